@@ -1,0 +1,62 @@
+//! What can be wrong with an argument.
+
+use core::fmt;
+
+/// A refused argument: which one, what it was, what was wanted.
+///
+/// Whoever returns it has written nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A number outside of its range.
+    Range {
+        /// The argument, under the reference's name.
+        argument: &'static str,
+        /// What was given.
+        value: f64,
+        /// What is accepted, as a condition.
+        wanted: &'static str,
+    },
+    /// A buffer of the wrong length.
+    Length {
+        /// The buffer: `grad`, or a state slot's name.
+        argument: &'static str,
+        /// Its number of elements.
+        got: usize,
+        /// The number it must have.
+        wanted: usize,
+    },
+    /// Two arguments that exclude each other, or a call that does not fit the state.
+    Invalid {
+        /// The argument.
+        argument: &'static str,
+        /// What is accepted.
+        wanted: &'static str,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Error::Range { argument, value, wanted } => {
+                write!(f, "{argument} is {value}, but must satisfy {wanted}")
+            }
+            Error::Length { argument, got, wanted } => {
+                write!(f, "{argument} has {got} elements, but {wanted} are needed")
+            }
+            Error::Invalid { argument, wanted } => write!(f, "{argument}: wanted {wanted}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+
+/// `Ok` if `ok`, else a [`Error::Range`].
+pub(crate) fn range(
+    ok: bool,
+    argument: &'static str,
+    value: f64,
+    wanted: &'static str,
+) -> Result<(), Error> {
+    if ok { Ok(()) } else { Err(Error::Range { argument, value, wanted }) }
+}
