@@ -6,6 +6,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod args;
 mod error;
 pub mod gradient;
 pub mod schedule;

@@ -1,0 +1,633 @@
+//! Values, lists of arguments, and what can be wrong with them.
+
+use super::{Fields, Hyper, Slot};
+use crate::Error;
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// A value as JSON or Python writes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Value {
+    /// `None`, `null`.
+    #[default]
+    None,
+    /// `True`, `true`.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// Any other number.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// A list or tuple.
+    List(Vec<Value>),
+    /// A dictionary, in its order.
+    Map(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// Reads one word of a command line: `None`, a truth value, a number, or else a string.
+    #[must_use]
+    pub fn parse(word: &str) -> Value {
+        match word {
+            "None" | "null" => return Value::None,
+            "True" | "true" => return Value::Bool(true),
+            "False" | "false" => return Value::Bool(false),
+            _ => {}
+        }
+        if let Ok(i) = word.parse() {
+            Value::Int(i)
+        } else if let Ok(x) = word.parse() {
+            Value::Float(x)
+        } else {
+            Value::Str(word.to_owned())
+        }
+    }
+
+    /// The number, if it is one. JSON has no infinity or NaN, so their names count.
+    #[must_use]
+    pub fn as_f64(&self) -> Option<f64> {
+        match self {
+            Value::Int(i) => Some(*i as f64),
+            Value::Float(x) => Some(*x),
+            Value::Str(s) => match s.as_str() {
+                "inf" | "Infinity" => Some(f64::INFINITY),
+                "-inf" | "-Infinity" => Some(f64::NEG_INFINITY),
+                "nan" | "NaN" => Some(f64::NAN),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The whole number, if it is one; `10.0` is.
+    #[must_use]
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Value::Int(i) => Some(*i),
+            Value::Float(x) if *x == (*x as i64) as f64 && x.abs() < 9e15 => Some(*x as i64),
+            _ => None,
+        }
+    }
+
+    /// The count, if it is one.
+    #[must_use]
+    pub fn as_u64(&self) -> Option<u64> {
+        self.as_i64().and_then(|i| u64::try_from(i).ok())
+    }
+
+    /// The truth value, if it is one; 0 and 1 are.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        match self {
+            Value::Bool(b) => Some(*b),
+            Value::Int(0) => Some(false),
+            Value::Int(1) => Some(true),
+            _ => None,
+        }
+    }
+
+    /// The string, if it is one.
+    #[must_use]
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Value::Str(s) => Some(s),
+            _ => None,
+        }
+    }
+
+    /// The list, if it is one.
+    #[must_use]
+    pub fn as_list(&self) -> Option<&[Value]> {
+        match self {
+            Value::List(l) => Some(l),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::None => f.write_str("None"),
+            Value::Bool(b) => f.write_str(if *b { "True" } else { "False" }),
+            Value::Int(i) => write!(f, "{i}"),
+            Value::Float(x) => write!(f, "{x:?}"),
+            Value::Str(s) => write!(f, "{s:?}"),
+            Value::List(l) => {
+                f.write_str("[")?;
+                for (i, v) in l.iter().enumerate() {
+                    write!(f, "{}{v}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str("]")
+            }
+            Value::Map(m) => {
+                f.write_str("{")?;
+                for (i, (k, v)) in m.iter().enumerate() {
+                    write!(f, "{}{k:?}: {v}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str("}")
+            }
+        }
+    }
+}
+
+impl From<bool> for Value {
+    fn from(b: bool) -> Value {
+        Value::Bool(b)
+    }
+}
+
+impl From<i64> for Value {
+    fn from(i: i64) -> Value {
+        Value::Int(i)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(x: f64) -> Value {
+        Value::Float(x)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(s: &str) -> Value {
+        Value::Str(s.to_owned())
+    }
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(l: Vec<T>) -> Value {
+        Value::List(l.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Into<Value>, const N: usize> From<[T; N]> for Value {
+    fn from(l: [T; N]) -> Value {
+        Value::List(l.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Arguments by name, in order. Setting one twice keeps the last value, as a dictionary does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Args(Vec<(String, Value)>);
+
+impl Args {
+    /// No arguments.
+    #[must_use]
+    pub const fn new() -> Args {
+        Args(Vec::new())
+    }
+
+    /// Reads `name=value, name=value` as `TrainingArguments.optim_args` has it.
+    ///
+    /// # Errors
+    /// A piece without `=`.
+    pub fn parse(text: &str) -> Result<Args, ArgError> {
+        let mut args = Args::new();
+        for piece in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let Some((name, value)) = piece.split_once('=') else {
+                return Err(ArgError::Value {
+                    argument: piece.to_owned(),
+                    value: Value::None,
+                    wanted: "name=value".to_owned(),
+                });
+            };
+            args.set(name.trim(), Value::parse(value.trim()));
+        }
+        Ok(args)
+    }
+
+    /// Adds an argument or replaces its value.
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) {
+        let value = value.into();
+        match self.0.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    /// [`Args::set`], to be chained.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Args {
+        self.set(name, value);
+        self
+    }
+
+    /// The value of an argument.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
+    }
+
+    /// Takes an argument out.
+    pub fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(n, _)| n == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(n, v)| (n.as_str(), v))
+    }
+
+    /// Sets the fields of `target` that are named here; the others keep their values.
+    ///
+    /// # Errors
+    /// An argument that `target` does not have, or a value that its field can't take.
+    /// Fields seen before the error was found may have been set: work on a copy, or drop it.
+    pub fn apply(&self, of: &str, target: &mut (impl Hyper + ?Sized)) -> Result<(), ArgError> {
+        let mut visit = Apply { args: self, known: Vec::new(), error: None };
+        target.fields(&mut visit);
+        let known = visit.known;
+        if let Some((name, _)) = self.0.iter().find(|(n, _)| !known.contains(&n.as_str())) {
+            return Err(ArgError::UnknownArgument {
+                of: of.to_owned(),
+                argument: name.clone(),
+                nearest: nearest(name, known),
+            });
+        }
+        visit.error.map_or(Ok(()), Err)
+    }
+
+    /// The hyper-parameters of `source` with their present values.
+    #[must_use]
+    pub fn of(source: &mut (impl Hyper + ?Sized)) -> Args {
+        let mut visit = Dump(Args::new());
+        source.fields(&mut visit);
+        visit.0
+    }
+}
+
+impl<N: Into<String>> FromIterator<(N, Value)> for Args {
+    fn from_iter<I: IntoIterator<Item = (N, Value)>>(items: I) -> Args {
+        let mut args = Args::new();
+        for (name, value) in items {
+            args.set(&name.into(), value);
+        }
+        args
+    }
+}
+
+/// The argument names of `source`, in the reference's order.
+#[must_use]
+pub fn names(source: &mut (impl Hyper + ?Sized)) -> Vec<&'static str> {
+    struct Names(Vec<&'static str>);
+    impl Fields for Names {
+        fn field(&mut self, name: &'static str, _: Slot<'_>) {
+            self.0.push(name);
+        }
+    }
+    let mut visit = Names(Vec::new());
+    source.fields(&mut visit);
+    visit.0
+}
+
+/// What can be wrong with a name or an argument.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ArgError {
+    /// No such optimizer, schedule, ….
+    UnknownName {
+        /// What was looked for: `schedule`, `optimizer`.
+        kind: &'static str,
+        /// The name given.
+        name: String,
+        /// The known name that is most like it, if one is.
+        nearest: Option<&'static str>,
+    },
+    /// No such argument.
+    UnknownArgument {
+        /// Whose argument it should be.
+        of: String,
+        /// The name given.
+        argument: String,
+        /// The known name that is most like it, if one is.
+        nearest: Option<&'static str>,
+    },
+    /// A value of the wrong type, or none of the choices.
+    Value {
+        /// The argument.
+        argument: String,
+        /// What was given.
+        value: Value,
+        /// What is accepted.
+        wanted: String,
+    },
+    /// An argument that the reference has no default for.
+    Missing {
+        /// Whose argument it is.
+        of: String,
+        /// Its name.
+        argument: &'static str,
+    },
+    /// A value that the rule or schedule refuses.
+    Refused(Error),
+}
+
+impl From<Error> for ArgError {
+    fn from(e: Error) -> ArgError {
+        ArgError::Refused(e)
+    }
+}
+
+impl fmt::Display for ArgError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hint = |f: &mut fmt::Formatter<'_>, nearest: &Option<&str>| match nearest {
+            Some(n) => write!(f, "; did you mean `{n}`?"),
+            None => Ok(()),
+        };
+        match self {
+            ArgError::UnknownName { kind, name, nearest } => {
+                write!(f, "unknown {kind} `{name}`")?;
+                hint(f, nearest)
+            }
+            ArgError::UnknownArgument { of, argument, nearest } => {
+                write!(f, "`{of}` has no argument `{argument}`")?;
+                hint(f, nearest)
+            }
+            ArgError::Value { argument, value, wanted } => {
+                write!(f, "`{argument}` is {value}, but must be {wanted}")
+            }
+            ArgError::Missing { of, argument } => {
+                write!(f, "`{of}` needs the argument `{argument}`")
+            }
+            ArgError::Refused(e) => e.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ArgError {}
+
+/// The one of `known` that is most like `name`, unless more than half of it would have to change.
+#[must_use]
+pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+    known
+        .into_iter()
+        .map(|k| (distance(name, k), k))
+        .filter(|&(d, k)| d <= k.chars().count().max(name.chars().count()) / 2)
+        .min_by_key(|&(d, _)| d)
+        .map(|(_, k)| k)
+}
+
+/// Levenshtein's distance: insertions, deletions and replacements, one each.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (slot, y) in row.iter_mut().zip(core::iter::once(None).chain(b.chars().map(Some))) {
+            let above = *slot;
+            *slot = match y {
+                None => left,
+                Some(y) => (diagonal + usize::from(x != y)).min(above + 1).min(left + 1),
+            };
+            left = *slot;
+            diagonal = above;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// Sets fields, and remembers which names exist and the first thing that went wrong.
+struct Apply<'a> {
+    args: &'a Args,
+    known: Vec<&'static str>,
+    error: Option<ArgError>,
+}
+
+impl Fields for Apply<'_> {
+    fn field(&mut self, name: &'static str, mut slot: Slot<'_>) {
+        self.known.push(name);
+        if self.error.is_some() {
+            return;
+        }
+        if let Some(value) = self.args.get(name)
+            && let Err(wanted) = assign(&mut slot, value)
+        {
+            self.error =
+                Some(ArgError::Value { argument: name.to_owned(), value: value.clone(), wanted });
+        }
+    }
+}
+
+/// Puts `value` into `slot`, or says what would have been accepted.
+fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
+    fn put<T>(to: &mut T, from: Option<T>, wanted: &str) -> Result<(), String> {
+        *to = from.ok_or(wanted)?;
+        Ok(())
+    }
+    let none = *value == Value::None;
+    match slot {
+        Slot::F64(x) => put(*x, value.as_f64(), "a number"),
+        Slot::U64(x) => put(*x, value.as_u64(), "a whole number, at least 0"),
+        Slot::I64(x) => put(*x, value.as_i64(), "a whole number"),
+        Slot::Bool(x) => put(*x, value.as_bool(), "True or False"),
+        Slot::OptF64(x) if none => put(*x, Some(None), ""),
+        Slot::OptF64(x) => put(*x, value.as_f64().map(Some), "a number or None"),
+        Slot::OptU64(x) if none => put(*x, Some(None), ""),
+        Slot::OptU64(x) => put(*x, value.as_u64().map(Some), "a whole number, at least 0, or None"),
+        Slot::Tuple(slots) => {
+            let list = value.as_list().filter(|l| l.len() == slots.len());
+            let list = list.ok_or_else(|| format!("a list of {}", slots.len()))?;
+            for (slot, value) in slots.iter_mut().zip(list) {
+                assign(slot, value).map_err(|w| format!("a list whose {value} is {w}"))?;
+            }
+            Ok(())
+        }
+        Slot::Choice(index, names) => {
+            let all = || (0..).map_while(&*names);
+            match value.as_str().and_then(|v| all().position(|n| n == v)) {
+                Some(i) => put(*index, Some(i), ""),
+                None => {
+                    let all: Vec<_> = all().map(|n| format!("{n:?}")).collect();
+                    Err(format!("one of {}", all.join(", ")))
+                }
+            }
+        }
+        Slot::Value(to) => {
+            (*to).clone_from(value);
+            Ok(())
+        }
+        Slot::Ignored => Ok(()),
+        Slot::Null if none => Ok(()),
+        Slot::Null => Err("None".to_owned()),
+    }
+}
+
+/// Writes fields out.
+struct Dump(Args);
+
+impl Fields for Dump {
+    fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+        if let Some(value) = read(&slot) {
+            self.0.set(name, value);
+        }
+    }
+}
+
+/// What stands in `slot`; nothing where nothing does.
+fn read(slot: &Slot<'_>) -> Option<Value> {
+    let count = |u: u64| i64::try_from(u).map_or(Value::Float(u as f64), Value::Int);
+    Some(match slot {
+        Slot::F64(x) => Value::Float(**x),
+        Slot::OptF64(x) => x.map_or(Value::None, Value::Float),
+        Slot::U64(x) => count(**x),
+        Slot::OptU64(x) => x.map_or(Value::None, count),
+        Slot::I64(x) => Value::Int(**x),
+        Slot::Bool(x) => Value::Bool(**x),
+        Slot::Tuple(slots) => Value::List(slots.iter().filter_map(read).collect()),
+        Slot::Choice(i, names) => Value::from(names(**i)?),
+        Slot::Value(x) => (*x).clone(),
+        Slot::Null => Value::None,
+        Slot::Ignored => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    #[derive(Clone, Copy, PartialEq, Debug)]
+    enum Mode {
+        Min,
+        Max,
+    }
+
+    #[derive(Clone, PartialEq, Debug)]
+    struct Toy {
+        lr: f64,
+        betas: (f64, f64),
+        clip: Option<f64>,
+        steps: u64,
+        nesterov: bool,
+        mode: Mode,
+    }
+
+    const TOY: Toy = Toy {
+        lr: 0.1,
+        betas: (0.9, 0.999),
+        clip: None,
+        steps: 7,
+        nesterov: false,
+        mode: Mode::Min,
+    };
+
+    impl Hyper for Toy {
+        fn fields(&mut self, f: &mut dyn Fields) {
+            f.f64("lr", &mut self.lr);
+            f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+            f.opt_f64("clip", &mut self.clip);
+            f.u64("steps", &mut self.steps);
+            f.bool("nesterov", &mut self.nesterov);
+            f.choice("mode", &mut self.mode, &[("min", Mode::Min), ("max", Mode::Max)]);
+            f.ignored("foreach");
+            f.null("scale_fn");
+        }
+    }
+
+    fn set(args: Args) -> Result<Toy, ArgError> {
+        let mut toy = TOY;
+        args.apply("toy", &mut toy).map(|()| toy)
+    }
+
+    #[test]
+    fn every_kind_of_field_is_set() {
+        let args = Args::new()
+            .with("mode", "max")
+            .with("lr", 1i64)
+            .with("betas", [0.5, 0.25])
+            .with("clip", "Infinity")
+            .with("steps", 3.0)
+            .with("nesterov", true)
+            .with("foreach", "whatever")
+            .with("scale_fn", Value::None);
+        let want = Toy {
+            lr: 1.0,
+            betas: (0.5, 0.25),
+            clip: Some(f64::INFINITY),
+            steps: 3,
+            nesterov: true,
+            mode: Mode::Max,
+        };
+        assert_eq!(set(args), Ok(want));
+        assert_eq!(set(Args::new()), Ok(TOY));
+    }
+
+    #[test]
+    fn dump_and_apply_round_trip() {
+        let args = Args::of(&mut TOY.clone());
+        assert_eq!(args.get("betas"), Some(&Value::from([0.9, 0.999])));
+        assert_eq!(args.get("mode"), Some(&Value::from("min")));
+        assert_eq!(args.get("foreach"), None);
+        assert_eq!(set(args), Ok(TOY));
+    }
+
+    #[test]
+    fn names_are_in_order() {
+        let want = vec!["lr", "betas", "clip", "steps", "nesterov", "mode", "foreach", "scale_fn"];
+        assert_eq!(names(&mut TOY.clone()), want);
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        let message = |args| set(args).unwrap_err().to_string();
+        assert_eq!(
+            message(Args::new().with("stps", 1i64)),
+            "`toy` has no argument `stps`; did you mean `steps`?"
+        );
+        assert_eq!(message(Args::new().with("q", 1i64)), "`toy` has no argument `q`");
+        assert_eq!(
+            message(Args::new().with("steps", -1i64)),
+            "`steps` is -1, but must be a whole number, at least 0"
+        );
+        assert_eq!(
+            message(Args::new().with("steps", 0.5)),
+            "`steps` is 0.5, but must be a whole number, at least 0"
+        );
+        assert_eq!(
+            message(Args::new().with("mode", "mid")),
+            "`mode` is \"mid\", but must be one of \"min\", \"max\""
+        );
+        assert_eq!(
+            message(Args::new().with("betas", [0.5])),
+            "`betas` is [0.5], but must be a list of 2"
+        );
+        assert_eq!(
+            message(Args::new().with("scale_fn", "f")),
+            "`scale_fn` is \"f\", but must be None"
+        );
+        assert_eq!(
+            message(Args::new().with("lr", Value::None)),
+            "`lr` is None, but must be a number"
+        );
+    }
+
+    #[test]
+    fn text_is_read_as_optim_args() {
+        let args = Args::parse("rank=64, scale = 0.25,proj_type=std,flag=True,x=1e-3").unwrap();
+        let want = Args::new()
+            .with("rank", 64i64)
+            .with("scale", 0.25)
+            .with("proj_type", "std")
+            .with("flag", true)
+            .with("x", 1e-3);
+        assert_eq!(args, want);
+        assert!(Args::parse("rank").is_err());
+    }
+
+    #[test]
+    fn distance_counts_edits() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
+        assert_eq!(distance("cosine", "cosine"), 0);
+        assert_eq!(nearest("cosin", ["linear", "cosine"]), Some("cosine"));
+        assert_eq!(nearest("zzz", ["linear", "cosine"]), None);
+    }
+}
