@@ -1,0 +1,140 @@
+"""The situations that every torch-like optimizer meets, each with what it is there to catch.
+
+A cases file adds the options that are its optimizer's own.
+"""
+
+import numpy as np
+
+from golden import run_torch_optimizer
+
+# An lr that moves: from 0 up, down again, and by a factor of 1000 between two steps.
+RATES = [0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 0.5, 2.0, 0.125, 0.001, 1.0, 0.0, 1.0, 0.3]
+
+EXTREMES = {
+    # smallest subnormal, a subnormal, smallest normal, squares to 0, squares to infinity, large, largest
+    "f64": [5e-324, 1e-310, 2.3e-308, 1e-170, 1e160, 1e300, 1.7e308],
+    "f32": [1e-45, 1e-40, 1.2e-38, 1e-25, 1e25, 1e30, 3e38],
+    "bf16": [1e-40, 2e-39, 1.2e-38, 1e-25, 1e25, 1e30, 3e38],
+    "f16": [6e-8, 1e-6, 6.2e-5, 1e-4, 300.0, 3e4, 65504.0],
+}
+
+
+def extremes(dtype):
+    small = EXTREMES[dtype]
+
+    def edit(inputs):
+        x, g = inputs.inits[0], inputs.grads[0]
+        for j, value in enumerate(small):
+            g[:, j] = value  # throughout
+            g[:, j + 7] = 0.0
+            g[1, j + 7] = -value  # once, then zeros
+        g[:, 14] = 0.0  # never anything
+        g[:, 15] = -0.0
+        x[14], x[15], x[16] = 0.0, -0.0, 0.0
+        x[17], x[18], x[19] = small[0], -small[1], small[-2]
+
+    return edit
+
+
+def nonfinite(inputs):
+    x, g = inputs.inits[0], inputs.grads[0]
+    g[0, 0] = np.nan
+    g[2, 1] = np.nan
+    g[2, 2] = np.inf
+    g[2, 3] = -np.inf
+    g[2, 4], g[3, 4] = np.inf, -np.inf
+    x[5], x[6], x[7] = np.nan, np.inf, -np.inf
+
+
+def battery(name, cls, seed, strong, *, common=None, f16=None, late=None, skip=(), **run):
+    """`strong`: arguments under which neighbouring rules part at once (large lr and weight decay).
+    `common`: arguments of every case. `f16`: what half precision needs besides (an epsilon it can hold).
+    `late`: the preset state of the late steps."""
+    common, f16 = common or {}, f16 or {}
+
+    def case(title, note, hyper=None, **kwargs):
+        return run_torch_optimizer(
+            title, name, cls, {**common, **(hyper or {})}, seed=seed, note=note, **{**run, **kwargs}
+        )
+
+    def wanted():
+        for d, t in (("f32", 24), ("f64", 12), ("bf16", 24), ("f16", 16)):
+            yield (
+                f"default_{d}",
+                f"every default in {d}: a default that was copied wrongly, a scalar rounded to {d} too early",
+                dict(dtype=d, steps=t),
+            )
+        strong16 = {**strong, **f16}
+        for d, t, h in (("f32", 24, strong), ("f64", 12, strong), ("bf16", 24, strong), ("f16", 16, strong16)):
+            yield (
+                f"strong_{d}",
+                f"{', '.join(h)} far from the defaults in {d}: the neighbouring rules (coupled or decoupled decay, "
+                "decay before or after, epsilon inside or outside, bias correction off by one, swapped betas)",
+                dict(hyper=h, dtype=d, steps=t),
+            )
+        yield (
+            "shapes_f32",
+            "0 dimensions, 0 elements, 1 element, odd sizes and three dimensions in one optimizer",
+            dict(hyper=strong, shapes=[(), (0,), (1,), (3, 0, 2), (2, 3, 5), (17,)], steps=6),
+        )
+        yield (
+            "large_f32",
+            "more than one block of 1024 and a remainder: vector tails and splits",
+            dict(hyper=strong, shapes=[(1031,)], steps=2),
+        )
+        yield (
+            "large_bf16",
+            "more than one block of 1024 and a remainder, in a type that converts inside the loop",
+            dict(hyper=strong, shapes=[(3, 349)], steps=2, dtype="bf16"),
+        )
+        for d in ("f32", "bf16"):
+            yield (
+                f"extremes_{d}",
+                "subnormals, squares that underflow and overflow, 1e30 and the largest number, once and throughout; "
+                "gradients that are always 0; parameters of 0, -0, subnormal and huge",
+                dict(hyper=strong, shapes=[(20,)], steps=8, edit=extremes(d), dtype=d),
+            )
+        for d in ("f32", "bf16"):
+            yield (
+                f"nonfinite_{d}",
+                "NaN and infinities in single gradients at the first and a later step, infinity then minus infinity, "
+                "and in parameters: nothing may spread to other elements except where the rule couples them",
+                dict(hyper=strong, shapes=[(9,), (2,)], steps=6, edit=nonfinite, dtype=d),
+            )
+        yield (
+            "lr0_f32",
+            "lr 0 throughout: state moves, the parameter moves only where the rule doesn't multiply by lr",
+            dict(hyper={**strong, "lr": 0.0}, steps=6),
+        )
+        base = strong.get("lr", 0.1)
+        yield (
+            "lr_schedule_f32",
+            "a rate that changes at every step, 0 included: an lr captured once, or baked into the state",
+            dict(hyper=strong, lr=[base * r for r in RATES], steps=len(RATES)),
+        )
+        yield (
+            "nograd_f32",
+            "steps without a gradient, for one parameter and for all: no decay, no state change, no count",
+            dict(hyper=strong, steps=12, has_grad=lambda i, t: t != 5 and (i == 1 or t not in (3, 4, 9))),
+        )
+        yield (
+            "joins_f32",
+            "a parameter whose first gradient comes at step 4, and one that never has any: counters of their own",
+            dict(
+                hyper=strong,
+                shapes=[(5,), (3,), (2,)],
+                steps=10,
+                has_grad=lambda i, t: i == 0 or (i == 1 and t >= 4),
+            ),
+        )
+        if late:
+            for d in ("f32", "f64"):
+                yield (
+                    f"late_{d}",
+                    "steps near a million from a preset state (state0): powers of beta that vanish or lose digits",
+                    dict(hyper=strong, dtype=d, steps=8, late=late),
+                )
+
+    for title, note, kwargs in wanted():
+        if title not in skip:
+            yield case(title, note, **kwargs)
