@@ -51,12 +51,30 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// `Ok` if `ok`, else a [`Error::Range`].
-pub(crate) fn range(
-    ok: bool,
-    argument: &'static str,
-    value: f64,
-    wanted: &'static str,
-) -> Result<(), Error> {
-    if ok { Ok(()) } else { Err(Error::Range { argument, value, wanted }) }
+impl Error {
+    /// `Ok` if `ok`, else an [`Error::Range`].
+    pub(crate) fn range(
+        ok: bool,
+        argument: &'static str,
+        value: f64,
+        wanted: &'static str,
+    ) -> Result<(), Error> {
+        if ok { Ok(()) } else { Err(Error::Range { argument, value, wanted }) }
+    }
+
+    /// value ≥ 0.
+    pub(crate) fn not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
+        Self::range(value >= 0.0, argument, value, ">= 0")
+    }
+
+    /// value in [0, 1).
+    pub(crate) fn fraction(argument: &'static str, value: f64) -> Result<(), Error> {
+        Self::range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
+    }
+
+    /// Both in [0, 1).
+    pub(crate) fn betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
+        Self::fraction("betas[0]", beta1)?;
+        Self::fraction("betas[1]", beta2)
+    }
 }

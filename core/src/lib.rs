@@ -1,14 +1,34 @@
 //! Update rules and learning-rate schedules over slices and scalar state.
 #![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]
+compile_error!(
+    "x86 without SSE2 computes in 80 bits: results would differ from every other processor"
+);
 
 #[cfg(feature = "alloc")]
 extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
+pub mod any;
 pub mod args;
+mod array;
 mod error;
 pub mod gradient;
+#[cfg(feature = "alloc")]
+pub mod named;
+pub mod optim;
+#[cfg(feature = "alloc")]
+pub mod optimizer;
+pub mod real;
+pub mod reduce;
+pub mod rule;
 pub mod schedule;
+mod simd;
+mod sqrt;
+pub mod storage;
 
+pub use array::Array;
 pub use error::Error;

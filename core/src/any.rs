@@ -1,0 +1,338 @@
+//! Rules without their types: what adapters, names and checkpoints work with.
+//!
+//! An [`AnyRule`] steps tensors whose number types and storages are known at run
+//! time only. The usual combinations run the very loops of [`crate::rule`];
+//! every other one goes through a small buffer, with the same bits.
+
+use half::{bf16, f16};
+
+use crate::args::Hyper;
+use crate::array::Array;
+use crate::error::Error;
+use crate::real::{Dtype, Real};
+use crate::reduce;
+use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain};
+
+/// How 16-bit parameters are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// In `f32`, rounded once when stored: PyTorch's fused kernels.
+    #[default]
+    Fused,
+    /// Rounded after every tensor operation: PyTorch's eager kernels.
+    Eager,
+}
+
+/// One tensor with all that a step needs of it.
+pub struct Tensor<'a, 'b> {
+    /// Its dimensions; their product is the number of elements.
+    pub shape: &'a [usize],
+    /// The parameter.
+    pub param: DataMut<'a>,
+    /// Its gradient.
+    pub grad: Data<'a>,
+    /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
+    pub slots: &'a mut [DataMut<'b>],
+    /// At least [`AnyRule::workspace`] numbers; `f64` for `f64` parameters, else `f32`.
+    pub work: DataMut<'a>,
+}
+
+/// A rule of any type.
+pub trait AnyRule: core::fmt::Debug + Send + Sync {
+    /// [`Rule::check`].
+    fn check(&self) -> Result<(), Error>;
+    /// The hyper-parameters.
+    fn hyper(&mut self) -> &mut dyn Hyper;
+    /// [`Rule::lr`].
+    fn lr(&self) -> f64;
+    /// [`Rule::COUNTER`].
+    fn counter(&self) -> Counter;
+    /// [`Rule::SCALARS`].
+    fn scalar_names(&self) -> &'static [&'static str];
+    /// [`Rule::scalars`].
+    fn scalars(&self) -> Scalars;
+    /// [`Rule::advance`].
+    fn advance(&self, step: &Step, scalars: &mut Scalars);
+    /// The slots' names.
+    fn slot_names(&self) -> &'static [&'static str];
+    /// How many elements slot k has for a parameter of this shape; 0 if it is not used.
+    fn slot_len(&self, slot: usize, shape: &[usize]) -> usize;
+    /// The shape that the reference gives slot k: `shape` itself, but for row and column state.
+    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        let _ = slot;
+        shape.iter().for_each(|&d| dims(d));
+    }
+    /// The slot's number type, given the parameter's, as the reference chooses it.
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        let _ = slot;
+        param
+    }
+    /// [`Rule::start`].
+    fn slot_start(&self, slot: usize) -> Start;
+    /// How many numbers of scratch memory a step of a parameter of this shape needs.
+    fn workspace(&self, shape: &[usize]) -> usize {
+        let _ = shape;
+        0
+    }
+    /// [`Rule::STEP_KEY`].
+    fn step_key(&self) -> &'static str;
+    /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
+    ///
+    /// # Errors
+    /// A buffer of the wrong length, or an invalid configuration. Nothing is written then.
+    fn update(
+        &self,
+        arithmetic: Arithmetic,
+        step: &Step,
+        scalars: &mut Scalars,
+        tensor: Tensor<'_, '_>,
+    ) -> Result<(), Error>;
+    /// A copy on the heap.
+    #[cfg(feature = "alloc")]
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule>;
+}
+
+#[cfg(feature = "alloc")]
+impl Clone for alloc::boxed::Box<dyn AnyRule> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}
+
+/// The number of elements of a shape; `usize::MAX` where that overflows.
+pub(crate) fn numel(shape: &[usize]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX)
+}
+
+/// Checks every length of a tensor against the rule's.
+pub(crate) fn check_tensor<R: AnyRule + ?Sized>(rule: &R, t: &Tensor<'_, '_>) -> Result<(), Error> {
+    let n = numel(t.shape);
+    check_length("param", t.param.len(), n)?;
+    check_length("grad", t.grad.len(), n)?;
+    check_length("slots", t.slots.len(), rule.slot_names().len())?;
+    for (k, slot) in t.slots.iter().enumerate() {
+        let name = rule.slot_names().get(k).copied().unwrap_or("slot");
+        check_length(name, slot.len(), rule.slot_len(k, t.shape))?;
+        check_block(slot)?;
+    }
+    check_block(&t.param)?;
+    let wanted = rule.workspace(t.shape);
+    if t.work.len() < wanted {
+        return Err(Error::Length { argument: "work", got: t.work.len(), wanted });
+    }
+    Ok(())
+}
+
+fn check_block(data: &DataMut<'_>) -> Result<(), Error> {
+    let block = data.block();
+    Error::range(
+        block > 0 && MAX_BLOCK.is_multiple_of(block),
+        "block",
+        block as f64,
+        "a divisor of 2048",
+    )
+}
+
+impl<R: Rule> AnyRule for R {
+    fn check(&self) -> Result<(), Error> {
+        Rule::check(self)
+    }
+    fn hyper(&mut self) -> &mut dyn Hyper {
+        self
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(self)
+    }
+    fn counter(&self) -> Counter {
+        R::COUNTER
+    }
+    fn scalar_names(&self) -> &'static [&'static str] {
+        R::SCALARS
+    }
+    fn scalars(&self) -> Scalars {
+        Rule::scalars(self)
+    }
+    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+        Rule::advance(self, step, scalars);
+    }
+    fn step_key(&self) -> &'static str {
+        R::STEP_KEY
+    }
+    fn slot_names(&self) -> &'static [&'static str] {
+        R::SLOTS
+    }
+    fn slot_len(&self, slot: usize, shape: &[usize]) -> usize {
+        if self.mask() >> slot & 1 == 1 { numel(shape) } else { 0 }
+    }
+    fn slot_start(&self, slot: usize) -> Start {
+        self.start(slot)
+    }
+    fn update(
+        &self,
+        arithmetic: Arithmetic,
+        step: &Step,
+        scalars: &mut Scalars,
+        mut tensor: Tensor<'_, '_>,
+    ) -> Result<(), Error> {
+        Rule::check(self)?;
+        check_tensor(self, &tensor)?;
+        let t = &mut tensor;
+        match (t.param.dtype(), arithmetic) {
+            (Some(Dtype::F64), _) => update::<R, f64>(self, step, scalars, t),
+            (Some(Dtype::Bf16), Arithmetic::Eager) => update::<R, bf16>(self, step, scalars, t),
+            (Some(Dtype::F16), Arithmetic::Eager) => update::<R, f16>(self, step, scalars, t),
+            _ => update::<R, f32>(self, step, scalars, t),
+        }
+        Ok(())
+    }
+    #[cfg(feature = "alloc")]
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+fn update<R: Rule, C: Real + Plain>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
+    let mut k = rule.coefs::<C>(step, scalars);
+    let mask = rule.mask();
+    let s = scalars;
+    // The combinations that are used in earnest have loops of their own.
+    let done = direct::<R, C, C, C, C>(&mut k, mask, s, t)
+        || C::DTYPE == Dtype::F32
+            && (direct::<R, C, bf16, bf16, bf16>(&mut k, mask, s, t)
+                || direct::<R, C, bf16, bf16, f32>(&mut k, mask, s, t)
+                || direct::<R, C, f16, f16, f16>(&mut k, mask, s, t));
+    if !done {
+        staged::<R, C>(&mut k, mask, s, t);
+    }
+}
+
+/// Runs the typed loops if the buffers are of these types.
+fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
+    k: &mut R::Coefs<C>,
+    mask: u32,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) -> bool {
+    let fits = t.slots.iter().all(|s| s.is_empty() || s.dtype() == Some(S::DTYPE));
+    let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
+    if !fits {
+        return false;
+    }
+    let mut slots = t.slots.iter_mut();
+    let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
+        slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
+    });
+    if R::SUMS > 0 {
+        let views = slots.as_mut();
+        let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
+        let sums = rule::sums::<R, C, P, G, S>(k, mask, param, grad, &views);
+        R::finish::<C>(k, sums, param.len());
+    }
+    R::record::<C>(k, scalars);
+    rule::apply::<R, C, P, G, S>(k, mask, param, grad, slots);
+    true
+}
+
+/// Any types and storages, by way of buffers in the compute type.
+fn staged<R: Rule, C: Real>(
+    k: &mut R::Coefs<C>,
+    mask: u32,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
+    let block = t.slots.iter().map(|s| s.block()).fold(t.param.block(), usize::max);
+    // Every block is a power of two, so the larger size is a multiple of any.
+    if block <= reduce::CHUNK {
+        staged_by::<R, C, { reduce::CHUNK }>(k, mask, scalars, t);
+    } else {
+        staged_by::<R, C, MAX_BLOCK>(k, mask, scalars, t);
+    }
+}
+
+struct Stage<R: Rule, C: Real, const B: usize> {
+    param: [C; B],
+    grad: [C; B],
+    slots: R::Slots<[C; B]>,
+}
+
+impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
+    fn new() -> Self {
+        Stage {
+            param: [C::ZERO; B],
+            grad: [C::ZERO; B],
+            slots: R::Slots::from_fn(|_| [C::ZERO; B]),
+        }
+    }
+
+    fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
+        t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
+        t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
+        for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
+            if mask >> k & 1 == 1 {
+                from.load(start, to.get_mut(..len).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn staged_by<R: Rule, C: Real, const B: usize>(
+    k: &mut R::Coefs<C>,
+    mask: u32,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
+    let n = t.param.len();
+    let mut stage = Stage::<R, C, B>::new();
+    if R::SUMS > 0 {
+        // Chunks of the reduction divide the stage: load once, hand out in turn.
+        let mut loaded = usize::MAX;
+        let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
+            let base = start / B * B;
+            if base != loaded {
+                stage.load(mask, t, base, (n - base).min(B));
+                loaded = base;
+            }
+            let s = stage.slots.as_ref();
+            for i in 0..a.len().min(b.len()) {
+                let at = (start - base + i) % B;
+                let state = R::Slots::<C>::from_fn(|j| s[j][at]);
+                let [x, y] = R::terms::<C>(k, stage.param[at], stage.grad[at], state);
+                (a[i], b[i]) = (x.wide(), y.wide());
+            }
+        });
+        R::finish::<C>(k, sums, n);
+    }
+    R::record::<C>(k, scalars);
+    for start in (0..n).step_by(B) {
+        let len = (n - start).min(B);
+        stage.load(mask, t, start, len);
+        let mut views = stage.slots.as_mut().iter_mut().enumerate();
+        let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {
+            Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
+            _ => &mut [],
+        });
+        let param = stage.param.get_mut(..len).unwrap_or_default();
+        rule::apply::<R, C, C, C, C>(
+            k,
+            mask,
+            param,
+            stage.grad.get(..len).unwrap_or_default(),
+            slots,
+        );
+        t.param.store(start, param);
+        for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
+            if mask >> j & 1 == 1 {
+                to.store(start, from.get(..len).unwrap_or_default());
+            }
+        }
+    }
+}

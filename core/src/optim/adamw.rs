@@ -1,0 +1,175 @@
+//! AdamW: Adam with decoupled weight decay.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::Real;
+use crate::rule::{Rule, Scalars, Step};
+
+/// AdamW.
+///
+/// # Formula
+/// ```text
+/// p ← p − η λ p
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// p ← p − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+/// ```
+/// With `amsgrad`, the largest v so far stands under the root. `maximize` negates g.
+///
+/// # Order of operations
+/// ```text
+/// p ← p · (1 − η λ)
+/// m ← lerp(m, g, 1 − β₁)
+/// v ← v · β₂ + ((1 − β₂) · g) · g
+/// d ← √v / √(1 − β₂ᵗ) + ε
+/// p ← p + (−η / (1 − β₁ᵗ)) · m / d
+/// ```
+///
+/// # Source
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
+/// Reference: `torch.optim.AdamW` (`adamw_torch`; `adamw_torch_fused` is the same
+/// rule computed in `f32` for 16-bit parameters). The paper multiplies λ by the
+/// schedule only, the reference by the learning rate too.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.999 |
+/// | `eps` | ε | ≥ 0 | 1e-8 |
+/// | `weight_decay` | λ | ≥ 0 | 1e-2 |
+/// | `amsgrad` | | | false |
+/// | `maximize` | | | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | m |
+/// | `exp_avg_sq` | 0 | v |
+/// | `max_exp_avg_sq` | 0 | largest v so far; with `amsgrad` only |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its state NaN, for good.
+///
+/// # Example
+/// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
+/// ```
+/// use bitstep::{optim::AdamW, rule::{step, Rule, Step}};
+/// let rule = AdamW { lr: 0.5, weight_decay: 0.5, ..AdamW::default() };
+/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// assert!((p[0] - 2.0).abs() < 1e-8); // 2 · (1 − 0.5 · 0.5) + 0.5
+/// assert!((m[0] + 0.4).abs() < 1e-15 && (v[0] - 0.016).abs() < 1e-15);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Divide by the largest second moment so far.
+    pub amsgrad: bool,
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 1e-2,
+            amsgrad: false,
+            maximize: false,
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    decay: S,
+    one_minus_beta1: S,
+    beta2: S,
+    one_minus_beta2: S,
+    sqrt_correction2: S,
+    eps: S,
+    minus_step_size: S,
+    amsgrad: bool,
+    maximize: bool,
+}
+
+impl Hyper for AdamW {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.bool("amsgrad", &mut self.amsgrad);
+        f.bool("maximize", &mut self.maximize);
+        for placement in ["foreach", "capturable", "differentiable", "fused"] {
+            f.ignored(placement);
+        }
+    }
+}
+
+impl Rule for AdamW {
+    type Slots<T> = [T; 3];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+    const MASKS: &'static [u32] = &[0b011, 0b111];
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::betas(self.betas)?;
+        Error::not_negative("eps", self.eps)?;
+        Error::not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn mask(&self) -> u32 {
+        if self.amsgrad { 0b111 } else { 0b011 }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let (beta1, beta2) = self.betas;
+        let correction1 = 1.0 - libm::pow(beta1, step.t_f64());
+        let correction2 = 1.0 - libm::pow(beta2, step.t_f64());
+        Coefs {
+            decay: C::scalar(1.0 - step.lr * self.weight_decay),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            beta2: C::scalar(beta2),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            sqrt_correction2: C::scalar(libm::sqrt(correction2)),
+            eps: C::scalar(self.eps),
+            minus_step_size: C::scalar(-(step.lr / correction1)),
+            amsgrad: self.amsgrad,
+            maximize: self.maximize,
+        }
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+        let g = if k.maximize { -g } else { g };
+        let p = p.mul_scalar(k.decay);
+        let m = m.lerp(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let v_max = v_max.maximum(v);
+        let largest = if k.amsgrad { v_max } else { v };
+        let denom = largest.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
+        (p.addcdiv(m, denom, k.minus_step_size), [m, v, v_max])
+    }
+}

@@ -1,0 +1,297 @@
+//! An optimizer that owns its state: groups, parameters, counters.
+//!
+//! The caller keeps parameters and gradients; [`Optimizer::step`] borrows them.
+//! Everything that PyTorch's `Optimizer` decides around the rule is decided here,
+//! once for all backends that keep their state in memory: a parameter without a
+//! gradient does not move, nor does its own counter; a group's counter moves with
+//! every call.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use half::{bf16, f16};
+
+use crate::any::{AnyRule, Arithmetic, Tensor, numel};
+use crate::error::Error;
+use crate::real::Dtype;
+use crate::rule::{Counter, Scalars, Start, Step, check_length};
+use crate::storage::{Data, DataMut};
+
+/// A rule with the way it is computed: what a name of the references stands for.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// How a parameter moves.
+    pub rule: Box<dyn AnyRule>,
+    /// How 16-bit parameters are computed.
+    pub arithmetic: Arithmetic,
+    /// The number type of every state slot; `None` for the rule's own choice.
+    pub state: Option<Dtype>,
+}
+
+/// Plain numbers, owned.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Buffer {
+    F64(Vec<f64>),
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+}
+
+impl Buffer {
+    /// Zeros.
+    #[must_use]
+    pub fn zeros(dtype: Dtype, len: usize) -> Buffer {
+        match dtype {
+            Dtype::F64 => Buffer::F64(alloc::vec![0.0; len]),
+            Dtype::F32 => Buffer::F32(alloc::vec![0.0; len]),
+            Dtype::Bf16 => Buffer::Bf16(alloc::vec![bf16::ZERO; len]),
+            Dtype::F16 => Buffer::F16(alloc::vec![f16::ZERO; len]),
+        }
+    }
+
+    /// To read.
+    #[must_use]
+    pub fn data(&self) -> Data<'_> {
+        match self {
+            Buffer::F64(x) => Data::F64(x),
+            Buffer::F32(x) => Data::F32(x),
+            Buffer::Bf16(x) => Data::Bf16(x),
+            Buffer::F16(x) => Data::F16(x),
+        }
+    }
+
+    /// To read and write.
+    pub fn data_mut(&mut self) -> DataMut<'_> {
+        match self {
+            Buffer::F64(x) => DataMut::F64(x),
+            Buffer::F32(x) => DataMut::F32(x),
+            Buffer::Bf16(x) => DataMut::Bf16(x),
+            Buffer::F16(x) => DataMut::F16(x),
+        }
+    }
+}
+
+/// One tensor handed to [`Optimizer::step`].
+pub struct Param<'a> {
+    /// The parameter.
+    pub value: DataMut<'a>,
+    /// Its gradient; `None` leaves the parameter and its state alone.
+    pub grad: Option<Data<'a>>,
+}
+
+/// Parameters that share a recipe and a learning rate.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What moves the parameters.
+    pub recipe: Recipe,
+    /// The learning rate in force; a schedule writes it.
+    pub lr: f64,
+    /// Calls of `step` so far.
+    pub steps: u64,
+    /// The rule's carried numbers, if the group owns them.
+    pub scalars: Scalars,
+}
+
+/// What is kept of one parameter.
+#[derive(Clone, Debug)]
+pub struct ParamState {
+    /// Its group.
+    pub group: usize,
+    /// Its dimensions.
+    pub shape: Vec<usize>,
+    /// Updates so far.
+    pub steps: u64,
+    /// The rule's carried numbers, if the parameter owns them.
+    pub scalars: Scalars,
+    /// One buffer a slot, empty for a slot that is not in use.
+    pub slots: Vec<Buffer>,
+    /// Whether the slots have got their start values.
+    pub started: bool,
+}
+
+/// Groups of parameters and their state.
+///
+/// ```
+/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
+/// let mut optimizer = Optimizer::new();
+/// let group = optimizer.add_group(recipe)?;
+/// optimizer.add_param(group, &[2], Dtype::F32)?;
+/// let (mut weight, grad) = ([1.0f32, 2.0], [0.5f32, -0.5]);
+/// optimizer.step(&mut [Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&grad)) }], &[])?;
+/// assert!(weight[0] < 1.0 && weight[1] > 2.0);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Optimizer {
+    groups: Vec<Group>,
+    params: Vec<ParamState>,
+}
+
+impl Optimizer {
+    /// No groups yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a group; returns its number.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
+        recipe.rule.check()?;
+        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
+        self.groups.push(Group { recipe, lr, steps: 0, scalars });
+        Ok(self.groups.len() - 1)
+    }
+
+    /// Adds a parameter to a group; returns its number.
+    ///
+    /// # Errors
+    /// No such group.
+    pub fn add_param(
+        &mut self,
+        group: usize,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Result<usize, Error> {
+        let Some(g) = self.groups.get(group) else {
+            return Err(Error::Invalid { argument: "group", wanted: "the number of a group" });
+        };
+        let rule = &*g.recipe.rule;
+        let slots = (0..rule.slot_names().len())
+            .map(|k| {
+                let slot_dtype = g.recipe.state.unwrap_or_else(|| rule.slot_dtype(k, dtype));
+                Buffer::zeros(slot_dtype, rule.slot_len(k, shape))
+            })
+            .collect();
+        self.params.push(ParamState {
+            group,
+            shape: shape.to_vec(),
+            steps: 0,
+            scalars: rule.scalars(),
+            slots,
+            started: false,
+        });
+        Ok(self.params.len() - 1)
+    }
+
+    /// The groups.
+    #[must_use]
+    pub fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+
+    /// The groups, to set learning rates or to restore.
+    pub fn groups_mut(&mut self) -> &mut [Group] {
+        &mut self.groups
+    }
+
+    /// The parameters' state.
+    #[must_use]
+    pub fn params(&self) -> &[ParamState] {
+        &self.params
+    }
+
+    /// The parameters' state, to restore. Buffers must keep their lengths, or `step` refuses.
+    pub fn params_mut(&mut self) -> &mut [ParamState] {
+        &mut self.params
+    }
+
+    /// One step of all parameters, in the order in which they were added.
+    ///
+    /// `given` are numbers from outside for the rules that listen to any
+    /// ([`Step::given`]); each rule also sees `layer`, the parameter's position
+    /// among those of its group that have a gradient.
+    ///
+    /// # Errors
+    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
+        check_length("params", params.len(), self.params.len())?;
+        for group in &self.groups {
+            group.recipe.rule.check()?;
+        }
+        for (param, state) in params.iter().zip(&self.params) {
+            let Some(group) = self.groups.get(state.group) else { continue };
+            let n = numel(&state.shape);
+            check_length("param", param.value.len(), n)?;
+            check_length("grad", param.grad.as_ref().map_or(n, Data::len), n)?;
+            let rule = &*group.recipe.rule;
+            for (k, slot) in state.slots.iter().enumerate() {
+                let name = rule.slot_names().get(k).copied().unwrap_or("slot");
+                check_length(name, slot.data().len(), rule.slot_len(k, &state.shape))?;
+            }
+        }
+        for group in &mut self.groups {
+            group.steps += 1;
+            if group.recipe.rule.counter() == Counter::Group {
+                let step = Step { t: group.steps, lr: group.lr, given };
+                group.recipe.rule.advance(&step, &mut group.scalars);
+            }
+        }
+        let mut layers = alloc::vec![0u32; self.groups.len()];
+        for (param, state) in params.iter_mut().zip(&mut self.params) {
+            let Some(group) = self.groups.get_mut(state.group) else { continue };
+            let Some(grad) = param.grad else { continue };
+            let mut layer = 0.0;
+            if let Some(count) = layers.get_mut(state.group) {
+                layer = f64::from(*count);
+                *count += 1;
+            }
+            let mut given = given.to_vec();
+            given.push(("layer", layer));
+            step_one(group, state, &mut param.value, grad, &given)?;
+        }
+        Ok(())
+    }
+}
+
+fn step_one(
+    group: &mut Group,
+    state: &mut ParamState,
+    value: &mut DataMut<'_>,
+    grad: Data<'_>,
+    given: &[(&str, f64)],
+) -> Result<(), Error> {
+    let Recipe { rule, arithmetic, .. } = &group.recipe;
+    if !state.started {
+        start(&**rule, state, value);
+    }
+    state.steps += 1;
+    let own = rule.counter() == Counter::Parameter;
+    let t = if own { state.steps } else { group.steps };
+    let step = Step { t, lr: group.lr, given };
+    let scalars = if own { &mut state.scalars } else { &mut group.scalars };
+    if own {
+        rule.advance(&step, scalars);
+    }
+    let len = rule.workspace(&state.shape);
+    let double = value.dtype() == Some(Dtype::F64);
+    let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
+    let mut slots: Vec<DataMut<'_>> = state.slots.iter_mut().map(Buffer::data_mut).collect();
+    let tensor = Tensor {
+        shape: &state.shape,
+        param: value.reborrow(),
+        grad,
+        slots: &mut slots,
+        work: work.data_mut(),
+    };
+    rule.update(*arithmetic, &step, scalars, tensor)
+}
+
+/// Gives the slots their start values.
+fn start(rule: &dyn AnyRule, state: &mut ParamState, value: &DataMut<'_>) {
+    for (k, slot) in state.slots.iter_mut().enumerate() {
+        let mut slot = slot.data_mut();
+        if slot.is_empty() {
+            continue;
+        }
+        match rule.slot_start(k) {
+            Start::Value(x) => slot.fill(x),
+            Start::Parameter => slot.copy_from_mut(value),
+        }
+    }
+    state.started = true;
+}

@@ -1,0 +1,257 @@
+//! The one order in which numbers are summed.
+//!
+//! For n numbers: blocks of [`BLOCK`]; in a block [`LANES`] lanes, lane l adding
+//! elements l, l + 32, l + 64, … in turn, from +0; then the lanes fold 16, 8, 4,
+//! 2, 1. The block sums, in order, are reduced by the same procedure until one
+//! is left. It vectorises on every CPU, is one warp per block on a GPU, and errs
+//! like pairwise summation. Parts cut at multiples of [`PART`] elements hand
+//! over one number each ([`sum`] of a part), and the sum of these numbers is the
+//! sum of the whole, bit for bit: threads and shards can't change a result.
+
+use crate::real::Real;
+use crate::simd::{self, Kernel};
+
+/// Elements in a block.
+pub const BLOCK: usize = 1024;
+/// Lanes in a block.
+pub const LANES: usize = 32;
+/// Parts of this many elements, each summed alone, sum to the whole.
+pub const PART: usize = BLOCK * BLOCK;
+
+/// Levels above the first: enough for `usize::MAX` numbers.
+const LEVELS: usize = (usize::BITS as usize).div_ceil(10);
+
+type Lanes<A, const K: usize> = [[A; LANES]; K];
+
+#[inline(always)]
+fn fold<A: Real, const K: usize>(lanes: &mut Lanes<A, K>) -> [A; K] {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in lanes.iter_mut() {
+            let (low, high) = lane.split_at_mut(width);
+            for (a, b) in low.iter_mut().zip(high) {
+                *a = *a + *b;
+            }
+        }
+        width /= 2;
+    }
+    let mut out = [A::ZERO; K];
+    for (o, lane) in out.iter_mut().zip(lanes) {
+        *o = lane[0];
+    }
+    out
+}
+
+/// The levels above the first: block sums come in, one sum goes out.
+struct Levels<A, const K: usize> {
+    lanes: [Lanes<A, K>; LEVELS],
+    counts: [usize; LEVELS],
+}
+
+impl<A: Real, const K: usize> Levels<A, K> {
+    fn new() -> Self {
+        Levels { lanes: [[[A::ZERO; LANES]; K]; LEVELS], counts: [0; LEVELS] }
+    }
+
+    fn push(&mut self, mut sums: [A; K]) {
+        for (lanes, count) in self.lanes.iter_mut().zip(&mut self.counts) {
+            for (lane, sum) in lanes.iter_mut().zip(sums) {
+                if let Some(slot) = lane.get_mut(*count % LANES) {
+                    *slot = *slot + sum;
+                }
+            }
+            *count += 1;
+            if *count < BLOCK {
+                return;
+            }
+            sums = fold(lanes);
+            (*lanes, *count) = ([[A::ZERO; LANES]; K], 0);
+        }
+    }
+
+    /// Folding a single number gives that number, so the empty levels change nothing.
+    fn finish(mut self) -> [A; K] {
+        let mut carry = [A::ZERO; K];
+        for level in 0..LEVELS {
+            let (Some(lanes), Some(&count)) = (self.lanes.get_mut(level), self.counts.get(level))
+            else {
+                break;
+            };
+            if level > 0 {
+                for (lane, sum) in lanes.iter_mut().zip(carry) {
+                    if let Some(slot) = lane.get_mut(count % LANES) {
+                        *slot = *slot + sum;
+                    }
+                }
+            }
+            carry = fold(lanes);
+        }
+        carry
+    }
+}
+
+/// Elements in a chunk of [`sums_by_chunk`]: divides [`BLOCK`], is divided by [`LANES`].
+pub(crate) const CHUNK: usize = 256;
+
+#[inline(always)]
+fn add<A: Real, const K: usize>(
+    lanes: &mut Lanes<A, K>,
+    start: usize,
+    end: usize,
+    term: impl Fn(usize) -> [A; K],
+) {
+    let full = start + (end - start) / LANES * LANES;
+    let mut i = start;
+    while i < full {
+        for l in 0..LANES {
+            let t = term(i + l);
+            for k in 0..K {
+                lanes[k][l] = lanes[k][l] + t[k];
+            }
+        }
+        i += LANES;
+    }
+    for l in 0..(end - full) % LANES {
+        let t = term(full + l);
+        for k in 0..K {
+            lanes[k][l] = lanes[k][l] + t[k];
+        }
+    }
+}
+
+/// The sums of K terms over n indices, in the order of this file.
+#[inline(always)]
+pub(crate) fn sums<A: Real, const K: usize>(n: usize, term: impl Fn(usize) -> [A; K]) -> [A; K] {
+    blocks(n, |start, end, lanes| add(lanes, start, end, &term))
+}
+
+/// The same, with the terms written to buffers, a chunk at a time:
+/// `fill(start, buffers)` writes the terms from index `start` on.
+#[inline(always)]
+pub(crate) fn sums_by_chunk<A: Real, const K: usize>(
+    n: usize,
+    mut fill: impl FnMut(usize, [&mut [A]; K]),
+) -> [A; K] {
+    let mut buffers = [[A::ZERO; CHUNK]; K];
+    blocks(n, |start, end, lanes| {
+        let mut at = start;
+        while at < end {
+            let len = if end - at < CHUNK { end - at } else { CHUNK };
+            fill(at, buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default()));
+            add(lanes, 0, len, |i| {
+                let mut t = [A::ZERO; K];
+                for k in 0..K {
+                    t[k] = buffers[k][i % CHUNK];
+                }
+                t
+            });
+            at += len;
+        }
+    })
+}
+
+#[inline(always)]
+fn blocks<A: Real, const K: usize>(
+    n: usize,
+    mut block: impl FnMut(usize, usize, &mut Lanes<A, K>),
+) -> [A; K] {
+    let mut one = |start: usize| {
+        let mut lanes = [[A::ZERO; LANES]; K];
+        let end = if n - start < BLOCK { n } else { start + BLOCK };
+        block(start, end, &mut lanes);
+        fold(&mut lanes)
+    };
+    if n <= BLOCK {
+        return one(0);
+    }
+    let mut levels = Levels::new();
+    for start in (0..n).step_by(BLOCK) {
+        levels.push(one(start));
+    }
+    levels.finish()
+}
+
+/// The sum of `term(i)` for i in 0..n, in the order of this file.
+///
+/// ```
+/// assert_eq!(bitstep::reduce::sum(5, |i| i as f64), 10.0);
+/// assert_eq!(bitstep::reduce::sum(0, |_| 1.0f32), 0.0);
+/// ```
+pub fn sum<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
+    struct Sum<F>(usize, F);
+    impl<A: Real, F: Fn(usize) -> A> Kernel for Sum<F> {
+        type Output = A;
+        #[inline(always)]
+        fn run(self) -> A {
+            sums::<A, 1>(self.0, |i| [(self.1)(i)])[0]
+        }
+    }
+    simd::dispatch(Sum(n, term))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    /// The definition, read off the text, with all the memory it likes.
+    fn naive(x: &[f32]) -> f32 {
+        let blocks: Vec<f32> = x
+            .chunks(BLOCK)
+            .map(|block| {
+                let mut lanes = [0.0f32; LANES];
+                for (i, v) in block.iter().enumerate() {
+                    lanes[i % LANES] += v;
+                }
+                for width in [16, 8, 4, 2, 1] {
+                    for l in 0..width {
+                        lanes[l] += lanes[l + width];
+                    }
+                }
+                lanes[0]
+            })
+            .collect();
+        match blocks.len() {
+            0 => 0.0,
+            1 => blocks[0],
+            _ => naive(&blocks),
+        }
+    }
+
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 8) as f32 * 1e-7 - 0.8).collect()
+    }
+
+    #[test]
+    fn sum_of_any_length_follows_the_definition() {
+        for n in [
+            0,
+            1,
+            2,
+            31,
+            32,
+            33,
+            1000,
+            1023,
+            1024,
+            1025,
+            2048,
+            5000,
+            70_001,
+            PART,
+            PART + 1,
+            2 * PART + 77,
+        ] {
+            let x = numbers(n);
+            assert_eq!(sum(n, |i| x[i]).to_bits(), naive(&x).to_bits(), "n = {n}");
+        }
+    }
+
+    #[test]
+    fn sum_of_parts_equals_the_sum_of_the_whole() {
+        let x = numbers(3 * PART + 5);
+        let parts: Vec<f32> = x.chunks(PART).map(|part| sum(part.len(), |i| part[i])).collect();
+        assert_eq!(sum(parts.len(), |i| parts[i]).to_bits(), sum(x.len(), |i| x[i]).to_bits());
+    }
+}

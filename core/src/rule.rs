@@ -1,0 +1,345 @@
+//! What a rule is, and the loops that run one.
+//!
+//! Three shapes cover every optimizer:
+//!
+//! * **elementwise**: one function of a parameter, its gradient, its state slots
+//!   and the step's coefficients ([`Rule::element`]);
+//! * **tensorwise**: the same, with coefficients that depend on sums over the
+//!   tensor ([`Rule::SUMS`], [`Rule::terms`], [`Rule::finish`]);
+//! * **matrix**: row and column state ([`crate::factored`]), or products of
+//!   matrices.
+//!
+//! [`step`] is the whole job for slices of plain numbers. [`sums`] and [`apply`]
+//! are its two halves, for callers that cut a tensor into parts.
+
+use crate::args::Hyper;
+use crate::array::Array;
+use crate::error::Error;
+use crate::real::{Number, Real};
+use crate::reduce;
+use crate::simd::{self, Kernel};
+
+/// One step, as its caller describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The number of this update, from 1. Whose number: [`Rule::COUNTER`].
+    pub t: u64,
+    /// The learning rate in force.
+    pub lr: f64,
+    /// Numbers from outside that some rules listen to, by name: `train_loss`,
+    /// `eval_loss`, `loss_scale`, …
+    pub given: &'a [(&'a str, f64)],
+}
+
+impl Step<'_> {
+    /// Step number t at learning rate `lr`, with nothing else given.
+    pub const fn new(t: u64, lr: f64) -> Self {
+        Step { t, lr, given: &[] }
+    }
+
+    /// The given number of that name.
+    pub fn given(&self, name: &str) -> Option<f64> {
+        self.given.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
+    }
+
+    /// t as a float; exact up to 2⁵³.
+    pub const fn t_f64(&self) -> f64 {
+        self.t as f64
+    }
+}
+
+/// How a state slot starts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// This number everywhere.
+    Value(f64),
+    /// A copy of the parameter.
+    Parameter,
+}
+
+/// Who counts the steps, and owns the scalar state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// Each parameter: it stands still while that parameter has no gradient.
+    Parameter,
+    /// The whole group, with every call of the optimizer's `step`.
+    Group,
+}
+
+/// How an optimizer moves one parameter.
+///
+/// A plain configuration whose public fields carry the reference's names. The
+/// element functions take no `self`: all that they need of the configuration is
+/// in [`Rule::Coefs`], computed once a step on the host, so that every backend
+/// computes with the same bits.
+pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'static {
+    /// One `T` for each state slot: `[T; 2]` for two.
+    type Slots<T>: Array<T>;
+    /// The step's constants.
+    type Coefs<C: Real>: Copy + Send + Sync;
+
+    /// The slots' names: the reference's `state_dict` keys.
+    const SLOTS: &'static [&'static str];
+    /// The combinations of slots that occur, as bit masks (bit k: slot k); at most 4.
+    const MASKS: &'static [u32];
+    /// Names of the numbers carried from step to step beside the slots, at most [`MAX_SCALARS`].
+    const SCALARS: &'static [&'static str] = &[];
+    /// Whose steps are counted.
+    const COUNTER: Counter = Counter::Parameter;
+    /// The reference's state key of the number of steps.
+    const STEP_KEY: &'static str = "step";
+    /// How many sums over the tensor the coefficients need: 0 (elementwise), 1 or 2.
+    const SUMS: usize = 0;
+
+    /// Whether the configuration is valid; ranges are the reference's.
+    fn check(&self) -> Result<(), Error>;
+    /// The learning rate of the configuration.
+    fn lr(&self) -> f64;
+
+    /// The slots that this configuration uses; one of [`Rule::MASKS`].
+    fn mask(&self) -> u32 {
+        Self::MASKS.first().copied().unwrap_or(0)
+    }
+    /// How slot k starts.
+    fn start(&self, slot: usize) -> Start {
+        let _ = slot;
+        Start::Value(0.0)
+    }
+    /// How the carried numbers start.
+    fn scalars(&self) -> Scalars {
+        [0.0; MAX_SCALARS]
+    }
+    /// Moves the carried numbers on, before the coefficients are computed.
+    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+        let _ = (step, scalars);
+    }
+
+    /// The step's constants, as the reference computes them.
+    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Self::Coefs<C>;
+
+    /// What one element adds to the tensor's sums.
+    #[inline(always)]
+    fn terms<C: Real>(k: &Self::Coefs<C>, p: C, g: C, slots: Self::Slots<C>) -> [C; 2] {
+        let _ = (k, p, g, slots);
+        [C::ZERO; 2]
+    }
+    /// Completes the constants with the sums over the tensor's n elements.
+    fn finish<C: Real>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
+        let _ = (k, sums, n);
+    }
+    /// Notes numbers of the finished constants among the carried ones, for those who read the state.
+    fn record<C: Real>(k: &Self::Coefs<C>, scalars: &mut Scalars) {
+        let _ = (k, scalars);
+    }
+
+    /// The update of one element: the parameter and its slots afterwards. A slot
+    /// outside of the mask comes in as zero and is not stored.
+    fn element<C: Real>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        slots: Self::Slots<C>,
+    ) -> (C, Self::Slots<C>);
+}
+
+/// The most numbers that a rule may carry from step to step beside its slots.
+pub const MAX_SCALARS: usize = 4;
+/// Numbers carried from step to step beside the slots.
+pub type Scalars = [f64; MAX_SCALARS];
+
+/// One step of one tensor of plain numbers; the state rests in slices of the
+/// same length as the parameter, empty for a slot that the rule does not use.
+///
+/// `C` is the type to compute in: `f64`, `f32`, or a 16-bit type for PyTorch's
+/// eager arithmetic. `scalars` start as [`Rule::scalars`] (most rules have none).
+///
+/// # Errors
+/// An invalid configuration, or a slice of the wrong length. Nothing is written then.
+///
+/// # Example
+/// ```
+/// use bitstep::{optim::AdamW, rule::{step, Rule, Step}};
+/// let rule = AdamW { weight_decay: 0.1, ..AdamW::default() };
+/// let (mut p, g) = ([1.0f32, -2.0], [0.5f32, 0.25]);
+/// let (mut m, mut v) = ([0.0f32; 2], [0.0f32; 2]);
+/// let mut scalars = rule.scalars();
+/// for t in 1..=10 {
+///     let at = Step::new(t, 1e-3);
+///     step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut p, &g, [&mut m, &mut v, &mut []])?;
+/// }
+/// assert!(p[0] < 1.0 && p[1] < -1.99);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    param: &mut [P],
+    grad: &[G],
+    mut slots: R::Slots<&mut [S]>,
+) -> Result<(), Error> {
+    rule.check()?;
+    check_length("grad", grad.len(), param.len())?;
+    for (k, slot) in slots.as_mut().iter().enumerate() {
+        let used = rule.mask() >> k & 1 == 1;
+        let name = R::SLOTS.get(k).copied().unwrap_or("state");
+        check_length(name, slot.len(), if used { param.len() } else { 0 })?;
+    }
+    rule.advance(step, scalars);
+    let mut coefs = rule.coefs::<C>(step, scalars);
+    if R::SUMS > 0 {
+        let views = slots.as_ref();
+        let views = R::Slots::<&[S]>::from_fn(|k| views.get(k).map_or(&[][..], |s| s));
+        let sums = sums::<R, C, P, G, S>(&coefs, rule.mask(), param, grad, &views);
+        R::finish::<C>(&mut coefs, sums, param.len());
+    }
+    R::record::<C>(&coefs, scalars);
+    apply::<R, C, P, G, S>(&coefs, rule.mask(), param, grad, slots);
+    Ok(())
+}
+
+pub(crate) fn check_length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
+    if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
+}
+
+/// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
+macro_rules! with_mask {
+    ($rule:ty, $mask:expr, $I:ident => $body:expr) => {{
+        const {
+            assert!(<$rule>::MASKS.len() <= 4 && <$rule>::SUMS <= 2);
+        }
+        let mask = $mask;
+        match <$rule>::MASKS.iter().position(|&m| m == mask) {
+            Some(0) => {
+                const $I: usize = 0;
+                $body
+            }
+            Some(1) => {
+                const $I: usize = 1;
+                $body
+            }
+            Some(2) => {
+                const $I: usize = 2;
+                $body
+            }
+            _ => {
+                const $I: usize = 3;
+                $body
+            }
+        }
+    }};
+}
+
+/// The mask at index I, or none at all.
+#[inline(always)]
+const fn mask_at<R: Rule, const I: usize>() -> u32 {
+    let masks = R::MASKS;
+    if I < masks.len() { masks[I] } else { 0 }
+}
+
+/// The sums of [`Rule::terms`] over a tensor, or over a part of one cut at a
+/// multiple of [`reduce::PART`]; the sums of the parts are added by
+/// [`reduce::sum`]. Slices shorter than `param` count as absent.
+pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &[P],
+    grad: &[G],
+    slots: &R::Slots<&[S]>,
+) -> [C::Scalar; 2] {
+    with_mask!(R, mask, I => simd::dispatch(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+}
+
+struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    param: &'a [P],
+    grad: &'a [G],
+    slots: &'a R::Slots<&'s [S]>,
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    type Output = [C::Scalar; 2];
+
+    #[inline(always)]
+    fn run(self) -> [C::Scalar; 2] {
+        let mask = const { mask_at::<R, I>() };
+        let n = self.param.len();
+        let Some(grad) = self.grad.get(..n) else { return [C::Scalar::ZERO; 2] };
+        let param = self.param;
+        let views = self.slots.as_ref();
+        let slots = R::Slots::<&[S]>::from_fn(|k| views[k].get(..n).unwrap_or(&[]));
+        let slots = slots.as_ref();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return [C::Scalar::ZERO; 2];
+        }
+        let terms = |i: usize| {
+            let state = R::Slots::<C>::from_fn(|k| {
+                if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+            });
+            let [a, b] = R::terms::<C>(self.coefs, C::load(param[i]), C::load(grad[i]), state);
+            [a.wide(), b.wide()]
+        };
+        if R::SUMS == 1 {
+            let [a] = reduce::sums(n, |i| [terms(i)[0]]);
+            [a, C::Scalar::ZERO]
+        } else {
+            reduce::sums(n, terms)
+        }
+    }
+}
+
+/// Updates a tensor, or any part of one, with finished coefficients. Does
+/// nothing if `grad` or a slot in use is shorter than `param`: [`step`] checks.
+pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    with_mask!(R, mask, I => simd::dispatch(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+}
+
+struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    param: &'a mut [P],
+    grad: &'a [G],
+    slots: R::Slots<&'s mut [S]>,
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Apply<'_, '_, R, C, P, G, S, I>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let mask = const { mask_at::<R, I>() };
+        let n = self.param.len();
+        let param = self.param;
+        let Some(grad) = self.grad.get(..n) else { return };
+        let mut views = self.slots.as_mut().iter_mut();
+        let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
+            views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
+        });
+        let slots = slots.as_mut();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return;
+        }
+        let coefs = *self.coefs;
+        for i in 0..n {
+            let state = R::Slots::<C>::from_fn(|k| {
+                if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+            });
+            let (p, state) = R::element::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
+            param[i] = p.store();
+            for (k, x) in state.as_ref().iter().enumerate() {
+                if mask >> k & 1 == 1 {
+                    slots[k][i] = x.store();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The square root, correctly rounded, from the fastest safe source at hand.
+//!
+//! `libm::sqrtf` is inline assembly on x86-64, which stops a loop from
+//! vectorising; the vector intrinsics and std's do not.
+
+#[inline(always)]
+pub(crate) fn f32(x: f32) -> f32 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
+    return {
+        use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
+        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
+    };
+    #[cfg(all(not(feature = "std"), target_arch = "aarch64"))]
+    return {
+        use core::arch::aarch64::{vdup_n_f32, vget_lane_f32, vsqrt_f32};
+        vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x)))
+    };
+    #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
+    libm::sqrtf(x)
+}
+
+#[inline(always)]
+pub(crate) fn f64(x: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return x.sqrt();
+    #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
+    return {
+        use core::arch::x86_64::{_mm_cvtsd_f64, _mm_set_sd, _mm_setzero_pd, _mm_sqrt_sd};
+        _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(x)))
+    };
+    #[cfg(all(not(feature = "std"), target_arch = "aarch64"))]
+    return {
+        use core::arch::aarch64::{vdup_n_f64, vget_lane_f64, vsqrt_f64};
+        vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(x)))
+    };
+    #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
+    libm::sqrt(x)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn root_agrees_with_libm_over_all_exponents() {
+        for bits in (0..=u32::MAX).step_by(65_521) {
+            let x = f32::from_bits(bits);
+            let (a, b) = (super::f32(x), libm::sqrtf(x));
+            assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{x}");
+            let x = f64::from_bits(u64::from(bits) << 32 | u64::from(bits));
+            let (a, b) = (super::f64(x), libm::sqrt(x));
+            assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{x}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! How numbers rest in memory between steps.
+//!
+//! Plain numbers ([`Data`], [`DataMut`]) are read and written inside the loops.
+//! Everything else is a [`Storage`]: it decodes a stretch of elements to `f32`
+//! and encodes it again, a block at a time.
+
+use half::{bf16, f16};
+
+use crate::real::{Dtype, Number};
+
+/// Numbers of one plain type, to read.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Data<'a> {
+    F64(&'a [f64]),
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+/// Numbers in any representation, to read and write.
+#[allow(missing_docs)]
+pub enum DataMut<'a> {
+    F64(&'a mut [f64]),
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+    F16(&'a mut [f16]),
+    /// Not plain numbers.
+    Coded(&'a mut dyn Storage),
+}
+
+/// A representation that is decoded to `f32` and encoded again, in blocks.
+///
+/// Stretches handed to [`load`](Storage::load) and [`store`](Storage::store) start
+/// at a multiple of [`block`](Storage::block) and end at one or at the end.
+pub trait Storage: Send {
+    /// Number of elements.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// How many elements are decoded and encoded together; divides [`MAX_BLOCK`].
+    fn block(&self) -> usize;
+    /// Decodes the elements from `start` on.
+    fn load(&self, start: usize, values: &mut [f32]);
+    /// Encodes the elements from `start` on.
+    fn store(&mut self, start: usize, values: &[f32]);
+}
+
+/// The largest block that a [`Storage`] may have.
+pub const MAX_BLOCK: usize = 2048;
+
+/// Applies `$body` to the slice in a plain variant of [`Data`].
+macro_rules! each_data {
+    ($data:expr, $x:ident => $body:expr) => {
+        match $data {
+            Data::F64($x) => $body,
+            Data::F32($x) => $body,
+            Data::Bf16($x) => $body,
+            Data::F16($x) => $body,
+        }
+    };
+}
+
+/// Applies `$body` to the slice in a plain variant of [`DataMut`], or `$coded` to a storage.
+macro_rules! each_data_mut {
+    ($data:expr, $x:ident => $body:expr, $s:ident => $coded:expr) => {
+        match $data {
+            DataMut::F64($x) => $body,
+            DataMut::F32($x) => $body,
+            DataMut::Bf16($x) => $body,
+            DataMut::F16($x) => $body,
+            DataMut::Coded($s) => $coded,
+        }
+    };
+}
+
+impl Data<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        each_data!(self, x => x.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The type of the numbers.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Data::F64(_) => Dtype::F64,
+            Data::F32(_) => Dtype::F32,
+            Data::Bf16(_) => Dtype::Bf16,
+            Data::F16(_) => Dtype::F16,
+        }
+    }
+
+    /// Converts the elements from `start` on.
+    pub(crate) fn load<C: crate::real::Real>(&self, start: usize, out: &mut [C]) {
+        each_data!(self, x => load_plain(x, start, out));
+    }
+}
+
+fn load_plain<C: crate::real::Real, T: Number>(from: &[T], start: usize, out: &mut [C]) {
+    for (o, &x) in out.iter_mut().zip(from.get(start..).unwrap_or_default()) {
+        *o = C::load(x);
+    }
+}
+
+fn store_plain<C: crate::real::Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
+    for (o, x) in to.get_mut(start..).unwrap_or_default().iter_mut().zip(values) {
+        *o = x.store();
+    }
+}
+
+impl DataMut<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        each_data_mut!(self, x => x.len(), s => s.len())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The type of plain numbers; `None` for a storage.
+    pub fn dtype(&self) -> Option<Dtype> {
+        match self {
+            DataMut::F64(_) => Some(Dtype::F64),
+            DataMut::F32(_) => Some(Dtype::F32),
+            DataMut::Bf16(_) => Some(Dtype::Bf16),
+            DataMut::F16(_) => Some(Dtype::F16),
+            DataMut::Coded(_) => None,
+        }
+    }
+
+    /// How many elements have to be handled together.
+    pub(crate) fn block(&self) -> usize {
+        match self {
+            DataMut::Coded(s) => s.block(),
+            _ => 1,
+        }
+    }
+
+    /// The same, borrowed for a shorter time.
+    pub fn reborrow(&mut self) -> DataMut<'_> {
+        match self {
+            DataMut::F64(x) => DataMut::F64(x),
+            DataMut::F32(x) => DataMut::F32(x),
+            DataMut::Bf16(x) => DataMut::Bf16(x),
+            DataMut::F16(x) => DataMut::F16(x),
+            DataMut::Coded(s) => DataMut::Coded(&mut **s),
+        }
+    }
+
+    /// Decodes the elements from `start` on, as many as `out` holds.
+    pub(crate) fn load<C: crate::real::Real>(&self, start: usize, out: &mut [C]) {
+        each_data_mut!(self, x => load_plain(x, start, out), s => {
+            // The whole stretch is handed over at once where C is f32: blocks stay whole.
+            let mut wide = [0.0f32; MAX_BLOCK];
+            let Some(wide) = wide.get_mut(..out.len()) else { return };
+            s.load(start, wide);
+            for (o, &x) in out.iter_mut().zip(wide.iter()) {
+                *o = C::load(x);
+            }
+        });
+    }
+
+    /// Encodes the elements from `start` on.
+    pub(crate) fn store<C: crate::real::Real>(&mut self, start: usize, values: &[C]) {
+        each_data_mut!(self, x => store_plain(x, start, values), s => {
+            let mut wide = [0.0f32; MAX_BLOCK];
+            let Some(wide) = wide.get_mut(..values.len()) else { return };
+            for (o, x) in wide.iter_mut().zip(values) {
+                *o = x.store();
+            }
+            s.store(start, wide);
+        });
+    }
+
+    /// Writes the same number everywhere.
+    pub fn fill(&mut self, value: f64) {
+        fn plain<T: Number>(x: &mut [T], value: f64) {
+            x.fill(T::from_f64(value));
+        }
+        each_data_mut!(self, x => plain(x, value), s => {
+            let wide = [value as f32; MAX_BLOCK];
+            for start in (0..s.len()).step_by(MAX_BLOCK) {
+                let len = (s.len() - start).min(MAX_BLOCK);
+                s.store(start, wide.get(..len).unwrap_or_default());
+            }
+        });
+    }
+
+    /// Copies the numbers of another buffer, converting each.
+    pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
+        fn all<C: crate::real::Real>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
+            let mut buffer = [C::ZERO; MAX_BLOCK];
+            for start in (0..to.len()).step_by(MAX_BLOCK) {
+                let part = buffer.get_mut(..(to.len() - start).min(MAX_BLOCK)).unwrap_or_default();
+                from.load(start, part);
+                to.store(start, part);
+            }
+        }
+        if from.dtype() == Some(Dtype::F64) {
+            all::<f64>(self, from)
+        } else {
+            all::<f32>(self, from)
+        }
+    }
+}
+
+/// A plain number type whose slices can be taken out of [`Data`] and [`DataMut`].
+pub trait Plain: Number {
+    /// The slice, if it is of this type.
+    fn of<'a>(data: &Data<'a>) -> Option<&'a [Self]>;
+    /// The slice, if it is of this type.
+    fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]>;
+    /// Wraps a slice.
+    fn data(x: &[Self]) -> Data<'_>;
+    /// Wraps a slice.
+    fn data_mut(x: &mut [Self]) -> DataMut<'_>;
+}
+
+macro_rules! plain {
+    ($($type:ty, $variant:ident;)*) => {$(
+        impl Plain for $type {
+            fn of<'a>(data: &Data<'a>) -> Option<&'a [Self]> {
+                match data {
+                    Data::$variant(x) => Some(x),
+                    _ => None,
+                }
+            }
+            fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]> {
+                match data {
+                    DataMut::$variant(x) => Some(x),
+                    _ => None,
+                }
+            }
+            fn data(x: &[Self]) -> Data<'_> {
+                Data::$variant(x)
+            }
+            fn data_mut(x: &mut [Self]) -> DataMut<'_> {
+                DataMut::$variant(x)
+            }
+        }
+    )*};
+}
+plain! { f64, F64; f32, F32; bf16, Bf16; f16, F16; }
