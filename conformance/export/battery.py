@@ -36,6 +36,21 @@ def extremes(dtype):
     return edit
 
 
+def extremes_apart(dtype):
+    """The same, a parameter each: for rules that couple the elements of a tensor."""
+
+    def edit(inputs):
+        for j, value in enumerate(EXTREMES[dtype]):
+            inputs.grads[j][:] = value
+            inputs.grads[j][2:, 1] = 0.0
+        inputs.grads[7][:] = 0.0
+        inputs.inits[8][:] = 0.0
+        for j, value in enumerate(EXTREMES[dtype]):
+            inputs.inits[9 + j][:] = value
+
+    return edit
+
+
 def nonfinite(inputs):
     x, g = inputs.inits[0], inputs.grads[0]
     g[0, 0] = np.nan
@@ -46,82 +61,99 @@ def nonfinite(inputs):
     x[5], x[6], x[7] = np.nan, np.inf, -np.inf
 
 
-def battery(name, cls, seed, strong, *, common=None, f16=None, late=None, skip=(), **run):
-    """`strong`: arguments under which neighbouring rules part at once (large lr and weight decay).
-    `common`: arguments of every case. `f16`: what half precision needs besides (an epsilon it can hold).
-    `late`: the preset state of the late steps."""
-    common, f16 = common or {}, f16 or {}
+def shrink(inputs):
+    """Gradients that grow small after a third of the steps: what remembers a maximum shows."""
+    for g in inputs.grads:
+        g[len(g) // 3 :] *= 1 / 16
 
-    def case(title, note, hyper=None, **kwargs):
-        return run_torch_optimizer(
-            title, name, cls, {**common, **(hyper or {})}, seed=seed, note=note, **{**run, **kwargs}
-        )
+
+def maker(name, cls, seed, hyper=None, **run):
+    """A function that makes one case of `cls`, with arguments that hold for all."""
+
+    def case(title, note, arguments=None, **more):
+        given = {**(hyper or {}), **(arguments or {})}
+        return run_torch_optimizer(title, name, cls, given, seed=seed, note=note, **{**run, **more})
+
+    return case
+
+
+def battery(case, strong, *, f16=None, late=None, late_hyper=None, coupled=False, skip=()):
+    """`case`: what `maker` returned.
+    `strong`: arguments under which neighbouring rules part at once (large lr and weight decay).
+    `f16`: what half precision needs besides (an epsilon that it can hold).
+    `coupled`: the elements of a tensor act on each other (a norm, a mean).
+    `late`: the preset state of the late steps; `late_hyper`: arguments under which they still show."""
 
     def wanted():
-        for d, t in (("f32", 24), ("f64", 12), ("bf16", 24), ("f16", 16)):
+        for d, t in (("f32", 40), ("f64", 12), ("bf16", 24), ("f16", 16)):
             yield (
                 f"default_{d}",
                 f"every default in {d}: a default that was copied wrongly, a scalar rounded to {d} too early",
                 dict(dtype=d, steps=t),
             )
-        strong16 = {**strong, **f16}
+        strong16 = {**strong, **(f16 or {})}
         for d, t, h in (("f32", 24, strong), ("f64", 12, strong), ("bf16", 24, strong), ("f16", 16, strong16)):
             yield (
                 f"strong_{d}",
                 f"{', '.join(h)} far from the defaults in {d}: the neighbouring rules (coupled or decoupled decay, "
                 "decay before or after, epsilon inside or outside, bias correction off by one, swapped betas)",
-                dict(hyper=h, dtype=d, steps=t),
+                dict(arguments=h, dtype=d, steps=t),
             )
         yield (
             "shapes_f32",
             "0 dimensions, 0 elements, 1 element, odd sizes and three dimensions in one optimizer",
-            dict(hyper=strong, shapes=[(), (0,), (1,), (3, 0, 2), (2, 3, 5), (17,)], steps=6),
+            dict(arguments=strong, shapes=[(), (0,), (1,), (3, 0, 2), (2, 3, 5), (17,)], steps=6),
         )
         yield (
             "large_f32",
             "more than one block of 1024 and a remainder: vector tails and splits",
-            dict(hyper=strong, shapes=[(1031,)], steps=2),
+            dict(arguments=strong, shapes=[(1031,)], steps=2),
         )
         yield (
             "large_bf16",
             "more than one block of 1024 and a remainder, in a type that converts inside the loop",
-            dict(hyper=strong, shapes=[(3, 349)], steps=2, dtype="bf16"),
+            dict(arguments=strong, shapes=[(3, 349)], steps=2, dtype="bf16"),
         )
         for d in ("f32", "bf16"):
             yield (
                 f"extremes_{d}",
                 "subnormals, squares that underflow and overflow, 1e30 and the largest number, once and throughout; "
                 "gradients that are always 0; parameters of 0, -0, subnormal and huge",
-                dict(hyper=strong, shapes=[(20,)], steps=8, edit=extremes(d), dtype=d),
+                dict(arguments=strong, dtype=d)
+                | (
+                    dict(shapes=[(2,)] * 16, steps=5, edit=extremes_apart(d))
+                    if coupled
+                    else dict(shapes=[(20,)], steps=8, edit=extremes(d))
+                ),
             )
         for d in ("f32", "bf16"):
             yield (
                 f"nonfinite_{d}",
                 "NaN and infinities in single gradients at the first and a later step, infinity then minus infinity, "
                 "and in parameters: nothing may spread to other elements except where the rule couples them",
-                dict(hyper=strong, shapes=[(9,), (2,)], steps=6, edit=nonfinite, dtype=d),
+                dict(arguments=strong, shapes=[(9,), (2,)], steps=6, edit=nonfinite, dtype=d),
             )
         yield (
             "lr0_f32",
             "lr 0 throughout: state moves, the parameter moves only where the rule doesn't multiply by lr",
-            dict(hyper={**strong, "lr": 0.0}, steps=6),
+            dict(arguments={**strong, "lr": 0.0}, steps=6),
         )
         base = strong.get("lr", 0.1)
         yield (
             "lr_schedule_f32",
             "a rate that changes at every step, 0 included: an lr captured once, or baked into the state",
-            dict(hyper=strong, lr=[base * r for r in RATES], steps=len(RATES)),
+            dict(arguments=strong, lr=[base * r for r in RATES], steps=len(RATES)),
         )
         yield (
             "nograd_f32",
             "steps without a gradient, for one parameter and for all: no decay, no state change, no count",
-            dict(hyper=strong, steps=12, has_grad=lambda i, t: t != 5 and (i == 1 or t not in (3, 4, 9))),
+            dict(arguments=strong, steps=12, has_grad=lambda i, t: t != 5 and (i == 1 or t not in (3, 4, 9))),
         )
         yield (
             "joins_f32",
             "a parameter whose first gradient comes at step 4, and one that never has any: counters of their own",
             dict(
-                hyper=strong,
+                arguments=strong,
                 shapes=[(5,), (3,), (2,)],
                 steps=10,
                 has_grad=lambda i, t: i == 0 or (i == 1 and t >= 4),
@@ -132,7 +164,7 @@ def battery(name, cls, seed, strong, *, common=None, f16=None, late=None, skip=(
                 yield (
                     f"late_{d}",
                     "steps near a million from a preset state (state0): powers of beta that vanish or lose digits",
-                    dict(hyper=strong, dtype=d, steps=8, late=late),
+                    dict(arguments={**strong, **(late_hyper or {})}, dtype=d, steps=8, late=late),
                 )
 
     for title, note, kwargs in wanted():

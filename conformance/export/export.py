@@ -40,7 +40,7 @@ def main():
     if not (args.env and args.out):
         parser.error("--env and --out say what to run and where to write")
 
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(HERE / "cases")]
     sys.dont_write_bytecode = True
     for path, env, names in files(args.only):
         if env != args.env:

@@ -231,7 +231,7 @@ def run_torch_optimizer(
     *,
     seed,
     note,
-    shapes=((5, 3), (7,)),
+    shapes=((4, 3), (5,)),
     dtype="f32",
     steps=16,
     inputs=None,
@@ -328,8 +328,13 @@ def distributions(modules):
     return sorted({known.get(m, [m])[0] for m in modules})
 
 
+def group_of(opt, param):
+    return next(g for g in opt.param_groups if any(p is param for p in g["params"]))
+
+
 def preset(opt, params, late, g):
-    """Gives every parameter the state `late`: one step makes the slots exist, then they are overwritten."""
+    """Gives every parameter the state `late`: one step makes the slots exist, then they are overwritten.
+    A slot that isn't in the parameter's state is the group's."""
     start = [p.detach().clone() for p in params]
     for p in params:
         p.grad = torch.ones_like(p)
@@ -338,7 +343,8 @@ def preset(opt, params, late, g):
         for p, x in zip(params, start):
             p.copy_(x)
             for slot, what in late.items():
-                old = opt.state[p][slot]
+                home = opt.state[p] if slot in opt.state[p] else group_of(opt, p)
+                old = home[slot]
                 if what == "signed":
                     new = spread(g, tuple(old.shape), -6, 0)
                 elif what == "positive":
@@ -346,6 +352,6 @@ def preset(opt, params, late, g):
                 else:
                     new = what
                 if not isinstance(old, torch.Tensor):
-                    opt.state[p][slot] = new
+                    home[slot] = new
                 else:
                     old.copy_(torch.as_tensor(new))
