@@ -1,1 +1,12 @@
-//! Gradient strategies.
+//! What happens to gradients before a rule sees them: clipping, accumulation,
+//! noise on embeddings, loss scaling.
+
+mod accumulate;
+mod clip;
+mod neftune;
+mod scale;
+
+pub use accumulate::Accumulation;
+pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm};
+pub use neftune::{Neftune, uniform};
+pub use scale::{LossScale, is_finite, multiply};

@@ -137,6 +137,17 @@ impl DataMut<'_> {
         }
     }
 
+    /// Plain numbers, to read.
+    pub fn as_data(&self) -> Option<Data<'_>> {
+        match self {
+            DataMut::F64(x) => Some(Data::F64(x)),
+            DataMut::F32(x) => Some(Data::F32(x)),
+            DataMut::Bf16(x) => Some(Data::Bf16(x)),
+            DataMut::F16(x) => Some(Data::F16(x)),
+            DataMut::Coded(_) => None,
+        }
+    }
+
     /// How many elements have to be handled together.
     pub(crate) fn block(&self) -> usize {
         match self {

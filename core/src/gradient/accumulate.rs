@@ -1,0 +1,149 @@
+//! Accumulation of micro-batch gradients.
+
+use half::{bf16, f16};
+
+use crate::error::Error;
+use crate::real::Real;
+use crate::rule::check_length;
+use crate::storage::{Data, DataMut};
+
+/// Adds up the gradients of micro-batches.
+///
+/// ```text
+/// sum:   a ← g₁,        a ← a + gₖ
+/// mean:  a ← g₁ · (1/M), a ← a + gₖ · (1/M)
+/// ```
+/// Each operation rounds to the gradient's type. The mean multiplies by the
+/// rounded 1/M, as a loss divided by M does in a backward pass; it does not
+/// divide. In a last, partial window M is still the number that was announced,
+/// unless `window` is called with the number that there will be, as Trainer does.
+///
+/// ```
+/// use bitstep::{gradient::Accumulation, storage::{Data, DataMut}};
+/// let mut mean = Accumulation::mean(2)?;
+/// let mut total = [0.0f32; 1];
+/// for g in [[1.0f32], [4.0]] {
+///     mean.add(DataMut::F32(&mut total), Data::F32(&g))?;
+///     mean.advance();
+/// }
+/// assert!(mean.is_complete() && total == [2.5]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accumulation {
+    window: u64,
+    seen: u64,
+    mean: bool,
+}
+
+impl Accumulation {
+    /// The mean over windows of M micro-batches.
+    ///
+    /// # Errors
+    /// M = 0.
+    pub fn mean(window: u64) -> Result<Self, Error> {
+        Self::new(window, true)
+    }
+
+    /// The sum over windows of M micro-batches.
+    ///
+    /// # Errors
+    /// M = 0.
+    pub fn sum(window: u64) -> Result<Self, Error> {
+        Self::new(window, false)
+    }
+
+    fn new(window: u64, mean: bool) -> Result<Self, Error> {
+        let argument = "gradient_accumulation_steps";
+        Error::range(window > 0, argument, window as f64, ">= 1")?;
+        Ok(Accumulation { window, seen: 0, mean })
+    }
+
+    /// Announces that the window about to begin has only this many micro-batches.
+    ///
+    /// # Errors
+    /// 0, or a window that has begun.
+    pub fn window(&mut self, window: u64) -> Result<(), Error> {
+        let argument = "window";
+        Error::range(window > 0, argument, window as f64, ">= 1")?;
+        if self.seen > 0 && !self.is_complete() {
+            return Err(Error::Invalid { argument, wanted: "no micro-batch added yet" });
+        }
+        self.window = window;
+        Ok(())
+    }
+
+    /// Adds one tensor's gradient of the current micro-batch; the first of a window replaces `total`.
+    ///
+    /// # Errors
+    /// Different lengths or types. Nothing is written then.
+    pub fn add(&self, total: DataMut<'_>, grad: Data<'_>) -> Result<(), Error> {
+        check_length("grad", grad.len(), total.len())?;
+        let first = self.seen.is_multiple_of(self.window);
+        let factor = if self.mean { 1.0 / self.window as f64 } else { 1.0 };
+        fn go<C: Real>(total: &mut [C], grad: &[C], first: bool, factor: f64) {
+            let factor = C::scalar(factor);
+            for (a, &g) in total.iter_mut().zip(grad) {
+                let g = g.mul_scalar(factor);
+                *a = if first { g } else { *a + g };
+            }
+        }
+        match (total, grad) {
+            (DataMut::F64(a), Data::F64(g)) => go::<f64>(a, g, first, factor),
+            (DataMut::F32(a), Data::F32(g)) => go::<f32>(a, g, first, factor),
+            (DataMut::Bf16(a), Data::Bf16(g)) => go::<bf16>(a, g, first, factor),
+            (DataMut::F16(a), Data::F16(g)) => go::<f16>(a, g, first, factor),
+            _ => {
+                return Err(Error::Invalid { argument: "grad", wanted: "the total's number type" });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a micro-batch, after [`add`](Self::add) of all its tensors.
+    pub const fn advance(&mut self) {
+        self.seen = if self.seen >= self.window { 1 } else { self.seen + 1 };
+    }
+
+    /// Whether the window is full: time for a step.
+    #[must_use]
+    pub const fn is_complete(&self) -> bool {
+        self.seen >= self.window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accumulation_second_window_starts_afresh() {
+        let mut sum = Accumulation::sum(2).unwrap();
+        let mut total = [0.0f32];
+        for g in [1.0f32, 2.0, 10.0] {
+            sum.add(DataMut::F32(&mut total), Data::F32(&[g])).unwrap();
+            sum.advance();
+        }
+        assert_eq!(total, [10.0]);
+        assert!(!sum.is_complete());
+    }
+
+    #[test]
+    fn accumulation_partial_window_uses_the_announced_number() {
+        let mut mean = Accumulation::mean(4).unwrap();
+        mean.window(1).unwrap();
+        let mut total = [0.0f64];
+        mean.add(DataMut::F64(&mut total), Data::F64(&[3.0])).unwrap();
+        mean.advance();
+        assert!(mean.is_complete() && total == [3.0]);
+        assert!(Accumulation::mean(0).is_err());
+    }
+
+    #[test]
+    fn accumulation_mean_multiplies_by_the_rounded_reciprocal() {
+        let mean = Accumulation::mean(3).unwrap();
+        let mut total = [0.0f32];
+        mean.add(DataMut::F32(&mut total), Data::F32(&[5.0])).unwrap();
+        assert_eq!(total[0], 5.0 * (1.0f32 / 3.0));
+    }
+}

@@ -1,0 +1,309 @@
+//! Clipping by value and by global norm.
+
+use half::{bf16, f16};
+
+use super::scale::multiply;
+use crate::error::Error;
+use crate::real::{Dtype, Number, Real};
+use crate::reduce;
+use crate::storage::{Data, DataMut};
+
+/// Limits every element to [−clip_value, clip_value]; NaN stays
+/// (`torch.nn.utils.clip_grad_value_`, `tensorflow.clip_by_value`).
+///
+/// # Errors
+/// Gradients that are not plain numbers.
+///
+/// ```
+/// use bitstep::{gradient::clip_grad_value, storage::DataMut};
+/// let mut g = [0.5f32, -3.0, f32::INFINITY];
+/// clip_grad_value(&mut [DataMut::F32(&mut g)], 1.0)?;
+/// assert_eq!(g, [0.5, -1.0, 1.0]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(), Error> {
+    fn clip<C: Real>(x: &mut [C], limit: f64) {
+        let (low, high) = (C::narrow(C::scalar(-limit)), C::narrow(C::scalar(limit)));
+        for g in x {
+            *g = g.maximum(low).minimum(high);
+        }
+    }
+    check_plain(grads)?;
+    for g in grads {
+        match g {
+            DataMut::F64(x) => clip(x, clip_value),
+            DataMut::F32(x) => clip(x, clip_value),
+            DataMut::Bf16(x) => clip(x, clip_value),
+            DataMut::F16(x) => clip(x, clip_value),
+            DataMut::Coded(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
+    if grads.iter().any(|g| g.dtype().is_none()) {
+        return Err(Error::Invalid { argument: "grads", wanted: "plain numbers" });
+    }
+    Ok(())
+}
+
+/// Sum and root of a norm of some order. Sums run in `C::Scalar`.
+fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
+    let wide = |i: usize| x(i).wide().abs();
+    let zero = C::Scalar::ZERO;
+    if order == 2.0 {
+        reduce::sum(n, |i| wide(i) * wide(i)).sqrt()
+    } else if order == 1.0 {
+        reduce::sum(n, wide)
+    } else if order == f64::INFINITY {
+        (0..n).map(wide).fold(zero, C::Scalar::maximum)
+    } else if order == f64::NEG_INFINITY {
+        (0..n).map(wide).fold(C::scalar(f64::INFINITY), C::Scalar::minimum)
+    } else if order == 0.0 {
+        reduce::sum(n, |i| if wide(i) == zero { zero } else { C::Scalar::ONE })
+    } else {
+        let power = |x: C::Scalar, e: f64| C::scalar(libm::pow(x.to_f64(), e));
+        power(reduce::sum(n, |i| power(wide(i), order)), 1.0 / order)
+    }
+}
+
+/// The norm of one tensor, in its own type: (Σ|x|^order)^(1/order); the largest
+/// |x| for infinity, the smallest for −∞, the number of non-zeros for 0
+/// (`torch.linalg.vector_norm`). Sums run in `f32` (`f64` for `f64`), in the
+/// order of [`reduce`], so squares overflow above 1e19 and underflow below 1e-23.
+#[must_use]
+pub fn norm(grad: Data<'_>, order: f64) -> f64 {
+    fn own<C: Real>(x: &[C], order: f64) -> f64 {
+        let at = |i: usize| x.get(i).copied().unwrap_or(C::ZERO);
+        C::narrow(norm_of(x.len(), order, at)).to_f64()
+    }
+    match grad {
+        Data::F64(x) => own(x, order),
+        Data::F32(x) => own(x, order),
+        Data::Bf16(x) => own(x, order),
+        Data::F16(x) => own(x, order),
+    }
+}
+
+/// The type that holds numbers of both types.
+fn promote(a: Dtype, b: Dtype) -> Dtype {
+    match (a, b) {
+        (a, b) if a == b => a,
+        (Dtype::F64, _) | (_, Dtype::F64) => Dtype::F64,
+        _ => Dtype::F32,
+    }
+}
+
+/// Rounds to a type.
+fn round(x: f64, dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => x,
+        Dtype::F32 => f32::from_f64(x).to_f64(),
+        Dtype::Bf16 => Number::to_f64(<bf16 as Number>::from_f64(x)),
+        Dtype::F16 => Number::to_f64(<f16 as Number>::from_f64(x)),
+    }
+}
+
+/// The norm over all tensors (the norm of their norms) and the type it is in:
+/// the one that holds them all.
+#[must_use]
+pub fn total_norm(grads: &[Data<'_>], order: f64) -> (f64, Dtype) {
+    total(grads.len(), |i| grads.get(i).copied(), order)
+}
+
+fn total<'a>(n: usize, grad: impl Fn(usize) -> Option<Data<'a>>, order: f64) -> (f64, Dtype) {
+    let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
+    let of = |i: usize| grad(i).map_or(0.0, |g| norm(g, order));
+    let norm = match dtype {
+        Dtype::F64 => norm_of::<f64>(n, order, of),
+        _ => norm_of::<f32>(n, order, |i| of(i) as f32).to_f64(),
+    };
+    (round(norm, dtype), dtype)
+}
+
+fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
+    grads.get(i).and_then(|g| g.as_data())
+}
+
+/// Scales all gradients down to a total norm of at most `max_norm`
+/// (`torch.nn.utils.clip_grad_norm_`, Trainer's `max_grad_norm`).
+///
+/// ```text
+/// n = norm of the norms          in the tensors' own types
+/// c = min(1 / (n + 1e-6) · max_norm, 1)
+/// g ← g · c
+/// ```
+/// An infinite norm gives c = 0: finite gradients become 0, infinite ones NaN. A
+/// NaN norm makes everything NaN.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipGradNorm {
+    /// The largest norm let through.
+    pub max_norm: f64,
+    /// The order of the norm: 2, 1, infinity, any other number.
+    pub norm_type: f64,
+    /// Refuse a norm that is NaN or infinite.
+    pub error_if_nonfinite: bool,
+}
+
+impl Default for ClipGradNorm {
+    fn default() -> Self {
+        ClipGradNorm { max_norm: 1.0, norm_type: 2.0, error_if_nonfinite: false }
+    }
+}
+
+impl ClipGradNorm {
+    /// The factor c for a total norm of the given type.
+    #[must_use]
+    pub fn coefficient(&self, norm: f64, dtype: Dtype) -> f64 {
+        fn in_type<C: Real>(norm: f64, max_norm: f64) -> f64 {
+            let norm = C::narrow(C::scalar(norm)).add_scalar(C::scalar(1e-6));
+            let c = (C::ONE / norm).mul_scalar(C::scalar(max_norm));
+            c.minimum(C::ONE).to_f64()
+        }
+        match dtype {
+            Dtype::F64 => in_type::<f64>(norm, self.max_norm),
+            Dtype::F32 => in_type::<f32>(norm, self.max_norm),
+            Dtype::Bf16 => in_type::<bf16>(norm, self.max_norm),
+            Dtype::F16 => in_type::<f16>(norm, self.max_norm),
+        }
+    }
+
+    /// Clips in place and returns the norm before.
+    ///
+    /// # Errors
+    /// Gradients that are not plain numbers; a non-finite norm if asked for.
+    /// Nothing is written then.
+    ///
+    /// ```
+    /// use bitstep::{gradient::ClipGradNorm, storage::DataMut};
+    /// let mut g = [3.0f64, -4.0];
+    /// let norm = ClipGradNorm::default().clip(&mut [DataMut::F64(&mut g)])?;
+    /// assert_eq!(norm, 5.0);
+    /// assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] + 0.8).abs() < 1e-6);
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
+        check_plain(grads)?;
+        let (norm, dtype) = total(grads.len(), |i| shared(grads, i), self.norm_type);
+        if self.error_if_nonfinite {
+            Error::range(norm.is_finite(), "total_norm", norm, "finite")?;
+        }
+        let c = self.coefficient(norm, dtype);
+        grads.iter_mut().for_each(|g| multiply(g, c));
+        Ok(norm)
+    }
+}
+
+/// TensorFlow's `clip_by_global_norm`: no ε, sums of squares halved and doubled
+/// again, and a non-finite norm makes everything NaN.
+///
+/// ```text
+/// n = √(2 Σ ½ Σ g²)
+/// g ← g · (clip_norm · min(1 / n, 1 / clip_norm))
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClipByGlobalNorm {
+    /// The largest norm let through.
+    pub clip_norm: f64,
+}
+
+impl ClipByGlobalNorm {
+    /// Clips in place and returns the norm before.
+    ///
+    /// # Errors
+    /// Gradients that are not plain numbers. Nothing is written then.
+    pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
+        check_plain(grads)?;
+        let n = grads.len();
+        let shared_grads = &*grads;
+        let dtype = (0..n)
+            .filter_map(|i| shared(shared_grads, i))
+            .map(|g| g.dtype())
+            .reduce(promote)
+            .unwrap_or(Dtype::F32);
+        let (norm, c) = match dtype {
+            Dtype::F64 => self.factor::<f64>(shared_grads),
+            Dtype::F32 => self.factor::<f32>(shared_grads),
+            Dtype::Bf16 => self.factor::<bf16>(shared_grads),
+            Dtype::F16 => self.factor::<f16>(shared_grads),
+        };
+        grads.iter_mut().for_each(|g| multiply(g, c));
+        Ok(norm)
+    }
+
+    fn factor<C: Real>(&self, grads: &[DataMut<'_>]) -> (f64, f64) {
+        let half_squares = |i: usize| {
+            let n = shared(grads, i).map_or(0.0, |g| norm_squared::<C>(g));
+            C::narrow(C::scalar(n * 0.5))
+        };
+        let sum = C::narrow(reduce::sum(grads.len(), |i| half_squares(i).wide()));
+        let norm = sum.mul_scalar(C::scalar(2.0)).sqrt();
+        let clip = C::narrow(C::scalar(self.clip_norm));
+        let c = clip * (C::ONE / norm).minimum(C::ONE / clip);
+        let c = if norm.to_f64().is_finite() { c.to_f64() } else { f64::NAN };
+        (norm.to_f64(), c)
+    }
+}
+
+fn norm_squared<C: Real>(grad: Data<'_>) -> f64 {
+    fn of<C: Real, T: Number>(x: &[T]) -> f64 {
+        let at = |i: usize| x.get(i).map_or(C::Scalar::ZERO, |&g| C::Scalar::load(g));
+        reduce::sum(x.len(), |i| at(i) * at(i)).to_f64()
+    }
+    match grad {
+        Data::F64(x) => of::<C, _>(x),
+        Data::F32(x) => of::<C, _>(x),
+        Data::Bf16(x) => of::<C, _>(x),
+        Data::F16(x) => of::<C, _>(x),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn norm_of_each_order_matches_hand_computation() {
+        let g = [3.0f64, 0.0, -4.0];
+        for (order, want) in [
+            (2.0, 5.0),
+            (1.0, 7.0),
+            (f64::INFINITY, 4.0),
+            (f64::NEG_INFINITY, 0.0),
+            (0.0, 2.0),
+            (3.0, libm::cbrt(91.0)),
+        ] {
+            assert!((norm(Data::F64(&g), order) - want).abs() < 1e-12, "{order}");
+        }
+    }
+
+    #[test]
+    fn clip_infinite_norm_zeroes_finite_gradients() {
+        let mut g = [1.0f32, f32::INFINITY];
+        let n = ClipGradNorm::default().clip(&mut [DataMut::F32(&mut g)]).unwrap();
+        assert!(n.is_infinite() && g[0] == 0.0 && g[1].is_nan());
+    }
+
+    #[test]
+    fn clip_nonfinite_norm_refused_leaves_gradients_alone() {
+        let mut g = [1.0f32, f32::NAN];
+        let clip = ClipGradNorm { error_if_nonfinite: true, ..ClipGradNorm::default() };
+        assert!(clip.clip(&mut [DataMut::F32(&mut g)]).is_err());
+        assert_eq!(g[0], 1.0);
+    }
+
+    #[test]
+    fn clip_by_global_norm_nonfinite_makes_everything_nan() {
+        let mut g = [1.0f32, f32::INFINITY];
+        ClipByGlobalNorm { clip_norm: 1.0 }.clip(&mut [DataMut::F32(&mut g)]).unwrap();
+        assert!(g[0].is_nan() && g[1].is_nan());
+    }
+
+    #[test]
+    fn total_norm_of_mixed_types_is_in_the_wider_type() {
+        let (a, b) = ([half::bf16::ONE; 4], [2.0f32; 3]);
+        let (norm, dtype) = total_norm(&[Data::Bf16(&a), Data::F32(&b)], 2.0);
+        assert_eq!((norm, dtype), (4.0, Dtype::F32));
+    }
+}

@@ -1,0 +1,186 @@
+//! NEFTune: uniform noise on embeddings while training.
+
+use half::{bf16, f16};
+
+use crate::error::Error;
+use crate::real::{Number, Real};
+use crate::rule::check_length;
+use crate::storage::{Data, DataMut};
+
+/// Adds noise to the output of an embedding, in training only.
+///
+/// # Formula
+/// ```text
+/// magnitude = α / √(L · D)
+/// x ← x + magnitude · (2 u − 1),   u uniform in [0, 1)
+/// ```
+/// L is the padded sequence length, D the embedding's width; the batch does not count.
+///
+/// # Source
+/// Jain et al., "NEFTune: Noisy Embeddings Improve Instruction Finetuning", 2023.
+/// Reference: `transformers.integrations.neftune.neftune_post_forward_hook`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Neftune {
+    /// α (`neftune_noise_alpha`), ≥ 0.
+    pub alpha: f64,
+}
+
+impl Neftune {
+    /// α / √(L · D), in `f32` as the reference has it.
+    #[must_use]
+    pub fn magnitude(&self, length: u64, width: u64) -> f32 {
+        let root = Real::sqrt(length.wrapping_mul(width) as f32);
+        (1.0 / root) * self.alpha as f32
+    }
+
+    /// Adds noise made of the caller's uniform numbers in [0, 1).
+    ///
+    /// # Errors
+    /// α < 0 or NaN; different lengths. Nothing is written then.
+    pub fn add_unit(
+        &self,
+        output: DataMut<'_>,
+        unit: Data<'_>,
+        length: u64,
+        width: u64,
+    ) -> Result<(), Error> {
+        check_length("unit", unit.len(), output.len())?;
+        self.run(output, length, width, |i, one| unit.load(i, one))
+    }
+
+    /// Adds noise that was drawn elsewhere: `magnitude · (2 u − 1)`, already scaled.
+    ///
+    /// # Errors
+    /// Different lengths. Nothing is written then.
+    pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
+        check_length("noise", noise.len(), output.len())?;
+        fn go<C: Real>(x: &mut [C], noise: Data<'_>) {
+            for (i, x) in x.iter_mut().enumerate() {
+                let mut one = [C::ZERO];
+                noise.load(i, &mut one);
+                *x = *x + one[0];
+            }
+        }
+        match output {
+            DataMut::F64(x) => go::<f64>(x, noise),
+            DataMut::F32(x) => go::<f32>(x, noise),
+            DataMut::Bf16(x) => go::<bf16>(x, noise),
+            DataMut::F16(x) => go::<f16>(x, noise),
+            DataMut::Coded(_) => return Err(NOT_PLAIN),
+        }
+        Ok(())
+    }
+
+    /// Adds noise from [`uniform`]: number i of the stream (seed, step). The same
+    /// on every backend and however the tensor is cut.
+    ///
+    /// # Errors
+    /// α < 0 or NaN. Nothing is written then.
+    ///
+    /// ```
+    /// use bitstep::{gradient::Neftune, storage::DataMut};
+    /// let mut embedding = [0.0f32; 8]; // 2 tokens of width 4
+    /// Neftune { alpha: 5.0 }.add(DataMut::F32(&mut embedding), 2, 4, 42, 0)?;
+    /// assert!(embedding.iter().all(|x| x.abs() <= 5.0 / 8f32.sqrt()));
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    pub fn add(
+        &self,
+        output: DataMut<'_>,
+        length: u64,
+        width: u64,
+        seed: u64,
+        step: u64,
+    ) -> Result<(), Error> {
+        self.run(output, length, width, |i, one| one[0] = uniform(seed, step, i as u64))
+    }
+
+    fn run(
+        &self,
+        output: DataMut<'_>,
+        length: u64,
+        width: u64,
+        draw: impl Fn(usize, &mut [f32; 1]),
+    ) -> Result<(), Error> {
+        Error::not_negative("neftune_noise_alpha", self.alpha)?;
+        let magnitude = self.magnitude(length, width);
+        fn go<C: Real>(x: &mut [C], magnitude: f32, draw: impl Fn(usize, &mut [f32; 1])) {
+            // The bounds are rounded to the tensor's type, as its random fill does.
+            let high = C::narrow(C::scalar(magnitude.to_f64())).wide();
+            let low = -high;
+            for (i, x) in x.iter_mut().enumerate() {
+                let mut unit = [0.0];
+                draw(i, &mut unit);
+                let noise = C::scalar(unit[0].to_f64()) * (high - low) + low;
+                *x = *x + C::narrow(noise);
+            }
+        }
+        match output {
+            DataMut::F64(x) => go::<f64>(x, magnitude, draw),
+            DataMut::F32(x) => go::<f32>(x, magnitude, draw),
+            DataMut::Bf16(x) => go::<bf16>(x, magnitude, draw),
+            DataMut::F16(x) => go::<f16>(x, magnitude, draw),
+            DataMut::Coded(_) => return Err(NOT_PLAIN),
+        }
+        Ok(())
+    }
+}
+
+const NOT_PLAIN: Error = Error::Invalid { argument: "output", wanted: "plain numbers" };
+
+/// Number `index` of the uniform stream (seed, step): a multiple of 2⁻²⁴ in [0, 1).
+///
+/// A counter-based generator: no state, any order, any cut. Three rounds of a
+/// 64-bit finaliser (Stafford's mix 13) over seed, step and index.
+#[must_use]
+pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
+    (random(seed, step, index) >> 40) as f32 / 16_777_216.0
+}
+
+/// 64 random bits for (seed, step, index).
+#[must_use]
+pub(crate) fn random(seed: u64, step: u64, index: u64) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |z: u64| {
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    let key = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(step));
+    mix(key.wrapping_add(index.wrapping_mul(GOLDEN)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uniform_has_the_moments_of_the_uniform_distribution() {
+        let n = 100_000;
+        let (mut mean, mut square) = (0.0, 0.0);
+        for i in 0..n {
+            let u = f64::from(uniform(7, 3, i));
+            assert!((0.0..1.0).contains(&u));
+            mean += u / n as f64;
+            square += u * u / n as f64;
+        }
+        // Four standard deviations: √(1/12/n) and √(4/45/n).
+        assert!((mean - 0.5).abs() < 0.0037 && (square - 1.0 / 3.0).abs() < 0.0038);
+    }
+
+    #[test]
+    fn uniform_differs_in_each_coordinate() {
+        assert_ne!(uniform(1, 2, 3), uniform(2, 2, 3));
+        assert_ne!(uniform(1, 2, 3), uniform(1, 3, 3));
+        assert_ne!(uniform(1, 2, 3), uniform(1, 2, 4));
+    }
+
+    #[test]
+    fn noise_spans_the_magnitude() {
+        let neftune = Neftune { alpha: 4.0 };
+        let mut x = [1.0f64; 2];
+        neftune.add_unit(DataMut::F64(&mut x), Data::F64(&[0.0, 0.75]), 4, 4).unwrap();
+        assert_eq!(x, [0.0, 1.5]);
+        assert!(Neftune { alpha: -1.0 }.add(DataMut::F64(&mut x), 1, 1, 0, 0).is_err());
+    }
+}

@@ -1,0 +1,146 @@
+//! Loss scaling for 16-bit training.
+
+use crate::error::Error;
+use crate::real::{Number, Real};
+use crate::storage::{Data, DataMut};
+
+/// g ← g · c, rounded once; c is taken in `f32` (`f64` for `f64`).
+pub fn multiply(grad: &mut DataMut<'_>, c: f64) {
+    fn go<C: Real>(x: &mut [C], c: f64) {
+        let c = C::scalar(c);
+        for g in x {
+            *g = g.mul_scalar(c);
+        }
+    }
+    match grad {
+        DataMut::F64(x) => go(x, c),
+        DataMut::F32(x) => go(x, c),
+        DataMut::Bf16(x) => go(x, c),
+        DataMut::F16(x) => go(x, c),
+        DataMut::Coded(_) => {}
+    }
+}
+
+/// Whether no element is NaN or infinite.
+#[must_use]
+pub fn is_finite(grad: Data<'_>) -> bool {
+    fn all<T: Number>(x: &[T]) -> bool {
+        // Zero times a finite number is zero; no branch, so the loop vectorises.
+        x.iter().fold(0.0f64, |sum, g| sum + g.to_f64() * 0.0) == 0.0
+    }
+    match grad {
+        Data::F64(x) => all(x),
+        Data::F32(x) => all(x),
+        Data::Bf16(x) => all(x),
+        Data::F16(x) => all(x),
+    }
+}
+
+/// The factor that a loss is multiplied by, and how it changes
+/// (`torch.amp.GradScaler`): halved when a gradient is not finite, and that step
+/// skipped; doubled after `growth_interval` good steps in a row.
+///
+/// ```
+/// use bitstep::{gradient::LossScale, storage::DataMut};
+/// let mut scale = LossScale::default();
+/// let mut g = [f32::INFINITY];
+/// let finite = scale.unscale(&mut [DataMut::F32(&mut g)])?;
+/// assert!(!finite); // skip the step
+/// scale.update(finite);
+/// assert_eq!(scale.scale, 32768.0);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScale {
+    /// The factor in force.
+    pub scale: f64,
+    /// By how much it grows.
+    pub growth_factor: f64,
+    /// By how much it shrinks.
+    pub backoff_factor: f64,
+    /// Good steps before it grows.
+    pub growth_interval: u64,
+    /// Good steps since it last changed.
+    pub good_steps: u64,
+}
+
+impl Default for LossScale {
+    fn default() -> Self {
+        LossScale {
+            scale: 65536.0,
+            growth_factor: 2.0,
+            backoff_factor: 0.5,
+            growth_interval: 2000,
+            good_steps: 0,
+        }
+    }
+}
+
+impl LossScale {
+    /// Whether the configuration is valid; the ranges are the reference's.
+    ///
+    /// # Errors
+    /// A growth factor of at most 1, a backoff factor of at least 1.
+    pub fn check(&self) -> Result<(), Error> {
+        Error::range(self.growth_factor > 1.0, "growth_factor", self.growth_factor, "> 1")?;
+        Error::range(self.backoff_factor < 1.0, "backoff_factor", self.backoff_factor, "< 1")
+    }
+
+    /// Divides all gradients by the scale (multiplies by its reciprocal, rounded
+    /// to `f32`, as the reference does) and says whether all were finite.
+    ///
+    /// # Errors
+    /// An invalid configuration. Nothing is written then.
+    pub fn unscale(&self, grads: &mut [DataMut<'_>]) -> Result<bool, Error> {
+        self.check()?;
+        let reciprocal = (1.0 / self.scale) as f32;
+        let mut finite = true;
+        for g in grads {
+            finite &= g.as_data().is_none_or(is_finite);
+            multiply(g, reciprocal.into());
+        }
+        Ok(finite)
+    }
+
+    /// Moves the scale on after a step (`finite`) or a skipped one.
+    pub const fn update(&mut self, finite: bool) {
+        if !finite {
+            self.scale *= self.backoff_factor;
+            self.good_steps = 0;
+            return;
+        }
+        self.good_steps += 1;
+        if self.good_steps >= self.growth_interval {
+            // The reference's f32 scale stays where it is rather than overflow.
+            let grown = self.scale * self.growth_factor;
+            if grown <= f32::MAX as f64 {
+                self.scale = grown;
+            }
+            self.good_steps = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scale_grows_after_the_interval_and_not_before() {
+        let mut s = LossScale { growth_interval: 2, ..LossScale::default() };
+        s.update(true);
+        assert_eq!(s.scale, 65536.0);
+        s.update(true);
+        assert_eq!((s.scale, s.good_steps), (131_072.0, 0));
+        s.update(false);
+        assert_eq!(s.scale, 65536.0);
+    }
+
+    #[test]
+    fn finite_sees_every_kind_of_non_finite() {
+        assert!(is_finite(Data::F32(&[0.0, -f32::MAX, 1e-45])));
+        assert!(!is_finite(Data::F32(&[0.0, f32::NAN])));
+        assert!(!is_finite(Data::F64(&[f64::NEG_INFINITY])));
+        assert!(is_finite(Data::F64(&[])));
+    }
+}
