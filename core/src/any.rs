@@ -22,6 +22,15 @@ pub enum Arithmetic {
     Fused,
     /// Rounded after every tensor operation: PyTorch's eager kernels.
     Eager,
+    /// In `f32` whatever the parameter's type, `f64` included.
+    Single,
+}
+
+impl Arithmetic {
+    /// Whether a parameter of this type is computed in `f64`.
+    pub const fn is_double(self, param: Option<Dtype>) -> bool {
+        matches!(param, Some(Dtype::F64)) && !matches!(self, Arithmetic::Single)
+    }
 }
 
 /// One tensor with all that a step needs of it.
@@ -34,7 +43,7 @@ pub struct Tensor<'a, 'b> {
     pub grad: Data<'a>,
     /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`AnyRule::workspace`] numbers; `f64` for `f64` parameters, else `f32`.
+    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::is_double`], else `f32`.
     pub work: DataMut<'a>,
 }
 
@@ -63,11 +72,8 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
         let _ = slot;
         shape.iter().for_each(|&d| dims(d));
     }
-    /// The slot's number type, given the parameter's, as the reference chooses it.
-    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
-        let _ = slot;
-        param
-    }
+    /// [`Rule::slot_dtype`].
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype;
     /// [`Rule::start`].
     fn slot_start(&self, slot: usize) -> Start;
     /// How many numbers of scratch memory a step of a parameter of this shape needs.
@@ -168,6 +174,9 @@ impl<R: Rule> AnyRule for R {
     fn slot_len(&self, slot: usize, shape: &[usize]) -> usize {
         if self.mask() >> slot & 1 == 1 { numel(shape) } else { 0 }
     }
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        Rule::slot_dtype(self, slot, param)
+    }
     fn slot_start(&self, slot: usize) -> Start {
         self.start(slot)
     }
@@ -182,7 +191,7 @@ impl<R: Rule> AnyRule for R {
         check_tensor(self, &tensor)?;
         let t = &mut tensor;
         match (t.param.dtype(), arithmetic) {
-            (Some(Dtype::F64), _) => update::<R, f64>(self, step, scalars, t),
+            (d, a) if a.is_double(d) => update::<R, f64>(self, step, scalars, t),
             (Some(Dtype::Bf16), Arithmetic::Eager) => update::<R, bf16>(self, step, scalars, t),
             (Some(Dtype::F16), Arithmetic::Eager) => update::<R, f16>(self, step, scalars, t),
             _ => update::<R, f32>(self, step, scalars, t),
@@ -305,8 +314,7 @@ fn staged_by<R: Rule, C: Real, const B: usize>(
             for i in 0..a.len().min(b.len()) {
                 let at = (start - base + i) % B;
                 let state = R::Slots::<C>::from_fn(|j| s[j][at]);
-                let [x, y] = R::terms::<C>(k, stage.param[at], stage.grad[at], state);
-                (a[i], b[i]) = (x.wide(), y.wide());
+                [a[i], b[i]] = R::terms::<C>(k, stage.param[at], stage.grad[at], state);
             }
         });
         R::finish::<C>(k, sums, n);

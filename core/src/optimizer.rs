@@ -268,7 +268,7 @@ fn step_one(
         rule.advance(&step, scalars);
     }
     let len = rule.workspace(&state.shape);
-    let double = value.dtype() == Some(Dtype::F64);
+    let double = arithmetic.is_double(value.dtype());
     let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
     let mut slots: Vec<DataMut<'_>> = state.slots.iter_mut().map(Buffer::data_mut).collect();
     let tensor = Tensor {

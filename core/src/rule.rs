@@ -15,7 +15,7 @@
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::simd::{self, Kernel};
 
@@ -105,6 +105,11 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
         let _ = slot;
         Start::Value(0.0)
     }
+    /// The number type in which the reference keeps slot k for a parameter of this type.
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        let _ = slot;
+        param
+    }
     /// How the carried numbers start.
     fn scalars(&self) -> Scalars {
         [0.0; MAX_SCALARS]
@@ -117,11 +122,12 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// The step's constants, as the reference computes them.
     fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Self::Coefs<C>;
 
-    /// What one element adds to the tensor's sums.
+    /// What one element adds to the tensor's sums. Not rounded to `C`: PyTorch's
+    /// norms and means of 16-bit tensors add up in `f32` too.
     #[inline(always)]
-    fn terms<C: Real>(k: &Self::Coefs<C>, p: C, g: C, slots: Self::Slots<C>) -> [C; 2] {
+    fn terms<C: Real>(k: &Self::Coefs<C>, p: C, g: C, slots: Self::Slots<C>) -> [C::Scalar; 2] {
         let _ = (k, p, g, slots);
-        [C::ZERO; 2]
+        [C::Scalar::ZERO; 2]
     }
     /// Completes the constants with the sums over the tensor's n elements.
     fn finish<C: Real>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
@@ -278,8 +284,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
             let state = R::Slots::<C>::from_fn(|k| {
                 if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
             });
-            let [a, b] = R::terms::<C>(self.coefs, C::load(param[i]), C::load(grad[i]), state);
-            [a.wide(), b.wide()]
+            R::terms::<C>(self.coefs, C::load(param[i]), C::load(grad[i]), state)
         };
         if R::SUMS == 1 {
             let [a] = reduce::sums(n, |i| [terms(i)[0]]);
