@@ -61,18 +61,22 @@ def nonfinite(inputs):
     x[5], x[6], x[7] = np.nan, np.inf, -np.inf
 
 
+# bitsandbytes takes f32, bf16 and f16 only (its own check says so; a CPU merely doesn't enforce it).
+NO_F64 = ("default_f64", "strong_f64", "late_f64")
+
+
 def shrink(inputs):
     """Gradients that grow small after a third of the steps: what remembers a maximum shows."""
     for g in inputs.grads:
         g[len(g) // 3 :] *= 1 / 16
 
 
-def maker(name, cls, seed, hyper=None, **run):
+def maker(name, cls, seed, hyper=None, prefix="", **run):
     """A function that makes one case of `cls`, with arguments that hold for all."""
 
     def case(title, note, arguments=None, **more):
         given = {**(hyper or {}), **(arguments or {})}
-        return run_torch_optimizer(title, name, cls, given, seed=seed, note=note, **{**run, **more})
+        return run_torch_optimizer(prefix + title, name, cls, given, seed=seed, note=note, **{**run, **more})
 
     return case
 

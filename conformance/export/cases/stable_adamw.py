@@ -48,7 +48,7 @@ def cases(seed):
         yield case(
             f"kahan_small_{d}",
             "updates below half a unit of the parameter, which only the compensation keeps",
-            {"lr": 4e-4 if d == "f16" else 2e-3, "kahan_sum": True, "weight_decay": 0.1, "eps": 0.05 if d == "f16" else 1e-6},
+            {"lr": 1e-3 if d == "f16" else 5e-3, "kahan_sum": True, "weight_decay": 0.1, "eps": 0.05 if d == "f16" else 1e-6},
             dtype=d,
             inits=(1, 3),
             steps=24,
