@@ -54,6 +54,8 @@ pub enum Slot<'a> {
     I64(&'a mut i64),
     /// True or false.
     Bool(&'a mut bool),
+    /// True, false or `None`.
+    OptBool(&'a mut Option<bool>),
     /// A fixed number of values: `betas`, `eps`.
     Tuple(&'a mut [Slot<'a>]),
     /// One of some strings: the index of the present one, and the string of an index.
@@ -96,6 +98,11 @@ impl<'f> dyn Fields + 'f {
     /// True or false.
     pub fn bool(&mut self, name: &'static str, field: &mut bool) {
         self.field(name, Slot::Bool(field));
+    }
+
+    /// True, false or `None`.
+    pub fn opt_bool(&mut self, name: &'static str, field: &mut Option<bool>) {
+        self.field(name, Slot::OptBool(field));
     }
 
     /// Two numbers under one name.

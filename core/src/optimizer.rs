@@ -106,7 +106,7 @@ pub struct ParamState {
     pub scalars: Scalars,
     /// One buffer a slot, empty for a slot that is not in use.
     pub slots: Vec<Buffer>,
-    /// Whether the slots have got their start values.
+    /// Whether the slots that start as the parameter have been filled.
     pub started: bool,
 }
 
@@ -164,7 +164,11 @@ impl Optimizer {
         let slots = (0..rule.slot_names().len())
             .map(|k| {
                 let slot_dtype = g.recipe.state.unwrap_or_else(|| rule.slot_dtype(k, dtype));
-                Buffer::zeros(slot_dtype, rule.slot_len(k, shape))
+                let mut slot = Buffer::zeros(slot_dtype, rule.slot_len(k, shape));
+                if let Start::Value(x) = rule.slot_start(k) {
+                    slot.data_mut().fill(x);
+                }
+                slot
             })
             .collect();
         self.params.push(ParamState {
@@ -281,16 +285,11 @@ fn step_one(
     rule.update(*arithmetic, &step, scalars, tensor)
 }
 
-/// Gives the slots their start values.
+/// Copies the parameter into the slots that start as it.
 fn start(rule: &dyn AnyRule, state: &mut ParamState, value: &DataMut<'_>) {
     for (k, slot) in state.slots.iter_mut().enumerate() {
-        let mut slot = slot.data_mut();
-        if slot.is_empty() {
-            continue;
-        }
-        match rule.slot_start(k) {
-            Start::Value(x) => slot.fill(x),
-            Start::Parameter => slot.copy_from_mut(value),
+        if rule.slot_start(k) == Start::Parameter && !slot.data().is_empty() {
+            slot.data_mut().copy_from_mut(value);
         }
     }
     state.started = true;

@@ -426,6 +426,8 @@ fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
         Slot::U64(x) => put(*x, value.as_u64(), "a whole number, at least 0"),
         Slot::I64(x) => put(*x, value.as_i64(), "a whole number"),
         Slot::Bool(x) => put(*x, value.as_bool(), "True or False"),
+        Slot::OptBool(x) if none => put(*x, Some(None), ""),
+        Slot::OptBool(x) => put(*x, value.as_bool().map(Some), "True, False or None"),
         Slot::OptF64(x) if none => put(*x, Some(None), ""),
         Slot::OptF64(x) => put(*x, value.as_f64().map(Some), "a number or None"),
         Slot::OptU64(x) if none => put(*x, Some(None), ""),
@@ -479,6 +481,7 @@ fn read(slot: &Slot<'_>) -> Option<Value> {
         Slot::OptU64(x) => x.map_or(Value::None, count),
         Slot::I64(x) => Value::Int(**x),
         Slot::Bool(x) => Value::Bool(**x),
+        Slot::OptBool(x) => x.map_or(Value::None, Value::Bool),
         Slot::Tuple(slots) => Value::List(slots.iter().filter_map(read).collect()),
         Slot::Choice(i, names) => Value::from(names(**i)?),
         Slot::Value(x) => (*x).clone(),
@@ -491,7 +494,6 @@ fn read(slot: &Slot<'_>) -> Option<Value> {
 mod tests {
     use super::*;
     use alloc::string::ToString;
-    use alloc::vec;
 
     #[derive(Clone, Copy, PartialEq, Debug)]
     enum Mode {
@@ -506,6 +508,7 @@ mod tests {
         clip: Option<f64>,
         steps: u64,
         nesterov: bool,
+        foreach: Option<bool>,
         mode: Mode,
     }
 
@@ -515,6 +518,7 @@ mod tests {
         clip: None,
         steps: 7,
         nesterov: false,
+        foreach: None,
         mode: Mode::Min,
     };
 
@@ -525,8 +529,9 @@ mod tests {
             f.opt_f64("clip", &mut self.clip);
             f.u64("steps", &mut self.steps);
             f.bool("nesterov", &mut self.nesterov);
+            f.opt_bool("foreach", &mut self.foreach);
             f.choice("mode", &mut self.mode, &[("min", Mode::Min), ("max", Mode::Max)]);
-            f.ignored("foreach");
+            f.ignored("verbose");
             f.null("scale_fn");
         }
     }
@@ -545,7 +550,8 @@ mod tests {
             .with("clip", "Infinity")
             .with("steps", 3.0)
             .with("nesterov", true)
-            .with("foreach", "whatever")
+            .with("foreach", true)
+            .with("verbose", "whatever")
             .with("scale_fn", Value::None);
         let want = Toy {
             lr: 1.0,
@@ -553,6 +559,7 @@ mod tests {
             clip: Some(f64::INFINITY),
             steps: 3,
             nesterov: true,
+            foreach: Some(true),
             mode: Mode::Max,
         };
         assert_eq!(set(args), Ok(want));
@@ -564,13 +571,15 @@ mod tests {
         let args = Args::of(&mut TOY.clone());
         assert_eq!(args.get("betas"), Some(&Value::from([0.9, 0.999])));
         assert_eq!(args.get("mode"), Some(&Value::from("min")));
-        assert_eq!(args.get("foreach"), None);
+        assert_eq!(args.get("foreach"), Some(&Value::None));
+        assert_eq!(args.get("verbose"), None);
         assert_eq!(set(args), Ok(TOY));
     }
 
     #[test]
     fn names_are_in_order() {
-        let want = vec!["lr", "betas", "clip", "steps", "nesterov", "mode", "foreach", "scale_fn"];
+        let want =
+            ["lr", "betas", "clip", "steps", "nesterov", "foreach", "mode", "verbose", "scale_fn"];
         assert_eq!(names(&mut TOY.clone()), want);
     }
 
