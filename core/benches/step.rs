@@ -1,0 +1,52 @@
+//! Time per step of the common rules: `cargo bench -p bitstep`.
+//!
+//! Throughput counts the bytes that must move: parameter and state read and
+//! written, gradient read. `conformance/bench/torch_step.py` runs PyTorch's own
+//! steps on the same sizes.
+#![allow(missing_docs)]
+
+use std::hint::black_box;
+
+use bitstep::args::Args;
+use bitstep::named;
+use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::real::Dtype;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+
+const RULES: &[(&str, &str)] = &[
+    ("adamw_torch_fused", ""),
+    ("sgd", "lr=0.01, momentum=0.9"),
+    ("lion_32bit", ""),
+];
+
+fn step(c: &mut Criterion) {
+    for &(name, args) in RULES {
+        let Ok(recipe) = Args::parse(args).and_then(|a| named::optimizer(name, &a)) else {
+            panic!("{name} is not a known optimizer")
+        };
+        let mut group = c.benchmark_group(name);
+        for dtype in [Dtype::F32, Dtype::Bf16] {
+            for bits in [14, 16, 24] {
+                let n = 1usize << bits;
+                let mut optimizer = Optimizer::new();
+                let g = optimizer.add_group(recipe.clone()).expect("a valid recipe");
+                optimizer.add_param(g, &[n], dtype).expect("a group");
+                let (mut value, grad) = (Buffer::zeros(dtype, n), Buffer::zeros(dtype, n));
+                value.data_mut().fill(1.0);
+                let state: usize =
+                    optimizer.params()[0].slots.iter().map(|s| s.data().len() * dtype.size()).sum();
+                group.throughput(Throughput::Bytes((3 * n * dtype.size() + 2 * state) as u64));
+                group.bench_function(BenchmarkId::new(format!("{dtype:?}"), format!("2^{bits}")), |b| {
+                    b.iter(|| {
+                        let param = Param { value: value.data_mut(), grad: Some(grad.data()) };
+                        optimizer.step(black_box(&mut [param]), &[]).expect("lengths that fit");
+                    });
+                });
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group! { name = benches; config = Criterion::default().sample_size(20); targets = step }
+criterion_main!(benches);
