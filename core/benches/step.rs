@@ -13,11 +13,8 @@ use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-const RULES: &[(&str, &str)] = &[
-    ("adamw_torch_fused", ""),
-    ("sgd", "lr=0.01, momentum=0.9"),
-    ("lion_32bit", ""),
-];
+const RULES: &[(&str, &str)] =
+    &[("adamw_torch_fused", ""), ("sgd", "lr=0.01, momentum=0.9"), ("lion_32bit", "")];
 
 fn step(c: &mut Criterion) {
     for &(name, args) in RULES {
@@ -36,12 +33,15 @@ fn step(c: &mut Criterion) {
                 let state: usize =
                     optimizer.params()[0].slots.iter().map(|s| s.data().len() * dtype.size()).sum();
                 group.throughput(Throughput::Bytes((3 * n * dtype.size() + 2 * state) as u64));
-                group.bench_function(BenchmarkId::new(format!("{dtype:?}"), format!("2^{bits}")), |b| {
-                    b.iter(|| {
-                        let param = Param { value: value.data_mut(), grad: Some(grad.data()) };
-                        optimizer.step(black_box(&mut [param]), &[]).expect("lengths that fit");
-                    });
-                });
+                group.bench_function(
+                    BenchmarkId::new(format!("{dtype:?}"), format!("2^{bits}")),
+                    |b| {
+                        b.iter(|| {
+                            let param = Param { value: value.data_mut(), grad: Some(grad.data()) };
+                            optimizer.step(black_box(&mut [param]), &[]).expect("lengths that fit");
+                        });
+                    },
+                );
             }
         }
         group.finish();

@@ -83,6 +83,8 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     }
     /// [`Rule::STEP_KEY`].
     fn step_key(&self) -> &'static str;
+    /// Whether each element moves on its own, so that a tensor may be cut anywhere.
+    fn is_elementwise(&self) -> bool;
     /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
     ///
     /// # Errors
@@ -167,6 +169,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn step_key(&self) -> &'static str {
         R::STEP_KEY
+    }
+    fn is_elementwise(&self) -> bool {
+        R::SUMS == 0
     }
     fn slot_names(&self) -> &'static [&'static str] {
         R::SLOTS

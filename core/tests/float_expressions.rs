@@ -79,7 +79,9 @@ fn denormals_are_neither_flushed_nor_read_as_zero() {
 #[test]
 fn a_reduction_keeps_its_order() {
     // Lane 0 holds 1e8 and −1e8; the ones of the other lanes are folded in between.
-    let x: Vec<f32> = (0..64).map(|i| [1e8, 1.0, -1e8][(i == 32) as usize * 2 + (i % 32 != 0) as usize]).collect();
+    let x: Vec<f32> = (0..64)
+        .map(|i| [1e8, 1.0, -1e8][(i == 32) as usize * 2 + (i % 32 != 0) as usize])
+        .collect();
     let mut lanes = [0.0f32; 32];
     for (i, v) in x.iter().enumerate() {
         lanes[i % 32] += v;
