@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::real::{Dtype, Real};
 use crate::reduce;
 use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
 /// How 16-bit parameters are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -125,9 +125,8 @@ pub(crate) fn check_tensor<R: AnyRule + ?Sized>(rule: &R, t: &Tensor<'_, '_>) ->
     for (k, slot) in t.slots.iter().enumerate() {
         let name = rule.slot_names().get(k).copied().unwrap_or("slot");
         check_length(name, slot.len(), rule.slot_len(k, t.shape))?;
-        check_block(slot)?;
     }
-    check_block(&t.param)?;
+    check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
     let wanted = rule.workspace(t.shape);
     if t.work.len() < wanted {
         return Err(Error::Length { argument: "work", got: t.work.len(), wanted });
@@ -135,14 +134,11 @@ pub(crate) fn check_tensor<R: AnyRule + ?Sized>(rule: &R, t: &Tensor<'_, '_>) ->
     Ok(())
 }
 
-fn check_block(data: &DataMut<'_>) -> Result<(), Error> {
-    let block = data.block();
-    Error::range(
-        block > 0 && MAX_BLOCK.is_multiple_of(block),
-        "block",
-        block as f64,
-        "a divisor of 2048",
-    )
+/// Refuses sizes of blocks that do not go together.
+pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Result<(), Error> {
+    let largest = blocks.clone().max().unwrap_or(1) as f64;
+    let ok = stretch(blocks).is_some();
+    Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
 }
 
 impl<R: Rule> AnyRule for R {
@@ -263,12 +259,12 @@ fn staged<R: Rule, C: Real>(
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) {
-    let block = t.slots.iter().map(|s| s.block()).fold(t.param.block(), usize::max);
-    // Every block is a power of two, so the larger size is a multiple of any.
-    if block <= reduce::CHUNK {
-        staged_by::<R, C, { reduce::CHUNK }>(k, mask, scalars, t);
-    } else {
-        staged_by::<R, C, MAX_BLOCK>(k, mask, scalars, t);
+    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
+    // A small stage stays in the nearest cache.
+    if blocks.clone().all(|b| reduce::CHUNK.is_multiple_of(b)) {
+        staged_by::<R, C, { reduce::CHUNK }>(k, mask, scalars, t, reduce::CHUNK);
+    } else if let Some(stretch) = stretch(blocks) {
+        staged_by::<R, C, MAX_BLOCK>(k, mask, scalars, t, stretch);
     }
 }
 
@@ -303,21 +299,22 @@ fn staged_by<R: Rule, C: Real, const B: usize>(
     mask: u32,
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
+    stretch: usize,
 ) {
     let n = t.param.len();
     let mut stage = Stage::<R, C, B>::new();
     if R::SUMS > 0 {
-        // Chunks of the reduction divide the stage: load once, hand out in turn.
+        // A stage is loaded once and handed out chunk by chunk.
         let mut loaded = usize::MAX;
         let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
-            let base = start / B * B;
-            if base != loaded {
-                stage.load(mask, t, base, (n - base).min(B));
-                loaded = base;
-            }
-            let s = stage.slots.as_ref();
             for i in 0..a.len().min(b.len()) {
-                let at = (start - base + i) % B;
+                let base = (start + i) / stretch * stretch;
+                if base != loaded {
+                    stage.load(mask, t, base, (n - base).min(stretch));
+                    loaded = base;
+                }
+                let s = stage.slots.as_ref();
+                let at = (start + i - base) % B;
                 let state = R::Slots::<C>::from_fn(|j| s[j][at]);
                 [a[i], b[i]] = R::terms::<C>(k, stage.param[at], stage.grad[at], state);
             }
@@ -325,8 +322,8 @@ fn staged_by<R: Rule, C: Real, const B: usize>(
         R::finish::<C>(k, sums, n);
     }
     R::record::<C>(k, scalars);
-    for start in (0..n).step_by(B) {
-        let len = (n - start).min(B);
+    for start in (0..n).step_by(stretch) {
+        let len = (n - start).min(stretch);
         stage.load(mask, t, start, len);
         let mut views = stage.slots.as_mut().iter_mut().enumerate();
         let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {

@@ -11,11 +11,11 @@ use alloc::vec::Vec;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, Tensor, numel};
+use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::error::Error;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
-use crate::storage::{Data, DataMut};
+use crate::storage::{Coded, Data, DataMut, Element, Format, Kahan, Raw, Split, Storage};
 
 /// A rule with the way it is computed: what a name of the references stands for.
 #[derive(Clone, Debug)]
@@ -24,11 +24,89 @@ pub struct Recipe {
     pub rule: Box<dyn AnyRule>,
     /// How 16-bit parameters are computed.
     pub arithmetic: Arithmetic,
-    /// The number type of every state slot; `None` for the rule's own choice.
+    /// The number type of every plain state slot; `None` for the rule's own choice.
     pub state: Option<Dtype>,
+    /// What does not rest in memory as plain numbers.
+    pub coding: Coding,
 }
 
-/// Plain numbers, owned.
+impl Recipe {
+    /// A rule over plain numbers.
+    pub fn new(rule: impl AnyRule + 'static, arithmetic: Arithmetic) -> Recipe {
+        Recipe { rule: Box::new(rule), arithmetic, state: None, coding: Coding::default() }
+    }
+
+    /// How slot k of a parameter rests in memory.
+    #[must_use]
+    pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> Format {
+        let len = self.rule.slot_len(slot, shape);
+        let Coding { slots, min_len, multiple, .. } = &self.coding;
+        let big = len >= *min_len && len.is_multiple_of((*multiple).max(1));
+        let coded = slots.get(slot).copied().flatten().filter(|_| big);
+        coded.unwrap_or_else(|| {
+            self.state.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
+        })
+    }
+
+    /// Bytes of memory for each number of a parameter of this shape: the number
+    /// itself, its gradient and its state.
+    ///
+    /// ```
+    /// use bitstep::{args::Args, named::optimizer, real::Dtype};
+    /// let bytes = |name, dtype| Ok(optimizer(name, &Args::new())?.bytes_per_parameter(&[1 << 20], dtype));
+    /// assert_eq!(bytes("adamw_torch", Dtype::F32)?, 16.0);
+    /// assert_eq!(bytes("flash_adamw", Dtype::Bf16)?, 7.125); // 1/16 for each of two scales
+    /// # Ok::<(), bitstep::args::ArgError>(())
+    /// ```
+    #[must_use]
+    pub fn bytes_per_parameter(&self, shape: &[usize], dtype: Dtype) -> f64 {
+        let n = numel(shape);
+        let slots = (0..self.rule.slot_names().len())
+            .map(|k| self.slot_format(k, shape, dtype).bytes(self.rule.slot_len(k, shape)) as f64);
+        let companion = self.coding.weights.companion(dtype).map_or(0, Element::size);
+        (2 * dtype.size() + companion) as f64 + slots.sum::<f64>() / n.max(1) as f64
+    }
+}
+
+/// What of a recipe does not rest in memory as plain numbers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Coding {
+    /// The format of each slot; `None`, or no entry, is plain.
+    pub slots: Vec<Option<Format>>,
+    /// A slot with fewer elements stays plain.
+    pub min_len: usize,
+    /// So does one whose number of elements is no multiple of this; 0 for any.
+    pub multiple: usize,
+    /// What is kept beside 16-bit parameters.
+    pub weights: Weights,
+}
+
+/// What is kept beside 16-bit parameters, so that small updates are not lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Weights {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// 8 or 16 correction bits: [`Split`].
+    Split(u32),
+    /// A compensation of the same type: [`Kahan`].
+    Kahan,
+}
+
+impl Weights {
+    /// The type of what is kept beside a parameter of this type.
+    fn companion(self, param: Dtype) -> Option<Element> {
+        match (self, param) {
+            (_, Dtype::F64 | Dtype::F32) => None,
+            (Weights::Split(8), _) => Some(Element::I8),
+            (Weights::Split(16), _) => Some(Element::I16),
+            (Weights::Kahan, _) => Some(param.into()),
+            (Weights::Plain | Weights::Split(_), _) => None,
+        }
+    }
+}
+
+/// Numbers, owned.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Buffer {
@@ -36,10 +114,23 @@ pub enum Buffer {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
     F16(Vec<f16>),
+    /// Not plain numbers.
+    Coded(Coded),
 }
 
 impl Buffer {
-    /// Zeros.
+    /// Zeros in any format.
+    ///
+    /// # Errors
+    /// A format that does not exist.
+    pub fn new(format: Format, len: usize) -> Result<Buffer, Error> {
+        Ok(match format {
+            Format::Plain(dtype) => Buffer::zeros(dtype, len),
+            coded => Buffer::Coded(Coded::zeros(coded, len)?),
+        })
+    }
+
+    /// Plain zeros.
     #[must_use]
     pub fn zeros(dtype: Dtype, len: usize) -> Buffer {
         match dtype {
@@ -50,15 +141,42 @@ impl Buffer {
         }
     }
 
-    /// To read.
+    /// Number of elements.
     #[must_use]
-    pub fn data(&self) -> Data<'_> {
+    pub fn len(&self) -> usize {
         match self {
+            Buffer::F64(x) => x.len(),
+            Buffer::F32(x) => x.len(),
+            Buffer::Bf16(x) => x.len(),
+            Buffer::F16(x) => x.len(),
+            Buffer::Coded(x) => x.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many elements are handled together.
+    fn block(&self) -> usize {
+        match self {
+            Buffer::Coded(x) => x.block(),
+            _ => 1,
+        }
+    }
+
+    /// To read, if the numbers are plain.
+    #[must_use]
+    pub fn data(&self) -> Option<Data<'_>> {
+        Some(match self {
             Buffer::F64(x) => Data::F64(x),
             Buffer::F32(x) => Data::F32(x),
             Buffer::Bf16(x) => Data::Bf16(x),
             Buffer::F16(x) => Data::F16(x),
-        }
+            Buffer::Coded(_) => return None,
+        })
     }
 
     /// To read and write.
@@ -68,6 +186,7 @@ impl Buffer {
             Buffer::F32(x) => DataMut::F32(x),
             Buffer::Bf16(x) => DataMut::Bf16(x),
             Buffer::F16(x) => DataMut::F16(x),
+            Buffer::Coded(x) => DataMut::Coded(x),
         }
     }
 }
@@ -106,6 +225,8 @@ pub struct ParamState {
     pub scalars: Scalars,
     /// One buffer a slot, empty for a slot that is not in use.
     pub slots: Vec<Buffer>,
+    /// What is kept beside a 16-bit parameter ([`Coding::weights`]): FlashOptim's `error_bits`.
+    pub companion: Option<Raw>,
     /// Whether the slots that start as the parameter have been filled.
     pub started: bool,
 }
@@ -150,7 +271,7 @@ impl Optimizer {
     /// Adds a parameter to a group; returns its number.
     ///
     /// # Errors
-    /// No such group.
+    /// No such group, or a storage that does not exist.
     pub fn add_param(
         &mut self,
         group: usize,
@@ -163,20 +284,23 @@ impl Optimizer {
         let rule = &*g.recipe.rule;
         let slots = (0..rule.slot_names().len())
             .map(|k| {
-                let slot_dtype = g.recipe.state.unwrap_or_else(|| rule.slot_dtype(k, dtype));
-                let mut slot = Buffer::zeros(slot_dtype, rule.slot_len(k, shape));
+                let format = g.recipe.slot_format(k, shape, dtype);
+                let mut slot = Buffer::new(format, rule.slot_len(k, shape))?;
                 if let Start::Value(x) = rule.slot_start(k) {
                     slot.data_mut().fill(x);
                 }
-                slot
+                Ok(slot)
             })
-            .collect();
+            .collect::<Result<_, Error>>()?;
+        let companion =
+            g.recipe.coding.weights.companion(dtype).map(|e| Raw::zeros(e, numel(shape)));
         self.params.push(ParamState {
             group,
             shape: shape.to_vec(),
             steps: 0,
             scalars: rule.scalars(),
             slots,
+            companion,
             started: false,
         });
         Ok(self.params.len() - 1)
@@ -225,7 +349,17 @@ impl Optimizer {
             let rule = &*group.recipe.rule;
             for (k, slot) in state.slots.iter().enumerate() {
                 let name = rule.slot_names().get(k).copied().unwrap_or("slot");
-                check_length(name, slot.data().len(), rule.slot_len(k, &state.shape))?;
+                check_length(name, slot.len(), rule.slot_len(k, &state.shape))?;
+            }
+            let blocks = state.slots.iter().map(Buffer::block).chain([param.value.block()]);
+            check_blocks(blocks)?;
+            let dtype = param.value.dtype();
+            if let Some(companion) = &state.companion {
+                check_length("companion", companion.len(), n)?;
+                let of = dtype.and_then(|d| group.recipe.coding.weights.companion(d));
+                if of != Some(companion.element()) {
+                    return Err(Error::Invalid { argument: "param", wanted: "its own type" });
+                }
             }
         }
         for group in &mut self.groups {
@@ -253,6 +387,39 @@ impl Optimizer {
 }
 
 fn step_one(
+    group: &mut Group,
+    state: &mut ParamState,
+    value: &mut DataMut<'_>,
+    grad: Data<'_>,
+    given: &[(&str, f64)],
+) -> Result<(), Error> {
+    let Some(mut companion) = state.companion.take() else {
+        return step_whole(group, state, value, grad, given);
+    };
+    let result =
+        with_companion(value, &mut companion, |value| step_whole(group, state, value, grad, given));
+    state.companion = Some(companion);
+    result
+}
+
+/// Runs `f` on a 16-bit parameter together with what is kept beside it.
+fn with_companion<T>(
+    value: &mut DataMut<'_>,
+    companion: &mut Raw,
+    f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match (value, companion) {
+        (DataMut::Bf16(x), Raw::I8(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
+        (DataMut::Bf16(x), Raw::I16(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
+        (DataMut::F16(x), Raw::I8(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
+        (DataMut::F16(x), Raw::I16(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
+        (DataMut::Bf16(x), Raw::Bf16(c)) => f(&mut DataMut::Coded(&mut Kahan::new(x, c)?)),
+        (DataMut::F16(x), Raw::F16(c)) => f(&mut DataMut::Coded(&mut Kahan::new(x, c)?)),
+        (value, _) => f(value),
+    }
+}
+
+fn step_whole(
     group: &mut Group,
     state: &mut ParamState,
     value: &mut DataMut<'_>,
@@ -288,7 +455,7 @@ fn step_one(
 /// Copies the parameter into the slots that start as it.
 fn start(rule: &dyn AnyRule, state: &mut ParamState, value: &DataMut<'_>) {
     for (k, slot) in state.slots.iter_mut().enumerate() {
-        if rule.slot_start(k) == Start::Parameter && !slot.data().is_empty() {
+        if rule.slot_start(k) == Start::Parameter && !slot.is_empty() {
             slot.data_mut().copy_from_mut(value);
         }
     }

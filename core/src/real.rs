@@ -191,6 +191,19 @@ pub trait Real:
     /// |x|.
     fn abs(self) -> Self;
 
+    /// The same slice, if this is `f32`.
+    #[inline(always)]
+    fn as_f32(x: &[Self]) -> Option<&[f32]> {
+        let _ = x;
+        None
+    }
+    /// The same slice, if this is `f32`.
+    #[inline(always)]
+    fn as_f32_mut(x: &mut [Self]) -> Option<&mut [f32]> {
+        let _ = x;
+        None
+    }
+
     /// A step's constant, rounded once from `f64`.
     #[inline(always)]
     fn scalar(x: f64) -> Self::Scalar {
@@ -318,6 +331,14 @@ impl Real for f32 {
     #[inline(always)]
     fn store<T: Number>(self) -> T {
         T::from_f32(self)
+    }
+    #[inline(always)]
+    fn as_f32(x: &[f32]) -> Option<&[f32]> {
+        Some(x)
+    }
+    #[inline(always)]
+    fn as_f32_mut(x: &mut [f32]) -> Option<&mut [f32]> {
+        Some(x)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -41,7 +41,10 @@ pub fn buffer(dtype: Dtype, bits: &[u64]) -> Buffer {
 /// The bits of a buffer, every NaN alike.
 #[must_use]
 pub fn bits(buffer: &Buffer) -> Vec<u64> {
-    match buffer.data() {
+    let Some(data) = buffer.data() else {
+        return coded(buffer);
+    };
+    match data {
         Data::F64(x) => {
             x.iter().map(|x| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() }).collect()
         }
@@ -58,6 +61,12 @@ pub fn bits(buffer: &Buffer) -> Vec<u64> {
             .map(|x| if x.is_nan() { half::f16::NAN.to_bits() } else { x.to_bits() }.into())
             .collect(),
     }
+}
+
+/// The raw bytes of a storage's codes and scales.
+fn coded(buffer: &Buffer) -> Vec<u64> {
+    let Buffer::Coded(coded) = buffer else { unreachable!() };
+    coded.parts("").iter().flat_map(|p| p.bytes.iter().map(|&b| b.into())).collect()
 }
 
 /// An optimizer in mid-run with its parameter.
@@ -89,7 +98,7 @@ impl Run {
             self.optimizer.groups_mut()[0].lr = trial.lrs[t];
             let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
             let param =
-                Param { value: self.value.data_mut(), grad: grad.as_ref().map(Buffer::data) };
+                Param { value: self.value.data_mut(), grad: grad.as_ref().and_then(Buffer::data) };
             self.optimizer.step(&mut [param], GIVEN).expect("lengths that fit");
         }
     }
@@ -173,7 +182,7 @@ pub fn error_leaves_everything_untouched(trial: &Trial) {
     let mut run = whole(trial);
     let before = run.bits();
     let long = buffer(trial.dtype, &vec![0x3c00_3c00_3c00_3c00; trial.init.len() + 1]);
-    let param = Param { value: run.value.data_mut(), grad: Some(long.data()) };
+    let param = Param { value: run.value.data_mut(), grad: long.data() };
     assert!(run.optimizer.step(&mut [param], GIVEN).is_err());
     assert_eq!(run.bits(), before);
 }

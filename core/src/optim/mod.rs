@@ -9,8 +9,6 @@ pub use list::{Entry, LIST};
 
 #[cfg(feature = "alloc")]
 mod list {
-    use alloc::boxed::Box;
-
     use super::*;
     use crate::any::{AnyRule, Arithmetic};
     use crate::args::{ArgError, Args};
@@ -32,7 +30,7 @@ mod list {
     ) -> Result<Recipe, ArgError> {
         let mut rule = R::default();
         args.apply(name, rule.hyper())?;
-        Ok(Recipe { rule: Box::new(rule), arithmetic, state: None })
+        Ok(Recipe::new(rule, arithmetic))
     }
 
     /// A reference that rounds 16-bit numbers after every tensor operation.

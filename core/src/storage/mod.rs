@@ -4,7 +4,21 @@
 //! Everything else is a [`Storage`]: it decodes a stretch of elements to `f32`
 //! and encodes it again, a block at a time.
 
+mod blocks;
+#[cfg(feature = "alloc")]
+mod coded;
+mod companded;
+mod kahan;
+mod split;
+
 use half::{bf16, f16};
+
+pub use blocks::{Blocks, Codec};
+#[cfg(feature = "alloc")]
+pub use coded::{Coded, Element, Format, Part, Raw};
+pub use companded::Companded;
+pub use kahan::Kahan;
+pub use split::{Correction, Narrow, Split};
 
 use crate::real::{Dtype, Number};
 
@@ -40,16 +54,30 @@ pub trait Storage: Send {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many elements are decoded and encoded together; divides [`MAX_BLOCK`].
+    /// How many elements are decoded and encoded together: 1 to [`MAX_BLOCK`].
     fn block(&self) -> usize;
     /// Decodes the elements from `start` on.
     fn load(&self, start: usize, values: &mut [f32]);
     /// Encodes the elements from `start` on.
     fn store(&mut self, start: usize, values: &[f32]);
+    /// Sets every code and scale to 0, which reads as 0: how state starts.
+    fn zero(&mut self);
 }
 
 /// The largest block that a [`Storage`] may have.
 pub const MAX_BLOCK: usize = 2048;
+
+/// The most elements, at most [`MAX_BLOCK`], that are a whole number of blocks of every size.
+pub(crate) fn stretch(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
+    fn gcd(a: usize, b: usize) -> usize {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    let all = blocks.into_iter().try_fold(1usize, |all, block| {
+        let next = all.checked_mul(block)? / gcd(all, block).max(1);
+        (1..=MAX_BLOCK).contains(&next).then_some(next)
+    })?;
+    Some(MAX_BLOCK / all * all)
+}
 
 /// Applies `$body` to the slice in a plain variant of [`Data`].
 macro_rules! each_data {
@@ -170,7 +198,9 @@ impl DataMut<'_> {
     /// Decodes the elements from `start` on, as many as `out` holds.
     pub(crate) fn load<C: crate::real::Real>(&self, start: usize, out: &mut [C]) {
         each_data_mut!(self, x => load_plain(x, start, out), s => {
-            // The whole stretch is handed over at once where C is f32: blocks stay whole.
+            if let Some(out) = C::as_f32_mut(out) {
+                return s.load(start, out);
+            }
             let mut wide = [0.0f32; MAX_BLOCK];
             let Some(wide) = wide.get_mut(..out.len()) else { return };
             s.load(start, wide);
@@ -183,6 +213,9 @@ impl DataMut<'_> {
     /// Encodes the elements from `start` on.
     pub(crate) fn store<C: crate::real::Real>(&mut self, start: usize, values: &[C]) {
         each_data_mut!(self, x => store_plain(x, start, values), s => {
+            if let Some(values) = C::as_f32(values) {
+                return s.store(start, values);
+            }
             let mut wide = [0.0f32; MAX_BLOCK];
             let Some(wide) = wide.get_mut(..values.len()) else { return };
             for (o, x) in wide.iter_mut().zip(values) {
@@ -198,20 +231,26 @@ impl DataMut<'_> {
             x.fill(T::from_f64(value));
         }
         each_data_mut!(self, x => plain(x, value), s => {
+            if value == 0.0 {
+                return s.zero();
+            }
             let wide = [value as f32; MAX_BLOCK];
-            for start in (0..s.len()).step_by(MAX_BLOCK) {
-                let len = (s.len() - start).min(MAX_BLOCK);
+            let stretch = stretch([s.block()]).unwrap_or(1);
+            for start in (0..s.len()).step_by(stretch) {
+                let len = (s.len() - start).min(stretch);
                 s.store(start, wide.get(..len).unwrap_or_default());
             }
         });
     }
 
-    /// Copies the numbers of another buffer, converting each.
+    /// Copies the numbers of another buffer, converting each. Does nothing if no
+    /// stretch of [`MAX_BLOCK`] elements is a whole number of blocks of both.
     pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
         fn all<C: crate::real::Real>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
             let mut buffer = [C::ZERO; MAX_BLOCK];
-            for start in (0..to.len()).step_by(MAX_BLOCK) {
-                let part = buffer.get_mut(..(to.len() - start).min(MAX_BLOCK)).unwrap_or_default();
+            let Some(stretch) = stretch([to.block(), from.block()]) else { return };
+            for start in (0..to.len()).step_by(stretch) {
+                let part = buffer.get_mut(..(to.len() - start).min(stretch)).unwrap_or_default();
                 from.load(start, part);
                 to.store(start, part);
             }

@@ -1,0 +1,136 @@
+//! A 16-bit number with a second one that holds what the first had to round off.
+
+use crate::error::Error;
+use crate::real::{Number, Real};
+use crate::rule::check_length;
+use crate::simd::{self, Kernel};
+use crate::storage::Storage;
+
+/// The sum of two narrow numbers, the second below half the last place of the
+/// first: Kahan's compensation as a storage. In `bf16` it holds 16 bits or more
+/// of mantissa. A lost part that is not finite is kept as 0.
+pub struct Kahan<'a, N: Number> {
+    value: &'a mut [N],
+    compensation: &'a mut [N],
+}
+
+impl<'a, N: Number> Kahan<'a, N> {
+    /// Numbers with their compensations; 0 is a start that loses nothing.
+    ///
+    /// # Errors
+    /// Slices of different lengths.
+    ///
+    /// ```
+    /// use bitstep::storage::{Kahan, Storage};
+    /// use half::bf16;
+    /// let (mut weights, mut lost) = ([bf16::ONE], [bf16::ZERO]);
+    /// let mut master = Kahan::new(&mut weights, &mut lost)?;
+    /// master.store(0, &[1.001953125]);
+    /// let mut back = [0.0];
+    /// master.load(0, &mut back);
+    /// assert_eq!(back[0], 1.001953125);
+    /// assert_eq!(weights[0], bf16::ONE);
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    pub fn new(value: &'a mut [N], compensation: &'a mut [N]) -> Result<Self, Error> {
+        check_length("compensation", compensation.len(), value.len())?;
+        Ok(Kahan { value, compensation })
+    }
+}
+
+impl<N: Number> Storage for Kahan<'_, N> {
+    fn len(&self) -> usize {
+        self.value.len()
+    }
+    fn block(&self) -> usize {
+        1
+    }
+    fn load(&self, start: usize, values: &mut [f32]) {
+        load(self.value, self.compensation, start, values);
+    }
+    fn store(&mut self, start: usize, values: &[f32]) {
+        store(self.value, self.compensation, start, values);
+    }
+    fn zero(&mut self) {
+        self.value.fill(N::default());
+        self.compensation.fill(N::default());
+    }
+}
+
+pub(crate) fn load<N: Number>(value: &[N], compensation: &[N], start: usize, values: &mut [f32]) {
+    let value = value.get(start..).unwrap_or_default();
+    let compensation = compensation.get(start..).unwrap_or_default();
+    simd::dispatch(Load { value, compensation, values });
+}
+
+pub(crate) fn store<N: Number>(
+    value: &mut [N],
+    compensation: &mut [N],
+    start: usize,
+    values: &[f32],
+) {
+    let value = value.get_mut(start..).unwrap_or_default();
+    let compensation = compensation.get_mut(start..).unwrap_or_default();
+    simd::dispatch(Store { value, compensation, values });
+}
+
+struct Load<'a, N> {
+    value: &'a [N],
+    compensation: &'a [N],
+    values: &'a mut [f32],
+}
+
+impl<N: Number> Kernel for Load<'_, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for ((x, v), c) in self.values.iter_mut().zip(self.value).zip(self.compensation) {
+            *x = v.to_f32() + c.to_f32();
+        }
+    }
+}
+
+struct Store<'a, N> {
+    value: &'a mut [N],
+    compensation: &'a mut [N],
+    values: &'a [f32],
+}
+
+impl<N: Number> Kernel for Store<'_, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for ((&x, v), c) in self.values.iter().zip(self.value).zip(self.compensation) {
+            *v = N::from_f32(x);
+            let lost = x - v.to_f32();
+            *c = N::from_f32(if Real::abs(lost) < f32::INFINITY { lost } else { 0.0 });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::{bf16, f16};
+
+    fn round_trip<N: Number>(x: f32) -> f32 {
+        let (mut v, mut c, mut back) = ([N::default()], [N::default()], [0.0]);
+        store(&mut v, &mut c, 0, &[x]);
+        load(&v, &c, 0, &mut back);
+        back[0]
+    }
+
+    #[test]
+    fn round_trip_of_a_sum_of_two_parts_is_exact() {
+        let x = 1.0 + 1.0 / 512.0 + 1.0 / 65536.0;
+        assert_eq!(round_trip::<bf16>(x), x);
+        assert_eq!(round_trip::<f16>(x), x);
+    }
+
+    #[test]
+    fn round_trip_of_the_non_finite_keeps_it() {
+        assert_eq!(round_trip::<bf16>(f32::INFINITY), f32::INFINITY);
+        assert!(round_trip::<f16>(f32::NAN).is_nan());
+        assert_eq!(round_trip::<f16>(1e6), f32::INFINITY);
+    }
+}
