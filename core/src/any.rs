@@ -27,9 +27,15 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
-    /// Whether a parameter of this type is computed in `f64`.
-    pub const fn is_double(self, param: Option<Dtype>) -> bool {
-        matches!(param, Some(Dtype::F64)) && !matches!(self, Arithmetic::Single)
+    /// The type that a parameter is computed in, given its own (`None` for a storage).
+    #[must_use]
+    pub const fn compute(self, param: Option<Dtype>) -> Dtype {
+        match (param, self) {
+            (Some(Dtype::F64), Arithmetic::Fused | Arithmetic::Eager) => Dtype::F64,
+            (Some(Dtype::Bf16), Arithmetic::Eager) => Dtype::Bf16,
+            (Some(Dtype::F16), Arithmetic::Eager) => Dtype::F16,
+            _ => Dtype::F32,
+        }
     }
 }
 
@@ -43,7 +49,7 @@ pub struct Tensor<'a, 'b> {
     pub grad: Data<'a>,
     /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::is_double`], else `f32`.
+    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::compute`] is, else `f32`.
     pub work: DataMut<'a>,
 }
 
@@ -55,7 +61,7 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn hyper(&mut self) -> &mut dyn Hyper;
     /// [`Rule::lr`].
     fn lr(&self) -> f64;
-    /// [`Rule::COUNTER`].
+    /// [`Rule::counter`].
     fn counter(&self) -> Counter;
     /// [`Rule::SCALARS`].
     fn scalar_names(&self) -> &'static [&'static str];
@@ -65,8 +71,9 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn advance(&self, step: &Step, scalars: &mut Scalars);
     /// The slots' names.
     fn slot_names(&self) -> &'static [&'static str];
-    /// How many elements slot k has for a parameter of this shape; 0 if it is not used.
-    fn slot_len(&self, slot: usize, shape: &[usize]) -> usize;
+    /// How many elements slot k has for a parameter of this shape, computed in this type; 0 if
+    /// the slot is not used.
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize;
     /// The shape that the reference gives slot k: `shape` itself, but for row and column state.
     fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
         let _ = slot;
@@ -117,14 +124,19 @@ pub(crate) fn numel(shape: &[usize]) -> usize {
 }
 
 /// Checks every length of a tensor against the rule's.
-pub(crate) fn check_tensor<R: AnyRule + ?Sized>(rule: &R, t: &Tensor<'_, '_>) -> Result<(), Error> {
+pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
+    rule: &R,
+    arithmetic: Arithmetic,
+    t: &Tensor<'_, '_>,
+) -> Result<(), Error> {
+    let compute = arithmetic.compute(t.param.dtype());
     let n = numel(t.shape);
     check_length("param", t.param.len(), n)?;
     check_length("grad", t.grad.len(), n)?;
     check_length("slots", t.slots.len(), rule.slot_names().len())?;
     for (k, slot) in t.slots.iter().enumerate() {
         let name = rule.slot_names().get(k).copied().unwrap_or("slot");
-        check_length(name, slot.len(), rule.slot_len(k, t.shape))?;
+        check_length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
     let wanted = rule.workspace(t.shape);
@@ -152,7 +164,7 @@ impl<R: Rule> AnyRule for R {
         Rule::lr(self)
     }
     fn counter(&self) -> Counter {
-        R::COUNTER
+        Rule::counter(self)
     }
     fn scalar_names(&self) -> &'static [&'static str] {
         R::SCALARS
@@ -172,8 +184,8 @@ impl<R: Rule> AnyRule for R {
     fn slot_names(&self) -> &'static [&'static str] {
         R::SLOTS
     }
-    fn slot_len(&self, slot: usize, shape: &[usize]) -> usize {
-        if self.mask() >> slot & 1 == 1 { numel(shape) } else { 0 }
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
+        if self.mask(compute) >> slot & 1 == 1 { numel(shape) } else { 0 }
     }
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
         Rule::slot_dtype(self, slot, param)
@@ -189,13 +201,13 @@ impl<R: Rule> AnyRule for R {
         mut tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
         Rule::check(self)?;
-        check_tensor(self, &tensor)?;
+        check_tensor(self, arithmetic, &tensor)?;
         let t = &mut tensor;
-        match (t.param.dtype(), arithmetic) {
-            (d, a) if a.is_double(d) => update::<R, f64>(self, step, scalars, t),
-            (Some(Dtype::Bf16), Arithmetic::Eager) => update::<R, bf16>(self, step, scalars, t),
-            (Some(Dtype::F16), Arithmetic::Eager) => update::<R, f16>(self, step, scalars, t),
-            _ => update::<R, f32>(self, step, scalars, t),
+        match arithmetic.compute(t.param.dtype()) {
+            Dtype::F64 => update::<R, f64>(self, step, scalars, t),
+            Dtype::F32 => update::<R, f32>(self, step, scalars, t),
+            Dtype::Bf16 => update::<R, bf16>(self, step, scalars, t),
+            Dtype::F16 => update::<R, f16>(self, step, scalars, t),
         }
         Ok(())
     }
@@ -212,7 +224,7 @@ fn update<R: Rule, C: Real + Plain>(
     t: &mut Tensor<'_, '_>,
 ) {
     let mut k = rule.coefs::<C>(step, scalars);
-    let mask = rule.mask();
+    let mask = rule.mask(C::DTYPE);
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
     let done = direct::<R, C, C, C, C>(&mut k, mask, s, t)

@@ -36,10 +36,21 @@ impl Recipe {
         Recipe { rule: Box::new(rule), arithmetic, state: None, coding: Coding::default() }
     }
 
+    /// The type that a parameter is computed in: `f32` if something is kept beside it.
+    fn compute(&self, param: Option<Dtype>) -> Dtype {
+        self.arithmetic.compute(param.filter(|&d| self.coding.weights.companion(d).is_none()))
+    }
+
+    /// How many numbers slot k of a parameter has.
+    #[must_use]
+    pub fn slot_len(&self, slot: usize, shape: &[usize], param: Dtype) -> usize {
+        self.rule.slot_len(slot, shape, self.compute(Some(param)))
+    }
+
     /// How slot k of a parameter rests in memory.
     #[must_use]
     pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> Format {
-        let len = self.rule.slot_len(slot, shape);
+        let len = self.slot_len(slot, shape, param);
         let Coding { slots, min_len, multiple, .. } = &self.coding;
         let big = len >= *min_len && len.is_multiple_of((*multiple).max(1));
         let coded = slots.get(slot).copied().flatten().filter(|_| big);
@@ -60,8 +71,9 @@ impl Recipe {
     #[must_use]
     pub fn bytes_per_parameter(&self, shape: &[usize], dtype: Dtype) -> f64 {
         let n = numel(shape);
-        let slots = (0..self.rule.slot_names().len())
-            .map(|k| self.slot_format(k, shape, dtype).bytes(self.rule.slot_len(k, shape)) as f64);
+        let slots = (0..self.rule.slot_names().len()).map(|k| {
+            self.slot_format(k, shape, dtype).bytes(self.slot_len(k, shape, dtype)) as f64
+        });
         let companion = self.coding.weights.companion(dtype).map_or(0, Element::size);
         (2 * dtype.size() + companion) as f64 + slots.sum::<f64>() / n.max(1) as f64
     }
@@ -284,7 +296,7 @@ impl Optimizer {
         let slots = (0..rule.slot_names().len())
             .map(|k| {
                 let format = g.recipe.slot_format(k, shape, dtype);
-                let mut slot = Buffer::new(format, rule.slot_len(k, shape))?;
+                let mut slot = Buffer::new(format, g.recipe.slot_len(k, shape, dtype))?;
                 if let Start::Value(x) = rule.slot_start(k) {
                     slot.data_mut().fill(x);
                 }
@@ -346,9 +358,10 @@ impl Optimizer {
             check_length("param", param.value.len(), n)?;
             check_length("grad", param.grad.as_ref().map_or(n, Data::len), n)?;
             let rule = &*group.recipe.rule;
+            let compute = group.recipe.compute(param.value.dtype());
             for (k, slot) in state.slots.iter().enumerate() {
                 let name = rule.slot_names().get(k).copied().unwrap_or("slot");
-                check_length(name, slot.len(), rule.slot_len(k, &state.shape))?;
+                check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
             }
             let blocks = state.slots.iter().map(Buffer::block).chain([param.value.block()]);
             check_blocks(blocks)?;
@@ -364,7 +377,7 @@ impl Optimizer {
         for group in &mut self.groups {
             group.steps += 1;
             if group.recipe.rule.counter() == Counter::Group {
-                let step = Step { t: group.steps, lr: group.lr, given };
+                let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
             }
         }
@@ -426,19 +439,20 @@ fn step_whole(
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
     let Recipe { rule, arithmetic, .. } = &group.recipe;
-    if !state.started {
+    let first = !state.started;
+    if first {
         start(&**rule, state, value);
     }
     state.steps += 1;
     let own = rule.counter() == Counter::Parameter;
     let t = if own { state.steps } else { group.steps };
-    let step = Step { t, lr: group.lr, given };
+    let step = Step { t, lr: group.lr, first, given };
     let scalars = if own { &mut state.scalars } else { &mut group.scalars };
     if own {
         rule.advance(&step, scalars);
     }
     let len = rule.workspace(&state.shape);
-    let double = arithmetic.is_double(value.dtype());
+    let double = arithmetic.compute(value.dtype()) == Dtype::F64;
     let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
     let mut slots: Vec<DataMut<'_>> = state.slots.iter_mut().map(Buffer::data_mut).collect();
     let tensor = Tensor {

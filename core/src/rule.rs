@@ -22,10 +22,12 @@ use crate::simd::{self, Kernel};
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// The number of this update, from 1. Whose number: [`Rule::COUNTER`].
+    /// The number of this update, from 1. Whose number: [`Rule::counter`].
     pub t: u64,
     /// The learning rate in force.
     pub lr: f64,
+    /// Whether it is this tensor's first update. Where the group counts the steps, t alone doesn't say.
+    pub first: bool,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
@@ -34,7 +36,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Step number t at learning rate `lr`, with nothing else given.
     pub const fn new(t: u64, lr: f64) -> Self {
-        Step { t, lr, given: &[] }
+        Step { t, lr, first: t == 1, given: &[] }
     }
 
     /// The given number of that name.
@@ -96,8 +98,14 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// The learning rate of the configuration.
     fn lr(&self) -> f64;
 
-    /// The slots that this configuration uses; one of [`Rule::MASKS`].
-    fn mask(&self) -> u32 {
+    /// Whose steps are counted, under this configuration.
+    fn counter(&self) -> Counter {
+        Self::COUNTER
+    }
+    /// The slots that this configuration uses; one of [`Rule::MASKS`]. `compute` is the type that
+    /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.
+    fn mask(&self, compute: Dtype) -> u32 {
+        let _ = compute;
         Self::MASKS.first().copied().unwrap_or(0)
     }
     /// How slot k starts.
@@ -187,7 +195,7 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     rule.check()?;
     check_length("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter().enumerate() {
-        let used = rule.mask() >> k & 1 == 1;
+        let used = rule.mask(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
         check_length(name, slot.len(), if used { param.len() } else { 0 })?;
     }
@@ -196,11 +204,11 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     if R::SUMS > 0 {
         let views = slots.as_ref();
         let views = R::Slots::<&[S]>::from_fn(|k| views.get(k).map_or(&[][..], |s| s));
-        let sums = sums::<R, C, P, G, S>(&coefs, rule.mask(), param, grad, &views);
+        let sums = sums::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, &views);
         R::finish::<C>(&mut coefs, sums, param.len());
     }
     R::record::<C>(&coefs, scalars);
-    apply::<R, C, P, G, S>(&coefs, rule.mask(), param, grad, slots);
+    apply::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, slots);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
-use crate::real::Real;
+use crate::real::{Dtype, Real};
 use crate::rule::{Rule, Scalars, Step};
 
 /// AdamW.
@@ -140,7 +140,7 @@ impl Rule for AdamW {
         self.lr
     }
 
-    fn mask(&self) -> u32 {
+    fn mask(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
