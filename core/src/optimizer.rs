@@ -341,13 +341,48 @@ impl Optimizer {
 
     /// One step of all parameters, in the order in which they were added.
     ///
-    /// `given` are numbers from outside for the rules that listen to any
-    /// ([`Step::given`]); each rule also sees `layer`, the parameter's position
-    /// among those of its group that have a gradient.
+    /// `given` are numbers from outside for the rules that listen to any ([`Step::given`]).
     ///
     /// # Errors
     /// Any wrong length, or an invalid configuration. Nothing is written then.
     pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
+        self.tasks(params, given)?.into_iter().try_for_each(Task::run)
+    }
+
+    /// One step, as independent pieces of work: run them all, on any threads and in any order.
+    ///
+    /// # Errors
+    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    pub fn tasks<'a>(
+        &'a mut self,
+        params: &'a mut [Param<'_>],
+        given: &'a [(&'a str, f64)],
+    ) -> Result<Vec<Task<'a>>, Error> {
+        self.check(params)?;
+        for group in &mut self.groups {
+            group.steps += 1;
+            if group.recipe.rule.counter() == Counter::Group {
+                let step = Step { given, ..Step::new(group.steps, group.lr) };
+                group.recipe.rule.advance(&step, &mut group.scalars);
+            }
+        }
+        let mut layers = alloc::vec![0u32; self.groups.len()];
+        let mut tasks = Vec::with_capacity(params.len());
+        for (param, state) in params.iter_mut().zip(&mut self.params) {
+            let (Some(group), Some(next)) =
+                (self.groups.get(state.group), layers.get_mut(state.group))
+            else {
+                continue;
+            };
+            let Some(grad) = param.grad else { continue };
+            let layer = *next;
+            *next += 1;
+            tasks.push(task(group, state, param.value.reborrow(), grad, layer, given));
+        }
+        Ok(tasks)
+    }
+
+    fn check(&self, params: &[Param<'_>]) -> Result<(), Error> {
         check_length("params", params.len(), self.params.len())?;
         for group in &self.groups {
             group.recipe.rule.check()?;
@@ -374,44 +409,128 @@ impl Optimizer {
                 }
             }
         }
-        for group in &mut self.groups {
-            group.steps += 1;
-            if group.recipe.rule.counter() == Counter::Group {
-                let step = Step { given, ..Step::new(group.steps, group.lr) };
-                group.recipe.rule.advance(&step, &mut group.scalars);
-            }
-        }
-        let mut layers = alloc::vec![0u32; self.groups.len()];
-        for (param, state) in params.iter_mut().zip(&mut self.params) {
-            let Some(group) = self.groups.get_mut(state.group) else { continue };
-            let Some(grad) = param.grad else { continue };
-            let mut layer = 0.0;
-            if let Some(count) = layers.get_mut(state.group) {
-                layer = f64::from(*count);
-                *count += 1;
-            }
-            let mut given = given.to_vec();
-            given.push(("layer", layer));
-            step_one(group, state, &mut param.value, grad, &given)?;
-        }
         Ok(())
     }
 }
 
-fn step_one(
-    group: &mut Group,
-    state: &mut ParamState,
-    value: &mut DataMut<'_>,
-    grad: Data<'_>,
-    given: &[(&str, f64)],
-) -> Result<(), Error> {
-    let Some(mut companion) = state.companion.take() else {
-        return step_whole(group, state, value, grad, given);
-    };
-    let result =
-        with_companion(value, &mut companion, |value| step_whole(group, state, value, grad, given));
-    state.companion = Some(companion);
-    result
+/// The update of one parameter, or of a part of one.
+pub struct Task<'a> {
+    rule: &'a dyn AnyRule,
+    arithmetic: Arithmetic,
+    step: Step<'a>,
+    scalars: Carried<'a>,
+    shape: Vec<usize>,
+    param: DataMut<'a>,
+    /// What is kept beside the parameter.
+    companion: Option<&'a mut Raw>,
+    grad: Data<'a>,
+    slots: Vec<DataMut<'a>>,
+}
+
+/// The parameter's own numbers, or a copy of its group's, which a parameter may not change.
+enum Carried<'a> {
+    Own(&'a mut Scalars),
+    Group(Scalars),
+}
+
+impl Task<'_> {
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.param.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether [`split_at`](Self::split_at) may cut it: its elements move on their own.
+    #[must_use]
+    pub fn can_split(&self) -> bool {
+        self.rule.is_elementwise()
+            && self.companion.is_none()
+            && self.param.dtype().is_some()
+            && self.slots.iter().all(|s| s.dtype().is_some())
+    }
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
+    pub fn run(self) -> Result<(), Error> {
+        let (mut param, mut slots) = (self.param, self.slots);
+        let double = self.arithmetic.is_double(param.dtype());
+        let len = self.rule.workspace(&self.shape);
+        let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
+        let mut copy;
+        let scalars = match self.scalars {
+            Carried::Own(scalars) => scalars,
+            Carried::Group(scalars) => {
+                copy = scalars;
+                &mut copy
+            }
+        };
+        let mut update = |param: &mut DataMut<'_>| {
+            let tensor = Tensor {
+                shape: &self.shape,
+                param: param.reborrow(),
+                grad: self.grad,
+                slots: &mut slots,
+                work: work.data_mut(),
+            };
+            self.rule.update(self.arithmetic, &self.step, scalars, tensor)
+        };
+        match self.companion {
+            Some(companion) => with_companion(&mut param, companion, update),
+            None => update(&mut param),
+        }
+    }
+}
+
+impl<'a> Task<'a> {
+    /// Cuts it before element `at`; the bits do not depend on the cut. `Err` gives
+    /// it back if it can't be cut there.
+    ///
+    /// # Errors
+    /// Not [`can_split`](Self::can_split), or `at` beyond the end.
+    #[allow(clippy::result_large_err)]
+    pub fn split_at(self, at: usize) -> Result<(Task<'a>, Task<'a>), Task<'a>> {
+        if !self.can_split() || at > self.len() {
+            return Err(self);
+        }
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for slot in self.slots {
+            let at = if slot.is_empty() { 0 } else { at };
+            let (l, r) = slot.split_at(at);
+            left.push(l);
+            right.push(r);
+        }
+        let rest = self.param.len() - at;
+        let (param, param_rest) = self.param.split_at(at);
+        let (grad, grad_rest) = self.grad.split_at(at);
+        let copy = match &self.scalars {
+            Carried::Own(scalars) => **scalars,
+            Carried::Group(scalars) => *scalars,
+        };
+        let (rule, arithmetic, step) = (self.rule, self.arithmetic, self.step);
+        let part = |scalars, shape, param, grad, slots| Task {
+            rule,
+            arithmetic,
+            step,
+            scalars,
+            shape,
+            param,
+            companion: None,
+            grad,
+            slots,
+        };
+        Ok((
+            part(self.scalars, alloc::vec![at], param, grad, left),
+            part(Carried::Group(copy), alloc::vec![rest], param_rest, grad_rest, right),
+        ))
+    }
 }
 
 /// Runs `f` on a 16-bit parameter together with what is kept beside it.
@@ -431,46 +550,55 @@ fn with_companion<T>(
     }
 }
 
-fn step_whole(
-    group: &mut Group,
-    state: &mut ParamState,
-    value: &mut DataMut<'_>,
-    grad: Data<'_>,
-    given: &[(&str, f64)],
-) -> Result<(), Error> {
-    let Recipe { rule, arithmetic, .. } = &group.recipe;
+fn task<'a>(
+    group: &'a Group,
+    state: &'a mut ParamState,
+    mut param: DataMut<'a>,
+    grad: Data<'a>,
+    layer: u32,
+    given: &'a [(&'a str, f64)],
+) -> Task<'a> {
+    let rule = &*group.recipe.rule;
     let first = !state.started;
     if first {
-        start(&**rule, state, value);
+        let slots = &mut state.slots;
+        let started = match &mut state.companion {
+            Some(companion) => with_companion(&mut param, companion, |value| {
+                start(rule, slots, value);
+                Ok(())
+            }),
+            None => {
+                start(rule, slots, &param);
+                Ok(())
+            }
+        };
+        state.started = started.is_ok();
     }
     state.steps += 1;
     let own = rule.counter() == Counter::Parameter;
     let t = if own { state.steps } else { group.steps };
-    let step = Step { t, lr: group.lr, first, given };
-    let scalars = if own { &mut state.scalars } else { &mut group.scalars };
+    let step = Step { t, lr: group.lr, first, layer, given };
     if own {
-        rule.advance(&step, scalars);
+        rule.advance(&step, &mut state.scalars);
     }
-    let len = rule.workspace(&state.shape);
-    let double = arithmetic.compute(value.dtype()) == Dtype::F64;
-    let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
-    let mut slots: Vec<DataMut<'_>> = state.slots.iter_mut().map(Buffer::data_mut).collect();
-    let tensor = Tensor {
-        shape: &state.shape,
-        param: value.reborrow(),
+    Task {
+        rule,
+        arithmetic: group.recipe.arithmetic,
+        step,
+        shape: state.shape.clone(),
+        param,
+        companion: state.companion.as_mut(),
         grad,
-        slots: &mut slots,
-        work: work.data_mut(),
-    };
-    rule.update(*arithmetic, &step, scalars, tensor)
+        slots: state.slots.iter_mut().map(Buffer::data_mut).collect(),
+        scalars: if own { Carried::Own(&mut state.scalars) } else { Carried::Group(group.scalars) },
+    }
 }
 
 /// Copies the parameter into the slots that start as it.
-fn start(rule: &dyn AnyRule, state: &mut ParamState, value: &DataMut<'_>) {
-    for (k, slot) in state.slots.iter_mut().enumerate() {
+fn start(rule: &dyn AnyRule, slots: &mut [Buffer], value: &DataMut<'_>) {
+    for (k, slot) in slots.iter_mut().enumerate() {
         if rule.slot_start(k) == Start::Parameter && !slot.is_empty() {
             slot.data_mut().copy_from_mut(value);
         }
     }
-    state.started = true;
 }

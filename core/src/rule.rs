@@ -28,6 +28,8 @@ pub struct Step<'a> {
     pub lr: f64,
     /// Whether it is this tensor's first update. Where the group counts the steps, t alone doesn't say.
     pub first: bool,
+    /// The parameter's position among those of its group that have a gradient.
+    pub layer: u32,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
@@ -36,7 +38,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Step number t at learning rate `lr`, with nothing else given.
     pub const fn new(t: u64, lr: f64) -> Self {
-        Step { t, lr, first: t == 1, given: &[] }
+        Step { t, lr, first: t == 1, layer: 0, given: &[] }
     }
 
     /// The given number of that name.

@@ -115,6 +115,22 @@ impl Data<'_> {
         self.len() == 0
     }
 
+    /// The first `at` elements and the rest; all and nothing if there are fewer.
+    #[must_use]
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        macro_rules! halves {
+            ($($variant:ident)*) => {
+                match self {$(
+                    Data::$variant(x) => {
+                        let (a, b) = x.split_at_checked(at).unwrap_or((x, &[]));
+                        (Data::$variant(a), Data::$variant(b))
+                    }
+                )*}
+            };
+        }
+        halves!(F64 F32 Bf16 F16)
+    }
+
     /// The type of the numbers.
     pub fn dtype(&self) -> Dtype {
         match self {
@@ -144,6 +160,26 @@ fn store_plain<C: crate::real::Real, T: Number>(to: &mut [T], start: usize, valu
 }
 
 impl DataMut<'_> {
+    /// The first `at` elements and the rest; all and nothing if there are fewer, or of a storage.
+    #[must_use]
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        macro_rules! halves {
+            ($($variant:ident)*) => {
+                match self {
+                    $(DataMut::$variant(x) => {
+                        let at = at.min(x.len());
+                        match x.split_at_mut_checked(at) {
+                            Some((a, b)) => (DataMut::$variant(a), DataMut::$variant(b)),
+                            None => (DataMut::$variant(&mut []), DataMut::$variant(&mut [])),
+                        }
+                    })*
+                    DataMut::Coded(s) => (DataMut::Coded(s), DataMut::F32(&mut [])),
+                }
+            };
+        }
+        halves!(F64 F32 Bf16 F16)
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         each_data_mut!(self, x => x.len(), s => s.len())
