@@ -461,7 +461,7 @@ impl Task<'_> {
     /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
     pub fn run(self) -> Result<(), Error> {
         let (mut param, mut slots) = (self.param, self.slots);
-        let double = self.arithmetic.is_double(param.dtype());
+        let double = self.arithmetic.compute(param.dtype()) == Dtype::F64;
         let len = self.rule.workspace(&self.shape);
         let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
         let mut copy;
