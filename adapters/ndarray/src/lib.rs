@@ -1,0 +1,193 @@
+//! bitstep over [`ndarray`] views of any dimension and memory order.
+//!
+//! ```
+//! use bitstep::{args::Args, named, optimizer::Optimizer};
+//! use bitstep_ndarray::{Item, add_param, step};
+//! use ndarray::{Array2, array};
+//!
+//! let mut weight = array![[1.0f32, 2.0], [3.0, 4.0]];
+//! let grad = Array2::from_elem((2, 2), 0.5f32);
+//! let mut optimizer = Optimizer::new();
+//! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+//! add_param(&mut optimizer, group, &weight.view())?;
+//! step(&mut optimizer, &mut [Item::new(weight.view_mut(), Some(grad.view()))], &[])?;
+//! assert!(weight[[0, 0]] < 1.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! State is kept in logical (row-major) order whatever the memory order of the
+//! views, so checkpoints do not depend on it, and so do sums over a tensor. A
+//! view in standard order is stepped in place; any other one (Fortran, permuted,
+//! strided, reversed) is gathered into a buffer, stepped and scattered back, with
+//! the same bits, at the cost of one copy each way.
+
+use bitstep::Error;
+use bitstep::optimizer::{Optimizer, Param, Task};
+use bitstep::storage::{Data, Plain};
+use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
+
+/// A parameter and its gradient.
+pub struct Item<'a>(Box<dyn AnyItem + 'a>);
+
+impl<'a> Item<'a> {
+    /// `None` for a parameter without a gradient: it stays as it is.
+    pub fn new<T: Plain, D: Dimension>(
+        value: ArrayViewMut<'a, T, D>,
+        grad: Option<ArrayView<'a, T, D>>,
+    ) -> Item<'a> {
+        let shape_matches = grad.as_ref().is_none_or(|g| g.shape() == value.shape());
+        let grad = grad.map(|g| CowArray::from(g.into_dyn()));
+        Item(Box::new(Views { value: value.into_dyn(), gathered: None, grad, shape_matches }))
+    }
+}
+
+trait AnyItem {
+    fn gather(&mut self) -> Result<(), Error>;
+    fn param(&mut self) -> Option<Param<'_>>;
+    fn scatter(&mut self);
+}
+
+struct Views<'a, T> {
+    value: ArrayViewMut<'a, T, IxDyn>,
+    /// The values in standard order, where the view is not.
+    gathered: Option<Vec<T>>,
+    grad: Option<CowArray<'a, T, IxDyn>>,
+    shape_matches: bool,
+}
+
+impl<T: Plain> AnyItem for Views<'_, T> {
+    fn gather(&mut self) -> Result<(), Error> {
+        if !self.shape_matches {
+            return Err(Error::Invalid { argument: "grad", wanted: "the parameter's shape" });
+        }
+        if !self.value.is_standard_layout() {
+            self.gathered = Some(self.value.iter().copied().collect());
+        }
+        if let Some(grad) = self.grad.take() {
+            let standard = grad.is_standard_layout();
+            self.grad = Some(if standard {
+                grad
+            } else {
+                let shape = grad.raw_dim();
+                let rows: Vec<T> = grad.iter().copied().collect();
+                ndarray::Array::from_shape_vec(shape, rows)
+                    .map(CowArray::from)
+                    .map_err(|_| Error::Invalid { argument: "grad", wanted: "a valid view" })?
+            });
+        }
+        Ok(())
+    }
+
+    fn param(&mut self) -> Option<Param<'_>> {
+        let value = match &mut self.gathered {
+            Some(rows) => rows.as_mut_slice(),
+            None => self.value.as_slice_mut()?,
+        };
+        let grad: Option<Data<'_>> = match &self.grad {
+            Some(g) => Some(T::data(g.as_slice()?)),
+            None => None,
+        };
+        Some(Param { value: T::data_mut(value), grad })
+    }
+
+    fn scatter(&mut self) {
+        if let Some(rows) = self.gathered.take() {
+            self.value.iter_mut().zip(rows).for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// Adds a parameter of this view's shape and type; returns its number.
+///
+/// # Errors
+/// No such group.
+pub fn add_param<T: Plain, D: Dimension>(
+    optimizer: &mut Optimizer,
+    group: usize,
+    value: &ArrayView<'_, T, D>,
+) -> Result<usize, Error> {
+    optimizer.add_param(group, value.shape(), T::DTYPE)
+}
+
+/// One step of all parameters, in the order in which they were added.
+///
+/// # Errors
+/// A gradient of another shape, a parameter of another size than was added.
+/// Nothing is written then.
+pub fn step(
+    optimizer: &mut Optimizer,
+    items: &mut [Item<'_>],
+    given: &[(&str, f64)],
+) -> Result<(), Error> {
+    with_params(items, |params| optimizer.step(params, given))
+}
+
+/// The same on rayon's threads: the same bits, whatever their number.
+///
+/// Work is cut where the rule allows it and only as far as it pays: tensors are
+/// dealt out whole below [`GRAIN`] elements.
+///
+/// # Errors
+/// As [`step`].
+#[cfg(feature = "rayon")]
+pub fn par_step(
+    optimizer: &mut Optimizer,
+    items: &mut [Item<'_>],
+    given: &[(&str, f64)],
+) -> Result<(), Error> {
+    with_params(items, |params| run(optimizer.tasks(params, given)?))
+}
+
+/// Elements below which work is not cut further: some 20 µs of work, against a few for a spawn.
+#[cfg(feature = "rayon")]
+pub const GRAIN: usize = 1 << 15;
+
+/// Runs tasks on rayon's threads.
+///
+/// # Errors
+/// Those of [`Task::run`].
+#[cfg(feature = "rayon")]
+pub fn run(mut tasks: Vec<Task<'_>>) -> Result<(), Error> {
+    let total: usize = tasks.iter().map(Task::len).sum();
+    if total <= GRAIN {
+        return tasks.into_iter().try_for_each(Task::run);
+    }
+    if let [_] = tasks.as_slice()
+        && let Some(task) = tasks.pop()
+    {
+        return match task.split_at(total / 2) {
+            Ok((a, b)) => both(vec![a], vec![b]),
+            Err(task) => task.run(),
+        };
+    }
+    // Halves of about the same number of elements, tensors kept whole.
+    let mut seen = 0;
+    let middle = tasks.iter().position(|t| {
+        seen += t.len();
+        seen > total / 2
+    });
+    let middle = middle.map_or(1, |m| m.clamp(1, tasks.len() - 1));
+    let right = tasks.split_off(middle);
+    both(tasks, right)
+}
+
+#[cfg(feature = "rayon")]
+fn both(left: Vec<Task<'_>>, right: Vec<Task<'_>>) -> Result<(), Error> {
+    let (a, b) = rayon::join(|| run(left), || run(right));
+    a.and(b)
+}
+
+fn with_params(
+    items: &mut [Item<'_>],
+    f: impl FnOnce(&mut [Param<'_>]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    items.iter_mut().try_for_each(|item| item.0.gather())?;
+    let params: Option<Vec<Param<'_>>> = items.iter_mut().map(|item| item.0.param()).collect();
+    let Some(mut params) = params else {
+        return Err(Error::Invalid { argument: "param", wanted: "a valid view" });
+    };
+    f(&mut params)?;
+    drop(params);
+    items.iter_mut().for_each(|item| item.0.scatter());
+    Ok(())
+}

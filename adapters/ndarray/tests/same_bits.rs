@@ -1,0 +1,164 @@
+//! Every optimizer of the list gives the bits of the core, in any memory order and on any number of threads.
+
+use bitstep::args::Args;
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Optimizer, Param};
+use bitstep::storage::Plain;
+use bitstep_ndarray::{Item, add_param};
+use half::{bf16, f16};
+use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
+
+const SHAPES: &[&[usize]] = &[&[], &[5], &[3, 4], &[0, 2], &[2, 3, 5], &[70, 1000]];
+const STEPS: u32 = 3;
+
+/// Numbers that look random, from their position.
+fn numbers<T: Plain>(shape: &[usize], salt: u32, fortran: bool) -> ArrayD<T> {
+    let rows: Vec<T> = (0..shape.iter().product::<usize>() as u32)
+        .map(|i| (i ^ salt).wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8)
+        .map(|x| T::from_f64(f64::from(x) / f64::from(1 << 23) - 1.0))
+        .collect();
+    let standard = Array::from_shape_vec(IxDyn(shape), rows).unwrap();
+    if !fortran {
+        return standard;
+    }
+    let mut other = Array::from_elem(IxDyn(shape).f(), T::default());
+    other.assign(&standard);
+    other
+}
+
+fn optimizer(name: &str) -> (Optimizer, usize) {
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
+    (optimizer, group)
+}
+
+fn bytes<T: Plain>(array: &ArrayD<T>) -> Vec<u64> {
+    array.iter().map(|x| x.to_f64()).map(|x| if x.is_nan() { 1 } else { x.to_bits() }).collect()
+}
+
+fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
+    let (mut optimizer, group) = optimizer(name);
+    let mut values: Vec<ArrayD<T>> = SHAPES.iter().map(|s| numbers(s, 7, false)).collect();
+    for shape in SHAPES {
+        optimizer.add_param(group, shape, T::DTYPE).unwrap();
+    }
+    for t in 0..STEPS {
+        let grads: Vec<ArrayD<T>> = SHAPES.iter().map(|s| numbers(s, 100 + t, false)).collect();
+        let mut params: Vec<Param<'_>> = values
+            .iter_mut()
+            .zip(&grads)
+            .map(|(v, g)| Param {
+                value: T::data_mut(v.as_slice_mut().unwrap()),
+                grad: Some(T::data(g.as_slice().unwrap())),
+            })
+            .collect();
+        optimizer.step(&mut params, &[]).unwrap();
+    }
+    values.iter().map(bytes).collect()
+}
+
+type Step = fn(&mut Optimizer, &mut [Item<'_>], &[(&str, f64)]) -> Result<(), bitstep::Error>;
+
+fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
+    let (mut optimizer, group) = optimizer(name);
+    let mut values: Vec<ArrayD<T>> = SHAPES.iter().map(|s| numbers(s, 7, fortran)).collect();
+    for value in &values {
+        add_param(&mut optimizer, group, &value.view()).unwrap();
+    }
+    for t in 0..STEPS {
+        // Gradients in the other order than the parameters.
+        let grads: Vec<ArrayD<T>> =
+            SHAPES.iter().map(|s| numbers(s, 100 + t, fortran && t % 2 == 0)).collect();
+        let mut items: Vec<Item<'_>> = values
+            .iter_mut()
+            .zip(&grads)
+            .map(|(v, g)| Item::new(v.view_mut(), Some(g.view())))
+            .collect();
+        step(&mut optimizer, &mut items, &[]).unwrap();
+    }
+    values.iter().map(bytes).collect()
+}
+
+fn over_all(test: impl Fn(&str)) {
+    LIST.iter().for_each(|entry| test(entry.name));
+}
+
+#[test]
+fn every_optimizer_in_c_and_fortran_order_has_the_bits_of_core() {
+    over_all(|name| {
+        for fortran in [false, true] {
+            assert_eq!(
+                adapter::<f32>(name, fortran, bitstep_ndarray::step),
+                core::<f32>(name),
+                "{name}"
+            );
+            assert_eq!(
+                adapter::<f64>(name, fortran, bitstep_ndarray::step),
+                core::<f64>(name),
+                "{name}"
+            );
+            assert_eq!(
+                adapter::<bf16>(name, fortran, bitstep_ndarray::step),
+                core::<bf16>(name),
+                "{name}"
+            );
+            assert_eq!(
+                adapter::<f16>(name, fortran, bitstep_ndarray::step),
+                core::<f16>(name),
+                "{name}"
+            );
+        }
+    });
+}
+
+#[cfg(feature = "rayon")]
+#[test]
+fn every_optimizer_on_one_two_and_three_threads_has_the_bits_of_core() {
+    for threads in 1..=3 {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        over_all(|name| {
+            let got = pool.install(|| adapter::<f32>(name, false, bitstep_ndarray::par_step));
+            assert_eq!(got, core::<f32>(name), "{name} on {threads} threads");
+        });
+    }
+}
+
+#[test]
+fn strided_and_reversed_views_are_stepped_in_logical_order() {
+    let (mut a, group) = optimizer("adamw_torch");
+    let (mut b, _) = optimizer("adamw_torch");
+    let mut wide = numbers::<f32>(&[8, 6], 3, false);
+    let grad = numbers::<f32>(&[4, 6], 9, false);
+    let view = |x: &mut ArrayD<f32>| -> ArrayD<f32> {
+        x.slice(ndarray::s![..;-2, ..]).to_owned().into_dyn()
+    };
+    let mut plain = view(&mut wide);
+    a.add_param(group, &[4, 6], bitstep::real::Dtype::F32).unwrap();
+    b.add_param(group, &[4, 6], bitstep::real::Dtype::F32).unwrap();
+    bitstep_ndarray::step(
+        &mut a,
+        &mut [Item::new(
+            wide.slice_mut(ndarray::s![..;-2, ..]),
+            Some(grad.view().into_dimensionality().unwrap()),
+        )],
+        &[],
+    )
+    .unwrap();
+    bitstep_ndarray::step(&mut b, &mut [Item::new(plain.view_mut(), Some(grad.view()))], &[])
+        .unwrap();
+    assert_eq!(bytes(&view(&mut wide)), bytes(&plain));
+}
+
+#[test]
+fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
+    let (mut optimizer, group) = optimizer("adamw_torch");
+    let mut value = numbers::<f32>(&[2, 3], 3, false);
+    let before = value.clone();
+    let grad = numbers::<f32>(&[3, 2], 3, false);
+    add_param(&mut optimizer, group, &value.view()).unwrap();
+    let mut items = [Item::new(value.view_mut(), Some(grad.view()))];
+    assert!(bitstep_ndarray::step(&mut optimizer, &mut items, &[]).is_err());
+    drop(items);
+    assert_eq!(value, before);
+}
