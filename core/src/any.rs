@@ -61,6 +61,8 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn hyper(&mut self) -> &mut dyn Hyper;
     /// [`Rule::lr`].
     fn lr(&self) -> f64;
+    /// [`Rule::settle`].
+    fn settle(&mut self) {}
     /// [`Rule::counter`].
     fn counter(&self) -> Counter;
     /// [`Rule::SCALARS`].
@@ -162,6 +164,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn lr(&self) -> f64 {
         Rule::lr(self)
+    }
+    fn settle(&mut self) {
+        Rule::settle(self);
     }
     fn counter(&self) -> Counter {
         Rule::counter(self)

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 
 use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
+use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
@@ -34,6 +35,24 @@ impl Recipe {
     /// A rule over plain numbers.
     pub fn new(rule: impl AnyRule + 'static, arithmetic: Arithmetic) -> Recipe {
         Recipe { rule: Box::new(rule), arithmetic, state: None, coding: Coding::default() }
+    }
+
+    /// The same with some arguments changed, as a parameter group changes them.
+    ///
+    /// # Errors
+    /// An unknown argument, or a refused value.
+    ///
+    /// ```
+    /// use bitstep::{args::Args, named::optimizer};
+    /// let recipe = optimizer("adamw_torch", &Args::parse("lr=1e-3, eps=1e-6")?)?;
+    /// assert_eq!(recipe.with(&Args::parse("lr=1e-4")?)?.rule.lr(), 1e-4);
+    /// # Ok::<(), bitstep::args::ArgError>(())
+    /// ```
+    pub fn with(&self, args: &Args) -> Result<Recipe, ArgError> {
+        let mut recipe = self.clone();
+        args.apply("a parameter group", recipe.rule.hyper())?;
+        recipe.rule.check()?;
+        Ok(recipe)
     }
 
     /// The type that a parameter is computed in: `f32` if something is kept beside it.

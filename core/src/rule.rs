@@ -99,6 +99,9 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn check(&self) -> Result<(), Error>;
     /// The learning rate of the configuration.
     fn lr(&self) -> f64;
+    /// Fills in the defaults that depend on other arguments, as the reference's constructor does:
+    /// parameter groups then start from these values, whatever they change.
+    fn settle(&mut self) {}
 
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {

@@ -1,8 +1,11 @@
 //! The rules, one a file, and the list of the names that they answer to.
 
 mod adamw;
+mod optimi;
+mod stable_adamw;
 
 pub use adamw::AdamW;
+pub use stable_adamw::StableAdamW;
 
 #[cfg(feature = "alloc")]
 pub use list::{Entry, LIST};
@@ -30,6 +33,7 @@ mod list {
     ) -> Result<Recipe, ArgError> {
         let mut rule = R::default();
         args.apply(name, rule.hyper())?;
+        rule.settle();
         Ok(Recipe::new(rule, arithmetic))
     }
 
@@ -44,6 +48,9 @@ mod list {
     }
 
     /// Every optimizer.
-    pub const LIST: &[Entry] =
-        &[eager::<AdamW>("adamw_torch"), fused::<AdamW>("adamw_torch_fused")];
+    pub const LIST: &[Entry] = &[
+        eager::<AdamW>("adamw_torch"),
+        fused::<AdamW>("adamw_torch_fused"),
+        eager::<StableAdamW>("stable_adamw"),
+    ];
 }

@@ -1,0 +1,74 @@
+//! What the rules of the library `optimi` share: bias-corrected decay rates, its two
+//! kinds of decoupled weight decay, Kahan summation.
+
+use crate::error::Error;
+use crate::real::{Dtype, Real};
+use crate::rule::Counter;
+
+/// β with Adam's bias correction worked into it: (βᵗ − β) / (βᵗ − 1).
+pub(super) fn debiased(beta: f64, t: f64) -> f64 {
+    let power = libm::pow(beta, t);
+    (power - beta) / (power - 1.0)
+}
+
+/// What decay is relative to: the largest rate if it is decoupled from the rate, else 1.
+pub(super) fn unit_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> f64 {
+    if decouple_lr { max_lr.unwrap_or(lr) } else { 1.0 }
+}
+
+/// What the parameter is multiplied by to decay: 1 − (η / unit) λ.
+pub(super) fn decay(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
+    if weight_decay == 0.0 { 1.0 } else { 1.0 - lr / unit_lr * weight_decay }
+}
+
+/// Whether updates are compensated: left to itself, wherever sums are rounded to 16 bits.
+pub(super) fn kahan(kahan_sum: Option<bool>, compute: Dtype) -> bool {
+    kahan_sum.unwrap_or(true) && compute.size() == 2
+}
+
+/// p + c, and what the rounding lost of it.
+#[inline(always)]
+pub(super) fn add_compensated<C: Real>(p: C, c: C) -> (C, C) {
+    let sum = p + c;
+    (sum, c + (p - sum))
+}
+
+/// A group counts its steps; with the step fused into the backward pass, each parameter does.
+pub(super) const fn counter(gradient_release: bool) -> Counter {
+    if gradient_release { Counter::Parameter } else { Counter::Group }
+}
+
+/// The ranges that all of them check.
+pub(super) fn check(lr: f64, weight_decay: f64, max_lr: Option<f64>) -> Result<(), Error> {
+    Error::not_negative("lr", lr)?;
+    Error::not_negative("weight_decay", weight_decay)?;
+    Error::not_negative("max_lr", max_lr.unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::bf16;
+
+    #[test]
+    fn debiased_weighs_all_gradients_alike_at_first() {
+        // At t = 1 the average is the gradient, at t = 2 with β = ½: (¼ − ½) / (¼ − 1) = ⅓.
+        assert_eq!(debiased(0.9, 1.0), 0.0);
+        assert!((debiased(0.5, 2.0) - 1.0 / 3.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn decay_with_decoupled_lr_is_relative_to_the_largest() {
+        assert_eq!(decay(0.5, 0.5, unit_lr(false, Some(2.0), 0.25)), 0.75);
+        assert_eq!(decay(0.5, 0.5, unit_lr(true, Some(2.0), 0.25)), 0.875);
+        assert_eq!(decay(0.5, 0.5, unit_lr(true, None, 0.25)), 0.0);
+        assert_eq!(decay(f64::INFINITY, 0.0, 1.0), 1.0);
+    }
+
+    #[test]
+    fn add_compensated_keeps_what_the_sum_lost() {
+        // 256 + 1.5 is 258 in bf16, half a unit too much.
+        let (p, c) = add_compensated(bf16::from_f32_const(256.0), bf16::from_f32_const(1.5));
+        assert_eq!((p.to_f32(), c.to_f32()), (258.0, -0.5));
+    }
+}

@@ -1,0 +1,235 @@
+//! StableAdamW: AdamW with Adafactor's update clipping.
+
+use super::optimi;
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::{Dtype, Number, Real};
+use crate::rule::{Counter, Rule, Scalars, Step};
+
+/// StableAdamW.
+///
+/// # Formula
+/// ```text
+/// β̂ = (βᵗ − β) / (βᵗ − 1)
+/// m ← β̂₁ m + (1 − β̂₁) g
+/// v ← β̂₂ v + (1 − β̂₂) g²
+/// r = √mean(g² / max(v, ε²))          over the tensor
+/// η' = η / max(1, r)
+/// p ← p − η' λ p
+/// p ← p − η' m / (√v + ε)
+/// ```
+/// With `decouple_lr` the decay is (η' / η_max) λ p. Where sums are rounded to 16 bits, the update
+/// is compensated: it is added to c, c to p, and what p could not hold stays in c.
+///
+/// # Order of operations
+/// ```text
+/// m ← lerp(m, g, 1 − β̂₁)
+/// v ← v · β̂₂ + ((1 − β̂₂) · g) · g
+/// r ← √(sum((g · g) / max(v, ε²)) / n)
+/// p ← p · (1 − η' λ)
+/// d ← √v + ε
+/// p ← p + (−η') · m / d
+/// ```
+/// compensated, instead of the last line:
+/// ```text
+/// c ← c + (−η') · m / d
+/// q ← p + c
+/// c ← c + (p − q);  p ← q
+/// ```
+///
+/// # Source
+/// Wortsman et al., "Stable and low-precision training for large-scale vision-language models", 2023.
+/// Reference: `optimi.StableAdamW` (`stable_adamw`). The decay, too, uses the rate that r has cut.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 (the reference has none) |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.99 |
+/// | `weight_decay` | λ | ≥ 0 | 1e-2 |
+/// | `eps` | ε | ≥ 0 | 1e-6 |
+/// | `decouple_lr` | | | false |
+/// | `max_lr` | η_max | ≥ 0 | `lr` |
+/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | m |
+/// | `exp_avg_sq` | 0 | v |
+/// | `kahan_comp` | 0 | c; only where updates are compensated |
+///
+/// `eps_sq` is ε² in the parameter's type, which in `f16` is easily 0.
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element NaN for good. The mean is then NaN, and a NaN mean
+/// cuts nothing, so the other elements step as in AdamW.
+///
+/// # Example
+/// At t = 1 both averages are the gradient's own, g² / v is 1, and p moves by η·sign(g):
+/// ```
+/// use bitstep::{optim::StableAdamW, rule::{step, Rule, Step}};
+/// let rule = StableAdamW { lr: 0.5, weight_decay: 0.5, ..StableAdamW::default() };
+/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// assert!((p[0] - 2.0).abs() < 1e-6); // 2 · (1 − 0.5 · 0.5) + 0.5
+/// assert_eq!((m[0], v[0]), (-4.0, 16.0));
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StableAdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decay by lr / max_lr instead of lr.
+    pub decouple_lr: bool,
+    /// The largest rate of the schedule; none: `lr`.
+    pub max_lr: Option<f64>,
+    /// Compensate 16-bit sums; none: yes.
+    pub kahan_sum: Option<bool>,
+    /// Each parameter counts its own steps.
+    pub gradient_release: bool,
+}
+
+impl Default for StableAdamW {
+    fn default() -> Self {
+        StableAdamW {
+            lr: 1e-3,
+            betas: (0.9, 0.99),
+            weight_decay: 1e-2,
+            eps: 1e-6,
+            decouple_lr: false,
+            max_lr: None,
+            kahan_sum: None,
+            gradient_release: false,
+        }
+    }
+}
+
+/// The constants of a step. The last two wait for the mean.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    lr: f64,
+    weight_decay: f64,
+    unit_lr: f64,
+    one_minus_beta1: S,
+    beta2: S,
+    one_minus_beta2: S,
+    eps: S,
+    eps_sq: S,
+    kahan: bool,
+    decay: S,
+    minus_lr: S,
+}
+
+impl Hyper for StableAdamW {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.f64("eps", &mut self.eps);
+        f.bool("decouple_lr", &mut self.decouple_lr);
+        f.opt_f64("max_lr", &mut self.max_lr);
+        f.opt_bool("kahan_sum", &mut self.kahan_sum);
+        f.ignored("foreach");
+        f.ignored("triton");
+        f.bool("gradient_release", &mut self.gradient_release);
+        // Under these names a parameter group has them.
+        f.f64("beta1", &mut self.betas.0);
+        f.f64("beta2", &mut self.betas.1);
+    }
+}
+
+impl Rule for StableAdamW {
+    type Slots<T> = [T; 3];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "kahan_comp"];
+    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SCALARS: &'static [&'static str] = &["eps_sq"];
+    const SUMS: usize = 1;
+
+    fn check(&self) -> Result<(), Error> {
+        Error::betas(self.betas)?;
+        Error::not_negative("eps", self.eps)?;
+        optimi::check(self.lr, self.weight_decay, self.max_lr)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn settle(&mut self) {
+        if self.decouple_lr {
+            self.max_lr = self.max_lr.or(Some(self.lr));
+        }
+    }
+
+    fn counter(&self) -> Counter {
+        optimi::counter(self.gradient_release)
+    }
+
+    fn mask(&self, compute: Dtype) -> u32 {
+        if optimi::kahan(self.kahan_sum, compute) { 0b111 } else { 0b011 }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let beta1 = optimi::debiased(self.betas.0, step.t_f64());
+        let beta2 = optimi::debiased(self.betas.1, step.t_f64());
+        Coefs {
+            lr: step.lr,
+            weight_decay: self.weight_decay,
+            unit_lr: optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            beta2: C::scalar(beta2),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            eps: C::scalar(self.eps),
+            eps_sq: C::narrow(C::scalar(self.eps * self.eps)).wide(),
+            kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
+            decay: C::Scalar::ONE,
+            minus_lr: C::Scalar::ZERO,
+        }
+    }
+
+    #[inline(always)]
+    fn terms<C: Real>(k: &Coefs<C::Scalar>, _: C, g: C, [_, v, _]: [C; 3]) -> [C::Scalar; 2] {
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let ratio = g * g / v.maximum(C::narrow(k.eps_sq));
+        [ratio.wide(), C::Scalar::ZERO]
+    }
+
+    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
+        let rms = C::narrow(sums[0] / C::scalar(n as f64)).sqrt().to_f64();
+        // As Python's max(1, rms): NaN is not larger.
+        let lr = k.lr / if rms > 1.0 { rms } else { 1.0 };
+        k.decay = C::scalar(optimi::decay(lr, k.weight_decay, k.unit_lr));
+        k.minus_lr = C::scalar(-lr);
+    }
+
+    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+        scalars[0] = k.eps_sq.to_f64();
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, c]: [C; 3]) -> (C, [C; 3]) {
+        let m = m.lerp(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let p = p.mul_scalar(k.decay);
+        let denom = v.sqrt().add_scalar(k.eps);
+        if k.kahan {
+            let (p, c) = optimi::add_compensated(p, c.addcdiv(m, denom, k.minus_lr));
+            (p, [m, v, c])
+        } else {
+            (p.addcdiv(m, denom, k.minus_lr), [m, v, c])
+        }
+    }
+}
