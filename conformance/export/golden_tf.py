@@ -8,8 +8,6 @@ import tensorflow as tf
 
 from golden import SHORT, Case, Rows, draw, raw, rng, spread
 
-tf.config.threading.set_intra_op_parallelism_threads(1)
-tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.get_logger().setLevel("ERROR")
 PACKAGES = ["ml-dtypes", "numpy", "tensorflow-cpu", "tf-keras", "transformers"]
 
