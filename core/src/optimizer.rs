@@ -377,14 +377,11 @@ impl Optimizer {
         params: &'a mut [Param<'_>],
         given: &'a [(&'a str, f64)],
     ) -> Result<Vec<Task<'a>>, Error> {
-        self.check(params)?;
-        for group in &mut self.groups {
-            group.steps += 1;
-            if group.recipe.rule.counter() == Counter::Group {
-                let step = Step { given, ..Step::new(group.steps, group.lr) };
-                group.recipe.rule.advance(&step, &mut group.scalars);
-            }
+        check_length("params", params.len(), self.params.len())?;
+        for (index, param) in params.iter().enumerate() {
+            self.check(index, &param.value, param.grad.as_ref())?;
         }
+        self.begin(given)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let mut tasks = Vec::with_capacity(params.len());
         for (param, state) in params.iter_mut().zip(&mut self.params) {
@@ -401,36 +398,75 @@ impl Optimizer {
         Ok(tasks)
     }
 
-    fn check(&self, params: &[Param<'_>]) -> Result<(), Error> {
-        check_length("params", params.len(), self.params.len())?;
+    /// Begins a step whose parameters come one at a time, as their gradients
+    /// appear: groups move on; then [`step_param`](Self::step_param) each.
+    ///
+    /// # Errors
+    /// An invalid configuration. Nothing is written then.
+    pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<(), Error> {
         for group in &self.groups {
             group.recipe.rule.check()?;
         }
-        for (param, state) in params.iter().zip(&self.params) {
-            let Some(group) = self.groups.get(state.group) else { continue };
-            let n = numel(&state.shape);
-            check_length("param", param.value.len(), n)?;
-            check_length("grad", param.grad.as_ref().map_or(n, Data::len), n)?;
-            let rule = &*group.recipe.rule;
-            let compute = group.recipe.compute(param.value.dtype());
-            for (k, slot) in state.slots.iter().enumerate() {
-                let name = rule.slot_names().get(k).copied().unwrap_or("slot");
-                check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
-            }
-            let blocks = state.slots.iter().map(Buffer::block).chain([param.value.block()]);
-            check_blocks(blocks)?;
-            let dtype = param.value.dtype();
-            if let Some(companion) = &state.companion {
-                check_length("companion", companion.len(), n)?;
-                let of = dtype.and_then(|d| group.recipe.coding.weights.companion(d));
-                if of != Some(companion.element()) {
-                    return Err(Error::Invalid { argument: "param", wanted: "its own type" });
-                }
+        for group in &mut self.groups {
+            group.steps += 1;
+            if group.recipe.rule.counter() == Counter::Group {
+                let step = Step { given, ..Step::new(group.steps, group.lr) };
+                group.recipe.rule.advance(&step, &mut group.scalars);
             }
         }
         Ok(())
     }
+
+    fn check(
+        &self,
+        index: usize,
+        value: &DataMut<'_>,
+        grad: Option<&Data<'_>>,
+    ) -> Result<(), Error> {
+        let Some(state) = self.params.get(index) else { return Err(NO_PARAM) };
+        let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
+        let n = numel(&state.shape);
+        check_length("param", value.len(), n)?;
+        check_length("grad", grad.map_or(n, Data::len), n)?;
+        let rule = &*group.recipe.rule;
+        let compute = group.recipe.compute(value.dtype());
+        for (k, slot) in state.slots.iter().enumerate() {
+            let name = rule.slot_names().get(k).copied().unwrap_or("slot");
+            check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
+        }
+        check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
+        if let Some(companion) = &state.companion {
+            check_length("companion", companion.len(), n)?;
+            let of = value.dtype().and_then(|d| group.recipe.coding.weights.companion(d));
+            if of != Some(companion.element()) {
+                return Err(Error::Invalid { argument: "param", wanted: "its own type" });
+            }
+        }
+        Ok(())
+    }
+
+    /// The update of one parameter in a step that has [begun](Self::begin).
+    /// `layer`: its position among those of its group that have a gradient.
+    ///
+    /// # Errors
+    /// No such parameter, or any wrong length. Nothing is written then.
+    pub fn step_param<'a>(
+        &'a mut self,
+        index: usize,
+        value: DataMut<'a>,
+        grad: Data<'a>,
+        layer: u32,
+        given: &'a [(&'a str, f64)],
+    ) -> Result<Task<'a>, Error> {
+        self.check(index, &value, Some(&grad))?;
+        let Some(state) = self.params.get_mut(index) else { return Err(NO_PARAM) };
+        let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
+        Ok(task(group, state, value, grad, layer, given))
+    }
 }
+
+const NO_PARAM: Error =
+    Error::Invalid { argument: "param", wanted: "the number of a parameter of a group" };
 
 /// The update of one parameter, or of a part of one.
 pub struct Task<'a> {

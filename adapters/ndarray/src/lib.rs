@@ -22,7 +22,9 @@
 //! the same bits, at the cost of one copy each way.
 
 use bitstep::Error;
-use bitstep::optimizer::{Optimizer, Param, Task};
+#[cfg(feature = "rayon")]
+use bitstep::optimizer::Task;
+use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
 
