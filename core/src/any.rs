@@ -24,6 +24,8 @@ pub enum Arithmetic {
     Eager,
     /// In `f32` whatever the parameter's type, `f64` included.
     Single,
+    /// In `f64` whatever the parameter's type.
+    Double,
 }
 
 impl Arithmetic {
@@ -32,6 +34,7 @@ impl Arithmetic {
     pub const fn compute(self, param: Option<Dtype>) -> Dtype {
         match (param, self) {
             (Some(Dtype::F64), Arithmetic::Fused | Arithmetic::Eager) => Dtype::F64,
+            (_, Arithmetic::Double) => Dtype::F64,
             (Some(Dtype::Bf16), Arithmetic::Eager) => Dtype::Bf16,
             (Some(Dtype::F16), Arithmetic::Eager) => Dtype::F16,
             _ => Dtype::F32,
@@ -184,7 +187,7 @@ impl<R: Rule> AnyRule for R {
         R::STEP_KEY
     }
     fn is_elementwise(&self) -> bool {
-        R::SUMS == 0
+        R::SUMS == 0 || !self.needs_sums()
     }
     fn slot_names(&self) -> &'static [&'static str] {
         R::SLOTS
@@ -222,6 +225,13 @@ impl<R: Rule> AnyRule for R {
     }
 }
 
+/// What of a rule its configuration uses.
+#[derive(Clone, Copy)]
+struct Uses {
+    mask: u32,
+    sums: bool,
+}
+
 fn update<R: Rule, C: Real + Plain>(
     rule: &R,
     step: &Step,
@@ -229,23 +239,23 @@ fn update<R: Rule, C: Real + Plain>(
     t: &mut Tensor<'_, '_>,
 ) {
     let mut k = rule.coefs::<C>(step, scalars);
-    let mask = rule.mask(C::DTYPE);
+    let uses = Uses { mask: rule.mask(C::DTYPE), sums: R::SUMS > 0 && rule.needs_sums() };
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
-    let done = direct::<R, C, C, C, C>(&mut k, mask, s, t)
+    let done = direct::<R, C, C, C, C>(&mut k, uses, s, t)
         || C::DTYPE == Dtype::F32
-            && (direct::<R, C, bf16, bf16, bf16>(&mut k, mask, s, t)
-                || direct::<R, C, bf16, bf16, f32>(&mut k, mask, s, t)
-                || direct::<R, C, f16, f16, f16>(&mut k, mask, s, t));
+            && (direct::<R, C, bf16, bf16, bf16>(&mut k, uses, s, t)
+                || direct::<R, C, bf16, bf16, f32>(&mut k, uses, s, t)
+                || direct::<R, C, f16, f16, f16>(&mut k, uses, s, t));
     if !done {
-        staged::<R, C>(&mut k, mask, s, t);
+        staged::<R, C>(&mut k, uses, s, t);
     }
 }
 
 /// Runs the typed loops if the buffers are of these types.
 fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
     k: &mut R::Coefs<C>,
-    mask: u32,
+    Uses { mask, sums }: Uses,
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) -> bool {
@@ -258,7 +268,7 @@ fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
     let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
         slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
     });
-    if R::SUMS > 0 {
+    if sums {
         let views = slots.as_mut();
         let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
         let sums = rule::sums::<R, C, P, G, S>(k, mask, param, grad, &views);
@@ -272,16 +282,16 @@ fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
 /// Any types and storages, by way of buffers in the compute type.
 fn staged<R: Rule, C: Real>(
     k: &mut R::Coefs<C>,
-    mask: u32,
+    uses: Uses,
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) {
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
     // A small stage stays in the nearest cache.
     if blocks.clone().all(|b| reduce::CHUNK.is_multiple_of(b)) {
-        staged_by::<R, C, { reduce::CHUNK }>(k, mask, scalars, t, reduce::CHUNK);
+        staged_by::<R, C, { reduce::CHUNK }>(k, uses, scalars, t, reduce::CHUNK);
     } else if let Some(stretch) = stretch(blocks) {
-        staged_by::<R, C, MAX_BLOCK>(k, mask, scalars, t, stretch);
+        staged_by::<R, C, MAX_BLOCK>(k, uses, scalars, t, stretch);
     }
 }
 
@@ -313,14 +323,14 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
 
 fn staged_by<R: Rule, C: Real, const B: usize>(
     k: &mut R::Coefs<C>,
-    mask: u32,
+    Uses { mask, sums }: Uses,
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
     stretch: usize,
 ) {
     let n = t.param.len();
     let mut stage = Stage::<R, C, B>::new();
-    if R::SUMS > 0 {
+    if sums {
         // A stage is loaded once and handed out chunk by chunk.
         let mut loaded = usize::MAX;
         let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {

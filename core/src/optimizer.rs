@@ -632,7 +632,8 @@ fn task<'a>(
     state.steps += 1;
     let own = rule.counter() == Counter::Parameter;
     let t = if own { state.steps } else { group.steps };
-    let step = Step { t, lr: group.lr, first, layer, given };
+    let (shape, dtype) = (&state.shape, param.dtype());
+    let step = Step { t, lr: group.lr, first, layer, shape, dtype, given };
     if own {
         rule.advance(&step, &mut state.scalars);
     }

@@ -30,6 +30,10 @@ pub struct Step<'a> {
     pub first: bool,
     /// The parameter's position among those of its group that have a gradient.
     pub layer: u32,
+    /// The dimensions of the whole parameter, also where only a part of it is stepped.
+    pub shape: &'a [usize],
+    /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
+    pub dtype: Option<Dtype>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
@@ -38,7 +42,7 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Step number t at learning rate `lr`, with nothing else given.
     pub const fn new(t: u64, lr: f64) -> Self {
-        Step { t, lr, first: t == 1, layer: 0, given: &[] }
+        Step { t, lr, first: t == 1, layer: 0, shape: &[], dtype: None, given: &[] }
     }
 
     /// The given number of that name.
@@ -82,7 +86,8 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// The step's constants.
     type Coefs<C: Real>: Copy + Send + Sync;
 
-    /// The slots' names: the reference's `state_dict` keys.
+    /// The slots' names: the reference's `state_dict` keys. Slots of the same name are one tensor
+    /// of the reference, stacked along a new first dimension in this order.
     const SLOTS: &'static [&'static str];
     /// The combinations of slots that occur, as bit masks (bit k: slot k); at most 4.
     const MASKS: &'static [u32];
@@ -92,7 +97,7 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const COUNTER: Counter = Counter::Parameter;
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
-    /// How many sums over the tensor the coefficients need: 0 (elementwise), 1 or 2.
+    /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const SUMS: usize = 0;
 
     /// Whether the configuration is valid; ranges are the reference's.
@@ -103,6 +108,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// parameter groups then start from these values, whatever they change.
     fn settle(&mut self) {}
 
+    /// Whether this configuration needs the sums at this step; without, [`Rule::finish`] is not called.
+    fn needs_sums(&self) -> bool {
+        Self::SUMS > 0
+    }
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {
         Self::COUNTER
@@ -204,9 +213,11 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
         check_length(name, slot.len(), if used { param.len() } else { 0 })?;
     }
+    let shape = [param.len()];
+    let step = &Step { shape: &shape, dtype: Some(P::DTYPE), ..*step };
     rule.advance(step, scalars);
     let mut coefs = rule.coefs::<C>(step, scalars);
-    if R::SUMS > 0 {
+    if R::SUMS > 0 && rule.needs_sums() {
         let views = slots.as_ref();
         let views = R::Slots::<&[S]>::from_fn(|k| views.get(k).map_or(&[][..], |s| s));
         let sums = sums::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, &views);
