@@ -68,6 +68,10 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn settle(&mut self) {}
     /// [`Rule::counter`].
     fn counter(&self) -> Counter;
+    /// [`Rule::scalar_owner`].
+    fn scalar_owner(&self) -> Counter {
+        self.counter()
+    }
     /// [`Rule::SCALARS`].
     fn scalar_names(&self) -> &'static [&'static str];
     /// [`Rule::scalars`].
@@ -173,6 +177,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn counter(&self) -> Counter {
         Rule::counter(self)
+    }
+    fn scalar_owner(&self) -> Counter {
+        Rule::scalar_owner(self)
     }
     fn scalar_names(&self) -> &'static [&'static str] {
         R::SCALARS

@@ -409,7 +409,7 @@ impl Optimizer {
         }
         for group in &mut self.groups {
             group.steps += 1;
-            if group.recipe.rule.counter() == Counter::Group {
+            if group.recipe.rule.scalar_owner() == Counter::Group {
                 let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
             }
@@ -630,8 +630,11 @@ fn task<'a>(
         state.started = started.is_ok();
     }
     state.steps += 1;
-    let own = rule.counter() == Counter::Parameter;
-    let t = if own { state.steps } else { group.steps };
+    let t = match rule.counter() {
+        Counter::Parameter => state.steps,
+        Counter::Group => group.steps,
+    };
+    let own = rule.scalar_owner() == Counter::Parameter;
     let (shape, dtype) = (&state.shape, param.dtype());
     let step = Step { t, lr: group.lr, first, layer, shape, dtype, given };
     if own {

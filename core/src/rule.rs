@@ -65,7 +65,7 @@ pub enum Start {
     Parameter,
 }
 
-/// Who counts the steps, and owns the scalar state.
+/// Who counts the steps, or owns the carried numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
     /// Each parameter: it stands still while that parameter has no gradient.
@@ -115,6 +115,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {
         Self::COUNTER
+    }
+    /// Who owns the carried numbers: as a rule whoever counts the steps.
+    fn scalar_owner(&self) -> Counter {
+        self.counter()
     }
     /// The slots that this configuration uses; one of [`Rule::MASKS`]. `compute` is the type that
     /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.

@@ -178,6 +178,10 @@ impl Rule for StableAdamW {
         optimi::counter(self.gradient_release)
     }
 
+    fn scalar_owner(&self) -> Counter {
+        Counter::Parameter
+    }
+
     fn mask(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b111 } else { 0b011 }
     }
