@@ -29,6 +29,8 @@ pub mod schedule;
 mod simd;
 mod sqrt;
 pub mod storage;
+#[cfg(feature = "alloc")]
+pub mod training;
 
 pub use array::Array;
 pub use error::Error;
