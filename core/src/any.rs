@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
-use crate::real::{Dtype, Real};
+use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
@@ -234,9 +234,15 @@ impl<R: Rule> AnyRule for R {
 
 /// What of a rule its configuration uses.
 #[derive(Clone, Copy)]
-struct Uses {
-    mask: u32,
-    sums: bool,
+pub(crate) struct Uses {
+    pub(crate) mask: u32,
+    pub(crate) sums: bool,
+}
+
+impl Uses {
+    pub(crate) fn of<R: Rule>(rule: &R, compute: Dtype) -> Self {
+        Uses { mask: rule.mask(compute), sums: R::SUMS > 0 && rule.needs_sums() }
+    }
 }
 
 fn update<R: Rule, C: Real + Plain>(
@@ -246,21 +252,114 @@ fn update<R: Rule, C: Real + Plain>(
     t: &mut Tensor<'_, '_>,
 ) {
     let mut k = rule.coefs::<C>(step, scalars);
-    let uses = Uses { mask: rule.mask(C::DTYPE), sums: R::SUMS > 0 && rule.needs_sums() };
+    run::<R, C, _>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t);
+}
+
+/// The loops over the elements of a tensor: what the shapes of rules differ in.
+pub(crate) trait Passes<R: Rule, C: Real>: Copy {
+    /// The sums of the terms over the whole tensor.
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2];
+    /// The terms of the elements from `start` on, which the slices hold.
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        terms: [&mut [C::Scalar]; 2],
+    );
+    /// Updates the elements from `start` on, which the slices hold.
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    );
+}
+
+/// Elementwise and tensorwise rules.
+#[derive(Clone, Copy)]
+struct Elements;
+
+impl<R: Rule, C: Real> Passes<R, C> for Elements {
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        rule::sums::<R, C, P, G, S>(k, mask, param, grad, slots)
+    }
+
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        _: u32,
+        _: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        [a, b]: [&mut [C::Scalar]; 2],
+    ) {
+        let slots = slots.as_ref();
+        for (i, (((a, b), &p), &g)) in a.iter_mut().zip(b).zip(param).zip(grad).enumerate() {
+            let state = R::Slots::<C>::from_fn(|j| {
+                slots.get(j).and_then(|s| s.get(i)).copied().unwrap_or(C::ZERO)
+            });
+            [*a, *b] = R::terms::<C>(k, p, g, state);
+        }
+    }
+
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        _: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        rule::apply::<R, C, P, G, S>(k, mask, param, grad, slots);
+    }
+}
+
+/// All passes over a tensor whose constants are known but for the sums.
+pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
-    let done = direct::<R, C, C, C, C>(&mut k, uses, s, t)
+    let done = direct::<R, C, X, C, C, C>(passes, k, uses, s, t)
         || C::DTYPE == Dtype::F32
-            && (direct::<R, C, bf16, bf16, bf16>(&mut k, uses, s, t)
-                || direct::<R, C, bf16, bf16, f32>(&mut k, uses, s, t)
-                || direct::<R, C, f16, f16, f16>(&mut k, uses, s, t));
+            && (direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
+                || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
+                || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t));
     if !done {
-        staged::<R, C>(&mut k, uses, s, t);
+        staged::<R, C, X>(passes, k, uses, s, t);
     }
 }
 
 /// Runs the typed loops if the buffers are of these types.
-fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
+fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
+    passes: X,
     k: &mut R::Coefs<C>,
     Uses { mask, sums }: Uses,
     scalars: &mut Scalars,
@@ -278,16 +377,17 @@ fn direct<R: Rule, C: Real, P: Plain, G: Plain, S: Plain>(
     if sums {
         let views = slots.as_mut();
         let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
-        let sums = rule::sums::<R, C, P, G, S>(k, mask, param, grad, &views);
+        let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
         R::finish::<C>(k, sums, param.len());
     }
     R::record::<C>(k, scalars);
-    rule::apply::<R, C, P, G, S>(k, mask, param, grad, slots);
+    passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
     true
 }
 
 /// Any types and storages, by way of buffers in the compute type.
-fn staged<R: Rule, C: Real>(
+fn staged<R: Rule, C: Real, X: Passes<R, C>>(
+    passes: X,
     k: &mut R::Coefs<C>,
     uses: Uses,
     scalars: &mut Scalars,
@@ -296,9 +396,9 @@ fn staged<R: Rule, C: Real>(
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
     // A small stage stays in the nearest cache.
     if blocks.clone().all(|b| reduce::CHUNK.is_multiple_of(b)) {
-        staged_by::<R, C, { reduce::CHUNK }>(k, uses, scalars, t, reduce::CHUNK);
+        staged_by::<R, C, X, { reduce::CHUNK }>(passes, k, uses, scalars, t, reduce::CHUNK);
     } else if let Some(stretch) = stretch(blocks) {
-        staged_by::<R, C, MAX_BLOCK>(k, uses, scalars, t, stretch);
+        staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch);
     }
 }
 
@@ -328,7 +428,8 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
     }
 }
 
-fn staged_by<R: Rule, C: Real, const B: usize>(
+fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
+    passes: X,
     k: &mut R::Coefs<C>,
     Uses { mask, sums }: Uses,
     scalars: &mut Scalars,
@@ -341,16 +442,25 @@ fn staged_by<R: Rule, C: Real, const B: usize>(
         // A stage is loaded once and handed out chunk by chunk.
         let mut loaded = usize::MAX;
         let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
-            for i in 0..a.len().min(b.len()) {
-                let base = (start + i) / stretch * stretch;
+            let mut at = 0;
+            while at < a.len() {
+                let base = (start + at) / stretch * stretch;
                 if base != loaded {
                     stage.load(mask, t, base, (n - base).min(stretch));
                     loaded = base;
                 }
-                let s = stage.slots.as_ref();
-                let at = (start + i - base) % B;
-                let state = R::Slots::<C>::from_fn(|j| s[j][at]);
-                [a[i], b[i]] = R::terms::<C>(k, stage.param[at], stage.grad[at], state);
+                let first = start + at - base;
+                let len = (a.len() - at).min(stretch - first);
+                let from = first..first + len;
+                let slots = stage.slots.as_ref();
+                let slots = R::Slots::<&[C]>::from_fn(|j| {
+                    slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
+                });
+                let param = stage.param.get(from.clone()).unwrap_or_default();
+                let grad = stage.grad.get(from).unwrap_or_default();
+                let terms = [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
+                passes.terms(k, mask, start + at, param, grad, &slots, terms);
+                at += len;
             }
         });
         R::finish::<C>(k, sums, n);
@@ -365,13 +475,8 @@ fn staged_by<R: Rule, C: Real, const B: usize>(
             _ => &mut [],
         });
         let param = stage.param.get_mut(..len).unwrap_or_default();
-        rule::apply::<R, C, C, C, C>(
-            k,
-            mask,
-            param,
-            stage.grad.get(..len).unwrap_or_default(),
-            slots,
-        );
+        let grad = stage.grad.get(..len).unwrap_or_default();
+        passes.apply::<C, C, C>(k, mask, start, param, grad, slots);
         t.param.store(start, param);
         for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
             if mask >> j & 1 == 1 {

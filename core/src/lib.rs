@@ -16,6 +16,7 @@ pub mod any;
 pub mod args;
 mod array;
 mod error;
+pub mod factored;
 pub mod gradient;
 #[cfg(feature = "alloc")]
 pub mod named;

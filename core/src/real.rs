@@ -248,6 +248,12 @@ pub trait Real:
         Self::narrow(self.wide() * s)
     }
 
+    /// 1/√x: two roundings in `f32`, then that of the type (torch.rsqrt).
+    #[inline(always)]
+    fn rsqrt(self) -> Self {
+        Self::narrow(Self::Scalar::ONE / self.wide().sqrt())
+    }
+
     /// x / s.
     #[inline(always)]
     fn div_scalar(self, s: Self::Scalar) -> Self {

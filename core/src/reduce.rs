@@ -7,6 +7,11 @@
 //! like pairwise summation. Parts cut at multiples of [`PART`] elements hand
 //! over one number each ([`sum`] of a part), and the sum of these numbers is the
 //! sum of the whole, bit for bit: threads and shards can't change a result.
+//!
+//! Sums down the columns of a matrix have an order of their own, so that rows are
+//! read as they lie in memory: blocks of [`ROWS`] rows, added in turn, from +0;
+//! the block sums, in order, are reduced by the same procedure until one row is
+//! left. Bands cut at multiples of 32ᵏ rows hand over one number per column.
 
 use crate::real::Real;
 use crate::simd::{self, Kernel};
@@ -171,6 +176,72 @@ fn blocks<A: Real, const K: usize>(
     levels.finish()
 }
 
+/// Rows in a block of a sum down the columns.
+pub const ROWS: usize = 32;
+
+/// How many rows of memory [`Columns`] needs for a matrix of that many rows: the
+/// smallest k ≥ 1 with 32ᵏ ≥ `rows`.
+pub const fn column_levels(rows: usize) -> usize {
+    let (mut levels, mut capacity) = (1, ROWS);
+    while capacity < rows {
+        levels += 1;
+        capacity = capacity.saturating_mul(ROWS);
+    }
+    levels
+}
+
+/// Sums down columns: rows come in one after the other, one row goes out.
+pub(crate) struct Columns<'a, A> {
+    /// One row of partial sums a level.
+    levels: &'a mut [A],
+    width: usize,
+    count: usize,
+}
+
+impl<'a, A: Real> Columns<'a, A> {
+    /// `memory` holds [`column_levels`] rows of `width` numbers; what it held before is overwritten.
+    pub(crate) fn new(memory: &'a mut [A], width: usize) -> Self {
+        memory.fill(A::ZERO);
+        Columns { levels: memory, width, count: 0 }
+    }
+
+    /// Where the next row is to be added.
+    #[inline(always)]
+    pub(crate) fn row(&mut self) -> &mut [A] {
+        self.levels.get_mut(..self.width).unwrap_or_default()
+    }
+
+    /// The row has been added: hands full blocks on to the next level.
+    #[inline(always)]
+    pub(crate) fn added(&mut self) {
+        self.count += 1;
+        let (mut count, mut at) = (self.count, 0);
+        while count.is_multiple_of(ROWS) && at + 2 * self.width <= self.levels.len() {
+            self.hand_on(at);
+            at += self.width;
+            count /= ROWS;
+        }
+    }
+
+    fn hand_on(&mut self, at: usize) {
+        let (low, high) = self.levels.split_at_mut(at + self.width);
+        for (sum, part) in high.iter_mut().zip(low.get_mut(at..).unwrap_or_default()) {
+            (*sum, *part) = (*sum + *part, A::ZERO);
+        }
+    }
+
+    /// The sums. A level without an unfinished block adds +0, which changes nothing.
+    pub(crate) fn finish(mut self) -> &'a [A] {
+        let mut at = 0;
+        while at + 2 * self.width <= self.levels.len() && self.width > 0 {
+            self.hand_on(at);
+            at += self.width;
+        }
+        let levels: &'a [A] = self.levels;
+        levels.get(at..).unwrap_or_default()
+    }
+}
+
 /// The sum of `term(i)` for i in 0..n, in the order of this file.
 ///
 /// ```
@@ -246,6 +317,51 @@ mod tests {
             let x = numbers(n);
             assert_eq!(sum(n, |i| x[i]).to_bits(), naive(&x).to_bits(), "n = {n}");
         }
+    }
+
+    /// The definition of the sums down columns, for one column.
+    fn naive_column(x: &[f32]) -> f32 {
+        let blocks: Vec<f32> =
+            x.chunks(ROWS).map(|b| b.iter().fold(0.0, |sum, v| sum + v)).collect();
+        match blocks.len() {
+            0 => 0.0,
+            1 => blocks[0],
+            _ => naive_column(&blocks),
+        }
+    }
+
+    fn column_sums(x: &[f32], width: usize) -> Vec<f32> {
+        let rows = x.len().checked_div(width).unwrap_or(0);
+        let mut memory = std::vec![f32::NAN; column_levels(rows) * width];
+        let mut columns = Columns::new(&mut memory, width);
+        for row in x.chunks(width.max(1)) {
+            for (sum, v) in columns.row().iter_mut().zip(row) {
+                *sum += v;
+            }
+            columns.added();
+        }
+        columns.finish().to_vec()
+    }
+
+    #[test]
+    fn column_sums_of_any_height_follow_the_definition() {
+        for rows in [0, 1, 2, 31, 32, 33, 64, 65, 1023, 1024, 1025, 2048, 32_768, 32_769, 70_001] {
+            let x = numbers(rows * 3);
+            let sums = column_sums(&x, 3);
+            assert_eq!(sums.len(), 3);
+            for (j, sum) in sums.iter().enumerate() {
+                let column: Vec<f32> = x.iter().skip(j).step_by(3).copied().collect();
+                assert_eq!(sum.to_bits(), naive_column(&column).to_bits(), "{rows} rows");
+            }
+        }
+        assert!(column_sums(&[], 0).is_empty());
+    }
+
+    #[test]
+    fn column_sums_of_bands_sum_to_those_of_the_whole() {
+        let x = numbers(2500 * 2);
+        let bands: Vec<f32> = x.chunks(1024 * 2).flat_map(|band| column_sums(band, 2)).collect();
+        assert_eq!(column_sums(&bands, 2), column_sums(&x, 2));
     }
 
     #[test]

@@ -264,9 +264,11 @@ macro_rules! with_mask {
     }};
 }
 
+pub(crate) use with_mask;
+
 /// The mask at index I, or none at all.
 #[inline(always)]
-const fn mask_at<R: Rule, const I: usize>() -> u32 {
+pub(crate) const fn mask_at<R: Rule, const I: usize>() -> u32 {
     let masks = R::MASKS;
     if I < masks.len() { masks[I] } else { 0 }
 }

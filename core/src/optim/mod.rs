@@ -1,9 +1,11 @@
 //! The rules, one a file, and the list of the names that they answer to.
 
+mod adafactor;
 mod adamw;
 mod optimi;
 mod stable_adamw;
 
+pub use adafactor::Adafactor;
 pub use adamw::AdamW;
 pub use stable_adamw::StableAdamW;
 
@@ -15,6 +17,7 @@ mod list {
     use super::*;
     use crate::any::{AnyRule, Arithmetic};
     use crate::args::{ArgError, Args};
+    use crate::factored::Matrix;
     use crate::optimizer::Recipe;
 
     /// A name and what it stands for.
@@ -49,6 +52,7 @@ mod list {
 
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
+        fused::<Matrix<Adafactor>>("adafactor"),
         eager::<AdamW>("adamw_torch"),
         fused::<AdamW>("adamw_torch_fused"),
         eager::<StableAdamW>("stable_adamw"),

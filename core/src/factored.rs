@@ -1,0 +1,606 @@
+//! Matrix rules with row and column state: Adafactor and its kin.
+//!
+//! Instead of one number per element, such a rule keeps one per row and one per
+//! column of the last two dimensions (leading ones are batches). A step reads the
+//! gradient three times and the parameter twice:
+//!
+//! 1. [`squares`]: sums of a function of the gradient along rows and down columns;
+//!    [`Factors::track`] then moves the state and leaves a factor per row and column;
+//! 2. [`sums`]: [`Factored::scaled_terms`] over the whole tensor, in the flat order
+//!    of [`crate::reduce`]; [`Rule::finish`] completes the constants;
+//! 3. [`apply`]: [`Factored::scaled_element`].
+//!
+//! Tensors below two dimensions go through the rule's own [`Rule::element`].
+//! [`Matrix`] is the whole job, for tensors of any shape and type.
+
+use half::{bf16, f16};
+
+use crate::any::{self, AnyRule, Arithmetic, Passes, Tensor, Uses, numel};
+use crate::args::Hyper;
+use crate::array::Array;
+use crate::error::Error;
+use crate::real::{Dtype, Number, Real};
+use crate::reduce::{self, Columns, column_levels};
+use crate::rule::{Counter, Rule, Scalars, Start, Step, mask_at, with_mask};
+use crate::simd::{self, Kernel};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
+
+/// A rule that keeps row and column state for matrices. As a [`Rule`] it is what
+/// it does to tensors that are none.
+pub trait Factored: Rule {
+    /// [`Rule::SLOTS`], then the names of the row state and of the column state.
+    const NAMES: &'static [&'static str];
+    /// The slots (as bits) that row and column state stand in for. Both the masks
+    /// with and without them are among [`Rule::MASKS`].
+    const REPLACED: u32;
+    /// Whether the reference keeps the dimension that was summed, as 1, in the state's shape.
+    const KEEPS_DIMS: bool = false;
+
+    /// What is averaged along rows and down columns.
+    fn square<C: Real>(k: &Self::Coefs<C>, g: C) -> C::Scalar;
+    /// The average of n squares.
+    #[inline(always)]
+    fn mean<C: Real>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+        let _ = k;
+        C::narrow(sum / n)
+    }
+    /// The state afterwards.
+    fn track<C: Real>(k: &Self::Coefs<C>, old: C, mean: C) -> C;
+    /// The average of the row state of a matrix of n rows.
+    #[inline(always)]
+    fn mean_of_rows<C: Real>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+        let _ = k;
+        C::narrow(sum / n)
+    }
+    /// What is computed of a row's state once.
+    #[inline(always)]
+    fn row_factor<C: Real>(k: &Self::Coefs<C>, row: C, mean_of_rows: C) -> C {
+        let _ = (k, mean_of_rows);
+        row
+    }
+    /// What is computed of a column's state once.
+    #[inline(always)]
+    fn col_factor<C: Real>(k: &Self::Coefs<C>, col: C) -> C {
+        let _ = k;
+        col
+    }
+    /// What multiplies the gradient of an element.
+    fn scale<C: Real>(k: &Self::Coefs<C>, row_factor: C, col_factor: C, mean_of_rows: C) -> C;
+    /// [`Rule::terms`] of an element.
+    fn scaled_terms<C: Real>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        scale: C,
+        slots: Self::Slots<C>,
+    ) -> [C::Scalar; 2];
+    /// [`Rule::element`] of an element.
+    fn scaled_element<C: Real>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        scale: C,
+        slots: Self::Slots<C>,
+    ) -> (C, Self::Slots<C>);
+}
+
+/// A tensor as a batch of matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How many matrices.
+    pub batches: usize,
+    /// Their rows.
+    pub rows: usize,
+    /// Their columns.
+    pub cols: usize,
+}
+
+impl Layout {
+    /// The last two dimensions are the matrix; `None` below two dimensions.
+    #[must_use]
+    pub fn of(shape: &[usize]) -> Option<Layout> {
+        let (leading, &[rows, cols]) = shape.split_last_chunk::<2>()?;
+        Some(Layout { batches: numel(leading), rows, cols })
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(self) -> usize {
+        numel(&[self.batches, self.rows, self.cols])
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many numbers of scratch memory a step needs.
+    #[must_use]
+    pub fn workspace(self) -> usize {
+        [
+            numel(&[self.batches, self.rows]),
+            numel(&[self.batches, self.cols]),
+            self.batches,
+            numel(&[column_levels(self.rows), self.cols]),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+}
+
+/// The scratch memory of a step: sums first, then the factors that take their place.
+struct Work<'w, A> {
+    rows: &'w mut [A],
+    cols: &'w mut [A],
+    means: &'w mut [A],
+    levels: &'w mut [A],
+}
+
+impl<'w, A> Work<'w, A> {
+    fn split(layout: Layout, work: &'w mut [A]) -> Option<Self> {
+        let Layout { batches, rows, cols } = layout;
+        let (rows_, work) = work.split_at_mut_checked(numel(&[batches, rows]))?;
+        let (cols_, work) = work.split_at_mut_checked(numel(&[batches, cols]))?;
+        let (means, work) = work.split_at_mut_checked(batches)?;
+        let levels = work.get_mut(..numel(&[column_levels(rows), cols]))?;
+        Some(Work { rows: rows_, cols: cols_, means, levels })
+    }
+}
+
+/// Writes the sums of [`Factored::square`] along every row and down every column
+/// into `work`. Does nothing if a slice is too short.
+pub fn squares<R: Factored, C: Real, G: Number>(
+    coefs: &R::Coefs<C>,
+    layout: Layout,
+    grad: &[G],
+    work: &mut [C::Scalar],
+) {
+    let Some(work) = Work::split(layout, work) else { return };
+    if grad.len() == layout.len() {
+        simd::dispatch(Squares::<R, C, G> { coefs, layout, grad, work });
+    }
+}
+
+struct Squares<'a, R: Rule, C: Real, G> {
+    coefs: &'a R::Coefs<C>,
+    layout: Layout,
+    grad: &'a [G],
+    work: Work<'a, C::Scalar>,
+}
+
+impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Layout { batches, rows, cols } = self.layout;
+        let Work { rows: row_sums, cols: col_sums, levels, .. } = self.work;
+        for batch in 0..batches {
+            let mut columns = Columns::new(levels, cols);
+            for row in batch * rows..(batch + 1) * rows {
+                let grad = self.grad.get(row * cols..(row + 1) * cols).unwrap_or_default();
+                let column = columns.row();
+                let [sum] = reduce::sums_by_chunk::<C::Scalar, 1>(cols, |start, [chunk]| {
+                    let (grad, column) = (grad.get(start..), column.get_mut(start..));
+                    let grad = grad.unwrap_or_default().iter();
+                    let column = column.unwrap_or_default();
+                    for ((x, g), c) in chunk.iter_mut().zip(grad).zip(column) {
+                        *x = R::square::<C>(self.coefs, C::load(*g));
+                        *c = *c + *x;
+                    }
+                });
+                if let Some(x) = row_sums.get_mut(row) {
+                    *x = sum;
+                }
+                columns.added();
+            }
+            let to = col_sums.get_mut(batch * cols..(batch + 1) * cols).unwrap_or_default();
+            for (x, sum) in to.iter_mut().zip(columns.finish()) {
+                *x = *sum;
+            }
+        }
+    }
+}
+
+/// What an element's row and column contribute.
+#[derive(Clone, Copy, Debug)]
+pub struct Factors<'a, A> {
+    layout: Layout,
+    rows: &'a [A],
+    cols: &'a [A],
+    means: &'a [A],
+}
+
+impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
+    /// Moves row and column state by the sums that [`squares`] left in `work`,
+    /// which holds the factors from then on. `None` if a slice is too short.
+    pub fn track<R: Factored, C: Real<Scalar = A>>(
+        coefs: &R::Coefs<C>,
+        layout: Layout,
+        work: &'a mut [A],
+        row: &mut DataMut<'_>,
+        col: &mut DataMut<'_>,
+    ) -> Option<Self> {
+        let Work { rows, cols, means, .. } = Work::split(layout, work)?;
+        let (height, width) = (layout.rows, layout.cols);
+        track::<R, C>(coefs, rows, width, row);
+        track::<R, C>(coefs, cols, height, col);
+        for (batch, mean) in means.iter_mut().enumerate() {
+            let rows = rows.get_mut(batch * height..(batch + 1) * height).unwrap_or_default();
+            let sum = reduce::sum(rows.len(), |i| rows.get(i).copied().unwrap_or(A::ZERO));
+            let mean_of_rows = R::mean_of_rows::<C>(coefs, sum, A::from_f64(height as f64));
+            for x in rows {
+                *x = R::row_factor::<C>(coefs, C::narrow(*x), mean_of_rows).wide();
+            }
+            *mean = mean_of_rows.wide();
+        }
+        for x in cols.iter_mut() {
+            *x = R::col_factor::<C>(coefs, C::narrow(*x)).wide();
+        }
+        Some(Factors { layout, rows, cols, means })
+    }
+
+    /// Cuts a stretch of `len` elements from `start` on at the ends of rows:
+    /// `segment(offset, row factor, mean of rows, column factors)`.
+    #[inline(always)]
+    fn segments(&self, start: usize, len: usize, mut segment: impl FnMut(usize, A, A, &[A])) {
+        let Layout { rows, cols, .. } = self.layout;
+        if len == 0 || rows == 0 || cols == 0 {
+            return;
+        }
+        let (mut row, mut col, mut at) = (start / cols, start % cols, 0);
+        while at < len {
+            let width = (cols - col).min(len - at);
+            let batch = row / rows;
+            let first = batch * cols + col;
+            if let (Some(&row), Some(&mean), Some(columns)) =
+                (self.rows.get(row), self.means.get(batch), self.cols.get(first..first + width))
+            {
+                segment(at, row, mean, columns);
+            }
+            (row, col, at) = (row + 1, 0, at + width);
+        }
+    }
+}
+
+/// Turns sums over n squares into averages, and those into the state afterwards.
+fn track<R: Factored, C: Real>(
+    coefs: &R::Coefs<C>,
+    sums: &mut [C::Scalar],
+    n: usize,
+    state: &mut DataMut<'_>,
+) {
+    let n = C::scalar(n as f64);
+    let mut buffer = [C::ZERO; MAX_BLOCK];
+    let stretch = stretch([state.block()]).unwrap_or(MAX_BLOCK);
+    for (block, sums) in sums.chunks_mut(stretch).enumerate() {
+        let values = buffer.get_mut(..sums.len()).unwrap_or_default();
+        state.load(block * stretch, values);
+        for (x, sum) in values.iter_mut().zip(sums) {
+            *x = R::track::<C>(coefs, *x, R::mean::<C>(coefs, *sum, n));
+            *sum = x.wide();
+        }
+        state.store(block * stretch, values);
+    }
+}
+
+/// The sums of [`Factored::scaled_terms`] over a tensor, or over a part of one cut
+/// at a multiple of [`reduce::PART`] that begins at element `start`.
+pub fn sums<R: Factored, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    factors: &Factors<'_, C::Scalar>,
+    start: usize,
+    param: &[P],
+    grad: &[G],
+    slots: &R::Slots<&[S]>,
+) -> [C::Scalar; 2] {
+    with_mask!(R, mask, I => simd::dispatch(Sums::<R, C, P, G, S, I> {
+        coefs, factors, start, param, grad, slots
+    }))
+}
+
+struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    factors: &'a Factors<'a, C::Scalar>,
+    start: usize,
+    param: &'a [P],
+    grad: &'a [G],
+    slots: &'a R::Slots<&'s [S]>,
+}
+
+impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
+    Sums<'_, '_, R, C, P, G, S, I>
+{
+    /// The terms from element `from` of the slices on.
+    #[inline(always)]
+    fn fill(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+        let mask = const { mask_at::<R, I>() };
+        let views = self.slots.as_ref();
+        self.factors.segments(self.start + from, a.len(), |at, row, mean, cols| {
+            let (begin, n) = (from + at, cols.len());
+            let part = begin..begin + n;
+            let (Some(param), Some(grad), Some(a), Some(b)) = (
+                self.param.get(part.clone()),
+                self.grad.get(part.clone()),
+                a.get_mut(at..at + n),
+                b.get_mut(at..at + n),
+            ) else {
+                return;
+            };
+            let slots = R::Slots::<&[S]>::from_fn(|k| {
+                views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
+            });
+            let slots = slots.as_ref();
+            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+                return;
+            }
+            let (row, mean) = (C::narrow(row), C::narrow(mean));
+            for i in 0..n {
+                let state = R::Slots::<C>::from_fn(|k| {
+                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                });
+                let scale = R::scale::<C>(self.coefs, row, C::narrow(cols[i]), mean);
+                let (p, g) = (C::load(param[i]), C::load(grad[i]));
+                [a[i], b[i]] = R::scaled_terms::<C>(self.coefs, p, g, scale, state);
+            }
+        });
+    }
+}
+
+impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    type Output = [C::Scalar; 2];
+
+    #[inline(always)]
+    fn run(self) -> [C::Scalar; 2] {
+        reduce::sums_by_chunk(self.param.len(), |from, terms| self.fill(from, terms))
+    }
+}
+
+/// Updates a tensor, or any part of one that begins at element `start`, with
+/// finished coefficients. Leaves alone what a slice is too short for.
+pub fn apply<R: Factored, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    factors: &Factors<'_, C::Scalar>,
+    start: usize,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    with_mask!(R, mask, I => simd::dispatch(Apply::<R, C, P, G, S, I> {
+        coefs, factors, start, param, grad, slots
+    }))
+}
+
+struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    factors: &'a Factors<'a, C::Scalar>,
+    start: usize,
+    param: &'a mut [P],
+    grad: &'a [G],
+    slots: R::Slots<&'s mut [S]>,
+}
+
+impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Apply<'_, '_, R, C, P, G, S, I>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let mask = const { mask_at::<R, I>() };
+        let coefs = *self.coefs;
+        let views = self.slots.as_mut();
+        let len = self.param.len();
+        self.factors.segments(self.start, len, |at, row, mean, cols| {
+            let n = cols.len();
+            let (Some(param), Some(grad)) =
+                (self.param.get_mut(at..at + n), self.grad.get(at..at + n))
+            else {
+                return;
+            };
+            let mut views = views.iter_mut();
+            let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
+                views.next().and_then(|s| s.get_mut(at..at + n)).unwrap_or_default()
+            });
+            let slots = slots.as_mut();
+            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+                return;
+            }
+            let (row, mean) = (C::narrow(row), C::narrow(mean));
+            for i in 0..n {
+                let state = R::Slots::<C>::from_fn(|k| {
+                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                });
+                let scale = R::scale::<C>(&coefs, row, C::narrow(cols[i]), mean);
+                let (p, g) = (C::load(param[i]), C::load(grad[i]));
+                let (p, state) = R::scaled_element::<C>(&coefs, p, g, scale, state);
+                param[i] = p.store();
+                for (k, x) in state.as_ref().iter().enumerate() {
+                    if mask >> k & 1 == 1 {
+                        slots[k][i] = x.store();
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        sums::<R, C, P, G, S>(k, mask, self, 0, param, grad, slots)
+    }
+
+    fn terms(
+        self,
+        coefs: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        terms: [&mut [C::Scalar]; 2],
+    ) {
+        with_mask!(R, mask, I => Sums::<R, C, C, C, C, I> {
+            coefs, factors: self, start, param, grad, slots
+        }.fill(0, terms));
+    }
+
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        apply::<R, C, P, G, S>(k, mask, self, start, param, grad, slots);
+    }
+}
+
+/// The slots that a factored tensor has in full.
+fn factored_mask<R: Factored>(rule: &R, compute: Dtype) -> u32 {
+    rule.mask(compute) & !R::REPLACED
+}
+
+/// A factored rule for tensors of any shape: row and column state from two dimensions on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Matrix<R>(pub R);
+
+impl<R: Factored> AnyRule for Matrix<R> {
+    fn check(&self) -> Result<(), Error> {
+        Rule::check(&self.0)
+    }
+    fn hyper(&mut self) -> &mut dyn Hyper {
+        &mut self.0
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(&self.0)
+    }
+    fn settle(&mut self) {
+        Rule::settle(&mut self.0);
+    }
+    fn counter(&self) -> Counter {
+        Rule::counter(&self.0)
+    }
+    fn scalar_owner(&self) -> Counter {
+        Rule::scalar_owner(&self.0)
+    }
+    fn scalar_names(&self) -> &'static [&'static str] {
+        R::SCALARS
+    }
+    fn scalars(&self) -> Scalars {
+        Rule::scalars(&self.0)
+    }
+    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+        Rule::advance(&self.0, step, scalars);
+    }
+    fn step_key(&self) -> &'static str {
+        R::STEP_KEY
+    }
+    fn is_elementwise(&self) -> bool {
+        false
+    }
+    fn slot_names(&self) -> &'static [&'static str] {
+        R::NAMES
+    }
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
+        let full = R::SLOTS.len();
+        match Layout::of(shape) {
+            None if slot < full => self.0.slot_len(slot, shape, compute),
+            None => 0,
+            Some(l) if slot == full => numel(&[l.batches, l.rows]),
+            Some(l) if slot == full + 1 => numel(&[l.batches, l.cols]),
+            Some(_) if factored_mask(&self.0, compute) >> slot & 1 == 1 => numel(shape),
+            Some(_) => 0,
+        }
+    }
+    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        // Rows are summed along the last dimension, columns along the one before.
+        let summed = (shape.len() + R::SLOTS.len()).checked_sub(slot + 1);
+        let partial = slot >= R::SLOTS.len() && shape.len() > 1;
+        for (axis, &d) in shape.iter().enumerate() {
+            match partial && Some(axis) == summed {
+                false => dims(d),
+                true if R::KEEPS_DIMS => dims(1),
+                true => {}
+            }
+        }
+    }
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        Rule::slot_dtype(&self.0, slot, param)
+    }
+    fn slot_start(&self, slot: usize) -> Start {
+        if slot < R::SLOTS.len() { self.0.start(slot) } else { Start::Value(0.0) }
+    }
+    fn workspace(&self, shape: &[usize]) -> usize {
+        Layout::of(shape).map_or(0, Layout::workspace)
+    }
+    fn update(
+        &self,
+        arithmetic: Arithmetic,
+        step: &Step,
+        scalars: &mut Scalars,
+        mut tensor: Tensor<'_, '_>,
+    ) -> Result<(), Error> {
+        Rule::check(&self.0)?;
+        any::check_tensor(self, arithmetic, &tensor)?;
+        let Some(layout) = Layout::of(tensor.shape) else {
+            tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
+            return self.0.update(arithmetic, step, scalars, tensor);
+        };
+        match arithmetic.compute(tensor.param.dtype()) {
+            Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor),
+            Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor),
+            Dtype::Bf16 => update::<R, bf16>(&self.0, step, scalars, layout, tensor),
+            Dtype::F16 => update::<R, f16>(&self.0, step, scalars, layout, tensor),
+        }
+    }
+    #[cfg(feature = "alloc")]
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    layout: Layout,
+    mut t: Tensor<'_, '_>,
+) -> Result<(), Error> {
+    let mut work = core::mem::replace(&mut t.work, DataMut::F32(&mut []));
+    let (Some(work), Some((slots, [row, col]))) =
+        (<C::Scalar as Plain>::of_mut(&mut work), t.slots.split_last_chunk_mut::<2>())
+    else {
+        return Err(Error::Invalid {
+            argument: "work",
+            wanted: "f64 numbers if computed in f64, else f32",
+        });
+    };
+    let mut k = rule.coefs::<C>(step, scalars);
+    match &t.grad {
+        Data::F64(g) => squares::<R, C, _>(&k, layout, g, work),
+        Data::F32(g) => squares::<R, C, _>(&k, layout, g, work),
+        Data::Bf16(g) => squares::<R, C, _>(&k, layout, g, work),
+        Data::F16(g) => squares::<R, C, _>(&k, layout, g, work),
+    }
+    if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
+        t.slots = slots;
+        let uses = Uses { mask: factored_mask(rule, C::DTYPE), ..Uses::of(rule, C::DTYPE) };
+        any::run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Adafactor, as Transformers has it.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::factored::Factored;
+use crate::real::{Dtype, Number, Real};
+use crate::rule::{Rule, Scalars, Step};
+
+/// Adafactor: second moments of matrices by row and column, with a learning rate
+/// of its own or from outside.
+///
+/// # Formula
+/// ```text
+/// ρ ← min(10⁻², 1/√t)                    relative_step; with warmup_init min(10⁻⁶ t, 1/√t)
+/// ρ ← η                                  otherwise
+/// α ← max(ε₂, RMS(p)) ρ                  scale_parameter; otherwise ρ
+/// β ← 1 − t^decay_rate
+/// V ← β V + (1 − β) (G² + ε₁)            kept as row averages R and column averages C:
+///                                        V = R Cᵀ / mean(R)
+/// U ← G / √V
+/// U ← α U / max(1, RMS(U) / d)
+/// U ← M ← β₁ M + (1 − β₁) U              if beta1 is set
+/// p ← p − α λ p − U
+/// ```
+///
+/// # Order of operations
+/// ```text
+/// x ← g · g + ε₁
+/// R ← R · β + (1 − β) · (Σ x / columns)        C ← C · β + (1 − β) · (Σ x / rows)
+/// r ← 1 / √(R / (Σ R / rows))                  c ← 1 / √C
+/// u ← (r · c) · g                              below two dimensions (1 / √v) · g
+/// u ← u / max(1, (√Σu² / √n) / d) · α
+/// m ← m · β₁ + (1 − β₁) · u
+/// p ← p + (−λ α) · p
+/// p ← p − u
+/// ```
+/// α is f32(RMS(p)) · f32(ρ) if RMS(p) > ε₂, else the number max(ε₂, …) · ρ rounded
+/// once (for `f64` everything is f64). If √Σu² is not a number, so is the step.
+///
+/// # Source
+/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory
+/// Cost", 2018. Reference: `transformers.optimization.Adafactor`, which computes
+/// 16-bit parameters in `f32` and keeps their state so. Unlike the paper it
+/// averages squares instead of summing them, and the first moment averages
+/// updates that contain α. [`crate::optim::AdafactorTorch`] differs on purpose.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | set if and only if not `relative_step` | none |
+/// | `eps` | ε₁, ε₂ | any | 1e-30, 1e-3 |
+/// | `clip_threshold` | d | any | 1 |
+/// | `decay_rate` | | any | −0.8 |
+/// | `beta1` | β₁ | any, or none | none |
+/// | `weight_decay` | λ | any | 0 |
+/// | `scale_parameter` | | | true |
+/// | `relative_step` | | | true |
+/// | `warmup_init` | | only with `relative_step` | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | M; with `beta1` only |
+/// | `exp_avg_sq` | 0 | V of a tensor below two dimensions |
+/// | `exp_avg_sq_row` | 0 | R, one number for each row of the last two dimensions |
+/// | `exp_avg_sq_col` | 0 | C, one number for each column |
+/// | `RMS` | 0 | a number: RMS(p) before the step |
+///
+/// `f32` for 16-bit parameters.
+///
+/// # Errors
+/// Both `lr` and `relative_step`, or neither; `warmup_init` without `relative_step`.
+///
+/// # Non-finite input
+/// A NaN gradient makes its row and column of state NaN, and through RMS(U) the
+/// whole parameter. An infinite one makes its own update NaN, with the same end.
+/// A NaN in the parameter counts as RMS(p) ≤ ε₂ and stays where it is.
+///
+/// # Example
+/// The first step forgets V: every |u| of a single element is 1, and α = 0.5.
+/// ```
+/// use bitstep::any::{AnyRule, Arithmetic, Tensor};
+/// use bitstep::{factored::Matrix, optim::Adafactor, rule::Step};
+/// use bitstep::storage::{Data, DataMut};
+/// let rule = Adafactor { lr: Some(0.5), scale_parameter: false, relative_step: false, ..Adafactor::default() };
+/// let (mut p, mut row, mut col, mut work) = ([3.0f64], [0.0f64], [0.0f64], [0.0f64; 4]);
+/// Matrix(rule).update(Arithmetic::Fused, &Step::new(1, 0.5), &mut [0.0; 4], Tensor {
+///     shape: &[1, 1],
+///     param: DataMut::F64(&mut p),
+///     grad: Data::F64(&[-2.0]),
+///     slots: &mut [DataMut::F64(&mut []), DataMut::F64(&mut []), DataMut::F64(&mut row), DataMut::F64(&mut col)],
+///     work: DataMut::F64(&mut work),
+/// })?;
+/// assert_eq!((p, row, col), ([3.5], [4.0], [4.0]));
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adafactor {
+    /// Learning rate from outside.
+    pub lr: Option<f64>,
+    /// Added to every squared gradient; the least scale of a parameter.
+    pub eps: (f64, f64),
+    /// The largest RMS of an update before the learning rate.
+    pub clip_threshold: f64,
+    /// Exponent of the decay of second moments.
+    pub decay_rate: f64,
+    /// Decay of the average of updates.
+    pub beta1: Option<f64>,
+    /// Weight decay, decoupled.
+    pub weight_decay: f64,
+    /// Whether the learning rate is multiplied by the parameter's RMS.
+    pub scale_parameter: bool,
+    /// Whether the learning rate is a function of the step.
+    pub relative_step: bool,
+    /// Whether that function starts near 0.
+    pub warmup_init: bool,
+}
+
+impl Default for Adafactor {
+    fn default() -> Self {
+        Adafactor {
+            lr: None,
+            eps: (1e-30, 1e-3),
+            clip_threshold: 1.0,
+            decay_rate: -0.8,
+            beta1: None,
+            weight_decay: 0.0,
+            scale_parameter: true,
+            relative_step: true,
+            warmup_init: false,
+        }
+    }
+}
+
+impl Adafactor {
+    /// ρ: the learning rate before it is scaled by the parameter.
+    #[must_use]
+    pub fn relative_lr(&self, step: &Step) -> f64 {
+        if !self.relative_step {
+            return step.lr;
+        }
+        let t = step.t_f64();
+        let least = if self.warmup_init { 1e-6 * t } else { 1e-2 };
+        least.min(1.0 / libm::sqrt(t))
+    }
+
+    /// α, the rate in force, from the state's `RMS`: what AdafactorSchedule reports.
+    #[must_use]
+    pub fn effective_lr(&self, step: &Step, rms: f64) -> f64 {
+        let floor = self.eps.1;
+        let scale = if rms > floor { rms } else { floor };
+        self.relative_lr(step) * if self.scale_parameter { scale } else { 1.0 }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    beta2: S,
+    one_minus_beta2: S,
+    eps: S,
+    clip_threshold: S,
+    beta1: S,
+    one_minus_beta1: S,
+    has_beta1: bool,
+    scales: bool,
+    decays: bool,
+    /// RMS(p) counts from here on.
+    least_rms: S,
+    relative_lr: S,
+    minus_weight_decay: S,
+    rms: S,
+    /// Until the sums are known, those of a parameter whose RMS is too small.
+    lr: S,
+    minus_decay: S,
+    /// What the update is divided by.
+    clip: S,
+}
+
+impl Hyper for Adafactor {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.opt_f64("lr", &mut self.lr);
+        f.pair("eps", &mut self.eps.0, &mut self.eps.1);
+        f.f64("clip_threshold", &mut self.clip_threshold);
+        f.f64("decay_rate", &mut self.decay_rate);
+        f.opt_f64("beta1", &mut self.beta1);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.bool("scale_parameter", &mut self.scale_parameter);
+        f.bool("relative_step", &mut self.relative_step);
+        f.bool("warmup_init", &mut self.warmup_init);
+    }
+}
+
+/// u / clip · α, its average, and the parameter moved by either.
+#[inline(always)]
+fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
+    let u = u.div_scalar(k.clip).mul_scalar(k.lr);
+    let m = m.mul_scalar(k.beta1).add_scaled(u, k.one_minus_beta1);
+    let u = if k.has_beta1 { m } else { u };
+    let p = if k.decays { p.add_scaled(p, k.minus_decay) } else { p };
+    (p - u, m)
+}
+
+/// The squares that RMS(p) and RMS(u) are of.
+#[inline(always)]
+fn squares<C: Real>(p: C, u: C) -> [C::Scalar; 2] {
+    [p.wide() * p.wide(), u.wide() * u.wide()]
+}
+
+impl Rule for Adafactor {
+    type Slots<T> = [T; 2];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
+    const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
+    const SCALARS: &'static [&'static str] = &["RMS"];
+    const SUMS: usize = 2;
+
+    fn check(&self) -> Result<(), Error> {
+        if self.lr.is_some() == self.relative_step {
+            return Err(Error::Invalid { argument: "lr", wanted: "either lr or relative_step" });
+        }
+        if self.warmup_init && !self.relative_step {
+            return Err(Error::Invalid { argument: "warmup_init", wanted: "relative_step too" });
+        }
+        Ok(())
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr.unwrap_or(0.0)
+    }
+
+    fn mask(&self, _: Dtype) -> u32 {
+        if self.beta1.is_some() { 0b11 } else { 0b10 }
+    }
+
+    fn slot_dtype(&self, _: usize, param: Dtype) -> Dtype {
+        if param == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let beta2 = 1.0 - libm::pow(step.t_f64(), self.decay_rate);
+        let lr = self.effective_lr(step, 0.0);
+        let beta1 = self.beta1.unwrap_or(0.0);
+        Coefs {
+            beta2: C::scalar(beta2),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            eps: C::scalar(self.eps.0),
+            clip_threshold: C::scalar(self.clip_threshold),
+            beta1: C::scalar(beta1),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            has_beta1: self.beta1.is_some(),
+            scales: self.scale_parameter,
+            decays: self.weight_decay != 0.0,
+            least_rms: C::scalar(self.eps.1),
+            relative_lr: C::scalar(self.relative_lr(step)),
+            minus_weight_decay: C::scalar(-self.weight_decay),
+            rms: C::Scalar::ZERO,
+            lr: C::scalar(lr),
+            minus_decay: C::scalar(-self.weight_decay * lr),
+            clip: C::Scalar::ONE,
+        }
+    }
+
+    #[inline(always)]
+    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [_, v]: [C; 2]) -> [C::Scalar; 2] {
+        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
+        squares(p, v.rsqrt() * g)
+    }
+
+    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
+        let root = C::scalar(libm::sqrt(n as f64));
+        k.rms = p.sqrt() / root;
+        if k.scales && k.rms > k.least_rms {
+            k.lr = k.rms * k.relative_lr;
+            k.minus_decay = k.minus_weight_decay * k.lr;
+        }
+        k.clip = (u.sqrt() / root / k.clip_threshold).maximum(C::Scalar::ONE);
+    }
+
+    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+        let [rms, ..] = scalars;
+        *rms = k.rms.to_f64();
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
+        let (p, m) = descend(k, p, v.rsqrt() * g, m);
+        (p, [m, v])
+    }
+}
+
+impl Factored for Adafactor {
+    const NAMES: &'static [&'static str] =
+        &["exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col"];
+    const REPLACED: u32 = 0b10;
+
+    #[inline(always)]
+    fn square<C: Real>(k: &Coefs<C::Scalar>, g: C) -> C::Scalar {
+        (g * g).wide().add_scalar(k.eps)
+    }
+
+    #[inline(always)]
+    fn track<C: Real>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
+        old.mul_scalar(k.beta2).add_scaled(mean, k.one_minus_beta2)
+    }
+
+    #[inline(always)]
+    fn row_factor<C: Real>(_: &Coefs<C::Scalar>, row: C, mean_of_rows: C) -> C {
+        (row / mean_of_rows).rsqrt()
+    }
+
+    #[inline(always)]
+    fn col_factor<C: Real>(_: &Coefs<C::Scalar>, col: C) -> C {
+        col.rsqrt()
+    }
+
+    #[inline(always)]
+    fn scale<C: Real>(_: &Coefs<C::Scalar>, row: C, col: C, _: C) -> C {
+        row * col
+    }
+
+    #[inline(always)]
+    fn scaled_terms<C: Real>(
+        _: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        scale: C,
+        _: [C; 2],
+    ) -> [C::Scalar; 2] {
+        squares(p, scale * g)
+    }
+
+    #[inline(always)]
+    fn scaled_element<C: Real>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        scale: C,
+        [m, v]: [C; 2],
+    ) -> (C, [C; 2]) {
+        let (p, m) = descend(k, p, scale * g, m);
+        (p, [m, v])
+    }
+}
