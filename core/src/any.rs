@@ -267,6 +267,7 @@ pub(crate) trait Passes<R: Rule, C: Real>: Copy {
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2];
     /// The terms of the elements from `start` on, which the slices hold.
+    #[expect(clippy::too_many_arguments, reason = "a stretch of a tensor has that many parts")]
     fn terms(
         self,
         k: &R::Coefs<C>,

@@ -8,7 +8,7 @@
 //!    [`Factors::track`] then moves the state and leaves a factor per row and column;
 //! 2. [`sums`]: [`Factored::scaled_terms`] over the whole tensor, in the flat order
 //!    of [`crate::reduce`]; [`Rule::finish`] completes the constants;
-//! 3. [`apply`]: [`Factored::scaled_element`].
+//! 3. [`apply`] runs [`Factored::scaled_element`].
 //!
 //! Tensors below two dimensions go through the rule's own [`Rule::element`].
 //! [`Matrix`] is the whole job, for tensors of any shape and type.

@@ -83,7 +83,7 @@ impl Recipe {
     ///
     /// ```
     /// use bitstep::{args::Args, named::optimizer, real::Dtype};
-    /// let bytes = |name, dtype| Ok(optimizer(name, &Args::new())?.bytes_per_parameter(&[1 << 20], dtype));
+    /// let bytes = |name, dtype| Ok::<f64, bitstep::args::ArgError>(optimizer(name, &Args::new())?.bytes_per_parameter(&[1 << 20], dtype));
     /// assert_eq!(bytes("adamw_torch", Dtype::F32)?, 16.0);
     /// # Ok::<(), bitstep::args::ArgError>(())
     /// ```

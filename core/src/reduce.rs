@@ -99,6 +99,7 @@ impl<A: Real, const K: usize> Levels<A, K> {
 pub(crate) const CHUNK: usize = 256;
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "one lane of every sum at a time")]
 fn add<A: Real, const K: usize>(
     lanes: &mut Lanes<A, K>,
     start: usize,
