@@ -11,7 +11,7 @@ use crate::array::Array;
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
-use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length};
+use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length, check_norm};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
 /// How 16-bit parameters are computed.
@@ -66,6 +66,11 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn lr(&self) -> f64;
     /// [`Rule::settle`].
     fn settle(&mut self) {}
+    /// [`Rule::norm_scale`].
+    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+        let _ = given;
+        None
+    }
     /// [`Rule::counter`].
     fn counter(&self) -> Counter;
     /// [`Rule::scalar_owner`].
@@ -132,12 +137,14 @@ pub(crate) fn numel(shape: &[usize]) -> usize {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX)
 }
 
-/// Checks every length of a tensor against the rule's.
+/// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
 pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
     rule: &R,
     arithmetic: Arithmetic,
+    step: &Step,
     t: &Tensor<'_, '_>,
 ) -> Result<(), Error> {
+    check_norm(rule.norm_scale(step.given), step)?;
     let compute = arithmetic.compute(t.param.dtype());
     let n = numel(t.shape);
     check_length("param", t.param.len(), n)?;
@@ -174,6 +181,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn settle(&mut self) {
         Rule::settle(self);
+    }
+    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+        Rule::norm_scale(self, given)
     }
     fn counter(&self) -> Counter {
         Rule::counter(self)
@@ -216,7 +226,7 @@ impl<R: Rule> AnyRule for R {
         mut tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
         Rule::check(self)?;
-        check_tensor(self, arithmetic, &tensor)?;
+        check_tensor(self, arithmetic, step, &tensor)?;
         let t = &mut tensor;
         match arithmetic.compute(t.param.dtype()) {
             Dtype::F64 => update::<R, f64>(self, step, scalars, t),

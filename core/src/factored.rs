@@ -492,6 +492,9 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn settle(&mut self) {
         Rule::settle(&mut self.0);
     }
+    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+        Rule::norm_scale(&self.0, given)
+    }
     fn counter(&self) -> Counter {
         Rule::counter(&self.0)
     }
@@ -556,7 +559,7 @@ impl<R: Factored> AnyRule for Matrix<R> {
         mut tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
         Rule::check(&self.0)?;
-        any::check_tensor(self, arithmetic, &tensor)?;
+        any::check_tensor(self, arithmetic, step, &tensor)?;
         let Some(layout) = Layout::of(tensor.shape) else {
             tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
             return self.0.update(arithmetic, step, scalars, tensor);

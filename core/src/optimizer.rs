@@ -14,6 +14,7 @@ use half::{bf16, f16};
 use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
+use crate::gradient::unscaled_norm;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
 use crate::storage::{Coded, Data, DataMut, Element, Format, Kahan, Raw, Split, Storage};
@@ -240,6 +241,11 @@ pub struct Group {
     pub steps: u64,
     /// The rule's carried numbers, if the group owns them.
     pub scalars: Scalars,
+    /// The type of the first parameter with a gradient, at the latest [`Optimizer::tasks`].
+    lead: Option<Dtype>,
+    /// The norm over all gradients, for rules that ask for it: found by
+    /// [`Optimizer::tasks`]; before [`Optimizer::step_param`], the caller's to set.
+    pub grad_norm: Option<f64>,
 }
 
 /// What is kept of one parameter.
@@ -294,7 +300,7 @@ impl Optimizer {
     pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
         recipe.rule.check()?;
         let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
-        self.groups.push(Group { recipe, lr, steps: 0, scalars });
+        self.groups.push(Group { recipe, lr, steps: 0, scalars, lead: None, grad_norm: None });
         Ok(self.groups.len() - 1)
     }
 
@@ -382,6 +388,14 @@ impl Optimizer {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
         self.begin(given)?;
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let own = params.iter().zip(&self.params).filter(|(_, state)| state.group == index);
+            let with_grad = own.filter_map(|(p, _)| Some((p.value.dtype(), p.grad?)));
+            group.lead = with_grad.clone().next().and_then(|(dtype, _)| dtype);
+            if let Some(scale) = group.recipe.rule.norm_scale(given) {
+                group.grad_norm = Some(unscaled_norm(with_grad.map(|(_, grad)| grad), scale));
+            }
+        }
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let mut tasks = Vec::with_capacity(params.len());
         for (param, state) in params.iter_mut().zip(&mut self.params) {
@@ -636,7 +650,8 @@ fn task<'a>(
     };
     let own = rule.scalar_owner() == Counter::Parameter;
     let (shape, dtype) = (&state.shape, param.dtype());
-    let step = Step { t, lr: group.lr, first, layer, shape, dtype, given };
+    let (lead, grad_norm) = (group.lead, group.grad_norm);
+    let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given };
     if own {
         rule.advance(&step, &mut state.scalars);
     }

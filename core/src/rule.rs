@@ -34,6 +34,10 @@ pub struct Step<'a> {
     pub shape: &'a [usize],
     /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
     pub dtype: Option<Dtype>,
+    /// The type in memory of the first parameter of the group that has a gradient, if known.
+    pub lead: Option<Dtype>,
+    /// The norm over all gradients of the group, for rules that [ask for it](Rule::norm_scale).
+    pub grad_norm: Option<f64>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
@@ -42,7 +46,17 @@ pub struct Step<'a> {
 impl Step<'_> {
     /// Step number t at learning rate `lr`, with nothing else given.
     pub const fn new(t: u64, lr: f64) -> Self {
-        Step { t, lr, first: t == 1, layer: 0, shape: &[], dtype: None, given: &[] }
+        Step {
+            t,
+            lr,
+            first: t == 1,
+            layer: 0,
+            shape: &[],
+            dtype: None,
+            lead: None,
+            grad_norm: None,
+            given: &[],
+        }
     }
 
     /// The given number of that name.
@@ -111,6 +125,12 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// Whether this configuration needs the sums at this step; without, [`Rule::finish`] is not called.
     fn needs_sums(&self) -> bool {
         Self::SUMS > 0
+    }
+    /// What gradients are divided by before the norm over all of them is taken for
+    /// [`Step::grad_norm`]; `None` if the rule can do without that norm.
+    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+        let _ = given;
+        None
     }
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {
@@ -211,6 +231,7 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     mut slots: R::Slots<&mut [S]>,
 ) -> Result<(), Error> {
     rule.check()?;
+    check_norm(rule.norm_scale(step.given), step)?;
     check_length("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter().enumerate() {
         let used = rule.mask(C::DTYPE) >> k & 1 == 1;
@@ -229,6 +250,14 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     }
     R::record::<C>(&coefs, scalars);
     apply::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, slots);
+    Ok(())
+}
+
+/// Refuses a step without the norm that its rule asks for.
+pub(crate) fn check_norm(scale: Option<f64>, step: &Step) -> Result<(), Error> {
+    if scale.is_some() && step.grad_norm.is_none() {
+        return Err(Error::Invalid { argument: "grad_norm", wanted: "the norm of all gradients" });
+    }
     Ok(())
 }
 

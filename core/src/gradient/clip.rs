@@ -122,6 +122,28 @@ fn total<'a>(n: usize, grad: impl Fn(usize) -> Option<Data<'a>>, order: f64) -> 
     (round(norm, dtype), dtype)
 }
 
+/// The norm of order 2 over all tensors after a division by `scale`, in `f32`
+/// whatever their types: the first of LOMO's two passes.
+#[must_use]
+pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f64) -> f64 {
+    fn own<T: Number>(x: &[T], scale: f32) -> f32 {
+        norm_of(x.len(), 2.0, |i| x.get(i).map_or(0.0, |g| g.to_f32() / scale))
+    }
+    let scale = scale as f32;
+    let mut norms = grads.clone().map(|grad| match grad {
+        Data::F64(x) => own(x, scale),
+        Data::F32(x) => own(x, scale),
+        Data::Bf16(x) => own(x, scale),
+        Data::F16(x) => own(x, scale),
+    });
+    let [sum] = reduce::sums_by_chunk::<f32, 1>(grads.count(), |_, [squares]| {
+        for (x, norm) in squares.iter_mut().zip(&mut norms) {
+            *x = norm * norm;
+        }
+    });
+    Real::sqrt(sum).into()
+}
+
 fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
     grads.get(i).and_then(|g| g.as_data())
 }
