@@ -12,6 +12,7 @@
 //! [`step`] is the whole job for slices of plain numbers. [`sums`] and [`apply`]
 //! are its two halves, for callers that cut a tensor into parts.
 
+use crate::any::numel;
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
@@ -62,6 +63,11 @@ impl Step<'_> {
     /// The given number of that name.
     pub fn given(&self, name: &str) -> Option<f64> {
         self.given.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
+    }
+
+    /// The number of elements of the whole parameter.
+    pub fn numel(&self) -> usize {
+        numel(self.shape)
     }
 
     /// t as a float; exact up to 2⁵³.
@@ -122,7 +128,7 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// parameter groups then start from these values, whatever they change.
     fn settle(&mut self) {}
 
-    /// Whether this configuration needs the sums at this step; without, [`Rule::finish`] is not called.
+    /// Whether this configuration needs the sums; without, [`Rule::finish`] is not called.
     fn needs_sums(&self) -> bool {
         Self::SUMS > 0
     }

@@ -1,0 +1,231 @@
+//! LAMB as bitsandbytes has it: Adam with a limit on the norm of its update.
+
+use super::bnb::{BnbState, trust_ratio};
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::{Dtype, Number, Real};
+use crate::rule::{Rule, Scalars, Step};
+
+/// bitsandbytes' LAMB.
+///
+/// # Formula
+/// ```text
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// u = m / (√v + ε √(1 − β₂ᵗ))
+/// r = min(1, τ ‖p‖ / ‖u‖)
+/// p ← p − η λ p − η r √(1 − β₂ᵗ) / (1 − β₁ᵗ) u
+/// ```
+///
+/// # Order of operations
+/// ```text
+/// n ← ‖p‖
+/// m ← m · β₁ + (1 − β₁) · g
+/// v ← v · β₂ + ((1 − β₂) · g) · g
+/// u ← m / (√v + ε √(1 − β₂ᵗ))
+/// r ← τ n / ‖u‖ where ‖u‖ > τ n, else 1
+/// p ← p · (1 − η λ)
+/// p ← p + (−η √(1 − β₂ᵗ) / (1 − β₁ᵗ) · r) · u
+/// ```
+/// The norms are `f32`, r is `f64`. With 8-bit state there is no r, and the last line is
+/// ```text
+/// p ← p + (−η / (1 − β₁ᵗ)) · m / (√v / √(1 − β₂ᵗ) + ε)
+/// ```
+///
+/// # Source
+/// You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+/// 2020. Reference: `bitsandbytes.optim.LAMB` (`bnb_lamb_32bit`): everything in `f32`,
+/// the state too. The paper scales every update to the parameter's norm and counts the
+/// decay into it; the reference only cuts the larger ones, before the bias correction.
+/// `bias_correction`, `amsgrad` and `adam_w_mode` do nothing.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.999 |
+/// | `eps` | ε | ≥ 0 | 1e-8 |
+/// | `weight_decay` | λ | ≥ 0 | 0 |
+/// | `max_unorm` | τ | any; no limit if ≤ 0 | 1 |
+/// | `state` | | | 32-bit |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `state1` | 0 | m, in `f32` |
+/// | `state2` | 0 | v, in `f32` |
+///
+/// `unorm_vec` is carried for its reader: ‖u‖ of the last step; 0 without a limit.
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN gradient makes its element NaN; the norm then is NaN, and r is 1. An infinite u
+/// makes r 0: the other elements stay where they are.
+///
+/// # Example
+/// ```
+/// use bitstep::{optim::BnbLamb, rule::{step, Rule, Step}};
+/// let rule = BnbLamb { lr: 1.0, betas: (0.0, 0.0), eps: 0.0, ..BnbLamb::default() };
+/// let (mut p, mut m, mut v) = ([3.0f32, 4.0], [0.0f32; 2], [0.0f32; 2]);
+/// let mut scalars = rule.scalars();
+/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 1.0), &mut scalars, &mut p, &[7.0, -7.0], [&mut m, &mut v])?;
+/// assert_eq!(p, [2.0, 5.0]); // u = (1, −1): its norm √2 is below that of p
+/// assert_eq!(scalars[0] as f32, 2f32.sqrt());
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BnbLamb {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The largest norm of an update, as a multiple of the parameter's.
+    pub max_unorm: f64,
+    /// How the state is kept.
+    pub state: BnbState,
+}
+
+impl Default for BnbLamb {
+    fn default() -> Self {
+        BnbLamb {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            max_unorm: 1.0,
+            state: BnbState::default(),
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    decay: S,
+    beta1: S,
+    one_minus_beta1: S,
+    beta2: S,
+    one_minus_beta2: S,
+    root: S,
+    eps: S,
+    before: S,
+    after: S,
+    /// Whether the norm of the update is limited, and what that takes.
+    limited: bool,
+    max_unorm: f64,
+    step_size: f64,
+    unorm: f64,
+}
+
+impl Hyper for BnbLamb {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.ignored("bias_correction");
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.ignored("amsgrad");
+        f.ignored("adam_w_mode");
+        self.state.fields(f);
+        f.f64("max_unorm", &mut self.max_unorm);
+    }
+}
+
+impl BnbLamb {
+    /// m, v and u.
+    #[inline(always)]
+    fn moments<C: Real>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, C, C) {
+        let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let denom = v.sqrt().div_scalar(k.root).add_scalar(k.eps);
+        (m, v, m.mul_scalar(k.before) / denom)
+    }
+}
+
+impl Rule for BnbLamb {
+    type Slots<T> = [T; 2];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["state1", "state2"];
+    const MASKS: &'static [u32] = &[0b11];
+    const SCALARS: &'static [&'static str] = &["unorm_vec"];
+    const SUMS: usize = 2;
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::not_negative("eps", self.eps)?;
+        Error::betas(self.betas)?;
+        Error::not_negative("weight_decay", self.weight_decay)?;
+        self.state.check()
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn needs_sums(&self) -> bool {
+        self.max_unorm > 0.0
+    }
+
+    fn slot_dtype(&self, _: usize, _: Dtype) -> Dtype {
+        Dtype::F32
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
+        let (beta1, beta2) = self.betas;
+        let correction1 = 1.0 - libm::pow(beta1, step.t_f64());
+        let root = libm::sqrt(1.0 - libm::pow(beta2, step.t_f64()));
+        let step_size = -step.lr * root / correction1;
+        let eight = self.state.is_8bit(step);
+        let (root, eps, before, after) = if eight {
+            (root, self.eps, -step.lr / correction1, 1.0)
+        } else {
+            (1.0, self.eps * root, 1.0, step_size)
+        };
+        Coefs {
+            decay: C::scalar(1.0 - step.lr * self.weight_decay),
+            beta1: C::scalar(beta1),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            beta2: C::scalar(beta2),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            root: C::scalar(root),
+            eps: C::scalar(eps),
+            before: C::scalar(before),
+            after: C::scalar(after),
+            limited: self.needs_sums() && !eight,
+            max_unorm: self.max_unorm,
+            step_size,
+            unorm: scalars[0],
+        }
+    }
+
+    #[inline(always)]
+    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> [C::Scalar; 2] {
+        let (_, _, update) = Self::moments(k, g, slots);
+        [p.wide() * p.wide(), update.wide() * update.wide()]
+    }
+
+    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [param, update]: [C::Scalar; 2], _: usize) {
+        if k.limited {
+            k.unorm = update.sqrt().to_f64();
+            let ratio = trust_ratio(k.max_unorm, param.sqrt().to_f64(), k.unorm);
+            k.after = C::scalar(k.step_size * ratio);
+        }
+    }
+
+    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+        scalars[0] = k.unorm;
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> (C, [C; 2]) {
+        let (m, v, update) = Self::moments(k, g, slots);
+        (p.mul_scalar(k.decay).add_scaled(update, k.after), [m, v])
+    }
+}
