@@ -1,0 +1,188 @@
+//! How far an answer may be off: the only table of bounds.
+//!
+//! * `step` and `values`: [`DEFAULT`] ULP at scale; whole numbers and codes must be equal.
+//! * `free`: every step may add its own allowance. After step t an element may
+//!   be off by the sum, over the steps up to t, of [`DEFAULT`] times the spacing
+//!   at that step's scale. (An error made while a number was large does not
+//!   shrink when the number does.)
+//!
+//! What needs more stands in [`EXEMPTIONS`], with the reason. An exemption that
+//! no committed case needs fails the run over the committed suite.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use globset::{Glob, GlobMatcher};
+
+use crate::tensor::Dtype;
+
+/// The bound of a single step, in ULP at scale.
+pub const DEFAULT: f64 = 4.0;
+
+/// The way to check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// One step at a time, each from the reference's own numbers.
+    Step,
+    /// The whole run from its start.
+    Free,
+    /// Schedules and gradients.
+    Values,
+}
+
+impl Mode {
+    /// As reports have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mode::Step => "step",
+            Mode::Free => "free",
+            Mode::Values => "values",
+        }
+    }
+}
+
+/// Where a bound holds that is not the default.
+#[derive(Clone, Copy, Debug)]
+pub struct Exemption {
+    /// Which cases, as a glob over `KIND/NAME/CASE`.
+    pub case: &'static str,
+    /// The number's type; `None` for any.
+    pub dtype: Option<Dtype>,
+    /// Which number, as a glob: `value`, `eval`, a state slot, `lr`, `out`, `norm`.
+    pub what: &'static str,
+    /// The way to check.
+    pub mode: Mode,
+    /// What holds instead.
+    pub allow: Allow,
+    /// Why the default can't hold.
+    pub reason: &'static str,
+}
+
+/// What holds instead of the default.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Allow {
+    /// This many ULP at scale a step.
+    Ulp(f64),
+    /// Measured and shown, but not judged.
+    Unjudged,
+}
+
+/// State that a case may hold and a backend need not show, with the reason: case glob, slot, reason.
+pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
+
+/// All that is not [`DEFAULT`].
+pub const EXEMPTIONS: &[Exemption] = &[];
+
+/// A number to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// `KIND/NAME/CASE`.
+    pub case: &'a str,
+    /// Its type.
+    pub dtype: Dtype,
+    /// `value`, a state slot, ….
+    pub what: &'a str,
+    /// The way to check.
+    pub mode: Mode,
+}
+
+/// The table at work: knows which exemptions were needed.
+#[derive(Debug)]
+pub struct Bounds {
+    table: Vec<(Exemption, Option<[GlobMatcher; 2]>)>,
+    needed: Vec<AtomicBool>,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds::new(EXEMPTIONS)
+    }
+}
+
+impl Bounds {
+    /// Of a table; an ill-formed glob matches nothing, and so shows as stale.
+    #[must_use]
+    pub fn new(table: &[Exemption]) -> Self {
+        let glob = |g| Glob::new(g).ok().map(|g| g.compile_matcher());
+        let globs = |e: &Exemption| Some([glob(e.case)?, glob(e.what)?]);
+        let table: Vec<_> = table.iter().map(|&e| (e, globs(&e))).collect();
+        Bounds { needed: table.iter().map(|_| AtomicBool::new(false)).collect(), table }
+    }
+
+    /// The exemption that holds for a number, if one does: the first that fits.
+    #[must_use]
+    pub fn exemption(&self, s: &Subject<'_>) -> Option<(usize, Allow)> {
+        let i = self.table.iter().position(|(e, globs)| {
+            e.mode == s.mode
+                && e.dtype.is_none_or(|d| d == s.dtype)
+                && globs.as_ref().is_some_and(|[case, what]| {
+                    case.is_match(s.case) && what.is_match(s.what)
+                })
+        })?;
+        Some((i, self.table[i].0.allow))
+    }
+
+    /// Why an exemption is there.
+    #[must_use]
+    pub fn reason(&self, exemption: usize) -> &'static str {
+        self.table[exemption].0.reason
+    }
+
+    /// Notes that a number was off by more than the default.
+    pub fn need(&self, exemption: usize) {
+        self.needed[exemption].store(true, Ordering::Relaxed);
+    }
+
+    /// Exemptions that no number has needed.
+    #[must_use]
+    pub fn stale(&self) -> Vec<&Exemption> {
+        let unused = self.table.iter().zip(&self.needed);
+        unused.filter(|(_, n)| !n.load(Ordering::Relaxed)).map(|((e, _), _)| e).collect()
+    }
+
+    /// The default allowance of a type: ULP at scale in a single step.
+    #[must_use]
+    pub const fn default_for(dtype: Dtype) -> f64 {
+        if dtype.float().is_some() { DEFAULT } else { 0.0 }
+    }
+
+    /// Why a backend need not show this piece of state, if so.
+    #[must_use]
+    pub fn informational(case: &str, slot: &str) -> Option<&'static str> {
+        let fits = |g: &str| Glob::new(g).is_ok_and(|g| g.compile_matcher().is_match(case));
+        INFORMATIONAL.iter().find(|(g, s, _)| *s == slot && fits(g)).map(|(.., reason)| *reason)
+    }
+}
+
+impl std::fmt::Display for Exemption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dtype = self.dtype.map_or("any type", Dtype::name);
+        let Exemption { case, what, mode, allow, reason, .. } = self;
+        write!(f, "{case} {what} {dtype} {}: {allow:?} ({reason})", mode.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exemption_first_that_fits_holds_and_unneeded_is_stale() {
+        let e = Exemption {
+            case: "optimizer/muon/*",
+            dtype: Some(Dtype::F32),
+            what: "value",
+            mode: Mode::Step,
+            allow: Allow::Ulp(100.0),
+            reason: "a planted one",
+        };
+        let bounds = Bounds::new(&[e, Exemption { case: "*", allow: Allow::Unjudged, ..e }]);
+        let subject = |case, what| Subject { case, dtype: Dtype::F32, what, mode: Mode::Step };
+        let of = |case, what| bounds.exemption(&subject(case, what));
+        assert_eq!(of("optimizer/muon/x", "value"), Some((0, Allow::Ulp(100.0))));
+        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Allow::Unjudged)));
+        assert_eq!(of("optimizer/muon/x", "exp_avg"), None);
+        bounds.need(0);
+        assert_eq!(bounds.stale().len(), 1);
+    }
+}

@@ -1,0 +1,370 @@
+//! The two ways to check an optimizer, and the one to check everything else.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::backend::{
+    Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, Run, ScheduleSpec,
+};
+use crate::bounds::{Bounds, Mode};
+use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
+use crate::judge::{At, Failure, Judge};
+use crate::tensor::{Dtype, Tensor};
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// Every number within its bound.
+    Pass,
+    /// A number off by too much, or an answer missing.
+    Fail,
+    /// The backend has no implementation.
+    Unsupported,
+    /// No answer, or no case: see the detail.
+    Error,
+}
+
+impl Outcome {
+    /// As reports have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Outcome::Pass => "pass",
+            Outcome::Fail => "fail",
+            Outcome::Unsupported => "unsupported",
+            Outcome::Error => "error",
+        }
+    }
+}
+
+/// What became of one case with one backend in one mode.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// `KIND/NAME/CASE`, or the file where that can't be known.
+    pub case: String,
+    /// `optimizer`, `schedule`, `gradient`.
+    pub kind: String,
+    /// The name of what ran.
+    pub name: String,
+    /// The backend.
+    pub backend: String,
+    /// The type that the case is about.
+    pub dtype: String,
+    /// The way to check.
+    pub mode: Mode,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The worst error in ULP at scale: the one that takes up most of its bound.
+    pub ulp: Option<f64>,
+    /// That one's bound; none where nothing is judged.
+    pub bound: Option<f64>,
+    /// What there is to say.
+    pub detail: String,
+    /// The first number that is off by too much.
+    pub failure: Option<Failure>,
+    /// What the case is there to catch.
+    pub note: String,
+    /// For each quantity the worst error of every step.
+    pub history: BTreeMap<String, Vec<f64>>,
+}
+
+impl Report {
+    /// A report without figures.
+    fn bare(case: &Case, backend: &str, mode: Mode) -> Report {
+        Report {
+            case: case.id.clone(),
+            kind: case.kind.name().to_owned(),
+            name: case.name.clone(),
+            backend: backend.to_owned(),
+            dtype: case.dtype().name().to_owned(),
+            mode,
+            outcome: Outcome::Pass,
+            ulp: None,
+            bound: None,
+            detail: String::new(),
+            failure: None,
+            note: case.note.clone(),
+            history: BTreeMap::new(),
+        }
+    }
+
+    /// The report of a file that is no case.
+    #[must_use]
+    pub fn unreadable(file: &str, backend: &str, error: &str) -> Report {
+        let is = |kind: &str| file.contains(&format!("{kind}/"));
+        let kind = ["optimizer", "schedule", "gradient"].into_iter().find(|k| is(k)).unwrap_or("");
+        Report {
+            case: file.to_owned(),
+            kind: kind.to_owned(),
+            name: String::new(),
+            backend: backend.to_owned(),
+            dtype: String::new(),
+            mode: if kind == "optimizer" { Mode::Step } else { Mode::Values },
+            outcome: Outcome::Error,
+            ulp: None,
+            bound: None,
+            detail: error.to_owned(),
+            failure: None,
+            note: String::new(),
+            history: BTreeMap::new(),
+        }
+    }
+
+    fn refused(mut self, why: Refused) -> Report {
+        (self.outcome, self.detail) = match why {
+            Refused::Unsupported(why) => (Outcome::Unsupported, why),
+            Refused::Failed(why) => (Outcome::Error, why),
+            Refused::NeedsState(slot) => {
+                (Outcome::Error, format!("the start of the run lacks the state `{slot}`"))
+            }
+        };
+        self
+    }
+
+    fn judged(mut self, judge: Judge<'_>, remark: Option<String>) -> Report {
+        let (ulp, bound) = judge.worst();
+        (self.ulp, self.bound) = (Some(ulp), bound);
+        let mut detail = judge.problems.clone();
+        if let Some(first) = &judge.first {
+            let count = judge.failures;
+            detail.push(format!("{first} ({count} of {} numbers off)", judge.compared));
+        }
+        let bad = !detail.is_empty();
+        self.outcome = if bad { Outcome::Fail } else { Outcome::Pass };
+        detail.extend(judge.remark());
+        detail.extend(remark);
+        self.detail = detail.join("; ");
+        self.failure = judge.first;
+        self.history = judge.history;
+        self
+    }
+}
+
+/// Checks one case in every way that its kind has.
+#[must_use]
+pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
+    let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, Refused>| {
+        let bare = Report::bare(case, backend.name(), mode);
+        match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
+            Ok(Ok(report)) => report,
+            Ok(Err(refused)) => bare.refused(refused),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                bare.refused(Refused::Failed(format!("panicked: {}", text.unwrap_or("?"))))
+            }
+        }
+    };
+    match &case.data {
+        Data::Optimizer(data) => vec![
+            guarded(Mode::Step, &|bare| by_step(case, data, backend, bounds, bare)),
+            guarded(Mode::Free, &|bare| free_run(case, data, backend, bounds, bare)),
+        ],
+        Data::Schedule(data) => {
+            vec![guarded(Mode::Values, &|bare| schedule(case, data, backend, bounds, bare))]
+        }
+        Data::Gradient(data) => {
+            vec![guarded(Mode::Values, &|bare| gradient(case, data, backend, bounds, bare))]
+        }
+    }
+}
+
+fn by_step(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+    bounds: &Bounds,
+    bare: Report,
+) -> Result<Report, Refused> {
+    let spec = OptimizerSpec::new(case, data);
+    let mut judge = Judge::new(bounds, &case.id, Mode::Step);
+    let has_state = data.params.iter().any(|p| !p.state.is_empty());
+    let (mut skipped, mut lacking) = (0, None);
+    if case.steps == 0 {
+        backend.optimizer(&spec)?; // an unsupported one shall show
+    }
+    for t in 0..case.steps {
+        let mut run = backend.optimizer(&spec)?;
+        let mut judged = vec![true; data.params.len()];
+        for (i, p) in data.params.iter().enumerate() {
+            let state = p.state_before(t);
+            if t == 0 && state.is_empty() {
+                continue;
+            }
+            let updates = p.updates_before(t);
+            // One that has not joined yet has no rows to start from.
+            judged[i] = t == 0 || updates > 0 || !state.is_empty() || !has_state;
+            let counts = Counts { updates: updates as u64, steps: t as u64 };
+            match run.load(i, &p.value_before(t), &state, counts) {
+                Err(Refused::NeedsState(slot)) if t > 0 => {
+                    lacking = Some(slot);
+                    judged[i] = false;
+                }
+                other => other?,
+            }
+        }
+        skipped += judged.iter().filter(|&&j| !j).count();
+        if !judged.contains(&true) && !judged.is_empty() {
+            continue;
+        }
+        run.step(&Inputs::new(data, t))?;
+        for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
+            compare_param(&mut judge, case, data, &*run, i, t);
+        }
+    }
+    let remark = (skipped > 0).then(|| {
+        let slot = lacking.map_or(String::new(), |s| format!(" (such as `{s}`)"));
+        let all = case.steps * data.params.len();
+        format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
+    });
+    Ok(bare.judged(judge, remark))
+}
+
+fn free_run(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+    bounds: &Bounds,
+    bare: Report,
+) -> Result<Report, Refused> {
+    let mut judge = Judge::new(bounds, &case.id, Mode::Free);
+    let mut run = backend.optimizer(&OptimizerSpec::new(case, data))?;
+    for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
+        run.load(i, &p.init, &p.state0, Counts::default())?;
+    }
+    for t in 0..case.steps {
+        run.step(&Inputs::new(data, t))?;
+        for i in 0..data.params.len() {
+            compare_param(&mut judge, case, data, &*run, i, t);
+        }
+    }
+    Ok(bare.judged(judge, None))
+}
+
+/// Compares value, state and, at the end, `eval` of one parameter after step `t`.
+fn compare_param(
+    judge: &mut Judge<'_>,
+    case: &Case,
+    data: &OptimizerCase,
+    run: &dyn Run,
+    i: usize,
+    t: usize,
+) {
+    let p = &data.params[i];
+    let last = t + 1 == case.steps;
+    let shown = if last { p.eval.as_ref() } else { None };
+    let answers = [("value", Some(run.value(i)), Some(p.value.row(t)))];
+    let eval = shown.map(|want| ("eval", run.eval(i), Some(want.clone())));
+    let before = p.value_before(t);
+    for (what, got, want) in answers.into_iter().chain(eval) {
+        let (tensor, Some(want)) = (format!("p{i}.{what}"), want) else { continue };
+        let Some(got) = got else {
+            judge.problem(format!("the backend does not show `{tensor}`"));
+            continue;
+        };
+        if got.dtype != want.dtype || got.shape != want.shape {
+            let (g, w) = (form(&got), form(&want));
+            judge.problem(format!("`{tensor}` is {g}, wanted {w}"));
+            continue;
+        }
+        judge.compare(&At { tensor: &tensor, what, step: Some(t) }, &got, &want, Some(&before));
+    }
+    let got = run.state(i);
+    let before = p.state_before(t);
+    let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
+    for (slot, rows) in &p.state {
+        let want = rows.row(t);
+        if !joined && want.has_nan() {
+            continue;
+        }
+        let tensor = format!("p{i}.state.{slot}");
+        match got.get(slot) {
+            Some(got) => {
+                let at = At { tensor: &tensor, what: slot, step: Some(t) };
+                judge.compare(&at, got, &want, before.get(slot));
+            }
+            None if Bounds::informational(&case.id, slot).is_some() => {}
+            None => judge.problem(format!("the backend does not show the state `{tensor}`")),
+        }
+    }
+}
+
+fn form(t: &Tensor) -> String {
+    format!("{} {:?}", t.dtype, t.shape)
+}
+
+fn schedule(
+    case: &Case,
+    data: &ScheduleCase,
+    backend: &dyn Backend,
+    bounds: &Bounds,
+    bare: Report,
+) -> Result<Report, Refused> {
+    let got = backend.schedule(&ScheduleSpec::new(case, data))?;
+    let mut judge = Judge::new(bounds, &case.id, Mode::Values);
+    if got.len() == data.lr.len() {
+        let groups = data.groups;
+        for t in 0..=case.steps {
+            let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
+            let at = At { tensor: "lr", what: "lr", step: Some(t) };
+            judge.compare(&at, &row(&got), &row(&data.lr), None);
+        }
+    } else {
+        judge.problem(format!("{} rates, wanted {}", got.len(), data.lr.len()));
+    }
+    Ok(bare.judged(judge, None))
+}
+
+fn gradient(
+    case: &Case,
+    data: &GradientCase,
+    backend: &dyn Backend,
+    bounds: &Bounds,
+    bare: Report,
+) -> Result<Report, Refused> {
+    let answer = backend.gradient(&GradientSpec::new(case, data))?;
+    let mut judge = Judge::new(bounds, &case.id, Mode::Values);
+    if answer.outputs.len() != data.tensors.len() {
+        let (got, want) = (answer.outputs.len(), data.tensors.len());
+        judge.problem(format!("{got} gradients, wanted {want}"));
+    }
+    for (i, (got, g)) in answer.outputs.iter().zip(&data.tensors).enumerate() {
+        let (tensor, n) = (format!("g{i}.out"), g.output.len());
+        if got.dtype != g.output.dtype || got.shape != g.output.shape {
+            let (got, want) = (form(got), form(&g.output));
+            judge.problem(format!("`{tensor}` is {got}, wanted {want}"));
+            continue;
+        }
+        // What is added up may cancel; what is scaled or limited may not.
+        let sums = matches!(case.name.as_str(), "accumulate" | "neftune");
+        let scale = |k: usize| {
+            let terms = (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
+            if sums { terms.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max) } else { 0.0 }
+        };
+        let at = At { tensor: &tensor, what: "out", step: None };
+        judge.compare_by(&at, got, &g.output, scale);
+    }
+    match (data.norm, answer.norm) {
+        (None, _) => {}
+        (Some(_), None) => judge.problem("the backend does not show `norm`".to_owned()),
+        (Some(want), Some(got)) => {
+            // The file has it in f64, but it was computed in the type that holds all gradients.
+            let at = At { tensor: "norm", what: "norm", step: None };
+            let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
+            let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
+            if let (Some(got), Some(want)) = (round(got), round(want)) {
+                judge.compare(&at, &got, &want, None);
+            }
+        }
+    }
+    Ok(bare.judged(judge, None))
+}
+
+/// The type that holds numbers of both types.
+fn promote(a: Dtype, b: Dtype) -> Dtype {
+    match (a, b) {
+        (a, b) if a == b => a,
+        (Dtype::F64, _) | (_, Dtype::F64) => Dtype::F64,
+        _ => Dtype::F32,
+    }
+}

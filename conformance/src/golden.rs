@@ -1,0 +1,304 @@
+//! Reading `bitstep-golden/1`: a file becomes a [`Case`] whose parts are known to fit together.
+//!
+//! Whatever is read here was written by strangers. A file that is damaged,
+//! truncated, of another format or at odds with itself gives a [`GoldenError`]
+//! that names the file, what is wrong in it and what was wanted.
+
+mod error;
+mod gradient;
+mod optimizer;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+pub use error::{GoldenError, Problem};
+pub use gradient::{GradientCase, GradientTensor};
+pub use optimizer::{Group, OptimizerCase, ParamCase, Given};
+pub use schedule::ScheduleCase;
+
+use crate::tensor::{Dtype, Tensor};
+
+/// The format's name, the value of `format` in every case.
+pub const FORMAT: &str = "bitstep-golden/1";
+
+/// What a case is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Optimizer,
+    Schedule,
+    Gradient,
+}
+
+impl Kind {
+    /// The value of `kind`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Optimizer => "optimizer",
+            Kind::Schedule => "schedule",
+            Kind::Gradient => "gradient",
+        }
+    }
+}
+
+/// One run of one reference implementation.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The file.
+    pub path: PathBuf,
+    /// `KIND/NAME/CASE`.
+    pub id: String,
+    /// What it is about.
+    pub kind: Kind,
+    /// Transformers' string or the reference's class in snake case.
+    pub name: String,
+    /// Import path of what ran.
+    pub reference: String,
+    /// The reference's constructor arguments, without `groups`.
+    pub hyper: Map<String, Value>,
+    /// Number of steps.
+    pub steps: usize,
+    /// What the case is there to catch.
+    pub note: String,
+    /// Everything in the metadata, as it stands.
+    pub metadata: BTreeMap<String, String>,
+    /// The tensors, as the kind has them.
+    pub data: Data,
+}
+
+/// The tensors of a case.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub enum Data {
+    Optimizer(OptimizerCase),
+    Schedule(ScheduleCase),
+    Gradient(GradientCase),
+}
+
+impl Case {
+    /// Reads a file; `root` is the suite's folder, in which it should lie as `KIND/NAME/CASE.safetensors`.
+    ///
+    /// # Errors
+    /// Anything that keeps the file from being a case.
+    pub fn read(path: &Path, root: &Path) -> Result<Case, GoldenError> {
+        let located = |problem| GoldenError { file: path.to_owned(), problem };
+        let bytes = fs::read(path).map_err(|e| located(Problem::Io(e.to_string())))?;
+        let mut case = Case::parse(&bytes).map_err(located)?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        case.id = format!("{}/{}/{stem}", case.kind.name(), case.name);
+        path.clone_into(&mut case.path);
+        if let Ok(inside) = path.strip_prefix(root)
+            && inside.components().count() == 3
+            && inside.with_extension("") != Path::new(&case.id)
+        {
+            let (folder, says) = (inside.display().to_string(), case.id);
+            return Err(located(Problem::Misplaced { folder, says }));
+        }
+        Ok(case)
+    }
+
+    /// Reads the bytes of a file; path and id stay empty.
+    ///
+    /// # Errors
+    /// Anything that keeps the bytes from being a case.
+    pub fn parse(bytes: &[u8]) -> Result<Case, Problem> {
+        let (metadata, tensors) = split(bytes)?;
+        match metadata.get("format") {
+            Some(f) if f == FORMAT => {}
+            found => return Err(Problem::Foreign { found: found.cloned() }),
+        }
+        let key = |key: &'static str| metadata.get(key).ok_or(Problem::MissingKey(key));
+        let kind = match key("kind")?.as_str() {
+            "optimizer" => Kind::Optimizer,
+            "schedule" => Kind::Schedule,
+            "gradient" => Kind::Gradient,
+            other => return Err(Problem::UnknownKind(other.to_owned())),
+        };
+        let name = key("name")?.clone();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+            return Err(Problem::key("name", &name, "a name that can be a folder's"));
+        }
+        let steps = key("steps")?;
+        let steps =
+            steps.parse().map_err(|_| Problem::key("steps", steps, "a whole number, at least 0"))?;
+        let hyper_text = key("hyper")?;
+        let Ok(Value::Object(mut hyper)) = serde_json::from_str(&quote_non_finite(hyper_text))
+        else {
+            return Err(Problem::key("hyper", hyper_text, "a JSON object"));
+        };
+        let mut tensors = Tensors(tensors);
+        let data = match kind {
+            Kind::Optimizer => {
+                let groups = hyper.remove("groups");
+                Data::Optimizer(optimizer::read(&mut tensors, steps, &hyper, groups)?)
+            }
+            Kind::Schedule => Data::Schedule(schedule::read(&mut tensors, steps)?),
+            Kind::Gradient => Data::Gradient(gradient::read(&mut tensors, &name)?),
+        };
+        let text = |key| metadata.get(key).cloned().unwrap_or_default();
+        let (reference, note) = (text("reference"), text("note"));
+        let (path, id) = (PathBuf::new(), String::new());
+        Ok(Case { path, id, kind, name, reference, hyper, steps, note, metadata, data })
+    }
+
+    /// The type that the case is about: the first parameter's, the first gradient's, `f64` for rates.
+    #[must_use]
+    pub fn dtype(&self) -> Dtype {
+        match &self.data {
+            Data::Optimizer(c) => c.params.first().map_or(Dtype::F32, |p| p.init.dtype),
+            Data::Schedule(_) => Dtype::F64,
+            Data::Gradient(c) => c.tensors.first().map_or(Dtype::F32, |g| g.input.dtype),
+        }
+    }
+}
+
+type Split = (BTreeMap<String, String>, BTreeMap<String, Tensor>);
+
+/// Takes a safetensors file apart.
+fn split(bytes: &[u8]) -> Result<Split, Problem> {
+    let damaged = |e: safetensors::SafeTensorError| Problem::Damaged(e.to_string());
+    let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(damaged)?;
+    let file = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let tensors = file.iter().filter_map(|(name, view)| {
+        // A type that no case has belongs to a tensor that is not ours.
+        let dtype = Dtype::of(view.dtype())?;
+        let tensor = Tensor { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+        Some((name.to_owned(), tensor))
+    });
+    Ok((metadata, tensors.collect()))
+}
+
+/// Python writes `NaN`, `Infinity` and `-Infinity` into JSON, which has no such words: puts quotes around them.
+fn quote_non_finite(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    let mut inside = false;
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].iter().find(|w| rest.starts_with(**w));
+        let taken = match word {
+            Some(word) if !inside => {
+                out.extend(["\"", word, "\""]);
+                word.len()
+            }
+            _ => {
+                let escaped = inside && c == '\\';
+                let n = rest.chars().take(1 + usize::from(escaped)).map(char::len_utf8).sum();
+                out.push_str(&rest[..n]);
+                inside ^= c == '"';
+                n
+            }
+        };
+        rest = &rest[taken..];
+    }
+    out
+}
+
+/// The tensors of a file, taken out one by one.
+struct Tensors(BTreeMap<String, Tensor>);
+
+impl Tensors {
+    fn optional(&mut self, name: &str) -> Option<Tensor> {
+        self.0.remove(name)
+    }
+
+    fn required(&mut self, name: &str) -> Result<Tensor, Problem> {
+        self.optional(name).ok_or_else(|| Problem::MissingTensor(name.to_owned()))
+    }
+
+    /// All tensors whose names begin so, by what follows.
+    fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
+        let names: Vec<String> =
+            self.0.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
+        names
+            .into_iter()
+            .filter_map(|k| self.0.remove(&k).map(|t| (k[prefix.len()..].to_owned(), t)))
+            .collect()
+    }
+
+    /// The numbers n for which there is a tensor `{letter}{n}.…`, which must be 0, 1, 2, ….
+    fn numbered(&self, letter: char, needed: &str) -> Result<usize, Problem> {
+        let number = |k: &String| k.strip_prefix(letter)?.split_once('.')?.0.parse::<usize>().ok();
+        let found: std::collections::BTreeSet<usize> = self.0.keys().filter_map(number).collect();
+        // The first hole among the numbers, or the end.
+        let count = found.iter().zip(0..).take_while(|&(&n, i)| n == i).count();
+        if count < found.len() || count == 0 {
+            return Err(Problem::MissingTensor(format!("{letter}{count}.{needed}")));
+        }
+        Ok(count)
+    }
+}
+
+fn check_shape(name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), Problem> {
+    if tensor.shape == wanted {
+        return Ok(());
+    }
+    let (tensor, got, wanted) = (name.to_owned(), tensor.shape.clone(), wanted.to_vec());
+    Err(Problem::Shape { tensor, got, wanted })
+}
+
+fn check_dtype(name: &str, got: Dtype, ok: bool, wanted: &str) -> Result<(), Problem> {
+    if ok {
+        return Ok(());
+    }
+    Err(Problem::Dtype { tensor: name.to_owned(), got, wanted: wanted.to_owned() })
+}
+
+/// A vector of T numbers in `f64`.
+fn series(name: &str, tensor: Tensor, steps: usize) -> Result<Vec<f64>, Problem> {
+    check_dtype(name, tensor.dtype, tensor.dtype == Dtype::F64, "f64")?;
+    check_shape(name, &tensor, &[steps])?;
+    Ok(tensor.to_f64s())
+}
+
+fn no_nan(name: &str, values: &[f64]) -> Result<(), Problem> {
+    match values.iter().position(|x| x.is_nan()) {
+        None => Ok(()),
+        Some(index) => Err(Problem::Nan { tensor: name.to_owned(), index }),
+    }
+}
+
+/// The cases of a suite: every `.safetensors` file below `root`, in order.
+///
+/// # Errors
+/// A folder that can't be read, or holds none.
+pub fn files(root: &Path) -> Result<Vec<PathBuf>, GoldenError> {
+    fn walk(dir: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                walk(&path, out)?;
+            } else if path.extension().is_some_and(|e| e == "safetensors") {
+                out.push(path);
+            }
+        }
+        Ok(())
+    }
+    let mut out = Vec::new();
+    let located = |problem| GoldenError { file: root.to_owned(), problem };
+    walk(root, &mut out).map_err(|e| located(Problem::Io(e.to_string())))?;
+    if out.is_empty() {
+        return Err(located(Problem::Empty));
+    }
+    out.sort();
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote_non_finite;
+
+    #[test]
+    fn quote_non_finite_leaves_strings_alone() {
+        let json = r#"{"a": Infinity, "b": [-Infinity, NaN], "c\"NaN": "Infinity \\", "d": NaN}"#;
+        let want =
+            r#"{"a": "Infinity", "b": ["-Infinity", "NaN"], "c\"NaN": "Infinity \\", "d": "NaN"}"#;
+        assert_eq!(quote_non_finite(json), want);
+    }
+}

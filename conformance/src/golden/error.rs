@@ -1,0 +1,58 @@
+//! What keeps a file from being a case.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::tensor::Dtype;
+
+/// A file and what is wrong with it.
+#[derive(Debug, Error)]
+#[error("{}: {problem}", file.display())]
+pub struct GoldenError {
+    /// The file, or the suite's folder.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Problem {
+    #[error("can't be read: {0}")]
+    Io(String),
+    #[error("no golden cases (`*.safetensors`) in this folder")]
+    Empty,
+    #[error("damaged, or no safetensors file: {0}")]
+    Damaged(String),
+    #[error("foreign: `format` is {}, wanted `bitstep-golden/1`", found.as_ref().map_or("missing".into(), |f| format!("`{f}`")))]
+    Foreign { found: Option<String> },
+    #[error("the metadata lacks `{0}`")]
+    MissingKey(&'static str),
+    #[error("`{key}` in the metadata is `{value}`, wanted {wanted}")]
+    Key { key: String, value: String, wanted: String },
+    #[error("unknown kind `{0}`, wanted `optimizer`, `schedule` or `gradient`")]
+    UnknownKind(String),
+    #[error("lies at `{folder}` but says that it is `{says}`")]
+    Misplaced { folder: String, says: String },
+    #[error("tensor `{0}` is missing")]
+    MissingTensor(String),
+    #[error("tensor `{tensor}` has shape {got:?}, wanted {wanted:?}")]
+    Shape { tensor: String, got: Vec<usize>, wanted: Vec<usize> },
+    #[error("tensor `{tensor}` has shape {got:?}, wanted {wanted}")]
+    Dimensions { tensor: String, got: Vec<usize>, wanted: String },
+    #[error("tensor `{tensor}` is of type {got}, wanted {wanted}")]
+    Dtype { tensor: String, got: Dtype, wanted: String },
+    #[error("tensor `{tensor}` is NaN at index {index}, where none may be")]
+    Nan { tensor: String, index: usize },
+    #[error("tensor `{tensor}` is {value} at index {index}, wanted {wanted}")]
+    Value { tensor: String, index: usize, value: f64, wanted: String },
+}
+
+impl Problem {
+    pub(super) fn key(key: &str, value: &str, wanted: &str) -> Problem {
+        Problem::Key { key: key.to_owned(), value: value.to_owned(), wanted: wanted.to_owned() }
+    }
+}

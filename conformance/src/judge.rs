@@ -1,0 +1,203 @@
+//! Holds answers against what the reference gave, number by number.
+
+use std::collections::BTreeMap;
+
+use crate::bounds::{Allow, Bounds, Mode, Subject};
+use crate::compare;
+use crate::tensor::{Dtype, Tensor};
+
+/// The first number of a case that is off by too much.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The tensor: `p0.value`, `p1.state.exp_avg`, `g0.out`, `lr`.
+    pub tensor: String,
+    /// The step, from 0, if there are steps.
+    pub step: Option<usize>,
+    /// The element, counted row by row.
+    pub index: usize,
+    /// The type of the numbers.
+    pub dtype: Dtype,
+    /// The backend's number.
+    pub got: f64,
+    /// Its bits.
+    pub got_bits: u64,
+    /// The reference's number.
+    pub want: f64,
+    /// Its bits.
+    pub want_bits: u64,
+    /// The error at scale.
+    pub ulp: f64,
+    /// What was allowed.
+    pub bound: f64,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Failure { tensor, index, dtype, got, want, got_bits, want_bits, ulp, bound, .. } = self;
+        let step = self.step.map_or(String::new(), |t| format!("step {t}, "));
+        let width = 2 * dtype.size();
+        write!(f, "{tensor}, {step}index {index}: ")?;
+        write!(f, "got {got:?} (0x{got_bits:0width$x}), want {want:?} (0x{want_bits:0width$x}), ")?;
+        write!(f, "{ulp:.2} ULP at scale, bound {bound:.2}")
+    }
+}
+
+/// The largest error, by how much of its bound it takes up.
+#[derive(Clone, Copy, Debug)]
+struct Worst {
+    share: f64,
+    ulp: f64,
+    bound: f64,
+}
+
+/// Collects the comparisons of one case in one mode.
+pub(crate) struct Judge<'a> {
+    bounds: &'a Bounds,
+    case: &'a str,
+    mode: Mode,
+    worst: Option<Worst>,
+    unjudged: f64,
+    reason: Option<&'static str>,
+    /// The first failure.
+    pub(crate) first: Option<Failure>,
+    /// Numbers that are off by too much.
+    pub(crate) failures: usize,
+    /// Numbers compared.
+    pub(crate) compared: usize,
+    /// Answers that are missing or of the wrong form.
+    pub(crate) problems: Vec<String>,
+    /// For each quantity the worst error of every step.
+    pub(crate) history: BTreeMap<String, Vec<f64>>,
+    /// For each tensor in a free run, the sum of allowances so far, element by element.
+    allowances: BTreeMap<String, Vec<f64>>,
+}
+
+/// Where a number stands.
+pub(crate) struct At<'a> {
+    /// The tensor: `p0.value`.
+    pub(crate) tensor: &'a str,
+    /// The quantity: `value`.
+    pub(crate) what: &'a str,
+    /// The step, from 0.
+    pub(crate) step: Option<usize>,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(bounds: &'a Bounds, case: &'a str, mode: Mode) -> Self {
+        Judge {
+            bounds,
+            case,
+            mode,
+            worst: None,
+            unjudged: 0.0,
+            reason: None,
+            first: None,
+            failures: 0,
+            compared: 0,
+            problems: Vec::new(),
+            history: BTreeMap::new(),
+            allowances: BTreeMap::new(),
+        }
+    }
+
+    /// The worst error and its bound, where anything was judged.
+    pub(crate) fn worst(&self) -> (f64, Option<f64>) {
+        match self.worst {
+            Some(w) => (w.ulp, Some(w.bound)),
+            None => (self.unjudged, None),
+        }
+    }
+
+    /// What to say of numbers that were measured only.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.reason.map(|r| format!("{:.2} ULP at scale not judged: {r}", self.unjudged))
+    }
+
+    /// Notes an answer that is missing or of the wrong form.
+    pub(crate) fn problem(&mut self, text: String) {
+        if !self.problems.contains(&text) {
+            self.problems.push(text);
+        }
+    }
+
+    /// Compares a tensor. `before` is what stood there before the step; `scale` may add to it.
+    pub(crate) fn compare(&mut self, at: &At<'_>, got: &Tensor, want: &Tensor, before: Option<&Tensor>) {
+        let scale = |i: usize| before.filter(|b| b.len() == want.len()).map_or(0.0, |b| b.get(i));
+        self.compare_by(at, got, want, scale);
+    }
+
+    /// [`Judge::compare`] with the magnitude before the step as a function of the index.
+    pub(crate) fn compare_by(
+        &mut self,
+        at: &At<'_>,
+        got: &Tensor,
+        want: &Tensor,
+        before: impl Fn(usize) -> f64,
+    ) {
+        if got.len() != want.len() {
+            let (got, want) = (&got.shape, &want.shape);
+            self.problem(format!("`{}` has shape {got:?}, wanted {want:?}", at.tensor));
+            return;
+        }
+        let subject =
+            Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
+        let exemption = self.bounds.exemption(&subject);
+        let default = Bounds::default_for(want.dtype);
+        let base = match exemption {
+            Some((_, Allow::Ulp(x))) => x,
+            _ => default,
+        };
+        let free = self.mode == Mode::Free;
+        let mut sums = self.allowances.remove(at.tensor).unwrap_or_default();
+        sums.resize(want.len(), 0.0);
+        let mut worst_here = 0.0f64;
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let (g, w) = (got.get(i), want.get(i));
+            let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
+            *sum += unit;
+            // In a free run the units of all steps so far, seen from this step's.
+            let steps = if free { *sum / unit } else { 1.0 };
+            let ulp = compare::error(g, w, unit);
+            worst_here = worst_here.max(ulp);
+            self.compared += 1;
+            if let Some((e, _)) = exemption
+                && ulp > default * steps
+            {
+                self.bounds.need(e);
+            }
+            if matches!(exemption, Some((_, Allow::Unjudged))) {
+                self.unjudged = self.unjudged.max(ulp);
+                continue;
+            }
+            let bound = base * steps;
+            let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
+            if self.worst.is_none_or(|w| share > w.share) {
+                self.worst = Some(Worst { share, ulp, bound });
+            }
+            if ulp > bound {
+                self.failures += 1;
+                self.first.get_or_insert_with(|| Failure {
+                    tensor: at.tensor.to_owned(),
+                    step: at.step,
+                    index: i,
+                    dtype: want.dtype,
+                    got: g,
+                    got_bits: got.bits(i),
+                    want: w,
+                    want_bits: want.bits(i),
+                    ulp,
+                    bound,
+                });
+            }
+        }
+        self.allowances.insert(at.tensor.to_owned(), sums);
+        if let Some((e, Allow::Unjudged)) = exemption {
+            self.reason = Some(self.bounds.reason(e));
+        }
+        if let Some(t) = at.step {
+            let history = self.history.entry(at.what.to_owned()).or_default();
+            history.resize(history.len().max(t + 1), 0.0);
+            history[t] = history[t].max(worst_here);
+        }
+    }
+}
