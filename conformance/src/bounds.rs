@@ -115,9 +115,9 @@ impl Bounds {
         let i = self.table.iter().position(|(e, globs)| {
             e.mode == s.mode
                 && e.dtype.is_none_or(|d| d == s.dtype)
-                && globs.as_ref().is_some_and(|[case, what]| {
-                    case.is_match(s.case) && what.is_match(s.what)
-                })
+                && globs
+                    .as_ref()
+                    .is_some_and(|[case, what]| case.is_match(s.case) && what.is_match(s.what))
         })?;
         Some((i, self.table[i].0.allow))
     }

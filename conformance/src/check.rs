@@ -339,7 +339,11 @@ fn gradient(
         let sums = matches!(case.name.as_str(), "accumulate" | "neftune");
         let scale = |k: usize| {
             let terms = (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
-            if sums { terms.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max) } else { 0.0 }
+            if sums {
+                terms.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max)
+            } else {
+                0.0
+            }
         };
         let at = At { tensor: &tensor, what: "out", step: None };
         judge.compare_by(&at, got, &g.output, scale);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 pub use error::{GoldenError, Problem};
 pub use gradient::{GradientCase, GradientTensor};
-pub use optimizer::{Group, OptimizerCase, ParamCase, Given};
+pub use optimizer::{Given, Group, OptimizerCase, ParamCase};
 pub use schedule::ScheduleCase;
 
 use crate::tensor::{Dtype, Tensor};
@@ -125,8 +125,9 @@ impl Case {
             return Err(Problem::key("name", &name, "a name that can be a folder's"));
         }
         let steps = key("steps")?;
-        let steps =
-            steps.parse().map_err(|_| Problem::key("steps", steps, "a whole number, at least 0"))?;
+        let steps = steps
+            .parse()
+            .map_err(|_| Problem::key("steps", steps, "a whole number, at least 0"))?;
         let hyper_text = key("hyper")?;
         let Ok(Value::Object(mut hyper)) = serde_json::from_str(&quote_non_finite(hyper_text))
         else {
@@ -214,8 +215,7 @@ impl Tensors {
 
     /// All tensors whose names begin so, by what follows.
     fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
-        let names: Vec<String> =
-            self.0.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
+        let names: Vec<String> = self.0.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
         names
             .into_iter()
             .filter_map(|k| self.0.remove(&k).map(|t| (k[prefix.len()..].to_owned(), t)))

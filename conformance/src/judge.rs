@@ -121,7 +121,13 @@ impl<'a> Judge<'a> {
     }
 
     /// Compares a tensor. `before` is what stood there before the step; `scale` may add to it.
-    pub(crate) fn compare(&mut self, at: &At<'_>, got: &Tensor, want: &Tensor, before: Option<&Tensor>) {
+    pub(crate) fn compare(
+        &mut self,
+        at: &At<'_>,
+        got: &Tensor,
+        want: &Tensor,
+        before: Option<&Tensor>,
+    ) {
         let scale = |i: usize| before.filter(|b| b.len() == want.len()).map_or(0.0, |b| b.get(i));
         self.compare_by(at, got, want, scale);
     }

@@ -5,8 +5,16 @@ pub mod backend;
 pub mod bounds;
 pub mod check;
 pub mod compare;
+mod core_backend;
+mod core_gradient;
 pub mod golden;
+pub mod html;
 mod judge;
+mod plain;
+pub mod registry;
+pub mod report;
+pub mod suite;
 pub mod tensor;
 
+pub use core_backend::Core;
 pub use judge::Failure;

@@ -1,2 +1,261 @@
 //! The command line of the suite.
-fn main() {}
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bitstep_conformance::backend::Backend;
+use bitstep_conformance::bounds::Bounds;
+use bitstep_conformance::check::{Outcome, Report};
+use bitstep_conformance::golden::{Case, Data};
+use bitstep_conformance::report::{self, Totals};
+use bitstep_conformance::suite::{self, Entry, Only};
+use bitstep_conformance::{html, registry};
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Checks optimizers, schedules and gradient strategies against golden vectors of the real references.
+#[derive(Parser)]
+#[command(name = "bitstep-conformance", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check backends; status 0 only if nothing failed or erred.
+    Verify {
+        #[command(flatten)]
+        which: Which,
+        /// A backend; may be given several times [default: core]
+        #[arg(long, value_name = "NAME")]
+        backend: Vec<String>,
+        /// Write one JSON object a line
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write a page with the table and plots of error over steps
+        #[arg(long, value_name = "FILE.html")]
+        report: Option<PathBuf>,
+        /// Fail on what a backend has no implementation for, too
+        #[arg(long)]
+        strict: bool,
+    },
+    /// List the cases.
+    List {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Show one case and how far off a backend is at each of its steps.
+    Show {
+        /// `KIND/NAME/CASE`, or a glob
+        case: String,
+        /// A suite's folder; may be given several times [default: the committed vectors]
+        #[arg(long, value_name = "DIR")]
+        golden: Vec<PathBuf>,
+        /// The backend
+        #[arg(long, value_name = "NAME", default_value = "core")]
+        backend: String,
+    },
+}
+
+#[derive(Args)]
+struct Which {
+    /// A suite's folder; may be given several times [default: the committed vectors]
+    #[arg(long, value_name = "DIR")]
+    golden: Vec<PathBuf>,
+    /// Only cases that fit: a glob over KIND/NAME/CASE, or over the name or the case alone
+    #[arg(long, value_name = "GLOB")]
+    only: Option<String>,
+}
+
+impl Which {
+    fn golden(&self) -> Vec<PathBuf> {
+        if self.golden.is_empty() { vec![suite::committed()] } else { self.golden.clone() }
+    }
+
+    fn read(&self) -> Result<(Vec<Entry>, Only)> {
+        let only = Only::new(self.only.as_deref())?;
+        let entries = suite::read(&self.golden(), &only)?;
+        if entries.is_empty() {
+            return Err(format!("no case fits `{}`", self.only.as_deref().unwrap_or("")).into());
+        }
+        Ok((entries, only))
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Verify { which, backend, json, report, strict } => {
+            verify(&which, &backend, json, report, strict)
+        }
+        Command::List { which } => list(&which),
+        Command::Show { case, golden, backend } => {
+            show(&Which { golden, only: Some(case) }, &backend)
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn backends(names: &[String]) -> Result<Vec<Box<dyn Backend>>> {
+    let default = ["core".to_owned()];
+    let names = if names.is_empty() { &default } else { names };
+    names.iter().map(|name| Ok(registry::backend(name)?)).collect()
+}
+
+fn verify(
+    which: &Which,
+    names: &[String],
+    json: Option<PathBuf>,
+    html: Option<PathBuf>,
+    strict: bool,
+) -> Result<bool> {
+    let backends = backends(names)?;
+    // Before the work: a path that can't be written shall not cost a run.
+    let mut json = json.map(File::create).transpose()?.map(BufWriter::new);
+    let mut html = html.map(File::create).transpose()?;
+    let (entries, only) = which.read()?;
+    let bounds = Bounds::default();
+    let bar = progress(entries.len() * backends.len());
+    let reports = suite::run(&entries, &backends, &bounds, || bar.inc(1));
+    bar.finish_and_clear();
+
+    if let Some(out) = &mut json {
+        for r in &reports {
+            writeln!(out, "{}", report::json_line(r))?;
+        }
+        out.flush()?;
+    }
+    if let Some(out) = &mut html {
+        out.write_all(html::page(&reports).as_bytes())?;
+    }
+
+    let mut out = std::io::stdout().lock();
+    write!(out, "{}", report::table(&reports))?;
+    unsupported(&mut out, &reports)?;
+    for r in reports.iter().filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {
+        let golden: Vec<_> = which.golden.iter().map(|g| g.display().to_string()).collect();
+        let golden = (!golden.is_empty()).then(|| golden.join(" --golden "));
+        writeln!(out, "\n{}", report::trouble(r, golden.as_deref()))?;
+    }
+    let judges =
+        suite::is_committed(&which.golden(), &only) && backends.iter().any(|b| b.name() == "core");
+    let stale = if judges { bounds.stale() } else { Vec::new() };
+    for exemption in &stale {
+        writeln!(out, "\nstale: no committed case needs the exemption {exemption}")?;
+    }
+    let t = Totals::of(&reports);
+    let Totals { pass, fail, unsupported, error } = t;
+    let checks = reports.len();
+    writeln!(
+        out,
+        "\n{} cases, {checks} checks: {pass} passed, {fail} failed, {unsupported} unsupported, {error} in error",
+        entries.len()
+    )?;
+    Ok(fail == 0 && error == 0 && stale.is_empty() && !(strict && unsupported > 0))
+}
+
+/// Prints what is unsupported, each reason once.
+fn unsupported(out: &mut impl Write, reports: &[Report]) -> Result<()> {
+    let mut reasons = std::collections::BTreeMap::<(&str, &str, &str), usize>::new();
+    for r in reports.iter().filter(|r| r.outcome == Outcome::Unsupported) {
+        *reasons.entry((&r.backend, &r.name, &r.detail)).or_default() += 1;
+    }
+    for ((backend, name, why), count) in reasons {
+        writeln!(out, "unsupported: {name} ({backend}), {count} checks: {why}")?;
+    }
+    Ok(())
+}
+
+fn progress(total: usize) -> ProgressBar {
+    let bar = ProgressBar::new(total as u64);
+    if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn list(which: &Which) -> Result<bool> {
+    let mut out = std::io::stdout().lock();
+    let mut ok = true;
+    for entry in which.read()?.0 {
+        match entry.case {
+            Ok(c) => writeln!(out, "{}  {}  {} steps  {}", c.id, c.dtype(), c.steps, c.note)?,
+            Err(e) => {
+                ok = false;
+                writeln!(out, "error: {e}")?;
+            }
+        }
+    }
+    Ok(ok)
+}
+
+fn show(which: &Which, backend: &str) -> Result<bool> {
+    let backends = backends(&[backend.to_owned()])?;
+    let mut ok = true;
+    for entry in which.read()?.0 {
+        let case = entry.case?;
+        let mut out = std::io::stdout().lock();
+        describe(&mut out, &case)?;
+        let bounds = Bounds::default();
+        let entry = [Entry { root: entry.root, file: entry.file, case: Ok(case) }];
+        for r in suite::run(&entry, &backends, &bounds, || {}) {
+            ok &= !matches!(r.outcome, Outcome::Fail | Outcome::Error);
+            let figures = match (r.ulp, r.bound) {
+                (Some(ulp), Some(bound)) => {
+                    format!(": {} ULP, bound {}", report::figure(ulp), report::figure(bound))
+                }
+                _ => String::new(),
+            };
+            writeln!(out, "\n{} {} {}{figures}", r.backend, r.mode.name(), r.outcome.name())?;
+            if !r.detail.is_empty() {
+                writeln!(out, "  {}", r.detail)?;
+            }
+            for (what, history) in &r.history {
+                let history: Vec<_> = history.iter().map(|&x| report::figure(x)).collect();
+                writeln!(out, "  {what:20} {}", history.join(" "))?;
+            }
+        }
+    }
+    Ok(ok)
+}
+
+fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
+    writeln!(out, "{}\n  {}", case.id, case.path.display())?;
+    for (key, value) in &case.metadata {
+        writeln!(out, "  {key:10} {value}")?;
+    }
+    match &case.data {
+        Data::Optimizer(data) => {
+            for (i, p) in data.params.iter().enumerate() {
+                let state: Vec<_> = p
+                    .state
+                    .iter()
+                    .map(|(slot, t)| format!("{slot} {} {:?}", t.dtype, t.shape))
+                    .collect();
+                let (dtype, shape) = (p.init.dtype, &p.init.shape);
+                writeln!(out, "  p{i}         {dtype} {shape:?}; {}", state.join(", "))?;
+            }
+        }
+        Data::Schedule(data) => writeln!(out, "  groups     {}", data.groups)?,
+        Data::Gradient(data) => {
+            for (i, g) in data.tensors.iter().enumerate() {
+                writeln!(out, "  g{i}         {} {:?}", g.input.dtype, g.input.shape)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -188,7 +188,11 @@ impl Tensor {
             Dtype::Bf16 => bf16::from_bits(bits as u16).into(),
             Dtype::F16 => f16::from_bits(bits as u16).into(),
             Dtype::F8E4M3 => {
-                if bits & 0x7f == 0x7f { f64::NAN } else { small_float(bits, 4, 3) }
+                if bits & 0x7f == 0x7f {
+                    f64::NAN
+                } else {
+                    small_float(bits, 4, 3)
+                }
             }
             Dtype::F8E5M2 => match bits & 0x7f {
                 0x7c => f64::INFINITY * if bits & 0x80 == 0 { 1.0 } else { -1.0 },

@@ -223,7 +223,8 @@ fn read_groups(
     groups: Option<Value>,
     count: usize,
 ) -> Result<Vec<Group>, Problem> {
-    let bad = |value: &Value, wanted: &str| Problem::key("hyper.groups", &value.to_string(), wanted);
+    let bad =
+        |value: &Value, wanted: &str| Problem::key("hyper.groups", &value.to_string(), wanted);
     let groups = match groups {
         None | Some(Value::Null) => {
             return Ok(vec![Group { params: (0..count).collect(), hyper: hyper.clone() }]);

@@ -1,0 +1,254 @@
+//! The backend `core`: the rules, schedules and gradient strategies of the
+//! `bitstep` crate, built from a case's own names and arguments.
+
+use std::collections::BTreeMap;
+
+use bitstep::args::{ArgError, Args, Value};
+use bitstep::named;
+use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::rule::Counter;
+use bitstep::storage::{DataMut, Element, Part, Raw};
+use serde_json::{Map, Value as Json};
+
+use crate::backend::{
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    ScheduleSpec,
+};
+use crate::plain;
+use crate::tensor::{Dtype, Tensor};
+
+/// The `bitstep` crate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Core;
+
+impl Backend for Core {
+    fn name(&self) -> &str {
+        "core"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run>, Refused> {
+        Ok(Box::new(CoreRun::new(spec)?))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Err(Refused::Unsupported(format!("core has no schedule `{}` yet", spec.name)))
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        crate::core_gradient::answer(spec)
+    }
+}
+
+pub(crate) fn failed(e: impl std::fmt::Display) -> Refused {
+    Refused::Failed(e.to_string())
+}
+
+/// JSON as the core's arguments have it.
+pub(crate) fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::None,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(n) => match n.as_i64() {
+            Some(i) => Value::Int(i),
+            None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::Str(s.clone()),
+        Json::Array(list) => Value::List(list.iter().map(value).collect()),
+        Json::Object(map) => Value::Map(map.iter().map(|(k, v)| (k.clone(), value(v))).collect()),
+    }
+}
+
+pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
+    hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
+}
+
+struct CoreRun {
+    optimizer: Optimizer,
+    values: Vec<(Vec<usize>, Buffer)>,
+}
+
+impl CoreRun {
+    fn new(spec: &OptimizerSpec<'_>) -> Result<Self, Refused> {
+        let mut optimizer = Optimizer::new();
+        let mut group_of = vec![0; spec.params.len()];
+        for group in spec.groups {
+            let recipe = named::optimizer(spec.name, &args(&group.hyper)).map_err(|e| match e {
+                ArgError::UnknownName { name, .. } => {
+                    Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
+                }
+                other => failed(other),
+            })?;
+            let number = optimizer.add_group(recipe).map_err(failed)?;
+            group.params.iter().for_each(|&i| group_of[i] = number);
+        }
+        let mut values = Vec::new();
+        for (init, group) in spec.params.iter().zip(group_of) {
+            let dtype = plain::dtype(init.dtype)?;
+            optimizer.add_param(group, &init.shape, dtype).map_err(failed)?;
+            values.push((init.shape.clone(), plain::buffer(init)?));
+        }
+        Ok(CoreRun { optimizer, values })
+    }
+}
+
+impl Run for CoreRun {
+    fn load(
+        &mut self,
+        i: usize,
+        value: &Tensor,
+        state: &BTreeMap<String, Tensor>,
+        counts: Counts,
+    ) -> Result<(), Refused> {
+        self.values[i].1 = plain::buffer(value)?;
+        let number = self.optimizer.params()[i].group;
+        let rule = self.optimizer.groups()[number].recipe.rule.clone();
+        let step = state.get(rule.step_key()).map(|s| s.get(0) as u64);
+        let late = counts.steps == 0 && !state.is_empty();
+        let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
+
+        let group = &mut self.optimizer.groups_mut()[number];
+        let own = rule.counter() == Counter::Parameter;
+        group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
+        let group_scalars = (rule.scalar_owner() == Counter::Group).then_some(&mut group.scalars);
+        let wants = |name: &str| Err(Refused::NeedsState(name.to_owned()));
+        let mut scalars = rule.scalars();
+        for (name, scalar) in rule.scalar_names().iter().zip(&mut scalars) {
+            match state.get(*name) {
+                Some(x) => *scalar = x.get(0),
+                None if started => return wants(name),
+                None => {}
+            }
+        }
+        match group_scalars {
+            Some(group) if started || !state.is_empty() => *group = scalars,
+            _ => self.optimizer.params_mut()[i].scalars = scalars,
+        }
+
+        let param = &mut self.optimizer.params_mut()[i];
+        param.steps = step.filter(|_| own).unwrap_or(counts.updates);
+        param.started = started;
+        for (name, slot) in rule.slot_names().iter().zip(&mut param.slots) {
+            if slot.is_empty() {
+                continue;
+            }
+            if let Buffer::Coded(coded) = slot {
+                for part in coded.parts(name) {
+                    match state.get(&part.key) {
+                        Some(t) => {
+                            let part = Part { bytes: t.bytes.clone(), ..part };
+                            coded.set_part(name, &part).map_err(failed)?;
+                        }
+                        None if started => return wants(&part.key),
+                        None => {}
+                    }
+                }
+                continue;
+            }
+            match state.get(*name) {
+                Some(t) if t.len() == slot.len() => plain::write(&mut slot.data_mut(), t),
+                Some(t) => {
+                    let (got, want) = (t.len(), slot.len());
+                    return Err(failed(format!("`{name}` has {got} elements, core wants {want}")));
+                }
+                None if started => return wants(name),
+                None => {}
+            }
+        }
+        if let Some(companion) = &mut param.companion {
+            let key = companion_key(companion);
+            match state.get(key) {
+                Some(t) => companion.set_bytes(&t.bytes).map_err(failed)?,
+                None if started => return wants(key),
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+        if let Some(lr) = inputs.lr {
+            self.optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
+        }
+        let grads = inputs.grads.iter().map(|g| g.as_ref().map(plain::buffer).transpose());
+        let grads = grads.collect::<Result<Vec<_>, Refused>>()?;
+        let mut params: Vec<Param<'_>> = self
+            .values
+            .iter_mut()
+            .zip(&grads)
+            .map(|((_, value), grad)| Param {
+                value: value.data_mut(),
+                grad: grad.as_ref().and_then(Buffer::data),
+            })
+            .collect();
+        let given: Vec<(&str, f64)> = inputs.given.iter().map(|(k, &v)| (k.as_str(), v)).collect();
+        self.optimizer.step(&mut params, &given).map_err(failed)
+    }
+
+    fn value(&self, i: usize) -> Tensor {
+        let (shape, value) = &self.values[i];
+        plain::tensor(value, shape)
+    }
+
+    fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
+        let param = &self.optimizer.params()[i];
+        let group = &self.optimizer.groups()[param.group];
+        let rule = &*group.recipe.rule;
+        let mut out = BTreeMap::new();
+        for (k, (name, slot)) in rule.slot_names().iter().zip(&param.slots).enumerate() {
+            match slot {
+                slot if slot.is_empty() && slot.len() < param.shape.iter().product() => {}
+                Buffer::Coded(coded) => {
+                    out.extend(coded.parts(name).into_iter().map(|p| {
+                        let shape = vec![p.bytes.len() / p.element.size()];
+                        (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
+                    }));
+                }
+                slot => {
+                    let mut shape = Vec::new();
+                    rule.slot_dims(k, &param.shape, &mut |d| shape.push(d));
+                    out.insert((*name).to_owned(), plain::tensor(slot, &shape));
+                }
+            }
+        }
+        if let Some(companion) = &param.companion {
+            let dtype = element(companion.element());
+            let t = Tensor { dtype, shape: param.shape.clone(), bytes: companion.bytes() };
+            out.insert(companion_key(companion).to_owned(), t);
+        }
+        let own = rule.scalar_owner() == Counter::Parameter;
+        let scalars = if own { &param.scalars } else { &group.scalars };
+        for (name, x) in rule.scalar_names().iter().zip(scalars) {
+            out.insert((*name).to_owned(), Tensor::scalar(*x));
+        }
+        let own = rule.counter() == Counter::Parameter;
+        let steps = if own { param.steps } else { group.steps };
+        out.insert(rule.step_key().to_owned(), Tensor::scalar(steps as f64));
+        out
+    }
+}
+
+/// The reference's key of what is kept beside a 16-bit parameter.
+fn companion_key(companion: &Raw) -> &'static str {
+    match companion {
+        Raw::I8(_) | Raw::I16(_) => "error_bits",
+        _ => "compensation",
+    }
+}
+
+fn element(element: Element) -> Dtype {
+    match element {
+        Element::F64 => Dtype::F64,
+        Element::F32 => Dtype::F32,
+        Element::Bf16 => Dtype::Bf16,
+        Element::F16 => Dtype::F16,
+        Element::I16 => Dtype::I16,
+        Element::I8 => Dtype::I8,
+        Element::U8 => Dtype::U8,
+        Element::F8E4M3 => Dtype::F8E4M3,
+    }
+}
+
+/// Writable views of owned numbers.
+pub(crate) fn views(buffers: &mut [Buffer]) -> Vec<DataMut<'_>> {
+    buffers.iter_mut().map(Buffer::data_mut).collect()
+}

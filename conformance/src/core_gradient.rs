@@ -1,0 +1,113 @@
+//! Gradient strategies of the backend `core`, from a case's own arguments.
+
+use bitstep::gradient::{Accumulation, ClipByGlobalNorm, ClipGradNorm, Neftune, clip_grad_value};
+use bitstep::optimizer::Buffer;
+
+use crate::backend::{GradientAnswer, GradientSpec, Refused};
+use crate::core_backend::{args, failed, views};
+use crate::plain;
+use crate::tensor::Tensor;
+
+pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    let hyper = args(spec.hyper);
+    let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
+    let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
+    let lacks = |name: &str| failed(format!("`hyper` has no number `{name}`"));
+    let inputs = spec.inputs.iter().map(|t| plain::buffer(t));
+    let mut grads = inputs.collect::<Result<Vec<_>, Refused>>()?;
+    let shapes = spec.inputs.iter().map(|t| t.shape.clone()).collect();
+
+    match spec.name {
+        "clip_grad_norm" => {
+            let norm = if let Some(clip_norm) = number("clip_norm") {
+                ClipByGlobalNorm { clip_norm }.clip(&mut views(&mut grads))
+            } else {
+                let default = ClipGradNorm::default();
+                let clip = ClipGradNorm {
+                    max_norm: number("max_norm").ok_or_else(|| lacks("max_norm"))?,
+                    norm_type: number("norm_type").unwrap_or(default.norm_type),
+                    error_if_nonfinite: flag("error_if_nonfinite").unwrap_or(false),
+                };
+                clip.clip(&mut views(&mut grads))
+            };
+            let norm = Some(norm.map_err(failed)?);
+            Ok(GradientAnswer { norm, ..plain_answer(&grads, shapes) })
+        }
+        "clip_grad_value" => {
+            let limit = match (number("clip_value"), number("clip_value_min")) {
+                (Some(limit), _) => limit,
+                (None, Some(min)) if number("clip_value_max") == Some(-min) => -min,
+                (None, Some(_)) => {
+                    return Err(Refused::Unsupported("core has symmetric limits only".into()));
+                }
+                (None, None) => return Err(lacks("clip_value")),
+            };
+            clip_grad_value(&mut views(&mut grads), limit).map_err(failed)?;
+            Ok(plain_answer(&grads, shapes))
+        }
+        "accumulate" => accumulate(spec, number("gradient_accumulation_steps"), {
+            hyper.get("reduction").and_then(|v| v.as_str()) == Some("mean")
+        }),
+        "neftune" => {
+            if flag("training") != Some(false) {
+                let alpha = number("neftune_noise_alpha").or_else(|| number("alpha"));
+                let alpha = alpha.ok_or_else(|| lacks("neftune_noise_alpha"))?;
+                for ((input, given), grad) in spec.inputs.iter().zip(&spec.given).zip(&mut grads) {
+                    neftune(alpha, input, given.get("unit"), given.get("noise"), grad)?;
+                }
+            }
+            Ok(plain_answer(&grads, shapes))
+        }
+        other => Err(Refused::Unsupported(format!("core has no gradient strategy `{other}` yet"))),
+    }
+}
+
+fn plain_answer(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {
+    let outputs = grads.iter().zip(shapes).map(|(g, s)| plain::tensor(g, &s)).collect();
+    GradientAnswer { outputs, norm: None }
+}
+
+fn accumulate(
+    spec: &GradientSpec<'_>,
+    window: Option<f64>,
+    mean: bool,
+) -> Result<GradientAnswer, Refused> {
+    let mut outputs = Vec::new();
+    for input in &spec.inputs {
+        let rows = input.shape.first().copied().unwrap_or(0);
+        let window = window.map_or(rows as u64, |w| w as u64);
+        let new = if mean { Accumulation::mean } else { Accumulation::sum };
+        let mut accumulation = new(window).map_err(failed)?;
+        let shape = input.shape.get(1..).unwrap_or_default();
+        let mut total = Buffer::zeros(plain::dtype(input.dtype)?, shape.iter().product());
+        for m in 0..rows {
+            let row = plain::buffer(&input.row(m))?;
+            if let Some(row) = row.data() {
+                accumulation.add(total.data_mut(), row).map_err(failed)?;
+            }
+            accumulation.advance();
+        }
+        outputs.push(plain::tensor(&total, shape));
+    }
+    Ok(GradientAnswer { outputs, norm: None })
+}
+
+fn neftune(
+    alpha: f64,
+    input: &Tensor,
+    unit: Option<&Tensor>,
+    noise: Option<&Tensor>,
+    output: &mut Buffer,
+) -> Result<(), Refused> {
+    if let Some(noise) = noise {
+        let noise = plain::buffer(noise)?;
+        let Some(noise) = noise.data() else { return Ok(()) };
+        return Neftune::add_noise(output.data_mut(), noise).map_err(failed);
+    }
+    let unit = plain::buffer(unit.ok_or_else(|| failed("the case gives neither unit nor noise"))?)?;
+    let Some(unit) = unit.data() else { return Ok(()) };
+    // Batch × length × width.
+    let dimension = |i: usize| input.shape.get(i).map_or(1, |&d| d as u64);
+    let neftune = Neftune { alpha };
+    neftune.add_unit(output.data_mut(), unit, dimension(1), dimension(2)).map_err(failed)
+}

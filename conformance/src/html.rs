@@ -1,0 +1,165 @@
+//! `--report`: one page without scripts, fonts or pictures from elsewhere.
+
+use std::fmt::Write as _;
+
+use crate::check::{Outcome, Report};
+use crate::report::{Totals, figure, rows};
+
+const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}\
+h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}\
+table{border-collapse:collapse;width:100%}th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #e3e6ea}\
+th{position:sticky;top:0;background:#fff}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}\
+.fail,.error{color:#b3261e;font-weight:600}.unsupported{color:#8a5a00}.pass{color:#1d6f42}\
+details{border-bottom:1px solid #e3e6ea;padding:.3rem 0}summary{cursor:pointer;font-family:ui-monospace,monospace}\
+svg{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.6rem;border-radius:4px}a{color:inherit}";
+
+/// The colours of the curves; one that follows comes round again.
+const COLOURS: [&str; 6] = ["#0b6fa4", "#c2571a", "#2e8540", "#8e44ad", "#a0522d", "#5b6770"];
+
+/// The page.
+#[must_use]
+pub fn page(reports: &[Report]) -> String {
+    let mut out = String::new();
+    let t = Totals::of(reports);
+    let _ = write!(
+        out,
+        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>\
+         <title>bitstep conformance</title><style>{STYLE}</style>\
+         <h1>bitstep conformance</h1><p>{} checks: <span class=pass>{} passed</span>, \
+         <span class=fail>{} failed</span>, <span class=unsupported>{} unsupported</span>, \
+         <span class=error>{} in error</span>.</p>\
+         <p>Errors are counted in units in the last place at scale: |got − want| divided by the spacing of \
+         the type at max(|want|, |value before the step|). “Worst” is the error that takes up most of its bound.</p>",
+        reports.len(),
+        t.pass,
+        t.fail,
+        t.unsupported,
+        t.error
+    );
+    summary(&mut out, reports);
+    let mut name = String::new();
+    for r in reports {
+        let heading =
+            if r.name.is_empty() { "no case".into() } else { format!("{}/{}", r.kind, r.name) };
+        if heading != name {
+            let _ = write!(out, "<h2 id='{0}'>{0}</h2>", escape(&heading));
+            name = heading;
+        }
+        case(&mut out, r);
+    }
+    out.push_str("</html>\n");
+    out
+}
+
+fn summary(out: &mut String, reports: &[Report]) {
+    out.push_str(
+        "<table><tr><th>name<th>backend<th>mode<th>cases<th>passed<th>failed<th>unsupported\
+         <th>in error<th>worst ULP at scale<th>bound",
+    );
+    for r in rows(reports) {
+        let t = r.totals;
+        let (ulp, bound) =
+            r.worst.map_or(("–".into(), "–".into()), |(u, b)| (figure(u), figure(b)));
+        let class = |n: usize, class: &str| {
+            if n == 0 { "<td>0".to_owned() } else { format!("<td class={class}>{n}") }
+        };
+        let anchor = if r.what.starts_with('(') { "no case" } else { &r.what };
+        let _ = write!(
+            out,
+            "<tr><td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}{}{}{}<td>{ulp}<td>{bound}",
+            escape(anchor),
+            escape(&r.what),
+            escape(&r.backend),
+            r.mode.name(),
+            t.pass + t.fail + t.unsupported + t.error,
+            t.pass,
+            class(t.fail, "fail"),
+            class(t.unsupported, "unsupported"),
+            class(t.error, "error"),
+        );
+    }
+    out.push_str("</table>");
+}
+
+fn case(out: &mut String, r: &Report) {
+    let open = if matches!(r.outcome, Outcome::Fail | Outcome::Error) { " open" } else { "" };
+    let figures = match (r.ulp, r.bound) {
+        (Some(ulp), Some(bound)) => format!("{} of {} ULP", figure(ulp), figure(bound)),
+        (Some(ulp), None) => format!("{} ULP, not judged", figure(ulp)),
+        _ => String::new(),
+    };
+    let outcome = r.outcome.name();
+    let _ = write!(
+        out,
+        "<details{open}><summary><span class={outcome}>{outcome}</span> {} · {} · {} · {} · {figures}\
+         </summary><p>{}</p>",
+        escape(&r.case),
+        escape(&r.backend),
+        r.mode.name(),
+        escape(&r.dtype),
+        escape(&r.note),
+    );
+    if !r.detail.is_empty() {
+        let _ = write!(out, "<pre>{}</pre>", escape(&r.detail));
+    }
+    plot(out, r);
+    out.push_str("</details>\n");
+}
+
+/// The worst error of every step, a curve for each quantity; the axis is linear up to 1 ULP, logarithmic above.
+fn plot(out: &mut String, r: &Report) {
+    const W: f64 = 640.0;
+    const H: f64 = 180.0;
+    const LEFT: f64 = 48.0;
+    let steps = r.history.values().map(Vec::len).max().unwrap_or(0);
+    if steps < 2 {
+        return;
+    }
+    let lift = |ulp: f64| if ulp <= 1.0 { ulp } else { 1.0 + ulp.min(1e12).log10() };
+    let all = r.history.values().flatten().copied();
+    let top = lift(all.chain(r.bound).fold(1.0, f64::max)).ceil().max(2.0);
+    let x = |t: usize| LEFT + t as f64 / (steps - 1) as f64 * (W - LEFT - 8.0);
+    let y = |ulp: f64| 8.0 + (1.0 - lift(ulp) / top) * (H - 28.0);
+    let _ = write!(
+        out,
+        "<svg viewBox='0 0 {W} {}' width={W} role=img aria-label='error over steps'>\
+         <g font-size=11 fill='#5b6770' stroke='#e3e6ea'>",
+        H + 16.0 * r.history.len().div_ceil(4) as f64
+    );
+    for tick in 0..=top as i32 {
+        let ulp = if tick == 0 { 0.0 } else { 10f64.powi(tick - 1) };
+        let y = y(ulp);
+        let _ = write!(
+            out,
+            "<path d='M{LEFT} {y:.1}H{W}'/><text x={} y={:.1} text-anchor=end stroke=none>{}</text>",
+            LEFT - 6.0,
+            y + 4.0,
+            figure(ulp)
+        );
+    }
+    let _ = write!(
+        out,
+        "<text x={LEFT} y={0} stroke=none>step 0</text><text x={1} y={0} text-anchor=end stroke=none>step {2}</text></g>",
+        H - 4.0,
+        W - 8.0,
+        steps - 1
+    );
+    for (i, (what, history)) in r.history.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let points: Vec<String> =
+            history.iter().enumerate().map(|(t, &u)| format!("{:.1},{:.1}", x(t), y(u))).collect();
+        let (cx, cy) = (LEFT + (i % 4) as f64 * 145.0, H + 12.0 + (i / 4) as f64 * 16.0);
+        let _ = write!(
+            out,
+            "<polyline points='{}' fill=none stroke='{colour}' stroke-width=1.5 />\
+             <text x={cx} y={cy} font-size=12 fill='{colour}'>{}</text>",
+            points.join(" "),
+            escape(what)
+        );
+    }
+    out.push_str("</svg>");
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;")
+}

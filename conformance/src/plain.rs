@@ -1,0 +1,59 @@
+//! From the suite's tensors to the core's numbers and back.
+
+use bitstep::optimizer::Buffer;
+use bitstep::real::{self, Number};
+use bitstep::storage::DataMut;
+use half::{bf16, f16};
+
+use crate::backend::Refused;
+use crate::tensor::{Dtype, Tensor};
+
+/// The core's name of a type that parameters may have.
+pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, Refused> {
+    Ok(match dtype {
+        Dtype::F64 => real::Dtype::F64,
+        Dtype::F32 => real::Dtype::F32,
+        Dtype::Bf16 => real::Dtype::Bf16,
+        Dtype::F16 => real::Dtype::F16,
+        other => {
+            return Err(Refused::Unsupported(format!("core has no parameters of type {other}")));
+        }
+    })
+}
+
+/// The numbers of a tensor.
+pub(crate) fn buffer(t: &Tensor) -> Result<Buffer, Refused> {
+    let bits = (0..t.len()).map(|i| t.bits(i));
+    Ok(match dtype(t.dtype)? {
+        real::Dtype::F64 => Buffer::F64(bits.map(f64::from_bits).collect()),
+        real::Dtype::F32 => Buffer::F32(bits.map(|b| f32::from_bits(b as u32)).collect()),
+        real::Dtype::Bf16 => Buffer::Bf16(bits.map(|b| bf16::from_bits(b as u16)).collect()),
+        real::Dtype::F16 => Buffer::F16(bits.map(|b| f16::from_bits(b as u16)).collect()),
+    })
+}
+
+/// A tensor of plain numbers; empty for any other buffer.
+pub(crate) fn tensor(buffer: &Buffer, shape: &[usize]) -> Tensor {
+    let (dtype, bytes) = match buffer {
+        Buffer::F64(x) => (Dtype::F64, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::F32(x) => (Dtype::F32, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::Bf16(x) => (Dtype::Bf16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::F16(x) => (Dtype::F16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::Coded(_) => (Dtype::F32, Vec::new()),
+    };
+    Tensor { dtype, shape: shape.to_vec(), bytes }
+}
+
+/// Copies a tensor into numbers of the same length, rounding where their type is narrower.
+pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
+    fn all<T: Number>(to: &mut [T], t: &Tensor) {
+        to.iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f64(t.get(i)));
+    }
+    match to {
+        DataMut::F64(x) => all(x, t),
+        DataMut::F32(x) => all(x, t),
+        DataMut::Bf16(x) => all(x, t),
+        DataMut::F16(x) => all(x, t),
+        DataMut::Coded(_) => {}
+    }
+}

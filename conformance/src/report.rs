@@ -1,0 +1,174 @@
+//! What is shown: JSON lines, a table, failures.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde_json::json;
+
+use crate::bounds::Mode;
+use crate::check::{Outcome, Report};
+
+/// One line of `--json`. An infinite error is written as the largest number.
+#[must_use]
+pub fn json_line(r: &Report) -> String {
+    let number = |x: Option<f64>| x.map(|x| x.min(f64::MAX));
+    json!({
+        "case": r.case,
+        "kind": r.kind,
+        "name": r.name,
+        "backend": r.backend,
+        "dtype": r.dtype,
+        "mode": r.mode.name(),
+        "outcome": r.outcome.name(),
+        "ulp": number(r.ulp),
+        "bound": number(r.bound),
+        "detail": r.detail,
+    })
+    .to_string()
+}
+
+/// How many checks ended in each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Within bounds.
+    pub pass: usize,
+    /// Off by too much.
+    pub fail: usize,
+    /// Without an implementation.
+    pub unsupported: usize,
+    /// Without an answer, or no case at all.
+    pub error: usize,
+}
+
+impl Totals {
+    /// Counts outcomes.
+    pub fn of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Totals {
+        let mut totals = Totals::default();
+        for r in reports {
+            *match r.outcome {
+                Outcome::Pass => &mut totals.pass,
+                Outcome::Fail => &mut totals.fail,
+                Outcome::Unsupported => &mut totals.unsupported,
+                Outcome::Error => &mut totals.error,
+            } += 1;
+        }
+        totals
+    }
+}
+
+/// A row of the table: one name, backend and way to check.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// `KIND/NAME`.
+    pub what: String,
+    /// The backend.
+    pub backend: String,
+    /// The way to check.
+    pub mode: Mode,
+    /// Checks by outcome.
+    pub totals: Totals,
+    /// The error that takes up most of its bound, and that bound.
+    pub worst: Option<(f64, f64)>,
+}
+
+/// The rows of the table, in order.
+#[must_use]
+pub fn rows(reports: &[Report]) -> Vec<Row> {
+    let mut groups: BTreeMap<(String, &str, Mode), Vec<&Report>> = BTreeMap::new();
+    for r in reports {
+        let what = if r.name.is_empty() {
+            "(no case)".to_owned()
+        } else {
+            format!("{}/{}", r.kind, r.name)
+        };
+        groups.entry((what, &r.backend, r.mode)).or_default().push(r);
+    }
+    let row = |((what, backend, mode), reports): ((String, &str, Mode), Vec<&Report>)| {
+        let figures = reports.iter().filter_map(|r| Some((r.ulp?, r.bound?)));
+        let share = |(ulp, bound): &(f64, f64)| if *ulp == 0.0 { 0.0 } else { ulp / bound };
+        let worst = figures.max_by(|a, b| share(a).total_cmp(&share(b)));
+        let totals = Totals::of(reports.iter().copied());
+        Row { what, backend: backend.to_owned(), mode, totals, worst }
+    };
+    groups.into_iter().map(row).collect()
+}
+
+/// The table as text.
+#[must_use]
+pub fn table(reports: &[Report]) -> String {
+    let rows = rows(reports);
+    let width = rows.iter().map(|r| r.what.len()).max().unwrap_or(4).max(4);
+    let backend = rows.iter().map(|r| r.backend.len()).max().unwrap_or(7).max(7);
+    let mut out = format!(
+        "{:width$}  {:backend$}  mode    cases  passed  worst ULP at scale  bound\n",
+        "name", "backend"
+    );
+    for r in rows {
+        let t = r.totals;
+        let cases = t.pass + t.fail + t.unsupported + t.error;
+        let (ulp, bound) = match r.worst {
+            Some((ulp, bound)) => (figure(ulp), figure(bound)),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        let _ = write!(
+            out,
+            "{:width$}  {:backend$}  {:6}  {cases:5}  {:6}  {ulp:>18}  {bound:>5}",
+            r.what,
+            r.backend,
+            r.mode.name(),
+            t.pass
+        );
+        for (n, what) in [(t.fail, "failed"), (t.unsupported, "unsupported"), (t.error, "in error")]
+        {
+            if n > 0 {
+                let _ = write!(out, "  {n} {what}");
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// A number in as few characters as it needs.
+#[must_use]
+pub fn figure(x: f64) -> String {
+    if x == x.trunc() && x.abs() < 1e6 {
+        format!("{x}")
+    } else if x.is_finite() && x.abs() < 1e4 {
+        format!("{x:.2}")
+    } else {
+        format!("{x:.1e}")
+    }
+}
+
+/// What there is to say of a check that did not pass, and how to run only that again.
+#[must_use]
+pub fn trouble(r: &Report, golden: Option<&str>) -> String {
+    let golden = golden.map_or(String::new(), |d| format!(" --golden {d}"));
+    let mut out = format!("{}: {} ({}, {})", r.outcome.name(), r.case, r.backend, r.mode.name());
+    if !r.note.is_empty() {
+        let _ = write!(out, "\n    note   {}", r.note);
+    }
+    let _ = write!(out, "\n    detail {}", r.detail);
+    if !r.name.is_empty() {
+        let command = "cargo run --release -p bitstep-conformance -- verify";
+        let (backend, case) = (&r.backend, &r.case);
+        let _ = write!(out, "\n    again  {command}{golden} --backend {backend} --only '{case}'");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::figure;
+
+    #[test]
+    fn figure_is_short() {
+        for (x, want) in
+            [(0.0, "0"), (4.0, "4"), (1.2345, "1.23"), (123456.0, "123456"), (2.5e7, "2.5e7")]
+        {
+            assert_eq!(figure(x), want);
+        }
+        assert_eq!(figure(f64::INFINITY), "inf");
+    }
+}
