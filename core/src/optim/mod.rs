@@ -1,8 +1,13 @@
 //! The rules, one a file, and the list of the names that they answer to.
 
+mod adadelta;
 mod adafactor;
+mod adagrad;
+mod adam;
+mod adamax;
 mod adamw;
 mod ademamix;
+mod asgd;
 mod bnb;
 mod bnb_adagrad;
 mod bnb_adam;
@@ -11,12 +16,22 @@ mod bnb_lars;
 mod bnb_rmsprop;
 mod bnb_sgd;
 mod lion;
+mod nadam;
 mod optimi;
+mod radam;
+mod rmsprop;
+mod rprop;
+mod sgd;
 mod stable_adamw;
 
+pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
+pub use adagrad::Adagrad;
+pub use adam::Adam;
+pub use adamax::Adamax;
 pub use adamw::AdamW;
 pub use ademamix::AdEMAMix;
+pub use asgd::Asgd;
 pub use bnb::BnbState;
 pub use bnb_adagrad::BnbAdagrad;
 pub use bnb_adam::BnbAdam;
@@ -25,6 +40,11 @@ pub use bnb_lars::BnbLars;
 pub use bnb_rmsprop::BnbRmsprop;
 pub use bnb_sgd::BnbSgd;
 pub use lion::Lion;
+pub use nadam::NAdam;
+pub use radam::RAdam;
+pub use rmsprop::RmsProp;
+pub use rprop::Rprop;
+pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
 
 #[cfg(feature = "alloc")]
@@ -34,7 +54,8 @@ pub use list::{Entry, LIST};
 mod list {
     use super::*;
     use crate::any::{AnyRule, Arithmetic};
-    use crate::args::{ArgError, Args};
+    use crate::args::{ArgError, Args, Value};
+    use crate::error::Error;
     use crate::factored::Matrix;
     use crate::optimizer::Recipe;
 
@@ -97,12 +118,33 @@ mod list {
         }
     }
 
+    /// A reference whose argument `fused` chooses between the two.
+    const fn fusible<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
+        Entry {
+            name,
+            build: |name, args| {
+                let on = |argument| args.get(argument).and_then(Value::as_bool) == Some(true);
+                if on("fused") && on("foreach") {
+                    let wanted = "fused and foreach not both";
+                    return Err(Error::Invalid { argument: "fused", wanted }.into());
+                }
+                let fused = if on("fused") { Arithmetic::Fused } else { Arithmetic::Eager };
+                rule::<R>(name, args, fused)
+            },
+        }
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
+        eager::<Adadelta>("adadelta"),
         fused::<Matrix<Adafactor>>("adafactor"),
-        eager::<AdamW>("adamw_torch"),
+        fusible::<Adagrad>("adagrad"),
+        fusible::<Adam>("adam"),
+        eager::<Adamax>("adamax"),
+        fusible::<AdamW>("adamw_torch"),
         fused::<AdamW>("adamw_torch_fused"),
         bnb::<AdEMAMix>("ademamix"),
+        eager::<Asgd>("asgd"),
         bnb::<BnbAdagrad>("bnb_adagrad_32bit"),
         bnb::<BnbAdam>("bnb_adam_32bit"),
         bnb_adamw("bnb_adamw_32bit"),
@@ -110,11 +152,16 @@ mod list {
         bnb::<BnbLars>("bnb_lars_32bit"),
         bnb::<BnbSgd>("bnb_sgd_32bit"),
         bnb::<Lion>("lion_32bit"),
+        eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),
         bnb::<AdEMAMix>("paged_ademamix_32bit"),
         bnb::<Lion>("paged_lion_32bit"),
+        eager::<RAdam>("radam"),
+        eager::<RmsProp>("rmsprop"),
         bnb::<BnbRmsprop>("rmsprop_bnb"),
         bnb::<BnbRmsprop>("rmsprop_bnb_32bit"),
+        eager::<Rprop>("rprop"),
+        fusible::<Sgd>("sgd"),
         eager::<StableAdamW>("stable_adamw"),
     ];
 }

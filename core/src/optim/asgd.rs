@@ -1,0 +1,268 @@
+//! ASGD: gradient descent whose path is averaged.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::Real;
+use crate::rule::{Rule, Scalars, Step};
+
+/// Averaged stochastic gradient descent.
+///
+/// # Formula
+/// ```text
+/// g ← g + λ p
+/// p ← p (1 − ν ηₜ) − ηₜ g
+/// a ← p if μₜ = 1, else a + μₜ (p − a)
+/// ηₜ₊₁ = η / (1 + ν η t)^α,  μₜ₊₁ = 1 / max(1, t − t₀)
+/// ```
+/// from η₁ = η and μ₁ = 1. `maximize` negates g, but not the decays.
+///
+/// # Order of operations
+/// ```text
+/// g ← g + λ · p            if λ ≠ 0
+/// p ← p · (1 − ν ηₜ)
+/// p ← p + (−ηₜ) · g
+/// a ← a + (p − a) · μₜ     or p, if μₜ = 1
+/// ```
+/// and with `foreach`
+/// ```text
+/// g ← g + λ · p            if λ ≠ 0
+/// p ← p + (−1) · (g + ν · p) · ηₜ
+/// a ← a + (p − a) · μₜ
+/// ```
+/// ηₜ and μₜ are kept in `f32`, whatever the parameter's type; with `foreach` the
+/// next ηₜ is also computed in it.
+///
+/// # Source
+/// Polyak and Juditsky, "Acceleration of stochastic approximation by averaging",
+/// 1992. Reference: `torch.optim.ASGD`. A step uses the rate that the step before
+/// worked out, so a schedule takes effect one step late.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-2 |
+/// | `lambd` | ν | ≥ 0 | 1e-4 |
+/// | `alpha` | α | ≥ 0 | 0.75 |
+/// | `t0` | t₀ | any | 1e6 |
+/// | `weight_decay` | λ | ≥ 0 | 0 |
+/// | `foreach` | | true, false, none (as false) | none |
+/// | `maximize` | | | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `ax` | 0 | a |
+/// | `eta` | the rate at the first step | ηₜ₊₁, one number |
+/// | `mu` | 1 | μₜ₊₁, one number |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its average NaN or infinite, for good.
+///
+/// # Example
+/// Until t₀ has passed, the average is the parameter:
+/// ```
+/// use bitstep::{optim::Asgd, rule::{step, Rule, Step}};
+/// let rule = Asgd { lr: 0.5, lambd: 0.5, ..Asgd::default() };
+/// let (mut p, mut a, mut scalars) = ([2.0f64], [0.0f64], rule.scalars());
+/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut scalars, &mut p, &[-4.0], [&mut a])?;
+/// assert_eq!((p[0], a[0]), (3.5, 3.5)); // 2 · (1 − 0.25) + 0.5 · 4
+/// assert!((scalars[0] - 0.5 / 1.25f64.powf(0.75)).abs() < 1e-7 && scalars[1] == 1.0);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asgd {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the parameter, and part of what makes the rate fall.
+    pub lambd: f64,
+    /// The power by which the rate falls.
+    pub alpha: f64,
+    /// The step after which averaging begins.
+    pub t0: f64,
+    /// Coupled weight decay: added to the gradient.
+    pub weight_decay: f64,
+    /// The reference's multi-tensor order of operations.
+    pub foreach: Option<bool>,
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for Asgd {
+    fn default() -> Self {
+        Asgd {
+            lr: 1e-2,
+            lambd: 1e-4,
+            alpha: 0.75,
+            t0: 1e6,
+            weight_decay: 0.0,
+            foreach: None,
+            maximize: false,
+        }
+    }
+}
+
+impl Asgd {
+    /// The rate that step t leaves to the next.
+    fn next_eta(&self, step: &Step) -> f64 {
+        if self.foreach == Some(true) {
+            let base = 1.0 + (self.lambd * step.lr) as f32 * step.t as f32;
+            let power = libm::pow(base.into(), f64::from(self.alpha as f32)) as f32;
+            f64::from(1.0 / power * step.lr as f32)
+        } else {
+            let base = 1.0 + self.lambd * step.lr * step.t_f64();
+            f64::from((step.lr / libm::pow(base, self.alpha)) as f32)
+        }
+    }
+
+    /// The weight that step t leaves to the next.
+    fn next_mu(&self, step: &Step) -> f64 {
+        let averaged = step.t_f64() - self.t0;
+        f64::from((1.0 / if averaged > 1.0 { averaged } else { 1.0 }) as f32)
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    weight_decay: S,
+    lambd: S,
+    decay: S,
+    eta: S,
+    mu: S,
+    next_eta: f64,
+    next_mu: f64,
+    decays: bool,
+    averages: bool,
+    foreach: bool,
+    maximize: bool,
+}
+
+impl Hyper for Asgd {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.f64("lambd", &mut self.lambd);
+        f.f64("alpha", &mut self.alpha);
+        f.f64("t0", &mut self.t0);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.opt_bool("foreach", &mut self.foreach);
+        f.bool("maximize", &mut self.maximize);
+        for placement in ["differentiable", "capturable"] {
+            f.ignored(placement);
+        }
+    }
+}
+
+impl Rule for Asgd {
+    type Slots<T> = [T; 1];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["ax"];
+    const MASKS: &'static [u32] = &[0b1];
+    const SCALARS: &'static [&'static str] = &["eta", "mu"];
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::not_negative("lambd", self.lambd)?;
+        Error::not_negative("alpha", self.alpha)?;
+        Error::not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn scalars(&self) -> Scalars {
+        [f64::from(self.lr as f32), 1.0, 0.0, 0.0]
+    }
+
+    fn advance(&self, step: &Step, [eta, ..]: &mut Scalars) {
+        if step.first {
+            *eta = f64::from(step.lr as f32);
+        }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, &[eta, mu, ..]: &Scalars) -> Coefs<C::Scalar> {
+        Coefs {
+            weight_decay: C::scalar(self.weight_decay),
+            lambd: C::scalar(self.lambd),
+            decay: C::scalar(1.0 - self.lambd * eta),
+            eta: C::scalar(eta),
+            mu: C::scalar(mu),
+            next_eta: self.next_eta(step),
+            next_mu: self.next_mu(step),
+            decays: self.weight_decay != 0.0,
+            averages: mu != 1.0,
+            foreach: self.foreach == Some(true),
+            maximize: self.maximize,
+        }
+    }
+
+    fn record<C: Real>(k: &Coefs<C::Scalar>, [eta, mu, ..]: &mut Scalars) {
+        (*eta, *mu) = (k.next_eta, k.next_mu);
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [average]: [C; 1]) -> (C, [C; 1]) {
+        let one = C::Scalar::ONE;
+        let g = if k.maximize { -g } else { g };
+        let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
+        if k.foreach {
+            let p = p.addcmul(g.add_scaled(p, k.lambd), C::narrow(k.eta), -one);
+            (p, [average.addcmul(p - average, C::narrow(k.mu), one)])
+        } else {
+            let p = p.mul_scalar(k.decay).add_scaled(g, -k.eta);
+            let towards = average + (p - average).mul_scalar(k.mu);
+            (p, [if k.averages { towards } else { p }])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    /// p, a, η and μ after each of three steps of p = 4 with gradient 2.
+    fn three_steps(rule: Asgd, lr: [f64; 3]) -> [[f64; 4]; 3] {
+        let (mut p, mut a, mut scalars, mut t) = ([4.0f64], [0.0f64], rule.scalars(), 0);
+        lr.map(|lr| {
+            t += 1;
+            let at = Step::new(t, lr);
+            step::<_, f64, _, _, _>(&rule, &at, &mut scalars, &mut p, &[2.0], [&mut a]).unwrap();
+            [p[0], a[0], scalars[0], scalars[1]]
+        })
+    }
+
+    #[test]
+    fn averaging_starts_after_t0() {
+        // t − t₀ is 1, 2, 3: μ is 1, 1/2, 1/3 for the steps after.
+        let rule = Asgd { lambd: 0.0, t0: 0.0, ..Asgd::default() };
+        for foreach in [None, Some(true)] {
+            let [one, two, three] = three_steps(Asgd { foreach, ..rule }, [0.5; 3]);
+            assert_eq!(one, [3.0, 3.0, 0.5, 1.0]);
+            assert_eq!(two, [2.0, 2.0, 0.5, 0.5]);
+            assert_eq!(three, [1.0, 1.5, 0.5, f64::from(1f32 / 3.0)]);
+        }
+    }
+
+    #[test]
+    fn rate_takes_effect_one_step_late() {
+        let rule = Asgd { lambd: 0.0, ..Asgd::default() };
+        let [one, two, three] = three_steps(rule, [0.5, 0.25, 0.0]);
+        assert_eq!([one[0], two[0], three[0]], [3.0, 2.0, 1.5]);
+    }
+
+    #[test]
+    fn rate_falls_with_lambd() {
+        // η₂ = 1/(1 + 1 · 1 · 1)² = 1/4; p = 4 (1 − 1) − 2 = −2, then −2 · 3/4 − 1/4 · 2 = −2.
+        let rule = Asgd { lambd: 1.0, alpha: 2.0, ..Asgd::default() };
+        for foreach in [None, Some(true)] {
+            let [one, two, _] = three_steps(Asgd { foreach, ..rule }, [1.0; 3]);
+            assert_eq!((one[0], one[2]), (-2.0, 0.25));
+            assert_eq!((two[0], two[2]), (-2.0, f64::from(1f32 / 9.0)));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! RMSprop: the gradient over the root of its square's average.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::{Dtype, Real};
+use crate::rule::{Rule, Scalars, Step};
+
+/// RMSprop, plain, centered or with momentum.
+///
+/// # Formula
+/// ```text
+/// g ← g + λ p
+/// v ← α v + (1 − α) g²
+/// d = √v + ε,  or centered:  ḡ ← α ḡ + (1 − α) g,  d = √(v − ḡ²) + ε
+/// p ← p − η g / d,  or with momentum:  b ← μ b + g / d,  p ← p − η b
+/// ```
+/// `maximize` negates g, but not the decay.
+///
+/// # Order of operations
+/// ```text
+/// g ← g + λ · p            if λ ≠ 0
+/// v ← v · α + ((1 − α) · g) · g
+/// ḡ ← lerp(ḡ, g, 1 − α)
+/// d ← √v + ε               or √(v + (−ḡ) · ḡ) + ε
+/// p ← p + (−η) · g / d     or b ← b · μ + g / d, p ← p + (−η) · b
+/// ```
+///
+/// # Source
+/// Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012; Graves, "Generating
+/// Sequences With Recurrent Neural Networks", 2013, for the centered form.
+/// Reference: `torch.optim.RMSprop`. Graves has ε inside of the root. v − ḡ² may
+/// come out below 0 where the gradient hardly changes; its root is NaN, as in the
+/// reference.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-2 |
+/// | `alpha` | α | ≥ 0 | 0.99 |
+/// | `eps` | ε | ≥ 0 | 1e-8 |
+/// | `weight_decay` | λ | ≥ 0 | 0 |
+/// | `momentum` | μ | ≥ 0 | 0 |
+/// | `centered` | | | false |
+/// | `maximize` | | | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `square_avg` | 0 | v |
+/// | `momentum_buffer` | 0 | b; with momentum only |
+/// | `grad_avg` | 0 | ḡ; with `centered` only |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element NaN, for good, and with it the
+/// state; an infinite v stays so.
+///
+/// # Example
+/// With α = 0.75 and an empty v, d is half the gradient's size:
+/// ```
+/// use bitstep::{optim::RmsProp, rule::{step, Rule, Step}};
+/// let rule = RmsProp { lr: 0.5, alpha: 0.75, eps: 0.0, ..RmsProp::default() };
+/// let (mut p, mut v) = ([2.0f64], [0.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut v, &mut [], &mut []])?;
+/// assert_eq!((p[0], v[0]), (3.0, 4.0)); // 2 + 0.5 · 4 / √4
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsProp {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages.
+    pub alpha: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Coupled weight decay: added to the gradient.
+    pub weight_decay: f64,
+    /// What is kept of the buffer at each step.
+    pub momentum: f64,
+    /// Take the variance about the mean instead of the mean square.
+    pub centered: bool,
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for RmsProp {
+    fn default() -> Self {
+        RmsProp {
+            lr: 1e-2,
+            alpha: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            momentum: 0.0,
+            centered: false,
+            maximize: false,
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    weight_decay: S,
+    alpha: S,
+    one_minus_alpha: S,
+    eps: S,
+    momentum: S,
+    minus_lr: S,
+    decays: bool,
+    centered: bool,
+    buffered: bool,
+    maximize: bool,
+}
+
+impl Hyper for RmsProp {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.f64("alpha", &mut self.alpha);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.f64("momentum", &mut self.momentum);
+        f.bool("centered", &mut self.centered);
+        f.bool("maximize", &mut self.maximize);
+        for placement in ["capturable", "foreach", "differentiable"] {
+            f.ignored(placement);
+        }
+    }
+}
+
+impl Rule for RmsProp {
+    type Slots<T> = [T; 3];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["square_avg", "momentum_buffer", "grad_avg"];
+    const MASKS: &'static [u32] = &[0b001, 0b011, 0b101, 0b111];
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::not_negative("eps", self.eps)?;
+        Error::not_negative("momentum", self.momentum)?;
+        Error::not_negative("weight_decay", self.weight_decay)?;
+        Error::not_negative("alpha", self.alpha)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn mask(&self, _: Dtype) -> u32 {
+        1 | u32::from(self.momentum > 0.0) << 1 | u32::from(self.centered) << 2
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        Coefs {
+            weight_decay: C::scalar(self.weight_decay),
+            alpha: C::scalar(self.alpha),
+            one_minus_alpha: C::scalar(1.0 - self.alpha),
+            eps: C::scalar(self.eps),
+            momentum: C::scalar(self.momentum),
+            minus_lr: C::scalar(-step.lr),
+            decays: self.weight_decay != 0.0,
+            centered: self.centered,
+            buffered: self.momentum > 0.0,
+            maximize: self.maximize,
+        }
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v, b, mean]: [C; 3]) -> (C, [C; 3]) {
+        let one = C::Scalar::ONE;
+        let g = if k.maximize { -g } else { g };
+        let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
+        let v = v.mul_scalar(k.alpha).addcmul(g, g, k.one_minus_alpha);
+        let mean = mean.lerp(g, k.one_minus_alpha);
+        let variance = if k.centered { v.addcmul(mean, mean, -one) } else { v };
+        let denom = variance.sqrt().add_scalar(k.eps);
+        let b = b.mul_scalar(k.momentum).addcdiv(g, denom, one);
+        let p =
+            if k.buffered { p.add_scaled(b, k.minus_lr) } else { p.addcdiv(g, denom, k.minus_lr) };
+        (p, [v, b, mean])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    /// One step of p = 0 with g = 4 at η = 1/2 from v = 0, b = 3 and ḡ = 0.
+    fn one_step(rule: RmsProp) -> (f64, [f64; 3]) {
+        let rule = RmsProp { alpha: 0.75, eps: 1.0, ..rule };
+        let (mut p, mut v, mut b, mut mean) = ([0.0f64], [0.0f64], [3.0f64], [0.0f64]);
+        {
+            let b = if rule.mask(Dtype::F64) & 2 != 0 { &mut b[..] } else { &mut [] };
+            let mean = if rule.mask(Dtype::F64) & 4 != 0 { &mut mean[..] } else { &mut [] };
+            let (at, slots) = (Step::new(1, 0.5), [&mut v[..], b, mean]);
+            step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots)
+                .unwrap();
+        }
+        (p[0], [v[0], b[0], mean[0]])
+    }
+
+    #[test]
+    fn eps_stands_outside_of_the_root() {
+        assert_eq!(one_step(RmsProp::default()), (-0.5 * 4.0 / 3.0, [4.0, 3.0, 0.0]));
+    }
+
+    #[test]
+    fn momentum_collects_the_divided_gradient() {
+        // b = 0.5 · 3 + 4/(√4 + 1)
+        let b = 1.5 + 4.0 / 3.0;
+        let rule = RmsProp { momentum: 0.5, ..RmsProp::default() };
+        assert_eq!(one_step(rule), (-0.5 * b, [4.0, b, 0.0]));
+    }
+
+    #[test]
+    fn centered_takes_the_variance() {
+        // ḡ = 1, v − ḡ² = 3
+        let denom = 3f64.sqrt() + 1.0;
+        let rule = RmsProp { centered: true, ..RmsProp::default() };
+        assert_eq!(one_step(rule), (-0.5 * 4.0 / denom, [4.0, 3.0, 1.0]));
+        let b = 1.5 + 4.0 / denom;
+        let rule = RmsProp { momentum: 0.5, ..rule };
+        assert_eq!(one_step(rule), (-0.5 * b, [4.0, b, 1.0]));
+    }
+}

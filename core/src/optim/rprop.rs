@@ -1,0 +1,201 @@
+//! Rprop: steps that follow the gradient's sign only.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::Real;
+use crate::rule::{Rule, Scalars, Step};
+
+/// Resilient backpropagation.
+///
+/// # Formula
+/// ```text
+/// s ← s · η⁺ if g g′ > 0,  s · η⁻ if g g′ < 0,  s otherwise; then s ← clamp(s, Γmin, Γmax)
+/// g ← 0 if g g′ < 0
+/// p ← p − sign(g) s
+/// g′ ← g
+/// ```
+/// where g′ is what was remembered of the step before. `maximize` negates g.
+///
+/// # Order of operations
+/// ```text
+/// f ← sign(g · g′), then η⁺ for 1, η⁻ for −1, 1 for 0
+/// s ← clamp(s · f, Γmin, Γmax)
+/// g ← 0 if f = η⁻
+/// p ← p + (−1) · sign(g) · s
+/// ```
+/// A narrow type that can't tell η⁻ from 1 or 0 takes it as such.
+///
+/// # Source
+/// Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation
+/// Learning: The RPROP Algorithm", 1993. Reference: `torch.optim.Rprop`: after a
+/// change of sign it forgets the gradient rather than go back.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | first s | ≥ 0 | 1e-2 |
+/// | `etas` | η⁻, η⁺ | 0 < η⁻ < 1 < η⁺ | 0.5, 1.2 |
+/// | `step_sizes` | Γmin, Γmax | any | 1e-6, 50 |
+/// | `maximize` | | | false |
+///
+/// Only the rate in force at the parameter's first step matters.
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `prev` | 0 | g′ |
+/// | `step_size` | the rate at the first step | s |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN gradient has the sign 0: the element rests, and goes on once a number
+/// has come and gone. An infinite one is as good as any other, but infinity
+/// times 0 is NaN.
+///
+/// # Example
+/// The same sign twice, then a change: steps of 0.5, 0.5 · 2, and none.
+/// ```
+/// use bitstep::{optim::Rprop, rule::{step, Rule, Step}};
+/// let rule = Rprop { lr: 0.5, etas: (0.25, 2.0), ..Rprop::default() };
+/// let (mut p, mut prev, mut size) = ([2.0f32], [0.0f32], [0.0f32]);
+/// for (t, g) in [(1, 3.0), (2, 0.1), (3, -7.0)] {
+///     step::<_, f32, _, _, _>(&rule, &Step::new(t, 0.5), &mut rule.scalars(), &mut p, &[g], [&mut prev, &mut size])?;
+/// }
+/// assert_eq!((p[0], prev[0], size[0]), (0.5, 0.0, 0.25));
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rprop {
+    /// Size of the first step.
+    pub lr: f64,
+    /// Factors of the step size after a change of sign and without one.
+    pub etas: (f64, f64),
+    /// The smallest and the largest step size.
+    pub step_sizes: (f64, f64),
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for Rprop {
+    fn default() -> Self {
+        Rprop { lr: 1e-2, etas: (0.5, 1.2), step_sizes: (1e-6, 50.0), maximize: false }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    first_size: S,
+    eta_minus: S,
+    eta_plus: S,
+    smallest: S,
+    largest: S,
+    first: bool,
+    maximize: bool,
+}
+
+impl Hyper for Rprop {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.pair("etas", &mut self.etas.0, &mut self.etas.1);
+        f.pair("step_sizes", &mut self.step_sizes.0, &mut self.step_sizes.1);
+        f.bool("maximize", &mut self.maximize);
+        for placement in ["capturable", "foreach", "differentiable"] {
+            f.ignored(placement);
+        }
+    }
+}
+
+impl Rule for Rprop {
+    type Slots<T> = [T; 2];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["prev", "step_size"];
+    const MASKS: &'static [u32] = &[0b11];
+
+    fn check(&self) -> Result<(), Error> {
+        let (minus, plus) = self.etas;
+        Error::not_negative("lr", self.lr)?;
+        Error::range(0.0 < minus && minus < 1.0, "etas[0]", minus, "0 < etas[0] < 1")?;
+        Error::range(1.0 < plus, "etas[1]", plus, "1 < etas[1]")
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        Coefs {
+            first_size: C::scalar(step.lr),
+            eta_minus: C::scalar(self.etas.0),
+            eta_plus: C::scalar(self.etas.1),
+            smallest: C::scalar(self.step_sizes.0),
+            largest: C::scalar(self.step_sizes.1),
+            first: step.first,
+            maximize: self.maximize,
+        }
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [prev, size]: [C; 2]) -> (C, [C; 2]) {
+        let eta_minus = C::narrow(k.eta_minus);
+        let g = if k.maximize { -g } else { g };
+        let size = if k.first { C::narrow(k.first_size) } else { size };
+        let factor = (g * prev).sign();
+        let factor = if factor > C::ZERO { C::narrow(k.eta_plus) } else { factor };
+        let factor = if factor < C::ZERO { eta_minus } else { factor };
+        let factor = if factor == C::ZERO { C::ONE } else { factor };
+        let size = (size * factor).maximum(C::narrow(k.smallest)).minimum(C::narrow(k.largest));
+        let g = if factor == eta_minus { C::ZERO } else { g };
+        (p.addcmul(g.sign(), size, -C::Scalar::ONE), [g, size])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+    use half::bf16;
+
+    fn run<C: Real>(rule: Rprop, t: u64, g: C, prev: C, size: C) -> (C, C, C) {
+        let (mut p, mut prev, mut size) = ([C::ZERO], [prev], [size]);
+        let (at, slots) = (Step::new(t, 0.25), [&mut prev[..], &mut size[..]]);
+        step::<_, C, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[g], slots).unwrap();
+        (p[0], prev[0], size[0])
+    }
+
+    #[test]
+    fn first_step_takes_the_rate_in_force() {
+        assert_eq!(run(Rprop::default(), 1, -3.0f32, 0.0, 9.0), (0.25, -3.0, 0.25));
+        assert_eq!(run(Rprop::default(), 2, -3.0f32, 0.0, 9.0), (9.0, -3.0, 9.0));
+    }
+
+    #[test]
+    fn sizes_stay_within_their_limits() {
+        let rule = Rprop { etas: (0.5, 2.0), step_sizes: (0.75, 3.0), ..Rprop::default() };
+        assert_eq!(run(rule, 2, 1.0f64, 1.0, 2.0), (-3.0, 1.0, 3.0));
+        assert_eq!(run(rule, 2, 1.0f64, -1.0, 1.0), (0.0, 0.0, 0.75));
+    }
+
+    #[test]
+    fn maximize_remembers_the_negated_gradient() {
+        let rule = Rprop { maximize: true, ..Rprop::default() };
+        assert_eq!(run(rule, 2, 3.0f32, 0.0, 1.0), (1.0, -3.0, 1.0));
+    }
+
+    #[test]
+    fn gradient_nan_rests() {
+        let (p, prev, size) = run(Rprop::default(), 2, f32::NAN, 1.0, 1.0);
+        assert!(p == 0.0 && prev.is_nan() && size == 1.0);
+    }
+
+    #[test]
+    fn eta_minus_that_rounds_to_1_swallows_gradients_without_a_past() {
+        let rule = Rprop { etas: (0.999, 1.2), ..Rprop::default() };
+        let one = bf16::ONE;
+        assert_eq!(run(rule, 2, one, bf16::ZERO, one), (bf16::ZERO, bf16::ZERO, one));
+        assert_eq!(run(rule, 2, 1.0f32, 0.0, 1.0), (-1.0, 1.0, 1.0));
+    }
+}
