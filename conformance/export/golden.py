@@ -18,6 +18,7 @@ from pathlib import Path
 # One instruction set for everybody: a machine with AVX-512 then writes the same
 # files as one without. Has to be set before torch is imported.
 os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when its own modules are imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")

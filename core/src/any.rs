@@ -104,6 +104,10 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     }
     /// [`Rule::STEP_KEY`].
     fn step_key(&self) -> &'static str;
+    /// [`Rule::COUNTS_EMPTY`].
+    fn counts_empty(&self) -> bool {
+        true
+    }
     /// Whether each element moves on its own, so that a tensor may be cut anywhere.
     fn is_elementwise(&self) -> bool;
     /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
@@ -202,6 +206,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn step_key(&self) -> &'static str {
         R::STEP_KEY
+    }
+    fn counts_empty(&self) -> bool {
+        R::COUNTS_EMPTY
     }
     fn is_elementwise(&self) -> bool {
         R::SUMS == 0 || !self.needs_sums()

@@ -72,6 +72,11 @@ impl Error {
         Self::range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
     }
 
+    /// value in [0, 1].
+    pub(crate) fn unit(argument: &'static str, value: f64) -> Result<(), Error> {
+        Self::range((0.0..=1.0).contains(&value), argument, value, "0 <= value <= 1")
+    }
+
     /// Both in [0, 1).
     pub(crate) fn betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
         Self::fraction("betas[0]", beta1)?;

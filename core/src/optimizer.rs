@@ -86,6 +86,7 @@ impl Recipe {
     /// use bitstep::{args::Args, named::optimizer, real::Dtype};
     /// let bytes = |name, dtype| Ok::<f64, bitstep::args::ArgError>(optimizer(name, &Args::new())?.bytes_per_parameter(&[1 << 20], dtype));
     /// assert_eq!(bytes("adamw_torch", Dtype::F32)?, 16.0);
+    /// assert_eq!(bytes("flash_adamw", Dtype::Bf16)?, 7.125); // 1/16 for each of two scales
     /// # Ok::<(), bitstep::args::ArgError>(())
     /// ```
     #[must_use]
@@ -643,7 +644,7 @@ fn task<'a>(
         };
         state.started = started.is_ok();
     }
-    state.steps += 1;
+    state.steps += u64::from(rule.counts_empty() || !param.is_empty());
     let t = match rule.counter() {
         Counter::Parameter => state.steps,
         Counter::Group => group.steps,

@@ -117,6 +117,8 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const COUNTER: Counter = Counter::Parameter;
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
+    /// Whether a step of a parameter without elements counts.
+    const COUNTS_EMPTY: bool = true;
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const SUMS: usize = 0;
 

@@ -15,6 +15,10 @@ mod bnb_lamb;
 mod bnb_lars;
 mod bnb_rmsprop;
 mod bnb_sgd;
+mod flash;
+mod flash_adam;
+mod flash_lion;
+mod flash_sgd;
 mod lion;
 mod nadam;
 mod optimi;
@@ -39,6 +43,9 @@ pub use bnb_lamb::BnbLamb;
 pub use bnb_lars::BnbLars;
 pub use bnb_rmsprop::BnbRmsprop;
 pub use bnb_sgd::BnbSgd;
+pub use flash_adam::{FlashAdam, FlashAdamRule, FlashAdamW};
+pub use flash_lion::FlashLion;
+pub use flash_sgd::{FlashSgd, FlashSgdRule, FlashSgdW};
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use radam::RAdam;
@@ -134,6 +141,11 @@ mod list {
         }
     }
 
+    /// FlashOptim's: over split weights and companded state.
+    const fn flash<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
+        Entry { name, build: flash::build::<R> }
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
@@ -151,6 +163,11 @@ mod list {
         bnb::<BnbLamb>("bnb_lamb_32bit"),
         bnb::<BnbLars>("bnb_lars_32bit"),
         bnb::<BnbSgd>("bnb_sgd_32bit"),
+        flash::<FlashAdam>("flash_adam"),
+        flash::<FlashAdamW>("flash_adamw"),
+        flash::<FlashLion>("flash_lion"),
+        flash::<FlashSgd>("flash_sgd"),
+        flash::<FlashSgdW>("flash_sgdw"),
         bnb::<Lion>("lion_32bit"),
         eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),
