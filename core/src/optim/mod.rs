@@ -2,6 +2,7 @@
 
 mod adadelta;
 mod adafactor;
+mod adafactor_torch;
 mod adagrad;
 mod adam;
 mod adamax;
@@ -30,6 +31,7 @@ mod stable_adamw;
 
 pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
+pub use adafactor_torch::AdafactorTorch;
 pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamax::Adamax;
@@ -150,6 +152,7 @@ mod list {
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
         fused::<Matrix<Adafactor>>("adafactor"),
+        eager::<Matrix<AdafactorTorch>>("adafactor_torch"),
         fusible::<Adagrad>("adagrad"),
         fusible::<Adam>("adam"),
         eager::<Adamax>("adamax"),

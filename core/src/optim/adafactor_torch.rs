@@ -1,0 +1,271 @@
+//! Adafactor, as PyTorch has it.
+
+use crate::args::{Fields, Hyper, Slot};
+use crate::error::Error;
+use crate::factored::Factored;
+use crate::real::{Dtype, Real};
+use crate::rule::{Rule, Scalars, Step};
+
+/// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the
+/// learning rate bounds the relative step, and there is no first moment.
+///
+/// # Formula
+/// ```text
+/// w ← t^beta2_decay
+/// α ← max(ε₂, RMS(p)) min(η, 1/√t)
+/// p ← p − η λ p
+/// V ← (1 − w) V + w G²                   kept as row averages R and column averages C:
+///                                        V = R Cᵀ / max(mean(R), ε₁)
+/// U ← G / max(√V, ε₁)
+/// p ← p − α U / max(1, RMS(U) / d)
+/// ```
+/// `maximize` negates G.
+///
+/// # Order of operations
+/// ```text
+/// a ← −max(ε₂, √Σp² / √n) · min(η, 1/√t) / max(1, √Σu² / (√n · d))
+/// p ← p · (1 − η λ)
+/// R ← lerp(R, (√Σg²)² / columns, w)      C ← lerp(C, (√Σg²)² / rows, w)
+/// s ← 1 / √max(R · C / max(Σ R / rows, ε₁), ε₁²)     below two dimensions 1 / √max(v, ε₁²)
+/// u ← s · g
+/// p ← p + a · u                          with foreach p + (u · a)
+/// ```
+/// a is computed in f64 from norms that were rounded to the parameter's type.
+///
+/// # Source
+/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory
+/// Cost", 2018. Reference: `torch.optim.Adafactor`. Where `eps[0]` is none, the
+/// machine epsilon of the first parameter of the group that has a gradient counts
+/// for all of them. `foreach` rounds once more, which shows in 16 bits.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-2 |
+/// | `beta2_decay` | | ≤ 0 | −0.8 |
+/// | `eps` | ε₁, ε₂ | ≥ 0; ε₁ none for the type's epsilon | none, 1e-3 |
+/// | `d` | d | ≥ 1 | 1 |
+/// | `weight_decay` | λ | ≥ 0 | 0 |
+/// | `foreach` | | | none |
+/// | `maximize` | | | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `variance` | 0 | V of a tensor below two dimensions |
+/// | `row_var` | 0 | R, one number for each row of the last two dimensions |
+/// | `col_var` | 0 | C, one number for each column |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN gradient makes its row, its column and, through the mean of rows, every
+/// element NaN. RMS(U) and RMS(p) that are NaN count as 1 and ε₂.
+///
+/// # Example
+/// The first step forgets V: u is a sign, and α = RMS(p) · min(η, 1).
+/// ```
+/// use bitstep::{optim::AdafactorTorch, rule::{step, Rule, Step}};
+/// let rule = AdafactorTorch { lr: 0.25, weight_decay: 1.0, ..AdafactorTorch::default() };
+/// let (mut p, mut v) = ([2.0f64], [0.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.25), &mut rule.scalars(), &mut p, &[-3.0], [&mut v])?;
+/// assert_eq!((p, v), ([2.0], [9.0])); // 2 · (1 − 0.25) + 2 · 0.25
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdafactorTorch {
+    /// Learning rate; bounds the relative step.
+    pub lr: f64,
+    /// Exponent of the weight of new squares.
+    pub beta2_decay: f64,
+    /// Floor of the root of second moments; least scale of a parameter.
+    pub eps: (Option<f64>, f64),
+    /// The largest RMS of an update before the learning rate.
+    pub d: f64,
+    /// Weight decay, decoupled.
+    pub weight_decay: f64,
+    /// Whether the update is multiplied by its rate before it is added.
+    pub foreach: Option<bool>,
+    /// Ascend instead of descend.
+    pub maximize: bool,
+}
+
+impl Default for AdafactorTorch {
+    fn default() -> Self {
+        AdafactorTorch {
+            lr: 1e-2,
+            beta2_decay: -0.8,
+            eps: (None, 1e-3),
+            d: 1.0,
+            weight_decay: 0.0,
+            foreach: None,
+            maximize: false,
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    weight: S,
+    decay: S,
+    /// ε₁ and its square.
+    eps: S,
+    eps_squared: S,
+    least_scale: f64,
+    rate: f64,
+    d: f64,
+    /// −α over the clipping of the update.
+    minus_step_size: S,
+    multiplies_first: bool,
+    maximize: bool,
+}
+
+impl Hyper for AdafactorTorch {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        let (eps1, eps2) = &mut self.eps;
+        f.f64("lr", &mut self.lr);
+        f.f64("beta2_decay", &mut self.beta2_decay);
+        f.tuple("eps", &mut [Slot::OptF64(eps1), Slot::F64(eps2)]);
+        f.f64("d", &mut self.d);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.opt_bool("foreach", &mut self.foreach);
+        f.bool("maximize", &mut self.maximize);
+    }
+}
+
+/// The distance from 1 to the next larger number.
+const fn epsilon(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F64 => f64::EPSILON,
+        Dtype::F32 => f32::EPSILON as f64,
+        Dtype::Bf16 => 1.0 / 128.0,
+        Dtype::F16 => 1.0 / 1024.0,
+    }
+}
+
+/// 1 / √v, v no less than ε₁².
+#[inline(always)]
+fn scale_of<C: Real>(k: &Coefs<C::Scalar>, v: C) -> C {
+    v.maximum(C::narrow(k.eps_squared)).rsqrt()
+}
+
+impl Rule for AdafactorTorch {
+    type Slots<T> = [T; 1];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["variance"];
+    const MASKS: &'static [u32] = &[0b1, 0b0];
+    const SUMS: usize = 2;
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::range(self.beta2_decay <= 0.0, "beta2_decay", self.beta2_decay, "<= 0")?;
+        Error::not_negative("eps[0]", self.eps.0.unwrap_or(0.0))?;
+        Error::not_negative("eps[1]", self.eps.1)?;
+        Error::range(self.d >= 1.0, "d", self.d, ">= 1")?;
+        Error::not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let t = step.t_f64();
+        let relative = 1.0 / libm::sqrt(t);
+        let eps = self.eps.0.unwrap_or(epsilon(step.lead.or(step.dtype).unwrap_or(C::DTYPE)));
+        Coefs {
+            weight: C::scalar(libm::pow(t, self.beta2_decay)),
+            decay: C::scalar(1.0 - step.lr * self.weight_decay),
+            eps: C::scalar(eps),
+            eps_squared: C::scalar(eps * eps),
+            least_scale: self.eps.1,
+            rate: if relative < step.lr { relative } else { step.lr },
+            d: self.d,
+            minus_step_size: C::Scalar::ZERO,
+            multiplies_first: self.foreach == Some(true),
+            maximize: self.maximize,
+        }
+    }
+
+    #[inline(always)]
+    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> [C::Scalar; 2] {
+        let v = v.lerp(g * g, k.weight);
+        Self::scaled_terms(k, p, g, scale_of(k, v), [v])
+    }
+
+    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
+        let root = libm::sqrt(n as f64);
+        let [p, u] = sums.map(|sum| C::narrow(sum.sqrt()).to_f64());
+        let rms = p / root;
+        let alpha = if rms > k.least_scale { rms } else { k.least_scale } * k.rate;
+        let clip = u / (root * k.d);
+        k.minus_step_size = C::scalar(-alpha / if clip > 1.0 { clip } else { 1.0 });
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
+        let v = v.lerp(g * g, k.weight);
+        Self::scaled_element(k, p, g, scale_of(k, v), [v])
+    }
+}
+
+impl Factored for AdafactorTorch {
+    const NAMES: &'static [&'static str] = &["variance", "row_var", "col_var"];
+    const REPLACED: u32 = 0b1;
+    const KEEPS_DIMS: bool = true;
+
+    #[inline(always)]
+    fn square<C: Real>(_: &Coefs<C::Scalar>, g: C) -> C::Scalar {
+        g.wide() * g.wide()
+    }
+
+    #[inline(always)]
+    fn mean<C: Real>(_: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
+        let norm = C::narrow(sum.sqrt());
+        (norm * norm).div_scalar(n)
+    }
+
+    #[inline(always)]
+    fn track<C: Real>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
+        old.lerp(mean, k.weight)
+    }
+
+    #[inline(always)]
+    fn mean_of_rows<C: Real>(k: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
+        C::narrow(sum / n).maximum(C::narrow(k.eps))
+    }
+
+    #[inline(always)]
+    fn scale<C: Real>(k: &Coefs<C::Scalar>, row: C, col: C, mean_of_rows: C) -> C {
+        scale_of(k, row * col / mean_of_rows)
+    }
+
+    #[inline(always)]
+    fn scaled_terms<C: Real>(
+        _: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        scale: C,
+        _: [C; 1],
+    ) -> [C::Scalar; 2] {
+        let u = scale * g;
+        [p.wide() * p.wide(), u.wide() * u.wide()]
+    }
+
+    #[inline(always)]
+    fn scaled_element<C: Real>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        scale: C,
+        [v]: [C; 1],
+    ) -> (C, [C; 1]) {
+        let u = scale * if k.maximize { -g } else { g };
+        let p = p.mul_scalar(k.decay);
+        let twice = p + u.mul_scalar(k.minus_step_size);
+        (if k.multiplies_first { twice } else { p.add_scaled(u, k.minus_step_size) }, [v])
+    }
+}
