@@ -388,15 +388,8 @@ impl Optimizer {
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
-        self.begin(given)?;
-        for (index, group) in self.groups.iter_mut().enumerate() {
-            let own = params.iter().zip(&self.params).filter(|(_, state)| state.group == index);
-            let with_grad = own.filter_map(|(p, _)| Some((p.value.dtype(), p.grad?)));
-            group.lead = with_grad.clone().next().and_then(|(dtype, _)| dtype);
-            if let Some(scale) = group.recipe.rule.norm_scale(given) {
-                group.grad_norm = Some(unscaled_norm(with_grad.map(|(_, grad)| grad), scale));
-            }
-        }
+        let grads: Vec<Option<Data<'_>>> = params.iter().map(|p| p.grad).collect();
+        self.begin(&grads, given)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let mut tasks = Vec::with_capacity(params.len());
         for (param, state) in params.iter_mut().zip(&mut self.params) {
@@ -413,20 +406,33 @@ impl Optimizer {
         Ok(tasks)
     }
 
-    /// Begins a step whose parameters come one at a time, as their gradients
-    /// appear: groups move on; then [`step_param`](Self::step_param) each.
+    /// Begins a step whose parameters come one at a time: groups move on, and take
+    /// note of what their rules need to know of all gradients. Then
+    /// [`step_param`](Self::step_param) each.
     ///
     /// # Errors
-    /// An invalid configuration. Nothing is written then.
-    pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<(), Error> {
+    /// An invalid configuration, or not a gradient or `None` for each parameter.
+    /// Nothing is written then.
+    pub fn begin(
+        &mut self,
+        grads: &[Option<Data<'_>>],
+        given: &[(&str, f64)],
+    ) -> Result<(), Error> {
+        check_length("params", grads.len(), self.params.len())?;
         for group in &self.groups {
             group.recipe.rule.check()?;
         }
-        for group in &mut self.groups {
+        for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps += 1;
             if group.recipe.rule.scalar_owner() == Counter::Group {
                 let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
+            }
+            let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
+            let own = own.filter_map(|(grad, _)| *grad);
+            group.lead = own.clone().next().map(|grad| grad.dtype());
+            if let Some(scale) = group.recipe.rule.norm_scale(given) {
+                group.grad_norm = Some(unscaled_norm(own, scale));
             }
         }
         Ok(())

@@ -22,8 +22,6 @@
 //! the same bits, at the cost of one copy each way.
 
 use bitstep::Error;
-#[cfg(feature = "rayon")]
-use bitstep::optimizer::Task;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
@@ -127,7 +125,7 @@ pub fn step(
 /// The same on rayon's threads: the same bits, whatever their number.
 ///
 /// Work is cut where the rule allows it and only as far as it pays: tensors are
-/// dealt out whole below [`GRAIN`] elements.
+/// dealt out whole below [`bitstep_rayon::GRAIN`] elements.
 ///
 /// # Errors
 /// As [`step`].
@@ -137,46 +135,7 @@ pub fn par_step(
     items: &mut [Item<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
-    with_params(items, |params| run(optimizer.tasks(params, given)?))
-}
-
-/// Elements below which work is not cut further: some 20 µs of work, against a few for a spawn.
-#[cfg(feature = "rayon")]
-pub const GRAIN: usize = 1 << 15;
-
-/// Runs tasks on rayon's threads.
-///
-/// # Errors
-/// Those of [`Task::run`].
-#[cfg(feature = "rayon")]
-pub fn run(mut tasks: Vec<Task<'_>>) -> Result<(), Error> {
-    let total: usize = tasks.iter().map(Task::len).sum();
-    if total <= GRAIN {
-        return tasks.into_iter().try_for_each(Task::run);
-    }
-    if let [_] = tasks.as_slice()
-        && let Some(task) = tasks.pop()
-    {
-        return match task.split_at(total / 2) {
-            Ok((a, b)) => both(vec![a], vec![b]),
-            Err(task) => task.run(),
-        };
-    }
-    // Halves of about the same number of elements, tensors kept whole.
-    let mut seen = 0;
-    let middle = tasks.iter().position(|t| {
-        seen += t.len();
-        seen > total / 2
-    });
-    let middle = middle.map_or(1, |m| m.clamp(1, tasks.len() - 1));
-    let right = tasks.split_off(middle);
-    both(tasks, right)
-}
-
-#[cfg(feature = "rayon")]
-fn both(left: Vec<Task<'_>>, right: Vec<Task<'_>>) -> Result<(), Error> {
-    let (a, b) = rayon::join(|| run(left), || run(right));
-    a.and(b)
+    with_params(items, |params| bitstep_rayon::run(optimizer.tasks(params, given)?))
 }
 
 fn with_params(

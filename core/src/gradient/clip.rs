@@ -191,6 +191,17 @@ impl ClipGradNorm {
         }
     }
 
+    /// The factor c, or an error for a norm that is not finite, if asked for.
+    ///
+    /// # Errors
+    /// See above.
+    pub fn checked_coefficient(&self, norm: f64, dtype: Dtype) -> Result<f64, Error> {
+        if self.error_if_nonfinite {
+            Error::range(norm.is_finite(), "total_norm", norm, "finite")?;
+        }
+        Ok(self.coefficient(norm, dtype))
+    }
+
     /// Clips in place and returns the norm before.
     ///
     /// # Errors
@@ -208,10 +219,7 @@ impl ClipGradNorm {
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
         let (norm, dtype) = total(grads.len(), |i| shared(grads, i), self.norm_type);
-        if self.error_if_nonfinite {
-            Error::range(norm.is_finite(), "total_norm", norm, "finite")?;
-        }
-        let c = self.coefficient(norm, dtype);
+        let c = self.checked_coefficient(norm, dtype)?;
         grads.iter_mut().for_each(|g| multiply(g, c));
         Ok(norm)
     }

@@ -1,0 +1,258 @@
+//! bitstep's optimizers for [candle](candle_core).
+//!
+//! [`Optimizer`] is a drop-in [`candle_nn::Optimizer`] whose configuration is a
+//! [`Recipe`]: any optimizer of the list. It writes to the `Var`s in place, with
+//! no temporary tensor and no copy of parameter, gradient or state.
+//!
+//! ```
+//! use bitstep::{args::Args, named};
+//! use bitstep_candle::Optimizer;
+//! use candle_core::{DType, Device, Var};
+//! use candle_nn::Optimizer as _;
+//!
+//! let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
+//! let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
+//! let mut optimizer = Optimizer::new(vec![weight.clone()], recipe)?;
+//! for _ in 0..10 {
+//!     optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
+//! }
+//! assert!(weight.sum_all()?.to_scalar::<f32>()? < 3.0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Beside it: parameters by name ([`named_vars`]), groups ([`Optimizer::add_group`],
+//! [`Optimizer::for_training`]), state ([`Optimizer::state`]), clipping by global
+//! norm ([`Optimizer::clip_grad_norm`]) and steps that free each gradient as they
+//! go ([`Optimizer::step_and_free`]).
+//!
+//! Only the CPU is supported so far: a `Var` elsewhere is an error.
+
+mod cpu;
+
+use std::cell::RefCell;
+
+use bitstep::gradient::ClipGradNorm;
+use bitstep::optimizer::{Optimizer as State, ParamState, Recipe};
+use bitstep::real::Dtype;
+use bitstep::training::{Members, TrainingArguments, decays};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Error, Result, Tensor, Var};
+use candle_nn::VarMap;
+
+/// The variables of a map under their names, in the order of the names: a hash
+/// map's own order changes from run to run, and state could not be resumed.
+#[must_use]
+pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
+    let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut vars: Vec<_> = data.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+    vars.sort_by(|a, b| a.0.cmp(&b.0));
+    vars
+}
+
+/// Groups of variables, what moves them, and their state.
+#[derive(Debug, Default)]
+pub struct Optimizer {
+    state: State,
+    vars: Vec<(String, Var)>,
+}
+
+impl Optimizer {
+    /// No groups yet.
+    #[must_use]
+    pub fn without_groups() -> Self {
+        Self::default()
+    }
+
+    /// Adds variables that share a recipe; returns the group's number.
+    ///
+    /// # Errors
+    /// An invalid recipe; a variable that is not on the CPU, or not of f64, f32, bf16 or f16.
+    pub fn add_group(
+        &mut self,
+        recipe: Recipe,
+        vars: impl IntoIterator<Item = (String, Var)>,
+    ) -> Result<usize> {
+        let vars: Vec<_> = vars.into_iter().collect();
+        let dtypes = vars.iter().map(|(name, var)| dtype(name, var)).collect::<Result<Vec<_>>>()?;
+        let group = self.state.add_group(recipe).map_err(Error::wrap)?;
+        for ((name, var), dtype) in vars.into_iter().zip(dtypes) {
+            self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+            self.vars.push((name, var));
+        }
+        Ok(group)
+    }
+
+    /// Trainer's two groups: biases and everything of one dimension (norms) do not decay.
+    ///
+    /// # Errors
+    /// An unknown optimizer or argument; variables as in [`add_group`](Self::add_group).
+    pub fn for_training(
+        args: &TrainingArguments,
+        vars: impl IntoIterator<Item = (String, Var)>,
+    ) -> Result<Self> {
+        let (decay, rest): (Vec<_>, Vec<_>) =
+            vars.into_iter().partition(|(name, var)| decays(name) && var.dims().len() > 1);
+        let mut optimizer = Self::default();
+        for (members, vars) in [(Members::Decay, decay), (Members::NoDecay, rest)] {
+            optimizer.add_group(args.recipe(members).map_err(Error::wrap)?, vars)?;
+        }
+        Ok(optimizer)
+    }
+
+    /// Sets one group's learning rate; a schedule's value goes here.
+    ///
+    /// # Errors
+    /// No such group.
+    pub fn set_group_lr(&mut self, group: usize, lr: f64) -> Result<()> {
+        let Some(group) = self.state.groups_mut().get_mut(group) else {
+            return Err(Error::msg(format!("no group {group}")));
+        };
+        group.lr = lr;
+        Ok(())
+    }
+
+    /// What is kept of the variable of that name.
+    #[must_use]
+    pub fn state(&self, name: &str) -> Option<&ParamState> {
+        let index = self.vars.iter().position(|(n, _)| n == name)?;
+        self.state.params().get(index)
+    }
+
+    /// Groups, counters and buffers, in the order in which variables were added.
+    #[must_use]
+    pub fn inner(&self) -> &State {
+        &self.state
+    }
+
+    /// The same, to restore.
+    pub fn inner_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// The variables under their names, in the order in which they were added.
+    #[must_use]
+    pub fn vars(&self) -> &[(String, Var)] {
+        &self.vars
+    }
+
+    /// One step; `given` are numbers from outside, for the rules that listen to any.
+    ///
+    /// # Errors
+    /// A gradient of another shape, type or device than its variable. Nothing is written then.
+    pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+        self.begin(grads, given)?;
+        let mut layers = vec![0u32; self.state.groups().len()];
+        for index in 0..self.vars.len() {
+            if let Some(grad) = grads.get(&self.vars[index].1) {
+                self.step_one(index, grad, &mut layers, given)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step that drops each gradient as soon as it is used.
+    ///
+    /// # Errors
+    /// As [`step_given`](Self::step_given).
+    pub fn step_and_free(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
+        self.begin(grads, given)?;
+        let mut layers = vec![0u32; self.state.groups().len()];
+        for index in 0..self.vars.len() {
+            if let Some(grad) = grads.remove(&self.vars[index].1) {
+                self.step_one(index, &grad, &mut layers, given)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Scales the gradients of all variables in place, to a total norm of at most
+    /// `clip.max_norm`; returns the norm before.
+    ///
+    /// # Errors
+    /// A non-finite norm, if `clip` refuses one. Nothing is written then.
+    pub fn clip_grad_norm(&self, grads: &GradStore, clip: &ClipGradNorm) -> Result<f64> {
+        let grads: Vec<&Tensor> = self.vars.iter().filter_map(|(_, var)| grads.get(var)).collect();
+        cpu::clip(&grads, clip)
+    }
+
+    fn begin(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+        self.check(grads)?;
+        let grads: Vec<Option<Tensor>> = self
+            .vars
+            .iter()
+            .map(|(_, var)| grads.get(var).map(Tensor::contiguous).transpose())
+            .collect::<Result<_>>()?;
+        cpu::with_data(&grads, |data| self.state.begin(data, given).map_err(Error::wrap))
+    }
+
+    fn check(&self, grads: &GradStore) -> Result<()> {
+        for (name, var) in &self.vars {
+            let Some(grad) = grads.get(var) else { continue };
+            if grad.dims() != var.dims() || grad.dtype() != var.dtype() {
+                let (got, want) = (grad.shape(), var.shape());
+                let message = format!(
+                    "gradient of {name}: {got:?} {:?}, wanted {want:?} {:?}",
+                    grad.dtype(),
+                    var.dtype()
+                );
+                return Err(Error::msg(message));
+            }
+        }
+        Ok(())
+    }
+
+    fn step_one(
+        &mut self,
+        index: usize,
+        grad: &Tensor,
+        layers: &mut [u32],
+        given: &[(&str, f64)],
+    ) -> Result<()> {
+        let group = self.state.params()[index].group;
+        let layer = layers[group];
+        layers[group] += 1;
+        // A gradient that autograd left transposed is laid out in order first.
+        let grad = grad.contiguous()?;
+        let step = cpu::Step { state: RefCell::new(&mut self.state), index, layer, given };
+        self.vars[index].1.inplace_op2(&grad, &step)
+    }
+}
+
+impl candle_nn::Optimizer for Optimizer {
+    type Config = Recipe;
+
+    /// One group; variables are named by their position.
+    fn new(vars: Vec<Var>, recipe: Recipe) -> Result<Self> {
+        let mut optimizer = Self::default();
+        let named = vars.into_iter().enumerate().map(|(i, var)| (i.to_string(), var));
+        optimizer.add_group(recipe, named)?;
+        Ok(optimizer)
+    }
+
+    fn step(&mut self, grads: &GradStore) -> Result<()> {
+        self.step_given(grads, &[])
+    }
+
+    /// The first group's.
+    fn learning_rate(&self) -> f64 {
+        self.state.groups().first().map_or(0.0, |g| g.lr)
+    }
+
+    /// Every group's.
+    fn set_learning_rate(&mut self, lr: f64) {
+        self.state.groups_mut().iter_mut().for_each(|g| g.lr = lr);
+    }
+}
+
+fn dtype(name: &str, var: &Var) -> Result<Dtype> {
+    if !var.device().is_cpu() {
+        return Err(Error::msg(format!("{name}: wanted a variable on the CPU")));
+    }
+    match var.dtype() {
+        DType::F64 => Ok(Dtype::F64),
+        DType::F32 => Ok(Dtype::F32),
+        DType::BF16 => Ok(Dtype::Bf16),
+        DType::F16 => Ok(Dtype::F16),
+        other => Err(Error::msg(format!("{name}: wanted f64, f32, bf16 or f16, not {other:?}"))),
+    }
+}

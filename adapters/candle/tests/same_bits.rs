@@ -1,0 +1,142 @@
+//! Every optimizer of the list gives the bits of the core on candle's variables.
+
+use bitstep::args::Args;
+use bitstep::gradient::ClipGradNorm;
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Optimizer as Core, Param};
+use bitstep::storage::Plain;
+use bitstep::training::TrainingArguments;
+use bitstep_candle::{Optimizer, named_vars};
+use candle_core::{DType, Device, Tensor, Var, WithDType};
+use candle_nn::{Optimizer as _, VarMap};
+
+const SHAPES: &[&[usize]] = &[&[], &[5], &[3, 4], &[2, 3, 5], &[70, 1000]];
+const STEPS: u32 = 3;
+
+/// Numbers that look random, from their position.
+fn numbers<T: Plain>(shape: &[usize], salt: u32) -> Vec<T> {
+    (0..shape.iter().product::<usize>() as u32)
+        .map(|i| (i ^ salt).wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8)
+        .map(|x| T::from_f64(f64::from(x) / f64::from(1 << 23) - 1.0))
+        .collect()
+}
+
+fn bits<T: Plain>(x: &[T]) -> Vec<u64> {
+    x.iter().map(|x| x.to_f64()).map(|x| if x.is_nan() { 1 } else { x.to_bits() }).collect()
+}
+
+fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
+    let mut optimizer = Core::new();
+    let group = optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
+    let mut values: Vec<Vec<T>> = SHAPES.iter().map(|s| numbers(s, 7)).collect();
+    for shape in SHAPES {
+        optimizer.add_param(group, shape, T::DTYPE).unwrap();
+    }
+    for t in 0..STEPS {
+        let grads: Vec<Vec<T>> = SHAPES.iter().map(|s| numbers(s, 100 + t)).collect();
+        let mut params: Vec<Param<'_>> = values
+            .iter_mut()
+            .zip(&grads)
+            .map(|(v, g)| Param { value: T::data_mut(v), grad: Some(T::data(g)) })
+            .collect();
+        optimizer.step(&mut params, &[]).unwrap();
+    }
+    values.iter().map(|v| bits(v)).collect()
+}
+
+fn tensor<T: Plain + WithDType>(shape: &[usize], salt: u32) -> Tensor {
+    Tensor::from_vec(numbers::<T>(shape, salt), shape, &Device::Cpu).unwrap()
+}
+
+fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
+    let vars: Vec<Var> =
+        SHAPES.iter().map(|s| Var::from_tensor(&tensor::<T>(s, 7)).unwrap()).collect();
+    let recipe = named::optimizer(name, &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.clone(), recipe).unwrap();
+    for t in 0..STEPS {
+        let grads: Vec<Tensor> = SHAPES.iter().map(|s| tensor::<T>(s, 100 + t)).collect();
+        // A store can only be had from a backward pass: of zero, then filled.
+        let zero = vars[0].sum_all().unwrap();
+        let mut store = zero.backward().unwrap();
+        for (var, grad) in vars.iter().zip(grads) {
+            store.insert(var, grad);
+        }
+        optimizer.step(&store).unwrap();
+    }
+    vars.iter().map(|v| bits(&v.flatten_all().unwrap().to_vec1::<T>().unwrap())).collect()
+}
+
+#[test]
+fn every_optimizer_has_the_bits_of_core_on_one_two_and_three_threads() {
+    for entry in LIST {
+        let want = core::<f32>(entry.name);
+        for threads in 1..=3 {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let got = pool.install(|| candle::<f32>(entry.name));
+            assert!(got == want, "{} on {threads} threads", entry.name);
+        }
+        assert!(candle::<f64>(entry.name) == core::<f64>(entry.name), "{} f64", entry.name);
+        assert!(
+            candle::<half::bf16>(entry.name) == core::<half::bf16>(entry.name),
+            "{} bf16",
+            entry.name
+        );
+        assert!(
+            candle::<half::f16>(entry.name) == core::<half::f16>(entry.name),
+            "{} f16",
+            entry.name
+        );
+    }
+}
+
+#[test]
+fn a_map_gives_its_variables_in_the_order_of_their_names_and_training_groups_them() {
+    let map = VarMap::new();
+    let vb = candle_nn::VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
+    let linear = candle_nn::linear(3, 2, vb.pp("b")).unwrap();
+    candle_nn::layer_norm(3, 1e-5, vb.pp("a")).unwrap();
+    let named = named_vars(&map);
+    let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
+
+    let args = TrainingArguments {
+        optim: "adamw_torch".into(),
+        weight_decay: 0.5,
+        learning_rate: 0.1,
+        ..TrainingArguments::default()
+    };
+    let mut optimizer = Optimizer::for_training(&args, named).unwrap();
+    let before = linear.weight().to_vec2::<f32>().unwrap();
+    let x = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
+    let loss = candle_nn::Module::forward(&linear, &x).unwrap().sqr().unwrap().sum_all().unwrap();
+    let mut grads = loss.backward().unwrap();
+    optimizer.step_and_free(&mut grads, &[]).unwrap();
+    assert_ne!(linear.weight().to_vec2::<f32>().unwrap(), before);
+    // Variables without a gradient have not moved, nor their counters.
+    assert_eq!(optimizer.state("a.weight").unwrap().steps, 0);
+    assert_eq!(optimizer.state("b.weight").unwrap().steps, 1);
+    assert!(grads.get(linear.weight()).is_none(), "freed");
+}
+
+#[test]
+fn clipping_scales_all_gradients_in_place() {
+    let var = Var::ones(4, DType::F32, &Device::Cpu).unwrap();
+    let grads = (var.as_tensor() * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
+    let recipe = named::optimizer("adamw_torch", &Args::new()).unwrap();
+    let optimizer = Optimizer::new(vec![var.clone()], recipe).unwrap();
+    assert_eq!(optimizer.clip_grad_norm(&grads, &ClipGradNorm::default()).unwrap(), 6.0);
+    let clipped = grads.get(&var).unwrap().to_vec1::<f32>().unwrap();
+    assert!(clipped.iter().all(|g| (g - 0.5).abs() < 1e-6));
+}
+
+#[test]
+fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
+    let vars = [4, 5].map(|n| Var::ones(n, DType::F32, &Device::Cpu).unwrap());
+    let mut store = vars[0].sum_all().unwrap().backward().unwrap();
+    store.insert(&vars[1], Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
+    let recipe = named::optimizer("adamw_torch", &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.to_vec(), recipe).unwrap();
+    assert!(optimizer.step(&store).is_err());
+    assert_eq!(vars[0].to_vec1::<f32>().unwrap(), [1.0; 4]);
+}
