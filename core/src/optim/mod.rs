@@ -7,6 +7,8 @@ mod adagrad;
 mod adam;
 mod adamax;
 mod adamw;
+mod adamw_anyprecision;
+mod adamw_hf;
 mod ademamix;
 mod asgd;
 mod bnb;
@@ -36,6 +38,8 @@ pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamax::Adamax;
 pub use adamw::AdamW;
+pub use adamw_anyprecision::AdamWAnyPrecision;
+pub use adamw_hf::{AdamWHf, AdamWHfReference};
 pub use ademamix::AdEMAMix;
 pub use asgd::Asgd;
 pub use bnb::BnbState;
@@ -148,6 +152,13 @@ mod list {
         Entry { name, build: flash::build::<R> }
     }
 
+    fn anyprecision(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+        let mut rule = AdamWAnyPrecision::default();
+        args.apply(name, &mut rule)?;
+        let double = rule.has_double();
+        Ok(Recipe::new(rule, if double { Arithmetic::Double } else { Arithmetic::Fused }))
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
@@ -156,6 +167,8 @@ mod list {
         fusible::<Adagrad>("adagrad"),
         fusible::<Adam>("adam"),
         eager::<Adamax>("adamax"),
+        Entry { name: "adamw_anyprecision", build: anyprecision },
+        eager::<AdamWHf>("adamw_hf"),
         fusible::<AdamW>("adamw_torch"),
         fused::<AdamW>("adamw_torch_fused"),
         bnb::<AdEMAMix>("ademamix"),

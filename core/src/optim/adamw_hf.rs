@@ -1,0 +1,186 @@
+//! The AdamW that Transformers used to have.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::Real;
+use crate::rule::{Rule, Scalars, Step};
+
+/// The former AdamW of Transformers.
+///
+/// # Formula
+/// ```text
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) m / (√v + ε)
+/// p ← p − η λ p
+/// ```
+/// Without `correct_bias` the first step size is η.
+///
+/// # Order of operations
+/// ```text
+/// m ← m · β₁ + (1 − β₁) · g
+/// v ← v · β₂ + ((1 − β₂) · g) · g
+/// d ← √v + ε
+/// p ← p + (−η √(1 − β₂ᵗ) / (1 − β₁ᵗ)) · m / d
+/// p ← p + (−η λ) · p        if λ > 0
+/// ```
+/// In GaLore's copy m / d is rounded before the step size comes in.
+///
+/// # Source
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference
+/// (`adamw_hf`): `transformers.optimization.AdamW`, until 4.49, and `galore_torch.GaLoreAdamW`
+/// for parameters that it does not project. The paper adds ε to the corrected root and
+/// decays the parameter from before the update.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.999 |
+/// | `eps` | ε | ≥ 0 | 1e-6 |
+/// | `weight_decay` | λ | any; none if ≤ 0 | 0 |
+/// | `correct_bias` | | | true |
+/// | `reference` | | which of the two | Transformers' |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | m |
+/// | `exp_avg_sq` | 0 | v |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its state NaN, for good.
+///
+/// # Example
+/// ```
+/// use bitstep::{optim::AdamWHf, rule::{step, Rule, Step}};
+/// let rule = AdamWHf { lr: 0.5, weight_decay: 0.5, betas: (0.0, 0.0), eps: 1.0, ..AdamWHf::default() };
+/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
+/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-3.0], [&mut m, &mut v])?;
+/// assert_eq!(p, [1.78125]); // 2 + 0.5 · 3 / (3 + 1) = 2.375, less a quarter of that
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWHf {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Whether the averages are corrected for their start at 0.
+    pub correct_bias: bool,
+    /// Whose operations are followed.
+    pub reference: AdamWHfReference,
+}
+
+/// The two implementations of [`AdamWHf`]; they differ in one rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AdamWHfReference {
+    /// `transformers.optimization.AdamW`.
+    #[default]
+    Transformers,
+    /// `galore_torch.GaLoreAdamW`.
+    Galore,
+}
+
+impl Default for AdamWHf {
+    fn default() -> Self {
+        AdamWHf {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-6,
+            weight_decay: 0.0,
+            correct_bias: true,
+            reference: AdamWHfReference::default(),
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    beta1: S,
+    one_minus_beta1: S,
+    beta2: S,
+    one_minus_beta2: S,
+    eps: S,
+    minus_step_size: S,
+    minus_decay: S,
+    decays: bool,
+    divides_first: bool,
+}
+
+impl Hyper for AdamWHf {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.bool("correct_bias", &mut self.correct_bias);
+        f.ignored("no_deprecation_warning");
+        f.choice(
+            "reference",
+            &mut self.reference,
+            &[
+                ("transformers.optimization.AdamW", AdamWHfReference::Transformers),
+                ("galore_torch.GaLoreAdamW", AdamWHfReference::Galore),
+            ],
+        );
+    }
+}
+
+impl Rule for AdamWHf {
+    type Slots<T> = [T; 2];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
+    const MASKS: &'static [u32] = &[0b11];
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::betas(self.betas)?;
+        Error::not_negative("eps", self.eps)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let (beta1, beta2) = self.betas;
+        let correction1 = 1.0 - libm::pow(beta1, step.t_f64());
+        let correction2 = 1.0 - libm::pow(beta2, step.t_f64());
+        let corrected = step.lr * libm::sqrt(correction2) / correction1;
+        let step_size = if self.correct_bias { corrected } else { step.lr };
+        Coefs {
+            beta1: C::scalar(beta1),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            beta2: C::scalar(beta2),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            eps: C::scalar(self.eps),
+            minus_step_size: C::scalar(-step_size),
+            minus_decay: C::scalar(-step.lr * self.weight_decay),
+            decays: self.weight_decay > 0.0,
+            divides_first: self.reference == AdamWHfReference::Galore,
+        }
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+        let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let denom = v.sqrt().add_scalar(k.eps);
+        let p = if k.divides_first {
+            p.add_scaled(m / denom, k.minus_step_size)
+        } else {
+            p.addcdiv(m, denom, k.minus_step_size)
+        };
+        (if k.decays { p.add_scaled(p, k.minus_decay) } else { p }, [m, v])
+    }
+}
