@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{ArgError, Args, Value};
+use bitstep::args::{ArgError, Args, Value, names};
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
 use bitstep::rule::Counter;
 use bitstep::storage::{DataMut, Element, Part, Raw};
 use serde_json::{Map, Value as Json};
@@ -62,6 +62,15 @@ pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
     hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
 }
 
+fn build(name: &str, args: &Args) -> Result<Recipe, Refused> {
+    named::optimizer(name, args).map_err(|e| match e {
+        ArgError::UnknownName { name, .. } => {
+            Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
+        }
+        other => failed(other),
+    })
+}
+
 struct CoreRun {
     optimizer: Optimizer,
     values: Vec<(Vec<usize>, Buffer)>,
@@ -72,12 +81,12 @@ impl CoreRun {
         let mut optimizer = Optimizer::new();
         let mut group_of = vec![0; spec.params.len()];
         for group in spec.groups {
-            let recipe = named::optimizer(spec.name, &args(&group.hyper)).map_err(|e| match e {
-                ArgError::UnknownName { name, .. } => {
-                    Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
-                }
-                other => failed(other),
-            })?;
+            let mut recipe = build(spec.name, &args(&group.hyper))?;
+            // Some rules follow one of several implementations, and take its path as an argument.
+            if names(recipe.rule.hyper()).contains(&"reference") {
+                let args = args(&group.hyper).with("reference", spec.reference);
+                recipe = build(spec.name, &args)?;
+            }
             let number = optimizer.add_group(recipe).map_err(failed)?;
             group.params.iter().for_each(|&i| group_of[i] = number);
         }
