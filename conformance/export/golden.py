@@ -246,6 +246,7 @@ def run_torch_optimizer(
     has_grad=None,
     late=None,
     state=torch_state,
+    made=None,
     prepare=None,
     before=None,
     step=None,
@@ -264,6 +265,7 @@ def run_torch_optimizer(
     has_grad `has_grad(i, t)`: whether parameter i has a gradient at step t
     late     {slot: number | "signed" | "positive"}: the state before step 0, stored as `p{i}.state0.{slot}`
     state    `state(opt, i, param)`: {slot: tensor or number}, where it isn't simply `opt.state[param]`
+    made     `made(opt)` right after construction
     prepare  `prepare(opt, params)` after construction (with `late`: after the state was set)
     before   `before(opt, params, t, rows)` before each step, with the gradients in place
     step     `step(opt, params, t)` instead of `opt.step()`
@@ -281,6 +283,8 @@ def run_torch_optimizer(
     else:
         arg = params
     opt = cls(arg, **copy.deepcopy(hyper))
+    if made:
+        made(opt)
 
     tensors = {f"p{i}.init": raw(p) for i, p in enumerate(params)}
     tensors |= {f"p{i}.grad": raw(x) for i, x in enumerate(gradients)}

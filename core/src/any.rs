@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
+use crate::mode::{self, Mode};
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length, check_norm};
@@ -121,6 +122,20 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
         scalars: &mut Scalars,
         tensor: Tensor<'_, '_>,
     ) -> Result<(), Error>;
+    /// Turns a parameter that has been stepped into the one of the other mode.
+    ///
+    /// # Errors
+    /// A buffer of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
+    fn convert(
+        &self,
+        arithmetic: Arithmetic,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let _ = (arithmetic, to, param, slots);
+        Ok(())
+    }
     /// A copy on the heap.
     #[cfg(feature = "alloc")]
     fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule>;
@@ -243,9 +258,55 @@ impl<R: Rule> AnyRule for R {
         }
         Ok(())
     }
+    fn convert(
+        &self,
+        arithmetic: Arithmetic,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let Some(weight) = mode::conversion(self, to)? else { return Ok(()) };
+        let compute = arithmetic.compute(param.dtype());
+        for (k, slot) in slots.iter().enumerate() {
+            let name = R::SLOTS.get(k).copied().unwrap_or("slot");
+            check_length(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
+        }
+        check_blocks(slots.iter().map(DataMut::block).chain([param.block()]))?;
+        match compute {
+            Dtype::F64 => convert::<R, f64>(weight, param, slots),
+            Dtype::F32 => convert::<R, f32>(weight, param, slots),
+            Dtype::Bf16 => convert::<R, bf16>(weight, param, slots),
+            Dtype::F16 => convert::<R, f16>(weight, param, slots),
+        }
+        Ok(())
+    }
     #[cfg(feature = "alloc")]
     fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
         alloc::boxed::Box::new(*self)
+    }
+}
+
+fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[DataMut<'_>]) {
+    let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
+    let Some(stretch) = stretch(blocks) else { return };
+    let weight = C::scalar(weight);
+    let mut values = [C::ZERO; MAX_BLOCK];
+    let mut state = R::Slots::<[C; MAX_BLOCK]>::from_fn(|_| [C::ZERO; MAX_BLOCK]);
+    for start in (0..param.len()).step_by(stretch) {
+        let len = (param.len() - start).min(stretch);
+        let values = values.get_mut(..len).unwrap_or_default();
+        param.load(start, values);
+        for (to, from) in state.as_mut().iter_mut().zip(slots).filter(|(_, s)| !s.is_empty()) {
+            from.load(start, to.get_mut(..len).unwrap_or_default());
+        }
+        for (i, p) in values.iter_mut().enumerate() {
+            let state = state.as_ref();
+            let slots = R::Slots::<C>::from_fn(|k| {
+                state.get(k).and_then(|s| s.get(i)).copied().unwrap_or(C::ZERO)
+            });
+            *p = R::convert(weight, *p, slots);
+        }
+        param.store(start, values);
     }
 }
 

@@ -18,6 +18,7 @@ mod array;
 mod error;
 pub mod factored;
 pub mod gradient;
+pub mod mode;
 #[cfg(feature = "alloc")]
 pub mod named;
 pub mod optim;

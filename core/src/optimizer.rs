@@ -15,6 +15,7 @@ use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
+use crate::mode::Mode;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
 use crate::storage::{Coded, Data, DataMut, Element, Format, Kahan, Raw, Split, Storage};
@@ -285,6 +286,7 @@ pub struct ParamState {
 pub struct Optimizer {
     groups: Vec<Group>,
     params: Vec<ParamState>,
+    mode: Mode,
 }
 
 impl Optimizer {
@@ -365,12 +367,73 @@ impl Optimizer {
         &mut self.params
     }
 
+    /// Which parameters the caller holds.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Says which parameters the caller holds, without converting any: to restore.
+    pub fn restore_mode(&mut self, mode: Mode) {
+        self.mode = mode;
+    }
+
+    /// Turns the parameters into those to evaluate, in place. Most rules train and
+    /// evaluate the same ones; the schedule-free ones do not. `step` then refuses
+    /// until [`train`](Self::train) turns them back.
+    ///
+    /// # Errors
+    /// Any wrong length, or a configuration that can't be evaluated. Nothing is written then.
+    pub fn eval(&mut self, params: &mut [DataMut<'_>]) -> Result<(), Error> {
+        self.switch(Mode::Eval, params)
+    }
+
+    /// Turns the parameters back into those to train, in place.
+    ///
+    /// # Errors
+    /// Any wrong length. Nothing is written then.
+    pub fn train(&mut self, params: &mut [DataMut<'_>]) -> Result<(), Error> {
+        self.switch(Mode::Train, params)
+    }
+
+    fn switch(&mut self, to: Mode, params: &mut [DataMut<'_>]) -> Result<(), Error> {
+        check_length("params", params.len(), self.params.len())?;
+        for (index, param) in params.iter().enumerate() {
+            self.check(index, param, None)?;
+        }
+        // Nothing to convert, but refused like everything would be.
+        let mut none = DataMut::F32(&mut []);
+        for group in &self.groups {
+            group.recipe.rule.convert(Arithmetic::Fused, to, &mut none, &mut [])?;
+        }
+        if self.mode == to {
+            return Ok(());
+        }
+        self.mode = to;
+        for (param, state) in params.iter_mut().zip(&mut self.params) {
+            let Some(group) = self.groups.get(state.group) else { continue };
+            let Recipe { rule, arithmetic, .. } = &group.recipe;
+            let slots = &mut state.slots;
+            let mut convert = |value: &mut DataMut<'_>| {
+                let mut slots: Vec<_> = slots.iter_mut().map(Buffer::data_mut).collect();
+                rule.convert(*arithmetic, to, value, &mut slots)
+            };
+            match &mut state.companion {
+                _ if !state.started => {}
+                Some(companion) => with_companion(param, companion, convert)?,
+                None => convert(param)?,
+            }
+        }
+        Ok(())
+    }
+
     /// One step of all parameters, in the order in which they were added.
     ///
     /// `given` are numbers from outside for the rules that listen to any ([`Step::given`]).
     ///
     /// # Errors
-    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    /// Any wrong length, an invalid configuration, or parameters that are being
+    /// [evaluated](Self::eval). Nothing is written then.
     pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
         self.tasks(params, given)?.into_iter().try_for_each(Task::run)
     }
@@ -411,13 +474,19 @@ impl Optimizer {
     /// [`step_param`](Self::step_param) each.
     ///
     /// # Errors
-    /// An invalid configuration, or not a gradient or `None` for each parameter.
-    /// Nothing is written then.
+    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not a
+    /// gradient or `None` for each parameter. Nothing is written then.
     pub fn begin(
         &mut self,
         grads: &[Option<Data<'_>>],
         given: &[(&str, f64)],
     ) -> Result<(), Error> {
+        if self.mode == Mode::Eval {
+            return Err(Error::Invalid {
+                argument: "mode",
+                wanted: "training: call `train` first",
+            });
+        }
         check_length("params", grads.len(), self.params.len())?;
         for group in &self.groups {
             group.recipe.rule.check()?;

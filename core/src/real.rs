@@ -210,6 +210,14 @@ pub trait Real:
         Self::Scalar::from_f64(x)
     }
 
+    /// A step's constant to multiply by. PyTorch's multi-tensor kernels (`foreach=True`) round it to
+    /// the tensors' type first: β = 0.999 becomes 1 in `bf16`. They do so with no other constant.
+    #[inline(always)]
+    fn factor(x: f64, foreach: bool) -> Self::Scalar {
+        let x = Self::scalar(x);
+        if foreach { Self::narrow(x).wide() } else { x }
+    }
+
     /// Whether it is NaN.
     #[inline(always)]
     #[allow(clippy::eq_op)]
@@ -436,6 +444,13 @@ mod tests {
         assert_eq!(x.add_scaled(y, 0.001).to_f32(), bf16::from_f32_const(alpha * 1000.0).to_f32());
         // ε = 1e-8 vanishes in f16.
         assert_eq!(f16::ZERO.add_scalar(1e-8), f16::ZERO);
+    }
+
+    #[test]
+    fn factor_of_multi_tensor_kernels_is_rounded() {
+        assert_eq!(bf16::factor(0.999, true), 1.0);
+        assert_eq!(bf16::factor(0.999, false), 0.999);
+        assert_eq!(f64::factor(0.999, true), 0.999);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::any::numel;
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
+use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::simd::{self, Kernel};
@@ -200,6 +201,19 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
         g: C,
         slots: Self::Slots<C>,
     ) -> (C, Self::Slots<C>);
+
+    /// The constant that [`Rule::convert`] needs to turn a parameter into the one of
+    /// mode `to`; `None` if training and evaluation share one, as they mostly do.
+    fn conversion(&self, to: Mode) -> Option<f64> {
+        let _ = to;
+        None
+    }
+    /// One element of the parameter, turned into that of the other mode.
+    #[inline(always)]
+    fn convert<C: Real>(weight: C::Scalar, p: C, slots: Self::Slots<C>) -> C {
+        let _ = (weight, slots);
+        p
+    }
 }
 
 /// The most numbers that a rule may carry from step to step beside its slots.

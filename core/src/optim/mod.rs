@@ -28,6 +28,10 @@ mod optimi;
 mod radam;
 mod rmsprop;
 mod rprop;
+mod schedule_free;
+mod schedule_free_adamw;
+mod schedule_free_radam;
+mod schedule_free_sgd;
 mod sgd;
 mod stable_adamw;
 
@@ -57,6 +61,9 @@ pub use nadam::NAdam;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
+pub use schedule_free_adamw::ScheduleFreeAdamW;
+pub use schedule_free_radam::ScheduleFreeRAdam;
+pub use schedule_free_sgd::ScheduleFreeSgd;
 pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
 
@@ -194,6 +201,9 @@ mod list {
         bnb::<BnbRmsprop>("rmsprop_bnb"),
         bnb::<BnbRmsprop>("rmsprop_bnb_32bit"),
         eager::<Rprop>("rprop"),
+        eager::<ScheduleFreeAdamW>("schedule_free_adamw"),
+        eager::<ScheduleFreeRAdam>("schedule_free_radam"),
+        eager::<ScheduleFreeSgd>("schedule_free_sgd"),
         fusible::<Sgd>("sgd"),
         eager::<StableAdamW>("stable_adamw"),
     ];

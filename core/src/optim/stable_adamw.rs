@@ -51,6 +51,7 @@ use crate::rule::{Counter, Rule, Scalars, Step};
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
 /// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 /// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
 ///
 /// # State
@@ -96,6 +97,8 @@ pub struct StableAdamW {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
+    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
 }
@@ -110,6 +113,7 @@ impl Default for StableAdamW {
             decouple_lr: false,
             max_lr: None,
             kahan_sum: None,
+            foreach: None,
             gradient_release: false,
         }
     }
@@ -128,6 +132,7 @@ pub struct Coefs<S> {
     eps: S,
     eps_sq: S,
     kahan: bool,
+    foreach: bool,
     decay: S,
     minus_lr: S,
 }
@@ -141,7 +146,7 @@ impl Hyper for StableAdamW {
         f.bool("decouple_lr", &mut self.decouple_lr);
         f.opt_f64("max_lr", &mut self.max_lr);
         f.opt_bool("kahan_sum", &mut self.kahan_sum);
-        f.ignored("foreach");
+        f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
         // Under these names a parameter group has them.
@@ -189,16 +194,18 @@ impl Rule for StableAdamW {
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let beta1 = optimi::debiased(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased(self.betas.1, step.t_f64());
+        let foreach = self.foreach == Some(true);
         Coefs {
             lr: step.lr,
             weight_decay: self.weight_decay,
             unit_lr: optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr),
             one_minus_beta1: C::scalar(1.0 - beta1),
-            beta2: C::scalar(beta2),
+            beta2: C::factor(beta2, foreach),
             one_minus_beta2: C::scalar(1.0 - beta2),
             eps: C::scalar(self.eps),
             eps_sq: C::narrow(C::scalar(self.eps * self.eps)).wide(),
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
+            foreach,
             decay: C::Scalar::ONE,
             minus_lr: C::Scalar::ZERO,
         }
@@ -215,7 +222,7 @@ impl Rule for StableAdamW {
         let rms = C::narrow(sums[0] / C::scalar(n as f64)).sqrt().to_f64();
         // As Python's max(1, rms): NaN is not larger.
         let lr = k.lr / if rms > 1.0 { rms } else { 1.0 };
-        k.decay = C::scalar(optimi::decay(lr, k.weight_decay, k.unit_lr));
+        k.decay = C::factor(optimi::decay(lr, k.weight_decay, k.unit_lr), k.foreach);
         k.minus_lr = C::scalar(-lr);
     }
 

@@ -1,0 +1,75 @@
+//! What the schedule-free rules share: the weights of the average x, which y steps along with.
+
+use crate::mode::Mode;
+use crate::rule::{Scalars, Step};
+
+/// The numbers that a group carries.
+pub(super) const SCALARS: &[&str] = &["scheduled_lr", "lr_max", "weight_sum"];
+/// How they start.
+pub(super) const START: Scalars = [0.0, -1.0, 0.0, 0.0];
+
+/// How much a step counts in the average.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weighting {
+    pub(super) r: f64,
+    pub(super) weight_lr_power: f64,
+}
+
+impl Weighting {
+    fn weight(self, step: &Step, lr_max: f64) -> f64 {
+        libm::pow(step.t_f64(), self.r) * libm::pow(lr_max, self.weight_lr_power)
+    }
+
+    /// Takes a step at the rate `lr` into the carried numbers.
+    pub(super) fn advance(self, step: &Step, lr: f64, scalars: &mut Scalars) {
+        let [scheduled_lr, lr_max, weight_sum, _] = scalars;
+        *scheduled_lr = lr;
+        // As Python's max(lr, lr_max).
+        *lr_max = if *lr_max > lr { *lr_max } else { lr };
+        *weight_sum += self.weight(step, *lr_max);
+    }
+
+    /// How far x moves towards z: the step's share of all weights, 0 as long as they are 0.
+    pub(super) fn share(self, step: &Step, &[_, lr_max, weight_sum, _]: &Scalars) -> f64 {
+        if weight_sum == 0.0 { 0.0 } else { self.weight(step, lr_max) / weight_sum }
+    }
+}
+
+/// The weight of z by which y becomes x, or x becomes y again.
+pub(super) fn conversion(to: Mode, momentum: f64) -> f64 {
+    match to {
+        Mode::Eval => 1.0 - 1.0 / momentum,
+        Mode::Train => 1.0 - momentum,
+    }
+}
+
+/// The scale of a linear warm-up.
+pub(super) fn warmup(step: &Step, warmup_steps: u64) -> f64 {
+    if step.t <= warmup_steps { step.t_f64() / warmup_steps as f64 } else { 1.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn share_weighs_steps_by_the_largest_rate_so_far() {
+        let weighting = Weighting { r: 1.0, weight_lr_power: 2.0 };
+        let (mut scalars, mut shares) = (START, [0.0; 3]);
+        for (t, lr) in [(1, 0.0), (2, 0.5), (3, 0.25)] {
+            let step = Step::new(t, lr);
+            weighting.advance(&step, lr, &mut scalars);
+            shares[t as usize - 1] = weighting.share(&step, &scalars);
+        }
+        // Weights 1·0², 2·½², 3·½².
+        assert_eq!(shares, [0.0, 1.0, 0.6]);
+        assert_eq!(scalars, [0.25, 0.5, 1.25, 0.0]);
+    }
+
+    #[test]
+    fn warmup_reaches_the_full_rate_at_its_last_step() {
+        let scale = |t| warmup(&Step::new(t, 1.0), 4);
+        assert_eq!([scale(1), scale(4), scale(5)], [0.25, 1.0, 1.0]);
+        assert_eq!(warmup(&Step::new(1, 1.0), 0), 1.0);
+    }
+}
