@@ -426,14 +426,18 @@ pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
 ) {
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
-    let done = direct::<R, C, X, C, C, C>(passes, k, uses, s, t)
-        || C::DTYPE == Dtype::F32
-            && (direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
-                || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
-                || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t));
-    if !done {
-        staged::<R, C, X>(passes, k, uses, s, t);
+    if direct::<R, C, X, C, C, C>(passes, k, uses, s, t) {
+        return;
     }
+    if const { matches!(C::DTYPE, Dtype::F32) } {
+        if direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
+            || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
+            || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t)
+        {
+            return;
+        }
+    }
+    staged::<R, C, X>(passes, k, uses, s, t);
 }
 
 /// Runs the typed loops if the buffers are of these types.
@@ -453,11 +457,13 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
         slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
     });
-    if sums {
-        let views = slots.as_mut();
-        let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
-        let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
-        R::finish::<C>(k, sums, param.len());
+    if const { R::SUMS > 0 } {
+        if sums {
+            let views = slots.as_mut();
+            let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
+            let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
+            R::finish::<C>(k, sums, param.len());
+        }
     }
     R::record::<C>(k, scalars);
     passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
@@ -517,32 +523,35 @@ fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
 ) {
     let n = t.param.len();
     let mut stage = Stage::<R, C, B>::new();
-    if sums {
-        // A stage is loaded once and handed out chunk by chunk.
-        let mut loaded = usize::MAX;
-        let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
-            let mut at = 0;
-            while at < a.len() {
-                let base = (start + at) / stretch * stretch;
-                if base != loaded {
-                    stage.load(mask, t, base, (n - base).min(stretch));
-                    loaded = base;
+    if const { R::SUMS > 0 } {
+        if sums {
+            // A stage is loaded once and handed out chunk by chunk.
+            let mut loaded = usize::MAX;
+            let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
+                let mut at = 0;
+                while at < a.len() {
+                    let base = (start + at) / stretch * stretch;
+                    if base != loaded {
+                        stage.load(mask, t, base, (n - base).min(stretch));
+                        loaded = base;
+                    }
+                    let first = start + at - base;
+                    let len = (a.len() - at).min(stretch - first);
+                    let from = first..first + len;
+                    let slots = stage.slots.as_ref();
+                    let slots = R::Slots::<&[C]>::from_fn(|j| {
+                        slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
+                    });
+                    let param = stage.param.get(from.clone()).unwrap_or_default();
+                    let grad = stage.grad.get(from).unwrap_or_default();
+                    let terms =
+                        [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
+                    passes.terms(k, mask, start + at, param, grad, &slots, terms);
+                    at += len;
                 }
-                let first = start + at - base;
-                let len = (a.len() - at).min(stretch - first);
-                let from = first..first + len;
-                let slots = stage.slots.as_ref();
-                let slots = R::Slots::<&[C]>::from_fn(|j| {
-                    slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
-                });
-                let param = stage.param.get(from.clone()).unwrap_or_default();
-                let grad = stage.grad.get(from).unwrap_or_default();
-                let terms = [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
-                passes.terms(k, mask, start + at, param, grad, &slots, terms);
-                at += len;
-            }
-        });
-        R::finish::<C>(k, sums, n);
+            });
+            R::finish::<C>(k, sums, n);
+        }
     }
     R::record::<C>(k, scalars);
     for start in (0..n).step_by(stretch) {

@@ -158,7 +158,7 @@ pub fn squares<R: Factored, C: Real, G: Number>(
 ) {
     let Some(work) = Work::split(layout, work) else { return };
     if grad.len() == layout.len() {
-        simd::dispatch(Squares::<R, C, G> { coefs, layout, grad, work });
+        simd::dispatch_in::<C, _>(Squares::<R, C, G> { coefs, layout, grad, work });
     }
 }
 
@@ -296,7 +296,7 @@ pub fn sums<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch(Sums::<R, C, P, G, S, I> {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Sums::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }
@@ -371,7 +371,7 @@ pub fn apply<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch(Apply::<R, C, P, G, S, I> {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Apply::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }

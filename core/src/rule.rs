@@ -294,21 +294,22 @@ macro_rules! with_mask {
             assert!(<$rule>::MASKS.len() <= 4 && <$rule>::SUMS <= 2);
         }
         let mask = $mask;
+        // The constant guards keep combinations that do not occur from being compiled.
         match <$rule>::MASKS.iter().position(|&m| m == mask) {
-            Some(0) => {
-                const $I: usize = 0;
-                $body
-            }
-            Some(1) => {
+            Some(1) if const { <$rule>::MASKS.len() > 1 } => {
                 const $I: usize = 1;
                 $body
             }
-            Some(2) => {
+            Some(2) if const { <$rule>::MASKS.len() > 2 } => {
                 const $I: usize = 2;
                 $body
             }
-            _ => {
+            Some(3) if const { <$rule>::MASKS.len() > 3 } => {
                 const $I: usize = 3;
+                $body
+            }
+            _ => {
+                const $I: usize = 0;
                 $body
             }
         }
@@ -334,7 +335,7 @@ pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
@@ -385,7 +386,7 @@ pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {

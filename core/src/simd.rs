@@ -8,6 +8,8 @@
 //! detection: Rust asks for it where a function compiled for a wider unit is
 //! called. Without the feature `std` there is none.
 
+use crate::real::{Dtype, Real};
+
 /// A loop with its operands.
 pub(crate) trait Kernel {
     type Output;
@@ -45,4 +47,11 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     } else {
         kernel.run()
     }
+}
+
+/// Runs a kernel that computes in C: on the widest unit for `f32`, on the target's
+/// baseline for the others, where the code of three units would not pay.
+#[inline(always)]
+pub(crate) fn dispatch_in<C: Real, K: Kernel>(kernel: K) -> K::Output {
+    if const { matches!(C::DTYPE, Dtype::F32) } { dispatch(kernel) } else { kernel.run() }
 }
