@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
+use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
@@ -71,6 +72,10 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         let _ = given;
         None
+    }
+    /// [`Rule::grad_norm`].
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), scale)
     }
     /// [`Rule::counter`].
     fn counter(&self) -> Counter;
@@ -203,6 +208,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         Rule::norm_scale(self, given)
+    }
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        Rule::grad_norm(self, grads, scale)
     }
     fn counter(&self) -> Counter {
         Rule::counter(self)

@@ -14,7 +14,6 @@ use half::{bf16, f16};
 use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
-use crate::gradient::unscaled_norm;
 use crate::mode::Mode;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
@@ -491,6 +490,7 @@ impl Optimizer {
         for group in &self.groups {
             group.recipe.rule.check()?;
         }
+        let all: Vec<Data<'_>> = grads.iter().filter_map(|&grad| grad).collect();
         for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps += 1;
             if group.recipe.rule.scalar_owner() == Counter::Group {
@@ -498,11 +498,9 @@ impl Optimizer {
                 group.recipe.rule.advance(&step, &mut group.scalars);
             }
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
-            let own = own.filter_map(|(grad, _)| *grad);
-            group.lead = own.clone().next().map(|grad| grad.dtype());
-            if let Some(scale) = group.recipe.rule.norm_scale(given) {
-                group.grad_norm = Some(unscaled_norm(own, scale));
-            }
+            group.lead = own.filter_map(|(grad, _)| *grad).next().map(|grad| grad.dtype());
+            let rule = &group.recipe.rule;
+            group.grad_norm = rule.norm_scale(given).map(|scale| rule.grad_norm(&all, scale));
         }
         Ok(())
     }

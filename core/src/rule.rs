@@ -16,10 +16,12 @@ use crate::any::numel;
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
+use crate::gradient::unscaled_norm;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::simd::{self, Kernel};
+use crate::storage::Data;
 
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +40,7 @@ pub struct Step<'a> {
     pub dtype: Option<Dtype>,
     /// The type in memory of the first parameter of the group that has a gradient, if known.
     pub lead: Option<Dtype>,
-    /// The norm over all gradients of the group, for rules that [ask for it](Rule::norm_scale).
+    /// The norm over all gradients of the step, for rules that [ask for it](Rule::norm_scale).
     pub grad_norm: Option<f64>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
@@ -140,6 +142,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         let _ = given;
         None
+    }
+    /// That norm, of gradients divided by `scale`.
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), scale)
     }
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {

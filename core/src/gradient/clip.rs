@@ -245,47 +245,63 @@ impl ClipByGlobalNorm {
     /// Gradients that are not plain numbers. Nothing is written then.
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let n = grads.len();
-        let shared_grads = &*grads;
-        let dtype = (0..n)
-            .filter_map(|i| shared(shared_grads, i))
-            .map(|g| g.dtype())
-            .reduce(promote)
-            .unwrap_or(Dtype::F32);
-        let (norm, c) = match dtype {
-            Dtype::F64 => self.factor::<f64>(shared_grads),
-            Dtype::F32 => self.factor::<f32>(shared_grads),
-            Dtype::Bf16 => self.factor::<bf16>(shared_grads),
-            Dtype::F16 => self.factor::<f16>(shared_grads),
+        let (norm, dtype) = global_norm(grads.len(), |i| shared(grads, i), f64::INFINITY);
+        let c = match dtype {
+            Dtype::F64 => self.coefficient(norm),
+            Dtype::F32 => self.coefficient(norm as f32).to_f64(),
+            Dtype::Bf16 => Number::to_f64(self.coefficient(<bf16 as Number>::from_f64(norm))),
+            Dtype::F16 => Number::to_f64(self.coefficient(<f16 as Number>::from_f64(norm))),
         };
         grads.iter_mut().for_each(|g| multiply(g, c));
         Ok(norm)
     }
 
-    fn factor<C: Real>(&self, grads: &[DataMut<'_>]) -> (f64, f64) {
-        let half_squares = |i: usize| {
-            let n = shared(grads, i).map_or(0.0, |g| norm_squared::<C>(g));
-            C::narrow(C::scalar(n * 0.5))
-        };
-        let sum = C::narrow(reduce::sum(grads.len(), |i| half_squares(i).wide()));
-        let norm = sum.mul_scalar(C::scalar(2.0)).sqrt();
+    /// The factor for a norm.
+    pub(crate) fn coefficient<C: Real>(&self, norm: C) -> C {
         let clip = C::narrow(C::scalar(self.clip_norm));
         let c = clip * (C::ONE / norm).minimum(C::ONE / clip);
-        let c = if norm.to_f64().is_finite() { c.to_f64() } else { f64::NAN };
-        (norm.to_f64(), c)
+        if norm.to_f64().is_finite() { c } else { C::narrow(C::scalar(f64::NAN)) }
     }
 }
 
-fn norm_squared<C: Real>(grad: Data<'_>) -> f64 {
-    fn of<C: Real, T: Number>(x: &[T]) -> f64 {
-        let at = |i: usize| x.get(i).map_or(C::Scalar::ZERO, |&g| C::Scalar::load(g));
+/// TensorFlow's norm over all tensors, whose elements are first limited to ±`limit`, and its type.
+pub(crate) fn global_norm<'a>(
+    n: usize,
+    grad: impl Fn(usize) -> Option<Data<'a>>,
+    limit: f64,
+) -> (f64, Dtype) {
+    fn norm<'a, C: Real>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, limit: f64) -> f64 {
+        let half_squares = |i: usize| {
+            let squares = grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit));
+            C::narrow(C::scalar(squares * 0.5)).wide()
+        };
+        let sum = C::narrow(reduce::sum(n, half_squares));
+        sum.mul_scalar(C::scalar(2.0)).sqrt().to_f64()
+    }
+    let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
+    let norm = match dtype {
+        Dtype::F64 => norm::<f64>(n, &grad, limit),
+        Dtype::F32 => norm::<f32>(n, &grad, limit),
+        Dtype::Bf16 => norm::<bf16>(n, &grad, limit),
+        Dtype::F16 => norm::<f16>(n, &grad, limit),
+    };
+    (norm, dtype)
+}
+
+fn norm_squared<C: Real>(grad: Data<'_>, limit: f64) -> f64 {
+    fn of<C: Real, T: Number>(x: &[T], limit: f64) -> f64 {
+        let limit = C::narrow(C::scalar(limit)).wide();
+        let at = |i: usize| {
+            let g = x.get(i).map_or(C::Scalar::ZERO, |&g| C::Scalar::load(g));
+            g.maximum(-limit).minimum(limit)
+        };
         reduce::sum(x.len(), |i| at(i) * at(i)).to_f64()
     }
     match grad {
-        Data::F64(x) => of::<C, _>(x),
-        Data::F32(x) => of::<C, _>(x),
-        Data::Bf16(x) => of::<C, _>(x),
-        Data::F16(x) => of::<C, _>(x),
+        Data::F64(x) => of::<C, _>(x, limit),
+        Data::F32(x) => of::<C, _>(x, limit),
+        Data::Bf16(x) => of::<C, _>(x, limit),
+        Data::F16(x) => of::<C, _>(x, limit),
     }
 }
 

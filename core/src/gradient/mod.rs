@@ -7,6 +7,7 @@ mod neftune;
 mod scale;
 
 pub use accumulate::Accumulation;
+pub(crate) use clip::global_norm;
 pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm, unscaled_norm};
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, multiply};
