@@ -1,1 +1,321 @@
 //! Learning-rate schedules.
+//!
+//! A schedule is a plain value whose fields are the reference's arguments. Most are pure functions of the number of
+//! scheduler steps ([`Schedule::lr`]); torch's recursive ones change the rate in force instead and so accumulate
+//! rounding, which [`Stepper`] follows in O(1) a step. [`ReduceLrOnPlateau`] and [`Greedy`] are driven by a metric
+//! and keep their state in an explicit value, as [`AdafactorSchedule`] follows its optimizer.
+//!
+//! Numbers are f64, as Python's, and f32 for those of TensorFlow.
+//!
+//! ```
+//! use bitstep::schedule::{Cosine, Schedule, Stepper};
+//! let cosine = Cosine { num_warmup_steps: 10, num_training_steps: 100, num_cycles: 0.5 };
+//! assert_eq!(cosine.lr(1e-3, 5), 5e-4);
+//! assert_eq!(cosine.lr(1e-3, 55), 1e-3 * 0.5);
+//! assert_eq!(cosine.lr(1e-3, 100), 0.0);
+//!
+//! let mut lr = Stepper::new(cosine, 1e-3); // one for each parameter group
+//! assert_eq!(lr.lr(), 0.0);
+//! assert_eq!(lr.step()?, 1e-4);
+//! # Ok::<(), bitstep::Error>(())
+//! ```
+
+mod adafactor_schedule;
+#[cfg(feature = "alloc")]
+mod build;
+mod constant;
+mod constant_with_warmup;
+mod cosine;
+mod cosine_warmup_with_min_lr;
+mod cosine_with_min_lr;
+mod cosine_with_restarts;
+mod create_optimizer;
+mod greedy;
+mod inverse_sqrt;
+pub mod keras;
+mod linear;
+mod metric;
+mod polynomial;
+mod reduce_lr_on_plateau;
+mod torch_chained;
+mod torch_constant;
+mod torch_cosine_annealing;
+mod torch_cosine_annealing_warm_restarts;
+mod torch_cyclic;
+mod torch_exponential;
+mod torch_linear;
+mod torch_multi_step;
+mod torch_one_cycle;
+mod torch_polynomial;
+mod torch_sequential;
+mod torch_step;
+mod warm_up;
+mod warmup_stable_decay;
+
+pub use adafactor_schedule::{AdafactorSchedule, AdafactorScheduleState};
+#[cfg(feature = "alloc")]
+pub use build::{NAMES, Scheduler, SchedulerState, build};
+pub use constant::Constant;
+pub use constant_with_warmup::ConstantWithWarmup;
+pub use cosine::Cosine;
+pub use cosine_warmup_with_min_lr::CosineWarmupWithMinLr;
+pub use cosine_with_min_lr::CosineWithMinLr;
+pub use cosine_with_restarts::CosineWithRestarts;
+pub use create_optimizer::CreateOptimizer;
+pub use greedy::{Greedy, GreedyState};
+pub use inverse_sqrt::InverseSqrt;
+pub use linear::Linear;
+pub use metric::{Mode, ThresholdMode};
+pub use polynomial::Polynomial;
+pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
+pub use torch_chained::TorchChained;
+pub use torch_constant::TorchConstant;
+pub use torch_cosine_annealing::TorchCosineAnnealing;
+pub use torch_cosine_annealing_warm_restarts::TorchCosineAnnealingWarmRestarts;
+pub use torch_cyclic::{CyclicMode, TorchCyclic};
+pub use torch_exponential::TorchExponential;
+pub use torch_linear::TorchLinear;
+pub use torch_multi_step::TorchMultiStep;
+pub use torch_one_cycle::{Anneal, TorchOneCycle};
+pub use torch_polynomial::TorchPolynomial;
+pub use torch_sequential::TorchSequential;
+pub use torch_step::TorchStep;
+pub use warm_up::WarmUp;
+pub use warmup_stable_decay::{Shape, WarmupStableDecay};
+
+use crate::Error;
+
+/// A learning rate as a function of the number of scheduler steps.
+///
+/// A closed form provides [`lr`](Schedule::lr) and inherits the rest; the other methods are for torch's schedules
+/// that change the rate in force, and for the containers that run them.
+pub trait Schedule: core::fmt::Debug {
+    /// `Ok` if the reference would take these arguments.
+    ///
+    /// # Errors
+    /// The argument that it refuses.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The rate of a group after `step` scheduler steps; its own rate is `base_lr`.
+    ///
+    /// Takes O(`step`) where the reference is recursive; see [`Stepper`].
+    fn lr(&self, base_lr: f64, step: u64) -> f64;
+
+    /// What the constructor makes of a group's rate `lr`: `step` is 0, or more when training is resumed.
+    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        let _ = lr;
+        self.lr(base_lr, step)
+    }
+
+    /// What scheduler step number `step` makes of `lr`.
+    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        let _ = lr;
+        self.lr(base_lr, step)
+    }
+
+    /// The rate where [`TorchSequential`] hands over to this schedule, in closed form.
+    fn restart(&self, base_lr: f64) -> f64 {
+        self.lr(base_lr, 0)
+    }
+
+    /// What [`TorchSequential`] makes of `lr` when this is the schedule it begins with.
+    fn begin(&self, base_lr: f64, lr: f64) -> f64 {
+        self.start(base_lr, lr, 0)
+    }
+
+    /// The group's `initial_lr` after construction: what later schedules take for their `base_lr`.
+    /// `first` says that no schedule was made before.
+    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+        let _ = first;
+        base_lr
+    }
+
+    /// The last step that the reference takes; it refuses to go on.
+    fn last_step(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A pointer to a schedule is a schedule.
+macro_rules! forward {
+    ($pointer:ty) => {
+        impl<S: Schedule + ?Sized> Schedule for $pointer {
+            fn check(&self) -> Result<(), Error> {
+                (**self).check()
+            }
+            fn lr(&self, base_lr: f64, step: u64) -> f64 {
+                (**self).lr(base_lr, step)
+            }
+            fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).start(base_lr, lr, step)
+            }
+            fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).next(base_lr, lr, step)
+            }
+            fn restart(&self, base_lr: f64) -> f64 {
+                (**self).restart(base_lr)
+            }
+            fn begin(&self, base_lr: f64, lr: f64) -> f64 {
+                (**self).begin(base_lr, lr)
+            }
+            fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+                (**self).initial_lr(base_lr, first)
+            }
+            fn last_step(&self) -> Option<u64> {
+                (**self).last_step()
+            }
+        }
+    };
+}
+
+forward!(&S);
+#[cfg(feature = "alloc")]
+forward!(alloc::boxed::Box<S>);
+
+/// One group's rate, a scheduler step at a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stepper<S> {
+    schedule: S,
+    base_lr: f64,
+    lr: f64,
+    step: u64,
+}
+
+impl<S: Schedule> Stepper<S> {
+    /// At the start of training.
+    pub fn new(schedule: S, base_lr: f64) -> Self {
+        let lr = schedule.start(base_lr, base_lr, 0);
+        Stepper { schedule, base_lr, lr, step: 0 }
+    }
+
+    /// As the reference's constructor with `last_epoch`: the group's rate is `lr` and its `initial_lr` is `base_lr`.
+    pub fn resume(schedule: S, base_lr: f64, lr: f64, last_epoch: u64) -> Self {
+        let step = last_epoch.saturating_add(1);
+        let lr = schedule.start(base_lr, lr, step);
+        Stepper { schedule, base_lr, lr, step }
+    }
+
+    /// The rate in force.
+    pub fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    /// Makes a scheduler step and returns the new rate.
+    ///
+    /// # Errors
+    /// A step beyond [`Schedule::last_step`]; nothing has changed then.
+    pub fn step(&mut self) -> Result<f64, Error> {
+        let step = self.step.saturating_add(1);
+        if self.schedule.last_step().is_some_and(|last| step > last) {
+            return Err(PAST_THE_END);
+        }
+        self.step = step;
+        self.lr = self.schedule.next(self.base_lr, self.lr, step);
+        Ok(self.lr)
+    }
+}
+
+/// A step beyond [`Schedule::last_step`].
+const PAST_THE_END: Error =
+    Error::Invalid { argument: "step", wanted: "no step beyond the schedule's last" };
+
+/// [`Schedule::lr`] of a schedule that only knows how to go on.
+fn walk(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
+    let start = schedule.start(base_lr, base_lr, 0);
+    (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
+}
+
+/// The linear warm-up that Transformers' schedules share: a share of the rate, or `None` once it is over.
+fn warmup(step: u64, num_warmup_steps: u64) -> Option<f64> {
+    (step < num_warmup_steps).then(|| step as f64 / num_warmup_steps as f64)
+}
+
+/// How far a step is between warm-up and end of training; beyond 1 past the end.
+fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f64 {
+    let [step, warmup, training] = [step, num_warmup_steps, num_training_steps].map(|n| n as f64);
+    (step - warmup) / max(1.0, training - warmup)
+}
+
+/// ½ (1 + cos(π · num_cycles · 2 · progress)), in the reference's order.
+fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
+    use core::f64::consts::PI;
+    0.5 * (1.0 + crate::accurate::cos(PI * num_cycles * 2.0 * progress))
+}
+
+/// Python's `max`: the first argument if either is NaN.
+fn max(a: f64, b: f64) -> f64 {
+    if b > a { b } else { a }
+}
+
+/// Python's `min`: the first argument if either is NaN.
+fn min(a: f64, b: f64) -> f64 {
+    if b < a { b } else { a }
+}
+
+/// A value for all groups, or one for each, as the reference takes them.
+pub trait PerGroup {
+    /// The value for a group; `None` if there are fewer.
+    fn at(&self, group: usize) -> Option<f64>;
+    /// How many there are; `None` for any number.
+    fn count(&self) -> Option<usize>;
+}
+
+impl PerGroup for f64 {
+    fn at(&self, _: usize) -> Option<f64> {
+        Some(*self)
+    }
+    fn count(&self) -> Option<usize> {
+        None
+    }
+}
+
+impl PerGroup for [f64] {
+    fn at(&self, group: usize) -> Option<f64> {
+        self.get(group).copied()
+    }
+    fn count(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+impl<const N: usize> PerGroup for [f64; N] {
+    fn at(&self, group: usize) -> Option<f64> {
+        self.get(group).copied()
+    }
+    fn count(&self) -> Option<usize> {
+        Some(N)
+    }
+}
+
+impl<T: PerGroup + ?Sized> PerGroup for &T {
+    fn at(&self, group: usize) -> Option<f64> {
+        (**self).at(group)
+    }
+    fn count(&self) -> Option<usize> {
+        (**self).count()
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl PerGroup for alloc::vec::Vec<f64> {
+    fn at(&self, group: usize) -> Option<f64> {
+        self.get(group).copied()
+    }
+    fn count(&self) -> Option<usize> {
+        Some(self.len())
+    }
+}
+
+/// `Ok` if `values` fits `groups` groups.
+fn check_groups(
+    argument: &'static str,
+    values: &impl PerGroup,
+    groups: usize,
+) -> Result<(), Error> {
+    match values.count() {
+        Some(got) if got != groups => Err(Error::Length { argument, got, wanted: groups }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,131 @@
+use crate::args::{Fields, Hyper};
+
+use super::min;
+
+/// The rate that [`Adafactor`](crate::optim::Adafactor) gives itself, as a schedule to look at.
+///
+/// # Formula
+/// Before the first step `initial_lr`; after step t of the optimizer max(ε₂, RMS(p)) · ρ, ρ = min(10⁻², 1/√t), with
+/// `warmup_init` min(10⁻⁶·t, 1/√t); without `scale_parameter` ρ alone. RMS(p) is that of the group's first parameter,
+/// before the step.
+///
+/// # Source
+/// `transformers.optimization.AdafactorSchedule`. Without `relative_step` ρ is the group's rate, which this schedule
+/// itself has overwritten: it starts from `initial_lr`, not from the optimizer's `lr`, and multiplies up.
+/// The RMS of an f32 or 16-bit parameter is an f32 tensor. Where it is above ε₂ the product is one too, and from then
+/// on so is the group's rate.
+///
+/// # Non-finite input
+/// A NaN RMS counts as below ε₂.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::AdafactorSchedule;
+/// let s = AdafactorSchedule { initial_lr: 0.5, ..Default::default() };
+/// let mut state = s.start();
+/// assert_eq!(state.lr, 0.5);
+/// s.step(&mut state, 2.0);
+/// assert_eq!(state.lr, f64::from(2.0 * 0.01_f32));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdafactorSchedule {
+    /// The rate before the first step.
+    pub initial_lr: f64,
+    /// Adafactor's ε: of the squared gradient (unused here) and of the parameter's scale.
+    pub eps: (f64, f64),
+    /// Adafactor's: whether the rate is scaled by the parameter.
+    pub scale_parameter: bool,
+    /// Adafactor's: whether it falls with time.
+    pub relative_step: bool,
+    /// Adafactor's: whether it first rises.
+    pub warmup_init: bool,
+    /// Whether parameters are f64, and so is their RMS.
+    pub f64: bool,
+}
+
+/// What [`AdafactorSchedule`] remembers of a group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdafactorScheduleState {
+    /// The rate in force.
+    pub lr: f64,
+    /// Steps of the optimizer.
+    pub step: u64,
+    /// Whether the rate is an f32 tensor.
+    pub f32: bool,
+}
+
+impl Default for AdafactorSchedule {
+    fn default() -> Self {
+        AdafactorSchedule {
+            initial_lr: 0.0,
+            eps: (1e-30, 1e-3),
+            scale_parameter: true,
+            relative_step: true,
+            warmup_init: false,
+            f64: false,
+        }
+    }
+}
+
+impl Hyper for AdafactorSchedule {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_lr", &mut self.initial_lr);
+        f.pair("eps", &mut self.eps.0, &mut self.eps.1);
+        f.bool("scale_parameter", &mut self.scale_parameter);
+        f.bool("relative_step", &mut self.relative_step);
+        f.bool("warmup_init", &mut self.warmup_init);
+        for other in ["clip_threshold", "decay_rate", "beta1", "weight_decay"] {
+            f.ignored(other);
+        }
+        const F64: &[(&str, bool)] = &[
+            ("float32", false),
+            ("float64", true),
+            ("float16", false),
+            ("bfloat16", false),
+            ("f32", false),
+            ("f64", true),
+            ("f16", false),
+            ("bf16", false),
+        ];
+        f.choice("dtype", &mut self.f64, F64);
+    }
+}
+
+impl AdafactorSchedule {
+    /// The state before the first step.
+    #[must_use]
+    pub fn start(&self) -> AdafactorScheduleState {
+        AdafactorScheduleState { lr: self.initial_lr, step: 0, f32: false }
+    }
+
+    /// A scheduler step after one of the optimizer, which found `rms`.
+    pub fn step(&self, state: &mut AdafactorScheduleState, rms: f64) {
+        state.step = state.step.saturating_add(1);
+        let t = state.step as f64;
+        let relative = if self.relative_step {
+            min(if self.warmup_init { 1e-6 * t } else { 1e-2 }, 1.0 / libm::sqrt(t))
+        } else {
+            state.lr
+        };
+        // The comparison is one of tensors too.
+        let least = if self.f64 { self.eps.1 } else { f64::from(self.eps.1 as f32) };
+        let scaled = self.scale_parameter && rms > least;
+        let scale = match self.scale_parameter {
+            true if scaled => rms,
+            true => self.eps.1,
+            false => 1.0,
+        };
+        let scale_is_tensor = scaled && !self.f64;
+        let relative_is_tensor = !self.relative_step && state.f32;
+        state.lr = if scale_is_tensor || relative_is_tensor {
+            f64::from(scale as f32 * relative as f32)
+        } else {
+            scale * relative
+        };
+        // A tensor stays one: later numbers are written into it.
+        state.f32 |= scale_is_tensor;
+        if state.f32 {
+            state.lr = f64::from(state.lr as f32);
+        }
+    }
+}

@@ -1,0 +1,31 @@
+use super::{Schedule, warmup};
+use crate::args::{Fields, Hyper};
+
+/// Up in a line during warm-up, then constant.
+///
+/// # Source
+/// `transformers.get_constant_schedule_with_warmup`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{ConstantWithWarmup, Schedule};
+/// let s = ConstantWithWarmup { num_warmup_steps: 4 };
+/// assert_eq!([0, 3, 4, 1000].map(|t| s.lr(1.0, t)), [0.0, 0.75, 1.0, 1.0]);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ConstantWithWarmup {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+}
+
+impl Hyper for ConstantWithWarmup {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+    }
+}
+
+impl Schedule for ConstantWithWarmup {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or(1.0)
+    }
+}

@@ -1,0 +1,92 @@
+use super::cosine_with_min_lr::{min_rate, one_minimum};
+use super::{Schedule, cosine_wave, max};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// As [`CosineWithMinLr`](super::CosineWithMinLr), with a warm-up that does not begin at 0, and one step ahead.
+///
+/// # Formula
+/// λ(t) = (t + 1) / warmup, or with a `warmup_lr_rate` w: w + (1 − w) · t / max(1, warmup − 1);
+/// then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min), p = (t − warmup + 1) / max(1, training − warmup).
+/// The floor is reached at training − 1; from then on the rate rises again.
+///
+/// # Source
+/// `transformers.get_cosine_with_min_lr_schedule_with_warmup_lr_rate`. `lr_init` is the optimizer's own `lr`, also for
+/// groups that have another.
+///
+/// # Errors
+/// Both or neither of `min_lr` and `min_lr_rate`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{CosineWarmupWithMinLr, Schedule};
+/// let s = CosineWarmupWithMinLr {
+///     num_warmup_steps: 2, num_training_steps: 6, min_lr_rate: Some(0.5), ..Default::default()
+/// };
+/// assert_eq!([0, 1, 3, 5].map(|t| s.lr(1.0, t)), [0.5, 1.0, 0.75, 0.5]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineWarmupWithMinLr {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// Steps of the whole training.
+    pub num_training_steps: u64,
+    /// Waves after warm-up; half a wave only falls.
+    pub num_cycles: f64,
+    /// The lowest rate, for a group with the rate `lr_init`.
+    pub min_lr: Option<f64>,
+    /// The lowest rate as a share of the group's.
+    pub min_lr_rate: Option<f64>,
+    /// The share that warm-up begins with; `None` for 1 / warmup.
+    pub warmup_lr_rate: Option<f64>,
+    /// The optimizer's `lr`.
+    pub lr_init: f64,
+}
+
+impl Default for CosineWarmupWithMinLr {
+    fn default() -> Self {
+        CosineWarmupWithMinLr {
+            num_warmup_steps: 0,
+            num_training_steps: 0,
+            num_cycles: 0.5,
+            min_lr: None,
+            min_lr_rate: None,
+            warmup_lr_rate: None,
+            lr_init: 1e-3,
+        }
+    }
+}
+
+impl Hyper for CosineWarmupWithMinLr {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.u64("num_training_steps", &mut self.num_training_steps);
+        f.f64("num_cycles", &mut self.num_cycles);
+        f.opt_f64("min_lr", &mut self.min_lr);
+        f.opt_f64("min_lr_rate", &mut self.min_lr_rate);
+        f.opt_f64("warmup_lr_rate", &mut self.warmup_lr_rate);
+        f.f64("lr_init", &mut self.lr_init);
+    }
+}
+
+impl Schedule for CosineWarmupWithMinLr {
+    fn check(&self) -> Result<(), Error> {
+        one_minimum(self.min_lr, self.min_lr_rate)
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let [t, warmup, training] =
+            [step, self.num_warmup_steps, self.num_training_steps].map(|n| n as f64);
+        let factor = if t < warmup {
+            match self.warmup_lr_rate {
+                None => (t + 1.0) / max(1.0, warmup),
+                Some(w) => w + (1.0 - w) * t / max(1.0, warmup - 1.0),
+            }
+        } else {
+            let p = (t - warmup + 1.0) / max(1.0, training - warmup);
+            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
+            max(0.0, cosine_wave(self.num_cycles, p) * (1.0 - min) + min)
+        };
+        base_lr * factor
+    }
+}

@@ -1,0 +1,91 @@
+use super::{Schedule, cosine_wave, max, progress, warmup};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// Up in a line during warm-up, then along a cosine between the rate and a share of it.
+///
+/// # Formula
+/// λ(t) = t / warmup, then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min),
+/// p = (t − warmup) / max(1, training − warmup), min = min_lr_rate or min_lr / lr_init.
+/// Past the end the rate rises again.
+///
+/// # Source
+/// `transformers.get_cosine_with_min_lr_schedule_with_warmup`. `lr_init` is the optimizer's own `lr`, also for groups
+/// that have another.
+///
+/// # Errors
+/// Both or neither of `min_lr` and `min_lr_rate`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{CosineWithMinLr, Schedule};
+/// let s = CosineWithMinLr { num_warmup_steps: 0, num_training_steps: 4, min_lr_rate: Some(0.5), ..Default::default() };
+/// assert_eq!([0, 2, 4].map(|t| s.lr(1.0, t)), [1.0, 0.75, 0.5]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineWithMinLr {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// Steps of the whole training.
+    pub num_training_steps: u64,
+    /// Waves after warm-up; half a wave only falls.
+    pub num_cycles: f64,
+    /// The lowest rate, for a group with the rate `lr_init`.
+    pub min_lr: Option<f64>,
+    /// The lowest rate as a share of the group's.
+    pub min_lr_rate: Option<f64>,
+    /// The optimizer's `lr`.
+    pub lr_init: f64,
+}
+
+impl Default for CosineWithMinLr {
+    fn default() -> Self {
+        CosineWithMinLr {
+            num_warmup_steps: 0,
+            num_training_steps: 0,
+            num_cycles: 0.5,
+            min_lr: None,
+            min_lr_rate: None,
+            lr_init: 1e-3,
+        }
+    }
+}
+
+impl Hyper for CosineWithMinLr {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.u64("num_training_steps", &mut self.num_training_steps);
+        f.f64("num_cycles", &mut self.num_cycles);
+        f.opt_f64("min_lr", &mut self.min_lr);
+        f.opt_f64("min_lr_rate", &mut self.min_lr_rate);
+        f.f64("lr_init", &mut self.lr_init);
+    }
+}
+
+impl Schedule for CosineWithMinLr {
+    fn check(&self) -> Result<(), Error> {
+        one_minimum(self.min_lr, self.min_lr_rate)
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let wave = || {
+            let p = progress(step, self.num_warmup_steps, self.num_training_steps);
+            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
+            max(0.0, cosine_wave(self.num_cycles, p) * (1.0 - min) + min)
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)
+    }
+}
+
+/// `Ok` if exactly one of them is given.
+pub(super) fn one_minimum(min_lr: Option<f64>, min_lr_rate: Option<f64>) -> Result<(), Error> {
+    if min_lr.is_some() == min_lr_rate.is_some() {
+        return Err(Error::Invalid { argument: "min_lr", wanted: "either min_lr or min_lr_rate" });
+    }
+    Ok(())
+}
+
+/// The lowest rate as a share.
+pub(super) fn min_rate(min_lr: Option<f64>, min_lr_rate: Option<f64>, lr_init: f64) -> f64 {
+    min_lr.map(|m| m / lr_init).or(min_lr_rate).unwrap_or(0.0)
+}

@@ -1,0 +1,63 @@
+use core::f64::consts::PI;
+
+use super::{Schedule, max, progress, warmup};
+use crate::accurate::cos;
+use crate::args::{Fields, Hyper};
+
+/// Up in a line during warm-up, then `num_cycles` times down along half a cosine, each time from the top; 0 past the end.
+///
+/// # Formula
+/// λ(t) = t / warmup, then ½ (1 + cos(π · (num_cycles·p mod 1))), p = (t − warmup) / max(1, training − warmup); 0 for p ≥ 1.
+///
+/// # Source
+/// `transformers.get_cosine_with_hard_restarts_schedule_with_warmup`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{CosineWithRestarts, Schedule};
+/// let s = CosineWithRestarts { num_warmup_steps: 0, num_training_steps: 8, num_cycles: 2.0 };
+/// assert_eq!([0, 2, 4, 6, 8, 9].map(|t| s.lr(8.0, t)), [8.0, 4.0, 8.0, 4.0, 0.0, 0.0]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineWithRestarts {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// Steps of the whole training.
+    pub num_training_steps: u64,
+    /// How often the rate falls; a fraction cuts the last fall short.
+    pub num_cycles: f64,
+}
+
+impl Default for CosineWithRestarts {
+    fn default() -> Self {
+        CosineWithRestarts { num_warmup_steps: 0, num_training_steps: 0, num_cycles: 1.0 }
+    }
+}
+
+impl Hyper for CosineWithRestarts {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.u64("num_training_steps", &mut self.num_training_steps);
+        f.f64("num_cycles", &mut self.num_cycles);
+    }
+}
+
+impl Schedule for CosineWithRestarts {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let falls = || {
+            let p = progress(step, self.num_warmup_steps, self.num_training_steps);
+            if p >= 1.0 {
+                return 0.0;
+            }
+            let x = self.num_cycles * p;
+            max(0.0, 0.5 * (1.0 + cos(PI * modulo_1(x))))
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(falls)
+    }
+}
+
+/// Python's `x % 1.0`: never negative.
+fn modulo_1(x: f64) -> f64 {
+    let rest = x - libm::trunc(x);
+    if rest < 0.0 { rest + 1.0 } else { rest }
+}

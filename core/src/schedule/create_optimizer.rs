@@ -1,0 +1,85 @@
+use super::keras::{Decay, PolynomialDecay};
+use super::{Schedule, WarmUp};
+use crate::args::{Fields, Hyper};
+
+/// A line up, then a power down to a share of the rate: what TensorFlow's models are trained with.
+///
+/// # Formula
+/// init_lr · t / warmup for t < warmup, then (init_lr − end) · (1 − p)^power + end,
+/// p = min(1, (t − warmup) / (train − warmup)), end = init_lr · min_lr_ratio; in f32.
+///
+/// # Source
+/// The second value of `transformers.optimization_tf.create_optimizer`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{CreateOptimizer, Schedule};
+/// let s = CreateOptimizer { init_lr: 1.0, num_train_steps: 6, num_warmup_steps: 2, ..Default::default() };
+/// assert_eq!([0, 1, 2, 4, 6, 7].map(|t| s.lr(0.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CreateOptimizer {
+    /// The rate at the end of warm-up.
+    pub init_lr: f64,
+    /// Steps of the whole training.
+    pub num_train_steps: u64,
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// The rate at the end, as a share.
+    pub min_lr_ratio: f64,
+    /// The decay's exponent.
+    pub power: f64,
+}
+
+impl Default for CreateOptimizer {
+    fn default() -> Self {
+        CreateOptimizer {
+            init_lr: 1e-3,
+            num_train_steps: 0,
+            num_warmup_steps: 0,
+            min_lr_ratio: 0.0,
+            power: 1.0,
+        }
+    }
+}
+
+impl Hyper for CreateOptimizer {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("init_lr", &mut self.init_lr);
+        f.u64("num_train_steps", &mut self.num_train_steps);
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.f64("min_lr_ratio", &mut self.min_lr_ratio);
+        f.f64("power", &mut self.power);
+        // The optimizer's arguments.
+        for other in [
+            "adam_beta1",
+            "adam_beta2",
+            "adam_epsilon",
+            "adam_clipnorm",
+            "adam_global_clipnorm",
+            "weight_decay_rate",
+            "include_in_weight_decay",
+        ] {
+            f.ignored(other);
+        }
+    }
+}
+
+impl Schedule for CreateOptimizer {
+    fn lr(&self, _: f64, step: u64) -> f64 {
+        let decay = PolynomialDecay {
+            initial_learning_rate: self.init_lr,
+            decay_steps: self.num_train_steps as f64 - self.num_warmup_steps as f64,
+            end_learning_rate: self.init_lr * self.min_lr_ratio,
+            power: self.power,
+            cycle: false,
+        };
+        let warm_up = WarmUp {
+            initial_learning_rate: self.init_lr,
+            decay_schedule_fn: decay,
+            warmup_steps: self.num_warmup_steps,
+            power: 1.0,
+        };
+        f64::from(warm_up.rate(step))
+    }
+}

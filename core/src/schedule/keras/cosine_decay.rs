@@ -1,0 +1,65 @@
+use core::f32::consts::PI;
+
+use super::{Decay, cos};
+use crate::args::{Fields, Hyper};
+
+/// A line up to `warmup_target`, if there is one, then half a cosine down to `alpha` times the rate, held after its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineDecay {
+    /// The first rate.
+    pub initial_learning_rate: f64,
+    /// Steps of the cosine.
+    pub decay_steps: f64,
+    /// Where it ends, as a share.
+    pub alpha: f64,
+    /// The rate at the end of warm-up; `None` for no warm-up.
+    pub warmup_target: Option<f64>,
+    /// Steps of warm-up.
+    pub warmup_steps: f64,
+}
+
+impl Default for CosineDecay {
+    fn default() -> Self {
+        CosineDecay {
+            initial_learning_rate: 1e-3,
+            decay_steps: 1.0,
+            alpha: 0.0,
+            warmup_target: None,
+            warmup_steps: 0.0,
+        }
+    }
+}
+
+impl Hyper for CosineDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_learning_rate", &mut self.initial_learning_rate);
+        f.f64("decay_steps", &mut self.decay_steps);
+        f.f64("alpha", &mut self.alpha);
+        f.ignored("name");
+        f.opt_f64("warmup_target", &mut self.warmup_target);
+        f.f64("warmup_steps", &mut self.warmup_steps);
+    }
+}
+
+impl Decay for CosineDecay {
+    fn rate(&self, step: u64) -> f32 {
+        let step = step as f32;
+        let (steps, warmup) = (self.decay_steps as f32, self.warmup_steps as f32);
+        let initial = self.initial_learning_rate as f32;
+        let decay = |step: f32, from: f32| {
+            let wave = 0.5 * (1.0 + cos(PI * (step / steps)));
+            from * ((1.0 - self.alpha) as f32 * wave + self.alpha as f32)
+        };
+        match self.warmup_target.map(|t| t as f32) {
+            None => decay(if steps < step { steps } else { step }, initial),
+            Some(target) => {
+                let step = if steps + warmup < step { steps + warmup } else { step };
+                if step < warmup {
+                    (target - initial) * (step / warmup) + initial
+                } else {
+                    decay(step - warmup, target)
+                }
+            }
+        }
+    }
+}

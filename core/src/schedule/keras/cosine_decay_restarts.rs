@@ -1,0 +1,59 @@
+use core::f32::consts::PI;
+
+use super::{Decay, cos, log, pow};
+use crate::args::{Fields, Hyper};
+
+/// Half a cosine down to `alpha` times the rate, again and again: each time `t_mul` times longer and `m_mul` times lower.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CosineDecayRestarts {
+    /// The first rate.
+    pub initial_learning_rate: f64,
+    /// Steps of the first cosine.
+    pub first_decay_steps: f64,
+    /// How much longer each next one is.
+    pub t_mul: f64,
+    /// What its height is multiplied by.
+    pub m_mul: f64,
+    /// Where it ends, as a share.
+    pub alpha: f64,
+}
+
+impl Default for CosineDecayRestarts {
+    fn default() -> Self {
+        CosineDecayRestarts {
+            initial_learning_rate: 1e-3,
+            first_decay_steps: 1.0,
+            t_mul: 2.0,
+            m_mul: 1.0,
+            alpha: 0.0,
+        }
+    }
+}
+
+impl Hyper for CosineDecayRestarts {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_learning_rate", &mut self.initial_learning_rate);
+        f.f64("first_decay_steps", &mut self.first_decay_steps);
+        f.f64("t_mul", &mut self.t_mul);
+        f.f64("m_mul", &mut self.m_mul);
+        f.f64("alpha", &mut self.alpha);
+        f.ignored("name");
+    }
+}
+
+impl Decay for CosineDecayRestarts {
+    fn rate(&self, step: u64) -> f32 {
+        let (t_mul, m_mul, alpha) = (self.t_mul as f32, self.m_mul as f32, self.alpha as f32);
+        let done = step as f32 / self.first_decay_steps as f32;
+        let (restarts, done) = if t_mul == 1.0 {
+            let restarts = libm::floorf(done);
+            (restarts, done - restarts)
+        } else {
+            let restarts = libm::floorf(log(1.0 - done * (1.0 - t_mul)) / log(t_mul));
+            let before = (1.0 - pow(t_mul, restarts)) / (1.0 - t_mul);
+            (restarts, (done - before) / pow(t_mul, restarts))
+        };
+        let wave = 0.5 * pow(m_mul, restarts) * (1.0 + cos(PI * done));
+        self.initial_learning_rate as f32 * ((1.0 - alpha) * wave + alpha)
+    }
+}

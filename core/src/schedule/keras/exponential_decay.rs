@@ -1,0 +1,44 @@
+use super::{Decay, pow};
+use crate::args::{Fields, Hyper};
+
+/// initial · rate^(t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExponentialDecay {
+    /// The first rate.
+    pub initial_learning_rate: f64,
+    /// Steps in which the rate falls by `decay_rate`.
+    pub decay_steps: f64,
+    /// What it is multiplied by in those steps.
+    pub decay_rate: f64,
+    /// Whether it falls at once.
+    pub staircase: bool,
+}
+
+impl Default for ExponentialDecay {
+    fn default() -> Self {
+        ExponentialDecay {
+            initial_learning_rate: 1e-3,
+            decay_steps: 1.0,
+            decay_rate: 1.0,
+            staircase: false,
+        }
+    }
+}
+
+impl Hyper for ExponentialDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_learning_rate", &mut self.initial_learning_rate);
+        f.f64("decay_steps", &mut self.decay_steps);
+        f.f64("decay_rate", &mut self.decay_rate);
+        f.bool("staircase", &mut self.staircase);
+        f.ignored("name");
+    }
+}
+
+impl Decay for ExponentialDecay {
+    fn rate(&self, step: u64) -> f32 {
+        let p = step as f32 / self.decay_steps as f32;
+        let p = if self.staircase { libm::floorf(p) } else { p };
+        self.initial_learning_rate as f32 * pow(self.decay_rate as f32, p)
+    }
+}

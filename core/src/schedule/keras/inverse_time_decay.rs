@@ -1,0 +1,44 @@
+use super::Decay;
+use crate::args::{Fields, Hyper};
+
+/// initial / (1 + rate · t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct InverseTimeDecay {
+    /// The first rate.
+    pub initial_learning_rate: f64,
+    /// The unit of time.
+    pub decay_steps: f64,
+    /// How fast the rate falls.
+    pub decay_rate: f64,
+    /// Whether it falls at once.
+    pub staircase: bool,
+}
+
+impl Default for InverseTimeDecay {
+    fn default() -> Self {
+        InverseTimeDecay {
+            initial_learning_rate: 1e-3,
+            decay_steps: 1.0,
+            decay_rate: 1.0,
+            staircase: false,
+        }
+    }
+}
+
+impl Hyper for InverseTimeDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_learning_rate", &mut self.initial_learning_rate);
+        f.f64("decay_steps", &mut self.decay_steps);
+        f.f64("decay_rate", &mut self.decay_rate);
+        f.bool("staircase", &mut self.staircase);
+        f.ignored("name");
+    }
+}
+
+impl Decay for InverseTimeDecay {
+    fn rate(&self, step: u64) -> f32 {
+        let p = step as f32 / self.decay_steps as f32;
+        let p = if self.staircase { libm::floorf(p) } else { p };
+        self.initial_learning_rate as f32 / (1.0 + self.decay_rate as f32 * p)
+    }
+}

@@ -1,0 +1,54 @@
+use super::{Decay, pow};
+use crate::args::{Fields, Hyper};
+
+/// (initial − end) · (1 − t/n)^power + end, held after n = `decay_steps`; with `cycle` n is doubled, tripled, … instead.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolynomialDecay {
+    /// The first rate.
+    pub initial_learning_rate: f64,
+    /// Steps until the last rate is reached.
+    pub decay_steps: f64,
+    /// The last rate.
+    pub end_learning_rate: f64,
+    /// The exponent.
+    pub power: f64,
+    /// Whether the rate rises again past the end.
+    pub cycle: bool,
+}
+
+impl Default for PolynomialDecay {
+    fn default() -> Self {
+        PolynomialDecay {
+            initial_learning_rate: 1e-3,
+            decay_steps: 1.0,
+            end_learning_rate: 1e-4,
+            power: 1.0,
+            cycle: false,
+        }
+    }
+}
+
+impl Hyper for PolynomialDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("initial_learning_rate", &mut self.initial_learning_rate);
+        f.f64("decay_steps", &mut self.decay_steps);
+        f.f64("end_learning_rate", &mut self.end_learning_rate);
+        f.f64("power", &mut self.power);
+        f.bool("cycle", &mut self.cycle);
+        f.ignored("name");
+    }
+}
+
+impl Decay for PolynomialDecay {
+    fn rate(&self, step: u64) -> f32 {
+        let (initial, end) = (self.initial_learning_rate as f32, self.end_learning_rate as f32);
+        let mut step = step as f32;
+        let mut steps = self.decay_steps as f32;
+        if self.cycle {
+            steps *= if step == 0.0 { 1.0 } else { libm::ceilf(step / steps) };
+        } else if step > steps {
+            step = steps;
+        }
+        (initial - end) * pow(1.0 - step / steps, self.power as f32) + end
+    }
+}

@@ -1,0 +1,42 @@
+use super::{Schedule, max, warmup};
+use crate::args::{Fields, Hyper};
+
+/// Up in a line during warm-up, then down in a line to 0.
+///
+/// # Formula
+/// λ(t) = t / warmup, then max(0, (training − t) / max(1, training − warmup)); the rate is `base_lr`·λ(t).
+///
+/// # Source
+/// `transformers.get_linear_schedule_with_warmup`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Linear, Schedule};
+/// let s = Linear { num_warmup_steps: 4, num_training_steps: 12 };
+/// assert_eq!([0, 2, 4, 8, 12, 13].map(|t| s.lr(1.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Linear {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// Steps of the whole training.
+    pub num_training_steps: u64,
+}
+
+impl Hyper for Linear {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.u64("num_training_steps", &mut self.num_training_steps);
+    }
+}
+
+impl Schedule for Linear {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let decay = || {
+            let [t, w, n] =
+                [step, self.num_warmup_steps, self.num_training_steps].map(|n| n as f64);
+            max(0.0, (n - t) / max(1.0, n - w))
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
+    }
+}

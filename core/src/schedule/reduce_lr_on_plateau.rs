@@ -1,0 +1,144 @@
+use super::metric::{MODES, THRESHOLD_MODES};
+use super::{Mode, PerGroup, ThresholdMode, check_groups, max};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// Multiplies the rates by `factor` when a metric has not improved for more than `patience` steps.
+///
+/// # Order of operations
+/// A step that is better than `best` by more than the threshold becomes `best` and ends a run of bad steps; any other
+/// lengthens it. During cooldown the run stays at 0, though `best` is updated. When the run is longer than `patience`,
+/// each rate becomes max(lr · factor, min_lr), unless that is lower by `eps` or less; then cooldown begins.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.ReduceLROnPlateau` and `transformers.get_reduce_on_plateau_schedule`.
+///
+/// # Errors
+/// `factor` ≥ 1.
+///
+/// # Non-finite input
+/// A NaN metric is a bad step. An infinite `best` is only improved on in the reference's own arithmetic.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::ReduceLrOnPlateau;
+/// let s = ReduceLrOnPlateau { patience: 1, factor: 0.5, ..Default::default() };
+/// let (mut state, mut lrs) = (s.start(), [1.0, 0.25]);
+/// for metric in [3.0, 2.0, 2.0] {
+///     s.step(&mut state, metric, &mut lrs)?;
+/// }
+/// assert_eq!(lrs, [1.0, 0.25]); // one bad step is borne
+/// s.step(&mut state, f64::NAN, &mut lrs)?;
+/// assert_eq!(lrs, [0.5, 0.125]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ReduceLrOnPlateau<M = f64> {
+    /// Which direction of the metric is good.
+    pub mode: Mode,
+    /// What the rate is multiplied by.
+    pub factor: f64,
+    /// Bad steps that are borne.
+    pub patience: u64,
+    /// How much better a step has to be.
+    pub threshold: f64,
+    /// Whether that is a share or a difference.
+    pub threshold_mode: ThresholdMode,
+    /// Steps without counting after a reduction.
+    pub cooldown: u64,
+    /// The lowest rate, for all groups or for each.
+    pub min_lr: M,
+    /// The least change that is made.
+    pub eps: f64,
+}
+
+/// What [`ReduceLrOnPlateau`] remembers, under the reference's names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlateauState {
+    /// The best metric.
+    pub best: f64,
+    /// Length of the present run of bad steps.
+    pub num_bad_epochs: u64,
+    /// Steps of cooldown that remain.
+    pub cooldown_counter: u64,
+}
+
+impl Default for ReduceLrOnPlateau {
+    fn default() -> Self {
+        ReduceLrOnPlateau {
+            mode: Mode::Min,
+            factor: 0.1,
+            patience: 10,
+            threshold: 1e-4,
+            threshold_mode: ThresholdMode::Rel,
+            cooldown: 0,
+            min_lr: 0.0,
+            eps: 1e-8,
+        }
+    }
+}
+
+impl Hyper for ReduceLrOnPlateau {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.choice("mode", &mut self.mode, MODES);
+        f.f64("factor", &mut self.factor);
+        f.u64("patience", &mut self.patience);
+        f.f64("threshold", &mut self.threshold);
+        f.choice("threshold_mode", &mut self.threshold_mode, THRESHOLD_MODES);
+        f.u64("cooldown", &mut self.cooldown);
+        f.f64("min_lr", &mut self.min_lr);
+        f.f64("eps", &mut self.eps);
+        f.ignored("verbose");
+    }
+}
+
+impl<M: PerGroup> ReduceLrOnPlateau<M> {
+    /// `Ok` if the reference would take these arguments for so many groups.
+    ///
+    /// # Errors
+    /// The argument that it refuses.
+    pub fn check(&self, groups: usize) -> Result<(), Error> {
+        Error::range(!(self.factor >= 1.0), "factor", self.factor, "factor < 1")?;
+        check_groups("min_lr", &self.min_lr, groups)
+    }
+
+    /// The state before the first step.
+    #[must_use]
+    pub fn start(&self) -> PlateauState {
+        PlateauState { best: self.mode.worst(), num_bad_epochs: 0, cooldown_counter: 0 }
+    }
+
+    /// A scheduler step: changes the rates of all groups, if at all.
+    ///
+    /// # Errors
+    /// What [`check`](Self::check) refuses; nothing has changed then.
+    pub fn step(
+        &self,
+        state: &mut PlateauState,
+        metric: f64,
+        lrs: &mut [f64],
+    ) -> Result<(), Error> {
+        self.check(lrs.len())?;
+        if self.mode.better(metric, state.best, self.threshold, self.threshold_mode) {
+            state.best = metric;
+            state.num_bad_epochs = 0;
+        } else {
+            state.num_bad_epochs = state.num_bad_epochs.saturating_add(1);
+        }
+        if state.cooldown_counter > 0 {
+            state.cooldown_counter -= 1;
+            state.num_bad_epochs = 0;
+        }
+        if state.num_bad_epochs > self.patience {
+            for (i, lr) in lrs.iter_mut().enumerate() {
+                let new = max(*lr * self.factor, self.min_lr.at(i).unwrap_or(f64::NAN));
+                if *lr - new > self.eps {
+                    *lr = new;
+                }
+            }
+            state.cooldown_counter = self.cooldown;
+            state.num_bad_epochs = 0;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,75 @@
+use core::fmt::Debug;
+use core::ops::Deref;
+
+use super::{Schedule, walk};
+use crate::Error;
+
+/// Several schedules on the same rate, one after the other at every step.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.ChainedScheduler`, its schedules made in their order. One that does not look at the rate
+/// in force undoes what came before it.
+///
+/// # Errors
+/// No schedules, or one that refuses its arguments.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchChained, TorchConstant, TorchExponential};
+/// let (warm, cool) = (TorchConstant { factor: 0.5, total_iters: 2 }, TorchExponential { gamma: 0.5 });
+/// let schedulers: [&dyn Schedule; 2] = [&warm, &cool];
+/// let s = TorchChained { schedulers: &schedulers[..] };
+/// assert_eq!([0, 1, 2].map(|t| s.lr(1.0, t)), [0.5, 0.25, 0.25]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchChained<S> {
+    /// The schedules, in order.
+    pub schedulers: S,
+}
+
+impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
+    /// Every schedule in turn, with the `initial_lr` that it found.
+    fn fold(&self, base_lr: f64, lr: f64, turn: impl Fn(&T, f64, f64) -> f64) -> f64 {
+        let mut base = base_lr;
+        self.schedulers.iter().enumerate().fold(lr, |lr, (i, s)| {
+            let lr = turn(s, base, lr);
+            base = s.initial_lr(base, i == 0);
+            lr
+        })
+    }
+}
+
+impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
+    fn check(&self) -> Result<(), Error> {
+        if self.schedulers.is_empty() {
+            return Err(Error::Length { argument: "schedulers", got: 0, wanted: 1 });
+        }
+        self.schedulers.iter().try_for_each(T::check)
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.fold(base_lr, lr, |s, base, lr| s.start(base, lr, step))
+    }
+
+    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.fold(base_lr, lr, |s, base, lr| s.next(base, lr, step))
+    }
+
+    /// The reference makes it step 0 here, not a construction: one that multiplies at every step does so at once.
+    fn begin(&self, base_lr: f64, lr: f64) -> f64 {
+        self.next(base_lr, lr, 0)
+    }
+
+    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+        let schedulers = self.schedulers.iter().enumerate();
+        schedulers.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        self.schedulers.iter().filter_map(T::last_step).min()
+    }
+}

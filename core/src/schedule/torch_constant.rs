@@ -1,0 +1,79 @@
+use super::{Schedule, walk};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// A share of the rate for `total_iters` steps, then all of it.
+///
+/// # Order of operations
+/// Recursive: multiplied by `factor` at step 0 and by 1 / `factor` at step `total_iters`, which need not give back the
+/// same number. With `total_iters` 0 the share stays.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.ConstantLR`.
+///
+/// # Errors
+/// `factor` outside of [0, 1]. With `factor` 0 the step at which the reference divides by it.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchConstant};
+/// let s = TorchConstant { factor: 0.5, total_iters: 2 };
+/// assert_eq!([0, 1, 2, 3].map(|t| s.lr(1.0, t)), [0.5, 0.5, 1.0, 1.0]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchConstant {
+    /// The share.
+    pub factor: f64,
+    /// Steps until it ends.
+    pub total_iters: u64,
+}
+
+impl Default for TorchConstant {
+    fn default() -> Self {
+        TorchConstant { factor: 1.0 / 3.0, total_iters: 5 }
+    }
+}
+
+impl Hyper for TorchConstant {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("factor", &mut self.factor);
+        f.u64("total_iters", &mut self.total_iters);
+        f.ignored("verbose");
+    }
+}
+
+impl Schedule for TorchConstant {
+    fn check(&self) -> Result<(), Error> {
+        let refused = self.factor > 1.0 || self.factor < 0.0;
+        Error::range(!refused, "factor", self.factor, "0 <= factor <= 1")
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.next(base_lr, lr, step)
+    }
+
+    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+        if step == 0 {
+            lr * self.factor
+        } else if step == self.total_iters {
+            lr * (1.0 / self.factor)
+        } else {
+            lr
+        }
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        match self.total_iters {
+            0 => base_lr * (self.factor + (1.0 - self.factor)),
+            _ => base_lr * self.factor,
+        }
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        if self.factor == 0.0 { self.total_iters.checked_sub(1) } else { None }
+    }
+}

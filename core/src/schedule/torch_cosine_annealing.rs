@@ -1,0 +1,75 @@
+use core::f64::consts::PI;
+
+use super::{Schedule, walk};
+use crate::Error;
+use crate::accurate::cos;
+use crate::args::{Fields, Hyper};
+
+/// Along a cosine between the rate and `eta_min`, down in `t_max` steps and up again in as many.
+///
+/// # Order of operations
+/// Recursive: (1 + cos(πt/T)) / (1 + cos(π(t − 1)/T)) · (lr − eta_min) + eta_min; on the first step up
+/// lr + (base_lr − eta_min) · (1 − cos(π/T)) / 2.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.CosineAnnealingLR`.
+///
+/// # Errors
+/// `t_max` 0, by which the reference divides.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchCosineAnnealing};
+/// let s = TorchCosineAnnealing { t_max: 2, eta_min: 0.0 };
+/// assert_eq!([0, 2, 3].map(|t| s.lr(1.0, t)), [1.0, 0.0, 0.49999999999999994]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchCosineAnnealing {
+    /// `T_max`: steps of half a wave.
+    pub t_max: u64,
+    /// The lowest rate.
+    pub eta_min: f64,
+}
+
+impl Default for TorchCosineAnnealing {
+    fn default() -> Self {
+        TorchCosineAnnealing { t_max: 1, eta_min: 0.0 }
+    }
+}
+
+impl Hyper for TorchCosineAnnealing {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("T_max", &mut self.t_max);
+        f.f64("eta_min", &mut self.eta_min);
+        f.ignored("verbose");
+    }
+}
+
+impl Schedule for TorchCosineAnnealing {
+    fn check(&self) -> Result<(), Error> {
+        Error::range(self.t_max > 0, "T_max", self.t_max as f64, "T_max >= 1")
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, _: f64, lr: f64, _: u64) -> f64 {
+        lr
+    }
+
+    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        let wave = self.t_max.saturating_mul(2);
+        let before = step.checked_sub(1).unwrap_or(wave.saturating_sub(1));
+        let (t, n) = (step as f64, self.t_max as f64);
+        if before.checked_rem(wave) == Some(self.t_max) {
+            return lr + (base_lr - self.eta_min) * (1.0 - cos(PI / n)) / 2.0;
+        }
+        (1.0 + cos(PI * t / n)) / (1.0 + cos(PI * (t - 1.0) / n)) * (lr - self.eta_min)
+            + self.eta_min
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        self.eta_min + (base_lr - self.eta_min) * (1.0 + 1.0) / 2.0
+    }
+}

@@ -1,0 +1,140 @@
+use super::Schedule;
+use crate::Error;
+use crate::accurate::pow;
+use crate::args::{Fields, Hyper};
+
+/// Up and down in lines between two rates, for ever; the upper one may come closer.
+///
+/// # Formula
+/// With c = ⌊1 + t/n⌋ the cycle, n = up + down, and h the height in it (0, up to 1, back to 0):
+/// base_lr + (max_lr − base_lr) · h · s, s = 1, 1/2^(c−1) or gammaᵗ by `mode`.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.CyclicLR`, without a `scale_fn` of the user's. The group's own rate does not count.
+/// The reference cycles momentum the other way: [`momentum`](Self::momentum).
+///
+/// # Errors
+/// `step_size_up` that is not positive, by which the reference divides; a negative `step_size_down`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchCyclic};
+/// let s = TorchCyclic { base_lr: 1.0, max_lr: 3.0, step_size_up: 2.0, ..Default::default() };
+/// assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(0.0, t)), [1.0, 2.0, 3.0, 2.0, 1.0]);
+/// assert_eq!(s.momentum(2), Some(0.8));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchCyclic {
+    /// The lower rate.
+    pub base_lr: f64,
+    /// The upper rate.
+    pub max_lr: f64,
+    /// Steps upwards.
+    pub step_size_up: f64,
+    /// Steps downwards; `None` for as many.
+    pub step_size_down: Option<f64>,
+    /// How the height changes.
+    pub mode: CyclicMode,
+    /// Its factor a step, for [`CyclicMode::ExpRange`].
+    pub gamma: f64,
+    /// Whether momentum is cycled too.
+    pub cycle_momentum: bool,
+    /// The lower momentum.
+    pub base_momentum: f64,
+    /// The upper momentum.
+    pub max_momentum: f64,
+}
+
+/// How the height of a [`TorchCyclic`] changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CyclicMode {
+    /// Not at all.
+    Triangular,
+    /// It is halved each cycle.
+    Triangular2,
+    /// It is multiplied by `gamma` each step.
+    ExpRange,
+}
+
+impl Default for TorchCyclic {
+    fn default() -> Self {
+        TorchCyclic {
+            base_lr: 1e-3,
+            max_lr: 1e-2,
+            step_size_up: 2000.0,
+            step_size_down: None,
+            mode: CyclicMode::Triangular,
+            gamma: 1.0,
+            cycle_momentum: true,
+            base_momentum: 0.8,
+            max_momentum: 0.9,
+        }
+    }
+}
+
+impl Hyper for TorchCyclic {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        const MODES: &[(&str, CyclicMode)] = &[
+            ("triangular", CyclicMode::Triangular),
+            ("triangular2", CyclicMode::Triangular2),
+            ("exp_range", CyclicMode::ExpRange),
+        ];
+        f.f64("base_lr", &mut self.base_lr);
+        f.f64("max_lr", &mut self.max_lr);
+        f.f64("step_size_up", &mut self.step_size_up);
+        f.opt_f64("step_size_down", &mut self.step_size_down);
+        f.choice("mode", &mut self.mode, MODES);
+        f.f64("gamma", &mut self.gamma);
+        f.null("scale_fn");
+        f.ignored("scale_mode"); // each mode brings its own
+        f.bool("cycle_momentum", &mut self.cycle_momentum);
+        f.f64("base_momentum", &mut self.base_momentum);
+        f.f64("max_momentum", &mut self.max_momentum);
+        f.ignored("verbose");
+    }
+}
+
+impl TorchCyclic {
+    /// Height within the cycle, and its scale.
+    fn height(&self, step: u64) -> (f64, f64) {
+        let (t, up) = (step as f64, self.step_size_up);
+        let total = up + self.step_size_down.unwrap_or(up);
+        let ratio = up / total;
+        let cycle = libm::floor(1.0 + t / total);
+        let x = 1.0 + t / total - cycle;
+        let height = if x <= ratio { x / ratio } else { (x - 1.0) / (ratio - 1.0) };
+        let scale = match self.mode {
+            CyclicMode::Triangular => 1.0,
+            CyclicMode::Triangular2 => 1.0 / pow(2.0, cycle - 1.0),
+            CyclicMode::ExpRange => pow(self.gamma, t),
+        };
+        (height, scale)
+    }
+
+    /// The momentum (or β₁) after `step` scheduler steps; `None` if it is not cycled.
+    #[must_use]
+    pub fn momentum(&self, step: u64) -> Option<f64> {
+        let (height, scale) = self.height(step);
+        let height = (self.max_momentum - self.base_momentum) * height;
+        self.cycle_momentum.then_some(self.max_momentum - height * scale)
+    }
+}
+
+impl Schedule for TorchCyclic {
+    fn check(&self) -> Result<(), Error> {
+        let up = self.step_size_up;
+        let down = self.step_size_down.unwrap_or(up);
+        Error::range(up > 0.0, "step_size_up", up, "step_size_up > 0")?;
+        Error::range(down >= 0.0, "step_size_down", down, "step_size_down >= 0")
+    }
+
+    fn lr(&self, _: f64, step: u64) -> f64 {
+        let (height, scale) = self.height(step);
+        let height = (self.max_lr - self.base_lr) * height;
+        self.base_lr + height * scale
+    }
+
+    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+        if first { self.base_lr } else { base_lr }
+    }
+}

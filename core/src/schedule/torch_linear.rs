@@ -1,0 +1,85 @@
+use super::{Schedule, min, walk};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// From one share of the rate to another in a line.
+///
+/// # Order of operations
+/// Recursive: at step 0 lr · start, then lr · (1 + (end − start) / (n·start + (t − 1)·(end − start))) up to
+/// t = n = `total_iters`.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.LinearLR`.
+///
+/// # Errors
+/// `start_factor` outside of (0, 1], `end_factor` outside of [0, 1].
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchLinear};
+/// let s = TorchLinear { start_factor: 0.5, end_factor: 1.0, total_iters: 2 };
+/// assert_eq!([0, 1, 2, 3].map(|t| s.lr(1.0, t)), [0.5, 0.75, 0.75 * (1.0 + 0.5 / 1.5), 0.75 * (1.0 + 0.5 / 1.5)]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchLinear {
+    /// The first share.
+    pub start_factor: f64,
+    /// The last share.
+    pub end_factor: f64,
+    /// Steps between them.
+    pub total_iters: u64,
+}
+
+impl Default for TorchLinear {
+    fn default() -> Self {
+        TorchLinear { start_factor: 1.0 / 3.0, end_factor: 1.0, total_iters: 5 }
+    }
+}
+
+impl Hyper for TorchLinear {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("start_factor", &mut self.start_factor);
+        f.f64("end_factor", &mut self.end_factor);
+        f.u64("total_iters", &mut self.total_iters);
+        f.ignored("verbose");
+    }
+}
+
+impl Schedule for TorchLinear {
+    fn check(&self) -> Result<(), Error> {
+        let (start, end) = (self.start_factor, self.end_factor);
+        Error::range(
+            !(start > 1.0 || start <= 0.0),
+            "start_factor",
+            start,
+            "0 < start_factor <= 1",
+        )?;
+        Error::range(!(end > 1.0 || end < 0.0), "end_factor", end, "0 <= end_factor <= 1")
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, _: f64, lr: f64, step: u64) -> f64 {
+        if step == 0 { lr * self.start_factor } else { lr }
+    }
+
+    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+        if step == 0 {
+            return lr * self.start_factor;
+        }
+        if step > self.total_iters {
+            return lr;
+        }
+        let change = self.end_factor - self.start_factor;
+        let before = self.total_iters as f64 * self.start_factor + (step - 1) as f64 * change;
+        lr * (1.0 + change / before)
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        // NaN for no steps at all, where the reference divides by 0.
+        let done = min(self.total_iters as f64, 0.0) / self.total_iters as f64;
+        base_lr * (self.start_factor + done)
+    }
+}

@@ -1,0 +1,60 @@
+use core::fmt::Debug;
+
+use super::{Schedule, walk};
+use crate::accurate::pow;
+use crate::args::{Fields, Hyper};
+
+/// Multiplies the rate by `gamma` at each milestone.
+///
+/// # Order of operations
+/// Recursive: at a milestone that is given n times, lr · gammaⁿ.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.MultiStepLR`. Milestones need no order.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchMultiStep};
+/// let s = TorchMultiStep { milestones: [1, 3, 3], gamma: 0.5 };
+/// assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(1.0, t)), [1.0, 0.5, 0.5, 0.125, 0.125]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchMultiStep<M> {
+    /// Steps at which the rate changes.
+    pub milestones: M,
+    /// What it is multiplied by.
+    pub gamma: f64,
+}
+
+impl<M> Hyper for TorchMultiStep<M> {
+    /// All but `milestones`.
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("gamma", &mut self.gamma);
+        f.ignored("verbose");
+    }
+}
+
+impl<M: AsRef<[u64]>> TorchMultiStep<M> {
+    fn factor(&self, step: u64) -> Option<f64> {
+        let times = self.milestones.as_ref().iter().filter(|&&m| m == step).count();
+        (times > 0).then(|| pow(self.gamma, times as f64))
+    }
+}
+
+impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.next(base_lr, lr, step)
+    }
+
+    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+        self.factor(step).map_or(lr, |factor| lr * factor)
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        self.factor(0).map_or(base_lr, |factor| base_lr * factor)
+    }
+}

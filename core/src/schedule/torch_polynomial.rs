@@ -1,0 +1,63 @@
+use super::{Schedule, walk};
+use crate::accurate::pow;
+use crate::args::{Fields, Hyper};
+
+/// Down to 0 along a power of the share of steps that remain.
+///
+/// # Order of operations
+/// Recursive: lr · ((1 − t/n) / (1 − (t − 1)/n))^power up to t = n = `total_iters`.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.PolynomialLR`.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchPolynomial};
+/// let s = TorchPolynomial { total_iters: 4, power: 1.0 };
+/// assert_eq!([0, 1, 4, 5].map(|t| s.lr(1.0, t)), [1.0, 0.75, 0.0, 0.0]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchPolynomial {
+    /// Steps until 0.
+    pub total_iters: u64,
+    /// The exponent.
+    pub power: f64,
+}
+
+impl Default for TorchPolynomial {
+    fn default() -> Self {
+        TorchPolynomial { total_iters: 5, power: 1.0 }
+    }
+}
+
+impl Hyper for TorchPolynomial {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("total_iters", &mut self.total_iters);
+        f.f64("power", &mut self.power);
+        f.ignored("verbose");
+    }
+}
+
+impl Schedule for TorchPolynomial {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, _: f64, lr: f64, _: u64) -> f64 {
+        lr
+    }
+
+    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+        if step > self.total_iters {
+            return lr;
+        }
+        let (t, n) = (step as f64, self.total_iters as f64);
+        lr * pow((1.0 - t / n) / (1.0 - (t - 1.0) / n), self.power)
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        // NaN for no steps at all, where the reference divides by 0.
+        let n = self.total_iters as f64;
+        base_lr * pow(1.0 - 0.0 / n, self.power)
+    }
+}

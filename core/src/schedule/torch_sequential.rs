@@ -1,0 +1,110 @@
+use core::fmt::Debug;
+use core::ops::Deref;
+
+use super::{Schedule, walk};
+use crate::Error;
+
+/// One schedule after the other, the next from each milestone on.
+///
+/// # Order of operations
+/// At a milestone the next schedule gives its own first rate in closed form, from the group's `initial_lr`, whatever
+/// the rate in force; then it counts its steps from there.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.SequentialLR`, its schedules made in their order.
+///
+/// # Errors
+/// No schedules, or a number of milestones that is not one less; a schedule that refuses its arguments.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchConstant, TorchExponential, TorchSequential};
+/// let (warm, cool) = (TorchConstant { factor: 0.5, total_iters: 9 }, TorchExponential { gamma: 0.5 });
+/// let schedulers: [&dyn Schedule; 2] = [&warm, &cool];
+/// let s = TorchSequential { schedulers: &schedulers[..], milestones: [2] };
+/// assert_eq!([0, 1, 2, 3].map(|t| s.lr(1.0, t)), [0.5, 0.5, 1.0, 0.5]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchSequential<S, M> {
+    /// The schedules, in order.
+    pub schedulers: S,
+    /// The first step of each but the first.
+    pub milestones: M,
+}
+
+impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
+    /// The schedule in force at a step, the `initial_lr` that it found, and the milestone it began at.
+    fn at(&self, base_lr: f64, step: u64) -> Option<(&T, f64, Option<u64>)> {
+        let milestones = self.milestones.as_ref();
+        let index = bisect_right(milestones, step);
+        let base = self.base(base_lr, index, true);
+        let began = index.checked_sub(1).and_then(|i| milestones.get(i)).copied();
+        Some((self.schedulers.get(index)?, base, began))
+    }
+
+    /// The group's `initial_lr` after the construction of so many schedules.
+    fn base(&self, base_lr: f64, count: usize, first: bool) -> f64 {
+        let made = self.schedulers.iter().take(count).enumerate();
+        made.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
+    }
+}
+
+impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Schedule
+    for TorchSequential<S, M>
+{
+    fn check(&self) -> Result<(), Error> {
+        let got = self.milestones.as_ref().len();
+        let Some(wanted) = self.schedulers.len().checked_sub(1) else {
+            return Err(Error::Length { argument: "schedulers", got: 0, wanted: 1 });
+        };
+        if got != wanted {
+            return Err(Error::Length { argument: "milestones", got, wanted });
+        }
+        self.schedulers.iter().try_for_each(T::check)
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
+        let reset = self.base(base_lr, self.schedulers.len(), true);
+        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin(base, reset))
+    }
+
+    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        match self.at(base_lr, step) {
+            None => lr,
+            Some((s, base, Some(began))) if began == step => s.restart(base),
+            Some((s, base, began)) => s.next(base, lr, step.saturating_sub(began.unwrap_or(0))),
+        }
+    }
+
+    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+        self.base(base_lr, self.schedulers.len(), first)
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        let milestones = self.milestones.as_ref();
+        let began =
+            |i: usize| i.checked_sub(1).and_then(|i| milestones.get(i)).copied().unwrap_or(0);
+        self.schedulers.iter().enumerate().find_map(|(i, s)| {
+            let last = began(i).saturating_add(s.last_step()?);
+            // Unless the next schedule takes over in time.
+            milestones.get(i).is_none_or(|&m| m > last.saturating_add(1)).then_some(last)
+        })
+    }
+}
+
+/// The number of milestones up to and with `step`, by the same search as Python's, whatever their order.
+fn bisect_right(milestones: &[u64], step: u64) -> usize {
+    let (mut low, mut high) = (0, milestones.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match milestones.get(middle) {
+            Some(&m) if m <= step => low = middle + 1,
+            _ => high = middle,
+        }
+    }
+    low
+}

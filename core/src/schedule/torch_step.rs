@@ -1,0 +1,64 @@
+use super::{Schedule, walk};
+use crate::Error;
+use crate::args::{Fields, Hyper};
+
+/// Multiplies the rate by `gamma` every `step_size` steps.
+///
+/// # Order of operations
+/// Recursive: the rate in force is multiplied, once every `step_size` steps.
+///
+/// # Source
+/// `torch.optim.lr_scheduler.StepLR`.
+///
+/// # Errors
+/// `step_size` 0, by which the reference divides.
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, TorchStep};
+/// let s = TorchStep { step_size: 2, gamma: 0.5 };
+/// assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(1.0, t)), [1.0, 1.0, 0.5, 0.5, 0.25]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchStep {
+    /// Steps between multiplications.
+    pub step_size: u64,
+    /// What the rate is multiplied by.
+    pub gamma: f64,
+}
+
+impl Default for TorchStep {
+    fn default() -> Self {
+        TorchStep { step_size: 1, gamma: 0.1 }
+    }
+}
+
+impl Hyper for TorchStep {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("step_size", &mut self.step_size);
+        f.f64("gamma", &mut self.gamma);
+        f.ignored("verbose");
+    }
+}
+
+impl Schedule for TorchStep {
+    fn check(&self) -> Result<(), Error> {
+        Error::range(self.step_size > 0, "step_size", self.step_size as f64, "step_size >= 1")
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        walk(self, base_lr, step)
+    }
+
+    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.next(base_lr, lr, step)
+    }
+
+    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+        if step != 0 && step.is_multiple_of(self.step_size) { lr * self.gamma } else { lr }
+    }
+
+    fn restart(&self, base_lr: f64) -> f64 {
+        base_lr
+    }
+}

@@ -1,0 +1,131 @@
+use core::f64::consts::PI;
+
+use super::{Schedule, cosine_wave, max};
+use crate::Error;
+use crate::accurate::cos;
+use crate::args::{Fields, Hyper};
+
+/// Up, constant, down: each ramp in one of three [`Shape`]s.
+///
+/// # Formula
+/// With p the share of a ramp that is done, warm-up is p, ½ (1 − cos πp) or 1 − √(1 − p), decay 1 − p,
+/// ½ (1 + cos(2π · num_cycles · p)) or 1 − √p; both stretched to begin or end at `min_lr_ratio`.
+/// Before decay the rate is the group's own, after it `min_lr_ratio` times that.
+///
+/// # Source
+/// `transformers.get_wsd_schedule`.
+///
+/// # Errors
+/// Neither `num_training_steps` nor `num_stable_steps` (which counts if both are given).
+///
+/// # Example
+/// ```
+/// use bitstep::schedule::{Schedule, Shape, WarmupStableDecay};
+/// let s = WarmupStableDecay {
+///     num_warmup_steps: 2, num_decay_steps: 4, num_stable_steps: Some(3),
+///     decay_type: Shape::OneMinusSqrt, min_lr_ratio: 0.5, ..Default::default()
+/// };
+/// assert_eq!([0, 1, 2, 4, 6, 9].map(|t| s.lr(1.0, t)), [0.5, 0.75, 1.0, 1.0, 0.75, 0.5]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WarmupStableDecay {
+    /// Steps of warm-up.
+    pub num_warmup_steps: u64,
+    /// Steps of decay.
+    pub num_decay_steps: u64,
+    /// Steps of the whole training.
+    pub num_training_steps: Option<u64>,
+    /// Steps between warm-up and decay; `None` for what the whole leaves over.
+    pub num_stable_steps: Option<u64>,
+    /// How the rate rises.
+    pub warmup_type: Shape,
+    /// How it falls.
+    pub decay_type: Shape,
+    /// Where it begins and ends, as a share of the group's rate.
+    pub min_lr_ratio: f64,
+    /// Waves of a cosine decay; half a wave only falls.
+    pub num_cycles: f64,
+}
+
+/// The shape of a ramp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// A line.
+    Linear,
+    /// A cosine.
+    Cosine,
+    /// 1 − √, steep where the rate is low on the way up and high on the way down.
+    OneMinusSqrt,
+}
+
+const SHAPES: &[(&str, Shape)] =
+    &[("linear", Shape::Linear), ("cosine", Shape::Cosine), ("1-sqrt", Shape::OneMinusSqrt)];
+
+impl Default for WarmupStableDecay {
+    fn default() -> Self {
+        WarmupStableDecay {
+            num_warmup_steps: 0,
+            num_decay_steps: 0,
+            num_training_steps: None,
+            num_stable_steps: None,
+            warmup_type: Shape::Linear,
+            decay_type: Shape::Cosine,
+            min_lr_ratio: 0.0,
+            num_cycles: 0.5,
+        }
+    }
+}
+
+impl Hyper for WarmupStableDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+        f.u64("num_decay_steps", &mut self.num_decay_steps);
+        f.opt_u64("num_training_steps", &mut self.num_training_steps);
+        f.opt_u64("num_stable_steps", &mut self.num_stable_steps);
+        f.choice("warmup_type", &mut self.warmup_type, SHAPES);
+        f.choice("decay_type", &mut self.decay_type, SHAPES);
+        f.f64("min_lr_ratio", &mut self.min_lr_ratio);
+        f.f64("num_cycles", &mut self.num_cycles);
+    }
+}
+
+impl Schedule for WarmupStableDecay {
+    fn check(&self) -> Result<(), Error> {
+        if self.num_training_steps.is_none() && self.num_stable_steps.is_none() {
+            let wanted = "num_training_steps or num_stable_steps";
+            return Err(Error::Invalid { argument: "num_stable_steps", wanted });
+        }
+        Ok(())
+    }
+
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let [t, warmup, decay] =
+            [step, self.num_warmup_steps, self.num_decay_steps].map(|n| n as f64);
+        // Negative if warm-up and decay are longer than training: then decay is under way when warm-up ends.
+        let stable = match self.num_stable_steps {
+            Some(stable) => stable as f64,
+            None => self.num_training_steps.unwrap_or(0) as f64 - warmup - decay,
+        };
+        let stretch = |x: f64| max(0.0, x * (1.0 - self.min_lr_ratio) + self.min_lr_ratio);
+        let factor = if t < warmup {
+            let p = t / max(1.0, warmup);
+            stretch(match self.warmup_type {
+                Shape::Linear => p,
+                Shape::Cosine => 0.5 * (1.0 - cos(PI * p)),
+                Shape::OneMinusSqrt => 1.0 - libm::sqrt(1.0 - p),
+            })
+        } else if t < warmup + stable {
+            1.0
+        } else if t < warmup + stable + decay {
+            let p = (t - warmup - stable) / max(1.0, decay);
+            stretch(match self.decay_type {
+                Shape::Linear => 1.0 - p,
+                Shape::Cosine => cosine_wave(self.num_cycles, p),
+                Shape::OneMinusSqrt => 1.0 - libm::sqrt(p),
+            })
+        } else {
+            self.min_lr_ratio
+        };
+        base_lr * factor
+    }
+}
