@@ -16,7 +16,8 @@ struct Dd {
 }
 
 /// π/2, ln 2: the first 53 bits, the next 53, the next 53.
-const HALF_PI: [f64; 3] = [1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33];
+const HALF_PI: [f64; 3] =
+    [core::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
 const LN_2: [f64; 3] = [core::f64::consts::LN_2, 2.3190468138462996e-17, 5.707708438416212e-34];
 
 const ONE: Dd = Dd { hi: 1.0, lo: 0.0 };

@@ -133,7 +133,7 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
     /// # Errors
     /// The argument that it refuses.
     pub fn check(&self, groups: usize) -> Result<(), Error> {
-        Error::range(!(self.factor >= 1.0), "factor", self.factor, "factor < 1")?;
+        Error::range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
         let window = self.window_size;
         Error::range(!self.smooth || window > 0, "window_size", window as f64, "window_size >= 1")?;
         check_groups("min_lr", &self.min_lr, groups)?;
@@ -230,7 +230,9 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
             if *lr - new > self.eps {
                 *lr = new;
             }
-            all_at_min &= !(*lr > least);
+            if *lr > least {
+                all_at_min = false;
+            }
         }
         if all_at_min {
             state.reset_start = state.reset_start.saturating_sub(1);

@@ -98,7 +98,7 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
     /// # Errors
     /// The argument that it refuses.
     pub fn check(&self, groups: usize) -> Result<(), Error> {
-        Error::range(!(self.factor >= 1.0), "factor", self.factor, "factor < 1")?;
+        Error::range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
         check_groups("min_lr", &self.min_lr, groups)
     }
 

@@ -44,8 +44,7 @@ impl Hyper for TorchConstant {
 
 impl Schedule for TorchConstant {
     fn check(&self) -> Result<(), Error> {
-        let refused = self.factor > 1.0 || self.factor < 0.0;
-        Error::range(!refused, "factor", self.factor, "0 <= factor <= 1")
+        Error::unit("factor", self.factor)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -48,13 +48,8 @@ impl Hyper for TorchLinear {
 impl Schedule for TorchLinear {
     fn check(&self) -> Result<(), Error> {
         let (start, end) = (self.start_factor, self.end_factor);
-        Error::range(
-            !(start > 1.0 || start <= 0.0),
-            "start_factor",
-            start,
-            "0 < start_factor <= 1",
-        )?;
-        Error::range(!(end > 1.0 || end < 0.0), "end_factor", end, "0 <= end_factor <= 1")
+        Error::range(start > 0.0 && start <= 1.0, "start_factor", start, "0 < start_factor <= 1")?;
+        Error::unit("end_factor", end)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

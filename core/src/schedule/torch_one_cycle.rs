@@ -145,7 +145,7 @@ impl Schedule for TorchOneCycle {
         let total = self.total().ok_or(Error::Invalid { argument: "total_steps", wanted })? as f64;
         Error::range(total > 0.0, "total_steps", total, "total_steps >= 1")?;
         let pct = self.pct_start;
-        Error::range(!(pct < 0.0 || pct > 1.0), "pct_start", pct, "0 <= pct_start <= 1")?;
+        Error::unit("pct_start", pct)?;
         Error::range(pct * total != 1.0, "pct_start", pct, "pct_start * total_steps != 1")
     }
 
