@@ -1,9 +1,9 @@
 //! How far an answer may be off: the only table of bounds.
 //!
 //! * `step` and `values`: [`DEFAULT`] ULP at scale; whole numbers and codes must be equal.
-//! * `free`: every step may add its own allowance. After step t an element may
-//!   be off by the sum, over the steps up to t, of [`DEFAULT`] times the spacing
-//!   at that step's scale. (An error made while a number was large does not
+//! * `free`: every step may add that much, at the largest scale that the element
+//!   has had: after step t (from 1) the bound is t times [`DEFAULT`] times the
+//!   largest spacing so far. (An error made while a number was large does not
 //!   shrink when the number does.)
 //!
 //! What needs more stands in [`EXEMPTIONS`], with the reason. An exemption that

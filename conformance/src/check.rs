@@ -336,14 +336,19 @@ fn gradient(
             continue;
         }
         // What is added up may cancel; what is scaled or limited may not.
-        let sums = matches!(case.name.as_str(), "accumulate" | "neftune");
-        let scale = |k: usize| {
-            let terms = (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
-            if sums {
-                terms.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max)
-            } else {
-                0.0
-            }
+        let terms = |k: usize| (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
+        let largest = |x: &mut dyn Iterator<Item = f64>| {
+            x.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max)
+        };
+        // Noise is a uniform number, stretched and shifted: as exact as the largest.
+        let noise = match case.name.as_str() {
+            "neftune" => largest(&mut (0..n).map(|j| g.output.get(j) - g.input.get(j))),
+            _ => 0.0,
+        };
+        let scale = |k: usize| match case.name.as_str() {
+            "accumulate" => largest(&mut terms(k)),
+            "neftune" => largest(&mut terms(k)).max(noise),
+            _ => 0.0,
         };
         let at = At { tensor: &tensor, what: "out", step: None };
         judge.compare_by(&at, got, &g.output, scale);

@@ -68,8 +68,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) problems: Vec<String>,
     /// For each quantity the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
-    /// For each tensor in a free run, the sum of allowances so far, element by element.
-    allowances: BTreeMap<String, Vec<f64>>,
+    /// For each tensor the largest spacing so far, element by element.
+    units: BTreeMap<String, Vec<f64>>,
 }
 
 /// Where a number stands.
@@ -96,7 +96,7 @@ impl<'a> Judge<'a> {
             compared: 0,
             problems: Vec::new(),
             history: BTreeMap::new(),
-            allowances: BTreeMap::new(),
+            units: BTreeMap::new(),
         }
     }
 
@@ -120,7 +120,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Compares a tensor. `before` is what stood there before the step; `scale` may add to it.
+    /// Compares a tensor. `before` is what stood there before the step;
     pub(crate) fn compare(
         &mut self,
         at: &At<'_>,
@@ -153,16 +153,16 @@ impl<'a> Judge<'a> {
             Some((_, Allow::Ulp(x))) => x,
             _ => default,
         };
-        let free = self.mode == Mode::Free;
-        let mut sums = self.allowances.remove(at.tensor).unwrap_or_default();
-        sums.resize(want.len(), 0.0);
+        // The factor of a free run: see `bounds`.
+        let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
+        let mut units = self.units.remove(at.tensor).unwrap_or_default();
+        units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
-        for (i, sum) in sums.iter_mut().enumerate() {
+        for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
-            *sum += unit;
-            // In a free run the units of all steps so far, seen from this step's.
-            let steps = if free { *sum / unit } else { 1.0 };
+            *largest = largest.max(unit);
+            let steps = steps.map_or(1.0, |steps| steps * (*largest / unit));
             let ulp = compare::error(g, w, unit);
             worst_here = worst_here.max(ulp);
             self.compared += 1;
@@ -196,7 +196,7 @@ impl<'a> Judge<'a> {
                 });
             }
         }
-        self.allowances.insert(at.tensor.to_owned(), sums);
+        self.units.insert(at.tensor.to_owned(), units);
         if let Some((e, Allow::Unjudged)) = exemption {
             self.reason = Some(self.bounds.reason(e));
         }
