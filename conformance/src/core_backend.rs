@@ -136,15 +136,14 @@ impl Run for CoreRun {
         let param = &mut self.optimizer.params_mut()[i];
         param.steps = step.filter(|_| own).unwrap_or(counts.updates);
         param.started = started;
+        let mut stacked = Stacked::default();
         for (name, slot) in rule.slot_names().iter().zip(&mut param.slots) {
-            if slot.is_empty() {
-                continue;
-            }
+            let all = rule.slot_names().iter().filter(|n| *n == name).count();
             if let Buffer::Coded(coded) = slot {
                 for part in coded.parts(name) {
-                    match state.get(&part.key) {
+                    match stacked.next(state, &part.key, all) {
                         Some(t) => {
-                            let part = Part { bytes: t.bytes.clone(), ..part };
+                            let part = Part { bytes: t.bytes, ..part };
                             coded.set_part(name, &part).map_err(failed)?;
                         }
                         None if started => return wants(&part.key),
@@ -153,8 +152,9 @@ impl Run for CoreRun {
                 }
                 continue;
             }
-            match state.get(*name) {
-                Some(t) if t.len() == slot.len() => plain::write(&mut slot.data_mut(), t),
+            match stacked.next(state, name, all) {
+                _ if slot.is_empty() => {}
+                Some(t) if t.len() == slot.len() => plain::write(&mut slot.data_mut(), &t),
                 Some(t) => {
                     let (got, want) = (t.len(), slot.len());
                     return Err(failed(format!("`{name}` has {got} elements, core wants {want}")));
@@ -202,23 +202,21 @@ impl Run for CoreRun {
         let param = &self.optimizer.params()[i];
         let group = &self.optimizer.groups()[param.group];
         let rule = &*group.recipe.rule;
-        let mut out = BTreeMap::new();
+        let mut parts = Vec::new();
         for (k, (name, slot)) in rule.slot_names().iter().zip(&param.slots).enumerate() {
+            let mut shape = Vec::new();
+            rule.slot_dims(k, &param.shape, &mut |d| shape.push(d));
             match slot {
-                slot if slot.is_empty() && slot.len() < param.shape.iter().product() => {}
-                Buffer::Coded(coded) => {
-                    out.extend(coded.parts(name).into_iter().map(|p| {
-                        let shape = vec![p.bytes.len() / p.element.size()];
-                        (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
-                    }));
-                }
-                slot => {
-                    let mut shape = Vec::new();
-                    rule.slot_dims(k, &param.shape, &mut |d| shape.push(d));
-                    out.insert((*name).to_owned(), plain::tensor(slot, &shape));
-                }
+                Buffer::Coded(coded) => parts.extend(coded.parts(name).into_iter().map(|p| {
+                    let shape = vec![p.bytes.len() / p.element.size()];
+                    (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
+                })),
+                // A slot that is not in use.
+                slot if slot.len() != shape.iter().product() => {}
+                slot => parts.push(((*name).to_owned(), plain::tensor(slot, &shape))),
             }
         }
+        let mut out = stack(parts);
         if let Some(companion) = &param.companion {
             let dtype = element(companion.element());
             let t = Tensor { dtype, shape: param.shape.clone(), bytes: companion.bytes() };
@@ -234,6 +232,36 @@ impl Run for CoreRun {
         out.insert(rule.step_key().to_owned(), Tensor::scalar(steps as f64));
         out
     }
+}
+
+/// Slots of one name are one tensor in the reference, one slot a row.
+#[derive(Default)]
+struct Stacked(BTreeMap<String, usize>);
+
+impl Stacked {
+    /// The next row of a tensor of `all` rows; the tensor itself if it has but one.
+    fn next(&mut self, state: &BTreeMap<String, Tensor>, key: &str, all: usize) -> Option<Tensor> {
+        let row = self.0.entry(key.to_owned()).or_default();
+        *row += 1;
+        let t = state.get(key)?;
+        Some(if all > 1 { t.row(*row - 1) } else { t.clone() })
+    }
+}
+
+/// The other way round.
+fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
+    let mut rows = BTreeMap::<String, Vec<Tensor>>::new();
+    parts.into_iter().for_each(|(key, t)| rows.entry(key).or_default().push(t));
+    let join = |(key, mut rows): (String, Vec<Tensor>)| match &rows[..] {
+        [_] => rows.pop().map(|t| (key, t)),
+        [first, ..] => {
+            let shape = [&[rows.len()], &first.shape[..]].concat();
+            let bytes = rows.iter().flat_map(|t| t.bytes.clone()).collect();
+            Some((key, Tensor { dtype: first.dtype, shape, bytes }))
+        }
+        [] => None,
+    };
+    rows.into_iter().filter_map(join).collect()
 }
 
 /// The reference's key of what is kept beside a 16-bit parameter.

@@ -1,0 +1,98 @@
+//! Golden files made by hand, to be spoiled.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use bitstep_conformance::tensor::{Dtype, Tensor};
+use safetensors::tensor::TensorView;
+
+/// What a file will hold.
+#[derive(Clone)]
+pub struct Draft {
+    pub meta: BTreeMap<String, String>,
+    pub tensors: BTreeMap<String, Tensor>,
+}
+
+pub fn f32s(shape: &[usize], values: &[f64]) -> Tensor {
+    Tensor::round(Dtype::F32, shape, values).unwrap()
+}
+
+impl Draft {
+    fn new(kind: &str, name: &str, steps: usize, hyper: &str) -> Draft {
+        let steps = steps.to_string();
+        let meta = [
+            ("format", "bitstep-golden/1"),
+            ("kind", kind),
+            ("name", name),
+            ("reference", "by.hand"),
+            ("versions", "{}"),
+            ("hyper", hyper),
+            ("steps", &steps),
+            ("seed", "0"),
+            ("note", "made by hand"),
+        ];
+        let own = |(k, v): (&str, &str)| (k.to_owned(), v.to_owned());
+        Draft { meta: meta.map(own).into(), tensors: BTreeMap::new() }
+    }
+
+    /// Two plain steps p ← p − lr·g with lr = ½, of two parameters.
+    pub fn sgd() -> Draft {
+        let mut d = Draft::new("optimizer", "sgd", 2, r#"{"lr": 0.5}"#);
+        for p in ["p0", "p1"] {
+            d.set(&format!("{p}.init"), f32s(&[2], &[1.0, 2.0]));
+            d.set(&format!("{p}.grad"), f32s(&[2, 2], &[1.0, 2.0, 4.0, -2.0]));
+            d.set(&format!("{p}.value"), f32s(&[2, 2], &[0.5, 1.0, -1.5, 2.0]));
+        }
+        d
+    }
+
+    /// A constant rate of two groups.
+    pub fn constant() -> Draft {
+        let mut d = Draft::new("schedule", "constant", 2, r#"{"lr": 0.5}"#);
+        d.set("lr", Tensor::f64(&[3, 2], &[0.5, 0.25, 0.5, 0.25, 0.5, 0.25]));
+        d
+    }
+
+    /// Clipping a vector of norm 5 to 2.5, give or take 1e-6.
+    pub fn clip() -> Draft {
+        let hyper = r#"{"max_norm": 10.0, "norm_type": 2.0}"#;
+        let mut d = Draft::new("gradient", "clip_grad_norm", 1, hyper);
+        d.set("g0.in", f32s(&[2], &[3.0, -4.0]));
+        d.set("g0.out", f32s(&[2], &[3.0, -4.0]));
+        d.set("norm", Tensor::scalar(5.0));
+        d
+    }
+
+    pub fn set(&mut self, name: &str, tensor: Tensor) {
+        self.tensors.insert(name.to_owned(), tensor);
+    }
+
+    pub fn meta(&mut self, key: &str, value: &str) {
+        self.meta.insert(key.to_owned(), value.to_owned());
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let views = self.tensors.iter().map(|(name, t)| {
+            let dtype = match t.dtype {
+                Dtype::F64 => safetensors::Dtype::F64,
+                Dtype::F32 => safetensors::Dtype::F32,
+                Dtype::I64 => safetensors::Dtype::I64,
+                Dtype::U8 => safetensors::Dtype::U8,
+                other => panic!("{other}"),
+            };
+            (name, TensorView::new(dtype, t.shape.clone(), &t.bytes).unwrap())
+        });
+        let meta: HashMap<_, _> = self.meta.clone().into_iter().collect();
+        safetensors::serialize(views, Some(meta)).unwrap()
+    }
+
+    /// Writes the file where it belongs below `root`.
+    pub fn write(&self, root: &Path, case: &str) -> PathBuf {
+        let folder = root.join(&self.meta["kind"]).join(&self.meta["name"]);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(format!("{case}.safetensors"));
+        std::fs::write(&path, self.bytes()).unwrap();
+        path
+    }
+}
