@@ -63,6 +63,14 @@ pub struct Exemption {
 pub enum Allow {
     /// This many ULP at scale a step.
     Ulp(f64),
+    /// The default, with the spacing replaced by what one ULP in each input (the
+    /// parameter, the gradient, every slot) moves the backend's own answer,
+    /// where that is more. For differences that nearly cancel.
+    Conditioned,
+    /// This many ULP at scale, but no more than this share of a case's numbers
+    /// (or one) beyond the default. For codes that flip on ties.
+    #[allow(missing_docs)]
+    Outliers { ulp: f64, share: f64 },
     /// Measured and shown, but not judged.
     Unjudged,
 }
@@ -144,6 +152,15 @@ impl Bounds {
     #[must_use]
     pub fn reason(&self, exemption: usize) -> &'static str {
         self.table[exemption].0.reason
+    }
+
+    /// The share of outliers that an exemption allows.
+    #[must_use]
+    pub fn share(&self, exemption: usize) -> f64 {
+        match self.table[exemption].0.allow {
+            Allow::Outliers { share, .. } => share,
+            _ => 1.0,
+        }
     }
 
     /// Notes that a number was off by more than the default.

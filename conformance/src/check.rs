@@ -1,5 +1,6 @@
 //! The two ways to check an optimizer, and the one to check everything else.
 
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,6 +8,7 @@ use crate::backend::{
     Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, Run, ScheduleSpec,
 };
 use crate::bounds::{Bounds, Mode};
+use crate::condition::{self, Sensitivity};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::{At, Failure, Judge};
 use crate::tensor::{Dtype, Tensor};
@@ -121,7 +123,8 @@ impl Report {
         self
     }
 
-    fn judged(mut self, judge: Judge<'_>, remark: Option<String>) -> Report {
+    fn judged(mut self, mut judge: Judge<'_>, remark: Option<String>) -> Report {
+        judge.finish();
         let (ulp, bound) = judge.worst();
         (self.ulp, self.bound) = (Some(ulp), bound);
         let mut detail = judge.problems.clone();
@@ -208,8 +211,9 @@ fn by_step(
             continue;
         }
         run.step(&Inputs::new(data, t))?;
+        let moves = LazyCell::new(|| condition::of_step(case, data, backend, t));
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
-            compare_param(&mut judge, case, data, &*run, i, t);
+            compare_param(&mut judge, case, data, &*run, (i, t), &|| &moves);
         }
     }
     let remark = (skipped > 0).then(|| {
@@ -232,24 +236,30 @@ fn free_run(
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
+    let moves = LazyCell::new(|| condition::of_run(case, data, backend));
+    let none = Sensitivity::new();
     for t in 0..case.steps {
         run.step(&Inputs::new(data, t))?;
         for i in 0..data.params.len() {
-            compare_param(&mut judge, case, data, &*run, i, t);
+            let here = || moves.get(t).unwrap_or(&none);
+            compare_param(&mut judge, case, data, &*run, (i, t), &here);
         }
     }
     Ok(bare.judged(judge, None))
 }
 
 /// Compares value, state and, at the end, `eval` of one parameter after step `t`.
-fn compare_param(
+fn compare_param<'a>(
     judge: &mut Judge<'_>,
     case: &Case,
     data: &OptimizerCase,
     run: &dyn Run,
-    i: usize,
-    t: usize,
+    (i, t): (usize, usize),
+    sensitivity: &dyn Fn() -> &'a Sensitivity,
 ) {
+    let moves = |tensor: &str, i: usize| {
+        sensitivity().get(tensor).and_then(|x| x.get(i)).copied().unwrap_or(0.0)
+    };
     let p = &data.params[i];
     let last = t + 1 == case.steps;
     let shown = if last { p.eval.as_ref() } else { None };
@@ -267,7 +277,8 @@ fn compare_param(
             judge.problem(format!("`{tensor}` is {g}, wanted {w}"));
             continue;
         }
-        judge.compare(&At { tensor: &tensor, what, step: Some(t) }, &got, &want, Some(&before));
+        let at = At { tensor: &tensor, what, step: Some(t), moves: &|k| moves(&tensor, k) };
+        judge.compare(&at, &got, &want, Some(&before));
     }
     let got = run.state(i);
     let before = p.state_before(t);
@@ -280,7 +291,8 @@ fn compare_param(
         let tensor = format!("p{i}.state.{slot}");
         match got.get(slot) {
             Some(got) => {
-                let at = At { tensor: &tensor, what: slot, step: Some(t) };
+                let moves = |k| moves(&tensor, k);
+                let at = At { tensor: &tensor, what: slot, step: Some(t), moves: &moves };
                 judge.compare(&at, got, &want, before.get(slot));
             }
             None if Bounds::informational(&case.id, slot).is_some() => {}
@@ -300,13 +312,14 @@ fn schedule(
     bounds: &Bounds,
     bare: Report,
 ) -> Result<Report, Refused> {
+    let none = |_| 0.0;
     let got = backend.schedule(&ScheduleSpec::new(case, data))?;
     let mut judge = Judge::new(bounds, &case.id, Mode::Values);
     if got.len() == data.lr.len() {
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at = At { tensor: "lr", what: "lr", step: Some(t) };
+            let at = At { tensor: "lr", what: "lr", step: Some(t), moves: &none };
             judge.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
@@ -322,6 +335,7 @@ fn gradient(
     bounds: &Bounds,
     bare: Report,
 ) -> Result<Report, Refused> {
+    let none = |_| 0.0;
     let answer = backend.gradient(&GradientSpec::new(case, data))?;
     let mut judge = Judge::new(bounds, &case.id, Mode::Values);
     if answer.outputs.len() != data.tensors.len() {
@@ -350,7 +364,7 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = At { tensor: &tensor, what: "out", step: None };
+        let at = At { tensor: &tensor, what: "out", step: None, moves: &none };
         judge.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -358,7 +372,7 @@ fn gradient(
         (Some(_), None) => judge.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // The file has it in f64, but it was computed in the type that holds all gradients.
-            let at = At { tensor: "norm", what: "norm", step: None };
+            let at = At { tensor: "norm", what: "norm", step: None, moves: &none };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {

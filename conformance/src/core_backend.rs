@@ -212,7 +212,7 @@ impl Run for CoreRun {
                     (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
                 })),
                 // A slot that is not in use.
-                slot if slot.len() != shape.iter().product() => {}
+                slot if slot.len() != shape.iter().product::<usize>() => {}
                 slot => parts.push(((*name).to_owned(), plain::tensor(slot, &shape))),
             }
         }

@@ -36,8 +36,14 @@ impl std::fmt::Display for Failure {
         let Failure { tensor, index, dtype, got, want, got_bits, want_bits, ulp, bound, .. } = self;
         let step = self.step.map_or(String::new(), |t| format!("step {t}, "));
         let width = 2 * dtype.size();
+        // An f32 in as few digits as tell it apart from other f32s.
+        let show = |x: f64| match dtype {
+            Dtype::F32 => format!("{:?}", x as f32),
+            _ => format!("{x:?}"),
+        };
+        let (got, want) = (show(*got), show(*want));
         write!(f, "{tensor}, {step}index {index}: ")?;
-        write!(f, "got {got:?} (0x{got_bits:0width$x}), want {want:?} (0x{want_bits:0width$x}), ")?;
+        write!(f, "got {got} (0x{got_bits:0width$x}), want {want} (0x{want_bits:0width$x}), ")?;
         write!(f, "{ulp:.2} ULP at scale, bound {bound:.2}")
     }
 }
@@ -68,6 +74,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) problems: Vec<String>,
     /// For each quantity the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
+    /// For each exemption for outliers: how many numbers were off by more than the default, of how many.
+    outliers: BTreeMap<usize, (usize, usize)>,
     /// For each tensor the largest spacing so far, element by element.
     units: BTreeMap<String, Vec<f64>>,
 }
@@ -80,6 +88,8 @@ pub(crate) struct At<'a> {
     pub(crate) what: &'a str,
     /// The step, from 0.
     pub(crate) step: Option<usize>,
+    /// By how much an element moves with the last bits of the inputs.
+    pub(crate) moves: &'a dyn Fn(usize) -> f64,
 }
 
 impl<'a> Judge<'a> {
@@ -96,6 +106,7 @@ impl<'a> Judge<'a> {
             compared: 0,
             problems: Vec::new(),
             history: BTreeMap::new(),
+            outliers: BTreeMap::new(),
             units: BTreeMap::new(),
         }
     }
@@ -105,6 +116,19 @@ impl<'a> Judge<'a> {
         match self.worst {
             Some(w) => (w.ulp, Some(w.bound)),
             None => (self.unjudged, None),
+        }
+    }
+
+    /// Ends the comparisons: too many outliers are a problem, too.
+    pub(crate) fn finish(&mut self) {
+        for (e, (over, all)) in std::mem::take(&mut self.outliers) {
+            let share = self.bounds.share(e);
+            if over > 1 && over as f64 > share * all as f64 {
+                self.problem(format!(
+                    "{over} of {all} numbers off by more than the default, allowed a share of {share}: {}",
+                    self.bounds.reason(e)
+                ));
+            }
         }
     }
 
@@ -150,7 +174,7 @@ impl<'a> Judge<'a> {
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype);
         let base = match exemption {
-            Some((_, Allow::Ulp(x))) => x,
+            Some((_, Allow::Ulp(ulp) | Allow::Outliers { ulp, .. })) => ulp,
             _ => default,
         };
         // The factor of a free run: see `bounds`.
@@ -166,16 +190,24 @@ impl<'a> Judge<'a> {
             let ulp = compare::error(g, w, unit);
             worst_here = worst_here.max(ulp);
             self.compared += 1;
-            if let Some((e, _)) = exemption
-                && ulp > default * steps
-            {
-                self.bounds.need(e);
+            let off = ulp > default * steps;
+            if let Some((e, allow)) = exemption {
+                if off {
+                    self.bounds.need(e);
+                }
+                if let Allow::Outliers { .. } = allow {
+                    let (over, all) = self.outliers.entry(e).or_default();
+                    (*over, *all) = (*over + usize::from(off), *all + 1);
+                }
             }
             if matches!(exemption, Some((_, Allow::Unjudged))) {
                 self.unjudged = self.unjudged.max(ulp);
                 continue;
             }
-            let bound = base * steps;
+            let mut bound = base * steps;
+            if off && matches!(exemption, Some((_, Allow::Conditioned))) {
+                bound *= ((at.moves)(i) / *largest).max(1.0);
+            }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {
                 self.worst = Some(Worst { share, ulp, bound });

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod bounds;
 pub mod check;
 pub mod compare;
+mod condition;
 mod core_backend;
 mod core_gradient;
 pub mod golden;

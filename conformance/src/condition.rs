@@ -1,0 +1,180 @@
+//! How much an answer depends on the last bit of what went in.
+//!
+//! Where a rule subtracts numbers that nearly cancel (g + weight_decay · p, or a
+//! mean of squares less a squared mean), one rounding more or less inside of the
+//! reference moves the result by many ULP of the small difference. What a
+//! correct implementation can promise there is an answer as near as if each
+//! input were off by a few ULP. This module measures it: every input in turn is
+//! moved by one ULP, away from zero, and the backend computes again.
+
+use std::collections::BTreeMap;
+
+use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use crate::golden::{Case, OptimizerCase};
+use crate::tensor::Tensor;
+
+/// For each tensor, element by element, by how much the answer moves.
+pub(crate) type Sensitivity = BTreeMap<String, Vec<f64>>;
+
+/// What is moved by one ULP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Moved {
+    Nothing,
+    Value,
+    Grad,
+    Slot(String),
+}
+
+/// What the answers of one step, made from the reference's own numbers, depend on.
+pub(crate) fn of_step(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+    t: usize,
+) -> Sensitivity {
+    let answer = |moved: &Moved| -> Result<Sensitivity, Refused> {
+        let mut run = start(case, data, backend, t, moved)?;
+        run.step(&inputs(data, t, moved))?;
+        Ok(answers(&*run, data.params.len()))
+    };
+    let slots = data.params.iter().flat_map(|p| p.state_before(t).into_keys());
+    let [mut sum] = differences(&variants(slots), |moved| Ok([answer(moved)?]));
+    sum.retain(|_, x| x.iter().any(|&x| x > 0.0));
+    sum
+}
+
+/// The same for a free run: one for every step.
+pub(crate) fn of_run(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Vec<Sensitivity> {
+    let answer = |moved: &Moved| -> Result<Vec<Sensitivity>, Refused> {
+        let mut run = start(case, data, backend, 0, moved)?;
+        let step = |t| {
+            run.step(&inputs(data, t, moved))?;
+            Ok(answers(&*run, data.params.len()))
+        };
+        (0..case.steps).map(step).collect()
+    };
+    let slots = data.params.iter().flat_map(|p| p.state0.keys().cloned());
+    differences(&variants(slots), answer)
+}
+
+fn variants(slots: impl Iterator<Item = String>) -> Vec<Moved> {
+    let slots: std::collections::BTreeSet<String> = slots.collect();
+    [Moved::Value, Moved::Grad].into_iter().chain(slots.into_iter().map(Moved::Slot)).collect()
+}
+
+/// Σ |moved − as it is| over the variants; nothing where an answer fails to come.
+fn differences<C>(variants: &[Moved], answer: impl Fn(&Moved) -> Result<C, Refused>) -> C
+where
+    C: Default + AsMut<[Sensitivity]>,
+{
+    let Ok(mut base) = answer(&Moved::Nothing) else { return C::default() };
+    let mut sums: Vec<Sensitivity> = Vec::new();
+    for moved in variants {
+        let Ok(mut other) = answer(moved) else { continue };
+        sums.resize(other.as_mut().len(), Sensitivity::new());
+        for ((sum, a), b) in sums.iter_mut().zip(base.as_mut()).zip(other.as_mut()) {
+            for (tensor, b) in b.iter() {
+                let Some(a) = a.get(tensor) else { continue };
+                let sum = sum.entry(tensor.clone()).or_insert_with(|| vec![0.0; b.len()]);
+                for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+                    let d = (a - b).abs();
+                    *sum += if d.is_finite() { d } else { 0.0 };
+                }
+            }
+        }
+    }
+    for (slot, sum) in base.as_mut().iter_mut().zip(sums) {
+        *slot = sum;
+    }
+    base
+}
+
+/// A run that stands before step `t`, with the reference's own numbers but for what is moved.
+fn start(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+    t: usize,
+    moved: &Moved,
+) -> Result<Box<dyn Run>, Refused> {
+    let shift = |x: Tensor, this: bool| if this { away(&x) } else { x };
+    let values = data.params.iter().map(|p| shift(p.value_before(t), *moved == Moved::Value));
+    let values: Vec<Tensor> = values.collect();
+    let mut spec = OptimizerSpec::new(case, data);
+    if t == 0 {
+        spec.params = values.iter().collect();
+    }
+    let mut run = backend.optimizer(&spec)?;
+    for (i, p) in data.params.iter().enumerate() {
+        let state = p.state_before(t).into_iter();
+        let state: BTreeMap<_, _> = state
+            .map(|(slot, x)| {
+                let this = matches!(moved, Moved::Slot(s) if *s == slot);
+                (slot, shift(x, this))
+            })
+            .collect();
+        if t == 0 && state.is_empty() {
+            continue;
+        }
+        let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
+        match run.load(i, &values[i], &state, counts) {
+            Err(Refused::NeedsState(_)) => {}
+            other => other?,
+        }
+    }
+    Ok(run)
+}
+
+fn inputs(data: &OptimizerCase, t: usize, moved: &Moved) -> Inputs {
+    let mut inputs = Inputs::new(data, t);
+    if *moved == Moved::Grad {
+        inputs.grads.iter_mut().flatten().for_each(|g| *g = away(g));
+    }
+    inputs
+}
+
+fn answers(run: &dyn Run, params: usize) -> Sensitivity {
+    let mut out = Sensitivity::new();
+    for i in 0..params {
+        out.insert(format!("p{i}.value"), run.value(i).to_f64s());
+        out.extend(run.eval(i).map(|x| (format!("p{i}.eval"), x.to_f64s())));
+        let state = run.state(i).into_iter();
+        out.extend(state.map(|(slot, x)| (format!("p{i}.state.{slot}"), x.to_f64s())));
+    }
+    out
+}
+
+/// Every element one ULP further from zero; zeros, the largest numbers and the non-finite stay.
+fn away(x: &Tensor) -> Tensor {
+    let mut out = x.clone();
+    if x.dtype.float().is_none() {
+        return out;
+    }
+    let size = x.dtype.size();
+    for i in 0..x.len() {
+        let next = (x.bits(i) + 1).to_le_bytes();
+        let old = x.bytes[i * size..(i + 1) * size].to_vec();
+        out.bytes[i * size..(i + 1) * size].copy_from_slice(&next[..size]);
+        if x.get(i) == 0.0 || !x.get(i).is_finite() || !out.get(i).is_finite() {
+            out.bytes[i * size..(i + 1) * size].copy_from_slice(&old);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Dtype;
+
+    #[test]
+    fn away_moves_by_one_ulp_and_leaves_the_special() {
+        let x = [1.0, -1.0, 0.0, f64::NAN, f64::INFINITY, f64::from(f32::MAX)];
+        let moved = away(&Tensor::round(Dtype::F32, &[6], &x).unwrap()).to_f64s();
+        assert_eq!(moved[0], f64::from(1f32.next_up()));
+        assert_eq!(moved[1], -moved[0]);
+        assert_eq!(moved[2], 0.0);
+        assert!(moved[3].is_nan());
+        assert_eq!(moved[4..], x[4..]);
+    }
+}
