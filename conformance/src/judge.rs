@@ -206,7 +206,7 @@ impl<'a> Judge<'a> {
             }
             let mut bound = base * steps;
             if off && matches!(exemption, Some((_, Allow::Conditioned))) {
-                bound *= ((at.moves)(i) / *largest).max(1.0);
+                bound *= 1.0 + (at.moves)(i) / *largest;
             }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {
