@@ -8,6 +8,7 @@ pub mod compare;
 mod condition;
 mod core_backend;
 mod core_gradient;
+mod core_schedule;
 pub mod golden;
 pub mod html;
 mod judge;
