@@ -5,6 +5,7 @@ mod adafactor;
 mod adafactor_torch;
 mod adagrad;
 mod adam;
+mod adam_weight_decay;
 mod adamax;
 mod adamw;
 mod adamw_anyprecision;
@@ -22,6 +23,8 @@ mod flash;
 mod flash_adam;
 mod flash_lion;
 mod flash_sgd;
+mod keras;
+mod keras_adam;
 mod lion;
 mod nadam;
 mod optimi;
@@ -40,6 +43,7 @@ pub use adafactor::Adafactor;
 pub use adafactor_torch::AdafactorTorch;
 pub use adagrad::Adagrad;
 pub use adam::Adam;
+pub use adam_weight_decay::AdamWeightDecay;
 pub use adamax::Adamax;
 pub use adamw::AdamW;
 pub use adamw_anyprecision::AdamWAnyPrecision;
@@ -56,6 +60,8 @@ pub use bnb_sgd::BnbSgd;
 pub use flash_adam::{FlashAdam, FlashAdamRule, FlashAdamW};
 pub use flash_lion::FlashLion;
 pub use flash_sgd::{FlashSgd, FlashSgdRule, FlashSgdW};
+pub use keras::KerasClip;
+pub use keras_adam::KerasAdam;
 pub use lion::Lion;
 pub use nadam::NAdam;
 pub use radam::RAdam;
@@ -159,6 +165,15 @@ mod list {
         Entry { name, build: flash::build::<R> }
     }
 
+    /// Made by its constructor or by `create_optimizer`, as the arguments' names tell.
+    fn adam_weight_decay(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+        let created = args.get("init_lr").is_some();
+        let mut rule =
+            if created { AdamWeightDecay::created() } else { AdamWeightDecay::default() };
+        args.apply(name, &mut rule)?;
+        Ok(Recipe::new(rule, Arithmetic::Eager))
+    }
+
     fn anyprecision(name: &str, args: &Args) -> Result<Recipe, ArgError> {
         let mut rule = AdamWAnyPrecision::default();
         args.apply(name, &mut rule)?;
@@ -173,6 +188,7 @@ mod list {
         eager::<Matrix<AdafactorTorch>>("adafactor_torch"),
         fusible::<Adagrad>("adagrad"),
         fusible::<Adam>("adam"),
+        Entry { name: "adam_weight_decay", build: adam_weight_decay },
         eager::<Adamax>("adamax"),
         Entry { name: "adamw_anyprecision", build: anyprecision },
         eager::<AdamWHf>("adamw_hf"),
@@ -191,6 +207,7 @@ mod list {
         flash::<FlashLion>("flash_lion"),
         flash::<FlashSgd>("flash_sgd"),
         flash::<FlashSgdW>("flash_sgdw"),
+        eager::<KerasAdam>("keras_adam"),
         bnb::<Lion>("lion_32bit"),
         eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),

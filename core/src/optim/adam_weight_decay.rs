@@ -1,0 +1,296 @@
+//! Transformers' Adam with decoupled weight decay for TensorFlow.
+
+use super::keras::{Clip, KerasClip};
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::{Dtype, Real};
+use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::storage::Data;
+
+/// AdamWeightDecay.
+///
+/// # Formula
+/// ```text
+/// p ← p − η λ p
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) m / (√v + ε)
+/// ```
+/// With `amsgrad`, the largest v so far stands under the root.
+///
+/// # Order of operations
+/// ```text
+/// g ← clipped by value, by its norm, by the norm of all gradients
+/// p ← p − (η · p) · λ                    if λ ≠ 0
+/// m ← m + (g − m) · (1 − β₁)
+/// v ← v + (g · g − v) · (1 − β₂)
+/// p ← p − (m · α) / (√v + ε)             α = η · √(1 − β₂ᵗ) / (1 − β₁ᵗ)
+/// ```
+/// All of it, α and the powers too, is computed and rounded in the variable's type; η, β
+/// and λ are rounded to `f32` first.
+///
+/// # Source
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference
+/// (`adam_weight_decay`): `transformers.optimization_tf.AdamWeightDecay`, on Keras' former
+/// Adam, also as made by `create_optimizer`, whose argument names are accepted too. The
+/// paper adds ε to the corrected root.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `learning_rate` | η | any | 1e-3 |
+/// | `beta_1` | β₁ | any | 0.9 |
+/// | `beta_2` | β₂ | any | 0.999 |
+/// | `epsilon` | ε | any; 0 stands for 1e-7 | 1e-7 |
+/// | `amsgrad` | | | false |
+/// | `weight_decay_rate` | λ | any | 0 |
+/// | `decay` | | ≥ 0 | 0 |
+/// | `clip` | | ≥ 0; not by norm and by all | none |
+///
+/// The rate that a step brings is the one in force: `decay`, and the schedule of
+/// `create_optimizer`, have been applied to it. Which variables decay is decided by their
+/// names ([`AdamWeightDecay::decays`]): those that don't belong into a group with
+/// `weight_decay_rate` 0.
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `m` | 0 | m |
+/// | `v` | 0 | v |
+/// | `vhat` | 0 | largest v so far; with `amsgrad` only |
+///
+/// t is that of the optimizer, also for a variable that joins late.
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its state NaN, for good; only `vhat`
+/// keeps the largest number before. Clipping by a non-finite norm spreads it.
+///
+/// # Example
+/// ```
+/// use bitstep::{optim::AdamWeightDecay, rule::{step, Rule, Step}};
+/// let rule = AdamWeightDecay { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, weight_decay_rate: 0.5, ..AdamWeightDecay::default() };
+/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
+/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v, &mut []])?;
+/// assert_eq!(p, [1.125]); // 2 − 0.5 · 2 · 0.5 − 0.5 · 3 / (3 + 1)
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWeightDecay {
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the running average of the gradient.
+    pub beta_1: f64,
+    /// Decay of the running average of its square.
+    pub beta_2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Divide by the largest second moment so far.
+    pub amsgrad: bool,
+    /// Decoupled weight decay.
+    pub weight_decay_rate: f64,
+    /// How fast the rate falls with time; not applied here.
+    pub decay: f64,
+    /// Limits on gradients.
+    pub clip: KerasClip,
+}
+
+impl Default for AdamWeightDecay {
+    fn default() -> Self {
+        AdamWeightDecay {
+            learning_rate: 1e-3,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-7,
+            amsgrad: false,
+            weight_decay_rate: 0.0,
+            decay: 0.0,
+            clip: KerasClip::default(),
+        }
+    }
+}
+
+impl AdamWeightDecay {
+    /// What `create_optimizer` makes, but for its arguments.
+    pub(super) fn created() -> Self {
+        AdamWeightDecay { epsilon: 1e-8, ..AdamWeightDecay::default() }
+    }
+
+    /// What `create_optimizer` excludes from decay.
+    pub const EXCLUDED: &'static [&'static str] = &["LayerNorm", "layer_norm", "bias"];
+
+    /// Whether a variable of this name decays: if the name contains a piece of `include`, or
+    /// else none of `exclude`. (Before version 4.50 of Transformers the pieces were patterns.)
+    ///
+    /// ```
+    /// use bitstep::optim::AdamWeightDecay;
+    /// assert!(AdamWeightDecay::decays("dense/kernel", &[], AdamWeightDecay::EXCLUDED));
+    /// assert!(!AdamWeightDecay::decays("dense/bias", &[], AdamWeightDecay::EXCLUDED));
+    /// assert!(AdamWeightDecay::decays("dense/bias", &["dense"], AdamWeightDecay::EXCLUDED));
+    /// ```
+    #[must_use]
+    pub fn decays(name: &str, include: &[&str], exclude: &[&str]) -> bool {
+        let has_any = |pieces: &[&str]| pieces.iter().any(|piece| name.contains(piece));
+        has_any(include) || !has_any(exclude)
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<C> {
+    clip: Clip<C>,
+    decays: bool,
+    lr: C,
+    weight_decay: C,
+    one_minus_beta1: C,
+    one_minus_beta2: C,
+    alpha: C,
+    eps: C,
+    amsgrad: bool,
+}
+
+impl Hyper for AdamWeightDecay {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("learning_rate", &mut self.learning_rate);
+        f.f64("beta_1", &mut self.beta_1);
+        f.f64("beta_2", &mut self.beta_2);
+        f.f64("epsilon", &mut self.epsilon);
+        f.bool("amsgrad", &mut self.amsgrad);
+        f.f64("weight_decay_rate", &mut self.weight_decay_rate);
+        f.f64("decay", &mut self.decay);
+        f.f64("lr", &mut self.learning_rate);
+        self.clip.fields(f);
+        f.f64("init_lr", &mut self.learning_rate);
+        f.f64("adam_beta1", &mut self.beta_1);
+        f.f64("adam_beta2", &mut self.beta_2);
+        f.f64("adam_epsilon", &mut self.epsilon);
+        self.clip.created_fields(f);
+        for elsewhere in [
+            "num_train_steps",
+            "num_warmup_steps",
+            "min_lr_ratio",
+            "power",
+            "include_in_weight_decay",
+            "exclude_from_weight_decay",
+            "names",
+            "name",
+        ] {
+            f.ignored(elsewhere);
+        }
+    }
+}
+
+impl Rule for AdamWeightDecay {
+    type Slots<T> = [T; 3];
+    type Coefs<C: Real> = Coefs<C>;
+    const SLOTS: &'static [&'static str] = &["m", "v", "vhat"];
+    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const COUNTER: Counter = Counter::Group;
+    const SUMS: usize = 1;
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("decay", self.decay)?;
+        self.clip.check()
+    }
+
+    fn lr(&self) -> f64 {
+        self.learning_rate
+    }
+
+    fn needs_sums(&self) -> bool {
+        self.clip.clipnorm.is_some()
+    }
+
+    fn norm_scale(&self, _: &[(&str, f64)]) -> Option<f64> {
+        self.clip.global_clipnorm.map(|_| 1.0)
+    }
+
+    fn grad_norm(&self, grads: &[Data<'_>], _: f64) -> f64 {
+        self.clip.grad_norm(grads)
+    }
+
+    fn mask(&self, _: Dtype) -> u32 {
+        if self.amsgrad { 0b111 } else { 0b011 }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C> {
+        let narrow = |x: f64| C::narrow(C::scalar(x));
+        let single = |x: f64| narrow(f64::from(x as f32));
+        // A rate that has been divided by 1 + decay · t is no longer an f32.
+        let lr = if self.decay > 0.0 { narrow(step.lr) } else { single(step.lr) };
+        let (beta1, beta2) = (single(self.beta_1), single(self.beta_2));
+        let t = narrow(step.t_f64());
+        let power = |beta: C| narrow(libm::pow(beta.to_f64(), t.to_f64()));
+        Coefs {
+            clip: self.clip.coefs(step),
+            decays: self.weight_decay_rate != 0.0,
+            lr,
+            weight_decay: single(self.weight_decay_rate),
+            one_minus_beta1: C::ONE - beta1,
+            one_minus_beta2: C::ONE - beta2,
+            alpha: lr * (C::ONE - power(beta2)).sqrt() / (C::ONE - power(beta1)),
+            eps: narrow(if self.epsilon == 0.0 { 1e-7 } else { self.epsilon }),
+            amsgrad: self.amsgrad,
+        }
+    }
+
+    #[inline(always)]
+    fn terms<C: Real>(k: &Coefs<C>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
+        [k.clip.square(g), C::Scalar::ZERO]
+    }
+
+    fn finish<C: Real>(k: &mut Coefs<C>, [squares, _]: [C::Scalar; 2], _: usize) {
+        k.clip.finish(squares);
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+        let g = k.clip.apply(g);
+        let p = if k.decays { p - k.lr * p * k.weight_decay } else { p };
+        let m = m + (g - m) * k.one_minus_beta1;
+        let v = v + (g * g - v) * k.one_minus_beta2;
+        let v_max = if v > v_max { v } else { v_max };
+        let largest = if k.amsgrad { v_max } else { v };
+        (p - m * k.alpha / (largest.sqrt() + k.eps), [m, v, v_max])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    fn one_step(rule: AdamWeightDecay, at: Step<'_>, grad: [f64; 2]) -> [f64; 2] {
+        let (mut p, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 2]);
+        let slots = [&mut m[..], &mut v, &mut []];
+        step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &grad, slots).unwrap();
+        m
+    }
+
+    #[test]
+    fn clip_each_kind_limits_what_the_moment_sees() {
+        let base = AdamWeightDecay { beta_1: 0.0, ..AdamWeightDecay::default() };
+        let with = |clip| AdamWeightDecay { clip, ..base };
+        let none = KerasClip::default();
+        let at = Step::new(1, 0.1);
+        assert_eq!(one_step(base, at, [3.0, -4.0]), [3.0, -4.0]);
+        let value = KerasClip { clipvalue: Some(3.5), ..none };
+        assert_eq!(one_step(with(value), at, [3.0, -4.0]), [3.0, -3.5]);
+        let norm = KerasClip { clipnorm: Some(10.0), ..none };
+        assert_eq!(one_step(with(norm), at, [3.0, -4.0]), [3.0, -4.0]);
+        let norm = KerasClip { clipnorm: Some(2.5), ..none };
+        assert_eq!(one_step(with(norm), at, [3.0, -4.0]), [1.5, -2.0]);
+        let all = KerasClip { global_clipnorm: Some(2.0), ..none };
+        let at = Step { grad_norm: Some(8.0), ..at };
+        assert_eq!(one_step(with(all), at, [3.0, -4.0]), [0.75, -1.0]);
+    }
+
+    #[test]
+    fn check_two_norms_are_refused() {
+        let clip = KerasClip { clipnorm: Some(1.0), global_clipnorm: Some(1.0), clipvalue: None };
+        assert!(Rule::check(&AdamWeightDecay { clip, ..AdamWeightDecay::default() }).is_err());
+    }
+}

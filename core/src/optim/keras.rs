@@ -1,0 +1,108 @@
+//! How Keras' optimizers clip gradients before they use them.
+
+use crate::args::Fields;
+use crate::error::Error;
+use crate::gradient::{ClipByGlobalNorm, global_norm};
+use crate::real::Real;
+use crate::rule::Step;
+use crate::storage::Data;
+
+/// Limits on gradients, in the order in which Keras applies them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct KerasClip {
+    /// The largest element.
+    pub clipvalue: Option<f64>,
+    /// The largest norm of one gradient.
+    pub clipnorm: Option<f64>,
+    /// The largest norm of all gradients together.
+    pub global_clipnorm: Option<f64>,
+}
+
+/// The limits as a step applies them.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub(super) struct Clip<C> {
+    by_value: bool,
+    by_norm: bool,
+    by_all: bool,
+    limit: C,
+    norm: C,
+    divisor: C,
+    factor: C,
+}
+
+impl KerasClip {
+    /// Shows the arguments under the names of Keras' constructors.
+    pub(super) fn fields(&mut self, f: &mut dyn Fields) {
+        f.opt_f64("clipnorm", &mut self.clipnorm);
+        f.opt_f64("clipvalue", &mut self.clipvalue);
+        f.opt_f64("global_clipnorm", &mut self.global_clipnorm);
+    }
+
+    /// Shows them under the names of `create_optimizer`.
+    pub(super) fn created_fields(&mut self, f: &mut dyn Fields) {
+        f.opt_f64("adam_clipnorm", &mut self.clipnorm);
+        f.opt_f64("adam_global_clipnorm", &mut self.global_clipnorm);
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        for (name, limit) in [("clipvalue", self.clipvalue), ("clipnorm", self.clipnorm)] {
+            Error::not_negative(name, limit.unwrap_or(0.0))?;
+        }
+        Error::not_negative("global_clipnorm", self.global_clipnorm.unwrap_or(0.0))?;
+        if self.clipnorm.is_some() && self.global_clipnorm.is_some() {
+            let wanted = "no clipnorm beside it";
+            return Err(Error::Invalid { argument: "global_clipnorm", wanted });
+        }
+        Ok(())
+    }
+
+    /// The norm over all gradients.
+    pub(super) fn grad_norm(&self, grads: &[Data<'_>]) -> f64 {
+        let limit = self.clipvalue.unwrap_or(f64::INFINITY);
+        global_norm(grads.len(), |i| grads.get(i).copied(), limit).0
+    }
+
+    pub(super) fn coefs<C: Real>(&self, step: &Step) -> Clip<C> {
+        let narrow = |x: Option<f64>| C::narrow(C::scalar(x.unwrap_or(0.0)));
+        let all = ClipByGlobalNorm { clip_norm: self.global_clipnorm.unwrap_or(0.0) };
+        Clip {
+            by_value: self.clipvalue.is_some(),
+            by_norm: self.clipnorm.is_some(),
+            by_all: self.global_clipnorm.is_some(),
+            limit: narrow(self.clipvalue),
+            norm: narrow(self.clipnorm),
+            divisor: C::ONE,
+            factor: all.coefficient(narrow(step.grad_norm)),
+        }
+    }
+}
+
+impl<C: Real> Clip<C> {
+    #[inline(always)]
+    fn limited(&self, g: C) -> C {
+        if self.by_value { g.maximum(-self.limit).minimum(self.limit) } else { g }
+    }
+
+    /// What an element adds to the squared norm of its gradient.
+    #[inline(always)]
+    pub(super) fn square(&self, g: C) -> C::Scalar {
+        let g = self.limited(g);
+        (g * g).wide()
+    }
+
+    /// Completes the limits with the squared norm.
+    pub(super) fn finish(&mut self, squares: C::Scalar) {
+        let squares = C::narrow(squares);
+        let norm = if squares > C::ZERO { squares.sqrt() } else { squares };
+        self.divisor = norm.maximum(self.norm);
+    }
+
+    /// The gradient within its limits.
+    #[inline(always)]
+    pub(super) fn apply(&self, g: C) -> C {
+        let g = self.limited(g);
+        let g = if self.by_norm { g * self.norm / self.divisor } else { g };
+        if self.by_all { g * self.factor } else { g }
+    }
+}
