@@ -84,6 +84,10 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..ADAFACTOR_F32 },
     Exemption { mode: Mode::Step, ..ADAFACTOR_F64 },
     Exemption { mode: Mode::Free, ..ADAFACTOR_F64 },
+    Exemption { mode: Mode::Step, ..LOMO_F64 },
+    Exemption { mode: Mode::Free, ..LOMO_F64 },
+    Exemption { mode: Mode::Step, ..ADALOMO_F64 },
+    Exemption { mode: Mode::Free, ..ADALOMO_F64 },
     Exemption { mode: Mode::Step, ..COUPLED },
     Exemption { mode: Mode::Free, ..COUPLED },
 ];
@@ -100,8 +104,27 @@ const COUPLED: Exemption = Exemption {
              the reference contracts the product and the sum to one fma, we do not",
 };
 
+/// An ULP of `f32`, in those of `f64`.
+const F32_ULP: f64 = (1u64 << 29) as f64;
+
+const LOMO_F64: Exemption = Exemption {
+    case: "optimizer/lomo/*",
+    dtype: Some(Dtype::F64),
+    what: "value",
+    mode: Mode::Step,
+    allow: Allow::Ulp(DEFAULT * F32_ULP),
+    reason: "the reference computes f64 parameters in f32: the default, in ULP of f32",
+};
+
+const ADALOMO_F64: Exemption = Exemption {
+    case: "optimizer/adalomo/*",
+    allow: Allow::Ulp(64.0 * F32_ULP),
+    reason: "the reference computes f64 parameters in f32: Adafactor's bound, in ULP of f32",
+    ..LOMO_F64
+};
+
 const ADAFACTOR_F32: Exemption = Exemption {
-    case: "optimizer/{adafactor,adafactor_torch}/*",
+    case: "optimizer/{adafactor,adafactor_torch,adalomo}/*",
     dtype: Some(Dtype::F32),
     what: "*",
     mode: Mode::Step,
@@ -111,7 +134,11 @@ const ADAFACTOR_F32: Exemption = Exemption {
              for 5 x 3 elements, 25 for 2 x 1031, 122 for 5000 x 3",
 };
 
-const ADAFACTOR_F64: Exemption = Exemption { dtype: Some(Dtype::F64), ..ADAFACTOR_F32 };
+const ADAFACTOR_F64: Exemption = Exemption {
+    case: "optimizer/{adafactor,adafactor_torch}/*",
+    dtype: Some(Dtype::F64),
+    ..ADAFACTOR_F32
+};
 
 /// A number to be judged.
 #[derive(Clone, Copy, Debug)]

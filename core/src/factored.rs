@@ -495,6 +495,9 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         Rule::norm_scale(&self.0, given)
     }
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        Rule::grad_norm(&self.0, grads, scale)
+    }
     fn counter(&self) -> Counter {
         Rule::counter(&self.0)
     }

@@ -4,6 +4,7 @@ mod adadelta;
 mod adafactor;
 mod adafactor_torch;
 mod adagrad;
+mod adalomo;
 mod adam;
 mod adam_weight_decay;
 mod adamax;
@@ -26,6 +27,7 @@ mod flash_sgd;
 mod keras;
 mod keras_adam;
 mod lion;
+mod lomo;
 mod nadam;
 mod optimi;
 mod radam;
@@ -42,6 +44,7 @@ pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
 pub use adafactor_torch::AdafactorTorch;
 pub use adagrad::Adagrad;
+pub use adalomo::AdaLomo;
 pub use adam::Adam;
 pub use adam_weight_decay::AdamWeightDecay;
 pub use adamax::Adamax;
@@ -63,6 +66,7 @@ pub use flash_sgd::{FlashSgd, FlashSgdRule, FlashSgdW};
 pub use keras::KerasClip;
 pub use keras_adam::KerasAdam;
 pub use lion::Lion;
+pub use lomo::Lomo;
 pub use nadam::NAdam;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
@@ -181,12 +185,18 @@ mod list {
         Ok(Recipe::new(rule, if double { Arithmetic::Double } else { Arithmetic::Fused }))
     }
 
+    /// A reference that computes in `f32` even where parameters are `f64`.
+    const fn single<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| rule::<R>(name, args, Arithmetic::Single) }
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
         fused::<Matrix<Adafactor>>("adafactor"),
         eager::<Matrix<AdafactorTorch>>("adafactor_torch"),
         fusible::<Adagrad>("adagrad"),
+        single::<Matrix<AdaLomo>>("adalomo"),
         fusible::<Adam>("adam"),
         Entry { name: "adam_weight_decay", build: adam_weight_decay },
         eager::<Adamax>("adamax"),
@@ -209,6 +219,7 @@ mod list {
         flash::<FlashSgdW>("flash_sgdw"),
         eager::<KerasAdam>("keras_adam"),
         bnb::<Lion>("lion_32bit"),
+        single::<Lomo>("lomo"),
         eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),
         bnb::<AdEMAMix>("paged_ademamix_32bit"),
