@@ -5,7 +5,7 @@ import torch
 
 from golden import run_torch_optimizer
 
-SHAPES = [(6, 3), (3, 6), (4, 4), (3,)]  # tall, wide, square; what has one dimension is never projected
+SHAPES = [(3,), (6, 3), (3, 6), (4, 4)]  # what has one dimension is never projected; tall, wide, square
 GAP = 4
 STEPS = 9  # refreshes at 0, 4 and 8
 RATES = [0.0, 0.25, 1.0, 0.5, 2.0, 0.125, 0.001, 1.0, 0.3]
@@ -33,7 +33,7 @@ class Projectors:
         return tensors | {key: torch.stack(matrices) for key, matrices in self.rows.items()}
 
 
-def projected(name, cls, seed, hyper=None, projection=None):
+def projected(name, cls, reference, seed, hyper=None, projection=None):
     """A function that makes one case of `cls`: `group` are the arguments of the group that is projected,
     beside `projection`; tensors of fewer than two dimensions are in a group before it."""
     base = {"rank": 2, "update_proj_gap": GAP, "scale": 0.25, "proj_type": "std", **(projection or {})}
@@ -57,6 +57,7 @@ def projected(name, cls, seed, hyper=None, projection=None):
             steps=steps,
             after=seen.after,
             finish=seen.finish,
+            reference=reference,
             **more,
         )
 
@@ -125,10 +126,10 @@ def situations(case, strong):
     yield case("large_bf16", "vector tails in bf16", strong, shapes=[(21, 37)], group={"rank": 5}, steps=2, dtype="bf16")
     yield case(
         "groups_f32",
-        "projected groups that differ, between groups that are not projected",
+        "a matrix that is not projected, beside those that are, with arguments of their own",
         strong,
-        shapes=[(3,), (5, 3), (4, 6), (2, 3)],
-        targets=[1, 2],
+        shapes=[(3,), (2, 3), (5, 3), (4, 6)],
+        targets=[2, 3],
         plain={"weight_decay": 0.0},
         group={"rank": 3, "update_proj_gap": 3, "weight_decay": 0.1},
     )

@@ -133,6 +133,8 @@ pub struct OptimizerSpec<'a> {
     pub groups: &'a [Group],
     /// The parameters at their start.
     pub params: Vec<&'a Tensor>,
+    /// For each parameter, the names of [`Inputs::tensors`].
+    pub given: Vec<Vec<&'a str>>,
     /// Number of steps of the whole run.
     pub steps: usize,
 }
@@ -146,6 +148,11 @@ impl<'a> OptimizerSpec<'a> {
             reference: &case.reference,
             groups: &data.groups,
             params: data.params.iter().map(|p| &p.init).collect(),
+            given: data
+                .params
+                .iter()
+                .map(|p| p.given.keys().map(String::as_str).collect())
+                .collect(),
             steps: case.steps,
         }
     }

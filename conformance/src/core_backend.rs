@@ -74,6 +74,8 @@ fn build(name: &str, args: &Args) -> Result<Recipe, Refused> {
 struct CoreRun {
     optimizer: Optimizer,
     values: Vec<(Vec<usize>, Buffer)>,
+    /// For each parameter, the slots whose contents are handed over with a step.
+    given: Vec<Vec<(usize, &'static str)>>,
 }
 
 impl CoreRun {
@@ -96,7 +98,19 @@ impl CoreRun {
             optimizer.add_param(group, &init.shape, dtype).map_err(failed)?;
             values.push((init.shape.clone(), plain::buffer(init)?));
         }
-        Ok(CoreRun { optimizer, values })
+        // References number parameters group by group.
+        let by_group = spec.groups.iter().flat_map(|group| &group.params);
+        for (position, &i) in by_group.enumerate() {
+            let number = optimizer.params()[i].group;
+            let rule = optimizer.groups()[number].recipe.rule.clone();
+            optimizer.params_mut()[i].scalars = rule.scalars_of(position);
+        }
+        let given = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
+            let names = optimizer.groups()[param.group].recipe.rule.slot_names();
+            names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
+        });
+        let given = given.collect();
+        Ok(CoreRun { optimizer, values, given })
     }
 }
 
@@ -137,8 +151,11 @@ impl Run for CoreRun {
         param.steps = step.filter(|_| own).unwrap_or(counts.updates);
         param.started = started;
         let mut stacked = Stacked::default();
-        for (name, slot) in rule.slot_names().iter().zip(&mut param.slots) {
+        for (k, (name, slot)) in rule.slot_names().iter().zip(&mut param.slots).enumerate() {
             let all = rule.slot_names().iter().filter(|n| *n == name).count();
+            if self.given[i].contains(&(k, name)) {
+                continue;
+            }
             if let Buffer::Coded(coded) = slot {
                 for part in coded.parts(name) {
                     match stacked.next(state, &part.key, all) {
@@ -189,7 +206,24 @@ impl Run for CoreRun {
                 grad: grad.as_ref().and_then(Buffer::data),
             })
             .collect();
-        let given: Vec<(&str, f64)> = inputs.given.iter().map(|(k, &v)| (k.as_str(), v)).collect();
+        let mut given: Vec<(&str, f64)> =
+            inputs.given.iter().map(|(k, &v)| (k.as_str(), v)).collect();
+        for ((slots, tensors), param) in
+            self.given.iter().zip(&inputs.tensors).zip(self.optimizer.params_mut())
+        {
+            for &(k, name) in slots {
+                if let (Some((t, _)), Some(slot)) = (tensors.get(name), param.slots.get_mut(k)) {
+                    if t.len() != slot.len() {
+                        let (got, want) = (t.len(), slot.len());
+                        return Err(failed(format!(
+                            "`{name}` has {got} elements, core wants {want}"
+                        )));
+                    }
+                    plain::write(&mut slot.data_mut(), t);
+                    given.push((name, 1.0));
+                }
+            }
+        }
         self.optimizer.step(&mut params, &given).map_err(failed)
     }
 

@@ -87,8 +87,21 @@ pub trait AnyRule: core::fmt::Debug + Send + Sync {
     fn scalar_names(&self) -> &'static [&'static str];
     /// [`Rule::scalars`].
     fn scalars(&self) -> Scalars;
+    /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
+    fn scalars_of(&self, index: usize) -> Scalars {
+        let _ = index;
+        self.scalars()
+    }
     /// [`Rule::advance`].
     fn advance(&self, step: &Step, scalars: &mut Scalars);
+    /// Whether the rule has an update for parameters of this shape.
+    ///
+    /// # Errors
+    /// It has none.
+    fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
+        let _ = shape;
+        Ok(())
+    }
     /// The slots' names.
     fn slot_names(&self) -> &'static [&'static str];
     /// How many elements slot k has for a parameter of this shape, computed in this type; 0 if
@@ -169,6 +182,7 @@ pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
     t: &Tensor<'_, '_>,
 ) -> Result<(), Error> {
     check_norm(rule.norm_scale(step.given), step)?;
+    rule.check_shape(t.shape)?;
     let compute = arithmetic.compute(t.param.dtype());
     let n = numel(t.shape);
     check_length("param", t.param.len(), n)?;
@@ -378,7 +392,7 @@ pub(crate) trait Passes<R: Rule, C: Real>: Copy {
 
 /// Elementwise and tensorwise rules.
 #[derive(Clone, Copy)]
-struct Elements;
+pub(crate) struct Elements;
 
 impl<R: Rule, C: Real> Passes<R, C> for Elements {
     fn sums<P: Number, G: Number, S: Number>(
@@ -422,6 +436,83 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
     ) {
         rule::apply::<R, C, P, G, S>(k, mask, param, grad, slots);
     }
+}
+
+/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::SUMS_OF_PARAM`]
+/// are those of that parameter.
+#[derive(Clone, Copy)]
+pub(crate) struct InPlaceOf<X, S>(pub(crate) X, pub(crate) [S; 2]);
+
+impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar> {
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        let [a, b] = self.0.sums(k, mask, param, grad, slots);
+        let [x, y] = self.1;
+        let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
+        [if own(0) { x } else { a }, if own(1) { y } else { b }]
+    }
+
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        [a, b]: [&mut [C::Scalar]; 2],
+    ) {
+        self.0.terms(k, mask, start, param, grad, slots, [&mut *a, &mut *b]);
+        for (bit, (terms, sum)) in [a, b].into_iter().zip(self.1).enumerate() {
+            // All terms of the zeros are zeros: one of them stands for the sum.
+            if let Some(first) = terms.first_mut()
+                && start == 0
+                && R::SUMS_OF_PARAM >> bit & 1 == 1
+            {
+                *first = sum;
+            }
+        }
+    }
+
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        self.0.apply(k, mask, start, param, grad, slots);
+    }
+}
+
+/// The sums over the parameter alone, as if it had only n elements: their means are what counts.
+pub(crate) fn sums_of_param<R: Rule, C: Real>(
+    k: &R::Coefs<C>,
+    whole: &DataMut<'_>,
+    n: usize,
+) -> [C::Scalar; 2] {
+    if R::SUMS_OF_PARAM == 0 {
+        return [C::Scalar::ZERO; 2];
+    }
+    let zeros = <R::Slots<C> as Array<C>>::from_fn;
+    let len = whole.len();
+    let mut values = [C::ZERO; reduce::CHUNK];
+    reduce::sums_by_chunk::<C::Scalar, 2>(len, |start, [a, b]| {
+        let values = values.get_mut(..a.len()).unwrap_or_default();
+        whole.load(start, values);
+        for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
+            [*a, *b] = R::terms::<C>(k, *p, C::ZERO, zeros(|_| C::ZERO));
+        }
+    })
+    .map(|sum| C::scalar(sum.to_f64() * n as f64 / len.max(1) as f64))
 }
 
 /// All passes over a tensor whose constants are known but for the sums.

@@ -15,7 +15,7 @@
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, Passes, Tensor, Uses, numel};
+use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, Tensor, Uses, numel};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
@@ -568,10 +568,12 @@ impl<R: Factored> AnyRule for Matrix<R> {
             return self.0.update(arithmetic, step, scalars, tensor);
         };
         match arithmetic.compute(tensor.param.dtype()) {
-            Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor),
-            Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor),
-            Dtype::Bf16 => update::<R, bf16>(&self.0, step, scalars, layout, tensor),
-            Dtype::F16 => update::<R, f16>(&self.0, step, scalars, layout, tensor),
+            Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            Dtype::Bf16 => {
+                update::<R, bf16>(&self.0, step, scalars, layout, tensor, None).map(drop)
+            }
+            Dtype::F16 => update::<R, f16>(&self.0, step, scalars, layout, tensor, None).map(drop),
         }
     }
     #[cfg(feature = "alloc")]
@@ -580,13 +582,16 @@ impl<R: Factored> AnyRule for Matrix<R> {
     }
 }
 
-fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
+/// A step of a matrix. Where it is a projection, a tensor of zeros in place of `whole`, that
+/// parameter's own sums count.
+pub(crate) fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,
     layout: Layout,
     mut t: Tensor<'_, '_>,
-) -> Result<(), Error> {
+    whole: Option<&DataMut<'_>>,
+) -> Result<R::Coefs<C>, Error> {
     let mut work = core::mem::replace(&mut t.work, DataMut::F32(&mut []));
     let (Some(work), Some((slots, [row, col]))) =
         (<C::Scalar as Plain>::of_mut(&mut work), t.slots.split_last_chunk_mut::<2>())
@@ -606,7 +611,12 @@ fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
     if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
         t.slots = slots;
         let uses = Uses { mask: factored_mask(rule, C::DTYPE), ..Uses::of(rule, C::DTYPE) };
-        any::run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+        if let Some(whole) = whole {
+            let sums = any::sums_of_param::<R, C>(&k, whole, t.param.len());
+            any::run::<R, C, _>(InPlaceOf(&factors, sums), &mut k, uses, scalars, &mut t);
+        } else {
+            any::run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+        }
     }
-    Ok(())
+    Ok(k)
 }

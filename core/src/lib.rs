@@ -19,6 +19,8 @@ mod array;
 mod error;
 pub mod factored;
 pub mod gradient;
+pub mod lowrank;
+pub mod matmul;
 pub mod mode;
 #[cfg(feature = "alloc")]
 pub mod named;

@@ -309,7 +309,7 @@ impl Optimizer {
     /// Adds a parameter to a group; returns its number.
     ///
     /// # Errors
-    /// No such group, or a storage that does not exist.
+    /// No such group, a shape that the rule has no update for, or a storage that does not exist.
     pub fn add_param(
         &mut self,
         group: usize,
@@ -320,6 +320,7 @@ impl Optimizer {
             return Err(Error::Invalid { argument: "group", wanted: "the number of a group" });
         };
         let rule = &*g.recipe.rule;
+        rule.check_shape(shape)?;
         let slots = (0..rule.slot_names().len())
             .map(|k| {
                 let format = g.recipe.slot_format(k, shape, dtype);
@@ -336,7 +337,7 @@ impl Optimizer {
             group,
             shape: shape.to_vec(),
             steps: 0,
-            scalars: rule.scalars(),
+            scalars: rule.scalars_of(self.params.len()),
             slots,
             companion,
             started: false,

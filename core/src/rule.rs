@@ -124,6 +124,9 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const COUNTS_EMPTY: bool = true;
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const SUMS: usize = 0;
+    /// Which of the sums (as bits) are over the parameter alone. Where the rule steps a
+    /// projection ([`crate::lowrank`]), these are over the whole parameter all the same.
+    const SUMS_OF_PARAM: u32 = 0;
 
     /// Whether the configuration is valid; ranges are the reference's.
     fn check(&self) -> Result<(), Error>;
@@ -219,6 +222,19 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn convert<C: Real>(weight: C::Scalar, p: C, slots: Self::Slots<C>) -> C {
         let _ = (weight, slots);
         p
+    }
+
+    /// The first half of [`Rule::element`], for what may come between ([`crate::lowrank`]): the
+    /// direction to be found in a gradient. Unless a rule says otherwise, the way from 0.
+    #[inline(always)]
+    fn direction<C: Real>(k: &Self::Coefs<C>, g: C, slots: Self::Slots<C>) -> (C, Self::Slots<C>) {
+        Self::element(k, C::ZERO, g, slots)
+    }
+    /// The second half: the parameter, moved along a direction. Decay is part of it.
+    #[inline(always)]
+    fn descend<C: Real>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
+        let _ = k;
+        p + direction
     }
 }
 

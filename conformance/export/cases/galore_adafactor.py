@@ -15,7 +15,7 @@ STRONG = {
 
 
 def cases(seed):
-    case = projected("galore_adafactor", GaLoreAdafactor, seed)
+    case = projected("galore_adafactor", GaLoreAdafactor, "galore_torch.GaLoreAdafactor", seed)
     yield from options(case, STRONG, full={"eps": (0.1, 0.5)})
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(

@@ -7,7 +7,7 @@ STRONG = {"lr": 0.05, "betas": (0.8, 0.95), "eps": 1e-2, "weight_decay": 0.3}
 
 
 def cases(seed):
-    case = projected("galore_adamw", GaLoreAdamW, seed, {"no_deprecation_warning": True})
+    case = projected("galore_adamw", GaLoreAdamW, "galore_torch.GaLoreAdamW", seed, {"no_deprecation_warning": True})
     yield from options(case, STRONG, full={"eps": 0.1})
     for d in ("f32", "bf16"):
         yield case(

@@ -198,8 +198,12 @@ fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
     let u = u.div_scalar(k.clip).mul_scalar(k.lr);
     let m = m.mul_scalar(k.beta1).add_scaled(u, k.one_minus_beta1);
     let u = if k.has_beta1 { m } else { u };
-    let p = if k.decays { p.add_scaled(p, k.minus_decay) } else { p };
-    (p - u, m)
+    (decay(k, p) - u, m)
+}
+
+#[inline(always)]
+fn decay<C: Real>(k: &Coefs<C::Scalar>, p: C) -> C {
+    if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
 }
 
 /// The squares that RMS(p) and RMS(u) are of.
@@ -215,6 +219,7 @@ impl Rule for Adafactor {
     const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
     const SCALARS: &'static [&'static str] = &["RMS"];
     const SUMS: usize = 2;
+    const SUMS_OF_PARAM: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         if self.lr.is_some() == self.relative_step {
@@ -288,6 +293,11 @@ impl Rule for Adafactor {
         let v = Self::track(k, v, C::narrow(Self::square(k, g)));
         let (p, m) = descend(k, p, v.rsqrt() * g, m);
         (p, [m, v])
+    }
+
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        decay(k, p) + direction
     }
 }
 

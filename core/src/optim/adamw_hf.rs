@@ -85,7 +85,7 @@ pub enum AdamWHfReference {
     /// `transformers.optimization.AdamW`.
     #[default]
     Transformers,
-    /// `galore_torch.GaLoreAdamW`.
+    /// `galore_torch.GaLoreAdamW`, and `apollo_torch.APOLLOAdamW`.
     Galore,
 }
 
@@ -182,5 +182,18 @@ impl Rule for AdamWHf {
             p.addcdiv(m, denom, k.minus_step_size)
         };
         (if k.decays { p.add_scaled(p, k.minus_decay) } else { p }, [m, v])
+    }
+
+    #[inline(always)]
+    fn direction<C: Real>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+        let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        (m / v.sqrt().add_scalar(k.eps), [m, v])
+    }
+
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        let p = p.add_scaled(direction, k.minus_step_size);
+        if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
 }

@@ -87,6 +87,7 @@ mod list {
     use crate::args::{ArgError, Args, Value};
     use crate::error::Error;
     use crate::factored::Matrix;
+    use crate::lowrank::{Apollo, GaLore, Projected, Way};
     use crate::optimizer::Recipe;
 
     /// A name and what it stands for.
@@ -190,6 +191,33 @@ mod list {
         Entry { name, build: |name, args| rule::<R>(name, args, Arithmetic::Single) }
     }
 
+    /// AdamW in the way of galore_torch and apollo_torch, with whatever is done with its direction.
+    fn projected_adamw<W: Way>(name: &str, args: &Args, way: W) -> Result<Recipe, ArgError> {
+        let rule = AdamWHf { reference: AdamWHfReference::Galore, ..AdamWHf::default() };
+        let mut rule = Projected::<_, W> { way, ..Projected::new(rule) };
+        args.apply(name, rule.hyper())?;
+        Ok(Recipe::new(rule, Arithmetic::Eager))
+    }
+
+    const fn galore_adamw(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| projected_adamw(name, args, GaLore) }
+    }
+
+    const fn galore_adafactor(name: &'static str) -> Entry {
+        fused::<Projected<Matrix<Adafactor>, GaLore>>(name)
+    }
+
+    /// Layerwise, each parameter has an optimizer of its own, and so the first seed.
+    const fn apollo(name: &'static str) -> Entry {
+        Entry {
+            name,
+            build: |name, args| {
+                let layerwise = name.ends_with("_layerwise");
+                projected_adamw(name, args, Apollo { layerwise, ..Apollo::default() })
+            },
+        }
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
@@ -205,6 +233,8 @@ mod list {
         fusible::<AdamW>("adamw_torch"),
         fused::<AdamW>("adamw_torch_fused"),
         bnb::<AdEMAMix>("ademamix"),
+        apollo("apollo_adamw"),
+        apollo("apollo_adamw_layerwise"),
         eager::<Asgd>("asgd"),
         bnb::<BnbAdagrad>("bnb_adagrad_32bit"),
         bnb::<BnbAdam>("bnb_adam_32bit"),
@@ -217,6 +247,10 @@ mod list {
         flash::<FlashLion>("flash_lion"),
         flash::<FlashSgd>("flash_sgd"),
         flash::<FlashSgdW>("flash_sgdw"),
+        galore_adafactor("galore_adafactor"),
+        galore_adafactor("galore_adafactor_layerwise"),
+        galore_adamw("galore_adamw"),
+        galore_adamw("galore_adamw_layerwise"),
         eager::<KerasAdam>("keras_adam"),
         bnb::<Lion>("lion_32bit"),
         single::<Lomo>("lomo"),

@@ -1,0 +1,54 @@
+//! Where products and singular vectors come from.
+
+use crate::lowrank::svd;
+use crate::matmul::{self, View};
+use crate::real::Real;
+
+/// What low-rank training needs of linear algebra.
+pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
+    /// `out` (rows × cols) = `a` (rows × depth) · `b` (depth × cols).
+    fn product<A: Real<Scalar = A>>(
+        dims: [usize; 3],
+        a: View<'_, A>,
+        b: View<'_, A>,
+        out: &mut [A],
+    );
+
+    /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
+    /// row: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The matrix may be
+    /// overwritten; `scratch` has `rows` · (`rows` + 1) numbers.
+    fn singular<A: Real<Scalar = A>>(
+        dims: [usize; 2],
+        matrix: &mut [A],
+        short: &mut [A],
+        long: &mut [A],
+        scratch: &mut [A],
+    );
+}
+
+/// The core's own: the same bits everywhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Portable;
+
+impl Algebra for Portable {
+    fn product<A: Real<Scalar = A>>(
+        dims: [usize; 3],
+        a: View<'_, A>,
+        b: View<'_, A>,
+        out: &mut [A],
+    ) {
+        matmul::product(dims, a, b, out);
+    }
+
+    fn singular<A: Real<Scalar = A>>(
+        dims: [usize; 2],
+        matrix: &mut [A],
+        short: &mut [A],
+        long: &mut [A],
+        scratch: &mut [A],
+    ) {
+        if let Some(rotated) = svd::rotate(dims, matrix, scratch) {
+            rotated.vectors(short, long);
+        }
+    }
+}

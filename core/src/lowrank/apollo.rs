@@ -1,0 +1,209 @@
+//! APOLLO: the direction tells how long a step along the gradient is.
+
+use crate::args::Fields;
+use crate::error::Error;
+use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Way};
+use crate::real::Real;
+use crate::reduce;
+use crate::rule::Step;
+use crate::storage::{DataMut, Plain};
+
+/// What shares one scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ScaleType {
+    /// A row of a tall or square matrix, a column of a wide one.
+    #[default]
+    Channel,
+    /// The whole matrix.
+    Tensor,
+}
+
+/// The gradient itself, scaled as the rule scales its projection.
+///
+/// # Formula
+/// ```text
+/// P ← N(0, 1) / √rank, or top singular vectors of G     every update_proj_gap updates
+/// R ← G Pᵀ                                              from the left: Pᵀ G
+/// D ← direction of the rule for R
+/// S ← G · ‖D‖ / ‖R‖                                     by channel, or for the tensor
+/// S ← S / max(1, ‖S‖ / (1.01 ‖S of the update before‖)) unless disable_nl
+/// p ← p moved along √scale · S
+/// ```
+///
+/// # Order of operations
+/// ```text
+/// f ← ‖D‖ / (‖R‖ + 10⁻⁸)
+/// S ← G · f                      scale_front: (G · f) · √scale
+/// l ← max(‖S‖ / (s + 10⁻⁸), 1.01) / 1.01
+/// S ← S / l, s ← ‖S‖ / l         the first update: s ← ‖S‖
+/// p along S · √scale             scale_front: along S
+/// ```
+/// each rounded to the compute type.
+///
+/// # Source
+/// Zhu et al., "APOLLO: SGD-like Memory, AdamW-level Performance", 2024; the limiter is
+/// Fira's. Reference: `apollo_torch.APOLLOAdamW`. Its random numbers are PyTorch's on a CPU
+/// ([`crate::lowrank::Mt19937`]); a parameter's first seed is its place in the optimizer, from 1.
+///
+/// # Hyper-parameters
+/// | field | range | default |
+/// | --- | --- | --- |
+/// | `rank` | any (at random even beyond the dimensions), or none: nothing is projected | none |
+/// | `update_proj_gap` | ≥ 1 | 200 |
+/// | `scale` | any | 1 |
+/// | `proj_type` | as [GaLore](crate::lowrank::GaLore)'s; `full` with `svd` only | `std` |
+/// | `proj` | `random`, `svd` | `random` |
+/// | `scale_type` | `channel`, `tensor` | `channel` |
+/// | `scale_front` | | false |
+/// | `disable_nl` | | false |
+///
+/// # State
+/// As [GaLore](crate::lowrank::GaLore)'s, and two numbers: `seed`, and `scaled_grad`, the norm of
+/// the last S.
+///
+/// # Errors
+/// A parameter in a group with a rank that has not two dimensions; channels that are as many as neither
+/// the matrix has nor one, as in the reference.
+///
+/// # Non-finite input
+/// A NaN in the gradient makes the norm, and so the whole parameter, NaN. A
+/// gradient of zeros is remembered as a norm of 0, and throttles the updates after it.
+///
+/// # Example
+/// ```
+/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// let mut optimizer = Optimizer::new();
+/// let group = optimizer.add_group(named::optimizer("apollo_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=4")?)?)?;
+/// optimizer.add_param(group, &[2, 1], Dtype::F32)?;
+/// // AdamW's first direction is ±1: whatever x was drawn, the scales are 1 / |3x| and 1 / |6x|.
+/// let (mut p, g) = ([0.0f32; 2], [3.0f32, -6.0]);
+/// optimizer.step(&mut [Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) }], &[])?;
+/// assert!(p[0] < 0.0 && (p[0] + p[1]).abs() < 1e-5);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Apollo {
+    /// What shares one scale.
+    pub scale_type: ScaleType,
+    /// Whether the scale is applied before the norm is limited.
+    pub scale_front: bool,
+    /// Whether the norm may grow at will.
+    pub disable_nl: bool,
+    /// Whether every parameter has an optimizer of its own: all then begin with seed 1.
+    pub layerwise: bool,
+}
+
+impl Apollo {
+    /// How many factors there are, and whether they belong to columns.
+    fn channels(plan: &Plan) -> (usize, bool) {
+        let [rows, cols] = plan.low();
+        if plan.rows < plan.cols { (cols, true) } else { (rows, false) }
+    }
+}
+
+impl Way for Apollo {
+    const NUMBERS: &'static [&'static str] = &["seed", "scaled_grad"];
+
+    fn projection() -> Projection {
+        Projection::new(None, Projector::Random, 1.0)
+    }
+
+    fn fields(&mut self, projection: &mut Projection, f: &mut dyn Fields) {
+        let table = [("random", Projector::Random), ("svd", Projector::Svd)];
+        f.choice("proj", &mut projection.proj, &table);
+        let table = [("channel", ScaleType::Channel), ("tensor", ScaleType::Tensor)];
+        f.choice("scale_type", &mut self.scale_type, &table);
+        f.bool("scale_front", &mut self.scale_front);
+        f.bool("disable_nl", &mut self.disable_nl);
+    }
+
+    fn numbers(&self, projected: bool) -> usize {
+        if projected && !self.disable_nl { 2 } else { 1 }
+    }
+
+    fn start(&self, index: usize, numbers: &mut [f64]) {
+        if let Some(seed) = numbers.first_mut() {
+            *seed = if self.layerwise { 1.0 } else { index as f64 + 1.0 };
+        }
+    }
+
+    fn seed(numbers: &[f64]) -> u64 {
+        numbers.first().map_or(0, |&seed| seed as u64)
+    }
+
+    fn check_plan(&self, _: &Projection, plan: &Plan) -> Result<(), Error> {
+        let (count, by_column) = Self::channels(plan);
+        let wanted = if by_column { plan.cols } else { plan.rows };
+        if self.scale_type == ScaleType::Channel && count != wanted && count != 1 {
+            return Err(Error::Invalid {
+                argument: "scale_type",
+                wanted: "tensor, where the channels are projected",
+            });
+        }
+        Ok(())
+    }
+
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+        &self,
+        projection: &Projection,
+        step: &Step,
+        k: &R::Known<C>,
+        found: Found<'_, C::Scalar>,
+        param: &mut DataMut<'_>,
+        numbers: &mut [f64],
+    ) {
+        let Found { plan, projected, direction, grad, spare, .. } = found;
+        let zero = C::Scalar::ZERO;
+        let norm = |n: usize, at: &dyn Fn(usize) -> C::Scalar| {
+            C::narrow(reduce::sum(n, |i| at(i) * at(i)).sqrt())
+        };
+        let at = |x: &[C::Scalar], i: usize| x.get(i).copied().unwrap_or(zero);
+
+        // A factor for each channel.
+        let [low_rows, low_cols] = plan.low();
+        let (count, by_column) = match self.scale_type {
+            ScaleType::Channel => Self::channels(&plan),
+            ScaleType::Tensor => (1, false),
+        };
+        let len = match (self.scale_type, by_column) {
+            (ScaleType::Tensor, _) => low_rows * low_cols,
+            (ScaleType::Channel, true) => low_rows,
+            (ScaleType::Channel, false) => low_cols,
+        };
+        let (start, stride) = if by_column { (1, low_cols) } else { (len, 1) };
+        for (channel, factor) in spare.iter_mut().enumerate().take(count) {
+            let of = |x: &[C::Scalar]| norm(len, &|i| at(x, channel * start + i * stride));
+            *factor = (of(direction) / of(projected).add_scalar(C::scalar(1e-8))).wide();
+        }
+
+        let root = C::scalar(libm::sqrt(projection.scale));
+        for (i, g) in grad.iter_mut().enumerate() {
+            let channel = if by_column { i % plan.cols } else { i / plan.cols };
+            let factor = C::narrow(at(spare, if count == 1 { 0 } else { channel }));
+            let scaled = C::narrow(*g) * factor;
+            *g = if self.scale_front { scaled.mul_scalar(root) } else { scaled }.wide();
+        }
+
+        let mut limiter = C::ONE;
+        if !self.disable_nl {
+            let length = norm(grad.len(), &|i| at(grad, i));
+            let mut last = length;
+            if let Some(stored) = numbers.get_mut(1) {
+                if !step.first {
+                    let before = C::from_f64(*stored).add_scalar(C::scalar(1e-8));
+                    let growth = length / before;
+                    // As Python's max(growth, 1.01): NaN stays.
+                    if growth >= C::narrow(C::scalar(1.01)) || growth.is_nan() {
+                        limiter = growth.div_scalar(C::scalar(1.01));
+                    }
+                    last = length / limiter;
+                }
+                *stored = last.to_f64();
+            }
+        }
+        super::projected::follow::<R, C>(k, param, |i| {
+            let scaled = C::narrow(at(grad, i)) / limiter;
+            if self.scale_front { scaled } else { scaled.mul_scalar(root) }
+        });
+    }
+}

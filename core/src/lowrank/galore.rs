@@ -1,0 +1,117 @@
+//! GaLore: the direction is brought back.
+
+use crate::args::Fields;
+use crate::error::Error;
+use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Side, Way};
+use crate::matmul::View;
+use crate::real::Real;
+use crate::rule::Step;
+use crate::storage::{DataMut, Plain};
+
+/// The rule's direction, brought back from the projection and scaled.
+///
+/// # Formula
+/// ```text
+/// P ← top singular vectors of G            every update_proj_gap updates
+/// D ← direction of the rule for G Pᵀ       from the left: for Pᵀ G
+/// p ← p moved along scale · D P            from the left: scale · P D
+/// ```
+///
+/// # Order of operations
+/// Products as in [`crate::matmul`], rounded to the compute type; each element times
+/// `scale`, then the rule's own second half, decay included.
+///
+/// # Source
+/// Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
+/// Projection", 2024. Reference: `galore_torch`.
+/// Singular vectors there have whatever signs LAPACK gives them; here the largest
+/// component is positive ([`crate::lowrank::Portable`]). As state stays as it is when a
+/// projector is renewed, signs matter from the second one on.
+///
+/// # Hyper-parameters
+/// | field | range | default |
+/// | --- | --- | --- |
+/// | `rank` | any, or none: nothing is projected | none |
+/// | `update_proj_gap` | ≥ 1 | 200 |
+/// | `scale` | any | 0.25 |
+/// | `proj_type` | `std`, `reverse_std`, `right`, `left`, `full` | `std` |
+///
+/// # State
+/// The rule's, with the projection's dimensions; `projector`, or `projector_0` and
+/// `projector_1` of `full`.
+///
+/// # Errors
+/// A parameter in a group with a rank that has not two dimensions; `reverse_std` of a wide matrix
+/// with a rank of its height or more, where the reference fails too.
+///
+/// # Non-finite input
+/// The reference fails where a projector is renewed. Here it has non-finite entries then,
+/// and so has the parameter.
+///
+/// # Example
+/// ```
+/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// let mut optimizer = Optimizer::new();
+/// let group = optimizer.add_group(named::optimizer("galore_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=1")?)?)?;
+/// optimizer.add_param(group, &[2, 2], Dtype::F32)?;
+/// // Rank 1 already: its right singular vector is (0, 1), its projection (4, -2), the direction (1, -1).
+/// let (mut p, g) = ([0.0f32; 4], [0.0f32, 4.0, 0.0, -2.0]);
+/// optimizer.step(&mut [Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) }], &[])?;
+/// assert!((p[1] + 0.5).abs() < 1e-6 && (p[3] - 0.5).abs() < 1e-6 && p[0] == 0.0 && p[2] == 0.0);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GaLore;
+
+impl Way for GaLore {
+    const NUMBERS: &'static [&'static str] = &[];
+
+    fn projection() -> Projection {
+        Projection::new(None, Projector::Svd, 0.25)
+    }
+
+    fn fields(&mut self, _: &mut Projection, _: &mut dyn Fields) {}
+
+    fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error> {
+        let _ = projection;
+        let refused = plan.side == Side::Right
+            && projection.proj_type == crate::lowrank::ProjType::ReverseStd
+            && plan.rank >= plan.rows;
+        if refused {
+            return Err(Error::Invalid {
+                argument: "rank",
+                wanted: "less than the height, for reverse_std of a wide matrix",
+            });
+        }
+        Ok(())
+    }
+
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+        &self,
+        projection: &Projection,
+        _: &Step,
+        k: &R::Known<C>,
+        found: Found<'_, C::Scalar>,
+        param: &mut DataMut<'_>,
+        _: &mut [f64],
+    ) {
+        let Found { plan, left, right, direction, grad, spare, .. } = found;
+        let Plan { rows, cols, rank, side } = plan;
+        let (left, wide) = (View::new(left, rank), View::new(direction, cols));
+        let (right, tall) = (View::new(right, cols), View::new(direction, rank));
+        match side {
+            Side::Right => L::product([rows, rank, cols], tall, right, spare),
+            Side::Left => L::product([rows, rank, cols], left, wide, spare),
+            Side::Both => {
+                let between = grad.get_mut(..rows * rank).unwrap_or_default();
+                L::product([rows, rank, rank], left, tall, between);
+                super::projected::round::<C>(between);
+                L::product([rows, rank, cols], View::new(between, rank), right, spare);
+            }
+        }
+        let scale = C::scalar(projection.scale);
+        super::projected::follow::<R, C>(k, param, |i| {
+            C::narrow(spare.get(i).copied().unwrap_or(C::Scalar::ZERO)).mul_scalar(scale)
+        });
+    }
+}

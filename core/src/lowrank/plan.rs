@@ -1,0 +1,156 @@
+//! How matrices are projected.
+
+use crate::args::Fields;
+use crate::error::Error;
+
+/// Which sides of a matrix are projected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ProjType {
+    /// The short side: tall and square matrices from the right, wide ones from the left.
+    #[default]
+    Std,
+    /// The long side.
+    ReverseStd,
+    /// The right.
+    Right,
+    /// The left.
+    Left,
+    /// Both.
+    Full,
+}
+
+/// Where projectors come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Projector {
+    /// Singular vectors of the gradient.
+    #[default]
+    Svd,
+    /// Normal numbers over √rank, drawn as `torch.randn` draws them.
+    Random,
+}
+
+/// A projected side, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// P (r × n): G Pᵀ.
+    Right,
+    /// P (m × r): Pᵀ G.
+    Left,
+    /// P₀ (m × r) and P₁ (r × n): P₀ᵀ G P₁ᵀ.
+    Both,
+}
+
+/// How the matrices of a group are projected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Projection {
+    /// The dimension of the space; without, nothing is projected.
+    pub rank: Option<u64>,
+    /// After so many updates of a parameter its projector is renewed.
+    pub update_proj_gap: u64,
+    /// How much of the update is taken.
+    pub scale: f64,
+    /// Which side is projected.
+    pub proj_type: ProjType,
+    /// Where the projector comes from.
+    pub proj: Projector,
+}
+
+impl Projection {
+    /// Of rank r, renewed every 200 updates.
+    #[must_use]
+    pub const fn new(rank: Option<u64>, proj: Projector, scale: f64) -> Self {
+        Projection { rank, update_proj_gap: 200, scale, proj_type: ProjType::Std, proj }
+    }
+
+    pub(crate) fn fields(&mut self, f: &mut dyn Fields) {
+        f.opt_u64("rank", &mut self.rank);
+        f.u64("update_proj_gap", &mut self.update_proj_gap);
+        f.f64("scale", &mut self.scale);
+        let table = [
+            ("std", ProjType::Std),
+            ("reverse_std", ProjType::ReverseStd),
+            ("right", ProjType::Right),
+            ("left", ProjType::Left),
+            ("full", ProjType::Full),
+        ];
+        f.choice("proj_type", &mut self.proj_type, &table);
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let gap = self.update_proj_gap;
+        Error::range(gap > 0 || self.rank.is_none(), "update_proj_gap", gap as f64, ">= 1")?;
+        if self.proj == Projector::Random && self.proj_type == ProjType::Full {
+            return Err(Error::Invalid { argument: "proj_type", wanted: "one side, if at random" });
+        }
+        Ok(())
+    }
+
+    /// What becomes of a matrix of this shape; `None` if it is none, or if nothing is projected.
+    #[must_use]
+    pub fn plan(&self, shape: &[usize]) -> Option<Plan> {
+        let (&[rows, cols], Some(rank)) = (shape, self.rank) else { return None };
+        let tall = rows >= cols;
+        let side = match self.proj_type {
+            ProjType::Std if tall => Side::Right,
+            ProjType::Std => Side::Left,
+            ProjType::ReverseStd if tall => Side::Left,
+            ProjType::ReverseStd => Side::Right,
+            ProjType::Right => Side::Right,
+            ProjType::Left => Side::Left,
+            ProjType::Full => Side::Both,
+        };
+        let rank = usize::try_from(rank).unwrap_or(usize::MAX);
+        let rank = match self.proj {
+            Projector::Svd => rank.min(rows).min(cols),
+            Projector::Random => rank,
+        };
+        Some(Plan { rows, cols, side, rank })
+    }
+}
+
+/// What becomes of one matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Its columns.
+    pub cols: usize,
+    /// What is projected.
+    pub side: Side,
+    /// The dimension of the space.
+    pub rank: usize,
+}
+
+impl Plan {
+    /// The dimensions of the projection.
+    #[must_use]
+    pub const fn low(&self) -> [usize; 2] {
+        match self.side {
+            Side::Right => [self.rows, self.rank],
+            Side::Left => [self.rank, self.cols],
+            Side::Both => [self.rank, self.rank],
+        }
+    }
+
+    /// The dimensions of the projectors: `projector`, `projector_0` and `projector_1`.
+    #[must_use]
+    pub const fn projectors(&self) -> [Option<[usize; 2]>; 3] {
+        let (left, right) = ([self.rows, self.rank], [self.rank, self.cols]);
+        match self.side {
+            Side::Right => [Some(right), None, None],
+            Side::Left => [Some(left), None, None],
+            Side::Both => [None, Some(left), Some(right)],
+        }
+    }
+
+    /// The numbers of the left projector and of the right one.
+    pub(crate) const fn sizes(&self) -> [usize; 2] {
+        let left = self.rows.saturating_mul(self.rank);
+        let right = self.rank.saturating_mul(self.cols);
+        match self.side {
+            Side::Right => [0, right],
+            Side::Left => [left, 0],
+            Side::Both => [left, right],
+        }
+    }
+}

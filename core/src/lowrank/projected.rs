@@ -1,0 +1,499 @@
+//! A rule on projected gradients.
+
+use half::{bf16, f16};
+
+use crate::any::{self, AnyRule, Arithmetic, Tensor, numel};
+use crate::args::{Fields, Hyper, Slot};
+use crate::error::Error;
+use crate::lowrank::{
+    Algebra, Directed, Mt19937, Plan, Portable, Projection, Projector, Side, next_seed, svd,
+};
+use crate::matmul::View;
+use crate::mode::Mode;
+use crate::real::{Dtype, Real};
+use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+
+/// What is done with the direction that a rule found in a projected gradient.
+pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
+    /// Names of the numbers carried from step to step, after the rule's own.
+    const NUMBERS: &'static [&'static str];
+
+    /// How the reference projects.
+    fn projection() -> Projection;
+    /// [`Hyper::fields`], after those of the projection.
+    fn fields(&mut self, projection: &mut Projection, f: &mut dyn Fields);
+    /// How many of the numbers there are for parameters that are projected or not.
+    fn numbers(&self, projected: bool) -> usize {
+        let _ = projected;
+        0
+    }
+    /// How the numbers of parameter number `index` start.
+    fn start(&self, index: usize, numbers: &mut [f64]) {
+        let _ = (index, numbers);
+    }
+    /// The first seed of a parameter's random projectors.
+    fn seed(numbers: &[f64]) -> u64 {
+        let _ = numbers;
+        0
+    }
+    /// Whether a matrix can be updated so.
+    ///
+    /// # Errors
+    /// It can't.
+    fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error>;
+    /// Updates the parameter.
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+        &self,
+        projection: &Projection,
+        step: &Step,
+        k: &R::Known<C>,
+        found: Found<'_, C::Scalar>,
+        param: &mut DataMut<'_>,
+        numbers: &mut [f64],
+    );
+}
+
+/// What has been found for a matrix.
+#[derive(Debug)]
+pub struct Found<'a, A> {
+    /// How it is projected.
+    pub plan: Plan,
+    /// The left projector, rows × rank; empty if there is none.
+    pub left: &'a [A],
+    /// The right projector, rank × columns; empty if there is none.
+    pub right: &'a [A],
+    /// The projected gradient.
+    pub projected: &'a [A],
+    /// The direction that the rule found in it.
+    pub direction: &'a [A],
+    /// The gradient, which may be overwritten.
+    pub grad: &'a mut [A],
+    /// As many numbers again.
+    pub spare: &'a mut [A],
+}
+
+/// A rule, or, in groups with a rank, that rule on projected gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Projected<R, W, L = Portable> {
+    /// What moves the parameters.
+    pub rule: R,
+    /// How gradients are projected.
+    pub projection: Projection,
+    /// What is done with the direction found.
+    pub way: W,
+    /// Where products and singular vectors come from.
+    pub algebra: L,
+}
+
+impl<R, W: Way, L: Algebra> Projected<R, W, L> {
+    /// A rule that projects nothing until its rank is set.
+    pub fn new(rule: R) -> Self {
+        Projected { rule, projection: W::projection(), way: W::default(), algebra: L::default() }
+    }
+}
+
+impl<R: Default, W: Way, L: Algebra> Default for Projected<R, W, L> {
+    fn default() -> Self {
+        Projected::new(R::default())
+    }
+}
+
+const PROJECTORS: [&str; 3] = ["projector", "projector_0", "projector_1"];
+/// More names than any rule has.
+const MOST: usize = 12;
+
+/// One list after the other.
+const fn joined(a: &[&'static str], b: &[&'static str]) -> [&'static str; MOST] {
+    let (mut all, mut i) = ([""; MOST], 0);
+    while i < a.len() + b.len() {
+        all[i] = if i < a.len() { a[i] } else { b[i - a.len()] };
+        i += 1;
+    }
+    all
+}
+
+impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
+    const ALL_KEYS: [&'static str; MOST] = joined(R::KEYS, &PROJECTORS);
+    const ALL_NUMBERS: [&'static str; MOST] = joined(R::NUMBERS, W::NUMBERS);
+
+    fn projects(&self) -> bool {
+        self.projection.rank.is_some()
+    }
+
+    fn numbers<'a>(&self, scalars: &'a mut Scalars) -> &'a mut [f64] {
+        scalars.get_mut(R::NUMBERS.len()..).unwrap_or_default()
+    }
+
+    /// Dimensions of a slot beyond the rule's.
+    fn projector(&self, slot: usize, shape: &[usize]) -> Option<[usize; 2]> {
+        let which = slot.checked_sub(R::KEYS.len())?;
+        self.projection.plan(shape)?.projectors().get(which).copied().flatten()
+    }
+}
+
+/// All arguments but the one that chooses among a rule's references: the projection's is followed.
+struct ButReference<'a>(&'a mut dyn Fields);
+
+impl Fields for ButReference<'_> {
+    fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+        if name != "reference" {
+            self.0.field(name, slot);
+        }
+    }
+}
+
+impl<R: Directed, W: Way, L: Algebra> Hyper for Projected<R, W, L> {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        self.rule.hyper().fields(&mut ButReference(f));
+        self.projection.fields(f);
+        self.way.fields(&mut self.projection, f);
+    }
+}
+
+impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
+    fn check(&self) -> Result<(), Error> {
+        const {
+            assert!(R::NUMBERS.len() + W::NUMBERS.len() <= MAX_SCALARS);
+        }
+        self.rule.check()?;
+        self.projection.check()
+    }
+    fn hyper(&mut self) -> &mut dyn Hyper {
+        self
+    }
+    fn lr(&self) -> f64 {
+        self.rule.lr()
+    }
+    fn settle(&mut self) {
+        self.rule.settle();
+    }
+    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+        self.rule.norm_scale(given)
+    }
+    fn counter(&self) -> Counter {
+        self.rule.counter()
+    }
+    fn scalar_owner(&self) -> Counter {
+        self.rule.scalar_owner()
+    }
+    fn scalar_names(&self) -> &'static [&'static str] {
+        let count = R::NUMBERS.len() + self.way.numbers(self.projects());
+        const { &Self::ALL_NUMBERS }.get(..count).unwrap_or_default()
+    }
+    fn scalars(&self) -> Scalars {
+        self.scalars_of(0)
+    }
+    fn scalars_of(&self, index: usize) -> Scalars {
+        let mut scalars = self.rule.scalars_of(index);
+        self.way.start(index, self.numbers(&mut scalars));
+        scalars
+    }
+    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+        self.rule.advance(step, scalars);
+    }
+    fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
+        if !self.projects() {
+            return self.rule.check_shape(shape);
+        }
+        let Some(plan) = self.projection.plan(shape) else {
+            return Err(Error::Invalid { argument: "shape", wanted: "two dimensions, to project" });
+        };
+        self.way.check_plan(&self.projection, &plan)?;
+        self.rule.check_shape(&plan.low())
+    }
+    fn step_key(&self) -> &'static str {
+        self.rule.step_key()
+    }
+    fn is_elementwise(&self) -> bool {
+        !self.projects() && self.rule.is_elementwise()
+    }
+    fn slot_names(&self) -> &'static [&'static str] {
+        let count = R::KEYS.len() + if self.projects() { PROJECTORS.len() } else { 0 };
+        const { &Self::ALL_KEYS }.get(..count).unwrap_or_default()
+    }
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
+        if slot >= R::KEYS.len() {
+            return self.projector(slot, shape).map_or(0, |dims| numel(&dims));
+        }
+        match self.projection.plan(shape) {
+            Some(plan) => self.rule.slot_len(slot, &plan.low(), compute),
+            None => self.rule.slot_len(slot, shape, compute),
+        }
+    }
+    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        if slot >= R::KEYS.len() {
+            return self.projector(slot, shape).into_iter().flatten().for_each(dims);
+        }
+        match self.projection.plan(shape) {
+            Some(plan) => self.rule.slot_dims(slot, &plan.low(), dims),
+            None => self.rule.slot_dims(slot, shape, dims),
+        }
+    }
+    /// Projectors are kept in the type of the rule's first slot, as the references keep them.
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        self.rule.slot_dtype(if slot < R::KEYS.len() { slot } else { 0 }, param)
+    }
+    fn slot_start(&self, slot: usize) -> Start {
+        if slot < R::KEYS.len() { self.rule.slot_start(slot) } else { Start::Value(0.0) }
+    }
+    fn workspace(&self, shape: &[usize]) -> usize {
+        let Some(plan) = self.projection.plan(shape) else { return self.rule.workspace(shape) };
+        let low = plan.low();
+        let parts = [numel(shape), numel(&low)].map(|n| n.saturating_mul(2));
+        let short = plan.rows.min(plan.cols);
+        let others = [svd::scratch(short), self.rule.workspace(&low)];
+        parts.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
+    }
+    fn update(
+        &self,
+        arithmetic: Arithmetic,
+        step: &Step,
+        scalars: &mut Scalars,
+        tensor: Tensor<'_, '_>,
+    ) -> Result<(), Error> {
+        self.check()?;
+        if !self.projects() {
+            return self.rule.update(arithmetic, step, scalars, tensor);
+        }
+        any::check_tensor(self, arithmetic, step, &tensor)?;
+        match arithmetic.compute(tensor.param.dtype()) {
+            Dtype::F64 => self.project::<f64>(step, scalars, tensor),
+            Dtype::F32 => self.project::<f32>(step, scalars, tensor),
+            Dtype::Bf16 => self.project::<bf16>(step, scalars, tensor),
+            Dtype::F16 => self.project::<f16>(step, scalars, tensor),
+        }
+    }
+    fn convert(
+        &self,
+        arithmetic: Arithmetic,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        if self.projects() {
+            return self.rule.convert(arithmetic, to, &mut DataMut::F32(&mut []), &mut []);
+        }
+        self.rule.convert(arithmetic, to, param, slots)
+    }
+    #[cfg(feature = "alloc")]
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+/// Scratch memory, cut up.
+struct Work<'w, A> {
+    grad: &'w mut [A],
+    spare: &'w mut [A],
+    projected: &'w mut [A],
+    direction: &'w mut [A],
+    left: &'w mut [A],
+    right: &'w mut [A],
+    svd: &'w mut [A],
+    rule: &'w mut [A],
+}
+
+impl<'w, A> Work<'w, A> {
+    fn split(plan: &Plan, work: &'w mut [A]) -> Option<Self> {
+        let (whole, low) = (plan.rows.checked_mul(plan.cols)?, numel(&plan.low()));
+        let [left, right] = plan.sizes();
+        let (grad, work) = work.split_at_mut_checked(whole)?;
+        let (spare, work) = work.split_at_mut_checked(whole)?;
+        let (projected, work) = work.split_at_mut_checked(low)?;
+        let (direction, work) = work.split_at_mut_checked(low)?;
+        let (left, work) = work.split_at_mut_checked(left)?;
+        let (right, work) = work.split_at_mut_checked(right)?;
+        let (svd, rule) = work.split_at_mut_checked(svd::scratch(plan.rows.min(plan.cols)))?;
+        Some(Work { grad, spare, projected, direction, left, right, svd, rule })
+    }
+}
+
+impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
+    fn project<C: Real<Scalar: Plain> + Plain>(
+        &self,
+        step: &Step,
+        scalars: &mut Scalars,
+        mut t: Tensor<'_, '_>,
+    ) -> Result<(), Error> {
+        let mut work = core::mem::replace(&mut t.work, DataMut::F32(&mut []));
+        let (Some(plan), Some(work), Some((slots, projectors))) = (
+            self.projection.plan(t.shape),
+            <C::Scalar as Plain>::of_mut(&mut work),
+            t.slots.split_at_mut_checked(R::KEYS.len()),
+        ) else {
+            return Err(WORK);
+        };
+        let Some(work) = Work::split(&plan, work) else { return Err(WORK) };
+        let Work { grad, spare, projected, direction, left, right, svd, rule } = work;
+        load::<C>(grad, |start, out| t.grad.load(start, out));
+
+        let given = PROJECTORS.iter().any(|name| step.given(name).is_some());
+        let before = step.t.saturating_sub(1);
+        let gap = self.projection.update_proj_gap.max(1);
+        if !given && (step.first || before.is_multiple_of(gap)) {
+            let sides = [&mut *left, &mut *right];
+            match self.projection.proj {
+                Projector::Svd => singular::<L, _>(&plan, grad, spare, sides, svd),
+                Projector::Random => {
+                    let first = W::seed(self.numbers(scalars));
+                    let seed = (0..before / gap).fold(first, |seed, _| next_seed(seed));
+                    random(&plan, seed, sides);
+                }
+            }
+            each(&plan, projectors, [left, right], |slot, values| store::<C>(slot, values));
+        }
+        // What rests in the slots is what counts, rounded as they are.
+        each(&plan, projectors, [left, right], |slot, values| {
+            load::<C>(values, |start, out| slot.load(start, out));
+        });
+
+        let Plan { rows, cols, rank, side } = plan;
+        let matrix = View::new(&*grad, cols);
+        let (p, q) = (View::new(&*left, rank).transposed(), View::new(&*right, cols).transposed());
+        match side {
+            Side::Right => L::product([rows, cols, rank], matrix, q, projected),
+            Side::Left => L::product([rank, rows, cols], p, matrix, projected),
+            Side::Both => {
+                let between = spare.get_mut(..rank * cols).unwrap_or_default();
+                L::product([rank, rows, cols], p, matrix, between);
+                round::<C>(between);
+                L::product([rank, cols, rank], View::new(between, cols), q, projected);
+            }
+        }
+        round::<C>(projected);
+
+        direction.fill(C::Scalar::ZERO);
+        let low = plan.low();
+        let tensor = Tensor {
+            shape: &low,
+            param: Plain::data_mut(&mut *direction),
+            grad: Plain::data(&*projected),
+            slots,
+            work: Plain::data_mut(rule),
+        };
+        let inner = Step { shape: &low, ..*step };
+        let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
+        let found = Found { plan, left, right, projected, direction, grad, spare };
+        let numbers = self.numbers(scalars);
+        self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
+        Ok(())
+    }
+}
+
+const WORK: Error = Error::Invalid {
+    argument: "work",
+    wanted: "f64 numbers if computed in f64, else f32, as many as the rule asks for",
+};
+
+/// Runs `f` on each projector that there is: its slot and its numbers.
+fn each<A>(
+    plan: &Plan,
+    slots: &mut [DataMut<'_>],
+    [left, right]: [&mut [A]; 2],
+    mut f: impl FnMut(&mut DataMut<'_>, &mut [A]),
+) {
+    let [one, first, second] = slots else { return };
+    match plan.side {
+        Side::Right => f(one, right),
+        Side::Left => f(one, left),
+        Side::Both => {
+            f(first, left);
+            f(second, right);
+        }
+    }
+}
+
+/// Singular vectors of the gradient, into whichever side is to be projected.
+fn singular<L: Algebra, A: Real<Scalar = A>>(
+    plan: &Plan,
+    grad: &[A],
+    spare: &mut [A],
+    [left, right]: [&mut [A]; 2],
+    svd: &mut [A],
+) {
+    let Plan { rows, cols, rank, .. } = *plan;
+    // Left vectors are found as rows, and stored as columns. They wait where the rotations were.
+    if rows <= cols {
+        spare.copy_from_slice(grad);
+        L::singular([rows, cols], spare, left, right, svd);
+    } else {
+        transpose(grad, cols, spare);
+        L::singular([cols, rows], spare, right, left, svd);
+    }
+    let vectors = spare.get_mut(..left.len()).unwrap_or_default();
+    vectors.copy_from_slice(left);
+    if rank > 0 {
+        transpose(vectors, rows, left);
+    }
+}
+
+/// Rows of `cols` elements into columns.
+fn transpose<A: Copy>(from: &[A], cols: usize, to: &mut [A]) {
+    let rows = from.len().checked_div(cols).unwrap_or(0);
+    for (i, row) in from.chunks(cols.max(1)).enumerate() {
+        for (j, x) in row.iter().enumerate() {
+            if let Some(to) = to.get_mut(j * rows + i) {
+                *to = *x;
+            }
+        }
+    }
+}
+
+/// Normal numbers over √rank: in `f32`, as the reference draws them, whatever the type.
+fn random<A: Real<Scalar = A>>(plan: &Plan, seed: u64, sides: [&mut [A]; 2]) {
+    let root = libm::sqrt(plan.rank as f64) as f32;
+    for side in sides {
+        Mt19937::new(seed).normal(side);
+        for x in side {
+            *x = A::from_f32(x.to_f32() / root);
+        }
+    }
+}
+
+/// Rounds to the compute type.
+pub(super) fn round<C: Real>(x: &mut [C::Scalar]) {
+    for x in x {
+        *x = C::narrow(*x).wide();
+    }
+}
+
+/// Moves a parameter along a direction.
+pub(super) fn follow<R: Directed, C: Real>(
+    k: &R::Known<C>,
+    param: &mut DataMut<'_>,
+    direction: impl Fn(usize) -> C,
+) {
+    let mut buffer = [C::ZERO; MAX_BLOCK];
+    let Some(stretch) = stretch([param.block()]) else { return };
+    for start in (0..param.len()).step_by(stretch) {
+        let values = buffer.get_mut(..(param.len() - start).min(stretch)).unwrap_or_default();
+        param.load(start, values);
+        for (i, p) in values.iter_mut().enumerate() {
+            *p = R::follow(k, *p, direction(start + i));
+        }
+        param.store(start, values);
+    }
+}
+
+fn load<C: Real>(to: &mut [C::Scalar], from: impl Fn(usize, &mut [C])) {
+    let mut buffer = [C::ZERO; MAX_BLOCK];
+    for (block, to) in to.chunks_mut(MAX_BLOCK).enumerate() {
+        let values = buffer.get_mut(..to.len()).unwrap_or_default();
+        from(block * MAX_BLOCK, values);
+        for (to, x) in to.iter_mut().zip(values) {
+            *to = x.wide();
+        }
+    }
+}
+
+fn store<C: Real>(to: &mut DataMut<'_>, from: &[C::Scalar]) {
+    let mut buffer = [C::ZERO; MAX_BLOCK];
+    for (block, from) in from.chunks(MAX_BLOCK).enumerate() {
+        let values = buffer.get_mut(..from.len()).unwrap_or_default();
+        for (to, x) in values.iter_mut().zip(from) {
+            *to = C::narrow(*x);
+        }
+        to.store(block * MAX_BLOCK, values);
+    }
+}
