@@ -63,10 +63,10 @@ pub struct Exemption {
 pub enum Allow {
     /// This many ULP at scale a step.
     Ulp(f64),
-    /// The default, counted in the spacing plus what one ULP in each input (the
+    /// This many times the spacing plus what one ULP in each input (the
     /// parameter, the gradient, every slot) moves the backend's own answer. For
     /// differences that nearly cancel.
-    Conditioned,
+    Conditioned(f64),
     /// This many ULP at scale, but no more than this share of a case's numbers
     /// (or one) beyond the default. For codes that flip on ties.
     #[allow(missing_docs)]
@@ -103,7 +103,7 @@ const COUPLED: Exemption = Exemption {
     dtype: None,
     what: "*",
     mode: Mode::Step,
-    allow: Allow::Conditioned,
+    allow: Allow::Conditioned(DEFAULT),
     reason: "g + weight_decay · p may nearly cancel, as may rmsprop's mean square less squared mean; \
              the reference contracts the product and the sum to one fma, we do not",
 };

@@ -174,7 +174,9 @@ impl<'a> Judge<'a> {
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype);
         let base = match exemption {
-            Some((_, Allow::Ulp(ulp) | Allow::Outliers { ulp, .. })) => ulp,
+            Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp) | Allow::Outliers { ulp, .. })) => {
+                ulp
+            }
             _ => default,
         };
         // The factor of a free run: see `bounds`.
@@ -205,7 +207,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             let mut bound = base * steps;
-            if off && matches!(exemption, Some((_, Allow::Conditioned))) {
+            if off && matches!(exemption, Some((_, Allow::Conditioned(_)))) {
                 bound *= 1.0 + (at.moves)(i) / *largest;
             }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
