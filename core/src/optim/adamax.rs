@@ -1,5 +1,6 @@
 //! Adamax: Adam with the largest gradient in place of the root of squares.
 
+use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -125,7 +126,7 @@ impl Rule for Adamax {
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction = 1.0 - libm::pow(beta1, step.t_f64());
+        let correction = 1.0 - pow(beta1, step.t_f64());
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             one_minus_beta1: C::scalar(1.0 - beta1),

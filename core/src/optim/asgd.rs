@@ -1,5 +1,6 @@
 //! ASGD: gradient descent whose path is averaged.
 
+use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -109,11 +110,11 @@ impl Asgd {
     fn next_eta(&self, step: &Step) -> f64 {
         if self.foreach == Some(true) {
             let base = 1.0 + (self.lambd * step.lr) as f32 * step.t as f32;
-            let power = libm::pow(base.into(), f64::from(self.alpha as f32)) as f32;
+            let power = pow(base.into(), f64::from(self.alpha as f32)) as f32;
             f64::from(1.0 / power * step.lr as f32)
         } else {
             let base = 1.0 + self.lambd * step.lr * step.t_f64();
-            f64::from((step.lr / libm::pow(base, self.alpha)) as f32)
+            f64::from((step.lr / pow(base, self.alpha)) as f32)
         }
     }
 

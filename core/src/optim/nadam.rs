@@ -1,5 +1,6 @@
 //! NAdam: Adam with Nesterov's momentum.
 
+use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -106,7 +107,7 @@ impl Default for NAdam {
 impl NAdam {
     /// μ of step t.
     fn mu(&self, t: f64) -> f64 {
-        self.betas.0 * (1.0 - 0.5 * libm::pow(0.96, t * self.momentum_decay))
+        self.betas.0 * (1.0 - 0.5 * pow(0.96, t * self.momentum_decay))
     }
 }
 
@@ -177,7 +178,7 @@ impl Rule for NAdam {
         let (beta1, beta2) = self.betas;
         let t = step.t_f64();
         let (mu, mu_next) = (self.mu(t), self.mu(t + 1.0));
-        let correction2 = 1.0 - libm::pow(beta2, t);
+        let correction2 = 1.0 - pow(beta2, t);
         let decays = self.weight_decay != 0.0;
         let decoupled = decays && self.decoupled_weight_decay;
         let foreach = self.foreach == Some(true);

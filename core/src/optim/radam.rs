@@ -1,5 +1,6 @@
 //! RAdam: Adam that waits until its variance can be trusted.
 
+use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -161,8 +162,8 @@ impl Rule for RAdam {
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let t = step.t_f64();
-        let beta2_t = libm::pow(beta2, t);
-        let (correction1, correction2) = (1.0 - libm::pow(beta1, t), 1.0 - beta2_t);
+        let beta2_t = pow(beta2, t);
+        let (correction1, correction2) = (1.0 - pow(beta1, t), 1.0 - beta2_t);
         let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
         let rho = rho_inf - 2.0 * t * beta2_t / correction2;
         let rectified = rho > 5.0;
