@@ -2,8 +2,8 @@
 //!
 //! libm's results are within 1 ULP, but on a schedule's inputs 2.8 % of its cosines and 6.3 % of its powers differ
 //! from those of glibc, which Python calls. Near the end of a cosine schedule `1 + cos(x)` cancels, and one differing
-//! bit becomes thousands of ULP; in a recursive schedule the differences pile up over the steps. So it is with an optimizer's
-//! bias correction 1 − βᵗ, and once more with RAdam's ρ, in f64.
+//! bit becomes thousands of ULP; in a recursive schedule the differences pile up over the steps. An optimizer's bias
+//! correction `1 − βᵗ` cancels too, and RAdam's ρ once more.
 //! glibc is correctly rounded in all but about one case in a thousand, so being correctly rounded is the best aim.
 //!
 //! Here the function is evaluated in double-double numbers (pairs whose sum has about 106 bits) by its Taylor series,
