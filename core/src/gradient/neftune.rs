@@ -45,7 +45,7 @@ impl Neftune {
         width: u64,
     ) -> Result<(), Error> {
         check_length("unit", unit.len(), output.len())?;
-        self.run(output, length, width, |i, one| unit.load(i, one))
+        self.run(output, length, width, |i, one| unit.load::<f64>(i, one))
     }
 
     /// Adds noise that was drawn elsewhere: `magnitude · (2 u − 1)`, already scaled.
@@ -92,7 +92,9 @@ impl Neftune {
         seed: u64,
         step: u64,
     ) -> Result<(), Error> {
-        self.run(output, length, width, |i, one| one[0] = uniform(seed, step, i as u64))
+        self.run(output, length, width, |i, one| {
+            one[0] = uniform(seed, step, i as u64).into();
+        })
     }
 
     fn run(
@@ -100,18 +102,18 @@ impl Neftune {
         output: DataMut<'_>,
         length: u64,
         width: u64,
-        draw: impl Fn(usize, &mut [f32; 1]),
+        draw: impl Fn(usize, &mut [f64; 1]),
     ) -> Result<(), Error> {
         Error::not_negative("neftune_noise_alpha", self.alpha)?;
         let magnitude = self.magnitude(length, width);
-        fn go<C: Real>(x: &mut [C], magnitude: f32, draw: impl Fn(usize, &mut [f32; 1])) {
+        fn go<C: Real>(x: &mut [C], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
             // The bounds are rounded to the tensor's type, as its random fill does.
             let high = C::narrow(C::scalar(magnitude.to_f64())).wide();
             let low = -high;
             for (i, x) in x.iter_mut().enumerate() {
                 let mut unit = [0.0];
                 draw(i, &mut unit);
-                let noise = C::scalar(unit[0].to_f64()) * (high - low) + low;
+                let noise = C::scalar(unit[0]) * (high - low) + low;
                 *x = *x + C::narrow(noise);
             }
         }

@@ -1,5 +1,6 @@
 //! Adafactor, as Transformers has it.
 
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::factored::Factored;
@@ -244,7 +245,7 @@ impl Rule for Adafactor {
     }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
-        let beta2 = 1.0 - libm::pow(step.t_f64(), self.decay_rate);
+        let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
         let lr = self.effective_lr(step, 0.0);
         let beta1 = self.beta1.unwrap_or(0.0);
         Coefs {

@@ -1,5 +1,6 @@
 //! Adafactor, as PyTorch has it.
 
+use crate::accurate;
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::factored::Factored;
@@ -177,7 +178,7 @@ impl Rule for AdafactorTorch {
         let relative = 1.0 / libm::sqrt(t);
         let eps = self.eps.0.unwrap_or(epsilon(step.lead.or(step.dtype).unwrap_or(C::DTYPE)));
         Coefs {
-            weight: C::scalar(libm::pow(t, self.beta2_decay)),
+            weight: C::scalar(accurate::pow(t, self.beta2_decay)),
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
             eps: C::scalar(eps),
             eps_squared: C::scalar(eps * eps),

@@ -1,6 +1,7 @@
 //! AdaLomo: LOMO with Adafactor's second moments.
 
 use super::lomo::Clip;
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::factored::Factored;
@@ -182,7 +183,7 @@ impl Rule for AdaLomo {
     }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
-        let beta2 = 1.0 - libm::pow(step.t_f64(), self.decay_rate);
+        let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
         let (least_scale, norm) = (self.eps.1, step.grad_norm);
         Coefs {
             clip: Clip::new(self.scale(), norm, self.clip_grad_norm, self.clip_grad_value),

@@ -1,6 +1,7 @@
 //! Transformers' Adam with decoupled weight decay for TensorFlow.
 
 use super::keras::{Clip, KerasClip};
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -223,7 +224,7 @@ impl Rule for AdamWeightDecay {
         let lr = if self.decay > 0.0 { narrow(step.lr) } else { single(step.lr) };
         let (beta1, beta2) = (single(self.beta_1), single(self.beta_2));
         let t = narrow(step.t_f64());
-        let power = |beta: C| narrow(libm::pow(beta.to_f64(), t.to_f64()));
+        let power = |beta: C| narrow(accurate::pow(beta.to_f64(), t.to_f64()));
         Coefs {
             clip: self.clip.coefs(step),
             decays: self.weight_decay_rate != 0.0,

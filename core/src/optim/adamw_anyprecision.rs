@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
@@ -244,7 +245,8 @@ impl Rule for AdamWAnyPrecision {
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction = |beta: f64| 1.0 - libm::pow(f64::from(beta as f32), step.t_f64()) as f32;
+        let correction =
+            |beta: f64| 1.0 - accurate::pow(f64::from(beta as f32), step.t_f64()) as f32;
         let step_size = 1.0 / correction(beta1) * step.lr as f32;
         let param = step.dtype.unwrap_or(C::DTYPE);
         let (m, v, c) = (self.momentum_dtype, self.variance_dtype, self.compensation_buffer_dtype);

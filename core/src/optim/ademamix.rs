@@ -1,6 +1,7 @@
 //! AdEMAMix: Adam with a second, slow average of the gradient.
 
 use super::bnb::BnbState;
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -207,8 +208,8 @@ impl Rule for AdEMAMix {
             one_minus_beta3: C::scalar(1.0 - beta3),
             beta2: C::scalar(beta2),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            correction1: C::scalar(1.0 - libm::pow(beta1, t)),
-            sqrt_correction2: C::scalar(libm::sqrt(1.0 - libm::pow(beta2, t))),
+            correction1: C::scalar(1.0 - accurate::pow(beta1, t)),
+            sqrt_correction2: C::scalar(libm::sqrt(1.0 - accurate::pow(beta2, t))),
             alpha: C::scalar(self.alpha_at(t)),
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),

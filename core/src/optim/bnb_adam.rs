@@ -1,6 +1,7 @@
 //! Adam as bitsandbytes has it, with decoupled weight decay.
 
 use super::bnb::BnbState;
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -139,8 +140,8 @@ impl Rule for BnbAdam {
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - libm::pow(beta1, step.t_f64());
-        let root = libm::sqrt(1.0 - libm::pow(beta2, step.t_f64()));
+        let correction1 = 1.0 - accurate::pow(beta1, step.t_f64());
+        let root = libm::sqrt(1.0 - accurate::pow(beta2, step.t_f64()));
         let (root, eps, before, after) = if self.state.is_8bit(step) {
             (root, self.eps, -step.lr / correction1, 1.0)
         } else {

@@ -15,7 +15,7 @@ pub(crate) fn powi(beta: f32, t: u64) -> f32 {
 
 /// βᵗ rounded to `f32` once.
 pub(crate) fn powf(beta: f32, t: f64) -> f32 {
-    libm::pow(beta.into(), t) as f32
+    crate::accurate::pow(beta.into(), t) as f32
 }
 
 #[cfg(feature = "alloc")]

@@ -1,6 +1,7 @@
 //! Keras' Adam, which Transformers makes for TensorFlow where nothing decays.
 
 use super::keras::{Clip, KerasClip};
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -173,7 +174,7 @@ impl Rule for KerasAdam {
         let narrow = |x: f64| C::narrow(C::scalar(x));
         let single = |x: f64| narrow(f64::from(x as f32));
         let t = narrow(step.t_f64());
-        let power = |beta: f64| narrow(libm::pow(single(beta).to_f64(), t.to_f64()));
+        let power = |beta: f64| narrow(accurate::pow(single(beta).to_f64(), t.to_f64()));
         let (power1, power2) = (power(self.adam_beta1), power(self.adam_beta2));
         Coefs {
             clip: self.limits().coefs(step),

@@ -1,13 +1,14 @@
 //! What the rules of the library `optimi` share: bias-corrected decay rates, its two
 //! kinds of decoupled weight decay, Kahan summation.
 
+use crate::accurate;
 use crate::error::Error;
 use crate::real::{Dtype, Real};
 use crate::rule::Counter;
 
 /// β with Adam's bias correction worked into it: (βᵗ − β) / (βᵗ − 1).
 pub(super) fn debiased(beta: f64, t: f64) -> f64 {
-    let power = libm::pow(beta, t);
+    let power = accurate::pow(beta, t);
     (power - beta) / (power - 1.0)
 }
 

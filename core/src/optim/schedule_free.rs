@@ -1,5 +1,6 @@
 //! What the schedule-free rules share: the weights of the average x, which y steps along with.
 
+use crate::accurate;
 use crate::mode::Mode;
 use crate::rule::{Scalars, Step};
 
@@ -17,7 +18,7 @@ pub(super) struct Weighting {
 
 impl Weighting {
     fn weight(self, step: &Step, lr_max: f64) -> f64 {
-        libm::pow(step.t_f64(), self.r) * libm::pow(lr_max, self.weight_lr_power)
+        accurate::pow(step.t_f64(), self.r) * accurate::pow(lr_max, self.weight_lr_power)
     }
 
     /// Takes a step at the rate `lr` into the carried numbers.

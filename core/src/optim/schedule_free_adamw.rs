@@ -1,6 +1,7 @@
 //! Schedule-free AdamW.
 
 use super::schedule_free::{self, Weighting};
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::mode::Mode;
@@ -186,7 +187,7 @@ impl Rule for ScheduleFreeAdamW {
         Coefs {
             beta2: C::factor(beta2, self.foreach == Some(true)),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            correction2: C::scalar(1.0 - libm::pow(beta2, step.t_f64())),
+            correction2: C::scalar(1.0 - accurate::pow(beta2, step.t_f64())),
             eps: C::scalar(self.eps),
             weight_decay: C::scalar(self.weight_decay),
             decays: self.weight_decay != 0.0,

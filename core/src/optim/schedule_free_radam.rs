@@ -1,6 +1,7 @@
 //! Schedule-free RAdam.
 
 use super::schedule_free::{self, Weighting};
+use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::mode::Mode;
@@ -125,7 +126,7 @@ impl ScheduleFreeRAdam {
 
     /// The rectification; `None` as long as the variance is unknown.
     fn rectification(&self, step: &Step) -> Option<f64> {
-        let power = libm::pow(self.betas.1, step.t_f64());
+        let power = accurate::pow(self.betas.1, step.t_f64());
         let limit = 2.0 / (1.0 - self.betas.1) - 1.0;
         let rho = limit - 2.0 * step.t_f64() * power / (1.0 - power);
         let squared = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
@@ -203,7 +204,7 @@ impl Rule for ScheduleFreeRAdam {
         Coefs {
             beta2: C::factor(beta2, self.foreach == Some(true)),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            correction2: C::scalar(1.0 - libm::pow(beta2, step.t_f64())),
+            correction2: C::scalar(1.0 - accurate::pow(beta2, step.t_f64())),
             eps: C::scalar(self.eps),
             adaptive: self.rectification(step).is_some(),
             weight_decay: C::scalar(self.weight_decay),
