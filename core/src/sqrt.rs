@@ -1,39 +1,46 @@
 //! The square root, correctly rounded, from the fastest safe source at hand.
 //!
 //! `libm::sqrtf` is inline assembly on x86-64, which stops a loop from
-//! vectorising; the vector intrinsics and std's do not.
+//! vectorising; the vector intrinsics and std's do not. Rust wants `unsafe` for
+//! the intrinsics, though they are part of what every processor of the target has.
 
 #[inline(always)]
+#[allow(unsafe_code)]
 pub(crate) fn f32(x: f32) -> f32 {
     #[cfg(feature = "std")]
     return x.sqrt();
     #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
     return {
         use core::arch::x86_64::{_mm_cvtss_f32, _mm_set_ss, _mm_sqrt_ss};
-        _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)))
+        // SAFETY: SSE is part of x86-64.
+        unsafe { _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))) }
     };
     #[cfg(all(not(feature = "std"), target_arch = "aarch64"))]
     return {
         use core::arch::aarch64::{vdup_n_f32, vget_lane_f32, vsqrt_f32};
-        vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x)))
+        // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
+        unsafe { vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x))) }
     };
     #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
     libm::sqrtf(x)
 }
 
 #[inline(always)]
+#[allow(unsafe_code)]
 pub(crate) fn f64(x: f64) -> f64 {
     #[cfg(feature = "std")]
     return x.sqrt();
     #[cfg(all(not(feature = "std"), target_arch = "x86_64"))]
     return {
         use core::arch::x86_64::{_mm_cvtsd_f64, _mm_set_sd, _mm_setzero_pd, _mm_sqrt_sd};
-        _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(x)))
+        // SAFETY: SSE2 is part of x86-64.
+        unsafe { _mm_cvtsd_f64(_mm_sqrt_sd(_mm_setzero_pd(), _mm_set_sd(x))) }
     };
     #[cfg(all(not(feature = "std"), target_arch = "aarch64"))]
     return {
         use core::arch::aarch64::{vdup_n_f64, vget_lane_f64, vsqrt_f64};
-        vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(x)))
+        // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
+        unsafe { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(x))) }
     };
     #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
     libm::sqrt(x)
