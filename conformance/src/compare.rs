@@ -62,6 +62,28 @@ pub fn scale(want: f64, before: f64) -> f64 {
     finite(want).max(finite(before))
 }
 
+/// How many codes lie between two, for types whose numbers are codes. `packed`:
+/// two codes of 4 bits in a byte.
+#[must_use]
+pub fn codes_apart(dtype: Dtype, got: u64, want: u64, packed: bool) -> Option<u64> {
+    match dtype {
+        Dtype::I8 => Some((got as i8).abs_diff(want as i8).into()),
+        Dtype::U8 if packed => {
+            Some((got >> 4).abs_diff(want >> 4).max((got & 15).abs_diff(want & 15)))
+        }
+        Dtype::U8 => Some(got.abs_diff(want)),
+        Dtype::F8E4M3 | Dtype::F8E5M2 => {
+            let order = |bits: u64| {
+                let magnitude = (bits & 0x7f) as i64;
+                let negative = bits & 0x80 != 0 && magnitude != 0x7f; // NaN is NaN
+                if negative { -magnitude } else { magnitude }
+            };
+            Some(order(got).abs_diff(order(want)))
+        }
+        _ => None,
+    }
+}
+
 /// Whether two elements agree in every bit (any NaN with any NaN).
 #[must_use]
 pub fn same_bits(a: &Tensor, b: &Tensor, i: usize) -> bool {
@@ -114,6 +136,17 @@ mod tests {
         assert_eq!(ulp(Dtype::Bf16, 1.0, 1.015625, 0.0), 2.0);
         assert_eq!(ulp(Dtype::U8, 7.0, 4.0, 0.0), 3.0);
         assert_eq!(ulp(Dtype::F64, -0.0, 0.0, 0.0), 0.0);
+    }
+
+    #[test]
+    fn codes_apart_by_hand() {
+        assert_eq!(codes_apart(Dtype::I8, 0xff, 0x01, false), Some(2));
+        assert_eq!(codes_apart(Dtype::U8, 0x7f, 0x80, false), Some(1));
+        assert_eq!(codes_apart(Dtype::U8, 0x7f, 0x80, true), Some(15));
+        assert_eq!(codes_apart(Dtype::U8, 0x33, 0x24, true), Some(1));
+        assert_eq!(codes_apart(Dtype::F8E4M3, 0x81, 0x01, false), Some(2));
+        assert_eq!(codes_apart(Dtype::F8E4M3, 0xff, 0x7f, false), Some(0));
+        assert_eq!(codes_apart(Dtype::F32, 0, 1, false), None);
     }
 
     #[test]

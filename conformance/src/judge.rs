@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bounds::{Allow, Bounds, Mode, Subject};
+use crate::bounds::{self, Allow, Bounds, Mode, Subject, TIES};
 use crate::compare;
 use crate::tensor::{Dtype, Tensor};
 
@@ -70,6 +70,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) failures: usize,
     /// Numbers compared.
     pub(crate) compared: usize,
+    /// Codes compared, and those of them that were a neighbour's.
+    codes: [usize; 2],
     /// Answers that are missing or of the wrong form.
     pub(crate) problems: Vec<String>,
     /// For each quantity the worst error of every step.
@@ -104,6 +106,7 @@ impl<'a> Judge<'a> {
             first: None,
             failures: 0,
             compared: 0,
+            codes: [0; 2],
             problems: Vec::new(),
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
@@ -135,6 +138,16 @@ impl<'a> Judge<'a> {
     /// What to say of numbers that were measured only.
     pub(crate) fn remark(&self) -> Option<String> {
         self.reason.map(|r| format!("{:.2} ULP at scale not judged: {r}", self.unjudged))
+    }
+
+    /// What to say of codes where the reference sits on a tie; refuses too many of them.
+    pub(crate) fn ties(&mut self) -> Option<String> {
+        let [codes, ties] = self.codes;
+        let text = format!("{ties} of {codes} codes on the other side of a tie");
+        if ties as f64 > (codes as f64 * TIES).max(1.0) {
+            self.problem(text.clone());
+        }
+        (ties > 0).then_some(text)
     }
 
     /// Notes an answer that is missing or of the wrong form.
@@ -172,7 +185,9 @@ impl<'a> Judge<'a> {
         let subject =
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
         let exemption = self.bounds.exemption(&subject);
-        let default = Bounds::default_for(want.dtype);
+        let default = Bounds::default_for(want.dtype, at.what);
+        let packed = at.what.ends_with(".codes") && self.case.contains("4bit");
+        let low_bit = bounds::is_low_bit(self.case);
         let base = match exemption {
             Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp) | Allow::Outliers { ulp, .. })) => {
                 ulp
@@ -189,7 +204,19 @@ impl<'a> Judge<'a> {
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
             *largest = largest.max(unit);
             let steps = steps.map_or(1.0, |steps| steps * (*largest / unit));
-            let ulp = compare::error(g, w, unit);
+            let apart = compare::codes_apart(want.dtype, got.bits(i), want.bits(i), packed);
+            let apart = apart.filter(|_| low_bit && got.dtype == want.dtype);
+            // No allowance makes up for a wrong code.
+            let (base, default) = if apart.is_some() { (0.0, 0.0) } else { (base, default) };
+            let ulp = match apart {
+                Some(apart) => {
+                    let tie = apart == 1 && self.mode == Mode::Step;
+                    self.codes[0] += 1;
+                    self.codes[1] += usize::from(tie);
+                    if tie { 0.0 } else { apart as f64 }
+                }
+                None => compare::error(g, w, unit),
+            };
             worst_here = worst_here.max(ulp);
             self.compared += 1;
             let off = ulp > default * steps;

@@ -14,10 +14,13 @@ use half::{bf16, f16};
 use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
+use crate::gradient::random;
 use crate::mode::Mode;
 use crate::real::Dtype;
 use crate::rule::{Counter, Scalars, Start, Step, check_length};
-use crate::storage::{Coded, Data, DataMut, Element, Format, Kahan, Raw, Split, Storage};
+use crate::storage::{
+    Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Raw, Split, Storage,
+};
 
 /// A rule with the way it is computed: what a name of the references stands for.
 #[derive(Clone, Debug)]
@@ -56,9 +59,9 @@ impl Recipe {
         Ok(recipe)
     }
 
-    /// The type that a parameter is computed in: `f32` if something is kept beside it.
+    /// The type that a parameter is computed in: `f32` if it is more than its plain numbers.
     fn compute(&self, param: Option<Dtype>) -> Dtype {
-        self.arithmetic.compute(param.filter(|&d| self.coding.weights.companion(d).is_none()))
+        self.arithmetic.compute(param.filter(|&d| self.coding.weights.is_plain(d)))
     }
 
     /// How many numbers slot k of a parameter has.
@@ -123,6 +126,8 @@ pub enum Weights {
     Split(u32),
     /// A compensation of the same type: [`Kahan`].
     Kahan,
+    /// Nothing, but they are rounded at random: [`Dithered`]. The seed.
+    Stochastic(u64),
 }
 
 impl Weights {
@@ -133,8 +138,14 @@ impl Weights {
             (Weights::Split(8), _) => Some(Element::I8),
             (Weights::Split(16), _) => Some(Element::I16),
             (Weights::Kahan, _) => Some(param.into()),
-            (Weights::Plain | Weights::Split(_), _) => None,
+            (Weights::Plain | Weights::Split(_) | Weights::Stochastic(_), _) => None,
         }
+    }
+
+    /// Whether a parameter of this type is nothing but its plain numbers.
+    fn is_plain(self, param: Dtype) -> bool {
+        let wide = matches!(param, Dtype::F64 | Dtype::F32);
+        wide || self.companion(param).is_none() && !matches!(self, Weights::Stochastic(_))
     }
 }
 
@@ -264,6 +275,10 @@ pub struct ParamState {
     pub slots: Vec<Buffer>,
     /// What is kept beside a 16-bit parameter ([`Coding::weights`]): FlashOptim's `error_bits`.
     pub companion: Option<Raw>,
+    /// Seed of the bits that round it ([`Weights::Stochastic`]).
+    pub seed: u64,
+    /// Bits to use instead, one number an element, for as long as they are here.
+    pub noise: Option<Vec<u16>>,
     /// Whether the slots that start as the parameter have been filled.
     pub started: bool,
 }
@@ -340,6 +355,11 @@ impl Optimizer {
             scalars: rule.scalars_of(self.params.len()),
             slots,
             companion,
+            seed: match g.recipe.coding.weights {
+                Weights::Stochastic(seed) => random(seed, self.params.len() as u64, 0),
+                _ => 0,
+            },
+            noise: None,
             started: false,
         });
         Ok(self.params.len() - 1)
@@ -524,6 +544,9 @@ impl Optimizer {
             check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
+        if let Some(noise) = &state.noise {
+            check_length("noise", noise.len(), n)?;
+        }
         if let Some(companion) = &state.companion {
             check_length("companion", companion.len(), n)?;
             let of = value.dtype().and_then(|d| group.recipe.coding.weights.companion(d));
@@ -567,6 +590,8 @@ pub struct Task<'a> {
     param: DataMut<'a>,
     /// What is kept beside the parameter.
     companion: Option<&'a mut Raw>,
+    /// What it is rounded with.
+    noise: Option<Noise<'a>>,
     grad: Data<'a>,
     slots: Vec<DataMut<'a>>,
 }
@@ -595,6 +620,7 @@ impl Task<'_> {
     pub fn can_split(&self) -> bool {
         self.rule.is_elementwise()
             && self.companion.is_none()
+            && self.noise.is_none()
             && self.param.dtype().is_some()
             && self.slots.iter().all(|s| s.dtype().is_some())
     }
@@ -626,9 +652,11 @@ impl Task<'_> {
             };
             self.rule.update(self.arithmetic, &self.step, scalars, tensor)
         };
-        match self.companion {
-            Some(companion) => with_companion(&mut param, companion, update),
-            None => update(&mut param),
+        match (self.companion, self.noise, &mut param) {
+            (Some(companion), _, param) => with_companion(param, companion, update),
+            (_, Some(n), DataMut::Bf16(x)) => update(&mut DataMut::Coded(&mut Dithered::new(x, n))),
+            (_, Some(n), DataMut::F16(x)) => update(&mut DataMut::Coded(&mut Dithered::new(x, n))),
+            (_, _, param) => update(param),
         }
     }
 }
@@ -667,6 +695,7 @@ impl<'a> Task<'a> {
             shape,
             param,
             companion: None,
+            noise: None,
             grad,
             slots,
         };
@@ -737,6 +766,12 @@ fn task<'a>(
         shape: state.shape.clone(),
         param,
         companion: state.companion.as_mut(),
+        noise: matches!(group.recipe.coding.weights, Weights::Stochastic(_)).then_some(
+            match &state.noise {
+                Some(bits) => Noise::Given(bits),
+                None => Noise::Counter { seed: state.seed, step: state.steps, first: 0 },
+            },
+        ),
         grad,
         slots: state.slots.iter_mut().map(Buffer::data_mut).collect(),
         scalars: if own { Carried::Own(&mut state.scalars) } else { Carried::Group(group.scalars) },

@@ -9,5 +9,6 @@ mod scale;
 pub use accumulate::Accumulation;
 pub(crate) use clip::global_norm;
 pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm, unscaled_norm};
+pub(crate) use neftune::random;
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, multiply};

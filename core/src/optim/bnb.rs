@@ -49,3 +49,49 @@ pub(super) fn trust_ratio(max_unorm: f64, param_norm: f64, unorm: f64) -> f64 {
     let limit = max_unorm * param_norm;
     if unorm > limit { limit / unorm } else { 1.0 }
 }
+
+#[cfg(feature = "alloc")]
+pub(super) use storage::build;
+
+#[cfg(feature = "alloc")]
+mod storage {
+    use crate::any::{AnyRule, Arithmetic};
+    use crate::args::{ArgError, Args, Value};
+    use crate::optimizer::Recipe;
+    use crate::storage::{Dynamic, Format};
+
+    /// A rule over 32-bit state, or 8-bit where its arguments say so and the tensor is large enough.
+    ///
+    /// One argument more than the reference has: `quantizer`, `"nearest"` as on a
+    /// GPU (the default), or `"cpu"` ([`Dynamic`]).
+    pub(in super::super) fn build<R: AnyRule + 'static>(
+        mut rule: R,
+        bits: i64,
+        name: &str,
+        args: &Args,
+    ) -> Result<Recipe, ArgError> {
+        let mut args = args.clone();
+        let grid = match args.take("quantizer") {
+            None => false,
+            Some(Value::Str(s)) if s == "nearest" => false,
+            Some(Value::Str(s)) if s == "cpu" => true,
+            Some(value) => {
+                let wanted = "\"nearest\" or \"cpu\"".into();
+                return Err(ArgError::Value { argument: "quantizer".into(), value, wanted });
+            }
+        };
+        Args::new().with("optim_bits", bits).apply(name, rule.hyper())?;
+        args.apply(name, rule.hyper())?;
+        let set = Args::of(rule.hyper());
+        let count = |name| set.get(name).and_then(Value::as_u64);
+        let mut recipe = Recipe::new(rule, Arithmetic::Single);
+        if count("optim_bits") == Some(8) {
+            recipe.coding.min_len = count("min_8bit_size").unwrap_or(0) as usize;
+            let slots = recipe.rule.slot_names().iter();
+            // Only the average of squares has the unsigned map.
+            let format = |&slot| Some(Format::Dynamic(Dynamic { signed: slot != "state2", grid }));
+            recipe.coding.slots = slots.map(format).collect();
+        }
+        Ok(recipe)
+    }
+}

@@ -90,6 +90,13 @@ impl Default for BnbAdam {
     }
 }
 
+impl BnbAdam {
+    /// With the defaults of the reference's AdamW.
+    pub fn adamw() -> Self {
+        BnbAdam { weight_decay: 1e-2, ..BnbAdam::default() }
+    }
+}
+
 /// The constants of a step.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]

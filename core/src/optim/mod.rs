@@ -39,6 +39,7 @@ mod schedule_free_radam;
 mod schedule_free_sgd;
 mod sgd;
 mod stable_adamw;
+mod torchao_adam;
 
 pub use adadelta::Adadelta;
 pub use adafactor::Adafactor;
@@ -76,6 +77,7 @@ pub use schedule_free_radam::ScheduleFreeRAdam;
 pub use schedule_free_sgd::ScheduleFreeSgd;
 pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
+pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 
 #[cfg(feature = "alloc")]
 pub use list::{Entry, LIST};
@@ -122,31 +124,20 @@ mod list {
 
     /// bitsandbytes: in `f32` throughout, `f64` parameters included.
     const fn bnb<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-        Entry { name, build: |name, args| bnb_from(R::default(), name, args) }
+        Entry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
     }
 
-    /// The same, for a name with defaults of its own.
-    fn bnb_from<R: AnyRule + 'static>(
-        mut rule: R,
-        name: &str,
-        args: &Args,
-    ) -> Result<Recipe, ArgError> {
-        args.apply(name, rule.hyper())?;
-        // The rules know the formulas for 8-bit state; the storage is still to come.
-        if let Some(bits) = args.get("optim_bits").filter(|b| b.as_i64() == Some(8)) {
-            let (argument, wanted) = ("optim_bits".into(), "32".into());
-            return Err(ArgError::Value { argument, value: bits.clone(), wanted });
-        }
-        Ok(Recipe::new(rule, Arithmetic::Single))
+    /// The same with 8-bit state.
+    const fn bnb_8bit<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| bnb::build(R::default(), 8, name, args) }
     }
 
     const fn bnb_adamw(name: &'static str) -> Entry {
-        Entry {
-            name,
-            build: |name, args| {
-                bnb_from(BnbAdam { weight_decay: 1e-2, ..BnbAdam::default() }, name, args)
-            },
-        }
+        Entry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
+    }
+
+    const fn bnb_adamw_8bit(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 8, name, args) }
     }
 
     /// A reference whose argument `fused` chooses between the two.
@@ -218,6 +209,16 @@ mod list {
         }
     }
 
+    /// torchao's: over state of 8 or 4 bits.
+    const fn torchao<R: AnyRule + Default + 'static, const BITS: u32>(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| torchao_adam::build::<R>(Some(BITS), name, args) }
+    }
+
+    /// torchao's: over state of floating-point 8 bits.
+    const fn torchao_fp8<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
+        Entry { name, build: |name, args| torchao_adam::build::<R>(None, name, args) }
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
@@ -228,20 +229,30 @@ mod list {
         fusible::<Adam>("adam"),
         Entry { name: "adam_weight_decay", build: adam_weight_decay },
         eager::<Adamax>("adamax"),
+        bnb_adamw_8bit("adamw_8bit"),
         Entry { name: "adamw_anyprecision", build: anyprecision },
+        bnb_adamw_8bit("adamw_bnb_8bit"),
         eager::<AdamWHf>("adamw_hf"),
         fusible::<AdamW>("adamw_torch"),
+        torchao::<TorchaoAdamW, 4>("adamw_torch_4bit"),
+        torchao::<TorchaoAdamW, 8>("adamw_torch_8bit"),
         fused::<AdamW>("adamw_torch_fused"),
         bnb::<AdEMAMix>("ademamix"),
+        bnb_8bit::<AdEMAMix>("ademamix_8bit"),
         apollo("apollo_adamw"),
         apollo("apollo_adamw_layerwise"),
         eager::<Asgd>("asgd"),
         bnb::<BnbAdagrad>("bnb_adagrad_32bit"),
+        bnb_8bit::<BnbAdagrad>("bnb_adagrad_8bit"),
         bnb::<BnbAdam>("bnb_adam_32bit"),
+        bnb_8bit::<BnbAdam>("bnb_adam_8bit"),
         bnb_adamw("bnb_adamw_32bit"),
         bnb::<BnbLamb>("bnb_lamb_32bit"),
+        bnb_8bit::<BnbLamb>("bnb_lamb_8bit"),
         bnb::<BnbLars>("bnb_lars_32bit"),
+        bnb_8bit::<BnbLars>("bnb_lars_8bit"),
         bnb::<BnbSgd>("bnb_sgd_32bit"),
+        bnb_8bit::<BnbSgd>("bnb_sgd_8bit"),
         flash::<FlashAdam>("flash_adam"),
         flash::<FlashAdamW>("flash_adamw"),
         flash::<FlashLion>("flash_lion"),
@@ -253,20 +264,29 @@ mod list {
         galore_adamw("galore_adamw_layerwise"),
         eager::<KerasAdam>("keras_adam"),
         bnb::<Lion>("lion_32bit"),
+        bnb_8bit::<Lion>("lion_8bit"),
         single::<Lomo>("lomo"),
         eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),
+        bnb_adamw_8bit("paged_adamw_8bit"),
         bnb::<AdEMAMix>("paged_ademamix_32bit"),
+        bnb_8bit::<AdEMAMix>("paged_ademamix_8bit"),
         bnb::<Lion>("paged_lion_32bit"),
+        bnb_8bit::<Lion>("paged_lion_8bit"),
         eager::<RAdam>("radam"),
         eager::<RmsProp>("rmsprop"),
         bnb::<BnbRmsprop>("rmsprop_bnb"),
         bnb::<BnbRmsprop>("rmsprop_bnb_32bit"),
+        bnb_8bit::<BnbRmsprop>("rmsprop_bnb_8bit"),
         eager::<Rprop>("rprop"),
         eager::<ScheduleFreeAdamW>("schedule_free_adamw"),
         eager::<ScheduleFreeRAdam>("schedule_free_radam"),
         eager::<ScheduleFreeSgd>("schedule_free_sgd"),
         fusible::<Sgd>("sgd"),
         eager::<StableAdamW>("stable_adamw"),
+        torchao::<TorchaoAdam, 4>("torchao_adam4bit"),
+        torchao::<TorchaoAdam, 8>("torchao_adam8bit"),
+        torchao_fp8::<TorchaoAdam>("torchao_adam_fp8"),
+        torchao_fp8::<TorchaoAdamW>("torchao_adamw_fp8"),
     ];
 }

@@ -9,7 +9,8 @@ use crate::error::Error;
 use crate::real::{Dtype, Number};
 use crate::rule::check_length;
 use crate::storage::{
-    Codec, Companded, Data, DataMut, Plain, Storage, blocks, blocks::code_bytes, kahan, split,
+    Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage, blocks,
+    blocks::code_bytes, kahan, split,
 };
 
 /// How the numbers of a tensor rest in memory.
@@ -20,6 +21,14 @@ pub enum Format {
     Plain(Dtype),
     /// Groups of 32 in 8 bits: [`Companded`].
     Companded(Companded),
+    /// Blocks of 256 in 8 bits: [`Dynamic`].
+    Dynamic(Dynamic),
+    /// Blocks in 8 bits: [`Scaled8`].
+    Scaled8(Scaled8),
+    /// Blocks in 4 bits: [`Scaled4`].
+    Scaled4(Scaled4),
+    /// Blocks in floating-point 8 bits: [`Fp8`].
+    Fp8(Fp8),
     /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::Split`].
     Split(Dtype, u32),
     /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::Kahan`].
@@ -226,6 +235,10 @@ macro_rules! each_codec {
     ($format:expr, $c:ident => $body:expr, $other:expr) => {
         match $format {
             Format::Companded($c) => $body,
+            Format::Dynamic($c) => $body,
+            Format::Scaled8($c) => $body,
+            Format::Scaled4($c) => $body,
+            Format::Fp8($c) => $body,
             _ => $other,
         }
     };
@@ -258,6 +271,10 @@ impl Format {
             Format::Plain(_) => None,
             Format::Companded(c @ Companded::Momentum) => blocks(c, Element::I8, len),
             Format::Companded(c @ Companded::Variance) => blocks(c, Element::U8, len),
+            Format::Dynamic(c) => blocks(c, Element::U8, len),
+            Format::Scaled8(c) => blocks(c, Element::U8, len),
+            Format::Scaled4(c) => blocks(c, Element::U8, len),
+            Format::Fp8(c) => blocks(c, Element::F8E4M3, len),
             Format::Split(d, 8) if narrow(d) => Some([(d.into(), len), (Element::I8, len)]),
             Format::Split(d, 16) if narrow(d) => Some([(d.into(), len), (Element::I16, len)]),
             Format::Kahan(d) if narrow(d) => Some([(d.into(), len), (d.into(), len)]),
@@ -271,6 +288,14 @@ impl Format {
         match self {
             Format::Plain(_) => [key(""), String::new()],
             Format::Companded(_) => [key("::quantized"), key("::scales")],
+            // `state1` and `absmax1`.
+            Format::Dynamic(_) => match slot.strip_prefix("state") {
+                Some(number) => [key(""), alloc::format!("absmax{number}")],
+                None => [key(""), key(".absmax")],
+            },
+            Format::Scaled8(_) | Format::Scaled4(_) | Format::Fp8(_) => {
+                [key(".codes"), key(".scale")]
+            }
             Format::Split(..) => [key(""), key(".error_bits")],
             Format::Kahan(_) => [key(""), key(".compensation")],
         }

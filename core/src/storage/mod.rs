@@ -8,8 +8,12 @@ mod blocks;
 #[cfg(feature = "alloc")]
 mod coded;
 mod companded;
+mod dynamic;
 mod kahan;
+mod maps;
+mod scaled;
 mod split;
+mod stochastic;
 
 use half::{bf16, f16};
 
@@ -17,8 +21,11 @@ pub use blocks::{Blocks, Codec};
 #[cfg(feature = "alloc")]
 pub use coded::{Coded, Element, Format, Part, Raw};
 pub use companded::Companded;
+pub use dynamic::Dynamic;
 pub use kahan::Kahan;
+pub use scaled::{Fp8, Scaled4, Scaled8};
 pub use split::{Correction, Narrow, Split};
+pub use stochastic::{Dithered, Noise, Stochastic};
 
 use crate::real::{Dtype, Number};
 

@@ -1,0 +1,241 @@
+//! torchao's Adam and AdamW.
+
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::real::{Dtype, Real};
+use crate::rule::{Rule, Scalars, Step};
+
+/// torchao's Adam, with decoupled or coupled weight decay, in `f32` throughout.
+///
+/// The names `adamw_torch_8bit`, `adamw_torch_4bit`, `torchao_adam8bit`, … run it
+/// over [`Scaled8`](crate::storage::Scaled8), [`Scaled4`](crate::storage::Scaled4)
+/// and [`Fp8`](crate::storage::Fp8). With other storages it is PyTorch's Adam(W)
+/// up to the rounding of the scalars.
+///
+/// # Formula
+/// ```text
+/// g ← g + λ p                 coupled
+/// p ← p − η λ p               decoupled
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// p ← p − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+/// ```
+/// With `amsgrad`, the largest v so far stands under the root. The update uses
+/// the moments as they are before a storage rounds them.
+///
+/// # Order of operations
+/// ```text
+/// p ← p − (η · λ) · p         or g ← g + λ · p
+/// m ← lerp(m, g, 1 − β₁)
+/// v ← lerp(v, g · g, 1 − β₂)
+/// d ← √v / √(1 − β₂ᵗ) + ε
+/// p ← p − (η · (m / (1 − β₁ᵗ))) / d
+/// ```
+/// η is `f32`, βᵗ an `f32` power; 1 − β is computed in `f64`.
+///
+/// # Source
+/// torchao 0.18.0, `torchao.optim.Adam8bit`, `AdamW8bit`, `Adam4bit`, `AdamW4bit`,
+/// `AdamFp8`, `AdamWFp8`.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.999 |
+/// | `eps` | ε | ≥ 0 | 1e-8 |
+/// | `weight_decay` | λ | | 0, decoupled 1e-2 |
+/// | `amsgrad` | | | false |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | m |
+/// | `exp_avg_sq` | 0 | v |
+/// | `max_exp_avg_sq` | 0 | largest v so far; with `amsgrad` only |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element NaN for good; in a block-wise
+/// storage it makes the whole block of moments NaN, and with it all its weights.
+///
+/// # Example
+/// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
+/// ```
+/// use bitstep::{optim::TorchaoAdamW, rule::{step, Rule, Step}};
+/// let rule = TorchaoAdamW { lr: 0.5, weight_decay: 0.5, ..TorchaoAdamW::default() };
+/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
+/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v, &mut []])?;
+/// assert!((p[0] - 2.0).abs() < 1e-6); // 2 − 0.5 · 0.5 · 2 + 0.5
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TorchaoAdamRule<const DECOUPLED: bool> {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Divide by the largest second moment so far.
+    pub amsgrad: bool,
+}
+
+/// torchao's Adam with coupled weight decay.
+pub type TorchaoAdam = TorchaoAdamRule<false>;
+/// torchao's Adam with decoupled weight decay.
+pub type TorchaoAdamW = TorchaoAdamRule<true>;
+
+impl<const DECOUPLED: bool> Default for TorchaoAdamRule<DECOUPLED> {
+    fn default() -> Self {
+        TorchaoAdamRule {
+            lr: 1e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: if DECOUPLED { 1e-2 } else { 0.0 },
+            amsgrad: false,
+        }
+    }
+}
+
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    l2: S,
+    decay: S,
+    one_minus_beta1: S,
+    one_minus_beta2: S,
+    correction1: S,
+    sqrt_correction2: S,
+    eps: S,
+    lr: S,
+    decoupled: bool,
+    amsgrad: bool,
+}
+
+impl<const DECOUPLED: bool> Hyper for TorchaoAdamRule<DECOUPLED> {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.bool("amsgrad", &mut self.amsgrad);
+    }
+}
+
+impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
+    type Slots<T> = [T; 3];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+    const MASKS: &'static [u32] = &[0b011, 0b111];
+
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::not_negative("eps", self.eps)?;
+        Error::betas(self.betas)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    fn mask(&self, _: Dtype) -> u32 {
+        if self.amsgrad { 0b111 } else { 0b011 }
+    }
+
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let scalar = |x: f32| C::scalar(x.into());
+        let lr = step.lr as f32;
+        let correction = |beta: f64| 1.0 - libm::pow((beta as f32).into(), step.t_f64()) as f32;
+        Coefs {
+            l2: scalar(self.weight_decay as f32),
+            decay: scalar(lr * self.weight_decay as f32),
+            one_minus_beta1: scalar((1.0 - self.betas.0) as f32),
+            one_minus_beta2: scalar((1.0 - self.betas.1) as f32),
+            correction1: scalar(correction(self.betas.0)),
+            sqrt_correction2: scalar(Real::sqrt(correction(self.betas.1))),
+            eps: scalar(self.eps as f32),
+            lr: scalar(lr),
+            decoupled: DECOUPLED,
+            amsgrad: self.amsgrad,
+        }
+    }
+
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+        let g = if k.decoupled { g } else { g + p.mul_scalar(k.l2) };
+        let p = if k.decoupled { p - p.mul_scalar(k.decay) } else { p };
+        let m = m.lerp(g, k.one_minus_beta1);
+        let v = v.lerp(g * g, k.one_minus_beta2);
+        let v_max = v_max.maximum(v);
+        let largest = if k.amsgrad { v_max } else { v };
+        let denom = largest.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
+        (p - m.div_scalar(k.correction1).mul_scalar(k.lr) / denom, [m, v, v_max])
+    }
+}
+
+#[cfg(feature = "alloc")]
+pub(super) use storage::build;
+
+#[cfg(feature = "alloc")]
+mod storage {
+    use crate::any::{AnyRule, Arithmetic};
+    use crate::args::{ArgError, Args, Fields, Hyper};
+    use crate::error::Error;
+    use crate::optimizer::{Recipe, Weights};
+    use crate::storage::{Format, Fp8, MAX_BLOCK, Scaled4, Scaled8};
+
+    /// The arguments that choose storages.
+    struct Storages<'a> {
+        rule: &'a mut dyn Hyper,
+        block_size: u64,
+        bf16_stochastic_round: bool,
+    }
+
+    impl Hyper for Storages<'_> {
+        fn fields(&mut self, f: &mut dyn Fields) {
+            self.rule.fields(f);
+            f.u64("block_size", &mut self.block_size);
+            f.bool("bf16_stochastic_round", &mut self.bf16_stochastic_round);
+        }
+    }
+
+    /// The rule over state of 8 or 4 bits, or of floating-point 8 bits for `None`.
+    /// Tensors below 4096 elements, or not a multiple of a block, keep it plain.
+    pub(in super::super) fn build<R: AnyRule + Default + 'static>(
+        bits: Option<u32>,
+        name: &str,
+        args: &Args,
+    ) -> Result<Recipe, ArgError> {
+        let mut rule = R::default();
+        let block_size = if bits == Some(4) { 128 } else { 256 };
+        let mut storages =
+            Storages { rule: rule.hyper(), block_size, bf16_stochastic_round: false };
+        args.apply(name, &mut storages)?;
+        let Storages { block_size, bf16_stochastic_round, .. } = storages;
+        let block = block_size as usize;
+        let wanted = "1 <= value <= 2048, even for 4 bits";
+        let fits = (1..=MAX_BLOCK).contains(&block) && (bits != Some(4) || block.is_multiple_of(2));
+        Error::range(fits, "block_size", block_size as f64, wanted)?;
+        let mut recipe = Recipe::new(rule, Arithmetic::Fused);
+        recipe.coding.min_len = 4096;
+        recipe.coding.multiple = block;
+        let slots = recipe.rule.slot_names().iter().map(|&slot| {
+            let signed = slot == "exp_avg";
+            Some(match bits {
+                Some(8) => Format::Scaled8(Scaled8 { signed, block }),
+                Some(_) => Format::Scaled4(Scaled4 { signed, block }),
+                None => Format::Fp8(Fp8 { block }),
+            })
+        });
+        recipe.coding.slots = slots.collect();
+        if bf16_stochastic_round {
+            recipe.coding.weights = Weights::Stochastic(0);
+        }
+        Ok(recipe)
+    }
+}

@@ -1,0 +1,205 @@
+//! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
+
+use crate::storage::Codec;
+use crate::storage::dynamic::largest;
+use crate::storage::maps::{SIGNED_4, SIGNED_8, UNSIGNED_4, UNSIGNED_8, floor};
+
+/// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
+///
+/// The largest magnitude of a block, at least 1e-12, scales it. A NaN makes its
+/// whole block NaN, and that for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scaled8 {
+    /// For numbers of both signs.
+    pub signed: bool,
+    /// Numbers in a block.
+    pub block: usize,
+}
+
+/// torchao's 4-bit codes, two in a byte, the first in the upper half.
+///
+/// Signed, a dynamic map of three decades; unsigned, the sixteenths from 1/16 to 1:
+/// it has no 0. Scale, ties and NaN as with [`Scaled8`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Scaled4 {
+    /// For numbers of both signs.
+    pub signed: bool,
+    /// Numbers in a block; even.
+    pub block: usize,
+}
+
+/// torchao's fp8 codes: 4 exponent and 3 mantissa bits, no infinity.
+///
+/// The scale takes the largest magnitude of a block, at least 1e-12, to 448, the
+/// largest number of the type. Ties to even. A NaN makes its whole block NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fp8 {
+    /// Numbers in a block.
+    pub block: usize,
+}
+
+/// The largest magnitude, at least 1e-12; NaN if any is.
+#[inline(always)]
+fn scale(values: &[f32]) -> f32 {
+    let largest = largest(values);
+    let scale = if largest > 1e-12 { largest } else { 1e-12 };
+    if values.iter().any(|x| x.is_nan()) { f32::NAN } else { scale }
+}
+
+/// The nearest code, the upper of two equally near; 0 for NaN.
+#[inline(always)]
+fn nearest<const N: usize>(map: &[f32; N], x: f32) -> u8 {
+    let low = floor(map, x);
+    let high = if low + 1 < N { low + 1 } else { low };
+    let up = x - map[low % N] >= (map[high % N] - map[low % N]) * 0.5;
+    (if up { high } else { low }) as u8
+}
+
+impl Codec for Scaled8 {
+    type Scale = f32;
+    const BITS: usize = 8;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        let map = if self.signed { &SIGNED_8 } else { &UNSIGNED_8 };
+        for (x, &code) in values.iter_mut().zip(codes) {
+            *x = map[usize::from(code)] * scale;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let map = if self.signed { &SIGNED_8 } else { &UNSIGNED_8 };
+        let scale = scale(values);
+        for (code, &x) in codes.iter_mut().zip(values) {
+            *code = nearest(map, x / scale);
+        }
+        scale
+    }
+}
+
+impl Codec for Scaled4 {
+    type Scale = f32;
+    const BITS: usize = 4;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        let map = if self.signed { &SIGNED_4 } else { &UNSIGNED_4 };
+        for (pair, &code) in values.chunks_mut(2).zip(codes) {
+            for (x, code) in pair.iter_mut().zip([code >> 4, code & 15]) {
+                *x = map[usize::from(code) % 16] * scale;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let map = if self.signed { &SIGNED_4 } else { &UNSIGNED_4 };
+        let scale = scale(values);
+        for (code, pair) in codes.iter_mut().zip(values.chunks(2)) {
+            let of = |k: usize| pair.get(k).map_or(0, |&x| nearest(map, x / scale));
+            *code = of(0) << 4 | of(1);
+        }
+        scale
+    }
+}
+
+/// To 4 exponent and 3 mantissa bits; too large a number is NaN, as in PyTorch.
+#[inline(always)]
+pub(crate) fn to_e4m3(x: f32) -> u8 {
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal: exponent bias 127 to 7, and half an ulp less one, plus one if odd.
+    let odd = (magnitude >> 20) & 1;
+    let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + odd) >> 20;
+    // Subnormal, below 2⁻⁶: adding 2¹⁴ aligns the last bit, 2⁻⁹, with that of an f32; the adder rounds.
+    let subnormal =
+        (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(16384.0f32.to_bits());
+    let finite = if magnitude < 121 << 23 { subnormal } else { normal };
+    let code = if magnitude >= 0x43f0_0000 || finite > 0x7f { 0x7f } else { finite };
+    (code | (bits >> 24 & 0x80)) as u8
+}
+
+/// From 4 exponent and 3 mantissa bits; exact.
+#[inline(always)]
+pub(crate) fn from_e4m3(code: u8) -> f32 {
+    let magnitude = u32::from(code & 0x7f) << 20;
+    // Exponent bias 7 to 127: a multiplication by 2¹²⁰, exact also for subnormals.
+    let x = f32::from_bits(magnitude) * f32::from_bits(247 << 23);
+    let x = if magnitude == 0x7f << 20 { f32::NAN } else { x };
+    f32::from_bits(x.to_bits() | u32::from(code & 0x80) << 24)
+}
+
+impl Codec for Fp8 {
+    type Scale = f32;
+    const BITS: usize = 8;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        for (x, &code) in values.iter_mut().zip(codes) {
+            *x = from_e4m3(code) * scale;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let scale = scale(values) / 448.0;
+        for (code, &x) in codes.iter_mut().zip(values) {
+            *code = to_e4m3(x / scale);
+        }
+        scale
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_takes_the_upper_of_two() {
+        assert_eq!(nearest(&UNSIGNED_4, 1.5 / 16.0), 1);
+        assert_eq!(nearest(&UNSIGNED_4, 0.0), 0);
+        assert_eq!(nearest(&UNSIGNED_4, 2.0), 15);
+        assert_eq!(nearest(&SIGNED_8, f32::NAN), 0);
+    }
+
+    #[test]
+    fn four_bits_lie_two_in_a_byte_the_first_above() {
+        let codec = Scaled4 { signed: false, block: 4 };
+        let mut codes = [0u8; 2];
+        assert_eq!(codec.encode(&[0.5, 1.0, 0.0], &mut codes), 1.0);
+        assert_eq!(codes, [0x7f, 0x00]);
+        let mut back = [0.0; 3];
+        codec.decode(&codes, 1.0, &mut back);
+        assert_eq!(back, [0.5, 1.0, 1.0 / 16.0]);
+    }
+
+    #[test]
+    fn e4m3_round_trips_and_rounds_to_even() {
+        for code in 0..=u8::MAX {
+            let x = from_e4m3(code);
+            assert!(x.is_nan() && code & 0x7f == 0x7f || to_e4m3(x) == code, "{code:#x}");
+        }
+        assert_eq!(from_e4m3(0x7e), 448.0);
+        assert_eq!(from_e4m3(0x01), 1.0 / 512.0);
+        assert_eq!(to_e4m3(1.0625), 0x38); // between 1 and 1.125: to even
+        assert_eq!(to_e4m3(1.1875), 0x3a); // between 1.125 and 1.25: to even
+        assert_eq!(to_e4m3(464.0), 0x7e);
+        assert_eq!(to_e4m3(465.0), 0x7f);
+        assert_eq!(to_e4m3(1.0 / 1024.0), 0); // half of the smallest: to even
+        assert_eq!(to_e4m3(-3.0 / 1024.0), 0x82);
+        assert_eq!(to_e4m3(f32::INFINITY), 0x7f);
+    }
+}

@@ -1,0 +1,163 @@
+//! 16-bit numbers rounded up or down at random, without bias.
+
+use half::{bf16, f16};
+
+use crate::gradient::random;
+use crate::real::{Number, Real};
+use crate::simd::{self, Kernel};
+use crate::storage::{Narrow, Storage};
+
+/// Where the random bits come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Noise<'a> {
+    /// A counter-based generator: the same bits for the same seed, step and
+    /// element, on every backend and however the tensor is cut.
+    Counter {
+        /// One for each tensor.
+        seed: u64,
+        /// The number of the step.
+        step: u64,
+        /// The index of the first element, for a part of a tensor.
+        first: u64,
+    },
+    /// 16 bits an element, drawn elsewhere.
+    Given(&'a [u16]),
+}
+
+impl Noise<'_> {
+    #[inline(always)]
+    fn bits(&self, element: usize) -> u16 {
+        match self {
+            Noise::Counter { seed, step, first } => {
+                (random(*seed, *step, first.wrapping_add(element as u64)) >> 48) as u16
+            }
+            Noise::Given(bits) => bits.get(element).copied().unwrap_or(0),
+        }
+    }
+}
+
+/// A narrow type between whose neighbours a number can be rounded at random.
+pub trait Stochastic: Narrow {
+    /// Rounds away from zero if `noise` / 2¹⁶ is below the part that rounding
+    /// towards zero would lose.
+    fn round(x: f32, noise: u16) -> Self;
+}
+
+impl Stochastic for bf16 {
+    #[inline(always)]
+    fn round(x: f32, noise: u16) -> bf16 {
+        let bits = x.to_bits();
+        let up = u32::from(u32::from(noise) < bits & 0xffff);
+        let rounded = bf16::from_bits(((bits >> 16) + up) as u16);
+        if x.is_nan() { bf16::NAN } else { rounded }
+    }
+}
+
+impl Stochastic for f16 {
+    #[inline(always)]
+    fn round(x: f32, noise: u16) -> f16 {
+        // Nearest, then back towards zero if that went away from it.
+        let magnitude = Real::abs(x);
+        let nearest = <f16 as Number>::from_f32(magnitude).to_bits();
+        let over = Number::to_f32(f16::from_bits(nearest)) > magnitude;
+        let low = if over { nearest - 1 } else { nearest };
+        let (a, b) = (Number::to_f32(f16::from_bits(low)), Number::to_f32(f16::from_bits(low + 1)));
+        let lost = (magnitude - a) / (b - a) * 65536.0;
+        let up = u16::from(f32::from(noise) < lost);
+        let rounded = if x.is_nan() || magnitude > 65504.0 { nearest } else { low + up };
+        f16::from_bits(rounded | (x.to_bits() >> 16) as u16 & 0x8000)
+    }
+}
+
+/// Plain 16-bit numbers that are stored with stochastic rounding: an update
+/// below half a gap is then not lost but made sometimes, as often as it should.
+pub struct Dithered<'a, N: Stochastic> {
+    values: &'a mut [N],
+    noise: Noise<'a>,
+}
+
+impl<'a, N: Stochastic> Dithered<'a, N> {
+    /// Numbers with the noise of one step.
+    ///
+    /// ```
+    /// use bitstep::storage::{Dithered, Noise, Storage};
+    /// use half::bf16;
+    /// let mut weights = [bf16::ONE; 1000];
+    /// let noise = Noise::Counter { seed: 1, step: 1, first: 0 };
+    /// Dithered::new(&mut weights, noise).store(0, &[1.001953125; 1000]); // a quarter of the gap
+    /// let up = weights.iter().filter(|w| **w > bf16::ONE).count();
+    /// assert!((200..300).contains(&up));
+    /// ```
+    pub fn new(values: &'a mut [N], noise: Noise<'a>) -> Self {
+        Dithered { values, noise }
+    }
+}
+
+impl<N: Stochastic> Storage for Dithered<'_, N> {
+    fn len(&self) -> usize {
+        self.values.len()
+    }
+    fn block(&self) -> usize {
+        1
+    }
+    fn load(&self, start: usize, values: &mut [f32]) {
+        for (to, x) in values.iter_mut().zip(self.values.get(start..).unwrap_or_default()) {
+            *to = x.to_f32();
+        }
+    }
+    fn store(&mut self, start: usize, values: &[f32]) {
+        let to = self.values.get_mut(start..).unwrap_or_default();
+        simd::dispatch(Store { to, noise: self.noise, start, values });
+    }
+    fn zero(&mut self) {
+        self.values.fill(N::default());
+    }
+}
+
+struct Store<'a, N> {
+    to: &'a mut [N],
+    noise: Noise<'a>,
+    start: usize,
+    values: &'a [f32],
+}
+
+impl<N: Stochastic> Kernel for Store<'_, N> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for (i, (to, &x)) in self.to.iter_mut().zip(self.values).enumerate() {
+            *to = N::round(x, self.noise.bits(self.start + i));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_goes_away_from_zero_below_the_lost_part() {
+        // bf16: 1 + 2⁻⁹ lies a quarter of the way to the next: 0x4000 of 0x10000.
+        let x = 1.0 + 1.0 / 512.0;
+        for (noise, up) in [(0, true), (0x3fff, true), (0x4000, false), (0xffff, false)] {
+            let want = if up { 1.0 + 1.0 / 128.0 } else { 1.0 };
+            assert_eq!(<bf16 as Stochastic>::round(x, noise).to_f32(), want);
+            assert_eq!(<bf16 as Stochastic>::round(-x, noise).to_f32(), -want);
+            let want = if up { 1.0 + 1.0 / 1024.0 } else { 1.0 };
+            assert_eq!(<f16 as Stochastic>::round(1.0 + 1.0 / 4096.0, noise).to_f32(), want);
+        }
+    }
+
+    #[test]
+    fn round_of_what_is_representable_never_moves() {
+        for bits in 0..=u16::MAX {
+            for noise in [0, 0x8000, 0xffff] {
+                let (b, h) = (bf16::from_bits(bits), f16::from_bits(bits));
+                let round = <bf16 as Stochastic>::round(Number::to_f32(b), noise);
+                assert!(round == b || round.is_nan() && b.is_nan());
+                let round = <f16 as Stochastic>::round(Number::to_f32(h), noise);
+                assert!(round == h || round.is_nan() && h.is_nan(), "{bits:#x} {round}");
+            }
+        }
+    }
+}
