@@ -111,6 +111,8 @@ impl Run {
         let mut all = vec![bits(&self.value), vec![group.steps, param.steps]];
         all.push(group.scalars.iter().chain(&param.scalars).map(canonical).collect());
         all.extend(param.slots.iter().map(bits));
+        let bytes = |raw: &bitstep::storage::Raw| raw.bytes().into_iter().map(u64::from).collect();
+        all.extend(param.companion.iter().map(bytes));
         all
     }
 }
@@ -147,7 +149,19 @@ pub fn restorable(trial: &Trial) {
     to.groups_mut()[0].scalars = from.groups()[0].scalars;
     let (from, to) = (&from.params()[0], &mut to.params_mut()[0]);
     (to.steps, to.scalars, to.started) = (from.steps, from.scalars, from.started);
-    to.slots.clone_from(&from.slots);
+    for (to, from) in to.slots.iter_mut().zip(&from.slots) {
+        match (to, from) {
+            (Buffer::Coded(to), Buffer::Coded(from)) => {
+                for part in from.parts("slot") {
+                    to.set_part("slot", &part).expect("a part of the same storage");
+                }
+            }
+            (to, from) => to.clone_from(from),
+        }
+    }
+    if let (Some(to), Some(from)) = (&mut to.companion, &from.companion) {
+        to.set_bytes(&from.bytes()).expect("as many bytes");
+    }
     second.steps(trial, middle..trial.grads.len());
     assert_eq!(second.bits(), whole(trial).bits());
 }
