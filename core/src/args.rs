@@ -60,6 +60,8 @@ pub enum Slot<'a> {
     Tuple(&'a mut [Slot<'a>]),
     /// One of some strings: the index of the present one, and the string of an index.
     Choice(&'a mut usize, &'a dyn Fn(usize) -> Option<&'static str>),
+    /// The same, or `None`.
+    OptChoice(&'a mut Option<usize>, &'a dyn Fn(usize) -> Option<&'static str>),
     /// Anything; the owner reads it later. For lists, which need a heap.
     #[cfg(feature = "alloc")]
     Value(&'a mut Value),
@@ -136,6 +138,19 @@ impl<'f> dyn Fields + 'f {
         {
             *field = t;
         }
+    }
+
+    /// One of the strings of `table`, or `None`.
+    pub fn opt_choice<T: Copy + PartialEq>(
+        &mut self,
+        name: &'static str,
+        field: &mut Option<T>,
+        table: &[(&'static str, T)],
+    ) {
+        let mut index =
+            field.map(|f| table.iter().position(|&(_, t)| t == f).unwrap_or(usize::MAX));
+        self.field(name, Slot::OptChoice(&mut index, &|i| table.get(i).map(|&(s, _)| s)));
+        *field = index.and_then(|i| table.get(i)).map(|&(_, t)| t);
     }
 
     /// Anything; the owner reads it later. For lists, which need a heap.

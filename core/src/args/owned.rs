@@ -441,14 +441,12 @@ fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
             Ok(())
         }
         Slot::Choice(index, names) => {
-            let all = || (0..).map_while(&*names);
-            match value.as_str().and_then(|v| all().position(|n| n == v)) {
-                Some(i) => put(*index, Some(i), ""),
-                None => {
-                    let all: Vec<_> = all().map(|n| format!("{n:?}")).collect();
-                    Err(format!("one of {}", all.join(", ")))
-                }
-            }
+            **index = choice(value, names)?;
+            Ok(())
+        }
+        Slot::OptChoice(index, names) => {
+            **index = if *value == Value::None { None } else { Some(choice(value, names)?) };
+            Ok(())
         }
         Slot::Value(to) => {
             (*to).clone_from(value);
@@ -472,6 +470,15 @@ impl Fields for Dump {
 }
 
 /// What stands in `slot`; nothing where nothing does.
+/// The index of a string, or what would have been accepted.
+fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Result<usize, String> {
+    let all = || (0..).map_while(names);
+    value.as_str().and_then(|v| all().position(|n| n == v)).ok_or_else(|| {
+        let all: Vec<_> = all().map(|n| format!("{n:?}")).collect();
+        format!("one of {}", all.join(", "))
+    })
+}
+
 fn read(slot: &Slot<'_>) -> Option<Value> {
     let count = |u: u64| i64::try_from(u).map_or(Value::Float(u as f64), Value::Int);
     Some(match slot {
@@ -484,6 +491,7 @@ fn read(slot: &Slot<'_>) -> Option<Value> {
         Slot::OptBool(x) => x.map_or(Value::None, Value::Bool),
         Slot::Tuple(slots) => Value::List(slots.iter().filter_map(read).collect()),
         Slot::Choice(i, names) => Value::from(names(**i)?),
+        Slot::OptChoice(i, names) => i.map_or(Some(Value::None), |i| names(i).map(Value::from))?,
         Slot::Value(x) => (*x).clone(),
         Slot::Null => Value::None,
         Slot::Ignored => return None,

@@ -28,6 +28,7 @@ mod keras;
 mod keras_adam;
 mod lion;
 mod lomo;
+mod muon;
 mod nadam;
 mod optimi;
 mod radam;
@@ -68,6 +69,7 @@ pub use keras::KerasClip;
 pub use keras_adam::KerasAdam;
 pub use lion::Lion;
 pub use lomo::Lomo;
+pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
@@ -266,6 +268,7 @@ mod list {
         bnb::<Lion>("lion_32bit"),
         bnb_8bit::<Lion>("lion_8bit"),
         single::<Lomo>("lomo"),
+        eager::<Muon>("muon"),
         eager::<NAdam>("nadam"),
         bnb_adamw("paged_adamw_32bit"),
         bnb_adamw_8bit("paged_adamw_8bit"),

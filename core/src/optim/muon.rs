@@ -1,0 +1,364 @@
+//! Muon: momentum, orthogonalised.
+
+use half::{bf16, f16};
+
+use crate::any::{AnyRule, Arithmetic, Tensor, check_tensor, numel};
+use crate::args::{Fields, Hyper};
+use crate::error::Error;
+use crate::lowrank::{Algebra, Portable};
+use crate::matmul::View;
+use crate::real::{Dtype, Real};
+use crate::reduce;
+use crate::rule::{Counter, Scalars, Start, Step};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+
+/// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
+/// Newton–Schulz iteration in bf16. For matrices only.
+///
+/// # Formula
+/// ```text
+/// M ← μ M + (1 − μ) G
+/// X ← (1 − μ) G + μ M                    nesterov; otherwise M
+/// X ← X / ‖X‖, transposed if it is tall
+/// A ← X Xᵀ;  X ← a X + (b A + c A²) X    ns_steps times
+/// p ← p − η λ p
+/// p ← p − η r X                          r: adjust_lr_fn
+/// ```
+/// | `adjust_lr_fn` | r |
+/// | --- | --- |
+/// | none, `original` | √max(1, rows / columns) |
+/// | `match_rms_adamw` | 0.2 √max(rows, columns) |
+/// | `spectral_unclamped` | √(rows / columns) |
+///
+/// # Order of operations
+/// ```text
+/// m ← lerp(m, g, 1 − μ)
+/// x ← bf16(lerp(g, m, μ))
+/// x ← bf16(x / max(bf16(√Σx²), bf16(ε)))
+/// A ← bf16(X Xᵀ)
+/// B ← bf16(b · A + c · (A A))
+/// X ← bf16(a · X + B X)
+/// p ← p · (1 − η λ)
+/// p ← p + (−η r) · x
+/// ```
+/// Products are those of [`crate::matmul`]; between the roundings named everything is
+/// `f32` (`f64` where the parameter is). The last line is computed in the wider of
+/// bf16 and the parameter's type, `f32` for f16.
+///
+/// # Source
+/// Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024;
+/// the adjustments are those of Liu et al., "Muon is Scalable for LLM Training",
+/// 2025, and Bernstein, "Deriving Muon", 2025. Reference: `torch.optim.Muon`, whose
+/// momentum is an average, and whose decay is by the rate before adjustment.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 |
+/// | `weight_decay` | λ | ≥ 0 | 0.1 |
+/// | `momentum` | μ | ≥ 0 | 0.95 |
+/// | `nesterov` | | | true |
+/// | `ns_coefficients` | a, b, c | any | 3.4445, −4.775, 2.0315 |
+/// | `eps` | ε | any | 1e-7 |
+/// | `ns_steps` | | < 100 | 5 |
+/// | `adjust_lr_fn` | | see above | none |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `momentum_buffer` | 0 | M |
+///
+/// # Errors
+/// A hyper-parameter outside of its range; a parameter that is not a matrix, or one
+/// without columns.
+///
+/// # Non-finite input
+/// One NaN or infinity in the gradient makes the whole parameter NaN; in the
+/// momentum it stays at its element.
+///
+/// # Example
+/// A single number's direction is its sign, which five rounds of the default
+/// polynomial leave between 0.7 and 1.2:
+/// ```
+/// use bitstep::any::{AnyRule, Arithmetic, Tensor};
+/// use bitstep::{optim::Muon, rule::Step, storage::{Data, DataMut}};
+/// let rule: Muon = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::default() };
+/// let (mut p, mut m, mut work) = ([0.0f32], [0.0f32], [0.0f32; 4]);
+/// rule.update(Arithmetic::Eager, &Step::new(1, 1.0), &mut rule.scalars(), Tensor {
+///     shape: &[1, 1],
+///     param: DataMut::F32(&mut p),
+///     grad: Data::F32(&[-8.0]),
+///     slots: &mut [DataMut::F32(&mut m)],
+///     work: DataMut::F32(&mut work),
+/// })?;
+/// assert!((0.7..1.2).contains(&p[0]) && (m[0] + 0.4).abs() < 1e-6);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Muon<A = Portable> {
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay, decoupled.
+    pub weight_decay: f64,
+    /// Weight of the old momentum.
+    pub momentum: f64,
+    /// Look one step ahead.
+    pub nesterov: bool,
+    /// The polynomial of the iteration: of X, A X and A² X.
+    pub ns_coefficients: (f64, f64, f64),
+    /// The least norm to divide by.
+    pub eps: f64,
+    /// Iterations.
+    pub ns_steps: u64,
+    /// How the shape changes the learning rate.
+    pub adjust_lr_fn: Option<AdjustLr>,
+    /// Where products come from.
+    pub algebra: A,
+}
+
+/// How the shape of a matrix changes Muon's learning rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AdjustLr {
+    /// √max(1, rows / columns).
+    #[default]
+    Original,
+    /// 0.2 √max(rows, columns): the RMS of AdamW's updates.
+    MatchRmsAdamw,
+    /// √(rows / columns).
+    SpectralUnclamped,
+}
+
+impl<A: Default> Default for Muon<A> {
+    fn default() -> Self {
+        Muon {
+            lr: 1e-3,
+            weight_decay: 0.1,
+            momentum: 0.95,
+            nesterov: true,
+            ns_coefficients: (3.4445, -4.775, 2.0315),
+            eps: 1e-7,
+            ns_steps: 5,
+            adjust_lr_fn: None,
+            algebra: A::default(),
+        }
+    }
+}
+
+impl<A> Hyper for Muon<A> {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        let (a, b, c) = &mut self.ns_coefficients;
+        f.f64("lr", &mut self.lr);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.f64("momentum", &mut self.momentum);
+        f.bool("nesterov", &mut self.nesterov);
+        f.triple("ns_coefficients", a, b, c);
+        f.f64("eps", &mut self.eps);
+        f.u64("ns_steps", &mut self.ns_steps);
+        f.opt_choice(
+            "adjust_lr_fn",
+            &mut self.adjust_lr_fn,
+            &[
+                ("original", AdjustLr::Original),
+                ("match_rms_adamw", AdjustLr::MatchRmsAdamw),
+                ("spectral_unclamped", AdjustLr::SpectralUnclamped),
+            ],
+        );
+    }
+}
+
+impl<A> Muon<A> {
+    /// r: what the shape makes of the learning rate.
+    #[must_use]
+    pub fn lr_ratio(&self, rows: usize, cols: usize) -> f64 {
+        let (rows, cols) = (rows as f64, cols as f64);
+        match self.adjust_lr_fn.unwrap_or_default() {
+            AdjustLr::Original => libm::sqrt((rows / cols).max(1.0)),
+            AdjustLr::MatchRmsAdamw => 0.2 * libm::sqrt(rows.max(cols)),
+            AdjustLr::SpectralUnclamped => libm::sqrt(rows / cols),
+        }
+    }
+}
+
+impl<A: Algebra> AnyRule for Muon<A> {
+    fn check(&self) -> Result<(), Error> {
+        Error::not_negative("lr", self.lr)?;
+        Error::not_negative("momentum", self.momentum)?;
+        Error::not_negative("weight_decay", self.weight_decay)?;
+        Error::range(self.ns_steps < 100, "ns_steps", self.ns_steps as f64, "< 100")
+    }
+    fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
+        match shape {
+            [_, cols] if *cols > 0 => Ok(()),
+            _ => Err(Error::Invalid { argument: "param", wanted: "a matrix with columns" }),
+        }
+    }
+    fn hyper(&mut self) -> &mut dyn Hyper {
+        self
+    }
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+    fn counter(&self) -> Counter {
+        Counter::Parameter
+    }
+    fn scalar_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+    fn scalars(&self) -> Scalars {
+        Scalars::default()
+    }
+    fn advance(&self, _: &Step, _: &mut Scalars) {}
+    fn step_key(&self) -> &'static str {
+        "step"
+    }
+    fn is_elementwise(&self) -> bool {
+        false
+    }
+    fn slot_names(&self) -> &'static [&'static str] {
+        &["momentum_buffer"]
+    }
+    fn slot_len(&self, _: usize, shape: &[usize], _: Dtype) -> usize {
+        numel(shape)
+    }
+    fn slot_dtype(&self, _: usize, param: Dtype) -> Dtype {
+        param
+    }
+    fn slot_start(&self, _: usize) -> Start {
+        Start::Value(0.0)
+    }
+    fn workspace(&self, shape: &[usize]) -> usize {
+        let short = shape.iter().copied().min().unwrap_or(0);
+        numel(shape).saturating_add(numel(&[short, short])).saturating_mul(2)
+    }
+    fn update(
+        &self,
+        arithmetic: Arithmetic,
+        step: &Step,
+        _: &mut Scalars,
+        tensor: Tensor<'_, '_>,
+    ) -> Result<(), Error> {
+        self.check()?;
+        check_tensor(self, arithmetic, step, &tensor)?;
+        match arithmetic.compute(tensor.param.dtype()) {
+            Dtype::F64 => update::<A, f64>(self, step, tensor),
+            Dtype::F32 => update::<A, f32>(self, step, tensor),
+            Dtype::Bf16 => update::<A, bf16>(self, step, tensor),
+            Dtype::F16 => update::<A, f16>(self, step, tensor),
+        }
+    }
+    #[cfg(feature = "alloc")]
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+fn update<A: Algebra, C: Real<Scalar: Plain>>(
+    rule: &Muon<A>,
+    step: &Step,
+    mut t: Tensor<'_, '_>,
+) -> Result<(), Error> {
+    let (&[rows, cols], [momentum]) = (t.shape, t.slots) else { return Ok(()) };
+    let Some(work) = <C::Scalar as Plain>::of_mut(&mut t.work) else {
+        let wanted = "f64 numbers if computed in f64, else f32";
+        return Err(Error::Invalid { argument: "work", wanted });
+    };
+    let (short, long) = (rows.min(cols), rows.max(cols));
+    let (x, rest) = work.split_at_mut(rows * cols);
+    let place = Place { cols, long, tall: rows > cols };
+
+    // Momentum, and what is made of it, laid out as a wide matrix.
+    let weight = C::scalar(1.0 - rule.momentum);
+    let ahead = C::scalar(rule.momentum);
+    each(momentum, |start, m: &mut [C]| {
+        let mut g = [C::ZERO; MAX_BLOCK];
+        t.grad.load(start, g.get_mut(..m.len()).unwrap_or_default());
+        for (i, (m, g)) in m.iter_mut().zip(g).enumerate() {
+            *m = m.lerp(g, weight);
+            let next = if rule.nesterov { g.lerp(*m, ahead) } else { *m };
+            if let Some(x) = x.get_mut(place.of(start + i)) {
+                *x = round(next.wide());
+            }
+        }
+    });
+    orthogonalise::<A, C::Scalar>(rule, [short, long], x, rest);
+
+    let decay = C::scalar(1.0 - step.lr * rule.weight_decay);
+    let step_size = C::scalar(-(step.lr * rule.lr_ratio(rows, cols)));
+    // PyTorch adds bf16 to bf16 in bf16, and anything else in a type that holds both.
+    let step_size = if C::DTYPE == Dtype::Bf16 { C::narrow(step_size).wide() } else { step_size };
+    each(&mut t.param, |start, p: &mut [C]| {
+        for (i, p) in p.iter_mut().enumerate() {
+            let x = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
+            *p = C::narrow(p.mul_scalar(decay).wide() + step_size * x);
+        }
+    });
+    Ok(())
+}
+
+/// Where an element of the parameter stands in the wide matrix.
+#[derive(Clone, Copy)]
+struct Place {
+    cols: usize,
+    long: usize,
+    tall: bool,
+}
+
+impl Place {
+    fn of(self, i: usize) -> usize {
+        if self.tall { i % self.cols * self.long + i / self.cols } else { i }
+    }
+}
+
+/// Loads, changes and stores a buffer in stretches that fit its storage.
+fn each<C: Real>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [C])) {
+    let len = data.len();
+    let stretch = stretch([data.block()]).unwrap_or(MAX_BLOCK);
+    let mut values = [C::ZERO; MAX_BLOCK];
+    for start in (0..len).step_by(stretch) {
+        let values = values.get_mut(..(len - start).min(stretch)).unwrap_or_default();
+        data.load(start, values);
+        f(start, values);
+        data.store(start, values);
+    }
+}
+
+/// To bf16 and back.
+#[inline(always)]
+fn round<W: Real>(x: W) -> W {
+    W::load(x.store::<bf16>())
+}
+
+/// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
+fn orthogonalise<A: Algebra, W: Real<Scalar = W>>(
+    rule: &Muon<A>,
+    [short, long]: [usize; 2],
+    x: &mut [W],
+    scratch: &mut [W],
+) {
+    let sum = reduce::sum(x.len(), |i| x.get(i).map_or(W::ZERO, |&x| x * x));
+    let norm = round(sum.sqrt()).maximum(round(W::from_f64(rule.eps)));
+    for x in x.iter_mut() {
+        *x = round(*x / norm);
+    }
+    let (a, b, c) = rule.ns_coefficients;
+    let [a, b, c] = [a, b, c].map(W::from_f64);
+    let (gram, rest) = scratch.split_at_mut(short * short);
+    let (square, rest) = rest.split_at_mut(short * short);
+    let Some(next) = rest.get_mut(..x.len()) else { return };
+    for _ in 0..rule.ns_steps {
+        let view = View::new(&*x, long);
+        A::product([short, long, short], view, view.transposed(), gram);
+        for x in gram.iter_mut() {
+            *x = round(*x);
+        }
+        let view = View::new(&*gram, short);
+        A::product([short, short, short], view, view, square);
+        for (x, gram) in square.iter_mut().zip(&*gram) {
+            *x = round(b * *gram + c * *x);
+        }
+        A::product([short, short, long], View::new(square, short), View::new(&*x, long), next);
+        for (x, next) in x.iter_mut().zip(&*next) {
+            *x = round(a * *x + *next);
+        }
+    }
+}
