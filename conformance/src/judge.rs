@@ -80,6 +80,8 @@ pub(crate) struct Judge<'a> {
     outliers: BTreeMap<usize, (usize, usize)>,
     /// For each tensor the largest spacing so far, element by element.
     units: BTreeMap<String, Vec<f64>>,
+    /// For each tensor the largest change of its latest step, in a free run of all steps together.
+    paths: BTreeMap<String, f64>,
 }
 
 /// Where a number stands.
@@ -111,6 +113,7 @@ impl<'a> Judge<'a> {
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
+            paths: BTreeMap::new(),
         }
     }
 
@@ -196,6 +199,11 @@ impl<'a> Judge<'a> {
         };
         // The factor of a free run: see `bounds`.
         let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
+        let change = |i| (want.get(i) - before(i)).abs();
+        let change = (0..want.len()).map(change).filter(|c| c.is_finite()).fold(0.0, f64::max);
+        let path = self.paths.entry(at.tensor.to_owned()).or_default();
+        *path = change + if self.mode == Mode::Free { *path } else { 0.0 };
+        let path = *path;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
@@ -236,6 +244,9 @@ impl<'a> Judge<'a> {
             let mut bound = base * steps;
             if off && matches!(exemption, Some((_, Allow::Conditioned(_)))) {
                 bound *= 1.0 + (at.moves)(i) / *largest;
+            }
+            if let Some((_, Allow::OfMove(share))) = exemption {
+                bound += share * path / unit;
             }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {
