@@ -202,9 +202,13 @@ impl Scheduler {
         };
         match &kind {
             Kind::Pure(schedules) => {
-                let groups = schedules.iter().zip(&groups.base_lrs).zip(&mut state.lrs);
-                for ((schedule, &base), lr) in groups {
-                    *lr = schedule.start(base, *lr, step);
+                let groups = schedules.iter().zip(&groups.initial_lrs).zip(&mut state.lrs);
+                for ((schedule, initial), lr) in groups {
+                    *lr = match initial {
+                        Some(base) => schedule.join(*base, *lr, step),
+                        None if last_epoch >= 0 => schedule.join(*lr, *lr, step),
+                        None => schedule.start(*lr),
+                    };
                 }
             }
             Kind::Plateau(schedule) => state.plateau = Some(schedule.start()),
@@ -224,7 +228,9 @@ impl Scheduler {
                 state.adafactor = groups.lrs.iter().map(|_| schedule.start()).collect();
             }
         }
-        Ok(Scheduler { kind, base_lrs: groups.base_lrs, first_lrs: groups.lrs, state })
+        let initial = groups.initial_lrs.iter().zip(&groups.lrs);
+        let base_lrs = initial.map(|(initial, &lr)| initial.unwrap_or(lr)).collect();
+        Ok(Scheduler { kind, base_lrs, first_lrs: groups.lrs, state })
     }
 
     /// The rates in force.
@@ -310,7 +316,8 @@ struct Groups {
     /// The optimizer's own rate.
     default_lr: f64,
     lrs: Vec<f64>,
-    base_lrs: Vec<f64>,
+    /// Those that were there before the schedule.
+    initial_lrs: Vec<Option<f64>>,
 }
 
 impl Groups {
@@ -342,7 +349,7 @@ impl Groups {
             (Some(Value::List(groups)), _) => groups,
             (Some(v), _) => return Err(bad("groups", &v, "a list of dictionaries")),
         };
-        let (mut lrs, mut base_lrs) = (Vec::new(), Vec::new());
+        let (mut lrs, mut initial_lrs) = (Vec::new(), Vec::new());
         for group in &groups {
             let Value::Map(group) = group else {
                 return Err(bad("groups", group, "a list of dictionaries"));
@@ -350,9 +357,9 @@ impl Groups {
             let get = |key: &str| group.iter().find(|(k, _)| k == key).map(|(_, v)| v);
             let lr = number("lr", get("lr"))?.unwrap_or(default_lr);
             lrs.push(lr);
-            base_lrs.push(number("initial_lr", get("initial_lr"))?.or(initial).unwrap_or(lr));
+            initial_lrs.push(number("initial_lr", get("initial_lr"))?.or(initial));
         }
-        Ok(Groups { default_lr, lrs, base_lrs })
+        Ok(Groups { default_lr, lrs, initial_lrs })
     }
 }
 

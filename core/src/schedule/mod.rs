@@ -103,8 +103,14 @@ pub trait Schedule: core::fmt::Debug {
     /// Takes O(`step`) where the reference is recursive; see [`Stepper`].
     fn lr(&self, base_lr: f64, step: u64) -> f64;
 
-    /// What the constructor makes of a group's rate `lr`: `step` is 0, or more when training is resumed.
-    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    /// The rate after construction, where no schedule was made before.
+    fn start(&self, base_lr: f64) -> f64 {
+        self.join(base_lr, base_lr, 0)
+    }
+
+    /// What the constructor makes of a group's rate `lr` where the group has an `initial_lr` already: another schedule
+    /// was made before (`step` is 0), or training is resumed.
+    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         let _ = lr;
         self.lr(base_lr, step)
     }
@@ -122,7 +128,7 @@ pub trait Schedule: core::fmt::Debug {
 
     /// What [`TorchSequential`] makes of `lr` when this is the schedule it begins with.
     fn begin(&self, base_lr: f64, lr: f64) -> f64 {
-        self.start(base_lr, lr, 0)
+        self.join(base_lr, lr, 0)
     }
 
     /// The group's `initial_lr` after construction: what later schedules take for their `base_lr`.
@@ -148,8 +154,11 @@ macro_rules! forward {
             fn lr(&self, base_lr: f64, step: u64) -> f64 {
                 (**self).lr(base_lr, step)
             }
-            fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-                (**self).start(base_lr, lr, step)
+            fn start(&self, base_lr: f64) -> f64 {
+                (**self).start(base_lr)
+            }
+            fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).join(base_lr, lr, step)
             }
             fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
                 (**self).next(base_lr, lr, step)
@@ -186,14 +195,14 @@ pub struct Stepper<S> {
 impl<S: Schedule> Stepper<S> {
     /// At the start of training.
     pub fn new(schedule: S, base_lr: f64) -> Self {
-        let lr = schedule.start(base_lr, base_lr, 0);
+        let lr = schedule.start(base_lr);
         Stepper { schedule, base_lr, lr, step: 0 }
     }
 
     /// As the reference's constructor with `last_epoch`: the group's rate is `lr` and its `initial_lr` is `base_lr`.
     pub fn resume(schedule: S, base_lr: f64, lr: f64, last_epoch: u64) -> Self {
         let step = last_epoch.saturating_add(1);
-        let lr = schedule.start(base_lr, lr, step);
+        let lr = schedule.join(base_lr, lr, step);
         Stepper { schedule, base_lr, lr, step }
     }
 
@@ -223,7 +232,7 @@ const PAST_THE_END: Error =
 
 /// [`Schedule::lr`] of a schedule that only knows how to go on.
 fn walk(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
-    let start = schedule.start(base_lr, base_lr, 0);
+    let start = schedule.start(base_lr);
     (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
 }
 

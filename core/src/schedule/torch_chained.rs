@@ -29,10 +29,10 @@ pub struct TorchChained<S> {
 
 impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
     /// Every schedule in turn, with the `initial_lr` that it found.
-    fn fold(&self, base_lr: f64, lr: f64, turn: impl Fn(&T, f64, f64) -> f64) -> f64 {
+    fn fold(&self, base_lr: f64, lr: f64, turn: impl Fn(usize, &T, f64, f64) -> f64) -> f64 {
         let mut base = base_lr;
         self.schedulers.iter().enumerate().fold(lr, |lr, (i, s)| {
-            let lr = turn(s, base, lr);
+            let lr = turn(i, s, base, lr);
             base = s.initial_lr(base, i == 0);
             lr
         })
@@ -51,12 +51,19 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
         walk(self, base_lr, step)
     }
 
-    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-        self.fold(base_lr, lr, |s, base, lr| s.start(base, lr, step))
+    fn start(&self, base_lr: f64) -> f64 {
+        self.fold(base_lr, base_lr, |i, s, base, lr| match i {
+            0 => s.start(base),
+            _ => s.join(base, lr, 0),
+        })
+    }
+
+    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.fold(base_lr, lr, |_, s, base, lr| s.join(base, lr, step))
     }
 
     fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-        self.fold(base_lr, lr, |s, base, lr| s.next(base, lr, step))
+        self.fold(base_lr, lr, |_, s, base, lr| s.next(base, lr, step))
     }
 
     /// The reference makes it step 0 here, not a construction: one that multiplies at every step does so at once.

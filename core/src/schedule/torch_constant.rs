@@ -51,7 +51,7 @@ impl Schedule for TorchConstant {
         walk(self, base_lr, step)
     }
 
-    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         self.next(base_lr, lr, step)
     }
 

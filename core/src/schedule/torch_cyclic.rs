@@ -111,6 +111,12 @@ impl TorchCyclic {
         (height, scale)
     }
 
+    fn between(&self, base_lr: f64, step: u64) -> f64 {
+        let (height, scale) = self.height(step);
+        let height = (self.max_lr - base_lr) * height;
+        base_lr + height * scale
+    }
+
     /// The momentum (or β₁) after `step` scheduler steps; `None` if it is not cycled.
     #[must_use]
     pub fn momentum(&self, step: u64) -> Option<f64> {
@@ -129,9 +135,20 @@ impl Schedule for TorchCyclic {
     }
 
     fn lr(&self, _: f64, step: u64) -> f64 {
-        let (height, scale) = self.height(step);
-        let height = (self.max_lr - self.base_lr) * height;
-        self.base_lr + height * scale
+        self.between(self.base_lr, step)
+    }
+
+    fn start(&self, _: f64) -> f64 {
+        self.between(self.base_lr, 0)
+    }
+
+    /// The reference takes up its own `base_lr` only after this.
+    fn join(&self, base_lr: f64, _: f64, step: u64) -> f64 {
+        self.between(base_lr, step)
+    }
+
+    fn begin(&self, _: f64, _: f64) -> f64 {
+        self.between(self.base_lr, 0)
     }
 
     fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {

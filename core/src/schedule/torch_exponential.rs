@@ -38,7 +38,7 @@ impl Schedule for TorchExponential {
         walk(self, base_lr, step)
     }
 
-    fn start(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn join(&self, _: f64, lr: f64, _: u64) -> f64 {
         lr
     }
 

@@ -56,7 +56,7 @@ impl Schedule for TorchLinear {
         walk(self, base_lr, step)
     }
 
-    fn start(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn join(&self, _: f64, lr: f64, step: u64) -> f64 {
         if step == 0 { lr * self.start_factor } else { lr }
     }
 

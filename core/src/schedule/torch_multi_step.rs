@@ -46,7 +46,7 @@ impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
         walk(self, base_lr, step)
     }
 
-    fn start(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         self.next(base_lr, lr, step)
     }
 

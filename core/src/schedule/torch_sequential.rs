@@ -67,7 +67,7 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
         walk(self, base_lr, step)
     }
 
-    fn start(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
+    fn join(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
         let reset = self.base(base_lr, self.schedulers.len(), true);
         self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin(base, reset))
     }
