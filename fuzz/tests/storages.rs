@@ -1,0 +1,113 @@
+//! Every rule over every storage of the parameter and every storage of its state.
+
+use bitstep::args::{Args, names};
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Coding, Weights};
+use bitstep::real::Dtype;
+use bitstep::storage::{Companded, Dynamic, Format, Fp8, Scaled4, Scaled8};
+use bitstep_fuzz::{
+    Trial, deterministic, error_leaves_everything_untouched, restorable, splittable,
+};
+
+const WEIGHTS: [Weights; 5] =
+    [Weights::Plain, Weights::Split(8), Weights::Split(16), Weights::Kahan, Weights::Stochastic(7)];
+
+const STATES: [Format; 12] = [
+    Format::Plain(Dtype::F32),
+    Format::Companded(Companded::Momentum),
+    Format::Companded(Companded::Variance),
+    Format::Dynamic(Dynamic { signed: true, grid: false }),
+    Format::Dynamic(Dynamic { signed: false, grid: true }),
+    Format::Scaled8(Scaled8 { signed: true, block: 64 }),
+    Format::Scaled8(Scaled8 { signed: false, block: 100 }),
+    Format::Scaled4(Scaled4 { signed: true, block: 128 }),
+    Format::Fp8(Fp8 { block: 512 }),
+    Format::Split(Dtype::Bf16, 8),
+    Format::Split(Dtype::F16, 16),
+    Format::Kahan(Dtype::Bf16),
+];
+
+/// Bits of ordinary numbers, with any bits at all among them.
+struct Bits(u64);
+
+impl Bits {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let x = self.0 >> 33;
+        match x % 16 {
+            0 => 0,
+            1 => x >> 8 & 0xffff,
+            _ => {
+                let number = (x >> 5 & 0xffff) as f32 / 8192.0 - 4.0;
+                half::bf16::from_f32(number).to_bits().into()
+            }
+        }
+    }
+
+    fn many(&mut self, n: usize) -> Vec<u64> {
+        (0..n).map(|_| self.next()).collect()
+    }
+}
+
+fn trial(name: &str, weights: Weights, state: Format, shape: &[usize]) -> Trial {
+    let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    // bitsandbytes has another formula for small tensors; a part shall be as its whole.
+    if names(recipe.rule.hyper()).contains(&"min_8bit_size") {
+        let any_size = Args::new().with("min_8bit_size", 0i64);
+        recipe = recipe.with(&any_size).expect("an argument of the rule's");
+    }
+    let slots = vec![Some(state); recipe.rule.slot_names().len()];
+    recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights };
+    let n = shape.iter().product();
+    let mut bits = Bits(n as u64 + name.len() as u64);
+    Trial {
+        recipe,
+        dtype: Dtype::Bf16,
+        shape: shape.to_vec(),
+        init: bits.many(n),
+        grads: (0..3).map(|_| Some(bits.many(n))).collect(),
+        lrs: vec![0.1, 0.5, 0.01],
+    }
+}
+
+/// Runs a property over everything.
+fn over_all(shape: &[usize], property: impl Fn(&Trial)) {
+    for entry in LIST {
+        for weights in WEIGHTS {
+            for state in STATES {
+                let what = format!("{} x {weights:?} x {state:?}", entry.name);
+                let run = || property(&trial(entry.name, weights, state, shape));
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+                    panic!("{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_rule_over_every_storage_is_deterministic() {
+    over_all(&[7, 41], deterministic);
+    over_all(&[0], deterministic);
+}
+
+#[test]
+fn every_rule_over_every_storage_continues_from_restored_parts() {
+    over_all(&[270], restorable);
+}
+
+#[test]
+fn every_elementwise_rule_over_every_storage_may_be_cut_between_blocks() {
+    // A multiple of every block. The noise of a part would need its place in the whole.
+    over_all(&[12_900], |trial| {
+        if !matches!(trial.recipe.coding.weights, Weights::Stochastic(_)) {
+            splittable(trial, 12_800);
+        }
+    });
+}
+
+#[test]
+fn every_refused_step_over_every_storage_leaves_everything_untouched() {
+    over_all(&[3, 50], error_leaves_everything_untouched);
+}
