@@ -516,6 +516,10 @@ pub(crate) fn sums_of_param<R: Rule, C: Real>(
 }
 
 /// All passes over a tensor whose constants are known but for the sums.
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
 pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
@@ -540,6 +544,10 @@ pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
 }
 
 /// Runs the typed loops if the buffers are of these types.
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
 fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     passes: X,
     k: &mut R::Coefs<C>,
@@ -612,6 +620,10 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
     }
 }
 
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
 fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
     passes: X,
     k: &mut R::Coefs<C>,
