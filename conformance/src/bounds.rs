@@ -84,6 +84,10 @@ pub enum Allow {
     Unjudged,
 }
 
+/// Slots that keep what a sum lost to rounding. Their own last bits mean little: they are judged
+/// as if the value beside them were the reference's, at the scale of what was added to both.
+pub const COMPENSATIONS: &[&str] = &["compensation", "kahan_comp"];
+
 /// State that a case may hold and a backend need not show, with the reason: case glob, slot, reason.
 pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
 
@@ -107,6 +111,16 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..ADALOMO_F64 },
     Exemption { mode: Mode::Free, ..ADALOMO_F64 },
+    COMPENSATION_BF16,
+    Exemption { mode: Mode::Step, ..COMPENSATION_F32 },
+    Exemption { mode: Mode::Free, ..COMPENSATION_F32 },
+    Exemption { mode: Mode::Step, ..COMPENSATION_F64 },
+    Exemption { mode: Mode::Free, ..COMPENSATION_F64 },
+    Exemption { mode: Mode::Step, ..ANYPRECISION_F64 },
+    Exemption { mode: Mode::Free, ..ANYPRECISION_F64 },
+    Exemption { mode: Mode::Step, ..CLIPPED },
+    Exemption { mode: Mode::Free, ..CLIPPED },
+    ADAPTIVE,
     Exemption { mode: Mode::Step, ..COUPLED },
     Exemption { mode: Mode::Free, ..COUPLED },
     Exemption { mode: Mode::Step, ..PRODUCT_F32 },
@@ -169,6 +183,48 @@ const MUON: Exemption = Exemption {
              matrices differ from exact sums, by up to 0.04 where the largest element is 1.2",
 };
 
+/// Optimizers that clip gradients themselves.
+const CLIPPED: Exemption = Exemption {
+    case: "optimizer/{adam_weight_decay,keras_adam}/*clip*",
+    dtype: Some(Dtype::F32),
+    what: "v",
+    mode: Mode::Step,
+    allow: Allow::Ulp(16.0),
+    reason: "a clipped gradient has a norm, which TensorFlow adds up in another order, a product and \
+             a quotient in it, and is squared",
+};
+
+/// Optimizers that divide by a root, in the implementations that do it all in one type.
+const ADAPTIVE: Exemption = Exemption {
+    case: "optimizer/{adam_weight_decay,adamw_hf,ademamix,bnb_adam_32bit,bnb_adamw_32bit,\
+           bnb_lamb_32bit,keras_adam,paged_adamw_32bit,paged_ademamix_32bit}/*",
+    dtype: Some(Dtype::F32),
+    what: "*",
+    mode: Mode::Step,
+    allow: Allow::Conditioned(DEFAULT),
+    reason: "an update has the last bits of both moments, of a root and of a quotient in it, and may \
+             be larger than the parameter or, in AdEMAMix, what is left of two averages that cancel",
+};
+
+const COMPENSATION_BF16: Exemption = Exemption {
+    case: "optimizer/adamw_anyprecision/*",
+    dtype: Some(Dtype::Bf16),
+    what: "compensation",
+    mode: Mode::Step,
+    allow: Allow::Outliers { ulp: 128.0, share: 0.02 },
+    reason: "where update and decay nearly cancel, one ULP of the update is many of what is left",
+};
+
+const COMPENSATION_F32: Exemption = Exemption {
+    dtype: Some(Dtype::F32),
+    allow: Allow::Ulp(64.0 * (1u64 << 16) as f64),
+    reason: "the same, and the moments may be bf16: in ULP of bf16",
+    ..COMPENSATION_BF16
+};
+
+const COMPENSATION_F64: Exemption =
+    Exemption { what: "compensation", allow: Allow::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
+
 /// An ULP of `f32`, in those of `f64`.
 const F32_ULP: f64 = (1u64 << 29) as f64;
 
@@ -179,6 +235,13 @@ const LOMO_F64: Exemption = Exemption {
     mode: Mode::Step,
     allow: Allow::Ulp(DEFAULT * F32_ULP),
     reason: "the reference computes f64 parameters in f32: the default, in ULP of f32",
+};
+
+const ANYPRECISION_F64: Exemption = Exemption {
+    case: "optimizer/adamw_anyprecision/*",
+    reason: "the reference's bias correction is an f32, whose root comes from a vector library and \
+             is up to one ULP off: the default, in ULP of f32",
+    ..LOMO_F64
 };
 
 const ADALOMO_F64: Exemption = Exemption {
@@ -317,6 +380,12 @@ impl Bounds {
         } else {
             0.0
         }
+    }
+
+    /// Whether the slot is one of [`COMPENSATIONS`].
+    #[must_use]
+    pub fn compensates(slot: &str) -> bool {
+        COMPENSATIONS.contains(&slot)
     }
 
     /// Why a backend need not show this piece of state, if so.

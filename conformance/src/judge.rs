@@ -210,7 +210,7 @@ impl<'a> Judge<'a> {
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
-            *largest = largest.max(unit);
+            *largest = if steps.is_some() { largest.max(unit) } else { unit };
             let steps = steps.map_or(1.0, |steps| steps * (*largest / unit));
             let apart = compare::codes_apart(want.dtype, got.bits(i), want.bits(i), packed);
             let apart = apart.filter(|_| low_bit && got.dtype == want.dtype);

@@ -68,6 +68,14 @@ def cases(seed):
     yield case("clipnorm_f32", "each gradient is clipped by its norm", {**strong, "clipnorm": 0.5}, steps=8)
     yield case("clipvalue_f32", "each element is clipped", {**strong, "clipvalue": 0.1}, steps=8)
     yield case("global_clipnorm_f32", "all are clipped by one norm", {**strong, "global_clipnorm": 0.5}, steps=8)
+    for key in ("clipnorm", "global_clipnorm"):
+        yield case(
+            f"{key.removeprefix('adam_')}_long_f32",
+            "a norm over more numbers than any of its partial sums",
+            {**strong, key: 0.5},
+            shapes=[(700,), (31,)],
+            steps=3,
+        )
 
     none, all_but = {"weight_decay_rate": 0.0}, ["LayerNorm", "layer_norm", "bias"]
     excluded = [{"params": [0]}, {"params": [1, 2, 3], **none}, {"params": [4]}]

@@ -49,3 +49,11 @@ def cases(seed):
     yield case("beta2_0_f32", "beta2 = 0", {"adam_beta2": 0.0, "init_lr": 0.1}, steps=8)
     yield case("clipnorm_f32", "each gradient is clipped by its norm", {**strong, "adam_clipnorm": 0.5}, steps=8)
     yield case("global_clipnorm_f32", "all are clipped by one norm", {**strong, "adam_global_clipnorm": 0.5}, steps=8)
+    for key in ("adam_clipnorm", "adam_global_clipnorm"):
+        yield case(
+            f"{key.removeprefix('adam_')}_long_f32",
+            "a norm over more numbers than any of its partial sums",
+            {**strong, key: 0.5},
+            shapes=[(700,), (31,)],
+            steps=3,
+        )
