@@ -242,6 +242,16 @@ impl Run for CoreRun {
         plain::tensor(value, shape)
     }
 
+    fn eval(&self, i: usize) -> Option<Tensor> {
+        let mut other = self.optimizer.clone();
+        let mut values: Vec<Buffer> = self.values.iter().map(|(_, v)| v.clone()).collect();
+        let mut params: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
+        // A configuration that can't be evaluated has nothing to show: the check says so.
+        other.eval(&mut params).ok()?;
+        drop(params);
+        Some(plain::tensor(&values[i], &self.values[i].0))
+    }
+
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
         let param = &self.optimizer.params()[i];
         let group = &self.optimizer.groups()[param.group];

@@ -1,0 +1,98 @@
+//! List, files, golden folders and README rows tell of the same optimizers and schedules.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use bitstep::optim::LIST;
+
+/// Names that run another name's rule without a difference in any number, and so
+/// need no goldens of their own.
+const SAME_AS: &[(&str, &str)] = &[
+    ("apollo_adamw_layerwise", "apollo_adamw"),
+    ("galore_adafactor_layerwise", "galore_adafactor"),
+    ("galore_adamw_layerwise", "galore_adamw"),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+}
+
+fn entries(path: &str) -> BTreeSet<String> {
+    let dir = root().join(path);
+    let names = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    names.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn listed() -> BTreeSet<String> {
+    LIST.iter().map(|e| e.name.to_owned()).collect()
+}
+
+/// The first column of the README's table between two markers.
+fn rows(marker: &str) -> Vec<String> {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let (_, rest) = readme.split_once(&format!("<!-- {marker} -->")).expect("the table's start");
+    let (table, _) = rest.split_once(&format!("<!-- /{marker} -->")).expect("the table's end");
+    let names = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    names.map(|(name, _)| name.to_owned()).collect()
+}
+
+#[test]
+fn every_listed_optimizer_has_goldens_and_every_golden_folder_is_listed() {
+    let mut with_goldens = entries("conformance/golden/optimizer");
+    for (name, same) in SAME_AS {
+        assert!(with_goldens.contains(*same), "{name} leans on {same}, which has no goldens");
+        assert!(with_goldens.insert((*name).to_owned()), "{name} has goldens: not a mere alias");
+    }
+    assert_eq!(with_goldens, listed());
+}
+
+#[test]
+fn no_golden_folder_is_empty() {
+    for kind in ["optimizer", "schedule", "gradient"] {
+        for name in entries(&format!("conformance/golden/{kind}")) {
+            let cases = entries(&format!("conformance/golden/{kind}/{name}"));
+            assert!(!cases.is_empty(), "{kind}/{name}");
+            assert!(cases.iter().all(|c| c.ends_with(".safetensors")), "{kind}/{name}");
+        }
+    }
+}
+
+#[test]
+fn every_optimizer_and_schedule_has_one_readme_row() {
+    for (marker, want) in
+        [("optimizers", listed()), ("schedules", entries("conformance/golden/schedule"))]
+    {
+        let rows = rows(marker);
+        let unique: BTreeSet<String> = rows.iter().cloned().collect();
+        assert_eq!(rows.len(), unique.len(), "a row twice among {marker}");
+        assert_eq!(unique, want, "{marker}");
+    }
+}
+
+#[test]
+fn every_rule_file_is_a_module_of_the_list() {
+    let list = fs::read_to_string(root().join("core/src/optim/mod.rs")).expect("the list");
+    for file in entries("core/src/optim") {
+        let stem = file.trim_end_matches(".rs");
+        if stem != "mod" {
+            assert!(list.contains(&format!("mod {stem};")), "{file} is not in the list");
+        }
+    }
+}
+
+#[test]
+fn every_exporter_case_file_writes_committed_goldens() {
+    let folders: BTreeSet<String> = ["optimizer", "schedule", "gradient"]
+        .iter()
+        .flat_map(|kind| entries(&format!("conformance/golden/{kind}")))
+        .collect();
+    for file in entries("conformance/export/cases") {
+        let Some(stem) = file.strip_suffix(".py") else { continue };
+        let path = root().join("conformance/export/cases").join(&file);
+        let text = fs::read_to_string(&path).expect("a cases file");
+        let known =
+            folders.contains(stem) || folders.iter().any(|f| text.contains(&format!("\"{f}\"")));
+        assert!(known, "{file} writes nothing that is committed");
+    }
+}
