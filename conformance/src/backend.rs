@@ -45,7 +45,7 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`Refused`].
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run>, Refused>;
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused>;
 
     /// The rates of every group, (T+1) × G in rows: at construction, then after each step.
     ///

@@ -90,13 +90,13 @@ where
 }
 
 /// A run that stands before step `t`, with the reference's own numbers but for what is moved.
-fn start(
+fn start<'a>(
     case: &Case,
     data: &OptimizerCase,
-    backend: &dyn Backend,
+    backend: &'a dyn Backend,
     t: usize,
     moved: &Moved,
-) -> Result<Box<dyn Run>, Refused> {
+) -> Result<Box<dyn Run + 'a>, Refused> {
     let shift = |x: Tensor, this: bool| if this { away(&x) } else { x };
     let values = data.params.iter().map(|p| shift(p.value_before(t), *moved == Moved::Value));
     let values: Vec<Tensor> = values.collect();

@@ -26,7 +26,7 @@ impl Backend for Core {
         "core"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
         Ok(Box::new(CoreRun::new(spec)?))
     }
 

@@ -12,6 +12,7 @@ mod core_schedule;
 pub mod golden;
 pub mod html;
 mod judge;
+pub mod neighbour;
 mod plain;
 pub mod registry;
 pub mod report;

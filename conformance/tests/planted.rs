@@ -43,7 +43,7 @@ impl Backend for Wrong {
     fn name(&self) -> &str {
         "wrong"
     }
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
         if let Some(why) = &self.refuse {
             return Err(why.clone());
         }

@@ -1,0 +1,524 @@
+//! The mistakes that implementations make: rules next to the right one.
+//!
+//! A [`Neighbour`] makes a backend wrong in one known way, by handing altered
+//! arguments, gradients or state to the right rule, or by altering its answer.
+//! The suite's own tests use them to show that the goldens tell each of them
+//! from the right rule.
+
+use std::collections::BTreeMap;
+
+use half::f16;
+use serde_json::Value;
+
+use crate::backend::{
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    ScheduleSpec,
+};
+use crate::golden::{Case, Data, Group};
+use crate::tensor::Tensor;
+
+/// One wrong rule.
+#[derive(Clone, Copy)]
+pub struct Neighbour {
+    /// What it does, as a person would say it.
+    pub name: &'static str,
+    /// Whether a case has what the mistake is about.
+    applies: fn(&Case, &Group) -> bool,
+    step: fn(Scene<'_>) -> Result<Answers, Refused>,
+}
+
+impl std::fmt::Debug for Neighbour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every known mistake.
+pub const NEIGHBOURS: &[Neighbour] = &[
+    Neighbour { name: "weight decay ignored", applies: decays, step: decay_ignored },
+    Neighbour {
+        name: "weight decay coupled into the gradient",
+        applies: |case, group| decays(case, group) && !is_coupled(&case.name),
+        step: decay_coupled,
+    },
+    Neighbour {
+        name: "weight decay decoupled from the gradient",
+        applies: |case, group| decays(case, group) && is_coupled(&case.name),
+        step: decay_decoupled,
+    },
+    Neighbour {
+        name: "weight decay not multiplied by the learning rate",
+        applies: |case, group| decays(case, group) && !is_coupled(&case.name),
+        step: decay_without_lr,
+    },
+    Neighbour {
+        name: "weight decay on the other side of the update",
+        applies: |case, group| decays(case, group) && !is_coupled(&case.name),
+        step: decay_late,
+    },
+    Neighbour {
+        name: "betas swapped",
+        applies: |_, g| two_betas(g).is_some(),
+        step: betas_swapped,
+    },
+    Neighbour {
+        name: "bias correction off by one",
+        applies: |case, _| counts(case),
+        step: |s| shifted(s, |step, _| step + 1.0),
+    },
+    Neighbour {
+        name: "no bias correction",
+        applies: |case, _| counts(case),
+        step: |s| shifted(s, |_, _| 1e15),
+    },
+    Neighbour {
+        name: "steps counted without a gradient",
+        applies: |case, _| counted(case) == Some(Counted::Updates),
+        step: |s| shifted(s, |_, counts| counts.steps as f64),
+    },
+    Neighbour {
+        name: "steps counted only with a gradient",
+        applies: |case, _| counted(case) == Some(Counted::Calls),
+        step: |s| shifted(s, |_, counts| counts.updates as f64),
+    },
+    Neighbour { name: "epsilon ignored", applies: has_eps, step: |s| with_eps(s, |_| 0.0) },
+    Neighbour { name: "epsilon doubled", applies: has_eps, step: |s| with_eps(s, |eps| 2.0 * eps) },
+    Neighbour {
+        name: "epsilon inside the root",
+        applies: |case, group| has_eps(case, group) && second_moment(case).is_some(),
+        step: eps_inside,
+    },
+    Neighbour { name: "hyper-parameters in f16", applies: |_, _| true, step: hyper_f16 },
+    Neighbour { name: "gradient negated", applies: |_, _| true, step: negated },
+];
+
+impl Neighbour {
+    /// Whether a case has what the mistake is about.
+    #[must_use]
+    pub fn applies(&self, case: &Case) -> bool {
+        let Data::Optimizer(data) = &case.data else { return false };
+        data.groups.iter().any(|g| (self.applies)(case, g))
+    }
+
+    /// The backend with this mistake in its optimizers.
+    #[must_use]
+    pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
+        Wrong { backend, neighbour: self }
+    }
+}
+
+/// Names whose reference adds weight decay to the gradient.
+#[must_use]
+pub fn is_coupled(name: &str) -> bool {
+    let plain =
+        ["adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd"];
+    let flash = ["flash_adam", "flash_sgd"];
+    let bnb = name.starts_with("bnb_") || name.starts_with("rmsprop_bnb");
+    let bnb = bnb && !["adam", "lamb"].iter().any(|n| name.contains(n));
+    plain.contains(&name) || flash.contains(&name) || bnb
+}
+
+fn number(group: &Group, key: &str) -> Option<f64> {
+    group.hyper.get(key).and_then(Value::as_f64)
+}
+
+fn decays(_: &Case, group: &Group) -> bool {
+    number(group, "weight_decay").is_some_and(|wd| wd != 0.0)
+}
+
+/// The keys of the two betas, if they differ.
+fn two_betas(group: &Group) -> Option<(f64, f64)> {
+    let list = group.hyper.get("betas").and_then(Value::as_array);
+    let listed = list.and_then(|b| Some((b.first()?.as_f64()?, b.get(1)?.as_f64()?)));
+    let single = || {
+        let either = |a, b| number(group, a).or_else(|| number(group, b));
+        Some((either("beta1", "beta_1")?, either("beta2", "beta_2")?))
+    };
+    listed.or_else(single).filter(|(a, b)| a != b)
+}
+
+/// The keys under which references keep the number of steps.
+const STEP_KEYS: [&str; 3] = ["step", "step_num", "k"];
+
+fn counts(case: &Case) -> bool {
+    let Data::Optimizer(data) = &case.data else { return false };
+    data.params.iter().any(|p| STEP_KEYS.iter().any(|k| p.state.contains_key(*k)))
+}
+
+/// What a step counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    Updates,
+    Calls,
+}
+
+/// What the reference's step counter counts, if a case shows the difference.
+fn counted(case: &Case) -> Option<Counted> {
+    let Data::Optimizer(data) = &case.data else { return None };
+    if data.params.iter().any(|p| !p.state0.is_empty()) {
+        return None; // started elsewhere
+    }
+    data.params.iter().find_map(|p| {
+        let steps = STEP_KEYS.iter().find_map(|k| p.state.get(*k))?;
+        let (last, updates) = (case.steps.checked_sub(1)?, p.updates_before(case.steps));
+        match steps.get(last) as usize {
+            _ if updates == case.steps => None,
+            n if n == updates => Some(Counted::Updates),
+            n if n == case.steps => Some(Counted::Calls),
+            _ => None,
+        }
+    })
+}
+
+fn has_eps(_: &Case, group: &Group) -> bool {
+    eps_key(group).is_some()
+}
+
+fn eps_key(group: &Group) -> Option<&'static str> {
+    ["eps", "epsilon"].into_iter().find(|k| number(group, k).is_some_and(|eps| eps != 0.0))
+}
+
+/// The slot whose root stands in the denominator.
+fn second_moment(case: &Case) -> Option<&'static str> {
+    let Data::Optimizer(data) = &case.data else { return None };
+    SECOND_MOMENTS.into_iter().find(|k| data.params.iter().any(|p| p.state.contains_key(*k)))
+}
+
+const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", "v"];
+
+/// What a step starts from, and what comes in: to be altered, then [answered](Scene::answer).
+#[derive(Clone)]
+struct Scene<'a> {
+    backend: &'a dyn Backend,
+    name: String,
+    reference: String,
+    steps: usize,
+    given: Vec<Vec<String>>,
+    groups: Vec<Group>,
+    params: Vec<Before>,
+    inputs: Inputs,
+}
+
+/// A parameter before the step.
+#[derive(Clone)]
+struct Before {
+    value: Tensor,
+    state: BTreeMap<String, Tensor>,
+    counts: Counts,
+    /// Neither value nor state has been set since construction.
+    fresh: bool,
+}
+
+/// All parameters after the step.
+#[derive(Clone, Default)]
+struct Answers {
+    values: Vec<Tensor>,
+    states: Vec<BTreeMap<String, Tensor>>,
+    evals: Vec<Option<Tensor>>,
+}
+
+impl Scene<'_> {
+    /// The right rule's answer.
+    fn answer(&self) -> Result<Answers, Refused> {
+        let spec = OptimizerSpec {
+            name: &self.name,
+            reference: &self.reference,
+            groups: &self.groups,
+            params: self.params.iter().map(|p| &p.value).collect(),
+            steps: self.steps,
+            given: self.given.iter().map(|g| g.iter().map(String::as_str).collect()).collect(),
+        };
+        let mut run = self.backend.optimizer(&spec)?;
+        for (i, p) in self.params.iter().enumerate().filter(|(_, p)| !p.fresh) {
+            match run.load(i, &p.value, &p.state, p.counts) {
+                Err(Refused::NeedsState(_)) => {}
+                other => other?,
+            }
+        }
+        run.step(&self.inputs)?;
+        let all = || 0..self.params.len();
+        Ok(Answers {
+            values: all().map(|i| run.value(i)).collect(),
+            states: all().map(|i| run.state(i)).collect(),
+            evals: all().map(|i| run.eval(i)).collect(),
+        })
+    }
+
+    fn group(&self, i: usize) -> Option<&Group> {
+        self.groups.iter().find(|g| g.params.contains(&i))
+    }
+
+    fn number(&self, i: usize, key: &str) -> f64 {
+        self.group(i).and_then(|g| number(g, key)).unwrap_or(0.0)
+    }
+
+    /// The rate in force for parameter `i`.
+    fn lr(&self, i: usize) -> f64 {
+        self.inputs.lr.unwrap_or_else(|| {
+            self.group(i)
+                .and_then(|g| number(g, "lr").or_else(|| number(g, "learning_rate")))
+                .unwrap_or(0.0)
+        })
+    }
+
+    fn set(&mut self, key: &str, f: impl Fn(&Group) -> Option<Value>) {
+        for group in &mut self.groups {
+            if let Some(value) = f(group) {
+                group.hyper.insert(key.to_owned(), value);
+            }
+        }
+    }
+
+    /// Parameters that have a gradient.
+    fn moving(&self) -> Vec<usize> {
+        (0..self.params.len())
+            .filter(|&i| self.inputs.grads.get(i).is_some_and(Option::is_some))
+            .collect()
+    }
+}
+
+/// A tensor of the same type, element by element.
+fn map(x: &Tensor, f: impl Fn(usize, f64) -> f64) -> Tensor {
+    let values: Vec<f64> = x.to_f64s().iter().enumerate().map(|(i, &x)| f(i, x)).collect();
+    Tensor::round(x.dtype, &x.shape, &values).unwrap_or_else(|| x.clone())
+}
+
+fn undecayed(mut s: Scene<'_>) -> Scene<'_> {
+    s.set("weight_decay", |g| number(g, "weight_decay").map(|_| Value::from(0.0)));
+    s
+}
+
+fn decay_ignored(s: Scene<'_>) -> Result<Answers, Refused> {
+    undecayed(s).answer()
+}
+
+fn decay_coupled(s: Scene<'_>) -> Result<Answers, Refused> {
+    let decay: Vec<f64> = (0..s.params.len()).map(|i| s.number(i, "weight_decay")).collect();
+    let mut s = undecayed(s);
+    let grads = s.inputs.grads.iter_mut().zip(&s.params).zip(decay);
+    for ((grad, p), wd) in grads {
+        if let Some(g) = grad {
+            *g = map(g, |k, g| g + wd * p.value.get(k));
+        }
+    }
+    s.answer()
+}
+
+fn decay_decoupled(s: Scene<'_>) -> Result<Answers, Refused> {
+    let mut out = undecayed(s.clone()).answer()?;
+    for i in s.moving() {
+        let (factor, p) = (s.lr(i) * s.number(i, "weight_decay"), &s.params[i].value);
+        out.values[i] = map(&out.values[i], |k, x| x - factor * p.get(k));
+    }
+    Ok(out)
+}
+
+fn decay_without_lr(mut s: Scene<'_>) -> Result<Answers, Refused> {
+    let lr = s.lr(0);
+    s.set("weight_decay", |g| number(g, "weight_decay").map(|wd| Value::from(wd / lr)));
+    s.answer()
+}
+
+/// (p − u)(1 − lr·wd) for p(1 − lr·wd) − u, or the other way round.
+fn decay_late(s: Scene<'_>) -> Result<Answers, Refused> {
+    let right = s.answer()?;
+    let mut out = undecayed(s.clone()).answer()?;
+    for i in s.moving() {
+        let (factor, p) = (s.lr(i) * s.number(i, "weight_decay"), &s.params[i].value);
+        out.values[i] = map(&out.values[i], |k, x| {
+            let (early, late) = (x - factor * p.get(k), x - factor * x);
+            let right = right.values[i].get(k);
+            // The one that the rule does not do.
+            if (late - right).abs() < (early - right).abs() { early } else { late }
+        });
+    }
+    Ok(out)
+}
+
+fn betas_swapped(mut s: Scene<'_>) -> Result<Answers, Refused> {
+    for group in &mut s.groups {
+        let Some((first, second)) = two_betas(group) else { continue };
+        if let Some(Value::Array(betas)) = group.hyper.get_mut("betas") {
+            betas.swap(0, 1);
+        }
+        for (key, value) in
+            [("beta1", second), ("beta_1", second), ("beta2", first), ("beta_2", first)]
+        {
+            if let Some(x) = group.hyper.get_mut(key) {
+                *x = Value::from(value);
+            }
+        }
+    }
+    s.answer()
+}
+
+/// The step counters before the step changed for the rule, but not for who reads them.
+fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refused> {
+    let right = s.answer()?;
+    // One that is fresh has no counter to change.
+    for p in s.params.iter_mut().filter(|p| !p.fresh) {
+        for key in STEP_KEYS {
+            if let Some(step) = p.state.get_mut(key) {
+                *step = Tensor::scalar(f(step.get(0), p.counts));
+            }
+        }
+    }
+    let mut out = s.answer()?;
+    for (state, right) in out.states.iter_mut().zip(right.states) {
+        for key in STEP_KEYS {
+            if let Some(step) = right.get(key) {
+                state.insert(key.to_owned(), step.clone());
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn with_eps(mut s: Scene<'_>, f: impl Fn(f64) -> f64) -> Result<Answers, Refused> {
+    for key in ["eps", "epsilon"] {
+        s.set(key, |g| number(g, key).map(|eps| Value::from(f(eps))));
+    }
+    s.answer()
+}
+
+/// √(v + ε) for √v + ε: element by element the ε′ that makes it so.
+fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
+    let mut out = s.answer()?;
+    for i in s.moving() {
+        let Some(group) = s.group(i) else { continue };
+        let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
+        let state = &out.states[i];
+        let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
+        let Some(step) = state.get("step").map(|t| t.get(0)) else { continue };
+        // Adams root the corrected moment, but for those of the older Transformers.
+        let correction = match two_betas(group) {
+            Some((_, beta2)) if s.name != "adamw_hf" => 1.0 - beta2.powf(step),
+            _ => 1.0,
+        };
+        let v: Vec<f64> = v.to_f64s().iter().map(|v| v / correction).collect();
+        let mut values = out.values[i].to_f64s();
+        for (k, value) in values.iter_mut().enumerate().take(MOST) {
+            let inside = (v.get(k).copied().unwrap_or(0.0) + eps).sqrt();
+            let root = v.get(k).copied().unwrap_or(0.0).sqrt();
+            let answer = with_eps(s.clone(), |_| inside - root)?;
+            *value = answer.values[i].get(k);
+        }
+        let (dtype, shape) = (out.values[i].dtype, out.values[i].shape.clone());
+        if let Some(wrong) = Tensor::round(dtype, &shape, &values) {
+            out.values[i] = wrong;
+        }
+    }
+    Ok(out)
+}
+
+/// A run for every element: the first will do.
+const MOST: usize = 8;
+
+fn hyper_f16(mut s: Scene<'_>) -> Result<Answers, Refused> {
+    fn round(value: &mut Value) {
+        match value {
+            Value::Number(n) if n.is_f64() => {
+                let x = n.as_f64().unwrap_or(0.0);
+                *value = Value::from(f64::from(f16::from_f64(x)));
+            }
+            Value::Array(list) => list.iter_mut().for_each(round),
+            _ => {}
+        }
+    }
+    s.groups.iter_mut().flat_map(|g| g.hyper.values_mut()).for_each(round);
+    s.inputs.lr = s.inputs.lr.map(|lr| f64::from(f16::from_f64(lr)));
+    s.answer()
+}
+
+fn negated(mut s: Scene<'_>) -> Result<Answers, Refused> {
+    s.inputs.grads.iter_mut().flatten().for_each(|g| *g = map(g, |_, g| -g));
+    s.answer()
+}
+
+struct Wrong<'a> {
+    backend: &'a dyn Backend,
+    neighbour: &'a Neighbour,
+}
+
+struct WrongRun<'a> {
+    scene: Scene<'a>,
+    /// Says whether a state can be loaded.
+    probe: Box<dyn Run + 'a>,
+    neighbour: &'a Neighbour,
+    after: Answers,
+}
+
+impl Backend for Wrong<'_> {
+    fn name(&self) -> &str {
+        self.neighbour.name
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        let probe = self.backend.optimizer(spec)?;
+        let params = spec.params.iter().map(|&value| Before {
+            value: value.clone(),
+            state: BTreeMap::new(),
+            counts: Counts::default(),
+            fresh: true,
+        });
+        let scene = Scene {
+            backend: self.backend,
+            name: spec.name.to_owned(),
+            reference: spec.reference.to_owned(),
+            steps: spec.steps,
+            given: spec.given.iter().map(|g| g.iter().map(|&w| w.to_owned()).collect()).collect(),
+            groups: spec.groups.to_vec(),
+            params: params.collect(),
+            inputs: Inputs::default(),
+        };
+        let neighbour = self.neighbour;
+        Ok(Box::new(WrongRun { scene, probe, neighbour, after: Answers::default() }))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        self.backend.schedule(spec)
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        self.backend.gradient(spec)
+    }
+}
+
+impl Run for WrongRun<'_> {
+    fn load(
+        &mut self,
+        i: usize,
+        value: &Tensor,
+        state: &BTreeMap<String, Tensor>,
+        counts: Counts,
+    ) -> Result<(), Refused> {
+        self.scene.params[i] =
+            Before { value: value.clone(), state: state.clone(), counts, fresh: false };
+        self.probe.load(i, value, state, counts)
+    }
+
+    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+        self.scene.inputs = inputs.clone();
+        self.after = (self.neighbour.step)(self.scene.clone())?;
+        for (i, p) in self.scene.params.iter_mut().enumerate() {
+            p.value = self.after.values[i].clone();
+            p.state = self.after.states[i].clone();
+            p.counts.steps += 1;
+            p.counts.updates += u64::from(inputs.grads[i].is_some());
+            p.fresh = false;
+        }
+        Ok(())
+    }
+
+    fn value(&self, i: usize) -> Tensor {
+        self.after.values[i].clone()
+    }
+
+    fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
+        self.after.states[i].clone()
+    }
+
+    fn eval(&self, i: usize) -> Option<Tensor> {
+        self.after.evals[i].clone()
+    }
+}
