@@ -31,6 +31,12 @@ mod lomo;
 mod muon;
 mod nadam;
 mod optimi;
+mod optimi_adam;
+mod optimi_adan;
+mod optimi_lion;
+mod optimi_radam;
+mod optimi_ranger;
+mod optimi_sgd;
 mod radam;
 mod rmsprop;
 mod rprop;
@@ -71,6 +77,12 @@ pub use lion::Lion;
 pub use lomo::Lomo;
 pub use muon::{AdjustLr, Muon};
 pub use nadam::NAdam;
+pub use optimi_adam::OptimiAdam;
+pub use optimi_adan::OptimiAdan;
+pub use optimi_lion::OptimiLion;
+pub use optimi_radam::OptimiRAdam;
+pub use optimi_ranger::OptimiRanger;
+pub use optimi_sgd::OptimiSgd;
 pub use radam::RAdam;
 pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
@@ -108,7 +120,16 @@ mod list {
         args: &Args,
         arithmetic: Arithmetic,
     ) -> Result<Recipe, ArgError> {
-        let mut rule = R::default();
+        rule_from(R::default(), name, args, arithmetic)
+    }
+
+    /// The same, for a name with defaults of its own.
+    fn rule_from<R: AnyRule + 'static>(
+        mut rule: R,
+        name: &str,
+        args: &Args,
+        arithmetic: Arithmetic,
+    ) -> Result<Recipe, ArgError> {
         args.apply(name, rule.hyper())?;
         rule.settle();
         Ok(Recipe::new(rule, arithmetic))
@@ -221,6 +242,11 @@ mod list {
         Entry { name, build: |name, args| torchao_adam::build::<R>(None, name, args) }
     }
 
+    fn optimi_adamw(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+        let adamw = OptimiAdam { weight_decay: 1e-2, decouple_wd: true, ..OptimiAdam::default() };
+        rule_from(adamw, name, args, Arithmetic::Eager)
+    }
+
     /// Every optimizer.
     pub const LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
@@ -270,6 +296,13 @@ mod list {
         single::<Lomo>("lomo"),
         eager::<Muon>("muon"),
         eager::<NAdam>("nadam"),
+        eager::<OptimiAdam>("optimi_adam"),
+        Entry { name: "optimi_adamw", build: optimi_adamw },
+        eager::<OptimiAdan>("optimi_adan"),
+        eager::<OptimiLion>("optimi_lion"),
+        eager::<OptimiRAdam>("optimi_radam"),
+        eager::<OptimiRanger>("optimi_ranger"),
+        eager::<OptimiSgd>("optimi_sgd"),
         bnb_adamw("paged_adamw_32bit"),
         bnb_adamw_8bit("paged_adamw_8bit"),
         bnb::<AdEMAMix>("paged_ademamix_32bit"),

@@ -17,9 +17,28 @@ pub(super) fn unit_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> f64 {
     if decouple_lr { max_lr.unwrap_or(lr) } else { 1.0 }
 }
 
+/// The largest rate as the constructor leaves it.
+pub(super) fn settled(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> Option<f64> {
+    max_lr.or(decouple_lr.then_some(lr))
+}
+
 /// What the parameter is multiplied by to decay: 1 − (η / unit) λ.
 pub(super) fn decay(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
     if weight_decay == 0.0 { 1.0 } else { 1.0 - lr / unit_lr * weight_decay }
+}
+
+/// What Adan divides by to decay: 1 + (η / unit) λ.
+pub(super) fn shrink(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
+    if weight_decay == 0.0 { 1.0 } else { 1.0 + lr / unit_lr * weight_decay }
+}
+
+/// RAdam's rectification; `None` as long as the variance is unknown.
+pub(super) fn rectification(beta2: f64, t: f64) -> Option<f64> {
+    let power = accurate::pow(beta2, t);
+    let limit = 2.0 / (1.0 - beta2) - 1.0;
+    let rho = limit - 2.0 * t * power / (1.0 - power);
+    let squared = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
+    (rho > 5.0).then(|| libm::sqrt(squared))
 }
 
 /// Whether updates are compensated: left to itself, wherever sums are rounded to 16 bits.

@@ -174,9 +174,7 @@ impl Rule for StableAdamW {
     }
 
     fn settle(&mut self) {
-        if self.decouple_lr {
-            self.max_lr = self.max_lr.or(Some(self.lr));
-        }
+        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
     }
 
     fn counter(&self) -> Counter {
