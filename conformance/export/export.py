@@ -41,7 +41,8 @@ def main():
     if not (args.env and args.out):
         parser.error("--env and --out say what to run and where to write")
 
-    sys.path[:0] = [str(HERE), str(HERE / "cases")]
+    sys.path.insert(0, str(HERE))
+    sys.path.append(str(HERE / "cases"))  # last: a cases file may be named like its reference
     sys.dont_write_bytecode = True
     importlib.import_module("golden")  # before any reference: it says how torch is to run
     for path, env, names in files(args.only):
