@@ -121,6 +121,8 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Step, ..CLIPPED },
     Exemption { mode: Mode::Free, ..CLIPPED },
     ADAPTIVE,
+    Exemption { mode: Mode::Step, ..CHAINED },
+    Exemption { mode: Mode::Free, ..CHAINED },
     Exemption { mode: Mode::Step, ..COUPLED },
     Exemption { mode: Mode::Free, ..COUPLED },
     Exemption { mode: Mode::Step, ..PRODUCT_F32 },
@@ -160,10 +162,20 @@ pub const EXEMPTIONS: &[Exemption] = &[
 /// The spacing of f32 in that of f64.
 const F32_IN_F64: f64 = (1_u64 << 29) as f64;
 
+const CHAINED: Exemption = Exemption {
+    case: "optimizer/{adadelta,nadam}/*",
+    dtype: Some(Dtype::F32),
+    what: "{value,acc_delta}",
+    mode: Mode::Step,
+    allow: Allow::Conditioned(2.0 * DEFAULT),
+    reason: "as of those that couple weight decay; and the update is two quotients, by roots that \
+             the reference rounds wrongly once in six, or is squared again",
+};
+
 /// Optimizers whose weight decay goes into the gradient before anything else.
 const COUPLED: Exemption = Exemption {
     case: "optimizer/{adadelta,adagrad,adam,adamax,asgd,nadam,radam,rmsprop,rmsprop_bnb*,sgd,\
-           bnb_adagrad_*,bnb_lars_*,bnb_sgd_*}/*",
+           bnb_adagrad_*,bnb_lars_*,bnb_sgd_*,schedule_free_*}/*",
     dtype: None,
     what: "*",
     mode: Mode::Step,

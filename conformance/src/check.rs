@@ -266,6 +266,9 @@ fn with_value(
     (rounded.unwrap_or_else(|| got.clone()), (0..got.len()).map(scale).collect())
 }
 
+/// Slots that start as a copy of the parameter: what stood there before their first step.
+const START_AS_PARAMETER: [&str; 3] = ["z", "ax", "la_param"];
+
 /// Compares value, state and, at the end, `eval` of one parameter after step `t`.
 fn compare_param<'a>(
     judge: &mut Judge<'_>,
@@ -304,7 +307,10 @@ fn compare_param<'a>(
         judge.compare_by(&at, &got, &want, |k| before.get(k).abs().max(floor));
     }
     let got = run.state(i);
-    let before = p.state_before(t);
+    let mut before = p.state_before(t);
+    if before.is_empty() {
+        before.extend(START_AS_PARAMETER.map(|slot| (slot.to_owned(), p.value_before(t))));
+    }
     let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
     for (slot, rows) in &p.state {
         let want = rows.row(t);
