@@ -493,9 +493,27 @@ fn schedulers(name: &str, args: &mut Args, lr: f64) -> Result<Vec<AnySchedule>, 
     let list = args.take("schedulers").ok_or_else(|| missing(name, "schedulers"))?;
     let wanted = "a list of dictionaries";
     let list = list.as_list().ok_or_else(|| bad("schedulers", &list, wanted))?;
-    let build = |(i, value): (usize, &Value)| {
-        let (within, mut args) = name_and_args("schedulers", value)?;
-        let within = name_of_class(&within).unwrap_or(&within);
+    let within = list.iter().map(|value| {
+        let (within, args) = name_and_args("schedulers", value)?;
+        Ok((name_of_class(&within).map_or(within, str::to_owned), args))
+    });
+    let mut within = within.collect::<Result<Vec<(String, Args)>, ArgError>>()?;
+
+    // OneCycleLR keeps its rates in the group: the last one made decides for all.
+    let mut cycles = within.iter_mut().filter(|(w, _)| w == "torch_one_cycle").map(|(_, a)| a);
+    if let Some(last) = cycles.next_back() {
+        for cycle in cycles {
+            for argument in ["max_lr", "div_factor", "final_div_factor"] {
+                cycle.take(argument);
+                if let Some(value) = last.get(argument) {
+                    cycle.set(argument, value.clone());
+                }
+            }
+        }
+    }
+
+    let build = |(i, (within, mut args)): (usize, (String, Args))| {
+        let within = within.as_str();
         if name == "torch_sequential" {
             // SequentialLR can't begin others again, and counts those within one step off.
             let refused = within == "torch_sequential" || (within == "torch_chained" && i > 0);
@@ -509,7 +527,7 @@ fn schedulers(name: &str, args: &mut Args, lr: f64) -> Result<Vec<AnySchedule>, 
             _ => Err(Error::Invalid { argument: "last_epoch", wanted: "-1 within others" }.into()),
         }
     };
-    list.iter().enumerate().map(build).collect()
+    within.into_iter().enumerate().map(build).collect()
 }
 
 /// A list of steps.
