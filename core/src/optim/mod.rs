@@ -24,6 +24,7 @@ mod flash;
 mod flash_adam;
 mod flash_lion;
 mod flash_sgd;
+mod grokadamw;
 mod keras;
 mod keras_adam;
 mod lion;
@@ -71,6 +72,7 @@ pub use bnb_sgd::BnbSgd;
 pub use flash_adam::{FlashAdam, FlashAdamRule, FlashAdamW};
 pub use flash_lion::FlashLion;
 pub use flash_sgd::{FlashSgd, FlashSgdRule, FlashSgdW};
+pub use grokadamw::GrokAdamW;
 pub use keras::KerasClip;
 pub use keras_adam::KerasAdam;
 pub use lion::Lion;
@@ -290,6 +292,7 @@ mod list {
         galore_adafactor("galore_adafactor_layerwise"),
         galore_adamw("galore_adamw"),
         galore_adamw("galore_adamw_layerwise"),
+        eager::<GrokAdamW>("grokadamw"),
         eager::<KerasAdam>("keras_adam"),
         bnb::<Lion>("lion_32bit"),
         bnb_8bit::<Lion>("lion_8bit"),
