@@ -48,7 +48,7 @@ impl Mode {
 }
 
 /// Where a bound holds that is not the default.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemption {
     /// Which cases, as a glob over `KIND/NAME/CASE`.
     pub case: &'static str,
@@ -111,16 +111,18 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..ADALOMO_F64 },
     Exemption { mode: Mode::Free, ..ADALOMO_F64 },
-    COMPENSATION_BF16,
     Exemption { mode: Mode::Step, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Free, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Step, ..COMPENSATION_F64 },
     Exemption { mode: Mode::Free, ..COMPENSATION_F64 },
+    Exemption { mode: Mode::Step, ..COMPENSATION },
+    Exemption { mode: Mode::Free, ..COMPENSATION },
     Exemption { mode: Mode::Step, ..ANYPRECISION_F64 },
     Exemption { mode: Mode::Free, ..ANYPRECISION_F64 },
     Exemption { mode: Mode::Step, ..CLIPPED },
     Exemption { mode: Mode::Free, ..CLIPPED },
-    ADAPTIVE,
+    Exemption { mode: Mode::Step, ..ADAPTIVE },
+    Exemption { mode: Mode::Free, ..ADAPTIVE },
     Exemption { mode: Mode::Step, ..CHAINED },
     Exemption { mode: Mode::Free, ..CHAINED },
     Exemption { mode: Mode::Step, ..COUPLED },
@@ -205,8 +207,8 @@ const MUON: Exemption = Exemption {
 
 /// Optimizers that clip gradients themselves.
 const CLIPPED: Exemption = Exemption {
-    case: "optimizer/{adam_weight_decay,keras_adam}/*clip*",
-    dtype: Some(Dtype::F32),
+    case: "optimizer/{adam_weight_decay,keras_adam}/*",
+    dtype: None,
     what: "v",
     mode: Mode::Step,
     allow: Allow::Ulp(16.0),
@@ -226,9 +228,9 @@ const ADAPTIVE: Exemption = Exemption {
              be larger than the parameter or, in AdEMAMix, what is left of two averages that cancel",
 };
 
-const COMPENSATION_BF16: Exemption = Exemption {
+const COMPENSATION: Exemption = Exemption {
     case: "optimizer/adamw_anyprecision/*",
-    dtype: Some(Dtype::Bf16),
+    dtype: None,
     what: "compensation",
     mode: Mode::Step,
     allow: Allow::Outliers { ulp: 128.0, share: 0.02 },
@@ -239,7 +241,7 @@ const COMPENSATION_F32: Exemption = Exemption {
     dtype: Some(Dtype::F32),
     allow: Allow::Ulp(64.0 * (1u64 << 16) as f64),
     reason: "the same, and the moments may be bf16: in ULP of bf16",
-    ..COMPENSATION_BF16
+    ..COMPENSATION
 };
 
 const COMPENSATION_F64: Exemption =
@@ -382,11 +384,17 @@ impl Bounds {
         self.needed[exemption].store(true, Ordering::Relaxed);
     }
 
-    /// Exemptions that no number has needed.
+    /// Exemptions that no number has needed. A free run begins with a step, so what steps need
+    /// free runs may need too.
     #[must_use]
     pub fn stale(&self) -> Vec<&Exemption> {
-        let unused = self.table.iter().zip(&self.needed);
-        unused.filter(|(_, n)| !n.load(Ordering::Relaxed)).map(|((e, _), _)| e).collect()
+        let rows = || self.table.iter().map(|(e, _)| e).zip(&self.needed);
+        let is_needed = |n: &AtomicBool| n.load(Ordering::Relaxed);
+        let of_step = |e: &Exemption| {
+            let step = Exemption { mode: Mode::Step, ..*e };
+            e.mode == Mode::Free && rows().any(|(other, n)| *other == step && is_needed(n))
+        };
+        rows().filter(|(e, n)| !is_needed(n) && !of_step(e)).map(|(e, _)| e).collect()
     }
 
     /// The default allowance of a quantity: ULP at scale in a single step.
