@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bitstep::args::{ArgError, Args, Value, names};
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
+use bitstep::optimizer::{Buffer, Recipe};
 use bitstep::rule::Counter;
 use bitstep::storage::{DataMut, Element, Part, Raw};
 use serde_json::{Map, Value as Json};
@@ -14,6 +14,7 @@ use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
     ScheduleSpec,
 };
+use crate::host::{Host, Slices};
 use crate::plain;
 use crate::tensor::{Dtype, Tensor};
 
@@ -27,7 +28,7 @@ impl Backend for Core {
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
-        Ok(Box::new(CoreRun::new(spec)?))
+        Ok(Box::new(CoreRun::new(spec, Slices::default())?))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
@@ -71,16 +72,16 @@ fn build(name: &str, args: &Args) -> Result<Recipe, Refused> {
     })
 }
 
-struct CoreRun {
-    optimizer: Optimizer,
-    values: Vec<(Vec<usize>, Buffer)>,
+/// A run of the core's rules wherever the parameters live.
+pub(crate) struct CoreRun<H> {
+    host: H,
+    shapes: Vec<Vec<usize>>,
     /// For each parameter, the slots whose contents are handed over with a step.
     given: Vec<Vec<(usize, &'static str)>>,
 }
 
-impl CoreRun {
-    fn new(spec: &OptimizerSpec<'_>) -> Result<Self, Refused> {
-        let mut optimizer = Optimizer::new();
+impl<H: Host> CoreRun<H> {
+    pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, Refused> {
         let mut group_of = vec![0; spec.params.len()];
         for group in spec.groups {
             let mut hyper = args(&group.hyper);
@@ -95,15 +96,14 @@ impl CoreRun {
                 let args = hyper.with("reference", spec.reference);
                 recipe = build(spec.name, &args)?;
             }
-            let number = optimizer.add_group(recipe).map_err(failed)?;
+            let number = host.optimizer_mut().add_group(recipe).map_err(failed)?;
             group.params.iter().for_each(|&i| group_of[i] = number);
         }
-        let mut values = Vec::new();
         for (init, group) in spec.params.iter().zip(group_of) {
-            let dtype = plain::dtype(init.dtype)?;
-            optimizer.add_param(group, &init.shape, dtype).map_err(failed)?;
-            values.push((init.shape.clone(), plain::buffer(init)?));
+            host.add(group, &init.shape, plain::buffer(init)?)?;
         }
+        let shapes = spec.params.iter().map(|init| init.shape.clone()).collect();
+        let optimizer = host.optimizer_mut();
         // References number parameters group by group.
         let by_group = spec.groups.iter().flat_map(|group| &group.params);
         for (position, &i) in by_group.enumerate() {
@@ -116,11 +116,11 @@ impl CoreRun {
             names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
         });
         let given = given.collect();
-        Ok(CoreRun { optimizer, values, given })
+        Ok(CoreRun { host, shapes, given })
     }
 }
 
-impl Run for CoreRun {
+impl<H: Host> Run for CoreRun<H> {
     fn load(
         &mut self,
         i: usize,
@@ -128,14 +128,15 @@ impl Run for CoreRun {
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
     ) -> Result<(), Refused> {
-        self.values[i].1 = plain::buffer(value)?;
-        let number = self.optimizer.params()[i].group;
-        let rule = self.optimizer.groups()[number].recipe.rule.clone();
+        self.host.set(i, plain::buffer(value)?)?;
+        let optimizer = self.host.optimizer_mut();
+        let number = optimizer.params()[i].group;
+        let rule = optimizer.groups()[number].recipe.rule.clone();
         let step = state.get(rule.step_key()).map(|s| s.get(0) as u64);
         let late = counts.steps == 0 && !state.is_empty();
         let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
 
-        let group = &mut self.optimizer.groups_mut()[number];
+        let group = &mut optimizer.groups_mut()[number];
         let own = rule.counter() == Counter::Parameter;
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
         let group_scalars = (rule.scalar_owner() == Counter::Group).then_some(&mut group.scalars);
@@ -150,10 +151,10 @@ impl Run for CoreRun {
         }
         match group_scalars {
             Some(group) if started || !state.is_empty() => *group = scalars,
-            _ => self.optimizer.params_mut()[i].scalars = scalars,
+            _ => optimizer.params_mut()[i].scalars = scalars,
         }
 
-        let param = &mut self.optimizer.params_mut()[i];
+        let param = &mut optimizer.params_mut()[i];
         param.steps = step.filter(|_| own).unwrap_or(counts.updates);
         param.started = started;
         let mut stacked = Stacked::default();
@@ -198,28 +199,18 @@ impl Run for CoreRun {
     }
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
-        for (param, given) in self.optimizer.params_mut().iter_mut().zip(&inputs.tensors) {
+        let optimizer = self.host.optimizer_mut();
+        for (param, given) in optimizer.params_mut().iter_mut().zip(&inputs.tensors) {
             let bits = |t: &Tensor| (0..t.len()).map(|i| t.get(i) as u16).collect();
             param.noise = given.get("rand16").map(|(t, _)| bits(t));
         }
         if let Some(lr) = inputs.lr {
-            self.optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
+            optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
         }
-        let grads = inputs.grads.iter().map(|g| g.as_ref().map(plain::buffer).transpose());
-        let grads = grads.collect::<Result<Vec<_>, Refused>>()?;
-        let mut params: Vec<Param<'_>> = self
-            .values
-            .iter_mut()
-            .zip(&grads)
-            .map(|((_, value), grad)| Param {
-                value: value.data_mut(),
-                grad: grad.as_ref().and_then(Buffer::data),
-            })
-            .collect();
         let mut given: Vec<(&str, f64)> =
             inputs.given.iter().map(|(k, &v)| (k.as_str(), v)).collect();
         for ((slots, tensors), param) in
-            self.given.iter().zip(&inputs.tensors).zip(self.optimizer.params_mut())
+            self.given.iter().zip(&inputs.tensors).zip(optimizer.params_mut())
         {
             for &(k, name) in slots {
                 if let (Some((t, _)), Some(slot)) = (tensors.get(name), param.slots.get_mut(k)) {
@@ -234,27 +225,27 @@ impl Run for CoreRun {
                 }
             }
         }
-        self.optimizer.step(&mut params, &given).map_err(failed)
+        let grads = inputs.grads.iter().map(|g| g.as_ref().map(plain::buffer).transpose());
+        self.host.step(&grads.collect::<Result<Vec<_>, Refused>>()?, &given)
     }
 
     fn value(&self, i: usize) -> Tensor {
-        let (shape, value) = &self.values[i];
-        plain::tensor(value, shape)
+        plain::tensor(&self.host.value(i), &self.shapes[i])
     }
 
     fn eval(&self, i: usize) -> Option<Tensor> {
-        let mut other = self.optimizer.clone();
-        let mut values: Vec<Buffer> = self.values.iter().map(|(_, v)| v.clone()).collect();
+        let mut other = self.host.optimizer().clone();
+        let mut values: Vec<Buffer> = (0..self.shapes.len()).map(|i| self.host.value(i)).collect();
         let mut params: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
         // A configuration that can't be evaluated has nothing to show: the check says so.
         other.eval(&mut params).ok()?;
         drop(params);
-        Some(plain::tensor(&values[i], &self.values[i].0))
+        Some(plain::tensor(&values[i], &self.shapes[i]))
     }
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
-        let param = &self.optimizer.params()[i];
-        let group = &self.optimizer.groups()[param.group];
+        let param = &self.host.optimizer().params()[i];
+        let group = &self.host.optimizer().groups()[param.group];
         let rule = &*group.recipe.rule;
         let mut parts = Vec::new();
         for (k, (name, slot)) in rule.slot_names().iter().zip(&param.slots).enumerate() {

@@ -3,6 +3,8 @@
 
 pub mod backend;
 pub mod bounds;
+#[cfg(feature = "candle")]
+mod candle_backend;
 pub mod check;
 pub mod compare;
 mod condition;
@@ -10,8 +12,11 @@ mod core_backend;
 mod core_gradient;
 mod core_schedule;
 pub mod golden;
+mod host;
 pub mod html;
 mod judge;
+#[cfg(feature = "ndarray")]
+mod ndarray_backend;
 pub mod neighbour;
 mod plain;
 pub mod registry;
@@ -19,5 +24,9 @@ pub mod report;
 pub mod suite;
 pub mod tensor;
 
+#[cfg(feature = "candle")]
+pub use candle_backend::Candle;
 pub use core_backend::Core;
 pub use judge::Failure;
+#[cfg(feature = "ndarray")]
+pub use ndarray_backend::Ndarray;

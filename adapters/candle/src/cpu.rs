@@ -13,6 +13,7 @@ pub(crate) struct Step<'a> {
     pub(crate) index: usize,
     pub(crate) layer: u32,
     pub(crate) given: &'a [(&'a str, f64)],
+    pub(crate) grain: usize,
 }
 
 impl InplaceOp2 for Step<'_> {
@@ -32,7 +33,7 @@ impl InplaceOp2 for Step<'_> {
         let task = state
             .step_param(self.index, value, grad, self.layer, self.given)
             .map_err(Error::wrap)?;
-        bitstep_rayon::run(vec![task]).map_err(Error::wrap)
+        bitstep_rayon::run_in_grains(vec![task], self.grain).map_err(Error::wrap)
     }
 }
 

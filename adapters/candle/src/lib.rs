@@ -50,10 +50,17 @@ pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
 }
 
 /// Groups of variables, what moves them, and their state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Optimizer {
     state: State,
     vars: Vec<(String, Var)>,
+    grain: usize,
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self { state: State::new(), vars: Vec::new(), grain: bitstep_rayon::GRAIN }
+    }
 }
 
 impl Optimizer {
@@ -72,14 +79,20 @@ impl Optimizer {
         recipe: Recipe,
         vars: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<usize> {
-        let vars: Vec<_> = vars.into_iter().collect();
-        let dtypes = vars.iter().map(|(name, var)| dtype(name, var)).collect::<Result<Vec<_>>>()?;
         let group = self.state.add_group(recipe).map_err(Error::wrap)?;
-        for ((name, var), dtype) in vars.into_iter().zip(dtypes) {
-            self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
-            self.vars.push((name, var));
-        }
+        vars.into_iter().try_for_each(|(name, var)| self.add_var(group, name, var))?;
         Ok(group)
+    }
+
+    /// Adds one variable to a group.
+    ///
+    /// # Errors
+    /// No such group, or a variable as in [`add_group`](Self::add_group).
+    pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+        let dtype = dtype(&name, &var)?;
+        self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+        self.vars.push((name, var));
+        Ok(())
     }
 
     /// Trainer's two groups: biases and everything of one dimension (norms) do not decay.
@@ -97,6 +110,11 @@ impl Optimizer {
             optimizer.add_group(args.recipe(members).map_err(Error::wrap)?, vars)?;
         }
         Ok(optimizer)
+    }
+
+    /// Sets the number of elements below which a variable is not cut for threads.
+    pub fn set_grain(&mut self, grain: usize) {
+        self.grain = grain;
     }
 
     /// Sets one group's learning rate; a schedule's value goes here.
@@ -213,7 +231,8 @@ impl Optimizer {
         layers[group] += 1;
         // A gradient that autograd left transposed is laid out in order first.
         let grad = grad.contiguous()?;
-        let step = cpu::Step { state: RefCell::new(&mut self.state), index, layer, given };
+        let (state, grain) = (RefCell::new(&mut self.state), self.grain);
+        let step = cpu::Step { state, index, layer, given, grain };
         self.vars[index].1.inplace_op2(&grad, &step)
     }
 }

@@ -135,7 +135,23 @@ pub fn par_step(
     items: &mut [Item<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
-    with_params(items, |params| bitstep_rayon::run(optimizer.tasks(params, given)?))
+    par_step_in_grains(optimizer, items, given, bitstep_rayon::GRAIN)
+}
+
+/// The same with another size below which work is not cut.
+///
+/// # Errors
+/// As [`step`].
+#[cfg(feature = "rayon")]
+pub fn par_step_in_grains(
+    optimizer: &mut Optimizer,
+    items: &mut [Item<'_>],
+    given: &[(&str, f64)],
+    grain: usize,
+) -> Result<(), Error> {
+    with_params(items, |params| {
+        bitstep_rayon::run_in_grains(optimizer.tasks(params, given)?, grain)
+    })
 }
 
 fn with_params(

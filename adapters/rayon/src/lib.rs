@@ -11,16 +11,24 @@ pub const GRAIN: usize = 1 << 15;
 ///
 /// # Errors
 /// Those of [`Task::run`].
-pub fn run(mut tasks: Vec<Task<'_>>) -> Result<(), Error> {
+pub fn run(tasks: Vec<Task<'_>>) -> Result<(), Error> {
+    run_in_grains(tasks, GRAIN)
+}
+
+/// The same with another grain.
+///
+/// # Errors
+/// Those of [`Task::run`].
+pub fn run_in_grains(mut tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
     let total: usize = tasks.iter().map(Task::len).sum();
-    if total <= GRAIN {
+    if total <= grain.max(1) {
         return tasks.into_iter().try_for_each(Task::run);
     }
     if let [_] = tasks.as_slice()
         && let Some(task) = tasks.pop()
     {
         return match task.split_at(total / 2) {
-            Ok((a, b)) => both(vec![a], vec![b]),
+            Ok((a, b)) => both(vec![a], vec![b], grain),
             Err(task) => task.run(),
         };
     }
@@ -32,10 +40,10 @@ pub fn run(mut tasks: Vec<Task<'_>>) -> Result<(), Error> {
     });
     let middle = middle.map_or(1, |m| m.clamp(1, tasks.len() - 1));
     let right = tasks.split_off(middle);
-    both(tasks, right)
+    both(tasks, right, grain)
 }
 
-fn both(left: Vec<Task<'_>>, right: Vec<Task<'_>>) -> Result<(), Error> {
-    let (a, b) = rayon::join(|| run(left), || run(right));
+fn both(left: Vec<Task<'_>>, right: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
+    let (a, b) = rayon::join(|| run_in_grains(left, grain), || run_in_grains(right, grain));
     a.and(b)
 }

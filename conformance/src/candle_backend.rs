@@ -1,0 +1,106 @@
+//! The backend `candle`: the same rules over candle's variables on the CPU.
+
+use bitstep::optimizer::{Buffer, Optimizer};
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::backend::{
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+};
+use crate::core_backend::{Core, CoreRun, failed};
+use crate::host::Host;
+
+/// `bitstep-candle`. What is not about parameters is the core's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Candle {
+    /// Elements below which work is not cut for threads.
+    pub grain: usize,
+}
+
+impl Backend for Candle {
+    fn name(&self) -> &str {
+        "candle"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        let mut optimizer = bitstep_candle::Optimizer::without_groups();
+        optimizer.set_grain(self.grain);
+        Ok(Box::new(CoreRun::new(spec, Vars(optimizer))?))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Core.schedule(spec)
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        Core.gradient(spec)
+    }
+}
+
+struct Vars(bitstep_candle::Optimizer);
+
+fn tensor(value: Buffer, shape: &[usize]) -> Result<Tensor, Refused> {
+    let cpu = &Device::Cpu;
+    match value {
+        Buffer::F64(x) => Tensor::from_vec(x, shape, cpu),
+        Buffer::F32(x) => Tensor::from_vec(x, shape, cpu),
+        Buffer::Bf16(x) => Tensor::from_vec(x, shape, cpu),
+        Buffer::F16(x) => Tensor::from_vec(x, shape, cpu),
+        Buffer::Coded(_) => return Err(failed("a variable that is not plain")),
+    }
+    .map_err(failed)
+}
+
+fn buffer(t: &Tensor) -> candle_core::Result<Buffer> {
+    let t = t.flatten_all()?;
+    Ok(match t.dtype() {
+        DType::F64 => Buffer::F64(t.to_vec1()?),
+        DType::F32 => Buffer::F32(t.to_vec1()?),
+        DType::BF16 => Buffer::Bf16(t.to_vec1()?),
+        DType::F16 => Buffer::F16(t.to_vec1()?),
+        other => return Err(candle_core::Error::msg(format!("no variable is {other:?}"))),
+    })
+}
+
+/// Gradients as a backward pass hands them over. A store can only be had from one.
+fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, Refused> {
+    let nothing = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
+    let mut store = nothing.backward().map_err(failed)?;
+    for ((_, var), grad) in vars.iter().zip(grads) {
+        if let Some(grad) = grad {
+            store.insert(var, tensor(grad.clone(), var.dims())?);
+        }
+    }
+    Ok(store)
+}
+
+impl Host for Vars {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+        let var = Var::from_tensor(&tensor(value, shape)?).map_err(failed)?;
+        let name = self.0.vars().len().to_string();
+        self.0.add_var(group, name, var).map_err(failed)
+    }
+
+    fn optimizer(&self) -> &Optimizer {
+        self.0.inner()
+    }
+
+    fn optimizer_mut(&mut self) -> &mut Optimizer {
+        self.0.inner_mut()
+    }
+
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+        let var = &self.0.vars()[i].1;
+        var.set(&tensor(value, var.dims())?).map_err(failed)
+    }
+
+    #[allow(clippy::expect_used)] // a variable of another type was refused when it was added
+    fn value(&self, i: usize) -> Buffer {
+        buffer(&self.0.vars()[i].1).expect("a variable of plain numbers")
+    }
+
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+        let store = store(self.0.vars(), grads)?;
+        self.0.step_given(&store, given).map_err(failed)
+    }
+}

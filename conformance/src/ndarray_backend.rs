@@ -1,0 +1,147 @@
+//! The backend `ndarray`: the same rules over array views.
+
+use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::storage::Plain;
+use bitstep_ndarray::{Item, add_param, par_step_in_grains};
+use half::{bf16, f16};
+use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
+
+use crate::backend::{
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+};
+use crate::core_backend::{Core, CoreRun, failed};
+use crate::host::Host;
+
+/// `bitstep-ndarray`. What is not about parameters is the core's own.
+#[derive(Clone, Copy, Debug)]
+pub struct Ndarray {
+    /// Parameters and gradients in column-major order.
+    pub fortran: bool,
+    /// Elements below which work is not cut for threads.
+    pub grain: usize,
+}
+
+impl Backend for Ndarray {
+    fn name(&self) -> &str {
+        "ndarray"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        let host = Arrays { of: *self, optimizer: Optimizer::new(), values: Vec::new() };
+        Ok(Box::new(CoreRun::new(spec, host)?))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Core.schedule(spec)
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        Core.gradient(spec)
+    }
+}
+
+enum AnyArray {
+    F64(ArrayD<f64>),
+    F32(ArrayD<f32>),
+    Bf16(ArrayD<bf16>),
+    F16(ArrayD<f16>),
+}
+
+struct Arrays {
+    of: Ndarray,
+    optimizer: Optimizer,
+    values: Vec<AnyArray>,
+}
+
+fn array<T: Plain>(rows: Vec<T>, shape: &[usize], fortran: bool) -> Result<ArrayD<T>, Refused> {
+    let standard = Array::from_shape_vec(IxDyn(shape), rows).map_err(failed)?;
+    if !fortran {
+        return Ok(standard);
+    }
+    let mut other = Array::from_elem(IxDyn(shape).f(), T::default());
+    other.assign(&standard);
+    Ok(other)
+}
+
+impl Arrays {
+    fn array(&self, value: Buffer, shape: &[usize]) -> Result<AnyArray, Refused> {
+        let f = self.of.fortran;
+        Ok(match value {
+            Buffer::F64(x) => AnyArray::F64(array(x, shape, f)?),
+            Buffer::F32(x) => AnyArray::F32(array(x, shape, f)?),
+            Buffer::Bf16(x) => AnyArray::Bf16(array(x, shape, f)?),
+            Buffer::F16(x) => AnyArray::F16(array(x, shape, f)?),
+            Buffer::Coded(_) => return Err(failed("an array that is not plain")),
+        })
+    }
+}
+
+impl Host for Arrays {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+        let value = self.array(value, shape)?;
+        match &value {
+            AnyArray::F64(x) => add_param(&mut self.optimizer, group, &x.view()),
+            AnyArray::F32(x) => add_param(&mut self.optimizer, group, &x.view()),
+            AnyArray::Bf16(x) => add_param(&mut self.optimizer, group, &x.view()),
+            AnyArray::F16(x) => add_param(&mut self.optimizer, group, &x.view()),
+        }
+        .map_err(failed)?;
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+        let shape = self.optimizer.params()[i].shape.clone();
+        self.values[i] = self.array(value, &shape)?;
+        Ok(())
+    }
+
+    fn value(&self, i: usize) -> Buffer {
+        match &self.values[i] {
+            AnyArray::F64(x) => Buffer::F64(x.iter().copied().collect()),
+            AnyArray::F32(x) => Buffer::F32(x.iter().copied().collect()),
+            AnyArray::Bf16(x) => Buffer::Bf16(x.iter().copied().collect()),
+            AnyArray::F16(x) => Buffer::F16(x.iter().copied().collect()),
+        }
+    }
+
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+        let shapes = self.optimizer.params().iter().map(|p| &p.shape);
+        let grads = grads
+            .iter()
+            .zip(shapes)
+            .map(|(g, shape)| g.clone().map(|g| self.array(g, shape)).transpose())
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut items = Vec::new();
+        for (value, grad) in self.values.iter_mut().zip(&grads) {
+            items.push(match (value, grad) {
+                (AnyArray::F64(v), Some(AnyArray::F64(g))) => {
+                    Item::new(v.view_mut(), Some(g.view()))
+                }
+                (AnyArray::F32(v), Some(AnyArray::F32(g))) => {
+                    Item::new(v.view_mut(), Some(g.view()))
+                }
+                (AnyArray::Bf16(v), Some(AnyArray::Bf16(g))) => {
+                    Item::new(v.view_mut(), Some(g.view()))
+                }
+                (AnyArray::F16(v), Some(AnyArray::F16(g))) => {
+                    Item::new(v.view_mut(), Some(g.view()))
+                }
+                (AnyArray::F64(v), None) => Item::new(v.view_mut(), None),
+                (AnyArray::F32(v), None) => Item::new(v.view_mut(), None),
+                (AnyArray::Bf16(v), None) => Item::new(v.view_mut(), None),
+                (AnyArray::F16(v), None) => Item::new(v.view_mut(), None),
+                _ => return Err(failed("a gradient of another type than its parameter")),
+            });
+        }
+        par_step_in_grains(&mut self.optimizer, &mut items, given, self.of.grain).map_err(failed)
+    }
+}

@@ -1,0 +1,99 @@
+//! Every backend of this library gives the bits of the core on every committed case: in free
+//! run and from each of the reference's own states, in any memory order, on any number of threads.
+
+use std::collections::BTreeMap;
+
+use bitstep_conformance::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use bitstep_conformance::golden::{Case, Data, OptimizerCase};
+use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::tensor::Tensor;
+use bitstep_conformance::{Core, Ndarray};
+use rayon::prelude::*;
+
+/// A grain so fine that the small tensors of the cases are cut, too.
+const GRAIN: usize = 2;
+
+/// What stands there after a step, as bits; any NaN equals any NaN.
+type Bits = Vec<(String, Vec<u64>)>;
+
+fn bits(run: &dyn Run, params: usize) -> Bits {
+    let of = |t: &Tensor| -> Vec<u64> {
+        (0..t.len()).map(|k| if t.get(k).is_nan() { u64::MAX } else { t.bits(k) }).collect()
+    };
+    let one = |i| {
+        let state: BTreeMap<String, Tensor> = run.state(i);
+        let eval = run.eval(i).map(|t| (format!("p{i}.eval"), of(&t)));
+        let state = state.into_iter().map(move |(k, t)| (format!("p{i}.state.{k}"), of(&t)));
+        state.chain([(format!("p{i}.value"), of(&run.value(i)))]).chain(eval).collect::<Bits>()
+    };
+    (0..params).flat_map(one).collect()
+}
+
+/// The answers to a case: of the free run's steps, then of a step from each state of the reference.
+fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Bits>, Refused> {
+    let spec = OptimizerSpec::new(case, data);
+    let mut all = Vec::new();
+    let mut run = backend.optimizer(&spec)?;
+    for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
+        run.load(i, &p.init, &p.state0, Counts::default())?;
+    }
+    for t in 0..case.steps {
+        run.step(&Inputs::new(data, t))?;
+        all.push(bits(&*run, data.params.len()));
+    }
+    'steps: for t in 1..case.steps {
+        let mut run = backend.optimizer(&spec)?;
+        for (i, p) in data.params.iter().enumerate() {
+            let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
+            match run.load(i, &p.value_before(t), &p.state_before(t), counts) {
+                // The file lacks what the next step depends on, for any backend.
+                Err(Refused::NeedsState(_)) => continue 'steps,
+                other => other?,
+            }
+        }
+        run.step(&Inputs::new(data, t))?;
+        all.push(bits(&*run, data.params.len()));
+    }
+    Ok(all)
+}
+
+/// Compares a backend with the core over all cases, each on 1, 2 and 3 threads.
+fn same_bits_as_core(backend: &(dyn Backend + Sync)) {
+    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let pools: Vec<_> =
+        (1..=3).map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).collect();
+    let count = entries.par_iter().map(|entry| {
+        let case = entry.case.as_ref().unwrap();
+        let Data::Optimizer(data) = &case.data else { return 0 };
+        let want = answers(case, data, &Core).unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
+        for pool in &pools {
+            let got = pool.install(|| answers(case, data, backend));
+            let got = got.unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
+            assert_eq!(got.len(), want.len());
+            for (t, (got, want)) in got.iter().zip(&want).enumerate() {
+                for (got, want) in got.iter().zip(want) {
+                    let threads = pool.current_num_threads();
+                    assert!(got == want, "{} {} answer {t}, {threads} threads", case.id, want.0);
+                }
+            }
+        }
+        want.len()
+    });
+    assert!(count.sum::<usize>() > 10_000, "too few answers to mean anything");
+}
+
+#[test]
+fn ndarray_in_c_order_has_the_bits_of_core() {
+    same_bits_as_core(&Ndarray { fortran: false, grain: GRAIN });
+}
+
+#[test]
+fn ndarray_in_fortran_order_has_the_bits_of_core() {
+    same_bits_as_core(&Ndarray { fortran: true, grain: GRAIN });
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn candle_has_the_bits_of_core() {
+    same_bits_as_core(&bitstep_conformance::Candle { grain: GRAIN });
+}
