@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use crate::args::{ArgError, Args, Value, nearest};
 use crate::named;
 use crate::optimizer::Recipe;
+use crate::schedule::{self, Scheduler};
 
 /// The part of `TrainingArguments` that decides how parameters move, with its defaults.
 ///
@@ -132,7 +133,7 @@ impl TrainingArguments {
         let optim = self.optim.as_str();
         let mut args = Args::new().with("lr", self.learning_rate);
         let mut known = Vec::new();
-        let low_rank = optim.starts_with("galore") || optim.starts_with("apollo");
+        let low_rank = self.wants_targets();
         if !(low_rank || optim.ends_with("lomo")) {
             let decay = if members == Members::Decay { self.weight_decay } else { 0.0 };
             args.set("weight_decay", decay);
@@ -267,6 +268,55 @@ impl TrainingArguments {
             _ => adam(&mut args),
         }
         (args, known)
+    }
+
+    /// Whether the optimizer projects some matrices, which must be named.
+    #[must_use]
+    pub fn wants_targets(&self) -> bool {
+        self.optim.starts_with("galore") || self.optim.starts_with("apollo")
+    }
+
+    /// The schedule, for groups with these rates. As in Transformers' `get_scheduler`, some
+    /// schedules know nothing of warm-up or of the number of steps.
+    ///
+    /// # Errors
+    /// An unknown schedule or argument, with the nearest known one; a refused value.
+    ///
+    /// ```
+    /// use bitstep::training::TrainingArguments;
+    /// let args = TrainingArguments { warmup_steps: 0.1, ..TrainingArguments::default() };
+    /// let mut scheduler = args.scheduler(&[1.0, 0.5], 20)?;
+    /// assert_eq!(scheduler.lrs(), [0.0, 0.0]);
+    /// assert_eq!(scheduler.step(&[])?, [0.5, 0.25]); // 2 steps of warm-up
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn scheduler(&self, lrs: &[f64], num_training_steps: u64) -> Result<Scheduler, ArgError> {
+        let mut args = self.lr_scheduler_kwargs.clone();
+        let count = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+        if self.warms_up() {
+            args.set("num_warmup_steps", count(self.warmup(num_training_steps)));
+        }
+        if self.needs_training_steps() {
+            args.set("num_training_steps", count(num_training_steps));
+        }
+        args.set("lr", self.learning_rate);
+        let group = |&lr: &f64| Value::Map(alloc::vec![("lr".into(), Value::Float(lr))]);
+        args.set("groups", Value::List(lrs.iter().map(group).collect()));
+        schedule::build(&self.lr_scheduler_type, &args)
+    }
+
+    fn warms_up(&self) -> bool {
+        let name = self.lr_scheduler_type.as_str();
+        // torch's own are not Trainer's to choose; they take their arguments only.
+        !(matches!(name, "constant" | "reduce_lr_on_plateau" | "greedy")
+            || name.starts_with("torch_"))
+    }
+
+    /// Whether the schedule depends on the number of steps in all.
+    #[must_use]
+    pub fn needs_training_steps(&self) -> bool {
+        let forever = ["constant_with_warmup", "inverse_sqrt"];
+        self.warms_up() && !forever.contains(&self.lr_scheduler_type.as_str())
     }
 
     /// Warm-up in whole steps, of this many in all.

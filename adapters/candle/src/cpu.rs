@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use bitstep::gradient::{ClipGradNorm, multiply, total_norm};
 use bitstep::optimizer::Optimizer;
 use bitstep::storage::{Data, DataMut};
-use candle_core::{CpuStorage, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor};
+use candle_core::{
+    CpuStorage, DType, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor,
+};
 
 /// The update of one variable, as an operation in place on its storage.
 pub(crate) struct Step<'a> {
@@ -28,10 +30,25 @@ impl InplaceOp2 for Step<'_> {
         grad: &CpuStorage,
         grad_layout: &Layout,
     ) -> Result<()> {
-        let (value, grad) = (data_mut(param, param_layout)?, data(grad, grad_layout)?);
+        self.run(data_mut(param, param_layout)?, data(grad, grad_layout)?)
+    }
+}
+
+impl Step<'_> {
+    /// A step of a variable that has no elements.
+    pub(crate) fn without_elements(&self, dtype: DType) -> Result<()> {
+        match dtype {
+            DType::F64 => self.run(DataMut::F64(&mut []), Data::F64(&[])),
+            DType::BF16 => self.run(DataMut::Bf16(&mut []), Data::Bf16(&[])),
+            DType::F16 => self.run(DataMut::F16(&mut []), Data::F16(&[])),
+            _ => self.run(DataMut::F32(&mut []), Data::F32(&[])),
+        }
+    }
+
+    fn run(&self, mut value: DataMut<'_>, grad: Data<'_>) -> Result<()> {
         let mut state = self.state.borrow_mut();
         let task = state
-            .step_param(self.index, value, grad, self.layer, self.given)
+            .step_param(self.index, value.reborrow(), grad, self.layer, self.given)
             .map_err(Error::wrap)?;
         bitstep_rayon::run_in_grains(vec![task], self.grain).map_err(Error::wrap)
     }
@@ -106,6 +123,7 @@ pub(crate) fn clip(grads: &[&Tensor], clip: &ClipGradNorm) -> Result<f64> {
         Ok(total_norm(&data, clip.norm_type))
     })?;
     let factor = clip.checked_coefficient(total, dtype).map_err(Error::wrap)?;
-    grads.iter().try_for_each(|grad| grad.inplace_op1(&Multiply(factor)))?;
+    let mut some = grads.iter().filter(|grad| grad.elem_count() > 0);
+    some.try_for_each(|grad| grad.inplace_op1(&Multiply(factor)))?;
     Ok(total)
 }

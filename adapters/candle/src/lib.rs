@@ -233,7 +233,11 @@ impl Optimizer {
         let grad = grad.contiguous()?;
         let (state, grain) = (RefCell::new(&mut self.state), self.grain);
         let step = cpu::Step { state, index, layer, given, grain };
-        self.vars[index].1.inplace_op2(&grad, &step)
+        // candle refuses to write into a tensor without elements, but the step counts.
+        match self.vars[index].1.elem_count() {
+            0 => step.without_elements(grad.dtype()),
+            _ => self.vars[index].1.inplace_op2(&grad, &step),
+        }
     }
 }
 

@@ -294,18 +294,27 @@ impl Scheduler {
         &self.state
     }
 
+    /// Whether this is a state of the same schedule.
+    ///
+    /// # Errors
+    /// A state of another schedule or number of groups.
+    pub fn check_state(&self, state: &SchedulerState) -> Result<(), Error> {
+        let shape = |s: &SchedulerState| {
+            let window = s.greedy.as_ref().map(|(g, w)| (g.len.max(g.at) <= w.len(), w.len()));
+            (s.lrs.len(), s.plateau.is_some(), window, s.adafactor.len())
+        };
+        if shape(state) != shape(&self.state) {
+            return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
+        }
+        Ok(())
+    }
+
     /// Goes on from a state of the same schedule.
     ///
     /// # Errors
     /// A state of another schedule or number of groups; nothing has changed then.
     pub fn restore(&mut self, state: SchedulerState) -> Result<(), Error> {
-        let shape = |s: &SchedulerState| {
-            let window = s.greedy.as_ref().map(|(g, w)| (g.len.max(g.at) <= w.len(), w.len()));
-            (s.lrs.len(), s.plateau.is_some(), window, s.adafactor.len())
-        };
-        if shape(&state) != shape(&self.state) {
-            return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
-        }
+        self.check_state(&state)?;
         self.state = state;
         Ok(())
     }

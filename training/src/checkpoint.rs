@@ -1,0 +1,692 @@
+//! Saving and resuming a run.
+//!
+//! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file: each
+//! parameter under its own name, what is kept of it under `NAME/SLOT`, and in the metadata, as
+//! JSON under `bitstep`, the rules with their hyper-parameters and storage, the counters and the
+//! schedules. It is written beside its place, flushed to the disk and renamed: whoever reads
+//! finds the old file or the new one, never a part of one.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use bitstep::args::Args;
+use bitstep::mode::Mode;
+use bitstep::optimizer::{Buffer, Optimizer, Recipe};
+use bitstep::real::Dtype;
+use bitstep::schedule::{
+    AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
+};
+use bitstep::storage::{Data, DataMut, Element, Part};
+use safetensors::tensor::{Dtype as FileType, SafeTensors, View};
+use serde_json::{Map, Value as Json, json};
+use thiserror::Error;
+
+use crate::json::{as_f64, json as to_json, number};
+
+/// What `format` says in the metadata.
+pub const FORMAT: &str = "bitstep-checkpoint/1";
+
+/// Why a run can't be saved or resumed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file can't be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Not a safetensors file, or a damaged one.
+    #[error("not a whole safetensors file: {0}")]
+    SafeTensors(#[from] safetensors::SafeTensorError),
+    /// A safetensors file, but not one of these.
+    #[error("metadata: {0}")]
+    Metadata(String),
+    /// Two parameters of one name, or not a name for each parameter.
+    #[error("names of parameters: {0}")]
+    Names(String),
+    /// A tensor that is needed and not there.
+    #[error("no tensor `{0}`")]
+    Missing(String),
+    /// A tensor, or a parameter, that nothing here asks for.
+    #[error("`{0}` belongs to nothing that is being resumed")]
+    Surplus(String),
+    /// A tensor of another shape or type.
+    #[error("`{name}` is {got}, wanted {wanted}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What stands in the file.
+        got: String,
+        /// What the optimizer has.
+        wanted: String,
+    },
+    /// A group that moves otherwise than when it was saved.
+    #[error("group {group}: {what} was {saved} and is {here}")]
+    Recipe {
+        /// The group's number.
+        group: usize,
+        /// The rule, a hyper-parameter, or a storage.
+        what: String,
+        /// What was saved.
+        saved: String,
+        /// What is being resumed.
+        here: String,
+    },
+    /// Not the same number of groups or schedules, or another group for a parameter.
+    #[error("{what} were {saved} and are {here}")]
+    Layout {
+        /// What is counted.
+        what: String,
+        /// When saved.
+        saved: usize,
+        /// Now.
+        here: usize,
+    },
+    /// A state that the core refuses.
+    #[error(transparent)]
+    Core(#[from] bitstep::Error),
+}
+
+fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
+    let path = path.display().to_string();
+    move |source| CheckpointError::Io { path: path.clone(), source }
+}
+
+/// A run to be saved.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Groups and state.
+    pub optimizer: &'a Optimizer,
+    /// A name for each parameter, in the optimizer's order.
+    pub names: &'a [String],
+    /// The schedules at work.
+    pub schedulers: &'a [Scheduler],
+    /// Whatever else is to be kept: the epoch, the loss scale, ….
+    pub extra: &'a BTreeMap<String, String>,
+}
+
+/// Saves a run and its parameters; `values` in the optimizer's order.
+///
+/// # Errors
+/// [`CheckpointError`]; an old file is left as it was then.
+pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), CheckpointError> {
+    check_names(run.names, run.optimizer)?;
+    if values.len() != run.names.len() {
+        let (saved, here) = (values.len(), run.names.len());
+        return Err(CheckpointError::Layout { what: "values".to_owned(), saved, here });
+    }
+    let mut tensors: Vec<(String, Saved<'_>)> = Vec::new();
+    let params = run.optimizer.params();
+    for ((name, &value), param) in run.names.iter().zip(values).zip(params) {
+        let shape = param.shape.clone();
+        tensors.push((name.clone(), Saved { shape, numbers: Numbers::Data(value) }));
+        for slot in slots(run.optimizer, param, name) {
+            match slot.buffer {
+                Slot::Plain(data) => {
+                    let numbers = Numbers::Data(data);
+                    tensors.push((slot.key, Saved { shape: vec![data.len()], numbers }));
+                }
+                Slot::Part(part) => {
+                    let shape = vec![part.bytes.len() / part.element.size()];
+                    tensors.push((slot.key, Saved { shape, numbers: Numbers::Part(part) }));
+                }
+            }
+        }
+    }
+    let metadata = HashMap::from([("bitstep".to_owned(), metadata(run).to_string())]);
+
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let part = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
+    safetensors::serialize_to_file(tensors, Some(metadata), part.path())?;
+    // The data first, then the name: a crash in between leaves the old file.
+    File::open(part.path()).and_then(|f| f.sync_all()).map_err(io(path))?;
+    part.persist(path).map_err(|e| io(path)(e.error))?;
+    // The folder's entry is data, too, where a folder can be opened at all.
+    if let Ok(folder) = File::open(folder) {
+        folder.sync_all().map_err(io(path))?;
+    }
+    Ok(())
+}
+
+/// A checkpoint in memory.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    bytes: Vec<u8>,
+    about: Map<String, Json>,
+}
+
+impl Checkpoint {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
+        let bytes = std::fs::read(path).map_err(io(path))?;
+        SafeTensors::deserialize(&bytes)?;
+        let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
+        let text = metadata.metadata().as_ref().and_then(|m| m.get("bitstep"));
+        let text = text.ok_or_else(|| wrong("no `bitstep`"))?;
+        let about: Map<String, Json> = serde_json::from_str(text).map_err(wrong)?;
+        match about.get("format").and_then(Json::as_str) {
+            Some(FORMAT) => Ok(Checkpoint { bytes, about }),
+            other => Err(wrong(format!("`format` is {other:?}, wanted {FORMAT}"))),
+        }
+    }
+
+    /// What was kept beside optimizer and schedules.
+    #[must_use]
+    pub fn extra(&self) -> BTreeMap<String, String> {
+        let extra = self.about.get("extra").and_then(Json::as_object);
+        let text = |(k, v): (&String, &Json)| Some((k.clone(), v.as_str()?.to_owned()));
+        extra.into_iter().flatten().filter_map(text).collect()
+    }
+
+    /// Puts everything back: state, counters and rates, the schedules, and the parameters.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; nothing has changed then.
+    pub fn restore(
+        &self,
+        optimizer: &mut Optimizer,
+        names: &[String],
+        schedulers: &mut [Scheduler],
+        values: &mut [DataMut<'_>],
+    ) -> Result<(), CheckpointError> {
+        let dtypes: Vec<_> = values.iter().map(|v| v.dtype()).collect();
+        let restored = self.prepare(optimizer, names, schedulers, &dtypes)?;
+        let file = self.tensors()?;
+        for (name, value) in names.iter().zip(values) {
+            fill(value, file.tensor(name)?.data());
+        }
+        restored.commit(optimizer, schedulers)
+    }
+
+    /// The same for parameters that can't be lent all at once: checks everything, against the
+    /// types of the parameters, and leaves it to the caller to [`fill`](Self::fill) each and
+    /// then to [`commit`](Restored::commit).
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn prepare(
+        &self,
+        optimizer: &Optimizer,
+        names: &[String],
+        schedulers: &[Scheduler],
+        dtypes: &[Option<Dtype>],
+    ) -> Result<Restored, CheckpointError> {
+        check_names(names, optimizer)?;
+        let file = self.tensors()?;
+        let mut next = optimizer.clone();
+        let mut seen = BTreeSet::new();
+        self.restore_groups(&mut next)?;
+
+        let params = list(&self.about, "params")?;
+        let by_name: BTreeMap<&str, &Json> =
+            params.iter().filter_map(|p| Some((p.get("name")?.as_str()?, p))).collect();
+        if dtypes.len() != names.len() {
+            let (saved, here) = (params.len(), dtypes.len());
+            return Err(CheckpointError::Layout { what: "values".to_owned(), saved, here });
+        }
+        for (i, (name, dtype)) in names.iter().zip(dtypes).enumerate() {
+            let about = by_name.get(name.as_str());
+            let about = about.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
+            let param = &mut next.params_mut()[i];
+            let group = count(about, "group")? as usize;
+            if group != param.group {
+                let what = format!("the groups of `{name}`");
+                return Err(CheckpointError::Layout { what, saved: group, here: param.group });
+            }
+            param.steps = count(about, "steps")?;
+            param.seed = count(about, "seed")?;
+            param.scalars = scalars(about)?;
+            param.started = about.get("started").and_then(Json::as_bool) == Some(true);
+            let shape = param.shape.clone();
+            let wanted = dtype.map(|d| Element::from(d));
+            bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
+            restore_slots(&mut next, i, name, &file, &mut seen)?;
+        }
+        let surplus = file.names().into_iter().find(|name| !seen.contains(*name));
+        if let Some(surplus) = surplus {
+            return Err(CheckpointError::Surplus(surplus.to_owned()));
+        }
+
+        let saved = list(&self.about, "schedules")?;
+        if saved.len() != schedulers.len() {
+            let (saved, here) = (saved.len(), schedulers.len());
+            return Err(CheckpointError::Layout { what: "schedules".to_owned(), saved, here });
+        }
+        let states = saved.iter().map(scheduler_state).collect::<Result<Vec<_>, _>>()?;
+        for (scheduler, state) in schedulers.iter().zip(&states) {
+            scheduler.check_state(state)?;
+        }
+        Ok(Restored { optimizer: next, states })
+    }
+
+    /// Overwrites a parameter of the saved shape and type with the saved numbers.
+    ///
+    /// # Errors
+    /// No such tensor.
+    pub fn fill(&self, name: &str, value: &mut DataMut<'_>) -> Result<(), CheckpointError> {
+        let file = self.tensors()?;
+        let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
+        fill(value, tensor.data());
+        Ok(())
+    }
+
+    fn tensors(&self) -> Result<SafeTensors<'_>, CheckpointError> {
+        Ok(SafeTensors::deserialize(&self.bytes)?)
+    }
+
+    fn restore_groups(&self, next: &mut Optimizer) -> Result<(), CheckpointError> {
+        let groups = list(&self.about, "groups")?;
+        if groups.len() != next.groups().len() {
+            let (saved, here) = (groups.len(), next.groups().len());
+            return Err(CheckpointError::Layout { what: "groups".to_owned(), saved, here });
+        }
+        for (number, (saved, group)) in groups.iter().zip(next.groups_mut()).enumerate() {
+            let here = about_recipe(&group.recipe);
+            let saved_recipe = saved.get("recipe").and_then(Json::as_object);
+            let saved_recipe = saved_recipe.ok_or_else(|| wrong("no `recipe`"))?;
+            let keys: BTreeSet<&String> = here.keys().chain(saved_recipe.keys()).collect();
+            for key in keys {
+                let (saved, here) = (saved_recipe.get(key), here.get(key));
+                if saved != here {
+                    let text = |x: Option<&Json>| x.map_or("nothing".to_owned(), Json::to_string);
+                    let (saved, here) = (text(saved), text(here));
+                    let what = format!("`{key}`");
+                    return Err(CheckpointError::Recipe { group: number, what, saved, here });
+                }
+            }
+            group.lr = saved.get("lr").and_then(as_f64).ok_or_else(|| wrong("no `lr`"))?;
+            group.steps = count(saved, "steps")?;
+            group.scalars = scalars(saved)?;
+        }
+        let mode = match self.about.get("mode").and_then(Json::as_str) {
+            Some("train") => Mode::Train,
+            Some("eval") => Mode::Eval,
+            other => return Err(wrong(format!("`mode` is {other:?}"))),
+        };
+        next.restore_mode(mode);
+        Ok(())
+    }
+}
+
+/// A state that fits, not yet in force.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    optimizer: Optimizer,
+    states: Vec<SchedulerState>,
+}
+
+impl Restored {
+    /// Puts it in force, for the optimizer and the schedules that it was prepared for.
+    ///
+    /// # Errors
+    /// Other schedules.
+    pub fn commit(
+        self,
+        optimizer: &mut Optimizer,
+        schedulers: &mut [Scheduler],
+    ) -> Result<(), CheckpointError> {
+        for (scheduler, state) in schedulers.iter_mut().zip(self.states) {
+            scheduler.restore(state)?;
+        }
+        *optimizer = self.optimizer;
+        Ok(())
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> CheckpointError {
+    CheckpointError::Metadata(what.to_string())
+}
+
+fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), CheckpointError> {
+    let (got, wanted) = (names.len(), optimizer.params().len());
+    if got != wanted {
+        return Err(CheckpointError::Names(format!("{got} for {wanted} parameters")));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some(name) = names.iter().find(|name| name.contains('/')) {
+        return Err(CheckpointError::Names(format!("`{name}` has a `/` in it")));
+    }
+    match names.iter().find(|name| !seen.insert(*name)) {
+        Some(twice) => Err(CheckpointError::Names(format!("`{twice}` twice"))),
+        None => Ok(()),
+    }
+}
+
+/// What moves a group, to be compared word by word.
+fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
+    let mut recipe = recipe.clone();
+    let debug = format!("{:?}", recipe.rule);
+    let end = debug.find([' ', '(', '{']).unwrap_or(debug.len());
+    let hyper = Args::of(recipe.rule.hyper());
+    let mut about = Map::new();
+    about.insert("rule".to_owned(), debug[..end].into());
+    about.insert("arithmetic".to_owned(), format!("{:?}", recipe.arithmetic).into());
+    about.insert("state".to_owned(), format!("{:?}", recipe.state).into());
+    about.insert("storage".to_owned(), format!("{:?}", recipe.coding).into());
+    for (name, value) in hyper.iter() {
+        about.insert(format!("hyper.{name}"), to_json(value));
+    }
+    about
+}
+
+fn metadata(run: &Run<'_>) -> Json {
+    let numbers = |x: &[f64]| x.iter().map(|&x| number(x)).collect::<Json>();
+    let groups = run.optimizer.groups().iter().map(|g| {
+        json!({
+            "recipe": about_recipe(&g.recipe),
+            "lr": number(g.lr),
+            "steps": g.steps,
+            "scalars": numbers(&g.scalars),
+        })
+    });
+    let params = run.names.iter().zip(run.optimizer.params()).map(|(name, p)| {
+        json!({
+            "name": name,
+            "group": p.group,
+            "steps": p.steps,
+            "scalars": numbers(&p.scalars),
+            "seed": p.seed,
+            "started": p.started,
+        })
+    });
+    let schedules = run.schedulers.iter().map(|s| about_schedule(s.state()));
+    json!({
+        "format": FORMAT,
+        "mode": if run.optimizer.mode() == Mode::Eval { "eval" } else { "train" },
+        "groups": groups.collect::<Json>(),
+        "params": params.collect::<Json>(),
+        "schedules": schedules.collect::<Json>(),
+        "extra": run.extra,
+    })
+}
+
+fn about_schedule(s: &SchedulerState) -> Json {
+    let numbers = |x: &[f64]| x.iter().map(|&x| number(x)).collect::<Json>();
+    json!({
+        "step": s.step,
+        "lrs": numbers(&s.lrs),
+        "plateau": s.plateau.as_ref().map(|p| json!({
+            "best": number(p.best),
+            "num_bad_epochs": p.num_bad_epochs,
+            "cooldown_counter": p.cooldown_counter,
+        })),
+        "greedy": s.greedy.as_ref().map(|(g, window)| json!({
+            "best": number(g.best),
+            "num_bad_epochs": g.num_bad_epochs,
+            "num_good_epochs": g.num_good_epochs,
+            "cooldown_counter": g.cooldown_counter,
+            "warmup_counter": g.warmup_counter,
+            "reset_start": g.reset_start,
+            "sum": number(g.sum),
+            "len": g.len,
+            "at": g.at,
+            "window": numbers(window),
+        })),
+        "adafactor": s.adafactor.iter().map(|a| json!({
+            "lr": number(a.lr),
+            "step": a.step,
+            "f32": a.f32,
+        })).collect::<Json>(),
+    })
+}
+
+fn scheduler_state(json: &Json) -> Result<SchedulerState, CheckpointError> {
+    let float = |json: &Json, key: &str| {
+        json.get(key).and_then(as_f64).ok_or_else(|| wrong(format!("no number `{key}`")))
+    };
+    let present = |key: &str| json.get(key).filter(|j| !j.is_null());
+    Ok(SchedulerState {
+        step: count(json, "step")?,
+        lrs: floats(json, "lrs")?,
+        plateau: present("plateau")
+            .map(|p| {
+                Ok::<_, CheckpointError>(PlateauState {
+                    best: float(p, "best")?,
+                    num_bad_epochs: count(p, "num_bad_epochs")?,
+                    cooldown_counter: count(p, "cooldown_counter")?,
+                })
+            })
+            .transpose()?,
+        greedy: present("greedy")
+            .map(|g| {
+                let state = GreedyState {
+                    best: float(g, "best")?,
+                    num_bad_epochs: count(g, "num_bad_epochs")?,
+                    num_good_epochs: count(g, "num_good_epochs")?,
+                    cooldown_counter: count(g, "cooldown_counter")?,
+                    warmup_counter: count(g, "warmup_counter")?,
+                    reset_start: g
+                        .get("reset_start")
+                        .and_then(Json::as_i64)
+                        .ok_or_else(|| wrong("no number `reset_start`"))?,
+                    sum: float(g, "sum")?,
+                    len: count(g, "len")? as usize,
+                    at: count(g, "at")? as usize,
+                };
+                Ok::<_, CheckpointError>((state, floats(g, "window")?))
+            })
+            .transpose()?,
+        adafactor: json
+            .get("adafactor")
+            .and_then(Json::as_array)
+            .ok_or_else(|| wrong("no list `adafactor`"))?
+            .iter()
+            .map(|a| {
+                Ok::<_, CheckpointError>(AdafactorScheduleState {
+                    lr: float(a, "lr")?,
+                    step: count(a, "step")?,
+                    f32: a.get("f32").and_then(Json::as_bool) == Some(true),
+                })
+            })
+            .collect::<Result<_, _>>()?,
+    })
+}
+
+fn list<'a>(about: &'a Map<String, Json>, key: &str) -> Result<&'a Vec<Json>, CheckpointError> {
+    about.get(key).and_then(Json::as_array).ok_or_else(|| wrong(format!("no list `{key}`")))
+}
+
+fn count(json: &Json, key: &str) -> Result<u64, CheckpointError> {
+    json.get(key).and_then(Json::as_u64).ok_or_else(|| wrong(format!("no count `{key}`")))
+}
+
+fn floats(json: &Json, key: &str) -> Result<Vec<f64>, CheckpointError> {
+    let list = json.get(key).and_then(Json::as_array);
+    let numbers = list.and_then(|l| l.iter().map(as_f64).collect::<Option<Vec<_>>>());
+    numbers.ok_or_else(|| wrong(format!("no numbers `{key}`")))
+}
+
+fn scalars(json: &Json) -> Result<bitstep::rule::Scalars, CheckpointError> {
+    let numbers = floats(json, "scalars")?;
+    numbers.try_into().map_err(|_| wrong("another number of `scalars`"))
+}
+
+/// A piece of what is kept of a parameter, under its key.
+struct Kept<'a> {
+    key: String,
+    buffer: Slot<'a>,
+}
+
+enum Slot<'a> {
+    Plain(Data<'a>),
+    Part(Part),
+}
+
+/// The key of slot k: its name, numbered where a rule has several of one name.
+fn slot_key(names: &[&str], k: usize, param: &str) -> String {
+    let name = names[k];
+    let earlier = names[..k].iter().filter(|n| **n == name).count();
+    match earlier {
+        0 => format!("{param}/{name}"),
+        n => format!("{param}/{name}.{n}"),
+    }
+}
+
+fn slots<'a>(
+    optimizer: &'a Optimizer,
+    param: &'a bitstep::optimizer::ParamState,
+    name: &str,
+) -> Vec<Kept<'a>> {
+    let names = optimizer.groups()[param.group].recipe.rule.slot_names();
+    let mut kept = Vec::new();
+    for (k, slot) in param.slots.iter().enumerate() {
+        let key = slot_key(names, k, name);
+        match slot {
+            Buffer::Coded(coded) => kept.extend(
+                coded
+                    .parts(&key)
+                    .into_iter()
+                    .map(|part| Kept { key: part.key.clone(), buffer: Slot::Part(part) }),
+            ),
+            plain => {
+                if let Some(data) = plain.data().filter(|d| !d.is_empty()) {
+                    kept.push(Kept { key, buffer: Slot::Plain(data) });
+                }
+            }
+        }
+    }
+    if let Some(companion) = &param.companion {
+        let key = format!("{name}/companion");
+        let part =
+            Part { key: key.clone(), element: companion.element(), bytes: companion.bytes() };
+        kept.push(Kept { key, buffer: Slot::Part(part) });
+    }
+    kept
+}
+
+fn restore_slots(
+    next: &mut Optimizer,
+    i: usize,
+    name: &str,
+    file: &SafeTensors<'_>,
+    seen: &mut BTreeSet<String>,
+) -> Result<(), CheckpointError> {
+    let group = next.params()[i].group;
+    let names = next.groups()[group].recipe.rule.slot_names();
+    let param = &mut next.params_mut()[i];
+    for (k, slot) in param.slots.iter_mut().enumerate() {
+        let key = slot_key(names, k, name);
+        if let Buffer::Coded(coded) = slot {
+            for part in coded.parts(&key) {
+                let len = part.bytes.len() / part.element.size();
+                let found = bytes(file, &part.key, Some(file_type(part.element)), &[len], seen)?;
+                coded.set_part(&key, &Part { bytes: found.to_vec(), ..part })?;
+            }
+            continue;
+        }
+        if slot.is_empty() {
+            continue;
+        }
+        let dtype = slot.data().map(|d| file_type(d.dtype().into()));
+        let found = bytes(file, &key, dtype, &[slot.len()], seen)?;
+        fill(&mut slot.data_mut(), found);
+    }
+    if let Some(companion) = &mut param.companion {
+        let (key, of) = (format!("{name}/companion"), file_type(companion.element()));
+        companion.set_bytes(bytes(file, &key, Some(of), &[companion.len()], seen)?)?;
+    }
+    Ok(())
+}
+
+/// The bytes of a tensor of this type and shape.
+fn bytes<'a>(
+    file: &SafeTensors<'a>,
+    name: &str,
+    dtype: Option<FileType>,
+    shape: &[usize],
+    seen: &mut BTreeSet<String>,
+) -> Result<&'a [u8], CheckpointError> {
+    let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
+    if Some(tensor.dtype()) != dtype || tensor.shape() != shape {
+        let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
+        let got = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+        return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+    }
+    seen.insert(name.to_owned());
+    Ok(tensor.data())
+}
+
+/// Little-endian bytes as numbers of the type that is there.
+fn fill(to: &mut DataMut<'_>, bytes: &[u8]) {
+    macro_rules! read {
+        ($x:expr, $t:ty) => {
+            $x.iter_mut()
+                .zip(bytes.chunks_exact(size_of::<$t>()))
+                .for_each(|(x, b)| *x = <$t>::from_le_bytes(b.try_into().unwrap_or_default()))
+        };
+    }
+    match to {
+        DataMut::F64(x) => read!(x, f64),
+        DataMut::F32(x) => read!(x, f32),
+        DataMut::Bf16(x) => read!(x, half::bf16),
+        DataMut::F16(x) => read!(x, half::f16),
+        DataMut::Coded(_) => {}
+    }
+}
+
+fn file_type(element: Element) -> FileType {
+    match element {
+        Element::F64 => FileType::F64,
+        Element::F32 => FileType::F32,
+        Element::Bf16 => FileType::BF16,
+        Element::F16 => FileType::F16,
+        Element::I16 => FileType::I16,
+        Element::I8 => FileType::I8,
+        Element::U8 => FileType::U8,
+        Element::F8E4M3 => FileType::F8_E4M3,
+    }
+}
+
+/// A tensor on its way to a file.
+struct Saved<'a> {
+    shape: Vec<usize>,
+    numbers: Numbers<'a>,
+}
+
+enum Numbers<'a> {
+    Data(Data<'a>),
+    Part(Part),
+}
+
+impl View for Saved<'_> {
+    fn dtype(&self) -> FileType {
+        match &self.numbers {
+            Numbers::Data(data) => file_type(data.dtype().into()),
+            Numbers::Part(part) => file_type(part.element),
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.numbers {
+            Numbers::Data(data) => Cow::Owned(match data {
+                Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            }),
+            Numbers::Part(part) => Cow::Borrowed(&part.bytes),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        match &self.numbers {
+            Numbers::Data(data) => data.len() * data.dtype().size(),
+            Numbers::Part(part) => part.bytes.len(),
+        }
+    }
+}

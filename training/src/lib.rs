@@ -1,0 +1,30 @@
+//! Training as Transformers' Trainer sets it up, on any backend: a `TrainingArguments` file
+//! becomes groups, a schedule, clipping and accumulation ([`Arguments`], [`Setup`]), and a run
+//! is saved and resumed ([`checkpoint`]), also one that was begun in Python ([`resume`]).
+//!
+//! ```
+//! use bitstep_training::{Arguments, Parameter};
+//! let text = r#"{"optim": "adamw_torch", "learning_rate": 0.001, "weight_decay": 0.1,
+//!     "lr_scheduler_type": "cosine", "warmup_steps": 10, "max_steps": 100}"#;
+//! let args = Arguments::from_json(text)?;
+//! let parameters = [
+//!     Parameter::new("up.weight", &[8, 4]),
+//!     Parameter::new("up.bias", &[8]),
+//! ];
+//! let setup = args.setup(&parameters, None)?;
+//! assert_eq!(setup.groups[0].members, [0]); // decays
+//! assert_eq!(setup.groups[1].members, [1]); // does not
+//! assert_eq!(setup.scheduler.lrs(), [0.0, 0.0]); // warming up
+//! # Ok::<(), bitstep_training::TrainingError>(())
+//! ```
+
+mod arguments;
+pub mod checkpoint;
+mod groups;
+mod json;
+pub mod resume;
+mod setup;
+
+pub use arguments::{Arguments, Targets, TrainingError};
+pub use groups::Parameter;
+pub use setup::{Group, Setup};
