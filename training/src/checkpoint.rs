@@ -249,7 +249,7 @@ impl Checkpoint {
             param.scalars = scalars(about)?;
             param.started = about.get("started").and_then(Json::as_bool) == Some(true);
             let shape = param.shape.clone();
-            let wanted = dtype.map(|d| Element::from(d));
+            let wanted = dtype.map(Element::from);
             bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
             restore_slots(&mut next, i, name, &file, &mut seen)?;
         }

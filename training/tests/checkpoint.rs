@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{Args, Value};
+use bitstep::args::Args;
 use bitstep::named;
 use bitstep::optim::LIST;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
-use bitstep::schedule::{self, Scheduler};
+use bitstep::schedule::Scheduler;
 use bitstep::storage::Data;
+use bitstep::training::TrainingArguments;
 use bitstep_training::checkpoint::{Checkpoint, CheckpointError, Run, save};
 
 const SHAPES: [&[usize]; 4] = [&[40, 120], &[64, 80], &[5, 3], &[4096, 1]];
@@ -47,21 +48,22 @@ impl Toy {
     fn new(name: &str, dtype: Dtype, schedule: &str) -> Toy {
         let mut optimizer = Optimizer::new();
         let mut values = Vec::new();
-        for args in ["lr=0.01", "lr=0.002"] {
-            let recipe = named::optimizer(name, &Args::parse(args).unwrap()).unwrap();
-            optimizer.add_group(recipe).unwrap();
+        for _ in 0..2 {
+            optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
         }
         for (i, shape) in SHAPES.iter().enumerate() {
             optimizer.add_param(i % 2, shape, dtype).unwrap();
             values.push(buffer(dtype, shape.iter().product(), i as u64 + 1));
         }
-        let mut args = Args::parse("num_warmup_steps=2, num_training_steps=20").unwrap();
+        let mut args = TrainingArguments {
+            lr_scheduler_type: schedule.into(),
+            warmup_steps: 2.0,
+            ..TrainingArguments::default()
+        };
         if schedule == "reduce_lr_on_plateau" || schedule == "greedy" {
-            args = Args::parse("patience=1, min_lr=1e-5").unwrap();
+            args.lr_scheduler_kwargs = Args::parse("patience=1, min_lr=1e-5").unwrap();
         }
-        let group = |lr: f64| Value::Map(vec![("lr".into(), Value::Float(lr))]);
-        args.set("groups", vec![group(0.01), group(0.002)]);
-        let schedulers = vec![schedule::build(schedule, &args).unwrap()];
+        let schedulers = vec![args.scheduler(&[0.01, 0.002], 20).unwrap()];
         let names = ["up.weight", "down.weight", "norm", "wide"].map(str::to_owned).to_vec();
         Toy { optimizer, values, names, schedulers, t: 0 }
     }
