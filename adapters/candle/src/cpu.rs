@@ -1,12 +1,13 @@
 //! Borrowing candle's storage on the CPU.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use bitstep::gradient::{ClipGradNorm, multiply, total_norm};
-use bitstep::optimizer::Optimizer;
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, multiply, total_norm};
+use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::storage::{Data, DataMut};
+use bitstep_training::checkpoint::Checkpoint;
 use candle_core::{
-    CpuStorage, DType, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor,
+    CpuStorage, DType, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, Var,
 };
 
 /// The update of one variable, as an operation in place on its storage.
@@ -116,14 +117,125 @@ impl InplaceOp1 for Multiply {
 }
 
 /// Clips gradients in place by their total norm.
-pub(crate) fn clip(grads: &[&Tensor], clip: &ClipGradNorm) -> Result<f64> {
-    let owned: Vec<Option<Tensor>> = grads.iter().map(|&g| Some(g.clone())).collect();
-    let (total, dtype) = with_data(&owned, |data| {
+pub(crate) fn clip(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Result<f64> {
+    let (total, dtype) = with_data(grads, |data| {
         let data: Vec<Data<'_>> = data.iter().copied().flatten().collect();
         Ok(total_norm(&data, clip.norm_type))
     })?;
     let factor = clip.checked_coefficient(total, dtype).map_err(Error::wrap)?;
-    let mut some = grads.iter().filter(|grad| grad.elem_count() > 0);
-    some.try_for_each(|grad| grad.inplace_op1(&Multiply(factor)))?;
+    each(grads, &Multiply(factor))?;
     Ok(total)
+}
+
+/// An operation in place on every gradient that has elements: candle refuses the others.
+fn each(grads: &[Option<Tensor>], op: &impl InplaceOp1) -> Result<()> {
+    let some = grads.iter().flatten().filter(|grad| grad.elem_count() > 0);
+    some.map(|grad| grad.inplace_op1(op)).collect()
+}
+
+/// The opposite of a loss scale, and whether all gradients so far were finite.
+struct Unscale<'a>(&'a LossScale, Cell<bool>);
+
+impl InplaceOp1 for Unscale<'_> {
+    fn name(&self) -> &'static str {
+        "bitstep-unscale"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let finite = self.0.unscale(&mut [data_mut(storage, layout)?]).map_err(Error::wrap)?;
+        self.1.set(self.1.get() && finite);
+        Ok(())
+    }
+}
+
+/// Divides gradients by a loss scale in place; whether all were finite.
+pub(crate) fn unscale(grads: &[Option<Tensor>], scale: &LossScale) -> Result<bool> {
+    let op = Unscale(scale, Cell::new(true));
+    each(grads, &op)?;
+    Ok(op.1.get())
+}
+
+/// A micro-batch's gradient on its way into the total.
+struct Add<'a>(&'a Accumulation);
+
+impl InplaceOp2 for Add<'_> {
+    fn name(&self) -> &'static str {
+        "bitstep-accumulate"
+    }
+
+    fn cpu_fwd(
+        &self,
+        total: &mut CpuStorage,
+        total_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let (total, grad) = (data_mut(total, total_layout)?, data(grad, grad_layout)?);
+        self.0.add(total, grad).map_err(Error::wrap)
+    }
+}
+
+/// Adds a gradient to a total of its shape and type.
+pub(crate) fn accumulate(total: &Tensor, grad: &Tensor, by: &Accumulation) -> Result<()> {
+    match total.elem_count() {
+        0 => Ok(()),
+        _ => total.inplace_op2(&grad.contiguous()?, &Add(by)),
+    }
+}
+
+/// Saved numbers on their way into a variable.
+struct Fill<'a>(&'a Checkpoint, &'a str);
+
+impl InplaceOp1 for Fill<'_> {
+    fn name(&self) -> &'static str {
+        "bitstep-fill"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        self.0.fill(self.1, &mut data_mut(storage, layout)?).map_err(Error::wrap)
+    }
+}
+
+/// Overwrites a variable with what a checkpoint has under its name.
+pub(crate) fn fill(var: &Tensor, name: &str, from: &Checkpoint) -> Result<()> {
+    match var.elem_count() {
+        0 => Ok(()),
+        _ => var.inplace_op1(&Fill(from, name)),
+    }
+}
+
+/// A variable's numbers, copied.
+pub(crate) fn buffer(var: &Tensor) -> Result<Buffer> {
+    let flat = var.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F64 => Buffer::F64(flat.to_vec1()?),
+        DType::F32 => Buffer::F32(flat.to_vec1()?),
+        DType::BF16 => Buffer::Bf16(flat.to_vec1()?),
+        DType::F16 => Buffer::F16(flat.to_vec1()?),
+        _ => return Err(Error::msg(CONTIGUOUS)),
+    })
+}
+
+/// Overwrites a variable.
+pub(crate) fn set(var: &Var, buffer: Buffer) -> Result<()> {
+    let (shape, device) = (var.dims(), var.device());
+    let tensor = match buffer {
+        Buffer::F64(x) => Tensor::from_vec(x, shape, device),
+        Buffer::F32(x) => Tensor::from_vec(x, shape, device),
+        Buffer::Bf16(x) => Tensor::from_vec(x, shape, device),
+        Buffer::F16(x) => Tensor::from_vec(x, shape, device),
+        Buffer::Coded(_) => return Err(Error::msg(CONTIGUOUS)),
+    };
+    var.set(&tensor?)
+}
+
+/// A gradient without elements, of which only the type is known.
+pub(crate) fn nothing(dtype: DType) -> Option<Data<'static>> {
+    match dtype {
+        DType::F64 => Some(Data::F64(&[])),
+        DType::F32 => Some(Data::F32(&[])),
+        DType::BF16 => Some(Data::Bf16(&[])),
+        DType::F16 => Some(Data::F16(&[])),
+        _ => None,
+    }
 }

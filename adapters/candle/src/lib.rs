@@ -20,21 +20,31 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Beside it: parameters by name ([`named_vars`]), groups ([`Optimizer::add_group`],
-//! [`Optimizer::for_training`]), state ([`Optimizer::state`]), clipping by global
-//! norm ([`Optimizer::clip_grad_norm`]) and steps that free each gradient as they
-//! go ([`Optimizer::step_and_free`]).
+//! Beside it:
+//! * parameters by name ([`named_vars`]), groups ([`Optimizer::add_group`]), their state
+//!   ([`Optimizer::state`]), clipping by global norm ([`Optimizer::clip_grad_norm`]);
+//! * [`Training`], which does what Transformers' Trainer does around the optimizer: groups from
+//!   a `TrainingArguments` file, schedules, clipping, accumulation, loss scaling, checkpoints;
+//! * [`import`], which goes on from a checkpoint that Trainer wrote;
+//! * steps that free each gradient as they go ([`Optimizer::step_and_free`]), or hold the
+//!   gradients of one layer at a time ([`Layers`]).
 //!
 //! Only the CPU is supported so far: a `Var` elsewhere is an error.
 
 mod cpu;
+pub mod import;
+mod layers;
+mod training;
+
+pub use layers::Layers;
+pub use training::{Outcome, Training};
 
 use std::cell::RefCell;
 
 use bitstep::gradient::ClipGradNorm;
-use bitstep::optimizer::{Optimizer as State, ParamState, Recipe};
+use bitstep::optimizer::{Buffer, Group, Optimizer as State, ParamState, Recipe};
 use bitstep::real::Dtype;
-use bitstep::training::{Members, TrainingArguments, decays};
+use bitstep::storage::DataMut;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Error, Result, Tensor, Var};
 use candle_nn::VarMap;
@@ -95,23 +105,6 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Trainer's two groups: biases and everything of one dimension (norms) do not decay.
-    ///
-    /// # Errors
-    /// An unknown optimizer or argument; variables as in [`add_group`](Self::add_group).
-    pub fn for_training(
-        args: &TrainingArguments,
-        vars: impl IntoIterator<Item = (String, Var)>,
-    ) -> Result<Self> {
-        let (decay, rest): (Vec<_>, Vec<_>) =
-            vars.into_iter().partition(|(name, var)| decays(name) && var.dims().len() > 1);
-        let mut optimizer = Self::default();
-        for (members, vars) in [(Members::Decay, decay), (Members::NoDecay, rest)] {
-            optimizer.add_group(args.recipe(members).map_err(Error::wrap)?, vars)?;
-        }
-        Ok(optimizer)
-    }
-
     /// Sets the number of elements below which a variable is not cut for threads.
     pub fn set_grain(&mut self, grain: usize) {
         self.grain = grain;
@@ -158,14 +151,8 @@ impl Optimizer {
     /// # Errors
     /// A gradient of another shape, type or device than its variable. Nothing is written then.
     pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
-        self.begin(grads, given)?;
-        let mut layers = vec![0u32; self.state.groups().len()];
-        for index in 0..self.vars.len() {
-            if let Some(grad) = grads.get(&self.vars[index].1) {
-                self.step_one(index, grad, &mut layers, given)?;
-            }
-        }
-        Ok(())
+        let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
+        self.step_with(grads, given)
     }
 
     /// One step that drops each gradient as soon as it is used.
@@ -173,14 +160,85 @@ impl Optimizer {
     /// # Errors
     /// As [`step_given`](Self::step_given).
     pub fn step_and_free(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
-        self.begin(grads, given)?;
+        let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
+        self.step_with(grads, given)
+    }
+
+    /// One step with a gradient, or none, for each variable in their order.
+    ///
+    /// # Errors
+    /// As [`step_given`](Self::step_given).
+    pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, given: &[(&str, f64)]) -> Result<()> {
+        let grads = self.check(grads)?;
+        cpu::with_data(&grads, |data| self.state.begin(data, given).map_err(Error::wrap))?;
         let mut layers = vec![0u32; self.state.groups().len()];
-        for index in 0..self.vars.len() {
-            if let Some(grad) = grads.remove(&self.vars[index].1) {
-                self.step_one(index, &grad, &mut layers, given)?;
-            }
+        for (index, grad) in grads.into_iter().enumerate() {
+            let Some(grad) = grad else { continue };
+            let layer = &mut layers[self.state.params()[index].group];
+            self.step_one(index, &grad, *layer, given)?;
+            *layer += 1;
         }
         Ok(())
+    }
+
+    /// Begins a step whose gradients come a few at a time; then
+    /// [`step_some`](Self::step_some) as often as there are any. See [`Layers`].
+    ///
+    /// # Errors
+    /// A rule that needs the norm over all gradients before the first update.
+    pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<()> {
+        let all_at_once = |g: &Group| g.recipe.rule.norm_scale(given).is_some();
+        if let Some(number) = self.state.groups().iter().position(all_at_once) {
+            let message = "needs the norm over all gradients: step with all of them";
+            return Err(Error::msg(format!("group {number} {message}")));
+        }
+        let nothing =
+            self.vars.iter().map(|(_, var)| cpu::nothing(var.dtype())).collect::<Vec<_>>();
+        self.state.begin(&nothing, given).map_err(Error::wrap)
+    }
+
+    /// The update of the variables that have a gradient here; drops those gradients.
+    ///
+    /// # Errors
+    /// As [`step_given`](Self::step_given).
+    pub fn step_some(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
+        let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
+        let mut layers = vec![0u32; self.state.groups().len()];
+        for (index, grad) in self.check(grads)?.into_iter().enumerate() {
+            // All variables count, as their gradients will come, or have come.
+            let layer = &mut layers[self.state.params()[index].group];
+            if let Some(grad) = grad {
+                self.step_one(index, &grad, *layer, given)?;
+            }
+            *layer += 1;
+        }
+        Ok(())
+    }
+
+    /// Turns the variables into those to evaluate; the same ones for most rules, but not for
+    /// the schedule-free ones. Copies them.
+    ///
+    /// # Errors
+    /// A configuration that can't be evaluated. Nothing is written then.
+    pub fn eval(&mut self) -> Result<()> {
+        self.switch(State::eval)
+    }
+
+    /// Turns the variables back into those to train.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn train(&mut self) -> Result<()> {
+        self.switch(State::train)
+    }
+
+    fn switch(&mut self, to: Switch) -> Result<()> {
+        let buffers = self.vars.iter().map(|(_, var)| cpu::buffer(var));
+        let mut buffers = buffers.collect::<Result<Vec<_>>>()?;
+        let mut views: Vec<_> = buffers.iter_mut().map(Buffer::data_mut).collect();
+        to(&mut self.state, &mut views).map_err(Error::wrap)?;
+        drop(views);
+        self.vars.iter().zip(buffers).try_for_each(|((_, var), buffer)| cpu::set(var, buffer))
     }
 
     /// Scales the gradients of all variables in place, to a total norm of at most
@@ -189,57 +247,50 @@ impl Optimizer {
     /// # Errors
     /// A non-finite norm, if `clip` refuses one. Nothing is written then.
     pub fn clip_grad_norm(&self, grads: &GradStore, clip: &ClipGradNorm) -> Result<f64> {
-        let grads: Vec<&Tensor> = self.vars.iter().filter_map(|(_, var)| grads.get(var)).collect();
+        let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect::<Vec<_>>();
         cpu::clip(&grads, clip)
     }
 
-    fn begin(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
-        self.check(grads)?;
-        let grads: Vec<Option<Tensor>> = self
-            .vars
-            .iter()
-            .map(|(_, var)| grads.get(var).map(Tensor::contiguous).transpose())
-            .collect::<Result<_>>()?;
-        cpu::with_data(&grads, |data| self.state.begin(data, given).map_err(Error::wrap))
-    }
-
-    fn check(&self, grads: &GradStore) -> Result<()> {
-        for (name, var) in &self.vars {
-            let Some(grad) = grads.get(var) else { continue };
-            if grad.dims() != var.dims() || grad.dtype() != var.dtype() {
-                let (got, want) = (grad.shape(), var.shape());
-                let message = format!(
-                    "gradient of {name}: {got:?} {:?}, wanted {want:?} {:?}",
-                    grad.dtype(),
-                    var.dtype()
-                );
-                return Err(Error::msg(message));
-            }
+    /// Contiguous gradients, if all of them fit their variables.
+    fn check(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+        if grads.len() != self.vars.len() {
+            let (got, want) = (grads.len(), self.vars.len());
+            return Err(Error::msg(format!("{got} gradients for {want} variables")));
         }
-        Ok(())
+        let one = |((name, var), grad): (&(String, Var), Option<Tensor>)| {
+            let Some(grad) = grad else { return Ok(None) };
+            if grad.dims() != var.dims()
+                || grad.dtype() != var.dtype()
+                || !grad.device().same_device(var.device())
+            {
+                let form = |t: &Tensor| format!("{:?} {:?}", t.shape(), t.dtype());
+                let (got, want) = (form(&grad), form(var));
+                return Err(Error::msg(format!("gradient of {name}: {got}, wanted {want}")));
+            }
+            // One that autograd left transposed is laid out in order first.
+            grad.contiguous().map(Some)
+        };
+        self.vars.iter().zip(grads).map(one).collect()
     }
 
     fn step_one(
         &mut self,
         index: usize,
         grad: &Tensor,
-        layers: &mut [u32],
+        layer: u32,
         given: &[(&str, f64)],
     ) -> Result<()> {
-        let group = self.state.params()[index].group;
-        let layer = layers[group];
-        layers[group] += 1;
-        // A gradient that autograd left transposed is laid out in order first.
-        let grad = grad.contiguous()?;
         let (state, grain) = (RefCell::new(&mut self.state), self.grain);
         let step = cpu::Step { state, index, layer, given, grain };
         // candle refuses to write into a tensor without elements, but the step counts.
         match self.vars[index].1.elem_count() {
             0 => step.without_elements(grad.dtype()),
-            _ => self.vars[index].1.inplace_op2(&grad, &step),
+            _ => self.vars[index].1.inplace_op2(grad, &step),
         }
     }
 }
+
+type Switch = fn(&mut State, &mut [DataMut<'_>]) -> std::result::Result<(), bitstep::Error>;
 
 impl candle_nn::Optimizer for Optimizer {
     type Config = Recipe;

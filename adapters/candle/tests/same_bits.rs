@@ -6,7 +6,6 @@ use bitstep::named;
 use bitstep::optim::LIST;
 use bitstep::optimizer::{Optimizer as Core, Param};
 use bitstep::storage::Plain;
-use bitstep::training::TrainingArguments;
 use bitstep_candle::{Optimizer, named_vars};
 use candle_core::{DType, Device, Tensor, Var, WithDType};
 use candle_nn::{Optimizer as _, VarMap};
@@ -100,7 +99,7 @@ fn every_optimizer_has_the_bits_of_core_on_one_two_and_three_threads() {
 }
 
 #[test]
-fn a_map_gives_its_variables_in_the_order_of_their_names_and_training_groups_them() {
+fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradients() {
     let map = VarMap::new();
     let vb = candle_nn::VarBuilder::from_varmap(&map, DType::F32, &Device::Cpu);
     let linear = candle_nn::linear(3, 2, vb.pp("b")).unwrap();
@@ -109,13 +108,9 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_training_groups_the
     let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
-    let args = TrainingArguments {
-        optim: "adamw_torch".into(),
-        weight_decay: 0.5,
-        learning_rate: 0.1,
-        ..TrainingArguments::default()
-    };
-    let mut optimizer = Optimizer::for_training(&args, named).unwrap();
+    let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let mut optimizer = Optimizer::without_groups();
+    optimizer.add_group(recipe, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
     let x = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
     let loss = candle_nn::Module::forward(&linear, &x).unwrap().sqr().unwrap().sum_all().unwrap();

@@ -70,7 +70,14 @@ impl Accumulation {
             return Err(Error::Invalid { argument, wanted: "no micro-batch added yet" });
         }
         self.window = window;
+        self.seen = 0;
         Ok(())
+    }
+
+    /// Whether each micro-batch is a window of its own, so that there is nothing to add up.
+    #[must_use]
+    pub const fn is_single(&self) -> bool {
+        self.window == 1
     }
 
     /// Adds one tensor's gradient of the current micro-batch; the first of a window replaces `total`.
@@ -129,9 +136,20 @@ mod tests {
     }
 
     #[test]
+    fn accumulation_shorter_window_after_a_full_one_begins_anew() {
+        let mut sum = Accumulation::sum(4).unwrap();
+        (0..4).for_each(|_| sum.advance());
+        sum.window(3).unwrap();
+        let mut total = [7.0f32];
+        sum.add(DataMut::F32(&mut total), Data::F32(&[1.0])).unwrap();
+        assert_eq!(total, [1.0]);
+    }
+
+    #[test]
     fn accumulation_partial_window_uses_the_announced_number() {
         let mut mean = Accumulation::mean(4).unwrap();
         mean.window(1).unwrap();
+        assert!(mean.is_single());
         let mut total = [0.0f64];
         mean.add(DataMut::F64(&mut total), Data::F64(&[3.0])).unwrap();
         mean.advance();

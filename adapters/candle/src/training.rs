@@ -1,0 +1,342 @@
+//! What Trainer does around an optimizer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
+use bitstep::schedule::Scheduler;
+use bitstep_training::checkpoint::{self, Checkpoint, Run};
+use bitstep_training::{Arguments, Parameter, resume};
+use candle_core::{Error, Result, Tensor, Var};
+
+use crate::{Optimizer, cpu, import};
+
+/// What became of a micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Its gradients wait for those of more micro-batches.
+    Accumulated,
+    /// The variables moved; the norm of all gradients before clipping, if they are clipped.
+    Stepped(Option<f64>),
+    /// A gradient was not finite: the loss scale has been cut, and nothing moved.
+    Skipped,
+}
+
+/// An optimizer with schedules, accumulation, clipping and loss scaling around it.
+///
+/// ```
+/// use bitstep_candle::{Outcome, Training};
+/// use bitstep_training::Arguments;
+/// use candle_core::{DType, Device, Var};
+///
+/// let args = Arguments::from_json(r#"{"optim": "adamw_torch", "learning_rate": 0.1,
+///     "gradient_accumulation_steps": 2, "max_steps": 10}"#)?;
+/// let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
+/// let mut training = Training::new(&args, [("layer.weight".into(), weight.clone())], None)?;
+/// let loss = || weight.sqr()?.sum_all();
+/// assert_eq!(training.backward(&loss()?)?, Outcome::Accumulated);
+/// assert!(matches!(training.backward(&loss()?)?, Outcome::Stepped(Some(_))));
+/// assert_eq!(training.rates(), [0.09, 0.09]); // decaying and not decaying
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Training {
+    optimizer: Optimizer,
+    schedulers: Vec<Scheduler>,
+    /// For each schedule, the groups whose rates it sets.
+    scheduled: Vec<Vec<usize>>,
+    clip: Option<ClipGradNorm>,
+    accumulation: Accumulation,
+    totals: Vec<Option<Tensor>>,
+    loss_scale: Option<LossScale>,
+}
+
+impl Training {
+    /// As Trainer sets up the training of these variables, for the file's `max_steps` or else
+    /// `num_training_steps`. Layers are told apart by name and shape: [`Parameter::new`].
+    ///
+    /// # Errors
+    /// What the arguments or the variables can't be used for.
+    pub fn new(
+        args: &Arguments,
+        vars: impl IntoIterator<Item = (String, Var)>,
+        num_training_steps: Option<u64>,
+    ) -> Result<Self> {
+        let vars: Vec<_> = vars.into_iter().collect();
+        let parameters: Vec<_> =
+            vars.iter().map(|(name, var)| Parameter::new(name, var.dims())).collect();
+        let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
+        let mut optimizer = Optimizer::without_groups();
+        for group in &setup.groups {
+            let members = group.members.iter().map(|&i| vars[i].clone());
+            optimizer.add_group(group.recipe.clone(), members)?;
+        }
+        let mut training = Training::of(optimizer)?;
+        training.clip = setup.clip;
+        training.accumulation = setup.accumulation;
+        training.loss_scale = setup.loss_scale;
+        training.attach(setup.scheduler, (0..setup.groups.len()).collect())?;
+        Ok(training)
+    }
+
+    /// An optimizer with nothing around it yet.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn of(optimizer: Optimizer) -> Result<Self> {
+        Ok(Training {
+            totals: vec![None; optimizer.vars().len()],
+            optimizer,
+            schedulers: Vec::new(),
+            scheduled: Vec::new(),
+            clip: None,
+            accumulation: Accumulation::mean(1).map_err(Error::wrap)?,
+            loss_scale: None,
+        })
+    }
+
+    /// Lets a schedule set the rates of these groups, in their order, from now on.
+    ///
+    /// # Errors
+    /// Not as many groups as the schedule has, or one that there is not.
+    pub fn attach(&mut self, scheduler: Scheduler, groups: Vec<usize>) -> Result<()> {
+        let all = self.optimizer.inner().groups().len();
+        if scheduler.lrs().len() != groups.len() || groups.iter().any(|&g| g >= all) {
+            let rates = scheduler.lrs().len();
+            let message = format!("a schedule of {rates} groups for {groups:?} of {all}");
+            return Err(Error::msg(message));
+        }
+        self.schedulers.push(scheduler);
+        self.scheduled.push(groups);
+        self.set_rates();
+        Ok(())
+    }
+
+    /// Clips all gradients by their total norm before each step.
+    pub fn set_clip(&mut self, clip: Option<ClipGradNorm>) {
+        self.clip = clip;
+    }
+
+    /// Scales the loss, for 16-bit gradients.
+    pub fn set_loss_scale(&mut self, scale: Option<LossScale>) {
+        self.loss_scale = scale;
+    }
+
+    /// Steps after so many micro-batches, with the mean or the sum of their gradients.
+    pub fn set_accumulation(&mut self, accumulation: Accumulation) {
+        self.accumulation = accumulation;
+        self.totals.fill(None);
+    }
+
+    /// Announces that the window about to begin has only this many micro-batches, as the last
+    /// one of an epoch may.
+    ///
+    /// # Errors
+    /// 0, or a window that has begun.
+    pub fn expect(&mut self, micro_batches: u64) -> Result<()> {
+        self.accumulation.window(micro_batches).map_err(Error::wrap)
+    }
+
+    /// The backward pass of a micro-batch and, when enough of them are in, a step.
+    ///
+    /// # Errors
+    /// Those of candle; a schedule past its end.
+    pub fn backward(&mut self, loss: &Tensor) -> Result<Outcome> {
+        let mut store = match &self.loss_scale {
+            Some(scale) => loss.affine(scale.scale, 0.0)?.backward()?,
+            None => loss.backward()?,
+        };
+        let grads = self.optimizer.vars().iter().map(|(_, var)| store.remove(var)).collect();
+        drop(store);
+        self.micro_batch(grads, &[])
+    }
+
+    /// The same for gradients that come from elsewhere, one or none for each variable in the
+    /// optimizer's order; `given` are numbers from outside.
+    ///
+    /// # Errors
+    /// As [`backward`](Self::backward).
+    pub fn micro_batch(
+        &mut self,
+        grads: Vec<Option<Tensor>>,
+        given: &[(&str, f64)],
+    ) -> Result<Outcome> {
+        let mut grads = self.optimizer.check(grads)?;
+        if !self.accumulation.is_single() {
+            for (total, grad) in self.totals.iter_mut().zip(grads) {
+                let Some(grad) = grad else { continue };
+                let total = match total {
+                    Some(total) => total,
+                    None => total.insert(grad.zeros_like()?),
+                };
+                cpu::accumulate(total, &grad, &self.accumulation)?;
+            }
+            self.accumulation.advance();
+            if !self.accumulation.is_complete() {
+                return Ok(Outcome::Accumulated);
+            }
+            grads = self.totals.iter_mut().map(Option::take).collect();
+        }
+        if let Some(scale) = &mut self.loss_scale {
+            let finite = cpu::unscale(&grads, scale)?;
+            scale.update(finite);
+            if !finite {
+                return Ok(Outcome::Skipped);
+            }
+        }
+        let norm = self.clip.as_ref().map(|clip| cpu::clip(&grads, clip)).transpose()?;
+        self.optimizer.step_with(grads, given)?;
+        for scheduler in &mut self.schedulers {
+            let state = scheduler.state();
+            // Those that follow a metric wait for it.
+            if state.plateau.is_none() && state.greedy.is_none() {
+                scheduler.step(&[]).map_err(Error::wrap)?;
+            }
+        }
+        self.set_rates();
+        Ok(Outcome::Stepped(norm))
+    }
+
+    /// Hands a metric to the schedules that are driven by one.
+    ///
+    /// # Errors
+    /// Those of the schedule.
+    pub fn metric(&mut self, metric: f64) -> Result<()> {
+        for scheduler in &mut self.schedulers {
+            let state = scheduler.state();
+            if state.plateau.is_some() || state.greedy.is_some() {
+                scheduler.step(&[metric]).map_err(Error::wrap)?;
+            }
+        }
+        self.set_rates();
+        Ok(())
+    }
+
+    fn set_rates(&mut self) {
+        let groups = self.optimizer.inner_mut().groups_mut();
+        for (scheduler, numbers) in self.schedulers.iter().zip(&self.scheduled) {
+            for (&number, &lr) in numbers.iter().zip(scheduler.lrs()) {
+                groups[number].lr = lr;
+            }
+        }
+    }
+
+    /// The groups' learning rates in force.
+    #[must_use]
+    pub fn rates(&self) -> Vec<f64> {
+        self.optimizer.inner().groups().iter().map(|g| g.lr).collect()
+    }
+
+    /// The factor in force on the loss.
+    #[must_use]
+    pub fn loss_scale(&self) -> Option<&LossScale> {
+        self.loss_scale.as_ref()
+    }
+
+    /// Variables, groups and state.
+    #[must_use]
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// The same, to change.
+    pub fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    /// Saves everything that goes on depends on, the variables among it, in one file that is
+    /// replaced at once. `extra` is handed back by [`load`](Self::load).
+    ///
+    /// # Errors
+    /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; micro-batches that wait.
+    pub fn save(&self, path: impl AsRef<Path>, extra: &BTreeMap<String, String>) -> Result<()> {
+        if self.totals.iter().any(Option::is_some) {
+            return Err(Error::msg("micro-batches wait for a step: save after it"));
+        }
+        let mut extra = extra.clone();
+        if let Some(scale) = &self.loss_scale {
+            let bits = scale.scale.to_bits();
+            extra.insert(LOSS_SCALE.to_owned(), format!("{bits} {}", scale.good_steps));
+        }
+        let names = self.names();
+        let vars: Vec<Option<Tensor>> =
+            self.optimizer.vars().iter().map(|(_, var)| Some(var.as_tensor().clone())).collect();
+        cpu::with_data(&vars, |values| {
+            let values: Vec<_> = values.iter().copied().flatten().collect();
+            let run = Run {
+                optimizer: self.optimizer.inner(),
+                names: &names,
+                schedulers: &self.schedulers,
+                extra: &extra,
+            };
+            checkpoint::save(path.as_ref(), &run, &values).map_err(Error::wrap)
+        })
+    }
+
+    /// Goes on from a saved run of the same variables, groups and schedules.
+    ///
+    /// # Errors
+    /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; nothing has changed then.
+    pub fn load(&mut self, path: impl AsRef<Path>) -> Result<BTreeMap<String, String>> {
+        let file = Checkpoint::read(path.as_ref()).map_err(Error::wrap)?;
+        let names = self.names();
+        let vars = self.optimizer.vars();
+        let dtypes: Vec<_> =
+            vars.iter().map(|(_, var)| cpu::nothing(var.dtype()).map(|d| d.dtype())).collect();
+        let restored = file
+            .prepare(self.optimizer.inner(), &names, &self.schedulers, &dtypes)
+            .map_err(Error::wrap)?;
+        let mut extra = file.extra();
+        if let (Some(scale), Some(text)) = (&mut self.loss_scale, extra.remove(LOSS_SCALE)) {
+            let mut numbers = text.split(' ').filter_map(|n| n.parse::<u64>().ok());
+            if let (Some(bits), Some(steps)) = (numbers.next(), numbers.next()) {
+                (scale.scale, scale.good_steps) = (f64::from_bits(bits), steps);
+            }
+        }
+        vars.iter().try_for_each(|(name, var)| cpu::fill(var, name, &file))?;
+        restored.commit(self.optimizer.inner_mut(), &mut self.schedulers).map_err(Error::wrap)?;
+        self.totals.fill(None);
+        Ok(extra)
+    }
+
+    /// Goes on from a checkpoint folder of Trainer: `optimizer.pt` and `scheduler.pt`. Neither
+    /// names a parameter: `order` has the names as `model.named_parameters()` gives them. The
+    /// variables themselves are the caller's to load, from `model.safetensors`.
+    ///
+    /// # Errors
+    /// A file that is not one, or state that does not fit; nothing has changed then.
+    pub fn resume(&mut self, folder: impl AsRef<Path>, order: &[&str]) -> Result<()> {
+        let folder = folder.as_ref();
+        let saved = import::optimizer(folder.join("optimizer.pt"))?;
+        let schedule = import::scheduler(folder.join("scheduler.pt"))?;
+        let [scheduler] = self.schedulers.as_mut_slice() else {
+            return Err(Error::msg("Trainer has one schedule for all groups"));
+        };
+        // The reference numbers parameters group by group, each group in the model's order.
+        let (vars, params) = (self.optimizer.vars(), self.optimizer.inner().params());
+        let mut positions = Vec::new();
+        for group in 0..self.optimizer.inner().groups().len() {
+            for name in order {
+                let found = vars.iter().position(|(n, _)| n == name);
+                let found = found.ok_or_else(|| Error::msg(format!("no variable `{name}`")))?;
+                if params[found].group == group {
+                    positions.push(found);
+                }
+            }
+        }
+        let mut state = self.optimizer.inner().clone();
+        resume::optimizer(&mut state, &positions, &saved).map_err(Error::wrap)?;
+        resume::scheduler(scheduler, &schedule).map_err(Error::wrap)?;
+        *self.optimizer.inner_mut() = state;
+        self.totals.fill(None);
+        self.set_rates();
+        Ok(())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.optimizer.vars().iter().map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// Under which name a checkpoint's `extra` has the loss scale and its good steps.
+const LOSS_SCALE: &str = "bitstep.loss_scale";

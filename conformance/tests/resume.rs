@@ -1,0 +1,145 @@
+//! Runs that Transformers' Trainer began, gone on with on candle: the next 20 steps, with the
+//! gradients that the reference had, are those of the reference within the suite's bounds.
+
+use std::path::{Path, PathBuf};
+
+use bitstep_candle::{Outcome, Training, import};
+use bitstep_conformance::bounds::{Allow, Bounds, DEFAULT, Mode, Subject};
+use bitstep_conformance::compare::{error, scale, spacing};
+use bitstep_conformance::tensor::Dtype;
+use bitstep_training::Arguments;
+use candle_core::{DType, Device, Tensor, Var};
+use safetensors::SafeTensors;
+
+fn folder(run: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../training/fixtures/resume").join(run)
+}
+
+/// The order of the model's parameters, and the tensors of the reference's continuation.
+fn continuation(run: &str) -> (Vec<String>, std::collections::HashMap<String, Tensor>) {
+    let path = folder(run).join("continuation.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let order = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["order"]).unwrap();
+    (order, candle_core::safetensors::load(path, &Device::Cpu).unwrap())
+}
+
+fn training(run: &str) -> (Training, Vec<String>) {
+    let (order, tensors) = continuation(run);
+    let args = Arguments::read(folder(run).join("training_args.json")).unwrap();
+    let init = |name: &String| Var::from_tensor(&tensors[&format!("{name}.init")]).unwrap();
+    // Not the model's order, nor the groups'.
+    let mut vars: Vec<_> = order.iter().map(|name| (name.clone(), init(name))).collect();
+    vars.sort_by(|a, b| b.0.cmp(&a.0));
+    (Training::new(&args, vars, None).unwrap(), order)
+}
+
+fn floats(t: &Tensor) -> Vec<f64> {
+    t.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+/// The steps of a run; the worst error as a share of its bound.
+fn go_on(run: &str, resume: bool) -> f64 {
+    let (_, tensors) = continuation(run);
+    let (mut training, order) = training(run);
+    if resume {
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        training.resume(folder(run), &order).unwrap();
+    }
+    let bounds = Bounds::default();
+    let case = format!("optimizer/{run}/resumed_f32");
+    let subject = Subject { case: &case, dtype: Dtype::F32, what: "value", mode: Mode::Free };
+    let per_step = match bounds.exemption(&subject) {
+        Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp))) => ulp,
+        None => DEFAULT,
+        Some(other) => panic!("no bound to hold a resumed run to: {other:?}"),
+    };
+    let lrs = &tensors["lr"].to_vec2::<f64>().unwrap();
+    let mut widest: Vec<Vec<f64>> = Vec::new();
+    let mut worst = 0f64;
+    for (t, lr) in lrs.iter().enumerate() {
+        for (got, want) in training.rates().iter().zip(lr) {
+            assert!((got - want).abs() <= want * 1e-15 || !resume, "{run}, step {t}: {got} {want}");
+        }
+        let names: Vec<String> =
+            training.optimizer().vars().iter().map(|(name, _)| name.clone()).collect();
+        let row = |name: &str, what: &str| tensors[&format!("{name}.{what}")].get(t).unwrap();
+        let grads = names.iter().map(|name| Some(row(name, "grad").copy().unwrap())).collect();
+        let outcome = training.micro_batch(grads, &[]).unwrap();
+        assert!(matches!(outcome, Outcome::Stepped(Some(_))));
+        widest.resize(names.len(), Vec::new());
+        for ((name, var), widest) in training.optimizer().vars().iter().zip(&mut widest) {
+            let (got, want) = (floats(var), floats(&row(name, "value")));
+            let init = floats(&tensors[&format!("{name}.init")]);
+            widest.resize(got.len(), 0.0);
+            for (k, (got, want)) in got.iter().zip(&want).enumerate() {
+                let unit = spacing(Dtype::F32, scale(*want, init[k]));
+                widest[k] = widest[k].max(unit);
+                let bound = (t + 1) as f64 * per_step;
+                worst = worst.max(error(*got, *want, widest[k]) / bound);
+            }
+        }
+    }
+    worst
+}
+
+#[test]
+fn the_next_steps_of_a_trainers_run_are_the_references() {
+    let runs = std::fs::read_dir(folder("")).unwrap();
+    let mut runs: Vec<String> =
+        runs.map(|run| run.unwrap().file_name().into_string().unwrap()).collect();
+    runs.sort();
+    assert!(runs.len() >= 6, "{runs:?}");
+    for run in runs {
+        let worst = go_on(&run, true);
+        println!("{run}: {worst:.3} of the bound");
+        assert!(worst <= 1.0, "{run}: {worst} times the bound");
+        // The state matters: without it the same steps lead elsewhere.
+        let fresh = go_on(&run, false);
+        assert!(fresh > 10.0, "{run}: {fresh} times the bound without its state");
+    }
+}
+
+#[test]
+fn state_that_does_not_fit_is_refused_and_nothing_has_changed() {
+    let (mut training, order) = training("adamw_torch");
+    let order: Vec<&str> = order.iter().map(String::as_str).collect();
+    let before = format!("{:?}", training.optimizer().inner());
+    let error = training.resume(folder("sgd"), &order).unwrap_err().to_string();
+    assert!(error.contains("exp_avg"), "{error}");
+    let error = training.resume(folder("no_such_run"), &order).unwrap_err().to_string();
+    assert!(error.contains("optimizer.pt"), "{error}");
+    let mut swapped = order.clone();
+    swapped.swap(0, 4);
+    assert!(training.resume(folder("adamw_torch"), &swapped).is_err());
+    assert_eq!(format!("{:?}", training.optimizer().inner()), before);
+}
+
+/// A pickle may ask for anything to be called; here it is data.
+#[test]
+fn nothing_of_a_pickle_is_executed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("optimizer.pt");
+    let proof = folder.path().join("executed");
+    // {"state": os.system("touch …"), "param_groups": []}
+    let mut pickle = b"\x80\x02}(X\x05\x00\x00\x00statecposix\nsystem\n(X".to_vec();
+    let command = format!("touch {}", proof.display());
+    pickle.extend((command.len() as u32).to_le_bytes());
+    pickle.extend(command.as_bytes());
+    pickle.extend(b"tRX\x0c\x00\x00\x00param_groups]u.");
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    archive.start_file("archive/data.pkl", stored).unwrap();
+    std::io::Write::write_all(&mut archive, &pickle).unwrap();
+    archive.finish().unwrap();
+
+    let error = import::optimizer(&path).unwrap_err().to_string();
+    assert!(error.contains("a dictionary of states"), "{error}");
+    assert!(!proof.exists());
+
+    for text in ["", "PK\x03\x04 but no more"] {
+        std::fs::write(&path, text).unwrap();
+        assert!(import::optimizer(&path).is_err());
+    }
+}
