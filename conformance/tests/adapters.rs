@@ -1,0 +1,77 @@
+//! Adapters borrow, launch and map errors: they hold no optimizer's name, no default and no
+//! arithmetic of a rule, and each can be read at a sitting.
+
+use std::path::{Path, PathBuf};
+
+use bitstep::args::{Args, names};
+use bitstep::{named, optim::LIST, schedule};
+
+const ADAPTERS: [&str; 3] = ["candle", "ndarray", "rayon"];
+
+fn sources(adapter: &str) -> Vec<PathBuf> {
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../adapters").join(adapter).join("src");
+    let files = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    files.map(|file| file.unwrap().path()).collect()
+}
+
+/// The words of a file's code: what stands in comments, examples in the docs among it, may name
+/// an optimizer.
+fn words(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    let code: Vec<&str> = code.collect();
+    code.join("\n")
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
+    let mut forbidden: Vec<String> = LIST.iter().map(|entry| entry.name.to_owned()).collect();
+    forbidden.extend(schedule::NAMES.iter().map(|&name| name.to_owned()));
+    // Words that mean something else in any program.
+    let common = ["lr", "params", "step", "mode", "given", "scale", "state", "type", "r"];
+    for entry in LIST {
+        let mut recipe = named::optimizer(entry.name, &Args::new()).unwrap();
+        let hyper = names(recipe.rule.hyper()).into_iter().filter(|name| !common.contains(name));
+        forbidden.extend(hyper.map(str::to_owned));
+    }
+    assert!(forbidden.len() > 200 && forbidden.contains(&"betas".to_owned()));
+    // Names of rules' types, and of what rules compute with.
+    let more = [
+        "AdamW",
+        "Adam",
+        "Sgd",
+        "Lion",
+        "Lamb",
+        "Muon",
+        "Adafactor",
+        "sqrt",
+        "powi",
+        "powf",
+        "mul_add",
+        "exp",
+        "recip",
+    ];
+    forbidden.extend(more.map(str::to_owned));
+    for adapter in ADAPTERS {
+        for path in sources(adapter) {
+            for word in words(&path) {
+                assert!(!forbidden.contains(&word), "{} says `{word}`", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn adapters_are_small_enough_to_read_at_a_sitting() {
+    for adapter in ADAPTERS {
+        for path in sources(adapter) {
+            let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+            assert!(lines <= 400, "{} has {lines} lines", path.display());
+        }
+    }
+}
