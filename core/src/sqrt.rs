@@ -1,8 +1,9 @@
 //! The square root, correctly rounded, from the fastest safe source at hand.
 //!
 //! `libm::sqrtf` is inline assembly on x86-64, which stops a loop from
-//! vectorising; the vector intrinsics and std's do not. Rust wants `unsafe` for
-//! the intrinsics, though they are part of what every processor of the target has.
+//! vectorising; the vector intrinsics and std's do not. On a Cortex-M4F `libm::sqrtf`
+//! counts bits with integers, where the processor has an instruction. Rust wants `unsafe`
+//! for intrinsics and assembly, though they are part of what every processor of the target has.
 
 #[inline(always)]
 #[allow(unsafe_code)]
@@ -21,10 +22,31 @@ pub(crate) fn f32(x: f32) -> f32 {
         // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
         unsafe { vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x))) }
     };
-    #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(all(not(feature = "std"), target_arch = "arm", target_abi = "eabihf"))]
+    return {
+        let mut bits = x.to_bits();
+        // By way of an integer register: stable Rust passes no others to assembly here.
+        // SAFETY: targets that pass floats in registers have those registers, and VSQRT.F32.
+        // It touches nothing but the two registers.
+        unsafe {
+            core::arch::asm!(
+                "vmov s15, {bits}", "vsqrt.f32 s15, s15", "vmov {bits}, s15",
+                bits = inout(reg) bits, out("s15") _,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        f32::from_bits(bits)
+    };
+    #[cfg(not(any(
+        feature = "std",
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        all(target_arch = "arm", target_abi = "eabihf")
+    )))]
     libm::sqrtf(x)
 }
 
+/// 32-bit Arm has no such instruction on every processor with hardware floats.
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(crate) fn f64(x: f64) -> f64 {
