@@ -14,7 +14,7 @@ use crate::mode::{self, Mode};
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
 use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length, check_norm};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch, stretch_of};
 
 /// How 16-bit parameters are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -181,9 +181,18 @@ pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
     step: &Step,
     t: &Tensor<'_, '_>,
 ) -> Result<(), Error> {
+    check_tensor_in(rule, arithmetic.compute(t.param.dtype()), step, t)
+}
+
+/// The same where the type to compute in is known.
+fn check_tensor_in<R: AnyRule + ?Sized>(
+    rule: &R,
+    compute: Dtype,
+    step: &Step,
+    t: &Tensor<'_, '_>,
+) -> Result<(), Error> {
     check_norm(rule.norm_scale(step.given), step)?;
     rule.check_shape(t.shape)?;
-    let compute = arithmetic.compute(t.param.dtype());
     let n = numel(t.shape);
     check_length("param", t.param.len(), n)?;
     check_length("grad", t.grad.len(), n)?;
@@ -306,6 +315,58 @@ impl<R: Rule> AnyRule for R {
     fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
         alloc::boxed::Box::new(*self)
     }
+}
+
+/// One step of a tensor in any representations, decoded and encoded through buffers of B elements on the stack.
+///
+/// For devices with little memory: [`AnyRule::update`] brings code and buffers for every number type, this only those
+/// of a rule and a type to compute in that are known beforehand. The bits are the same. Unlike there, `scalars` are
+/// [advanced](Rule::advance) here, as [`rule::step`] does.
+///
+/// # Errors
+/// An invalid configuration, a buffer of the wrong length, or blocks that B is too small for. Nothing is written then.
+///
+/// # Example
+/// ```
+/// use bitstep::{any::{Tensor, step_staged}, optim::FlashLion, rule::{Rule, Step}, storage::{Blocks, Companded, Data, DataMut}};
+/// let rule = FlashLion::default();
+/// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
+/// let mut momentum = Blocks::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
+/// let mut param = [1.0f32; 40];
+/// let tensor = Tensor {
+///     shape: &[40],
+///     param: DataMut::F32(&mut param),
+///     grad: Data::F32(&[1.0; 40]),
+///     slots: &mut [DataMut::Coded(&mut momentum)],
+///     work: DataMut::F32(&mut []),
+/// };
+/// step_staged::<_, f32, 32>(&rule, &Step::new(1, 0.25), &mut rule.scalars(), tensor)?;
+/// assert_eq!(param, [0.75; 40]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+pub fn step_staged<R: Rule, C: Real + Plain, const B: usize>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    mut tensor: Tensor<'_, '_>,
+) -> Result<(), Error> {
+    Rule::check(rule)?;
+    check_tensor_in(rule, C::DTYPE, step, &tensor)?;
+    let t = &mut tensor;
+    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
+    let Some(stretch) = stretch_of(B, blocks.clone()) else {
+        let largest = blocks.max().unwrap_or(1) as f64;
+        return Err(Error::Range {
+            argument: "block",
+            value: largest,
+            wanted: "blocks that B is a multiple of",
+        });
+    };
+    let step = &Step { shape: t.shape, dtype: t.param.dtype(), ..*step };
+    Rule::advance(rule, step, scalars);
+    let mut k = rule.coefs::<C>(step, scalars);
+    staged_by::<R, C, _, B>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t, stretch);
+    Ok(())
 }
 
 fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[DataMut<'_>]) {
@@ -633,6 +694,7 @@ fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
     stretch: usize,
 ) {
     let n = t.param.len();
+    let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
     let mut stage = Stage::<R, C, B>::new();
     if const { R::SUMS > 0 } {
         if sums {

@@ -385,10 +385,11 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
             return [C::Scalar::ZERO; 2];
         }
         let terms = |i: usize| {
-            let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+            let state = R::Slots::<C>::from_fn(|k| match slots.get(k) {
+                Some(slot) if mask >> k & 1 == 1 => read(slot, i),
+                _ => C::ZERO,
             });
-            R::terms::<C>(self.coefs, C::load(param[i]), C::load(grad[i]), state)
+            R::terms::<C>(self.coefs, read(param, i), read(grad, i), state)
         };
         if R::SUMS == 1 {
             let [a] = reduce::sums(n, |i| [terms(i)[0]]);
@@ -440,15 +441,39 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
         let coefs = *self.coefs;
         for i in 0..n {
             let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
             });
             let (p, state) = R::element::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
             param[i] = p.store();
-            for (k, x) in state.as_ref().iter().enumerate() {
+            for (k, &x) in state.as_ref().iter().enumerate() {
                 if mask >> k & 1 == 1 {
-                    slots[k][i] = x.store();
+                    write(slots[k], i, x);
                 }
             }
         }
+    }
+}
+
+/// Element i of a slice. It is there: the lengths have been checked. A compiler for small
+/// processors does not always see that, and a panic is not to be linked there; one for vector
+/// units vectorises the loop only if it is told that nothing else can happen.
+#[inline(always)]
+fn read<C: Real, T: Number>(from: &[T], i: usize) -> C {
+    if cfg!(target_os = "none") {
+        from.get(i).map_or(C::ZERO, |&x| C::load(x))
+    } else {
+        C::load(from[i])
+    }
+}
+
+/// The same, to write.
+#[inline(always)]
+fn write<C: Real, T: Number>(to: &mut [T], i: usize, x: C) {
+    if cfg!(target_os = "none") {
+        if let Some(to) = to.get_mut(i) {
+            *to = x.store();
+        }
+    } else {
+        to[i] = x.store();
     }
 }

@@ -76,14 +76,20 @@ pub const MAX_BLOCK: usize = 2048;
 
 /// The most elements, at most [`MAX_BLOCK`], that are a whole number of blocks of every size.
 pub(crate) fn stretch(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
+    stretch_of(MAX_BLOCK, blocks)
+}
+
+/// The same, but at most `most`.
+pub(crate) fn stretch_of(most: usize, blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
     fn gcd(a: usize, b: usize) -> usize {
         if b == 0 { a } else { gcd(b, a % b) }
     }
     let all = blocks.into_iter().try_fold(1usize, |all, block| {
         let next = all.checked_mul(block)? / gcd(all, block).max(1);
-        (1..=MAX_BLOCK).contains(&next).then_some(next)
+        (1..=most).contains(&next).then_some(next)
     })?;
-    Some(MAX_BLOCK / all * all)
+    // `all` is 1 where there are no blocks, whatever `most` is; never 0.
+    (most >= all).then(|| most / all.max(1) * all)
 }
 
 /// Applies `$body` to the slice in a plain variant of [`Data`].
