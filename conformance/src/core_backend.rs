@@ -72,6 +72,22 @@ fn build(name: &str, args: &Args) -> Result<Recipe, Refused> {
     })
 }
 
+/// The arguments of a group, with those that tell the core which reference it follows.
+pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Map<String, Json> {
+    let mut hyper = hyper.clone();
+    if spec.reference.starts_with("bitsandbytes.optim.") && !hyper.contains_key("quantizer") {
+        // Its goldens come from its CPU kernels, which encode 8-bit state in their own way.
+        hyper.insert("quantizer".to_owned(), "cpu".into());
+    }
+    // Some rules follow one of several implementations, and take its path as an argument.
+    if let Ok(mut recipe) = named::optimizer(spec.name, &args(&hyper))
+        && names(recipe.rule.hyper()).contains(&"reference")
+    {
+        hyper.insert("reference".to_owned(), spec.reference.into());
+    }
+    hyper
+}
+
 /// A run of the core's rules wherever the parameters live.
 pub(crate) struct CoreRun<H> {
     host: H,
@@ -84,18 +100,7 @@ impl<H: Host> CoreRun<H> {
     pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, Refused> {
         let mut group_of = vec![0; spec.params.len()];
         for group in spec.groups {
-            let mut hyper = args(&group.hyper);
-            if spec.reference.starts_with("bitsandbytes.optim.") && hyper.get("quantizer").is_none()
-            {
-                // Its goldens come from its CPU kernels, which encode 8-bit state in their own way.
-                hyper.set("quantizer", "cpu");
-            }
-            let mut recipe = build(spec.name, &hyper)?;
-            // Some rules follow one of several implementations, and take its path as an argument.
-            if names(recipe.rule.hyper()).contains(&"reference") {
-                let args = hyper.with("reference", spec.reference);
-                recipe = build(spec.name, &args)?;
-            }
+            let recipe = build(spec.name, &args(&completed(spec, &group.hyper)))?;
             let number = host.optimizer_mut().add_group(recipe).map_err(failed)?;
             group.params.iter().for_each(|&i| group_of[i] = number);
         }

@@ -11,6 +11,7 @@ mod condition;
 mod core_backend;
 mod core_gradient;
 mod core_schedule;
+pub mod device;
 pub mod golden;
 mod host;
 pub mod html;

@@ -136,7 +136,51 @@ pub(crate) fn pow(x: f64, y: f64) -> f64 {
     if !normal || p == 1.0 {
         return p;
     }
+    // A bias correction's exponent counts steps. Without a unit for f64, multiplying takes a tenth of the time.
+    if (1.0..=MOST_STEPS).contains(&y) && libm::floor(y) == y && p > 1e-250 && p < 1e250 {
+        return count_pow(x, y as u32);
+    }
     let product = log(x).mul(Dd { hi: y, lo: 0.0 });
     let (sum, k) = exp(product);
     libm::scalbn(sum.hi, k)
+}
+
+/// The largest exponent for [`count_pow`]: its error, some 2⁻¹⁰² times the exponent, then stays below 2⁻⁷⁸.
+const MOST_STEPS: f64 = 16_777_216.0;
+
+/// `x` to the power `n`, by squaring. No intermediate result is further from 1 than the last one.
+fn count_pow(x: f64, mut n: u32) -> f64 {
+    let (mut power, mut square) = (ONE, Dd { hi: x, lo: 0.0 });
+    loop {
+        if n & 1 == 1 {
+            power = power.mul(square);
+        }
+        n >>= 1;
+        if n == 0 {
+            return power.hi;
+        }
+        square = square.mul(square);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pow_by_squaring_is_that_of_logarithms() {
+        // Not of 3, whose power 34 lies in the middle between two numbers: only squaring sees that.
+        assert_eq!(count_pow(3.0, 34), 16_677_181_699_666_568.0);
+        for x in [0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9995, 0.9999, 0.999_999, 1.000_1, 3.1] {
+            let logarithm = log(x);
+            for n in (1..2000).chain((2000..16_777_216).step_by(65_537)) {
+                let y = f64::from(n);
+                let (sum, k) = exp(logarithm.mul(Dd { hi: y, lo: 0.0 }));
+                let want = libm::scalbn(sum.hi, k);
+                if want > 1e-250 && want < 1e250 {
+                    assert_eq!(count_pow(x, n).to_bits(), want.to_bits(), "{x} to the power {n}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,11 @@
+//! What the firmware of all boards shares, and what the host runs too: both must give the same bits.
+#![cfg_attr(target_os = "none", no_std)]
+
+#[cfg(feature = "names")]
+extern crate alloc;
+
+pub mod board;
+pub mod net;
+#[cfg(feature = "names")]
+pub mod replay;
+pub mod size;

@@ -1,0 +1,37 @@
+//! `pack OUT`: writes a selection of the golden cases for devices, every optimizer's among them.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use bitstep_conformance::golden::{Case, Kind};
+use bitstep_conformance::{device, suite};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let out = std::env::args().nth(1).ok_or("usage: pack OUT")?;
+    let entries = suite::read(&[suite::committed()], &suite::Only::new(None)?)?;
+    // Of each optimizer the default arguments in every number type, and if there are none its smallest case.
+    let mut of_name = BTreeMap::<String, Vec<(u64, Case)>>::new();
+    for entry in entries {
+        let case = entry.case?;
+        if case.kind == Kind::Optimizer {
+            let size = std::fs::metadata(&case.path)?.len();
+            of_name.entry(case.name.clone()).or_default().push((size, case));
+        }
+    }
+    let names = of_name.len();
+    let mut cases = Vec::new();
+    for mut all in of_name.into_values() {
+        all.sort_by(|(a, x), (b, y)| (a, &x.id).cmp(&(b, &y.id)));
+        let default = |case: &Case| case.id.contains("/default_");
+        let any_default = all.iter().any(|(_, case)| default(case));
+        let smallest = all.first().map(|(_, case)| case.id.clone());
+        let wanted = all.into_iter().map(|(_, case)| case);
+        cases.extend(wanted.filter(|case| {
+            if any_default { default(case) } else { Some(&case.id) == smallest.as_ref() }
+        }));
+    }
+    let bytes = device::pack(&cases).map_err(|e| format!("{e:?}"))?;
+    println!("{} cases of {names} optimizers, {} bytes", cases.len(), bytes.len());
+    std::fs::write(out, bytes)?;
+    Ok(())
+}
