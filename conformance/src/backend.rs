@@ -129,6 +129,8 @@ pub struct OptimizerSpec<'a> {
     pub name: &'a str,
     /// Import path of what ran: tells two implementations of one name apart.
     pub reference: &'a str,
+    /// The constructor's arguments, which groups may change.
+    pub hyper: &'a Map<String, Value>,
     /// Every parameter is in exactly one.
     pub groups: &'a [Group],
     /// The parameters at their start.
@@ -146,6 +148,7 @@ impl<'a> OptimizerSpec<'a> {
         OptimizerSpec {
             name: &case.name,
             reference: &case.reference,
+            hyper: &case.hyper,
             groups: &data.groups,
             params: data.params.iter().map(|p| &p.init).collect(),
             given: data

@@ -124,7 +124,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Step, ..ADAPTIVE },
     Exemption { mode: Mode::Free, ..ADAPTIVE },
     Exemption { mode: Mode::Step, ..CHAINED },
-    Exemption { mode: Mode::Free, ..CHAINED },
+    Exemption { mode: Mode::Free, what: "*", ..CHAINED },
     Exemption { mode: Mode::Step, ..COUPLED },
     Exemption { mode: Mode::Free, ..COUPLED },
     Exemption { mode: Mode::Step, ..PRODUCT_F32 },
@@ -185,7 +185,7 @@ const CHAINED: Exemption = Exemption {
 /// Optimizers whose weight decay goes into the gradient before anything else.
 const COUPLED: Exemption = Exemption {
     case: "optimizer/{adadelta,adagrad,adam,adamax,asgd,nadam,radam,rmsprop,rmsprop_bnb*,sgd,\
-           bnb_adagrad_*,bnb_lars_*,bnb_sgd_*,schedule_free_*}/*",
+           bnb_adagrad_*,bnb_lars_*,bnb_sgd_*,schedule_free_*,optimi_*}/*",
     dtype: None,
     what: "*",
     mode: Mode::Step,
@@ -207,13 +207,13 @@ const MUON: Exemption = Exemption {
 
 /// Optimizers that clip gradients themselves.
 const CLIPPED: Exemption = Exemption {
-    case: "optimizer/{adam_weight_decay,keras_adam}/*",
+    case: "optimizer/{adam_weight_decay,keras_adam,grokadamw}/*",
     dtype: None,
-    what: "v",
+    what: "{v,exp_avg,exp_avg_sq}",
     mode: Mode::Step,
     allow: Allow::Ulp(16.0),
-    reason: "a clipped gradient has a norm, which TensorFlow adds up in another order, a product and \
-             a quotient in it, and is squared",
+    reason: "a clipped gradient has a norm, which the reference adds up in another order, a quotient \
+             and a product in it, and is squared",
 };
 
 /// Optimizers that divide by a root, in the implementations that do it all in one type.

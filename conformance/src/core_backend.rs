@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use bitstep::args::{ArgError, Args, Value, names};
-use bitstep::named;
 use bitstep::optimizer::{Buffer, Recipe};
 use bitstep::rule::Counter;
 use bitstep::storage::{DataMut, Element, Part, Raw};
@@ -63,8 +62,8 @@ pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
     hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
 }
 
-fn build(name: &str, args: &Args) -> Result<Recipe, Refused> {
-    named::optimizer(name, args).map_err(|e| match e {
+fn named(name: &str, args: &Args) -> Result<Recipe, Refused> {
+    bitstep::named::optimizer(name, args).map_err(|e| match e {
         ArgError::UnknownName { name, .. } => {
             Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
         }
@@ -80,12 +79,26 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }
     // Some rules follow one of several implementations, and take its path as an argument.
-    if let Ok(mut recipe) = named::optimizer(spec.name, &args(&hyper))
+    if let Ok(mut recipe) = bitstep::named::optimizer(spec.name, &args(&hyper))
         && names(recipe.rule.hyper()).contains(&"reference")
     {
         hyper.insert("reference".to_owned(), spec.reference.into());
     }
     hyper
+}
+
+/// A group changes what the constructor made of its arguments; what is no argument of the rule
+/// (a storage, a projection) makes another optimizer.
+fn of_group(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Result<Recipe, Refused> {
+    let build = |hyper| named(spec.name, &args(&completed(spec, hyper)));
+    let base = build(spec.hyper)?;
+    let changes = hyper.iter().filter(|(key, x)| spec.hyper.get(*key) != Some(x));
+    let changes: Args = changes.map(|(key, x)| (key.clone(), value(x))).collect();
+    match base.with(&changes) {
+        Ok(recipe) => Ok(recipe),
+        Err(ArgError::UnknownArgument { .. }) => build(hyper),
+        Err(other) => Err(failed(other)),
+    }
 }
 
 /// A run of the core's rules wherever the parameters live.
@@ -100,7 +113,7 @@ impl<H: Host> CoreRun<H> {
     pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, Refused> {
         let mut group_of = vec![0; spec.params.len()];
         for group in spec.groups {
-            let recipe = build(spec.name, &args(&completed(spec, &group.hyper)))?;
+            let recipe = of_group(spec, &group.hyper)?;
             let number = host.optimizer_mut().add_group(recipe).map_err(failed)?;
             group.params.iter().for_each(|&i| group_of[i] = number);
         }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use half::f16;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
@@ -194,6 +194,7 @@ struct Scene<'a> {
     reference: String,
     steps: usize,
     given: Vec<Vec<String>>,
+    hyper: Map<String, Value>,
     groups: Vec<Group>,
     params: Vec<Before>,
     inputs: Inputs,
@@ -223,6 +224,7 @@ impl Scene<'_> {
         let spec = OptimizerSpec {
             name: &self.name,
             reference: &self.reference,
+            hyper: &self.hyper,
             groups: &self.groups,
             params: self.params.iter().map(|p| &p.value).collect(),
             steps: self.steps,
@@ -467,6 +469,7 @@ impl Backend for Wrong<'_> {
             reference: spec.reference.to_owned(),
             steps: spec.steps,
             given: spec.given.iter().map(|g| g.iter().map(|&w| w.to_owned()).collect()).collect(),
+            hyper: spec.hyper.clone(),
             groups: spec.groups.to_vec(),
             params: params.collect(),
             inputs: Inputs::default(),
