@@ -304,7 +304,9 @@ fn compare_param<'a>(
             continue;
         }
         let at = At { tensor: &tensor, what, step: Some(t), moves: &|k| moves(&tensor, k) };
-        judge.compare_by(&at, &got, &want, |k| before.get(k).abs().max(floor));
+        let before = |k| before.get(k);
+        let large = |x: f64| x.abs() >= floor || x.is_nan();
+        judge.compare_by(&at, &got, &want, |k| if large(before(k)) { before(k) } else { floor });
     }
     let got = run.state(i);
     let mut before = p.state_before(t);

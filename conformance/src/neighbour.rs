@@ -79,7 +79,7 @@ pub const NEIGHBOURS: &[Neighbour] = &[
     Neighbour {
         name: "steps counted only with a gradient",
         applies: |case, _| counted(case) == Some(Counted::Calls),
-        step: |s| shifted(s, |_, counts| counts.updates as f64),
+        step: steps_with_gradient,
     },
     Neighbour { name: "epsilon ignored", applies: has_eps, step: |s| with_eps(s, |_| 0.0) },
     Neighbour { name: "epsilon doubled", applies: has_eps, step: |s| with_eps(s, |eps| 2.0 * eps) },
@@ -112,10 +112,10 @@ impl Neighbour {
 pub fn is_coupled(name: &str) -> bool {
     let plain =
         ["adadelta", "adagrad", "adam", "adamax", "asgd", "nadam", "radam", "rmsprop", "sgd"];
-    let flash = ["flash_adam", "flash_sgd"];
+    let others = ["flash_adam", "flash_sgd", "schedule_free_sgd"];
     let bnb = name.starts_with("bnb_") || name.starts_with("rmsprop_bnb");
     let bnb = bnb && !["adam", "lamb"].iter().any(|n| name.contains(n));
-    plain.contains(&name) || flash.contains(&name) || bnb
+    plain.contains(&name) || others.contains(&name) || bnb
 }
 
 fn number(group: &Group, key: &str) -> Option<f64> {
@@ -224,7 +224,10 @@ impl Scene<'_> {
         let spec = OptimizerSpec {
             name: &self.name,
             reference: &self.reference,
-            hyper: &self.hyper,
+            hyper: match &self.groups[..] {
+                [only] => &only.hyper,
+                _ => &self.hyper,
+            },
             groups: &self.groups,
             params: self.params.iter().map(|p| &p.value).collect(),
             steps: self.steps,
@@ -376,6 +379,13 @@ fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refus
     Ok(out)
 }
 
+/// Of a counter that all share: as often as the parameter that moved least.
+fn steps_with_gradient(mut s: Scene<'_>) -> Result<Answers, Refused> {
+    let least = s.params.iter().map(|p| p.counts.updates).min().unwrap_or(0);
+    s.params.iter_mut().for_each(|p| p.counts.updates = least);
+    shifted(s, |_, counts| counts.updates as f64)
+}
+
 fn with_eps(mut s: Scene<'_>, f: impl Fn(f64) -> f64) -> Result<Answers, Refused> {
     for key in ["eps", "epsilon"] {
         s.set(key, |g| number(g, key).map(|eps| Value::from(f(eps))));
@@ -391,7 +401,8 @@ fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
         let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
         let state = &out.states[i];
         let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
-        let Some(step) = state.get("step").map(|t| t.get(0)) else { continue };
+        let step = STEP_KEYS.iter().find_map(|k| state.get(*k)).map(|t| t.get(0));
+        let Some(step) = step else { continue };
         // Adams root the corrected moment, but for those of the older Transformers.
         let correction = match two_betas(group) {
             Some((_, beta2)) if s.name != "adamw_hf" => 1.0 - beta2.powf(step),

@@ -9,6 +9,7 @@ use bitstep::optim::LIST;
 /// Names that run another name's rule without a difference in any number, and so
 /// need no goldens of their own.
 const SAME_AS: &[(&str, &str)] = &[
+    ("adamw_8bit", "adamw_bnb_8bit"),
     ("apollo_adamw_layerwise", "apollo_adamw"),
     ("galore_adafactor_layerwise", "galore_adafactor"),
     ("galore_adamw_layerwise", "galore_adamw"),

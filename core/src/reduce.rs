@@ -180,7 +180,7 @@ fn blocks<A: Real, const K: usize>(
 /// Rows in a block of a sum down the columns.
 pub const ROWS: usize = 32;
 
-/// How many rows of memory [`Columns`] needs for a matrix of that many rows: the
+/// How many rows of memory a sum down the columns needs for a matrix of that many rows: the
 /// smallest k ≥ 1 with 32ᵏ ≥ `rows`.
 pub const fn column_levels(rows: usize) -> usize {
     let (mut levels, mut capacity) = (1, ROWS);

@@ -25,6 +25,20 @@ pub struct Trial {
     pub lrs: Vec<f64>,
 }
 
+/// The shape; one column of as many elements, for a rule that takes matrices only.
+///
+/// # Panics
+/// If the recipe is refused.
+#[must_use]
+pub fn accepted(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Vec<usize> {
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(recipe.clone()).expect("a valid recipe");
+    match optimizer.add_param(group, shape, dtype) {
+        Ok(_) => shape.to_vec(),
+        Err(_) => vec![shape.iter().product(), 1],
+    }
+}
+
 /// Numbers from bit patterns, the upper bits cut off.
 #[must_use]
 pub fn buffer(dtype: Dtype, bits: &[u64]) -> Buffer {
@@ -166,7 +180,8 @@ pub fn restorable(trial: &Trial) {
     assert_eq!(second.bits(), whole(trial).bits());
 }
 
-/// Cutting a tensor in two changes nothing, for rules whose elements move on their own.
+/// Cutting a tensor in two changes nothing, for rules whose elements move on their own. State that
+/// rests in blocks is cut between them.
 ///
 /// # Panics
 /// If it does.
@@ -178,7 +193,9 @@ pub fn splittable(trial: &Trial, cut: usize) {
     let cut = cut.min(n);
     let part = |range: std::ops::Range<usize>| {
         let mut part = trial.clone();
-        part.shape = vec![range.len()];
+        if range.len() < n {
+            part.shape = vec![range.len()]; // a scalar has no parts
+        }
         part.init = trial.init[range.clone()].to_vec();
         part.grads =
             trial.grads.iter().map(|g| g.as_ref().map(|g| g[range.clone()].to_vec())).collect();

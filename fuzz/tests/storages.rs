@@ -7,7 +7,7 @@ use bitstep::optimizer::{Coding, Weights};
 use bitstep::real::Dtype;
 use bitstep::storage::{Companded, Dynamic, Format, Fp8, Scaled4, Scaled8};
 use bitstep_fuzz::{
-    Trial, deterministic, error_leaves_everything_untouched, restorable, splittable,
+    Trial, accepted, deterministic, error_leaves_everything_untouched, restorable, splittable,
 };
 
 const WEIGHTS: [Weights; 5] =
@@ -61,10 +61,11 @@ fn trial(name: &str, weights: Weights, state: Format, shape: &[usize]) -> Trial 
     recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights };
     let n = shape.iter().product();
     let mut bits = Bits(n as u64 + name.len() as u64);
+    let shape = accepted(&recipe, shape, Dtype::Bf16);
     Trial {
         recipe,
         dtype: Dtype::Bf16,
-        shape: shape.to_vec(),
+        shape,
         init: bits.many(n),
         grads: (0..3).map(|_| Some(bits.many(n))).collect(),
         lrs: vec![0.1, 0.5, 0.01],
