@@ -35,13 +35,15 @@ const UNUSED_STEP: &[&str] = &[
 
 fn harmless(name: &str, mistake: &str) -> bool {
     let about_steps = mistake.contains("bias correction") || mistake.starts_with("steps counted");
-    about_steps && UNUSED_STEP.contains(&name)
+    // Rprop knows its first step from the others, no more.
+    let first_only = name == "rprop" && mistake.starts_with("steps counted");
+    first_only || about_steps && UNUSED_STEP.contains(&name)
 }
 
 /// Numbers times steps of a case that is checked dozens of times here.
 const MODERATE: usize = 6000;
 
-/// Optimizer → its cases of moderate size.
+/// Optimizer → its cases of moderate size. That the core passes them is another test's.
 fn cases() -> BTreeMap<String, Vec<Case>> {
     let mut out = BTreeMap::<String, Vec<Case>>::new();
     let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
@@ -73,8 +75,7 @@ fn every_wrong_neighbour_is_rejected() {
                 let mut fitting = cases.iter().filter(|c| neighbour.applies(c)).peekable();
                 fitting.peek()?;
                 let wrong = neighbour.in_place_of(&Core);
-                let rejected =
-                    fitting.any(|c| passes(c, &Core, bounds) && !passes(c, &wrong, bounds));
+                let rejected = fitting.any(|c| !passes(c, &wrong, bounds));
                 match (rejected, harmless(name, neighbour.name)) {
                     (true, false) | (false, true) => None,
                     (false, false) => Some(format!("{name}: {} is not noticed", neighbour.name)),
@@ -184,10 +185,8 @@ fn every_argument_that_is_ignored_is_noticed() {
             });
             let bounds = &bounds;
             arguments.into_iter().filter_map(move |(argument, default)| {
-                let mut changed = cases
-                    .iter()
-                    .filter_map(|c| Some((c, with_default(c, &argument, &default)?)))
-                    .peekable();
+                let mut changed =
+                    cases.iter().filter_map(|c| with_default(c, &argument, &default)).peekable();
                 let idle = idle(name, &argument);
                 if changed.peek().is_none() {
                     if idle {
@@ -195,9 +194,7 @@ fn every_argument_that_is_ignored_is_noticed() {
                     }
                     return Some(format!("{name}: no case sets {argument}"));
                 }
-                let noticed = changed.any(|(c, ignored)| {
-                    passes(c, &Core, bounds) && !passes(&ignored, &Core, bounds)
-                });
+                let noticed = changed.any(|ignored| !passes(&ignored, &Core, bounds));
                 match (noticed, idle) {
                     (true, false) | (false, true) => None,
                     (false, false) => Some(format!("{name}: {argument} may be ignored")),

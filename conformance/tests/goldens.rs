@@ -1,0 +1,30 @@
+//! The committed goldens as a test: every case, in every way to check, and no bound that is idle.
+
+use bitstep_conformance::Core;
+use bitstep_conformance::bounds::Bounds;
+use bitstep_conformance::check::{self, Outcome};
+use bitstep_conformance::suite::{self, Only};
+use rayon::prelude::*;
+
+#[test]
+fn core_passes_every_committed_case_and_needs_every_exemption() {
+    let bounds = Bounds::default();
+    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    assert!(entries.len() >= 600, "{} cases", entries.len());
+    let complaints: Vec<String> = entries
+        .par_iter()
+        .flat_map_iter(|entry| match &entry.case {
+            Err(e) => vec![e.to_string()],
+            Ok(case) => check::case(case, &Core, &bounds)
+                .into_iter()
+                .filter(|report| report.outcome != Outcome::Pass)
+                .map(|report| {
+                    format!("{} ({}): {}", report.case, report.mode.name(), report.detail)
+                })
+                .collect(),
+        })
+        .collect();
+    let stale: Vec<String> = bounds.stale().iter().map(ToString::to_string).collect();
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    assert!(stale.is_empty(), "no case needs {}", stale.join("\n"));
+}
