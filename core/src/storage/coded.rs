@@ -1,5 +1,6 @@
 //! Storages that own their memory, and their raw parts for checkpoints.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -9,8 +10,8 @@ use crate::error::Error;
 use crate::real::{Dtype, Number};
 use crate::rule::check_length;
 use crate::storage::{
-    Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage, blocks,
-    blocks::code_bytes, kahan, split,
+    Blocks, Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage,
+    blocks, blocks::code_bytes, kahan, split,
 };
 
 /// How the numbers of a tensor rest in memory.
@@ -260,8 +261,10 @@ macro_rules! each_pair {
 }
 
 impl Format {
-    /// The elements and lengths of the two parts.
-    fn layout(self, len: usize) -> Option<[(Element, usize); 2]> {
+    /// The elements and lengths of the two parts of a tensor of `len` numbers: codes and scales, or numbers and
+    /// corrections. `None` if it has but one, being plain, or if there is no such format.
+    #[must_use]
+    pub fn layout(self, len: usize) -> Option<[(Element, usize); 2]> {
         fn blocks<C: Codec>(c: C, code: Element, len: usize) -> Option<[(Element, usize); 2]> {
             let scales = len.div_ceil(c.block().max(1));
             Some([(code, code_bytes(C::BITS, len)), (C::Scale::DTYPE.into(), scales)])
@@ -299,6 +302,44 @@ impl Format {
             Format::Split(..) => [key(""), key(".error_bits")],
             Format::Kahan(_) => [key(""), key(".compensation")],
         }
+    }
+
+    /// A tensor of blocks in memory of the caller's, where the format is known at run time only.
+    ///
+    /// # Errors
+    /// A format without codes and scales, or slices of another type or length than [`Format::layout`] says.
+    ///
+    /// ```
+    /// use bitstep::storage::{Companded, DataMut, Format};
+    /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
+    /// let mut scales = DataMut::F16(&mut scales);
+    /// let mut momentum = Format::Companded(Companded::Momentum).view(40, &mut codes, &mut scales)?;
+    /// momentum.store(0, &[0.25; 40]);
+    /// let mut back = [0.0; 40];
+    /// momentum.load(0, &mut back);
+    /// assert_eq!(back, [0.25; 40]);
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    pub fn view<'a>(
+        self,
+        len: usize,
+        codes: &'a mut [u8],
+        scales: &'a mut DataMut<'_>,
+    ) -> Result<Box<dyn Storage + 'a>, Error> {
+        fn blocks<'a, C: Codec + 'static>(
+            codec: C,
+            len: usize,
+            codes: &'a mut [u8],
+            scales: &'a mut DataMut<'_>,
+        ) -> Result<Box<dyn Storage + 'a>, Error> {
+            let wanted = "numbers of the format's own type";
+            let scales =
+                C::Scale::of_mut(scales).ok_or(Error::Invalid { argument: "scales", wanted })?;
+            Ok(Box::new(Blocks::new(codec, len, codes, scales)?))
+        }
+        let wanted = "a format of codes and scales";
+        each_codec!(self, c => blocks(c, len, codes, scales),
+            Err(Error::Invalid { argument: "format", wanted }))
     }
 
     /// Bytes that a tensor of `len` numbers takes.
