@@ -267,8 +267,9 @@ impl Optimizer {
                 let (got, want) = (form(&grad), form(var));
                 return Err(Error::msg(format!("gradient of {name}: {got}, wanted {want}")));
             }
-            // One that autograd left transposed is laid out in order first.
-            grad.contiguous().map(Some)
+            // It holds on to what it was computed from. One that autograd left transposed is
+            // laid out in order.
+            grad.detach().contiguous().map(Some)
         };
         self.vars.iter().zip(grads).map(one).collect()
     }

@@ -51,7 +51,13 @@ impl Model {
         for layer in &self.layers {
             x = layer.forward(&x).unwrap().tanh().unwrap();
         }
-        self.norm.forward(&x).unwrap().sqr().unwrap().mean_all().unwrap()
+        self.normalise(&x).unwrap().sqr().unwrap().mean_all().unwrap()
+    }
+
+    /// candle's quick way has no gradient.
+    fn normalise(&self, x: &Tensor) -> Result<Tensor> {
+        let bias = self.norm.bias().expect("a bias");
+        candle_nn::ops::layer_norm_slow(x, self.norm.weight(), bias, 1e-5)
     }
 
     /// The same with the layers cut apart.
@@ -60,7 +66,7 @@ impl Model {
         for layer in &self.layers {
             x = layers.run(&x, |x| layer.forward(x)?.tanh())?;
         }
-        layers.run(&x, |x| self.norm.forward(x)?.sqr()?.mean_all())
+        layers.run(&x, |x| self.normalise(x)?.sqr()?.mean_all())
     }
 
     fn bits(&self) -> Vec<u32> {
