@@ -27,4 +27,4 @@ mod setup;
 
 pub use arguments::{Arguments, Targets, TrainingError};
 pub use groups::Parameter;
-pub use setup::{Group, Setup};
+pub use setup::{Group, Setup, follows_metric};

@@ -33,6 +33,13 @@ pub struct Setup {
     pub num_training_steps: Option<u64>,
 }
 
+/// Whether a schedule waits for a metric, rather than for a step.
+#[must_use]
+pub fn follows_metric(scheduler: &Scheduler) -> bool {
+    let state = scheduler.state();
+    state.plateau.is_some() || state.greedy.is_some()
+}
+
 impl Arguments {
     /// Sets up the training of these parameters, for `max_steps` or else `num_training_steps`.
     ///

@@ -34,8 +34,8 @@ fn shapes() -> Vec<Vec<usize>> {
 
 fn setup(dtype: DType) -> Result<(Vec<Var>, GradStore)> {
     let cpu = &Device::Cpu;
-    let vars = shapes().iter().map(|s| Var::randn_f64(0.0, 0.02, s.as_slice(), dtype, cpu));
-    let vars = vars.collect::<Result<Vec<_>>>()?;
+    let var = |s: &Vec<usize>| Var::randn_f64(0.0, 0.02, s.as_slice(), dtype, cpu);
+    let vars = shapes().iter().map(var).collect::<Result<Vec<_>>>()?;
     let mut grads = Tensor::zeros((), DType::F32, cpu)?.backward()?;
     for var in &vars {
         grads.insert(var, Var::randn_f64(0.0, 1e-3, var.shape(), dtype, cpu)?.as_tensor().clone());

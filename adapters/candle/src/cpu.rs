@@ -129,8 +129,8 @@ pub(crate) fn clip(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Result<f64>
 
 /// An operation in place on every gradient that has elements: candle refuses the others.
 fn each(grads: &[Option<Tensor>], op: &impl InplaceOp1) -> Result<()> {
-    let some = grads.iter().flatten().filter(|grad| grad.elem_count() > 0);
-    some.map(|grad| grad.inplace_op1(op)).collect()
+    let mut some = grads.iter().flatten().filter(|grad| grad.elem_count() > 0);
+    some.try_for_each(|grad| grad.inplace_op1(op))
 }
 
 /// The opposite of a loss scale, and whether all gradients so far were finite.

@@ -6,7 +6,7 @@ use std::path::Path;
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
 use bitstep::schedule::Scheduler;
 use bitstep_training::checkpoint::{self, Checkpoint, Run};
-use bitstep_training::{Arguments, Parameter, resume};
+use bitstep_training::{Arguments, Parameter, follows_metric, resume};
 use candle_core::{Error, Result, Tensor, Var};
 
 use crate::{Optimizer, cpu, import};
@@ -187,9 +187,7 @@ impl Training {
         let norm = self.clip.as_ref().map(|clip| cpu::clip(&grads, clip)).transpose()?;
         self.optimizer.step_with(grads, given)?;
         for scheduler in &mut self.schedulers {
-            let state = scheduler.state();
-            // Those that follow a metric wait for it.
-            if state.plateau.is_none() && state.greedy.is_none() {
+            if !follows_metric(scheduler) {
                 scheduler.step(&[]).map_err(Error::wrap)?;
             }
         }
@@ -203,8 +201,7 @@ impl Training {
     /// Those of the schedule.
     pub fn metric(&mut self, metric: f64) -> Result<()> {
         for scheduler in &mut self.schedulers {
-            let state = scheduler.state();
-            if state.plateau.is_some() || state.greedy.is_some() {
+            if follows_metric(scheduler) {
                 scheduler.step(&[metric]).map_err(Error::wrap)?;
             }
         }
