@@ -128,7 +128,8 @@ fn log(x: f64) -> Dd {
     Dd { hi: guess, lo: 0.0 }.add(rest).minus_multiple(-f64::from(e), LN_2)
 }
 
-/// `x` to the power `y`.
+/// `x` to the power `y`. Large and needed once a step: one copy is enough.
+#[inline(never)]
 pub(crate) fn pow(x: f64, y: f64) -> f64 {
     let p = libm::pow(x, y);
     // Special values and signs are libm's; so are results so small or large that scaling would round or overflow.

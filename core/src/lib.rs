@@ -37,5 +37,9 @@ pub mod storage;
 #[cfg(feature = "alloc")]
 pub mod training;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/embedding.md")]
+struct Embedding;
+
 pub use array::Array;
 pub use error::Error;
