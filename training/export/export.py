@@ -195,6 +195,12 @@ def decay(out: Path) -> None:
     (out / "decay.json").write_text(json.dumps(all_models, indent=1) + "\n")
 
 
+def plain(value) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
 def groups(out: Path) -> None:
     """The groups and the rates of a few steps that Trainer makes of the files above."""
     answers = {}
@@ -216,6 +222,10 @@ def groups(out: Path) -> None:
             optimizer.train()
         scheduler = t.create_scheduler(steps, optimizer)
         of = {id(p): n for n, p in model.named_parameters()}
+        hyper = [
+            {k: v for k, v in g.items() if k not in ("params", "lr", "initial_lr") and plain(v)}
+            for g in optimizer.param_groups
+        ]
         lrs = [[g["lr"] for g in optimizer.param_groups]]
         for _ in range(min(steps, 12)):
             if args.get("lr_scheduler_type") != "reduce_lr_on_plateau":
@@ -227,6 +237,7 @@ def groups(out: Path) -> None:
             "groups": [[of[id(p)] for p in g["params"]] for g in optimizer.param_groups],
             "weight_decay": [g["weight_decay"] for g in optimizer.param_groups],
             "lr": lrs,
+            "hyper": hyper,
         }
         text = t.args.to_json_string()
         (out / "arguments" / f"{name}.json").write_text(text + "\n")

@@ -14,6 +14,31 @@ fn json(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
 }
 
+/// Equal, be a number written as 0 or as 0.0.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// A value as JSON has it.
+fn plain(value: &bitstep::args::Value) -> Value {
+    use bitstep::args::Value as Ours;
+    match value {
+        Ours::None => Value::Null,
+        Ours::Bool(b) => (*b).into(),
+        Ours::Int(i) => (*i).into(),
+        Ours::Float(x) => (*x).into(),
+        Ours::Str(s) => s.as_str().into(),
+        Ours::List(list) => list.iter().map(plain).collect(),
+        Ours::Map(_) => panic!("no argument of these is a dictionary"),
+    }
+}
+
 /// The parameters of the exporter's model for groups, in its order.
 fn parameters() -> Vec<Parameter> {
     let linear = ["attn.q_proj", "attn.k_proj", "mlp"];
@@ -33,6 +58,7 @@ fn groups_decay_and_rates_are_trainers() {
     let answers = json("groups.json");
     let answers = answers.as_object().unwrap();
     assert!(answers.len() >= 9);
+    let mut compared = 0;
     for (name, want) in answers {
         let args = Arguments::read(fixture(&format!("arguments/{name}.json"))).unwrap();
         let parameters = parameters();
@@ -45,6 +71,16 @@ fn groups_decay_and_rates_are_trainers() {
             .collect();
         assert_eq!(serde_json::json!(names), want["groups"], "{name}");
 
+        for (group, want) in setup.groups.iter().zip(want["hyper"].as_array().unwrap()) {
+            let mut rule = group.recipe.rule.clone();
+            let args = bitstep::args::Args::of(rule.hyper());
+            for (key, want) in want.as_object().unwrap() {
+                // The rule fills in what the reference looks up later.
+                let Some(got) = args.get(key).filter(|_| key != "max_lr") else { continue };
+                assert!(same(&plain(got), want), "{name}: `{key}` is {got}, wanted {want}");
+                compared += 1;
+            }
+        }
         for (group, decay) in setup.groups.iter().zip(want["weight_decay"].as_array().unwrap()) {
             let mut rule = group.recipe.rule.clone();
             let args = bitstep::args::Args::of(rule.hyper());
@@ -63,6 +99,7 @@ fn groups_decay_and_rates_are_trainers() {
             }
         }
     }
+    assert!(compared > 80, "{compared}");
 }
 
 #[test]
