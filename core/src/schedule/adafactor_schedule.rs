@@ -129,3 +129,73 @@ impl AdafactorSchedule {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RELATIVE: AdafactorSchedule = AdafactorSchedule {
+        initial_lr: 0.5,
+        eps: (1e-30, 1e-3),
+        scale_parameter: true,
+        relative_step: true,
+        warmup_init: false,
+        f64: true,
+    };
+
+    /// The rate after a step of the optimizer with this number.
+    fn lr_at(s: &AdafactorSchedule, step: u64, rms: f64) -> f64 {
+        let mut state = AdafactorScheduleState { step: step - 1, ..s.start() };
+        s.step(&mut state, rms);
+        state.lr
+    }
+
+    #[test]
+    fn rate_follows_the_formula() {
+        assert_eq!(RELATIVE.start().lr, 0.5);
+        // 2 · min(1/100, 1/√1); where the two meet, at 10⁴; 2 · 1/√40 000
+        let steps = [1, 10_000, 40_000].map(|t| lr_at(&RELATIVE, t, 2.0));
+        assert_eq!(steps, [2.0 * 1e-2, 2.0 * 1e-2, 2.0 * 0.005]);
+    }
+
+    #[test]
+    fn warmup_init_is_a_line_until_the_root_is_lower() {
+        let s = AdafactorSchedule { warmup_init: true, ..RELATIVE };
+        // 2 · 10⁻⁶ · 5000; they meet at 10⁴; 2/√40 000 is below 2 · 0.04
+        let steps = [5000, 10_000, 40_000].map(|t| lr_at(&s, t, 2.0));
+        assert_eq!(steps, [2.0 * (1e-6 * 5000.0), 2.0 * 0.01, 2.0 * 0.005]);
+    }
+
+    #[test]
+    fn scale_of_a_small_parameter_is_eps() {
+        // max(10⁻³, RMS); NaN is not above
+        for rms in [0.0, 1e-3, f64::NAN] {
+            assert_eq!(lr_at(&RELATIVE, 1, rms), 1e-3 * 1e-2);
+        }
+        let s = AdafactorSchedule { scale_parameter: false, ..RELATIVE };
+        assert_eq!(lr_at(&s, 1, 2.0), 1e-2);
+    }
+
+    #[test]
+    fn rate_without_relative_step_multiplies_up() {
+        let s = AdafactorSchedule { relative_step: false, ..RELATIVE };
+        let mut state = s.start();
+        // ½ · 2, then 1 · 2: the rate it finds is its own
+        s.step(&mut state, 2.0);
+        assert_eq!(state.lr, 1.0);
+        s.step(&mut state, 2.0);
+        assert_eq!(state.lr, 2.0);
+    }
+
+    #[test]
+    fn rate_of_f32_parameters_becomes_f32_and_stays_so() {
+        let s = AdafactorSchedule { f64: false, ..RELATIVE };
+        let mut state = s.start();
+        s.step(&mut state, 0.0); // 10⁻³ · 10⁻², both Python's
+        assert_eq!((state.lr, state.f32), (1e-3 * 1e-2, false));
+        s.step(&mut state, 2.0); // a tensor times 10⁻²
+        assert_eq!((state.lr, state.f32), (f64::from(0.02_f32), true));
+        s.step(&mut state, 0.0); // written into the tensor
+        assert_eq!((state.lr, state.f32), (f64::from((1e-3 * 1e-2) as f32), true));
+    }
+}

@@ -76,6 +76,11 @@ pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
     if !NAMES.contains(&name) {
         return Err(unknown_name(name));
     }
+    known(name, args).map_err(|error| nearer(error, name))
+}
+
+/// [`build`] for a name that is known.
+fn known(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
     let mut args = args.clone();
     let groups = Groups::take(name, &mut args)?;
     let count = groups.lrs.len();
@@ -395,7 +400,7 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
     }
     let resolved = args.iter().map(|(n, v)| Ok((n.to_owned(), resolve(n, v)?)));
     let mut resolved: Args = resolved.collect::<Result<Vec<_>, Error>>()?.into_iter().collect();
-    if let Some(Value::List(schedulers)) = resolved.take("schedulers") {
+    if let Some(Value::List(schedulers)) = resolved.get("schedulers") {
         let within = schedulers.iter().map(|s| {
             let (name, args) = name_and_args("schedulers", s)?;
             let args = for_group(&args, group, groups)?;
@@ -556,6 +561,24 @@ fn nothing_left(name: &str, args: &Args) -> Result<(), ArgError> {
     args.apply(name, &mut Constant)
 }
 
+/// An unknown argument of `name` may be meant for one that no field of its schedule stands for.
+fn nearer(error: ArgError, name: &str) -> ArgError {
+    let ArgError::UnknownArgument { of, argument, nearest: field } = error else { return error };
+    let apart: &[&str] = match of.as_str() {
+        "torch_chained" => &["schedulers"],
+        "torch_multi_step" => &["milestones"],
+        "torch_sequential" => &["schedulers", "milestones"],
+        "warm_up" => &["decay_schedule_fn"],
+        "PiecewiseConstantDecay" => &["boundaries", "values"],
+        _ => &[],
+    };
+    let optimizers: &[&str] =
+        if of == name { &["lr", "groups", "initial_lr", "last_epoch"] } else { &[] };
+    let known = field.into_iter().chain(apart.iter().chain(optimizers).copied());
+    let nearest = nearest(&argument, known);
+    ArgError::UnknownArgument { of, argument, nearest }
+}
+
 /// What `warm_up` runs after its warm-up: a number, or a class of Keras with its arguments.
 fn decay_of(value: &Value) -> Result<AnyDecay, ArgError> {
     if let Some(constant) = value.as_f64() {
@@ -712,4 +735,57 @@ fn missing(of: &str, argument: &'static str) -> ArgError {
 fn bad(argument: &str, value: &Value, wanted: &str) -> ArgError {
     let (argument, wanted) = (argument.to_owned(), wanted.to_owned());
     ArgError::Value { argument, value: value.clone(), wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn class_is_known_with_and_without_its_module() {
+        assert_eq!(name_of_class("StepLR"), Some("torch_step"));
+        assert_eq!(name_of_class("torch.optim.lr_scheduler.StepLR"), Some("torch_step"));
+        assert_eq!(name_of_class("transformers.get_wsd_schedule"), Some("warmup_stable_decay"));
+        assert_eq!(name_of_class("StepLr"), None);
+    }
+
+    #[test]
+    fn schedule_within_is_written_in_four_ways() {
+        let gamma = Args::new().with("gamma", 0.5);
+        let map = |entries: &[(&str, Value)]| {
+            Value::Map(entries.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+        };
+        let args = map(&[("gamma", 0.5.into())]);
+        for value in [
+            Value::List(alloc::vec!["S".into(), args.clone()]),
+            map(&[("class_name", "S".into()), ("config", args.clone()), ("module", "m".into())]),
+            map(&[("name", "S".into()), ("gamma", 0.5.into())]),
+        ] {
+            assert_eq!(name_and_args("schedulers", &value), Ok(("S".to_owned(), gamma.clone())));
+        }
+        assert_eq!(name_and_args("schedulers", &"S".into()), Ok(("S".to_owned(), Args::new())));
+
+        for value in [Value::Int(1), args, Value::List(alloc::vec!["S".into()])] {
+            match name_and_args("schedulers", &value) {
+                Err(ArgError::Value { argument, value: got, .. }) => {
+                    assert_eq!((argument.as_str(), &got), ("schedulers", &value));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn list_is_cut_to_the_groups_value_also_within_others() {
+        let within = Args::new().with("max_lr", [3.0, 5.0]).with("milestones", [1i64, 2]);
+        let within = within.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+        let pair = Value::List(alloc::vec!["S".into(), Value::Map(within)]);
+        let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
+        let got = for_group(&args, 1, 2).expect("two values for two groups");
+        // A list that belongs to no group stays whole.
+        let want = "[[\"S\", {\"max_lr\": 5.0, \"milestones\": [1, 2]}]]";
+        assert_eq!(got.get("schedulers").map(Value::to_string).as_deref(), Some(want));
+        let refused = Error::Length { argument: "max_lr", got: 2, wanted: 3 };
+        assert_eq!(for_group(&args, 1, 3), Err(refused.into()));
+    }
 }

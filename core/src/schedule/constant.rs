@@ -17,3 +17,15 @@ impl Schedule for Constant {
         base_lr
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_of_any_step_is_the_groups_own() {
+        // λ = 1
+        assert_eq!([0, 1, u64::MAX].map(|t| Constant.lr(0.3, t)), [0.3; 3]);
+        assert_eq!(Constant.check(), Ok(()));
+    }
+}

@@ -29,3 +29,21 @@ impl Schedule for ConstantWithWarmup {
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or(1.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_follows_the_formula() {
+        let s = ConstantWithWarmup { num_warmup_steps: 8 };
+        // ½ · 6/8, ½ · 7/8 on the last step of warm-up, then ½ · 1 for ever
+        assert_eq!([6, 7, 8, 9, u64::MAX].map(|t| s.lr(0.5, t)), [0.375, 0.4375, 0.5, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn rate_without_warmup_is_whole_from_the_start() {
+        let s = ConstantWithWarmup { num_warmup_steps: 0 };
+        assert_eq!(s.lr(0.5, 0), 0.5); // 0 < 0 is false: λ = 1
+    }
+}

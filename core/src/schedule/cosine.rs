@@ -51,3 +51,41 @@ impl Schedule for Cosine {
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    #[test]
+    fn rate_follows_the_formula() {
+        let s = Cosine { num_warmup_steps: 2, num_training_steps: 10, num_cycles: 0.5 };
+        // 8 · 1/2 on the last step of warm-up, p = 0, p = 4/8: 8 · ½ (1 + cos ½π), p = 1: 8 · ½ (1 + cos π)
+        assert_eq!([1, 2, 6, 10].map(|t| s.lr(8.0, t)), [4.0, 8.0, 4.0, 0.0]);
+        // p = 2/8: 8 · ½ (1 + √½) = 4 + 2√2
+        assert_near(s.lr(8.0, 4), 6.828_427_124_746_19);
+    }
+
+    #[test]
+    fn rate_beyond_the_end_rises_again() {
+        let s = Cosine { num_warmup_steps: 2, num_training_steps: 10, num_cycles: 0.5 };
+        // p = 12/8: 8 · ½ (1 + cos 1½π); p = 2: 8 · ½ (1 + cos 2π)
+        assert_near(s.lr(8.0, 14), 4.0);
+        assert_eq!(s.lr(8.0, 18), 8.0);
+    }
+
+    #[test]
+    fn rate_of_a_whole_wave_is_lowest_in_the_middle() {
+        let s = Cosine { num_warmup_steps: 2, num_training_steps: 10, num_cycles: 1.0 };
+        // p = ½: ½ (1 + cos π); p = 1: ½ (1 + cos 2π)
+        assert_eq!([6, 10].map(|t| s.lr(8.0, t)), [0.0, 8.0]);
+    }
+
+    #[test]
+    fn rate_of_a_training_shorter_than_warmup_falls_in_one_step() {
+        let s = Cosine { num_warmup_steps: 5, num_training_steps: 3, num_cycles: 0.5 };
+        // 4/5, then p = 0/max(1, −2) and 1/1
+        assert_eq!([4, 5, 6].map(|t| s.lr(1.0, t)), [0.8, 1.0, 0.0]);
+    }
+}

@@ -90,3 +90,55 @@ impl Schedule for CosineWarmupWithMinLr {
         base_lr * factor
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    const QUARTER: CosineWarmupWithMinLr = CosineWarmupWithMinLr {
+        num_warmup_steps: 4,
+        num_training_steps: 12,
+        num_cycles: 0.5,
+        min_lr: None,
+        min_lr_rate: Some(0.25),
+        warmup_lr_rate: None,
+        lr_init: 1e-3,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 8 · 1/4, 8 · 4/4 on the last step of warm-up, p = (7 − 4 + 1)/8 = ½: 8 · (½·¾ + ¼)
+        assert_eq!([0, 3, 7].map(|t| QUARTER.lr(8.0, t)), [2.0, 8.0, 5.0]);
+        // p = 1/8: cos ⅛π = 0.923 879 532 511 286 756, so 8 · (0.961 939 766 255 643 378 · ¾ + ¼)
+        assert_near(QUARTER.lr(8.0, 4), 7.771_638_597_533_860);
+    }
+
+    #[test]
+    fn rate_is_lowest_one_step_before_the_end_and_rises_then() {
+        // p = 1: 8 · ¼
+        assert_eq!(QUARTER.lr(8.0, 11), 2.0);
+        // p = 9/8: 8 · (½ (1 − 0.923 879 532 511 286 756) · ¾ + ¼)
+        assert_near(QUARTER.lr(8.0, 12), 2.228_361_402_466_140);
+    }
+
+    #[test]
+    fn warmup_lr_rate_is_where_warmup_begins() {
+        let s = CosineWarmupWithMinLr { warmup_lr_rate: Some(0.5), ..QUARTER };
+        // ½ + ½ · 0/3, ½ + ½ · 3/3
+        assert_eq!([0, 3].map(|t| s.lr(8.0, t)), [4.0, 8.0]);
+        // 8 · (½ + ½ · 1/3) = 16/3
+        assert_near(s.lr(8.0, 1), 16.0 / 3.0);
+    }
+
+    #[test]
+    fn both_or_no_minimum_is_refused() {
+        for (min_lr, min_lr_rate) in [(None, None), (Some(0.1), Some(0.1))] {
+            let s = CosineWarmupWithMinLr { min_lr, min_lr_rate, ..QUARTER };
+            let wanted = "either min_lr or min_lr_rate";
+            assert_eq!(s.check(), Err(Error::Invalid { argument: "min_lr", wanted }));
+        }
+        assert_eq!(QUARTER.check(), Ok(()));
+    }
+}

@@ -89,3 +89,52 @@ pub(super) fn one_minimum(min_lr: Option<f64>, min_lr_rate: Option<f64>) -> Resu
 pub(super) fn min_rate(min_lr: Option<f64>, min_lr_rate: Option<f64>, lr_init: f64) -> f64 {
     min_lr.map(|m| m / lr_init).or(min_lr_rate).unwrap_or(0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    const QUARTER: CosineWithMinLr = CosineWithMinLr {
+        num_warmup_steps: 2,
+        num_training_steps: 10,
+        num_cycles: 0.5,
+        min_lr: None,
+        min_lr_rate: Some(0.25),
+        lr_init: 1e-3,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 8 · 1/2 on the last step of warm-up, 8 · 1, p = ½: 8 · (½·¾ + ¼), p = 1: 8 · ¼
+        assert_eq!([1, 2, 6, 10].map(|t| QUARTER.lr(8.0, t)), [4.0, 8.0, 5.0, 2.0]);
+        // past the end p = 1½: as at ½
+        assert_near(QUARTER.lr(8.0, 14), 5.0);
+    }
+
+    #[test]
+    fn min_lr_is_a_share_of_the_optimizers_rate() {
+        // ½/2 = ¼, also for a group with the rate 8
+        let s = CosineWithMinLr { min_lr: Some(0.5), min_lr_rate: None, lr_init: 2.0, ..QUARTER };
+        assert_eq!([6, 10].map(|t| s.lr(8.0, t)), [5.0, 2.0]);
+    }
+
+    #[test]
+    fn negative_minimum_is_cut_off_at_0() {
+        let s = CosineWithMinLr { min_lr_rate: Some(-1.0), ..QUARTER };
+        // p = ¼: 8 · (½ (1 + √½) · 2 − 1) = 8√½; p = 1: max(0, 0·2 − 1)
+        assert_near(s.lr(8.0, 4), 5.656_854_249_492_38);
+        assert_eq!(s.lr(8.0, 10), 0.0);
+    }
+
+    #[test]
+    fn both_or_no_minimum_is_refused() {
+        for (min_lr, min_lr_rate) in [(None, None), (Some(0.1), Some(0.1))] {
+            let s = CosineWithMinLr { min_lr, min_lr_rate, ..QUARTER };
+            let wanted = "either min_lr or min_lr_rate";
+            assert_eq!(s.check(), Err(Error::Invalid { argument: "min_lr", wanted }));
+        }
+        assert_eq!(QUARTER.check(), Ok(()));
+    }
+}

@@ -61,3 +61,34 @@ fn modulo_1(x: f64) -> f64 {
     let rest = x - libm::trunc(x);
     if rest < 0.0 { rest + 1.0 } else { rest }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    const TWICE: CosineWithRestarts =
+        CosineWithRestarts { num_warmup_steps: 2, num_training_steps: 10, num_cycles: 2.0 };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 8 · 1/2 on the last step of warm-up; 2p = 0; ½: 8 · ½ (1 + cos ½π); 1 mod 1 = 0
+        assert_eq!([1, 2, 4, 6].map(|t| TWICE.lr(8.0, t)), [4.0, 8.0, 4.0, 8.0]);
+        // 2p = 10/8 mod 1 = ¼: 8 · ½ (1 + √½) = 4 + 2√2; on the last step 14/8 mod 1 = ¾: 4 − 2√2
+        assert_near(TWICE.lr(8.0, 7), 6.828_427_124_746_19);
+        assert_near(TWICE.lr(8.0, 9), 1.171_572_875_253_809_9);
+    }
+
+    #[test]
+    fn rate_from_the_end_on_is_0() {
+        assert_eq!([10, 11, u64::MAX].map(|t| TWICE.lr(8.0, t)), [0.0; 3]);
+    }
+
+    #[test]
+    fn remainder_of_negative_cycles_is_pythons() {
+        let s = CosineWithRestarts { num_cycles: -1.0, ..TWICE };
+        // −¼ mod 1 = ¾: 4 − 2√2
+        assert_near(s.lr(8.0, 4), 1.171_572_875_253_809_9);
+    }
+}

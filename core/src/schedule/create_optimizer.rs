@@ -83,3 +83,38 @@ impl Schedule for CreateOptimizer {
         f64::from(warm_up.rate(step))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUARTER: CreateOptimizer = CreateOptimizer {
+        init_lr: 0.5,
+        num_train_steps: 10,
+        num_warmup_steps: 2,
+        min_lr_ratio: 0.25,
+        power: 1.0,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // ½ · 1/2 on the last step of warm-up; end = ½ · ¼ = ⅛, ½ − ⅛ = ⅜: ⅜ + ⅛, p = 4/8: ⅜ · ½ + ⅛
+        assert_eq!([0, 1, 2, 6].map(|t| QUARTER.lr(9.0, t)), [0.0, 0.25, 0.5, 0.3125]);
+        // p = 7/8: ⅜ · ⅛ + ⅛, then the end
+        assert_eq!([9, 10, 100].map(|t| QUARTER.lr(9.0, t)), [0.171875, 0.125, 0.125]);
+    }
+
+    #[test]
+    fn power_bends_the_decay_but_not_warmup() {
+        let s = CreateOptimizer { power: 2.0, ..QUARTER };
+        // ½ · 1/2; ⅜ · ½² + ⅛
+        assert_eq!([1, 6].map(|t| s.lr(9.0, t)), [0.25, 0.21875]);
+    }
+
+    #[test]
+    fn rate_without_warmup_is_whole_from_the_start() {
+        let s = CreateOptimizer { num_warmup_steps: 0, ..QUARTER };
+        // ⅜ + ⅛; p = 5/10: ⅜ · ½ + ⅛
+        assert_eq!([0, 5].map(|t| s.lr(9.0, t)), [0.5, 0.3125]);
+    }
+}

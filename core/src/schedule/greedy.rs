@@ -263,3 +263,156 @@ fn average(state: &mut GreedyState, window: &mut [f64], metric: f64) -> f64 {
 fn length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
     if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALVE: Greedy = Greedy {
+        mode: Mode::Min,
+        factor: 0.5,
+        patience: 0,
+        threshold: 0.0,
+        threshold_mode: ThresholdMode::Abs,
+        cooldown: 0,
+        warmup: 0,
+        min_lr: 0.0625,
+        max_lr: 1.0,
+        eps: 1e-8,
+        smooth: false,
+        window_size: 2,
+        reset_start: 500,
+    };
+
+    /// The rate after each metric, from `lr`.
+    fn run<const N: usize>(s: &Greedy, lr: f64, metrics: [f64; N]) -> [f64; N] {
+        let (mut state, mut window, mut lrs) = (s.start(), [0.0; 2], [lr]);
+        let window = &mut window[..s.window_len()];
+        metrics.map(|metric| {
+            s.step(&mut state, window, metric, &[lr], &mut lrs).expect("one group");
+            lrs[0]
+        })
+    }
+
+    #[test]
+    fn rate_moves_when_patience_ends() {
+        let s = Greedy { patience: 1, ..HALVE };
+        // good, borne; good: ¼/½; bad, borne; bad: ½·½; good, borne; bad: the good run is over
+        let metrics = [5.0, 4.0, 9.0, 9.0, 3.0, 9.0];
+        assert_eq!(run(&s, 0.25, metrics), [0.25, 0.5, 0.5, 0.25, 0.25, 0.25]);
+    }
+
+    #[test]
+    fn rate_stays_between_its_bounds() {
+        let s = Greedy { min_lr: 0.4, max_lr: 0.75, ..HALVE };
+        // min(½/½, ¾), then max(⅜, 0.4), max(0.2, 0.4)
+        assert_eq!(run(&s, 0.5, [5.0, 6.0, 6.0]), [0.75, 0.4, 0.4]);
+        // 1/2 − 1/4 > ¼ is false, and so is ¼ − ⅛ > ¼
+        assert_eq!(run(&Greedy { eps: 0.25, ..HALVE }, 0.25, [5.0, 6.0]), [0.25; 2]);
+    }
+
+    #[test]
+    fn rest_after_a_reduction_looks_at_no_metric() {
+        let s = Greedy { cooldown: 2, max_lr: 0.5, ..HALVE };
+        // good at the maximum; bad: ¼; two steps of rest; 2 is better than 3, the 1 was not seen: ½
+        assert_eq!(run(&s, 0.5, [3.0, 4.0, 1.0, 1.0, 2.0]), [0.5, 0.25, 0.25, 0.25, 0.5]);
+    }
+
+    #[test]
+    fn rest_after_a_raise_looks_at_no_metric() {
+        let s = Greedy { warmup: 1, ..HALVE };
+        // good: ½; a bad step in rest; a bad step: ¼
+        assert_eq!(run(&s, 0.25, [3.0, 9.0, 9.0]), [0.5, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn smoothing_judges_the_mean_of_the_window() {
+        let s = Greedy { smooth: true, ..HALVE };
+        // means 4, (4 + 2)/2 = 3, (2 + 3)/2 = 2.5 (better, though 3 is not better than 2), (3 + 7)/2 = 5
+        assert_eq!(run(&s, 0.125, [4.0, 2.0, 3.0, 7.0]), [0.25, 0.5, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn everything_starts_again_after_reset_start_reductions_at_the_minimum() {
+        let s = Greedy { reset_start: 2, cooldown: 1, min_lr: 0.25, max_lr: 0.5, ..HALVE };
+        let (mut state, mut lrs) = (s.start(), [0.5]);
+        let mut step = |metric| {
+            s.step(&mut state, &mut [], metric, &[0.5], &mut lrs).expect("one group");
+            (lrs[0], state.reset_start, state.best)
+        };
+        assert_eq!(step(3.0), (0.5, 2, 3.0)); // good, at the maximum
+        assert_eq!(step(4.0), (0.25, 1, 3.0)); // reduced to the minimum: the first
+        assert_eq!(step(4.0), (0.25, 1, 3.0)); // rest
+        assert_eq!(step(4.0), (0.5, 2, f64::INFINITY)); // the second: all anew, with rest
+        assert_eq!(step(4.0), (0.5, 2, f64::INFINITY));
+        assert_eq!(step(4.0), (0.5, 2, 4.0)); // better than nothing
+    }
+
+    #[test]
+    fn one_group_above_its_minimum_holds_the_reset_back() {
+        let s = Greedy {
+            mode: Mode::Max,
+            factor: 0.5,
+            patience: 0,
+            threshold: 0.0,
+            threshold_mode: ThresholdMode::Rel,
+            cooldown: 0,
+            warmup: 0,
+            min_lr: [0.5, 0.125],
+            max_lr: [1.0, 1.0],
+            eps: 0.0,
+            smooth: false,
+            window_size: 50,
+            reset_start: 1,
+        };
+        let (mut state, mut lrs) = (s.start(), [1.0, 0.5]);
+        // NaN is bad: [½, ¼], the second not at its minimum yet; then both are: from the start
+        s.step(&mut state, &mut [], f64::NAN, &[1.0, 0.5], &mut lrs).expect("two groups");
+        assert_eq!((lrs, state.reset_start), ([0.5, 0.25], 1));
+        s.step(&mut state, &mut [], f64::NAN, &[1.0, 0.5], &mut lrs).expect("two groups");
+        assert_eq!((lrs, state.reset_start), ([1.0, 0.5], 1));
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        let range = |argument, value, wanted| Err(Error::Range { argument, value, wanted });
+        let grow = Greedy { factor: 1.0, ..HALVE };
+        assert_eq!(grow.check(1), range("factor", 1.0, "factor < 1"));
+        let empty = Greedy { window_size: 0, ..HALVE };
+        assert_eq!(empty.check(1), Ok(())); // unused
+        let empty = Greedy { smooth: true, ..empty };
+        assert_eq!(empty.check(1), range("window_size", 0.0, "window_size >= 1"));
+
+        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
+        let lists = |min_lr, max_lr| Greedy::<&[f64], &[f64]> {
+            mode: Mode::Min,
+            factor: 0.5,
+            patience: 0,
+            threshold: 0.0,
+            threshold_mode: ThresholdMode::Abs,
+            cooldown: 0,
+            warmup: 0,
+            min_lr,
+            max_lr,
+            eps: 0.0,
+            smooth: false,
+            window_size: 50,
+            reset_start: 1,
+        };
+        assert_eq!(lists(&[0.1], &[0.1, 0.2]).check(2), length("min_lr", 1, 2));
+        assert_eq!(lists(&[0.1, 0.2], &[0.1; 3]).check(2), length("max_lr", 3, 2));
+        assert_eq!(lists(&[0.1, 0.2], &[0.1, 0.2]).check(2), Ok(()));
+    }
+
+    #[test]
+    fn wrong_buffers_are_refused_and_change_nothing() {
+        let s = Greedy { smooth: true, ..HALVE };
+        let (mut state, mut window, mut lrs) = (s.start(), [0.0; 3], [0.25]);
+        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
+        let got = s.step(&mut state, &mut window[..2], 1.0, &[], &mut lrs);
+        assert_eq!(got, length("initial_lrs", 0, 1));
+        let got = s.step(&mut state, &mut window, 1.0, &[0.25], &mut lrs);
+        assert_eq!(got, length("window", 3, 2));
+        assert_eq!((state, window, lrs), (s.start(), [0.0; 3], [0.25]));
+    }
+}

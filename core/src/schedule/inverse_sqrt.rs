@@ -58,3 +58,39 @@ impl Schedule for InverseSqrt {
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_follows_the_formula() {
+        let s = InverseSqrt { num_warmup_steps: 4, timescale: None };
+        // 3/4 on the last step of warm-up; the shift is 4 − 4 = 0: 1/√(4/4), 1/√(16/4), 1/√(400/4)
+        assert_eq!([3, 4, 16, 400].map(|t| s.lr(1.0, t)), [0.75, 1.0, 0.5, 0.1]);
+    }
+
+    #[test]
+    fn rate_with_a_timescale_is_shifted_to_begin_at_1() {
+        let s = InverseSqrt { num_warmup_steps: 4, timescale: Some(9.0) };
+        // the shift is 9 − 4 = 5: 1/√((4 + 5)/9), 1/√((31 + 5)/9)
+        assert_eq!([4, 31].map(|t| s.lr(1.0, t)), [1.0, 0.5]);
+    }
+
+    #[test]
+    fn rate_without_warmup_takes_ten_thousand_steps_for_the_timescale() {
+        let s = InverseSqrt::default();
+        // 1/√((30 000 + 10 000)/10 000)
+        assert_eq!([0, 30_000].map(|t| s.lr(1.0, t)), [1.0, 0.5]);
+    }
+
+    #[test]
+    fn timescale_that_is_not_positive_is_refused() {
+        for value in [0.0, -5.0] {
+            let s = InverseSqrt { num_warmup_steps: 4, timescale: Some(value) };
+            let wanted = "timescale > 0";
+            assert_eq!(s.check(), Err(Error::Range { argument: "timescale", value, wanted }));
+        }
+        assert_eq!(InverseSqrt::default().check(), Ok(()));
+    }
+}

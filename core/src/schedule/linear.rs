@@ -40,3 +40,24 @@ impl Schedule for Linear {
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_follows_the_formula() {
+        let s = Linear { num_warmup_steps: 4, num_training_steps: 12 };
+        // ½ · 3/4 on the last step of warm-up, ½ · (12 − 4)/(12 − 4), ½ · (12 − 6)/8, ½ · (12 − 11)/8
+        assert_eq!([3, 4, 6, 11].map(|t| s.lr(0.5, t)), [0.375, 0.5, 0.375, 0.0625]);
+        // (12 − 12)/8, then max(0, (12 − 20)/8)
+        assert_eq!([12, 20, u64::MAX].map(|t| s.lr(0.5, t)), [0.0; 3]);
+    }
+
+    #[test]
+    fn rate_of_a_training_shorter_than_warmup_falls_to_0_at_once() {
+        let s = Linear { num_warmup_steps: 5, num_training_steps: 3 };
+        // 4/5, then max(0, (3 − 5)/max(1, −2))
+        assert_eq!([4, 5].map(|t| s.lr(1.0, t)), [0.8, 0.0]);
+    }
+}

@@ -47,3 +47,30 @@ impl Mode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn better_is_by_more_than_the_threshold() {
+        use Mode::{Max, Min};
+        use ThresholdMode::{Abs, Rel};
+        // mode, what the threshold ¼ is, best, the limit: 4 · (1 − ¼), 4 − ¼, 4 · (1 + ¼), 4 + ¼
+        for (mode, of, limit) in
+            [(Min, Rel, 3.0), (Min, Abs, 3.75), (Max, Rel, 5.0), (Max, Abs, 4.25)]
+        {
+            let beyond = if mode == Min { limit - 0.125 } else { limit + 0.125 };
+            assert!(!mode.better(limit, 4.0, 0.25, of), "{mode:?} {of:?}");
+            assert!(mode.better(beyond, 4.0, 0.25, of), "{mode:?} {of:?}");
+            assert!(!mode.better(f64::NAN, 4.0, 0.25, of), "{mode:?} {of:?}");
+            assert!(mode.better(1e300, mode.worst(), 0.25, of), "{mode:?} {of:?}");
+        }
+    }
+
+    #[test]
+    fn relative_threshold_of_a_negative_best_lies_on_the_other_side() {
+        // −4 · (1 − ¼) = −3: −3.5 is better than −4 by this rule, as in the reference
+        assert!(Mode::Min.better(-3.5, -4.0, 0.25, ThresholdMode::Rel));
+    }
+}

@@ -317,6 +317,13 @@ impl PerGroup for alloc::vec::Vec<f64> {
     }
 }
 
+/// The same number but for the rounding of a few operations: 4 ULP of a number just above a power of two.
+#[cfg(test)]
+fn assert_near(got: f64, want: f64) {
+    let bound = 4.0 * f64::EPSILON * want.abs();
+    assert!((got - want).abs() <= bound, "{got:e}, wanted {want:e}");
+}
+
 /// `Ok` if `values` fits `groups` groups.
 fn check_groups(
     argument: &'static str,
@@ -326,5 +333,97 @@ fn check_groups(
     match values.count() {
         Some(got) if got != groups => Err(Error::Length { argument, got, wanted: groups }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refuses its third step.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Short;
+
+    impl Schedule for Short {
+        fn lr(&self, base_lr: f64, step: u64) -> f64 {
+            base_lr * step as f64
+        }
+        fn last_step(&self) -> Option<u64> {
+            Some(2)
+        }
+    }
+
+    #[test]
+    fn stepper_counts_and_stops() {
+        let mut lr = Stepper::new(Short, 0.5);
+        assert_eq!([lr.lr(), lr.step().unwrap(), lr.step().unwrap()], [0.0, 0.5, 1.0]);
+        let last = lr;
+        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert_eq!(lr, last);
+    }
+
+    #[test]
+    fn resumed_stepper_goes_on_after_the_last_epoch() {
+        let linear = Linear { num_warmup_steps: 0, num_training_steps: 8 };
+        let mut lr = Stepper::resume(linear, 8.0, 123.0, 3);
+        // a closed form does not look at the rate in force: 8 · (8 − 4)/8, 8 · (8 − 5)/8
+        assert_eq!((lr.lr(), lr.step()), (4.0, Ok(3.0)));
+        // one that multiplies does: made at step 4 it leaves 123, then halves it
+        let mut lr = Stepper::resume(TorchExponential { gamma: 0.5 }, 8.0, 123.0, 3);
+        assert_eq!((lr.lr(), lr.step()), (123.0, Ok(61.5)));
+    }
+
+    #[test]
+    fn pointer_to_a_schedule_is_that_schedule() {
+        // Every method, on schedules whose answer is not the default one.
+        let (cycle, chain) = (
+            TorchOneCycle { max_lr: 1.0, total_steps: Some(4), ..TorchOneCycle::default() },
+            TorchMultiStep { milestones: [0, 1], gamma: 0.5 },
+        );
+        for s in [&cycle as &dyn Schedule, &chain, &Short] {
+            let p = &s;
+            assert_eq!(p.check(), s.check());
+            assert_eq!(p.lr(8.0, 1), s.lr(8.0, 1));
+            assert_eq!(p.start(8.0), s.start(8.0));
+            assert_eq!(p.join(8.0, 2.0, 1), s.join(8.0, 2.0, 1));
+            assert_eq!(p.next(8.0, 2.0, 1), s.next(8.0, 2.0, 1));
+            assert_eq!(p.restart(8.0), s.restart(8.0));
+            assert_eq!(p.begin(8.0, 2.0), s.begin(8.0, 2.0));
+            assert_eq!(p.initial_lr(8.0, true), s.initial_lr(8.0, true));
+            assert_eq!(p.last_step(), s.last_step());
+        }
+    }
+
+    #[test]
+    fn warmup_ends_before_its_last_step() {
+        assert_eq!([0, 3, 4].map(|t| warmup(t, 4)), [Some(0.0), Some(0.75), None]);
+        assert_eq!(warmup(0, 0), None);
+    }
+
+    #[test]
+    fn progress_goes_on_past_the_end() {
+        // (t − 2)/(10 − 2); a training shorter than warm-up lasts one step
+        assert_eq!([2, 6, 10, 14].map(|t| progress(t, 2, 10)), [0.0, 0.5, 1.0, 1.5]);
+        assert_eq!(progress(7, 5, 3), 2.0);
+    }
+
+    #[test]
+    fn max_and_min_keep_the_first_of_a_nan() {
+        assert_eq!([max(1.0, 2.0), min(1.0, 2.0)], [2.0, 1.0]);
+        assert_eq!([max(1.0, f64::NAN), min(1.0, f64::NAN)], [1.0, 1.0]);
+        assert!(max(f64::NAN, 1.0).is_nan() && min(f64::NAN, 1.0).is_nan());
+    }
+
+    #[test]
+    fn values_fit_their_groups_or_are_refused() {
+        let list = [0.1, 0.2];
+        assert_eq!(
+            [0.5.at(0), 0.5.at(9), list.at(1), list.at(2)],
+            [Some(0.5), Some(0.5), Some(0.2), None]
+        );
+        assert_eq!(check_groups("min_lr", &0.5, 7), Ok(()));
+        assert_eq!(check_groups("min_lr", &list, 2), Ok(()));
+        let refused = Error::Length { argument: "min_lr", got: 2, wanted: 3 };
+        assert_eq!(check_groups("min_lr", &&list[..], 3), Err(refused));
     }
 }

@@ -77,3 +77,58 @@ impl Schedule for Polynomial {
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SQUARE: Polynomial = Polynomial {
+        num_warmup_steps: 2,
+        num_training_steps: 10,
+        lr_end: 0.25,
+        power: 2.0,
+        lr_init: 1.0,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 1/2 on the last step of warm-up; ¾·1 + ¼; r = 1 − 4/8: ¾·¼ + ¼; r = 1 − 7/8: ¾/64 + ¼
+        assert_eq!([1, 2, 6, 9].map(|t| SQUARE.lr(1.0, t)), [0.5, 1.0, 0.4375, 0.26171875]);
+        // r = 0: ¼; past the end ¼ / 1
+        assert_eq!([10, 11, u64::MAX].map(|t| SQUARE.lr(1.0, t)), [0.25; 3]);
+    }
+
+    #[test]
+    fn rate_of_a_group_of_its_own_is_scaled_by_the_optimizers() {
+        // The share is (¾·¼ + ¼)/1 and at the end ¼/1, of 4.
+        assert_eq!([6, 10].map(|t| SQUARE.lr(4.0, t)), [1.75, 1.0]);
+        // With lr_init 2: (1.75·¼ + ¼)/2 = 0.34375 of 4
+        assert_eq!(Polynomial { lr_init: 2.0, ..SQUARE }.lr(4.0, 6), 1.375);
+    }
+
+    #[test]
+    fn rate_of_a_root_falls_late() {
+        // r = 1 − 6/8: ¾·√¼ + ¼
+        assert_eq!(Polynomial { power: 0.5, ..SQUARE }.lr(1.0, 8), 0.625);
+    }
+
+    #[test]
+    fn rate_where_the_reference_divides_by_zero_is_nan() {
+        let s = Polynomial { num_warmup_steps: 10, ..SQUARE };
+        assert!(s.lr(1.0, 10).is_nan()); // 1 − 0/0
+        assert_eq!([9, 11].map(|t| s.lr(1.0, t)), [0.9, 0.25]);
+    }
+
+    #[test]
+    fn end_that_is_not_below_the_start_is_refused() {
+        for value in [1.0, 1.5, f64::NAN] {
+            match (Polynomial { lr_end: value, ..SQUARE }).check() {
+                Err(Error::Range { argument: "lr_end", value: got, .. }) => {
+                    assert_eq!(got.to_bits(), value.to_bits());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(SQUARE.check(), Ok(()));
+    }
+}

@@ -142,3 +142,102 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALVE: ReduceLrOnPlateau = ReduceLrOnPlateau {
+        mode: Mode::Min,
+        factor: 0.5,
+        patience: 1,
+        threshold: 0.25,
+        threshold_mode: ThresholdMode::Abs,
+        cooldown: 0,
+        min_lr: 0.0,
+        eps: 1e-8,
+    };
+
+    /// The rate after each metric.
+    fn run<const N: usize>(s: &ReduceLrOnPlateau, lr: f64, metrics: [f64; N]) -> [f64; N] {
+        let (mut state, mut lrs) = (s.start(), [lr]);
+        metrics.map(|metric| {
+            s.step(&mut state, metric, &mut lrs).expect("one group");
+            lrs[0]
+        })
+    }
+
+    #[test]
+    fn rate_is_halved_when_patience_ends() {
+        // good; 3.75 < 4 − ¼ is false: bad, borne; bad again: ½; the run starts anew: borne; ¼
+        assert_eq!(run(&HALVE, 1.0, [4.0, 3.75, 4.0, 4.0, 4.0]), [1.0, 1.0, 0.5, 0.5, 0.25]);
+        // a good step between two bad ones ends the run
+        assert_eq!(run(&HALVE, 1.0, [4.0, 5.0, 3.0, 5.0]), [1.0; 4]);
+    }
+
+    #[test]
+    fn cooldown_counts_no_bad_steps_but_remembers_the_best() {
+        let s = ReduceLrOnPlateau { patience: 0, cooldown: 2, ..HALVE };
+        // ½; two steps of rest, of which the second is the best; 2 is bad against 1: ¼
+        assert_eq!(run(&s, 1.0, [4.0, 4.0, 5.0, 1.0, 2.0]), [1.0, 0.5, 0.5, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn rate_does_not_fall_below_min_lr_nor_by_eps_or_less() {
+        let s = ReduceLrOnPlateau { patience: 0, min_lr: 0.75, ..HALVE };
+        // max(½, ¾), then max(⅜, ¾)
+        assert_eq!(run(&s, 1.0, [4.0, 4.0, 4.0]), [1.0, 0.75, 0.75]);
+        // 1 − ½ > ½ is false
+        assert_eq!(
+            run(&ReduceLrOnPlateau { min_lr: 0.0, eps: 0.5, ..s }, 1.0, [4.0, 4.0]),
+            [1.0; 2]
+        );
+    }
+
+    #[test]
+    fn nan_is_a_bad_step() {
+        assert_eq!(run(&HALVE, 1.0, [f64::NAN, f64::NAN, 4.0]), [1.0, 0.5, 0.5]);
+    }
+
+    #[test]
+    fn groups_have_their_own_minimum() {
+        let s = ReduceLrOnPlateau {
+            mode: Mode::Max,
+            factor: 0.5,
+            patience: 0,
+            threshold: 0.0,
+            threshold_mode: ThresholdMode::Rel,
+            cooldown: 0,
+            min_lr: [0.75, 0.0],
+            eps: 0.0,
+        };
+        let (mut state, mut lrs) = (s.start(), [1.0, 1.0]);
+        for accuracy in [0.5, 0.5] {
+            s.step(&mut state, accuracy, &mut lrs).expect("two groups");
+        }
+        assert_eq!(lrs, [0.75, 0.5]);
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused_and_change_nothing() {
+        let (mut state, mut lrs) = (HALVE.start(), [1.0]);
+        let grow = ReduceLrOnPlateau { factor: 1.0, ..HALVE };
+        let refused = Error::Range { argument: "factor", value: 1.0, wanted: "factor < 1" };
+        assert_eq!(grow.step(&mut state, 4.0, &mut lrs), Err(refused));
+        assert_eq!((state, lrs), (HALVE.start(), [1.0]));
+
+        let two = ReduceLrOnPlateau {
+            mode: HALVE.mode,
+            factor: HALVE.factor,
+            patience: HALVE.patience,
+            threshold: HALVE.threshold,
+            threshold_mode: HALVE.threshold_mode,
+            cooldown: HALVE.cooldown,
+            min_lr: [0.0, 0.0],
+            eps: HALVE.eps,
+        };
+        let refused = Error::Length { argument: "min_lr", got: 2, wanted: 1 };
+        assert_eq!(two.step(&mut state, 4.0, &mut lrs), Err(refused));
+        assert_eq!((state, lrs), (HALVE.start(), [1.0]));
+    }
+}

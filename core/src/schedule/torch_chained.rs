@@ -80,3 +80,54 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
         self.schedulers.iter().filter_map(T::last_step).min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::schedule::{
+        TorchConstant, TorchCosineAnnealingWarmRestarts, TorchExponential, TorchOneCycle, TorchStep,
+    };
+
+    #[test]
+    fn factors_multiply() {
+        let (warm, cool) = (
+            TorchConstant { factor: 0.25, total_iters: 2 },
+            TorchStep { step_size: 2, gamma: 0.5 },
+        );
+        let schedulers: [&dyn Schedule; 2] = [&warm, &cool];
+        let s = TorchChained { schedulers: &schedulers[..] };
+        // 8 · ¼; 2; 2 · 4 · ½; then halved at 4
+        assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(8.0, t)), [2.0, 2.0, 4.0, 4.0, 2.0]);
+        assert_eq!(s.check(), Ok(()));
+    }
+
+    #[test]
+    fn closed_form_undoes_what_came_before_it() {
+        let halve = TorchExponential { gamma: 0.5 };
+        let wave = TorchCosineAnnealingWarmRestarts { t_0: 4, ..Default::default() };
+        let schedulers: [&dyn Schedule; 2] = [&halve, &wave];
+        // 8 · ½ (1 + cos ½π), from the base rate
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.lr(8.0, 2), 4.0);
+        let schedulers: [&dyn Schedule; 2] = [&wave, &halve];
+        // the other way round it is halved
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.lr(8.0, 2), 2.0);
+    }
+
+    #[test]
+    fn wrong_schedulers_are_refused() {
+        let none: [TorchExponential; 0] = [];
+        let refused = Error::Length { argument: "schedulers", got: 0, wanted: 1 };
+        assert_eq!(TorchChained { schedulers: &none[..] }.check(), Err(refused));
+
+        let grow = [TorchConstant::default(), TorchConstant { factor: 2.0, total_iters: 1 }];
+        let got = TorchChained { schedulers: &grow[..] }.check();
+        assert!(matches!(got, Err(Error::Range { argument: "factor", value: 2.0, .. })), "{got:?}");
+    }
+
+    #[test]
+    fn last_step_is_the_first_of_theirs() {
+        let cycles = [9, 5].map(|n| TorchOneCycle { total_steps: Some(n), ..Default::default() });
+        assert_eq!(TorchChained { schedulers: &cycles[..] }.last_step(), Some(5));
+    }
+}

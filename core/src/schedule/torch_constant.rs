@@ -76,3 +76,46 @@ impl Schedule for TorchConstant {
         if self.factor == 0.0 { self.total_iters.checked_sub(1) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::schedule::Stepper;
+
+    #[test]
+    fn rate_follows_the_order_of_operations() {
+        let s = TorchConstant { factor: 0.25, total_iters: 3 };
+        // 8 · ¼ until step 2, then · 1/¼, once
+        assert_eq!([0, 2, 3, 4, 99].map(|t| s.lr(8.0, t)), [2.0, 2.0, 8.0, 8.0, 8.0]);
+    }
+
+    #[test]
+    fn share_without_steps_stays() {
+        // Step 0 multiplies; no later step is step 0.
+        let s = TorchConstant { factor: 0.25, total_iters: 0 };
+        assert_eq!([0, 1, 99].map(|t| s.lr(8.0, t)), [2.0; 3]);
+        // The closed form has it whole again: 8 · (¼ + 1 · ¾)
+        assert_eq!(s.restart(8.0), 8.0);
+    }
+
+    #[test]
+    fn factor_0_ends_where_the_reference_divides_by_it() {
+        let s = TorchConstant { factor: 0.0, total_iters: 2 };
+        assert_eq!(s.check(), Ok(()));
+        let mut lr = Stepper::new(s, 8.0);
+        assert_eq!((lr.lr(), lr.step()), (0.0, Ok(0.0)));
+        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert_eq!(lr.lr(), 0.0);
+    }
+
+    #[test]
+    fn factor_outside_of_0_to_1_is_refused() {
+        for value in [-0.25, 1.25] {
+            let s = TorchConstant { factor: value, total_iters: 3 };
+            let wanted = "0 <= value <= 1";
+            assert_eq!(s.check(), Err(Error::Range { argument: "factor", value, wanted }));
+        }
+        assert_eq!(TorchConstant::default().check(), Ok(()));
+    }
+}

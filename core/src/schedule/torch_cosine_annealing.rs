@@ -73,3 +73,35 @@ impl Schedule for TorchCosineAnnealing {
         self.eta_min + (base_lr - self.eta_min) * (1.0 + 1.0) / 2.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    #[test]
+    fn rate_follows_the_order_of_operations() {
+        let s = TorchCosineAnnealing { t_max: 2, eta_min: 0.0 };
+        // 8; (1 + cos ½π)/(1 + 1) · 8; (1 + cos π)/(1 + cos ½π) · 4
+        assert_eq!([0, 1, 2].map(|t| s.lr(8.0, t)), [8.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn rate_past_the_lowest_point_rises() {
+        let s = TorchCosineAnnealing { t_max: 4, eta_min: 0.25 };
+        // What the recursion stands for is ¼ + (1.25 − ¼) · ½ (1 + cos ¼πt): ¼ + ½ at 2, ¼ at 4
+        assert_near(s.lr(1.25, 2), 0.75);
+        assert_near(s.lr(1.25, 4), 0.25);
+        // one step on: ¼ + (1.25 − ¼) · (1 − √½)/2
+        assert_near(s.lr(1.25, 5), 0.396_446_609_406_726_24);
+    }
+
+    #[test]
+    fn no_steps_are_refused() {
+        let s = TorchCosineAnnealing { t_max: 0, eta_min: 0.0 };
+        let refused = Error::Range { argument: "T_max", value: 0.0, wanted: "T_max >= 1" };
+        assert_eq!(s.check(), Err(refused));
+        assert_eq!(TorchCosineAnnealing::default().check(), Ok(()));
+    }
+}

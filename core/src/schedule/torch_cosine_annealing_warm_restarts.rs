@@ -87,3 +87,52 @@ impl Schedule for TorchCosineAnnealingWarmRestarts {
         self.eta_min + (base_lr - self.eta_min) * wave / 2.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    const DOUBLING: TorchCosineAnnealingWarmRestarts =
+        TorchCosineAnnealingWarmRestarts { t_0: 4, t_mult: 2, eta_min: 0.0, last_epoch: -1 };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 8 · ½ (1 + cos ½π); step 4 is a restart with 8 steps: at 8 cos(4/8 π); step 12 the next, with 16
+        assert_eq!(
+            [0, 2, 4, 8, 12, 20].map(|t| DOUBLING.lr(8.0, t)),
+            [8.0, 4.0, 8.0, 4.0, 8.0, 4.0]
+        );
+        // ½ (1 + √½) = 4 + 2√2; the last step before the restart: cos ¾π, 4 − 2√2
+        assert_near(DOUBLING.lr(8.0, 1), 6.828_427_124_746_19);
+        assert_near(DOUBLING.lr(8.0, 3), 1.171_572_875_253_809_9);
+    }
+
+    #[test]
+    fn equal_parts_end_above_eta_min() {
+        let s = TorchCosineAnnealingWarmRestarts { t_mult: 1, eta_min: 0.5, ..DOUBLING };
+        // ½ + ½ · ½; step 4 001 is 1 into its part: ½ + ½ · ½ (1 + √½)
+        assert_eq!([2, 4].map(|t| s.lr(1.0, t)), [0.75, 1.0]);
+        assert_near(s.lr(1.0, 4001), 0.926_776_695_296_636_9);
+    }
+
+    #[test]
+    fn resumed_schedule_has_restarted_once_at_most() {
+        let s = TorchCosineAnnealingWarmRestarts { last_epoch: 9, ..DOUBLING };
+        // Step 10 mod 4 = 2 of 8: 4 + 4 cos ¼π; without the interruption it would be 6 of 8.
+        assert_near(s.lr(8.0, 10), 6.828_427_124_746_19);
+        assert_near(DOUBLING.lr(8.0, 10), 1.171_572_875_253_809_9);
+        assert_eq!(s.lr(8.0, 12), 4.0); // 4 of 8
+    }
+
+    #[test]
+    fn no_steps_or_factor_are_refused() {
+        let range = |argument, wanted| Err(Error::Range { argument, value: 0.0, wanted });
+        let s = TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING };
+        assert_eq!(s.check(), range("T_0", "T_0 >= 1"));
+        let s = TorchCosineAnnealingWarmRestarts { t_mult: 0, ..DOUBLING };
+        assert_eq!(s.check(), range("T_mult", "T_mult >= 1"));
+        assert_eq!(DOUBLING.check(), Ok(()));
+    }
+}

@@ -155,3 +155,77 @@ impl Schedule for TorchCyclic {
         if first { self.base_lr } else { base_lr }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    /// Up in 2 steps, down in 6.
+    const CYCLE: TorchCyclic = TorchCyclic {
+        base_lr: 1.0,
+        max_lr: 3.0,
+        step_size_up: 2.0,
+        step_size_down: Some(6.0),
+        mode: CyclicMode::Triangular,
+        gamma: 1.0,
+        cycle_momentum: true,
+        base_momentum: 0.5,
+        max_momentum: 0.75,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // The height is t/2 on the way up: 0, ½, 1; on the way down at 5 (5/8 − 1)/(2/8 − 1) = ½; again from 8 on
+        let want = [1.0, 2.0, 3.0, 2.0, 1.0, 3.0];
+        assert_eq!([0, 1, 2, 5, 8, 802].map(|t| CYCLE.lr(9.0, t)), want);
+    }
+
+    #[test]
+    fn upper_rate_comes_closer_by_mode() {
+        let s = TorchCyclic { mode: CyclicMode::Triangular2, ..CYCLE };
+        // the tops of cycles 1, 2, 3: 1 + 2, 1 + 2/2, 1 + 2/4
+        assert_eq!([2, 10, 18].map(|t| s.lr(9.0, t)), [3.0, 2.0, 1.5]);
+        let s = TorchCyclic { mode: CyclicMode::ExpRange, gamma: 0.5, ..CYCLE };
+        // 1 + 2 · ½ · ½¹, 1 + 2 · ½²
+        assert_eq!([1, 2].map(|t| s.lr(9.0, t)), [1.5, 1.5]);
+    }
+
+    #[test]
+    fn momentum_goes_the_other_way() {
+        // ¾ − ¼ · height
+        let want = [0.75, 0.625, 0.5, 0.625].map(Some);
+        assert_eq!([0, 1, 2, 5].map(|t| CYCLE.momentum(t)), want);
+        assert_eq!(TorchCyclic { cycle_momentum: false, ..CYCLE }.momentum(1), None);
+    }
+
+    #[test]
+    fn way_down_without_steps_is_a_drop() {
+        let s = TorchCyclic { step_size_down: Some(0.0), ..CYCLE };
+        assert_eq!(s.check(), Ok(()));
+        // 1 + 2 · ½ and down to 1 at step 2, which begins the next cycle
+        assert_eq!([1, 2, 3].map(|t| s.lr(9.0, t)), [2.0, 1.0, 2.0]);
+    }
+
+    #[test]
+    fn way_down_is_as_long_as_up_by_default() {
+        let s = TorchCyclic { step_size_up: 3.0, step_size_down: None, ..CYCLE };
+        // at 4: (4/6 − 1)/(½ − 1) = ⅔
+        assert_near(s.lr(9.0, 4), 1.0 + 4.0 / 3.0);
+    }
+
+    #[test]
+    fn steps_that_the_reference_divides_by_are_refused() {
+        let s = TorchCyclic { step_size_up: 0.0, ..CYCLE };
+        let wanted = "step_size_up > 0";
+        assert_eq!(s.check(), Err(Error::Range { argument: "step_size_up", value: 0.0, wanted }));
+        let s = TorchCyclic { step_size_down: Some(-1.0), ..CYCLE };
+        let wanted = "step_size_down >= 0";
+        assert_eq!(
+            s.check(),
+            Err(Error::Range { argument: "step_size_down", value: -1.0, wanted })
+        );
+        assert_eq!(CYCLE.check(), Ok(()));
+    }
+}

@@ -50,3 +50,29 @@ impl Schedule for TorchExponential {
         base_lr
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_multiplied_at_every_step_but_the_first() {
+        let s = TorchExponential { gamma: 0.5 };
+        assert_eq!([0, 1, 2, 10].map(|t| s.lr(8.0, t)), [8.0, 4.0, 2.0, 0.0078125]);
+    }
+
+    #[test]
+    fn rate_in_force_is_multiplied_not_a_power() {
+        // 1 · 0.1 · 0.1 · 0.1 rounds twice: 0.001 000 000 000 000 000 2, not 0.1³
+        let s = TorchExponential { gamma: 0.1 };
+        assert_eq!(s.lr(1.0, 3), 0.1 * 0.1 * 0.1);
+        assert_ne!(s.lr(1.0, 3), 1e-3);
+    }
+
+    #[test]
+    fn gamma_above_1_or_negative_is_taken() {
+        assert_eq!(TorchExponential { gamma: 2.0 }.lr(1.0, 3), 8.0);
+        assert_eq!(TorchExponential { gamma: -1.0 }.lr(1.0, 3), -1.0);
+        assert_eq!(TorchExponential { gamma: 2.0 }.check(), Ok(()));
+    }
+}

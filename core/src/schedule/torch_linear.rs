@@ -78,3 +78,50 @@ impl Schedule for TorchLinear {
         base_lr * (self.start_factor + done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    #[test]
+    fn rate_follows_the_order_of_operations() {
+        let s = TorchLinear { start_factor: 0.5, end_factor: 1.0, total_iters: 2 };
+        // 8 · ½; 4 · (1 + ½/(2·½ + 0))
+        assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [4.0, 6.0]);
+        // 6 · (1 + ½/(1 + ½)) on the last step, held after it
+        assert_near(s.lr(8.0, 2), 8.0);
+        assert_eq!(s.lr(8.0, 99), s.lr(8.0, 2));
+    }
+
+    #[test]
+    fn rate_may_fall_to_0() {
+        let s = TorchLinear { start_factor: 1.0, end_factor: 0.0, total_iters: 4 };
+        // 8 · (1 − 1/4); the last step: · (1 − 1/(4 − 3)) = 0
+        assert_eq!([0, 1, 4, 5].map(|t| s.lr(8.0, t)), [8.0, 6.0, 0.0, 0.0]);
+        // 6 · (1 − 1/(4 − 1))
+        assert_near(s.lr(8.0, 2), 4.0);
+    }
+
+    #[test]
+    fn share_without_steps_stays() {
+        let s = TorchLinear { start_factor: 0.5, end_factor: 1.0, total_iters: 0 };
+        assert_eq!([0, 1, 9].map(|t| s.lr(8.0, t)), [4.0; 3]);
+    }
+
+    #[test]
+    fn factors_out_of_range_are_refused() {
+        for value in [0.0, -0.5, 1.5] {
+            let s = TorchLinear { start_factor: value, ..TorchLinear::default() };
+            let wanted = "0 < start_factor <= 1";
+            assert_eq!(s.check(), Err(Error::Range { argument: "start_factor", value, wanted }));
+        }
+        for value in [-0.5, 1.5] {
+            let s = TorchLinear { end_factor: value, ..TorchLinear::default() };
+            let wanted = "0 <= value <= 1";
+            assert_eq!(s.check(), Err(Error::Range { argument: "end_factor", value, wanted }));
+        }
+        assert_eq!(TorchLinear::default().check(), Ok(()));
+    }
+}

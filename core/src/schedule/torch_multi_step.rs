@@ -58,3 +58,28 @@ impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
         self.factor(0).map_or(base_lr, |factor| base_lr * factor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_multiplied_at_milestones_in_any_order() {
+        let s = TorchMultiStep { milestones: [3, 1, 3], gamma: 0.5 };
+        // 8, 8 · ½ from 1, · ½² from 3
+        assert_eq!([0, 1, 2, 3, 99].map(|t| s.lr(8.0, t)), [8.0, 4.0, 4.0, 1.0, 1.0]);
+        assert_eq!(s.check(), Ok(()));
+    }
+
+    #[test]
+    fn milestone_0_counts_at_the_start() {
+        let s = TorchMultiStep { milestones: [0], gamma: 0.5 };
+        assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [4.0, 4.0]);
+    }
+
+    #[test]
+    fn rate_without_milestones_is_the_groups_own() {
+        let s = TorchMultiStep { milestones: [0; 0], gamma: 0.5 };
+        assert_eq!([0, 5].map(|t| s.lr(8.0, t)), [8.0, 8.0]);
+    }
+}

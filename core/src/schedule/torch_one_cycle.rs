@@ -14,7 +14,7 @@ use crate::args::{Fields, Hyper};
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.OneCycleLR`. The group's own rate does not count. The reference takes step n, beyond the
-/// end of the last phase, and refuses any later one. It cycles momentum the other way: [`momentum`](Self::momentum).
+/// end of the last phase (unless that phase has no length, by which it would divide), and refuses any later one. It cycles momentum the other way: [`momentum`](Self::momentum).
 ///
 /// # Errors
 /// No number of steps, or 0; `pct_start` outside of [0, 1]; a first phase that ends at step 0, by whose length the
@@ -110,11 +110,17 @@ impl TorchOneCycle {
         self.total_steps.or_else(product)
     }
 
+    /// The last step of the first phase, and that of the last phase but one.
+    fn ends(&self) -> (f64, f64) {
+        let n = self.total().unwrap_or(0) as f64;
+        let up = self.pct_start * n - 1.0;
+        (up, if self.three_phase { 2.0 * self.pct_start * n - 2.0 } else { up })
+    }
+
     /// Between the `low` and the `high` value of the first phase and the `end` of the last.
     fn anneal(&self, step: u64, low: f64, high: f64, end: f64) -> f64 {
         let (t, n) = (step as f64, self.total().unwrap_or(0) as f64);
-        let up = self.pct_start * n - 1.0;
-        let down = 2.0 * self.pct_start * n - 2.0;
+        let (up, down) = self.ends();
         let (from, to, start, stop) = if t <= up {
             (low, high, 0.0, up)
         } else if !self.three_phase {
@@ -143,6 +149,11 @@ impl Schedule for TorchOneCycle {
     fn check(&self) -> Result<(), Error> {
         let wanted = "total_steps, or epochs and steps_per_epoch";
         let total = self.total().ok_or(Error::Invalid { argument: "total_steps", wanted })? as f64;
+        if self.total_steps.is_none() {
+            Error::range(self.epochs != Some(0), "epochs", 0.0, "epochs >= 1")?;
+            let steps = self.steps_per_epoch;
+            Error::range(steps != Some(0), "steps_per_epoch", 0.0, "steps_per_epoch >= 1")?;
+        }
         Error::range(total > 0.0, "total_steps", total, "total_steps >= 1")?;
         let pct = self.pct_start;
         Error::unit("pct_start", pct)?;
@@ -159,6 +170,126 @@ impl Schedule for TorchOneCycle {
     }
 
     fn last_step(&self) -> Option<u64> {
-        self.total()
+        let total = self.total()?;
+        let (_, before) = self.ends();
+        if before == total as f64 - 1.0 { total.checked_sub(1) } else { Some(total) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+    use crate::schedule::Stepper;
+
+    /// Phases of a line: 0 to 4 from ½ to 1, 4 to 9 down to ¼.
+    const LINES: TorchOneCycle = TorchOneCycle {
+        max_lr: 1.0,
+        total_steps: Some(10),
+        epochs: None,
+        steps_per_epoch: None,
+        pct_start: 0.5,
+        anneal_strategy: Anneal::Linear,
+        cycle_momentum: true,
+        base_momentum: 0.5,
+        max_momentum: 1.0,
+        div_factor: 2.0,
+        final_div_factor: 2.0,
+        three_phase: false,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // (1 − ½) · 2/4 + ½; the top; the last step: (¼ − 1) · 5/5 + 1
+        assert_eq!([0, 2, 4, 9].map(|t| LINES.lr(9.0, t)), [0.5, 0.75, 1.0, 0.25]);
+        // beyond the last phase: (¼ − 1) · 6/5 + 1, the sum of −0.9 and 1
+        assert!((LINES.lr(9.0, 10) - 0.1).abs() <= f64::EPSILON);
+    }
+
+    #[test]
+    fn rate_along_cosines_follows_the_formula() {
+        let s = TorchOneCycle { anneal_strategy: Anneal::Cos, ..LINES };
+        // 1 + (½ − 1)/2 · (1 + cos ½π); the ends as with lines
+        assert_eq!([0, 2, 4, 9].map(|t| s.lr(9.0, t)), [0.5, 0.75, 1.0, 0.25]);
+        // 1 − ¼ (1 + √½)
+        assert_near(s.lr(9.0, 1), 0.573_223_304_703_363_1);
+    }
+
+    #[test]
+    fn three_phases_come_back_to_the_start_first() {
+        let s = TorchOneCycle { three_phase: true, ..LINES };
+        // 1 at 4; (½ − 1) · 2/4 + 1 at 6; ½ at 8; ¼ at 9
+        assert_eq!([2, 4, 6, 8, 9].map(|t| s.lr(9.0, t)), [0.75, 1.0, 0.75, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn momentum_goes_the_other_way() {
+        let want = [1.0, 0.75, 0.5, 1.0].map(Some);
+        assert_eq!([0, 2, 4, 9].map(|t| LINES.momentum(t)), want);
+        let s = TorchOneCycle { three_phase: true, ..LINES };
+        // up again by 8, then held
+        assert_eq!([6, 8, 9].map(|t| s.momentum(t)), [0.75, 1.0, 1.0].map(Some));
+        assert_eq!(TorchOneCycle { cycle_momentum: false, ..LINES }.momentum(2), None);
+    }
+
+    #[test]
+    fn epochs_and_steps_per_epoch_are_multiplied() {
+        let s =
+            TorchOneCycle { total_steps: None, epochs: Some(5), steps_per_epoch: Some(2), ..LINES };
+        assert_eq!((s.check(), s.lr(9.0, 2)), (Ok(()), 0.75));
+        // total_steps counts if it is given: n = 10, and the others are not looked at
+        let s = TorchOneCycle { epochs: Some(0), ..LINES };
+        assert_eq!((s.check(), s.lr(9.0, 2)), (Ok(()), 0.75));
+    }
+
+    #[test]
+    fn step_past_the_total_is_refused() {
+        let mut lr = Stepper::new(LINES, 9.0);
+        for _ in 0..10 {
+            assert!(lr.step().is_ok());
+        }
+        let last = lr;
+        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert_eq!(lr, last);
+    }
+
+    #[test]
+    fn last_phase_without_length_ends_the_schedule() {
+        // up = 4 − 1: at step 4 the reference divides by 4 − 1 − up = 0
+        let s = TorchOneCycle { total_steps: Some(4), pct_start: 1.0, ..LINES };
+        assert_eq!((s.lr(9.0, 3), s.last_step()), (1.0, Some(3)));
+        // down = 2 · ¾ · 2 − 2 = 2 − 1
+        let s = TorchOneCycle { total_steps: Some(2), pct_start: 0.75, three_phase: true, ..LINES };
+        assert_eq!((s.lr(9.0, 1), s.last_step()), (0.5, Some(1)));
+    }
+
+    #[test]
+    fn wrong_steps_are_refused() {
+        let s = TorchOneCycle { total_steps: None, epochs: Some(2), ..LINES };
+        let wanted = "total_steps, or epochs and steps_per_epoch";
+        assert_eq!(s.check(), Err(Error::Invalid { argument: "total_steps", wanted }));
+
+        let zero = |argument, wanted| Err(Error::Range { argument, value: 0.0, wanted });
+        let s = TorchOneCycle { total_steps: Some(0), ..LINES };
+        assert_eq!(s.check(), zero("total_steps", "total_steps >= 1"));
+        let s = TorchOneCycle { total_steps: None, steps_per_epoch: Some(3), ..LINES };
+        let s = TorchOneCycle { epochs: Some(0), ..s };
+        assert_eq!(s.check(), zero("epochs", "epochs >= 1"));
+        let s = TorchOneCycle { epochs: Some(2), steps_per_epoch: Some(0), ..s };
+        assert_eq!(s.check(), zero("steps_per_epoch", "steps_per_epoch >= 1"));
+    }
+
+    #[test]
+    fn wrong_pct_start_is_refused() {
+        let refused = |value, wanted| Err(Error::Range { argument: "pct_start", value, wanted });
+        for value in [-0.25, 1.25] {
+            let s = TorchOneCycle { pct_start: value, ..LINES };
+            assert_eq!(s.check(), refused(value, "0 <= value <= 1"));
+        }
+        // up = ⅛ · 8 − 1 = 0, by which the reference divides at once
+        let s = TorchOneCycle { pct_start: 0.125, total_steps: Some(8), ..LINES };
+        assert_eq!(s.check(), refused(0.125, "pct_start * total_steps != 1"));
+        assert_eq!(LINES.check(), Ok(()));
     }
 }

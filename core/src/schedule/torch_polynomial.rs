@@ -61,3 +61,33 @@ impl Schedule for TorchPolynomial {
         base_lr * pow(1.0 - 0.0 / n, self.power)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    #[test]
+    fn rate_follows_the_order_of_operations() {
+        let s = TorchPolynomial { total_iters: 4, power: 2.0 };
+        // 8; 8 · (¾/1)²; the last step: · (0/¼)², held after it
+        assert_eq!([0, 1, 4, 99].map(|t| s.lr(8.0, t)), [8.0, 4.5, 0.0, 0.0]);
+        // 4.5 · (½/¾)²
+        assert_near(s.lr(8.0, 2), 2.0);
+    }
+
+    #[test]
+    fn rate_of_power_0_stays() {
+        // Even 0⁰ is 1.
+        let s = TorchPolynomial { total_iters: 4, power: 0.0 };
+        assert_eq!([0, 1, 4, 5].map(|t| s.lr(8.0, t)), [8.0; 4]);
+    }
+
+    #[test]
+    fn rate_without_steps_stays() {
+        let s = TorchPolynomial { total_iters: 0, power: 1.0 };
+        assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [8.0; 2]);
+        assert!(s.restart(8.0).is_nan()); // 1 − 0/0
+    }
+}

@@ -108,3 +108,58 @@ fn bisect_right(milestones: &[u64], step: u64) -> usize {
     }
     low
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::schedule::{TorchConstant, TorchExponential, TorchOneCycle};
+
+    #[test]
+    fn each_schedule_takes_over_at_its_milestone_from_the_base_rate() {
+        let (halve, hold) =
+            (TorchExponential { gamma: 0.5 }, TorchConstant { factor: 0.25, total_iters: 2 });
+        let schedulers: [&dyn Schedule; 3] = [&halve, &hold, &halve];
+        let s = TorchSequential { schedulers: &schedulers[..], milestones: [2, 5] };
+        assert_eq!(s.check(), Ok(()));
+        // 8, 8 · ½; at 2 8 · ¼, whatever the 4 was; two steps later · 4; at 5 8 again, then halved for ever
+        let want = [8.0, 4.0, 2.0, 2.0, 8.0, 8.0, 4.0, 2.0];
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(|t| s.lr(8.0, t)), want);
+    }
+
+    #[test]
+    fn milestone_0_begins_with_the_second_schedule() {
+        let schedulers = [0.5, 0.25].map(|gamma| TorchExponential { gamma });
+        let s = TorchSequential { schedulers: &schedulers[..], milestones: [0] };
+        assert_eq!([0, 1, 2].map(|t| s.lr(8.0, t)), [8.0, 2.0, 0.5]);
+    }
+
+    #[test]
+    fn wrong_schedulers_or_milestones_are_refused() {
+        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
+        let halve = [TorchExponential { gamma: 0.5 }; 2];
+        let s = TorchSequential { schedulers: &halve[..0], milestones: [0; 0] };
+        assert_eq!(s.check(), length("schedulers", 0, 1));
+        let s = TorchSequential { schedulers: &halve[..], milestones: [1, 2] };
+        assert_eq!(s.check(), length("milestones", 2, 1));
+
+        let grow = [TorchConstant { factor: 2.0, total_iters: 1 }];
+        let got = TorchSequential { schedulers: &grow[..], milestones: [0; 0] }.check();
+        assert!(matches!(got, Err(Error::Range { argument: "factor", value: 2.0, .. })), "{got:?}");
+    }
+
+    #[test]
+    fn last_step_counts_from_the_milestone_unless_the_next_takes_over() {
+        let cycles = [4, 3].map(|n| TorchOneCycle { total_steps: Some(n), ..Default::default() });
+        // The first would refuse step 5: the second takes over in time at 5, and refuses its own 4.
+        let s = |milestone| TorchSequential { schedulers: &cycles[..], milestones: [milestone] };
+        assert_eq!(s(5).last_step(), Some(8));
+        assert_eq!(s(6).last_step(), Some(4));
+    }
+
+    #[test]
+    fn search_is_pythons() {
+        assert_eq!([0, 2, 3, 9].map(|t| bisect_right(&[2, 3, 3], t)), [0, 1, 3, 3]);
+        assert_eq!(bisect_right(&[], 5), 0);
+    }
+}

@@ -62,3 +62,31 @@ impl Schedule for TorchStep {
         base_lr
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::schedule::Stepper;
+
+    #[test]
+    fn rate_follows_the_order_of_operations() {
+        let s = TorchStep { step_size: 3, gamma: 0.5 };
+        assert_eq!([0, 2, 3, 5, 6, 30].map(|t| s.lr(8.0, t)), [8.0, 8.0, 4.0, 4.0, 2.0, 0.0078125]);
+    }
+
+    #[test]
+    fn resumed_schedule_multiplies_the_rate_it_finds() {
+        let s = TorchStep { step_size: 3, gamma: 0.5 };
+        // Made with last_epoch 2, the next step is 3: 5 · ½, and the base rate does not count.
+        assert_eq!(Stepper::resume(s, 8.0, 5.0, 2).lr(), 2.5);
+    }
+
+    #[test]
+    fn step_size_0_is_refused() {
+        let s = TorchStep { step_size: 0, gamma: 0.5 };
+        let wanted = "step_size >= 1";
+        assert_eq!(s.check(), Err(Error::Range { argument: "step_size", value: 0.0, wanted }));
+        assert_eq!(TorchStep::default().check(), Ok(()));
+    }
+}

@@ -59,3 +59,61 @@ impl<D: Decay + Debug> Schedule for WarmUp<D> {
         f64::from(self.rate(step))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::schedule::keras::PolynomialDecay;
+
+    const SQUARE: WarmUp<PolynomialDecay> = WarmUp {
+        initial_learning_rate: 0.5,
+        decay_schedule_fn: PolynomialDecay {
+            initial_learning_rate: 0.5,
+            decay_steps: 4.0,
+            end_learning_rate: 0.0,
+            power: 1.0,
+            cycle: false,
+        },
+        warmup_steps: 4,
+        power: 2.0,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // ½ · (1/4)², ½ · (3/4)² on the last step of warm-up
+        assert_eq!([0, 1, 3].map(|t| SQUARE.lr(9.0, t)), [0.0, 0.03125, 0.28125]);
+        // decay(0) = ½, decay(2) = ½ · ½, decay(4) = 0 and from then on
+        assert_eq!([4, 6, 8, 100].map(|t| SQUARE.lr(9.0, t)), [0.5, 0.25, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn rate_without_warmup_is_the_decays() {
+        let s = WarmUp { warmup_steps: 0, ..SQUARE };
+        assert_eq!([0, 2].map(|t| s.lr(9.0, t)), [0.5, 0.25]);
+    }
+
+    #[test]
+    fn rate_is_in_f32() {
+        let s = WarmUp {
+            initial_learning_rate: 0.1,
+            decay_schedule_fn: 0.1_f32,
+            warmup_steps: 2,
+            power: 1.0,
+        };
+        // Half of the f32 next to 0.1 is the f32 next to 0.05.
+        assert_eq!([1, 2].map(|t| s.lr(9.0, t)), [0.05_f32, 0.1_f32].map(f64::from));
+    }
+
+    #[test]
+    fn warmup_within_warmup_counts_from_its_own_start() {
+        let s = WarmUp {
+            initial_learning_rate: 1.0,
+            decay_schedule_fn: SQUARE,
+            warmup_steps: 2,
+            power: 1.0,
+        };
+        // 1/2, then SQUARE(1) and SQUARE(4)
+        assert_eq!([1, 3, 6].map(|t| s.lr(9.0, t)), [0.5, 0.03125, 0.5]);
+    }
+}

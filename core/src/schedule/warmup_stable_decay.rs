@@ -129,3 +129,85 @@ impl Schedule for WarmupStableDecay {
         base_lr * factor
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use super::super::assert_near;
+
+    /// Warm-up 2, stable 4, decay 4.
+    const COSINE: WarmupStableDecay = WarmupStableDecay {
+        num_warmup_steps: 2,
+        num_decay_steps: 4,
+        num_training_steps: Some(10),
+        num_stable_steps: None,
+        warmup_type: Shape::Linear,
+        decay_type: Shape::Cosine,
+        min_lr_ratio: 0.0,
+        num_cycles: 0.5,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 8 · 1/2 on the last step of warm-up, 8 until 2 + 4 − 1
+        assert_eq!([0, 1, 2, 5].map(|t| COSINE.lr(8.0, t)), [0.0, 4.0, 8.0, 8.0]);
+        // decay: p = 0; p = 2/4: 8 · ½ (1 + cos ½π); the end and after it: 8 · 0
+        assert_eq!([6, 8, 10, 99].map(|t| COSINE.lr(8.0, t)), [8.0, 4.0, 0.0, 0.0]);
+        // p = 1/4: 8 · ½ (1 + √½) = 4 + 2√2; on the last step p = 3/4: 4 − 2√2
+        assert_near(COSINE.lr(8.0, 7), 6.828_427_124_746_19);
+        assert_near(COSINE.lr(8.0, 9), 1.171_572_875_253_809_9);
+    }
+
+    #[test]
+    fn warmup_has_three_shapes() {
+        let s = |warmup_type| WarmupStableDecay { num_warmup_steps: 4, warmup_type, ..COSINE };
+        // p = 3/4; ½ (1 − cos ¾π) = ½ (1 + √½); 1 − √(1 − ¾)
+        assert_eq!(s(Shape::Linear).lr(8.0, 3), 6.0);
+        assert_near(s(Shape::Cosine).lr(8.0, 3), 6.828_427_124_746_19);
+        assert_eq!(s(Shape::OneMinusSqrt).lr(8.0, 3), 4.0);
+    }
+
+    #[test]
+    fn decay_has_three_shapes() {
+        let s = |decay_type| WarmupStableDecay { decay_type, ..COSINE };
+        // p = 1/4: 1 − ¼; ½ (1 + √½); 1 − √¼
+        assert_eq!(s(Shape::Linear).lr(8.0, 7), 6.0);
+        assert_near(s(Shape::Cosine).lr(8.0, 7), 6.828_427_124_746_19);
+        assert_eq!(s(Shape::OneMinusSqrt).lr(8.0, 7), 4.0);
+    }
+
+    #[test]
+    fn minimum_lifts_both_ends() {
+        let s = WarmupStableDecay { min_lr_ratio: 0.5, decay_type: Shape::Linear, ..COSINE };
+        // 0·½ + ½, ½·½ + ½; decay p = 3/4: ¼·½ + ½; ½ after the end
+        assert_eq!([0, 1, 9, 10].map(|t| s.lr(8.0, t)), [4.0, 6.0, 5.0, 4.0]);
+    }
+
+    #[test]
+    fn stable_steps_count_if_both_are_given() {
+        let s = WarmupStableDecay { num_stable_steps: Some(1), ..COSINE };
+        // 2 + 1: decay begins at 3 and ends at 7
+        assert_eq!([2, 3, 5, 7].map(|t| s.lr(8.0, t)), [8.0, 8.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn training_that_is_too_short_begins_in_the_middle_of_decay() {
+        let s = WarmupStableDecay {
+            num_warmup_steps: 3,
+            num_training_steps: Some(4),
+            decay_type: Shape::Linear,
+            ..COSINE
+        };
+        // stable = 4 − 3 − 4 = −3; at 3: p = (3 − 3 + 3)/4 = ¾
+        assert_eq!([3, 4].map(|t| s.lr(8.0, t)), [2.0, 0.0]);
+    }
+
+    #[test]
+    fn neither_training_nor_stable_steps_is_refused() {
+        let s = WarmupStableDecay { num_training_steps: None, ..COSINE };
+        let wanted = "num_training_steps or num_stable_steps";
+        assert_eq!(s.check(), Err(Error::Invalid { argument: "num_stable_steps", wanted }));
+        assert_eq!(COSINE.check(), Ok(()));
+    }
+}

@@ -57,3 +57,48 @@ impl Decay for CosineDecayRestarts {
         self.initial_learning_rate as f32 * ((1.0 - alpha) * wave + alpha)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOUBLING: CosineDecayRestarts = CosineDecayRestarts {
+        initial_learning_rate: 1.0,
+        first_decay_steps: 4.0,
+        t_mul: 2.0,
+        m_mul: 0.5,
+        alpha: 0.0,
+    };
+
+    /// Within the rounding of the f32 next to ½π.
+    fn assert_near(got: f32, want: f32) {
+        assert!((got - want).abs() <= 1e-7, "{got:e}, wanted {want:e}");
+    }
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // The top; in the middle of the first cosine ½ (1 + cos ½π)
+        assert_eq!(DOUBLING.rate(0), 1.0);
+        assert_near(DOUBLING.rate(2), 0.5);
+        // Step 4 is the top of the second, ½ as high; step 8 is 4 of its 8 steps in: ½ · ½
+        assert_eq!(DOUBLING.rate(4), 0.5);
+        assert_near(DOUBLING.rate(8), 0.25);
+        // Step 4 + 8 is the top of the third
+        assert_eq!(DOUBLING.rate(12), 0.25);
+    }
+
+    #[test]
+    fn restarts_of_equal_length_come_every_first_decay_steps() {
+        let s = CosineDecayRestarts { t_mul: 1.0, ..DOUBLING };
+        // 6 = 4 + 2: ½ · ½ (1 + cos ½π); 8 = 2 · 4: the top, ½² high
+        assert_near(s.rate(6), 0.25);
+        assert_eq!(s.rate(8), 0.25);
+    }
+
+    #[test]
+    fn alpha_is_the_share_at_the_end() {
+        let s = CosineDecayRestarts { alpha: 0.25, ..DOUBLING };
+        // ¾ · ½ + ¼ in the middle
+        assert_near(s.rate(2), 0.625);
+    }
+}

@@ -42,3 +42,28 @@ impl Decay for ExponentialDecay {
         self.initial_learning_rate as f32 * pow(self.decay_rate as f32, p)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUARTER: ExponentialDecay = ExponentialDecay {
+        initial_learning_rate: 1.0,
+        decay_steps: 2.0,
+        decay_rate: 0.25,
+        staircase: false,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // ¼ to the powers 0, 1/2, 2/2, 3/2, and 6/2 well past decay_steps
+        assert_eq!([0, 1, 2, 3, 6].map(|t| QUARTER.rate(t)), [1.0, 0.5, 0.25, 0.125, 0.015625]);
+    }
+
+    #[test]
+    fn staircase_falls_every_decay_steps() {
+        let s = ExponentialDecay { staircase: true, ..QUARTER };
+        // ¼ to the powers ⌊1/2⌋, ⌊2/2⌋, ⌊3/2⌋
+        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.25, 0.25]);
+    }
+}

@@ -42,3 +42,28 @@ impl Decay for InverseTimeDecay {
         self.initial_learning_rate as f32 / (1.0 + self.decay_rate as f32 * p)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF: InverseTimeDecay = InverseTimeDecay {
+        initial_learning_rate: 1.0,
+        decay_steps: 2.0,
+        decay_rate: 1.0,
+        staircase: false,
+    };
+
+    #[test]
+    fn rate_follows_the_formula() {
+        // 1/(1 + 0), 1/(1 + 2/2), 1/(1 + 3/2), 1/(1 + 6/2)
+        assert_eq!([0, 2, 3, 6].map(|t| HALF.rate(t)), [1.0, 0.5, 0.4, 0.25]);
+    }
+
+    #[test]
+    fn staircase_falls_every_decay_steps() {
+        let s = InverseTimeDecay { staircase: true, ..HALF };
+        // 1/(1 + ⌊1/2⌋), 1/(1 + ⌊2/2⌋), 1/(1 + ⌊3/2⌋)
+        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.5, 0.5]);
+    }
+}

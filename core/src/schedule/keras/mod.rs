@@ -50,3 +50,21 @@ fn cos(x: f32) -> f32 {
 fn log(x: f32) -> f32 {
     libm::log(x.into()) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_is_a_constant_rate() {
+        assert_eq!([0, u64::MAX].map(|t| 0.5_f32.rate(t)), [0.5; 2]);
+    }
+
+    #[test]
+    fn functions_round_to_f32() {
+        // 2^½ = 1.414 213 562 37…, cos 1 = 0.540 302 305 86…, ln 10 = 2.302 585 092 99…
+        assert_eq!(pow(2.0, 0.5), core::f32::consts::SQRT_2);
+        assert_eq!(cos(1.0), 0.540_302_3);
+        assert_eq!(log(10.0), core::f32::consts::LN_10);
+    }
+}
