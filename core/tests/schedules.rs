@@ -14,9 +14,12 @@ fn within(class: &str, args: &str) -> Value {
     Value::Map(vec![("class".to_owned(), class.into()), ("kwargs".to_owned(), Value::Map(args))])
 }
 
-/// Every name with arguments of the reference, what it is given at each step, and the rates at 0, 1 and 2.
+/// A name, its arguments, what it is given at each of two steps, and the rates at 0, 1 and 2.
+type Row = (&'static str, Args, [&'static [f64]; 2], [f64; 3]);
+
+/// Every name with arguments of the reference.
 /// The optimizer's rate is 8.
-fn table() -> Vec<(&'static str, Args, [&'static [f64]; 2], [f64; 3])> {
+fn table() -> Vec<Row> {
     const NONE: [&[f64]; 2] = [&[], &[]];
     let halve = || within("ExponentialLR", "gamma=0.5");
     let polynomial = "initial_learning_rate=1.0, decay_steps=4, end_learning_rate=0.0";
