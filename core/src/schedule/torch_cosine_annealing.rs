@@ -94,7 +94,7 @@ mod tests {
         assert_near(s.lr(1.25, 2), 0.75);
         assert_near(s.lr(1.25, 4), 0.25);
         // one step on: ¼ + (1.25 − ¼) · (1 − √½)/2
-        assert_near(s.lr(1.25, 5), 0.396_446_609_406_726_24);
+        assert_near(s.lr(1.25, 5), 0.396_446_609_406_726_2);
     }
 
     #[test]

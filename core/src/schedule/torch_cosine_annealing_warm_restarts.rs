@@ -106,7 +106,7 @@ mod tests {
         );
         // ½ (1 + √½) = 4 + 2√2; the last step before the restart: cos ¾π, 4 − 2√2
         assert_near(DOUBLING.lr(8.0, 1), 6.828_427_124_746_19);
-        assert_near(DOUBLING.lr(8.0, 3), 1.171_572_875_253_809_9);
+        assert_near(DOUBLING.lr(8.0, 3), 1.171_572_875_253_81);
     }
 
     #[test]
@@ -122,7 +122,7 @@ mod tests {
         let s = TorchCosineAnnealingWarmRestarts { last_epoch: 9, ..DOUBLING };
         // Step 10 mod 4 = 2 of 8: 4 + 4 cos ¼π; without the interruption it would be 6 of 8.
         assert_near(s.lr(8.0, 10), 6.828_427_124_746_19);
-        assert_near(DOUBLING.lr(8.0, 10), 1.171_572_875_253_809_9);
+        assert_near(DOUBLING.lr(8.0, 10), 1.171_572_875_253_81);
         assert_eq!(s.lr(8.0, 12), 4.0); // 4 of 8
     }
 

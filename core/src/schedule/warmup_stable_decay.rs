@@ -156,7 +156,7 @@ mod tests {
         assert_eq!([6, 8, 10, 99].map(|t| COSINE.lr(8.0, t)), [8.0, 4.0, 0.0, 0.0]);
         // p = 1/4: 8 · ½ (1 + √½) = 4 + 2√2; on the last step p = 3/4: 4 − 2√2
         assert_near(COSINE.lr(8.0, 7), 6.828_427_124_746_19);
-        assert_near(COSINE.lr(8.0, 9), 1.171_572_875_253_809_9);
+        assert_near(COSINE.lr(8.0, 9), 1.171_572_875_253_81);
     }
 
     #[test]
