@@ -119,14 +119,10 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..ANYPRECISION_F64 },
     Exemption { mode: Mode::Step, ..CLIPPED },
     Exemption { mode: Mode::Free, ..CLIPPED },
-    Exemption { mode: Mode::Step, ..ADAPTIVE },
-    Exemption { mode: Mode::Free, ..ADAPTIVE },
     Exemption { mode: Mode::Step, ..CHAINED },
     Exemption { mode: Mode::Free, what: "*", ..CHAINED },
     Exemption { mode: Mode::Step, ..KAHAN },
     Exemption { mode: Mode::Free, ..KAHAN },
-    Exemption { mode: Mode::Step, ..COUPLED },
-    Exemption { mode: Mode::Free, ..COUPLED },
     Exemption { mode: Mode::Step, ..PRODUCT_F32 },
     Exemption { mode: Mode::Free, ..PRODUCT_F32 },
     Exemption { mode: Mode::Step, ..PRODUCT_F64 },
@@ -140,6 +136,8 @@ pub const EXEMPTIONS: &[Exemption] = &[
         reason: "a scale is the largest moment of a block, a sum of two products of which the \
                  reference contracts one: two roundings more",
     },
+    Exemption { mode: Mode::Step, ..CANCELLING },
+    Exemption { mode: Mode::Free, ..CANCELLING },
     Exemption {
         case: "schedule/{cosine*,torch_cosine_annealing_warm_restarts,torch_one_cycle,\
                warmup_stable_decay}/*",
@@ -172,26 +170,26 @@ pub const EXEMPTIONS: &[Exemption] = &[
 /// The spacing of f32 in that of f64.
 const F32_IN_F64: f64 = (1_u64 << 29) as f64;
 
+/// The last resort of every optimizer: see [`crate::condition`].
+const CANCELLING: Exemption = Exemption {
+    case: "optimizer/*",
+    dtype: None,
+    what: "*",
+    mode: Mode::Step,
+    allow: Allow::Conditioned(DEFAULT),
+    reason: "gradient and decay, old and new momentum, parameter and update may nearly cancel, and \
+             the reference contracts a product and a sum to one fma where we do not: the default, \
+             with what an ULP of each input moves the answer by",
+};
+
 const CHAINED: Exemption = Exemption {
     case: "optimizer/{adadelta,nadam}/*",
     dtype: Some(Dtype::F32),
     what: "{value,acc_delta}",
     mode: Mode::Step,
     allow: Allow::Conditioned(2.0 * DEFAULT),
-    reason: "as of those that couple weight decay; and the update is two quotients, by roots that \
+    reason: "as everywhere; and the update is two quotients, by roots that \
              the reference rounds wrongly once in six, or is squared again",
-};
-
-/// Optimizers whose weight decay goes into the gradient before anything else.
-const COUPLED: Exemption = Exemption {
-    case: "optimizer/{adadelta,adagrad,adam,adamax,asgd,nadam,radam,rmsprop,rmsprop_bnb*,sgd,\
-           bnb_adagrad_*,bnb_lars_*,bnb_sgd_*,schedule_free_*,optimi_*}/*",
-    dtype: None,
-    what: "*",
-    mode: Mode::Step,
-    allow: Allow::Conditioned(DEFAULT),
-    reason: "g + weight_decay · p may nearly cancel, as may rmsprop's mean square less squared mean; \
-             the reference contracts the product and the sum to one fma, we do not",
 };
 
 const KAHAN: Exemption = Exemption {
@@ -224,18 +222,6 @@ const CLIPPED: Exemption = Exemption {
     allow: Allow::Ulp(16.0),
     reason: "a clipped gradient has a norm, which the reference adds up in another order, a quotient \
              and a product in it, and is squared",
-};
-
-/// Optimizers that divide by a root, in the implementations that do it all in one type.
-const ADAPTIVE: Exemption = Exemption {
-    case: "optimizer/{adam_weight_decay,adamw_hf,ademamix,bnb_adam_32bit,bnb_adamw_32bit,\
-           bnb_lamb_32bit,grokadamw,keras_adam,paged_adamw_32bit,paged_ademamix_32bit}/*",
-    dtype: Some(Dtype::F32),
-    what: "*",
-    mode: Mode::Step,
-    allow: Allow::Conditioned(DEFAULT),
-    reason: "an update has the last bits of both moments, of a root and of a quotient in it, and may \
-             be larger than the parameter or, in AdEMAMix, what is left of two averages that cancel",
 };
 
 const COMPENSATION: Exemption = Exemption {

@@ -566,7 +566,7 @@ pub(crate) fn sums_of_param<R: Rule, C: Real>(
     let zeros = <R::Slots<C> as Array<C>>::from_fn;
     let len = whole.len();
     let mut values = [C::ZERO; reduce::CHUNK];
-    reduce::sums_by_chunk::<C::Scalar, 2>(len, |start, [a, b]| {
+    reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
         let values = values.get_mut(..a.len()).unwrap_or_default();
         whole.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
@@ -700,7 +700,7 @@ fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
         if sums {
             // A stage is loaded once and handed out chunk by chunk.
             let mut loaded = usize::MAX;
-            let sums = reduce::sums_by_chunk::<C::Scalar, 2>(n, |start, [a, b]| {
+            let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [C::Scalar]; 2]| {
                 let mut at = 0;
                 while at < a.len() {
                     let base = (start + at) / stretch * stretch;

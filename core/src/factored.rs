@@ -20,7 +20,7 @@ use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
-use crate::reduce::{self, Columns, column_levels};
+use crate::reduce::{self, Columns, Terms, column_levels};
 use crate::rule::{Counter, Rule, Scalars, Start, Step, mask_at, with_mask};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
@@ -180,16 +180,9 @@ impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
             let mut columns = Columns::new(levels, cols);
             for row in batch * rows..(batch + 1) * rows {
                 let grad = self.grad.get(row * cols..(row + 1) * cols).unwrap_or_default();
-                let column = columns.row();
-                let [sum] = reduce::sums_by_chunk::<C::Scalar, 1>(cols, |start, [chunk]| {
-                    let (grad, column) = (grad.get(start..), column.get_mut(start..));
-                    let grad = grad.unwrap_or_default().iter();
-                    let column = column.unwrap_or_default();
-                    for ((x, g), c) in chunk.iter_mut().zip(grad).zip(column) {
-                        *x = R::square::<C>(self.coefs, C::load(*g));
-                        *c = *c + *x;
-                    }
-                });
+                let squares =
+                    RowSquares::<R, C, G> { coefs: self.coefs, grad, columns: columns.row() };
+                let [sum] = reduce::sums_by_chunk::<C::Scalar, 1>(cols, squares);
                 if let Some(x) = row_sums.get_mut(row) {
                     *x = sum;
                 }
@@ -199,6 +192,25 @@ impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
             for (x, sum) in to.iter_mut().zip(columns.finish()) {
                 *x = *sum;
             }
+        }
+    }
+}
+
+/// The squares of a row, which are added to the columns in passing.
+struct RowSquares<'a, R: Factored, C: Real, G> {
+    coefs: &'a R::Coefs<C>,
+    grad: &'a [G],
+    columns: &'a mut [C::Scalar],
+}
+
+impl<R: Factored, C: Real, G: Number> Terms<C::Scalar, 1> for RowSquares<'_, R, C, G> {
+    #[inline(always)]
+    fn fill(&mut self, start: usize, [squares]: [&mut [C::Scalar]; 1]) {
+        let grad = self.grad.get(start..).unwrap_or_default();
+        let columns = self.columns.get_mut(start..).unwrap_or_default();
+        for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
+            *x = R::square::<C>(self.coefs, C::load(*g));
+            *column = *column + *x;
         }
     }
 }
@@ -241,26 +253,52 @@ impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
         Some(Factors { layout, rows, cols, means })
     }
 
-    /// Cuts a stretch of `len` elements from `start` on at the ends of rows:
-    /// `segment(offset, row factor, mean of rows, column factors)`.
+    /// Cuts a stretch of `len` elements from `start` on at the ends of rows.
     #[inline(always)]
-    fn segments(&self, start: usize, len: usize, mut segment: impl FnMut(usize, A, A, &[A])) {
+    fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
         let Layout { rows, cols, .. } = self.layout;
-        if len == 0 || rows == 0 || cols == 0 {
-            return;
+        let len = if rows == 0 || cols == 0 { 0 } else { len };
+        let width = cols.max(1);
+        Segments { factors: self, row: start / width, col: start % width, at: 0, len }
+    }
+}
+
+/// The parts of a stretch, one row's at a time.
+struct Segments<'a, A> {
+    factors: &'a Factors<'a, A>,
+    row: usize,
+    col: usize,
+    at: usize,
+    len: usize,
+}
+
+/// One of them.
+struct Segment<'a, A> {
+    /// Where it begins in the stretch.
+    at: usize,
+    row: A,
+    mean: A,
+    cols: &'a [A],
+}
+
+impl<'a, A: Real> Segments<'a, A> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<Segment<'a, A>> {
+        if self.at >= self.len {
+            return None;
         }
-        let (mut row, mut col, mut at) = (start / cols, start % cols, 0);
-        while at < len {
-            let width = (cols - col).min(len - at);
-            let batch = row / rows;
-            let first = batch * cols + col;
-            if let (Some(&row), Some(&mean), Some(columns)) =
-                (self.rows.get(row), self.means.get(batch), self.cols.get(first..first + width))
-            {
-                segment(at, row, mean, columns);
-            }
-            (row, col, at) = (row + 1, 0, at + width);
-        }
+        let Layout { rows, cols, .. } = self.factors.layout;
+        let width = (cols - self.col).min(self.len - self.at);
+        let batch = self.row / rows;
+        let first = batch * cols + self.col;
+        let segment = Segment {
+            at: self.at,
+            row: *self.factors.rows.get(self.row)?,
+            mean: *self.factors.means.get(batch)?,
+            cols: self.factors.cols.get(first..first + width)?,
+        };
+        (self.row, self.col, self.at) = (self.row + 1, 0, self.at + width);
+        Some(segment)
     }
 }
 
@@ -315,10 +353,11 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
 {
     /// The terms from element `from` of the slices on.
     #[inline(always)]
-    fn fill(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+    fn terms(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
         let mask = const { mask_at::<R, I>() };
         let views = self.slots.as_ref();
-        self.factors.segments(self.start + from, a.len(), |at, row, mean, cols| {
+        let mut segments = self.factors.segments(self.start + from, a.len());
+        while let Some(Segment { at, row, mean, cols }) = segments.next() {
             let (begin, n) = (from + at, cols.len());
             let part = begin..begin + n;
             let (Some(param), Some(grad), Some(a), Some(b)) = (
@@ -345,7 +384,7 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
                 [a[i], b[i]] = R::scaled_terms::<C>(self.coefs, p, g, scale, state);
             }
-        });
+        }
     }
 }
 
@@ -356,7 +395,16 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
 
     #[inline(always)]
     fn run(self) -> [C::Scalar; 2] {
-        reduce::sums_by_chunk(self.param.len(), |from, terms| self.fill(from, terms))
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), self)
+    }
+}
+
+impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 2>
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
+        self.terms(from, terms);
     }
 }
 
@@ -396,7 +444,8 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
         let coefs = *self.coefs;
         let views = self.slots.as_mut();
         let len = self.param.len();
-        self.factors.segments(self.start, len, |at, row, mean, cols| {
+        let mut segments = self.factors.segments(self.start, len);
+        while let Some(Segment { at, row, mean, cols }) = segments.next() {
             let n = cols.len();
             let (Some(param), Some(grad)) =
                 (self.param.get_mut(at..at + n), self.grad.get(at..at + n))
@@ -426,7 +475,7 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
                     }
                 }
             }
-        });
+        }
     }
 }
 
@@ -454,7 +503,7 @@ impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
     ) {
         with_mask!(R, mask, I => Sums::<R, C, C, C, C, I> {
             coefs, factors: self, start, param, grad, slots
-        }.fill(0, terms));
+        }.terms(0, terms));
     }
 
     fn apply<P: Number, G: Number, S: Number>(

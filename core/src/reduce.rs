@@ -98,83 +98,77 @@ impl<A: Real, const K: usize> Levels<A, K> {
 /// Elements in a chunk of [`sums_by_chunk`]: divides [`BLOCK`], is divided by [`LANES`].
 pub(crate) const CHUNK: usize = 256;
 
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "one lane of every sum at a time")]
-fn add<A: Real, const K: usize>(
-    lanes: &mut Lanes<A, K>,
-    start: usize,
-    end: usize,
-    term: impl Fn(usize) -> [A; K],
-) {
-    let full = start + (end - start) / LANES * LANES;
-    let mut i = start;
-    while i < full {
-        for l in 0..LANES {
-            let t = term(i + l);
-            for k in 0..K {
-                lanes[k][l] = lanes[k][l] + t[k];
-            }
-        }
-        i += LANES;
-    }
-    for l in 0..(end - full) % LANES {
-        let t = term(full + l);
-        for k in 0..K {
-            lanes[k][l] = lanes[k][l] + t[k];
-        }
+/// What writes terms, a chunk at a time. A trait, because a closure can't be told to become part
+/// of the vector kernel that calls it.
+pub(crate) trait Terms<A, const K: usize> {
+    /// Writes the terms from index `start` on, as many as the buffers hold.
+    fn fill(&mut self, start: usize, terms: [&mut [A]; K]);
+}
+
+/// Terms that are not worth a name.
+impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> Terms<A, K> for F {
+    #[inline(always)]
+    fn fill(&mut self, start: usize, terms: [&mut [A]; K]) {
+        self(start, terms);
     }
 }
 
 /// The sums of K terms over n indices, in the order of this file.
 #[inline(always)]
-pub(crate) fn sums<A: Real, const K: usize>(n: usize, term: impl Fn(usize) -> [A; K]) -> [A; K] {
-    blocks(n, |start, end, lanes| add(lanes, start, end, &term))
-}
-
-/// The same, with the terms written to buffers, a chunk at a time:
-/// `fill(start, buffers)` writes the terms from index `start` on.
-#[inline(always)]
 pub(crate) fn sums_by_chunk<A: Real, const K: usize>(
     n: usize,
-    mut fill: impl FnMut(usize, [&mut [A]; K]),
+    mut terms: impl Terms<A, K>,
 ) -> [A; K] {
     let mut buffers = [[A::ZERO; CHUNK]; K];
-    blocks(n, |start, end, lanes| {
-        let mut at = start;
+    let mut levels = None;
+    let mut at = 0;
+    loop {
+        let end = if n - at < BLOCK { n } else { at + BLOCK };
+        let mut lanes = [[A::ZERO; LANES]; K];
         while at < end {
             let len = if end - at < CHUNK { end - at } else { CHUNK };
-            fill(at, buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default()));
-            add(lanes, 0, len, |i| {
-                let mut t = [A::ZERO; K];
-                for k in 0..K {
-                    t[k] = buffers[k][i % CHUNK];
+            terms.fill(at, buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default()));
+            for (lane, buffer) in lanes.iter_mut().zip(&buffers) {
+                let (rows, rest) = buffer.get(..len).unwrap_or_default().as_chunks::<LANES>();
+                for row in rows {
+                    for (sum, x) in lane.iter_mut().zip(row) {
+                        *sum = *sum + *x;
+                    }
                 }
-                t
-            });
+                for (sum, x) in lane.iter_mut().zip(rest) {
+                    *sum = *sum + *x;
+                }
+            }
             at += len;
         }
-    })
+        let sums = fold(&mut lanes);
+        if n <= BLOCK {
+            return sums;
+        }
+        levels.get_or_insert_with(Levels::new).push(sums);
+        if at == n {
+            return levels.map_or(sums, Levels::finish);
+        }
+    }
 }
 
+/// The same for terms index by index.
 #[inline(always)]
-fn blocks<A: Real, const K: usize>(
-    n: usize,
-    mut block: impl FnMut(usize, usize, &mut Lanes<A, K>),
-) -> [A; K] {
-    let mut one = |start: usize| {
-        let mut lanes = [[A::ZERO; LANES]; K];
-        let end = if n - start < BLOCK { n } else { start + BLOCK };
-        block(start, end, &mut lanes);
-        fold(&mut lanes)
-    };
-    if n <= BLOCK {
-        return one(0);
+pub(crate) fn sums<A: Real, const K: usize>(n: usize, term: impl Fn(usize) -> [A; K]) -> [A; K] {
+    struct Each<F>(F);
+    impl<A: Real, const K: usize, F: Fn(usize) -> [A; K]> Terms<A, K> for Each<F> {
+        #[inline(always)]
+        fn fill(&mut self, start: usize, mut terms: [&mut [A]; K]) {
+            for i in 0..terms.first().map_or(0, |t| t.len()) {
+                for (terms, x) in terms.iter_mut().zip((self.0)(start + i)) {
+                    if let Some(to) = terms.get_mut(i) {
+                        *to = x;
+                    }
+                }
+            }
+        }
     }
-    let mut levels = Levels::new();
-    for start in (0..n).step_by(BLOCK) {
-        levels.push(one(start));
-    }
-    levels.finish()
+    sums_by_chunk(n, Each(term))
 }
 
 /// Rows in a block of a sum down the columns.

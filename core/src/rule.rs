@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::gradient::unscaled_norm;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
-use crate::reduce;
+use crate::reduce::{self, Terms};
 use crate::simd::{self, Kernel};
 use crate::storage::Data;
 
@@ -367,6 +367,42 @@ struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
     slots: &'a R::Slots<&'s [S]>,
 }
 
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
+    Sums<'_, '_, R, C, P, G, S, I>
+{
+    /// The terms from element `start` on; the second buffer is as long as the first, or empty.
+    #[inline(always)]
+    fn terms(&self, start: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+        let mask = const { mask_at::<R, I>() };
+        let n = a.len();
+        let part = start..start + n;
+        let (Some(param), Some(grad)) = (self.param.get(part.clone()), self.grad.get(part.clone()))
+        else {
+            return;
+        };
+        let views = self.slots.as_ref();
+        let slots = R::Slots::<&[S]>::from_fn(|k| {
+            views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
+        });
+        let slots = slots.as_ref();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return;
+        }
+        let two = R::SUMS > 1 && b.len() == n;
+        let coefs = *self.coefs;
+        for i in 0..n {
+            let state = R::Slots::<C>::from_fn(|k| {
+                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
+            });
+            let terms = R::terms::<C>(&coefs, read(param, i), read(grad, i), state);
+            a[i] = terms[0];
+            if two {
+                b[i] = terms[1];
+            }
+        }
+    }
+}
+
 impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
     for Sums<'_, '_, R, C, P, G, S, I>
 {
@@ -374,29 +410,31 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
 
     #[inline(always)]
     fn run(self) -> [C::Scalar; 2] {
-        let mask = const { mask_at::<R, I>() };
         let n = self.param.len();
-        let Some(grad) = self.grad.get(..n) else { return [C::Scalar::ZERO; 2] };
-        let param = self.param;
-        let views = self.slots.as_ref();
-        let slots = R::Slots::<&[S]>::from_fn(|k| views[k].get(..n).unwrap_or(&[]));
-        let slots = slots.as_ref();
-        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
-            return [C::Scalar::ZERO; 2];
-        }
-        let terms = |i: usize| {
-            let state = R::Slots::<C>::from_fn(|k| match slots.get(k) {
-                Some(slot) if mask >> k & 1 == 1 => read(slot, i),
-                _ => C::ZERO,
-            });
-            R::terms::<C>(self.coefs, read(param, i), read(grad, i), state)
-        };
-        if R::SUMS == 1 {
-            let [a] = reduce::sums(n, |i| [terms(i)[0]]);
+        if const { R::SUMS == 1 } {
+            let [a] = reduce::sums_by_chunk::<_, 1>(n, self);
             [a, C::Scalar::ZERO]
         } else {
-            reduce::sums(n, terms)
+            reduce::sums_by_chunk::<_, 2>(n, self)
         }
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 1>
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, start: usize, [a]: [&mut [C::Scalar]; 1]) {
+        self.terms(start, [a, &mut []]);
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 2>
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
+        self.terms(start, terms);
     }
 }
 

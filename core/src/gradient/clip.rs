@@ -136,7 +136,7 @@ pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f
         Data::Bf16(x) => own(x, scale),
         Data::F16(x) => own(x, scale),
     });
-    let [sum] = reduce::sums_by_chunk::<f32, 1>(grads.count(), |_, [squares]| {
+    let [sum] = reduce::sums_by_chunk::<_, 1>(grads.count(), |_, [squares]: [&mut [f32]; 1]| {
         for (x, norm) in squares.iter_mut().zip(&mut norms) {
             *x = norm * norm;
         }

@@ -1,0 +1,200 @@
+"""bitstep's steps beside their references', interleaved in one run: prints medians and ratios.
+
+    python adapters/rayon/benches/peers.py [--only NAME] [--threads 1] [--rounds 9] [--json FILE]
+
+Builds adapters/rayon/examples/stepper.rs, then for every row makes one step of each side in
+turn. A ratio is the peer's median time over bitstep's. Needs the environment of
+conformance/export; a peer that can't be imported is reported as such.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def gpt2():
+    """The 148 tensors of GPT-2 small."""
+    layer = [(768,), (768,), (768, 2304), (2304,), (768, 768), (768,), (768,), (768,), (768, 3072), (3072,), (3072, 768), (768,)]
+    return [(50257, 768), (1024, 768)] + 12 * layer + [(768,), (768,)]
+
+
+LISTS = {
+    "gpt2": gpt2(),
+    "2^14": [(1 << 14,)],
+    "2^16": [(1 << 16,)],
+    "2^24": [(1 << 24,)],
+    "10000x16": [(16,)] * 10_000,
+    "4096x4096": [(4096, 4096)],
+}
+
+
+def adam(**more):
+    return lambda p: torch.optim.AdamW(p, **more)
+
+
+def adafactor(p):
+    from transformers.optimization import Adafactor
+
+    return Adafactor(p, lr=1e-3, relative_step=False, scale_parameter=False)
+
+
+def schedule_free(foreach):
+    def make(p):
+        from schedulefree import AdamWScheduleFree
+
+        optimizer = AdamWScheduleFree(p, lr=1e-3, foreach=foreach)
+        optimizer.train()
+        return optimizer
+
+    return make
+
+
+def stable(foreach):
+    def make(p):
+        from optimi import StableAdamW
+
+        return StableAdamW(p, lr=1e-3, foreach=foreach)
+
+    return make
+
+
+def bnb(name):
+    def make(p):
+        import bitsandbytes.optim as module
+
+        return getattr(module, name)(p, lr=1e-3)
+
+    return make
+
+
+def torchao(name):
+    def make(p):
+        import torchao.optim as module
+
+        return getattr(module, name)(p, lr=1e-3)
+
+    return make
+
+
+def galore(p):
+    from galore_torch import GaLoreAdamW
+
+    return GaLoreAdamW([{"params": p, "rank": 128, "update_proj_gap": 10**9, "scale": 0.25, "proj_type": "std"}], lr=1e-3, no_deprecation_warning=True)
+
+
+def apollo(p):
+    from apollo_torch import APOLLOAdamW
+
+    group = {"params": p, "rank": 128, "proj": "random", "scale_type": "channel", "scale": 1.0, "update_proj_gap": 10**9, "proj_type": "std"}
+    return APOLLOAdamW([group], lr=1e-3)
+
+
+LOW_RANK = "lr=1e-3, rank=128, update_proj_gap=1000000000"
+OWN = {"bitstep adamw_torch_fused f32": ("adamw_torch_fused", "lr=1e-3", "f32")}
+# name, arguments, type, tensors, peers: made by Python, or "bitstep" rows of our own
+ROWS = [
+    ("adafactor", "lr=1e-3, relative_step=false, scale_parameter=false", "f32", "gpt2", {"transformers": adafactor}),
+    ("schedule_free_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": schedule_free(True), "for-loop": schedule_free(False)}),
+    ("stable_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": stable(True), "for-loop": stable(False)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "gpt2", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "2^16", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "2^24", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "10000x16", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "bf16", "2^24", {"fused": adam(fused=True)}),
+    ("flash_adamw", "lr=1e-3", "bf16", "2^16", {"fused bf16": adam(fused=True), "own f32": OWN}),
+    ("flash_adamw", "lr=1e-3", "bf16", "2^24", {"fused bf16": adam(fused=True), "own f32": OWN}),
+    ("adamw_bnb_8bit", "lr=1e-3", "bf16", "2^16", {"bitsandbytes": bnb("AdamW8bit"), "fused bf16": adam(fused=True), "own f32": OWN}),
+    ("adamw_bnb_8bit", "lr=1e-3", "bf16", "2^24", {"bitsandbytes": bnb("AdamW8bit"), "fused bf16": adam(fused=True), "own f32": OWN}),
+    ("adamw_torch_8bit", "lr=1e-3", "f32", "2^16", {"torchao": torchao("AdamW8bit"), "own f32": OWN}),
+    ("adamw_torch_8bit", "lr=1e-3", "f32", "2^24", {"torchao": torchao("AdamW8bit"), "own f32": OWN}),
+    ("adamw_torch_4bit", "lr=1e-3", "f32", "2^24", {"torchao": torchao("AdamW4bit"), "own f32": OWN}),
+    ("galore_adamw", LOW_RANK, "f32", "4096x4096", {"galore-torch": galore}),
+    ("apollo_adamw", LOW_RANK, "f32", "4096x4096", {"apollo-torch": apollo}),
+]
+
+
+class Ours:
+    def __init__(self, name, args, dtype, shapes, threads):
+        command = [ROOT / "target/release/examples/stepper", name, args, dtype, str(threads)]
+        command += ["x".join(map(str, shape)) for shape in shapes]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def step(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+class Theirs:
+    def __init__(self, make, dtype, shapes):
+        kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        params = [torch.nn.Parameter((torch.rand(shape) - 0.5).to(kind)) for shape in shapes]
+        for p in params:
+            p.grad = ((torch.rand(p.shape) - 0.5) * 1e-2).to(kind)
+        self.optimizer = make(params)
+
+    def step(self):
+        start = time.perf_counter()
+        self.optimizer.step()
+        return time.perf_counter() - start
+
+    def close(self):
+        del self.optimizer
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only")
+    parser.add_argument("--list")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "bitstep-rayon", "--example", "stepper"], cwd=ROOT, check=True)
+    lines = []
+    for name, args, dtype, tensors, peers in ROWS:
+        if options.only and options.only != name or options.list and options.list != tensors:
+            continue
+        shapes = LISTS[tensors]
+        sides = {"bitstep": Ours(name, args, dtype, shapes, options.threads)}
+        for peer, make in peers.items():
+            try:
+                if isinstance(make, dict):
+                    [(own, own_args, own_dtype)] = make.values()
+                    sides[peer] = Ours(own, own_args, own_dtype, shapes, options.threads)
+                else:
+                    sides[peer] = Theirs(make, dtype, shapes)
+            except ImportError as error:
+                print(f"{name}: no {peer}: {error}")
+        times = {side: [] for side in sides}
+        for side in sides.values():
+            side.step()  # state is made
+        for _ in range(options.rounds):
+            for side, stepper in sides.items():
+                times[side].append(min(stepper.step() for _ in range(5 if tensors == "2^16" else 1)))
+        for stepper in sides.values():
+            stepper.close()
+        median = {side: statistics.median(t) for side, t in times.items()}
+        ours = median.pop("bitstep")
+        ratios = {peer: t / ours for peer, t in median.items()}
+        lines.append({"name": name, "dtype": dtype, "tensors": tensors, "threads": options.threads, "seconds": ours, "ratios": ratios})
+        shown = ", ".join(f"{peer} {ratio:.2f} x" for peer, ratio in ratios.items())
+        print(f"{name:22} {dtype:5} {tensors:10} {ours * 1e3:10.3f} ms   {shown}", flush=True)
+    if options.json:
+        options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+if __name__ == "__main__":
+    main()

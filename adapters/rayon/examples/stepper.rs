@@ -1,0 +1,65 @@
+//! Makes steps on demand and says how long each took: one side of `benches/peers.py`.
+//!
+//! ```text
+//! stepper NAME ARGS DTYPE THREADS SHAPE…
+//! ```
+//! A shape is `768x3072`; ARGS are as in `optim_args`, or empty. Each line on
+//! standard input makes one step; its seconds come back on a line of standard output.
+
+use std::error::Error;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use bitstep::args::Args;
+use bitstep::named;
+use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::real::Dtype;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let [name, args, dtype, threads, shapes @ ..] = given.as_slice() else {
+        return Err("usage: stepper NAME ARGS DTYPE THREADS SHAPE…".into());
+    };
+    let dtype = match dtype.as_str() {
+        "f32" => Dtype::F32,
+        "bf16" => Dtype::Bf16,
+        other => return Err(format!("a type of f32 or bf16, not {other}").into()),
+    };
+    let threads: usize = threads.parse()?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(named::optimizer(name, &Args::parse(args)?)?)?;
+    let (mut values, mut grads) = (Vec::new(), Vec::new());
+    for (i, shape) in shapes.iter().enumerate() {
+        let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+        optimizer.add_param(group, &shape, dtype)?;
+        let n = shape.iter().product();
+        let wave = |k: usize, scale: f32| ((k * 37 + i * 11) % 1009) as f32 * scale - 0.5 * scale;
+        values.push(filled(dtype, n, |k| wave(k, 1e-3)));
+        grads.push(filled(dtype, n, |k| wave(k + 5, 1e-5)));
+    }
+    let mut answers = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let params = values.iter_mut().zip(&grads);
+        let mut params: Vec<Param<'_>> =
+            params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
+        let start = Instant::now();
+        if threads == 1 {
+            optimizer.step(&mut params, &[])?;
+        } else {
+            bitstep_rayon::run(optimizer.tasks(&mut params, &[])?)?;
+        }
+        writeln!(answers, "{}", start.elapsed().as_secs_f64())?;
+        answers.flush()?;
+    }
+    Ok(())
+}
+
+fn filled(dtype: Dtype, n: usize, f: impl Fn(usize) -> f32) -> Buffer {
+    match dtype {
+        Dtype::Bf16 => Buffer::Bf16((0..n).map(|k| half::bf16::from_f32(f(k))).collect()),
+        _ => Buffer::F32((0..n).map(f).collect()),
+    }
+}
