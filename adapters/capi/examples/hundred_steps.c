@@ -87,13 +87,18 @@ static void mistakes(bitstep_optimizer *optimizer) {
     }
 }
 
-int main(void) {
-    bitstep_optimizer *optimizer = make();
-    mistakes(optimizer);
+static bitstep_schedule *make_schedule(void) {
     bitstep_schedule *schedule = NULL;
     check(bitstep_schedule_new(
         "cosine", "{\"lr\": 1e-2, \"num_warmup_steps\": 10, \"num_training_steps\": 100, \"groups\": [{}, {}]}",
         &schedule, &error));
+    return schedule;
+}
+
+int main(void) {
+    bitstep_optimizer *optimizer = make();
+    mistakes(optimizer);
+    bitstep_schedule *schedule = make_schedule();
 
     float a[6], grad_a[6];
     uint16_t b[40], grad_b[40];
@@ -109,6 +114,14 @@ int main(void) {
             bitstep_optimizer_free(optimizer);
             optimizer = make();
             check(bitstep_optimizer_load(optimizer, memory, size, &error));
+            free(memory);
+
+            check(bitstep_schedule_save_size(schedule, &size, &error));
+            memory = malloc(size);
+            check(bitstep_schedule_save(schedule, memory, size, &error));
+            bitstep_schedule_free(schedule);
+            schedule = make_schedule();
+            check(bitstep_schedule_load(schedule, memory, size, &error));
             free(memory);
         }
         memcpy(grad_a, a, sizeof a);

@@ -419,6 +419,38 @@ int32_t bitstep_schedule_apply(struct bitstep_schedule *schedule,
                                struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
+/*
+ Writes to `size` how many bytes `bitstep_schedule_save` needs.
+
+ # Safety
+ Pointers are valid or NULL.
+ */
+int32_t bitstep_schedule_save_size(struct bitstep_schedule *schedule,
+                                   size_t *size,
+                                   struct bitstep_error *error);
+
+/*
+ Writes where the schedule stands to `memory`, `size` bytes long.
+
+ # Safety
+ Pointers are valid or NULL, and there are `size` bytes at `memory`.
+ */
+int32_t bitstep_schedule_save(struct bitstep_schedule *schedule,
+                              uint8_t *memory,
+                              size_t size,
+                              struct bitstep_error *error);
+
+/*
+ Goes on from there, in a schedule that was made alike.
+
+ # Safety
+ Pointers are valid or NULL, and there are `size` bytes at `memory`.
+ */
+int32_t bitstep_schedule_load(struct bitstep_schedule *schedule,
+                              const uint8_t *memory,
+                              size_t size,
+                              struct bitstep_error *error);
+
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus

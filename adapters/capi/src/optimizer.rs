@@ -432,6 +432,20 @@ fn loaded(optimizer: &Optimizer, bytes: &[u8]) -> Result<bitstep::optimizer::Opt
     Ok(o)
 }
 
+/// Copies saved state to the caller's memory, which must have its size.
+///
+/// # Safety
+/// `memory` is NULL, or there are `size` bytes.
+pub(crate) unsafe fn copy_out(bytes: &[u8], memory: *mut u8, size: usize) -> Result<(), Fault> {
+    if bytes.len() != size || memory.is_null() {
+        let wanted = bytes.len();
+        return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {wanted} are needed"));
+    }
+    // SAFETY: not NULL; the rest is the caller's promise.
+    unsafe { slice_mut(memory, size) }.copy_from_slice(bytes);
+    Ok(())
+}
+
 /// Writes to `size` how many bytes `bitstep_optimizer_save` needs.
 ///
 /// # Safety
@@ -464,19 +478,8 @@ pub unsafe extern "C" fn bitstep_optimizer_save(
     size: usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let bytes = saved(unsafe { at("optimizer", optimizer)? });
-        if bytes.len() != size || memory.is_null() {
-            let wanted = bytes.len();
-            return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {wanted} are needed"));
-        }
-        // SAFETY: not NULL; the rest is the caller's promise.
-        unsafe { slice_mut(memory, size) }.copy_from_slice(&bytes);
-        Ok(())
-    };
     // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    unsafe { answer(error, || copy_out(&saved(at("optimizer", optimizer)?), memory, size)) }
 }
 
 /// Goes on from saved state, in an optimizer with the same groups and parameters.

@@ -1,0 +1,66 @@
+//! A schedule that is saved and loaded goes on as if it had not been.
+
+use std::ffi::CString;
+use std::ptr::{null, null_mut};
+
+use bitstep_capi::*;
+
+const LISTENS: &[&str] = &["reduce_lr_on_plateau", "greedy", "adafactor_schedule"];
+
+fn made(name: &str, arguments: &str) -> *mut Schedule {
+    let (name, arguments) = (CString::new(name).unwrap(), CString::new(arguments).unwrap());
+    let mut schedule = null_mut();
+    // SAFETY: strings and places that live.
+    let status = unsafe {
+        bitstep_schedule_new(name.as_ptr(), arguments.as_ptr(), &mut schedule, null_mut())
+    };
+    assert_eq!(status, BITSTEP_OK);
+    schedule
+}
+
+/// A step with a metric where there is one to be had, and the rate then.
+fn step(schedule: *mut Schedule, name: &str, t: u32) -> u64 {
+    let metric = [f64::from((t * 7) % 5)];
+    let given = if LISTENS.contains(&name) { &metric[..] } else { &[] };
+    let (pointer, mut lr) = (if given.is_empty() { null() } else { given.as_ptr() }, 0.0);
+    // SAFETY: a live schedule, and places that live.
+    unsafe {
+        assert_eq!(bitstep_schedule_step(schedule, pointer, given.len(), null_mut()), BITSTEP_OK);
+        assert_eq!(bitstep_schedule_lr(schedule, 0, &mut lr, null_mut()), BITSTEP_OK);
+    }
+    lr.to_bits()
+}
+
+#[test]
+fn schedule_saved_and_loaded_goes_on() {
+    for (name, arguments) in [
+        ("cosine", "lr=0.5, num_warmup_steps=2, num_training_steps=20"),
+        ("torch_exponential", "lr=0.5, gamma=0.9"),
+        ("reduce_lr_on_plateau", "lr=0.5, patience=1, factor=0.5"),
+        ("greedy", "lr=0.5, patience=1, smooth=True, window_size=3, min_lr=0.001"),
+        ("adafactor_schedule", "initial_lr=0.5"),
+    ] {
+        let (schedule, copy) = (made(name, arguments), made(name, arguments));
+        (0..7).for_each(|t| _ = step(schedule, name, t));
+        let mut size = 0;
+        // SAFETY: live schedules, and memory of the length that is said.
+        unsafe {
+            assert_eq!(bitstep_schedule_save_size(schedule, &mut size, null_mut()), BITSTEP_OK);
+            let mut memory = vec![0u8; size];
+            let saved = bitstep_schedule_save(schedule, memory.as_mut_ptr(), size, null_mut());
+            assert_eq!(saved, BITSTEP_OK);
+            let short = bitstep_schedule_load(copy, memory.as_ptr(), size - 1, null_mut());
+            assert_eq!(short, BITSTEP_STATE, "{name}");
+            let loaded = bitstep_schedule_load(copy, memory.as_ptr(), size, null_mut());
+            assert_eq!(loaded, BITSTEP_OK, "{name}");
+        }
+        for t in 7..15 {
+            assert_eq!(step(schedule, name, t), step(copy, name, t), "{name} at {t}");
+        }
+        // SAFETY: live schedules, used no more.
+        unsafe {
+            bitstep_schedule_free(schedule);
+            bitstep_schedule_free(copy);
+        }
+    }
+}
