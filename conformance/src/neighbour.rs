@@ -115,7 +115,8 @@ pub fn is_coupled(name: &str) -> bool {
     let others = ["flash_adam", "flash_sgd", "schedule_free_sgd"];
     let bnb = name.starts_with("bnb_") || name.starts_with("rmsprop_bnb");
     let bnb = bnb && !["adam", "lamb"].iter().any(|n| name.contains(n));
-    plain.contains(&name) || others.contains(&name) || bnb
+    let torchao = name.starts_with("torchao_adam") && !name.starts_with("torchao_adamw");
+    plain.contains(&name) || others.contains(&name) || bnb || torchao
 }
 
 fn number(group: &Group, key: &str) -> Option<f64> {
