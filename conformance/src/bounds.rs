@@ -161,14 +161,11 @@ pub const EXEMPTIONS: &[Exemption] = &[
         dtype: None,
         what: "lr",
         mode: Mode::Values,
-        allow: Allow::Outliers { ulp: DEFAULT * F32_IN_F64, share: 0.1 },
+        allow: Allow::Outliers { ulp: DEFAULT * F32_ULP, share: 0.1 },
         reason: "TensorFlow's rates are f32: these are 4 ULP of f32. It calls glibc's cosf and powf, \
                  which are 1 ULP off the nearest number once in 140 and in 7000",
     },
 ];
-
-/// The spacing of f32 in that of f64.
-const F32_IN_F64: f64 = (1_u64 << 29) as f64;
 
 /// The last resort of every optimizer: see [`crate::condition`].
 const CANCELLING: Exemption = Exemption {

@@ -31,7 +31,7 @@ enum Command {
     Verify {
         #[command(flatten)]
         which: Which,
-        /// A backend; may be given several times [default: core]
+        /// A backend; may be given several times [default: all that are compiled in]
         #[arg(long, value_name = "NAME")]
         backend: Vec<String>,
         /// Write one JSON object a line
@@ -107,10 +107,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// Those named, or all that there are.
 fn backends(names: &[String]) -> Result<Vec<Box<dyn Backend>>> {
-    let default = ["core".to_owned()];
-    let names = if names.is_empty() { &default } else { names };
-    names.iter().map(|name| Ok(registry::backend(name)?)).collect()
+    let names: Vec<&str> = match names {
+        [] => registry::NAMES.to_vec(),
+        some => some.iter().map(String::as_str).collect(),
+    };
+    names.into_iter().map(|name| Ok(registry::backend(name)?)).collect()
 }
 
 fn verify(

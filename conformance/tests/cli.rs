@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use bitstep_conformance::registry::NAMES;
 use common::{Draft, f32s};
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ fn verify_good_suite_passes_with_a_line_a_check() {
     let root = tempfile::tempdir().unwrap();
     Draft::sgd().write(root.path(), "plain");
     Draft::clip().write(root.path(), "below");
-    let (status, out, lines) = verify(root.path(), &["--strict"]);
+    let (status, out, lines) = verify(root.path(), &["--strict", "--backend", "core"]);
     assert_eq!(status, Some(0), "{out}");
     assert_eq!(lines.len(), 3);
     let keys =
@@ -99,7 +100,7 @@ fn verify_unsupported_is_counted_and_fails_only_if_strict() {
     let mut d = Draft::sgd();
     d.meta("name", "sgd_of_tomorrow");
     d.write(root.path(), "plain");
-    let (status, out, lines) = verify(root.path(), &[]);
+    let (status, out, lines) = verify(root.path(), &["--backend", "core"]);
     assert_eq!(status, Some(0));
     assert_eq!(line(&lines, "plain", "step")["outcome"], "unsupported");
     assert!(line(&lines, "plain", "step")["ulp"].is_null());
@@ -113,7 +114,8 @@ fn verify_only_takes_a_glob_and_refuses_one_that_fits_nothing() {
     Draft::sgd().write(root.path(), "plain");
     Draft::clip().write(root.path(), "below");
     for (glob, want) in [("optimizer/*", 2), ("sgd", 2), ("*/below", 1), ("plain", 2), ("*", 3)] {
-        assert_eq!(verify(root.path(), &["--only", glob]).2.len(), want, "{glob}");
+        let lines = verify(root.path(), &["--backend", "core", "--only", glob]).2;
+        assert_eq!(lines.len(), want, "{glob}");
     }
     let (status, out, _) = verify(root.path(), &["--only", "adam*"]);
     assert_eq!(status, Some(2));
@@ -129,6 +131,18 @@ fn verify_several_suites_and_backends_at_once() {
     let (status, _, lines) =
         verify(a.path(), &["--golden", &other, "--backend", "core", "--backend", "core"]);
     assert_eq!((status, lines.len()), (Some(0), 8));
+}
+
+#[test]
+fn verify_without_a_backend_checks_every_one_that_is_compiled_in() {
+    let root = tempfile::tempdir().unwrap();
+    Draft::sgd().write(root.path(), "one");
+    let (status, out, lines) = verify(root.path(), &[]);
+    assert_eq!(status, Some(0), "{out}");
+    for name in NAMES {
+        assert_eq!(lines.iter().filter(|l| l["backend"] == *name).count(), 2, "{name}");
+    }
+    assert_eq!(lines.len(), 2 * NAMES.len());
 }
 
 #[test]
