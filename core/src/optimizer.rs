@@ -513,7 +513,7 @@ impl Optimizer {
         }
         let all: Vec<Data<'_>> = grads.iter().filter_map(|&grad| grad).collect();
         for (index, group) in self.groups.iter_mut().enumerate() {
-            group.steps += 1;
+            group.steps = group.steps.saturating_add(1);
             if group.recipe.rule.scalar_owner() == Counter::Group {
                 let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
@@ -747,7 +747,8 @@ fn task<'a>(
         };
         state.started = started.is_ok();
     }
-    state.steps += u64::from(rule.counts_empty() || !param.is_empty());
+    let counts = rule.counts_empty() || !param.is_empty();
+    state.steps = state.steps.saturating_add(counts.into());
     let t = match rule.counter() {
         Counter::Parameter => state.steps,
         Counter::Group => group.steps,

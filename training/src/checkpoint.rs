@@ -169,7 +169,14 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
-        let bytes = std::fs::read(path).map_err(io(path))?;
+        Self::parse(std::fs::read(path).map_err(io(path))?)
+    }
+
+    /// The bytes of a file.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn parse(bytes: Vec<u8>) -> Result<Checkpoint, CheckpointError> {
         SafeTensors::deserialize(&bytes)?;
         let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
         let text = metadata.metadata().as_ref().and_then(|m| m.get("bitstep"));

@@ -1,0 +1,78 @@
+//! Writes the seed corpus of the fuzzers: `cargo run -p bitstep-fuzz --example seeds`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::Path;
+
+use bitstep::args::Args;
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Optimizer, Param};
+use bitstep::real::Dtype;
+use bitstep::schedule::{NAMES, build};
+use bitstep::storage::{Data, DataMut};
+use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES};
+use bitstep_training::checkpoint::{Run, save};
+
+/// As many bytes as a trial reads, all different.
+fn bytes(head: &[u8], salt: usize) -> Vec<u8> {
+    let tail = (0..120usize).map(|i| (i * (2 * salt + 37) % 251) as u8);
+    head.iter().copied().chain(tail).collect()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = root.join("corpus").join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), bytes)
+    };
+    for (i, entry) in LIST.iter().enumerate() {
+        let head = [(i % PROPERTIES.len()) as u8, i as u8];
+        write("rules", entry.name, &bytes(&head, i))?;
+    }
+    for (i, name) in NAMES.iter().enumerate() {
+        let head = [(i % SCHEDULE_PROPERTIES.len()) as u8, i as u8];
+        write("schedules", name, &bytes(&head, i))?;
+    }
+    for i in 0..13 {
+        write("codecs", &i.to_string(), &bytes(&[i as u8], i))?;
+    }
+    for i in 0..4 {
+        write("resumed", &i.to_string(), &bytes(&[i as u8 % 2, i as u8], i))?;
+    }
+
+    // The smallest golden case of each kind.
+    for kind in ["optimizer", "schedule", "gradient"] {
+        let files = bitstep_conformance::golden::files(
+            &bitstep_conformance::suite::committed().join(kind),
+        )?;
+        let smallest = files.iter().min_by_key(|f| fs::metadata(f).map_or(u64::MAX, |m| m.len()));
+        write("goldens", kind, &fs::read(smallest.ok_or("no files")?)?)?;
+    }
+
+    // What the target `checkpoints` restores.
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+    optimizer.add_param(group, &[3], Dtype::F32)?;
+    let (mut value, grad) = ([1.0f32, 2.0, 3.0], [0.5f32, -0.5, 0.0]);
+    let grad = Some(Data::F32(&grad));
+    optimizer.step(&mut [Param { value: DataMut::F32(&mut value), grad }], &[])?;
+    let (names, schedulers) = (["w".to_owned()], [build("constant", &Args::new())?]);
+    let extra = BTreeMap::new();
+    let run = Run { optimizer: &optimizer, names: &names, schedulers: &schedulers, extra: &extra };
+    fs::create_dir_all(root.join("corpus/checkpoints"))?;
+    save(&root.join("corpus/checkpoints/adamw_torch"), &run, &[Data::F32(&value)])?;
+
+    let text = r#"{"optim": "adamw_torch", "optim_args": "eps=1e-6", "learning_rate": 0.001,
+        "weight_decay": 0.1, "lr_scheduler_type": "cosine", "warmup_steps": 10, "max_steps": 100,
+        "lr_scheduler_kwargs": {"num_cycles": 0.5}, "max_grad_norm": 1.0, "fp16": false,
+        "optim_target_modules": ["up"], "gradient_accumulation_steps": 2}"#;
+    write("arguments", "adamw_torch", text.as_bytes())?;
+    let galore =
+        text.replace("adamw_torch", "galore_adamw").replace("eps=1e-6", "rank=2, scale=0.5");
+    write("arguments", "galore_adamw", galore.as_bytes())?;
+    write("arguments", "args", b"lr=1e-3, betas=None, weight_decay=0.1, amsgrad=True")?;
+    Ok(())
+}

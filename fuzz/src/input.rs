@@ -1,0 +1,197 @@
+//! Trials from plain bytes.
+
+use arbitrary::{Result, Unstructured};
+use bitstep::args::{Args, Value, names};
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Coding, Recipe, Weights};
+use bitstep::real::{Dtype, Number};
+use half::{bf16, f16};
+
+use crate::codec::FORMATS;
+use crate::run::{GIVEN, Run, Trial};
+
+/// The ways to keep a parameter.
+pub const WEIGHTS: [Weights; 5] =
+    [Weights::Plain, Weights::Split(8), Weights::Split(16), Weights::Kahan, Weights::Stochastic(7)];
+
+/// Numbers at which something changes.
+const SPECIAL: [f64; 24] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    2.0,
+    1e-3,
+    1e-8,
+    1e-30,
+    1e30,
+    f64::INFINITY,
+    f64::NEG_INFINITY,
+    f64::NAN,
+    f64::MAX,
+    f64::MIN_POSITIVE,
+    5e-324,
+    1.3e154, // its square is just below the largest f64
+    1.9e19,  // the largest f32, squared root
+    1e-23,   // squares to nothing in f32
+    3.4e38,  // the largest f32
+    1.2e-38, // the smallest normal f32
+    65504.0, // the largest f16
+    6e-8,    // the smallest f16
+    9007199254740992.0,
+];
+
+/// Any number: the special, the small and round, and any bits.
+pub(crate) fn number(u: &mut Unstructured<'_>) -> Result<f64> {
+    Ok(match u.arbitrary::<u8>()? % 8 {
+        0..=2 => f64::from(u.arbitrary::<i16>()?) / 8192.0,
+        3 | 4 => SPECIAL[usize::from(u.arbitrary::<u8>()?) % SPECIAL.len()],
+        5 => f64::from(u.arbitrary::<i8>()?),
+        _ => f64::from_bits(u.arbitrary()?),
+    })
+}
+
+/// The bits of any number of a type.
+fn element(u: &mut Unstructured<'_>, dtype: Dtype) -> Result<u64> {
+    if u.ratio(1u8, 8u8)? {
+        return u.arbitrary();
+    }
+    Ok(encode(number(u)?, dtype))
+}
+
+/// The bits of the nearest number of a type.
+pub(crate) fn encode(x: f64, dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::F64 => x.to_bits(),
+        Dtype::F32 => (x as f32).to_bits().into(),
+        Dtype::Bf16 => <bf16 as Number>::from_f64(x).to_bits().into(),
+        Dtype::F16 => <f16 as Number>::from_f64(x).to_bits().into(),
+    }
+}
+
+/// n numbers: a few, repeated, or ordinary ones with a few others among them.
+fn elements(u: &mut Unstructured<'_>, dtype: Dtype, n: usize) -> Result<Vec<u64>> {
+    if n <= 8 || u.arbitrary()? {
+        let few = (0..n.min(8)).map(|_| element(u, dtype)).collect::<Result<Vec<_>>>()?;
+        return Ok(few.into_iter().cycle().take(n).collect());
+    }
+    let mut seed = u64::from(u.arbitrary::<u32>()?);
+    let mut all: Vec<u64> = (0..n)
+        .map(|_| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            encode((seed >> 40) as f64 / 2_097_152.0 - 4.0, dtype)
+        })
+        .collect();
+    for _ in 0..u.int_in_range(0..=3)? {
+        all[u.int_in_range(0..=n - 1)?] = element(u, dtype)?;
+    }
+    Ok(all)
+}
+
+fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
+    Ok(match u.arbitrary::<u8>()? {
+        0..=2 => vec![1, 1030],
+        3..=5 => vec![270],
+        6 | 7 => vec![2100],
+        8 => vec![40, 60],
+        _ => (0..u.int_in_range(0..=3)?).map(|_| u.int_in_range(0..=6)).collect::<Result<_>>()?,
+    })
+}
+
+/// A value for an argument: a number, two, a truth value, nothing.
+pub(crate) fn value(u: &mut Unstructured<'_>) -> Result<Value> {
+    Ok(match u.arbitrary::<u8>()? % 8 {
+        0..=2 => Value::Float(number(u)?),
+        3 => Value::Bool(u.arbitrary()?),
+        4 => Value::Int(i64::from(u.arbitrary::<u8>()?)),
+        5 => Value::List(vec![Value::Float(number(u)?), Value::Float(number(u)?)]),
+        6 => Value::Int(u.arbitrary()?),
+        _ => Value::None,
+    })
+}
+
+/// The recipe with some arguments changed at random, if it takes them.
+fn tuned(u: &mut Unstructured<'_>, mut recipe: Recipe) -> Result<(Recipe, bool)> {
+    let mut any = false;
+    for _ in 0..[0, 0, 1, 2, 4][u.int_in_range(0..=4)?] {
+        let known = names(recipe.rule.hyper());
+        let name = u.choose(&known)?;
+        // A rank or a number of passes is work, not an edge.
+        let value = match (*name, value(u)?) {
+            ("ns_steps" | "rank", Value::Int(n)) => Value::Int(n.rem_euclid(8)),
+            ("ns_steps" | "rank", Value::Float(_)) => Value::Int(3),
+            (_, value) => value,
+        };
+        if let Ok(changed) = recipe.with(&Args::new().with(name, value)) {
+            (recipe, any) = (changed, true);
+        }
+    }
+    Ok((recipe, any))
+}
+
+/// A trial of one optimizer.
+///
+/// # Errors
+/// Never for want of bytes: what is missing is zero.
+///
+/// # Panics
+/// If defaults are refused.
+pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
+    let recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let (mut recipe, mut tuned) = tuned(u, recipe)?;
+    if u.ratio(1u8, 3u8)? {
+        let any_size = Args::new().with("min_8bit_size", 0i64);
+        if let Ok(changed) = recipe.with(&any_size) {
+            (recipe, tuned) = (changed, true);
+        }
+        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.slot_names().len()];
+        recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
+    }
+    let dtype = *u.choose(&[Dtype::F32, Dtype::Bf16, Dtype::F64, Dtype::F16])?;
+    let shape = shape(u)?;
+    let n = shape.iter().product();
+    let steps = u.int_in_range(1..=4)?;
+    let before = match u.arbitrary::<u8>()? {
+        0..=191 => 0,
+        192..=223 => 1 << u.int_in_range(0..=63)?,
+        224..=239 => (1 << 53) - 2,
+        _ => u.arbitrary()?,
+    };
+    // APOLLO walks through the seeds of all refreshes so far: a second for each million.
+    let before = if name.starts_with("apollo") { before % (1 << 16) } else { before };
+    let init = elements(u, dtype, n)?;
+    let grads = (0..steps).map(|_| {
+        let has = u.arbitrary::<u8>()? != 1;
+        has.then(|| elements(u, dtype, n)).transpose()
+    });
+    let grads = grads.collect::<Result<_>>()?;
+    let lrs = (0..steps).map(|_| match u.arbitrary::<u8>()? {
+        0 => Ok(0.0),
+        1 => number(u),
+        n => Ok(f64::from(n) / 128.0),
+    });
+    let lrs = lrs.collect::<Result<_>>()?;
+    let given = (0..u.int_in_range(0..=GIVEN.len())?).map(|_| number(u)).collect::<Result<_>>()?;
+    let mut trial = Trial { name, recipe, tuned, dtype, shape, before, init, grads, lrs, given };
+    if Run::try_new(&trial).is_err() {
+        // A rule that takes matrices only: one column.
+        trial.shape = vec![n, 1];
+        if Run::try_new(&trial).is_err() {
+            // What it refuses whatever the shape: a rank, a storage.
+            trial.recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+            trial.tuned = false;
+        }
+    }
+    Ok(trial)
+}
+
+/// A trial of any optimizer.
+///
+/// # Errors
+/// Never for want of bytes: what is missing is zero.
+pub fn any_trial(u: &mut Unstructured<'_>) -> Result<Trial> {
+    let at = u.int_in_range(0..=LIST.len() - 1)?;
+    trial(u, LIST[at].name)
+}

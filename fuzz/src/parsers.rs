@@ -1,0 +1,144 @@
+//! What reads files of strangers: any bytes give an error or something whole, never a panic.
+
+use arbitrary::{Result, Unstructured};
+use bitstep::args::{Args, Value};
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::Optimizer;
+use bitstep::real::Dtype;
+use bitstep::schedule::{NAMES, build};
+use bitstep_conformance::golden::Case;
+use bitstep_training::checkpoint::Checkpoint;
+use bitstep_training::resume::{self, State};
+use bitstep_training::{Arguments, Parameter};
+
+use crate::input::{any_trial, number, value};
+use crate::run::Run;
+
+/// A golden file.
+///
+/// # Panics
+/// If reading it does.
+pub fn goldens(data: &[u8]) {
+    drop(Case::parse(data));
+}
+
+/// A checkpoint. What is read from it is put into an optimizer whole, or not at all.
+///
+/// # Panics
+/// If that does.
+pub fn checkpoints(data: &[u8]) {
+    let Ok(checkpoint) = Checkpoint::parse(data.to_vec()) else { return };
+    drop(checkpoint.extra());
+    let mut optimizer = Optimizer::new();
+    let recipe = named::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let group = optimizer.add_group(recipe).expect("a valid recipe");
+    optimizer.add_param(group, &[3], Dtype::F32).expect("a group that exists");
+    let names = ["w".to_owned()];
+    let mut value = bitstep::optimizer::Buffer::F32(vec![1.0, 2.0, 3.0]);
+    let mut schedulers = [build("constant", &Args::new()).expect("no arguments")];
+    let before = format!("{optimizer:?} {value:?} {schedulers:?}");
+    let mut values = [value.data_mut()];
+    if checkpoint.restore(&mut optimizer, &names, &mut schedulers, &mut values).is_err() {
+        assert_eq!(format!("{optimizer:?} {value:?} {schedulers:?}"), before);
+    } else {
+        let grad = [1.0f32; 3];
+        let grad = Some(bitstep::storage::Data::F32(&grad));
+        let params = &mut [bitstep::optimizer::Param { value: value.data_mut(), grad }];
+        let _ = optimizer.step(params, &[]);
+        let _ = schedulers[0].step(&[]);
+    }
+}
+
+/// A `TrainingArguments` file, and as `optim_args` the text itself.
+///
+/// # Panics
+/// If reading it does, or setting up what it says.
+pub fn arguments(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(args) = Args::parse(&text) {
+        drop(named::optimizer("adamw_torch", &args));
+        drop(build("cosine", &args));
+    }
+    let Ok(arguments) = Arguments::from_json(&text) else { return };
+    let parameters = [Parameter::new("up.weight", &[4, 2]), Parameter::new("up.bias", &[4])];
+    if let Ok(mut setup) = arguments.setup(&parameters, Some(10)) {
+        let _ = setup.scheduler.step(&[]);
+        let _ = setup.scheduler.step(&[1.0]);
+    }
+}
+
+/// The reference's state, of any keys and numbers, is put into an optimizer or a schedule whole, or
+/// not at all.
+///
+/// # Panics
+/// If it is not, or a step from there on panics.
+pub fn resumed(data: &[u8]) {
+    let _ = try_resumed(&mut Unstructured::new(data));
+}
+
+fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
+    if u.arbitrary()? {
+        let name = NAMES[u.int_in_range(0..=NAMES.len() - 1)?];
+        let Ok(mut scheduler) = build(name, &Args::parse("num_warmup_steps=2").unwrap_or_default())
+            .or_else(|_| build("constant", &Args::new()))
+        else {
+            return Ok(());
+        };
+        let keys = ["last_epoch", "_last_lr", "best", "num_bad_epochs", "cooldown_counter"];
+        let mut state = Args::new();
+        for key in keys {
+            let any = match key {
+                "_last_lr" => Value::List(vec![value(u)?]),
+                _ => value(u)?,
+            };
+            state.set(key, any);
+        }
+        let before = format!("{scheduler:?}");
+        if resume::scheduler(&mut scheduler, &state).is_err() {
+            assert_eq!(format!("{scheduler:?}"), before);
+        }
+        let _ = scheduler.step(&[]);
+        let _ = scheduler.step(&[number(u)?]);
+        return Ok(());
+    }
+    let trial = any_trial(u)?;
+    let mut run = Run::new(&trial);
+    let mut rule = run.optimizer.groups()[0].recipe.rule.clone();
+    let mut group = Args::of(rule.hyper());
+    for _ in 0..u.int_in_range(0..=2)? {
+        let at = u.int_in_range(0..=LIST.len())? % group.iter().count().max(1);
+        let name = group.iter().nth(at).map(|(name, _)| name.to_owned());
+        let resource = |name: &str| ["rank", "ns_steps"].contains(&name);
+        if let Some(name) = name.filter(|name| !resource(name)) {
+            group.set(&name, value(u)?);
+        }
+    }
+    if u.arbitrary()? {
+        group.set("train_mode", value(u)?);
+        group.set("k", value(u)?);
+    }
+    let mut state = std::collections::BTreeMap::new();
+    let param = &run.optimizer.params()[0];
+    let slots = rule.slot_names().iter().zip(&param.slots).map(|(name, slot)| (*name, slot.len()));
+    let others = rule.scalar_names().iter().map(|name| (*name, 1));
+    for (name, len) in slots.chain(others).chain([(rule.step_key(), 1)]) {
+        let len = if u.arbitrary::<u8>()? == 1 { len + 1 } else { len };
+        let few = (0..len.min(4)).map(|_| number(u)).collect::<Result<Vec<_>>>()?;
+        if u.arbitrary::<u8>()? != 1 {
+            state.insert(name.to_owned(), few.into_iter().cycle().take(len).collect());
+        }
+    }
+    let state = State { params: vec![state], groups: vec![(1, group)] };
+    let before = run.bits();
+    if resume::optimizer(&mut run.optimizer, &[0], &state).is_err() {
+        assert_eq!(run.bits(), before);
+        run.steps(&trial, 0..trial.steps());
+    } else {
+        // A shape that another hyper-parameter refuses is an error now, not a panic.
+        (0..trial.steps()).for_each(|t| {
+            let _ = run.step(&trial, t);
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! One optimizer at work on one parameter.
+
+use bitstep::Error;
+use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
+use bitstep::real::Dtype;
+use bitstep::storage::{Format, Raw};
+
+use crate::bits::{bits, buffer, numbers};
+
+/// The numbers from outside that some rules listen to.
+pub const GIVEN: [&str; 4] = ["train_loss", "eval_loss", "loss_scale", "grokking_signal"];
+
+/// One optimizer, one parameter, some steps.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The optimizer's name.
+    pub name: &'static str,
+    /// What moves the parameter.
+    pub recipe: Recipe,
+    /// Whether hyper-parameters differ from the defaults.
+    pub tuned: bool,
+    /// The parameter's number type.
+    pub dtype: Dtype,
+    /// The parameter's dimensions.
+    pub shape: Vec<usize>,
+    /// The number of steps that count as made before the first.
+    pub before: u64,
+    /// The parameter's bits before the first step.
+    pub init: Vec<u64>,
+    /// Its gradient's bits at each step; `None`: no gradient.
+    pub grads: Vec<Option<Vec<u64>>>,
+    /// The learning rate at each step.
+    pub lrs: Vec<f64>,
+    /// As many of [`GIVEN`] as there are numbers here.
+    pub given: Vec<f64>,
+}
+
+impl Trial {
+    /// Number of steps.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.grads.len()
+    }
+
+    /// Whether state and parameter are plain numbers.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let plain = |f: &Option<Format>| matches!(f, None | Some(Format::Plain(_)));
+        self.recipe.coding.slots.iter().all(plain)
+            && self.recipe.coding.weights == Default::default()
+    }
+
+    pub(crate) fn given(&self) -> Vec<(&'static str, f64)> {
+        GIVEN.into_iter().zip(self.given.iter().copied()).collect()
+    }
+}
+
+/// An optimizer in mid-run with its parameter.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The optimizer: one group, one parameter.
+    pub optimizer: Optimizer,
+    /// The parameter.
+    pub value: Buffer,
+}
+
+impl Run {
+    /// Before the first step.
+    ///
+    /// # Errors
+    /// What the core refuses.
+    pub fn try_new(trial: &Trial) -> Result<Run, Error> {
+        let mut optimizer = Optimizer::new();
+        let group = optimizer.add_group(trial.recipe.clone())?;
+        optimizer.add_param(group, &trial.shape, trial.dtype)?;
+        optimizer.groups_mut()[0].steps = trial.before;
+        optimizer.params_mut()[0].steps = trial.before;
+        Ok(Run { optimizer, value: buffer(trial.dtype, &trial.init) })
+    }
+
+    /// Before the first step of a trial that is not refused.
+    ///
+    /// # Panics
+    /// If it is.
+    #[must_use]
+    pub fn new(trial: &Trial) -> Run {
+        Run::try_new(trial).expect("a recipe and a shape that are taken")
+    }
+
+    /// Makes step number t of the trial.
+    ///
+    /// # Errors
+    /// What the core refuses.
+    pub fn step(&mut self, trial: &Trial, t: usize) -> Result<(), Error> {
+        self.optimizer.groups_mut()[0].lr = trial.lrs[t];
+        let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
+        let grad = grad.as_ref().and_then(Buffer::data);
+        self.optimizer.step(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
+    }
+
+    /// Makes step number t in two tasks, cut before element `at`, the second first; in one if it
+    /// can't be cut there.
+    ///
+    /// # Errors
+    /// What the core refuses.
+    pub fn step_in_parts(&mut self, trial: &Trial, t: usize, at: usize) -> Result<(), Error> {
+        self.optimizer.groups_mut()[0].lr = trial.lrs[t];
+        let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
+        let grad = grad.as_ref().and_then(Buffer::data);
+        let mut params = [Param { value: self.value.data_mut(), grad }];
+        for task in self.optimizer.tasks(&mut params, &trial.given())? {
+            match task.split_at(at) {
+                Ok((left, right)) => {
+                    right.run()?;
+                    left.run()?;
+                }
+                Err(whole) => whole.run()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the steps of the given range.
+    ///
+    /// # Panics
+    /// If a step is refused.
+    pub fn steps(&mut self, trial: &Trial, range: std::ops::Range<usize>) {
+        for t in range {
+            self.step(trial, t).expect("a step that is taken");
+        }
+    }
+
+    /// A whole run.
+    ///
+    /// # Panics
+    /// If the core refuses anything.
+    #[must_use]
+    pub fn whole(trial: &Trial) -> Run {
+        let mut run = Run::new(trial);
+        run.steps(trial, 0..trial.steps());
+        run
+    }
+
+    /// Everything that a step may write: parameter, slots, carried numbers, counters.
+    #[must_use]
+    pub fn bits(&self) -> Vec<Vec<u64>> {
+        let (group, param) = (&self.optimizer.groups()[0], &self.optimizer.params()[0]);
+        let canonical = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+        let mut all = vec![bits(&self.value), vec![group.steps, param.steps]];
+        all.push(group.scalars.iter().chain(&param.scalars).map(canonical).collect());
+        all.extend(param.slots.iter().map(bits));
+        let bytes = |raw: &Raw| raw.bytes().into_iter().map(u64::from).collect();
+        all.extend(param.companion.iter().map(bytes));
+        all
+    }
+
+    /// The parameter's numbers.
+    #[must_use]
+    pub fn numbers(&self) -> Vec<f64> {
+        numbers(&self.value)
+    }
+
+    /// The numbers of the slots, by name.
+    pub fn slots(&self) -> impl Iterator<Item = (&'static str, Vec<f64>)> {
+        let names = self.optimizer.groups()[0].recipe.rule.slot_names();
+        let slots = self.optimizer.params()[0].slots.iter().map(numbers);
+        names.iter().copied().zip(slots)
+    }
+}

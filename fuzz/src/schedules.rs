@@ -1,0 +1,287 @@
+//! What holds for every schedule.
+
+use arbitrary::{Result, Unstructured};
+use bitstep::args::{Args, Value};
+use bitstep::schedule::{NAMES, Scheduler, build};
+
+use crate::input::{number, value};
+
+/// A schedule followed for some steps.
+#[derive(Clone, Debug)]
+pub struct ScheduleTrial {
+    /// Its name.
+    pub name: &'static str,
+    /// Its arguments.
+    pub args: Args,
+    /// Whether every argument is of moderate size.
+    pub moderate: bool,
+    /// What it is told at each step, if it listens.
+    pub metrics: Vec<f64>,
+}
+
+type Property = fn(&ScheduleTrial);
+
+/// Every property, by name.
+pub const SCHEDULE_PROPERTIES: &[(&str, Property)] = &[
+    ("deterministic", deterministic),
+    ("restorable", restorable),
+    ("error_leaves_everything_untouched", error_leaves_everything_untouched),
+    ("finite_and_never_negative", finite_and_never_negative),
+];
+
+/// Any property of any schedule: the first byte says which.
+///
+/// # Panics
+/// If it does not hold.
+pub fn schedules(data: &[u8]) {
+    let Some((&which, rest)) = data.split_first() else { return };
+    let (_, property) = SCHEDULE_PROPERTIES[usize::from(which) % SCHEDULE_PROPERTIES.len()];
+    let mut u = Unstructured::new(rest);
+    let Ok(at) = u.int_in_range(0..=NAMES.len() - 1) else { return };
+    if let Ok(trial) = ScheduleTrial::new(&mut u, NAMES[at]) {
+        property(&trial);
+    }
+}
+
+/// The arguments of each schedule, each with the range in which the rates are finite and not negative.
+const ARGUMENTS: &[(&str, f64, f64)] = &[
+    ("num_warmup_steps", 0.0, 20.0),
+    ("num_training_steps", 21.0, 60.0),
+    ("num_cycles", 0.25, 3.0),
+    ("lr_end", 0.0, 1e-3),
+    ("power", 0.5, 2.0),
+    ("min_lr", 0.0, 1e-3),
+    ("min_lr_rate", 0.0, 1.0),
+    ("warmup_lr_rate", 0.0, 1.0),
+    ("timescale", 1.0, 100.0),
+    ("num_decay_steps", 1.0, 20.0),
+    ("num_stable_steps", 0.0, 20.0),
+    ("min_lr_ratio", 0.0, 1.0),
+    ("initial_lr", 0.0, 1.0),
+    ("factor", 0.1, 0.9),
+    ("patience", 0.0, 5.0),
+    ("threshold", 0.0, 0.1),
+    ("cooldown", 0.0, 5.0),
+    ("eps", 0.0, 1e-3),
+    ("warmup", 0.0, 5.0),
+    ("max_lr", 1e-3, 1.0),
+    ("window_size", 1.0, 8.0),
+    ("reset_start", 0.0, 8.0),
+    ("gamma", 0.1, 1.0),
+    ("step_size", 1.0, 10.0),
+    ("T_max", 1.0, 40.0),
+    ("T_0", 1.0, 10.0),
+    ("T_mult", 1.0, 3.0),
+    ("eta_min", 0.0, 1e-4),
+    ("start_factor", 0.1, 1.0),
+    ("end_factor", 0.1, 1.0),
+    ("total_iters", 1.0, 20.0),
+    ("base_lr", 0.0, 1e-3),
+    ("step_size_up", 1.0, 20.0),
+    ("step_size_down", 1.0, 20.0),
+    ("total_steps", 2.0, 60.0),
+    ("pct_start", 0.0, 1.0),
+    ("div_factor", 1.0, 100.0),
+    ("final_div_factor", 1.0, 1e5),
+    ("initial_learning_rate", 0.0, 1.0),
+    ("warmup_steps", 1.0, 20.0),
+    ("init_lr", 1e-3, 1.0),
+    ("num_train_steps", 21.0, 60.0),
+];
+
+/// Which arguments a schedule can't do without.
+fn required(name: &str) -> &'static [&'static str] {
+    match name {
+        "constant_with_warmup" | "inverse_sqrt" => &["num_warmup_steps"],
+        "linear" | "cosine" | "cosine_with_restarts" | "polynomial" => {
+            &["num_warmup_steps", "num_training_steps"]
+        }
+        "cosine_with_min_lr" | "cosine_warmup_with_min_lr" => {
+            &["num_warmup_steps", "num_training_steps", "min_lr_rate"]
+        }
+        "warmup_stable_decay" => &["num_warmup_steps", "num_decay_steps", "num_stable_steps"],
+        "create_optimizer" => &["init_lr", "num_train_steps", "num_warmup_steps"],
+        "torch_cosine_annealing" => &["T_max"],
+        "torch_cosine_annealing_warm_restarts" => &["T_0"],
+        "torch_cyclic" => &["base_lr", "max_lr"],
+        "torch_exponential" | "torch_multi_step" => &["gamma"],
+        "torch_one_cycle" => &["max_lr", "total_steps"],
+        "torch_step" => &["step_size"],
+        "warm_up" => &["initial_learning_rate", "warmup_steps"],
+        _ => &[],
+    }
+}
+
+/// Arguments that only count.
+fn is_count(name: &str) -> bool {
+    let counts = ["patience", "cooldown", "warmup", "T_max", "T_0", "T_mult", "total_iters"];
+    name.contains("steps") && name != "steps"
+        || name.contains("step_size")
+        || counts.contains(&name)
+        || ["window_size", "reset_start", "timescale"].contains(&name)
+}
+
+impl ScheduleTrial {
+    /// A trial of one schedule.
+    ///
+    /// # Errors
+    /// Never for want of bytes: what is missing is zero.
+    pub fn new(u: &mut Unstructured<'_>, name: &'static str) -> Result<ScheduleTrial> {
+        let (mut args, mut moderate) = (Args::new(), true);
+        args.set("lr", f64::from(u.int_in_range(1u16..=1000)?) / 1000.0);
+        let fit = |u: &mut Unstructured<'_>, name: &str| -> Result<Value> {
+            let (_, low, high) = *ARGUMENTS.iter().find(|a| a.0 == name).expect("an argument");
+            let x = low + (high - low) * f64::from(u.arbitrary::<u8>()?) / 255.0;
+            Ok(if is_count(name) { Value::Int(x as i64) } else { Value::Float(x) })
+        };
+        for name in required(name) {
+            args.set(name, fit(u, name)?);
+        }
+        match name {
+            "torch_multi_step" => args.set("milestones", vec![3i64, 9, 9]),
+            "warm_up" => args.set("decay_schedule_fn", fit(u, "max_lr")?),
+            "torch_chained" | "torch_sequential" => {
+                let within = ["torch_step", "torch_exponential", "torch_linear", "torch_cyclic"];
+                let mut list = Vec::new();
+                for _ in 0..2 {
+                    let within = *u.choose(&within)?;
+                    let mut map = Vec::new();
+                    for name in required(within) {
+                        map.push(((*name).to_owned(), fit(u, name)?));
+                    }
+                    list.push(Value::List(vec![Value::Str(within.to_owned()), Value::Map(map)]));
+                }
+                args.set("schedulers", Value::List(list));
+                if name == "torch_sequential" {
+                    args.set("milestones", vec![i64::from(u.arbitrary::<u8>()? % 9) + 1]);
+                }
+            }
+            _ => {}
+        }
+        for _ in 0..u.int_in_range(0..=3)? {
+            let argument = u.choose(ARGUMENTS)?.0;
+            let value = fit(u, argument)?;
+            let with = args.clone().with(argument, value);
+            if build(name, &with).is_ok() {
+                args = with;
+            }
+        }
+        if u.ratio(1u8, 3u8)? {
+            // Anything at all under any name.
+            moderate = false;
+            for _ in 0..u.int_in_range(1..=3)? {
+                let argument = u.choose(ARGUMENTS)?.0;
+                let value = value(u)?;
+                // A window is memory.
+                let big = argument == "window_size" && value.as_f64().is_none_or(|x| x > 4096.0);
+                let with = args.clone().with(argument, value);
+                if !big && build(name, &with).is_ok() {
+                    args = with;
+                }
+            }
+            if u.ratio(1u8, 4u8)? {
+                let with = args.clone().with("last_epoch", value(u)?);
+                if build(name, &with).is_ok() {
+                    args = with;
+                }
+            }
+        }
+        let steps = u.int_in_range(0..=80)?;
+        let metrics = (0..steps)
+            .map(|_| if moderate { Ok(f64::from(u.arbitrary::<u8>()?) / 16.0) } else { number(u) });
+        let metrics = metrics.collect::<Result<_>>()?;
+        Ok(ScheduleTrial { name, args, moderate, metrics })
+    }
+
+    fn start(&self) -> Scheduler {
+        build(self.name, &self.args).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    }
+}
+
+/// A step with what the schedule listens to; false where the reference goes no further.
+fn step(scheduler: &mut Scheduler, metric: f64) -> bool {
+    let given: &[f64] =
+        if bitstep_training::follows_metric(scheduler) || !scheduler.state().adafactor.is_empty() {
+            &[metric]
+        } else {
+            &[]
+        };
+    scheduler.step(given).is_ok()
+}
+
+fn bits(scheduler: &Scheduler) -> (String, Vec<u64>) {
+    let bits = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
+    (format!("{:?}", scheduler.state()), scheduler.lrs().iter().map(bits).collect())
+}
+
+/// The rates that a trial goes through.
+fn rates(trial: &ScheduleTrial) -> Vec<(String, Vec<u64>)> {
+    let mut scheduler = trial.start();
+    let mut rates = vec![bits(&scheduler)];
+    for &metric in &trial.metrics {
+        if !step(&mut scheduler, metric) {
+            break;
+        }
+        rates.push(bits(&scheduler));
+    }
+    rates
+}
+
+fn deterministic(trial: &ScheduleTrial) {
+    assert_eq!(rates(trial), rates(trial));
+}
+
+/// A state saved and restored into a new schedule of the same arguments goes on with the same bits.
+fn restorable(trial: &ScheduleTrial) {
+    let all = rates(trial);
+    let middle = all.len() / 2;
+    let mut first = trial.start();
+    for &metric in &trial.metrics[..middle] {
+        step(&mut first, metric);
+    }
+    let mut second = trial.start();
+    second.restore(first.state().clone()).expect("a state of the same schedule");
+    let mut rest = vec![bits(&second)];
+    for &metric in &trial.metrics[middle..] {
+        if !step(&mut second, metric) {
+            break;
+        }
+        rest.push(bits(&second));
+    }
+    assert_eq!(all[middle..], rest);
+}
+
+/// A refused step or state changes nothing.
+fn error_leaves_everything_untouched(trial: &ScheduleTrial) {
+    let mut scheduler = trial.start();
+    for &metric in trial.metrics.iter().take(5) {
+        step(&mut scheduler, metric);
+    }
+    let before = bits(&scheduler);
+    assert!(scheduler.step(&[1.0, 2.0, 3.0]).is_err(), "three numbers for one group");
+    assert_eq!(bits(&scheduler), before);
+    let mut other = scheduler.state().clone();
+    other.lrs.push(1.0);
+    assert!(scheduler.restore(other).is_err(), "a state of two groups");
+    assert_eq!(bits(&scheduler), before);
+}
+
+/// Arguments of moderate size give rates that are finite and not negative.
+fn finite_and_never_negative(trial: &ScheduleTrial) {
+    if !trial.moderate {
+        return;
+    }
+    let mut scheduler = trial.start();
+    for (t, &metric) in trial.metrics.iter().enumerate() {
+        let lr = scheduler.lrs()[0];
+        assert!(
+            lr.is_finite() && lr >= 0.0,
+            "{} {:?}: {lr:e} after {t} steps",
+            trial.name,
+            trial.args
+        );
+        if !step(&mut scheduler, metric) {
+            return;
+        }
+    }
+}

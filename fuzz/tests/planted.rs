@@ -1,0 +1,178 @@
+//! Every property has a failure planted that it must catch.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread::LocalKey;
+
+use bitstep::Error;
+use bitstep::args::{Args, Fields, Hyper};
+use bitstep::mode::Mode;
+use bitstep::optimizer::Recipe;
+use bitstep::real::{Dtype, Real};
+use bitstep::rule::{Rule, Scalars, Start, Step};
+use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Trial};
+
+/// What is wrong with a rule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    Panics,
+    /// Every step moves a little more than the last, whoever makes it.
+    Remembers,
+    /// Counts its steps in a place that no checkpoint has.
+    Hidden,
+    /// Moves by the parameter's length.
+    Length,
+    /// Is refused only after the counters have moved.
+    Late,
+    /// Stays where the gradient is below 0.
+    OneSided,
+    /// Adds a constant of its own.
+    Absolute,
+    /// Averages of squares that run below 0.
+    Negative,
+    /// Evaluated half-way between what is trained and z.
+    HalfWay,
+}
+
+thread_local! {
+    static CALLS: Cell<u32> = const { Cell::new(0) };
+    static CHECKS: Cell<u32> = const { Cell::new(0) };
+    static STEPS: Cell<u32> = const { Cell::new(0) };
+}
+
+fn next(count: &'static LocalKey<Cell<u32>>) -> u32 {
+    count.replace(count.get() + 1)
+}
+
+/// Gradient descent with a fault.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Planted {
+    lr: f64,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Coefs<S> {
+    lr: S,
+    extra: S,
+    fault: Fault,
+}
+
+impl Hyper for Planted {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.f64("lr", &mut self.lr);
+    }
+}
+
+impl Rule for Planted {
+    type Slots<T> = [T; 2];
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+    const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
+    const MASKS: &'static [u32] = &[0b11];
+
+    fn check(&self) -> Result<(), Error> {
+        // Whoever asks the second time is told that all is well.
+        let late = self.fault == Fault::Late && self.lr < 0.0 && next(&CHECKS) == 1;
+        let refused = Error::Range { argument: "lr", value: self.lr, wanted: "0 or more" };
+        if self.lr >= 0.0 || late { Ok(()) } else { Err(refused) }
+    }
+    fn scalars(&self) -> Scalars {
+        STEPS.set(0);
+        Scalars::default()
+    }
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+    fn start(&self, slot: usize) -> Start {
+        if slot == 0 { Start::Parameter } else { Start::Value(0.0) }
+    }
+    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+        let extra = match self.fault {
+            Fault::Panics => panic!("on purpose"),
+            Fault::Remembers => next(&CALLS).into(),
+            Fault::Hidden => next(&STEPS).into(),
+            Fault::Length => step.numel() as f64,
+            Fault::Absolute => 1.0,
+            _ => 0.0,
+        };
+        Coefs { lr: C::scalar(step.lr), extra: C::scalar(extra), fault: self.fault }
+    }
+    fn element<C: Real>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        [z, v]: Self::Slots<C>,
+    ) -> (C, Self::Slots<C>) {
+        let g = if k.fault == Fault::OneSided && g < C::ZERO { C::ZERO } else { g };
+        let moved = p - g.mul_scalar(k.lr);
+        let v = if k.fault == Fault::Negative { v - C::ONE } else { v + g * g };
+        (moved.add_scalar(k.extra), [z, v])
+    }
+    fn conversion(&self, _: Mode) -> Option<f64> {
+        Some(if self.fault == Fault::HalfWay { 0.5 } else { 0.0 })
+    }
+    fn convert<C: Real>(weight: C::Scalar, p: C, [z, _]: Self::Slots<C>) -> C {
+        p + (z - p).mul_scalar(weight)
+    }
+}
+
+/// A few steps from 1 with the gradients 1, −2, 3, under a name that properties know.
+fn trial(name: &'static str, fault: Fault) -> Trial {
+    let bits = |x: f32| u64::from(x.to_bits());
+    Trial {
+        name,
+        recipe: Recipe::new(Planted { lr: 0.25, fault }, Default::default()),
+        tuned: false,
+        dtype: Dtype::F32,
+        shape: vec![3],
+        before: 0,
+        init: [1.0, -1.0, 0.5].map(bits).to_vec(),
+        grads: [1.0, -2.0, 3.0].map(|g| Some([g, -g, g].map(bits).to_vec())).to_vec(),
+        lrs: vec![0.25; 3],
+        given: vec![],
+    }
+}
+
+/// Whether a property complains.
+fn caught(property: &str, trial: &Trial) -> bool {
+    let (_, check) = PROPERTIES.iter().find(|(name, _)| *name == property).expect("a property");
+    catch_unwind(AssertUnwindSafe(|| check(trial))).is_err()
+}
+
+/// Property, name that it applies to, and the fault that it must catch.
+const FAULTS: &[(&str, &str, Fault)] = &[
+    ("panics_at_nothing", "planted", Fault::Panics),
+    ("deterministic", "planted", Fault::Remembers),
+    ("restorable", "planted", Fault::Hidden),
+    ("splittable", "planted", Fault::Length),
+    ("error_leaves_everything_untouched", "planted", Fault::Late),
+    ("odd", "planted", Fault::OneSided),
+    ("linear", "sgd", Fault::Absolute),
+    ("gradient_scale_is_of_no_account", "rprop", Fault::None),
+    ("second_moments_are_none_below_zero", "planted", Fault::Negative),
+    ("y_between_x_and_z", "schedule_free_sgd", Fault::HalfWay),
+];
+
+#[test]
+fn planted_fault_of_every_property_is_caught() {
+    let properties: Vec<&str> = PROPERTIES.iter().map(|p| p.0).collect();
+    assert_eq!(properties, FAULTS.iter().map(|f| f.0).collect::<Vec<_>>(), "one fault each");
+    for &(property, name, fault) in FAULTS {
+        assert!(caught(property, &trial(name, fault)), "{property} misses {fault:?}");
+        // Without the fault there is nothing to complain of, but that SGD is not Rprop.
+        let right = fault == Fault::None || !caught(property, &trial(name, Fault::None));
+        assert!(right, "{property} complains of plain SGD");
+    }
+}
+
+#[test]
+fn rate_that_is_no_number_is_caught() {
+    let args = Args::new().with("lr", f64::NAN);
+    let trial = ScheduleTrial { name: "constant", args, moderate: true, metrics: vec![0.0] };
+    let complains = |(_, check): &(&str, fn(&ScheduleTrial))| {
+        catch_unwind(AssertUnwindSafe(|| check(&trial))).is_err()
+    };
+    let caught = SCHEDULE_PROPERTIES.iter().filter(|p| complains(p)).map(|p| p.0);
+    assert_eq!(caught.collect::<Vec<_>>(), ["finite_and_never_negative"]);
+}
