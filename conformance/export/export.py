@@ -14,7 +14,7 @@ def constants(path):
     """ENV and NAMES (default: its stem) of a cases file without importing it: its reference may not be installed here."""
     found = {}
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id in ("ENV", "NAMES"):
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) in ("ENV", "NAMES"):
             found[node.targets[0].id] = ast.literal_eval(node.value)
     return found["ENV"], found.get("NAMES", (path.stem,))
 

@@ -33,9 +33,10 @@ class Projectors:
         return tensors | {key: torch.stack(matrices) for key, matrices in self.rows.items()}
 
 
-def projected(name, cls, reference, seed, hyper=None, projection=None):
+def projected(name, cls, reference, seed, hyper=None, projection=None, **common):
     """A function that makes one case of `cls`: `group` are the arguments of the group that is projected,
-    beside `projection`; tensors of fewer than two dimensions are in a group before it."""
+    beside `projection`; tensors of fewer than two dimensions are in a group before it. What else
+    is `common` goes to every run."""
     base = {"rank": 2, "update_proj_gap": GAP, "scale": 0.25, "proj_type": "std", **(projection or {})}
 
     def case(title, note, arguments=None, *, group=None, shapes=SHAPES, targets=None, plain=None, steps=STEPS, **more):
@@ -58,6 +59,7 @@ def projected(name, cls, reference, seed, hyper=None, projection=None):
             after=seen.after,
             finish=seen.finish,
             reference=reference,
+            **common,
             **more,
         )
 

@@ -109,6 +109,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..ADALOMO_F64 },
     Exemption { mode: Mode::Free, ..ADALOMO_F64 },
+    Exemption { case: "optimizer/galore_adamw_8bit/*", ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Free, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Step, ..COMPENSATION_F64 },

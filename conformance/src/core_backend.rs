@@ -74,7 +74,8 @@ fn named(name: &str, args: &Args) -> Result<Recipe, Refused> {
 /// The arguments of a group, with those that tell the core which reference it follows.
 pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Map<String, Json> {
     let mut hyper = hyper.clone();
-    if spec.reference.starts_with("bitsandbytes.optim.") && !hyper.contains_key("quantizer") {
+    let eight_bit = ["bitsandbytes.optim.", "galore_torch.GaLoreAdamW8bit"];
+    if eight_bit.iter().any(|r| spec.reference.starts_with(r)) && !hyper.contains_key("quantizer") {
         // Its goldens come from its CPU kernels, which encode 8-bit state in their own way.
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }

@@ -12,6 +12,7 @@ const SAME_AS: &[(&str, &str)] = &[
     ("adamw_8bit", "adamw_bnb_8bit"),
     ("apollo_adamw_layerwise", "apollo_adamw"),
     ("galore_adafactor_layerwise", "galore_adafactor"),
+    ("galore_adamw_8bit_layerwise", "galore_adamw_8bit"),
     ("galore_adamw_layerwise", "galore_adamw"),
 ];
 

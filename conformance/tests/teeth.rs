@@ -100,6 +100,7 @@ const IDLE: &[(&str, &str, &str)] = &[
     ("adamw_hf", "reference", "two implementations of one formula"),
     ("keras_adam", "weight_decay_rate", "with decay it is another optimizer"),
     ("bnb_{lamb,lars}_8bit", "max_unorm", "8-bit state is without a limit"),
+    ("galore_adamw_8bit", "max_unorm", "what `percentile_clipping` becomes"),
     (
         "{optimi_adam,optimi_adamw,optimi_lion,optimi_radam,optimi_sgd,stable_adamw}",
         "kahan_sum",
@@ -112,7 +113,7 @@ const IDLE: &[(&str, &str, &str)] = &[
     ("rmsprop_bnb*", "momentum", "the reference takes it and does nothing"),
     ("rmsprop_bnb*", "centered", "refused"),
     (
-        "{bnb_*,*lion_*,*ademamix*,*rmsprop_bnb*,adamw_bnb_8bit,paged_*}",
+        "{bnb_*,*lion_*,*ademamix*,*rmsprop_bnb*,adamw_bnb_8bit,galore_adamw_8bit,paged_*}",
         "optim_bits",
         "part of the name",
     ),

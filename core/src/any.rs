@@ -242,7 +242,7 @@ impl<R: Rule> AnyRule for R {
         Rule::scalar_owner(self)
     }
     fn scalar_names(&self) -> &'static [&'static str] {
-        R::SCALARS
+        if self.carries() { R::SCALARS } else { &[] }
     }
     fn scalars(&self) -> Scalars {
         Rule::scalars(self)

@@ -140,6 +140,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn needs_sums(&self) -> bool {
         Self::SUMS > 0
     }
+    /// Whether this configuration carries the numbers of [`Rule::SCALARS`].
+    fn carries(&self) -> bool {
+        true
+    }
     /// What gradients are divided by before the norm over all of them is taken for
     /// [`Step::grad_norm`]; `None` if the rule can do without that norm.
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {

@@ -7,7 +7,7 @@ use bitstep::real::Dtype;
 const PAGE: &str = include_str!("../../docs/memory.md");
 
 /// Name, arguments, type of parameters and gradients.
-const ROWS: [(&str, &str, Dtype, &str); 16] = [
+const ROWS: [(&str, &str, Dtype, &str); 19] = [
     ("adamw_torch", "", Dtype::F32, "f32"),
     ("adamw_torch", "", Dtype::Bf16, "bf16"),
     ("flash_adamw", "", Dtype::Bf16, "bf16"),
@@ -24,6 +24,9 @@ const ROWS: [(&str, &str, Dtype, &str); 16] = [
     ("torchao_adamw_fp8", "", Dtype::Bf16, "bf16"),
     ("rmsprop_bnb_8bit", "", Dtype::Bf16, "bf16"),
     ("adafactor", "", Dtype::F32, "f32"),
+    ("galore_adamw", "rank=128", Dtype::F32, "f32"),
+    ("galore_adamw_8bit", "rank=128", Dtype::F32, "f32"),
+    ("apollo_adamw", "rank=128", Dtype::F32, "f32"),
 ];
 
 fn row((name, args, dtype, of): (&str, &str, Dtype, &str)) -> String {

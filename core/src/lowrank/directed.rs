@@ -32,6 +32,11 @@ pub trait Directed: AnyRule + Copy + PartialEq + 'static {
 
     /// An element of the parameter, moved along a direction.
     fn follow<C: Real>(k: &Self::Known<C>, p: C, direction: C) -> C;
+
+    /// The number type in which projectors are kept beside the slots.
+    fn projector_dtype(&self, param: Dtype) -> Dtype {
+        self.slot_dtype(0, param)
+    }
 }
 
 /// A rule's first half, as a rule.
@@ -95,6 +100,21 @@ impl<R: Rule> Rule for Direction<R> {
     }
 }
 
+/// The direction of a gradient, over the zeros of `low`; the finished constants.
+pub(super) fn direct<R: Rule, C: Real<Scalar: Plain> + Plain>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    whole: &DataMut<'_>,
+    mut low: Tensor<'_, '_>,
+) -> R::Coefs<C> {
+    let mut k = rule.coefs::<C>(step, scalars);
+    let sums = any::sums_of_param::<R, C>(&k, whole, low.param.len());
+    let uses = Uses::of(rule, C::DTYPE);
+    any::run::<Direction<R>, C, _>(InPlaceOf(Elements, sums), &mut k, uses, scalars, &mut low);
+    k
+}
+
 impl<R: Rule> Directed for R {
     const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
@@ -105,14 +125,9 @@ impl<R: Rule> Directed for R {
         step: &Step,
         scalars: &mut Scalars,
         whole: &DataMut<'_>,
-        mut low: Tensor<'_, '_>,
+        low: Tensor<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
-        let mut k = self.coefs::<C>(step, scalars);
-        let sums = any::sums_of_param::<R, C>(&k, whole, low.param.len());
-        let uses = Uses::of(self, C::DTYPE);
-        let passes = InPlaceOf(Elements, sums);
-        any::run::<Direction<R>, C, _>(passes, &mut k, uses, scalars, &mut low);
-        Ok(k)
+        Ok(direct(self, step, scalars, whole, low))
     }
 
     #[inline(always)]

@@ -20,6 +20,7 @@ mod galore;
 mod plan;
 mod projected;
 mod random;
+mod single;
 mod svd;
 
 pub use algebra::{Algebra, Portable};
@@ -29,3 +30,4 @@ pub use galore::GaLore;
 pub use plan::{Plan, ProjType, Projection, Projector, Side};
 pub use projected::{Found, Projected, Way};
 pub use random::{Mt19937, next_seed};
+pub use single::Single;

@@ -178,7 +178,10 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         self.rule.scalar_owner()
     }
     fn scalar_names(&self) -> &'static [&'static str] {
-        let count = R::NUMBERS.len() + self.way.numbers(self.projects());
+        let count = match self.way.numbers(self.projects()) {
+            0 => return self.rule.scalar_names(),
+            numbers => R::NUMBERS.len() + numbers,
+        };
         const { &Self::ALL_NUMBERS }.get(..count).unwrap_or_default()
     }
     fn scalars(&self) -> Scalars {
@@ -230,9 +233,9 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
             None => self.rule.slot_dims(slot, shape, dims),
         }
     }
-    /// Projectors are kept in the type of the rule's first slot, as the references keep them.
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
-        self.rule.slot_dtype(if slot < R::KEYS.len() { slot } else { 0 }, param)
+        let own = slot < R::KEYS.len();
+        if own { self.rule.slot_dtype(slot, param) } else { self.rule.projector_dtype(param) }
     }
     fn slot_start(&self, slot: usize) -> Start {
         if slot < R::KEYS.len() { self.rule.slot_start(slot) } else { Start::Value(0.0) }
@@ -374,6 +377,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         };
         let inner = Step { shape: &low, ..*step };
         let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
+        round::<C>(direction); // a rule may have computed in a wider type
         let found = Found { plan, left, right, projected, direction, grad, spare };
         let numbers = self.numbers(scalars);
         self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);

@@ -88,8 +88,11 @@ mod storage {
         if count("optim_bits") == Some(8) {
             recipe.coding.min_len = count("min_8bit_size").unwrap_or(0) as usize;
             let slots = recipe.rule.slot_names().iter();
-            // Only the average of squares has the unsigned map.
-            let format = |&slot| Some(Format::Dynamic(Dynamic { signed: slot != "state2", grid }));
+            // Only the average of squares has the unsigned map; a projector has none.
+            let format = |slot: &&str| {
+                let dynamic = Format::Dynamic(Dynamic { signed: *slot != "state2", grid });
+                slot.starts_with("state").then_some(dynamic)
+            };
             recipe.coding.slots = slots.map(format).collect();
         }
         Ok(recipe)

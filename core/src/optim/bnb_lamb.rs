@@ -40,6 +40,12 @@ use crate::rule::{Rule, Scalars, Step};
 /// decay into it; the reference only cuts the larger ones, before the bias correction.
 /// `bias_correction`, `amsgrad` and `adam_w_mode` do nothing.
 ///
+/// Also `galore_torch.GaLoreAdamW8bit` (`galore_adamw_8bit`), which is bitsandbytes' Adam, and hands
+/// its `percentile_clipping` of 100 over by position, where bitsandbytes now has `max_unorm`. So the
+/// updates of parameters with 32-bit state are limited to 100 norms, and a projected one, which is a
+/// parameter of zeros to bitsandbytes, does not move but for its decay. `percentile_clipping=0` lifts
+/// that limit.
+///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
 /// | --- | --- | --- | --- |
@@ -56,7 +62,7 @@ use crate::rule::{Rule, Scalars, Step};
 /// | `state1` | 0 | m, in `f32` |
 /// | `state2` | 0 | v, in `f32` |
 ///
-/// `unorm_vec` is carried for its reader: ‖u‖ of the last step; 0 without a limit.
+/// With a limit, `unorm_vec` is carried for its reader: ‖u‖ of the last step; 0 with 8-bit state.
 ///
 /// # Errors
 /// A hyper-parameter outside of its range.
@@ -118,6 +124,9 @@ pub struct Coefs<S> {
     eps: S,
     before: S,
     after: S,
+    /// Decay after a step along a direction.
+    decays: bool,
+    minus_decay: S,
     /// Whether the norm of the update is limited, and what that takes.
     limited: bool,
     max_unorm: f64,
@@ -174,6 +183,10 @@ impl Rule for BnbLamb {
         self.max_unorm > 0.0
     }
 
+    fn carries(&self) -> bool {
+        self.needs_sums()
+    }
+
     fn slot_dtype(&self, _: usize, _: Dtype) -> Dtype {
         Dtype::F32
     }
@@ -199,6 +212,8 @@ impl Rule for BnbLamb {
             eps: C::scalar(eps),
             before: C::scalar(before),
             after: C::scalar(after),
+            decays: self.weight_decay > 0.0,
+            minus_decay: C::scalar(-step.lr * self.weight_decay),
             limited: self.needs_sums() && !eight,
             max_unorm: self.max_unorm,
             step_size,
@@ -228,5 +243,11 @@ impl Rule for BnbLamb {
     fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> (C, [C; 2]) {
         let (m, v, update) = Self::moments(k, g, slots);
         (p.mul_scalar(k.decay).add_scaled(update, k.after), [m, v])
+    }
+    /// As GaLore's copy of AdamW does: the decay comes last.
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        let p = p + direction;
+        if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
 }

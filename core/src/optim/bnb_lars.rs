@@ -156,6 +156,10 @@ impl Rule for BnbLars {
         self.max_unorm > 0.0
     }
 
+    fn carries(&self) -> bool {
+        self.needs_sums()
+    }
+
     fn slot_dtype(&self, _: usize, _: Dtype) -> Dtype {
         Dtype::F32
     }

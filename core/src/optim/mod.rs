@@ -105,7 +105,7 @@ mod list {
     use crate::args::{ArgError, Args, Value};
     use crate::error::Error;
     use crate::factored::Matrix;
-    use crate::lowrank::{Apollo, GaLore, Projected, Way};
+    use crate::lowrank::{Apollo, GaLore, Projected, Single, Way};
     use crate::optimizer::Recipe;
 
     /// A name and what it stands for.
@@ -223,6 +223,25 @@ mod list {
         fused::<Projected<Matrix<Adafactor>, GaLore>>(name)
     }
 
+    /// bitsandbytes' Adam of 8 bits, whatever `optim_bits` says, between products that are rounded.
+    const fn galore_adamw_8bit(name: &'static str) -> Entry {
+        Entry {
+            name,
+            build: |name, args| {
+                let mut args = args.clone();
+                for ignored in ["optim_bits", "block_wise"] {
+                    args.take(ignored);
+                }
+                if let Some(limit) = args.take("percentile_clipping") {
+                    args = args.with("max_unorm", limit);
+                }
+                let rule = BnbLamb { weight_decay: 1e-2, max_unorm: 100.0, ..BnbLamb::default() };
+                let rule = Projected::<_, GaLore>::new(Single(rule));
+                Ok(Recipe { arithmetic: Arithmetic::Eager, ..bnb::build(rule, 8, name, &args)? })
+            },
+        }
+    }
+
     /// Layerwise, each parameter has an optimizer of its own, and so the first seed.
     const fn apollo(name: &'static str) -> Entry {
         Entry {
@@ -291,6 +310,8 @@ mod list {
         galore_adafactor("galore_adafactor"),
         galore_adafactor("galore_adafactor_layerwise"),
         galore_adamw("galore_adamw"),
+        galore_adamw_8bit("galore_adamw_8bit"),
+        galore_adamw_8bit("galore_adamw_8bit_layerwise"),
         galore_adamw("galore_adamw_layerwise"),
         eager::<GrokAdamW>("grokadamw"),
         eager::<KerasAdam>("keras_adam"),
