@@ -76,6 +76,12 @@ pub trait Run {
         counts: Counts,
     ) -> Result<(), Refused>;
 
+    /// What the steps to come will be given, in order, if that is known: the suite says so before
+    /// the first step of a free run, so that a backend may compute them all at once.
+    fn plan(&mut self, steps: &[Inputs]) {
+        let _ = steps;
+    }
+
     /// One step of all parameters.
     ///
     /// # Errors
@@ -93,6 +99,18 @@ pub trait Run {
     fn eval(&self, i: usize) -> Option<Tensor> {
         let _ = i;
         None
+    }
+
+    /// The state that parameter `i`'s step would have needed and that was not loaded, if a
+    /// backend learns of it only at the step: [`Refused::NeedsState`], later.
+    fn lacks(&self, i: usize) -> Option<String> {
+        let _ = i;
+        None
+    }
+
+    /// Whether [`state`](Run::state) can be seen at all. Where it can't, values alone are compared.
+    fn shows_state(&self) -> bool {
+        true
     }
 }
 

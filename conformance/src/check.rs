@@ -4,6 +4,7 @@ use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::Core;
 use crate::backend::{
     Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, Run, ScheduleSpec,
 };
@@ -123,7 +124,7 @@ impl Report {
         self
     }
 
-    fn judged(mut self, mut judge: Judge<'_>, remark: Option<String>) -> Report {
+    fn judged(mut self, mut judge: Judge<'_>, remarks: impl IntoIterator<Item = String>) -> Report {
         judge.finish();
         let ties = judge.ties();
         let (ulp, bound) = judge.worst();
@@ -137,7 +138,7 @@ impl Report {
         self.outcome = if bad { Outcome::Fail } else { Outcome::Pass };
         detail.extend(judge.remark());
         detail.extend(ties);
-        detail.extend(remark);
+        detail.extend(remarks);
         self.detail = detail.join("; ");
         self.failure = judge.first;
         self.history = judge.history;
@@ -161,10 +162,13 @@ pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> 
         }
     };
     match &case.data {
-        Data::Optimizer(data) => vec![
-            guarded(Mode::Step, &|bare| by_step(case, data, backend, bounds, bare)),
-            guarded(Mode::Free, &|bare| free_run(case, data, backend, bounds, bare)),
-        ],
+        Data::Optimizer(data) => {
+            // The free run first: a step is made from the reference's answer to the one before,
+            // and no backend shall have seen an answer before it gives its own.
+            let free = guarded(Mode::Free, &|bare| free_run(case, data, backend, bounds, bare));
+            let step = guarded(Mode::Step, &|bare| by_step(case, data, backend, bounds, bare));
+            vec![step, free]
+        }
         Data::Schedule(data) => {
             vec![guarded(Mode::Values, &|bare| schedule(case, data, backend, bounds, bare))]
         }
@@ -184,7 +188,7 @@ fn by_step(
     let spec = OptimizerSpec::new(case, data);
     let mut judge = Judge::new(bounds, &case.id, Mode::Step);
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
-    let (mut skipped, mut lacking) = (0, None);
+    let (mut skipped, mut lacking, mut hidden) = (0, None, false);
     if case.steps == 0 {
         backend.optimizer(&spec)?; // an unsupported one shall show
     }
@@ -208,22 +212,41 @@ fn by_step(
                 other => other?,
             }
         }
-        skipped += judged.iter().filter(|&&j| !j).count();
-        if !judged.contains(&true) && !judged.is_empty() {
-            continue;
+        if judged.contains(&true) || judged.is_empty() {
+            run.step(&Inputs::new(data, t))?;
+            for (i, judged) in judged.iter_mut().enumerate().filter(|(_, j)| **j) {
+                let Some(slot) = run.lacks(i) else { continue };
+                if t == 0 || data.params[i].state.contains_key(&slot) {
+                    let text = format!("`p{i}` is said to lack `{slot}`, which there is");
+                    return Err(Refused::Failed(text));
+                }
+                lacking = Some(slot);
+                *judged = false;
+            }
         }
-        run.step(&Inputs::new(data, t))?;
-        let moves = LazyCell::new(|| condition::of_step(case, data, backend, t));
+        skipped += judged.iter().filter(|&&j| !j).count();
+        hidden |= !run.shows_state();
+        let moves = LazyCell::new(|| condition::of_step(case, data, ruler(&spec, backend), t));
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
             compare_param(&mut judge, case, data, &*run, (i, t), &|| &moves);
         }
     }
-    let remark = (skipped > 0).then(|| {
+    let skipped = (skipped > 0).then(|| {
         let slot = lacking.map_or(String::new(), |s| format!(" (such as `{s}`)"));
         let all = case.steps * data.params.len();
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
-    Ok(bare.judged(judge, remark))
+    Ok(bare.judged(judge, skipped.into_iter().chain(hidden.then(unseen))))
+}
+
+fn unseen() -> String {
+    "values only: the backend does not show its state".to_owned()
+}
+
+/// What measures how far an answer moves with the last bits of its inputs: the core, so that
+/// no backend can stretch its own bounds; the backend itself for what the core does not have.
+fn ruler<'a>(spec: &OptimizerSpec<'_>, backend: &'a dyn Backend) -> &'a dyn Backend {
+    if Core.optimizer(spec).is_ok() { &Core } else { backend }
 }
 
 fn free_run(
@@ -234,20 +257,23 @@ fn free_run(
     bare: Report,
 ) -> Result<Report, Refused> {
     let mut judge = Judge::new(bounds, &case.id, Mode::Free);
-    let mut run = backend.optimizer(&OptimizerSpec::new(case, data))?;
+    let spec = OptimizerSpec::new(case, data);
+    let mut run = backend.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
-    let moves = LazyCell::new(|| condition::of_run(case, data, backend));
+    let moves = LazyCell::new(|| condition::of_run(case, data, ruler(&spec, backend)));
     let none = Sensitivity::new();
-    for t in 0..case.steps {
-        run.step(&Inputs::new(data, t))?;
+    let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
+    run.plan(&inputs);
+    for (t, inputs) in inputs.iter().enumerate() {
+        run.step(inputs)?;
         for i in 0..data.params.len() {
             let here = || moves.get(t).unwrap_or(&none);
             compare_param(&mut judge, case, data, &*run, (i, t), &here);
         }
     }
-    Ok(bare.judged(judge, None))
+    Ok(bare.judged(judge, (!run.shows_state()).then(unseen)))
 }
 
 /// What is kept of a parameter's lost bits counts together with the parameter: the answer as
@@ -307,6 +333,9 @@ fn compare_param<'a>(
         let before = |k| before.get(k);
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         judge.compare_by(&at, &got, &want, |k| if large(before(k)) { before(k) } else { floor });
+    }
+    if !run.shows_state() {
+        return;
     }
     let got = run.state(i);
     let mut before = p.state_before(t);

@@ -159,10 +159,10 @@ impl Case {
     }
 }
 
-type Split = (BTreeMap<String, String>, BTreeMap<String, Tensor>);
+pub(crate) type Split = (BTreeMap<String, String>, BTreeMap<String, Tensor>);
 
 /// Takes a safetensors file apart.
-fn split(bytes: &[u8]) -> Result<Split, Problem> {
+pub(crate) fn split(bytes: &[u8]) -> Result<Split, Problem> {
     let damaged = |e: safetensors::SafeTensorError| Problem::Damaged(e.to_string());
     let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let file = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;

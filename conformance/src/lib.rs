@@ -12,6 +12,7 @@ mod core_backend;
 mod core_gradient;
 mod core_schedule;
 pub mod device;
+pub mod exec;
 pub mod golden;
 mod host;
 pub mod html;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::bounds::Bounds;
@@ -11,7 +12,7 @@ use bitstep_conformance::check::{Outcome, Report};
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, Entry, Only};
-use bitstep_conformance::{html, registry};
+use bitstep_conformance::{exec, html, registry};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -31,9 +32,11 @@ enum Command {
     Verify {
         #[command(flatten)]
         which: Which,
-        /// A backend; may be given several times [default: all that are compiled in]
+        /// A backend, or exec:COMMAND or exec-loop:COMMAND; may be given several times [default: all that are compiled in]
         #[arg(long, value_name = "NAME")]
         backend: Vec<String>,
+        #[command(flatten)]
+        limit: Limit,
         /// Write one JSON object a line
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -59,7 +62,37 @@ enum Command {
         /// The backend
         #[arg(long, value_name = "NAME", default_value = "core")]
         backend: String,
+        #[command(flatten)]
+        limit: Limit,
     },
+    /// Answer requests, as a program behind `exec:` does with two paths and one behind `exec-loop:` without.
+    Serve {
+        /// The request
+        #[arg(requires = "answer")]
+        request: Option<PathBuf>,
+        /// Where the answer goes
+        answer: Option<PathBuf>,
+        /// The backend that computes
+        #[arg(long, value_name = "NAME", default_value = "core")]
+        backend: String,
+        #[command(flatten)]
+        limit: Limit,
+    },
+}
+
+#[derive(Args)]
+struct Limit {
+    /// How long a program may take over one answer
+    #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
+    timeout: f64,
+}
+
+impl Limit {
+    fn get(&self) -> Result<Duration> {
+        let of = Duration::try_from_secs_f64(self.timeout).ok().filter(|d| !d.is_zero());
+        let wanted = || format!("--timeout is {}, wanted seconds above 0", self.timeout);
+        Ok(of.filter(|d| d.as_secs() < 1 << 32).ok_or_else(wanted)?)
+    }
 }
 
 #[derive(Args)]
@@ -89,12 +122,15 @@ impl Which {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Verify { which, backend, json, report, strict } => {
-            verify(&which, &backend, json, report, strict)
+        Command::Verify { which, backend, limit, json, report, strict } => {
+            limit.get().and_then(|limit| verify(&which, &backend, limit, json, report, strict))
         }
         Command::List { which } => list(&which),
-        Command::Show { case, golden, backend } => {
-            show(&Which { golden, only: Some(case) }, &backend)
+        Command::Show { case, golden, backend, limit } => {
+            limit.get().and_then(|limit| show(&Which { golden, only: Some(case) }, &backend, limit))
+        }
+        Command::Serve { request, answer, backend, limit } => {
+            limit.get().and_then(|limit| serve(request.zip(answer), &backend, limit))
         }
     };
     match done {
@@ -108,22 +144,23 @@ fn main() -> ExitCode {
 }
 
 /// Those named, or all that there are.
-fn backends(names: &[String]) -> Result<Vec<Box<dyn Backend>>> {
+fn backends(names: &[String], limit: Duration) -> Result<Vec<Box<dyn Backend>>> {
     let names: Vec<&str> = match names {
         [] => registry::NAMES.to_vec(),
         some => some.iter().map(String::as_str).collect(),
     };
-    names.into_iter().map(|name| Ok(registry::backend(name)?)).collect()
+    names.into_iter().map(|name| Ok(registry::backend(name, limit)?)).collect()
 }
 
 fn verify(
     which: &Which,
     names: &[String],
+    limit: Duration,
     json: Option<PathBuf>,
     html: Option<PathBuf>,
     strict: bool,
 ) -> Result<bool> {
-    let backends = backends(names)?;
+    let backends = backends(names, limit)?;
     // Before the work: a path that can't be written shall not cost a run.
     let mut json = json.map(File::create).transpose()?.map(BufWriter::new);
     let mut html = html.map(File::create).transpose()?;
@@ -206,8 +243,8 @@ fn list(which: &Which) -> Result<bool> {
     Ok(ok)
 }
 
-fn show(which: &Which, backend: &str) -> Result<bool> {
-    let backends = backends(&[backend.to_owned()])?;
+fn show(which: &Which, backend: &str, limit: Duration) -> Result<bool> {
+    let backends = backends(&[backend.to_owned()], limit)?;
     let mut ok = true;
     for entry in which.read()?.0 {
         let case = entry.case?;
@@ -261,4 +298,14 @@ fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Answers the one request, or one after the other.
+fn serve(paths: Option<(PathBuf, PathBuf)>, backend: &str, limit: Duration) -> Result<bool> {
+    let backend = registry::backend(backend, limit)?;
+    match paths {
+        Some((request, to)) => println!("{}", exec::answer(&*backend, &request, &to)),
+        None => exec::serve(&*backend, std::io::stdin().lock(), std::io::stdout().lock())?,
+    }
+    Ok(true)
 }

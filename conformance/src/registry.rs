@@ -1,19 +1,29 @@
 //! Backends by name.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 use crate::Core;
 use crate::backend::Backend;
+use crate::exec::Exec;
 
-/// A name that no backend has, or none that was compiled in.
-#[derive(Clone, Debug, Error, PartialEq)]
-#[error(
-    "unknown backend `{0}`, known: {known} (`candle` needs `--features candle`)",
-    known = NAMES.join(", ")
-)]
-pub struct UnknownBackend(pub String);
+/// Why there is no backend of a name.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum BackendError {
+    /// No backend has it, or none that was compiled in.
+    #[error(
+        "unknown backend `{0}`, known: {known}, exec:COMMAND, exec-loop:COMMAND \
+         (`candle` needs `--features candle`)",
+        known = NAMES.join(", ")
+    )]
+    Unknown(String),
+    #[error("no folder for the files of `{name}`: {source}")]
+    Folder { name: String, source: std::io::Error },
+}
 
-/// Every name that [`backend`] knows.
+/// Every name of a backend that is compiled in.
 pub const NAMES: &[&str] = &[
     "core",
     #[cfg(feature = "ndarray")]
@@ -22,17 +32,22 @@ pub const NAMES: &[&str] = &[
     "candle",
 ];
 
-/// The backend of a name.
+/// The backend of a name: one of [`NAMES`], or a program. `limit` is how long a program may take
+/// over an answer.
 ///
 /// # Errors
 /// An unknown name.
-pub fn backend(name: &str) -> Result<Box<dyn Backend>, UnknownBackend> {
+pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendError> {
+    if let Some(exec) = Exec::new(name, limit) {
+        let named = |source| BackendError::Folder { name: name.to_owned(), source };
+        return Ok(Box::new(exec.map_err(named)?));
+    }
     match name {
         "core" => Ok(Box::new(Core)),
         #[cfg(feature = "ndarray")]
         "ndarray" => Ok(Box::new(crate::Ndarray { fortran: false, grain: 1 << 15 })),
         #[cfg(feature = "candle")]
         "candle" => Ok(Box::new(crate::Candle { grain: 1 << 15 })),
-        _ => Err(UnknownBackend(name.to_owned())),
+        _ => Err(BackendError::Unknown(name.to_owned())),
     }
 }

@@ -152,7 +152,12 @@ pub fn trouble(r: &Report, golden: Option<&str>) -> String {
     let _ = write!(out, "\n    detail {}", r.detail);
     if !r.name.is_empty() {
         let command = "cargo run --release -p bitstep-conformance -- verify";
-        let (backend, case) = (&r.backend, &r.case);
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+        let quoted = match &r.backend {
+            name if name.chars().all(plain) => name.clone(),
+            name => format!("'{}'", name.replace('\'', "'\\''")),
+        };
+        let (backend, case) = (quoted, &r.case);
         let _ = write!(out, "\n    again  {command}{golden} --backend {backend} --only '{case}'");
     }
     out

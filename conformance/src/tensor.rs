@@ -76,6 +76,29 @@ impl Dtype {
         }
     }
 
+    /// The type of a safetensors file.
+    #[must_use]
+    pub const fn stored(self) -> safetensors::Dtype {
+        use safetensors::Dtype as S;
+        match self {
+            Dtype::F64 => S::F64,
+            Dtype::F32 => S::F32,
+            Dtype::Bf16 => S::BF16,
+            Dtype::F16 => S::F16,
+            Dtype::F8E4M3 => S::F8_E4M3,
+            Dtype::F8E5M2 => S::F8_E5M2,
+            Dtype::I64 => S::I64,
+            Dtype::I32 => S::I32,
+            Dtype::I16 => S::I16,
+            Dtype::I8 => S::I8,
+            Dtype::U64 => S::U64,
+            Dtype::U32 => S::U32,
+            Dtype::U16 => S::U16,
+            Dtype::U8 => S::U8,
+            Dtype::Bool => S::BOOL,
+        }
+    }
+
     /// From the type of a safetensors file; `None` for one that no case has.
     #[must_use]
     pub fn of(dtype: safetensors::Dtype) -> Option<Dtype> {

@@ -1,0 +1,346 @@
+//! `exec:COMMAND` and `exec-loop:COMMAND`: programs in any language as backends.
+//!
+//! The suite writes a request, a safetensors file of inputs, and the program an
+//! answer, another one: `conformance/README.md` says what stands in them. A free
+//! run is one request. A step is one, too: it begins with the reference's
+//! answer to the step before, which the program has answered by then.
+//!
+//! Whatever a program does, the suite goes on: [`process`] sees to its end, and
+//! an answer is bytes from a stranger until [`file`] has looked at every part.
+
+mod file;
+mod process;
+mod serve;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::backend::{
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    ScheduleSpec,
+};
+use crate::tensor::{Dtype, Tensor};
+use file::{Before, File, Steps};
+use process::{Loop, Verdict};
+
+pub use file::{ANSWER, REQUEST};
+pub use serve::{answer, serve};
+
+/// How long a program may take over one answer, unless told otherwise.
+pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// After so many answers in a row that didn't come in time, none is asked for.
+const GIVE_UP: usize = 5;
+
+/// The bytes that an answer may have: what no honest answer comes near.
+const MOST: u64 = 1 << 30;
+
+/// A program.
+#[derive(Debug)]
+pub struct Exec {
+    name: String,
+    command: String,
+    /// The processes that wait for a request; none for a program that answers one and ends.
+    idle: Option<Mutex<Vec<Loop>>>,
+    limit: Duration,
+    folder: TempDir,
+    requests: AtomicUsize,
+    late: AtomicUsize,
+}
+
+impl Exec {
+    /// The backend of a name such as `exec:COMMAND`; none if it has no such prefix.
+    ///
+    /// # Errors
+    /// No folder for the files.
+    pub fn new(name: &str, limit: Duration) -> Option<Result<Exec, std::io::Error>> {
+        let (prefix, command) = name.split_once(':')?;
+        let idle = match prefix {
+            "exec" => None,
+            "exec-loop" => Some(Mutex::new(Vec::new())),
+            _ => return None,
+        };
+        let exec = |folder| Exec {
+            name: name.to_owned(),
+            command: command.to_owned(),
+            idle,
+            limit,
+            folder,
+            requests: AtomicUsize::new(0),
+            late: AtomicUsize::new(0),
+        };
+        Some(tempfile::Builder::new().prefix("bitstep-").tempdir().map(exec))
+    }
+
+    fn ask(&self, request: &File) -> Result<File, Refused> {
+        let late = self.late.load(Ordering::Relaxed);
+        if late >= GIVE_UP {
+            return Err(Refused::Failed(format!(
+                "not asked: {late} answers in a row did not come in time"
+            )));
+        }
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let path = |what| self.folder.path().join(format!("{number}.{what}.safetensors"));
+        let (from, to) = (path("request"), path("answer"));
+        let answer = self.ask_by(request, &from, &to);
+        for path in [from, to] {
+            // The program may have removed either, or made it a folder.
+            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
+        }
+        answer
+    }
+
+    fn ask_by(&self, request: &File, from: &Path, to: &Path) -> Result<File, Refused> {
+        let own = |e: String| Refused::Failed(format!("the suite can't write a request: {e}"));
+        std::fs::write(from, request.bytes().map_err(own)?).map_err(|e| own(e.to_string()))?;
+        let (Some(from), Some(to_text)) = (from.to_str(), to.to_str()) else {
+            return Err(own("the folder for temporary files has no plain name".to_owned()));
+        };
+        let verdict = match &self.idle {
+            None => process::once(&self.command, &[from, to_text], self.limit),
+            Some(idle) => self.ask_process(idle, from, to_text),
+        };
+        let late = matches!(verdict, Verdict::Late(_));
+        self.late
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                Some(if late { n + 1 } else { 0 })
+            })
+            .ok();
+        match verdict {
+            Verdict::Done => read(to).map_err(|e| Refused::Failed(format!("the answer: {e}"))),
+            Verdict::Unsupported(why) if why.is_empty() => {
+                Err(Refused::Unsupported("the program gives no reason".to_owned()))
+            }
+            Verdict::Unsupported(why) => Err(Refused::Unsupported(why)),
+            Verdict::Trouble(what) | Verdict::Late(what) => Err(Refused::Failed(what)),
+        }
+    }
+
+    /// One process at a time for each thread of the suite.
+    fn ask_process(&self, idle: &Mutex<Vec<Loop>>, from: &str, to: &str) -> Verdict {
+        let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut process = match waiting.map_or_else(|| Loop::start(&self.command), Ok) {
+            Ok(process) => process,
+            Err(verdict) => return verdict,
+        };
+        let verdict = process.ask(from, to, self.limit);
+        if matches!(verdict, Verdict::Done | Verdict::Unsupported(_)) {
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(process);
+        }
+        verdict
+    }
+}
+
+fn read(path: &Path) -> Result<File, String> {
+    let meta = match std::fs::symlink_metadata(path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err("no file was written".to_owned());
+        }
+        Err(e) => return Err(e.to_string()),
+    };
+    if !meta.is_file() {
+        return Err("it is no plain file".to_owned());
+    }
+    if meta.len() > MOST {
+        return Err(format!("it has {} bytes, at most {MOST} are read", meta.len()));
+    }
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    File::parse(&bytes, ANSWER)
+}
+
+/// Whether bytes are an answer of so many steps to a request about such parameters.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_answer(bytes: &[u8], params: &[&Tensor], steps: usize) -> Result<(), String> {
+    file::steps(&File::parse(bytes, ANSWER)?, params, steps).map(|_| ())
+}
+
+fn failed(e: String) -> Refused {
+    Refused::Failed(format!("the answer: {e}"))
+}
+
+impl Backend for Exec {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        Ok(Box::new(ExecRun {
+            exec: self,
+            spec: Owned::of(spec),
+            before: vec![Before::default(); spec.params.len()],
+            done: 0,
+            planned: Vec::new(),
+            made: 0,
+            answer: Steps::default(),
+            count: 0,
+        }))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        let answer = self.ask(&file::schedule(spec))?;
+        let lr = answer.tensors.get("lr").ok_or_else(|| failed("it lacks `lr`".to_owned()))?;
+        let wanted = [spec.steps + 1, spec.groups];
+        if lr.dtype != Dtype::F64 || lr.shape != wanted {
+            let (dtype, shape) = (lr.dtype, &lr.shape);
+            return Err(failed(format!("its `lr` is {dtype} {shape:?}, wanted f64 {wanted:?}")));
+        }
+        Ok(lr.to_f64s())
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        let answer = self.ask(&file::gradient(spec))?;
+        let mut outputs = Vec::new();
+        for (i, input) in spec.inputs.iter().enumerate() {
+            let name = format!("g{i}.out");
+            // Micro-batches stand in a first dimension, which goes.
+            let shape = match spec.name {
+                "accumulate" => input.shape.get(1..).unwrap_or_default(),
+                _ => &input.shape,
+            };
+            match answer.tensors.get(&name) {
+                None => return Err(failed(format!("it lacks `{name}`"))),
+                Some(t) if t.dtype != input.dtype || t.shape != shape => {
+                    return Err(failed(format!(
+                        "its `{name}` is {} {:?}, wanted {} {shape:?}",
+                        t.dtype, t.shape, input.dtype
+                    )));
+                }
+                Some(t) => outputs.push(t.clone()),
+            }
+        }
+        let norm = answer.tensors.get("norm").filter(|t| t.len() == 1).map(|t| t.get(0));
+        Ok(GradientAnswer { outputs, norm })
+    }
+}
+
+/// An [`OptimizerSpec`] that keeps what it is of.
+struct Owned {
+    name: String,
+    reference: String,
+    hyper: serde_json::Map<String, serde_json::Value>,
+    groups: Vec<crate::golden::Group>,
+    params: Vec<Tensor>,
+    given: Vec<Vec<String>>,
+    steps: usize,
+}
+
+impl Owned {
+    fn of(spec: &OptimizerSpec<'_>) -> Owned {
+        let given = spec.given.iter().map(|g| g.iter().map(|&what| what.to_owned()).collect());
+        Owned {
+            name: spec.name.to_owned(),
+            reference: spec.reference.to_owned(),
+            hyper: spec.hyper.clone(),
+            groups: spec.groups.to_vec(),
+            params: spec.params.iter().map(|&t| t.clone()).collect(),
+            given: given.collect(),
+            steps: spec.steps,
+        }
+    }
+
+    fn spec(&self) -> OptimizerSpec<'_> {
+        OptimizerSpec {
+            name: &self.name,
+            reference: &self.reference,
+            hyper: &self.hyper,
+            groups: &self.groups,
+            params: self.params.iter().collect(),
+            given: self.given.iter().map(|g| g.iter().map(String::as_str).collect()).collect(),
+            steps: self.steps,
+        }
+    }
+}
+
+struct ExecRun<'a> {
+    exec: &'a Exec,
+    spec: Owned,
+    before: Vec<Before>,
+    /// Steps that lie behind the first of a request.
+    done: u64,
+    planned: Vec<Inputs>,
+    /// Steps made since the latest request.
+    made: usize,
+    answer: Steps,
+    /// Steps in the answer.
+    count: usize,
+}
+
+impl ExecRun<'_> {
+    /// The row of the latest step.
+    fn row(&self, t: &Tensor) -> Tensor {
+        t.row(self.made.saturating_sub(1))
+    }
+}
+
+impl Run for ExecRun<'_> {
+    fn load(
+        &mut self,
+        i: usize,
+        value: &Tensor,
+        state: &BTreeMap<String, Tensor>,
+        counts: Counts,
+    ) -> Result<(), Refused> {
+        if let Some(before) = self.before.get_mut(i) {
+            let (value, state) = (Some(value.clone()), state.clone());
+            *before = Before { value, state, updates: counts.updates };
+        }
+        self.done = self.done.max(counts.steps);
+        self.count = 0;
+        Ok(())
+    }
+
+    fn plan(&mut self, steps: &[Inputs]) {
+        self.planned = steps.to_vec();
+    }
+
+    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+        if self.made == self.count {
+            if self.count > 0 {
+                // Where it stands now is the program's own, and may be more than it shows.
+                let text = "one step at a time needs the state before each";
+                return Err(Refused::Failed(text.to_owned()));
+            }
+            let one = std::slice::from_ref(inputs);
+            let steps = if self.planned.is_empty() { one } else { &self.planned };
+            let spec = self.spec.spec();
+            let request = file::optimizer(&spec, &self.before, self.done, steps);
+            let request = request.map_err(Refused::Failed)?;
+            let answer = self.exec.ask(&request)?;
+            self.answer = file::steps(&answer, &spec.params, steps.len()).map_err(failed)?;
+            (self.count, self.made) = (steps.len(), 0);
+        }
+        self.made += 1;
+        Ok(())
+    }
+
+    fn value(&self, i: usize) -> Tensor {
+        self.answer.values.get(i).map_or_else(|| self.spec.params[i].clone(), |t| self.row(t))
+    }
+
+    fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
+        let all = self.answer.states.get(i).into_iter().flatten();
+        all.map(|(slot, t)| (slot.clone(), self.row(t))).collect()
+    }
+
+    fn eval(&self, i: usize) -> Option<Tensor> {
+        // It is shown after the last step only.
+        let last = self.made == self.count;
+        self.answer.evals.get(i).filter(|_| last)?.clone()
+    }
+
+    fn lacks(&self, i: usize) -> Option<String> {
+        self.answer.lacks.get(i)?.clone()
+    }
+
+    fn shows_state(&self) -> bool {
+        !self.answer.hidden
+    }
+}

@@ -1,0 +1,292 @@
+//! Programs that may do anything: end early, never end, start others, write without end.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How much of what a program writes is kept.
+const KEPT: usize = 4096;
+/// The longest line that is read as an answer.
+const LONGEST: u64 = 1 << 16;
+/// How long a program that was told to end, or has closed its output, may take over it.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What a program wrote last.
+#[derive(Clone, Debug, Default)]
+struct Tail(Arc<Mutex<VecDeque<u8>>>);
+
+impl Tail {
+    /// Reads on until the end, in a thread of its own; `true` comes when that is reached.
+    fn of(mut from: impl Read + Send + 'static) -> (Tail, Receiver<()>) {
+        let tail = Tail::default();
+        let (kept, (done, end)) = (tail.clone(), sync_channel(1));
+        thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(n @ 1..) = from.read(&mut block) {
+                let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend(&block[..n]);
+                let old = kept.len().saturating_sub(KEPT);
+                kept.drain(..old);
+            }
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        });
+        (tail, end)
+    }
+
+    fn text(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = kept.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        text.chars().filter(|&c| c == '\n' || !c.is_control()).collect()
+    }
+
+    /// The last lines in one, to be put after what happened.
+    fn words(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+        match &lines[lines.len().saturating_sub(5)..] {
+            [] => String::new(),
+            last => format!("; its last words: {}", last.join(" | ")),
+        }
+    }
+}
+
+/// A program and all that it starts. Ends with this value.
+#[derive(Debug)]
+struct Group(Child);
+
+impl Group {
+    fn start(command: &str, arguments: &[&str], stdin: Stdio) -> io::Result<Group> {
+        // The shell splits the command; what follows is handed on as it is.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{command} \"$@\""), "sh"]).args(arguments);
+        shell.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut shell, 0);
+        Ok(Group(shell.spawn()?))
+    }
+
+    /// Whether the program has ended. It is not collected yet, so its number is still its own.
+    #[cfg(unix)]
+    fn ended(&self) -> bool {
+        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let pid = Pid::from_child(&self.0);
+        !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
+    }
+
+    #[cfg(not(unix))]
+    fn ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Waits for the end, but not for longer than this.
+    fn wait(&mut self, until: Instant) -> bool {
+        let mut pause = Duration::from_millis(1);
+        while !self.ended() {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
+            thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+        true
+    }
+
+    /// Ends what is left of the program and of all that it started.
+    fn end(&mut self) -> Option<ExitStatus> {
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, Signal, kill_process_group};
+            // There may be nobody left.
+            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
+        }
+        let _ = self.0.kill();
+        self.0.wait().ok()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// How a program ended, as a person would say it.
+fn ending(status: Option<ExitStatus>) -> String {
+    let Some(status) = status else { return "ended".to_owned() };
+    let signal = |n: i32| {
+        let name = match n {
+            4 => ", illegal instruction",
+            6 => ", abort",
+            7 => ", bus error",
+            8 => ", arithmetic exception",
+            9 => ", kill",
+            11 => ", segmentation fault",
+            13 => ", broken pipe",
+            15 => ", termination",
+            _ => "",
+        };
+        format!("was ended by signal {n}{name}")
+    };
+    #[cfg(unix)]
+    if let Some(n) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return signal(n);
+    }
+    match status.code() {
+        // How a shell reports what ended its command.
+        Some(n @ 129..=192) => signal(n - 128),
+        Some(127) => "ended with status 127 (no such command?)".to_owned(),
+        Some(n) => format!("ended with status {n}"),
+        None => "ended".to_owned(),
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Verdict {
+    /// The answer should be there.
+    Done,
+    /// The program has no implementation.
+    Unsupported(String),
+    /// What went wrong.
+    Trouble(String),
+    /// The time was over.
+    Late(String),
+}
+
+/// What a program says of its answer.
+fn verdict(line: &str) -> Option<Verdict> {
+    let line = line.trim();
+    let (word, rest) = line.split_once([' ', ':']).unwrap_or((line, ""));
+    let rest = rest.trim_start_matches([' ', ':']).to_owned();
+    Some(match word {
+        "done" => Verdict::Done,
+        "unsupported" => Verdict::Unsupported(rest),
+        "error" => Verdict::Trouble(format!("the program says: {rest}")),
+        _ => return None,
+    })
+}
+
+fn cannot_start(e: &io::Error) -> Verdict {
+    Verdict::Trouble(format!("the program can't be started: {e}"))
+}
+
+fn seconds(limit: Duration) -> String {
+    format!("{} s", limit.as_secs_f64())
+}
+
+/// Runs a command once.
+pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdict {
+    let mut group = match Group::start(command, arguments, Stdio::null()) {
+        Ok(group) => group,
+        Err(e) => return cannot_start(&e),
+    };
+    let (Some(out), Some(err)) = (group.0.stdout.take(), group.0.stderr.take()) else {
+        return Verdict::Trouble("the program has no output".to_owned());
+    };
+    let ((out, out_end), (err, err_end)) = (Tail::of(out), Tail::of(err));
+    let in_time = group.wait(Instant::now() + limit);
+    let status = group.end();
+    // Whoever left the group may still hold the pipes: that is not waited for.
+    let _ = (out_end.recv_timeout(GRACE), err_end.recv_timeout(GRACE));
+    let said = out.text().lines().rev().find(|l| !l.trim().is_empty()).and_then(verdict);
+    if !in_time {
+        return Verdict::Late(format!(
+            "no answer in {}, ended by force{}",
+            seconds(limit),
+            err.words()
+        ));
+    }
+    match (status, said) {
+        (Some(s), None) if s.success() => Verdict::Done,
+        (Some(s), Some(said)) if s.success() => said,
+        (status, _) => Verdict::Trouble(format!("the program {}{}", ending(status), err.words())),
+    }
+}
+
+/// A program that answers one request after the other.
+#[derive(Debug)]
+pub(super) struct Loop {
+    /// Dropped first: the end of its input tells the program to end.
+    stdin: Option<ChildStdin>,
+    group: Group,
+    lines: Receiver<String>,
+    err: Tail,
+}
+
+impl Loop {
+    pub(super) fn start(command: &str) -> Result<Loop, Verdict> {
+        let mut group = Group::start(command, &[], Stdio::piped()).map_err(|e| cannot_start(&e))?;
+        let (stdin, out, err) =
+            (group.0.stdin.take(), group.0.stdout.take(), group.0.stderr.take());
+        let (Some(out), Some(err)) = (out, err) else {
+            return Err(Verdict::Trouble("the program has no output".to_owned()));
+        };
+        // A few lines ahead: a program that writes without end has to wait.
+        let (sender, lines) = sync_channel(4);
+        thread::spawn(move || {
+            let mut out = BufReader::new(out);
+            loop {
+                let mut line = Vec::new();
+                match out.by_ref().take(LONGEST).read_until(b'\n', &mut line) {
+                    Ok(1..) => {}
+                    _ => return,
+                }
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Loop { stdin, group, lines, err: Tail::of(err).0 })
+    }
+
+    /// Hands over a request. After anything but `Done` and `Unsupported` the program is of no more use.
+    pub(super) fn ask(&mut self, request: &str, answer: &str, limit: Duration) -> Verdict {
+        if let Ok(line) = self.lines.try_recv() {
+            return unasked(&line);
+        }
+        let sent = self.stdin.as_mut().is_some_and(|to| {
+            // The lines are far shorter than a pipe is long, and only one is under way.
+            writeln!(to, "{request}\t{answer}").and_then(|()| to.flush()).is_ok()
+        });
+        if !sent {
+            return self.over();
+        }
+        match self.lines.recv_timeout(limit) {
+            Ok(line) => verdict(&line).unwrap_or_else(|| unasked(&line)),
+            Err(RecvTimeoutError::Disconnected) => self.over(),
+            Err(RecvTimeoutError::Timeout) => {
+                self.group.end();
+                let words = self.err.words();
+                Verdict::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
+            }
+        }
+    }
+
+    /// The program takes or gives no more lines.
+    fn over(&mut self) -> Verdict {
+        let ended = self.group.wait(Instant::now() + GRACE);
+        let status = self.group.end();
+        let how = if ended { ending(status) } else { "closed its input or output".to_owned() };
+        thread::sleep(Duration::from_millis(10)); // its last words may be on their way
+        Verdict::Trouble(format!("the program {how}{}", self.err.words()))
+    }
+}
+
+fn unasked(line: &str) -> Verdict {
+    let line: String = line.trim().chars().filter(|c| !c.is_control()).take(80).collect();
+    Verdict::Trouble(format!(
+        "the program says `{line}`, wanted `done`, `unsupported …` or `error …`, once a request"
+    ))
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        self.group.wait(Instant::now() + GRACE);
+    }
+}

@@ -1,0 +1,353 @@
+//! Programs as backends: good ones, bad ones, and what the suite tells them.
+#![cfg(unix)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bitstep_conformance::exec::check_answer;
+use bitstep_conformance::golden::{Case, Data};
+use bitstep_conformance::suite;
+use common::{Draft, f32s};
+use serde_json::Value;
+
+const SUITE: &str = env!("CARGO_BIN_EXE_bitstep-conformance");
+
+/// `verify`: status, output, JSON lines.
+fn verify(args: &[&str]) -> (Option<i32>, String, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("out.jsonl");
+    // One thread: the order of requests is that of the checks.
+    let mut command = Command::new(SUITE);
+    command.env("RAYON_NUM_THREADS", "1").args(["verify", "--json"]).arg(&json).args(args);
+    let out = command.output().unwrap();
+    let text = [out.stdout, out.stderr].concat();
+    let lines = std::fs::read_to_string(&json).unwrap_or_default();
+    let lines = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    (out.status.code(), String::from_utf8_lossy(&text).into_owned(), lines)
+}
+
+/// Lines without who computed.
+fn anonymous(mut lines: Vec<Value>) -> Vec<Value> {
+    for line in &mut lines {
+        line.as_object_mut().unwrap().remove("backend");
+    }
+    lines
+}
+
+/// Checks a command on two plain steps of SGD.
+fn on_sgd(backend: &str, more: &[&str]) -> (Option<i32>, String, Vec<Value>) {
+    let root = tempfile::tempdir().unwrap();
+    Draft::sgd().write(root.path(), "plain");
+    let root = root.path().display().to_string();
+    verify(&[&["--golden", &root, "--backend", backend], more].concat())
+}
+
+/// What the suite says of each check of a command on two plain steps of SGD.
+fn details(backend: &str, outcome: &str) -> Vec<String> {
+    let (status, out, lines) = on_sgd(backend, &["--timeout", "20"]);
+    assert_eq!(lines.len(), 2, "{backend}: {out}");
+    assert_eq!(status, Some(i32::from(outcome != "unsupported" && outcome != "pass")), "{out}");
+    let detail = |l: &Value| {
+        assert_eq!(l["outcome"], outcome, "{backend}: {l}");
+        l["detail"].as_str().unwrap().to_owned()
+    };
+    lines.iter().map(detail).collect()
+}
+
+#[test]
+fn core_behind_the_protocol_is_core_in_every_kind_of_case() {
+    for only in [
+        "joins_f32",
+        "*/adamw_torch/{late,groups,nograd}*",
+        "*/*_8bit/default_bf16",
+        "schedule/c*",
+        "gradient/*/default*",
+    ] {
+        let through = format!("exec-loop:'{SUITE}' serve");
+        let (status, out, through) = verify(&["--only", only, "--backend", &through]);
+        assert_eq!(status, Some(0), "{out}");
+        assert!(through.len() > 5, "{only}");
+        let straight = verify(&["--only", only, "--backend", "core"]).2;
+        assert_eq!(anonymous(through), anonymous(straight), "{only}");
+    }
+}
+
+#[test]
+fn a_program_for_every_request_and_one_for_all_say_the_same() {
+    for prefix in ["exec", "exec-loop"] {
+        let (status, out, lines) = on_sgd(&format!("{prefix}:'{SUITE}' serve"), &[]);
+        assert_eq!((status, lines.len()), (Some(0), 2), "{out}");
+        assert!(lines.iter().all(|l| l["ulp"] == 0.0), "{out}");
+    }
+}
+
+#[test]
+fn bad_programs_are_errors_that_say_what_happened() {
+    let say = |text: &str| format!("sh -c 'while read l; do echo {text}; done' -");
+    for (command, want) in [
+        ("exec:no_such_program", "status 127 (no such command?); its last words: "),
+        ("exec:true", "the answer: no file was written"),
+        ("exec:false", "ended with status 1"),
+        (
+            "exec:sh -c 'echo first >&2; echo last >&2; exit 3' -",
+            "status 3; its last words: first | last",
+        ),
+        ("exec:sh -c 'kill -SEGV $$' -", "signal 11, segmentation fault"),
+        ("exec:sh -c 'mkdir \"$2\"' -", "it is no plain file"),
+        ("exec:sh -c 'mkfifo \"$2\"' -", "it is no plain file"),
+        ("exec:sh -c 'echo nonsense > \"$2\"' -", "damaged, or no safetensors file"),
+        ("exec:sh -c 'head -c 100000 /dev/urandom > \"$2\"' -", "damaged, or no safetensors file"),
+        ("exec:cp", "its `format` is `bitstep-request/1`, wanted `bitstep-answer/1`"),
+        ("exec:sh -c 'rm \"$1\"; echo error lost my way' -", "the program says: lost my way"),
+        ("exec-loop:true", "ended with status 0"),
+        ("exec-loop:sh -c 'read l; kill -KILL $$' -", "signal 9, kill"),
+        ("exec-loop:yes", "the program says `y`, wanted `done`"),
+        ("exec-loop:exec 1>&-; sleep 60 #", "closed its input or output"),
+        (&format!("exec-loop:{}", say("done")), "the answer: no file was written"),
+        (&format!("exec-loop:{}", say("error no idea")), "the program says: no idea"),
+        (&format!("exec-loop:{}", say("hello")), "the program says `hello`, wanted `done`"),
+    ] {
+        for detail in details(command, "error") {
+            assert!(detail.contains(want), "{command}: {detail}");
+        }
+    }
+}
+
+#[test]
+fn unsupported_comes_with_its_reason() {
+    let each = "while read l; do echo unsupported: only tuesdays; done";
+    for command in [
+        "exec:sh -c 'echo chatter; echo unsupported: only tuesdays' -".to_owned(),
+        format!("exec-loop:sh -c '{each}' -"),
+    ] {
+        for detail in details(&command, "unsupported") {
+            assert_eq!(detail, "only tuesdays");
+        }
+        let (status, out, _) = on_sgd(&command, &["--strict"]);
+        assert_eq!(status, Some(1));
+        assert!(out.contains("2 checks: only tuesdays"), "{out}");
+    }
+}
+
+#[test]
+fn a_hanging_program_ends_with_all_that_it_started() {
+    for prefix in ["exec", "exec-loop"] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("hang.sh");
+        let child = folder.path().join("child");
+        let text =
+            format!("sleep 1000 &\necho $! >> '{}'\necho waiting >&2\nwait\n", child.display());
+        std::fs::write(&script, text).unwrap();
+        let command = format!("{prefix}:sh '{}'", script.display());
+        let (status, out, lines) = on_sgd(&command, &["--timeout", "0.5"]);
+        assert_eq!(status, Some(1), "{out}");
+        for line in lines {
+            let detail = line["detail"].as_str().unwrap();
+            let want = "no answer in 0.5 s, ended by force; its last words: waiting";
+            assert_eq!((&line["outcome"], detail), (&"error".into(), want));
+        }
+        for pid in std::fs::read_to_string(&child).unwrap().lines() {
+            let state = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap();
+            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
+            // One that has ended may still wait to be collected.
+            assert!(state.is_empty() || state.starts_with('Z'), "{prefix}: {pid} is {state}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_always_hangs_is_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    (0..6).for_each(|i| drop(Draft::sgd().write(root.path(), &format!("case{i}"))));
+    let suite = root.path().display().to_string();
+    let args = ["--golden", &suite, "--timeout", "0.2", "--backend", "exec:sleep 1000 #"];
+    let (status, _, lines) = verify(&args);
+    assert_eq!((status, lines.len()), (Some(1), 12));
+    let given_up = |l: &&Value| l["detail"].as_str().unwrap().starts_with("not asked: 5 answers");
+    assert_eq!(lines.iter().filter(given_up).count(), 7);
+}
+
+#[test]
+fn limits_that_are_none_are_refused() {
+    for limit in ["0", "-1", "nan", "1e30"] {
+        let (status, out, _) = on_sgd("exec:true", &[&format!("--timeout={limit}")]);
+        assert_eq!(status, Some(2));
+        assert!(out.contains("wanted seconds above 0"), "{out}");
+    }
+}
+
+/// What the right program answers about the free run of the two plain steps.
+fn answer() -> Draft {
+    let mut d = Draft::sgd();
+    d.meta.clear();
+    d.meta("format", "bitstep-answer/1");
+    d.tensors.retain(|name, _| name.ends_with(".value"));
+    d
+}
+
+/// The report of the free run with this answer; that of the steps has the wrong number of rows.
+fn with_answer(answer: &Draft) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("answer");
+    std::fs::write(&file, answer.bytes()).unwrap();
+    let command = format!("exec:sh -c 'cp {} \"$2\"' -", file.display());
+    let (_, out, lines) = on_sgd(&command, &[]);
+    let step = lines.iter().find(|l| l["mode"] == "step").unwrap();
+    assert_eq!(step["outcome"], "error", "{out}");
+    lines.into_iter().find(|l| l["mode"] == "free").unwrap()
+}
+
+#[test]
+fn partial_and_misshapen_answers_are_errors() {
+    assert_eq!(with_answer(&answer())["outcome"], "pass");
+    type Spoil = fn(&mut Draft);
+    let cases: [(Spoil, &str); 6] = [
+        (|d| drop(d.tensors.remove("p1.value")), "the answer: it lacks `p1.value`"),
+        (|d| d.set("p0.value", f32s(&[1, 2], &[0.5, 1.0])), "is f32 [1, 2], wanted f32 [2, 2]"),
+        (|d| d.set("p0.value", f32s(&[4], &[0.0; 4])), "is f32 [4], wanted f32 [2, 2]"),
+        (
+            |d| d.set("p0.value", bitstep_conformance::tensor::Tensor::f64(&[2, 2], &[0.0; 4])),
+            "is f64 [2, 2], wanted f32 [2, 2]",
+        ),
+        (|d| d.set("p0.state.x", f32s(&[3], &[0.0; 3])), "`p0.state.x` is f32 [3], wanted 2 rows"),
+        (|d| d.meta("state", "secret"), "`state` in its metadata is `secret`, wanted `hidden`"),
+    ];
+    for (spoil, want) in cases {
+        let mut d = answer();
+        spoil(&mut d);
+        let line = with_answer(&d);
+        assert_eq!(line["outcome"], "error", "{line}");
+        assert!(line["detail"].as_str().unwrap().contains(want), "{want}: {line}");
+    }
+}
+
+#[test]
+fn a_number_that_is_none_fails_by_more_than_any_bound() {
+    for bad in [f64::NAN, f64::INFINITY] {
+        let mut d = answer();
+        d.set("p1.value", f32s(&[2, 2], &[0.5, bad, -1.5, 2.0]));
+        let line = with_answer(&d);
+        assert_eq!((&line["outcome"], &line["ulp"]), (&"fail".into(), &f64::MAX.into()));
+        assert!(line["detail"].as_str().unwrap().contains("p1.value, step 0, index 1"), "{line}");
+    }
+}
+
+#[test]
+fn state_may_be_hidden_but_that_is_said() {
+    let root = tempfile::tempdir().unwrap();
+    let mut case = Draft::sgd();
+    case.set("p0.state.momentum_buffer", f32s(&[2, 2], &[0.0; 4]));
+    case.write(root.path(), "plain");
+    let suite = root.path().display().to_string();
+    let file = root.path().join("answer");
+    let command = format!("exec:sh -c 'cp {} \"$2\"' -", file.display());
+    for (hidden, outcome, want) in [
+        (false, "fail", "does not show the state `p0.state.momentum_buffer`"),
+        (true, "pass", "values only: the backend does not show its state"),
+    ] {
+        let mut d = answer();
+        if hidden {
+            d.meta("state", "hidden");
+        }
+        std::fs::write(&file, d.bytes()).unwrap();
+        let lines = verify(&["--golden", &suite, "--backend", &command]).2;
+        let free = lines.iter().find(|l| l["mode"] == "free").unwrap();
+        assert_eq!(free["outcome"], outcome, "{free}");
+        assert!(free["detail"].as_str().unwrap().contains(want), "{free}");
+    }
+}
+
+#[test]
+fn nobody_lacks_what_the_file_holds() {
+    let lacking = |slot: &str| {
+        let root = tempfile::tempdir().unwrap();
+        let mut case = Draft::sgd();
+        case.set("p0.state.momentum_buffer", f32s(&[2, 2], &[0.0; 4]));
+        case.write(root.path(), "plain");
+        let mut d = answer();
+        let values = f32s(&[1, 2], &[0.5, 1.0]);
+        d.set("p0.value", values.clone());
+        d.set("p1.value", values);
+        d.set("p0.state.momentum_buffer", f32s(&[1, 2], &[0.0; 2]));
+        let once = d.bytes();
+        d.meta("p0.lacks", slot);
+        d.meta("p1.lacks", slot);
+        let [first, later] = ["first", "later"].map(|n| root.path().join(n));
+        std::fs::write(&first, once).unwrap();
+        std::fs::write(&later, d.bytes()).unwrap();
+        let (first, later) = (first.display(), later.display());
+        // The second request of a single step begins after one.
+        let command = format!(
+            "exec:sh -c 'if grep -q state0 \"$1\"; then cp {later} \"$2\"; else cp {first} \"$2\"; fi' -"
+        );
+        let suite = root.path().display().to_string();
+        let lines = verify(&["--golden", &suite, "--backend", &command]).2;
+        lines.into_iter().find(|l| l["mode"] == "step").unwrap()
+    };
+    let line = lacking("another");
+    assert_eq!(line["outcome"], "pass", "{line}");
+    let want = "2 of 4 parameter-steps checked in the free run only";
+    assert!(line["detail"].as_str().unwrap().contains(want), "{line}");
+    let line = lacking("momentum_buffer");
+    assert_eq!(line["outcome"], "error", "{line}");
+    assert!(line["detail"].as_str().unwrap().contains("which there is"), "{line}");
+}
+
+/// Runs the core behind the protocol and keeps every request, in order.
+fn requests(only: &str) -> Vec<Vec<u8>> {
+    let kept = tempfile::tempdir().unwrap();
+    let at = kept.path().display();
+    let command = format!(
+        "exec:sh -c 'cp \"$1\" {at}/$(printf %04d $(ls {at} | wc -l)); '\"'{SUITE}'\"' serve \"$1\" \"$2\"' -"
+    );
+    let (status, out, _) = verify(&["--only", only, "--backend", &command]);
+    assert_eq!(status, Some(0), "{out}");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(kept.path()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|f| std::fs::read(f).unwrap()).collect()
+}
+
+#[test]
+fn no_program_sees_an_answer_before_it_gives_its_own() {
+    let id = "optimizer/adamw_torch/strong_f32";
+    let root = suite::committed();
+    let path = root.join(Path::new(id)).with_extension("safetensors");
+    let case = Case::read(&path, &root).unwrap();
+    let Data::Optimizer(data) = &case.data else { panic!() };
+    let requests = requests(id);
+    assert_eq!(requests.len(), 1 + case.steps, "a free run, then step by step");
+    let holds = |request: &[u8], row: &[u8]| request.windows(row.len()).any(|w| w == row);
+    for (n, request) in requests.iter().enumerate() {
+        // The free run may not hold any answer; step t none from t on.
+        for t in n.saturating_sub(1)..case.steps {
+            for p in &data.params {
+                for rows in p.state.values().chain([&p.value]).map(|r| r.row(t).bytes) {
+                    assert!(rows.len() < 16 || !holds(request, &rows), "request {n}, step {t}");
+                }
+            }
+        }
+    }
+    // That it could be found: a step begins with the answer to the one before.
+    assert!(holds(&requests[2], &data.params[0].value.row(0).bytes));
+}
+
+#[test]
+fn no_bytes_make_the_suite_panic() {
+    let init = f32s(&[2], &[1.0, 2.0]);
+    let params = [&init, &init];
+    let good = answer().bytes();
+    assert_eq!(check_answer(&good, &params, 2), Ok(()));
+    for n in 0..good.len() {
+        assert!(check_answer(&good[..n], &params, 2).is_err(), "{n} bytes");
+        // Most changes damage it; whether one does is the file's business.
+        for flip in [1, 0x80, 0xff] {
+            let mut bytes = good.clone();
+            bytes[n] ^= flip;
+            let _ = check_answer(&bytes, &params, 2);
+        }
+    }
+    assert!(check_answer(&good, &params, usize::MAX).is_err());
+}
