@@ -1,15 +1,20 @@
 //! What is being checked.
 //!
 //! A [`Backend`] gets the inputs of a case, never its answers, and computes. To
-//! have your own checked, implement the trait and hand it to
-//! [`check::case`](crate::check::case):
+//! have your own checked, copy `examples/my_backend.rs`, which runs with
+//! `cargo run -p bitstep-conformance --example my_backend`: implement the trait
+//! and hand it to [`suite::run`](crate::suite::run) or
+//! [`check::case`](crate::check::case). A program in another language goes
+//! behind [`exec`](crate::exec).
 //!
 //! * [`optimizer`](Backend::optimizer) builds a [`Run`]: the parameters at their
 //!   start, no state yet, as after the reference's constructor. The suite then
 //!   calls [`step`](Run::step) for a free run; or it [`load`](Run::load)s every
 //!   parameter with the reference's own value and state of some step and makes
 //!   one step from there. It reads [`value`](Run::value) and
-//!   [`state`](Run::state) after each.
+//!   [`state`](Run::state) after each. A run that can't be put into the middle
+//!   refuses to be loaded as unsupported, one whose state can't be seen says so in
+//!   [`shows_state`](Run::shows_state); what remains is checked.
 //! * [`schedule`](Backend::schedule) and [`gradient`](Backend::gradient) are plain functions.
 //!
 //! What a backend has no implementation for, it [refuses](Refused::Unsupported);

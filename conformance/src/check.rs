@@ -10,6 +10,7 @@ use crate::backend::{
 };
 use crate::bounds::{Bounds, Mode, is_low_bit};
 use crate::condition::{self, Sensitivity};
+use crate::diagnose::Sample;
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::{At, Failure, Judge};
 use crate::tensor::{Dtype, Tensor};
@@ -69,6 +70,12 @@ pub struct Report {
     pub note: String,
     /// For each quantity the worst error of every step.
     pub history: BTreeMap<String, Vec<f64>>,
+    /// Of a check that failed, some of the numbers compared.
+    pub samples: Vec<Sample>,
+    /// The [mistakes](crate::neighbour::NEIGHBOURS) that fit, see [`crate::diagnose`].
+    pub candidates: Vec<(&'static str, f64)>,
+    /// The one that fits best.
+    pub diagnosis: Option<String>,
 }
 
 impl Report {
@@ -88,6 +95,9 @@ impl Report {
             failure: None,
             note: case.note.clone(),
             history: BTreeMap::new(),
+            samples: Vec::new(),
+            candidates: Vec::new(),
+            diagnosis: None,
         }
     }
 
@@ -110,6 +120,9 @@ impl Report {
             failure: None,
             note: String::new(),
             history: BTreeMap::new(),
+            samples: Vec::new(),
+            candidates: Vec::new(),
+            diagnosis: None,
         }
     }
 
@@ -141,6 +154,7 @@ impl Report {
         detail.extend(remarks);
         self.detail = detail.join("; ");
         self.failure = judge.first;
+        self.samples = if bad { judge.samples } else { Vec::new() };
         self.history = judge.history;
         self
     }

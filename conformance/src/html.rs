@@ -54,7 +54,7 @@ pub fn page(reports: &[Report]) -> String {
 fn summary(out: &mut String, reports: &[Report]) {
     out.push_str(
         "<table><tr><th>name<th>backend<th>mode<th>cases<th>passed<th>failed<th>unsupported\
-         <th>in error<th>worst ULP at scale<th>bound",
+         <th>in error<th>worst ULP at scale<th>bound<th>looks like",
     );
     for r in rows(reports) {
         let t = r.totals;
@@ -66,7 +66,7 @@ fn summary(out: &mut String, reports: &[Report]) {
         let anchor = if r.what.starts_with('(') { "no case" } else { &r.what };
         let _ = write!(
             out,
-            "<tr><td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}{}{}{}<td>{ulp}<td>{bound}",
+            "<tr><td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}{}{}{}<td>{ulp}<td>{bound}<td>{}",
             escape(anchor),
             escape(&r.what),
             escape(&r.backend),
@@ -76,6 +76,7 @@ fn summary(out: &mut String, reports: &[Report]) {
             class(t.fail, "fail"),
             class(t.unsupported, "unsupported"),
             class(t.error, "error"),
+            escape(r.diagnosis.as_deref().unwrap_or("")),
         );
     }
     out.push_str("</table>");
@@ -99,6 +100,9 @@ fn case(out: &mut String, r: &Report) {
         escape(&r.dtype),
         escape(&r.note),
     );
+    if let Some(diagnosis) = &r.diagnosis {
+        let _ = write!(out, "<p class=fail>Looks like: {}.</p>", escape(diagnosis));
+    }
     if !r.detail.is_empty() {
         let _ = write!(out, "<pre>{}</pre>", escape(&r.detail));
     }

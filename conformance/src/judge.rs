@@ -1,9 +1,11 @@
 //! Holds answers against what the reference gave, number by number.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::bounds::{self, Allow, Bounds, Mode, Subject, TIES};
 use crate::compare;
+use crate::diagnose::{MOST, Sample};
 use crate::tensor::{Dtype, Tensor};
 
 /// The first number of a case that is off by too much.
@@ -74,6 +76,8 @@ pub(crate) struct Judge<'a> {
     codes: [usize; 2],
     /// Answers that are missing or of the wrong form.
     pub(crate) problems: Vec<String>,
+    /// Some of the numbers compared.
+    pub(crate) samples: Vec<Sample>,
     /// For each quantity the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
     /// For each exemption for outliers: how many numbers were off by more than the default, of how many.
@@ -110,6 +114,7 @@ impl<'a> Judge<'a> {
             compared: 0,
             codes: [0; 2],
             problems: Vec::new(),
+            samples: Vec::new(),
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -136,6 +141,11 @@ impl<'a> Judge<'a> {
                 ));
             }
         }
+    }
+
+    /// Whether a mistake can be told by this quantity.
+    fn takes_samples(&self, what: &str) -> bool {
+        self.mode != Mode::Values && what != "eval" && !Bounds::compensates(what)
     }
 
     /// What to say of numbers that were measured only.
@@ -207,6 +217,7 @@ impl<'a> Judge<'a> {
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
+        let name: Arc<str> = at.tensor.into();
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
@@ -247,6 +258,11 @@ impl<'a> Judge<'a> {
             }
             if let Some((_, Allow::OfMove(share))) = exemption {
                 bound += share * path / unit;
+            }
+            if let Some(step) = at.step.filter(|_| i < MOST && self.takes_samples(at.what)) {
+                let (tensor, dtype) = (name.clone(), want.dtype);
+                let of = Sample { tensor, step, index: i, dtype, got: g, want: w, unit, bound };
+                self.samples.push(of);
             }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use bitstep_conformance::check::{Outcome, Report};
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, Entry, Only};
-use bitstep_conformance::{exec, html, registry};
+use bitstep_conformance::{exec, export, html, registry};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -64,6 +64,32 @@ enum Command {
         backend: String,
         #[command(flatten)]
         limit: Limit,
+    },
+    /// Write fresh vectors of the real references: other numbers, the same situations.
+    Export {
+        /// What inputs are drawn from
+        #[arg(long)]
+        seed: u64,
+        /// The suite's folder
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// One name instead of all
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
+    /// Begin the file that exports a reference.
+    NewCase {
+        /// The name in the project's tables
+        name: String,
+        /// The reference's import path, such as torch.optim.AdamW
+        #[arg(long, value_name = "PATH")]
+        reference: String,
+        /// It is a schedule
+        #[arg(long)]
+        schedule: bool,
+        /// Where the file goes [default: the exporter's cases]
+        #[arg(long, value_name = "DIR")]
+        folder: Option<PathBuf>,
     },
     /// Answer requests, as a program behind `exec:` does with two paths and one behind `exec-loop:` without.
     Serve {
@@ -128,6 +154,10 @@ fn main() -> ExitCode {
         Command::List { which } => list(&which),
         Command::Show { case, golden, backend, limit } => {
             limit.get().and_then(|limit| show(&Which { golden, only: Some(case) }, &backend, limit))
+        }
+        Command::Export { seed, out, only } => export(seed, &out, only.as_deref()),
+        Command::NewCase { name, reference, schedule, folder } => {
+            new_case(&name, &reference, schedule, folder)
         }
         Command::Serve { request, answer, backend, limit } => {
             limit.get().and_then(|limit| serve(request.zip(answer), &backend, limit))
@@ -307,5 +337,18 @@ fn serve(paths: Option<(PathBuf, PathBuf)>, backend: &str, limit: Duration) -> R
         Some((request, to)) => println!("{}", exec::answer(&*backend, &request, &to)),
         None => exec::serve(&*backend, std::io::stdin().lock(), std::io::stdout().lock())?,
     }
+    Ok(true)
+}
+
+fn export(seed: u64, out: &Path, only: Option<&str>) -> Result<bool> {
+    export::run(seed, out, only)?;
+    println!("the suite is in {0}: verify --golden {0}", out.display());
+    Ok(true)
+}
+
+fn new_case(name: &str, reference: &str, schedule: bool, to: Option<PathBuf>) -> Result<bool> {
+    let to = to.unwrap_or_else(|| export::folder().join("cases"));
+    let path = export::new_case(name, reference, schedule, &to)?;
+    println!("{}: fill in its arguments, then export --only {name}", path.display());
     Ok(true)
 }

@@ -14,6 +14,7 @@ use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
     ScheduleSpec,
 };
+use crate::diagnose::MOST;
 use crate::golden::{Case, Data, Group};
 use crate::tensor::Tensor;
 
@@ -220,9 +221,8 @@ struct Answers {
 }
 
 impl Scene<'_> {
-    /// The right rule's answer.
-    fn answer(&self) -> Result<Answers, Refused> {
-        let spec = OptimizerSpec {
+    fn spec(&self) -> OptimizerSpec<'_> {
+        OptimizerSpec {
             name: &self.name,
             reference: &self.reference,
             hyper: match &self.groups[..] {
@@ -233,7 +233,19 @@ impl Scene<'_> {
             params: self.params.iter().map(|p| &p.value).collect(),
             steps: self.steps,
             given: self.given.iter().map(|g| g.iter().map(String::as_str).collect()).collect(),
-        };
+        }
+    }
+
+    /// The state of every parameter before anything has happened.
+    fn initial(&self) -> Result<Vec<BTreeMap<String, Tensor>>, Refused> {
+        let spec = self.spec();
+        let run = self.backend.optimizer(&spec)?;
+        Ok((0..self.params.len()).map(|i| run.state(i)).collect())
+    }
+
+    /// The right rule's answer.
+    fn answer(&self) -> Result<Answers, Refused> {
+        let spec = self.spec();
         let mut run = self.backend.optimizer(&spec)?;
         for (i, p) in self.params.iter().enumerate().filter(|(_, p)| !p.fresh) {
             match run.load(i, &p.value, &p.state, p.counts) {
@@ -361,8 +373,12 @@ fn betas_swapped(mut s: Scene<'_>) -> Result<Answers, Refused> {
 /// The step counters before the step changed for the rule, but not for who reads them.
 fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refused> {
     let right = s.answer()?;
-    // One that is fresh has no counter to change.
-    for p in s.params.iter_mut().filter(|p| !p.fresh) {
+    let first = s.initial()?;
+    for (p, first) in s.params.iter_mut().zip(first) {
+        // One that is fresh has no counter to change, but begins with one.
+        if p.fresh && STEP_KEYS.iter().any(|key| first.contains_key(*key)) {
+            (p.state, p.fresh) = (first, false);
+        }
         for key in STEP_KEYS {
             if let Some(step) = p.state.get_mut(key) {
                 *step = Tensor::scalar(f(step.get(0), p.counts));
@@ -424,9 +440,6 @@ fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
     }
     Ok(out)
 }
-
-/// A run for every element: the first will do.
-const MOST: usize = 8;
 
 fn hyper_f16(mut s: Scene<'_>) -> Result<Answers, Refused> {
     fn round(value: &mut Value) {

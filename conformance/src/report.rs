@@ -23,6 +23,7 @@ pub fn json_line(r: &Report) -> String {
         "ulp": number(r.ulp),
         "bound": number(r.bound),
         "detail": r.detail,
+        "diagnosis": r.diagnosis,
     })
     .to_string()
 }
@@ -69,6 +70,8 @@ pub struct Row {
     pub totals: Totals,
     /// The error that takes up most of its bound, and that bound.
     pub worst: Option<(f64, f64)>,
+    /// What more than half of the checks that failed look like.
+    pub diagnosis: Option<String>,
 }
 
 /// The rows of the table, in order.
@@ -88,7 +91,13 @@ pub fn rows(reports: &[Report]) -> Vec<Row> {
         let share = |(ulp, bound): &(f64, f64)| if *ulp == 0.0 { 0.0 } else { ulp / bound };
         let worst = figures.max_by(|a, b| share(a).total_cmp(&share(b)));
         let totals = Totals::of(reports.iter().copied());
-        Row { what, backend: backend.to_owned(), mode, totals, worst }
+        let mut votes = BTreeMap::<&String, usize>::new();
+        reports
+            .iter()
+            .filter_map(|r| r.diagnosis.as_ref())
+            .for_each(|d| *votes.entry(d).or_default() += 1);
+        let most = votes.into_iter().find(|(_, n)| 2 * n > totals.fail).map(|(d, _)| d.clone());
+        Row { what, backend: backend.to_owned(), mode, totals, worst, diagnosis: most }
     };
     groups.into_iter().map(row).collect()
 }
@@ -124,6 +133,9 @@ pub fn table(reports: &[Report]) -> String {
                 let _ = write!(out, "  {n} {what}");
             }
         }
+        if let Some(diagnosis) = &r.diagnosis {
+            let _ = write!(out, "  looks like: {diagnosis}");
+        }
         out.push('\n');
     }
     out
@@ -150,6 +162,9 @@ pub fn trouble(r: &Report, golden: Option<&str>) -> String {
         let _ = write!(out, "\n    note   {}", r.note);
     }
     let _ = write!(out, "\n    detail {}", r.detail);
+    if let Some(diagnosis) = &r.diagnosis {
+        let _ = write!(out, "\n    looks like: {diagnosis}");
+    }
     if !r.name.is_empty() {
         let command = "cargo run --release -p bitstep-conformance -- verify";
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::backend::Backend;
 use crate::bounds::Bounds;
 use crate::check::{self, Report};
+use crate::diagnose;
 use crate::golden::{self, Case, GoldenError};
 
 /// A file of a suite, read.
@@ -88,11 +89,11 @@ pub fn run(
     done: impl Fn() + Sync,
 ) -> Vec<Report> {
     let pairs: Vec<_> = entries.iter().flat_map(|e| backends.iter().map(move |b| (e, b))).collect();
-    pairs
+    let mut reports: Vec<Report> = pairs
         .into_par_iter()
         .flat_map_iter(|(entry, backend)| {
             let reports = match &entry.case {
-                Ok(case) => check::case(case, &**backend, bounds),
+                Ok(case) => diagnosed(case, check::case(case, &**backend, bounds)),
                 Err(e) => {
                     vec![Report::unreadable(&entry.file, backend.name(), &e.to_string())]
                 }
@@ -100,7 +101,18 @@ pub fn run(
             done();
             reports
         })
-        .collect()
+        .collect();
+    diagnose::settle(&mut reports);
+    reports
+}
+
+/// With the mistakes that would explain it.
+fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
+    for r in &mut reports {
+        r.candidates = diagnose::candidates(case, r);
+        r.samples = Vec::new();
+    }
+    reports
 }
 
 /// Whether a run covers the whole committed suite, so that its bounds can be judged too.

@@ -41,8 +41,19 @@ fn verify_good_suite_passes_with_a_line_a_check() {
     let (status, out, lines) = verify(root.path(), &["--strict", "--backend", "core"]);
     assert_eq!(status, Some(0), "{out}");
     assert_eq!(lines.len(), 3);
-    let keys =
-        ["case", "kind", "name", "backend", "dtype", "mode", "outcome", "ulp", "bound", "detail"];
+    let keys = [
+        "case",
+        "kind",
+        "name",
+        "backend",
+        "dtype",
+        "mode",
+        "outcome",
+        "ulp",
+        "bound",
+        "detail",
+        "diagnosis",
+    ];
     for l in &lines {
         let found: Vec<_> = l.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(found, keys);
@@ -188,4 +199,31 @@ fn list_and_show_name_the_case() {
         assert!(shown.contains(want), "{want} in {shown}");
     }
     assert_eq!(run(&["show", "nothing", "--golden", &suite]).status.code(), Some(2));
+}
+
+#[test]
+fn new_case_begins_a_file_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().display().to_string();
+    let new = |name: &str, reference: &str, more: &[&str]| {
+        let args = ["new-case", name, "--reference", reference, "--folder", &to];
+        let out = run(&[&args, more].concat());
+        (out.status.code(), text(&out.stdout) + &text(&out.stderr))
+    };
+    assert_eq!(new("lamb", "torch_optimizer.Lamb", &[]).0, Some(0));
+    assert_eq!(new("square", "a.b.Square", &["--schedule"]).0, Some(0));
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(read("lamb.py").starts_with("from torch_optimizer import Lamb\n"));
+    assert!(read("square.py").contains("Schedules(\"square\", Square, seed)"));
+    for (name, reference, want) in [
+        ("lamb", "torch_optimizer.Lamb", "lamb.py"),
+        ("../lamb", "torch_optimizer.Lamb", "is none for a file"),
+        ("Lamb", "torch_optimizer.Lamb", "is none for a file"),
+        ("lamb2", "Lamb", "is no import path"),
+        ("lamb2", "a.b; c", "is no import path"),
+    ] {
+        let (status, out) = new(name, reference, &[]);
+        assert_eq!(status, Some(2));
+        assert!(out.contains(want), "{out}");
+    }
 }

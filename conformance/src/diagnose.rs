@@ -1,0 +1,150 @@
+//! What a wrong answer looks like: the known mistakes, held against the numbers.
+//!
+//! A mistake fits a check that failed if the right rule with this mistake gives
+//! the backend's numbers, both where they are off and where they are not. Which
+//! of several that fit is meant, the other cases of the optimizer tell.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::Core;
+use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use crate::bounds::Mode;
+use crate::check::{Outcome, Report};
+use crate::compare;
+use crate::golden::{Case, Data, OptimizerCase};
+use crate::neighbour::{NEIGHBOURS, Neighbour};
+use crate::tensor::Dtype;
+
+/// How many numbers of a tensor are looked at.
+pub(crate) const MOST: usize = 8;
+
+/// A number that was compared.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub(crate) tensor: Arc<str>,
+    pub(crate) step: usize,
+    pub(crate) index: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) got: f64,
+    pub(crate) want: f64,
+    /// What an ULP is here, and how many are allowed.
+    pub(crate) unit: f64,
+    pub(crate) bound: f64,
+}
+
+/// The part of the numbers off, and of the others, that a mistake must give.
+const ENOUGH: f64 = 0.95;
+
+/// How far from the mistaken rule, in bounds: two programs that make one mistake round differently.
+const SLACK: f64 = 4.0;
+
+/// The mistakes that fit a check that failed, each with the part of all numbers that it gives.
+#[must_use]
+pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
+    let Data::Optimizer(data) = &case.data else { return Vec::new() };
+    if report.outcome != Outcome::Fail || report.samples.is_empty() {
+        return Vec::new();
+    }
+    let fitting = NEIGHBOURS.iter().filter(|n| n.applies(case));
+    fitting.filter_map(|n| Some((n.name, fit(case, data, report, n)?))).collect()
+}
+
+/// The part of all numbers that a mistake gives, if it fits.
+fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Neighbour) -> Option<f64> {
+    let wrong = mistake.in_place_of(&Core);
+    let answers = match report.mode {
+        Mode::Step => steps(case, data, &wrong),
+        _ => free(case, data, &wrong),
+    };
+    let answers = answers.ok()?;
+    // Of the numbers off, and of the others: how many there are, how many the mistake gives.
+    let mut counts = [[0usize; 2]; 2];
+    for s in &report.samples {
+        let Some(x) = answers.get(s.step).and_then(|a| a.get(&*s.tensor)?.get(s.index)) else {
+            continue;
+        };
+        let off = compare::error(s.got, s.want, s.unit) > s.bound;
+        // The mistake may have made the number larger.
+        let unit = s.unit.max(compare::spacing(s.dtype, compare::scale(*x, 0.0)));
+        let given = compare::error(s.got, *x, unit) <= SLACK * s.bound.max(1.0);
+        let [all, fits] = &mut counts[usize::from(off)];
+        (*all, *fits) = (*all + 1, *fits + usize::from(given));
+    }
+    let enough = |[all, fits]: [usize; 2]| fits as f64 >= ENOUGH * all as f64;
+    let [others, off] = counts;
+    let fits = off[0] > 0 && enough(off) && enough(others);
+    fits.then(|| (off[1] + others[1]) as f64 / (off[0] + others[0]) as f64)
+}
+
+/// For each tensor its first numbers.
+type Shown = BTreeMap<String, Vec<f64>>;
+
+fn show(run: &dyn Run, params: usize, out: &mut Shown) {
+    for i in 0..params {
+        let state = run.state(i).into_iter().map(|(slot, t)| (format!("p{i}.state.{slot}"), t));
+        for (name, t) in state.chain([(format!("p{i}.value"), run.value(i))]) {
+            out.insert(name, (0..t.len().min(MOST)).map(|k| t.get(k)).collect());
+        }
+    }
+}
+
+fn free(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Shown>, Refused> {
+    let mut run = backend.optimizer(&OptimizerSpec::new(case, data))?;
+    for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
+        run.load(i, &p.init, &p.state0, Counts::default())?;
+    }
+    let step = |t| {
+        run.step(&Inputs::new(data, t))?;
+        let mut shown = Shown::new();
+        show(&*run, data.params.len(), &mut shown);
+        Ok(shown)
+    };
+    (0..case.steps).map(step).collect()
+}
+
+fn steps(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Shown>, Refused> {
+    let spec = OptimizerSpec::new(case, data);
+    let step = |t| {
+        let mut run = backend.optimizer(&spec)?;
+        let mut lacking = Vec::new();
+        for (i, p) in data.params.iter().enumerate() {
+            let state = p.state_before(t);
+            if t == 0 && state.is_empty() {
+                continue;
+            }
+            let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
+            match run.load(i, &p.value_before(t), &state, counts) {
+                Err(Refused::NeedsState(_)) => lacking.push(format!("p{i}.")),
+                other => other?,
+            }
+        }
+        run.step(&Inputs::new(data, t))?;
+        let mut shown = Shown::new();
+        show(&*run, data.params.len(), &mut shown);
+        shown.retain(|name, _| !lacking.iter().any(|p| name.starts_with(p)));
+        Ok(shown)
+    };
+    (0..case.steps).map(step).collect()
+}
+
+/// Says of every check that failed what it looks like, by the votes of all checks of one
+/// optimizer with one backend.
+pub fn settle(reports: &mut [Report]) {
+    let key = |r: &Report| (r.backend.clone(), r.kind.clone(), r.name.clone());
+    let mut votes = BTreeMap::<_, BTreeMap<&str, (usize, f64)>>::new();
+    for r in reports.iter() {
+        for &(name, share) in &r.candidates {
+            let vote = votes.entry(key(r)).or_default().entry(name).or_default();
+            *vote = (vote.0 + 1, vote.1 + share);
+        }
+    }
+    for r in reports.iter_mut().filter(|r| !r.candidates.is_empty()) {
+        let votes = &votes[&key(r)];
+        let of = |&(name, _): &(&'static str, f64)| votes[name];
+        let order = |a: &(usize, f64), b: &(usize, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
+        let Some(best) = r.candidates.iter().map(of).max_by(order) else { continue };
+        let names = r.candidates.iter().filter(|c| of(c) == best).map(|&(name, _)| name);
+        r.diagnosis = Some(names.collect::<Vec<_>>().join(" or "));
+    }
+}

@@ -1,0 +1,110 @@
+//! Fresh vectors from the real references: starts the exporter, and begins a case for it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use thiserror::Error;
+
+/// Why there are no vectors, or no case.
+#[derive(Debug, Error)]
+#[allow(missing_docs)]
+pub enum ExportError {
+    #[error("the exporter can't be started: {0}: {1}")]
+    Start(PathBuf, std::io::Error),
+    #[error("the exporter did not succeed: {0}")]
+    Failed(std::process::ExitStatus),
+    #[error("the name `{0}` is none for a file: wanted a-z, 0-9 and _, a letter first")]
+    Name(String),
+    #[error("the reference `{0}` is no import path, such as torch.optim.AdamW")]
+    Reference(String),
+    #[error("{0}: {1}")]
+    Write(PathBuf, std::io::Error),
+}
+
+/// The exporter's folder.
+#[must_use]
+pub fn folder() -> PathBuf {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("export");
+    let here = Path::new("conformance").join("export");
+    if built.is_dir() || !here.is_dir() { built } else { here }
+}
+
+/// Writes a suite of this seed to a folder: that of one name, or all.
+///
+/// # Errors
+/// An exporter that can't be started, or ends with an error, which it has printed.
+pub fn run(seed: u64, out: &Path, only: Option<&str>) -> Result<(), ExportError> {
+    let program = folder().join("run");
+    let mut command = Command::new(&program);
+    command.arg("--seed").arg(seed.to_string()).arg("--out").arg(out);
+    command.args(only.iter().flat_map(|name| ["--only", name]));
+    let status = command.status().map_err(|e| ExportError::Start(program, e))?;
+    if status.success() { Ok(()) } else { Err(ExportError::Failed(status)) }
+}
+
+/// Begins the file that exports a reference, in the exporter's folder of cases or another one.
+///
+/// # Errors
+/// A name or reference that is none, or a file that is there already.
+pub fn new_case(
+    name: &str,
+    reference: &str,
+    schedule: bool,
+    folder: &Path,
+) -> Result<PathBuf, ExportError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(plain) {
+        return Err(ExportError::Name(name.to_owned()));
+    }
+    let word = |part: &str| {
+        let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && part.chars().all(rest)
+    };
+    let Some((module, class)) =
+        reference.rsplit_once('.').filter(|_| reference.split('.').all(word))
+    else {
+        return Err(ExportError::Reference(reference.to_owned()));
+    };
+    let path = folder.join(format!("{name}.py"));
+    let text = if schedule {
+        format!(
+            "from {module} import {class}
+
+from schedules import Schedules
+
+ENV = \"main\"
+
+
+def cases(seed):
+    s = Schedules(\"{name}\", {class}, seed)
+    # Arguments without a default have to be given; the steps go beyond whatever the schedule has an end.
+    yield s.case(\"default\", \"what it is there to catch\", {{}}, steps=50)
+    yield s.case(\"groups\", \"each group from its own rate\", {{}}, groups=3, steps=60)
+    yield s.case(\"resumed\", \"resumed after step 20\", {{\"last_epoch\": 20}}, steps=40)
+"
+        )
+    } else {
+        format!(
+            "from {module} import {class}
+
+from battery import battery, maker
+
+ENV = \"main\"
+
+
+def cases(seed):
+    case = maker(\"{name}\", {class}, seed)
+    # Arguments under which wrong rules part from the right one: a large rate, a large decay, no default.
+    yield from battery(case, {{\"lr\": 0.05}})
+    # And what the battery doesn't know: a case for every option of its own.
+    for d in (\"f32\", \"f64\", \"bf16\", \"f16\"):
+        yield case(f\"option_{{d}}\", \"what it is there to catch\", {{\"lr\": 0.05}}, dtype=d, steps=12)
+"
+        )
+    };
+    let failed = |e| ExportError::Write(path.clone(), e);
+    let mut file = std::fs::File::create_new(&path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(path)
+}
