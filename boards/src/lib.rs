@@ -5,6 +5,8 @@
 extern crate alloc;
 
 pub mod board;
+#[cfg(feature = "names")]
+pub mod free;
 pub mod net;
 #[cfg(feature = "names")]
 pub mod replay;

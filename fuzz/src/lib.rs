@@ -9,6 +9,7 @@
 
 mod bits;
 mod codec;
+mod edges;
 mod input;
 mod parsers;
 mod properties;
@@ -17,6 +18,7 @@ mod schedules;
 
 pub use bits::{bits, buffer, is_zero_alike, numbers};
 pub use codec::{FORMATS, codecs};
+pub use edges::atlas;
 pub use input::{WEIGHTS, any_trial, trial};
 pub use parsers::{arguments, checkpoints, goldens, resumed};
 pub use properties::{

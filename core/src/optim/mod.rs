@@ -268,8 +268,8 @@ mod list {
         rule_from(adamw, name, args, Arithmetic::Eager)
     }
 
-    /// Every optimizer.
-    pub const LIST: &[Entry] = &[
+    /// Every optimizer. Static, or each crate that names it would compile every rule anew.
+    pub static LIST: &[Entry] = &[
         eager::<Adadelta>("adadelta"),
         fused::<Matrix<Adafactor>>("adafactor"),
         eager::<Matrix<AdafactorTorch>>("adafactor_torch"),
