@@ -1,0 +1,65 @@
+//! A sample of every exponent, all inputs of 16 bits, and planted mistakes.
+
+use bitstep::real::Real;
+use bitstep_exhaustive::{Bits, CHECKS, over};
+use half::{bf16, f16};
+
+#[test]
+fn sample_of_every_exponent_is_right() {
+    for (name, check) in CHECKS {
+        // A prime number of steps, so that every bit of the mantissa changes.
+        let count = over(0, u32::MAX, 12_289, *check).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(count, 349_497);
+        // Around 0, ±1 and the ends.
+        for near in
+            [0x7f7f_ffffu32, 0x8000_0000, 0x407f_ffff, 0xbf80_0000, 0x0080_0000, 0xff7f_0000]
+        {
+            over(near - 3000, near + 3000, 1, *check).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+    }
+}
+
+/// Every number of a 16-bit type goes to `f32` and back, and has the root that is nearest.
+fn all_of<N: Real + Bits>() {
+    for bits in 0..=u16::MAX {
+        let x = N::of_bits(bits);
+        let back = N::from_f32(x.to_f32());
+        assert!(back.bits_of() == bits || x.is_nan() && back.is_nan(), "{bits:#x}");
+        assert!(N::from_f64(x.to_f64()).bits_of() == bits || x.is_nan(), "{bits:#x}");
+        let root = Real::sqrt(x);
+        let want = x.to_f64().sqrt();
+        if want.is_nan() {
+            assert!(root.is_nan(), "{bits:#x}");
+        } else if want.is_finite() && want > 0.0 {
+            let off = |b: u16| (N::of_bits(b).to_f64() - want).abs();
+            let own = root.bits_of();
+            assert!(off(own) <= off(own + 1) && off(own) <= off(own - 1), "{bits:#x}");
+        }
+    }
+}
+
+#[test]
+fn every_number_of_16_bits_goes_there_and_back_and_has_its_root() {
+    all_of::<bf16>();
+    all_of::<f16>();
+}
+
+#[test]
+fn planted_mistakes_are_caught() {
+    fn only_small(all: &[f32]) -> Result<(), String> {
+        match all.iter().find(|x| x.abs() > 1e38) {
+            Some(x) => Err(format!("{x}")),
+            None => Ok(()),
+        }
+    }
+    assert!(over(0, u32::MAX, 12_289, only_small).is_err());
+    // In ascending order, and every input once.
+    fn ascending(all: &[f32]) -> Result<(), String> {
+        if all.is_sorted_by(|a, b| a.is_nan() || b.is_nan() || a <= b) {
+            Ok(())
+        } else {
+            Err("no".into())
+        }
+    }
+    assert_eq!(over(0x3f00_0000, 0x4100_0000, 1, ascending), Ok(0x0200_0001));
+}
