@@ -648,12 +648,15 @@ fn staged<R: Rule, C: Real, X: Passes<R, C>>(
 ) {
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
     // A small stage stays in the nearest cache.
-    if blocks.clone().all(|b| reduce::CHUNK.is_multiple_of(b)) {
-        staged_by::<R, C, X, { reduce::CHUNK }>(passes, k, uses, scalars, t, reduce::CHUNK);
+    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) {
+        staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE);
     } else if let Some(stretch) = stretch(blocks) {
         staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch);
     }
 }
+
+/// Elements in a small stage.
+const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 512 };
 
 struct Stage<R: Rule, C: Real, const B: usize> {
     param: [C; B],

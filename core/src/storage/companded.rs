@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::real::{Number, Real};
-use crate::storage::Codec;
+use crate::storage::{Codec, floor};
 
 /// FlashOptim's codes: 8.5 bits a number.
 ///
@@ -22,13 +22,6 @@ pub enum Companded {
 /// Numbers in a group.
 const GROUP: usize = 32;
 
-/// ⌊x⌋ of a number between −2²² and 2²²; 0 for NaN.
-#[inline(always)]
-fn floor(x: f32) -> i32 {
-    let near = x as i32;
-    if near as f32 > x { near - 1 } else { near }
-}
-
 impl Codec for Companded {
     type Scale = f16;
     const BITS: usize = 8;
@@ -40,29 +33,62 @@ impl Codec for Companded {
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f16, values: &mut [f32]) {
         let scale = Number::to_f32(scale);
+        if let (Ok(values), Ok(codes)) =
+            (<&mut [f32; GROUP]>::try_from(&mut *values), <&[u8; GROUP]>::try_from(codes))
+        {
+            *values = self.expand(*codes, scale);
+            return;
+        }
+        let mut bytes = [0; GROUP];
+        bytes.iter_mut().zip(codes).for_each(|(to, &code)| *to = code);
+        let group = self.expand(bytes, scale);
+        values.iter_mut().zip(group).for_each(|(to, x)| *to = x);
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f16 {
+        if let (Ok(values), Ok(codes)) =
+            (<&[f32; GROUP]>::try_from(values), <&mut [u8; GROUP]>::try_from(&mut *codes))
+        {
+            return Number::from_f32(self.compress(*values, codes));
+        }
+        // The absent numbers of a short group are 0 and change nothing.
+        let (mut group, mut bytes) = ([0.0; GROUP], [0; GROUP]);
+        group.iter_mut().zip(values).for_each(|(to, &x)| *to = x);
+        let scale = self.compress(group, &mut bytes);
+        codes.iter_mut().zip(bytes).for_each(|(to, code)| *to = code);
+        Number::from_f32(scale)
+    }
+}
+
+impl Companded {
+    #[inline(always)]
+    fn expand(self, codes: [u8; GROUP], scale: f32) -> [f32; GROUP] {
+        let mut values = [0.0; GROUP];
         match self {
             Companded::Momentum => {
-                for (x, &code) in values.iter_mut().zip(codes) {
+                for (x, code) in values.iter_mut().zip(codes) {
                     let y = f32::from(code as i8) / 127.0;
                     *x = y / (2.0 - Real::abs(y)) * scale;
                 }
             }
             Companded::Variance => {
-                for (x, &code) in values.iter_mut().zip(codes) {
+                for (x, code) in values.iter_mut().zip(codes) {
                     let root = f32::from(code) / 255.0 * scale;
                     *x = root * root;
                 }
             }
         }
+        values
     }
 
     #[inline(always)]
-    fn encode(self, values: &[f32], codes: &mut [u8]) -> f16 {
-        let mut group = [0.0f32; GROUP];
-        for (to, &x) in group.iter_mut().zip(values) {
-            *to = if self == Companded::Variance { Real::sqrt(x) } else { x };
+    fn compress(self, mut group: [f32; GROUP], codes: &mut [u8; GROUP]) -> f32 {
+        if self == Companded::Variance {
+            for x in &mut group {
+                *x = Real::sqrt(*x);
+            }
         }
-        // The absent numbers of a short group are 0 and change nothing.
         let mut largest = group;
         for x in &mut largest {
             *x = Real::abs(*x);
@@ -77,25 +103,21 @@ impl Codec for Companded {
             width /= 2;
         }
         let scale = largest[0];
-        let mut bytes = [0u8; GROUP];
         match self {
             Companded::Momentum => {
-                for (code, x) in bytes.iter_mut().zip(group) {
+                for (code, x) in codes.iter_mut().zip(group) {
                     let x = x / scale;
                     let y = 2.0 * x / (1.0 + Real::abs(x));
                     *code = floor(y * 127.0 + 0.5) as u8;
                 }
             }
             Companded::Variance => {
-                for (code, x) in bytes.iter_mut().zip(group) {
+                for (code, x) in codes.iter_mut().zip(group) {
                     *code = floor(x / scale * 255.0 + 0.5) as u8;
                 }
             }
         }
-        for (to, code) in codes.iter_mut().zip(bytes) {
-            *to = code;
-        }
-        Number::from_f32(scale)
+        scale
     }
 }
 

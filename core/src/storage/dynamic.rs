@@ -1,8 +1,8 @@
 //! Blocks of 256 numbers in 8 bits each, as bitsandbytes has them.
 
 use crate::real::Real;
-use crate::storage::Codec;
-use crate::storage::maps::{SIGNED_8, UNSIGNED_8, floor};
+use crate::storage::maps::{LOWER_SIGNED, LOWER_UNSIGNED, SIGNED_8, UNSIGNED_8};
+use crate::storage::{Codec, floor};
 
 /// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits a number.
 ///
@@ -31,26 +31,32 @@ impl Dynamic {
     }
 }
 
-/// The nearest code, the lower of two equally near.
-#[inline(always)]
-fn nearest(map: &[f32; 256], x: f32) -> u8 {
-    let low = floor(map, x);
-    let high = if low < 255 { low + 1 } else { 255 };
-    let up = map[high] - x < x - map[low];
-    (if up { high } else { low }) as u8
-}
-
 /// The largest magnitude; NaN does not count.
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    for part in values.chunks(8) {
-        for (lane, &x) in lanes.iter_mut().zip(part) {
-            let x = Real::abs(x);
-            *lane = if x > *lane { x } else { *lane };
-        }
+    let most = most(values);
+    if most > INFINITY {
+        return values
+            .iter()
+            .filter(|x| !x.is_nan())
+            .fold(0.0, |most, &x| if Real::abs(x) > most { Real::abs(x) } else { most });
     }
-    lanes.iter().fold(0.0, |a, &b| if b > a { b } else { a })
+    f32::from_bits(most)
+}
+
+const INFINITY: u32 = f32::INFINITY.to_bits();
+
+/// The largest of the magnitudes' bits, which are in the numbers' order: above infinity for NaN.
+/// Compilers make vectors of a maximum of integers.
+#[inline(always)]
+fn most(values: &[f32]) -> u32 {
+    values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff))
+}
+
+/// Whether any is NaN.
+#[inline(always)]
+pub(crate) fn has_nan(values: &[f32]) -> bool {
+    most(values) > INFINITY
 }
 
 impl Codec for Dynamic {
@@ -71,27 +77,34 @@ impl Codec for Dynamic {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let map = self.map();
         let scale = largest(values);
         if self.grid {
             let inverse = 1.0 / scale;
-            for (code, &x) in codes.iter_mut().zip(values) {
-                // A cast takes NaN to 0 and what lies outside to the ends.
-                let cell = ((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5) as u16;
-                let centre = f32::from(cell) / 65535.0 * 2.0 - 1.0;
-                *code = nearest(map, centre);
-            }
+            self.write(values, codes, |x| {
+                // Clamped as a cast would do it, which takes NaN to 0.
+                let cell = (x * inverse + 1.0) * 0.5 * 65535.0 + 0.5;
+                let cell = if cell > 0.0 { cell } else { 0.0 };
+                let cell = floor(if cell < 65535.0 { cell } else { 65535.0 });
+                cell as f32 / 65535.0 * 2.0 - 1.0
+            });
             return scale;
         }
-        let is_nan = values.iter().any(|x| x.is_nan());
-        let scale = if is_nan { f32::NAN } else { scale };
+        let scale = if has_nan(values) { f32::NAN } else { scale };
         let scale = if scale == 0.0 { 1.0 } else { scale };
-        for (code, &x) in codes.iter_mut().zip(values) {
-            let x = x / scale;
-            let near = nearest(map, x);
-            *code = if x.is_nan() { 0 } else { near };
-        }
+        self.write(values, codes, |x| x / scale);
         scale
+    }
+}
+
+impl Dynamic {
+    /// Writes the codes nearest to what `f` makes of the values.
+    #[inline(always)]
+    fn write(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
+        if self.signed {
+            LOWER_SIGNED.encode(true, values, codes, f);
+        } else {
+            LOWER_UNSIGNED.encode(false, values, codes, f);
+        }
     }
 }
 

@@ -55,16 +55,204 @@ pub(crate) static UNSIGNED_4: [f32; 16] = {
     map
 };
 
-/// The last code whose number is at most x; 0 if there is none, or for NaN.
-/// N is a power of two. As many steps for every x, none of them a branch.
+/// Which of two equally near codes a number gets.
+#[derive(Clone, Copy)]
+pub(crate) enum Tie {
+    /// The lower, as in bitsandbytes: up if `high − x < x − low`.
+    Lower,
+    /// The upper, as in torchao: up if `x − low ≥ (high − low) / 2`.
+    Upper,
+}
+
+/// Whether x, between two neighbours of a map, gets the code of the upper one. Once true, it
+/// stays so as x grows: rounded differences are monotone.
 #[inline(always)]
-pub(crate) fn floor<const N: usize>(map: &[f32; N], x: f32) -> usize {
-    let (mut code, mut half) = (0, N / 2);
+const fn is_up(tie: Tie, low: f32, high: f32, x: f32) -> bool {
+    match tie {
+        Tie::Lower => high - x < x - low,
+        Tie::Upper => x - low >= (high - low) * 0.5,
+    }
+}
+
+/// The code of the number nearest to x; 0 for NaN. N is a power of two. As many steps for every
+/// x, none of them a branch. This is the definition; [`Nearest`] is how to be quick about it.
+#[inline(always)]
+pub(crate) fn nearest<const N: usize>(map: &[f32; N], tie: Tie, x: f32) -> u8 {
+    let (mut low, mut half) = (0, N / 2);
     while half > 0 {
-        code += if x >= map[(code + half) % N] { half } else { 0 };
+        low += if x >= map[(low + half) % N] { half } else { 0 };
         half /= 2;
     }
-    code
+    let high = if low + 1 < N { low + 1 } else { low };
+    (if is_up(tie, map[low % N], map[high % N], x) { high } else { low }) as u8
+}
+
+/// Bits of a float, in an order of integers that is the numbers' order.
+const fn ordered(x: f32) -> u32 {
+    let bits = x.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+const fn from_ordered(o: u32) -> f32 {
+    f32::from_bits(if o >> 31 == 1 { o & !(1 << 31) } else { !o })
+}
+
+/// The least numbers that get code 1, 2, … of a map: N − 1 of them.
+const fn thresholds<const N: usize>(map: &[f32; N], tie: Tie) -> [f32; N] {
+    let mut least = [f32::NAN; N]; // the last one stays: nothing reaches it
+    let mut code = 0;
+    while code + 1 < N {
+        let (mut not_yet, mut from) = (ordered(map[code]), ordered(map[code + 1]));
+        while from - not_yet > 1 {
+            let middle = not_yet + (from - not_yet) / 2;
+            if is_up(tie, map[code], map[code + 1], from_ordered(middle)) {
+                from = middle;
+            } else {
+                not_yet = middle;
+            }
+        }
+        least[code] = from_ordered(from);
+        code += 1;
+    }
+    least
+}
+
+/// Finds codes of a map of 256 by one look into a table.
+///
+/// A cell holds the numbers that agree in sign, exponent and the first 7 bits of the mantissa (6
+/// where there are two signs). It is so small that two codes at the most occur in it: an entry has the
+/// lower one in its first 8 bits, and from what remaining bits on the next one holds in the rest.
+pub(crate) struct Nearest {
+    map: &'static [f32; 256],
+    tie: Tie,
+    entries: [u32; CELLS],
+}
+
+const CELLS: usize = 4096;
+
+/// How many numbers go through each of several loops before the next do.
+pub(crate) const BATCH: usize = 256;
+
+impl Nearest {
+    /// The bits of a number that do not choose its cell.
+    const fn rest(signed: bool) -> u32 {
+        if signed { 17 } else { 16 }
+    }
+
+    /// The cell of the smallest magnitudes, all of which have one code.
+    const fn first(signed: bool) -> u32 {
+        1e-7f32.to_bits() >> Self::rest(signed)
+    }
+
+    /// The magnitudes from 1 on.
+    const fn last(signed: bool) -> u32 {
+        1f32.to_bits() >> Self::rest(signed)
+    }
+
+    const fn new(map: &'static [f32; 256], signed: bool, tie: Tie) -> Self {
+        let least = thresholds(map, tie);
+        let rest = Self::rest(signed);
+        let mut entries = [1 << rest << 8; CELLS]; // the last one stays: code 0
+        let mut sign = if signed { 1 } else { 0 };
+        let mut code = 0;
+        // From the lowest number to the highest: the negative cells come from behind.
+        loop {
+            let cells = Self::last(signed) - Self::first(signed) + 1;
+            let mut k = 0;
+            while k < cells {
+                let cell = if sign == 1 { cells - 1 - k } else { k };
+                let magnitude = (Self::first(signed) + cell) << rest;
+                let from = if sign == 1 {
+                    !(magnitude | 1 << 31 | ((1 << rest) - 1))
+                } else {
+                    magnitude | 1 << 31
+                };
+                while code < 255 && ordered(least[code]) <= from {
+                    code += 1;
+                }
+                let next = ordered(least[code]) - from;
+                let never = 1 << rest;
+                assert!(
+                    code >= 254 || ordered(least[code + 1]) - from >= never,
+                    "three codes in a cell"
+                );
+                let next = if code < 255 && next < never { next } else { never };
+                entries[(sign as usize) * CELLS / 2 + cell as usize] = next << 8 | code as u32;
+                k += 1;
+            }
+            if sign == 0 {
+                return Nearest { map, tie, entries };
+            }
+            sign = 0;
+        }
+    }
+
+    /// The cell of x, and the bits that do not choose it.
+    #[inline(always)]
+    fn place(signed: bool, x: f32) -> (u32, u32) {
+        let rest = Self::rest(signed);
+        let (magnitude, sign) = (x.to_bits() & 0x7fff_ffff, x.to_bits() >> 31);
+        let cell = (magnitude >> rest).max(Self::first(signed)).min(Self::last(signed));
+        let cell = cell - Self::first(signed) + sign * (CELLS as u32 / 2);
+        let outside = x.is_nan() || (!signed && sign == 1);
+        let low = (x.to_bits() ^ sign.wrapping_neg()) & ((1 << rest) - 1);
+        (if outside { CELLS as u32 - 1 } else { cell }, low)
+    }
+
+    /// Writes the codes of what `f` makes of the values: of the nearest numbers, 0 for NaN.
+    #[inline(always)]
+    pub(crate) fn encode(
+        &self,
+        signed: bool,
+        values: &[f32],
+        codes: &mut [u8],
+        f: impl Fn(f32) -> f32,
+    ) {
+        if cfg!(target_os = "none") {
+            // Tables of 16 KiB would not pay.
+            for (code, &x) in codes.iter_mut().zip(values) {
+                *code = nearest(self.map, self.tie, f(x));
+            }
+            return;
+        }
+        // Three loops, because compilers make vectors of the outer two only.
+        for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH)) {
+            let (mut entries, mut lows) = ([0; BATCH], [0; BATCH]);
+            for ((cell, low), &x) in entries.iter_mut().zip(&mut lows).zip(values) {
+                (*cell, *low) = Self::place(signed, f(x));
+            }
+            for (entry, _) in entries.iter_mut().zip(values) {
+                *entry = self.entries[*entry as usize % CELLS];
+            }
+            for ((code, entry), low) in codes.iter_mut().zip(entries).zip(lows) {
+                *code = ((entry & 0xff) + u32::from(low >= entry >> 8)) as u8;
+            }
+        }
+    }
+}
+
+/// bitsandbytes' codes, signed.
+pub(crate) static LOWER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Lower);
+/// bitsandbytes' codes, unsigned.
+pub(crate) static LOWER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Lower);
+/// torchao's codes, signed.
+pub(crate) static UPPER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Upper);
+/// torchao's codes, unsigned.
+pub(crate) static UPPER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Upper);
+
+/// torchao's 4-bit codes: the least numbers that get code 1, 2, …
+pub(crate) static UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
+/// The same, unsigned.
+pub(crate) static UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
+
+/// How many of these numbers x has reached: its code. 0 for NaN.
+#[inline(always)]
+pub(crate) fn reached(least: &[f32; 16], x: f32) -> u8 {
+    let mut code = 0;
+    for &least in least {
+        code += u32::from(x >= least);
+    }
+    code as u8
 }
 
 #[cfg(test)]
@@ -84,12 +272,59 @@ mod tests {
     }
 
     #[test]
-    fn floor_finds_every_number_itself_and_the_one_below() {
+    fn nearest_finds_every_number_itself_and_breaks_ties_as_told() {
         for (k, &x) in SIGNED_8.iter().enumerate() {
-            assert_eq!(floor(&SIGNED_8, x), k);
-            assert_eq!(floor(&SIGNED_8, x.next_down()), k.saturating_sub(1));
+            assert_eq!(usize::from(nearest(&SIGNED_8, Tie::Lower, x)), k);
         }
-        assert_eq!(floor(&UNSIGNED_4, f32::NAN), 0);
-        assert_eq!(floor(&UNSIGNED_4, 0.0), 0);
+        assert_eq!(nearest(&UNSIGNED_4, Tie::Upper, 1.5 / 16.0), 1);
+        assert_eq!(nearest(&UNSIGNED_4, Tie::Lower, 1.5 / 16.0), 0);
+        assert_eq!(nearest(&UNSIGNED_4, Tie::Upper, 0.0), 0);
+        assert_eq!(nearest(&UNSIGNED_4, Tie::Upper, 2.0), 15);
+        assert_eq!(nearest(&SIGNED_8, Tie::Upper, f32::NAN), 0);
+    }
+
+    /// Compares the quick ways with the definition at these bits.
+    fn compare(bits: u32) {
+        let x = f32::from_bits(bits);
+        for (table, signed) in [
+            (&LOWER_SIGNED, true),
+            (&LOWER_UNSIGNED, false),
+            (&UPPER_SIGNED, true),
+            (&UPPER_UNSIGNED, false),
+        ] {
+            let mut code = [0];
+            table.encode(signed, &[x], &mut code, |x| x);
+            assert_eq!(code[0], nearest(table.map, table.tie, x), "{x:e}, {signed}");
+        }
+        for (least, map) in [(&UPPER_SIGNED_4, &SIGNED_4), (&UPPER_UNSIGNED_4, &UNSIGNED_4)] {
+            assert_eq!(reached(least, x), nearest(map, Tie::Upper, x), "{x:e}");
+        }
+    }
+
+    #[test]
+    fn tables_give_the_nearest_code() {
+        for bits in (0..=u32::MAX).step_by(4001) {
+            compare(bits);
+        }
+        // Where codes and cells begin.
+        for table in [&LOWER_SIGNED, &LOWER_UNSIGNED, &UPPER_SIGNED, &UPPER_UNSIGNED] {
+            for x in thresholds(table.map, table.tie).into_iter().chain(*table.map) {
+                for bits in x.to_bits().saturating_sub(3)..=x.to_bits().saturating_add(3) {
+                    compare(bits);
+                }
+            }
+        }
+        for cell in 0..=u16::MAX {
+            for rest in [0, 1, 0xfffe, 0xffff] {
+                compare(u32::from(cell) << 16 | rest);
+            }
+        }
+    }
+
+    /// All numbers there are: half an hour in a debug build.
+    #[test]
+    #[ignore = "takes minutes"]
+    fn tables_give_the_nearest_code_of_every_number() {
+        (0..=u32::MAX).for_each(compare);
     }
 }

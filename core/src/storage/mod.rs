@@ -27,7 +27,8 @@ pub use scaled::{Fp8, Scaled4, Scaled8};
 pub use split::{Correction, Narrow, Split};
 pub use stochastic::{Dithered, Noise, Stochastic};
 
-use crate::real::{Dtype, Number};
+use crate::real::{Dtype, Number, Real};
+use crate::simd::{self, Kernel};
 
 /// Numbers of one plain type, to read.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,16 @@ pub trait Storage: Send {
 
 /// The largest block that a [`Storage`] may have.
 pub const MAX_BLOCK: usize = 2048;
+
+/// ⌊x⌋ of a number between −2²² and 2²²; 0 for NaN. A cast would do the same, but not in vectors.
+#[inline(always)]
+pub(crate) fn floor(x: f32) -> i32 {
+    // In [2²³, 2²⁴) neighbours are 1 apart: the adder rounds, and the low bits are the number.
+    const BASE: f32 = 12_582_912.0;
+    let x = if x.is_nan() { 0.0 } else { x };
+    let near = x + BASE;
+    (near.to_bits() as i32) - (BASE.to_bits() as i32) - i32::from(near - BASE > x)
+}
 
 /// The most elements, at most [`MAX_BLOCK`], that are a whole number of blocks of every size.
 pub(crate) fn stretch(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
@@ -155,21 +166,37 @@ impl Data<'_> {
     }
 
     /// Converts the elements from `start` on.
-    pub(crate) fn load<C: crate::real::Real>(&self, start: usize, out: &mut [C]) {
+    pub(crate) fn load<C: Real>(&self, start: usize, out: &mut [C]) {
         each_data!(self, x => load_plain(x, start, out));
     }
 }
 
-fn load_plain<C: crate::real::Real, T: Number>(from: &[T], start: usize, out: &mut [C]) {
-    for (o, &x) in out.iter_mut().zip(from.get(start..).unwrap_or_default()) {
-        *o = C::load(x);
+fn load_plain<C: Real, T: Number>(from: &[T], start: usize, out: &mut [C]) {
+    struct Load<'a, C, T>(&'a [T], &'a mut [C]);
+    impl<C: Real, T: Number> Kernel for Load<'_, C, T> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            for (o, &x) in self.1.iter_mut().zip(self.0) {
+                *o = C::load(x);
+            }
+        }
     }
+    simd::dispatch_in::<C, _>(Load(from.get(start..).unwrap_or_default(), out));
 }
 
-fn store_plain<C: crate::real::Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
-    for (o, x) in to.get_mut(start..).unwrap_or_default().iter_mut().zip(values) {
-        *o = x.store();
+fn store_plain<C: Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
+    struct Store<'a, C, T>(&'a mut [T], &'a [C]);
+    impl<C: Real, T: Number> Kernel for Store<'_, C, T> {
+        type Output = ();
+        #[inline(always)]
+        fn run(self) {
+            for (o, x) in self.0.iter_mut().zip(self.1) {
+                *o = x.store();
+            }
+        }
     }
+    simd::dispatch_in::<C, _>(Store(to.get_mut(start..).unwrap_or_default(), values));
 }
 
 impl DataMut<'_> {
@@ -245,7 +272,7 @@ impl DataMut<'_> {
     }
 
     /// Decodes the elements from `start` on, as many as `out` holds.
-    pub(crate) fn load<C: crate::real::Real>(&self, start: usize, out: &mut [C]) {
+    pub(crate) fn load<C: Real>(&self, start: usize, out: &mut [C]) {
         each_data_mut!(self, x => load_plain(x, start, out), s => {
             if let Some(out) = C::as_f32_mut(out) {
                 return s.load(start, out);
@@ -260,7 +287,7 @@ impl DataMut<'_> {
     }
 
     /// Encodes the elements from `start` on.
-    pub(crate) fn store<C: crate::real::Real>(&mut self, start: usize, values: &[C]) {
+    pub(crate) fn store<C: Real>(&mut self, start: usize, values: &[C]) {
         each_data_mut!(self, x => store_plain(x, start, values), s => {
             if let Some(values) = C::as_f32(values) {
                 return s.store(start, values);
@@ -295,7 +322,7 @@ impl DataMut<'_> {
     /// Copies the numbers of another buffer, converting each. Does nothing if no
     /// stretch of [`MAX_BLOCK`] elements is a whole number of blocks of both.
     pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
-        fn all<C: crate::real::Real>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
+        fn all<C: Real>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
             let mut buffer = [C::ZERO; MAX_BLOCK];
             let Some(stretch) = stretch([to.block(), from.block()]) else { return };
             for start in (0..to.len()).step_by(stretch) {

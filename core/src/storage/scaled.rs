@@ -1,8 +1,11 @@
 //! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
 
 use crate::storage::Codec;
-use crate::storage::dynamic::largest;
-use crate::storage::maps::{SIGNED_4, SIGNED_8, UNSIGNED_4, UNSIGNED_8, floor};
+use crate::storage::dynamic::{has_nan, largest};
+use crate::storage::maps::{
+    BATCH, SIGNED_4, SIGNED_8, UNSIGNED_4, UNSIGNED_8, UPPER_SIGNED, UPPER_SIGNED_4,
+    UPPER_UNSIGNED, UPPER_UNSIGNED_4, reached,
+};
 
 /// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
 ///
@@ -43,16 +46,7 @@ pub struct Fp8 {
 fn scale(values: &[f32]) -> f32 {
     let largest = largest(values);
     let scale = if largest > 1e-12 { largest } else { 1e-12 };
-    if values.iter().any(|x| x.is_nan()) { f32::NAN } else { scale }
-}
-
-/// The nearest code, the upper of two equally near; 0 for NaN.
-#[inline(always)]
-fn nearest<const N: usize>(map: &[f32; N], x: f32) -> u8 {
-    let low = floor(map, x);
-    let high = if low + 1 < N { low + 1 } else { low };
-    let up = x - map[low % N] >= (map[high % N] - map[low % N]) * 0.5;
-    (if up { high } else { low }) as u8
+    if has_nan(values) { f32::NAN } else { scale }
 }
 
 impl Codec for Scaled8 {
@@ -73,10 +67,11 @@ impl Codec for Scaled8 {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let map = if self.signed { &SIGNED_8 } else { &UNSIGNED_8 };
         let scale = scale(values);
-        for (code, &x) in codes.iter_mut().zip(values) {
-            *code = nearest(map, x / scale);
+        if self.signed {
+            UPPER_SIGNED.encode(true, values, codes, |x| x / scale);
+        } else {
+            UPPER_UNSIGNED.encode(false, values, codes, |x| x / scale);
         }
         scale
     }
@@ -93,8 +88,12 @@ impl Codec for Scaled4 {
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
         let map = if self.signed { &SIGNED_4 } else { &UNSIGNED_4 };
-        for (pair, &code) in values.chunks_mut(2).zip(codes) {
-            for (x, code) in pair.iter_mut().zip([code >> 4, code & 15]) {
+        let mut each = [0; BATCH];
+        for (values, codes) in values.chunks_mut(BATCH).zip(codes.chunks(BATCH / 2)) {
+            for (pair, &code) in each.as_chunks_mut().0.iter_mut().zip(codes) {
+                *pair = [code >> 4, code & 15];
+            }
+            for (x, &code) in values.iter_mut().zip(&each) {
                 *x = map[usize::from(code) % 16] * scale;
             }
         }
@@ -102,11 +101,16 @@ impl Codec for Scaled4 {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let map = if self.signed { &SIGNED_4 } else { &UNSIGNED_4 };
+        let least = if self.signed { &UPPER_SIGNED_4 } else { &UPPER_UNSIGNED_4 };
         let scale = scale(values);
-        for (code, pair) in codes.iter_mut().zip(values.chunks(2)) {
-            let of = |k: usize| pair.get(k).map_or(0, |&x| nearest(map, x / scale));
-            *code = of(0) << 4 | of(1);
+        for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH / 2)) {
+            let mut each = [0; BATCH];
+            for (code, &x) in each.iter_mut().zip(values) {
+                *code = reached(least, x / scale);
+            }
+            for (code, &[first, second]) in codes.iter_mut().zip(each.as_chunks().0) {
+                *code = first << 4 | second;
+            }
         }
         scale
     }
@@ -166,14 +170,6 @@ impl Codec for Fp8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_takes_the_upper_of_two() {
-        assert_eq!(nearest(&UNSIGNED_4, 1.5 / 16.0), 1);
-        assert_eq!(nearest(&UNSIGNED_4, 0.0), 0);
-        assert_eq!(nearest(&UNSIGNED_4, 2.0), 15);
-        assert_eq!(nearest(&SIGNED_8, f32::NAN), 0);
-    }
 
     #[test]
     fn four_bits_lie_two_in_a_byte_the_first_above() {

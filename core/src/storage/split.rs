@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::real::{Number, Real};
 use crate::rule::check_length;
 use crate::simd::{self, Kernel};
-use crate::storage::Storage;
+use crate::storage::{Storage, floor};
 
 /// A 16-bit float that can carry correction bits.
 pub trait Narrow: Number {
@@ -42,8 +42,8 @@ pub trait Correction: Copy + Default + Send + Sync {
     const MAX: f32;
     /// Exact.
     fn to_f32(self) -> f32;
-    /// From a whole number in range.
-    fn from_f32(x: f32) -> Self;
+    /// From a number in range.
+    fn from_i32(x: i32) -> Self;
 }
 
 impl Correction for i8 {
@@ -53,8 +53,8 @@ impl Correction for i8 {
         f32::from(self)
     }
     #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        x as i32 as i8
+    fn from_i32(x: i32) -> Self {
+        x as i8
     }
 }
 
@@ -65,8 +65,8 @@ impl Correction for i16 {
         f32::from(self)
     }
     #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        x as i32 as i16
+    fn from_i32(x: i32) -> Self {
+        x as i16
     }
 }
 
@@ -174,8 +174,8 @@ fn correction<N: Narrow, E: Correction>(x: f32, narrow: N) -> E {
     let e = scale(x - narrow.to_f32(), -log_scale(narrow));
     let e = if e > -1.0 { e } else { -1.0 }; // NaN too
     let e = if e < 1.0 { e } else { 1.0 } * E::MAX;
-    let rounded = (Real::abs(e) + 0.5) as i32 as f32;
-    E::from_f32(if e < 0.0 { -rounded } else { rounded })
+    let rounded = floor(Real::abs(e) + 0.5);
+    E::from_i32(if e < 0.0 { -rounded } else { rounded })
 }
 
 struct Load<'a, N, E> {
