@@ -23,6 +23,8 @@ mod judge;
 mod ndarray_backend;
 pub mod neighbour;
 mod plain;
+#[cfg(feature = "ptx")]
+mod ptx_backend;
 pub mod registry;
 pub mod report;
 pub mod suite;
@@ -34,3 +36,5 @@ pub use core_backend::Core;
 pub use judge::Failure;
 #[cfg(feature = "ndarray")]
 pub use ndarray_backend::Ndarray;
+#[cfg(feature = "ptx")]
+pub use ptx_backend::Ptx;

@@ -16,14 +16,14 @@ pub enum BackendError {
     #[error(
         "unknown backend `{0}`, known: {known}, exec:COMMAND, exec-loop:COMMAND \
          (`candle` needs `--features candle`)",
-        known = NAMES.join(", ")
+        known = [NAMES, PARTIAL].concat().join(", ")
     )]
     Unknown(String),
     #[error("no folder for the files of `{name}`: {source}")]
     Folder { name: String, source: std::io::Error },
 }
 
-/// Every name of a backend that is compiled in.
+/// Every name of a backend that is compiled in, but for those that run only where they are asked for.
 pub const NAMES: &[&str] = &[
     "core",
     #[cfg(feature = "ndarray")]
@@ -32,7 +32,13 @@ pub const NAMES: &[&str] = &[
     "candle",
 ];
 
-/// The backend of a name: one of [`NAMES`], or a program. `limit` is how long a program may take
+/// Names that [`backend`] knows beside [`NAMES`]: these have not implementations of everything.
+pub const PARTIAL: &[&str] = &[
+    #[cfg(feature = "ptx")]
+    "ptx",
+];
+
+/// The backend of a name: one of [`NAMES`] or [`PARTIAL`], or a program. `limit` is how long a program may take
 /// over an answer.
 ///
 /// # Errors
@@ -48,6 +54,8 @@ pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendE
         "ndarray" => Ok(Box::new(crate::Ndarray { fortran: false, grain: 1 << 15 })),
         #[cfg(feature = "candle")]
         "candle" => Ok(Box::new(crate::Candle { grain: 1 << 15 })),
+        #[cfg(feature = "ptx")]
+        "ptx" => Ok(Box::new(crate::Ptx)),
         _ => Err(BackendError::Unknown(name.to_owned())),
     }
 }

@@ -59,7 +59,7 @@ pub struct Tensor<'a, 'b> {
 }
 
 /// A rule of any type.
-pub trait AnyRule: core::fmt::Debug + Send + Sync {
+pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// [`Rule::check`].
     fn check(&self) -> Result<(), Error>;
     /// The hyper-parameters.

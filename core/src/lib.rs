@@ -1,5 +1,7 @@
 //! Update rules and learning-rate schedules over slices and scalar state.
 #![no_std]
+// Kernels are compiled where unstable features are at hand: the GPU's own square root is one.
+#![cfg_attr(target_arch = "nvptx64", feature(core_float_math))]
 #![deny(unsafe_code)]
 
 #[cfg(all(target_arch = "x86", not(target_feature = "sse2")))]

@@ -501,6 +501,17 @@ impl Optimizer {
         grads: &[Option<Data<'_>>],
         given: &[(&str, f64)],
     ) -> Result<(), Error> {
+        let all: Vec<Data<'_>> = grads.iter().filter_map(|&grad| grad).collect();
+        let dtypes: Vec<_> = grads.iter().map(|grad| grad.map(|grad| grad.dtype())).collect();
+        self.begin_with(&dtypes, given, |rule, scale| rule.grad_norm(&all, scale))
+    }
+
+    fn begin_with(
+        &mut self,
+        grads: &[Option<Dtype>],
+        given: &[(&str, f64)],
+        mut norm: impl FnMut(&dyn AnyRule, f64) -> f64,
+    ) -> Result<(), Error> {
         if self.mode == Mode::Eval {
             return Err(Error::Invalid {
                 argument: "mode",
@@ -511,7 +522,6 @@ impl Optimizer {
         for group in &self.groups {
             group.recipe.rule.check()?;
         }
-        let all: Vec<Data<'_>> = grads.iter().filter_map(|&grad| grad).collect();
         for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps = group.steps.saturating_add(1);
             if group.recipe.rule.scalar_owner() == Counter::Group {
@@ -519,11 +529,41 @@ impl Optimizer {
                 group.recipe.rule.advance(&step, &mut group.scalars);
             }
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
-            group.lead = own.filter_map(|(grad, _)| *grad).next().map(|grad| grad.dtype());
-            let rule = &group.recipe.rule;
-            group.grad_norm = rule.norm_scale(given).map(|scale| rule.grad_norm(&all, scale));
+            group.lead = own.filter_map(|(grad, _)| *grad).next();
+            let rule = &*group.recipe.rule;
+            group.grad_norm = rule.norm_scale(given).map(|scale| norm(rule, scale));
         }
         Ok(())
+    }
+
+    /// [`tasks`](Self::tasks) where this processor does not hold the numbers. `types` are those of
+    /// each parameter and of its gradient, `None` for one without; `norm` finds
+    /// [`AnyRule::grad_norm`] over all gradients, if a rule asks for it.
+    ///
+    /// # Errors
+    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not as
+    /// many types as parameters. Nothing is written then.
+    pub fn turns<'a>(
+        &'a mut self,
+        types: &[Option<[Dtype; 2]>],
+        given: &'a [(&'a str, f64)],
+        norm: impl FnMut(&dyn AnyRule, f64) -> f64,
+    ) -> Result<Vec<(usize, Turn<'a>)>, Error> {
+        let grads: Vec<_> = types.iter().map(|t| t.map(|[_, grad]| grad)).collect();
+        self.begin_with(&grads, given, norm)?;
+        let mut layers = alloc::vec![0u32; self.groups.len()];
+        let mut turns = Vec::with_capacity(types.len());
+        for (index, (types, state)) in types.iter().zip(&mut self.params).enumerate() {
+            let (Some([dtype, _]), Some(group), Some(next)) =
+                (types, self.groups.get(state.group), layers.get_mut(state.group))
+            else {
+                continue;
+            };
+            let is_empty = numel(&state.shape) == 0;
+            turns.push((index, turn(group, state, Some(*dtype), is_empty, *next, given)));
+            *next += 1;
+        }
+        Ok(turns)
     }
 
     fn check(
@@ -596,13 +636,46 @@ pub struct Task<'a> {
     slots: Vec<DataMut<'a>>,
 }
 
-/// The parameter's own numbers, or a copy of its group's, which a parameter may not change.
-enum Carried<'a> {
+/// A rule's carried numbers at a step of one parameter.
+pub enum Carried<'a> {
+    /// The parameter's own.
     Own(&'a mut Scalars),
+    /// A copy of its group's, which a parameter may not change.
     Group(Scalars),
 }
 
-impl Task<'_> {
+impl Carried<'_> {
+    /// The numbers.
+    pub fn get(&mut self) -> &mut Scalars {
+        match self {
+            Carried::Own(scalars) => scalars,
+            Carried::Group(scalars) => scalars,
+        }
+    }
+}
+
+/// The update of one parameter but for its numbers, for backends that keep those elsewhere.
+pub struct Turn<'a> {
+    /// What moves the parameter.
+    pub rule: &'a dyn AnyRule,
+    /// How it is computed.
+    pub arithmetic: Arithmetic,
+    /// The step. At the [first](Step::first) one, slots that start as the parameter
+    /// ([`Start::Parameter`]) are to be filled.
+    pub step: Step<'a>,
+    /// The carried numbers, [advanced](AnyRule::advance) already.
+    pub scalars: Carried<'a>,
+    /// The parameter's dimensions.
+    pub shape: &'a [usize],
+    /// Its state.
+    pub slots: &'a mut [Buffer],
+    /// What is kept beside it.
+    pub companion: Option<&'a mut Raw>,
+    /// What it is rounded with.
+    pub noise: Option<Noise<'a>>,
+}
+
+impl<'a> Task<'a> {
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -634,14 +707,8 @@ impl Task<'_> {
         let double = self.arithmetic.compute(param.dtype()) == Dtype::F64;
         let len = self.rule.workspace(&self.shape);
         let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
-        let mut copy;
-        let scalars = match self.scalars {
-            Carried::Own(scalars) => scalars,
-            Carried::Group(scalars) => {
-                copy = scalars;
-                &mut copy
-            }
-        };
+        let mut carried = self.scalars;
+        let scalars = carried.get();
         let mut update = |param: &mut DataMut<'_>| {
             let tensor = Tensor {
                 shape: &self.shape,
@@ -731,9 +798,8 @@ fn task<'a>(
     layer: u32,
     given: &'a [(&'a str, f64)],
 ) -> Task<'a> {
-    let rule = &*group.recipe.rule;
-    let first = !state.started;
-    if first {
+    if !state.started {
+        let rule = &*group.recipe.rule;
         let slots = &mut state.slots;
         let started = match &mut state.companion {
             Some(companion) => with_companion(&mut param, companion, |value| {
@@ -745,27 +811,52 @@ fn task<'a>(
                 Ok(())
             }
         };
-        state.started = started.is_ok();
+        debug_assert!(started.is_ok(), "lengths have been checked");
     }
-    let counts = rule.counts_empty() || !param.is_empty();
+    let turn = turn(group, state, param.dtype(), param.is_empty(), layer, given);
+    Task {
+        rule: turn.rule,
+        arithmetic: turn.arithmetic,
+        step: turn.step,
+        shape: turn.shape.to_vec(),
+        param,
+        companion: turn.companion,
+        noise: turn.noise,
+        grad,
+        slots: turn.slots.iter_mut().map(Buffer::data_mut).collect(),
+        scalars: turn.scalars,
+    }
+}
+
+fn turn<'a>(
+    group: &'a Group,
+    state: &'a mut ParamState,
+    dtype: Option<Dtype>,
+    is_empty: bool,
+    layer: u32,
+    given: &'a [(&'a str, f64)],
+) -> Turn<'a> {
+    let rule = &*group.recipe.rule;
+    let first = !state.started;
+    state.started = true;
+    let counts = rule.counts_empty() || !is_empty;
     state.steps = state.steps.saturating_add(counts.into());
     let t = match rule.counter() {
         Counter::Parameter => state.steps,
         Counter::Group => group.steps,
     };
     let own = rule.scalar_owner() == Counter::Parameter;
-    let (shape, dtype) = (&state.shape, param.dtype());
+    let shape = &state.shape;
     let (lead, grad_norm) = (group.lead, group.grad_norm);
     let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given };
     if own {
         rule.advance(&step, &mut state.scalars);
     }
-    Task {
+    Turn {
         rule,
         arithmetic: group.recipe.arithmetic,
         step,
-        shape: state.shape.clone(),
-        param,
+        shape,
         companion: state.companion.as_mut(),
         noise: matches!(group.recipe.coding.weights, Weights::Stochastic(_)).then_some(
             match &state.noise {
@@ -773,8 +864,7 @@ fn task<'a>(
                 None => Noise::Counter { seed: state.seed, step: state.steps, first: 0 },
             },
         ),
-        grad,
-        slots: state.slots.iter_mut().map(Buffer::data_mut).collect(),
+        slots: &mut state.slots,
         scalars: if own { Carried::Own(&mut state.scalars) } else { Carried::Group(group.scalars) },
     }
 }

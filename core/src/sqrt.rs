@@ -22,6 +22,8 @@ pub(crate) fn f32(x: f32) -> f32 {
         // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
         unsafe { vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x))) }
     };
+    #[cfg(all(not(feature = "std"), target_arch = "nvptx64"))]
+    return core::f32::math::sqrt(x);
     #[cfg(all(not(feature = "std"), target_arch = "arm", target_abi = "eabihf"))]
     return {
         let mut bits = x.to_bits();
@@ -41,6 +43,7 @@ pub(crate) fn f32(x: f32) -> f32 {
         feature = "std",
         target_arch = "x86_64",
         target_arch = "aarch64",
+        target_arch = "nvptx64",
         all(target_arch = "arm", target_abi = "eabihf")
     )))]
     libm::sqrtf(x)
@@ -64,7 +67,14 @@ pub(crate) fn f64(x: f64) -> f64 {
         // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
         unsafe { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(x))) }
     };
-    #[cfg(not(any(feature = "std", target_arch = "x86_64", target_arch = "aarch64")))]
+    #[cfg(all(not(feature = "std"), target_arch = "nvptx64"))]
+    return core::f64::math::sqrt(x);
+    #[cfg(not(any(
+        feature = "std",
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "nvptx64"
+    )))]
     libm::sqrt(x)
 }
 

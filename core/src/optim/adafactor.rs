@@ -275,7 +275,7 @@ impl Rule for Adafactor {
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
-        let root = C::scalar(libm::sqrt(n as f64));
+        let root = C::scalar(Real::sqrt(n as f64));
         k.rms = p.sqrt() / root;
         if k.scales && k.rms > k.least_rms {
             k.lr = k.rms * k.relative_lr;

@@ -198,7 +198,7 @@ impl Rule for AdafactorTorch {
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
-        let root = libm::sqrt(n as f64);
+        let root = Real::sqrt(n as f64);
         let [p, u] = sums.map(|sum| C::narrow(sum.sqrt()).to_f64());
         let rms = p / root;
         let alpha = if rms > k.least_scale { rms } else { k.least_scale } * k.rate;

@@ -208,7 +208,7 @@ impl Rule for AdaLomo {
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
-        let root = C::scalar(libm::sqrt(n as f64));
+        let root = C::scalar(Real::sqrt(n as f64));
         let rms = p.sqrt() / root;
         if rms > k.least_rms {
             let step_size = rms * k.lr;

@@ -95,6 +95,35 @@ pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
 pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 
+/// Hands the rules, each with a stem that names what belongs to it, to a macro: by their shape,
+/// as loops over elements, over elements with sums, and over matrices with row and column state.
+/// For backends that need code of their own for each type of rule.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_rule {
+    ($go:ident) => {
+        $go! {
+            elementwise {
+                adadelta: Adadelta, adagrad: Adagrad, adam: Adam, adamax: Adamax, adamw: AdamW,
+                adamw_anyprecision: AdamWAnyPrecision, adamw_hf: AdamWHf, ademamix: AdEMAMix, asgd: Asgd,
+                bnb_adagrad: BnbAdagrad, bnb_adam: BnbAdam, bnb_rmsprop: BnbRmsprop, bnb_sgd: BnbSgd,
+                flash_adam: FlashAdam, flash_adamw: FlashAdamW, flash_lion: FlashLion,
+                flash_sgd: FlashSgd, flash_sgdw: FlashSgdW, lion: Lion, lomo: Lomo, nadam: NAdam,
+                optimi_adam: OptimiAdam, optimi_adan: OptimiAdan, optimi_lion: OptimiLion,
+                optimi_radam: OptimiRAdam, optimi_ranger: OptimiRanger, optimi_sgd: OptimiSgd,
+                radam: RAdam, rmsprop: RmsProp, rprop: Rprop, schedule_free_adamw: ScheduleFreeAdamW,
+                schedule_free_radam: ScheduleFreeRAdam, schedule_free_sgd: ScheduleFreeSgd, sgd: Sgd,
+                torchao_adam: TorchaoAdam, torchao_adamw: TorchaoAdamW,
+            }
+            tensorwise {
+                adam_weight_decay: AdamWeightDecay, bnb_lamb: BnbLamb, bnb_lars: BnbLars,
+                grokadamw: GrokAdamW, keras_adam: KerasAdam, stable_adamw: StableAdamW,
+            }
+            factored { adafactor: Adafactor, adafactor_torch: AdafactorTorch, adalomo: AdaLomo, }
+        }
+    };
+}
+
 #[cfg(feature = "alloc")]
 pub use list::{Entry, LIST};
 

@@ -41,11 +41,11 @@ const fn dynamic<const N: usize>(signed: bool, decades: usize) -> [f32; N] {
     map
 }
 
-pub(crate) static SIGNED_8: [f32; 256] = dynamic(true, 7);
-pub(crate) static UNSIGNED_8: [f32; 256] = dynamic(false, 7);
-pub(crate) static SIGNED_4: [f32; 16] = dynamic(true, 3);
+pub(crate) const SIGNED_8: [f32; 256] = dynamic(true, 7);
+pub(crate) const UNSIGNED_8: [f32; 256] = dynamic(false, 7);
+pub(crate) const SIGNED_4: [f32; 16] = dynamic(true, 3);
 /// Not dynamic: sixteenths, without 0.
-pub(crate) static UNSIGNED_4: [f32; 16] = {
+pub(crate) const UNSIGNED_4: [f32; 16] = {
     let mut map = [0.0; 16];
     let mut k = 0;
     while k < 16 {

@@ -1,0 +1,194 @@
+//! Matrix rules with row and column state.
+
+use bitstep::factored::Factored;
+use bitstep::optim::*;
+use bitstep::real::Real;
+use half::{bf16, f16};
+
+use crate::grid::{WARP, by_block, by_warp, fold, lane};
+use crate::rules::{At, entries, part, write_sums};
+use crate::sums::{column, items, split};
+use crate::table::{CHUNK, ROWS, Row};
+
+/// Sums of squares along the rows, a block at a time.
+#[inline(always)]
+unsafe fn rows<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Row, chunk| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let a_row = t.width.div_ceil(CHUNK);
+            let (row, block) = split(chunk, a_row);
+            let (start, end) = part(t.width, block);
+            let grad = (t.grad as *const C).add((row * t.width) as usize);
+            let mut sum = C::Scalar::ZERO;
+            let mut i = start + lane();
+            while i < end {
+                sum = sum + R::square::<C>(&k, *grad.add(i as usize));
+                i += WARP;
+            }
+            let sum = fold(sum);
+            if lane() == 0 {
+                *(t.sums as *mut C::Scalar).add(chunk as usize) = sum;
+            }
+        });
+    }
+}
+
+/// Sums of squares down the columns, a block of rows at a time.
+#[inline(always)]
+unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let grad = t.grad as *const C;
+            let (batches, _) = split(t.len, t.height * t.width);
+            let (mut i, end) = items(batches, t.height, t.width, chunk, at);
+            while i < end {
+                let sum = column(t.height, t.width, i, |j| R::square::<C>(&k, *grad.add(j)));
+                *(t.sums as *mut C::Scalar).add(i as usize) = sum;
+                i += step;
+            }
+        });
+    }
+}
+
+/// Moves row or column state, `len` numbers at `param`, by sums over `width` squares, which
+/// become the state in the type of sums; of columns, their factors.
+#[inline(always)]
+unsafe fn track<R: Factored, C: Real, const COLS: bool>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let n = C::scalar(t.width as f64);
+            let (start, end) = part(t.len, chunk);
+            let mut i = start + at;
+            while i < end {
+                let (state, sum) = (
+                    &mut *(t.param as *mut C).add(i as usize),
+                    &mut *(t.sums as *mut C::Scalar).add(i as usize),
+                );
+                *state = R::track::<C>(&k, *state, R::mean::<C>(&k, *sum, n));
+                *sum = if COLS { R::col_factor::<C>(&k, *state).wide() } else { state.wide() };
+                i += step;
+            }
+        });
+    }
+}
+
+/// Row state (`len` numbers) becomes factors, with its sum over each batch, which becomes a mean.
+#[inline(always)]
+unsafe fn factors<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let height = C::scalar(t.height as f64);
+            let (start, end) = part(t.len, chunk);
+            let mut i = start + at;
+            while i < end {
+                let (batch, within) = split(i, t.height);
+                let batch = batch as usize;
+                let sum = *(t.sums as *const C::Scalar).add(batch);
+                let mean = R::mean_of_rows::<C>(&k, sum, height);
+                let row = &mut *(t.factors[0] as *mut C::Scalar).add(i as usize);
+                *row = R::row_factor::<C>(&k, C::narrow(*row), mean).wide();
+                if within == 0 {
+                    *(t.factors[2] as *mut C::Scalar).add(batch) = mean.wide();
+                }
+                i += step;
+            }
+        });
+    }
+}
+
+/// What multiplies the gradient of an element.
+///
+/// # Safety
+/// The table says what is where.
+#[inline(always)]
+unsafe fn scale<R: Factored, C: Real>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
+    let (row, col) = split(i as u64, t.width);
+    let (batch, _) = split(row, t.height);
+    let col = (batch * t.width + col) as usize;
+    let [rows, cols, means] = t.factors.map(|f| f as *const C::Scalar);
+    // SAFETY: the element exists, so its row, column and batch do.
+    unsafe {
+        let [row, col, mean] =
+            [rows.add(row as usize), cols.add(col), means.add(batch as usize)]
+                .map(|x| C::narrow(*x));
+        R::scale::<C>(k, row, col, mean)
+    }
+}
+
+#[inline(always)]
+unsafe fn apply<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
+    unsafe {
+        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+            let (start, end) = part(t.len, chunk);
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let tensor = At::<R, C, C, C>::new(t);
+            let mut i = start + at;
+            while i < end {
+                let (p, g, state) = tensor.load::<C>(i as usize);
+                let scale = scale::<R, C>(t, &k, i as usize);
+                let (p, state) = R::scaled_element::<C>(&k, p, g, scale, state);
+                tensor.store(i as usize, p, &state);
+                i += step;
+            }
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn sums<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Row, chunk| {
+            let (start, end) = part(t.len, chunk);
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let tensor = At::<R, C, C, C>::new(t);
+            write_sums::<C::Scalar>(t, chunk, start, end, |i| {
+                let (p, g, state) = tensor.load::<C>(i);
+                let scale = scale::<R, C>(t, &k, i);
+                R::scaled_terms::<C>(&k, p, g, scale, state)
+            });
+        });
+    }
+}
+
+macro_rules! rules {
+    (
+        elementwise { $($e:ident: $er:ty,)* }
+        tensorwise { $($t:ident: $tr:ty,)* }
+        factored { $($f:ident: $fr:ty,)* }
+    ) => {
+        $(
+            types!($f, $fr, "f64", f64);
+            types!($f, $fr, "f32", f32);
+            types!($f, $fr, "bf16", bf16);
+            types!($f, $fr, "f16", f16);
+        )*
+    };
+}
+
+macro_rules! types {
+    ($stem:ident, $rule:ty, $suffix:literal, $type:ty) => {
+        entries! {
+            concat!(stringify!($stem), "_rows_", $suffix) => rows::<$rule, $type>;
+            concat!(stringify!($stem), "_cols_", $suffix) => cols::<$rule, $type>;
+            concat!(stringify!($stem), "_track_rows_", $suffix) => track::<$rule, $type, false>;
+            concat!(stringify!($stem), "_track_cols_", $suffix) => track::<$rule, $type, true>;
+            concat!(stringify!($stem), "_factors_", $suffix) => factors::<$rule, $type>;
+            concat!(stringify!($stem), "_scaled_sums_", $suffix) => sums::<$rule, $type>;
+            concat!(stringify!($stem), "_scaled_apply_", $suffix) => apply::<$rule, $type>;
+        }
+    };
+}
+
+bitstep::each_rule!(rules);
+
+const _: () = assert!(ROWS == bitstep::reduce::ROWS as u64 && CHUNK == bitstep::reduce::BLOCK as u64);

@@ -1,0 +1,253 @@
+//! From a storage to plain numbers and back. A rule whose tensors are not all of the usual types
+//! runs between the two, as the core's does.
+
+use core::slice;
+
+use bitstep::real::{Number, Real};
+use bitstep::storage::{
+    Blocks, Codec, Companded, Correction, Dithered, Dynamic, Fp8, Kahan, Narrow, Noise, Scaled4,
+    Scaled8, Split, Stochastic, Storage,
+};
+use half::{bf16, f16};
+
+use crate::grid::by_block;
+use crate::rules::part;
+use crate::table::Move;
+
+/// Runs `f` on every item of a table.
+///
+/// # Safety
+/// There are `count` lines.
+#[inline(always)]
+unsafe fn each(table: *const Move, count: u64, chunks: u64, f: impl Fn(&Move, usize)) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        by_block(table, count, chunks, |line: &Move, chunk, at, step| {
+            let (start, end) = part(line.items, chunk);
+            let mut i = start + at;
+            while i < end {
+                f(line, i as usize);
+                i += step;
+            }
+        });
+    }
+}
+
+/// What is done to an item of a storage.
+trait Moved {
+    /// # Safety
+    /// The table says what is where, and no other thread has this item.
+    unsafe fn load(line: &Move, i: usize);
+    /// # Safety
+    /// As [`Moved::load`].
+    unsafe fn store(line: &Move, i: usize);
+}
+
+/// Plain numbers of another type.
+struct Plain<T, C>(T, C);
+
+impl<T: Number, C: Real> Moved for Plain<T, C> {
+    #[inline(always)]
+    unsafe fn load(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { *(line.plain as *mut C).add(i) = C::load(*(line.main as *const T).add(i)) }
+    }
+    #[inline(always)]
+    unsafe fn store(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { *(line.main as *mut T).add(i) = (*(line.plain as *const C).add(i)).store() }
+    }
+}
+
+/// One element of an array, as a slice.
+///
+/// # Safety
+/// It exists, and no other thread has it.
+#[inline(always)]
+unsafe fn one<'a, T>(array: u64, i: usize) -> &'a mut [T] {
+    // SAFETY: as the caller promises.
+    unsafe { slice::from_raw_parts_mut((array as *mut T).add(i), 1) }
+}
+
+/// A storage of one element at a time, opened there.
+trait Single {
+    /// # Safety
+    /// As [`Moved::load`].
+    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage));
+}
+
+struct Splits<N, E>(N, E);
+impl<N: Narrow, E: Correction> Single for Splits<N, E> {
+    #[inline(always)]
+    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: as the caller promises.
+        let (narrow, error) = unsafe { (one::<N>(line.main, i), one::<E>(line.side, i)) };
+        if let Ok(mut split) = Split::new(narrow, error) {
+            f(&mut split);
+        }
+    }
+}
+
+struct Kahans<N>(N);
+impl<N: Number + Real> Single for Kahans<N> {
+    #[inline(always)]
+    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: as the caller promises.
+        let (value, compensation) = unsafe { (one::<N>(line.main, i), one::<N>(line.side, i)) };
+        if let Ok(mut kahan) = Kahan::new(value, compensation) {
+            f(&mut kahan);
+        }
+    }
+}
+
+struct Dithers<N>(N);
+impl<N: Stochastic> Single for Dithers<N> {
+    #[inline(always)]
+    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: as the caller promises.
+        let values = unsafe { one::<N>(line.main, i) };
+        let noise = if line.side == 0 {
+            let [seed, step] = line.with;
+            Noise::Counter { seed, step, first: i as u64 }
+        } else {
+            // SAFETY: as the caller promises.
+            Noise::Given(unsafe { one::<u16>(line.side, i) })
+        };
+        f(&mut Dithered::new(values, noise));
+    }
+}
+
+struct OneByOne<S>(S);
+impl<S: Single> Moved for OneByOne<S> {
+    #[inline(always)]
+    unsafe fn load(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { S::open(line, i, |s| s.load(0, one(line.plain, i))) }
+    }
+    #[inline(always)]
+    unsafe fn store(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { S::open(line, i, |s| s.store(0, one(line.plain, i))) }
+    }
+}
+
+/// A codec as the host describes it: whether for both signs (or, of [`Dynamic`], as bits with its
+/// way of encoding), and the size of a block.
+trait Described: Codec {
+    fn new(with: [u64; 2]) -> Self;
+}
+
+impl Described for Companded {
+    #[inline(always)]
+    fn new([signed, _]: [u64; 2]) -> Self {
+        if signed == 1 { Companded::Momentum } else { Companded::Variance }
+    }
+}
+impl Described for Dynamic {
+    #[inline(always)]
+    fn new([bits, _]: [u64; 2]) -> Self {
+        Dynamic { signed: bits & 1 == 1, grid: bits >> 1 == 1 }
+    }
+}
+impl Described for Scaled8 {
+    #[inline(always)]
+    fn new([signed, block]: [u64; 2]) -> Self {
+        Scaled8 { signed: signed == 1, block: block as usize }
+    }
+}
+impl Described for Scaled4 {
+    #[inline(always)]
+    fn new([signed, block]: [u64; 2]) -> Self {
+        Scaled4 { signed: signed == 1, block: block as usize }
+    }
+}
+impl Described for Fp8 {
+    #[inline(always)]
+    fn new([_, block]: [u64; 2]) -> Self {
+        Fp8 { block: block as usize }
+    }
+}
+
+/// Blocks that share a scale, one a thread.
+struct ByBlock<D>(D);
+
+impl<D: Described> ByBlock<D> {
+    /// # Safety
+    /// As [`Moved::load`].
+    #[inline(always)]
+    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage, &mut [f32])) {
+        let codec = D::new(line.with);
+        let (start, len) = (i * codec.block(), line.len as usize);
+        let n = if len - start < codec.block() { len - start } else { codec.block() };
+        let bytes = |x: usize| if D::BITS == 4 { x.div_ceil(2) } else { x };
+        // SAFETY: as the caller promises.
+        unsafe {
+            let codes = (line.main as *mut u8).add(bytes(start));
+            let codes = slice::from_raw_parts_mut(codes, bytes(n));
+            let plain = slice::from_raw_parts_mut((line.plain as *mut f32).add(start), n);
+            if let Ok(mut blocks) = Blocks::new(codec, n, codes, one(line.side, i)) {
+                f(&mut blocks, plain);
+            }
+        }
+    }
+}
+
+impl<D: Described> Moved for ByBlock<D> {
+    #[inline(always)]
+    unsafe fn load(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::open(line, i, |s, plain| s.load(0, plain)) }
+    }
+    #[inline(always)]
+    unsafe fn store(line: &Move, i: usize) {
+        // SAFETY: as the caller promises.
+        unsafe { Self::open(line, i, |s, plain| s.store(0, plain)) }
+    }
+}
+
+macro_rules! entries {
+    ($($name:literal => $moved:ty;)*) => {$(
+        const _: () = {
+            #[unsafe(export_name = concat!("load_", $name))]
+            unsafe extern "ptx-kernel" fn load(table: *const Move, count: u64, chunks: u64) {
+                // SAFETY: the host's tables are what the kernel expects.
+                unsafe { each(table, count, chunks, |line, i| <$moved>::load(line, i)) }
+            }
+            #[unsafe(export_name = concat!("store_", $name))]
+            unsafe extern "ptx-kernel" fn store(table: *const Move, count: u64, chunks: u64) {
+                // SAFETY: the host's tables are what the kernel expects.
+                unsafe { each(table, count, chunks, |line, i| <$moved>::store(line, i)) }
+            }
+        };
+    )*};
+}
+
+entries! {
+    "f32_f32" => Plain<f32, f32>;
+    "f64_f64" => Plain<f64, f64>;
+    "f64_f32" => Plain<f64, f32>;
+    "bf16_f32" => Plain<bf16, f32>;
+    "f16_f32" => Plain<f16, f32>;
+    "f32_f64" => Plain<f32, f64>;
+    "bf16_f64" => Plain<bf16, f64>;
+    "f16_f64" => Plain<f16, f64>;
+    "f64_bf16" => Plain<f64, bf16>;
+    "f32_bf16" => Plain<f32, bf16>;
+    "f16_bf16" => Plain<f16, bf16>;
+    "f64_f16" => Plain<f64, f16>;
+    "f32_f16" => Plain<f32, f16>;
+    "bf16_f16" => Plain<bf16, f16>;
+    "split_bf16_8" => OneByOne<Splits<bf16, i8>>;
+    "split_bf16_16" => OneByOne<Splits<bf16, i16>>;
+    "split_f16_8" => OneByOne<Splits<f16, i8>>;
+    "split_f16_16" => OneByOne<Splits<f16, i16>>;
+    "kahan_bf16" => OneByOne<Kahans<bf16>>;
+    "kahan_f16" => OneByOne<Kahans<f16>>;
+    "dithered_bf16" => OneByOne<Dithers<bf16>>;
+    "dithered_f16" => OneByOne<Dithers<f16>>;
+    "companded" => ByBlock<Companded>;
+    "dynamic" => ByBlock<Dynamic>;
+    "scaled8" => ByBlock<Scaled8>;
+    "scaled4" => ByBlock<Scaled4>;
+    "fp8" => ByBlock<Fp8>;
+}

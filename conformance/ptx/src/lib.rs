@@ -1,0 +1,170 @@
+//! A small PTX interpreter: runs kernels without a GPU.
+//!
+//! It knows the instructions that rustc makes of this project's kernels, and refuses any other.
+//! Threads run warp by warp, so shuffles work; a block's warps run one after the other, and
+//! there is neither shared memory nor a barrier. Floating-point operations round once, as PTX
+//! demands of them and as the host does. Every access to memory is checked for its bounds and
+//! its alignment.
+//!
+//! ```
+//! let text = "
+//! .visible .entry double(.param .u64 double_param_0)
+//! {
+//!     ld.param.b64 %rd1, [double_param_0];
+//!     mov.u32 %r1, %tid.x;
+//!     mul.wide.u32 %rd3, %r1, 4;
+//!     add.s64 %rd2, %rd1, %rd3;
+//!     ld.b32 %r2, [%rd2];
+//!     add.rn.f32 %r2, %r2, %r2;
+//!     st.b32 [%rd2], %r2;
+//!     ret;
+//! }";
+//! let mut machine = bitstep_ptx::Machine::new(text)?;
+//! let memory = machine.alloc(32 * 4);
+//! machine.write(memory, &1.5f32.to_le_bytes().repeat(32))?;
+//! machine.launch("double", 1, 32, &[memory])?;
+//! let mut out = [0; 4];
+//! machine.read(memory + 124, &mut out)?;
+//! assert_eq!(f32::from_le_bytes(out), 3.0);
+//! # Ok::<(), bitstep_ptx::Error>(())
+//! ```
+
+mod lint;
+mod memory;
+mod ops;
+mod parse;
+mod warp;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use lint::lint;
+use memory::Memory;
+use parse::Kernel;
+use thiserror::Error;
+
+/// Why a text can't be read, or a kernel not be run to its end.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The text is no PTX of the kind that this interpreter knows.
+    #[error("line {line}: {what}")]
+    Parse {
+        /// Counted from 1.
+        line: usize,
+        /// What was found, or wanted.
+        what: String,
+    },
+    /// No such kernel, or other parameters than it has.
+    #[error("{0}")]
+    Launch(String),
+    /// An access that a GPU would fault at, or make of it what it likes.
+    #[error("{bytes} bytes at {address:#x}: {what}")]
+    Access {
+        /// Where.
+        address: u64,
+        /// How many.
+        bytes: usize,
+        /// What is wrong about it.
+        what: &'static str,
+    },
+    /// An error in the midst of a kernel.
+    #[error("{kernel}, line {line}, thread {thread} of block {block}: {error}")]
+    Fault {
+        /// The kernel.
+        kernel: String,
+        /// The line of the instruction.
+        line: usize,
+        /// The first thread that it befell.
+        thread: u32,
+        /// Its block.
+        block: u32,
+        /// What happened.
+        error: Box<Error>,
+    },
+}
+
+/// A GPU of a kind: memory, and kernels. A copy has memory of its own.
+#[derive(Clone)]
+pub struct Machine {
+    kernels: Arc<HashMap<String, Kernel>>,
+    memory: Memory,
+}
+
+impl Machine {
+    /// Reads a module.
+    ///
+    /// # Errors
+    /// An instruction or directive that is not known.
+    pub fn new(text: &str) -> Result<Machine, Error> {
+        let mut memory = Memory::default();
+        let kernels = parse::module(text, &mut memory)?;
+        let kernels = kernels.into_iter().map(|k| (k.name.clone(), k)).collect();
+        Ok(Machine { kernels: Arc::new(kernels), memory })
+    }
+
+    /// The kernels' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.kernels.keys().map(String::as_str)
+    }
+
+    /// Memory of this many bytes, at a multiple of 256, filled with what is unlikely to be right.
+    pub fn alloc(&mut self, bytes: usize) -> u64 {
+        self.memory.alloc(vec![0xcb; bytes])
+    }
+
+    /// Gives memory back: later accesses are errors.
+    ///
+    /// # Errors
+    /// No memory begins there.
+    pub fn free(&mut self, address: u64) -> Result<(), Error> {
+        self.memory.free(address)
+    }
+
+    /// Copies to the GPU.
+    ///
+    /// # Errors
+    /// Out of bounds.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.memory.get_mut(address, bytes.len()).map(|to| to.copy_from_slice(bytes))
+    }
+
+    /// Copies from the GPU.
+    ///
+    /// # Errors
+    /// Out of bounds.
+    pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
+        self.memory.get(address, bytes.len()).map(|from| bytes.copy_from_slice(from))
+    }
+
+    /// Runs a kernel: `blocks` times `threads` of it.
+    ///
+    /// # Errors
+    /// No such kernel, another number of parameters than it has, or any fault.
+    pub fn launch(
+        &mut self,
+        kernel: &str,
+        blocks: u32,
+        threads: u32,
+        params: &[u64],
+    ) -> Result<(), Error> {
+        let kernels = Arc::clone(&self.kernels);
+        let Some(kernel) = kernels.get(kernel) else {
+            return Err(Error::Launch(format!("no kernel `{kernel}`")));
+        };
+        if kernel.params != params.len() {
+            let (want, got) = (kernel.params, params.len());
+            return Err(Error::Launch(format!("{} has {want} parameters, got {got}", kernel.name)));
+        }
+        if blocks == 0 || threads == 0 || threads > 1024 {
+            let what = format!("{}: {blocks} blocks of {threads} threads", kernel.name);
+            return Err(Error::Launch(what));
+        }
+        let mut warp = warp::Warp::new(kernel, params);
+        for block in 0..blocks {
+            for first in (0..threads).step_by(warp::LANES) {
+                warp.run(&mut self.memory, warp::Place { block, blocks, first, threads })?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! Thirty-two threads in step.
+//!
+//! Where threads part, those that stand earliest in the text go on first, which brings them
+//! together again where their ways meet. A shuffle waits for all that have not returned.
+
+use crate::Error;
+use crate::memory::{Memory, aligned};
+use crate::ops::Op;
+use crate::parse::{Action, Instruction, Kernel, LOCAL, Operand, Space, Special};
+
+pub(crate) const LANES: usize = 32;
+/// Instructions after which a warp is taken to run for ever.
+const PATIENCE: u64 = 1 << 32;
+/// Where a thread that has returned stands.
+const DONE: usize = usize::MAX;
+
+/// Which threads of which block.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) block: u32,
+    pub(crate) blocks: u32,
+    /// The first thread's number, and the number of threads in a block.
+    pub(crate) first: u32,
+    pub(crate) threads: u32,
+}
+
+pub(crate) struct Warp<'a> {
+    kernel: &'a Kernel,
+    params: &'a [u64],
+    registers: Vec<[u64; LANES]>,
+    local: Vec<Vec<u8>>,
+}
+
+fn trouble(what: impl Into<String>) -> Error {
+    Error::Launch(what.into())
+}
+
+impl<'a> Warp<'a> {
+    pub(crate) fn new(kernel: &'a Kernel, params: &'a [u64]) -> Self {
+        let registers = vec![[0; LANES]; kernel.registers];
+        Warp { kernel, params, registers, local: vec![vec![0xcb; kernel.local]; LANES] }
+    }
+
+    /// Runs these threads to their ends.
+    pub(crate) fn run(&mut self, memory: &mut Memory, place: Place) -> Result<(), Error> {
+        let mut at = [DONE; LANES];
+        let count = LANES.min((place.threads - place.first) as usize);
+        at[..count].fill(0);
+        // Threads that wait at a shuffle.
+        let mut waiting = 0u32;
+        for _ in 0..PATIENCE {
+            let mut here = DONE;
+            for (lane, &pc) in at.iter().enumerate() {
+                if waiting >> lane & 1 == 0 {
+                    here = here.min(pc);
+                }
+            }
+            if here == DONE {
+                // All have returned, or all that have not wait.
+                let Some(first) = at.iter().position(|&pc| pc != DONE) else { return Ok(()) };
+                here = at[first];
+            }
+            let mut active = 0u32;
+            for (lane, &pc) in at.iter().enumerate() {
+                active |= u32::from(pc == here) << lane;
+            }
+            let Some(instruction) = self.kernel.code.get(here) else {
+                at.iter_mut().filter(|pc| **pc == here).for_each(|pc| *pc = DONE);
+                continue;
+            };
+            if matches!(instruction.action, Action::ShuffleDown { .. }) {
+                let mut live = 0u32;
+                for (lane, &pc) in at.iter().enumerate() {
+                    live |= u32::from(pc != DONE) << lane;
+                }
+                if active != u32::MAX {
+                    waiting |= active;
+                    if waiting != live && live == u32::MAX {
+                        continue;
+                    }
+                    let what = "a shuffle of all threads that not all of them come to";
+                    return Err(self.fault(instruction, place, active, trouble(what)));
+                }
+                waiting = 0;
+            }
+            let chosen = self.guarded(instruction, active);
+            // Unless it branches.
+            for (lane, pc) in at.iter_mut().enumerate() {
+                *pc = if active >> lane & 1 == 1 { here + 1 } else { *pc };
+            }
+            if let Err((lane, error)) = self.step(memory, place, instruction, chosen, &mut at) {
+                return Err(self.fault(instruction, place, 1 << lane, error));
+            }
+        }
+        Err(trouble(format!("{} does not end", self.kernel.name)))
+    }
+
+    fn fault(&self, instruction: &Instruction, place: Place, lanes: u32, error: Error) -> Error {
+        Error::Fault {
+            kernel: self.kernel.name.clone(),
+            line: instruction.line,
+            thread: place.first + lanes.trailing_zeros(),
+            block: place.block,
+            error: Box::new(error),
+        }
+    }
+
+    /// The active threads whose guard lets them run it.
+    fn guarded(&self, instruction: &Instruction, active: u32) -> u32 {
+        let Some((p, wanted)) = instruction.guard else { return active };
+        let mut chosen = 0u32;
+        for (lane, &x) in self.registers[p].iter().enumerate() {
+            chosen |= u32::from((x & 1 == 1) == wanted) << lane;
+        }
+        chosen & active
+    }
+
+    /// An operand in all threads.
+    fn all(&self, operand: Operand, place: Place) -> [u64; LANES] {
+        match operand {
+            Operand::Register(r) => self.registers[r],
+            Operand::Value(x) => [x; LANES],
+            Operand::Special(Special::Thread) => {
+                std::array::from_fn(|lane| u64::from(place.first) + lane as u64)
+            }
+            Operand::Special(Special::Threads) => [place.threads.into(); LANES],
+            Operand::Special(Special::Block) => [place.block.into(); LANES],
+            Operand::Special(Special::Blocks) => [place.blocks.into(); LANES],
+        }
+    }
+
+    /// Runs an instruction in the chosen threads; an error comes with its thread.
+    fn step(
+        &mut self,
+        memory: &mut Memory,
+        place: Place,
+        instruction: &Instruction,
+        chosen: u32,
+        at: &mut [usize; LANES],
+    ) -> Result<(), (usize, Error)> {
+        let lanes = || (0..LANES).filter(move |lane| chosen >> lane & 1 == 1);
+        match &instruction.action {
+            Action::Compute(op, to, from) => {
+                let [a, b, c] = std::array::from_fn(|k| {
+                    from.get(k).map_or([0; LANES], |&operand| self.all(operand, place))
+                });
+                let to = &mut self.registers[*to];
+                match op {
+                    Op::One(f) => lanes().for_each(|l| to[l] = f(a[l])),
+                    Op::Two(f) => lanes().for_each(|l| to[l] = f(a[l], b[l])),
+                    Op::Three(f) => lanes().for_each(|l| to[l] = f(a[l], b[l], c[l])),
+                }
+            }
+            Action::Parameter(to, k) => {
+                lanes().for_each(|l| self.registers[*to][l] = self.params[*k])
+            }
+            Action::Load { space, bytes, signed, to, from: (base, offset) } => {
+                let base = self.all(*base, place);
+                for l in lanes() {
+                    let address = base[l].wrapping_add(*offset);
+                    let all = bytes * to.len();
+                    let memory = aligned(address, all)
+                        .and_then(|()| self.open(memory, *space, l, address, all))
+                        .map_err(|e| (l, e))?;
+                    let mut parts = [0u64; 4];
+                    for (part, raw) in parts.iter_mut().zip(memory.chunks(*bytes)) {
+                        let mut word = [0; 8];
+                        word[..*bytes].copy_from_slice(raw);
+                        let shift = 64 - 8 * *bytes as u32;
+                        let x = u64::from_le_bytes(word);
+                        *part = if *signed { ((x << shift) as i64 >> shift) as u64 } else { x };
+                    }
+                    for (to, part) in to.iter().zip(parts) {
+                        self.registers[*to][l] = part;
+                    }
+                }
+            }
+            Action::Store { space, bytes, to: (base, offset), from } => {
+                let base = self.all(*base, place);
+                for l in lanes() {
+                    let address = base[l].wrapping_add(*offset);
+                    let all = bytes * from.len();
+                    let mut raw = [0; 32];
+                    for (to, from) in raw.chunks_mut(*bytes).zip(from) {
+                        to.copy_from_slice(&self.all(*from, place)[l].to_le_bytes()[..*bytes]);
+                    }
+                    aligned(address, all)
+                        .and_then(|()| self.open(memory, *space, l, address, all))
+                        .map_err(|e| (l, e))?
+                        .copy_from_slice(&raw[..all]);
+                }
+            }
+            Action::Unpack { bits, to, from } => {
+                let from = self.all(*from, place);
+                for (k, to) in to.iter().enumerate().filter_map(|(k, to)| to.map(|to| (k, to))) {
+                    let mask = u64::MAX >> (64 - bits);
+                    lanes().for_each(|l| {
+                        self.registers[to][l] = from[l] >> (k as u32 * bits) & mask;
+                    });
+                }
+            }
+            Action::Pack { bits, to, from } => {
+                let mask = u64::MAX >> (64 - bits);
+                let mut out = [0; LANES];
+                for (k, part) in from.iter().enumerate() {
+                    let part = self.all(*part, place);
+                    lanes().for_each(|l| out[l] |= (part[l] & mask) << (k as u32 * bits));
+                }
+                lanes().for_each(|l| self.registers[*to][l] = out[l]);
+            }
+            Action::ShuffleDown { to, from, by } => {
+                let (from, by) = (self.all(*from, place), self.all(*by, place));
+                lanes().for_each(|l| {
+                    let other = l + (by[l] & 31) as usize;
+                    // Beyond the last lane a thread gets its own back.
+                    self.registers[*to][l] = from.get(other).copied().unwrap_or(from[l]);
+                });
+            }
+            Action::Branch(to) => lanes().for_each(|l| at[l] = *to),
+            Action::Table(index, places) => {
+                let index = self.all(*index, place);
+                for l in lanes() {
+                    let found = places.get(index[l] as u32 as usize).copied();
+                    at[l] = found.ok_or_else(|| (l, trouble("a branch beyond its table")))?;
+                }
+            }
+            Action::Return => lanes().for_each(|l| at[l] = DONE),
+            Action::Trap => {
+                if let Some(l) = lanes().next() {
+                    return Err((l, trouble("a trap")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory of the GPU or of a thread.
+    fn open<'m>(
+        &'m mut self,
+        memory: &'m mut Memory,
+        space: Space,
+        lane: usize,
+        address: u64,
+        bytes: usize,
+    ) -> Result<&'m mut [u8], Error> {
+        let own = match space {
+            Space::Global => return memory.get_mut(address, bytes),
+            Space::Local => address,
+            Space::Generic if address < LOCAL => return memory.get_mut(address, bytes),
+            Space::Generic => address - LOCAL,
+        };
+        let end = usize::try_from(own).ok().and_then(|at| Some(at..at.checked_add(bytes)?));
+        let found = end.and_then(|range| self.local.get_mut(lane)?.get_mut(range));
+        found.ok_or(Error::Access { address, bytes, what: "beyond the thread's own memory" })
+    }
+}

@@ -1,0 +1,275 @@
+//! The backend `ptx`: the GPU's kernels, run by an interpreter.
+
+use std::sync::OnceLock;
+
+use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::real::Dtype;
+use bitstep::storage::{Data, DataMut, Format, Noise, Part, Raw};
+use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
+use bitstep_ptx::Machine;
+
+use crate::backend::{
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+};
+use crate::core_backend::{Core, CoreRun, failed};
+use crate::host::Host;
+
+/// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ptx;
+
+impl Backend for Ptx {
+    fn name(&self) -> &str {
+        "ptx"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
+        let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
+        let gpu = Gpu(machine.clone().map_err(failed)?);
+        let host = Tensors {
+            gpu,
+            workspace: Workspace::default(),
+            optimizer: Optimizer::new(),
+            values: Vec::new(),
+        };
+        Ok(Box::new(CoreRun::new(spec, host)?))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Core.schedule(spec)
+    }
+
+    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        Err(Refused::Unsupported("no kernels for gradients yet".to_owned()))
+    }
+}
+
+/// An interpreter as a device.
+struct Gpu(Machine);
+
+impl Device for Gpu {
+    type Error = bitstep_ptx::Error;
+
+    fn alloc(&mut self, bytes: usize) -> Result<u64, Self::Error> {
+        Ok(self.0.alloc(bytes))
+    }
+    fn free(&mut self, address: u64) -> Result<(), Self::Error> {
+        self.0.free(address)
+    }
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.0.write(address, bytes)
+    }
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error> {
+        self.0.read(address, bytes)
+    }
+    fn launch(
+        &mut self,
+        kernel: &str,
+        blocks: u32,
+        threads: u32,
+        params: [u64; 3],
+    ) -> Result<(), Self::Error> {
+        self.0.launch(kernel, blocks, threads, &params)
+    }
+}
+
+/// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
+struct Tensors {
+    gpu: Gpu,
+    workspace: Workspace,
+    optimizer: Optimizer,
+    values: Vec<Buffer>,
+}
+
+/// Plain numbers as bytes and back, by way of the core's own raw parts.
+fn raw(data: Data<'_>) -> Vec<u8> {
+    match data {
+        Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
+    fn all<const N: usize, T>(to: &mut [T], bytes: &[u8], from: fn([u8; N]) -> T) {
+        to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = from(*b));
+    }
+    match to {
+        DataMut::F64(x) => all(x, bytes, f64::from_le_bytes),
+        DataMut::F32(x) => all(x, bytes, f32::from_le_bytes),
+        DataMut::Bf16(x) => all(x, bytes, half::bf16::from_le_bytes),
+        DataMut::F16(x) => all(x, bytes, half::f16::from_le_bytes),
+        DataMut::Coded(_) => {}
+    }
+}
+
+/// What is on the device for the time of a step.
+struct Guests<'a>(&'a mut Gpu, Vec<u64>);
+
+/// Where a part of a tensor is on the device, and how many bytes it has.
+type Lodging = (u64, usize);
+
+impl Guests<'_> {
+    fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
+        let at = self.0.alloc(bytes.len()).map_err(failed)?;
+        self.1.push(at);
+        self.0.write(at, bytes).map_err(failed)?;
+        Ok((at, bytes.len()))
+    }
+
+    /// A slot, if it is in use.
+    fn slot(&mut self, slot: &Buffer) -> Result<Option<(Place, Vec<Lodging>)>, Refused> {
+        let (format, parts) = match slot {
+            slot if slot.is_empty() => return Ok(None),
+            Buffer::Coded(coded) => {
+                (coded.format(), coded.parts("").into_iter().map(|p| p.bytes).collect())
+            }
+            plain => {
+                let data = plain.data().ok_or_else(|| failed("a slot of no known kind"))?;
+                (Format::Plain(data.dtype()), vec![raw(data)])
+            }
+        };
+        let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;
+        let side = parts.get(1).map_or(0, |p| p.0);
+        Ok(parts.first().map(|p| Place::At(format, p.0, side)).map(|place| (place, parts)))
+    }
+
+    fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
+        let mut bytes = vec![0; len];
+        self.0.read(at, &mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+
+    fn leave(self) -> Result<(), Refused> {
+        self.1.into_iter().try_for_each(|at| self.0.free(at)).map_err(failed)
+    }
+}
+
+/// Writes a slot's parts back.
+fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
+    let Buffer::Coded(coded) = slot else {
+        parts.first().into_iter().for_each(|bytes| set(&mut slot.data_mut(), bytes));
+        return Ok(());
+    };
+    let old: Vec<Part> = coded.parts("");
+    old.into_iter()
+        .zip(parts)
+        .try_for_each(|(part, bytes)| coded.set_part("", &Part { bytes, ..part }).map_err(failed))
+}
+
+/// How a parameter rests beside its companion, or with its noise.
+fn place(
+    guests: &mut Guests<'_>,
+    dtype: Dtype,
+    at: u64,
+    companion: Option<&Raw>,
+    noise: Option<Noise<'_>>,
+) -> Result<(Place, Option<Lodging>), Refused> {
+    if let Some(companion) = companion {
+        let beside = guests.add(&companion.bytes())?;
+        let format = match companion {
+            Raw::I8(_) => Format::Split(dtype, 8),
+            Raw::I16(_) => Format::Split(dtype, 16),
+            _ => Format::Kahan(dtype),
+        };
+        return Ok((Place::At(format, at, beside.0), Some(beside)));
+    }
+    let narrow = matches!(dtype, Dtype::Bf16 | Dtype::F16);
+    Ok(match noise.filter(|_| narrow) {
+        None => (Place::plain(dtype, at), None),
+        Some(Noise::Counter { seed, step, .. }) => {
+            (Place::Dithered { dtype, at, bits: 0, counter: [seed, step] }, None)
+        }
+        Some(Noise::Given(bits)) => {
+            let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
+            let bits = guests.add(&bytes)?.0;
+            (Place::Dithered { dtype, at, bits, counter: [0; 2] }, None)
+        }
+    })
+}
+
+impl Host for Tensors {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+        let dtype = value.data().map(|d| d.dtype());
+        let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
+        self.optimizer.add_param(group, shape, dtype).map_err(failed)?;
+        self.values.push(value);
+        Ok(())
+    }
+
+    fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    fn optimizer_mut(&mut self) -> &mut Optimizer {
+        &mut self.optimizer
+    }
+
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+        self.values[i] = value;
+        Ok(())
+    }
+
+    fn value(&self, i: usize) -> Buffer {
+        self.values[i].clone()
+    }
+
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+        let all: Vec<Option<Data<'_>>> =
+            grads.iter().map(|g| g.as_ref().and_then(Buffer::data)).collect();
+        let types = self.values.iter().zip(&all);
+        let types: Vec<_> =
+            types.map(|(v, g)| Some([v.data()?.dtype(), g.as_ref()?.dtype()])).collect();
+        let present: Vec<Data<'_>> = all.iter().filter_map(|&g| g).collect();
+        let turns =
+            self.optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&present, scale));
+        let mut turns = turns.map_err(failed)?;
+
+        let mut guests = Guests(&mut self.gpu, Vec::new());
+        let mut jobs = Vec::new();
+        let mut lodgings = Vec::new();
+        for (index, turn) in &mut turns {
+            let (Some(data), Some(grad)) = (self.values[*index].data(), all[*index]) else {
+                return Err(failed("a parameter that is not plain"));
+            };
+            let value = guests.add(&raw(data))?;
+            let gradient = guests.add(&raw(grad))?;
+            let (param, companion) =
+                place(&mut guests, data.dtype(), value.0, turn.companion.as_deref(), turn.noise)?;
+            let slots: Vec<_> =
+                turn.slots.iter().map(|slot| guests.slot(slot)).collect::<Result<_, _>>()?;
+            jobs.push(Job {
+                rule: turn.rule,
+                arithmetic: turn.arithmetic,
+                step: turn.step,
+                scalars: turn.scalars.get(),
+                shape: turn.shape,
+                param,
+                grad: (grad.dtype(), gradient.0),
+                slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
+                starts: turn.step.first,
+            });
+            lodgings.push((value, companion, slots));
+        }
+        bitstep_cudarc::run(guests.0, &mut self.workspace, &mut jobs).map_err(|e| match e {
+            Error::NoKernel(what) => Refused::Unsupported(format!("no kernel for {what}")),
+            other => failed(other),
+        })?;
+        drop(jobs);
+
+        for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
+            set(&mut self.values[index].data_mut(), &guests.read(value)?);
+            if let (Some(at), Some(to)) = (companion, turn.companion) {
+                to.set_bytes(&guests.read(at)?).map_err(failed)?;
+            }
+            for (slot, parts) in turn.slots.iter_mut().zip(slots) {
+                let parts = parts.into_iter().flat_map(|(_, parts)| parts);
+                let parts: Vec<_> = parts.map(|at| guests.read(at)).collect::<Result<_, _>>()?;
+                put_back(slot, parts)?;
+            }
+        }
+        guests.leave()
+    }
+}
