@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, DataMut, Format, Noise, Part, Raw};
-use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
+use bitstep_cudarc::{Error, Job, Place, Workspace};
 use bitstep_ptx::Machine;
 
 use crate::backend::{
@@ -26,9 +26,8 @@ impl Backend for Ptx {
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
         static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
         let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
-        let gpu = Gpu(machine.clone().map_err(failed)?);
         let host = Tensors {
-            gpu,
+            gpu: machine.clone().map_err(failed)?,
             workspace: Workspace::default(),
             optimizer: Optimizer::new(),
             values: Vec::new(),
@@ -45,38 +44,9 @@ impl Backend for Ptx {
     }
 }
 
-/// An interpreter as a device.
-struct Gpu(Machine);
-
-impl Device for Gpu {
-    type Error = bitstep_ptx::Error;
-
-    fn alloc(&mut self, bytes: usize) -> Result<u64, Self::Error> {
-        Ok(self.0.alloc(bytes))
-    }
-    fn free(&mut self, address: u64) -> Result<(), Self::Error> {
-        self.0.free(address)
-    }
-    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.0.write(address, bytes)
-    }
-    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.read(address, bytes)
-    }
-    fn launch(
-        &mut self,
-        kernel: &str,
-        blocks: u32,
-        threads: u32,
-        params: [u64; 3],
-    ) -> Result<(), Self::Error> {
-        self.0.launch(kernel, blocks, threads, &params)
-    }
-}
-
 /// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
 struct Tensors {
-    gpu: Gpu,
+    gpu: Machine,
     workspace: Workspace,
     optimizer: Optimizer,
     values: Vec<Buffer>,
@@ -106,14 +76,14 @@ fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
 }
 
 /// What is on the device for the time of a step.
-struct Guests<'a>(&'a mut Gpu, Vec<u64>);
+struct Guests<'a>(&'a mut Machine, Vec<u64>);
 
 /// Where a part of a tensor is on the device, and how many bytes it has.
 type Lodging = (u64, usize);
 
 impl Guests<'_> {
     fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
-        let at = self.0.alloc(bytes.len()).map_err(failed)?;
+        let at = self.0.alloc(bytes.len());
         self.1.push(at);
         self.0.write(at, bytes).map_err(failed)?;
         Ok((at, bytes.len()))

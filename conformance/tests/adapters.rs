@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bitstep::args::{Args, names};
 use bitstep::{named, optim::LIST, schedule};
 
-const ADAPTERS: [&str; 3] = ["candle", "ndarray", "rayon"];
+const ADAPTERS: [&str; 4] = ["candle", "cudarc", "ndarray", "rayon"];
 
 fn sources(adapter: &str) -> Vec<PathBuf> {
     let folder =

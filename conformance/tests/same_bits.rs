@@ -1,7 +1,7 @@
 //! Every backend of this library gives the bits of the core on every committed case: in free
 //! run and from each of the reference's own states, in any memory order, on any number of threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bitstep_conformance::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
@@ -58,15 +58,24 @@ fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<V
 
 /// Compares a backend with the core over all cases, each on 1, 2 and 3 threads.
 fn same_bits_as_core(backend: &(dyn Backend + Sync)) {
+    assert!(unsupported_in(backend, 3).is_empty());
+}
+
+/// The same on up to so many threads; returns the names that the backend has not.
+fn unsupported_in(backend: &(dyn Backend + Sync), threads: usize) -> Vec<String> {
     let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
-    let pools: Vec<_> =
-        (1..=3).map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap()).collect();
+    let pools: Vec<_> = (1..=threads)
+        .map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap())
+        .collect();
     let of_entry = |entry: &Entry| {
         let case = entry.case.as_ref().unwrap();
-        let Data::Optimizer(data) = &case.data else { return 0 };
+        let Data::Optimizer(data) = &case.data else { return Ok(0) };
         let want = answers(case, data, &Core).unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
         for pool in &pools {
             let got = pool.install(|| answers(case, data, backend));
+            if let Err(Refused::Unsupported(_)) = got {
+                return Err(case.name.clone());
+            }
             let got = got.unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
             assert_eq!(got.len(), want.len());
             for (t, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -76,18 +85,20 @@ fn same_bits_as_core(backend: &(dyn Backend + Sync)) {
                 }
             }
         }
-        want.len()
+        Ok(want.len())
     };
     // Plain threads: one of rayon's, while it waits for another pool, begins case after case on
     // top of the one it waits for, until its stack is full.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let count: usize = std::thread::scope(|scope| {
+    let done: Vec<Result<usize, String>> = std::thread::scope(|scope| {
         let parts = entries.chunks(entries.len().div_ceil(threads).max(1));
         let parts: Vec<_> =
-            parts.map(|part| scope.spawn(|| part.iter().map(&of_entry).sum::<usize>())).collect();
-        parts.into_iter().map(|part| part.join().unwrap()).sum()
+            parts.map(|part| scope.spawn(|| part.iter().map(&of_entry).collect())).collect();
+        parts.into_iter().flat_map(|part| -> Vec<_> { part.join().unwrap() }).collect()
     });
-    assert!(count > 10_000, "too few answers to mean anything");
+    assert!(done.iter().flatten().sum::<usize>() > 10_000, "too few answers to mean anything");
+    let names: BTreeSet<String> = done.into_iter().filter_map(Result::err).collect();
+    names.into_iter().collect()
 }
 
 #[test]
@@ -104,4 +115,12 @@ fn ndarray_in_fortran_order_has_the_bits_of_core() {
 #[test]
 fn candle_has_the_bits_of_core() {
     same_bits_as_core(&bitstep_conformance::Candle { grain: GRAIN });
+}
+
+/// What has no kernels, and nothing else.
+#[cfg(feature = "ptx")]
+#[test]
+fn ptx_has_the_bits_of_core() {
+    let missing = ["apollo_adamw", "galore_adafactor", "galore_adamw", "muon"];
+    assert_eq!(unsupported_in(&bitstep_conformance::Ptx, 1), missing);
 }

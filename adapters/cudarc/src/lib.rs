@@ -6,24 +6,54 @@
 //!
 //! [`run`] makes one step of any number of tensors in a few launches, on any [`Device`].
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod device;
+#[cfg(feature = "interpreter")]
+mod interpreter;
+mod passes;
+mod place;
 mod plan;
+mod resident;
 #[path = "../kernels/src/table.rs"]
 mod table;
 mod typed;
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{Cuda, CudaError};
 pub use device::Device;
-pub use plan::{Job, Place, Workspace, run};
+pub use place::Place;
+pub use plan::{Job, Workspace, run};
+pub use resident::{Resident, Tensor};
 use thiserror::Error;
 
 /// Why a step was not made.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq)]
 pub enum Error<E> {
     /// There is no kernel for this rule or storage. Nothing has been launched.
     #[error("no kernel for {0}")]
     NoKernel(String),
+    /// Refused by the core. Nothing has been launched.
+    #[error(transparent)]
+    Core(#[from] bitstep::Error),
+    /// A null pointer, or one that no number of the tensor's type can have. Nothing has been launched.
+    #[error("tensor {tensor} is at {address:#x}, no multiple of {size} above 0")]
+    Misaligned {
+        /// The tensor, or its gradient.
+        tensor: usize,
+        /// Where it was said to be.
+        address: u64,
+        /// The size of a number.
+        size: u64,
+    },
+    /// Memory that is written here and used there. Nothing has been launched.
+    #[error("tensors {} and {} overlap", tensors[0], tensors[1])]
+    Overlap {
+        /// Which, each with its gradient.
+        tensors: [usize; 2],
+    },
     /// The device's own.
     #[error(transparent)]
     Device(E),
@@ -37,4 +67,14 @@ pub fn ptx() -> &'static str {
         let text = miniz_oxide::inflate::decompress_to_vec_zlib(packed).unwrap_or_default();
         String::from_utf8(text).unwrap_or_default()
     })
+}
+
+/// The text of one kernel alone, with what it needs of the rest; `None` if there is none of that
+/// name. A driver compiles it much faster than all of them.
+pub fn kernel(name: &str) -> Option<String> {
+    let text = ptx();
+    let (head, _) = text.split_once(".visible .entry")?;
+    let start = text.find(&format!(".visible .entry {name}("))?;
+    let end = start + text[start..].find("\n}\n")? + 3;
+    Some(format!("{head}{}", &text[start..end]))
 }

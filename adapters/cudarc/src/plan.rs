@@ -10,51 +10,12 @@ use bitstep::any::{AnyRule, Arithmetic};
 use bitstep::factored::Layout;
 use bitstep::real::Dtype;
 use bitstep::rule::{Scalars, Start, Step};
-use bitstep::storage::{Companded, Format};
 
 use crate::Error;
 use crate::device::Device;
-use crate::table::{CHUNK, Fold, Line, MAX_SLOTS, Move, ROWS, Row};
+use crate::place::{Place, direct};
+use crate::table::{CHUNK, Line, Move, Row};
 use crate::typed::{Shape, Typed, typed};
-
-/// How numbers rest in the device's memory, and where.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Place {
-    /// In a format: its numbers or codes, and what stands beside them (0 for plain numbers).
-    At(Format, u64, u64),
-    /// As 16-bit numbers that are rounded at random.
-    Dithered {
-        /// Their type.
-        dtype: Dtype,
-        /// Where they are.
-        at: u64,
-        /// 16 random bits for each; 0 to count them from seed and step.
-        bits: u64,
-        /// The seed, and the number of the step.
-        counter: [u64; 2],
-    },
-}
-
-impl Place {
-    /// Plain numbers.
-    #[must_use]
-    pub fn plain(dtype: Dtype, at: u64) -> Place {
-        Place::At(Format::Plain(dtype), at, 0)
-    }
-
-    fn dtype(&self) -> Option<Dtype> {
-        match self {
-            Place::At(Format::Plain(dtype), ..) => Some(*dtype),
-            _ => None,
-        }
-    }
-
-    fn address(&self) -> u64 {
-        match *self {
-            Place::At(_, at, _) | Place::Dithered { at, .. } => at,
-        }
-    }
-}
 
 /// The update of one tensor.
 pub struct Job<'a> {
@@ -86,6 +47,13 @@ pub struct Workspace {
     tables: Region,
     /// Sums, and numbers on their way from one storage to another.
     scratch: Region,
+}
+
+impl Workspace {
+    /// What has been allocated.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = u64> {
+        [self.tables, self.scratch].into_iter().filter(|r| r.len > 0).map(|r| r.at)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -155,27 +123,27 @@ pub fn run<D: Device>(
 }
 
 /// When a launch comes.
-mod phase {
-    pub(super) const FROM_PARAM: u32 = 0;
-    pub(super) const TO_SLOT: u32 = 1;
-    pub(super) const LOAD: u32 = 2;
-    pub(super) const WIDEN: u32 = 3;
-    pub(super) const SQUARES: u32 = 10;
-    pub(super) const FOLD_SQUARES: u32 = 11;
-    pub(super) const TRACK: u32 = 30;
-    pub(super) const FOLD_ROWS: u32 = 31;
-    pub(super) const FACTORS: u32 = 50;
-    pub(super) const SUMS: u32 = 60;
-    pub(super) const FOLD_SUMS: u32 = 61;
-    pub(super) const FINISH: u32 = 80;
-    pub(super) const APPLY: u32 = 90;
-    pub(super) const NARROW: u32 = 100;
-    pub(super) const STORE: u32 = 101;
+pub(crate) mod phase {
+    pub(crate) const FROM_PARAM: u32 = 0;
+    pub(crate) const TO_SLOT: u32 = 1;
+    pub(crate) const LOAD: u32 = 2;
+    pub(crate) const WIDEN: u32 = 3;
+    pub(crate) const SQUARES: u32 = 10;
+    pub(crate) const FOLD_SQUARES: u32 = 11;
+    pub(crate) const TRACK: u32 = 30;
+    pub(crate) const FOLD_ROWS: u32 = 31;
+    pub(crate) const FACTORS: u32 = 50;
+    pub(crate) const SUMS: u32 = 60;
+    pub(crate) const FOLD_SUMS: u32 = 61;
+    pub(crate) const FINISH: u32 = 80;
+    pub(crate) const APPLY: u32 = 90;
+    pub(crate) const NARROW: u32 = 100;
+    pub(crate) const STORE: u32 = 101;
 }
 
 /// Who gets a chunk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Share {
+pub(crate) enum Share {
     #[default]
     Block,
     Warp,
@@ -209,7 +177,7 @@ impl Launch {
 }
 
 /// What is written and launched.
-struct Plan {
+pub(crate) struct Plan {
     base: u64,
     bytes: Vec<u8>,
     scratch_base: u64,
@@ -236,7 +204,7 @@ fn bytes<L: Line>(line: &L) -> &[u8] {
     unsafe { std::slice::from_raw_parts((&raw const *line).cast(), size_of::<L>()) }
 }
 
-fn name(dtype: Dtype) -> &'static str {
+pub(crate) fn name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F64 => "f64",
         Dtype::F32 => "f32",
@@ -246,7 +214,7 @@ fn name(dtype: Dtype) -> &'static str {
 }
 
 /// The type of sums.
-fn wide(compute: Dtype) -> Dtype {
+pub(crate) fn wide(compute: Dtype) -> Dtype {
     if compute == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
 }
 
@@ -263,7 +231,7 @@ impl Plan {
     }
 
     /// Bytes to be written; returns where they will be.
-    fn put(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
         let at = self.base + self.bytes.len() as u64;
         self.bytes.extend_from_slice(bytes);
@@ -271,19 +239,19 @@ impl Plan {
     }
 
     /// Room for so many numbers.
-    fn room(&mut self, count: u64, of: Dtype) -> u64 {
+    pub(crate) fn room(&mut self, count: u64, of: Dtype) -> u64 {
         let at = self.scratch_base + self.scratch;
         self.scratch += (count * of.size() as u64).next_multiple_of(256);
         at
     }
 
     /// So many zeros.
-    fn zeros(&mut self, count: u64, of: Dtype) -> u64 {
+    pub(crate) fn zeros(&mut self, count: u64, of: Dtype) -> u64 {
         self.put(&vec![0; count as usize * of.size()])
     }
 
     /// Adds a line to a launch.
-    fn add<L: Line>(
+    pub(crate) fn add<L: Line>(
         &mut self,
         phase: u32,
         kernel: String,
@@ -304,7 +272,7 @@ impl Plan {
     }
 
     /// Adds a line of so many items, dealt out to blocks of threads.
-    fn each<L: Line>(&mut self, phase: u32, kernel: String, items: u64, line: L) {
+    pub(crate) fn each<L: Line>(&mut self, phase: u32, kernel: String, items: u64, line: L) {
         self.add(phase, kernel, Share::Block, [items.div_ceil(CHUNK), items], line);
     }
 
@@ -399,240 +367,5 @@ impl Plan {
             self.each(phase, kernel, items, Move { ..line });
         }
         Ok(())
-    }
-
-    /// Copies a parameter into a slot, by way of `f64` if it is of that type, else of `f32`.
-    fn copy<E>(&mut self, from: &Place, to: &Place, len: u64) -> Result<(), Error<E>> {
-        let by = wide(from.dtype().unwrap_or(Dtype::F32));
-        let plain = self.room(len, by);
-        for (phase, verb, place) in
-            [(phase::FROM_PARAM, "load", from), (phase::TO_SLOT, "store", to)]
-        {
-            let Some((kernel, items, line)) = storage(place, by, len) else {
-                return Err(Error::NoKernel(format!("{place:?} to start from")));
-            };
-            self.each(phase, format!("{verb}_{kernel}"), items, Move { plain, ..line });
-        }
-        Ok(())
-    }
-
-    /// Makes sure that a tensor is there in the type to compute in; returns where.
-    fn open<E>(
-        &mut self,
-        moves: &mut Vec<(u32, String, u64, Move)>,
-        compute: Dtype,
-        place: &Place,
-        len: u64,
-        written: bool,
-    ) -> Result<u64, Error<E>> {
-        if place.dtype() == Some(compute) {
-            return Ok(place.address());
-        }
-        let Some((kernel, items, line)) = storage(place, compute, len) else {
-            return Err(Error::NoKernel(format!("{place:?}")));
-        };
-        let mut go = |inner: bool, kernel: &str, items, line| {
-            let (load, store) =
-                if inner { (phase::WIDEN, phase::NARROW) } else { (phase::LOAD, phase::STORE) };
-            moves.push((load, format!("load_{kernel}"), items, line));
-            if written {
-                moves.push((store, format!("store_{kernel}"), items, line));
-            }
-        };
-        let plain = match place.dtype() {
-            Some(_) => {
-                let plain = self.room(len, compute);
-                go(false, &kernel, items, Move { plain, ..line });
-                return Ok(plain);
-            }
-            None => self.room(len, Dtype::F32),
-        };
-        go(false, &kernel, items, Move { plain, ..line });
-        if compute == Dtype::F32 {
-            return Ok(plain);
-        }
-        let to = self.room(len, compute);
-        let kernel = format!("f32_{}", name(compute));
-        go(true, &kernel, len, Move { items: len, len, main: plain, plain: to, ..Move::default() });
-        Ok(to)
-    }
-
-    /// Folds `segments` times `len` numbers to one each; returns where those are.
-    fn fold(&mut self, phase: u32, of: Dtype, segments: u64, len: u64, from: u64) -> u64 {
-        let (mut from, mut len, mut phase) = (from, len, phase);
-        while len > 1 {
-            let blocks = segments * len.div_ceil(CHUNK);
-            let to = self.room(blocks, of);
-            self.fold_once(phase, of, segments, len, from, to);
-            (from, len, phase) = (to, len.div_ceil(CHUNK), phase + 1);
-        }
-        from
-    }
-
-    fn fold_once(&mut self, phase: u32, of: Dtype, segments: u64, len: u64, from: u64, to: u64) {
-        let blocks = segments * len.div_ceil(CHUNK);
-        let kernel = format!("fold_{}", name(of));
-        self.add(
-            phase,
-            kernel,
-            Share::Warp,
-            [blocks, len],
-            Fold { first: 0, len, segments, width: 1, from, to },
-        );
-    }
-
-    /// The passes over rows and columns, which leave factors.
-    fn matrix<E>(
-        &mut self,
-        moves: &mut Vec<(u32, String, u64, Move)>,
-        typed: &dyn Typed,
-        compute: Dtype,
-        batches: u64,
-        job: &Job<'_>,
-        row: &mut Row,
-    ) -> Result<(), Error<E>> {
-        let (of, stem, suffix) = (wide(compute), typed.stem(), name(compute));
-        let (height, width) = (row.height, row.width);
-        let (rows, cols) = (batches * height, batches * width);
-        // Of a matrix without elements there may be no state.
-        let nothing = Place::plain(compute, 0);
-        let [row_state, col_state] = [typed.slots(), typed.slots() + 1]
-            .map(|k| job.slots.get(k).copied().flatten().unwrap_or(nothing));
-        let row_state = self.open(moves, compute, &row_state, rows, true)?;
-        let col_state = self.open(moves, compute, &col_state, cols, true)?;
-
-        let a_row = width.div_ceil(CHUNK);
-        let row_sums = if width == 0 {
-            self.zeros(rows, of)
-        } else {
-            let to = self.room(rows * a_row, of);
-            let kernel = format!("{stem}_rows_{suffix}");
-            self.add(
-                phase::SQUARES,
-                kernel,
-                Share::Warp,
-                [rows * a_row, width],
-                Row { sums: to, ..*row },
-            );
-            self.fold(phase::FOLD_SQUARES, of, rows, a_row, to)
-        };
-        let a_col = height.div_ceil(ROWS);
-        let col_sums = if height == 0 {
-            self.zeros(cols, of)
-        } else {
-            let mut from = self.room(cols * a_col, of);
-            let kernel = format!("{stem}_cols_{suffix}");
-            self.each(phase::SQUARES, kernel, cols * a_col, Row { sums: from, ..*row });
-            let (mut len, mut phase) = (a_col, phase::FOLD_SQUARES);
-            while len > 1 {
-                let items = cols * len.div_ceil(ROWS);
-                let to = self.room(items, of);
-                self.each(
-                    phase,
-                    format!("columns_{}", name(of)),
-                    items,
-                    Fold { first: 0, len, segments: batches, width, from, to },
-                );
-                (from, len, phase) = (to, len.div_ceil(ROWS), phase + 1);
-            }
-            from
-        };
-        let coefs = row.coefs;
-        self.each(
-            phase::TRACK,
-            format!("{stem}_track_rows_{suffix}"),
-            rows,
-            Row { len: rows, param: row_state, sums: row_sums, width, coefs, ..Row::default() },
-        );
-        self.each(
-            phase::TRACK,
-            format!("{stem}_track_cols_{suffix}"),
-            cols,
-            Row {
-                len: cols,
-                param: col_state,
-                sums: col_sums,
-                width: height,
-                coefs,
-                ..Row::default()
-            },
-        );
-        // One level at least: a block of its own is how even one number is summed.
-        let blocks = height.div_ceil(CHUNK);
-        let to = self.room(batches * blocks, of);
-        self.fold_once(phase::FOLD_ROWS, of, batches, height, row_sums, to);
-        let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
-        row.factors = [row_sums, col_sums, self.room(batches, of)];
-        let factors = row.factors;
-        self.each(
-            phase::FACTORS,
-            format!("{stem}_factors_{suffix}"),
-            rows,
-            Row { len: rows, sums, factors, height, coefs, ..Row::default() },
-        );
-        Ok(())
-    }
-}
-
-/// The kernels' suffix for tensors of these types, if there are such kernels.
-fn direct(
-    compute: Dtype,
-    param: &Place,
-    grad: Dtype,
-    slots: &[Option<Place>],
-) -> Option<&'static str> {
-    use Dtype::{Bf16, F16, F32};
-    let fits = |p: Dtype, g: Dtype, s: Dtype| {
-        param.dtype() == Some(p)
-            && grad == g
-            && slots.iter().flatten().all(|slot| slot.dtype() == Some(s))
-    };
-    if slots.len() > MAX_SLOTS {
-        return None;
-    }
-    if fits(compute, compute, compute) {
-        return Some(name(compute));
-    }
-    let mixed = [
-        (Bf16, Bf16, Bf16, "f32_bf16"),
-        (Bf16, Bf16, F32, "f32_bf16_f32"),
-        (F16, F16, F16, "f32_f16"),
-    ];
-    let found = mixed.into_iter().find(|&(p, g, s, _)| compute == F32 && fits(p, g, s));
-    found.map(|(.., suffix)| suffix)
-}
-
-/// The kernels between a storage and plain numbers (of `plain` type if it is plain itself, else
-/// `f32`), its number of items, and its line.
-fn storage(place: &Place, plain: Dtype, len: u64) -> Option<(String, u64, Move)> {
-    let base = Move { items: len, len, ..Move::default() };
-    let (format, main, side) = match *place {
-        Place::Dithered { dtype, at, bits, counter } => {
-            let kernel = format!("dithered_{}", name(dtype));
-            return Some((kernel, len, Move { main: at, side: bits, with: counter, ..base }));
-        }
-        Place::At(format, main, side) => (format, main, side),
-    };
-    let base = Move { main, side, ..base };
-    let blocks = |kernel: &str, block: usize, with: [u64; 2]| {
-        let items = len.div_ceil(block.max(1) as u64);
-        Some((kernel.to_owned(), items, Move { items, with, ..base }))
-    };
-    match format {
-        Format::Plain(dtype) => Some((format!("{}_{}", name(dtype), name(plain)), len, base)),
-        Format::Split(dtype, bits) => Some((format!("split_{}_{bits}", name(dtype)), len, base)),
-        Format::Kahan(dtype) => Some((format!("kahan_{}", name(dtype)), len, base)),
-        Format::Companded(c) => {
-            use bitstep::storage::Codec;
-            blocks("companded", c.block(), [u64::from(c == Companded::Momentum), 0])
-        }
-        Format::Dynamic(c) => {
-            use bitstep::storage::Codec;
-            blocks("dynamic", c.block(), [u64::from(c.signed) | u64::from(c.grid) << 1, 0])
-        }
-        Format::Scaled8(c) => blocks("scaled8", c.block, [c.signed.into(), c.block as u64]),
-        Format::Scaled4(c) => blocks("scaled4", c.block, [c.signed.into(), c.block as u64]),
-        Format::Fp8(c) => blocks("fp8", c.block, [0, c.block as u64]),
-        _ => None,
     }
 }

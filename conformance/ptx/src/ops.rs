@@ -302,7 +302,9 @@ fn cvt_whole(to: &str, from: &str) -> Option<Op> {
     })
 }
 
+#[expect(clippy::redundant_pattern_matching, reason = "one form for all comparisons")]
 fn setp(compare: &str, of: &str) -> Option<Op> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
     macro_rules! whole {
         ($t:ty) => {
             match compare {
@@ -316,25 +318,30 @@ fn setp(compare: &str, of: &str) -> Option<Op> {
             }
         };
     }
-    // With `u`, also true if either is NaN; so is `neu`, and `ne` is not.
+    // Which ways of comparing are true; `None` is NaN.
     macro_rules! float {
-        ($t:ty) => {
+        ($t:ty: $($name:literal => $ways:pat,)*) => {
             match compare {
-                "eq" => op!(|a: $t, b: $t| a == b),
-                "ne" => op!(|a: $t, b: $t| a < b || a > b),
-                "lt" => op!(|a: $t, b: $t| a < b),
-                "le" => op!(|a: $t, b: $t| a <= b),
-                "gt" => op!(|a: $t, b: $t| a > b),
-                "ge" => op!(|a: $t, b: $t| a >= b),
-                "equ" => op!(|a: $t, b: $t| !(a < b || a > b)),
-                "neu" => op!(|a: $t, b: $t| a != b),
-                "ltu" => op!(|a: $t, b: $t| !(a >= b)),
-                "leu" => op!(|a: $t, b: $t| !(a > b)),
-                "gtu" => op!(|a: $t, b: $t| !(a <= b)),
-                "geu" => op!(|a: $t, b: $t| !(a < b)),
-                "num" => op!(|a: $t, b: $t| !a.is_nan() && !b.is_nan()),
-                "nan" => op!(|a: $t, b: $t| a.is_nan() || b.is_nan()),
+                $($name => op!(|a: $t, b: $t| matches!(a.partial_cmp(&b), $ways)),)*
                 _ => return None,
+            }
+        };
+        ($t:ty) => {
+            float! { $t:
+                "eq" => Some(Equal),
+                "ne" => Some(Less | Greater),
+                "lt" => Some(Less),
+                "le" => Some(Less | Equal),
+                "gt" => Some(Greater),
+                "ge" => Some(Greater | Equal),
+                "equ" => Some(Equal) | None,
+                "neu" => Some(Less | Greater) | None,
+                "ltu" => Some(Less) | None,
+                "leu" => Some(Less | Equal) | None,
+                "gtu" => Some(Greater) | None,
+                "geu" => Some(Greater | Equal) | None,
+                "num" => Some(_),
+                "nan" => None,
             }
         };
     }

@@ -57,7 +57,11 @@ unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
 /// Moves row or column state, `len` numbers at `param`, by sums over `width` squares, which
 /// become the state in the type of sums; of columns, their factors.
 #[inline(always)]
-unsafe fn track<R: Factored, C: Real, const COLS: bool>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn track<R: Factored, C: Real, const COLS: bool>(
+    table: *const Row,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
@@ -116,9 +120,8 @@ unsafe fn scale<R: Factored, C: Real>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
     let [rows, cols, means] = t.factors.map(|f| f as *const C::Scalar);
     // SAFETY: the element exists, so its row, column and batch do.
     unsafe {
-        let [row, col, mean] =
-            [rows.add(row as usize), cols.add(col), means.add(batch as usize)]
-                .map(|x| C::narrow(*x));
+        let [row, col, mean] = [rows.add(row as usize), cols.add(col), means.add(batch as usize)]
+            .map(|x| C::narrow(*x));
         R::scale::<C>(k, row, col, mean)
     }
 }
@@ -191,4 +194,5 @@ macro_rules! types {
 
 bitstep::each_rule!(rules);
 
-const _: () = assert!(ROWS == bitstep::reduce::ROWS as u64 && CHUNK == bitstep::reduce::BLOCK as u64);
+const _: () =
+    assert!(ROWS == bitstep::reduce::ROWS as u64 && CHUNK == bitstep::reduce::BLOCK as u64);

@@ -1,0 +1,178 @@
+//! The device of that name, by way of the driver.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use thiserror::Error;
+
+use crate::Device;
+
+/// Why a device is not at hand, or does not do what it was asked to.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum CudaError {
+    /// The driver's library was not found.
+    #[error("no CUDA driver")]
+    NoDriver,
+    /// The driver knows no device of that number.
+    #[error("no CUDA device")]
+    NoDevice,
+    /// The kernels are for compute capability 7.5 and later.
+    #[error("the device has compute capability {0}.{1}, 7.5 is wanted")]
+    TooOld(i32, i32),
+    /// There is no such kernel.
+    #[error("no kernel `{0}`")]
+    NoKernel(String),
+    /// The driver's own.
+    #[error("CUDA: {0:?}")]
+    Driver(DriverError),
+}
+
+impl From<DriverError> for CudaError {
+    fn from(e: DriverError) -> Self {
+        match e.0 {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE | sys::CUresult::CUDA_ERROR_INVALID_DEVICE => {
+                CudaError::NoDevice
+            }
+            _ => CudaError::Driver(e),
+        }
+    }
+}
+
+/// A CUDA device and one of its streams. Everything happens on that stream, in order; nothing
+/// waits for it but [`Device::read`].
+///
+/// A kernel is compiled by the driver when it is first launched.
+pub struct Cuda {
+    stream: Arc<CudaStream>,
+    kernels: HashMap<String, Kernel>,
+}
+
+struct Kernel {
+    module: sys::CUmodule,
+    function: sys::CUfunction,
+}
+
+// SAFETY: handles of the driver, which may be used from any thread.
+unsafe impl Send for Cuda {}
+
+impl Cuda {
+    /// Device number `ordinal`, on its default stream.
+    ///
+    /// # Errors
+    /// No driver, no such device, or one that is too old.
+    pub fn open(ordinal: usize) -> Result<Cuda, CudaError> {
+        // SAFETY: looks for the library and loads it, as its every user does.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(CudaError::NoDriver);
+        }
+        Cuda::on(CudaContext::new(ordinal)?.default_stream())
+    }
+
+    /// A stream of the caller's.
+    ///
+    /// # Errors
+    /// The device is too old.
+    pub fn on(stream: Arc<CudaStream>) -> Result<Cuda, CudaError> {
+        match stream.context().compute_capability()? {
+            old if old < (7, 5) => Err(CudaError::TooOld(old.0, old.1)),
+            _ => Ok(Cuda { stream, kernels: HashMap::new() }),
+        }
+    }
+
+    /// The stream.
+    #[must_use]
+    pub fn stream(&self) -> &Arc<CudaStream> {
+        &self.stream
+    }
+
+    fn bind(&self) -> Result<(), CudaError> {
+        Ok(self.stream.context().bind_to_thread()?)
+    }
+
+    fn function(&mut self, name: &str) -> Result<sys::CUfunction, CudaError> {
+        if let Some(kernel) = self.kernels.get(name) {
+            return Ok(kernel.function);
+        }
+        let missing = || CudaError::NoKernel(name.to_owned());
+        let text = CString::new(crate::kernel(name).ok_or_else(missing)?).map_err(|_| missing())?;
+        let symbol = CString::new(name).map_err(|_| missing())?;
+        // SAFETY: the text ends with a zero; the module lives as long as its function.
+        let kernel = unsafe {
+            let module = result::module::load_data(text.as_ptr().cast())?;
+            Kernel { module, function: result::module::get_function(module, symbol)? }
+        };
+        let function = kernel.function;
+        self.kernels.insert(name.to_owned(), kernel);
+        Ok(function)
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        // What is still running has to end before its code goes.
+        if self.bind().is_ok() && self.stream.synchronize().is_ok() {
+            for kernel in self.kernels.values() {
+                // SAFETY: loaded by `function`, and not used any more.
+                let unloaded = unsafe { result::module::unload(kernel.module) };
+                self.stream.context().record_err(unloaded);
+            }
+        }
+    }
+}
+
+impl Device for Cuda {
+    type Error = CudaError;
+
+    fn alloc(&mut self, bytes: usize) -> Result<u64, CudaError> {
+        self.bind()?;
+        // SAFETY: nobody reads the memory before it is written, in the stream's order.
+        Ok(unsafe { result::malloc_async(self.stream.cu_stream(), bytes.max(1)) }?)
+    }
+
+    fn free(&mut self, address: u64) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: from `alloc`; freed in the stream's order, after all that uses it.
+        Ok(unsafe { result::free_async(address, self.stream.cu_stream()) }?)
+    }
+
+    fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: the driver takes its own copy of pageable memory before it returns.
+        Ok(unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) }?)
+    }
+
+    fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
+        self.bind()?;
+        // SAFETY: the bytes are borrowed until the stream has come to the end of the copy.
+        unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) }?;
+        Ok(self.stream.synchronize()?)
+    }
+
+    fn launch(
+        &mut self,
+        kernel: &str,
+        blocks: u32,
+        threads: u32,
+        mut params: [u64; 3],
+    ) -> Result<(), CudaError> {
+        self.bind()?;
+        let function = self.function(kernel)?;
+        let mut params = params.each_mut().map(|p| (&raw mut *p).cast::<c_void>());
+        let stream = self.stream.cu_stream();
+        // SAFETY: a kernel of three 64-bit parameters, which the driver copies; what the table
+        // says of memory is the caller's to promise.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (blocks, 1, 1),
+                (threads, 1, 1),
+                0,
+                stream,
+                &mut params,
+            )?;
+        }
+        Ok(())
+    }
+}

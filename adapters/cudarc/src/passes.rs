@@ -1,0 +1,142 @@
+//! Launches over several levels: sums of sums, and the passes of matrix rules.
+
+use bitstep::real::Dtype;
+
+use crate::Error;
+use crate::place::{Moves, Place};
+use crate::plan::{Job, Plan, Share, name, phase, wide};
+use crate::table::{CHUNK, Fold, ROWS, Row};
+use crate::typed::Typed;
+
+impl Plan {
+    /// Folds `segments` times `len` numbers to one each; returns where those are.
+    pub(crate) fn fold(
+        &mut self,
+        phase: u32,
+        of: Dtype,
+        segments: u64,
+        len: u64,
+        from: u64,
+    ) -> u64 {
+        let (mut from, mut len, mut phase) = (from, len, phase);
+        while len > 1 {
+            let blocks = segments * len.div_ceil(CHUNK);
+            let to = self.room(blocks, of);
+            self.fold_once(phase, of, segments, len, from, to);
+            (from, len, phase) = (to, len.div_ceil(CHUNK), phase + 1);
+        }
+        from
+    }
+
+    pub(crate) fn fold_once(
+        &mut self,
+        phase: u32,
+        of: Dtype,
+        segments: u64,
+        len: u64,
+        from: u64,
+        to: u64,
+    ) {
+        let blocks = segments * len.div_ceil(CHUNK);
+        let kernel = format!("fold_{}", name(of));
+        self.add(
+            phase,
+            kernel,
+            Share::Warp,
+            [blocks, len],
+            Fold { first: 0, len, segments, width: 1, from, to },
+        );
+    }
+
+    /// The passes over rows and columns, which leave factors.
+    pub(crate) fn matrix<E>(
+        &mut self,
+        moves: &mut Moves,
+        typed: &dyn Typed,
+        compute: Dtype,
+        batches: u64,
+        job: &Job<'_>,
+        row: &mut Row,
+    ) -> Result<(), Error<E>> {
+        let (of, stem, suffix) = (wide(compute), typed.stem(), name(compute));
+        let (height, width) = (row.height, row.width);
+        let (rows, cols) = (batches * height, batches * width);
+        // Of a matrix without elements there may be no state.
+        let nothing = Place::plain(compute, 0);
+        let [row_state, col_state] = [typed.slots(), typed.slots() + 1]
+            .map(|k| job.slots.get(k).copied().flatten().unwrap_or(nothing));
+        let row_state = self.open(moves, compute, &row_state, rows, true)?;
+        let col_state = self.open(moves, compute, &col_state, cols, true)?;
+
+        let a_row = width.div_ceil(CHUNK);
+        let row_sums = if width == 0 {
+            self.zeros(rows, of)
+        } else {
+            let to = self.room(rows * a_row, of);
+            let kernel = format!("{stem}_rows_{suffix}");
+            self.add(
+                phase::SQUARES,
+                kernel,
+                Share::Warp,
+                [rows * a_row, width],
+                Row { sums: to, ..*row },
+            );
+            self.fold(phase::FOLD_SQUARES, of, rows, a_row, to)
+        };
+        let a_col = height.div_ceil(ROWS);
+        let col_sums = if height == 0 {
+            self.zeros(cols, of)
+        } else {
+            let mut from = self.room(cols * a_col, of);
+            let kernel = format!("{stem}_cols_{suffix}");
+            self.each(phase::SQUARES, kernel, cols * a_col, Row { sums: from, ..*row });
+            let (mut len, mut phase) = (a_col, phase::FOLD_SQUARES);
+            while len > 1 {
+                let items = cols * len.div_ceil(ROWS);
+                let to = self.room(items, of);
+                self.each(
+                    phase,
+                    format!("columns_{}", name(of)),
+                    items,
+                    Fold { first: 0, len, segments: batches, width, from, to },
+                );
+                (from, len, phase) = (to, len.div_ceil(ROWS), phase + 1);
+            }
+            from
+        };
+        let coefs = row.coefs;
+        self.each(
+            phase::TRACK,
+            format!("{stem}_track_rows_{suffix}"),
+            rows,
+            Row { len: rows, param: row_state, sums: row_sums, width, coefs, ..Row::default() },
+        );
+        self.each(
+            phase::TRACK,
+            format!("{stem}_track_cols_{suffix}"),
+            cols,
+            Row {
+                len: cols,
+                param: col_state,
+                sums: col_sums,
+                width: height,
+                coefs,
+                ..Row::default()
+            },
+        );
+        // One level at least: a block of its own is how even one number is summed.
+        let blocks = height.div_ceil(CHUNK);
+        let to = self.room(batches * blocks, of);
+        self.fold_once(phase::FOLD_ROWS, of, batches, height, row_sums, to);
+        let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
+        row.factors = [row_sums, col_sums, self.room(batches, of)];
+        let factors = row.factors;
+        self.each(
+            phase::FACTORS,
+            format!("{stem}_factors_{suffix}"),
+            rows,
+            Row { len: rows, sums, factors, height, coefs, ..Row::default() },
+        );
+        Ok(())
+    }
+}
