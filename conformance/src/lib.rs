@@ -36,5 +36,7 @@ pub use core_backend::Core;
 pub use judge::Failure;
 #[cfg(feature = "ndarray")]
 pub use ndarray_backend::Ndarray;
+#[cfg(feature = "cuda")]
+pub use ptx_backend::Cuda;
 #[cfg(feature = "ptx")]
 pub use ptx_backend::Ptx;

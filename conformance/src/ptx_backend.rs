@@ -1,11 +1,11 @@
-//! The backend `ptx`: the GPU's kernels, run by an interpreter.
+//! The backends `ptx` and `cuda`: the GPU's kernels, run by an interpreter and by a GPU.
 
 use std::sync::OnceLock;
 
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, DataMut, Format, Noise, Part, Raw};
-use bitstep_cudarc::{Error, Job, Place, Workspace};
+use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
 use bitstep_ptx::Machine;
 
 use crate::backend::{
@@ -26,13 +26,7 @@ impl Backend for Ptx {
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
         static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
         let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
-        let host = Tensors {
-            gpu: machine.clone().map_err(failed)?,
-            workspace: Workspace::default(),
-            optimizer: Optimizer::new(),
-            values: Vec::new(),
-        };
-        Ok(Box::new(CoreRun::new(spec, host)?))
+        Ok(Box::new(CoreRun::new(spec, Tensors::on(machine.clone().map_err(failed)?))?))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
@@ -40,16 +34,65 @@ impl Backend for Ptx {
     }
 
     fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
-        Err(Refused::Unsupported("no kernels for gradients yet".to_owned()))
+        Err(Refused::Unsupported(NO_GRADIENTS.to_owned()))
+    }
+}
+
+const NO_GRADIENTS: &str = "no kernels for gradients yet";
+
+/// The same on the first GPU.
+#[cfg(feature = "cuda")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cuda;
+
+#[cfg(feature = "cuda")]
+impl Cuda {
+    /// The GPU, or why there is none.
+    fn open() -> Result<bitstep_cudarc::Cuda, Refused> {
+        use bitstep_cudarc::CudaError;
+        bitstep_cudarc::Cuda::open(0).map_err(|e| match e {
+            CudaError::NoDriver | CudaError::NoDevice => {
+                Refused::Unsupported("no CUDA device".to_owned())
+            }
+            other => failed(other),
+        })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Backend for Cuda {
+    fn name(&self) -> &str {
+        "cuda"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        Ok(Box::new(CoreRun::new(spec, Tensors::on(Cuda::open()?))?))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Cuda::open()?;
+        Core.schedule(spec)
+    }
+
+    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        Cuda::open()?;
+        Err(Refused::Unsupported(NO_GRADIENTS.to_owned()))
     }
 }
 
 /// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
-struct Tensors {
-    gpu: Machine,
+struct Tensors<D> {
+    gpu: D,
     workspace: Workspace,
     optimizer: Optimizer,
     values: Vec<Buffer>,
+}
+
+impl<D> Tensors<D> {
+    fn on(gpu: D) -> Self {
+        let (workspace, optimizer) = (Workspace::default(), Optimizer::new());
+        Tensors { gpu, workspace, optimizer, values: Vec::new() }
+    }
 }
 
 /// Plain numbers as bytes and back, by way of the core's own raw parts.
@@ -76,14 +119,14 @@ fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
 }
 
 /// What is on the device for the time of a step.
-struct Guests<'a>(&'a mut Machine, Vec<u64>);
+struct Guests<'a, D: Device>(&'a mut D, Vec<u64>);
 
 /// Where a part of a tensor is on the device, and how many bytes it has.
 type Lodging = (u64, usize);
 
-impl Guests<'_> {
+impl<D: Device> Guests<'_, D> {
     fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
-        let at = self.0.alloc(bytes.len());
+        let at = self.0.alloc(bytes.len()).map_err(failed)?;
         self.1.push(at);
         self.0.write(at, bytes).map_err(failed)?;
         Ok((at, bytes.len()))
@@ -111,9 +154,14 @@ impl Guests<'_> {
         self.0.read(at, &mut bytes).map_err(failed)?;
         Ok(bytes)
     }
+}
 
-    fn leave(self) -> Result<(), Refused> {
-        self.1.into_iter().try_for_each(|at| self.0.free(at)).map_err(failed)
+impl<D: Device> Drop for Guests<'_, D> {
+    fn drop(&mut self) {
+        for at in self.1.drain(..) {
+            // Nobody is left to hear of an error.
+            let _ = self.0.free(at);
+        }
     }
 }
 
@@ -130,8 +178,8 @@ fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
 }
 
 /// How a parameter rests beside its companion, or with its noise.
-fn place(
-    guests: &mut Guests<'_>,
+fn place<D: Device>(
+    guests: &mut Guests<'_, D>,
     dtype: Dtype,
     at: u64,
     companion: Option<&Raw>,
@@ -160,7 +208,7 @@ fn place(
     })
 }
 
-impl Host for Tensors {
+impl<D: Device> Host for Tensors<D> {
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
         let dtype = value.data().map(|d| d.dtype());
         let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
@@ -240,6 +288,6 @@ impl Host for Tensors {
                 put_back(slot, parts)?;
             }
         }
-        guests.leave()
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ pub enum BackendError {
     /// No backend has it, or none that was compiled in.
     #[error(
         "unknown backend `{0}`, known: {known}, exec:COMMAND, exec-loop:COMMAND \
-         (`candle` needs `--features candle`)",
+         (`candle` and `cuda` need `--features` of their names)",
         known = [NAMES, PARTIAL].concat().join(", ")
     )]
     Unknown(String),
@@ -36,6 +36,8 @@ pub const NAMES: &[&str] = &[
 pub const PARTIAL: &[&str] = &[
     #[cfg(feature = "ptx")]
     "ptx",
+    #[cfg(feature = "cuda")]
+    "cuda",
 ];
 
 /// The backend of a name: one of [`NAMES`] or [`PARTIAL`], or a program. `limit` is how long a program may take
@@ -56,6 +58,8 @@ pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendE
         "candle" => Ok(Box::new(crate::Candle { grain: 1 << 15 })),
         #[cfg(feature = "ptx")]
         "ptx" => Ok(Box::new(crate::Ptx)),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Box::new(crate::Cuda)),
         _ => Err(BackendError::Unknown(name.to_owned())),
     }
 }

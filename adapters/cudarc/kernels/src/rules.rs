@@ -64,25 +64,151 @@ pub(crate) fn part(len: u64, chunk: u64) -> (u64, u64) {
     (start, if len - start < CHUNK { len } else { start + CHUNK })
 }
 
+/// Neighbours that are loaded and stored at once: 128 bits of `f32`.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub(crate) struct Wide<T>([T; 4]);
+/// The same of 16-bit numbers.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(crate) struct Narrow<T>([T; 4]);
+
+/// Four neighbours of a type.
+pub(crate) trait Four: Number {
+    type Pack: Copy;
+    fn pack(x: [Self; 4]) -> Self::Pack;
+    fn unpack(pack: Self::Pack) -> [Self; 4];
+}
+
+macro_rules! four {
+    ($($type:ident in $pack:ident;)*) => {$(
+        impl Four for $type {
+            type Pack = $pack<$type>;
+            #[inline(always)]
+            fn pack(x: [Self; 4]) -> $pack<$type> {
+                $pack(x)
+            }
+            #[inline(always)]
+            fn unpack(pack: $pack<$type>) -> [Self; 4] {
+                pack.0
+            }
+        }
+    )*};
+}
+four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
+
+impl<R: Rule, P: Four, G: Four, S: Four> At<R, P, G, S> {
+    /// Whether four neighbours may be loaded and stored at once.
+    #[inline(always)]
+    fn fits(&self) -> bool {
+        let slots = self.slots.as_ref().iter().fold(0, |bits, &slot| bits | slot as usize);
+        // Neighbours of all types begin at multiples of what the widest wants.
+        (self.param as usize | self.grad as usize | slots).is_multiple_of(16)
+    }
+
+    /// Steps elements i to i + 3.
+    ///
+    /// # Safety
+    /// They exist, no other thread has them, and [`At::fits`].
+    #[inline(always)]
+    unsafe fn step_four<C: Real>(&self, k: &R::Coefs<C>, i: usize) {
+        let slots = self.slots.as_ref();
+        // SAFETY: as the caller promises.
+        unsafe {
+            let mut param = P::unpack(*(self.param.add(i) as *const P::Pack));
+            let grad = G::unpack(*(self.grad.add(i) as *const G::Pack));
+            let mut state = R::Slots::<[S; 4]>::from_fn(|j| match slots.get(j) {
+                Some(slot) if !slot.is_null() => S::unpack(*(slot.add(i) as *const S::Pack)),
+                _ => [S::default(); 4],
+            });
+            // Written out: a loop that is not unrolled keeps its arrays in memory.
+            neighbour::<R, C, P, G, S, 0>(k, &mut param, &grad, &mut state);
+            neighbour::<R, C, P, G, S, 1>(k, &mut param, &grad, &mut state);
+            neighbour::<R, C, P, G, S, 2>(k, &mut param, &grad, &mut state);
+            neighbour::<R, C, P, G, S, 3>(k, &mut param, &grad, &mut state);
+            *(self.param.add(i) as *mut P::Pack) = P::pack(param);
+            for (slot, x) in slots.iter().zip(state.as_ref()) {
+                if !slot.is_null() {
+                    *(slot.add(i) as *mut S::Pack) = S::pack(*x);
+                }
+            }
+        }
+    }
+}
+
+/// Steps element V of four.
+#[inline(always)]
+fn neighbour<R: Rule, C: Real, P: Number, G: Number, S: Number, const V: usize>(
+    k: &R::Coefs<C>,
+    param: &mut [P; 4],
+    grad: &[G; 4],
+    state: &mut R::Slots<[S; 4]>,
+) {
+    let before = state.as_ref();
+    let before = R::Slots::<C>::from_fn(|j| before.get(j).map_or(C::ZERO, |s| C::load(s[V])));
+    let (p, after) = R::element::<C>(k, C::load(param[V]), C::load(grad[V]), before);
+    param[V] = p.store();
+    for (to, x) in state.as_mut().iter_mut().zip(after.as_ref()) {
+        to[V] = x.store();
+    }
+}
+
+/// Steps one element after the other.
+#[inline(always)]
+unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    tensor: &At<R, P, G, S>,
+    k: &R::Coefs<C>,
+    mut i: u64,
+    end: u64,
+    step: u64,
+) {
+    while i < end {
+        // SAFETY: a chunk's elements are this block's alone, and each of them one thread's.
+        unsafe {
+            let (p, g, state) = tensor.load::<C>(i as usize);
+            let (p, state) = R::element::<C>(k, p, g, state);
+            tensor.store(i as usize, p, &state);
+        }
+        i += step;
+    }
+}
+
 #[inline(always)]
 unsafe fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     rows: *const Row,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_block(rows, count, chunks, |row: &Row, chunk, at, step| {
+            let (start, end) = part(row.len, chunk);
+            let k = *(row.coefs as *const R::Coefs<C>);
+            one_by_one::<R, C, P, G, S>(&At::new(row), &k, start + at, end, step);
+        });
+    }
+}
+
+/// The same, by fours where addresses and lengths allow it.
+#[inline(always)]
+unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four, S: Four>(
+    rows: *const Row,
+    count: u64,
+    chunks: u64,
+) {
+    // SAFETY: the host's table says what is where.
     unsafe {
         by_block(rows, count, chunks, |row: &Row, chunk, at, step| {
             let (start, end) = part(row.len, chunk);
             let k = *(row.coefs as *const R::Coefs<C>);
             let tensor = At::<R, P, G, S>::new(row);
-            let mut i = start + at;
-            while i < end {
-                let (p, g, state) = tensor.load::<C>(i as usize);
-                let (p, state) = R::element::<C>(&k, p, g, state);
-                tensor.store(i as usize, p, &state);
-                i += step;
+            let fours = if tensor.fits() { (end - start) / 4 } else { 0 };
+            let mut four = at;
+            while four < fours {
+                tensor.step_four::<C>(&k, (start + four * 4) as usize);
+                four += step;
             }
+            one_by_one::<R, C, P, G, S>(&tensor, &k, start + fours * 4 + at, end, step);
         });
     }
 }
@@ -182,12 +308,12 @@ macro_rules! applies {
     ($stem:ident, $rule:ty) => {
         entries! {
             concat!(stringify!($stem), "_apply_f64") => apply::<$rule, f64, f64, f64, f64>;
-            concat!(stringify!($stem), "_apply_f32") => apply::<$rule, f32, f32, f32, f32>;
+            concat!(stringify!($stem), "_apply_f32") => apply_by_four::<$rule, f32, f32, f32, f32>;
             concat!(stringify!($stem), "_apply_bf16") => apply::<$rule, bf16, bf16, bf16, bf16>;
             concat!(stringify!($stem), "_apply_f16") => apply::<$rule, f16, f16, f16, f16>;
-            concat!(stringify!($stem), "_apply_f32_bf16") => apply::<$rule, f32, bf16, bf16, bf16>;
-            concat!(stringify!($stem), "_apply_f32_bf16_f32") => apply::<$rule, f32, bf16, bf16, f32>;
-            concat!(stringify!($stem), "_apply_f32_f16") => apply::<$rule, f32, f16, f16, f16>;
+            concat!(stringify!($stem), "_apply_f32_bf16") => apply_by_four::<$rule, f32, bf16, bf16, bf16>;
+            concat!(stringify!($stem), "_apply_f32_bf16_f32") => apply_by_four::<$rule, f32, bf16, bf16, f32>;
+            concat!(stringify!($stem), "_apply_f32_f16") => apply_by_four::<$rule, f32, f16, f16, f16>;
         }
     };
 }
