@@ -2,9 +2,36 @@
 //!
 //! The kernels are the core itself, compiled by rustc for the GPU: the same source, the same
 //! roundings, and so the same bits. They come with this crate as PTX ([`ptx`]); what is needed to
-//! run is the driver alone.
+//! run is the driver alone, and that is found at run time.
 //!
-//! [`run`] makes one step of any number of tensors in a few launches, on any [`Device`].
+//! [`Resident`] keeps an optimizer's state in the device's memory and makes one step of any number
+//! of tensors in a few launches, on a stream of the caller's:
+//!
+//! ```no_run
+//! use bitstep::{args::Args, named, real::Dtype};
+//! use bitstep_cudarc::{Cuda, Device, Resident, Tensor};
+//! let mut optimizer = Resident::new(Cuda::open(0)?);
+//! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+//! optimizer.add_param(group, &[1024, 1024], Dtype::F32)?;
+//! // Memory of your own, or a `CudaSlice`'s: `slice.device_ptr(&stream).0`.
+//! let value = optimizer.device().alloc(4 << 20)?;
+//! let grad = optimizer.device().alloc(4 << 20)?;
+//! let tensor = Tensor { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
+//! // SAFETY: both were allocated above, and nobody else has them.
+//! unsafe { optimizer.step(&[tensor], &[])? };
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The numbers of a step are computed by the host, as for every backend. All tensors that need the
+//! same kernel go in one launch. Tensors of one type run kernels of their own; other storages are
+//! decoded to plain numbers in a workspace, and encoded again.
+//!
+//! There are no kernels yet for rules with products of matrices (Muon, GaLore, APOLLO) and for
+//! gradients (clipping, accumulation, NEFTune); such a step is refused before anything is
+//! launched. So is one of a rule that asks for the norm over all gradients.
+//!
+//! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
+//! it on an interpreter.
 
 #[cfg(feature = "cuda")]
 mod cuda;
