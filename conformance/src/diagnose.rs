@@ -36,6 +36,9 @@ pub struct Sample {
 /// The part of the numbers off, and of the others, that a mistake must give.
 const ENOUGH: f64 = 0.95;
 
+/// The part of the parameters' numbers that must be off: of a few, many mistakes give any.
+const MANY: f64 = 0.1;
+
 /// How far from the mistaken rule, in bounds: two programs that make one mistake round differently.
 const SLACK: f64 = 4.0;
 
@@ -44,6 +47,11 @@ const SLACK: f64 = 4.0;
 pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     let Data::Optimizer(data) = &case.data else { return Vec::new() };
     if report.outcome != Outcome::Fail || report.samples.is_empty() {
+        return Vec::new();
+    }
+    let values = || report.samples.iter().filter(|s| s.tensor.ends_with(".value"));
+    let off = values().filter(|s| is_off(s)).count();
+    if (off as f64) < MANY * values().count() as f64 {
         return Vec::new();
     }
     let fitting = NEIGHBOURS.iter().filter(|n| n.applies(case));
@@ -64,7 +72,7 @@ fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Neighbour) 
         let Some(x) = answers.get(s.step).and_then(|a| a.get(&*s.tensor)?.get(s.index)) else {
             continue;
         };
-        let off = compare::error(s.got, s.want, s.unit) > s.bound;
+        let off = is_off(s);
         // The mistake may have made the number larger.
         let unit = s.unit.max(compare::spacing(s.dtype, compare::scale(*x, 0.0)));
         let given = compare::error(s.got, *x, unit) <= SLACK * s.bound.max(1.0);
@@ -75,6 +83,10 @@ fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Neighbour) 
     let [others, off] = counts;
     let fits = off[0] > 0 && enough(off) && enough(others);
     fits.then(|| (off[1] + others[1]) as f64 / (off[0] + others[0]) as f64)
+}
+
+fn is_off(s: &Sample) -> bool {
+    compare::error(s.got, s.want, s.unit) > s.bound
 }
 
 /// For each tensor its first numbers.
@@ -144,7 +156,8 @@ pub fn settle(reports: &mut [Report]) {
         let of = |&(name, _): &(&'static str, f64)| votes[name];
         let order = |a: &(usize, f64), b: &(usize, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
         let Some(best) = r.candidates.iter().map(of).max_by(order) else { continue };
-        let names = r.candidates.iter().filter(|c| of(c) == best).map(|&(name, _)| name);
-        r.diagnosis = Some(names.collect::<Vec<_>>().join(" or "));
+        let mut names = r.candidates.iter().filter(|c| of(c) == best).map(|&(name, _)| name);
+        // Of several that fit alike none is known.
+        r.diagnosis = names.next().filter(|_| names.next().is_none()).map(str::to_owned);
     }
 }

@@ -375,8 +375,9 @@ fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refus
     let right = s.answer()?;
     let first = s.initial()?;
     for (p, first) in s.params.iter_mut().zip(first) {
-        // One that is fresh has no counter to change, but begins with one.
-        if p.fresh && STEP_KEYS.iter().any(|key| first.contains_key(*key)) {
+        // One that is fresh has no counter to change, but would begin with one.
+        let first_step = STEP_KEYS.iter().find_map(|key| first.get(*key)).map(|x| x.get(0));
+        if p.fresh && first_step.is_some_and(|step| f(step, p.counts) != step) {
             (p.state, p.fresh) = (first, false);
         }
         for key in STEP_KEYS {

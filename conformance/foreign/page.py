@@ -1,0 +1,100 @@
+"""Prints docs/backends.md from the JSON lines of `run`: `page.py FOLDER`."""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+WHAT = {
+    "c": "[AdamW in plain C](../conformance/foreign/adamw.c), an example of ours",
+    "numpy": "[AdamW, SGD and Adafactor in numpy](../conformance/foreign/numpy_backend.py), an example of ours",
+    "torch-foreach": "PyTorch's multi-tensor kernels (`foreach=True`), against its plain ones",
+    "torch-fused": "PyTorch's fused kernels (`fused=True`), against its plain ones",
+    "optax": "optax, on jax on a CPU, against PyTorch's and bitsandbytes' classes of the same name",
+    "candle-nn": "candle-nn, against PyTorch",
+    "candle-optimisers": "candle-optimisers, against PyTorch",
+    "burn": "burn-optim, on burn-flex, against PyTorch",
+}
+HERE = Path(__file__).resolve().parent
+
+
+def version(name):
+    def python(lock, package):
+        lines = (HERE / lock).read_text().splitlines()
+        return next(line.split("==")[1].split()[0] for line in lines if line.startswith(package + "=="))
+
+    def rust(lock, package):
+        text = lock.read_text()
+        return text.split(f'name = "{package}"\nversion = "')[1].split('"')[0]
+
+    own = HERE / "rust" / "Cargo.lock"
+    if name.startswith("torch"):
+        return " " + python("../export/main.lock", "torch")
+    if name == "optax":
+        return f" {python('optax.lock', 'optax')}, jax {python('optax.lock', 'jax')}"
+    if name == "candle-nn":
+        return " " + rust(HERE / "../../Cargo.lock", "candle-nn")
+    if name in ("burn", "candle-optimisers"):
+        return " " + rust(own, {"burn": "burn-optim"}.get(name, name))
+    return ""
+
+
+def figure(x):
+    if x is None:
+        return "–"
+    if x >= 1e300:
+        return "∞"
+    return f"{x:.0f}" if x < 10000 else f"{x:.1e}"
+
+
+def main(folder):
+    print("""# Other people's optimizers
+
+What the suite says of optimizers that others have written, and of PyTorch's own faster kernels. Written by `conformance/foreign/run`, which ran each of them on the committed cases; nothing here is by hand. `conformance/foreign/run NAME CASE` shows a line again, with the first number that is off.
+
+A case counts as matched if the whole run from its start stays within the [bounds](../conformance/src/bounds.rs), 4 ULP a step unless one says otherwise; where the state can be set, single steps from the reference's own state are counted too. What a library has no argument for is left out, not failed. The reference is the class of the same name as it runs by default; a difference is not a mistake where a library promises no such thing. f16 and bf16 are judged against PyTorch's plain kernels, which round after every operation.
+""")
+    for name, what in WHAT.items():
+        lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        by = defaultdict(list)
+        for line in lines:
+            by[line["name"]].append(line)
+        title = what.replace("optax,", f"optax{version(name)},", 1) if name == "optax" else what
+        print(f"## {name}{'' if name == 'optax' else version(name)}\n\n{title[0].upper() + title[1:]}.\n")
+        print("| name | runs matched | steps matched | left out | worst error of a run, ULP | looks like |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for optimizer, checks in sorted(by.items()):
+            def of(mode):
+                asked = [c for c in checks if c["mode"] == mode and c["outcome"] != "unsupported"]
+                return sum(c["outcome"] == "pass" for c in asked), len(asked)
+
+            free, step = of("free"), of("step")
+            out = len({c["case"] for c in checks}) - free[1]
+            failed = [c for c in checks if c["outcome"] == "fail"]
+            worst = max((c["ulp"] for c in checks if c["mode"] == "free" and c["ulp"] is not None), default=None)
+            looks = defaultdict(int)
+            for c in failed:
+                looks[c["diagnosis"]] += 1
+            best = max((d for d in looks if d), key=lambda d: looks[d], default=None)
+            best = best if best and 2 * looks[best] > len(failed) else ""
+            if free[1]:
+                steps = f"{step[0]} of {step[1]}" if step[1] else "–"
+                print(f"| `{optimizer}` | {free[0]} of {free[1]} | {steps} | {out} | {figure(worst)} | {best} |")
+            else:
+                print(f"| `{optimizer}` | – | – | {out} | – | |")
+        bad = [c for c in lines if c["outcome"] in ("fail", "error")]
+        if bad:
+            print("\n<details><summary>" + f"{len({c['case'] for c in bad})} cases that part</summary>\n")
+            print("| case | how it is checked | the first number off | to see it |\n| --- | --- | --- | --- |")
+            seen = defaultdict(list)
+            for c in bad:
+                detail = c["detail"].split(" (")[0] if c["outcome"] == "error" else c["detail"].split("; ")[0]
+                seen[c["case"]].append((c["mode"], detail.replace("|", "\\|")))
+            for case, both in sorted(seen.items()):
+                modes = " and ".join(mode for mode, _ in both)
+                print(f"| `{case}` | {modes} | {both[-1][1]} | `conformance/foreign/run {name} {case}` |")
+            print("\n</details>")
+        print()
+
+
+main(Path(sys.argv[1]))
