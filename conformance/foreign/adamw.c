@@ -3,7 +3,7 @@
  *     cc -O1 -ffp-contract=off adamw.c -o adamw -lm
  *     bitstep-conformance verify --only adamw_torch --backend exec-loop:./adamw
  *
- * An argument makes it wrong: coupled, eps_inside, f16 or off_by_one. The suite says which. */
+ * An argument makes it wrong: coupled, eps_inside, f16, f32 or off_by_one. The suite says which. */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -70,9 +70,10 @@ static char *value(File f, const char *object, const char *key) {
     return at ? at + strlen(quoted) : "";
 }
 
-/* The nearest f16. */
-static double half(double x) {
+/* The nearest f16, or f32. */
+static double narrow(double x, int f16) {
     int e;
+    if (!f16) return (float)x;
     frexp(x, &e);
     double unit = ldexp(1, (e < -13 ? -13 : e) - 11);
     return nearbyint(x / unit) * unit;
@@ -112,8 +113,9 @@ static int answer(const char *from, const char *to, const char *fault) {
     double beta1 = strtod(betas + 1, &second), beta2 = strtod(second + 1, 0);
     double sign = strncmp(value(f, "hyper", "maximize"), "true", 4) ? 1 : -1;
     int coupled = !strcmp(fault, "coupled"), inside = !strcmp(fault, "eps_inside");
-    int f16 = !strcmp(fault, "f16"), off = !strcmp(fault, "off_by_one");
-    if (f16) beta1 = half(beta1), beta2 = half(beta2), eps = half(eps), wd = half(wd);
+    int f16 = !strcmp(fault, "f16"), f32 = !strcmp(fault, "f32"), off = !strcmp(fault, "off_by_one");
+    if (f16 || f32)
+        beta1 = narrow(beta1, f16), beta2 = narrow(beta2, f16), eps = narrow(eps, f16), wd = narrow(wd, f16);
     char *steps_text = strstr(f.header, "\"steps\":\"");
     int steps = steps_text ? atoi(steps_text + 9) : 0;
     Tensor rates = tensor(f, "lr", 0), updates = tensor(f, "updates", 0);
@@ -139,7 +141,7 @@ static int answer(const char *from, const char *to, const char *fault) {
         Bytes ps = {0}, ms = {0}, vs = {0}, ts = {0};
         for (int s = 0; s < steps; s++) {
             double lr = rates.at ? get(rates, s) : lr0;
-            if (f16) lr = half(lr);
+            if (f16 || f32) lr = narrow(lr, f16);
             int moves = !has.at || has.at[s];
             t += moves;
             double c1 = 1 - pow(beta1, t + off), c2 = sqrt(1 - pow(beta2, t + off));

@@ -3,7 +3,7 @@
     bitstep-conformance verify --only '{adamw_torch,sgd,adafactor}' \
         --backend 'exec-loop:python3 conformance/foreign/numpy_backend.py'
 
-FAULT=coupled, eps_inside, f16 or off_by_one makes AdamW wrong. The suite says which.
+FAULT=coupled, eps_inside, f16, f32 or off_by_one makes AdamW wrong. The suite says which.
 """
 
 import math
@@ -19,9 +19,10 @@ FAULT = os.environ.get("FAULT", "")
 def adamw(p, g, state, arg, dtype):
     if dtype not in ("F32", "F64"):
         raise Unsupported("f32 and f64 only: torch rounds narrower numbers after every operation")
-    if FAULT == "f16":
-        arg = {key: float(np.float16(x)) if type(x) is float else x for key, x in arg.items()}
-        arg["betas"] = [float(np.float16(x)) for x in arg["betas"]]
+    if FAULT in ("f16", "f32"):
+        narrow = np.float16 if FAULT == "f16" else np.float32
+        arg = {key: float(narrow(x)) if type(x) is float else x for key, x in arg.items()}
+        arg["betas"] = [float(narrow(x)) for x in arg["betas"]]
     (beta1, beta2), lr, decay = arg["betas"], arg["lr"], arg["weight_decay"]
     g = -g if arg["maximize"] else g
     if FAULT == "coupled":

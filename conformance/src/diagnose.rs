@@ -13,7 +13,7 @@ use crate::bounds::Mode;
 use crate::check::{Outcome, Report};
 use crate::compare;
 use crate::golden::{Case, Data, OptimizerCase};
-use crate::neighbour::{NEIGHBOURS, Neighbour};
+use crate::neighbour::{NEIGHBOURS, Neighbour, VARIANTS};
 use crate::tensor::Dtype;
 
 /// How many numbers of a tensor are looked at.
@@ -54,7 +54,7 @@ pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     if (off as f64) < MANY * values().count() as f64 {
         return Vec::new();
     }
-    let fitting = NEIGHBOURS.iter().filter(|n| n.applies(case));
+    let fitting = NEIGHBOURS.iter().chain(VARIANTS).filter(|n| n.applies(case));
     fitting.filter_map(|n| Some((n.name, fit(case, data, report, n)?))).collect()
 }
 

@@ -366,19 +366,22 @@ fn diagnoses(backend: &str) -> (Vec<(Value, Value)>, String, String) {
     (failed, out, std::fs::read_to_string(page).unwrap())
 }
 
-const FAULTS: [(&str, &str); 4] = [
+const FAULTS: [(&str, &str); 5] = [
     ("coupled", "weight decay coupled into the gradient"),
     ("eps_inside", "epsilon inside the root"),
     ("f16", "hyper-parameters in f16"),
+    ("f32", "hyper-parameters in f32"),
     ("off_by_one", "bias correction off by one"),
 ];
 
 fn named(fault: &str, want: &str, failed: &[(Value, Value)]) {
     for (case, diagnosis) in failed {
-        // A beta of 0.999999 is 1 in f16, and there is no such rule to compare with.
-        let none = fault == "f16" && case.as_str().unwrap().contains("/late_");
+        // A beta of 0.999999 is 1 in f16, and there is no such rule to compare with; what f32 does
+        // is small, and of a few numbers off none is named. But nothing is named wrongly.
+        let none = fault == "f32" || fault == "f16" && case.as_str().unwrap().contains("/late_");
         assert!(diagnosis == want || none && diagnosis.is_null(), "{fault}: {case}: {diagnosis}");
     }
+    assert!(failed.iter().filter(|(_, d)| d == want).count() > 4, "{fault}");
 }
 
 fn foreign(file: &str) -> PathBuf {

@@ -83,11 +83,7 @@ fn boxed<O: Optimizer + 'static>(
     Ok(Box::new(O::new(vars, config).map_err(failed)?))
 }
 
-fn build(
-    name: &str,
-    hyper: &Map<String, Value>,
-    vars: Vec<Var>,
-) -> Result<Box<dyn Any>, Refused> {
+fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Box<dyn Any>, Refused> {
     let number = |key: &str| {
         hyper.get(key).and_then(Value::as_f64).ok_or_else(|| failed(format!("no `{key}`")))
     };
@@ -102,12 +98,12 @@ fn build(
     let lr = number("lr")?;
     let wd = Some(number("weight_decay")?).filter(|&wd| wd != 0.0);
     let decoupled = is("decoupled_weight_decay") || name == "adamw_torch";
-    let weight_decay = wd.map(|wd| {
-        if decoupled { Decay::DecoupledWeightDecay(wd) } else { Decay::WeightDecay(wd) }
-    });
+    let weight_decay = wd
+        .map(|wd| if decoupled { Decay::DecoupledWeightDecay(wd) } else { Decay::WeightDecay(wd) });
     match name {
         "adam" | "adamw_torch" => {
-            let (beta_1, beta_2, eps, amsgrad) = (beta(0)?, beta(1)?, number("eps")?, is("amsgrad"));
+            let (beta_1, beta_2, eps, amsgrad) =
+                (beta(0)?, beta(1)?, number("eps")?, is("amsgrad"));
             boxed::<Adam>(vars, ParamsAdam { lr, beta_1, beta_2, eps, weight_decay, amsgrad })
         }
         "nadam" => {
@@ -155,7 +151,9 @@ fn array(t: &Tensor) -> Result<Array, Refused> {
     match t.dtype {
         Dtype::F64 => Array::from_vec(x, shape, device),
         Dtype::F32 => Array::from_vec(x.iter().map(|&x| x as f32).collect(), shape, device),
-        Dtype::Bf16 => Array::from_vec(x.iter().map(|&x| bf16::from_f64(x)).collect(), shape, device),
+        Dtype::Bf16 => {
+            Array::from_vec(x.iter().map(|&x| bf16::from_f64(x)).collect(), shape, device)
+        }
         Dtype::F16 => Array::from_vec(x.iter().map(|&x| f16::from_f64(x)).collect(), shape, device),
         _ => return unsupported("candle has no such type"),
     }
