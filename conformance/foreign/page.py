@@ -65,7 +65,9 @@ A case counts as matched if the whole run from its start stays within the [bound
         print("| --- | --- | --- | --- | --- | --- |")
         for optimizer, checks in sorted(by.items()):
             def of(mode):
-                asked = [c for c in checks if c["mode"] == mode and c["outcome"] != "unsupported"]
+                # Where no single step can be made, that the first one erred says nothing.
+                none = ("unsupported",) if mode == "free" else ("unsupported", "error")
+                asked = [c for c in checks if c["mode"] == mode and c["outcome"] not in none]
                 return sum(c["outcome"] == "pass" for c in asked), len(asked)
 
             free, step = of("free"), of("step")
@@ -85,14 +87,16 @@ A case counts as matched if the whole run from its start stays within the [bound
         bad = [c for c in lines if c["outcome"] in ("fail", "error")]
         if bad:
             print("\n<details><summary>" + f"{len({c['case'] for c in bad})} cases that part</summary>\n")
-            print("| case | how it is checked | the first number off | to see it |\n| --- | --- | --- | --- |")
+            print("| case | how it is checked | the first number off | looks like | to see it |")
+            print("| --- | --- | --- | --- | --- |")
             seen = defaultdict(list)
             for c in bad:
-                detail = c["detail"].split(" (")[0] if c["outcome"] == "error" else c["detail"].split("; ")[0]
-                seen[c["case"]].append((c["mode"], detail.replace("|", "\\|")))
+                detail = c["detail"].split("    ")[0] if c["outcome"] == "error" else c["detail"].split("; ")[0]
+                seen[c["case"]].append((c["mode"], detail.replace("|", "\\|"), c["diagnosis"] or ""))
             for case, both in sorted(seen.items()):
-                modes = " and ".join(mode for mode, _ in both)
-                print(f"| `{case}` | {modes} | {both[-1][1]} | `conformance/foreign/run {name} {case}` |")
+                modes = " and ".join(mode for mode, *_ in both)
+                looks = next((d for *_, d in both if d), "")
+                print(f"| `{case}` | {modes} | {both[-1][1]} | {looks} | `conformance/foreign/run {name} {case}` |")
             print("\n</details>")
         print()
 
