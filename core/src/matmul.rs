@@ -10,8 +10,11 @@ use crate::simd::{self, Kernel};
 /// How many products are added up before they join the sum.
 pub const DEPTH: usize = 256;
 /// A tile of the result: its accumulators stay in registers.
-const ROWS: usize = 4;
+const ROWS: usize = 6;
 const COLS: usize = 16;
+/// Panels of `COLS` columns that wait on the stack while rows go by: each row is packed once for all of them.
+/// Small devices have small stacks.
+const PANELS: usize = if cfg!(feature = "std") { 8 } else { 1 };
 
 /// A matrix in a slice: element (i, j) stands at `i · strides.0 + j · strides.1`.
 #[derive(Clone, Copy, Debug)]
@@ -78,33 +81,33 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
     #[inline(always)]
     fn run(self) {
         let Product { rows, depth, cols, a, b, out } = self;
-        out.fill(A::ZERO);
-        let mut panel = [[A::ZERO; COLS]; DEPTH];
-        for j in (0..cols).step_by(COLS) {
-            let width = (cols - j).min(COLS);
-            for k in (0..depth).step_by(DEPTH) {
-                let len = (depth - k).min(DEPTH);
-                for (kk, row) in panel.iter_mut().enumerate().take(len) {
-                    for (jj, x) in row.iter_mut().enumerate().take(width) {
-                        *x = b.at(k + kk, j + jj);
-                    }
+        if depth == 0 {
+            return out.fill(A::ZERO);
+        }
+        let (a, b) = (a.transposed(), b);
+        let mut panels = [[[A::ZERO; COLS]; DEPTH]; PANELS];
+        let mut strip = [[A::ZERO; ROWS]; DEPTH];
+        for k in (0..depth).step_by(DEPTH) {
+            let len = (depth - k).min(DEPTH);
+            for from in (0..cols).step_by(COLS * PANELS) {
+                let starts = (from..cols).step_by(COLS);
+                for (panel, j) in panels.iter_mut().zip(starts.clone()) {
+                    pack(b, k, j, (cols - j).min(COLS), panel.get_mut(..len).unwrap_or_default());
                 }
                 for i in (0..rows).step_by(ROWS) {
                     let height = (rows - i).min(ROWS);
-                    let mut tile = [[A::ZERO; COLS]; ROWS];
-                    for (kk, row) in panel.iter().enumerate().take(len) {
-                        for (ii, sums) in tile.iter_mut().enumerate() {
-                            let x = a.at((i + ii).min(rows - 1), k + kk);
-                            for (sum, y) in sums.iter_mut().zip(row) {
-                                *sum = *sum + x * *y;
+                    let strip = strip.get_mut(..len).unwrap_or_default();
+                    pack(a, k, i, height, strip);
+                    for (panel, j) in panels.iter().zip(starts.clone()) {
+                        let sums = tile(strip, panel);
+                        for (ii, sums) in sums.iter().enumerate().take(height) {
+                            let start = (i + ii) * cols + j;
+                            let end = start + (cols - j).min(COLS);
+                            let to = out.get_mut(start..end).unwrap_or_default();
+                            for (to, sum) in to.iter_mut().zip(sums) {
+                                // A sum that began with +0 is never -0: it needs no other zero.
+                                *to = if k == 0 { *sum } else { *to + *sum };
                             }
-                        }
-                    }
-                    for (ii, sums) in tile.iter().enumerate().take(height) {
-                        let start = (i + ii) * cols + j;
-                        let to = out.get_mut(start..start + width).unwrap_or_default();
-                        for (to, sum) in to.iter_mut().zip(sums) {
-                            *to = *to + *sum;
                         }
                     }
                 }
@@ -113,21 +116,95 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
     }
 }
 
+/// The part of a matrix from element (k, j) on: as many rows as `to` has, `width` columns.
+#[inline(always)]
+fn pack<A: Real, const N: usize>(
+    from: View<'_, A>,
+    k: usize,
+    j: usize,
+    width: usize,
+    to: &mut [[A; N]],
+) {
+    let (down, right) = from.strides;
+    let part = |start: usize, len| from.data.get(start..start + len);
+    let mut columns = [&[][..]; N];
+    for (jj, column) in columns.iter_mut().enumerate() {
+        // What stands beyond the width is not used.
+        let start = k * down + (j + jj.min(width - 1)) * right;
+        *column = part(start, to.len()).unwrap_or_default();
+    }
+    if down == 1 && columns.iter().all(|c| c.len() == to.len()) {
+        for (kk, to) in to.iter_mut().enumerate() {
+            for (to, column) in to.iter_mut().zip(&columns) {
+                *to = column.get(kk).copied().unwrap_or(A::ZERO);
+            }
+        }
+        return;
+    }
+    for (kk, to) in to.iter_mut().enumerate() {
+        let row = part((k + kk) * down + j * right, width).filter(|_| right == 1);
+        for (jj, to) in to.iter_mut().enumerate().take(width) {
+            let x = || from.at(k + kk, j + jj);
+            *to = row.map_or_else(x, |row| row.get(jj).copied().unwrap_or(A::ZERO));
+        }
+    }
+}
+
+/// One block's sums of a tile.
+#[inline(always)]
+fn tile<A: Real<Scalar = A>>(strip: &[[A; ROWS]], panel: &[[A; COLS]]) -> [[A; COLS]; ROWS] {
+    // Each by its name: what loops over them is vectorised the wrong way, by gathering from all.
+    let [mut a, mut b, mut c, mut d, mut e, mut f] = [[A::ZERO; COLS]; ROWS];
+    for (x, row) in strip.iter().zip(panel) {
+        a = added(a, x[0], row);
+        b = added(b, x[1], row);
+        c = added(c, x[2], row);
+        d = added(d, x[3], row);
+        e = added(e, x[4], row);
+        f = added(f, x[5], row);
+    }
+    [a, b, c, d, e, f]
+}
+
+#[inline(always)]
+fn added<A: Real<Scalar = A>>(mut sums: [A; COLS], x: A, row: &[A; COLS]) -> [A; COLS] {
+    for (sum, y) in sums.iter_mut().zip(row) {
+        *sum = *sum + x * *y;
+    }
+    sums
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::vec::Vec;
+
+    fn turned(x: &[f32], cols: usize) -> Vec<f32> {
+        (0..cols).flat_map(|j| x.iter().skip(j).step_by(cols).copied()).collect()
+    }
 
     #[test]
     fn product_of_any_size_follows_the_definition() {
         let numbers = |n: usize, f: f32| -> Vec<f32> {
             (0..n).map(|i| libm::sinf(i as f32 * f) * libm::expf((i % 9) as f32)).collect()
         };
-        for [m, k, n] in [[1, 1, 1], [3, 5, 2], [4, 16, 16], [5, 257, 17], [9, 600, 33], [2, 0, 3]]
-        {
+        for [m, k, n] in [
+            [1, 1, 1],
+            [3, 5, 2],
+            [4, 16, 16],
+            [5, 257, 17],
+            [9, 600, 33],
+            [13, 300, 150],
+            [2, 0, 3],
+        ] {
             let (a, b) = (numbers(m * k, 1.3), numbers(k * n, 0.7));
             let mut out = std::vec![f32::NAN; m * n];
             product([m, k, n], View::new(&a, k), View::new(&b, n), &mut out);
+            let (across, down) = (turned(&a, k), turned(&b, n));
+            let mut other = std::vec![f32::NAN; m * n];
+            let (x, y) = (View::new(&across, m).transposed(), View::new(&down, k).transposed());
+            product([m, k, n], x, y, &mut other);
+            assert_eq!(out, other, "{m} {k} {n}");
             for i in 0..m {
                 for j in 0..n {
                     let mut sum = 0.0f32;

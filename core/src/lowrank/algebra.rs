@@ -3,11 +3,14 @@
 use crate::lowrank::svd;
 use crate::matmul::{self, View};
 use crate::real::Real;
+use crate::storage::Plain;
 
 /// What low-rank training needs of linear algebra.
+///
+/// An implementation finds out which of `f32` and `f64` it is asked for by [`Plain::data`].
 pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
     /// `out` (rows × cols) = `a` (rows × depth) · `b` (depth × cols).
-    fn product<A: Real<Scalar = A>>(
+    fn product<A: Real<Scalar = A> + Plain>(
         dims: [usize; 3],
         a: View<'_, A>,
         b: View<'_, A>,
@@ -17,7 +20,7 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
     /// row: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The matrix may be
     /// overwritten; `scratch` has `rows` · (`rows` + 1) numbers.
-    fn singular<A: Real<Scalar = A>>(
+    fn singular<A: Real<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
         short: &mut [A],
@@ -31,7 +34,7 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
 pub struct Portable;
 
 impl Algebra for Portable {
-    fn product<A: Real<Scalar = A>>(
+    fn product<A: Real<Scalar = A> + Plain>(
         dims: [usize; 3],
         a: View<'_, A>,
         b: View<'_, A>,
@@ -40,7 +43,7 @@ impl Algebra for Portable {
         matmul::product(dims, a, b, out);
     }
 
-    fn singular<A: Real<Scalar = A>>(
+    fn singular<A: Real<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
         short: &mut [A],

@@ -2,10 +2,12 @@
 
 use crate::args::Fields;
 use crate::error::Error;
+use crate::lowrank::projected::Directions;
 use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Way};
 use crate::real::Real;
-use crate::reduce;
+use crate::reduce::{self, CHUNK, Terms};
 use crate::rule::Step;
+use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, Plain};
 
 /// What shares one scale.
@@ -153,11 +155,6 @@ impl Way for Apollo {
         numbers: &mut [f64],
     ) {
         let Found { plan, projected, direction, grad, spare, .. } = found;
-        let zero = C::Scalar::ZERO;
-        let norm = |n: usize, at: &dyn Fn(usize) -> C::Scalar| {
-            C::narrow(reduce::sum(n, |i| at(i) * at(i)).sqrt())
-        };
-        let at = |x: &[C::Scalar], i: usize| x.get(i).copied().unwrap_or(zero);
 
         // A factor for each channel.
         let [low_rows, low_cols] = plan.low();
@@ -171,22 +168,21 @@ impl Way for Apollo {
             (ScaleType::Channel, false) => low_cols,
         };
         let (start, stride) = if by_column { (1, low_cols) } else { (len, 1) };
-        for (channel, factor) in spare.iter_mut().enumerate().take(count) {
-            let of = |x: &[C::Scalar]| norm(len, &|i| at(x, channel * start + i * stride));
+        let factors = spare.get_mut(..count).unwrap_or_default();
+        for (channel, factor) in factors.iter_mut().enumerate() {
+            let of = |x: &[C::Scalar]| {
+                let at = |i| x.get(channel * start + i * stride).map_or(C::Scalar::ZERO, |&x| x);
+                C::narrow(reduce::sum(len, |i| at(i) * at(i)).sqrt())
+            };
             *factor = (of(direction) / of(projected).add_scalar(C::scalar(1e-8))).wide();
         }
 
         let root = C::scalar(libm::sqrt(projection.scale));
-        for (i, g) in grad.iter_mut().enumerate() {
-            let channel = if by_column { i % plan.cols } else { i / plan.cols };
-            let factor = C::narrow(at(spare, if count == 1 { 0 } else { channel }));
-            let scaled = C::narrow(*g) * factor;
-            *g = if self.scale_front { scaled.mul_scalar(root) } else { scaled }.wide();
-        }
-
+        let (front, cols) = (self.scale_front, plan.cols);
+        let scaled = Scaled::<C> { grad, factors, cols, by_column, root, front, limiter: None };
         let mut limiter = C::ONE;
         if !self.disable_nl {
-            let length = norm(grad.len(), &|i| at(grad, i));
+            let length = C::narrow(simd::dispatch_in::<C, _>(Squares(&scaled)).sqrt());
             let mut last = length;
             if let Some(stored) = numbers.get_mut(1) {
                 if !step.first {
@@ -201,9 +197,84 @@ impl Way for Apollo {
                 *stored = last.to_f64();
             }
         }
-        super::projected::follow::<R, C>(k, param, |i| {
-            let scaled = C::narrow(at(grad, i)) / limiter;
-            if self.scale_front { scaled } else { scaled.mul_scalar(root) }
-        });
+        let limited = Scaled { limiter: Some(limiter), ..scaled };
+        super::projected::follow::<R, C>(k, param, 0..grad.len(), &limited);
+    }
+}
+
+/// A gradient, scaled; and, with a limiter, limited.
+struct Scaled<'a, C: Real> {
+    grad: &'a [C::Scalar],
+    /// One for all, or one for each row or column.
+    factors: &'a [C::Scalar],
+    cols: usize,
+    by_column: bool,
+    root: C::Scalar,
+    front: bool,
+    limiter: Option<C>,
+}
+
+impl<C: Real> Scaled<'_, C> {
+    #[inline(always)]
+    fn element(&self, g: C::Scalar, factor: C) -> C {
+        let scaled = C::narrow(g) * factor;
+        let scaled = if self.front { scaled.mul_scalar(self.root) } else { scaled };
+        match self.limiter {
+            None => scaled,
+            Some(limiter) if self.front => scaled / limiter,
+            Some(limiter) => (scaled / limiter).mul_scalar(self.root),
+        }
+    }
+}
+
+impl<C: Real> Directions<C> for Scaled<'_, C> {
+    #[inline(always)]
+    fn fill(&self, mut start: usize, mut out: &mut [C]) {
+        let cols = self.cols.max(1);
+        // Row by row, or what of a row there is.
+        while !out.is_empty() {
+            let (row, col) = (start / cols, start % cols);
+            let (now, later) = out.split_at_mut((cols - col).min(out.len()));
+            let grad = self.grad.get(start..).unwrap_or_default();
+            let factors = self.factors.get(col..).unwrap_or_default();
+            if self.by_column && self.factors.len() > 1 {
+                for ((to, g), factor) in now.iter_mut().zip(grad).zip(factors) {
+                    *to = self.element(*g, C::narrow(*factor));
+                }
+            } else {
+                let factor = self.factors.get(row).or(self.factors.first());
+                let factor = C::narrow(factor.copied().unwrap_or(C::Scalar::ZERO));
+                for (to, g) in now.iter_mut().zip(grad) {
+                    *to = self.element(*g, factor);
+                }
+            }
+            start += now.len();
+            out = later;
+        }
+    }
+}
+
+/// The sum of the squares.
+struct Squares<'a, C: Real>(&'a Scaled<'a, C>);
+
+impl<C: Real> Kernel for Squares<'_, C> {
+    type Output = C::Scalar;
+
+    #[inline(always)]
+    fn run(self) -> C::Scalar {
+        let [sum] = reduce::sums_by_chunk(self.0.grad.len(), self);
+        sum
+    }
+}
+
+impl<C: Real> Terms<C::Scalar, 1> for Squares<'_, C> {
+    #[inline(always)]
+    fn fill(&mut self, start: usize, [terms]: [&mut [C::Scalar]; 1]) {
+        let mut buffer = [C::ZERO; CHUNK];
+        let scaled = buffer.get_mut(..terms.len()).unwrap_or_default();
+        self.0.fill(start, scaled);
+        for (to, x) in terms.iter_mut().zip(scaled) {
+            *to = x.wide() * x.wide();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::args::Fields;
 use crate::error::Error;
+use crate::lowrank::projected::Directions;
 use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Side, Way};
 use crate::matmul::View;
 use crate::real::Real;
@@ -95,23 +96,49 @@ impl Way for GaLore {
         param: &mut DataMut<'_>,
         _: &mut [f64],
     ) {
-        let Found { plan, left, right, direction, grad, spare, .. } = found;
+        let Found { plan, left, right, direction, spare, between, .. } = found;
         let Plan { rows, cols, rank, side } = plan;
-        let (left, wide) = (View::new(left, rank), View::new(direction, cols));
-        let (right, tall) = (View::new(right, cols), View::new(direction, rank));
-        match side {
-            Side::Right => L::product([rows, rank, cols], tall, right, spare),
-            Side::Left => L::product([rows, rank, cols], left, wide, spare),
+        let (mut tall, wide) = match side {
+            Side::Right => (direction, right),
+            Side::Left => (left, direction),
             Side::Both => {
-                let between = grad.get_mut(..rows * rank).unwrap_or_default();
-                L::product([rows, rank, rank], left, tall, between);
+                let (left, low) = (View::new(left, rank), View::new(direction, rank));
+                L::product([rows, rank, rank], left, low, between);
                 super::projected::round::<C>(between);
-                L::product([rows, rank, cols], View::new(between, rank), right, spare);
+                (&*between, right)
             }
-        }
+        };
         let scale = C::scalar(projection.scale);
-        super::projected::follow::<R, C>(k, param, |i| {
-            C::narrow(spare.get(i).copied().unwrap_or(C::Scalar::ZERO)).mul_scalar(scale)
-        });
+        // A band of the product is used while it is near. Storages may have blocks across rows.
+        let height = if param.block() == 1 { BAND } else { rows };
+        for first in (0..rows).step_by(height.max(1)) {
+            let height = (rows - first).min(height);
+            let product = spare.get_mut(..height * cols).unwrap_or_default();
+            L::product([height, rank, cols], View::new(tall, rank), View::new(wide, cols), product);
+            tall = tall.get(height * rank..).unwrap_or_default();
+            let (start, end) = (first * cols, (first + height) * cols);
+            let directions = Scaled { start, product, scale };
+            super::projected::follow::<R, C>(k, param, start..end, &directions);
+        }
+    }
+}
+
+/// Rows that are brought back together: enough to pack a projector for.
+const BAND: usize = 384;
+
+/// A band of the product, from element `start` on, and its factor.
+struct Scaled<'a, A> {
+    start: usize,
+    product: &'a [A],
+    scale: A,
+}
+
+impl<C: Real> Directions<C> for Scaled<'_, C::Scalar> {
+    #[inline(always)]
+    fn fill(&self, start: usize, out: &mut [C]) {
+        let product = self.product.get(start - self.start..).unwrap_or_default();
+        for (to, x) in out.iter_mut().zip(product) {
+            *to = C::narrow(*x).mul_scalar(self.scale);
+        }
     }
 }

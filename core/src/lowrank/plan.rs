@@ -143,6 +143,14 @@ impl Plan {
         }
     }
 
+    /// The numbers of what stands between two products on the way back.
+    pub(crate) const fn between(&self) -> usize {
+        match self.side {
+            Side::Both => self.rows.saturating_mul(self.rank),
+            Side::Right | Side::Left => 0,
+        }
+    }
+
     /// The numbers of the left projector and of the right one.
     pub(crate) const fn sizes(&self) -> [usize; 2] {
         let left = self.rows.saturating_mul(self.rank);

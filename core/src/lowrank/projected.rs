@@ -1,5 +1,7 @@
 //! A rule on projected gradients.
 
+use core::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::any::{self, AnyRule, Arithmetic, Tensor, numel};
@@ -10,8 +12,10 @@ use crate::lowrank::{
 };
 use crate::matmul::View;
 use crate::mode::Mode;
-use crate::real::{Dtype, Real};
+use crate::real::{Dtype, Number, Real};
+use crate::reduce::CHUNK;
 use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step};
+use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
 
 /// What is done with the direction that a rule found in a projected gradient.
@@ -67,10 +71,12 @@ pub struct Found<'a, A> {
     pub projected: &'a [A],
     /// The direction that the rule found in it.
     pub direction: &'a [A],
-    /// The gradient, which may be overwritten.
-    pub grad: &'a mut [A],
-    /// As many numbers again.
+    /// The gradient.
+    pub grad: &'a [A],
+    /// As many numbers, which may be overwritten.
     pub spare: &'a mut [A],
+    /// Where both sides are projected, rows × rank numbers.
+    pub between: &'a mut [A],
 }
 
 /// A rule, or, in groups with a rank, that rule on projected gradients.
@@ -245,7 +251,7 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         let low = plan.low();
         let parts = [numel(shape), numel(&low)].map(|n| n.saturating_mul(2));
         let short = plan.rows.min(plan.cols);
-        let others = [svd::scratch(short), self.rule.workspace(&low)];
+        let others = [svd::scratch(short), plan.between(), self.rule.workspace(&low)];
         parts.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
     }
     fn update(
@@ -294,6 +300,7 @@ struct Work<'w, A> {
     left: &'w mut [A],
     right: &'w mut [A],
     svd: &'w mut [A],
+    between: &'w mut [A],
     rule: &'w mut [A],
 }
 
@@ -307,8 +314,9 @@ impl<'w, A> Work<'w, A> {
         let (direction, work) = work.split_at_mut_checked(low)?;
         let (left, work) = work.split_at_mut_checked(left)?;
         let (right, work) = work.split_at_mut_checked(right)?;
-        let (svd, rule) = work.split_at_mut_checked(svd::scratch(plan.rows.min(plan.cols)))?;
-        Some(Work { grad, spare, projected, direction, left, right, svd, rule })
+        let (svd, work) = work.split_at_mut_checked(svd::scratch(plan.rows.min(plan.cols)))?;
+        let (between, rule) = work.split_at_mut_checked(plan.between())?;
+        Some(Work { grad, spare, projected, direction, left, right, svd, between, rule })
     }
 }
 
@@ -328,8 +336,14 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
             return Err(WORK);
         };
         let Some(work) = Work::split(&plan, work) else { return Err(WORK) };
-        let Work { grad, spare, projected, direction, left, right, svd, rule } = work;
-        load::<C>(grad, |start, out| t.grad.load(start, out));
+        let Work { grad, spare, projected, direction, left, right, svd, between, rule } = work;
+        let grad = match <C::Scalar as Plain>::of(&t.grad) {
+            Some(whole) if C::DTYPE == C::Scalar::DTYPE => whole,
+            _ => {
+                load::<C>(grad, |start, out| t.grad.load(start, out));
+                &*grad
+            }
+        };
 
         let given = PROJECTORS.iter().any(|name| step.given(name).is_some());
         let before = step.t.saturating_sub(1);
@@ -352,7 +366,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         });
 
         let Plan { rows, cols, rank, side } = plan;
-        let matrix = View::new(&*grad, cols);
+        let matrix = View::new(grad, cols);
         let (p, q) = (View::new(&*left, rank).transposed(), View::new(&*right, cols).transposed());
         match side {
             Side::Right => L::product([rows, cols, rank], matrix, q, projected),
@@ -378,7 +392,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         let inner = Step { shape: &low, ..*step };
         let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // a rule may have computed in a wider type
-        let found = Found { plan, left, right, projected, direction, grad, spare };
+        let found = Found { plan, left, right, projected, direction, grad, spare, between };
         let numbers = self.numbers(scalars);
         self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
         Ok(())
@@ -409,7 +423,7 @@ fn each<A>(
 }
 
 /// Singular vectors of the gradient, into whichever side is to be projected.
-fn singular<L: Algebra, A: Real<Scalar = A>>(
+fn singular<L: Algebra, A: Real<Scalar = A> + Plain>(
     plan: &Plan,
     grad: &[A],
     spare: &mut [A],
@@ -462,21 +476,54 @@ pub(super) fn round<C: Real>(x: &mut [C::Scalar]) {
     }
 }
 
-/// Moves a parameter along a direction.
-pub(super) fn follow<R: Directed, C: Real>(
+/// The directions of elements. A trait, because a closure can't be told to become part of the
+/// vector kernel that calls it.
+pub(super) trait Directions<C: Real> {
+    /// Writes those from element `start` on.
+    fn fill(&self, start: usize, out: &mut [C]);
+}
+
+/// Moves the elements of a range of a parameter along their directions.
+pub(super) fn follow<R: Directed, C: Real + Plain>(
     k: &R::Known<C>,
     param: &mut DataMut<'_>,
-    direction: impl Fn(usize) -> C,
+    range: Range<usize>,
+    directions: &impl Directions<C>,
 ) {
+    if let Some(values) = C::of_mut(param).and_then(|values| values.get_mut(range.clone())) {
+        let start = range.start;
+        return simd::dispatch_in::<C, _>(Follow::<R, C, _> { k, start, values, directions });
+    }
     let mut buffer = [C::ZERO; MAX_BLOCK];
     let Some(stretch) = stretch([param.block()]) else { return };
-    for start in (0..param.len()).step_by(stretch) {
-        let values = buffer.get_mut(..(param.len() - start).min(stretch)).unwrap_or_default();
+    for start in range.clone().step_by(stretch) {
+        let values = buffer.get_mut(..(range.end - start).min(stretch)).unwrap_or_default();
         param.load(start, values);
-        for (i, p) in values.iter_mut().enumerate() {
-            *p = R::follow(k, *p, direction(start + i));
-        }
+        simd::dispatch_in::<C, _>(Follow::<R, C, _> { k, start, values, directions });
         param.store(start, values);
+    }
+}
+
+struct Follow<'a, R: Directed, C: Real, D> {
+    k: &'a R::Known<C>,
+    start: usize,
+    values: &'a mut [C],
+    directions: &'a D,
+}
+
+impl<R: Directed, C: Real, D: Directions<C>> Kernel for Follow<'_, R, C, D> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let mut buffer = [C::ZERO; CHUNK];
+        for (at, values) in self.values.chunks_mut(CHUNK).enumerate() {
+            let directions = buffer.get_mut(..values.len()).unwrap_or_default();
+            self.directions.fill(self.start + at * CHUNK, directions);
+            for (p, direction) in values.iter_mut().zip(directions) {
+                *p = R::follow(self.k, *p, *direction);
+            }
+        }
     }
 }
 

@@ -329,7 +329,7 @@ fn round<W: Real>(x: W) -> W {
 }
 
 /// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
-fn orthogonalise<A: Algebra, W: Real<Scalar = W>>(
+fn orthogonalise<A: Algebra, W: Real<Scalar = W> + Plain>(
     rule: &Muon<A>,
     [short, long]: [usize; 2],
     x: &mut [W],
