@@ -3,6 +3,11 @@
 use bitstep::Error;
 use bitstep::optimizer::Task;
 
+#[cfg(feature = "faer")]
+mod algebra;
+#[cfg(feature = "faer")]
+pub use algebra::Faer;
+
 /// Elements below which work is not cut further: some 20 µs of work, against a few for a spawn.
 pub const GRAIN: usize = 1 << 15;
 

@@ -18,8 +18,8 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
     );
 
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
-    /// row: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The matrix may be
-    /// overwritten; `scratch` has `rows` · (`rows` + 1) numbers.
+    /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
+    /// matrix may be overwritten; `scratch` has `rows` · (`rows` + 1) numbers.
     fn singular<A: Real<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],

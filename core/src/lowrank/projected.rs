@@ -439,6 +439,9 @@ fn singular<L: Algebra, A: Real<Scalar = A> + Plain>(
         transpose(grad, cols, spare);
         L::singular([cols, rows], spare, right, left, svd);
     }
+    for (vectors, len) in [(&mut *left, rows), (&mut *right, cols)] {
+        vectors.chunks_mut(len.max(1)).for_each(svd::orient);
+    }
     let vectors = spare.get_mut(..left.len()).unwrap_or_default();
     vectors.copy_from_slice(left);
     if rank > 0 {

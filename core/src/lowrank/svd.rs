@@ -97,7 +97,6 @@ fn dot<A: Real>(x: &[A], y: &[A]) -> f64 {
 impl<A: Real<Scalar = A>> Rotated<'_, A> {
     /// Writes the singular vectors of the largest singular values, in falling order: those of
     /// the short side into the rows of `short`, those of the long side into the rows of `long`.
-    /// Each has its largest component (the first of several) positive.
     pub(crate) fn vectors(self, short: &mut [A], long: &mut [A]) {
         let (rows, cols) = (self.rows.max(1), self.cols.max(1));
         let count = (short.len() / rows).max(long.len() / cols).min(self.rows);
@@ -116,7 +115,6 @@ impl<A: Real<Scalar = A>> Rotated<'_, A> {
             if let Some(to) = short.get_mut(k * rows..(k + 1) * rows) {
                 let from = self.rotation.get(i * rows..(i + 1) * rows).unwrap_or_default();
                 to.copy_from_slice(from);
-                orient(to);
             }
             let (before, rest) = long.split_at_mut_checked(k * cols).unwrap_or_default();
             if let Some(to) = rest.get_mut(..cols) {
@@ -129,7 +127,6 @@ impl<A: Real<Scalar = A>> Rotated<'_, A> {
                         *to = A::from_f64(x.to_f64() / length);
                     }
                 }
-                orient(to);
             }
         }
     }
@@ -159,8 +156,8 @@ fn complete<A: Real>(before: &[A], to: &mut [A]) {
     }
 }
 
-/// Turns a vector so that its largest component is positive.
-fn orient<A: Real>(x: &mut [A]) {
+/// Turns a vector so that its largest component (the first of several) is positive.
+pub(crate) fn orient<A: Real>(x: &mut [A]) {
     let mut largest = A::ZERO;
     for v in x.iter() {
         if v.abs() > largest.abs() {
