@@ -1,6 +1,6 @@
 //! Everything that Trainer makes of its arguments.
 
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::optimizer::Recipe;
 use bitstep::schedule::Scheduler;
 
@@ -29,6 +29,8 @@ pub struct Setup {
     pub accumulation: Accumulation,
     /// By what the loss is multiplied, with `fp16`.
     pub loss_scale: Option<LossScale>,
+    /// Noise on what the embedding gives, if asked for.
+    pub neftune: Option<Neftune>,
     /// Steps in all, where known.
     pub num_training_steps: Option<u64>,
 }
@@ -67,6 +69,7 @@ impl Arguments {
                 .then(|| ClipGradNorm { max_norm: t.max_grad_norm, ..ClipGradNorm::default() }),
             accumulation: Accumulation::mean(t.gradient_accumulation_steps)?,
             loss_scale: self.fp16.then(LossScale::default),
+            neftune: t.neftune_noise_alpha.map(|alpha| Neftune { alpha }),
             num_training_steps,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, multiply, total_norm};
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune, multiply, total_norm};
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::storage::{Data, DataMut};
 use bitstep_training::checkpoint::Checkpoint;
@@ -153,6 +153,34 @@ pub(crate) fn unscale(grads: &[Option<Tensor>], scale: &LossScale) -> Result<boo
     let op = Unscale(scale, Cell::new(true));
     each(grads, &op)?;
     Ok(op.1.get())
+}
+
+/// Noise, number `draw` of a seed's, on its way into zeros of the output's shape.
+struct Noise<'a>(&'a Neftune, [u64; 2], u64, u64);
+
+impl InplaceOp1 for Noise<'_> {
+    fn name(&self) -> &'static str {
+        "bitstep-neftune"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Noise(neftune, [length, width], seed, draw) = self;
+        let output = data_mut(storage, layout)?;
+        neftune.add(output, *length, *width, *seed, *draw).map_err(Error::wrap)
+    }
+}
+
+/// The output with noise; gradients pass through to it.
+pub(crate) fn noisy(output: &Tensor, neftune: &Neftune, seed: u64, draw: u64) -> Result<Tensor> {
+    let [.., length, width] = *output.dims() else {
+        return Err(Error::msg("an embedding's output of tokens and their numbers was wanted"));
+    };
+    if output.elem_count() == 0 {
+        return Ok(output.clone());
+    }
+    let noise = output.detach().zeros_like()?;
+    noise.inplace_op1(&Noise(neftune, [length as u64, width as u64], seed, draw))?;
+    output + noise
 }
 
 /// A micro-batch's gradient on its way into the total.

@@ -51,6 +51,11 @@ use candle_nn::VarMap;
 
 /// The variables of a map under their names, in the order of the names: a hash
 /// map's own order changes from run to run, and state could not be resumed.
+///
+/// A [`VarBuilder`](candle_nn::VarBuilder) does not show what it was made from, and hands out
+/// tensors. Those from a [`VarMap`] are variables, which this map still has under the
+/// builder's names; those from a file or another map are constants, which no gradient reaches:
+/// to train them, load the file into the map ([`VarMap::load`]).
 #[must_use]
 pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
     let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);

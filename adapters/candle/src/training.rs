@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
+use bitstep::mode::Mode;
 use bitstep::schedule::Scheduler;
 use bitstep_training::checkpoint::{self, Checkpoint, Run};
 use bitstep_training::{Arguments, Parameter, follows_metric, resume};
@@ -49,6 +50,9 @@ pub struct Training {
     accumulation: Accumulation,
     totals: Vec<Option<Tensor>>,
     loss_scale: Option<LossScale>,
+    neftune: Option<Neftune>,
+    /// The seed of the noise, and how often there was any.
+    noise: (u64, u64),
 }
 
 impl Training {
@@ -75,6 +79,7 @@ impl Training {
         training.clip = setup.clip;
         training.accumulation = setup.accumulation;
         training.loss_scale = setup.loss_scale;
+        training.neftune = setup.neftune;
         training.attach(setup.scheduler, (0..setup.groups.len()).collect())?;
         Ok(training)
     }
@@ -92,6 +97,8 @@ impl Training {
             clip: None,
             accumulation: Accumulation::mean(1).map_err(Error::wrap)?,
             loss_scale: None,
+            neftune: None,
+            noise: (0, 0),
         })
     }
 
@@ -120,6 +127,29 @@ impl Training {
     /// Scales the loss, for 16-bit gradients.
     pub fn set_loss_scale(&mut self, scale: Option<LossScale>) {
         self.loss_scale = scale;
+    }
+
+    /// Puts noise on what [`embedded`](Self::embedded) is given, drawn from this seed.
+    pub fn set_neftune(&mut self, neftune: Option<Neftune>, seed: u64) {
+        self.neftune = neftune;
+        self.noise = (seed, 0);
+    }
+
+    /// What the model goes on with, given what its input embedding gives (…, length, width): the
+    /// same with noise, if that is asked for (`neftune_noise_alpha`) and the variables are those
+    /// to train. candle's modules have no hooks, so the model calls this where Trainer hooks in.
+    ///
+    /// # Errors
+    /// A tensor of fewer than two dimensions, or not of the CPU's floating-point types.
+    pub fn embedded(&mut self, output: &Tensor) -> Result<Tensor> {
+        let Some(neftune) = &self.neftune else { return Ok(output.clone()) };
+        if self.optimizer.inner().mode() == Mode::Eval {
+            return Ok(output.clone());
+        }
+        let (seed, draw) = self.noise;
+        let noisy = cpu::noisy(output, neftune, seed, draw)?;
+        self.noise = (seed, draw.wrapping_add(1));
+        Ok(noisy)
     }
 
     /// Steps after so many micro-batches, with the mean or the sum of their gradients.
@@ -255,6 +285,10 @@ impl Training {
             let bits = scale.scale.to_bits();
             extra.insert(LOSS_SCALE.to_owned(), format!("{bits} {}", scale.good_steps));
         }
+        if self.neftune.is_some() {
+            let (seed, draw) = self.noise;
+            extra.insert(NOISE.to_owned(), format!("{seed} {draw}"));
+        }
         let names = self.names();
         let vars: Vec<Option<Tensor>> =
             self.optimizer.vars().iter().map(|(_, var)| Some(var.as_tensor().clone())).collect();
@@ -284,11 +318,16 @@ impl Training {
             .prepare(self.optimizer.inner(), &names, &self.schedulers, &dtypes)
             .map_err(Error::wrap)?;
         let mut extra = file.extra();
-        if let (Some(scale), Some(text)) = (&mut self.loss_scale, extra.remove(LOSS_SCALE)) {
-            let mut numbers = text.split(' ').filter_map(|n| n.parse::<u64>().ok());
-            if let (Some(bits), Some(steps)) = (numbers.next(), numbers.next()) {
-                (scale.scale, scale.good_steps) = (f64::from_bits(bits), steps);
-            }
+        let mut numbers = |key| {
+            let text = extra.remove(key)?;
+            let (a, b) = text.split_once(' ')?;
+            Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?))
+        };
+        if let (Some(scale), Some((bits, steps))) = (&mut self.loss_scale, numbers(LOSS_SCALE)) {
+            (scale.scale, scale.good_steps) = (f64::from_bits(bits), steps);
+        }
+        if let (Some(_), Some(noise)) = (&self.neftune, numbers(NOISE)) {
+            self.noise = noise;
         }
         vars.iter().try_for_each(|(name, var)| cpu::fill(var, name, &file))?;
         restored.commit(self.optimizer.inner_mut(), &mut self.schedulers).map_err(Error::wrap)?;
@@ -337,3 +376,5 @@ impl Training {
 
 /// Under which name a checkpoint's `extra` has the loss scale and its good steps.
 const LOSS_SCALE: &str = "bitstep.loss_scale";
+/// The same of the noise: its seed and how often there was any.
+const NOISE: &str = "bitstep.noise";

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use bitstep::args::{Args, Value};
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
+use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::named;
 use bitstep::optim::LIST;
 use bitstep::schedule;
+use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
 use bitstep_training::Arguments;
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
@@ -302,4 +303,45 @@ fn what_is_set_by_hand_is_used() {
     training.set_loss_scale(Some(LossScale::default()));
     assert_eq!(training.backward(&model.loss(0)).unwrap(), Outcome::Accumulated);
     assert!(matches!(training.backward(&model.loss(1)).unwrap(), Outcome::Stepped(Some(_))));
+}
+
+#[test]
+fn noise_on_embeddings_is_the_cores_and_goes_on_after_a_resume() {
+    let model = Model::new(DType::F32);
+    let new = || {
+        let args = arguments(r#", "neftune_noise_alpha": 5.0"#);
+        Training::new(&args, model.vars(), None).unwrap()
+    };
+    let mut training = new();
+    let var = Var::from_tensor(&numbers(&[2, 3, 4], 1)).unwrap();
+    let bits = |x: &Tensor| -> Vec<u32> {
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    };
+    let mut seen = Vec::new();
+    for draw in 0..3 {
+        let noisy = training.embedded(&var).unwrap();
+        let mut want = var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let data = DataMut::F32(&mut want);
+        Neftune { alpha: 5.0 }.add(data, 3, 4, 0, draw).unwrap();
+        assert_eq!(bits(&noisy), want.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        let grads = noisy.sum_all().unwrap().backward().unwrap();
+        assert_eq!(bits(grads.get(&var).unwrap()), [1f32.to_bits(); 24], "it passes through");
+        seen.push(bits(&noisy));
+    }
+    assert!(seen[0] != seen[1] && seen[1] != seen[2]);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    training.save(&path, &BTreeMap::new()).unwrap();
+    let mut resumed = new();
+    resumed.load(&path).unwrap();
+    let next = |training: &mut Training| bits(&training.embedded(&var).unwrap());
+    assert_eq!(next(&mut resumed), next(&mut training));
+
+    training.optimizer_mut().eval().unwrap();
+    assert_eq!(next(&mut training), bits(&var), "none while evaluating");
+    training.optimizer_mut().train().unwrap();
+    assert_ne!(next(&mut training), bits(&var));
+    training.set_neftune(None, 0);
+    assert_eq!(next(&mut training), bits(&var));
 }

@@ -5,10 +5,16 @@
 Builds adapters/rayon/examples/stepper.rs, then for every row makes one step of each side in
 turn. A ratio is the peer's median time over bitstep's. Needs the environment of
 conformance/export; a peer that can't be imported is reported as such.
+
+--candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
+candle-nn and PyTorch and, if benches/burn was built (cargo build --release there), burn.
+--refresh has the first step find singular vectors, and says how long it took; --faer adds
+the row of GaLore with faer's products and singular vectors.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -17,6 +23,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[3]
+RELEASE = ROOT / "target/release/examples"
 
 
 def gpt2():
@@ -96,9 +103,40 @@ def apollo(p):
     return APOLLOAdamW([group], lr=1e-3)
 
 
+class Process:
+    def __init__(self, command, shapes, **more):
+        command = [*map(str, command), *("x".join(map(str, shape)) for shape in shapes)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
+
+    def step(self, line=""):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def program(name, args, own_dtype=None):
+    """Of our own: adapters/rayon/examples/stepper.rs."""
+    return lambda dtype, shapes, threads: Process([RELEASE / "stepper", name, args, own_dtype or dtype, threads], shapes)
+
+
+def candle(side):
+    return lambda dtype, shapes, threads: Process([RELEASE / "candle-stepper", side, dtype, threads], shapes)
+
+
+def burn(dtype, shapes, threads):
+    path = ROOT / "benches/burn/target/release/bitstep-bench-burn"
+    if dtype != "f32" or not path.exists():
+        raise ImportError("f32 only, and if built")
+    return Process([path], shapes, env={**os.environ, "RAYON_NUM_THREADS": str(threads)})
+
+
 LOW_RANK = "lr=1e-3, rank=128, update_proj_gap=1000000000"
-OWN = {"bitstep adamw_torch_fused f32": ("adamw_torch_fused", "lr=1e-3", "f32")}
-# name, arguments, type, tensors, peers: made by Python, or "bitstep" rows of our own
+OWN = (program("adamw_torch_fused", "lr=1e-3", "f32"),)
+# name, arguments, type, tensors, peers: made by Python, or programs
 ROWS = [
     ("adafactor", "lr=1e-3, relative_step=false, scale_parameter=false", "f32", "gpt2", {"transformers": adafactor}),
     ("schedule_free_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": schedule_free(True), "for-loop": schedule_free(False)}),
@@ -118,22 +156,15 @@ ROWS = [
     ("galore_adamw", LOW_RANK, "f32", "4096x4096", {"galore-torch": galore}),
     ("apollo_adamw", LOW_RANK, "f32", "4096x4096", {"apollo-torch": apollo}),
 ]
+FAER = [("galore_adamw", LOW_RANK, "f32", "4096x4096", {"with faer": (program("galore_adamw+faer", LOW_RANK),)})]
+CANDLE = [
+    ("adamw_torch_fused", None, dtype, "gpt2", {"candle-nn": (candle("candle-nn"),), "burn-ndarray": (burn,), "fused": adam(fused=True)})
+    for dtype in ("f32", "bf16")
+]
 
 
-class Ours:
-    def __init__(self, name, args, dtype, shapes, threads):
-        command = [ROOT / "target/release/examples/stepper", name, args, dtype, str(threads)]
-        command += ["x".join(map(str, shape)) for shape in shapes]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def step(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+def build(package, example, *more):
+    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", package, "--example", example, *more], cwd=ROOT, check=True)
 
 
 class Theirs:
@@ -144,7 +175,7 @@ class Theirs:
             p.grad = ((torch.rand(p.shape) - 0.5) * 1e-2).to(kind)
         self.optimizer = make(params)
 
-    def step(self):
+    def step(self, line=""):
         start = time.perf_counter()
         self.optimizer.step()
         return time.perf_counter() - start
@@ -160,27 +191,36 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--candle", action="store_true")
+    parser.add_argument("--faer", action="store_true")
+    parser.add_argument("--refresh", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    subprocess.run(["cargo", "build", "--quiet", "--release", "-p", "bitstep-rayon", "--example", "stepper"], cwd=ROOT, check=True)
+    build("bitstep-rayon", "stepper", *(["--features", "faer"] if options.faer else []))
+    rows = ROWS + (FAER if options.faer else [])
+    if options.candle:
+        build("bitstep-candle", "candle-stepper")
+        rows = CANDLE
     lines = []
-    for name, args, dtype, tensors, peers in ROWS:
+    for name, args, dtype, tensors, peers in rows:
         if options.only and options.only != name or options.list and options.list != tensors:
             continue
         shapes = LISTS[tensors]
-        sides = {"bitstep": Ours(name, args, dtype, shapes, options.threads)}
+        start = candle("bitstep") if options.candle else program(name, args)
+        sides = {"bitstep": start(dtype, shapes, options.threads)}
         for peer, make in peers.items():
             try:
-                if isinstance(make, dict):
-                    [(own, own_args, own_dtype)] = make.values()
-                    sides[peer] = Ours(own, own_args, own_dtype, shapes, options.threads)
+                if isinstance(make, tuple):  # a program
+                    sides[peer] = make[0](dtype, shapes, options.threads)
                 else:
                     sides[peer] = Theirs(make, dtype, shapes)
             except ImportError as error:
                 print(f"{name}: no {peer}: {error}")
         times = {side: [] for side in sides}
-        for side in sides.values():
-            side.step()  # state is made
+        for side, stepper in sides.items():  # state is made
+            first = stepper.step("refresh" if options.refresh else "")
+            if options.refresh:
+                print(f"{name}: the first step of {side}, singular vectors found: {first:.1f} s", flush=True)
         for _ in range(options.rounds):
             for side, stepper in sides.items():
                 times[side].append(min(stepper.step() for _ in range(5 if tensors == "2^16" else 1)))

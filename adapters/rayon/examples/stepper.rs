@@ -5,6 +5,10 @@
 //! ```
 //! A shape is `768x3072`; ARGS are as in `optim_args`, or empty. Each line on
 //! standard input makes one step; its seconds come back on a line of standard output.
+//!
+//! A projector is given and stays, unless the first line says `refresh`: finding singular
+//! vectors takes far longer than a step. With the feature `faer`, `galore_adamw+faer` has its
+//! products and singular vectors from there.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -12,7 +16,7 @@ use std::time::Instant;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
 
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(named::optimizer(name, &Args::parse(args)?)?)?;
+    let recipe = recipe(name, &Args::parse(args)?)?;
+    let slots = recipe.rule.slot_names();
+    let group = optimizer.add_group(recipe)?;
     let (mut values, mut grads) = (Vec::new(), Vec::new());
     for (i, shape) in shapes.iter().enumerate() {
         let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
@@ -39,22 +45,39 @@ fn main() -> Result<(), Box<dyn Error>> {
         values.push(filled(dtype, n, |k| wave(k, 1e-3)));
         grads.push(filled(dtype, n, |k| wave(k + 5, 1e-5)));
     }
+    for param in optimizer.params_mut() {
+        for (_, slot) in slots.iter().zip(&mut param.slots).filter(|(k, _)| **k == "projector") {
+            *slot = filled(dtype, slot.len(), |k| (k * 37 % 1009) as f32 * 1e-4 - 0.05);
+        }
+    }
     let mut answers = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        line?;
+        let given: &[_] = if line? == "refresh" { &[] } else { &[("projector", 1.0)] };
         let params = values.iter_mut().zip(&grads);
         let mut params: Vec<Param<'_>> =
             params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
         let start = Instant::now();
         if threads == 1 {
-            optimizer.step(&mut params, &[])?;
+            optimizer.step(&mut params, given)?;
         } else {
-            bitstep_rayon::run(optimizer.tasks(&mut params, &[])?)?;
+            bitstep_rayon::run(optimizer.tasks(&mut params, given)?)?;
         }
         writeln!(answers, "{}", start.elapsed().as_secs_f64())?;
         answers.flush()?;
     }
     Ok(())
+}
+
+fn recipe(name: &str, args: &Args) -> Result<Recipe, Box<dyn Error>> {
+    #[cfg(feature = "faer")]
+    if name == "galore_adamw+faer" {
+        use bitstep::any::{AnyRule as _, Arithmetic};
+        use bitstep::lowrank::{GaLore, Projected};
+        let mut rule = Projected::<bitstep::optim::AdamWHf, GaLore, bitstep_rayon::Faer>::default();
+        args.apply(name, rule.hyper())?;
+        return Ok(Recipe::new(rule, Arithmetic::Eager));
+    }
+    Ok(named::optimizer(name, args)?)
 }
 
 fn filled(dtype: Dtype, n: usize, f: impl Fn(usize) -> f32) -> Buffer {
