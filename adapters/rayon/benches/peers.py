@@ -1,10 +1,12 @@
 """bitstep's steps beside their references', interleaved in one run: prints medians and ratios.
 
-    python adapters/rayon/benches/peers.py [--only NAME] [--threads 1] [--rounds 9] [--json FILE]
+    python adapters/rayon/benches/peers.py [--only NAME] [--list TENSORS] [--threads 1] [--rounds 9] [--json FILE] [--plot FILE.svg]
 
 Builds adapters/rayon/examples/stepper.rs, then for every row makes one step of each side in
-turn. A ratio is the peer's median time over bitstep's. Needs the environment of
-conformance/export; a peer that can't be imported is reported as such.
+turn. A ratio is the peer's median time over bitstep's. The peer `bandwidth` (bandwidth.rs) only
+moves the bytes of an f32 AdamW step, so that its ratio is the fraction of the machine's limit
+that is reached. Needs the environment of conformance/export; a peer that can't be imported is
+reported as such.
 
 --candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
 candle-nn and PyTorch and, if benches/burn was built (cargo build --release there), burn.
@@ -14,6 +16,7 @@ the row of GaLore with faer's products and singular vectors.
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -134,17 +137,39 @@ def burn(dtype, shapes, threads):
     return Process([path], shapes, env={**os.environ, "RAYON_NUM_THREADS": str(threads)})
 
 
+def bandwidth(dtype, shapes, threads):
+    """Moves the bytes, no more."""
+    source, path = Path(__file__).parent / "bandwidth.rs", ROOT / "target/release/bandwidth"
+    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+        subprocess.run(["rustc", "--edition=2024", "-O", "-Ctarget-cpu=native", source, "-o", path], check=True)
+    return Process([path, threads, sum(math.prod(shape) for shape in shapes)], [])
+
+
+def deepspeed(p):
+    from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+    return DeepSpeedCPUAdam(p, lr=1e-3, adamw_mode=True)
+
+
+def compiled(p):
+    step = torch.compile(torch.optim.AdamW(p).step)
+    return type("Compiled", (), {"step": staticmethod(step)})()
+
+
 LOW_RANK = "lr=1e-3, rank=128, update_proj_gap=1000000000"
 OWN = (program("adamw_torch_fused", "lr=1e-3", "f32"),)
+ADAMW = {"fused": adam(fused=True), "foreach": adam(foreach=True), "eager": adam(foreach=False), "DeepSpeed": deepspeed}
 # name, arguments, type, tensors, peers: made by Python, or programs
 ROWS = [
     ("adafactor", "lr=1e-3, relative_step=false, scale_parameter=false", "f32", "gpt2", {"transformers": adafactor}),
     ("schedule_free_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": schedule_free(True), "for-loop": schedule_free(False)}),
     ("stable_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": stable(True), "for-loop": stable(False)}),
-    ("adamw_torch_fused", "lr=1e-3", "f32", "gpt2", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
-    ("adamw_torch_fused", "lr=1e-3", "f32", "2^16", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
-    ("adamw_torch_fused", "lr=1e-3", "f32", "2^24", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "gpt2", ADAMW | {"bandwidth": (bandwidth,)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "2^14", ADAMW),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "2^16", ADAMW | {"compiled": compiled}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "2^24", ADAMW | {"compiled": compiled, "bandwidth": (bandwidth,)}),
     ("adamw_torch_fused", "lr=1e-3", "f32", "10000x16", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "bf16", "gpt2", {"fused": adam(fused=True)}),
     ("adamw_torch_fused", "lr=1e-3", "bf16", "2^24", {"fused": adam(fused=True)}),
     ("flash_adamw", "lr=1e-3", "bf16", "2^16", {"fused bf16": adam(fused=True), "own f32": OWN}),
     ("flash_adamw", "lr=1e-3", "bf16", "2^24", {"fused bf16": adam(fused=True), "own f32": OWN}),
@@ -167,6 +192,11 @@ def build(package, example, *more):
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", package, "--example", example, *more], cwd=ROOT, check=True)
 
 
+def stepper(name, args, dtype, shapes, threads):
+    command = [ROOT / "target/release/examples/stepper", name, args, dtype, str(threads)]
+    return Program(command + ["x".join(map(str, shape)) for shape in shapes])
+
+
 class Theirs:
     def __init__(self, make, dtype, shapes):
         kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
@@ -184,6 +214,24 @@ class Theirs:
         del self.optimizer
 
 
+def plot(lines, file):
+    """One bar a ratio, on a logarithmic axis."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    bars = [(f"{line['name']} {line['dtype']} {line['tensors']} / {peer}", ratio) for line in lines for peer, ratio in line["ratios"].items()]
+    figure, axes = plt.subplots(figsize=(9, 0.24 * len(bars) + 1.2))
+    axes.barh([label for label, _ in bars], [ratio for _, ratio in bars], color=["#2e8540" if ratio >= 1 else "#c2571a" for _, ratio in bars])
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("the peer's time over bitstep's (bandwidth: fraction of the limit)")
+    figure.tight_layout()
+    figure.savefig(file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only")
@@ -191,6 +239,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--candle", action="store_true")
     parser.add_argument("--faer", action="store_true")
     parser.add_argument("--refresh", action="store_true")
@@ -201,7 +250,7 @@ def main():
     if options.candle:
         build("bitstep-candle", "candle-stepper")
         rows = CANDLE
-    lines = []
+    lines, left_out = [], {}
     for name, args, dtype, tensors, peers in rows:
         if options.only and options.only != name or options.list and options.list != tensors:
             continue
@@ -216,22 +265,27 @@ def main():
                     sides[peer] = Theirs(make, dtype, shapes)
             except ImportError as error:
                 print(f"{name}: no {peer}: {error}")
+                left_out.setdefault(peer, str(error))
         times = {side: [] for side in sides}
         for side, stepper in sides.items():  # state is made
             first = stepper.step("refresh" if options.refresh else "")
             if options.refresh:
                 print(f"{name}: the first step of {side}, singular vectors found: {first:.1f} s", flush=True)
         for _ in range(options.rounds):
-            for side, stepper in sides.items():
-                times[side].append(min(stepper.step() for _ in range(5 if tensors == "2^16" else 1)))
-        for stepper in sides.values():
-            stepper.close()
+            for side, each in sides.items():
+                times[side].append(min(each.step() for _ in range(5 if tensors == "2^16" else 1)))
+        for each in sides.values():
+            each.close()
         median = {side: statistics.median(t) for side, t in times.items()}
         ours = median.pop("bitstep")
         ratios = {peer: t / ours for peer, t in median.items()}
         lines.append({"name": name, "dtype": dtype, "tensors": tensors, "threads": options.threads, "seconds": ours, "ratios": ratios})
         shown = ", ".join(f"{peer} {ratio:.2f} x" for peer, ratio in ratios.items())
         print(f"{name:22} {dtype:5} {tensors:10} {ours * 1e3:10.3f} ms   {shown}", flush=True)
+    for peer, why in left_out.items():
+        print(f"left out: {peer}: {why}")
+    if options.plot:
+        plot(lines, options.plot)
     if options.json:
         options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
