@@ -52,7 +52,7 @@ def main(folder):
 
 What the suite says of optimizers that others have written, and of PyTorch's own faster kernels. Written by `conformance/foreign/run`, which ran each of them on the committed cases; nothing here is by hand. `conformance/foreign/run NAME CASE` shows a line again, with the first number that is off.
 
-A case counts as matched if the whole run from its start stays within the [bounds](../conformance/src/bounds.rs), 4 ULP a step unless one says otherwise; where the state can be set, single steps from the reference's own state are counted too. What a library has no argument for is left out, not failed. The reference is the class of the same name as it runs by default; a difference is not a mistake where a library promises no such thing. f16 and bf16 are judged against PyTorch's plain kernels, which round after every operation.
+A case counts as matched if the whole run from its start stays within the [bounds](../conformance/src/bounds.rs), 4 ULP a step unless one says otherwise; where the state can be set, single steps from the reference's own state are counted too. What a library has no argument for is left out, not failed. The reference is the class of the same name as it runs by default; a difference is not a mistake where a library promises no such thing. f16 and bf16 are judged against PyTorch's plain kernels, which round after every operation. optax, candle and burn are compared by their parameters alone. “Looks like” names a known mistake that gives the same numbers, not necessarily the cause.
 """)
     for name, what in WHAT.items():
         lines = [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]

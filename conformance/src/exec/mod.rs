@@ -5,8 +5,8 @@
 //! run is one request. A step is one, too: it begins with the reference's
 //! answer to the step before, which the program has answered by then.
 //!
-//! Whatever a program does, the suite goes on: [`process`] sees to its end, and
-//! an answer is bytes from a stranger until [`file`] has looked at every part.
+//! Whatever a program does, the suite goes on: `process.rs` sees to its end, and
+//! an answer is bytes from a stranger until `file.rs` has looked at every part.
 
 mod file;
 mod process;

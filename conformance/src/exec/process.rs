@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_millis(500);
 struct Tail(Arc<Mutex<VecDeque<u8>>>);
 
 impl Tail {
-    /// Reads on until the end, in a thread of its own; `true` comes when that is reached.
+    /// Reads on until the end, in a thread of its own, which tells when that is reached.
     fn of(mut from: impl Read + Send + 'static) -> (Tail, Receiver<()>) {
         let tail = Tail::default();
         let (kept, (done, end)) = (tail.clone(), sync_channel(1));
