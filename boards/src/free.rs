@@ -64,6 +64,10 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
     // Project where that is possible.
     let ranked = Args::new().with("rank", 2i64).with("update_proj_gap", 100i64);
     let recipe = recipe.with(&ranked).unwrap_or(recipe);
+    // State of 8 or 4 bits, though the matrix is small.
+    let any_size = Args::new().with("min_8bit_size", 0i64);
+    let mut recipe = recipe.with(&any_size).unwrap_or(recipe);
+    (recipe.coding.min_len, recipe.coding.multiple) = (0, 0);
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(recipe).ok()?;
     optimizer.add_param(group, &SHAPE, dtype).ok()?;

@@ -1,8 +1,10 @@
 //! List, files, golden folders and README rows tell of the same optimizers and schedules.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::panic::catch_unwind;
+use std::path::{Path, PathBuf};
 
 use bitstep::optim::LIST;
 
@@ -16,8 +18,14 @@ const SAME_AS: &[(&str, &str)] = &[
     ("galore_adamw_layerwise", "galore_adamw"),
 ];
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace")
+thread_local! {
+    /// The workspace, or what a test has planted in its place.
+    static ROOT: RefCell<PathBuf> =
+        RefCell::new(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into());
+}
+
+fn root() -> PathBuf {
+    ROOT.with_borrow(Clone::clone)
 }
 
 fn entries(path: &str) -> BTreeSet<String> {
@@ -96,5 +104,70 @@ fn every_exporter_case_file_writes_committed_goldens() {
         let known =
             folders.contains(stem) || folders.iter().any(|f| text.contains(&format!("\"{f}\"")));
         assert!(known, "{file} writes nothing that is committed");
+    }
+}
+
+/// The files and folders that the checks look at; goldens without what is in them.
+fn sketch(to: &Path) {
+    let text = |path: &str| fs::read_to_string(root().join(path)).expect("a text");
+    let write = |path: &str, text: &str| {
+        let path = to.join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    };
+    write("README.md", &text("README.md"));
+    for folder in ["core/src/optim", "conformance/export/cases"] {
+        for file in entries(folder).iter().filter(|f| f.contains('.')) {
+            write(&format!("{folder}/{file}"), &text(&format!("{folder}/{file}")));
+        }
+    }
+    for kind in ["optimizer", "schedule", "gradient"] {
+        for name in entries(&format!("conformance/golden/{kind}")) {
+            write(&format!("conformance/golden/{kind}/{name}/a.safetensors"), "");
+        }
+    }
+}
+
+#[test]
+fn planted_gaps_are_caught() {
+    type Check = fn();
+    let checks: [(&str, Check); 5] = [
+        ("goldens", every_listed_optimizer_has_goldens_and_every_golden_folder_is_listed),
+        ("folders", no_golden_folder_is_empty),
+        ("rows", every_optimizer_and_schedule_has_one_readme_row),
+        ("modules", every_rule_file_is_a_module_of_the_list),
+        ("exporter", every_exporter_case_file_writes_committed_goldens),
+    ];
+    type Plant = fn(&Path) -> std::io::Result<()>;
+    let plants: [(&str, Plant); 8] = [
+        ("", |_| Ok(())),
+        ("goldens", |at| fs::remove_dir_all(at.join("conformance/golden/optimizer/sgd"))),
+        ("goldens", |at| fs::create_dir(at.join("conformance/golden/optimizer/sdg"))),
+        ("folders", |at| {
+            fs::remove_file(at.join("conformance/golden/schedule/linear/a.safetensors"))
+        }),
+        ("rows", |at| {
+            let readme = fs::read_to_string(at.join("README.md"))?;
+            fs::write(at.join("README.md"), readme.replace("| `sgd` |", "| `sdg` |"))
+        }),
+        ("rows", |at| {
+            let readme = fs::read_to_string(at.join("README.md"))?;
+            fs::write(at.join("README.md"), readme.replace("| `linear` |", "| `cosine` |"))
+        }),
+        ("modules", |at| fs::write(at.join("core/src/optim/sdg.rs"), "")),
+        ("exporter", |at| fs::write(at.join("conformance/export/cases/sdg.py"), "")),
+    ];
+    let here = root();
+    for (caught, plant) in plants {
+        let folder = tempfile::tempdir().expect("a folder");
+        ROOT.set(here.clone());
+        sketch(folder.path());
+        plant(folder.path()).expect("planted");
+        ROOT.set(folder.path().into());
+        let complaints = checks.iter().filter(|(_, check)| catch_unwind(check).is_err());
+        let complaints: BTreeSet<&str> = complaints.map(|(name, _)| *name).collect();
+        let right =
+            if caught.is_empty() { complaints.is_empty() } else { complaints.contains(caught) };
+        assert!(right, "planted for {caught:?}, caught by {complaints:?}");
     }
 }

@@ -1,5 +1,6 @@
 //! Hyper-parameters are taken or refused as the references' constructors do it.
 
+use bitstep::any::Arithmetic;
 use bitstep::args::{Args, Value};
 use bitstep::named;
 use serde_json::Value as Json;
@@ -57,4 +58,16 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
     let idle: Vec<_> = STRICTER.iter().zip(needed).filter(|(_, needed)| !needed).collect();
     assert!(idle.is_empty(), "no record needs {idle:?}");
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), records.len(), wrong.join("\n"));
+}
+
+/// PyTorch computes with the type that holds both operands'.
+#[test]
+fn any_precision_computes_in_double_only_for_double_state() {
+    let arithmetic = |args: &str| {
+        let args = Args::parse(args).expect("arguments");
+        named::optimizer("adamw_anyprecision", &args).expect("types that it takes").arithmetic
+    };
+    assert_eq!(arithmetic(""), Arithmetic::Fused);
+    assert_eq!(arithmetic("momentum_dtype=float32"), Arithmetic::Fused);
+    assert_eq!(arithmetic("variance_dtype=float64"), Arithmetic::Double);
 }

@@ -171,6 +171,13 @@ mod tests {
     }
 
     #[test]
+    fn random_mixes_as_splitmix64() {
+        // SplitMix64's first number from 0, by way of a step and an index that lead back to it twice.
+        const FIRST: u64 = 0xe220_a839_7b1d_cdaf;
+        assert_eq!(random(0, 0xbc16_d180_042c_ae66, 0x6183_80db_7ee7_604e), FIRST);
+    }
+
+    #[test]
     fn uniform_differs_in_each_coordinate() {
         assert_ne!(uniform(1, 2, 3), uniform(2, 2, 3));
         assert_ne!(uniform(1, 2, 3), uniform(1, 3, 3));

@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn scale_of_an_rms_that_is_eps_is_the_number_and_no_tensor() {
+        // As Python's max(eps, RMS), which keeps the first of two equals: in f64, though RMS is f32.
+        let s = AdafactorSchedule { f64: false, ..RELATIVE };
+        let mut state = s.start();
+        s.step(&mut state, f64::from(1e-3f32));
+        assert_eq!((state.lr, state.f32), (1e-3 * 1e-2, false));
+        s.step(&mut state, f64::from(1e-3f32.next_up()));
+        assert!(state.f32);
+    }
+
+    #[test]
     fn scale_of_a_small_parameter_is_eps() {
         // max(10⁻³, RMS); NaN is not above
         for rms in [0.0, 1e-3, f64::NAN] {

@@ -128,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn storage_has_as_many_numbers_as_its_slices_and_clears_both() {
+        let (mut v, mut c) = ([bf16::ONE; 3], [bf16::ONE; 3]);
+        assert!(Kahan::new(&mut v, &mut c[..2]).is_err());
+        let mut storage = Kahan::new(&mut v, &mut c).unwrap();
+        assert_eq!((storage.len(), storage.is_empty(), storage.block()), (3, false, 1));
+        storage.zero();
+        assert_eq!((v, c), ([bf16::ZERO; 3], [bf16::ZERO; 3]));
+    }
+
+    #[test]
     fn round_trip_of_the_non_finite_keeps_it() {
         assert_eq!(round_trip::<bf16>(f32::INFINITY), f32::INFINITY);
         assert!(round_trip::<f16>(f32::NAN).is_nan());
