@@ -177,6 +177,7 @@ fn added<A: Real<Scalar = A>>(mut sums: [A; COLS], x: A, row: &[A; COLS]) -> [A;
 #[cfg(test)]
 mod tests {
     use super::*;
+    extern crate std;
     use std::vec::Vec;
 
     fn turned(x: &[f32], cols: usize) -> Vec<f32> {

@@ -120,7 +120,7 @@ def main():
             try:
                 cls(parameters(), **{k: tuple(v) if isinstance(v, list) else v for k, v in args.items()})
                 taken = True
-            except (ValueError, AssertionError):
+            except (ValueError, AssertionError, NotImplementedError):
                 taken = False
             except Exception:  # neither taken nor refused: an accident of Python's
                 continue

@@ -115,6 +115,17 @@ mod tests {
     }
 
     #[test]
+    fn resumed_chain_keeps_the_rate_unless_one_of_it_has_a_closed_form() {
+        let halve = TorchExponential { gamma: 0.5 };
+        let wave = TorchCosineAnnealingWarmRestarts { t_0: 4, ..Default::default() };
+        let schedulers: [&dyn Schedule; 2] = [&halve, &halve];
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.join(8.0, 3.0, 2), 3.0);
+        let schedulers: [&dyn Schedule; 2] = [&halve, &wave];
+        // 8 · ½ (1 + cos ½π)
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.join(8.0, 3.0, 2), 4.0);
+    }
+
+    #[test]
     fn wrong_schedulers_are_refused() {
         let none: [TorchExponential; 0] = [];
         let refused = Error::Length { argument: "schedulers", got: 0, wanted: 1 };

@@ -75,6 +75,7 @@ mod tests {
     fn milestone_0_counts_at_the_start() {
         let s = TorchMultiStep { milestones: [0], gamma: 0.5 };
         assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [4.0, 4.0]);
+        assert_eq!(s.restart(8.0), 4.0);
     }
 
     #[test]
