@@ -54,12 +54,12 @@ def classes():
         "torchao_adam8bit": ao.Adam8bit, "torchao_adamw_fp8": ao.AdamWFp8,
         "flash_adam": flashoptim.FlashAdam, "flash_adamw": flashoptim.FlashAdamW,
         "flash_lion": flashoptim.FlashLion, "flash_sgd": flashoptim.FlashSGD, "flash_sgdw": flashoptim.FlashSGDW,
-        "optimi_adamw": optimi.AdamW, "optimi_ranger": optimi.Ranger,
     }.items():
         yield name, cls, {}
     yield "adafactor", Adafactor, {"lr": 1e-3, "relative_step": False}
     yield "schedule_free_sgd", schedulefree.SGDScheduleFree, {"lr": 0.1}
-    for name, cls in {"optimi_adam": optimi.Adam, "optimi_adan": optimi.Adan, "optimi_lion": optimi.Lion,
+    for name, cls in {"optimi_adam": optimi.Adam, "optimi_adamw": optimi.AdamW,
+                      "optimi_ranger": optimi.Ranger, "optimi_adan": optimi.Adan, "optimi_lion": optimi.Lion,
                       "optimi_radam": optimi.RAdam, "optimi_sgd": optimi.SGD, "stable_adamw": optimi.StableAdamW}.items():
         yield name, cls, {"lr": 1e-3}
     yield "adamw_bnb_8bit", bnb.AdamW, {"optim_bits": 8}
@@ -115,12 +115,21 @@ def main():
                 else:
                     tries.append({key: value})
         tries += [pair for pair in PAIRS if pair.keys() <= accepts]
+        try:
+            cls(parameters(), **base)
+            works = True
+        except Exception:
+            works = False
         for one in tries:
             args = base | one
             try:
                 cls(parameters(), **{k: tuple(v) if isinstance(v, list) else v for k, v in args.items()})
                 taken = True
-            except (ValueError, AssertionError, NotImplementedError):
+            except (ValueError, AssertionError):
+                taken = False
+            except NotImplementedError:  # of these arguments, if not of this machine's processor
+                if not works:
+                    continue
                 taken = False
             except Exception:  # neither taken nor refused: an accident of Python's
                 continue
