@@ -421,8 +421,8 @@ fn the_numpy_backend_passes_and_each_of_its_faults_is_named() {
     let numpy = Command::new(&python).args(["-c", "import numpy"]).output();
     if !numpy.is_ok_and(|out| out.status.success()) {
         // Past the harness, which keeps what tests print that pass.
-        let text = "SKIPPED: the backend in Python: `{python}` has no numpy (BITSTEP_VENV_MAIN)";
-        writeln!(std::io::stderr(), "{text}").unwrap();
+        let text = "has no numpy, and BITSTEP_VENV_MAIN names no environment that has";
+        writeln!(std::io::stderr(), "SKIPPED: the backend in Python: {python} {text}").unwrap();
         return;
     }
     let program = format!("'{python}' -B '{}'", foreign("numpy_backend.py").display());
