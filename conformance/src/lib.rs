@@ -16,6 +16,8 @@ pub mod diagnose;
 pub mod exec;
 pub mod export;
 pub mod golden;
+#[cfg(feature = "ptx")]
+mod gpu_gradient;
 mod host;
 pub mod html;
 mod judge;

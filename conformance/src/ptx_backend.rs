@@ -12,6 +12,7 @@ use crate::backend::{
     Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
 };
 use crate::core_backend::{Core, CoreRun, failed};
+use crate::gpu_gradient;
 use crate::host::Host;
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
@@ -24,21 +25,25 @@ impl Backend for Ptx {
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
-        static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
-        let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
-        Ok(Box::new(CoreRun::new(spec, Tensors::on(machine.clone().map_err(failed)?))?))
+        Ok(Box::new(CoreRun::new(spec, Tensors::on(machine()?))?))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
-        Err(Refused::Unsupported(NO_GRADIENTS.to_owned()))
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        let mut machine = machine()?;
+        gpu_gradient::answer(&mut machine, spec)
     }
 }
 
-const NO_GRADIENTS: &str = "no kernels for gradients yet";
+/// The kernels, read once.
+fn machine() -> Result<Machine, Refused> {
+    static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
+    let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
+    machine.clone().map_err(failed)
+}
 
 /// The same on the first GPU.
 #[cfg(feature = "cuda")]
@@ -74,9 +79,8 @@ impl Backend for Cuda {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
-        Cuda::open()?;
-        Err(Refused::Unsupported(NO_GRADIENTS.to_owned()))
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        gpu_gradient::answer(&mut Cuda::open()?, spec)
     }
 }
 
@@ -119,13 +123,13 @@ fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
 }
 
 /// What is on the device for the time of a step.
-struct Guests<'a, D: Device>(&'a mut D, Vec<u64>);
+pub(crate) struct Guests<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
 
 /// Where a part of a tensor is on the device, and how many bytes it has.
-type Lodging = (u64, usize);
+pub(crate) type Lodging = (u64, usize);
 
 impl<D: Device> Guests<'_, D> {
-    fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
         let at = self.0.alloc(bytes.len()).map_err(failed)?;
         self.1.push(at);
         self.0.write(at, bytes).map_err(failed)?;
@@ -149,7 +153,7 @@ impl<D: Device> Guests<'_, D> {
         Ok(parts.first().map(|p| Place::At(format, p.0, side)).map(|place| (place, parts)))
     }
 
-    fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
+    pub(crate) fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
         let mut bytes = vec![0; len];
         self.0.read(at, &mut bytes).map_err(failed)?;
         Ok(bytes)

@@ -26,9 +26,11 @@
 //! same kernel go in one launch. Tensors of one type run kernels of their own; other storages are
 //! decoded to plain numbers in a workspace, and encoded again.
 //!
+//! [`change`] is for gradients: multiplication, clipping by value, accumulation, NEFTune.
+//!
 //! There are no kernels yet for rules with products of matrices (Muon, GaLore, APOLLO) and for
-//! gradients (clipping, accumulation, NEFTune); such a step is refused before anything is
-//! launched. So is one of a rule that asks for the norm over all gradients.
+//! norms over gradients; such a step is refused before anything is launched. So is one of a rule
+//! that asks for the norm over all gradients.
 //!
 //! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
 //! it on an interpreter.
@@ -36,6 +38,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
+mod gradient;
 #[cfg(feature = "interpreter")]
 mod interpreter;
 mod passes;
@@ -51,6 +54,7 @@ use std::sync::OnceLock;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
+pub use gradient::{Change, Numbers, change};
 pub use place::Place;
 pub use plan::{Job, Workspace, run};
 pub use resident::{Resident, Tensor};

@@ -85,11 +85,32 @@ pub fn run<D: Device>(
     workspace: &mut Workspace,
     jobs: &mut [Job<'_>],
 ) -> Result<(), Error<D::Error>> {
+    let records = launch(device, workspace, |plan| {
+        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
+    })?;
+    for record in records {
+        let coefs = match record.finished {
+            Some(coefs) => coefs,
+            None => {
+                let mut coefs = vec![0; record.len];
+                device.read(record.at, &mut coefs).map_err(Error::Device)?;
+                coefs
+            }
+        };
+        record.typed.record(record.compute, &coefs, jobs[record.index].scalars);
+    }
+    Ok(())
+}
+
+/// Launches what `fill` plans; returns what is to be noted of it in the end.
+pub(crate) fn launch<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    fill: impl Fn(&mut Plan) -> Result<(), Error<D::Error>>,
+) -> Result<Vec<Record>, Error<D::Error>> {
     let plan = loop {
         let mut plan = Plan::new(workspace);
-        for (index, job) in jobs.iter().enumerate() {
-            plan.job(index, job)?;
-        }
+        fill(&mut plan)?;
         plan.tables();
         let (tables, scratch) = (plan.bytes.len(), plan.scratch as usize);
         let grown = [
@@ -108,18 +129,7 @@ pub fn run<D: Device>(
         let params = [launch.at, launch.lines, launch.chunks];
         device.launch(kernel, blocks, threads, params).map_err(Error::Device)?;
     }
-    for record in plan.records {
-        let coefs = match record.finished {
-            Some(coefs) => coefs,
-            None => {
-                let mut coefs = vec![0; record.len];
-                device.read(record.at, &mut coefs).map_err(Error::Device)?;
-                coefs
-            }
-        };
-        record.typed.record(record.compute, &coefs, jobs[record.index].scalars);
-    }
-    Ok(())
+    Ok(plan.records)
 }
 
 /// When a launch comes.
@@ -187,7 +197,7 @@ pub(crate) struct Plan {
 }
 
 /// Constants of which something is noted in the end.
-struct Record {
+pub(crate) struct Record {
     /// The job.
     index: usize,
     typed: &'static dyn Typed,

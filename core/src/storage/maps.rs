@@ -208,8 +208,8 @@ impl Nearest {
         codes: &mut [u8],
         f: impl Fn(f32) -> f32,
     ) {
-        if cfg!(target_os = "none") {
-            // Tables of 16 KiB would not pay.
+        if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
+            // Tables of 16 KiB would not pay, nor would arrays of each thread's own.
             for (code, &x) in codes.iter_mut().zip(values) {
                 *code = nearest(self.map, self.tie, f(x));
             }
@@ -231,19 +231,33 @@ impl Nearest {
     }
 }
 
-/// bitsandbytes' codes, signed.
-pub(crate) static LOWER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Lower);
-/// bitsandbytes' codes, unsigned.
-pub(crate) static LOWER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Lower);
-/// torchao's codes, signed.
-pub(crate) static UPPER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Upper);
-/// torchao's codes, unsigned.
-pub(crate) static UPPER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Upper);
+/// Tables that are in memory once. A GPU's kernels have to bring their own: there they are constants.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {$(
+        $(#[$doc])*
+        #[cfg(not(target_arch = "nvptx64"))]
+        pub(crate) static $name: $type = $value;
+        $(#[$doc])*
+        #[cfg(target_arch = "nvptx64")]
+        pub(crate) const $name: $type = $value;
+    )*};
+}
 
-/// torchao's 4-bit codes: the least numbers that get code 1, 2, …
-pub(crate) static UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
-/// The same, unsigned.
-pub(crate) static UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
+tables! {
+    /// bitsandbytes' codes, signed.
+    LOWER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Lower);
+    /// bitsandbytes' codes, unsigned.
+    LOWER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Lower);
+    /// torchao's codes, signed.
+    UPPER_SIGNED: Nearest = Nearest::new(&SIGNED_8, true, Tie::Upper);
+    /// torchao's codes, unsigned.
+    UPPER_UNSIGNED: Nearest = Nearest::new(&UNSIGNED_8, false, Tie::Upper);
+
+    /// torchao's 4-bit codes: the least numbers that get code 1, 2, …
+    UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
+    /// The same, unsigned.
+    UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
+}
 
 /// How many of these numbers x has reached: its code. 0 for NaN.
 #[inline(always)]

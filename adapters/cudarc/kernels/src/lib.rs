@@ -5,6 +5,7 @@
 #![no_std]
 #![feature(abi_ptx, stdarch_nvptx, asm_experimental_arch)]
 
+mod gradients;
 mod grid;
 mod matrix;
 mod moves;

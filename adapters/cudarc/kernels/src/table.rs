@@ -83,6 +83,33 @@ pub(crate) struct Move {
     pub(crate) with: [u64; 2],
 }
 
+/// A gradient, or what is added to one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Gradient {
+    /// [`Line::first`].
+    pub(crate) first: u64,
+    /// Elements.
+    pub(crate) len: u64,
+    /// What is changed.
+    pub(crate) to: u64,
+    /// What it is changed by, element by element.
+    pub(crate) from: u64,
+    /// The bits of a limit, a factor or a magnitude.
+    pub(crate) number: u64,
+    /// Whatever is counted.
+    pub(crate) counts: [u64; 3],
+}
+
+impl Line for Gradient {
+    fn first(&self) -> u64 {
+        self.first
+    }
+    fn set_first(&mut self, first: u64) {
+        self.first = first;
+    }
+}
+
 impl Line for Row {
     fn first(&self) -> u64 {
         self.first

@@ -1,0 +1,117 @@
+//! What happens to gradients element by element, in the core's own functions.
+
+use core::slice;
+
+use bitstep::gradient::{Accumulation, Neftune, clip_grad_value, multiply};
+use bitstep::storage::Plain;
+use half::{bf16, f16};
+
+use crate::grid::by_block;
+use crate::rules::part;
+use crate::table::Gradient;
+
+/// Runs `f` on every element of a table, alone in slices: what is changed, and what is read.
+///
+/// # Safety
+/// There are `count` lines, and they say what is where.
+#[inline(always)]
+unsafe fn each<T: Plain, U: Plain>(
+    table: *const Gradient,
+    count: u64,
+    chunks: u64,
+    f: impl Fn(&Gradient, &mut [T], &[U]),
+) {
+    // SAFETY: as the caller promises; a chunk's elements are this block's alone, and each of
+    // them one thread's.
+    unsafe {
+        by_block(table, count, chunks, |line: &Gradient, chunk, at, step| {
+            let (start, end) = part(line.len, chunk);
+            let mut i = start + at;
+            while i < end {
+                let x = slice::from_raw_parts_mut((line.to as *mut T).add(i as usize), 1);
+                let y: &[U] = match line.from {
+                    0 => &[],
+                    from => slice::from_raw_parts((from as *const U).add(i as usize), 1),
+                };
+                f(line, x, y);
+                i += step;
+            }
+        });
+    }
+}
+
+// Lengths of one can't be wrong, so there is no error to pass on.
+
+#[inline(always)]
+fn scale<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+    multiply(&mut T::data_mut(x), f64::from_bits(line.number));
+}
+
+#[inline(always)]
+fn clip_value<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+    let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(line.number));
+}
+
+/// `counts`: micro-batches of a window, those seen, and whether their mean is wanted.
+#[inline(always)]
+fn accumulate<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
+    let [window, seen, mean] = line.counts;
+    let new = if mean == 1 { Accumulation::mean(window) } else { Accumulation::sum(window) };
+    if let Ok(mut accumulation) = new {
+        // One more than none is all that there is to know.
+        if seen > 0 {
+            accumulation.advance();
+        }
+        let _ = accumulation.add(T::data_mut(x), U::data(y));
+    }
+}
+
+/// `counts`: length and width.
+#[inline(always)]
+fn unit<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
+    let [length, width, _] = line.counts;
+    let neftune = Neftune { alpha: f64::from_bits(line.number) };
+    let _ = neftune.add_unit(T::data_mut(x), U::data(y), length, width);
+}
+
+#[inline(always)]
+fn noise<T: Plain, U: Plain>(_: &Gradient, x: &mut [T], y: &[U]) {
+    let _ = Neftune::add_noise(T::data_mut(x), U::data(y));
+}
+
+macro_rules! entries {
+    ($($name:literal, $f:ident, $t:ty, $u:ty;)*) => {$(
+        const _: () = {
+            #[unsafe(export_name = concat!("gradient_", $name))]
+            unsafe extern "ptx-kernel" fn entry(table: *const Gradient, count: u64, chunks: u64) {
+                // SAFETY: the host's tables are what the kernel expects.
+                unsafe { each::<$t, $u>(table, count, chunks, $f::<$t, $u>) }
+            }
+        };
+    )*};
+}
+
+entries! {
+    "scale_f64", scale, f64, f64;
+    "scale_f32", scale, f32, f32;
+    "scale_bf16", scale, bf16, bf16;
+    "scale_f16", scale, f16, f16;
+    "clip_value_f64", clip_value, f64, f64;
+    "clip_value_f32", clip_value, f32, f32;
+    "clip_value_bf16", clip_value, bf16, bf16;
+    "clip_value_f16", clip_value, f16, f16;
+    "accumulate_f64", accumulate, f64, f64;
+    "accumulate_f32", accumulate, f32, f32;
+    "accumulate_bf16", accumulate, bf16, bf16;
+    "accumulate_f16", accumulate, f16, f16;
+    "unit_f64", unit, f64, f64;
+    "unit_f32", unit, f32, f32;
+    "unit_bf16", unit, bf16, bf16;
+    "unit_f16", unit, f16, f16;
+    "unit_bf16_f32", unit, bf16, f32;
+    "unit_f16_f32", unit, f16, f32;
+    "noise_f64", noise, f64, f64;
+    "noise_f32", noise, f32, f32;
+    "noise_bf16", noise, bf16, bf16;
+    "noise_f16", noise, f16, f16;
+}

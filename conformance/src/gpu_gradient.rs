@@ -1,0 +1,93 @@
+//! Gradient strategies of the backends `ptx` and `cuda`.
+
+use bitstep_cudarc::{Change, Device, Numbers, Workspace, change};
+
+use crate::backend::{GradientAnswer, GradientSpec, Refused};
+use crate::core_backend::{args, failed};
+use crate::plain;
+use crate::ptx_backend::{Guests, Lodging};
+use crate::tensor::Tensor;
+
+pub(crate) fn answer<D: Device>(
+    device: &mut D,
+    spec: &GradientSpec<'_>,
+) -> Result<GradientAnswer, Refused> {
+    let hyper = args(spec.hyper);
+    let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
+    let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
+    let mut guests = Guests(device, Vec::new());
+    let mut workspace = Workspace::default();
+    let mut outputs = Vec::new();
+    for (input, given) in spec.inputs.iter().zip(&spec.given) {
+        match spec.name {
+            "clip_grad_value" => {
+                let (limit, min) = (number("clip_value"), number("clip_value_min"));
+                let limit = match (limit, min) {
+                    (Some(limit), _) => limit,
+                    (None, Some(min)) if number("clip_value_max") == Some(-min) => -min,
+                    _ => return Err(unsupported("limits that are not symmetric")),
+                };
+                let (to, at) = put(&mut guests, input)?;
+                run(&mut guests, &mut workspace, to, Change::ClipValue(limit))?;
+                outputs.push(Tensor { bytes: guests.read(at)?, ..(*input).clone() });
+            }
+            "accumulate" => {
+                let rows = input.shape.first().copied().unwrap_or(0);
+                let window =
+                    number("gradient_accumulation_steps").map_or(rows as u64, |w| w as u64);
+                let mean = hyper.get("reduction").and_then(|v| v.as_str()) == Some("mean");
+                let shape = input.shape.get(1..).unwrap_or_default().to_vec();
+                let len = shape.iter().product::<usize>();
+                let size = input.bytes.len().checked_div(rows * len).unwrap_or(0);
+                let total = Tensor { dtype: input.dtype, shape, bytes: vec![0; len * size] };
+                let (to, at) = put(&mut guests, &total)?;
+                for m in 0..rows {
+                    let (from, _) = put(&mut guests, &input.row(m))?;
+                    let add = Change::Accumulate { from, window, seen: m as u64, mean };
+                    run(&mut guests, &mut workspace, to, add)?;
+                }
+                outputs.push(Tensor { bytes: guests.read(at)?, ..total });
+            }
+            "neftune" if flag("training") == Some(false) => outputs.push((*input).clone()),
+            "neftune" => {
+                let (to, at) = put(&mut guests, input)?;
+                let noise = if let Some(noise) = given.get("noise") {
+                    Change::Noise(put(&mut guests, noise)?.0)
+                } else {
+                    let lacks = || failed("the case gives neither unit nor noise, or no magnitude");
+                    let alpha = number("neftune_noise_alpha").or_else(|| number("alpha"));
+                    let (from, _) = put(&mut guests, given.get("unit").ok_or_else(lacks)?)?;
+                    // Batch × length × width.
+                    let dimensions = [1, 2].map(|i| input.shape.get(i).map_or(1, |&d| d as u64));
+                    Change::Unit { from, alpha: alpha.ok_or_else(lacks)?, dimensions }
+                };
+                run(&mut guests, &mut workspace, to, noise)?;
+                outputs.push(Tensor { bytes: guests.read(at)?, ..(*input).clone() });
+            }
+            other => return Err(unsupported(other)),
+        }
+    }
+    Ok(GradientAnswer { outputs, norm: None })
+}
+
+fn unsupported(what: &str) -> Refused {
+    Refused::Unsupported(format!("no kernel for {what}"))
+}
+
+fn put<D: Device>(guests: &mut Guests<'_, D>, t: &Tensor) -> Result<(Numbers, Lodging), Refused> {
+    let at = guests.add(&t.bytes)?;
+    Ok((Numbers { at: at.0, len: t.len(), dtype: plain::dtype(t.dtype)? }, at))
+}
+
+fn run<D: Device>(
+    guests: &mut Guests<'_, D>,
+    workspace: &mut Workspace,
+    to: Numbers,
+    what: Change,
+) -> Result<(), Refused> {
+    // SAFETY: both were put there just now, with these lengths.
+    unsafe { change(guests.0, workspace, &[(to, what)]) }.map_err(|e| match e {
+        bitstep_cudarc::Error::NoKernel(what) => unsupported(&what),
+        other => failed(other),
+    })
+}
