@@ -37,6 +37,7 @@ impl Neftune {
     ///
     /// # Errors
     /// α < 0 or NaN; different lengths. Nothing is written then.
+    #[inline(always)]
     pub fn add_unit(
         &self,
         output: DataMut<'_>,
@@ -52,8 +53,10 @@ impl Neftune {
     ///
     /// # Errors
     /// Different lengths. Nothing is written then.
+    #[inline(always)]
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
         check_length("noise", noise.len(), output.len())?;
+        #[inline(always)]
         fn go<C: Real>(x: &mut [C], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {
                 let mut one = [C::ZERO];
@@ -97,6 +100,7 @@ impl Neftune {
         })
     }
 
+    #[inline(always)]
     fn run(
         &self,
         output: DataMut<'_>,
@@ -106,6 +110,7 @@ impl Neftune {
     ) -> Result<(), Error> {
         Error::not_negative("neftune_noise_alpha", self.alpha)?;
         let magnitude = self.magnitude(length, width);
+        #[inline(always)]
         fn go<C: Real>(x: &mut [C], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
             // The bounds are rounded to the tensor's type, as its random fill does.
             let high = C::narrow(C::scalar(magnitude.to_f64())).wide();
