@@ -59,7 +59,7 @@ pub(crate) fn answer<D: Device>(
                     let (from, _) = put(&mut guests, given.get("unit").ok_or_else(lacks)?)?;
                     // Batch × length × width.
                     let dimensions = [1, 2].map(|i| input.shape.get(i).map_or(1, |&d| d as u64));
-                    Change::Unit { from, alpha: alpha.ok_or_else(lacks)?, dimensions }
+                    Change::Unit { from, magnitude: alpha.ok_or_else(lacks)?, dimensions }
                 };
                 run(&mut guests, &mut workspace, to, noise)?;
                 outputs.push(Tensor { bytes: guests.read(at)?, ..(*input).clone() });

@@ -39,8 +39,8 @@ pub enum Change {
     Unit {
         /// Numbers between 0 and 1.
         from: Numbers,
-        /// The noise's magnitude.
-        alpha: f64,
+        /// The noise's magnitude: `Neftune::alpha`.
+        magnitude: f64,
         /// Numbers in a sequence, and in a token.
         dimensions: [u64; 2],
     },
@@ -79,9 +79,9 @@ fn add<E>(plan: &mut Plan, (to, change): &(Numbers, Change)) -> Result<(), Error
             let counts = [window, seen, mean.into()];
             ("accumulate", Some(from), Gradient { counts, ..line })
         }
-        Change::Unit { from, alpha, dimensions: [length, width] } => {
+        Change::Unit { from, magnitude, dimensions: [length, width] } => {
             let counts = [length, width, 0];
-            ("unit", Some(from), Gradient { number: alpha.to_bits(), counts, ..line })
+            ("unit", Some(from), Gradient { number: magnitude.to_bits(), counts, ..line })
         }
         Change::Noise(from) => ("noise", Some(from), line),
     };
