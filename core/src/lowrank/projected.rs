@@ -80,6 +80,10 @@ pub struct Found<'a, A> {
 }
 
 /// A rule, or, in groups with a rank, that rule on projected gradients.
+///
+/// The rule sees zeros in place of the parameter. **Weight decay has an effect only if the rule
+/// applies it in [`descend`](crate::rule::Rule::descend)**, as `AdamWHf`, `Adafactor` and `BnbLamb` do; one that decays in
+/// [`element`](crate::rule::Rule::element) would decay the zeros: give it a decay of 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projected<R, W, L = Portable> {
     /// What moves the parameters.
