@@ -12,8 +12,12 @@ use bitstep::optimizer::{Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
 use bitstep::storage::{Data, DataMut};
+use bitstep_conformance::exec::{ANSWER, check_answer};
+use bitstep_conformance::tensor::{Dtype as Float, Tensor};
 use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES};
 use bitstep_training::checkpoint::{Run, save};
+use safetensors::Dtype as Stored;
+use safetensors::tensor::TensorView;
 
 /// As many bytes as a trial reads, all different.
 fn bytes(head: &[u8], salt: usize) -> Vec<u8> {
@@ -51,6 +55,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         let smallest = files.iter().min_by_key(|f| fs::metadata(f).map_or(u64::MAX, |m| m.len()));
         write("goldens", kind, &fs::read(smallest.ok_or("no files")?)?)?;
     }
+
+    // What a program answers to two steps of a vector in f32 and a number in f64.
+    let zeros = [0u8; 16];
+    let meta = [("format".to_owned(), ANSWER.to_owned())].into();
+    let tensors = [
+        ("p0.value", TensorView::new(Stored::F32, vec![2, 2], &zeros)?),
+        ("p0.state.exp_avg", TensorView::new(Stored::F32, vec![2, 2], &zeros)?),
+        ("p1.value", TensorView::new(Stored::F64, vec![2], &zeros)?),
+    ];
+    let answer = safetensors::serialize(tensors, Some(meta))?;
+    let params = [
+        Tensor { dtype: Float::F32, shape: vec![2], bytes: zeros[..8].to_vec() },
+        Tensor::f64(&[], &[0.0]),
+    ];
+    check_answer(&answer, &[&params[0], &params[1]], 2)?;
+    write("answers", "two_steps", &answer)?;
 
     // What the target `checkpoints` restores.
     let mut optimizer = Optimizer::new();

@@ -20,7 +20,7 @@ pub use bits::{bits, buffer, is_zero_alike, numbers};
 pub use codec::{FORMATS, codecs};
 pub use edges::atlas;
 pub use input::{WEIGHTS, any_trial, trial};
-pub use parsers::{arguments, checkpoints, goldens, resumed};
+pub use parsers::{answers, arguments, checkpoints, goldens, resumed};
 pub use properties::{
     NOT_ODD, PROPERTIES, Property, deterministic, error_leaves_everything_untouched,
     gradient_scale_is_of_no_account, linear, odd, panics_at_nothing, restorable,
@@ -40,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("goldens", goldens),
     ("checkpoints", checkpoints),
     ("arguments", arguments),
+    ("answers", answers),
     ("resumed", resumed),
 ];
 

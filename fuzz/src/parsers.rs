@@ -7,7 +7,9 @@ use bitstep::optim::LIST;
 use bitstep::optimizer::Optimizer;
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
+use bitstep_conformance::exec::check_answer;
 use bitstep_conformance::golden::Case;
+use bitstep_conformance::tensor::{Dtype as Float, Tensor};
 use bitstep_training::checkpoint::Checkpoint;
 use bitstep_training::resume::{self, State};
 use bitstep_training::{Arguments, Parameter};
@@ -21,6 +23,16 @@ use crate::run::Run;
 /// If reading it does.
 pub fn goldens(data: &[u8]) {
     drop(Case::parse(data));
+}
+
+/// An answer of a program that the suite asked for two steps of two parameters.
+///
+/// # Panics
+/// If reading it does.
+pub fn answers(data: &[u8]) {
+    let single = Tensor { dtype: Float::F32, shape: vec![2], bytes: vec![0; 8] };
+    let double = Tensor::f64(&[], &[0.0]);
+    drop(check_answer(data, &[&single, &double], 2));
 }
 
 /// A checkpoint. What is read from it is put into an optimizer whole, or not at all.
