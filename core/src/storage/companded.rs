@@ -21,6 +21,9 @@ pub enum Companded {
 
 /// Numbers in a group.
 const GROUP: usize = 32;
+/// Whether a whole group has code of its own, with all lengths known. It pays where there are
+/// vector units; small processors take the way of short groups.
+const WHOLE: bool = cfg!(not(target_os = "none"));
 
 impl Codec for Companded {
     type Scale = f16;
@@ -33,8 +36,9 @@ impl Codec for Companded {
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f16, values: &mut [f32]) {
         let scale = Number::to_f32(scale);
-        if let (Ok(values), Ok(codes)) =
-            (<&mut [f32; GROUP]>::try_from(&mut *values), <&[u8; GROUP]>::try_from(codes))
+        if WHOLE
+            && let (Ok(values), Ok(codes)) =
+                (<&mut [f32; GROUP]>::try_from(&mut *values), <&[u8; GROUP]>::try_from(codes))
         {
             *values = self.expand(*codes, scale);
             return;
@@ -47,8 +51,9 @@ impl Codec for Companded {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f16 {
-        if let (Ok(values), Ok(codes)) =
-            (<&[f32; GROUP]>::try_from(values), <&mut [u8; GROUP]>::try_from(&mut *codes))
+        if WHOLE
+            && let (Ok(values), Ok(codes)) =
+                (<&[f32; GROUP]>::try_from(values), <&mut [u8; GROUP]>::try_from(&mut *codes))
         {
             return Number::from_f32(self.compress(*values, codes));
         }
