@@ -1,5 +1,6 @@
 //! Gradient strategies of the backend `core`, from a case's own arguments.
 
+use bitstep::args::Args;
 use bitstep::gradient::{Accumulation, ClipByGlobalNorm, ClipGradNorm, Neftune, clip_grad_value};
 use bitstep::optimizer::Buffer;
 
@@ -22,13 +23,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
             let norm = if let Some(clip_norm) = number("clip_norm") {
                 ClipByGlobalNorm { clip_norm }.clip(&mut views(&mut grads))
             } else {
-                let default = ClipGradNorm::default();
-                let clip = ClipGradNorm {
-                    max_norm: number("max_norm").ok_or_else(|| lacks("max_norm"))?,
-                    norm_type: number("norm_type").unwrap_or(default.norm_type),
-                    error_if_nonfinite: flag("error_if_nonfinite").unwrap_or(false),
-                };
-                clip.clip(&mut views(&mut grads))
+                norm_clip(&hyper)?.clip(&mut views(&mut grads))
             };
             let norm = Some(norm.map_err(failed)?);
             Ok(GradientAnswer { norm, ..plain_answer(&grads, shapes) })
@@ -60,6 +55,17 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
         }
         other => Err(Refused::Unsupported(format!("core has no gradient strategy `{other}` yet"))),
     }
+}
+
+/// PyTorch's clipping by a norm, from a case's arguments.
+pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, Refused> {
+    let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
+    let flag = hyper.get("error_if_nonfinite").and_then(|v| v.as_bool());
+    Ok(ClipGradNorm {
+        max_norm: number("max_norm").ok_or_else(|| failed("`hyper` has no number `max_norm`"))?,
+        norm_type: number("norm_type").unwrap_or(ClipGradNorm::default().norm_type),
+        error_if_nonfinite: flag.unwrap_or(false),
+    })
 }
 
 fn plain_answer(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {

@@ -1,9 +1,11 @@
 //! Gradient strategies of the backends `ptx` and `cuda`.
 
-use bitstep_cudarc::{Change, Device, Numbers, Workspace, change};
+use bitstep::gradient::ClipByGlobalNorm;
+use bitstep_cudarc::{Change, Clip, Device, Numbers, Workspace, change, clip};
 
 use crate::backend::{GradientAnswer, GradientSpec, Refused};
 use crate::core_backend::{args, failed};
+use crate::core_gradient::norm_clip;
 use crate::plain;
 use crate::ptx_backend::{Guests, Lodging};
 use crate::tensor::Tensor;
@@ -17,6 +19,9 @@ pub(crate) fn answer<D: Device>(
     let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
     let mut guests = Guests(device, Vec::new());
     let mut workspace = Workspace::default();
+    if spec.name == "clip_grad_norm" {
+        return clip_norm(&mut guests, &mut workspace, spec);
+    }
     let mut outputs = Vec::new();
     for (input, given) in spec.inputs.iter().zip(&spec.given) {
         match spec.name {
@@ -68,6 +73,30 @@ pub(crate) fn answer<D: Device>(
         }
     }
     Ok(GradientAnswer { outputs, norm: None })
+}
+
+fn clip_norm<D: Device>(
+    guests: &mut Guests<'_, D>,
+    workspace: &mut Workspace,
+    spec: &GradientSpec<'_>,
+) -> Result<GradientAnswer, Refused> {
+    let grads = spec.inputs.iter().map(|input| put(guests, input));
+    let grads: Vec<_> = grads.collect::<Result<_, _>>()?;
+    let found = guests.add(&[0; 16])?;
+    let numbers: Vec<_> = grads.iter().map(|(numbers, _)| *numbers).collect();
+    let hyper = args(spec.hyper);
+    let how = match hyper.get("clip_norm").and_then(|v| v.as_f64()) {
+        Some(clip_norm) => Clip::Global(ClipByGlobalNorm { clip_norm }),
+        None => Clip::Norm(norm_clip(&hyper)?),
+    };
+    // SAFETY: they were put there just now, with these lengths.
+    unsafe { clip(guests.0, workspace, &numbers, how, found.0) }.map_err(failed)?;
+    let norm = guests.read((found.0, 8))?.as_chunks().0.first().map(|b| f64::from_le_bytes(*b));
+    let read = |(input, (_, at)): (&&Tensor, &(_, Lodging))| {
+        Ok(Tensor { bytes: guests.read(*at)?, ..(*input).clone() })
+    };
+    let outputs = spec.inputs.iter().zip(&grads).map(read).collect::<Result<_, Refused>>()?;
+    Ok(GradientAnswer { outputs, norm })
 }
 
 fn unsupported(what: &str) -> Refused {

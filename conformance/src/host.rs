@@ -27,49 +27,72 @@ pub(crate) trait Host {
     fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused>;
 }
 
-/// Slices, one after the other on the caller's thread.
+/// Parameters in the host's own memory, and their optimizer.
 #[derive(Default)]
-pub(crate) struct Slices {
-    optimizer: Optimizer,
-    values: Vec<Buffer>,
+pub(crate) struct Home {
+    pub(crate) optimizer: Optimizer,
+    pub(crate) values: Vec<Buffer>,
 }
 
-impl Host for Slices {
+/// A host whose parameters rest in the host's own memory: only the step is its own.
+pub(crate) trait AtHome {
+    fn home(&self) -> &Home;
+    fn home_mut(&mut self) -> &mut Home;
+    /// [`Host::step`].
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused>;
+}
+
+impl<T: AtHome> Host for T {
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
         let dtype = value.data().map(|d| d.dtype());
         let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
-        self.optimizer.add_param(group, shape, dtype).map_err(failed)?;
-        self.values.push(value);
+        let home = self.home_mut();
+        home.optimizer.add_param(group, shape, dtype).map_err(failed)?;
+        home.values.push(value);
         Ok(())
     }
 
     fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
+        &self.home().optimizer
     }
 
     fn optimizer_mut(&mut self) -> &mut Optimizer {
-        &mut self.optimizer
+        &mut self.home_mut().optimizer
     }
 
     fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
-        self.values[i] = value;
+        self.home_mut().values[i] = value;
         Ok(())
     }
 
     fn value(&self, i: usize) -> Buffer {
-        self.values[i].clone()
+        self.home().values[i].clone()
     }
 
     fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
-        let mut params: Vec<Param<'_>> = self
-            .values
-            .iter_mut()
-            .zip(grads)
-            .map(|(value, grad)| Param {
-                value: value.data_mut(),
-                grad: grad.as_ref().and_then(Buffer::data),
-            })
-            .collect();
-        self.optimizer.step(&mut params, given).map_err(failed)
+        AtHome::step(self, grads, given)
+    }
+}
+
+/// Slices, one after the other on the caller's thread.
+#[derive(Default)]
+pub(crate) struct Slices(Home);
+
+impl AtHome for Slices {
+    fn home(&self) -> &Home {
+        &self.0
+    }
+
+    fn home_mut(&mut self) -> &mut Home {
+        &mut self.0
+    }
+
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+        let params = self.0.values.iter_mut().zip(grads).map(|(value, grad)| Param {
+            value: value.data_mut(),
+            grad: grad.as_ref().and_then(Buffer::data),
+        });
+        let mut params: Vec<Param<'_>> = params.collect();
+        self.0.optimizer.step(&mut params, given).map_err(failed)
     }
 }

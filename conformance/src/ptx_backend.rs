@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::optimizer::Buffer;
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, DataMut, Format, Noise, Part, Raw};
 use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
@@ -13,7 +13,7 @@ use crate::backend::{
 };
 use crate::core_backend::{Core, CoreRun, failed};
 use crate::gpu_gradient;
-use crate::host::Host;
+use crate::host::{AtHome, Home};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,14 +88,12 @@ impl Backend for Cuda {
 struct Tensors<D> {
     gpu: D,
     workspace: Workspace,
-    optimizer: Optimizer,
-    values: Vec<Buffer>,
+    home: Home,
 }
 
 impl<D> Tensors<D> {
     fn on(gpu: D) -> Self {
-        let (workspace, optimizer) = (Workspace::default(), Optimizer::new());
-        Tensors { gpu, workspace, optimizer, values: Vec::new() }
+        Tensors { gpu, workspace: Workspace::default(), home: Home::default() }
     }
 }
 
@@ -212,48 +210,31 @@ fn place<D: Device>(
     })
 }
 
-impl<D: Device> Host for Tensors<D> {
-    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
-        let dtype = value.data().map(|d| d.dtype());
-        let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
-        self.optimizer.add_param(group, shape, dtype).map_err(failed)?;
-        self.values.push(value);
-        Ok(())
+impl<D: Device> AtHome for Tensors<D> {
+    fn home(&self) -> &Home {
+        &self.home
     }
 
-    fn optimizer(&self) -> &Optimizer {
-        &self.optimizer
-    }
-
-    fn optimizer_mut(&mut self) -> &mut Optimizer {
-        &mut self.optimizer
-    }
-
-    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
-        self.values[i] = value;
-        Ok(())
-    }
-
-    fn value(&self, i: usize) -> Buffer {
-        self.values[i].clone()
+    fn home_mut(&mut self) -> &mut Home {
+        &mut self.home
     }
 
     fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
         let all: Vec<Option<Data<'_>>> =
             grads.iter().map(|g| g.as_ref().and_then(Buffer::data)).collect();
-        let types = self.values.iter().zip(&all);
+        let Home { optimizer, values } = &mut self.home;
+        let types = values.iter().zip(&all);
         let types: Vec<_> =
             types.map(|(v, g)| Some([v.data()?.dtype(), g.as_ref()?.dtype()])).collect();
         let present: Vec<Data<'_>> = all.iter().filter_map(|&g| g).collect();
-        let turns =
-            self.optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&present, scale));
+        let turns = optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&present, scale));
         let mut turns = turns.map_err(failed)?;
 
         let mut guests = Guests(&mut self.gpu, Vec::new());
         let mut jobs = Vec::new();
         let mut lodgings = Vec::new();
         for (index, turn) in &mut turns {
-            let (Some(data), Some(grad)) = (self.values[*index].data(), all[*index]) else {
+            let (Some(data), Some(grad)) = (values[*index].data(), all[*index]) else {
                 return Err(failed("a parameter that is not plain"));
             };
             let value = guests.add(&raw(data))?;
@@ -272,6 +253,7 @@ impl<D: Device> Host for Tensors<D> {
                 grad: (grad.dtype(), gradient.0),
                 slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
                 starts: turn.step.first,
+                kept: None,
             });
             lodgings.push((value, companion, slots));
         }
@@ -282,7 +264,7 @@ impl<D: Device> Host for Tensors<D> {
         drop(jobs);
 
         for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
-            set(&mut self.values[index].data_mut(), &guests.read(value)?);
+            set(&mut values[index].data_mut(), &guests.read(value)?);
             if let (Some(at), Some(to)) = (companion, turn.companion) {
                 to.set_bytes(&guests.read(at)?).map_err(failed)?;
             }

@@ -1,7 +1,7 @@
 //! Every backend of this library gives the bits of the core on every committed case: in free
 //! run and from each of the reference's own states, in any memory order, on any number of threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bitstep_conformance::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
@@ -56,26 +56,18 @@ fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<V
     Ok(all)
 }
 
-/// Compares a backend with the core over all cases, each on 1, 2 and 3 threads.
-fn same_bits_as_core(backend: &(dyn Backend + Sync)) {
-    assert!(unsupported_in(backend, 3).is_empty());
-}
-
-/// The same on up to so many threads; returns the names that the backend has not.
-fn unsupported_in(backend: &(dyn Backend + Sync), threads: usize) -> Vec<String> {
+/// Compares a backend with the core over all cases, each on up to so many threads.
+fn same_bits_as_core(backend: &(dyn Backend + Sync), threads: usize) {
     let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
     let pools: Vec<_> = (1..=threads)
         .map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap())
         .collect();
     let of_entry = |entry: &Entry| {
         let case = entry.case.as_ref().unwrap();
-        let Data::Optimizer(data) = &case.data else { return Ok(0) };
+        let Data::Optimizer(data) = &case.data else { return 0 };
         let want = answers(case, data, &Core).unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
         for pool in &pools {
             let got = pool.install(|| answers(case, data, backend));
-            if let Err(Refused::Unsupported(_)) = got {
-                return Err(case.name.clone());
-            }
             let got = got.unwrap_or_else(|e| panic!("{}: {e:?}", case.id));
             assert_eq!(got.len(), want.len());
             for (t, (got, want)) in got.iter().zip(&want).enumerate() {
@@ -85,42 +77,65 @@ fn unsupported_in(backend: &(dyn Backend + Sync), threads: usize) -> Vec<String>
                 }
             }
         }
-        Ok(want.len())
+        want.len()
     };
     // Plain threads: one of rayon's, while it waits for another pool, begins case after case on
     // top of the one it waits for, until its stack is full.
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let done: Vec<Result<usize, String>> = std::thread::scope(|scope| {
+    let done: Vec<usize> = std::thread::scope(|scope| {
         let parts = entries.chunks(entries.len().div_ceil(threads).max(1));
         let parts: Vec<_> =
             parts.map(|part| scope.spawn(|| part.iter().map(&of_entry).collect())).collect();
         parts.into_iter().flat_map(|part| -> Vec<_> { part.join().unwrap() }).collect()
     });
-    assert!(done.iter().flatten().sum::<usize>() > 10_000, "too few answers to mean anything");
-    let names: BTreeSet<String> = done.into_iter().filter_map(Result::err).collect();
-    names.into_iter().collect()
+    assert!(done.iter().sum::<usize>() > 10_000, "too few answers to mean anything");
 }
 
 #[test]
 fn ndarray_in_c_order_has_the_bits_of_core() {
-    same_bits_as_core(&Ndarray { fortran: false, grain: GRAIN });
+    same_bits_as_core(&Ndarray { fortran: false, grain: GRAIN }, 3);
 }
 
 #[test]
 fn ndarray_in_fortran_order_has_the_bits_of_core() {
-    same_bits_as_core(&Ndarray { fortran: true, grain: GRAIN });
+    same_bits_as_core(&Ndarray { fortran: true, grain: GRAIN }, 3);
 }
 
 #[cfg(feature = "candle")]
 #[test]
 fn candle_has_the_bits_of_core() {
-    same_bits_as_core(&bitstep_conformance::Candle { grain: GRAIN });
+    same_bits_as_core(&bitstep_conformance::Candle { grain: GRAIN }, 3);
 }
 
-/// What has no kernels, and nothing else.
 #[cfg(feature = "ptx")]
 #[test]
 fn ptx_has_the_bits_of_core() {
-    let missing = ["apollo_adamw", "galore_adafactor", "galore_adamw", "galore_adamw_8bit", "muon"];
-    assert_eq!(unsupported_in(&bitstep_conformance::Ptx, 1), missing);
+    same_bits_as_core(&bitstep_conformance::Ptx, 1);
+}
+
+/// Gradient cases, too; what the core refuses, the kernels refuse.
+#[cfg(feature = "ptx")]
+#[test]
+fn ptx_has_the_bits_of_core_in_gradients() {
+    use bitstep_conformance::backend::{GradientAnswer, GradientSpec};
+    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let bits = |answer: GradientAnswer| {
+        let of = |t: &Tensor| -> Vec<u64> {
+            (0..t.len()).map(|k| if t.get(k).is_nan() { u64::MAX } else { t.bits(k) }).collect()
+        };
+        let norm = answer.norm.map(|n| if n.is_nan() { u64::MAX } else { n.to_bits() });
+        (answer.outputs.iter().map(of).collect::<Vec<_>>(), norm)
+    };
+    let mut compared = 0;
+    for case in entries.iter().map(|e| e.case.as_ref().unwrap()) {
+        let Data::Gradient(data) = &case.data else { continue };
+        let spec = GradientSpec::new(case, data);
+        let [got, want] = [bitstep_conformance::Ptx.gradient(&spec), Core.gradient(&spec)];
+        match (got, want) {
+            (Ok(got), Ok(want)) => assert_eq!(bits(got), bits(want), "{}", case.id),
+            (got, want) => assert!(got.is_err() && want.is_err(), "{}", case.id),
+        }
+        compared += 1;
+    }
+    assert!(compared > 100, "too few cases to mean anything");
 }

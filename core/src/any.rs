@@ -513,10 +513,7 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2] {
-        let [a, b] = self.0.sums(k, mask, param, grad, slots);
-        let [x, y] = self.1;
-        let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
-        [if own(0) { x } else { a }, if own(1) { y } else { b }]
+        in_place_of::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
     }
 
     fn terms(
@@ -573,7 +570,25 @@ pub(crate) fn sums_of_param<R: Rule, C: Real>(
             [*a, *b] = R::terms::<C>(k, *p, C::ZERO, zeros(|_| C::ZERO));
         }
     })
-    .map(|sum| C::scalar(sum.to_f64() * n as f64 / len.max(1) as f64))
+    .map(|sum| share::<C>(sum, n, len))
+}
+
+/// A sum over `len` elements, as if there were only n.
+#[doc(hidden)]
+#[inline(always)]
+pub fn share<C: Real>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
+    C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
+}
+
+/// The sums over zeros, and those over the parameter that they stand for.
+#[doc(hidden)]
+#[inline(always)]
+pub fn in_place_of<R: Rule, C: Real>(
+    [a, b]: [C::Scalar; 2],
+    [x, y]: [C::Scalar; 2],
+) -> [C::Scalar; 2] {
+    let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
+    [if own(0) { x } else { a }, if own(1) { y } else { b }]
 }
 
 /// All passes over a tensor whose constants are known but for the sums.

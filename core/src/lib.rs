@@ -29,6 +29,7 @@ pub mod named;
 pub mod optim;
 #[cfg(feature = "alloc")]
 pub mod optimizer;
+pub mod orthogonal;
 pub mod real;
 pub mod reduce;
 pub mod rule;

@@ -66,6 +66,29 @@ pub fn product<A: Real<Scalar = A>>(
     }
 }
 
+/// Elements of a product by the definition, for backends with loops of their own: as many as `S`
+/// holds. `add` adds the products of step k of the inner dimension, `join` the sums of a block.
+#[inline(always)]
+pub fn in_order<S: Copy>(
+    depth: usize,
+    zero: S,
+    add: impl Fn(S, usize) -> S,
+    join: impl Fn(S, S) -> S,
+) -> S {
+    let mut all = zero;
+    let mut k = 0;
+    while k < depth {
+        let end = if depth - k < DEPTH { depth } else { k + DEPTH };
+        let mut block = zero;
+        while k < end {
+            block = add(block, k);
+            k += 1;
+        }
+        all = join(all, block);
+    }
+    all
+}
+
 struct Product<'a, A> {
     rows: usize,
     depth: usize,
@@ -208,6 +231,9 @@ mod tests {
             assert_eq!(out, other, "{m} {k} {n}");
             for i in 0..m {
                 for j in 0..n {
+                    let add = |s, l| s + a[i * k + l] * b[l * n + j];
+                    let element = in_order(k, 0.0, add, |s, t| s + t);
+                    assert_eq!(element.to_bits(), out[i * n + j].to_bits(), "{m} {k} {n}");
                     let mut sum = 0.0f32;
                     for block in (0..k).collect::<Vec<_>>().chunks(DEPTH) {
                         sum += block.iter().fold(0.0, |s, &l| s + a[i * k + l] * b[l * n + j]);

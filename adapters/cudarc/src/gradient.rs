@@ -22,6 +22,8 @@ pub struct Numbers {
 pub enum Change {
     /// [`bitstep::gradient::multiply`].
     Multiply(f64),
+    /// The same by a number of type `f64` that is on the device, there.
+    MultiplyBy(u64),
     /// [`bitstep::gradient::clip_grad_value`].
     ClipValue(f64),
     /// [`bitstep::gradient::Accumulation::add`] of a micro-batch's gradient.
@@ -67,9 +69,20 @@ pub unsafe fn change<D: Device>(
 }
 
 fn add<E>(plan: &mut Plan, (to, change): &(Numbers, Change)) -> Result<(), Error<E>> {
+    add_at(0, plan, to, change)
+}
+
+/// Adds a change to a phase of a plan.
+pub(crate) fn add_at<E>(
+    phase: u32,
+    plan: &mut Plan,
+    to: &Numbers,
+    change: &Change,
+) -> Result<(), Error<E>> {
     let line = Gradient { len: to.len as u64, to: to.at, ..Gradient::default() };
     let (kernel, from, line) = match *change {
         Change::Multiply(c) => ("scale", None, Gradient { number: c.to_bits(), ..line }),
+        Change::MultiplyBy(at) => ("scale_by", None, Gradient { number: at, ..line }),
         Change::ClipValue(limit) => {
             ("clip_value", None, Gradient { number: limit.to_bits(), ..line })
         }
@@ -97,6 +110,6 @@ fn add<E>(plan: &mut Plan, (to, change): &(Numbers, Change)) -> Result<(), Error
         }
         line.from = from.at;
     }
-    plan.each(0, kernel, line.len, line);
+    plan.each(phase, kernel, line.len, line);
     Ok(())
 }

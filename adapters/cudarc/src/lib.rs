@@ -26,21 +26,28 @@
 //! same kernel go in one launch. Tensors of one type run kernels of their own; other storages are
 //! decoded to plain numbers in a workspace, and encoded again.
 //!
-//! [`change`] is for gradients: multiplication, clipping by value, accumulation, NEFTune.
+//! [`change`] is for gradients: multiplication, clipping by value, accumulation, NEFTune; [`clip`]
+//! clips them by their norm, which never leaves the device.
 //!
-//! There are no kernels yet for rules with products of matrices (Muon, GaLore, APOLLO) and for
-//! norms over gradients; such a step is refused before anything is launched. So is one of a rule
+//! Products of matrices have the core's fixed order. Projectors (GaLore, APOLLO) are renewed by the
+//! host, from the gradient, which is read back when it is time, or drawn at random; a better one is
+//! written into its slot. In the core, any rule can be projected; here, those of the references can.
+//! What has no kernels is refused before anything is launched. So is one of a rule
 //! that asks for the norm over all gradients.
 //!
 //! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
 //! it on an interpreter.
 
+mod bytes;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
 mod gradient;
 #[cfg(feature = "interpreter")]
 mod interpreter;
+mod lowrank;
+mod norms;
+mod orthogonal;
 mod passes;
 mod place;
 mod plan;
@@ -55,8 +62,9 @@ use std::sync::OnceLock;
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
 pub use gradient::{Change, Numbers, change};
+pub use norms::{Clip, clip};
 pub use place::Place;
-pub use plan::{Job, Workspace, run};
+pub use plan::{Job, KEPT, Workspace, run};
 pub use resident::{Resident, Tensor};
 use thiserror::Error;
 

@@ -1,10 +1,11 @@
 //! Launches over several levels: sums of sums, and the passes of matrix rules.
 
+use bitstep::factored::Layout;
 use bitstep::real::Dtype;
 
 use crate::Error;
 use crate::place::{Moves, Place};
-use crate::plan::{Job, Plan, Share, name, phase, wide};
+use crate::plan::{Plan, Share, name, phase, wide};
 use crate::table::{CHUNK, Fold, ROWS, Row};
 use crate::typed::Typed;
 
@@ -18,18 +19,33 @@ impl Plan {
         len: u64,
         from: u64,
     ) -> u64 {
+        self.fold_by("fold", phase, of, segments, len, from)
+    }
+
+    /// The same by kernels of that name.
+    pub(crate) fn fold_by(
+        &mut self,
+        kernel: &str,
+        phase: u32,
+        of: Dtype,
+        segments: u64,
+        len: u64,
+        from: u64,
+    ) -> u64 {
         let (mut from, mut len, mut phase) = (from, len, phase);
         while len > 1 {
             let blocks = segments * len.div_ceil(CHUNK);
             let to = self.room(blocks, of);
-            self.fold_once(phase, of, segments, len, from, to);
+            self.fold_once(kernel, phase, of, segments, len, from, to);
             (from, len, phase) = (to, len.div_ceil(CHUNK), phase + 1);
         }
         from
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a line of a table has that many parts")]
     pub(crate) fn fold_once(
         &mut self,
+        kernel: &str,
         phase: u32,
         of: Dtype,
         segments: u64,
@@ -38,7 +54,7 @@ impl Plan {
         to: u64,
     ) {
         let blocks = segments * len.div_ceil(CHUNK);
-        let kernel = format!("fold_{}", name(of));
+        let kernel = format!("{kernel}_{}", name(of));
         self.add(
             phase,
             kernel,
@@ -54,17 +70,18 @@ impl Plan {
         moves: &mut Moves,
         typed: &dyn Typed,
         compute: Dtype,
-        batches: u64,
-        job: &Job<'_>,
+        layout: Layout,
+        slots: &[Option<Place>],
         row: &mut Row,
     ) -> Result<(), Error<E>> {
         let (of, stem, suffix) = (wide(compute), typed.stem(), name(compute));
-        let (height, width) = (row.height, row.width);
+        let [batches, height, width] = [layout.batches, layout.rows, layout.cols].map(|d| d as u64);
+        (row.height, row.width) = (height, width);
         let (rows, cols) = (batches * height, batches * width);
         // Of a matrix without elements there may be no state.
         let nothing = Place::plain(compute, 0);
         let [row_state, col_state] = [typed.slots(), typed.slots() + 1]
-            .map(|k| job.slots.get(k).copied().flatten().unwrap_or(nothing));
+            .map(|k| slots.get(k).copied().flatten().unwrap_or(nothing));
         let row_state = self.open(moves, compute, &row_state, rows, true)?;
         let col_state = self.open(moves, compute, &col_state, cols, true)?;
 
@@ -127,7 +144,7 @@ impl Plan {
         // One level at least: a block of its own is how even one number is summed.
         let blocks = height.div_ceil(CHUNK);
         let to = self.room(batches * blocks, of);
-        self.fold_once(phase::FOLD_ROWS, of, batches, height, row_sums, to);
+        self.fold_once("fold", phase::FOLD_ROWS, of, batches, height, row_sums, to);
         let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
         row.factors = [row_sums, col_sums, self.room(batches, of)];
         let factors = row.factors;

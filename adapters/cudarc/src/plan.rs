@@ -13,9 +13,10 @@ use bitstep::rule::{Scalars, Start, Step};
 
 use crate::Error;
 use crate::device::Device;
-use crate::place::{Place, direct};
+use crate::lowrank::renew;
+use crate::place::{Moves, Place, direct};
 use crate::table::{CHUNK, Line, Move, Row};
-use crate::typed::{Shape, Typed, typed};
+use crate::typed::{Shape, Typed, low, orthogonal, typed};
 
 /// The update of one tensor.
 pub struct Job<'a> {
@@ -37,7 +38,15 @@ pub struct Job<'a> {
     pub slots: Vec<Option<Place>>,
     /// Whether the slots that start as the parameter are to be filled.
     pub starts: bool,
+    /// Memory of [`KEPT`] bytes where the device keeps what it finds out for the carried numbers,
+    /// from step to step; `None`: they are read back at once.
+    pub kept: Option<u64>,
 }
+
+/// Bytes of [`Job::kept`].
+pub const KEPT: usize = 512;
+/// Where constants are kept, after the number of a norm and its limiter.
+pub(crate) const KEPT_COEFS: u64 = 64;
 
 /// Device memory that a step needs beside its tensors. It grows at the first step, or when
 /// tensors are added, and is then reused.
@@ -85,19 +94,12 @@ pub fn run<D: Device>(
     workspace: &mut Workspace,
     jobs: &mut [Job<'_>],
 ) -> Result<(), Error<D::Error>> {
+    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
     let records = launch(device, workspace, |plan| {
         jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
     })?;
     for record in records {
-        let coefs = match record.finished {
-            Some(coefs) => coefs,
-            None => {
-                let mut coefs = vec![0; record.len];
-                device.read(record.at, &mut coefs).map_err(Error::Device)?;
-                coefs
-            }
-        };
-        record.typed.record(record.compute, &coefs, jobs[record.index].scalars);
+        record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
     }
     Ok(())
 }
@@ -146,9 +148,10 @@ pub(crate) mod phase {
     pub(crate) const SUMS: u32 = 60;
     pub(crate) const FOLD_SUMS: u32 = 61;
     pub(crate) const FINISH: u32 = 80;
+    pub(crate) const KEEP: u32 = 81;
     pub(crate) const APPLY: u32 = 90;
-    pub(crate) const NARROW: u32 = 100;
-    pub(crate) const STORE: u32 = 101;
+    pub(crate) const NARROW: u32 = 100_000;
+    pub(crate) const STORE: u32 = 100_001;
 }
 
 /// Who gets a chunk.
@@ -193,19 +196,50 @@ pub(crate) struct Plan {
     scratch_base: u64,
     scratch: u64,
     launches: BTreeMap<(u32, String), Launch>,
-    records: Vec<Record>,
+    pub(crate) records: Vec<Record>,
 }
 
-/// Constants of which something is noted in the end.
+/// Something of which a rule's numbers are noted in the end.
 pub(crate) struct Record {
     /// The job.
-    index: usize,
-    typed: &'static dyn Typed,
-    compute: Dtype,
-    at: u64,
-    len: usize,
-    /// The constants; `None` if the device finishes them.
-    finished: Option<Vec<u8>>,
+    pub(crate) index: usize,
+    pub(crate) what: Noted,
+}
+
+/// What it is, and where.
+pub(crate) enum Noted {
+    /// Constants that the host has finished.
+    Finished(&'static dyn Typed, Dtype, Vec<u8>),
+    /// Constants that the device finishes, and their length.
+    Constants(&'static dyn Typed, Dtype, u64, usize),
+    /// A number, and which of those carried it is.
+    Number(u64, usize),
+}
+
+impl Record {
+    /// Notes the numbers, once they are there.
+    pub(crate) fn note<D: Device>(
+        &self,
+        device: &mut D,
+        scalars: &mut Scalars,
+    ) -> Result<(), D::Error> {
+        match &self.what {
+            Noted::Finished(typed, compute, coefs) => typed.record(*compute, coefs, scalars),
+            &Noted::Constants(typed, compute, at, len) => {
+                let mut coefs = vec![0; len];
+                device.read(at, &mut coefs)?;
+                typed.record(compute, &coefs, scalars);
+            }
+            &Noted::Number(at, which) => {
+                let mut bytes = [0; 8];
+                device.read(at, &mut bytes)?;
+                if let Some(number) = scalars.get_mut(which) {
+                    *number = f64::from_le_bytes(bytes);
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A line's bytes.
@@ -296,24 +330,75 @@ impl Plan {
     }
 
     fn job<E>(&mut self, index: usize, job: &Job<'_>) -> Result<(), Error<E>> {
-        let no_kernel = || {
-            let all = format!("{:?}", job.rule);
-            let name = all.split([' ', '(']).next().unwrap_or_default();
-            Error::NoKernel(format!("rules of the kind `{name}`"))
-        };
-        let typed = typed(job.rule).ok_or_else(no_kernel)?;
-        let compute = job.arithmetic.compute(job.param.dtype());
-        let sums = typed.needs_sums(job.rule).ok_or_else(no_kernel)?;
-        let mut coefs =
-            typed.coefs(job.rule, compute, &job.step, job.scalars).ok_or_else(no_kernel)?;
-        let len = job.shape.iter().product::<usize>() as u64;
-        let sums = sums && {
-            if len == 0 {
-                typed.finish_empty(compute, &mut coefs);
+        if let Some((typed, rounds)) = orthogonal(job.rule) {
+            return self.orthogonal(typed, rounds, job);
+        }
+        let compute = |arithmetic: Arithmetic| arithmetic.compute(job.param.dtype());
+        match low(job.rule) {
+            None => self.rule(index, job, job.rule, compute(job.arithmetic)),
+            Some(low) if low.projection.rank.is_some() => self.projected(index, job, &low),
+            Some(low) if low.single => {
+                self.rule(index, job, low.inner, compute(Arithmetic::Single))
             }
-            len > 0
-        };
+            Some(low) => self.rule(index, job, low.inner, compute(job.arithmetic)),
+        }
+    }
+
+    /// The constants of a step, as far as the host knows them: their bytes, and where they will be.
+    pub(crate) fn constants<E>(
+        &mut self,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+        step: &Step<'_>,
+        scalars: &Scalars,
+    ) -> Result<(&'static dyn Typed, Vec<u8>, u64), Error<E>> {
+        let typed = typed(rule).ok_or_else(|| no_kernel(rule))?;
+        let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
         let at = self.put(&coefs);
+        // They are copied in words.
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        Ok((typed, coefs, at))
+    }
+
+    /// Notes numbers of a job's constants in the end.
+    pub(crate) fn record(
+        &mut self,
+        index: usize,
+        job: &Job<'_>,
+        (typed, compute): (&'static dyn Typed, Dtype),
+        (at, coefs): (u64, Vec<u8>),
+        on_device: bool,
+    ) {
+        if !typed.records() {
+            return;
+        }
+        let what = if !on_device {
+            Noted::Finished(typed, compute, coefs)
+        } else if let Some(kept) = job.kept.map(|kept| kept + KEPT_COEFS) {
+            let words = coefs.len().div_ceil(8) as u64;
+            let line = Move { items: words, main: at, plain: kept, ..Move::default() };
+            self.each(phase::KEEP, "load_f64_f64".to_owned(), words, line);
+            Noted::Constants(typed, compute, kept, coefs.len())
+        } else {
+            Noted::Constants(typed, compute, at, coefs.len())
+        };
+        self.records.push(Record { index, what });
+    }
+
+    fn rule<E>(
+        &mut self,
+        index: usize,
+        job: &Job<'_>,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+    ) -> Result<(), Error<E>> {
+        let len = job.shape.iter().product::<usize>() as u64;
+        let (typed, mut coefs, at) = self.constants(rule, compute, &job.step, job.scalars)?;
+        let sums = typed.needs_sums(rule).ok_or_else(|| no_kernel(rule))?;
+        if sums && len == 0 {
+            typed.finish_empty(compute, &mut coefs);
+        }
+        let sums = sums && len > 0;
         let layout = Layout::of(job.shape).filter(|_| typed.shape() == Shape::Matrix);
         let slots = job.slots.get(..typed.slots()).unwrap_or_default();
         let direct = match layout {
@@ -323,15 +408,7 @@ impl Plan {
                 direct(compute, &job.param, job.grad.0, slots).filter(|s| *s == name(compute))
             }
         };
-        if job.starts {
-            for (k, slot) in job.slots.iter().enumerate() {
-                if let Some(slot) = slot
-                    && job.rule.slot_start(k) == Start::Parameter
-                {
-                    self.copy(&job.param, slot, len)?;
-                }
-            }
-        }
+        self.start(job, rule, len)?;
         let mut row = Row { len, coefs: at, ..Row::default() };
         let mut moves = Vec::new();
         if direct.is_some() {
@@ -353,29 +430,55 @@ impl Plan {
         let stem = typed.stem();
         let mut prefix = stem.to_owned();
         if let Some(layout) = layout {
-            row.height = layout.rows as u64;
-            row.width = layout.cols as u64;
-            self.matrix(&mut moves, typed, compute, layout.batches as u64, job, &mut row)?;
+            self.matrix(&mut moves, typed, compute, layout, &job.slots, &mut row)?;
             prefix.push_str("_scaled");
         }
         if sums {
-            let wide = wide(compute);
-            let blocks = len.div_ceil(CHUNK);
-            let to = self.room(2 * blocks, wide);
-            let kernel = format!("{prefix}_sums_{suffix}");
-            self.add(phase::SUMS, kernel, Share::Warp, [blocks, len], Row { sums: to, ..row });
-            let sums = self.fold(phase::FOLD_SUMS, wide, 2, blocks, to);
+            let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &row);
             let kernel = format!("{stem}_finish_{}", name(compute));
             self.add(phase::FINISH, kernel, Share::Block, [1, 1], Row { sums, ..row });
         }
         self.each(phase::APPLY, format!("{prefix}_apply_{suffix}"), len, Row { ..row });
-        if typed.records() {
-            let finished = if sums { None } else { Some(coefs.clone()) };
-            self.records.push(Record { index, typed, compute, at, len: coefs.len(), finished });
-        }
-        for (phase, kernel, items, line) in moves {
-            self.each(phase, kernel, items, Move { ..line });
+        self.record(index, job, (typed, compute), (at, coefs), sums);
+        self.moved(moves);
+        Ok(())
+    }
+
+    /// Fills the slots that start as the parameter, if it is time.
+    pub(crate) fn start<E>(
+        &mut self,
+        job: &Job<'_>,
+        rule: &dyn AnyRule,
+        len: u64,
+    ) -> Result<(), Error<E>> {
+        for (k, slot) in job.slots.iter().enumerate().filter(|_| job.starts) {
+            if let Some(slot) = slot
+                && rule.slot_start(k) == Start::Parameter
+            {
+                self.copy(&job.param, slot, len)?;
+            }
         }
         Ok(())
     }
+
+    /// Both sums over a tensor of at least one element.
+    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &Row) -> u64 {
+        let (wide, blocks) = (wide(compute), row.len.div_ceil(CHUNK));
+        let sums = self.room(2 * blocks, wide);
+        self.add(phase::SUMS, kernel, Share::Warp, [blocks, row.len], Row { sums, ..*row });
+        self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
+    }
+
+    /// Adds the launches that move tensors.
+    pub(crate) fn moved(&mut self, moves: Moves) {
+        for (phase, kernel, items, line) in moves {
+            self.each(phase, kernel, items, line);
+        }
+    }
+}
+
+pub(crate) fn no_kernel<E>(rule: &dyn AnyRule) -> Error<E> {
+    let all = format!("{rule:?}");
+    let name = all.split([' ', '(']).next().unwrap_or_default();
+    Error::NoKernel(format!("rules of the kind `{name}`"))
 }

@@ -3,8 +3,9 @@
 use bitstep::optimizer::{Buffer, Group, Optimizer, Recipe, Turn};
 use bitstep::real::Dtype;
 use bitstep::rule::Scalars;
-use bitstep::storage::{DataMut, Format, Noise, Raw};
+use bitstep::storage::{Format, Noise, Raw};
 
+use crate::bytes::bytes;
 use crate::place::Place;
 use crate::plan::{Job, Workspace, run};
 use crate::{Device, Error};
@@ -176,6 +177,7 @@ impl<D: Device> Resident<D> {
                 grad,
                 slots: state.slots.iter().map(slot).collect(),
                 starts: turn.step.first,
+                kept: None,
             });
         }
         run(&mut self.device, &mut self.workspace, &mut jobs)
@@ -200,19 +202,13 @@ fn part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
     Ok((at, bytes.len()))
 }
 
-fn put<D: Device>(device: &mut D, mut slot: Buffer) -> Result<(Format, Vec<Part>), D::Error> {
+fn put<D: Device>(device: &mut D, slot: Buffer) -> Result<(Format, Vec<Part>), D::Error> {
     if let Buffer::Coded(coded) = &slot {
         let parts = coded.parts("").into_iter().map(|p| part(device, &p.bytes));
         return Ok((coded.format(), parts.collect::<Result<_, _>>()?));
     }
-    let (dtype, bytes): (_, Vec<u8>) = match slot.data_mut() {
-        DataMut::F64(x) => (Dtype::F64, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DataMut::F32(x) => (Dtype::F32, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DataMut::Bf16(x) => (Dtype::Bf16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DataMut::F16(x) => (Dtype::F16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        DataMut::Coded(_) => (Dtype::F32, Vec::new()),
-    };
-    Ok((Format::Plain(dtype), vec![part(device, &bytes)?]))
+    let dtype = slot.data().map_or(Dtype::F32, |data| data.dtype());
+    Ok((Format::Plain(dtype), vec![part(device, &bytes(&slot))?]))
 }
 
 fn place<E>(state: &State, at: u64, turn: &Turn<'_>) -> Result<Place, Error<E>> {

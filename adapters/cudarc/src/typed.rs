@@ -3,11 +3,15 @@
 use std::any::Any;
 use std::marker::PhantomData;
 
-use bitstep::any::AnyRule;
+use bitstep::any::{AnyRule, Arithmetic};
 use bitstep::factored::{Factored, Matrix};
+use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Projector, Single, Way};
 use bitstep::optim::*;
+use bitstep::optimizer::Buffer;
+use bitstep::orthogonal::Orthogonal;
 use bitstep::real::{Dtype, Real};
 use bitstep::rule::{Rule, Scalars, Step};
+use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 
 /// The passes that a rule makes over a tensor.
@@ -42,6 +46,79 @@ pub(crate) trait Typed: Sync {
     fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut Scalars);
     /// Whether there is anything to note.
     fn records(&self) -> bool;
+    /// Whether any of its sums is over the parameter alone.
+    fn sums_param(&self) -> bool;
+}
+
+/// The same of a rule that follows an orthogonal matrix.
+pub(crate) trait TypedOrthogonal: Sync {
+    fn stem(&self) -> &'static str;
+    /// How many rounds; `None` of another rule.
+    fn rounds(&self, rule: &dyn AnyRule) -> Option<u64>;
+    fn coefs(
+        &self,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+        step: &Step,
+        shape: [usize; 2],
+    ) -> Option<Vec<u8>>;
+}
+
+/// [`Projected`], whatever it is made of.
+pub(crate) trait Renews {
+    /// [`Projected::renewal`].
+    fn renewal(&self, step: &Step) -> Option<Projector>;
+    /// [`Projected::renew`], with scratch memory of its own.
+    fn renew(
+        &self,
+        of: (Arithmetic, Option<Dtype>),
+        step: &Step,
+        scalars: &mut Scalars,
+        grad: Data<'_>,
+        projectors: &mut [DataMut<'_>],
+    ) -> Result<(), bitstep::Error>;
+}
+
+impl<R: Directed, W: Way> Renews for Projected<R, W> {
+    fn renewal(&self, step: &Step) -> Option<Projector> {
+        Projected::renewal(self, step)
+    }
+    fn renew(
+        &self,
+        (arithmetic, param): (Arithmetic, Option<Dtype>),
+        step: &Step,
+        scalars: &mut Scalars,
+        grad: Data<'_>,
+        projectors: &mut [DataMut<'_>],
+    ) -> Result<(), bitstep::Error> {
+        let compute = match arithmetic.compute(param) {
+            Dtype::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        };
+        let mut work = Buffer::zeros(compute, self.workspace(step.shape));
+        Projected::renew(
+            self,
+            (arithmetic, param),
+            step,
+            scalars,
+            grad,
+            projectors,
+            work.data_mut(),
+        )
+    }
+}
+
+/// What a rule on projected gradients is made of.
+pub(crate) struct Low<'a> {
+    pub(crate) whole: &'a dyn Renews,
+    pub(crate) projection: Projection,
+    pub(crate) inner: &'a dyn AnyRule,
+    /// Whether the inner rule computes in `f32` whatever is around it.
+    pub(crate) single: bool,
+    /// What is done with its directions: limited by norms, or brought back.
+    pub(crate) scales: Option<Apollo>,
+    /// How many carried numbers are the inner rule's.
+    pub(crate) numbers: usize,
 }
 
 /// Calls a generic function for the type of that name.
@@ -132,6 +209,42 @@ impl<R: Rule, F: Form<R>> Typed for Of<R, F> {
     fn records(&self) -> bool {
         !R::SCALARS.is_empty()
     }
+    fn sums_param(&self) -> bool {
+        R::SUMS_OF_PARAM != 0
+    }
+}
+
+impl<R: Orthogonal> TypedOrthogonal for Of<R, ()> {
+    fn stem(&self) -> &'static str {
+        self.0
+    }
+    fn rounds(&self, rule: &dyn AnyRule) -> Option<u64> {
+        (rule as &dyn Any).downcast_ref::<R>().map(R::rounds)
+    }
+    fn coefs(
+        &self,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+        step: &Step,
+        shape: [usize; 2],
+    ) -> Option<Vec<u8>> {
+        let rule = (rule as &dyn Any).downcast_ref::<R>()?;
+        Some(in_type!(compute, C => image(rule.coefs::<C>(step, shape))))
+    }
+}
+
+fn projected<R: Directed, W: Way>(rule: &dyn AnyRule) -> Option<Low<'_>> {
+    let rule = (rule as &dyn Any).downcast_ref::<Projected<R, W>>()?;
+    let (inner, single) = rule.rule.inner();
+    let scales = (&rule.way as &dyn Any).downcast_ref::<Apollo>().copied();
+    Some(Low {
+        whole: rule,
+        projection: rule.projection,
+        inner,
+        single,
+        scales,
+        numbers: R::NUMBERS.len(),
+    })
 }
 
 /// The bytes of constants. The kernels never look at their padding.
@@ -161,18 +274,34 @@ macro_rules! rules {
         elementwise { $($e:ident: $er:ty,)* }
         tensorwise { $($t:ident: $tr:ty,)* }
         factored { $($f:ident: $fr:ty,)* }
+        orthogonal { $($o:ident: $or:ty,)* }
+        projected { $($p:ty, $w:ty;)* }
+        $($rest:tt)*
     ) => {
-        &[
+        static RULES: &[&dyn Typed] = &[
             $(&Of::<$er, Plain>(stringify!($e), PhantomData),)*
             $(&Of::<$tr, Plain>(stringify!($t), PhantomData),)*
             $(&Of::<$fr, OfMatrix>(stringify!($f), PhantomData),)*
-        ]
+        ];
+        static ORTHOGONAL: &[&dyn TypedOrthogonal] =
+            &[$(&Of::<$or, ()>(stringify!($o), PhantomData),)*];
+        static PROJECTED: &[fn(&dyn AnyRule) -> Option<Low<'_>>] = &[$(projected::<$p, $w>,)*];
     };
 }
 
-static RULES: &[&dyn Typed] = bitstep::each_rule!(rules);
+bitstep::each_rule!(rules);
 
 /// The kernels of a rule; `None` if it has none.
 pub(crate) fn typed(rule: &dyn AnyRule) -> Option<&'static dyn Typed> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
+}
+
+/// The same of a rule that follows an orthogonal matrix, and its number of rounds.
+pub(crate) fn orthogonal(rule: &dyn AnyRule) -> Option<(&'static dyn TypedOrthogonal, u64)> {
+    ORTHOGONAL.iter().find_map(|&t| Some((t, t.rounds(rule)?)))
+}
+
+/// What a rule on projected gradients is made of; `None` of another rule.
+pub(crate) fn low(rule: &dyn AnyRule) -> Option<Low<'_>> {
+    PROJECTED.iter().find_map(|of| of(rule))
 }

@@ -1,8 +1,11 @@
 //! State on a device: the bits of the core's own optimizer, few launches, typed refusals.
 
+use bitstep::any::Arithmetic;
 use bitstep::args::Args;
+use bitstep::lowrank::{GaLore, Projected};
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optim::Lion;
+use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
 use bitstep_cudarc::{Device, Error, Resident, Tensor};
 use bitstep_ptx::Machine;
@@ -165,11 +168,42 @@ fn state_on_a_device_has_the_bits_of_the_core() {
         ("adafactor", &[F32, Bf16]),
         ("adafactor_torch", &[F64, Bf16]),
         ("schedule_free_adamw", &[F32]),
+        ("keras_adam", &[F32]),
     ] {
         for &dtype in dtypes {
             let what = format!("{name} {dtype:?}");
             let mut both = Both::new(device(), name, &Args::new(), dtype, &SHAPES);
             for _ in 0..3 {
+                both.step();
+                both.assert_same(&what);
+            }
+        }
+    }
+}
+
+#[test]
+fn rules_with_products_of_matrices_have_the_bits_of_the_core() {
+    use Dtype::{Bf16, F16, F32, F64};
+    const MATRICES: [&[usize]; 4] = [&[40, 60], &[70, 33], &[1, 5], &[300, 3]];
+    let low = |args: &str| Args::parse(&format!("rank=3, update_proj_gap=2, {args}")).unwrap();
+    for (name, args, dtypes) in [
+        ("muon", Args::new(), &[F32, F64, Bf16, F16][..]),
+        // Singular vectors every other step, and numbers drawn at random.
+        ("galore_adamw", low("scale=2"), &[F32, Bf16]),
+        ("galore_adamw", low("proj_type=full"), &[F64]),
+        ("galore_adafactor", low("scale_parameter=true, relative_step=true"), &[F32, F16]),
+        ("galore_adamw_8bit", low("proj_type=reverse_std"), &[F32, Bf16]),
+        ("apollo_adamw", low("scale=4"), &[F32, F64, F16]),
+        ("apollo_adamw", low("scale_type=tensor, scale_front=true"), &[Bf16]),
+        ("apollo_adamw", low("proj=svd, disable_nl=true"), &[F32]),
+        ("galore_adamw", Args::new(), &[F32]),
+        ("galore_adamw_8bit", Args::new(), &[Bf16]),
+    ] {
+        let shapes = if name == "galore_adamw_8bit" { &MATRICES[..2] } else { &MATRICES };
+        for &dtype in dtypes {
+            let what = format!("{name} {args:?} {dtype:?}");
+            let mut both = Both::new(device(), name, &args, dtype, shapes);
+            for _ in 0..4 {
                 both.step();
                 both.assert_same(&what);
             }
@@ -244,13 +278,15 @@ fn a_step_that_can_not_be_made_launches_nothing() {
 #[test]
 fn a_rule_without_kernels_is_refused_by_name() {
     let mut resident = Resident::new(device());
-    let group = resident.add_group(named::optimizer("muon", &Args::new()).unwrap()).unwrap();
+    // In the core any rule can be projected; there are kernels for the references' only.
+    let projected = Projected::<Lion, GaLore>::default();
+    let group = resident.add_group(Recipe::new(projected, Arithmetic::Fused)).unwrap();
     resident.add_param(group, &[4, 4], Dtype::F32).unwrap();
     let at = resident.device().alloc(128).unwrap();
     let tensor = Tensor { value: at, len: 16, grad: Some((Dtype::F32, at + 64)) };
     // SAFETY: it is refused.
     let error = unsafe { resident.step(&[tensor], &[]) }.unwrap_err();
-    assert_eq!(error.to_string(), "no kernel for rules of the kind `Muon`");
+    assert_eq!(error.to_string(), "no kernel for rules of the kind `Projected`");
 }
 
 #[cfg(feature = "cuda")]

@@ -48,23 +48,100 @@ fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The kinds of norms, number by number: for backends with loops of their own.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Order 2.
+    Two,
+    /// Order 1.
+    One,
+    /// Infinity: the largest.
+    Largest,
+    /// Minus infinity: the smallest.
+    Smallest,
+    /// Order 0: the number of non-zeros.
+    Count,
+    /// Any other.
+    Power,
+}
+
+#[doc(hidden)]
+impl Order {
+    /// The kind of an order.
+    #[must_use]
+    pub fn of(order: f64) -> Order {
+        match order {
+            2.0 => Order::Two,
+            1.0 => Order::One,
+            f64::INFINITY => Order::Largest,
+            f64::NEG_INFINITY => Order::Smallest,
+            0.0 => Order::Count,
+            _ => Order::Power,
+        }
+    }
+
+    /// What one number contributes.
+    #[inline(always)]
+    pub fn term<A: Real>(self, order: f64, x: A) -> A {
+        let x = x.abs();
+        match self {
+            Order::Two => x * x,
+            Order::One | Order::Largest | Order::Smallest => x,
+            Order::Count if x == A::ZERO => A::ZERO,
+            Order::Count => A::ONE,
+            Order::Power => power(x, order),
+        }
+    }
+
+    /// What nothing contributes.
+    #[inline(always)]
+    pub fn start<A: Real>(self) -> A {
+        if self == Order::Smallest { A::from_f64(f64::INFINITY) } else { A::ZERO }
+    }
+
+    /// Two contributions as one. Sums have the order of [`reduce`].
+    #[inline(always)]
+    pub fn join<A: Real>(self, x: A, y: A) -> A {
+        match self {
+            Order::Largest => x.maximum(y),
+            Order::Smallest => x.minimum(y),
+            _ => x + y,
+        }
+    }
+
+    /// The norm, from all contributions.
+    #[inline(always)]
+    pub fn root<A: Real>(self, order: f64, all: A) -> A {
+        match self {
+            Order::Two => all.sqrt(),
+            Order::Power => power(all, 1.0 / order),
+            _ => all,
+        }
+    }
+}
+
+#[inline(always)]
+fn power<A: Real>(x: A, exponent: f64) -> A {
+    A::from_f64(libm::pow(x.to_f64(), exponent))
+}
+
 /// Sum and root of a norm of some order. Sums run in `C::Scalar`.
 fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
-    let wide = |i: usize| x(i).wide().abs();
-    let zero = C::Scalar::ZERO;
-    if order == 2.0 {
-        reduce::sum(n, |i| wide(i) * wide(i)).sqrt()
-    } else if order == 1.0 {
-        reduce::sum(n, wide)
-    } else if order == f64::INFINITY {
-        (0..n).map(wide).fold(zero, C::Scalar::maximum)
-    } else if order == f64::NEG_INFINITY {
-        (0..n).map(wide).fold(C::scalar(f64::INFINITY), C::Scalar::minimum)
-    } else if order == 0.0 {
-        reduce::sum(n, |i| if wide(i) == zero { zero } else { C::Scalar::ONE })
-    } else {
-        let power = |x: C::Scalar, e: f64| C::scalar(libm::pow(x.to_f64(), e));
-        power(reduce::sum(n, |i| power(wide(i), order)), 1.0 / order)
+    // Each kind is a constant in a loop of its own.
+    macro_rules! sum {
+        ($kind:expr) => {
+            $kind.root(order, reduce::sum(n, |i| $kind.term(order, x(i).wide())))
+        };
+    }
+    match Order::of(order) {
+        Order::Two => sum!(Order::Two),
+        Order::One => sum!(Order::One),
+        Order::Count => sum!(Order::Count),
+        Order::Power => sum!(Order::Power),
+        kind => (0..n)
+            .map(|i| kind.term(order, x(i).wide()))
+            .fold(kind.start(), |all, x| kind.join(all, x)),
     }
 }
 
@@ -87,7 +164,9 @@ pub fn norm(grad: Data<'_>, order: f64) -> f64 {
 }
 
 /// The type that holds numbers of both types.
-fn promote(a: Dtype, b: Dtype) -> Dtype {
+#[doc(hidden)]
+#[must_use]
+pub fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
         (a, b) if a == b => a,
         (Dtype::F64, _) | (_, Dtype::F64) => Dtype::F64,
@@ -96,7 +175,10 @@ fn promote(a: Dtype, b: Dtype) -> Dtype {
 }
 
 /// Rounds to a type.
-fn round(x: f64, dtype: Dtype) -> f64 {
+#[doc(hidden)]
+#[must_use]
+#[inline(always)]
+pub fn round(x: f64, dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F64 => x,
         Dtype::F32 => f32::from_f64(x).to_f64(),
@@ -257,7 +339,9 @@ impl ClipByGlobalNorm {
     }
 
     /// The factor for a norm.
-    pub(crate) fn coefficient<C: Real>(&self, norm: C) -> C {
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn coefficient<C: Real>(&self, norm: C) -> C {
         let clip = C::narrow(C::scalar(self.clip_norm));
         let c = clip * (C::ONE / norm).minimum(C::ONE / clip);
         if norm.to_f64().is_finite() { c } else { C::narrow(C::scalar(f64::NAN)) }
@@ -271,12 +355,8 @@ pub(crate) fn global_norm<'a>(
     limit: f64,
 ) -> (f64, Dtype) {
     fn norm<'a, C: Real>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, limit: f64) -> f64 {
-        let half_squares = |i: usize| {
-            let squares = grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit));
-            C::narrow(C::scalar(squares * 0.5)).wide()
-        };
-        let sum = C::narrow(reduce::sum(n, half_squares));
-        sum.mul_scalar(C::scalar(2.0)).sqrt().to_f64()
+        let half = |i: usize| half::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
+        whole::<C>(reduce::sum(n, half)).to_f64()
     }
     let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let norm = match dtype {
@@ -288,14 +368,35 @@ pub(crate) fn global_norm<'a>(
     (norm, dtype)
 }
 
+// In parts, for backends with loops of their own.
+
+/// What an element adds to the squares of its tensor.
+#[doc(hidden)]
+#[inline(always)]
+pub fn limited_square<A: Real, T: Number>(x: T, limit: A) -> A {
+    let x = A::load(x).maximum(-limit).minimum(limit);
+    x * x
+}
+
+/// What a tensor's squares add to the sum over all.
+#[doc(hidden)]
+#[inline(always)]
+pub fn half<C: Real>(squares: f64) -> C::Scalar {
+    C::narrow(C::scalar(squares * 0.5)).wide()
+}
+
+/// The norm, from the sum over all.
+#[doc(hidden)]
+#[inline(always)]
+pub fn whole<C: Real>(sum: C::Scalar) -> C {
+    C::narrow(sum).mul_scalar(C::scalar(2.0)).sqrt()
+}
+
 fn norm_squared<C: Real>(grad: Data<'_>, limit: f64) -> f64 {
     fn of<C: Real, T: Number>(x: &[T], limit: f64) -> f64 {
         let limit = C::narrow(C::scalar(limit)).wide();
-        let at = |i: usize| {
-            let g = x.get(i).map_or(C::Scalar::ZERO, |&g| C::Scalar::load(g));
-            g.maximum(-limit).minimum(limit)
-        };
-        reduce::sum(x.len(), |i| at(i) * at(i)).to_f64()
+        let at = |i: usize| x.get(i).map_or(C::Scalar::ZERO, |&g| limited_square(g, limit));
+        reduce::sum(x.len(), at).to_f64()
     }
     match grad {
         Data::F64(x) => of::<C, _>(x, limit),

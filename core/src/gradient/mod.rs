@@ -12,3 +12,9 @@ pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm
 pub(crate) use neftune::random;
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, multiply};
+
+/// What norms over gradients are made of, for backends with loops of their own.
+#[doc(hidden)]
+pub mod parts {
+    pub use super::clip::{Order, half, limited_square, promote, round, whole};
+}

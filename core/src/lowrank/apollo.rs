@@ -95,6 +95,76 @@ pub struct Apollo {
     pub layerwise: bool,
 }
 
+/// Whose norms make a factor each: channel c's elements of the projection stand at
+/// `c · start + i · stride`.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    /// How many.
+    pub count: usize,
+    /// Elements of each.
+    pub len: usize,
+    /// From one to the next.
+    pub start: usize,
+    /// From element to element.
+    pub stride: usize,
+    /// Whether a factor belongs to a column.
+    pub by_column: bool,
+}
+
+// In parts, for backends with loops of their own.
+#[doc(hidden)]
+impl Apollo {
+    /// The channels of a projection.
+    #[must_use]
+    pub fn factors(&self, plan: &Plan) -> Channels {
+        let [low_rows, low_cols] = plan.low();
+        let (count, by_column) = match self.scale_type {
+            ScaleType::Channel => Self::channels(plan),
+            ScaleType::Tensor => (1, false),
+        };
+        let len = match (self.scale_type, by_column) {
+            (ScaleType::Tensor, _) => low_rows * low_cols,
+            (ScaleType::Channel, true) => low_rows,
+            (ScaleType::Channel, false) => low_cols,
+        };
+        let (start, stride) = if by_column { (1, low_cols) } else { (len, 1) };
+        Channels { count, len, start, stride, by_column }
+    }
+
+    /// A channel's factor, from sums of squares.
+    #[inline(always)]
+    pub fn factor<C: Real>(direction: C::Scalar, projected: C::Scalar) -> C {
+        let [of_direction, of_projected] = [direction, projected].map(|x| C::narrow(x.sqrt()));
+        of_direction / of_projected.add_scalar(C::scalar(1e-8))
+    }
+
+    /// The limiter, and the norm to remember: from the sum of the scaled gradient's squares, and,
+    /// but for the first time, the norm remembered.
+    #[inline(always)]
+    pub fn limiter<C: Real>(squares: C::Scalar, before: Option<f64>) -> (C, C) {
+        let length = C::narrow(squares.sqrt());
+        let Some(before) = before else { return (C::ONE, length) };
+        let growth = length / C::from_f64(before).add_scalar(C::scalar(1e-8));
+        // As Python's max(growth, 1.01): NaN stays.
+        let grows = growth >= C::narrow(C::scalar(1.01)) || growth.is_nan();
+        let limiter = if grows { growth.div_scalar(C::scalar(1.01)) } else { C::ONE };
+        (limiter, length / limiter)
+    }
+
+    /// An element of the gradient, scaled; with a limiter, the direction.
+    #[inline(always)]
+    pub fn scaled<C: Real>(g: C, factor: C, root: C::Scalar, front: bool, by: Option<C>) -> C {
+        let scaled = g * factor;
+        let scaled = if front { scaled.mul_scalar(root) } else { scaled };
+        match by {
+            None => scaled,
+            Some(limiter) if front => scaled / limiter,
+            Some(limiter) => (scaled / limiter).mul_scalar(root),
+        }
+    }
+}
+
 impl Apollo {
     /// How many factors there are, and whether they belong to columns.
     fn channels(plan: &Plan) -> (usize, bool) {
@@ -157,24 +227,14 @@ impl Way for Apollo {
         let Found { plan, projected, direction, grad, spare, .. } = found;
 
         // A factor for each channel.
-        let [low_rows, low_cols] = plan.low();
-        let (count, by_column) = match self.scale_type {
-            ScaleType::Channel => Self::channels(&plan),
-            ScaleType::Tensor => (1, false),
-        };
-        let len = match (self.scale_type, by_column) {
-            (ScaleType::Tensor, _) => low_rows * low_cols,
-            (ScaleType::Channel, true) => low_rows,
-            (ScaleType::Channel, false) => low_cols,
-        };
-        let (start, stride) = if by_column { (1, low_cols) } else { (len, 1) };
+        let Channels { count, len, start, stride, by_column } = self.factors(&plan);
         let factors = spare.get_mut(..count).unwrap_or_default();
         for (channel, factor) in factors.iter_mut().enumerate() {
             let of = |x: &[C::Scalar]| {
                 let at = |i| x.get(channel * start + i * stride).map_or(C::Scalar::ZERO, |&x| x);
-                C::narrow(reduce::sum(len, |i| at(i) * at(i)).sqrt())
+                reduce::sum(len, |i| at(i) * at(i))
             };
-            *factor = (of(direction) / of(projected).add_scalar(C::scalar(1e-8))).wide();
+            *factor = Self::factor::<C>(of(direction), of(projected)).wide();
         }
 
         let root = C::scalar(libm::sqrt(projection.scale));
@@ -182,18 +242,10 @@ impl Way for Apollo {
         let scaled = Scaled::<C> { grad, factors, cols, by_column, root, front, limiter: None };
         let mut limiter = C::ONE;
         if !self.disable_nl {
-            let length = C::narrow(simd::dispatch_in::<C, _>(Squares(&scaled)).sqrt());
-            let mut last = length;
+            let squares = simd::dispatch_in::<C, _>(Squares(&scaled));
             if let Some(stored) = numbers.get_mut(1) {
-                if !step.first {
-                    let before = C::from_f64(*stored).add_scalar(C::scalar(1e-8));
-                    let growth = length / before;
-                    // As Python's max(growth, 1.01): NaN stays.
-                    if growth >= C::narrow(C::scalar(1.01)) || growth.is_nan() {
-                        limiter = growth.div_scalar(C::scalar(1.01));
-                    }
-                    last = length / limiter;
-                }
+                let last;
+                (limiter, last) = Self::limiter::<C>(squares, (!step.first).then_some(*stored));
                 *stored = last.to_f64();
             }
         }
@@ -217,13 +269,7 @@ struct Scaled<'a, C: Real> {
 impl<C: Real> Scaled<'_, C> {
     #[inline(always)]
     fn element(&self, g: C::Scalar, factor: C) -> C {
-        let scaled = C::narrow(g) * factor;
-        let scaled = if self.front { scaled.mul_scalar(self.root) } else { scaled };
-        match self.limiter {
-            None => scaled,
-            Some(limiter) if self.front => scaled / limiter,
-            Some(limiter) => (scaled / limiter).mul_scalar(self.root),
-        }
+        Apollo::scaled(C::narrow(g), factor, self.root, self.front, self.limiter)
     }
 }
 

@@ -30,6 +30,12 @@ pub trait Directed: AnyRule + Copy + PartialEq + 'static {
         low: Tensor<'_, '_>,
     ) -> Result<Self::Known<C>, Error>;
 
+    /// The rule that finds it, and whether it computes in `f32` whatever is around it: for
+    /// backends with loops of their own.
+    fn inner(&self) -> (&dyn AnyRule, bool) {
+        (self, false)
+    }
+
     /// An element of the parameter, moved along a direction.
     fn follow<C: Real>(k: &Self::Known<C>, p: C, direction: C) -> C;
 

@@ -64,6 +64,15 @@ use crate::storage::{DataMut, Plain};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GaLore;
 
+impl GaLore {
+    /// An element of the direction, from one of the product.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn scaled<C: Real>(x: C, scale: C::Scalar) -> C {
+        x.mul_scalar(scale)
+    }
+}
+
 impl Way for GaLore {
     const NUMBERS: &'static [&'static str] = &[];
 
@@ -138,7 +147,7 @@ impl<C: Real> Directions<C> for Scaled<'_, C::Scalar> {
     fn fill(&self, start: usize, out: &mut [C]) {
         let product = self.product.get(start - self.start..).unwrap_or_default();
         for (to, x) in out.iter_mut().zip(product) {
-            *to = C::narrow(*x).mul_scalar(self.scale);
+            *to = GaLore::scaled(C::narrow(*x), self.scale);
         }
     }
 }

@@ -24,7 +24,7 @@ mod single;
 mod svd;
 
 pub use algebra::{Algebra, Portable};
-pub use apollo::{Apollo, ScaleType};
+pub use apollo::{Apollo, Channels, ScaleType};
 pub use directed::Directed;
 pub use galore::GaLore;
 pub use plan::{Plan, ProjType, Projection, Projector, Side};

@@ -16,7 +16,7 @@ use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
 use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step};
 use crate::simd::{self, Kernel};
-use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
 /// What is done with the direction that a rule found in a projected gradient.
 pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
@@ -325,6 +325,92 @@ impl<'w, A> Work<'w, A> {
 }
 
 impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
+    /// Whether the projector is renewed at this step.
+    fn renews(&self, step: &Step) -> bool {
+        let given = PROJECTORS.iter().any(|name| step.given(name).is_some());
+        let before = step.t.saturating_sub(1);
+        self.projects()
+            && !given
+            && (step.first || before.is_multiple_of(self.projection.update_proj_gap.max(1)))
+    }
+
+    /// Whether the projector is renewed at this step, and from what: for backends that keep
+    /// numbers elsewhere, to [`renew`](Self::renew) it before they step.
+    #[must_use]
+    pub fn renewal(&self, step: &Step) -> Option<Projector> {
+        self.renews(step).then_some(self.projection.proj)
+    }
+
+    /// The projectors of this step: of a parameter of this shape and type, from its gradient (which
+    /// may be empty, if they are drawn at random). `work` is what a step takes.
+    ///
+    /// # Errors
+    /// A shape that is not projected, or too little scratch memory.
+    pub fn renew(
+        &self,
+        (arithmetic, param): (Arithmetic, Option<Dtype>),
+        step: &Step,
+        scalars: &mut Scalars,
+        grad: Data<'_>,
+        projectors: &mut [DataMut<'_>],
+        work: DataMut<'_>,
+    ) -> Result<(), Error> {
+        match arithmetic.compute(param) {
+            Dtype::F64 => self.renew_in::<f64>(step, scalars, grad, projectors, work),
+            Dtype::F32 => self.renew_in::<f32>(step, scalars, grad, projectors, work),
+            Dtype::Bf16 => self.renew_in::<bf16>(step, scalars, grad, projectors, work),
+            Dtype::F16 => self.renew_in::<f16>(step, scalars, grad, projectors, work),
+        }
+    }
+
+    fn renew_in<C: Real<Scalar: Plain> + Plain>(
+        &self,
+        step: &Step,
+        scalars: &mut Scalars,
+        from: Data<'_>,
+        projectors: &mut [DataMut<'_>],
+        mut work: DataMut<'_>,
+    ) -> Result<(), Error> {
+        let (Some(plan), Some(work)) =
+            (self.projection.plan(step.shape), <C::Scalar as Plain>::of_mut(&mut work))
+        else {
+            return Err(WORK);
+        };
+        let Some(work) = Work::split(&plan, work) else { return Err(WORK) };
+        let Work { grad, spare, left, right, svd, .. } = work;
+        if from.len() == grad.len() {
+            load::<C>(grad, |start, out| from.load(start, out));
+        }
+        self.renewed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all of the scratch memory is at work")]
+    fn renewed<C: Real<Scalar: Plain> + Plain>(
+        &self,
+        plan: &Plan,
+        step: &Step,
+        scalars: &mut Scalars,
+        grad: &[C::Scalar],
+        spare: &mut [C::Scalar],
+        [left, right]: [&mut [C::Scalar]; 2],
+        svd: &mut [C::Scalar],
+        projectors: &mut [DataMut<'_>],
+    ) {
+        let sides = [&mut *left, &mut *right];
+        match self.projection.proj {
+            Projector::Svd => singular::<L, _>(plan, grad, spare, sides, svd),
+            Projector::Random => random(plan, self.seed(step, scalars), sides),
+        }
+        each(plan, projectors, [left, right], |slot, values| store::<C>(slot, values));
+    }
+
+    /// The seed of this step's projector.
+    fn seed(&self, step: &Step, scalars: &mut Scalars) -> u64 {
+        let renewals = step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1);
+        (0..renewals).fold(W::seed(self.numbers(scalars)), |seed, _| next_seed(seed))
+    }
+
     fn project<C: Real<Scalar: Plain> + Plain>(
         &self,
         step: &Step,
@@ -349,20 +435,8 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
             }
         };
 
-        let given = PROJECTORS.iter().any(|name| step.given(name).is_some());
-        let before = step.t.saturating_sub(1);
-        let gap = self.projection.update_proj_gap.max(1);
-        if !given && (step.first || before.is_multiple_of(gap)) {
-            let sides = [&mut *left, &mut *right];
-            match self.projection.proj {
-                Projector::Svd => singular::<L, _>(&plan, grad, spare, sides, svd),
-                Projector::Random => {
-                    let first = W::seed(self.numbers(scalars));
-                    let seed = (0..before / gap).fold(first, |seed, _| next_seed(seed));
-                    random(&plan, seed, sides);
-                }
-            }
-            each(&plan, projectors, [left, right], |slot, values| store::<C>(slot, values));
+        if self.renews(step) {
+            self.renewed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
         }
         // What rests in the slots is what counts, rounded as they are.
         each(&plan, projectors, [left, right], |slot, values| {

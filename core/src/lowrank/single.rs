@@ -113,6 +113,10 @@ impl<R: Rule> Directed for Single<R> {
         Ok(k)
     }
 
+    fn inner(&self) -> (&dyn AnyRule, bool) {
+        (&self.0, true)
+    }
+
     #[inline(always)]
     fn follow<C: Real>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
         <R as Rule>::descend(k, p, direction)

@@ -96,7 +96,8 @@ pub use stable_adamw::StableAdamW;
 pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 
 /// Hands the rules, each with a stem that names what belongs to it, to a macro: by their shape,
-/// as loops over elements, over elements with sums, and over matrices with row and column state.
+/// as loops over elements, over elements with sums, over matrices with row and column state, and
+/// between products of matrices; and those that are projected, by what they are made of.
 /// For backends that need code of their own for each type of rule.
 #[doc(hidden)]
 #[macro_export]
@@ -120,6 +121,12 @@ macro_rules! each_rule {
                 grokadamw: GrokAdamW, keras_adam: KerasAdam, stable_adamw: StableAdamW,
             }
             factored { adafactor: Adafactor, adafactor_torch: AdafactorTorch, adalomo: AdaLomo, }
+            orthogonal { muon: Muon, }
+            projected {
+                AdamWHf, GaLore; Matrix<Adafactor>, GaLore; Single<BnbLamb>, GaLore; AdamWHf, Apollo;
+            }
+            directed { adamw_hf: AdamWHf, bnb_lamb: BnbLamb, }
+            directed_factored { adafactor: Adafactor, }
         }
     };
 }

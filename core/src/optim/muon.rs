@@ -7,6 +7,7 @@ use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::lowrank::{Algebra, Portable};
 use crate::matmul::View;
+use crate::orthogonal::{Orthogonal, Place};
 use crate::real::{Dtype, Real};
 use crate::reduce;
 use crate::rule::{Counter, Scalars, Start, Step};
@@ -252,6 +253,77 @@ impl<A: Algebra> AnyRule for Muon<A> {
     }
 }
 
+/// The constants of a step.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Coefs<S> {
+    weight: S,
+    nesterov: bool,
+    ahead: S,
+    eps: S,
+    polynomial: [S; 3],
+    decay: S,
+    step_size: S,
+}
+
+impl<A: Algebra> Orthogonal for Muon<A> {
+    type Coefs<C: Real> = Coefs<C::Scalar>;
+
+    fn rounds(&self) -> u64 {
+        self.ns_steps
+    }
+    fn coefs<C: Real>(&self, step: &Step, [rows, cols]: [usize; 2]) -> Coefs<C::Scalar> {
+        let step_size = C::scalar(-(step.lr * self.lr_ratio(rows, cols)));
+        let (a, b, c) = self.ns_coefficients;
+        Coefs {
+            weight: C::scalar(1.0 - self.momentum),
+            nesterov: self.nesterov,
+            ahead: C::scalar(self.momentum),
+            eps: round(C::scalar(self.eps)),
+            polynomial: [a, b, c].map(C::scalar),
+            decay: C::scalar(1.0 - step.lr * self.weight_decay),
+            // PyTorch adds bf16 to bf16 in bf16, and anything else in a type that holds both.
+            step_size: if C::DTYPE == Dtype::Bf16 {
+                C::narrow(step_size).wide()
+            } else {
+                step_size
+            },
+        }
+    }
+    #[inline(always)]
+    fn momentum<C: Real>(k: &Coefs<C::Scalar>, m: C, g: C) -> (C, C::Scalar) {
+        let m = m.lerp(g, k.weight);
+        let next = if k.nesterov { g.lerp(m, k.ahead) } else { m };
+        (m, round(next.wide()))
+    }
+    #[inline(always)]
+    fn norm<C: Real>(k: &Coefs<C::Scalar>, squares: C::Scalar) -> C::Scalar {
+        round(squares.sqrt()).maximum(k.eps)
+    }
+    #[inline(always)]
+    fn divided<C: Real>(x: C::Scalar, norm: C::Scalar) -> C::Scalar {
+        round(x / norm)
+    }
+    #[inline(always)]
+    fn gram<C: Real>(product: C::Scalar) -> C::Scalar {
+        round(product)
+    }
+    #[inline(always)]
+    fn polynomial<C: Real>(k: &Coefs<C::Scalar>, gram: C::Scalar, square: C::Scalar) -> C::Scalar {
+        let [_, b, c] = k.polynomial;
+        round(b * gram + c * square)
+    }
+    #[inline(always)]
+    fn next<C: Real>(k: &Coefs<C::Scalar>, x: C::Scalar, product: C::Scalar) -> C::Scalar {
+        let [a, ..] = k.polynomial;
+        round(a * x + product)
+    }
+    #[inline(always)]
+    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, x: C::Scalar) -> C {
+        C::narrow(p.mul_scalar(k.decay).wide() + k.step_size * x)
+    }
+}
+
 fn update<A: Algebra, C: Real<Scalar: Plain>>(
     rule: &Muon<A>,
     step: &Step,
@@ -262,51 +334,32 @@ fn update<A: Algebra, C: Real<Scalar: Plain>>(
         let wanted = "f64 numbers if computed in f64, else f32";
         return Err(Error::Invalid { argument: "work", wanted });
     };
+    let k = rule.coefs::<C>(step, [rows, cols]);
     let (short, long) = (rows.min(cols), rows.max(cols));
     let (x, rest) = work.split_at_mut(rows * cols);
-    let place = Place { cols, long, tall: rows > cols };
+    let place = Place::new([rows, cols]);
 
     // Momentum, and what is made of it, laid out as a wide matrix.
-    let weight = C::scalar(1.0 - rule.momentum);
-    let ahead = C::scalar(rule.momentum);
     each(momentum, |start, m: &mut [C]| {
         let mut g = [C::ZERO; MAX_BLOCK];
         t.grad.load(start, g.get_mut(..m.len()).unwrap_or_default());
         for (i, (m, g)) in m.iter_mut().zip(g).enumerate() {
-            *m = m.lerp(g, weight);
-            let next = if rule.nesterov { g.lerp(*m, ahead) } else { *m };
+            let (moved, next) = <Muon<A>>::momentum::<C>(&k, *m, g);
+            *m = moved;
             if let Some(x) = x.get_mut(place.of(start + i)) {
-                *x = round(next.wide());
+                *x = next;
             }
         }
     });
-    orthogonalise::<A, C::Scalar>(rule, [short, long], x, rest);
+    orthogonalise::<A, C>(rule, &k, [short, long], x, rest);
 
-    let decay = C::scalar(1.0 - step.lr * rule.weight_decay);
-    let step_size = C::scalar(-(step.lr * rule.lr_ratio(rows, cols)));
-    // PyTorch adds bf16 to bf16 in bf16, and anything else in a type that holds both.
-    let step_size = if C::DTYPE == Dtype::Bf16 { C::narrow(step_size).wide() } else { step_size };
     each(&mut t.param, |start, p: &mut [C]| {
         for (i, p) in p.iter_mut().enumerate() {
             let x = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
-            *p = C::narrow(p.mul_scalar(decay).wide() + step_size * x);
+            *p = <Muon<A>>::element::<C>(&k, *p, x);
         }
     });
     Ok(())
-}
-
-/// Where an element of the parameter stands in the wide matrix.
-#[derive(Clone, Copy)]
-struct Place {
-    cols: usize,
-    long: usize,
-    tall: bool,
-}
-
-impl Place {
-    fn of(self, i: usize) -> usize {
-        if self.tall { i % self.cols * self.long + i / self.cols } else { i }
-    }
 }
 
 /// Loads, changes and stores a buffer in stretches that fit its storage.
@@ -329,19 +382,19 @@ fn round<W: Real>(x: W) -> W {
 }
 
 /// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
-fn orthogonalise<A: Algebra, W: Real<Scalar = W> + Plain>(
+fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
     rule: &Muon<A>,
+    k: &Coefs<C::Scalar>,
     [short, long]: [usize; 2],
-    x: &mut [W],
-    scratch: &mut [W],
+    x: &mut [C::Scalar],
+    scratch: &mut [C::Scalar],
 ) {
-    let sum = reduce::sum(x.len(), |i| x.get(i).map_or(W::ZERO, |&x| x * x));
-    let norm = round(sum.sqrt()).maximum(round(W::from_f64(rule.eps)));
+    let zero = C::Scalar::ZERO;
+    let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| x * x));
+    let norm = <Muon<A>>::norm::<C>(k, sum);
     for x in x.iter_mut() {
-        *x = round(*x / norm);
+        *x = <Muon<A>>::divided::<C>(*x, norm);
     }
-    let (a, b, c) = rule.ns_coefficients;
-    let [a, b, c] = [a, b, c].map(W::from_f64);
     let (gram, rest) = scratch.split_at_mut(short * short);
     let (square, rest) = rest.split_at_mut(short * short);
     let Some(next) = rest.get_mut(..x.len()) else { return };
@@ -349,16 +402,16 @@ fn orthogonalise<A: Algebra, W: Real<Scalar = W> + Plain>(
         let view = View::new(&*x, long);
         A::product([short, long, short], view, view.transposed(), gram);
         for x in gram.iter_mut() {
-            *x = round(*x);
+            *x = <Muon<A>>::gram::<C>(*x);
         }
         let view = View::new(&*gram, short);
         A::product([short, short, short], view, view, square);
         for (x, gram) in square.iter_mut().zip(&*gram) {
-            *x = round(b * *gram + c * *x);
+            *x = <Muon<A>>::polynomial::<C>(k, *gram, *x);
         }
         A::product([short, short, long], View::new(square, short), View::new(&*x, long), next);
         for (x, next) in x.iter_mut().zip(&*next) {
-            *x = round(a * *x + *next);
+            *x = <Muon<A>>::next::<C>(k, *x, *next);
         }
     }
 }

@@ -47,6 +47,13 @@ fn scale<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
     multiply(&mut T::data_mut(x), f64::from_bits(line.number));
 }
 
+/// By a number that the device has found.
+#[inline(always)]
+fn scale_by<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+    // SAFETY: the host's table says where the number is.
+    multiply(&mut T::data_mut(x), unsafe { *(line.number as *const f64) });
+}
+
 #[inline(always)]
 fn clip_value<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
     let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(line.number));
@@ -96,6 +103,10 @@ entries! {
     "scale_f32", scale, f32, f32;
     "scale_bf16", scale, bf16, bf16;
     "scale_f16", scale, f16, f16;
+    "scale_by_f64", scale_by, f64, f64;
+    "scale_by_f32", scale_by, f32, f32;
+    "scale_by_bf16", scale_by, bf16, bf16;
+    "scale_by_f16", scale_by, f16, f16;
     "clip_value_f64", clip_value, f64, f64;
     "clip_value_f32", clip_value, f32, f32;
     "clip_value_bf16", clip_value, bf16, bf16;

@@ -92,13 +92,36 @@ pub(crate) unsafe fn by_warp<'a, L: Line + 'a>(
 
 /// The lanes' numbers folded 16, 8, 4, 2, 1: the sum, in lane 0.
 #[inline(always)]
-pub(crate) fn fold<A: Real>(mut x: A) -> A {
+pub(crate) fn fold<A: Real>(x: A) -> A {
+    fold_by(x, |x, y| x + y)
+}
+
+/// The same of whatever makes one number of two.
+#[inline(always)]
+pub(crate) fn fold_by<A: Real>(mut x: A, join: impl Fn(A, A) -> A) -> A {
     let mut width = 16;
     while width > 0 {
-        x = x + from_above(x, width);
+        x = join(x, from_above(x, width));
         width /= 2;
     }
     x
+}
+
+/// Joins what the items of a part contribute, lane by lane and then all lanes: in lane 0.
+#[inline(always)]
+pub(crate) fn joined<A: Real>(
+    (start, end): (u64, u64),
+    first: A,
+    term: impl Fn(usize) -> A,
+    join: impl Fn(A, A) -> A + Copy,
+) -> A {
+    let mut all = first;
+    let mut i = start + lane();
+    while i < end {
+        all = join(all, term(i as usize));
+        i += WARP;
+    }
+    fold_by(all, join)
 }
 
 /// The number of the lane so many above.

@@ -7,8 +7,12 @@
 
 mod gradients;
 mod grid;
+mod lowrank;
 mod matrix;
 mod moves;
+mod norms;
+mod orthogonal;
+mod product;
 mod rules;
 mod sums;
 mod table;

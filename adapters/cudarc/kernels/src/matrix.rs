@@ -168,6 +168,7 @@ macro_rules! rules {
         elementwise { $($e:ident: $er:ty,)* }
         tensorwise { $($t:ident: $tr:ty,)* }
         factored { $($f:ident: $fr:ty,)* }
+        $($rest:tt)*
     ) => {
         $(
             types!($f, $fr, "f64", f64);

@@ -277,12 +277,15 @@ unsafe fn finish<R: Rule, C: Real>(rows: *const Row, count: u64, chunks: u64) {
     }
 }
 
-/// Entries by name.
+/// Entries by name, over tables of lines of a type.
 macro_rules! entries {
-    ($($name:expr => $body:path;)*) => {$(
+    ($($name:expr => $body:path;)*) => {
+        entries! { in crate::table::Row; $($name => $body;)* }
+    };
+    (in $line:ty; $($name:expr => $body:path;)*) => {$(
         const _: () = {
             #[unsafe(export_name = $name)]
-            unsafe extern "ptx-kernel" fn entry(table: *const crate::table::Row, count: u64, chunks: u64) {
+            unsafe extern "ptx-kernel" fn entry(table: *const $line, count: u64, chunks: u64) {
                 // SAFETY: the host's tables are what the kernel expects.
                 unsafe { $body(table, count, chunks) }
             }
@@ -297,6 +300,7 @@ macro_rules! rules {
         elementwise { $($e:ident: $er:ty,)* }
         tensorwise { $($t:ident: $tr:ty,)* }
         factored { $($f:ident: $fr:ty,)* }
+        $($rest:tt)*
     ) => {
         $(applies!($e, $er);)*
         $(applies!($t, $tr); sums!($t, $tr);)*

@@ -9,6 +9,11 @@ pub(crate) const CHUNK: u64 = 1024;
 /// Rows of a sum down columns that one thread adds: a block of [`bitstep::reduce`].
 pub(crate) const ROWS: u64 = 32;
 
+/// Tiles of a product in a chunk.
+pub(crate) const TILES: u64 = 128;
+/// Rows, and columns, of a tile.
+pub(crate) const TILE: u64 = 4;
+
 /// A line of a table.
 pub(crate) trait Line {
     /// The number of chunks of all lines before this one.
@@ -101,38 +106,105 @@ pub(crate) struct Gradient {
     pub(crate) counts: [u64; 3],
 }
 
-impl Line for Gradient {
-    fn first(&self) -> u64 {
-        self.first
-    }
-    fn set_first(&mut self, first: u64) {
-        self.first = first;
-    }
+/// A product of matrices: element (i, j) of a factor stands at `i · strides[0] + j · strides[1]`,
+/// the product row by row.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Product {
+    /// [`Line::first`].
+    pub(crate) first: u64,
+    /// Rows of the product.
+    pub(crate) rows: u64,
+    /// Columns of the first factor, rows of the second.
+    pub(crate) depth: u64,
+    /// Columns of the product.
+    pub(crate) cols: u64,
+    /// The factors.
+    pub(crate) factors: [u64; 2],
+    /// Their strides.
+    pub(crate) strides: [[u64; 2]; 2],
+    /// The product.
+    pub(crate) to: u64,
 }
 
-impl Line for Row {
-    fn first(&self) -> u64 {
-        self.first
-    }
-    fn set_first(&mut self, first: u64) {
-        self.first = first;
-    }
+/// Numbers whose squares are summed, channel by channel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Channel {
+    /// [`Line::first`].
+    pub(crate) first: u64,
+    /// Numbers in a channel.
+    pub(crate) len: u64,
+    /// From one channel to the next.
+    pub(crate) start: u64,
+    /// From one number to the next.
+    pub(crate) stride: u64,
+    /// The numbers.
+    pub(crate) from: u64,
+    /// The sums of blocks, channel by channel.
+    pub(crate) to: u64,
 }
 
-impl Line for Fold {
-    fn first(&self) -> u64 {
-        self.first
-    }
-    fn set_first(&mut self, first: u64) {
-        self.first = first;
-    }
+/// A gradient that is scaled by channels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scaled {
+    /// [`Line::first`].
+    pub(crate) first: u64,
+    /// Elements.
+    pub(crate) len: u64,
+    /// Columns.
+    pub(crate) cols: u64,
+    /// The gradient.
+    pub(crate) grad: u64,
+    /// The channels' factors.
+    pub(crate) factors: u64,
+    /// How many.
+    pub(crate) count: u64,
+    /// Whether they belong to columns.
+    pub(crate) by_column: u64,
+    /// The bits of the root of the scale.
+    pub(crate) root: u64,
+    /// Whether it comes first.
+    pub(crate) front: u64,
+    /// The norm to remember, and the limiter; 0 if there is none.
+    pub(crate) cell: u64,
+    /// Whether there is a norm to remember already.
+    pub(crate) seen: u64,
+    /// Sums, or directions.
+    pub(crate) to: u64,
 }
 
-impl Line for Move {
-    fn first(&self) -> u64 {
-        self.first
-    }
-    fn set_first(&mut self, first: u64) {
-        self.first = first;
-    }
+/// Numbers that a norm is taken of, or what has been found of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Norm {
+    /// [`Line::first`].
+    pub(crate) first: u64,
+    /// Numbers.
+    pub(crate) len: u64,
+    /// The numbers, or what they make together.
+    pub(crate) from: u64,
+    /// What becomes of them.
+    pub(crate) to: u64,
+    /// The bits of the order, or of a limit.
+    pub(crate) number: u64,
+    /// The bits of the largest norm that is let through.
+    pub(crate) most: u64,
+    /// Whether `to` is of `f64`.
+    pub(crate) wide: u64,
 }
+
+macro_rules! lines {
+    ($($line:ty),*) => {$(
+        impl Line for $line {
+            fn first(&self) -> u64 {
+                self.first
+            }
+            fn set_first(&mut self, first: u64) {
+                self.first = first;
+            }
+        }
+    )*};
+}
+lines!(Row, Fold, Move, Gradient, Product, Channel, Scaled, Norm);

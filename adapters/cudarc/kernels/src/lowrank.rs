@@ -1,0 +1,253 @@
+//! Rules on projected gradients: what stands between the products.
+
+use bitstep::any::{in_place_of, share};
+use bitstep::lowrank::{Apollo, GaLore};
+use bitstep::optim::*;
+use bitstep::real::Real;
+use bitstep::rule::Rule;
+use half::{bf16, f16};
+
+use crate::grid::{by_block, by_warp, joined, lane};
+use crate::orthogonal::each;
+use crate::rules::{At, entries, part, write_sums};
+use crate::sums::split;
+use crate::table::{CHUNK, Channel, Row, Scaled};
+
+/// Zeros at `param`, 8 bytes each.
+#[inline(always)]
+unsafe fn clear(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where; each element is one thread's.
+    unsafe { each(table, count, chunks, |t, i| *(t.param as *mut u64).add(i) = 0) }
+}
+
+/// A projected gradient becomes a direction, at `param`.
+#[inline(always)]
+unsafe fn direct<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let tensor = At::<R, C, C, C>::new(t);
+            let (_, g, state) = tensor.load::<C>(i);
+            let (direction, state) = R::direction::<C>(&k, g, state);
+            tensor.store(i, direction, &state);
+        });
+    }
+}
+
+/// Sums over a parameter alone.
+#[inline(always)]
+unsafe fn param_sums<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Row, chunk| {
+            let (start, end) = part(t.len, chunk);
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let param = t.param as *const C;
+            write_sums::<C::Scalar>(t, chunk, start, end, |i| {
+                let zeros = <R::Slots<C> as bitstep::Array<C>>::from_fn(|_| C::ZERO);
+                R::terms::<C>(&k, *param.add(i), C::ZERO, zeros)
+            });
+        });
+    }
+}
+
+/// Completes constants: with `sums` over the `len` elements of a projection, and, at `factors[0]`,
+/// those over the `width` elements of the parameter.
+#[inline(always)]
+unsafe fn finish<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above; one thread a row changes its constants.
+    unsafe {
+        by_block(table, count, chunks, |t: &Row, _, at, _| {
+            if at == 0 {
+                let [low, whole] = [t.sums, t.factors[0]].map(|s| match s {
+                    0 => [C::Scalar::ZERO; 2],
+                    s => [*(s as *const C::Scalar), *(s as *const C::Scalar).add(1)],
+                });
+                let whole = whole.map(|sum| share::<C>(sum, t.len as usize, t.width as usize));
+                let k = &mut *(t.coefs as *mut R::Coefs<C>);
+                R::finish::<C>(k, in_place_of::<R, C>(low, whole), t.len as usize);
+            }
+        });
+    }
+}
+
+/// A parameter moves along its directions, at `grad`.
+#[inline(always)]
+unsafe fn follow<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let p = &mut *(t.param as *mut C).add(i);
+            *p = R::descend::<C>(&k, *p, *(t.grad as *const C).add(i));
+        });
+    }
+}
+
+/// A product, times the number whose bits are in `width`.
+#[inline(always)]
+unsafe fn galore<C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let x = &mut *(t.param as *mut C).add(i);
+            *x = GaLore::scaled(*x, C::scalar(f64::from_bits(t.width)));
+        });
+    }
+}
+
+/// Squares of channels, block by block.
+#[inline(always)]
+unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Channel, chunk| {
+            let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
+            let from = (t.from as *const C).add((channel * t.start) as usize);
+            let square = |i: usize| {
+                let x = (*from.add(i * t.stride as usize)).wide();
+                x * x
+            };
+            let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
+            if lane() == 0 {
+                *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
+            }
+        });
+    }
+}
+
+/// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`).
+#[inline(always)]
+unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let [direction, projected] =
+                [t.sums, t.factors[0]].map(|s| *(s as *const C::Scalar).add(i));
+            *(t.param as *mut C).add(i) = Apollo::factor::<C>(direction, projected);
+        });
+    }
+}
+
+/// An element of a scaled gradient.
+///
+/// # Safety
+/// The table says what is where, and the element exists.
+#[inline(always)]
+unsafe fn scaled<C: Real>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
+    let (row, col) = split(i as u64, t.cols);
+    let channel = match (t.by_column == 1 && t.count > 1, row < t.count) {
+        (true, _) => col,
+        (false, true) => row,
+        (false, false) => 0,
+    };
+    // SAFETY: as the caller promises.
+    let (g, factor) = unsafe {
+        (*(t.grad as *const C).add(i), *(t.factors as *const C).add(channel as usize))
+    };
+    Apollo::scaled(g, factor, C::scalar(f64::from_bits(t.root)), t.front == 1, limiter)
+}
+
+#[inline(always)]
+unsafe fn scaled_squares<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Scaled, chunk| {
+            let square = |i: usize| {
+                let x = scaled::<C>(t, i, None).wide();
+                x * x
+            };
+            let sum = joined(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
+            if lane() == 0 {
+                *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
+            }
+        });
+    }
+}
+
+/// The limiter, and the norm to remember, from the sum of all squares at `to`.
+#[inline(always)]
+unsafe fn limit<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+    // SAFETY: as above; one thread a line writes.
+    unsafe {
+        by_block(table, count, chunks, |t: &Scaled, _, at, _| {
+            if at == 0 {
+                let cell = t.cell as *mut f64;
+                let before = if t.seen == 1 { Some(*cell) } else { None };
+                let (limiter, last) = Apollo::limiter::<C>(*(t.to as *const C::Scalar), before);
+                *cell = last.to_f64();
+                *cell.add(1) = limiter.to_f64();
+            }
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn directions<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        by_block(table, count, chunks, |t: &Scaled, chunk, at, step| {
+            let limiter = match t.cell {
+                0 => C::ONE,
+                cell => C::from_f64(*(cell as *const f64).add(1)),
+            };
+            let (start, end) = part(t.len, chunk);
+            let mut i = start + at;
+            while i < end {
+                let to = (t.to as *mut C).add(i as usize);
+                *to = scaled::<C>(t, i as usize, Some(limiter));
+                i += step;
+            }
+        });
+    }
+}
+
+entries! { "clear" => clear; }
+
+macro_rules! ways {
+    ($($suffix:literal: $type:ty,)*) => {$(
+        entries! {
+            concat!("galore_", $suffix) => galore::<$type>;
+            concat!("apollo_factors_", $suffix) => factors::<$type>;
+        }
+        entries! { in Channel; concat!("channels_", $suffix) => channels::<$type>; }
+        entries! {
+            in Scaled;
+            concat!("apollo_squares_", $suffix) => scaled_squares::<$type>;
+            concat!("apollo_limit_", $suffix) => limit::<$type>;
+            concat!("apollo_directions_", $suffix) => directions::<$type>;
+        }
+    )*};
+}
+ways! { "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, }
+
+macro_rules! rules {
+    (
+        elementwise $e:tt tensorwise $t:tt factored $f:tt orthogonal $o:tt projected $p:tt
+        directed { $($d:ident: $dr:ty,)* }
+        directed_factored { $($m:ident: $mr:ty,)* }
+    ) => {
+        $(types! { $d, $dr; "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, })*
+        $(second! { $m, $mr; "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, })*
+    };
+}
+
+macro_rules! types {
+    ($stem:ident, $rule:ty; $($suffix:literal: $type:ty,)*) => {
+        $(entries! { concat!(stringify!($stem), "_direct_", $suffix) => direct::<$rule, $type>; })*
+        second! { $stem, $rule; $($suffix: $type,)* }
+    };
+}
+
+macro_rules! second {
+    ($stem:ident, $rule:ty; $($suffix:literal: $type:ty,)*) => {$(
+        entries! {
+            concat!(stringify!($stem), "_param_sums_", $suffix) => param_sums::<$rule, $type>;
+            concat!(stringify!($stem), "_finish_low_", $suffix) => finish::<$rule, $type>;
+            concat!(stringify!($stem), "_follow_", $suffix) => follow::<$rule, $type>;
+        }
+    )*};
+}
+
+bitstep::each_rule!(rules);

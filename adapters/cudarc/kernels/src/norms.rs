@@ -1,0 +1,202 @@
+//! Norms over gradients, which stay on the device.
+
+use bitstep::gradient::parts::{Order, half, limited_square, round, whole};
+use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
+use bitstep::real::{Number, Real};
+use half::{bf16, f16};
+
+use crate::grid::{by_block, by_warp, joined, lane};
+use crate::rules::{entries, part};
+use crate::sums::split;
+use crate::table::{CHUNK, Fold, Norm};
+
+const TWO: u32 = 0;
+const ONE: u32 = 1;
+const LARGEST: u32 = 2;
+const SMALLEST: u32 = 3;
+const COUNT: u32 = 4;
+const POWER: u32 = 5;
+
+const fn order(kind: u32) -> Order {
+    match kind {
+        TWO => Order::Two,
+        ONE => Order::One,
+        LARGEST => Order::Largest,
+        SMALLEST => Order::Smallest,
+        COUNT => Order::Count,
+        _ => Order::Power,
+    }
+}
+
+/// Makes one number of each block.
+#[inline(always)]
+unsafe fn blocks<A: Real>(
+    table: *const Norm,
+    count: u64,
+    chunks: u64,
+    kind: Order,
+    term: impl Fn(&Norm, usize) -> A,
+) {
+    // SAFETY: the host's table says what is where.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Norm, chunk| {
+            let join = |x, y| kind.join(x, y);
+            let all = joined(part(t.len, chunk), kind.start(), |i| term(t, i), join);
+            if lane() == 0 {
+                *(t.to as *mut A).add(chunk as usize) = all;
+            }
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn norm<T: Real, const KIND: u32>(table: *const Norm, count: u64, chunks: u64) {
+    let kind = const { order(KIND) };
+    // SAFETY: as above.
+    unsafe {
+        blocks::<T::Scalar>(table, count, chunks, kind, |t, i| {
+            kind.term(f64::from_bits(t.number), (*(t.from as *const T).add(i)).wide())
+        });
+    }
+}
+
+/// TensorFlow's squares, in the type of sums of the norm.
+#[inline(always)]
+unsafe fn squares<T: Number, A: Real>(table: *const Norm, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        blocks::<A>(table, count, chunks, Order::Two, |t, i| {
+            limited_square(*(t.from as *const T).add(i), A::from_f64(f64::from_bits(t.number)))
+        });
+    }
+}
+
+/// Each block of a segment becomes its largest or smallest number.
+#[inline(always)]
+unsafe fn extreme<A: Real, const KIND: u32>(table: *const Fold, count: u64, chunks: u64) {
+    let kind = const { order(KIND) };
+    // SAFETY: as above.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Fold, chunk| {
+            let (segment, block) = split(chunk, t.len.div_ceil(CHUNK));
+            let from = (t.from as *const A).add((segment * t.len) as usize);
+            let join = |x, y| kind.join(x, y);
+            let all = joined(part(t.len, block), kind.start(), |i| *from.add(i), join);
+            if lane() == 0 {
+                *(t.to as *mut A).add(chunk as usize) = all;
+            }
+        });
+    }
+}
+
+/// Runs `f` once a line.
+#[inline(always)]
+unsafe fn once(table: *const Norm, count: u64, chunks: u64, f: impl Fn(&Norm)) {
+    // SAFETY: as above.
+    unsafe {
+        by_block(table, count, chunks, |t: &Norm, _, at, _| {
+            if at == 0 {
+                f(t);
+            }
+        });
+    }
+}
+
+/// A tensor's norm, for the list of all.
+#[inline(always)]
+unsafe fn root<T: Real>(table: *const Norm, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        once(table, count, chunks, |t| {
+            let order = f64::from_bits(t.number);
+            let norm = Order::of(order).root(order, *(t.from as *const T::Scalar));
+            let norm = T::narrow(norm).to_f64();
+            match t.wide {
+                1 => *(t.to as *mut f64) = norm,
+                _ => *(t.to as *mut f32) = norm as f32,
+            }
+        });
+    }
+}
+
+/// The norm over all, and what gradients are multiplied by.
+#[inline(always)]
+unsafe fn total<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        once(table, count, chunks, |t| {
+            let [norm_type, max_norm] = [t.number, t.most].map(f64::from_bits);
+            let all = *(t.from as *const C::Scalar);
+            let norm = Order::of(norm_type).root(norm_type, all).to_f64();
+            let norm = round(norm, C::DTYPE);
+            let clip = ClipGradNorm { max_norm, norm_type, error_if_nonfinite: false };
+            let to = t.to as *mut f64;
+            *to = norm;
+            *to.add(1) = clip.coefficient(norm, C::DTYPE);
+        });
+    }
+}
+
+/// TensorFlow's, of one tensor.
+#[inline(always)]
+unsafe fn halves<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        once(table, count, chunks, |t| {
+            let squares = (*(t.from as *const C::Scalar)).to_f64();
+            *(t.to as *mut C::Scalar) = half::<C>(squares);
+        });
+    }
+}
+
+/// TensorFlow's, over all.
+#[inline(always)]
+unsafe fn global<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        once(table, count, chunks, |t| {
+            let norm = whole::<C>(*(t.from as *const C::Scalar));
+            let clip = ClipByGlobalNorm { clip_norm: f64::from_bits(t.most) };
+            let to = t.to as *mut f64;
+            *to = norm.to_f64();
+            *to.add(1) = clip.coefficient::<C>(norm).to_f64();
+        });
+    }
+}
+
+macro_rules! types {
+    ($($suffix:literal: $type:ty,)*) => {$(
+        entries! {
+            in Norm;
+            concat!("norm_two_", $suffix) => norm::<$type, TWO>;
+            concat!("norm_one_", $suffix) => norm::<$type, ONE>;
+            concat!("norm_largest_", $suffix) => norm::<$type, LARGEST>;
+            concat!("norm_smallest_", $suffix) => norm::<$type, SMALLEST>;
+            concat!("norm_count_", $suffix) => norm::<$type, COUNT>;
+            concat!("norm_power_", $suffix) => norm::<$type, POWER>;
+            concat!("norm_root_", $suffix) => root::<$type>;
+            concat!("norm_total_", $suffix) => total::<$type>;
+            concat!("norm_halves_", $suffix) => halves::<$type>;
+            concat!("norm_global_", $suffix) => global::<$type>;
+        }
+    )*};
+}
+types! { "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, }
+
+entries! {
+    in Norm;
+    "norm_squares_f64_f64" => squares::<f64, f64>;
+    "norm_squares_f32_f64" => squares::<f32, f64>;
+    "norm_squares_bf16_f64" => squares::<bf16, f64>;
+    "norm_squares_f16_f64" => squares::<f16, f64>;
+    "norm_squares_f32_f32" => squares::<f32, f32>;
+    "norm_squares_bf16_f32" => squares::<bf16, f32>;
+    "norm_squares_f16_f32" => squares::<f16, f32>;
+}
+entries! {
+    in Fold;
+    "largest_f64" => extreme::<f64, LARGEST>;
+    "largest_f32" => extreme::<f32, LARGEST>;
+    "smallest_f64" => extreme::<f64, SMALLEST>;
+    "smallest_f32" => extreme::<f32, SMALLEST>;
+}

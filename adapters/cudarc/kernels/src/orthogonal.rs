@@ -1,0 +1,165 @@
+//! Rules that follow an orthogonal matrix: the passes between its products.
+
+use bitstep::optim::*;
+use bitstep::orthogonal::{Orthogonal, Place};
+use bitstep::real::Real;
+use half::{bf16, f16};
+
+use crate::grid::{by_block, by_warp, joined, lane};
+use crate::rules::{entries, part};
+use crate::table::Row;
+
+/// Runs `f` on every element of a table.
+///
+/// # Safety
+/// There are `count` lines.
+#[inline(always)]
+pub(crate) unsafe fn each(
+    table: *const Row,
+    count: u64,
+    chunks: u64,
+    f: impl Fn(&Row, usize),
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        by_block(table, count, chunks, |line: &Row, chunk, at, step| {
+            let (start, end) = part(line.len, chunk);
+            let mut i = start + at;
+            while i < end {
+                f(line, i as usize);
+                i += step;
+            }
+        });
+    }
+}
+
+// `factors[0]`: X, of `height` by `width` elements before it was laid out.
+
+#[inline(always)]
+unsafe fn momentum<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where; each element is one thread's.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let m = &mut *(t.slots[0] as *mut C).add(i);
+            let (moved, x) = R::momentum::<C>(&k, *m, *(t.grad as *const C).add(i));
+            *m = moved;
+            let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
+            *(t.factors[0] as *mut C::Scalar).add(place) = x;
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn divide<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let norm = R::norm::<C>(&k, *(t.sums as *const C::Scalar));
+            let x = &mut *(t.factors[0] as *mut C::Scalar).add(i);
+            *x = R::divided::<C>(*x, norm);
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn gram<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let x = &mut *(t.factors[1] as *mut C::Scalar).add(i);
+            *x = R::gram::<C>(*x);
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn polynomial<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let [_, gram, square] = t.factors.map(|f| (f as *mut C::Scalar).add(i));
+            *square = R::polynomial::<C>(&k, *gram, *square);
+        });
+    }
+}
+
+/// `factors[1]`: the product.
+#[inline(always)]
+unsafe fn next<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let [x, product, _] = t.factors.map(|f| (f as *mut C::Scalar).add(i));
+            *x = R::next::<C>(&k, *x, *product);
+        });
+    }
+}
+
+#[inline(always)]
+unsafe fn apply<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        each(table, count, chunks, |t, i| {
+            let k = *(t.coefs as *const R::Coefs<C>);
+            let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
+            let x = *(t.factors[0] as *const C::Scalar).add(place);
+            let p = &mut *(t.param as *mut C).add(i);
+            *p = R::element::<C>(&k, *p, x);
+        });
+    }
+}
+
+/// The squares of X, block by block.
+#[inline(always)]
+unsafe fn squares<A: Real>(table: *const Row, count: u64, chunks: u64) {
+    // SAFETY: as above.
+    unsafe {
+        by_warp(table, count, chunks, |t: &Row, chunk| {
+            let x = t.factors[0] as *const A;
+            let square = |i| *x.add(i) * *x.add(i);
+            let sum = joined(part(t.len, chunk), A::ZERO, square, |x, y| x + y);
+            if lane() == 0 {
+                *(t.sums as *mut A).add(chunk as usize) = sum;
+            }
+        });
+    }
+}
+
+entries! {
+    "squares_f64" => squares::<f64>;
+    "squares_f32" => squares::<f32>;
+}
+
+macro_rules! rules {
+    (
+        elementwise $e:tt tensorwise $t:tt factored $f:tt
+        orthogonal { $($o:ident: $or:ty,)* }
+        $($rest:tt)*
+    ) => {
+        $(
+            types!($o, $or, "f64", f64);
+            types!($o, $or, "f32", f32);
+            types!($o, $or, "bf16", bf16);
+            types!($o, $or, "f16", f16);
+        )*
+    };
+}
+
+macro_rules! types {
+    ($stem:ident, $rule:ty, $suffix:literal, $type:ty) => {
+        entries! {
+            concat!(stringify!($stem), "_momentum_", $suffix) => momentum::<$rule, $type>;
+            concat!(stringify!($stem), "_divide_", $suffix) => divide::<$rule, $type>;
+            concat!(stringify!($stem), "_gram_", $suffix) => gram::<$rule, $type>;
+            concat!(stringify!($stem), "_polynomial_", $suffix) => polynomial::<$rule, $type>;
+            concat!(stringify!($stem), "_next_", $suffix) => next::<$rule, $type>;
+            concat!(stringify!($stem), "_orthogonal_apply_", $suffix) => apply::<$rule, $type>;
+        }
+    };
+}
+
+bitstep::each_rule!(rules);

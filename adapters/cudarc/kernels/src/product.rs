@@ -1,0 +1,92 @@
+//! Products of matrices, in the core's order.
+
+use bitstep::matmul::in_order;
+use bitstep::real::Real;
+use half::{bf16, f16};
+
+use crate::grid::by_block;
+use crate::rules::entries;
+use crate::sums::split;
+use crate::table::{Product, TILE, TILES};
+
+const _: () = assert!(TILE == 4, "tiles are written out: a loop would keep its arrays in memory");
+
+/// Four numbers of a column times four of a row, added to a tile.
+#[inline(always)]
+fn add<A: Real>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] {
+    let row = |sums: [A; 4], x: A| {
+        [sums[0] + x * y[0], sums[1] + x * y[1], sums[2] + x * y[2], sums[3] + x * y[3]]
+    };
+    [row(tile[0], x[0]), row(tile[1], x[1]), row(tile[2], x[2]), row(tile[3], x[3])]
+}
+
+/// One tile and another.
+#[inline(always)]
+fn join<A: Real>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
+    let row =
+        |a: [A; 4], b: [A; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
+    [row(a[0], b[0]), row(a[1], b[1]), row(a[2], b[2]), row(a[3], b[3])]
+}
+
+/// One tile a thread: its rows and columns are spread over the product, so that neighbours read
+/// neighbours. Rounded to the type of the factors.
+#[inline(always)]
+unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
+    // SAFETY: the host's table says what is where; each element is one thread's.
+    unsafe {
+        by_block(table, count, chunks, |p: &Product, chunk, at, step| {
+            let (down, across) = (p.rows.div_ceil(TILE), p.cols.div_ceil(TILE));
+            let [a, b] = p.factors.map(|f| f as *const C);
+            let [[a_row, a_col], [b_row, b_col]] = p.strides;
+            let last = chunk * TILES + TILES;
+            let end = if down * across < last { down * across } else { last };
+            let mut tile = chunk * TILES + at;
+            while tile < end {
+                let (i, j) = split(tile, across);
+                // What is beyond the edge is computed like the last, and not stored.
+                let row = |n: u64| within(i + n * down, p.rows);
+                let col = |n: u64| within(j + n * across, p.cols);
+                let x = |n, k| (*a.add((row(n) * a_row + k * a_col) as usize)).wide();
+                let y = |n, k| (*b.add((k * b_row + col(n) * b_col) as usize)).wide();
+                let add = |tile, k| {
+                    let k = k as u64;
+                    let x = [x(0, k), x(1, k), x(2, k), x(3, k)];
+                    add(tile, x, [y(0, k), y(1, k), y(2, k), y(3, k)])
+                };
+                let zero = [[C::Scalar::ZERO; 4]; 4];
+                let sums = in_order(p.depth as usize, zero, add, join);
+                let put = |m: u64, n: u64, x: C::Scalar| {
+                    let (i, j) = (i + m * down, j + n * across);
+                    if i < p.rows && j < p.cols {
+                        *(p.to as *mut C).add((i * p.cols + j) as usize) = C::narrow(x);
+                    }
+                };
+                let put = |m, x: [C::Scalar; 4]| {
+                    put(m, 0, x[0]);
+                    put(m, 1, x[1]);
+                    put(m, 2, x[2]);
+                    put(m, 3, x[3]);
+                };
+                put(0, sums[0]);
+                put(1, sums[1]);
+                put(2, sums[2]);
+                put(3, sums[3]);
+                tile += step;
+            }
+        });
+    }
+}
+
+/// The index, or the last there is.
+#[inline(always)]
+fn within(i: u64, len: u64) -> u64 {
+    if i < len { i } else { len - 1 }
+}
+
+entries! {
+    in Product;
+    "product_f64" => product::<f64>;
+    "product_f32" => product::<f32>;
+    "product_bf16" => product::<bf16>;
+    "product_f16" => product::<f16>;
+}

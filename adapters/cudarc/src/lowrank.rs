@@ -1,0 +1,303 @@
+//! Rules on projected gradients.
+
+use bitstep::factored::Layout;
+use bitstep::lowrank::{Apollo, Channels, Plan as Shapes, Projector, Side};
+use bitstep::optimizer::Buffer;
+use bitstep::real::Dtype;
+use bitstep::rule::Step;
+use bitstep::storage::Format;
+
+use crate::bytes::{bytes, read};
+use crate::orthogonal::View;
+use crate::place::Place;
+use crate::plan::{Job, Noted, Plan, Record, Share, name, no_kernel, phase, wide};
+use crate::table::{CHUNK, Channel, Move, Row, Scaled};
+use crate::typed::{Low, Shape, low};
+use crate::{Device, Error};
+
+// Between the gradient's being there and the inner rule.
+const PROJECT: u32 = phase::WIDEN + 1;
+const PROJECT_AGAIN: u32 = PROJECT + 1;
+const TO_OWN: u32 = PROJECT + 2;
+// Between the inner rule and the parameter's being stored.
+const FROM_OWN: u32 = phase::APPLY + 1;
+const BACK: u32 = FROM_OWN + 1;
+const BACK_AGAIN: u32 = BACK + 1;
+const FOLD_CHANNELS: u32 = BACK + 10;
+const FACTORS: u32 = BACK + 30;
+const LENGTH: u32 = BACK + 31;
+const FOLD_LENGTH: u32 = BACK + 32;
+const LIMIT: u32 = BACK + 50;
+const DIRECTIONS: u32 = BACK + 51;
+const FOLLOW: u32 = BACK + 52;
+
+/// Renews a job's projectors, if this step is the time: on the host, from a gradient that is read
+/// back if singular vectors are wanted.
+pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), Error<D::Error>> {
+    let Some(low) = low(job.rule) else { return Ok(()) };
+    let Some(from) = low.whole.renewal(&job.step) else { return Ok(()) };
+    let len = match from {
+        Projector::Svd => job.shape.iter().product(),
+        Projector::Random => 0,
+    };
+    let mut grad = Buffer::zeros(job.grad.0, len);
+    read(device, job.grad.1, &mut grad).map_err(Error::Device)?;
+    let dims = low.projection.plan(job.shape).map_or([None; 3], |plan| plan.projectors());
+    let mut places = [0; 3];
+    let mut buffers = Vec::new();
+    let keys = low.inner.slot_names().len();
+    for ((to, dims), slot) in places.iter_mut().zip(dims).zip(job.slots.iter().skip(keys)) {
+        let dtype = match slot {
+            Some(Place::At(Format::Plain(dtype), at, _)) => {
+                *to = *at;
+                *dtype
+            }
+            None => Dtype::F32,
+            Some(other) => return Err(Error::NoKernel(format!("a projector as {other:?}"))),
+        };
+        buffers.push(Buffer::zeros(dtype, dims.map_or(0, |[a, b]| a * b)));
+    }
+    let mut views: Vec<_> = buffers.iter_mut().map(Buffer::data_mut).collect();
+    let (of, step) = ((job.arithmetic, job.param.dtype()), Step { shape: job.shape, ..job.step });
+    if let Some(grad) = grad.data() {
+        low.whole.renew(of, &step, job.scalars, grad, &mut views)?;
+    }
+    drop(views);
+    for (at, buffer) in places.into_iter().zip(&buffers).filter(|(_, b)| !b.is_empty()) {
+        device.write(at, &bytes(buffer)).map_err(Error::Device)?;
+    }
+    Ok(())
+}
+
+/// A matrix on its way.
+struct Way<'a> {
+    shapes: Shapes,
+    compute: Dtype,
+    /// Its gradient.
+    grad: u64,
+    /// The projectors, where there are any.
+    left: u64,
+    right: u64,
+    projected: u64,
+    direction: u64,
+    low: &'a Low<'a>,
+}
+
+impl Plan {
+    pub(crate) fn projected<E>(
+        &mut self,
+        index: usize,
+        job: &Job<'_>,
+        low: &Low<'_>,
+    ) -> Result<(), Error<E>> {
+        let none = || no_kernel(job.rule);
+        let shapes = low.projection.plan(job.shape).ok_or_else(none)?;
+        let compute = job.arithmetic.compute(job.param.dtype());
+        let own = if low.single { Dtype::F32 } else { compute };
+        let size = |[a, b]: [usize; 2]| (a * b) as u64;
+        let (small, len) = (size(shapes.low()), size([shapes.rows, shapes.cols]));
+        let keys = low.inner.slot_names().len();
+        let (slots, projectors) = job.slots.split_at_checked(keys).ok_or_else(none)?;
+        let mut moves = Vec::new();
+        let param = self.open(&mut moves, compute, &job.param, len, true)?;
+        let grad = Place::plain(job.grad.0, job.grad.1);
+        let grad = self.open(&mut moves, compute, &grad, len, false)?;
+        let mut open = |which: usize| {
+            let dims = shapes.projectors().get(which).copied().flatten();
+            match (dims, projectors.get(which)) {
+                (Some(dims), Some(Some(place))) => {
+                    self.open(&mut moves, compute, place, size(dims), false)
+                }
+                _ => Ok(0),
+            }
+        };
+        let (left, right) = match shapes.side {
+            Side::Right => (0, open(0)?),
+            Side::Left => (open(0)?, 0),
+            Side::Both => (open(1)?, open(2)?),
+        };
+        let projected = self.room(small, compute);
+        let direction = self.room(small, compute);
+        let way = Way { shapes, compute, grad, left, right, projected, direction, low };
+        self.project(&way);
+
+        // The inner rule, over zeros.
+        let mut row = Row { len: small, param: direction, grad: projected, ..Row::default() };
+        if own != compute {
+            (row.param, row.grad) = (self.room(small, own), self.room(small, own));
+            self.convert(TO_OWN, [compute, own], [projected, row.grad], small);
+        }
+        let words = (small * own.size() as u64).div_ceil(8);
+        let zeros = Row { len: words, param: row.param, ..Row::default() };
+        self.each(PROJECT, "clear".to_owned(), words, zeros);
+        let dims = shapes.low();
+        let step = Step { shape: &dims, ..job.step };
+        let (typed, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
+        row.coefs = at;
+        let known =
+            if low.single { self.constants(low.inner, compute, &step, job.scalars)?.2 } else { at };
+        for (to, slot) in row.slots.iter_mut().zip(slots.iter().take(typed.slots())) {
+            if let Some(slot) = slot {
+                *to = self.open(&mut moves, own, slot, small, true)?;
+            }
+        }
+        let (stem, suffix) = (typed.stem(), name(own));
+        let matrix = typed.shape() == Shape::Matrix;
+        if let Some(layout) = Layout::of(&dims).filter(|_| matrix) {
+            self.matrix(&mut moves, typed, own, layout, slots, &mut row)?;
+        }
+        let sums = typed.needs_sums(low.inner).ok_or_else(none)?;
+        if sums && len == 0 {
+            typed.finish_empty(own, &mut coefs);
+        }
+        let sums = sums && len > 0;
+        if sums {
+            let kernel = if matrix { "scaled_sums" } else { "sums" };
+            let of_low = match small {
+                0 => 0,
+                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), own, &row),
+            };
+            let of_param = if typed.sums_param() {
+                let param = match own == compute {
+                    true => param,
+                    false => self.open(&mut moves, own, &job.param, len, false)?,
+                };
+                let line = Row { len, param, coefs: at, ..Row::default() };
+                self.sums(format!("{stem}_param_sums_{suffix}"), own, &line)
+            } else {
+                0
+            };
+            let line = Row { len: small, coefs: at, sums: of_low, ..Row::default() };
+            let line = Row { factors: [of_param, 0, 0], width: len, ..line };
+            let kernel = format!("{stem}_finish_low_{suffix}");
+            self.add(phase::FINISH, kernel, Share::Block, [1, 1], line);
+        }
+        let kernel = if matrix { "scaled_apply" } else { "direct" };
+        let line = row;
+        self.each(phase::APPLY, format!("{stem}_{kernel}_{suffix}"), small, line);
+        self.record(index, job, (typed, own), (at, coefs), sums);
+        if own != compute {
+            self.convert(FROM_OWN, [own, compute], [row.param, direction], small);
+        }
+
+        let grad = match &low.scales {
+            None => self.bring_back(&way),
+            Some(apollo) => self.scale(index, job, &way, apollo),
+        };
+        let line = Row { len, param, grad, coefs: known, ..Row::default() };
+        self.each(FOLLOW, format!("{stem}_follow_{}", name(compute)), len, line);
+        self.moved(moves);
+        Ok(())
+    }
+
+    /// Copies plain numbers, from type to type.
+    fn convert(&mut self, phase: u32, types: [Dtype; 2], [main, plain]: [u64; 2], len: u64) {
+        let kernel = format!("load_{}_{}", name(types[0]), name(types[1]));
+        self.each(phase, kernel, len, Move { items: len, len, main, plain, ..Move::default() });
+    }
+
+    fn project(&mut self, way: &Way<'_>) {
+        let Shapes { rows, cols, rank, side } = way.shapes;
+        let [rows, cols, rank] = [rows, cols, rank].map(|d| d as u64);
+        let whole: View = (way.grad, [cols, 1]);
+        let (p, q): (View, View) = ((way.left, [1, rank]), (way.right, [1, cols]));
+        let (of, to) = (way.compute, way.projected);
+        match side {
+            Side::Right => self.product(PROJECT, of, [rows, cols, rank], [whole, q], to),
+            Side::Left => self.product(PROJECT, of, [rank, rows, cols], [p, whole], to),
+            Side::Both => {
+                let between = self.room(rank * cols, of);
+                self.product(PROJECT, of, [rank, rows, cols], [p, whole], between);
+                let factors = [(between, [cols, 1]), q];
+                self.product(PROJECT_AGAIN, of, [rank, cols, rank], factors, to);
+            }
+        }
+    }
+
+    /// Directions, brought back and scaled.
+    fn bring_back(&mut self, way: &Way<'_>) -> u64 {
+        let Shapes { rows, cols, rank, side } = way.shapes;
+        let [rows, cols, rank] = [rows, cols, rank].map(|d| d as u64);
+        let (of, len) = (way.compute, rows * cols);
+        let (tall, wide) = match side {
+            Side::Right => (way.direction, way.right),
+            Side::Left => (way.left, way.direction),
+            Side::Both => {
+                let between = self.room(rows * rank, of);
+                let factors = [(way.left, [rank, 1]), (way.direction, [rank, 1])];
+                self.product(BACK, of, [rows, rank, rank], factors, between);
+                (between, way.right)
+            }
+        };
+        let directions = self.room(len, of);
+        let factors = [(tall, [rank, 1]), (wide, [cols, 1])];
+        self.product(BACK_AGAIN, of, [rows, rank, cols], factors, directions);
+        let width = way.low.projection.scale.to_bits();
+        let line = Row { len, param: directions, width, ..Row::default() };
+        self.each(DIRECTIONS, format!("galore_{}", name(of)), len, line);
+        directions
+    }
+
+    /// The gradient, scaled as the projection's directions are long, and limited.
+    fn scale(&mut self, index: usize, job: &Job<'_>, way: &Way<'_>, apollo: &Apollo) -> u64 {
+        let Channels { count, len, start, stride, by_column } = apollo.factors(&way.shapes);
+        let (of, suffix) = (wide(way.compute), name(way.compute));
+        let [count, of_one] = [count as u64, len as u64];
+        let squares = [way.direction, way.projected].map(|from| {
+            let blocks = of_one.div_ceil(CHUNK);
+            if blocks == 0 {
+                return self.zeros(count, of);
+            }
+            let to = self.room(count * blocks, of);
+            let (start, stride) = (start as u64, stride as u64);
+            let line = Channel { first: 0, len: of_one, start, stride, from, to };
+            let chunks = [count * blocks, of_one];
+            self.add(BACK, format!("channels_{suffix}"), Share::Warp, chunks, line);
+            self.fold(FOLD_CHANNELS, of, count, blocks, to)
+        });
+        let factors = self.room(count, way.compute);
+        let line = Row { len: count, param: factors, sums: squares[0], ..Row::default() };
+        let line = Row { factors: [squares[1], 0, 0], ..line };
+        self.each(FACTORS, format!("apollo_factors_{suffix}"), count, line);
+
+        let len = (way.shapes.rows * way.shapes.cols) as u64;
+        let mut line = Scaled {
+            first: 0,
+            len,
+            cols: way.shapes.cols as u64,
+            grad: way.grad,
+            factors,
+            count,
+            by_column: by_column.into(),
+            root: way.low.projection.scale.sqrt().to_bits(),
+            front: apollo.scale_front.into(),
+            cell: 0,
+            seen: (!job.step.first).into(),
+            to: 0,
+        };
+        if !apollo.disable_nl {
+            let which = way.low.numbers + 1;
+            line.cell = job.kept.unwrap_or_else(|| {
+                let before = job.scalars.get(which).copied().unwrap_or(0.0);
+                self.put(&[before.to_le_bytes(), [0; 8]].concat())
+            });
+            let blocks = len.div_ceil(CHUNK);
+            let sum = if blocks == 0 {
+                self.zeros(1, of)
+            } else {
+                let to = self.room(blocks, of);
+                let chunks = [blocks, len];
+                let kernel = format!("apollo_squares_{suffix}");
+                self.add(LENGTH, kernel, Share::Warp, chunks, Scaled { to, ..line });
+                self.fold(FOLD_LENGTH, of, 1, blocks, to)
+            };
+            let kernel = format!("apollo_limit_{suffix}");
+            self.add(LIMIT, kernel, Share::Block, [1, 1], Scaled { to: sum, ..line });
+            self.records.push(Record { index, what: Noted::Number(line.cell, which) });
+        }
+        let directions = self.room(len, way.compute);
+        line.to = directions;
+        self.each(DIRECTIONS, format!("apollo_directions_{suffix}"), len, line);
+        directions
+    }
+}

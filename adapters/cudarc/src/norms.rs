@@ -1,0 +1,145 @@
+//! Clipping by a norm over all gradients, which stays on the device.
+
+use bitstep::gradient::parts::{Order, promote};
+use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
+use bitstep::real::Dtype;
+
+use crate::gradient::add_at;
+use crate::plan::{Plan, Share, Workspace, launch, name, wide};
+use crate::table::{CHUNK, Norm};
+use crate::{Change, Device, Error, Numbers};
+
+/// How gradients are clipped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Clip {
+    /// PyTorch's way.
+    Norm(ClipGradNorm),
+    /// TensorFlow's way.
+    Global(ClipByGlobalNorm),
+}
+
+const TERMS: u32 = 0;
+const FOLD: u32 = 1;
+const OF_ONE: u32 = 20;
+const LIST: u32 = 21;
+const FOLD_LIST: u32 = 22;
+const TOTAL: u32 = 40;
+const SCALE: u32 = 41;
+
+/// Scales gradients down as the core does ([`ClipGradNorm::clip`], [`ClipByGlobalNorm::clip`]),
+/// in place. At `to`, a multiple of 8, the device is left with two numbers of type `f64`: the
+/// total norm before, and what the gradients were multiplied by. The host does not wait for them,
+/// unless the clip is to refuse a norm that is not finite.
+///
+/// # Errors
+/// A norm that is not finite, where that is to be refused: gradients are as they were. Or the
+/// device's own.
+///
+/// # Safety
+/// As [`change`](crate::change); `to` has room for two numbers.
+pub unsafe fn clip<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    gradients: &[Numbers],
+    clip: Clip,
+    to: u64,
+) -> Result<(), Error<D::Error>> {
+    let waits = matches!(clip, Clip::Norm(ClipGradNorm { error_if_nonfinite: true, .. }));
+    let scale = |plan: &mut Plan| {
+        let by = Change::MultiplyBy(to + 8);
+        gradients.iter().try_for_each(|g| add_at(SCALE, plan, g, &by))
+    };
+    launch(device, workspace, |plan| {
+        plan.norm(gradients, clip, to);
+        if waits { Ok(()) } else { scale(plan) }
+    })?;
+    if waits {
+        let mut norm = [0; 8];
+        device.read(to, &mut norm).map_err(Error::Device)?;
+        let value = f64::from_le_bytes(norm);
+        if !value.is_finite() {
+            let (argument, wanted) = ("total_norm", "finite");
+            return Err(bitstep::Error::Range { argument, value, wanted }.into());
+        }
+        launch(device, workspace, scale)?;
+    }
+    Ok(())
+}
+
+/// The kernels of an order, and those that fold what they leave.
+fn kernels(order: Order) -> (&'static str, &'static str) {
+    match order {
+        Order::Two => ("norm_two", "fold"),
+        Order::One => ("norm_one", "fold"),
+        Order::Largest => ("norm_largest", "largest"),
+        Order::Smallest => ("norm_smallest", "smallest"),
+        Order::Count => ("norm_count", "fold"),
+        Order::Power => ("norm_power", "fold"),
+    }
+}
+
+impl Plan {
+    /// The norm over gradients, and what they are to be multiplied by.
+    fn norm(&mut self, gradients: &[Numbers], clip: Clip, to: u64) {
+        let dtype = gradients.iter().map(|g| g.dtype).reduce(promote).unwrap_or(Dtype::F32);
+        let of = wide(dtype);
+        let (order, most) = match clip {
+            Clip::Norm(clip) => (clip.norm_type, clip.max_norm),
+            Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
+        };
+        let (terms, fold) = kernels(Order::of(order));
+        let line = Norm { number: order.to_bits(), most: most.to_bits(), ..Norm::default() };
+        let list = self.room(gradients.len() as u64, of);
+        for (i, g) in gradients.iter().enumerate() {
+            let to = list + (i * of.size()) as u64;
+            let line =
+                Norm { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..line };
+            let (terms, fold, one, sum) = match clip {
+                Clip::Norm(_) => {
+                    let name = name(g.dtype);
+                    (format!("{terms}_{name}"), fold, format!("norm_root_{name}"), wide(g.dtype))
+                }
+                Clip::Global(_) => {
+                    let terms = format!("norm_squares_{}_{}", name(g.dtype), name(of));
+                    (terms, "fold", format!("norm_halves_{}", name(dtype)), of)
+                }
+            };
+            let from = self.blocks([TERMS, FOLD], [&terms, fold], sum, line);
+            self.add(OF_ONE, one, Share::Block, [1, 1], Norm { from, to, ..line });
+        }
+        let all = Norm { len: gradients.len() as u64, from: list, ..line };
+        let (from, total) = match clip {
+            Clip::Norm(_) => {
+                let terms = format!("{terms}_{}", name(of));
+                (self.blocks([LIST, FOLD_LIST], [&terms, fold], of, all), "total")
+            }
+            Clip::Global(_) if gradients.is_empty() => (self.zeros(1, of), "global"),
+            Clip::Global(_) => (self.fold(FOLD_LIST, of, 1, all.len, list), "global"),
+        };
+        let kernel = format!("norm_{total}_{}", name(dtype));
+        self.add(TOTAL, kernel, Share::Block, [1, 1], Norm { from, to, ..line });
+    }
+
+    /// What the numbers of a line make together.
+    fn blocks(
+        &mut self,
+        [first, next]: [u32; 2],
+        [terms, fold]: [&str; 2],
+        of: Dtype,
+        line: Norm,
+    ) -> u64 {
+        if line.len == 0 {
+            let nothing: f64 = Order::of(f64::from_bits(line.number)).start();
+            let bytes = match of {
+                Dtype::F64 => nothing.to_le_bytes().to_vec(),
+                _ => (nothing as f32).to_le_bytes().to_vec(),
+            };
+            // TensorFlow's squares are sums, whatever the limit.
+            return self.put(if fold == "fold" { &[0; 8] } else { &bytes });
+        }
+        let blocks = line.len.div_ceil(CHUNK);
+        let to = self.room(blocks, of);
+        self.add(first, terms.to_owned(), Share::Warp, [blocks, line.len], Norm { to, ..line });
+        self.fold_by(fold, next, of, 1, blocks, to)
+    }
+}

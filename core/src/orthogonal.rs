@@ -1,0 +1,62 @@
+//! Rules that follow the orthogonal matrix nearest to their momentum, pass by pass: for backends
+//! that make loops of their own.
+
+use crate::any::AnyRule;
+use crate::real::Real;
+use crate::rule::Step;
+
+/// Between these passes stand products of matrices ([`crate::matmul`]) and one sum
+/// ([`crate::reduce`]). X is the momentum as a wide matrix: of a tall one, transposed.
+///
+/// ```text
+/// X, m ← momentum(m, g)
+/// X ← divided(X, norm(Σ X²))
+/// rounds times:  G ← gram(X Xᵀ);  B ← polynomial(G, G G);  X ← next(X, B X)
+/// p ← element(p, X)
+/// ```
+pub trait Orthogonal: AnyRule + Copy {
+    /// The step's constants.
+    type Coefs<C: Real>: Copy + Send + Sync;
+
+    /// How many rounds.
+    fn rounds(&self) -> u64;
+    /// The constants for a matrix of that many rows and columns.
+    fn coefs<C: Real>(&self, step: &Step, shape: [usize; 2]) -> Self::Coefs<C>;
+    /// An element of the momentum, and of X.
+    fn momentum<C: Real>(k: &Self::Coefs<C>, m: C, g: C) -> (C, C::Scalar);
+    /// What X is divided by.
+    fn norm<C: Real>(k: &Self::Coefs<C>, squares: C::Scalar) -> C::Scalar;
+    /// An element of X, divided.
+    fn divided<C: Real>(x: C::Scalar, norm: C::Scalar) -> C::Scalar;
+    /// An element of G.
+    fn gram<C: Real>(product: C::Scalar) -> C::Scalar;
+    /// An element of B.
+    fn polynomial<C: Real>(k: &Self::Coefs<C>, gram: C::Scalar, square: C::Scalar) -> C::Scalar;
+    /// An element of the next X.
+    fn next<C: Real>(k: &Self::Coefs<C>, x: C::Scalar, product: C::Scalar) -> C::Scalar;
+    /// An element of the parameter.
+    fn element<C: Real>(k: &Self::Coefs<C>, p: C, x: C::Scalar) -> C;
+}
+
+/// Where elements of a matrix stand in the wide one.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    cols: usize,
+    long: usize,
+    tall: bool,
+}
+
+impl Place {
+    /// For a matrix of that many rows and columns.
+    #[must_use]
+    pub const fn new([rows, cols]: [usize; 2]) -> Self {
+        Place { cols, long: if rows > cols { rows } else { cols }, tall: rows > cols }
+    }
+
+    /// Where element i, row by row, stands.
+    #[must_use]
+    #[inline(always)]
+    pub const fn of(self, i: usize) -> usize {
+        if self.tall && self.cols > 0 { i % self.cols * self.long + i / self.cols } else { i }
+    }
+}
