@@ -21,6 +21,12 @@ pub enum CudaError {
     /// The kernels are for compute capability 7.5 and later.
     #[error("the device has compute capability {0}.{1}, 7.5 is wanted")]
     TooOld(i32, i32),
+    /// An address that the driver knows nothing of.
+    #[error("{0:#x} is no memory of a device")]
+    NotMemory(u64),
+    /// Memory of another device, or of another context.
+    #[error("{0:#x} belongs to another device or context")]
+    WrongContext(u64),
     /// There is no such kernel.
     #[error("no kernel `{0}`")]
     NoKernel(String),
@@ -148,6 +154,29 @@ impl Device for Cuda {
         // SAFETY: the bytes are borrowed until the stream has come to the end of the copy.
         unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) }?;
         Ok(self.stream.synchronize()?)
+    }
+
+    fn check(&mut self, address: u64, _bytes: usize) -> Result<(), CudaError> {
+        use sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL;
+        self.bind()?;
+        let mut ordinal = -1i32;
+        let to = (&raw mut ordinal).cast();
+        // SAFETY: that attribute is an `int`; any address may be asked for.
+        let answer =
+            unsafe { sys::cuPointerGetAttribute(to, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address) };
+        match answer {
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Err(CudaError::NotMemory(address)),
+            answer => {
+                answer.result()?;
+                let own = usize::try_from(ordinal) == Ok(self.stream.context().ordinal());
+                if own { Ok(()) } else { Err(CudaError::WrongContext(address)) }
+            }
+        }
+    }
+
+    fn load(&mut self, kernel: &str) -> Result<(), CudaError> {
+        self.bind()?;
+        self.function(kernel).map(drop)
     }
 
     fn launch(

@@ -25,6 +25,19 @@ pub trait Device {
     /// # Errors
     /// The device's own.
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error>;
+    /// Refuses memory that is not the device's.
+    ///
+    /// # Errors
+    /// It is not.
+    fn check(&mut self, address: u64, bytes: usize) -> Result<(), Self::Error>;
+    /// Gets a kernel of [`crate::ptx`] ready to be launched, if it is not yet.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn load(&mut self, kernel: &str) -> Result<(), Self::Error> {
+        let _ = kernel;
+        Ok(())
+    }
     /// Runs a kernel of [`crate::ptx`]: `blocks` times `threads`.
     ///
     /// # Errors

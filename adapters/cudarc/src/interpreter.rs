@@ -19,6 +19,9 @@ impl Device for Machine {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Error> {
         Machine::read(self, address, bytes)
     }
+    fn check(&mut self, address: u64, bytes: usize) -> Result<(), Error> {
+        Machine::check(self, address, bytes)
+    }
     fn launch(
         &mut self,
         kernel: &str,

@@ -13,7 +13,7 @@
 //! let mut optimizer = Resident::new(Cuda::open(0)?);
 //! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
 //! optimizer.add_param(group, &[1024, 1024], Dtype::F32)?;
-//! // Memory of your own, or a `CudaSlice`'s: `slice.device_ptr(&stream).0`.
+//! // Memory of your own; for `CudaSlice`s there is `step_slices`, which is safe.
 //! let value = optimizer.device().alloc(4 << 20)?;
 //! let grad = optimizer.device().alloc(4 << 20)?;
 //! let tensor = Tensor { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
@@ -32,8 +32,12 @@
 //! Products of matrices have the core's fixed order. Projectors (GaLore, APOLLO) are renewed by the
 //! host, from the gradient, which is read back when it is time, or drawn at random; a better one is
 //! written into its slot. In the core, any rule can be projected; here, those of the references can.
-//! What has no kernels is refused before anything is launched. So is one of a rule
-//! that asks for the norm over all gradients.
+//! What has no kernels is refused before anything is launched.
+//!
+//! A step is [`Resident::prepare`], the host's part, and [`Resident::launch`], the device's, which
+//! may be captured in a CUDA graph. State comes back with [`Resident::download`] and goes on with
+//! [`Resident::load`]. What a device keeps for itself (the root mean square that Adafactor notes,
+//! the norm that APOLLO limits) is read when it is [asked for](Resident::scalars).
 //!
 //! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
 //! it on an interpreter.
@@ -52,6 +56,8 @@ mod passes;
 mod place;
 mod plan;
 mod resident;
+#[cfg(feature = "cuda")]
+mod slices;
 #[path = "../kernels/src/table.rs"]
 mod table;
 mod typed;
@@ -66,6 +72,8 @@ pub use norms::{Clip, clip};
 pub use place::Place;
 pub use plan::{Job, KEPT, Workspace, run};
 pub use resident::{Resident, Tensor};
+#[cfg(feature = "cuda")]
+pub use slices::{Pair, Slice, SliceMut};
 use thiserror::Error;
 
 /// Why a step was not made.
@@ -92,6 +100,16 @@ pub enum Error<E> {
     Overlap {
         /// Which, each with its gradient.
         tensors: [usize; 2],
+    },
+    /// A parameter of another type than it was added with. Nothing has been launched.
+    #[error("tensor {tensor} is of {got:?}, wanted {wanted:?}")]
+    Type {
+        /// The tensor.
+        tensor: usize,
+        /// Its type.
+        got: bitstep::real::Dtype,
+        /// The type it was added with.
+        wanted: bitstep::real::Dtype,
     },
     /// The device's own.
     #[error(transparent)]

@@ -94,14 +94,37 @@ pub fn run<D: Device>(
     workspace: &mut Workspace,
     jobs: &mut [Job<'_>],
 ) -> Result<(), Error<D::Error>> {
-    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
-    let records = launch(device, workspace, |plan| {
-        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
-    })?;
+    let (ready, records) = plan(device, workspace, jobs)?;
+    ready.launch(device)?;
     for record in records {
         record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
     }
     Ok(())
+}
+
+/// Plans one step of all jobs.
+pub(crate) fn plan<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [Job<'_>],
+) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
+    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
+    prepare(device, workspace, |plan| {
+        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
+    })
+}
+
+/// Launches that are ready: kernel, blocks and threads, parameters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ready(Vec<(String, [u32; 2], [u64; 3])>);
+
+impl Ready {
+    /// Launches them, in their order.
+    pub(crate) fn launch<D: Device>(&self, device: &mut D) -> Result<(), Error<D::Error>> {
+        self.0.iter().try_for_each(|(kernel, [blocks, threads], params)| {
+            device.launch(kernel, *blocks, *threads, *params).map_err(Error::Device)
+        })
+    }
 }
 
 /// Launches what `fill` plans; returns what is to be noted of it in the end.
@@ -110,6 +133,17 @@ pub(crate) fn launch<D: Device>(
     workspace: &mut Workspace,
     fill: impl Fn(&mut Plan) -> Result<(), Error<D::Error>>,
 ) -> Result<Vec<Record>, Error<D::Error>> {
+    let (ready, records) = prepare(device, workspace, fill)?;
+    ready.launch(device)?;
+    Ok(records)
+}
+
+/// Writes the tables of what `fill` plans, in one go; allocates if it never needed so much.
+pub(crate) fn prepare<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    fill: impl Fn(&mut Plan) -> Result<(), Error<D::Error>>,
+) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
     let plan = loop {
         let mut plan = Plan::new(workspace);
         fill(&mut plan)?;
@@ -126,12 +160,13 @@ pub(crate) fn launch<D: Device>(
     if !plan.bytes.is_empty() {
         device.write(workspace.tables.at, &plan.bytes).map_err(Error::Device)?;
     }
-    for ((_, kernel), launch) in &plan.launches {
+    let mut ready = Vec::new();
+    for ((_, kernel), launch) in plan.launches {
+        device.load(&kernel).map_err(Error::Device)?;
         let (blocks, threads) = launch.grid();
-        let params = [launch.at, launch.lines, launch.chunks];
-        device.launch(kernel, blocks, threads, params).map_err(Error::Device)?;
+        ready.push((kernel, [blocks, threads], [launch.at, launch.lines, launch.chunks]));
     }
-    Ok(plan.records)
+    Ok((Ready(ready), plan.records))
 }
 
 /// When a launch comes.

@@ -1,13 +1,15 @@
 //! An optimizer whose state lives on a device.
 
+use bitstep::any::AnyRule;
 use bitstep::optimizer::{Buffer, Group, Optimizer, Recipe, Turn};
 use bitstep::real::Dtype;
 use bitstep::rule::Scalars;
-use bitstep::storage::{Format, Noise, Raw};
+use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw};
 
-use crate::bytes::bytes;
+use crate::bytes::{bytes, read, set};
 use crate::place::Place;
-use crate::plan::{Job, Workspace, run};
+use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, plan};
+use crate::typed::kept_number;
 use crate::{Device, Error};
 
 /// A parameter in the device's memory, and its gradient; the numbers one after the other.
@@ -32,26 +34,36 @@ struct State {
     slots: Vec<Option<(Format, Vec<Part>)>>,
     /// What is kept beside the parameter: its format together with that, and the place.
     companion: Option<(Format, Part)>,
+    /// [`Job::kept`], for rules that carry numbers on.
+    kept: Option<u64>,
+    /// What of these numbers is to be read there.
+    noted: Vec<Record>,
 }
 
 /// Groups of parameters, with state in the device's memory.
 ///
 /// Learning rates and counters are the host's, as everywhere: [`Resident::groups_mut`]. A step
-/// launches and returns; it waits for nothing, and allocates nothing once the first one is made
-/// and no parameter is added, but for rules that carry numbers of a tensor's sums on: what these
-/// noted is read back.
+/// waits for nothing, and allocates nothing once the first one is made and no parameter is added.
+/// Only two kinds of rules make it wait: one that asks for a norm over all gradients (they are
+/// read back: better [`clip`](crate::clip) them), and one that renews projectors from the gradient.
+///
+/// # In a CUDA graph
+/// [`Resident::prepare`] is all that the host does for a step; [`Resident::launch`] launches
+/// kernels and nothing else, and may be captured. Before each replay, `prepare` that step: while it
+/// answers `true`, the launches are those that were captured.
 pub struct Resident<D: Device> {
     device: D,
     optimizer: Optimizer,
     workspace: Workspace,
     states: Vec<State>,
+    ready: Ready,
 }
 
 impl<D: Device> Resident<D> {
     /// No groups yet.
     pub fn new(device: D) -> Self {
         let (optimizer, workspace) = (Optimizer::new(), Workspace::default());
-        Resident { device, optimizer, workspace, states: Vec::new() }
+        Resident { device, optimizer, workspace, states: Vec::new(), ready: Ready::default() }
     }
 
     /// The device.
@@ -78,15 +90,28 @@ impl<D: Device> Resident<D> {
         dtype: Dtype,
     ) -> Result<usize, Error<D::Error>> {
         let index = self.optimizer.add_param(group, shape, dtype)?;
-        let param = &mut self.optimizer.params_mut()[index];
+        let state = self.upload(index, dtype).map_err(Error::Device)?;
+        self.states.push(state);
+        Ok(index)
+    }
+
+    /// Brings a parameter's state to the device; the host keeps none of it.
+    fn upload(&mut self, index: usize, dtype: Dtype) -> Result<State, D::Error> {
         let device = &mut self.device;
+        let number = {
+            let param = &self.optimizer.params()[index];
+            let rule = &*self.optimizer.groups()[param.group].recipe.rule;
+            (!rule.scalar_names().is_empty()).then(|| {
+                kept_number(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
+            })
+        };
+        let param = &mut self.optimizer.params_mut()[index];
         let mut slots = Vec::new();
         for slot in &mut param.slots {
-            // The host keeps none of it.
             let slot = std::mem::replace(slot, Buffer::zeros(Dtype::F32, 0));
             slots.push(match slot.is_empty() {
                 true => None,
-                false => Some(put(device, slot).map_err(Error::Device)?),
+                false => Some(put(device, slot)?),
             });
         }
         let companion = match param.companion.take() {
@@ -97,11 +122,19 @@ impl<D: Device> Resident<D> {
                     Raw::I16(_) => Format::Split(dtype, 16),
                     _ => Format::Kahan(dtype),
                 };
-                Some((format, part(device, &raw.bytes()).map_err(Error::Device)?))
+                Some((format, part(device, &raw.bytes())?))
             }
         };
-        self.states.push(State { dtype, len: shape.iter().product(), slots, companion });
-        Ok(index)
+        let kept = match number {
+            None => None,
+            Some(number) => {
+                let mut bytes = vec![0; KEPT];
+                bytes[..8].copy_from_slice(&number.to_le_bytes());
+                Some(part(device, &bytes)?.0)
+            }
+        };
+        let len = param.shape.iter().product();
+        Ok(State { dtype, len, slots, companion, kept, noted: Vec::new() })
     }
 
     /// The groups: learning rates and counters.
@@ -114,9 +147,28 @@ impl<D: Device> Resident<D> {
         self.optimizer.groups_mut()
     }
 
-    /// The rule's numbers carried on for a parameter; `None` if there is no such parameter.
-    pub fn scalars(&self, param: usize) -> Option<Scalars> {
-        self.optimizer.params().get(param).map(|p| p.scalars)
+    /// The rule's numbers carried on for a parameter, read from the device where it found them;
+    /// `None` if there is no such parameter.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn scalars(&mut self, param: usize) -> Result<Option<Scalars>, Error<D::Error>> {
+        let (Some(state), Some(own)) =
+            (self.states.get_mut(param), self.optimizer.params_mut().get_mut(param))
+        else {
+            return Ok(None);
+        };
+        for record in &state.noted {
+            record.note(&mut self.device, &mut own.scalars).map_err(Error::Device)?;
+        }
+        state.noted.clear();
+        Ok(Some(own.scalars))
+    }
+
+    /// The type that a parameter was added with.
+    #[must_use]
+    pub fn dtype(&self, param: usize) -> Option<Dtype> {
+        self.states.get(param).map(|state| state.dtype)
     }
 
     /// Slot k of a parameter, read from the device as plain numbers or codes and what stands
@@ -127,19 +179,133 @@ impl<D: Device> Resident<D> {
     pub fn slot(&mut self, param: usize, slot: usize) -> Result<Vec<Vec<u8>>, Error<D::Error>> {
         let found = self.states.get(param).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
         let parts = found.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
-        let read = |&(at, len): &Part| {
+        let mut read = |&(at, len): &Part| {
             let mut bytes = vec![0; len];
             self.device.read(at, &mut bytes).map(|()| bytes)
         };
-        parts.iter().map(read).collect::<Result<_, _>>().map_err(Error::Device)
+        parts.iter().map(&mut read).collect::<Result<_, _>>().map_err(Error::Device)
+    }
+
+    /// The optimizer with all of its state, read from the device: to save, or to go on elsewhere.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn download(&mut self) -> Result<Optimizer, Error<D::Error>> {
+        for param in 0..self.states.len() {
+            self.scalars(param)?;
+        }
+        let mut host = self.optimizer.clone();
+        for index in 0..self.states.len() {
+            for k in 0..self.states[index].slots.len() {
+                let parts = self.slot(index, k)?;
+                let Some((format, _)) = &self.states[index].slots[k] else { continue };
+                let param = &host.params()[index];
+                let recipe = &host.groups()[param.group].recipe;
+                let len = recipe.slot_len(k, &param.shape, self.states[index].dtype);
+                let mut slot = Buffer::new(*format, len)?;
+                if let Buffer::Coded(coded) = &mut slot {
+                    for (old, bytes) in coded.parts("").into_iter().zip(parts) {
+                        coded.set_part("", &StoragePart { bytes, ..old })?;
+                    }
+                } else if let Some(bytes) = parts.first() {
+                    set(&mut slot.data_mut(), bytes);
+                }
+                host.params_mut()[index].slots[k] = slot;
+            }
+            if let Some((format, (at, len))) = self.states[index].companion {
+                let mut bytes = vec![0; len];
+                self.device.read(at, &mut bytes).map_err(Error::Device)?;
+                let element = match format {
+                    Format::Split(_, 8) => Element::I8,
+                    Format::Split(..) => Element::I16,
+                    _ => self.states[index].dtype.into(),
+                };
+                let mut raw = Raw::zeros(element, len / element.size());
+                raw.set_bytes(&bytes)?;
+                host.params_mut()[index].companion = Some(raw);
+            }
+        }
+        Ok(host)
+    }
+
+    /// Goes on from an optimizer and its state, with groups and parameters like those here: from a
+    /// checkpoint, or from elsewhere.
+    ///
+    /// # Errors
+    /// Another number of parameters, or another shape: nothing is changed. Or the device's own.
+    pub fn load(&mut self, host: Optimizer) -> Result<(), Error<D::Error>> {
+        let (got, wanted) = (host.params().len(), self.states.len());
+        if got != wanted {
+            return Err(bitstep::Error::Length { argument: "params", got, wanted }.into());
+        }
+        for (ours, theirs) in self.optimizer.params().iter().zip(host.params()) {
+            if ours.shape != theirs.shape || theirs.slots.len() != ours.slots.len() {
+                let wanted = "parameters of the same shapes, and rules with the same slots";
+                return Err(bitstep::Error::Invalid { argument: "params", wanted }.into());
+            }
+        }
+        self.optimizer = host;
+        for index in 0..self.states.len() {
+            let state = self.upload(index, self.states[index].dtype).map_err(Error::Device)?;
+            let old = std::mem::replace(&mut self.states[index], state);
+            old.memory().try_for_each(|at| self.device.free(at)).map_err(Error::Device)?;
+        }
+        Ok(())
+    }
+
+    /// [`Optimizer::eval`]: by way of the host's memory, for rules that make that difference.
+    ///
+    /// # Errors
+    /// Those of `eval`, of a step's tensors, or the device's own.
+    ///
+    /// # Safety
+    /// As [`step`](Self::step).
+    pub unsafe fn eval(&mut self, tensors: &[Tensor]) -> Result<(), Error<D::Error>> {
+        self.switch(tensors, Optimizer::eval)
+    }
+
+    /// [`Optimizer::train`], likewise.
+    ///
+    /// # Errors
+    /// As [`eval`](Self::eval).
+    ///
+    /// # Safety
+    /// As [`step`](Self::step).
+    pub unsafe fn train(&mut self, tensors: &[Tensor]) -> Result<(), Error<D::Error>> {
+        self.switch(tensors, Optimizer::train)
+    }
+
+    fn switch(
+        &mut self,
+        tensors: &[Tensor],
+        to: fn(&mut Optimizer, &mut [DataMut<'_>]) -> Result<(), bitstep::Error>,
+    ) -> Result<(), Error<D::Error>> {
+        check(&mut self.device, &self.states, tensors)?;
+        let mut host = self.download()?;
+        let mut values = Vec::new();
+        for (state, tensor) in self.states.iter().zip(tensors) {
+            let mut value = Buffer::zeros(state.dtype, tensor.len);
+            read(&mut self.device, tensor.value, &mut value).map_err(Error::Device)?;
+            values.push(value);
+        }
+        let before = values.clone();
+        let mut views: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
+        to(&mut host, &mut views)?;
+        drop(views);
+        for ((old, new), tensor) in before.iter().zip(&values).zip(tensors) {
+            if bytes(old) != bytes(new) {
+                self.device.write(tensor.value, &bytes(new)).map_err(Error::Device)?;
+            }
+        }
+        self.load(host)
     }
 
     /// One step of all parameters, in the order in which they were added.
     ///
     /// # Errors
     /// Not a tensor for each parameter, a wrong length, an address that is not a multiple of its
-    /// type's size, tensors that overlap, or what has no kernels: before anything is launched.
-    /// Or the device's own.
+    /// type's size, tensors that overlap or are not the device's, or what has no kernels: before
+    /// anything is launched. Or the device's own.
     ///
     /// # Safety
     /// Each tensor's memory is the device's, has the length that it says, and is used by nobody
@@ -149,15 +315,40 @@ impl<D: Device> Resident<D> {
         tensors: &[Tensor],
         given: &[(&str, f64)],
     ) -> Result<(), Error<D::Error>> {
-        check(&self.states, tensors)?;
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.prepare(tensors, given)?;
+            self.launch()
+        }
+    }
+
+    /// The host's part of a step: counters move on, constants and tables are written. Whether the
+    /// launches to come are those of the step before, address for address.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    ///
+    /// # Safety
+    /// As [`step`](Self::step), until what [`launch`](Self::launch) launches has run.
+    pub unsafe fn prepare(
+        &mut self,
+        tensors: &[Tensor],
+        given: &[(&str, f64)],
+    ) -> Result<bool, Error<D::Error>> {
+        check(&mut self.device, &self.states, tensors)?;
         let types = self.states.iter().zip(tensors);
         let types: Vec<_> = types.map(|(s, t)| Some([s.dtype, t.grad?.0])).collect();
-        let norm =
-            self.optimizer.groups().iter().any(|g| g.recipe.rule.norm_scale(given).is_some());
-        if norm {
-            return Err(Error::NoKernel("the norm over all gradients that a rule asks for".into()));
+        let mut grads = Vec::new();
+        if self.optimizer.groups().iter().any(|g| g.recipe.rule.norm_scale(given).is_some()) {
+            for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
+                let mut grad = Buffer::zeros(dtype, tensor.len);
+                read(&mut self.device, at, &mut grad).map_err(Error::Device)?;
+                grads.push(grad);
+            }
         }
-        let mut turns = self.optimizer.turns(&types, given, |_, _| f64::NAN)?;
+        let grads: Vec<_> = grads.iter().filter_map(Buffer::data).collect();
+        let norm = |rule: &dyn AnyRule, scale| rule.grad_norm(&grads, scale);
+        let mut turns = self.optimizer.turns(&types, given, norm)?;
         let mut jobs = Vec::new();
         for (index, turn) in &mut turns {
             let (state, tensor) = (&self.states[*index], &tensors[*index]);
@@ -177,19 +368,55 @@ impl<D: Device> Resident<D> {
                 grad,
                 slots: state.slots.iter().map(slot).collect(),
                 starts: turn.step.first,
-                kept: None,
+                kept: state.kept,
             });
         }
-        run(&mut self.device, &mut self.workspace, &mut jobs)
+        let (ready, records) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
+        drop(jobs);
+        for (index, _) in &turns {
+            self.states[*index].noted.clear();
+        }
+        for record in records {
+            // Jobs are turns.
+            let Some((index, turn)) = turns.get_mut(record.index) else { continue };
+            match record.what {
+                Noted::Finished(..) => record.note(&mut self.device, turn.scalars.get()),
+                _ => {
+                    self.states[*index].noted.push(record);
+                    Ok(())
+                }
+            }
+            .map_err(Error::Device)?;
+        }
+        let same = self.ready == ready;
+        self.ready = ready;
+        Ok(same)
+    }
+
+    /// The device's part of a step that has been [prepared](Self::prepare): launches, and nothing
+    /// else.
+    ///
+    /// # Errors
+    /// The device's own.
+    ///
+    /// # Safety
+    /// The tensors are still what they were when the step was prepared.
+    pub unsafe fn launch(&mut self) -> Result<(), Error<D::Error>> {
+        self.ready.launch(&mut self.device)
+    }
+}
+
+impl State {
+    /// What has been allocated.
+    fn memory(&self) -> impl Iterator<Item = u64> {
+        let parts = self.slots.iter().flatten().flat_map(|(_, parts)| parts.iter().map(|p| p.0));
+        parts.chain(self.companion.map(|(_, part)| part.0)).chain(self.kept)
     }
 }
 
 impl<D: Device> Drop for Resident<D> {
     fn drop(&mut self) {
-        let slots = self.states.iter().flat_map(|s| s.slots.iter().flatten());
-        let parts = slots.flat_map(|(_, parts)| parts.iter().map(|p| p.0));
-        let companions = self.states.iter().filter_map(|s| s.companion.map(|(_, p)| p.0));
-        for at in parts.chain(companions).chain(self.workspace.memory()) {
+        for at in self.states.iter().flat_map(State::memory).chain(self.workspace.memory()) {
             // Nobody is left to hear of an error.
             let _ = self.device.free(at);
         }
@@ -226,7 +453,11 @@ fn place<E>(state: &State, at: u64, turn: &Turn<'_>) -> Result<Place, Error<E>> 
 }
 
 /// Refuses what a kernel would take for something else.
-fn check<E>(states: &[State], tensors: &[Tensor]) -> Result<(), Error<E>> {
+fn check<D: Device>(
+    device: &mut D,
+    states: &[State],
+    tensors: &[Tensor],
+) -> Result<(), Error<D::Error>> {
     if states.len() != tensors.len() {
         let (got, wanted) = (tensors.len(), states.len());
         return Err(bitstep::Error::Length { argument: "tensors", got, wanted }.into());
@@ -253,7 +484,7 @@ fn check<E>(states: &[State], tensors: &[Tensor]) -> Result<(), Error<E>> {
     ranges.sort_unstable();
     // The furthest that any range, and that any written one, has come so far.
     let mut ends = [(0, 0); 2];
-    for (at, end, written, index) in ranges {
+    for &(at, end, written, index) in &ranges {
         let clash = ends[usize::from(!written)];
         if clash.0 > at {
             return Err(Error::Overlap { tensors: [clash.1, index] });
@@ -263,5 +494,6 @@ fn check<E>(states: &[State], tensors: &[Tensor]) -> Result<(), Error<E>> {
             ends[1] = ends[1].max((end, index));
         }
     }
-    Ok(())
+    let mut ours = ranges.into_iter();
+    ours.try_for_each(|(at, end, ..)| device.check(at, (end - at) as usize)).map_err(Error::Device)
 }

@@ -296,6 +296,12 @@ pub(crate) fn typed(rule: &dyn AnyRule) -> Option<&'static dyn Typed> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
 }
 
+/// Which of a rule's carried numbers the device keeps itself, if any.
+pub(crate) fn kept_number(rule: &dyn AnyRule) -> Option<usize> {
+    let low = low(rule).filter(|low| low.projection.rank.is_some())?;
+    low.scales.filter(|apollo| !apollo.disable_nl).map(|_| low.numbers + 1)
+}
+
 /// The same of a rule that follows an orthogonal matrix, and its number of rounds.
 pub(crate) fn orthogonal(rule: &dyn AnyRule) -> Option<(&'static dyn TypedOrthogonal, u64)> {
     ORTHOGONAL.iter().find_map(|&t| Some((t, t.rounds(rule)?)))

@@ -2,38 +2,61 @@
 
 use bitstep::any::Arithmetic;
 use bitstep::args::Args;
+use bitstep::gradient::ClipGradNorm;
 use bitstep::lowrank::{GaLore, Projected};
 use bitstep::named;
 use bitstep::optim::Lion;
 use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
-use bitstep_cudarc::{Device, Error, Resident, Tensor};
+use bitstep_cudarc::{Clip, Device, Error, Numbers, Resident, Tensor, Workspace, clip};
 use bitstep_ptx::Machine;
 use half::{bf16, f16};
+
+/// What is asked of a device.
+#[derive(Clone, Debug, PartialEq)]
+enum Call {
+    Alloc,
+    Free,
+    Write,
+    Read,
+    Launch(String, [u32; 2], [u64; 3]),
+}
 
 /// The interpreter, and what was asked of it.
 struct Counted {
     machine: Machine,
-    launches: usize,
-    allocations: usize,
-    reads: usize,
+    calls: Vec<Call>,
+}
+
+impl Counted {
+    fn count(&self, what: fn(&Call) -> bool) -> usize {
+        self.calls.iter().filter(|call| what(call)).count()
+    }
+    fn launches(&self) -> usize {
+        self.count(|call| matches!(call, Call::Launch(..)))
+    }
 }
 
 impl Device for Counted {
     type Error = bitstep_ptx::Error;
     fn alloc(&mut self, bytes: usize) -> Result<u64, Self::Error> {
-        self.allocations += 1;
+        self.calls.push(Call::Alloc);
         Device::alloc(&mut self.machine, bytes)
     }
     fn free(&mut self, address: u64) -> Result<(), Self::Error> {
+        self.calls.push(Call::Free);
         Device::free(&mut self.machine, address)
     }
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.calls.push(Call::Write);
         Device::write(&mut self.machine, address, bytes)
     }
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.reads += 1;
+        self.calls.push(Call::Read);
         Device::read(&mut self.machine, address, bytes)
+    }
+    fn check(&mut self, address: u64, bytes: usize) -> Result<(), Self::Error> {
+        Device::check(&mut self.machine, address, bytes)
     }
     fn launch(
         &mut self,
@@ -42,14 +65,14 @@ impl Device for Counted {
         threads: u32,
         params: [u64; 3],
     ) -> Result<(), Self::Error> {
-        self.launches += 1;
+        self.calls.push(Call::Launch(kernel.to_owned(), [blocks, threads], params));
         Device::launch(&mut self.machine, kernel, blocks, threads, params)
     }
 }
 
 fn device() -> Counted {
     let machine = Machine::new(bitstep_cudarc::ptx()).unwrap();
-    Counted { machine, launches: 0, allocations: 0, reads: 0 }
+    Counted { machine, calls: Vec::new() }
 }
 
 /// Numbers without a pattern, of either sign, about 1.
@@ -141,7 +164,7 @@ impl<D: Device> Both<D> {
             }
             // Any NaN equals any NaN: a tensor without elements has a mean of that kind.
             let bits = |x: f64| if x.is_nan() { u64::MAX } else { x.to_bits() };
-            let scalars = self.device.scalars(i).map(|s| s.map(bits));
+            let scalars = self.device.scalars(i).unwrap().map(|s| s.map(bits));
             let want = self.host.params()[i].scalars.map(bits);
             assert_eq!(scalars, Some(want), "{what}: parameter {i}");
         }
@@ -221,33 +244,193 @@ fn stochastic_rounding_counts_its_bits_on_the_device() {
     }
 }
 
-/// Launches and allocations of a second step, and of what is read back.
-fn costs(name: &str, count: usize) -> [usize; 3] {
+/// What a third step asks of a device, after the second has asked the same.
+fn costs(name: &str, args: &str, count: usize) -> Vec<Call> {
     let shapes = vec![&[50, 41][..]; count];
-    let mut both = Both::new(device(), name, &Args::new(), Dtype::F32, &shapes);
+    let mut both = Both::new(device(), name, &Args::parse(args).unwrap(), Dtype::F32, &shapes);
     both.step();
-    let device = both.device.device();
-    (device.launches, device.allocations, device.reads) = (0, 0, 0);
-    both.step();
-    let device = both.device.device();
-    [device.launches, device.allocations, device.reads]
+    let mut calls = [(); 2].map(|()| {
+        let (tensors, device) = (both.tensors.clone(), both.device.device());
+        device.calls.clear();
+        // SAFETY: all of it was allocated above, and nobody else has it.
+        unsafe { both.device.prepare(&tensors, &[]) }.unwrap();
+        // The host's part: one table, and nothing that waits or allocates.
+        assert_eq!(both.device.device().calls, [Call::Write], "{name}");
+        both.device.device().calls.clear();
+        // SAFETY: as above.
+        unsafe { both.device.launch() }.unwrap();
+        std::mem::take(&mut both.device.device().calls)
+    });
+    // A captured graph has the addresses of the first; a second one of those steps would run it.
+    assert_eq!(calls[0], calls[1], "{name}");
+    std::mem::take(&mut calls[0])
 }
 
 #[test]
-fn many_tensors_cost_the_launches_of_one_and_no_allocation() {
+fn a_step_after_the_first_launches_and_nothing_else() {
     // GPT-2 has 148 tensors.
-    assert_eq!(costs("adamw_torch", 148), [1, 0, 0]);
-    let [launches, allocations, _] = costs("adafactor", 1);
-    assert_eq!(costs("adafactor", 20)[..2], [launches, allocations]);
-    assert_eq!(allocations, 0);
-    assert!(launches < 20, "{launches}");
+    assert_eq!(costs("adamw_torch", "lr=0.1", 148).len(), 1);
+    for (name, args) in [
+        ("flash_adamw", ""),
+        ("adafactor", ""),
+        ("stable_adamw", ""),
+        ("bnb_lamb_8bit", ""),
+        ("muon", ""),
+        ("apollo_adamw", "rank=2"),
+        ("galore_adafactor", "rank=2"),
+        ("galore_adamw_8bit", "rank=2"),
+        ("schedule_free_radam", ""),
+    ] {
+        let of_one = costs(name, args, 1);
+        assert!(of_one.iter().all(|call| matches!(call, Call::Launch(..))), "{name}");
+        assert_eq!(costs(name, args, 8).len(), of_one.len(), "{name}");
+        assert!(of_one.len() < 50, "{name}: {}", of_one.len());
+    }
+}
+
+#[test]
+fn prepared_launches_change_when_the_tensors_do() {
+    let mut both = Both::new(device(), "adamw_torch", &Args::new(), Dtype::F32, &[&[8], &[9]]);
+    let mut tensors = both.tensors.clone();
+    // SAFETY: all of it was allocated above, and nobody else has it.
+    let mut prepare = |tensors: &[Tensor]| unsafe { both.device.prepare(tensors, &[]) }.unwrap();
+    assert!(!prepare(&tensors) && prepare(&tensors));
+    tensors[1].grad = None;
+    assert!(!prepare(&tensors) && prepare(&tensors));
+}
+
+#[test]
+fn a_norm_over_all_gradients_has_the_bits_of_the_core() {
+    for (name, args) in [("lomo", "clip_grad_norm=0.5"), ("keras_adam", "adam_global_clipnorm=0.1")]
+    {
+        let args = Args::parse(args).unwrap();
+        let mut both = Both::new(device(), name, &args, Dtype::F32, &SHAPES);
+        for _ in 0..2 {
+            both.step();
+            both.assert_same(name);
+        }
+    }
+}
+
+#[test]
+fn state_comes_back_and_goes_on_elsewhere() {
+    for (name, args, dtype) in [
+        ("flash_adamw", "lr=0.1", Dtype::Bf16),
+        ("apollo_adamw", "rank=3", Dtype::F32),
+        ("adamw_torch_4bit", "lr=0.1", Dtype::F32),
+        ("adamw_anyprecision", "use_kahan_summation=true", Dtype::Bf16),
+        ("adafactor", "lr=0.1, relative_step=false, scale_parameter=false", Dtype::F16),
+    ] {
+        let args = Args::parse(args).unwrap();
+        let shapes: [&[usize]; 2] = [&[40, 60], &[64, 32]];
+        let mut both = Both::new(device(), name, &args, dtype, &shapes);
+        both.step();
+        // As after a checkpoint: all that is known is what was brought back.
+        let saved = both.device.download().unwrap();
+        for (ours, theirs) in saved.params().iter().zip(both.host.params()) {
+            assert!(ours.slots == theirs.slots, "{name}");
+            assert!(ours.companion == theirs.companion && ours.steps == theirs.steps, "{name}");
+        }
+        let mut other = Both::new(device(), name, &args, dtype, &shapes);
+        other.device.load(saved).unwrap();
+        for ((value, tensor), theirs) in
+            both.values.iter().zip(&other.tensors).zip(&mut other.values)
+        {
+            other.device.device().write(tensor.value, &raw(value)).unwrap();
+            *theirs = value.clone();
+        }
+        (other.host, other.step) = (both.host.clone(), both.step);
+        other.step();
+        other.assert_same(name);
+        // Of another model, nothing is taken.
+        let mut small = Both::new(device(), name, &args, dtype, &[&[40, 61]]);
+        let error = small.device.load(both.device.download().unwrap()).unwrap_err();
+        assert!(matches!(error, Error::Core(bitstep::Error::Length { .. })), "{error}");
+    }
+}
+
+#[test]
+fn evaluation_has_the_parameters_of_the_core() {
+    for name in ["schedule_free_adamw", "adamw_torch"] {
+        let args = Args::parse("lr=0.1").unwrap();
+        let mut both = Both::new(device(), name, &args, Dtype::Bf16, &SHAPES);
+        both.step();
+        both.step();
+        for eval in [true, false] {
+            let mut views: Vec<_> = both.values.iter_mut().map(Buffer::data_mut).collect();
+            // SAFETY: all of it was allocated above, and nobody else has it.
+            unsafe {
+                if eval {
+                    both.host.eval(&mut views).unwrap();
+                    both.device.eval(&both.tensors).unwrap();
+                    // A step would be one of the wrong parameters.
+                    let refused = both.device.step(&both.tensors, &[]).unwrap_err();
+                    assert!(matches!(refused, Error::Core(_)), "{refused}");
+                } else {
+                    both.host.train(&mut views).unwrap();
+                    both.device.train(&both.tensors).unwrap();
+                }
+            }
+            drop(views);
+            both.assert_same(name);
+        }
+        both.step();
+        both.assert_same(name);
+    }
+}
+
+/// Everything about a norm stays on the device, and is the core's to the bit.
+#[test]
+fn gradients_are_clipped_by_their_norm_without_waiting() {
+    let mut device = device();
+    let lens = [3000, 7, 0, 40_000, 33];
+    let mut grads: Vec<_> = (1..).zip(lens).map(|(i, n)| numbers(i, n, Dtype::F32)).collect();
+    let mut workspace = Workspace::default();
+    let mut put = |bytes: &[u8]| {
+        let at = device.alloc(bytes.len().max(1)).unwrap();
+        device.write(at, bytes).unwrap();
+        at
+    };
+    let found = put(&[0; 16]);
+    let ours: Vec<_> = grads
+        .iter()
+        .map(|g| Numbers { at: put(&raw(g)), len: g.len(), dtype: Dtype::F32 })
+        .collect();
+    let how = ClipGradNorm { max_norm: 0.25, ..ClipGradNorm::default() };
+    // Once, that memory is there.
+    for _ in 0..2 {
+        device.calls.clear();
+        // SAFETY: all of it was allocated above, and nobody else has it.
+        unsafe { clip(&mut device, &mut workspace, &ours, Clip::Norm(how), found) }.unwrap();
+    }
+    assert!(device.calls.iter().all(|c| matches!(c, Call::Write | Call::Launch(..))));
+    let mut views: Vec<_> = grads.iter_mut().map(Buffer::data_mut).collect();
+    let want = [(); 2].map(|()| how.clip(&mut views).unwrap());
+    drop(views);
+    let mut norm = [0; 8];
+    device.read(found, &mut norm).unwrap();
+    assert_eq!(f64::from_le_bytes(norm), want[1]);
+    for (want, got) in grads.iter().zip(&ours) {
+        let mut bytes = vec![0; got.len * 4];
+        device.read(got.at, &mut bytes).unwrap();
+        assert!(bytes == raw(want));
+    }
+    // One that is to refuse looks before it scales.
+    device.write(ours[1].at, &f32::NAN.to_le_bytes()).unwrap();
+    let how = ClipGradNorm { error_if_nonfinite: true, ..how };
+    // SAFETY: as above.
+    let refused = unsafe { clip(&mut device, &mut workspace, &ours, Clip::Norm(how), found) };
+    assert!(matches!(refused, Err(Error::Core(bitstep::Error::Range { .. }))));
+    let mut bytes = vec![0; 12000];
+    device.read(ours[0].at, &mut bytes).unwrap();
+    assert!(bytes == raw(&grads[0]));
 }
 
 #[test]
 fn a_step_that_can_not_be_made_launches_nothing() {
     let mut both = Both::new(device(), "adamw_torch", &Args::new(), Dtype::F32, &[&[8], &[8]]);
     both.step();
-    both.device.device().launches = 0;
+    both.device.device().calls.clear();
     let good = both.tensors.clone();
     let mut refused = |change: fn(&mut Vec<Tensor>)| {
         let mut tensors = good.clone();
@@ -267,7 +450,10 @@ fn a_step_that_can_not_be_made_launches_nothing() {
     ));
     assert!(matches!(refused(|t| t[1].len = 7), Error::Core(bitstep::Error::Length { .. })));
     assert!(matches!(refused(|t| t.truncate(1)), Error::Core(bitstep::Error::Length { .. })));
-    assert_eq!(both.device.device().launches, 0);
+    // Memory that is not the device's, or not enough of it.
+    assert!(matches!(refused(|t| t[0].value = 1 << 60), Error::Device(_)));
+    assert!(matches!(refused(|t| t[0].value += 1 << 40), Error::Device(_)));
+    assert_eq!(both.device.device().launches(), 0);
     // Gradients may be shared: nobody writes them.
     let mut tensors = good.clone();
     tensors[1].grad = tensors[0].grad;

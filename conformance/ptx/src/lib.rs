@@ -120,6 +120,14 @@ impl Machine {
         self.memory.free(address)
     }
 
+    /// Whether there are so many bytes of memory.
+    ///
+    /// # Errors
+    /// Out of bounds.
+    pub fn check(&self, address: u64, bytes: usize) -> Result<(), Error> {
+        self.memory.get(address, bytes).map(drop)
+    }
+
     /// Copies to the GPU.
     ///
     /// # Errors
