@@ -191,7 +191,7 @@ impl Training {
         grads: Vec<Option<Tensor>>,
         given: &[(&str, f64)],
     ) -> Result<Outcome> {
-        let mut grads = self.optimizer.check(grads)?;
+        let mut grads = crate::check(self.optimizer.vars(), grads)?;
         if !self.accumulation.is_single() {
             for (total, grad) in self.totals.iter_mut().zip(grads) {
                 let Some(grad) = grad else { continue };

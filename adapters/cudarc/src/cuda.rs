@@ -69,8 +69,7 @@ impl Cuda {
     /// # Errors
     /// No driver, no such device, or one that is too old.
     pub fn open(ordinal: usize) -> Result<Cuda, CudaError> {
-        // SAFETY: looks for the library and loads it, as its every user does.
-        if !unsafe { sys::is_culib_present() } {
+        if !driver_is_there() {
             return Err(CudaError::NoDriver);
         }
         Cuda::on(CudaContext::new(ordinal)?.default_stream())
@@ -126,6 +125,14 @@ impl Drop for Cuda {
             }
         }
     }
+}
+
+/// Whether the driver's library can be loaded. cudarc knows only where it loads it itself, and not
+/// where another crate (candle) has it linked.
+fn driver_is_there() -> bool {
+    let mut names = ["libcuda.so", "libcuda.so.1", "nvcuda.dll"].into_iter();
+    // SAFETY: the driver's library may be loaded at any time, as its every user does.
+    names.any(|name| unsafe { libloading::Library::new(name) }.is_ok())
 }
 
 impl Device for Cuda {

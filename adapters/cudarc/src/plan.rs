@@ -59,8 +59,8 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// What has been allocated.
-    pub(crate) fn memory(&self) -> impl Iterator<Item = u64> {
+    /// What has been allocated: its owner's to free.
+    pub fn memory(&self) -> impl Iterator<Item = u64> {
         [self.tables, self.scratch].into_iter().filter(|r| r.len > 0).map(|r| r.at)
     }
 }
