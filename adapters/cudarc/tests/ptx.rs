@@ -9,6 +9,32 @@ fn ptx_holds_no_operation_that_was_not_asked_for() {
     assert!(complaints.is_empty(), "{} complaints, the first: {}", complaints.len(), complaints[0]);
 }
 
+/// The same text with one operation planted in it, in each of the ways that are forbidden.
+#[test]
+fn an_operation_planted_among_the_kernels_is_found() {
+    for (good, bad) in [
+        ("add.rn.f32 ", "add.f32 "),
+        ("mul.rn.f32 ", "mul.rn.ftz.f32 "),
+        ("mul.rn.f64 ", "mul.rz.f64 "),
+        ("div.rn.f32 ", "div.approx.f32 "),
+        ("div.rn.f32 ", "div.full.f32 "),
+        ("sqrt.rn.f32 ", "sqrt.approx.f32 "),
+        ("sub.rn.f32 ", "fma.rn.f32 "),
+        ("sub.rn.f64 ", "mad.rn.f64 "),
+        ("cvt.rn.f32.f64 ", "cvt.rz.f32.f64 "),
+    ] {
+        assert!(ptx().contains(good), "{good}");
+        let said = bitstep_ptx::lint(&ptx().replacen(good, bad, 1));
+        assert_eq!(said.len(), 1, "{bad}: {said:?}");
+    }
+}
+
+#[test]
+fn ptx_is_small_enough_to_be_shipped() {
+    let packed = std::fs::metadata(concat!(env!("CARGO_MANIFEST_DIR"), "/ptx/bitstep.ptx.zlib"));
+    assert!(packed.unwrap().len() < 4 << 20);
+}
+
 #[test]
 fn ptx_names_the_compiler_and_the_sources_that_it_was_made_of() {
     let mut lines = ptx().lines().skip(1);

@@ -481,9 +481,19 @@ fn cuda_has_the_bits_of_the_core_or_says_what_is_missing() {
     use bitstep_cudarc::{Cuda, CudaError};
     match Cuda::open(0) {
         Ok(_) => {
-            for name in ["adamw_torch", "flash_adamw", "stable_adamw", "adafactor"] {
-                let device = Cuda::open(0).unwrap();
-                let mut both = Both::new(device, name, &Args::new(), Dtype::Bf16, &SHAPES);
+            const MATRICES: [&[usize]; 3] = [&[40, 60], &[70, 33], &[300, 3]];
+            for (name, args, shapes) in [
+                ("adamw_torch", "", &SHAPES[..]),
+                ("flash_adamw", "", &SHAPES),
+                ("stable_adamw", "", &SHAPES),
+                ("adafactor", "", &SHAPES),
+                ("adamw_bnb_8bit", "", &SHAPES),
+                ("muon", "", &MATRICES),
+                ("galore_adamw", "rank=2", &MATRICES),
+                ("apollo_adamw", "rank=2", &MATRICES),
+            ] {
+                let (device, args) = (Cuda::open(0).unwrap(), Args::parse(args).unwrap());
+                let mut both = Both::new(device, name, &args, Dtype::Bf16, shapes);
                 for _ in 0..3 {
                     both.step();
                     both.assert_same(name);
