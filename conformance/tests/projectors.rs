@@ -64,7 +64,7 @@ fn singular_values(grad: &Tensor) -> Vec<f64> {
     let at = |i: usize, j: usize| grad.get(if rows <= cols { i * cols + j } else { j * cols + i });
     let matrix: Vec<f64> = (0..short * long).map(|n| at(n / long, n % long)).collect();
     let (mut work, mut vectors) = (matrix.clone(), vec![0.0; short * short]);
-    let scratch = &mut vec![0.0; short * (short + 1)];
+    let scratch = &mut vec![0.0; Portable::scratch(short)];
     Portable::singular([short, long], &mut work, &mut vectors, &mut [], scratch);
     let length = |u: &[f64]| {
         let dot = |j: usize| (0..short).map(|i| u[i] * matrix[i * long + j]).sum::<f64>();

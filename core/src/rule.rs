@@ -13,7 +13,7 @@
 //! are its two halves, for callers that cut a tensor into parts.
 
 use crate::any::numel;
-use crate::args::Hyper;
+use crate::args::{Fields, Hyper, Slot};
 use crate::array::Array;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
@@ -234,12 +234,48 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn direction<C: Real>(k: &Self::Coefs<C>, g: C, slots: Self::Slots<C>) -> (C, Self::Slots<C>) {
         Self::element(k, C::ZERO, g, slots)
     }
-    /// The second half: the parameter, moved along a direction. Decay is part of it.
+    /// The second half: the parameter, moved along a direction. Decay is part of it, where the rule
+    /// says so in [`Rule::check_halves`].
     #[inline(always)]
     fn descend<C: Real>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
         let _ = k;
         p + direction
     }
+    /// Whether the two halves, one after the other, are [`Rule::element`] but for rounding. Unless a rule
+    /// says otherwise they are if nothing decays and no slot starts as the parameter: then the parameter
+    /// is only added to.
+    ///
+    /// # Errors
+    /// They are not; with the argument that stands in the way.
+    fn check_halves(&self) -> Result<(), Error> {
+        if (0..Self::SLOTS.len()).any(|slot| self.start(slot) == Start::Parameter) {
+            return Err(Error::Invalid {
+                argument: "rank",
+                wanted: "none: a slot of the rule stands for the parameter",
+            });
+        }
+        no_decay(self)
+    }
+}
+
+/// Refuses a weight decay. For a rule that applies it where a projection has no parameter.
+pub(crate) fn no_decay<R: Rule>(rule: &R) -> Result<(), Error> {
+    struct Decay(Result<(), Error>);
+    impl Fields for Decay {
+        fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+            let value = match slot {
+                Slot::F64(x) if ["weight_decay", "weight_decay_rate"].contains(&name) => *x,
+                _ => 0.0,
+            };
+            if value != 0.0 {
+                let wanted = "= 0: in a projection this rule has nothing to decay";
+                self.0 = Err(Error::Range { argument: name, value, wanted });
+            }
+        }
+    }
+    let (mut rule, mut found) = (*rule, Decay(Ok(())));
+    rule.fields(&mut found);
+    found.0
 }
 
 /// The most numbers that a rule may carry from step to step beside its slots.

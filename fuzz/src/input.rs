@@ -159,8 +159,6 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         224..=239 => (1 << 53) - 2,
         _ => u.arbitrary()?,
     };
-    // APOLLO walks through the seeds of all refreshes so far: a second for each million.
-    let before = if name.starts_with("apollo") { before % (1 << 16) } else { before };
     let init = elements(u, dtype, n)?;
     let grads = (0..steps).map(|_| {
         let has = u.arbitrary::<u8>()? != 1;

@@ -38,7 +38,7 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
     let Some(from) = low.whole.renewal(&job.step) else { return Ok(()) };
     let len = match from {
         Projector::Svd => job.shape.iter().product(),
-        Projector::Random => 0,
+        Projector::Random | Projector::Signs => 0,
     };
     let mut grad = Buffer::zeros(job.grad.0, len);
     read(device, job.grad.1, &mut grad).map_err(Error::Device)?;

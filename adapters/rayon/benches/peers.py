@@ -11,7 +11,8 @@ reported as such.
 --candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
 candle-nn and PyTorch and, if benches/burn was built (cargo build --release there), burn.
 --refresh has the first step find singular vectors, and says how long it took; --faer adds
-the row of GaLore with faer's products and singular vectors.
+the row of GaLore with faer's products and singular vectors. --list ROWSxCOLUMNS takes the rows of
+GaLore and APOLLO to a matrix of that size.
 """
 
 import argparse
@@ -250,6 +251,9 @@ def main():
     if options.candle:
         build("bitstep-candle", "candle-stepper")
         rows = CANDLE
+    if options.list and options.list not in LISTS:
+        LISTS[options.list] = [tuple(map(int, options.list.split("x")))]
+        rows = [(*row[:3], options.list, row[4]) for row in rows if row[3] == "4096x4096"]
     lines, left_out = [], {}
     for name, args, dtype, tensors, peers in rows:
         if options.only and options.only != name or options.list and options.list != tensors:
@@ -270,7 +274,7 @@ def main():
         for side, stepper in sides.items():  # state is made
             first = stepper.step("refresh" if options.refresh else "")
             if options.refresh:
-                print(f"{name}: the first step of {side}, singular vectors found: {first:.1f} s", flush=True)
+                print(f"{name}: the first step of {side}, singular vectors found: {first:.2f} s", flush=True)
         for _ in range(options.rounds):
             for side, each in sides.items():
                 times[side].append(min(each.step() for _ in range(5 if tensors == "2^16" else 1)))

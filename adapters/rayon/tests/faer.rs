@@ -66,7 +66,7 @@ fn singular_vectors_are_the_cores_up_to_their_sign() {
     }
     let find = |by: Find| {
         let (mut short, mut long) = (vec![0.0; rank * rows], vec![0.0; rank * cols]);
-        let mut scratch = vec![0.0; rows * (rows + 1)];
+        let mut scratch = vec![0.0; Portable::scratch(rows)];
         by([rows, cols], &mut matrix.clone(), &mut short, &mut long, &mut scratch);
         (short, long)
     };
@@ -85,7 +85,13 @@ fn a_nan_leaves_the_singular_vectors_to_the_core() {
     matrix[3] = f64::NAN;
     let bits = |by: Find| {
         let (mut short, mut long) = ([0.0; 6], [0.0; 8]);
-        by([3, 4], &mut matrix.clone(), &mut short, &mut long, &mut [0.0; 12]);
+        by(
+            [3, 4],
+            &mut matrix.clone(),
+            &mut short,
+            &mut long,
+            &mut vec![0.0; Portable::scratch(3)],
+        );
         let bits = |x: f64| if x.is_nan() { 0 } else { x.to_bits() };
         short.into_iter().chain(long).map(bits).collect::<Vec<_>>()
     };

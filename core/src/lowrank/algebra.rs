@@ -19,7 +19,7 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
 
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
     /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
-    /// matrix may be overwritten; `scratch` has `rows` · (`rows` + 1) numbers.
+    /// matrix may be overwritten; `scratch` has [`Algebra::scratch`] numbers.
     fn singular<A: Real<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
@@ -27,6 +27,12 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
         long: &mut [A],
         scratch: &mut [A],
     );
+
+    /// Numbers of scratch memory for the singular vectors of a matrix whose short side is `rows`.
+    #[must_use]
+    fn scratch(rows: usize) -> usize {
+        svd::scratch(rows)
+    }
 }
 
 /// The core's own: the same bits everywhere.
@@ -50,8 +56,6 @@ impl Algebra for Portable {
         long: &mut [A],
         scratch: &mut [A],
     ) {
-        if let Some(rotated) = svd::rotate(dims, matrix, scratch) {
-            rotated.vectors(short, long);
-        }
+        svd::vectors(dims, matrix, short, long, scratch);
     }
 }

@@ -54,7 +54,7 @@ pub enum ScaleType {
 /// | `update_proj_gap` | ≥ 1 | 200 |
 /// | `scale` | any | 1 |
 /// | `proj_type` | as [GaLore](crate::lowrank::GaLore)'s; `full` with `svd` only | `std` |
-/// | `proj` | `random`, `svd` | `random` |
+/// | `proj` | `random`, `svd`; not the reference's: [`signs`](crate::lowrank::signs) | `random` |
 /// | `scale_type` | `channel`, `tensor` | `channel` |
 /// | `scale_front` | | false |
 /// | `disable_nl` | | false |
@@ -181,7 +181,8 @@ impl Way for Apollo {
     }
 
     fn fields(&mut self, projection: &mut Projection, f: &mut dyn Fields) {
-        let table = [("random", Projector::Random), ("svd", Projector::Svd)];
+        let table =
+            [("random", Projector::Random), ("svd", Projector::Svd), ("signs", Projector::Signs)];
         f.choice("proj", &mut projection.proj, &table);
         let table = [("channel", ScaleType::Channel), ("tensor", ScaleType::Tensor)];
         f.choice("scale_type", &mut self.scale_type, &table);
@@ -224,7 +225,7 @@ impl Way for Apollo {
         param: &mut DataMut<'_>,
         numbers: &mut [f64],
     ) {
-        let Found { plan, projected, direction, grad, spare, .. } = found;
+        let Found { plan, projected, direction, against, grad, spare, .. } = found;
 
         // A factor for each channel.
         let Channels { count, len, start, stride, by_column } = self.factors(&plan);
@@ -234,7 +235,8 @@ impl Way for Apollo {
                 let at = |i| x.get(channel * start + i * stride).map_or(C::Scalar::ZERO, |&x| x);
                 reduce::sum(len, |i| at(i) * at(i))
             };
-            *factor = Self::factor::<C>(of(direction), of(projected)).wide();
+            let length = Self::factor::<C>(of(direction), of(projected));
+            *factor = if against { -length } else { length }.wide();
         }
 
         let root = C::scalar(libm::sqrt(projection.scale));

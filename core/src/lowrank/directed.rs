@@ -39,6 +39,12 @@ pub trait Directed: AnyRule + Copy + PartialEq + 'static {
     /// An element of the parameter, moved along a direction.
     fn follow<C: Real>(k: &Self::Known<C>, p: C, direction: C) -> C;
 
+    /// [`Rule::check_halves`].
+    ///
+    /// # Errors
+    /// The halves are not the whole.
+    fn check_halves(&self) -> Result<(), Error>;
+
     /// The number type in which projectors are kept beside the slots.
     fn projector_dtype(&self, param: Dtype) -> Dtype {
         self.slot_dtype(0, param)
@@ -140,6 +146,10 @@ impl<R: Rule> Directed for R {
     fn follow<C: Real>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
         <R as Rule>::descend(k, p, direction)
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Rule::check_halves(self)
+    }
 }
 
 /// The direction is the way from 0: [`Factored::scaled_element`] of a parameter of zeros.
@@ -164,5 +174,9 @@ impl<R: Factored> Directed for Matrix<R> {
     #[inline(always)]
     fn follow<C: Real>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
         <R as Rule>::descend(k, p, direction)
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        self.0.check_halves()
     }
 }

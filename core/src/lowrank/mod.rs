@@ -22,6 +22,8 @@ mod projected;
 mod random;
 mod single;
 mod svd;
+#[cfg(all(test, feature = "alloc"))]
+mod tests;
 
 pub use algebra::{Algebra, Portable};
 pub use apollo::{Apollo, Channels, ScaleType};
@@ -29,5 +31,5 @@ pub use directed::Directed;
 pub use galore::GaLore;
 pub use plan::{Plan, ProjType, Projection, Projector, Side};
 pub use projected::{Found, Projected, Way};
-pub use random::{Mt19937, next_seed};
+pub use random::{Mt19937, later_seed, next_seed, signs};
 pub use single::Single;

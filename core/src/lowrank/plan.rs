@@ -27,6 +27,8 @@ pub enum Projector {
     Svd,
     /// Normal numbers over √rank, drawn as `torch.randn` draws them.
     Random,
+    /// Random [signs](crate::lowrank::signs) over √rank: no reference's numbers, but cheap, and without memory.
+    Signs,
 }
 
 /// A projected side, or both.
@@ -79,7 +81,7 @@ impl Projection {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let gap = self.update_proj_gap;
         Error::range(gap > 0 || self.rank.is_none(), "update_proj_gap", gap as f64, ">= 1")?;
-        if self.proj == Projector::Random && self.proj_type == ProjType::Full {
+        if self.proj != Projector::Svd && self.proj_type == ProjType::Full {
             return Err(Error::Invalid { argument: "proj_type", wanted: "one side, if at random" });
         }
         Ok(())
@@ -102,7 +104,7 @@ impl Projection {
         let rank = usize::try_from(rank).unwrap_or(usize::MAX);
         let rank = match self.proj {
             Projector::Svd => rank.min(rows).min(cols),
-            Projector::Random => rank,
+            Projector::Random | Projector::Signs => rank,
         };
         Some(Plan { rows, cols, side, rank })
     }

@@ -8,7 +8,7 @@ use crate::any::{self, AnyRule, Arithmetic, Tensor, numel};
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::lowrank::{
-    Algebra, Directed, Mt19937, Plan, Portable, Projection, Projector, Side, next_seed, svd,
+    Algebra, Directed, Mt19937, Plan, Portable, Projection, Projector, Side, later_seed, signs, svd,
 };
 use crate::matmul::View;
 use crate::mode::Mode;
@@ -71,6 +71,9 @@ pub struct Found<'a, A> {
     pub projected: &'a [A],
     /// The direction that the rule found in it.
     pub direction: &'a [A],
+    /// Whether that direction is the way of the parameter, and so against the gradient; else the rule's
+    /// second half turns it round, as AdamW's of GaLore and APOLLO does.
+    pub against: bool,
     /// The gradient.
     pub grad: &'a [A],
     /// As many numbers, which may be overwritten.
@@ -81,9 +84,10 @@ pub struct Found<'a, A> {
 
 /// A rule, or, in groups with a rank, that rule on projected gradients.
 ///
-/// The rule sees zeros in place of the parameter. **Weight decay has an effect only if the rule
-/// applies it in [`descend`](crate::rule::Rule::descend)**, as `AdamWHf`, `Adafactor` and `BnbLamb` do; one that decays in
-/// [`element`](crate::rule::Rule::element) would decay the zeros: give it a decay of 0.
+/// The rule sees zeros in place of the parameter. Weight decay is applied to the parameter itself, by the
+/// rule's [second half](crate::rule::Rule::descend): where it is decoupled, in rules that have one (`AdamW`, `AdamWHf`, `Lion`,
+/// `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Others [refuse](crate::rule::Rule::check_halves) a rank together
+/// with a decay, and rules with a slot that stands for the parameter (ScheduleFree, Ranger) refuse a rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projected<R, W, L = Portable> {
     /// What moves the parameters.
@@ -135,6 +139,12 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         scalars.get_mut(R::NUMBERS.len()..).unwrap_or_default()
     }
 
+    /// Numbers to find singular vectors with, if such are asked for.
+    fn svd_scratch(&self, plan: &Plan) -> usize {
+        let finds = self.projection.proj == Projector::Svd;
+        if finds { L::scratch(plan.rows.min(plan.cols)) } else { 0 }
+    }
+
     /// Dimensions of a slot beyond the rule's.
     fn projector(&self, slot: usize, shape: &[usize]) -> Option<[usize; 2]> {
         let which = slot.checked_sub(R::KEYS.len())?;
@@ -167,6 +177,9 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
             assert!(R::NUMBERS.len() + W::NUMBERS.len() <= MAX_SCALARS);
         }
         self.rule.check()?;
+        if self.projects() {
+            self.rule.check_halves()?;
+        }
         self.projection.check()
     }
     fn hyper(&mut self) -> &mut dyn Hyper {
@@ -254,8 +267,7 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         let Some(plan) = self.projection.plan(shape) else { return self.rule.workspace(shape) };
         let low = plan.low();
         let parts = [numel(shape), numel(&low)].map(|n| n.saturating_mul(2));
-        let short = plan.rows.min(plan.cols);
-        let others = [svd::scratch(short), plan.between(), self.rule.workspace(&low)];
+        let others = [self.svd_scratch(&plan), plan.between(), self.rule.workspace(&low)];
         parts.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
     }
     fn update(
@@ -309,7 +321,7 @@ struct Work<'w, A> {
 }
 
 impl<'w, A> Work<'w, A> {
-    fn split(plan: &Plan, work: &'w mut [A]) -> Option<Self> {
+    fn split(plan: &Plan, svd: usize, work: &'w mut [A]) -> Option<Self> {
         let (whole, low) = (plan.rows.checked_mul(plan.cols)?, numel(&plan.low()));
         let [left, right] = plan.sizes();
         let (grad, work) = work.split_at_mut_checked(whole)?;
@@ -318,7 +330,7 @@ impl<'w, A> Work<'w, A> {
         let (direction, work) = work.split_at_mut_checked(low)?;
         let (left, work) = work.split_at_mut_checked(left)?;
         let (right, work) = work.split_at_mut_checked(right)?;
-        let (svd, work) = work.split_at_mut_checked(svd::scratch(plan.rows.min(plan.cols)))?;
+        let (svd, work) = work.split_at_mut_checked(svd)?;
         let (between, rule) = work.split_at_mut_checked(plan.between())?;
         Some(Work { grad, spare, projected, direction, left, right, svd, between, rule })
     }
@@ -376,7 +388,9 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         else {
             return Err(WORK);
         };
-        let Some(work) = Work::split(&plan, work) else { return Err(WORK) };
+        let Some(work) = Work::split(&plan, self.svd_scratch(&plan), work) else {
+            return Err(WORK);
+        };
         let Work { grad, spare, left, right, svd, .. } = work;
         if from.len() == grad.len() {
             load::<C>(grad, |start, out| from.load(start, out));
@@ -400,15 +414,23 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         let sides = [&mut *left, &mut *right];
         match self.projection.proj {
             Projector::Svd => singular::<L, _>(plan, grad, spare, sides, svd),
-            Projector::Random => random(plan, self.seed(step, scalars), sides),
+            Projector::Random => {
+                let first = W::seed(self.numbers(scalars));
+                random(plan, later_seed(first, self.renewals(step)), sides);
+            }
+            Projector::Signs => {
+                let seed = W::seed(self.numbers(scalars));
+                for side in sides {
+                    signs(seed, self.renewals(step), 0, plan.rank as u64, side);
+                }
+            }
         }
         each(plan, projectors, [left, right], |slot, values| store::<C>(slot, values));
     }
 
-    /// The seed of this step's projector.
-    fn seed(&self, step: &Step, scalars: &mut Scalars) -> u64 {
-        let renewals = step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1);
-        (0..renewals).fold(W::seed(self.numbers(scalars)), |seed, _| next_seed(seed))
+    /// How often the projector has been renewed before this step.
+    fn renewals(&self, step: &Step) -> u64 {
+        step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1)
     }
 
     fn project<C: Real<Scalar: Plain> + Plain>(
@@ -425,7 +447,9 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         ) else {
             return Err(WORK);
         };
-        let Some(work) = Work::split(&plan, work) else { return Err(WORK) };
+        let Some(work) = Work::split(&plan, self.svd_scratch(&plan), work) else {
+            return Err(WORK);
+        };
         let Work { grad, spare, projected, direction, left, right, svd, between, rule } = work;
         let grad = match <C::Scalar as Plain>::of(&t.grad) {
             Some(whole) if C::DTYPE == C::Scalar::DTYPE => whole,
@@ -470,11 +494,28 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         let inner = Step { shape: &low, ..*step };
         let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // a rule may have computed in a wider type
-        let found = Found { plan, left, right, projected, direction, grad, spare, between };
+        let against = R::follow(&k, C::ZERO, C::ONE) > C::ZERO && !maximizes(self.rule);
+        let found =
+            Found { plan, left, right, projected, direction, against, grad, spare, between };
         let numbers = self.numbers(scalars);
         self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
         Ok(())
     }
+}
+
+/// Whether a rule goes up along gradients.
+fn maximizes<R: AnyRule>(mut rule: R) -> bool {
+    struct Maximize(bool);
+    impl Fields for Maximize {
+        fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+            if let ("maximize", Slot::Bool(on)) = (name, slot) {
+                self.0 |= *on;
+            }
+        }
+    }
+    let mut found = Maximize(false);
+    rule.hyper().fields(&mut found);
+    found.0
 }
 
 const WORK: Error = Error::Invalid {

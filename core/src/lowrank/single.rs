@@ -122,6 +122,10 @@ impl<R: Rule> Directed for Single<R> {
         <R as Rule>::descend(k, p, direction)
     }
 
+    fn check_halves(&self) -> Result<(), Error> {
+        Rule::check_halves(&self.0)
+    }
+
     /// As what is around the rule, not as its state.
     fn projector_dtype(&self, param: Dtype) -> Dtype {
         param

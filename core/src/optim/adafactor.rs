@@ -300,6 +300,10 @@ impl Rule for Adafactor {
     fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         decay(k, p) + direction
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Factored for Adafactor {

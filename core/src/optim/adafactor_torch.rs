@@ -159,6 +159,7 @@ impl Rule for AdafactorTorch {
     const SLOTS: &'static [&'static str] = &["variance"];
     const MASKS: &'static [u32] = &[0b1, 0b0];
     const SUMS: usize = 2;
+    const SUMS_OF_PARAM: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -210,6 +211,14 @@ impl Rule for AdafactorTorch {
     fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
         let v = v.lerp(g * g, k.weight);
         Self::scaled_element(k, p, g, scale_of(k, v), [v])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
     }
 }
 

@@ -163,6 +163,7 @@ impl Rule for AdaLomo {
     const COUNTER: Counter = Counter::Group;
     const STEP_KEY: &'static str = "step_num";
     const SUMS: usize = 2;
+    const SUMS_OF_PARAM: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
@@ -222,6 +223,14 @@ impl Rule for AdaLomo {
     fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
         let v = Self::track(k, v, C::narrow(Self::square(k, g)));
         Self::scaled_element(k, p, g, v.rsqrt(), [v])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        (if k.decays { p.mul_scalar(k.decay) } else { p }) + direction
     }
 }
 

@@ -173,4 +173,12 @@ impl Rule for AdamW {
         let denom = largest.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
         (p.addcdiv(m, denom, k.minus_step_size), [m, v, v_max])
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
+    }
 }

@@ -197,4 +197,8 @@ impl Rule for AdamWHf {
         let p = p.add_scaled(direction, k.minus_step_size);
         if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

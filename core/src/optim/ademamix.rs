@@ -226,6 +226,14 @@ impl Rule for AdEMAMix {
         let denom = v.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
         (p.add_scaled(mixed / denom, k.minus_lr), [m1, m2, v])
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
+    }
 }
 
 #[cfg(test)]

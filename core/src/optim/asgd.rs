@@ -219,6 +219,10 @@ impl Rule for Asgd {
             (p, [if k.averages { towards } else { p }])
         }
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Err(Error::Invalid { argument: "rank", wanted: "none: the rule averages its parameter" })
+    }
 }
 
 #[cfg(test)]

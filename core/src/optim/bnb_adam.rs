@@ -176,4 +176,12 @@ impl Rule for BnbAdam {
         let update = m.mul_scalar(k.before) / denom;
         (p.add_scaled(update, k.after), [m, v])
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
+    }
 }

@@ -250,4 +250,8 @@ impl Rule for BnbLamb {
         let p = p + direction;
         if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }

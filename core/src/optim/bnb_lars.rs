@@ -4,7 +4,7 @@ use super::bnb::{BnbState, trust_ratio};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, Scalars, Step, no_decay};
 
 /// bitsandbytes' LARS.
 ///
@@ -201,5 +201,13 @@ impl Rule for BnbLars {
     fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
         let m = Self::buffer(k, p, g, m);
         (p.add_scaled(m, k.minus_lr), [m])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        if self.needs_sums() {
+            let wanted = "no limit, in a projection: it is a part of the parameter's norm";
+            return Err(Error::Invalid { argument: "max_unorm", wanted });
+        }
+        no_decay(self)
     }
 }

@@ -4,7 +4,7 @@ use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::optim::flash::{powf, powi};
 use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, Scalars, Step, no_decay};
 
 /// FlashOptim's Adam, with decoupled or coupled weight decay.
 ///
@@ -197,6 +197,14 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
         let p = p.mul_scalar(k.decay);
         let denom = v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
         (p.addcdiv(m.div_scalar(k.correction1), denom, k.minus_lr), [m, v])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        if DECOUPLED { Ok(()) } else { no_decay(self) }
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
     }
 }
 

@@ -154,4 +154,12 @@ impl Rule for FlashLion {
         };
         (p.mul_scalar(k.decay) - u.sign().mul_scalar(k.lr), [m])
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
+    }
 }

@@ -3,7 +3,7 @@
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, Scalars, Step, no_decay};
 
 /// FlashOptim's SGD, with decoupled or coupled weight decay.
 ///
@@ -179,6 +179,14 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
         let ahead = if k.nesterov { g + b.mul_scalar(k.momentum) } else { b };
         let update = if k.with_momentum { ahead } else { g };
         (p - update.mul_scalar(k.lr), [b])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        if DECOUPLED { Ok(()) } else { no_decay(self) }
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
     }
 }
 

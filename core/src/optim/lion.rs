@@ -135,4 +135,12 @@ impl Rule for Lion {
         let m = m.mul_scalar(k.beta2).add_scaled(g, k.one_minus_beta2);
         (p.add_scaled(update.sign(), k.minus_lr), [m])
     }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    #[inline(always)]
+    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+        p.mul_scalar(k.decay) + direction
+    }
 }

@@ -1,0 +1,322 @@
+//! Any rule, in a space of low rank.
+
+use super::*;
+extern crate std;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use crate::any::{AnyRule, Arithmetic, Tensor};
+use crate::args::Args;
+use crate::each_rule;
+use crate::error::Error;
+use crate::factored::Matrix;
+use crate::named;
+use crate::optim::*;
+use crate::optimizer::{Optimizer, Param, Recipe};
+use crate::real::Dtype;
+use crate::rule::{Start, Step};
+use crate::storage::{Data, DataMut};
+
+const SHAPE: [usize; 2] = [3, 3];
+const INIT: [f64; 9] = [0.5, -0.25, 1.0, -2.0, 0.125, 0.75, -1.5, 0.3, -0.6];
+
+fn grad(t: u64) -> [f64; 9] {
+    core::array::from_fn(|i| libm::sin(i as f64 * 1.3 + t as f64) * (1 + i % 3) as f64)
+}
+
+/// Four steps of a rule that is handed the identity wherever it asks for a projector.
+fn run(rule: &dyn AnyRule) -> Vec<f64> {
+    let mut param = INIT.to_vec();
+    let mut slots: Vec<Vec<f64>> = (0..rule.slot_names().len())
+        .map(|k| {
+            let len = rule.slot_len(k, &SHAPE, Dtype::F64);
+            match rule.slot_start(k) {
+                _ if rule.slot_names()[k].starts_with("projector") => {
+                    (0..len).map(|i| f64::from(u8::from(i / 3 == i % 3))).collect()
+                }
+                Start::Parameter => param.iter().copied().take(len).collect(),
+                Start::Value(x) => vec![x; len],
+            }
+        })
+        .collect();
+    let mut work = vec![0.0; rule.workspace(&SHAPE)];
+    let mut scalars = rule.scalars();
+    for t in 1..=4 {
+        let grad = grad(t);
+        let given = [("projector", 1.0), ("train_loss", 1.0), ("eval_loss", 1.5)];
+        let mut step = Step::new(t, 0.01);
+        (step.shape, step.dtype, step.given) = (&SHAPE, Some(Dtype::F64), &given);
+        let data = [Data::F64(&grad)];
+        step.grad_norm = rule.norm_scale(&given).map(|scale| rule.grad_norm(&data, scale));
+        rule.advance(&step, &mut scalars);
+        let mut slots: Vec<_> = slots.iter_mut().map(|s| DataMut::F64(s)).collect();
+        let tensor = Tensor {
+            shape: &SHAPE,
+            param: DataMut::F64(&mut param),
+            grad: Data::F64(&grad),
+            slots: &mut slots,
+            work: DataMut::F64(&mut work),
+        };
+        rule.update(Arithmetic::Fused, &step, &mut scalars, tensor).unwrap();
+    }
+    param
+}
+
+fn whole_space<R: Directed>(rule: R) -> Projected<R, GaLore> {
+    let mut projected = Projected::<R, GaLore>::new(rule);
+    projected.projection.rank = Some(3);
+    projected.projection.scale = 1.0;
+    projected
+}
+
+/// What becomes of a rule in a projection that leaves everything as it is: the same, or an error.
+fn outcome<R: Directed + Default>(decay: f64) -> String {
+    let mut rule = R::default();
+    let names = ["weight_decay", "weight_decay_rate"];
+    let value = std::format!("{decay}");
+    let set = |rule: &mut R, name: &&str| {
+        Args::parse(&std::format!("{name}={value}")).unwrap().apply("", rule.hyper()).is_ok()
+    };
+    if !names.iter().any(|name| set(&mut rule, name)) || rule.check().is_err() {
+        if decay != 0.0 {
+            return "has no decay".to_string();
+        }
+        rule = R::default();
+    }
+    let projected = whole_space(rule);
+    match projected.check() {
+        Ok(()) => {}
+        Err(Error::Range { argument, .. } | Error::Invalid { argument, .. }) => {
+            // Without a rank it is the rule itself.
+            let alone = Projected::<R, GaLore>::new(rule);
+            assert_eq!(alone.check(), Ok(()));
+            return argument.to_string();
+        }
+        Err(other) => return std::format!("{other}"),
+    }
+    let (got, want) = (run(&projected), run(&rule));
+    let close = |(x, y): (&f64, &f64)| (x - y).abs() <= 1e-12 * (1.0 + x.abs());
+    assert!(want.iter().zip(&INIT).any(|(x, y)| x != y), "the rule moves nothing");
+    let same = got.iter().zip(&want).all(close);
+    if same { "the same".to_string() } else { std::format!("differs: {got:?} {want:?}") }
+}
+
+#[test]
+fn every_rule_in_the_whole_space_is_itself_or_refused() {
+    let mut seen = Vec::new();
+    macro_rules! go {
+        (elementwise { $($a:ident: $A:ident,)* } tensorwise { $($b:ident: $B:ident,)* }
+         factored { $($c:ident: $C:ident,)* } $($rest:tt)*) => {
+            $(seen.push((stringify!($a), outcome::<$A>(0.0), outcome::<$A>(0.1)));)*
+            $(seen.push((stringify!($b), outcome::<$B>(0.0), outcome::<$B>(0.1)));)*
+            $(seen.push((stringify!($c), outcome::<Matrix<$C>>(0.0), outcome::<Matrix<$C>>(0.1)));)*
+        };
+    }
+    each_rule!(go);
+    assert!(seen.len() > 40);
+    for (rule, plain, decaying) in seen {
+        let want = match rule {
+            "asgd"
+            | "optimi_ranger"
+            | "schedule_free_adamw"
+            | "schedule_free_radam"
+            | "schedule_free_sgd" => ["rank", "rank"],
+            "bnb_lars" => ["max_unorm", "max_unorm"],
+            // As galore_torch's: a limit of so many norms of a projected parameter, which has none.
+            "bnb_lamb" => ["differs", "differs"],
+            "rprop" | "keras_adam" => ["the same", "has no decay"],
+            "adam_weight_decay" => ["the same", "weight_decay_rate"],
+            "adamw" | "adamw_hf" | "ademamix" | "bnb_adam" | "flash_adamw" | "flash_lion"
+            | "flash_sgdw" | "lion" | "adafactor" | "adafactor_torch" | "adalomo" => {
+                ["the same", "the same"]
+            }
+            _ => ["the same", "weight_decay"],
+        };
+        let got = [plain, decaying];
+        assert!(
+            got.iter().zip(want).all(|(g, w)| g.starts_with(w)),
+            "{rule}: {got:?}, not {want:?}"
+        );
+    }
+}
+
+/// A matrix with one large gradient, over a full optimizer: names of formats, projections and all.
+fn train(
+    recipe: &Recipe,
+    dtype: Dtype,
+    shape: [usize; 2],
+    grad: &dyn Fn(usize) -> f32,
+) -> Vec<f32> {
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(recipe.clone()).unwrap();
+    optimizer.add_param(group, &shape, dtype).unwrap();
+    let n = shape[0] * shape[1];
+    let grad: Vec<f32> = (0..n).map(grad).collect();
+    let mut wide = vec![1.0f32; n];
+    let mut narrow = vec![half::bf16::ONE; n];
+    for _ in 0..3 {
+        let value =
+            if dtype == Dtype::F32 { DataMut::F32(&mut wide) } else { DataMut::Bf16(&mut narrow) };
+        optimizer.step(&mut [Param { value, grad: Some(Data::F32(&grad)) }], &[]).unwrap();
+    }
+    if dtype == Dtype::F32 { wide } else { narrow.iter().map(|x| x.to_f32()).collect() }
+}
+
+/// A gradient of rank 1: rows 1, -1, 1, …; columns 3, 4, 0, …
+fn rank_one(cols: usize) -> impl Fn(usize) -> f32 {
+    move |i| if (i / cols).is_multiple_of(2) { 1.0 } else { -1.0 } * [3.0, 4.0, 0.0][i % cols % 3]
+}
+
+#[test]
+fn galore_with_lion_moves_along_the_singular_vector() {
+    let mut rule = Projected::<Lion, GaLore>::new(Lion { lr: 0.1, ..Lion::default() });
+    (rule.projection.rank, rule.projection.scale) = (Some(1), 1.0);
+    let got = train(&Recipe::new(rule, Arithmetic::Fused), Dtype::F32, [4, 3], &rank_one(3));
+    // The vector is (0.6, 0.8, 0); Lion's direction of ±5 is ±1: three steps of 0.1.
+    for (i, p) in got.iter().enumerate() {
+        let sign = if (i / 3).is_multiple_of(2) { -1.0 } else { 1.0 };
+        let want = 1.0 + sign * 0.3 * [0.6, 0.8, 0.0][i % 3];
+        assert!((p - want).abs() < 1e-5, "{i}: {p} {want}");
+    }
+}
+
+#[test]
+fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
+    let flash = named::optimizer("flash_adamw", &Args::parse("lr=0.01, weight_decay=0").unwrap());
+    let flash = flash.unwrap();
+    for proj in [Projector::Random, Projector::Svd, Projector::Signs] {
+        let rule = FlashAdamW { lr: 0.01, weight_decay: 0.0, ..FlashAdamW::default() };
+        let mut rule = Projected::<_, Apollo>::new(rule);
+        (rule.projection.rank, rule.projection.proj) = (Some(2), proj);
+        let plain = Recipe::new(rule, Arithmetic::Fused);
+        let coded = Recipe { coding: flash.coding.clone(), ..plain.clone() };
+        let shape = [32, 64];
+        let bytes = |r: &Recipe, dtype| r.bytes_per_parameter(&shape, dtype);
+        assert!(bytes(&coded, Dtype::Bf16) < 0.7 * bytes(&plain, Dtype::F32));
+        let (want, got) = (
+            train(&plain, Dtype::F32, shape, &rank_one(64)),
+            train(&coded, Dtype::Bf16, shape, &rank_one(64)),
+        );
+        // Weights of 24 bits look like bf16; the 8-bit moments are off by less than a hundredth.
+        for (i, (x, y)) in want.iter().zip(&got).enumerate() {
+            assert!((x - y).abs() < 5e-3, "{proj:?}, {i}: {x} {y}");
+        }
+        assert!(want.iter().any(|x| (x - 1.0).abs() > 0.01), "{proj:?}: nothing moved");
+    }
+}
+
+#[test]
+fn apollo_goes_down_along_the_gradient_whatever_the_rule() {
+    let grad = |i: usize| (i % 7) as f32 - 2.5;
+    fn down<R: Directed + Default>(name: &str, grad: &dyn Fn(usize) -> f32, sign: f32) {
+        let mut rule = Projected::<R, Apollo>::default();
+        (rule.projection.rank, rule.projection.scale) = (Some(4), 1.0);
+        let args = ["weight_decay=0", "maximize=true"].map(|args| Args::parse(args).unwrap());
+        let _ = args[0].apply("", rule.hyper());
+        assert!(sign > 0.0 || args[1].apply("", rule.hyper()).is_ok());
+        let moved = train(&Recipe::new(rule, Arithmetic::Fused), Dtype::F32, [6, 5], grad);
+        for (i, p) in moved.iter().enumerate() {
+            assert!((p - 1.0) * grad(i) * sign < 0.0, "{name}, {i}: {p} for {}", grad(i));
+        }
+    }
+    down::<AdamWHf>("adamw_hf", &grad, 1.0);
+    down::<AdamW>("adamw", &grad, 1.0);
+    down::<AdamW>("adamw, maximize", &grad, -1.0);
+    down::<Lion>("lion", &grad, 1.0);
+    down::<Sgd>("sgd", &grad, 1.0);
+    down::<FlashAdamW>("flash_adamw", &grad, 1.0);
+    down::<Matrix<Adafactor>>("adafactor", &grad, 1.0);
+}
+
+#[test]
+fn a_rank_with_a_decay_that_would_be_lost_is_refused_before_anything_is_written() {
+    let mut rule = Projected::<Sgd, GaLore>::new(Sgd { weight_decay: 0.1, ..Sgd::default() });
+    let mut optimizer = Optimizer::new();
+    assert!(optimizer.add_group(Recipe::new(rule, Arithmetic::Fused)).is_ok());
+    rule.projection.rank = Some(2);
+    let refused = optimizer.add_group(Recipe::new(rule, Arithmetic::Fused));
+    let Err(Error::Range { argument: "weight_decay", value: 0.1, .. }) = refused else {
+        panic!("{refused:?}");
+    };
+    let (mut param, grad) = ([1.0f32; 4], [1.0f32; 4]);
+    let tensor = Tensor {
+        shape: &[2, 2],
+        param: DataMut::F32(&mut param),
+        grad: Data::F32(&grad),
+        slots: &mut [],
+        work: DataMut::F32(&mut []),
+    };
+    let got = rule.update(Arithmetic::Fused, &Step::new(1, 0.1), &mut rule.scalars(), tensor);
+    assert!(got == Err(refused.unwrap_err()) && param == [1.0; 4]);
+}
+
+#[test]
+fn a_late_refresh_of_apollo_has_the_seed_of_the_whole_walk() {
+    let mut rule = Projected::<AdamW, Apollo>::default();
+    (rule.projection.rank, rule.projection.update_proj_gap) = (Some(1), 1);
+    let t = 1 << 53;
+    let (mut param, grad) = ([1.0f32; 4], [1.0f32; 4]);
+    let mut buffers: Vec<Vec<f32>> = (0..rule.slot_names().len())
+        .map(|k| vec![0.0; rule.slot_len(k, &[2, 2], Dtype::F32)])
+        .collect();
+    let mut slots: Vec<_> = buffers.iter_mut().map(|s| DataMut::F32(s)).collect();
+    let mut work = vec![0.0f32; rule.workspace(&[2, 2])];
+    let tensor = Tensor {
+        shape: &[2, 2],
+        param: DataMut::F32(&mut param),
+        grad: Data::F32(&grad),
+        slots: &mut slots,
+        work: DataMut::F32(&mut work),
+    };
+    let mut step = Step::new(t, 0.1);
+    step.shape = &[2, 2];
+    rule.update(Arithmetic::Fused, &step, &mut rule.scalars_of(0), tensor).unwrap();
+    let mut want = [0.0f32; 2];
+    Mt19937::new(later_seed(1, t - 1)).normal(&mut want);
+    let place = rule.slot_names().iter().position(|name| *name == "projector").unwrap();
+    assert_eq!(buffers[place], want);
+}
+
+#[test]
+fn matrices_at_the_edges_are_stepped_or_refused() {
+    let shapes = [[1, 1], [1, 7], [7, 1], [5, 5], [3, 6], [6, 3], [0, 4], [4, 0]];
+    let sides =
+        [ProjType::Std, ProjType::ReverseStd, ProjType::Right, ProjType::Left, ProjType::Full];
+    let (mut stepped, mut refused) = (0, 0);
+    for (shape, rank, side, proj) in shapes.iter().flat_map(|shape| {
+        [0, 1, 3, 100].into_iter().flat_map(move |rank| {
+            let projs = [Projector::Svd, Projector::Random, Projector::Signs];
+            sides.into_iter().flat_map(move |side| projs.map(|proj| (*shape, rank, side, proj)))
+        })
+    }) {
+        let note = std::format!("{shape:?}, rank {rank}, {side:?}, {proj:?}");
+        let projection =
+            Projection { rank: Some(rank), proj_type: side, ..Projection::new(None, proj, 1.0) };
+        let inner = AdamW { lr: 0.1, weight_decay: 0.0, ..AdamW::default() };
+        let galore = Projected::<_, GaLore> { projection, ..Projected::new(inner) };
+        let apollo = Projected::<_, Apollo> { projection, ..Projected::new(inner) };
+        for (rule, galore) in [
+            (Recipe::new(galore, Arithmetic::Fused), true),
+            (Recipe::new(apollo, Arithmetic::Fused), false),
+        ] {
+            let mut optimizer = Optimizer::new();
+            let group = optimizer.add_group(rule.clone());
+            let added = group.and_then(|group| optimizer.add_param(group, &shape, Dtype::F32));
+            if added.is_err() {
+                refused += 1;
+                continue;
+            }
+            stepped += 1;
+            let still = train(&rule, Dtype::F32, shape, &|_| 0.0);
+            assert!(still.iter().all(|x| *x == 1.0), "{note}: no gradient, but {still:?}");
+            let moved = train(&rule, Dtype::F32, shape, &|i| (i % 5) as f32 - 1.5);
+            assert!(moved.iter().all(|x| x.is_finite()), "{note}: {moved:?}");
+            let whole = rank > 0 && shape[0] * shape[1] > 0;
+            assert!(!whole || moved.iter().any(|x| *x != 1.0), "{note}: nothing moved");
+            let broken = train(&rule, Dtype::F32, shape, &|i| if i == 0 { f32::NAN } else { 1.0 });
+            assert!(!(whole && galore) || broken.iter().any(|x| x.is_nan()), "{note}: {broken:?}");
+        }
+    }
+    assert!(stepped > 500 && refused > 50, "{stepped} {refused}");
+}
