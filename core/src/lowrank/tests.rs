@@ -183,10 +183,10 @@ fn galore_with_lion_moves_along_the_singular_vector() {
 
 #[test]
 fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
-    let flash = named::optimizer("flash_adamw", &Args::parse("lr=0.01, weight_decay=0").unwrap());
+    let flash = named::optimizer("flash_adamw", &Args::parse("lr=0.1, weight_decay=0").unwrap());
     let flash = flash.unwrap();
     for proj in [Projector::Random, Projector::Svd, Projector::Signs] {
-        let rule = FlashAdamW { lr: 0.01, weight_decay: 0.0, ..FlashAdamW::default() };
+        let rule = FlashAdamW { lr: 0.1, weight_decay: 0.0, ..FlashAdamW::default() };
         let mut rule = Projected::<_, Apollo>::new(rule);
         (rule.projection.rank, rule.projection.proj) = (Some(2), proj);
         let plain = Recipe::new(rule, Arithmetic::Fused);
