@@ -27,7 +27,7 @@ pub use properties::{
     second_moments_are_none_below_zero, splittable, y_between_x_and_z,
 };
 pub use run::{GIVEN, Run, Trial};
-pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, schedules};
+pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, real, schedules};
 
 /// Takes any bytes and panics where something is wrong.
 pub type Target = fn(&[u8]);

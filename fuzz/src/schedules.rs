@@ -2,7 +2,7 @@
 
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, Value};
-use bitstep::schedule::{NAMES, Scheduler, build};
+use bitstep::schedule::{NAMES, Scheduler, SchedulerState, build};
 
 use crate::input::{number, value};
 
@@ -17,6 +17,49 @@ pub struct ScheduleTrial {
     pub moderate: bool,
     /// What it is told at each step, if it listens.
     pub metrics: Vec<f64>,
+    /// Makes it: [`real`], but for one with a planted fault.
+    pub make: fn(&str, &Args) -> Box<dyn Scheduled>,
+}
+
+/// What the properties ask of a schedule.
+pub trait Scheduled {
+    /// [`Scheduler::lrs`].
+    fn lrs(&self) -> &[f64];
+    /// [`Scheduler::step`]: whether it was taken.
+    fn step(&mut self, given: &[f64]) -> bool;
+    /// [`Scheduler::state`].
+    fn state(&self) -> &SchedulerState;
+    /// [`Scheduler::restore`]: whether it was taken.
+    fn restore(&mut self, state: SchedulerState) -> bool;
+    /// Whether a step takes a number.
+    fn listens(&self) -> bool;
+}
+
+impl Scheduled for Scheduler {
+    fn lrs(&self) -> &[f64] {
+        Scheduler::lrs(self)
+    }
+    fn step(&mut self, given: &[f64]) -> bool {
+        Scheduler::step(self, given).is_ok()
+    }
+    fn state(&self) -> &SchedulerState {
+        Scheduler::state(self)
+    }
+    fn restore(&mut self, state: SchedulerState) -> bool {
+        Scheduler::restore(self, state).is_ok()
+    }
+    fn listens(&self) -> bool {
+        bitstep_training::follows_metric(self) || !Scheduler::state(self).adafactor.is_empty()
+    }
+}
+
+/// A schedule of the library's.
+///
+/// # Panics
+/// If it refuses its arguments.
+#[must_use]
+pub fn real(name: &str, args: &Args) -> Box<dyn Scheduled> {
+    Box::new(build(name, args).unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
 type Property = fn(&ScheduleTrial);
@@ -190,26 +233,21 @@ impl ScheduleTrial {
         let metrics = (0..steps)
             .map(|_| if moderate { Ok(f64::from(u.arbitrary::<u8>()?) / 16.0) } else { number(u) });
         let metrics = metrics.collect::<Result<_>>()?;
-        Ok(ScheduleTrial { name, args, moderate, metrics })
+        Ok(ScheduleTrial { name, args, moderate, metrics, make: real })
     }
 
-    fn start(&self) -> Scheduler {
-        build(self.name, &self.args).unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    fn start(&self) -> Box<dyn Scheduled> {
+        (self.make)(self.name, &self.args)
     }
 }
 
 /// A step with what the schedule listens to; false where the reference goes no further.
-fn step(scheduler: &mut Scheduler, metric: f64) -> bool {
-    let given: &[f64] =
-        if bitstep_training::follows_metric(scheduler) || !scheduler.state().adafactor.is_empty() {
-            &[metric]
-        } else {
-            &[]
-        };
-    scheduler.step(given).is_ok()
+fn step(scheduler: &mut dyn Scheduled, metric: f64) -> bool {
+    let given: &[f64] = if scheduler.listens() { &[metric] } else { &[] };
+    scheduler.step(given)
 }
 
-fn bits(scheduler: &Scheduler) -> (String, Vec<u64>) {
+fn bits(scheduler: &dyn Scheduled) -> (String, Vec<u64>) {
     let bits = |x: &f64| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() };
     (format!("{:?}", scheduler.state()), scheduler.lrs().iter().map(bits).collect())
 }
@@ -217,12 +255,12 @@ fn bits(scheduler: &Scheduler) -> (String, Vec<u64>) {
 /// The rates that a trial goes through.
 fn rates(trial: &ScheduleTrial) -> Vec<(String, Vec<u64>)> {
     let mut scheduler = trial.start();
-    let mut rates = vec![bits(&scheduler)];
+    let mut rates = vec![bits(&*scheduler)];
     for &metric in &trial.metrics {
-        if !step(&mut scheduler, metric) {
+        if !step(&mut *scheduler, metric) {
             break;
         }
-        rates.push(bits(&scheduler));
+        rates.push(bits(&*scheduler));
     }
     rates
 }
@@ -237,16 +275,16 @@ fn restorable(trial: &ScheduleTrial) {
     let middle = all.len() / 2;
     let mut first = trial.start();
     for &metric in &trial.metrics[..middle] {
-        step(&mut first, metric);
+        step(&mut *first, metric);
     }
     let mut second = trial.start();
-    second.restore(first.state().clone()).expect("a state of the same schedule");
-    let mut rest = vec![bits(&second)];
+    assert!(second.restore(first.state().clone()), "a state of the same schedule");
+    let mut rest = vec![bits(&*second)];
     for &metric in &trial.metrics[middle..] {
-        if !step(&mut second, metric) {
+        if !step(&mut *second, metric) {
             break;
         }
-        rest.push(bits(&second));
+        rest.push(bits(&*second));
     }
     assert_eq!(all[middle..], rest);
 }
@@ -255,15 +293,15 @@ fn restorable(trial: &ScheduleTrial) {
 fn error_leaves_everything_untouched(trial: &ScheduleTrial) {
     let mut scheduler = trial.start();
     for &metric in trial.metrics.iter().take(5) {
-        step(&mut scheduler, metric);
+        step(&mut *scheduler, metric);
     }
-    let before = bits(&scheduler);
-    assert!(scheduler.step(&[1.0, 2.0, 3.0]).is_err(), "three numbers for one group");
-    assert_eq!(bits(&scheduler), before);
+    let before = bits(&*scheduler);
+    assert!(!scheduler.step(&[1.0, 2.0, 3.0]), "three numbers for one group");
+    assert_eq!(bits(&*scheduler), before);
     let mut other = scheduler.state().clone();
     other.lrs.push(1.0);
-    assert!(scheduler.restore(other).is_err(), "a state of two groups");
-    assert_eq!(bits(&scheduler), before);
+    assert!(!scheduler.restore(other), "a state of two groups");
+    assert_eq!(bits(&*scheduler), before);
 }
 
 /// Arguments of moderate size give rates that are finite and not negative.
@@ -280,7 +318,7 @@ fn finite_and_never_negative(trial: &ScheduleTrial) {
             trial.name,
             trial.args
         );
-        if !step(&mut scheduler, metric) {
+        if !step(&mut *scheduler, metric) {
             return;
         }
     }

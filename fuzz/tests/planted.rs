@@ -10,7 +10,8 @@ use bitstep::mode::Mode;
 use bitstep::optimizer::Recipe;
 use bitstep::real::{Dtype, Real};
 use bitstep::rule::{Rule, Scalars, Start, Step};
-use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Trial};
+use bitstep::schedule::{Scheduler, SchedulerState, build};
+use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, real};
 
 /// What is wrong with a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,13 +167,81 @@ fn planted_fault_of_every_property_is_caught() {
     }
 }
 
+/// A schedule with a fault.
+struct Faulty {
+    inner: Scheduler,
+    lrs: Vec<f64>,
+    fault: Fault,
+    steps: u32,
+}
+
+impl Faulty {
+    fn make(args: &Args, fault: Fault) -> Box<dyn Scheduled> {
+        let inner = build("linear", args).expect("arguments of linear");
+        Box::new(Faulty { lrs: inner.lrs().to_vec(), inner, fault, steps: 0 })
+    }
+}
+
+impl Scheduled for Faulty {
+    fn lrs(&self) -> &[f64] {
+        &self.lrs
+    }
+    fn step(&mut self, given: &[f64]) -> bool {
+        let refused = self.inner.step(given).is_err();
+        if refused && self.fault == Fault::Late {
+            let _ = self.inner.step(&[]);
+        }
+        self.steps += 1;
+        self.lrs = self.inner.lrs().to_vec();
+        match self.fault {
+            Fault::Remembers => self.lrs[0] += f64::from(next(&CALLS)),
+            Fault::Hidden => self.lrs[0] += f64::from(self.steps),
+            _ => {}
+        }
+        !refused
+    }
+    fn state(&self) -> &SchedulerState {
+        self.inner.state()
+    }
+    fn restore(&mut self, state: SchedulerState) -> bool {
+        let taken = self.inner.restore(state).is_ok();
+        self.lrs = self.inner.lrs().to_vec();
+        taken
+    }
+    fn listens(&self) -> bool {
+        false
+    }
+}
+
 #[test]
-fn rate_that_is_no_number_is_caught() {
-    let args = Args::new().with("lr", f64::NAN);
-    let trial = ScheduleTrial { name: "constant", args, moderate: true, metrics: vec![0.0] };
-    let complains = |(_, check): &(&str, fn(&ScheduleTrial))| {
+fn planted_fault_of_every_property_of_schedules_is_caught() {
+    let args = Args::parse("lr=1, num_warmup_steps=3, num_training_steps=12").unwrap();
+    let constant = Args::new().with("lr", f64::NAN);
+    type Make = fn(&str, &Args) -> Box<dyn Scheduled>;
+    let faults: [(&str, &Args, Make); 4] = [
+        ("deterministic", &args, |_, args| Faulty::make(args, Fault::Remembers)),
+        ("restorable", &args, |_, args| Faulty::make(args, Fault::Hidden)),
+        ("error_leaves_everything_untouched", &args, |_, args| Faulty::make(args, Fault::Late)),
+        ("finite_and_never_negative", &constant, |_, args| real("constant", args)),
+    ];
+    let caught = |property: &str, args: &Args, make: Make| {
+        let trial = ScheduleTrial {
+            name: "linear",
+            args: args.clone(),
+            moderate: true,
+            metrics: vec![0.0; 7],
+            make,
+        };
+        let (_, check) = SCHEDULE_PROPERTIES.iter().find(|p| p.0 == property).expect("a property");
         catch_unwind(AssertUnwindSafe(|| check(&trial))).is_err()
     };
-    let caught = SCHEDULE_PROPERTIES.iter().filter(|p| complains(p)).map(|p| p.0);
-    assert_eq!(caught.collect::<Vec<_>>(), ["finite_and_never_negative"]);
+    assert_eq!(
+        SCHEDULE_PROPERTIES.iter().map(|p| p.0).collect::<Vec<_>>(),
+        faults.iter().map(|f| f.0).collect::<Vec<_>>(),
+        "one fault each"
+    );
+    for (property, faulty, make) in faults {
+        assert!(caught(property, faulty, make), "{property} misses its fault");
+        assert!(!caught(property, &args, |_, args| Faulty::make(args, Fault::None)), "{property}");
+    }
 }
