@@ -751,8 +751,8 @@ mod tests {
             assert!(sigma <= before + 1e-6 * first, "{sigma} after {before}");
             before = sigma;
             let scale = if first > 0.0 { first } else { 1.0 };
-            for r in 0..rows {
-                worst = worst.max((av[r] - sigma * at(u, r)).abs() / scale);
+            for (r, av) in av.iter().enumerate() {
+                worst = worst.max((av - sigma * at(u, r)).abs() / scale);
             }
             for c in 0..cols {
                 worst = worst.max((col(c) - sigma * at(v, c)).abs() / scale);

@@ -195,12 +195,13 @@ fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
         let bytes = |r: &Recipe, dtype| r.bytes_per_parameter(&shape, dtype);
         assert!(bytes(&coded, Dtype::Bf16) < 0.7 * bytes(&plain, Dtype::F32));
         let (want, got) = (
-            train(&plain, Dtype::F32, shape, &rank_one(64)),
-            train(&coded, Dtype::Bf16, shape, &rank_one(64)),
+            train(&plain, Dtype::F32, shape, &|i| ((i * i * 7 + i * 3) % 11) as f32 - 4.7),
+            train(&coded, Dtype::Bf16, shape, &|i| ((i * i * 7 + i * 3) % 11) as f32 - 4.7),
         );
-        // Weights of 24 bits look like bf16; the 8-bit moments are off by less than a hundredth.
+        // Weights of 24 bits look like bf16; the projector is bf16, the moments are 8-bit numbers.
         for (i, (x, y)) in want.iter().zip(&got).enumerate() {
-            assert!((x - y).abs() < 5e-3, "{proj:?}, {i}: {x} {y}");
+            let bound = 4e-3 + 0.05 * (x - 1.0).abs();
+            assert!((x - y).abs() < bound, "{proj:?}, {i}: {x} {y}");
         }
         assert!(want.iter().any(|x| (x - 1.0).abs() > 0.01), "{proj:?}: nothing moved");
     }
