@@ -1,5 +1,6 @@
 //! `--report`: one page without scripts, fonts or pictures from elsewhere.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::check::{Outcome, Report};
@@ -36,6 +37,7 @@ pub fn page(reports: &[Report]) -> String {
         t.unsupported,
         t.error
     );
+    matrix(&mut out, reports);
     summary(&mut out, reports);
     let mut name = String::new();
     for r in reports {
@@ -49,6 +51,53 @@ pub fn page(reports: &[Report]) -> String {
     }
     out.push_str("</html>\n");
     out
+}
+
+/// Where the details of a check stand.
+fn anchor(r: &Report) -> String {
+    escape(&format!("{} {} {}", r.case, r.backend, r.mode.name()))
+}
+
+/// Names by backend and type: the error that takes up most of its bound, and where it is.
+fn matrix(out: &mut String, reports: &[Report]) {
+    let mut cells = BTreeMap::<_, BTreeMap<_, &Report>>::new();
+    let mut columns = BTreeSet::new();
+    let share = |r: &Report| match (r.ulp, r.bound) {
+        (Some(ulp), Some(bound)) if ulp > 0.0 => ulp / bound,
+        _ => 0.0,
+    };
+    let grade = |r: &Report| match r.outcome {
+        Outcome::Pass => 0,
+        Outcome::Unsupported => 1,
+        Outcome::Fail => 2,
+        Outcome::Error => 3,
+    };
+    for r in reports.iter().filter(|r| !r.name.is_empty()) {
+        let column = (r.backend.as_str(), r.dtype.as_str());
+        columns.insert(column);
+        let cell = cells.entry((&r.kind, &r.name)).or_default().entry(column).or_insert(r);
+        let worse = grade(r).cmp(&grade(cell)).then(share(r).total_cmp(&share(cell)));
+        if worse.is_gt() {
+            *cell = r;
+        }
+    }
+    out.push_str("<h2>Worst ULP</h2><table id=matrix><tr><th>name");
+    for (backend, dtype) in &columns {
+        let _ = write!(out, "<th>{}<br>{}", escape(backend), escape(dtype));
+    }
+    for ((kind, name), row) in &cells {
+        let _ = write!(out, "<tr><td><a href='#{0}'>{0}</a>", escape(&format!("{kind}/{name}")));
+        for column in &columns {
+            let Some(r) = row.get(column) else {
+                out.push_str("<td>");
+                continue;
+            };
+            let text = r.ulp.map_or_else(|| r.outcome.name().to_owned(), figure);
+            let _ =
+                write!(out, "<td class={}><a href='#{}'>{text}</a>", r.outcome.name(), anchor(r));
+        }
+    }
+    out.push_str("</table><h2>Checks</h2>");
 }
 
 fn summary(out: &mut String, reports: &[Report]) {
@@ -92,8 +141,9 @@ fn case(out: &mut String, r: &Report) {
     let outcome = r.outcome.name();
     let _ = write!(
         out,
-        "<details{open}><summary><span class={outcome}>{outcome}</span> {} · {} · {} · {} · {figures}\
+        "<details id='{}'{open}><summary><span class={outcome}>{outcome}</span> {} · {} · {} · {} · {figures}\
          </summary><p>{}</p>",
+        anchor(r),
         escape(&r.case),
         escape(&r.backend),
         r.mode.name(),

@@ -176,7 +176,12 @@ fn report_is_one_page_with_a_plot_and_nothing_from_elsewhere() {
     let (status, out, _) = verify(root.path(), &["--report", &page.display().to_string()]);
     assert_eq!(status, Some(0), "{out}");
     let page = std::fs::read_to_string(page).unwrap();
-    for want in ["<table>", "<svg", "optimizer/sgd/plain", "</html>"] {
+    // A name's worst error, by backend and type, leads to the case's details.
+    let (link, target) = (
+        "<td class=pass><a href='#optimizer/sgd/plain core step'>",
+        "<details id='optimizer/sgd/plain core step'>",
+    );
+    for want in ["<table>", "<th>core<br>f32", link, target, "<svg", "</html>"] {
         assert!(page.contains(want), "{want}");
     }
     for never in ["<script", "http://", "https://", "@import", "src="] {
