@@ -8,8 +8,8 @@ use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw
 
 use crate::bytes::{bytes, read, set};
 use crate::place::Place;
-use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, plan};
-use crate::typed::kept_number;
+use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, no_kernel, plan};
+use crate::typed::{has_kernels, kept_number};
 use crate::{Device, Error};
 
 /// A parameter in the device's memory, and its gradient; the numbers one after the other.
@@ -74,8 +74,11 @@ impl<D: Device> Resident<D> {
     /// [`Optimizer::add_group`].
     ///
     /// # Errors
-    /// An invalid configuration.
+    /// An invalid configuration, or a rule without kernels.
     pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error<D::Error>> {
+        if !has_kernels(&*recipe.rule) {
+            return Err(no_kernel(&*recipe.rule));
+        }
         Ok(self.optimizer.add_group(recipe)?)
     }
 

@@ -296,6 +296,12 @@ pub(crate) fn typed(rule: &dyn AnyRule) -> Option<&'static dyn Typed> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
 }
 
+/// Whether there are kernels for a rule.
+pub(crate) fn has_kernels(rule: &dyn AnyRule) -> bool {
+    let inner = low(rule).map_or(rule, |low| low.inner);
+    orthogonal(rule).is_some() || typed(inner).is_some()
+}
+
 /// Which of a rule's carried numbers the device keeps itself, if any.
 pub(crate) fn kept_number(rule: &dyn AnyRule) -> Option<usize> {
     let low = low(rule).filter(|low| low.projection.rank.is_some())?;

@@ -466,13 +466,30 @@ fn a_rule_without_kernels_is_refused_by_name() {
     let mut resident = Resident::new(device());
     // In the core any rule can be projected; there are kernels for the references' only.
     let projected = Projected::<Lion, GaLore>::default();
-    let group = resident.add_group(Recipe::new(projected, Arithmetic::Fused)).unwrap();
-    resident.add_param(group, &[4, 4], Dtype::F32).unwrap();
-    let at = resident.device().alloc(128).unwrap();
-    let tensor = Tensor { value: at, len: 16, grad: Some((Dtype::F32, at + 64)) };
-    // SAFETY: it is refused.
-    let error = unsafe { resident.step(&[tensor], &[]) }.unwrap_err();
+    let error = resident.add_group(Recipe::new(projected, Arithmetic::Fused)).unwrap_err();
     assert_eq!(error.to_string(), "no kernel for rules of the kind `Projected`");
+}
+
+/// What the driver says, by its number.
+#[cfg(feature = "cuda")]
+#[test]
+fn what_the_driver_says_has_a_type() {
+    use bitstep_cudarc::CudaError;
+    use cudarc::driver::{DriverError, sys::CUresult};
+    let of = |answer| CudaError::from(DriverError(answer));
+    assert_eq!(of(CUresult::CUDA_ERROR_NO_DEVICE), CudaError::NoDevice);
+    assert_eq!(of(CUresult::CUDA_ERROR_INVALID_DEVICE), CudaError::NoDevice);
+    let memory = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
+    assert_eq!(CudaError::from(memory), CudaError::Driver(memory));
+    for (error, says) in [
+        (CudaError::NoDriver, "no CUDA driver"),
+        (CudaError::TooOld(7, 0), "the device has compute capability 7.0, 7.5 is wanted"),
+        (CudaError::WrongContext(256), "0x100 belongs to another device or context"),
+        (CudaError::NotMemory(256), "0x100 is no memory of a device"),
+        (CudaError::NoKernel("x".into()), "no kernel `x`"),
+    ] {
+        assert_eq!(error.to_string(), says);
+    }
 }
 
 #[cfg(feature = "cuda")]
