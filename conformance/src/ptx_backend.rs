@@ -254,6 +254,7 @@ impl<D: Device> AtHome for Tensors<D> {
                 slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
                 starts: turn.step.first,
                 kept: None,
+                by: None,
             });
             lodgings.push((value, companion, slots));
         }

@@ -40,3 +40,17 @@ pub(crate) fn read<D: Device>(device: &mut D, at: u64, to: &mut Buffer) -> Resul
     set(&mut to.data_mut(), &raw);
     Ok(())
 }
+
+/// Multiplies a gradient by a number of the device's, if there is one.
+pub(crate) fn multiply<D: Device>(
+    device: &mut D,
+    by: Option<u64>,
+    grad: &mut Buffer,
+) -> Result<(), D::Error> {
+    if let Some(at) = by.filter(|_| !grad.is_empty()) {
+        let mut raw = [0; 8];
+        device.read(at, &mut raw)?;
+        bitstep::gradient::multiply(&mut grad.data_mut(), f64::from_le_bytes(raw));
+    }
+    Ok(())
+}

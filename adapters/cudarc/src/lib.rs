@@ -68,7 +68,7 @@ use std::sync::OnceLock;
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
 pub use gradient::{Change, Numbers, change};
-pub use norms::{Clip, clip};
+pub use norms::{Clip, clip, norm};
 pub use place::Place;
 pub use plan::{Job, KEPT, Workspace, run};
 pub use resident::{Resident, Tensor};

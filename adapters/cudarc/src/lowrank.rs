@@ -7,7 +7,7 @@ use bitstep::real::Dtype;
 use bitstep::rule::Step;
 use bitstep::storage::Format;
 
-use crate::bytes::{bytes, read};
+use crate::bytes::{bytes, multiply, read};
 use crate::orthogonal::View;
 use crate::place::Place;
 use crate::plan::{Job, Noted, Plan, Record, Share, name, no_kernel, phase, wide};
@@ -42,6 +42,7 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
     };
     let mut grad = Buffer::zeros(job.grad.0, len);
     read(device, job.grad.1, &mut grad).map_err(Error::Device)?;
+    multiply(device, job.by, &mut grad).map_err(Error::Device)?;
     let dims = low.projection.plan(job.shape).map_or([None; 3], |plan| plan.projectors());
     let mut places = [0; 3];
     let mut buffers = Vec::new();
@@ -100,8 +101,7 @@ impl Plan {
         let (slots, projectors) = job.slots.split_at_checked(keys).ok_or_else(none)?;
         let mut moves = Vec::new();
         let param = self.open(&mut moves, compute, &job.param, len, true)?;
-        let grad = Place::plain(job.grad.0, job.grad.1);
-        let grad = self.open(&mut moves, compute, &grad, len, false)?;
+        let grad = self.gradient(&mut moves, compute, job, len);
         let mut open = |which: usize| {
             let dims = shapes.projectors().get(which).copied().flatten();
             match (dims, projectors.get(which)) {

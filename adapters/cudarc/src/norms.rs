@@ -66,6 +66,28 @@ pub unsafe fn clip<D: Device>(
     Ok(())
 }
 
+/// The first half of [`clip`]: finds both numbers, and leaves the gradients alone. A step may read
+/// the second one on its way ([`Resident::multiply_gradients`](crate::Resident::multiply_gradients)).
+///
+/// # Errors
+/// The device's own.
+///
+/// # Safety
+/// As [`clip`].
+pub unsafe fn norm<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    gradients: &[Numbers],
+    clip: Clip,
+    to: u64,
+) -> Result<(), Error<D::Error>> {
+    launch(device, workspace, |plan| {
+        plan.norm(gradients, clip, to);
+        Ok(())
+    })?;
+    Ok(())
+}
+
 /// The kernels of an order, and those that fold what they leave.
 fn kernels(order: Order) -> (&'static str, &'static str) {
     match order {

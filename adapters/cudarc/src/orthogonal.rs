@@ -1,7 +1,6 @@
 //! Rules that follow an orthogonal matrix, and products.
 
 use crate::Error;
-use crate::place::Place;
 use crate::plan::{Job, Plan, Share, name, no_kernel, phase, wide};
 use crate::table::{CHUNK, Product, Row, TILE, TILES};
 use crate::typed::TypedOrthogonal;
@@ -35,8 +34,7 @@ impl Plan {
         let mut moves = Vec::new();
         let mut row = Row { len, coefs, height, width, ..Row::default() };
         row.param = self.open(&mut moves, compute, &job.param, len, true)?;
-        row.grad =
-            self.open(&mut moves, compute, &Place::plain(job.grad.0, job.grad.1), len, false)?;
+        row.grad = self.gradient(&mut moves, compute, job, len);
         if let Some(Some(momentum)) = job.slots.first() {
             row.slots[0] = self.open(&mut moves, compute, momentum, len, true)?;
         }

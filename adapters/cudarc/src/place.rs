@@ -4,7 +4,7 @@ use bitstep::real::Dtype;
 use bitstep::storage::{Codec, Companded, Format};
 
 use crate::Error;
-use crate::plan::{Plan, name, phase, wide};
+use crate::plan::{Job, Plan, name, phase, wide};
 use crate::table::{MAX_SLOTS, Move};
 
 /// How numbers rest in the device's memory, and where.
@@ -63,6 +63,26 @@ impl Plan {
             self.each(phase, format!("{verb}_{kernel}"), items, Move { plain, ..line });
         }
         Ok(())
+    }
+
+    /// Makes sure that a job's gradient is there in the type to compute in, and multiplied if it is
+    /// to be; returns where.
+    pub(crate) fn gradient(
+        &mut self,
+        moves: &mut Moves,
+        compute: Dtype,
+        job: &Job<'_>,
+        len: u64,
+    ) -> u64 {
+        let (dtype, main) = job.grad;
+        if dtype == compute && job.by.is_none() {
+            return main;
+        }
+        let (plain, with) = (self.room(len, compute), [job.by.unwrap_or(0), 0]);
+        let line = Move { items: len, len, main, plain, with, ..Move::default() };
+        let kernel = format!("load_{}_{}", name(dtype), name(compute));
+        moves.push((phase::LOAD, kernel, len, line));
+        plain
     }
 
     /// Makes sure that a tensor is there in the type to compute in; returns where.

@@ -41,6 +41,9 @@ pub struct Job<'a> {
     /// Memory of [`KEPT`] bytes where the device keeps what it finds out for the carried numbers,
     /// from step to step; `None`: they are read back at once.
     pub kept: Option<u64>,
+    /// Where the device has a number of type `f64` that the gradient is multiplied by on its way
+    /// into the step, if it is; the gradient itself stays as it is.
+    pub by: Option<u64>,
 }
 
 /// Bytes of [`Job::kept`].
@@ -447,14 +450,15 @@ impl Plan {
         let mut row = Row { len, coefs: at, ..Row::default() };
         let mut moves = Vec::new();
         if direct.is_some() {
-            (row.param, row.grad) = (job.param.address(), job.grad.1);
+            (row.param, row.grad, row.by) = (job.param.address(), job.grad.1, job.by.unwrap_or(0));
             for (to, slot) in row.slots.iter_mut().zip(slots) {
                 *to = slot.map_or(0, |s| s.address());
             }
         } else {
             row.param = self.open(&mut moves, compute, &job.param, len, true)?;
-            let (dtype, at) = job.grad;
-            row.grad = self.open(&mut moves, compute, &Place::plain(dtype, at), len, false)?;
+            if layout.is_none() {
+                row.grad = self.gradient(&mut moves, compute, job, len);
+            }
             for (to, slot) in row.slots.iter_mut().zip(slots) {
                 if let Some(slot) = slot {
                     *to = self.open(&mut moves, compute, slot, len, true)?;
@@ -465,6 +469,9 @@ impl Plan {
         let stem = typed.stem();
         let mut prefix = stem.to_owned();
         if let Some(layout) = layout {
+            // The sums of its squares take gradients as they come.
+            row.grad = self.gradient(&mut moves, compute, job, len);
+            row.by = 0;
             self.matrix(&mut moves, typed, compute, layout, &job.slots, &mut row)?;
             prefix.push_str("_scaled");
         }

@@ -6,7 +6,7 @@ use bitstep::real::Dtype;
 use bitstep::rule::Scalars;
 use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw};
 
-use crate::bytes::{bytes, read, set};
+use crate::bytes::{bytes, multiply, read, set};
 use crate::place::Place;
 use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, no_kernel, plan};
 use crate::typed::{has_kernels, kept_number};
@@ -57,13 +57,21 @@ pub struct Resident<D: Device> {
     workspace: Workspace,
     states: Vec<State>,
     ready: Ready,
+    by: Option<u64>,
 }
 
 impl<D: Device> Resident<D> {
     /// No groups yet.
     pub fn new(device: D) -> Self {
         let (optimizer, workspace) = (Optimizer::new(), Workspace::default());
-        Resident { device, optimizer, workspace, states: Vec::new(), ready: Ready::default() }
+        Resident {
+            device,
+            optimizer,
+            workspace,
+            states: Vec::new(),
+            ready: Ready::default(),
+            by: None,
+        }
     }
 
     /// The device.
@@ -325,6 +333,17 @@ impl<D: Device> Resident<D> {
         }
     }
 
+    /// From now on, steps multiply gradients on their way by a number of type `f64` that the device
+    /// has at that address, as [`norm`](crate::norm) leaves one; gradients themselves stay as they
+    /// are. The bits are those of [`clip`](crate::clip) and a step, for two passes less. `None`: no
+    /// longer.
+    ///
+    /// # Safety
+    /// The number is there until the last of those steps has run.
+    pub unsafe fn multiply_gradients(&mut self, by: Option<u64>) {
+        self.by = by;
+    }
+
     /// The host's part of a step: counters move on, constants and tables are written. Whether the
     /// launches to come are those of the step before, address for address.
     ///
@@ -346,6 +365,7 @@ impl<D: Device> Resident<D> {
             for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
                 let mut grad = Buffer::zeros(dtype, tensor.len);
                 read(&mut self.device, at, &mut grad).map_err(Error::Device)?;
+                multiply(&mut self.device, self.by, &mut grad).map_err(Error::Device)?;
                 grads.push(grad);
             }
         }
@@ -372,6 +392,7 @@ impl<D: Device> Resident<D> {
                 slots: state.slots.iter().map(slot).collect(),
                 starts: turn.step.first,
                 kept: state.kept,
+                by: self.by,
             });
         }
         let (ready, records) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;

@@ -8,7 +8,7 @@ use bitstep::named;
 use bitstep::optim::Lion;
 use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
-use bitstep_cudarc::{Clip, Device, Error, Numbers, Resident, Tensor, Workspace, clip};
+use bitstep_cudarc::{Clip, Device, Error, Numbers, Resident, Tensor, Workspace, clip, norm};
 use bitstep_ptx::Machine;
 use half::{bf16, f16};
 
@@ -376,6 +376,56 @@ fn evaluation_has_the_parameters_of_the_core() {
         }
         both.step();
         both.assert_same(name);
+    }
+}
+
+#[test]
+fn gradients_multiplied_on_their_way_are_as_if_clipped() {
+    for (name, args, dtype) in [
+        ("adamw_torch", "", Dtype::F32),
+        ("adamw_torch_fused", "", Dtype::Bf16),
+        ("adamw_torch", "", Dtype::F16),
+        ("flash_adamw", "", Dtype::Bf16),
+        ("flash_adamw", "", Dtype::F32),
+        ("stable_adamw", "", Dtype::F32),
+        ("adafactor", "", Dtype::Bf16),
+        ("adafactor_torch", "", Dtype::F64),
+        ("muon", "", Dtype::Bf16),
+        ("galore_adamw", "rank=2, update_proj_gap=2", Dtype::F32),
+        ("apollo_adamw", "rank=2", Dtype::F16),
+        ("lomo", "clip_grad_norm=0.5", Dtype::F32),
+    ] {
+        let args = Args::parse(args).unwrap();
+        let mut both = Both::new(device(), name, &args, dtype, &[&[40, 60], &[70, 33]]);
+        let found = both.device.device().alloc(16).unwrap();
+        let mut workspace = Workspace::default();
+        // SAFETY: it was allocated above.
+        unsafe { both.device.multiply_gradients(Some(found + 8)) };
+        for t in 0..3 {
+            let clip = ClipGradNorm { max_norm: 0.5, ..ClipGradNorm::default() };
+            let lens = both.tensors.iter().map(|t| t.len);
+            let mut grads: Vec<_> = lens.map(|len| numbers(t + 90, len, dtype)).collect();
+            let mut ours = Vec::new();
+            for (tensor, grad) in both.tensors.iter().zip(&grads) {
+                let at = tensor.grad.unwrap().1;
+                both.device.device().write(at, &raw(grad)).unwrap();
+                ours.push(Numbers { at, len: tensor.len, dtype });
+            }
+            // SAFETY: all of it was allocated above, and nobody else has it.
+            unsafe {
+                norm(both.device.device(), &mut workspace, &ours, Clip::Norm(clip), found).unwrap();
+                both.device.step(&both.tensors, &[]).unwrap();
+            }
+            let mut views: Vec<_> = grads.iter_mut().map(Buffer::data_mut).collect();
+            clip.clip(&mut views).unwrap();
+            drop(views);
+            let pairs = both.values.iter_mut().zip(&grads);
+            let mut params: Vec<_> = pairs
+                .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
+                .collect();
+            both.host.step(&mut params, &[]).unwrap();
+            both.assert_same(name);
+        }
     }
 }
 

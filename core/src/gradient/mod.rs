@@ -17,4 +17,5 @@ pub use scale::{LossScale, is_finite, multiply};
 #[doc(hidden)]
 pub mod parts {
     pub use super::clip::{Order, half, limited_square, promote, round, whole};
+    pub use super::scale::multiplied;
 }

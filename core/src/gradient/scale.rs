@@ -4,12 +4,19 @@ use crate::error::Error;
 use crate::real::{Number, Real};
 use crate::storage::{Data, DataMut};
 
+/// An element of [`multiply`].
+#[doc(hidden)]
+#[inline(always)]
+pub fn multiplied<C: Real>(g: C, c: C::Scalar) -> C {
+    g.mul_scalar(c)
+}
+
 /// g ← g · c, rounded once; c is taken in `f32` (`f64` for `f64`).
 pub fn multiply(grad: &mut DataMut<'_>, c: f64) {
     fn go<C: Real>(x: &mut [C], c: f64) {
         let c = C::scalar(c);
         for g in x {
-            *g = g.mul_scalar(c);
+            *g = multiplied(*g, c);
         }
     }
     match grad {

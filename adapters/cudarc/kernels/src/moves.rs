@@ -11,7 +11,7 @@ use bitstep::storage::{
 use half::{bf16, f16};
 
 use crate::grid::by_block;
-use crate::rules::part;
+use crate::rules::{factor, part, times};
 use crate::table::Move;
 
 /// Runs `f` on every item of a table.
@@ -46,11 +46,15 @@ trait Moved {
 /// Plain numbers of another type.
 struct Plain<T, C>(T, C);
 
-impl<T: Number, C: Real> Moved for Plain<T, C> {
+/// Where `with` says so, they are gradients, multiplied on their way.
+impl<T: Real, C: Real> Moved for Plain<T, C> {
     #[inline(always)]
     unsafe fn load(line: &Move, i: usize) {
         // SAFETY: as the caller promises.
-        unsafe { *(line.plain as *mut C).add(i) = C::load(*(line.main as *const T).add(i)) }
+        unsafe {
+            let x = times(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
+            *(line.plain as *mut C).add(i) = C::load(x);
+        }
     }
     #[inline(always)]
     unsafe fn store(line: &Move, i: usize) {
@@ -225,6 +229,8 @@ macro_rules! entries {
 entries! {
     "f32_f32" => Plain<f32, f32>;
     "f64_f64" => Plain<f64, f64>;
+    "bf16_bf16" => Plain<bf16, bf16>;
+    "f16_f16" => Plain<f16, f16>;
     "f64_f32" => Plain<f64, f32>;
     "bf16_f32" => Plain<bf16, f32>;
     "f16_f32" => Plain<f16, f32>;

@@ -1,6 +1,7 @@
 //! Elementwise and tensorwise rules.
 
 use bitstep::Array;
+use bitstep::gradient::parts::multiplied;
 use bitstep::optim::*;
 use bitstep::real::{Number, Real};
 use bitstep::rule::Rule;
@@ -10,19 +11,42 @@ use crate::grid::{WARP, by_block, by_warp, fold, lane};
 use crate::table::{CHUNK, Row};
 
 /// A tensor's memory.
-pub(crate) struct At<R: Rule, P, G, S> {
+pub(crate) struct At<R: Rule, P, G: Real, S> {
     param: *mut P,
     grad: *const G,
     slots: R::Slots<*mut S>,
+    by: Option<G::Scalar>,
 }
 
-impl<R: Rule, P: Number, G: Number, S: Number> At<R, P, G, S> {
+/// What gradients are multiplied by on their way, if `at` says where that is.
+///
+/// # Safety
+/// It is there.
+#[inline(always)]
+pub(crate) unsafe fn factor<G: Real>(at: u64) -> Option<G::Scalar> {
+    // SAFETY: as the caller promises.
+    if at == 0 { None } else { Some(G::scalar(unsafe { *(at as *const f64) })) }
+}
+
+#[inline(always)]
+pub(crate) fn times<G: Real>(g: G, by: Option<G::Scalar>) -> G {
+    match by {
+        None => g,
+        Some(by) => multiplied(g, by),
+    }
+}
+
+impl<R: Rule, P: Number, G: Real, S: Number> At<R, P, G, S> {
+    /// # Safety
+    /// The row says what is where.
     #[inline(always)]
-    pub(crate) fn new(row: &Row) -> Self {
+    pub(crate) unsafe fn new(row: &Row) -> Self {
         At {
             param: row.param as *mut P,
             grad: row.grad as *const G,
             slots: R::Slots::from_fn(|k| row.slots.get(k).map_or(0, |&s| s) as *mut S),
+            // SAFETY: as the caller promises.
+            by: unsafe { factor::<G>(row.by) },
         }
     }
 
@@ -37,7 +61,7 @@ impl<R: Rule, P: Number, G: Number, S: Number> At<R, P, G, S> {
                 Some(slot) if !slot.is_null() => C::load(*slot.add(i)),
                 _ => C::ZERO,
             });
-            (C::load(*self.param.add(i)), C::load(*self.grad.add(i)), state)
+            (C::load(*self.param.add(i)), C::load(times(*self.grad.add(i), self.by)), state)
         }
     }
 
@@ -97,7 +121,7 @@ macro_rules! four {
 }
 four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
 
-impl<R: Rule, P: Four, G: Four, S: Four> At<R, P, G, S> {
+impl<R: Rule, P: Four, G: Four + Real, S: Four> At<R, P, G, S> {
     /// Whether four neighbours may be loaded and stored at once.
     #[inline(always)]
     fn fits(&self) -> bool {
@@ -122,10 +146,10 @@ impl<R: Rule, P: Four, G: Four, S: Four> At<R, P, G, S> {
                 _ => [S::default(); 4],
             });
             // Written out: a loop that is not unrolled keeps its arrays in memory.
-            neighbour::<R, C, P, G, S, 0>(k, &mut param, &grad, &mut state);
-            neighbour::<R, C, P, G, S, 1>(k, &mut param, &grad, &mut state);
-            neighbour::<R, C, P, G, S, 2>(k, &mut param, &grad, &mut state);
-            neighbour::<R, C, P, G, S, 3>(k, &mut param, &grad, &mut state);
+            neighbour::<R, C, P, G, S, 0>(k, &mut param, &grad, self.by, &mut state);
+            neighbour::<R, C, P, G, S, 1>(k, &mut param, &grad, self.by, &mut state);
+            neighbour::<R, C, P, G, S, 2>(k, &mut param, &grad, self.by, &mut state);
+            neighbour::<R, C, P, G, S, 3>(k, &mut param, &grad, self.by, &mut state);
             *(self.param.add(i) as *mut P::Pack) = P::pack(param);
             for (slot, x) in slots.iter().zip(state.as_ref()) {
                 if !slot.is_null() {
@@ -138,15 +162,16 @@ impl<R: Rule, P: Four, G: Four, S: Four> At<R, P, G, S> {
 
 /// Steps element V of four.
 #[inline(always)]
-fn neighbour<R: Rule, C: Real, P: Number, G: Number, S: Number, const V: usize>(
+fn neighbour<R: Rule, C: Real, P: Number, G: Real, S: Number, const V: usize>(
     k: &R::Coefs<C>,
     param: &mut [P; 4],
     grad: &[G; 4],
+    by: Option<G::Scalar>,
     state: &mut R::Slots<[S; 4]>,
 ) {
     let before = state.as_ref();
     let before = R::Slots::<C>::from_fn(|j| before.get(j).map_or(C::ZERO, |s| C::load(s[V])));
-    let (p, after) = R::element::<C>(k, C::load(param[V]), C::load(grad[V]), before);
+    let (p, after) = R::element::<C>(k, C::load(param[V]), C::load(times(grad[V], by)), before);
     param[V] = p.store();
     for (to, x) in state.as_mut().iter_mut().zip(after.as_ref()) {
         to[V] = x.store();
@@ -155,7 +180,7 @@ fn neighbour<R: Rule, C: Real, P: Number, G: Number, S: Number, const V: usize>(
 
 /// Steps one element after the other.
 #[inline(always)]
-unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Real, S: Number>(
     tensor: &At<R, P, G, S>,
     k: &R::Coefs<C>,
     mut i: u64,
@@ -174,7 +199,7 @@ unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Number, S: Number>(
 }
 
 #[inline(always)]
-unsafe fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+unsafe fn apply<R: Rule, C: Real, P: Number, G: Real, S: Number>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -191,7 +216,7 @@ unsafe fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
 
 /// The same, by fours where addresses and lengths allow it.
 #[inline(always)]
-unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four, S: Four>(
+unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Real, S: Four>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -214,7 +239,7 @@ unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four, S: Four>(
 }
 
 #[inline(always)]
-unsafe fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+unsafe fn sums<R: Rule, C: Real, P: Number, G: Real, S: Number>(
     rows: *const Row,
     count: u64,
     chunks: u64,

@@ -48,6 +48,8 @@ pub(crate) struct Row {
     pub(crate) height: u64,
     /// Columns of a matrix.
     pub(crate) width: u64,
+    /// Where the `f64` is that the gradient is multiplied by on its way; 0 if there is none.
+    pub(crate) by: u64,
 }
 
 /// Numbers to be summed: `segments` times `len`, each `width` wide.
