@@ -27,7 +27,8 @@
 //! decoded to plain numbers in a workspace, and encoded again.
 //!
 //! [`change`] is for gradients: multiplication, clipping by value, accumulation, NEFTune; [`clip`]
-//! clips them by their norm, which never leaves the device.
+//! clips them by their norm, which never leaves the device; or [`norm`] only finds it, and a step
+//! [reads it](Resident::multiply_gradients).
 //!
 //! Products of matrices have the core's fixed order. Projectors (GaLore, APOLLO) are renewed by the
 //! host, from the gradient, which is read back when it is time, or drawn at random; a better one is
