@@ -238,7 +238,8 @@ impl Plan {
         directions
     }
 
-    /// The gradient, scaled as the projection's directions are long, and limited.
+    /// The gradient, scaled as the projection's directions are long, and limited. Its rule's second
+    /// half turns directions round, as the references' does: no factor is negative.
     fn scale(&mut self, index: usize, job: &Job<'_>, way: &Way<'_>, apollo: &Apollo) -> u64 {
         let Channels { count, len, start, stride, by_column } = apollo.factors(&way.shapes);
         let (of, suffix) = (wide(way.compute), name(way.compute));
