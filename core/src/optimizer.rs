@@ -801,17 +801,14 @@ fn task<'a>(
     if !state.started {
         let rule = &*group.recipe.rule;
         let slots = &mut state.slots;
-        let started = match &mut state.companion {
-            Some(companion) => with_companion(&mut param, companion, |value| {
+        match &mut state.companion {
+            // Lengths have been checked: this can't fail.
+            Some(companion) => drop(with_companion(&mut param, companion, |value| {
                 start(rule, slots, value);
                 Ok(())
-            }),
-            None => {
-                start(rule, slots, &param);
-                Ok(())
-            }
-        };
-        debug_assert!(started.is_ok(), "lengths have been checked");
+            })),
+            None => start(rule, slots, &param),
+        }
     }
     let turn = turn(group, state, param.dtype(), param.is_empty(), layer, given);
     Task {

@@ -193,11 +193,6 @@ def build(package, example, *more):
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", package, "--example", example, *more], cwd=ROOT, check=True)
 
 
-def stepper(name, args, dtype, shapes, threads):
-    command = [ROOT / "target/release/examples/stepper", name, args, dtype, str(threads)]
-    return Program(command + ["x".join(map(str, shape)) for shape in shapes])
-
-
 class Theirs:
     def __init__(self, make, dtype, shapes):
         kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]

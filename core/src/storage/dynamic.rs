@@ -31,32 +31,23 @@ impl Dynamic {
     }
 }
 
-/// The largest magnitude; NaN does not count.
+/// The largest magnitude; NaN if any number is. The bits of magnitudes are in the numbers' order,
+/// those of NaN above infinity's: compilers make vectors of a maximum of integers.
 #[inline(always)]
-pub(crate) fn largest(values: &[f32]) -> f32 {
-    let most = most(values);
-    if most > INFINITY {
-        return values
-            .iter()
-            .filter(|x| !x.is_nan())
-            .fold(0.0, |most, &x| if Real::abs(x) > most { Real::abs(x) } else { most });
-    }
+pub(crate) fn largest_or_nan(values: &[f32]) -> f32 {
+    let most = values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     f32::from_bits(most)
 }
 
-const INFINITY: u32 = f32::INFINITY.to_bits();
-
-/// The largest of the magnitudes' bits, which are in the numbers' order: above infinity for NaN.
-/// Compilers make vectors of a maximum of integers.
+/// The largest magnitude; NaN does not count.
 #[inline(always)]
-fn most(values: &[f32]) -> u32 {
-    values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff))
-}
-
-/// Whether any is NaN.
-#[inline(always)]
-pub(crate) fn has_nan(values: &[f32]) -> bool {
-    most(values) > INFINITY
+fn largest(values: &[f32]) -> f32 {
+    let largest = largest_or_nan(values);
+    if !largest.is_nan() {
+        return largest;
+    }
+    let numbers = values.iter().filter(|x| !x.is_nan());
+    numbers.fold(0.0, |most, &x| if Real::abs(x) > most { Real::abs(x) } else { most })
 }
 
 impl Codec for Dynamic {
@@ -77,8 +68,8 @@ impl Codec for Dynamic {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let scale = largest(values);
         if self.grid {
+            let scale = largest(values);
             let inverse = 1.0 / scale;
             self.write(values, codes, |x| {
                 // Clamped as a cast would do it, which takes NaN to 0.
@@ -89,8 +80,11 @@ impl Codec for Dynamic {
             });
             return scale;
         }
-        let scale = if has_nan(values) { f32::NAN } else { scale };
-        let scale = if scale == 0.0 { 1.0 } else { scale };
+        let scale = match largest_or_nan(values) {
+            0.0 => 1.0,
+            x if x.is_nan() => f32::NAN, // the usual one
+            x => x,
+        };
         self.write(values, codes, |x| x / scale);
         scale
     }
@@ -101,9 +95,9 @@ impl Dynamic {
     #[inline(always)]
     fn write(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
         if self.signed {
-            LOWER_SIGNED.encode(true, values, codes, f);
+            LOWER_SIGNED.encode(values, codes, f);
         } else {
-            LOWER_UNSIGNED.encode(false, values, codes, f);
+            LOWER_UNSIGNED.encode(values, codes, f);
         }
     }
 }

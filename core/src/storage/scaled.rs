@@ -1,7 +1,7 @@
 //! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
 
 use crate::storage::Codec;
-use crate::storage::dynamic::{has_nan, largest};
+use crate::storage::dynamic::largest_or_nan;
 use crate::storage::maps::{
     BATCH, SIGNED_4, SIGNED_8, UNSIGNED_4, UNSIGNED_8, UPPER_SIGNED, UPPER_SIGNED_4,
     UPPER_UNSIGNED, UPPER_UNSIGNED_4, reached,
@@ -44,9 +44,11 @@ pub struct Fp8 {
 /// The largest magnitude, at least 1e-12; NaN if any is.
 #[inline(always)]
 fn scale(values: &[f32]) -> f32 {
-    let largest = largest(values);
-    let scale = if largest > 1e-12 { largest } else { 1e-12 };
-    if has_nan(values) { f32::NAN } else { scale }
+    match largest_or_nan(values) {
+        x if x.is_nan() => f32::NAN, // the usual one
+        x if x > 1e-12 => x,
+        _ => 1e-12,
+    }
 }
 
 impl Codec for Scaled8 {
@@ -69,9 +71,9 @@ impl Codec for Scaled8 {
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
         let scale = scale(values);
         if self.signed {
-            UPPER_SIGNED.encode(true, values, codes, |x| x / scale);
+            UPPER_SIGNED.encode(values, codes, |x| x / scale);
         } else {
-            UPPER_UNSIGNED.encode(false, values, codes, |x| x / scale);
+            UPPER_UNSIGNED.encode(values, codes, |x| x / scale);
         }
         scale
     }
