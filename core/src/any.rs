@@ -121,6 +121,10 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
         let _ = shape;
         0
     }
+    /// [`Rule::bases`].
+    fn bases(&self) -> [f64; 2] {
+        [1.0; 2]
+    }
     /// [`Rule::STEP_KEY`].
     fn step_key(&self) -> &'static str;
     /// [`Rule::COUNTS_EMPTY`].
@@ -211,6 +215,9 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
 
 /// Refuses sizes of blocks that do not go together.
 pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Result<(), Error> {
+    if blocks.clone().all(|block| block == 1) {
+        return Ok(());
+    }
     let largest = blocks.clone().max().unwrap_or(1) as f64;
     let ok = stretch(blocks).is_some();
     Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
@@ -249,6 +256,9 @@ impl<R: Rule> AnyRule for R {
     }
     fn advance(&self, step: &Step, scalars: &mut Scalars) {
         Rule::advance(self, step, scalars);
+    }
+    fn bases(&self) -> [f64; 2] {
+        Rule::bases(self)
     }
     fn step_key(&self) -> &'static str {
         R::STEP_KEY

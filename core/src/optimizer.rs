@@ -17,9 +17,10 @@ use crate::error::Error;
 use crate::gradient::random;
 use crate::mode::Mode;
 use crate::real::Dtype;
-use crate::rule::{Counter, Scalars, Start, Step, check_length};
+use crate::rule::{Counter, Powers, Scalars, Start, Step, check_length};
 use crate::storage::{
-    Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Raw, Split, Storage,
+    Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Piece, Raw, Split, Storage,
+    dithered, paired, plain, stretch,
 };
 
 /// A rule with the way it is computed: what a name of the references stands for.
@@ -222,6 +223,14 @@ impl Buffer {
         })
     }
 
+    /// In pieces of `len` elements, a multiple of the block.
+    fn pieces(&mut self, len: usize) -> Vec<Piece<'_>> {
+        match self {
+            Buffer::Coded(x) => x.pieces(len),
+            numbers => plain(numbers.data_mut(), len),
+        }
+    }
+
     /// To read and write.
     pub fn data_mut(&mut self) -> DataMut<'_> {
         match self {
@@ -255,6 +264,8 @@ pub struct Group {
     pub scalars: Scalars,
     /// The type of the first parameter with a gradient, at the latest [`Optimizer::tasks`].
     lead: Option<Dtype>,
+    /// For parameters that have made as many steps as the group.
+    powers: Powers,
     /// The norm over all gradients, for rules that ask for it: found by
     /// [`Optimizer::tasks`]; before [`Optimizer::step_param`], the caller's to set.
     pub grad_norm: Option<f64>,
@@ -317,7 +328,15 @@ impl Optimizer {
     pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
         recipe.rule.check()?;
         let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
-        self.groups.push(Group { recipe, lr, steps: 0, scalars, lead: None, grad_norm: None });
+        self.groups.push(Group {
+            recipe,
+            lr,
+            steps: 0,
+            scalars,
+            lead: None,
+            powers: Powers::default(),
+            grad_norm: None,
+        });
         Ok(self.groups.len() - 1)
     }
 
@@ -455,7 +474,12 @@ impl Optimizer {
     /// Any wrong length, an invalid configuration, or parameters that are being
     /// [evaluated](Self::eval). Nothing is written then.
     pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
-        self.tasks(params, given)?.into_iter().try_for_each(Task::run)
+        self.begin_tasks(params, given)?;
+        let mut layers = alloc::vec![0u32; self.groups.len()];
+        let states = params.iter_mut().zip(&mut self.params);
+        states
+            .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given))
+            .try_for_each(Task::run)
     }
 
     /// One step, as independent pieces of work: run them all, on any threads and in any order.
@@ -467,26 +491,21 @@ impl Optimizer {
         params: &'a mut [Param<'_>],
         given: &'a [(&'a str, f64)],
     ) -> Result<Vec<Task<'a>>, Error> {
+        self.begin_tasks(params, given)?;
+        let mut layers = alloc::vec![0u32; self.groups.len()];
+        let mut tasks = Vec::with_capacity(params.len());
+        let states = params.iter_mut().zip(&mut self.params);
+        tasks.extend(states.filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given)));
+        Ok(tasks)
+    }
+
+    fn begin_tasks(&mut self, params: &[Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
         check_length("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
         let grads: Vec<Option<Data<'_>>> = params.iter().map(|p| p.grad).collect();
-        self.begin(&grads, given)?;
-        let mut layers = alloc::vec![0u32; self.groups.len()];
-        let mut tasks = Vec::with_capacity(params.len());
-        for (param, state) in params.iter_mut().zip(&mut self.params) {
-            let (Some(group), Some(next)) =
-                (self.groups.get(state.group), layers.get_mut(state.group))
-            else {
-                continue;
-            };
-            let Some(grad) = param.grad else { continue };
-            let layer = *next;
-            *next += 1;
-            tasks.push(task(group, state, param.value.reborrow(), grad, layer, given));
-        }
-        Ok(tasks)
+        self.begin(&grads, given)
     }
 
     /// Begins a step whose parameters come one at a time: groups move on, and take
@@ -524,6 +543,7 @@ impl Optimizer {
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps = group.steps.saturating_add(1);
+            group.powers = Powers::new(group.recipe.rule.bases(), group.steps);
             if group.recipe.rule.scalar_owner() == Counter::Group {
                 let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
@@ -626,14 +646,24 @@ pub struct Task<'a> {
     arithmetic: Arithmetic,
     step: Step<'a>,
     scalars: Carried<'a>,
-    shape: Vec<usize>,
-    param: DataMut<'a>,
-    /// What is kept beside the parameter.
-    companion: Option<&'a mut Raw>,
-    /// What it is rounded with.
-    noise: Option<Noise<'a>>,
     grad: Data<'a>,
-    slots: Vec<DataMut<'a>>,
+    memory: Memory<'a>,
+}
+
+/// What a task writes.
+enum Memory<'a> {
+    Whole {
+        param: DataMut<'a>,
+        /// What is kept beside the parameter.
+        companion: Option<&'a mut Raw>,
+        /// What it is rounded with.
+        noise: Option<Noise<'a>>,
+        slots: &'a mut [Buffer],
+    },
+    Part {
+        param: Piece<'a>,
+        slots: Vec<Piece<'a>>,
+    },
 }
 
 /// A rule's carried numbers at a step of one parameter.
@@ -679,7 +709,7 @@ impl<'a> Task<'a> {
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.param.len()
+        self.grad.len()
     }
 
     /// Whether there are none.
@@ -688,14 +718,21 @@ impl<'a> Task<'a> {
         self.len() == 0
     }
 
-    /// Whether [`split_at`](Self::split_at) may cut it: its elements move on their own.
+    /// About how much work it is, to deal tasks out evenly. The unit is an element of plain
+    /// numbers; one that is decoded and encoded counts eight times, and beginning takes 512.
     #[must_use]
-    pub fn can_split(&self) -> bool {
-        self.rule.is_elementwise()
-            && self.companion.is_none()
-            && self.noise.is_none()
-            && self.param.dtype().is_some()
-            && self.slots.iter().all(|s| s.dtype().is_some())
+    pub fn work(&self) -> usize {
+        let coded = match &self.memory {
+            Memory::Whole { companion, noise, slots, .. } => {
+                let coded = |slot: &Buffer| matches!(slot, Buffer::Coded(_));
+                companion.is_some() || noise.is_some() || slots.iter().any(coded)
+            }
+            Memory::Part { param, slots } => {
+                let coded = |piece: &Piece<'_>| matches!(piece, Piece::Coded(_));
+                coded(param) || slots.iter().any(coded)
+            }
+        };
+        self.len().saturating_mul(if coded { 8 } else { 1 }).saturating_add(512)
     }
 
     /// Does the work.
@@ -703,73 +740,99 @@ impl<'a> Task<'a> {
     /// # Errors
     /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
     pub fn run(self) -> Result<(), Error> {
-        let (mut param, mut slots) = (self.param, self.slots);
-        let double = self.arithmetic.compute(param.dtype()) == Dtype::F64;
-        let len = self.rule.workspace(&self.shape);
-        let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
-        let mut carried = self.scalars;
-        let scalars = carried.get();
-        let mut update = |param: &mut DataMut<'_>| {
-            let tensor = Tensor {
-                shape: &self.shape,
-                param: param.reborrow(),
-                grad: self.grad,
-                slots: &mut slots,
-                work: work.data_mut(),
-            };
-            self.rule.update(self.arithmetic, &self.step, scalars, tensor)
+        let Task { rule, arithmetic, step, mut scalars, grad, memory } = self;
+        let scalars = scalars.get();
+        let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
+            let len = rule.workspace(shape);
+            let double = len > 0 && arithmetic.compute(param.dtype()) == Dtype::F64;
+            let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
+            let param = param.reborrow();
+            let tensor = Tensor { shape, param, grad, slots, work: work.data_mut() };
+            rule.update(arithmetic, &step, scalars, tensor)
         };
-        match (self.companion, self.noise, &mut param) {
-            (Some(companion), _, param) => with_companion(param, companion, update),
-            (_, Some(n), DataMut::Bf16(x)) => update(&mut DataMut::Coded(&mut Dithered::new(x, n))),
-            (_, Some(n), DataMut::F16(x)) => update(&mut DataMut::Coded(&mut Dithered::new(x, n))),
-            (_, _, param) => update(param),
+        match memory {
+            Memory::Part { mut param, mut slots } => {
+                let slots = slots.iter_mut().map(Piece::data_mut);
+                with_slots(slots, |slots| run(&[grad.len()], &mut param.data_mut(), slots))
+            }
+            Memory::Whole { mut param, companion, noise, slots } => {
+                let slots = slots.iter_mut().map(Buffer::data_mut);
+                with_slots(slots, |slots| {
+                    let run = |param: &mut DataMut<'_>| run(step.shape, param, slots);
+                    with_whole(&mut param, companion, noise, run)
+                })
+            }
         }
     }
-}
 
-impl<'a> Task<'a> {
-    /// Cuts it before element `at`; the bits do not depend on the cut. `Err` gives
-    /// it back if it can't be cut there.
-    ///
-    /// # Errors
-    /// Not [`can_split`](Self::can_split), or `at` beyond the end.
-    #[allow(clippy::result_large_err)]
-    pub fn split_at(self, at: usize) -> Result<(Task<'a>, Task<'a>), Task<'a>> {
-        if !self.can_split() || at > self.len() {
-            return Err(self);
-        }
-        let (mut left, mut right) = (Vec::new(), Vec::new());
-        for slot in self.slots {
-            let at = if slot.is_empty() { 0 } else { at };
-            let (l, r) = slot.split_at(at);
-            left.push(l);
-            right.push(r);
-        }
-        let rest = self.param.len() - at;
-        let (param, param_rest) = self.param.split_at(at);
-        let (grad, grad_rest) = self.grad.split_at(at);
+    /// Cuts it into parts of `len` elements, rounded up to whole blocks, to be run on any threads and
+    /// in any order: the bits do not depend on it. One whose elements do not move on their own,
+    /// or that is a part already, stays whole.
+    #[must_use]
+    pub fn cut(self, len: usize) -> Vec<Task<'a>> {
+        let total = self.len();
+        let (param, companion, noise, slots) = match self.memory {
+            Memory::Whole { param, companion, noise, slots }
+                if total > len && self.rule.is_elementwise() =>
+            {
+                (param, companion, noise, slots)
+            }
+            memory => return alloc::vec![Task { memory, ..self }],
+        };
+        let blocks = slots.iter().map(Buffer::block).chain([param.block()]);
+        let len = len.max(1).next_multiple_of(stretch(blocks).unwrap_or(1));
+        let params = match (companion, noise) {
+            (Some(companion), _) => paired(param, companion, len),
+            (_, Some(noise)) => dithered(param, noise, len),
+            _ => plain(param, len),
+        };
+        let mut slots: Vec<_> = slots.iter_mut().map(|s| s.pieces(len).into_iter()).collect();
         let copy = match &self.scalars {
             Carried::Own(scalars) => **scalars,
             Carried::Group(scalars) => *scalars,
         };
-        let (rule, arithmetic, step) = (self.rule, self.arithmetic, self.step);
-        let part = |scalars, shape, param, grad, slots| Task {
-            rule,
-            arithmetic,
-            step,
-            scalars,
-            shape,
-            param,
-            companion: None,
-            noise: None,
-            grad,
-            slots,
-        };
-        Ok((
-            part(self.scalars, alloc::vec![at], param, grad, left),
-            part(Carried::Group(copy), alloc::vec![rest], param_rest, grad_rest, right),
-        ))
+        let mut first = Some(self.scalars);
+        let tasks = params.into_iter().zip((0..total).step_by(len)).map(|(param, start)| Task {
+            rule: self.rule,
+            arithmetic: self.arithmetic,
+            step: self.step,
+            scalars: first.take().unwrap_or(Carried::Group(copy)),
+            grad: self.grad.part(start..total.min(start + len)),
+            memory: Memory::Part {
+                param,
+                slots: slots.iter_mut().map(|s| s.next().unwrap_or_else(Piece::empty)).collect(),
+            },
+        });
+        tasks.collect()
+    }
+}
+
+/// Runs `f` on all slots at once, without the heap if they are few.
+fn with_slots<'a, T>(
+    mut slots: impl ExactSizeIterator<Item = DataMut<'a>>,
+    f: impl FnOnce(&mut [DataMut<'a>]) -> T,
+) -> T {
+    const FEW: usize = 4;
+    let n = slots.len();
+    if n > FEW {
+        return f(&mut slots.collect::<Vec<_>>());
+    }
+    let mut few: [_; FEW] = core::array::from_fn(|_| slots.next().unwrap_or(DataMut::F32(&mut [])));
+    f(few.get_mut(..n).unwrap_or_default())
+}
+
+/// Runs `f` on a whole parameter as its rule sees it.
+fn with_whole<T>(
+    param: &mut DataMut<'_>,
+    companion: Option<&mut Raw>,
+    noise: Option<Noise<'_>>,
+    f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    match (companion, noise, param) {
+        (Some(companion), _, param) => with_companion(param, companion, f),
+        (_, Some(n), DataMut::Bf16(x)) => f(&mut DataMut::Coded(&mut Dithered::new(x, n))),
+        (_, Some(n), DataMut::F16(x)) => f(&mut DataMut::Coded(&mut Dithered::new(x, n))),
+        (_, _, param) => f(param),
     }
 }
 
@@ -788,6 +851,21 @@ fn with_companion<T>(
         (DataMut::F16(x), Raw::F16(c)) => f(&mut DataMut::Coded(&mut Kahan::new(x, c)?)),
         (value, _) => f(value),
     }
+}
+
+/// The task of a parameter that has a gradient. `layers` counts those of each group.
+fn next_task<'a>(
+    groups: &'a [Group],
+    layers: &mut [u32],
+    param: &'a mut Param<'_>,
+    state: &'a mut ParamState,
+    given: &'a [(&'a str, f64)],
+) -> Option<Task<'a>> {
+    let (group, next) = (groups.get(state.group)?, layers.get_mut(state.group)?);
+    let grad = param.grad?;
+    let layer = *next;
+    *next += 1;
+    Some(task(group, state, param.value.reborrow(), grad, layer, given))
 }
 
 fn task<'a>(
@@ -815,13 +893,14 @@ fn task<'a>(
         rule: turn.rule,
         arithmetic: turn.arithmetic,
         step: turn.step,
-        shape: turn.shape.to_vec(),
-        param,
-        companion: turn.companion,
-        noise: turn.noise,
-        grad,
-        slots: turn.slots.iter_mut().map(Buffer::data_mut).collect(),
         scalars: turn.scalars,
+        grad,
+        memory: Memory::Whole {
+            param,
+            companion: turn.companion,
+            noise: turn.noise,
+            slots: turn.slots,
+        },
     }
 }
 
@@ -844,8 +923,8 @@ fn turn<'a>(
     };
     let own = rule.scalar_owner() == Counter::Parameter;
     let shape = &state.shape;
-    let (lead, grad_norm) = (group.lead, group.grad_norm);
-    let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given };
+    let Group { lead, grad_norm, powers, .. } = *group;
+    let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given, powers };
     if own {
         rule.advance(&step, &mut state.scalars);
     }

@@ -12,6 +12,7 @@
 //! [`step`] is the whole job for slices of plain numbers. [`sums`] and [`apply`]
 //! are its two halves, for callers that cut a tensor into parts.
 
+use crate::accurate;
 use crate::any::numel;
 use crate::args::{Fields, Hyper, Slot};
 use crate::array::Array;
@@ -45,6 +46,23 @@ pub struct Step<'a> {
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
+    /// What [`Step::power`] need not find again.
+    pub powers: Powers,
+}
+
+/// Powers of [`Rule::bases`], found once for all parameters of a group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Powers {
+    t: u64,
+    known: [(f64, f64); 2],
+}
+
+impl Powers {
+    /// Those of these bases with the exponent t.
+    #[must_use]
+    pub fn new(bases: [f64; 2], t: u64) -> Self {
+        Powers { t, known: bases.map(|base| (base, accurate::pow(base, t as f64))) }
+    }
 }
 
 impl Step<'_> {
@@ -60,7 +78,17 @@ impl Step<'_> {
             lead: None,
             grad_norm: None,
             given: &[],
+            powers: Powers { t: 0, known: [(1.0, 1.0); 2] },
         }
+    }
+
+    /// `base` to the power t.
+    #[must_use]
+    pub fn power(&self, base: f64) -> f64 {
+        let Powers { t, known } = self.powers;
+        let same = |&&(b, _): &&(f64, f64)| t == self.t && b.to_bits() == base.to_bits();
+        let known = known.iter().find(same);
+        known.map_or_else(|| accurate::pow(base, self.t_f64()), |&(_, power)| power)
     }
 
     /// The given number of that name.
@@ -161,6 +189,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// Who owns the carried numbers: as a rule whoever counts the steps.
     fn scalar_owner(&self) -> Counter {
         self.counter()
+    }
+    /// Of which numbers the constants hold [`Step::power`]s: those are found once for a group.
+    fn bases(&self) -> [f64; 2] {
+        [1.0; 2]
     }
     /// The slots that this configuration uses; one of [`Rule::MASKS`]. `compute` is the type that
     /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.

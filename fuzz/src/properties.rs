@@ -86,6 +86,22 @@ const BLOCKS: usize = 12_800;
 /// # Panics
 /// If it does.
 pub fn splittable(trial: &Trial) {
+    if !trial.recipe.rule.is_elementwise() {
+        return;
+    }
+    let whole = Run::whole(trial).bits();
+    for len in [1, 259, BLOCKS] {
+        let mut parts = Run::new(trial);
+        for t in 0..trial.steps() {
+            parts.step_in_parts(trial, t, len).expect("a step that is taken");
+        }
+        assert_eq!(parts.bits(), whole, "tasks of {len}");
+    }
+    parts_are_parameters(trial);
+}
+
+/// Parts make the same steps as parameters of their own.
+fn parts_are_parameters(trial: &Trial) {
     let mut whole = trial.clone();
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
     let takes = names(whole.recipe.rule.hyper()).contains(&"min_8bit_size");
@@ -96,24 +112,15 @@ pub fn splittable(trial: &Trial) {
     // The noise of a part would need its place in the whole.
     let noisy = matches!(whole.recipe.coding.weights, Weights::Stochastic(_));
     let by_size = whole.recipe.coding.min_len > 0 || whole.recipe.coding.multiple > 1;
-    if !whole.recipe.rule.is_elementwise() || noisy || by_size {
+    // Parts that are parameters of their own have norms of their own.
+    if noisy || by_size || whole.recipe.rule.norm_scale(&whole.given()).is_some() {
         return;
     }
     let n = whole.init.len();
-    let run = Run::whole(&whole);
-    let joined = crate::bits(&run.value);
+    let joined = bits_of(&whole);
     let plain = whole.recipe.coding.slots.iter().all(Option::is_none);
     for cut in if plain { [1, 259] } else { [BLOCKS, 2 * BLOCKS] } {
         let cut = cut.min(n);
-        let mut parts = Run::new(&whole);
-        for t in 0..whole.steps() {
-            parts.step_in_parts(&whole, t, cut).expect("a step that is taken");
-        }
-        assert_eq!(parts.bits(), run.bits(), "tasks cut at {cut}");
-        // Parts that are parameters of their own have norms of their own.
-        if whole.recipe.rule.norm_scale(&whole.given()).is_some() {
-            continue;
-        }
         let part = |range: std::ops::Range<usize>| {
             let mut part = whole.clone();
             if range.len() < n {

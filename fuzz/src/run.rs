@@ -1,7 +1,7 @@
 //! One optimizer at work on one parameter.
 
 use bitstep::Error;
-use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
+use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe, Task};
 use bitstep::real::Dtype;
 use bitstep::storage::{Format, Raw};
 
@@ -98,24 +98,18 @@ impl Run {
         self.optimizer.step(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
     }
 
-    /// Makes step number t in two tasks, cut before element `at`, the second first; in one if it
-    /// can't be cut there.
+    /// Makes step number t in tasks of `len` elements, rounded up to whole blocks, the last one
+    /// first; in one if it can't be cut.
     ///
     /// # Errors
     /// What the core refuses.
-    pub fn step_in_parts(&mut self, trial: &Trial, t: usize, at: usize) -> Result<(), Error> {
+    pub fn step_in_parts(&mut self, trial: &Trial, t: usize, len: usize) -> Result<(), Error> {
         self.optimizer.groups_mut()[0].lr = trial.lrs[t];
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
         let mut params = [Param { value: self.value.data_mut(), grad }];
         for task in self.optimizer.tasks(&mut params, &trial.given())? {
-            match task.split_at(at) {
-                Ok((left, right)) => {
-                    right.run()?;
-                    left.run()?;
-                }
-                Err(whole) => whole.run()?,
-            }
+            task.cut(len).into_iter().rev().try_for_each(Task::run)?;
         }
         Ok(())
     }

@@ -2,17 +2,19 @@
 
 use bitstep::Error;
 use bitstep::optimizer::Task;
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
 
 #[cfg(feature = "faer")]
 mod algebra;
 #[cfg(feature = "faer")]
 pub use algebra::Faer;
 
-/// Elements below which work is not cut further: some 20 µs of work, against a few for a spawn.
-pub const GRAIN: usize = 1 << 15;
+/// The [work](Task::work) that is not cut further: some 10 µs of it, several times what a spawn takes.
+pub const GRAIN: usize = 1 << 16;
 
 /// Runs the tasks of a step: small tensors are dealt out whole, a large one is
-/// cut where its rule allows it.
+/// cut where its rule allows it. A step of less than two [`GRAIN`]s stays on the caller's thread,
+/// which has made it before another one would be awake.
 ///
 /// # Errors
 /// Those of [`Task::run`].
@@ -24,31 +26,24 @@ pub fn run(tasks: Vec<Task<'_>>) -> Result<(), Error> {
 ///
 /// # Errors
 /// Those of [`Task::run`].
-pub fn run_in_grains(mut tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
-    let total: usize = tasks.iter().map(Task::len).sum();
-    if total <= grain.max(1) {
+pub fn run_in_grains(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
+    let total: usize = tasks.iter().map(Task::work).sum();
+    let threads = rayon::current_num_threads();
+    if threads == 1 || total / 2 < grain {
         return tasks.into_iter().try_for_each(Task::run);
     }
-    if let [_] = tasks.as_slice()
-        && let Some(task) = tasks.pop()
-    {
-        return match task.split_at(total / 2) {
-            Ok((a, b)) => both(vec![a], vec![b], grain),
-            Err(task) => task.run(),
-        };
-    }
-    // Halves of about the same number of elements, tensors kept whole.
-    let mut seen = 0;
-    let middle = tasks.iter().position(|t| {
-        seen += t.len();
-        seen > total / 2
-    });
-    let middle = middle.map_or(1, |m| m.clamp(1, tasks.len() - 1));
-    let right = tasks.split_off(middle);
-    both(tasks, right, grain)
+    // A few parts for each thread, so that none is left with a large one at the end.
+    let part = (total / (4 * threads)).max(grain).max(1);
+    let tasks = if tasks.iter().any(|task| task.work() > part) {
+        tasks.into_iter().flat_map(|task| in_parts(task, part)).collect()
+    } else {
+        tasks
+    };
+    let few = tasks.len().saturating_mul(grain) / total.max(1);
+    tasks.into_par_iter().with_min_len(few).try_for_each(Task::run)
 }
 
-fn both(left: Vec<Task<'_>>, right: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
-    let (a, b) = rayon::join(|| run_in_grains(left, grain), || run_in_grains(right, grain));
-    a.and(b)
+fn in_parts(task: Task<'_>, part: usize) -> Vec<Task<'_>> {
+    let len = task.len().div_ceil(task.work().div_ceil(part).max(1));
+    task.cut(len)
 }

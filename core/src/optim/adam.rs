@@ -1,6 +1,5 @@
 //! Adam: the gradient's average over the root of its square's.
 
-use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -154,11 +153,15 @@ impl Rule for Adam {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let decays = self.weight_decay != 0.0;
-        let correction1 = 1.0 - pow(beta1, step.t_f64());
-        let correction2 = 1.0 - pow(beta2, step.t_f64());
+        let correction1 = 1.0 - step.power(beta1);
+        let correction2 = 1.0 - step.power(beta2);
         let decoupled = decays && self.decoupled_weight_decay;
         Coefs {
             coupled_decay: C::scalar(self.weight_decay),

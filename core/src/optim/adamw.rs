@@ -1,6 +1,5 @@
 //! AdamW: Adam with decoupled weight decay.
 
-use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -145,10 +144,14 @@ impl Rule for AdamW {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - pow(beta1, step.t_f64());
-        let correction2 = 1.0 - pow(beta2, step.t_f64());
+        let correction1 = 1.0 - step.power(beta1);
+        let correction2 = 1.0 - step.power(beta2);
         Coefs {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
             one_minus_beta1: C::scalar(1.0 - beta1),

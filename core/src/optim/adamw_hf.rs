@@ -1,6 +1,5 @@
 //! The AdamW that Transformers used to have.
 
-use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
@@ -153,10 +152,14 @@ impl Rule for AdamWHf {
         self.lr
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - accurate::pow(beta1, step.t_f64());
-        let correction2 = 1.0 - accurate::pow(beta2, step.t_f64());
+        let correction1 = 1.0 - step.power(beta1);
+        let correction2 = 1.0 - step.power(beta2);
         let corrected = step.lr * libm::sqrt(correction2) / correction1;
         let step_size = if self.correct_bias { corrected } else { step.lr };
         Coefs {

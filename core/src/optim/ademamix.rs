@@ -1,7 +1,6 @@
 //! AdEMAMix: Adam with a second, slow average of the gradient.
 
 use super::bnb::BnbState;
-use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -196,6 +195,10 @@ impl Rule for AdEMAMix {
         Dtype::F32
     }
 
+    fn bases(&self) -> [f64; 2] {
+        [self.betas.0, self.betas.1]
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let t = step.t_f64();
         let (beta1, beta2, _) = self.betas;
@@ -208,8 +211,8 @@ impl Rule for AdEMAMix {
             one_minus_beta3: C::scalar(1.0 - beta3),
             beta2: C::scalar(beta2),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            correction1: C::scalar(1.0 - accurate::pow(beta1, t)),
-            sqrt_correction2: C::scalar(libm::sqrt(1.0 - accurate::pow(beta2, t))),
+            correction1: C::scalar(1.0 - step.power(beta1)),
+            sqrt_correction2: C::scalar(libm::sqrt(1.0 - step.power(beta2))),
             alpha: C::scalar(self.alpha_at(t)),
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),

@@ -1,7 +1,6 @@
 //! Adam as bitsandbytes has it, with decoupled weight decay.
 
 use super::bnb::BnbState;
-use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
@@ -145,10 +144,14 @@ impl Rule for BnbAdam {
         Dtype::F32
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - accurate::pow(beta1, step.t_f64());
-        let root = libm::sqrt(1.0 - accurate::pow(beta2, step.t_f64()));
+        let correction1 = 1.0 - step.power(beta1);
+        let root = libm::sqrt(1.0 - step.power(beta2));
         let (root, eps, before, after) = if self.state.is_8bit(step) {
             (root, self.eps, -step.lr / correction1, 1.0)
         } else {

@@ -1,7 +1,6 @@
 //! LAMB as bitsandbytes has it: Adam with a limit on the norm of its update.
 
 use super::bnb::{BnbState, trust_ratio};
-use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
@@ -191,10 +190,14 @@ impl Rule for BnbLamb {
         Dtype::F32
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - accurate::pow(beta1, step.t_f64());
-        let root = libm::sqrt(1.0 - accurate::pow(beta2, step.t_f64()));
+        let correction1 = 1.0 - step.power(beta1);
+        let root = libm::sqrt(1.0 - step.power(beta2));
         let step_size = -step.lr * root / correction1;
         let eight = self.state.is_8bit(step);
         let (root, eps, before, after) = if eight {

@@ -191,13 +191,17 @@ impl Rule for GrokAdamW {
         self.gradient_clipping > 0.0
     }
 
+    fn bases(&self) -> [f64; 2] {
+        self.betas.into()
+    }
+
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let decay = libm::exp(-self.grokking_signal_decay_rate * signal(step));
         let alpha = self.alpha_init * decay;
         let layer_beta1 = beta1 * accurate::pow(1.0 - self.gamma, step.layer.into());
-        let correction1 = 1.0 - accurate::pow(beta1, step.t_f64());
-        let correction2 = 1.0 - accurate::pow(beta2, step.t_f64());
+        let correction1 = 1.0 - step.power(beta1);
+        let correction2 = 1.0 - step.power(beta2);
         Coefs {
             max_norm: self.gradient_clipping,
             clip: C::Scalar::ONE,

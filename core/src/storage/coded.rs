@@ -198,7 +198,7 @@ impl Raw {
         }
     }
 
-    fn data_mut(&mut self) -> Option<DataMut<'_>> {
+    pub(crate) fn data_mut(&mut self) -> Option<DataMut<'_>> {
         match self {
             Raw::F32(x) => Some(DataMut::F32(x)),
             Raw::Bf16(x) => Some(DataMut::Bf16(x)),
@@ -245,6 +245,8 @@ macro_rules! each_codec {
     };
 }
 
+pub(crate) use each_codec;
+
 /// Binds `$a` and `$b` to the two vectors of an elementwise format.
 macro_rules! each_pair {
     ($coded:expr, $a:ident, $b:ident => $split:expr, $kahan:expr) => {
@@ -259,6 +261,8 @@ macro_rules! each_pair {
         }
     };
 }
+
+pub(crate) use each_pair;
 
 impl Format {
     /// The elements and lengths of the two parts of a tensor of `len` numbers: codes and scales, or numbers and
@@ -384,6 +388,11 @@ impl Coded {
             .zip(elements)
             .map(|((key, raw), (element, _))| Part { key, element, bytes: raw.bytes() })
             .collect()
+    }
+
+    /// Format, codes or numbers, and what belongs to these.
+    pub(crate) fn raw_mut(&mut self) -> (Format, &mut Raw, &mut Raw) {
+        (self.format, &mut self.main, &mut self.side)
     }
 
     /// Puts a raw part back.

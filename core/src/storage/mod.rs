@@ -11,6 +11,8 @@ mod companded;
 mod dynamic;
 mod kahan;
 mod maps;
+#[cfg(feature = "alloc")]
+mod piece;
 mod scaled;
 mod split;
 mod stochastic;
@@ -23,6 +25,8 @@ pub use coded::{Coded, Element, Format, Part, Raw};
 pub use companded::Companded;
 pub use dynamic::Dynamic;
 pub use kahan::Kahan;
+#[cfg(feature = "alloc")]
+pub(crate) use piece::{Piece, dithered, paired, plain};
 pub use scaled::{Fp8, Scaled4, Scaled8};
 pub use split::{Correction, Narrow, Split};
 pub use stochastic::{Dithered, Noise, Stochastic};
@@ -139,20 +143,15 @@ impl Data<'_> {
         self.len() == 0
     }
 
-    /// The first `at` elements and the rest; all and nothing if there are fewer.
+    /// The elements of this range; none of one beyond the end.
     #[must_use]
-    pub fn split_at(self, at: usize) -> (Self, Self) {
-        macro_rules! halves {
-            ($($variant:ident)*) => {
-                match self {$(
-                    Data::$variant(x) => {
-                        let (a, b) = x.split_at_checked(at).unwrap_or((x, &[]));
-                        (Data::$variant(a), Data::$variant(b))
-                    }
-                )*}
-            };
+    pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
+        match self {
+            Data::F64(x) => Data::F64(x.get(range).unwrap_or_default()),
+            Data::F32(x) => Data::F32(x.get(range).unwrap_or_default()),
+            Data::Bf16(x) => Data::Bf16(x.get(range).unwrap_or_default()),
+            Data::F16(x) => Data::F16(x.get(range).unwrap_or_default()),
         }
-        halves!(F64 F32 Bf16 F16)
     }
 
     /// The type of the numbers.
@@ -200,26 +199,6 @@ fn store_plain<C: Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
 }
 
 impl DataMut<'_> {
-    /// The first `at` elements and the rest; all and nothing if there are fewer, or of a storage.
-    #[must_use]
-    pub fn split_at(self, at: usize) -> (Self, Self) {
-        macro_rules! halves {
-            ($($variant:ident)*) => {
-                match self {
-                    $(DataMut::$variant(x) => {
-                        let at = at.min(x.len());
-                        match x.split_at_mut_checked(at) {
-                            Some((a, b)) => (DataMut::$variant(a), DataMut::$variant(b)),
-                            None => (DataMut::$variant(&mut []), DataMut::$variant(&mut [])),
-                        }
-                    })*
-                    DataMut::Coded(s) => (DataMut::Coded(s), DataMut::F32(&mut [])),
-                }
-            };
-        }
-        halves!(F64 F32 Bf16 F16)
-    }
-
     /// Number of elements.
     pub fn len(&self) -> usize {
         each_data_mut!(self, x => x.len(), s => s.len())
@@ -344,7 +323,11 @@ pub trait Plain: Number {
     /// The slice, if it is of this type.
     fn of<'a>(data: &Data<'a>) -> Option<&'a [Self]>;
     /// The slice, if it is of this type.
-    fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]>;
+    fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]> {
+        Self::taken(data.reborrow())
+    }
+    /// The slice, if it is of this type, for as long as the data lives.
+    fn taken(data: DataMut<'_>) -> Option<&mut [Self]>;
     /// Wraps a slice.
     fn data(x: &[Self]) -> Data<'_>;
     /// Wraps a slice.
@@ -360,7 +343,7 @@ macro_rules! plain {
                     _ => None,
                 }
             }
-            fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]> {
+            fn taken(data: DataMut<'_>) -> Option<&mut [Self]> {
                 match data {
                     DataMut::$variant(x) => Some(x),
                     _ => None,

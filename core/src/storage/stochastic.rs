@@ -25,6 +25,16 @@ pub enum Noise<'a> {
 }
 
 impl Noise<'_> {
+    /// That of the elements from this one on.
+    pub(crate) fn from(self, element: usize) -> Self {
+        match self {
+            Noise::Counter { seed, step, first } => {
+                Noise::Counter { seed, step, first: first.wrapping_add(element as u64) }
+            }
+            Noise::Given(bits) => Noise::Given(bits.get(element..).unwrap_or_default()),
+        }
+    }
+
     #[inline(always)]
     fn bits(&self, element: usize) -> u16 {
         match self {
