@@ -479,7 +479,7 @@ impl Optimizer {
         let states = params.iter_mut().zip(&mut self.params);
         states
             .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given))
-            .try_for_each(Task::run)
+            .try_for_each(One::run)
     }
 
     /// One step, as independent pieces of work: run them all, on any threads and in any order.
@@ -491,11 +491,56 @@ impl Optimizer {
         params: &'a mut [Param<'_>],
         given: &'a [(&'a str, f64)],
     ) -> Result<Vec<Task<'a>>, Error> {
+        self.batches(params, given, 0)
+    }
+
+    /// The same, with small parameters that follow each other as one piece of work, as long as
+    /// all of it is at most `work` ([`Task::work`]).
+    ///
+    /// # Errors
+    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    pub fn batches<'a>(
+        &'a mut self,
+        params: &'a mut [Param<'_>],
+        given: &'a [(&'a str, f64)],
+        work: usize,
+    ) -> Result<Vec<Task<'a>>, Error> {
         self.begin_tasks(params, given)?;
-        let mut layers = alloc::vec![0u32; self.groups.len()];
-        let mut tasks = Vec::with_capacity(params.len());
-        let states = params.iter_mut().zip(&mut self.params);
-        tasks.extend(states.filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given)));
+        let groups = &*self.groups;
+        let mut layers = alloc::vec![0u32; groups.len()];
+        let (mut params, mut states) = (params, &mut *self.params);
+        let mut tasks = Vec::new();
+        while !params.is_empty() {
+            let mut all = 0usize;
+            let few = params.iter().position(|p| {
+                all = all.saturating_add(work_of(p.value.len(), true));
+                all > work
+            });
+            let count = few.unwrap_or(params.len()).max(1);
+            let (now, later) = params.split_at_mut(count.min(params.len()));
+            let (own, others) = states.split_at_mut(count.min(states.len()));
+            (params, states) = (later, others);
+            tasks.extend(match (now, own) {
+                ([param], [state]) => next_task(groups, &mut layers, param, state, given)
+                    .map(|one| Task(Work::One(one))),
+                (now, own) => {
+                    let mut layers_now = layers.clone();
+                    let moving = now.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
+                    for (_, state) in moving {
+                        layers.iter_mut().skip(state.group).take(1).for_each(|n| *n += 1);
+                    }
+                    let len = now.iter().map(|param| param.value.len()).sum();
+                    let run = Box::new(move || {
+                        let mut pairs = now.iter_mut().zip(own);
+                        pairs.try_for_each(|(param, state)| {
+                            let one = next_task(groups, &mut layers_now, param, state, given);
+                            one.map_or(Ok(()), One::run)
+                        })
+                    });
+                    Some(Task(Work::Several { len, work: all.min(work), run }))
+                }
+            });
+        }
         Ok(tasks)
     }
 
@@ -633,15 +678,28 @@ impl Optimizer {
         self.check(index, &value, Some(&grad))?;
         let Some(state) = self.params.get_mut(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
-        Ok(task(group, state, value, grad, layer, given))
+        Ok(Task(Work::One(task(group, state, value, grad, layer, given))))
     }
 }
 
 const NO_PARAM: Error =
     Error::Invalid { argument: "param", wanted: "the number of a parameter of a group" };
 
+/// The update of one parameter, of a part of one, or of several small ones.
+pub struct Task<'a>(Work<'a>);
+
+enum Work<'a> {
+    One(One<'a>),
+    /// Parameters that follow each other, each to be prepared when its turn comes.
+    Several {
+        len: usize,
+        work: usize,
+        run: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
+    },
+}
+
 /// The update of one parameter, or of a part of one.
-pub struct Task<'a> {
+struct One<'a> {
     rule: &'a dyn AnyRule,
     arithmetic: Arithmetic,
     step: Step<'a>,
@@ -709,7 +767,10 @@ impl<'a> Task<'a> {
     /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.grad.len()
+        match &self.0 {
+            Work::One(one) => one.grad.len(),
+            Work::Several { len, .. } => *len,
+        }
     }
 
     /// Whether there are none.
@@ -722,7 +783,42 @@ impl<'a> Task<'a> {
     /// numbers; one that is decoded and encoded counts eight times, and beginning takes 512.
     #[must_use]
     pub fn work(&self) -> usize {
-        let coded = match &self.memory {
+        match &self.0 {
+            Work::One(one) => work_of(one.grad.len(), one.memory.is_coded()),
+            Work::Several { work, .. } => *work,
+        }
+    }
+
+    /// Does the work.
+    ///
+    /// # Errors
+    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
+    pub fn run(self) -> Result<(), Error> {
+        match self.0 {
+            Work::One(one) => one.run(),
+            Work::Several { run, .. } => run(),
+        }
+    }
+
+    /// Cuts it into parts of `len` elements, rounded up to whole blocks, to be run on any threads and
+    /// in any order: the bits do not depend on it. One whose elements do not move on their own,
+    /// or that is a part already, stays whole, and so do several small ones.
+    #[must_use]
+    pub fn cut(self, len: usize) -> Vec<Task<'a>> {
+        match self.0 {
+            Work::One(one) => one.cut(len).into_iter().map(|one| Task(Work::One(one))).collect(),
+            several @ Work::Several { .. } => alloc::vec![Task(several)],
+        }
+    }
+}
+
+fn work_of(len: usize, coded: bool) -> usize {
+    len.saturating_mul(if coded { 8 } else { 1 }).saturating_add(512)
+}
+
+impl Memory<'_> {
+    fn is_coded(&self) -> bool {
+        match self {
             Memory::Whole { companion, noise, slots, .. } => {
                 let coded = |slot: &Buffer| matches!(slot, Buffer::Coded(_));
                 companion.is_some() || noise.is_some() || slots.iter().any(coded)
@@ -731,16 +827,13 @@ impl<'a> Task<'a> {
                 let coded = |piece: &Piece<'_>| matches!(piece, Piece::Coded(_));
                 coded(param) || slots.iter().any(coded)
             }
-        };
-        self.len().saturating_mul(if coded { 8 } else { 1 }).saturating_add(512)
+        }
     }
+}
 
-    /// Does the work.
-    ///
-    /// # Errors
-    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
-    pub fn run(self) -> Result<(), Error> {
-        let Task { rule, arithmetic, step, mut scalars, grad, memory } = self;
+impl<'a> One<'a> {
+    fn run(self) -> Result<(), Error> {
+        let One { rule, arithmetic, step, mut scalars, grad, memory } = self;
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
             let len = rule.workspace(shape);
@@ -765,19 +858,15 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Cuts it into parts of `len` elements, rounded up to whole blocks, to be run on any threads and
-    /// in any order: the bits do not depend on it. One whose elements do not move on their own,
-    /// or that is a part already, stays whole.
-    #[must_use]
-    pub fn cut(self, len: usize) -> Vec<Task<'a>> {
-        let total = self.len();
+    fn cut(self, len: usize) -> Vec<One<'a>> {
+        let total = self.grad.len();
         let (param, companion, noise, slots) = match self.memory {
             Memory::Whole { param, companion, noise, slots }
                 if total > len && self.rule.is_elementwise() =>
             {
                 (param, companion, noise, slots)
             }
-            memory => return alloc::vec![Task { memory, ..self }],
+            memory => return alloc::vec![One { memory, ..self }],
         };
         let blocks = slots.iter().map(Buffer::block).chain([param.block()]);
         let len = len.max(1).next_multiple_of(stretch(blocks).unwrap_or(1));
@@ -792,18 +881,18 @@ impl<'a> Task<'a> {
             Carried::Group(scalars) => *scalars,
         };
         let mut first = Some(self.scalars);
-        let tasks = params.into_iter().zip((0..total).step_by(len)).map(|(param, start)| Task {
+        let parts = params.into_iter().zip((0..total).step_by(len)).map(|(param, start)| One {
             rule: self.rule,
             arithmetic: self.arithmetic,
             step: self.step,
             scalars: first.take().unwrap_or(Carried::Group(copy)),
-            grad: self.grad.part(start..total.min(start + len)),
+            grad: self.grad.part(start..total.min(start.saturating_add(len))),
             memory: Memory::Part {
                 param,
                 slots: slots.iter_mut().map(|s| s.next().unwrap_or_else(Piece::empty)).collect(),
             },
         });
-        tasks.collect()
+        parts.collect()
     }
 }
 
@@ -860,7 +949,7 @@ fn next_task<'a>(
     param: &'a mut Param<'_>,
     state: &'a mut ParamState,
     given: &'a [(&'a str, f64)],
-) -> Option<Task<'a>> {
+) -> Option<One<'a>> {
     let (group, next) = (groups.get(state.group)?, layers.get_mut(state.group)?);
     let grad = param.grad?;
     let layer = *next;
@@ -875,7 +964,7 @@ fn task<'a>(
     grad: Data<'a>,
     layer: u32,
     given: &'a [(&'a str, f64)],
-) -> Task<'a> {
+) -> One<'a> {
     if !state.started {
         let rule = &*group.recipe.rule;
         let slots = &mut state.slots;
@@ -889,7 +978,7 @@ fn task<'a>(
         }
     }
     let turn = turn(group, state, param.dtype(), param.is_empty(), layer, given);
-    Task {
+    One {
         rule: turn.rule,
         arithmetic: turn.arithmetic,
         step: turn.step,

@@ -150,7 +150,7 @@ pub fn par_step_in_grains(
     grain: usize,
 ) -> Result<(), Error> {
     with_params(items, |params| {
-        bitstep_rayon::run_in_grains(optimizer.tasks(params, given)?, grain)
+        bitstep_rayon::run_in_grains(optimizer.batches(params, given, grain)?, grain)
     })
 }
 

@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             if threads == 1 {
                 optimizer.step(&mut params, given)?;
             } else {
-                bitstep_rayon::run(optimizer.tasks(&mut params, given)?)?;
+                bitstep_rayon::step(&mut optimizer, &mut params, given)?;
             }
             best = best.min(start.elapsed().as_secs_f64());
         }

@@ -1,7 +1,7 @@
 //! bitstep's tasks on rayon's threads. The bits do not depend on the number of threads.
 
 use bitstep::Error;
-use bitstep::optimizer::Task;
+use bitstep::optimizer::{Optimizer, Param, Task};
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
 
 #[cfg(feature = "faer")]
@@ -11,6 +11,30 @@ pub use algebra::Faer;
 
 /// The [work](Task::work) that is not cut further: some 10 µs of it, several times what a spawn takes.
 pub const GRAIN: usize = 1 << 16;
+
+/// [`Optimizer::step`] on all threads.
+///
+/// # Errors
+/// Those of [`Optimizer::step`].
+///
+/// ```
+/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// let mut optimizer = Optimizer::new();
+/// let group = optimizer.add_group(named::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
+/// optimizer.add_param(group, &[2], Dtype::F32)?;
+/// let mut weight = [1.0f32, 2.0];
+/// let param = Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&[1.0, 1.0])) };
+/// bitstep_rayon::step(&mut optimizer, &mut [param], &[])?;
+/// assert_eq!(weight, [0.5, 1.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn step(
+    optimizer: &mut Optimizer,
+    params: &mut [Param<'_>],
+    given: &[(&str, f64)],
+) -> Result<(), Error> {
+    run(optimizer.batches(params, given, GRAIN)?)
+}
 
 /// Runs the tasks of a step: small tensors are dealt out whole, a large one is
 /// cut where its rule allows it. A step of less than two [`GRAIN`]s stays on the caller's thread,
