@@ -837,7 +837,7 @@ impl<'a> One<'a> {
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
             let len = rule.workspace(shape);
-            let double = len > 0 && arithmetic.compute(param.dtype()) == Dtype::F64;
+            let double = arithmetic.compute(param.dtype()) == Dtype::F64;
             let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
             let param = param.reborrow();
             let tensor = Tensor { shape, param, grad, slots, work: work.data_mut() };
