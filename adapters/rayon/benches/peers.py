@@ -3,10 +3,12 @@
     python adapters/rayon/benches/peers.py [--only NAME] [--list TENSORS] [--threads 1] [--rounds 9] [--json FILE] [--plot FILE.svg]
 
 Builds adapters/rayon/examples/stepper.rs, then for every row makes one step of each side in
-turn. A ratio is the peer's median time over bitstep's. The peer `bandwidth` (bandwidth.rs) only
+turn (of small lists the fastest of twenty). A ratio is the peer's median time over bitstep's. The peer `bandwidth` (bandwidth.rs) only
 moves the bytes of an f32 AdamW step, so that its ratio is the fraction of the machine's limit
-that is reached. Needs the environment of conformance/export; a peer that can't be imported is
-reported as such.
+that is reached. Needs the environment of conformance/export (and matplotlib for --plot); a peer that
+can't be imported is reported as such.
+
+--sizes measures AdamW from 2^4 to 2^28 parameters, and from 1 to 10^5 tensors of 16, instead.
 
 --candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
 candle-nn and PyTorch and, if benches/burn was built (cargo build --release there), burn.
@@ -36,8 +38,15 @@ def gpt2():
     return [(50257, 768), (1024, 768)] + 12 * layer + [(768,), (768,)]
 
 
+def llama_1b():
+    """The 146 tensors of Llama 3.2 1B: 1.24 billion parameters."""
+    layer = [(2048, 2048), (512, 2048), (512, 2048), (2048, 2048), (8192, 2048), (8192, 2048), (2048, 8192), (2048,), (2048,)]
+    return [(128256, 2048)] + 16 * layer + [(2048,)]
+
+
 LISTS = {
     "gpt2": gpt2(),
+    "1b": llama_1b(),
     "2^14": [(1 << 14,)],
     "2^16": [(1 << 16,)],
     "2^24": [(1 << 24,)],
@@ -108,14 +117,24 @@ def apollo(p):
 
 
 class Process:
-    def __init__(self, command, shapes, **more):
+    """A program that makes a step for each line, or as many as the line says (`several`)."""
+
+    def __init__(self, command, shapes, several=False, **more):
+        self.several = several
         command = [*map(str, command), *("x".join(map(str, shape)) for shape in shapes)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
 
-    def step(self, line=""):
-        self.process.stdin.write(line + "\n")
+    def step(self, steps=1):
+        lines = [steps] if self.several else ["1"] * steps
+        return min(self.answer(line) for line in lines)
+
+    def answer(self, line):
+        self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
+
+    def refresh(self):
+        return self.answer("refresh")
 
     def close(self):
         self.process.stdin.close()
@@ -124,7 +143,7 @@ class Process:
 
 def program(name, args, own_dtype=None):
     """Of our own: adapters/rayon/examples/stepper.rs."""
-    return lambda dtype, shapes, threads: Process([RELEASE / "stepper", name, args, own_dtype or dtype, threads], shapes)
+    return lambda dtype, shapes, threads: Process([RELEASE / "stepper", name, args, own_dtype or dtype, threads], shapes, several=True)
 
 
 def candle(side):
@@ -152,6 +171,18 @@ def deepspeed(p):
     return DeepSpeedCPUAdam(p, lr=1e-3, adamw_mode=True)
 
 
+def bare(p):
+    """The operation beneath the fused step, with nothing around it."""
+    grads, moments = [q.grad for q in p], [[torch.zeros_like(q) for q in p] for _ in range(2)]
+    values, steps = [q.detach() for q in p], [torch.tensor(1.0) for _ in p]
+    rates = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "weight_decay": 1e-2, "eps": 1e-8}
+
+    def step():
+        torch._fused_adamw_(values, grads, *moments, [], steps, amsgrad=False, maximize=False, **rates)
+
+    return type("Bare", (), {"step": staticmethod(step)})()
+
+
 def compiled(p):
     step = torch.compile(torch.optim.AdamW(p).step)
     return type("Compiled", (), {"step": staticmethod(step)})()
@@ -159,7 +190,7 @@ def compiled(p):
 
 LOW_RANK = "lr=1e-3, rank=128, update_proj_gap=1000000000"
 OWN = (program("adamw_torch_fused", "lr=1e-3", "f32"),)
-ADAMW = {"fused": adam(fused=True), "foreach": adam(foreach=True), "eager": adam(foreach=False), "DeepSpeed": deepspeed}
+ADAMW = {"fused": adam(fused=True), "bare fused op": bare, "foreach": adam(foreach=True), "eager": adam(foreach=False), "DeepSpeed": deepspeed}
 # name, arguments, type, tensors, peers: made by Python, or programs
 ROWS = [
     ("adafactor", "lr=1e-3, relative_step=false, scale_parameter=false", "f32", "gpt2", {"transformers": adafactor}),
@@ -169,11 +200,13 @@ ROWS = [
     ("adamw_torch_fused", "lr=1e-3", "f32", "2^14", ADAMW),
     ("adamw_torch_fused", "lr=1e-3", "f32", "2^16", ADAMW | {"compiled": compiled}),
     ("adamw_torch_fused", "lr=1e-3", "f32", "2^24", ADAMW | {"compiled": compiled, "bandwidth": (bandwidth,)}),
-    ("adamw_torch_fused", "lr=1e-3", "f32", "10000x16", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "10000x16", {"fused": adam(fused=True), "foreach": adam(foreach=True), "eager": adam(foreach=False)}),
+    ("adamw_torch_fused", "lr=1e-3", "bf16", "1b", {"fused": adam(fused=True)}),
     ("adamw_torch_fused", "lr=1e-3", "bf16", "gpt2", {"fused": adam(fused=True)}),
     ("adamw_torch_fused", "lr=1e-3", "bf16", "2^24", {"fused": adam(fused=True)}),
     ("flash_adamw", "lr=1e-3", "bf16", "2^16", {"fused bf16": adam(fused=True), "own f32": OWN}),
     ("flash_adamw", "lr=1e-3", "bf16", "2^24", {"fused bf16": adam(fused=True), "own f32": OWN}),
+    ("flash_adamw", "lr=1e-3", "bf16", "gpt2", {"fused bf16": adam(fused=True), "own f32": OWN}),
     ("adamw_bnb_8bit", "lr=1e-3", "bf16", "2^16", {"bitsandbytes": bnb("AdamW8bit"), "fused bf16": adam(fused=True), "own f32": OWN}),
     ("adamw_bnb_8bit", "lr=1e-3", "bf16", "2^24", {"bitsandbytes": bnb("AdamW8bit"), "fused bf16": adam(fused=True), "own f32": OWN}),
     ("adamw_torch_8bit", "lr=1e-3", "f32", "2^16", {"torchao": torchao("AdamW8bit"), "own f32": OWN}),
@@ -201,10 +234,15 @@ class Theirs:
             p.grad = ((torch.rand(p.shape) - 0.5) * 1e-2).to(kind)
         self.optimizer = make(params)
 
-    def step(self, line=""):
+    def step(self, steps=1):
+        return min(self.one() for _ in range(steps))
+
+    def one(self):
         start = time.perf_counter()
         self.optimizer.step()
         return time.perf_counter() - start
+
+    refresh = one
 
     def close(self):
         del self.optimizer
@@ -228,6 +266,57 @@ def plot(lines, file):
     figure.savefig(file)
 
 
+def measure(sides, rounds, steps):
+    """Medians over rounds in which every side has its turn."""
+    times = {side: [] for side in sides}
+    for each in sides.values():  # state is made
+        each.step()
+    for _ in range(rounds):
+        for side, each in sides.items():
+            times[side].append(each.step(steps))
+    for each in sides.values():
+        each.close()
+    return {side: statistics.median(t) for side, t in times.items()}
+
+
+def sizes(options):
+    """Time of an AdamW step in f32 as the work grows: points of bitstep and of PyTorch's fused step."""
+    points = [("parameters", 1 << k, [(1 << k,)]) for k in range(4, 29, 2)]
+    points += [("tensors of 16", 10**k, [(16,)] * 10**k) for k in range(6)]
+    lines = []
+    for what, n, shapes in points:
+        sides = {
+            "bitstep": program("adamw_torch_fused", "lr=1e-3")("f32", shapes, options.threads),
+            "fused": Theirs(adam(fused=True), "f32", shapes),
+        }
+        total = sum(math.prod(shape) for shape in shapes)
+        seconds = measure(sides, options.rounds, 20 if total < 1 << 18 else 1)
+        lines.append({"what": what, "n": n, "threads": options.threads, **seconds})
+        ours, theirs = seconds["bitstep"], seconds["fused"]
+        print(f"{n:>10} {what:14} {ours * 1e6:12.2f} us {ours / n * 1e9:9.3f} ns each   fused {theirs / ours:6.2f} x", flush=True)
+    return lines
+
+
+def plot_sizes(lines, file):
+    """Nanoseconds for each parameter, and for each small tensor."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    import matplotlib.pyplot as plt
+
+    figure, both = plt.subplots(1, 2, figsize=(10, 3.6))
+    for axes, what in zip(both, ("parameters", "tensors of 16")):
+        points = [line for line in lines if line["what"] == what]
+        for side, label, color in (("bitstep", "bitstep", "#2e8540"), ("fused", "PyTorch, fused", "#c2571a")):
+            axes.loglog([p["n"] for p in points], [p[side] / p["n"] * 1e9 for p in points], "o-", label=label, color=color, markersize=4)
+        axes.set_xlabel(what)
+        axes.set_ylabel("ns for each")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.tight_layout()
+    figure.savefig(file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only")
@@ -239,9 +328,21 @@ def main():
     parser.add_argument("--candle", action="store_true")
     parser.add_argument("--faer", action="store_true")
     parser.add_argument("--refresh", action="store_true")
+    parser.add_argument("--sizes", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     build("bitstep-rayon", "stepper", *(["--features", "faer"] if options.faer else []))
+    if options.sizes:
+        lines, draw = sizes(options), plot_sizes
+    else:
+        lines, draw = compare(options), plot
+    if options.plot:
+        draw(lines, options.plot)
+    if options.json:
+        options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def compare(options):
     rows = ROWS + (FAER if options.faer else [])
     if options.candle:
         build("bitstep-candle", "candle-stepper")
@@ -249,44 +350,40 @@ def main():
     if options.list and options.list not in LISTS:
         LISTS[options.list] = [tuple(map(int, options.list.split("x")))]
         rows = [(*row[:3], options.list, row[4]) for row in rows if row[3] == "4096x4096"]
-    lines, left_out = [], {}
+    lines = []
     for name, args, dtype, tensors, peers in rows:
         if options.only and options.only != name or options.list and options.list != tensors:
             continue
+        if tensors == "1b" and options.list != "1b":
+            continue  # twelve GB: on demand
         shapes = LISTS[tensors]
-        start = candle("bitstep") if options.candle else program(name, args)
-        sides = {"bitstep": start(dtype, shapes, options.threads)}
-        for peer, make in peers.items():
+
+        def start(make):
+            if isinstance(make, tuple):  # a program
+                return make[0](dtype, shapes, options.threads)
+            return Theirs(make, dtype, shapes)
+
+        own = candle("bitstep") if options.candle else program(name, args)
+        small = sum(math.prod(shape) for shape in shapes) < 1 << 18
+        median, sides = {}, {}
+        for side, make in {"bitstep": (own,), **peers}.items():
             try:
-                if isinstance(make, tuple):  # a program
-                    sides[peer] = make[0](dtype, shapes, options.threads)
-                else:
-                    sides[peer] = Theirs(make, dtype, shapes)
+                sides[side] = start(make)
             except ImportError as error:
-                print(f"{name}: no {peer}: {error}")
-                left_out.setdefault(peer, str(error))
-        times = {side: [] for side in sides}
-        for side, stepper in sides.items():  # state is made
-            first = stepper.step("refresh" if options.refresh else "")
-            if options.refresh:
-                print(f"{name}: the first step of {side}, singular vectors found: {first:.2f} s", flush=True)
-        for _ in range(options.rounds):
+                print(f"{name}: no {side}: {error}")
+            if tensors == "1b":  # not two of them in memory
+                median |= measure(sides, options.rounds, 1)
+                sides = {}
+        if options.refresh:
             for side, each in sides.items():
-                times[side].append(min(each.step() for _ in range(5 if tensors == "2^16" else 1)))
-        for each in sides.values():
-            each.close()
-        median = {side: statistics.median(t) for side, t in times.items()}
+                print(f"{name}: the first step of {side}, singular vectors found: {each.refresh():.2f} s", flush=True)
+        median |= measure(sides, options.rounds, 20 if small else 1)
         ours = median.pop("bitstep")
         ratios = {peer: t / ours for peer, t in median.items()}
         lines.append({"name": name, "dtype": dtype, "tensors": tensors, "threads": options.threads, "seconds": ours, "ratios": ratios})
         shown = ", ".join(f"{peer} {ratio:.2f} x" for peer, ratio in ratios.items())
         print(f"{name:22} {dtype:5} {tensors:10} {ours * 1e3:10.3f} ms   {shown}", flush=True)
-    for peer, why in left_out.items():
-        print(f"left out: {peer}: {why}")
-    if options.plot:
-        plot(lines, options.plot)
-    if options.json:
-        options.json.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return lines
 
 
 if __name__ == "__main__":
