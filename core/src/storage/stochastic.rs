@@ -26,6 +26,7 @@ pub enum Noise<'a> {
 
 impl Noise<'_> {
     /// That of the elements from this one on.
+    #[cfg(feature = "alloc")]
     pub(crate) fn from(self, element: usize) -> Self {
         match self {
             Noise::Counter { seed, step, first } => {
