@@ -144,6 +144,7 @@ impl Data<'_> {
     }
 
     /// The elements of this range; none of one beyond the end.
+    #[cfg(feature = "alloc")]
     #[must_use]
     pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
         match self {
