@@ -688,6 +688,7 @@ const NO_PARAM: Error =
 /// The update of one parameter, of a part of one, or of several small ones.
 pub struct Task<'a>(Work<'a>);
 
+#[expect(clippy::large_enum_variant, reason = "nearly all tasks are of one parameter")]
 enum Work<'a> {
     One(One<'a>),
     /// Parameters that follow each other, each to be prepared when its turn comes.
