@@ -257,15 +257,13 @@ unsafe fn step(
     let grad_norm = rule.norm_scale(given).map(|scale| rule.grad_norm(&[grad], scale));
     let t = header.steps.saturating_add(u64::from(rule.counts_empty() || numel > 0));
     let at = Step {
-        t,
-        lr,
         first,
-        layer: 0,
         shape,
         dtype: Some(dtype),
         lead: Some(grad.dtype()),
         grad_norm,
         given,
+        ..Step::new(t, lr)
     };
     let double = recipe.arithmetic.compute(Some(dtype)) == Dtype::F64;
     let mut work =
