@@ -1013,7 +1013,7 @@ fn turn<'a>(
     };
     let own = rule.scalar_owner() == Counter::Parameter;
     let shape = &state.shape;
-    let Group { lead, grad_norm, powers, .. } = *group;
+    let (lead, grad_norm, powers) = (group.lead, group.grad_norm, Some(&group.powers));
     let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given, powers };
     if own {
         rule.advance(&step, &mut state.scalars);

@@ -47,7 +47,7 @@ pub struct Step<'a> {
     /// `eval_loss`, `loss_scale`, …
     pub given: &'a [(&'a str, f64)],
     /// What [`Step::power`] need not find again.
-    pub powers: Powers,
+    pub powers: Option<&'a Powers>,
 }
 
 /// Powers of [`Rule::bases`], found once for all parameters of a group.
@@ -78,17 +78,24 @@ impl Step<'_> {
             lead: None,
             grad_norm: None,
             given: &[],
-            powers: Powers { t: 0, known: [(1.0, 1.0); 2] },
+            powers: None,
         }
     }
 
     /// `base` to the power t.
     #[must_use]
     pub fn power(&self, base: f64) -> f64 {
-        let Powers { t, known } = self.powers;
-        let same = |&&(b, _): &&(f64, f64)| t == self.t && b.to_bits() == base.to_bits();
-        let known = known.iter().find(same);
-        known.map_or_else(|| accurate::pow(base, self.t_f64()), |&(_, power)| power)
+        // Only an `Optimizer` knows any, and it needs the heap: firmware without is spared the search.
+        if cfg!(feature = "alloc")
+            && let Some(powers) = self.powers
+            && powers.t == self.t
+        {
+            let same = |&&(known, _): &&(f64, f64)| known.to_bits() == base.to_bits();
+            if let Some(&(_, power)) = powers.known.iter().find(same) {
+                return power;
+            }
+        }
+        accurate::pow(base, self.t_f64())
     }
 
     /// The given number of that name.
