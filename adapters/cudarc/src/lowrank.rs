@@ -270,7 +270,7 @@ impl Plan {
             factors,
             count,
             by_column: by_column.into(),
-            root: way.low.projection.scale.sqrt().to_bits(),
+            root: way.low.projection.root().to_bits(),
             front: apollo.scale_front.into(),
             cell: 0,
             seen: (!job.step.first).into(),

@@ -12,6 +12,8 @@ use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, no_kernel, plan};
 use crate::typed::{has_kernels, kept_number};
 use crate::{Device, Error};
 
+mod host;
+
 /// A parameter in the device's memory, and its gradient; the numbers one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
@@ -180,135 +182,6 @@ impl<D: Device> Resident<D> {
     #[must_use]
     pub fn dtype(&self, param: usize) -> Option<Dtype> {
         self.states.get(param).map(|state| state.dtype)
-    }
-
-    /// Slot k of a parameter, read from the device as plain numbers or codes and what stands
-    /// beside them; nothing if it is not in use.
-    ///
-    /// # Errors
-    /// The device's own.
-    pub fn slot(&mut self, param: usize, slot: usize) -> Result<Vec<Vec<u8>>, Error<D::Error>> {
-        let found = self.states.get(param).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
-        let parts = found.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
-        let mut read = |&(at, len): &Part| {
-            let mut bytes = vec![0; len];
-            self.device.read(at, &mut bytes).map(|()| bytes)
-        };
-        parts.iter().map(&mut read).collect::<Result<_, _>>().map_err(Error::Device)
-    }
-
-    /// The optimizer with all of its state, read from the device: to save, or to go on elsewhere.
-    ///
-    /// # Errors
-    /// The device's own.
-    pub fn download(&mut self) -> Result<Optimizer, Error<D::Error>> {
-        for param in 0..self.states.len() {
-            self.scalars(param)?;
-        }
-        let mut host = self.optimizer.clone();
-        for index in 0..self.states.len() {
-            for k in 0..self.states[index].slots.len() {
-                let parts = self.slot(index, k)?;
-                let Some((format, _)) = &self.states[index].slots[k] else { continue };
-                let param = &host.params()[index];
-                let recipe = &host.groups()[param.group].recipe;
-                let len = recipe.slot_len(k, &param.shape, self.states[index].dtype);
-                let mut slot = Buffer::new(*format, len)?;
-                if let Buffer::Coded(coded) = &mut slot {
-                    for (old, bytes) in coded.parts("").into_iter().zip(parts) {
-                        coded.set_part("", &StoragePart { bytes, ..old })?;
-                    }
-                } else if let Some(bytes) = parts.first() {
-                    set(&mut slot.data_mut(), bytes);
-                }
-                host.params_mut()[index].slots[k] = slot;
-            }
-            if let Some((format, (at, len))) = self.states[index].companion {
-                let mut bytes = vec![0; len];
-                self.device.read(at, &mut bytes).map_err(Error::Device)?;
-                let element = match format {
-                    Format::Split(_, 8) => Element::I8,
-                    Format::Split(..) => Element::I16,
-                    _ => self.states[index].dtype.into(),
-                };
-                let mut raw = Raw::zeros(element, len / element.size());
-                raw.set_bytes(&bytes)?;
-                host.params_mut()[index].companion = Some(raw);
-            }
-        }
-        Ok(host)
-    }
-
-    /// Goes on from an optimizer and its state, with groups and parameters like those here: from a
-    /// checkpoint, or from elsewhere.
-    ///
-    /// # Errors
-    /// Another number of parameters, or another shape: nothing is changed. Or the device's own.
-    pub fn load(&mut self, host: Optimizer) -> Result<(), Error<D::Error>> {
-        let (got, wanted) = (host.params().len(), self.states.len());
-        if got != wanted {
-            return Err(bitstep::Error::Length { argument: "params", got, wanted }.into());
-        }
-        for (ours, theirs) in self.optimizer.params().iter().zip(host.params()) {
-            if ours.shape != theirs.shape || theirs.slots.len() != ours.slots.len() {
-                let wanted = "parameters of the same shapes, and rules with the same slots";
-                return Err(bitstep::Error::Invalid { argument: "params", wanted }.into());
-            }
-        }
-        self.optimizer = host;
-        for index in 0..self.states.len() {
-            let state = self.upload(index, self.states[index].dtype).map_err(Error::Device)?;
-            let old = std::mem::replace(&mut self.states[index], state);
-            old.memory().try_for_each(|at| self.device.free(at)).map_err(Error::Device)?;
-        }
-        Ok(())
-    }
-
-    /// [`Optimizer::eval`]: by way of the host's memory, for rules that make that difference.
-    ///
-    /// # Errors
-    /// Those of `eval`, of a step's tensors, or the device's own.
-    ///
-    /// # Safety
-    /// As [`step`](Self::step).
-    pub unsafe fn eval(&mut self, tensors: &[Tensor]) -> Result<(), Error<D::Error>> {
-        self.switch(tensors, Optimizer::eval)
-    }
-
-    /// [`Optimizer::train`], likewise.
-    ///
-    /// # Errors
-    /// As [`eval`](Self::eval).
-    ///
-    /// # Safety
-    /// As [`step`](Self::step).
-    pub unsafe fn train(&mut self, tensors: &[Tensor]) -> Result<(), Error<D::Error>> {
-        self.switch(tensors, Optimizer::train)
-    }
-
-    fn switch(
-        &mut self,
-        tensors: &[Tensor],
-        to: fn(&mut Optimizer, &mut [DataMut<'_>]) -> Result<(), bitstep::Error>,
-    ) -> Result<(), Error<D::Error>> {
-        check(&mut self.device, &self.states, tensors)?;
-        let mut host = self.download()?;
-        let mut values = Vec::new();
-        for (state, tensor) in self.states.iter().zip(tensors) {
-            let mut value = Buffer::zeros(state.dtype, tensor.len);
-            read(&mut self.device, tensor.value, &mut value).map_err(Error::Device)?;
-            values.push(value);
-        }
-        let before = values.clone();
-        let mut views: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
-        to(&mut host, &mut views)?;
-        drop(views);
-        for ((old, new), tensor) in before.iter().zip(&values).zip(tensors) {
-            if bytes(old) != bytes(new) {
-                self.device.write(tensor.value, &bytes(new)).map_err(Error::Device)?;
-            }
-        }
-        self.load(host)
     }
 
     /// One step of all parameters, in the order in which they were added.

@@ -239,7 +239,7 @@ impl Way for Apollo {
             *factor = if against { -length } else { length }.wide();
         }
 
-        let root = C::scalar(libm::sqrt(projection.scale));
+        let root = C::scalar(projection.root());
         let (front, cols) = (self.scale_front, plan.cols);
         let scaled = Scaled::<C> { grad, factors, cols, by_column, root, front, limiter: None };
         let mut limiter = C::ONE;

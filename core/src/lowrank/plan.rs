@@ -58,6 +58,13 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// √scale, for [`Apollo`](super::Apollo) and the devices that are told of it.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn root(&self) -> f64 {
+        libm::sqrt(self.scale)
+    }
+
     /// Of rank r, renewed every 200 updates.
     #[must_use]
     pub const fn new(rank: Option<u64>, proj: Projector, scale: f64) -> Self {
