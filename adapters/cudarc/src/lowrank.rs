@@ -197,41 +197,41 @@ impl Plan {
     }
 
     fn project(&mut self, way: &Way<'_>) {
-        let Shapes { rows, cols, rank, side } = way.shapes;
-        let [rows, cols, rank] = [rows, cols, rank].map(|d| d as u64);
+        let Shapes { rows, cols, side, .. } = way.shapes;
+        let [rows, cols, inner] = [rows, cols, way.shapes.inner()].map(|d| d as u64);
         let whole: View = (way.grad, [cols, 1]);
-        let (p, q): (View, View) = ((way.left, [1, rank]), (way.right, [1, cols]));
+        let (p, q): (View, View) = ((way.left, [1, inner]), (way.right, [1, cols]));
         let (of, to) = (way.compute, way.projected);
         match side {
-            Side::Right => self.product(PROJECT, of, [rows, cols, rank], [whole, q], to),
-            Side::Left => self.product(PROJECT, of, [rank, rows, cols], [p, whole], to),
+            Side::Right => self.product(PROJECT, of, [rows, cols, inner], [whole, q], to),
+            Side::Left => self.product(PROJECT, of, [inner, rows, cols], [p, whole], to),
             Side::Both => {
-                let between = self.room(rank * cols, of);
-                self.product(PROJECT, of, [rank, rows, cols], [p, whole], between);
+                let between = self.room(inner * cols, of);
+                self.product(PROJECT, of, [inner, rows, cols], [p, whole], between);
                 let factors = [(between, [cols, 1]), q];
-                self.product(PROJECT_AGAIN, of, [rank, cols, rank], factors, to);
+                self.product(PROJECT_AGAIN, of, [inner, cols, inner], factors, to);
             }
         }
     }
 
     /// Directions, brought back and scaled.
     fn bring_back(&mut self, way: &Way<'_>) -> u64 {
-        let Shapes { rows, cols, rank, side } = way.shapes;
-        let [rows, cols, rank] = [rows, cols, rank].map(|d| d as u64);
+        let Shapes { rows, cols, side, .. } = way.shapes;
+        let [rows, cols, inner] = [rows, cols, way.shapes.inner()].map(|d| d as u64);
         let (of, len) = (way.compute, rows * cols);
         let (tall, wide) = match side {
             Side::Right => (way.direction, way.right),
             Side::Left => (way.left, way.direction),
             Side::Both => {
-                let between = self.room(rows * rank, of);
-                let factors = [(way.left, [rank, 1]), (way.direction, [rank, 1])];
-                self.product(BACK, of, [rows, rank, rank], factors, between);
+                let between = self.room(rows * inner, of);
+                let factors = [(way.left, [inner, 1]), (way.direction, [inner, 1])];
+                self.product(BACK, of, [rows, inner, inner], factors, between);
                 (between, way.right)
             }
         };
         let directions = self.room(len, of);
-        let factors = [(tall, [rank, 1]), (wide, [cols, 1])];
-        self.product(BACK_AGAIN, of, [rows, rank, cols], factors, directions);
+        let factors = [(tall, [inner, 1]), (wide, [cols, 1])];
+        self.product(BACK_AGAIN, of, [rows, inner, cols], factors, directions);
         let width = way.low.projection.scale.to_bits();
         let line = Row { len, param: directions, width, ..Row::default() };
         self.each(DIRECTIONS, format!("galore_{}", name(of)), len, line);
@@ -271,12 +271,12 @@ impl Plan {
             count,
             by_column: by_column.into(),
             root: way.low.projection.root().to_bits(),
-            front: apollo.scale_front.into(),
+            front: apollo.in_front().into(),
             cell: 0,
             seen: (!job.step.first).into(),
             to: 0,
         };
-        if !apollo.disable_nl {
+        if apollo.limits() {
             let which = way.low.numbers + 1;
             line.cell = job.kept.unwrap_or_else(|| {
                 let before = job.scalars.get(which).copied().unwrap_or(0.0);

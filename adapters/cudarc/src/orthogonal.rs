@@ -6,8 +6,8 @@ use crate::table::{CHUNK, Product, Row, TILE, TILES};
 use crate::typed::TypedOrthogonal;
 use bitstep::real::Dtype;
 
-const MOMENTUM: u32 = phase::APPLY + 1;
-const SQUARES: u32 = MOMENTUM + 1;
+const BEGIN: u32 = phase::APPLY + 1;
+const SQUARES: u32 = BEGIN + 1;
 const FOLD: u32 = SQUARES + 1;
 const DIVIDE: u32 = FOLD + 10;
 /// The first of the launches of a round.
@@ -35,8 +35,8 @@ impl Plan {
         let mut row = Row { len, coefs, height, width, ..Row::default() };
         row.param = self.open(&mut moves, compute, &job.param, len, true)?;
         row.grad = self.gradient(&mut moves, compute, job, len);
-        if let Some(Some(momentum)) = job.slots.first() {
-            row.slots[0] = self.open(&mut moves, compute, momentum, len, true)?;
+        if let Some(Some(slot)) = job.slots.first() {
+            row.slots[0] = self.open(&mut moves, compute, slot, len, true)?;
         }
         let of = wide(compute);
         let [x, next] = [self.room(len, of), self.room(len, of)];
@@ -44,7 +44,7 @@ impl Plan {
         row.factors = [x, gram, square];
         let kernel = |what: &str| format!("{}_{what}_{}", typed.stem(), name(compute));
 
-        self.each(MOMENTUM, kernel("momentum"), len, Row { ..row });
+        self.each(BEGIN, kernel("begin"), len, Row { ..row });
         let blocks = len.div_ceil(CHUNK);
         let sums = self.room(blocks, of);
         let squares = format!("squares_{}", name(of));
@@ -59,7 +59,7 @@ impl Plan {
             let grams = [(gram, [short, 1]); 2];
             self.product(phase + 2, of, [short, short, short], grams, square);
             let line = Row { len: short * short, ..row };
-            self.each(phase + 3, kernel("polynomial"), short * short, line);
+            self.each(phase + 3, kernel("mix"), short * short, line);
             let factors = [(square, [short, 1]), (x, [long, 1])];
             self.product(phase + 4, of, [short, short, long], factors, next);
             self.each(phase + 5, kernel("next"), len, Row { factors: [x, next, 0], ..row });

@@ -304,8 +304,8 @@ pub(crate) fn has_kernels(rule: &dyn AnyRule) -> bool {
 
 /// Which of a rule's carried numbers the device keeps itself, if any.
 pub(crate) fn kept_number(rule: &dyn AnyRule) -> Option<usize> {
-    let low = low(rule).filter(|low| low.projection.rank.is_some())?;
-    low.scales.filter(|apollo| !apollo.disable_nl).map(|_| low.numbers + 1)
+    let low = low(rule).filter(|low| low.projection.projects())?;
+    low.scales.filter(|apollo| apollo.limits()).map(|_| low.numbers + 1)
 }
 
 /// The same of a rule that follows an orthogonal matrix, and its number of rounds.

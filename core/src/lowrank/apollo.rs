@@ -115,6 +115,18 @@ pub struct Channels {
 // In parts, for backends with loops of their own.
 #[doc(hidden)]
 impl Apollo {
+    /// Whether the root of the scale comes before the limiter.
+    #[must_use]
+    pub const fn in_front(&self) -> bool {
+        self.scale_front
+    }
+
+    /// Whether the growth of the norm is limited.
+    #[must_use]
+    pub const fn limits(&self) -> bool {
+        !self.disable_nl
+    }
+
     /// The channels of a projection.
     #[must_use]
     pub fn factors(&self, plan: &Plan) -> Channels {

@@ -58,6 +58,13 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// Whether anything is projected.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn projects(&self) -> bool {
+        self.rank.is_some()
+    }
+
     /// √scale, for [`Apollo`](super::Apollo) and the devices that are told of it.
     #[doc(hidden)]
     #[must_use]
@@ -131,6 +138,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The dimension of the space.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn inner(&self) -> usize {
+        self.rank
+    }
+
     /// The dimensions of the projection.
     #[must_use]
     pub const fn low(&self) -> [usize; 2] {

@@ -36,7 +36,7 @@ pub(crate) unsafe fn each(
 // `factors[0]`: X, of `height` by `width` elements before it was laid out.
 
 #[inline(always)]
-unsafe fn momentum<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn begin<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -75,7 +75,7 @@ unsafe fn gram<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u6
 }
 
 #[inline(always)]
-unsafe fn polynomial<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn mix<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -152,10 +152,10 @@ macro_rules! rules {
 macro_rules! types {
     ($stem:ident, $rule:ty, $suffix:literal, $type:ty) => {
         entries! {
-            concat!(stringify!($stem), "_momentum_", $suffix) => momentum::<$rule, $type>;
+            concat!(stringify!($stem), "_begin_", $suffix) => begin::<$rule, $type>;
             concat!(stringify!($stem), "_divide_", $suffix) => divide::<$rule, $type>;
             concat!(stringify!($stem), "_gram_", $suffix) => gram::<$rule, $type>;
-            concat!(stringify!($stem), "_polynomial_", $suffix) => polynomial::<$rule, $type>;
+            concat!(stringify!($stem), "_mix_", $suffix) => mix::<$rule, $type>;
             concat!(stringify!($stem), "_next_", $suffix) => next::<$rule, $type>;
             concat!(stringify!($stem), "_orthogonal_apply_", $suffix) => apply::<$rule, $type>;
         }

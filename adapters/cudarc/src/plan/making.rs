@@ -76,7 +76,7 @@ impl Plan {
         let compute = |arithmetic: Arithmetic| arithmetic.compute(job.param.dtype());
         match low(job.rule) {
             None => self.rule(index, job, job.rule, compute(job.arithmetic)),
-            Some(low) if low.projection.rank.is_some() => self.projected(index, job, &low),
+            Some(low) if low.projection.projects() => self.projected(index, job, &low),
             Some(low) if low.single => {
                 self.rule(index, job, low.inner, compute(Arithmetic::Single))
             }
