@@ -4,60 +4,15 @@
  *     bitstep-conformance verify --only adamw_torch --backend exec-loop:./adamw
  *
  * An argument makes it wrong: coupled, eps_inside, f16, f32 or off_by_one. The suite says which. */
+#include "request.h"
+
 #include <math.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-typedef struct { char *header; uint8_t *data; } File;
-typedef struct { uint8_t *at; size_t bytes, count; int is32; char shape[160]; } Tensor;
-typedef struct { char *at; size_t len; } Bytes;
-
-static int refuse(const char *why) { printf("unsupported %s\n", why); return 0; }
-
-static void add(Bytes *to, const void *from, size_t len) {
-    to->at = realloc(to->at, to->len + len + 1);
-    memcpy(to->at + to->len, from, len);
-    to->at[to->len += len] = 0;
-}
-
-static File load(const char *path) {
-    File f = {0};
-    FILE *in = fopen(path, "rb");
-    uint64_t len;
-    if (!in || fread(&len, 8, 1, in) != 1) return f;
-    f.header = calloc(len + 1, 1);
-    long rest = 0;
-    if (fread(f.header, 1, len, in) == len && !fseek(in, 0, SEEK_END)) rest = ftell(in) - 8 - (long)len;
-    f.data = calloc(rest + 1, 1);
-    if (fseek(in, 8 + (long)len, SEEK_SET) || fread(f.data, 1, rest, in) != (size_t)rest) f.header = 0;
-    fclose(in);
-    return f;
-}
-
-/* The tensor of a name such as p0.init; its count is 0 and `at` null if there is none. */
-static Tensor tensor(File f, const char *format, int i) {
-    Tensor t = {0};
-    char name[64], key[80];
-    snprintf(name, sizeof name, format, i);
-    snprintf(key, sizeof key, "\"%s\":{", name);
-    char *entry = strstr(f.header, key);
-    if (!entry) return t;
-    t.is32 = !strncmp(strstr(entry, "\"dtype\":") + 9, "F32", 3);
-    char *shape = strstr(entry, "\"shape\":[") + 9;
-    snprintf(t.shape, sizeof t.shape, "%.*s", (int)strcspn(shape, "]"), shape);
-    t.count = 1;
-    for (char *d = t.shape; *d; d += strcspn(d, ","), d += *d == ',') t.count *= strtoull(d, 0, 10);
-    char *offsets = strstr(entry, "\"data_offsets\":[") + 16, *end;
-    size_t from = strtoull(offsets, &end, 10);
-    t.bytes = strtoull(end + 1, 0, 10) - from;
-    t.at = f.data + from;
-    return t;
-}
+static int is32;
+static const char *fault = "";
 
 static double get(Tensor t, size_t i) {
-    return t.is32 ? ((float *)t.at)[i] : ((double *)t.at)[i];
+    return strcmp(t.dtype, "F32") ? ((double *)t.at)[i] : ((float *)t.at)[i];
 }
 
 /* What follows a key in a JSON object that is itself a string: \"lr\":0.001 */
@@ -79,20 +34,8 @@ static double narrow(double x, int f16) {
     return nearbyint(x / unit) * unit;
 }
 
-static int is32;
 /* Every operation is rounded to the parameter's type: float's are exact in double before that. */
 static double r(double x) { return is32 ? (float)x : x; }
-
-static Bytes header, data;
-
-static void put(const char *name, int i, const char *dtype, int rows, const char *shape, const void *from, size_t bytes) {
-    char text[512];
-    size_t at = data.len;
-    add(&data, from, bytes);
-    snprintf(text, sizeof text, ",\"p%d.%s\":{\"dtype\":\"%s\",\"shape\":[%d%s%s],\"data_offsets\":[%zu,%zu]}", i, name,
-             dtype, rows, *shape ? "," : "", shape, at, data.len);
-    add(&header, text, strlen(text));
-}
 
 /* Appends a number in the parameter's type. */
 static void row(Bytes *to, double x) {
@@ -101,7 +44,7 @@ static void row(Bytes *to, double x) {
     else add(to, &x, 8);
 }
 
-static int answer(const char *from, const char *to, const char *fault) {
+static int answer(const char *from, const char *to) {
     File f = load(from);
     if (!f.header) return printf("error no request at %s\n", from), 0;
     if (!strstr(f.header, "\"name\":\"adamw_torch\"")) return refuse("only adamw_torch");
@@ -120,9 +63,7 @@ static int answer(const char *from, const char *to, const char *fault) {
     int steps = steps_text ? atoi(steps_text + 9) : 0;
     Tensor rates = tensor(f, "lr", 0), updates = tensor(f, "updates", 0);
 
-    header.len = data.len = 0;
-    const char *start = "{\"__metadata__\":{\"format\":\"bitstep-answer/1\"";
-    add(&header, start, strlen(start));
+    begin();
     for (size_t i = 0; i < updates.count; i++) {
         char text[64];
         snprintf(text, sizeof text, ",\"p%zu.lacks\":\"exp_avg\"", i);
@@ -133,8 +74,8 @@ static int answer(const char *from, const char *to, const char *fault) {
         Tensor init = tensor(f, "p%d.init", i), grad = tensor(f, "p%d.grad", i), has = tensor(f, "p%d.has_grad", i);
         Tensor m0 = tensor(f, "p%d.state0.exp_avg", i), v0 = tensor(f, "p%d.state0.exp_avg_sq", i);
         Tensor t0 = tensor(f, "p%d.state0.step", i);
-        if (init.bytes != init.count * 8 && !(init.is32 && init.bytes == init.count * 4)) return refuse("f32 and f64 only");
-        is32 = init.is32;
+        is32 = !strcmp(init.dtype, "F32");
+        if (!is32 && strcmp(init.dtype, "F64")) return refuse("f32 and f64 only");
         size_t n = init.count;
         double *p = calloc(3 * n + 1, sizeof *p), *m = p + n, *v = m + n, t = t0.at ? get(t0, 0) : 0;
         for (size_t k = 0; k < n; k++) p[k] = get(init, k), m[k] = m0.at ? get(m0, k) : 0, v[k] = v0.at ? get(v0, k) : 0;
@@ -169,28 +110,11 @@ static int answer(const char *from, const char *to, const char *fault) {
         put("state.step", i, "F64", steps, "", ts.at, ts.len);
         free(p), free(ps.at), free(ms.at), free(vs.at), free(ts.at);
     }
-    add(&header, "}", 1);
-    while (header.len % 8) add(&header, " ", 1);
-    uint64_t len = header.len;
-    FILE *out = fopen(to, "wb");
-    int ok = out && fwrite(&len, 8, 1, out) == 1 && fwrite(header.at, 1, len, out) == len &&
-             fwrite(data.at, 1, data.len, out) == data.len;
-    ok = out && !fclose(out) && ok;
-    printf(ok ? "done\n" : "error can't write %s\n", to);
     free(f.header), free(f.data);
-    return 0;
+    return finish(to);
 }
 
 int main(int argc, char **argv) {
-    const char *fault = argc == 2 || argc == 4 ? argv[1] : "";
-    if (argc > 2) return answer(argv[argc - 2], argv[argc - 1], fault);
-    static char line[8192];
-    while (fgets(line, sizeof line, stdin)) {
-        line[strcspn(line, "\n")] = 0;
-        char *tab = strchr(line, '\t');
-        if (!tab) return 2;
-        *tab = 0;
-        answer(line, tab + 1, fault);
-        fflush(stdout);
-    }
+    if (argc == 2 || argc == 4) fault = argv[1];
+    return argc > 2 ? answer(argv[argc - 2], argv[argc - 1]) : serve(answer);
 }
