@@ -664,7 +664,7 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
 }
 
 /// Any types and storages, by way of buffers in the compute type.
-fn staged<R: Rule, C: Real, X: Passes<R, C>>(
+fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
     uses: Uses,
@@ -681,7 +681,7 @@ fn staged<R: Rule, C: Real, X: Passes<R, C>>(
 }
 
 /// Elements in a small stage.
-const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 512 };
+const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
 struct Stage<R: Rule, C: Real, const B: usize> {
     param: [C; B],
@@ -701,6 +701,10 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
     fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
+        self.load_slots(mask, t, start, len);
+    }
+
+    fn load_slots(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
         for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
             if mask >> k & 1 == 1 {
                 from.load(start, to.get_mut(..len).unwrap_or_default());
@@ -713,7 +717,7 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
+fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
     passes: X,
     k: &mut R::Coefs<C>,
     Uses { mask, sums }: Uses,
@@ -755,18 +759,35 @@ fn staged_by<R: Rule, C: Real, X: Passes<R, C>, const B: usize>(
         }
     }
     R::record::<C>(k, scalars);
+    // Numbers that are of the compute type already stay where they are.
+    let (plain_param, plain_grad) = (C::of_mut(&mut t.param).is_some(), C::of(&t.grad).is_some());
     for start in (0..n).step_by(stretch) {
         let len = (n - start).min(stretch);
-        stage.load(mask, t, start, len);
+        let all = start..start + len;
+        stage.load_slots(mask, t, start, len);
         let mut views = stage.slots.as_mut().iter_mut().enumerate();
         let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {
             Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
             _ => &mut [],
         });
-        let param = stage.param.get_mut(..len).unwrap_or_default();
-        let grad = stage.grad.get(..len).unwrap_or_default();
+        let own = stage.param.get_mut(..len).unwrap_or_default();
+        let param = if plain_param {
+            C::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
+        } else {
+            t.param.load(start, own);
+            &mut *own
+        };
+        let grad = if plain_grad {
+            C::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
+        } else {
+            let own = stage.grad.get_mut(..len).unwrap_or_default();
+            t.grad.load(start, own);
+            &*own
+        };
         passes.apply::<C, C, C>(k, mask, start, param, grad, slots);
-        t.param.store(start, param);
+        if !plain_param {
+            t.param.store(start, own);
+        }
         for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
             if mask >> j & 1 == 1 {
                 to.store(start, from.get(..len).unwrap_or_default());

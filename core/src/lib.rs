@@ -21,6 +21,7 @@ mod array;
 mod error;
 pub mod factored;
 pub mod gradient;
+mod lookup;
 pub mod lowrank;
 pub mod matmul;
 pub mod mode;

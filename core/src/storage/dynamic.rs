@@ -1,8 +1,8 @@
 //! Blocks of 256 numbers in 8 bits each, as bitsandbytes has them.
 
 use crate::real::Real;
-use crate::storage::maps::{LOWER_SIGNED, LOWER_UNSIGNED, SIGNED_8, UNSIGNED_8};
-use crate::storage::{Codec, floor};
+use crate::storage::Codec;
+use crate::storage::maps::{self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED};
 
 /// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits a number.
 ///
@@ -24,19 +24,21 @@ pub struct Dynamic {
     pub grid: bool,
 }
 
-impl Dynamic {
-    #[inline(always)]
-    fn map(self) -> &'static [f32; 256] {
-        if self.signed { &SIGNED_8 } else { &UNSIGNED_8 }
-    }
-}
-
 /// The largest magnitude; NaN if any number is. The bits of magnitudes are in the numbers' order,
 /// those of NaN above infinity's: compilers make vectors of a maximum of integers.
 #[inline(always)]
 pub(crate) fn largest_or_nan(values: &[f32]) -> f32 {
     let most = values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     f32::from_bits(most)
+}
+
+/// The next whole number below, of one from 0 to 65536.
+#[inline(always)]
+fn whole(x: f32) -> f32 {
+    // In [2²³, 2²⁴) neighbours are 1 apart: the adder rounds.
+    const BASE: f32 = 12_582_912.0;
+    let near = x + BASE - BASE;
+    if near > x { near - 1.0 } else { near }
 }
 
 /// The largest magnitude; NaN does not count.
@@ -60,10 +62,8 @@ impl Codec for Dynamic {
 
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
-        let map = self.map();
-        for (x, &code) in values.iter_mut().zip(codes) {
-            *x = map[usize::from(code)] * scale;
-        }
+        let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
+        maps::decode(table, codes, scale, values);
     }
 
     #[inline(always)]
@@ -72,11 +72,10 @@ impl Codec for Dynamic {
             let scale = largest(values);
             let inverse = 1.0 / scale;
             self.write(values, codes, |x| {
-                // Clamped as a cast would do it, which takes NaN to 0.
-                let cell = (x * inverse + 1.0) * 0.5 * 65535.0 + 0.5;
-                let cell = if cell > 0.0 { cell } else { 0.0 };
-                let cell = floor(if cell < 65535.0 { cell } else { 65535.0 });
-                cell as f32 / 65535.0 * 2.0 - 1.0
+                // The reference clamps cells from 0 to 65535 and divides them by 65535. Neither
+                // changes a code: numbers beyond ±1 have those of ±1, and all cells were compared.
+                let cell = whole((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
+                cell * (2.0 / 65535.0) - 1.0
             });
             return scale;
         }
@@ -105,6 +104,7 @@ impl Dynamic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::maps::{SIGNED_8, Tie, UNSIGNED_8, nearest};
 
     #[test]
     fn nearest_code_of_zero_is_zero_and_the_grid_misses_it() {
@@ -117,6 +117,20 @@ mod tests {
         assert_eq!(codes, [255, 131]);
         assert_eq!(Dynamic { signed: false, grid: true }.encode(&[2.0, 0.0], &mut codes), 2.0);
         assert_eq!(codes, [255, 7]);
+    }
+
+    #[test]
+    fn every_cell_of_the_grid_has_the_code_of_the_quotient() {
+        for (map, signed) in [(&SIGNED_8, true), (&UNSIGNED_8, false)] {
+            for cell in 0..=65535u16 {
+                let quotient = f32::from(cell) / 65535.0 * 2.0 - 1.0;
+                // In the middle of the cell, with 1 as the largest.
+                let x = (f64::from(cell) / 65535.0 * 2.0 - 1.0) as f32;
+                let mut codes = [0; 2];
+                Dynamic { signed, grid: true }.encode(&[x, 1.0], &mut codes);
+                assert_eq!(codes[0], nearest(map, Tie::Lower, quotient), "{cell}");
+            }
+        }
     }
 
     #[test]

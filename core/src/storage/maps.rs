@@ -4,6 +4,8 @@
 //! spread: the midpoints of equal parts of [0.1, 1], times a power of ten. With 0
 //! and 1, and with the negatives in a signed map, that makes 2^bits numbers, in order.
 
+use crate::lookup::Table;
+
 /// `torch.linspace(0.1, 1, n)[k]`: from the nearer end, rounded once.
 const fn linspace(n: usize, k: usize) -> f32 {
     let (start, end) = (0.1f32, 1.0f32);
@@ -87,6 +89,16 @@ pub(crate) fn nearest<const N: usize>(map: &[f32; N], tie: Tie, x: f32) -> u8 {
     (if is_up(tie, map[low % N], map[high % N], x) { high } else { low }) as u8
 }
 
+const fn repeated(map: &[f32; 16]) -> [f32; 256] {
+    let mut all = [0.0; 256];
+    let mut at = 0;
+    while at < 256 {
+        all[at] = map[at % 16];
+        at += 1;
+    }
+    all
+}
+
 /// Bits of a float, in an order of integers that is the numbers' order.
 const fn ordered(x: f32) -> u32 {
     let bits = x.to_bits();
@@ -117,101 +129,93 @@ const fn thresholds<const N: usize>(map: &[f32; N], tie: Tie) -> [f32; N] {
     least
 }
 
-/// Finds codes of a map of 256 by one look into a table.
-///
-/// A cell holds the numbers that agree in sign, exponent and the first 7 bits of the mantissa (6
-/// where there are two signs). It is so small that two codes at the most occur in it: an entry has the
-/// lower one in its first 8 bits, and from what remaining bits on the next one holds in the rest.
-pub(crate) struct Nearest<const SIGNED: bool> {
-    map: &'static [f32; 256],
-    tie: Tie,
-    entries: [u32; CELLS],
-}
-
-const CELLS: usize = 4096;
-
 /// How many numbers go through each of several loops before the next do.
 pub(crate) const BATCH: usize = 256;
 
+/// Finds codes of a map of 256 without a search: a guess, and one look into a table to correct it.
+///
+/// Within a decade codes go up evenly, and each decade's line is less steep than the one below:
+/// the lowest of the lines at a magnitude, less something between 0.2 and 1, is by less than one
+/// code too low, also where two of them meet. So the code is the guess or the next one.
+pub(crate) struct Nearest<const SIGNED: bool> {
+    map: &'static [f32; 256],
+    tie: Tie,
+    /// The least number with the code that follows.
+    least: Table,
+}
+
+/// In [2²², 2²³) neighbours are half of 1 apart: a sum there is rounded to halves by the adder, and
+/// its bits count them.
+const HALVES: f32 = 6_291_456.0;
+
+/// A decade's line: codes, counted from 0's and from [`HALVES`], over magnitudes.
+#[derive(Clone, Copy)]
+struct Line {
+    slope: f32,
+    at_zero: f32,
+}
+
+const fn lines(signed: bool) -> [Line; 7] {
+    let mut lines = [Line { slope: 0.0, at_zero: 0.0 }; 7];
+    let (mut decade, mut start) = (7, 1.0);
+    while decade > 0 {
+        decade -= 1;
+        start /= 10.0; // of the decade
+        let parts = if signed { 1 << decade } else { 2 << decade };
+        let first = if signed { parts } else { parts - 1 } as f64;
+        let slope = parts as f64 / (9.0 * start);
+        // Less 0.25, as it is rounded, and less at least 0.22.
+        let halves = (first - start * slope - 0.25 - 0.22) * 2.0;
+        let floor = halves as i32 - if halves < 0.0 { 1 } else { 0 };
+        lines[decade as usize] = Line { slope: slope as f32, at_zero: HALVES + floor as f32 * 0.5 };
+    }
+    lines
+}
+
 impl<const SIGNED: bool> Nearest<SIGNED> {
-    /// The bits of a number that do not choose its cell.
-    const REST: u32 = if SIGNED { 17 } else { 16 };
-
-    /// The cell of the smallest magnitudes, all of which have one code.
-    const FIRST: u32 = 1e-7f32.to_bits() >> Self::REST;
-
-    /// The magnitudes from 1 on.
-    const LAST: u32 = 1f32.to_bits() >> Self::REST;
+    const LINES: [Line; 7] = lines(SIGNED);
 
     const fn new(map: &'static [f32; 256], tie: Tie) -> Self {
-        let least = thresholds(map, tie);
-        let mut entries = [1 << Self::REST << 8; CELLS]; // the last one stays: code 0
-        let mut sign = if SIGNED { 1 } else { 0 };
-        let mut code = 0;
-        // From the lowest number to the highest: the negative cells come from behind.
-        loop {
-            let cells = Self::LAST - Self::FIRST + 1;
-            let mut k = 0;
-            while k < cells {
-                let cell = if sign == 1 { cells - 1 - k } else { k };
-                let magnitude = (Self::FIRST + cell) << Self::REST;
-                let from = if sign == 1 {
-                    !(magnitude | 1 << 31 | ((1 << Self::REST) - 1))
-                } else {
-                    magnitude | 1 << 31
-                };
-                while code < 255 && ordered(least[code]) <= from {
-                    code += 1;
-                }
-                let next = ordered(least[code]) - from;
-                let never = 1 << Self::REST;
-                assert!(
-                    code >= 254 || ordered(least[code + 1]) - from >= never,
-                    "three codes in a cell"
-                );
-                let next = if code < 255 && next < never { next } else { never };
-                entries[(sign as usize) * CELLS / 2 + cell as usize] = next << 8 | code as u32;
-                k += 1;
-            }
-            if sign == 0 {
-                return Nearest { map, tie, entries };
-            }
-            sign = 0;
-        }
+        Nearest { map, tie, least: Table::new(thresholds(map, tie)) }
     }
 
-    /// The cell of x, and the bits that do not choose it.
+    /// The code of x or the one before; of NaN any.
     #[inline(always)]
-    fn place(x: f32) -> (u32, u32) {
-        let (magnitude, sign) = (x.to_bits() & 0x7fff_ffff, x.to_bits() >> 31);
-        let cell = (magnitude >> Self::REST).max(Self::FIRST).min(Self::LAST);
-        let cell = cell - Self::FIRST + sign * (CELLS as u32 / 2);
-        let outside = x.is_nan() || (!SIGNED && sign == 1);
-        let low = (x.to_bits() ^ sign.wrapping_neg()) & ((1 << Self::REST) - 1);
-        (if outside { CELLS as u32 - 1 } else { cell }, low)
+    fn guess(x: f32) -> u8 {
+        let negative = x.to_bits() as i32 >> 31; // all ones, or none
+        let magnitude = f32::from_bits((x.to_bits() & 0x7fff_ffff).min(1f32.to_bits()));
+        // Integers, because their minimum is the quicker one.
+        let [a, b, c, d, e, f, g] =
+            Self::LINES.map(|line| (magnitude * line.slope + line.at_zero).to_bits());
+        let least = a.min(b).min(c.min(d)).min(e.min(f).min(g));
+        let place = (least - HALVES.to_bits()) as i32 >> 1;
+        let code = if SIGNED { 127 + (place ^ negative) } else { place & !negative };
+        code.max(0) as u8
     }
 
     /// Writes the codes of what `f` makes of the values: of the nearest numbers, 0 for NaN.
     #[inline(always)]
     pub(crate) fn encode(&self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
         if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
-            // Tables of 16 KiB would not pay, nor would arrays of each thread's own.
+            // Nothing is gained there by doing several numbers at a time.
             for (code, &x) in codes.iter_mut().zip(values) {
                 *code = nearest(self.map, self.tie, f(x));
             }
             return;
         }
-        // Three loops, because compilers make vectors of the outer two only.
+        let (mut xs, mut guesses, mut least) = ([0.0; BATCH], [0; BATCH], [0.0; BATCH]);
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH)) {
-            let (mut entries, mut lows) = ([0; BATCH], [0; BATCH]);
-            for ((cell, low), &x) in entries.iter_mut().zip(&mut lows).zip(values) {
-                (*cell, *low) = Self::place(f(x));
+            // Apart, so that more elements are under way at a time.
+            for (x, &value) in xs.iter_mut().zip(values) {
+                *x = f(value);
             }
-            for (entry, _) in entries.iter_mut().zip(values) {
-                *entry = self.entries[*entry as usize % CELLS];
+            for (guess, &x) in guesses.iter_mut().zip(&xs) {
+                *guess = Self::guess(x);
             }
-            for ((code, entry), low) in codes.iter_mut().zip(entries).zip(lows) {
-                *code = ((entry & 0xff) + u32::from(low >= entry >> 8)) as u8;
+            self.least.look_up(&guesses, &mut least);
+            for (((code, x), guess), least) in codes.iter_mut().zip(&xs).zip(&guesses).zip(&least) {
+                let nearest = guess + u8::from(x >= least);
+                *code = if x.is_nan() { 0 } else { nearest };
             }
         }
     }
@@ -230,6 +234,15 @@ macro_rules! tables {
 }
 
 tables! {
+    /// What signed codes stand for.
+    EIGHT_SIGNED: Table = Table::new(SIGNED_8);
+    /// What unsigned codes stand for.
+    EIGHT_UNSIGNED: Table = Table::new(UNSIGNED_8);
+    /// What signed codes of 4 bits stand for, over and over.
+    FOUR_SIGNED: Table = Table::new(repeated(&SIGNED_4));
+    /// The same, unsigned.
+    FOUR_UNSIGNED: Table = Table::new(repeated(&UNSIGNED_4));
+
     /// bitsandbytes' codes, signed.
     LOWER_SIGNED: Nearest<true> = Nearest::new(&SIGNED_8, Tie::Lower);
     /// bitsandbytes' codes, unsigned.
@@ -243,6 +256,21 @@ tables! {
     UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
     /// The same, unsigned.
     UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
+}
+
+/// Writes the numbers that codes stand for, times a scale.
+#[inline(always)]
+pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]) {
+    if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
+        for (x, &code) in values.iter_mut().zip(codes) {
+            *x = table.numbers[usize::from(code)] * scale;
+        }
+        return;
+    }
+    table.look_up(codes, values);
+    for (x, _) in values.iter_mut().zip(codes) {
+        *x *= scale;
+    }
 }
 
 /// How many of these numbers x has reached: its code. 0 for NaN.

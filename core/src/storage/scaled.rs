@@ -3,8 +3,8 @@
 use crate::storage::Codec;
 use crate::storage::dynamic::largest_or_nan;
 use crate::storage::maps::{
-    BATCH, SIGNED_4, SIGNED_8, UNSIGNED_4, UNSIGNED_8, UPPER_SIGNED, UPPER_SIGNED_4,
-    UPPER_UNSIGNED, UPPER_UNSIGNED_4, reached,
+    self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, UPPER_SIGNED,
+    UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, reached,
 };
 
 /// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
@@ -61,10 +61,8 @@ impl Codec for Scaled8 {
 
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
-        let map = if self.signed { &SIGNED_8 } else { &UNSIGNED_8 };
-        for (x, &code) in values.iter_mut().zip(codes) {
-            *x = map[usize::from(code)] * scale;
-        }
+        let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
+        maps::decode(table, codes, scale, values);
     }
 
     #[inline(always)]
@@ -89,15 +87,13 @@ impl Codec for Scaled4 {
 
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
-        let map = if self.signed { &SIGNED_4 } else { &UNSIGNED_4 };
+        let table = if self.signed { &FOUR_SIGNED } else { &FOUR_UNSIGNED };
         let mut each = [0; BATCH];
         for (values, codes) in values.chunks_mut(BATCH).zip(codes.chunks(BATCH / 2)) {
             for (pair, &code) in each.as_chunks_mut().0.iter_mut().zip(codes) {
                 *pair = [code >> 4, code & 15];
             }
-            for (x, &code) in values.iter_mut().zip(&each) {
-                *x = map[usize::from(code) % 16] * scale;
-            }
+            maps::decode(table, &each, scale, values);
         }
     }
 

@@ -1,0 +1,146 @@
+//! Looking numbers up in tables of 256.
+//!
+//! Processors that permute bytes (AVX-512 VBMI) keep such a table in registers, byte by byte, and
+//! look 64 numbers up at a time. Others load each number from memory: the same numbers.
+//!
+//! As in `simd`, the only `unsafe` is the call of what is compiled for a wider unit.
+
+/// A table of 256 numbers.
+pub(crate) struct Table {
+    pub(crate) numbers: [f32; 256],
+    /// The first, second, third and fourth bytes of all numbers.
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    bytes: [[u8; 256]; 4],
+}
+
+impl Table {
+    pub(crate) const fn new(numbers: [f32; 256]) -> Self {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let bytes = {
+            let mut bytes = [[0; 256]; 4];
+            let mut at = 0;
+            while at < 256 {
+                [bytes[0][at], bytes[1][at], bytes[2][at], bytes[3][at]] =
+                    numbers[at].to_bits().to_le_bytes();
+                at += 1;
+            }
+            bytes
+        };
+        Table {
+            numbers,
+            #[cfg(all(feature = "std", target_arch = "x86_64"))]
+            bytes,
+        }
+    }
+
+    /// Writes the number at each place, as many as both slices have.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(crate) fn look_up(&self, at: &[u8], found: &mut [f32]) {
+        #[cfg(all(feature = "std", target_arch = "x86_64"))]
+        let (at, found) = if std::is_x86_feature_detected!("avx512vbmi") {
+            let most = at.len().min(found.len()) / 64 * 64;
+            let ((these, at), (those, found)) = (at.split_at(most), found.split_at_mut(most));
+            // SAFETY: the feature that `permute` is compiled for was detected just above.
+            unsafe { wide::permute(&self.bytes, these.as_chunks().0, those.as_chunks_mut().0) };
+            (at, found)
+        } else {
+            (at, found)
+        };
+        for (x, &at) in found.iter_mut().zip(at) {
+            *x = self.numbers[usize::from(at)];
+        }
+    }
+}
+
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod wide {
+    use core::arch::x86_64::*;
+
+    /// 64 places at a time. The instructions that put bytes together to numbers do so in each
+    /// quarter of a register by itself, so that the places are dealt out to the quarters first.
+    #[target_feature(enable = "avx512vbmi")]
+    pub(super) fn permute(bytes: &[[u8; 256]; 4], at: &[[u8; 64]], found: &mut [[f32; 64]]) {
+        let deal = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let [first, second, third, fourth] = bytes;
+        for (at, found) in at.iter().zip(found) {
+            let at = _mm512_permutexvar_epi32(deal, load(at));
+            let [a, b] = [byte(first, at), byte(second, at)];
+            let [c, d] = [byte(third, at), byte(fourth, at)];
+            let [ab, cd] = [_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)];
+            let [ef, gh] = [_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)];
+            let numbers = [
+                _mm512_unpacklo_epi16(ab, cd),
+                _mm512_unpackhi_epi16(ab, cd),
+                _mm512_unpacklo_epi16(ef, gh),
+                _mm512_unpackhi_epi16(ef, gh),
+            ];
+            for (to, from) in found.as_chunks_mut().0.iter_mut().zip(numbers) {
+                store(to, from);
+            }
+        }
+    }
+
+    /// A byte of 64 numbers.
+    #[inline]
+    #[target_feature(enable = "avx512vbmi")]
+    fn byte(table: &[u8; 256], at: __m512i) -> __m512i {
+        let [t0, t1, t2, t3] = table.as_chunks().0 else { return at }; // there are four
+        let low = _mm512_permutex2var_epi8(load(t0), at, load(t1));
+        let high = _mm512_permutex2var_epi8(load(t2), at, load(t3));
+        _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), low, high)
+    }
+
+    // One instruction each, whatever it looks like.
+
+    #[inline]
+    #[target_feature(enable = "avx512vbmi")]
+    fn load(bytes: &[u8; 64]) -> __m512i {
+        let mut words = [0; 8];
+        for (word, &bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = i64::from_le_bytes(bytes);
+        }
+        let [a, b, c, d, e, f, g, h] = words;
+        _mm512_setr_epi64(a, b, c, d, e, f, g, h)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512vbmi")]
+    fn store(to: &mut [f32; 16], from: __m512i) {
+        let [a, b] = [_mm512_extracti64x4_epi64::<0>(from), _mm512_extracti64x4_epi64::<1>(from)];
+        let words = [
+            _mm256_extract_epi64::<0>(a),
+            _mm256_extract_epi64::<1>(a),
+            _mm256_extract_epi64::<2>(a),
+            _mm256_extract_epi64::<3>(a),
+            _mm256_extract_epi64::<0>(b),
+            _mm256_extract_epi64::<1>(b),
+            _mm256_extract_epi64::<2>(b),
+            _mm256_extract_epi64::<3>(b),
+        ];
+        for (pair, word) in to.as_chunks_mut().0.iter_mut().zip(words) {
+            *pair = [f32::from_bits(word as u32), f32::from_bits((word >> 32) as u32)];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_found_at_its_place_whatever_the_length() {
+        let numbers =
+            core::array::from_fn(|k| f32::from_bits((k as u32).wrapping_mul(0x0101_3f07)));
+        let table = Table::new(numbers);
+        let at: [u8; 300] = core::array::from_fn(|k| (k * 37 % 256) as u8);
+        for len in [0, 1, 63, 64, 65, 128, 255, 256, 300] {
+            let mut found = [1.0; 300];
+            table.look_up(&at[..len], &mut found);
+            for (k, x) in found.iter().enumerate() {
+                let wanted = if k < len { numbers[usize::from(at[k])] } else { 1.0 };
+                assert_eq!(x.to_bits(), wanted.to_bits(), "{k} of {len}");
+            }
+        }
+    }
+}
