@@ -547,15 +547,14 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
         let n = self.param.len();
         let param = self.param;
         let Some(grad) = self.grad.get(..n) else { return };
-        if self.slots.as_ref().iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() < n) {
-            return;
-        }
-        // After that check compilers see that no index is out of range.
         let mut views = self.slots.as_mut().iter_mut();
         let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
             views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
         });
         let slots = slots.as_mut();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return;
+        }
         let coefs = *self.coefs;
         for i in 0..n {
             let state = R::Slots::<C>::from_fn(|k| {
