@@ -365,4 +365,21 @@ mod tests {
         let parts: Vec<f32> = x.chunks(PART).map(|part| sum(part.len(), |i| part[i])).collect();
         assert_eq!(sum(parts.len(), |i| parts[i]).to_bits(), sum(x.len(), |i| x[i]).to_bits());
     }
+
+    #[test]
+    fn column_sums_of_any_width_follow_the_definition() {
+        for (width, rows) in [(1, 33), (1, 1025), (2, 1025), (4, 33), (5, 1025), (7, 2048)] {
+            let x = numbers(rows * width);
+            for (j, sum) in column_sums(&x, width).iter().enumerate() {
+                let column: Vec<f32> = x.iter().skip(j).step_by(width).copied().collect();
+                assert_eq!(sum.to_bits(), naive_column(&column).to_bits(), "{width} × {rows}");
+            }
+        }
+    }
+
+    #[test]
+    fn levels_are_as_many_as_the_rows_need() {
+        let rows = [0, 1, 32, 33, 1024, 1025, 32_768, 32_769];
+        assert_eq!(rows.map(column_levels), [1, 1, 1, 2, 2, 3, 3, 4]);
+    }
 }

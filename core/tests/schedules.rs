@@ -398,6 +398,33 @@ fn schedules_within_others_are_refused_where_the_reference_does() {
             matches!(got, ArgError::Refused(Error::Invalid { argument: "schedulers", .. }));
         assert!(invalid, "{got:?}");
     }
+    // SequentialLR takes no other of its kind, and ChainedScheduler at its start alone.
+    let halve = || within("ExponentialLR", "gamma=0.5");
+    let holder = |class: &str| {
+        let args = [("schedulers".to_owned(), Value::List(vec![halve()]))];
+        let args = if class == "SequentialLR" {
+            [args.to_vec(), vec![("milestones".to_owned(), Value::List(vec![]))]].concat()
+        } else {
+            args.to_vec()
+        };
+        Value::Map(vec![
+            ("class".to_owned(), class.into()),
+            ("kwargs".to_owned(), Value::Map(args)),
+        ])
+    };
+    let sequence =
+        |first, second| list(vec![first, second]).with("milestones", [1i64]).with("lr", 8.0);
+    let taken = |args: &Args| build("torch_sequential", args).is_ok();
+    assert!(
+        taken(&sequence(halve(), halve())) && taken(&sequence(holder("ChainedScheduler"), halve()))
+    );
+    for refused in [
+        sequence(holder("SequentialLR"), halve()),
+        sequence(halve(), holder("SequentialLR")),
+        sequence(halve(), holder("ChainedScheduler")),
+    ] {
+        assert!(!taken(&refused), "{refused:?}");
+    }
     let got = error("torch_chained", &list(vec![within("ConstantLr", "")]));
     assert!(matches!(got, ArgError::UnknownName { kind: "schedule", .. }), "{got:?}");
     let got = error("torch_chained", &list(vec![within("ConstantLR", "factors=0.5")]));
@@ -428,6 +455,7 @@ fn decays_of_keras_are_built_by_class() {
         within("InverseTimeDecay", "initial_learning_rate=1.0, decay_steps=2, decay_rate=1.0"),
         within("CosineDecay", "initial_learning_rate=1.0, decay_steps=4"),
         within("CosineDecayRestarts", "initial_learning_rate=1.0, first_decay_steps=4"),
+        within("WarmUp", "initial_learning_rate=1.0, decay_schedule_fn=7.0, warmup_steps=4"),
         Value::Float(0.5),
     ];
     for decay in halves {

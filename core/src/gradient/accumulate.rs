@@ -164,4 +164,15 @@ mod tests {
         mean.add(DataMut::F32(&mut total), Data::F32(&[5.0])).unwrap();
         assert_eq!(total[0], 5.0 * (1.0f32 / 3.0));
     }
+
+    #[test]
+    fn window_is_changed_between_windows_only() {
+        let mut sum = Accumulation::sum(2).unwrap();
+        assert!(!sum.is_single());
+        assert!(matches!(sum.window(0), Err(Error::Range { argument: "window", .. })));
+        sum.advance();
+        assert!(matches!(sum.window(3), Err(Error::Invalid { argument: "window", .. })));
+        sum.advance();
+        assert_eq!(sum.window(3), Ok(()));
+    }
 }

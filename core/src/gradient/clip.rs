@@ -453,4 +453,36 @@ mod tests {
         let (norm, dtype) = total_norm(&[Data::Bf16(&a), Data::F32(&b)], 2.0);
         assert_eq!((norm, dtype), (4.0, Dtype::F32));
     }
+
+    #[test]
+    fn order_is_its_own_kind_and_sums_are_sums() {
+        assert!(matches!(Order::of(1.0), Order::One) && matches!(Order::of(2.0), Order::Two));
+        assert!(matches!(Order::of(0.0), Order::Count) && matches!(Order::of(3.0), Order::Power));
+        for order in [Order::One, Order::Two, Order::Count, Order::Power] {
+            assert_eq!(order.join(2.0, 3.0), 5.0);
+        }
+        assert_eq!((Order::Largest.join(2.0, 3.0), Order::Smallest.join(2.0, 3.0)), (3.0, 2.0));
+    }
+
+    #[test]
+    fn wider_type_holds_both() {
+        let same = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
+        assert!(same.into_iter().all(|d| promote(d, d) == d));
+        assert_eq!(promote(Dtype::Bf16, Dtype::F16), Dtype::F32);
+        assert_eq!(
+            (promote(Dtype::F16, Dtype::F64), promote(Dtype::F64, Dtype::F16)),
+            (Dtype::F64, Dtype::F64)
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "alloc")]
+    fn storages_are_refused_before_anything_is_written() {
+        use crate::storage::{Coded, Companded, Format};
+        let mut coded = Coded::zeros(Format::Companded(Companded::Momentum), 32).unwrap();
+        let mut plain = [3.0f32];
+        let got = clip_grad_value(&mut [DataMut::F32(&mut plain), DataMut::Coded(&mut coded)], 1.0);
+        assert!(matches!(got, Err(Error::Invalid { argument: "grads", .. })), "{got:?}");
+        assert_eq!(plain, [3.0]);
+    }
 }

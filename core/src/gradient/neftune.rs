@@ -197,4 +197,14 @@ mod tests {
         assert_eq!(x, [0.0, 1.5]);
         assert!(Neftune { alpha: -1.0 }.add(DataMut::F64(&mut x), 1, 1, 0, 0).is_err());
     }
+
+    #[test]
+    fn noise_from_elsewhere_is_added_to_plain_numbers_of_the_same_length() {
+        let mut x = [1.0f32, 2.0];
+        assert_eq!(Neftune::add_noise(DataMut::F32(&mut x), Data::F64(&[0.5, -1.0])), Ok(()));
+        assert_eq!(x, [1.5, 1.0]);
+        let length = Err(Error::Length { argument: "noise", got: 1, wanted: 2 });
+        assert_eq!(Neftune::add_noise(DataMut::F32(&mut x), Data::F64(&[0.5])), length);
+        assert_eq!(x, [1.5, 1.0]);
+    }
 }

@@ -150,4 +150,43 @@ mod tests {
         assert!(!is_finite(Data::F64(&[f64::NEG_INFINITY])));
         assert!(is_finite(Data::F64(&[])));
     }
+
+    #[test]
+    fn gradients_are_divided_by_the_scale_and_what_is_not_finite_is_told() {
+        let s = LossScale { scale: 4.0, ..LossScale::default() };
+        let (mut a, mut b) = ([2.0f32, -8.0], [12.0f64]);
+        assert_eq!(s.unscale(&mut [DataMut::F32(&mut a), DataMut::F64(&mut b)]), Ok(true));
+        assert_eq!((a, b), ([0.5, -2.0], [3.0]));
+        let (mut a, mut b) = ([f32::INFINITY], [12.0f64]);
+        assert_eq!(s.unscale(&mut [DataMut::F32(&mut a), DataMut::F64(&mut b)]), Ok(false));
+        assert_eq!(b, [3.0]);
+    }
+
+    #[test]
+    fn factors_that_do_not_move_the_scale_are_refused_and_nothing_is_written() {
+        let fine = LossScale::default();
+        assert_eq!(fine.check(), Ok(()));
+        for (growth_factor, backoff_factor, argument) in
+            [(1.0, 0.5, "growth_factor"), (0.5, 0.5, "growth_factor"), (2.0, 1.0, "backoff_factor")]
+        {
+            let s = LossScale { growth_factor, backoff_factor, ..fine };
+            let got = s.check();
+            assert!(
+                matches!(got, Err(Error::Range { argument: a, .. }) if a == argument),
+                "{got:?}"
+            );
+            let mut g = [3.0f32];
+            assert!(s.unscale(&mut [DataMut::F32(&mut g)]).is_err() && g == [3.0]);
+        }
+    }
+
+    #[test]
+    fn scale_stays_where_it_is_rather_than_overflow_f32() {
+        let mut s = LossScale { scale: 2f64.powi(127), growth_interval: 1, ..LossScale::default() };
+        s.update(true);
+        assert_eq!((s.scale, s.good_steps), (2f64.powi(127), 0));
+        s.scale /= 2.0;
+        s.update(true);
+        assert_eq!(s.scale, 2f64.powi(127));
+    }
 }

@@ -279,3 +279,17 @@ impl Factored for AdafactorTorch {
         (if k.multiplies_first { twice } else { p.add_scaled(u, k.minus_step_size) }, [v])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn order_of_operations_is_the_one_of_foreach_where_it_is_asked_for() {
+        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let rule = AdafactorTorch { foreach, ..AdafactorTorch::default() };
+            let coefs = rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.multiplies_first, wanted);
+        }
+    }
+}

@@ -295,4 +295,13 @@ mod tests {
         let clip = KerasClip { clipnorm: Some(1.0), global_clipnorm: Some(1.0), clipvalue: None };
         assert!(Rule::check(&AdamWeightDecay { clip, ..AdamWeightDecay::default() }).is_err());
     }
+
+    #[test]
+    fn rate_is_an_f32_unless_it_has_been_divided() {
+        let lr = |decay| {
+            let rule = AdamWeightDecay { decay, ..AdamWeightDecay::default() };
+            rule.coefs::<f64>(&Step::new(1, 0.1), &rule.scalars()).lr
+        };
+        assert_eq!((lr(0.0), lr(0.5)), (f64::from(0.1f32), 0.1));
+    }
 }

@@ -205,3 +205,29 @@ impl Rule for AdamWHf {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    #[test]
+    fn without_decay_an_infinite_parameter_stays_where_it_is() {
+        let rule = AdamWHf { weight_decay: 0.0, ..AdamWHf::default() };
+        let (mut p, mut m, mut v) = ([f32::INFINITY], [0.0f32], [0.0f32]);
+        let (at, slots) = (Step::new(1, 0.5), [&mut m[..], &mut v[..]]);
+        step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], slots).unwrap();
+        assert_eq!(p[0], f32::INFINITY);
+    }
+
+    #[test]
+    fn order_of_operations_is_the_references() {
+        for (reference, wanted) in
+            [(AdamWHfReference::Galore, true), (AdamWHf::default().reference, false)]
+        {
+            let rule = AdamWHf { reference, ..AdamWHf::default() };
+            let coefs = rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.divides_first, wanted);
+        }
+    }
+}

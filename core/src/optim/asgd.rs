@@ -270,4 +270,12 @@ mod tests {
             assert_eq!((two[0], two[2]), (-2.0, f64::from(1f32 / 9.0)));
         }
     }
+
+    #[test]
+    fn order_of_operations_is_the_one_of_foreach_where_it_is_asked_for() {
+        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let rule = Asgd { foreach, ..Asgd::default() };
+            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).foreach, wanted);
+        }
+    }
 }

@@ -258,3 +258,16 @@ impl Rule for BnbLamb {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_decay_the_parameter_is_not_multiplied() {
+        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+            let rule = BnbLamb { weight_decay, ..BnbLamb::default() };
+            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+        }
+    }
+}

@@ -211,3 +211,19 @@ impl Rule for BnbLars {
         no_decay(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    #[test]
+    fn without_decay_an_infinite_parameter_does_not_reach_the_momentum() {
+        let rule = BnbLars { lr: 0.5, momentum: 0.5, max_unorm: 0.0, ..BnbLars::default() };
+        let (mut p, mut m) = ([f32::INFINITY], [0.0f32]);
+        let at = Step::new(1, 0.5);
+        step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut m])
+            .unwrap();
+        assert_eq!((p[0], m[0]), (f32::INFINITY, 4.0));
+    }
+}

@@ -144,3 +144,19 @@ impl Rule for BnbSgd {
         (p.add_scaled(m, k.minus_lr), [m])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::step;
+
+    #[test]
+    fn without_decay_an_infinite_parameter_does_not_reach_the_momentum() {
+        let rule = BnbSgd { lr: 0.5, momentum: 0.5, ..BnbSgd::default() };
+        let (mut p, mut m) = ([f32::INFINITY], [0.0f32]);
+        let at = Step::new(1, 0.5);
+        step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut m])
+            .unwrap();
+        assert_eq!((p[0], m[0]), (f32::INFINITY, 4.0));
+    }
+}

@@ -415,3 +415,18 @@ fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn step_size_is_a_bf16_number_only_for_bf16() {
+        let muon: Muon = Muon::default();
+        let step = Step::new(1, 0.1);
+        let narrow = muon.coefs::<bf16>(&step, [4, 4]).step_size;
+        let wide = muon.coefs::<f32>(&step, [4, 4]).step_size;
+        assert_eq!(narrow, bf16::from_f32(wide).to_f32());
+        assert_ne!(narrow, wide);
+    }
+}

@@ -91,4 +91,19 @@ mod tests {
         let (p, c) = add_compensated(bf16::from_f32_const(256.0), bf16::from_f32_const(1.5));
         assert_eq!((p.to_f32(), c.to_f32()), (258.0, -0.5));
     }
+
+    #[test]
+    fn rectification_begins_above_5_and_not_at_it() {
+        // Here ρ is 5 to the last bit.
+        for (t, beta2) in [
+            (6, 0.839_768_574_865_979_1),
+            (7, 0.767_806_779_692_425_2),
+            (9, 0.707_421_460_762_147_2),
+            (10, 0.693_717_874_426_063_9),
+            (11, 0.684_931_041_328_789_5),
+            (12, 0.679_143_736_225_018_1),
+        ] {
+            assert_eq!(rectification(beta2, f64::from(t)), None, "{t}");
+        }
+    }
 }

@@ -226,4 +226,17 @@ mod tests {
             assert_eq!((p[0], m[0]), (-want, want));
         }
     }
+
+    #[test]
+    fn average_is_kept_where_something_reads_it() {
+        let mask = |momentum, dampening, torch_init| {
+            let rule = OptimiSgd { momentum, dampening, torch_init, ..OptimiSgd::default() };
+            rule.mask(Dtype::F32)
+        };
+        assert_eq!(
+            [mask(0.0, false, false), mask(0.0, true, false), mask(0.0, false, true)],
+            [0; 3]
+        );
+        assert_eq!([mask(0.5, false, false), mask(0.0, true, true)], [1; 2]);
+    }
 }

@@ -268,4 +268,20 @@ mod tests {
         assert_eq!(run(false), (2.0 - 0.5 * 5.0, 5.0));
         assert_eq!(run(true), (2.0 * 0.75 - 0.5 * 4.0, 4.0));
     }
+
+    #[test]
+    fn rectification_begins_above_5_and_not_at_it() {
+        // Here ρ is 5 to the last bit.
+        for (t, beta2) in [
+            (6, 0.839_768_574_865_979_1),
+            (7, 0.767_806_779_692_425_2),
+            (9, 0.707_421_460_762_147_2),
+            (10, 0.693_717_874_426_063_9),
+            (11, 0.684_931_041_328_789_5),
+            (12, 0.679_143_736_225_018_1),
+        ] {
+            let rule = RAdam { betas: (0.9, beta2), ..RAdam::default() };
+            assert_eq!(rule.coefs::<f64>(&Step::new(t, 0.5), &rule.scalars()).rect, 0.0, "{t}");
+        }
+    }
 }

@@ -225,4 +225,12 @@ mod tests {
         let rule = RmsProp { momentum: 0.5, ..rule };
         assert_eq!(one_step(rule), (-0.5 * b, [4.0, b, 1.0]));
     }
+
+    #[test]
+    fn buffer_is_used_only_with_momentum() {
+        for (momentum, wanted) in [(0.0, false), (0.5, true)] {
+            let rule = RmsProp { momentum, ..RmsProp::default() };
+            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).buffered, wanted);
+        }
+    }
 }

@@ -215,3 +215,19 @@ impl Rule for ScheduleFreeAdamW {
         p.lerp(z, weight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::real::Real;
+    use half::bf16;
+
+    #[test]
+    fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
+        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let rule = ScheduleFreeAdamW { foreach, ..ScheduleFreeAdamW::default() };
+            let coefs = rule.coefs::<bf16>(&Step::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, bf16::factor(0.999, wanted));
+        }
+    }
+}

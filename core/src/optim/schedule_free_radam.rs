@@ -234,3 +234,35 @@ impl Rule for ScheduleFreeRAdam {
         p.lerp(z, weight)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectification_begins_above_4_and_not_at_it() {
+        // Here ρ is 4 to the last bit.
+        for (t, beta2) in [
+            (5, 0.773_303_025_730_682_3),
+            (6, 0.690_010_172_958_752_4),
+            (7, 0.650_907_733_825_901_5),
+            (9, 0.618_416_405_229_491_4),
+            (10, 0.611_434_178_407_706),
+        ] {
+            let rule = ScheduleFreeRAdam { betas: (0.9, beta2), ..ScheduleFreeRAdam::default() };
+            assert_eq!(rule.rectification(&Step::new(t, 0.5)), None, "{t}");
+        }
+    }
+
+    #[test]
+    fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
+        use crate::real::Real;
+        use half::bf16;
+        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let rule = ScheduleFreeRAdam { foreach, ..ScheduleFreeRAdam::default() };
+            let coefs = rule.coefs::<bf16>(&Step::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, bf16::factor(0.999, wanted));
+        }
+        assert_ne!(bf16::factor(0.999, true), bf16::factor(0.999, false));
+    }
+}

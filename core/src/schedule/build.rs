@@ -788,4 +788,37 @@ mod tests {
         let refused = Error::Length { argument: "max_lr", got: 2, wanted: 3 };
         assert_eq!(for_group(&args, 1, 3), Err(refused.into()));
     }
+
+    #[test]
+    fn what_no_field_stands_for_is_found_by_its_nearest_name_too() {
+        for (of, wrong, right) in [
+            ("torch_chained", "schedulrs", "schedulers"),
+            ("torch_multi_step", "milestone", "milestones"),
+            ("torch_sequential", "milestone", "milestones"),
+            ("torch_sequential", "schedulrs", "schedulers"),
+            ("warm_up", "decay_schedule", "decay_schedule_fn"),
+            ("PiecewiseConstantDecay", "boundary", "boundaries"),
+            ("PiecewiseConstantDecay", "value", "values"),
+        ] {
+            let unknown = ArgError::UnknownArgument {
+                of: of.to_string(),
+                argument: wrong.to_string(),
+                nearest: None,
+            };
+            match nearer(unknown, "another") {
+                ArgError::UnknownArgument { nearest, .. } => {
+                    assert_eq!(nearest, Some(right), "{of}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn list_within_another_that_is_too_short_is_named() {
+        let within = Value::Map(alloc::vec![("max_lr".to_string(), [3.0].into())]);
+        let args = Args::new().with("schedulers", Value::List(alloc::vec![within]));
+        let wanted = Error::Length { argument: "max_lr", got: 1, wanted: 2 };
+        assert_eq!(for_group(&args, 1, 2), Err(wanted.into()));
+    }
 }

@@ -91,4 +91,9 @@ mod tests {
         // −¼ mod 1 = ¾: 4 − 2√2
         assert_near(s.lr(8.0, 4), 1.171_572_875_253_81);
     }
+
+    #[test]
+    fn rest_of_a_negative_number_is_not_negative() {
+        assert_eq!([-1.25, -0.25, 0.25, 1.25, 2.0].map(modulo_1), [0.75, 0.75, 0.25, 0.25, 0.0]);
+    }
 }

@@ -426,4 +426,27 @@ mod tests {
         let refused = Error::Length { argument: "min_lr", got: 2, wanted: 3 };
         assert_eq!(check_groups("min_lr", &&list[..], 3), Err(refused));
     }
+
+    #[test]
+    fn first_of_two_equal_numbers_is_the_larger_and_the_smaller() {
+        // As Python has it, which shows where zeros differ in sign.
+        assert!(max(0.0, -0.0).is_sign_positive() && max(-0.0, 0.0).is_sign_negative());
+        assert!(min(0.0, -0.0).is_sign_positive() && min(-0.0, 0.0).is_sign_negative());
+        assert!(max(f64::NAN, 1.0).is_nan() && min(f64::NAN, 1.0).is_nan());
+        assert_eq!((max(1.0, 2.0), min(1.0, 2.0)), (2.0, 1.0));
+    }
+
+    #[test]
+    fn each_group_has_its_own_number_or_all_have_one() {
+        fn at<P: PerGroup + ?Sized>(p: &P) -> ([Option<f64>; 3], Option<usize>) {
+            ([0, 1, 2].map(|g| p.at(g)), p.count())
+        }
+        let own = ([Some(3.0), Some(5.0), None], Some(2));
+        assert_eq!(at(&[3.0, 5.0]), own);
+        assert_eq!(at(&[3.0, 5.0][..]), own);
+        assert_eq!(at(&&[3.0, 5.0][..]), own);
+        #[cfg(feature = "alloc")]
+        assert_eq!(at(&alloc::vec![3.0, 5.0]), own);
+        assert_eq!(at(&2.0), ([Some(2.0); 3], None));
+    }
 }

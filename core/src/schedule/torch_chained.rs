@@ -86,7 +86,8 @@ mod tests {
     use super::*;
 
     use crate::schedule::{
-        TorchConstant, TorchCosineAnnealingWarmRestarts, TorchExponential, TorchOneCycle, TorchStep,
+        TorchConstant, TorchCosineAnnealingWarmRestarts, TorchExponential, TorchLinear,
+        TorchOneCycle, TorchStep,
     };
 
     #[test]
@@ -140,5 +141,26 @@ mod tests {
     fn last_step_is_the_first_of_theirs() {
         let cycles = [9, 5].map(|n| TorchOneCycle { total_steps: Some(n), ..Default::default() });
         assert_eq!(TorchChained { schedulers: &cycles[..] }.last_step(), Some(5));
+    }
+
+    #[test]
+    fn initial_rate_is_that_of_the_last_to_set_one() {
+        let cycle = |max_lr| TorchOneCycle {
+            max_lr,
+            div_factor: 4.0,
+            total_steps: Some(4),
+            ..Default::default()
+        };
+        let (two, six, halve) = (cycle(8.0), cycle(24.0), TorchExponential { gamma: 0.5 });
+        let all: [&dyn Schedule; 3] = [&two, &six, &halve];
+        assert_eq!(TorchChained { schedulers: &all[..] }.initial_lr(1.0, true), 6.0);
+        assert_eq!(TorchChained { schedulers: &all[2..] }.initial_lr(1.0, true), 1.0);
+    }
+
+    #[test]
+    fn begun_within_another_it_takes_step_0() {
+        let warm = TorchLinear { start_factor: 0.25, end_factor: 1.0, total_iters: 4 };
+        let schedulers: [&dyn Schedule; 1] = [&warm];
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.begin(8.0, 8.0), 2.0);
     }
 }

@@ -118,4 +118,13 @@ mod tests {
         }
         assert_eq!(TorchConstant::default().check(), Ok(()));
     }
+
+    #[test]
+    fn begun_again_it_multiplies_the_base_rate() {
+        let s = TorchConstant { factor: 0.25, total_iters: 2 };
+        assert_eq!(
+            (s.restart(8.0), TorchConstant { total_iters: 0, ..s }.restart(8.0)),
+            (2.0, 8.0)
+        );
+    }
 }

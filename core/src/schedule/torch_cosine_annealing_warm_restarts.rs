@@ -135,4 +135,20 @@ mod tests {
         assert_eq!(s.check(), range("T_mult", "T_mult >= 1"));
         assert_eq!(DOUBLING.check(), Ok(()));
     }
+
+    #[test]
+    fn resumed_schedule_counts_from_the_step_after_the_last() {
+        // Step 10 mod 3 = 1 of 6.
+        let s = TorchCosineAnnealingWarmRestarts { t_0: 3, last_epoch: 9, ..DOUBLING };
+        assert_near(s.lr(8.0, 10), 7.464_101_615_137_754);
+        assert_near(s.lr(8.0, 11), 6.0);
+        // 9 mod 3: a restart.
+        let s = TorchCosineAnnealingWarmRestarts { last_epoch: 8, ..s };
+        assert_eq!(s.lr(8.0, 9), 8.0);
+    }
+
+    #[test]
+    fn parts_of_no_steps_come_to_an_end() {
+        assert!(TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING }.lr(8.0, 3).is_nan());
+    }
 }

@@ -162,4 +162,21 @@ mod tests {
         assert_eq!([0, 2, 3, 9].map(|t| bisect_right(&[2, 3, 3], t)), [0, 1, 3, 3]);
         assert_eq!(bisect_right(&[], 5), 0);
     }
+
+    #[test]
+    fn initial_rate_is_that_of_the_last_to_set_one() {
+        let cycle = |max_lr| TorchOneCycle {
+            max_lr,
+            div_factor: 4.0,
+            total_steps: Some(4),
+            ..Default::default()
+        };
+        let halve = TorchExponential { gamma: 0.5 };
+        let (two, six) = (cycle(8.0), cycle(24.0));
+        let all: [&dyn Schedule; 3] = [&two, &six, &halve];
+        let s = TorchSequential { schedulers: &all[..], milestones: [1, 2] };
+        assert_eq!(Schedule::initial_lr(&s, 1.0, true), 6.0);
+        let none = TorchSequential { schedulers: &all[2..], milestones: [0; 0] };
+        assert_eq!(Schedule::initial_lr(&none, 1.0, true), 1.0);
+    }
 }

@@ -351,4 +351,29 @@ mod tests {
             }
         }
     }
+
+    /// FNV-1a of the maps that bitsandbytes 0.48 and torchao make: `create_dynamic_map(signed)`, and
+    /// torchao's `create_dynamic_map(True, 3, 4)`.
+    #[test]
+    fn maps_are_the_references_to_the_last_bit() {
+        let hash = |map: &[f32]| {
+            let bytes = map.iter().flat_map(|x| x.to_le_bytes());
+            bytes.fold(0xcbf2_9ce4_8422_2325u64, |h, b| {
+                (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+            })
+        };
+        assert_eq!(hash(&SIGNED_8), 0xd677_f22a_9666_5bc4);
+        assert_eq!(hash(&UNSIGNED_8), 0x4381_1b16_730a_873e);
+        assert_eq!(hash(&SIGNED_4), 0x7a27_e9a5_b127_a494);
+        let sixteenths: [f32; 16] = core::array::from_fn(|k| (k + 1) as f32 / 16.0);
+        assert_eq!(UNSIGNED_4, sixteenths);
+    }
+
+    #[test]
+    fn order_of_the_bits_is_the_order_of_the_numbers() {
+        let numbers = [f32::NEG_INFINITY, -2.0, -1e-45, -0.0, 0.0, 1e-45, 2.0, f32::INFINITY];
+        assert!(numbers.map(ordered).is_sorted_by(|a, b| a < b));
+        assert!(numbers.iter().all(|&x| from_ordered(ordered(x)).to_bits() == x.to_bits()));
+        assert_eq!((ordered(-0.0), ordered(0.0)), (0x7fff_ffff, 0x8000_0000));
+    }
 }

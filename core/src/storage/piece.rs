@@ -120,3 +120,55 @@ impl Coded {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{Companded, Fp8, Scaled4, Scaled8};
+    use half::bf16;
+    use std::vec::Vec;
+
+    fn numbers(n: usize) -> Vec<f32> {
+        (0..n).map(|i| 0.375 * i as f32 - 7.0).collect()
+    }
+
+    #[test]
+    fn pieces_of_codes_hold_what_the_whole_holds() {
+        let formats = [
+            Format::Companded(Companded::Momentum),
+            Format::Scaled8(Scaled8 { signed: true, block: 16 }),
+            Format::Scaled4(Scaled4 { signed: true, block: 16 }),
+            Format::Fp8(Fp8 { block: 16 }),
+            Format::Split(crate::real::Dtype::Bf16, 8),
+            Format::Kahan(crate::real::Dtype::F16),
+        ];
+        for format in formats {
+            let (x, mut whole) = (numbers(75), Coded::zeros(format, 75).unwrap());
+            whole.store(0, &x);
+            let mut cut = Coded::zeros(format, 75).unwrap();
+            let mut at = 0;
+            for mut piece in cut.pieces(32) {
+                let mut data = piece.data_mut();
+                let len = data.len();
+                data.store(0, &x[at..at + len]);
+                at += len;
+            }
+            assert_eq!(at, 75);
+            let bytes = |c: &Coded| c.parts("").into_iter().map(|p| p.bytes).collect::<Vec<_>>();
+            assert_eq!(bytes(&cut), bytes(&whole), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_rounded_at_random_have_the_noise_of_their_place() {
+        let noise: Vec<u16> = (0..75).map(|i| i * 871).collect();
+        let x: Vec<f32> = numbers(75).iter().map(|x| x + 0.003).collect();
+        let (mut whole, mut cut) = ([bf16::ZERO; 75], [bf16::ZERO; 75]);
+        Dithered::new(&mut whole, Noise::Given(&noise)).store(0, &x);
+        let pieces = dithered(DataMut::Bf16(&mut cut), Noise::Given(&noise), 32);
+        for (mut piece, x) in pieces.into_iter().zip(x.chunks(32)) {
+            piece.data_mut().store(0, x);
+        }
+        assert_eq!(cut, whole);
+    }
+}

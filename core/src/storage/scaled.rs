@@ -196,4 +196,18 @@ mod tests {
         assert_eq!(to_e4m3(-3.0 / 1024.0), 0x82);
         assert_eq!(to_e4m3(f32::INFINITY), 0x7f);
     }
+
+    #[test]
+    fn block_of_4_bits_that_is_longer_than_a_batch_is_coded_as_its_parts_are() {
+        let values: [f32; 512] = core::array::from_fn(|i| ((i * 37) % 512) as f32 - 256.0);
+        let (mut whole, mut back) = ([0u8; 256], [0.0; 512]);
+        let codec = Scaled4 { signed: true, block: 512 };
+        let scale = codec.encode(&values, &mut whole);
+        codec.decode(&whole, scale, &mut back);
+        let codes = |i: usize| whole[i / 2] >> (4 * (1 - i % 2)) & 15;
+        for (i, x) in values.iter().enumerate() {
+            assert_eq!(codes(i), reached(&UPPER_SIGNED_4, x / scale), "{i}");
+            assert_eq!(back[i], SIGNED_4[usize::from(codes(i))] * scale, "{i}");
+        }
+    }
 }

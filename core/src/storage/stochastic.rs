@@ -171,4 +171,43 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn noise_is_each_elements_own() {
+        let given = Noise::Given(&[5, 6]);
+        assert_eq!([0, 1, 2].map(|i| given.bits(i)), [5, 6, 0]);
+        let counter = |first| Noise::Counter { seed: 1, step: 2, first };
+        let bits = [0, 1, 2, 3].map(|i| counter(0).bits(i));
+        assert_eq!(
+            bits,
+            [random(1, 2, 0), random(1, 2, 1), random(1, 2, 2), random(1, 2, 3)]
+                .map(|r| (r >> 48) as u16)
+        );
+        assert_eq!(counter(2).bits(1), bits[3]);
+    }
+
+    #[test]
+    fn round_of_f16_is_below_the_lost_part_on_both_sides_of_the_middle() {
+        let gap = 1.0 / 1024.0;
+        let (one, above) = (f16::ONE, f16::from_f32(1.0 + gap));
+        for (part, first_down) in [(0.25, 0x4000u16), (0.75, 0xc000)] {
+            for sign in [1.0, -1.0] {
+                let signed = |x: f16| if sign < 0.0 { -x } else { x };
+                let round = |noise| <f16 as Stochastic>::round(sign * (1.0 + part * gap), noise);
+                assert_eq!(
+                    (round(first_down - 1), round(first_down)),
+                    (signed(above), signed(one))
+                );
+            }
+        }
+        // Where the nearest is infinite there is no choice.
+        for noise in [0, 0xffff] {
+            let round = |x| <f16 as Stochastic>::round(x, noise);
+            assert_eq!(
+                (round(65504.0), round(65520.0), round(-1e9)),
+                (f16::MAX, f16::INFINITY, f16::NEG_INFINITY)
+            );
+            assert!(round(f32::NAN).is_nan());
+        }
+    }
 }

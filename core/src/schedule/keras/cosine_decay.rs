@@ -96,4 +96,16 @@ mod tests {
         // (2 − 1) · t/2 + 1; the cosine begins at step 2 and ends at 2 + 4
         assert_eq!([0, 1, 2, 6, 7].map(|t| s.rate(t)), [1.0, 1.5, 2.0, 0.0, 0.0]);
     }
+
+    #[test]
+    fn warm_up_is_over_at_its_last_step() {
+        // (0.1 − 10⁸) · 1 + 10⁸ would be 0.
+        let s = CosineDecay {
+            initial_learning_rate: 1e8,
+            warmup_target: Some(0.1),
+            warmup_steps: 4.0,
+            ..HALF_WAVE
+        };
+        assert_eq!(s.rate(4), 0.1);
+    }
 }

@@ -1,0 +1,263 @@
+//! What every rule says of itself: its rate, its defaults, which powers it needs.
+
+use bitstep::args::{Args, Value};
+use bitstep::named::optimizer;
+use bitstep::optim::LIST;
+use bitstep::optimizer::Recipe;
+
+fn parsed(name: &str, args: &str) -> Recipe {
+    optimizer(name, &Args::parse(args).expect("name=value")).expect(args)
+}
+
+fn hyper(recipe: &mut Recipe) -> Args {
+    Args::of(recipe.rule.hyper())
+}
+
+#[test]
+fn every_rule_hands_out_the_rate_that_it_was_given() {
+    for entry in LIST {
+        let mut plain = parsed(entry.name, "");
+        match hyper(&mut plain).get("lr") {
+            // Adafactor's comes from the step unless it is told otherwise.
+            Some(Value::None) => {
+                let told = parsed(entry.name, "lr=0.375, relative_step=False, warmup_init=False");
+                assert_eq!((told.rule.lr(), plain.rule.lr()), (0.375, 0.0), "{}", entry.name);
+            }
+            Some(_) => {
+                assert_eq!(parsed(entry.name, "lr=0.375").rule.lr(), 0.375, "{}", entry.name)
+            }
+            None => panic!("{}", entry.name),
+        }
+    }
+}
+
+#[test]
+fn a_rate_that_others_are_measured_by_stays_the_first() {
+    let mut seen = 0;
+    for entry in LIST {
+        if hyper(&mut parsed(entry.name, "")).get("max_lr").is_none() {
+            continue;
+        }
+        seen += 1;
+        let max_lr = |args: &str| hyper(&mut parsed(entry.name, args)).get("max_lr").cloned();
+        assert_eq!(max_lr("lr=0.25, decouple_lr=True"), Some(Value::Float(0.25)), "{}", entry.name);
+        assert_eq!(max_lr("lr=0.25"), Some(Value::None), "{}", entry.name);
+        let own = max_lr("lr=0.25, decouple_lr=True, max_lr=0.5");
+        assert_eq!(own, Some(Value::Float(0.5)), "{}", entry.name);
+    }
+    assert!(seen > 6);
+}
+
+/// [`AnyRule::bases`](bitstep::any::AnyRule::bases): powers found once for a group are those that
+/// each parameter would find.
+#[test]
+fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
+    const BETAS: &[&str] = &[
+        "adam",
+        "adamw_hf",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "ademamix",
+        "bnb_adam_32bit",
+        "bnb_adam_8bit",
+        "bnb_adamw_32bit",
+        "bnb_lamb_32bit",
+        "grokadamw",
+    ];
+    for name in BETAS {
+        let third = if *name == "ademamix" { ", 0.5" } else { "" };
+        let recipe = parsed(name, &format!("betas=(0.75, 0.625{third})"));
+        assert_eq!(recipe.rule.bases(), [0.75, 0.625], "{name}");
+    }
+    assert_eq!(parsed("sgd", "").rule.bases(), [1.0; 2]);
+}
+
+#[test]
+fn bitsandbytes_adamw_decays_by_default_and_its_adam_does_not() {
+    for (name, decay) in [("bnb_adamw_32bit", 0.01), ("bnb_adam_32bit", 0.0)] {
+        let got = hyper(&mut parsed(name, "")).get("weight_decay").and_then(Value::as_f64);
+        assert_eq!(got, Some(decay), "{name}");
+    }
+}
+
+#[test]
+fn bitsandbytes_codes_are_found_by_one_of_two_ways() {
+    for (how, known) in [("cpu", true), ("nearest", true), ("gpu", false)] {
+        assert_eq!(optimizer("bnb_adam_8bit", &Args::new().with("quantizer", how)).is_ok(), known);
+    }
+}
+
+#[test]
+fn galores_8_bit_adamw_has_the_defaults_of_its_class() {
+    let hyper = hyper(&mut parsed("galore_adamw_8bit", ""));
+    let number = |name: &str| hyper.get(name).and_then(Value::as_f64);
+    assert_eq!((number("weight_decay"), number("max_unorm")), (Some(0.01), Some(100.0)));
+}
+
+#[test]
+fn muon_takes_matrices_with_columns() {
+    let muon = parsed("muon", "");
+    for (shape, fits) in
+        [(&[3, 2][..], true), (&[0, 2], true), (&[3, 0], false), (&[3], false), (&[3, 2, 1], false)]
+    {
+        assert_eq!(muon.rule.check_shape(shape).is_ok(), fits, "{shape:?}");
+    }
+}
+
+#[test]
+fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
+    let taken =
+        |name: &str, size: i64| optimizer(name, &Args::new().with("block_size", size)).is_ok();
+    for (name, size, wanted) in [
+        ("torchao_adam8bit", 0, false),
+        ("torchao_adam8bit", 1, true),
+        ("torchao_adam8bit", 2048, true),
+        ("torchao_adam8bit", 2050, false),
+        ("torchao_adam4bit", 2, true),
+        ("torchao_adam4bit", 3, false),
+    ] {
+        assert_eq!(taken(name, size), wanted, "{name}, {size}");
+    }
+}
+
+#[test]
+fn schedule_free_refuses_what_would_divide_by_nothing() {
+    for name in ["schedule_free_adamw", "schedule_free_radam"] {
+        for wrong in
+            ["lr=-1.0", "betas=(1.0, 0.9)", "betas=(0.9, 1.0)", "eps=-1e-8", "weight_decay=-0.1"]
+        {
+            assert!(
+                optimizer(name, &Args::parse(wrong).expect("args")).is_err(),
+                "{name}: {wrong}"
+            );
+        }
+    }
+    for wrong in ["lr=-1.0", "momentum=1.0", "momentum=0.0", "weight_decay=-0.1"] {
+        assert!(
+            optimizer("schedule_free_sgd", &Args::parse(wrong).expect("args")).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn numbers_are_carried_by_whoever_limits_a_norm() {
+    for name in ["bnb_lars_32bit", "bnb_lamb_32bit"] {
+        let carried = |args: &str| parsed(name, args).rule.scalar_names().len();
+        assert_eq!((carried("max_unorm=0.5"), carried("max_unorm=0.0")), (1, 0), "{name}");
+    }
+}
+
+#[test]
+fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
+    let scale = |args: &str| parsed("keras_adam", args).rule.norm_scale(&[]);
+    assert_eq!((scale(""), scale("global_clipnorm=2.0")), (None, Some(1.0)));
+    // No limit, or that of each gradient goes before.
+    assert_eq!((scale("global_clipnorm=0.0"), scale("clipnorm=1.0")), (None, None));
+}
+
+#[test]
+fn adam_weight_decay_of_create_optimizer_has_its_epsilon() {
+    let eps = |args: &str| {
+        hyper(&mut parsed("adam_weight_decay", args)).get("epsilon").and_then(Value::as_f64)
+    };
+    let created =
+        optimizer("adam_weight_decay", &Args::new().with("init_lr", 0.1)).expect("created");
+    assert_eq!(eps(""), Some(1e-7));
+    let text = format!("{:?}", created.rule);
+    assert!(text.contains("epsilon: 1e-8"), "{text}");
+}
+
+#[test]
+fn names_that_decay_are_told_by_their_pieces() {
+    use bitstep::optim::AdamWeightDecay;
+    let decays =
+        |name, include: &[&str]| AdamWeightDecay::decays(name, include, AdamWeightDecay::EXCLUDED);
+    assert!(
+        decays("dense/kernel", &[])
+            && !decays("dense/bias", &[])
+            && decays("dense/bias", &["dense"])
+    );
+}
+
+#[test]
+fn schedule_free_rules_begin_alike() {
+    let start = |name| parsed(name, "").rule.scalars();
+    assert_eq!(start("schedule_free_sgd"), [0.0, -1.0, 0.0, 0.0]);
+    assert_eq!(start("schedule_free_adamw"), start("schedule_free_sgd"));
+    assert_eq!(start("schedule_free_radam"), start("schedule_free_sgd"));
+}
+
+#[test]
+fn muon_is_told_how_many_rounds_and_counts_its_steps() {
+    let rule: bitstep::optim::Muon = bitstep::optim::Muon { ns_steps: 3, ..Default::default() };
+    assert_eq!(bitstep::orthogonal::Orthogonal::rounds(&rule), 3);
+    let muon = parsed("muon", "").rule;
+    assert!(muon.step_key() == "step" && !muon.is_elementwise());
+}
+
+#[test]
+fn apollos_parameters_have_a_seed_each_unless_each_has_its_optimizer() {
+    let seeds = |name| [0, 1].map(|index| parsed(name, "rank=2").rule.scalars_of(index));
+    let [first, second] = seeds("apollo_adamw");
+    assert_ne!(first, second);
+    assert_eq!(seeds("apollo_adamw_layerwise"), [first, first]);
+}
+
+#[test]
+fn galore_and_apollo_decay_as_their_own_classes_do() {
+    for (name, reference) in [("galore_adamw", "Galore"), ("apollo_adamw", "Galore")] {
+        let text = format!("{:?}", parsed(name, "").rule);
+        assert!(text.contains(reference), "{text}");
+    }
+}
+
+#[test]
+fn ademamix_without_a_warm_up_has_its_third_beta_at_once() {
+    use bitstep::optimizer::{Buffer, Optimizer, Param};
+    let run = |args: &str| {
+        let mut optimizer = Optimizer::new();
+        let group = optimizer.add_group(parsed("ademamix", args)).expect("a group");
+        optimizer.add_param(group, &[2], bitstep::real::Dtype::F32).expect("a parameter");
+        let (mut value, grad) = (Buffer::F32(vec![1.0, 2.0]), Buffer::F32(vec![0.5, -0.25]));
+        for _ in 0..3 {
+            let param = Param { value: value.data_mut(), grad: grad.data() };
+            optimizer.step(&mut [param], &[]).expect("a step");
+        }
+        format!("{value:?}")
+    };
+    assert_eq!(run("t_beta3=0, t_alpha=0"), run(""));
+    assert_ne!(run("t_beta3=100"), run(""));
+}
+
+#[test]
+fn what_lies_on_the_edge_of_a_range_is_taken_or_refused() {
+    let taken = |name, args: &str| optimizer(name, &Args::parse(args).expect("args")).is_ok();
+    assert!(taken("muon", "ns_steps=99") && !taken("muon", "ns_steps=100"));
+    assert!(taken("bnb_adam_32bit", "optim_bits=8") && !taken("bnb_adam_32bit", "optim_bits=16"));
+    assert!(taken("ademamix", "betas=(0.0, 0.9, 0.0)"));
+    assert!(!taken("ademamix", "betas=(0.0, 0.9, 0.9), t_beta3=5"));
+    assert!(!taken("ademamix", "betas=(0.9, 0.9, 0.0), t_beta3=5"));
+}
+
+#[test]
+fn torchaos_blocks_are_of_256_and_of_128_in_4_bits() {
+    for (name, block) in
+        [("torchao_adam8bit", 256), ("torchao_adam4bit", 128), ("torchao_adam_fp8", 256)]
+    {
+        assert_eq!(parsed(name, "").coding.multiple, block, "{name}");
+    }
+}
+
+#[test]
+fn adafactors_rate_in_force_goes_with_the_parameters_size() {
+    use bitstep::optim::Adafactor;
+    use bitstep::rule::Step;
+    let rate = |rms, scale_parameter| {
+        let rule = Adafactor { scale_parameter, ..Adafactor::default() };
+        rule.effective_lr(&Step::new(1, 0.0), rms)
+    };
+    // 10⁻² times the size, which is at least ε₂ = 10⁻³.
+    assert_eq!([rate(2.0, true), rate(0.0, true)], [0.02, 1e-5]);
+    assert_eq!([rate(2.0, false), rate(0.0, false)], [0.01; 2]);
+}

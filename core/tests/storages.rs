@@ -1,0 +1,91 @@
+//! What storages say of themselves, and the ones in memory of the caller's.
+
+use bitstep::real::Dtype;
+use bitstep::storage::{
+    Blocks, Coded, Companded, Data, DataMut, Dithered, Element, Format, Noise, Raw, Scaled4,
+    Scaled8, Split, Storage,
+};
+use half::{bf16, f16};
+
+#[test]
+fn empty_is_what_has_no_elements() {
+    let (mut none, mut one) = ([0f32; 0], [0f32; 1]);
+    let nothing = Coded::zeros(Format::Companded(Companded::Momentum), 0).expect("a format");
+    assert!(Storage::is_empty(&nothing));
+    assert!(Data::F32(&none).is_empty() && !Data::F32(&one).is_empty());
+    assert!(DataMut::F32(&mut none).is_empty() && !DataMut::F32(&mut one).is_empty());
+    assert!(Raw::zeros(Element::I8, 0).is_empty() && !Raw::zeros(Element::I8, 1).is_empty());
+}
+
+#[test]
+fn format_knows_its_block_and_its_bytes() {
+    let eight = Format::Scaled8(Scaled8 { signed: true, block: 16 });
+    let four = Format::Scaled4(Scaled4 { signed: false, block: 16 });
+    let companded = Format::Companded(Companded::Momentum);
+    // Codes, then a scale for each block that has begun: of f32, f32 and f16.
+    for (format, block, bytes) in [
+        (eight, 16, 33 + 3 * 4),
+        (four, 16, 17 + 3 * 4),
+        (companded, 32, 33 + 2 * 2),
+        (Format::Split(Dtype::Bf16, 8), 1, 33 * 3),
+        (Format::Kahan(Dtype::F16), 1, 33 * 4),
+    ] {
+        assert_eq!(format.bytes(33), bytes, "{format:?}");
+        let coded = Coded::zeros(format, 33).expect("a format");
+        assert_eq!((coded.block(), coded.len()), (block, 33), "{format:?}");
+    }
+    assert_eq!(Format::Plain(Dtype::F64).bytes(3), 24);
+    // Only 16-bit numbers are split or compensated.
+    for wide in [Dtype::F32, Dtype::F64] {
+        for format in [Format::Split(wide, 8), Format::Split(wide, 16), Format::Kahan(wide)] {
+            assert!(format.layout(33).is_none() && Coded::zeros(format, 33).is_err(), "{format:?}");
+        }
+    }
+}
+
+#[test]
+fn blocks_in_memory_of_the_callers_are_written_read_and_cleared() {
+    let (mut codes, mut scales) = ([0u8; 40], [f16::ZERO; 2]);
+    let mut blocks =
+        Blocks::new(Companded::Momentum, 40, &mut codes, &mut scales).expect("lengths");
+    assert_eq!((blocks.len(), blocks.block(), blocks.is_empty()), (40, 32, false));
+    blocks.store(0, &[0.5; 40]);
+    blocks.store(32, &[2.0; 8]);
+    let mut back = [9.0; 40];
+    blocks.load(0, &mut back);
+    assert_eq!((back[0], back[31], back[32], back[39]), (0.5, 0.5, 2.0, 2.0));
+    // Beyond the end there is nothing to read, nor to write.
+    let mut beyond = [9.0; 2];
+    blocks.load(64, &mut beyond);
+    blocks.store(64, &[7.0; 2]);
+    assert_eq!(beyond, [9.0; 2]);
+    blocks.zero();
+    blocks.load(0, &mut back);
+    assert_eq!(back, [0.0; 40]);
+    assert_eq!((codes, scales), ([0; 40], [f16::ZERO; 2]));
+}
+
+#[test]
+fn split_numbers_are_cleared_with_their_corrections() {
+    let (mut narrow, mut error) = ([bf16::ONE; 3], [5i8; 3]);
+    let mut split = Split::new(&mut narrow, &mut error).expect("lengths");
+    split.zero();
+    assert_eq!((narrow, error), ([bf16::ZERO; 3], [0; 3]));
+}
+
+#[test]
+fn dithered_numbers_take_each_their_own_noise() {
+    // Of 1 + ¼ gap a quarter of all noise goes up.
+    let x = 1.0 + 0.25 / 128.0;
+    let noise = [0, 0xffff, 0x3fff, 0x4000, 0];
+    let mut numbers = [bf16::ZERO; 5];
+    let mut dithered = Dithered::new(&mut numbers, Noise::Given(&noise));
+    dithered.store(0, &[x; 2]);
+    dithered.store(2, &[x; 3]);
+    let mut read = [0.0; 5];
+    dithered.load(0, &mut read);
+    let (up, down) = (1.0 + 1.0 / 128.0, 1.0);
+    assert_eq!(read, [up, down, up, down, up]);
+    dithered.zero();
+    assert_eq!(numbers, [bf16::ZERO; 5]);
+}
