@@ -152,6 +152,10 @@ fn numbers_are_carried_by_whoever_limits_a_norm() {
 fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
     let scale = |args: &str| parsed("keras_adam", args).rule.norm_scale(&[]);
     assert_eq!((scale(""), scale("global_clipnorm=2.0")), (None, Some(1.0)));
+    for name in ["keras_adam", "adam_weight_decay"] {
+        let whole = |args: &str| parsed(name, args).rule.is_elementwise();
+        assert!(whole("") && !whole("clipnorm=1.0"), "{name}");
+    }
     // No limit, or that of each gradient goes before.
     assert_eq!((scale("global_clipnorm=0.0"), scale("clipnorm=1.0")), (None, None));
 }
@@ -260,4 +264,32 @@ fn adafactors_rate_in_force_goes_with_the_parameters_size() {
     // 10⁻² times the size, which is at least ε₂ = 10⁻³.
     assert_eq!([rate(2.0, true), rate(0.0, true)], [0.02, 1e-5]);
     assert_eq!([rate(2.0, false), rate(0.0, false)], [0.01; 2]);
+}
+
+#[test]
+fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
+    use bitstep::optimizer::{Buffer, Optimizer, Param};
+    const LONG: usize = 300;
+    const SHORT: usize = 9;
+    let step = |shape: [usize; 2], number: fn(usize, usize) -> f32| {
+        let mut optimizer = Optimizer::new();
+        let recipe = parsed("muon", "lr=0.5, adjust_lr_fn=match_rms_adamw");
+        let group = optimizer.add_group(recipe).expect("a group");
+        optimizer.add_param(group, &shape, bitstep::real::Dtype::F32).expect("a parameter");
+        let cells = (0..shape[0]).flat_map(|i| (0..shape[1]).map(move |j| number(i, j)));
+        let (mut value, grad) = (vec![1.0f32; LONG * SHORT], Buffer::F32(cells.collect()));
+        let data = bitstep::storage::DataMut::F32(&mut value);
+        optimizer.step(&mut [Param { value: data, grad: grad.data() }], &[]).expect("a step");
+        value
+    };
+    fn tall(i: usize, j: usize) -> f32 {
+        ((i * 37 + j * 101) % 64) as f32 - 31.5
+    }
+    let (a, b) = (step([LONG, SHORT], tall), step([SHORT, LONG], |i, j| tall(j, i)));
+    for i in 0..LONG {
+        for j in 0..SHORT {
+            assert_eq!(a[i * SHORT + j], b[j * LONG + i], "{i}, {j}");
+        }
+    }
+    assert_ne!(a[0], 1.0);
 }

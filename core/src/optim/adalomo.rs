@@ -289,3 +289,16 @@ impl Factored for AdaLomo {
         (p.add_scaled(u, k.minus_step_size), [v])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_decay_the_parameter_is_not_multiplied() {
+        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+            let rule = AdaLomo { weight_decay, ..AdaLomo::default() };
+            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+        }
+    }
+}

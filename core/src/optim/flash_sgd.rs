@@ -221,16 +221,16 @@ mod tests {
             let rule = FlashSgdW {
                 momentum,
                 fused,
-                weight_decay: 0.1,
+                weight_decay: 0.3,
                 decouple_lr: false,
                 ..FlashSgdW::default()
             };
             let coefs: Coefs<f32> = rule.coefs::<f32>(&Step::new(1, 0.3), &rule.scalars());
             coefs.decay
         };
-        // 0.3 · 0.1 is no f32, and the difference from 1 rounds elsewhere.
-        assert_eq!(decay(0.9, true), 1.0 - (0.3f64 * 0.1) as f32);
-        assert_eq!(decay(0.9, false), (1.0 - 0.3f64 * 0.1) as f32);
+        // 0.3 · 0.3 is no f32, and the difference from 1 rounds elsewhere.
+        assert_eq!(decay(0.9, true), 1.0 - (0.3f64 * 0.3) as f32);
+        assert_eq!(decay(0.9, false), (1.0 - 0.3f64 * 0.3) as f32);
         assert_eq!(decay(0.0, true), decay(0.9, false));
         assert_ne!(decay(0.9, true), decay(0.9, false));
     }

@@ -190,3 +190,16 @@ impl Rule for Lomo {
         (if k.skips { old } else { p }, [])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_decay_the_parameter_is_not_multiplied() {
+        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+            let rule = Lomo { weight_decay, ..Lomo::default() };
+            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+        }
+    }
+}

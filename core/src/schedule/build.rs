@@ -817,7 +817,8 @@ mod tests {
     #[test]
     fn list_within_another_that_is_too_short_is_named() {
         let within = Value::Map(alloc::vec![("max_lr".to_string(), [3.0].into())]);
-        let args = Args::new().with("schedulers", Value::List(alloc::vec![within]));
+        let pair = Value::List(alloc::vec!["S".into(), within]);
+        let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
         let wanted = Error::Length { argument: "max_lr", got: 1, wanted: 2 };
         assert_eq!(for_group(&args, 1, 2), Err(wanted.into()));
     }

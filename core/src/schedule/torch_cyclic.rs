@@ -228,4 +228,15 @@ mod tests {
         );
         assert_eq!(CYCLE.check(), Ok(()));
     }
+
+    #[test]
+    fn momentum_goes_against_the_rate_and_its_height_shrinks_too() {
+        let s = TorchCyclic { mode: CyclicMode::Triangular2, ..CYCLE };
+        // Down by ¼ at the top of the first cycle, by ⅛ at that of the second.
+        assert_eq!(
+            [0, 1, 2, 8, 10].map(|t| s.momentum(t)),
+            [0.75, 0.625, 0.5, 0.75, 0.625].map(Some)
+        );
+        assert_eq!(TorchCyclic { cycle_momentum: false, ..s }.momentum(1), None);
+    }
 }

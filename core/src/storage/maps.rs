@@ -352,7 +352,7 @@ mod tests {
         }
     }
 
-    /// FNV-1a of the maps that bitsandbytes 0.48 and torchao make: `create_dynamic_map(signed)`, and
+    /// FNV-1a of the maps that bitsandbytes 0.50.2 and torchao 0.18.0 make: `create_dynamic_map(signed)`, and
     /// torchao's `create_dynamic_map(True, 3, 4)`.
     #[test]
     fn maps_are_the_references_to_the_last_bit() {
