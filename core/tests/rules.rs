@@ -65,8 +65,9 @@ fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
         "grokadamw",
     ];
     for name in BETAS {
-        let third = if *name == "ademamix" { ", 0.5" } else { "" };
-        let recipe = parsed(name, &format!("betas=(0.75, 0.625{third})"));
+        let betas = [0.75, 0.625, 0.5];
+        let betas = if *name == "ademamix" { &betas[..] } else { &betas[..2] };
+        let recipe = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
         assert_eq!(recipe.rule.bases(), [0.75, 0.625], "{name}");
     }
     assert_eq!(parsed("sgd", "").rule.bases(), [1.0; 2]);
@@ -123,13 +124,14 @@ fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
 #[test]
 fn schedule_free_refuses_what_would_divide_by_nothing() {
     for name in ["schedule_free_adamw", "schedule_free_radam"] {
-        for wrong in
-            ["lr=-1.0", "betas=(1.0, 0.9)", "betas=(0.9, 1.0)", "eps=-1e-8", "weight_decay=-0.1"]
-        {
+        for wrong in ["lr=-1.0", "eps=-1e-8", "weight_decay=-0.1"] {
             assert!(
                 optimizer(name, &Args::parse(wrong).expect("args")).is_err(),
                 "{name}: {wrong}"
             );
+        }
+        for betas in [[1.0, 0.9], [0.9, 1.0]] {
+            assert!(optimizer(name, &Args::new().with("betas", betas)).is_err(), "{name}");
         }
     }
     for wrong in ["lr=-1.0", "momentum=1.0", "momentum=0.0", "weight_decay=-0.1"] {
@@ -151,13 +153,15 @@ fn numbers_are_carried_by_whoever_limits_a_norm() {
 #[test]
 fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
     let scale = |args: &str| parsed("keras_adam", args).rule.norm_scale(&[]);
-    assert_eq!((scale(""), scale("global_clipnorm=2.0")), (None, Some(1.0)));
-    for name in ["keras_adam", "adam_weight_decay"] {
+    assert_eq!((scale(""), scale("adam_global_clipnorm=2.0")), (None, Some(1.0)));
+    for (name, limit) in
+        [("keras_adam", "adam_clipnorm=1.0"), ("adam_weight_decay", "clipnorm=1.0")]
+    {
         let whole = |args: &str| parsed(name, args).rule.is_elementwise();
-        assert!(whole("") && !whole("clipnorm=1.0"), "{name}");
+        assert!(whole("") && !whole(limit), "{name}");
     }
     // No limit, or that of each gradient goes before.
-    assert_eq!((scale("global_clipnorm=0.0"), scale("clipnorm=1.0")), (None, None));
+    assert_eq!((scale("adam_global_clipnorm=0.0"), scale("adam_clipnorm=1.0")), (None, None));
 }
 
 #[test]
@@ -239,9 +243,12 @@ fn what_lies_on_the_edge_of_a_range_is_taken_or_refused() {
     let taken = |name, args: &str| optimizer(name, &Args::parse(args).expect("args")).is_ok();
     assert!(taken("muon", "ns_steps=99") && !taken("muon", "ns_steps=100"));
     assert!(taken("bnb_adam_32bit", "optim_bits=8") && !taken("bnb_adam_32bit", "optim_bits=16"));
-    assert!(taken("ademamix", "betas=(0.0, 0.9, 0.0)"));
-    assert!(!taken("ademamix", "betas=(0.0, 0.9, 0.9), t_beta3=5"));
-    assert!(!taken("ademamix", "betas=(0.9, 0.9, 0.0), t_beta3=5"));
+    let ademamix = |betas: [f64; 3], t_beta3: Option<i64>| {
+        let args = Args::new().with("betas", betas);
+        optimizer("ademamix", &t_beta3.map_or(args.clone(), |t| args.with("t_beta3", t))).is_ok()
+    };
+    assert!(ademamix([0.0, 0.9, 0.0], None) && ademamix([0.0, 0.9, 0.0], Some(0)));
+    assert!(!ademamix([0.0, 0.9, 0.9], Some(5)) && !ademamix([0.9, 0.9, 0.0], Some(5)));
 }
 
 #[test]
