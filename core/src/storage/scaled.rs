@@ -168,6 +168,7 @@ impl Codec for Fp8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::maps::SIGNED_4;
 
     #[test]
     fn four_bits_lie_two_in_a_byte_the_first_above() {
