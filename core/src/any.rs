@@ -496,6 +496,7 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
         }
     }
 
+    #[inline(always)]
     fn apply<P: Number, G: Number, S: Number>(
         self,
         k: &R::Coefs<C>,
@@ -663,7 +664,9 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     true
 }
 
-/// Any types and storages, by way of buffers in the compute type.
+/// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
+/// needs none of them is not to wait until the stack has grown.
+#[inline(never)]
 fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,

@@ -549,8 +549,11 @@ impl Optimizer {
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
-        let grads: Vec<Option<Data<'_>>> = params.iter().map(|p| p.grad).collect();
-        self.begin(&grads, given)
+        let grads = || params.iter().map(|param| param.grad);
+        let dtypes: Vec<_> = grads().map(|grad| grad.map(|grad| grad.dtype())).collect();
+        self.begin_with(&dtypes, given, |rule, scale| {
+            rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), scale)
+        })
     }
 
     /// Begins a step whose parameters come one at a time: groups move on, and take
@@ -565,9 +568,10 @@ impl Optimizer {
         grads: &[Option<Data<'_>>],
         given: &[(&str, f64)],
     ) -> Result<(), Error> {
-        let all: Vec<Data<'_>> = grads.iter().filter_map(|&grad| grad).collect();
         let dtypes: Vec<_> = grads.iter().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, given, |rule, scale| rule.grad_norm(&all, scale))
+        self.begin_with(&dtypes, given, |rule, scale| {
+            rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), scale)
+        })
     }
 
     fn begin_with(
@@ -958,6 +962,7 @@ fn next_task<'a>(
     Some(task(group, state, param.value.reborrow(), grad, layer, given))
 }
 
+#[inline(always)]
 fn task<'a>(
     group: &'a Group,
     state: &'a mut ParamState,
@@ -994,6 +999,7 @@ fn task<'a>(
     }
 }
 
+#[inline(always)]
 fn turn<'a>(
     group: &'a Group,
     state: &'a mut ParamState,

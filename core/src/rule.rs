@@ -519,6 +519,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C:
 
 /// Updates a tensor, or any part of one, with finished coefficients. Does
 /// nothing if `grad` or a slot in use is shorter than `param`: [`step`] checks.
+#[inline(always)]
 pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     coefs: &R::Coefs<C>,
     mask: u32,
@@ -556,6 +557,11 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
             return;
         }
         let coefs = *self.coefs;
+        if const { FEW > 0 && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>() }
+            && n < 2 * FEW
+        {
+            return few::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
+        }
         for i in 0..n {
             let state = R::Slots::<C>::from_fn(|k| {
                 if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
@@ -566,6 +572,69 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
                 if mask >> k & 1 == 1 {
                     write(slots[k], i, x);
                 }
+            }
+        }
+    }
+}
+
+/// Numbers in a vector of the widest unit.
+const FEW: usize = if cfg!(all(feature = "std", target_arch = "x86_64")) { 16 } else { 0 };
+
+const fn is_single<A: Number, B: Number>() -> bool {
+    matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
+}
+
+/// [`apply`] to less than a loop of vectors pays for: by way of arrays, which a compiler need not
+/// ask whether they overlap.
+#[inline(always)]
+fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &mut [P],
+    grad: &[G],
+    slots: &mut [&mut [S]],
+) {
+    #[inline(always)]
+    fn load<C: Real, T: Number>(from: &[T], start: usize) -> [C; FEW] {
+        let from = from.get(start..).unwrap_or_default();
+        if let Some(from) = from.first_chunk::<FEW>() {
+            return from.map(C::load); // no call to copy a few bytes
+        }
+        let mut all = [C::ZERO; FEW];
+        for (x, &from) in all.iter_mut().zip(from) {
+            *x = C::load(from);
+        }
+        all
+    }
+    #[inline(always)]
+    fn store<C: Real, T: Number>(to: &mut [T], start: usize, all: &[C; FEW]) {
+        let to = to.get_mut(start..).unwrap_or_default();
+        if let Some(to) = to.first_chunk_mut::<FEW>() {
+            *to = all.map(C::store);
+            return;
+        }
+        for (to, x) in to.iter_mut().zip(all) {
+            *to = x.store();
+        }
+    }
+    for start in (0..param.len()).step_by(FEW.max(1)) {
+        let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
+        let mut state = R::Slots::<[C; FEW]>::from_fn(|k| match slots.get(k) {
+            Some(slot) if mask >> k & 1 == 1 => load(slot, start),
+            _ => [C::ZERO; FEW],
+        });
+        let each = state.as_mut();
+        for i in 0..FEW {
+            let (to, next) = R::element::<C>(coefs, p[i], g[i], R::Slots::from_fn(|k| each[k][i]));
+            p[i] = to;
+            for (each, &x) in each.iter_mut().zip(next.as_ref()) {
+                each[i] = x;
+            }
+        }
+        store(param, start, &p);
+        for (k, (slot, each)) in slots.iter_mut().zip(&*each).enumerate() {
+            if mask >> k & 1 == 1 {
+                store(slot, start, each);
             }
         }
     }

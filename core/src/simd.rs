@@ -23,7 +23,7 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
 }
 
-#[inline]
+#[inline(always)]
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[allow(unsafe_code)]
 pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
