@@ -33,22 +33,23 @@ impl Table {
         }
     }
 
-    /// Writes the number at each place, as many as both slices have.
+    /// Writes the number at each place, times a scale, as many as both slices have.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub(crate) fn look_up(&self, at: &[u8], found: &mut [f32]) {
+    pub(crate) fn look_up(&self, at: &[u8], scale: f32, found: &mut [f32]) {
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         let (at, found) = if std::is_x86_feature_detected!("avx512vbmi") {
             let most = at.len().min(found.len()) / 64 * 64;
             let ((these, at), (those, found)) = (at.split_at(most), found.split_at_mut(most));
+            let (these, those) = (these.as_chunks().0, those.as_chunks_mut().0);
             // SAFETY: the feature that `permute` is compiled for was detected just above.
-            unsafe { wide::permute(&self.bytes, these.as_chunks().0, those.as_chunks_mut().0) };
+            unsafe { wide::permute(&self.bytes, these, scale, those) };
             (at, found)
         } else {
             (at, found)
         };
         for (x, &at) in found.iter_mut().zip(at) {
-            *x = self.numbers[usize::from(at)];
+            *x = self.numbers[usize::from(at)] * scale;
         }
     }
 }
@@ -57,10 +58,16 @@ impl Table {
 mod wide {
     use core::arch::x86_64::*;
 
-    /// 64 places at a time. The instructions that put bytes together to numbers do so in each
+    /// The numbers at 64 places at a time, times a scale. The instructions that put bytes together to numbers do so in each
     /// quarter of a register by itself, so that the places are dealt out to the quarters first.
     #[target_feature(enable = "avx512vbmi")]
-    pub(super) fn permute(bytes: &[[u8; 256]; 4], at: &[[u8; 64]], found: &mut [[f32; 64]]) {
+    pub(super) fn permute(
+        bytes: &[[u8; 256]; 4],
+        at: &[[u8; 64]],
+        scale: f32,
+        found: &mut [[f32; 64]],
+    ) {
+        let scale = _mm512_set1_ps(scale);
         let deal = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let [first, second, third, fourth] = bytes;
         for (at, found) in at.iter().zip(found) {
@@ -76,7 +83,8 @@ mod wide {
                 _mm512_unpackhi_epi16(ef, gh),
             ];
             for (to, from) in found.as_chunks_mut().0.iter_mut().zip(numbers) {
-                store(to, from);
+                let number = _mm512_mul_ps(_mm512_castsi512_ps(from), scale);
+                store(to, _mm512_castps_si512(number));
             }
         }
     }
@@ -136,7 +144,7 @@ mod tests {
         let at: [u8; 300] = core::array::from_fn(|k| (k * 37 % 256) as u8);
         for len in [0, 1, 63, 64, 65, 128, 255, 256, 300] {
             let mut found = [1.0; 300];
-            table.look_up(&at[..len], &mut found);
+            table.look_up(&at[..len], 1.0, &mut found);
             for (k, x) in found.iter().enumerate() {
                 let wanted = if k < len { numbers[usize::from(at[k])] } else { 1.0 };
                 assert_eq!(x.to_bits(), wanted.to_bits(), "{k} of {len}");

@@ -212,7 +212,7 @@ impl<const SIGNED: bool> Nearest<SIGNED> {
             for (guess, &x) in guesses.iter_mut().zip(&xs) {
                 *guess = Self::guess(x);
             }
-            self.least.look_up(&guesses, &mut least);
+            self.least.look_up(&guesses, 1.0, &mut least);
             for (((code, x), guess), least) in codes.iter_mut().zip(&xs).zip(&guesses).zip(&least) {
                 let nearest = guess + u8::from(x >= least);
                 *code = if x.is_nan() { 0 } else { nearest };
@@ -267,10 +267,7 @@ pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]
         }
         return;
     }
-    table.look_up(codes, values);
-    for (x, _) in values.iter_mut().zip(codes) {
-        *x *= scale;
-    }
+    table.look_up(codes, scale, values);
 }
 
 /// How many of these numbers x has reached: its code. 0 for NaN.
