@@ -20,7 +20,7 @@ use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
-use crate::reduce::{self, Columns, Terms, column_levels};
+use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
 use crate::rule::{Counter, Rule, Scalars, Start, Step, mask_at, with_mask};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
@@ -176,13 +176,14 @@ impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
     fn run(self) {
         let Layout { batches, rows, cols } = self.layout;
         let Work { rows: row_sums, cols: col_sums, levels, .. } = self.work;
+        let mut buffers = [[C::Scalar::ZERO; CHUNK]];
         for batch in 0..batches {
             let mut columns = Columns::new(levels, cols);
             for row in batch * rows..(batch + 1) * rows {
                 let grad = self.grad.get(row * cols..(row + 1) * cols).unwrap_or_default();
                 let squares =
                     RowSquares::<R, C, G> { coefs: self.coefs, grad, columns: columns.row() };
-                let [sum] = reduce::sums_by_chunk::<C::Scalar, 1>(cols, squares);
+                let [sum] = reduce::sums_within(&mut buffers, cols, squares);
                 if let Some(x) = row_sums.get_mut(row) {
                     *x = sum;
                 }

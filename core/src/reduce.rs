@@ -115,11 +115,17 @@ impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> Terms<A, K> for F {
 
 /// The sums of K terms over n indices, in the order of this file.
 #[inline(always)]
-pub(crate) fn sums_by_chunk<A: Real, const K: usize>(
+pub(crate) fn sums_by_chunk<A: Real, const K: usize>(n: usize, terms: impl Terms<A, K>) -> [A; K] {
+    sums_within(&mut [[A::ZERO; CHUNK]; K], n, terms)
+}
+
+/// The same by way of buffers from outside, for many short sums.
+#[inline(always)]
+pub(crate) fn sums_within<A: Real, const K: usize>(
+    buffers: &mut [[A; CHUNK]; K],
     n: usize,
     mut terms: impl Terms<A, K>,
 ) -> [A; K] {
-    let mut buffers = [[A::ZERO; CHUNK]; K];
     let mut levels = None;
     let mut at = 0;
     loop {
@@ -128,7 +134,7 @@ pub(crate) fn sums_by_chunk<A: Real, const K: usize>(
         while at < end {
             let len = if end - at < CHUNK { end - at } else { CHUNK };
             terms.fill(at, buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default()));
-            for (lane, buffer) in lanes.iter_mut().zip(&buffers) {
+            for (lane, buffer) in lanes.iter_mut().zip(&*buffers) {
                 let (rows, rest) = buffer.get(..len).unwrap_or_default().as_chunks::<LANES>();
                 for row in rows {
                     for (sum, x) in lane.iter_mut().zip(row) {
