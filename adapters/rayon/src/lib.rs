@@ -13,7 +13,8 @@ mod algebra;
 #[cfg(feature = "faer")]
 pub use algebra::Faer;
 
-/// The [work](Task::work) that is not cut further: some 10 µs of it, several times what a spawn takes.
+/// The [work](Task::work) that is worth a thread of its own: some 10 µs of it, several times what waking one takes. Threads that
+/// are awake share it out in quarters.
 pub const GRAIN: usize = 1 << 16;
 
 /// [`Optimizer::step`] on all threads.
@@ -60,14 +61,14 @@ pub fn run_in_grains(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
     if threads == 1 || total / 2 < grain {
         return tasks.into_iter().try_for_each(Task::run);
     }
-    // A few parts for each thread, so that none is left with a large one at the end.
-    let part = (total / (4 * threads)).max(grain).max(1);
+    // Several parts for each thread, so that one that begins late is left with fewer of them.
+    let part = (total / (8 * threads)).max(grain / 4).max(1);
     let tasks = if tasks.iter().any(|task| task.work() > part) {
         tasks.into_iter().flat_map(|task| in_parts(task, part)).collect()
     } else {
         tasks
     };
-    let few = tasks.len().saturating_mul(grain) / total.max(1);
+    let few = tasks.len().saturating_mul(grain / 4) / total.max(1);
     tasks.into_par_iter().with_min_len(few).try_for_each(Task::run)
 }
 
