@@ -496,7 +496,7 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
         }
     }
 
-    #[inline(always)]
+    #[cfg_attr(not(target_os = "none"), inline(always))]
     fn apply<P: Number, G: Number, S: Number>(
         self,
         k: &R::Coefs<C>,
