@@ -3,7 +3,9 @@
 use bitstep::args::{Args, Value};
 use bitstep::named::optimizer;
 use bitstep::optim::LIST;
-use bitstep::optimizer::Recipe;
+use bitstep::optimizer::{Coding, Optimizer, Param, Recipe};
+use bitstep::real::Dtype;
+use bitstep::storage::{Data, DataMut};
 
 fn parsed(name: &str, args: &str) -> Recipe {
     optimizer(name, &Args::parse(args).expect("name=value")).expect(args)
@@ -299,4 +301,36 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
         }
     }
     assert_ne!(a[0], 1.0);
+}
+
+/// Less than a loop of vectors pays for is done by way of arrays, up to two of them.
+#[test]
+fn an_element_moves_alike_in_tensors_of_any_length() {
+    /// The first `n` elements after three steps of a tensor of `len`.
+    fn stepped(recipe: &Recipe, len: usize, n: usize) -> Vec<u32> {
+        let mut optimizer = Optimizer::new();
+        let group = optimizer.add_group(recipe.clone()).expect("valid");
+        optimizer.add_param(group, &[len], Dtype::F32).expect("a shape");
+        let wave = |scale: f32| move |i: usize| ((i * 37 + 11) % 101) as f32 * scale - 0.3;
+        let mut param: Vec<f32> = (0..len).map(wave(0.01)).collect();
+        for t in 1..=3 {
+            let grad: Vec<f32> = (0..len).map(wave(0.007 * t as f32)).collect();
+            let (value, grad) = (DataMut::F32(&mut param), Some(Data::F32(&grad)));
+            optimizer.step(&mut [Param { value, grad }], &[]).expect("a step");
+        }
+        param[..n].iter().map(|x| x.to_bits()).collect()
+    }
+    let mut seen = 0;
+    for entry in LIST {
+        let recipe = parsed(entry.name, "");
+        let alone = recipe.rule.is_elementwise() && recipe.rule.norm_scale(&[]).is_none();
+        if !alone || recipe.coding != Coding::default() || recipe.rule.check_shape(&[1]).is_err() {
+            continue;
+        }
+        seen += 1;
+        for n in [0, 1, 7, 15, 16, 17, 31, 32, 33, 47] {
+            assert_eq!(stepped(&recipe, n, n), stepped(&recipe, 100, n), "{} of {n}", entry.name);
+        }
+    }
+    assert!(seen > 30, "{seen}");
 }
