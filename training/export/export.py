@@ -6,8 +6,10 @@ import json
 import shutil
 import sys
 import tempfile
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
+import numpy as np
 import optimi  # noqa: F401
 import torch
 import transformers
@@ -244,6 +246,36 @@ def groups(out: Path) -> None:
     (out / "groups.json").write_text(json.dumps(answers, indent=1) + "\n")
 
 
+def saved(out: Path) -> None:
+    """What torch.save makes of all kinds of values, and of rates that are numpy's."""
+    three = torch.arange(3)
+    values = {
+        "none": None, "true": True, "byte": 200, "long": 2**40, "least": -(2**63), "wide": 2**70,
+        "float": 0.1, "text": "é", "bytes": b"\x00\xff", "tuple": (1, [2]), "set": {7},
+        "ordered": OrderedDict(b=2, a=1), "default": defaultdict(dict, {3: {}}),
+        "size": torch.Size([1, 2]), "device": torch.device("cpu"), "dtype": torch.float32,
+        "numpy_f64": np.float64(0.1), "numpy_f32": np.float32(2.5), "numpy_f16": np.float16(0.5),
+        "numpy_i64": np.int64(-7), "numpy_u8": np.uint8(250), "numpy_bool": np.bool_(True),
+        "array": np.ones(3), "sparse": torch.ones(2).to_sparse(),
+        "complex": torch.ones(2, dtype=torch.complex128),
+        "f64": three.double(), "f32": three.float(), "f16": three.half(), "bf16": three.bfloat16(),
+        "i64": three, "i32": three.int(), "i16": three.short(), "i8": three.char(),
+        "u8": three.byte(), "u16": three.to(torch.uint16), "bool": torch.tensor([True, False]),
+        "f8": torch.ones(2).to(torch.float8_e4m3fn), "parameter": nn.Parameter(torch.ones(2)),
+        "scalar": torch.tensor(5.0), "empty": torch.zeros(0, 4),
+        "transposed": torch.arange(6.0).reshape(2, 3).T, "part": torch.arange(6.0)[2:4],
+        "expanded": torch.tensor([9.0]).expand(3),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    torch.save(values, out / "values.pt")
+    torch.save({"lr": 0.1}, out / "old.pt", _use_new_zipfile_serialization=False)
+    parameter = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([parameter], lr=np.float64(1e-3))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    torch.save(optimizer.state_dict(), out / "numpy_rate.pt")
+    torch.save(schedule.state_dict(), out / "numpy_schedule.pt")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "fixtures")
@@ -251,6 +283,7 @@ def main() -> None:
     (out / "arguments").mkdir(parents=True, exist_ok=True)
     groups(out)
     decay(out)
+    saved(out / "torch")
     for name, more in RUNS.items():
         run(out / "resume", name, more)
 

@@ -71,6 +71,9 @@ fn hint(nearest: &Option<&'static str>) -> String {
     nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
 }
 
+/// How many bytes a file may have.
+const LONGEST: u64 = 1 << 20;
+
 /// `optim_target_modules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Targets {
@@ -96,13 +99,14 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads a file.
+    /// Reads a file: a regular one of at most 1 MiB. Transformers writes a few thousand bytes.
     ///
     /// # Errors
     /// [`TrainingError`].
     pub fn read(path: impl AsRef<Path>) -> Result<Arguments, TrainingError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
+        let text = crate::file::read(path, LONGEST)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
             .map_err(|source| TrainingError::Io { path: path.display().to_string(), source })?;
         Self::from_json(&text)
     }
@@ -136,8 +140,9 @@ impl Arguments {
         }
         file.text("lr_scheduler_type", &mut t.lr_scheduler_type)?;
         if let Some(kwargs) = file.get("lr_scheduler_kwargs") {
-            let wanted = "a dictionary";
-            let map = kwargs.as_object();
+            // Each key is looked for among those before it.
+            let wanted = "a dictionary of at most 1000 keys";
+            let map = kwargs.as_object().filter(|map| map.len() <= 1000);
             let map = map.ok_or_else(|| bad("lr_scheduler_kwargs", kwargs, wanted))?;
             t.lr_scheduler_kwargs =
                 map.iter().map(|(k, v)| (k.clone(), json::value(v))).collect::<Args>();
@@ -161,7 +166,12 @@ impl Arguments {
 }
 
 fn bad(key: &'static str, value: &Json, wanted: &'static str) -> TrainingError {
-    TrainingError::Value { key, value: value.to_string(), wanted }
+    let mut value = value.to_string();
+    if let Some((end, _)) = value.char_indices().nth(200) {
+        value.truncate(end);
+        value.push('…');
+    }
+    TrainingError::Value { key, value, wanted }
 }
 
 struct File(Map<String, Json>);

@@ -3,12 +3,16 @@
 //! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file: each
 //! parameter under its own name, what is kept of it under `NAME/SLOT`, and in the metadata, as
 //! JSON under `bitstep`, the rules with their hyper-parameters and storage, the counters and the
-//! schedules. It is written beside its place, flushed to the disk and renamed: whoever reads
-//! finds the old file or the new one, never a part of one.
+//! schedules. It is written beside its place, read back, flushed to the disk and renamed: whoever
+//! reads finds the old file or the new one, never a part of one. Of a link, what it links to is
+//! replaced. The permissions of an old file are kept, its owner and other hard links are not. What
+//! a killed process leaves is named `.bitstep-checkpoint-….tmp`, and the next save in that folder
+//! clears it.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use bitstep::args::Args;
@@ -19,11 +23,16 @@ use bitstep::schedule::{
     AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
 };
 use bitstep::storage::{Data, DataMut, Element, Part};
-use safetensors::tensor::{Dtype as FileType, SafeTensors, View};
+use safetensors::SafeTensorError;
+use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, View};
 use serde_json::{Map, Value as Json, json};
 use thiserror::Error;
 
 use crate::json::{as_f64, json as to_json, number};
+
+mod replace;
+
+use replace::Replacement;
 
 /// What `format` says in the metadata.
 pub const FORMAT: &str = "bitstep-checkpoint/1";
@@ -46,7 +55,7 @@ pub enum CheckpointError {
     /// A safetensors file, but not one of these.
     #[error("metadata: {0}")]
     Metadata(String),
-    /// Two parameters of one name, or not a name for each parameter.
+    /// Two parameters of one name, one that a file can't have, or not a name for each parameter.
     #[error("names of parameters: {0}")]
     Names(String),
     /// A tensor that is needed and not there.
@@ -87,6 +96,14 @@ pub enum CheckpointError {
         /// Now.
         here: usize,
     },
+    /// What has been written is not what is read back. The old file is still there.
+    #[error("{path}: what was written is not what is read back: {what}")]
+    ReadBack {
+        /// The file.
+        path: String,
+        /// What differs.
+        what: String,
+    },
     /// A state that the core refuses.
     #[error(transparent)]
     Core(#[from] bitstep::Error),
@@ -124,6 +141,13 @@ pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), Check
     let params = run.optimizer.params();
     for ((name, &value), param) in run.names.iter().zip(values).zip(params) {
         let shape = param.shape.clone();
+        let count: usize = shape.iter().product();
+        if value.len() != count {
+            let (got, wanted) = (value.len(), count);
+            let text = |len: usize| format!("{len} numbers");
+            let (name, got, wanted) = (name.clone(), text(got), text(wanted));
+            return Err(CheckpointError::Tensor { name, got, wanted });
+        }
         tensors.push((name.clone(), Saved { shape, numbers: Numbers::Data(value) }));
         for slot in slots(run.optimizer, param, name) {
             match slot.buffer {
@@ -140,20 +164,63 @@ pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), Check
     }
     let metadata = HashMap::from([("bitstep".to_owned(), metadata(run).to_string())]);
 
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let part = tempfile::NamedTempFile::new_in(folder).map_err(io(folder))?;
-    safetensors::serialize_to_file(tensors, Some(metadata), part.path())?;
-    // The data first, then the name: a crash in between leaves the old file.
-    File::open(part.path()).and_then(|f| f.sync_all()).map_err(io(path))?;
-    part.persist(path).map_err(|e| io(path)(e.error))?;
-    // The folder's entry is data, too, where a folder can be opened at all.
-    if let Ok(folder) = File::open(folder) {
-        folder.sync_all().map_err(io(path))?;
+    let part = Replacement::begin(path).map_err(io(path))?;
+    let views = tensors.iter().map(|(name, saved)| (name, saved));
+    match safetensors::serialize_to_file(views, Some(metadata.clone()), part.path()) {
+        Err(SafeTensorError::IoError(e)) => return Err(io(path)(e)),
+        other => other?,
     }
+    if let Some(what) = difference(part.path(), &tensors, &metadata).map_err(io(path))? {
+        return Err(CheckpointError::ReadBack { path: path.display().to_string(), what });
+    }
+    part.finish().map_err(io(path))?;
     Ok(())
+}
+
+/// How a file differs from what was to be written, if it does.
+fn difference(
+    path: &Path,
+    tensors: &[(String, Saved<'_>)],
+    about: &HashMap<String, String>,
+) -> io::Result<Option<String>> {
+    let mut file = File::open(path)?;
+    let mut len = [0; 8];
+    file.read_exact(&mut len)?;
+    let header = u64::from_le_bytes(len);
+    let mut text = Vec::new();
+    file.by_ref().take(header).read_to_end(&mut text)?;
+    let metadata: Metadata = match serde_json::from_slice(&text) {
+        Ok(metadata) => metadata,
+        Err(e) => return Ok(Some(e.to_string())),
+    };
+    let start = header.saturating_add(8);
+    let end = start.saturating_add(metadata.data_len() as u64);
+    if metadata.metadata().as_ref() != Some(about)
+        || metadata.offset_keys().len() != tensors.len()
+        || file.metadata()?.len() != end
+    {
+        return Ok(Some("its header".to_owned()));
+    }
+    let mut chunk = vec![0; 1 << 16];
+    for (name, saved) in tensors {
+        let (info, data) = (metadata.info(name), saved.data());
+        let same = info.is_some_and(|info| {
+            (info.dtype, &info.shape[..]) == (saved.dtype(), saved.shape())
+                && info.data_offsets.1 - info.data_offsets.0 == data.len()
+        });
+        let Some(info) = info.filter(|_| same) else {
+            return Ok(Some(format!("type and shape of `{name}`")));
+        };
+        file.seek(SeekFrom::Start(start + info.data_offsets.0 as u64))?;
+        for part in data.chunks(chunk.len()) {
+            let chunk = &mut chunk[..part.len()];
+            file.read_exact(chunk)?;
+            if chunk != part {
+                return Ok(Some(format!("the numbers of `{name}`")));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// A checkpoint in memory.
@@ -169,7 +236,7 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn read(path: &Path) -> Result<Checkpoint, CheckpointError> {
-        Self::parse(std::fs::read(path).map_err(io(path))?)
+        Self::parse(crate::file::read(path, u64::MAX).map_err(io(path))?)
     }
 
     /// The bytes of a file.
@@ -209,9 +276,16 @@ impl Checkpoint {
     ) -> Result<(), CheckpointError> {
         let dtypes: Vec<_> = values.iter().map(|v| v.dtype()).collect();
         let restored = self.prepare(optimizer, names, schedulers, &dtypes)?;
-        let file = self.tensors()?;
+        for ((name, value), param) in names.iter().zip(&*values).zip(optimizer.params()) {
+            let (got, wanted) = (value.len(), param.shape.iter().product());
+            if got != wanted {
+                let text = |len: usize| format!("{len} numbers");
+                let (name, got, wanted) = (name.clone(), text(got), text(wanted));
+                return Err(CheckpointError::Tensor { name, got, wanted });
+            }
+        }
         for (name, value) in names.iter().zip(values) {
-            fill(value, file.tensor(name)?.data());
+            self.fill(name, value)?;
         }
         restored.commit(optimizer, schedulers)
     }
@@ -277,13 +351,21 @@ impl Checkpoint {
         Ok(Restored { optimizer: next, states })
     }
 
-    /// Overwrites a parameter of the saved shape and type with the saved numbers.
+    /// Overwrites a parameter of the saved length and type with the saved numbers.
     ///
     /// # Errors
-    /// No such tensor.
+    /// No such tensor, or one of another length or type; nothing has changed then.
     pub fn fill(&self, name: &str, value: &mut DataMut<'_>) -> Result<(), CheckpointError> {
         let file = self.tensors()?;
         let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
+        let here = value.dtype().map(|dtype| file_type(dtype.into()));
+        let count: usize = tensor.shape().iter().product();
+        if here != Some(tensor.dtype()) || value.len() != count {
+            let got = format!("{:?}, {count} numbers", tensor.dtype());
+            let kind = here.map_or("no plain numbers".to_owned(), |dtype| format!("{dtype:?}"));
+            let wanted = format!("{kind}, {} numbers", value.len());
+            return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+        }
         fill(value, tensor.data());
         Ok(())
     }
@@ -363,6 +445,9 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
     let mut seen = BTreeSet::new();
     if let Some(name) = names.iter().find(|name| name.contains('/')) {
         return Err(CheckpointError::Names(format!("`{name}` has a `/` in it")));
+    }
+    if let Some(name) = names.iter().find(|name| *name == "__metadata__") {
+        return Err(CheckpointError::Names(format!("`{name}` is safetensors' own")));
     }
     match names.iter().find(|name| !seen.insert(*name)) {
         Some(twice) => Err(CheckpointError::Names(format!("`{twice}` twice"))),
@@ -666,7 +751,7 @@ enum Numbers<'a> {
     Part(Part),
 }
 
-impl View for Saved<'_> {
+impl View for &Saved<'_> {
     fn dtype(&self) -> FileType {
         match &self.numbers {
             Numbers::Data(data) => file_type(data.dtype().into()),

@@ -1,6 +1,6 @@
 //! Training as Transformers' Trainer sets it up, on any backend: a `TrainingArguments` file
 //! becomes groups, a schedule, clipping and accumulation ([`Arguments`], [`Setup`]), and a run
-//! is saved and resumed ([`checkpoint`]), also one that was begun in Python ([`resume`]).
+//! is saved and resumed ([`checkpoint`]), also one that was begun in Python ([`torch`], [`resume`]).
 //!
 //! ```
 //! use bitstep_training::{Arguments, Parameter};
@@ -20,10 +20,12 @@
 
 mod arguments;
 pub mod checkpoint;
+mod file;
 mod groups;
 mod json;
 pub mod resume;
 mod setup;
+pub mod torch;
 
 pub use arguments::{Arguments, Targets, TrainingError};
 pub use groups::Parameter;

@@ -209,3 +209,46 @@ fn what_can_not_be_followed_is_an_error_that_says_why() {
     let unknown = setup(r#"{"lr_scheduler_type": "cosin", "max_steps": 9}"#).to_string();
     assert!(unknown.contains("did you mean `cosine`"), "{unknown}");
 }
+
+#[cfg(unix)]
+#[test]
+fn only_regular_files_of_moderate_length_are_read_and_none_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    let mut paths = vec![folder.path().to_owned(), "/dev/zero".into(), "/dev/tty".into()];
+    match made.is_ok_and(|status| status.success()) {
+        true => paths.push(pipe),
+        false => println!("SKIPPED: no mkfifo"),
+    }
+    let long = folder.path().join("long.json");
+    std::fs::write(&long, format!("{{}}{}", " ".repeat(1 << 20))).unwrap();
+    let endless = folder.path().join("endless.json");
+    std::fs::File::create(&endless).unwrap().set_len(1 << 40).unwrap();
+    for path in paths.into_iter().chain([long, endless]) {
+        let error = Arguments::read(&path).unwrap_err();
+        assert!(matches!(error, TrainingError::Io { .. }), "{}: {error}", path.display());
+    }
+}
+
+#[test]
+fn json_that_nests_deep_is_an_error() {
+    for depth in [200, 1_000_000] {
+        for text in ["[".repeat(depth), "{\"optim\":".repeat(depth)] {
+            assert!(matches!(Arguments::from_json(&text), Err(TrainingError::Json(_))));
+        }
+    }
+    let nested = |depth: usize| {
+        let (open, close) = ("[".repeat(depth), "]".repeat(depth));
+        format!("{{\"lr_scheduler_kwargs\": {{\"x\": {open}{close}}}}}")
+    };
+    assert!(Arguments::from_json(&nested(100)).is_ok());
+    assert!(matches!(Arguments::from_json(&nested(130)), Err(TrainingError::Json(_))));
+    // Each key is looked for among those before it.
+    let keys: Vec<String> = (0..100_000).map(|i| format!("\"k{i}\": 1")).collect();
+    let many = format!("{{\"lr_scheduler_kwargs\": {{{}}}}}", keys.join(","));
+    assert!(matches!(
+        Arguments::from_json(&many),
+        Err(TrainingError::Value { key: "lr_scheduler_kwargs", .. })
+    ));
+}

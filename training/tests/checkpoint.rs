@@ -241,6 +241,179 @@ fn a_save_that_fails_leaves_the_old_file_and_nothing_else() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// The names in a folder, and the files' lengths.
+fn names(folder: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let name = |e: &std::fs::DirEntry| e.file_name().into_string().unwrap();
+    entries.map(|e| (name(&e), e.metadata().unwrap().len())).collect()
+}
+
+fn part(name: &str) -> bool {
+    name.starts_with(".bitstep-checkpoint-") && name.ends_with(".tmp")
+}
+
+#[test]
+fn names_that_a_file_cannot_have_are_refused_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let mut toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    toy.save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    toy.step();
+    for name in ["__metadata__", "a/b", "/", "up.weight/exp_avg", "wide"] {
+        toy.names[0] = name.into();
+        let error = toy.save(&path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Names(_)), "{name}: {error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before, "{name}");
+        assert_eq!(names(folder.path()).len(), 1);
+    }
+    for name in ["", "é\n\0\"\\", "metadata", ".", "__metadata", &"long".repeat(1000)] {
+        toy.names[0] = name.into();
+        toy.save(&path).unwrap();
+        let mut resumed = Toy::new("adamw_torch", Dtype::F32, "cosine");
+        resumed.names[0] = name.into();
+        resumed.load(&path).unwrap();
+        assert!(resumed.bits() == toy.bits(), "{name:?}");
+    }
+}
+
+#[test]
+fn values_of_another_length_are_refused_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let mut toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    toy.step();
+    toy.save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for len in [0, 1, 4799, 4801] {
+        let mut other = Toy::new("adamw_torch", Dtype::F32, "cosine");
+        other.values[0] = buffer(Dtype::F32, len, 1);
+        let bits = other.bits();
+        let error = other.load(&path).unwrap_err();
+        assert!(
+            matches!(&error, CheckpointError::Tensor { name, .. } if name == "up.weight"),
+            "{error}"
+        );
+        assert!(other.bits() == bits);
+        let error = other.save(&path).unwrap_err();
+        assert!(
+            matches!(&error, CheckpointError::Tensor { name, .. } if name == "up.weight"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        let file = Checkpoint::read(&path).unwrap();
+        let error = file.fill("up.weight", &mut other.values[0].data_mut()).unwrap_err();
+        assert!(matches!(error, CheckpointError::Tensor { .. }), "{error}");
+        let error = file.fill("up.weight", &mut buffer(Dtype::Bf16, 4800, 1).data_mut());
+        assert!(matches!(error, Err(CheckpointError::Tensor { .. })));
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_cleared_and_what_another_writes_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let left = |name: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, [1; 100]).unwrap();
+        path
+    };
+    let stale: Vec<_> = (0..20).map(|i| left(&format!(".bitstep-checkpoint-x{i}.tmp"))).collect();
+    let others = [".tmpAbCdEf", "bitstep-checkpoint-a.tmp", ".bitstep-checkpoint-a.txt"].map(left);
+    let held = left(".bitstep-checkpoint-held.tmp");
+    let writer = std::fs::File::open(&held).unwrap();
+    writer.lock().unwrap();
+    Toy::new("adamw_torch", Dtype::F32, "cosine").save(&path).unwrap();
+    assert!(stale.iter().all(|path| !path.exists()));
+    assert!(others.iter().chain([&held]).all(|path| path.exists()));
+    drop(writer);
+    Toy::new("adamw_torch", Dtype::F32, "cosine").save(&path).unwrap();
+    assert!(!held.exists());
+    assert_eq!(names(folder.path()).len(), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_and_links_of_an_old_file_are_kept() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    // A new one has those of any new file.
+    std::fs::write(at("any"), "").unwrap();
+    toy.save(&at("run")).unwrap();
+    assert_eq!(mode(&at("run")), mode(&at("any")));
+    for wanted in [0o640, 0o600, 0o444, 0o666] {
+        std::fs::set_permissions(at("run"), PermissionsExt::from_mode(wanted)).unwrap();
+        toy.save(&at("run")).unwrap();
+        assert_eq!(mode(&at("run")), wanted);
+    }
+    // By way of links, one of them relative and one to what is not there yet.
+    std::fs::create_dir(at("deep")).unwrap();
+    symlink("../run", at("deep/link")).unwrap();
+    symlink(at("deep/link"), at("latest")).unwrap();
+    symlink("deep/new", at("next")).unwrap();
+    std::fs::write(at("run"), "old").unwrap();
+    for (link, file) in [("latest", "run"), ("next", "deep/new")] {
+        toy.save(&at(link)).unwrap();
+        assert!(std::fs::symlink_metadata(at(link)).unwrap().is_symlink());
+        assert!(std::fs::symlink_metadata(at(file)).unwrap().is_file());
+        Checkpoint::read(&at(file)).unwrap();
+    }
+    symlink("circle", at("circle")).unwrap();
+    std::fs::create_dir(at("folder")).unwrap();
+    let fifo = std::process::Command::new("mkfifo").arg(at("pipe")).status();
+    let mut refused = vec!["circle", "folder", "nowhere/run"];
+    if fifo.is_ok_and(|status| status.success()) {
+        refused.push("pipe");
+    } else {
+        println!("SKIPPED: no mkfifo");
+    }
+    for name in refused {
+        let error = toy.save(&at(name)).unwrap_err();
+        assert!(matches!(error, CheckpointError::Io { .. }), "{name}: {error}");
+        let error = Checkpoint::read(&at(name)).unwrap_err();
+        assert!(matches!(error, CheckpointError::Io { .. }), "{name}: {error}");
+    }
+    assert!(names(folder.path()).iter().all(|(name, _)| !part(name)));
+}
+
+const FULL: &str = "BITSTEP_TEST_DISK_IS_FULL";
+
+/// Not a test of its own: what the next one starts, with a limit on the length of files.
+#[test]
+fn child_whose_disk_is_full() {
+    let Ok(path) = std::env::var(FULL) else { return };
+    let mut toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    toy.load(Path::new(&path)).unwrap();
+    toy.step();
+    let error = toy.save(Path::new(&path)).unwrap_err();
+    assert!(matches!(error, CheckpointError::Io { .. }), "{error:?}");
+    println!("refused: {error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_an_error_of_the_system_and_leaves_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    Toy::new("adamw_torch", Dtype::F32, "cosine").save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    // Files of 32 or 64 KiB at most, as shells count; without the signal writing fails.
+    let child = std::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["child_whose_disk_is_full", "--exact", "--nocapture"])
+        .env(FULL, &path)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && text.contains("refused: "), "{text}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(names(folder.path()).len(), 1);
+}
+
 const STEPS: u64 = 4000;
 const CHILD: &str = "BITSTEP_TEST_SAVES_HERE";
 
@@ -279,6 +452,9 @@ fn a_killed_process_leaves_a_whole_file_and_the_resumed_run_has_the_same_bits() 
         let mut resumed = Toy::new("flash_adamw", Dtype::Bf16, "constant_with_warmup");
         resumed.load(&path).unwrap();
         assert!(resumed.t > 0 && resumed.t < STEPS);
+        // Of what earlier ones were writing, nothing is left.
+        let begun = names(folder.path()).into_iter().filter(|(name, len)| part(name) && *len > 0);
+        assert!(begun.count() <= 1, "{:?}", names(folder.path()));
         let mut whole = Toy::new("flash_adamw", Dtype::Bf16, "constant_with_warmup");
         while whole.t < resumed.t {
             whole.step();

@@ -9,6 +9,8 @@ use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, SyncOnDrop};
 use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Storage, Tensor, Var};
 
+use crate::memory::Places;
+
 /// Groups of variables on a GPU, what moves them, and their state beside them.
 ///
 /// Everything is launched on candle's own stream, over candle's own storage; nothing is copied,
@@ -32,6 +34,7 @@ pub struct CudaOptimizer {
     resident: Resident<Cuda>,
     workspace: Workspace,
     vars: Vec<(String, Var)>,
+    places: Places,
     /// A norm, and what gradients were multiplied by.
     clipped: u64,
 }
@@ -45,13 +48,15 @@ impl CudaOptimizer {
         let mut cuda = Cuda::on(device.cuda_stream()).map_err(Error::wrap)?;
         let clipped = cuda.alloc(16).map_err(Error::wrap)?;
         let (resident, workspace) = (Resident::new(cuda), Workspace::default());
-        Ok(CudaOptimizer { resident, workspace, vars: Vec::new(), clipped })
+        let (vars, places) = (Vec::new(), Places::default());
+        Ok(CudaOptimizer { resident, workspace, vars, places, clipped })
     }
 
     /// Adds variables that share a recipe; returns the group's number.
     ///
     /// # Errors
-    /// An invalid recipe; a variable that is not on a GPU, or not of f64, f32, bf16 or f16.
+    /// An invalid recipe; a variable that is not on a GPU, or not of f64, f32, bf16 or f16, or that
+    /// shares memory with another ([`SharedMemory`](crate::SharedMemory)).
     pub fn add_group(
         &mut self,
         recipe: Recipe,
@@ -71,7 +76,9 @@ impl CudaOptimizer {
             return Err(Error::msg(format!("{name}: wanted a variable on a GPU")));
         }
         let dtype = crate::number(&name, &var)?;
+        let at = self.places.free(&self.vars, &name, &var)?;
         self.resident.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+        at.into_iter().for_each(|at| self.places.add(at, self.vars.len()));
         self.vars.push((name, var));
         Ok(())
     }
@@ -96,11 +103,11 @@ impl CudaOptimizer {
     /// One step; `given` are numbers from outside, for the rules that listen to any.
     ///
     /// # Errors
-    /// A gradient of another shape, type or device than its variable, or what has no kernels:
-    /// nothing is launched then. Or the driver's own.
+    /// A gradient of another shape, type or device than its variable, one that shares memory with a
+    /// variable, or what has no kernels: nothing is launched then. Or the driver's own.
     pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
-        let grads = crate::check(&self.vars, grads)?;
+        let grads = crate::check(&self.vars, &self.places, grads)?;
         self.run(&grads, |resident, memory| {
             // SAFETY: variables and gradients have these lengths; their guards are held until all
             // is launched, on the stream on which candle orders whatever comes later.
@@ -112,11 +119,13 @@ impl CudaOptimizer {
     /// The norm before stays on the device until [`norm`](Self::norm) asks for it.
     ///
     /// # Errors
-    /// A gradient that is not contiguous, or of a type that is no number's; a non-finite norm, if
-    /// `clip` refuses one. Nothing is written then.
+    /// A gradient that is not contiguous, or of a type that is no number's; one that shares memory
+    /// with a variable or another one; a non-finite norm, if `clip` refuses one. Nothing is written
+    /// then.
     pub fn clip_grad_norm(&mut self, grads: &GradStore, clip: &ClipGradNorm) -> Result<()> {
-        let grads: Vec<Tensor> =
-            self.vars.iter().filter_map(|(_, var)| grads.get(var).cloned()).collect();
+        let grads: Vec<_> = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
+        self.places.check(&self.vars, &grads, true)?;
+        let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
         let stream = self.resident.device().stream().clone();
         let guards: Vec<_> = grads.iter().map(Tensor::storage_and_layout).collect();
         let mut uses = Vec::new();

@@ -39,11 +39,13 @@ mod cpu;
 mod cuda;
 pub mod import;
 mod layers;
+mod memory;
 mod training;
 
 #[cfg(feature = "cuda")]
 pub use cuda::CudaOptimizer;
 pub use layers::Layers;
+pub use memory::SharedMemory;
 pub use training::{Outcome, Training};
 
 use std::cell::RefCell;
@@ -55,6 +57,8 @@ use bitstep::storage::DataMut;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Error, Result, Tensor, Var};
 use candle_nn::VarMap;
+
+use memory::Places;
 
 /// The variables of a map under their names, in the order of the names: a hash
 /// map's own order changes from run to run, and state could not be resumed.
@@ -76,12 +80,14 @@ pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
 pub struct Optimizer {
     state: State,
     vars: Vec<(String, Var)>,
+    places: Places,
     grain: usize,
 }
 
 impl Default for Optimizer {
     fn default() -> Self {
-        Self { state: State::new(), vars: Vec::new(), grain: bitstep_rayon::GRAIN }
+        let grain = bitstep_rayon::GRAIN;
+        Self { state: State::new(), vars: Vec::new(), places: Places::default(), grain }
     }
 }
 
@@ -95,7 +101,8 @@ impl Optimizer {
     /// Adds variables that share a recipe; returns the group's number.
     ///
     /// # Errors
-    /// An invalid recipe; a variable that is not on the CPU, or not of f64, f32, bf16 or f16.
+    /// An invalid recipe; a variable that is not on the CPU, or not of f64, f32, bf16 or f16, or
+    /// that shares memory with another ([`SharedMemory`]).
     pub fn add_group(
         &mut self,
         recipe: Recipe,
@@ -112,7 +119,9 @@ impl Optimizer {
     /// No such group, or a variable as in [`add_group`](Self::add_group).
     pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
         let dtype = dtype(&name, &var)?;
+        let at = self.places.free(&self.vars, &name, &var)?;
         self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+        at.into_iter().for_each(|at| self.places.add(at, self.vars.len()));
         self.vars.push((name, var));
         Ok(())
     }
@@ -161,7 +170,8 @@ impl Optimizer {
     /// One step; `given` are numbers from outside, for the rules that listen to any.
     ///
     /// # Errors
-    /// A gradient of another shape, type or device than its variable. Nothing is written then.
+    /// A gradient of another shape, type or device than its variable, or one that shares memory
+    /// with a variable ([`SharedMemory`]). Nothing is written then.
     pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
         self.step_with(grads, given)
@@ -181,7 +191,7 @@ impl Optimizer {
     /// # Errors
     /// As [`step_given`](Self::step_given).
     pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, given: &[(&str, f64)]) -> Result<()> {
-        let grads = check(&self.vars, grads)?;
+        let grads = self.check(grads)?;
         cpu::with_data(&grads, |data| self.state.begin(data, given).map_err(Error::wrap))?;
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in grads.into_iter().enumerate() {
@@ -216,7 +226,7 @@ impl Optimizer {
     pub fn step_some(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
         let mut layers = vec![0u32; self.state.groups().len()];
-        for (index, grad) in check(&self.vars, grads)?.into_iter().enumerate() {
+        for (index, grad) in self.check(grads)?.into_iter().enumerate() {
             // All variables count, as their gradients will come, or have come.
             let layer = &mut layers[self.state.params()[index].group];
             if let Some(grad) = grad {
@@ -257,10 +267,22 @@ impl Optimizer {
     /// `clip.max_norm`; returns the norm before.
     ///
     /// # Errors
-    /// A non-finite norm, if `clip` refuses one. Nothing is written then.
+    /// A non-finite norm, if `clip` refuses one; a gradient that shares memory with a variable or
+    /// with another ([`SharedMemory`]). Nothing is written then.
     pub fn clip_grad_norm(&self, grads: &GradStore, clip: &ClipGradNorm) -> Result<f64> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect::<Vec<_>>();
+        self.check_written(&grads)?;
         cpu::clip(&grads, clip)
+    }
+
+    /// Contiguous gradients, if all of them fit.
+    fn check(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+        check(&self.vars, &self.places, grads)
+    }
+
+    /// Refuses gradients that can't be scaled in place.
+    fn check_written(&self, grads: &[Option<Tensor>]) -> Result<()> {
+        self.places.check(&self.vars, grads, true)
     }
 
     fn step_one(
@@ -309,7 +331,11 @@ impl candle_nn::Optimizer for Optimizer {
 }
 
 /// Contiguous gradients, if all of them fit their variables.
-fn check(vars: &[(String, Var)], grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
+fn check(
+    vars: &[(String, Var)],
+    places: &Places,
+    grads: Vec<Option<Tensor>>,
+) -> Result<Vec<Option<Tensor>>> {
     if grads.len() != vars.len() {
         let (got, want) = (grads.len(), vars.len());
         return Err(Error::msg(format!("{got} gradients for {want} variables")));
@@ -328,7 +354,9 @@ fn check(vars: &[(String, Var)], grads: Vec<Option<Tensor>>) -> Result<Vec<Optio
         // laid out in order.
         grad.detach().contiguous().map(Some)
     };
-    vars.iter().zip(grads).map(one).collect()
+    let grads = vars.iter().zip(grads).map(one).collect::<Result<Vec<_>>>()?;
+    places.check(vars, &grads, false)?;
+    Ok(grads)
 }
 
 fn dtype(name: &str, var: &Var) -> Result<Dtype> {

@@ -191,7 +191,7 @@ impl Training {
         grads: Vec<Option<Tensor>>,
         given: &[(&str, f64)],
     ) -> Result<Outcome> {
-        let mut grads = crate::check(self.optimizer.vars(), grads)?;
+        let mut grads = self.optimizer.check(grads)?;
         if !self.accumulation.is_single() {
             for (total, grad) in self.totals.iter_mut().zip(grads) {
                 let Some(grad) = grad else { continue };
@@ -206,6 +206,8 @@ impl Training {
                 return Ok(Outcome::Accumulated);
             }
             grads = self.totals.iter_mut().map(Option::take).collect();
+        } else if self.loss_scale.is_some() || self.clip.is_some() {
+            self.optimizer.check_written(&grads)?;
         }
         if let Some(scale) = &mut self.loss_scale {
             let finite = cpu::unscale(&grads, scale)?;

@@ -1,0 +1,170 @@
+//! What is needed of an optimizer's and a schedule's file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bitstep::args::{Args, Value as Arg};
+
+use super::{TorchError, Value, read};
+use crate::resume::State;
+
+/// What `torch.save(optimizer.state_dict(), …)` wrote.
+///
+/// # Errors
+/// A file that can't be read, or is something else.
+pub fn optimizer(path: impl AsRef<Path>) -> Result<State, TorchError> {
+    State::try_from(read(path.as_ref())?)
+}
+
+/// What `torch.save(scheduler.state_dict(), …)` wrote.
+///
+/// # Errors
+/// A file that can't be read, or is something else.
+pub fn scheduler(path: impl AsRef<Path>) -> Result<Args, TorchError> {
+    let of = "a schedule";
+    arguments(of, entries(of, read(path.as_ref())?, "a state dictionary")?)
+}
+
+const OF: &str = "an optimizer";
+
+impl TryFrom<Value> for State {
+    type Error = TorchError;
+
+    /// What `optimizer.state_dict()` holds.
+    fn try_from(value: Value) -> Result<State, TorchError> {
+        let mut top = entries(OF, value, "a state dictionary")?;
+        let (states, groups) = (take(&mut top, "state")?, take(&mut top, "param_groups")?);
+        let mut out = State::default();
+        let mut numbers = Vec::new();
+        for group in items(groups, "a list of groups")? {
+            let mut group = entries(OF, group, "a group")?;
+            let own = take(&mut group, "params")?;
+            let own = items(own, "a list of parameters")?.into_iter().map(whole);
+            let own = own.collect::<Result<Vec<_>, _>>()?;
+            out.groups.push((own.len(), arguments(OF, group)?));
+            numbers.extend(own);
+        }
+        let mut states = entries(OF, states, "a dictionary of states")?
+            .into_iter()
+            .map(|(number, state)| Ok((whole(number)?, state)))
+            .collect::<Result<BTreeMap<i64, Value>, TorchError>>()?;
+        for number in numbers {
+            let mut slots = BTreeMap::new();
+            let state = states.remove(&number).map(|s| entries(OF, s, "a state")).transpose()?;
+            for (key, value) in state.into_iter().flatten() {
+                if let Some(numbers) = self::numbers(&value) {
+                    slots.insert(text(OF, key)?, numbers);
+                }
+            }
+            out.params.push(slots);
+        }
+        match states.keys().next() {
+            Some(number) => {
+                Err(wrong(OF, format!("a state for parameter {number}, which is in no group")))
+            }
+            None => Ok(out),
+        }
+    }
+}
+
+fn wrong(of: &'static str, what: impl Into<String>) -> TorchError {
+    TorchError::Content { of, what: what.into() }
+}
+
+fn entries(
+    of: &'static str,
+    value: Value,
+    wanted: &str,
+) -> Result<Vec<(Value, Value)>, TorchError> {
+    match value {
+        Value::Dict(entries) => Ok(entries),
+        other => Err(wrong(of, format!("{}, wanted {wanted}", kind(&other)))),
+    }
+}
+
+/// Takes the entry of that key out.
+fn take(entries: &mut Vec<(Value, Value)>, key: &str) -> Result<Value, TorchError> {
+    let at = entries.iter().rposition(|(k, _)| matches!(k, Value::Str(k) if k == key));
+    at.map(|at| entries.remove(at).1).ok_or_else(|| wrong(OF, format!("no `{key}`")))
+}
+
+/// The entries that arguments can have.
+fn arguments(of: &'static str, entries: Vec<(Value, Value)>) -> Result<Args, TorchError> {
+    // Each is looked for among those before it.
+    const MOST: usize = 1000;
+    if entries.len() > MOST {
+        return Err(TorchError::Limit { what: "keys of a group", limit: MOST as u64 });
+    }
+    let mut args = Args::new();
+    for (key, value) in entries {
+        let key = text(of, key)?;
+        if let Some(value) = plain(value) {
+            args.set(&key, value);
+        }
+    }
+    Ok(args)
+}
+
+fn items(value: Value, wanted: &str) -> Result<Vec<Value>, TorchError> {
+    match value {
+        Value::List(items) => Ok(items),
+        other => Err(wrong(OF, format!("{}, wanted {wanted}", kind(&other)))),
+    }
+}
+
+fn text(of: &'static str, value: Value) -> Result<String, TorchError> {
+    match value {
+        Value::Str(text) => Ok(text),
+        other => Err(wrong(of, format!("{} as a key, wanted a string", kind(&other)))),
+    }
+}
+
+fn whole(value: Value) -> Result<i64, TorchError> {
+    match value {
+        Value::Int(number) => Ok(number),
+        other => Err(wrong(OF, format!("{} for a parameter, wanted its number", kind(&other)))),
+    }
+}
+
+/// What a value is, in words.
+fn kind(value: &Value) -> String {
+    let kind = match value {
+        Value::None => "None",
+        Value::Bool(_) => "a truth value",
+        Value::Int(_) | Value::Float(_) => "a number",
+        Value::Str(_) => "a string",
+        Value::Bytes(_) => "bytes",
+        Value::List(_) => "a list",
+        Value::Dict(_) => "a dictionary",
+        Value::Tensor(tensor) => return format!("{tensor:?}"),
+        Value::Opaque(name) => return format!("`{name}`"),
+    };
+    kind.to_owned()
+}
+
+/// A value as arguments have it, a tensor of one number as that; `None` for what is none.
+fn plain(value: Value) -> Option<Arg> {
+    Some(match value {
+        Value::None => Arg::None,
+        Value::Bool(b) => Arg::Bool(b),
+        Value::Int(i) => Arg::Int(i),
+        Value::Float(x) => Arg::Float(x),
+        Value::Str(s) => Arg::Str(s),
+        Value::List(items) => Arg::List(items.into_iter().map(plain).collect::<Option<_>>()?),
+        Value::Tensor(tensor) if tensor.numel() == 1 => {
+            Arg::Float(tensor.to_f64()?.first().copied()?)
+        }
+        _ => return None,
+    })
+}
+
+/// The numbers of a tensor in row-major order, or one number; `None` for anything else.
+fn numbers(value: &Value) -> Option<Vec<f64>> {
+    match value {
+        Value::Bool(b) => Some(vec![f64::from(u8::from(*b))]),
+        Value::Int(i) => Some(vec![*i as f64]),
+        Value::Float(x) => Some(vec![*x]),
+        Value::Tensor(tensor) => tensor.to_f64(),
+        _ => None,
+    }
+}
