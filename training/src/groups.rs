@@ -4,42 +4,7 @@ use bitstep::training::{Members, decays};
 use regex::Regex;
 
 use crate::arguments::{Arguments, Targets, TrainingError};
-
-/// What is known of a parameter before training.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// Its name: `model.layers.0.mlp.up_proj.weight`.
-    pub name: String,
-    /// Its dimensions.
-    pub shape: Vec<usize>,
-    /// Whether it is the matrix of a linear layer.
-    pub linear: bool,
-    /// Whether it belongs to a normalisation layer.
-    pub norm: bool,
-}
-
-impl Parameter {
-    /// Guesses from name and shape what Trainer knows from the layer's type: a `weight` of two
-    /// dimensions is a linear layer's unless its name speaks of an embedding, and whatever has
-    /// no more than one dimension is a bias or belongs to a norm. Set the fields where a model
-    /// is otherwise.
-    #[must_use]
-    pub fn new(name: &str, shape: &[usize]) -> Parameter {
-        let layer = name.strip_suffix(".weight").map(str::to_lowercase);
-        let embeds = |layer: &String| {
-            let last = layer.rsplit('.').next().unwrap_or(layer);
-            layer.contains("embed")
-                || layer.ends_with("bias")
-                || matches!(last, "wte" | "wpe" | "emb" | "shared")
-        };
-        Parameter {
-            name: name.to_owned(),
-            shape: shape.to_vec(),
-            linear: shape.len() == 2 && layer.is_some_and(|layer| !embeds(&layer)),
-            norm: shape.len() < 2,
-        }
-    }
-}
+use crate::layers::Parameter;
 
 /// Trainer's groups, in its order, and the numbers of their parameters.
 pub(crate) fn groups(
@@ -50,14 +15,14 @@ pub(crate) fn groups(
         (0..parameters.len()).partition::<Vec<usize>, _>(|&i| is_first(&parameters[i]))
     };
     if !args.training.wants_targets() {
-        let (decay, rest) = split(&|p| decays(&p.name) && !p.norm);
+        let (decay, rest) = split(&|p| decays(&p.name) && !p.is_layer_norm());
         return Ok(vec![(Members::Decay, decay), (Members::NoDecay, rest)]);
     }
     let none =
         |targets: String| TrainingError::Targets { optim: args.training.optim.clone(), targets };
     let Some(targets) = &args.optim_target_modules else { return Err(none("none".to_owned())) };
     let fits = Fits::new(targets)?;
-    let (target, rest) = split(&|p| p.linear && fits.layer(&p.name));
+    let (target, rest) = split(&|p| p.is_linear() && fits.layer(&p.name));
     if target.is_empty() {
         return Err(none(format!("{targets:?}")));
     }

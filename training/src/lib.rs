@@ -23,10 +23,11 @@ pub mod checkpoint;
 mod file;
 mod groups;
 mod json;
+mod layers;
 pub mod resume;
 mod setup;
 pub mod torch;
 
 pub use arguments::{Arguments, Targets, TrainingError};
-pub use groups::Parameter;
+pub use layers::{Layer, Parameter};
 pub use setup::{Group, Setup, follows_metric};

@@ -5,7 +5,8 @@ use bitstep::optimizer::Recipe;
 use bitstep::schedule::Scheduler;
 
 use crate::arguments::{Arguments, TrainingError};
-use crate::groups::{Parameter, groups};
+use crate::groups::groups;
+use crate::layers::Parameter;
 
 /// Parameters that share their arguments.
 #[derive(Clone, Debug)]

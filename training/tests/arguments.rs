@@ -130,7 +130,7 @@ fn decay_of_real_models_is_trainers() {
             // GPT-2's layers are of a type of their own, which no name tells apart.
             if model != "gpt2" {
                 assert_eq!(
-                    parameter.linear,
+                    parameter.is_linear(),
                     want["linear"].as_bool().unwrap(),
                     "{model} {parameter:?}"
                 );
