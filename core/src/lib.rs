@@ -18,6 +18,8 @@ mod accurate;
 pub mod any;
 pub mod args;
 mod array;
+#[macro_use]
+pub mod constants;
 mod error;
 pub mod factored;
 pub mod gradient;

@@ -16,6 +16,7 @@ use crate::sqrt;
 
 /// The type of a plain number in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Dtype {
     /// IEEE binary64.
     F64,

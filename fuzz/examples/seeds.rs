@@ -14,7 +14,7 @@ use bitstep::schedule::{NAMES, build};
 use bitstep::storage::{Data, DataMut};
 use bitstep_conformance::exec::{ANSWER, check_answer};
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
-use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES};
+use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, pickle_seeds};
 use bitstep_training::checkpoint::{Run, save};
 use safetensors::Dtype as Stored;
 use safetensors::tensor::TensorView;
@@ -71,6 +71,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     ];
     check_answer(&answer, &[&params[0], &params[1]], 2)?;
     write("answers", "two_steps", &answer)?;
+
+    for (name, pickle) in pickle_seeds() {
+        write("resumed", name, &pickle)?;
+    }
+    let archive = fs::read(root.join("../training/fixtures/torch/numpy_rate.pt"))?;
+    write("resumed", "archive", &archive)?;
 
     // What the target `checkpoints` restores.
     let mut optimizer = Optimizer::new();

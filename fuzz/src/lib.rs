@@ -12,6 +12,7 @@ mod codec;
 mod edges;
 mod input;
 mod parsers;
+mod pickles;
 mod properties;
 mod run;
 mod schedules;
@@ -21,6 +22,7 @@ pub use codec::{FORMATS, codecs};
 pub use edges::atlas;
 pub use input::{WEIGHTS, any_trial, trial};
 pub use parsers::{answers, arguments, checkpoints, goldens, resumed};
+pub use pickles::pickle_seeds;
 pub use properties::{
     NOT_ODD, PROPERTIES, Property, deterministic, error_leaves_everything_untouched,
     gradient_scale_is_of_no_account, linear, odd, panics_at_nothing, restorable,

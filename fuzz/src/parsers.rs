@@ -15,6 +15,7 @@ use bitstep_training::resume::{self, State};
 use bitstep_training::{Arguments, Parameter};
 
 use crate::input::{any_trial, number, value};
+use crate::pickles::pickles;
 use crate::run::Run;
 
 /// A golden file.
@@ -80,13 +81,15 @@ pub fn arguments(data: &[u8]) {
     }
 }
 
-/// The reference's state, of any keys and numbers, is put into an optimizer or a schedule whole, or
-/// not at all.
+/// The reference's state, of any keys and numbers or from any pickle, is put into an optimizer or a
+/// schedule whole, or not at all.
 ///
 /// # Panics
 /// If it is not, or a step from there on panics.
 pub fn resumed(data: &[u8]) {
-    let _ = try_resumed(&mut Unstructured::new(data));
+    if !pickles(data) {
+        let _ = try_resumed(&mut Unstructured::new(data));
+    }
 }
 
 fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {

@@ -255,6 +255,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a million tuples in one another", nested(1_000_000), "levels of nesting"),
         ("a list in itself", b"]q\x00h\x00a".to_vec(), "levels of nesting"),
         ("a parameter of itself", parameter_of_itself(), "levels of nesting"),
+        ("a number of a number of a number", numbers_of_numbers(), "numpy._core"),
         ("tuples of the same twice", doubled, "objects"),
         ("lists of the same twice", lists, "objects"),
         ("one string often", strings, "bytes of strings"),
@@ -275,6 +276,14 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 /// `_rebuild_parameter(x)` whose x is itself, by way of its list of arguments.
 fn parameter_of_itself() -> Vec<u8> {
     b"]q\x00ctorch._utils\n_rebuild_parameter\nh\x00Rq\x010h\x00h\x01a0h\x01".to_vec()
+}
+
+/// `scalar(dtype, scalar(dtype, …))`, a hundred thousand times.
+fn numbers_of_numbers() -> Vec<u8> {
+    let mut ops =
+        b"cnumpy\ndtype\nU\x02f8\x85Rq\x00cnumpy._core.multiarray\nscalar\nq\x02Nq\x01".to_vec();
+    ops.extend(b"h\x02h\x00h\x01\x86Rq\x01".repeat(100_000));
+    ops
 }
 
 const CHILD: &str = "BITSTEP_TEST_BOMBS";

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::marker::PhantomData;
 
 use bitstep::any::{AnyRule, Arithmetic};
+use bitstep::constants::Constants;
 use bitstep::factored::{Factored, Matrix};
 use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Projector, Single, Way};
 use bitstep::optim::*;
@@ -169,7 +170,13 @@ impl<R: Factored> Form<R> for OfMatrix {
 
 struct Of<R, F>(&'static str, PhantomData<fn(R, F)>);
 
-impl<R: Rule, F: Form<R>> Typed for Of<R, F> {
+impl<R: Rule, F: Form<R>> Typed for Of<R, F>
+where
+    R::Coefs<f64>: Constants,
+    R::Coefs<f32>: Constants,
+    R::Coefs<bf16>: Constants,
+    R::Coefs<f16>: Constants,
+{
     fn stem(&self) -> &'static str {
         self.0
     }
@@ -214,7 +221,13 @@ impl<R: Rule, F: Form<R>> Typed for Of<R, F> {
     }
 }
 
-impl<R: Orthogonal> TypedOrthogonal for Of<R, ()> {
+impl<R: Orthogonal> TypedOrthogonal for Of<R, ()>
+where
+    R::Coefs<f64>: Constants,
+    R::Coefs<f32>: Constants,
+    R::Coefs<bf16>: Constants,
+    R::Coefs<f16>: Constants,
+{
     fn stem(&self) -> &'static str {
         self.0
     }
@@ -247,26 +260,16 @@ fn projected<R: Directed, W: Way>(rule: &dyn AnyRule) -> Option<Low<'_>> {
     })
 }
 
-/// The bytes of constants. The kernels never look at their padding.
-fn image<T: Copy>(x: T) -> Vec<u8> {
-    let mut x = x;
-    let bytes = (&raw mut x).cast::<u8>();
-    // The padding is not initialised, as far as the compiler knows. What it can't look into may
-    // have done so.
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    // SAFETY: no instruction at all.
-    unsafe {
-        std::arch::asm!("/* {0} */", in(reg) bytes, options(nostack, preserves_flags));
-    }
-    // SAFETY: as many bytes as x has.
-    unsafe { std::slice::from_raw_parts(std::hint::black_box(bytes), size_of::<T>()).to_vec() }
+/// The bytes of constants, zeros between their fields. The kernels read them as a structure.
+fn image<T: Constants>(x: T) -> Vec<u8> {
+    let mut bytes = vec![0; size_of::<T>()];
+    x.write(&mut bytes);
+    bytes
 }
 
 /// The constants whose [`image`] it is, or what a kernel made of it.
-fn read<T: Copy>(bytes: &[u8]) -> Option<T> {
-    // SAFETY: as many bytes as T has; each field is what a T's field was, or what the same code
-    // made of it on the device.
-    (bytes.len() == size_of::<T>()).then(|| unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+fn read<T: Constants>(bytes: &[u8]) -> Option<T> {
+    T::read(bytes).filter(|_| bytes.len() == size_of::<T>())
 }
 
 macro_rules! rules {

@@ -84,17 +84,17 @@ impl Default for Adadelta {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    rho: S,
-    one_minus_rho: S,
-    eps: S,
-    minus_lr: S,
-    decays: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        rho: S,
+        one_minus_rho: S,
+        eps: S,
+        minus_lr: S,
+        decays: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Adadelta {

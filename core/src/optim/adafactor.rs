@@ -154,29 +154,29 @@ impl Adafactor {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    clip_threshold: S,
-    beta1: S,
-    one_minus_beta1: S,
-    has_beta1: bool,
-    scales: bool,
-    decays: bool,
-    /// RMS(p) counts from here on.
-    least_rms: S,
-    relative_lr: S,
-    minus_weight_decay: S,
-    rms: S,
-    /// Until the sums are known, those of a parameter whose RMS is too small.
-    lr: S,
-    minus_decay: S,
-    /// What the update is divided by.
-    clip: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        clip_threshold: S,
+        beta1: S,
+        one_minus_beta1: S,
+        has_beta1: bool,
+        scales: bool,
+        decays: bool,
+        /// RMS(p) counts from here on.
+        least_rms: S,
+        relative_lr: S,
+        minus_weight_decay: S,
+        rms: S,
+        /// Until the sums are known, those of a parameter whose RMS is too small.
+        lr: S,
+        minus_decay: S,
+        /// What the update is divided by.
+        clip: S,
+    }
 }
 
 impl Hyper for Adafactor {

@@ -106,22 +106,22 @@ impl Default for AdafactorTorch {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight: S,
-    decay: S,
-    /// ε₁ and its square.
-    eps: S,
-    eps_squared: S,
-    least_scale: f64,
-    rate: f64,
-    d: f64,
-    /// −α over the clipping of the update.
-    minus_step_size: S,
-    multiplies_first: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight: S,
+        decay: S,
+        /// ε₁ and its square.
+        eps: S,
+        eps_squared: S,
+        least_scale: f64,
+        rate: f64,
+        d: f64,
+        /// −α over the clipping of the update.
+        minus_step_size: S,
+        multiplies_first: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for AdafactorTorch {

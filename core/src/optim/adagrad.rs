@@ -94,18 +94,18 @@ impl Default for Adagrad {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    eps: S,
-    /// A factor of the gradient alone, 1 but for `foreach`.
-    scale: S,
-    /// The other factor of the update.
-    minus_rate: S,
-    decays: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        eps: S,
+        /// A factor of the gradient alone, 1 but for `foreach`.
+        scale: S,
+        /// The other factor of the update.
+        minus_rate: S,
+        decays: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Adagrad {

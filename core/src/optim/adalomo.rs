@@ -121,25 +121,25 @@ impl AdaLomo {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    clip: Clip<S>,
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    clip_threshold: S,
-    /// RMS(p) counts from here on.
-    least_rms: S,
-    lr: S,
-    weight_decay: S,
-    /// Until the sums are known, those of a parameter whose RMS is too small.
-    minus_step_size: S,
-    decay: S,
-    /// What the update is divided by.
-    divisor: S,
-    decays: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        clip: Clip<S>,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        clip_threshold: S,
+        /// RMS(p) counts from here on.
+        least_rms: S,
+        lr: S,
+        weight_decay: S,
+        /// Until the sums are known, those of a parameter whose RMS is too small.
+        minus_step_size: S,
+        decay: S,
+        /// What the update is divided by.
+        divisor: S,
+        decays: bool,
+    }
 }
 
 impl Hyper for AdaLomo {

@@ -100,21 +100,21 @@ impl Default for Adam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    coupled_decay: S,
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    sqrt_correction2: S,
-    eps: S,
-    minus_step_size: S,
-    coupled: bool,
-    amsgrad: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        coupled_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        sqrt_correction2: S,
+        eps: S,
+        minus_step_size: S,
+        coupled: bool,
+        amsgrad: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Adam {

@@ -139,19 +139,19 @@ impl AdamWeightDecay {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<C> {
-    clip: Clip<C>,
-    decays: bool,
-    lr: C,
-    weight_decay: C,
-    one_minus_beta1: C,
-    one_minus_beta2: C,
-    alpha: C,
-    eps: C,
-    amsgrad: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<C> {
+        clip: Clip<C>,
+        decays: bool,
+        lr: C,
+        weight_decay: C,
+        one_minus_beta1: C,
+        one_minus_beta2: C,
+        alpha: C,
+        eps: C,
+        amsgrad: bool,
+    }
 }
 
 impl Hyper for AdamWeightDecay {

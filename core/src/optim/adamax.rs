@@ -81,17 +81,17 @@ impl Default for Adamax {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    eps: S,
-    minus_step_size: S,
-    decays: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        eps: S,
+        minus_step_size: S,
+        decays: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Adamax {

@@ -94,19 +94,19 @@ impl Default for AdamW {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    sqrt_correction2: S,
-    eps: S,
-    minus_step_size: S,
-    amsgrad: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        sqrt_correction2: S,
+        eps: S,
+        minus_step_size: S,
+        amsgrad: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for AdamW {

@@ -130,24 +130,24 @@ impl AdamWAnyPrecision {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    sqrt_correction2: S,
-    eps: S,
-    minus_step_size: S,
-    kahan: bool,
-    param: Dtype,
-    m: Dtype,
-    v: Dtype,
-    d: Dtype,
-    c: Dtype,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        sqrt_correction2: S,
+        eps: S,
+        minus_step_size: S,
+        kahan: bool,
+        param: Dtype,
+        m: Dtype,
+        v: Dtype,
+        d: Dtype,
+        c: Dtype,
+    }
 }
 
 /// Rounds to a type, as a store does.

@@ -102,19 +102,19 @@ impl Default for AdamWHf {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    minus_step_size: S,
-    minus_decay: S,
-    decays: bool,
-    divides_first: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        minus_step_size: S,
+        minus_decay: S,
+        decays: bool,
+        divides_first: bool,
+    }
 }
 
 impl Hyper for AdamWHf {

@@ -136,22 +136,22 @@ fn least(a: f64, b: f64) -> f64 {
     if b < a { b } else { a }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta3: S,
-    one_minus_beta3: S,
-    beta2: S,
-    one_minus_beta2: S,
-    correction1: S,
-    sqrt_correction2: S,
-    alpha: S,
-    eps: S,
-    minus_lr: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta3: S,
+        one_minus_beta3: S,
+        beta2: S,
+        one_minus_beta2: S,
+        correction1: S,
+        sqrt_correction2: S,
+        alpha: S,
+        eps: S,
+        minus_lr: S,
+    }
 }
 
 impl Hyper for AdEMAMix {

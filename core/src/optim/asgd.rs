@@ -125,21 +125,21 @@ impl Asgd {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    lambd: S,
-    decay: S,
-    eta: S,
-    mu: S,
-    next_eta: f64,
-    next_mu: f64,
-    decays: bool,
-    averages: bool,
-    foreach: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        lambd: S,
+        decay: S,
+        eta: S,
+        mu: S,
+        next_eta: f64,
+        next_mu: f64,
+        decays: bool,
+        averages: bool,
+        foreach: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Asgd {

@@ -87,15 +87,15 @@ impl Default for BnbAdagrad {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    eps: S,
-    before: S,
-    after: S,
-    decays: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        eps: S,
+        before: S,
+        after: S,
+        decays: bool,
+    }
 }
 
 impl Hyper for BnbAdagrad {

@@ -96,19 +96,19 @@ impl BnbAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    root: S,
-    eps: S,
-    before: S,
-    after: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        root: S,
+        eps: S,
+        before: S,
+        after: S,
+    }
 }
 
 impl Hyper for BnbAdam {

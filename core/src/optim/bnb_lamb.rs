@@ -110,27 +110,27 @@ impl Default for BnbLamb {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    root: S,
-    eps: S,
-    before: S,
-    after: S,
-    /// Decay after a step along a direction.
-    decays: bool,
-    minus_decay: S,
-    /// Whether the norm of the update is limited, and what that takes.
-    limited: bool,
-    max_unorm: f64,
-    step_size: f64,
-    unorm: f64,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        root: S,
+        eps: S,
+        before: S,
+        after: S,
+        /// Decay after a step along a direction.
+        decays: bool,
+        minus_decay: S,
+        /// Whether the norm of the update is limited, and what that takes.
+        limited: bool,
+        max_unorm: f64,
+        step_size: f64,
+        unorm: f64,
+    }
 }
 
 impl Hyper for BnbLamb {

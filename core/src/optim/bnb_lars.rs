@@ -94,20 +94,20 @@ impl Default for BnbLars {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    momentum: S,
-    minus_lr: S,
-    decays: bool,
-    first: bool,
-    /// Whether the norm of the update is limited, and what that takes.
-    limited: bool,
-    max_unorm: f64,
-    lr: f64,
-    unorm: f64,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        momentum: S,
+        minus_lr: S,
+        decays: bool,
+        first: bool,
+        /// Whether the norm of the update is limited, and what that takes.
+        limited: bool,
+        max_unorm: f64,
+        lr: f64,
+        unorm: f64,
+    }
 }
 
 impl Hyper for BnbLars {

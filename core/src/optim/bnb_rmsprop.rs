@@ -91,17 +91,17 @@ impl Default for BnbRmsprop {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    alpha: S,
-    one_minus_alpha: S,
-    eps: S,
-    before: S,
-    after: S,
-    decays: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        alpha: S,
+        one_minus_alpha: S,
+        eps: S,
+        before: S,
+        after: S,
+        decays: bool,
+    }
 }
 
 impl Hyper for BnbRmsprop {

@@ -82,15 +82,15 @@ impl Default for BnbSgd {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    momentum: S,
-    minus_lr: S,
-    decays: bool,
-    first: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        momentum: S,
+        minus_lr: S,
+        decays: bool,
+        first: bool,
+    }
 }
 
 impl Hyper for BnbSgd {

@@ -106,22 +106,22 @@ impl<const DECOUPLED: bool> Default for FlashAdamRule<DECOUPLED> {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    l2: S,
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    correction1: S,
-    correction2: S,
-    eps: S,
-    minus_lr: S,
-    coupled: bool,
-    fused: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        l2: S,
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        correction1: S,
+        correction2: S,
+        eps: S,
+        minus_lr: S,
+        coupled: bool,
+        fused: bool,
+    }
 }
 
 impl<const DECOUPLED: bool> Hyper for FlashAdamRule<DECOUPLED> {

@@ -86,17 +86,17 @@ impl Default for FlashLion {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    decay: S,
-    lr: S,
-    fused: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        decay: S,
+        lr: S,
+        fused: bool,
+    }
 }
 
 impl Hyper for FlashLion {

@@ -97,18 +97,18 @@ impl<const DECOUPLED: bool> Default for FlashSgdRule<DECOUPLED> {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    l2: S,
-    decay: S,
-    momentum: S,
-    undampened: S,
-    lr: S,
-    coupled: bool,
-    with_momentum: bool,
-    nesterov: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        l2: S,
+        decay: S,
+        momentum: S,
+        undampened: S,
+        lr: S,
+        coupled: bool,
+        with_momentum: bool,
+        nesterov: bool,
+    }
 }
 
 impl<const DECOUPLED: bool> Hyper for FlashSgdRule<DECOUPLED> {

@@ -134,22 +134,22 @@ fn signal(step: &Step) -> f64 {
     if larger > 0.0 { gap / larger } else { 0.0 }
 }
 
-/// The constants of a step. `clip` waits for the norm.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    max_norm: f64,
-    clip: S,
-    alpha: S,
-    one_minus_alpha: S,
-    lamb: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    decay: S,
-    eps: S,
-    minus_step_size: S,
+constants! {
+    /// The constants of a step. `clip` waits for the norm.
+    pub struct Coefs<S> {
+        max_norm: f64,
+        clip: S,
+        alpha: S,
+        one_minus_alpha: S,
+        lamb: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        decay: S,
+        eps: S,
+        minus_step_size: S,
+    }
 }
 
 impl Hyper for GrokAdamW {

@@ -18,17 +18,17 @@ pub struct KerasClip {
     pub global_clipnorm: Option<f64>,
 }
 
-/// The limits as a step applies them.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(super) struct Clip<C> {
-    by_value: bool,
-    by_norm: bool,
-    by_all: bool,
-    limit: C,
-    norm: C,
-    divisor: C,
-    factor: C,
+constants! {
+    /// The limits as a step applies them.
+    pub(super) struct Clip<C> {
+        by_value: bool,
+        by_norm: bool,
+        by_all: bool,
+        limit: C,
+        norm: C,
+        divisor: C,
+        factor: C,
+    }
 }
 
 impl KerasClip {

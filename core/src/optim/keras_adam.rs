@@ -107,15 +107,15 @@ impl KerasAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<C> {
-    clip: Clip<C>,
-    one_minus_beta1: C,
-    one_minus_beta2: C,
-    alpha: C,
-    eps: C,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<C> {
+        clip: Clip<C>,
+        one_minus_beta1: C,
+        one_minus_beta2: C,
+        alpha: C,
+        eps: C,
+    }
 }
 
 impl Hyper for KerasAdam {

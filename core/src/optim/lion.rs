@@ -74,16 +74,16 @@ impl Default for Lion {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    beta1: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    minus_lr: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        beta1: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        minus_lr: S,
+    }
 }
 
 impl Hyper for Lion {

@@ -82,16 +82,16 @@ impl Default for Lomo {
     }
 }
 
-/// What happens to a gradient first: unscaled, clamped, multiplied.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(super) struct Clip<S> {
-    loss_scale: S,
-    limit: S,
-    coefficient: S,
-    scales: bool,
-    clamps: bool,
-    multiplies: bool,
+constants! {
+    /// What happens to a gradient first: unscaled, clamped, multiplied.
+    pub(super) struct Clip<S> {
+        loss_scale: S,
+        limit: S,
+        coefficient: S,
+        scales: bool,
+        clamps: bool,
+        multiplies: bool,
+    }
 }
 
 impl<S: Real<Scalar = S>> Clip<S> {
@@ -124,15 +124,15 @@ impl<S: Real<Scalar = S>> Clip<S> {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    clip: Clip<S>,
-    decay: S,
-    minus_lr: S,
-    decays: bool,
-    skips: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        clip: Clip<S>,
+        decay: S,
+        minus_lr: S,
+        decays: bool,
+        skips: bool,
+    }
 }
 
 /// The loss scale of the step.

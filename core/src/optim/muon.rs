@@ -253,17 +253,17 @@ impl<A: Algebra> AnyRule for Muon<A> {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight: S,
-    nesterov: bool,
-    ahead: S,
-    eps: S,
-    polynomial: [S; 3],
-    decay: S,
-    step_size: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight: S,
+        nesterov: bool,
+        ahead: S,
+        eps: S,
+        polynomial: [S; 3],
+        decay: S,
+        step_size: S,
+    }
 }
 
 impl<A: Algebra> Orthogonal for Muon<A> {

@@ -111,24 +111,24 @@ impl NAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    coupled_decay: S,
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    /// Bias correction before the root: 1 with `foreach`.
-    correction2: S,
-    /// Bias correction after the root: 1 without `foreach`.
-    sqrt_correction2: S,
-    eps: S,
-    minus_grad_rate: S,
-    minus_average_rate: S,
-    coupled: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        coupled_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        /// Bias correction before the root: 1 with `foreach`.
+        correction2: S,
+        /// Bias correction after the root: 1 without `foreach`.
+        sqrt_correction2: S,
+        eps: S,
+        minus_grad_rate: S,
+        minus_average_rate: S,
+        coupled: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for NAdam {

@@ -121,19 +121,19 @@ impl Default for OptimiAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    couples: bool,
-    weight_decay: S,
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    minus_lr: S,
-    kahan: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        couples: bool,
+        weight_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        minus_lr: S,
+        kahan: bool,
+    }
 }
 
 impl Hyper for OptimiAdam {

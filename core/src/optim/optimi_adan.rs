@@ -122,21 +122,21 @@ impl Default for OptimiAdan {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    first: bool,
-    one_minus_beta1: S,
-    one_minus_beta2: S,
-    beta2: S,
-    beta3: S,
-    one_minus_beta3: S,
-    eps: S,
-    minus_lr: S,
-    minus_lr_beta2: S,
-    shrink: S,
-    kahan: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        first: bool,
+        one_minus_beta1: S,
+        one_minus_beta2: S,
+        beta2: S,
+        beta3: S,
+        one_minus_beta3: S,
+        eps: S,
+        minus_lr: S,
+        minus_lr_beta2: S,
+        shrink: S,
+        kahan: bool,
+    }
 }
 
 impl Hyper for OptimiAdan {

@@ -101,15 +101,15 @@ impl Default for OptimiLion {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    decay: S,
-    one_minus_beta1: S,
-    one_minus_beta2: S,
-    minus_lr: S,
-    kahan: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        decay: S,
+        one_minus_beta1: S,
+        one_minus_beta2: S,
+        minus_lr: S,
+        kahan: bool,
+    }
 }
 
 impl Hyper for OptimiLion {

@@ -139,23 +139,23 @@ impl Default for OptimiRanger {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    couples: bool,
-    weight_decay: S,
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    rectified: bool,
-    step_size: S,
-    kahan: bool,
-    looks_ahead: bool,
-    alpha: S,
-    rest: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        couples: bool,
+        weight_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        rectified: bool,
+        step_size: S,
+        kahan: bool,
+        looks_ahead: bool,
+        alpha: S,
+        rest: S,
+    }
 }
 
 impl OptimiRanger {

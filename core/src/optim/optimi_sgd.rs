@@ -113,20 +113,20 @@ impl Default for OptimiSgd {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    couples: bool,
-    weight_decay: S,
-    decay: S,
-    has_momentum: bool,
-    momentum: S,
-    one_minus_momentum: S,
-    dampening: bool,
-    starts: bool,
-    minus_lr: S,
-    kahan: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        couples: bool,
+        weight_decay: S,
+        decay: S,
+        has_momentum: bool,
+        momentum: S,
+        one_minus_momentum: S,
+        dampening: bool,
+        starts: bool,
+        minus_lr: S,
+        kahan: bool,
+    }
 }
 
 impl Hyper for OptimiSgd {

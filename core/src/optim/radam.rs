@@ -104,27 +104,27 @@ impl Default for RAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    coupled_decay: S,
-    decay: S,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    correction1: S,
-    sqrt_correction2: S,
-    eps: S,
-    lr: S,
-    rect: S,
-    /// c and h of `foreach`.
-    divisor: S,
-    offset: S,
-    coupled: bool,
-    rectified: bool,
-    foreach: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        coupled_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        correction1: S,
+        sqrt_correction2: S,
+        eps: S,
+        lr: S,
+        rect: S,
+        /// c and h of `foreach`.
+        divisor: S,
+        offset: S,
+        coupled: bool,
+        rectified: bool,
+        foreach: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for RAdam {

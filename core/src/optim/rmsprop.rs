@@ -99,20 +99,20 @@ impl Default for RmsProp {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    alpha: S,
-    one_minus_alpha: S,
-    eps: S,
-    momentum: S,
-    minus_lr: S,
-    decays: bool,
-    centered: bool,
-    buffered: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        alpha: S,
+        one_minus_alpha: S,
+        eps: S,
+        momentum: S,
+        minus_lr: S,
+        decays: bool,
+        centered: bool,
+        buffered: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for RmsProp {

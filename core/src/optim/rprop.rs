@@ -84,17 +84,17 @@ impl Default for Rprop {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    first_size: S,
-    eta_minus: S,
-    eta_plus: S,
-    smallest: S,
-    largest: S,
-    first: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        first_size: S,
+        eta_minus: S,
+        eta_plus: S,
+        smallest: S,
+        largest: S,
+        first: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Rprop {

@@ -119,19 +119,19 @@ impl ScheduleFreeAdamW {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    beta2: S,
-    one_minus_beta2: S,
-    correction2: S,
-    eps: S,
-    weight_decay: S,
-    decays: bool,
-    share: S,
-    y_step: S,
-    z_step: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta2: S,
+        one_minus_beta2: S,
+        correction2: S,
+        eps: S,
+        weight_decay: S,
+        decays: bool,
+        share: S,
+        y_step: S,
+        z_step: S,
+    }
 }
 
 impl Hyper for ScheduleFreeAdamW {

@@ -134,20 +134,20 @@ impl ScheduleFreeRAdam {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    beta2: S,
-    one_minus_beta2: S,
-    correction2: S,
-    eps: S,
-    adaptive: bool,
-    weight_decay: S,
-    decays: bool,
-    share: S,
-    y_step: S,
-    z_step: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta2: S,
+        one_minus_beta2: S,
+        correction2: S,
+        eps: S,
+        adaptive: bool,
+        weight_decay: S,
+        decays: bool,
+        share: S,
+        y_step: S,
+        z_step: S,
+    }
 }
 
 impl Hyper for ScheduleFreeRAdam {

@@ -107,15 +107,15 @@ impl ScheduleFreeSgd {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    decays: bool,
-    share: S,
-    y_step: S,
-    z_step: S,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        decays: bool,
+        share: S,
+        y_step: S,
+        z_step: S,
+    }
 }
 
 impl Hyper for ScheduleFreeSgd {

@@ -91,19 +91,19 @@ impl Default for Sgd {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    weight_decay: S,
-    momentum: S,
-    one_minus_dampening: S,
-    minus_lr: S,
-    first: bool,
-    buffered: bool,
-    decays: bool,
-    nesterov: bool,
-    maximize: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        weight_decay: S,
+        momentum: S,
+        one_minus_dampening: S,
+        minus_lr: S,
+        first: bool,
+        buffered: bool,
+        decays: bool,
+        nesterov: bool,
+        maximize: bool,
+    }
 }
 
 impl Hyper for Sgd {

@@ -119,22 +119,22 @@ impl Default for StableAdamW {
     }
 }
 
-/// The constants of a step. The last two wait for the mean.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    lr: f64,
-    weight_decay: f64,
-    unit_lr: f64,
-    one_minus_beta1: S,
-    beta2: S,
-    one_minus_beta2: S,
-    eps: S,
-    eps_sq: S,
-    kahan: bool,
-    foreach: bool,
-    decay: S,
-    minus_lr: S,
+constants! {
+    /// The constants of a step. The last two wait for the mean.
+    pub struct Coefs<S> {
+        lr: f64,
+        weight_decay: f64,
+        unit_lr: f64,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        eps_sq: S,
+        kahan: bool,
+        foreach: bool,
+        decay: S,
+        minus_lr: S,
+    }
 }
 
 impl Hyper for StableAdamW {

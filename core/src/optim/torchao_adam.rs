@@ -102,20 +102,20 @@ impl<const DECOUPLED: bool> Default for TorchaoAdamRule<DECOUPLED> {
     }
 }
 
-/// The constants of a step.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Coefs<S> {
-    l2: S,
-    decay: S,
-    one_minus_beta1: S,
-    one_minus_beta2: S,
-    correction1: S,
-    sqrt_correction2: S,
-    eps: S,
-    lr: S,
-    decoupled: bool,
-    amsgrad: bool,
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        l2: S,
+        decay: S,
+        one_minus_beta1: S,
+        one_minus_beta2: S,
+        correction1: S,
+        sqrt_correction2: S,
+        eps: S,
+        lr: S,
+        decoupled: bool,
+        amsgrad: bool,
+    }
 }
 
 impl<const DECOUPLED: bool> Hyper for TorchaoAdamRule<DECOUPLED> {

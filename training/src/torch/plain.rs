@@ -132,6 +132,9 @@ fn made<'a>(graph: &Graph<'a>, id: Id) -> Result<Made<'a>, TorchError> {
     let (Some(callee), Some(args)) = (graph.global(callee), graph.list(args)) else {
         return Ok(Made::Other);
     };
+    if let Some(text) = encoded(graph, id) {
+        return Ok(Made::Latin1(text));
+    }
     Ok(match (callee, args) {
         (("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor"), args) => {
             tensor(graph, args, None)?
@@ -143,14 +146,8 @@ fn made<'a>(graph: &Graph<'a>, id: Id) -> Result<Made<'a>, TorchError> {
         (("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"), &[data, ..]) => {
             Made::Same(data)
         }
-        // How Python 3 writes bytes in protocol 2.
-        (("_codecs", "encode"), &[text, coding])
-            if matches!(graph.str(coding), Some("latin1" | "latin-1")) =>
-        {
-            graph.str(text).map_or(Made::Other, Made::Latin1)
-        }
         (("numpy._core.multiarray" | "numpy.core.multiarray", "scalar"), &[dtype, bytes]) => {
-            let number = match (graph.node(dtype), latin1(graph, bytes)) {
+            let number = match (graph.node(dtype), few(graph, bytes)) {
                 (&Node::Call { args, state, .. }, Some(bytes)) => {
                     let kind = graph.list(args).and_then(|a| graph.str(*a.first()?));
                     let state = state.and_then(|state| graph.list(state));
@@ -165,13 +162,23 @@ fn made<'a>(graph: &Graph<'a>, id: Id) -> Result<Made<'a>, TorchError> {
     })
 }
 
-/// A few bytes, however they are written.
-fn latin1(graph: &Graph<'_>, id: Id) -> Option<Vec<u8>> {
-    match (graph.node(id), made(graph, id)) {
-        (Node::Bytes(bytes), _) if bytes.len() <= 8 => Some(bytes.to_vec()),
-        (_, Ok(Made::Latin1(text))) if text.len() <= 16 => {
-            text.chars().map(|c| u8::try_from(c).ok()).collect()
+/// The characters that stand for bytes: how Python 3 writes them in protocol 2.
+fn encoded<'a>(graph: &Graph<'a>, id: Id) -> Option<&'a str> {
+    let Node::Call { callee, args, .. } = *graph.node(id) else { return None };
+    match (graph.global(callee)?, graph.list(args)?) {
+        (("_codecs", "encode"), &[text, coding]) => {
+            let latin1 = matches!(graph.str(coding), Some("latin1" | "latin-1"));
+            graph.str(text).filter(|_| latin1)
         }
+        _ => None,
+    }
+}
+
+/// A few bytes, however they are written.
+fn few(graph: &Graph<'_>, id: Id) -> Option<Vec<u8>> {
+    match (graph.node(id), encoded(graph, id)) {
+        (Node::Bytes(bytes), _) if bytes.len() <= 8 => Some(bytes.to_vec()),
+        (_, Some(text)) if text.len() <= 16 => text.chars().map(|c| u8::try_from(c).ok()).collect(),
         _ => None,
     }
 }

@@ -1,0 +1,151 @@
+//! The constants of a step as bytes, for a device that reads them as a structure of C's.
+
+use half::{bf16, f16};
+
+use crate::real::Dtype;
+
+/// A structure that C lays out, or one of its fields, as little-endian bytes.
+///
+/// Field by field: what lies between fields is neither read nor written, and a byte that is no
+/// value of a field's type makes no value of it.
+pub trait Constants: Copy {
+    /// Writes each field to its place; what lies beyond the end is left out.
+    fn write(&self, to: &mut [u8]);
+    /// Reads each field from its place; `None` if it is not there, or no value of its type.
+    fn read(from: &[u8]) -> Option<Self>;
+}
+
+macro_rules! numbers {
+    ($($type:ty)*) => {
+        $(impl Constants for $type {
+            fn write(&self, to: &mut [u8]) {
+                if let Some(to) = to.first_chunk_mut() {
+                    *to = self.to_le_bytes();
+                }
+            }
+            fn read(from: &[u8]) -> Option<Self> {
+                from.first_chunk().copied().map(Self::from_le_bytes)
+            }
+        })*
+    };
+}
+numbers!(f64 f32 bf16 f16 u8);
+
+impl Constants for bool {
+    fn write(&self, to: &mut [u8]) {
+        u8::from(*self).write(to);
+    }
+    fn read(from: &[u8]) -> Option<Self> {
+        match u8::read(from)? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl Constants for Dtype {
+    fn write(&self, to: &mut [u8]) {
+        (*self as u8).write(to);
+    }
+    fn read(from: &[u8]) -> Option<Self> {
+        let byte = u8::read(from)?;
+        [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16].into_iter().find(|d| *d as u8 == byte)
+    }
+}
+
+impl<T: Constants, const N: usize> Constants for [T; N] {
+    fn write(&self, to: &mut [u8]) {
+        for (x, to) in self.iter().zip(to.chunks_mut(size_of::<T>().max(1))) {
+            x.write(to);
+        }
+    }
+    fn read(from: &[u8]) -> Option<Self> {
+        let mut all = [T::read(from)?; N];
+        for (i, x) in all.iter_mut().enumerate() {
+            *x = T::read(from.get(i * size_of::<T>()..)?)?;
+        }
+        Some(all)
+    }
+}
+
+/// Defines the constants of a step: laid out as C does it, and as bytes.
+macro_rules! constants {
+    (
+        $(#[$about:meta])*
+        $see:vis struct $name:ident<$T:ident> {
+            $($(#[$field_about:meta])* $field_see:vis $field:ident: $type:ty,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug)]
+        #[repr(C)]
+        $see struct $name<$T> {
+            $($(#[$field_about])* $field_see $field: $type,)*
+        }
+
+        impl<$T: $crate::constants::Constants> $crate::constants::Constants for $name<$T> {
+            fn write(&self, to: &mut [u8]) {
+                $(if let Some(to) = to.get_mut(core::mem::offset_of!(Self, $field)..) {
+                    $crate::constants::Constants::write(&self.$field, to);
+                })*
+            }
+            fn read(from: &[u8]) -> Option<Self> {
+                Some(Self {
+                    $($field: $crate::constants::Constants::read(
+                        from.get(core::mem::offset_of!(Self, $field)..)?,
+                    )?,)*
+                })
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    constants! {
+        /// With gaps between the fields and at the end.
+        struct Gaps<S> {
+            flag: bool,
+            wide: f64,
+            kind: Dtype,
+            three: [S; 3],
+            last: bool,
+        }
+    }
+
+    #[test]
+    fn fields_lie_where_c_has_them_and_gaps_stay() {
+        let gaps =
+            Gaps { flag: true, wide: 1.5, kind: Dtype::F16, three: [1f32, 2.0, 3.0], last: false };
+        let mut bytes = [0xee; size_of::<Gaps<f32>>()];
+        gaps.write(&mut bytes);
+        assert_eq!(bytes[0], 1);
+        assert_eq!(bytes[1..8], [0xee; 7]);
+        assert_eq!(bytes[8..16], 1.5f64.to_le_bytes());
+        assert_eq!(bytes[16], 3);
+        assert_eq!(bytes[17..20], [0xee; 3]);
+        assert_eq!(bytes[28..32], 3f32.to_le_bytes());
+        assert_eq!(bytes[32..40], [0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
+        let back = Gaps::<f32>::read(&bytes).unwrap();
+        assert_eq!((back.flag, back.wide, back.kind), (true, 1.5, Dtype::F16));
+        assert_eq!((back.three, back.last), ([1.0, 2.0, 3.0], false));
+    }
+
+    #[test]
+    fn bytes_that_are_no_values_make_none() {
+        let mut bytes = [0; size_of::<Gaps<f32>>()];
+        assert!(Gaps::<f32>::read(&bytes).is_some());
+        for (at, byte) in [(0, 2), (0, 255), (16, 4), (32, 128)] {
+            bytes[at] = byte;
+            assert!(Gaps::<f32>::read(&bytes).is_none());
+            bytes[at] = 0;
+        }
+        bytes[1..8].fill(0xff); // a gap
+        assert!(Gaps::<f32>::read(&bytes).is_some());
+        assert!(Gaps::<f32>::read(&bytes[..32]).is_none());
+        assert!(Gaps::<f32>::read(&bytes[..33]).is_some());
+    }
+}
