@@ -12,7 +12,7 @@ use bitstep_conformance::golden::Case;
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
 use bitstep_training::checkpoint::Checkpoint;
 use bitstep_training::resume::{self, State};
-use bitstep_training::{Arguments, Parameter};
+use bitstep_training::{Arguments, ModelLayers, Parameter};
 
 use crate::input::{any_trial, number, value};
 use crate::pickles::pickles;
@@ -63,12 +63,15 @@ pub fn checkpoints(data: &[u8]) {
     }
 }
 
-/// A `TrainingArguments` file, and as `optim_args` the text itself.
+/// A `TrainingArguments` file or one of a model's layers, and as `optim_args` the text itself.
 ///
 /// # Panics
 /// If reading it does, or setting up what it says.
 pub fn arguments(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
+    if let Ok(layers) = ModelLayers::from_json(&text) {
+        assert!(layers.all().iter().all(|p| layers.get(&p.name) == Some(p)));
+    }
     if let Ok(args) = Args::parse(&text) {
         drop(named::optimizer("adamw_torch", &args));
         drop(build("cosine", &args));

@@ -1,6 +1,6 @@
 //! Which parameters share their arguments.
 
-use bitstep::training::{Members, decays};
+use bitstep::training::Members;
 use regex::Regex;
 
 use crate::arguments::{Arguments, Targets, TrainingError};
@@ -15,7 +15,7 @@ pub(crate) fn groups(
         (0..parameters.len()).partition::<Vec<usize>, _>(|&i| is_first(&parameters[i]))
     };
     if !args.training.wants_targets() {
-        let (decay, rest) = split(&|p| decays(&p.name) && !p.is_layer_norm());
+        let (decay, rest) = split(&|p| p.decays());
         return Ok(vec![(Members::Decay, decay), (Members::NoDecay, rest)]);
     }
     let none =

@@ -12,7 +12,11 @@ pub enum Layer {
     Embedding,
     /// `torch.nn.LayerNorm`, or derived from it: it does not decay, whatever its name.
     LayerNorm,
-    /// Any other, RMSNorm and BatchNorm among them: whether it decays is told by its name.
+    /// One of the norms that Transformers up to 4.52 kept a list of, `LlamaRMSNorm` and
+    /// `T5LayerNorm` among them: there it does not decay, whatever its name.
+    Norm,
+    /// Any other, most RMSNorms and all BatchNorms among them: whether it decays is told by its
+    /// name.
     Other,
 }
 
@@ -32,27 +36,6 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Guesses from name and shape what Trainer knows from the layer's type: a `weight` of two
-    /// dimensions is a linear layer's unless its name speaks of an embedding, and whatever has
-    /// no more than one dimension is a bias or belongs to a norm.
-    #[must_use]
-    pub fn new(name: &str, shape: &[usize]) -> Parameter {
-        let layer = name.strip_suffix(".weight").map(str::to_lowercase);
-        let embeds = |layer: &String| {
-            let last = layer.rsplit('.').next().unwrap_or(layer);
-            layer.contains("embed")
-                || layer.ends_with("bias")
-                || matches!(last, "wte" | "wpe" | "emb" | "shared")
-        };
-        let layer = match (shape.len(), layer) {
-            (0 | 1, _) => Layer::LayerNorm,
-            (2, Some(layer)) if embeds(&layer) => Layer::Embedding,
-            (2, Some(_)) => Layer::Linear,
-            _ => Layer::Other,
-        };
-        Parameter::of(name, shape, layer)
-    }
-
     /// A parameter of a layer of known type.
     #[must_use]
     pub fn of(name: &str, shape: &[usize], layer: Layer) -> Parameter {
@@ -62,23 +45,24 @@ impl Parameter {
     /// Whether it is the matrix of a linear layer, which GaLore and APOLLO can project.
     #[must_use]
     pub fn is_linear(&self) -> bool {
-        self.layer == Layer::Linear && self.is_weight()
+        self.is(Layer::Linear) && self.name.ends_with(".weight")
     }
 
-    /// Whether it is the table of an embedding, also where an output layer shares it: bitsandbytes'
-    /// 8-bit names keep its state in 32 bits.
+    /// Whether it is the table of an embedding, also where an output layer shares it:
+    /// bitsandbytes' 8-bit names keep its state in 32 bits.
     #[must_use]
     pub fn is_embedding(&self) -> bool {
-        (self.layer == Layer::Embedding && self.is_weight()) || self.also == Some(Layer::Embedding)
+        self.is(Layer::Embedding) && (self.name == "weight" || self.name.ends_with(".weight"))
     }
 
-    /// Whether it belongs to a LayerNorm, and does not decay for that.
+    /// Whether weight decay is for it, as Trainer since 4.53 has it: it is in no LayerNorm,
+    /// nor is it called a bias or a norm.
     #[must_use]
-    pub fn is_layer_norm(&self) -> bool {
-        self.layer == Layer::LayerNorm
+    pub fn decays(&self) -> bool {
+        !self.is(Layer::LayerNorm) && bitstep::training::decays(&self.name)
     }
 
-    fn is_weight(&self) -> bool {
-        self.name == "weight" || self.name.ends_with(".weight")
+    fn is(&self, layer: Layer) -> bool {
+        self.layer == layer || self.also == Some(layer)
     }
 }

@@ -22,12 +22,15 @@ mod arguments;
 pub mod checkpoint;
 mod file;
 mod groups;
+mod guess;
 mod json;
 mod layers;
+mod model_layers;
 pub mod resume;
 mod setup;
 pub mod torch;
 
 pub use arguments::{Arguments, Targets, TrainingError};
 pub use layers::{Layer, Parameter};
+pub use model_layers::{LayersError, ModelLayers};
 pub use setup::{Group, Setup, follows_metric};

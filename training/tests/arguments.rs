@@ -107,18 +107,15 @@ fn decay_of_real_models_is_trainers() {
     let models = json("decay.json");
     for (model, all) in models.as_object().unwrap() {
         let all = all.as_array().unwrap();
-        let parameters: Vec<Parameter> = all
+        let named: Vec<(String, Vec<usize>)> = all
             .iter()
             .map(|p| {
-                let shape: Vec<usize> = p["shape"]
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|d| d.as_u64().unwrap() as usize)
-                    .collect();
-                Parameter::new(p["name"].as_str().unwrap(), &shape)
+                let shape = serde_json::from_value(p["shape"].clone()).unwrap();
+                (p["name"].as_str().unwrap().to_owned(), shape)
             })
             .collect();
+        let named = named.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
+        let parameters = Parameter::guess(named);
         let setup = Arguments::default().setup(&parameters, Some(10)).unwrap();
         let decays: BTreeSet<usize> = setup.groups[0].members.iter().copied().collect();
         for (i, (parameter, want)) in parameters.iter().zip(all).enumerate() {
@@ -127,14 +124,8 @@ fn decay_of_real_models_is_trainers() {
                 want["decays"].as_bool().unwrap(),
                 "{model} {parameter:?}"
             );
-            // GPT-2's layers are of a type of their own, which no name tells apart.
-            if model != "gpt2" {
-                assert_eq!(
-                    parameter.is_linear(),
-                    want["linear"].as_bool().unwrap(),
-                    "{model} {parameter:?}"
-                );
-            }
+            let linear = want["linear"].as_bool().unwrap();
+            assert_eq!(parameter.is_linear(), linear, "{model} {parameter:?}");
         }
     }
 }

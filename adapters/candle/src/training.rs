@@ -7,7 +7,7 @@ use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::mode::Mode;
 use bitstep::schedule::Scheduler;
 use bitstep_training::checkpoint::{self, Checkpoint, Run};
-use bitstep_training::{Arguments, Parameter, follows_metric, resume};
+use bitstep_training::{Arguments, LayersError, Parameter, follows_metric, resume};
 use candle_core::{Error, Result, Tensor, Var};
 
 use crate::{Optimizer, cpu, import};
@@ -57,7 +57,7 @@ pub struct Training {
 
 impl Training {
     /// As Trainer sets up the training of these variables, for the file's `max_steps` or else
-    /// `num_training_steps`. Layers are told apart by name and shape: [`Parameter::new`].
+    /// `num_training_steps`. Types of layers are guessed: [`Parameter::guess`].
     ///
     /// # Errors
     /// What the arguments or the variables can't be used for.
@@ -66,9 +66,55 @@ impl Training {
         vars: impl IntoIterator<Item = (String, Var)>,
         num_training_steps: Option<u64>,
     ) -> Result<Self> {
+        let guess = |named: &[(&str, &[usize])]| Ok(Parameter::guess(named.iter().copied()));
+        Self::with_layers(args, vars, num_training_steps, guess)
+    }
+
+    /// The same where types of layers are known: `layers` is given the name and shape of each
+    /// variable and returns a [`Parameter`] for each, in their order.
+    ///
+    /// ```
+    /// use bitstep_candle::Training;
+    /// use bitstep_training::{Arguments, Layer, ModelLayers, Parameter};
+    /// use candle_core::{DType, Device, Var};
+    ///
+    /// let args = Arguments::from_json(r#"{"weight_decay": 0.1, "max_steps": 10}"#)?;
+    /// let var = || Var::ones(4, DType::F32, &Device::Cpu);
+    /// let vars = || Ok::<_, candle_core::Error>([("scale.weight".to_owned(), var()?)]);
+    /// // As the caller knows them.
+    /// let known = |name, shape| Parameter::of(name, shape, Layer::LayerNorm);
+    /// let training = Training::with_layers(&args, vars()?, None, |named| {
+    ///     Ok(named.iter().map(|&(name, shape)| known(name, shape)).collect())
+    /// })?;
+    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 1); // does not decay
+    /// // As a model in Python has them.
+    /// let layers = ModelLayers::from_json(
+    ///     r#"{"modules": {"scale": []}, "parameters": [{"names": ["scale.weight"], "shape": [4]}]}"#,
+    /// )?;
+    /// let read = |named: &[_]| layers.parameters(named.iter().copied());
+    /// let training = Training::with_layers(&args, vars()?, None, read)?;
+    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `layers`; as many parameters as variables are wanted, of their shapes; and as
+    /// [`new`](Self::new).
+    pub fn with_layers(
+        args: &Arguments,
+        vars: impl IntoIterator<Item = (String, Var)>,
+        num_training_steps: Option<u64>,
+        layers: impl FnOnce(&[(&str, &[usize])]) -> std::result::Result<Vec<Parameter>, LayersError>,
+    ) -> Result<Self> {
         let vars: Vec<_> = vars.into_iter().collect();
-        let parameters: Vec<_> =
-            vars.iter().map(|(name, var)| Parameter::new(name, var.dims())).collect();
+        let named: Vec<_> = vars.iter().map(|(name, var)| (name.as_str(), var.dims())).collect();
+        let parameters = layers(&named).map_err(Error::wrap)?;
+        if !parameters.iter().map(|p| p.shape.as_slice()).eq(named.iter().map(|(_, shape)| *shape))
+        {
+            return Err(Error::msg(
+                "the layers' parameters are not of the shapes of the variables",
+            ));
+        }
         let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
         let mut optimizer = Optimizer::without_groups();
         for group in &setup.groups {

@@ -10,7 +10,7 @@ use bitstep::optim::LIST;
 use bitstep::schedule;
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
-use bitstep_training::Arguments;
+use bitstep_training::{Arguments, ModelLayers, Parameter};
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Linear, Optimizer as _, VarBuilder, VarMap};
 
@@ -92,6 +92,32 @@ fn biases_and_norms_do_not_decay() {
     }
     for name in ["layer0.bias", "norm.weight", "norm.bias"] {
         assert_eq!(of(name), 1, "{name}");
+    }
+}
+
+/// What the real Trainer makes of small models in Python.
+#[test]
+fn groups_are_trainers_where_layers_are_known() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../training/fixtures/layers/5.23.0.json");
+    let text = std::fs::read_to_string(root).unwrap();
+    let models: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
+    for (model, want) in models {
+        let layers = ModelLayers::from_json(&want["layers"].to_string()).unwrap();
+        let zeros = |p: &Parameter| {
+            (p.name.clone(), Var::zeros(p.shape.as_slice(), DType::F32, &Device::Cpu).unwrap())
+        };
+        let vars = || layers.all().iter().map(zeros);
+        let known = |named: &[(&str, &[usize])]| layers.parameters(named.iter().copied());
+        let training = Training::with_layers(&arguments(""), vars(), None, known).unwrap();
+        for (group, names) in want["groups"].as_array().unwrap().iter().enumerate() {
+            for name in names.as_array().unwrap() {
+                let name = name.as_str().unwrap();
+                let got = training.optimizer().state(name).unwrap().group;
+                assert_eq!(got, group, "{model}: {name}");
+            }
+        }
+        let too_few = |named: &[(&str, &[usize])]| known(&named[1..]);
+        assert!(Training::with_layers(&arguments(""), vars(), None, too_few).is_err());
     }
 }
 
