@@ -6,6 +6,8 @@
 //! gradient does not move, nor does its own counter; a group's counter moves with
 //! every call.
 
+mod scheduled;
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -254,8 +256,10 @@ pub struct Param<'a> {
 /// Parameters that share a recipe and a learning rate.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What moves the parameters.
+    /// What moves the parameters. A schedule may write its momentum, and a resumed run all of its arguments.
     pub recipe: Recipe,
+    /// The recipe that the group was added with.
+    pub made: Recipe,
     /// The learning rate in force; a schedule writes it.
     pub lr: f64,
     /// Calls of `step` so far.
@@ -278,6 +282,8 @@ pub struct ParamState {
     pub group: usize,
     /// Its dimensions.
     pub shape: Vec<usize>,
+    /// Its number type. A value of another one is refused; one in a storage of the caller's is taken.
+    pub dtype: Dtype,
     /// Updates so far.
     pub steps: u64,
     /// The rule's carried numbers, if the parameter owns them.
@@ -329,6 +335,7 @@ impl Optimizer {
         recipe.rule.check()?;
         let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
         self.groups.push(Group {
+            made: recipe.clone(),
             recipe,
             lr,
             steps: 0,
@@ -370,6 +377,7 @@ impl Optimizer {
         self.params.push(ParamState {
             group,
             shape: shape.to_vec(),
+            dtype,
             steps: 0,
             scalars: rule.scalars_of(self.params.len()),
             slots,

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use bitstep::args::Args;
+use bitstep::args::{ArgError, Args};
 use bitstep::mode::Mode;
 use bitstep::optimizer::{Buffer, Optimizer, Recipe};
 use bitstep::real::Dtype;
@@ -28,14 +28,14 @@ use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, View};
 use serde_json::{Map, Value as Json, json};
 use thiserror::Error;
 
-use crate::json::{as_f64, json as to_json, number};
+use crate::json::{as_f64, json as to_json, number, value as to_value};
 
 mod replace;
 
 use replace::Replacement;
 
 /// What `format` says in the metadata.
-pub const FORMAT: &str = "bitstep-checkpoint/1";
+pub const FORMAT: &str = "bitstep-checkpoint/2";
 
 /// Why a run can't be saved or resumed.
 #[derive(Debug, Error)]
@@ -96,6 +96,7 @@ pub enum CheckpointError {
         /// Now.
         here: usize,
     },
+<<<<<<< HEAD
     /// What has been written is not what is read back. The old file is still there.
     #[error("{path}: what was written is not what is read back: {what}")]
     ReadBack {
@@ -104,6 +105,23 @@ pub enum CheckpointError {
         /// What differs.
         what: String,
     },
+=======
+    /// A schedule that runs otherwise than when it was saved.
+    #[error("schedule {schedule}: {what} was {saved} and is {here}")]
+    Schedule {
+        /// The schedule's number.
+        schedule: usize,
+        /// Its name, or an argument.
+        what: String,
+        /// What was saved.
+        saved: String,
+        /// What is being resumed.
+        here: String,
+    },
+    /// An argument that is refused.
+    #[error(transparent)]
+    Argument(#[from] ArgError),
+>>>>>>> 7ec3514 (Resuming as Trainer does it: everything that a checkpoint holds counts; momentum is cycled; rates set by hand last)
     /// A state that the core refuses.
     #[error(transparent)]
     Core(#[from] bitstep::Error),
@@ -344,11 +362,10 @@ impl Checkpoint {
             let (saved, here) = (saved.len(), schedulers.len());
             return Err(CheckpointError::Layout { what: "schedules".to_owned(), saved, here });
         }
-        let states = saved.iter().map(scheduler_state).collect::<Result<Vec<_>, _>>()?;
-        for (scheduler, state) in schedulers.iter().zip(&states) {
-            scheduler.check_state(state)?;
-        }
-        Ok(Restored { optimizer: next, states })
+        let schedulers = saved.iter().zip(schedulers).enumerate();
+        let schedulers = schedulers.map(|(i, (saved, here))| schedule(i, saved, here));
+        let schedulers = schedulers.collect::<Result<Vec<_>, _>>()?;
+        Ok(Restored { optimizer: next, schedulers })
     }
 
     /// Overwrites a parameter of the saved length and type with the saved numbers.
@@ -380,23 +397,36 @@ impl Checkpoint {
             let (saved, here) = (groups.len(), next.groups().len());
             return Err(CheckpointError::Layout { what: "groups".to_owned(), saved, here });
         }
+        let mut changed = Vec::new();
         for (number, (saved, group)) in groups.iter().zip(next.groups_mut()).enumerate() {
-            let here = about_recipe(&group.recipe);
-            let saved_recipe = saved.get("recipe").and_then(Json::as_object);
-            let saved_recipe = saved_recipe.ok_or_else(|| wrong("no `recipe`"))?;
+            let about = |key: &str| {
+                let about = saved.get(key).and_then(Json::as_object);
+                about.ok_or_else(|| wrong(format!("no `{key}`")))
+            };
+            let (saved_recipe, saved_made) = (about("recipe")?, about("made")?);
+            let (here, made) = (about_recipe(&group.recipe), about_recipe(&group.made));
             let keys: BTreeSet<&String> = here.keys().chain(saved_recipe.keys()).collect();
+            let mut since = Args::new();
             for key in keys {
                 let (saved, here) = (saved_recipe.get(key), here.get(key));
-                if saved != here {
-                    let text = |x: Option<&Json>| x.map_or("nothing".to_owned(), Json::to_string);
-                    let (saved, here) = (text(saved), text(here));
+                // What a schedule or a reference's checkpoint has changed since the group was made.
+                if let (Some(hyper), Some(value), true) =
+                    (key.strip_prefix("hyper."), saved, saved_made.get(key) == made.get(key))
+                {
+                    since.set(hyper, to_value(value));
+                } else if saved != here {
+                    let (saved, here) = (in_words(saved), in_words(here));
                     let what = format!("`{key}`");
                     return Err(CheckpointError::Recipe { group: number, what, saved, here });
                 }
             }
+            changed.push(since);
             group.lr = saved.get("lr").and_then(as_f64).ok_or_else(|| wrong("no `lr`"))?;
             group.steps = count(saved, "steps")?;
             group.scalars = scalars(saved)?;
+        }
+        for (number, args) in changed.iter().enumerate() {
+            next.set_args(number, args)?;
         }
         let mode = match self.about.get("mode").and_then(Json::as_str) {
             Some("train") => Mode::Train,
@@ -409,10 +439,10 @@ impl Checkpoint {
 }
 
 /// A state that fits, not yet in force.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Restored {
     optimizer: Optimizer,
-    states: Vec<SchedulerState>,
+    schedulers: Vec<Scheduler>,
 }
 
 impl Restored {
@@ -425,8 +455,8 @@ impl Restored {
         optimizer: &mut Optimizer,
         schedulers: &mut [Scheduler],
     ) -> Result<(), CheckpointError> {
-        for (scheduler, state) in schedulers.iter_mut().zip(self.states) {
-            scheduler.restore(state)?;
+        for (scheduler, next) in schedulers.iter_mut().zip(self.schedulers) {
+            *scheduler = next;
         }
         *optimizer = self.optimizer;
         Ok(())
@@ -477,6 +507,7 @@ fn metadata(run: &Run<'_>) -> Json {
     let groups = run.optimizer.groups().iter().map(|g| {
         json!({
             "recipe": about_recipe(&g.recipe),
+            "made": about_recipe(&g.made),
             "lr": number(g.lr),
             "steps": g.steps,
             "scalars": numbers(&g.scalars),
@@ -492,7 +523,7 @@ fn metadata(run: &Run<'_>) -> Json {
             "started": p.started,
         })
     });
-    let schedules = run.schedulers.iter().map(|s| about_schedule(s.state()));
+    let schedules = run.schedulers.iter().map(about_schedule);
     json!({
         "format": FORMAT,
         "mode": if run.optimizer.mode() == Mode::Eval { "eval" } else { "train" },
@@ -503,9 +534,21 @@ fn metadata(run: &Run<'_>) -> Json {
     })
 }
 
-fn about_schedule(s: &SchedulerState) -> Json {
+fn about_args(args: &Args) -> Map<String, Json> {
+    args.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect()
+}
+
+fn in_words(json: Option<&Json>) -> String {
+    json.map_or("nothing".to_owned(), Json::to_string)
+}
+
+fn about_schedule(scheduler: &Scheduler) -> Json {
     let numbers = |x: &[f64]| x.iter().map(|&x| number(x)).collect::<Json>();
+    let s = scheduler.state();
     json!({
+        "name": scheduler.name(),
+        "args": about_args(scheduler.args()),
+        "replaced": about_args(scheduler.replaced()),
         "step": s.step,
         "lrs": numbers(&s.lrs),
         "plateau": s.plateau.as_ref().map(|p| json!({
@@ -531,6 +574,33 @@ fn about_schedule(s: &SchedulerState) -> Json {
             "f32": a.f32,
         })).collect::<Json>(),
     })
+}
+
+/// The schedule that goes on instead of one made alike.
+fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, CheckpointError> {
+    let refused = |what: &str, saved: Option<&Json>, here: Option<&Json>| {
+        let what = format!("`{what}`");
+        let (saved, here) = (in_words(saved), in_words(here));
+        CheckpointError::Schedule { schedule: number, what, saved, here }
+    };
+    let name = Json::from(here.name());
+    if saved.get("name") != Some(&name) {
+        return Err(refused("name", saved.get("name"), Some(&name)));
+    }
+    let object = |key: &str| {
+        let object = saved.get(key).and_then(Json::as_object);
+        object.ok_or_else(|| wrong(format!("no `{key}` of schedule {number}")))
+    };
+    let (saved_args, args) = (object("args")?, about_args(here.args()));
+    let mut keys = saved_args.keys().chain(args.keys());
+    if let Some(key) = keys.find(|key| saved_args.get(*key) != args.get(*key)) {
+        return Err(refused(key, saved_args.get(key), args.get(key)));
+    }
+    let replaced = object("replaced")?.iter();
+    let replaced = replaced.map(|(name, json)| (name.clone(), to_value(json))).collect();
+    let mut next = bitstep::schedule::build(here.name(), here.args())?;
+    next.resume(&replaced, scheduler_state(saved)?)?;
+    Ok(next)
 }
 
 fn scheduler_state(json: &Json) -> Result<SchedulerState, CheckpointError> {

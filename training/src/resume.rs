@@ -3,16 +3,21 @@
 //! The reference keeps optimizer state under its own keys; rules declare their slots under the
 //! same ones, so no table is needed. How the numbers are read from a file is not known here.
 
+mod arguments;
+mod schedule;
+mod slots;
+
 use std::collections::BTreeMap;
 
-use bitstep::args::{ArgError, Args, names};
+use bitstep::args::{ArgError, Args};
+use bitstep::gradient::LossScale;
 use bitstep::mode::Mode;
-use bitstep::optimizer::{Buffer, Optimizer};
-use bitstep::real::Number;
+use bitstep::optimizer::Optimizer;
 use bitstep::rule::Counter;
-use bitstep::schedule::{PlateauState, Scheduler};
-use bitstep::storage::DataMut;
+use bitstep::schedule::Scheduler;
 use thiserror::Error;
+
+pub use schedule::scheduler;
 
 /// Why a reference's run can't be gone on with.
 #[derive(Debug, Error)]
@@ -36,9 +41,26 @@ pub enum ResumeError {
         /// Its key.
         key: String,
     },
-    /// State that does not rest in memory as plain numbers.
-    #[error("parameter {0}: its state is not plain numbers, which can't be taken over")]
-    Coded(usize),
+    /// State that rests in memory otherwise than here.
+    #[error("parameter {parameter}, `{slot}`: {saved} in the checkpoint, {here} here")]
+    Storage {
+        /// The parameter's number.
+        parameter: usize,
+        /// Which of its state.
+        slot: String,
+        /// How it rests in the checkpoint.
+        saved: String,
+        /// How it rests here.
+        here: String,
+    },
+    /// A schedule of another kind.
+    #[error("a schedule of {saved} in the checkpoint, `{here}` here")]
+    Schedule {
+        /// The reference's class.
+        saved: String,
+        /// The name here.
+        here: String,
+    },
     /// A hyper-parameter that is refused.
     #[error(transparent)]
     Argument(#[from] ArgError),
@@ -51,15 +73,20 @@ pub enum ResumeError {
 #[derive(Clone, Debug, Default)]
 pub struct State {
     /// For each parameter, numbered group by group as the reference does it, the numbers under
-    /// each key; nothing for one that has had no gradient.
+    /// each key, those of a dictionary within (bitsandbytes' `__bnb_optimizer_quant_state__`) among
+    /// them; nothing for one that has had no gradient.
     pub params: Vec<BTreeMap<String, Vec<f64>>>,
     /// For each group, how many parameters it has, and its arguments and counters.
     pub groups: Vec<(usize, Args)>,
 }
 
 /// Puts the reference's state into an optimizer with the same groups. `order` says which
-/// parameter here each of the reference's is. Hyper-parameters are the checkpoint's then, as
-/// with the reference.
+/// parameter here each of the reference's is.
+///
+/// As with the reference, everything that a group holds is the checkpoint's then: rate,
+/// `betas`, `weight_decay` and the rest. And as torch does it on loading, state is rounded to the
+/// type of its parameter, where it was kept in a wider one (Adafactor's under 16-bit parameters);
+/// but for bitsandbytes, which has a loader of its own.
 ///
 /// # Errors
 /// [`ResumeError`]; nothing has changed then.
@@ -73,13 +100,12 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
     same("parameters", order.len(), to.params().len())?;
     let mut next = to.clone();
 
-    for (number, ((_, saved), group)) in from.groups.iter().zip(next.groups_mut()).enumerate() {
-        let known = names(group.recipe.rule.hyper());
-        let hyper = saved.iter().filter(|(name, _)| *name != "lr" && known.contains(name));
-        let hyper = hyper.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        group.recipe = group.recipe.with(&hyper)?;
+    for (number, (_, saved)) in from.groups.iter().enumerate() {
+        let hyper = arguments::of_group(next.groups_mut()[number].recipe.rule.hyper(), saved);
+        next.set_args(number, &hyper)?;
         let missing = || ResumeError::Missing { of: format!("group {number}"), key: "lr".into() };
-        group.lr = saved.get("lr").and_then(|v| v.as_f64()).ok_or_else(missing)?;
+        let lr = saved.get("lr").and_then(|v| v.as_f64()).ok_or_else(missing)?;
+        next.groups_mut()[number].lr = lr;
     }
 
     let mut first = 0;
@@ -109,6 +135,51 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
     Ok(())
 }
 
+/// An optimizer and the schedule of all its groups, as Trainer loads them. The rates in force are
+/// the optimizer's; only GreedyLR brings its own.
+///
+/// # Errors
+/// [`ResumeError`]; nothing has changed then.
+pub fn run(
+    to: &mut Optimizer,
+    order: &[usize],
+    from: &State,
+    schedule: &mut Scheduler,
+    schedule_from: &Args,
+) -> Result<(), ResumeError> {
+    let mut next = to.clone();
+    optimizer(&mut next, order, from)?;
+    scheduler(schedule, schedule_from)?;
+    if schedule.state().greedy.is_some() {
+        next.groups_mut().iter_mut().zip(schedule.lrs()).for_each(|(g, &lr)| g.lr = lr);
+    }
+    let lrs: Vec<f64> = next.groups().iter().map(|g| g.lr).collect();
+    schedule.set_lrs(&lrs)?;
+    *to = next;
+    Ok(())
+}
+
+/// Puts the reference's loss scale (`torch.amp.GradScaler.state_dict()`) in force.
+///
+/// # Errors
+/// [`ResumeError`], also for the empty dictionary of one that was not enabled; nothing has changed
+/// then.
+pub fn loss_scale(to: &mut LossScale, from: &Args) -> Result<(), ResumeError> {
+    let missing = |key: &str| ResumeError::Missing { of: "loss scale".into(), key: key.into() };
+    let number = |key: &str| from.get(key).and_then(|v| v.as_f64()).ok_or_else(|| missing(key));
+    let count = |key: &str| from.get(key).and_then(|v| v.as_u64()).ok_or_else(|| missing(key));
+    let next = LossScale {
+        scale: number("scale")?,
+        growth_factor: number("growth_factor")?,
+        backoff_factor: number("backoff_factor")?,
+        growth_interval: count("growth_interval")?,
+        good_steps: count("_growth_tracker")?,
+    };
+    next.check()?;
+    *to = next;
+    Ok(())
+}
+
 fn parameter(
     next: &mut Optimizer,
     i: usize,
@@ -116,8 +187,8 @@ fn parameter(
     state: &BTreeMap<String, Vec<f64>>,
     shared: &Args,
 ) -> Result<(), ResumeError> {
-    let of = || format!("parameter {i}");
-    let missing = |key: &str| ResumeError::Missing { of: of(), key: key.to_owned() };
+    let missing =
+        |key: &str| ResumeError::Missing { of: format!("parameter {i}"), key: key.to_owned() };
     let here = next.params().get(i).map(|p| p.group);
     if here != Some(group) {
         let what = format!("group of parameter {i}");
@@ -149,66 +220,11 @@ fn parameter(
     if rule.scalar_owner() == Counter::Parameter {
         param.scalars = scalars;
     }
-    if param.companion.is_some() || param.slots.iter().any(|s| matches!(s, Buffer::Coded(_))) {
-        return Err(ResumeError::Coded(i));
-    }
     if !started {
         return Ok(());
     }
     // A rule without a counter of its own (plain momentum) has begun if it has any state.
     param.steps = steps.unwrap_or(1.0) as u64;
     param.started = true;
-    for (name, slot) in rule.slot_names().iter().zip(&mut param.slots) {
-        if slot.is_empty() {
-            continue;
-        }
-        let numbers = state.get(*name).ok_or_else(|| missing(name))?;
-        if numbers.len() != slot.len() {
-            let what = format!("numbers in `{name}` of parameter {i}");
-            return Err(ResumeError::Count { what, saved: numbers.len(), here: slot.len() });
-        }
-        write(&mut slot.data_mut(), numbers);
-    }
-    Ok(())
-}
-
-fn write(to: &mut DataMut<'_>, numbers: &[f64]) {
-    fn all<T: Number>(to: &mut [T], numbers: &[f64]) {
-        to.iter_mut().zip(numbers).for_each(|(x, &n)| *x = T::from_f64(n));
-    }
-    match to {
-        DataMut::F64(x) => all(x, numbers),
-        DataMut::F32(x) => all(x, numbers),
-        DataMut::Bf16(x) => all(x, numbers),
-        DataMut::F16(x) => all(x, numbers),
-        DataMut::Coded(_) => {}
-    }
-}
-
-/// Puts the reference's schedule into a scheduler of the same kind: what
-/// `scheduler.state_dict()` holds.
-///
-/// # Errors
-/// [`ResumeError`]; nothing has changed then.
-pub fn scheduler(to: &mut Scheduler, from: &Args) -> Result<(), ResumeError> {
-    let missing = |key: &str| ResumeError::Missing { of: "schedule".into(), key: key.into() };
-    let count = |key: &str| from.get(key).and_then(|v| v.as_u64()).ok_or_else(|| missing(key));
-    let mut state = to.state().clone();
-    state.step = count("last_epoch")?;
-    let lrs = from.get("_last_lr").and_then(|v| v.as_list()).ok_or_else(|| missing("_last_lr"))?;
-    let lrs = lrs.iter().map(|v| v.as_f64()).collect::<Option<Vec<_>>>();
-    state.lrs = lrs.ok_or_else(|| missing("_last_lr"))?;
-    if state.plateau.is_some() {
-        let best = from.get("best").and_then(|v| v.as_f64()).ok_or_else(|| missing("best"))?;
-        state.plateau = Some(PlateauState {
-            best,
-            num_bad_epochs: count("num_bad_epochs")?,
-            cooldown_counter: count("cooldown_counter")?,
-        });
-    }
-    if state.greedy.is_some() {
-        return Err(missing("a state of this schedule that can be taken over"));
-    }
-    to.restore(state)?;
-    Ok(())
+    slots::fill(i, param, rule.slot_names(), state)
 }

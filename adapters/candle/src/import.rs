@@ -1,4 +1,4 @@
-//! Reading what PyTorch saved of an optimizer and a schedule: [`bitstep_training::torch`].
+//! Reading what PyTorch saved of an optimizer, a schedule and a loss scale: [`bitstep_training::torch`].
 
 use std::path::Path;
 
@@ -21,4 +21,12 @@ pub fn optimizer(path: impl AsRef<Path>) -> Result<State> {
 /// A file that can't be read, or is something else.
 pub fn scheduler(path: impl AsRef<Path>) -> Result<Args> {
     torch::scheduler(path).map_err(Error::wrap)
+}
+
+/// What `torch.save(scaler.state_dict(), …)` wrote.
+///
+/// # Errors
+/// A file that can't be read, or is something else.
+pub fn scaler(path: impl AsRef<Path>) -> Result<Args> {
+    torch::scaler(path).map_err(Error::wrap)
 }

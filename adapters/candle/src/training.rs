@@ -159,9 +159,9 @@ impl Training {
             let message = format!("a schedule of {rates} groups for {groups:?} of {all}");
             return Err(Error::msg(message));
         }
+        self.optimizer.inner_mut().follow(&scheduler, &groups).map_err(Error::wrap)?;
         self.schedulers.push(scheduler);
         self.scheduled.push(groups);
-        self.set_rates();
         Ok(())
     }
 
@@ -264,12 +264,7 @@ impl Training {
         }
         let norm = self.clip.as_ref().map(|clip| cpu::clip(&grads, clip)).transpose()?;
         self.optimizer.step_with(grads, given)?;
-        for scheduler in &mut self.schedulers {
-            if !follows_metric(scheduler) {
-                scheduler.step(&[]).map_err(Error::wrap)?;
-            }
-        }
-        self.set_rates();
+        self.step_schedules(None)?;
         Ok(Outcome::Stepped(norm))
     }
 
@@ -278,22 +273,20 @@ impl Training {
     /// # Errors
     /// Those of the schedule.
     pub fn metric(&mut self, metric: f64) -> Result<()> {
-        for scheduler in &mut self.schedulers {
-            if follows_metric(scheduler) {
-                scheduler.step(&[metric]).map_err(Error::wrap)?;
-            }
-        }
-        self.set_rates();
-        Ok(())
+        self.step_schedules(Some(metric))
     }
 
-    fn set_rates(&mut self) {
-        let groups = self.optimizer.inner_mut().groups_mut();
-        for (scheduler, numbers) in self.schedulers.iter().zip(&self.scheduled) {
-            for (&number, &lr) in numbers.iter().zip(scheduler.lrs()) {
-                groups[number].lr = lr;
+    /// A step of the schedules that are driven by a metric, or of those that are not. They go on
+    /// from the rates in force, whoever has set them.
+    fn step_schedules(&mut self, metric: Option<f64>) -> Result<()> {
+        let state = self.optimizer.inner_mut();
+        for (scheduler, groups) in self.schedulers.iter_mut().zip(&self.scheduled) {
+            if follows_metric(scheduler) == metric.is_some() {
+                let step = state.step_schedule(scheduler, groups, metric.as_slice());
+                step.map_err(Error::wrap)?;
             }
         }
+        Ok(())
     }
 
     /// The groups' learning rates in force.
@@ -383,9 +376,11 @@ impl Training {
         Ok(extra)
     }
 
-    /// Goes on from a checkpoint folder of Trainer: `optimizer.pt` and `scheduler.pt`. Neither
-    /// names a parameter: `order` has the names as `model.named_parameters()` gives them. The
-    /// variables themselves are the caller's to load, from `model.safetensors`.
+    /// Goes on from a checkpoint folder of Trainer: `optimizer.pt`, `scheduler.pt` and, where the
+    /// loss is scaled, `scaler.pt` if there is one. None names a parameter: `order` has the names
+    /// as `model.named_parameters()` gives them, those of frozen parameters, which are no variables
+    /// here, among them or not. The variables themselves are the caller's to load, from
+    /// `model.safetensors`.
     ///
     /// # Errors
     /// A file that is not one, or state that does not fit; nothing has changed then.
@@ -396,24 +391,29 @@ impl Training {
         let [scheduler] = self.schedulers.as_mut_slice() else {
             return Err(Error::msg("Trainer has one schedule for all groups"));
         };
-        // The reference numbers parameters group by group, each group in the model's order.
-        let (vars, params) = (self.optimizer.vars(), self.optimizer.inner().params());
-        let mut positions = Vec::new();
-        for group in 0..self.optimizer.inner().groups().len() {
-            for name in order {
-                let found = vars.iter().position(|(n, _)| n == name);
-                let found = found.ok_or_else(|| Error::msg(format!("no variable `{name}`")))?;
-                if params[found].group == group {
-                    positions.push(found);
-                }
-            }
+        let mut scale = self.loss_scale;
+        let path = folder.join("scaler.pt");
+        if let (Some(scale), true) = (&mut scale, path.exists()) {
+            resume::loss_scale(scale, &import::scaler(path)?).map_err(Error::wrap)?;
         }
-        let mut state = self.optimizer.inner().clone();
-        resume::optimizer(&mut state, &positions, &saved).map_err(Error::wrap)?;
-        resume::scheduler(scheduler, &schedule).map_err(Error::wrap)?;
-        *self.optimizer.inner_mut() = state;
+        let vars = self.optimizer.vars();
+        if let Some((name, _)) = vars.iter().find(|(name, _)| !order.contains(&name.as_str())) {
+            return Err(Error::msg(format!("`{name}` is not in the order of parameters")));
+        }
+        // The reference numbers parameters group by group, each group in the model's order.
+        let params = self.optimizer.inner().params();
+        let groups = 0..self.optimizer.inner().groups().len();
+        let found = |name: &&str| vars.iter().position(|(n, _)| n == name);
+        let positions: Vec<usize> = groups
+            .flat_map(|group| {
+                let trained = order.iter().filter_map(found);
+                trained.filter(move |&i| params[i].group == group)
+            })
+            .collect();
+        let state = self.optimizer.inner_mut();
+        resume::run(state, &positions, &saved, scheduler, &schedule).map_err(Error::wrap)?;
+        self.loss_scale = scale;
         self.totals.fill(None);
-        self.set_rates();
         Ok(())
     }
 

@@ -80,8 +80,8 @@ pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
 }
 
 /// [`build`] for a name that is known.
-fn known(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
-    let mut args = args.clone();
+fn known(name: &str, made_of: &Args) -> Result<Scheduler, ArgError> {
+    let mut args = made_of.clone();
     let groups = Groups::take(name, &mut args)?;
     let count = groups.lrs.len();
     let last_epoch = match args.get("last_epoch") {
@@ -157,12 +157,18 @@ fn known(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
             Kind::Pure(schedules.collect::<Result<_, _>>()?)
         }
     };
-    Scheduler::new(kind, groups, last_epoch)
+    Scheduler::new(name, made_of, kind, groups, last_epoch)
 }
 
 /// A schedule at work for all groups of an optimizer.
+///
+/// It knows what it was made of, so that a checkpoint can tell whether it goes on with the same one.
 #[derive(Debug)]
 pub struct Scheduler {
+    name: String,
+    args: Args,
+    /// What has [replaced](Scheduler::resume) some of them.
+    replaced: Args,
     kind: Kind,
     /// The groups' `initial_lr`.
     base_lrs: Vec<f64>,
@@ -196,7 +202,13 @@ enum Kind {
 }
 
 impl Scheduler {
-    fn new(kind: Kind, groups: Groups, last_epoch: i64) -> Result<Scheduler, ArgError> {
+    fn new(
+        name: &str,
+        args: &Args,
+        kind: Kind,
+        groups: Groups,
+        last_epoch: i64,
+    ) -> Result<Scheduler, ArgError> {
         let step = u64::try_from(last_epoch.saturating_add(1)).unwrap_or(0);
         let mut state = SchedulerState {
             step,
@@ -235,13 +247,56 @@ impl Scheduler {
         }
         let initial = groups.initial_lrs.iter().zip(&groups.lrs);
         let base_lrs = initial.map(|(initial, &lr)| initial.unwrap_or(lr)).collect();
-        Ok(Scheduler { kind, base_lrs, first_lrs: groups.lrs, state })
+        let (name, args, replaced) = (name.to_owned(), args.clone(), Args::new());
+        Ok(Scheduler { name, args, replaced, kind, base_lrs, first_lrs: groups.lrs, state })
+    }
+
+    /// The name that it was [built](build) by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The arguments that it was built with.
+    #[must_use]
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// What counts instead of some of them since it was [resumed](Self::resume).
+    #[must_use]
+    pub fn replaced(&self) -> &Args {
+        &self.replaced
     }
 
     /// The rates in force.
     #[must_use]
     pub fn lrs(&self) -> &[f64] {
         &self.state.lrs
+    }
+
+    /// Takes these for the rates in force, where they have been changed by hand: schedules that multiply the rate in
+    /// force go on from them, as the reference's do; those with a closed form don't look. See
+    /// [`Optimizer::step_schedule`](crate::optimizer::Optimizer::step_schedule).
+    ///
+    /// # Errors
+    /// Not one for each group; nothing has changed then.
+    pub fn set_lrs(&mut self, lrs: &[f64]) -> Result<(), Error> {
+        check_groups("lrs", &lrs, self.state.lrs.len())?;
+        self.state.lrs.copy_from_slice(lrs);
+        Ok(())
+    }
+
+    /// The momentum (or β₁) that the last step, or else the construction, has set for a group; `None` if it has left it
+    /// alone, as all schedules but [`TorchOneCycle`] and [`TorchCyclic`] do.
+    #[must_use]
+    pub fn momentum(&self, group: usize) -> Option<f64> {
+        let Kind::Pure(schedules) = &self.kind else { return None };
+        let schedule = schedules.get(group)?;
+        match self.state.step {
+            0 => schedule.start_momentum(),
+            step => schedule.momentum(step),
+        }
     }
 
     /// Makes a scheduler step and returns the new rates.
@@ -311,6 +366,20 @@ impl Scheduler {
         if shape(state) != shape(&self.state) {
             return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
         }
+        Ok(())
+    }
+
+    /// Goes on from a state of the same schedule that had other arguments, as the reference does where its checkpoint
+    /// has them: its base rates (`groups`), the patience of [`ReduceLrOnPlateau`].
+    ///
+    /// # Errors
+    /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing has changed then.
+    pub fn resume(&mut self, replaced: &Args, state: SchedulerState) -> Result<(), ArgError> {
+        let mut args = self.args.clone();
+        replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
+        let mut next = build(&self.name, &args)?;
+        next.restore(state)?;
+        *self = Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next };
         Ok(())
     }
 
@@ -513,6 +582,7 @@ fn schedulers(name: &str, args: &mut Args, lr: f64) -> Result<Vec<AnySchedule>, 
     });
     let mut within = within.collect::<Result<Vec<(String, Args)>, ArgError>>()?;
 
+    share_momenta(&mut within);
     // OneCycleLR keeps its rates in the group: the last one made decides for all.
     let mut cycles = within.iter_mut().filter(|(w, _)| w == "torch_one_cycle").map(|(_, a)| a);
     if let Some(last) = cycles.next_back() {
@@ -542,6 +612,30 @@ fn schedulers(name: &str, args: &mut Args, lr: f64) -> Result<Vec<AnySchedule>, 
         }
     };
     within.into_iter().enumerate().map(build).collect()
+}
+
+/// OneCycleLR takes its momenta from the group, where each of them and each CyclicLR leaves its own: the last one
+/// made decides for all.
+fn share_momenta(within: &mut [(String, Args)]) {
+    let momenta = |(name, args): &(String, Args)| {
+        let [low, high] = match name.as_str() {
+            "torch_one_cycle" => [0.85, 0.95],
+            "torch_cyclic" => [0.8, 0.9],
+            _ => return None,
+        };
+        let cycles = args.get("cycle_momentum").is_none_or(|v| v.as_bool() != Some(false));
+        let of = |name, default: f64| args.get(name).cloned().unwrap_or_else(|| default.into());
+        cycles.then(|| {
+            [
+                ("base_momentum", of("base_momentum", low)),
+                ("max_momentum", of("max_momentum", high)),
+            ]
+        })
+    };
+    let Some(last) = within.iter().rev().find_map(momenta) else { return };
+    for (_, args) in within.iter_mut().filter(|(name, _)| name == "torch_one_cycle") {
+        last.iter().for_each(|(name, value)| args.set(name, value.clone()));
+    }
 }
 
 /// A list of steps.

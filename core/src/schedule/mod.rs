@@ -142,6 +142,17 @@ pub trait Schedule: core::fmt::Debug {
     fn last_step(&self) -> Option<u64> {
         None
     }
+
+    /// The momentum (or β₁) that scheduler step number `step` sets; `None` if it leaves it alone.
+    fn momentum(&self, step: u64) -> Option<f64> {
+        let _ = step;
+        None
+    }
+
+    /// The momentum (or β₁) that the constructor sets.
+    fn start_momentum(&self) -> Option<f64> {
+        self.momentum(0)
+    }
 }
 
 /// A pointer to a schedule is a schedule.
@@ -174,6 +185,12 @@ macro_rules! forward {
             }
             fn last_step(&self) -> Option<u64> {
                 (**self).last_step()
+            }
+            fn momentum(&self, step: u64) -> Option<f64> {
+                (**self).momentum(step)
+            }
+            fn start_momentum(&self) -> Option<f64> {
+                (**self).start_momentum()
             }
         }
     };
@@ -391,6 +408,8 @@ mod tests {
             assert_eq!(p.begin(8.0, 2.0), s.begin(8.0, 2.0));
             assert_eq!(p.initial_lr(8.0, true), s.initial_lr(8.0, true));
             assert_eq!(p.last_step(), s.last_step());
+            assert_eq!(p.momentum(1), s.momentum(1));
+            assert_eq!(p.start_momentum(), s.start_momentum());
         }
     }
 

@@ -79,6 +79,14 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
     fn last_step(&self) -> Option<u64> {
         self.schedulers.iter().filter_map(T::last_step).min()
     }
+
+    fn momentum(&self, step: u64) -> Option<f64> {
+        self.schedulers.iter().rev().find_map(|s| s.momentum(step))
+    }
+
+    fn start_momentum(&self) -> Option<f64> {
+        self.schedulers.iter().rev().find_map(T::start_momentum)
+    }
 }
 
 #[cfg(test)]

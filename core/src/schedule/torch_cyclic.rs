@@ -11,7 +11,7 @@ use crate::args::{Fields, Hyper};
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.CyclicLR`, without a `scale_fn` of the user's. The group's own rate does not count.
-/// The reference cycles momentum the other way: [`momentum`](Self::momentum).
+/// The reference cycles momentum the other way: [`momentum`](Schedule::momentum).
 ///
 /// # Errors
 /// `step_size_up` that is not positive, by which the reference divides; a negative `step_size_down`.
@@ -116,14 +116,6 @@ impl TorchCyclic {
         let height = (self.max_lr - base_lr) * height;
         base_lr + height * scale
     }
-
-    /// The momentum (or β₁) after `step` scheduler steps; `None` if it is not cycled.
-    #[must_use]
-    pub fn momentum(&self, step: u64) -> Option<f64> {
-        let (height, scale) = self.height(step);
-        let height = (self.max_momentum - self.base_momentum) * height;
-        self.cycle_momentum.then_some(self.max_momentum - height * scale)
-    }
 }
 
 impl Schedule for TorchCyclic {
@@ -153,6 +145,12 @@ impl Schedule for TorchCyclic {
 
     fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
         if first { self.base_lr } else { base_lr }
+    }
+
+    fn momentum(&self, step: u64) -> Option<f64> {
+        let (height, scale) = self.height(step);
+        let height = (self.max_momentum - self.base_momentum) * height;
+        self.cycle_momentum.then_some(self.max_momentum - height * scale)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::args::{Fields, Hyper};
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.OneCycleLR`. The group's own rate does not count. The reference takes step n, beyond the
-/// end of the last phase (unless that phase has no length, by which it would divide), and refuses any later one. It cycles momentum the other way: [`momentum`](Self::momentum).
+/// end of the last phase (unless that phase has no length, by which it would divide), and refuses any later one. It cycles momentum the other way: [`momentum`](Schedule::momentum).
 ///
 /// # Errors
 /// No number of steps, or 0; `pct_start` outside of [0, 1]; a first phase that ends at step 0, by whose length the
@@ -136,13 +136,6 @@ impl TorchOneCycle {
             Anneal::Linear => (to - from) * pct + from,
         }
     }
-
-    /// The momentum (or β₁) after `step` scheduler steps; `None` if it is not cycled.
-    #[must_use]
-    pub fn momentum(&self, step: u64) -> Option<f64> {
-        let (low, high) = (self.base_momentum, self.max_momentum);
-        self.cycle_momentum.then(|| self.anneal(step, high, low, high))
-    }
 }
 
 impl Schedule for TorchOneCycle {
@@ -173,6 +166,11 @@ impl Schedule for TorchOneCycle {
         let total = self.total()?;
         let (_, before) = self.ends();
         if before == total as f64 - 1.0 { total.checked_sub(1) } else { Some(total) }
+    }
+
+    fn momentum(&self, step: u64) -> Option<f64> {
+        let (low, high) = (self.base_momentum, self.max_momentum);
+        self.cycle_momentum.then(|| self.anneal(step, high, low, high))
     }
 }
 

@@ -94,6 +94,17 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
             milestones.get(i).is_none_or(|&m| m > last.saturating_add(1)).then_some(last)
         })
     }
+
+    fn momentum(&self, step: u64) -> Option<f64> {
+        let (s, _, began) = self.at(0.0, step)?;
+        s.momentum(step.saturating_sub(began.unwrap_or(0)))
+    }
+
+    /// All have been constructed, and then the one it begins with makes its first step again.
+    fn start_momentum(&self) -> Option<f64> {
+        let made = || self.schedulers.iter().rev().find_map(T::start_momentum);
+        self.momentum(0).or_else(made)
+    }
 }
 
 /// The number of milestones up to and with `step`, by the same search as Python's, whatever their order.

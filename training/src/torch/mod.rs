@@ -27,7 +27,7 @@ use std::path::Path;
 pub use safetensors::tensor::Dtype;
 use thiserror::Error;
 
-pub use state::{optimizer, scheduler};
+pub use state::{optimizer, scaler, scheduler};
 pub use tensor::Tensor;
 
 /// How deep values may nest.

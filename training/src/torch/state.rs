@@ -1,4 +1,4 @@
-//! What is needed of an optimizer's and a schedule's file.
+//! What is needed of an optimizer's, a schedule's and a loss scale's file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,18 @@ pub fn scheduler(path: impl AsRef<Path>) -> Result<Args, TorchError> {
     arguments(of, entries(of, read(path.as_ref())?, "a state dictionary")?)
 }
 
+/// What `torch.save(scaler.state_dict(), …)` wrote.
+///
+/// # Errors
+/// A file that can't be read, or is something else.
+pub fn scaler(path: impl AsRef<Path>) -> Result<Args, TorchError> {
+    let of = "a loss scale";
+    arguments(of, entries(of, read(path.as_ref())?, "a state dictionary")?)
+}
+
 const OF: &str = "an optimizer";
+/// Under what bitsandbytes keeps state together since 0.50.
+const NESTED: &str = "__bnb_optimizer_quant_state__";
 
 impl TryFrom<Value> for State {
     type Error = TorchError;
@@ -52,8 +63,13 @@ impl TryFrom<Value> for State {
             let mut slots = BTreeMap::new();
             let state = states.remove(&number).map(|s| entries(OF, s, "a state")).transpose()?;
             for (key, value) in state.into_iter().flatten() {
-                if let Some(numbers) = self::numbers(&value) {
-                    slots.insert(text(OF, key)?, numbers);
+                match (text(OF, key)?, value) {
+                    (key, Value::Dict(nested)) if key == NESTED => {
+                        for (key, value) in nested {
+                            slot(&mut slots, text(OF, key)?, &value)?;
+                        }
+                    }
+                    (key, value) => slot(&mut slots, key, &value)?,
                 }
             }
             out.params.push(slots);
@@ -65,6 +81,21 @@ impl TryFrom<Value> for State {
             None => Ok(out),
         }
     }
+}
+
+fn slot(
+    slots: &mut BTreeMap<String, Vec<f64>>,
+    key: String,
+    value: &Value,
+) -> Result<(), TorchError> {
+    // An object whose content is not known, as GaLore's projector: Trainer does not load it either.
+    if let Value::Opaque(name) = value {
+        return Err(wrong(OF, format!("`{name}` as `{key}` of a parameter, which is not read")));
+    }
+    if let Some(numbers) = numbers(value) {
+        slots.insert(key, numbers);
+    }
+    Ok(())
 }
 
 fn wrong(of: &'static str, what: impl Into<String>) -> TorchError {
@@ -151,6 +182,15 @@ fn plain(value: Value) -> Option<Arg> {
         Value::Float(x) => Arg::Float(x),
         Value::Str(s) => Arg::Str(s),
         Value::List(items) => Arg::List(items.into_iter().map(plain).collect::<Option<_>>()?),
+        Value::Dict(entries) => {
+            let text = |key: Value| match key {
+                Value::Str(key) => Some(key),
+                Value::Int(key) => Some(key.to_string()),
+                _ => None,
+            };
+            let entry = |(key, value)| Some((text(key)?, plain(value)?));
+            Arg::Map(entries.into_iter().map(entry).collect::<Option<_>>()?)
+        }
         Value::Tensor(tensor) if tensor.numel() == 1 => {
             Arg::Float(tensor.to_f64()?.first().copied()?)
         }

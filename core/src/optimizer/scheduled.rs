@@ -1,0 +1,147 @@
+//! What changes of a group while it is trained: its rate, its momentum, any of its arguments.
+
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::{Buffer, Optimizer, Recipe};
+use crate::args::{ArgError, Args, Value};
+use crate::error::Error;
+use crate::rule::{Start, check_length};
+use crate::schedule::Scheduler;
+
+impl Optimizer {
+    /// Sets the rates of these groups to those in force of a schedule, and their momentum (or β₁) if it cycles that
+    /// ([`Scheduler::momentum`]).
+    ///
+    /// # Errors
+    /// Not as many groups as the schedule has, or one that there is not; a schedule that cycles the momentum of a rule
+    /// without any, which the reference refuses too; a momentum that the rule refuses. Nothing is written then.
+    ///
+    /// ```
+    /// use bitstep::{args::Args, named, optimizer::Optimizer, schedule};
+    /// let mut optimizer = Optimizer::new();
+    /// optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+    /// let cycle = Args::parse("max_lr=0.1, total_steps=10")?;
+    /// let mut cycle = schedule::build("torch_one_cycle", &cycle)?;
+    /// optimizer.follow(&cycle, &[0])?;
+    /// assert_eq!(optimizer.groups()[0].lr, 0.1 / 25.0);
+    /// optimizer.step_schedule(&mut cycle, &[0], &[])?;
+    /// let betas = Args::of(optimizer.groups_mut()[0].recipe.rule.hyper());
+    /// assert_eq!(betas.get("betas").unwrap().to_string(), "[0.925, 0.999]");
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn follow(&mut self, scheduler: &Scheduler, groups: &[usize]) -> Result<(), ArgError> {
+        check_length("groups", groups.len(), scheduler.lrs().len())?;
+        let mut next = Vec::new();
+        for (position, &number) in groups.iter().enumerate() {
+            let group = self.groups.get(number).ok_or(NO_GROUP)?;
+            next.push(match scheduler.momentum(position) {
+                None => None,
+                Some(m) => Some(self.changed(number, &momentum(&group.recipe, m)?)?),
+            });
+        }
+        for ((&number, &lr), changed) in groups.iter().zip(scheduler.lrs()).zip(next) {
+            if let Some(changed) = changed {
+                self.change(number, changed);
+            }
+            self.groups.iter_mut().skip(number).take(1).for_each(|group| group.lr = lr);
+        }
+        Ok(())
+    }
+
+    /// A step of a schedule of these groups, as the reference makes it: from the rates in force, which may have been
+    /// set by hand, to the next ones, and [`follow`](Self::follow)s it. `given` as [`Scheduler::step`] has it.
+    ///
+    /// # Errors
+    /// Those of [`follow`](Self::follow) and of [`Scheduler::step`]. Neither has changed then but for a momentum
+    /// that the rule refuses, where the schedule has made its step.
+    pub fn step_schedule(
+        &mut self,
+        scheduler: &mut Scheduler,
+        groups: &[usize],
+        given: &[f64],
+    ) -> Result<(), ArgError> {
+        let lrs = groups.iter().map(|&g| Ok(self.groups.get(g).ok_or(NO_GROUP)?.lr));
+        let lrs = lrs.collect::<Result<Vec<f64>, Error>>()?;
+        let before = scheduler.lrs().to_vec();
+        scheduler.set_lrs(&lrs)?;
+        if let Err(error) = scheduler.step(given) {
+            scheduler.set_lrs(&before)?;
+            return Err(error.into());
+        }
+        self.follow(scheduler, groups)
+    }
+
+    /// Changes arguments of a group in the midst of training, as the reference's `param_groups` may be changed.
+    /// State that the group's parameters need from now on is made, as they would have started with it.
+    ///
+    /// # Errors
+    /// An unknown argument, a refused value, or one that would leave state of parameters that have been
+    /// stepped unused: a momentum of 0 after another. Nothing is written then.
+    pub fn set_args(&mut self, group: usize, args: &Args) -> Result<(), ArgError> {
+        let changed = self.changed(group, args)?;
+        self.change(group, changed);
+        Ok(())
+    }
+
+    /// What [`set_args`](Self::set_args) would make of a group: its recipe, and slots to be replaced.
+    fn changed(&self, number: usize, args: &Args) -> Result<Changed, ArgError> {
+        let group = self.groups.get(number).ok_or(NO_GROUP)?;
+        let recipe = group.recipe.with(args)?;
+        let mut slots = Vec::new();
+        for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == number) {
+            for (k, slot) in param.slots.iter().enumerate() {
+                let len = recipe.slot_len(k, &param.shape, param.dtype);
+                if len == slot.len() {
+                    continue;
+                }
+                if param.started && !slot.is_empty() {
+                    let wanted = "arguments by which a state slot in use stays as it is";
+                    return Err(Error::Invalid { argument: "args", wanted }.into());
+                }
+                let mut slot = Buffer::new(recipe.slot_format(k, &param.shape, param.dtype), len)?;
+                if let Start::Value(x) = recipe.rule.slot_start(k) {
+                    slot.data_mut().fill(x);
+                }
+                slots.push((i, k, slot));
+            }
+        }
+        Ok(Changed { recipe, slots })
+    }
+
+    fn change(&mut self, number: usize, changed: Changed) {
+        for (i, k, slot) in changed.slots {
+            let param = self.params.iter_mut().skip(i).take(1);
+            param.flat_map(|p| p.slots.get_mut(k)).for_each(|old| *old = slot.clone());
+        }
+        self.groups.iter_mut().skip(number).take(1).for_each(|g| g.recipe = changed.recipe.clone());
+    }
+}
+
+/// A group's new recipe, and the slots (of which parameter, which) that it needs otherwise.
+struct Changed {
+    recipe: Recipe,
+    slots: Vec<(usize, usize, Buffer)>,
+}
+
+const NO_GROUP: Error = Error::Invalid { argument: "group", wanted: "the number of a group" };
+
+/// The argument of a rule that is its momentum: the first of `betas`, or else `momentum`. The reference does not find
+/// one under any other name: a rule that has `beta1` keeps it there.
+fn momentum(recipe: &Recipe, m: f64) -> Result<Args, ArgError> {
+    let mut rule = recipe.rule.clone();
+    let all = Args::of(rule.hyper());
+    match (all.get("betas"), all.get("momentum")) {
+        (Some(Value::List(betas)), _) if all.get("beta1").is_none() => {
+            let mut betas = betas.clone();
+            betas.iter_mut().take(1).for_each(|first| *first = Value::Float(m));
+            Ok(Args::new().with("betas", Value::List(betas)))
+        }
+        (_, Some(_)) => Ok(Args::new().with("momentum", m)),
+        _ => Err(ArgError::Value {
+            argument: "cycle_momentum".to_string(),
+            value: Value::Bool(true),
+            wanted: "False, as the rule has neither `betas` nor `momentum`".to_string(),
+        }),
+    }
+}
