@@ -96,7 +96,6 @@ pub enum CheckpointError {
         /// Now.
         here: usize,
     },
-<<<<<<< HEAD
     /// What has been written is not what is read back. The old file is still there.
     #[error("{path}: what was written is not what is read back: {what}")]
     ReadBack {
@@ -105,7 +104,6 @@ pub enum CheckpointError {
         /// What differs.
         what: String,
     },
-=======
     /// A schedule that runs otherwise than when it was saved.
     #[error("schedule {schedule}: {what} was {saved} and is {here}")]
     Schedule {
@@ -121,7 +119,6 @@ pub enum CheckpointError {
     /// An argument that is refused.
     #[error(transparent)]
     Argument(#[from] ArgError),
->>>>>>> 7ec3514 (Resuming as Trainer does it: everything that a checkpoint holds counts; momentum is cycled; rates set by hand last)
     /// A state that the core refuses.
     #[error(transparent)]
     Core(#[from] bitstep::Error),
