@@ -155,6 +155,73 @@ fn the_next_steps_under_other_arguments_are_the_references() {
     }
 }
 
+/// What the variables hold.
+fn values(training: &Training) -> Vec<Vec<f64>> {
+    training.optimizer().vars().iter().map(|(_, var)| floats(var)).collect()
+}
+
+#[test]
+fn a_resumed_run_that_is_saved_is_loaded_under_the_arguments_it_was_resumed_with() {
+    let out = tempfile::tempdir().unwrap();
+    let path = out.path().join("run.safetensors");
+    for run in
+        ["../resumed/linear_other_rate", "../resumed/plateau_other", "../resumed/greedy_other"]
+    {
+        let (_, tensors) = continuation(run);
+        let (mut went_on, order) = training(run);
+        let order: Vec<&str> = order.iter().map(String::as_str).collect();
+        went_on.resume(folder(run), &order).unwrap();
+        let step = |training: &mut Training, t: usize| {
+            let vars = training.optimizer().vars().iter();
+            let grad = |name: &String| tensors[&format!("{name}.grad")].get(t).unwrap().copy();
+            let grads = vars.map(|(name, _)| Some(grad(name).unwrap())).collect();
+            training.micro_batch(grads, &[]).unwrap();
+            training.metric(1.0).unwrap();
+        };
+        step(&mut went_on, 0);
+        went_on.save(&path, &Default::default()).unwrap();
+        let (mut loaded, _) = training(run);
+        loaded.load(&path).unwrap();
+        for t in 1..3 {
+            step(&mut went_on, t);
+            step(&mut loaded, t);
+            assert_eq!(loaded.rates(), went_on.rates(), "{run}");
+            assert_eq!(values(&loaded), values(&went_on), "{run}");
+        }
+        // Another schedule, or another length of one, is not the run that was saved.
+        let with = |change: &dyn Fn(&mut Arguments)| {
+            let mut args = Arguments::read(folder(run).join("training_args.json")).unwrap();
+            change(&mut args);
+            let vars = loaded.optimizer().vars().to_vec();
+            let mut other = Training::new(&args, vars, None).unwrap();
+            other.load(&path).unwrap_err().to_string()
+        };
+        let error = with(&|args| args.training.lr_scheduler_type = "cosine".to_owned());
+        assert!(error.contains("schedule 0: `name` was"), "{error}");
+        if run.ends_with("linear_other_rate") {
+            let error = with(&|args| args.max_steps = Some(30));
+            assert!(error.contains("schedule 0: `num_training_steps` was 20 and is 30"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn names_of_frozen_parameters_may_be_given_and_all_others_must() {
+    let run = "../resumed/frozen";
+    let (mut training, order) = training(run);
+    let all: Vec<&str> = order.iter().map(String::as_str).collect();
+    let trained: Vec<&str> = training.optimizer().vars().iter().map(|(n, _)| n.as_str()).collect();
+    assert_eq!((all.len(), trained.len()), (5, 3));
+    let trained: Vec<&str> = all.iter().copied().filter(|n| trained.contains(n)).collect();
+    training.resume(folder(run), &trained).unwrap();
+    let one = format!("{:?}", training.optimizer().inner());
+    let (mut training, _) = self::training(run);
+    training.resume(folder(run), &all).unwrap();
+    assert_eq!(format!("{:?}", training.optimizer().inner()), one);
+    let error = training.resume(folder(run), &trained[1..]).unwrap_err().to_string();
+    assert!(error.contains(trained[0]), "{error}");
+}
+
 #[test]
 fn state_that_does_not_fit_is_refused_and_nothing_has_changed() {
     let (mut training, order) = training("adamw_torch");

@@ -15,7 +15,8 @@ from transformers.optimization import Adafactor, GreedyLR
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 CLASSES = {
     "torch_chained": None, "torch_sequential": None,
-    "torch_constant": L.ConstantLR, "torch_cosine_annealing": L.CosineAnnealingLR, "torch_cyclic": L.CyclicLR,
+    "torch_constant": L.ConstantLR, "torch_cosine_annealing": L.CosineAnnealingLR,
+    "torch_cosine_annealing_warm_restarts": L.CosineAnnealingWarmRestarts, "torch_cyclic": L.CyclicLR,
     "torch_exponential": L.ExponentialLR, "torch_linear": L.LinearLR, "torch_multi_step": L.MultiStepLR,
     "torch_one_cycle": L.OneCycleLR, "torch_polynomial": L.PolynomialLR, "torch_step": L.StepLR,
     "reduce_lr_on_plateau": L.ReduceLROnPlateau, "greedy": GreedyLR,

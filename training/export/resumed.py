@@ -210,6 +210,48 @@ def numpy_rates(out):
     print("numpy", s.state_dict(), opt.state_dict()["param_groups"])
 
 
+# torch's own schedules: the arguments that one is saved with, and those of another day.
+OWN = {
+    "torch_constant": ({"factor": 0.25, "total_iters": 7}, {"factor": 0.5, "total_iters": 3}),
+    "torch_linear": ({"start_factor": 0.25, "total_iters": 8}, {"start_factor": 0.5, "total_iters": 6}),
+    "torch_exponential": ({"gamma": 0.9}, {"gamma": 0.5}),
+    "torch_step": ({"step_size": 3, "gamma": 0.5}, {"step_size": 2, "gamma": 0.1}),
+    "torch_multi_step": ({"milestones": [2, 7, 7, 9], "gamma": 0.5}, {"milestones": [6], "gamma": 0.1}),
+    "torch_polynomial": ({"total_iters": 12, "power": 2.0}, {"total_iters": 7, "power": 1.0}),
+    "torch_cosine_annealing": ({"T_max": 12, "eta_min": 0.01}, {"T_max": 7, "eta_min": 0.0}),
+    "torch_cosine_annealing_warm_restarts": ({"T_0": 3, "T_mult": 2, "eta_min": 0.01}, {"T_0": 4}),
+    "torch_cyclic": ({"base_lr": 0.01, "max_lr": 0.2, "step_size_up": 4, "mode": "exp_range", "gamma": 0.9},
+                     {"base_lr": 0.02, "max_lr": 0.1, "step_size_up": 4}),
+}
+
+
+def own_schedules(out):
+    from momentum import CLASSES
+
+    (out / "own").mkdir(parents=True, exist_ok=True)
+    rows = {}
+    for name, (first, other) in OWN.items():
+        make = lambda args, lr: (opt := torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=lr, momentum=0.9),
+                                 CLASSES[name](opt, **args))
+        opt, s = make(first, 0.5)
+        for _ in range(5):
+            opt.step()
+            s.step()
+        torch.save(s.state_dict(), out / "own" / f"{name}.pt")
+        again, resumed = make(other, 0.1)
+        again.load_state_dict(opt.state_dict())
+        resumed.load_state_dict(torch.load(out / "own" / f"{name}.pt", weights_only=False))
+        lrs, momenta = [again.param_groups[0]["lr"]], [again.param_groups[0]["momentum"]]
+        for _ in range(6):
+            again.step()
+            resumed.step()
+            lrs.append(again.param_groups[0]["lr"])
+            momenta.append(again.param_groups[0]["momentum"])
+        rows[name] = {"other": other, "lr": lrs, "momentum": momenta}
+    lines = ",\n".join(f'"{name}": {json.dumps(row)}' for name, row in rows.items())
+    (out / "own" / "rates.json").write_text(f"{{\n{lines}\n}}\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "fixtures" / "resumed")
@@ -219,6 +261,7 @@ def main():
     if not args.only:
         scaler(args.out)
         numpy_rates(args.out)
+        own_schedules(args.out)
     for name, (model, first, other) in RUNS.items():
         if not args.only or name in args.only:
             run(args.out, name, model, first, other)

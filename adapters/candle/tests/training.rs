@@ -162,6 +162,25 @@ fn every_group_may_have_a_schedule_of_its_own() {
 }
 
 #[test]
+fn a_rate_set_by_hand_lasts_until_its_schedule_makes_a_step() {
+    let model = Model::new(DType::F32);
+    let args = r#", "lr_scheduler_kwargs": {"factor": 0.5, "patience": 0}}"#;
+    let text =
+        r#"{"optim": "sgd", "learning_rate": 0.01, "lr_scheduler_type": "reduce_lr_on_plateau""#;
+    let args = Arguments::from_json(&format!("{text}{args}")).unwrap();
+    let mut training = Training::new(&args, model.vars(), None).unwrap();
+    training.optimizer_mut().set_group_lr(1, 0.25).unwrap();
+    for t in 0..3 {
+        training.backward(&model.loss(t)).unwrap();
+        assert_eq!(training.rates(), [0.01, 0.25]);
+    }
+    // torch multiplies the rates that it finds.
+    training.metric(1.0).unwrap();
+    training.metric(1.0).unwrap();
+    assert_eq!(training.rates(), [0.005, 0.125]);
+}
+
+#[test]
 fn micro_batches_of_one_batch_give_its_mean_and_its_clipped_norm() {
     let step = |args: &str, micro_batches: &[usize]| {
         let model = Model::new(DType::F32);

@@ -273,6 +273,13 @@ impl<'a> Machine<'a> {
             | (Some(Node::Global("builtins" | "__builtin__", "dict")), None) => {
                 self.push(Node::Dict(Vec::new()))
             }
+            // What MultiStepLR keeps its milestones in, pickled whole.
+            (Some(Node::Global("collections", "Counter")), Some(items))
+                if matches!(self.nodes.get(items as usize), Some(Node::Dict(_))) =>
+            {
+                self.stack.push(items);
+                Ok(())
+            }
             (Some(Node::Global("builtins" | "__builtin__", "set" | "frozenset")), Some(items))
             | (Some(Node::Global("torch", "Size")), Some(items)) => {
                 self.stack.push(items);
