@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bitstep::args::{Args, Value};
 use bitstep::gradient::LossScale;
 use bitstep::named;
-use bitstep::optimizer::Optimizer;
+use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::real::Dtype;
 use bitstep::schedule::{self, Scheduler};
 use bitstep_training::resume::{self, ResumeError};
@@ -43,6 +43,36 @@ fn loss_scale_goes_on_as_torchs() {
     let error = resume::loss_scale(&mut scale, &disabled).unwrap_err();
     assert_eq!(error.to_string(), "loss scale: no `scale` in the checkpoint");
     assert_eq!(scale, before);
+}
+
+/// torch casts state to the type of its parameter, whatever the rule keeps it in.
+#[test]
+fn state_under_16_bit_parameters_is_rounded_as_torch_rounds_it() {
+    let state = torch::optimizer(path("adafactor_bf16/optimizer.pt")).unwrap();
+    let counts: Vec<usize> = state.groups.iter().map(|(count, _)| *count).collect();
+    let read = |dtype| {
+        let mut optimizer = Optimizer::new();
+        for _ in &counts {
+            let args = Args::parse("relative_step=False, scale_parameter=False, lr=0.1").unwrap();
+            optimizer.add_group(named::optimizer("adafactor", &args).unwrap()).unwrap();
+        }
+        let shapes: [&[usize]; 5] = [&[8, 6], &[3, 8], &[8], &[8], &[8]];
+        for (i, shape) in shapes.iter().enumerate() {
+            optimizer.add_param(usize::from(i >= counts[0]), shape, dtype).unwrap();
+        }
+        resume::optimizer(&mut optimizer, &[0, 1, 2, 3, 4], &state).unwrap();
+        let slots = optimizer.params().iter().flat_map(|p| p.slots.clone());
+        slots
+            .flat_map(|slot| match slot {
+                Buffer::F32(x) => x,
+                other => panic!("{other:?}"),
+            })
+            .collect::<Vec<f32>>()
+    };
+    let (wide, narrow) = (read(Dtype::F32), read(Dtype::Bf16));
+    let rounded: Vec<f32> = wide.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+    assert_eq!(narrow, rounded);
+    assert!(narrow.iter().zip(&wide).filter(|(a, b)| a != b).count() > 30);
 }
 
 fn schedule(name: &str, args: &str) -> Scheduler {
