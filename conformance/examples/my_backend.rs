@@ -12,7 +12,7 @@ use bitstep_conformance::backend::{
 };
 use bitstep_conformance::bounds::Bounds;
 use bitstep_conformance::check::Outcome;
-use bitstep_conformance::report::{self, Totals};
+use bitstep_conformance::report;
 use bitstep_conformance::suite::{self, Only};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use serde_json::{Map, Value};
@@ -205,7 +205,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     for r in reports.iter().filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {
         println!("\n{}: {} {}: {}", r.outcome.name(), r.case, r.mode.name(), r.detail);
     }
-    let Totals { pass, fail, unsupported, error } = Totals::of(&reports);
-    println!("\n{pass} passed, {fail} failed, {unsupported} unsupported, {error} in error");
-    if pass == 0 || fail + error > 0 { Err("not conforming".into()) } else { Ok(()) }
+    println!("\n{}", report::verdict(&reports)?);
+    Ok(())
 }

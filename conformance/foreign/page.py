@@ -66,7 +66,7 @@ A case counts as matched if the whole run from its start stays within the [bound
         for optimizer, checks in sorted(by.items()):
             def of(mode):
                 # Where no single step can be made, that the first one erred says nothing.
-                none = ("unsupported",) if mode == "free" else ("unsupported", "error")
+                none = ("unsupported", "empty") if mode == "free" else ("unsupported", "empty", "error")
                 asked = [c for c in checks if c["mode"] == mode and c["outcome"] not in none]
                 return sum(c["outcome"] == "pass" for c in asked), len(asked)
 

@@ -26,6 +26,8 @@ pub enum Outcome {
     Unsupported,
     /// No answer, or no case: see the detail.
     Error,
+    /// There was nothing to compare: no step, no element. Types and shapes are right.
+    Empty,
 }
 
 impl Outcome {
@@ -37,9 +39,13 @@ impl Outcome {
             Outcome::Fail => "fail",
             Outcome::Unsupported => "unsupported",
             Outcome::Error => "error",
+            Outcome::Empty => "empty",
         }
     }
 }
+
+/// How the detail of a check begins that there was no time for.
+pub(crate) const NOT_REACHED: &str = "not reached";
 
 /// What became of one case with one backend in one mode.
 #[derive(Clone, Debug)]
@@ -62,6 +68,12 @@ pub struct Report {
     pub ulp: Option<f64>,
     /// That one's bound; none where nothing is judged.
     pub bound: Option<f64>,
+    /// How many numbers were compared.
+    pub compared: usize,
+    /// How many of them are off by too much.
+    pub off: usize,
+    /// How many of them are a zero of the other sign.
+    pub zeros: usize,
     /// What there is to say.
     pub detail: String,
     /// The first number that is off by too much.
@@ -91,6 +103,9 @@ impl Report {
             outcome: Outcome::Pass,
             ulp: None,
             bound: None,
+            compared: 0,
+            off: 0,
+            zeros: 0,
             detail: String::new(),
             failure: None,
             note: case.note.clone(),
@@ -116,6 +131,9 @@ impl Report {
             outcome: Outcome::Error,
             ulp: None,
             bound: None,
+            compared: 0,
+            off: 0,
+            zeros: 0,
             detail: error.to_owned(),
             failure: None,
             note: String::new(),
@@ -124,6 +142,22 @@ impl Report {
             candidates: Vec::new(),
             diagnosis: None,
         }
+    }
+
+    /// The reports of a case that was not reached.
+    pub(crate) fn not_reached(case: &Case, backend: &str, why: &str) -> Vec<Report> {
+        let modes: &[Mode] = match case.data {
+            Data::Optimizer(_) => &[Mode::Step, Mode::Free],
+            _ => &[Mode::Values],
+        };
+        let bare = modes.iter().map(|&mode| Report::bare(case, backend, mode));
+        bare.map(|bare| bare.refused(Refused::Failed(format!("{NOT_REACHED}: {why}")))).collect()
+    }
+
+    /// Whether the run was over before this check.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        !self.detail.starts_with(NOT_REACHED)
     }
 
     fn refused(mut self, why: Refused) -> Report {
@@ -148,7 +182,15 @@ impl Report {
             detail.push(format!("{first} ({count} of {} numbers off)", judge.compared));
         }
         let bad = !detail.is_empty();
-        self.outcome = if bad { Outcome::Fail } else { Outcome::Pass };
+        (self.compared, self.off, self.zeros) = (judge.compared, judge.failures, judge.zeros);
+        self.outcome = match (bad, self.compared) {
+            (true, _) => Outcome::Fail,
+            (false, 0) => Outcome::Empty,
+            (false, _) => Outcome::Pass,
+        };
+        if self.outcome == Outcome::Empty {
+            detail.push("nothing to compare".to_owned());
+        }
         detail.extend(judge.remark());
         detail.extend(ties);
         detail.extend(remarks);
@@ -370,6 +412,7 @@ fn compare_param<'a>(
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [p.value_before(t), before.get(slot).unwrap_or(&want).clone()];
                     let values = [run.value(i), p.value.row(t)];
+                    judge.count_zeros(got, &want);
                     let (got, scale) = with_value([got, &want], &values, &before);
                     judge.compare_by(&at, &got, &want, |k| scale[k]);
                 } else {

@@ -5,21 +5,25 @@
 //! that names the file, what is wrong in it and what was wanted.
 
 mod error;
+mod files;
 mod gradient;
+mod limits;
 mod optimizer;
 mod schedule;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 pub use error::{GoldenError, Problem};
+pub use files::files;
 pub use gradient::{GradientCase, GradientTensor};
+pub use limits::LARGEST;
 pub use optimizer::{Given, Group, OptimizerCase, ParamCase};
 pub use schedule::ScheduleCase;
 
+use crate::read;
 use crate::tensor::{Dtype, Tensor};
 
 /// The format's name, the value of `format` in every case.
@@ -87,7 +91,7 @@ impl Case {
     /// Anything that keeps the file from being a case.
     pub fn read(path: &Path, root: &Path) -> Result<Case, GoldenError> {
         let located = |problem| GoldenError { file: path.to_owned(), problem };
-        let bytes = fs::read(path).map_err(|e| located(Problem::Io(e.to_string())))?;
+        let bytes = read::at_most(path, LARGEST).map_err(|e| located(Problem::Io(e)))?;
         let mut case = Case::parse(&bytes).map_err(located)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         case.id = format!("{}/{}/{stem}", case.kind.name(), case.name);
@@ -128,16 +132,21 @@ impl Case {
         let steps = steps
             .parse()
             .map_err(|_| Problem::key("steps", steps, "a whole number, at least 0"))?;
+        limits::steps(steps, bytes.len())?;
         let hyper_text = key("hyper")?;
+        limits::length("hyper", hyper_text)?;
         let Ok(Value::Object(mut hyper)) = serde_json::from_str(&quote_non_finite(hyper_text))
         else {
             return Err(Problem::key("hyper", hyper_text, "a JSON object"));
         };
+        limits::sizes(&hyper)?;
         let mut tensors = Tensors(tensors);
         let data = match kind {
             Kind::Optimizer => {
                 let groups = hyper.remove("groups");
-                Data::Optimizer(optimizer::read(&mut tensors, steps, &hyper, groups)?)
+                let data = optimizer::read(&mut tensors, steps, &hyper, groups)?;
+                limits::rank(&data, bytes.len())?;
+                Data::Optimizer(data)
             }
             Kind::Schedule => Data::Schedule(schedule::read(&mut tensors, steps)?),
             Kind::Gradient => Data::Gradient(gradient::read(&mut tensors, &name)?),
@@ -164,9 +173,13 @@ pub(crate) type Split = (BTreeMap<String, String>, BTreeMap<String, Tensor>);
 /// Takes a safetensors file apart.
 pub(crate) fn split(bytes: &[u8]) -> Result<Split, Problem> {
     let damaged = |e: safetensors::SafeTensorError| Problem::Damaged(e.to_string());
+    limits::header(bytes)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(damaged)?;
     let file = safetensors::SafeTensors::deserialize(bytes).map_err(damaged)?;
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    for (name, view) in file.iter() {
+        limits::shape(name, view.shape(), bytes.len())?;
+    }
     let tensors = file.iter().filter_map(|(name, view)| {
         // A type that no case has belongs to a tensor that is not ours.
         let dtype = Dtype::of(view.dtype())?;
@@ -262,32 +275,6 @@ fn no_nan(name: &str, values: &[f64]) -> Result<(), Problem> {
         None => Ok(()),
         Some(index) => Err(Problem::Nan { tensor: name.to_owned(), index }),
     }
-}
-
-/// The cases of a suite: every `.safetensors` file below `root`, in order.
-///
-/// # Errors
-/// A folder that can't be read, or holds none.
-pub fn files(root: &Path) -> Result<Vec<PathBuf>, GoldenError> {
-    fn walk(dir: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                walk(&path, out)?;
-            } else if path.extension().is_some_and(|e| e == "safetensors") {
-                out.push(path);
-            }
-        }
-        Ok(())
-    }
-    let mut out = Vec::new();
-    let located = |problem| GoldenError { file: root.to_owned(), problem };
-    walk(root, &mut out).map_err(|e| located(Problem::Io(e.to_string())))?;
-    if out.is_empty() {
-        return Err(located(Problem::Empty));
-    }
-    out.sort();
-    Ok(out)
 }
 
 #[cfg(test)]

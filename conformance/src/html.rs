@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 
 use crate::check::{Outcome, Report};
 use crate::report::{Totals, figure, rows};
+use crate::text::plain;
 
 const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}\
 table{border-collapse:collapse;width:100%}th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #e3e6ea}\
 th{position:sticky;top:0;background:#fff}td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}\
-.fail,.error{color:#b3261e;font-weight:600}.unsupported{color:#8a5a00}.pass{color:#1d6f42}\
+.fail,.error{color:#b3261e;font-weight:600}.unsupported,.empty{color:#8a5a00}.pass{color:#1d6f42}\
 details{border-bottom:1px solid #e3e6ea;padding:.3rem 0}summary{cursor:pointer;font-family:ui-monospace,monospace}\
 svg{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.6rem;border-radius:4px}a{color:inherit}";
 
@@ -28,14 +29,19 @@ pub fn page(reports: &[Report]) -> String {
          <title>bitstep conformance</title><style>{STYLE}</style>\
          <h1>bitstep conformance</h1><p>{} checks: <span class=pass>{} passed</span>, \
          <span class=fail>{} failed</span>, <span class=unsupported>{} unsupported</span>, \
-         <span class=error>{} in error</span>.</p>\
+         <span class=error>{} in error</span>, <span class=empty>{} empty</span>; {} numbers compared, {} off, \
+         {} zeros of the other sign.</p>\
          <p>Errors are counted in units in the last place at scale: |got − want| divided by the spacing of \
          the type at max(|want|, |value before the step|). “Worst” is the error that takes up most of its bound.</p>",
         reports.len(),
         t.pass,
         t.fail,
         t.unsupported,
-        t.error
+        t.error,
+        t.empty,
+        t.compared,
+        t.off,
+        t.zeros
     );
     matrix(&mut out, reports);
     summary(&mut out, reports);
@@ -68,9 +74,10 @@ fn matrix(out: &mut String, reports: &[Report]) {
     };
     let grade = |r: &Report| match r.outcome {
         Outcome::Pass => 0,
-        Outcome::Unsupported => 1,
-        Outcome::Fail => 2,
-        Outcome::Error => 3,
+        Outcome::Empty => 1,
+        Outcome::Unsupported => 2,
+        Outcome::Fail => 3,
+        Outcome::Error => 4,
     };
     for r in reports.iter().filter(|r| !r.name.is_empty()) {
         let column = (r.backend.as_str(), r.dtype.as_str());
@@ -103,7 +110,7 @@ fn matrix(out: &mut String, reports: &[Report]) {
 fn summary(out: &mut String, reports: &[Report]) {
     out.push_str(
         "<table><tr><th>name<th>backend<th>mode<th>cases<th>passed<th>failed<th>unsupported\
-         <th>in error<th>worst ULP at scale<th>bound<th>looks like",
+         <th>in error<th>empty<th>numbers<th>zeros of the other sign<th>worst ULP at scale<th>bound<th>looks like",
     );
     for r in rows(reports) {
         let t = r.totals;
@@ -115,16 +122,19 @@ fn summary(out: &mut String, reports: &[Report]) {
         let anchor = if r.what.starts_with('(') { "no case" } else { &r.what };
         let _ = write!(
             out,
-            "<tr><td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}{}{}{}<td>{ulp}<td>{bound}<td>{}",
+            "<tr><td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}{}{}{}{}<td>{}{}<td>{ulp}<td>{bound}<td>{}",
             escape(anchor),
             escape(&r.what),
             escape(&r.backend),
             r.mode.name(),
-            t.pass + t.fail + t.unsupported + t.error,
+            t.checks(),
             t.pass,
             class(t.fail, "fail"),
             class(t.unsupported, "unsupported"),
             class(t.error, "error"),
+            class(t.empty, "empty"),
+            t.compared,
+            class(t.zeros, "empty"),
             escape(r.diagnosis.as_deref().unwrap_or("")),
         );
     }
@@ -152,6 +162,13 @@ fn case(out: &mut String, r: &Report) {
     );
     if let Some(diagnosis) = &r.diagnosis {
         let _ = write!(out, "<p class=fail>Looks like: {}.</p>", escape(diagnosis));
+    }
+    if r.compared > 0 {
+        let _ = write!(
+            out,
+            "<p>{} numbers compared, {} off, {} zeros of the other sign.</p>",
+            r.compared, r.off, r.zeros
+        );
     }
     if !r.detail.is_empty() {
         let _ = write!(out, "<pre>{}</pre>", escape(&r.detail));
@@ -215,5 +232,9 @@ fn plot(out: &mut String, r: &Report) {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('\'', "&#39;")
+    plain(text)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('\'', "&#39;")
 }

@@ -72,6 +72,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) failures: usize,
     /// Numbers compared.
     pub(crate) compared: usize,
+    /// Zeros of the other sign.
+    pub(crate) zeros: usize,
     /// Codes compared, and those of them that were a neighbour's.
     codes: [usize; 2],
     /// Answers that are missing or of the wrong form.
@@ -112,6 +114,7 @@ impl<'a> Judge<'a> {
             first: None,
             failures: 0,
             compared: 0,
+            zeros: 0,
             codes: [0; 2],
             problems: Vec::new(),
             samples: Vec::new(),
@@ -170,6 +173,18 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Counts the zeros that have the other sign.
+    pub(crate) fn count_zeros(&mut self, got: &Tensor, want: &Tensor) {
+        if got.dtype.float().is_none() || want.dtype.float().is_none() {
+            return;
+        }
+        let other = |&i: &usize| {
+            let (got, want) = (got.get(i), want.get(i));
+            got == 0.0 && want == 0.0 && got.is_sign_negative() != want.is_sign_negative()
+        };
+        self.zeros += (0..got.len().min(want.len())).filter(other).count();
+    }
+
     /// Compares a tensor. `before` is what stood there before the step;
     pub(crate) fn compare(
         &mut self,
@@ -194,6 +209,9 @@ impl<'a> Judge<'a> {
             let (got, want) = (&got.shape, &want.shape);
             self.problem(format!("`{}` has shape {got:?}, wanted {want:?}", at.tensor));
             return;
+        }
+        if !Bounds::compensates(at.what) {
+            self.count_zeros(got, want);
         }
         let subject =
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };

@@ -15,6 +15,7 @@ pub mod device;
 pub mod diagnose;
 pub mod exec;
 pub mod export;
+pub mod fresh;
 pub mod golden;
 #[cfg(feature = "ptx")]
 mod gpu_gradient;
@@ -27,10 +28,12 @@ pub mod neighbour;
 mod plain;
 #[cfg(feature = "ptx")]
 mod ptx_backend;
+mod read;
 pub mod registry;
 pub mod report;
 pub mod suite;
 pub mod tensor;
+pub mod text;
 
 #[cfg(feature = "candle")]
 pub use candle_backend::Candle;

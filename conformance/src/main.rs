@@ -4,14 +4,16 @@ use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::bounds::Bounds;
 use bitstep_conformance::check::{Outcome, Report};
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::report::{self, Totals};
-use bitstep_conformance::suite::{self, Entry, Only};
+use bitstep_conformance::suite::{self, Entry, Only, Plan};
+use bitstep_conformance::text::plain;
 use bitstep_conformance::{exec, export, html, registry};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -28,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check backends; status 0 only if nothing failed or erred.
+    /// Check backends; status 0 only if numbers were compared and nothing failed or erred.
     Verify {
         #[command(flatten)]
         which: Which,
@@ -43,9 +45,8 @@ enum Command {
         /// Write a page with the table and plots of error over steps
         #[arg(long, value_name = "FILE.html")]
         report: Option<PathBuf>,
-        /// Fail on what a backend has no implementation for, too
-        #[arg(long)]
-        strict: bool,
+        #[command(flatten)]
+        rules: Rules,
     },
     /// List the cases.
     List {
@@ -107,6 +108,25 @@ enum Command {
 }
 
 #[derive(Args)]
+struct Rules {
+    /// Fail on what a backend has no implementation for, too
+    #[arg(long)]
+    strict: bool,
+    /// Fail on a zero of the other sign, too
+    #[arg(long)]
+    strict_zeros: bool,
+    /// Check other numbers in the same situations, with the core to say what is right
+    #[arg(long, value_name = "SEED")]
+    fresh: Option<u64>,
+    /// The order in which programs get the cases [default: drawn, and printed]
+    #[arg(long, value_name = "SEED")]
+    shuffle: Option<u64>,
+    /// How long the whole run may take; what is not reached is an error
+    #[arg(long, value_name = "SECONDS")]
+    deadline: Option<f64>,
+}
+
+#[derive(Args)]
 struct Limit {
     /// How long a program may take over one answer
     #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
@@ -115,10 +135,15 @@ struct Limit {
 
 impl Limit {
     fn get(&self) -> Result<Duration> {
-        let of = Duration::try_from_secs_f64(self.timeout).ok().filter(|d| !d.is_zero());
-        let wanted = || format!("--timeout is {}, wanted seconds above 0", self.timeout);
-        Ok(of.filter(|d| d.as_secs() < 1 << 32).ok_or_else(wanted)?)
+        seconds("timeout", self.timeout)
     }
+}
+
+/// A time that an option gives.
+fn seconds(option: &str, value: f64) -> Result<Duration> {
+    let of = Duration::try_from_secs_f64(value).ok().filter(|d| !d.is_zero());
+    let wanted = || format!("--{option} is {value}, wanted seconds above 0");
+    Ok(of.filter(|d| d.as_secs() < 1 << 32).ok_or_else(wanted)?)
 }
 
 #[derive(Args)]
@@ -148,8 +173,8 @@ impl Which {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Verify { which, backend, limit, json, report, strict } => {
-            limit.get().and_then(|limit| verify(&which, &backend, limit, json, report, strict))
+        Command::Verify { which, backend, limit, json, report, rules } => {
+            limit.get().and_then(|limit| verify(&which, &backend, limit, json, report, &rules))
         }
         Command::List { which } => list(&which),
         Command::Show { case, golden, backend, limit } => {
@@ -167,7 +192,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("error: {e}");
+            eprintln!("error: {}", plain(&e.to_string()));
             ExitCode::from(2)
         }
     }
@@ -188,17 +213,35 @@ fn verify(
     limit: Duration,
     json: Option<PathBuf>,
     html: Option<PathBuf>,
-    strict: bool,
+    rules: &Rules,
 ) -> Result<bool> {
+    let start = Instant::now();
+    let deadline = rules.deadline.map(|s| seconds("deadline", s)).transpose()?;
+    exec::own_process()?;
     let backends = backends(names, limit)?;
     // Before the work: a path that can't be written shall not cost a run.
     let mut json = json.map(File::create).transpose()?.map(BufWriter::new);
     let mut html = html.map(File::create).transpose()?;
-    let (entries, only) = which.read()?;
-    let bounds = Bounds::default();
-    let bar = progress(entries.len() * backends.len());
-    let reports = suite::run(&entries, &backends, &bounds, || bar.inc(1));
+    let (mut entries, only) = which.read()?;
+    if let Some(seed) = rules.fresh {
+        entries = suite::fresh(entries, seed);
+    }
+    let cases = entries.len();
+    let has_core = backends.iter().any(|b| b.name() == "core");
+    let programs = backends.iter().any(|b| b.name().starts_with("exec"));
+    // Nobody shall know by its place which case it is.
+    let drawn = || programs.then(|| fastrand::u64(..1 << 32));
+    let shuffle = rules.shuffle.or_else(drawn);
+    let plan = Plan { shuffle, until: deadline.map(|limit| start + limit) };
+    let bounds = Arc::new(Bounds::default());
+    let bar = progress(cases * backends.len());
+    let step = bar.clone();
+    let mut reports = suite::run_as(&plan, entries, backends, &bounds, move || step.inc(1));
+    exec::finish();
     bar.finish_and_clear();
+    if rules.strict_zeros {
+        report::strict_zeros(&mut reports);
+    }
 
     if let Some(out) = &mut json {
         for r in &reports {
@@ -213,26 +256,29 @@ fn verify(
     let mut out = std::io::stdout().lock();
     write!(out, "{}", report::table(&reports))?;
     unsupported(&mut out, &reports)?;
-    for r in reports.iter().filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {
-        let golden: Vec<_> = which.golden.iter().map(|g| g.display().to_string()).collect();
-        let golden = (!golden.is_empty()).then(|| golden.join(" --golden "));
-        writeln!(out, "\n{}", report::trouble(r, golden.as_deref()))?;
+    let mut more: String =
+        which.golden.iter().map(|g| format!(" --golden {}", g.display())).collect();
+    more.extend(rules.fresh.map(|seed| format!(" --fresh {seed}")));
+    let reached = reports.iter().filter(|r| r.is_reached());
+    for r in reached.filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {
+        writeln!(out, "\n{}", report::trouble(r, &more))?;
     }
-    let judges =
-        suite::is_committed(&which.golden(), &only) && backends.iter().any(|b| b.name() == "core");
+    let all = rules.fresh.is_none() && reports.iter().all(Report::is_reached);
+    let judges = all && has_core && suite::is_committed(&which.golden(), &only);
     let stale = if judges { bounds.stale() } else { Vec::new() };
     for exemption in &stale {
         writeln!(out, "\nstale: no committed case needs the exemption {exemption}")?;
     }
-    let t = Totals::of(&reports);
-    let Totals { pass, fail, unsupported, error } = t;
-    let checks = reports.len();
-    writeln!(
-        out,
-        "\n{} cases, {checks} checks: {pass} passed, {fail} failed, {unsupported} unsupported, {error} in error",
-        entries.len()
-    )?;
-    Ok(fail == 0 && error == 0 && stale.is_empty() && !(strict && unsupported > 0))
+    if let Some(seed) = shuffle {
+        writeln!(out, "\norder of the cases: --shuffle {seed}")?;
+    }
+    let unsupported = Totals::of(&reports).unsupported;
+    let (ok, verdict) = match report::verdict(&reports) {
+        Ok(line) => (stale.is_empty() && !(rules.strict && unsupported > 0), line),
+        Err(line) => (false, line),
+    };
+    writeln!(out, "\n{cases} cases, {verdict}")?;
+    Ok(ok)
 }
 
 /// Prints what is unsupported, each reason once.
@@ -242,6 +288,7 @@ fn unsupported(out: &mut impl Write, reports: &[Report]) -> Result<()> {
         *reasons.entry((&r.backend, &r.name, &r.detail)).or_default() += 1;
     }
     for ((backend, name, why), count) in reasons {
+        let (name, backend, why) = (plain(name), plain(backend), plain(why));
         writeln!(out, "unsupported: {name} ({backend}), {count} checks: {why}")?;
     }
     Ok(())
@@ -263,10 +310,13 @@ fn list(which: &Which) -> Result<bool> {
     let mut ok = true;
     for entry in which.read()?.0 {
         match entry.case {
-            Ok(c) => writeln!(out, "{}  {}  {} steps  {}", c.id, c.dtype(), c.steps, c.note)?,
+            Ok(c) => {
+                let (id, dtype, note) = (plain(&c.id), c.dtype(), plain(&c.note));
+                writeln!(out, "{id}  {dtype}  {} steps  {note}", c.steps)?;
+            }
             Err(e) => {
                 ok = false;
-                writeln!(out, "error: {e}")?;
+                writeln!(out, "error: {}", plain(&e.to_string()))?;
             }
         }
     }
@@ -274,6 +324,7 @@ fn list(which: &Which) -> Result<bool> {
 }
 
 fn show(which: &Which, backend: &str, limit: Duration) -> Result<bool> {
+    exec::own_process()?;
     let backends = backends(&[backend.to_owned()], limit)?;
     let mut ok = true;
     for entry in which.read()?.0 {
@@ -290,23 +341,26 @@ fn show(which: &Which, backend: &str, limit: Duration) -> Result<bool> {
                 }
                 _ => String::new(),
             };
-            writeln!(out, "\n{} {} {}{figures}", r.backend, r.mode.name(), r.outcome.name())?;
+            let backend = plain(&r.backend);
+            writeln!(out, "\n{backend} {} {}{figures}", r.mode.name(), r.outcome.name())?;
             if !r.detail.is_empty() {
-                writeln!(out, "  {}", r.detail)?;
+                writeln!(out, "  {}", plain(&r.detail))?;
             }
             for (what, history) in &r.history {
                 let history: Vec<_> = history.iter().map(|&x| report::figure(x)).collect();
-                writeln!(out, "  {what:20} {}", history.join(" "))?;
+                writeln!(out, "  {:20} {}", plain(what), history.join(" "))?;
             }
         }
     }
+    drop(backends);
+    exec::finish();
     Ok(ok)
 }
 
 fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
-    writeln!(out, "{}\n  {}", case.id, case.path.display())?;
+    writeln!(out, "{}\n  {}", plain(&case.id), plain(&case.path.display().to_string()))?;
     for (key, value) in &case.metadata {
-        writeln!(out, "  {key:10} {value}")?;
+        writeln!(out, "  {:10} {}", plain(key), plain(value))?;
     }
     match &case.data {
         Data::Optimizer(data) => {
@@ -316,8 +370,8 @@ fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
                     .iter()
                     .map(|(slot, t)| format!("{slot} {} {:?}", t.dtype, t.shape))
                     .collect();
-                let (dtype, shape) = (p.init.dtype, &p.init.shape);
-                writeln!(out, "  p{i}         {dtype} {shape:?}; {}", state.join(", "))?;
+                let (dtype, shape, state) = (p.init.dtype, &p.init.shape, state.join(", "));
+                writeln!(out, "  p{i}         {dtype} {shape:?}; {}", plain(&state))?;
             }
         }
         Data::Schedule(data) => writeln!(out, "  groups     {}", data.groups)?,

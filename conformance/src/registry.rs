@@ -19,8 +19,6 @@ pub enum BackendError {
         known = [NAMES, PARTIAL].concat().join(", ")
     )]
     Unknown(String),
-    #[error("no folder for the files of `{name}`: {source}")]
-    Folder { name: String, source: std::io::Error },
 }
 
 /// Every name of a backend that is compiled in, but for those that run only where they are asked for.
@@ -47,8 +45,7 @@ pub const PARTIAL: &[&str] = &[
 /// An unknown name.
 pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendError> {
     if let Some(exec) = Exec::new(name, limit) {
-        let named = |source| BackendError::Folder { name: name.to_owned(), source };
-        return Ok(Box::new(exec.map_err(named)?));
+        return Ok(Box::new(exec));
     }
     match name {
         "core" => Ok(Box::new(Core)),

@@ -1,18 +1,19 @@
 //! What is shown: JSON lines, a table, failures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::json;
 
 use crate::bounds::Mode;
 use crate::check::{Outcome, Report};
+use crate::text::{plain, plain_json};
 
 /// One line of `--json`. An infinite error is written as the largest number.
 #[must_use]
 pub fn json_line(r: &Report) -> String {
     let number = |x: Option<f64>| x.map(|x| x.min(f64::MAX));
-    json!({
+    let line = json!({
         "case": r.case,
         "kind": r.kind,
         "name": r.name,
@@ -24,8 +25,20 @@ pub fn json_line(r: &Report) -> String {
         "bound": number(r.bound),
         "detail": r.detail,
         "diagnosis": r.diagnosis,
-    })
-    .to_string()
+        "compared": r.compared,
+        "zeros": r.zeros,
+    });
+    plain_json(&line.to_string())
+}
+
+/// Makes a failure of every pass in which a zero has the other sign.
+pub fn strict_zeros(reports: &mut [Report]) {
+    for r in reports.iter_mut().filter(|r| r.outcome == Outcome::Pass && r.zeros > 0) {
+        r.outcome = Outcome::Fail;
+        let before = if r.detail.is_empty() { String::new() } else { format!("; {}", r.detail) };
+        r.detail =
+            format!("{} zeros of the other sign, of {} numbers{before}", r.zeros, r.compared);
+    }
 }
 
 /// How many checks ended in each way.
@@ -39,6 +52,16 @@ pub struct Totals {
     pub unsupported: usize,
     /// Without an answer, or no case at all.
     pub error: usize,
+    /// With nothing to compare.
+    pub empty: usize,
+    /// Of those in error, the ones for which there was no time.
+    pub not_reached: usize,
+    /// Numbers compared.
+    pub compared: usize,
+    /// Numbers that are off by too much.
+    pub off: usize,
+    /// Zeros of the other sign.
+    pub zeros: usize,
 }
 
 impl Totals {
@@ -51,10 +74,50 @@ impl Totals {
                 Outcome::Fail => &mut totals.fail,
                 Outcome::Unsupported => &mut totals.unsupported,
                 Outcome::Error => &mut totals.error,
+                Outcome::Empty => &mut totals.empty,
             } += 1;
+            totals.not_reached += usize::from(!r.is_reached());
+            totals.compared += r.compared;
+            totals.off += r.off;
+            totals.zeros += r.zeros;
         }
         totals
     }
+
+    /// How many checks there were.
+    #[must_use]
+    pub fn checks(&self) -> usize {
+        self.pass + self.fail + self.unsupported + self.error + self.empty
+    }
+}
+
+/// What a run comes to, in one line that says whether it is a pass.
+///
+/// # Errors
+/// The same line, of a run that is none: something failed or erred, or nothing was compared.
+pub fn verdict(reports: &[Report]) -> Result<String, String> {
+    let t = Totals::of(reports);
+    let Totals { pass, fail, unsupported, error, empty, compared, off, .. } = t;
+    let mut line = format!(
+        "{} checks: {pass} passed, {fail} failed, {unsupported} unsupported, {error} in error, {empty} empty",
+        t.checks()
+    );
+    if t.not_reached > 0 {
+        let _ = write!(line, " ({} of those in error not reached)", t.not_reached);
+    }
+    let _ = write!(line, "; {compared} numbers compared, {off} off");
+    // One backend's numbers say nothing of another's.
+    let backends: BTreeSet<&str> = reports.iter().map(|r| r.backend.as_str()).collect();
+    let idle = backends
+        .into_iter()
+        .filter(|name| reports.iter().filter(|r| r.backend == *name).all(|r| r.compared == 0));
+    let idle: Vec<_> = idle.map(plain).collect();
+    if compared == 0 {
+        line.push_str(": nothing compared, which is no pass");
+    } else if !idle.is_empty() {
+        let _ = write!(line, "; nothing compared of {}, which is no pass", idle.join(", "));
+    }
+    if fail + error == 0 && compared > 0 && idle.is_empty() { Ok(line) } else { Err(line) }
 }
 
 /// A row of the table: one name, backend and way to check.
@@ -114,7 +177,7 @@ pub fn table(reports: &[Report]) -> String {
     );
     for r in rows {
         let t = r.totals;
-        let cases = t.pass + t.fail + t.unsupported + t.error;
+        let cases = t.checks();
         let (ulp, bound) = match r.worst {
             Some((ulp, bound)) => (figure(ulp), figure(bound)),
             None => ("-".to_owned(), "-".to_owned()),
@@ -122,19 +185,24 @@ pub fn table(reports: &[Report]) -> String {
         let _ = write!(
             out,
             "{:width$}  {:backend$}  {:6}  {cases:5}  {:6}  {ulp:>18}  {bound:>5}",
-            r.what,
-            r.backend,
+            plain(&r.what),
+            plain(&r.backend),
             r.mode.name(),
             t.pass
         );
-        for (n, what) in [(t.fail, "failed"), (t.unsupported, "unsupported"), (t.error, "in error")]
-        {
+        for (n, what) in [
+            (t.fail, "failed"),
+            (t.unsupported, "unsupported"),
+            (t.error, "in error"),
+            (t.empty, "empty"),
+            (t.zeros, "zeros of the other sign"),
+        ] {
             if n > 0 {
                 let _ = write!(out, "  {n} {what}");
             }
         }
         if let Some(diagnosis) = &r.diagnosis {
-            let _ = write!(out, "  looks like: {diagnosis}");
+            let _ = write!(out, "  looks like: {}", plain(diagnosis));
         }
         out.push('\n');
     }
@@ -153,27 +221,28 @@ pub fn figure(x: f64) -> String {
     }
 }
 
-/// What there is to say of a check that did not pass, and how to run only that again.
+/// What there is to say of a check that did not pass, and how to run only that again, with
+/// these arguments more.
 #[must_use]
-pub fn trouble(r: &Report, golden: Option<&str>) -> String {
-    let golden = golden.map_or(String::new(), |d| format!(" --golden {d}"));
-    let mut out = format!("{}: {} ({}, {})", r.outcome.name(), r.case, r.backend, r.mode.name());
+pub fn trouble(r: &Report, more: &str) -> String {
+    let (what, mode) = (r.outcome.name(), r.mode.name());
+    let mut out = format!("{what}: {} ({}, {mode})", plain(&r.case), plain(&r.backend));
     if !r.note.is_empty() {
-        let _ = write!(out, "\n    note   {}", r.note);
+        let _ = write!(out, "\n    note   {}", plain(&r.note));
     }
-    let _ = write!(out, "\n    detail {}", r.detail);
+    let _ = write!(out, "\n    detail {}", plain(&r.detail));
     if let Some(diagnosis) = &r.diagnosis {
         let _ = write!(out, "\n    looks like: {diagnosis}");
     }
     if !r.name.is_empty() {
         let command = "cargo run --release -p bitstep-conformance -- verify";
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
+        let bare = |c: char| c.is_ascii_alphanumeric() || "-_.:/".contains(c);
         let quoted = match &r.backend {
-            name if name.chars().all(plain) => name.clone(),
+            name if name.chars().all(bare) => name.clone(),
             name => format!("'{}'", name.replace('\'', "'\\''")),
         };
-        let (backend, case) = (quoted, &r.case);
-        let _ = write!(out, "\n    again  {command}{golden} --backend {backend} --only '{case}'");
+        let (backend, case, more) = (plain(&quoted), plain(&r.case), plain(more));
+        let _ = write!(out, "\n    again  {command}{more} --backend {backend} --only '{case}'");
     }
     out
 }

@@ -1,15 +1,19 @@
 //! A run over whole suites.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
 
 use globset::{GlobBuilder, GlobMatcher};
 use rayon::prelude::*;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Refused};
 use crate::bounds::Bounds;
 use crate::check::{self, Report};
-use crate::diagnose;
-use crate::golden::{self, Case, GoldenError};
+use crate::golden::{self, Case, GoldenError, LARGEST, Problem};
+use crate::{diagnose, fresh};
 
 /// A file of a suite, read.
 #[derive(Debug)]
@@ -60,6 +64,9 @@ impl Only {
     }
 }
 
+/// The bytes of all files that are read at once.
+const TOGETHER: u64 = 1 << 32;
+
 /// Reads the wanted files of suites, in order. A file that is no case is wanted
 /// if its path below the suite's folder is.
 ///
@@ -67,11 +74,22 @@ impl Only {
 /// A folder that can't be read, or holds no cases.
 pub fn read(roots: &[PathBuf], only: &Only) -> Result<Vec<Entry>, GoldenError> {
     let mut entries = Vec::new();
+    let mut bytes = 0u64;
     for root in roots {
-        let files = golden::files(root)?;
-        let read = files.into_par_iter().filter_map(|path| {
+        let mut files = Vec::new();
+        for path in golden::files(root)? {
+            // Of one that can't be read nothing is.
+            let own = path.metadata().map_or(0, |m| if m.len() > LARGEST { 0 } else { m.len() });
+            bytes += own;
+            files.push((path, bytes - own));
+        }
+        let read = files.into_par_iter().filter_map(|(path, before)| {
             let inside = path.strip_prefix(root).unwrap_or(&path).with_extension("");
-            let case = Case::read(&path, root);
+            let case = if before < TOGETHER {
+                Case::read(&path, root)
+            } else {
+                Err(GoldenError { file: path.clone(), problem: Problem::TooMuch(before) })
+            };
             let id = case.as_ref().map_or_else(|_| inside.display().to_string(), |c| c.id.clone());
             let file = path.display().to_string();
             only.wants(&id).then(|| Entry { root: root.clone(), file, case })
@@ -81,6 +99,67 @@ pub fn read(roots: &[PathBuf], only: &Only) -> Result<Vec<Entry>, GoldenError> {
     Ok(entries)
 }
 
+/// The same cases with [other numbers](fresh).
+#[must_use]
+pub fn fresh(entries: Vec<Entry>, seed: u64) -> Vec<Entry> {
+    let draw = |mut entry: Entry| {
+        entry.case = entry.case.and_then(|case| {
+            fresh::case(&case, seed).map_err(|why| {
+                let why = match why {
+                    Refused::Unsupported(why) | Refused::Failed(why) => why,
+                    Refused::NeedsState(slot) => format!("the start of the run lacks `{slot}`"),
+                };
+                GoldenError { file: case.path, problem: Problem::NoOracle(why) }
+            })
+        });
+        entry
+    };
+    entries.into_par_iter().map(draw).collect()
+}
+
+/// How a run goes about it.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Cases come in an order drawn from this, instead of their own.
+    pub shuffle: Option<u64>,
+    /// When all of it is to be over.
+    pub until: Option<Instant>,
+}
+
+/// Everything that a run is about.
+struct Job<'a> {
+    entries: &'a [Entry],
+    backends: &'a [Box<dyn Backend>],
+    bounds: &'a Bounds,
+}
+
+impl Job<'_> {
+    fn len(&self) -> usize {
+        self.entries.len() * self.backends.len()
+    }
+
+    fn pair(&self, k: usize) -> (&Entry, &dyn Backend) {
+        let backends = self.backends.len().max(1);
+        (&self.entries[k / backends], &*self.backends[k % backends])
+    }
+
+    fn check(&self, k: usize) -> Vec<Report> {
+        let (entry, backend) = self.pair(k);
+        match &entry.case {
+            Ok(case) => diagnosed(case, check::case(case, backend, self.bounds)),
+            Err(e) => vec![Report::unreadable(&entry.file, backend.name(), &e.to_string())],
+        }
+    }
+
+    fn not_reached(&self, k: usize, why: &str) -> Vec<Report> {
+        let (entry, backend) = self.pair(k);
+        match &entry.case {
+            Ok(case) => Report::not_reached(case, backend.name(), why),
+            Err(e) => vec![Report::unreadable(&entry.file, backend.name(), &e.to_string())],
+        }
+    }
+}
+
 /// Checks every entry with every backend; `done` is called after each.
 pub fn run(
     entries: &[Entry],
@@ -88,20 +167,76 @@ pub fn run(
     bounds: &Bounds,
     done: impl Fn() + Sync,
 ) -> Vec<Report> {
-    let pairs: Vec<_> = entries.iter().flat_map(|e| backends.iter().map(move |b| (e, b))).collect();
-    let mut reports: Vec<Report> = pairs
-        .into_par_iter()
-        .flat_map_iter(|(entry, backend)| {
-            let reports = match &entry.case {
-                Ok(case) => diagnosed(case, check::case(case, &**backend, bounds)),
-                Err(e) => {
-                    vec![Report::unreadable(&entry.file, backend.name(), &e.to_string())]
+    let job = Job { entries, backends, bounds };
+    let all = (0..job.len()).into_par_iter();
+    let checked = all.flat_map_iter(|k| {
+        let reports = job.check(k);
+        done();
+        reports
+    });
+    let mut reports: Vec<Report> = checked.collect();
+    diagnose::settle(&mut reports);
+    reports
+}
+
+/// [`run`] as planned. Reports are in the order of the entries, whatever that of the work.
+///
+/// Where there is a deadline, work that is under way when it is over goes on without being waited
+/// for: whoever calls this should [end](crate::exec::finish) it, and then the process.
+pub fn run_as(
+    plan: &Plan,
+    entries: Vec<Entry>,
+    backends: Vec<Box<dyn Backend>>,
+    bounds: &Arc<Bounds>,
+    done: impl Fn() + Send + Sync + 'static,
+) -> Vec<Report> {
+    let all = Arc::new((entries, backends, bounds.clone()));
+    fn job(all: &(Vec<Entry>, Vec<Box<dyn Backend>>, Arc<Bounds>)) -> Job<'_> {
+        Job { entries: &all.0, backends: &all.1, bounds: &all.2 }
+    }
+    let count = job(&all).len();
+    let mut order: Vec<usize> = (0..count).collect();
+    if let Some(seed) = plan.shuffle {
+        fastrand::Rng::with_seed(seed).shuffle(&mut order);
+    }
+    let found = Arc::new(Mutex::new(vec![None; count]));
+    let work = {
+        let (all, found) = (all.clone(), found.clone());
+        let until = plan.until;
+        move || {
+            // One after the other in this order, on one thread; on several, nearly so.
+            order.into_par_iter().with_max_len(1).for_each(|k| {
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return;
                 }
-            };
-            done();
-            reports
-        })
-        .collect();
+                let reports = job(&all).check(k);
+                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                // Once the time is over there is no place for them.
+                if let Some(place) = found.get_mut(k) {
+                    *place = Some(reports);
+                    done();
+                }
+            });
+        }
+    };
+    match plan.until {
+        // Not every target has threads.
+        None => work(),
+        Some(until) => {
+            let (sender, finished) = channel();
+            thread::spawn(move || {
+                work();
+                // Nobody may be waiting any more.
+                let _ = sender.send(());
+            });
+            let _ = finished.recv_timeout(until.saturating_duration_since(Instant::now()));
+        }
+    }
+    let found = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
+    let reports = found.into_iter().enumerate().flat_map(|(k, reports)| {
+        reports.unwrap_or_else(|| job(&all).not_reached(k, "the time for the whole run was over"))
+    });
+    let mut reports: Vec<Report> = reports.collect();
     diagnose::settle(&mut reports);
     reports
 }

@@ -188,8 +188,10 @@ impl Tensor {
     #[must_use]
     pub fn row(&self, i: usize) -> Tensor {
         let shape = self.shape.get(1..).unwrap_or_default().to_vec();
-        let size = shape.iter().product::<usize>() * self.dtype.size();
-        let bytes = self.bytes.get(i * size..(i + 1) * size).unwrap_or_default().to_vec();
+        // The number of elements may be too large for any number: there are none of a row then.
+        let size = shape.iter().fold(self.dtype.size(), |n, &d| n.saturating_mul(d));
+        let at = i.saturating_mul(size)..(i.saturating_add(1)).saturating_mul(size);
+        let bytes = self.bytes.get(at).unwrap_or_default().to_vec();
         Tensor { dtype: self.dtype, shape, bytes }
     }
 

@@ -53,6 +53,8 @@ fn verify_good_suite_passes_with_a_line_a_check() {
         "bound",
         "detail",
         "diagnosis",
+        "compared",
+        "zeros",
     ];
     for l in &lines {
         let found: Vec<_> = l.as_object().unwrap().keys().map(String::as_str).collect();
@@ -106,17 +108,23 @@ fn verify_damaged_file_is_an_error_and_the_rest_still_runs() {
 }
 
 #[test]
-fn verify_unsupported_is_counted_and_fails_only_if_strict() {
+fn verify_unsupported_is_counted_and_fails_only_if_strict_or_alone() {
     let root = tempfile::tempdir().unwrap();
     let mut d = Draft::sgd();
     d.meta("name", "sgd_of_tomorrow");
     d.write(root.path(), "plain");
     let (status, out, lines) = verify(root.path(), &["--backend", "core"]);
-    assert_eq!(status, Some(0));
     assert_eq!(line(&lines, "plain", "step")["outcome"], "unsupported");
     assert!(line(&lines, "plain", "step")["ulp"].is_null());
     assert!(out.contains("2 unsupported") && out.contains("no optimizer `sgd_of_tomorrow`"));
-    assert_eq!(verify(root.path(), &["--strict"]).0, Some(1));
+    // Nothing at all was compared.
+    assert_eq!(status, Some(1), "{out}");
+    assert!(
+        out.trim_end().ends_with("0 numbers compared, 0 off: nothing compared, which is no pass")
+    );
+    Draft::sgd().write(root.path(), "plain");
+    assert_eq!(verify(root.path(), &["--backend", "core"]).0, Some(0));
+    assert_eq!(verify(root.path(), &["--backend", "core", "--strict"]).0, Some(1));
 }
 
 #[test]

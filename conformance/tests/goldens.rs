@@ -11,13 +11,18 @@ fn core_passes_every_committed_case_and_needs_every_exemption() {
     let bounds = Bounds::default();
     let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
     assert!(entries.len() >= 600, "{} cases", entries.len());
+    // A reference that was given nothing: there is nothing to compare, which is no pass either.
+    let empty = ["gradient/accumulate/empty_f32"];
     let complaints: Vec<String> = entries
         .par_iter()
         .flat_map_iter(|entry| match &entry.case {
             Err(e) => vec![e.to_string()],
             Ok(case) => check::case(case, &Core, &bounds)
                 .into_iter()
-                .filter(|report| report.outcome != Outcome::Pass)
+                .filter(|report| match empty.contains(&report.case.as_str()) {
+                    true => report.outcome != Outcome::Empty,
+                    false => report.outcome != Outcome::Pass || report.compared == 0,
+                })
                 .map(|report| {
                     format!("{} ({}): {}", report.case, report.mode.name(), report.detail)
                 })

@@ -10,6 +10,7 @@
 mod bits;
 mod codec;
 mod edges;
+mod goldens;
 mod input;
 mod parsers;
 mod pickles;
@@ -20,8 +21,9 @@ mod schedules;
 pub use bits::{bits, buffer, is_zero_alike, numbers};
 pub use codec::{FORMATS, codecs};
 pub use edges::atlas;
+pub use goldens::{goldens, is_golden};
 pub use input::{WEIGHTS, any_trial, trial};
-pub use parsers::{answers, arguments, checkpoints, goldens, resumed};
+pub use parsers::{answers, arguments, checkpoints, resumed};
 pub use pickles::pickle_seeds;
 pub use properties::{
     NOT_ODD, PROPERTIES, Property, deterministic, error_leaves_everything_untouched,

@@ -8,7 +8,6 @@ use bitstep::optimizer::Optimizer;
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
 use bitstep_conformance::exec::check_answer;
-use bitstep_conformance::golden::Case;
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
 use bitstep_training::checkpoint::Checkpoint;
 use bitstep_training::resume::{self, State};
@@ -17,14 +16,6 @@ use bitstep_training::{Arguments, ModelLayers, Parameter};
 use crate::input::{any_trial, number, value};
 use crate::pickles::pickles;
 use crate::run::Run;
-
-/// A golden file.
-///
-/// # Panics
-/// If reading it does.
-pub fn goldens(data: &[u8]) {
-    drop(Case::parse(data));
-}
 
 /// An answer of a program that the suite asked for two steps of two parameters.
 ///

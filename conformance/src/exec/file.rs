@@ -14,6 +14,10 @@ pub const REQUEST: &str = "bitstep-request/1";
 /// The value of `format` in what a program writes.
 pub const ANSWER: &str = "bitstep-answer/1";
 
+/// What the two files are called, whatever they are about.
+pub(super) const REQUEST_FILE: &str = "request.safetensors";
+pub(super) const ANSWER_FILE: &str = "answer.safetensors";
+
 /// A safetensors file, taken apart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct File {

@@ -9,16 +9,15 @@
 //! an answer is bytes from a stranger until `file.rs` has looked at every part.
 
 mod file;
+mod folder;
+mod live;
 mod process;
 mod serve;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-
-use tempfile::TempDir;
 
 use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
@@ -26,9 +25,11 @@ use crate::backend::{
 };
 use crate::tensor::{Dtype, Tensor};
 use file::{Before, File, Steps};
+use folder::Folder;
 use process::{Loop, Verdict};
 
 pub use file::{ANSWER, REQUEST};
+pub use live::{finish, own_process};
 pub use serve::{answer, serve};
 
 /// How long a program may take over one answer, unless told otherwise.
@@ -37,8 +38,12 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// After so many answers in a row that didn't come in time, none is asked for.
 const GIVE_UP: usize = 5;
 
-/// The bytes that an answer may have: what no honest answer comes near.
-const MOST: u64 = 1 << 30;
+/// The bytes that an answer may have for each one that it is about: those of its request, and of
+/// the numbers that are asked for without being in it. An f64 of every slot for every bf16 of a
+/// parameter and its gradient comes to a third of it.
+const FACTOR: u64 = 64;
+/// And so many more, whatever the request.
+const BESIDE: u64 = 1 << 20;
 
 /// A program.
 #[derive(Debug)]
@@ -48,62 +53,42 @@ pub struct Exec {
     /// The processes that wait for a request; none for a program that answers one and ends.
     idle: Option<Mutex<Vec<Loop>>>,
     limit: Duration,
-    folder: TempDir,
-    requests: AtomicUsize,
     late: AtomicUsize,
 }
 
 impl Exec {
     /// The backend of a name such as `exec:COMMAND`; none if it has no such prefix.
-    ///
-    /// # Errors
-    /// No folder for the files.
-    pub fn new(name: &str, limit: Duration) -> Option<Result<Exec, std::io::Error>> {
+    #[must_use]
+    pub fn new(name: &str, limit: Duration) -> Option<Exec> {
         let (prefix, command) = name.split_once(':')?;
         let idle = match prefix {
             "exec" => None,
             "exec-loop" => Some(Mutex::new(Vec::new())),
             _ => return None,
         };
-        let exec = |folder| Exec {
-            name: name.to_owned(),
-            command: command.to_owned(),
-            idle,
-            limit,
-            folder,
-            requests: AtomicUsize::new(0),
-            late: AtomicUsize::new(0),
-        };
-        Some(tempfile::Builder::new().prefix("bitstep-").tempdir().map(exec))
+        let (name, command) = (name.to_owned(), command.to_owned());
+        Some(Exec { name, command, idle, limit, late: AtomicUsize::new(0) })
     }
 
-    fn ask(&self, request: &File) -> Result<File, Refused> {
+    /// Asks for an answer, in which so many bytes of numbers are wanted that the request has none of.
+    fn ask(&self, request: &File, wanted: usize) -> Result<File, Refused> {
         let late = self.late.load(Ordering::Relaxed);
         if late >= GIVE_UP {
             return Err(Refused::Failed(format!(
                 "not asked: {late} answers in a row did not come in time"
             )));
         }
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        let path = |what| self.folder.path().join(format!("{number}.{what}.safetensors"));
-        let (from, to) = (path("request"), path("answer"));
-        let answer = self.ask_by(request, &from, &to);
-        for path in [from, to] {
-            // The program may have removed either, or made it a folder.
-            let _ = std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir_all(&path));
-        }
-        answer
-    }
-
-    fn ask_by(&self, request: &File, from: &Path, to: &Path) -> Result<File, Refused> {
         let own = |e: String| Refused::Failed(format!("the suite can't write a request: {e}"));
-        std::fs::write(from, request.bytes().map_err(own)?).map_err(|e| own(e.to_string()))?;
-        let (Some(from), Some(to_text)) = (from.to_str(), to.to_str()) else {
+        let bytes = request.bytes().map_err(own)?;
+        let folder = Folder::new().map_err(|e| own(e.to_string()))?;
+        folder.write(file::REQUEST_FILE, &bytes).map_err(|e| own(e.to_string()))?;
+        let paths = [file::REQUEST_FILE, file::ANSWER_FILE].map(|name| folder.path(name));
+        let (Some(from), Some(to)) = (paths[0].to_str(), paths[1].to_str()) else {
             return Err(own("the folder for temporary files has no plain name".to_owned()));
         };
         let verdict = match &self.idle {
-            None => process::once(&self.command, &[from, to_text], self.limit),
-            Some(idle) => self.ask_process(idle, from, to_text),
+            None => process::once(&self.command, &[from, to], self.limit),
+            Some(idle) => self.ask_process(idle, from, to),
         };
         let late = matches!(verdict, Verdict::Late(_));
         self.late
@@ -111,8 +96,11 @@ impl Exec {
                 Some(if late { n + 1 } else { 0 })
             })
             .ok();
+        let about = (bytes.len() as u64).saturating_add(wanted as u64);
+        let most = FACTOR.saturating_mul(about).saturating_add(BESIDE);
+        let read = || File::parse(&folder.read(file::ANSWER_FILE, most)?, ANSWER);
         match verdict {
-            Verdict::Done => read(to).map_err(|e| Refused::Failed(format!("the answer: {e}"))),
+            Verdict::Done => read().map_err(|e| Refused::Failed(format!("the answer: {e}"))),
             Verdict::Unsupported(why) if why.is_empty() => {
                 Err(Refused::Unsupported("the program gives no reason".to_owned()))
             }
@@ -134,24 +122,6 @@ impl Exec {
         }
         verdict
     }
-}
-
-fn read(path: &Path) -> Result<File, String> {
-    let meta = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err("no file was written".to_owned());
-        }
-        Err(e) => return Err(e.to_string()),
-    };
-    if !meta.is_file() {
-        return Err("it is no plain file".to_owned());
-    }
-    if meta.len() > MOST {
-        return Err(format!("it has {} bytes, at most {MOST} are read", meta.len()));
-    }
-    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
-    File::parse(&bytes, ANSWER)
 }
 
 /// Whether bytes are an answer of so many steps to a request about such parameters.
@@ -185,7 +155,8 @@ impl Backend for Exec {
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
-        let answer = self.ask(&file::schedule(spec))?;
+        let wanted = spec.steps.saturating_add(1).saturating_mul(spec.groups).saturating_mul(8);
+        let answer = self.ask(&file::schedule(spec), wanted)?;
         let lr = answer.tensors.get("lr").ok_or_else(|| failed("it lacks `lr`".to_owned()))?;
         let wanted = [spec.steps + 1, spec.groups];
         if lr.dtype != Dtype::F64 || lr.shape != wanted {
@@ -196,7 +167,7 @@ impl Backend for Exec {
     }
 
     fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
-        let answer = self.ask(&file::gradient(spec))?;
+        let answer = self.ask(&file::gradient(spec), 0)?;
         let mut outputs = Vec::new();
         for (i, input) in spec.inputs.iter().enumerate() {
             let name = format!("g{i}.out");
@@ -313,7 +284,7 @@ impl Run for ExecRun<'_> {
             let spec = self.spec.spec();
             let request = file::optimizer(&spec, &self.before, self.done, steps);
             let request = request.map_err(Refused::Failed)?;
-            let answer = self.exec.ask(&request)?;
+            let answer = self.exec.ask(&request, 0)?;
             self.answer = file::steps(&answer, &spec.params, steps.len()).map_err(failed)?;
             (self.count, self.made) = (steps.len(), 0);
         }

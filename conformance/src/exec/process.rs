@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::live;
+
 /// How much of what a program writes is kept.
 const KEPT: usize = 4096;
 /// The longest line that is read as an answer.
@@ -58,7 +60,11 @@ impl Tail {
 
 /// A program and all that it starts. Ends with this value.
 #[derive(Debug)]
-struct Group(Child);
+struct Group {
+    child: Child,
+    /// Its end has been seen to, and this is how it ended.
+    over: Option<Option<ExitStatus>>,
+}
 
 impl Group {
     fn start(command: &str, arguments: &[&str], stdin: Stdio) -> io::Result<Group> {
@@ -68,27 +74,13 @@ impl Group {
         shell.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut shell, 0);
-        Ok(Group(shell.spawn()?))
-    }
-
-    /// Whether the program has ended. It is not collected yet, so its number is still its own.
-    #[cfg(unix)]
-    fn ended(&self) -> bool {
-        use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let pid = Pid::from_child(&self.0);
-        !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
-    }
-
-    #[cfg(not(unix))]
-    fn ended(&mut self) -> bool {
-        !matches!(self.0.try_wait(), Ok(None))
+        Ok(Group { child: live::start(&mut shell)?, over: None })
     }
 
     /// Waits for the end, but not for longer than this.
     fn wait(&mut self, until: Instant) -> bool {
         let mut pause = Duration::from_millis(1);
-        while !self.ended() {
+        while self.over.is_none() && !live::ended(&mut self.child) {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return false };
             thread::sleep(pause.min(left));
             pause = (pause * 2).min(Duration::from_millis(20));
@@ -98,14 +90,7 @@ impl Group {
 
     /// Ends what is left of the program and of all that it started.
     fn end(&mut self) -> Option<ExitStatus> {
-        #[cfg(unix)]
-        {
-            use rustix::process::{Pid, Signal, kill_process_group};
-            // There may be nobody left.
-            let _ = kill_process_group(Pid::from_child(&self.0), Signal::KILL);
-        }
-        let _ = self.0.kill();
-        self.0.wait().ok()
+        *self.over.get_or_insert_with(|| live::end(&mut self.child))
     }
 }
 
@@ -185,7 +170,7 @@ pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdic
         Ok(group) => group,
         Err(e) => return cannot_start(&e),
     };
-    let (Some(out), Some(err)) = (group.0.stdout.take(), group.0.stderr.take()) else {
+    let (Some(out), Some(err)) = (group.child.stdout.take(), group.child.stderr.take()) else {
         return Verdict::Trouble("the program has no output".to_owned());
     };
     let ((out, out_end), (err, err_end)) = (Tail::of(out), Tail::of(err));
@@ -222,7 +207,7 @@ impl Loop {
     pub(super) fn start(command: &str) -> Result<Loop, Verdict> {
         let mut group = Group::start(command, &[], Stdio::piped()).map_err(|e| cannot_start(&e))?;
         let (stdin, out, err) =
-            (group.0.stdin.take(), group.0.stdout.take(), group.0.stderr.take());
+            (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
         let (Some(out), Some(err)) = (out, err) else {
             return Err(Verdict::Trouble("the program has no output".to_owned()));
         };

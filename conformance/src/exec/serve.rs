@@ -8,7 +8,8 @@ use serde_json::{Map, Value};
 
 use super::file::{ANSWER, File, REQUEST};
 use crate::backend::{Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, ScheduleSpec};
-use crate::golden::Group;
+use crate::golden::{self, Group};
+use crate::read;
 use crate::tensor::{Dtype, Tensor};
 
 /// Answers one request after the other: the program's side of `exec-loop:`.
@@ -35,7 +36,7 @@ pub fn serve(
 /// Answers one request: the program's side of `exec:`, which prints what this returns.
 #[must_use]
 pub fn answer(backend: &dyn Backend, request: &Path, to: &Path) -> String {
-    let answered = read(request).and_then(|file| of(backend, &file)).and_then(|answer| {
+    let answered = self::request(request).and_then(|file| of(backend, &file)).and_then(|answer| {
         let bytes = answer.bytes().map_err(Refused::Failed)?;
         std::fs::write(to, bytes).map_err(|e| Refused::Failed(e.to_string()))
     });
@@ -48,8 +49,8 @@ pub fn answer(backend: &dyn Backend, request: &Path, to: &Path) -> String {
     }
 }
 
-fn read(path: &Path) -> Result<File, Refused> {
-    let bytes = std::fs::read(path).map_err(|e| Refused::Failed(e.to_string()))?;
+fn request(path: &Path) -> Result<File, Refused> {
+    let bytes = read::at_most(path, golden::LARGEST).map_err(Refused::Failed)?;
     File::parse(&bytes, REQUEST).map_err(Refused::Failed)
 }
 

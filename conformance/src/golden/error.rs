@@ -23,6 +23,12 @@ pub struct GoldenError {
 pub enum Problem {
     #[error("can't be read: {0}")]
     Io(String),
+    #[error(
+        "not read: the files before it in the suites have {0} bytes, as many as are read at once"
+    )]
+    TooMuch(u64),
+    #[error("can't be drawn anew: the core, which has to say what is right, refuses it: {0}")]
+    NoOracle(String),
     #[error("no golden cases (`*.safetensors`) in this folder")]
     Empty,
     #[error("damaged, or no safetensors file: {0}")]
@@ -53,6 +59,11 @@ pub enum Problem {
 
 impl Problem {
     pub(super) fn key(key: &str, value: &str, wanted: &str) -> Problem {
-        Problem::Key { key: key.to_owned(), value: value.to_owned(), wanted: wanted.to_owned() }
+        // As much of a long one as shows what it is.
+        let mut shown: String = value.chars().take(200).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        Problem::Key { key: key.to_owned(), value: shown, wanted: wanted.to_owned() }
     }
 }

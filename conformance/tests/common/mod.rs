@@ -3,9 +3,32 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use safetensors::tensor::TensorView;
+
+/// Runs a command to its end, which has to come within a minute whatever programs and files do.
+pub fn within_a_minute(command: &mut Command) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
+    command.stdin(Stdio::null()).stdout(file("out")).stderr(file("err"));
+    let mut child = command.spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("still running after a minute: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    Output { status, stdout: read("out"), stderr: read("err") }
+}
 
 /// What a file will hold.
 #[derive(Clone)]

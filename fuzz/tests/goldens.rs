@@ -1,0 +1,66 @@
+//! Golden files under a limit on memory: whatever a file of a few thousand bytes says, reading it and
+//! checking the core on it takes no more than that. An allocation beyond it ends this program.
+//!
+//! `BITSTEP_FUZZ_SECONDS=3600 cargo test -p bitstep-fuzz --test goldens -- --nocapture` goes on for an hour.
+
+use std::alloc::System;
+use std::time::{Duration, Instant};
+
+use bitstep_fuzz::{goldens, is_golden};
+use cap::Cap;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// What all allocations together may come to: a projection of 2²² numbers, in a few copies.
+const LIMIT: usize = 1 << 28;
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, LIMIT);
+
+/// Some files, drawn from the number of the round.
+fn round(number: u64, cases: u32) {
+    let mut seed = [0; 32];
+    seed[..8].copy_from_slice(&number.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..2000);
+    let result = TestRunner::new_with_rng(config, rng).run(&bytes, |bytes| {
+        let start = Instant::now();
+        goldens(&bytes);
+        // None takes longer than a person would wait: a hang, not a matter of speed.
+        assert!(start.elapsed() < Duration::from_secs(60), "a file that takes a minute");
+        Ok(())
+    });
+    assert!(
+        result.is_ok(),
+        "round {number}: {}",
+        result.err().map_or(String::new(), |e| e.to_string())
+    );
+}
+
+#[test]
+fn no_file_takes_more_than_its_share_of_memory() {
+    let seconds = std::env::var("BITSTEP_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok());
+    let Some(seconds) = seconds else { return round(0, 4000) };
+    let (start, mut rounds) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(seconds) {
+        rounds += 1;
+        round(rounds, 1000);
+        if rounds.is_multiple_of(10) {
+            println!("{} files, {} s", rounds * 1000, start.elapsed().as_secs());
+        }
+    }
+    println!("{} files, {} s, no finding", rounds * 1000, start.elapsed().as_secs());
+}
+
+#[test]
+fn many_of_the_files_drawn_are_cases() {
+    // Otherwise the other test would say little: some are read whole and checked.
+    let mut runner = TestRunner::deterministic();
+    let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..2000);
+    let mut cases = 0;
+    for _ in 0..1000 {
+        use proptest::strategy::{Strategy, ValueTree};
+        cases += usize::from(is_golden(&bytes.new_tree(&mut runner).unwrap().current()));
+    }
+    assert!(cases > 200, "{cases} of 1000");
+}
