@@ -175,8 +175,6 @@ fn programs_get_the_cases_in_an_order_of_the_seed() {
     );
 }
 
-const SOME: &str = "*/{adamw_torch,sgd,adafactor,adamw_bnb_8bit,galore_adamw,schedule_free_adamw}/{default,late,groups}_f32";
-
 #[test]
 fn who_looks_answers_up_passes_but_not_what_is_drawn_anew() {
     let golden = bitstep_conformance::suite::committed();
@@ -187,23 +185,39 @@ fn who_looks_answers_up_passes_but_not_what_is_drawn_anew() {
     let learns = format!("exec:sh -c '\"{SUITE}\" serve \"$1\" \"$2\" && cp \"$2\" {kept}' -");
     let knows =
         format!("exec:sh -c 'cp {kept} \"$2\" 2>/dev/null || echo error I have not learnt this' -");
-    for only in [SOME, "schedule/{cosine,linear,reduce_lr_on_plateau}/*", "gradient/*/default*"] {
+    for only in ["*/adamw_torch/default_f32", "{schedule/cosine,gradient/clip_grad_norm}/default*"]
+    {
         let run = |more: &[&str]| verify(&golden, &[&["--only", only], more].concat());
         let (status, out, _) = run(&["--backend", &learns]);
         assert_eq!(status, Some(0), "{out}");
         let (status, out, lines) = run(&["--backend", &knows]);
         assert_eq!(status, Some(0), "{out}");
-        assert!(lines.len() > 5, "{only}");
-
+        assert!(lines.len() >= 2, "{only}");
         let (status, out, lines) = run(&["--backend", &knows, "--fresh", "1"]);
         assert_eq!(status, Some(1), "{out}");
         assert!(lines.iter().all(|l| l["outcome"] != "pass"), "{only}: {out}");
-        // The right program passes these, too, and so do other seeds.
-        for seed in ["1", "2"] {
-            let served = format!("exec-loop:'{SUITE}' serve");
-            let (status, out, lines) = run(&["--backend", &served, "--fresh", seed]);
-            assert_eq!(status, Some(0), "{out}");
-            assert!(lines.iter().all(|l| l["ulp"] == 0.0 || l["outcome"] == "empty"), "{out}");
-        }
     }
+}
+
+#[test]
+fn who_computes_passes_what_is_drawn_anew_whatever_the_seed() {
+    let golden = bitstep_conformance::suite::committed();
+    let rules =
+        "adamw_torch,sgd,adafactor,adamw_bnb_8bit,galore_adamw,schedule_free_adamw,lion_8bit";
+    let some = format!("*/{{{rules}}}/{{default,late,groups,nograd}}_f32");
+    let served = format!("exec-loop:'{SUITE}' serve");
+    let mut seen = Vec::new();
+    for (only, backend, seed) in [
+        (some.as_str(), "core", "1"),
+        ("*/{adamw_torch,sgd}/default_f32", &served, "1"),
+        ("schedule/{cosine,linear,reduce_lr_on_plateau}/*", "core", "2"),
+        ("gradient/*/default*", "core", "2"),
+    ] {
+        let more = ["--only", only, "--backend", backend, "--fresh", seed];
+        let (status, out, lines) = verify(&golden, &more);
+        assert_eq!(status, Some(0), "{out}");
+        assert!(lines.iter().all(|l| l["ulp"] == 0.0 || l["outcome"] == "empty"), "{out}");
+        seen.push(lines.len());
+    }
+    assert!(seen.iter().all(|&n| n >= 4), "{seen:?}");
 }
