@@ -79,6 +79,8 @@ fn go_on(run: &str, resume: bool) -> f64 {
     let per_step = match bounds.exemption(&subject) {
         Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp))) => ulp,
         None => DEFAULT,
+        // Free runs of 8-bit state are not judged: see below.
+        Some(_) if case.contains("_8bit/") => DEFAULT,
         Some(other) => panic!("no bound to hold a resumed run to: {other:?}"),
     };
     // torchao's rates are f32.
@@ -131,15 +133,17 @@ fn go_on(run: &str, resume: bool) -> f64 {
 
 /// Goes on with all runs, and without their state, which leads elsewhere.
 fn compare(runs: &[String]) {
+    let mut off = Vec::new();
     for run in runs {
-        let worst = go_on(run, true);
-        println!("{run}: {worst:.3} of the bound");
-        assert!(worst <= 1.0, "{run}: {worst} times the bound");
-        let fresh = go_on(run, false);
+        let (worst, fresh) = (go_on(run, true), go_on(run, false));
+        println!("{run}: {worst:.3} of the bound, {fresh:.1} without its state");
         // A bf16 number has few digits to tell by.
         let least = if run.ends_with("bf16") { 4.0 } else { 10.0 };
-        assert!(fresh > least, "{run}: {fresh} times the bound without its state");
+        if !(worst <= 1.0 && fresh > least) {
+            off.push(run);
+        }
     }
+    assert!(off.is_empty(), "{off:?}");
 }
 
 #[test]
@@ -160,9 +164,7 @@ fn the_next_steps_under_other_arguments_are_the_references() {
     // Nor does Trainer load an object of some class.
     assert_eq!(refused.len(), 2);
     for (run, class) in refused.iter().zip(["apollo_torch", "galore_torch"]) {
-        let (mut training, order) = training(run);
-        let order: Vec<&str> = order.iter().map(String::as_str).collect();
-        let error = training.resume(folder(run), &order).unwrap_err().to_string();
+        let error = import::optimizer(folder(run).join("optimizer.pt")).unwrap_err().to_string();
         assert!(error.contains(class), "{run}: {error}");
     }
 }
