@@ -103,6 +103,8 @@ macro_rules! constants {
 
 #[cfg(test)]
 mod tests {
+    use core::mem::offset_of;
+
     use super::*;
 
     constants! {
@@ -116,36 +118,48 @@ mod tests {
         }
     }
 
+    /// Where the fields are that have values of their own, on whatever machine.
+    const PLACES: [usize; 5] = [
+        offset_of!(Gaps<f32>, flag),
+        offset_of!(Gaps<f32>, wide),
+        offset_of!(Gaps<f32>, kind),
+        offset_of!(Gaps<f32>, three),
+        offset_of!(Gaps<f32>, last),
+    ];
+
     #[test]
     fn fields_lie_where_c_has_them_and_gaps_stay() {
         let gaps =
             Gaps { flag: true, wide: 1.5, kind: Dtype::F16, three: [1f32, 2.0, 3.0], last: false };
-        let mut bytes = [0xee; size_of::<Gaps<f32>>()];
-        gaps.write(&mut bytes);
-        assert_eq!(bytes[0], 1);
-        assert_eq!(bytes[1..8], [0xee; 7]);
-        assert_eq!(bytes[8..16], 1.5f64.to_le_bytes());
-        assert_eq!(bytes[16], 3);
-        assert_eq!(bytes[17..20], [0xee; 3]);
-        assert_eq!(bytes[28..32], 3f32.to_le_bytes());
-        assert_eq!(bytes[32..40], [0, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee, 0xee]);
-        let back = Gaps::<f32>::read(&bytes).unwrap();
+        let (mut got, mut want) = ([0xee; size_of::<Gaps<f32>>()], [0xee; size_of::<Gaps<f32>>()]);
+        gaps.write(&mut got);
+        let [flag, wide, kind, three, last] = PLACES;
+        want[flag] = 1;
+        want[wide..wide + 8].copy_from_slice(&1.5f64.to_le_bytes());
+        want[kind] = 3;
+        for (i, x) in [1f32, 2.0, 3.0].into_iter().enumerate() {
+            want[three + 4 * i..three + 4 * i + 4].copy_from_slice(&x.to_le_bytes());
+        }
+        want[last] = 0;
+        assert_eq!(got, want);
+        let back = Gaps::<f32>::read(&got).unwrap();
         assert_eq!((back.flag, back.wide, back.kind), (true, 1.5, Dtype::F16));
         assert_eq!((back.three, back.last), ([1.0, 2.0, 3.0], false));
     }
 
     #[test]
     fn bytes_that_are_no_values_make_none() {
+        let [flag, _, kind, _, last] = PLACES;
         let mut bytes = [0; size_of::<Gaps<f32>>()];
         assert!(Gaps::<f32>::read(&bytes).is_some());
-        for (at, byte) in [(0, 2), (0, 255), (16, 4), (32, 128)] {
+        for (at, byte) in [(flag, 2), (flag, 255), (kind, 4), (last, 128)] {
             bytes[at] = byte;
             assert!(Gaps::<f32>::read(&bytes).is_none());
             bytes[at] = 0;
         }
-        bytes[1..8].fill(0xff); // a gap
+        bytes[flag + 1] = 0xff; // a gap
         assert!(Gaps::<f32>::read(&bytes).is_some());
-        assert!(Gaps::<f32>::read(&bytes[..32]).is_none());
-        assert!(Gaps::<f32>::read(&bytes[..33]).is_some());
+        assert!(Gaps::<f32>::read(&bytes[..last]).is_none());
+        assert!(Gaps::<f32>::read(&bytes[..=last]).is_some());
     }
 }
