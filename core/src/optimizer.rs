@@ -58,8 +58,28 @@ impl Recipe {
     pub fn with(&self, args: &Args) -> Result<Recipe, ArgError> {
         let mut recipe = self.clone();
         args.apply("a parameter group", recipe.rule.hyper())?;
-        recipe.rule.check()?;
+        recipe.check()?;
         Ok(recipe)
+    }
+
+    /// Whether the references would step a group with these arguments: a rule's own ranges, but for
+    /// `weight_decay`, which they check where an optimizer is made and not where a group brings
+    /// its own.
+    ///
+    /// # Errors
+    /// The argument that is refused.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.rule.check() {
+            Err(Error::Range { argument: "weight_decay", .. }) => {
+                let mut rule = self.rule.clone();
+                let none = Args::new().with("weight_decay", 0.0);
+                match none.apply("a parameter group", rule.hyper()) {
+                    Ok(()) => rule.check(),
+                    Err(_) => self.rule.check(),
+                }
+            }
+            checked => checked,
+        }
     }
 
     /// The type that a parameter is computed in: `f32` if it is more than its plain numbers.
@@ -332,7 +352,7 @@ impl Optimizer {
     /// # Errors
     /// An invalid configuration.
     pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
-        recipe.rule.check()?;
+        recipe.check()?;
         let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
         self.groups.push(Group {
             made: recipe.clone(),
@@ -596,7 +616,7 @@ impl Optimizer {
         }
         check_length("params", grads.len(), self.params.len())?;
         for group in &self.groups {
-            group.recipe.rule.check()?;
+            group.recipe.check()?;
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps = group.steps.saturating_add(1);

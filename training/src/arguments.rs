@@ -1,13 +1,15 @@
 //! A `TrainingArguments` file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use bitstep::args::{ArgError, Args, Value};
-use bitstep::training::TrainingArguments;
-use serde_json::{Map, Value as Json};
+use bitstep::training::{TrainingArguments, Version};
 use thiserror::Error;
 
+use crate::checkpoint::CheckpointError;
 use crate::json;
+use crate::keys::{self, IGNORED, MUST_BE_OFF, ONLY_5, READ};
 
 /// Why training can't be set up.
 #[derive(Debug, Error)]
@@ -56,6 +58,9 @@ pub enum TrainingError {
         /// What was given.
         targets: String,
     },
+    /// A parameter whose name can't be that of a tensor in a checkpoint.
+    #[error(transparent)]
+    Name(#[from] CheckpointError),
     /// The number of steps is neither in the file nor given.
     #[error("`max_steps` is not set: give the number of steps")]
     Steps,
@@ -104,68 +109,108 @@ impl Arguments {
     /// # Errors
     /// [`TrainingError`].
     pub fn read(path: impl AsRef<Path>) -> Result<Arguments, TrainingError> {
-        let path = path.as_ref();
-        let text = crate::file::read(path, LONGEST)
-            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
-            .map_err(|source| TrainingError::Io { path: path.display().to_string(), source })?;
-        Self::from_json(&text)
+        Self::from_json(&text(path.as_ref())?)
     }
 
-    /// Reads what `TrainingArguments.to_json_string()` writes. A key that is left out has
-    /// Transformers' default; one that is not known is an error.
+    /// Reads a file as this version's Trainer would.
+    ///
+    /// # Errors
+    /// [`TrainingError`].
+    pub fn read_as(path: impl AsRef<Path>, version: Version) -> Result<Arguments, TrainingError> {
+        Self::from_json_as(&text(path.as_ref())?, version)
+    }
+
+    /// Reads what `TrainingArguments.to_json_string()` writes, as the version does that wrote it:
+    /// keys that only 4.49 or only 4 has tell it, and without them it is the newest.
+    /// A key that is left out has Transformers' default; one that is not known is an error.
     ///
     /// # Errors
     /// [`TrainingError`].
     pub fn from_json(text: &str) -> Result<Arguments, TrainingError> {
-        let Json::Object(map) = serde_json::from_str(text)? else {
-            return Err(TrainingError::NotAnObject);
-        };
-        let file = File(map);
+        let file = object(text)?;
+        let version = keys::version(&file);
+        Self::of(File { keys: file, version })
+    }
+
+    /// [`from_json`](Self::from_json) as this version's Trainer would.
+    ///
+    /// # Errors
+    /// [`TrainingError`].
+    ///
+    /// ```
+    /// use bitstep_training::{Arguments, Version};
+    /// let args = Arguments::from_json_as(r#"{"max_grad_norm": null}"#, Version::V4_57)?;
+    /// assert_eq!(args.training.max_grad_norm, 0.0); // no clipping
+    /// assert!(Arguments::from_json_as(r#"{"max_grad_norm": null}"#, Version::V5_23).is_err());
+    /// # Ok::<(), bitstep_training::TrainingError>(())
+    /// ```
+    pub fn from_json_as(text: &str, version: Version) -> Result<Arguments, TrainingError> {
+        Self::of(File { keys: object(text)?, version })
+    }
+
+    fn of(file: File) -> Result<Arguments, TrainingError> {
         file.check_keys()?;
         let mut args = Arguments::default();
         let t = &mut args.training;
+        t.version = file.version;
+        let before_5 = file.version < Version::V5_23;
+        if file.version == Version::V4_49 {
+            "adamw_torch".clone_into(&mut t.optim); // its default
+        }
         file.text("optim", &mut t.optim)?;
-        file.text("optim_args", &mut t.optim_args)?;
+        if file.flag("adafactor")? {
+            if !before_5 {
+                let wanted = "left out: 5 has `optim` for it";
+                return Err(bad("adafactor", &Value::Bool(true), wanted));
+            }
+            "adafactor".clone_into(&mut t.optim);
+        }
+        if file.get("optim_args").is_some() {
+            file.text("optim_args", &mut t.optim_args)?;
+        }
         file.float("learning_rate", &mut t.learning_rate)?;
         file.float("weight_decay", &mut t.weight_decay)?;
         file.float("adam_beta1", &mut t.adam_beta1)?;
         file.float("adam_beta2", &mut t.adam_beta2)?;
         file.float("adam_epsilon", &mut t.adam_epsilon)?;
-        file.float("warmup_steps", &mut t.warmup_steps)?;
-        // Files of Transformers before 5 have both; a number of steps goes first.
-        let mut ratio = 0.0;
-        file.float("warmup_ratio", &mut ratio)?;
-        if t.warmup_steps == 0.0 {
-            t.warmup_steps = ratio;
-        }
+        file.warmup(t)?;
         file.text("lr_scheduler_type", &mut t.lr_scheduler_type)?;
-        if let Some(kwargs) = file.get("lr_scheduler_kwargs") {
-            // Each key is looked for among those before it.
-            let wanted = "a dictionary of at most 1000 keys";
-            let map = kwargs.as_object().filter(|map| map.len() <= 1000);
-            let map = map.ok_or_else(|| bad("lr_scheduler_kwargs", kwargs, wanted))?;
-            t.lr_scheduler_kwargs =
-                map.iter().map(|(k, v)| (k.clone(), json::value(v))).collect::<Args>();
+        t.lr_scheduler_kwargs = file.kwargs()?;
+        if before_5 && file.keys.get("max_grad_norm") == Some(&Value::None) {
+            t.max_grad_norm = 0.0;
+        } else {
+            file.float("max_grad_norm", &mut t.max_grad_norm)?;
         }
-        file.float("max_grad_norm", &mut t.max_grad_norm)?;
         if let Some(steps) = file.count("gradient_accumulation_steps")? {
             t.gradient_accumulation_steps = steps;
         }
-        let mut alpha = f64::NAN;
-        file.float("neftune_noise_alpha", &mut alpha)?;
-        t.neftune_noise_alpha = (!alpha.is_nan()).then_some(alpha);
+        if file.get("neftune_noise_alpha").is_some() {
+            let mut alpha = 0.0;
+            file.float("neftune_noise_alpha", &mut alpha)?;
+            t.neftune_noise_alpha = Some(alpha);
+        }
         args.max_steps = file.whole("max_steps")?.and_then(|n| u64::try_from(n).ok());
         args.max_steps = args.max_steps.filter(|&n| n > 0);
         args.optim_target_modules = file.targets()?;
-        args.fp16 = match file.get("fp16") {
-            None => false,
-            Some(v) => v.as_bool().ok_or_else(|| bad("fp16", v, "true or false"))?,
-        };
+        args.fp16 = file.flag("fp16")?;
         Ok(args)
     }
 }
 
-fn bad(key: &'static str, value: &Json, wanted: &'static str) -> TrainingError {
+fn text(path: &Path) -> Result<String, TrainingError> {
+    crate::file::read(path, LONGEST)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+        .map_err(|source| TrainingError::Io { path: path.display().to_string(), source })
+}
+
+fn object(text: &str) -> Result<BTreeMap<String, Value>, TrainingError> {
+    match json::read(text)? {
+        Value::Map(map) => Ok(map.into_iter().collect()),
+        _ => Err(TrainingError::NotAnObject),
+    }
+}
+
+fn bad(key: &'static str, value: &Value, wanted: &'static str) -> TrainingError {
     let mut value = value.to_string();
     if let Some((end, _)) = value.char_indices().nth(200) {
         value.truncate(end);
@@ -174,22 +219,25 @@ fn bad(key: &'static str, value: &Json, wanted: &'static str) -> TrainingError {
     TrainingError::Value { key, value, wanted }
 }
 
-struct File(Map<String, Json>);
+struct File {
+    keys: BTreeMap<String, Value>,
+    version: Version,
+}
 
 impl File {
     /// The value of a key, if it is there and not null.
-    fn get(&self, key: &str) -> Option<&Json> {
-        self.0.get(key).filter(|v| !v.is_null())
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|v| **v != Value::None)
     }
 
     fn check_keys(&self) -> Result<(), TrainingError> {
-        for (key, value) in &self.0 {
+        for (key, value) in &self.keys {
             let key = key.as_str();
             if let Some(key) = MUST_BE_OFF.iter().copied().find(|k| *k == key) {
                 let off = match value {
-                    Json::Null | Json::Bool(false) => true,
-                    Json::String(s) => s.is_empty(),
-                    Json::Array(list) => list.is_empty(),
+                    Value::None | Value::Bool(false) => true,
+                    Value::Str(s) => s.is_empty(),
+                    Value::List(list) => list.is_empty(),
                     _ => false,
                 };
                 if !off {
@@ -205,31 +253,77 @@ impl File {
     }
 
     fn text(&self, key: &'static str, to: &mut String) -> Result<(), TrainingError> {
-        if let Some(v) = self.get(key) {
-            *to = v.as_str().ok_or_else(|| bad(key, v, "a string"))?.to_owned();
+        if let Some(v) = self.keys.get(key) {
+            v.as_str().ok_or_else(|| bad(key, v, "a string"))?.clone_into(to);
         }
         Ok(())
     }
 
     fn float(&self, key: &'static str, to: &mut f64) -> Result<(), TrainingError> {
-        if let Some(v) = self.get(key) {
-            *to = json::as_f64(v).ok_or_else(|| bad(key, v, "a number"))?;
+        match self.keys.get(key) {
+            None => {}
+            Some(v @ Value::Str(_)) => return Err(bad(key, v, "a number, not in quotes")),
+            Some(v) => *to = v.as_f64().ok_or_else(|| bad(key, v, "a number"))?,
         }
         Ok(())
     }
 
+    fn flag(&self, key: &'static str) -> Result<bool, TrainingError> {
+        self.get(key).map_or(Ok(false), |v| v.as_bool().ok_or_else(|| bad(key, v, "true or false")))
+    }
+
     fn whole(&self, key: &'static str) -> Result<Option<i64>, TrainingError> {
-        let read = |v: &Json| match json::value(v) {
-            Value::Bool(_) => None,
-            v => v.as_i64(),
+        let read = |v: &Value| match v {
+            Value::Int(n) => Ok(*n),
+            v => Err(bad(key, v, "a whole number, without a point")),
         };
-        self.get(key).map(|v| read(v).ok_or_else(|| bad(key, v, "a whole number"))).transpose()
+        self.keys.get(key).map(read).transpose()
     }
 
     fn count(&self, key: &'static str) -> Result<Option<u64>, TrainingError> {
-        let Some(v) = self.get(key) else { return Ok(None) };
+        let Some(v) = self.keys.get(key) else { return Ok(None) };
         let n = self.whole(key)?.and_then(|n| u64::try_from(n).ok()).filter(|&n| n > 0);
         n.map(Some).ok_or_else(|| bad(key, v, "a number from 1"))
+    }
+
+    fn warmup(&self, t: &mut TrainingArguments) -> Result<(), TrainingError> {
+        if self.version < Version::V5_23 {
+            if let Some(v) = self.keys.get("warmup_steps").filter(|v| !matches!(v, Value::Int(_))) {
+                return Err(bad("warmup_steps", v, "a whole number, without a point"));
+            }
+            self.float("warmup_ratio", &mut t.warmup_ratio)?;
+        }
+        self.float("warmup_steps", &mut t.warmup_steps)?;
+        let ratio = self.get("warmup_ratio").filter(|_| self.version >= Version::V5_23);
+        let Some(ratio) = ratio else { return Ok(()) };
+        // The first of 5 put it in the place of `warmup_steps`, and wrote both.
+        if ONLY_5.iter().any(|key| self.keys.contains_key(*key)) {
+            return self.float("warmup_ratio", &mut t.warmup_steps);
+        }
+        Err(bad("warmup_ratio", ratio, "left out: `warmup_steps` below 1 is a share"))
+    }
+
+    /// A dictionary, or one written as a string, of which Trainer makes a dictionary.
+    fn kwargs(&self) -> Result<Args, TrainingError> {
+        const KEY: &str = "lr_scheduler_kwargs";
+        let Some(given) = self.get(KEY) else { return Ok(Args::new()) };
+        let map: BTreeMap<_, _> = match given {
+            Value::Map(map) => map.iter().cloned().collect(),
+            Value::Str(text) if text.starts_with('{') => {
+                object(text)?.into_iter().map(|(name, v)| (name, unquoted(v))).collect()
+            }
+            _ => return Err(bad(KEY, given, "a dictionary")),
+        };
+        // Each key is looked for among those before it.
+        if map.len() > 1000 {
+            return Err(bad(KEY, given, "a dictionary of at most 1000 keys"));
+        }
+        // A schedule gets a string as it stands and can't reckon with it.
+        if let Some((_, v)) = map.iter().find(|(_, v)| v.as_str().is_some() && v.as_f64().is_some())
+        {
+            return Err(bad(KEY, v, "a dictionary of numbers that are not in quotes"));
+        }
+        Ok(map.into_iter().collect())
     }
 
     fn targets(&self) -> Result<Option<Targets>, TrainingError> {
@@ -237,12 +331,10 @@ impl File {
         let wanted = "a string or a list of strings";
         Ok(match self.get(KEY) {
             None => None,
-            Some(Json::String(s)) if s.replace('_', "-") == "all-linear" => {
-                Some(Targets::AllLinear)
-            }
-            Some(Json::String(s)) => Some(Targets::Pattern(s.clone())),
+            Some(Value::Str(s)) if s.replace('_', "-") == "all-linear" => Some(Targets::AllLinear),
+            Some(Value::Str(s)) => Some(Targets::Pattern(s.clone())),
             Some(v) => {
-                let list = v.as_array().ok_or_else(|| bad(KEY, v, wanted))?;
+                let list = v.as_list().ok_or_else(|| bad(KEY, v, wanted))?;
                 let names = list.iter().map(|s| s.as_str().map(str::to_owned));
                 let names = names.collect::<Option<_>>().ok_or_else(|| bad(KEY, v, wanted))?;
                 Some(Targets::List(names))
@@ -251,156 +343,14 @@ impl File {
     }
 }
 
-/// Keys that decide how parameters move.
-const READ: &[&str] = &[
-    "adam_beta1",
-    "adam_beta2",
-    "adam_epsilon",
-    "fp16",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "lr_scheduler_kwargs",
-    "lr_scheduler_type",
-    "max_grad_norm",
-    "max_steps",
-    "neftune_noise_alpha",
-    "optim",
-    "optim_args",
-    "optim_target_modules",
-    "warmup_ratio",
-    "warmup_steps",
-    "weight_decay",
-];
-
-/// Keys that change who moves the parameters, or how gradients come about.
-const MUST_BE_OFF: &[&str] = &["adafactor", "deepspeed", "fsdp", "parallelism_config"];
-
-/// The other keys of Transformers 4.49 to 5.23: about data, logging, saving, devices and the
-/// forward pass.
-const IGNORED: &[&str] = &[
-    "accelerator_config",
-    "activation_checkpointing",
-    "activation_checkpointing_kwargs",
-    "auto_find_batch_size",
-    "average_tokens_across_devices",
-    "batch_eval_metrics",
-    "bf16",
-    "bf16_full_eval",
-    "data_seed",
-    "dataloader_drop_last",
-    "dataloader_in_order",
-    "dataloader_multiprocessing_context",
-    "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_pin_memory",
-    "dataloader_prefetch_factor",
-    "ddp_backend",
-    "ddp_broadcast_buffers",
-    "ddp_bucket_cap_mb",
-    "ddp_find_unused_parameters",
-    "ddp_static_graph",
-    "ddp_timeout",
-    "debug",
-    "disable_tqdm",
-    "dispatch_batches",
-    "do_eval",
-    "do_predict",
-    "do_train",
-    "enable_jit_checkpoint",
-    "eval_accumulation_steps",
-    "eval_delay",
-    "eval_do_concat_batches",
-    "eval_on_start",
-    "eval_steps",
-    "eval_strategy",
-    "eval_use_gather_object",
-    "evaluation_strategy",
-    "fp16_backend",
-    "fp16_full_eval",
-    "fp16_opt_level",
-    "fsdp_config",
-    "fsdp_min_num_params",
-    "fsdp_transformer_layer_cls_to_wrap",
-    "full_determinism",
-    "gradient_checkpointing",
-    "gradient_checkpointing_kwargs",
-    "greater_is_better",
-    "group_by_length",
-    "half_precision_backend",
-    "hub_always_push",
-    "hub_model_id",
-    "hub_private_repo",
-    "hub_revision",
-    "hub_strategy",
-    "hub_token",
-    "ignore_data_skip",
-    "include_for_metrics",
-    "include_inputs_for_metrics",
-    "include_num_input_tokens_seen",
-    "include_tokens_per_second",
-    "jit_mode_eval",
-    "label_names",
-    "label_smoothing_factor",
-    "length_column_name",
-    "liger_kernel_config",
-    "load_best_model_at_end",
-    "local_rank",
-    "log_level",
-    "log_level_replica",
-    "log_on_each_node",
-    "logging_dir",
-    "logging_first_step",
-    "logging_nan_inf_filter",
-    "logging_steps",
-    "logging_strategy",
-    "metric_for_best_model",
-    "mp_parameters",
-    "no_cuda",
-    "num_train_epochs",
-    "output_dir",
-    "overwrite_output_dir",
-    "past_index",
-    "per_device_eval_batch_size",
-    "per_device_train_batch_size",
-    "per_gpu_eval_batch_size",
-    "per_gpu_train_batch_size",
-    "prediction_loss_only",
-    "project",
-    "push_to_hub",
-    "push_to_hub_model_id",
-    "push_to_hub_organization",
-    "push_to_hub_token",
-    "ray_scope",
-    "remove_unused_columns",
-    "report_to",
-    "restore_callback_states_from_checkpoint",
-    "resume_from_checkpoint",
-    "run_name",
-    "save_on_each_node",
-    "save_only_model",
-    "save_safetensors",
-    "save_steps",
-    "save_strategy",
-    "save_total_limit",
-    "seed",
-    "skip_memory_metrics",
-    "split_batches",
-    "tf32",
-    "torch_compile",
-    "torch_compile_backend",
-    "torch_compile_mode",
-    "torch_empty_cache_steps",
-    "torchdynamo",
-    "tpu_metrics_debug",
-    "tpu_num_cores",
-    "trackio_bucket_id",
-    "trackio_space_id",
-    "trackio_static_space_id",
-    "train_sampling_strategy",
-    "use_cache",
-    "use_cpu",
-    "use_ipex",
-    "use_legacy_prediction_loop",
-    "use_liger_kernel",
-    "use_mps_device",
-];
+/// What Trainer makes of a string within a dictionary that was itself a string.
+fn unquoted(value: Value) -> Value {
+    let Value::Str(s) = &value else { return value };
+    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    match s.to_lowercase().as_str() {
+        "true" => Value::Bool(true),
+        "false" => Value::Bool(false),
+        _ if digits(s) || digits(&s.replacen('.', "", 1)) => Value::parse(s),
+        _ => value,
+    }
+}

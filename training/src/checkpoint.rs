@@ -463,18 +463,28 @@ fn wrong(what: impl std::fmt::Display) -> CheckpointError {
     CheckpointError::Metadata(what.to_string())
 }
 
+/// Whether a tensor of a checkpoint can have this name: what adds parameters asks, so that not
+/// the first `save` is refused.
+///
+/// # Errors
+/// A name with a `/`, which parts it from its state, and safetensors' own name.
+pub fn check_name(name: &str) -> Result<(), CheckpointError> {
+    if name.contains('/') {
+        return Err(CheckpointError::Names(format!("`{name}` has a `/` in it")));
+    }
+    if name == "__metadata__" {
+        return Err(CheckpointError::Names(format!("`{name}` is safetensors' own")));
+    }
+    Ok(())
+}
+
 fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), CheckpointError> {
     let (got, wanted) = (names.len(), optimizer.params().len());
     if got != wanted {
         return Err(CheckpointError::Names(format!("{got} for {wanted} parameters")));
     }
     let mut seen = BTreeSet::new();
-    if let Some(name) = names.iter().find(|name| name.contains('/')) {
-        return Err(CheckpointError::Names(format!("`{name}` has a `/` in it")));
-    }
-    if let Some(name) = names.iter().find(|name| *name == "__metadata__") {
-        return Err(CheckpointError::Names(format!("`{name}` is safetensors' own")));
-    }
+    names.iter().try_for_each(|name| check_name(name))?;
     match names.iter().find(|name| !seen.insert(*name)) {
         Some(twice) => Err(CheckpointError::Names(format!("`{twice}` twice"))),
         None => Ok(()),

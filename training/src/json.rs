@@ -18,6 +18,51 @@ pub(crate) fn value(json: &Json) -> Value {
     }
 }
 
+/// Reads JSON as Python writes it: with `NaN`, `Infinity` and `-Infinity` for numbers.
+pub(crate) fn read(text: &str) -> Result<Value, serde_json::Error> {
+    // They become strings that begin as nothing in this text does: with one colon more.
+    let longest = text.split(|c| c != ':').map(str::len).max().unwrap_or(0);
+    let mark = ":".repeat(longest + 1);
+    let json: Json = serde_json::from_str(&quoted(text, &mark))?;
+    Ok(unmarked(value(&json), &mark))
+}
+
+/// Puts those names into quotes, with `mark` before them.
+fn quoted(text: &str, mark: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let (mut within, mut rest) = (false, text);
+    while let Some(first) = rest.chars().next() {
+        let names = ["NaN", "Infinity", "-Infinity"];
+        if let Some(name) = names.into_iter().find(|name| !within && rest.starts_with(name)) {
+            out.extend(["\"", mark, name, "\""]);
+            rest = &rest[name.len()..];
+            continue;
+        }
+        // An escaped quote does not end a string.
+        let len = match first {
+            '\\' if within => 1 + rest.chars().nth(1).map_or(0, char::len_utf8),
+            _ => first.len_utf8(),
+        };
+        within ^= first == '"';
+        out.push_str(&rest[..len]);
+        rest = &rest[len..];
+    }
+    out
+}
+
+fn unmarked(value: Value, mark: &str) -> Value {
+    let each = |v| unmarked(v, mark);
+    match value {
+        Value::Str(s) => match s.strip_prefix(mark) {
+            Some(name) => Value::Float(Value::Str(name.to_owned()).as_f64().unwrap_or(f64::NAN)),
+            None => Value::Str(s),
+        },
+        Value::List(list) => Value::List(list.into_iter().map(each).collect()),
+        Value::Map(map) => Value::Map(map.into_iter().map(|(k, v)| (k, each(v))).collect()),
+        other => other,
+    }
+}
+
 /// The other way round. JSON has no infinity or NaN: their names stand for them.
 pub(crate) fn json(value: &Value) -> Json {
     match value {
@@ -44,4 +89,31 @@ pub(crate) fn number(x: f64) -> Json {
 /// Reads such a number.
 pub(crate) fn as_f64(json: &Json) -> Option<f64> {
     json.as_f64().or_else(|| value(json).as_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_json_lacks_are_read_as_python_writes_them() {
+        let text =
+            r#"{"a": Infinity, "b": [-Infinity,NaN], "c": "NaN, \"Infinity", "d\\": Infinity}"#;
+        let Ok(Value::Map(map)) = read(text) else { panic!("{:?}", read(text)) };
+        let get = |key: &str| map.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+        assert_eq!(get("a"), Some(Value::Float(f64::INFINITY)));
+        let Some(Value::List(b)) = get("b") else { panic!("{map:?}") };
+        assert_eq!(b[0], Value::Float(f64::NEG_INFINITY));
+        assert!(matches!(b[1], Value::Float(x) if x.is_nan()));
+        assert_eq!(get("c"), Some(Value::Str("NaN, \"Infinity".into())));
+        assert_eq!(get("d\\"), Some(Value::Float(f64::INFINITY)));
+        // No string is taken for such a number.
+        let Ok(value) = read(r#"[":NaN", "::NaN", NaN]"#) else { panic!() };
+        let Value::List(list) = value else { panic!() };
+        assert_eq!(list[..2], [":NaN".into(), "::NaN".into()]);
+        assert!(matches!(list[2], Value::Float(_)));
+        for text in ["", "Infinit", "xNaN", "1NaN", "--Infinity", "\"\\", "\"NaN"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+    }
 }

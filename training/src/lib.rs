@@ -24,6 +24,7 @@ mod file;
 mod groups;
 mod guess;
 mod json;
+mod keys;
 mod layers;
 mod model_layers;
 pub mod resume;
@@ -31,6 +32,7 @@ mod setup;
 pub mod torch;
 
 pub use arguments::{Arguments, Targets, TrainingError};
+pub use bitstep::training::Version;
 pub use layers::{Layer, Parameter};
 pub use model_layers::{LayersError, ModelLayers};
 pub use setup::{Group, Setup, follows_metric};

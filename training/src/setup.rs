@@ -5,6 +5,7 @@ use bitstep::optimizer::Recipe;
 use bitstep::schedule::Scheduler;
 
 use crate::arguments::{Arguments, TrainingError};
+use crate::checkpoint::check_name;
 use crate::groups::groups;
 use crate::layers::Parameter;
 
@@ -54,6 +55,7 @@ impl Arguments {
         num_training_steps: Option<u64>,
     ) -> Result<Setup, TrainingError> {
         let t = &self.training;
+        parameters.iter().try_for_each(|p| check_name(&p.name))?;
         let groups = groups(self, parameters)?
             .into_iter()
             .map(|(kind, members)| Ok(Group { recipe: t.recipe(kind)?, members }))

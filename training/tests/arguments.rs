@@ -169,7 +169,7 @@ fn what_can_not_be_followed_is_an_error_that_says_why() {
     );
     assert_eq!(
         error(r#"{"learning_rate": "fast"}"#),
-        r#"training arguments: `learning_rate` is "fast", wanted a number"#
+        r#"training arguments: `learning_rate` is "fast", wanted a number, not in quotes"#
     );
     assert!(error(r#"{"deepspeed": "zero3.json"}"#).contains("not supported"));
     assert!(error(r#"{"gradient_accumulation_steps": 0}"#).contains("a number from 1"));

@@ -116,8 +116,10 @@ impl Optimizer {
     /// Adds one variable to a group.
     ///
     /// # Errors
-    /// No such group, or a variable as in [`add_group`](Self::add_group).
+    /// No such group, a name that no checkpoint can have, or a variable as in
+    /// [`add_group`](Self::add_group).
     pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+        bitstep_training::checkpoint::check_name(&name).map_err(Error::wrap)?;
         let dtype = dtype(&name, &var)?;
         let at = self.places.free(&self.vars, &name, &var)?;
         self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;

@@ -44,9 +44,10 @@ pub(super) fn conversion(to: Mode, momentum: f64) -> f64 {
     }
 }
 
-/// The scale of a linear warm-up.
-pub(super) fn warmup(step: &Step, warmup_steps: u64) -> f64 {
-    if step.t <= warmup_steps { step.t_f64() / warmup_steps as f64 } else { 1.0 }
+/// The scale of a linear warm-up. Of less than one step it is the first step's: above 1.
+pub(super) fn warmup(step: &Step, warmup_steps: f64) -> f64 {
+    let t = step.t_f64();
+    if t - 1.0 < warmup_steps { t / warmup_steps } else { 1.0 }
 }
 
 #[cfg(test)]
@@ -69,8 +70,11 @@ mod tests {
 
     #[test]
     fn warmup_reaches_the_full_rate_at_its_last_step() {
-        let scale = |t| warmup(&Step::new(t, 1.0), 4);
-        assert_eq!([scale(1), scale(4), scale(5)], [0.25, 1.0, 1.0]);
-        assert_eq!(warmup(&Step::new(1, 1.0), 0), 1.0);
+        let scale = |t, steps| warmup(&Step::new(t, 1.0), steps);
+        assert_eq!([1, 4, 5].map(|t| scale(t, 4.0)), [0.25, 1.0, 1.0]);
+        assert_eq!(scale(1, 0.0), 1.0);
+        // (k + 1) / 0.25 as long as k < 0.25, and / 2.5 as long as k < 2.5
+        assert_eq!([1, 2].map(|t| scale(t, 0.25)), [4.0, 1.0]);
+        assert_eq!([1, 3, 4].map(|t| scale(t, 2.5)), [0.4, 1.2, 1.0]);
     }
 }

@@ -12,7 +12,7 @@ use crate::rule::{Counter, Rule, Scalars, Start, Step};
 ///
 /// # Formula
 /// ```text
-/// η = lr · min(1, t / warmup_steps)
+/// η = lr · t / warmup_steps as long as t − 1 < warmup_steps, then lr
 /// w = tʳ · (largest η so far)^weight_lr_power,   c = w / (sum of all w)
 /// v ← β₂ v + (1 − β₂) g²
 /// u = g / (√(v / (1 − β₂ᵗ)) + ε) + λ y
@@ -88,8 +88,8 @@ pub struct ScheduleFreeAdamW {
     pub eps: f64,
     /// Weight decay, taken at y.
     pub weight_decay: f64,
-    /// Steps over which the rate rises to `lr`.
-    pub warmup_steps: u64,
+    /// Steps over which the rate rises to `lr`; of less than one, how far above it the first step's rate is.
+    pub warmup_steps: f64,
     /// Later steps count as the power r of their number.
     pub r: f64,
     /// Steps count as this power of the largest rate so far.
@@ -105,7 +105,7 @@ impl Default for ScheduleFreeAdamW {
             betas: (0.9, 0.999),
             eps: 1e-8,
             weight_decay: 0.0,
-            warmup_steps: 0,
+            warmup_steps: 0.0,
             r: 0.0,
             weight_lr_power: 2.0,
             foreach: Some(true),
@@ -140,7 +140,7 @@ impl Hyper for ScheduleFreeAdamW {
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
         f.f64("weight_decay", &mut self.weight_decay);
-        f.u64("warmup_steps", &mut self.warmup_steps);
+        f.f64("warmup_steps", &mut self.warmup_steps);
         f.f64("r", &mut self.r);
         f.f64("weight_lr_power", &mut self.weight_lr_power);
         f.opt_bool("foreach", &mut self.foreach);

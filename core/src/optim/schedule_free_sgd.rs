@@ -11,7 +11,7 @@ use crate::rule::{Counter, Rule, Scalars, Start, Step};
 ///
 /// # Formula
 /// ```text
-/// η = lr · min(1, t / warmup_steps)
+/// η = lr · t / warmup_steps as long as t − 1 < warmup_steps, then lr
 /// w = tʳ · (largest η so far)^weight_lr_power,   c = w / (sum of all w)
 /// g ← g + λ y
 /// z ← z − η g
@@ -80,8 +80,8 @@ pub struct ScheduleFreeSgd {
     pub momentum: f64,
     /// Weight decay, taken at y.
     pub weight_decay: f64,
-    /// Steps over which the rate rises to `lr`.
-    pub warmup_steps: u64,
+    /// Steps over which the rate rises to `lr`; of less than one, how far above it the first step's rate is.
+    pub warmup_steps: f64,
     /// Later steps count as the power r of their number.
     pub r: f64,
     /// Steps count as this power of the largest rate so far.
@@ -94,7 +94,7 @@ impl Default for ScheduleFreeSgd {
             lr: 1.0,
             momentum: 0.9,
             weight_decay: 0.0,
-            warmup_steps: 0,
+            warmup_steps: 0.0,
             r: 0.0,
             weight_lr_power: 2.0,
         }
@@ -123,7 +123,7 @@ impl Hyper for ScheduleFreeSgd {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("weight_decay", &mut self.weight_decay);
-        f.u64("warmup_steps", &mut self.warmup_steps);
+        f.f64("warmup_steps", &mut self.warmup_steps);
         f.f64("r", &mut self.r);
         f.f64("weight_lr_power", &mut self.weight_lr_power);
         f.ignored("foreach");

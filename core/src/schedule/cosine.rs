@@ -1,4 +1,5 @@
-use super::{Schedule, cosine_wave, max, progress, warmup};
+use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
+use crate::Error;
 use crate::args::{Fields, Hyper};
 
 /// Up in a line during warm-up, then along a cosine.
@@ -10,6 +11,9 @@ use crate::args::{Fields, Hyper};
 /// # Source
 /// `transformers.get_cosine_schedule_with_warmup`. Its file defines the private function behind it twice; the second
 /// definition, with a floor of 0, is in force.
+///
+/// # Errors
+/// An infinite `num_cycles`.
 ///
 /// # Example
 /// ```
@@ -42,6 +46,10 @@ impl Hyper for Cosine {
 }
 
 impl Schedule for Cosine {
+    fn check(&self) -> Result<(), Error> {
+        check_cycles(self.num_cycles)
+    }
+
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         let wave = || {
             let p = progress(step, self.num_warmup_steps, self.num_training_steps);

@@ -1,5 +1,5 @@
 use super::cosine_with_min_lr::{min_rate, one_minimum};
-use super::{Schedule, cosine_wave, max};
+use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::args::{Fields, Hyper};
 
@@ -15,7 +15,8 @@ use crate::args::{Fields, Hyper};
 /// groups that have another.
 ///
 /// # Errors
-/// Both or neither of `min_lr` and `min_lr_rate`.
+/// Both or neither of `min_lr` and `min_lr_rate`; `min_lr` where `lr_init` is 0, by which the reference divides; an
+/// infinite `num_cycles`.
 ///
 /// # Example
 /// ```
@@ -71,7 +72,8 @@ impl Hyper for CosineWarmupWithMinLr {
 
 impl Schedule for CosineWarmupWithMinLr {
     fn check(&self) -> Result<(), Error> {
-        one_minimum(self.min_lr, self.min_lr_rate)
+        check_cycles(self.num_cycles)?;
+        one_minimum(self.min_lr, self.min_lr_rate, self.lr_init)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -1,4 +1,4 @@
-use super::{Schedule, cosine_wave, max, progress, warmup};
+use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
 use crate::args::{Fields, Hyper};
 
@@ -14,7 +14,8 @@ use crate::args::{Fields, Hyper};
 /// that have another.
 ///
 /// # Errors
-/// Both or neither of `min_lr` and `min_lr_rate`.
+/// Both or neither of `min_lr` and `min_lr_rate`; `min_lr` where `lr_init` is 0, by which the reference divides; an
+/// infinite `num_cycles`.
 ///
 /// # Example
 /// ```
@@ -64,7 +65,8 @@ impl Hyper for CosineWithMinLr {
 
 impl Schedule for CosineWithMinLr {
     fn check(&self) -> Result<(), Error> {
-        one_minimum(self.min_lr, self.min_lr_rate)
+        check_cycles(self.num_cycles)?;
+        one_minimum(self.min_lr, self.min_lr_rate, self.lr_init)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
@@ -77,12 +79,16 @@ impl Schedule for CosineWithMinLr {
     }
 }
 
-/// `Ok` if exactly one of them is given.
-pub(super) fn one_minimum(min_lr: Option<f64>, min_lr_rate: Option<f64>) -> Result<(), Error> {
+/// `Ok` if exactly one of them is given, and a share can be made of it.
+pub(super) fn one_minimum(
+    min_lr: Option<f64>,
+    min_lr_rate: Option<f64>,
+    lr_init: f64,
+) -> Result<(), Error> {
     if min_lr.is_some() == min_lr_rate.is_some() {
         return Err(Error::Invalid { argument: "min_lr", wanted: "either min_lr or min_lr_rate" });
     }
-    Ok(())
+    Error::range(min_lr.is_none() || lr_init != 0.0, "lr", lr_init, "lr != 0")
 }
 
 /// The lowest rate as a share.

@@ -134,6 +134,7 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
     /// The argument that it refuses.
     pub fn check(&self, groups: usize) -> Result<(), Error> {
         Error::range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
+        Error::range(self.factor != 0.0, "factor", self.factor, "factor != 0")?;
         let window = self.window_size;
         Error::range(!self.smooth || window > 0, "window_size", window as f64, "window_size >= 1")?;
         check_groups("min_lr", &self.min_lr, groups)?;

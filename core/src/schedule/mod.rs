@@ -270,6 +270,11 @@ fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
     0.5 * (1.0 + crate::accurate::cos(PI * num_cycles * 2.0 * progress))
 }
 
+/// The cosine of an infinite number is an error in the reference.
+fn check_cycles(num_cycles: f64) -> Result<(), Error> {
+    Error::range(!num_cycles.is_infinite(), "num_cycles", num_cycles, "-inf < num_cycles < inf")
+}
+
 /// Python's `max`: the first argument if either is NaN.
 fn max(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }

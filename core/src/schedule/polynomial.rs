@@ -12,10 +12,10 @@ use crate::args::{Fields, Hyper};
 /// # Source
 /// `transformers.get_polynomial_decay_schedule_with_warmup`. `lr_init` is the optimizer's own `lr`, also for groups that
 /// have another: such a group ends at a rate of its own.
-/// If warm-up lasts exactly as long as training the reference divides by zero at its last step; here the rate is NaN.
 ///
 /// # Errors
-/// `lr_init` ≤ `lr_end`.
+/// `lr_init` ≤ `lr_end`; an `lr_init` of 0, or no steps at all, by which the reference divides. If warm-up lasts exactly as long as training, or `power` is negative, the
+/// reference divides by zero at the last step of training: the step before is the last that is taken.
 ///
 /// # Example
 /// ```
@@ -61,7 +61,10 @@ impl Hyper for Polynomial {
 
 impl Schedule for Polynomial {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.lr_init > self.lr_end, "lr_end", self.lr_end, "lr_end < lr")
+        Error::range(self.lr_init > self.lr_end, "lr_end", self.lr_end, "lr_end < lr")?;
+        Error::range(self.lr_init != 0.0, "lr", self.lr_init, "lr != 0")?;
+        let steps = self.num_warmup_steps.saturating_add(self.num_training_steps);
+        Error::range(steps > 0, "num_training_steps", 0.0, "num_training_steps >= 1")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
@@ -75,6 +78,13 @@ impl Schedule for Polynomial {
             ((self.lr_init - self.lr_end) * pow(remaining, self.power) + self.lr_end) / self.lr_init
         };
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        let (warmup, training) = (self.num_warmup_steps, self.num_training_steps);
+        let divides =
+            warmup == training || (warmup < training && self.power < 0.0 && self.power.is_finite());
+        if divides { training.checked_sub(1) } else { None }
     }
 }
 
@@ -113,10 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn rate_where_the_reference_divides_by_zero_is_nan() {
-        let s = Polynomial { num_warmup_steps: 10, ..SQUARE };
-        assert!(s.lr(1.0, 10).is_nan()); // 1 − 0/0
-        assert_eq!([9, 11].map(|t| s.lr(1.0, t)), [0.9, 0.25]);
+    fn step_at_which_the_reference_divides_by_zero_is_refused() {
+        let s = Polynomial { num_warmup_steps: 10, ..SQUARE }; // 1 − 0/0
+        assert_eq!((s.check(), s.last_step()), (Ok(()), Some(9)));
+        let s = Polynomial { power: -1.0, ..SQUARE }; // 0⁻¹
+        assert_eq!((s.check(), s.last_step()), (Ok(()), Some(9)));
+        // Past the end as soon as warm-up is over, or infinite as in the reference.
+        let s = Polynomial { num_warmup_steps: 11, power: -1.0, ..SQUARE };
+        assert_eq!(s.last_step(), None);
+        assert_eq!(Polynomial { power: f64::NEG_INFINITY, ..SQUARE }.last_step(), None);
+        assert_eq!(SQUARE.last_step(), None);
+        let s = Polynomial { num_warmup_steps: 0, num_training_steps: 0, ..SQUARE };
+        assert!(matches!(s.check(), Err(Error::Range { argument: "num_training_steps", .. })));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::args::{Fields, Hyper};
 /// The reference cycles momentum the other way: [`momentum`](Schedule::momentum).
 ///
 /// # Errors
-/// `step_size_up` that is not positive, by which the reference divides; a negative `step_size_down`.
+/// A `step_size_up` or a sum of both that is 0, by which the reference divides; one of them that is not finite. The
+/// step at which a finite `gamma` above 1 becomes infinite.
 ///
 /// # Example
 /// ```
@@ -122,12 +123,25 @@ impl Schedule for TorchCyclic {
     fn check(&self) -> Result<(), Error> {
         let up = self.step_size_up;
         let down = self.step_size_down.unwrap_or(up);
-        Error::range(up > 0.0, "step_size_up", up, "step_size_up > 0")?;
-        Error::range(down >= 0.0, "step_size_down", down, "step_size_down >= 0")
+        let wanted = "finite, not 0";
+        Error::range(up.is_finite() && up != 0.0, "step_size_up", up, wanted)?;
+        let wanted = "finite, step_size_up + step_size_down != 0";
+        Error::range(down.is_finite() && up + down != 0.0, "step_size_down", down, wanted)
     }
 
     fn lr(&self, _: f64, step: u64) -> f64 {
         self.between(self.base_lr, step)
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        let gamma = self.gamma.abs();
+        if self.mode != CyclicMode::ExpRange || !gamma.is_finite() || gamma <= 1.0 {
+            return None;
+        }
+        // The last power that is finite, but for the rounding of the logarithms.
+        let near = libm::floor(libm::log(f64::MAX) / libm::log(gamma)) as u64;
+        let finite = |t: &u64| pow(gamma, *t as f64).is_finite();
+        [near.saturating_add(1), near, near.saturating_sub(1)].into_iter().find(finite)
     }
 
     fn start(&self, _: f64) -> f64 {
@@ -215,16 +229,24 @@ mod tests {
 
     #[test]
     fn steps_that_the_reference_divides_by_are_refused() {
-        let s = TorchCyclic { step_size_up: 0.0, ..CYCLE };
-        let wanted = "step_size_up > 0";
-        assert_eq!(s.check(), Err(Error::Range { argument: "step_size_up", value: 0.0, wanted }));
-        let s = TorchCyclic { step_size_down: Some(-1.0), ..CYCLE };
-        let wanted = "step_size_down >= 0";
-        assert_eq!(
-            s.check(),
-            Err(Error::Range { argument: "step_size_down", value: -1.0, wanted })
-        );
+        for up in [0.0, f64::NAN, f64::INFINITY] {
+            let s = TorchCyclic { step_size_up: up, ..CYCLE };
+            assert!(matches!(s.check(), Err(Error::Range { argument: "step_size_up", .. })));
+        }
+        for down in [-CYCLE.step_size_up, f64::NAN, f64::INFINITY] {
+            let s = TorchCyclic { step_size_down: Some(down), ..CYCLE };
+            assert!(matches!(s.check(), Err(Error::Range { argument: "step_size_down", .. })));
+        }
         assert_eq!(CYCLE.check(), Ok(()));
+    }
+
+    #[test]
+    fn step_at_which_gamma_becomes_infinite_is_refused() {
+        let last = |gamma| TorchCyclic { mode: CyclicMode::ExpRange, gamma, ..CYCLE }.last_step();
+        // 10³⁰⁰, 2¹⁰²³
+        assert_eq!([1e300, 2.0, -2.0].map(last), [Some(1), Some(1023), Some(1023)]);
+        assert_eq!([1.0, 0.5, f64::INFINITY, f64::NAN].map(last), [None; 4]);
+        assert_eq!(TorchCyclic { gamma: 2.0, ..CYCLE }.last_step(), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::args::{Fields, Hyper};
 ///
 /// # Errors
 /// No number of steps, or 0; `pct_start` outside of [0, 1]; a first phase that ends at step 0, by whose length the
-/// reference divides.
+/// reference divides, as it does by `div_factor` and `final_div_factor`: neither may be 0.
 ///
 /// # Example
 /// ```
@@ -148,6 +148,9 @@ impl Schedule for TorchOneCycle {
             Error::range(steps != Some(0), "steps_per_epoch", 0.0, "steps_per_epoch >= 1")?;
         }
         Error::range(total > 0.0, "total_steps", total, "total_steps >= 1")?;
+        let (first, last) = (self.div_factor, self.final_div_factor);
+        Error::range(first != 0.0, "div_factor", first, "div_factor != 0")?;
+        Error::range(last != 0.0, "final_div_factor", last, "final_div_factor != 0")?;
         let pct = self.pct_start;
         Error::unit("pct_start", pct)?;
         Error::range(pct * total != 1.0, "pct_start", pct, "pct_start * total_steps != 1")
@@ -276,6 +279,16 @@ mod tests {
         assert_eq!(s.check(), zero("epochs", "epochs >= 1"));
         let s = TorchOneCycle { epochs: Some(2), steps_per_epoch: Some(0), ..s };
         assert_eq!(s.check(), zero("steps_per_epoch", "steps_per_epoch >= 1"));
+    }
+
+    #[test]
+    fn factor_by_which_the_reference_divides_is_refused() {
+        for zero in [0.0, -0.0] {
+            let s = TorchOneCycle { div_factor: zero, ..LINES };
+            assert!(matches!(s.check(), Err(Error::Range { argument: "div_factor", .. })));
+            let s = TorchOneCycle { final_div_factor: zero, ..LINES };
+            assert!(matches!(s.check(), Err(Error::Range { argument: "final_div_factor", .. })));
+        }
     }
 
     #[test]

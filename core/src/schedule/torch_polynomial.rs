@@ -10,6 +10,9 @@ use crate::args::{Fields, Hyper};
 /// # Source
 /// `torch.optim.lr_scheduler.PolynomialLR`.
 ///
+/// # Errors
+/// With a negative `power` the step at which the reference divides by zero: number `total_iters`.
+///
 /// # Example
 /// ```
 /// use bitstep::schedule::{Schedule, TorchPolynomial};
@@ -53,6 +56,11 @@ impl Schedule for TorchPolynomial {
         }
         let (t, n) = (step as f64, self.total_iters as f64);
         lr * pow((1.0 - t / n) / (1.0 - (t - 1.0) / n), self.power)
+    }
+
+    fn last_step(&self) -> Option<u64> {
+        let divides = self.power < 0.0 && self.power.is_finite();
+        if divides { self.total_iters.checked_sub(1) } else { None }
     }
 
     fn restart(&self, base_lr: f64) -> f64 {

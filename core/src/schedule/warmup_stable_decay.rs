@@ -1,6 +1,6 @@
 use core::f64::consts::PI;
 
-use super::{Schedule, cosine_wave, max};
+use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::accurate::cos;
 use crate::args::{Fields, Hyper};
@@ -16,7 +16,8 @@ use crate::args::{Fields, Hyper};
 /// `transformers.get_wsd_schedule`.
 ///
 /// # Errors
-/// Neither `num_training_steps` nor `num_stable_steps` (which counts if both are given).
+/// Neither `num_training_steps` nor `num_stable_steps` (which counts if both are given); an infinite `num_cycles` where
+/// it counts.
 ///
 /// # Example
 /// ```
@@ -95,7 +96,7 @@ impl Schedule for WarmupStableDecay {
             let wanted = "num_training_steps or num_stable_steps";
             return Err(Error::Invalid { argument: "num_stable_steps", wanted });
         }
-        Ok(())
+        if self.decay_type == Shape::Cosine { check_cycles(self.num_cycles) } else { Ok(()) }
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
