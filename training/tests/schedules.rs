@@ -102,7 +102,7 @@ fn rates_and_refusals_at_the_edges_are_the_references() {
             (None, Some(_)) if !finite => refused += 1,
             (None, Some((step, error))) => {
                 let known = REFUSED.iter().position(|(name, argument, value, _)| {
-                    let fits = |v: &Json| value.is_none_or(|value| v.to_string() == value);
+                    let fits = |v: &Json| value.is_none_or(|value| format!("{v}") == value);
                     let args = case["args"].as_object().unwrap();
                     (name.is_empty() || case["name"] == *name)
                         && args
