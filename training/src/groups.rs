@@ -15,7 +15,7 @@ pub(crate) fn groups(
         (0..parameters.len()).partition::<Vec<usize>, _>(|&i| is_first(&parameters[i]))
     };
     if !args.training.wants_targets() {
-        let (decay, rest) = split(&|p| p.decays());
+        let (decay, rest) = split(&|p| p.decays(args.training.version));
         return Ok(vec![(Members::Decay, decay), (Members::NoDecay, rest)]);
     }
     let none =

@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use bitstep::training::Version;
+
 use crate::layers::{Layer, Parameter};
 
 /// Norms that are no LayerNorm, though they have a bias.
@@ -48,11 +50,11 @@ impl Parameter {
     /// name; and whether matrices that have a bias are transposed, as those of GPT-2's `Conv1D`.
     /// Of the 599 architectures of Transformers 5.23 that can be built from their defaults, the
     /// guess is off, in any parameter of any of their models, in 15 for what decays, in 7 for
-    /// what is linear and in 6 for what is an embedding. Models of experts are taken to
-    /// have routers of a type of their own, as most have since Transformers 5.
+    /// what is linear and in 6 for what is an embedding. `version` matters for models of experts:
+    /// before 5 most of their routers were linear layers.
     ///
     /// ```
-    /// use bitstep_training::{Layer, Parameter};
+    /// use bitstep_training::{Layer, Parameter, Version};
     /// let model: [(&str, &[usize]); 5] = [
     ///     ("wte.weight", &[50, 8]),
     ///     ("h.0.ln_1.weight", &[8]),
@@ -60,21 +62,24 @@ impl Parameter {
     ///     ("h.0.attn.c_attn.weight", &[8, 24]),
     ///     ("h.0.attn.c_attn.bias", &[24]),
     /// ];
-    /// let layers = Parameter::guess(model).into_iter().map(|p| p.layer);
+    /// let layers = Parameter::guess(model, Version::default()).into_iter().map(|p| p.layer);
     /// use Layer::{Embedding, LayerNorm, Other};
     /// assert!(layers.eq([Embedding, LayerNorm, LayerNorm, Other, Other]));
     /// ```
     #[must_use]
-    pub fn guess<'a>(named: impl IntoIterator<Item = (&'a str, &'a [usize])>) -> Vec<Parameter> {
+    pub fn guess<'a>(
+        named: impl IntoIterator<Item = (&'a str, &'a [usize])>,
+        version: Version,
+    ) -> Vec<Parameter> {
         let named: Vec<_> = named.into_iter().collect();
-        let model = Model::new(&named);
+        let model = Model::new(&named, version);
         named.iter().map(|(name, shape)| Parameter::of(name, shape, model.layer(name))).collect()
     }
 
     /// The same from one name and shape, where less can be seen.
     #[must_use]
     pub fn new(name: &str, shape: &[usize]) -> Parameter {
-        let model = Model::new(&[(name, shape)]);
+        let model = Model::new(&[(name, shape)], Version::default());
         Parameter::of(name, shape, model.layer(name))
     }
 }
@@ -84,12 +89,13 @@ struct Model<'a> {
     shapes: HashMap<String, &'a [usize]>,
     /// The last parts of the names of layers whose matrix is laid out with its inputs first.
     transposed: HashSet<String>,
+    version: Version,
 }
 
 impl<'a> Model<'a> {
-    fn new(named: &[(&'a str, &'a [usize])]) -> Self {
+    fn new(named: &[(&'a str, &'a [usize])], version: Version) -> Self {
         let shapes = named.iter().map(|(name, shape)| (name.to_lowercase(), *shape)).collect();
-        let mut model = Model { shapes, transposed: HashSet::new() };
+        let mut model = Model { shapes, transposed: HashSet::new(), version };
         let transposed = model.shapes.keys().filter_map(|name| {
             let module = name.strip_suffix(".weight")?;
             let (weight, bias) = (model.shape(module, "weight")?, model.shape(module, "bias")?);
@@ -140,7 +146,7 @@ impl<'a> Model<'a> {
     fn of_matrix(&self, module: &str, has_bias: bool) -> Layer {
         let (words, last) = (words(module), last(module));
         let has_one = |list: &[&str]| words.iter().any(|word| list.contains(word));
-        let is_router = ROUTERS.contains(&last);
+        let is_router = ROUTERS.contains(&last) && self.version >= Version::V5_23;
         if OWN_TYPES.contains(&last) {
             return Layer::Other;
         }

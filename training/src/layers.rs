@@ -1,5 +1,7 @@
 //! What is known of a parameter: its name, its shape, and the type of its layer.
 
+use bitstep::training::Version;
+
 /// The type of the layer that a parameter belongs to, as far as Trainer asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -55,11 +57,19 @@ impl Parameter {
         self.is(Layer::Embedding) && (self.name == "weight" || self.name.ends_with(".weight"))
     }
 
-    /// Whether weight decay is for it, as Trainer since 4.53 has it: it is in no LayerNorm,
+    /// Whether weight decay is for it, as Trainer of this version has it: it is in no LayerNorm,
     /// nor is it called a bias or a norm.
     #[must_use]
-    pub fn decays(&self) -> bool {
-        !self.is(Layer::LayerNorm) && bitstep::training::decays(&self.name)
+    pub fn decays(&self, version: Version) -> bool {
+        if self.is(Layer::LayerNorm) {
+            return false;
+        }
+        if version < Version::V4_57 {
+            let name = self.name.to_lowercase();
+            let called = |pattern: &&str| name.contains(pattern);
+            return !self.is(Layer::Norm) && !["bias", "layernorm", "rmsnorm"].iter().any(called);
+        }
+        bitstep::training::decays(&self.name)
     }
 
     fn is(&self, layer: Layer) -> bool {

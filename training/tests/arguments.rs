@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use bitstep_training::{Arguments, Parameter, Targets, TrainingError};
+use bitstep_training::{Arguments, Parameter, Targets, TrainingError, Version};
 use serde_json::Value;
 
 fn fixture(name: &str) -> PathBuf {
@@ -115,7 +115,7 @@ fn decay_of_real_models_is_trainers() {
             })
             .collect();
         let named = named.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
-        let parameters = Parameter::guess(named);
+        let parameters = Parameter::guess(named, Version::V5_23);
         let setup = Arguments::default().setup(&parameters, Some(10)).unwrap();
         let decays: BTreeSet<usize> = setup.groups[0].members.iter().copied().collect();
         for (i, (parameter, want)) in parameters.iter().zip(all).enumerate() {

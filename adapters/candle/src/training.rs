@@ -66,7 +66,9 @@ impl Training {
         vars: impl IntoIterator<Item = (String, Var)>,
         num_training_steps: Option<u64>,
     ) -> Result<Self> {
-        let guess = |named: &[(&str, &[usize])]| Ok(Parameter::guess(named.iter().copied()));
+        let version = args.training.version;
+        let guess =
+            |named: &[(&str, &[usize])]| Ok(Parameter::guess(named.iter().copied(), version));
         Self::with_layers(args, vars, num_training_steps, guess)
     }
 
