@@ -9,8 +9,18 @@
 //! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be the
 //! neighbouring one where the reference sits on a tie, which is counted, printed
 //! and may happen to 1 % of a case's codes; a parameter's scale is at least 8
-//! learning rates. All that from the reference's own state only: one such code
-//! makes free runs part.
+//! learning rates. Codes are judged on their own grid, whatever type they come in.
+//!
+//! A free run of low-bit state is judged like any other until a code parts from the
+//! reference's, which must look like a tie too. From then on every step of that
+//! parameter must be the one that the core makes from the backend's own numbers
+//! before it (`parted.rs`). Where nobody can follow it so, as its state is hidden or
+//! the core does not have the optimizer, it may be away from the reference by what
+//! codes can carry, [`CARRIED`]. A number is never NaN or infinite where the
+//! reference's is not.
+//!
+//! What is wrong alike everywhere may hide in bounds an element wide, so the movement
+//! as a whole is judged as well: [`SYSTEMATIC`].
 //!
 //! What needs more stands in [`EXEMPTIONS`], with the reason. An exemption that
 //! no committed case needs fails the run over the committed suite.
@@ -70,7 +80,7 @@ pub enum Allow {
     /// This many ULP at scale a step.
     Ulp(f64),
     /// This many times the spacing plus what one ULP in each input (the
-    /// parameter, the gradient, every slot) moves the backend's own answer. For
+    /// parameter, the gradient, every slot) moves the core's answer. For
     /// differences that nearly cancel.
     Conditioned(f64),
     /// This many ULP at scale, but no more than this share of a case's numbers
@@ -80,8 +90,6 @@ pub enum Allow {
     /// The default plus this share of the largest change that the step makes in the
     /// tensor. For a reference that computes its update in fewer bits.
     OfMove(f64),
-    /// Measured and shown, but not judged.
-    Unjudged,
 }
 
 /// Slots that keep what a sum lost to rounding. Their own last bits mean little: they are judged
@@ -95,21 +103,14 @@ pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
 pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Step, ..MUON },
     Exemption { mode: Mode::Free, ..MUON },
-    Exemption {
-        case: LOW_BIT,
-        dtype: None,
-        what: "*",
-        mode: Mode::Free,
-        allow: Allow::Unjudged,
-        reason: "one code on the other side of a tie makes free runs part",
-    },
     Exemption { mode: Mode::Step, ..ADAFACTOR_F32 },
     Exemption { mode: Mode::Free, ..ADAFACTOR_F32 },
     Exemption { mode: Mode::Step, ..LOMO_F64 },
     Exemption { mode: Mode::Free, ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..ADALOMO_F64 },
     Exemption { mode: Mode::Free, ..ADALOMO_F64 },
-    Exemption { case: "optimizer/galore_adamw_8bit/*", ..LOMO_F64 },
+    Exemption { case: "optimizer/galore_adamw_8bit/*", mode: Mode::Step, ..LOMO_F64 },
+    Exemption { case: "optimizer/galore_adamw_8bit/*", mode: Mode::Free, ..LOMO_F64 },
     Exemption { mode: Mode::Step, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Free, ..COMPENSATION_F32 },
     Exemption { mode: Mode::Step, ..COMPENSATION_F64 },
@@ -128,15 +129,8 @@ pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Free, ..PRODUCT_F32 },
     Exemption { mode: Mode::Step, ..PRODUCT_F64 },
     Exemption { mode: Mode::Free, ..PRODUCT_F64 },
-    Exemption {
-        case: LOW_BIT,
-        dtype: Some(Dtype::F32),
-        what: "{*.scale,absmax*}",
-        mode: Mode::Step,
-        allow: Allow::Ulp(2.0),
-        reason: "a scale is the largest moment of a block, a sum of two products of which the \
-                 reference contracts one: two roundings more",
-    },
+    Exemption { mode: Mode::Step, ..SCALE },
+    Exemption { mode: Mode::Free, ..SCALE },
     Exemption { mode: Mode::Step, ..CANCELLING },
     Exemption { mode: Mode::Free, ..CANCELLING },
     Exemption {
@@ -178,6 +172,16 @@ const CANCELLING: Exemption = Exemption {
     reason: "gradient and decay, old and new momentum, parameter and update may nearly cancel, and \
              the reference contracts a product and a sum to one fma where we do not: the default, \
              with what an ULP of each input moves the answer by",
+};
+
+const SCALE: Exemption = Exemption {
+    case: LOW_BIT,
+    dtype: Some(Dtype::F32),
+    what: "{*.scale,absmax*}",
+    mode: Mode::Step,
+    allow: Allow::Ulp(2.0),
+    reason: "a scale is the largest moment of a block, a sum of two products of which the \
+             reference contracts one: two roundings more",
 };
 
 const CHAINED: Exemption = Exemption {
@@ -278,6 +282,23 @@ pub fn is_low_bit(case: &str) -> bool {
 
 /// The part of a case's codes that may be a neighbour's: the reference on a tie.
 pub const TIES: f64 = 0.01;
+
+/// How far two free runs may be apart whose codes have parted and that nobody can follow, in largest movements of the
+/// reference, added up over the steps since. One element moves no further in a step than that,
+/// whatever its code, so two updates differ by twice as much at most; Lion does so when a code
+/// turns its sign. Of 12,600 codes moved by one in the committed cases, 240 carried further: those
+/// where FlashAdam's second moment has the code 0, and the update is divided by ε alone.
+pub const CARRIED: f64 = 2.0;
+
+/// How far the movement as a whole may be off, beyond what the last bits of its numbers account
+/// for: the factor by which it is too long (the least squares' fit on the reference's), and the
+/// mean error in its direction over its mean length. Over all committed cases the core is within
+/// 0.0005; an argument off by one per cent is 0.01 where the movement is proportional to it.
+pub const SYSTEMATIC: f64 = 0.005;
+
+/// The same where codes have parted and nobody can follow. One code changes the whole movement by less than 0.009 in 95 of
+/// 100 places that were tried.
+pub const SYSTEMATIC_PARTED: f64 = 0.05;
 
 const ADAFACTOR_F32: Exemption = Exemption {
     case: "optimizer/{adafactor,adafactor_torch,adalomo}/*",
@@ -434,11 +455,11 @@ mod tests {
             allow: Allow::Ulp(100.0),
             reason: "a planted one",
         };
-        let bounds = Bounds::new(&[e, Exemption { case: "*", allow: Allow::Unjudged, ..e }]);
+        let bounds = Bounds::new(&[e, Exemption { case: "*", allow: Allow::OfMove(0.5), ..e }]);
         let subject = |case, what| Subject { case, dtype: Dtype::F32, what, mode: Mode::Step };
         let of = |case, what| bounds.exemption(&subject(case, what));
         assert_eq!(of("optimizer/muon/x", "value"), Some((0, Allow::Ulp(100.0))));
-        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Allow::Unjudged)));
+        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Allow::OfMove(0.5))));
         assert_eq!(of("optimizer/muon/x", "exp_avg"), None);
         bounds.need(0);
         assert_eq!(bounds.stale().len(), 1);

@@ -9,10 +9,13 @@ use crate::backend::{
     Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, Run, ScheduleSpec,
 };
 use crate::bounds::{Bounds, Mode, is_low_bit};
+use crate::compare::is_code;
 use crate::condition::{self, Sensitivity};
 use crate::diagnose::Sample;
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::{At, Failure, Judge};
+use crate::lacking;
+use crate::parted::{self, Shown};
 use crate::tensor::{Dtype, Tensor};
 
 /// How a check ended.
@@ -191,8 +194,8 @@ impl Report {
         if self.outcome == Outcome::Empty {
             detail.push("nothing to compare".to_owned());
         }
-        detail.extend(judge.remark());
         detail.extend(ties);
+        detail.extend(judge.remarks());
         detail.extend(remarks);
         self.detail = detail.join("; ");
         self.failure = judge.first;
@@ -244,7 +247,7 @@ fn by_step(
     let spec = OptimizerSpec::new(case, data);
     let mut judge = Judge::new(bounds, &case.id, Mode::Step);
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
-    let (mut skipped, mut lacking, mut hidden) = (0, None, false);
+    let (mut skipped, mut lacking, mut hidden, mut later) = (0, None, false, 0);
     if case.steps == 0 {
         backend.optimizer(&spec)?; // an unsupported one shall show
     }
@@ -262,6 +265,7 @@ fn by_step(
             let counts = Counts { updates: updates as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &state, counts) {
                 Err(Refused::NeedsState(slot)) if t > 0 => {
+                    lacking::excused(&spec, data, (i, t), &slot).map_err(Refused::Failed)?;
                     lacking = Some(slot);
                     judged[i] = false;
                 }
@@ -272,37 +276,42 @@ fn by_step(
             run.step(&Inputs::new(data, t))?;
             for (i, judged) in judged.iter_mut().enumerate().filter(|(_, j)| **j) {
                 let Some(slot) = run.lacks(i) else { continue };
-                if t == 0 || data.params[i].state.contains_key(&slot) {
-                    let text = format!("`p{i}` is said to lack `{slot}`, which there is");
-                    return Err(Refused::Failed(text));
-                }
+                lacking::excused(&spec, data, (i, t), &slot).map_err(Refused::Failed)?;
                 lacking = Some(slot);
                 *judged = false;
             }
         }
         skipped += judged.iter().filter(|&&j| !j).count();
         hidden |= !run.shows_state();
-        let moves = LazyCell::new(|| condition::of_step(case, data, ruler(&spec, backend), t));
+        later += judged.iter().filter(|&&j| j && t > 0).count();
+        let moves = LazyCell::new(|| condition::of_step(case, data, t));
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
-            compare_param(&mut judge, case, data, &*run, (i, t), &|| &moves);
+            let want = Want::of(case, data, (i, t));
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, &|| &moves);
         }
+    }
+    if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
+        let text = format!("nothing to judge after the first step: the file lacks `{slot}`");
+        return Err(Refused::Unsupported(text));
     }
     let skipped = (skipped > 0).then(|| {
         let slot = lacking.map_or(String::new(), |s| format!(" (such as `{s}`)"));
         let all = case.steps * data.params.len();
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
-    Ok(bare.judged(judge, skipped.into_iter().chain(hidden.then(unseen))))
+    let remarks = [skipped, hidden.then(unseen), unmeasured(&spec)];
+    Ok(bare.judged(judge, remarks.into_iter().flatten()))
 }
 
 fn unseen() -> String {
     "values only: the backend does not show its state".to_owned()
 }
 
-/// What measures how far an answer moves with the last bits of its inputs: the core, so that
-/// no backend can stretch its own bounds; the backend itself for what the core does not have.
-fn ruler<'a>(spec: &OptimizerSpec<'_>, backend: &'a dyn Backend) -> &'a dyn Backend {
-    if Core.optimizer(spec).is_ok() { &Core } else { backend }
+/// What there is to say where the core can't measure how far rounding is carried.
+fn unmeasured(spec: &OptimizerSpec<'_>) -> Option<String> {
+    let name = spec.name;
+    let text = || format!("no allowance where numbers cancel: the core has no `{name}`");
+    Core.optimizer(spec).is_err().then(text)
 }
 
 fn free_run(
@@ -318,18 +327,47 @@ fn free_run(
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
-    let moves = LazyCell::new(|| condition::of_run(case, data, ruler(&spec, backend)));
+    let moves = LazyCell::new(|| condition::of_run(case, data));
     let none = Sensitivity::new();
+    // Steps that are made from the backend's own numbers, once its codes have parted.
+    let mut own = Judge::new(bounds, &case.id, Mode::Step);
+    let mut before = Vec::new();
+    let all = 0..data.params.len();
+    let coded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
     let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
     run.plan(&inputs);
     for (t, inputs) in inputs.iter().enumerate() {
         run.step(inputs)?;
-        for i in 0..data.params.len() {
+        let parted = judge.parted();
+        let follow = !parted.is_empty() && !before.is_empty();
+        let right = follow.then(|| parted::step(&spec, data, &before, t)).flatten();
+        for i in parted {
+            let Some(right) = &right else {
+                judge.alone(i, t);
+                continue;
+            };
+            let want = Want::from_own(data, &**right, &before[i], i);
+            let moves = LazyCell::new(|| condition::of_step(case, data, t));
+            compare_param(&mut own, case, data, &*run, (i, t), &want, &|| &moves);
+        }
+        for i in all.clone() {
             let here = || moves.get(t).unwrap_or(&none);
-            compare_param(&mut judge, case, data, &*run, (i, t), &here);
+            let want = Want::of(case, data, (i, t));
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here);
+            if !run.shows_state() && coded(i) {
+                judge.alone(i, t); // whether its codes have parted can't be seen
+            }
+        }
+        judge.end_of_step(t);
+        if !judge.parted().is_empty() && run.shows_state() {
+            before = parted::shown(&*run, data.params.len());
         }
     }
-    Ok(bare.judged(judge, (!run.shows_state()).then(unseen)))
+    own.finish();
+    own.ties();
+    judge.absorb(own);
+    let remarks = [(!run.shows_state()).then(unseen), unmeasured(&spec)];
+    Ok(bare.judged(judge, remarks.into_iter().flatten()))
 }
 
 /// What is kept of a parameter's lost bits counts together with the parameter: the answer as
@@ -351,6 +389,42 @@ fn with_value(
 /// Slots that start as a copy of the parameter: what stood there before their first step.
 const START_AS_PARAMETER: [&str; 3] = ["z", "ax", "la_param"];
 
+/// What one parameter should be after a step, and what it was before.
+struct Want {
+    value: Tensor,
+    eval: Option<Tensor>,
+    state: BTreeMap<String, Tensor>,
+    before: Tensor,
+    state_before: BTreeMap<String, Tensor>,
+}
+
+impl Want {
+    /// The reference's.
+    fn of(case: &Case, data: &OptimizerCase, (i, t): (usize, usize)) -> Want {
+        let p = &data.params[i];
+        let mut state_before = p.state_before(t);
+        if state_before.is_empty() {
+            let copies = START_AS_PARAMETER.map(|slot| (slot.to_owned(), p.value_before(t)));
+            state_before.extend(copies);
+        }
+        Want {
+            value: p.value.row(t),
+            eval: if t + 1 == case.steps { p.eval.clone() } else { None },
+            state: p.state.iter().map(|(slot, rows)| (slot.clone(), rows.row(t))).collect(),
+            before: p.value_before(t),
+            state_before,
+        }
+    }
+
+    /// What `right`, the core, makes of the backend's own numbers.
+    fn from_own(data: &OptimizerCase, right: &dyn Run, own: &Shown, i: usize) -> Want {
+        let (before, state_before) = own.clone();
+        let mut state = right.state(i);
+        state.retain(|slot, _| data.params[i].state.contains_key(slot));
+        Want { value: right.value(i), eval: None, state, before, state_before }
+    }
+}
+
 /// Compares value, state and, at the end, `eval` of one parameter after step `t`.
 fn compare_param<'a>(
     judge: &mut Judge<'_>,
@@ -358,6 +432,7 @@ fn compare_param<'a>(
     data: &OptimizerCase,
     run: &dyn Run,
     (i, t): (usize, usize),
+    wanted: &Want,
     sensitivity: &dyn Fn() -> &'a Sensitivity,
 ) {
     let moves = |tensor: &str, i: usize| {
@@ -369,11 +444,10 @@ fn compare_param<'a>(
     // Where moments of few bits cancel, what is left is as exact as the update would
     // have been without: some learning rates long.
     let floor = if is_low_bit(&case.id) { 8.0 * lr } else { 0.0 };
-    let last = t + 1 == case.steps;
-    let shown = if last { p.eval.as_ref() } else { None };
-    let answers = [("value", Some(run.value(i)), Some(p.value.row(t)))];
-    let eval = shown.map(|want| ("eval", run.eval(i), Some(want.clone())));
-    let before = p.value_before(t);
+    let before = &wanted.before;
+    let start = if judge.mode() == Mode::Free { &p.init } else { before };
+    let answers = [("value", Some(run.value(i)), Some(&wanted.value))];
+    let eval = wanted.eval.as_ref().map(|want| ("eval", run.eval(i), Some(want)));
     for (what, got, want) in answers.into_iter().chain(eval) {
         let (tensor, Some(want)) = (format!("p{i}.{what}"), want) else { continue };
         let Some(got) = got else {
@@ -381,26 +455,23 @@ fn compare_param<'a>(
             continue;
         };
         if got.dtype != want.dtype || got.shape != want.shape {
-            let (g, w) = (form(&got), form(&want));
+            let (g, w) = (form(&got), form(want));
             judge.problem(format!("`{tensor}` is {g}, wanted {w}"));
             continue;
         }
-        let at = At { tensor: &tensor, what, step: Some(t), moves: &|k| moves(&tensor, k) };
-        let before = |k| before.get(k);
+        let moves = |k| moves(&tensor, k);
+        let from = (what == "value").then_some([before, start]);
+        let at = At { tensor: &tensor, what, step: Some(t), moves: &moves, param: Some(i), from };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
-        judge.compare_by(&at, &got, &want, |k| if large(before(k)) { before(k) } else { floor });
+        let before = |k| before.get(k);
+        judge.compare_by(&at, &got, want, |k| if large(before(k)) { before(k) } else { floor });
     }
     if !run.shows_state() {
         return;
     }
     let got = run.state(i);
-    let mut before = p.state_before(t);
-    if before.is_empty() {
-        before.extend(START_AS_PARAMETER.map(|slot| (slot.to_owned(), p.value_before(t))));
-    }
     let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
-    for (slot, rows) in &p.state {
-        let want = rows.row(t);
+    for (slot, want) in &wanted.state {
         if !joined && want.has_nan() {
             continue;
         }
@@ -408,15 +479,17 @@ fn compare_param<'a>(
         match got.get(slot) {
             Some(got) => {
                 let moves = |k| moves(&tensor, k);
-                let at = At { tensor: &tensor, what: slot, step: Some(t), moves: &moves };
+                let (step, param) = (Some(t), Some(i));
+                let at = At { tensor: &tensor, what: slot, step, moves: &moves, param, from: None };
+                let state_before = wanted.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
-                    let before = [p.value_before(t), before.get(slot).unwrap_or(&want).clone()];
-                    let values = [run.value(i), p.value.row(t)];
-                    judge.count_zeros(got, &want);
-                    let (got, scale) = with_value([got, &want], &values, &before);
-                    judge.compare_by(&at, &got, &want, |k| scale[k]);
+                    let before = [before.clone(), state_before.unwrap_or(want).clone()];
+                    let values = [run.value(i), wanted.value.clone()];
+                    judge.count_zeros(got, want);
+                    let (got, scale) = with_value([got, want], &values, &before);
+                    judge.compare_by(&at, &got, want, |k| scale[k]);
                 } else {
-                    judge.compare(&at, got, &want, before.get(slot));
+                    judge.compare(&at, got, want, state_before);
                 }
             }
             None if Bounds::informational(&case.id, slot).is_some() => {}
@@ -443,7 +516,7 @@ fn schedule(
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at = At { tensor: "lr", what: "lr", step: Some(t), moves: &none };
+            let at = At { tensor: "lr", what: "lr", step: Some(t), ..At::plain(&none) };
             judge.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
@@ -488,7 +561,7 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = At { tensor: &tensor, what: "out", step: None, moves: &none };
+        let at = At { tensor: &tensor, what: "out", ..At::plain(&none) };
         judge.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -496,7 +569,7 @@ fn gradient(
         (Some(_), None) => judge.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // The file has it in f64, but it was computed in the type that holds all gradients.
-            let at = At { tensor: "norm", what: "norm", step: None, moves: &none };
+            let at = At { tensor: "norm", what: "norm", ..At::plain(&none) };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {

@@ -84,6 +84,25 @@ pub fn codes_apart(dtype: Dtype, got: u64, want: u64, packed: bool) -> Option<u6
     }
 }
 
+/// Whether a type's numbers are codes: [`codes_apart`] counts them.
+#[must_use]
+pub fn is_code(dtype: Dtype) -> bool {
+    codes_apart(dtype, 0, 0, false).is_some()
+}
+
+/// What the codes of a type stand for, in the order of their bits.
+#[must_use]
+pub fn code_grid(dtype: Dtype) -> Vec<f64> {
+    Tensor { dtype, shape: vec![256], bytes: (0..=255).collect() }.to_f64s()
+}
+
+/// The code that stands for exactly this number, if one does; any NaN is any NaN.
+#[must_use]
+pub fn code(grid: &[f64], x: f64) -> Option<u64> {
+    let same = |&y: &f64| y == x || (y.is_nan() && x.is_nan());
+    grid.iter().position(same).map(|bits| bits as u64)
+}
+
 /// Whether two elements agree in every bit (any NaN with any NaN).
 #[must_use]
 pub fn same_bits(a: &Tensor, b: &Tensor, i: usize) -> bool {
@@ -147,6 +166,23 @@ mod tests {
         assert_eq!(codes_apart(Dtype::F8E4M3, 0x81, 0x01, false), Some(2));
         assert_eq!(codes_apart(Dtype::F8E4M3, 0xff, 0x7f, false), Some(0));
         assert_eq!(codes_apart(Dtype::F32, 0, 1, false), None);
+    }
+
+    #[test]
+    fn code_of_a_number_in_another_type() {
+        for (dtype, x, want) in [
+            (Dtype::I8, -127.0, Some(0x81)),
+            (Dtype::I8, 128.0, None),
+            (Dtype::U8, 255.0, Some(255)),
+            (Dtype::U8, 3.5, None),
+            (Dtype::F8E4M3, 448.0, Some(0x7e)),
+            (Dtype::F8E4M3, -0.0, Some(0)),
+            (Dtype::F8E4M3, 1.0 + 1e-9, None),
+            (Dtype::F8E4M3, f64::NAN, Some(0x7f)),
+            (Dtype::F8E5M2, f64::INFINITY, Some(0x7c)),
+        ] {
+            assert_eq!(code(&code_grid(dtype), x), want, "{dtype} {x}");
+        }
     }
 
     #[test]

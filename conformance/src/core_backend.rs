@@ -182,7 +182,11 @@ impl<H: Host> Run for CoreRun<H> {
             if self.given[i].contains(&(k, name)) {
                 continue;
             }
+            let unused = slot.is_empty();
             if let Buffer::Coded(coded) = slot {
+                if unused {
+                    continue;
+                }
                 for part in coded.parts(name) {
                     match stacked.next(state, &part.key, all) {
                         Some(t) => {

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::bounds::{self, Allow, Bounds, Mode, Subject, TIES};
+use crate::bounds::{
+    self, Allow, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES,
+};
 use crate::compare;
 use crate::diagnose::{MOST, Sample};
+use crate::movement::{Element, Movement};
 use crate::tensor::{Dtype, Tensor};
 
 /// The first number of a case that is off by too much.
@@ -64,8 +67,6 @@ pub(crate) struct Judge<'a> {
     case: &'a str,
     mode: Mode,
     worst: Option<Worst>,
-    unjudged: f64,
-    reason: Option<&'static str>,
     /// The first failure.
     pub(crate) first: Option<Failure>,
     /// Numbers that are off by too much.
@@ -88,6 +89,25 @@ pub(crate) struct Judge<'a> {
     units: BTreeMap<String, Vec<f64>>,
     /// For each tensor the largest change of its latest step, in a free run of all steps together.
     paths: BTreeMap<String, f64>,
+    /// Each parameter's codes at this step of a free run, and those of them that were a neighbour's.
+    parting: BTreeMap<usize, [usize; 2]>,
+    /// Parameters whose codes have parted in a free run.
+    parted: BTreeMap<usize, Parted>,
+    /// For each tensor, how it moved as a whole: in all steps, or in the free run.
+    movements: BTreeMap<String, Movement>,
+    /// The first movement that was off as a whole.
+    systematic: Option<String>,
+}
+
+/// What is known of a parameter whose codes have parted from the reference's in a free run.
+#[derive(Clone, Copy, Debug)]
+struct Parted {
+    /// The step after which they had.
+    since: usize,
+    /// The largest changes of the reference's steps since.
+    path: f64,
+    /// Whether its steps are judged [from its own numbers](crate::parted).
+    followed: bool,
 }
 
 /// Where a number stands.
@@ -100,6 +120,17 @@ pub(crate) struct At<'a> {
     pub(crate) step: Option<usize>,
     /// By how much an element moves with the last bits of the inputs.
     pub(crate) moves: &'a dyn Fn(usize) -> f64,
+    /// The parameter, where it is one's.
+    pub(crate) param: Option<usize>,
+    /// Of a parameter's value, what it was before the step, and where its movement began.
+    pub(crate) from: Option<[&'a Tensor; 2]>,
+}
+
+impl<'a> At<'a> {
+    /// Of no parameter.
+    pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> At<'a> {
+        At { tensor: "", what: "", step: None, moves, param: None, from: None }
+    }
 }
 
 impl<'a> Judge<'a> {
@@ -109,8 +140,6 @@ impl<'a> Judge<'a> {
             case,
             mode,
             worst: None,
-            unjudged: 0.0,
-            reason: None,
             first: None,
             failures: 0,
             compared: 0,
@@ -122,19 +151,31 @@ impl<'a> Judge<'a> {
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
             paths: BTreeMap::new(),
+            parting: BTreeMap::new(),
+            parted: BTreeMap::new(),
+            movements: BTreeMap::new(),
+            systematic: None,
         }
+    }
+
+    /// The way to check.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// The worst error and its bound, where anything was judged.
     pub(crate) fn worst(&self) -> (f64, Option<f64>) {
-        match self.worst {
-            Some(w) => (w.ulp, Some(w.bound)),
-            None => (self.unjudged, None),
-        }
+        self.worst.map_or((0.0, None), |w| (w.ulp, Some(w.bound)))
     }
 
-    /// Ends the comparisons: too many outliers are a problem, too.
+    /// Ends the comparisons: too many outliers are a problem, too, and an error of the whole.
     pub(crate) fn finish(&mut self) {
+        let mut whole = Movement::default();
+        self.movements.values().for_each(|m| whole.add(m));
+        let off = || whole.off(SYSTEMATIC).map(|off| format!("all together {off}"));
+        if let Some(off) = self.systematic.take().or_else(off) {
+            self.problem(off);
+        }
         for (e, (over, all)) in std::mem::take(&mut self.outliers) {
             let share = self.bounds.share(e);
             if over > 1 && over as f64 > share * all as f64 {
@@ -151,9 +192,53 @@ impl<'a> Judge<'a> {
         self.mode != Mode::Values && what != "eval" && !Bounds::compensates(what)
     }
 
-    /// What to say of numbers that were measured only.
-    pub(crate) fn remark(&self) -> Option<String> {
-        self.reason.map(|r| format!("{:.2} ULP at scale not judged: {r}", self.unjudged))
+    /// Parameters whose codes have parted from the reference's.
+    pub(crate) fn parted(&self) -> Vec<usize> {
+        self.parted.keys().copied().collect()
+    }
+
+    /// Notes that nobody can say what the next step of a parameter should be.
+    pub(crate) fn alone(&mut self, param: usize, step: usize) {
+        let none = Parted { since: step, path: 0.0, followed: false };
+        self.parted.entry(param).or_insert(none).followed = false;
+    }
+
+    /// After each step of a free run: codes that have become a neighbour's must be few.
+    pub(crate) fn end_of_step(&mut self, step: usize) {
+        for (param, [codes, ties]) in std::mem::take(&mut self.parting) {
+            if ties as f64 > (codes as f64 * TIES).max(1.0) {
+                self.problem(format!(
+                    "{ties} of {codes} codes of `p{param}` part from the reference's at step {step}"
+                ));
+            }
+            let parted = Parted { since: step, path: 0.0, followed: true };
+            if ties > 0 {
+                self.parted.entry(param).or_insert(parted);
+            }
+        }
+    }
+
+    /// What to say of parameters whose codes have parted.
+    pub(crate) fn remarks(&self) -> Vec<String> {
+        let remark = |(param, p): (&usize, &Parted)| {
+            let how = if p.followed { "from its own numbers" } else { "by what codes can carry" };
+            format!("`p{param}` judged {how} after step {}", p.since)
+        };
+        self.parted.iter().map(remark).collect()
+    }
+
+    /// Takes over what another found of steps from the backend's own numbers.
+    pub(crate) fn absorb(&mut self, other: Judge<'_>) {
+        let own = |text: String| format!("from its own numbers: {text}");
+        for text in other.problems {
+            self.problem(own(text));
+        }
+        self.failures += other.failures;
+        self.compared += other.compared;
+        if let Some(first) = other.first {
+            let tensor = own(first.tensor);
+            self.first.get_or_insert(Failure { tensor, ..first });
+        }
     }
 
     /// What to say of codes where the reference sits on a tie; refuses too many of them.
@@ -217,18 +302,31 @@ impl<'a> Judge<'a> {
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype, at.what);
+        // No allowance makes up for a wrong code or a wrong count.
+        let exact = want.dtype.float().is_none() && default == 0.0 || compare::is_code(want.dtype);
+        let grid = compare::is_code(want.dtype) && got.dtype != want.dtype;
+        let grid = grid.then(|| compare::code_grid(want.dtype));
         let packed = at.what.ends_with(".codes") && self.case.contains("4bit");
         let low_bit = bounds::is_low_bit(self.case);
         let base = match exemption {
+            _ if exact => 0.0,
             Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp) | Allow::Outliers { ulp, .. })) => {
                 ulp
             }
             _ => default,
         };
+        let default = if exact { 0.0 } else { default };
         // The factor of a free run: see `bounds`.
         let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
-        let change = |i| (want.get(i) - before(i)).abs();
+        let change = |i| at.from.map_or(0.0, |[before, _]| (want.get(i) - before.get(i)).abs());
         let change = (0..want.len()).map(change).filter(|c| c.is_finite()).fold(0.0, f64::max);
+        let parted = at.param.and_then(|i| self.parted.get_mut(&i));
+        let parted = parted.map(|p| {
+            p.path += change;
+            *p
+        });
+        let is_value = matches!(at.what, "value" | "eval");
+        let mut elements = Vec::new();
         let path = self.paths.entry(at.tensor.to_owned()).or_default();
         *path = change + if self.mode == Mode::Free { *path } else { 0.0 };
         let path = *path;
@@ -241,18 +339,29 @@ impl<'a> Judge<'a> {
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
             *largest = if steps.is_some() { largest.max(unit) } else { unit };
             let steps = steps.map_or(1.0, |steps| steps * (*largest / unit));
-            let apart = compare::codes_apart(want.dtype, got.bits(i), want.bits(i), packed);
-            let apart = apart.filter(|_| low_bit && got.dtype == want.dtype);
-            // No allowance makes up for a wrong code.
-            let (base, default) = if apart.is_some() { (0.0, 0.0) } else { (base, default) };
-            let ulp = match apart {
-                Some(apart) => {
-                    let tie = apart == 1 && self.mode == Mode::Step;
+            let code = match &grid {
+                None => Some(got.bits(i)),
+                Some(grid) => compare::code(grid, g),
+            };
+            let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
+            let ulp = match (code, code.and_then(apart)) {
+                // Not on the grid.
+                (None, _) => f64::INFINITY,
+                // From here on its own numbers say what is right.
+                _ if parted.is_some_and(|p| p.followed || !is_value) => {
+                    if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
+                }
+                (_, Some(apart)) => {
+                    let tie = apart == 1 && low_bit;
                     self.codes[0] += 1;
                     self.codes[1] += usize::from(tie);
+                    if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
+                        let [codes, ties] = self.parting.entry(param).or_default();
+                        (*codes, *ties) = (*codes + 1, *ties + usize::from(tie));
+                    }
                     if tie { 0.0 } else { apart as f64 }
                 }
-                None => compare::error(g, w, unit),
+                (_, None) => compare::error(g, w, unit),
             };
             worst_here = worst_here.max(ulp);
             self.compared += 1;
@@ -266,16 +375,25 @@ impl<'a> Judge<'a> {
                     (*over, *all) = (*over + usize::from(off), *all + 1);
                 }
             }
-            if matches!(exemption, Some((_, Allow::Unjudged))) {
-                self.unjudged = self.unjudged.max(ulp);
-                continue;
-            }
             let mut bound = base * steps;
-            if off && matches!(exemption, Some((_, Allow::Conditioned(_)))) {
-                bound *= 1.0 + (at.moves)(i) / *largest;
+            let mut noise = base
+                * *largest
+                * at.step.map_or(1.0, |t| {
+                    if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
+                });
+            if off && !exact && matches!(exemption, Some((_, Allow::Conditioned(_)))) {
+                let moves = 1.0 + (at.moves)(i) / *largest;
+                (bound, noise) = (bound * moves, noise * moves);
             }
             if let Some((_, Allow::OfMove(share))) = exemption {
                 bound += share * path / unit;
+            }
+            if let Some(parted) = parted.filter(|_| is_value) {
+                bound += CARRIED * parted.path / unit;
+            }
+            if let Some([_, start]) = at.from {
+                let (got, want) = (g - start.get(i), w - start.get(i));
+                elements.push(Element { got, want, noise });
             }
             if let Some(step) = at.step.filter(|_| i < MOST && self.takes_samples(at.what)) {
                 let (tensor, dtype) = (name.clone(), want.dtype);
@@ -303,13 +421,30 @@ impl<'a> Judge<'a> {
             }
         }
         self.units.insert(at.tensor.to_owned(), units);
-        if let Some((e, Allow::Unjudged)) = exemption {
-            self.reason = Some(self.bounds.reason(e));
+        if at.from.is_some() && parted.is_none_or(|p| !p.followed) {
+            self.whole(at, &Movement::of(&elements), parted.is_some());
         }
         if let Some(t) = at.step {
             let history = self.history.entry(at.what.to_owned()).or_default();
             history.resize(history.len().max(t + 1), 0.0);
             history[t] = history[t].max(worst_here);
+        }
+    }
+    /// Judges a parameter's movement as a whole.
+    fn whole(&mut self, at: &At<'_>, movement: &Movement, parted: bool) {
+        let tolerance = if parted { SYSTEMATIC_PARTED } else { SYSTEMATIC };
+        if self.systematic.is_none() {
+            let step = at.step.map_or(String::new(), |t| format!(", step {t},"));
+            let off = movement.off(tolerance);
+            self.systematic = off.map(|off| format!("`{}`{step} {off}", at.tensor));
+        }
+        let all = self.movements.entry(at.tensor.to_owned()).or_default();
+        if parted {
+            *all = Movement::default();
+        } else if self.mode == Mode::Free {
+            *all = *movement;
+        } else {
+            all.add(movement);
         }
     }
 }

@@ -22,9 +22,13 @@ mod gpu_gradient;
 mod host;
 pub mod html;
 mod judge;
+mod lacking;
+mod movement;
 #[cfg(feature = "ndarray")]
 mod ndarray_backend;
 pub mod neighbour;
+mod parted;
+pub mod percent;
 mod plain;
 #[cfg(feature = "ptx")]
 mod ptx_backend;

@@ -14,7 +14,7 @@ use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, Entry, Only, Plan};
 use bitstep_conformance::text::plain;
-use bitstep_conformance::{exec, export, html, registry};
+use bitstep_conformance::{exec, export, html, percent, registry};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -92,6 +92,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         folder: Option<PathBuf>,
     },
+    /// Print which arguments the committed vectors hold to one per cent: docs/one-percent.md.
+    OnePercent,
     /// Answer requests, as a program behind `exec:` does with two paths and one behind `exec-loop:` without.
     Serve {
         /// The request
@@ -184,6 +186,7 @@ fn main() -> ExitCode {
         Command::NewCase { name, reference, schedule, folder } => {
             new_case(&name, &reference, schedule, folder)
         }
+        Command::OnePercent => one_percent(),
         Command::Serve { request, answer, backend, limit } => {
             limit.get().and_then(|limit| serve(request.zip(answer), &backend, limit))
         }
@@ -382,6 +385,13 @@ fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn one_percent() -> Result<bool> {
+    let entries = suite::read(&[suite::committed()], &Only::new(None)?)?;
+    let cases: Vec<Case> = entries.into_iter().filter_map(|e| e.case.ok()).collect();
+    print!("{}", percent::page(&percent::held(&cases)));
+    Ok(true)
 }
 
 /// Answers the one request, or one after the other.

@@ -261,17 +261,20 @@ fn state_may_be_hidden_but_that_is_said() {
 }
 
 #[test]
-fn nobody_lacks_what_the_file_holds() {
-    let lacking = |slot: &str| {
+fn nobody_lacks_what_the_core_does_not_lack() {
+    let lacking = |momentum: f64, held: bool, slot: &str| {
         let root = tempfile::tempdir().unwrap();
         let mut case = Draft::sgd();
-        case.set("p0.state.momentum_buffer", f32s(&[2, 2], &[0.0; 4]));
-        case.write(root.path(), "plain");
+        case.meta("hyper", &format!(r#"{{"lr": 0.5, "momentum": {momentum:?}}}"#));
         let mut d = answer();
         let values = f32s(&[1, 2], &[0.5, 1.0]);
         d.set("p0.value", values.clone());
         d.set("p1.value", values);
-        d.set("p0.state.momentum_buffer", f32s(&[1, 2], &[0.0; 2]));
+        if held {
+            case.set("p0.state.momentum_buffer", f32s(&[2, 2], &[0.0; 4]));
+            d.set("p0.state.momentum_buffer", f32s(&[1, 2], &[0.0; 2]));
+        }
+        case.write(root.path(), "plain");
         let once = d.bytes();
         d.meta("p0.lacks", slot);
         d.meta("p1.lacks", slot);
@@ -281,19 +284,25 @@ fn nobody_lacks_what_the_file_holds() {
         let (first, later) = (first.display(), later.display());
         // The second request of a single step begins after one.
         let command = format!(
-            "exec:sh -c 'if grep -q state0 \"$1\"; then cp {later} \"$2\"; else cp {first} \"$2\"; fi' -"
+            "exec:sh -c 'if grep -aq \"\\\"done\\\":\\\"1\\\"\" \"$1\"; then cp {later} \"$2\"; \
+             else cp {first} \"$2\"; fi' -"
         );
         let suite = root.path().display().to_string();
         let lines = verify(&["--golden", &suite, "--backend", &command]).2;
         lines.into_iter().find(|l| l["mode"] == "step").unwrap()
     };
-    let line = lacking("another");
-    assert_eq!(line["outcome"], "pass", "{line}");
-    let want = "2 of 4 parameter-steps checked in the free run only";
-    assert!(line["detail"].as_str().unwrap().contains(want), "{line}");
-    let line = lacking("momentum_buffer");
-    assert_eq!(line["outcome"], "error", "{line}");
-    assert!(line["detail"].as_str().unwrap().contains("which there is"), "{line}");
+    for (momentum, held, slot, outcome, want) in [
+        (0.5, false, "momentum_buffer", "unsupported", "nothing to judge after the first step"),
+        (0.5, false, "another", "error", "where the core lacks `momentum_buffer`"),
+        (0.0, false, "momentum_buffer", "error", "but the core makes that step"),
+        (0.0, false, "", "error", "but the core makes that step"),
+        (0.0, true, "another", "error", "but the core makes that step"),
+        (0.0, true, "momentum_buffer", "error", "which there is"),
+    ] {
+        let line = lacking(momentum, held, slot);
+        assert_eq!(line["outcome"], outcome, "{line}");
+        assert!(line["detail"].as_str().unwrap().contains(want), "{want}: {line}");
+    }
 }
 
 /// Runs the core behind the protocol and keeps every request, in order.

@@ -101,11 +101,6 @@ const IDLE: &[(&str, &str, &str)] = &[
     ("keras_adam", "weight_decay_rate", "with decay it is another optimizer"),
     ("bnb_{lamb,lars}_8bit", "max_unorm", "8-bit state is without a limit"),
     ("galore_adamw_8bit", "max_unorm", "what `percentile_clipping` becomes"),
-    (
-        "{optimi_adam,optimi_adamw,optimi_lion,optimi_radam,optimi_sgd,stable_adamw}",
-        "kahan_sum",
-        "less than the bound of 16-bit numbers; what it keeps is compared",
-    ),
     ("optimi_adamw", "decouple_wd", "always so"),
     ("{galore,apollo}_*", "update_proj_gap", "cases give the projectors"),
     ("bnb_adagrad_*", "{lr_decay,initial_accumulator_value}", "refused but for 0"),

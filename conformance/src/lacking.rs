@@ -1,0 +1,36 @@
+//! Who may be excused from a step: the file lacks state to start from.
+
+use crate::Core;
+use crate::backend::{Backend, Counts, OptimizerSpec, Refused};
+use crate::golden::OptimizerCase;
+
+/// Whether parameter `i` may lack `slot` before step `t`: the core, given the same step, lacks
+/// that very slot.
+///
+/// # Errors
+/// What speaks against it.
+pub(crate) fn excused(
+    spec: &OptimizerSpec<'_>,
+    data: &OptimizerCase,
+    (i, t): (usize, usize),
+    slot: &str,
+) -> Result<(), String> {
+    let p = &data.params[i];
+    let no = |why: &str| Err(format!("`p{i}` is said to lack `{slot}` before step {t}, {why}"));
+    if t == 0 || p.state.contains_key(slot) {
+        return no("which there is");
+    }
+    let Ok(mut run) = Core.optimizer(spec) else {
+        return no("but the core has no such optimizer to bear that out");
+    };
+    let state = p.state_before(t);
+    let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
+    match run.load(i, &p.value_before(t), &state, counts) {
+        // The core names the first of all that it lacks.
+        Err(Refused::NeedsState(first)) if first == slot || run.state(i).contains_key(slot) => {
+            Ok(())
+        }
+        Err(Refused::NeedsState(first)) => no(&format!("where the core lacks `{first}`")),
+        _ => no("but the core makes that step from what the file holds"),
+    }
+}

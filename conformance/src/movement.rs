@@ -1,0 +1,115 @@
+//! The movement of a whole tensor held against the reference's: what is wrong alike everywhere.
+//!
+//! A bound an element wide says nothing about an error that all elements share: Muon's elements
+//! may be off by 6 % of the largest movement, and a rate that is 5 % too large stays within. Over
+//! many elements such errors do not average out, and those of rounding do. So two numbers of the
+//! whole are held to [`SYSTEMATIC`](crate::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
+//! reference's movement u and the backend's g, and the mean error in the direction of u over the
+//! mean length, Σ (g − u)·sign u / Σ |u|. What the last bits of the numbers account for comes on
+//! top: errors of size e, independent of one another, change the first by √Σ (e·u)² / Σ u² and
+//! the second by √Σ e² / Σ |u|.
+
+/// Sums over elements, in units of the largest movement of each tensor and step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Movement {
+    along: f64,
+    square: f64,
+    excess: f64,
+    length: f64,
+    noise_along: f64,
+    noise: f64,
+}
+
+/// The movement of one element.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Element {
+    /// The backend's.
+    pub(crate) got: f64,
+    /// The reference's.
+    pub(crate) want: f64,
+    /// How far off the last bits may be.
+    pub(crate) noise: f64,
+}
+
+impl Movement {
+    /// Of a tensor; elements that are not finite are left out, as they have been compared already.
+    pub(crate) fn of(elements: &[Element]) -> Movement {
+        let finite = |e: &&Element| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
+        let elements = || elements.iter().filter(finite);
+        let largest = elements().map(|e| e.want.abs()).fold(0.0, f64::max);
+        let mut sum = Movement::default();
+        if largest == 0.0 {
+            return sum;
+        }
+        for e in elements() {
+            let [got, want, noise] = [e.got, e.want, e.noise].map(|x| x / largest);
+            let direction = if want == 0.0 { 0.0 } else { want.signum() };
+            sum.along += got * want;
+            sum.square += want * want;
+            sum.excess += (got - want) * direction;
+            sum.length += want.abs();
+            sum.noise_along += (noise * want).powi(2);
+            sum.noise += (noise * direction).powi(2);
+        }
+        sum
+    }
+
+    pub(crate) fn add(&mut self, other: &Movement) {
+        self.along += other.along;
+        self.square += other.square;
+        self.excess += other.excess;
+        self.length += other.length;
+        self.noise_along += other.noise_along;
+        self.noise += other.noise;
+    }
+
+    /// What is wrong with it as a whole, if something is.
+    pub(crate) fn off(&self, tolerance: f64) -> Option<String> {
+        if self.square <= 0.0 {
+            return None;
+        }
+        let scale = self.along / self.square;
+        let allowed = tolerance + self.noise_along.sqrt() / self.square;
+        if (scale - 1.0).abs() > allowed {
+            return Some(format!(
+                "moves {scale:.5} times as far as the reference, allowed within {allowed:.5} of 1"
+            ));
+        }
+        let mean = self.excess / self.length;
+        let allowed = tolerance + self.noise.sqrt() / self.length;
+        (mean.abs() > allowed)
+            .then(|| format!("moves {mean:.5} too far in the mean of all, allowed {allowed:.5}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn off(elements: &[(f64, f64, f64)]) -> bool {
+        let element = |&(got, want, noise): &(f64, f64, f64)| Element { got, want, noise };
+        let elements: Vec<_> = elements.iter().map(element).collect();
+        Movement::of(&elements).off(0.005).is_some()
+    }
+
+    #[test]
+    fn a_common_factor_is_seen_and_errors_of_both_signs_are_not() {
+        assert!(!off(&[(1.0, 1.0, 0.0), (-2.0, -2.0, 0.0)]));
+        assert!(off(&[(1.01, 1.0, 0.0), (-2.02, -2.0, 0.0)]));
+        assert!(off(&[(0.99, 1.0, 0.0), (-1.98, -2.0, 0.0)]));
+        assert!(!off(&[(1.05, 1.0, 0.0), (-0.95, -1.0, 0.0)]));
+        // The largest hides nothing of the many small ones.
+        let mut some = vec![(1.0, 1.0, 0.0)];
+        some.extend([(0.0104, 0.01, 0.0); 100]);
+        assert!(off(&some));
+    }
+
+    #[test]
+    fn last_bits_excuse_what_they_account_for_and_no_more() {
+        assert!(!off(&[(1.01, 1.0, 0.01), (-2.02, -2.0, 0.02)]));
+        assert!(off(&[(1.05, 1.0, 0.01), (-2.1, -2.0, 0.02)]));
+        assert!(!off(&[(f64::NAN, 1.0, 0.0), (1.0, 1.0, 0.0)]), "judged element by element");
+        assert!(!off(&[(1e-9, 0.0, 0.0)]), "nothing moves");
+        assert!(off(&[(1.01e-200, 1e-200, 0.0)]), "no square underflows");
+    }
+}

@@ -1,0 +1,49 @@
+//! What is right after codes have parted: one step of the core, from the backend's own numbers.
+
+use std::collections::BTreeMap;
+
+use crate::Core;
+use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Run};
+use crate::compare;
+use crate::golden::OptimizerCase;
+use crate::tensor::Tensor;
+
+/// A parameter's value and state.
+pub(crate) type Shown = (Tensor, BTreeMap<String, Tensor>);
+
+/// What a run shows of every parameter.
+pub(crate) fn shown(run: &dyn Run, params: usize) -> Vec<Shown> {
+    (0..params).map(|i| (run.value(i), run.state(i))).collect()
+}
+
+/// The core after step `t`, made from these numbers; none where it can't be put there.
+pub(crate) fn step<'a>(
+    spec: &OptimizerSpec<'_>,
+    data: &OptimizerCase,
+    before: &[Shown],
+    t: usize,
+) -> Option<Box<dyn Run + 'a>> {
+    let core: &'static Core = &Core;
+    let mut run = core.optimizer(spec).ok()?;
+    for (i, ((value, state), p)) in before.iter().zip(&data.params).enumerate() {
+        let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
+        let state =
+            state.iter().map(|(slot, x)| Some((slot.clone(), as_in(x, p.state.get(slot))?)));
+        let state: BTreeMap<_, _> = state.collect::<Option<_>>()?;
+        run.load(i, value, &state, counts).ok()?;
+    }
+    run.step(&Inputs::new(data, t)).ok()?;
+    Some(run)
+}
+
+/// Codes in the type of the reference's.
+fn as_in(x: &Tensor, rows: Option<&Tensor>) -> Option<Tensor> {
+    let Some(rows) = rows.filter(|rows| compare::is_code(rows.dtype) && rows.dtype != x.dtype)
+    else {
+        return Some(x.clone());
+    };
+    let grid = compare::code_grid(rows.dtype);
+    let codes = x.to_f64s().into_iter().map(|x| Some(compare::code(&grid, x)? as u8));
+    let bytes = codes.collect::<Option<_>>()?;
+    Some(Tensor { dtype: rows.dtype, shape: x.shape.clone(), bytes })
+}

@@ -1,0 +1,247 @@
+//! How sharp the golden cases are: arguments that are off by one per cent.
+//!
+//! An optimizer of the core is given one argument one per cent too large, or too small; a committed
+//! case should notice. [`page`] says which arguments of which optimizers are held to that, and
+//! which are not: it is `docs/one-percent.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value};
+
+use crate::Core;
+use crate::backend::{
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    ScheduleSpec,
+};
+use crate::bounds::Bounds;
+use crate::check::{self, Outcome};
+use crate::golden::{Case, Data};
+use crate::tensor::Tensor;
+
+/// What a number is multiplied by.
+pub const FACTORS: [f64; 2] = [1.01, 0.99];
+
+/// An argument: its name and, of one that is a list, which of its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Argument {
+    name: String,
+    index: Option<usize>,
+}
+
+impl std::fmt::Display for Argument {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.index {
+            None => write!(f, "`{}`", self.name),
+            Some(i) => write!(f, "`{}[{i}]`", self.name),
+        }
+    }
+}
+
+impl Argument {
+    /// The learning rate: what stands in the arguments and what comes with each step.
+    #[must_use]
+    pub fn lr() -> Argument {
+        Argument { name: "lr".to_owned(), index: None }
+    }
+
+    /// An argument that is a number.
+    #[must_use]
+    pub fn named(name: &str) -> Argument {
+        Argument { name: name.to_owned(), index: None }
+    }
+
+    /// The numbers among arguments that are no counts: those with a decimal point.
+    fn all(hyper: &Map<String, Value>) -> BTreeSet<Argument> {
+        let is_number = |x: &Value| x.is_f64() && x.as_f64() != Some(0.0);
+        let mut out = BTreeSet::new();
+        for (name, value) in hyper {
+            let argument = |index| Argument { name: name.clone(), index };
+            match value {
+                Value::Array(list) => {
+                    let numbers = list.iter().enumerate().filter(|(_, x)| is_number(x));
+                    out.extend(numbers.map(|(i, _)| argument(Some(i))));
+                }
+                x if is_number(x) => {
+                    out.insert(argument(None));
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    fn scale(&self, hyper: &mut Map<String, Value>, factor: f64) {
+        let value = hyper.get_mut(&self.name);
+        let value = match self.index {
+            None => value,
+            Some(i) => value.and_then(|list| list.get_mut(i)),
+        };
+        if let Some(value) = value
+            && let Some(x) = value.as_f64()
+        {
+            *value = Value::from(x * factor);
+        }
+    }
+}
+
+/// The core with one argument of its optimizers multiplied.
+#[derive(Clone, Debug)]
+pub struct Off {
+    /// Which.
+    pub argument: Argument,
+    /// By what.
+    pub factor: f64,
+}
+
+struct OffRun<'a> {
+    inner: Box<dyn Run + 'a>,
+    lr: f64,
+}
+
+impl Backend for Off {
+    fn name(&self) -> &str {
+        "off"
+    }
+
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+        let scaled = |hyper: &Map<String, Value>| {
+            let mut hyper = hyper.clone();
+            self.argument.scale(&mut hyper, self.factor);
+            hyper
+        };
+        let mut groups = spec.groups.to_vec();
+        groups.iter_mut().for_each(|g| g.hyper = scaled(&g.hyper));
+        let hyper = scaled(spec.hyper);
+        let spec = OptimizerSpec { hyper: &hyper, groups: &groups, ..spec.clone() };
+        let lr = if self.argument == Argument::lr() { self.factor } else { 1.0 };
+        let core: &'static Core = &Core;
+        Ok(Box::new(OffRun { inner: core.optimizer(&spec)?, lr }))
+    }
+
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+        Core.schedule(spec)
+    }
+
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+        Core.gradient(spec)
+    }
+}
+
+impl Run for OffRun<'_> {
+    fn load(
+        &mut self,
+        i: usize,
+        value: &Tensor,
+        state: &BTreeMap<String, Tensor>,
+        counts: Counts,
+    ) -> Result<(), Refused> {
+        self.inner.load(i, value, state, counts)
+    }
+    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+        let lr = inputs.lr.map(|lr| lr * self.lr);
+        self.inner.step(&Inputs { lr, ..inputs.clone() })
+    }
+    fn value(&self, i: usize) -> Tensor {
+        self.inner.value(i)
+    }
+    fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
+        self.inner.state(i)
+    }
+    fn eval(&self, i: usize) -> Option<Tensor> {
+        self.inner.eval(i)
+    }
+}
+
+/// Of one optimizer, which arguments are held to one per cent by some case, and which by none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Held {
+    pub held: BTreeSet<Argument>,
+    pub not: BTreeSet<Argument>,
+}
+
+/// Finds that out, for every optimizer that has a case.
+#[must_use]
+pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
+    let mut by_name = BTreeMap::<&str, Vec<(&Case, BTreeSet<Argument>)>>::new();
+    for case in cases {
+        let Data::Optimizer(data) = &case.data else { continue };
+        let mut arguments: BTreeSet<_> =
+            data.groups.iter().flat_map(|g| Argument::all(&g.hyper)).collect();
+        if data.lr.as_ref().is_some_and(|lr| lr.iter().any(|&lr| lr != 0.0)) {
+            arguments.insert(Argument::lr());
+        }
+        by_name.entry(&case.name).or_default().push((case, arguments));
+    }
+    let size = |case: &Case| match &case.data {
+        Data::Optimizer(data) => {
+            case.steps * data.params.iter().map(|p| p.init.len()).sum::<usize>()
+        }
+        _ => 0,
+    };
+    by_name.values_mut().for_each(|cases| cases.sort_by_key(|(case, _)| size(case)));
+    let pairs: Vec<_> = by_name
+        .iter()
+        .flat_map(|(&name, cases)| {
+            let all: BTreeSet<_> = cases.iter().flat_map(|(_, arguments)| arguments).collect();
+            all.into_iter().map(move |argument| (name, argument, cases))
+        })
+        .collect();
+    let told = pairs.into_par_iter().map(|(name, argument, cases)| {
+        let cases = cases.iter().filter(|(_, a)| a.contains(argument)).map(|(case, _)| *case);
+        let cases: Vec<&Case> = cases.collect();
+        (name, argument.clone(), FACTORS.iter().all(|&factor| noticed(&cases, argument, factor)))
+    });
+    let mut out = BTreeMap::<String, Held>::new();
+    for (name, argument, noticed) in told.collect::<Vec<_>>() {
+        let held = out.entry(name.to_owned()).or_default();
+        if noticed { &mut held.held } else { &mut held.not }.insert(argument);
+    }
+    out
+}
+
+/// Whether some case notices; yes where no case can have the argument so.
+fn noticed(cases: &[&Case], argument: &Argument, factor: f64) -> bool {
+    let (bounds, off) = (Bounds::default(), Off { argument: argument.clone(), factor });
+    let mut possible = false;
+    let noticed = cases.iter().any(|case| {
+        let Data::Optimizer(data) = &case.data else { return false };
+        if off.optimizer(&OptimizerSpec::new(case, data)).is_err() {
+            return false; // out of range
+        }
+        possible = true;
+        check::case(case, &off, &bounds).iter().any(|r| r.outcome == Outcome::Fail)
+    });
+    noticed || !possible
+}
+
+/// The page about it.
+#[must_use]
+pub fn page(held: &BTreeMap<String, Held>) -> String {
+    let list = |arguments: &BTreeSet<Argument>| {
+        let all: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+        all.join(", ")
+    };
+    let mut out = String::from(HEAD);
+    for (name, h) in held {
+        let _ = writeln!(out, "| `{name}` | {} | {} |", list(&h.held), list(&h.not));
+    }
+    out
+}
+
+const HEAD: &str = "\
+# One per cent
+
+Written by `cargo run --release -p bitstep-conformance -- one-percent > docs/one-percent.md`; the \
+test `one_percent` compares it.
+
+Every argument with a decimal point that a committed case sets was made one per cent larger, then \
+one per cent smaller (where the optimizer takes that), and the core run with it. *Held* says that \
+some case of that optimizer fails for each. What is *not told apart* changes no number of any case \
+by more than its bound: an implementation that has it wrong by so little passes.
+
+| optimizer | held to one per cent | not told apart |
+| --- | --- | --- |
+";
