@@ -99,7 +99,7 @@ pub fn read(roots: &[PathBuf], only: &Only) -> Result<Vec<Entry>, GoldenError> {
     Ok(entries)
 }
 
-/// The same cases with [other numbers](fresh).
+/// The same cases with [other numbers](mod@crate::fresh).
 #[must_use]
 pub fn fresh(entries: Vec<Entry>, seed: u64) -> Vec<Entry> {
     let draw = |mut entry: Entry| {

@@ -24,6 +24,7 @@ struct Live {
     programs: BTreeSet<i32>,
     folders: BTreeSet<PathBuf>,
     /// Whether children that are no programs may be ended.
+    #[cfg(target_os = "linux")]
     adopts: bool,
     /// Nothing is begun any more.
     over: bool,
@@ -32,6 +33,7 @@ struct Live {
 static LIVE: Mutex<Live> = Mutex::new(Live {
     programs: BTreeSet::new(),
     folders: BTreeSet::new(),
+    #[cfg(target_os = "linux")]
     adopts: false,
     over: false,
 });
