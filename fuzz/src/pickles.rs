@@ -132,7 +132,7 @@ fn tensor(key: &str, count: u32, offset: u8, len: u8, stride: u8) -> Vec<u8> {
 }
 
 fn text(s: &str) -> Vec<u8> {
-    [&[b'X'], &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
+    [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
 /// A pickle that is likely to get somewhere.

@@ -156,10 +156,9 @@ pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), Check
     let params = run.optimizer.params();
     for ((name, &value), param) in run.names.iter().zip(values).zip(params) {
         let shape = param.shape.clone();
-        let count: usize = shape.iter().product();
-        if value.len() != count {
-            let (got, wanted) = (value.len(), count);
-            let text = |len: usize| format!("{len} numbers");
+        let (got, wanted) = ((value.dtype(), value.len()), (param.dtype, shape.iter().product()));
+        if got != wanted {
+            let text = |(dtype, len): (Dtype, usize)| format!("{len} numbers of {dtype:?}");
             let (name, got, wanted) = (name.clone(), text(got), text(wanted));
             return Err(CheckpointError::Tensor { name, got, wanted });
         }

@@ -318,6 +318,22 @@ fn values_of_another_length_are_refused_both_ways() {
 }
 
 #[test]
+fn a_value_of_another_type_than_its_parameter_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let mut toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    toy.save(&path).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for other in [Buffer::F64(vec![0.5; 4800]), buffer(Dtype::Bf16, 4800, 1)] {
+        toy.values[0] = other;
+        let error = toy.save(&path).unwrap_err();
+        assert!(matches!(error, CheckpointError::Tensor { .. }), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(names(folder.path()).len(), 1);
+    }
+}
+
+#[test]
 fn what_a_killed_process_left_is_cleared_and_what_another_writes_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");

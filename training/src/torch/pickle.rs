@@ -197,7 +197,7 @@ impl<'a> Machine<'a> {
             b'}' => self.push(Node::Dict(Vec::new()))?,
             b'd' => {
                 let items = self.since_mark()?;
-                if items.len() % 2 == 1 {
+                if !items.len().is_multiple_of(2) {
                     return self.wrong("a key without a value");
                 }
                 self.push(Node::Dict(items))?;
@@ -294,7 +294,9 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match self.nodes.get_mut(top as usize) {
             Some(Node::List(list)) if !pairs => list.append(&mut items),
-            Some(Node::Dict(dict)) if pairs && items.len() % 2 == 0 => dict.append(&mut items),
+            Some(Node::Dict(dict)) if pairs && items.len().is_multiple_of(2) => {
+                dict.append(&mut items)
+            }
             // A class of its own that is filled as one of these: what is in it is left out.
             Some(Node::Call { .. }) => {}
             _ => return self.wrong("items for what holds none"),
