@@ -36,7 +36,7 @@ def bits(x):
 def backend(request):
     if request.kind != "optimizer" or request.name not in NAMES:
         raise Unsupported(f"only {', '.join(NAMES)}")
-    groups, params = json.loads(request.meta["groups"]), {}
+    groups, params, arguments = json.loads(request.meta["groups"]), {}, {}
     for group in groups:
         numbers = group.pop("params")
         if KERNEL == "fused" and group.get("foreach"):
@@ -48,6 +48,7 @@ def backend(request):
         group[KERNEL] = True
         for i in numbers:
             params[i] = torch.nn.Parameter(tensor(*request.tensors[f"p{i}.init"]))
+            arguments[i] = group
         group["params"] = [params[i] for i in numbers]
     hyper = {**request.hyper, KERNEL: True}
     optimizer = getattr(torch.optim, NAMES[request.name])(groups, **hyper)
@@ -58,7 +59,7 @@ def backend(request):
         state = {n[len(prefix):]: t for n, t in request.tensors.items() if n.startswith(prefix)}
         if state:
             optimizer.state[p] = {slot: tensor(*t) for slot, t in state.items()}
-        elif updates[i] > 0 and (request.name != "sgd" or request.hyper["momentum"]):
+        elif updates[i] > 0 and (request.name != "sgd" or arguments[i]["momentum"]):
             meta[f"p{i}.lacks"] = "step" if request.name != "sgd" else "momentum_buffer"
     rates, count = request.array("lr"), int(request.meta["steps"])
     for t in range(count):
