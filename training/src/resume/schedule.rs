@@ -185,20 +185,22 @@ impl Saved<'_> {
 
     fn greedy(&self) -> Result<(GreedyState, Vec<f64>), ResumeError> {
         let smooth = self.0.get("smooth").and_then(Value::as_bool);
-        let (mut window, mut sum, mut len) = (Vec::new(), 0.0, 0);
+        let (mut window, mut sum, mut len, mut size) = (Vec::new(), 0.0, 0, 0);
         if smooth.ok_or_else(|| self.missing("smooth"))? {
             const KEY: &str = "_streaming_avg";
             let Some(Value::Map(average)) = self.0.get(KEY) else { return Err(self.missing(KEY)) };
             let get = |key: &str| average.iter().find(|(k, _)| k == key).map(|(_, v)| v);
             window = floats(get("values")).ok_or_else(|| self.missing("values"))?;
             sum = get("sum").and_then(Value::as_f64).ok_or_else(|| self.missing("sum"))?;
-            let size = usize::try_from(self.count("window_size")?).unwrap_or(usize::MAX);
+            size = usize::try_from(self.count("window_size")?).unwrap_or(usize::MAX);
             len = window.len();
-            if len > size || window.try_reserve_exact(size - len).is_err() {
+            if len > size {
                 let what = "values of the running mean".to_owned();
                 return Err(ResumeError::Count { what, saved: len, here: size });
             }
-            window.resize(size, 0.0);
+            // Room for what is to come, but not for whatever a file asks for.
+            const ROOM: usize = 1 << 20;
+            window.resize(if size <= ROOM { size } else { len }, 0.0);
         }
         let reset_start = self.0.get("reset_start").and_then(Value::as_i64);
         let state = GreedyState {
@@ -210,7 +212,7 @@ impl Saved<'_> {
             reset_start: reset_start.ok_or_else(|| self.missing("reset_start"))?,
             sum,
             len,
-            at: if len < window.len() { len } else { 0 },
+            at: if len < size { len } else { 0 },
         };
         Ok((state, window))
     }
