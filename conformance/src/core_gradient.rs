@@ -85,7 +85,8 @@ fn accumulate(
         let new = if mean { Accumulation::mean } else { Accumulation::sum };
         let mut accumulation = new(window).map_err(failed)?;
         let shape = input.shape.get(1..).unwrap_or_default();
-        let mut total = Buffer::zeros(plain::dtype(input.dtype)?, shape.iter().product());
+        let mut total =
+            Buffer::zeros(plain::dtype(input.dtype)?, shape.iter().product()).map_err(failed)?;
         for m in 0..rows {
             let row = plain::buffer(&input.row(m))?;
             if let Some(row) = row.data() {

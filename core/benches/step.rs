@@ -28,7 +28,7 @@ fn step(c: &mut Criterion) {
                 let mut optimizer = Optimizer::new();
                 let g = optimizer.add_group(recipe.clone()).expect("a valid recipe");
                 optimizer.add_param(g, &[n], dtype).expect("a group");
-                let (mut value, grad) = (Buffer::zeros(dtype, n), Buffer::zeros(dtype, n));
+                let [mut value, grad] = [(); 2].map(|()| Buffer::zeros(dtype, n).expect("memory"));
                 value.data_mut().fill(1.0);
                 let state: usize =
                     optimizer.params()[0].slots.iter().map(|s| s.len() * dtype.size()).sum();

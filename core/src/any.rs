@@ -77,6 +77,15 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         unscaled_norm(grads.iter().copied(), scale)
     }
+    /// [`Rule::needs_layer`].
+    fn needs_layer(&self) -> bool {
+        false
+    }
+    /// Whether the rule listens to a number from outside of this name ([`Rule::GIVEN`]).
+    fn listens_to(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
     /// [`Rule::counter`].
     fn counter(&self) -> Counter;
     /// [`Rule::scalar_owner`].
@@ -241,6 +250,12 @@ impl<R: Rule> AnyRule for R {
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(self, grads, scale)
+    }
+    fn needs_layer(&self) -> bool {
+        Rule::needs_layer(self)
+    }
+    fn listens_to(&self, name: &str) -> bool {
+        R::GIVEN.contains(&name)
     }
     fn counter(&self) -> Counter {
         Rule::counter(self)

@@ -26,6 +26,13 @@ pub enum Error {
         /// The number it must have.
         wanted: usize,
     },
+    /// No memory for so many elements, or more than can be counted.
+    Memory {
+        /// What they are of: a state slot's name, `shape`, `window`.
+        argument: &'static str,
+        /// How many; `usize::MAX` for more than can be counted.
+        len: usize,
+    },
     /// Two arguments that exclude each other, or a call that does not fit the state.
     Invalid {
         /// The argument.
@@ -43,6 +50,12 @@ impl fmt::Display for Error {
             }
             Error::Length { argument, got, wanted } => {
                 write!(f, "{argument} has {got} elements, but {wanted} are needed")
+            }
+            Error::Memory { argument, len: usize::MAX } => {
+                write!(f, "{argument} has more elements than there can be memory for")
+            }
+            Error::Memory { argument, len } => {
+                write!(f, "no memory for {len} elements of {argument}")
             }
             Error::Invalid { argument, wanted } => write!(f, "{argument}: wanted {wanted}"),
         }

@@ -548,6 +548,12 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(&self.0, grads, scale)
     }
+    fn needs_layer(&self) -> bool {
+        Rule::needs_layer(&self.0)
+    }
+    fn listens_to(&self, name: &str) -> bool {
+        R::GIVEN.contains(&name)
+    }
     fn counter(&self) -> Counter {
         Rule::counter(&self.0)
     }

@@ -26,6 +26,8 @@ pub mod gradient;
 mod lookup;
 pub mod lowrank;
 pub mod matmul;
+#[cfg(feature = "alloc")]
+pub mod memory;
 pub mod mode;
 #[cfg(feature = "alloc")]
 pub mod named;

@@ -17,6 +17,7 @@ use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::random;
+use crate::memory::{collected, filled};
 use crate::mode::Mode;
 use crate::real::Dtype;
 use crate::rule::{Counter, Powers, Scalars, Start, Step, check_length};
@@ -188,23 +189,26 @@ impl Buffer {
     /// Zeros in any format.
     ///
     /// # Errors
-    /// A format that does not exist.
+    /// A format that does not exist, or no memory for it.
     pub fn new(format: Format, len: usize) -> Result<Buffer, Error> {
         Ok(match format {
-            Format::Plain(dtype) => Buffer::zeros(dtype, len),
+            Format::Plain(dtype) => Buffer::zeros(dtype, len)?,
             coded => Buffer::Coded(Coded::zeros(coded, len)?),
         })
     }
 
     /// Plain zeros.
-    #[must_use]
-    pub fn zeros(dtype: Dtype, len: usize) -> Buffer {
-        match dtype {
-            Dtype::F64 => Buffer::F64(alloc::vec![0.0; len]),
-            Dtype::F32 => Buffer::F32(alloc::vec![0.0; len]),
-            Dtype::Bf16 => Buffer::Bf16(alloc::vec![bf16::ZERO; len]),
-            Dtype::F16 => Buffer::F16(alloc::vec![f16::ZERO; len]),
-        }
+    ///
+    /// # Errors
+    /// No memory for them.
+    pub fn zeros(dtype: Dtype, len: usize) -> Result<Buffer, Error> {
+        const OF: &str = "numbers";
+        Ok(match dtype {
+            Dtype::F64 => Buffer::F64(filled(OF, 0.0, len)?),
+            Dtype::F32 => Buffer::F32(filled(OF, 0.0, len)?),
+            Dtype::Bf16 => Buffer::Bf16(filled(OF, bf16::ZERO, len)?),
+            Dtype::F16 => Buffer::F16(filled(OF, f16::ZERO, len)?),
+        })
     }
 
     /// Number of elements.
@@ -370,7 +374,8 @@ impl Optimizer {
     /// Adds a parameter to a group; returns its number.
     ///
     /// # Errors
-    /// No such group, a shape that the rule has no update for, or a storage that does not exist.
+    /// No such group, a shape that the rule has no update for, a storage that does not exist, or
+    /// [no memory](Error::Memory) for the state. The optimizer is as it was then.
     pub fn add_param(
         &mut self,
         group: usize,
@@ -381,22 +386,33 @@ impl Optimizer {
             return Err(Error::Invalid { argument: "group", wanted: "the number of a group" });
         };
         let rule = &*g.recipe.rule;
+        let len = numel(shape);
+        if len.checked_mul(dtype.size()).is_none_or(|bytes| bytes > isize::MAX as usize) {
+            return Err(Error::Memory { argument: "shape", len });
+        }
         rule.check_shape(shape)?;
+        let own_shape = collected("shape", shape.iter().copied())?;
         let slots = (0..rule.slot_names().len())
             .map(|k| {
                 let format = g.recipe.slot_format(k, shape, dtype);
-                let mut slot = Buffer::new(format, g.recipe.slot_len(k, shape, dtype))?;
-                if let Start::Value(x) = rule.slot_start(k) {
-                    slot.data_mut().fill(x);
+                let len = g.recipe.slot_len(k, shape, dtype);
+                let mut slot = Buffer::new(format, len).map_err(|e| named(e, rule, k))?;
+                match (rule.slot_start(k), &mut slot) {
+                    (Start::Parameter, _) => {}
+                    // Zeros already.
+                    (Start::Value(0.0), plain) if !matches!(plain, Buffer::Coded(_)) => {}
+                    (Start::Value(x), slot) => slot.data_mut().fill(x),
                 }
                 Ok(slot)
             })
             .collect::<Result<_, Error>>()?;
-        let companion =
-            g.recipe.coding.weights.companion(dtype).map(|e| Raw::zeros(e, numel(shape)));
+        let companion = g.recipe.coding.weights.companion(dtype);
+        let companion = companion.map(|e| Raw::zeros(e, len)).transpose()?;
+        let one_more = self.params.try_reserve(1);
+        one_more.map_err(|_| Error::Memory { argument: "params", len: self.params.len() })?;
         self.params.push(ParamState {
             group,
-            shape: shape.to_vec(),
+            shape: own_shape,
             dtype,
             steps: 0,
             scalars: rule.scalars_of(self.params.len()),
@@ -499,15 +515,21 @@ impl Optimizer {
     /// `given` are numbers from outside for the rules that listen to any ([`Step::given`]).
     ///
     /// # Errors
-    /// Any wrong length, an invalid configuration, or parameters that are being
-    /// [evaluated](Self::eval). Nothing is written then.
+    /// Any wrong length or type, an invalid configuration, parameters that are being
+    /// [evaluated](Self::eval), or no memory to work in. Nothing is written then.
     pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
+        let mut work = Workspace::default();
+        for (param, state) in params.iter().zip(&self.params).filter(|(p, _)| p.grad.is_some()) {
+            let Some(group) = self.groups.get(state.group) else { continue };
+            let compute = group.recipe.compute(param.value.dtype());
+            work.reserve(compute, group.recipe.rule.workspace(&state.shape))?;
+        }
         self.begin_tasks(params, given)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let states = params.iter_mut().zip(&mut self.params);
         states
             .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given))
-            .try_for_each(One::run)
+            .try_for_each(|one| one.run(&mut work))
     }
 
     /// One step, as independent pieces of work: run them all, on any threads and in any order.
@@ -560,9 +582,10 @@ impl Optimizer {
                     let len = now.iter().map(|param| param.value.len()).sum();
                     let run = Box::new(move || {
                         let mut pairs = now.iter_mut().zip(own);
+                        let mut work = Workspace::default();
                         pairs.try_for_each(|(param, state)| {
                             let one = next_task(groups, &mut layers_now, param, state, given);
-                            one.map_or(Ok(()), One::run)
+                            one.map_or(Ok(()), |one| one.run(&mut work))
                         })
                     });
                     Some(Task(Work::Several { len, work: all.min(work), run }))
@@ -674,6 +697,12 @@ impl Optimizer {
         let n = numel(&state.shape);
         check_length("param", value.len(), n)?;
         check_length("grad", grad.map_or(n, Data::len), n)?;
+        if value.dtype().is_some_and(|dtype| dtype != state.dtype) {
+            return Err(Error::Invalid {
+                argument: "param",
+                wanted: "the type that it was added with",
+            });
+        }
         let rule = &*group.recipe.rule;
         let compute = group.recipe.compute(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
@@ -711,6 +740,14 @@ impl Optimizer {
         let Some(state) = self.params.get_mut(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
         Ok(Task(Work::One(task(group, state, value, grad, layer, given))))
+    }
+}
+
+/// An error about memory with the name of the slot that it was for.
+fn named(error: Error, rule: &dyn AnyRule, slot: usize) -> Error {
+    match (error, rule.slot_names().get(slot)) {
+        (Error::Memory { len, .. }, Some(argument)) => Error::Memory { argument, len },
+        (error, _) => error,
     }
 }
 
@@ -825,23 +862,65 @@ impl<'a> Task<'a> {
     /// Does the work.
     ///
     /// # Errors
-    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them.
+    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them. No memory to work in,
+    /// of which matrix rules need some: other tasks of the step may have run then.
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
-            Work::One(one) => one.run(),
+            Work::One(one) => one.run(&mut Workspace::default()),
             Work::Several { run, .. } => run(),
         }
     }
 
     /// Cuts it into parts of `len` elements, rounded up to whole blocks, to be run on any threads and
     /// in any order: the bits do not depend on it. One whose elements do not move on their own,
-    /// or that is a part already, stays whole, and so do several small ones.
+    /// or that is a part already, stays whole, and so do several small ones. There are at most
+    /// 4,096 parts: `len` is made larger for that.
     #[must_use]
     pub fn cut(self, len: usize) -> Vec<Task<'a>> {
         match self.0 {
             Work::One(one) => one.cut(len).into_iter().map(|one| Task(Work::One(one))).collect(),
             several @ Work::Several { .. } => alloc::vec![Task(several)],
         }
+    }
+}
+
+/// The most parts that a task is cut into.
+const MAX_PARTS: usize = 4096;
+
+/// Memory to work in: of one step's parameters, one after the other.
+#[derive(Default)]
+struct Workspace {
+    single: Vec<f32>,
+    double: Vec<f64>,
+}
+
+impl Workspace {
+    /// Makes room.
+    fn reserve(&mut self, compute: Dtype, len: usize) -> Result<(), Error> {
+        fn room<T>(all: &mut Vec<T>, len: usize) -> Result<(), Error> {
+            all.clear();
+            all.try_reserve_exact(len).map_err(|_| Error::Memory { argument: "workspace", len })
+        }
+        match compute {
+            _ if len == 0 => Ok(()),
+            Dtype::F64 => room(&mut self.double, len),
+            _ => room(&mut self.single, len),
+        }
+    }
+
+    /// Zeros.
+    fn zeros(&mut self, compute: Dtype, len: usize) -> Result<DataMut<'_>, Error> {
+        self.reserve(compute, len)?;
+        Ok(match compute {
+            Dtype::F64 => {
+                self.double.resize(len, 0.0);
+                DataMut::F64(&mut self.double)
+            }
+            _ => {
+                self.single.resize(len, 0.0);
+                DataMut::F32(&mut self.single)
+            }
+        })
     }
 }
 
@@ -865,15 +944,12 @@ impl Memory<'_> {
 }
 
 impl<'a> One<'a> {
-    fn run(self) -> Result<(), Error> {
+    fn run(self, work: &mut Workspace) -> Result<(), Error> {
         let One { rule, arithmetic, step, mut scalars, grad, memory } = self;
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
-            let len = rule.workspace(shape);
-            let double = arithmetic.compute(param.dtype()) == Dtype::F64;
-            let mut work = Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, len);
-            let param = param.reborrow();
-            let tensor = Tensor { shape, param, grad, slots, work: work.data_mut() };
+            let work = work.zeros(arithmetic.compute(param.dtype()), rule.workspace(shape))?;
+            let tensor = Tensor { shape, param: param.reborrow(), grad, slots, work };
             rule.update(arithmetic, &step, scalars, tensor)
         };
         match memory {
@@ -902,7 +978,8 @@ impl<'a> One<'a> {
             memory => return alloc::vec![One { memory, ..self }],
         };
         let blocks = slots.iter().map(Buffer::block).chain([param.block()]);
-        let len = len.max(1).next_multiple_of(stretch(blocks).unwrap_or(1));
+        let len = len.max(total.div_ceil(MAX_PARTS)).max(1);
+        let len = len.next_multiple_of(stretch(blocks).unwrap_or(1));
         let params = match (companion, noise) {
             (Some(companion), _) => paired(param, companion, len),
             (_, Some(noise)) => dithered(param, noise, len),

@@ -157,6 +157,8 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const STEP_KEY: &'static str = "step";
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY: bool = true;
+    /// The numbers from outside that the rule [listens to](Step::given).
+    const GIVEN: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const SUMS: usize = 0;
     /// Which of the sums (as bits) are over the parameter alone. Where the rule steps a
@@ -188,6 +190,10 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// That norm, of gradients divided by `scale`.
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         unscaled_norm(grads.iter().copied(), scale)
+    }
+    /// Whether the step depends on the parameter's [place](Step::layer) among the others.
+    fn needs_layer(&self) -> bool {
+        false
     }
     /// Whose steps are counted, under this configuration.
     fn counter(&self) -> Counter {

@@ -175,7 +175,8 @@ pub fn error_leaves_everything_untouched(trial: &Trial) {
     refused(&mut run, None, &ones(n), 2);
     let slots = run.optimizer.params()[0].slots.clone();
     for (k, slot) in slots.into_iter().enumerate() {
-        run.optimizer.params_mut()[0].slots[k] = Buffer::zeros(Dtype::F32, slot.len() + 1);
+        let longer = Buffer::zeros(Dtype::F32, slot.len() + 1).expect("memory");
+        run.optimizer.params_mut()[0].slots[k] = longer;
         refused(&mut run, None, &ones(n), 1);
         run.optimizer.params_mut()[0].slots[k] = slot;
     }

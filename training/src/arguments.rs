@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{ArgError, Args, Value};
+use bitstep::args::{ArgError, Args, Short, Value};
 use bitstep::training::{TrainingArguments, Version};
 use thiserror::Error;
 
@@ -30,7 +30,7 @@ pub enum TrainingError {
     #[error("training arguments: wanted an object")]
     NotAnObject,
     /// A key that is neither known nor known to be of no account.
-    #[error("training arguments: unknown key `{key}`{}", hint(nearest))]
+    #[error("training arguments: unknown key `{}`{}", Short(key), hint(nearest))]
     UnknownKey {
         /// The key.
         key: String,
@@ -38,7 +38,7 @@ pub enum TrainingError {
         nearest: Option<&'static str>,
     },
     /// A value of the wrong type or range.
-    #[error("training arguments: `{key}` is {value}, wanted {wanted}")]
+    #[error("training arguments: `{key}` is {}, wanted {wanted}", Short(value))]
     Value {
         /// The key.
         key: &'static str,
@@ -51,7 +51,10 @@ pub enum TrainingError {
     #[error("`optim_target_modules`: {0}")]
     Pattern(#[from] regex::Error),
     /// An optimizer that needs `optim_target_modules`, which are not set or fit nothing.
-    #[error("`{optim}` needs `optim_target_modules` that fit a linear layer, got {targets}")]
+    #[error(
+        "`{optim}` needs `optim_target_modules` that fit a linear layer, got {}",
+        Short(targets)
+    )]
     Targets {
         /// The optimizer.
         optim: String,

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use bitstep::args::{ArgError, Args};
+use bitstep::args::{ArgError, Args, Short};
 use bitstep::mode::Mode;
 use bitstep::optimizer::{Buffer, Optimizer, Recipe};
 use bitstep::real::Dtype;
@@ -59,13 +59,13 @@ pub enum CheckpointError {
     #[error("names of parameters: {0}")]
     Names(String),
     /// A tensor that is needed and not there.
-    #[error("no tensor `{0}`")]
+    #[error("no tensor `{}`", Short(.0))]
     Missing(String),
     /// A tensor, or a parameter, that nothing here asks for.
-    #[error("`{0}` belongs to nothing that is being resumed")]
+    #[error("`{}` belongs to nothing that is being resumed", Short(.0))]
     Surplus(String),
     /// A tensor of another shape or type.
-    #[error("`{name}` is {got}, wanted {wanted}")]
+    #[error("`{}` is {}, wanted {wanted}", Short(name), Short(got))]
     Tensor {
         /// The tensor.
         name: String,
@@ -75,7 +75,7 @@ pub enum CheckpointError {
         wanted: String,
     },
     /// A group that moves otherwise than when it was saved.
-    #[error("group {group}: {what} was {saved} and is {here}")]
+    #[error("group {group}: {} was {} and is {here}", Short(what), Short(saved))]
     Recipe {
         /// The group's number.
         group: usize,

@@ -33,7 +33,7 @@ fn numbers(len: usize, salt: u64) -> impl Iterator<Item = f64> {
 }
 
 fn buffer(dtype: Dtype, len: usize, salt: u64) -> Buffer {
-    let mut all = Buffer::zeros(dtype, len);
+    let mut all = Buffer::zeros(dtype, len).unwrap();
     match &mut all {
         Buffer::F32(x) => x.iter_mut().zip(numbers(len, salt)).for_each(|(x, n)| *x = n as f32),
         Buffer::Bf16(x) => {

@@ -35,6 +35,11 @@
 #define BITSTEP_PANIC 5
 
 /*
+ There is no memory for what was asked for.
+ */
+#define BITSTEP_MEMORY 6
+
+/*
  IEEE binary64: `double`.
  */
 #define BITSTEP_F64 0
@@ -60,7 +65,7 @@
 typedef struct bitstep_optimizer bitstep_optimizer;
 
 /*
- A rule with its arguments. It does not change, and knows nothing of parameters.
+ A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.
  */
 typedef struct bitstep_rule bitstep_rule;
 
@@ -71,12 +76,10 @@ typedef struct bitstep_schedule bitstep_schedule;
 
 /*
  A parameter with its gradient. The caller owns both.
-
- What is written to must not overlap anything else that the same call gets: such a call is refused.
  */
 typedef struct bitstep_tensor {
   /*
-   The numbers, one after the other, in native byte order.
+   The numbers, one after the other, in native byte order, beginning at a multiple of their size.
    */
   void *data;
   /*
@@ -102,7 +105,8 @@ typedef struct bitstep_tensor {
  */
 typedef struct bitstep_error {
   /*
-   What went wrong, ended by a 0, cut off if it is longer. Only written on an error.
+   What went wrong, ended by a 0, cut off if it is longer. Only written on an error, and not
+   where it is seen to overlap anything else that the call got.
    */
   char message[256];
 } bitstep_error;
@@ -112,7 +116,7 @@ typedef struct bitstep_error {
  */
 typedef struct bitstep_number {
   /*
-   Its name. As an argument it may come several times: `betas`, `betas`.
+   Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
    */
   const char *name;
   /*
@@ -136,7 +140,7 @@ extern void *bitstep_allocate(size_t size, size_t align);
 extern void bitstep_release(void *memory, size_t size, size_t align);
 
 /*
- To be defined by the caller: there is no more memory, or a defect. Must not return.
+ To be defined by the caller: no memory even for something small, or a defect. Must not return.
  */
 extern void bitstep_abort(void);
 
@@ -172,8 +176,8 @@ void bitstep_optimizer_free(struct bitstep_optimizer *optimizer);
 
 /*
  Adds a group of parameters that share `name`, one of Transformers' `optim=` strings, and
- `arguments`, under the reference's names: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`; NULL
- for the defaults. Its number is written to `group`.
+ `arguments`, under the reference's names: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`, at most
+ 65536 bytes; NULL for the defaults. Its number is written to `group`.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -185,7 +189,7 @@ int32_t bitstep_optimizer_add_group(struct bitstep_optimizer *optimizer,
                                     struct bitstep_error *error);
 
 /*
- The same with arguments as plain numbers, without a string to be read.
+ The same with arguments as plain numbers, at most 1024, without a string to be read.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -199,9 +203,10 @@ int32_t bitstep_optimizer_add_group_of(struct bitstep_optimizer *optimizer,
 
 /*
  Adds a parameter of `dimensions` dimensions to a group. Steps get the parameters in this order.
+ `BITSTEP_MEMORY` if there is none for its state.
 
  # Safety
- Pointers are valid or NULL.
+ Pointers are valid or NULL, and there is as much behind them as is said.
  */
 int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
                                     size_t group,
@@ -211,7 +216,8 @@ int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
                                     struct bitstep_error *error);
 
 /*
- Sets a group's learning rate, as a schedule does.
+ Sets a group's learning rate, as a schedule does. A rate that is negative or NaN is refused, as
+ by every reference's constructor.
 
  # Safety
  Pointers are valid or NULL.
@@ -227,14 +233,15 @@ int32_t bitstep_optimizer_set_lr(struct bitstep_optimizer *optimizer,
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_optimizer_lr(struct bitstep_optimizer *optimizer,
+int32_t bitstep_optimizer_lr(const struct bitstep_optimizer *optimizer,
                              size_t group,
                              double *lr,
                              struct bitstep_error *error);
 
 /*
- One step of all parameters, in the order in which they were added. `given` are numbers that
- some rules listen to, `train_loss` for one; mostly there are none.
+ One step of all parameters, in the order in which they were added, each with the type that it was
+ added with. `given` are numbers that some rules listen to, `train_loss` for one; mostly there are
+ none, and those that no rule of the optimizer listens to are refused.
 
  # Safety
  Pointers are valid or NULL, and there is as much behind them as is said.
@@ -248,7 +255,8 @@ int32_t bitstep_optimizer_step(struct bitstep_optimizer *optimizer,
 
 /*
  Turns parameters into those to evaluate, in place: schedule-free optimizers have others than
- those that they train. Until `bitstep_optimizer_train`, steps are refused.
+ those that they train. Until `bitstep_optimizer_train`, steps are refused. Gradients are not looked
+ at.
 
  # Safety
  As `bitstep_optimizer_step`.
@@ -275,47 +283,17 @@ int32_t bitstep_optimizer_train(struct bitstep_optimizer *optimizer,
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_optimizer_state_size(struct bitstep_optimizer *optimizer,
+int32_t bitstep_optimizer_state_size(const struct bitstep_optimizer *optimizer,
                                      size_t *size,
                                      struct bitstep_error *error);
 
 /*
- Writes to `size` how many bytes `bitstep_optimizer_save` needs.
+ Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
+ `bitstep_rule_free`.
 
- # Safety
- Pointers are valid or NULL.
- */
-int32_t bitstep_optimizer_save_size(struct bitstep_optimizer *optimizer,
-                                    size_t *size,
-                                    struct bitstep_error *error);
-
-/*
- Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
- every machine, to be read by this interface.
-
- # Safety
- Pointers are valid or NULL, and there are `size` bytes at `memory`.
- */
-int32_t bitstep_optimizer_save(struct bitstep_optimizer *optimizer,
-                               uint8_t *memory,
-                               size_t size,
-                               struct bitstep_error *error);
-
-/*
- Goes on from saved state, in an optimizer with the same groups and parameters.
-
- # Safety
- Pointers are valid or NULL, and there are `size` bytes at `memory`.
- */
-int32_t bitstep_optimizer_load(struct bitstep_optimizer *optimizer,
-                               const uint8_t *memory,
-                               size_t size,
-                               struct bitstep_error *error);
-
-/*
- Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. Names that keep
- something beside 16-bit parameters are refused where they do: take an optimizer for them. To be
- freed with `bitstep_rule_free`.
+ Refused are rules that need to know more than one parameter: a norm over all gradients, a
+ parameter's place among the others, a seed of its own. Names that keep something beside 16-bit
+ parameters are refused where they do. Take an optimizer for them.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -339,7 +317,7 @@ void bitstep_rule_free(struct bitstep_rule *rule);
  # Safety
  Pointers are valid or NULL, and there is as much behind them as is said.
  */
-int32_t bitstep_rule_state_size(struct bitstep_rule *rule,
+int32_t bitstep_rule_state_size(const struct bitstep_rule *rule,
                                 const size_t *shape,
                                 size_t dimensions,
                                 uint32_t dtype,
@@ -347,14 +325,17 @@ int32_t bitstep_rule_state_size(struct bitstep_rule *rule,
                                 struct bitstep_error *error);
 
 /*
- One step of one parameter at learning rate `lr`, with its state in `memory`: `size` bytes as
- `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the first step they must be 0.
- Memory that was saved is to be restored on the same kind of machine.
+ One step of one parameter at learning rate `lr`, which is neither negative nor NaN, with its state
+ in `memory`: `size` bytes as `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the
+ first step they must be 0. Memory that was saved is to be restored on the same kind of machine.
+
+ The bits are those of an optimizer of that one parameter. Numbers in `given_numbers` that the rule
+ does not listen to are refused.
 
  # Safety
  Pointers are valid or NULL, and there is as much behind them as is said.
  */
-int32_t bitstep_rule_step(struct bitstep_rule *rule,
+int32_t bitstep_rule_step(const struct bitstep_rule *rule,
                           double lr,
                           const struct bitstep_tensor *tensor,
                           const size_t *shape,
@@ -366,9 +347,43 @@ int32_t bitstep_rule_step(struct bitstep_rule *rule,
                           struct bitstep_error *error);
 
 /*
+ Writes to `size` how many bytes `bitstep_optimizer_save` needs.
+
+ # Safety
+ Pointers are valid or NULL.
+ */
+int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
+                                    size_t *size,
+                                    struct bitstep_error *error);
+
+/*
+ Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
+ every machine, to be read by this interface.
+
+ # Safety
+ Pointers are valid or NULL, and there are `size` bytes at `memory`.
+ */
+int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
+                               uint8_t *memory,
+                               size_t size,
+                               struct bitstep_error *error);
+
+/*
+ Goes on from saved state, in an optimizer with groups of the same names and with parameters of the
+ same shapes and types; any other is refused. Arguments other than the rate are those of here.
+
+ # Safety
+ Pointers are valid or NULL, and there are `size` bytes at `memory`.
+ */
+int32_t bitstep_optimizer_load(struct bitstep_optimizer *optimizer,
+                               const uint8_t *memory,
+                               size_t size,
+                               struct bitstep_error *error);
+
+/*
  Makes the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are
- the reference's, and of the optimizer `lr`, or `groups` if there are several. To be freed with
- `bitstep_schedule_free`.
+ the reference's, and of the optimizer `lr`, or `groups` if there are several; at most 65536 bytes.
+ To be freed with `bitstep_schedule_free`.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -404,18 +419,19 @@ int32_t bitstep_schedule_step(struct bitstep_schedule *schedule,
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_schedule_lr(struct bitstep_schedule *schedule,
+int32_t bitstep_schedule_lr(const struct bitstep_schedule *schedule,
                             size_t group,
                             double *lr,
                             struct bitstep_error *error);
 
 /*
- Sets the learning rates of all groups of an optimizer to those in force.
+ Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
+ the reference's schedules do.
 
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_schedule_apply(struct bitstep_schedule *schedule,
+int32_t bitstep_schedule_apply(const struct bitstep_schedule *schedule,
                                struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
@@ -425,7 +441,7 @@ int32_t bitstep_schedule_apply(struct bitstep_schedule *schedule,
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_schedule_save_size(struct bitstep_schedule *schedule,
+int32_t bitstep_schedule_save_size(const struct bitstep_schedule *schedule,
                                    size_t *size,
                                    struct bitstep_error *error);
 
@@ -435,7 +451,7 @@ int32_t bitstep_schedule_save_size(struct bitstep_schedule *schedule,
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
  */
-int32_t bitstep_schedule_save(struct bitstep_schedule *schedule,
+int32_t bitstep_schedule_save(const struct bitstep_schedule *schedule,
                               uint8_t *memory,
                               size_t size,
                               struct bitstep_error *error);

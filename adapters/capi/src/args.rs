@@ -1,70 +1,61 @@
 //! Arguments as JSON, as text, or as plain numbers.
 
+use alloc::format;
 use alloc::vec::Vec;
-use core::ffi::{CStr, c_char};
+use core::ffi::c_char;
 
 use bitstep::args::{Args, Value};
 use serde_json::Value as Json;
 
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_POINTER, Fault, fault};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, Fault, fault};
+use crate::places::Places;
 
 /// A number with a name: an argument, or what a rule listens to (`train_loss`).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Number {
-    /// Its name. As an argument it may come several times: `betas`, `betas`.
+    /// Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
     pub name: *const c_char,
     /// Its value; 0 and 1 for false and true.
     pub value: f64,
 }
 
-/// A string of the caller's.
-///
-/// # Safety
-/// `text` is NULL or a string ended by 0, which lives as long as the answer.
-pub(crate) unsafe fn text<'a>(what: &str, text: *const c_char) -> Result<&'a str, Fault> {
-    if text.is_null() {
-        return fault(BITSTEP_POINTER, alloc::format!("{what} is NULL"));
-    }
-    // SAFETY: the caller's promise.
-    let text = unsafe { CStr::from_ptr(text) };
-    text.to_str().or_else(|_| fault(BITSTEP_ARGUMENT, alloc::format!("{what} is not UTF-8")))
-}
+/// All names are shorter.
+const LONGEST_NAME: usize = 64;
+/// Text is read into values, which take some thirty times the memory.
+const LONGEST_TEXT: usize = 1 << 16;
+/// More numbers than anything has arguments.
+const MOST_NUMBERS: usize = 1024;
 
-/// `count` elements at `pointer`, which may be NULL if there are none.
+/// A name.
 ///
 /// # Safety
-/// There are that many, and they live and stay as they are as long as the answer.
-pub(crate) unsafe fn list<'a, T>(
+/// As [`Places::text`].
+pub(crate) unsafe fn name<'a>(
+    places: &mut Places,
     what: &str,
-    pointer: *const T,
-    count: usize,
-) -> Result<&'a [T], Fault> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if pointer.is_null() || !pointer.is_aligned() || count > isize::MAX as usize / size_of::<T>() {
-        return fault(BITSTEP_POINTER, alloc::format!("{what}: NULL, not aligned, or too many"));
-    }
-    // SAFETY: not NULL, aligned, no larger than an object may be; the rest is the caller's promise.
-    Ok(unsafe { core::slice::from_raw_parts(pointer, count) })
+    text: *const c_char,
+) -> Result<&'a str, Fault> {
+    // SAFETY: the caller's promise.
+    unsafe { places.text(what, text, LONGEST_NAME) }
 }
 
 /// `{"lr": 1e-3}` or `lr=1e-3, eps=1e-6`; NULL or nothing for the defaults.
 ///
 /// # Safety
-/// As [`text`].
-pub(crate) unsafe fn args(pointer: *const c_char) -> Result<Args, Fault> {
+/// As [`Places::text`].
+pub(crate) unsafe fn args(places: &mut Places, pointer: *const c_char) -> Result<Args, Fault> {
     if pointer.is_null() {
         return Ok(Args::new());
     }
     // SAFETY: the caller's promise.
-    let text = unsafe { text("arguments", pointer) }?.trim();
+    let text = unsafe { places.text("arguments", pointer, LONGEST_TEXT) }?.trim();
     if !text.starts_with('{') {
         return Ok(Args::parse(text)?);
     }
+    // Lists within lists are read to a depth of 128.
     let map: serde_json::Map<_, _> = serde_json::from_str(text)
-        .or_else(|e| fault(BITSTEP_ARGUMENT, alloc::format!("arguments: {e}")))?;
+        .or_else(|e| fault(BITSTEP_ARGUMENT, format!("arguments: {e}")))?;
     Ok(map.into_iter().map(|(name, json)| (name, value(json))).collect())
 }
 
@@ -84,11 +75,15 @@ fn value(json: Json) -> Value {
 /// Arguments from plain numbers.
 ///
 /// # Safety
-/// As [`text`], of every name.
-pub(crate) unsafe fn from_numbers(numbers: &[Number]) -> Result<Args, Fault> {
+/// As [`numbers`].
+pub(crate) unsafe fn from_numbers(
+    places: &mut Places,
+    pointer: *const Number,
+    count: usize,
+) -> Result<Args, Fault> {
     let mut all: Vec<(&str, Vec<Value>)> = Vec::new();
     // SAFETY: the caller's promise.
-    for (name, x) in unsafe { given(numbers) }? {
+    for (name, x) in unsafe { numbers(places, "arguments", pointer, count) }? {
         // Counts and truth values are whole.
         let whole = x == (x as i64) as f64;
         let value = if whole { Value::Int(x as i64) } else { Value::Float(x) };
@@ -107,11 +102,53 @@ pub(crate) unsafe fn from_numbers(numbers: &[Number]) -> Result<Args, Fault> {
 /// Names with their numbers.
 ///
 /// # Safety
-/// As [`text`], of every name.
-pub(crate) unsafe fn given<'a>(numbers: &[Number]) -> Result<Vec<(&'a str, f64)>, Fault> {
+/// As [`Places::list`], and as [`Places::text`] of every name.
+unsafe fn numbers<'a>(
+    places: &mut Places,
+    what: &str,
+    pointer: *const Number,
+    count: usize,
+) -> Result<Vec<(&'a str, f64)>, Fault> {
+    if count > MOST_NUMBERS {
+        return fault(BITSTEP_LENGTH, format!("{what}: {count} numbers, at most {MOST_NUMBERS}"));
+    }
+    // SAFETY: the caller's promise.
+    let list = unsafe { places.list(what, pointer, count)? };
     let one = |n: &Number| {
         // SAFETY: the caller's promise.
-        Ok((unsafe { text("a name", n.name) }?, n.value))
+        Ok((unsafe { name(places, "a name", n.name) }?, n.value))
     };
-    numbers.iter().map(one).collect()
+    list.iter().map(one).collect()
+}
+
+/// Numbers that a rule listens to: those that `known` knows, each once.
+///
+/// # Safety
+/// As [`numbers`].
+pub(crate) unsafe fn given<'a>(
+    places: &mut Places,
+    pointer: *const Number,
+    count: usize,
+    known: impl Fn(&str) -> bool,
+) -> Result<Vec<(&'a str, f64)>, Fault> {
+    // SAFETY: the caller's promise.
+    let all: Vec<(&str, f64)> = unsafe { numbers(places, "given", pointer, count)? };
+    for (i, (name, _)) in all.iter().enumerate() {
+        if !known(name) {
+            return fault(BITSTEP_ARGUMENT, format!("given: nothing listens to `{name}`"));
+        }
+        if all.iter().take(i).any(|(earlier, _)| earlier == name) {
+            return fault(BITSTEP_ARGUMENT, format!("given: `{name}` comes twice"));
+        }
+    }
+    Ok(all)
+}
+
+/// A rate as every reference's constructor takes it.
+pub(crate) fn check_rate(lr: f64) -> Result<(), Fault> {
+    if lr >= 0.0 {
+        return Ok(());
+    }
+    let wanted = ">= 0";
+    Err(bitstep::Error::Range { argument: "lr", value: lr, wanted }.into())
 }

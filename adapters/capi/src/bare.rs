@@ -8,7 +8,7 @@ unsafe extern "C" {
     fn bitstep_allocate(size: usize, align: usize) -> *mut c_void;
     /// To be defined by the caller: gives back what `bitstep_allocate` gave.
     fn bitstep_release(memory: *mut c_void, size: usize, align: usize);
-    /// To be defined by the caller: there is no more memory, or a defect. Must not return.
+    /// To be defined by the caller: no memory even for something small, or a defect. Must not return.
     fn bitstep_abort() -> !;
 }
 

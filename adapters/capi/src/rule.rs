@@ -12,18 +12,17 @@ use bitstep::any::Tensor as CoreTensor;
 use bitstep::named;
 use bitstep::optimizer::{Buffer, Recipe};
 use bitstep::real::Dtype;
-use bitstep::rule::{Start, Step};
+use bitstep::rule::{Counter, Start, Step};
 use bitstep::storage::{DataMut, Element, Format};
 use half::{bf16, f16};
 
-use crate::args::{Number, args, given, list, text};
+use crate::args::{Number, args, check_rate, given, name};
 use crate::error::{
-    BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_POINTER, Failure, Fault, answer, fault,
+    BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, Failure, Fault, answer, fault,
 };
-use crate::optimizer::at;
-use crate::tensor::{Tensor, check_overlap, data_mut, dtype, grad, ranges, slice_mut};
+use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
-/// A rule with its arguments. It does not change, and knows nothing of parameters.
+/// A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.
 pub struct Rule(Recipe);
 
 /// What stands before the slots. All zeros: no step yet.
@@ -35,9 +34,12 @@ struct Header {
     scalars: bitstep::rule::Scalars,
 }
 
-/// Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. Names that keep
-/// something beside 16-bit parameters are refused where they do: take an optimizer for them. To be
-/// freed with `bitstep_rule_free`.
+/// Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
+/// `bitstep_rule_free`.
+///
+/// Refused are rules that need to know more than one parameter: a norm over all gradients, a
+/// parameter's place among the others, a seed of its own. Names that keep something beside 16-bit
+/// parameters are refused where they do. Take an optimizer for them.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -48,16 +50,30 @@ pub unsafe extern "C" fn bitstep_rule_new(
     rule: *mut *mut Rule,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (out, name) = unsafe { (at("rule", rule)?, text("name", name)?) };
-        // SAFETY: the caller's promise.
-        let recipe = named::optimizer(name, &unsafe { args(arguments)? })?;
-        *out = Box::into_raw(Box::new(Rule(recipe)));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let out = places.out("rule", rule)?;
+            let name = self::name(places, "name", name)?;
+            let arguments = args(places, arguments)?;
+            places.check()?;
+            let recipe = named::optimizer(name, &arguments)?;
+            check_alone(&recipe, &[])?;
+            out.set(Box::into_raw(Box::new(Rule(recipe))));
+            Ok(())
+        })
+    }
+}
+
+/// Refuses a rule whose step of one parameter is not known from that parameter alone.
+fn check_alone(recipe: &Recipe, given: &[(&str, f64)]) -> Result<(), Fault> {
+    let rule = &*recipe.rule;
+    let [first, second] = [0, 1].map(|index| rule.scalars_of(index).map(f64::to_bits));
+    if rule.norm_scale(given).is_some() || rule.needs_layer() || first != second {
+        let message = "rule: needs to know of all parameters; take an optimizer for it";
+        return fault(BITSTEP_ARGUMENT, message);
+    }
+    Ok(())
 }
 
 /// Frees a rule; NULL is left alone.
@@ -79,6 +95,16 @@ struct Slot {
     parts: [usize; 2],
 }
 
+fn numel(shape: &[usize]) -> Option<usize> {
+    let zero = shape.contains(&0);
+    let all = || shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+    if zero { Some(0) } else { all() }
+}
+
+fn too_large() -> Fault {
+    Fault(BITSTEP_MEMORY, "shape: too large".into())
+}
+
 /// Where everything lies, and the size of all.
 fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, usize), Fault> {
     if recipe.coding.weights != bitstep::optimizer::Weights::Plain
@@ -86,6 +112,8 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
     {
         return fault(BITSTEP_ARGUMENT, "rule: keeps something beside parameters of this type");
     }
+    // Whatever the slots are: such a parameter can't be.
+    numel(shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(too_large)?;
     recipe.rule.check_shape(shape)?;
     let mut end = size_of::<Header>();
     let mut part = |element: Element, len: usize| {
@@ -103,7 +131,7 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
             (_, Some([(a, n), (b, m)])) => part(a, n).zip(part(b, m)).map(|(a, b)| [a, b]),
             (_, None) => None,
         };
-        let Some(parts) = parts else { return fault(BITSTEP_LENGTH, "shape: too large") };
+        let parts = parts.ok_or_else(too_large)?;
         slots.push(Slot { format, len, parts });
     }
     Ok((slots, end))
@@ -115,23 +143,24 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
 /// Pointers are valid or NULL, and there is as much behind them as is said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_rule_state_size(
-    rule: *mut Rule,
+    rule: *const Rule,
     shape: *const usize,
     dimensions: usize,
     dtype: u32,
     size: *mut usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (rule, size) = unsafe { (at("rule", rule)?, at("size", size)?) };
-        // SAFETY: the caller's promise.
-        let shape = unsafe { list("shape", shape, dimensions)? };
-        *size = layout(&rule.0, shape, crate::tensor::dtype(dtype)?)?.1;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let rule = places.handle("rule", rule)?;
+            let size = places.out("size", size)?;
+            let shape = places.list("shape", shape, dimensions)?;
+            places.check()?;
+            size.set(layout(&rule.0, shape, self::dtype(dtype)?)?.1);
+            Ok(())
+        })
+    }
 }
 
 /// Numbers at a place in the state.
@@ -151,15 +180,18 @@ unsafe fn numbers<'a>(memory: *mut u8, start: usize, element: Element, len: usiz
     }
 }
 
-/// One step of one parameter at learning rate `lr`, with its state in `memory`: `size` bytes as
-/// `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the first step they must be 0.
-/// Memory that was saved is to be restored on the same kind of machine.
+/// One step of one parameter at learning rate `lr`, which is neither negative nor NaN, with its state
+/// in `memory`: `size` bytes as `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the
+/// first step they must be 0. Memory that was saved is to be restored on the same kind of machine.
+///
+/// The bits are those of an optimizer of that one parameter. Numbers in `given_numbers` that the rule
+/// does not listen to are refused.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there is as much behind them as is said.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_rule_step(
-    rule: *mut Rule,
+    rule: *const Rule,
     lr: f64,
     tensor: *const Tensor,
     shape: *const usize,
@@ -170,26 +202,23 @@ pub unsafe extern "C" fn bitstep_rule_step(
     given_count: usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (rule, shape) = unsafe { (at("rule", rule)?, list("shape", shape, dimensions)?) };
-        // SAFETY: the caller's promise.
-        let tensors = unsafe { list("tensor", tensor, 1)? };
-        // SAFETY: the caller's promise.
-        let given = unsafe { given(list("given", given_numbers, given_count)?)? };
-        let [tensor] = tensors else { return Ok(()) };
-        let (mut data, grads) = ranges(tensors)?;
-        let start = memory as usize;
-        if memory.is_null() || !start.is_multiple_of(8) || start.checked_add(size).is_none() {
-            return fault(BITSTEP_POINTER, "memory: NULL, or does not begin at a multiple of 8");
-        }
-        data.push((start, start + size));
-        check_overlap(&data, &grads)?;
-        // SAFETY: checked just above; the rest is the caller's promise.
-        unsafe { step(&rule.0, lr, tensor, shape, memory.cast(), size, &given) }
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let rule = places.handle("rule", rule)?;
+            let shape = places.list("shape", shape, dimensions)?;
+            let tensors = places.list("tensor", tensor, 1)?;
+            let known = |name: &str| rule.0.rule.listens_to(name);
+            let given = given(places, given_numbers, given_count, known)?;
+            note(places, tensors, true)?;
+            // One byte at least: the memory must be somewhere to be of the right size.
+            places.written("memory", memory, size.max(1), 8)?;
+            places.check()?;
+            check_rate(lr)?;
+            let [tensor] = tensors else { return Ok(()) };
+            step(&rule.0, lr, tensor, shape, memory.cast(), size, &given)
+        })
+    }
 }
 
 /// # Safety
@@ -209,19 +238,44 @@ unsafe fn step(
         return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {wanted} are needed"));
     }
     // SAFETY: the caller's promise.
-    let (param, grad) = unsafe { (data_mut(tensor)?, grad(tensor)?) };
-    let Some(grad) = grad else { return Ok(()) };
-    let numel = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX);
+    let (param, grad) = unsafe { (data_mut(tensor), grad(tensor)) };
+    let numel = numel(shape).ok_or_else(too_large)?;
     if param.len() != numel {
         let got = param.len();
         return fault(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
     }
     let rule = &*recipe.rule;
     rule.check()?;
+    check_alone(recipe, given)?;
     // SAFETY: the memory has room for it in front, and begins at a multiple of 8.
     let header = unsafe { &mut *memory.cast::<Header>() };
+    let begun = header.steps > 0 || header.started != 0;
     let first = header.started == 0;
-    let mut scalars = if first { rule.scalars_of(0) } else { header.scalars };
+    let mut scalars = if begun { header.scalars } else { rule.scalars_of(0) };
+    // Where the group counts, every call does.
+    let counts = |who: Counter| {
+        who == Counter::Group || grad.is_some() && (rule.counts_empty() || numel > 0)
+    };
+    let t = header.steps.saturating_add(u64::from(counts(rule.counter())));
+    let at = Step {
+        first,
+        shape,
+        dtype: Some(dtype),
+        lead: grad.map(|grad| grad.dtype()),
+        given,
+        ..Step::new(t, lr)
+    };
+    let Some(grad) = grad else {
+        if rule.scalar_owner() == Counter::Group {
+            rule.advance(&at, &mut scalars);
+        }
+        *header = Header { steps: t, started: header.started, scalars };
+        return Ok(());
+    };
+    let double = recipe.arithmetic.compute(Some(dtype)) == Dtype::F64;
+    let compute = if double { Dtype::F64 } else { Dtype::F32 };
+    // From here on nothing goes wrong: lengths are the layout's, and the rule has been checked.
+    let mut work = Buffer::zeros(compute, rule.workspace(shape))?;
 
     let firsts = places.iter().map(|slot| {
         // SAFETY: the parts lie where `layout` says, behind the header and apart from each other.
@@ -254,20 +308,6 @@ unsafe fn step(
         })
         .collect();
 
-    let grad_norm = rule.norm_scale(given).map(|scale| rule.grad_norm(&[grad], scale));
-    let t = header.steps.saturating_add(u64::from(rule.counts_empty() || numel > 0));
-    let at = Step {
-        first,
-        shape,
-        dtype: Some(dtype),
-        lead: Some(grad.dtype()),
-        grad_norm,
-        given,
-        ..Step::new(t, lr)
-    };
-    let double = recipe.arithmetic.compute(Some(dtype)) == Dtype::F64;
-    let mut work =
-        Buffer::zeros(if double { Dtype::F64 } else { Dtype::F32 }, rule.workspace(shape));
     if first {
         for (k, slot) in slots.iter_mut().enumerate() {
             match rule.slot_start(k) {
@@ -278,7 +318,12 @@ unsafe fn step(
     }
     rule.advance(&at, &mut scalars);
     let tensor = CoreTensor { shape, param, grad, slots: &mut slots, work: work.data_mut() };
-    rule.update(recipe.arithmetic, &at, &mut scalars, tensor)?;
+    // A parameter does not change what is its group's.
+    let mut own = scalars;
+    rule.update(recipe.arithmetic, &at, &mut own, tensor)?;
+    if rule.scalar_owner() == Counter::Parameter {
+        scalars = own;
+    }
     *header = Header { steps: t, started: 1, scalars };
     Ok(())
 }

@@ -1,22 +1,22 @@
 //! Learning-rate schedules.
 
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::ffi::c_char;
 
+use bitstep::memory::{collected, filled};
 use bitstep::schedule::{Scheduler, SchedulerState, build};
 
-use crate::args::{args, list, text};
-use crate::bytes::{Reader, Writer};
+use crate::args::{args, name};
+use crate::bytes::{Reader, Writer, copy_out, size};
 use crate::error::{BITSTEP_LENGTH, BITSTEP_STATE, Failure, Fault, answer, fault};
-use crate::optimizer::{Optimizer, at, copy_out};
+use crate::optimizer::Optimizer;
 
 /// A schedule at work for all groups of an optimizer.
 pub struct Schedule(Scheduler);
 
 /// Makes the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are
-/// the reference's, and of the optimizer `lr`, or `groups` if there are several. To be freed with
-/// `bitstep_schedule_free`.
+/// the reference's, and of the optimizer `lr`, or `groups` if there are several; at most 65536 bytes.
+/// To be freed with `bitstep_schedule_free`.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -27,16 +27,18 @@ pub unsafe extern "C" fn bitstep_schedule_new(
     schedule: *mut *mut Schedule,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (out, name) = unsafe { (at("schedule", schedule)?, text("name", name)?) };
-        // SAFETY: the caller's promise.
-        let built = build(name, &unsafe { args(arguments)? })?;
-        *out = Box::into_raw(Box::new(Schedule(built)));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let out = places.out("schedule", schedule)?;
+            let name = self::name(places, "name", name)?;
+            let arguments = args(places, arguments)?;
+            places.check()?;
+            let built = build(name, &arguments)?;
+            out.set(Box::into_raw(Box::new(Schedule(built))));
+            Ok(())
+        })
+    }
 }
 
 /// Frees a schedule; NULL is left alone.
@@ -63,15 +65,16 @@ pub unsafe extern "C" fn bitstep_schedule_step(
     count: usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let schedule = unsafe { at("schedule", schedule)? };
-        // SAFETY: the caller's promise.
-        schedule.0.step(unsafe { list("given", given, count)? })?;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle_mut("schedule", schedule)?;
+            let given = places.list("given", given, count)?;
+            places.check()?;
+            schedule.0.step(given)?;
+            Ok(())
+        })
+    }
 }
 
 /// Writes the learning rate in force for a group to `lr`.
@@ -80,58 +83,65 @@ pub unsafe extern "C" fn bitstep_schedule_step(
 /// Pointers are valid or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_lr(
-    schedule: *mut Schedule,
+    schedule: *const Schedule,
     group: usize,
     lr: *mut f64,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (schedule, lr) = unsafe { (at("schedule", schedule)?, at("lr", lr)?) };
-        let Some(&rate) = schedule.0.lrs().get(group) else {
-            return fault(BITSTEP_LENGTH, "the schedule has fewer groups");
-        };
-        *lr = rate;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let lr = places.out("lr", lr)?;
+            places.check()?;
+            let Some(&rate) = schedule.0.lrs().get(group) else {
+                return fault(BITSTEP_LENGTH, "the schedule has fewer groups");
+            };
+            lr.set(rate);
+            Ok(())
+        })
+    }
 }
 
-/// Sets the learning rates of all groups of an optimizer to those in force.
+/// Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
+/// the reference's schedules do, and their momentum if the schedule cycles it: a rule without one is
+/// refused then.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_apply(
-    schedule: *mut Schedule,
+    schedule: *const Schedule,
     optimizer: *mut Optimizer,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (schedule, optimizer) =
-            unsafe { (at("schedule", schedule)?, at("optimizer", optimizer)?) };
-        let groups = optimizer.0.groups_mut();
-        if groups.len() != schedule.0.lrs().len() {
-            return fault(BITSTEP_LENGTH, "schedule and optimizer differ in the number of groups");
-        }
-        groups.iter_mut().zip(schedule.0.lrs()).for_each(|(group, &lr)| group.lr = lr);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let optimizer = places.handle_mut("optimizer", optimizer)?;
+            places.check()?;
+            let groups = optimizer.inner.groups().len();
+            if groups != schedule.0.lrs().len() {
+                let message = "schedule and optimizer differ in the number of groups";
+                return fault(BITSTEP_LENGTH, message);
+            }
+            let all = collected("groups", 0..groups)?;
+            optimizer.inner.follow(&schedule.0, &all)?;
+            Ok(())
+        })
+    }
 }
 
-/// The first number of saved state: "bitsteps".
-const MAGIC: u64 = u64::from_le_bytes(*b"bitsteps");
+/// The first number of saved state.
+const MAGIC: u64 = u64::from_le_bytes(*b"bitstes2");
 
 /// A number for each field of the state, in the order of the fields. What the schedule does not have
 /// is left out: `loaded` knows from the schedule at hand.
-fn saved(schedule: &Schedule) -> Vec<u8> {
+fn save(schedule: &Schedule, to: &mut Writer<'_>) {
     let state = schedule.0.state();
-    let mut to = Writer::default();
     to.number(MAGIC);
+    to.bytes(schedule.0.name().as_bytes());
     to.number(state.lrs.len() as u64);
     to.number(state.step);
     to.floats(&state.lrs);
@@ -156,14 +166,19 @@ fn saved(schedule: &Schedule) -> Vec<u8> {
         to.number(a.step);
         to.number(u64::from(a.f32));
     }
-    to.0
 }
 
 fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
     let mut state = schedule.0.state().clone();
-    let mut from = Reader(bytes);
+    let mut from = Reader::new(bytes, true);
     let one = |from: &mut Reader<'_>| from.floats::<1>().map(|[x]| x);
+    // What is no count at all is refused below.
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     from.expect("its beginning", MAGIC)?;
+    if from.bytes()? != schedule.0.name().as_bytes() {
+        let message = alloc::format!("saved state: not of `{}`", schedule.0.name());
+        return fault(BITSTEP_STATE, message);
+    }
     from.expect("the number of groups", state.lrs.len() as u64)?;
     state.step = from.number()?;
     for lr in &mut state.lrs {
@@ -185,10 +200,12 @@ fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
             *n = from.number()?;
         }
         g.reset_start = from.number()? as i64;
-        // What does not fit into the window is refused below.
-        g.len = usize::try_from(from.number()?).unwrap_or(usize::MAX);
-        g.at = usize::try_from(from.number()?).unwrap_or(usize::MAX);
-        from.expect("the window", window.len() as u64)?;
+        (g.len, g.at) = (count(from.number()?), count(from.number()?));
+        let len = count(from.number()?);
+        if len > from.rest.len() / 8 {
+            return fault(BITSTEP_STATE, "saved state: ends within the window");
+        }
+        *window = filled("window", 0.0, len)?;
         for x in window {
             *x = one(&mut from)?;
         }
@@ -196,11 +213,9 @@ fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
     for a in &mut state.adafactor {
         a.lr = one(&mut from)?;
         a.step = from.number()?;
-        a.f32 = from.number()? != 0;
+        a.f32 = from.truth("whether a rate is an f32")?;
     }
-    if !from.0.is_empty() {
-        return fault(BITSTEP_STATE, "saved state: goes on after its end");
-    }
+    from.end()?;
     let of_this = schedule.0.check_state(&state);
     of_this.map_err(|e| Fault(BITSTEP_STATE, alloc::format!("saved state: {e}")))?;
     Ok(state)
@@ -212,18 +227,20 @@ fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
 /// Pointers are valid or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_save_size(
-    schedule: *mut Schedule,
+    schedule: *const Schedule,
     size: *mut usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let (schedule, size) = unsafe { (at("schedule", schedule)?, at("size", size)?) };
-        *size = saved(schedule).len();
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let size = places.out("size", size)?;
+            places.check()?;
+            size.set(self::size(|to| save(schedule, to)));
+            Ok(())
+        })
+    }
 }
 
 /// Writes where the schedule stands to `memory`, `size` bytes long.
@@ -232,13 +249,20 @@ pub unsafe extern "C" fn bitstep_schedule_save_size(
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_save(
-    schedule: *mut Schedule,
+    schedule: *const Schedule,
     memory: *mut u8,
     size: usize,
     error: *mut Failure,
 ) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, || copy_out(&saved(at("schedule", schedule)?), memory, size)) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            places.written("memory", memory.cast(), size, 1)?;
+            places.check()?;
+            copy_out(|to| save(schedule, to), memory, size)
+        })
+    }
 }
 
 /// Goes on from there, in a schedule that was made alike.
@@ -252,13 +276,14 @@ pub unsafe extern "C" fn bitstep_schedule_load(
     size: usize,
     error: *mut Failure,
 ) -> i32 {
-    let body = || {
-        // SAFETY: the caller's promise.
-        let schedule = unsafe { at("schedule", schedule)? };
-        // SAFETY: the caller's promise.
-        let state = loaded(schedule, unsafe { list("memory", memory, size)? })?;
-        Ok(schedule.0.restore(state)?)
-    };
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, body) }
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        answer(error, |places| {
+            let schedule = places.handle_mut("schedule", schedule)?;
+            let bytes = places.list("memory", memory, size)?;
+            places.check()?;
+            let state = loaded(schedule, bytes)?;
+            Ok(schedule.0.restore(state)?)
+        })
+    }
 }

@@ -1,14 +1,14 @@
 //! Tensors at raw pointers.
 
 use alloc::format;
-use alloc::vec::Vec;
 use core::ffi::c_void;
 
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_POINTER, Fault, fault};
+use crate::error::{BITSTEP_ARGUMENT, Fault, fault};
+use crate::places::Places;
 
 /// IEEE binary64: `double`.
 pub const BITSTEP_F64: u32 = 0;
@@ -20,12 +20,10 @@ pub const BITSTEP_BF16: u32 = 2;
 pub const BITSTEP_F16: u32 = 3;
 
 /// A parameter with its gradient. The caller owns both.
-///
-/// What is written to must not overlap anything else that the same call gets: such a call is refused.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Tensor {
-    /// The numbers, one after the other, in native byte order.
+    /// The numbers, one after the other, in native byte order, beginning at a multiple of their size.
     pub data: *mut c_void,
     /// How many; of the gradient as many.
     pub len: usize,
@@ -47,63 +45,31 @@ pub(crate) fn dtype(number: u32) -> Result<Dtype, Fault> {
     })
 }
 
-/// Where numbers lie: `start..end`.
-type Range = (usize, usize);
-
-/// Where a tensor lies, as `start..end`, after checks of everything that can be checked.
-fn range(what: &str, pointer: *const c_void, len: usize, dtype: Dtype) -> Result<Range, Fault> {
-    let (start, size) = (pointer as usize, dtype.size());
-    let bytes = len.checked_mul(size).filter(|&b| b <= isize::MAX as usize);
-    match bytes.and_then(|b| start.checked_add(b)) {
-        Some(end) if len == 0 || !pointer.is_null() && start.is_multiple_of(size) => {
-            Ok((start, end))
-        }
-        _ => fault(BITSTEP_POINTER, format!("{what}: NULL, not aligned, or too long")),
-    }
-}
-
-/// Refuses what is written to where it overlaps anything.
-pub(crate) fn check_overlap(written: &[Range], read: &[Range]) -> Result<(), Fault> {
-    let mut all: Vec<_> = written.iter().map(|&(a, b)| (a, b, true)).collect();
-    all.extend(read.iter().map(|&(a, b)| (a, b, false)));
-    all.retain(|(a, b, _)| a < b);
-    all.sort_unstable();
-    // The furthest end so far, of all and of what is written.
-    let (mut end, mut end_written) = (0, 0);
-    for (a, b, is_written) in all {
-        if a < end_written || is_written && a < end {
-            return fault(BITSTEP_POINTER, "a tensor that is written to overlaps another");
-        }
-        end = end.max(b);
-        if is_written {
-            end_written = end_written.max(b);
+/// Notes where the data of tensors lie, and their gradients if they are looked at.
+pub(crate) fn note(places: &mut Places, tensors: &[Tensor], grads: bool) -> Result<(), Fault> {
+    for t in tensors {
+        places.numbers("data", t.data, t.len, dtype(t.dtype)?, true)?;
+        if grads && !t.grad.is_null() {
+            places.numbers("grad", t.grad, t.len, dtype(t.grad_dtype)?, false)?;
         }
     }
     Ok(())
 }
 
-/// Where the data and the gradients of tensors lie.
-pub(crate) fn ranges(tensors: &[Tensor]) -> Result<(Vec<Range>, Vec<Range>), Fault> {
-    let data = tensors.iter().map(|t| range("data", t.data, t.len, dtype(t.dtype)?));
-    let with_grad = tensors.iter().filter(|t| !t.grad.is_null());
-    let grads = with_grad.map(|t| range("grad", t.grad, t.len, dtype(t.grad_dtype)?));
-    Ok((data.collect::<Result<_, _>>()?, grads.collect::<Result<_, _>>()?))
-}
-
 /// The numbers, to write.
 ///
 /// # Safety
-/// The tensor has passed [`ranges`] and [`check_overlap`]; there are `len` numbers at `data`,
+/// The tensor has been [noted](note) in places that were checked; there are `len` numbers at `data`,
 /// which nobody else touches as long as the answer lives.
-pub(crate) unsafe fn data_mut<'a>(t: &Tensor) -> Result<DataMut<'a>, Fault> {
+pub(crate) unsafe fn data_mut<'a>(t: &Tensor) -> DataMut<'a> {
     // SAFETY: the caller's promise; the type is the tensor's.
     unsafe {
-        Ok(match dtype(t.dtype)? {
-            Dtype::F64 => DataMut::F64(slice_mut(t.data.cast::<f64>(), t.len)),
-            Dtype::F32 => DataMut::F32(slice_mut(t.data.cast::<f32>(), t.len)),
-            Dtype::Bf16 => DataMut::Bf16(slice_mut(t.data.cast::<bf16>(), t.len)),
-            Dtype::F16 => DataMut::F16(slice_mut(t.data.cast::<f16>(), t.len)),
-        })
+        match t.dtype {
+            BITSTEP_F64 => DataMut::F64(slice_mut(t.data.cast::<f64>(), t.len)),
+            BITSTEP_BF16 => DataMut::Bf16(slice_mut(t.data.cast::<bf16>(), t.len)),
+            BITSTEP_F16 => DataMut::F16(slice_mut(t.data.cast::<f16>(), t.len)),
+            _ => DataMut::F32(slice_mut(t.data.cast::<f32>(), t.len)),
+        }
     }
 }
 
@@ -111,19 +77,19 @@ pub(crate) unsafe fn data_mut<'a>(t: &Tensor) -> Result<DataMut<'a>, Fault> {
 ///
 /// # Safety
 /// As [`data_mut`], of `grad`.
-pub(crate) unsafe fn grad<'a>(t: &Tensor) -> Result<Option<Data<'a>>, Fault> {
+pub(crate) unsafe fn grad<'a>(t: &Tensor) -> Option<Data<'a>> {
     if t.grad.is_null() {
-        return Ok(None);
+        return None;
     }
     // SAFETY: the caller's promise; the type is the gradient's.
-    unsafe {
-        Ok(Some(match dtype(t.grad_dtype)? {
-            Dtype::F64 => Data::F64(slice(t.grad.cast::<f64>(), t.len)),
-            Dtype::F32 => Data::F32(slice(t.grad.cast::<f32>(), t.len)),
-            Dtype::Bf16 => Data::Bf16(slice(t.grad.cast::<bf16>(), t.len)),
-            Dtype::F16 => Data::F16(slice(t.grad.cast::<f16>(), t.len)),
-        }))
-    }
+    Some(unsafe {
+        match t.grad_dtype {
+            BITSTEP_F64 => Data::F64(slice(t.grad.cast::<f64>(), t.len)),
+            BITSTEP_BF16 => Data::Bf16(slice(t.grad.cast::<bf16>(), t.len)),
+            BITSTEP_F16 => Data::F16(slice(t.grad.cast::<f16>(), t.len)),
+            _ => Data::F32(slice(t.grad.cast::<f32>(), t.len)),
+        }
+    })
 }
 
 /// # Safety

@@ -40,7 +40,7 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
         Projector::Svd => job.shape.iter().product(),
         Projector::Random | Projector::Signs => 0,
     };
-    let mut grad = Buffer::zeros(job.grad.0, len);
+    let mut grad = Buffer::zeros(job.grad.0, len)?;
     read(device, job.grad.1, &mut grad).map_err(Error::Device)?;
     multiply(device, job.by, &mut grad).map_err(Error::Device)?;
     let dims = low.projection.plan(job.shape).map_or([None; 3], |plan| plan.projectors());
@@ -56,7 +56,7 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
             None => Dtype::F32,
             Some(other) => return Err(Error::NoKernel(format!("a projector as {other:?}"))),
         };
-        buffers.push(Buffer::zeros(dtype, dims.map_or(0, |[a, b]| a * b)));
+        buffers.push(Buffer::zeros(dtype, dims.map_or(0, |[a, b]| a * b))?);
     }
     let mut views: Vec<_> = buffers.iter_mut().map(Buffer::data_mut).collect();
     let (of, step) = ((job.arithmetic, job.param.dtype()), Step { shape: job.shape, ..job.step });

@@ -121,7 +121,7 @@ impl<D: Device> Resident<D> {
         let param = &mut self.optimizer.params_mut()[index];
         let mut slots = Vec::new();
         for slot in &mut param.slots {
-            let slot = std::mem::replace(slot, Buffer::zeros(Dtype::F32, 0));
+            let slot = std::mem::replace(slot, Buffer::F32(Vec::new()));
             slots.push(match slot.is_empty() {
                 true => None,
                 false => Some(put(device, slot)?),
@@ -236,7 +236,7 @@ impl<D: Device> Resident<D> {
         let mut grads = Vec::new();
         if self.optimizer.groups().iter().any(|g| g.recipe.rule.norm_scale(given).is_some()) {
             for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
-                let mut grad = Buffer::zeros(dtype, tensor.len);
+                let mut grad = Buffer::zeros(dtype, tensor.len)?;
                 read(&mut self.device, at, &mut grad).map_err(Error::Device)?;
                 multiply(&mut self.device, self.by, &mut grad).map_err(Error::Device)?;
                 grads.push(grad);

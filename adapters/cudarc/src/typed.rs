@@ -96,7 +96,7 @@ impl<R: Directed, W: Way> Renews for Projected<R, W> {
             Dtype::F64 => Dtype::F64,
             _ => Dtype::F32,
         };
-        let mut work = Buffer::zeros(compute, self.workspace(step.shape));
+        let mut work = Buffer::zeros(compute, self.workspace(step.shape))?;
         Projected::renew(
             self,
             (arithmetic, param),

@@ -22,6 +22,7 @@
 //! the same bits, at the cost of one copy each way.
 
 use bitstep::Error;
+use bitstep::memory::collected;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
@@ -61,7 +62,7 @@ impl<T: Plain> AnyItem for Views<'_, T> {
             return Err(Error::Invalid { argument: "grad", wanted: "the parameter's shape" });
         }
         if !self.value.is_standard_layout() {
-            self.gathered = Some(self.value.iter().copied().collect());
+            self.gathered = Some(collected("param", self.value.iter().copied())?);
         }
         if let Some(grad) = self.grad.take() {
             let standard = grad.is_standard_layout();
@@ -69,7 +70,7 @@ impl<T: Plain> AnyItem for Views<'_, T> {
                 grad
             } else {
                 let shape = grad.raw_dim();
-                let rows: Vec<T> = grad.iter().copied().collect();
+                let rows: Vec<T> = collected("grad", grad.iter().copied())?;
                 ndarray::Array::from_shape_vec(shape, rows)
                     .map(CowArray::from)
                     .map_err(|_| Error::Invalid { argument: "grad", wanted: "a valid view" })?

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bitstep::args::Short;
 use thiserror::Error;
 
 use crate::tensor::Dtype;
@@ -33,17 +34,17 @@ pub enum Problem {
     Empty,
     #[error("damaged, or no safetensors file: {0}")]
     Damaged(String),
-    #[error("foreign: `format` is {}, wanted `bitstep-golden/1`", found.as_ref().map_or("missing".into(), |f| format!("`{f}`")))]
+    #[error("foreign: `format` is {}, wanted `bitstep-golden/1`", found.as_ref().map_or("missing".into(), |f| format!("`{}`", Short(f))))]
     Foreign { found: Option<String> },
     #[error("the metadata lacks `{0}`")]
     MissingKey(&'static str),
-    #[error("`{key}` in the metadata is `{value}`, wanted {wanted}")]
+    #[error("`{}` in the metadata is `{}`, wanted {wanted}", Short(key), Short(value))]
     Key { key: String, value: String, wanted: String },
-    #[error("unknown kind `{0}`, wanted `optimizer`, `schedule` or `gradient`")]
+    #[error("unknown kind `{}`, wanted `optimizer`, `schedule` or `gradient`", Short(.0))]
     UnknownKind(String),
     #[error("lies at `{folder}` but says that it is `{says}`")]
     Misplaced { folder: String, says: String },
-    #[error("tensor `{0}` is missing")]
+    #[error("tensor `{}` is missing", Short(.0))]
     MissingTensor(String),
     #[error("tensor `{tensor}` has shape {got:?}, wanted {wanted:?}")]
     Shape { tensor: String, got: Vec<usize>, wanted: Vec<usize> },

@@ -3,6 +3,7 @@
 use super::{Fields, Hyper, Slot};
 use crate::Error;
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -187,18 +188,16 @@ impl Args {
     /// # Errors
     /// A piece without `=`.
     pub fn parse(text: &str) -> Result<Args, ArgError> {
-        let mut args = Args::new();
-        for piece in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
-            let Some((name, value)) = piece.split_once('=') else {
-                return Err(ArgError::Value {
-                    argument: piece.to_owned(),
-                    value: Value::None,
-                    wanted: "name=value".to_owned(),
-                });
-            };
-            args.set(name.trim(), Value::parse(value.trim()));
-        }
-        Ok(args)
+        let pieces = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+        let read = |piece: &str| match piece.split_once('=') {
+            Some((name, value)) => Ok((name.trim().to_owned(), Value::parse(value.trim()))),
+            None => Err(ArgError::Value {
+                argument: piece.to_owned(),
+                value: Value::None,
+                wanted: "name=value".to_owned(),
+            }),
+        };
+        pieces.map(read).collect()
     }
 
     /// Adds an argument or replaces its value.
@@ -265,8 +264,17 @@ impl Args {
 impl<N: Into<String>> FromIterator<(N, Value)> for Args {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(items: I) -> Args {
         let mut args = Args::new();
+        // Where each name stands: there may be many.
+        let mut places = BTreeMap::new();
         for (name, value) in items {
-            args.set(&name.into(), value);
+            let name = name.into();
+            match places.get(&name).and_then(|&at: &usize| args.0.get_mut(at)) {
+                Some((_, old)) => *old = value,
+                None => {
+                    places.insert(name.clone(), args.0.len());
+                    args.0.push((name, value));
+                }
+            }
         }
         args
     }
@@ -342,18 +350,19 @@ impl fmt::Display for ArgError {
         };
         match self {
             ArgError::UnknownName { kind, name, nearest } => {
-                write!(f, "unknown {kind} `{name}`")?;
+                write!(f, "unknown {kind} `{}`", Short(name))?;
                 hint(f, nearest)
             }
             ArgError::UnknownArgument { of, argument, nearest } => {
-                write!(f, "`{of}` has no argument `{argument}`")?;
+                write!(f, "`{}` has no argument `{}`", Short(of), Short(argument))?;
                 hint(f, nearest)
             }
             ArgError::Value { argument, value, wanted } => {
+                let (argument, value) = (Short(argument), Short(value));
                 write!(f, "`{argument}` is {value}, but must be {wanted}")
             }
             ArgError::Missing { of, argument } => {
-                write!(f, "`{of}` needs the argument `{argument}`")
+                write!(f, "`{}` needs the argument `{argument}`", Short(of))
             }
             ArgError::Refused(e) => e.fmt(f),
         }
@@ -362,9 +371,47 @@ impl fmt::Display for ArgError {
 
 impl core::error::Error for ArgError {}
 
+/// At most 80 characters of what is written, and `…` for the rest: what an error says of its input.
+///
+/// ```
+/// use bitstep::args::Short;
+/// assert_eq!(Short("adamw").to_string(), "adamw");
+/// assert_eq!(Short("a".repeat(1 << 20)).to_string(), format!("{}…", "a".repeat(80)));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Short<T>(pub T);
+
+impl<T: fmt::Display> fmt::Display for Short<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Refuses to write on when it is full: whoever writes gives up then, however much is left.
+        struct Room<'a, 'f>(&'a mut fmt::Formatter<'f>, usize, bool);
+        impl fmt::Write for Room<'_, '_> {
+            fn write_str(&mut self, text: &str) -> fmt::Result {
+                let end = text.char_indices().nth(self.1).map_or(text.len(), |(at, _)| at);
+                let (head, rest) = text.split_at_checked(end).unwrap_or((text, ""));
+                self.1 -= head.chars().count();
+                self.2 = !rest.is_empty();
+                self.0.write_str(head)?;
+                if self.2 { Err(fmt::Error) } else { Ok(()) }
+            }
+        }
+        let mut room = Room(f, 80, false);
+        match fmt::write(&mut room, format_args!("{}", self.0)) {
+            Err(_) if room.2 => f.write_str("…"),
+            result => result,
+        }
+    }
+}
+
+/// Names that are longer than this many bytes are like none: all known ones are shorter.
+const LONGEST_NAME: usize = 64;
+
 /// The one of `known` that is most like `name`, unless more than half of it would have to change.
 #[must_use]
 pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
+    if name.len() > LONGEST_NAME {
+        return None;
+    }
     known
         .into_iter()
         .map(|k| (distance(name, k), k))
@@ -436,7 +483,7 @@ fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
             let list = value.as_list().filter(|l| l.len() == slots.len());
             let list = list.ok_or_else(|| format!("a list of {}", slots.len()))?;
             for (slot, value) in slots.iter_mut().zip(list) {
-                assign(slot, value).map_err(|w| format!("a list whose {value} is {w}"))?;
+                assign(slot, value).map_err(|w| format!("a list whose {} is {w}", Short(value)))?;
             }
             Ok(())
         }
@@ -636,6 +683,30 @@ mod tests {
             .with("x", 1e-3);
         assert_eq!(args, want);
         assert!(Args::parse("rank").is_err());
+        let twice = Args::parse("rank=64, x=1, rank=8").unwrap();
+        assert_eq!(twice, Args::new().with("rank", 8i64).with("x", 1i64));
+    }
+
+    #[test]
+    fn errors_stay_short_and_soon_whatever_is_wrong() {
+        let long = "é".repeat(1 << 21);
+        assert_eq!(nearest(&long, ["lr"]), None);
+        let list = || Value::List(alloc::vec![Value::Str(long.clone()); 3]);
+        let errors = [
+            set(Args::new().with(&long, 1i64)),
+            set(Args::new().with("lr", list())),
+            set(Args::new().with("betas", Value::List(alloc::vec![1.0.into(), list()]))),
+            set(Args::new().with("mode", long.as_str())),
+            Args::parse(&long).map(|_| TOY),
+            Args::new().with("q", 1i64).apply(&long, &mut TOY.clone()).map(|()| TOY),
+        ];
+        for error in errors {
+            let text = error.unwrap_err().to_string();
+            assert!(text.len() < 600 && text.contains('…'), "{} bytes", text.len());
+        }
+        // Quadratic in the number of names, this would take minutes.
+        let many = (0..300_000).map(|i| format!("n{i}=1")).collect::<Vec<_>>().join(",");
+        assert_eq!(Args::parse(&many).unwrap().iter().count(), 300_000);
     }
 
     #[test]

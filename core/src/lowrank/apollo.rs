@@ -136,7 +136,7 @@ impl Apollo {
             ScaleType::Tensor => (1, false),
         };
         let len = match (self.scale_type, by_column) {
-            (ScaleType::Tensor, _) => low_rows * low_cols,
+            (ScaleType::Tensor, _) => low_rows.saturating_mul(low_cols),
             (ScaleType::Channel, true) => low_rows,
             (ScaleType::Channel, false) => low_cols,
         };

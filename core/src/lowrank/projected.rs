@@ -194,6 +194,12 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         self.rule.norm_scale(given)
     }
+    fn needs_layer(&self) -> bool {
+        self.rule.needs_layer()
+    }
+    fn listens_to(&self, name: &str) -> bool {
+        self.projects() && PROJECTORS.contains(&name) || self.rule.listens_to(name)
+    }
     fn counter(&self) -> Counter {
         self.rule.counter()
     }

@@ -36,6 +36,12 @@ impl<R: Rule> AnyRule for Single<R> {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         AnyRule::grad_norm(&self.0, grads, scale)
     }
+    fn needs_layer(&self) -> bool {
+        AnyRule::needs_layer(&self.0)
+    }
+    fn listens_to(&self, name: &str) -> bool {
+        AnyRule::listens_to(&self.0, name)
+    }
     fn counter(&self) -> Counter {
         AnyRule::counter(&self.0)
     }

@@ -173,6 +173,7 @@ impl Rule for GrokAdamW {
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "grok_ema"];
     const MASKS: &'static [u32] = &[0b111];
     const SUMS: usize = 1;
+    const GIVEN: &'static [&'static str] = &["train_loss", "eval_loss", "grokking_signal"];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -189,6 +190,10 @@ impl Rule for GrokAdamW {
 
     fn needs_sums(&self) -> bool {
         self.gradient_clipping > 0.0
+    }
+
+    fn needs_layer(&self) -> bool {
+        self.gamma != 0.0
     }
 
     fn bases(&self) -> [f64; 2] {

@@ -91,6 +91,12 @@ fn known(name: &str, made_of: &Args) -> Result<Scheduler, ArgError> {
     if name != "torch_cosine_annealing_warm_restarts" {
         args.take("last_epoch");
     }
+    // Each group has arguments of its own.
+    let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
+    if count.saturating_mul(values) > MOST_VALUES {
+        let wanted = "at most 1048576 values of arguments, of all groups together";
+        return Err(Error::Range { argument: "groups", value: count as f64, wanted }.into());
+    }
     let each = |args: &Args| {
         (0..count).map(|g| for_group(args, g, count)).collect::<Result<Vec<_>, ArgError>>()
     };
@@ -160,6 +166,20 @@ fn known(name: &str, made_of: &Args) -> Result<Scheduler, ArgError> {
     Scheduler::new(name, made_of, kind, groups, last_epoch)
 }
 
+/// The most values that arguments may have, of all groups together.
+const MOST_VALUES: usize = 1 << 20;
+
+/// How many values a value consists of; long strings count as several.
+fn size(value: &Value) -> usize {
+    let list = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(1, usize::saturating_add);
+    match value {
+        Value::Str(s) => 1 + s.len() / 16,
+        Value::List(l) => list(&mut l.iter().map(size)),
+        Value::Map(m) => list(&mut m.iter().map(|(k, v)| size(v).saturating_add(k.len() / 16))),
+        _ => 1,
+    }
+}
+
 /// A schedule at work for all groups of an optimizer.
 ///
 /// It knows what it was made of, so that a checkpoint can tell whether it goes on with the same one.
@@ -186,7 +206,7 @@ pub struct SchedulerState {
     pub lrs: Vec<f64>,
     /// State of [`ReduceLrOnPlateau`].
     pub plateau: Option<PlateauState>,
-    /// State of [`Greedy`], and its window.
+    /// State of [`Greedy`], and its window: the numbers that have been in use.
     pub greedy: Option<(GreedyState, Vec<f64>)>,
     /// State of [`AdafactorSchedule`], for each group.
     pub adafactor: Vec<AdafactorScheduleState>,
@@ -229,17 +249,7 @@ impl Scheduler {
                 }
             }
             Kind::Plateau(schedule) => state.plateau = Some(schedule.start()),
-            Kind::Greedy(schedule) => {
-                let mut window = Vec::new();
-                let len = schedule.window_len();
-                window.try_reserve_exact(len).map_err(|_| Error::Range {
-                    argument: "window_size",
-                    value: schedule.window_size as f64,
-                    wanted: "a window that fits into memory",
-                })?;
-                window.resize(len, 0.0);
-                state.greedy = Some((schedule.start(), window));
-            }
+            Kind::Greedy(schedule) => state.greedy = Some((schedule.start(), Vec::new())),
             Kind::Adafactor(schedule) => {
                 state.lrs.fill(schedule.initial_lr);
                 state.adafactor = groups.lrs.iter().map(|_| schedule.start()).collect();
@@ -333,6 +343,12 @@ impl Scheduler {
             }
             (Kind::Greedy(schedule), &[metric]) => {
                 if let Some((state, window)) = greedy {
+                    if window.len() < schedule.window_len() && window.len() <= state.at {
+                        let more = window.try_reserve(1);
+                        let len = window.len().saturating_add(1);
+                        more.map_err(|_| Error::Memory { argument: "window", len })?;
+                        window.push(0.0);
+                    }
                     schedule.step(state, window, metric, &self.first_lrs, lrs)?;
                 }
             }
@@ -359,11 +375,18 @@ impl Scheduler {
     /// # Errors
     /// A state of another schedule or number of groups.
     pub fn check_state(&self, state: &SchedulerState) -> Result<(), Error> {
-        let shape = |s: &SchedulerState| {
-            let window = s.greedy.as_ref().map(|(g, w)| (g.len.max(g.at) <= w.len(), w.len()));
-            (s.lrs.len(), s.plateau.is_some(), window, s.adafactor.len())
+        let size = match &self.kind {
+            Kind::Greedy(schedule) => schedule.window_len(),
+            _ => 0,
         };
-        if shape(state) != shape(&self.state) {
+        // The window has room for what is said to be in it, and no more than it may have.
+        let fits = state.greedy.as_ref().is_none_or(|(g, window)| {
+            g.len.max(g.at) <= window.len() && window.len() <= size && g.at < size.max(1)
+        });
+        let shape = |s: &SchedulerState| {
+            (s.lrs.len(), s.plateau.is_some(), s.greedy.is_some(), s.adafactor.len())
+        };
+        if !fits || shape(state) != shape(&self.state) {
             return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
         }
         Ok(())
@@ -834,6 +857,23 @@ fn bad(argument: &str, value: &Value, wanted: &str) -> ArgError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn window_grows_with_use_and_groups_times_arguments_are_limited() {
+        let args = Args::parse("lr=0.5, smooth=True, window_size=2147483647").unwrap();
+        let mut greedy = build("greedy", &args).unwrap();
+        for metric in [3.0, 2.0, 1.0] {
+            greedy.step(&[metric]).unwrap();
+        }
+        let window = |s: &Scheduler| s.state().greedy.as_ref().map(|(_, w)| w.clone());
+        assert_eq!(window(&greedy), Some(alloc::vec![3.0, 2.0, 1.0]));
+
+        let groups = Value::List(alloc::vec![Value::Map(Vec::new()); 20_000]);
+        let steps: Vec<i64> = (0..20_000).collect();
+        let args = Args::new().with("groups", groups).with("milestones", steps);
+        let refused = build("torch_multi_step", &args).unwrap_err();
+        assert!(matches!(refused, ArgError::Refused(Error::Range { argument: "groups", .. })));
+    }
 
     #[test]
     fn class_is_known_with_and_without_its_module() {

@@ -141,7 +141,8 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
         check_groups("max_lr", &self.max_lr, groups)
     }
 
-    /// How many numbers the window needs: none without `smooth`.
+    /// How many numbers the window may need: none without `smooth`. It may grow up to there: a step needs
+    /// room for one more than [`GreedyState::len`].
     #[must_use]
     pub fn window_len(&self) -> usize {
         if self.smooth { usize::try_from(self.window_size).unwrap_or(usize::MAX) } else { 0 }
@@ -164,7 +165,8 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
     }
 
     /// A scheduler step: changes the rates of all groups, if at all. `initial_lrs` are those at the start of training;
-    /// the contents of `window` ([`window_len`](Self::window_len) numbers) belong to the state.
+    /// the contents of `window` belong to the state. It has [`window_len`](Self::window_len) numbers, or fewer where
+    /// they are not yet all in use.
     ///
     /// # Errors
     /// What [`check`](Self::check) refuses, or a buffer of the wrong length; nothing has changed then.
@@ -178,8 +180,13 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
     ) -> Result<(), Error> {
         self.check(lrs.len())?;
         length("initial_lrs", initial_lrs.len(), lrs.len())?;
-        length("window", window.len(), self.window_len())?;
-        let metric = if self.smooth { average(state, window, metric) } else { metric };
+        let size = self.window_len();
+        // No more than is wanted in the end, and room for this metric at least.
+        let least = if self.smooth { state.len.max(state.at.saturating_add(1)) } else { 0 };
+        if !(least..=size).contains(&window.len()) {
+            return Err(Error::Length { argument: "window", got: window.len(), wanted: size });
+        }
+        let metric = if self.smooth { average(state, window, size, metric) } else { metric };
 
         if state.cooldown_counter > 0 || state.warmup_counter > 0 {
             let counter = match state.cooldown_counter {
@@ -246,8 +253,7 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
 }
 
 /// Puts a metric into the window and returns the mean.
-fn average(state: &mut GreedyState, window: &mut [f64], metric: f64) -> f64 {
-    let size = window.len();
+fn average(state: &mut GreedyState, window: &mut [f64], size: usize, metric: f64) -> f64 {
     if let Some(slot) = window.get_mut(state.at) {
         let oldest = core::mem::replace(slot, metric);
         state.sum += metric;
@@ -293,6 +299,27 @@ mod tests {
             s.step(&mut state, window, metric, &[lr], &mut lrs).expect("one group");
             lrs[0]
         })
+    }
+
+    #[test]
+    fn window_that_grows_with_use_is_as_good_as_a_whole_one() {
+        let s = Greedy { smooth: true, window_size: 3, ..HALVE };
+        let (mut whole, mut window) = (s.start(), [0.0; 3]);
+        let (mut grown, mut used) = (s.start(), alloc::vec![]);
+        let (mut a, mut b) = ([0.5], [0.5]);
+        for metric in [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0] {
+            let least = grown.at.min(used.len());
+            let short = s.step(&mut grown, &mut used[..least], metric, &[0.5], &mut b);
+            assert!(matches!(short, Err(Error::Length { argument: "window", .. })));
+            if used.len() <= grown.at {
+                used.push(0.0);
+            }
+            s.step(&mut whole, &mut window, metric, &[0.5], &mut a).unwrap();
+            s.step(&mut grown, &mut used, metric, &[0.5], &mut b).unwrap();
+            assert_eq!((a, whole), (b, grown));
+        }
+        let long = s.step(&mut whole, &mut [0.0; 4], 1.0, &[0.5], &mut a);
+        assert_eq!(long, Err(Error::Length { argument: "window", got: 4, wanted: 3 }));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use half::{bf16, f16};
 
 use crate::error::Error;
+use crate::memory::filled;
 use crate::real::{Dtype, Number};
 use crate::rule::check_length;
 use crate::storage::{
@@ -120,16 +121,19 @@ macro_rules! each_raw {
 
 impl Raw {
     /// Zeros; `f64` is not among the types that are kept.
-    #[must_use]
-    pub fn zeros(element: Element, len: usize) -> Raw {
-        match element {
-            Element::F64 | Element::F32 => Raw::F32(alloc::vec![0.0; len]),
-            Element::Bf16 => Raw::Bf16(alloc::vec![bf16::ZERO; len]),
-            Element::F16 => Raw::F16(alloc::vec![f16::ZERO; len]),
-            Element::I16 => Raw::I16(alloc::vec![0; len]),
-            Element::I8 => Raw::I8(alloc::vec![0; len]),
-            Element::U8 | Element::F8E4M3 => Raw::U8(alloc::vec![0; len]),
-        }
+    ///
+    /// # Errors
+    /// No memory for them.
+    pub fn zeros(element: Element, len: usize) -> Result<Raw, Error> {
+        const OF: &str = "codes";
+        Ok(match element {
+            Element::F64 | Element::F32 => Raw::F32(filled(OF, 0.0, len)?),
+            Element::Bf16 => Raw::Bf16(filled(OF, bf16::ZERO, len)?),
+            Element::F16 => Raw::F16(filled(OF, f16::ZERO, len)?),
+            Element::I16 => Raw::I16(filled(OF, 0, len)?),
+            Element::I8 => Raw::I8(filled(OF, 0, len)?),
+            Element::U8 | Element::F8E4M3 => Raw::U8(filled(OF, 0, len)?),
+        })
     }
 
     /// The elements, little-endian.
@@ -346,13 +350,14 @@ impl Format {
             Err(Error::Invalid { argument: "format", wanted }))
     }
 
-    /// Bytes that a tensor of `len` numbers takes.
+    /// Bytes that a tensor of `len` numbers takes; `usize::MAX` where that overflows.
     #[must_use]
     pub fn bytes(self, len: usize) -> usize {
         if let Format::Plain(dtype) = self {
-            return len * dtype.size();
+            return len.saturating_mul(dtype.size());
         }
-        self.layout(len).map_or(0, |parts| parts.iter().map(|(e, n)| e.size() * n).sum())
+        let bytes = |(e, n): &(Element, usize)| e.size().saturating_mul(*n);
+        self.layout(len).map_or(0, |[a, b]| bytes(&a).saturating_add(bytes(&b)))
     }
 }
 
@@ -360,14 +365,14 @@ impl Coded {
     /// All codes and scales 0.
     ///
     /// # Errors
-    /// A plain format, or one that does not exist (correction bits of an `f32`).
+    /// A plain format, one that does not exist (correction bits of an `f32`), or no memory for it.
     pub fn zeros(format: Format, len: usize) -> Result<Coded, Error> {
         let Some([(a, n), (b, m)]) = format.layout(len) else {
             return Err(Error::Invalid { argument: "format", wanted: "a coded storage" });
         };
         // Codes are bytes, whatever their meaning.
         let a = each_codec!(format, _c => Element::U8, a);
-        let coded = Coded { format, len, main: Raw::zeros(a, n), side: Raw::zeros(b, m) };
+        let coded = Coded { format, len, main: Raw::zeros(a, n)?, side: Raw::zeros(b, m)? };
         crate::any::check_blocks([coded.block()].into_iter())?;
         Ok(coded)
     }
@@ -388,6 +393,17 @@ impl Coded {
             .zip(elements)
             .map(|((key, raw), (element, _))| Part { key, element, bytes: raw.bytes() })
             .collect()
+    }
+
+    /// What [`Coded::parts`] are of, where it rests.
+    #[must_use]
+    pub fn raws(&self) -> [&Raw; 2] {
+        [&self.main, &self.side]
+    }
+
+    /// The same, to [put back](Raw::set_bytes).
+    pub fn raws_mut(&mut self) -> [&mut Raw; 2] {
+        [&mut self.main, &mut self.side]
     }
 
     /// Format, codes or numbers, and what belongs to these.

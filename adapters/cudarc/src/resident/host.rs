@@ -1,5 +1,7 @@
 //! To the host and back: to save, to go on elsewhere, to evaluate.
 
+use bitstep::memory::filled;
+
 use super::*;
 
 impl<D: Device> Resident<D> {
@@ -12,10 +14,11 @@ impl<D: Device> Resident<D> {
         let found = self.states.get(param).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
         let parts = found.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
         let mut read = |&(at, len): &Part| {
-            let mut bytes = vec![0; len];
-            self.device.read(at, &mut bytes).map(|()| bytes)
+            let mut bytes = filled("state", 0, len)?;
+            self.device.read(at, &mut bytes).map_err(Error::Device)?;
+            Ok(bytes)
         };
-        parts.iter().map(&mut read).collect::<Result<_, _>>().map_err(Error::Device)
+        parts.iter().map(&mut read).collect()
     }
 
     /// The optimizer with all of its state, read from the device: to save, or to go on elsewhere.
@@ -45,14 +48,14 @@ impl<D: Device> Resident<D> {
                 host.params_mut()[index].slots[k] = slot;
             }
             if let Some((format, (at, len))) = self.states[index].companion {
-                let mut bytes = vec![0; len];
+                let mut bytes = filled("state", 0, len)?;
                 self.device.read(at, &mut bytes).map_err(Error::Device)?;
                 let element = match format {
                     Format::Split(_, 8) => Element::I8,
                     Format::Split(..) => Element::I16,
                     _ => self.states[index].dtype.into(),
                 };
-                let mut raw = Raw::zeros(element, len / element.size());
+                let mut raw = Raw::zeros(element, len / element.size())?;
                 raw.set_bytes(&bytes)?;
                 host.params_mut()[index].companion = Some(raw);
             }
@@ -116,7 +119,7 @@ impl<D: Device> Resident<D> {
         let mut host = self.download()?;
         let mut values = Vec::new();
         for (state, tensor) in self.states.iter().zip(tensors) {
-            let mut value = Buffer::zeros(state.dtype, tensor.len);
+            let mut value = Buffer::zeros(state.dtype, tensor.len)?;
             read(&mut self.device, tensor.value, &mut value).map_err(Error::Device)?;
             values.push(value);
         }

@@ -1,0 +1,246 @@
+//! Whatever sizes are asked for, the answer is an error or there is memory for it: never an abort, never
+//! a panic. The allocator of this program refuses what is beyond a limit, as a system may.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arbitrary::{Result, Unstructured};
+use bitstep::Error;
+use bitstep::args::{Args, Value, names};
+use bitstep::memory::{collected, filled};
+use bitstep::named;
+use bitstep::optim::LIST;
+use bitstep::optimizer::{Buffer, Coding, Optimizer, Param, ParamState, Recipe, Weights};
+use bitstep::real::Dtype;
+use bitstep::schedule::{NAMES, build};
+use bitstep::storage::{Data, DataMut, Element, Raw};
+use bitstep_fuzz::{FORMATS, WEIGHTS};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// Far below the 1 GiB that nothing may take, so that a case is quick.
+const LIMIT: usize = 64 << 20;
+
+struct Limited;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(LIMIT);
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: it is the system's allocator, which now and then has no memory.
+unsafe impl GlobalAlloc for Limited {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        // Something small is always there.
+        let full = live.saturating_add(layout.size()) > MOST.load(Ordering::Relaxed);
+        if full && layout.size() > 1 << 16 {
+            LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+            REFUSED.fetch_add(1, Ordering::Relaxed);
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise: it came from above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static MEMORY: Limited = Limited;
+
+const DTYPES: [Dtype; 4] = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
+
+/// Small, a power of two, any bits, or all of them.
+fn size(u: &mut Unstructured<'_>) -> Result<usize> {
+    Ok(match u.arbitrary::<u8>()? % 8 {
+        0..=2 => u.int_in_range(0..=40)?,
+        3 | 4 => (1 << u.int_in_range(0..=63)?) as usize,
+        5 => usize::MAX - u.int_in_range(0..=2)?,
+        6 => (u.arbitrary::<u64>()? >> u.int_in_range(0..=63)?) as usize,
+        _ => u.int_in_range(0..=5000)?,
+    })
+}
+
+fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
+    (0..u.int_in_range(1..=3)?).map(|_| size(u)).collect()
+}
+
+/// A recipe of this name with sizes for some of its arguments, as far as it takes them.
+fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<Recipe> {
+    let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let known = names(recipe.rule.hyper());
+    for _ in 0..u.int_in_range(0..=3)? {
+        // A rank mostly, where there is one: it is what makes memory of a small matrix.
+        let rank =
+            known.iter().find(|known| **known == "rank").filter(|_| u.ratio(2, 3) == Ok(true));
+        let argument = rank.copied().map_or_else(|| u.choose(&known).copied(), Ok)?;
+        let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
+        if let Ok(changed) = named::optimizer(name, &Args::new().with(argument, value.clone())) {
+            recipe = changed;
+        } else if let Ok(changed) = recipe.with(&Args::new().with(argument, value)) {
+            recipe = changed;
+        }
+    }
+    if u.ratio(1, 3)? {
+        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.slot_names().len()];
+        recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
+    }
+    if u.ratio(1, 8)? {
+        recipe.coding.weights = Weights::Kahan;
+    }
+    Ok(recipe)
+}
+
+fn parameter(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
+    let (recipe, shape, dtype) = (recipe(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
+    let _ = recipe.bytes_per_parameter(&shape, dtype);
+    let _ = recipe.rule.workspace(&shape);
+    let mut optimizer = Optimizer::new();
+    let Ok(group) = optimizer.add_group(recipe) else { return Ok(()) };
+    let before = LIVE.load(Ordering::Relaxed);
+    match optimizer.add_param(group, &shape, dtype) {
+        Ok(index) => assert_eq!(index, 0),
+        Err(_) => assert!(optimizer.params().is_empty()),
+    }
+    // What was refused holds nothing.
+    assert!(!optimizer.params().is_empty() || LIVE.load(Ordering::Relaxed) <= before + 4096);
+    Ok(())
+}
+
+fn storage(u: &mut Unstructured<'_>) -> Result<()> {
+    let (len, dtype) = (size(u)?, *u.choose(&DTYPES)?);
+    let format = *u.choose(&FORMATS)?;
+    let _ = format.bytes(len);
+    if let Ok(buffer) = Buffer::new(format, len) {
+        assert_eq!(buffer.len(), len);
+    }
+    if let Ok(buffer) = Buffer::zeros(dtype, len) {
+        assert_eq!(buffer.len(), len);
+    }
+    let elements =
+        [Element::F32, Element::Bf16, Element::F16, Element::I16, Element::I8, Element::U8];
+    if let Ok(raw) = Raw::zeros(*u.choose(&elements)?, len) {
+        assert_eq!(raw.len(), len);
+    }
+    let copies = collected("numbers", std::iter::repeat_n(1.0, len));
+    assert_eq!(copies.is_ok(), filled("numbers", 1.0, len).is_ok());
+    Ok(())
+}
+
+fn schedule(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
+    const ARGUMENTS: [&str; 16] = [
+        "num_warmup_steps",
+        "num_training_steps",
+        "num_decay_steps",
+        "num_stable_steps",
+        "window_size",
+        "patience",
+        "T_max",
+        "T_0",
+        "T_mult",
+        "step_size",
+        "total_steps",
+        "num_cycles",
+        "total_iters",
+        "step_size_up",
+        "num_train_steps",
+        "milestones",
+    ];
+    let mut args = Args::new().with("lr", 0.5).with("gamma", 0.5).with("max_lr", 1.0);
+    for argument in ARGUMENTS {
+        if u.ratio(1, 2)? {
+            let n = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
+            let list = argument == "milestones";
+            args.set(
+                argument,
+                if list { Value::List(vec![n; u.int_in_range(0..=2000)?]) } else { n },
+            );
+        }
+    }
+    args.set("smooth", u.arbitrary::<bool>()?);
+    if u.ratio(1, 4)? {
+        args.set("groups", Value::List(vec![Value::Map(Vec::new()); u.int_in_range(0..=2000)?]));
+    }
+    // Each schedule refuses what is another's: it is left with what it knows.
+    for _ in 0..20 {
+        match build(name, &args) {
+            Ok(mut scheduler) => {
+                for _ in 0..3 {
+                    let _ = scheduler.step(&[]).is_ok() || scheduler.step(&[1.0]).is_ok();
+                }
+                return Ok(());
+            }
+            Err(bitstep::args::ArgError::UnknownArgument { argument, .. }) => args.take(&argument),
+            Err(_) => return Ok(()),
+        };
+    }
+    Ok(())
+}
+
+/// Runs `check` on bytes.
+fn on_bytes(cases: u32, what: &str, check: impl Fn(&mut Unstructured<'_>) -> Result<()>) {
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 64, ..Config::default() };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..200);
+    let result = TestRunner::new_with_rng(config, rng).run(&bytes, |bytes| {
+        // Want of bytes is no failure: what is missing is zero.
+        let _ = check(&mut Unstructured::new(&bytes));
+        Ok(())
+    });
+    assert!(result.is_ok(), "{what}: {result:?}");
+}
+
+/// What a step writes of its parameters' state.
+fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
+    let one = |p: &ParamState| (p.steps, p.started, p.scalars, p.slots.clone());
+    optimizer.params().iter().map(one).collect()
+}
+
+/// A step for which there is no memory to work in has written nothing.
+fn step_without_room(name: &str, arguments: &str) {
+    const N: usize = 256;
+    let recipe = named::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(recipe).expect("a group");
+    for _ in 0..2 {
+        optimizer.add_param(group, &[N, N], Dtype::F32).expect("memory");
+    }
+    let (mut x, grad) = (vec![[1.0f32; N * N]; 2], vec![0.5f32; N * N]);
+    let before = (x.clone(), format!("{:?}", optimizer.groups()), states(&optimizer));
+    let mut step = |room: usize| {
+        let value = |x| Param { value: DataMut::F32(x), grad: Some(Data::F32(&grad)) };
+        let mut params: Vec<Param<'_>> = x.iter_mut().map(|x| value(x)).collect();
+        MOST.store(LIVE.load(Ordering::Relaxed) + room, Ordering::Relaxed);
+        let result = optimizer.step(&mut params, &[]);
+        MOST.store(LIMIT, Ordering::Relaxed);
+        drop(params);
+        let after = (x.clone(), format!("{:?}", optimizer.groups()), states(&optimizer));
+        assert_eq!(after == before, result.is_err());
+        result
+    };
+    let refused = step(N * N);
+    assert!(
+        matches!(refused, Err(Error::Memory { argument: "workspace", .. })),
+        "{name}: {refused:?}"
+    );
+    step(16 * N * N + (1 << 20)).expect("memory enough");
+}
+
+// One test: the allocator is the whole program's.
+#[test]
+fn any_size_is_an_error_or_there() {
+    for entry in LIST {
+        on_bytes(60, entry.name, |u| parameter(u, entry.name));
+    }
+    for name in NAMES {
+        on_bytes(40, name, |u| schedule(u, name));
+    }
+    on_bytes(400, "storage", storage);
+    assert!(REFUSED.load(Ordering::Relaxed) > 1000, "the limit was hardly ever met");
+    step_without_room("galore_adamw", "rank=8");
+    step_without_room("muon", "");
+}
