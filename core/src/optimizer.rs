@@ -101,9 +101,12 @@ impl Recipe {
         let Coding { slots, min_len, multiple, .. } = &self.coding;
         let big = len >= *min_len && len.is_multiple_of((*multiple).max(1));
         let coded = slots.get(slot).copied().flatten().filter(|_| big);
-        coded.unwrap_or_else(|| {
-            self.state.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
-        })
+        coded.unwrap_or_else(|| self.plain_format(slot, param))
+    }
+
+    /// The same if it is not coded.
+    fn plain_format(&self, slot: usize, param: Dtype) -> Format {
+        self.state.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
     }
 
     /// Bytes of memory for each number of a parameter of this shape: the number
@@ -314,6 +317,9 @@ pub struct ParamState {
     pub scalars: Scalars,
     /// One buffer a slot, empty for a slot that is not in use.
     pub slots: Vec<Buffer>,
+    /// Whether the slots are plain numbers whatever the recipe says
+    /// ([`Optimizer::add_plain_param`]).
+    pub plain: bool,
     /// What is kept beside a 16-bit parameter ([`Coding::weights`]): FlashOptim's `error_bits`.
     pub companion: Option<Raw>,
     /// Seed of the bits that round it ([`Weights::Stochastic`]).
@@ -382,6 +388,41 @@ impl Optimizer {
         shape: &[usize],
         dtype: Dtype,
     ) -> Result<usize, Error> {
+        self.add(group, shape, dtype, false)
+    }
+
+    /// The same for a parameter whose state rests as plain numbers, whatever
+    /// [`Coding::slots`] says: an embedding beside others with 8-bit state, as Transformers has it.
+    ///
+    /// # Errors
+    /// As [`add_param`](Self::add_param).
+    ///
+    /// ```
+    /// use bitstep::{args::Args, named, optimizer::{Buffer, Optimizer}, real::Dtype};
+    /// let mut optimizer = Optimizer::new();
+    /// let group = optimizer.add_group(named::optimizer("adamw_bnb_8bit", &Args::new())?)?;
+    /// optimizer.add_param(group, &[64, 64], Dtype::F32)?;
+    /// optimizer.add_plain_param(group, &[64, 64], Dtype::F32)?;
+    /// let slot = |param: usize| &optimizer.params()[param].slots[0];
+    /// assert!(matches!(slot(0), Buffer::Coded(_)) && matches!(slot(1), Buffer::F32(_)));
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn add_plain_param(
+        &mut self,
+        group: usize,
+        shape: &[usize],
+        dtype: Dtype,
+    ) -> Result<usize, Error> {
+        self.add(group, shape, dtype, true)
+    }
+
+    fn add(
+        &mut self,
+        group: usize,
+        shape: &[usize],
+        dtype: Dtype,
+        plain: bool,
+    ) -> Result<usize, Error> {
         let Some(g) = self.groups.get(group) else {
             return Err(Error::Invalid { argument: "group", wanted: "the number of a group" });
         };
@@ -394,7 +435,10 @@ impl Optimizer {
         let own_shape = collected("shape", shape.iter().copied())?;
         let slots = (0..rule.slot_names().len())
             .map(|k| {
-                let format = g.recipe.slot_format(k, shape, dtype);
+                let format = match plain {
+                    true => g.recipe.plain_format(k, dtype),
+                    false => g.recipe.slot_format(k, shape, dtype),
+                };
                 let len = g.recipe.slot_len(k, shape, dtype);
                 let mut slot = Buffer::new(format, len).map_err(|e| named(e, rule, k))?;
                 match (rule.slot_start(k), &mut slot) {
@@ -417,6 +461,7 @@ impl Optimizer {
             steps: 0,
             scalars: rule.scalars_of(self.params.len()),
             slots,
+            plain,
             companion,
             seed: match g.recipe.coding.weights {
                 Weights::Stochastic(seed) => random(seed, self.params.len() as u64, 0),
@@ -1124,8 +1169,19 @@ fn turn<'a>(
     };
     let own = rule.scalar_owner() == Counter::Parameter;
     let shape = &state.shape;
-    let (lead, grad_norm, powers) = (group.lead, group.grad_norm, Some(&group.powers));
-    let step = Step { t, lr: group.lr, first, layer, shape, dtype, lead, grad_norm, given, powers };
+    let step = Step {
+        t,
+        lr: group.lr,
+        first,
+        layer,
+        shape,
+        dtype,
+        plain: state.plain,
+        lead: group.lead,
+        grad_norm: group.grad_norm,
+        given,
+        powers: Some(&group.powers),
+    };
     if own {
         rule.advance(&step, &mut state.scalars);
     }

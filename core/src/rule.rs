@@ -39,6 +39,8 @@ pub struct Step<'a> {
     pub shape: &'a [usize],
     /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
     pub dtype: Option<Dtype>,
+    /// Whether its state is plain numbers, though that of others of its group may be coded.
+    pub plain: bool,
     /// The type in memory of the first parameter of the group that has a gradient, if known.
     pub lead: Option<Dtype>,
     /// The norm over all gradients of the step, for rules that [ask for it](Rule::norm_scale).
@@ -75,6 +77,7 @@ impl Step<'_> {
             layer: 0,
             shape: &[],
             dtype: None,
+            plain: false,
             lead: None,
             grad_norm: None,
             given: &[],

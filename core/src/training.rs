@@ -123,6 +123,44 @@ impl TrainingArguments {
         self.optim.starts_with("galore") || self.optim.starts_with("apollo")
     }
 
+    /// Whether parameters move in the backward pass itself, each gradient being used and freed as
+    /// it comes about: LOMO's names and the `*_layerwise` ones. Nothing is left to be clipped then.
+    #[must_use]
+    pub fn steps_in_backward(&self) -> bool {
+        self.is_layerwise() || self.moves_every_micro_batch()
+    }
+
+    /// Whether every parameter has an optimizer, and a schedule, of its own.
+    #[must_use]
+    pub fn is_layerwise(&self) -> bool {
+        self.wants_targets() && self.optim.ends_with("_layerwise")
+    }
+
+    /// Whether parameters move with every micro-batch of a window, as LOMO's names have it.
+    #[must_use]
+    pub fn moves_every_micro_batch(&self) -> bool {
+        matches!(self.optim.as_str(), "lomo" | "adalomo")
+    }
+
+    /// Whether large parameters have bitsandbytes' 8-bit state.
+    pub(crate) fn is_bnb_8bit(&self) -> bool {
+        self.optim.contains("8bit") && !self.optim.starts_with("adamw_torch")
+    }
+
+    /// Whether embeddings keep 32-bit state although others have 8-bit state: with bitsandbytes'
+    /// own optimizers.
+    #[must_use]
+    pub fn spares_embeddings(&self) -> bool {
+        // 4.49 looks for a class that it does not use.
+        self.version > Version::V4_49 && self.is_bnb_8bit() && !self.wants_targets()
+    }
+
+    /// Whether the optimizer keeps its rates as numbers of type `f32`: torchao's names.
+    #[must_use]
+    pub fn has_single_rates(&self) -> bool {
+        matches!(self.optim.as_str(), "adamw_torch_8bit" | "adamw_torch_4bit")
+    }
+
     /// The schedule, for groups with these rates. As in Transformers' `get_scheduler`, some
     /// schedules know nothing of warm-up or of the number of steps.
     ///
@@ -150,7 +188,12 @@ impl TrainingArguments {
         args.set("lr", self.learning_rate);
         let group = |&lr: &f64| Value::Map(alloc::vec![("lr".into(), Value::Float(lr))]);
         args.set("groups", Value::List(lrs.iter().map(group).collect()));
-        schedule::build(&self.lr_scheduler_type, &args)
+        let scheduler = schedule::build(&self.lr_scheduler_type, &args)?;
+        if self.has_single_rates() && self.lr_scheduler_type == "greedy" {
+            let wanted = "another schedule than `greedy`, whose rates this optimizer refuses";
+            return Err(Error::Invalid { argument: "lr_scheduler_type", wanted }.into());
+        }
+        Ok(if self.has_single_rates() { scheduler.in_single() } else { scheduler })
     }
 
     /// `lr_scheduler_kwargs`, as far as they count, without what is Trainer's own to set.

@@ -64,6 +64,26 @@ pub enum TrainingError {
     /// A parameter whose name can't be that of a tensor in a checkpoint.
     #[error(transparent)]
     Name(#[from] CheckpointError),
+    /// Micro-batches to add up, where each gradient is used and freed as it comes about.
+    #[error(
+        "`{optim}` does not support gradient accumulation: `gradient_accumulation_steps` is {steps}, wanted 1"
+    )]
+    LayerwiseAccumulation {
+        /// The optimizer.
+        optim: String,
+        /// Micro-batches to a step.
+        steps: u64,
+    },
+    /// A schedule that waits for a metric, where every parameter has a schedule of its own.
+    #[error(
+        "`{optim}` can't follow `{schedule}`: it hands no metric to the schedules of its parameters"
+    )]
+    LayerwiseMetric {
+        /// The optimizer.
+        optim: String,
+        /// The schedule.
+        schedule: String,
+    },
     /// The number of steps is neither in the file nor given.
     #[error("`max_steps` is not set: give the number of steps")]
     Steps,
@@ -104,6 +124,10 @@ pub struct Arguments {
     pub max_steps: Option<u64>,
     /// Whether the loss is scaled.
     pub fp16: bool,
+    /// Whether the `*_layerwise` names follow the schedule, as they did before Transformers 5.12.
+    /// Since then the rate of each parameter stays what it was at first, without warm-up, as the
+    /// hooks that would move it are never set: a fault there. `None` is what the version does.
+    pub layerwise_schedule: Option<bool>,
 }
 
 impl Arguments {
@@ -185,6 +209,9 @@ impl Arguments {
             file.float("max_grad_norm", &mut t.max_grad_norm)?;
         }
         if let Some(steps) = file.count("gradient_accumulation_steps")? {
+            t.gradient_accumulation_steps = steps;
+        }
+        if let Some(steps) = file.num_steps(t.gradient_accumulation_steps)? {
             t.gradient_accumulation_steps = steps;
         }
         if file.get("neftune_noise_alpha").is_some() {
@@ -327,6 +354,35 @@ impl File {
             return Err(bad(KEY, v, "a dictionary of numbers that are not in quotes"));
         }
         Ok(map.into_iter().collect())
+    }
+
+    /// `accelerator_config.gradient_accumulation_kwargs.num_steps`, which Trainer takes for
+    /// `gradient_accumulation_steps`, and refuses beside one above 1.
+    fn num_steps(&self, other: u64) -> Result<Option<u64>, TrainingError> {
+        const KEY: &str = "accelerator_config";
+        let Some(config) = self.get(KEY) else { return Ok(None) };
+        // Trainer also takes the name of a file.
+        let Value::Map(config) = config else { return Err(bad(KEY, config, "a dictionary")) };
+        let of = |map: &[(String, Value)], key| {
+            map.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+        };
+        let kwargs = match of(config, "gradient_accumulation_kwargs") {
+            None | Some(Value::None) => return Ok(None),
+            Some(Value::Map(kwargs)) => kwargs,
+            Some(v) => {
+                return Err(bad(KEY, &v, "`gradient_accumulation_kwargs` that are a dictionary"));
+            }
+        };
+        let Some(steps) = of(&kwargs, "num_steps") else { return Ok(None) };
+        if other > 1 {
+            let wanted = "no `num_steps` beside a `gradient_accumulation_steps` above 1 (once it \
+                 has begun, Trainer itself writes both: leave this one out)";
+            return Err(bad(KEY, &steps, wanted));
+        }
+        match steps {
+            Value::Int(n) if n > 0 => Ok(Some(n.unsigned_abs())),
+            steps => Err(bad(KEY, &steps, "a `num_steps` from 1")),
+        }
     }
 
     fn targets(&self) -> Result<Option<Targets>, TrainingError> {

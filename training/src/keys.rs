@@ -73,6 +73,7 @@ const ONLY_4: &[&str] = &[
 /// Keys that decide how parameters move.
 pub(crate) const READ: &[&str] = &[
     "adafactor",
+    "accelerator_config",
     "adam_beta1",
     "adam_beta2",
     "adam_epsilon",
@@ -98,7 +99,6 @@ pub(crate) const MUST_BE_OFF: &[&str] = &["deepspeed", "fsdp", "parallelism_conf
 /// The other keys of Transformers 4.49 to 5.23, of its `Seq2SeqTrainingArguments` and
 /// `TFTrainingArguments` too: about data, logging, saving, devices and the forward pass.
 pub(crate) const IGNORED: &[&str] = &[
-    "accelerator_config",
     "activation_checkpointing",
     "activation_checkpointing_kwargs",
     "auto_find_batch_size",

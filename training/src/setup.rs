@@ -1,8 +1,10 @@
 //! Everything that Trainer makes of its arguments.
 
+use bitstep::args::Args;
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::optimizer::Recipe;
 use bitstep::schedule::Scheduler;
+use bitstep::training::{TrainingArguments, Version};
 
 use crate::arguments::{Arguments, TrainingError};
 use crate::checkpoint::check_name;
@@ -16,6 +18,9 @@ pub struct Group {
     pub recipe: Recipe,
     /// Their numbers, in the order in which they were given.
     pub members: Vec<usize>,
+    /// Those of them whose state rests as plain numbers, whatever the recipe says: embeddings
+    /// beside bitsandbytes' 8-bit state.
+    pub plain: Vec<usize>,
 }
 
 /// All that training needs beside model and data.
@@ -25,10 +30,16 @@ pub struct Setup {
     pub groups: Vec<Group>,
     /// The groups' learning rates.
     pub scheduler: Scheduler,
-    /// How gradients are clipped, if they are.
+    /// How gradients are clipped, if they are. Never where they are gone before they could be
+    /// ([`TrainingArguments::steps_in_backward`]).
+    ///
+    /// [`TrainingArguments::steps_in_backward`]: bitstep::training::TrainingArguments::steps_in_backward
     pub clip: Option<ClipGradNorm>,
     /// The mean over micro-batches.
     pub accumulation: Accumulation,
+    /// Whether each micro-batch moves the parameters, by its share of the window, rather than the
+    /// window as a whole; the rates wait for its end all the same. So it is with LOMO.
+    pub every_micro_batch: bool,
     /// By what the loss is multiplied, with `fp16`.
     pub loss_scale: Option<LossScale>,
     /// Noise on what the embedding gives, if asked for.
@@ -56,24 +67,58 @@ impl Arguments {
     ) -> Result<Setup, TrainingError> {
         let t = &self.training;
         parameters.iter().try_for_each(|p| check_name(&p.name))?;
+        let steps = t.gradient_accumulation_steps;
+        if t.is_layerwise() && steps != 1 {
+            return Err(TrainingError::LayerwiseAccumulation { optim: t.optim.clone(), steps });
+        }
+        let plain = |i: &usize| t.spares_embeddings() && parameters[*i].is_embedding();
         let groups = groups(self, parameters)?
             .into_iter()
-            .map(|(kind, members)| Ok(Group { recipe: t.recipe(kind)?, members }))
+            .map(|(kind, members)| {
+                let plain = members.iter().copied().filter(plain).collect();
+                Ok(Group { recipe: t.recipe(kind)?, members, plain })
+            })
             .collect::<Result<Vec<_>, TrainingError>>()?;
         let num_training_steps = self.max_steps.or(num_training_steps);
         let lrs: Vec<f64> = groups.iter().map(|g| g.recipe.rule.lr()).collect();
         if num_training_steps.is_none() && t.needs_training_steps() {
             return Err(TrainingError::Steps);
         }
+        let mut scheduler = t.scheduler(&lrs, num_training_steps.unwrap_or(0))?;
+        if t.is_layerwise() {
+            scheduler = self.layerwise(scheduler, &lrs)?;
+        }
         Ok(Setup {
             groups,
-            scheduler: t.scheduler(&lrs, num_training_steps.unwrap_or(0))?,
-            clip: (t.max_grad_norm > 0.0)
+            scheduler,
+            clip: (t.max_grad_norm > 0.0 && !t.steps_in_backward())
                 .then(|| ClipGradNorm { max_norm: t.max_grad_norm, ..ClipGradNorm::default() }),
-            accumulation: Accumulation::mean(t.gradient_accumulation_steps)?,
+            accumulation: Accumulation::mean(steps)?,
+            every_micro_batch: t.moves_every_micro_batch(),
             loss_scale: self.fp16.then(LossScale::default),
             neftune: t.neftune_noise_alpha.map(|alpha| Neftune { alpha }),
             num_training_steps,
         })
+    }
+
+    /// What becomes of a schedule under an optimizer for each parameter.
+    fn layerwise(&self, scheduler: Scheduler, lrs: &[f64]) -> Result<Scheduler, TrainingError> {
+        let t = &self.training;
+        if !self.layerwise_schedule.unwrap_or(t.version < Version::V5_23) {
+            let (name, kwargs) = ("constant".into(), Args::new());
+            let constant = TrainingArguments {
+                lr_scheduler_type: name,
+                lr_scheduler_kwargs: kwargs,
+                ..t.clone()
+            };
+            return Ok(constant.scheduler(lrs, 0)?);
+        }
+        match follows_metric(&scheduler) {
+            false => Ok(scheduler),
+            true => Err(TrainingError::LayerwiseMetric {
+                optim: t.optim.clone(),
+                schedule: t.lr_scheduler_type.clone(),
+            }),
+        }
     }
 }

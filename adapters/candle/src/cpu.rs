@@ -116,15 +116,29 @@ impl InplaceOp1 for Multiply {
     }
 }
 
-/// Clips gradients in place by their total norm.
-pub(crate) fn clip(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Result<f64> {
+/// The factor that clips gradients, and their total norm.
+pub(crate) fn clip_factor(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Result<(f64, f64)> {
     let (total, dtype) = with_data(grads, |data| {
         let data: Vec<Data<'_>> = data.iter().copied().flatten().collect();
         Ok(total_norm(&data, clip.norm_type))
     })?;
     let factor = clip.checked_coefficient(total, dtype).map_err(Error::wrap)?;
-    each(grads, &Multiply(factor))?;
-    Ok(total)
+    Ok((factor, total))
+}
+
+/// Gradients that nobody else holds, to be written to. Backward passes and callers hand the same
+/// tensor to several variables. Each is copied as it comes, so that all are there twice only if
+/// somebody else holds them.
+pub(crate) fn own(grads: &mut [Option<Tensor>]) -> Result<()> {
+    for grad in grads.iter_mut().flatten().filter(|grad| grad.elem_count() > 0) {
+        *grad = grad.copy()?;
+    }
+    Ok(())
+}
+
+/// Multiplies gradients that are [one's own](own).
+pub(crate) fn scale(grads: &[Option<Tensor>], factor: f64) -> Result<()> {
+    each(grads, &Multiply(factor))
 }
 
 /// An operation in place on every gradient that has elements: candle refuses the others.
@@ -148,7 +162,7 @@ impl InplaceOp1 for Unscale<'_> {
     }
 }
 
-/// Divides gradients by a loss scale in place; whether all were finite.
+/// Divides gradients that are [one's own](own) by a loss scale; whether all were finite.
 pub(crate) fn unscale(grads: &[Option<Tensor>], scale: &LossScale) -> Result<bool> {
     let op = Unscale(scale, Cell::new(true));
     each(grads, &op)?;
@@ -184,7 +198,7 @@ pub(crate) fn noisy(output: &Tensor, neftune: &Neftune, seed: u64, draw: u64) ->
 }
 
 /// A micro-batch's gradient on its way into the total.
-struct Add<'a>(&'a Accumulation);
+struct Add<'a>(&'a Accumulation, f64);
 
 impl InplaceOp2 for Add<'_> {
     fn name(&self) -> &'static str {
@@ -199,15 +213,20 @@ impl InplaceOp2 for Add<'_> {
         grad_layout: &Layout,
     ) -> Result<()> {
         let (total, grad) = (data_mut(total, total_layout)?, data(grad, grad_layout)?);
-        self.0.add(total, grad).map_err(Error::wrap)
+        self.0.add_weighted(total, grad, self.1).map_err(Error::wrap)
     }
 }
 
-/// Adds a gradient to a total of its shape and type.
-pub(crate) fn accumulate(total: &Tensor, grad: &Tensor, by: &Accumulation) -> Result<()> {
+/// Adds a gradient with a weight to a total of its shape and type.
+pub(crate) fn accumulate(
+    total: &Tensor,
+    grad: &Tensor,
+    by: &Accumulation,
+    weight: f64,
+) -> Result<()> {
     match total.elem_count() {
         0 => Ok(()),
-        _ => total.inplace_op2(&grad.contiguous()?, &Add(by)),
+        _ => total.inplace_op2(&grad.contiguous()?, &Add(by, weight)),
     }
 }
 

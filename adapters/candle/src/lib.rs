@@ -116,13 +116,27 @@ impl Optimizer {
     /// Adds one variable to a group.
     ///
     /// # Errors
-    /// No such group, a name that no checkpoint can have, or a variable as in
-    /// [`add_group`](Self::add_group).
+    /// No such group, a name that no checkpoint can have, a variable as in [`add_group`](Self::add_group), or one that is there
+    /// already, be it under another name: torch refuses that across groups, and warns that it
+    /// will within one.
     pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+        self.add(group, name, var, State::add_param)
+    }
+
+    /// The same for a variable whose state rests as plain numbers, whatever the group's recipe
+    /// says ([`State::add_plain_param`]).
+    ///
+    /// # Errors
+    /// As [`add_var`](Self::add_var).
+    pub fn add_plain_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+        self.add(group, name, var, State::add_plain_param)
+    }
+
+    fn add(&mut self, group: usize, name: String, var: Var, to: AddParam) -> Result<()> {
         bitstep_training::checkpoint::check_name(&name).map_err(Error::wrap)?;
         let dtype = dtype(&name, &var)?;
         let at = self.places.free(&self.vars, &name, &var)?;
-        self.state.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+        to(&mut self.state, group, var.dims(), dtype).map_err(Error::wrap)?;
         at.into_iter().for_each(|at| self.places.add(at, self.vars.len()));
         self.vars.push((name, var));
         Ok(())
@@ -273,18 +287,15 @@ impl Optimizer {
     /// with another ([`SharedMemory`]). Nothing is written then.
     pub fn clip_grad_norm(&self, grads: &GradStore, clip: &ClipGradNorm) -> Result<f64> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect::<Vec<_>>();
-        self.check_written(&grads)?;
-        cpu::clip(&grads, clip)
+        self.places.check(&self.vars, &grads, true)?;
+        let (factor, norm) = cpu::clip_factor(&grads, clip)?;
+        cpu::scale(&grads, factor)?;
+        Ok(norm)
     }
 
     /// Contiguous gradients, if all of them fit.
     fn check(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
         check(&self.vars, &self.places, grads)
-    }
-
-    /// Refuses gradients that can't be scaled in place.
-    fn check_written(&self, grads: &[Option<Tensor>]) -> Result<()> {
-        self.places.check(&self.vars, grads, true)
     }
 
     fn step_one(
@@ -304,6 +315,8 @@ impl Optimizer {
     }
 }
 
+type AddParam =
+    fn(&mut State, usize, &[usize], Dtype) -> std::result::Result<usize, bitstep::Error>;
 type Switch = fn(&mut State, &mut [DataMut<'_>]) -> std::result::Result<(), bitstep::Error>;
 
 impl candle_nn::Optimizer for Optimizer {

@@ -1,6 +1,6 @@
 //! What Trainer does around an optimizer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
@@ -12,11 +12,16 @@ use candle_core::{Error, Result, Tensor, Var};
 
 use crate::{Optimizer, cpu, import};
 
+mod window;
+
 /// What became of a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// Its gradients wait for those of more micro-batches.
     Accumulated,
+    /// The variables moved by its share of the window, of which there is more to come: as LOMO
+    /// has it. The rates stay until the window is full.
+    Moved,
     /// The variables moved; the norm of all gradients before clipping, if they are clipped.
     Stepped(Option<f64>),
     /// A gradient was not finite: the loss scale has been cut, and nothing moved.
@@ -49,6 +54,10 @@ pub struct Training {
     clip: Option<ClipGradNorm>,
     accumulation: Accumulation,
     totals: Vec<Option<Tensor>>,
+    /// Labels in each micro-batch of the window, where the caller said so.
+    labels: Vec<u64>,
+    /// Whether the variables move with each micro-batch.
+    every_micro_batch: bool,
     loss_scale: Option<LossScale>,
     neftune: Option<Neftune>,
     /// The seed of the noise, and how often there was any.
@@ -57,7 +66,8 @@ pub struct Training {
 
 impl Training {
     /// As Trainer sets up the training of these variables, for the file's `max_steps` or else
-    /// `num_training_steps`. Types of layers are guessed: [`Parameter::guess`].
+    /// `num_training_steps`. Types of layers are guessed: [`Parameter::guess`]. Of a variable with
+    /// several names (tied weights) the first counts, as in `named_parameters()`.
     ///
     /// # Errors
     /// What the arguments or the variables can't be used for.
@@ -108,7 +118,9 @@ impl Training {
         num_training_steps: Option<u64>,
         layers: impl FnOnce(&[(&str, &[usize])]) -> std::result::Result<Vec<Parameter>, LayersError>,
     ) -> Result<Self> {
-        let vars: Vec<_> = vars.into_iter().collect();
+        let mut seen = HashSet::new();
+        let vars = vars.into_iter().filter(|(_, var)| seen.insert(var.id()));
+        let vars: Vec<(String, Var)> = vars.collect();
         let named: Vec<_> = vars.iter().map(|(name, var)| (name.as_str(), var.dims())).collect();
         let parameters = layers(&named).map_err(Error::wrap)?;
         if !parameters.iter().map(|p| p.shape.as_slice()).eq(named.iter().map(|(_, shape)| *shape))
@@ -120,14 +132,21 @@ impl Training {
         let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
         let mut optimizer = Optimizer::without_groups();
         for group in &setup.groups {
-            let members = group.members.iter().map(|&i| vars[i].clone());
-            optimizer.add_group(group.recipe.clone(), members)?;
+            let number = optimizer.add_group(group.recipe.clone(), [])?;
+            for &i in &group.members {
+                let (name, var) = vars[i].clone();
+                match group.plain.contains(&i) {
+                    true => optimizer.add_plain_var(number, name, var)?,
+                    false => optimizer.add_var(number, name, var)?,
+                }
+            }
         }
         let mut training = Training::of(optimizer)?;
         training.clip = setup.clip;
         training.accumulation = setup.accumulation;
         training.loss_scale = setup.loss_scale;
         training.neftune = setup.neftune;
+        training.every_micro_batch = setup.every_micro_batch;
         training.attach(setup.scheduler, (0..setup.groups.len()).collect())?;
         Ok(training)
     }
@@ -144,6 +163,8 @@ impl Training {
             scheduled: Vec::new(),
             clip: None,
             accumulation: Accumulation::mean(1).map_err(Error::wrap)?,
+            labels: Vec::new(),
+            every_micro_batch: false,
             loss_scale: None,
             neftune: None,
             noise: (0, 0),
@@ -200,76 +221,6 @@ impl Training {
         Ok(noisy)
     }
 
-    /// Steps after so many micro-batches, with the mean or the sum of their gradients.
-    pub fn set_accumulation(&mut self, accumulation: Accumulation) {
-        self.accumulation = accumulation;
-        self.totals.fill(None);
-    }
-
-    /// Announces that the window about to begin has only this many micro-batches, as the last
-    /// one of an epoch may.
-    ///
-    /// # Errors
-    /// 0, or a window that has begun.
-    pub fn expect(&mut self, micro_batches: u64) -> Result<()> {
-        self.accumulation.window(micro_batches).map_err(Error::wrap)
-    }
-
-    /// The backward pass of a micro-batch and, when enough of them are in, a step.
-    ///
-    /// # Errors
-    /// Those of candle; a schedule past its end.
-    pub fn backward(&mut self, loss: &Tensor) -> Result<Outcome> {
-        let mut store = match &self.loss_scale {
-            Some(scale) => loss.affine(scale.scale, 0.0)?.backward()?,
-            None => loss.backward()?,
-        };
-        let grads = self.optimizer.vars().iter().map(|(_, var)| store.remove(var)).collect();
-        drop(store);
-        self.micro_batch(grads, &[])
-    }
-
-    /// The same for gradients that come from elsewhere, one or none for each variable in the
-    /// optimizer's order; `given` are numbers from outside.
-    ///
-    /// # Errors
-    /// As [`backward`](Self::backward).
-    pub fn micro_batch(
-        &mut self,
-        grads: Vec<Option<Tensor>>,
-        given: &[(&str, f64)],
-    ) -> Result<Outcome> {
-        let mut grads = self.optimizer.check(grads)?;
-        if !self.accumulation.is_single() {
-            for (total, grad) in self.totals.iter_mut().zip(grads) {
-                let Some(grad) = grad else { continue };
-                let total = match total {
-                    Some(total) => total,
-                    None => total.insert(grad.zeros_like()?),
-                };
-                cpu::accumulate(total, &grad, &self.accumulation)?;
-            }
-            self.accumulation.advance();
-            if !self.accumulation.is_complete() {
-                return Ok(Outcome::Accumulated);
-            }
-            grads = self.totals.iter_mut().map(Option::take).collect();
-        } else if self.loss_scale.is_some() || self.clip.is_some() {
-            self.optimizer.check_written(&grads)?;
-        }
-        if let Some(scale) = &mut self.loss_scale {
-            let finite = cpu::unscale(&grads, scale)?;
-            scale.update(finite);
-            if !finite {
-                return Ok(Outcome::Skipped);
-            }
-        }
-        let norm = self.clip.as_ref().map(|clip| cpu::clip(&grads, clip)).transpose()?;
-        self.optimizer.step_with(grads, given)?;
-        self.step_schedules(None)?;
-        Ok(Outcome::Stepped(norm))
-    }
-
     /// Hands a metric to the schedules that are driven by one.
     ///
     /// # Errors
@@ -320,7 +271,7 @@ impl Training {
     /// # Errors
     /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; micro-batches that wait.
     pub fn save(&self, path: impl AsRef<Path>, extra: &BTreeMap<String, String>) -> Result<()> {
-        if self.totals.iter().any(Option::is_some) {
+        if self.accumulation.position() > 0 {
             return Err(Error::msg("micro-batches wait for a step: save after it"));
         }
         let mut extra = extra.clone();
@@ -374,7 +325,7 @@ impl Training {
         }
         vars.iter().try_for_each(|(name, var)| cpu::fill(var, name, &file))?;
         restored.commit(self.optimizer.inner_mut(), &mut self.schedulers).map_err(Error::wrap)?;
-        self.totals.fill(None);
+        self.begin_window();
         Ok(extra)
     }
 
@@ -415,7 +366,7 @@ impl Training {
         let state = self.optimizer.inner_mut();
         resume::run(state, &positions, &saved, scheduler, &schedule).map_err(Error::wrap)?;
         self.loss_scale = scale;
-        self.totals.fill(None);
+        self.begin_window();
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::storage::{Data, DataMut};
 /// Each operation rounds to the gradient's type. The mean multiplies by the
 /// rounded 1/M, as a loss divided by M does in a backward pass; it does not
 /// divide. In a last, partial window M is still the number that was announced,
-/// unless `window` is called with the number that there will be, as Trainer does.
+/// unless [`window`](Self::window) is called with the number that there will be, as Trainer does.
 ///
 /// ```
 /// use bitstep::{gradient::Accumulation, storage::{Data, DataMut}};
@@ -31,6 +31,9 @@ use crate::storage::{Data, DataMut};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accumulation {
+    /// Micro-batches to a window, as a rule.
+    every: u64,
+    /// Those of the window at hand.
     window: u64,
     seen: u64,
     mean: bool,
@@ -56,17 +59,18 @@ impl Accumulation {
     fn new(window: u64, mean: bool) -> Result<Self, Error> {
         let argument = "gradient_accumulation_steps";
         Error::range(window > 0, argument, window as f64, ">= 1")?;
-        Ok(Accumulation { window, seen: 0, mean })
+        Ok(Accumulation { every: window, window, seen: 0, mean })
     }
 
-    /// Announces that the window about to begin has only this many micro-batches.
+    /// Announces that the window about to begin has this many micro-batches; the one after it is
+    /// as long as ever.
     ///
     /// # Errors
     /// 0, or a window that has begun.
     pub fn window(&mut self, window: u64) -> Result<(), Error> {
         let argument = "window";
         Error::range(window > 0, argument, window as f64, ">= 1")?;
-        if self.seen > 0 && !self.is_complete() {
+        if self.position() > 0 {
             return Err(Error::Invalid { argument, wanted: "no micro-batch added yet" });
         }
         self.window = window;
@@ -74,10 +78,33 @@ impl Accumulation {
         Ok(())
     }
 
-    /// Whether each micro-batch is a window of its own, so that there is nothing to add up.
+    /// Forgets the micro-batches of a window that is not full: the next one begins a window.
+    pub const fn restart(&mut self) {
+        self.window = self.every;
+        self.seen = 0;
+    }
+
+    /// How many micro-batches of a window that is not full are in; 0 if the next one begins one.
+    #[must_use]
+    pub const fn position(&self) -> u64 {
+        if self.is_complete() { 0 } else { self.seen }
+    }
+
+    /// Micro-batches of the window that the next one belongs to.
+    const fn length(&self) -> u64 {
+        if self.is_complete() { self.every } else { self.window }
+    }
+
+    /// Whether the next micro-batch is a window of its own, so that there is nothing to add up.
     #[must_use]
     pub const fn is_single(&self) -> bool {
-        self.window == 1
+        self.length() == 1
+    }
+
+    /// By what the next micro-batch's gradients are multiplied: 1/M for the mean, 1 for the sum.
+    #[must_use]
+    pub fn weight(&self) -> f64 {
+        if self.mean { 1.0 / self.length() as f64 } else { 1.0 }
     }
 
     /// Adds one tensor's gradient of the current micro-batch; the first of a window replaces `total`.
@@ -85,9 +112,21 @@ impl Accumulation {
     /// # Errors
     /// Different lengths or types. Nothing is written then.
     pub fn add(&self, total: DataMut<'_>, grad: Data<'_>) -> Result<(), Error> {
+        self.add_weighted(total, grad, self.weight())
+    }
+
+    /// The same with a weight of the caller's, such as the micro-batch's share of all labels.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_weighted(
+        &self,
+        total: DataMut<'_>,
+        grad: Data<'_>,
+        factor: f64,
+    ) -> Result<(), Error> {
         check_length("grad", grad.len(), total.len())?;
-        let first = self.seen.is_multiple_of(self.window);
-        let factor = if self.mean { 1.0 / self.window as f64 } else { 1.0 };
+        let first = self.position() == 0;
         fn go<C: Real>(total: &mut [C], grad: &[C], first: bool, factor: f64) {
             let factor = C::scalar(factor);
             for (a, &g) in total.iter_mut().zip(grad) {
@@ -109,7 +148,10 @@ impl Accumulation {
 
     /// Ends a micro-batch, after [`add`](Self::add) of all its tensors.
     pub const fn advance(&mut self) {
-        self.seen = if self.seen >= self.window { 1 } else { self.seen + 1 };
+        if self.is_complete() {
+            self.restart();
+        }
+        self.seen += 1;
     }
 
     /// Whether the window is full: time for a step.
@@ -143,6 +185,42 @@ mod tests {
         let mut total = [7.0f32];
         sum.add(DataMut::F32(&mut total), Data::F32(&[1.0])).unwrap();
         assert_eq!(total, [1.0]);
+    }
+
+    #[test]
+    fn accumulation_window_after_a_shorter_one_is_as_long_as_ever() {
+        let mut mean = Accumulation::mean(4).unwrap();
+        let mut seen = [b'.'; 14];
+        for (micro_batch, seen) in seen.iter_mut().enumerate() {
+            if micro_batch == 4 {
+                mean.window(2).unwrap();
+            }
+            let weight = if (4..6).contains(&micro_batch) { 0.5 } else { 0.25 };
+            assert_eq!(mean.weight(), weight, "{micro_batch}");
+            let mut total = [0.0f64];
+            mean.add(DataMut::F64(&mut total), Data::F64(&[1.0])).unwrap();
+            assert_eq!(total, [weight]);
+            mean.advance();
+            if mean.is_complete() {
+                *seen = b'S';
+            }
+        }
+        assert_eq!(&seen, b"...S.S...S...S");
+        mean.advance();
+        assert_eq!(mean.position(), 1);
+        mean.restart();
+        assert_eq!((mean.position(), mean.is_complete()), (0, false));
+    }
+
+    #[test]
+    fn accumulation_weights_of_the_caller_are_used_as_they_are() {
+        let mut mean = Accumulation::mean(2).unwrap();
+        let mut total = [9.0f32];
+        for (grad, weight) in [(3.0f32, 0.75), (5.0, 0.25)] {
+            mean.add_weighted(DataMut::F32(&mut total), Data::F32(&[grad]), weight).unwrap();
+            mean.advance();
+        }
+        assert_eq!(total, [3.5]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl BnbState {
 
     /// Whether the parameter of this step has 8-bit state.
     pub(super) fn is_8bit(&self, step: &Step) -> bool {
-        self.optim_bits == 8 && step.numel() as u64 >= self.min_8bit_size
+        self.optim_bits == 8 && !step.plain && step.numel() as u64 >= self.min_8bit_size
     }
 }
 

@@ -194,6 +194,8 @@ pub struct Scheduler {
     base_lrs: Vec<f64>,
     /// Their rates when the schedule was made.
     first_lrs: Vec<f64>,
+    /// Rates are numbers of type `f32`.
+    single: bool,
     state: SchedulerState,
 }
 
@@ -258,7 +260,8 @@ impl Scheduler {
         let initial = groups.initial_lrs.iter().zip(&groups.lrs);
         let base_lrs = initial.map(|(initial, &lr)| initial.unwrap_or(lr)).collect();
         let (name, args, replaced) = (name.to_owned(), args.clone(), Args::new());
-        Ok(Scheduler { name, args, replaced, kind, base_lrs, first_lrs: groups.lrs, state })
+        let (first_lrs, single) = (groups.lrs, false);
+        Ok(Scheduler { name, args, replaced, kind, base_lrs, first_lrs, single, state })
     }
 
     /// The name that it was [built](build) by.
@@ -277,6 +280,35 @@ impl Scheduler {
     #[must_use]
     pub fn replaced(&self) -> &Args {
         &self.replaced
+    }
+
+    /// The same for an optimizer whose rates are `f32`, as torchao's: f32(rate) · f32(λ), rounded
+    /// once more. For the schedules of Transformers, which multiply a group's own rate by λ or,
+    /// driven by a metric, the one in force.
+    ///
+    /// ```
+    /// use bitstep::{args::Args, schedule::build};
+    /// let args = Args::parse("lr=0.3, num_warmup_steps=0, num_training_steps=3")?;
+    /// let mut scheduler = build("linear", &args)?.in_single();
+    /// assert_eq!(scheduler.lrs(), [f64::from(0.3f32)]);
+    /// assert_eq!(scheduler.step(&[])?, [f64::from(0.3f32 * (2.0 / 3.0) as f32)]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn in_single(mut self) -> Scheduler {
+        self.single = true;
+        let (step, state) = (self.state.step, &mut self.state);
+        match &self.kind {
+            Kind::Pure(schedules) => {
+                for ((schedule, &base), lr) in
+                    schedules.iter().zip(&self.base_lrs).zip(&mut state.lrs)
+                {
+                    *lr = single(base, schedule.lr(1.0, step));
+                }
+            }
+            _ => state.lrs.iter_mut().for_each(|lr| *lr = single(*lr, 1.0)),
+        }
+        self
     }
 
     /// The rates in force.
@@ -333,7 +365,10 @@ impl Scheduler {
                     return Err(PAST_THE_END);
                 }
                 for ((schedule, &base), lr) in schedules.iter().zip(&self.base_lrs).zip(lrs) {
-                    *lr = schedule.next(base, *lr, next);
+                    *lr = match self.single {
+                        true => single(base, schedule.lr(1.0, next)),
+                        false => schedule.next(base, *lr, next),
+                    };
                 }
             }
             (Kind::Plateau(schedule), &[metric]) => {
@@ -361,6 +396,9 @@ impl Scheduler {
             _ => {}
         }
         *step = next;
+        if self.single {
+            self.state.lrs.iter_mut().for_each(|lr| *lr = single(*lr, 1.0));
+        }
         Ok(&self.state.lrs)
     }
 
@@ -401,6 +439,9 @@ impl Scheduler {
         let mut args = self.args.clone();
         replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
         let mut next = build(&self.name, &args)?;
+        if self.single {
+            next = next.in_single();
+        }
         next.restore(state)?;
         *self = Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next };
         Ok(())
@@ -415,6 +456,11 @@ impl Scheduler {
         self.state = state;
         Ok(())
     }
+}
+
+/// A product of numbers of type `f32`.
+fn single(a: f64, b: f64) -> f64 {
+    f64::from(a as f32 * b as f32)
 }
 
 /// The optimizer's part of the arguments.

@@ -163,6 +163,10 @@ impl TrainingArguments {
             "lomo" | "adalomo" => {}
             _ => adam(&mut args),
         }
+        if self.is_bnb_8bit() {
+            // Not Trainer's, which passes it over: whose quantizer, the GPU's or the CPU's.
+            take(&mut args, "quantizer", Text, None)?;
+        }
         match words.names().find(|name| !known.contains(name)) {
             None => Ok(args),
             Some(name) => Err(ArgError::UnknownArgument {
