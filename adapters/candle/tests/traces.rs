@@ -58,7 +58,8 @@ impl Trace {
         let t = &mut args.training;
         if t.optim.contains("8bit") && t.optim != "adamw_torch_8bit" {
             // That is where it ran.
-            t.optim_args = format!("quantizer=cpu,{}", t.optim_args);
+            let more = if t.optim_args.is_empty() { "" } else { "," };
+            t.optim_args = format!("quantizer=cpu{more}{}", t.optim_args);
         }
         args
     }
