@@ -90,7 +90,7 @@ fn what_is_written_to_overlaps_nothing() {
     let r = rule("adamw_torch", "").expect("a rule");
     let s = schedule("constant", "");
     let expect = |f: &mut dyn FnMut(*mut Failure) -> i32| {
-        let (status, message) = call(|e| f(e));
+        let (status, message) = call(f);
         assert_eq!(
             (status, message.as_str()),
             (BITSTEP_POINTER, "what is written to overlaps something else")
@@ -141,7 +141,7 @@ fn what_is_written_to_overlaps_nothing() {
         expect(&mut |e| bitstep_rule_state_size(r, inside, 2, BITSTEP_F32, inside.add(1), e));
         let mut name = [0u64; 4];
         let bytes = name.as_mut_ptr().cast::<u8>();
-        bytes.copy_from_nonoverlapping(b"adamw_torch\0".as_ptr(), 12);
+        bytes.copy_from_nonoverlapping(c"adamw_torch".as_ptr().cast(), 12);
         let group: *mut usize = name.as_mut_ptr().cast();
         expect(&mut |e| bitstep_optimizer_add_group(o, bytes.cast(), null(), group, e));
         expect(&mut |e| bitstep_rule_new(bytes.cast(), null(), bytes.cast(), e));
@@ -179,7 +179,7 @@ fn pointer_that_is_not_aligned_is_refused() {
     let (mut x, shape, mut size, mut made) = ([1f32], [1usize], 0usize, null_mut::<Rule>());
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
     let expect = |f: &mut dyn FnMut(*mut Failure) -> i32| {
-        let (status, message) = call(|e| f(e));
+        let (status, message) = call(f);
         assert_eq!(status, BITSTEP_POINTER);
         assert!(message.contains("not aligned"), "{message}");
     };
