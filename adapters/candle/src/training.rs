@@ -94,17 +94,18 @@ impl Training {
     /// let var = || Var::ones(4, DType::F32, &Device::Cpu);
     /// let vars = || Ok::<_, candle_core::Error>([("scale.weight".to_owned(), var()?)]);
     /// // As the caller knows them.
-    /// let known = |name, shape| Parameter::of(name, shape, Layer::LayerNorm);
     /// let training = Training::with_layers(&args, vars()?, None, |named| {
-    ///     Ok(named.iter().map(|&(name, shape)| known(name, shape)).collect())
+    ///     let norm = |&(name, shape): &(&str, &[usize])| Parameter::of(name, shape, Layer::LayerNorm);
+    ///     Ok(named.iter().map(norm).collect())
     /// })?;
     /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 1); // does not decay
     /// // As a model in Python has them.
     /// let layers = ModelLayers::from_json(
     ///     r#"{"modules": {"scale": []}, "parameters": [{"names": ["scale.weight"], "shape": [4]}]}"#,
     /// )?;
-    /// let read = |named: &[_]| layers.parameters(named.iter().copied());
-    /// let training = Training::with_layers(&args, vars()?, None, read)?;
+    /// let training = Training::with_layers(&args, vars()?, None, |named| {
+    ///     layers.parameters(named.iter().copied())
+    /// })?;
     /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 0);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
