@@ -426,7 +426,8 @@ int32_t bitstep_schedule_lr(const struct bitstep_schedule *schedule,
 
 /*
  Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
- the reference's schedules do.
+ the reference's schedules do, and their momentum if the schedule cycles it: a rule without one is
+ refused then.
 
  # Safety
  Pointers are valid or NULL.
