@@ -71,12 +71,13 @@ impl Recipe {
     /// The argument that is refused.
     pub fn check(&self) -> Result<(), Error> {
         match self.rule.check() {
-            Err(Error::Range { argument: "weight_decay", .. }) => {
+            refused @ Err(Error::Range { argument: "weight_decay", .. }) => {
+                // Refused for its number, or because this rule would lose any decay?
                 let mut rule = self.rule.clone();
-                let none = Args::new().with("weight_decay", 0.0);
-                match none.apply("a parameter group", rule.hyper()) {
-                    Ok(()) => rule.check(),
-                    Err(_) => self.rule.check(),
+                let some = Args::new().with("weight_decay", 1.0);
+                match some.apply("a parameter group", rule.hyper()) {
+                    Ok(()) if rule.check().is_ok() => Ok(()),
+                    _ => refused,
                 }
             }
             checked => checked,

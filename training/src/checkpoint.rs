@@ -604,9 +604,7 @@ fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, 
     }
     let replaced = object("replaced")?.iter();
     let replaced = replaced.map(|(name, json)| (name.clone(), to_value(json))).collect();
-    let mut next = bitstep::schedule::build(here.name(), here.args())?;
-    next.resume(&replaced, scheduler_state(saved)?)?;
-    Ok(next)
+    Ok(here.resumed(&replaced, scheduler_state(saved)?)?)
 }
 
 fn scheduler_state(json: &Json) -> Result<SchedulerState, CheckpointError> {

@@ -436,6 +436,15 @@ impl Scheduler {
     /// # Errors
     /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing has changed then.
     pub fn resume(&mut self, replaced: &Args, state: SchedulerState) -> Result<(), ArgError> {
+        *self = self.resumed(replaced, state)?;
+        Ok(())
+    }
+
+    /// [`resume`](Self::resume), of a copy.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resumed(&self, replaced: &Args, state: SchedulerState) -> Result<Scheduler, ArgError> {
         let mut args = self.args.clone();
         replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
         let mut next = build(&self.name, &args)?;
@@ -443,8 +452,7 @@ impl Scheduler {
             next = next.in_single();
         }
         next.restore(state)?;
-        *self = Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next };
-        Ok(())
+        Ok(Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next })
     }
 
     /// Goes on from a state of the same schedule.
