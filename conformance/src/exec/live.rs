@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -141,7 +142,8 @@ pub fn own_process() -> io::Result<()> {
         let mut signals = signal_hook::iterator::Signals::new(wanted)?;
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                finish();
+                SIGNALLED.store(true, Ordering::SeqCst);
+                end_all();
                 // As if it had not been caught.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
@@ -159,8 +161,20 @@ fn ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 != 0)
 }
 
-/// Ends every program, removes every folder, and lets none be begun: the end of a run.
+/// Whether a signal is about to end this process.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+/// Ends every program, removes every folder, and lets none be begun: the end of a run. Does not
+/// return if a signal has done so already, and is about to end this process: what its programs
+/// came to then is no result.
 pub fn finish() {
+    end_all();
+    while SIGNALLED.load(Ordering::SeqCst) {
+        thread::park();
+    }
+}
+
+fn end_all() {
     let mut live = live();
     live.over = true;
     #[cfg(unix)]
