@@ -220,8 +220,12 @@ fn a_signal_ends_the_programs_and_removes_the_folders_first() {
         let program =
             scene.script("leave.sh", &format!("echo $$ >> \"$HERE/pids\"\n{LEAVES}wait\n"));
         let backend = format!("exec:{program}");
-        let mut command = scene.command(&["verify", "--backend", &backend, "--timeout", "1000"]);
-        // As a shell with job control starts it, and not ignoring what the test may ignore.
+        let suite = scene.command(&["verify", "--backend", &backend, "--timeout", "1000"]);
+        // What starts the tests may ignore Ctrl-C (a shell does for what it starts in the
+        // background), and what the suite finds ignored it leaves so.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT,TERM").arg(suite.get_program()).args(suite.get_args());
+        command.envs(suite.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let pids = || std::fs::read_to_string(scene.path("pids")).unwrap_or_default();
