@@ -61,7 +61,8 @@ pub fn product<A: Real<Scalar = A>>(
     b: View<'_, A>,
     out: &mut [A],
 ) {
-    if out.len() == rows.saturating_mul(cols) {
+    // A matrix without elements may have any number of rows.
+    if !out.is_empty() && out.len() == rows.saturating_mul(cols) {
         simd::dispatch(Product { rows, depth, cols, a, b, out });
     }
 }

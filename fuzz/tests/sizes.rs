@@ -230,6 +230,21 @@ fn step_without_room(name: &str, arguments: &str) {
     step(16 * N * N + (1 << 20)).expect("memory enough");
 }
 
+/// A step of nothing ends, whatever the other dimension.
+fn empty_of_any_length(name: &str) {
+    let rank = if name.starts_with("galore") { "rank=2" } else { "" };
+    let recipe = named::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
+    for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
+        let mut optimizer = Optimizer::new();
+        let group = optimizer.add_group(recipe.clone()).expect("a group");
+        // State by rows or columns may be too much.
+        if optimizer.add_param(group, &shape, Dtype::F32).is_ok() {
+            let param = Param { value: DataMut::F32(&mut []), grad: Some(Data::F32(&[])) };
+            optimizer.step(&mut [param], &[]).expect("a step of nothing");
+        }
+    }
+}
+
 // One test: the allocator is the whole program's.
 #[test]
 fn any_size_is_an_error_or_there() {
@@ -244,6 +259,9 @@ fn any_size_is_an_error_or_there() {
     MOST.store(LIMIT, Ordering::Relaxed);
     on_bytes(400, "storage", storage);
     assert!(REFUSED.load(Ordering::Relaxed) > 1000, "the limit was hardly ever met");
+    for name in ["muon", "galore_adamw", "galore_adafactor"] {
+        empty_of_any_length(name);
+    }
     step_without_room("galore_adamw", "rank=8");
     step_without_room("muon", "");
 }

@@ -71,6 +71,15 @@ static void where(void) {
     if (write(2, text, (size_t)n) < 0) _exit(3);
 }
 
+/* A call of a few small tensors that takes half a minute does not end. */
+static void on_alarm(int number) {
+    (void)number;
+    const char text[] = "\nrandom_calls: a call that does not end";
+    if (write(2, text, sizeof text - 1) < 0) _exit(3);
+    where();
+    _exit(1);
+}
+
 static void on_signal(int number) {
     where();
     signal(number, SIG_DFL);
@@ -696,10 +705,12 @@ int main(int argc, char **argv) {
     signal(SIGBUS, on_signal);
 #endif
     signal(SIGABRT, on_signal);
+    signal(SIGALRM, on_alarm);
 
     uint64_t rounds = 0;
     do {
         seed = first + rounds++;
+        alarm(30);
         one_round();
     } while (seconds() - start < limit);
 

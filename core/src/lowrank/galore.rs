@@ -107,6 +107,8 @@ impl Way for GaLore {
     ) {
         let Found { plan, left, right, direction, spare, between, .. } = found;
         let Plan { rows, cols, rank, side } = plan;
+        // A matrix without elements may have any number of rows.
+        let rows = if param.is_empty() { 0 } else { rows };
         let (mut tall, wide) = match side {
             Side::Right => (direction, right),
             Side::Left => (left, direction),
