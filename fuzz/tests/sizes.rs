@@ -57,9 +57,9 @@ const DTYPES: [Dtype; 4] = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
 fn size(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(match u.arbitrary::<u8>()? % 8 {
         0..=2 => u.int_in_range(0..=40)?,
-        3 | 4 => (1 << u.int_in_range(0..=63)?) as usize,
+        3 | 4 => 1usize << u.int_in_range(0..=63u32)?,
         5 => usize::MAX - u.int_in_range(0..=2)?,
-        6 => (u.arbitrary::<u64>()? >> u.int_in_range(0..=63)?) as usize,
+        6 => (u.arbitrary::<u64>()? >> u.int_in_range(0..=63u32)?) as usize,
         _ => u.int_in_range(0..=5000)?,
     })
 }

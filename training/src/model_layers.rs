@@ -105,7 +105,10 @@ impl ModelLayers {
             let at = || format!("modules.{name}");
             let own = own_type(list).ok_or_else(|| form(&at(), "a list of types"))?;
             let module = Module::of(name, own, &types);
-            types.insert(name.as_str(), module.ok_or_else(|| form(&at(), "a module before it"))?);
+            types.insert(
+                name.as_str(),
+                module.ok_or_else(|| form(&at(), "the module that it is in to come before it"))?,
+            );
         }
         let parameters = file.get("parameters").and_then(Json::as_array);
         let parameters = parameters.ok_or_else(|| form("parameters", "a list"))?;

@@ -101,7 +101,8 @@ impl Training {
     /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 1); // does not decay
     /// // As a model in Python has them.
     /// let layers = ModelLayers::from_json(
-    ///     r#"{"modules": {"scale": []}, "parameters": [{"names": ["scale.weight"], "shape": [4]}]}"#,
+    ///     r#"{"modules": {"": [], "scale": []},
+    ///     "parameters": [{"names": ["scale.weight"], "shape": [4]}]}"#,
     /// )?;
     /// let training = Training::with_layers(&args, vars()?, None, |named| {
     ///     layers.parameters(named.iter().copied())
