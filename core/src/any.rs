@@ -13,7 +13,9 @@ use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
-use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_length, check_norm};
+use crate::rule::{
+    self, Counter, Rule, Scalars, Start, Step, check_group, check_length, check_norm,
+};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch, stretch_of};
 
 /// How 16-bit parameters are computed.
@@ -303,7 +305,7 @@ impl<R: Rule> AnyRule for R {
         scalars: &mut Scalars,
         mut tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
-        Rule::check(self)?;
+        check_group(Rule::check(self))?;
         check_tensor(self, arithmetic, step, &tensor)?;
         let t = &mut tensor;
         match arithmetic.compute(t.param.dtype()) {

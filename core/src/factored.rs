@@ -21,7 +21,7 @@ use crate::array::Array;
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
-use crate::rule::{Counter, Rule, Scalars, Start, Step, mask_at, with_mask};
+use crate::rule::{Counter, Rule, Scalars, Start, Step, check_group, mask_at, with_mask};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
@@ -617,7 +617,7 @@ impl<R: Factored> AnyRule for Matrix<R> {
         scalars: &mut Scalars,
         mut tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
-        Rule::check(&self.0)?;
+        check_group(Rule::check(&self.0))?;
         any::check_tensor(self, arithmetic, step, &tensor)?;
         let Some(layout) = Layout::of(tensor.shape) else {
             tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();

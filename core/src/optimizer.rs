@@ -64,14 +64,14 @@ impl Recipe {
     }
 
     /// Whether the references would step a group with these arguments: a rule's own ranges, but for
-    /// `weight_decay`, which they check where an optimizer is made and not where a group brings
-    /// its own.
+    /// a `weight_decay` below 0, which they refuse where an optimizer is made and not where a group
+    /// brings its own.
     ///
     /// # Errors
     /// The argument that is refused.
     pub fn check(&self) -> Result<(), Error> {
         match self.rule.check() {
-            refused @ Err(Error::Range { argument: "weight_decay", .. }) => {
+            refused @ Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => {
                 // Refused for its number, or because this rule would lose any decay?
                 let mut rule = self.rule.clone();
                 let some = Args::new().with("weight_decay", 1.0);

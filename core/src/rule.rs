@@ -393,6 +393,15 @@ pub(crate) fn check_norm(scale: Option<f64>, step: &Step) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a check says of arguments that a group may have brought: a weight decay below 0, which the
+/// references refuse where an optimizer is made, they step with if it is a group's own.
+pub(crate) fn check_group(checked: Result<(), Error>) -> Result<(), Error> {
+    match checked {
+        Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),
+        checked => checked,
+    }
+}
+
 pub(crate) fn check_length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
     if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
 }

@@ -334,3 +334,30 @@ fn an_element_moves_alike_in_tensors_of_any_length() {
     }
     assert!(seen > 30, "{seen}");
 }
+
+/// What torch 2.15 makes of a group of `{"params": [p], "weight_decay": -0.5}`: its constructor
+/// refuses a decay below 0, its groups do not. A step that is taken is taken whole.
+#[test]
+fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
+    for (name, want) in [("sgd", [1.0, -2.20625]), ("adamw_torch", [0.897_499_9, -2.304_736_6])] {
+        let args = Args::new().with("lr", 0.1);
+        let recipe = optimizer(name, &args).unwrap();
+        assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
+        let recipe = recipe.with(&Args::new().with("weight_decay", -0.5)).unwrap();
+        assert!(recipe.with(&Args::new().with("weight_decay", f64::NAN)).is_err());
+        let mut optimizer = Optimizer::new();
+        let group = optimizer.add_group(recipe).unwrap();
+        optimizer.add_param(group, &[2], Dtype::F32).unwrap();
+        let mut p = [1.0f32, -2.0];
+        for g in [[0.5f32, 0.25], [0.5, -0.25]] {
+            let param = Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) };
+            optimizer.step(&mut [param], &[]).unwrap();
+        }
+        for (p, want) in p.into_iter().zip(want) {
+            assert!(
+                (p - want).abs() <= 2.0 * f32::EPSILON * want.abs(),
+                "{name}: {p}, wanted {want}"
+            );
+        }
+    }
+}

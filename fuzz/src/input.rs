@@ -124,7 +124,9 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: Recipe) -> Result<(Recipe, bool)>
             ("ns_steps" | "rank", Value::Float(_)) => Value::Int(3),
             (_, value) => value,
         };
-        if let Ok(changed) = recipe.with(&Args::new().with(name, value)) {
+        let changed = recipe.with(&Args::new().with(name, value));
+        // In a constructor's ranges: the properties are about those.
+        if let Some(changed) = changed.ok().filter(|changed| changed.rule.check().is_ok()) {
             (recipe, any) = (changed, true);
         }
     }

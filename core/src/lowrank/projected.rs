@@ -14,7 +14,7 @@ use crate::matmul::View;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
-use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step};
+use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step, check_group};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
@@ -283,7 +283,7 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         scalars: &mut Scalars,
         tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
-        self.check()?;
+        check_group(self.check())?;
         if !self.projects() {
             return self.rule.update(arithmetic, step, scalars, tensor);
         }

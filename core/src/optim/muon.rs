@@ -10,7 +10,7 @@ use crate::matmul::View;
 use crate::orthogonal::{Orthogonal, Place};
 use crate::real::{Dtype, Real};
 use crate::reduce;
-use crate::rule::{Counter, Scalars, Start, Step};
+use crate::rule::{Counter, Scalars, Start, Step, check_group};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
@@ -238,7 +238,7 @@ impl<A: Algebra> AnyRule for Muon<A> {
         _: &mut Scalars,
         tensor: Tensor<'_, '_>,
     ) -> Result<(), Error> {
-        self.check()?;
+        check_group(self.check())?;
         check_tensor(self, arithmetic, step, &tensor)?;
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<A, f64>(self, step, tensor),
