@@ -344,7 +344,6 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
         let recipe = optimizer(name, &args).unwrap();
         assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
         let recipe = recipe.with(&Args::new().with("weight_decay", -0.5)).unwrap();
-        assert!(recipe.with(&Args::new().with("weight_decay", f64::NAN)).is_err());
         let mut optimizer = Optimizer::new();
         let group = optimizer.add_group(recipe).unwrap();
         optimizer.add_param(group, &[2], Dtype::F32).unwrap();

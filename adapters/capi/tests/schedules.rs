@@ -64,3 +64,53 @@ fn schedule_saved_and_loaded_goes_on() {
         }
     }
 }
+
+/// Nine steps under torch's own OneCycleLR and CyclicLR, whose `cycle_momentum` is true by default.
+#[test]
+fn momentum_is_cycled_as_by_torch() {
+    for (rule, arguments, name, schedule_arguments, want) in [
+        ("sgd", "lr=0.1, momentum=0.9", "torch_one_cycle", "max_lr=0.1, total_steps=10", -2.38971),
+        ("adamw_torch", "lr=0.1", "torch_one_cycle", "max_lr=0.1, total_steps=10", 0.561731),
+        (
+            "sgd",
+            "lr=0.1, momentum=0.9",
+            "torch_cyclic",
+            "base_lr=0.01, max_lr=0.1, step_size_up=3",
+            -2.94731,
+        ),
+    ] {
+        let schedule = made(name, &format!("lr=0.1, {schedule_arguments}"));
+        let (rule, arguments) = (CString::new(rule).unwrap(), CString::new(arguments).unwrap());
+        let (mut optimizer, mut group) = (null_mut(), 0);
+        let (none, shape) = (null_mut(), [1usize]);
+        let mut p = [1.0f64];
+        // SAFETY: live handles, strings and places.
+        unsafe {
+            assert_eq!(bitstep_optimizer_new(&mut optimizer, none), BITSTEP_OK);
+            let (rule, arguments) = (rule.as_ptr(), arguments.as_ptr());
+            let added = bitstep_optimizer_add_group(optimizer, rule, arguments, &mut group, none);
+            assert_eq!(added, BITSTEP_OK);
+            let added =
+                bitstep_optimizer_add_param(optimizer, 0, shape.as_ptr(), 1, BITSTEP_F64, none);
+            assert_eq!(added, BITSTEP_OK);
+            assert_eq!(bitstep_schedule_apply(schedule, optimizer, none), BITSTEP_OK);
+            for t in 0..9 {
+                let grad = [1.0 + 0.5 * f64::from(t)];
+                let tensor = Tensor {
+                    data: p.as_mut_ptr().cast(),
+                    len: 1,
+                    dtype: BITSTEP_F64,
+                    grad_dtype: BITSTEP_F64,
+                    grad: grad.as_ptr().cast(),
+                };
+                let stepped = bitstep_optimizer_step(optimizer, &tensor, 1, null(), 0, none);
+                assert_eq!(stepped, BITSTEP_OK);
+                assert_eq!(bitstep_schedule_step(schedule, null(), 0, none), BITSTEP_OK);
+                assert_eq!(bitstep_schedule_apply(schedule, optimizer, none), BITSTEP_OK);
+            }
+            bitstep_schedule_free(schedule);
+            bitstep_optimizer_free(optimizer);
+        }
+        assert!((p[0] - want).abs() < 5e-6, "{name}: {p:?}, wanted {want}");
+    }
+}

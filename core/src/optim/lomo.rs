@@ -155,6 +155,7 @@ impl Rule for Lomo {
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const SLOTS: &'static [&'static str] = &[];
     const MASKS: &'static [u32] = &[0];
+    const GIVEN: &'static [&'static str] = &["loss_scale"];
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
