@@ -403,7 +403,9 @@ static int check(int status, int must) {
     functions[f].calls++;
     functions[f].well += status == BITSTEP_OK;
     if (status == BITSTEP_OK && overlap()) wrong("an overlap was not noticed");
-    if (status != BITSTEP_OK && must && !spoilt) wrong(error ? error->message : "refused without need");
+    /* A rank of 2^21 is an argument like another, and asks for more than the checker's allocator gives. */
+    if (status != BITSTEP_OK && status != BITSTEP_MEMORY && must && !spoilt)
+        wrong(error ? error->message : "refused without need");
     if (status != BITSTEP_OK && error && (error->message[0] == 0 || memchr(error->message, 0, 256) == NULL))
         wrong("an error without a message that ends");
     for (size_t k = 0; status == BITSTEP_OK && k < count_of_pieces; k++)
