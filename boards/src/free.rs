@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::{Dtype, Number};
 use half::{bf16, f16};

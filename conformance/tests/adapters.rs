@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use bitstep::args::{Args, names};
-use bitstep::{named, optim::LIST, schedule};
+use bitstep::named::{self, LIST};
+use bitstep::schedule;
 
 const ADAPTERS: [&str; 4] = ["candle", "cudarc", "ndarray", "rayon"];
 

@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 
 /// Names that run another name's rule without a difference in any number, and so
 /// need no goldens of their own.

@@ -190,8 +190,8 @@ pub(crate) fn numel(shape: &[usize]) -> usize {
 }
 
 /// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
-pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
-    rule: &R,
+pub(crate) fn check_tensor(
+    rule: &dyn AnyRule,
     arithmetic: Arithmetic,
     step: &Step,
     t: &Tensor<'_, '_>,
@@ -199,7 +199,7 @@ pub(crate) fn check_tensor<R: AnyRule + ?Sized>(
     check_tensor_in(rule, arithmetic.compute(t.param.dtype()), step, t)
 }
 
-/// The same where the type to compute in is known.
+/// The same where the type to compute in is known; of one type of rule, for firmware that has no others.
 fn check_tensor_in<R: AnyRule + ?Sized>(
     rule: &R,
     compute: Dtype,
@@ -323,6 +323,9 @@ impl<R: Rule> AnyRule for R {
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
+        if const { !R::EVALUATES } {
+            return Ok(());
+        }
         let Some(weight) = mode::conversion(self, to)? else { return Ok(()) };
         let compute = arithmetic.compute(param.dtype());
         for (k, slot) in slots.iter().enumerate() {
@@ -659,11 +662,10 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) -> bool {
-    let fits = t.slots.iter().all(|s| s.is_empty() || s.dtype() == Some(S::DTYPE));
-    let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
-    if !fits {
+    if !are_all_of(S::DTYPE, t.slots) {
         return false;
     }
+    let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
     let mut slots = t.slots.iter_mut();
     let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
         slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
@@ -681,6 +683,11 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     true
 }
 
+/// Whether the slots that are used are plain numbers of this type.
+fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
+    slots.iter().all(|s| s.is_empty() || s.dtype() == Some(dtype))
+}
+
 /// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
 /// needs none of them is not to wait until the stack has grown.
 #[inline(never)]
@@ -691,33 +698,30 @@ fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) {
-    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    // A small stage stays in the nearest cache.
-    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) {
-        staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE);
-    } else if let Some(stretch) = stretch(blocks) {
-        staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch);
+    match stretch_for(t) {
+        Some(STAGE) => staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE),
+        Some(stretch) => staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
+        None => {}
     }
+}
+
+/// How many elements at a time hold whole blocks; a small stage, which stays in the nearest cache, if it can be.
+fn stretch_for(t: &Tensor<'_, '_>) -> Option<usize> {
+    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
+    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) { Some(STAGE) } else { stretch(blocks) }
 }
 
 /// Elements in a small stage.
 const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
-struct Stage<R: Rule, C: Real, const B: usize> {
-    param: [C; B],
-    grad: [C; B],
-    slots: R::Slots<[C; B]>,
+/// Buffers for a stretch of a tensor.
+struct Stage<'s, R: Rule, C: Real + 's> {
+    param: &'s mut [C],
+    grad: &'s mut [C],
+    slots: R::Slots<&'s mut [C]>,
 }
 
-impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
-    fn new() -> Self {
-        Stage {
-            param: [C::ZERO; B],
-            grad: [C::ZERO; B],
-            slots: R::Slots::from_fn(|_| [C::ZERO; B]),
-        }
-    }
-
+impl<R: Rule, C: Real> Stage<'_, R, C> {
     fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
@@ -733,21 +737,38 @@ impl<R: Rule, C: Real, const B: usize> Stage<R, C, B> {
     }
 }
 
+/// The stage is on the stack; its size is all that is compiled anew for each B.
+fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+    stretch: usize,
+) {
+    let (mut param, mut grad) = ([C::ZERO; B], [C::ZERO; B]);
+    let mut slots = R::Slots::<[C; B]>::from_fn(|_| [C::ZERO; B]);
+    let mut each = slots.as_mut().iter_mut();
+    let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
+    let stage = Stage::<R, C> { param: &mut param, grad: &mut grad, slots };
+    staged_in(passes, k, uses, scalars, t, stretch, stage);
+}
+
 #[expect(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
+fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
     Uses { mask, sums }: Uses,
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
     stretch: usize,
+    mut stage: Stage<'_, R, C>,
 ) {
     let n = t.param.len();
     let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
-    let mut stage = Stage::<R, C, B>::new();
     if const { R::SUMS > 0 } {
         if sums {
             // A stage is loaded once and handed out chunk by chunk.

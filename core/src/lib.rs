@@ -42,7 +42,7 @@ pub mod schedule;
 mod simd;
 mod sqrt;
 pub mod storage;
-#[cfg(feature = "alloc")]
+#[cfg(feature = "names")]
 pub mod training;
 
 #[cfg(doctest)]

@@ -160,6 +160,8 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const STEP_KEY: &'static str = "step";
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY: bool = true;
+    /// Whether training and evaluation have parameters of their own ([`Rule::conversion`]).
+    const EVALUATES: bool = false;
     /// The numbers from outside that the rule [listens to](Step::given).
     const GIVEN: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
@@ -264,7 +266,7 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     ) -> (C, Self::Slots<C>);
 
     /// The constant that [`Rule::convert`] needs to turn a parameter into the one of
-    /// mode `to`; `None` if training and evaluation share one, as they mostly do.
+    /// mode `to`, in rules that [evaluate elsewhere](Rule::EVALUATES); `None` if there is nothing to do.
     fn conversion(&self, to: Mode) -> Option<f64> {
         let _ = to;
         None
@@ -414,23 +416,24 @@ macro_rules! with_mask {
         }
         let mask = $mask;
         // The constant guards keep combinations that do not occur from being compiled.
-        match <$rule>::MASKS.iter().position(|&m| m == mask) {
-            Some(1) if const { <$rule>::MASKS.len() > 1 } => {
-                const $I: usize = 1;
-                $body
-            }
-            Some(2) if const { <$rule>::MASKS.len() > 2 } => {
-                const $I: usize = 2;
-                $body
-            }
-            Some(3) if const { <$rule>::MASKS.len() > 3 } => {
-                const $I: usize = 3;
-                $body
-            }
-            _ => {
-                const $I: usize = 0;
-                $body
-            }
+        if const { <$rule>::MASKS.len() > 1 }
+            && mask == const { $crate::rule::mask_at::<$rule, 1>() }
+        {
+            const $I: usize = 1;
+            $body
+        } else if const { <$rule>::MASKS.len() > 2 }
+            && mask == const { $crate::rule::mask_at::<$rule, 2>() }
+        {
+            const $I: usize = 2;
+            $body
+        } else if const { <$rule>::MASKS.len() > 3 }
+            && mask == const { $crate::rule::mask_at::<$rule, 3>() }
+        {
+            const $I: usize = 3;
+            $body
+        } else {
+            const $I: usize = 0;
+            $body
         }
     }};
 }

@@ -20,7 +20,7 @@ pub(crate) trait Kernel {
 #[inline(always)]
 #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
 pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run()
+    baseline(kernel)
 }
 
 #[inline(always)]
@@ -45,13 +45,19 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the feature that `avx2` is compiled for was detected just above.
         unsafe { avx2(kernel) }
     } else {
-        kernel.run()
+        baseline(kernel)
     }
+}
+
+/// As compiled for every processor of the target: once for all who run it, where code need not be small.
+#[cfg_attr(not(target_os = "none"), inline(never))]
+fn baseline<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run()
 }
 
 /// Runs a kernel that computes in C: on the widest unit for `f32`, on the target's
 /// baseline for the others, where the code of three units would not pay.
 #[inline(always)]
 pub(crate) fn dispatch_in<C: Real, K: Kernel>(kernel: K) -> K::Output {
-    if const { matches!(C::DTYPE, Dtype::F32) } { dispatch(kernel) } else { kernel.run() }
+    if const { matches!(C::DTYPE, Dtype::F32) } { dispatch(kernel) } else { baseline(kernel) }
 }

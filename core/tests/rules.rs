@@ -1,8 +1,8 @@
 //! What every rule says of itself: its rate, its defaults, which powers it needs.
 
 use bitstep::args::{Args, Value};
+use bitstep::named::LIST;
 use bitstep::named::optimizer;
-use bitstep::optim::LIST;
 use bitstep::optimizer::{Coding, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, DataMut};

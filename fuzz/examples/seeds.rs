@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};

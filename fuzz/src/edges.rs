@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use bitstep::args::{Args, Value};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::Recipe;
 use bitstep::real::Dtype;
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, names};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::schedule::NAMES;
 use bitstep_conformance::Core;
 use bitstep_conformance::bounds::Bounds;

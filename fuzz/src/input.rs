@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, Value, names};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Coding, Recipe, Weights};
 use bitstep::real::{Dtype, Number};
 use half::{bf16, f16};

@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, Value};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::Optimizer;
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};

@@ -9,7 +9,7 @@ use bitstep::Error;
 use bitstep::args::{Args, Value, names};
 use bitstep::memory::{collected, filled};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Buffer, Coding, Optimizer, Param, ParamState, Recipe, Weights};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};

@@ -2,7 +2,7 @@
 
 use bitstep::args::{Args, names};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Coding, Weights};
 use bitstep::real::Dtype;
 use bitstep::storage::Format;

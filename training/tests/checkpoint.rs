@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::Scheduler;

@@ -3,7 +3,7 @@
 use bitstep::args::Args;
 use bitstep::gradient::ClipGradNorm;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Optimizer as Core, Param};
 use bitstep::storage::Plain;
 use bitstep_candle::{Optimizer, named_vars};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bitstep::args::{Args, Value};
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::schedule;
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};

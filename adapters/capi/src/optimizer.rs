@@ -58,7 +58,7 @@ pub unsafe extern "C" fn bitstep_optimizer_free(optimizer: *mut Optimizer) {
 fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Fault> {
     let recipe = named::optimizer(name, args)?;
     let group = optimizer.inner.add_group(recipe)?;
-    let known = bitstep::optim::LIST.iter().find(|entry| entry.name == name);
+    let known = bitstep::named::LIST.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
     Ok(group)
 }

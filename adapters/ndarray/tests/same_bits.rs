@@ -2,7 +2,7 @@
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::named::LIST;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::Plain;
 use bitstep_ndarray::{Item, add_param};

@@ -116,7 +116,7 @@ impl Default for AdamWeightDecay {
 impl AdamWeightDecay {
     /// What `create_optimizer` makes, but for its arguments.
     #[cfg(feature = "alloc")]
-    pub(super) fn created() -> Self {
+    pub(crate) fn created() -> Self {
         AdamWeightDecay { epsilon: 1e-8, ..AdamWeightDecay::default() }
     }
 

@@ -124,7 +124,7 @@ impl Default for AdamWAnyPrecision {
 impl AdamWAnyPrecision {
     /// Whether a piece of state is `f64`, so that the arithmetic has to be.
     #[cfg(feature = "alloc")]
-    pub(super) fn has_double(&self) -> bool {
+    pub(crate) fn has_double(&self) -> bool {
         let types = [self.momentum_dtype, self.variance_dtype, self.compensation_buffer_dtype];
         types.contains(&Dtype::F64)
     }

@@ -51,7 +51,7 @@ pub(super) fn trust_ratio(max_unorm: f64, param_norm: f64, unorm: f64) -> f64 {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) use storage::build;
+pub(crate) use storage::build;
 
 #[cfg(feature = "alloc")]
 mod storage {
@@ -64,7 +64,7 @@ mod storage {
     ///
     /// One argument more than the reference has: `quantizer`, `"nearest"` as on a
     /// GPU (the default), or `"cpu"` ([`Dynamic`]).
-    pub(in super::super) fn build<R: AnyRule + 'static>(
+    pub(crate) fn build<R: AnyRule + 'static>(
         mut rule: R,
         bits: i64,
         name: &str,

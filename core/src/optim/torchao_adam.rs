@@ -180,7 +180,7 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) use storage::build;
+pub(crate) use storage::build;
 
 #[cfg(feature = "alloc")]
 mod storage {
@@ -207,7 +207,7 @@ mod storage {
 
     /// The rule over state of 8 or 4 bits, or of floating-point 8 bits for `None`.
     /// Tensors below 4096 elements, or not a multiple of a block, keep it plain.
-    pub(in super::super) fn build<R: AnyRule + Default + 'static>(
+    pub(crate) fn build<R: AnyRule + Default + 'static>(
         bits: Option<u32>,
         name: &str,
         args: &Args,
