@@ -131,7 +131,7 @@ impl<H: Host> CoreRun<H> {
             optimizer.params_mut()[i].scalars = rule.scalars_of(position);
         }
         let given = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
-            let names = optimizer.groups()[param.group].recipe.rule.slot_names();
+            let names = optimizer.groups()[param.group].recipe.rule.info().slots;
             names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
         });
         let given = given.collect();
@@ -151,17 +151,18 @@ impl<H: Host> Run for CoreRun<H> {
         let optimizer = self.host.optimizer_mut();
         let number = optimizer.params()[i].group;
         let rule = optimizer.groups()[number].recipe.rule.clone();
-        let step = state.get(rule.step_key()).map(|s| s.get(0) as u64);
+        let step = state.get(rule.info().step_key).map(|s| s.get(0) as u64);
         let late = counts.steps == 0 && !state.is_empty();
         let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
 
         let group = &mut optimizer.groups_mut()[number];
-        let own = rule.counter() == Counter::Parameter;
+        let own = rule.info().counter == Counter::Parameter;
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
-        let group_scalars = (rule.scalar_owner() == Counter::Group).then_some(&mut group.scalars);
+        let group_scalars =
+            (rule.info().scalar_owner == Counter::Group).then_some(&mut group.scalars);
         let wants = |name: &str| Err(Refused::NeedsState(name.to_owned()));
-        let mut scalars = rule.scalars();
-        for (name, scalar) in rule.scalar_names().iter().zip(&mut scalars) {
+        let mut scalars = rule.scalars_of(0);
+        for (name, scalar) in rule.info().scalars.iter().zip(&mut scalars) {
             match state.get(*name) {
                 Some(x) => *scalar = x.get(0),
                 None if started => return wants(name),
@@ -177,8 +178,8 @@ impl<H: Host> Run for CoreRun<H> {
         param.steps = step.filter(|_| own).unwrap_or(counts.updates);
         param.started = started;
         let mut stacked = Stacked::default();
-        for (k, (name, slot)) in rule.slot_names().iter().zip(&mut param.slots).enumerate() {
-            let all = rule.slot_names().iter().filter(|n| *n == name).count();
+        for (k, (name, slot)) in rule.info().slots.iter().zip(&mut param.slots).enumerate() {
+            let all = rule.info().slots.iter().filter(|n| *n == name).count();
             if self.given[i].contains(&(k, name)) {
                 continue;
             }
@@ -271,7 +272,7 @@ impl<H: Host> Run for CoreRun<H> {
         let group = &self.host.optimizer().groups()[param.group];
         let rule = &*group.recipe.rule;
         let mut parts = Vec::new();
-        for (k, (name, slot)) in rule.slot_names().iter().zip(&param.slots).enumerate() {
+        for (k, (name, slot)) in rule.info().slots.iter().zip(&param.slots).enumerate() {
             let mut shape = Vec::new();
             rule.slot_dims(k, &param.shape, &mut |d| shape.push(d));
             match slot {
@@ -290,14 +291,14 @@ impl<H: Host> Run for CoreRun<H> {
             let t = Tensor { dtype, shape: param.shape.clone(), bytes: companion.bytes() };
             out.insert(companion_key(companion).to_owned(), t);
         }
-        let own = rule.scalar_owner() == Counter::Parameter;
+        let own = rule.info().scalar_owner == Counter::Parameter;
         let scalars = if own { &param.scalars } else { &group.scalars };
-        for (name, x) in rule.scalar_names().iter().zip(scalars) {
+        for (name, x) in rule.info().scalars.iter().zip(scalars) {
             out.insert((*name).to_owned(), Tensor::scalar(*x));
         }
-        let own = rule.counter() == Counter::Parameter;
+        let own = rule.info().counter == Counter::Parameter;
         let steps = if own { param.steps } else { group.steps };
-        out.insert(rule.step_key().to_owned(), Tensor::scalar(steps as f64));
+        out.insert(rule.info().step_key.to_owned(), Tensor::scalar(steps as f64));
         out
     }
 }

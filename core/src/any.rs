@@ -60,10 +60,56 @@ pub struct Tensor<'a, 'b> {
     pub work: DataMut<'a>,
 }
 
+/// What there is to know of a rule, under its configuration, beside its arithmetic. A rule made of another
+/// changes what differs, and keeps all else.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RuleInfo {
+    /// The slots' names: [`Rule::SLOTS`].
+    pub slots: &'static [&'static str],
+    /// Names of the carried numbers, as many as this configuration carries: [`Rule::SCALARS`].
+    pub scalars: &'static [&'static str],
+    /// The numbers from outside that the rule listens to: [`Rule::GIVEN`].
+    pub given: &'static [&'static str],
+    /// The reference's state key of the number of steps: [`Rule::STEP_KEY`].
+    pub step_key: &'static str,
+    /// Whose steps are counted: [`Rule::counter`].
+    pub counter: Counter,
+    /// Who owns the carried numbers: [`Rule::scalar_owner`].
+    pub scalar_owner: Counter,
+    /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY`].
+    pub counts_empty: bool,
+    /// Whether the step depends on the parameter's place among the others: [`Rule::needs_layer`].
+    pub needs_layer: bool,
+    /// Whether each element moves on its own, so that a tensor may be cut anywhere.
+    pub is_elementwise: bool,
+    /// Of which numbers powers are needed: [`Rule::bases`].
+    pub bases: [f64; 2],
+}
+
+impl RuleInfo {
+    /// That of a rule as it stands.
+    pub fn of<R: Rule>(rule: &R) -> Self {
+        RuleInfo {
+            slots: R::SLOTS,
+            scalars: if rule.carries() { R::SCALARS } else { &[] },
+            given: R::GIVEN,
+            step_key: R::STEP_KEY,
+            counter: rule.counter(),
+            scalar_owner: rule.scalar_owner(),
+            counts_empty: R::COUNTS_EMPTY,
+            needs_layer: rule.needs_layer(),
+            is_elementwise: R::SUMS == 0 || !rule.needs_sums(),
+            bases: rule.bases(),
+        }
+    }
+}
+
 /// A rule of any type.
 pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// [`Rule::check`].
     fn check(&self) -> Result<(), Error>;
+    /// What else there is to know of it.
+    fn info(&self) -> RuleInfo;
     /// The hyper-parameters.
     fn hyper(&mut self) -> &mut dyn Hyper;
     /// [`Rule::lr`].
@@ -79,30 +125,8 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         unscaled_norm(grads.iter().copied(), scale)
     }
-    /// [`Rule::needs_layer`].
-    fn needs_layer(&self) -> bool {
-        false
-    }
-    /// Whether the rule listens to a number from outside of this name ([`Rule::GIVEN`]).
-    fn listens_to(&self, name: &str) -> bool {
-        let _ = name;
-        false
-    }
-    /// [`Rule::counter`].
-    fn counter(&self) -> Counter;
-    /// [`Rule::scalar_owner`].
-    fn scalar_owner(&self) -> Counter {
-        self.counter()
-    }
-    /// [`Rule::SCALARS`].
-    fn scalar_names(&self) -> &'static [&'static str];
-    /// [`Rule::scalars`].
-    fn scalars(&self) -> Scalars;
     /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
-    fn scalars_of(&self, index: usize) -> Scalars {
-        let _ = index;
-        self.scalars()
-    }
+    fn scalars_of(&self, index: usize) -> Scalars;
     /// [`Rule::advance`].
     fn advance(&self, step: &Step, scalars: &mut Scalars);
     /// Whether the rule has an update for parameters of this shape.
@@ -113,8 +137,6 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
         let _ = shape;
         Ok(())
     }
-    /// The slots' names.
-    fn slot_names(&self) -> &'static [&'static str];
     /// How many elements slot k has for a parameter of this shape, computed in this type; 0 if
     /// the slot is not used.
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize;
@@ -132,18 +154,6 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
         let _ = shape;
         0
     }
-    /// [`Rule::bases`].
-    fn bases(&self) -> [f64; 2] {
-        [1.0; 2]
-    }
-    /// [`Rule::STEP_KEY`].
-    fn step_key(&self) -> &'static str;
-    /// [`Rule::COUNTS_EMPTY`].
-    fn counts_empty(&self) -> bool {
-        true
-    }
-    /// Whether each element moves on its own, so that a tensor may be cut anywhere.
-    fn is_elementwise(&self) -> bool;
     /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
     ///
     /// # Errors
@@ -211,9 +221,10 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
     let n = numel(t.shape);
     check_length("param", t.param.len(), n)?;
     check_length("grad", t.grad.len(), n)?;
-    check_length("slots", t.slots.len(), rule.slot_names().len())?;
+    let names = rule.info().slots;
+    check_length("slots", t.slots.len(), names.len())?;
     for (k, slot) in t.slots.iter().enumerate() {
-        let name = rule.slot_names().get(k).copied().unwrap_or("slot");
+        let name = names.get(k).copied().unwrap_or("slot");
         check_length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
@@ -238,6 +249,9 @@ impl<R: Rule> AnyRule for R {
     fn check(&self) -> Result<(), Error> {
         Rule::check(self)
     }
+    fn info(&self) -> RuleInfo {
+        RuleInfo::of(self)
+    }
     fn hyper(&mut self) -> &mut dyn Hyper {
         self
     }
@@ -253,41 +267,11 @@ impl<R: Rule> AnyRule for R {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(self, grads, scale)
     }
-    fn needs_layer(&self) -> bool {
-        Rule::needs_layer(self)
-    }
-    fn listens_to(&self, name: &str) -> bool {
-        R::GIVEN.contains(&name)
-    }
-    fn counter(&self) -> Counter {
-        Rule::counter(self)
-    }
-    fn scalar_owner(&self) -> Counter {
-        Rule::scalar_owner(self)
-    }
-    fn scalar_names(&self) -> &'static [&'static str] {
-        if self.carries() { R::SCALARS } else { &[] }
-    }
-    fn scalars(&self) -> Scalars {
+    fn scalars_of(&self, _: usize) -> Scalars {
         Rule::scalars(self)
     }
     fn advance(&self, step: &Step, scalars: &mut Scalars) {
         Rule::advance(self, step, scalars);
-    }
-    fn bases(&self) -> [f64; 2] {
-        Rule::bases(self)
-    }
-    fn step_key(&self) -> &'static str {
-        R::STEP_KEY
-    }
-    fn counts_empty(&self) -> bool {
-        R::COUNTS_EMPTY
-    }
-    fn is_elementwise(&self) -> bool {
-        R::SUMS == 0 || !self.needs_sums()
-    }
-    fn slot_names(&self) -> &'static [&'static str] {
-        R::SLOTS
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
         if self.mask(compute) >> slot & 1 == 1 { numel(shape) } else { 0 }

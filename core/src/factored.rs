@@ -15,13 +15,14 @@
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, Tensor, Uses, numel};
+use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, RuleInfo, Tensor, Uses, numel};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
+use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
-use crate::rule::{Counter, Rule, Scalars, Start, Step, check_group, mask_at, with_mask};
+use crate::rule::{Rule, Scalars, Start, Step, check_group, mask_at, with_mask};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
@@ -533,6 +534,9 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn check(&self) -> Result<(), Error> {
         Rule::check(&self.0)
     }
+    fn info(&self) -> RuleInfo {
+        RuleInfo { slots: R::NAMES, is_elementwise: false, ..self.0.info() }
+    }
     fn hyper(&mut self) -> &mut dyn Hyper {
         &mut self.0
     }
@@ -548,35 +552,11 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(&self.0, grads, scale)
     }
-    fn needs_layer(&self) -> bool {
-        Rule::needs_layer(&self.0)
-    }
-    fn listens_to(&self, name: &str) -> bool {
-        R::GIVEN.contains(&name)
-    }
-    fn counter(&self) -> Counter {
-        Rule::counter(&self.0)
-    }
-    fn scalar_owner(&self) -> Counter {
-        Rule::scalar_owner(&self.0)
-    }
-    fn scalar_names(&self) -> &'static [&'static str] {
-        R::SCALARS
-    }
-    fn scalars(&self) -> Scalars {
-        Rule::scalars(&self.0)
+    fn scalars_of(&self, index: usize) -> Scalars {
+        self.0.scalars_of(index)
     }
     fn advance(&self, step: &Step, scalars: &mut Scalars) {
         Rule::advance(&self.0, step, scalars);
-    }
-    fn step_key(&self) -> &'static str {
-        R::STEP_KEY
-    }
-    fn is_elementwise(&self) -> bool {
-        false
-    }
-    fn slot_names(&self) -> &'static [&'static str] {
-        R::NAMES
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
         let full = R::SLOTS.len();
@@ -631,6 +611,16 @@ impl<R: Factored> AnyRule for Matrix<R> {
             }
             Dtype::F16 => update::<R, f16>(&self.0, step, scalars, layout, tensor, None).map(drop),
         }
+    }
+    fn convert(
+        &self,
+        arithmetic: Arithmetic,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let full = slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
+        AnyRule::convert(&self.0, arithmetic, to, param, full)
     }
     #[cfg(feature = "alloc")]
     fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {

@@ -123,7 +123,7 @@ impl Recipe {
     #[must_use]
     pub fn bytes_per_parameter(&self, shape: &[usize], dtype: Dtype) -> f64 {
         let n = numel(shape);
-        let slots = (0..self.rule.slot_names().len()).map(|k| {
+        let slots = (0..self.rule.info().slots.len()).map(|k| {
             self.slot_format(k, shape, dtype).bytes(self.slot_len(k, shape, dtype)) as f64
         });
         let companion = self.coding.weights.companion(dtype).map_or(0, Element::size);
@@ -364,7 +364,7 @@ impl Optimizer {
     /// An invalid configuration.
     pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
         recipe.check()?;
-        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars());
+        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars_of(0));
         self.groups.push(Group {
             made: recipe.clone(),
             recipe,
@@ -434,7 +434,7 @@ impl Optimizer {
         }
         rule.check_shape(shape)?;
         let own_shape = collected("shape", shape.iter().copied())?;
-        let slots = (0..rule.slot_names().len())
+        let slots = (0..rule.info().slots.len())
             .map(|k| {
                 let format = match plain {
                     true => g.recipe.plain_format(k, dtype),
@@ -689,8 +689,8 @@ impl Optimizer {
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
             group.steps = group.steps.saturating_add(1);
-            group.powers = Powers::new(group.recipe.rule.bases(), group.steps);
-            if group.recipe.rule.scalar_owner() == Counter::Group {
+            group.powers = Powers::new(group.recipe.rule.info().bases, group.steps);
+            if group.recipe.rule.info().scalar_owner == Counter::Group {
                 let step = Step { given, ..Step::new(group.steps, group.lr) };
                 group.recipe.rule.advance(&step, &mut group.scalars);
             }
@@ -752,7 +752,7 @@ impl Optimizer {
         let rule = &*group.recipe.rule;
         let compute = group.recipe.compute(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
-            let name = rule.slot_names().get(k).copied().unwrap_or("slot");
+            let name = rule.info().slots.get(k).copied().unwrap_or("slot");
             check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
@@ -791,7 +791,7 @@ impl Optimizer {
 
 /// An error about memory with the name of the slot that it was for.
 fn named(error: Error, rule: &dyn AnyRule, slot: usize) -> Error {
-    match (error, rule.slot_names().get(slot)) {
+    match (error, rule.info().slots.get(slot)) {
         (Error::Memory { len, .. }, Some(argument)) => Error::Memory { argument, len },
         (error, _) => error,
     }
@@ -1017,7 +1017,7 @@ impl<'a> One<'a> {
         let total = self.grad.len();
         let (param, companion, noise, slots) = match self.memory {
             Memory::Whole { param, companion, noise, slots }
-                if total > len && self.rule.is_elementwise() =>
+                if total > len && self.rule.info().is_elementwise =>
             {
                 (param, companion, noise, slots)
             }
@@ -1160,15 +1160,16 @@ fn turn<'a>(
     given: &'a [(&'a str, f64)],
 ) -> Turn<'a> {
     let rule = &*group.recipe.rule;
+    let info = rule.info();
     let first = !state.started;
     state.started = true;
-    let counts = rule.counts_empty() || !is_empty;
+    let counts = info.counts_empty || !is_empty;
     state.steps = state.steps.saturating_add(counts.into());
-    let t = match rule.counter() {
+    let t = match info.counter {
         Counter::Parameter => state.steps,
         Counter::Group => group.steps,
     };
-    let own = rule.scalar_owner() == Counter::Parameter;
+    let own = info.scalar_owner == Counter::Parameter;
     let shape = &state.shape;
     let step = Step {
         t,

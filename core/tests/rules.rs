@@ -70,9 +70,9 @@ fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
         let betas = [0.75, 0.625, 0.5];
         let betas = if *name == "ademamix" { &betas[..] } else { &betas[..2] };
         let recipe = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
-        assert_eq!(recipe.rule.bases(), [0.75, 0.625], "{name}");
+        assert_eq!(recipe.rule.info().bases, [0.75, 0.625], "{name}");
     }
-    assert_eq!(parsed("sgd", "").rule.bases(), [1.0; 2]);
+    assert_eq!(parsed("sgd", "").rule.info().bases, [1.0; 2]);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn schedule_free_refuses_what_would_divide_by_nothing() {
 #[test]
 fn numbers_are_carried_by_whoever_limits_a_norm() {
     for name in ["bnb_lars_32bit", "bnb_lamb_32bit"] {
-        let carried = |args: &str| parsed(name, args).rule.scalar_names().len();
+        let carried = |args: &str| parsed(name, args).rule.info().scalars.len();
         assert_eq!((carried("max_unorm=0.5"), carried("max_unorm=0.0")), (1, 0), "{name}");
     }
 }
@@ -159,7 +159,7 @@ fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
     for (name, limit) in
         [("keras_adam", "adam_clipnorm=1.0"), ("adam_weight_decay", "clipnorm=1.0")]
     {
-        let whole = |args: &str| parsed(name, args).rule.is_elementwise();
+        let whole = |args: &str| parsed(name, args).rule.info().is_elementwise;
         assert!(whole("") && !whole(limit), "{name}");
     }
     // No limit, or that of each gradient goes before.
@@ -192,7 +192,7 @@ fn names_that_decay_are_told_by_their_pieces() {
 
 #[test]
 fn schedule_free_rules_begin_alike() {
-    let start = |name| parsed(name, "").rule.scalars();
+    let start = |name| parsed(name, "").rule.scalars_of(0);
     assert_eq!(start("schedule_free_sgd"), [0.0, -1.0, 0.0, 0.0]);
     assert_eq!(start("schedule_free_adamw"), start("schedule_free_sgd"));
     assert_eq!(start("schedule_free_radam"), start("schedule_free_sgd"));
@@ -203,7 +203,7 @@ fn muon_is_told_how_many_rounds_and_counts_its_steps() {
     let rule: bitstep::optim::Muon = bitstep::optim::Muon { ns_steps: 3, ..Default::default() };
     assert_eq!(bitstep::orthogonal::Orthogonal::rounds(&rule), 3);
     let muon = parsed("muon", "").rule;
-    assert!(muon.step_key() == "step" && !muon.is_elementwise());
+    assert!(muon.info().step_key == "step" && !muon.info().is_elementwise);
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn an_element_moves_alike_in_tensors_of_any_length() {
     let mut seen = 0;
     for entry in LIST {
         let recipe = parsed(entry.name, "");
-        let alone = recipe.rule.is_elementwise() && recipe.rule.norm_scale(&[]).is_none();
+        let alone = recipe.rule.info().is_elementwise && recipe.rule.norm_scale(&[]).is_none();
         if !alone || recipe.coding != Coding::default() || recipe.rule.check_shape(&[1]).is_err() {
             continue;
         }

@@ -155,7 +155,7 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         _ => {
             let name = u.choose(LIST)?.name;
             let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
-            let (known, slots) = (names(recipe.rule.hyper()), recipe.rule.slot_names());
+            let (known, slots) = (names(recipe.rule.hyper()), recipe.rule.info().slots);
             for i in 0..u.int_in_range(1..=2)? {
                 let shape = dims(u)?;
                 let &(dtype, size) = u.choose(&TYPES)?;

@@ -148,7 +148,7 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         if let Ok(changed) = recipe.with(&any_size) {
             (recipe, tuned) = (changed, true);
         }
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.slot_names().len()];
+        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
         recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
     }
     let dtype = *u.choose(&[Dtype::F32, Dtype::Bf16, Dtype::F64, Dtype::F16])?;

@@ -129,9 +129,9 @@ fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
     }
     let mut state = std::collections::BTreeMap::new();
     let param = &run.optimizer.params()[0];
-    let slots = rule.slot_names().iter().zip(&param.slots).map(|(name, slot)| (*name, slot.len()));
-    let others = rule.scalar_names().iter().map(|name| (*name, 1));
-    for (name, len) in slots.chain(others).chain([(rule.step_key(), 1)]) {
+    let slots = rule.info().slots.iter().zip(&param.slots).map(|(name, slot)| (*name, slot.len()));
+    let others = rule.info().scalars.iter().map(|name| (*name, 1));
+    for (name, len) in slots.chain(others).chain([(rule.info().step_key, 1)]) {
         let len = if u.arbitrary::<u8>()? == 1 { len + 1 } else { len };
         let few = (0..len.min(4)).map(|_| number(u)).collect::<Result<Vec<_>>>()?;
         if u.arbitrary::<u8>()? != 1 {

@@ -86,7 +86,7 @@ const BLOCKS: usize = 12_800;
 /// # Panics
 /// If it does.
 pub fn splittable(trial: &Trial) {
-    if !trial.recipe.rule.is_elementwise() {
+    if !trial.recipe.rule.info().is_elementwise {
         return;
     }
     let whole = Run::whole(trial).bits();

@@ -156,7 +156,7 @@ impl Run {
 
     /// The numbers of the slots, by name.
     pub fn slots(&self) -> impl Iterator<Item = (&'static str, Vec<f64>)> {
-        let names = self.optimizer.groups()[0].recipe.rule.slot_names();
+        let names = self.optimizer.groups()[0].recipe.rule.info().slots;
         let slots = self.optimizer.params()[0].slots.iter().map(numbers);
         names.iter().copied().zip(slots)
     }

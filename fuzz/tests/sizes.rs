@@ -85,7 +85,7 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<Recipe> {
         }
     }
     if u.ratio(1, 3)? {
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.slot_names().len()];
+        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
         recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
     }
     if u.ratio(1, 8)? {

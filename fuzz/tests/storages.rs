@@ -40,7 +40,7 @@ fn trial(name: &'static str, weights: Weights, state: Format, shape: &[usize]) -
         let any_size = Args::new().with("min_8bit_size", 0i64);
         recipe = recipe.with(&any_size).expect("an argument of the rule's");
     }
-    let slots = vec![Some(state); recipe.rule.slot_names().len()];
+    let slots = vec![Some(state); recipe.rule.info().slots.len()];
     recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights };
     let n = shape.iter().product();
     let mut bits = Bits(n as u64 + name.len() as u64);

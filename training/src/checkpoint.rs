@@ -704,7 +704,7 @@ fn slots<'a>(
     param: &'a bitstep::optimizer::ParamState,
     name: &str,
 ) -> Vec<Kept<'a>> {
-    let names = optimizer.groups()[param.group].recipe.rule.slot_names();
+    let names = optimizer.groups()[param.group].recipe.rule.info().slots;
     let mut kept = Vec::new();
     for (k, slot) in param.slots.iter().enumerate() {
         let key = slot_key(names, k, name);
@@ -739,7 +739,7 @@ fn restore_slots(
     seen: &mut BTreeSet<String>,
 ) -> Result<(), CheckpointError> {
     let group = next.params()[i].group;
-    let names = next.groups()[group].recipe.rule.slot_names();
+    let names = next.groups()[group].recipe.rule.info().slots;
     let param = &mut next.params_mut()[i];
     for (k, slot) in param.slots.iter_mut().enumerate() {
         let key = slot_key(names, k, name);

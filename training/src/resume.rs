@@ -201,23 +201,23 @@ fn parameter(
         own.or_else(|| shared.get(key).and_then(|v| v.as_f64()))
     };
     let started = !state.is_empty();
-    let steps = number(rule.step_key());
-    let mut scalars = rule.scalars();
-    for (name, scalar) in rule.scalar_names().iter().zip(&mut scalars) {
+    let steps = number(rule.info().step_key);
+    let mut scalars = rule.scalars_of(0);
+    for (name, scalar) in rule.info().scalars.iter().zip(&mut scalars) {
         match number(name) {
             Some(x) => *scalar = x,
             None if started => return Err(missing(name)),
             None => {}
         }
     }
-    if let Some(steps) = steps.filter(|_| rule.counter() == Counter::Group) {
+    if let Some(steps) = steps.filter(|_| rule.info().counter == Counter::Group) {
         next.groups_mut()[group].steps = steps as u64;
     }
-    if rule.scalar_owner() == Counter::Group {
+    if rule.info().scalar_owner == Counter::Group {
         next.groups_mut()[group].scalars = scalars;
     }
     let param = &mut next.params_mut()[i];
-    if rule.scalar_owner() == Counter::Parameter {
+    if rule.info().scalar_owner == Counter::Parameter {
         param.scalars = scalars;
     }
     if !started {
@@ -226,5 +226,5 @@ fn parameter(
     // A rule without a counter of its own (plain momentum) has begun if it has any state.
     param.steps = steps.unwrap_or(1.0) as u64;
     param.started = true;
-    slots::fill(i, param, rule.slot_names(), state)
+    slots::fill(i, param, rule.info().slots, state)
 }

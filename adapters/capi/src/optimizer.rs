@@ -224,7 +224,7 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
             check_count(optimizer, count)?;
             let tensors = places.list("tensors", tensors, count)?;
             let rules = || optimizer.inner.groups().iter().map(|group| &group.recipe.rule);
-            let known = |name: &str| rules().any(|rule| rule.listens_to(name));
+            let known = |name: &str| rules().any(|rule| rule.info().given.contains(&name));
             let given = given(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
             places.check()?;

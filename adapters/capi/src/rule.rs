@@ -69,7 +69,7 @@ pub unsafe extern "C" fn bitstep_rule_new(
 fn check_alone(recipe: &Recipe, given: &[(&str, f64)]) -> Result<(), Fault> {
     let rule = &*recipe.rule;
     let [first, second] = [0, 1].map(|index| rule.scalars_of(index).map(f64::to_bits));
-    if rule.norm_scale(given).is_some() || rule.needs_layer() || first != second {
+    if rule.norm_scale(given).is_some() || rule.info().needs_layer || first != second {
         let message = "rule: needs to know of all parameters; take an optimizer for it";
         return fault(BITSTEP_ARGUMENT, message);
     }
@@ -123,7 +123,7 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
         Some(start)
     };
     let mut slots = Vec::new();
-    for k in 0..recipe.rule.slot_names().len() {
+    for k in 0..recipe.rule.info().slots.len() {
         let format = recipe.slot_format(k, shape, dtype);
         let len = recipe.slot_len(k, shape, dtype);
         let parts = match (format, format.layout(len)) {
@@ -208,7 +208,7 @@ pub unsafe extern "C" fn bitstep_rule_step(
             let rule = places.handle("rule", rule)?;
             let shape = places.list("shape", shape, dimensions)?;
             let tensors = places.list("tensor", tensor, 1)?;
-            let known = |name: &str| rule.0.rule.listens_to(name);
+            let known = |name: &str| rule.0.rule.info().given.contains(&name);
             let given = given(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
             // One byte at least: the memory must be somewhere to be of the right size.
@@ -245,6 +245,7 @@ unsafe fn step(
         return fault(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
     }
     let rule = &*recipe.rule;
+    let info = rule.info();
     rule.check()?;
     check_alone(recipe, given)?;
     // SAFETY: the memory has room for it in front, and begins at a multiple of 8.
@@ -253,10 +254,9 @@ unsafe fn step(
     let first = header.started == 0;
     let mut scalars = if begun { header.scalars } else { rule.scalars_of(0) };
     // Where the group counts, every call does.
-    let counts = |who: Counter| {
-        who == Counter::Group || grad.is_some() && (rule.counts_empty() || numel > 0)
-    };
-    let t = header.steps.saturating_add(u64::from(counts(rule.counter())));
+    let counts =
+        |who: Counter| who == Counter::Group || grad.is_some() && (info.counts_empty || numel > 0);
+    let t = header.steps.saturating_add(u64::from(counts(info.counter)));
     let at = Step {
         first,
         shape,
@@ -266,7 +266,7 @@ unsafe fn step(
         ..Step::new(t, lr)
     };
     let Some(grad) = grad else {
-        if rule.scalar_owner() == Counter::Group {
+        if info.scalar_owner == Counter::Group {
             rule.advance(&at, &mut scalars);
         }
         *header = Header { steps: t, started: header.started, scalars };
@@ -321,7 +321,7 @@ unsafe fn step(
     // A parameter does not change what is its group's.
     let mut own = scalars;
     rule.update(recipe.arithmetic, &at, &mut own, tensor)?;
-    if rule.scalar_owner() == Counter::Parameter {
+    if info.scalar_owner == Counter::Parameter {
         scalars = own;
     }
     *header = Header { steps: t, started: 1, scalars };

@@ -46,7 +46,7 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
     let dims = low.projection.plan(job.shape).map_or([None; 3], |plan| plan.projectors());
     let mut places = [0; 3];
     let mut buffers = Vec::new();
-    let keys = low.inner.slot_names().len();
+    let keys = low.inner.info().slots.len();
     for ((to, dims), slot) in places.iter_mut().zip(dims).zip(job.slots.iter().skip(keys)) {
         let dtype = match slot {
             Some(Place::At(Format::Plain(dtype), at, _)) => {
@@ -97,7 +97,7 @@ impl Plan {
         let own = if low.single { Dtype::F32 } else { compute };
         let size = |[a, b]: [usize; 2]| (a * b) as u64;
         let (small, len) = (size(shapes.low()), size([shapes.rows, shapes.cols]));
-        let keys = low.inner.slot_names().len();
+        let keys = low.inner.info().slots.len();
         let (slots, projectors) = job.slots.split_at_checked(keys).ok_or_else(none)?;
         let mut moves = Vec::new();
         let param = self.open(&mut moves, compute, &job.param, len, true)?;

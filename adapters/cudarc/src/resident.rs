@@ -114,7 +114,7 @@ impl<D: Device> Resident<D> {
         let number = {
             let param = &self.optimizer.params()[index];
             let rule = &*self.optimizer.groups()[param.group].recipe.rule;
-            (!rule.scalar_names().is_empty()).then(|| {
+            (!rule.info().scalars.is_empty()).then(|| {
                 kept_number(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
             })
         };

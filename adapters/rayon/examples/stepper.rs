@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut optimizer = Optimizer::new();
     let recipe = recipe(name, &Args::parse(args)?)?;
-    let slots = recipe.rule.slot_names();
+    let slots = recipe.rule.info().slots;
     let group = optimizer.add_group(recipe)?;
     let (mut values, mut grads) = (Vec::new(), Vec::new());
     for (i, shape) in shapes.iter().enumerate() {

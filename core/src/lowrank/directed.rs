@@ -10,10 +10,12 @@ use crate::storage::{DataMut, Plain};
 
 /// A rule whose update is found in a gradient first, and then made: any there is.
 pub trait Directed: AnyRule + Copy + PartialEq + 'static {
-    /// [`AnyRule::slot_names`].
+    /// [`RuleInfo::slots`](any::RuleInfo::slots).
     const KEYS: &'static [&'static str];
-    /// [`AnyRule::scalar_names`].
+    /// [`RuleInfo::scalars`](any::RuleInfo::scalars), of any configuration.
     const NUMBERS: &'static [&'static str];
+    /// [`RuleInfo::given`](any::RuleInfo::given).
+    const GIVEN: &'static [&'static str];
     /// What the second half needs to know of the first.
     type Known<C: Real>: Copy;
 
@@ -130,6 +132,7 @@ pub(super) fn direct<R: Rule, C: Real<Scalar: Plain> + Plain>(
 impl<R: Rule> Directed for R {
     const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
+    const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
     fn direct<C: Real<Scalar: Plain> + Plain>(
@@ -156,6 +159,7 @@ impl<R: Rule> Directed for R {
 impl<R: Factored> Directed for Matrix<R> {
     const KEYS: &'static [&'static str] = R::NAMES;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
+    const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
     fn direct<C: Real<Scalar: Plain> + Plain>(

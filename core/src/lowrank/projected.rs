@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, Tensor, numel};
+use crate::any::{self, AnyRule, Arithmetic, RuleInfo, Tensor, numel};
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::lowrank::{
@@ -14,7 +14,7 @@ use crate::matmul::View;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
-use crate::rule::{Counter, MAX_SCALARS, Scalars, Start, Step, check_group};
+use crate::rule::{MAX_SCALARS, Scalars, Start, Step, check_group};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
@@ -130,6 +130,7 @@ const fn joined(a: &[&'static str], b: &[&'static str]) -> [&'static str; MOST] 
 impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     const ALL_KEYS: [&'static str; MOST] = joined(R::KEYS, &PROJECTORS);
     const ALL_NUMBERS: [&'static str; MOST] = joined(R::NUMBERS, W::NUMBERS);
+    const ALL_GIVEN: [&'static str; MOST] = joined(R::GIVEN, &PROJECTORS);
 
     fn projects(&self) -> bool {
         self.projection.rank.is_some()
@@ -182,6 +183,22 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         }
         self.projection.check()
     }
+    fn info(&self) -> RuleInfo {
+        let inner = self.rule.info();
+        let projectors = if self.projects() { PROJECTORS.len() } else { 0 };
+        let first =
+            |all: &'static [&'static str], count: usize| all.get(..count).unwrap_or_default();
+        RuleInfo {
+            slots: first(const { &Self::ALL_KEYS }, R::KEYS.len() + projectors),
+            scalars: match self.way.numbers(self.projects()) {
+                0 => inner.scalars,
+                more => first(const { &Self::ALL_NUMBERS }, R::NUMBERS.len() + more),
+            },
+            given: first(const { &Self::ALL_GIVEN }, R::GIVEN.len() + projectors),
+            is_elementwise: inner.is_elementwise && !self.projects(),
+            ..inner
+        }
+    }
     fn hyper(&mut self) -> &mut dyn Hyper {
         self
     }
@@ -194,27 +211,8 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         self.rule.norm_scale(given)
     }
-    fn needs_layer(&self) -> bool {
-        self.rule.needs_layer()
-    }
-    fn listens_to(&self, name: &str) -> bool {
-        self.projects() && PROJECTORS.contains(&name) || self.rule.listens_to(name)
-    }
-    fn counter(&self) -> Counter {
-        self.rule.counter()
-    }
-    fn scalar_owner(&self) -> Counter {
-        self.rule.scalar_owner()
-    }
-    fn scalar_names(&self) -> &'static [&'static str] {
-        let count = match self.way.numbers(self.projects()) {
-            0 => return self.rule.scalar_names(),
-            numbers => R::NUMBERS.len() + numbers,
-        };
-        const { &Self::ALL_NUMBERS }.get(..count).unwrap_or_default()
-    }
-    fn scalars(&self) -> Scalars {
-        self.scalars_of(0)
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        self.rule.grad_norm(grads, scale)
     }
     fn scalars_of(&self, index: usize) -> Scalars {
         let mut scalars = self.rule.scalars_of(index);
@@ -233,16 +231,6 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         };
         self.way.check_plan(&self.projection, &plan)?;
         self.rule.check_shape(&plan.low())
-    }
-    fn step_key(&self) -> &'static str {
-        self.rule.step_key()
-    }
-    fn is_elementwise(&self) -> bool {
-        !self.projects() && self.rule.is_elementwise()
-    }
-    fn slot_names(&self) -> &'static [&'static str] {
-        let count = R::KEYS.len() + if self.projects() { PROJECTORS.len() } else { 0 };
-        const { &Self::ALL_KEYS }.get(..count).unwrap_or_default()
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
         if slot >= R::KEYS.len() {

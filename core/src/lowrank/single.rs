@@ -1,12 +1,12 @@
 //! Rules that keep to `f32`.
 
-use crate::any::{AnyRule, Arithmetic, Tensor};
+use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor};
 use crate::args::Hyper;
 use crate::error::Error;
 use crate::lowrank::{Directed, directed};
 use crate::mode::Mode;
 use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::rule::{Rule, Scalars, Start, Step};
 use crate::storage::{Data, DataMut, Plain};
 
 /// A rule that computes in `f32`, whatever is around it: [`Arithmetic::Single`].
@@ -20,6 +20,9 @@ pub struct Single<R>(pub R);
 impl<R: Rule> AnyRule for Single<R> {
     fn check(&self) -> Result<(), Error> {
         AnyRule::check(&self.0)
+    }
+    fn info(&self) -> RuleInfo {
+        self.0.info()
     }
     fn hyper(&mut self) -> &mut dyn Hyper {
         self.0.hyper()
@@ -36,29 +39,11 @@ impl<R: Rule> AnyRule for Single<R> {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         AnyRule::grad_norm(&self.0, grads, scale)
     }
-    fn needs_layer(&self) -> bool {
-        AnyRule::needs_layer(&self.0)
-    }
-    fn listens_to(&self, name: &str) -> bool {
-        AnyRule::listens_to(&self.0, name)
-    }
-    fn counter(&self) -> Counter {
-        AnyRule::counter(&self.0)
-    }
-    fn scalar_owner(&self) -> Counter {
-        AnyRule::scalar_owner(&self.0)
-    }
-    fn scalar_names(&self) -> &'static [&'static str] {
-        self.0.scalar_names()
-    }
-    fn scalars(&self) -> Scalars {
-        AnyRule::scalars(&self.0)
+    fn scalars_of(&self, index: usize) -> Scalars {
+        self.0.scalars_of(index)
     }
     fn advance(&self, step: &Step, scalars: &mut Scalars) {
         AnyRule::advance(&self.0, step, scalars);
-    }
-    fn slot_names(&self) -> &'static [&'static str] {
-        self.0.slot_names()
     }
     fn slot_len(&self, slot: usize, shape: &[usize], _: Dtype) -> usize {
         self.0.slot_len(slot, shape, Dtype::F32)
@@ -68,15 +53,6 @@ impl<R: Rule> AnyRule for Single<R> {
     }
     fn slot_start(&self, slot: usize) -> Start {
         self.0.slot_start(slot)
-    }
-    fn step_key(&self) -> &'static str {
-        self.0.step_key()
-    }
-    fn counts_empty(&self) -> bool {
-        self.0.counts_empty()
-    }
-    fn is_elementwise(&self) -> bool {
-        self.0.is_elementwise()
     }
     fn update(
         &self,
@@ -105,6 +81,7 @@ impl<R: Rule> AnyRule for Single<R> {
 impl<R: Rule> Directed for Single<R> {
     const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
+    const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
     fn direct<C: Real<Scalar: Plain> + Plain>(

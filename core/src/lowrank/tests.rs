@@ -28,11 +28,11 @@ fn grad(t: u64) -> [f64; 9] {
 /// Four steps of a rule that is handed the identity wherever it asks for a projector.
 fn run(rule: &dyn AnyRule) -> Vec<f64> {
     let mut param = INIT.to_vec();
-    let mut slots: Vec<Vec<f64>> = (0..rule.slot_names().len())
+    let mut slots: Vec<Vec<f64>> = (0..rule.info().slots.len())
         .map(|k| {
             let len = rule.slot_len(k, &SHAPE, Dtype::F64);
             match rule.slot_start(k) {
-                _ if rule.slot_names()[k].starts_with("projector") => {
+                _ if rule.info().slots[k].starts_with("projector") => {
                     (0..len).map(|i| f64::from(u8::from(i / 3 == i % 3))).collect()
                 }
                 Start::Parameter => param.iter().copied().take(len).collect(),
@@ -41,7 +41,7 @@ fn run(rule: &dyn AnyRule) -> Vec<f64> {
         })
         .collect();
     let mut work = vec![0.0; rule.workspace(&SHAPE)];
-    let mut scalars = rule.scalars();
+    let mut scalars = rule.scalars_of(0);
     for t in 1..=4 {
         let grad = grad(t);
         let given = [("projector", 1.0), ("train_loss", 1.0), ("eval_loss", 1.5)];
@@ -248,7 +248,7 @@ fn a_rank_with_a_decay_that_would_be_lost_is_refused_before_anything_is_written(
         slots: &mut [],
         work: DataMut::F32(&mut []),
     };
-    let got = rule.update(Arithmetic::Fused, &Step::new(1, 0.1), &mut rule.scalars(), tensor);
+    let got = rule.update(Arithmetic::Fused, &Step::new(1, 0.1), &mut rule.scalars_of(0), tensor);
     assert!(got == Err(refused.unwrap_err()) && param == [1.0; 4]);
 }
 
@@ -258,7 +258,7 @@ fn a_late_refresh_of_apollo_has_the_seed_of_the_whole_walk() {
     (rule.projection.rank, rule.projection.update_proj_gap) = (Some(1), 1);
     let t = 1 << 53;
     let (mut param, grad) = ([1.0f32; 4], [1.0f32; 4]);
-    let mut buffers: Vec<Vec<f32>> = (0..rule.slot_names().len())
+    let mut buffers: Vec<Vec<f32>> = (0..rule.info().slots.len())
         .map(|k| vec![0.0; rule.slot_len(k, &[2, 2], Dtype::F32)])
         .collect();
     let mut slots: Vec<_> = buffers.iter_mut().map(|s| DataMut::F32(s)).collect();
@@ -275,7 +275,7 @@ fn a_late_refresh_of_apollo_has_the_seed_of_the_whole_walk() {
     rule.update(Arithmetic::Fused, &step, &mut rule.scalars_of(0), tensor).unwrap();
     let mut want = [0.0f32; 2];
     Mt19937::new(later_seed(1, t - 1)).normal(&mut want);
-    let place = rule.slot_names().iter().position(|name| *name == "projector").unwrap();
+    let place = rule.info().slots.iter().position(|name| *name == "projector").unwrap();
     assert_eq!(buffers[place], want);
 }
 

@@ -87,7 +87,7 @@ mod storage {
         let mut recipe = Recipe::new(rule, Arithmetic::Single);
         if count("optim_bits") == Some(8) {
             recipe.coding.min_len = count("min_8bit_size").unwrap_or(0) as usize;
-            let slots = recipe.rule.slot_names().iter();
+            let slots = recipe.rule.info().slots.iter();
             // Only the average of squares has the unsigned map; a projector has none.
             let format = |slot: &&str| {
                 let dynamic = Format::Dynamic(Dynamic { signed: *slot != "state2", grid });

@@ -70,7 +70,7 @@ mod storage {
         let mut recipe = Recipe::new(rule, Arithmetic::Fused);
         recipe.coding.weights = weights;
         if quantize {
-            let slots = recipe.rule.slot_names().iter().map(|&slot| {
+            let slots = recipe.rule.info().slots.iter().map(|&slot| {
                 let square = slot == "exp_avg_sq";
                 let codes = if square { Companded::Variance } else { Companded::Momentum };
                 Some(Format::Companded(codes))

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, Tensor, check_tensor, numel};
+use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor, check_tensor, numel};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::lowrank::{Algebra, Portable};
@@ -193,31 +193,30 @@ impl<A: Algebra> AnyRule for Muon<A> {
             _ => Err(Error::Invalid { argument: "param", wanted: "a matrix with columns" }),
         }
     }
+    fn info(&self) -> RuleInfo {
+        RuleInfo {
+            slots: &["momentum_buffer"],
+            scalars: &[],
+            given: &[],
+            step_key: "step",
+            counter: Counter::Parameter,
+            scalar_owner: Counter::Parameter,
+            counts_empty: true,
+            needs_layer: false,
+            is_elementwise: false,
+            bases: [1.0; 2],
+        }
+    }
     fn hyper(&mut self) -> &mut dyn Hyper {
         self
     }
     fn lr(&self) -> f64 {
         self.lr
     }
-    fn counter(&self) -> Counter {
-        Counter::Parameter
-    }
-    fn scalar_names(&self) -> &'static [&'static str] {
-        &[]
-    }
-    fn scalars(&self) -> Scalars {
+    fn scalars_of(&self, _: usize) -> Scalars {
         Scalars::default()
     }
     fn advance(&self, _: &Step, _: &mut Scalars) {}
-    fn step_key(&self) -> &'static str {
-        "step"
-    }
-    fn is_elementwise(&self) -> bool {
-        false
-    }
-    fn slot_names(&self) -> &'static [&'static str] {
-        &["momentum_buffer"]
-    }
     fn slot_len(&self, _: usize, shape: &[usize], _: Dtype) -> usize {
         numel(shape)
     }

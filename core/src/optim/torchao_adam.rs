@@ -225,7 +225,7 @@ mod storage {
         let mut recipe = Recipe::new(rule, Arithmetic::Fused);
         recipe.coding.min_len = 4096;
         recipe.coding.multiple = block;
-        let slots = recipe.rule.slot_names().iter().map(|&slot| {
+        let slots = recipe.rule.info().slots.iter().map(|&slot| {
             let signed = slot == "exp_avg";
             Some(match bits {
                 Some(8) => Format::Scaled8(Scaled8 { signed, block }),

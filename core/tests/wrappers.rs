@@ -1,0 +1,109 @@
+//! A rule within another keeps what it says of itself: nothing is lost on the way.
+
+use bitstep::any::{AnyRule, RuleInfo};
+use bitstep::factored::{Factored, Matrix};
+use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Single};
+use bitstep::optim::{
+    AdaLomo, Adafactor, AdafactorTorch, AdamW, AdamWHf, AdamWeightDecay, BnbAdam, BnbLamb,
+    FlashAdam, FlashLion, FlashSgd, GrokAdamW, KerasAdam, KerasClip, Lion, Lomo, ScheduleFreeSgd,
+    StableAdamW,
+};
+use bitstep::rule::Rule;
+use bitstep::storage::Data;
+
+/// What a rule says of the norm over these gradients.
+fn norm(rule: &dyn AnyRule, grads: &[Data<'_>]) -> (Option<u64>, u64) {
+    let given = [("loss_scale", 4.0)];
+    (rule.norm_scale(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
+}
+
+/// That a wrapper says what the rule in it says, but for what `but` changes.
+fn keeps(name: &str, whole: &dyn AnyRule, rule: &dyn AnyRule, but: impl Fn(RuleInfo) -> RuleInfo) {
+    assert_eq!(whole.info(), but(rule.info()), "{name}");
+    assert_eq!(whole.lr().to_bits(), rule.lr().to_bits(), "{name}");
+    assert_eq!(whole.scalars_of(3)[..2], rule.scalars_of(3)[..2], "{name}");
+    let grads = [Data::F64(&[3.0, -4.0]), Data::F32(&[1e-3, 2.0, 0.5]), Data::F32(&[])];
+    assert_eq!(norm(whole, &grads), norm(rule, &grads), "{name}");
+}
+
+const PROJECTORS: [&str; 3] = ["projector", "projector_0", "projector_1"];
+
+fn projected<R: Directed + Default>(rule: R) {
+    let name = format!("{rule:?}");
+    let leaked = |list: Vec<&'static str>| &*list.leak();
+    let plain = Projected::<R, GaLore>::new(rule);
+    keeps(&name, &plain, &rule, |info| info);
+    let ranked = Projection { rank: Some(2), ..plain.projection };
+    let galore = Projected { projection: ranked, ..plain };
+    let more = |info: RuleInfo| RuleInfo {
+        slots: leaked([info.slots, &PROJECTORS].concat()),
+        given: leaked([info.given, &PROJECTORS].concat()),
+        is_elementwise: false,
+        ..info
+    };
+    keeps(&name, &galore, &rule, more);
+    let apollo = Projected::<R, Apollo> { projection: ranked, ..Projected::new(rule) };
+    let numbers = apollo.info().scalars;
+    assert!(numbers.len() > R::NUMBERS.len(), "{name}");
+    keeps(&name, &apollo, &rule, |info| RuleInfo { scalars: numbers, ..more(info) });
+}
+
+fn single<R: Rule + Directed + Default>(rule: R) {
+    keeps(&format!("{rule:?}"), &Single(rule), &rule, |info| info);
+    projected(Single(rule));
+}
+
+fn matrix<R: Factored + Default>(rule: R) {
+    let slots = Matrix(rule).info().slots;
+    assert_eq!(slots.len(), R::SLOTS.len() + 2);
+    keeps(&format!("{rule:?}"), &Matrix(rule), &rule, |info| RuleInfo {
+        slots,
+        is_elementwise: false,
+        ..info
+    });
+}
+
+#[test]
+fn rules_within_projections_keep_what_they_say() {
+    projected(AdamW::default());
+    projected(AdamWHf::default());
+    projected(Lion::default());
+    projected(GrokAdamW::default());
+    projected(Lomo::default());
+    projected(StableAdamW::default());
+    projected(ScheduleFreeSgd::default());
+    // Steps of parameters without elements do not count for FlashOptim.
+    projected(FlashAdam::default());
+    projected(FlashLion::default());
+    projected(FlashSgd::default());
+    assert!(!Projected::<FlashLion, GaLore>::default().info().counts_empty);
+    single(BnbLamb::default());
+    single(BnbAdam::default());
+    projected(Matrix(Adafactor::default()));
+}
+
+#[test]
+fn norm_over_all_gradients_is_that_of_the_rule_within() {
+    // TensorFlow's is taken in the gradients' own type, and so is another number than the default.
+    let clip = KerasClip { global_clipnorm: Some(1.0), ..KerasClip::default() };
+    let keras = KerasAdam { clip, ..KerasAdam::default() };
+    let decay = AdamWeightDecay { clip, ..AdamWeightDecay::default() };
+    let big = [Data::F32(&[1e30, 1e30]), Data::F32(&[1.0])];
+    assert_ne!(norm(&keras, &big), norm(&AdamW::default(), &big));
+    for (whole, rule) in [
+        (&Projected::<_, GaLore>::new(keras) as &dyn AnyRule, &keras as &dyn AnyRule),
+        (&Projected::<_, GaLore>::new(decay), &decay),
+    ] {
+        assert_eq!(norm(whole, &big), norm(rule, &big));
+        assert!(norm(whole, &big).0.is_some());
+    }
+    projected(keras);
+    projected(decay);
+}
+
+#[test]
+fn factored_rules_keep_what_they_say() {
+    matrix(Adafactor::default());
+    matrix(AdafactorTorch::default());
+    matrix(AdaLomo::default());
+}
