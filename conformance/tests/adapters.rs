@@ -1,5 +1,5 @@
 //! Adapters borrow, launch and map errors: they hold no optimizer's name, no default and no
-//! arithmetic of a rule, and each can be read at a sitting.
+//! arithmetic of a rule.
 
 use std::path::{Path, PathBuf};
 
@@ -91,14 +91,4 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         }
     }
     assert!(said.is_empty(), "{said:#?}");
-}
-
-#[test]
-fn adapters_are_small_enough_to_read_at_a_sitting() {
-    for adapter in ADAPTERS {
-        for path in sources(adapter) {
-            let lines = std::fs::read_to_string(&path).unwrap().lines().count();
-            assert!(lines <= 400, "{} has {lines} lines", path.display());
-        }
-    }
 }
