@@ -1,12 +1,11 @@
 //! State that earlier versions of this interface saved still loads, and goes on with the same bits.
 //!
-//! `saved/VERSION.txt` holds what one version wrote, a line for each optimizer and schedule: its name, the
+//! `saved/2.txt` holds what version 2 wrote, a line for each optimizer and schedule: its name, the
 //! saved bytes, and what its own code made of them: the bits of parameters, or of rates, some steps later.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 
 use bitstep::args::{Args, Value};
@@ -55,6 +54,14 @@ fn optimizer_args(name: &str) -> &'static str {
         _ if low_rank => "rank=2",
         _ => "",
     }
+}
+
+/// A call's status and message.
+fn told(call: impl FnOnce(*mut Failure) -> i32) -> (i32, String) {
+    let mut error = Failure { message: [0; 256] };
+    let status = call(&mut error);
+    let text = error.message.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+    (status, String::from_utf8(text).unwrap())
 }
 
 fn text(s: &str) -> CString {
@@ -145,9 +152,9 @@ impl Toy {
         }
     }
 
-    fn load(&mut self, bytes: &[u8]) -> i32 {
+    fn load(&mut self, bytes: &[u8]) -> (i32, String) {
         // SAFETY: a live handle, and memory of the length that is said.
-        unsafe { bitstep_optimizer_load(self.optimizer, bytes.as_ptr(), bytes.len(), null_mut()) }
+        told(|e| unsafe { bitstep_optimizer_load(self.optimizer, bytes.as_ptr(), bytes.len(), e) })
     }
 
     /// The bits of the parameters two steps later: the first of them, and a sum over all.
@@ -202,6 +209,11 @@ fn schedule_saved(schedule: *const Schedule) -> Vec<u8> {
     }
 }
 
+fn schedule_load(schedule: *mut Schedule, bytes: &[u8]) -> (i32, String) {
+    // SAFETY: a live schedule, and memory of the length that is said.
+    told(|e| unsafe { bitstep_schedule_load(schedule, bytes.as_ptr(), bytes.len(), e) })
+}
+
 /// The rates of the next steps.
 fn schedule_told(schedule: *mut Schedule, name: &str) -> String {
     let rates: Vec<_> = (3..7).map(|t| schedule_step(schedule, name, t)).collect();
@@ -222,36 +234,14 @@ fn from_hex(text: &str) -> Vec<u8> {
     digits.map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
-fn file(version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/saved/{version}.txt"))
-}
-
-/// `cargo test -p bitstep-capi --test saved_files -- --ignored`: before a change of the format.
-#[test]
-#[ignore = "writes the state of today's version"]
-fn write() {
-    let mut text = String::new();
-    for entry in LIST {
-        let mut toy = Toy::new(entry.name);
-        (0..3).for_each(|t| toy.step(t));
-        let bytes = toy.saved();
-        let mut loaded = Toy::new(entry.name);
-        assert_eq!(loaded.load(&bytes), BITSTEP_OK);
-        assert_eq!(loaded.saved(), bytes);
-        writeln!(text, "{} {} {}", entry.name, hex(&bytes), loaded.told()).unwrap();
-    }
-    for name in NAMES {
-        let schedule = made(name);
-        (0..3).for_each(|t| drop(schedule_step(schedule, name, t)));
-        let bytes = schedule_saved(schedule);
-        writeln!(text, "{name} {} {}", hex(&bytes), schedule_told(schedule, name)).unwrap();
-    }
-    std::fs::write(file(2), text).unwrap();
+/// What version 3 makes of state of version 2: only the beginning is another.
+fn renewed(bytes: &[u8]) -> Vec<u8> {
+    [&bytes[..7], &[0, 3, 0, 0, 0, 0, 0, 0, 0], &bytes[8..]].concat()
 }
 
 #[test]
 fn every_state_loads_and_goes_on_with_the_same_bits() {
-    let text = std::fs::read_to_string(file(2)).unwrap();
+    let text = include_str!("saved/2.txt");
     let lines = text.lines().map(|line| {
         let mut words = line.splitn(3, ' ').map(str::to_owned);
         let (name, bytes) = (words.next().unwrap(), words.next().unwrap());
@@ -261,17 +251,50 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
     for entry in LIST {
         let (bytes, told) = expected.remove(entry.name).unwrap();
         let mut toy = Toy::new(entry.name);
-        assert_eq!(toy.load(&bytes), BITSTEP_OK, "{}", entry.name);
+        assert_eq!(toy.load(&bytes), (BITSTEP_OK, String::new()), "{}", entry.name);
+        assert!(toy.saved() == renewed(&bytes), "{}", entry.name);
+        let mut again = Toy::new(entry.name);
+        assert_eq!(again.load(&renewed(&bytes)), (BITSTEP_OK, String::new()), "{}", entry.name);
+        assert_eq!(again.told(), told, "{}", entry.name);
         assert_eq!(toy.told(), told, "{}", entry.name);
     }
     for name in NAMES {
         let (bytes, told) = expected.remove(*name).unwrap();
-        let schedule = made(name);
-        // SAFETY: a live schedule, and memory of the length that is said.
-        let loaded =
-            unsafe { bitstep_schedule_load(schedule, bytes.as_ptr(), bytes.len(), null_mut()) };
-        assert_eq!(loaded, BITSTEP_OK, "{name}");
-        assert_eq!(schedule_told(schedule, name), told, "{name}");
+        let new = renewed(&bytes);
+        for bytes in [&new, &bytes] {
+            let schedule = made(name);
+            assert_eq!(schedule_load(schedule, bytes), (BITSTEP_OK, String::new()), "{name}");
+            assert!(schedule_saved(schedule) == new, "{name}");
+            assert_eq!(schedule_told(schedule, name), told, "{name}");
+        }
     }
     assert!(expected.is_empty(), "{:?}", expected.keys());
+}
+
+#[test]
+fn state_of_another_version_or_kind_is_refused() {
+    let mut toy = Toy::new("adamw_torch");
+    let schedule = made("constant");
+    let (state, rates) = (toy.saved(), schedule_saved(schedule));
+    let mut refused = |state: &[u8], rates: &[u8], what: &str| {
+        let wanted = (BITSTEP_STATE, format!("saved state: {what}"));
+        assert_eq!(toy.load(state), wanted);
+        assert_eq!(schedule_load(schedule, rates), wanted);
+    };
+    for version in [0, 1, 2, 4, 256, u64::MAX] {
+        let other = |bytes: &[u8]| [&bytes[..8], &version.to_le_bytes(), &bytes[16..]].concat();
+        let what = format!("of version {version}, known are 2 and 3");
+        refused(&other(&state), &other(&rates), &what);
+    }
+    let what = "it does not begin as such state does";
+    refused(&rates, &state, what);
+    for last in [1, b'1', b'3', 255] {
+        let other = |bytes: &[u8]| [&bytes[..7], &[last], &bytes[8..]].concat();
+        refused(&other(&state), &other(&rates), what);
+    }
+    // SAFETY: they are used no more.
+    unsafe {
+        bitstep_optimizer_free(toy.optimizer);
+        bitstep_schedule_free(schedule);
+    }
 }
