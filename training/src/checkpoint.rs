@@ -3,8 +3,10 @@
 //! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file: each
 //! parameter under its own name, what is kept of it under `NAME/SLOT`, and in the metadata, as
 //! JSON under `bitstep`, the rules with their hyper-parameters and storage, the counters and the
-//! schedules. It is written beside its place, read back, flushed to the disk and renamed: whoever
-//! reads finds the old file or the new one, never a part of one. Of a link, what it links to is
+//! schedules. `docs/checkpoints.md` describes it. What earlier versions of the format hold loads too,
+//! and no name of Rust's is in it.
+//!
+//! It is written beside its place, read back, flushed to the disk and renamed: whoever reads finds the old file or the new one, never a part of one. Of a link, what it links to is
 //! replaced. The permissions of an old file are kept, its owner and other hard links are not. What
 //! a killed process leaves is named `.bitstep-checkpoint-….tmp`, and the next save in that folder
 //! clears it.
@@ -15,10 +17,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use bitstep::any::AnyRule;
 use bitstep::args::{ArgError, Args, Short};
 use bitstep::mode::Mode;
-use bitstep::optimizer::{Buffer, Optimizer, Recipe};
+use bitstep::optimizer::{Buffer, Coding, Optimizer, Recipe};
 use bitstep::real::Dtype;
+use bitstep::rule::Scalars;
 use bitstep::schedule::{
     AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
 };
@@ -30,12 +34,19 @@ use thiserror::Error;
 
 use crate::json::{as_f64, json as to_json, number, value as to_value};
 
+mod old_words;
 mod replace;
 
 use replace::Replacement;
 
 /// What `format` says in the metadata.
-pub const FORMAT: &str = "bitstep-checkpoint/2";
+pub const FORMAT: &str = "bitstep-checkpoint/3";
+
+/// The key of what is kept beside a 16-bit parameter, after the parameter's name.
+const CORRECTION: &str = "correction";
+
+/// What it says in all files that can be read: version 1, 2, ….
+const FORMATS: [&str; 3] = ["bitstep-checkpoint/1", "bitstep-checkpoint/2", FORMAT];
 
 /// Why a run can't be saved or resumed.
 #[derive(Debug, Error)]
@@ -55,6 +66,22 @@ pub enum CheckpointError {
     /// A safetensors file, but not one of these.
     #[error("metadata: {0}")]
     Metadata(String),
+    /// A checkpoint of another program, or of a later version of this one.
+    #[error("`format` is {}, known are {known}", Short(found))]
+    Format {
+        /// What the file says.
+        found: String,
+        /// What can be read.
+        known: String,
+    },
+    /// A word of an earlier version that it never wrote.
+    #[error("`{key}` is {}, which no version has written", Short(found))]
+    Word {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        found: String,
+    },
     /// Two parameters of one name, one that a file can't have, or not a name for each parameter.
     #[error("names of parameters: {0}")]
     Names(String),
@@ -242,6 +269,8 @@ fn difference(
 pub struct Checkpoint {
     bytes: Vec<u8>,
     about: Map<String, Json>,
+    /// Of the format.
+    version: usize,
 }
 
 impl Checkpoint {
@@ -263,9 +292,13 @@ impl Checkpoint {
         let text = metadata.metadata().as_ref().and_then(|m| m.get("bitstep"));
         let text = text.ok_or_else(|| wrong("no `bitstep`"))?;
         let about: Map<String, Json> = serde_json::from_str(text).map_err(wrong)?;
-        match about.get("format").and_then(Json::as_str) {
-            Some(FORMAT) => Ok(Checkpoint { bytes, about }),
-            other => Err(wrong(format!("`format` is {other:?}, wanted {FORMAT}"))),
+        let found = about.get("format");
+        match FORMATS.iter().position(|f| found.and_then(Json::as_str) == Some(f)) {
+            Some(at) => Ok(Checkpoint { bytes, about, version: at + 1 }),
+            None => {
+                let (found, known) = (in_words(found), FORMATS.join(", "));
+                Err(CheckpointError::Format { found, known })
+            }
         }
     }
 
@@ -333,20 +366,23 @@ impl Checkpoint {
         for (i, (name, dtype)) in names.iter().zip(dtypes).enumerate() {
             let about = by_name.get(name.as_str());
             let about = about.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
-            let param = &mut next.params_mut()[i];
-            let group = count(about, "group")? as usize;
-            if group != param.group {
+            let (group, here) = (count(about, "group")? as usize, next.params()[i].group);
+            if group != here {
                 let what = format!("the groups of `{name}`");
-                return Err(CheckpointError::Layout { what, saved: group, here: param.group });
+                return Err(CheckpointError::Layout { what, saved: group, here });
             }
+            let rule = &*next.groups()[group].recipe.rule;
+            let scalars = self.scalars(about, rule, rule.scalars_of(i))?;
+            let param = &mut next.params_mut()[i];
+            param.scalars = scalars;
             param.steps = count(about, "steps")?;
             param.seed = count(about, "seed")?;
-            param.scalars = scalars(about)?;
             param.started = about.get("started").and_then(Json::as_bool) == Some(true);
             let shape = param.shape.clone();
             let wanted = dtype.map(Element::from);
             bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
-            restore_slots(&mut next, i, name, &file, &mut seen)?;
+            let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
+            restore_slots(&mut next, i, [name, correction], &file, &mut seen)?;
         }
         let surplus = file.names().into_iter().find(|name| !seen.contains(*name));
         if let Some(surplus) = surplus {
@@ -359,7 +395,8 @@ impl Checkpoint {
             return Err(CheckpointError::Layout { what: "schedules".to_owned(), saved, here });
         }
         let schedulers = saved.iter().zip(schedulers).enumerate();
-        let schedulers = schedulers.map(|(i, (saved, here))| schedule(i, saved, here));
+        let schedulers =
+            schedulers.map(|(i, (saved, here))| schedule(self.version, i, saved, here));
         let schedulers = schedulers.collect::<Result<Vec<_>, _>>()?;
         Ok(Restored { optimizer: next, schedulers })
     }
@@ -383,6 +420,24 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// The carried numbers of a group or parameter; `scalars` where they have no names.
+    fn scalars(
+        &self,
+        about: &Json,
+        rule: &dyn AnyRule,
+        mut scalars: Scalars,
+    ) -> Result<Scalars, CheckpointError> {
+        if self.version < 3 {
+            let numbers = floats(about, "scalars")?;
+            return numbers.try_into().map_err(|_| wrong("another number of `scalars`"));
+        }
+        let saved = about.get("scalars").ok_or_else(|| wrong("no `scalars`"))?;
+        for (to, name) in scalars.iter_mut().zip(rule.scalar_names()) {
+            *to = float(saved, name)?;
+        }
+        Ok(scalars)
+    }
+
     fn tensors(&self) -> Result<SafeTensors<'_>, CheckpointError> {
         Ok(SafeTensors::deserialize(&self.bytes)?)
     }
@@ -399,30 +454,41 @@ impl Checkpoint {
                 let about = saved.get(key).and_then(Json::as_object);
                 about.ok_or_else(|| wrong(format!("no `{key}`")))
             };
-            let (saved_recipe, saved_made) = (about("recipe")?, about("made")?);
             let (here, made) = (about_recipe(&group.recipe), about_recipe(&group.made));
+            let in_words_of_today = |saved: &Map<String, Json>| match self.version {
+                1 | 2 => old_words::translated(saved, here["rule"].as_str().unwrap_or_default()),
+                _ => Ok(saved.clone()),
+            };
+            let saved_recipe = in_words_of_today(about("recipe")?)?;
+            let saved_made = match self.version {
+                1 => saved_recipe.clone(),
+                _ => in_words_of_today(about("made")?)?,
+            };
             let keys: BTreeSet<&String> = here.keys().chain(saved_recipe.keys()).collect();
             let mut since = Args::new();
             for key in keys {
                 let (saved, here) = (saved_recipe.get(key), here.get(key));
                 // What a schedule or a reference's checkpoint has changed since the group was made.
                 if let (Some(hyper), Some(value), true) =
-                    (key.strip_prefix("hyper."), saved, saved_made.get(key) == made.get(key))
+                    (key.strip_prefix("hyper."), saved, same(saved_made.get(key), made.get(key)))
                 {
                     since.set(hyper, to_value(value));
-                } else if saved != here {
+                } else if !same(saved, here) {
                     let (saved, here) = (in_words(saved), in_words(here));
                     let what = format!("`{key}`");
                     return Err(CheckpointError::Recipe { group: number, what, saved, here });
                 }
             }
             changed.push(since);
-            group.lr = saved.get("lr").and_then(as_f64).ok_or_else(|| wrong("no `lr`"))?;
+            group.lr = float(saved, "lr")?;
             group.steps = count(saved, "steps")?;
-            group.scalars = scalars(saved)?;
         }
         for (number, args) in changed.iter().enumerate() {
             next.set_args(number, args)?;
+        }
+        for (saved, group) in groups.iter().zip(next.groups_mut()) {
+            let rule = &*group.recipe.rule;
+            group.scalars = self.scalars(saved, rule, rule.scalars())?;
         }
         let mode = match self.about.get("mode").and_then(Json::as_str) {
             Some("train") => Mode::Train,
@@ -494,14 +560,20 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
 /// What moves a group, to be compared word by word.
 fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
     let mut recipe = recipe.clone();
-    let debug = format!("{:?}", recipe.rule);
-    let end = debug.find([' ', '(', '{']).unwrap_or(debug.len());
-    let hyper = Args::of(recipe.rule.hyper());
-    let mut about = Map::new();
-    about.insert("rule".to_owned(), debug[..end].into());
-    about.insert("arithmetic".to_owned(), format!("{:?}", recipe.arithmetic).into());
-    about.insert("state".to_owned(), format!("{:?}", recipe.state).into());
-    about.insert("storage".to_owned(), format!("{:?}", recipe.coding).into());
+    let (hyper, mut rule) = (Args::of(recipe.rule.hyper()), Vec::new());
+    recipe.rule.id(&mut |part| rule.push(part));
+    let Coding { slots, min_len, multiple, weights } = &recipe.coding;
+    let slots = slots.iter().map(|slot| slot.map(|format| format.to_string()));
+    let about: [(&str, Json); 7] = [
+        ("rule", rule.join("/").into()),
+        ("compute", recipe.arithmetic.id().into()),
+        ("state", recipe.state.map(Dtype::id).into()),
+        ("slots", slots.collect()),
+        ("min_len", (*min_len).into()),
+        ("multiple", (*multiple).into()),
+        ("weights", weights.to_string().into()),
+    ];
+    let mut about: Map<_, _> = about.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     for (name, value) in hyper.iter() {
         about.insert(format!("hyper.{name}"), to_json(value));
     }
@@ -509,14 +581,13 @@ fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
 }
 
 fn metadata(run: &Run<'_>) -> Json {
-    let numbers = |x: &[f64]| x.iter().map(|&x| number(x)).collect::<Json>();
     let groups = run.optimizer.groups().iter().map(|g| {
         json!({
             "recipe": about_recipe(&g.recipe),
             "made": about_recipe(&g.made),
             "lr": number(g.lr),
             "steps": g.steps,
-            "scalars": numbers(&g.scalars),
+            "scalars": about_scalars(&*g.recipe.rule, &g.scalars),
         })
     });
     let params = run.names.iter().zip(run.optimizer.params()).map(|(name, p)| {
@@ -524,7 +595,7 @@ fn metadata(run: &Run<'_>) -> Json {
             "name": name,
             "group": p.group,
             "steps": p.steps,
-            "scalars": numbers(&p.scalars),
+            "scalars": about_scalars(&*run.optimizer.groups()[p.group].recipe.rule, &p.scalars),
             "seed": p.seed,
             "started": p.started,
         })
@@ -542,6 +613,19 @@ fn metadata(run: &Run<'_>) -> Json {
 
 fn about_args(args: &Args) -> Map<String, Json> {
     args.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect()
+}
+
+/// Whether two values mean the same: a count may have become a number, 0 is 0.0.
+fn same(a: Option<&Json>, b: Option<&Json>) -> bool {
+    match (a, b) {
+        (Some(Json::Array(a)), Some(Json::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        (Some(Json::Number(a)), Some(Json::Number(b))) if a.is_f64() != b.is_f64() => {
+            a.as_f64() == b.as_f64()
+        }
+        _ => a == b,
+    }
 }
 
 fn in_words(json: Option<&Json>) -> String {
@@ -582,8 +666,16 @@ fn about_schedule(scheduler: &Scheduler) -> Json {
     })
 }
 
-/// The schedule that goes on instead of one made alike.
-fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, CheckpointError> {
+/// The schedule that goes on instead of one made alike. Version 1 does not tell what it was made of.
+fn schedule(
+    version: usize,
+    number: usize,
+    saved: &Json,
+    here: &Scheduler,
+) -> Result<Scheduler, CheckpointError> {
+    if version == 1 {
+        return Ok(here.resumed(&Args::new(), scheduler_state(saved)?)?);
+    }
     let refused = |what: &str, saved: Option<&Json>, here: Option<&Json>| {
         let what = format!("`{what}`");
         let (saved, here) = (in_words(saved), in_words(here));
@@ -599,7 +691,7 @@ fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, 
     };
     let (saved_args, args) = (object("args")?, about_args(here.args()));
     let mut keys = saved_args.keys().chain(args.keys());
-    if let Some(key) = keys.find(|key| saved_args.get(*key) != args.get(*key)) {
+    if let Some(key) = keys.find(|key| !same(saved_args.get(*key), args.get(*key))) {
         return Err(refused(key, saved_args.get(key), args.get(key)));
     }
     let replaced = object("replaced")?.iter();
@@ -608,9 +700,6 @@ fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, 
 }
 
 fn scheduler_state(json: &Json) -> Result<SchedulerState, CheckpointError> {
-    let float = |json: &Json, key: &str| {
-        json.get(key).and_then(as_f64).ok_or_else(|| wrong(format!("no number `{key}`")))
-    };
     let present = |key: &str| json.get(key).filter(|j| !j.is_null());
     Ok(SchedulerState {
         step: count(json, "step")?,
@@ -667,15 +756,19 @@ fn count(json: &Json, key: &str) -> Result<u64, CheckpointError> {
     json.get(key).and_then(Json::as_u64).ok_or_else(|| wrong(format!("no count `{key}`")))
 }
 
+fn float(json: &Json, key: &str) -> Result<f64, CheckpointError> {
+    json.get(key).and_then(as_f64).ok_or_else(|| wrong(format!("no number `{key}`")))
+}
+
 fn floats(json: &Json, key: &str) -> Result<Vec<f64>, CheckpointError> {
     let list = json.get(key).and_then(Json::as_array);
     let numbers = list.and_then(|l| l.iter().map(as_f64).collect::<Option<Vec<_>>>());
     numbers.ok_or_else(|| wrong(format!("no numbers `{key}`")))
 }
 
-fn scalars(json: &Json) -> Result<bitstep::rule::Scalars, CheckpointError> {
-    let numbers = floats(json, "scalars")?;
-    numbers.try_into().map_err(|_| wrong("another number of `scalars`"))
+fn about_scalars(rule: &dyn AnyRule, scalars: &Scalars) -> Map<String, Json> {
+    let named = rule.scalar_names().iter().zip(scalars);
+    named.map(|(name, &x)| ((*name).to_owned(), number(x))).collect()
 }
 
 /// A piece of what is kept of a parameter, under its key.
@@ -723,7 +816,7 @@ fn slots<'a>(
         }
     }
     if let Some(companion) = &param.companion {
-        let key = format!("{name}/companion");
+        let key = format!("{name}/{CORRECTION}");
         let part =
             Part { key: key.clone(), element: companion.element(), bytes: companion.bytes() };
         kept.push(Kept { key, buffer: Slot::Part(part) });
@@ -734,7 +827,7 @@ fn slots<'a>(
 fn restore_slots(
     next: &mut Optimizer,
     i: usize,
-    name: &str,
+    [name, correction]: [&str; 2],
     file: &SafeTensors<'_>,
     seen: &mut BTreeSet<String>,
 ) -> Result<(), CheckpointError> {
@@ -759,7 +852,7 @@ fn restore_slots(
         fill(&mut slot.data_mut(), found);
     }
     if let Some(companion) = &mut param.companion {
-        let (key, of) = (format!("{name}/companion"), file_type(companion.element()));
+        let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
         companion.set_bytes(bytes(file, &key, Some(of), &[companion.len()], seen)?)?;
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! in `expected.txt` what its own code made of them: the first bits of each parameter after one further
 //! step, then a sum over all bits, of parameters and state, as loaded and as stepped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,9 @@ use bitstep::schedule::{NAMES, Scheduler, build};
 use bitstep::storage::{Companded, Data, Dynamic, Format, Fp8, Scaled4, Scaled8};
 use bitstep_training::checkpoint::{Checkpoint, Run, save};
 use half::{bf16, f16};
+use regex::Regex;
+use safetensors::SafeTensors;
+use serde_json::Value as Json;
 
 /// The schedules with what they can't do without.
 fn schedule(name: &str, groups: usize) -> Scheduler {
@@ -224,24 +227,53 @@ fn recipe(name: &str, args: &str) -> Recipe {
     named::optimizer(name, &Args::parse(args).unwrap()).unwrap()
 }
 
-/// Every name, over small tensors that are coded where large ones are.
-fn named_case(name: &str, schedule: &str) -> Toy {
+/// The recipe of a name, by which small tensors are coded where large ones are.
+fn small(name: &str) -> Recipe {
     let args = match name {
         _ if name.starts_with("galore") || name.starts_with("apollo") => "rank=2",
         _ if name.contains("torch_4bit") || name.contains("torch_8bit") => "block_size=32",
         _ if name.starts_with("torchao") => "block_size=32",
         _ => "",
     };
-    let mut recipe = recipe(name, args);
-    let hyper = Args::of(recipe.rule.hyper());
+    let mut made = recipe(name, args);
+    let hyper = Args::of(made.rule.hyper());
     if hyper.get("optim_bits").and_then(Value::as_u64) == Some(8) {
-        recipe = named::optimizer(name, &Args::parse(args).unwrap().with("min_8bit_size", 32i64))
-            .unwrap();
+        made = recipe(name, &format!("{args}, min_8bit_size=32"));
     }
-    recipe.coding.min_len = recipe.coding.min_len.min(32);
-    let params: [(usize, &[usize], _); 3] =
-        [(0, &[4, 16], Dtype::F32), (0, &[4, 8], Dtype::Bf16), (0, &[3], Dtype::F32)];
-    Toy::new(vec![recipe], &params, schedule)
+    made.coding.min_len = made.coding.min_len.min(32);
+    made
+}
+
+const PARAMS: [(usize, &[usize], Dtype); 3] =
+    [(0, &[4, 16], Dtype::F32), (0, &[4, 8], Dtype::Bf16), (0, &[3], Dtype::F32)];
+
+/// Every format, two for each of the own cases.
+fn own_formats() -> Vec<Format> {
+    let dynamic = |signed, grid| Format::Dynamic(Dynamic { signed, grid });
+    let scaled8 = |signed, block| Format::Scaled8(Scaled8 { signed, block });
+    let scaled4 = |signed, block| Format::Scaled4(Scaled4 { signed, block });
+    vec![
+        Format::Companded(Companded::Momentum),
+        Format::Companded(Companded::Variance),
+        dynamic(true, false),
+        dynamic(false, false),
+        dynamic(true, true),
+        dynamic(false, true),
+        scaled8(true, 16),
+        scaled8(false, 32),
+        scaled4(true, 16),
+        scaled4(false, 32),
+        Format::Fp8(Fp8 { block: 16 }),
+        Format::Fp8(Fp8 { block: 32 }),
+        Format::Split(Dtype::Bf16, 8),
+        Format::Split(Dtype::F16, 8),
+        Format::Split(Dtype::F16, 16),
+        Format::Split(Dtype::Bf16, 16),
+        Format::Kahan(Dtype::Bf16),
+        Format::Kahan(Dtype::F16),
+        Format::Plain(Dtype::F64),
+        Format::Plain(Dtype::F16),
+    ]
 }
 
 /// Every policy, type of state and storage, at least once, of recipes that have no name.
@@ -268,47 +300,22 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
     let narrow: &[(usize, &[usize], Dtype)] = &[(0, &[5], Dtype::Bf16), (0, &[4], Dtype::F16)];
     let one = |recipe: Recipe| Toy::new(vec![recipe], matrices, "constant");
     let two = |recipe: Recipe| Toy::new(vec![recipe], narrow, "constant");
-    let mut cases = vec![
-        (
-            "companded",
-            one(slots(
-                Format::Companded(Companded::Momentum),
-                Format::Companded(Companded::Variance),
-            )),
-        ),
-        (
-            "dynamic",
-            one(slots(
-                Format::Dynamic(Dynamic { signed: true, grid: false }),
-                Format::Dynamic(Dynamic { signed: false, grid: false }),
-            )),
-        ),
-        (
-            "dynamic_grid",
-            one(slots(
-                Format::Dynamic(Dynamic { signed: true, grid: true }),
-                Format::Dynamic(Dynamic { signed: false, grid: true }),
-            )),
-        ),
-        (
-            "scaled8",
-            one(slots(
-                Format::Scaled8(Scaled8 { signed: true, block: 16 }),
-                Format::Scaled8(Scaled8 { signed: false, block: 32 }),
-            )),
-        ),
-        (
-            "scaled4",
-            one(slots(
-                Format::Scaled4(Scaled4 { signed: true, block: 16 }),
-                Format::Scaled4(Scaled4 { signed: false, block: 32 }),
-            )),
-        ),
-        ("fp8", one(slots(Format::Fp8(Fp8 { block: 16 }), Format::Fp8(Fp8 { block: 32 })))),
-        ("split8", one(slots(Format::Split(Dtype::Bf16, 8), Format::Split(Dtype::F16, 8)))),
-        ("split16", one(slots(Format::Split(Dtype::F16, 16), Format::Split(Dtype::Bf16, 16)))),
-        ("kahan", one(slots(Format::Kahan(Dtype::Bf16), Format::Kahan(Dtype::F16)))),
-        ("plain", one(slots(Format::Plain(Dtype::F64), Format::Plain(Dtype::F16)))),
+    let formats = own_formats();
+    let names = [
+        "companded",
+        "dynamic",
+        "dynamic_grid",
+        "scaled8",
+        "scaled4",
+        "fp8",
+        "split8",
+        "split16",
+        "kahan",
+        "plain",
+    ];
+    let pairs = formats.chunks(2).map(|pair| one(slots(pair[0], pair[1])));
+    let mut cases: Vec<_> = names.into_iter().zip(pairs).collect();
+    cases.extend([
         ("weights_split8", two(weights(Weights::Split(8)))),
         ("weights_split16", two(weights(Weights::Split(16)))),
         ("weights_kahan", two(weights(Weights::Kahan))),
@@ -337,7 +344,7 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
                 (r.arithmetic, r.state) = (Arithmetic::Eager, Some(Dtype::F16))
             })),
         ),
-    ];
+    ]);
     // As large as the references' own limits ask for.
     let large: &[(usize, &[usize], Dtype)] = &[(0, &[64, 64], Dtype::Bf16)];
     for name in ["adamw_bnb_8bit", "adamw_torch_4bit"] {
@@ -372,28 +379,49 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
     cases
 }
 
-fn cases() -> Vec<(String, Toy)> {
+/// Every name with some schedule, what has no name, and all names together.
+fn cases() -> BTreeMap<String, Toy> {
     let named = LIST.iter().zip(NAMES.iter().cycle());
-    let named =
-        named.map(|(entry, schedule)| (entry.name.to_owned(), named_case(entry.name, schedule)));
-    named.chain(own_cases().into_iter().map(|(name, toy)| (format!("own_{name}"), toy))).collect()
+    let named = named.map(|(entry, schedule)| {
+        (entry.name.to_owned(), Toy::new(vec![small(entry.name)], &PARAMS, schedule))
+    });
+    let all = LIST.iter().map(|entry| small(entry.name)).collect();
+    let params: Vec<(usize, &[usize], _)> =
+        (0..LIST.len()).map(|group| (group, [2, 16].as_slice(), Dtype::F32)).collect();
+    let all = ("names".to_owned(), Toy::new(all, &params, "constant"));
+    let own = own_cases().into_iter().map(|(name, toy)| (format!("own_{name}"), toy));
+    named.chain(own).chain([all]).collect()
 }
+
+/// The versions, and of how many of these there are files.
+const VERSIONS: [(u32, usize); 3] = [(1, 28), (2, 102), (3, 23)];
+const NOW: u32 = 3;
 
 fn folder(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/checkpoints").join(version.to_string())
 }
 
-/// `cargo test -p bitstep-training --test saved_files -- --ignored`: before a change of the format.
+fn evaluated(toy: &mut Toy) {
+    let mut values: Vec<_> = toy.values.iter_mut().map(Buffer::data_mut).collect();
+    toy.optimizer.eval(&mut values).unwrap();
+}
+
+/// `cargo test -p bitstep-training --test saved_files -- --ignored`: before the format becomes another.
 #[test]
 #[ignore = "writes the files of today's version"]
 fn write() {
-    let folder = folder(2);
+    let folder = folder(NOW);
+    std::fs::create_dir_all(&folder).unwrap();
     let mut text = String::new();
-    for ((name, mut toy), (_, mut loaded)) in cases().into_iter().zip(cases()) {
+    let own = |name: &str| name == "names" || name.starts_with("own_") && !name.contains("bit");
+    let fresh = cases();
+    for ((name, mut toy), mut loaded) in cases().into_iter().zip(fresh.into_values()) {
+        if !own(&name) {
+            continue;
+        }
         (0..3).for_each(|t| toy.step(t));
         if name == "own_eval" {
-            let mut values: Vec<_> = toy.values.iter_mut().map(Buffer::data_mut).collect();
-            toy.optimizer.eval(&mut values).unwrap();
+            evaluated(&mut toy);
         }
         let path = folder.join(format!("{name}.safetensors"));
         toy.save(&path);
@@ -406,15 +434,200 @@ fn write() {
 
 #[test]
 fn every_file_loads_and_goes_on_with_the_same_bits() {
-    let version = 2;
-    let folder = folder(version);
-    let text = std::fs::read_to_string(folder.join("expected.txt")).unwrap();
-    let mut expected: BTreeMap<&str, &str> =
-        text.lines().filter_map(|line| line.split_once(' ')).collect();
-    for (name, mut toy) in cases() {
-        let file = Checkpoint::read(&folder.join(format!("{name}.safetensors"))).unwrap();
-        toy.load(&file).unwrap_or_else(|e| panic!("{version}/{name}: {e}"));
-        assert_eq!(Some(toy.told().as_str()), expected.remove(&*name), "{version}/{name}");
+    for (version, count) in VERSIONS {
+        let folder = folder(version);
+        let text = std::fs::read_to_string(folder.join("expected.txt")).unwrap();
+        let mut toys = cases();
+        assert_eq!(text.lines().count(), count);
+        for (name, expected) in text.lines().filter_map(|line| line.split_once(' ')) {
+            let file = Checkpoint::read(&folder.join(format!("{name}.safetensors"))).unwrap();
+            let mut toy = toys.remove(name).unwrap();
+            toy.load(&file).unwrap_or_else(|e| panic!("{version}/{name}: {e}"));
+            assert_eq!(toy.told(), expected, "{version}/{name}");
+        }
     }
-    assert!(expected.is_empty(), "{:?}", expected.keys());
+}
+
+/// The metadata of a file, and the file with other metadata.
+fn about(bytes: &[u8]) -> Json {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
+    serde_json::from_str(&metadata.metadata().as_ref().unwrap()["bitstep"]).unwrap()
+}
+
+fn with_about(bytes: &[u8], about: &Json) -> Vec<u8> {
+    let (len, rest) = bytes.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*len) as usize);
+    let mut header: Json = serde_json::from_slice(header).unwrap();
+    header["__metadata__"]["bitstep"] = about.to_string().into();
+    let header = header.to_string().into_bytes();
+    [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()
+}
+
+/// The format's own words: all keys and strings but the arguments of the references and what is the caller's.
+fn own_words(json: &Json, to: &mut Vec<String>) {
+    match json {
+        Json::String(word) => to.push(word.clone()),
+        Json::Array(list) => list.iter().for_each(|x| own_words(x, to)),
+        Json::Object(map) => {
+            for (key, value) in map {
+                to.push(key.clone());
+                let others = ["args", "replaced", "extra"].contains(&key.as_str());
+                if !(others || key.starts_with("hyper.")) {
+                    own_words(value, to);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn no_name_of_rust_is_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let identifier = Regex::new(r"\b[A-Z]\w*").unwrap();
+    let mut seen = BTreeSet::new();
+    for (case, mut toy) in cases() {
+        toy.step(0);
+        toy.save(&path);
+        let debug = format!("{:?}{:?}", toy.optimizer, toy.schedulers);
+        let identifiers: BTreeSet<&str> =
+            identifier.find_iter(&debug).map(|m| m.as_str()).collect();
+        let bytes = std::fs::read(&path).unwrap();
+        let mut words = Vec::new();
+        own_words(&about(&bytes), &mut words);
+        words.extend(
+            SafeTensors::deserialize(&bytes).unwrap().names().into_iter().map(str::to_owned),
+        );
+        for word in &words {
+            let found = identifier.find_iter(word).find(|m| identifiers.contains(m.as_str()));
+            assert!(found.is_none(), "{case}: {word}");
+            assert!(!word.contains(['{', '(', '[', ' ']), "{case}: {word}");
+        }
+        seen.extend(identifiers.into_iter().map(str::to_owned));
+    }
+    // That would have been found.
+    for name in
+        ["AdamW", "Matrix", "Projected", "GaLore", "Eager", "Some", "Companded", "Bf16", "Kahan"]
+    {
+        assert!(seen.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn what_no_version_wrote_is_an_error_that_names_it() {
+    for version in [1, 2, 3] {
+        let folder = folder(version);
+        for name in ["own_groups", "own_scaled4", "own_weights_split8"] {
+            let bytes = std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap();
+            let whole = about(&bytes);
+            let refused = |about: &Json, what: &str| {
+                let mut toy = cases().remove(name).unwrap();
+                let before = toy.sum();
+                let file = Checkpoint::parse(with_about(&bytes, about));
+                let error = file.map_err(|e| e.to_string()).and_then(|file| toy.load(&file));
+                let error = error.expect_err(&format!("{version}/{name}: {what} was taken"));
+                assert_eq!(toy.sum(), before, "{version}/{name}: {what}");
+                error
+            };
+            let recipe = whole["groups"][0]["recipe"].as_object().unwrap();
+            for key in recipe.keys().filter(|key| !key.starts_with("hyper.")) {
+                let mut about = whole.clone();
+                let other = match &recipe[key] {
+                    Json::String(word) => (word.clone() + "x").into(),
+                    Json::Number(n) => (n.as_u64().unwrap() + 1).into(),
+                    Json::Array(list) => [&list[..], &["gone:4".into()]].concat().into(),
+                    _ => Json::from("f8"),
+                };
+                about["groups"][0]["recipe"][key] = other.clone();
+                let error = refused(&about, key);
+                let text = other.to_string();
+                let told = error.contains(&text[..text.len().min(70)]);
+                assert!(told && error.contains(&format!("`{key}`")), "{other}: {error}");
+                about["groups"][0]["recipe"].as_object_mut().unwrap().remove(key);
+                let error = refused(&about, key);
+                assert!(error.contains(&format!("`{key}`")), "{error}");
+            }
+            let known =
+                "known are bitstep-checkpoint/1, bitstep-checkpoint/2, bitstep-checkpoint/3";
+            for format in ["bitstep-checkpoint/4", "bitstep-checkpoint/", "other/1", ""] {
+                let mut about = whole.clone();
+                about["format"] = format.into();
+                let wanted = format!("`format` is {:?}, {known}", format);
+                assert_eq!(refused(&about, "format"), wanted);
+            }
+            let mut about = whole.clone();
+            about.as_object_mut().unwrap().remove("format");
+            assert_eq!(refused(&about, "format"), format!("`format` is nothing, {known}"));
+            let mut about = whole.clone();
+            about["mode"] = "tested".into();
+            assert!(refused(&about, "mode").contains("tested"));
+            if version > 1 {
+                let mut about = whole.clone();
+                about["schedules"][0]["name"] = "cosin".into();
+                assert!(refused(&about, "name").contains("cosin"));
+            }
+        }
+    }
+}
+
+/// `warmup_steps` was a count once: an argument's type in Rust is nothing that a file depends on.
+#[test]
+fn a_whole_number_is_a_number() {
+    let bytes = std::fs::read(folder(NOW).join("own_eval.safetensors")).unwrap();
+    let mut about = about(&bytes);
+    for recipe in ["recipe", "made"] {
+        about["groups"][0][recipe]["hyper.warmup_steps"] = 0.into();
+    }
+    let load = |about: &Json| {
+        let mut toy = cases().remove("own_eval").unwrap();
+        toy.load(&Checkpoint::parse(with_about(&bytes, about)).unwrap()).map(|()| toy.sum())
+    };
+    assert_eq!(load(&about), load(&self::about(&bytes)));
+    for recipe in ["recipe", "made"] {
+        about["groups"][0][recipe]["hyper.warmup_steps"] = 1.into();
+    }
+    let error = load(&about).unwrap_err();
+    assert_eq!(error, "group 0: `hyper.warmup_steps` was 1 and is 0.0");
+}
+
+/// Every name over every type of parameter and every storage of state and of the parameter.
+#[test]
+fn every_name_type_and_storage_goes_there_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let formats = own_formats();
+    let weights = [
+        Weights::Plain,
+        Weights::Split(8),
+        Weights::Split(16),
+        Weights::Kahan,
+        Weights::Stochastic(7),
+    ];
+    for entry in LIST {
+        for dtype in [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16] {
+            let toy = || {
+                let mut recipes = Vec::new();
+                for (i, &format) in formats.iter().enumerate() {
+                    let mut recipe = small(entry.name);
+                    let slots = vec![Some(format); recipe.rule.slot_names().len()];
+                    let weights = weights[i % weights.len()];
+                    recipe.coding = Coding { slots, min_len: 0, multiple: 1, weights };
+                    recipes.push(recipe);
+                }
+                let shapes: [&[usize]; 2] = [&[4, 16], &[3]];
+                let params = (0..2 * formats.len()).map(|i| (i / 2, shapes[i % 2], dtype));
+                Toy::new(recipes, &params.collect::<Vec<_>>(), "constant")
+            };
+            let (mut saved, mut loaded) = (toy(), toy());
+            assert!(saved.names.len() >= formats.len() / 2, "{}", entry.name);
+            (0..2).for_each(|t| saved.step(t));
+            saved.save(&path);
+            loaded.load(&Checkpoint::read(&path).unwrap()).unwrap();
+            assert_eq!(loaded.sum(), saved.sum(), "{} {dtype:?}", entry.name);
+            saved.step(2);
+            loaded.step(2);
+            assert_eq!(loaded.sum(), saved.sum(), "{} {dtype:?} a step later", entry.name);
+        }
+    }
 }
