@@ -381,8 +381,7 @@ impl Checkpoint {
             let shape = param.shape.clone();
             let wanted = dtype.map(Element::from);
             bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
-            let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
-            restore_slots(&mut next, i, [name, correction], &file, &mut seen)?;
+            restore_slots(self.version, &mut next, i, name, &file, &mut seen)?;
         }
         let surplus = file.names().into_iter().find(|name| !seen.contains(*name));
         if let Some(surplus) = surplus {
@@ -783,12 +782,12 @@ enum Slot<'a> {
 }
 
 /// The key of slot k: its name, numbered where a rule has several of one name.
-fn slot_key(names: &[&str], k: usize, param: &str) -> String {
+fn slot_key(names: &[&str], k: usize) -> String {
     let name = names[k];
     let earlier = names[..k].iter().filter(|n| **n == name).count();
     match earlier {
-        0 => format!("{param}/{name}"),
-        n => format!("{param}/{name}.{n}"),
+        0 => name.to_owned(),
+        n => format!("{name}.{n}"),
     }
 }
 
@@ -798,36 +797,32 @@ fn slots<'a>(
     name: &str,
 ) -> Vec<Kept<'a>> {
     let names = optimizer.groups()[param.group].recipe.rule.slot_names();
+    let kept_part =
+        |part: Part| Kept { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
     let mut kept = Vec::new();
     for (k, slot) in param.slots.iter().enumerate() {
-        let key = slot_key(names, k, name);
+        let key = slot_key(names, k);
         match slot {
-            Buffer::Coded(coded) => kept.extend(
-                coded
-                    .parts(&key)
-                    .into_iter()
-                    .map(|part| Kept { key: part.key.clone(), buffer: Slot::Part(part) }),
-            ),
+            Buffer::Coded(coded) => kept.extend(coded.parts(&key).into_iter().map(kept_part)),
             plain => {
                 if let Some(data) = plain.data().filter(|d| !d.is_empty()) {
-                    kept.push(Kept { key, buffer: Slot::Plain(data) });
+                    kept.push(Kept { key: format!("{name}/{key}"), buffer: Slot::Plain(data) });
                 }
             }
         }
     }
     if let Some(companion) = &param.companion {
-        let key = format!("{name}/{CORRECTION}");
-        let part =
-            Part { key: key.clone(), element: companion.element(), bytes: companion.bytes() };
-        kept.push(Kept { key, buffer: Slot::Part(part) });
+        let (key, element) = (CORRECTION.to_owned(), companion.element());
+        kept.push(kept_part(Part { key, element, bytes: companion.bytes() }));
     }
     kept
 }
 
 fn restore_slots(
+    version: usize,
     next: &mut Optimizer,
     i: usize,
-    [name, correction]: [&str; 2],
+    name: &str,
     file: &SafeTensors<'_>,
     seen: &mut BTreeSet<String>,
 ) -> Result<(), CheckpointError> {
@@ -835,12 +830,16 @@ fn restore_slots(
     let names = next.groups()[group].recipe.rule.slot_names();
     let param = &mut next.params_mut()[i];
     for (k, slot) in param.slots.iter_mut().enumerate() {
-        let key = slot_key(names, k, name);
+        let key = slot_key(names, k);
         if let Buffer::Coded(coded) = slot {
-            for part in coded.parts(&key) {
+            // Before version 3 keys of parts were made of the parameter's name and the slot's.
+            let old = version < 3;
+            let of = if old { format!("{name}/{key}") } else { key };
+            for part in coded.parts(&of) {
+                let key = if old { part.key.clone() } else { format!("{name}/{}", part.key) };
                 let len = part.bytes.len() / part.element.size();
-                let found = bytes(file, &part.key, Some(file_type(part.element)), &[len], seen)?;
-                coded.set_part(&key, &Part { bytes: found.to_vec(), ..part })?;
+                let found = bytes(file, &key, Some(file_type(part.element)), &[len], seen)?;
+                coded.set_part(&of, &Part { bytes: found.to_vec(), ..part })?;
             }
             continue;
         }
@@ -848,10 +847,11 @@ fn restore_slots(
             continue;
         }
         let dtype = slot.data().map(|d| file_type(d.dtype().into()));
-        let found = bytes(file, &key, dtype, &[slot.len()], seen)?;
+        let found = bytes(file, &format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
         fill(&mut slot.data_mut(), found);
     }
     if let Some(companion) = &mut param.companion {
+        let correction = if version < 3 { old_words::CORRECTION } else { CORRECTION };
         let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
         companion.set_bytes(bytes(file, &key, Some(of), &[companion.len()], seen)?)?;
     }
