@@ -28,7 +28,7 @@ use bitstep::schedule::{
 };
 use bitstep::storage::{Data, DataMut, Element, Part};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, View};
+use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, TensorInfo, View};
 use serde_json::{Map, Value as Json, json};
 use thiserror::Error;
 
@@ -268,6 +268,10 @@ fn difference(
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     bytes: Vec<u8>,
+    /// Parsed once: files have thousands of tensors.
+    header: Metadata,
+    /// Where the tensors begin.
+    start: usize,
     about: Map<String, Json>,
     /// Of the format.
     version: usize,
@@ -287,14 +291,13 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn parse(bytes: Vec<u8>) -> Result<Checkpoint, CheckpointError> {
-        SafeTensors::deserialize(&bytes)?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
-        let text = metadata.metadata().as_ref().and_then(|m| m.get("bitstep"));
+        let (len, header) = SafeTensors::read_metadata(&bytes)?;
+        let text = header.metadata().as_ref().and_then(|m| m.get("bitstep"));
         let text = text.ok_or_else(|| wrong("no `bitstep`"))?;
         let about: Map<String, Json> = serde_json::from_str(text).map_err(wrong)?;
         let found = about.get("format");
         match FORMATS.iter().position(|f| found.and_then(Json::as_str) == Some(f)) {
-            Some(at) => Ok(Checkpoint { bytes, about, version: at + 1 }),
+            Some(at) => Ok(Checkpoint { bytes, header, start: len + 8, about, version: at + 1 }),
             None => {
                 let (found, known) = (in_words(found), FORMATS.join(", "));
                 Err(CheckpointError::Format { found, known })
@@ -351,7 +354,6 @@ impl Checkpoint {
         dtypes: &[Option<Dtype>],
     ) -> Result<Restored, CheckpointError> {
         check_names(names, optimizer)?;
-        let file = self.tensors()?;
         let mut next = optimizer.clone();
         let mut seen = BTreeSet::new();
         self.restore_groups(&mut next)?;
@@ -380,12 +382,12 @@ impl Checkpoint {
             param.started = about.get("started").and_then(Json::as_bool) == Some(true);
             let shape = param.shape.clone();
             let wanted = dtype.map(Element::from);
-            bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
-            restore_slots(self.version, &mut next, i, name, &file, &mut seen)?;
+            self.bytes(name, wanted.map(file_type), &shape, &mut seen)?;
+            self.restore_slots(&mut next, i, name, &mut seen)?;
         }
-        let surplus = file.names().into_iter().find(|name| !seen.contains(*name));
+        let surplus = self.header.offset_keys().into_iter().find(|name| !seen.contains(name));
         if let Some(surplus) = surplus {
-            return Err(CheckpointError::Surplus(surplus.to_owned()));
+            return Err(CheckpointError::Surplus(surplus));
         }
 
         let saved = list(&self.about, "schedules")?;
@@ -405,17 +407,16 @@ impl Checkpoint {
     /// # Errors
     /// No such tensor, or one of another length or type; nothing has changed then.
     pub fn fill(&self, name: &str, value: &mut DataMut<'_>) -> Result<(), CheckpointError> {
-        let file = self.tensors()?;
-        let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
+        let (tensor, data) = self.tensor(name)?;
         let here = value.dtype().map(|dtype| file_type(dtype.into()));
-        let count: usize = tensor.shape().iter().product();
-        if here != Some(tensor.dtype()) || value.len() != count {
-            let got = format!("{:?}, {count} numbers", tensor.dtype());
+        let count: usize = tensor.shape.iter().product();
+        if here != Some(tensor.dtype) || value.len() != count {
+            let got = format!("{:?}, {count} numbers", tensor.dtype);
             let kind = here.map_or("no plain numbers".to_owned(), |dtype| format!("{dtype:?}"));
             let wanted = format!("{kind}, {} numbers", value.len());
             return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
         }
-        fill(value, tensor.data());
+        fill(value, data);
         Ok(())
     }
 
@@ -437,8 +438,70 @@ impl Checkpoint {
         Ok(scalars)
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>, CheckpointError> {
-        Ok(SafeTensors::deserialize(&self.bytes)?)
+    /// A tensor of the file.
+    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), CheckpointError> {
+        let found = self.header.info(name).and_then(|info| {
+            let (begin, end) = info.data_offsets;
+            Some((info, self.bytes.get(self.start + begin..self.start + end)?))
+        });
+        found.ok_or_else(|| CheckpointError::Missing(name.to_owned()))
+    }
+
+    /// The bytes of a tensor of this type and shape.
+    fn bytes(
+        &self,
+        name: &str,
+        dtype: Option<FileType>,
+        shape: &[usize],
+        seen: &mut BTreeSet<String>,
+    ) -> Result<&[u8], CheckpointError> {
+        let (tensor, data) = self.tensor(name)?;
+        if Some(tensor.dtype) != dtype || tensor.shape != shape {
+            let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
+            let got = format!("{:?} {:?}", tensor.dtype, tensor.shape);
+            return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+        }
+        seen.insert(name.to_owned());
+        Ok(data)
+    }
+
+    fn restore_slots(
+        &self,
+        next: &mut Optimizer,
+        i: usize,
+        name: &str,
+        seen: &mut BTreeSet<String>,
+    ) -> Result<(), CheckpointError> {
+        let group = next.params()[i].group;
+        let names = next.groups()[group].recipe.rule.slot_names();
+        let param = &mut next.params_mut()[i];
+        for (k, slot) in param.slots.iter_mut().enumerate() {
+            let key = slot_key(names, k);
+            if let Buffer::Coded(coded) = slot {
+                // Before version 3 keys of parts were made of the parameter's name and the slot's.
+                let old = self.version < 3;
+                let of = if old { format!("{name}/{key}") } else { key };
+                for part in coded.parts(&of) {
+                    let key = if old { part.key.clone() } else { format!("{name}/{}", part.key) };
+                    let len = part.bytes.len() / part.element.size();
+                    let found = self.bytes(&key, Some(file_type(part.element)), &[len], seen)?;
+                    coded.set_part(&of, &Part { bytes: found.to_vec(), ..part })?;
+                }
+                continue;
+            }
+            if slot.is_empty() {
+                continue;
+            }
+            let dtype = slot.data().map(|d| file_type(d.dtype().into()));
+            let found = self.bytes(&format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
+            fill(&mut slot.data_mut(), found);
+        }
+        if let Some(companion) = &mut param.companion {
+            let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
+            let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
+            companion.set_bytes(self.bytes(&key, Some(of), &[companion.len()], seen)?)?;
+        }
+        Ok(())
     }
 
     fn restore_groups(&self, next: &mut Optimizer) -> Result<(), CheckpointError> {
@@ -816,64 +879,6 @@ fn slots<'a>(
         kept.push(kept_part(Part { key, element, bytes: companion.bytes() }));
     }
     kept
-}
-
-fn restore_slots(
-    version: usize,
-    next: &mut Optimizer,
-    i: usize,
-    name: &str,
-    file: &SafeTensors<'_>,
-    seen: &mut BTreeSet<String>,
-) -> Result<(), CheckpointError> {
-    let group = next.params()[i].group;
-    let names = next.groups()[group].recipe.rule.slot_names();
-    let param = &mut next.params_mut()[i];
-    for (k, slot) in param.slots.iter_mut().enumerate() {
-        let key = slot_key(names, k);
-        if let Buffer::Coded(coded) = slot {
-            // Before version 3 keys of parts were made of the parameter's name and the slot's.
-            let old = version < 3;
-            let of = if old { format!("{name}/{key}") } else { key };
-            for part in coded.parts(&of) {
-                let key = if old { part.key.clone() } else { format!("{name}/{}", part.key) };
-                let len = part.bytes.len() / part.element.size();
-                let found = bytes(file, &key, Some(file_type(part.element)), &[len], seen)?;
-                coded.set_part(&of, &Part { bytes: found.to_vec(), ..part })?;
-            }
-            continue;
-        }
-        if slot.is_empty() {
-            continue;
-        }
-        let dtype = slot.data().map(|d| file_type(d.dtype().into()));
-        let found = bytes(file, &format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
-        fill(&mut slot.data_mut(), found);
-    }
-    if let Some(companion) = &mut param.companion {
-        let correction = if version < 3 { old_words::CORRECTION } else { CORRECTION };
-        let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
-        companion.set_bytes(bytes(file, &key, Some(of), &[companion.len()], seen)?)?;
-    }
-    Ok(())
-}
-
-/// The bytes of a tensor of this type and shape.
-fn bytes<'a>(
-    file: &SafeTensors<'a>,
-    name: &str,
-    dtype: Option<FileType>,
-    shape: &[usize],
-    seen: &mut BTreeSet<String>,
-) -> Result<&'a [u8], CheckpointError> {
-    let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
-    if Some(tensor.dtype()) != dtype || tensor.shape() != shape {
-        let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
-        let got = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
-        return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
-    }
-    seen.insert(name.to_owned());
-    Ok(tensor.data())
 }
 
 /// Little-endian bytes as numbers of the type that is there.
