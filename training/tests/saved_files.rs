@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use bitstep::any::Arithmetic;
 use bitstep::args::{Args, Value};
+use bitstep::lowrank::Single;
 use bitstep::mode::Mode;
 use bitstep::named;
-use bitstep::optim::LIST;
+use bitstep::optim::{AdamW, LIST};
 use bitstep::optimizer::{Buffer, Coding, Optimizer, Param, Recipe, Weights};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, Scheduler, build};
@@ -629,6 +630,27 @@ fn no_name_of_a_parameter_makes_two_tensors_one() {
     for key in ["state1", "absmax1", "state2", "absmax2"] {
         assert!(file.tensor(&format!("state1/{key}")).is_ok(), "{key}");
     }
+}
+
+/// No name is of such a rule; it was called by its wrapper alone.
+#[test]
+fn a_rule_that_is_only_wrapped_loads_from_version_2() {
+    let bytes = std::fs::read(folder(2).join("own_state_f32.safetensors")).unwrap();
+    let with = |rule: &str| {
+        let mut about = about(&bytes);
+        for recipe in ["recipe", "made"] {
+            about["groups"][0][recipe]["rule"] = rule.into();
+        }
+        let mut toy = cases().remove("own_state_f32").unwrap();
+        let rule = AdamW { lr: 0.02, weight_decay: 0.1, ..AdamW::default() };
+        for group in toy.optimizer.groups_mut() {
+            (group.recipe.rule, group.made.rule) = (Box::new(Single(rule)), Box::new(Single(rule)));
+        }
+        toy.load(&Checkpoint::parse(with_about(&bytes, &about)).unwrap())
+    };
+    assert_eq!(with("Single"), Ok(()));
+    let error = "group 0: `rule` was \"AdamW\" and is \"f32/adamw\"";
+    assert_eq!(with("AdamW").unwrap_err(), error);
 }
 
 /// `warmup_steps` was a count once: an argument's type in Rust is nothing that a file depends on.
