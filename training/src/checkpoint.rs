@@ -526,9 +526,9 @@ impl Checkpoint {
                 1 => saved_recipe.clone(),
                 _ => in_words_of_today(about("made")?)?,
             };
-            let keys: BTreeSet<&String> = here.keys().chain(saved_recipe.keys()).collect();
+            let only_saved = saved_recipe.keys().filter(|key| !here.contains_key(*key));
             let mut since = Args::new();
-            for key in keys {
+            for key in here.keys().chain(only_saved) {
                 let (saved, here) = (saved_recipe.get(key), here.get(key));
                 // What a schedule or a reference's checkpoint has changed since the group was made.
                 if let (Some(hyper), Some(value), true) =
