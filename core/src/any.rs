@@ -33,6 +33,17 @@ pub enum Arithmetic {
 }
 
 impl Arithmetic {
+    /// What saved files call it. It never changes.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Arithmetic::Fused => "fused",
+            Arithmetic::Eager => "eager",
+            Arithmetic::Single => "f32",
+            Arithmetic::Double => "f64",
+        }
+    }
+
     /// The type that a parameter is computed in, given its own (`None` for a storage).
     #[must_use]
     pub const fn compute(self, param: Option<Dtype>) -> Dtype {
@@ -106,6 +117,8 @@ impl RuleInfo {
 
 /// A rule of any type.
 pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
+    /// What saved files call the rule: [`Rule::ID`], after those of what it is wrapped in.
+    fn id(&self, part: &mut dyn FnMut(&'static str));
     /// [`Rule::check`].
     fn check(&self) -> Result<(), Error>;
     /// What else there is to know of it.
@@ -246,6 +259,9 @@ pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Resul
 }
 
 impl<R: Rule> AnyRule for R {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(R::ID);
+    }
     fn check(&self) -> Result<(), Error> {
         Rule::check(self)
     }

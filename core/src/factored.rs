@@ -531,6 +531,9 @@ fn factored_mask<R: Factored>(rule: &R, compute: Dtype) -> u32 {
 pub struct Matrix<R>(pub R);
 
 impl<R: Factored> AnyRule for Matrix<R> {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(R::ID);
+    }
     fn check(&self) -> Result<(), Error> {
         Rule::check(&self.0)
     }

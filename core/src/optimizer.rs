@@ -10,6 +10,7 @@ mod scheduled;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::fmt;
 
 use half::{bf16, f16};
 
@@ -156,6 +157,18 @@ pub enum Weights {
     Kahan,
     /// Nothing, but they are rounded at random: [`Dithered`]. The seed.
     Stochastic(u64),
+}
+
+/// What saved files call it. It never changes.
+impl fmt::Display for Weights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Weights::Plain => f.write_str("plain"),
+            Weights::Split(bits) => write!(f, "split:{bits}"),
+            Weights::Kahan => f.write_str("kahan"),
+            Weights::Stochastic(seed) => write!(f, "stochastic:{seed}"),
+        }
+    }
 }
 
 impl Weights {

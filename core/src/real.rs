@@ -29,6 +29,17 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// What saved files call it. It never changes.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Dtype::F64 => "f64",
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+        }
+    }
+
     /// Bytes per number.
     pub const fn size(self) -> usize {
         match self {

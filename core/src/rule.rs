@@ -147,6 +147,8 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// The step's constants.
     type Coefs<C: Real>: Copy + Send + Sync;
 
+    /// What saved files call the rule, whatever becomes of its type's name. It never changes.
+    const ID: &'static str;
     /// The slots' names: the reference's `state_dict` keys. Slots of the same name are one tensor
     /// of the reference, stacked along a new first dimension in this order.
     const SLOTS: &'static [&'static str];

@@ -5,6 +5,7 @@ use bitstep::named::LIST;
 use bitstep::named::optimizer;
 use bitstep::optimizer::{Coding, Optimizer, Param, Recipe};
 use bitstep::real::Dtype;
+use bitstep::rule::Rule;
 use bitstep::storage::{Data, DataMut};
 
 fn parsed(name: &str, args: &str) -> Recipe {
@@ -358,5 +359,41 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
                 "{name}: {p}, wanted {want}"
             );
         }
+    }
+}
+
+/// Ids stand in saved files: they are the stems of the one table of rules, each of another rule.
+#[test]
+fn ids_are_the_stems_of_the_rules() {
+    macro_rules! ids {
+        (
+            elementwise { $($a:ident: $at:ident,)* } tensorwise { $($b:ident: $bt:ident,)* }
+            factored { $($c:ident: $ct:ident,)* } orthogonal { $($d:ident: $dt:ident,)* } $($rest:tt)*
+        ) => {
+            [
+                $((stringify!($a), <bitstep::optim::$at as Rule>::ID),)*
+                $((stringify!($b), <bitstep::optim::$bt as Rule>::ID),)*
+                $((stringify!($c), <bitstep::optim::$ct as Rule>::ID),)*
+                $((stringify!($d), stringify!($d)),)*
+            ]
+        };
+    }
+    let stems = bitstep::each_rule!(ids);
+    for (i, (stem, id)) in stems.into_iter().enumerate() {
+        assert_eq!(stem, id);
+        assert!(stems[..i].iter().all(|(other, _)| *other != stem), "{stem} twice");
+    }
+    for entry in LIST {
+        let mut id = Vec::new();
+        parsed(entry.name, "").rule.id(&mut |part| id.push(part));
+        let rule = id.pop().unwrap();
+        assert!(stems.iter().any(|(stem, _)| *stem == rule), "{}: {rule}", entry.name);
+        let wrappers: &[&str] = match entry.name {
+            name if name.starts_with("galore_adamw_8bit") => &["galore", "f32"],
+            name if name.starts_with("galore") => &["galore"],
+            name if name.starts_with("apollo") => &["apollo"],
+            _ => &[],
+        };
+        assert_eq!(id, wrappers, "{}", entry.name);
     }
 }

@@ -3,8 +3,10 @@
 //! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file: each
 //! parameter under its own name, what is kept of it under `NAME/SLOT`, and in the metadata, as
 //! JSON under `bitstep`, the rules with their hyper-parameters and storage, the counters and the
-//! schedules. It is written beside its place, read back, flushed to the disk and renamed: whoever
-//! reads finds the old file or the new one, never a part of one. Of a link, what it links to is
+//! schedules. `docs/checkpoints.md` describes it. What earlier versions of the format hold loads too,
+//! and no name of Rust's is in it.
+//!
+//! It is written beside its place, read back, flushed to the disk and renamed: whoever reads finds the old file or the new one, never a part of one. Of a link, what it links to is
 //! replaced. The permissions of an old file are kept, its owner and other hard links are not. What
 //! a killed process leaves is named `.bitstep-checkpoint-….tmp`, and the next save in that folder
 //! clears it.
@@ -15,27 +17,36 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use bitstep::any::AnyRule;
 use bitstep::args::{ArgError, Args, Short};
 use bitstep::mode::Mode;
-use bitstep::optimizer::{Buffer, Optimizer, Recipe};
+use bitstep::optimizer::{Buffer, Coding, Optimizer, Recipe};
 use bitstep::real::Dtype;
+use bitstep::rule::Scalars;
 use bitstep::schedule::{
     AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
 };
 use bitstep::storage::{Data, DataMut, Element, Part};
 use safetensors::SafeTensorError;
-use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, View};
+use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, TensorInfo, View};
 use serde_json::{Map, Value as Json, json};
 use thiserror::Error;
 
 use crate::json::{as_f64, json as to_json, number, value as to_value};
 
+mod old_words;
 mod replace;
 
 use replace::Replacement;
 
 /// What `format` says in the metadata.
-pub const FORMAT: &str = "bitstep-checkpoint/2";
+pub const FORMAT: &str = "bitstep-checkpoint/3";
+
+/// The key of what is kept beside a 16-bit parameter, after the parameter's name.
+const CORRECTION: &str = "correction";
+
+/// What it says in all files that can be read: version 1, 2, ….
+const FORMATS: [&str; 3] = ["bitstep-checkpoint/1", "bitstep-checkpoint/2", FORMAT];
 
 /// Why a run can't be saved or resumed.
 #[derive(Debug, Error)]
@@ -55,6 +66,22 @@ pub enum CheckpointError {
     /// A safetensors file, but not one of these.
     #[error("metadata: {0}")]
     Metadata(String),
+    /// A checkpoint of another program, or of a later version of this one.
+    #[error("`format` is {}, known are {known}", Short(found))]
+    Format {
+        /// What the file says.
+        found: String,
+        /// What can be read.
+        known: String,
+    },
+    /// A word of an earlier version that it never wrote.
+    #[error("`{key}` is {}, which no version has written", Short(found))]
+    Word {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        found: String,
+    },
     /// Two parameters of one name, one that a file can't have, or not a name for each parameter.
     #[error("names of parameters: {0}")]
     Names(String),
@@ -241,7 +268,13 @@ fn difference(
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     bytes: Vec<u8>,
+    /// Parsed once: files have thousands of tensors.
+    header: Metadata,
+    /// Where the tensors begin.
+    start: usize,
     about: Map<String, Json>,
+    /// Of the format.
+    version: usize,
 }
 
 impl Checkpoint {
@@ -258,14 +291,17 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`].
     pub fn parse(bytes: Vec<u8>) -> Result<Checkpoint, CheckpointError> {
-        SafeTensors::deserialize(&bytes)?;
-        let (_, metadata) = SafeTensors::read_metadata(&bytes)?;
-        let text = metadata.metadata().as_ref().and_then(|m| m.get("bitstep"));
+        let (len, header) = SafeTensors::read_metadata(&bytes)?;
+        let text = header.metadata().as_ref().and_then(|m| m.get("bitstep"));
         let text = text.ok_or_else(|| wrong("no `bitstep`"))?;
         let about: Map<String, Json> = serde_json::from_str(text).map_err(wrong)?;
-        match about.get("format").and_then(Json::as_str) {
-            Some(FORMAT) => Ok(Checkpoint { bytes, about }),
-            other => Err(wrong(format!("`format` is {other:?}, wanted {FORMAT}"))),
+        let found = about.get("format");
+        match FORMATS.iter().position(|f| found.and_then(Json::as_str) == Some(f)) {
+            Some(at) => Ok(Checkpoint { bytes, header, start: len + 8, about, version: at + 1 }),
+            None => {
+                let (found, known) = (in_words(found), FORMATS.join(", "));
+                Err(CheckpointError::Format { found, known })
+            }
         }
     }
 
@@ -318,7 +354,6 @@ impl Checkpoint {
         dtypes: &[Option<Dtype>],
     ) -> Result<Restored, CheckpointError> {
         check_names(names, optimizer)?;
-        let file = self.tensors()?;
         let mut next = optimizer.clone();
         let mut seen = BTreeSet::new();
         self.restore_groups(&mut next)?;
@@ -333,24 +368,26 @@ impl Checkpoint {
         for (i, (name, dtype)) in names.iter().zip(dtypes).enumerate() {
             let about = by_name.get(name.as_str());
             let about = about.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
-            let param = &mut next.params_mut()[i];
-            let group = count(about, "group")? as usize;
-            if group != param.group {
+            let (group, here) = (count(about, "group")? as usize, next.params()[i].group);
+            if group != here {
                 let what = format!("the groups of `{name}`");
-                return Err(CheckpointError::Layout { what, saved: group, here: param.group });
+                return Err(CheckpointError::Layout { what, saved: group, here });
             }
+            let rule = &*next.groups()[group].recipe.rule;
+            let scalars = self.scalars(about, rule, rule.scalars_of(i))?;
+            let param = &mut next.params_mut()[i];
+            param.scalars = scalars;
             param.steps = count(about, "steps")?;
             param.seed = count(about, "seed")?;
-            param.scalars = scalars(about)?;
             param.started = about.get("started").and_then(Json::as_bool) == Some(true);
             let shape = param.shape.clone();
             let wanted = dtype.map(Element::from);
-            bytes(&file, name, wanted.map(file_type), &shape, &mut seen)?;
-            restore_slots(&mut next, i, name, &file, &mut seen)?;
+            self.bytes(name, wanted.map(file_type), &shape, &mut seen)?;
+            self.restore_slots(&mut next, i, name, &mut seen)?;
         }
-        let surplus = file.names().into_iter().find(|name| !seen.contains(*name));
+        let surplus = self.header.offset_keys().into_iter().find(|name| !seen.contains(name));
         if let Some(surplus) = surplus {
-            return Err(CheckpointError::Surplus(surplus.to_owned()));
+            return Err(CheckpointError::Surplus(surplus));
         }
 
         let saved = list(&self.about, "schedules")?;
@@ -359,7 +396,8 @@ impl Checkpoint {
             return Err(CheckpointError::Layout { what: "schedules".to_owned(), saved, here });
         }
         let schedulers = saved.iter().zip(schedulers).enumerate();
-        let schedulers = schedulers.map(|(i, (saved, here))| schedule(i, saved, here));
+        let schedulers =
+            schedulers.map(|(i, (saved, here))| schedule(self.version, i, saved, here));
         let schedulers = schedulers.collect::<Result<Vec<_>, _>>()?;
         Ok(Restored { optimizer: next, schedulers })
     }
@@ -369,22 +407,101 @@ impl Checkpoint {
     /// # Errors
     /// No such tensor, or one of another length or type; nothing has changed then.
     pub fn fill(&self, name: &str, value: &mut DataMut<'_>) -> Result<(), CheckpointError> {
-        let file = self.tensors()?;
-        let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
+        let (tensor, data) = self.tensor(name)?;
         let here = value.dtype().map(|dtype| file_type(dtype.into()));
-        let count: usize = tensor.shape().iter().product();
-        if here != Some(tensor.dtype()) || value.len() != count {
-            let got = format!("{:?}, {count} numbers", tensor.dtype());
+        let count: usize = tensor.shape.iter().product();
+        if here != Some(tensor.dtype) || value.len() != count {
+            let got = format!("{:?}, {count} numbers", tensor.dtype);
             let kind = here.map_or("no plain numbers".to_owned(), |dtype| format!("{dtype:?}"));
             let wanted = format!("{kind}, {} numbers", value.len());
             return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
         }
-        fill(value, tensor.data());
+        fill(value, data);
         Ok(())
     }
 
-    fn tensors(&self) -> Result<SafeTensors<'_>, CheckpointError> {
-        Ok(SafeTensors::deserialize(&self.bytes)?)
+    /// The carried numbers of a group or parameter; `scalars` where they have no names.
+    fn scalars(
+        &self,
+        about: &Json,
+        rule: &dyn AnyRule,
+        mut scalars: Scalars,
+    ) -> Result<Scalars, CheckpointError> {
+        if self.version < 3 {
+            let numbers = floats(about, "scalars")?;
+            return numbers.try_into().map_err(|_| wrong("another number of `scalars`"));
+        }
+        let saved = about.get("scalars").ok_or_else(|| wrong("no `scalars`"))?;
+        for (to, name) in scalars.iter_mut().zip(rule.info().scalars) {
+            *to = float(saved, name)?;
+        }
+        Ok(scalars)
+    }
+
+    /// A tensor of the file.
+    fn tensor(&self, name: &str) -> Result<(&TensorInfo, &[u8]), CheckpointError> {
+        let found = self.header.info(name).and_then(|info| {
+            let (begin, end) = info.data_offsets;
+            Some((info, self.bytes.get(self.start + begin..self.start + end)?))
+        });
+        found.ok_or_else(|| CheckpointError::Missing(name.to_owned()))
+    }
+
+    /// The bytes of a tensor of this type and shape.
+    fn bytes(
+        &self,
+        name: &str,
+        dtype: Option<FileType>,
+        shape: &[usize],
+        seen: &mut BTreeSet<String>,
+    ) -> Result<&[u8], CheckpointError> {
+        let (tensor, data) = self.tensor(name)?;
+        if Some(tensor.dtype) != dtype || tensor.shape != shape {
+            let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
+            let got = format!("{:?} {:?}", tensor.dtype, tensor.shape);
+            return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+        }
+        seen.insert(name.to_owned());
+        Ok(data)
+    }
+
+    fn restore_slots(
+        &self,
+        next: &mut Optimizer,
+        i: usize,
+        name: &str,
+        seen: &mut BTreeSet<String>,
+    ) -> Result<(), CheckpointError> {
+        let group = next.params()[i].group;
+        let names = next.groups()[group].recipe.rule.info().slots;
+        let param = &mut next.params_mut()[i];
+        for (k, slot) in param.slots.iter_mut().enumerate() {
+            let key = slot_key(names, k);
+            if let Buffer::Coded(coded) = slot {
+                // Before version 3 keys of parts were made of the parameter's name and the slot's.
+                let old = self.version < 3;
+                let of = if old { format!("{name}/{key}") } else { key };
+                for part in coded.parts(&of) {
+                    let key = if old { part.key.clone() } else { format!("{name}/{}", part.key) };
+                    let len = part.bytes.len() / part.element.size();
+                    let found = self.bytes(&key, Some(file_type(part.element)), &[len], seen)?;
+                    coded.set_part(&of, &Part { bytes: found.to_vec(), ..part })?;
+                }
+                continue;
+            }
+            if slot.is_empty() {
+                continue;
+            }
+            let dtype = slot.data().map(|d| file_type(d.dtype().into()));
+            let found = self.bytes(&format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
+            fill(&mut slot.data_mut(), found);
+        }
+        if let Some(companion) = &mut param.companion {
+            let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
+            let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
+            companion.set_bytes(self.bytes(&key, Some(of), &[companion.len()], seen)?)?;
+        }
+        Ok(())
     }
 
     fn restore_groups(&self, next: &mut Optimizer) -> Result<(), CheckpointError> {
@@ -399,30 +516,41 @@ impl Checkpoint {
                 let about = saved.get(key).and_then(Json::as_object);
                 about.ok_or_else(|| wrong(format!("no `{key}`")))
             };
-            let (saved_recipe, saved_made) = (about("recipe")?, about("made")?);
             let (here, made) = (about_recipe(&group.recipe), about_recipe(&group.made));
-            let keys: BTreeSet<&String> = here.keys().chain(saved_recipe.keys()).collect();
+            let in_words_of_today = |saved: &Map<String, Json>| match self.version {
+                1 | 2 => old_words::translated(saved, here["rule"].as_str().unwrap_or_default()),
+                _ => Ok(saved.clone()),
+            };
+            let saved_recipe = in_words_of_today(about("recipe")?)?;
+            let saved_made = match self.version {
+                1 => saved_recipe.clone(),
+                _ => in_words_of_today(about("made")?)?,
+            };
+            let only_saved = saved_recipe.keys().filter(|key| !here.contains_key(*key));
             let mut since = Args::new();
-            for key in keys {
+            for key in here.keys().chain(only_saved) {
                 let (saved, here) = (saved_recipe.get(key), here.get(key));
                 // What a schedule or a reference's checkpoint has changed since the group was made.
                 if let (Some(hyper), Some(value), true) =
-                    (key.strip_prefix("hyper."), saved, saved_made.get(key) == made.get(key))
+                    (key.strip_prefix("hyper."), saved, same(saved_made.get(key), made.get(key)))
                 {
                     since.set(hyper, to_value(value));
-                } else if saved != here {
+                } else if !same(saved, here) {
                     let (saved, here) = (in_words(saved), in_words(here));
                     let what = format!("`{key}`");
                     return Err(CheckpointError::Recipe { group: number, what, saved, here });
                 }
             }
             changed.push(since);
-            group.lr = saved.get("lr").and_then(as_f64).ok_or_else(|| wrong("no `lr`"))?;
+            group.lr = float(saved, "lr")?;
             group.steps = count(saved, "steps")?;
-            group.scalars = scalars(saved)?;
         }
         for (number, args) in changed.iter().enumerate() {
             next.set_args(number, args)?;
+        }
+        for (saved, group) in groups.iter().zip(next.groups_mut()) {
+            let rule = &*group.recipe.rule;
+            group.scalars = self.scalars(saved, rule, rule.scalars_of(0))?;
         }
         let mode = match self.about.get("mode").and_then(Json::as_str) {
             Some("train") => Mode::Train,
@@ -494,14 +622,20 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
 /// What moves a group, to be compared word by word.
 fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
     let mut recipe = recipe.clone();
-    let debug = format!("{:?}", recipe.rule);
-    let end = debug.find([' ', '(', '{']).unwrap_or(debug.len());
-    let hyper = Args::of(recipe.rule.hyper());
-    let mut about = Map::new();
-    about.insert("rule".to_owned(), debug[..end].into());
-    about.insert("arithmetic".to_owned(), format!("{:?}", recipe.arithmetic).into());
-    about.insert("state".to_owned(), format!("{:?}", recipe.state).into());
-    about.insert("storage".to_owned(), format!("{:?}", recipe.coding).into());
+    let (hyper, mut rule) = (Args::of(recipe.rule.hyper()), Vec::new());
+    recipe.rule.id(&mut |part| rule.push(part));
+    let Coding { slots, min_len, multiple, weights } = &recipe.coding;
+    let slots = slots.iter().map(|slot| slot.map(|format| format.to_string()));
+    let about: [(&str, Json); 7] = [
+        ("rule", rule.join("/").into()),
+        ("compute", recipe.arithmetic.id().into()),
+        ("state", recipe.state.map(Dtype::id).into()),
+        ("slots", slots.collect()),
+        ("min_len", (*min_len).into()),
+        ("multiple", (*multiple).into()),
+        ("weights", weights.to_string().into()),
+    ];
+    let mut about: Map<_, _> = about.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     for (name, value) in hyper.iter() {
         about.insert(format!("hyper.{name}"), to_json(value));
     }
@@ -509,14 +643,13 @@ fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
 }
 
 fn metadata(run: &Run<'_>) -> Json {
-    let numbers = |x: &[f64]| x.iter().map(|&x| number(x)).collect::<Json>();
     let groups = run.optimizer.groups().iter().map(|g| {
         json!({
             "recipe": about_recipe(&g.recipe),
             "made": about_recipe(&g.made),
             "lr": number(g.lr),
             "steps": g.steps,
-            "scalars": numbers(&g.scalars),
+            "scalars": about_scalars(&*g.recipe.rule, &g.scalars),
         })
     });
     let params = run.names.iter().zip(run.optimizer.params()).map(|(name, p)| {
@@ -524,7 +657,7 @@ fn metadata(run: &Run<'_>) -> Json {
             "name": name,
             "group": p.group,
             "steps": p.steps,
-            "scalars": numbers(&p.scalars),
+            "scalars": about_scalars(&*run.optimizer.groups()[p.group].recipe.rule, &p.scalars),
             "seed": p.seed,
             "started": p.started,
         })
@@ -542,6 +675,19 @@ fn metadata(run: &Run<'_>) -> Json {
 
 fn about_args(args: &Args) -> Map<String, Json> {
     args.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect()
+}
+
+/// Whether two values mean the same: a count may have become a number, 0 is 0.0.
+fn same(a: Option<&Json>, b: Option<&Json>) -> bool {
+    match (a, b) {
+        (Some(Json::Array(a)), Some(Json::Array(b))) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(Some(a), Some(b)))
+        }
+        (Some(Json::Number(a)), Some(Json::Number(b))) if a.is_f64() != b.is_f64() => {
+            a.as_f64() == b.as_f64()
+        }
+        _ => a == b,
+    }
 }
 
 fn in_words(json: Option<&Json>) -> String {
@@ -582,8 +728,16 @@ fn about_schedule(scheduler: &Scheduler) -> Json {
     })
 }
 
-/// The schedule that goes on instead of one made alike.
-fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, CheckpointError> {
+/// The schedule that goes on instead of one made alike. Version 1 does not tell what it was made of.
+fn schedule(
+    version: usize,
+    number: usize,
+    saved: &Json,
+    here: &Scheduler,
+) -> Result<Scheduler, CheckpointError> {
+    if version == 1 {
+        return Ok(here.resumed(&Args::new(), scheduler_state(saved)?)?);
+    }
     let refused = |what: &str, saved: Option<&Json>, here: Option<&Json>| {
         let what = format!("`{what}`");
         let (saved, here) = (in_words(saved), in_words(here));
@@ -599,7 +753,7 @@ fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, 
     };
     let (saved_args, args) = (object("args")?, about_args(here.args()));
     let mut keys = saved_args.keys().chain(args.keys());
-    if let Some(key) = keys.find(|key| saved_args.get(*key) != args.get(*key)) {
+    if let Some(key) = keys.find(|key| !same(saved_args.get(*key), args.get(*key))) {
         return Err(refused(key, saved_args.get(key), args.get(key)));
     }
     let replaced = object("replaced")?.iter();
@@ -608,9 +762,6 @@ fn schedule(number: usize, saved: &Json, here: &Scheduler) -> Result<Scheduler, 
 }
 
 fn scheduler_state(json: &Json) -> Result<SchedulerState, CheckpointError> {
-    let float = |json: &Json, key: &str| {
-        json.get(key).and_then(as_f64).ok_or_else(|| wrong(format!("no number `{key}`")))
-    };
     let present = |key: &str| json.get(key).filter(|j| !j.is_null());
     Ok(SchedulerState {
         step: count(json, "step")?,
@@ -667,15 +818,19 @@ fn count(json: &Json, key: &str) -> Result<u64, CheckpointError> {
     json.get(key).and_then(Json::as_u64).ok_or_else(|| wrong(format!("no count `{key}`")))
 }
 
+fn float(json: &Json, key: &str) -> Result<f64, CheckpointError> {
+    json.get(key).and_then(as_f64).ok_or_else(|| wrong(format!("no number `{key}`")))
+}
+
 fn floats(json: &Json, key: &str) -> Result<Vec<f64>, CheckpointError> {
     let list = json.get(key).and_then(Json::as_array);
     let numbers = list.and_then(|l| l.iter().map(as_f64).collect::<Option<Vec<_>>>());
     numbers.ok_or_else(|| wrong(format!("no numbers `{key}`")))
 }
 
-fn scalars(json: &Json) -> Result<bitstep::rule::Scalars, CheckpointError> {
-    let numbers = floats(json, "scalars")?;
-    numbers.try_into().map_err(|_| wrong("another number of `scalars`"))
+fn about_scalars(rule: &dyn AnyRule, scalars: &Scalars) -> Map<String, Json> {
+    let named = rule.info().scalars.iter().zip(scalars);
+    named.map(|(name, &x)| ((*name).to_owned(), number(x))).collect()
 }
 
 /// A piece of what is kept of a parameter, under its key.
@@ -690,12 +845,12 @@ enum Slot<'a> {
 }
 
 /// The key of slot k: its name, numbered where a rule has several of one name.
-fn slot_key(names: &[&str], k: usize, param: &str) -> String {
+fn slot_key(names: &[&str], k: usize) -> String {
     let name = names[k];
     let earlier = names[..k].iter().filter(|n| **n == name).count();
     match earlier {
-        0 => format!("{param}/{name}"),
-        n => format!("{param}/{name}.{n}"),
+        0 => name.to_owned(),
+        n => format!("{name}.{n}"),
     }
 }
 
@@ -705,82 +860,25 @@ fn slots<'a>(
     name: &str,
 ) -> Vec<Kept<'a>> {
     let names = optimizer.groups()[param.group].recipe.rule.info().slots;
+    let kept_part =
+        |part: Part| Kept { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
     let mut kept = Vec::new();
     for (k, slot) in param.slots.iter().enumerate() {
-        let key = slot_key(names, k, name);
+        let key = slot_key(names, k);
         match slot {
-            Buffer::Coded(coded) => kept.extend(
-                coded
-                    .parts(&key)
-                    .into_iter()
-                    .map(|part| Kept { key: part.key.clone(), buffer: Slot::Part(part) }),
-            ),
+            Buffer::Coded(coded) => kept.extend(coded.parts(&key).into_iter().map(kept_part)),
             plain => {
                 if let Some(data) = plain.data().filter(|d| !d.is_empty()) {
-                    kept.push(Kept { key, buffer: Slot::Plain(data) });
+                    kept.push(Kept { key: format!("{name}/{key}"), buffer: Slot::Plain(data) });
                 }
             }
         }
     }
     if let Some(companion) = &param.companion {
-        let key = format!("{name}/companion");
-        let part =
-            Part { key: key.clone(), element: companion.element(), bytes: companion.bytes() };
-        kept.push(Kept { key, buffer: Slot::Part(part) });
+        let (key, element) = (CORRECTION.to_owned(), companion.element());
+        kept.push(kept_part(Part { key, element, bytes: companion.bytes() }));
     }
     kept
-}
-
-fn restore_slots(
-    next: &mut Optimizer,
-    i: usize,
-    name: &str,
-    file: &SafeTensors<'_>,
-    seen: &mut BTreeSet<String>,
-) -> Result<(), CheckpointError> {
-    let group = next.params()[i].group;
-    let names = next.groups()[group].recipe.rule.info().slots;
-    let param = &mut next.params_mut()[i];
-    for (k, slot) in param.slots.iter_mut().enumerate() {
-        let key = slot_key(names, k, name);
-        if let Buffer::Coded(coded) = slot {
-            for part in coded.parts(&key) {
-                let len = part.bytes.len() / part.element.size();
-                let found = bytes(file, &part.key, Some(file_type(part.element)), &[len], seen)?;
-                coded.set_part(&key, &Part { bytes: found.to_vec(), ..part })?;
-            }
-            continue;
-        }
-        if slot.is_empty() {
-            continue;
-        }
-        let dtype = slot.data().map(|d| file_type(d.dtype().into()));
-        let found = bytes(file, &key, dtype, &[slot.len()], seen)?;
-        fill(&mut slot.data_mut(), found);
-    }
-    if let Some(companion) = &mut param.companion {
-        let (key, of) = (format!("{name}/companion"), file_type(companion.element()));
-        companion.set_bytes(bytes(file, &key, Some(of), &[companion.len()], seen)?)?;
-    }
-    Ok(())
-}
-
-/// The bytes of a tensor of this type and shape.
-fn bytes<'a>(
-    file: &SafeTensors<'a>,
-    name: &str,
-    dtype: Option<FileType>,
-    shape: &[usize],
-    seen: &mut BTreeSet<String>,
-) -> Result<&'a [u8], CheckpointError> {
-    let tensor = file.tensor(name).map_err(|_| CheckpointError::Missing(name.to_owned()))?;
-    if Some(tensor.dtype()) != dtype || tensor.shape() != shape {
-        let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
-        let got = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
-        return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
-    }
-    seen.insert(name.to_owned());
-    Ok(tensor.data())
 }
 
 /// Little-endian bytes as numbers of the type that is there.

@@ -358,7 +358,10 @@ int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
 
 /*
  Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
- every machine, to be read by this interface.
+ every machine. They begin with `bitstep`, a 0, and the version of what follows, as the 8 bytes of
+ a little-endian number; they hold the groups' names, shapes and types, no name of anything else.
+ Later versions of this interface read what this one writes, and this one reads what versions 2
+ and 3 wrote.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -370,7 +373,7 @@ int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
 
 /*
  Goes on from saved state, in an optimizer with groups of the same names and with parameters of the
- same shapes and types; any other is refused. Arguments other than the rate are those of here.
+ same shapes and types; any other is refused, and so is a version that is not known. Arguments other than the rate are those of here.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -447,7 +450,8 @@ int32_t bitstep_schedule_save_size(const struct bitstep_schedule *schedule,
                                    struct bitstep_error *error);
 
 /*
- Writes where the schedule stands to `memory`, `size` bytes long.
+ Writes where the schedule stands to `memory`, `size` bytes long. As with an optimizer's, later
+ versions read it.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.

@@ -10,7 +10,17 @@ use crate::tensor::slice_mut;
 /// Where state is written to, a few bytes at a time.
 pub(crate) struct Writer<'a>(&'a mut dyn FnMut(&[u8]));
 
+/// The version of saved state that is written.
+const VERSION: u64 = 3;
+
 impl Writer<'_> {
+    /// What it is the state of, and the version.
+    pub(crate) fn beginning(&mut self, magic: &[u8; 7]) {
+        (self.0)(magic);
+        (self.0)(&[0]);
+        self.number(VERSION);
+    }
+
     pub(crate) fn number(&mut self, x: u64) {
         (self.0)(&x.to_le_bytes());
     }
@@ -133,6 +143,24 @@ impl<'a> Reader<'a> {
         };
         self.rest = rest;
         Ok(head)
+    }
+
+    /// Refuses state of anything else, or of a version that is not known.
+    pub(crate) fn beginning(&mut self, magic: &[u8; 7]) -> Result<(), Fault> {
+        let begin = self.number()?.to_le_bytes();
+        let version = match begin.strip_prefix(magic) {
+            // Version 2 ends here; what follows is that of 3.
+            Some(b"2") => return Ok(()),
+            Some([0]) => self.number()?,
+            _ => return fault(BITSTEP_STATE, "saved state: it does not begin as such state does"),
+        };
+        match version {
+            VERSION => Ok(()),
+            other => {
+                let message = format!("saved state: of version {other}, known are 2 and {VERSION}");
+                fault(BITSTEP_STATE, message)
+            }
+        }
     }
 
     /// Refuses a number other than the one that belongs here.

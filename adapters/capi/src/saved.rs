@@ -10,8 +10,8 @@ use crate::error::{BITSTEP_STATE, Failure, Fault, answer, fault};
 use crate::optimizer::Optimizer;
 use crate::tensor::{BITSTEP_BF16, BITSTEP_F16, BITSTEP_F32, BITSTEP_F64};
 
-/// The first number of saved state.
-const MAGIC: u64 = u64::from_le_bytes(*b"bitstep2");
+/// What saved state begins with.
+const MAGIC: &[u8; 7] = b"bitstep";
 
 fn number_of(dtype: Dtype) -> u64 {
     u64::from(match dtype {
@@ -24,7 +24,7 @@ fn number_of(dtype: Dtype) -> u64 {
 
 fn save(optimizer: &Optimizer, to: &mut Writer<'_>) {
     let o = &optimizer.inner;
-    to.number(MAGIC);
+    to.beginning(MAGIC);
     to.number(u64::from(o.mode() == Mode::Eval));
     to.number(o.groups().len() as u64);
     for (g, name) in o.groups().iter().zip(&optimizer.names) {
@@ -52,7 +52,7 @@ fn save(optimizer: &Optimizer, to: &mut Writer<'_>) {
 /// place: once all of it is known to fit, nothing can go wrong any more.
 fn load(optimizer: &mut Optimizer, from: &mut Reader<'_>) -> Result<(), Fault> {
     let (o, puts) = (&mut optimizer.inner, from.puts);
-    from.expect("its beginning", MAGIC)?;
+    from.beginning(MAGIC)?;
     let mode = if from.truth("its mode")? { Mode::Eval } else { Mode::Train };
     from.expect("the number of groups", o.groups().len() as u64)?;
     for (i, (g, name)) in o.groups_mut().iter_mut().zip(&optimizer.names).enumerate() {
@@ -108,7 +108,10 @@ pub unsafe extern "C" fn bitstep_optimizer_save_size(
 }
 
 /// Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
-/// every machine, to be read by this interface.
+/// every machine. They begin with `bitstep`, a 0, and the version of what follows, as the 8 bytes of
+/// a little-endian number; they hold the groups' names, shapes and types, no name of anything else.
+/// Later versions of this interface read what this one writes, and this one reads what versions 2
+/// and 3 wrote.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -131,7 +134,7 @@ pub unsafe extern "C" fn bitstep_optimizer_save(
 }
 
 /// Goes on from saved state, in an optimizer with groups of the same names and with parameters of the
-/// same shapes and types; any other is refused. Arguments other than the rate are those of here.
+/// same shapes and types; any other is refused, and so is a version that is not known. Arguments other than the rate are those of here.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.

@@ -133,14 +133,14 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
     }
 }
 
-/// The first number of saved state.
-const MAGIC: u64 = u64::from_le_bytes(*b"bitstes2");
+/// What saved state begins with.
+const MAGIC: &[u8; 7] = b"bitstes";
 
 /// A number for each field of the state, in the order of the fields. What the schedule does not have
 /// is left out: `loaded` knows from the schedule at hand.
 fn save(schedule: &Schedule, to: &mut Writer<'_>) {
     let state = schedule.0.state();
-    to.number(MAGIC);
+    to.beginning(MAGIC);
     to.bytes(schedule.0.name().as_bytes());
     to.number(state.lrs.len() as u64);
     to.number(state.step);
@@ -174,7 +174,7 @@ fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
     let one = |from: &mut Reader<'_>| from.floats::<1>().map(|[x]| x);
     // What is no count at all is refused below.
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    from.expect("its beginning", MAGIC)?;
+    from.beginning(MAGIC)?;
     if from.bytes()? != schedule.0.name().as_bytes() {
         let message = alloc::format!("saved state: not of `{}`", schedule.0.name());
         return fault(BITSTEP_STATE, message);
@@ -243,7 +243,8 @@ pub unsafe extern "C" fn bitstep_schedule_save_size(
     }
 }
 
-/// Writes where the schedule stands to `memory`, `size` bytes long.
+/// Writes where the schedule stands to `memory`, `size` bytes long. As with an optimizer's, later
+/// versions read it.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.

@@ -289,12 +289,7 @@ fn bytes<L: Line>(line: &L) -> &[u8] {
 }
 
 pub(crate) fn name(dtype: Dtype) -> &'static str {
-    match dtype {
-        Dtype::F64 => "f64",
-        Dtype::F32 => "f32",
-        Dtype::Bf16 => "bf16",
-        Dtype::F16 => "f16",
-    }
+    dtype.id()
 }
 
 /// The type of sums.

@@ -186,6 +186,7 @@ impl Apollo {
 }
 
 impl Way for Apollo {
+    const ID: &'static str = "apollo";
     const NUMBERS: &'static [&'static str] = &["seed", "scaled_grad"];
 
     fn projection() -> Projection {

@@ -66,6 +66,7 @@ impl<R: Rule> Hyper for Direction<R> {
 impl<R: Rule> Rule for Direction<R> {
     type Slots<T> = R::Slots<T>;
     type Coefs<C: Real> = R::Coefs<C>;
+    const ID: &'static str = R::ID;
     const SLOTS: &'static [&'static str] = R::SLOTS;
     const MASKS: &'static [u32] = R::MASKS;
     const SCALARS: &'static [&'static str] = R::SCALARS;

@@ -74,6 +74,7 @@ impl GaLore {
 }
 
 impl Way for GaLore {
+    const ID: &'static str = "galore";
     const NUMBERS: &'static [&'static str] = &[];
 
     fn projection() -> Projection {

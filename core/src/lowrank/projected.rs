@@ -20,6 +20,8 @@ use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
 /// What is done with the direction that a rule found in a projected gradient.
 pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
+    /// What saved files call it, before the rule's own. It never changes.
+    const ID: &'static str;
     /// Names of the numbers carried from step to step, after the rule's own.
     const NUMBERS: &'static [&'static str];
 
@@ -173,6 +175,10 @@ impl<R: Directed, W: Way, L: Algebra> Hyper for Projected<R, W, L> {
 }
 
 impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(W::ID);
+        self.rule.id(part);
+    }
     fn check(&self) -> Result<(), Error> {
         const {
             assert!(R::NUMBERS.len() + W::NUMBERS.len() <= MAX_SCALARS);

@@ -18,6 +18,10 @@ use crate::storage::{Data, DataMut, Plain};
 pub struct Single<R>(pub R);
 
 impl<R: Rule> AnyRule for Single<R> {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(Arithmetic::Single.id());
+        part(R::ID);
+    }
     fn check(&self) -> Result<(), Error> {
         AnyRule::check(&self.0)
     }

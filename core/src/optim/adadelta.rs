@@ -113,6 +113,7 @@ impl Hyper for Adadelta {
 impl Rule for Adadelta {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adadelta";
     const SLOTS: &'static [&'static str] = &["square_avg", "acc_delta"];
     const MASKS: &'static [u32] = &[0b11];
 

@@ -216,6 +216,7 @@ fn squares<C: Real>(p: C, u: C) -> [C::Scalar; 2] {
 impl Rule for Adafactor {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adafactor";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
     const SCALARS: &'static [&'static str] = &["RMS"];

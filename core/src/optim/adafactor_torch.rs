@@ -156,6 +156,7 @@ fn scale_of<C: Real>(k: &Coefs<C::Scalar>, v: C) -> C {
 impl Rule for AdafactorTorch {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adafactor_torch";
     const SLOTS: &'static [&'static str] = &["variance"];
     const MASKS: &'static [u32] = &[0b1, 0b0];
     const SUMS: usize = 2;

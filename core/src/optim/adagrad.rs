@@ -126,6 +126,7 @@ impl Hyper for Adagrad {
 impl Rule for Adagrad {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adagrad";
     const SLOTS: &'static [&'static str] = &["sum"];
     const MASKS: &'static [u32] = &[0b1];
 

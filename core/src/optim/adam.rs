@@ -135,6 +135,7 @@ impl Hyper for Adam {
 impl Rule for Adam {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
 

@@ -188,6 +188,7 @@ impl Hyper for AdamWeightDecay {
 impl Rule for AdamWeightDecay {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C>;
+    const ID: &'static str = "adam_weight_decay";
     const SLOTS: &'static [&'static str] = &["m", "v", "vhat"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
     const COUNTER: Counter = Counter::Group;

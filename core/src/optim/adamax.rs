@@ -110,6 +110,7 @@ impl Hyper for Adamax {
 impl Rule for Adamax {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adamax";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_inf"];
     const MASKS: &'static [u32] = &[0b11];
 

@@ -126,6 +126,7 @@ impl Hyper for AdamW {
 impl Rule for AdamW {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adamw";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
 

@@ -139,6 +139,7 @@ impl Hyper for AdamWHf {
 impl Rule for AdamWHf {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "adamw_hf";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
 

@@ -160,6 +160,7 @@ impl Hyper for Asgd {
 impl Rule for Asgd {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "asgd";
     const SLOTS: &'static [&'static str] = &["ax"];
     const MASKS: &'static [u32] = &[0b1];
     const SCALARS: &'static [&'static str] = &["eta", "mu"];

@@ -112,6 +112,7 @@ impl Hyper for BnbAdagrad {
 impl Rule for BnbAdagrad {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "bnb_adagrad";
     const SLOTS: &'static [&'static str] = &["state1"];
     const MASKS: &'static [u32] = &[0b1];
 

@@ -125,6 +125,7 @@ impl Hyper for BnbAdam {
 impl Rule for BnbAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "bnb_adam";
     const SLOTS: &'static [&'static str] = &["state1", "state2"];
     const MASKS: &'static [u32] = &[0b11];
 

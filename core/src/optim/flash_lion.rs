@@ -112,6 +112,7 @@ impl Hyper for FlashLion {
 impl Rule for FlashLion {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "flash_lion";
     const SLOTS: &'static [&'static str] = &["exp_avg"];
     const MASKS: &'static [u32] = &[0b1];
     const COUNTS_EMPTY: bool = false;

@@ -170,6 +170,7 @@ impl Hyper for GrokAdamW {
 impl Rule for GrokAdamW {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "grokadamw";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "grok_ema"];
     const MASKS: &'static [u32] = &[0b111];
     const SUMS: usize = 1;

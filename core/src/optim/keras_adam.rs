@@ -139,6 +139,7 @@ impl Hyper for KerasAdam {
 impl Rule for KerasAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C>;
+    const ID: &'static str = "keras_adam";
     const SLOTS: &'static [&'static str] = &["m", "v"];
     const MASKS: &'static [u32] = &[0b11];
     const COUNTER: Counter = Counter::Group;

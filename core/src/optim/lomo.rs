@@ -153,6 +153,7 @@ impl Hyper for Lomo {
 impl Rule for Lomo {
     type Slots<T> = [T; 0];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "lomo";
     const SLOTS: &'static [&'static str] = &[];
     const MASKS: &'static [u32] = &[0];
     const GIVEN: &'static [&'static str] = &["loss_scale"];

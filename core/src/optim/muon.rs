@@ -181,6 +181,9 @@ impl<A> Muon<A> {
 }
 
 impl<A: Algebra> AnyRule for Muon<A> {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part("muon");
+    }
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
         Error::not_negative("momentum", self.momentum)?;

@@ -150,6 +150,7 @@ impl Hyper for NAdam {
 impl Rule for NAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "nadam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
     const SCALARS: &'static [&'static str] = &["mu_product"];

@@ -162,6 +162,7 @@ impl Hyper for OptimiAdan {
 impl Rule for OptimiAdan {
     type Slots<T> = [T; 5];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_adan";
     const SLOTS: &'static [&'static str] =
         &["exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad", "kahan_comp"];
     const MASKS: &'static [u32] = &[0b0_1111, 0b1_1111];

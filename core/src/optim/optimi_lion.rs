@@ -132,6 +132,7 @@ impl Hyper for OptimiLion {
 impl Rule for OptimiLion {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_lion";
     const SLOTS: &'static [&'static str] = &["exp_avg", "kahan_comp"];
     const MASKS: &'static [u32] = &[0b01, 0b11];
 

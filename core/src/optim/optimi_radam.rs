@@ -159,6 +159,7 @@ impl Hyper for OptimiRAdam {
 impl Rule for OptimiRAdam {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_radam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "kahan_comp"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
 

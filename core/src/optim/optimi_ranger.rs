@@ -196,6 +196,7 @@ impl Hyper for OptimiRanger {
 impl Rule for OptimiRanger {
     type Slots<T> = [T; 4];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_ranger";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "la_param", "kahan_comp"];
     const MASKS: &'static [u32] = &[0b0111, 0b1111];
 

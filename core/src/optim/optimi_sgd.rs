@@ -149,6 +149,7 @@ impl Hyper for OptimiSgd {
 impl Rule for OptimiSgd {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_sgd";
     const SLOTS: &'static [&'static str] = &["exp_avg", "kahan_comp"];
     const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
 

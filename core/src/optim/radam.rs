@@ -145,6 +145,7 @@ impl Hyper for RAdam {
 impl Rule for RAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "radam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
 

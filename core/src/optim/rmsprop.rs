@@ -133,6 +133,7 @@ impl Hyper for RmsProp {
 impl Rule for RmsProp {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "rmsprop";
     const SLOTS: &'static [&'static str] = &["square_avg", "momentum_buffer", "grad_avg"];
     const MASKS: &'static [u32] = &[0b001, 0b011, 0b101, 0b111];
 

@@ -112,6 +112,7 @@ impl Hyper for Rprop {
 impl Rule for Rprop {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "rprop";
     const SLOTS: &'static [&'static str] = &["prev", "step_size"];
     const MASKS: &'static [u32] = &[0b11];
 

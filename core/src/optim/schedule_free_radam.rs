@@ -166,6 +166,7 @@ impl Hyper for ScheduleFreeRAdam {
 impl Rule for ScheduleFreeRAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "schedule_free_radam";
     const EVALUATES: bool = true;
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];

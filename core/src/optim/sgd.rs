@@ -123,6 +123,7 @@ impl Hyper for Sgd {
 impl Rule for Sgd {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
+    const ID: &'static str = "sgd";
     const SLOTS: &'static [&'static str] = &["momentum_buffer"];
     const MASKS: &'static [u32] = &[0b0, 0b1];
 

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
 use half::{bf16, f16};
 
@@ -35,6 +36,30 @@ pub enum Format {
     Split(Dtype, u32),
     /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::Kahan`].
     Kahan(Dtype),
+}
+
+/// What saved files call the format. It never changes.
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = |signed| if signed { "signed" } else { "unsigned" };
+        match *self {
+            Format::Plain(dtype) => f.write_str(dtype.id()),
+            Format::Companded(Companded::Momentum) => f.write_str("companded:momentum"),
+            Format::Companded(Companded::Variance) => f.write_str("companded:variance"),
+            Format::Dynamic(Dynamic { signed, grid }) => {
+                write!(f, "dynamic8:{}:{}", sign(signed), if grid { "cpu" } else { "nearest" })
+            }
+            Format::Scaled8(Scaled8 { signed, block }) => {
+                write!(f, "scaled8:{}:{block}", sign(signed))
+            }
+            Format::Scaled4(Scaled4 { signed, block }) => {
+                write!(f, "scaled4:{}:{block}", sign(signed))
+            }
+            Format::Fp8(Fp8 { block }) => write!(f, "fp8:{block}"),
+            Format::Split(dtype, bits) => write!(f, "split:{}:{bits}", dtype.id()),
+            Format::Kahan(dtype) => write!(f, "kahan:{}", dtype.id()),
+        }
+    }
 }
 
 impl From<Dtype> for Format {

@@ -94,7 +94,7 @@ impl Saved<'_> {
     }
 
     fn coded(&self, to: &mut Coded) -> Result<(), ResumeError> {
-        let here = format!("{:?}", to.format());
+        let here = to.format().to_string();
         if let Format::Dynamic(_) = to.format() {
             let [absmax, map] = ["absmax", "qmap"].map(|what| self.beside(what));
             let map = map.and_then(|key| self.state.get(&key));
