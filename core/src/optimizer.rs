@@ -1176,6 +1176,7 @@ fn turn<'a>(
         first,
         layer,
         shape,
+        projected: None,
         dtype,
         plain: state.plain,
         lead: group.lead,
