@@ -51,6 +51,19 @@ def extremes_apart(dtype):
     return edit
 
 
+def singles(dtype):
+    """The same, of one number each, whose norm is its size: as gradients, then as parameters."""
+
+    def edit(inputs):
+        for j, value in enumerate(EXTREMES[dtype]):
+            inputs.grads[j][:3] = -value
+            inputs.grads[j][3:] = value / 4
+            inputs.inits[8 + j] = np.full(np.shape(inputs.inits[8 + j]), value)
+        inputs.grads[7][:] = 0.0
+
+    return edit
+
+
 def nonfinite(inputs):
     x, g = inputs.inits[0], inputs.grads[0]
     g[0, 0] = np.nan
@@ -62,7 +75,7 @@ def nonfinite(inputs):
 
 
 # bitsandbytes takes f32, bf16 and f16 only (its own check says so; a CPU merely doesn't enforce it).
-NO_F64 = ("default_f64", "strong_f64", "late_f64")
+NO_F64 = ("default_f64", "strong_f64", "late_f64", "single_f64")
 
 
 def shrink(inputs):
@@ -129,6 +142,12 @@ def battery(case, strong, *, f16=None, late=None, late_hyper=None, coupled=False
                     if coupled
                     else dict(shapes=[(20,)], steps=8, edit=extremes(d))
                 ),
+            )
+        for d in ("f32", "f64", "bf16") if coupled else ():
+            yield (
+                f"single_{d}",
+                f"parameters of one number in {d}: its norm is its size, whose square would overflow or vanish",
+                dict(arguments=strong, dtype=d, shapes=[(), (1,), (1, 1)] * 5, steps=5, edit=singles(d)),
             )
         for d in ("f32", "bf16"):
             yield (

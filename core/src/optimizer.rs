@@ -1190,6 +1190,7 @@ fn turn<'a>(
         first,
         layer,
         shape,
+        projected: None,
         dtype,
         plain: state.plain,
         lead: group.lead,

@@ -261,6 +261,21 @@ pub fn sum<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
     simd::dispatch(Sum(n, term))
 }
 
+/// What a number adds to a norm of order 2, before its root. The norm of a single number is |x|,
+/// unsquared, as `torch.linalg.vector_norm` has it: there nothing overflows, and nothing vanishes.
+#[must_use]
+#[inline(always)]
+pub fn square<A: Real>(x: A, single: bool) -> A {
+    if single { x.abs() } else { x * x }
+}
+
+/// The norm, from the sum of what was [added](square).
+#[must_use]
+#[inline(always)]
+pub fn root<A: Real>(sum: A, single: bool) -> A {
+    if single { sum } else { sum.sqrt() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

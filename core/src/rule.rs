@@ -37,6 +37,8 @@ pub struct Step<'a> {
     pub layer: u32,
     /// The dimensions of the whole parameter, also where only a part of it is stepped.
     pub shape: &'a [usize],
+    /// The number of elements of the parameter of which `shape` is a projection, if it is one.
+    pub projected: Option<usize>,
     /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
     pub dtype: Option<Dtype>,
     /// Whether its state is plain numbers, though that of others of its group may be coded.
@@ -76,6 +78,7 @@ impl Step<'_> {
             first: t == 1,
             layer: 0,
             shape: &[],
+            projected: None,
             dtype: None,
             plain: false,
             lead: None,
@@ -109,6 +112,11 @@ impl Step<'_> {
     /// The number of elements of the whole parameter.
     pub fn numel(&self) -> usize {
         numel(self.shape)
+    }
+
+    /// Whether the parameter is a single number, whose [norm](reduce::square) is that number's size.
+    pub fn is_single(&self) -> bool {
+        self.projected.unwrap_or(self.numel()) == 1
     }
 
     /// t as a float; exact up to 2⁵³.

@@ -131,7 +131,7 @@ impl Plan {
         let zeros = Row { len: words, param: row.param, ..Row::default() };
         self.each(PROJECT, "clear".to_owned(), words, zeros);
         let dims = shapes.low();
-        let step = Step { shape: &dims, ..job.step };
+        let step = Step { shape: &dims, projected: Some(len as usize), ..job.step };
         let (typed, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
         row.coefs = at;
         let known =
@@ -258,7 +258,7 @@ impl Plan {
         });
         let factors = self.room(count, way.compute);
         let line = Row { len: count, param: factors, sums: squares[0], ..Row::default() };
-        let line = Row { factors: [squares[1], 0, 0], ..line };
+        let line = Row { factors: [squares[1], 0, 0], width: of_one, ..line };
         self.each(FACTORS, format!("apollo_factors_{suffix}"), count, line);
 
         let len = (way.shapes.rows * way.shapes.cols) as u64;

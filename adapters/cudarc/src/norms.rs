@@ -109,7 +109,7 @@ impl Plan {
             Clip::Norm(clip) => (clip.norm_type, clip.max_norm),
             Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
         };
-        let (terms, fold) = kernels(Order::of(order));
+        let kernels = |n| kernels(Order::of(order, n));
         let line = Norm { number: order.to_bits(), most: most.to_bits(), ..Norm::default() };
         let list = self.room(gradients.len() as u64, of);
         for (i, g) in gradients.iter().enumerate() {
@@ -118,6 +118,7 @@ impl Plan {
                 Norm { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..line };
             let (terms, fold, one, sum) = match clip {
                 Clip::Norm(_) => {
+                    let (terms, fold) = kernels(g.len);
                     let name = name(g.dtype);
                     (format!("{terms}_{name}"), fold, format!("norm_root_{name}"), wide(g.dtype))
                 }
@@ -132,6 +133,7 @@ impl Plan {
         let all = Norm { len: gradients.len() as u64, from: list, ..line };
         let (from, total) = match clip {
             Clip::Norm(_) => {
+                let (terms, fold) = kernels(gradients.len());
                 let terms = format!("{terms}_{}", name(of));
                 (self.blocks([LIST, FOLD_LIST], [&terms, fold], of, all), "total")
             }
@@ -139,7 +141,7 @@ impl Plan {
             Clip::Global(_) => (self.fold(FOLD_LIST, of, 1, all.len, list), "global"),
         };
         let kernel = format!("norm_{total}_{}", name(dtype));
-        self.add(TOTAL, kernel, Share::Block, [1, 1], Norm { from, to, ..line });
+        self.add(TOTAL, kernel, Share::Block, [1, 1], Norm { from, to, ..all });
     }
 
     /// What the numbers of a line make together.
@@ -151,7 +153,7 @@ impl Plan {
         line: Norm,
     ) -> u64 {
         if line.len == 0 {
-            let nothing: f64 = Order::of(f64::from_bits(line.number)).start();
+            let nothing: f64 = Order::of(f64::from_bits(line.number), 0).start();
             let bytes = match of {
                 Dtype::F64 => nothing.to_le_bytes().to_vec(),
                 _ => (nothing as f32).to_le_bytes().to_vec(),

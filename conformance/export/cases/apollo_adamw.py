@@ -2,6 +2,7 @@ from apollo_torch import APOLLOAdamW
 
 import numpy as np
 
+from battery import singles
 from lowrank import projected, situations, zeros_at
 
 ENV = "main"
@@ -101,6 +102,16 @@ def cases(seed):
         steps=5,
     )
     yield case("rank16_f32", "a block of 16 normal numbers and a part of one", STRONG, shapes=[(6, 4), (6, 5)], group={"rank": 4}, steps=5)
+    for kind in ("channel", "tensor"):
+        yield case(
+            f"single_{kind}_f32",
+            "matrices of one number, and channels: a norm is its size, whose square would overflow or vanish",
+            {**STRONG, "eps": 1e-6},
+            group={"rank": 1, "scale_type": kind},
+            shapes=[(1, 1)] * 15 + [(1, 3), (3, 1)],
+            edit=single,
+            steps=5,
+        )
     yield case("no_bias_f32", "correct_bias off", {**STRONG, "correct_bias": False})
     yield case(
         "trainer_f32",
@@ -124,6 +135,12 @@ def cases(seed):
         shapes=[(6, 3), (3, 6)],
         steps=8,
     )
+
+
+def single(inputs):
+    singles("f32")(inputs)
+    for g in inputs.grads[7:]:
+        g *= 1e-24
 
 
 def growing(inputs):

@@ -30,6 +30,13 @@ def case(seed, title, note, hyper, shapes=((5, 3), (7,), ()), dtypes=("f32",), s
     return Case("gradient", NAME, title, reference, hyper, 1, note, tensors, seed, ["torch", "numpy"])
 
 
+def fill(*values):
+    def edit(w):
+        w[:] = [np.full(np.shape(x), value) for x, value in zip(w, values, strict=True)]
+
+    return edit
+
+
 def cases(seed):
     for d in DTYPES:
         yield case(seed, f"default_{d}", "a norm above the limit: all tensors shrink by one factor", {}, dtypes=[d])
@@ -51,6 +58,31 @@ def cases(seed):
     yield case(seed, "overflow_f32", "squares overflow f32: infinite norm, zero gradients", {}, scale=80)
     yield case(seed, "underflow_f32", "squares underflow f32", {"max_norm": 1e-12}, scale=-90)
     yield case(seed, "exp_scale_f64", "the same sizes in f64", {"max_norm": 1e-3}, dtypes=["f64"], scale=80)
+
+    for d, large, small in (("f64", 2.29e200, 1e-200), ("f32", 2.29e30, 1e-30), ("bf16", 2.29e30, 1e-30), ("f16", 3e4, 6e-8)):
+        for title, order in (("", 2.0), ("_three", 3.0)):
+            for size, value in (("large", large), ("small", small)):
+                yield case(
+                    seed,
+                    f"single_{size}{title}_{d}",
+                    "a single number: its norm is its size, and nothing overflows or vanishes",
+                    {"norm_type": order, "max_norm": small / 2},
+                    shapes=((),),
+                    dtypes=[d],
+                    edit=fill(-value),
+                )
+    yield case(seed, "single_loop_f32", "the same tensor by tensor", {"foreach": False}, shapes=((1, 1),), edit=fill(2.29e30))
+    for title, order in (("one", 1.0), ("inf", math.inf), ("minus_inf", -math.inf), ("half", 0.5), ("zero_order", 0.0)):
+        hyper = {"norm_type": order}
+        yield case(seed, f"single_{title}_f32", f"a single number, order {order}", hyper, shapes=((1,),), edit=fill(1e30))
+    yield case(
+        seed,
+        "singles_f32",
+        "several: each has the norm of a single number, all together that of a list",
+        {"norm_type": 3.0, "max_norm": 1e-3},
+        shapes=((), (1,), (2,)),
+        edit=fill(-1e-20, 3e12, 0.5),
+    )
 
     def put(value):
         def edit(w):

@@ -1,5 +1,6 @@
 from galore_torch import GaLoreAdafactor
 
+from battery import singles
 from lowrank import options, projected
 
 ENV = "main"
@@ -24,6 +25,15 @@ def cases(seed):
             {"lr": 0.02, "scale_parameter": False, "relative_step": False},
             dtype=d,
         )
+    yield case(
+        "single_f32",
+        "matrices of one number: the RMS is its size, whose square would overflow or vanish",
+        STRONG,
+        group={"rank": 1},
+        shapes=[(1, 1)] * 15,
+        edit=singles("f32"),
+        steps=5,
+    )
     yield case("no_beta1_f32", "no first moment; the scale comes after lr", {**STRONG, "beta1": None})
     yield case("warmup_init_f32", "the relative step grows from 1e-6; decay by it", {"warmup_init": True, "weight_decay": 50.0})
     yield case(

@@ -3,14 +3,16 @@
 from contextlib import contextmanager
 from unittest import mock
 
+import numpy as np
 import torch
 from lomo_optim import AdaLomo, Lomo
 
-from battery import battery, maker
+from battery import battery, maker, singles
 from golden import defaults
 
 ENV = "main"
 NAMES = ("lomo", "adalomo")
+SINGLE = ("single_f32", "single_f64", "single_bf16")
 
 
 class Model(torch.nn.Module):
@@ -99,12 +101,31 @@ def process_group():
     torch.distributed.destroy_process_group()
 
 
+def alone(case, arguments, shape=()):
+    """The norm over all gradients is that of a single number."""
+    for d in ("f32", "f64", "bf16"):
+        yield case(
+            f"alone_{d}",
+            "one parameter of one number: the norm over all is its size, whose square would overflow or vanish",
+            arguments,
+            shapes=[shape],
+            edit=one_by_one,
+            dtype=d,
+            steps=6,
+        )
+
+
+def one_by_one(inputs):
+    inputs.grads[0][:] = np.reshape([-2.29e30, 1e-30, 0.0, 3e38, 1e-25, 0.5], (6, *[1] * (inputs.grads[0].ndim - 1)))
+
+
 def lomo(seed):
     case = case_maker("lomo", Lomo, seed, before=scale_row)
     strong = {"lr": 0.3, "clip_grad_norm": 2.0, "clip_grad_value": 0.7, "weight_decay": 0.4}
     f16 = {"loss_scale_args": {"init_scale": 64.0}}
     # Half precision needs a norm to clip by.
-    yield from battery(case, strong, f16=f16, coupled=True, skip=("default_f16",))
+    yield from battery(case, strong, f16=f16, coupled=True, skip=("default_f16", *SINGLE))
+    yield from alone(case, {**strong, "clip_grad_value": None})
     yield case(
         "default_f16",
         "half precision brings the default loss scale of 2^32: scaled gradients are unscaled in f32",
@@ -183,7 +204,18 @@ def adalomo(seed):
         "weight_decay": 0.4,
     }
     # Only one and two dimensions are possible.
-    yield from battery(case, strong, coupled=True, skip=("shapes_f32", "large_f32", "large_bf16"))
+    yield from battery(case, strong, coupled=True, skip=("shapes_f32", "large_f32", "large_bf16", *SINGLE))
+    for d in ("f32", "bf16"):
+        yield case(
+            f"single_{d}",
+            f"parameters of one number in {d}: its norm is its size, whose square would overflow or vanish",
+            {**strong, "clip_grad_norm": None},
+            shapes=[(1,), (1, 1)] * 8,
+            edit=singles(d),
+            dtype=d,
+            steps=5,
+        )
+    yield from alone(case, {**strong, "clip_grad_value": None}, shape=(1,))
     for d in ("f32", "bf16"):
         yield case(
             f"shapes_{d}",

@@ -1,6 +1,6 @@
 from torch.optim import Muon
 
-from battery import EXTREMES, battery, maker, nonfinite
+from battery import EXTREMES, battery, maker, nonfinite, singles
 
 ENV = "main"
 # Matrices only: tall, wide, and with a side of 1.
@@ -39,6 +39,15 @@ def cases(seed):
             edit=extremes(d),
             dtype=d,
             steps=4,
+        )
+        yield case(
+            f"single_{d}",
+            f"matrices of one number in {d}: its norm is its size, whose square would overflow or vanish",
+            {**strong, "nesterov": False, "eps": 0.0},
+            shapes=[(1, 1)] * 15,
+            edit=singles(d),
+            dtype=d,
+            steps=5,
         )
         yield case(
             f"nonfinite_{d}",

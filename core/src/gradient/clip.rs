@@ -68,15 +68,17 @@ pub enum Order {
 
 #[doc(hidden)]
 impl Order {
-    /// The kind of an order.
+    /// The kind of a norm of n numbers. That of a single number is |x|, whatever the order, but
+    /// for 0: no square overflows or vanishes.
     #[must_use]
-    pub fn of(order: f64) -> Order {
+    pub fn of(order: f64, n: usize) -> Order {
         match order {
+            0.0 => Order::Count,
+            _ if n == 1 => Order::One,
             2.0 => Order::Two,
             1.0 => Order::One,
             f64::INFINITY => Order::Largest,
             f64::NEG_INFINITY => Order::Smallest,
-            0.0 => Order::Count,
             _ => Order::Power,
         }
     }
@@ -90,7 +92,7 @@ impl Order {
             Order::One | Order::Largest | Order::Smallest => x,
             Order::Count if x == A::ZERO => A::ZERO,
             Order::Count => A::ONE,
-            Order::Power => power(x, order),
+            Order::Power => power(x, A::from_f64(order)),
         }
     }
 
@@ -115,15 +117,15 @@ impl Order {
     pub fn root<A: Real>(self, order: f64, all: A) -> A {
         match self {
             Order::Two => all.sqrt(),
-            Order::Power => power(all, 1.0 / order),
+            Order::Power => power(all, A::ONE / A::from_f64(order)),
             _ => all,
         }
     }
 }
 
 #[inline(always)]
-fn power<A: Real>(x: A, exponent: f64) -> A {
-    A::from_f64(libm::pow(x.to_f64(), exponent))
+fn power<A: Real>(x: A, exponent: A) -> A {
+    A::from_f64(libm::pow(x.to_f64(), exponent.to_f64()))
 }
 
 /// Sum and root of a norm of some order. Sums run in `C::Scalar`.
@@ -134,7 +136,7 @@ fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
             $kind.root(order, reduce::sum(n, |i| $kind.term(order, x(i).wide())))
         };
     }
-    match Order::of(order) {
+    match Order::of(order, n) {
         Order::Two => sum!(Order::Two),
         Order::One => sum!(Order::One),
         Order::Count => sum!(Order::Count),
@@ -148,7 +150,8 @@ fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
 /// The norm of one tensor, in its own type: (Σ|x|^order)^(1/order); the largest
 /// |x| for infinity, the smallest for −∞, the number of non-zeros for 0
 /// (`torch.linalg.vector_norm`). Sums run in `f32` (`f64` for `f64`), in the
-/// order of [`reduce`], so squares overflow above 1e19 and underflow below 1e-23.
+/// order of [`reduce`], so squares overflow above 1e19 and underflow below 1e-23, but for a single
+/// number: its norm is |x|.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
     fn own<C: Real>(x: &[C], order: f64) -> f64 {
@@ -218,12 +221,13 @@ pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f
         Data::Bf16(x) => own(x, scale),
         Data::F16(x) => own(x, scale),
     });
-    let [sum] = reduce::sums_by_chunk::<_, 1>(grads.count(), |_, [squares]: [&mut [f32]; 1]| {
+    let n = grads.count();
+    let [sum] = reduce::sums_by_chunk::<_, 1>(n, |_, [squares]: [&mut [f32]; 1]| {
         for (x, norm) in squares.iter_mut().zip(&mut norms) {
-            *x = norm * norm;
+            *x = reduce::square(norm, n == 1);
         }
     });
-    Real::sqrt(sum).into()
+    reduce::root(sum, n == 1).into()
 }
 
 fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
@@ -426,6 +430,33 @@ mod tests {
     }
 
     #[test]
+    fn norm_of_one_number_is_its_size_unsquared() {
+        let orders = [2.0, 1.0, 3.0, 0.5, f64::INFINITY, f64::NEG_INFINITY];
+        for x in [-2.29e30f32, 1e-30] {
+            for order in orders {
+                let (size, all) = (f64::from(x.abs()), [Data::F32(&[x])]);
+                assert_eq!(norm(all[0], order), size, "{order}");
+                assert_eq!(total_norm(&all, order), (size, Dtype::F32), "{order}");
+                let narrow = [bf16::from_f32(x)];
+                assert_eq!(norm(Data::Bf16(&narrow), order), narrow[0].to_f64().abs(), "{order}");
+            }
+            assert_eq!(norm(Data::F32(&[x]), 0.0), 1.0);
+            assert_eq!(unscaled_norm([Data::F32(&[x])].into_iter(), 1.0), f64::from(x.abs()));
+            // Of several tensors of one number each, the list is summed.
+            let two = total_norm(&[Data::F32(&[x]), Data::F32(&[x])], 2.0).0;
+            assert_eq!(two, if x < 0.0 { f64::INFINITY } else { 0.0 });
+        }
+        assert_eq!(norm(Data::F64(&[-1e200]), 2.0), 1e200);
+    }
+
+    #[test]
+    fn root_of_an_order_is_taken_in_the_type_of_sums() {
+        // As torch's: f32(1/3) is 3e-8 off, which is 8 ULP of the root of 2.7e37.
+        let x = [3e12f32, 0.0];
+        assert_eq!(norm(Data::F32(&x), 3.0), 3_000_002_674_688.0);
+    }
+
+    #[test]
     fn clip_infinite_norm_zeroes_finite_gradients() {
         let mut g = [1.0f32, f32::INFINITY];
         let n = ClipGradNorm::default().clip(&mut [DataMut::F32(&mut g)]).unwrap();
@@ -456,8 +487,8 @@ mod tests {
 
     #[test]
     fn order_is_its_own_kind_and_sums_are_sums() {
-        assert!(matches!(Order::of(1.0), Order::One) && matches!(Order::of(2.0), Order::Two));
-        assert!(matches!(Order::of(0.0), Order::Count) && matches!(Order::of(3.0), Order::Power));
+        let kinds = [1.0, 2.0, 0.0, 3.0].map(|order| Order::of(order, 2));
+        assert_eq!(kinds, [Order::One, Order::Two, Order::Count, Order::Power]);
         for order in [Order::One, Order::Two, Order::Count, Order::Power] {
             assert_eq!(order.join(2.0, 3.0), 5.0);
         }

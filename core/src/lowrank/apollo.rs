@@ -146,16 +146,17 @@ impl Apollo {
 
     /// A channel's factor, from sums of squares.
     #[inline(always)]
-    pub fn factor<C: Real>(direction: C::Scalar, projected: C::Scalar) -> C {
-        let [of_direction, of_projected] = [direction, projected].map(|x| C::narrow(x.sqrt()));
+    pub fn factor<C: Real>(direction: C::Scalar, projected: C::Scalar, single: bool) -> C {
+        let [of_direction, of_projected] =
+            [direction, projected].map(|x| C::narrow(reduce::root(x, single)));
         of_direction / of_projected.add_scalar(C::scalar(1e-8))
     }
 
     /// The limiter, and the norm to remember: from the sum of the scaled gradient's squares, and,
     /// but for the first time, the norm remembered.
     #[inline(always)]
-    pub fn limiter<C: Real>(squares: C::Scalar, before: Option<f64>) -> (C, C) {
-        let length = C::narrow(squares.sqrt());
+    pub fn limiter<C: Real>(squares: C::Scalar, single: bool, before: Option<f64>) -> (C, C) {
+        let length = C::narrow(reduce::root(squares, single));
         let Some(before) = before else { return (C::ONE, length) };
         let growth = length / C::from_f64(before).add_scalar(C::scalar(1e-8));
         // As Python's max(growth, 1.01): NaN stays.
@@ -246,9 +247,9 @@ impl Way for Apollo {
         for (channel, factor) in factors.iter_mut().enumerate() {
             let of = |x: &[C::Scalar]| {
                 let at = |i| x.get(channel * start + i * stride).map_or(C::Scalar::ZERO, |&x| x);
-                reduce::sum(len, |i| at(i) * at(i))
+                reduce::sum(len, |i| reduce::square(at(i), len == 1))
             };
-            let length = Self::factor::<C>(of(direction), of(projected));
+            let length = Self::factor::<C>(of(direction), of(projected), len == 1);
             *factor = if against { -length } else { length }.wide();
         }
 
@@ -260,7 +261,8 @@ impl Way for Apollo {
             let squares = simd::dispatch_in::<C, _>(Squares(&scaled));
             if let Some(stored) = numbers.get_mut(1) {
                 let last;
-                (limiter, last) = Self::limiter::<C>(squares, (!step.first).then_some(*stored));
+                let before = (!step.first).then_some(*stored);
+                (limiter, last) = Self::limiter::<C>(squares, grad.len() == 1, before);
                 *stored = last.to_f64();
             }
         }
@@ -335,7 +337,7 @@ impl<C: Real> Terms<C::Scalar, 1> for Squares<'_, C> {
         let scaled = buffer.get_mut(..terms.len()).unwrap_or_default();
         self.0.fill(start, scaled);
         for (to, x) in terms.iter_mut().zip(scaled) {
-            *to = x.wide() * x.wide();
+            *to = reduce::square(x.wide(), self.0.grad.len() == 1);
         }
     }
 }

@@ -491,7 +491,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
             slots,
             work: Plain::data_mut(rule),
         };
-        let inner = Step { shape: &low, ..*step };
+        let inner = Step { shape: &low, projected: Some(numel(t.shape)), ..*step };
         let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // a rule may have computed in a wider type
         let against = R::follow(&k, C::ZERO, C::ONE) > C::ZERO && !maximizes(self.rule);

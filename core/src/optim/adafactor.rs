@@ -5,6 +5,7 @@ use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::factored::Factored;
 use crate::real::{Dtype, Number, Real};
+use crate::reduce;
 use crate::rule::{Rule, Scalars, Step};
 
 /// Adafactor: second moments of matrices by row and column, with a learning rate
@@ -164,6 +165,7 @@ constants! {
         beta1: S,
         one_minus_beta1: S,
         has_beta1: bool,
+        single: bool,
         scales: bool,
         decays: bool,
         /// RMS(p) counts from here on.
@@ -209,8 +211,8 @@ fn decay<C: Real>(k: &Coefs<C::Scalar>, p: C) -> C {
 
 /// The squares that RMS(p) and RMS(u) are of.
 #[inline(always)]
-fn squares<C: Real>(p: C, u: C) -> [C::Scalar; 2] {
-    [p.wide() * p.wide(), u.wide() * u.wide()]
+fn squares<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C) -> [C::Scalar; 2] {
+    [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
 }
 
 impl Rule for Adafactor {
@@ -257,6 +259,7 @@ impl Rule for Adafactor {
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             has_beta1: self.beta1.is_some(),
+            single: step.is_single(),
             scales: self.scale_parameter,
             decays: self.weight_decay != 0.0,
             least_rms: C::scalar(self.eps.1),
@@ -272,17 +275,18 @@ impl Rule for Adafactor {
     #[inline(always)]
     fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [_, v]: [C; 2]) -> [C::Scalar; 2] {
         let v = Self::track(k, v, C::narrow(Self::square(k, g)));
-        squares(p, v.rsqrt() * g)
+        squares(k, p, v.rsqrt() * g)
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
         let root = C::scalar(Real::sqrt(n as f64));
-        k.rms = p.sqrt() / root;
+        let [p, u] = [p, u].map(|sum| reduce::root(sum, k.single));
+        k.rms = p / root;
         if k.scales && k.rms > k.least_rms {
             k.lr = k.rms * k.relative_lr;
             k.minus_decay = k.minus_weight_decay * k.lr;
         }
-        k.clip = (u.sqrt() / root / k.clip_threshold).maximum(C::Scalar::ONE);
+        k.clip = (u / root / k.clip_threshold).maximum(C::Scalar::ONE);
     }
 
     fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
@@ -339,13 +343,13 @@ impl Factored for Adafactor {
 
     #[inline(always)]
     fn scaled_terms<C: Real>(
-        _: &Coefs<C::Scalar>,
+        k: &Coefs<C::Scalar>,
         p: C,
         g: C,
         scale: C,
         _: [C; 2],
     ) -> [C::Scalar; 2] {
-        squares(p, scale * g)
+        squares(k, p, scale * g)
     }
 
     #[inline(always)]

@@ -5,6 +5,7 @@ use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::factored::Factored;
 use crate::real::{Dtype, Real};
+use crate::reduce;
 use crate::rule::{Rule, Scalars, Step};
 
 /// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the
@@ -121,6 +122,7 @@ constants! {
         minus_step_size: S,
         multiplies_first: bool,
         maximize: bool,
+        single: bool,
     }
 }
 
@@ -190,6 +192,7 @@ impl Rule for AdafactorTorch {
             minus_step_size: C::Scalar::ZERO,
             multiplies_first: self.foreach == Some(true),
             maximize: self.maximize,
+            single: step.is_single(),
         }
     }
 
@@ -201,7 +204,7 @@ impl Rule for AdafactorTorch {
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
         let root = Real::sqrt(n as f64);
-        let [p, u] = sums.map(|sum| C::narrow(sum.sqrt()).to_f64());
+        let [p, u] = sums.map(|sum| C::narrow(reduce::root(sum, k.single)).to_f64());
         let rms = p / root;
         let alpha = if rms > k.least_scale { rms } else { k.least_scale } * k.rate;
         let clip = u / (root * k.d);
@@ -256,14 +259,14 @@ impl Factored for AdafactorTorch {
 
     #[inline(always)]
     fn scaled_terms<C: Real>(
-        _: &Coefs<C::Scalar>,
+        k: &Coefs<C::Scalar>,
         p: C,
         g: C,
         scale: C,
         _: [C; 1],
     ) -> [C::Scalar; 2] {
         let u = scale * g;
-        [p.wide() * p.wide(), u.wide() * u.wide()]
+        [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
     }
 
     #[inline(always)]

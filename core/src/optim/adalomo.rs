@@ -6,6 +6,7 @@ use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::factored::Factored;
 use crate::real::{Dtype, Real};
+use crate::reduce;
 use crate::rule::{Counter, Rule, Scalars, Step};
 
 /// AdaLomo: an adaptive step fused into the backward pass, its second moments by
@@ -139,6 +140,7 @@ constants! {
         /// What the update is divided by.
         divisor: S,
         decays: bool,
+        single: bool,
     }
 }
 
@@ -200,6 +202,7 @@ impl Rule for AdaLomo {
             decay: C::scalar(1.0 - step.lr * least_scale * self.weight_decay),
             divisor: C::Scalar::ONE,
             decays: self.weight_decay > 0.0,
+            single: step.is_single(),
         }
     }
 
@@ -211,13 +214,14 @@ impl Rule for AdaLomo {
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
         let root = C::scalar(Real::sqrt(n as f64));
-        let rms = p.sqrt() / root;
+        let [p, u] = [p, u].map(|sum| reduce::root(sum, k.single));
+        let rms = p / root;
         if rms > k.least_rms {
             let step_size = rms * k.lr;
             k.minus_step_size = -step_size;
             k.decay = C::Scalar::ONE - step_size * k.weight_decay;
         }
-        k.divisor = (u.sqrt() / root / k.clip_threshold).maximum(C::Scalar::ONE);
+        k.divisor = (u / root / k.clip_threshold).maximum(C::Scalar::ONE);
     }
 
     #[inline(always)]
@@ -274,7 +278,7 @@ impl Factored for AdaLomo {
         _: [C; 1],
     ) -> [C::Scalar; 2] {
         let u = scale * k.clip.apply(g);
-        [p.wide() * p.wide(), u.wide() * u.wide()]
+        [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
     }
 
     #[inline(always)]

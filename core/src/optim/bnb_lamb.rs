@@ -4,6 +4,7 @@ use super::bnb::{BnbState, trust_ratio};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
+use crate::reduce;
 use crate::rule::{Rule, Scalars, Step};
 
 /// bitsandbytes' LAMB.
@@ -128,6 +129,7 @@ constants! {
         /// Whether the norm of the update is limited, and what that takes.
         limited: bool,
         max_unorm: f64,
+        single: bool,
         step_size: f64,
         unorm: f64,
     }
@@ -220,6 +222,7 @@ impl Rule for BnbLamb {
             minus_decay: C::scalar(-step.lr * self.weight_decay),
             limited: self.needs_sums() && !eight,
             max_unorm: self.max_unorm,
+            single: step.is_single(),
             step_size,
             unorm: scalars[0],
         }
@@ -228,13 +231,14 @@ impl Rule for BnbLamb {
     #[inline(always)]
     fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> [C::Scalar; 2] {
         let (_, _, update) = Self::moments(k, g, slots);
-        [p.wide() * p.wide(), update.wide() * update.wide()]
+        [reduce::square(p.wide(), k.single), reduce::square(update.wide(), k.single)]
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [param, update]: [C::Scalar; 2], _: usize) {
         if k.limited {
-            k.unorm = update.sqrt().to_f64();
-            let ratio = trust_ratio(k.max_unorm, param.sqrt().to_f64(), k.unorm);
+            let [param, update] = [param, update].map(|sum| reduce::root(sum, k.single).to_f64());
+            k.unorm = update;
+            let ratio = trust_ratio(k.max_unorm, param, update);
             k.after = C::scalar(k.step_size * ratio);
         }
     }

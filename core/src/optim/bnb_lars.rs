@@ -4,6 +4,7 @@ use super::bnb::{BnbState, trust_ratio};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
+use crate::reduce;
 use crate::rule::{Rule, Scalars, Step, no_decay};
 
 /// bitsandbytes' LARS.
@@ -105,6 +106,7 @@ constants! {
         /// Whether the norm of the update is limited, and what that takes.
         limited: bool,
         max_unorm: f64,
+        single: bool,
         lr: f64,
         unorm: f64,
     }
@@ -175,6 +177,7 @@ impl Rule for BnbLars {
             first: step.t == 1,
             limited: self.needs_sums() && !eight,
             max_unorm: self.max_unorm,
+            single: step.is_single(),
             lr: step.lr,
             unorm: scalars[0],
         }
@@ -183,13 +186,14 @@ impl Rule for BnbLars {
     #[inline(always)]
     fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> [C::Scalar; 2] {
         let m = Self::buffer(k, p, g, m);
-        [p.wide() * p.wide(), m.wide() * m.wide()]
+        [reduce::square(p.wide(), k.single), reduce::square(m.wide(), k.single)]
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [param, update]: [C::Scalar; 2], _: usize) {
         if k.limited {
-            k.unorm = update.sqrt().to_f64();
-            let ratio = trust_ratio(k.max_unorm, param.sqrt().to_f64(), k.unorm);
+            let [param, update] = [param, update].map(|sum| reduce::root(sum, k.single).to_f64());
+            k.unorm = update;
+            let ratio = trust_ratio(k.max_unorm, param, update);
             k.minus_lr = C::scalar(-k.lr * ratio);
         }
     }

@@ -5,6 +5,7 @@ use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::gradient::ClipGradNorm;
 use crate::real::Real;
+use crate::reduce;
 use crate::rule::{Rule, Scalars, Step};
 
 /// GrokAdamW: AdamW over a gradient whose slow part is amplified.
@@ -138,6 +139,7 @@ constants! {
     /// The constants of a step. `clip` waits for the norm.
     pub struct Coefs<S> {
         max_norm: f64,
+        single: bool,
         clip: S,
         alpha: S,
         one_minus_alpha: S,
@@ -210,6 +212,7 @@ impl Rule for GrokAdamW {
         let correction2 = 1.0 - step.power(beta2);
         Coefs {
             max_norm: self.gradient_clipping,
+            single: step.is_single(),
             clip: C::Scalar::ONE,
             alpha: C::scalar(alpha),
             one_minus_alpha: C::scalar(1.0 - alpha),
@@ -225,16 +228,14 @@ impl Rule for GrokAdamW {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(_: &Coefs<C::Scalar>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
-        [g.wide() * g.wide(), C::Scalar::ZERO]
+    fn terms<C: Real>(k: &Coefs<C::Scalar>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
+        [reduce::square(g.wide(), k.single), C::Scalar::ZERO]
     }
 
     fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], _: usize) {
-        // The norm of the one norm there is: it over- and underflows as the first does.
-        let norm = C::narrow(sums[0].sqrt()).wide();
-        let total = C::narrow((norm * norm).sqrt());
+        let norm = C::narrow(reduce::root(sums[0], k.single));
         let clip = ClipGradNorm { max_norm: k.max_norm, ..ClipGradNorm::default() };
-        k.clip = C::scalar(clip.coefficient(total.to_f64(), C::DTYPE));
+        k.clip = C::scalar(clip.coefficient(norm.to_f64(), C::DTYPE));
     }
 
     #[inline(always)]

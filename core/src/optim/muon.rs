@@ -265,6 +265,7 @@ constants! {
         polynomial: [S; 3],
         decay: S,
         step_size: S,
+        single: bool,
     }
 }
 
@@ -290,6 +291,7 @@ impl<A: Algebra> Orthogonal for Muon<A> {
             } else {
                 step_size
             },
+            single: rows == 1 && cols == 1,
         }
     }
     #[inline(always)]
@@ -300,7 +302,7 @@ impl<A: Algebra> Orthogonal for Muon<A> {
     }
     #[inline(always)]
     fn norm<C: Real>(k: &Coefs<C::Scalar>, squares: C::Scalar) -> C::Scalar {
-        round(squares.sqrt()).maximum(k.eps)
+        round(reduce::root(squares, k.single)).maximum(k.eps)
     }
     #[inline(always)]
     fn divided<C: Real>(x: C::Scalar, norm: C::Scalar) -> C::Scalar {
@@ -392,7 +394,7 @@ fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
     scratch: &mut [C::Scalar],
 ) {
     let zero = C::Scalar::ZERO;
-    let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| x * x));
+    let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| reduce::square(x, k.single)));
     let norm = <Muon<A>>::norm::<C>(k, sum);
     for x in x.iter_mut() {
         *x = <Muon<A>>::divided::<C>(*x, norm);

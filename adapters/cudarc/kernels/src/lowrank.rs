@@ -4,6 +4,7 @@ use bitstep::any::{in_place_of, share};
 use bitstep::lowrank::{Apollo, GaLore};
 use bitstep::optim::*;
 use bitstep::real::Real;
+use bitstep::reduce;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
@@ -106,8 +107,7 @@ unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
             let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
             let from = (t.from as *const C).add((channel * t.start) as usize);
             let square = |i: usize| {
-                let x = (*from.add(i * t.stride as usize)).wide();
-                x * x
+                reduce::square((*from.add(i * t.stride as usize)).wide(), t.len == 1)
             };
             let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
@@ -117,7 +117,7 @@ unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
     }
 }
 
-/// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`).
+/// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`), `width` of each.
 #[inline(always)]
 unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -125,7 +125,7 @@ unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
         each(table, count, chunks, |t, i| {
             let [direction, projected] =
                 [t.sums, t.factors[0]].map(|s| *(s as *const C::Scalar).add(i));
-            *(t.param as *mut C).add(i) = Apollo::factor::<C>(direction, projected);
+            *(t.param as *mut C).add(i) = Apollo::factor::<C>(direction, projected, t.width == 1);
         });
     }
 }
@@ -155,8 +155,7 @@ unsafe fn scaled_squares<C: Real>(table: *const Scaled, count: u64, chunks: u64)
     unsafe {
         by_warp(table, count, chunks, |t: &Scaled, chunk| {
             let square = |i: usize| {
-                let x = scaled::<C>(t, i, None).wide();
-                x * x
+                reduce::square(scaled::<C>(t, i, None).wide(), t.len == 1)
             };
             let sum = joined(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
@@ -175,7 +174,8 @@ unsafe fn limit<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
             if at == 0 {
                 let cell = t.cell as *mut f64;
                 let before = if t.seen == 1 { Some(*cell) } else { None };
-                let (limiter, last) = Apollo::limiter::<C>(*(t.to as *const C::Scalar), before);
+                let squares = *(t.to as *const C::Scalar);
+                let (limiter, last) = Apollo::limiter::<C>(squares, t.len == 1, before);
                 *cell = last.to_f64();
                 *cell.add(1) = limiter.to_f64();
             }

@@ -109,7 +109,8 @@ unsafe fn root<T: Real>(table: *const Norm, count: u64, chunks: u64) {
     unsafe {
         once(table, count, chunks, |t| {
             let order = f64::from_bits(t.number);
-            let norm = Order::of(order).root(order, *(t.from as *const T::Scalar));
+            let kind = Order::of(order, t.len as usize);
+            let norm = kind.root(order, *(t.from as *const T::Scalar));
             let norm = T::narrow(norm).to_f64();
             match t.wide {
                 1 => *(t.to as *mut f64) = norm,
@@ -127,7 +128,7 @@ unsafe fn total<C: Real>(table: *const Norm, count: u64, chunks: u64) {
         once(table, count, chunks, |t| {
             let [norm_type, max_norm] = [t.number, t.most].map(f64::from_bits);
             let all = *(t.from as *const C::Scalar);
-            let norm = Order::of(norm_type).root(norm_type, all).to_f64();
+            let norm = Order::of(norm_type, t.len as usize).root(norm_type, all).to_f64();
             let norm = round(norm, C::DTYPE);
             let clip = ClipGradNorm { max_norm, norm_type, error_if_nonfinite: false };
             let to = t.to as *mut f64;

@@ -3,6 +3,7 @@
 use bitstep::optim::*;
 use bitstep::orthogonal::{Orthogonal, Place};
 use bitstep::real::Real;
+use bitstep::reduce;
 use half::{bf16, f16};
 
 use crate::grid::{by_block, by_warp, joined, lane};
@@ -120,7 +121,7 @@ unsafe fn squares<A: Real>(table: *const Row, count: u64, chunks: u64) {
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {
             let x = t.factors[0] as *const A;
-            let square = |i| *x.add(i) * *x.add(i);
+            let square = |i| reduce::square(*x.add(i), t.len == 1);
             let sum = joined(part(t.len, chunk), A::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.sums as *mut A).add(chunk as usize) = sum;
