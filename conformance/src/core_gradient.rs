@@ -1,6 +1,6 @@
 //! Gradient strategies of the backend `core`, from a case's own arguments.
 
-use bitstep::args::Args;
+use bitstep::args::{Args, Value};
 use bitstep::gradient::{Accumulation, ClipByGlobalNorm, ClipGradNorm, Neftune, clip_grad_value};
 use bitstep::optimizer::Buffer;
 
@@ -17,6 +17,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
     let inputs = spec.inputs.iter().map(|t| plain::buffer(t));
     let mut grads = inputs.collect::<Result<Vec<_>, Refused>>()?;
     let shapes = spec.inputs.iter().map(|t| t.shape.clone()).collect();
+    no_groups(&hyper)?;
 
     match spec.name {
         "clip_grad_norm" => {
@@ -54,6 +55,21 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
             Ok(plain_answer(&grads, shapes))
         }
         other => Err(Refused::Unsupported(format!("core has no gradient strategy `{other}` yet"))),
+    }
+}
+
+/// What a group of gradients changes is refused: no strategy has arguments of a group.
+pub(crate) fn no_groups(hyper: &Args) -> Result<(), Refused> {
+    let Some(groups) = hyper.get("groups").filter(|&groups| *groups != Value::None) else {
+        return Ok(());
+    };
+    let plain =
+        |group: &Value| matches!(group, Value::Map(m) if m.iter().all(|(k, _)| k == "params"));
+    match groups.as_list().is_some_and(|groups| groups.iter().all(plain)) {
+        true => Ok(()),
+        false => Err(failed(format!(
+            "`hyper.groups` is {groups}: gradients have no groups with arguments of their own"
+        ))),
     }
 }
 
@@ -117,4 +133,21 @@ fn neftune(
     let dimension = |i: usize| input.shape.get(i).map_or(1, |&d| d as u64);
     let neftune = Neftune { alpha };
     neftune.add_unit(output.data_mut(), unit, dimension(1), dimension(2)).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_with_arguments_of_their_own_are_refused() {
+        let refused = |groups: &str| {
+            let hyper = format!(r#"{{"max_norm": 1.0, "groups": {groups}}}"#);
+            no_groups(&args(&serde_json::from_str(&hyper).expect("JSON"))).is_err()
+        };
+        assert!(refused(r#"[{"params": [0]}, {"params": [1], "max_norm": 2.0}]"#));
+        assert!(refused("3"));
+        assert!(!refused("null") && !refused(r#"[{"params": [0]}, {"params": [1]}]"#));
+        assert!(no_groups(&Args::new()).is_ok());
+    }
 }

@@ -49,12 +49,15 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
     Ok(rates)
 }
 
-/// The scheduler of a case. Its `hyper` may also describe the optimizer that the schedule was tried on
+/// The scheduler of a case. Its `hyper` and groups may also describe the optimizer that the schedule was tried on
 /// (`momentum`, `betas`): what the schedule has no argument for can't change a rate.
 fn build(name: &str, mut hyper: Args) -> Result<Scheduler, Refused> {
+    let groups = hyper.take("groups").unwrap_or(Value::None);
+    let of_any = |key: &str| ["params", "lr", "initial_lr"].contains(&key);
+    hyper.set("groups", filtered(&groups, |key, _| of_any(key)));
     loop {
         match schedule::build(name, &hyper) {
-            Ok(scheduler) => return Ok(scheduler),
+            Ok(_) => break,
             Err(ArgError::UnknownArgument { argument, .. }) if hyper.get(&argument).is_some() => {
                 hyper.take(&argument);
             }
@@ -63,5 +66,42 @@ fn build(name: &str, mut hyper: Args) -> Result<Scheduler, Refused> {
             }
             Err(e) => return Err(failed(e)),
         }
+    }
+    let has = |key: &str, value: &Value| {
+        let with = hyper.clone().with(key, value.clone());
+        !matches!(schedule::build(name, &with), Err(ArgError::UnknownArgument { .. }))
+    };
+    let groups = filtered(&groups, |key, value| of_any(key) || has(key, value));
+    schedule::build(name, &hyper.with("groups", groups)).map_err(failed)
+}
+
+/// Groups with those of their arguments that fit.
+fn filtered(groups: &Value, fits: impl Fn(&str, &Value) -> bool) -> Value {
+    let Value::List(groups) = groups else { return groups.clone() };
+    let own = groups.iter().map(|group| match group {
+        Value::Map(all) => {
+            Value::Map(all.iter().filter(|(key, value)| fits(key, value)).cloned().collect())
+        }
+        other => other.clone(),
+    });
+    Value::List(own.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_may_have_what_only_the_optimizer_knows() {
+        let of = |groups: &str| {
+            let fixed =
+                r#""lr": 0.5, "num_warmup_steps": 0, "num_training_steps": 4, "momentum": 0.9"#;
+            let hyper = format!(r#"{{{fixed}, "groups": {groups}}}"#);
+            build("linear", args(&serde_json::from_str(&hyper).expect("JSON")))
+        };
+        let fine = of(r#"[{"params": [0], "momentum": 0.5}, {"lr": 0.25, "betas": [0.1, 0.2]}]"#);
+        assert_eq!(fine.expect("a schedule").lrs(), [0.5, 0.25]);
+        assert!(of(r#"[{"params": [0], "num_training_steps": 8}]"#).is_err());
+        assert!(of("[3]").is_err());
     }
 }

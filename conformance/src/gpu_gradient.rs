@@ -5,7 +5,7 @@ use bitstep_cudarc::{Change, Clip, Device, Numbers, Workspace, change, clip};
 
 use crate::backend::{GradientAnswer, GradientSpec, Refused};
 use crate::core_backend::{args, failed};
-use crate::core_gradient::norm_clip;
+use crate::core_gradient::{no_groups, norm_clip};
 use crate::plain;
 use crate::ptx_backend::{Guests, Lodging};
 use crate::tensor::Tensor;
@@ -17,6 +17,7 @@ pub(crate) fn answer<D: Device>(
     let hyper = args(spec.hyper);
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
+    no_groups(&hyper)?;
     let mut guests = Guests(device, Vec::new());
     let mut workspace = Workspace::default();
     if spec.name == "clip_grad_norm" {

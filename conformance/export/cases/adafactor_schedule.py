@@ -10,11 +10,14 @@ NAME = "adafactor_schedule"
 
 
 def case(seed, title, note, hyper=None, initial_lr=0.0, dtype="float32", steps=30, groups=1, scale=1.0):
-    """A run of Adafactor with small gradients; what the schedule shows, and the RMS that it follows."""
+    """A run of Adafactor with small gradients; what the schedule shows, and the RMS that it follows. `groups`: how many,
+    or what each of them changes."""
+    if isinstance(groups, int):
+        groups = [{} for _ in range(groups)]
     g = rng(seed, "schedule", NAME, title)
     kind = getattr(torch, dtype)
-    params = [torch.nn.Parameter(torch.from_numpy(scale * g.standard_normal((3, 4))).to(kind)) for _ in range(groups)]
-    opt = Adafactor([{"params": [p]} for p in params], **(hyper or {}))
+    params = [torch.nn.Parameter(torch.from_numpy(scale * g.standard_normal((3, 4))).to(kind)) for _ in groups]
+    opt = Adafactor([{**group, "params": [p]} for group, p in zip(groups, params)], **(hyper or {}))
     schedule = AdafactorSchedule(opt, initial_lr)
     rates = lambda: [float(group["lr"]) for group in opt.param_groups]
     rows, rms = [rates()], []
@@ -26,8 +29,8 @@ def case(seed, title, note, hyper=None, initial_lr=0.0, dtype="float32", steps=3
         schedule.step()
         rows.append(rates())
     hyper = {**arguments(Adafactor, hyper or {}), "initial_lr": initial_lr, "dtype": dtype}
-    if groups > 1:
-        hyper["groups"] = [{"params": [i]} for i in range(groups)]
+    if len(groups) > 1:
+        hyper["groups"] = [{"params": [i], **group} for i, group in enumerate(groups)]
     tensors = {"lr": np.array(rows), "given.rms": np.array(rms)}
     reference = "transformers.optimization.AdafactorSchedule"
     return Case("schedule", NAME, title, reference, hyper, steps, note, tensors, seed, ["torch", "transformers", "numpy"])
@@ -44,6 +47,28 @@ def cases(seed):
     yield case(seed, "f64", "in f64 throughout", dtype="float64")
     yield case(seed, "bf16", "the RMS of a bf16 parameter is f32", dtype="bfloat16")
     yield case(seed, "groups", "each group by its first parameter", groups=3)
+    yield case(
+        seed,
+        "groups_differ",
+        "groups with arguments of their own: scaled or not, from 1e-6 or from 0.01, another floor, a rate from outside",
+        {"lr": None, "weight_decay": 0.01},
+        groups=[
+            {"scale_parameter": False},
+            {"scale_parameter": False, "warmup_init": True},
+            {"eps": (1e-30, 4.0), "weight_decay": 0.0},
+            {"relative_step": False},
+            {},
+        ],
+    )
+    yield case(
+        seed,
+        "groups_against_f64",
+        "the same, against what holds for the others",
+        {"scale_parameter": False, "warmup_init": True},
+        groups=[{"scale_parameter": True}, {"warmup_init": False}, {}],
+        dtype="float64",
+        initial_lr=0.3,
+    )
     yield case(
         seed,
         "external",

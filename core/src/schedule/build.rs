@@ -53,10 +53,12 @@ impl<D: Decay + core::fmt::Debug> KerasDecay for D {}
 /// The schedule of a name, for all groups of an optimizer, at the start of training.
 ///
 /// `args` are the reference's, and of the optimizer `lr` (or torch's default of 1e-3), `groups` (a list of
-/// dictionaries, each with a `lr` if it has its own) and `initial_lr`. Where the reference takes a list with a number
-/// for each group, so does this. `last_epoch` resumes training after that step. The schedules of `torch_sequential` and
-/// `torch_chained` are dictionaries of a `name` and arguments, and so is `warm_up`'s `decay_schedule_fn`; the names of
-/// the references' classes will do, and the arguments may stand in a dictionary of their own.
+/// dictionaries, each with a `lr` if it has its own) and `initial_lr`. `adafactor_schedule` reads Adafactor's other
+/// arguments too, and of each group those that are its own; all others refuse a group with more than rates. Where the
+/// reference takes a list with a number for each group, so does this. `last_epoch` resumes training after that step. The
+/// schedules of `torch_sequential` and `torch_chained` are dictionaries of a `name` and arguments, and so is `warm_up`'s
+/// `decay_schedule_fn`; the names of the references' classes will do, and the arguments may stand in a dictionary of
+/// their own.
 ///
 /// # Errors
 /// An unknown name or argument (with the nearest known one), a missing argument, or a refused value.
@@ -90,6 +92,11 @@ fn known(name: &str, made_of: &Args) -> Result<Scheduler, ArgError> {
     };
     if name != "torch_cosine_annealing_warm_restarts" {
         args.take("last_epoch");
+    }
+    // Of the optimizer's arguments, most schedules know the rates alone.
+    let refused = groups.changes.iter().flat_map(Args::iter).next();
+    if let Some((argument, value)) = refused.filter(|_| name != "adafactor_schedule") {
+        return Err(bad(argument, value, "left out of `groups`, where rates are all that counts"));
     }
     // Each group has arguments of its own.
     let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
@@ -153,9 +160,13 @@ fn known(name: &str, made_of: &Args) -> Result<Scheduler, ArgError> {
             Kind::Greedy(schedule)
         }
         "adafactor_schedule" => {
-            let mut schedule = AdafactorSchedule::default();
-            args.apply(name, &mut schedule)?;
-            Kind::Adafactor(schedule)
+            let mut all = AdafactorSchedule::default();
+            args.apply(name, &mut all)?;
+            let own = groups.changes.iter().map(|changes| {
+                let mut own = all;
+                changes.apply(name, &mut own).map(|()| own)
+            });
+            Kind::Adafactor(own.collect::<Result<_, _>>()?)
         }
         _ => {
             let schedules = each(&args)?.into_iter();
@@ -220,7 +231,8 @@ enum Kind {
     Pure(Vec<AnySchedule>),
     Plateau(ReduceLrOnPlateau<Vec<f64>>),
     Greedy(Greedy<Vec<f64>, Vec<f64>>),
-    Adafactor(AdafactorSchedule),
+    /// One for each group.
+    Adafactor(Vec<AdafactorSchedule>),
 }
 
 impl Scheduler {
@@ -252,9 +264,9 @@ impl Scheduler {
             }
             Kind::Plateau(schedule) => state.plateau = Some(schedule.start()),
             Kind::Greedy(schedule) => state.greedy = Some((schedule.start(), Vec::new())),
-            Kind::Adafactor(schedule) => {
-                state.lrs.fill(schedule.initial_lr);
-                state.adafactor = groups.lrs.iter().map(|_| schedule.start()).collect();
+            Kind::Adafactor(schedules) => {
+                state.adafactor = schedules.iter().map(AdafactorSchedule::start).collect();
+                state.lrs = state.adafactor.iter().map(|state| state.lr).collect();
             }
         }
         let initial = groups.initial_lrs.iter().zip(&groups.lrs);
@@ -387,8 +399,9 @@ impl Scheduler {
                     schedule.step(state, window, metric, &self.first_lrs, lrs)?;
                 }
             }
-            (Kind::Adafactor(schedule), _) => {
-                for ((state, &rms), lr) in adafactor.iter_mut().zip(given).zip(lrs) {
+            (Kind::Adafactor(schedules), _) => {
+                let states = schedules.iter().zip(adafactor);
+                for (((schedule, state), &rms), lr) in states.zip(given).zip(lrs) {
                     schedule.step(state, rms);
                     *lr = state.lr;
                 }
@@ -478,6 +491,8 @@ struct Groups {
     lrs: Vec<f64>,
     /// Those that were there before the schedule.
     initial_lrs: Vec<Option<f64>>,
+    /// What else is each group's own.
+    changes: Vec<Args>,
 }
 
 impl Groups {
@@ -506,10 +521,15 @@ impl Groups {
             (None | Some(Value::None), Some(lrs)) => {
                 lrs.into_iter().map(|lr| Value::Map(alloc::vec![("lr".to_owned(), lr)])).collect()
             }
-            (Some(Value::List(groups)), _) => groups,
+            (Some(Value::List(groups)), None) => groups,
+            (Some(Value::List(_)), Some(_)) => {
+                return Err(
+                    Error::Invalid { argument: "lr", wanted: "a number, beside groups" }.into()
+                );
+            }
             (Some(v), _) => return Err(bad("groups", &v, "a list of dictionaries")),
         };
-        let (mut lrs, mut initial_lrs) = (Vec::new(), Vec::new());
+        let (mut lrs, mut initial_lrs, mut changes) = (Vec::new(), Vec::new(), Vec::new());
         for group in &groups {
             let Value::Map(group) = group else {
                 return Err(bad("groups", group, "a list of dictionaries"));
@@ -518,8 +538,11 @@ impl Groups {
             let lr = number("lr", get("lr"))?.unwrap_or(default_lr);
             lrs.push(lr);
             initial_lrs.push(number("initial_lr", get("initial_lr"))?.or(initial));
+            let rest =
+                group.iter().filter(|(k, _)| !["params", "lr", "initial_lr"].contains(&&**k));
+            changes.push(rest.cloned().collect());
         }
-        Ok(Groups { default_lr, lrs, initial_lrs })
+        Ok(Groups { default_lr, lrs, initial_lrs, changes })
     }
 }
 
@@ -927,6 +950,43 @@ mod tests {
         let args = Args::new().with("groups", groups).with("milestones", steps);
         let refused = build("torch_multi_step", &args).unwrap_err();
         assert!(matches!(refused, ArgError::Refused(Error::Range { argument: "groups", .. })));
+    }
+
+    #[test]
+    fn what_a_group_changes_counts_or_is_refused() {
+        let groups = |all: &[&[(&str, Value)]]| {
+            let entry = |(name, value): &(&str, Value)| (name.to_string(), value.clone());
+            let group = |own: &&[_]| Value::Map(own.iter().map(entry).collect());
+            let all = Value::List(all.iter().map(group).collect());
+            Args::new().with("initial_lr", 0.0).with("groups", all)
+        };
+        let mut scheduler = build(
+            "adafactor_schedule",
+            &groups(&[
+                &[("params", [0i64].into()), ("scale_parameter", false.into())],
+                &[("scale_parameter", false.into()), ("warmup_init", true.into())],
+                &[("eps", [0.0, 4.0].into())],
+                &[("dtype", "float64".into())],
+            ]),
+        )
+        .unwrap();
+        // ρ alone: min(1e-2, 1/√1), then 1e-6; ρ times max(4, 2); ρ times RMS, in f64
+        let rates = scheduler.step(&[3.0, 3.0, 2.0, 0.1]).unwrap();
+        assert_eq!(rates, [1e-2, 1e-6, 4e-2, 0.1 * 1e-2]);
+
+        for (name, argument) in [
+            ("adafactor_schedule", "momentum"),
+            ("linear", "num_warmup_steps"),
+            ("torch_one_cycle", "max_lr"),
+            ("reduce_lr_on_plateau", "factor"),
+        ] {
+            let own = [("lr", 1.0.into()), (argument, 3.0.into())];
+            let refused = build(name, &groups(&[&[], &own])).unwrap_err().to_string();
+            assert!(refused.contains(argument), "{name}: {refused}");
+        }
+        let both = groups(&[&[], &[]]).with("lr", [0.5, 0.25]);
+        let wanted = Error::Invalid { argument: "lr", wanted: "a number, beside groups" };
+        assert_eq!(build("constant", &both).unwrap_err(), wanted.into());
     }
 
     #[test]

@@ -106,9 +106,8 @@ unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
         by_warp(table, count, chunks, |t: &Channel, chunk| {
             let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
             let from = (t.from as *const C).add((channel * t.start) as usize);
-            let square = |i: usize| {
-                reduce::square((*from.add(i * t.stride as usize)).wide(), t.len == 1)
-            };
+            let square =
+                |i: usize| reduce::square((*from.add(i * t.stride as usize)).wide(), t.len == 1);
             let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
@@ -154,9 +153,7 @@ unsafe fn scaled_squares<C: Real>(table: *const Scaled, count: u64, chunks: u64)
     // SAFETY: as above.
     unsafe {
         by_warp(table, count, chunks, |t: &Scaled, chunk| {
-            let square = |i: usize| {
-                reduce::square(scaled::<C>(t, i, None).wide(), t.len == 1)
-            };
+            let square = |i: usize| reduce::square(scaled::<C>(t, i, None).wide(), t.len == 1);
             let sum = joined(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
