@@ -49,8 +49,10 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
-/// As compiled for every processor of the target: once for all who run it, where code need not be small.
-#[cfg_attr(not(target_os = "none"), inline(never))]
+/// As compiled for every processor of the target: once for all who run it, but where code has to be small,
+/// and on a GPU.
+#[cfg_attr(any(target_os = "none", target_os = "cuda"), inline(always))]
+#[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
 fn baseline<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
 }
