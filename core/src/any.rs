@@ -442,7 +442,7 @@ fn update<R: Rule, C: Real + Plain>(
     scalars: &mut Scalars,
     t: &mut Tensor<'_, '_>,
 ) {
-    let mut k = rule.coefs::<C>(&Step { shape: t.shape, ..*step }, scalars);
+    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
     run::<R, C, _>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t);
 }
 

@@ -650,7 +650,7 @@ pub(crate) fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
             wanted: "f64 numbers if computed in f64, else f32",
         });
     };
-    let mut k = rule.coefs::<C>(&Step { shape: t.shape, ..*step }, scalars);
+    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
     match &t.grad {
         Data::F64(g) => squares::<R, C, _>(&k, layout, g, work),
         Data::F32(g) => squares::<R, C, _>(&k, layout, g, work),

@@ -114,6 +114,11 @@ impl Step<'_> {
         numel(self.shape)
     }
 
+    /// The same step; of a parameter of this shape, if it did not say of which.
+    pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> Step<'a> {
+        Step { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
+    }
+
     /// Whether the parameter is a single number, whose [norm](reduce::square) is that number's size.
     pub fn is_single(&self) -> bool {
         self.projected.unwrap_or(self.numel()) == 1
