@@ -64,6 +64,8 @@ def sgd(p, g, state, arg, dtype):
 
 
 def rms(x):
+    if x.size == 1:  # the norm of one number is its size: no square overflows or vanishes
+        return np.abs(x).reshape(())
     return np.sqrt(np.sum(x * x)) / x.dtype.type(math.sqrt(x.size))
 
 

@@ -57,7 +57,7 @@ def narrow(dtype, array):
     """To the nearest number of the type, ties to even."""
     if dtype != "BF16":
         return array.astype(TYPES[dtype])
-    bits = np.ascontiguousarray(array, "<f4").view("<u4")
+    bits = np.asarray(array, "<f4", order="C").view("<u4")
     rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")
     return np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
 
