@@ -6,8 +6,8 @@
 //! correct implementation can promise there is an answer as near as if each
 //! input were off by a few ULP. This module measures it: every input in turn is
 //! moved by one ULP, away from zero, and the core computes again; gradients also
-//! in sixteen turns, whose effects add up, and the larger counts: where a product
-//! of matrices cancels, all moved at once cancel too. Always the core: no tolerance comes from the
+//! in sixteen turns, whose effects add up: where a product of matrices cancels,
+//! all moved at once cancel too. Always the core: no tolerance comes from the
 //! backend under test. What the core does not have gets no such allowance.
 
 use std::collections::BTreeMap;
@@ -85,27 +85,20 @@ fn variants(data: &OptimizerCase, slots: impl Iterator<Item = String>) -> Vec<Mo
         .collect()
 }
 
-/// Σ |moved − as it is| over the variants, of gradients the larger of at once and in turns; nothing where an
-/// answer fails to come.
+/// Σ |moved − as it is| over the variants; nothing where an answer fails to come.
 fn differences<C>(variants: &[Moved], answer: impl Fn(&Moved) -> Result<C, Refused>) -> C
 where
     C: Default + AsMut<[Sensitivity]>,
 {
     let Ok(mut base) = answer(&Moved::Nothing) else { return C::default() };
-    // Of all else, of gradients at once, of gradients in turns.
-    let mut sums: Vec<[Sensitivity; 3]> = Vec::new();
+    let mut sums: Vec<Sensitivity> = Vec::new();
     for moved in variants {
         let Ok(mut other) = answer(moved) else { continue };
-        sums.resize(other.as_mut().len(), Default::default());
-        let kind = match moved {
-            Moved::Grad => 1,
-            Moved::Turn(..) => 2,
-            _ => 0,
-        };
-        for ((sums, a), b) in sums.iter_mut().zip(base.as_mut()).zip(other.as_mut()) {
+        sums.resize(other.as_mut().len(), Sensitivity::new());
+        for ((sum, a), b) in sums.iter_mut().zip(base.as_mut()).zip(other.as_mut()) {
             for (tensor, b) in b.iter() {
                 let Some(a) = a.get(tensor) else { continue };
-                let sum = sums[kind].entry(tensor.clone()).or_insert_with(|| vec![0.0; b.len()]);
+                let sum = sum.entry(tensor.clone()).or_insert_with(|| vec![0.0; b.len()]);
                 for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
                     let d = (a - b).abs() / moved.ulps() as f64;
                     *sum += if d.is_finite() { d } else { 0.0 };
@@ -113,24 +106,10 @@ where
             }
         }
     }
-    for (slot, [mut sum, at_once, mut in_turns]) in base.as_mut().iter_mut().zip(sums) {
-        for (tensor, x) in at_once {
-            join(in_turns.entry(tensor).or_default(), x, f64::max);
-        }
-        for (tensor, x) in in_turns {
-            join(sum.entry(tensor).or_default(), x, |a, b| a + b);
-        }
+    for (slot, sum) in base.as_mut().iter_mut().zip(sums) {
         *slot = sum;
     }
     base
-}
-
-/// Joins numbers to others, which are 0 where there are none yet.
-fn join(to: &mut Vec<f64>, other: Vec<f64>, f: impl Fn(f64, f64) -> f64) {
-    to.resize(to.len().max(other.len()), 0.0);
-    for (to, x) in to.iter_mut().zip(other) {
-        *to = f(*to, x);
-    }
 }
 
 /// A run that stands before step `t`, with the reference's own numbers but for what is moved.
