@@ -26,12 +26,15 @@ pub fn scheduler(to: &mut Scheduler, from: &Args) -> Result<(), ResumeError> {
     if here == Some(LAMBDA) {
         from.floats("base_lrs")?;
     }
-    let replaced = match here {
+    let mut replaced = match here {
         Some(LAMBDA) => from.renamed(&[("base_lrs", "groups")]),
         Some(PLATEAU) => from.renamed(PLATEAU_ARGUMENTS),
         Some(_) => from.renamed(GREEDY_ARGUMENTS),
         None => from.own(to.name()),
     };
+    if replaced.get("groups").is_some() {
+        replaced.set("lr", Value::None); // each group has its own
+    }
     let mut state = to.state().clone();
     state.step = from.count("last_epoch")?;
     state.lrs = from.floats("_last_lr")?;
