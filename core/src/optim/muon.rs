@@ -85,7 +85,7 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
 /// use bitstep::{optim::Muon, rule::Step, storage::{Data, DataMut}};
 /// let rule: Muon = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::default() };
 /// let (mut p, mut m, mut work) = ([0.0f32], [0.0f32], [0.0f32; 4]);
-/// rule.update(Arithmetic::Eager, &Step::new(1, 1.0), &mut rule.scalars(), Tensor {
+/// rule.update(Arithmetic::Eager, &Step::new(1, 1.0), &mut rule.scalars_of(0), Tensor {
 ///     shape: &[1, 1],
 ///     param: DataMut::F32(&mut p),
 ///     grad: Data::F32(&[-8.0]),
