@@ -323,9 +323,6 @@ impl<R: Rule> AnyRule for R {
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
-        if const { !R::EVALUATES } {
-            return Ok(());
-        }
         let Some(weight) = mode::conversion(self, to)? else { return Ok(()) };
         let compute = arithmetic.compute(param.dtype());
         for (k, slot) in slots.iter().enumerate() {

@@ -23,7 +23,7 @@ pub enum Mode {
 
 /// The constant of a rule's conversion; `None` if there is nothing to convert.
 pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Error> {
-    let weight = if R::EVALUATES { rule.conversion(to) } else { None };
+    let weight = rule.conversion(to);
     if weight.is_some_and(|w| !w.is_finite()) {
         return Err(Error::Invalid { argument: "mode", wanted: "a momentum above 0 to evaluate" });
     }

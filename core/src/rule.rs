@@ -175,8 +175,6 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const STEP_KEY: &'static str = "step";
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY: bool = true;
-    /// Whether training and evaluation have parameters of their own ([`Rule::conversion`]).
-    const EVALUATES: bool = false;
     /// The numbers from outside that the rule [listens to](Step::given).
     const GIVEN: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
@@ -281,7 +279,7 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     ) -> (C, Self::Slots<C>);
 
     /// The constant that [`Rule::convert`] needs to turn a parameter into the one of
-    /// mode `to`, in rules that [evaluate elsewhere](Rule::EVALUATES); `None` if there is nothing to do.
+    /// mode `to`; `None` if training and evaluation share one, as they mostly do.
     fn conversion(&self, to: Mode) -> Option<f64> {
         let _ = to;
         None

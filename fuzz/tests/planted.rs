@@ -70,7 +70,6 @@ impl Rule for Planted {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "planted";
-    const EVALUATES: bool = true;
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
 

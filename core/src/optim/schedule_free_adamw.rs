@@ -151,7 +151,6 @@ impl Rule for ScheduleFreeAdamW {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_adamw";
-    const EVALUATES: bool = true;
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
     const SCALARS: &'static [&'static str] = schedule_free::SCALARS;

@@ -167,7 +167,6 @@ impl Rule for ScheduleFreeRAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_radam";
-    const EVALUATES: bool = true;
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
     const SCALARS: &'static [&'static str] = schedule_free::SCALARS;

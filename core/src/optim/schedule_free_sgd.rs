@@ -134,7 +134,6 @@ impl Rule for ScheduleFreeSgd {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_sgd";
-    const EVALUATES: bool = true;
     const SLOTS: &'static [&'static str] = &["z"];
     const MASKS: &'static [u32] = &[0b1];
     const SCALARS: &'static [&'static str] = schedule_free::SCALARS;
