@@ -32,8 +32,10 @@ pub fn scheduler(to: &mut Scheduler, from: &Args) -> Result<(), ResumeError> {
         Some(_) => from.renamed(GREEDY_ARGUMENTS),
         None => from.own(to.name()),
     };
-    if replaced.get("groups").is_some() {
-        replaced.set("lr", Value::None); // each group has its own
+    // Each group has its own. (A number stays: it is the optimizer's default, which `polynomial` reads.)
+    let listed = to.args().get("lr").is_some_and(|lr| lr.as_list().is_some());
+    if listed && replaced.get("groups").is_some() {
+        replaced.set("lr", Value::None);
     }
     let mut state = to.state().clone();
     state.step = from.count("last_epoch")?;
