@@ -13,10 +13,8 @@ use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
-use crate::rule::{
-    self, Counter, Rule, Scalars, Start, Step, check_group, check_length, check_norm,
-};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch, stretch_of};
+use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_group, check_norm};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, check_blocks, numel, stretch, stretch_of};
 
 /// How 16-bit parameters are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -204,14 +202,6 @@ impl Clone for alloc::boxed::Box<dyn AnyRule> {
     }
 }
 
-/// The number of elements of a shape; `usize::MAX` where that overflows.
-pub(crate) fn numel(shape: &[usize]) -> usize {
-    if shape.contains(&0) {
-        return 0;
-    }
-    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX)
-}
-
 /// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
 pub(crate) fn check_tensor(
     rule: &dyn AnyRule,
@@ -232,13 +222,13 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
     check_norm(rule.norm_scale(step.given), step)?;
     rule.check_shape(t.shape)?;
     let n = numel(t.shape);
-    check_length("param", t.param.len(), n)?;
-    check_length("grad", t.grad.len(), n)?;
+    Error::length("param", t.param.len(), n)?;
+    Error::length("grad", t.grad.len(), n)?;
     let names = rule.info().slots;
-    check_length("slots", t.slots.len(), names.len())?;
+    Error::length("slots", t.slots.len(), names.len())?;
     for (k, slot) in t.slots.iter().enumerate() {
         let name = names.get(k).copied().unwrap_or("slot");
-        check_length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
+        Error::length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
     let wanted = rule.workspace(t.shape);
@@ -246,16 +236,6 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
         return Err(Error::Length { argument: "work", got: t.work.len(), wanted });
     }
     Ok(())
-}
-
-/// Refuses sizes of blocks that do not go together.
-pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Result<(), Error> {
-    if blocks.clone().all(|block| block == 1) {
-        return Ok(());
-    }
-    let largest = blocks.clone().max().unwrap_or(1) as f64;
-    let ok = stretch(blocks).is_some();
-    Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
 }
 
 impl<R: Rule> AnyRule for R {
@@ -327,7 +307,7 @@ impl<R: Rule> AnyRule for R {
         let compute = arithmetic.compute(param.dtype());
         for (k, slot) in slots.iter().enumerate() {
             let name = R::SLOTS.get(k).copied().unwrap_or("slot");
-            check_length(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
+            Error::length(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
         }
         check_blocks(slots.iter().map(DataMut::block).chain([param.block()]))?;
         match compute {

@@ -75,6 +75,11 @@ impl Error {
         if ok { Ok(()) } else { Err(Error::Range { argument, value, wanted }) }
     }
 
+    /// `Ok` if a buffer has as many elements as it must have, else an [`Error::Length`].
+    pub(crate) fn length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
+        if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
+    }
+
     /// value ≥ 0.
     pub(crate) fn not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
         Self::range(value >= 0.0, argument, value, ">= 0")

@@ -15,7 +15,7 @@
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, RuleInfo, Tensor, Uses, numel};
+use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, RuleInfo, Tensor, Uses};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
@@ -24,7 +24,7 @@ use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
 use crate::rule::{Rule, Scalars, Start, Step, check_group, mask_at, with_mask};
 use crate::simd::{self, Kernel};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
 
 /// A rule that keeps row and column state for matrices. As a [`Rule`] it is what
 /// it does to tensors that are none.

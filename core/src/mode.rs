@@ -9,17 +9,9 @@
 use crate::array::Array;
 use crate::error::Error;
 use crate::real::{Number, Real};
-use crate::rule::{Rule, check_length};
+use crate::rule::Rule;
 
-/// What the parameter in the caller's hands is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Taking gradients at, and stepping.
-    #[default]
-    Train,
-    /// Evaluating, and saving for others to use.
-    Eval,
-}
+pub use crate::rule::Mode;
 
 /// The constant of a rule's conversion; `None` if there is nothing to convert.
 pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Error> {
@@ -46,7 +38,7 @@ pub fn convert<R: Rule, C: Real, P: Number, S: Number>(
     let slots = slots.as_ref();
     for (k, slot) in slots.iter().enumerate() {
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        check_length(name, slot.len(), if mask >> k & 1 == 1 { param.len() } else { 0 })?;
+        Error::length(name, slot.len(), if mask >> k & 1 == 1 { param.len() } else { 0 })?;
     }
     for (i, p) in param.iter_mut().enumerate() {
         let state = R::Slots::<C>::from_fn(|k| {

@@ -14,17 +14,17 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, Tensor, check_blocks, numel};
+use crate::any::{AnyRule, Arithmetic, Tensor};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::random;
 use crate::memory::{collected, filled};
 use crate::mode::Mode;
 use crate::real::Dtype;
-use crate::rule::{Counter, Powers, Scalars, Start, Step, check_length};
+use crate::rule::{Counter, Powers, Scalars, Start, Step};
 use crate::storage::{
     Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Piece, Raw, Split, Storage,
-    dithered, paired, plain, stretch,
+    check_blocks, dithered, numel, paired, plain, stretch,
 };
 
 /// A rule with the way it is computed: what a name of the references stands for.
@@ -539,7 +539,7 @@ impl Optimizer {
     }
 
     fn switch(&mut self, to: Mode, params: &mut [DataMut<'_>]) -> Result<(), Error> {
-        check_length("params", params.len(), self.params.len())?;
+        Error::length("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, param, None)?;
         }
@@ -655,7 +655,7 @@ impl Optimizer {
     }
 
     fn begin_tasks(&mut self, params: &[Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
-        check_length("params", params.len(), self.params.len())?;
+        Error::length("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
@@ -696,7 +696,7 @@ impl Optimizer {
                 wanted: "training: call `train` first",
             });
         }
-        check_length("params", grads.len(), self.params.len())?;
+        Error::length("params", grads.len(), self.params.len())?;
         for group in &self.groups {
             group.recipe.check()?;
         }
@@ -754,8 +754,8 @@ impl Optimizer {
         let Some(state) = self.params.get(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
         let n = numel(&state.shape);
-        check_length("param", value.len(), n)?;
-        check_length("grad", grad.map_or(n, Data::len), n)?;
+        Error::length("param", value.len(), n)?;
+        Error::length("grad", grad.map_or(n, Data::len), n)?;
         if value.dtype().is_some_and(|dtype| dtype != state.dtype) {
             return Err(Error::Invalid {
                 argument: "param",
@@ -766,14 +766,14 @@ impl Optimizer {
         let compute = group.recipe.compute(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
             let name = rule.info().slots.get(k).copied().unwrap_or("slot");
-            check_length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
+            Error::length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
         if let Some(noise) = &state.noise {
-            check_length("noise", noise.len(), n)?;
+            Error::length("noise", noise.len(), n)?;
         }
         if let Some(companion) = &state.companion {
-            check_length("companion", companion.len(), n)?;
+            Error::length("companion", companion.len(), n)?;
             let of = value.dtype().and_then(|d| group.recipe.coding.weights.companion(d));
             if of != Some(companion.element()) {
                 return Err(Error::Invalid { argument: "param", wanted: "its own type" });

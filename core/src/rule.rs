@@ -13,16 +13,14 @@
 //! are its two halves, for callers that cut a tensor into parts.
 
 use crate::accurate;
-use crate::any::numel;
 use crate::args::{Fields, Hyper, Slot};
 use crate::array::Array;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
-use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, Terms};
 use crate::simd::{self, Kernel};
-use crate::storage::Data;
+use crate::storage::{Data, numel};
 
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +135,16 @@ pub enum Start {
     Value(f64),
     /// A copy of the parameter.
     Parameter,
+}
+
+/// What the parameter in the caller's hands is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Taking gradients at, and stepping.
+    #[default]
+    Train,
+    /// Evaluating, and saving for others to use.
+    Eval,
 }
 
 /// Who counts the steps, or owns the carried numbers.
@@ -379,11 +387,11 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
 ) -> Result<(), Error> {
     rule.check()?;
     check_norm(rule.norm_scale(step.given), step)?;
-    check_length("grad", grad.len(), param.len())?;
+    Error::length("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter().enumerate() {
         let used = rule.mask(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        check_length(name, slot.len(), if used { param.len() } else { 0 })?;
+        Error::length(name, slot.len(), if used { param.len() } else { 0 })?;
     }
     let shape = [param.len()];
     let step = &Step { shape: &shape, dtype: Some(P::DTYPE), ..*step };
@@ -415,10 +423,6 @@ pub(crate) fn check_group(checked: Result<(), Error>) -> Result<(), Error> {
         Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),
         checked => checked,
     }
-}
-
-pub(crate) fn check_length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
-    if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
 }
 
 /// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.

@@ -4,7 +4,6 @@ use half::{bf16, f16};
 
 use crate::error::Error;
 use crate::real::Real;
-use crate::rule::check_length;
 use crate::storage::{Data, DataMut};
 
 /// Adds up the gradients of micro-batches.
@@ -125,7 +124,7 @@ impl Accumulation {
         grad: Data<'_>,
         factor: f64,
     ) -> Result<(), Error> {
-        check_length("grad", grad.len(), total.len())?;
+        Error::length("grad", grad.len(), total.len())?;
         let first = self.position() == 0;
         fn go<C: Real>(total: &mut [C], grad: &[C], first: bool, factor: f64) {
             let factor = C::scalar(factor);

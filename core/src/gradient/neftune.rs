@@ -4,7 +4,6 @@ use half::{bf16, f16};
 
 use crate::error::Error;
 use crate::real::{Number, Real};
-use crate::rule::check_length;
 use crate::storage::{Data, DataMut};
 
 /// Adds noise to the output of an embedding, in training only.
@@ -45,7 +44,7 @@ impl Neftune {
         length: u64,
         width: u64,
     ) -> Result<(), Error> {
-        check_length("unit", unit.len(), output.len())?;
+        Error::length("unit", unit.len(), output.len())?;
         self.run(output, length, width, |i, one| unit.load::<f64>(i, one))
     }
 
@@ -55,7 +54,7 @@ impl Neftune {
     /// Different lengths. Nothing is written then.
     #[inline(always)]
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
-        check_length("noise", noise.len(), output.len())?;
+        Error::length("noise", noise.len(), output.len())?;
         #[inline(always)]
         fn go<C: Real>(x: &mut [C], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {

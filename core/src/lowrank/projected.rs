@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, RuleInfo, Tensor, numel};
+use crate::any::{self, AnyRule, Arithmetic, RuleInfo, Tensor};
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::lowrank::{
@@ -16,7 +16,7 @@ use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
 use crate::rule::{MAX_SCALARS, Scalars, Start, Step, check_group};
 use crate::simd::{self, Kernel};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
 
 /// What is done with the direction that a rule found in a projected gradient.
 pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {

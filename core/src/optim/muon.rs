@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor, check_tensor, numel};
+use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor, check_tensor};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::lowrank::{Algebra, Portable};
@@ -11,7 +11,7 @@ use crate::orthogonal::{Orthogonal, Place};
 use crate::real::{Dtype, Real};
 use crate::reduce;
 use crate::rule::{Counter, Scalars, Start, Step, check_group};
-use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, numel, stretch};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
 /// Newton–Schulz iteration in bf16. For matrices only.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::{Buffer, Optimizer, Recipe};
 use crate::args::{ArgError, Args, Value};
 use crate::error::Error;
-use crate::rule::{Start, check_length};
+use crate::rule::Start;
 use crate::schedule::Scheduler;
 
 impl Optimizer {
@@ -32,7 +32,7 @@ impl Optimizer {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn follow(&mut self, scheduler: &Scheduler, groups: &[usize]) -> Result<(), ArgError> {
-        check_length("groups", groups.len(), scheduler.lrs().len())?;
+        Error::length("groups", groups.len(), scheduler.lrs().len())?;
         let mut next = Vec::new();
         for (position, &number) in groups.iter().enumerate() {
             let group = self.groups.get(number).ok_or(NO_GROUP)?;

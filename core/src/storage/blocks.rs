@@ -52,8 +52,8 @@ impl<'a, C: Codec> Blocks<'a, C> {
         codes: &'a mut [u8],
         scales: &'a mut [C::Scale],
     ) -> Result<Self, crate::Error> {
-        crate::rule::check_length("codes", codes.len(), code_bytes(C::BITS, len))?;
-        crate::rule::check_length("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
+        crate::Error::length("codes", codes.len(), code_bytes(C::BITS, len))?;
+        crate::Error::length("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
         Ok(Blocks { codec, len, codes, scales })
     }
 }

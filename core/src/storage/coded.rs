@@ -10,7 +10,6 @@ use half::{bf16, f16};
 use crate::error::Error;
 use crate::memory::filled;
 use crate::real::{Dtype, Number};
-use crate::rule::check_length;
 use crate::storage::{
     Blocks, Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage,
     blocks, blocks::code_bytes, kahan, split,
@@ -185,7 +184,7 @@ impl Raw {
     /// # Errors
     /// Another number of bytes. Nothing is written then.
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        check_length("part", bytes.len(), self.len() * self.element().size())?;
+        Error::length("part", bytes.len(), self.len() * self.element().size())?;
         self.set(bytes);
         Ok(())
     }
@@ -398,7 +397,7 @@ impl Coded {
         // Codes are bytes, whatever their meaning.
         let a = each_codec!(format, _c => Element::U8, a);
         let coded = Coded { format, len, main: Raw::zeros(a, n)?, side: Raw::zeros(b, m)? };
-        crate::any::check_blocks([coded.block()].into_iter())?;
+        crate::storage::check_blocks([coded.block()].into_iter())?;
         Ok(coded)
     }
 

@@ -2,7 +2,6 @@
 
 use crate::error::Error;
 use crate::real::{Number, Real};
-use crate::rule::check_length;
 use crate::simd::{self, Kernel};
 use crate::storage::Storage;
 
@@ -33,7 +32,7 @@ impl<'a, N: Number> Kahan<'a, N> {
     /// # Ok::<(), bitstep::Error>(())
     /// ```
     pub fn new(value: &'a mut [N], compensation: &'a mut [N]) -> Result<Self, Error> {
-        check_length("compensation", compensation.len(), value.len())?;
+        Error::length("compensation", compensation.len(), value.len())?;
         Ok(Kahan { value, compensation })
     }
 }

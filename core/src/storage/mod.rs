@@ -31,6 +31,7 @@ pub use scaled::{Fp8, Scaled4, Scaled8};
 pub use split::{Correction, Narrow, Split};
 pub use stochastic::{Dithered, Noise, Stochastic};
 
+use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
 use crate::simd::{self, Kernel};
 
@@ -105,6 +106,24 @@ pub(crate) fn stretch_of(most: usize, blocks: impl IntoIterator<Item = usize>) -
     })?;
     // `all` is 1 where there are no blocks, whatever `most` is; never 0.
     (most >= all).then(|| most / all.max(1) * all)
+}
+
+/// Refuses sizes of blocks that do not go together.
+pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Result<(), Error> {
+    if blocks.clone().all(|block| block == 1) {
+        return Ok(());
+    }
+    let largest = blocks.clone().max().unwrap_or(1) as f64;
+    let ok = stretch(blocks).is_some();
+    Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
+}
+
+/// The number of elements of a shape; `usize::MAX` where that overflows.
+pub(crate) fn numel(shape: &[usize]) -> usize {
+    if shape.contains(&0) {
+        return 0;
+    }
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).unwrap_or(usize::MAX)
 }
 
 /// Applies `$body` to the slice in a plain variant of [`Data`].

@@ -4,7 +4,6 @@ use half::{bf16, f16};
 
 use crate::error::Error;
 use crate::real::{Number, Real};
-use crate::rule::check_length;
 use crate::simd::{self, Kernel};
 use crate::storage::{Storage, floor};
 
@@ -98,7 +97,7 @@ impl<'a, N: Narrow, E: Correction> Split<'a, N, E> {
     /// # Ok::<(), bitstep::Error>(())
     /// ```
     pub fn new(narrow: &'a mut [N], error: &'a mut [E]) -> Result<Self, Error> {
-        check_length("error_bits", error.len(), narrow.len())?;
+        Error::length("error_bits", error.len(), narrow.len())?;
         Ok(Split { narrow, error })
     }
 }
