@@ -195,6 +195,64 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule>;
 }
 
+/// Begins a step of a group: its counter moves on, and the carried numbers that it owns.
+///
+/// Whoever keeps parameters begins each step so: the group, then with [`begin_parameter`] each of its parameters
+/// that has a gradient. [`begin_alone`] is both.
+pub fn begin_group<R: AnyRule + ?Sized>(
+    rule: &R,
+    info: &RuleInfo,
+    at: &Step<'_>,
+    steps: &mut u64,
+    scalars: &mut Scalars,
+) {
+    *steps = steps.saturating_add(1);
+    if info.scalar_owner == Counter::Group {
+        rule.advance(&Step { given: at.given, ..Step::new(*steps, at.lr) }, scalars);
+    }
+}
+
+/// Begins a parameter's step `at`, whose number is found here: its counter moves on, and the carried numbers that it
+/// owns. `group` is how many steps its group has made.
+#[inline(always)]
+pub fn begin_parameter<R: AnyRule + ?Sized>(
+    rule: &R,
+    info: &RuleInfo,
+    at: &mut Step<'_>,
+    group: u64,
+    steps: &mut u64,
+    scalars: &mut Scalars,
+) {
+    let counts = info.counts_empty || !at.shape.contains(&0);
+    *steps = steps.saturating_add(counts.into());
+    at.t = match info.counter {
+        Counter::Parameter => *steps,
+        Counter::Group => group,
+    };
+    if info.scalar_owner == Counter::Parameter {
+        rule.advance(at, scalars);
+    }
+}
+
+/// Begins a step of a parameter that is alone in its group, with one counter and one set of carried numbers: whoever
+/// owns them. Without a gradient, what the group owns moves on all the same.
+pub fn begin_alone<R: AnyRule + ?Sized>(
+    rule: &R,
+    at: &mut Step<'_>,
+    has_grad: bool,
+    steps: &mut u64,
+    scalars: &mut Scalars,
+) {
+    let info = rule.info();
+    let (mut group, mut own) = ((*steps, *scalars), (*steps, *scalars));
+    begin_group(rule, &info, at, &mut group.0, &mut group.1);
+    if has_grad {
+        begin_parameter(rule, &info, at, group.0, &mut own.0, &mut own.1);
+    }
+    let owner = |who| if who == Counter::Group { group } else { own };
+    (*steps, *scalars) = (owner(info.counter).0, owner(info.scalar_owner).1);
+}
+
 #[cfg(feature = "alloc")]
 impl Clone for alloc::boxed::Box<dyn AnyRule> {
     fn clone(&self) -> Self {

@@ -29,7 +29,38 @@ macro_rules! numbers {
         })*
     };
 }
-numbers!(f64 f32 bf16 f16 u8);
+numbers!(f64 f32 bf16 f16 i16 i8 u8);
+
+/// Bytes that are handed on at a time.
+const PIECE: usize = 256;
+
+/// Hands all numbers on as bytes, the last ones filled up with zeros to a multiple of `align`, at most 8.
+pub(crate) fn in_pieces<T: Constants>(all: &[T], align: usize, to: &mut dyn FnMut(&[u8])) {
+    for part in all.chunks((PIECE / size_of::<T>().max(1)).max(1)) {
+        let mut bytes = [0; PIECE];
+        let mut places = bytes.chunks_exact_mut(size_of::<T>().max(1));
+        part.iter().zip(&mut places).for_each(|(x, to)| x.write(to));
+        let len = size_of_val(part).next_multiple_of(align.clamp(1, 8));
+        to(bytes.get(..len).unwrap_or_default());
+    }
+}
+
+/// All numbers as bytes.
+#[cfg(feature = "alloc")]
+pub(crate) fn to_bytes<T: Constants>(all: &[T]) -> alloc::vec::Vec<u8> {
+    let mut bytes = alloc::vec::Vec::with_capacity(size_of_val(all));
+    in_pieces(all, 1, &mut |some| bytes.extend_from_slice(some));
+    bytes
+}
+
+/// Reads as many numbers as there are bytes and room for; what is no value of their type is left out.
+pub(crate) fn read_all<T: Constants>(bytes: &[u8], to: &mut [T]) {
+    for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(size_of::<T>().max(1))) {
+        if let Some(x) = T::read(bytes) {
+            *to = x;
+        }
+    }
+}
 
 impl Constants for bool {
     fn write(&self, to: &mut [u8]) {

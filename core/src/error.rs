@@ -33,6 +33,15 @@ pub enum Error {
         /// How many; `usize::MAX` for more than can be counted.
         len: usize,
     },
+    /// Saved state that is damaged, of another version, or of something else.
+    Saved {
+        /// What it says.
+        what: &'static str,
+        /// The number that stands there.
+        got: u64,
+        /// The one that belongs there.
+        wanted: u64,
+    },
     /// Two arguments that exclude each other, or a call that does not fit the state.
     Invalid {
         /// The argument.
@@ -57,6 +66,9 @@ impl fmt::Display for Error {
             Error::Memory { argument, len } => {
                 write!(f, "no memory for {len} elements of {argument}")
             }
+            Error::Saved { what, got, wanted } => {
+                write!(f, "{}: {what} is {got}, but must be {wanted}", Error::SAVED)
+            }
             Error::Invalid { argument, wanted } => write!(f, "{argument}: wanted {wanted}"),
         }
     }
@@ -65,6 +77,21 @@ impl fmt::Display for Error {
 impl core::error::Error for Error {}
 
 impl Error {
+    /// The argument of errors about saved state.
+    pub(crate) const SAVED: &str = "saved state";
+
+    /// Whether it is about saved state: that is damaged, or of something else.
+    #[must_use]
+    pub fn is_saved(&self) -> bool {
+        matches!(self, Error::Saved { .. })
+            || matches!(self, Error::Invalid { argument: Self::SAVED, .. })
+    }
+
+    /// `Ok` if saved state says what it must, else an [`Error::Saved`].
+    pub(crate) fn saved(what: &'static str, got: u64, wanted: u64) -> Result<(), Error> {
+        if got == wanted { Ok(()) } else { Err(Error::Saved { what, got, wanted }) }
+    }
+
     /// `Ok` if `ok`, else an [`Error::Range`].
     pub(crate) fn range(
         ok: bool,

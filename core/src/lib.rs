@@ -38,9 +38,11 @@ pub mod orthogonal;
 pub mod real;
 pub mod reduce;
 pub mod rule;
+mod saved;
 pub mod schedule;
 mod simd;
 mod sqrt;
+pub mod state;
 pub mod storage;
 #[cfg(feature = "names")]
 pub mod training;

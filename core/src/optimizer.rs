@@ -6,6 +6,7 @@
 //! gradient does not move, nor does its own counter; a group's counter moves with
 //! every call.
 
+mod saved;
 mod scheduled;
 
 use alloc::boxed::Box;
@@ -14,7 +15,7 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, Tensor};
+use crate::any::{AnyRule, Arithmetic, Tensor, begin_group, begin_parameter};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::random;
@@ -701,15 +702,12 @@ impl Optimizer {
             group.recipe.check()?;
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
-            group.steps = group.steps.saturating_add(1);
-            group.powers = Powers::new(group.recipe.rule.info().bases, group.steps);
-            if group.recipe.rule.info().scalar_owner == Counter::Group {
-                let step = Step { given, ..Step::new(group.steps, group.lr) };
-                group.recipe.rule.advance(&step, &mut group.scalars);
-            }
+            let (rule, info) = (&*group.recipe.rule, group.recipe.rule.info());
+            let at = Step { given, ..Step::new(0, group.lr) };
+            begin_group(rule, &info, &at, &mut group.steps, &mut group.scalars);
+            group.powers = Powers::new(info.bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
             group.lead = own.filter_map(|(grad, _)| *grad).next();
-            let rule = &*group.recipe.rule;
             group.grad_norm = rule.norm_scale(given).map(|scale| norm(rule, scale));
         }
         Ok(())
@@ -738,8 +736,7 @@ impl Optimizer {
             else {
                 continue;
             };
-            let is_empty = numel(&state.shape) == 0;
-            turns.push((index, turn(group, state, Some(*dtype), is_empty, *next, given)));
+            turns.push((index, turn(group, state, Some(*dtype), *next, given)));
             *next += 1;
         }
         Ok(turns)
@@ -1147,7 +1144,7 @@ fn task<'a>(
             None => start(rule, slots, &param),
         }
     }
-    let turn = turn(group, state, param.dtype(), param.is_empty(), layer, given);
+    let turn = turn(group, state, param.dtype(), layer, given);
     One {
         rule: turn.rule,
         arithmetic: turn.arithmetic,
@@ -1168,7 +1165,6 @@ fn turn<'a>(
     group: &'a Group,
     state: &'a mut ParamState,
     dtype: Option<Dtype>,
-    is_empty: bool,
     layer: u32,
     given: &'a [(&'a str, f64)],
 ) -> Turn<'a> {
@@ -1176,16 +1172,9 @@ fn turn<'a>(
     let info = rule.info();
     let first = !state.started;
     state.started = true;
-    let counts = info.counts_empty || !is_empty;
-    state.steps = state.steps.saturating_add(counts.into());
-    let t = match info.counter {
-        Counter::Parameter => state.steps,
-        Counter::Group => group.steps,
-    };
-    let own = info.scalar_owner == Counter::Parameter;
     let shape = &state.shape;
-    let step = Step {
-        t,
+    let mut step = Step {
+        t: 0,
         lr: group.lr,
         first,
         layer,
@@ -1198,9 +1187,8 @@ fn turn<'a>(
         given,
         powers: Some(&group.powers),
     };
-    if own {
-        rule.advance(&step, &mut state.scalars);
-    }
+    begin_parameter(rule, &info, &mut step, group.steps, &mut state.steps, &mut state.scalars);
+    let own = info.scalar_owner == Counter::Parameter;
     Turn {
         rule,
         arithmetic: group.recipe.arithmetic,

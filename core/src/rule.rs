@@ -385,27 +385,51 @@ pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     mut slots: R::Slots<&mut [S]>,
 ) -> Result<(), Error> {
+    check_slices::<R, C, P, G, S>(rule, step, param, grad, &mut slots)?;
+    let shape = [param.len()];
+    let step = &Step { shape: &shape, dtype: Some(P::DTYPE), ..*step };
+    rule.advance(step, scalars);
+    step_slices::<R, C, P, G, S>(rule, step, scalars, param, grad, slots);
+    Ok(())
+}
+
+/// Refuses what can't be stepped.
+pub(crate) fn check_slices<R: Rule, C: Real, P, G, S>(
+    rule: &R,
+    step: &Step,
+    param: &[P],
+    grad: &[G],
+    slots: &mut R::Slots<&mut [S]>,
+) -> Result<(), Error> {
     rule.check()?;
     check_norm(rule.norm_scale(step.given), step)?;
     Error::length("grad", grad.len(), param.len())?;
-    for (k, slot) in slots.as_mut().iter().enumerate() {
+    for (k, slot) in slots.as_mut().iter_mut().enumerate() {
         let used = rule.mask(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
         Error::length(name, slot.len(), if used { param.len() } else { 0 })?;
     }
-    let shape = [param.len()];
-    let step = &Step { shape: &shape, dtype: Some(P::DTYPE), ..*step };
-    rule.advance(step, scalars);
-    let mut coefs = rule.coefs::<C>(step, scalars);
+    Ok(())
+}
+
+/// [`step`] of what has been checked, with carried numbers that have been advanced.
+pub(crate) fn step_slices<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    rule: &R,
+    step: &Step,
+    scalars: &mut Scalars,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    let (mut coefs, mask) = (rule.coefs::<C>(step, scalars), rule.mask(C::DTYPE));
     if R::SUMS > 0 && rule.needs_sums() {
         let views = slots.as_ref();
         let views = R::Slots::<&[S]>::from_fn(|k| views.get(k).map_or(&[][..], |s| s));
-        let sums = sums::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, &views);
+        let sums = sums::<R, C, P, G, S>(&coefs, mask, param, grad, &views);
         R::finish::<C>(&mut coefs, sums, param.len());
     }
     R::record::<C>(&coefs, scalars);
-    apply::<R, C, P, G, S>(&coefs, rule.mask(C::DTYPE), param, grad, slots);
-    Ok(())
+    apply::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
 }
 
 /// Refuses a step without the norm that its rule asks for.

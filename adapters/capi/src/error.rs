@@ -36,6 +36,7 @@ impl From<bitstep::Error> for Fault {
         let status = match e {
             bitstep::Error::Length { .. } => BITSTEP_LENGTH,
             bitstep::Error::Memory { .. } => BITSTEP_MEMORY,
+            e if e.is_saved() => BITSTEP_STATE,
             _ => BITSTEP_ARGUMENT,
         };
         Fault(status, e.to_string())

@@ -25,7 +25,6 @@ extern crate std;
 mod args;
 #[cfg(not(feature = "std"))]
 mod bare;
-mod bytes;
 mod error;
 mod gradient;
 mod optimizer;

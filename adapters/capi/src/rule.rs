@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_void};
 
-use bitstep::any::Tensor as CoreTensor;
+use bitstep::any::{Tensor as CoreTensor, begin_alone};
 use bitstep::named;
 use bitstep::optimizer::{Buffer, Recipe};
 use bitstep::real::Dtype;
@@ -245,31 +245,20 @@ unsafe fn step(
         return fault(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
     }
     let rule = &*recipe.rule;
-    let info = rule.info();
     rule.check()?;
     check_alone(recipe, given)?;
     // SAFETY: the memory has room for it in front, and begins at a multiple of 8.
     let header = unsafe { &mut *memory.cast::<Header>() };
-    let begun = header.steps > 0 || header.started != 0;
-    let first = header.started == 0;
-    let mut scalars = if begun { header.scalars } else { rule.scalars_of(0) };
-    // Where the group counts, every call does.
-    let counts =
-        |who: Counter| who == Counter::Group || grad.is_some() && (info.counts_empty || numel > 0);
-    let t = header.steps.saturating_add(u64::from(counts(info.counter)));
-    let at = Step {
-        first,
-        shape,
-        dtype: Some(dtype),
-        lead: grad.map(|grad| grad.dtype()),
-        given,
-        ..Step::new(t, lr)
-    };
+    let Header { mut steps, started, mut scalars } = *header;
+    let first = started == 0;
+    if first && steps == 0 {
+        scalars = rule.scalars_of(0);
+    }
+    let (dtype_of, lead) = (Some(dtype), grad.map(|grad| grad.dtype()));
+    let mut at = Step { first, shape, dtype: dtype_of, lead, given, ..Step::new(0, lr) };
+    begin_alone(rule, &mut at, grad.is_some(), &mut steps, &mut scalars);
     let Some(grad) = grad else {
-        if info.scalar_owner == Counter::Group {
-            rule.advance(&at, &mut scalars);
-        }
-        *header = Header { steps: t, started: header.started, scalars };
+        *header = Header { steps, started, scalars };
         return Ok(());
     };
     let double = recipe.arithmetic.compute(Some(dtype)) == Dtype::F64;
@@ -316,15 +305,14 @@ unsafe fn step(
             }
         }
     }
-    rule.advance(&at, &mut scalars);
     let tensor = CoreTensor { shape, param, grad, slots: &mut slots, work: work.data_mut() };
     // A parameter does not change what is its group's.
     let mut own = scalars;
     rule.update(recipe.arithmetic, &at, &mut own, tensor)?;
-    if info.scalar_owner == Counter::Parameter {
+    if rule.info().scalar_owner == Counter::Parameter {
         scalars = own;
     }
-    *header = Header { steps: t, started: 1, scalars };
+    *header = Header { steps, started: 1, scalars };
     Ok(())
 }
 

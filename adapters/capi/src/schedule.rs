@@ -3,13 +3,13 @@
 use alloc::boxed::Box;
 use core::ffi::c_char;
 
-use bitstep::memory::{collected, filled};
-use bitstep::schedule::{Scheduler, SchedulerState, build};
+use bitstep::memory::collected;
+use bitstep::schedule::{Scheduler, build};
 
 use crate::args::{args, name};
-use crate::bytes::{Reader, Writer, copy_out, size};
-use crate::error::{BITSTEP_LENGTH, BITSTEP_STATE, Failure, Fault, answer, fault};
+use crate::error::{BITSTEP_LENGTH, Failure, answer, fault};
 use crate::optimizer::Optimizer;
+use crate::tensor::slice_mut;
 
 /// A schedule at work for all groups of an optimizer.
 pub struct Schedule(Scheduler);
@@ -133,94 +133,6 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
     }
 }
 
-/// What saved state begins with.
-const MAGIC: &[u8; 7] = b"bitstes";
-
-/// A number for each field of the state, in the order of the fields. What the schedule does not have
-/// is left out: `loaded` knows from the schedule at hand.
-fn save(schedule: &Schedule, to: &mut Writer<'_>) {
-    let state = schedule.0.state();
-    to.beginning(MAGIC);
-    to.bytes(schedule.0.name().as_bytes());
-    to.number(state.lrs.len() as u64);
-    to.number(state.step);
-    to.floats(&state.lrs);
-    if let Some(p) = &state.plateau {
-        to.floats(&[p.best]);
-        to.number(p.num_bad_epochs);
-        to.number(p.cooldown_counter);
-    }
-    if let Some((g, window)) = &state.greedy {
-        to.floats(&[g.best, g.sum]);
-        for n in [g.num_bad_epochs, g.num_good_epochs, g.cooldown_counter, g.warmup_counter] {
-            to.number(n);
-        }
-        to.number(g.reset_start as u64);
-        to.number(g.len as u64);
-        to.number(g.at as u64);
-        to.number(window.len() as u64);
-        to.floats(window);
-    }
-    for a in &state.adafactor {
-        to.floats(&[a.lr]);
-        to.number(a.step);
-        to.number(u64::from(a.f32));
-    }
-}
-
-fn loaded(schedule: &Schedule, bytes: &[u8]) -> Result<SchedulerState, Fault> {
-    let mut state = schedule.0.state().clone();
-    let mut from = Reader::new(bytes, true);
-    let one = |from: &mut Reader<'_>| from.floats::<1>().map(|[x]| x);
-    // What is no count at all is refused below.
-    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    from.beginning(MAGIC)?;
-    if from.bytes()? != schedule.0.name().as_bytes() {
-        let message = alloc::format!("saved state: not of `{}`", schedule.0.name());
-        return fault(BITSTEP_STATE, message);
-    }
-    from.expect("the number of groups", state.lrs.len() as u64)?;
-    state.step = from.number()?;
-    for lr in &mut state.lrs {
-        *lr = one(&mut from)?;
-    }
-    if let Some(p) = &mut state.plateau {
-        p.best = one(&mut from)?;
-        p.num_bad_epochs = from.number()?;
-        p.cooldown_counter = from.number()?;
-    }
-    if let Some((g, window)) = &mut state.greedy {
-        [g.best, g.sum] = from.floats()?;
-        for n in [
-            &mut g.num_bad_epochs,
-            &mut g.num_good_epochs,
-            &mut g.cooldown_counter,
-            &mut g.warmup_counter,
-        ] {
-            *n = from.number()?;
-        }
-        g.reset_start = from.number()? as i64;
-        (g.len, g.at) = (count(from.number()?), count(from.number()?));
-        let len = count(from.number()?);
-        if len > from.rest.len() / 8 {
-            return fault(BITSTEP_STATE, "saved state: ends within the window");
-        }
-        *window = filled("window", 0.0, len)?;
-        for x in window {
-            *x = one(&mut from)?;
-        }
-    }
-    for a in &mut state.adafactor {
-        a.lr = one(&mut from)?;
-        a.step = from.number()?;
-        a.f32 = from.truth("whether a rate is an f32")?;
-    }
-    from.end()?;
-    let of_this = schedule.0.check_state(&state);
-    of_this.map_err(|e| Fault(BITSTEP_STATE, alloc::format!("saved state: {e}")))?;
-    Ok(state)
-}
-
 /// Writes to `size` how many bytes `bitstep_schedule_save` needs.
 ///
 /// # Safety
@@ -237,7 +149,7 @@ pub unsafe extern "C" fn bitstep_schedule_save_size(
             let schedule = places.handle("schedule", schedule)?;
             let size = places.out("size", size)?;
             places.check()?;
-            size.set(self::size(|to| save(schedule, to)));
+            size.set(schedule.0.saved_len());
             Ok(())
         })
     }
@@ -261,7 +173,7 @@ pub unsafe extern "C" fn bitstep_schedule_save(
             let schedule = places.handle("schedule", schedule)?;
             places.written("memory", memory.cast(), size, 1)?;
             places.check()?;
-            copy_out(|to| save(schedule, to), memory, size)
+            Ok(schedule.0.save_into(slice_mut(memory, size))?)
         })
     }
 }
@@ -283,8 +195,7 @@ pub unsafe extern "C" fn bitstep_schedule_load(
             let schedule = places.handle_mut("schedule", schedule)?;
             let bytes = places.list("memory", memory, size)?;
             places.check()?;
-            let state = loaded(schedule, bytes)?;
-            Ok(schedule.0.restore(state)?)
+            Ok(schedule.0.load(bytes)?)
         })
     }
 }

@@ -37,6 +37,8 @@ mod linear;
 mod metric;
 mod polynomial;
 mod reduce_lr_on_plateau;
+#[cfg(feature = "alloc")]
+mod saved;
 mod torch_chained;
 mod torch_constant;
 mod torch_cosine_annealing;

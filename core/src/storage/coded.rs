@@ -7,9 +7,11 @@ use core::fmt;
 
 use half::{bf16, f16};
 
+use crate::constants::{read_all, to_bytes};
 use crate::error::Error;
 use crate::memory::filled;
 use crate::real::{Dtype, Number};
+use crate::saved::{Reader, Writer};
 use crate::storage::{
     Blocks, Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage,
     blocks, blocks::code_bytes, kahan, split,
@@ -163,7 +165,7 @@ impl Raw {
     /// The elements, little-endian.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
-        each_raw!(self, x => x.iter().flat_map(|e| e.to_le_bytes()).collect())
+        each_raw!(self, x => to_bytes(x))
     }
 
     /// The type of the elements.
@@ -185,24 +187,8 @@ impl Raw {
     /// Another number of bytes. Nothing is written then.
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         Error::length("part", bytes.len(), self.len() * self.element().size())?;
-        self.set(bytes);
+        each_raw!(self, x => read_all(bytes, x));
         Ok(())
-    }
-
-    fn set(&mut self, bytes: &[u8]) {
-        fn go<const N: usize, T>(to: &mut [T], bytes: &[u8], from: fn([u8; N]) -> T) {
-            for (t, b) in to.iter_mut().zip(bytes.as_chunks().0) {
-                *t = from(*b);
-            }
-        }
-        match self {
-            Raw::F32(x) => go(x, bytes, f32::from_le_bytes),
-            Raw::Bf16(x) => go(x, bytes, bf16::from_le_bytes),
-            Raw::F16(x) => go(x, bytes, f16::from_le_bytes),
-            Raw::I16(x) => go(x, bytes, i16::from_le_bytes),
-            Raw::I8(x) => go(x, bytes, i8::from_le_bytes),
-            Raw::U8(x) => go(x, bytes, u8::from_le_bytes),
-        }
     }
 
     /// Number of elements.
@@ -233,6 +219,14 @@ impl Raw {
             Raw::F16(x) => Some(DataMut::F16(x)),
             _ => None,
         }
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer<'_, '_>) {
+        each_raw!(self, x => to.list(x));
+    }
+
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Error> {
+        each_raw!(self, x => from.list(x))
     }
 
     fn zero(&mut self) {

@@ -31,6 +31,7 @@ pub use scaled::{Fp8, Scaled4, Scaled8};
 pub use split::{Correction, Narrow, Split};
 pub use stochastic::{Dithered, Noise, Stochastic};
 
+use crate::constants;
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
 use crate::simd::{self, Kernel};
@@ -184,6 +185,13 @@ impl Data<'_> {
         }
     }
 
+    /// The numbers, little-endian.
+    #[cfg(feature = "alloc")]
+    #[must_use]
+    pub fn bytes(&self) -> alloc::vec::Vec<u8> {
+        each_data!(self, x => constants::to_bytes(x))
+    }
+
     /// Converts the elements from `start` on.
     pub(crate) fn load<C: Real>(&self, start: usize, out: &mut [C]) {
         each_data!(self, x => load_plain(x, start, out));
@@ -249,6 +257,19 @@ impl DataMut<'_> {
             DataMut::F16(x) => Some(Data::F16(x)),
             DataMut::Coded(_) => None,
         }
+    }
+
+    /// Overwrites plain numbers with [bytes](Data::bytes).
+    ///
+    /// # Errors
+    /// Another number of bytes, or a storage. Nothing is written then.
+    pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let size = self.dtype().map_or(1, Dtype::size);
+        let wanted = "plain numbers";
+        Error::length("bytes", bytes.len(), self.len().saturating_mul(size))?;
+        each_data_mut!(self, x => constants::read_all(bytes, x),
+            _s => return Err(Error::Invalid { argument: "bytes", wanted }));
+        Ok(())
     }
 
     /// How many elements have to be handled together.

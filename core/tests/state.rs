@@ -1,0 +1,131 @@
+//! State in memory of the caller's is that of an optimizer of one parameter, and outlives a reset.
+
+use bitstep::Error;
+use bitstep::any::Arithmetic;
+use bitstep::optim::*;
+use bitstep::optimizer::{Optimizer, Param, Recipe};
+use bitstep::real::Real;
+use bitstep::rule::Rule;
+use bitstep::state::State;
+use bitstep::storage::Plain;
+use half::{bf16, f16};
+
+const N: usize = 37;
+
+fn numbers<S: Plain>(seed: u64) -> [S; N] {
+    std::array::from_fn(|i| {
+        let bits = (seed << 32 | i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        S::from_f64(f64::from(bits as i32) / f64::from(i32::MAX))
+    })
+}
+
+/// Steps both, saves in the middle, and goes on in memory that held something else.
+fn agrees<R: Rule + Default, S: Real + Plain>(rule: R) {
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(Recipe::new(rule, Arithmetic::Fused)).unwrap();
+    optimizer.add_param(group, &[N], S::DTYPE).unwrap();
+    let size = State::<R, S>::numbers(&rule, N);
+    let (mut memory, mut later) = (vec![S::ONE; size], vec![S::ONE; size]);
+    let (mut ours, mut theirs) = (numbers::<S>(0), numbers::<S>(0));
+    let mut state = State::new(&rule, N, &mut memory).unwrap();
+    let mut saved = Vec::new();
+    for t in 1..=6 {
+        let grad = numbers::<S>(t);
+        let lr = 0.01 * t as f64;
+        state.step(&rule, lr, &mut ours, &grad).unwrap();
+        optimizer.groups_mut()[0].lr = lr;
+        let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
+        optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+        assert_eq!(S::data(&ours).bytes(), S::data(&theirs).bytes(), "{}, {t}", R::ID);
+        saved = vec![0; state.saved_len()];
+        state.save(&mut saved).unwrap();
+        if t == 3 {
+            break;
+        }
+    }
+    let mut state = State::new(&rule, N, &mut later).unwrap();
+    let before = state.slots().as_ref().concat();
+    for bit in 0..8 * saved.len() {
+        saved[bit / 8] ^= 1 << (bit % 8);
+        let refused = state.load(&saved).unwrap_err();
+        assert!(refused.is_saved(), "{}, {bit}: {refused}", R::ID);
+        saved[bit / 8] ^= 1 << (bit % 8);
+    }
+    for len in 0..saved.len() {
+        assert!(state.load(&saved[..len]).unwrap_err().is_saved(), "{}, {len}", R::ID);
+    }
+    assert_eq!((state.steps(), state.slots().as_ref().concat()), (0, before));
+    state.load(&saved).unwrap();
+    for t in 4..=6 {
+        let grad = numbers::<S>(t);
+        let lr = 0.01 * t as f64;
+        state.step(&rule, lr, &mut ours, &grad).unwrap();
+        optimizer.groups_mut()[0].lr = lr;
+        let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
+        optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+        assert_eq!(S::data(&ours).bytes(), S::data(&theirs).bytes(), "{}, {t}", R::ID);
+    }
+}
+
+fn agrees_in_all_types<R: Rule + Default>(rule: R) {
+    agrees::<R, f64>(rule);
+    agrees::<R, f32>(rule);
+    agrees::<R, bf16>(rule);
+    agrees::<R, f16>(rule);
+}
+
+#[test]
+fn state_is_that_of_an_optimizer_and_goes_on_after_a_reset() {
+    agrees_in_all_types(AdamW::default());
+    agrees_in_all_types(AdamW { amsgrad: true, ..AdamW::default() });
+    agrees_in_all_types(Sgd::default()); // no slot
+    agrees_in_all_types(Sgd { momentum: 0.9, ..Sgd::default() }); // the first step is another
+    agrees_in_all_types(Lion::default());
+    agrees_in_all_types(NAdam::default()); // carries a number
+    agrees_in_all_types(Asgd::default()); // carries numbers that the parameter owns
+    agrees_in_all_types(ScheduleFreeAdamW::default()); // a slot that starts as the parameter, numbers of the group
+    agrees_in_all_types(StableAdamW::default()); // sums; counted by the group
+    agrees_in_all_types(Adagrad { initial_accumulator_value: 0.5, ..Adagrad::default() });
+    agrees_in_all_types(Rprop::default());
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_is_written() {
+    let rule = AdamW::default();
+    let mut memory = [7f32; 2 * N];
+    let length = |got, wanted| Error::Length { argument: "memory", got, wanted };
+    let short = State::new(&rule, N, &mut memory[1..]).map(|_| ());
+    assert_eq!(short, Err(length(2 * N - 1, 2 * N)));
+    let wrong = AdamW { eps: -1.0, ..rule };
+    assert!(State::new(&wrong, N, &mut memory).is_err());
+    assert_eq!(memory, [7.0; 2 * N]);
+    // As many numbers as there are none of.
+    assert!(State::<_, f32>::new(&rule, usize::MAX, &mut []).is_err());
+
+    let mut z = [0f32; N];
+    let rule = ScheduleFreeSgd::default();
+    let mut state = State::new(&rule, N, &mut z).unwrap();
+    let mut param = numbers::<f32>(1);
+    let before = param;
+    assert!(state.step(&rule, 0.1, &mut param, &[0.0; N - 1]).is_err());
+    assert!(state.step(&rule, 0.1, &mut param[1..], &[0.0; N - 1]).is_err());
+    assert_eq!((param, state.steps(), state.slots()), (before, 0, [&[0f32; N][..]]));
+    let mut page = [1; 1000];
+    assert_eq!(state.save(&mut page), Err(length(1000, state.saved_len())));
+    assert_eq!(page, [1; 1000]);
+}
+
+#[test]
+fn state_of_anything_else_is_refused() {
+    let mut memory = [0f32; 2 * N];
+    let state = State::new(&AdamW::default(), N, &mut memory).unwrap();
+    let mut saved = vec![0; state.saved_len()];
+    state.save(&mut saved).unwrap();
+    let (mut same, mut shorter, mut wide) = ([0f32; 2 * N], [0f32; 2 * N - 2], [0f64; 2 * N]);
+    let (mut more, adam, adamw) = ([0f32; 3 * N], Adam::default(), AdamW::default());
+    let amsgrad = AdamW { amsgrad: true, ..adamw };
+    assert!(State::new(&adam, N, &mut same).unwrap().load(&saved).unwrap_err().is_saved());
+    assert!(State::new(&adamw, N - 1, &mut shorter).unwrap().load(&saved).unwrap_err().is_saved());
+    assert!(State::new(&adamw, N, &mut wide).unwrap().load(&saved).unwrap_err().is_saved());
+    assert!(State::new(&amsgrad, N, &mut more).unwrap().load(&saved).unwrap_err().is_saved());
+}
