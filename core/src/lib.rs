@@ -42,8 +42,6 @@ pub mod schedule;
 mod simd;
 mod sqrt;
 pub mod storage;
-#[cfg(feature = "names")]
-pub mod training;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/embedding.md")]
