@@ -1,75 +1,50 @@
-//! How a plan is made: which kernels the update of a tensor takes.
+//! One step of all tensors: which kernels the update of each takes.
 
-use super::*;
+use bitstep::any::{AnyRule, Arithmetic};
+use bitstep::factored::Layout;
+use bitstep::real::Dtype;
+use bitstep::rule::Start;
+
+use crate::Error;
+use crate::device::Device;
+use crate::job::Job;
+use crate::lowrank::renew;
+use crate::place::direct;
+use crate::plan::{Plan, Ready, Record, Share, Workspace, name, no_kernel, phase, prepare};
+use crate::table::Row;
+use crate::typed::{Shape, low, orthogonal};
+
+/// Runs one step of all jobs.
+///
+/// # Errors
+/// A rule or storage without kernels, before anything is launched; or the device's own.
+pub fn run<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [Job<'_>],
+) -> Result<(), Error<D::Error>> {
+    let (ready, records) = plan(device, workspace, jobs)?;
+    ready.launch(device)?;
+    for record in records {
+        record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
+    }
+    Ok(())
+}
+
+/// Plans one step of all jobs.
+pub(crate) fn plan<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [Job<'_>],
+) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
+    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
+    prepare(device, workspace, |plan| {
+        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
+    })
+}
 
 impl Plan {
-    pub(super) fn new(workspace: &Workspace) -> Plan {
-        Plan {
-            base: workspace.tables.at,
-            bytes: Vec::new(),
-            scratch_base: workspace.scratch.at,
-            scratch: 0,
-            launches: BTreeMap::new(),
-            records: Vec::new(),
-        }
-    }
-
-    /// Bytes to be written; returns where they will be.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
-        let at = self.base + self.bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
-        at
-    }
-
-    /// Room for so many numbers.
-    pub(crate) fn room(&mut self, count: u64, of: Dtype) -> u64 {
-        let at = self.scratch_base + self.scratch;
-        self.scratch += (count * of.size() as u64).next_multiple_of(256);
-        at
-    }
-
-    /// So many zeros.
-    pub(crate) fn zeros(&mut self, count: u64, of: Dtype) -> u64 {
-        self.put(&vec![0; count as usize * of.size()])
-    }
-
-    /// Adds a line to a launch.
-    pub(crate) fn add<L: Line>(
-        &mut self,
-        phase: u32,
-        kernel: String,
-        share: Share,
-        [chunks, items]: [u64; 2],
-        mut line: L,
-    ) {
-        if chunks == 0 {
-            return;
-        }
-        let launch = self.launches.entry((phase, kernel)).or_default();
-        line.set_first(launch.chunks);
-        launch.table.extend_from_slice(bytes(&line));
-        launch.lines += 1;
-        launch.chunks += chunks;
-        launch.share = share;
-        launch.items = launch.items.max(items.min(CHUNK));
-    }
-
-    /// Adds a line of so many items, dealt out to blocks of threads.
-    pub(crate) fn each<L: Line>(&mut self, phase: u32, kernel: String, items: u64, line: L) {
-        self.add(phase, kernel, Share::Block, [items.div_ceil(CHUNK), items], line);
-    }
-
-    /// Puts the tables where the launches will find them.
-    pub(super) fn tables(&mut self) {
-        let mut launches = std::mem::take(&mut self.launches);
-        for launch in launches.values_mut() {
-            launch.at = self.put(&launch.table);
-        }
-        self.launches = launches;
-    }
-
-    pub(super) fn job<E>(&mut self, index: usize, job: &Job<'_>) -> Result<(), Error<E>> {
+    fn job<E>(&mut self, index: usize, job: &Job<'_>) -> Result<(), Error<E>> {
         if let Some((typed, rounds)) = orthogonal(job.rule) {
             return self.orthogonal(typed, rounds, job);
         }
@@ -82,47 +57,6 @@ impl Plan {
             }
             Some(low) => self.rule(index, job, low.inner, compute(job.arithmetic)),
         }
-    }
-
-    /// The constants of a step, as far as the host knows them: their bytes, and where they will be.
-    pub(crate) fn constants<E>(
-        &mut self,
-        rule: &dyn AnyRule,
-        compute: Dtype,
-        step: &Step<'_>,
-        scalars: &Scalars,
-    ) -> Result<(&'static dyn Typed, Vec<u8>, u64), Error<E>> {
-        let typed = typed(rule).ok_or_else(|| no_kernel(rule))?;
-        let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
-        let at = self.put(&coefs);
-        // They are copied in words.
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        Ok((typed, coefs, at))
-    }
-
-    /// Notes numbers of a job's constants in the end.
-    pub(crate) fn record(
-        &mut self,
-        index: usize,
-        job: &Job<'_>,
-        (typed, compute): (&'static dyn Typed, Dtype),
-        (at, coefs): (u64, Vec<u8>),
-        on_device: bool,
-    ) {
-        if !typed.records() {
-            return;
-        }
-        let what = if !on_device {
-            Noted::Finished(typed, compute, coefs)
-        } else if let Some(kept) = job.kept.map(|kept| kept + KEPT_COEFS) {
-            let words = coefs.len().div_ceil(8) as u64;
-            let line = Move { items: words, main: at, plain: kept, ..Move::default() };
-            self.each(phase::KEEP, "load_f64_f64".to_owned(), words, line);
-            Noted::Constants(typed, compute, kept, coefs.len())
-        } else {
-            Noted::Constants(typed, compute, at, coefs.len())
-        };
-        self.records.push(Record { index, what });
     }
 
     fn rule<E>(
@@ -203,20 +137,5 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// Both sums over a tensor of at least one element.
-    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &Row) -> u64 {
-        let (wide, blocks) = (wide(compute), row.len.div_ceil(CHUNK));
-        let sums = self.room(2 * blocks, wide);
-        self.add(phase::SUMS, kernel, Share::Warp, [blocks, row.len], Row { sums, ..*row });
-        self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
-    }
-
-    /// Adds the launches that move tensors.
-    pub(crate) fn moved(&mut self, moves: Moves) {
-        for (phase, kernel, items, line) in moves {
-            self.each(phase, kernel, items, line);
-        }
     }
 }
