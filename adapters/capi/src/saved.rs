@@ -6,8 +6,9 @@ use bitstep::mode::Mode;
 use bitstep::real::Dtype;
 
 use crate::bytes::{Reader, Writer, copy_out, size};
-use crate::error::{BITSTEP_STATE, Failure, Fault, answer, fault};
+use crate::error::{BITSTEP_STATE, Failure, Fault, fault};
 use crate::optimizer::Optimizer;
+use crate::places::answer;
 use crate::tensor::{BITSTEP_BF16, BITSTEP_F16, BITSTEP_F32, BITSTEP_F64};
 
 /// What saved state begins with.

@@ -8,8 +8,9 @@ use bitstep::schedule::{Scheduler, SchedulerState, build};
 
 use crate::args::{args, name};
 use crate::bytes::{Reader, Writer, copy_out, size};
-use crate::error::{BITSTEP_LENGTH, BITSTEP_STATE, Failure, Fault, answer, fault};
+use crate::error::{BITSTEP_LENGTH, BITSTEP_STATE, Failure, Fault, fault};
 use crate::optimizer::Optimizer;
+use crate::places::answer;
 
 /// A schedule at work for all groups of an optimizer.
 pub struct Schedule(Scheduler);
