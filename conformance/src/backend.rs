@@ -41,6 +41,10 @@ pub enum Refused {
     NeedsState(String),
 }
 
+pub(crate) fn failed(e: impl std::fmt::Display) -> Refused {
+    Refused::Failed(e.to_string())
+}
+
 /// An implementation of any of the references.
 pub trait Backend: Send + Sync {
     /// What `--backend` calls it.

@@ -5,9 +5,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun, failed};
+use crate::core_backend::{Core, CoreRun};
 use crate::host::Host;
 
 /// `bitstep-candle`. What is not about parameters is the core's own.

@@ -11,9 +11,8 @@ use crate::backend::{
 use crate::bounds::{Bounds, Mode, is_low_bit};
 use crate::compare::is_code;
 use crate::condition::{self, Sensitivity};
-use crate::diagnose::Sample;
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
-use crate::judge::{At, Failure, Judge};
+use crate::judge::{At, Failure, Judge, Sample};
 use crate::lacking;
 use crate::parted::{self, Shown};
 use crate::tensor::{Dtype, Tensor};

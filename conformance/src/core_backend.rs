@@ -3,18 +3,18 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{ArgError, Args, Value, names};
+use bitstep::args::{ArgError, Args, names};
 use bitstep::optimizer::{Buffer, Recipe};
 use bitstep::rule::Counter;
-use bitstep::storage::{DataMut, Element, Part, Raw};
+use bitstep::storage::{Element, Part, Raw};
 use serde_json::{Map, Value as Json};
 
 use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
-    ScheduleSpec,
+    ScheduleSpec, failed,
 };
 use crate::host::{Host, Slices};
-use crate::plain;
+use crate::plain::{self, args, value};
 use crate::tensor::{Dtype, Tensor};
 
 /// The `bitstep` crate.
@@ -37,29 +37,6 @@ impl Backend for Core {
     fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
         crate::core_gradient::answer(spec)
     }
-}
-
-pub(crate) fn failed(e: impl std::fmt::Display) -> Refused {
-    Refused::Failed(e.to_string())
-}
-
-/// JSON as the core's arguments have it.
-pub(crate) fn value(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::None,
-        Json::Bool(b) => Value::Bool(*b),
-        Json::Number(n) => match n.as_i64() {
-            Some(i) => Value::Int(i),
-            None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
-        },
-        Json::String(s) => Value::Str(s.clone()),
-        Json::Array(list) => Value::List(list.iter().map(value).collect()),
-        Json::Object(map) => Value::Map(map.iter().map(|(k, v)| (k.clone(), value(v))).collect()),
-    }
-}
-
-pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
-    hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
 }
 
 fn named(name: &str, args: &Args) -> Result<Recipe, Refused> {
@@ -352,9 +329,4 @@ fn element(element: Element) -> Dtype {
         Element::U8 => Dtype::U8,
         Element::F8E4M3 => Dtype::F8E4M3,
     }
-}
-
-/// Writable views of owned numbers.
-pub(crate) fn views(buffers: &mut [Buffer]) -> Vec<DataMut<'_>> {
-    buffers.iter_mut().map(Buffer::data_mut).collect()
 }

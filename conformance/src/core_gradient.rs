@@ -4,9 +4,8 @@ use bitstep::args::{Args, Value};
 use bitstep::gradient::{Accumulation, ClipByGlobalNorm, ClipGradNorm, Neftune, clip_grad_value};
 use bitstep::optimizer::Buffer;
 
-use crate::backend::{GradientAnswer, GradientSpec, Refused};
-use crate::core_backend::{args, failed, views};
-use crate::plain;
+use crate::backend::{GradientAnswer, GradientSpec, Refused, failed};
+use crate::plain::{self, args, views};
 use crate::tensor::Tensor;
 
 pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {

@@ -3,8 +3,8 @@
 use bitstep::args::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
 
-use crate::backend::{Refused, ScheduleSpec};
-use crate::core_backend::{args, failed};
+use crate::backend::{Refused, ScheduleSpec, failed};
+use crate::plain::args;
 
 pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
     let mut hyper = args(spec.hyper);

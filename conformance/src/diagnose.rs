@@ -5,7 +5,6 @@
 //! of several that fit is meant, the other cases of the optimizer tell.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::Core;
 use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
@@ -13,25 +12,8 @@ use crate::bounds::Mode;
 use crate::check::{Outcome, Report};
 use crate::compare;
 use crate::golden::{Case, Data, OptimizerCase};
+use crate::judge::{MOST, Sample};
 use crate::neighbour::{NEIGHBOURS, Neighbour, VARIANTS};
-use crate::tensor::Dtype;
-
-/// How many numbers of a tensor are looked at.
-pub(crate) const MOST: usize = 8;
-
-/// A number that was compared.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    pub(crate) tensor: Arc<str>,
-    pub(crate) step: usize,
-    pub(crate) index: usize,
-    pub(crate) dtype: Dtype,
-    pub(crate) got: f64,
-    pub(crate) want: f64,
-    /// What an ULP is here, and how many are allowed.
-    pub(crate) unit: f64,
-    pub(crate) bound: f64,
-}
 
 /// The part of the numbers off, and of the others, that a mistake must give.
 const ENOUGH: f64 = 0.95;

@@ -10,6 +10,7 @@ mod gradient;
 mod limits;
 mod optimizer;
 mod schedule;
+mod tensors;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use schedule::ScheduleCase;
 
 use crate::read;
 use crate::tensor::{Dtype, Tensor};
+use tensors::Tensors;
 
 /// The format's name, the value of `format` in every case.
 pub const FORMAT: &str = "bitstep-golden/1";
@@ -212,69 +214,6 @@ fn quote_non_finite(json: &str) -> String {
         rest = &rest[taken..];
     }
     out
-}
-
-/// The tensors of a file, taken out one by one.
-struct Tensors(BTreeMap<String, Tensor>);
-
-impl Tensors {
-    fn optional(&mut self, name: &str) -> Option<Tensor> {
-        self.0.remove(name)
-    }
-
-    fn required(&mut self, name: &str) -> Result<Tensor, Problem> {
-        self.optional(name).ok_or_else(|| Problem::MissingTensor(name.to_owned()))
-    }
-
-    /// All tensors whose names begin so, by what follows.
-    fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
-        let names: Vec<String> = self.0.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
-        names
-            .into_iter()
-            .filter_map(|k| self.0.remove(&k).map(|t| (k[prefix.len()..].to_owned(), t)))
-            .collect()
-    }
-
-    /// The numbers n for which there is a tensor `{letter}{n}.…`, which must be 0, 1, 2, ….
-    fn numbered(&self, letter: char, needed: &str) -> Result<usize, Problem> {
-        let number = |k: &String| k.strip_prefix(letter)?.split_once('.')?.0.parse::<usize>().ok();
-        let found: std::collections::BTreeSet<usize> = self.0.keys().filter_map(number).collect();
-        // The first hole among the numbers, or the end.
-        let count = found.iter().zip(0..).take_while(|&(&n, i)| n == i).count();
-        if count < found.len() || count == 0 {
-            return Err(Problem::MissingTensor(format!("{letter}{count}.{needed}")));
-        }
-        Ok(count)
-    }
-}
-
-fn check_shape(name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), Problem> {
-    if tensor.shape == wanted {
-        return Ok(());
-    }
-    let (tensor, got, wanted) = (name.to_owned(), tensor.shape.clone(), wanted.to_vec());
-    Err(Problem::Shape { tensor, got, wanted })
-}
-
-fn check_dtype(name: &str, got: Dtype, ok: bool, wanted: &str) -> Result<(), Problem> {
-    if ok {
-        return Ok(());
-    }
-    Err(Problem::Dtype { tensor: name.to_owned(), got, wanted: wanted.to_owned() })
-}
-
-/// A vector of T numbers in `f64`.
-fn series(name: &str, tensor: Tensor, steps: usize) -> Result<Vec<f64>, Problem> {
-    check_dtype(name, tensor.dtype, tensor.dtype == Dtype::F64, "f64")?;
-    check_shape(name, &tensor, &[steps])?;
-    Ok(tensor.to_f64s())
-}
-
-fn no_nan(name: &str, values: &[f64]) -> Result<(), Problem> {
-    match values.iter().position(|x| x.is_nan()) {
-        None => Ok(()),
-        Some(index) => Err(Problem::Nan { tensor: name.to_owned(), index }),
-    }
 }
 
 #[cfg(test)]

@@ -3,11 +3,10 @@
 use bitstep::gradient::ClipByGlobalNorm;
 use bitstep_cudarc::{Change, Clip, Device, Numbers, Workspace, change, clip};
 
-use crate::backend::{GradientAnswer, GradientSpec, Refused};
-use crate::core_backend::{args, failed};
+use crate::backend::{GradientAnswer, GradientSpec, Refused, failed};
 use crate::core_gradient::{no_groups, norm_clip};
-use crate::plain;
-use crate::ptx_backend::{Guests, Lodging};
+use crate::guests::{Guests, Lodging};
+use crate::plain::{self, args};
 use crate::tensor::Tensor;
 
 pub(crate) fn answer<D: Device>(

@@ -3,8 +3,7 @@
 
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 
-use crate::backend::Refused;
-use crate::core_backend::failed;
+use crate::backend::{Refused, failed};
 
 /// Parameters at home somewhere, and their optimizer.
 pub(crate) trait Host {

@@ -7,7 +7,6 @@ use crate::bounds::{
     self, Allow, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES,
 };
 use crate::compare;
-use crate::diagnose::{MOST, Sample};
 use crate::movement::{Element, Movement};
 use crate::tensor::{Dtype, Tensor};
 
@@ -51,6 +50,23 @@ impl std::fmt::Display for Failure {
         write!(f, "got {got} (0x{got_bits:0width$x}), want {want} (0x{want_bits:0width$x}), ")?;
         write!(f, "{ulp:.2} ULP at scale, bound {bound:.2}")
     }
+}
+
+/// How many numbers of a tensor are looked at.
+pub(crate) const MOST: usize = 8;
+
+/// A number that was compared.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub(crate) tensor: Arc<str>,
+    pub(crate) step: usize,
+    pub(crate) index: usize,
+    pub(crate) dtype: Dtype,
+    pub(crate) got: f64,
+    pub(crate) want: f64,
+    /// What an ULP is here, and how many are allowed.
+    pub(crate) unit: f64,
+    pub(crate) bound: f64,
 }
 
 /// The largest error, by how much of its bound it takes up.

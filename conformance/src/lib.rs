@@ -19,6 +19,8 @@ pub mod fresh;
 pub mod golden;
 #[cfg(feature = "ptx")]
 mod gpu_gradient;
+#[cfg(feature = "ptx")]
+mod guests;
 mod host;
 pub mod html;
 mod judge;
@@ -42,7 +44,7 @@ pub mod text;
 #[cfg(feature = "candle")]
 pub use candle_backend::Candle;
 pub use core_backend::Core;
-pub use judge::Failure;
+pub use judge::{Failure, Sample};
 #[cfg(feature = "ndarray")]
 pub use ndarray_backend::Ndarray;
 #[cfg(feature = "cuda")]

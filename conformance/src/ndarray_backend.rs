@@ -7,9 +7,9 @@ use half::{bf16, f16};
 use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun, failed};
+use crate::core_backend::{Core, CoreRun};
 use crate::host::Host;
 
 /// `bitstep-ndarray`. What is not about parameters is the core's own.

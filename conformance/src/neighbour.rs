@@ -14,8 +14,8 @@ use crate::backend::{
     Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
     ScheduleSpec,
 };
-use crate::diagnose::MOST;
 use crate::golden::{Case, Data, Group};
+use crate::judge::MOST;
 use crate::tensor::Tensor;
 
 /// One wrong rule.

@@ -1,12 +1,33 @@
-//! From the suite's tensors to the core's numbers and back.
+//! From the suite's tensors to the core's numbers and back, and its JSON to the core's arguments.
 
+use bitstep::args::{Args, Value};
 use bitstep::optimizer::Buffer;
 use bitstep::real::{self, Number};
 use bitstep::storage::DataMut;
 use half::{bf16, f16};
+use serde_json::{Map, Value as Json};
 
 use crate::backend::Refused;
 use crate::tensor::{Dtype, Tensor};
+
+/// JSON as the core's arguments have it.
+pub(crate) fn value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::None,
+        Json::Bool(b) => Value::Bool(*b),
+        Json::Number(n) => match n.as_i64() {
+            Some(i) => Value::Int(i),
+            None => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Json::String(s) => Value::Str(s.clone()),
+        Json::Array(list) => Value::List(list.iter().map(value).collect()),
+        Json::Object(map) => Value::Map(map.iter().map(|(k, v)| (k.clone(), value(v))).collect()),
+    }
+}
+
+pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
+    hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
+}
 
 /// The core's name of a type that parameters may have.
 pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, Refused> {
@@ -56,4 +77,9 @@ pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
         DataMut::F16(x) => all(x, t),
         DataMut::Coded(_) => {}
     }
+}
+
+/// Writable views of owned numbers.
+pub(crate) fn views(buffers: &mut [Buffer]) -> Vec<DataMut<'_>> {
+    buffers.iter_mut().map(Buffer::data_mut).collect()
 }

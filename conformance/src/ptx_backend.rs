@@ -9,10 +9,11 @@ use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
 use bitstep_ptx::Machine;
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec,
+    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun, failed};
+use crate::core_backend::{Core, CoreRun};
 use crate::gpu_gradient;
+use crate::guests::{Guests, Lodging, raw};
 use crate::host::{AtHome, Home};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
@@ -97,16 +98,7 @@ impl<D> Tensors<D> {
     }
 }
 
-/// Plain numbers as bytes and back, by way of the core's own raw parts.
-fn raw(data: Data<'_>) -> Vec<u8> {
-    match data {
-        Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    }
-}
-
+/// And back.
 fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
     fn all<const N: usize, T>(to: &mut [T], bytes: &[u8], from: fn([u8; N]) -> T) {
         to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = from(*b));
@@ -117,53 +109,6 @@ fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
         DataMut::Bf16(x) => all(x, bytes, half::bf16::from_le_bytes),
         DataMut::F16(x) => all(x, bytes, half::f16::from_le_bytes),
         DataMut::Coded(_) => {}
-    }
-}
-
-/// What is on the device for the time of a step.
-pub(crate) struct Guests<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
-
-/// Where a part of a tensor is on the device, and how many bytes it has.
-pub(crate) type Lodging = (u64, usize);
-
-impl<D: Device> Guests<'_, D> {
-    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
-        let at = self.0.alloc(bytes.len()).map_err(failed)?;
-        self.1.push(at);
-        self.0.write(at, bytes).map_err(failed)?;
-        Ok((at, bytes.len()))
-    }
-
-    /// A slot, if it is in use.
-    fn slot(&mut self, slot: &Buffer) -> Result<Option<(Place, Vec<Lodging>)>, Refused> {
-        let (format, parts) = match slot {
-            slot if slot.is_empty() => return Ok(None),
-            Buffer::Coded(coded) => {
-                (coded.format(), coded.parts("").into_iter().map(|p| p.bytes).collect())
-            }
-            plain => {
-                let data = plain.data().ok_or_else(|| failed("a slot of no known kind"))?;
-                (Format::Plain(data.dtype()), vec![raw(data)])
-            }
-        };
-        let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;
-        let side = parts.get(1).map_or(0, |p| p.0);
-        Ok(parts.first().map(|p| Place::At(format, p.0, side)).map(|place| (place, parts)))
-    }
-
-    pub(crate) fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
-        let mut bytes = vec![0; len];
-        self.0.read(at, &mut bytes).map_err(failed)?;
-        Ok(bytes)
-    }
-}
-
-impl<D: Device> Drop for Guests<'_, D> {
-    fn drop(&mut self) {
-        for at in self.1.drain(..) {
-            // Nobody is left to hear of an error.
-            let _ = self.0.free(at);
-        }
     }
 }
 

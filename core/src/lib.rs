@@ -44,8 +44,6 @@ mod simd;
 mod sqrt;
 pub mod state;
 pub mod storage;
-#[cfg(feature = "names")]
-pub mod training;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/embedding.md")]

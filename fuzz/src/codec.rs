@@ -1,28 +1,9 @@
-//! Every way in which state may rest in memory.
+//! Storages made of any bytes.
 
 use arbitrary::Unstructured;
-use bitstep::real::Dtype;
-use bitstep::storage::{Coded, Companded, Dynamic, Format, Fp8, Scaled4, Scaled8, Storage};
+use bitstep::storage::{Coded, Storage};
 
-use crate::input::number;
-
-/// One of each kind of storage, in each of its variants.
-pub const FORMATS: [Format; 14] = [
-    Format::Plain(Dtype::F32),
-    Format::Companded(Companded::Momentum),
-    Format::Companded(Companded::Variance),
-    Format::Dynamic(Dynamic { signed: true, grid: false }),
-    Format::Dynamic(Dynamic { signed: false, grid: true }),
-    Format::Scaled8(Scaled8 { signed: true, block: 64 }),
-    Format::Scaled8(Scaled8 { signed: false, block: 100 }),
-    Format::Scaled4(Scaled4 { signed: true, block: 128 }),
-    Format::Scaled4(Scaled4 { signed: false, block: 128 }),
-    Format::Fp8(Fp8 { block: 512 }),
-    Format::Split(Dtype::Bf16, 8),
-    Format::Split(Dtype::F16, 16),
-    Format::Kahan(Dtype::Bf16),
-    Format::Kahan(Dtype::F16),
-];
+use crate::input::{FORMATS, number};
 
 /// A storage made of any bytes: whatever stands in it reads back without a panic, and what is
 /// written reads the same after its raw parts went through a checkpoint.

@@ -6,10 +6,28 @@ use bitstep::named;
 use bitstep::named::LIST;
 use bitstep::optimizer::{Coding, Recipe, Weights};
 use bitstep::real::{Dtype, Number};
+use bitstep::storage::{Companded, Dynamic, Format, Fp8, Scaled4, Scaled8};
 use half::{bf16, f16};
 
-use crate::codec::FORMATS;
 use crate::run::{GIVEN, Run, Trial};
+
+/// One of each kind of storage, in each of its variants.
+pub const FORMATS: [Format; 14] = [
+    Format::Plain(Dtype::F32),
+    Format::Companded(Companded::Momentum),
+    Format::Companded(Companded::Variance),
+    Format::Dynamic(Dynamic { signed: true, grid: false }),
+    Format::Dynamic(Dynamic { signed: false, grid: true }),
+    Format::Scaled8(Scaled8 { signed: true, block: 64 }),
+    Format::Scaled8(Scaled8 { signed: false, block: 100 }),
+    Format::Scaled4(Scaled4 { signed: true, block: 128 }),
+    Format::Scaled4(Scaled4 { signed: false, block: 128 }),
+    Format::Fp8(Fp8 { block: 512 }),
+    Format::Split(Dtype::Bf16, 8),
+    Format::Split(Dtype::F16, 16),
+    Format::Kahan(Dtype::Bf16),
+    Format::Kahan(Dtype::F16),
+];
 
 /// The ways to keep a parameter.
 pub const WEIGHTS: [Weights; 5] =

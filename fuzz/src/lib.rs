@@ -19,10 +19,10 @@ mod run;
 mod schedules;
 
 pub use bits::{bits, buffer, is_zero_alike, numbers};
-pub use codec::{FORMATS, codecs};
+pub use codec::codecs;
 pub use edges::atlas;
 pub use goldens::{goldens, is_golden};
-pub use input::{WEIGHTS, any_trial, trial};
+pub use input::{FORMATS, WEIGHTS, any_trial, trial};
 pub use parsers::{answers, arguments, checkpoints, resumed};
 pub use pickles::pickle_seeds;
 pub use properties::{

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bitstep::args::{ArgError, Args, Short, Value};
-use bitstep::training::{TrainingArguments, Version};
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
 use crate::json;
 use crate::keys::{self, IGNORED, MUST_BE_OFF, ONLY_5, READ};
+use crate::training_arguments::TrainingArguments;
+use crate::version::Version;
 
 /// Why training can't be set up.
 #[derive(Debug, Error)]

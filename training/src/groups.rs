@@ -1,10 +1,10 @@
 //! Which parameters share their arguments.
 
-use bitstep::training::Members;
 use regex::Regex;
 
 use crate::arguments::{Arguments, Targets, TrainingError};
 use crate::layers::Parameter;
+use crate::training_arguments::Members;
 
 /// Trainer's groups, in its order, and the numbers of their parameters.
 pub(crate) fn groups(

@@ -2,9 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bitstep::training::Version;
-
 use crate::layers::{Layer, Parameter};
+use crate::version::Version;
 
 /// Norms that are no LayerNorm, though they have a bias.
 const OTHER_NORMS: &[&str] = &[

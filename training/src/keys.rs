@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use bitstep::args::Value;
-use bitstep::training::Version;
+
+use crate::version::Version;
 
 /// The Transformers that wrote a file, which writes every key it has. Where nothing tells it is
 /// the newest.

@@ -1,6 +1,7 @@
 //! What is known of a parameter: its name, its shape, and the type of its layer.
 
-use bitstep::training::Version;
+use crate::training_arguments::decays;
+use crate::version::Version;
 
 /// The type of the layer that a parameter belongs to, as far as Trainer asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +70,7 @@ impl Parameter {
             let called = |pattern: &&str| name.contains(pattern);
             return !self.is(Layer::Norm) && !["bias", "layernorm", "rmsnorm"].iter().any(called);
         }
-        bitstep::training::decays(&self.name)
+        decays(&self.name)
     }
 
     fn is(&self, layer: Layer) -> bool {

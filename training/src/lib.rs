@@ -27,12 +27,17 @@ mod json;
 mod keys;
 mod layers;
 mod model_layers;
+mod optim_args;
+mod recipe;
 pub mod resume;
 mod setup;
 pub mod torch;
+mod training_arguments;
+mod version;
 
 pub use arguments::{Arguments, Targets, TrainingError};
-pub use bitstep::training::Version;
 pub use layers::{Layer, Parameter};
 pub use model_layers::{LayersError, ModelLayers};
 pub use setup::{Group, Setup, follows_metric};
+pub use training_arguments::{Members, TrainingArguments, decays};
+pub use version::Version;

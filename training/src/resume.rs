@@ -4,70 +4,21 @@
 //! same ones, so no table is needed. How the numbers are read from a file is not known here.
 
 mod arguments;
+mod error;
 mod schedule;
 mod slots;
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{ArgError, Args};
+use bitstep::args::Args;
 use bitstep::gradient::LossScale;
 use bitstep::mode::Mode;
 use bitstep::optimizer::Optimizer;
 use bitstep::rule::Counter;
 use bitstep::schedule::Scheduler;
-use thiserror::Error;
 
+pub use error::ResumeError;
 pub use schedule::scheduler;
-
-/// Why a reference's run can't be gone on with.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ResumeError {
-    /// Not the same number of something.
-    #[error("{what}: {saved} in the checkpoint, {here} here")]
-    Count {
-        /// What is counted.
-        what: String,
-        /// In the checkpoint.
-        saved: usize,
-        /// Here.
-        here: usize,
-    },
-    /// Something that the next step depends on is missing.
-    #[error("{of}: no `{key}` in the checkpoint")]
-    Missing {
-        /// Whose it is.
-        of: String,
-        /// Its key.
-        key: String,
-    },
-    /// State that rests in memory otherwise than here.
-    #[error("parameter {parameter}, `{slot}`: {saved} in the checkpoint, {here} here")]
-    Storage {
-        /// The parameter's number.
-        parameter: usize,
-        /// Which of its state.
-        slot: String,
-        /// How it rests in the checkpoint.
-        saved: String,
-        /// How it rests here.
-        here: String,
-    },
-    /// A schedule of another kind.
-    #[error("a schedule of {saved} in the checkpoint, `{here}` here")]
-    Schedule {
-        /// The reference's class.
-        saved: String,
-        /// The name here.
-        here: String,
-    },
-    /// A hyper-parameter that is refused.
-    #[error(transparent)]
-    Argument(#[from] ArgError),
-    /// A state that is refused.
-    #[error(transparent)]
-    Core(#[from] bitstep::Error),
-}
 
 /// A reference's optimizer: what `optimizer.state_dict()` holds.
 #[derive(Clone, Debug, Default)]

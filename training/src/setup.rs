@@ -4,12 +4,13 @@ use bitstep::args::Args;
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::optimizer::Recipe;
 use bitstep::schedule::Scheduler;
-use bitstep::training::{TrainingArguments, Version};
 
 use crate::arguments::{Arguments, TrainingError};
 use crate::checkpoint::check_name;
 use crate::groups::groups;
 use crate::layers::Parameter;
+use crate::training_arguments::TrainingArguments;
+use crate::version::Version;
 
 /// Parameters that share their arguments.
 #[derive(Clone, Debug)]
@@ -32,8 +33,6 @@ pub struct Setup {
     pub scheduler: Scheduler,
     /// How gradients are clipped, if they are. Never where they are gone before they could be
     /// ([`TrainingArguments::steps_in_backward`]).
-    ///
-    /// [`TrainingArguments::steps_in_backward`]: bitstep::training::TrainingArguments::steps_in_backward
     pub clip: Option<ClipGradNorm>,
     /// The mean over micro-batches.
     pub accumulation: Accumulation,

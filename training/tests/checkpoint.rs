@@ -10,7 +10,7 @@ use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::Scheduler;
 use bitstep::storage::Data;
-use bitstep::training::TrainingArguments;
+use bitstep_training::TrainingArguments;
 use bitstep_training::checkpoint::{Checkpoint, CheckpointError, Run, save};
 
 const SHAPES: [&[usize]; 4] = [&[40, 120], &[64, 80], &[5, 3], &[4096, 1]];

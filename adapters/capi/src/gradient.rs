@@ -3,7 +3,8 @@
 use bitstep::gradient::ClipGradNorm;
 use bitstep::memory::collected;
 
-use crate::error::{Failure, answer};
+use crate::error::Failure;
+use crate::places::answer;
 use crate::tensor::{Tensor, data_mut, note};
 
 /// Clips gradients to a norm of that order (2, 1, infinity, …), as torch's `clip_grad_norm_`, and

@@ -12,8 +12,8 @@ use bitstep::named;
 use bitstep::optimizer::{Buffer, Param};
 
 use crate::args::{Number, args, check_rate, from_numbers, given, name};
-use crate::error::{BITSTEP_LENGTH, Failure, Fault, answer, fault};
-use crate::places::Places;
+use crate::error::{BITSTEP_LENGTH, Failure, Fault, fault};
+use crate::places::{Places, answer};
 use crate::tensor::{Tensor, data_mut, grad, note};
 
 /// Groups of parameters and their state.

@@ -8,7 +8,39 @@ use core::ffi::{CStr, c_char, c_void};
 
 use bitstep::real::Dtype;
 
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_POINTER, Fault, fault};
+use crate::error::{
+    BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, Failure, Fault, fault,
+};
+
+/// Runs the body of a function of the interface.
+///
+/// # Safety
+/// `error` is NULL or points to a [`Failure`].
+pub(crate) unsafe fn answer(
+    error: *mut Failure,
+    body: impl FnOnce(&mut Places) -> Result<(), Fault>,
+) -> i32 {
+    let mut places = Places::default();
+    let run = || body(&mut places);
+    #[cfg(feature = "std")]
+    let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(run))
+        .unwrap_or_else(|_| fault(crate::error::BITSTEP_PANIC, "a defect of bitstep: it panicked"));
+    #[cfg(not(feature = "std"))]
+    let result = run();
+    let Err(Fault(status, message)) = result else { return BITSTEP_OK };
+    if error.is_null() || places.meet(error as usize, size_of::<Failure>()) {
+        return status;
+    }
+    // SAFETY: not NULL, and aligned as bytes always are; the rest is the caller's promise.
+    let room = unsafe { &mut (*error).message };
+    room.fill(0);
+    // The last byte stays 0. A message cut within a character is still a string of bytes.
+    let most = room.len() - 1;
+    for (to, byte) in room.iter_mut().zip(message.bytes().take(most)) {
+        *to = byte as c_char;
+    }
+    status
+}
 
 /// Where all that a call got lies.
 #[derive(Default)]

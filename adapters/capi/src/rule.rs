@@ -17,9 +17,8 @@ use bitstep::storage::{DataMut, Element, Format};
 use half::{bf16, f16};
 
 use crate::args::{Number, args, check_rate, given, name};
-use crate::error::{
-    BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, Failure, Fault, answer, fault,
-};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, Failure, Fault, fault};
+use crate::places::answer;
 use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
 /// A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.

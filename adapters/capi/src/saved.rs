@@ -1,7 +1,8 @@
 //! An optimizer's state as bytes, and back.
 
-use crate::error::{Failure, answer};
+use crate::error::Failure;
 use crate::optimizer::Optimizer;
+use crate::places::answer;
 use crate::tensor::slice_mut;
 
 /// Writes to `size` how many bytes `bitstep_optimizer_save` needs.

@@ -7,8 +7,9 @@ use bitstep::memory::collected;
 use bitstep::schedule::{Scheduler, build};
 
 use crate::args::{args, name};
-use crate::error::{BITSTEP_LENGTH, Failure, answer, fault};
+use crate::error::{BITSTEP_LENGTH, Failure, fault};
 use crate::optimizer::Optimizer;
+use crate::places::answer;
 use crate::tensor::slice_mut;
 
 /// A schedule at work for all groups of an optimizer.

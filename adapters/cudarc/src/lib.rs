@@ -50,6 +50,7 @@ mod device;
 mod gradient;
 #[cfg(feature = "interpreter")]
 mod interpreter;
+mod job;
 mod lowrank;
 mod norms;
 mod orthogonal;
@@ -59,6 +60,7 @@ mod plan;
 mod resident;
 #[cfg(feature = "cuda")]
 mod slices;
+mod step;
 #[path = "../kernels/src/table.rs"]
 mod table;
 mod typed;
@@ -69,12 +71,14 @@ use std::sync::OnceLock;
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
 pub use gradient::{Change, Numbers, change};
+pub use job::{Job, KEPT};
 pub use norms::{Clip, clip, norm};
 pub use place::Place;
-pub use plan::{Job, KEPT, Workspace, run};
+pub use plan::Workspace;
 pub use resident::{Resident, Tensor};
 #[cfg(feature = "cuda")]
 pub use slices::{Pair, Slice, SliceMut};
+pub use step::run;
 use thiserror::Error;
 
 /// Why a step was not made.

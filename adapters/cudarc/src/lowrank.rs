@@ -8,9 +8,10 @@ use bitstep::rule::Step;
 use bitstep::storage::Format;
 
 use crate::bytes::{bytes, multiply, read};
+use crate::job::Job;
 use crate::orthogonal::View;
 use crate::place::Place;
-use crate::plan::{Job, Noted, Plan, Record, Share, name, no_kernel, phase, wide};
+use crate::plan::{Noted, Plan, Record, Share, name, no_kernel, phase, wide};
 use crate::table::{CHUNK, Channel, Move, Row, Scaled};
 use crate::typed::{Low, Shape, low};
 use crate::{Device, Error};

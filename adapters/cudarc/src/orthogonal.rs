@@ -1,7 +1,8 @@
 //! Rules that follow an orthogonal matrix, and products.
 
 use crate::Error;
-use crate::plan::{Job, Plan, Share, name, no_kernel, phase, wide};
+use crate::job::Job;
+use crate::plan::{Plan, Share, name, no_kernel, phase, wide};
 use crate::table::{CHUNK, Product, Row, TILE, TILES};
 use crate::typed::TypedOrthogonal;
 use bitstep::real::Dtype;

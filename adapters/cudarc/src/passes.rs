@@ -10,6 +10,14 @@ use crate::table::{CHUNK, Fold, ROWS, Row};
 use crate::typed::Typed;
 
 impl Plan {
+    /// Both sums over a tensor of at least one element.
+    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &Row) -> u64 {
+        let (wide, blocks) = (wide(compute), row.len.div_ceil(CHUNK));
+        let sums = self.room(2 * blocks, wide);
+        self.add(phase::SUMS, kernel, Share::Warp, [blocks, row.len], Row { sums, ..*row });
+        self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
+    }
+
     /// Folds `segments` times `len` numbers to one each; returns where those are.
     pub(crate) fn fold(
         &mut self,

@@ -4,7 +4,7 @@ use bitstep::real::Dtype;
 use bitstep::storage::{Codec, Companded, Format};
 
 use crate::Error;
-use crate::plan::{Job, Plan, name, phase, wide};
+use crate::plan::{Plan, name, phase, wide};
 use crate::table::{MAX_SLOTS, Move};
 
 /// How numbers rest in the device's memory, and where.
@@ -65,26 +65,6 @@ impl Plan {
         Ok(())
     }
 
-    /// Makes sure that a job's gradient is there in the type to compute in, and multiplied if it is
-    /// to be; returns where.
-    pub(crate) fn gradient(
-        &mut self,
-        moves: &mut Moves,
-        compute: Dtype,
-        job: &Job<'_>,
-        len: u64,
-    ) -> u64 {
-        let (dtype, main) = job.grad;
-        if dtype == compute && job.by.is_none() {
-            return main;
-        }
-        let (plain, with) = (self.room(len, compute), [job.by.unwrap_or(0), 0]);
-        let line = Move { items: len, len, main, plain, with, ..Move::default() };
-        let kernel = format!("load_{}_{}", name(dtype), name(compute));
-        moves.push((phase::LOAD, kernel, len, line));
-        plain
-    }
-
     /// Makes sure that a tensor is there in the type to compute in; returns where.
     pub(crate) fn open<E>(
         &mut self,
@@ -124,6 +104,13 @@ impl Plan {
         let kernel = format!("f32_{}", name(compute));
         go(true, &kernel, len, Move { items: len, len, main: plain, plain: to, ..Move::default() });
         Ok(to)
+    }
+
+    /// Adds the launches that move tensors.
+    pub(crate) fn moved(&mut self, moves: Moves) {
+        for (phase, kernel, items, line) in moves {
+            self.each(phase, kernel, items, line);
+        }
     }
 }
 

@@ -6,52 +6,14 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::any::{AnyRule, Arithmetic};
-use bitstep::factored::Layout;
+use bitstep::any::AnyRule;
 use bitstep::real::Dtype;
-use bitstep::rule::{Scalars, Start, Step};
+use bitstep::rule::{Scalars, Step};
 
 use crate::Error;
 use crate::device::Device;
-use crate::lowrank::renew;
-use crate::place::{Moves, Place, direct};
-use crate::table::{CHUNK, Line, Move, Row};
-use crate::typed::{Shape, Typed, low, orthogonal, typed};
-
-mod making;
-
-/// The update of one tensor.
-pub struct Job<'a> {
-    /// What moves it.
-    pub rule: &'a dyn AnyRule,
-    /// How 16-bit parameters are computed.
-    pub arithmetic: Arithmetic,
-    /// The step.
-    pub step: Step<'a>,
-    /// The carried numbers, which have been advanced.
-    pub scalars: &'a mut Scalars,
-    /// The parameter's dimensions.
-    pub shape: &'a [usize],
-    /// The parameter.
-    pub param: Place,
-    /// Its gradient: plain numbers.
-    pub grad: (Dtype, u64),
-    /// Its state; `None` for a slot that is not in use.
-    pub slots: Vec<Option<Place>>,
-    /// Whether the slots that start as the parameter are to be filled.
-    pub starts: bool,
-    /// Memory of [`KEPT`] bytes where the device keeps what it finds out for the carried numbers,
-    /// from step to step; `None`: they are read back at once.
-    pub kept: Option<u64>,
-    /// Where the device has a number of type `f64` that the gradient is multiplied by on its way
-    /// into the step, if it is; the gradient itself stays as it is.
-    pub by: Option<u64>,
-}
-
-/// Bytes of [`Job::kept`].
-pub const KEPT: usize = 512;
-/// Where constants are kept, after the number of a norm and its limiter.
-pub(crate) const KEPT_COEFS: u64 = 64;
+use crate::table::{CHUNK, Line};
+use crate::typed::{Typed, typed};
 
 /// Device memory that a step needs beside its tensors. It grows at the first step, or when
 /// tensors are added, and is then reused.
@@ -88,35 +50,6 @@ impl Region {
         *self = Region { at: device.alloc(len)?, len };
         Ok(true)
     }
-}
-
-/// Runs one step of all jobs.
-///
-/// # Errors
-/// A rule or storage without kernels, before anything is launched; or the device's own.
-pub fn run<D: Device>(
-    device: &mut D,
-    workspace: &mut Workspace,
-    jobs: &mut [Job<'_>],
-) -> Result<(), Error<D::Error>> {
-    let (ready, records) = plan(device, workspace, jobs)?;
-    ready.launch(device)?;
-    for record in records {
-        record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
-    }
-    Ok(())
-}
-
-/// Plans one step of all jobs.
-pub(crate) fn plan<D: Device>(
-    device: &mut D,
-    workspace: &mut Workspace,
-    jobs: &mut [Job<'_>],
-) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
-    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
-    prepare(device, workspace, |plan| {
-        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
-    })
 }
 
 /// Launches that are ready: kernel, blocks and threads, parameters.
@@ -237,6 +170,90 @@ pub(crate) struct Plan {
     scratch: u64,
     launches: BTreeMap<(u32, String), Launch>,
     pub(crate) records: Vec<Record>,
+}
+
+impl Plan {
+    fn new(workspace: &Workspace) -> Plan {
+        Plan {
+            base: workspace.tables.at,
+            bytes: Vec::new(),
+            scratch_base: workspace.scratch.at,
+            scratch: 0,
+            launches: BTreeMap::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Bytes to be written; returns where they will be.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
+        let at = self.base + self.bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+        at
+    }
+
+    /// Room for so many numbers.
+    pub(crate) fn room(&mut self, count: u64, of: Dtype) -> u64 {
+        let at = self.scratch_base + self.scratch;
+        self.scratch += (count * of.size() as u64).next_multiple_of(256);
+        at
+    }
+
+    /// So many zeros.
+    pub(crate) fn zeros(&mut self, count: u64, of: Dtype) -> u64 {
+        self.put(&vec![0; count as usize * of.size()])
+    }
+
+    /// Adds a line to a launch.
+    pub(crate) fn add<L: Line>(
+        &mut self,
+        phase: u32,
+        kernel: String,
+        share: Share,
+        [chunks, items]: [u64; 2],
+        mut line: L,
+    ) {
+        if chunks == 0 {
+            return;
+        }
+        let launch = self.launches.entry((phase, kernel)).or_default();
+        line.set_first(launch.chunks);
+        launch.table.extend_from_slice(bytes(&line));
+        launch.lines += 1;
+        launch.chunks += chunks;
+        launch.share = share;
+        launch.items = launch.items.max(items.min(CHUNK));
+    }
+
+    /// Adds a line of so many items, dealt out to blocks of threads.
+    pub(crate) fn each<L: Line>(&mut self, phase: u32, kernel: String, items: u64, line: L) {
+        self.add(phase, kernel, Share::Block, [items.div_ceil(CHUNK), items], line);
+    }
+
+    /// Puts the tables where the launches will find them.
+    fn tables(&mut self) {
+        let mut launches = std::mem::take(&mut self.launches);
+        for launch in launches.values_mut() {
+            launch.at = self.put(&launch.table);
+        }
+        self.launches = launches;
+    }
+
+    /// The constants of a step, as far as the host knows them: their bytes, and where they will be.
+    pub(crate) fn constants<E>(
+        &mut self,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+        step: &Step<'_>,
+        scalars: &Scalars,
+    ) -> Result<(&'static dyn Typed, Vec<u8>, u64), Error<E>> {
+        let typed = typed(rule).ok_or_else(|| no_kernel(rule))?;
+        let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
+        let at = self.put(&coefs);
+        // They are copied in words.
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        Ok((typed, coefs, at))
+    }
 }
 
 /// Something of which a rule's numbers are noted in the end.

@@ -7,8 +7,10 @@ use bitstep::rule::Scalars;
 use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw};
 
 use crate::bytes::{bytes, multiply, read, set};
+use crate::job::{Job, KEPT};
 use crate::place::Place;
-use crate::plan::{Job, KEPT, Noted, Ready, Record, Workspace, no_kernel, plan};
+use crate::plan::{Noted, Ready, Record, Workspace, no_kernel};
+use crate::step::plan;
 use crate::typed::{has_kernels, kept_number};
 use crate::{Device, Error};
 

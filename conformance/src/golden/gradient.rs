@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Problem, Tensors, check_dtype, check_shape};
+use super::Problem;
+use super::tensors::{Tensors, check_dtype, check_shape};
 use crate::tensor::{Dtype, Tensor};
 
 /// Gradients before and after.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Problem, Tensors, check_dtype, check_shape, no_nan, series};
+use super::Problem;
+use super::tensors::{Tensors, check_dtype, check_shape, no_nan, series};
 use crate::tensor::Tensor;
 
 /// Parameters over time.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Problem, Tensors, check_dtype, no_nan, series};
+use super::Problem;
+use super::tensors::{Tensors, check_dtype, no_nan, series};
 use crate::tensor::{Dtype, Tensor};
 
 /// Learning rates over time.

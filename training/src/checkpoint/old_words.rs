@@ -5,7 +5,7 @@
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 
-use super::CheckpointError;
+use super::error::{CheckpointError, in_words};
 
 /// The key of what is kept beside a 16-bit parameter.
 pub(super) const CORRECTION: &str = "companion";
@@ -51,7 +51,7 @@ pub(super) fn translated(
     let mut take = |key: &'static str, read: &dyn Fn(&str) -> Option<Json>| {
         let found = all.remove(key);
         let read = found.as_ref().and_then(Json::as_str).and_then(read);
-        read.ok_or_else(|| CheckpointError::Word { key, found: super::in_words(found.as_ref()) })
+        read.ok_or_else(|| CheckpointError::Word { key, found: in_words(found.as_ref()) })
     };
     let was = take("rule", &|old| Some(if was_called(rule, old) { rule } else { old }.into()))?;
     let compute = take("arithmetic", &|old| {

@@ -4,7 +4,9 @@ use std::io::{Read, Seek, SeekFrom};
 
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{PICKLE, TorchError, Value, unpickle};
+use super::error::TorchError;
+use super::pickle::PICKLE;
+use super::plain::{Value, unpickle};
 
 /// The pickled number that a file of the old format begins with: 0x1950a86a20f9469cfc6c, after
 /// the protocol.

@@ -1,7 +1,15 @@
 //! A pickle's own machine, up to the graph of values that it leaves. Time and memory are linear in
 //! the pickle's length; what is referred to often is there once.
 
-use super::{OBJECTS, OPERATIONS, PICKLE, TorchError};
+use super::error::TorchError;
+
+/// How many values a pickle may have, each counted as often as it is referred to.
+pub const OBJECTS: u64 = 4 << 20;
+/// How many operations a pickle may have.
+pub const OPERATIONS: u64 = 16 << 20;
+/// How many bytes a pickle may have, and its strings in all, each counted as often as it is
+/// referred to.
+pub const PICKLE: u64 = 64 << 20;
 
 /// A value's number.
 pub(super) type Id = u32;

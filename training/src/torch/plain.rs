@@ -6,16 +6,52 @@ use std::sync::Arc;
 
 use safetensors::tensor::Dtype;
 
-use super::pickle::{Graph, Id, Node};
+use super::error::TorchError;
+use super::pickle::{Graph, Id, Node, OBJECTS, PICKLE, run};
 use super::tensor::{Tensor, number, numel, width};
-use super::{DEPTH, OBJECTS, PICKLE, SHARED, TorchError, Value};
 
-/// The value on top of a graph.
-pub(super) fn value(
-    graph: &Graph<'_>,
+/// How deep values may nest.
+pub const DEPTH: u32 = 100;
+/// How many bytes tensors that share storages may have in any case.
+pub const SHARED: u64 = 64 << 20;
+
+/// A value of Python's, as plain data.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Value {
+    /// `None`.
+    None,
+    /// `True` or `False`; numpy's, too.
+    Bool(bool),
+    /// A whole number of up to 64 bits; numpy's, too.
+    Int(i64),
+    /// Any other number; numpy's, too.
+    Float(f64),
+    /// A string.
+    Str(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// A list, tuple or set.
+    List(Vec<Value>),
+    /// A dictionary in its order. Of two entries of one key, the later one counts.
+    Dict(Vec<(Value, Value)>),
+    /// A tensor or parameter.
+    Tensor(Tensor),
+    /// Anything else: its class, or what was called to make it. What it was made of is left out.
+    Opaque(String),
+}
+
+/// Reads a pickle alone: `data.pkl` of an archive of `archive` bytes. `storage` is asked once for
+/// the bytes of each storage by its key.
+///
+/// # Errors
+/// [`TorchError`], those of `storage` among them.
+pub fn unpickle(
+    pickle: &[u8],
     archive: u64,
     storage: &mut dyn FnMut(&str) -> Result<Vec<u8>, TorchError>,
 ) -> Result<Value, TorchError> {
+    let graph = &run(pickle)?;
     let mut sizes = vec![None; graph.nodes.len()];
     let size = measure(graph, graph.top, 0, &mut sizes)?;
     let most = SHARED.max(archive.saturating_mul(2));

@@ -1,12 +1,12 @@
 //! From the training arguments to one group's rule.
 
-use alloc::vec::Vec;
+use bitstep::args::{ArgError, Args, Value, nearest};
+use bitstep::named;
+use bitstep::optimizer::Recipe;
 
-use super::optim_args::{Kind, Words};
-use super::{Members, TrainingArguments, Version};
-use crate::args::{ArgError, Args, Value, nearest};
-use crate::named;
-use crate::optimizer::Recipe;
+use crate::optim_args::{Kind, Words};
+use crate::training_arguments::{Members, TrainingArguments};
+use crate::version::Version;
 
 impl TrainingArguments {
     /// The recipe of one of Trainer's groups, with the arguments that Trainer itself sets.

@@ -1,21 +1,15 @@
 //! What Transformers' Trainer makes of its `TrainingArguments`.
 
-mod optim_args;
-mod recipe;
-mod version;
+use bitstep::Error;
+use bitstep::args::{ArgError, Args, Value};
+use bitstep::schedule::{self, Scheduler};
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-
-use crate::args::{ArgError, Args, Value};
-use crate::error::Error;
-use crate::schedule::{self, Scheduler};
-pub use version::Version;
+use crate::version::Version;
 
 /// The part of `TrainingArguments` that decides how parameters move, with its defaults.
 ///
 /// ```
-/// use bitstep::training::{Members, TrainingArguments};
+/// use bitstep_training::{Members, TrainingArguments};
 /// let args = TrainingArguments {
 ///     optim: "sgd".into(),
 ///     optim_args: "momentum=0.9, nesterov=True".into(),
@@ -102,7 +96,7 @@ pub enum Members {
 /// Trainer also looks at the layer's type; a name is all that is known here.
 ///
 /// ```
-/// use bitstep::training::decays;
+/// use bitstep_training::decays;
 /// assert!(decays("model.layers.0.mlp.up_proj.weight"));
 /// assert!(!decays("model.layers.0.mlp.up_proj.bias"));
 /// assert!(!decays("model.layers.0.input_layernorm.weight"));
@@ -168,7 +162,7 @@ impl TrainingArguments {
     /// An unknown schedule or argument, with the nearest known one; a refused value.
     ///
     /// ```
-    /// use bitstep::training::TrainingArguments;
+    /// use bitstep_training::TrainingArguments;
     /// let args = TrainingArguments { warmup_steps: 0.1, ..TrainingArguments::default() };
     /// let mut scheduler = args.scheduler(&[1.0, 0.5], 20)?;
     /// assert_eq!(scheduler.lrs(), [0.0, 0.0]);
@@ -186,7 +180,7 @@ impl TrainingArguments {
             args.set("num_training_steps", count(num_training_steps));
         }
         args.set("lr", self.learning_rate);
-        let group = |&lr: &f64| Value::Map(alloc::vec![("lr".into(), Value::Float(lr))]);
+        let group = |&lr: &f64| Value::Map(vec![("lr".into(), Value::Float(lr))]);
         args.set("groups", Value::List(lrs.iter().map(group).collect()));
         let scheduler = schedule::build(&self.lr_scheduler_type, &args)?;
         if self.has_single_rates() && self.lr_scheduler_type == "greedy" {
@@ -246,27 +240,31 @@ impl TrainingArguments {
     }
 
     /// Whether this version's Trainer takes these numbers, whatever the schedule.
-    fn check_warmup(&self) -> Result<(), Error> {
+    pub(crate) fn check_warmup(&self) -> Result<(), Error> {
         let (steps, ratio) = (self.warmup_steps, self.warmup_ratio);
-        if self.version >= Version::V5_23 {
-            // What took its place is `warmup_steps` below 1.
-            Error::range(ratio == 0.0, "warmup_ratio", ratio, "warmup_ratio == 0, from 5 on")?;
-            return Error::range(
-                (0.0..f64::INFINITY).contains(&steps),
-                "warmup_steps",
-                steps,
-                "0 <= value < inf",
-            );
+        let (of_ratio, of_steps) = if self.version >= Version::V5_23 {
+            let finite = (0.0..f64::INFINITY).contains(&steps);
+            // What took the place of the ratio is `warmup_steps` below 1.
+            ((ratio == 0.0, "warmup_ratio == 0, from 5 on"), (finite, "0 <= value < inf"))
+        } else {
+            let whole = steps >= 0.0 && steps.fract() == 0.0;
+            let share = (0.0..=1.0).contains(&ratio);
+            ((share, "0 <= value <= 1"), (whole, "a whole number, 0 or more"))
+        };
+        for (argument, value, (ok, wanted)) in
+            [("warmup_ratio", ratio, of_ratio), ("warmup_steps", steps, of_steps)]
+        {
+            if !ok {
+                return Err(Error::Range { argument, value, wanted });
+            }
         }
-        Error::unit("warmup_ratio", ratio)?;
-        let whole = steps >= 0.0 && libm::floor(steps) == steps && steps.is_finite();
-        Error::range(whole, "warmup_steps", steps, "a whole number, 0 or more")
+        Ok(())
     }
 
     /// Warm-up in whole steps, of this many in all.
     #[must_use]
     pub fn warmup(&self, num_training_steps: u64) -> u64 {
-        let share = |of: f64| libm::ceil(num_training_steps as f64 * of) as u64;
+        let share = |of: f64| (num_training_steps as f64 * of).ceil() as u64;
         let steps = self.warmup_steps;
         if self.version >= Version::V5_23 {
             if steps >= 1.0 { steps as u64 } else { share(steps) }

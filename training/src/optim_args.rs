@@ -1,17 +1,13 @@
 //! `optim_args`, read as Trainer reads it: words first, numbers by whoever asks for them.
 
-use alloc::borrow::ToOwned;
-use alloc::string::String;
-use alloc::vec::Vec;
-
-use crate::args::{ArgError, Value};
+use bitstep::args::{ArgError, Value};
 
 /// The words of `optim_args`, by name.
-pub(super) struct Words(Vec<(String, String)>);
+pub(crate) struct Words(Vec<(String, String)>);
 
 /// What Trainer makes of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// Python's `float`.
     Float,
     /// Python's `int`.
@@ -33,7 +29,7 @@ pub(super) enum Kind {
 impl Words {
     /// # Errors
     /// A piece that is not `name=value`.
-    pub(super) fn parse(text: &str) -> Result<Words, ArgError> {
+    pub(crate) fn parse(text: &str) -> Result<Words, ArgError> {
         let mut words = Words(Vec::new());
         if text.is_empty() {
             return Ok(words);
@@ -55,7 +51,7 @@ impl Words {
         Ok(words)
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
@@ -63,7 +59,7 @@ impl Words {
     ///
     /// # Errors
     /// A word that Trainer can't read.
-    pub(super) fn get(&self, name: &str, kind: Kind) -> Result<Option<Value>, ArgError> {
+    pub(crate) fn get(&self, name: &str, kind: Kind) -> Result<Option<Value>, ArgError> {
         // The last counts.
         let last = self.0.iter().rev().find(|(n, _)| n == name);
         let Some((_, word)) = last else { return Ok(None) };
@@ -155,7 +151,7 @@ mod tests {
 
     #[test]
     fn truth_depends_on_who_asks() {
-        let of = |word: &str, kind| get(&alloc::format!("a={word}"), "a", kind);
+        let of = |word: &str, kind| get(&format!("a={word}"), "a", kind);
         let truth = |b| Some(Value::Bool(b));
         assert_eq!((of("YES", Kind::Truth), of("off", Kind::Truth)), (truth(true), truth(false)));
         assert_eq!((of("y", Kind::Yes), of("TRUE", Kind::Yes)), (truth(false), truth(true)));

@@ -1,0 +1,141 @@
+//! One step of all tensors: which kernels the update of each takes.
+
+use bitstep::any::{AnyRule, Arithmetic};
+use bitstep::factored::Layout;
+use bitstep::real::Dtype;
+use bitstep::rule::Start;
+
+use crate::Error;
+use crate::device::Device;
+use crate::job::Job;
+use crate::lowrank::renew;
+use crate::place::direct;
+use crate::plan::{Plan, Ready, Record, Share, Workspace, name, no_kernel, phase, prepare};
+use crate::table::Row;
+use crate::typed::{Shape, low, orthogonal};
+
+/// Runs one step of all jobs.
+///
+/// # Errors
+/// A rule or storage without kernels, before anything is launched; or the device's own.
+pub fn run<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [Job<'_>],
+) -> Result<(), Error<D::Error>> {
+    let (ready, records) = plan(device, workspace, jobs)?;
+    ready.launch(device)?;
+    for record in records {
+        record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
+    }
+    Ok(())
+}
+
+/// Plans one step of all jobs.
+pub(crate) fn plan<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [Job<'_>],
+) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
+    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
+    prepare(device, workspace, |plan| {
+        jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
+    })
+}
+
+impl Plan {
+    fn job<E>(&mut self, index: usize, job: &Job<'_>) -> Result<(), Error<E>> {
+        if let Some((typed, rounds)) = orthogonal(job.rule) {
+            return self.orthogonal(typed, rounds, job);
+        }
+        let compute = |arithmetic: Arithmetic| arithmetic.compute(job.param.dtype());
+        match low(job.rule) {
+            None => self.rule(index, job, job.rule, compute(job.arithmetic)),
+            Some(low) if low.projection.projects() => self.projected(index, job, &low),
+            Some(low) if low.single => {
+                self.rule(index, job, low.inner, compute(Arithmetic::Single))
+            }
+            Some(low) => self.rule(index, job, low.inner, compute(job.arithmetic)),
+        }
+    }
+
+    fn rule<E>(
+        &mut self,
+        index: usize,
+        job: &Job<'_>,
+        rule: &dyn AnyRule,
+        compute: Dtype,
+    ) -> Result<(), Error<E>> {
+        let len = job.shape.iter().product::<usize>() as u64;
+        let (typed, mut coefs, at) = self.constants(rule, compute, &job.step, job.scalars)?;
+        let sums = typed.needs_sums(rule).ok_or_else(|| no_kernel(rule))?;
+        if sums && len == 0 {
+            typed.finish_empty(compute, &mut coefs);
+        }
+        let sums = sums && len > 0;
+        let layout = Layout::of(job.shape).filter(|_| typed.shape() == Shape::Matrix);
+        let slots = job.slots.get(..typed.slots()).unwrap_or_default();
+        let direct = match layout {
+            None => direct(compute, &job.param, job.grad.0, slots),
+            // A matrix rule has kernels for tensors of the type to compute in only.
+            Some(_) => {
+                direct(compute, &job.param, job.grad.0, slots).filter(|s| *s == name(compute))
+            }
+        };
+        self.start(job, rule, len)?;
+        let mut row = Row { len, coefs: at, ..Row::default() };
+        let mut moves = Vec::new();
+        if direct.is_some() {
+            (row.param, row.grad, row.by) = (job.param.address(), job.grad.1, job.by.unwrap_or(0));
+            for (to, slot) in row.slots.iter_mut().zip(slots) {
+                *to = slot.map_or(0, |s| s.address());
+            }
+        } else {
+            row.param = self.open(&mut moves, compute, &job.param, len, true)?;
+            if layout.is_none() {
+                row.grad = self.gradient(&mut moves, compute, job, len);
+            }
+            for (to, slot) in row.slots.iter_mut().zip(slots) {
+                if let Some(slot) = slot {
+                    *to = self.open(&mut moves, compute, slot, len, true)?;
+                }
+            }
+        }
+        let suffix = direct.unwrap_or_else(|| name(compute));
+        let stem = typed.stem();
+        let mut prefix = stem.to_owned();
+        if let Some(layout) = layout {
+            // The sums of its squares take gradients as they come.
+            row.grad = self.gradient(&mut moves, compute, job, len);
+            row.by = 0;
+            self.matrix(&mut moves, typed, compute, layout, &job.slots, &mut row)?;
+            prefix.push_str("_scaled");
+        }
+        if sums {
+            let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &row);
+            let kernel = format!("{stem}_finish_{}", name(compute));
+            self.add(phase::FINISH, kernel, Share::Block, [1, 1], Row { sums, ..row });
+        }
+        self.each(phase::APPLY, format!("{prefix}_apply_{suffix}"), len, Row { ..row });
+        self.record(index, job, (typed, compute), (at, coefs), sums);
+        self.moved(moves);
+        Ok(())
+    }
+
+    /// Fills the slots that start as the parameter, if it is time.
+    pub(crate) fn start<E>(
+        &mut self,
+        job: &Job<'_>,
+        rule: &dyn AnyRule,
+        len: u64,
+    ) -> Result<(), Error<E>> {
+        for (k, slot) in job.slots.iter().enumerate().filter(|_| job.starts) {
+            if let Some(slot) = slot
+                && rule.slot_start(k) == Start::Parameter
+            {
+                self.copy(&job.param, slot, len)?;
+            }
+        }
+        Ok(())
+    }
+}

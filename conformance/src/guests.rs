@@ -1,0 +1,64 @@
+//! What is on a device for the time of a step: written there, read back, and freed in the end.
+
+use bitstep::optimizer::Buffer;
+use bitstep::storage::{Data, Format};
+use bitstep_cudarc::{Device, Place};
+
+use crate::backend::{Refused, failed};
+
+/// Plain numbers as bytes.
+pub(crate) fn raw(data: Data<'_>) -> Vec<u8> {
+    match data {
+        Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+/// What is on the device for the time of a step.
+pub(crate) struct Guests<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
+
+/// Where a part of a tensor is on the device, and how many bytes it has.
+pub(crate) type Lodging = (u64, usize);
+
+impl<D: Device> Guests<'_, D> {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
+        let at = self.0.alloc(bytes.len()).map_err(failed)?;
+        self.1.push(at);
+        self.0.write(at, bytes).map_err(failed)?;
+        Ok((at, bytes.len()))
+    }
+
+    /// A slot, if it is in use.
+    pub(crate) fn slot(&mut self, slot: &Buffer) -> Result<Option<(Place, Vec<Lodging>)>, Refused> {
+        let (format, parts) = match slot {
+            slot if slot.is_empty() => return Ok(None),
+            Buffer::Coded(coded) => {
+                (coded.format(), coded.parts("").into_iter().map(|p| p.bytes).collect())
+            }
+            plain => {
+                let data = plain.data().ok_or_else(|| failed("a slot of no known kind"))?;
+                (Format::Plain(data.dtype()), vec![raw(data)])
+            }
+        };
+        let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;
+        let side = parts.get(1).map_or(0, |p| p.0);
+        Ok(parts.first().map(|p| Place::At(format, p.0, side)).map(|place| (place, parts)))
+    }
+
+    pub(crate) fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
+        let mut bytes = vec![0; len];
+        self.0.read(at, &mut bytes).map_err(failed)?;
+        Ok(bytes)
+    }
+}
+
+impl<D: Device> Drop for Guests<'_, D> {
+    fn drop(&mut self) {
+        for at in self.1.drain(..) {
+            // Nobody is left to hear of an error.
+            let _ = self.0.free(at);
+        }
+    }
+}
