@@ -12,7 +12,7 @@
 //! # Ok::<(), bitstep::args::ArgError>(())
 //! ```
 
-use super::Entry;
+use super::entry::Entry;
 use crate::any::{AnyRule, Arithmetic};
 use crate::args::{ArgError, Args, Value};
 use crate::error::Error;

@@ -1,11 +1,12 @@
 //! Every name.
 
-use super::Entry;
 use super::entries::{
     adam_weight_decay, anyprecision, apollo, bnb, bnb_8bit, bnb_adamw, bnb_adamw_8bit, eager,
     flash, fused, fusible, galore_adafactor, galore_adamw, galore_adamw_8bit, optimi_adamw, single,
     torchao, torchao_fp8,
 };
+use super::entry::{Entry, optimizer_of};
+use crate::args::{ArgError, Args};
 use crate::factored::Matrix;
 use crate::optim::{
     AdEMAMix, AdaLomo, Adadelta, Adafactor, AdafactorTorch, Adagrad, Adam, AdamW, AdamWHf, Adamax,
@@ -15,6 +16,24 @@ use crate::optim::{
     ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd, Sgd, StableAdamW, TorchaoAdam,
     TorchaoAdamW,
 };
+use crate::optimizer::Recipe;
+
+/// The recipe of a name, with the given constructor arguments of its reference.
+///
+/// # Errors
+/// An unknown name or argument (with the nearest known one), or a refused value.
+///
+/// ```
+/// use bitstep::{args::Args, named::optimizer};
+/// assert!(optimizer("adamw_torch", &Args::parse("lr=1e-3, weight_decay=0.1")?).is_ok());
+/// let error = optimizer("adamw_torch", &Args::parse("weight_decy=0.1")?).unwrap_err();
+/// assert_eq!(error.to_string(), "`adamw_torch` has no argument `weight_decy`; did you mean `weight_decay`?");
+/// assert!(optimizer("adamw_troch", &Args::new()).unwrap_err().to_string().contains("`adamw_torch`"));
+/// # Ok::<(), bitstep::args::ArgError>(())
+/// ```
+pub fn optimizer(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+    optimizer_of(LIST, name, args)
+}
 
 /// Every optimizer. Static, or each crate that names it would compile every rule anew.
 pub static LIST: &[Entry] = &[
