@@ -107,20 +107,10 @@ fn dtype(number: u32) -> Result<Dtype, String> {
 }
 
 fn buffer(dtype: u32, bytes: &[u8]) -> Result<Buffer, String> {
-    Ok(match self::dtype(dtype)? {
-        Dtype::F64 => {
-            Buffer::F64(bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b)).collect())
-        }
-        Dtype::F32 => {
-            Buffer::F32(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect())
-        }
-        Dtype::Bf16 => {
-            Buffer::Bf16(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b)).collect())
-        }
-        Dtype::F16 => {
-            Buffer::F16(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b)).collect())
-        }
-    })
+    let dtype = self::dtype(dtype)?;
+    let mut buffer = Buffer::zeros(dtype, bytes.len() / dtype.size()).map_err(|e| format!("{e}"))?;
+    buffer.data_mut().set_bytes(bytes).map_err(|e| format!("{e}"))?;
+    Ok(buffer)
 }
 
 /// FNV-1a over bits. Any NaN counts as the same NaN.

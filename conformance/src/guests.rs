@@ -1,20 +1,10 @@
 //! What is on a device for the time of a step: written there, read back, and freed in the end.
 
 use bitstep::optimizer::Buffer;
-use bitstep::storage::{Data, Format};
+use bitstep::storage::Format;
 use bitstep_cudarc::{Device, Place};
 
 use crate::backend::{Refused, failed};
-
-/// Plain numbers as bytes.
-pub(crate) fn raw(data: Data<'_>) -> Vec<u8> {
-    match data {
-        Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    }
-}
 
 /// What is on the device for the time of a step.
 pub(crate) struct Guests<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
@@ -39,7 +29,7 @@ impl<D: Device> Guests<'_, D> {
             }
             plain => {
                 let data = plain.data().ok_or_else(|| failed("a slot of no known kind"))?;
-                (Format::Plain(data.dtype()), vec![raw(data)])
+                (Format::Plain(data.dtype()), vec![data.bytes()])
             }
         };
         let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;

@@ -4,10 +4,9 @@ use bitstep::args::{Args, Value};
 use bitstep::optimizer::Buffer;
 use bitstep::real::{self, Number};
 use bitstep::storage::DataMut;
-use half::{bf16, f16};
 use serde_json::{Map, Value as Json};
 
-use crate::backend::Refused;
+use crate::backend::{Refused, failed};
 use crate::tensor::{Dtype, Tensor};
 
 /// JSON as the core's arguments have it.
@@ -44,25 +43,28 @@ pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, Refused> {
 
 /// The numbers of a tensor.
 pub(crate) fn buffer(t: &Tensor) -> Result<Buffer, Refused> {
-    let bits = (0..t.len()).map(|i| t.bits(i));
-    Ok(match dtype(t.dtype)? {
-        real::Dtype::F64 => Buffer::F64(bits.map(f64::from_bits).collect()),
-        real::Dtype::F32 => Buffer::F32(bits.map(|b| f32::from_bits(b as u32)).collect()),
-        real::Dtype::Bf16 => Buffer::Bf16(bits.map(|b| bf16::from_bits(b as u16)).collect()),
-        real::Dtype::F16 => Buffer::F16(bits.map(|b| f16::from_bits(b as u16)).collect()),
-    })
+    let mut buffer = Buffer::zeros(dtype(t.dtype)?, t.len()).map_err(failed)?;
+    buffer.data_mut().set_bytes(&t.bytes).map_err(failed)?;
+    Ok(buffer)
 }
 
 /// A tensor of plain numbers; empty for any other buffer.
 pub(crate) fn tensor(buffer: &Buffer, shape: &[usize]) -> Tensor {
-    let (dtype, bytes) = match buffer {
-        Buffer::F64(x) => (Dtype::F64, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        Buffer::F32(x) => (Dtype::F32, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        Buffer::Bf16(x) => (Dtype::Bf16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        Buffer::F16(x) => (Dtype::F16, x.iter().flat_map(|x| x.to_le_bytes()).collect()),
-        Buffer::Coded(_) => (Dtype::F32, Vec::new()),
+    let (dtype, bytes) = match buffer.data() {
+        Some(data) => (of(data.dtype()), data.bytes()),
+        None => (Dtype::F32, Vec::new()),
     };
     Tensor { dtype, shape: shape.to_vec(), bytes }
+}
+
+/// The suite's name of a type of the core.
+fn of(dtype: real::Dtype) -> Dtype {
+    match dtype {
+        real::Dtype::F64 => Dtype::F64,
+        real::Dtype::F32 => Dtype::F32,
+        real::Dtype::Bf16 => Dtype::Bf16,
+        real::Dtype::F16 => Dtype::F16,
+    }
 }
 
 /// Copies a tensor into numbers of the same length, rounding where their type is narrower.

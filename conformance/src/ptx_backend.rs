@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bitstep::optimizer::Buffer;
 use bitstep::real::Dtype;
-use bitstep::storage::{Data, DataMut, Format, Noise, Part, Raw};
+use bitstep::storage::{Data, Format, Noise, Part, Raw};
 use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
 use bitstep_ptx::Machine;
 
@@ -13,7 +13,7 @@ use crate::backend::{
 };
 use crate::core_backend::{Core, CoreRun};
 use crate::gpu_gradient;
-use crate::guests::{Guests, Lodging, raw};
+use crate::guests::{Guests, Lodging};
 use crate::host::{AtHome, Home};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
@@ -98,25 +98,11 @@ impl<D> Tensors<D> {
     }
 }
 
-/// And back.
-fn set(to: &mut DataMut<'_>, bytes: &[u8]) {
-    fn all<const N: usize, T>(to: &mut [T], bytes: &[u8], from: fn([u8; N]) -> T) {
-        to.iter_mut().zip(bytes.as_chunks().0).for_each(|(to, b)| *to = from(*b));
-    }
-    match to {
-        DataMut::F64(x) => all(x, bytes, f64::from_le_bytes),
-        DataMut::F32(x) => all(x, bytes, f32::from_le_bytes),
-        DataMut::Bf16(x) => all(x, bytes, half::bf16::from_le_bytes),
-        DataMut::F16(x) => all(x, bytes, half::f16::from_le_bytes),
-        DataMut::Coded(_) => {}
-    }
-}
-
 /// Writes a slot's parts back.
 fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
     let Buffer::Coded(coded) = slot else {
-        parts.first().into_iter().for_each(|bytes| set(&mut slot.data_mut(), bytes));
-        return Ok(());
+        let numbers = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
+        return numbers.map_err(failed);
     };
     let old: Vec<Part> = coded.parts("");
     old.into_iter()
@@ -182,8 +168,8 @@ impl<D: Device> AtHome for Tensors<D> {
             let (Some(data), Some(grad)) = (values[*index].data(), all[*index]) else {
                 return Err(failed("a parameter that is not plain"));
             };
-            let value = guests.add(&raw(data))?;
-            let gradient = guests.add(&raw(grad))?;
+            let value = guests.add(&data.bytes())?;
+            let gradient = guests.add(&grad.bytes())?;
             let (param, companion) =
                 place(&mut guests, data.dtype(), value.0, turn.companion.as_deref(), turn.noise)?;
             let slots: Vec<_> =
@@ -210,7 +196,7 @@ impl<D: Device> AtHome for Tensors<D> {
         drop(jobs);
 
         for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
-            set(&mut values[index].data_mut(), &guests.read(value)?);
+            values[index].data_mut().set_bytes(&guests.read(value)?).map_err(failed)?;
             if let (Some(at), Some(to)) = (companion, turn.companion) {
                 to.set_bytes(&guests.read(at)?).map_err(failed)?;
             }

@@ -315,7 +315,7 @@ impl Checkpoint {
             let wanted = format!("{kind}, {} numbers", value.len());
             return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
         }
-        fill(value, data);
+        value.set_bytes(data)?;
         Ok(())
     }
 
@@ -393,7 +393,7 @@ impl Checkpoint {
             }
             let dtype = slot.data().map(|d| file_type(d.dtype().into()));
             let found = self.bytes(&format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
-            fill(&mut slot.data_mut(), found);
+            slot.data_mut().set_bytes(found)?;
         }
         if let Some(companion) = &mut param.companion {
             let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
@@ -776,24 +776,6 @@ fn slots<'a>(
     kept
 }
 
-/// Little-endian bytes as numbers of the type that is there.
-fn fill(to: &mut DataMut<'_>, bytes: &[u8]) {
-    macro_rules! read {
-        ($x:expr, $t:ty) => {
-            $x.iter_mut()
-                .zip(bytes.chunks_exact(size_of::<$t>()))
-                .for_each(|(x, b)| *x = <$t>::from_le_bytes(b.try_into().unwrap_or_default()))
-        };
-    }
-    match to {
-        DataMut::F64(x) => read!(x, f64),
-        DataMut::F32(x) => read!(x, f32),
-        DataMut::Bf16(x) => read!(x, half::bf16),
-        DataMut::F16(x) => read!(x, half::f16),
-        DataMut::Coded(_) => {}
-    }
-}
-
 fn file_type(element: Element) -> FileType {
     match element {
         Element::F64 => FileType::F64,
@@ -832,12 +814,7 @@ impl View for &Saved<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         match &self.numbers {
-            Numbers::Data(data) => Cow::Owned(match data {
-                Data::F64(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Data::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Data::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-                Data::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            }),
+            Numbers::Data(data) => Cow::Owned(data.bytes()),
             Numbers::Part(part) => Cow::Borrowed(&part.bytes),
         }
     }

@@ -6,7 +6,7 @@ use bitstep::real::Dtype;
 use bitstep::rule::Scalars;
 use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw};
 
-use crate::bytes::{bytes, multiply, read, set};
+use crate::bytes::{bytes, multiply, read};
 use crate::job::{Job, KEPT};
 use crate::place::Place;
 use crate::plan::{Noted, Ready, Record, Workspace, no_kernel};

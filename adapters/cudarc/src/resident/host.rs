@@ -43,7 +43,7 @@ impl<D: Device> Resident<D> {
                         coded.set_part("", &StoragePart { bytes, ..old })?;
                     }
                 } else if let Some(bytes) = parts.first() {
-                    set(&mut slot.data_mut(), bytes);
+                    slot.data_mut().set_bytes(bytes).map_err(Error::Core)?;
                 }
                 host.params_mut()[index].slots[k] = slot;
             }
