@@ -108,7 +108,8 @@ fn dtype(number: u32) -> Result<Dtype, String> {
 
 fn buffer(dtype: u32, bytes: &[u8]) -> Result<Buffer, String> {
     let dtype = self::dtype(dtype)?;
-    let mut buffer = Buffer::zeros(dtype, bytes.len() / dtype.size()).map_err(|e| format!("{e}"))?;
+    let mut buffer =
+        Buffer::zeros(dtype, bytes.len() / dtype.size()).map_err(|e| format!("{e}"))?;
     buffer.data_mut().set_bytes(bytes).map_err(|e| format!("{e}"))?;
     Ok(buffer)
 }

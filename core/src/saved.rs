@@ -55,13 +55,16 @@ impl<'a, 'b> Writer<'a, 'b> {
         all.iter().for_each(|x| self.number(x.to_bits()));
     }
 
+    /// Counts a list of that many bytes.
+    pub(crate) fn list_of(&mut self, bytes: usize) {
+        self.len = self.len.saturating_add(8).saturating_add(bytes.next_multiple_of(8));
+    }
+
     pub(crate) fn list<T: Constants>(&mut self, all: &[T]) {
-        let bytes = size_of_val(all);
-        self.number(bytes as u64);
         if self.to.is_none() {
-            self.len = self.len.saturating_add(bytes.next_multiple_of(8));
-            return;
+            return self.list_of(size_of_val(all));
         }
+        self.number(size_of_val(all) as u64);
         in_pieces(all, 8, &mut |words| self.put(words));
     }
 

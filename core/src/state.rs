@@ -15,8 +15,8 @@ const KIND: &[u8; 8] = b"bitstep1";
 ///
 /// Numbers of type `S` rest there; a step is computed in `f64` if that is `S`, and else in `f32`.
 /// [`step`](Self::step) counts, starts slots that start as the parameter, and calls [`rule::step`](crate::rule::step);
-/// [`save`](Self::save) and [`load`](Self::load) are for flash or a file, the same bytes on every machine, with a
-/// version and a checksum.
+/// [`save`](Self::save) and [`load`](Self::load) are for flash or a file: the parameter and its state together, the
+/// same bytes on every machine, with a version and a checksum.
 ///
 /// ```
 /// use bitstep::{optim::AdamW, rule::Rule, state::State};
@@ -26,15 +26,15 @@ const KIND: &[u8; 8] = b"bitstep1";
 /// state.step(&rule, rule.lr, &mut weights, &[0.5, 0.5, 0.5])?;
 /// let mut flash = [0; 128];
 /// let flash = &mut flash[..state.saved_len()];
-/// state.save(flash)?;
+/// state.save(&weights, flash)?;
 ///
 /// // After a reset:
-/// let mut memory = [0.0f32; 2 * 3];
+/// let (mut memory, mut weights) = ([0.0f32; 2 * 3], [0.0f32; 3]);
 /// let mut again = State::new(&rule, 3, &mut memory)?;
-/// again.load(flash)?;
-/// assert_eq!(again.steps(), 1);
+/// again.load(&mut weights, flash)?;
+/// assert!(again.steps() == 1 && weights[0] < 1.0);
 /// flash[40] ^= 1; // a bit that has tipped over
-/// assert!(again.load(flash).is_err());
+/// assert!(again.load(&mut weights, flash).is_err());
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 pub struct State<'a, R: Rule, S> {
@@ -128,13 +128,17 @@ impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
         Ok(())
     }
 
-    fn written(&self, to: Option<&mut Sink<'_>>) -> usize {
+    fn written(&self, param: Option<&[S]>, to: Option<&mut Sink<'_>>) -> usize {
         let mut to = Writer::new(KIND, to);
         to.list(R::ID.as_bytes());
         to.number(S::DTYPE as u64);
         to.number(self.len as u64);
         to.number(self.steps);
         to.floats(&self.scalars);
+        match param {
+            Some(param) => to.data(S::data(param)),
+            None => to.list_of(self.len.saturating_mul(S::DTYPE.size())),
+        }
         self.slots.as_ref().iter().filter(|s| !s.is_empty()).for_each(|s| to.data(S::data(s)));
         to.end()
     }
@@ -142,37 +146,38 @@ impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
     /// How many bytes [`save`](Self::save) writes.
     #[must_use]
     pub fn saved_len(&self) -> usize {
-        self.written(None)
+        self.written(None, None)
     }
 
-    /// Writes all that a step leaves behind but for the parameter.
+    /// Writes the parameter and all that a step leaves behind.
     ///
     /// # Errors
-    /// Not [`saved_len`](Self::saved_len) bytes. Nothing is written then.
-    pub fn save(&self, to: &mut [u8]) -> Result<(), Error> {
-        copied(to, |to| self.written(to))
+    /// A parameter of another length, or not [`saved_len`](Self::saved_len) bytes. Nothing is written then.
+    pub fn save(&self, param: &[S], to: &mut [u8]) -> Result<(), Error> {
+        Error::length("param", param.len(), self.len)?;
+        copied(to, |to| self.written(Some(param), to))
     }
 
     /// Goes on from what [`save`](Self::save) wrote of a state that was made alike.
     ///
     /// # Errors
-    /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another rule, type or length. Nothing
-    /// has changed then.
-    pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
-        Reader::both(KIND, from, |from| self.read(from))
-    }
-
-    fn read(&mut self, from: &mut Reader<'_>) -> Result<(), Error> {
-        from.expect_bytes(R::ID.as_bytes(), "state of the same rule")?;
-        from.expect("type", S::DTYPE as u64)?;
-        from.expect("number of elements", self.len as u64)?;
-        let (steps, scalars) = (from.number()?, from.floats()?);
-        if from.puts {
-            (self.steps, self.scalars) = (steps, scalars);
-        }
-        for slot in self.slots.as_mut().iter_mut().filter(|s| !s.is_empty()) {
-            from.data(S::data_mut(slot))?;
-        }
-        Ok(())
+    /// A parameter of another length; or [`Error::is_saved`]: bytes that are damaged, of a later version, or of another
+    /// rule, type or length. Nothing has changed then.
+    pub fn load(&mut self, param: &mut [S], from: &[u8]) -> Result<(), Error> {
+        Error::length("param", param.len(), self.len)?;
+        Reader::both(KIND, from, |from| {
+            from.expect_bytes(R::ID.as_bytes(), "state of the same rule")?;
+            from.expect("type", S::DTYPE as u64)?;
+            from.expect("number of elements", self.len as u64)?;
+            let (steps, scalars) = (from.number()?, from.floats()?);
+            if from.puts {
+                (self.steps, self.scalars) = (steps, scalars);
+            }
+            from.data(S::data_mut(param))?;
+            for slot in self.slots.as_mut().iter_mut().filter(|s| !s.is_empty()) {
+                from.data(S::data_mut(slot))?;
+            }
+            Ok(())
+        })
     }
 }

@@ -38,24 +38,27 @@ fn agrees<R: Rule + Default, S: Real + Plain>(rule: R) {
         optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
         assert_eq!(S::data(&ours).bytes(), S::data(&theirs).bytes(), "{}, {t}", R::ID);
         saved = vec![0; state.saved_len()];
-        state.save(&mut saved).unwrap();
+        state.save(&ours, &mut saved).unwrap();
         if t == 3 {
             break;
         }
     }
     let mut state = State::new(&rule, N, &mut later).unwrap();
     let before = state.slots().as_ref().concat();
+    let kept = std::mem::replace(&mut ours, [S::ONE; N]);
     for bit in 0..8 * saved.len() {
         saved[bit / 8] ^= 1 << (bit % 8);
-        let refused = state.load(&saved).unwrap_err();
+        let refused = state.load(&mut ours, &saved).unwrap_err();
         assert!(refused.is_saved(), "{}, {bit}: {refused}", R::ID);
         saved[bit / 8] ^= 1 << (bit % 8);
     }
     for len in 0..saved.len() {
-        assert!(state.load(&saved[..len]).unwrap_err().is_saved(), "{}, {len}", R::ID);
+        assert!(state.load(&mut ours, &saved[..len]).unwrap_err().is_saved(), "{}, {len}", R::ID);
     }
     assert_eq!((state.steps(), state.slots().as_ref().concat()), (0, before));
-    state.load(&saved).unwrap();
+    assert_eq!(ours, [S::ONE; N]);
+    state.load(&mut ours, &saved).unwrap();
+    assert_eq!(ours, kept);
     for t in 4..=6 {
         let grad = numbers::<S>(t);
         let lr = 0.01 * t as f64;
@@ -111,7 +114,8 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     assert!(state.step(&rule, 0.1, &mut param[1..], &[0.0; N - 1]).is_err());
     assert_eq!((param, state.steps(), state.slots()), (before, 0, [&[0f32; N][..]]));
     let mut page = [1; 1000];
-    assert_eq!(state.save(&mut page), Err(length(1000, state.saved_len())));
+    assert_eq!(state.save(&param, &mut page), Err(length(1000, state.saved_len())));
+    assert!(state.save(&param[1..], &mut page).is_err());
     assert_eq!(page, [1; 1000]);
 }
 
@@ -120,12 +124,16 @@ fn state_of_anything_else_is_refused() {
     let mut memory = [0f32; 2 * N];
     let state = State::new(&AdamW::default(), N, &mut memory).unwrap();
     let mut saved = vec![0; state.saved_len()];
-    state.save(&mut saved).unwrap();
+    state.save(&[1.0; N], &mut saved).unwrap();
     let (mut same, mut shorter, mut wide) = ([0f32; 2 * N], [0f32; 2 * N - 2], [0f64; 2 * N]);
     let (mut more, adam, adamw) = ([0f32; 3 * N], Adam::default(), AdamW::default());
     let amsgrad = AdamW { amsgrad: true, ..adamw };
-    assert!(State::new(&adam, N, &mut same).unwrap().load(&saved).unwrap_err().is_saved());
-    assert!(State::new(&adamw, N - 1, &mut shorter).unwrap().load(&saved).unwrap_err().is_saved());
-    assert!(State::new(&adamw, N, &mut wide).unwrap().load(&saved).unwrap_err().is_saved());
-    assert!(State::new(&amsgrad, N, &mut more).unwrap().load(&saved).unwrap_err().is_saved());
+    assert!(State::new(&adamw, N, &mut same).unwrap().load(&mut [0.0; N], &saved).is_ok());
+    let refused = |result: Result<(), Error>| assert!(result.unwrap_err().is_saved());
+    refused(State::new(&adam, N, &mut same).unwrap().load(&mut [0.0; N], &saved));
+    refused(State::new(&adamw, N - 1, &mut shorter).unwrap().load(&mut [0.0; N - 1], &saved));
+    refused(State::new(&adamw, N, &mut wide).unwrap().load(&mut [0.0; N], &saved));
+    refused(State::new(&amsgrad, N, &mut more).unwrap().load(&mut [0.0; N], &saved));
+    let length = State::new(&adamw, N, &mut same).unwrap().load(&mut [0.0; 1], &saved);
+    assert_eq!(length, Err(Error::Length { argument: "param", got: 1, wanted: N }));
 }
