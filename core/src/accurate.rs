@@ -8,6 +8,15 @@
 //!
 //! Here the function is evaluated in double-double numbers (pairs whose sum has about 106 bits) by its Taylor series,
 //! and rounded once at the end. A schedule needs this once a step, so a short series loop serves better than tables.
+//!
+//! A rule or schedule of one's own that calls these has the same bits on every machine; `f64::powf` and `f64::cos` are
+//! each platform's. (In a rule, a power of a β by the number of steps is [`Step::power`](crate::rule::Step::power).)
+//!
+//! ```
+//! use bitstep::accurate::{cos, pow};
+//! assert_eq!(pow(0.9, 3.0), 0.729_000_000_000_000_1);
+//! assert_eq!(cos(1.0).to_bits(), 0x3fe1_4a28_0fb5_068c);
+//! ```
 
 /// A sum `hi + lo` with `|lo|` at most half an ulp of `hi`.
 #[derive(Clone, Copy)]
@@ -88,7 +97,8 @@ fn alternating_series(r: Dd, first: f64) -> Dd {
 }
 
 /// The cosine of `x`.
-pub(crate) fn cos(x: f64) -> f64 {
+#[must_use]
+pub fn cos(x: f64) -> f64 {
     if x.is_nan() || x.abs() >= 1_073_741_824.0 {
         return libm::cos(x); // beyond 2³⁰ the three parts of π/2 no longer suffice
     }
@@ -130,7 +140,8 @@ fn log(x: f64) -> Dd {
 
 /// `x` to the power `y`. Large and needed once a step: one copy is enough.
 #[inline(never)]
-pub(crate) fn pow(x: f64, y: f64) -> f64 {
+#[must_use]
+pub fn pow(x: f64, y: f64) -> f64 {
     let p = libm::pow(x, y);
     // Special values and signs are libm's; so are results so small or large that scaling would round or overflow.
     let normal = x > 0.0 && x < f64::INFINITY && p > 1e-307 && p < 1e308;

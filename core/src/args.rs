@@ -32,6 +32,13 @@ pub trait Hyper {
     fn fields(&mut self, f: &mut dyn Fields);
 }
 
+#[cfg(feature = "alloc")]
+impl<H: Hyper + ?Sized> Hyper for alloc::boxed::Box<H> {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        (**self).fields(f);
+    }
+}
+
 /// A visitor over the fields of a [`Hyper`].
 ///
 /// The methods that a `Hyper` calls (`f64`, `bool`, `pair`, …) belong to `dyn Fields`; a visitor provides this one.

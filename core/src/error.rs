@@ -76,6 +76,20 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
+/// Checks of arguments, for rules and schedules. NaN passes none of them but [`range`](Self::range), which is told.
+///
+/// ```
+/// use bitstep::Error;
+/// /// As torch's SGD checks its arguments, and one of its own.
+/// fn check(lr: f64, momentum: f64, power: f64) -> Result<(), Error> {
+///     Error::not_negative("lr", lr)?;
+///     Error::fraction("momentum", momentum)?;
+///     Error::range(power > 1.0, "power", power, "power > 1")
+/// }
+/// assert_eq!(check(0.1, 0.9, 2.0), Ok(()));
+/// assert_eq!(check(-0.1, 0.9, 2.0).unwrap_err().to_string(), "lr is -0.1, but must satisfy >= 0");
+/// assert_eq!(check(0.1, 0.9, 1.0).unwrap_err().to_string(), "power is 1, but must satisfy power > 1");
+/// ```
 impl Error {
     /// The argument of errors about saved state.
     pub(crate) const SAVED: &str = "saved state";
@@ -93,7 +107,10 @@ impl Error {
     }
 
     /// `Ok` if `ok`, else an [`Error::Range`].
-    pub(crate) fn range(
+    ///
+    /// # Errors
+    /// This one.
+    pub fn range(
         ok: bool,
         argument: &'static str,
         value: f64,
@@ -108,22 +125,34 @@ impl Error {
     }
 
     /// value ≥ 0.
-    pub(crate) fn not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
         Self::range(value >= 0.0, argument, value, ">= 0")
     }
 
     /// value in [0, 1).
-    pub(crate) fn fraction(argument: &'static str, value: f64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn fraction(argument: &'static str, value: f64) -> Result<(), Error> {
         Self::range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
     }
 
     /// value in [0, 1].
-    pub(crate) fn unit(argument: &'static str, value: f64) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn unit(argument: &'static str, value: f64) -> Result<(), Error> {
         Self::range((0.0..=1.0).contains(&value), argument, value, "0 <= value <= 1")
     }
 
-    /// Both in [0, 1).
-    pub(crate) fn betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
+    /// Both in [0, 1), called `betas[0]` and `betas[1]`.
+    ///
+    /// # Errors
+    /// [`Error::Range`].
+    pub fn betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
         Self::fraction("betas[0]", beta1)?;
         Self::fraction("betas[1]", beta2)
     }

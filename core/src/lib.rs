@@ -14,7 +14,7 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-mod accurate;
+pub mod accurate;
 pub mod any;
 pub mod args;
 mod array;

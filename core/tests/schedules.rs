@@ -1,8 +1,14 @@
 //! Schedules by name: what Transformers' strings and arguments build, and what they refuse.
 
 use bitstep::Error;
-use bitstep::args::{ArgError, Args, Value};
-use bitstep::schedule::{Linear, NAMES, Schedule, Scheduler, Stepper, build};
+use bitstep::any::Arithmetic;
+use bitstep::args::{ArgError, Args, Fields, Hyper, Value};
+use bitstep::optim::Sgd;
+use bitstep::optimizer::{Optimizer, Recipe};
+use bitstep::schedule::{
+    AnySchedule, Linear, NAMES, Schedule, Scheduler, Stepper, TorchChained, TorchExponential,
+    TorchOneCycle, TorchSequential, build,
+};
 
 fn parse(args: &str) -> Args {
     Args::parse(args).expect("name=value")
@@ -625,4 +631,175 @@ fn last_epoch_resumes_after_that_step() {
     assert_eq!(scheduler.step(&[]).expect("a step"), [4.0]);
     let linear = Linear { num_warmup_steps: 1, num_training_steps: 3 };
     assert_eq!(scheduler.lrs(), [linear.lr(8.0, 2)]);
+}
+
+/// Up in a line and down again, for ever.
+#[derive(Clone, Debug)]
+struct Triangle {
+    half: u64,
+}
+
+impl Hyper for Triangle {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("half", &mut self.half);
+    }
+}
+
+impl Schedule for Triangle {
+    fn check(&self) -> Result<(), Error> {
+        Error::range(self.half > 0, "half", self.half as f64, "half >= 1")
+    }
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        let t = step % (2 * self.half);
+        base_lr * t.min(2 * self.half - t) as f64 / self.half as f64
+    }
+}
+
+fn triangle(half: u64, lrs: &[f64]) -> Scheduler {
+    Scheduler::of("triangle", Triangle { half }, lrs).expect("a schedule")
+}
+
+/// The rates of so many steps, from those in force on.
+fn rates(scheduler: &mut Scheduler, steps: usize) -> Vec<Vec<f64>> {
+    let mut all = vec![scheduler.lrs().to_vec()];
+    all.extend((0..steps).map(|_| scheduler.step(&[]).expect("a step").to_vec()));
+    all
+}
+
+#[test]
+fn schedule_given_is_the_one_built_of_its_name() {
+    let cycle = TorchOneCycle { total_steps: Some(9), max_lr: 0.25, ..TorchOneCycle::default() };
+    let given = |name: &str, of: Box<dyn AnySchedule>| {
+        Scheduler::of(name, of, &[8.0, 2.0]).expect("a schedule")
+    };
+    for (name, args, schedule) in [
+        (
+            "linear",
+            "num_warmup_steps=2, num_training_steps=8",
+            Linear { num_warmup_steps: 2, num_training_steps: 8 }.boxed(),
+        ),
+        ("torch_exponential", "gamma=0.9", TorchExponential { gamma: 0.9 }.boxed()),
+        ("torch_one_cycle", "total_steps=9, max_lr=0.25", cycle.boxed()),
+    ] {
+        let args = parse(args).with("groups", groups(&[8.0, 2.0]));
+        let (mut own, mut built) = (given(name, schedule), build(name, &args).expect(name));
+        for _ in 0..9 {
+            assert_eq!((own.name(), own.state()), (built.name(), built.state()));
+            assert_eq!(own.momentum(1), built.momentum(1), "{name}");
+            assert_eq!(own.step(&[]), built.step(&[]), "{name}");
+        }
+        // All arguments have been given to it; what it was not told it has by default.
+        assert!(args.iter().all(|(argument, value)| own.args().get(argument) == Some(value)));
+    }
+    // A schedule whose last step is made stops.
+    let mut own = given("torch_one_cycle", cycle.boxed());
+    rates(&mut own, 9);
+    assert!(matches!(own.step(&[]), Err(Error::Invalid { argument: "step", .. })));
+}
+
+#[test]
+fn schedule_of_ones_own_runs_within_others() {
+    let schedulers = vec![Triangle { half: 2 }.boxed(), TorchExponential { gamma: 0.5 }.boxed()];
+    let own = TorchSequential { schedulers, milestones: vec![3] };
+    let mut own = Scheduler::of("triangle, then down", own, &[8.0]).expect("a schedule");
+    // up and half down; whole at the milestone, then its halves
+    assert_eq!(rates(&mut own, 5).concat(), [0.0, 4.0, 8.0, 8.0, 4.0, 2.0]);
+    let wrong = vec![Triangle { half: 0 }.boxed()];
+    let refused = Scheduler::of("chained", TorchChained { schedulers: wrong }, &[8.0]);
+    assert!(matches!(
+        refused.unwrap_err(),
+        ArgError::Refused(Error::Range { argument: "half", .. })
+    ));
+}
+
+#[test]
+fn schedule_of_ones_own_goes_on_from_its_state_and_from_what_replaced_its_arguments() {
+    let mut went_on = triangle(4, &[8.0, 4.0]);
+    rates(&mut went_on, 3);
+    let (state, copy) = (went_on.state().clone(), went_on.clone());
+    let rest = rates(&mut went_on, 5);
+
+    let mut restored = triangle(4, &[8.0, 4.0]);
+    restored.restore(state.clone()).expect("its state");
+    assert_eq!(rates(&mut restored, 5), rest);
+    assert_eq!(rates(&mut copy.clone(), 5), rest);
+    assert!(triangle(4, &[8.0]).restore(state.clone()).is_err());
+
+    let mut resumed = triangle(4, &[8.0, 4.0]);
+    let replaced = Args::new().with("half", 5i64).with("groups", groups(&[10.0, 5.0]));
+    resumed.resume(&replaced, state.clone()).expect("other arguments");
+    assert_eq!(resumed.lrs(), [6.0, 3.0]); // those that were in force
+    assert_eq!(resumed.step(&[]).expect("step 4"), [8.0, 4.0]); // 4/5 of 10 and 5
+    assert_eq!((resumed.replaced(), resumed.args()), (&replaced, went_on.args()));
+    // It goes on from there once more.
+    let again = resumed.resumed(&replaced, state.clone()).expect("the same");
+    assert_eq!(again.state(), &state);
+
+    let before = format!("{resumed:?}");
+    for wrong in [
+        Args::new().with("half", 0i64),
+        Args::new().with("hlf", 1i64),
+        Args::new().with("groups", 1i64),
+        Args::new().with("groups", groups(&[1.0])),
+        Args::new().with("lr", 1.0),
+    ] {
+        assert!(resumed.resume(&wrong, state.clone()).is_err(), "{wrong:?}");
+        assert_eq!(format!("{resumed:?}"), before);
+    }
+}
+
+#[test]
+fn schedule_of_ones_own_sets_an_optimizers_rates() {
+    let mut optimizer = Optimizer::new();
+    for lr in [1.0, 0.5] {
+        optimizer.add_group(Recipe::new(Sgd { lr, ..Sgd::default() }, Arithmetic::Fused)).unwrap();
+    }
+    let mut scheduler = triangle(2, &[1.0, 0.5]);
+    let lrs = |optimizer: &Optimizer| [0, 1].map(|g| optimizer.groups()[g].lr);
+    optimizer.follow(&scheduler, &[0, 1]).unwrap();
+    assert_eq!(lrs(&optimizer), [0.0, 0.0]);
+    for want in [[0.5, 0.25], [1.0, 0.5], [0.5, 0.25]] {
+        optimizer.step_schedule(&mut scheduler, &[0, 1], &[]).unwrap();
+        assert_eq!(lrs(&optimizer), want);
+    }
+    assert!(optimizer.step_schedule(&mut scheduler, &[0, 1], &[1.0]).is_err());
+    assert!(optimizer.step_schedule(&mut scheduler, &[0], &[]).is_err());
+    assert_eq!((scheduler.state().step, lrs(&optimizer)), (3, [0.5, 0.25]));
+}
+
+#[test]
+fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
+    #[derive(Clone, Debug)]
+    struct Grouped(f64);
+    impl Hyper for Grouped {
+        fn fields(&mut self, f: &mut dyn Fields) {
+            f.f64("groups", &mut self.0);
+        }
+    }
+    impl Schedule for Grouped {
+        fn lr(&self, base_lr: f64, _: u64) -> f64 {
+            base_lr
+        }
+    }
+    let refused = Scheduler::of("grouped", Grouped(1.0), &[1.0]).unwrap_err();
+    assert!(matches!(refused, ArgError::Refused(Error::Invalid { argument: "groups", .. })));
+    // `lr` and the like are its own.
+    #[derive(Clone, Debug)]
+    struct Fixed {
+        lr: f64,
+        initial_lr: f64,
+    }
+    impl Hyper for Fixed {
+        fn fields(&mut self, f: &mut dyn Fields) {
+            f.f64("lr", &mut self.lr);
+            f.f64("initial_lr", &mut self.initial_lr);
+        }
+    }
+    impl Schedule for Fixed {
+        fn lr(&self, base_lr: f64, step: u64) -> f64 {
+            base_lr + if step == 0 { self.initial_lr } else { self.lr }
+        }
+    }
+    let mut fixed = Scheduler::of("fixed", Fixed { lr: 3.0, initial_lr: 7.0 }, &[1.0]).unwrap();
+    assert_eq!(rates(&mut fixed, 1).concat(), [8.0, 4.0]);
 }

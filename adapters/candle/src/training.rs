@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
+use bitstep::args::ArgError;
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::mode::Mode;
 use bitstep::schedule::Scheduler;
@@ -187,6 +188,57 @@ impl Training {
         self.optimizer.inner_mut().follow(&scheduler, &groups).map_err(Error::wrap)?;
         self.schedulers.push(scheduler);
         self.scheduled.push(groups);
+        Ok(())
+    }
+
+    /// Puts a schedule of the caller's own, for all groups, in place of those that there are: `of` makes it for the
+    /// groups' own rates. Momentum that another schedule has cycled stays as it is.
+    ///
+    /// ```
+    /// use bitstep::args::{Fields, Hyper};
+    /// use bitstep::schedule::{Schedule, Scheduler};
+    /// use bitstep_candle::Training;
+    /// use bitstep_training::Arguments;
+    /// use candle_core::{DType, Device, Var};
+    ///
+    /// /// A tenth of the rate every third step.
+    /// #[derive(Clone, Debug)]
+    /// struct Breather;
+    ///
+    /// impl Hyper for Breather {
+    ///     fn fields(&mut self, _: &mut dyn Fields) {}
+    /// }
+    ///
+    /// impl Schedule for Breather {
+    ///     fn lr(&self, base_lr: f64, step: u64) -> f64 {
+    ///         if step % 3 == 2 { 0.1 * base_lr } else { base_lr }
+    ///     }
+    /// }
+    ///
+    /// let args = Arguments::from_json(r#"{"learning_rate": 0.5, "max_steps": 10}"#)?;
+    /// let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
+    /// let mut training = Training::new(&args, [("layer.weight".into(), weight.clone())], None)?;
+    /// training.set_schedule(|lrs| Scheduler::of("breather", Breather, lrs))?;
+    /// for lr in [0.5, 0.05, 0.5] {
+    ///     training.backward(&weight.sqr()?.sum_all()?)?;
+    ///     assert_eq!(training.rates()[0], lr); // of the step to come
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `of` and of [`attach`](Self::attach); the schedules are as before then.
+    pub fn set_schedule(
+        &mut self,
+        of: impl FnOnce(&[f64]) -> std::result::Result<Scheduler, ArgError>,
+    ) -> Result<()> {
+        let groups = self.optimizer.inner().groups();
+        let lrs: Vec<f64> = groups.iter().map(|group| group.recipe.rule.lr()).collect();
+        let scheduler = of(&lrs).map_err(Error::wrap)?;
+        self.attach(scheduler, (0..lrs.len()).collect())?;
+        // The last one stays.
+        self.schedulers.drain(..self.schedulers.len() - 1);
+        self.scheduled.drain(..self.scheduled.len() - 1);
         Ok(())
     }
 

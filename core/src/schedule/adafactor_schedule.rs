@@ -67,6 +67,22 @@ impl Default for AdafactorSchedule {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "adafactor_schedule",
+    class: "AdafactorSchedule",
+    arguments: [&[], &[]],
+    make: super::named::Make::Optimizer(|entry, args, groups| {
+        let mut all = AdafactorSchedule::default();
+        args.apply(entry.name, &mut all)?;
+        let own = groups.iter().map(|changes| {
+            let mut own = all;
+            changes.apply(entry.name, &mut own).map(|()| own)
+        });
+        Ok(super::scheduler::Kind::Adafactor(own.collect::<Result<_, _>>()?))
+    }),
+};
+
 impl Hyper for AdafactorSchedule {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_lr", &mut self.initial_lr);

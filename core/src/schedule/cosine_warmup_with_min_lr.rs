@@ -58,6 +58,13 @@ impl Default for CosineWarmupWithMinLr {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWarmupWithMinLr>(
+    "cosine_warmup_with_min_lr",
+    "get_cosine_with_min_lr_schedule_with_warmup_lr_rate",
+    &["num_warmup_steps", "num_training_steps"],
+);
+
 impl Hyper for CosineWarmupWithMinLr {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);

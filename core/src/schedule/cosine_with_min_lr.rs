@@ -52,6 +52,13 @@ impl Default for CosineWithMinLr {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWithMinLr>(
+    "cosine_with_min_lr",
+    "get_cosine_with_min_lr_schedule_with_warmup",
+    &["num_warmup_steps", "num_training_steps"],
+);
+
 impl Hyper for CosineWithMinLr {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);

@@ -34,6 +34,13 @@ impl Default for CosineWithRestarts {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWithRestarts>(
+    "cosine_with_restarts",
+    "get_cosine_with_hard_restarts_schedule_with_warmup",
+    &["num_warmup_steps", "num_training_steps"],
+);
+
 impl Hyper for CosineWithRestarts {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);

@@ -5,6 +5,9 @@
 //! rounding, which [`Stepper`] follows in O(1) a step. [`ReduceLrOnPlateau`] and [`Greedy`] are driven by a metric
 //! and keep their state in an explicit value, as [`AdafactorSchedule`] follows its optimizer.
 //!
+//! A [`Scheduler`] runs a schedule for all groups of an optimizer: one that is [built](build) from a name and arguments,
+//! or [one of your own](Scheduler::of).
+//!
 //! Numbers are f64, as Python's, and f32 for those of TensorFlow.
 //!
 //! ```
@@ -22,7 +25,7 @@
 
 mod adafactor_schedule;
 #[cfg(feature = "alloc")]
-mod build;
+mod arguments;
 mod constant;
 mod constant_with_warmup;
 mod cosine;
@@ -35,10 +38,14 @@ mod inverse_sqrt;
 pub mod keras;
 mod linear;
 mod metric;
+#[cfg(feature = "alloc")]
+mod named;
 mod polynomial;
 mod reduce_lr_on_plateau;
 #[cfg(feature = "alloc")]
 mod saved;
+#[cfg(feature = "alloc")]
+mod scheduler;
 mod torch_chained;
 mod torch_constant;
 mod torch_cosine_annealing;
@@ -55,8 +62,6 @@ mod warm_up;
 mod warmup_stable_decay;
 
 pub use adafactor_schedule::{AdafactorSchedule, AdafactorScheduleState};
-#[cfg(feature = "alloc")]
-pub use build::{NAMES, Scheduler, SchedulerState, build};
 pub use constant::Constant;
 pub use constant_with_warmup::ConstantWithWarmup;
 pub use cosine::Cosine;
@@ -68,8 +73,14 @@ pub use greedy::{Greedy, GreedyState};
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
 pub use metric::{Mode, ThresholdMode};
+#[cfg(feature = "alloc")]
+use named::Entry;
+#[cfg(feature = "alloc")]
+pub use named::{NAMES, build};
 pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
+#[cfg(feature = "alloc")]
+pub use scheduler::{Scheduler, SchedulerState};
 pub use torch_chained::TorchChained;
 pub use torch_constant::TorchConstant;
 pub use torch_cosine_annealing::TorchCosineAnnealing;
@@ -86,6 +97,8 @@ pub use warm_up::WarmUp;
 pub use warmup_stable_decay::{Shape, WarmupStableDecay};
 
 use crate::Error;
+#[cfg(feature = "alloc")]
+use crate::args::Hyper;
 
 /// A learning rate as a function of the number of scheduler steps.
 ///
@@ -202,6 +215,28 @@ forward!(&S);
 #[cfg(feature = "alloc")]
 forward!(alloc::boxed::Box<S>);
 
+/// A schedule with arguments, of a type that is known at run time only: what a [`Scheduler`] runs. Everything that has
+/// both and can be copied is one.
+#[cfg(feature = "alloc")]
+pub trait AnySchedule: Schedule + Hyper + Send + Sync {
+    /// A copy.
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnySchedule>;
+}
+
+#[cfg(feature = "alloc")]
+impl<S: Schedule + Hyper + Clone + Send + Sync + 'static> AnySchedule for S {
+    fn boxed(&self) -> alloc::boxed::Box<dyn AnySchedule> {
+        alloc::boxed::Box::new(self.clone())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Clone for alloc::boxed::Box<dyn AnySchedule> {
+    fn clone(&self) -> Self {
+        (**self).boxed()
+    }
+}
+
 /// One group's rate, a scheduler step at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stepper<S> {
@@ -256,12 +291,23 @@ fn walk(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
 }
 
 /// The linear warm-up that Transformers' schedules share: a share of the rate, or `None` once it is over.
-fn warmup(step: u64, num_warmup_steps: u64) -> Option<f64> {
+///
+/// ```
+/// use bitstep::schedule::{max, progress, warmup};
+/// /// Up in a line, then down in one, but not below a tenth.
+/// fn share(step: u64) -> f64 {
+///     warmup(step, 2).unwrap_or_else(|| max(0.1, 1.0 - progress(step, 2, 6)))
+/// }
+/// assert_eq!([0, 1, 2, 4, 6].map(share), [0.0, 0.5, 1.0, 0.5, 0.1]);
+/// ```
+#[must_use]
+pub fn warmup(step: u64, num_warmup_steps: u64) -> Option<f64> {
     (step < num_warmup_steps).then(|| step as f64 / num_warmup_steps as f64)
 }
 
 /// How far a step is between warm-up and end of training; beyond 1 past the end.
-fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f64 {
+#[must_use]
+pub fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f64 {
     let [step, warmup, training] = [step, num_warmup_steps, num_training_steps].map(|n| n as f64);
     (step - warmup) / max(1.0, training - warmup)
 }
@@ -278,12 +324,14 @@ fn check_cycles(num_cycles: f64) -> Result<(), Error> {
 }
 
 /// Python's `max`: the first argument if either is NaN.
-fn max(a: f64, b: f64) -> f64 {
+#[must_use]
+pub fn max(a: f64, b: f64) -> f64 {
     if b > a { b } else { a }
 }
 
 /// Python's `min`: the first argument if either is NaN.
-fn min(a: f64, b: f64) -> f64 {
+#[must_use]
+pub fn min(a: f64, b: f64) -> f64 {
     if b < a { b } else { a }
 }
 

@@ -49,6 +49,13 @@ impl Default for Polynomial {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<Polynomial>(
+    "polynomial",
+    "get_polynomial_decay_schedule_with_warmup",
+    &["num_warmup_steps", "num_training_steps"],
+);
+
 impl Hyper for Polynomial {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);

@@ -3,6 +3,7 @@ use core::ops::Deref;
 
 use super::{Schedule, walk};
 use crate::Error;
+use crate::args::{Fields, Hyper};
 
 /// Several schedules on the same rate, one after the other at every step.
 ///
@@ -25,6 +26,89 @@ use crate::Error;
 pub struct TorchChained<S> {
     /// The schedules, in order.
     pub schedulers: S,
+}
+
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "torch_chained",
+    class: "ChainedScheduler",
+    arguments: [&[], &["schedulers"]],
+    make: super::named::Make::Pure(|entry, mut args, told| {
+        let within = schedulers(entry.name, &mut args)?;
+        entry.read(TorchChained { schedulers: super::named::schedules(within, told)? }, args, told)
+    }),
+};
+
+#[cfg(feature = "alloc")]
+pub(super) use of_arguments::schedulers;
+
+/// The schedules within another, with what they share.
+#[cfg(feature = "alloc")]
+mod of_arguments {
+    use alloc::borrow::ToOwned;
+    use alloc::string::String;
+    use alloc::vec::Vec;
+
+    use crate::args::{ArgError, Args, Value};
+    use crate::schedule::arguments::{name_and_args, take_list};
+    use crate::schedule::named::name_of_class;
+
+    pub(in crate::schedule) fn schedulers(
+        of: &str,
+        args: &mut Args,
+    ) -> Result<Vec<(String, Args)>, ArgError> {
+        let list =
+            take_list(of, "schedulers", args, "a list of dictionaries", |v| Some(v.clone()))?;
+        let within = list.iter().map(|value| {
+            let (name, args) = name_and_args("schedulers", value)?;
+            Ok((name_of_class(&name).map_or(name, str::to_owned), args))
+        });
+        let mut within = within.collect::<Result<Vec<(String, Args)>, ArgError>>()?;
+
+        share_momenta(&mut within);
+        // OneCycleLR keeps its rates in the group: the last one made decides for all.
+        let mut cycles = within.iter_mut().filter(|(w, _)| w == "torch_one_cycle").map(|(_, a)| a);
+        if let Some(last) = cycles.next_back() {
+            for cycle in cycles {
+                for argument in ["max_lr", "div_factor", "final_div_factor"] {
+                    cycle.take(argument);
+                    if let Some(value) = last.get(argument) {
+                        cycle.set(argument, value.clone());
+                    }
+                }
+            }
+        }
+        Ok(within)
+    }
+
+    /// OneCycleLR takes its momenta from the group, where each of them and each CyclicLR leaves its own: the last one
+    /// made decides for all.
+    fn share_momenta(within: &mut [(String, Args)]) {
+        let momenta = |(name, args): &(String, Args)| {
+            let [low, high] = match name.as_str() {
+                "torch_one_cycle" => [0.85, 0.95],
+                "torch_cyclic" => [0.8, 0.9],
+                _ => return None,
+            };
+            let cycles = args.get("cycle_momentum").is_none_or(|v| v.as_bool() != Some(false));
+            let of = |name, default: f64| args.get(name).cloned().unwrap_or_else(|| default.into());
+            cycles.then(|| {
+                [
+                    ("base_momentum", of("base_momentum", low)),
+                    ("max_momentum", of("max_momentum", high)),
+                ]
+            })
+        };
+        let Some(last) = within.iter().rev().find_map(momenta) else { return };
+        for (_, args) in within.iter_mut().filter(|(name, _)| name == "torch_one_cycle") {
+            last.iter().for_each(|(name, value): &(&str, Value)| args.set(name, value.clone()));
+        }
+    }
+}
+
+impl<S> Hyper for TorchChained<S> {
+    /// None but `schedulers`.
+    fn fields(&mut self, _: &mut dyn Fields) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {

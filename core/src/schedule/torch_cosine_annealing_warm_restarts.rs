@@ -41,6 +41,13 @@ impl Default for TorchCosineAnnealingWarmRestarts {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<TorchCosineAnnealingWarmRestarts>(
+    "torch_cosine_annealing_warm_restarts",
+    "CosineAnnealingWarmRestarts",
+    &["T_0"],
+);
+
 impl Hyper for TorchCosineAnnealingWarmRestarts {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("T_0", &mut self.t_0);

@@ -73,6 +73,10 @@ impl Default for TorchCyclic {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry =
+    super::Entry::of::<TorchCyclic>("torch_cyclic", "CyclicLR", &["base_lr", "max_lr"]);
+
 impl Hyper for TorchCyclic {
     fn fields(&mut self, f: &mut dyn Fields) {
         const MODES: &[(&str, CyclicMode)] = &[

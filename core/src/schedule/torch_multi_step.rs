@@ -26,6 +26,17 @@ pub struct TorchMultiStep<M> {
     pub gamma: f64,
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "torch_multi_step",
+    class: "MultiStepLR",
+    arguments: [&[], &["milestones"]],
+    make: super::named::Make::Pure(|entry, mut args, told| {
+        let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
+        entry.read(TorchMultiStep { milestones, gamma: 0.1 }, args, told)
+    }),
+};
+
 impl<M> Hyper for TorchMultiStep<M> {
     /// All but `milestones`.
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -3,6 +3,7 @@ use core::ops::Deref;
 
 use super::{Schedule, walk};
 use crate::Error;
+use crate::args::{Fields, Hyper};
 
 /// One schedule after the other, the next from each milestone on.
 ///
@@ -30,6 +31,30 @@ pub struct TorchSequential<S, M> {
     pub schedulers: S,
     /// The first step of each but the first.
     pub milestones: M,
+}
+
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "torch_sequential",
+    class: "SequentialLR",
+    arguments: [&[], &["schedulers", "milestones"]],
+    make: super::named::Make::Pure(|entry, mut args, told| {
+        let within = super::torch_chained::schedulers(entry.name, &mut args)?;
+        // It can't begin others of its kind again, and counts those within ChainedScheduler one step off.
+        let mut names = within.iter().map(|(name, _)| name.as_str()).enumerate();
+        if names.any(|(i, s)| s == entry.name || (s == "torch_chained" && i > 0)) {
+            let wanted = "no SequentialLR, and a ChainedScheduler only at the start";
+            return Err(Error::Invalid { argument: "schedulers", wanted }.into());
+        }
+        let schedulers = super::named::schedules(within, told)?;
+        let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
+        entry.read(TorchSequential { schedulers, milestones }, args, told)
+    }),
+};
+
+impl<S, M> Hyper for TorchSequential<S, M> {
+    /// None but `schedulers` and `milestones`.
+    fn fields(&mut self, _: &mut dyn Fields) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {

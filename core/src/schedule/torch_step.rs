@@ -33,6 +33,10 @@ impl Default for TorchStep {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry =
+    super::Entry::of::<TorchStep>("torch_step", "StepLR", &["step_size"]);
+
 impl Hyper for TorchStep {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("step_size", &mut self.step_size);

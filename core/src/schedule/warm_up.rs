@@ -1,7 +1,13 @@
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
 use core::fmt::Debug;
 
 use super::Schedule;
+#[cfg(feature = "alloc")]
+use super::keras::named;
 use super::keras::{Decay, pow};
+#[cfg(feature = "alloc")]
+use crate::args::{ArgError, Args};
 use crate::args::{Fields, Hyper};
 
 /// Up along a power during warm-up, then any decay of [`keras`](super::keras), which counts from the end of warm-up.
@@ -31,6 +37,32 @@ pub struct WarmUp<D> {
     pub warmup_steps: u64,
     /// The exponent.
     pub power: f64,
+}
+
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "warm_up",
+    class: "WarmUp",
+    arguments: [&["initial_learning_rate", "warmup_steps"], &["decay_schedule_fn"]],
+    make: super::named::Make::Pure(|entry, mut args, told| {
+        entry.read(take_decay(&mut args)?, args, told)
+    }),
+};
+
+/// As a decay within another.
+#[cfg(feature = "alloc")]
+pub(super) const DECAY: named::Entry = named::Entry {
+    class: ENTRY.class,
+    arguments: ENTRY.arguments,
+    make: |entry, mut args| entry.read(take_decay(&mut args)?, &args),
+};
+
+/// With the decay that it has among its arguments.
+#[cfg(feature = "alloc")]
+fn take_decay(args: &mut Args) -> Result<WarmUp<Box<dyn named::AnyDecay>>, ArgError> {
+    let decay = super::arguments::take("warm_up", "decay_schedule_fn", args)?;
+    let decay_schedule_fn = named::build(&decay)?;
+    Ok(WarmUp { initial_learning_rate: 0.0, decay_schedule_fn, warmup_steps: 0, power: 1.0 })
 }
 
 impl<D> Hyper for WarmUp<D> {

@@ -77,6 +77,13 @@ impl Default for WarmupStableDecay {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry::of::<WarmupStableDecay>(
+    "warmup_stable_decay",
+    "get_wsd_schedule",
+    &["num_warmup_steps", "num_decay_steps"],
+);
+
 impl Hyper for WarmupStableDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);

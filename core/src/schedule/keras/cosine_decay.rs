@@ -30,6 +30,10 @@ impl Default for CosineDecay {
     }
 }
 
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry =
+    super::Entry::of::<CosineDecay>("CosineDecay", &["initial_learning_rate", "decay_steps"]);
+
 impl Hyper for CosineDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);

@@ -6,6 +6,8 @@ mod cosine_decay;
 mod cosine_decay_restarts;
 mod exponential_decay;
 mod inverse_time_decay;
+#[cfg(feature = "alloc")]
+pub(super) mod named;
 mod piecewise_constant_decay;
 mod polynomial_decay;
 
@@ -13,6 +15,8 @@ pub use cosine_decay::CosineDecay;
 pub use cosine_decay_restarts::CosineDecayRestarts;
 pub use exponential_decay::ExponentialDecay;
 pub use inverse_time_decay::InverseTimeDecay;
+#[cfg(feature = "alloc")]
+use named::Entry;
 pub use piecewise_constant_decay::PiecewiseConstantDecay;
 pub use polynomial_decay::PolynomialDecay;
 

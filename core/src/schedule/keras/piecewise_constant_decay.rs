@@ -1,4 +1,9 @@
 use super::Decay;
+#[cfg(feature = "alloc")]
+use crate::args::Value;
+use crate::args::{Fields, Hyper};
+#[cfg(feature = "alloc")]
+use crate::schedule::arguments;
 
 /// One value up to and with each boundary, and one after the last.
 ///
@@ -9,6 +14,31 @@ pub struct PiecewiseConstantDecay<B, V> {
     pub boundaries: B,
     /// The values: one more.
     pub values: V,
+}
+
+#[cfg(feature = "alloc")]
+pub(super) const ENTRY: super::Entry = super::Entry {
+    class: "PiecewiseConstantDecay",
+    arguments: [&[], &["boundaries", "values"]],
+    make: |entry, mut args| {
+        let mut numbers = |argument| {
+            let (of, wanted) = (entry.class, "a list of numbers");
+            arguments::take_list(of, argument, &mut args, wanted, Value::as_f64)
+        };
+        let (boundaries, values) = (numbers("boundaries")?, numbers("values")?);
+        let (got, wanted) = (values.len(), boundaries.len().saturating_add(1));
+        if got != wanted {
+            return Err(crate::Error::Length { argument: "values", got, wanted }.into());
+        }
+        entry.read(PiecewiseConstantDecay { boundaries, values }, &args)
+    },
+};
+
+impl<B, V> Hyper for PiecewiseConstantDecay<B, V> {
+    /// All but `boundaries` and `values`.
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.ignored("name");
+    }
 }
 
 impl<B: AsRef<[f64]>, V: AsRef<[f64]>> Decay for PiecewiseConstantDecay<B, V> {

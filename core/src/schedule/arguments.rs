@@ -1,0 +1,316 @@
+//! What a schedule is made of, as Python's dictionaries, JSON or a line of text have it.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::AnySchedule;
+use crate::Error;
+use crate::args::{ArgError, Args, Hyper, Value, names, nearest};
+
+/// What a schedule is told of its optimizer.
+#[derive(Clone, Copy)]
+pub(super) struct Told {
+    /// The optimizer's own rate.
+    pub(super) lr: f64,
+    /// The step after which training is resumed; −1 for its start.
+    pub(super) last_epoch: i64,
+}
+
+/// The optimizer's part of the arguments.
+pub(super) struct Groups {
+    /// The optimizer's own rate.
+    pub(super) default_lr: f64,
+    pub(super) lrs: Vec<f64>,
+    /// Those that were there before the schedule.
+    pub(super) initial_lrs: Vec<Option<f64>>,
+    /// What else is each group's own.
+    pub(super) changes: Vec<Args>,
+}
+
+impl Groups {
+    /// Takes it out of `args`. `initial_lr` is that of groups without one of their own.
+    pub(super) fn take(args: &mut Args, initial_lr: Option<Value>) -> Result<Groups, ArgError> {
+        let number = |argument: &str, value: Option<&Value>| match value {
+            None | Some(Value::None) => Ok(None),
+            Some(v) => v.as_f64().map(Some).ok_or_else(|| bad(argument, v, "a number")),
+        };
+        let lr = args.take("lr");
+        // The rates themselves may be a list.
+        let list = lr.as_ref().and_then(Value::as_list).map(<[Value]>::to_vec);
+        let default_lr = match &list {
+            Some(_) => None,
+            None => number("lr", lr.as_ref())?,
+        };
+        let default_lr = default_lr.unwrap_or(1e-3);
+        let initial = number("initial_lr", initial_lr.as_ref())?;
+        let groups = match (args.take("groups"), list) {
+            (None | Some(Value::None), None) => {
+                alloc::vec![Value::Map(Vec::new())]
+            }
+            (None | Some(Value::None), Some(lrs)) => {
+                lrs.into_iter().map(|lr| Value::Map(alloc::vec![("lr".to_owned(), lr)])).collect()
+            }
+            (Some(Value::List(groups)), None) => groups,
+            (Some(Value::List(_)), Some(_)) => {
+                return Err(
+                    Error::Invalid { argument: "lr", wanted: "a number, beside groups" }.into()
+                );
+            }
+            (Some(v), _) => return Err(bad("groups", &v, "a list of dictionaries")),
+        };
+        let (mut lrs, mut initial_lrs, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        for group in &groups {
+            let Value::Map(group) = group else {
+                return Err(bad("groups", group, "a list of dictionaries"));
+            };
+            let get = |key: &str| group.iter().find(|(k, _)| k == key).map(|(_, v)| v);
+            let lr = number("lr", get("lr"))?.unwrap_or(default_lr);
+            lrs.push(lr);
+            initial_lrs.push(number("initial_lr", get("initial_lr"))?.or(initial));
+            let rest =
+                group.iter().filter(|(k, _)| !["params", "lr", "initial_lr"].contains(&&**k));
+            changes.push(rest.cloned().collect());
+        }
+        Ok(Groups { default_lr, lrs, initial_lrs, changes })
+    }
+
+    /// Refuses groups that have more than rates: of the optimizer's arguments, most schedules know no other.
+    pub(super) fn have_rates_alone(&self) -> Result<(), ArgError> {
+        match self.changes.iter().flat_map(Args::iter).next() {
+            None => Ok(()),
+            Some((argument, value)) => {
+                Err(bad(argument, value, "left out of `groups`, where rates are all that counts"))
+            }
+        }
+    }
+
+    /// The arguments as each group sees them.
+    pub(super) fn each(&self, args: &Args) -> Result<Vec<Args>, ArgError> {
+        let count = self.lrs.len();
+        let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
+        if count.saturating_mul(values) > MOST_VALUES {
+            let wanted = "at most 1048576 values of arguments, of all groups together";
+            return Err(Error::Range { argument: "groups", value: count as f64, wanted }.into());
+        }
+        (0..count).map(|g| for_group(args, g, count)).collect()
+    }
+}
+
+/// The most values that arguments may have, of all groups together.
+const MOST_VALUES: usize = 1 << 20;
+
+/// How many values a value consists of; long strings count as several.
+fn size(value: &Value) -> usize {
+    let list = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(1, usize::saturating_add);
+    match value {
+        Value::Str(s) => 1 + s.len() / 16,
+        Value::List(l) => list(&mut l.iter().map(size)),
+        Value::Map(m) => list(&mut m.iter().map(|(k, v)| size(v).saturating_add(k.len() / 16))),
+        _ => 1,
+    }
+}
+
+/// Arguments that may be a list with a number for each group.
+const PER_GROUP: &[&str] = &["base_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"];
+
+/// The arguments as one group sees them, those of schedules within included.
+fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError> {
+    let resolve = |name: &str, value: &Value| match value.as_list() {
+        Some(list) if PER_GROUP.contains(&name) => list.get(group).cloned().ok_or(Error::Length {
+            argument: PER_GROUP.iter().find(|n| **n == name).unwrap_or(&"groups"),
+            got: list.len(),
+            wanted: groups,
+        }),
+        _ => Ok(value.clone()),
+    };
+    for &name in PER_GROUP {
+        if let Some(list) = args.get(name).and_then(Value::as_list)
+            && list.len() != groups
+        {
+            let (argument, got) = (name, list.len());
+            return Err(Error::Length { argument, got, wanted: groups }.into());
+        }
+    }
+    let resolved = args.iter().map(|(n, v)| Ok((n.to_owned(), resolve(n, v)?)));
+    let mut resolved: Args = resolved.collect::<Result<Vec<_>, Error>>()?.into_iter().collect();
+    if let Some(Value::List(schedulers)) = resolved.get("schedulers") {
+        let within = schedulers.iter().map(|s| {
+            let (name, args) = name_and_args("schedulers", s)?;
+            let args = for_group(&args, group, groups)?;
+            let args = args.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+            Ok(Value::List(alloc::vec![Value::Str(name), Value::Map(args)]))
+        });
+        resolved.set("schedulers", Value::List(within.collect::<Result<_, ArgError>>()?));
+    }
+    Ok(resolved)
+}
+
+/// `schedule` with its arguments, `required` ones among them, and with what it asks of its optimizer. Those `apart` have
+/// been taken out before.
+pub(super) fn read(
+    of: &str,
+    mut schedule: Box<dyn AnySchedule>,
+    mut args: Args,
+    told: Told,
+    [required, apart]: [&[&'static str]; 2],
+) -> Result<Box<dyn AnySchedule>, ArgError> {
+    let fields = names(&mut *schedule);
+    if fields.contains(&"lr_init") {
+        args.set("lr_init", told.lr);
+    }
+    if fields.contains(&"last_epoch") {
+        args.set("last_epoch", Value::Int(told.last_epoch));
+    }
+    apply(of, &args, &mut *schedule, [required, apart])?;
+    schedule.check()?;
+    Ok(schedule)
+}
+
+/// Sets the fields of `target`, of which those `required` have to be given. Those `apart` have been taken out before.
+pub(super) fn apply(
+    of: &str,
+    args: &Args,
+    target: &mut (impl Hyper + ?Sized),
+    [required, apart]: [&[&'static str]; 2],
+) -> Result<(), ArgError> {
+    args.apply(of, target).map_err(|error| nearer(error, apart))?;
+    match required.iter().find(|argument| args.get(argument).is_none()) {
+        Some(argument) => Err(missing(of, argument)),
+        None => Ok(()),
+    }
+}
+
+/// An unknown argument may be meant for one of these, which no field stands for.
+pub(super) fn nearer(error: ArgError, apart: &[&'static str]) -> ArgError {
+    let ArgError::UnknownArgument { of, argument, nearest: field } = error else { return error };
+    let nearest = nearest(&argument, field.into_iter().chain(apart.iter().copied()));
+    ArgError::UnknownArgument { of, argument, nearest }
+}
+
+/// Takes an argument out that has no default.
+pub(super) fn take(of: &str, argument: &'static str, args: &mut Args) -> Result<Value, ArgError> {
+    args.take(argument).ok_or_else(|| missing(of, argument))
+}
+
+/// The same, a list.
+pub(super) fn take_list<T>(
+    of: &str,
+    argument: &'static str,
+    args: &mut Args,
+    wanted: &str,
+    item: fn(&Value) -> Option<T>,
+) -> Result<Vec<T>, ArgError> {
+    let list = take(of, argument, args)?;
+    let items = list.as_list().and_then(|l| l.iter().map(item).collect());
+    items.ok_or_else(|| bad(argument, &list, wanted))
+}
+
+/// The same, of steps.
+pub(super) fn steps(
+    of: &str,
+    argument: &'static str,
+    args: &mut Args,
+) -> Result<Vec<u64>, ArgError> {
+    take_list(of, argument, args, "a list of whole numbers, at least 0", Value::as_u64)
+}
+
+/// A schedule within another: `[name, {…}]`, or a dictionary with its name and arguments.
+pub(super) fn name_and_args(
+    argument: &'static str,
+    value: &Value,
+) -> Result<(String, Args), ArgError> {
+    const NAME: &[&str] =
+        &["name", "class_name", "class", "type", "scheduler", "schedule", "reference", "kind"];
+    const ARGS: &[&str] = &["hyper", "config", "kwargs", "args", "arguments"];
+    let wrong = || bad(argument, value, "a dictionary with a name and arguments");
+    match value {
+        Value::Str(name) => Ok((name.clone(), Args::new())),
+        Value::List(pair) => match pair.as_slice() {
+            [Value::Str(name), Value::Map(args)] => {
+                Ok((name.clone(), args.iter().cloned().collect()))
+            }
+            _ => Err(wrong()),
+        },
+        Value::Map(entries) => {
+            let mut args: Args = entries.iter().cloned().collect();
+            let key = NAME.iter().find(|key| args.get(key).is_some_and(|v| v.as_str().is_some()));
+            let name = key.and_then(|key| args.take(key)).ok_or_else(wrong)?;
+            let name = name.as_str().unwrap_or("").to_string();
+            let within = ARGS.iter().find_map(|key| match args.get(key) {
+                Some(Value::Map(entries)) => Some(entries.iter().cloned().collect()),
+                _ => None,
+            });
+            // What Keras writes beside them.
+            for other in ["module", "registered_name", "optimizer"] {
+                args.take(other);
+            }
+            Ok((name, within.unwrap_or(args)))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn missing(of: &str, argument: &'static str) -> ArgError {
+    ArgError::Missing { of: of.to_owned(), argument }
+}
+
+pub(super) fn bad(argument: &str, value: &Value, wanted: &str) -> ArgError {
+    let (argument, wanted) = (argument.to_owned(), wanted.to_owned());
+    ArgError::Value { argument, value: value.clone(), wanted }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedule_within_is_written_in_four_ways() {
+        let gamma = Args::new().with("gamma", 0.5);
+        let map = |entries: &[(&str, Value)]| {
+            Value::Map(entries.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+        };
+        let args = map(&[("gamma", 0.5.into())]);
+        for value in [
+            Value::List(alloc::vec!["S".into(), args.clone()]),
+            map(&[("class_name", "S".into()), ("config", args.clone()), ("module", "m".into())]),
+            map(&[("name", "S".into()), ("gamma", 0.5.into())]),
+        ] {
+            assert_eq!(name_and_args("schedulers", &value), Ok(("S".to_owned(), gamma.clone())));
+        }
+        assert_eq!(name_and_args("schedulers", &"S".into()), Ok(("S".to_owned(), Args::new())));
+
+        for value in [Value::Int(1), args, Value::List(alloc::vec!["S".into()])] {
+            match name_and_args("schedulers", &value) {
+                Err(ArgError::Value { argument, value: got, .. }) => {
+                    assert_eq!((argument.as_str(), &got), ("schedulers", &value));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn list_is_cut_to_the_groups_value_also_within_others() {
+        let within = Args::new().with("max_lr", [3.0, 5.0]).with("milestones", [1i64, 2]);
+        let within = within.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+        let pair = Value::List(alloc::vec!["S".into(), Value::Map(within)]);
+        let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
+        let got = for_group(&args, 1, 2).expect("two values for two groups");
+        // A list that belongs to no group stays whole.
+        let want = "[[\"S\", {\"max_lr\": 5.0, \"milestones\": [1, 2]}]]";
+        assert_eq!(got.get("schedulers").map(Value::to_string).as_deref(), Some(want));
+        let refused = Error::Length { argument: "max_lr", got: 2, wanted: 3 };
+        assert_eq!(for_group(&args, 1, 3), Err(refused.into()));
+    }
+
+    #[test]
+    fn list_within_another_that_is_too_short_is_named() {
+        let within = Value::Map(alloc::vec![("max_lr".to_string(), [3.0].into())]);
+        let pair = Value::List(alloc::vec!["S".into(), within]);
+        let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
+        let wanted = Error::Length { argument: "max_lr", got: 1, wanted: 2 };
+        assert_eq!(for_group(&args, 1, 2), Err(wanted.into()));
+    }
+}

@@ -1,0 +1,400 @@
+//! A schedule at work: steps, what a checkpoint needs of it, and how it goes on.
+
+use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::arguments::Groups;
+use super::*;
+use crate::args::{ArgError, Args, Value};
+
+/// A schedule at work for all groups of an optimizer.
+///
+/// It knows what it was made of, so that a checkpoint can tell whether it goes on with the same one.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    name: String,
+    args: Args,
+    /// What has [replaced](Scheduler::resume) some of them.
+    replaced: Args,
+    /// What it was made of, if not of its name.
+    own: Option<Box<dyn AnySchedule>>,
+    kind: Kind,
+    /// The groups' `initial_lr`.
+    base_lrs: Vec<f64>,
+    /// Their rates when the schedule was made.
+    first_lrs: Vec<f64>,
+    /// Rates are numbers of type `f32`.
+    single: bool,
+    state: SchedulerState,
+}
+
+/// What a [`Scheduler`] remembers: all that a checkpoint needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SchedulerState {
+    /// Scheduler steps made.
+    pub step: u64,
+    /// The rate of each group.
+    pub lrs: Vec<f64>,
+    /// State of [`ReduceLrOnPlateau`].
+    pub plateau: Option<PlateauState>,
+    /// State of [`Greedy`], and its window: the numbers that have been in use.
+    pub greedy: Option<(GreedyState, Vec<f64>)>,
+    /// State of [`AdafactorSchedule`], for each group.
+    pub adafactor: Vec<AdafactorScheduleState>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    /// One for each group.
+    Pure(Vec<Box<dyn AnySchedule>>),
+    Plateau(ReduceLrOnPlateau<Vec<f64>>),
+    Greedy(Greedy<Vec<f64>, Vec<f64>>),
+    /// One for each group.
+    Adafactor(Vec<AdafactorSchedule>),
+}
+
+impl Scheduler {
+    /// A schedule of one's own for groups with these rates. Checkpoints know it by its name and by its arguments, of
+    /// which none may be called `groups`.
+    ///
+    /// ```
+    /// use bitstep::args::{Fields, Hyper};
+    /// use bitstep::schedule::{Schedule, Scheduler};
+    ///
+    /// /// Up in a line and down again, for ever.
+    /// #[derive(Clone, Debug)]
+    /// struct Triangle {
+    ///     half: u64,
+    /// }
+    ///
+    /// impl Hyper for Triangle {
+    ///     fn fields(&mut self, f: &mut dyn Fields) {
+    ///         f.u64("half", &mut self.half);
+    ///     }
+    /// }
+    ///
+    /// impl Schedule for Triangle {
+    ///     fn check(&self) -> Result<(), bitstep::Error> {
+    ///         bitstep::Error::range(self.half > 0, "half", self.half as f64, "half >= 1")
+    ///     }
+    ///     fn lr(&self, base_lr: f64, step: u64) -> f64 {
+    ///         let t = step % (2 * self.half);
+    ///         base_lr * t.min(2 * self.half - t) as f64 / self.half as f64
+    ///     }
+    /// }
+    ///
+    /// let mut scheduler = Scheduler::of("triangle", Triangle { half: 2 }, &[1.0, 0.5])?;
+    /// assert_eq!(scheduler.lrs(), [0.0, 0.0]);
+    /// assert_eq!(scheduler.step(&[])?, [0.5, 0.25]);
+    /// assert_eq!(scheduler.step(&[])?, [1.0, 0.5]);
+    /// assert_eq!(scheduler.step(&[])?, [0.5, 0.25]);
+    /// assert!(Scheduler::of("triangle", Triangle { half: 0 }, &[1.0]).is_err());
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What the schedule's [`check`](Schedule::check) refuses; an argument called `groups`.
+    pub fn of(
+        name: &str,
+        mut schedule: impl AnySchedule + 'static,
+        lrs: &[f64],
+    ) -> Result<Scheduler, ArgError> {
+        let args = Args::of(&mut schedule);
+        if args.get("groups").is_some() {
+            let wanted = "no argument of a schedule: they are the optimizer's";
+            return Err(Error::Invalid { argument: "groups", wanted }.into());
+        }
+        let group = |&lr: &f64| Value::Map(alloc::vec![("lr".to_owned(), Value::Float(lr))]);
+        let groups: Vec<Value> = lrs.iter().map(group).collect();
+        Self::own(name, &args.with("groups", groups), Box::new(schedule))
+    }
+
+    fn own(
+        name: &str,
+        made_of: &Args,
+        mut schedule: Box<dyn AnySchedule>,
+    ) -> Result<Scheduler, ArgError> {
+        let mut args = made_of.clone();
+        let mut groups = Args::new().with("groups", args.take("groups").unwrap_or_default());
+        let groups = Groups::take(&mut groups, None)?;
+        groups.have_rates_alone()?;
+        args.apply(name, &mut *schedule)?;
+        schedule.check()?;
+        let kind = Kind::Pure(groups.lrs.iter().map(|_| schedule.clone()).collect());
+        Ok(Scheduler { own: Some(schedule), ..Self::new(name, made_of, kind, groups, -1) })
+    }
+
+    pub(super) fn new(
+        name: &str,
+        args: &Args,
+        kind: Kind,
+        groups: Groups,
+        last_epoch: i64,
+    ) -> Scheduler {
+        let step = u64::try_from(last_epoch.saturating_add(1)).unwrap_or(0);
+        let mut state = SchedulerState {
+            step,
+            lrs: groups.lrs.clone(),
+            plateau: None,
+            greedy: None,
+            adafactor: Vec::new(),
+        };
+        match &kind {
+            Kind::Pure(schedules) => {
+                let groups = schedules.iter().zip(&groups.initial_lrs).zip(&mut state.lrs);
+                for ((schedule, initial), lr) in groups {
+                    *lr = match initial {
+                        Some(base) => schedule.join(*base, *lr, step),
+                        None if last_epoch >= 0 => schedule.join(*lr, *lr, step),
+                        None => schedule.start(*lr),
+                    };
+                }
+            }
+            Kind::Plateau(schedule) => state.plateau = Some(schedule.start()),
+            Kind::Greedy(schedule) => state.greedy = Some((schedule.start(), Vec::new())),
+            Kind::Adafactor(schedules) => {
+                state.adafactor = schedules.iter().map(AdafactorSchedule::start).collect();
+                state.lrs = state.adafactor.iter().map(|state| state.lr).collect();
+            }
+        }
+        let initial = groups.initial_lrs.iter().zip(&groups.lrs);
+        let base_lrs = initial.map(|(initial, &lr)| initial.unwrap_or(lr)).collect();
+        let (name, args, replaced) = (name.to_owned(), args.clone(), Args::new());
+        let (own, first_lrs, single) = (None, groups.lrs, false);
+        Scheduler { name, args, replaced, own, kind, base_lrs, first_lrs, single, state }
+    }
+
+    /// The name that it was [built](build) by or [given](Self::of).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The arguments that it was built with.
+    #[must_use]
+    pub fn args(&self) -> &Args {
+        &self.args
+    }
+
+    /// What counts instead of some of them since it was [resumed](Self::resume).
+    #[must_use]
+    pub fn replaced(&self) -> &Args {
+        &self.replaced
+    }
+
+    /// The same for an optimizer whose rates are `f32`, as torchao's: f32(rate) · f32(λ), rounded
+    /// once more. For the schedules of Transformers, which multiply a group's own rate by λ or,
+    /// driven by a metric, the one in force.
+    ///
+    /// ```
+    /// use bitstep::{args::Args, schedule::build};
+    /// let args = Args::parse("lr=0.3, num_warmup_steps=0, num_training_steps=3")?;
+    /// let mut scheduler = build("linear", &args)?.in_single();
+    /// assert_eq!(scheduler.lrs(), [f64::from(0.3f32)]);
+    /// assert_eq!(scheduler.step(&[])?, [f64::from(0.3f32 * (2.0 / 3.0) as f32)]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn in_single(mut self) -> Scheduler {
+        self.single = true;
+        let (step, state) = (self.state.step, &mut self.state);
+        match &self.kind {
+            Kind::Pure(schedules) => {
+                for ((schedule, &base), lr) in
+                    schedules.iter().zip(&self.base_lrs).zip(&mut state.lrs)
+                {
+                    *lr = single(base, schedule.lr(1.0, step));
+                }
+            }
+            _ => state.lrs.iter_mut().for_each(|lr| *lr = single(*lr, 1.0)),
+        }
+        self
+    }
+
+    /// The rates in force.
+    #[must_use]
+    pub fn lrs(&self) -> &[f64] {
+        &self.state.lrs
+    }
+
+    /// Takes these for the rates in force, where they have been changed by hand: schedules that multiply the rate in
+    /// force go on from them, as the reference's do; those with a closed form don't look. See
+    /// [`Optimizer::step_schedule`](crate::optimizer::Optimizer::step_schedule).
+    ///
+    /// # Errors
+    /// Not one for each group; nothing has changed then.
+    pub fn set_lrs(&mut self, lrs: &[f64]) -> Result<(), Error> {
+        check_groups("lrs", &lrs, self.state.lrs.len())?;
+        self.state.lrs.copy_from_slice(lrs);
+        Ok(())
+    }
+
+    /// The momentum (or β₁) that the last step, or else the construction, has set for a group; `None` if it has left it
+    /// alone, as all schedules but [`TorchOneCycle`] and [`TorchCyclic`] do.
+    #[must_use]
+    pub fn momentum(&self, group: usize) -> Option<f64> {
+        let Kind::Pure(schedules) = &self.kind else { return None };
+        let schedule = schedules.get(group)?;
+        match self.state.step {
+            0 => schedule.start_momentum(),
+            step => schedule.momentum(step),
+        }
+    }
+
+    /// Makes a scheduler step and returns the new rates.
+    ///
+    /// `given` is the metric for `reduce_lr_on_plateau` and `greedy`, the RMS of each group's first parameter for
+    /// `adafactor_schedule`, and nothing for all others.
+    ///
+    /// # Errors
+    /// The wrong number of given numbers, or a step that the reference refuses; nothing has changed then.
+    pub fn step(&mut self, given: &[f64]) -> Result<&[f64], Error> {
+        let SchedulerState { step, lrs, plateau, greedy, adafactor } = &mut self.state;
+        let wanted = match &self.kind {
+            Kind::Pure(_) => 0,
+            Kind::Plateau(_) | Kind::Greedy(_) => 1,
+            Kind::Adafactor(_) => lrs.len(),
+        };
+        if given.len() != wanted {
+            return Err(Error::Length { argument: "given", got: given.len(), wanted });
+        }
+        let next = step.saturating_add(1);
+        match (&self.kind, given) {
+            (Kind::Pure(schedules), _) => {
+                if schedules.iter().filter_map(|s| s.last_step()).any(|last| next > last) {
+                    return Err(PAST_THE_END);
+                }
+                for ((schedule, &base), lr) in schedules.iter().zip(&self.base_lrs).zip(lrs) {
+                    *lr = match self.single {
+                        true => single(base, schedule.lr(1.0, next)),
+                        false => schedule.next(base, *lr, next),
+                    };
+                }
+            }
+            (Kind::Plateau(schedule), &[metric]) => {
+                if let Some(state) = plateau {
+                    schedule.step(state, metric, lrs)?;
+                }
+            }
+            (Kind::Greedy(schedule), &[metric]) => {
+                if let Some((state, window)) = greedy {
+                    if window.len() < schedule.window_len() && window.len() <= state.at {
+                        let more = window.try_reserve(1);
+                        let len = window.len().saturating_add(1);
+                        more.map_err(|_| Error::Memory { argument: "window", len })?;
+                        window.push(0.0);
+                    }
+                    schedule.step(state, window, metric, &self.first_lrs, lrs)?;
+                }
+            }
+            (Kind::Adafactor(schedules), _) => {
+                let states = schedules.iter().zip(adafactor);
+                for (((schedule, state), &rms), lr) in states.zip(given).zip(lrs) {
+                    schedule.step(state, rms);
+                    *lr = state.lr;
+                }
+            }
+            _ => {}
+        }
+        *step = next;
+        if self.single {
+            self.state.lrs.iter_mut().for_each(|lr| *lr = single(*lr, 1.0));
+        }
+        Ok(&self.state.lrs)
+    }
+
+    /// All that a checkpoint needs.
+    #[must_use]
+    pub fn state(&self) -> &SchedulerState {
+        &self.state
+    }
+
+    /// Whether this is a state of the same schedule.
+    ///
+    /// # Errors
+    /// A state of another schedule or number of groups.
+    pub fn check_state(&self, state: &SchedulerState) -> Result<(), Error> {
+        let size = match &self.kind {
+            Kind::Greedy(schedule) => schedule.window_len(),
+            _ => 0,
+        };
+        // The window has room for what is said to be in it, and no more than it may have.
+        let fits = state.greedy.as_ref().is_none_or(|(g, window)| {
+            g.len.max(g.at) <= window.len() && window.len() <= size && g.at < size.max(1)
+        });
+        let shape = |s: &SchedulerState| {
+            (s.lrs.len(), s.plateau.is_some(), s.greedy.is_some(), s.adafactor.len())
+        };
+        if !fits || shape(state) != shape(&self.state) {
+            return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
+        }
+        Ok(())
+    }
+
+    /// Goes on from a state of the same schedule that had other arguments, as the reference does where its checkpoint
+    /// has them: its base rates (`groups`), the patience of [`ReduceLrOnPlateau`].
+    ///
+    /// # Errors
+    /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing has changed then.
+    pub fn resume(&mut self, replaced: &Args, state: SchedulerState) -> Result<(), ArgError> {
+        *self = self.resumed(replaced, state)?;
+        Ok(())
+    }
+
+    /// [`resume`](Self::resume), of a copy.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resumed(&self, replaced: &Args, state: SchedulerState) -> Result<Scheduler, ArgError> {
+        let mut args = self.args.clone();
+        replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
+        let mut next = match &self.own {
+            Some(schedule) => Self::own(&self.name, &args, schedule.clone())?,
+            None => build(&self.name, &args)?,
+        };
+        if self.single {
+            next = next.in_single();
+        }
+        next.restore(state)?;
+        Ok(Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next })
+    }
+
+    /// Goes on from a state of the same schedule.
+    ///
+    /// # Errors
+    /// A state of another schedule or number of groups; nothing has changed then.
+    pub fn restore(&mut self, state: SchedulerState) -> Result<(), Error> {
+        self.check_state(&state)?;
+        self.state = state;
+        Ok(())
+    }
+}
+
+/// A product of numbers of type `f32`.
+fn single(a: f64, b: f64) -> f64 {
+    f64::from(a as f32 * b as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn window_grows_with_use_and_groups_times_arguments_are_limited() {
+        let args = Args::parse("lr=0.5, smooth=True, window_size=2147483647").unwrap();
+        let mut greedy = build("greedy", &args).unwrap();
+        for metric in [3.0, 2.0, 1.0] {
+            greedy.step(&[metric]).unwrap();
+        }
+        let window = |s: &Scheduler| s.state().greedy.as_ref().map(|(_, w)| w.clone());
+        assert_eq!(window(&greedy), Some(alloc::vec![3.0, 2.0, 1.0]));
+
+        let groups = Value::List(alloc::vec![Value::Map(Vec::new()); 20_000]);
+        let steps: Vec<i64> = (0..20_000).collect();
+        let args = Args::new().with("groups", groups).with("milestones", steps);
+        let refused = build("torch_multi_step", &args).unwrap_err();
+        assert!(matches!(refused, ArgError::Refused(Error::Range { argument: "groups", .. })));
+    }
+}
