@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, RuleInfo, Tensor};
+use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::lowrank::{
@@ -14,7 +14,7 @@ use crate::matmul::View;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
-use crate::rule::{MAX_SCALARS, Scalars, Start, Step, check_group};
+use crate::rule::{MAX_SCALARS, Scalars, Start, Step, Tensor, check_group};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
 
