@@ -80,6 +80,8 @@ pub struct RuleInfo {
     pub needs_layer: bool,
     /// Whether each element moves on its own, so that a tensor may be cut anywhere.
     pub is_elementwise: bool,
+    /// Whether it goes up along gradients: [`Rule::maximizes`].
+    pub maximizes: bool,
     /// Of which numbers powers are needed: [`Rule::bases`].
     pub bases: [f64; 2],
 }
@@ -97,6 +99,7 @@ impl RuleInfo {
             counts_empty: R::COUNTS_EMPTY,
             needs_layer: rule.needs_layer(),
             is_elementwise: R::SUMS == 0 || !rule.needs_sums(),
+            maximizes: rule.maximizes(),
             bases: rule.bases(),
         }
     }

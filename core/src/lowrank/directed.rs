@@ -81,6 +81,12 @@ impl<R: Rule> Rule for Direction<R> {
     fn lr(&self) -> f64 {
         Rule::lr(&self.0)
     }
+    fn weight_decay(&self) -> f64 {
+        self.0.weight_decay()
+    }
+    fn maximizes(&self) -> bool {
+        self.0.maximizes()
+    }
     fn needs_sums(&self) -> bool {
         self.0.needs_sums()
     }

@@ -207,6 +207,7 @@ impl<A: Algebra> AnyRule for Muon<A> {
             counts_empty: true,
             needs_layer: false,
             is_elementwise: false,
+            maximizes: false,
             bases: [1.0; 2],
         }
     }

@@ -1,7 +1,7 @@
 //! What a rule says of itself.
 
 use super::context::Step;
-use crate::args::{Fields, Hyper, Slot};
+use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
@@ -75,6 +75,12 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     fn check(&self) -> Result<(), Error>;
     /// The learning rate of the configuration.
     fn lr(&self) -> f64;
+    /// Its weight decay, however the rule applies it; 0 if it has none.
+    fn weight_decay(&self) -> f64;
+    /// Whether it goes up along gradients.
+    fn maximizes(&self) -> bool {
+        false
+    }
     /// Fills in the defaults that depend on other arguments, as the reference's constructor does:
     /// parameter groups then start from these values, whatever they change.
     fn settle(&mut self) {}
@@ -205,28 +211,18 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
                 wanted: "none: a slot of the rule stands for the parameter",
             });
         }
-        no_decay(self)
+        no_decay("weight_decay", self.weight_decay())
     }
 }
 
 /// Refuses a weight decay. For a rule that applies it where a projection has no parameter.
-pub(crate) fn no_decay<R: Rule>(rule: &R) -> Result<(), Error> {
-    struct Decay(Result<(), Error>);
-    impl Fields for Decay {
-        fn field(&mut self, name: &'static str, slot: Slot<'_>) {
-            let value = match slot {
-                Slot::F64(x) if ["weight_decay", "weight_decay_rate"].contains(&name) => *x,
-                _ => 0.0,
-            };
-            if value != 0.0 {
-                let wanted = "= 0: in a projection this rule has nothing to decay";
-                self.0 = Err(Error::Range { argument: name, value, wanted });
-            }
-        }
-    }
-    let (mut rule, mut found) = (*rule, Decay(Ok(())));
-    rule.fields(&mut found);
-    found.0
+pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> {
+    Error::range(
+        value == 0.0,
+        argument,
+        value,
+        "= 0: in a projection this rule has nothing to decay",
+    )
 }
 
 /// The most numbers that a rule may carry from step to step beside its slots.
