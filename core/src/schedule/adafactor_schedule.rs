@@ -1,6 +1,8 @@
 use crate::args::{Fields, Hyper};
 
 use super::min;
+#[cfg(feature = "alloc")]
+use super::named::Make;
 
 /// The rate that [`Adafactor`](crate::optim::Adafactor) gives itself, as a schedule to look at.
 ///
@@ -68,20 +70,15 @@ impl Default for AdafactorSchedule {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "adafactor_schedule",
-    class: "AdafactorSchedule",
-    arguments: [&[], &[]],
-    make: super::named::Make::Optimizer(|entry, args, groups| {
-        let mut all = AdafactorSchedule::default();
-        args.apply(entry.name, &mut all)?;
-        let own = groups.iter().map(|changes| {
-            let mut own = all;
-            changes.apply(entry.name, &mut own).map(|()| own)
-        });
-        Ok(super::scheduler::Kind::Adafactor(own.collect::<Result<_, _>>()?))
-    }),
-};
+pub(super) const MAKE: Make = Make::Optimizer(|entry, args, groups| {
+    let mut all = AdafactorSchedule::default();
+    args.apply(entry.name, &mut all)?;
+    let own = groups.iter().map(|changes| {
+        let mut own = all;
+        changes.apply(entry.name, &mut own).map(|()| own)
+    });
+    Ok(super::scheduler::Kind::Adafactor(own.collect::<Result<_, _>>()?))
+});
 
 impl Hyper for AdafactorSchedule {
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -9,6 +9,9 @@ use super::AnySchedule;
 use crate::Error;
 use crate::args::{ArgError, Args, Hyper, Value, names, nearest};
 
+/// A schedule of one group, or what is wrong with its arguments.
+pub(super) type Made = Result<Box<dyn AnySchedule>, ArgError>;
+
 /// What a schedule is told of its optimizer.
 #[derive(Clone, Copy)]
 pub(super) struct Told {
@@ -147,15 +150,14 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
     Ok(resolved)
 }
 
-/// `schedule` with its arguments, `required` ones among them, and with what it asks of its optimizer. Those `apart` have
-/// been taken out before.
+/// `schedule` with its arguments and with what it asks of its optimizer. Those `apart` have been taken out before.
 pub(super) fn read(
     of: &str,
     mut schedule: Box<dyn AnySchedule>,
     mut args: Args,
     told: Told,
-    [required, apart]: [&[&'static str]; 2],
-) -> Result<Box<dyn AnySchedule>, ArgError> {
+    apart: &[&'static str],
+) -> Made {
     let fields = names(&mut *schedule);
     if fields.contains(&"lr_init") {
         args.set("lr_init", told.lr);
@@ -163,20 +165,20 @@ pub(super) fn read(
     if fields.contains(&"last_epoch") {
         args.set("last_epoch", Value::Int(told.last_epoch));
     }
-    apply(of, &args, &mut *schedule, [required, apart])?;
+    apply(of, &args, &mut *schedule, apart)?;
     schedule.check()?;
     Ok(schedule)
 }
 
-/// Sets the fields of `target`, of which those `required` have to be given. Those `apart` have been taken out before.
+/// Sets the fields of `target`. Those `apart` have been taken out before.
 pub(super) fn apply(
     of: &str,
     args: &Args,
     target: &mut (impl Hyper + ?Sized),
-    [required, apart]: [&[&'static str]; 2],
+    apart: &[&'static str],
 ) -> Result<(), ArgError> {
     args.apply(of, target).map_err(|error| nearer(error, apart))?;
-    match required.iter().find(|argument| args.get(argument).is_none()) {
+    match target.required().iter().find(|argument| args.get(argument).is_none()) {
         Some(argument) => Err(missing(of, argument)),
         None => Ok(()),
     }

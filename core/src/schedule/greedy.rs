@@ -1,4 +1,6 @@
 use super::metric::{MODES, THRESHOLD_MODES};
+#[cfg(feature = "alloc")]
+use super::named::Make;
 use super::{Mode, PerGroup, ThresholdMode, check_groups, max, min};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -109,32 +111,27 @@ impl Default for Greedy {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "greedy",
-    class: "get_greedy_schedule",
-    arguments: [&[], &[]],
-    make: super::named::Make::Metric(|entry, groups| {
-        let all: alloc::vec::Vec<Greedy> = entry.read_each(groups)?;
-        let s = all.first().copied().unwrap_or_default();
-        let schedule = Greedy {
-            mode: s.mode,
-            factor: s.factor,
-            patience: s.patience,
-            threshold: s.threshold,
-            threshold_mode: s.threshold_mode,
-            cooldown: s.cooldown,
-            warmup: s.warmup,
-            min_lr: all.iter().map(|s| s.min_lr).collect(),
-            max_lr: all.iter().map(|s| s.max_lr).collect(),
-            eps: s.eps,
-            smooth: s.smooth,
-            window_size: s.window_size,
-            reset_start: s.reset_start,
-        };
-        schedule.check(groups.len())?;
-        Ok(super::scheduler::Kind::Greedy(schedule))
-    }),
-};
+pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
+    let all: alloc::vec::Vec<Greedy> = entry.read_each(groups)?;
+    let s = all.first().copied().unwrap_or_default();
+    let schedule = Greedy {
+        mode: s.mode,
+        factor: s.factor,
+        patience: s.patience,
+        threshold: s.threshold,
+        threshold_mode: s.threshold_mode,
+        cooldown: s.cooldown,
+        warmup: s.warmup,
+        min_lr: all.iter().map(|s| s.min_lr).collect(),
+        max_lr: all.iter().map(|s| s.max_lr).collect(),
+        eps: s.eps,
+        smooth: s.smooth,
+        window_size: s.window_size,
+        reset_start: s.reset_start,
+    };
+    schedule.check(groups.len())?;
+    Ok(super::scheduler::Kind::Greedy(schedule))
+});
 
 impl Hyper for Greedy {
     fn fields(&mut self, f: &mut dyn Fields) {

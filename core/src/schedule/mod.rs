@@ -74,8 +74,6 @@ pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
 pub use metric::{Mode, ThresholdMode};
 #[cfg(feature = "alloc")]
-use named::Entry;
-#[cfg(feature = "alloc")]
 pub use named::{NAMES, build};
 pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};

@@ -5,40 +5,57 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::arguments::{Groups, Told, bad, nearer, read};
+use super::arguments::{Groups, Made, Told, bad, nearer, read};
 use super::scheduler::Kind;
 use super::*;
 use crate::args::{ArgError, Args, nearest};
 
 /// Every schedule.
 const LIST: &[Entry] = &[
-    adafactor_schedule::ENTRY,
-    constant::ENTRY,
-    constant_with_warmup::ENTRY,
-    cosine::ENTRY,
-    cosine_warmup_with_min_lr::ENTRY,
-    cosine_with_min_lr::ENTRY,
-    cosine_with_restarts::ENTRY,
-    create_optimizer::ENTRY,
-    greedy::ENTRY,
-    inverse_sqrt::ENTRY,
-    linear::ENTRY,
-    polynomial::ENTRY,
-    reduce_lr_on_plateau::ENTRY,
-    torch_chained::ENTRY,
-    torch_constant::ENTRY,
-    torch_cosine_annealing::ENTRY,
-    torch_cosine_annealing_warm_restarts::ENTRY,
-    torch_cyclic::ENTRY,
-    torch_exponential::ENTRY,
-    torch_linear::ENTRY,
-    torch_multi_step::ENTRY,
-    torch_one_cycle::ENTRY,
-    torch_polynomial::ENTRY,
-    torch_sequential::ENTRY,
-    torch_step::ENTRY,
-    warm_up::ENTRY,
-    warmup_stable_decay::ENTRY,
+    Entry::with("adafactor_schedule", "AdafactorSchedule", &[], adafactor_schedule::MAKE),
+    Entry::of::<Constant>("constant", "get_constant_schedule"),
+    Entry::of::<ConstantWithWarmup>("constant_with_warmup", "get_constant_schedule_with_warmup"),
+    Entry::of::<Cosine>("cosine", "get_cosine_schedule_with_warmup"),
+    Entry::of::<CosineWarmupWithMinLr>(
+        "cosine_warmup_with_min_lr",
+        "get_cosine_with_min_lr_schedule_with_warmup_lr_rate",
+    ),
+    Entry::of::<CosineWithMinLr>(
+        "cosine_with_min_lr",
+        "get_cosine_with_min_lr_schedule_with_warmup",
+    ),
+    Entry::of::<CosineWithRestarts>(
+        "cosine_with_restarts",
+        "get_cosine_with_hard_restarts_schedule_with_warmup",
+    ),
+    Entry::of::<CreateOptimizer>("create_optimizer", "create_optimizer"),
+    Entry::with("greedy", "get_greedy_schedule", &[], greedy::MAKE),
+    Entry::of::<InverseSqrt>("inverse_sqrt", "get_inverse_sqrt_schedule"),
+    Entry::of::<Linear>("linear", "get_linear_schedule_with_warmup"),
+    Entry::of::<Polynomial>("polynomial", "get_polynomial_decay_schedule_with_warmup"),
+    Entry::with("reduce_lr_on_plateau", "ReduceLROnPlateau", &[], reduce_lr_on_plateau::MAKE),
+    Entry::with("torch_chained", "ChainedScheduler", &["schedulers"], torch_chained::MAKE),
+    Entry::of::<TorchConstant>("torch_constant", "ConstantLR"),
+    Entry::of::<TorchCosineAnnealing>("torch_cosine_annealing", "CosineAnnealingLR"),
+    Entry::of::<TorchCosineAnnealingWarmRestarts>(
+        "torch_cosine_annealing_warm_restarts",
+        "CosineAnnealingWarmRestarts",
+    ),
+    Entry::of::<TorchCyclic>("torch_cyclic", "CyclicLR"),
+    Entry::of::<TorchExponential>("torch_exponential", "ExponentialLR"),
+    Entry::of::<TorchLinear>("torch_linear", "LinearLR"),
+    Entry::with("torch_multi_step", "MultiStepLR", &["milestones"], torch_multi_step::MAKE),
+    Entry::of::<TorchOneCycle>("torch_one_cycle", "OneCycleLR"),
+    Entry::of::<TorchPolynomial>("torch_polynomial", "PolynomialLR"),
+    Entry::with(
+        "torch_sequential",
+        "SequentialLR",
+        &["schedulers", "milestones"],
+        torch_sequential::MAKE,
+    ),
+    Entry::of::<TorchStep>("torch_step", "StepLR"),
+    Entry::with("warm_up", "WarmUp", &["decay_schedule_fn"], warm_up::MAKE),
+    Entry::of::<WarmupStableDecay>("warmup_stable_decay", "get_wsd_schedule"),
 ];
 
 /// The names that [`build`] knows.
@@ -56,16 +73,16 @@ pub const NAMES: &[&str] = &{
 pub(super) struct Entry {
     pub(super) name: &'static str,
     /// The reference's class or function.
-    pub(super) class: &'static str,
-    /// Arguments that the reference has no default for, and those that no field stands for.
-    pub(super) arguments: [&'static [&'static str]; 2],
-    pub(super) make: Make,
+    class: &'static str,
+    /// Arguments that no field stands for.
+    apart: &'static [&'static str],
+    make: Make,
 }
 
 /// How arguments make a schedule.
 pub(super) enum Make {
     /// One that is a function of the step: each group's, from its arguments and what the optimizer tells.
-    Pure(fn(&Entry, Args, Told) -> Result<Box<dyn AnySchedule>, ArgError>),
+    Pure(fn(&Entry, Args, Told) -> Made),
     /// One that is driven by a metric: that of all groups, from the arguments of each.
     Metric(fn(&Entry, &[Args]) -> Result<Kind, ArgError>),
     /// One that follows its optimizer: from the arguments of all groups, and those that are each group's own.
@@ -74,13 +91,22 @@ pub(super) enum Make {
 
 impl Entry {
     /// A schedule whose fields are its arguments.
-    pub(super) const fn of<S: AnySchedule + Default + 'static>(
+    const fn of<S: AnySchedule + Default + 'static>(
         name: &'static str,
         class: &'static str,
-        required: &'static [&'static str],
     ) -> Entry {
         let make = Make::Pure(|entry, args, told| entry.read(S::default(), args, told));
-        Entry { name, class, arguments: [required, &[]], make }
+        Entry::with(name, class, &[], make)
+    }
+
+    /// One that is made in its own way.
+    const fn with(
+        name: &'static str,
+        class: &'static str,
+        apart: &'static [&'static str],
+        make: Make,
+    ) -> Entry {
+        Entry { name, class, apart, make }
     }
 
     /// `schedule` with its arguments.
@@ -89,8 +115,8 @@ impl Entry {
         schedule: impl AnySchedule + 'static,
         args: Args,
         told: Told,
-    ) -> Result<Box<dyn AnySchedule>, ArgError> {
-        read(self.name, Box::new(schedule), args, told, self.arguments)
+    ) -> Made {
+        read(self.name, Box::new(schedule), args, told, self.apart)
     }
 
     /// Each group's schedule with its arguments.
@@ -204,6 +230,8 @@ pub(super) fn name_of_class(class: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Value;
+    use alloc::string::ToString;
 
     #[test]
     fn what_a_group_changes_counts_or_is_refused() {
@@ -252,57 +280,43 @@ mod tests {
 
     #[test]
     fn what_no_field_stands_for_is_found_by_its_nearest_name_within_others_too() {
-        let map = |entries: &[(&str, Value)]| {
-            Value::Map(entries.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+        let pair = |name: &str, args: &Args| {
+            let args = args.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+            Value::List(alloc::vec![name.into(), Value::Map(args)])
         };
-        let pair =
-            |name: &str, args: &[(&str, Value)]| Value::List(alloc::vec![name.into(), map(args)]);
-        let constant = || Value::List(alloc::vec!["constant".into()]);
-        let none = || Value::List(Vec::new());
-        let warm_up = Args::new().with("initial_learning_rate", 1.0).with("warmup_steps", 0i64);
+        let steps = Args::new().with("milestones", Value::List(Vec::new()));
+        let chain = Args::new().with("schedulers", Value::List(alloc::vec!["constant".into()]));
+        let both = steps.clone().with("schedulers", chain.get("schedulers").cloned().unwrap());
+        let pieces = Args::new().with("boundaries", Value::List(Vec::new())).with("values", [1.0]);
+        let warm_up = Args::parse("initial_learning_rate=1.0, warmup_steps=0").unwrap();
         for (within, args, wrong, right) in [
-            ("torch_chained", &[("schedulers", constant())][..], "schedulrs", "schedulers"),
-            ("torch_multi_step", &[("milestones", none())], "milestone", "milestones"),
+            ("torch_chained", chain, "schedulrs", "schedulers"),
+            ("torch_multi_step", steps, "milestone", "milestones"),
+            ("torch_sequential", both.clone(), "milestone", "milestones"),
+            ("torch_sequential", both, "schedulrs", "schedulers"),
+            ("PiecewiseConstantDecay", pieces.clone(), "boundary", "boundaries"),
+            ("PiecewiseConstantDecay", pieces, "value", "values"),
             (
-                "torch_sequential",
-                &[("schedulers", constant()), ("milestones", none())],
-                "milestone",
-                "milestones",
+                "WarmUp",
+                warm_up.clone().with("decay_schedule_fn", 1.0),
+                "decay_schedule",
+                "decay_schedule_fn",
             ),
         ] {
-            let pair = pair(within, &[args, &[(wrong, 1i64.into())]].concat());
-            let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
-            assert_nearest(build("torch_chained", &args), within, right);
-        }
-        for (within, args, wrong, right) in [
-            (
-                "PiecewiseConstantDecay",
-                [("boundaries", none()), ("values", [1.0].into())],
-                "value",
-                "values",
-            ),
-            (
-                "PiecewiseConstantDecay",
-                [("boundaries", none()), ("values", [1.0].into())],
-                "boundary",
-                "boundaries",
-            ),
-        ] {
-            let pair = pair(within, &[&args[..], &[(wrong, 1i64.into())]].concat());
-            assert_nearest(
-                build("warm_up", &warm_up.clone().with("decay_schedule_fn", pair)),
-                within,
-                right,
-            );
-        }
-    }
-
-    fn assert_nearest(got: Result<Scheduler, ArgError>, within: &str, wanted: &str) {
-        match got {
-            Err(ArgError::UnknownArgument { of, nearest, .. }) => {
-                assert_eq!((of.as_str(), nearest), (within, Some(wanted)));
+            let pair = pair(within, &args.with(wrong, 1i64));
+            let got = match within.starts_with("torch") {
+                true => {
+                    let schedulers = Value::List(alloc::vec![pair]);
+                    build("torch_chained", &Args::new().with("schedulers", schedulers))
+                }
+                false => build("warm_up", &warm_up.clone().with("decay_schedule_fn", pair)),
+            };
+            match got {
+                Err(ArgError::UnknownArgument { of, nearest, .. }) => {
+                    assert_eq!((of.as_str(), nearest), (within, Some(right)));
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 }

@@ -1,4 +1,6 @@
 use super::metric::{MODES, THRESHOLD_MODES};
+#[cfg(feature = "alloc")]
+use super::named::Make;
 use super::{Mode, PerGroup, ThresholdMode, check_groups, max};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -79,27 +81,22 @@ impl Default for ReduceLrOnPlateau {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "reduce_lr_on_plateau",
-    class: "ReduceLROnPlateau",
-    arguments: [&[], &[]],
-    make: super::named::Make::Metric(|entry, groups| {
-        let all: alloc::vec::Vec<ReduceLrOnPlateau> = entry.read_each(groups)?;
-        let s = all.first().copied().unwrap_or_default();
-        let schedule = ReduceLrOnPlateau {
-            mode: s.mode,
-            factor: s.factor,
-            patience: s.patience,
-            threshold: s.threshold,
-            threshold_mode: s.threshold_mode,
-            cooldown: s.cooldown,
-            min_lr: all.iter().map(|s| s.min_lr).collect(),
-            eps: s.eps,
-        };
-        schedule.check(groups.len())?;
-        Ok(super::scheduler::Kind::Plateau(schedule))
-    }),
-};
+pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
+    let all: alloc::vec::Vec<ReduceLrOnPlateau> = entry.read_each(groups)?;
+    let s = all.first().copied().unwrap_or_default();
+    let schedule = ReduceLrOnPlateau {
+        mode: s.mode,
+        factor: s.factor,
+        patience: s.patience,
+        threshold: s.threshold,
+        threshold_mode: s.threshold_mode,
+        cooldown: s.cooldown,
+        min_lr: all.iter().map(|s| s.min_lr).collect(),
+        eps: s.eps,
+    };
+    schedule.check(groups.len())?;
+    Ok(super::scheduler::Kind::Plateau(schedule))
+});
 
 impl Hyper for ReduceLrOnPlateau {
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -7,6 +7,8 @@ use super::Schedule;
 use super::keras::named;
 use super::keras::{Decay, pow};
 #[cfg(feature = "alloc")]
+use super::named::Make;
+#[cfg(feature = "alloc")]
 use crate::args::{ArgError, Args};
 use crate::args::{Fields, Hyper};
 
@@ -40,22 +42,13 @@ pub struct WarmUp<D> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "warm_up",
-    class: "WarmUp",
-    arguments: [&["initial_learning_rate", "warmup_steps"], &["decay_schedule_fn"]],
-    make: super::named::Make::Pure(|entry, mut args, told| {
-        entry.read(take_decay(&mut args)?, args, told)
-    }),
-};
+pub(super) const MAKE: Make =
+    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args)?, args, told));
 
 /// As a decay within another.
 #[cfg(feature = "alloc")]
-pub(super) const DECAY: named::Entry = named::Entry {
-    class: ENTRY.class,
-    arguments: ENTRY.arguments,
-    make: |entry, mut args| entry.read(take_decay(&mut args)?, &args),
-};
+pub(super) const MAKE_DECAY: named::Make =
+    |entry, mut args| entry.read(take_decay(&mut args)?, &args);
 
 /// With the decay that it has among its arguments.
 #[cfg(feature = "alloc")]
@@ -72,6 +65,10 @@ impl<D> Hyper for WarmUp<D> {
         f.u64("warmup_steps", &mut self.warmup_steps);
         f.f64("power", &mut self.power);
         f.ignored("name");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "warmup_steps"]
     }
 }
 

@@ -12,31 +12,37 @@ use crate::schedule::warm_up;
 
 /// Every class.
 const LIST: &[Entry] = &[
-    cosine_decay::ENTRY,
-    cosine_decay_restarts::ENTRY,
-    exponential_decay::ENTRY,
-    inverse_time_decay::ENTRY,
-    piecewise_constant_decay::ENTRY,
-    polynomial_decay::ENTRY,
-    warm_up::DECAY,
+    Entry::of::<CosineDecay>("CosineDecay"),
+    Entry::of::<CosineDecayRestarts>("CosineDecayRestarts"),
+    Entry::of::<ExponentialDecay>("ExponentialDecay"),
+    Entry::of::<InverseTimeDecay>("InverseTimeDecay"),
+    Entry {
+        class: "PiecewiseConstantDecay",
+        apart: &["boundaries", "values"],
+        make: piecewise_constant_decay::MAKE,
+    },
+    Entry::of::<PolynomialDecay>("PolynomialDecay"),
+    Entry { class: "WarmUp", apart: &["decay_schedule_fn"], make: warm_up::MAKE_DECAY },
 ];
+
+/// A decay, or what is wrong with its arguments.
+type Made = Result<Box<dyn AnyDecay>, ArgError>;
+
+/// How arguments make a decay.
+pub(in crate::schedule) type Make = fn(&Entry, Args) -> Made;
 
 /// A class, and how arguments make its decay.
 pub(in crate::schedule) struct Entry {
-    pub(in crate::schedule) class: &'static str,
-    /// Arguments without a default, and those that no field stands for.
-    pub(in crate::schedule) arguments: [&'static [&'static str]; 2],
-    pub(in crate::schedule) make: fn(&Entry, Args) -> Result<Box<dyn AnyDecay>, ArgError>,
+    pub(super) class: &'static str,
+    /// Arguments that no field stands for.
+    apart: &'static [&'static str],
+    make: Make,
 }
 
 impl Entry {
     /// A decay whose fields are its arguments.
-    pub(super) const fn of<D: AnyDecay + Hyper + Default + 'static>(
-        class: &'static str,
-        required: &'static [&'static str],
-    ) -> Entry {
-        let make = |entry: &Entry, args| entry.read(D::default(), &args);
-        Entry { class, arguments: [required, &[]], make }
+    const fn of<D: AnyDecay + Hyper + Default + 'static>(class: &'static str) -> Entry {
+        Entry { class, apart: &[], make: |entry, args| entry.read(D::default(), &args) }
     }
 
     /// `decay` with its arguments.
@@ -44,8 +50,8 @@ impl Entry {
         &self,
         mut decay: D,
         args: &Args,
-    ) -> Result<Box<dyn AnyDecay>, ArgError> {
-        apply(self.class, args, &mut decay, self.arguments)?;
+    ) -> Made {
+        apply(self.class, args, &mut decay, self.apart)?;
         Ok(Box::new(decay))
     }
 }
@@ -68,7 +74,7 @@ impl Clone for Box<dyn AnyDecay> {
 }
 
 /// A number, or a class with its arguments.
-pub(in crate::schedule) fn build(value: &Value) -> Result<Box<dyn AnyDecay>, ArgError> {
+pub(in crate::schedule) fn build(value: &Value) -> Made {
     if let Some(constant) = value.as_f64() {
         return Ok(Box::new(constant as f32));
     }
