@@ -4,10 +4,8 @@ use core::fmt::Debug;
 
 use super::Schedule;
 #[cfg(feature = "alloc")]
-use super::keras::named;
+use super::keras::{self, AnyDecay};
 use super::keras::{Decay, pow};
-#[cfg(feature = "alloc")]
-use super::named::Make;
 #[cfg(feature = "alloc")]
 use crate::args::{ArgError, Args};
 use crate::args::{Fields, Hyper};
@@ -42,19 +40,31 @@ pub struct WarmUp<D> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make =
-    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args)?, args, told));
+pub(super) const ENTRY: super::Entry = super::Entry {
+    name: "warm_up",
+    class: "WarmUp",
+    arguments: [&["initial_learning_rate", "warmup_steps"], &["decay_schedule_fn"]],
+    make: super::Make::Pure(|entry, mut args, told| {
+        entry.read(take_decay(&mut args, told.decays)?, args, told)
+    }),
+};
 
 /// As a decay within another.
 #[cfg(feature = "alloc")]
-pub(super) const MAKE_DECAY: named::Make =
-    |entry, mut args| entry.read(take_decay(&mut args)?, &args);
+pub(super) const DECAY: keras::Entry = keras::Entry {
+    class: ENTRY.class,
+    arguments: ENTRY.arguments,
+    make: |entry, mut args, decays| entry.read(take_decay(&mut args, decays)?, &args),
+};
 
 /// With the decay that it has among its arguments.
 #[cfg(feature = "alloc")]
-fn take_decay(args: &mut Args) -> Result<WarmUp<Box<dyn named::AnyDecay>>, ArgError> {
+fn take_decay(
+    args: &mut Args,
+    decays: &'static [keras::Entry],
+) -> Result<WarmUp<Box<dyn AnyDecay>>, ArgError> {
     let decay = super::arguments::take("warm_up", "decay_schedule_fn", args)?;
-    let decay_schedule_fn = named::build(&decay)?;
+    let decay_schedule_fn = keras::decay_of(decays, &decay)?;
     Ok(WarmUp { initial_learning_rate: 0.0, decay_schedule_fn, warmup_steps: 0, power: 1.0 })
 }
 
@@ -65,10 +75,6 @@ impl<D> Hyper for WarmUp<D> {
         f.u64("warmup_steps", &mut self.warmup_steps);
         f.f64("power", &mut self.power);
         f.ignored("name");
-    }
-
-    fn required(&self) -> &'static [&'static str] {
-        &["initial_learning_rate", "warmup_steps"]
     }
 }
 
