@@ -1,6 +1,6 @@
-//! Values, lists of arguments, and what can be wrong with them.
+//! Lists of arguments, and what can be wrong with them.
 
-use super::{Fields, Hyper, Slot};
+use super::{Fields, Hyper, Slot, Value};
 use crate::Error;
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -8,169 +8,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-
-/// A value as JSON or Python writes it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Value {
-    /// `None`, `null`.
-    #[default]
-    None,
-    /// `True`, `true`.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Any other number.
-    Float(f64),
-    /// A string.
-    Str(String),
-    /// A list or tuple.
-    List(Vec<Value>),
-    /// A dictionary, in its order.
-    Map(Vec<(String, Value)>),
-}
-
-impl Value {
-    /// Reads one word of a command line: `None`, a truth value, a number, or else a string.
-    #[must_use]
-    pub fn parse(word: &str) -> Value {
-        match word {
-            "None" | "null" => return Value::None,
-            "True" | "true" => return Value::Bool(true),
-            "False" | "false" => return Value::Bool(false),
-            _ => {}
-        }
-        if let Ok(i) = word.parse() {
-            Value::Int(i)
-        } else if let Ok(x) = word.parse() {
-            Value::Float(x)
-        } else {
-            Value::Str(word.to_owned())
-        }
-    }
-
-    /// The number, if it is one. JSON has no infinity or NaN, so their names count.
-    #[must_use]
-    pub fn as_f64(&self) -> Option<f64> {
-        match self {
-            Value::Int(i) => Some(*i as f64),
-            Value::Float(x) => Some(*x),
-            Value::Str(s) => match s.as_str() {
-                "inf" | "Infinity" => Some(f64::INFINITY),
-                "-inf" | "-Infinity" => Some(f64::NEG_INFINITY),
-                "nan" | "NaN" => Some(f64::NAN),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The whole number, if it is one; `10.0` is.
-    #[must_use]
-    pub fn as_i64(&self) -> Option<i64> {
-        match self {
-            Value::Int(i) => Some(*i),
-            Value::Float(x) if *x == (*x as i64) as f64 && x.abs() < 9e15 => Some(*x as i64),
-            _ => None,
-        }
-    }
-
-    /// The count, if it is one.
-    #[must_use]
-    pub fn as_u64(&self) -> Option<u64> {
-        self.as_i64().and_then(|i| u64::try_from(i).ok())
-    }
-
-    /// The truth value, if it is one; 0 and 1 are.
-    #[must_use]
-    pub fn as_bool(&self) -> Option<bool> {
-        match self {
-            Value::Bool(b) => Some(*b),
-            Value::Int(0) => Some(false),
-            Value::Int(1) => Some(true),
-            _ => None,
-        }
-    }
-
-    /// The string, if it is one.
-    #[must_use]
-    pub fn as_str(&self) -> Option<&str> {
-        match self {
-            Value::Str(s) => Some(s),
-            _ => None,
-        }
-    }
-
-    /// The list, if it is one.
-    #[must_use]
-    pub fn as_list(&self) -> Option<&[Value]> {
-        match self {
-            Value::List(l) => Some(l),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Value::None => f.write_str("None"),
-            Value::Bool(b) => f.write_str(if *b { "True" } else { "False" }),
-            Value::Int(i) => write!(f, "{i}"),
-            Value::Float(x) => write!(f, "{x:?}"),
-            Value::Str(s) => write!(f, "{s:?}"),
-            Value::List(l) => {
-                f.write_str("[")?;
-                for (i, v) in l.iter().enumerate() {
-                    write!(f, "{}{v}", if i == 0 { "" } else { ", " })?;
-                }
-                f.write_str("]")
-            }
-            Value::Map(m) => {
-                f.write_str("{")?;
-                for (i, (k, v)) in m.iter().enumerate() {
-                    write!(f, "{}{k:?}: {v}", if i == 0 { "" } else { ", " })?;
-                }
-                f.write_str("}")
-            }
-        }
-    }
-}
-
-impl From<bool> for Value {
-    fn from(b: bool) -> Value {
-        Value::Bool(b)
-    }
-}
-
-impl From<i64> for Value {
-    fn from(i: i64) -> Value {
-        Value::Int(i)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(x: f64) -> Value {
-        Value::Float(x)
-    }
-}
-
-impl From<&str> for Value {
-    fn from(s: &str) -> Value {
-        Value::Str(s.to_owned())
-    }
-}
-
-impl<T: Into<Value>> From<Vec<T>> for Value {
-    fn from(l: Vec<T>) -> Value {
-        Value::List(l.into_iter().map(Into::into).collect())
-    }
-}
-
-impl<T: Into<Value>, const N: usize> From<[T; N]> for Value {
-    fn from(l: [T; N]) -> Value {
-        Value::List(l.into_iter().map(Into::into).collect())
-    }
-}
 
 /// Arguments by name, in order. Setting one twice keeps the last value, as a dictionary does.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -516,7 +353,6 @@ impl Fields for Dump {
     }
 }
 
-/// What stands in `slot`; nothing where nothing does.
 /// The index of a string, or what would have been accepted.
 fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Result<usize, String> {
     let all = || (0..).map_while(names);
@@ -526,6 +362,7 @@ fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Resul
     })
 }
 
+/// What stands in `slot`; nothing where nothing does.
 fn read(slot: &Slot<'_>) -> Option<Value> {
     let count = |u: u64| i64::try_from(u).map_or(Value::Float(u as f64), Value::Int);
     Some(match slot {
