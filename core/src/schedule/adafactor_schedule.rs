@@ -1,8 +1,11 @@
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+
+#[cfg(feature = "alloc")]
+use crate::args::{ArgError, Args};
 use crate::args::{Fields, Hyper};
 
 use super::min;
-#[cfg(feature = "alloc")]
-use super::named::Make;
 
 /// The rate that [`Adafactor`](crate::optim::Adafactor) gives itself, as a schedule to look at.
 ///
@@ -69,16 +72,21 @@ impl Default for AdafactorSchedule {
     }
 }
 
+/// One for each group, of the arguments of all and those that are its own.
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Optimizer(|entry, args, groups| {
+pub(super) fn for_each(
+    entry: &super::Entry,
+    args: &Args,
+    groups: &[Args],
+) -> Result<Vec<AdafactorSchedule>, ArgError> {
     let mut all = AdafactorSchedule::default();
     args.apply(entry.name, &mut all)?;
     let own = groups.iter().map(|changes| {
         let mut own = all;
         changes.apply(entry.name, &mut own).map(|()| own)
     });
-    Ok(super::scheduler::Kind::Adafactor(own.collect::<Result<_, _>>()?))
-});
+    own.collect()
+}
 
 impl Hyper for AdafactorSchedule {
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -1,25 +1,11 @@
 //! What a schedule is made of, as Python's dictionaries, JSON or a line of text have it.
 
 use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::AnySchedule;
 use crate::Error;
-use crate::args::{ArgError, Args, Hyper, Value, names, nearest};
-
-/// A schedule of one group, or what is wrong with its arguments.
-pub(super) type Made = Result<Box<dyn AnySchedule>, ArgError>;
-
-/// What a schedule is told of its optimizer.
-#[derive(Clone, Copy)]
-pub(super) struct Told {
-    /// The optimizer's own rate.
-    pub(super) lr: f64,
-    /// The step after which training is resumed; −1 for its start.
-    pub(super) last_epoch: i64,
-}
+use crate::args::{ArgError, Args, Hyper, Value, nearest};
 
 /// The optimizer's part of the arguments.
 pub(super) struct Groups {
@@ -148,26 +134,6 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
         resolved.set("schedulers", Value::List(within.collect::<Result<_, ArgError>>()?));
     }
     Ok(resolved)
-}
-
-/// `schedule` with its arguments and with what it asks of its optimizer. Those `apart` have been taken out before.
-pub(super) fn read(
-    of: &str,
-    mut schedule: Box<dyn AnySchedule>,
-    mut args: Args,
-    told: Told,
-    apart: &[&'static str],
-) -> Made {
-    let fields = names(&mut *schedule);
-    if fields.contains(&"lr_init") {
-        args.set("lr_init", told.lr);
-    }
-    if fields.contains(&"last_epoch") {
-        args.set("last_epoch", Value::Int(told.last_epoch));
-    }
-    apply(of, &args, &mut *schedule, apart)?;
-    schedule.check()?;
-    Ok(schedule)
 }
 
 /// Sets the fields of `target`. Those `apart` have been taken out before.

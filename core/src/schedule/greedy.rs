@@ -1,6 +1,7 @@
-use super::metric::{MODES, THRESHOLD_MODES};
 #[cfg(feature = "alloc")]
-use super::named::Make;
+use alloc::vec::Vec;
+
+use super::metric::{MODES, THRESHOLD_MODES};
 use super::{Mode, PerGroup, ThresholdMode, check_groups, max, min};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -110,9 +111,9 @@ impl Default for Greedy {
     }
 }
 
+/// One for all groups, of each group's: the first one's, but for the rates.
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
-    let all: alloc::vec::Vec<Greedy> = entry.read_each(groups)?;
+pub(super) fn for_all(all: &[Greedy]) -> Result<Greedy<Vec<f64>, Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();
     let schedule = Greedy {
         mode: s.mode,
@@ -129,9 +130,9 @@ pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
         window_size: s.window_size,
         reset_start: s.reset_start,
     };
-    schedule.check(groups.len())?;
-    Ok(super::scheduler::Kind::Greedy(schedule))
-});
+    schedule.check(all.len())?;
+    Ok(schedule)
+}
 
 impl Hyper for Greedy {
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -1,6 +1,7 @@
-use super::metric::{MODES, THRESHOLD_MODES};
 #[cfg(feature = "alloc")]
-use super::named::Make;
+use alloc::vec::Vec;
+
+use super::metric::{MODES, THRESHOLD_MODES};
 use super::{Mode, PerGroup, ThresholdMode, check_groups, max};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -80,9 +81,9 @@ impl Default for ReduceLrOnPlateau {
     }
 }
 
+/// One for all groups, of each group's: the first one's, but for the rates.
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
-    let all: alloc::vec::Vec<ReduceLrOnPlateau> = entry.read_each(groups)?;
+pub(super) fn for_all(all: &[ReduceLrOnPlateau]) -> Result<ReduceLrOnPlateau<Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();
     let schedule = ReduceLrOnPlateau {
         mode: s.mode,
@@ -94,9 +95,9 @@ pub(super) const MAKE: Make = Make::Metric(|entry, groups| {
         min_lr: all.iter().map(|s| s.min_lr).collect(),
         eps: s.eps,
     };
-    schedule.check(groups.len())?;
-    Ok(super::scheduler::Kind::Plateau(schedule))
-});
+    schedule.check(all.len())?;
+    Ok(schedule)
+}
 
 impl Hyper for ReduceLrOnPlateau {
     fn fields(&mut self, f: &mut dyn Fields) {

@@ -1,13 +1,82 @@
-//! A schedule at work: steps, what a checkpoint needs of it, and how it goes on.
+//! A schedule at work: how a name and arguments make it, its steps, what a checkpoint needs of it, and how it goes on.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::arguments::Groups;
+use super::arguments::{Groups, bad, nearer};
+use super::entry::{Told, of_name};
+use super::named::LIST;
+use super::stepper::PAST_THE_END;
 use super::*;
+use crate::Error;
 use crate::args::{ArgError, Args, Value};
+
+/// The schedule of a name, for all groups of an optimizer, at the start of training.
+///
+/// `args` are the reference's, and of the optimizer `lr` (or torch's default of 1e-3), `groups` (a list of
+/// dictionaries, each with a `lr` if it has its own) and `initial_lr`. `adafactor_schedule` reads Adafactor's other
+/// arguments too, and of each group those that are its own; all others refuse a group with more than rates. Where the
+/// reference takes a list with a number for each group, so does this. `last_epoch` resumes training after that step. The
+/// schedules of `torch_sequential` and `torch_chained` are dictionaries of a `name` and arguments, and so is `warm_up`'s
+/// `decay_schedule_fn`; the names of the references' classes will do, and the arguments may stand in a dictionary of
+/// their own.
+///
+/// # Errors
+/// An unknown name or argument (with the nearest known one), a missing argument, or a refused value.
+///
+/// ```
+/// use bitstep::{args::Args, schedule::build};
+/// let args = Args::parse("lr=0.5, num_warmup_steps=4, num_training_steps=8")?;
+/// let mut scheduler = build("linear", &args)?;
+/// assert_eq!(scheduler.lrs(), [0.0]);
+/// assert_eq!(scheduler.step(&[])?, [0.125]);
+///
+/// let error = build("cosin", &args).unwrap_err();
+/// assert_eq!(error.to_string(), "unknown schedule `cosin`; did you mean `cosine`?");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
+    let entry = of_name(LIST, name)?;
+    made(entry, args).map_err(|error| match &error {
+        ArgError::UnknownArgument { of, .. } if of == name => {
+            nearer(error, &["lr", "groups", "initial_lr", "last_epoch"])
+        }
+        _ => error,
+    })
+}
+
+fn made(entry: &Entry, made_of: &Args) -> Result<Scheduler, ArgError> {
+    let mut args = made_of.clone();
+    let follows = matches!(entry.make, Make::Adafactor);
+    // An argument of Adafactor's schedule; of any other optimizer's groups, if at all.
+    let initial_lr = if follows { None } else { args.take("initial_lr") };
+    let groups = Groups::take(&mut args, initial_lr)?;
+    let last_epoch = match args.take("last_epoch") {
+        None => -1,
+        Some(v) => v.as_i64().ok_or_else(|| bad("last_epoch", &v, "a whole number"))?,
+    };
+    if !follows {
+        groups.have_rates_alone()?;
+    }
+    let kind = match entry.make {
+        Make::Pure(make) => {
+            let (lr, decays) = (groups.default_lr, keras::named::LIST);
+            let told = Told { lr, last_epoch, schedules: LIST, decays };
+            let each = groups.each(&args)?.into_iter().map(|args| make(entry, args, told));
+            Kind::Pure(each.collect::<Result<_, _>>()?)
+        }
+        Make::Plateau => {
+            Kind::Plateau(reduce_lr_on_plateau::for_all(&entry.read_each(&groups.each(&args)?)?)?)
+        }
+        Make::Greedy => Kind::Greedy(greedy::for_all(&entry.read_each(&groups.each(&args)?)?)?),
+        Make::Adafactor => {
+            Kind::Adafactor(adafactor_schedule::for_each(entry, &args, &groups.changes)?)
+        }
+    };
+    Ok(Scheduler::new(entry.name, made_of, kind, groups, last_epoch))
+}
 
 /// A schedule at work for all groups of an optimizer.
 ///
@@ -46,7 +115,7 @@ pub struct SchedulerState {
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Kind {
+enum Kind {
     /// One for each group.
     Pure(Vec<Box<dyn AnySchedule>>),
     Plateau(ReduceLrOnPlateau<Vec<f64>>),
@@ -126,13 +195,7 @@ impl Scheduler {
         Ok(Scheduler { own: Some(schedule), ..Self::new(name, made_of, kind, groups, -1) })
     }
 
-    pub(super) fn new(
-        name: &str,
-        args: &Args,
-        kind: Kind,
-        groups: Groups,
-        last_epoch: i64,
-    ) -> Scheduler {
+    fn new(name: &str, args: &Args, kind: Kind, groups: Groups, last_epoch: i64) -> Scheduler {
         let step = u64::try_from(last_epoch.saturating_add(1)).unwrap_or(0);
         let mut state = SchedulerState {
             step,
@@ -380,6 +443,7 @@ fn single(a: f64, b: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
 
     #[test]
     fn window_grows_with_use_and_groups_times_arguments_are_limited() {
@@ -396,5 +460,84 @@ mod tests {
         let args = Args::new().with("groups", groups).with("milestones", steps);
         let refused = build("torch_multi_step", &args).unwrap_err();
         assert!(matches!(refused, ArgError::Refused(Error::Range { argument: "groups", .. })));
+    }
+
+    #[test]
+    fn what_a_group_changes_counts_or_is_refused() {
+        let groups = |all: &[&[(&str, Value)]]| {
+            let entry = |(name, value): &(&str, Value)| (name.to_string(), value.clone());
+            let group = |own: &&[_]| Value::Map(own.iter().map(entry).collect());
+            let all = Value::List(all.iter().map(group).collect());
+            Args::new().with("initial_lr", 0.0).with("groups", all)
+        };
+        let mut scheduler = build(
+            "adafactor_schedule",
+            &groups(&[
+                &[("params", [0i64].into()), ("scale_parameter", false.into())],
+                &[("scale_parameter", false.into()), ("warmup_init", true.into())],
+                &[("eps", [0.0, 4.0].into())],
+                &[("dtype", "float64".into())],
+            ]),
+        )
+        .unwrap();
+        // ρ alone: min(1e-2, 1/√1), then 1e-6; ρ times max(4, 2); ρ times RMS, in f64
+        let rates = scheduler.step(&[3.0, 3.0, 2.0, 0.1]).unwrap();
+        assert_eq!(rates, [1e-2, 1e-6, 4e-2, 0.1 * 1e-2]);
+
+        for (name, argument) in [
+            ("adafactor_schedule", "momentum"),
+            ("linear", "num_warmup_steps"),
+            ("torch_one_cycle", "max_lr"),
+            ("reduce_lr_on_plateau", "factor"),
+        ] {
+            let own = [("lr", 1.0.into()), (argument, 3.0.into())];
+            let refused = build(name, &groups(&[&[], &own])).unwrap_err().to_string();
+            assert!(refused.contains(argument), "{name}: {refused}");
+        }
+        let both = groups(&[&[], &[]]).with("lr", [0.5, 0.25]);
+        let wanted = Error::Invalid { argument: "lr", wanted: "a number, beside groups" };
+        assert_eq!(build("constant", &both).unwrap_err(), wanted.into());
+    }
+
+    #[test]
+    fn what_no_field_stands_for_is_found_by_its_nearest_name_within_others_too() {
+        let pair = |name: &str, args: &Args| {
+            let args = args.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+            Value::List(alloc::vec![name.into(), Value::Map(args)])
+        };
+        let steps = Args::new().with("milestones", Value::List(Vec::new()));
+        let chain = Args::new().with("schedulers", Value::List(alloc::vec!["constant".into()]));
+        let both = steps.clone().with("schedulers", chain.get("schedulers").cloned().unwrap());
+        let pieces = Args::new().with("boundaries", Value::List(Vec::new())).with("values", [1.0]);
+        let warm_up = Args::parse("initial_learning_rate=1.0, warmup_steps=0").unwrap();
+        for (within, args, wrong, right) in [
+            ("torch_chained", chain, "schedulrs", "schedulers"),
+            ("torch_multi_step", steps, "milestone", "milestones"),
+            ("torch_sequential", both.clone(), "milestone", "milestones"),
+            ("torch_sequential", both, "schedulrs", "schedulers"),
+            ("PiecewiseConstantDecay", pieces.clone(), "boundary", "boundaries"),
+            ("PiecewiseConstantDecay", pieces, "value", "values"),
+            (
+                "WarmUp",
+                warm_up.clone().with("decay_schedule_fn", 1.0),
+                "decay_schedule",
+                "decay_schedule_fn",
+            ),
+        ] {
+            let pair = pair(within, &args.with(wrong, 1i64));
+            let got = match within.starts_with("torch") {
+                true => {
+                    let schedulers = Value::List(alloc::vec![pair]);
+                    build("torch_chained", &Args::new().with("schedulers", schedulers))
+                }
+                false => build("warm_up", &warm_up.clone().with("decay_schedule_fn", pair)),
+            };
+            match got {
+                Err(ArgError::UnknownArgument { of, nearest, .. }) => {
+                    assert_eq!((of.as_str(), nearest), (within, Some(right)));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@ use core::fmt::Debug;
 use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
-use super::named::Make;
+use super::Make;
 use super::{Schedule, walk};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -32,33 +32,39 @@ pub struct TorchChained<S> {
 
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
-    let within = schedulers(entry.name, &mut args)?;
-    entry.read(TorchChained { schedulers: super::named::schedules(within, told)? }, args, told)
+    let within = schedulers(entry.name, &mut args, told)?;
+    entry.read(TorchChained { schedulers: schedules(within, told)? }, args, told)
 });
 
 #[cfg(feature = "alloc")]
-pub(super) use of_arguments::schedulers;
+pub(super) use of_arguments::{schedulers, schedules};
 
 /// The schedules within another, with what they share.
 #[cfg(feature = "alloc")]
 mod of_arguments {
     use alloc::borrow::ToOwned;
+    use alloc::boxed::Box;
     use alloc::string::String;
     use alloc::vec::Vec;
 
+    use crate::Error;
     use crate::args::{ArgError, Args, Value};
     use crate::schedule::arguments::{name_and_args, take_list};
-    use crate::schedule::named::name_of_class;
+    use crate::schedule::entry::{Make, Told, of_class, of_name};
+    use crate::schedule::stepper::AnySchedule;
 
+    /// By their names, or those of the references' classes.
     pub(in crate::schedule) fn schedulers(
         of: &str,
         args: &mut Args,
+        told: Told,
     ) -> Result<Vec<(String, Args)>, ArgError> {
         let list =
             take_list(of, "schedulers", args, "a list of dictionaries", |v| Some(v.clone()))?;
         let within = list.iter().map(|value| {
             let (name, args) = name_and_args("schedulers", value)?;
-            Ok((name_of_class(&name).map_or(name, str::to_owned), args))
+            let known = of_class(told.schedules, &name);
+            Ok((known.map_or(name, |entry| entry.name.to_owned()), args))
         });
         let mut within = within.collect::<Result<Vec<(String, Args)>, ArgError>>()?;
 
@@ -76,6 +82,29 @@ mod of_arguments {
             }
         }
         Ok(within)
+    }
+
+    /// The schedules that they make.
+    pub(in crate::schedule) fn schedules(
+        within: Vec<(String, Args)>,
+        told: Told,
+    ) -> Result<Vec<Box<dyn AnySchedule>>, ArgError> {
+        let make = |(name, mut args): (String, Args)| {
+            if !matches!(args.take("last_epoch").map(|v| v.as_i64()), None | Some(Some(-1))) {
+                return Err(
+                    Error::Invalid { argument: "last_epoch", wanted: "-1 within others" }.into()
+                );
+            }
+            let entry = of_name(told.schedules, &name)?;
+            match entry.make {
+                Make::Pure(make) => make(entry, args, Told { last_epoch: -1, ..told }),
+                _ => {
+                    let wanted = "schedules that depend on the step alone";
+                    Err(Error::Invalid { argument: "schedulers", wanted }.into())
+                }
+            }
+        };
+        within.into_iter().map(make).collect()
     }
 
     /// OneCycleLR takes its momenta from the group, where each of them and each CyclicLR leaves its own: the last one

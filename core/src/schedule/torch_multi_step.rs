@@ -1,7 +1,7 @@
 use core::fmt::Debug;
 
 #[cfg(feature = "alloc")]
-use super::named::Make;
+use super::Make;
 use super::{Schedule, walk};
 use crate::accurate::pow;
 use crate::args::{Fields, Hyper};

@@ -2,12 +2,12 @@
 use alloc::boxed::Box;
 use core::fmt::Debug;
 
+#[cfg(feature = "alloc")]
+use super::Make;
 use super::Schedule;
 #[cfg(feature = "alloc")]
-use super::keras::named;
+use super::keras::{self, AnyDecay};
 use super::keras::{Decay, pow};
-#[cfg(feature = "alloc")]
-use super::named::Make;
 #[cfg(feature = "alloc")]
 use crate::args::{ArgError, Args};
 use crate::args::{Fields, Hyper};
@@ -43,18 +43,21 @@ pub struct WarmUp<D> {
 
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: Make =
-    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args)?, args, told));
+    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args, told.decays)?, args, told));
 
 /// As a decay within another.
 #[cfg(feature = "alloc")]
-pub(super) const MAKE_DECAY: named::Make =
-    |entry, mut args| entry.read(take_decay(&mut args)?, &args);
+pub(super) const MAKE_DECAY: keras::Make =
+    |entry, mut args, decays| entry.read(take_decay(&mut args, decays)?, &args);
 
 /// With the decay that it has among its arguments.
 #[cfg(feature = "alloc")]
-fn take_decay(args: &mut Args) -> Result<WarmUp<Box<dyn named::AnyDecay>>, ArgError> {
+fn take_decay(
+    args: &mut Args,
+    decays: &'static [keras::Entry],
+) -> Result<WarmUp<Box<dyn AnyDecay>>, ArgError> {
     let decay = super::arguments::take("warm_up", "decay_schedule_fn", args)?;
-    let decay_schedule_fn = named::build(&decay)?;
+    let decay_schedule_fn = keras::decay_of(decays, &decay)?;
     Ok(WarmUp { initial_learning_rate: 0.0, decay_schedule_fn, warmup_steps: 0, power: 1.0 })
 }
 

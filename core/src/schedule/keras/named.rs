@@ -1,17 +1,10 @@
-//! From Keras' class names and arguments to decays.
-
-use alloc::borrow::ToOwned;
-use alloc::boxed::Box;
-use alloc::string::String;
-use core::fmt::Debug;
+//! Every decay of Keras that is known by its class.
 
 use super::*;
-use crate::args::{ArgError, Args, Hyper, Value, nearest};
-use crate::schedule::arguments::{apply, name_and_args};
 use crate::schedule::warm_up;
 
 /// Every class.
-const LIST: &[Entry] = &[
+pub(in crate::schedule) const LIST: &[Entry] = &[
     Entry::of::<CosineDecay>("CosineDecay"),
     Entry::of::<CosineDecayRestarts>("CosineDecayRestarts"),
     Entry::of::<ExponentialDecay>("ExponentialDecay"),
@@ -24,73 +17,3 @@ const LIST: &[Entry] = &[
     Entry::of::<PolynomialDecay>("PolynomialDecay"),
     Entry { class: "WarmUp", apart: &["decay_schedule_fn"], make: warm_up::MAKE_DECAY },
 ];
-
-/// A decay, or what is wrong with its arguments.
-type Made = Result<Box<dyn AnyDecay>, ArgError>;
-
-/// How arguments make a decay.
-pub(in crate::schedule) type Make = fn(&Entry, Args) -> Made;
-
-/// A class, and how arguments make its decay.
-pub(in crate::schedule) struct Entry {
-    pub(super) class: &'static str,
-    /// Arguments that no field stands for.
-    apart: &'static [&'static str],
-    make: Make,
-}
-
-impl Entry {
-    /// A decay whose fields are its arguments.
-    const fn of<D: AnyDecay + Hyper + Default + 'static>(class: &'static str) -> Entry {
-        Entry { class, apart: &[], make: |entry, args| entry.read(D::default(), &args) }
-    }
-
-    /// `decay` with its arguments.
-    pub(in crate::schedule) fn read<D: AnyDecay + Hyper + 'static>(
-        &self,
-        mut decay: D,
-        args: &Args,
-    ) -> Made {
-        apply(self.class, args, &mut decay, self.apart)?;
-        Ok(Box::new(decay))
-    }
-}
-
-/// A decay whose type is known at run time only.
-pub(in crate::schedule) trait AnyDecay: Decay + Debug + Send + Sync {
-    fn boxed(&self) -> Box<dyn AnyDecay>;
-}
-
-impl<D: Decay + Debug + Clone + Send + Sync + 'static> AnyDecay for D {
-    fn boxed(&self) -> Box<dyn AnyDecay> {
-        Box::new(self.clone())
-    }
-}
-
-impl Clone for Box<dyn AnyDecay> {
-    fn clone(&self) -> Self {
-        (**self).boxed()
-    }
-}
-
-/// A number, or a class with its arguments.
-pub(in crate::schedule) fn build(value: &Value) -> Made {
-    if let Some(constant) = value.as_f64() {
-        return Ok(Box::new(constant as f32));
-    }
-    let (class, args) = name_and_args("decay_schedule_fn", value)?;
-    let class: String = class.rsplit('.').next().unwrap_or("").to_lowercase();
-    let class: String = class.replace('_', "").replace("keras", "");
-    let short = class.trim_end_matches("schedule");
-    let is = |entry: &&Entry| {
-        let known = entry.class.to_lowercase();
-        short == known || short == known.replace("decay", "")
-    };
-    match LIST.iter().find(is) {
-        Some(entry) => (entry.make)(entry, args),
-        None => {
-            let nearest = nearest(&class, LIST.iter().map(|entry| entry.class));
-            Err(ArgError::UnknownName { kind: "decay", name: class.to_owned(), nearest })
-        }
-    }
-}

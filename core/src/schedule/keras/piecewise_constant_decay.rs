@@ -17,7 +17,7 @@ pub struct PiecewiseConstantDecay<B, V> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: super::named::Make = |entry, mut args| {
+pub(super) const MAKE: super::Make = |entry, mut args, _| {
     let mut numbers = |argument| {
         let (of, wanted) = (entry.class, "a list of numbers");
         arguments::take_list(of, argument, &mut args, wanted, Value::as_f64)
