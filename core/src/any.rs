@@ -11,10 +11,13 @@ use crate::array::Array;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
-use crate::real::{Dtype, Number, Real};
-use crate::reduce;
-use crate::rule::{self, Counter, Rule, Scalars, Start, Step, check_group, check_norm};
+use crate::real::{Dtype, Real};
+use crate::rule::{
+    Counter, Elements, Rule, Scalars, Start, Step, Uses, check_group, check_norm, run, staged_by,
+};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, check_blocks, numel, stretch, stretch_of};
+
+pub use crate::rule::{Tensor, in_place_of, share};
 
 /// How 16-bit parameters are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,20 +58,6 @@ impl Arithmetic {
     }
 }
 
-/// One tensor with all that a step needs of it.
-pub struct Tensor<'a, 'b> {
-    /// Its dimensions; their product is the number of elements.
-    pub shape: &'a [usize],
-    /// The parameter.
-    pub param: DataMut<'a>,
-    /// Its gradient.
-    pub grad: Data<'a>,
-    /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
-    pub slots: &'a mut [DataMut<'b>],
-    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::compute`] is, else `f32`.
-    pub work: DataMut<'a>,
-}
-
 /// What there is to know of a rule, under its configuration, beside its arithmetic. A rule made of another
 /// changes what differs, and keeps all else.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,6 +80,8 @@ pub struct RuleInfo {
     pub needs_layer: bool,
     /// Whether each element moves on its own, so that a tensor may be cut anywhere.
     pub is_elementwise: bool,
+    /// Whether it goes up along gradients: [`Rule::maximizes`].
+    pub maximizes: bool,
     /// Of which numbers powers are needed: [`Rule::bases`].
     pub bases: [f64; 2],
 }
@@ -108,6 +99,7 @@ impl RuleInfo {
             counts_empty: R::COUNTS_EMPTY,
             needs_layer: rule.needs_layer(),
             is_elementwise: R::SUMS == 0 || !rule.needs_sums(),
+            maximizes: rule.maximizes(),
             bases: rule.bases(),
         }
     }
@@ -458,19 +450,6 @@ fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[Data
     }
 }
 
-/// What of a rule its configuration uses.
-#[derive(Clone, Copy)]
-pub(crate) struct Uses {
-    pub(crate) mask: u32,
-    pub(crate) sums: bool,
-}
-
-impl Uses {
-    pub(crate) fn of<R: Rule>(rule: &R, compute: Dtype) -> Self {
-        Uses { mask: rule.mask(compute), sums: R::SUMS > 0 && rule.needs_sums() }
-    }
-}
-
 fn update<R: Rule, C: Real + Plain>(
     rule: &R,
     step: &Step,
@@ -479,395 +458,4 @@ fn update<R: Rule, C: Real + Plain>(
 ) {
     let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
     run::<R, C, _>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t);
-}
-
-/// The loops over the elements of a tensor: what the shapes of rules differ in.
-pub(crate) trait Passes<R: Rule, C: Real>: Copy {
-    /// The sums of the terms over the whole tensor.
-    fn sums<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        param: &[P],
-        grad: &[G],
-        slots: &R::Slots<&[S]>,
-    ) -> [C::Scalar; 2];
-    /// The terms of the elements from `start` on, which the slices hold.
-    #[expect(clippy::too_many_arguments, reason = "a stretch of a tensor has that many parts")]
-    fn terms(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        start: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
-        terms: [&mut [C::Scalar]; 2],
-    );
-    /// Updates the elements from `start` on, which the slices hold.
-    fn apply<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        start: usize,
-        param: &mut [P],
-        grad: &[G],
-        slots: R::Slots<&mut [S]>,
-    );
-}
-
-/// Elementwise and tensorwise rules.
-#[derive(Clone, Copy)]
-pub(crate) struct Elements;
-
-impl<R: Rule, C: Real> Passes<R, C> for Elements {
-    fn sums<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        param: &[P],
-        grad: &[G],
-        slots: &R::Slots<&[S]>,
-    ) -> [C::Scalar; 2] {
-        rule::sums::<R, C, P, G, S>(k, mask, param, grad, slots)
-    }
-
-    fn terms(
-        self,
-        k: &R::Coefs<C>,
-        _: u32,
-        _: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
-        [a, b]: [&mut [C::Scalar]; 2],
-    ) {
-        let slots = slots.as_ref();
-        for (i, (((a, b), &p), &g)) in a.iter_mut().zip(b).zip(param).zip(grad).enumerate() {
-            let state = R::Slots::<C>::from_fn(|j| {
-                slots.get(j).and_then(|s| s.get(i)).copied().unwrap_or(C::ZERO)
-            });
-            [*a, *b] = R::terms::<C>(k, p, g, state);
-        }
-    }
-
-    #[cfg_attr(not(target_os = "none"), inline(always))]
-    fn apply<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        _: usize,
-        param: &mut [P],
-        grad: &[G],
-        slots: R::Slots<&mut [S]>,
-    ) {
-        rule::apply::<R, C, P, G, S>(k, mask, param, grad, slots);
-    }
-}
-
-/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::SUMS_OF_PARAM`]
-/// are those of that parameter.
-#[derive(Clone, Copy)]
-pub(crate) struct InPlaceOf<X, S>(pub(crate) X, pub(crate) [S; 2]);
-
-impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar> {
-    fn sums<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        param: &[P],
-        grad: &[G],
-        slots: &R::Slots<&[S]>,
-    ) -> [C::Scalar; 2] {
-        in_place_of::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
-    }
-
-    fn terms(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        start: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
-        [a, b]: [&mut [C::Scalar]; 2],
-    ) {
-        self.0.terms(k, mask, start, param, grad, slots, [&mut *a, &mut *b]);
-        for (bit, (terms, sum)) in [a, b].into_iter().zip(self.1).enumerate() {
-            // All terms of the zeros are zeros: one of them stands for the sum.
-            if let Some(first) = terms.first_mut()
-                && start == 0
-                && R::SUMS_OF_PARAM >> bit & 1 == 1
-            {
-                *first = sum;
-            }
-        }
-    }
-
-    fn apply<P: Number, G: Number, S: Number>(
-        self,
-        k: &R::Coefs<C>,
-        mask: u32,
-        start: usize,
-        param: &mut [P],
-        grad: &[G],
-        slots: R::Slots<&mut [S]>,
-    ) {
-        self.0.apply(k, mask, start, param, grad, slots);
-    }
-}
-
-/// The sums over the parameter alone, as if it had only n elements: their means are what counts.
-pub(crate) fn sums_of_param<R: Rule, C: Real>(
-    k: &R::Coefs<C>,
-    whole: &DataMut<'_>,
-    n: usize,
-) -> [C::Scalar; 2] {
-    if R::SUMS_OF_PARAM == 0 {
-        return [C::Scalar::ZERO; 2];
-    }
-    let zeros = <R::Slots<C> as Array<C>>::from_fn;
-    let len = whole.len();
-    let mut values = [C::ZERO; reduce::CHUNK];
-    reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
-        let values = values.get_mut(..a.len()).unwrap_or_default();
-        whole.load(start, values);
-        for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
-            [*a, *b] = R::terms::<C>(k, *p, C::ZERO, zeros(|_| C::ZERO));
-        }
-    })
-    .map(|sum| share::<C>(sum, n, len))
-}
-
-/// A sum over `len` elements, as if there were only n.
-#[doc(hidden)]
-#[inline(always)]
-pub fn share<C: Real>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
-    C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
-}
-
-/// The sums over zeros, and those over the parameter that they stand for.
-#[doc(hidden)]
-#[inline(always)]
-pub fn in_place_of<R: Rule, C: Real>(
-    [a, b]: [C::Scalar; 2],
-    [x, y]: [C::Scalar; 2],
-) -> [C::Scalar; 2] {
-    let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
-    [if own(0) { x } else { a }, if own(1) { y } else { b }]
-}
-
-/// All passes over a tensor whose constants are known but for the sums.
-#[expect(
-    clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
-)]
-pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
-    passes: X,
-    k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
-) {
-    let s = scalars;
-    // The combinations that are used in earnest have loops of their own.
-    if direct::<R, C, X, C, C, C>(passes, k, uses, s, t) {
-        return;
-    }
-    if const { matches!(C::DTYPE, Dtype::F32) } {
-        if direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
-            || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
-            || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t)
-        {
-            return;
-        }
-    }
-    staged::<R, C, X>(passes, k, uses, s, t);
-}
-
-/// Runs the typed loops if the buffers are of these types.
-#[expect(
-    clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
-)]
-fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
-    passes: X,
-    k: &mut R::Coefs<C>,
-    Uses { mask, sums }: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
-) -> bool {
-    if !are_all_of(S::DTYPE, t.slots) {
-        return false;
-    }
-    let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
-    let mut slots = t.slots.iter_mut();
-    let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
-        slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
-    });
-    if const { R::SUMS > 0 } {
-        if sums {
-            let views = slots.as_mut();
-            let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
-            let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
-            R::finish::<C>(k, sums, param.len());
-        }
-    }
-    R::record::<C>(k, scalars);
-    passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
-    true
-}
-
-/// Whether the slots that are used are plain numbers of this type.
-fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
-    slots.iter().all(|s| s.is_empty() || s.dtype() == Some(dtype))
-}
-
-/// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
-/// needs none of them is not to wait until the stack has grown.
-#[inline(never)]
-fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
-    passes: X,
-    k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
-) {
-    match stretch_for(t) {
-        Some(STAGE) => staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE),
-        Some(stretch) => staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
-        None => {}
-    }
-}
-
-/// How many elements at a time hold whole blocks; a small stage, which stays in the nearest cache, if it can be.
-fn stretch_for(t: &Tensor<'_, '_>) -> Option<usize> {
-    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) { Some(STAGE) } else { stretch(blocks) }
-}
-
-/// Elements in a small stage.
-const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
-
-/// Buffers for a stretch of a tensor.
-struct Stage<'s, R: Rule, C: Real + 's> {
-    param: &'s mut [C],
-    grad: &'s mut [C],
-    slots: R::Slots<&'s mut [C]>,
-}
-
-impl<R: Rule, C: Real> Stage<'_, R, C> {
-    fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
-        t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
-        t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
-        self.load_slots(mask, t, start, len);
-    }
-
-    fn load_slots(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
-        for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
-            if mask >> k & 1 == 1 {
-                from.load(start, to.get_mut(..len).unwrap_or_default());
-            }
-        }
-    }
-}
-
-/// The stage is on the stack; its size is all that is compiled anew for each B.
-fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
-    passes: X,
-    k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
-    stretch: usize,
-) {
-    let (mut param, mut grad) = ([C::ZERO; B], [C::ZERO; B]);
-    let mut slots = R::Slots::<[C; B]>::from_fn(|_| [C::ZERO; B]);
-    let mut each = slots.as_mut().iter_mut();
-    let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
-    let stage = Stage::<R, C> { param: &mut param, grad: &mut grad, slots };
-    staged_in(passes, k, uses, scalars, t, stretch, stage);
-}
-
-#[expect(
-    clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
-)]
-fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
-    passes: X,
-    k: &mut R::Coefs<C>,
-    Uses { mask, sums }: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
-    stretch: usize,
-    mut stage: Stage<'_, R, C>,
-) {
-    let n = t.param.len();
-    let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
-    if const { R::SUMS > 0 } {
-        if sums {
-            // A stage is loaded once and handed out chunk by chunk.
-            let mut loaded = usize::MAX;
-            let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [C::Scalar]; 2]| {
-                let mut at = 0;
-                while at < a.len() {
-                    let base = (start + at) / stretch * stretch;
-                    if base != loaded {
-                        stage.load(mask, t, base, (n - base).min(stretch));
-                        loaded = base;
-                    }
-                    let first = start + at - base;
-                    let len = (a.len() - at).min(stretch - first);
-                    let from = first..first + len;
-                    let slots = stage.slots.as_ref();
-                    let slots = R::Slots::<&[C]>::from_fn(|j| {
-                        slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
-                    });
-                    let param = stage.param.get(from.clone()).unwrap_or_default();
-                    let grad = stage.grad.get(from).unwrap_or_default();
-                    let terms =
-                        [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
-                    passes.terms(k, mask, start + at, param, grad, &slots, terms);
-                    at += len;
-                }
-            });
-            R::finish::<C>(k, sums, n);
-        }
-    }
-    R::record::<C>(k, scalars);
-    // Numbers that are of the compute type already stay where they are.
-    let (plain_param, plain_grad) = (C::of_mut(&mut t.param).is_some(), C::of(&t.grad).is_some());
-    for start in (0..n).step_by(stretch) {
-        let len = (n - start).min(stretch);
-        let all = start..start + len;
-        stage.load_slots(mask, t, start, len);
-        let mut views = stage.slots.as_mut().iter_mut().enumerate();
-        let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {
-            Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
-            _ => &mut [],
-        });
-        let own = stage.param.get_mut(..len).unwrap_or_default();
-        let param = if plain_param {
-            C::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
-        } else {
-            t.param.load(start, own);
-            &mut *own
-        };
-        let grad = if plain_grad {
-            C::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
-        } else {
-            let own = stage.grad.get_mut(..len).unwrap_or_default();
-            t.grad.load(start, own);
-            &*own
-        };
-        passes.apply::<C, C, C>(k, mask, start, param, grad, slots);
-        if !plain_param {
-            t.param.store(start, own);
-        }
-        for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
-            if mask >> j & 1 == 1 {
-                to.store(start, from.get(..len).unwrap_or_default());
-            }
-        }
-    }
 }

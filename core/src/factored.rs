@@ -15,14 +15,17 @@
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, InPlaceOf, Passes, RuleInfo, Tensor, Uses};
+use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
 use crate::args::Hyper;
 use crate::array::Array;
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
-use crate::rule::{Rule, Scalars, Start, Step, check_group, mask_at, with_mask};
+use crate::rule::{
+    InPlaceOf, Passes, Rule, Scalars, Start, Step, Tensor, Uses, check_group, mask_at, run,
+    sums_of_param, with_mask,
+};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
 
@@ -661,10 +664,10 @@ pub(crate) fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
         t.slots = slots;
         let uses = Uses { mask: factored_mask(rule, C::DTYPE), ..Uses::of(rule, C::DTYPE) };
         if let Some(whole) = whole {
-            let sums = any::sums_of_param::<R, C>(&k, whole, t.param.len());
-            any::run::<R, C, _>(InPlaceOf(&factors, sums), &mut k, uses, scalars, &mut t);
+            let sums = sums_of_param::<R, C>(&k, whole, t.param.len());
+            run::<R, C, _>(InPlaceOf(&factors, sums), &mut k, uses, scalars, &mut t);
         } else {
-            any::run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+            run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
         }
     }
     Ok(k)

@@ -15,14 +15,14 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, Tensor, begin_group, begin_parameter};
+use crate::any::{AnyRule, Arithmetic, begin_group, begin_parameter};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::random;
 use crate::memory::{collected, filled};
 use crate::mode::Mode;
 use crate::real::Dtype;
-use crate::rule::{Counter, Powers, Scalars, Start, Step};
+use crate::rule::{Counter, Powers, Scalars, Start, Step, Tensor};
 use crate::storage::{
     Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Piece, Raw, Split, Storage,
     check_blocks, dithered, numel, paired, plain, stretch,

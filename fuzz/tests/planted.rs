@@ -86,6 +86,9 @@ impl Rule for Planted {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        0.0
+    }
     fn start(&self, slot: usize) -> Start {
         if slot == 0 { Start::Parameter } else { Start::Value(0.0) }
     }

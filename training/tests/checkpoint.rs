@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::Args;
+use bitstep::args::{Args, Fields, Hyper};
 use bitstep::named;
 use bitstep::named::LIST;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
-use bitstep::schedule::Scheduler;
+use bitstep::schedule::{Schedule, Scheduler};
 use bitstep::storage::Data;
 use bitstep_training::TrainingArguments;
 use bitstep_training::checkpoint::{Checkpoint, CheckpointError, Run, save};
@@ -162,6 +162,54 @@ fn schedules_with_a_memory_go_on_where_they_were() {
             assert!(resumed.bits() == went_on.bits(), "{schedule}");
         }
     }
+}
+
+/// The rate, every second step a tenth of it.
+#[derive(Clone, Debug)]
+struct Breather {
+    every: u64,
+}
+
+impl Hyper for Breather {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("every", &mut self.every);
+    }
+}
+
+impl Schedule for Breather {
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        if step.is_multiple_of(self.every) { 0.1 * base_lr } else { base_lr }
+    }
+}
+
+#[test]
+fn a_schedule_of_ones_own_goes_on_where_it_was_and_another_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let toy = |every: u64, lrs: [f64; 2]| {
+        let schedule = Scheduler::of("breather", Breather { every }, &lrs).unwrap();
+        Toy { schedulers: vec![schedule], ..Toy::new("adamw_torch", Dtype::F32, "cosine") }
+    };
+    let mut went_on = toy(3, [0.01, 0.002]);
+    (0..5).for_each(|_| went_on.step());
+    went_on.save(&path).unwrap();
+    let mut resumed = toy(3, [0.01, 0.002]);
+    resumed.load(&path).unwrap();
+    for _ in 0..4 {
+        resumed.step();
+        went_on.step();
+        assert!(resumed.bits() == went_on.bits());
+    }
+    let refused = |mut toy: Toy| {
+        let before = toy.bits();
+        let error = toy.load(&path).unwrap_err();
+        assert!(toy.bits() == before, "{error}");
+        error.to_string()
+    };
+    assert_eq!(refused(toy(4, [0.01, 0.002])), "schedule 0: `every` was 3 and is 4");
+    assert!(refused(toy(3, [0.01, 0.02])).starts_with("schedule 0: `groups` was "));
+    let named = Toy::new("adamw_torch", Dtype::F32, "cosine");
+    assert_eq!(refused(named), "schedule 0: `name` was \"breather\" and is \"cosine\"");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{Args, Value};
+use bitstep::args::{Args, Fields, Hyper, Value};
 use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
 use bitstep::named;
 use bitstep::named::LIST;
-use bitstep::schedule;
+use bitstep::schedule::{self, Schedule, Scheduler};
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
 use bitstep_training::{Arguments, ModelLayers, Parameter};
@@ -159,6 +159,65 @@ fn every_group_may_have_a_schedule_of_its_own() {
     training.metric(1.0).unwrap();
     training.metric(2.0).unwrap();
     assert_eq!(training.rates(), [0.1 * 0.9, 0.1]);
+}
+
+/// Half of the rate in every second window of `length` steps.
+#[derive(Clone, Debug)]
+struct Windows {
+    length: u64,
+}
+
+impl Hyper for Windows {
+    fn fields(&mut self, f: &mut dyn Fields) {
+        f.u64("length", &mut self.length);
+    }
+}
+
+impl Schedule for Windows {
+    fn check(&self) -> Result<(), bitstep::Error> {
+        bitstep::Error::range(self.length > 0, "length", self.length as f64, "length >= 1")
+    }
+    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+        if step / self.length % 2 == 1 { 0.5 * base_lr } else { base_lr }
+    }
+}
+
+#[test]
+fn a_schedule_of_ones_own_takes_the_place_of_trainers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let training = |model: &Model, length: u64| {
+        let mut training = Training::new(&arguments(""), model.vars(), None).unwrap();
+        let of = |lrs: &[f64]| Scheduler::of("windows", Windows { length }, lrs);
+        training.set_schedule(of).map(|()| training)
+    };
+    let model = Model::new(DType::F32);
+    let mut went_on = training(&model, 2).unwrap();
+    let rates = went_on.rates(); // no longer those of a warm-up, which begins with 0
+    assert!(rates.iter().all(|&lr| lr > 0.0));
+    let half: Vec<f64> = rates.iter().map(|lr| 0.5 * lr).collect();
+    let want = [&rates, &half, &half, &rates, &rates, &half];
+    for (t, want) in want.into_iter().enumerate() {
+        if t == 3 {
+            went_on.save(&path, &BTreeMap::new()).unwrap();
+        }
+        went_on.backward(&model.loss(t)).unwrap();
+        assert_eq!(&went_on.rates(), want, "after step {t}");
+    }
+    let other = Model::new(DType::F32);
+    let mut resumed = training(&other, 2).unwrap();
+    resumed.load(&path).unwrap();
+    for t in 3..6 {
+        resumed.backward(&other.loss(t)).unwrap();
+    }
+    assert_eq!((other.bits(), resumed.rates()), (model.bits(), went_on.rates()));
+    // Another one of that name, or what is none at all.
+    assert!(training(&other, 3).unwrap().load(&path).is_err());
+    assert!(training(&other, 0).is_err());
+    let refused = resumed.set_schedule(|_| Scheduler::of("windows", Windows { length: 2 }, &[1.0]));
+    assert!(refused.is_err());
+    resumed.backward(&other.loss(6)).unwrap();
+    assert_eq!(resumed.rates(), half, "the one before goes on alone");
 }
 
 #[test]

@@ -25,12 +25,21 @@ pub trait Hyper {
     ///
     /// Which names are shown does not depend on the values.
     fn fields(&mut self, f: &mut dyn Fields);
+
+    /// The arguments that have to be given where a name is built: the reference has no default for them.
+    fn required(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 #[cfg(feature = "alloc")]
 impl<H: Hyper + ?Sized> Hyper for alloc::boxed::Box<H> {
     fn fields(&mut self, f: &mut dyn Fields) {
         (**self).fields(f);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        (**self).required()
     }
 }
 

@@ -128,23 +128,25 @@ fn power<A: Real>(x: A, exponent: A) -> A {
     A::from_f64(libm::pow(x.to_f64(), exponent.to_f64()))
 }
 
-/// Sum and root of a norm of some order. Sums run in `C::Scalar`.
-fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
-    // Each kind is a constant in a loop of its own.
-    macro_rules! sum {
-        ($kind:expr) => {
-            $kind.root(order, reduce::sum(n, |i| $kind.term(order, x(i).wide())))
-        };
-    }
-    match Order::of(order, n) {
-        Order::Two => sum!(Order::Two),
-        Order::One => sum!(Order::One),
-        Order::Count => sum!(Order::Count),
-        Order::Power => sum!(Order::Power),
-        kind => (0..n)
-            .map(|i| kind.term(order, x(i).wide()))
-            .fold(kind.start(), |all, x| kind.join(all, x)),
-    }
+/// A norm of some order of numbers that are few, or slow to find. Sums run in `C::Scalar`.
+fn norm_of_few<C: Real>(n: usize, order: f64, x: &dyn Fn(usize) -> C) -> C::Scalar {
+    let kind = Order::of(order, n);
+    let term = |i: usize| kind.term(order, x(i).wide());
+    let all = match kind {
+        Order::Largest | Order::Smallest => {
+            (0..n).map(term).fold(kind.start(), |all, x| kind.join(all, x))
+        }
+        _ => sum_of_few(n, term),
+    };
+    kind.root(order, all)
+}
+
+/// [`reduce::sum`] without vectors.
+fn sum_of_few<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
+    let [sum] = reduce::sums_by_chunk::<_, 1>(n, |start, [terms]: [&mut [A]; 1]| {
+        terms.iter_mut().enumerate().for_each(|(i, x)| *x = term(start + i));
+    });
+    sum
 }
 
 /// The norm of one tensor, in its own type: (Σ|x|^order)^(1/order); the largest
@@ -156,7 +158,18 @@ fn norm_of<C: Real>(n: usize, order: f64, x: impl Fn(usize) -> C) -> C::Scalar {
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
     fn own<C: Real>(x: &[C], order: f64) -> f64 {
         let at = |i: usize| x.get(i).copied().unwrap_or(C::ZERO);
-        C::narrow(norm_of(x.len(), order, at)).to_f64()
+        // The usual kinds have loops of their own.
+        macro_rules! sum {
+            ($kind:expr) => {
+                $kind.root(order, reduce::sum(x.len(), |i| $kind.term(order, at(i).wide())))
+            };
+        }
+        C::narrow(match Order::of(order, x.len()) {
+            Order::Two => sum!(Order::Two),
+            Order::One => sum!(Order::One),
+            _ => norm_of_few(x.len(), order, &at),
+        })
+        .to_f64()
     }
     match grad {
         Data::F64(x) => own(x, order),
@@ -194,15 +207,15 @@ pub fn round(x: f64, dtype: Dtype) -> f64 {
 /// the one that holds them all.
 #[must_use]
 pub fn total_norm(grads: &[Data<'_>], order: f64) -> (f64, Dtype) {
-    total(grads.len(), |i| grads.get(i).copied(), order)
+    total(grads.len(), &|i| grads.get(i).copied(), order)
 }
 
-fn total<'a>(n: usize, grad: impl Fn(usize) -> Option<Data<'a>>, order: f64) -> (f64, Dtype) {
-    let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
+fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> (f64, Dtype) {
+    let dtype = (0..n).filter_map(grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let of = |i: usize| grad(i).map_or(0.0, |g| norm(g, order));
     let norm = match dtype {
-        Dtype::F64 => norm_of::<f64>(n, order, of),
-        _ => norm_of::<f32>(n, order, |i| of(i) as f32).to_f64(),
+        Dtype::F64 => norm_of_few::<f64>(n, order, &of),
+        _ => norm_of_few::<f32>(n, order, &|i| of(i) as f32).to_f64(),
     };
     (round(norm, dtype), dtype)
 }
@@ -212,7 +225,9 @@ fn total<'a>(n: usize, grad: impl Fn(usize) -> Option<Data<'a>>, order: f64) -> 
 #[must_use]
 pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f64) -> f64 {
     fn own<T: Number>(x: &[T], scale: f32) -> f32 {
-        norm_of(x.len(), 2.0, |i| x.get(i).map_or(0.0, |g| g.to_f32() / scale))
+        let single = x.len() == 1;
+        let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / scale);
+        reduce::root(reduce::sum(x.len(), |i| reduce::square(at(i), single)), single)
     }
     let scale = scale as f32;
     let mut norms = grads.clone().map(|grad| match grad {
@@ -304,7 +319,7 @@ impl ClipGradNorm {
     /// ```
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let (norm, dtype) = total(grads.len(), |i| shared(grads, i), self.norm_type);
+        let (norm, dtype) = total(grads.len(), &|i| shared(grads, i), self.norm_type);
         let c = self.checked_coefficient(norm, dtype)?;
         grads.iter_mut().for_each(|g| multiply(g, c));
         Ok(norm)
@@ -360,7 +375,7 @@ pub(crate) fn global_norm<'a>(
 ) -> (f64, Dtype) {
     fn norm<'a, C: Real>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, limit: f64) -> f64 {
         let half = |i: usize| half::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
-        whole::<C>(reduce::sum(n, half)).to_f64()
+        whole::<C>(sum_of_few(n, half)).to_f64()
     }
     let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let norm = match dtype {
@@ -397,16 +412,16 @@ pub fn whole<C: Real>(sum: C::Scalar) -> C {
 }
 
 fn norm_squared<C: Real>(grad: Data<'_>, limit: f64) -> f64 {
-    fn of<C: Real, T: Number>(x: &[T], limit: f64) -> f64 {
-        let limit = C::narrow(C::scalar(limit)).wide();
-        let at = |i: usize| x.get(i).map_or(C::Scalar::ZERO, |&g| limited_square(g, limit));
+    fn of<A: Real, T: Number>(x: &[T], limit: A) -> f64 {
+        let at = |i: usize| x.get(i).map_or(A::ZERO, |&g| limited_square(g, limit));
         reduce::sum(x.len(), at).to_f64()
     }
+    let limit = C::narrow(C::scalar(limit)).wide();
     match grad {
-        Data::F64(x) => of::<C, _>(x, limit),
-        Data::F32(x) => of::<C, _>(x, limit),
-        Data::Bf16(x) => of::<C, _>(x, limit),
-        Data::F16(x) => of::<C, _>(x, limit),
+        Data::F64(x) => of(x, limit),
+        Data::F32(x) => of(x, limit),
+        Data::Bf16(x) => of(x, limit),
+        Data::F16(x) => of(x, limit),
     }
 }
 

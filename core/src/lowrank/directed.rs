@@ -1,20 +1,22 @@
 //! Rules in two halves.
 
-use crate::any::{self, AnyRule, Elements, InPlaceOf, Tensor, Uses};
+use crate::any::AnyRule;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::factored::{self, Factored, Layout, Matrix};
 use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::rule::{
+    Counter, Elements, InPlaceOf, Rule, Scalars, Start, Step, Tensor, Uses, run, sums_of_param,
+};
 use crate::storage::{DataMut, Plain};
 
 /// A rule whose update is found in a gradient first, and then made: any there is.
 pub trait Directed: AnyRule + Copy + PartialEq + 'static {
-    /// [`RuleInfo::slots`](any::RuleInfo::slots).
+    /// [`RuleInfo::slots`](crate::any::RuleInfo::slots).
     const KEYS: &'static [&'static str];
-    /// [`RuleInfo::scalars`](any::RuleInfo::scalars), of any configuration.
+    /// [`RuleInfo::scalars`](crate::any::RuleInfo::scalars), of any configuration.
     const NUMBERS: &'static [&'static str];
-    /// [`RuleInfo::given`](any::RuleInfo::given).
+    /// [`RuleInfo::given`](crate::any::RuleInfo::given).
     const GIVEN: &'static [&'static str];
     /// What the second half needs to know of the first.
     type Known<C: Real>: Copy;
@@ -79,6 +81,12 @@ impl<R: Rule> Rule for Direction<R> {
     fn lr(&self) -> f64 {
         Rule::lr(&self.0)
     }
+    fn weight_decay(&self) -> f64 {
+        self.0.weight_decay()
+    }
+    fn maximizes(&self) -> bool {
+        self.0.maximizes()
+    }
     fn needs_sums(&self) -> bool {
         self.0.needs_sums()
     }
@@ -124,9 +132,9 @@ pub(super) fn direct<R: Rule, C: Real<Scalar: Plain> + Plain>(
     mut low: Tensor<'_, '_>,
 ) -> R::Coefs<C> {
     let mut k = rule.coefs::<C>(step, scalars);
-    let sums = any::sums_of_param::<R, C>(&k, whole, low.param.len());
+    let sums = sums_of_param::<R, C>(&k, whole, low.param.len());
     let uses = Uses::of(rule, C::DTYPE);
-    any::run::<Direction<R>, C, _>(InPlaceOf(Elements, sums), &mut k, uses, scalars, &mut low);
+    run::<Direction<R>, C, _>(InPlaceOf(Elements, sums), &mut k, uses, scalars, &mut low);
     k
 }
 

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, RuleInfo, Tensor};
+use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
 use crate::args::{Fields, Hyper, Slot};
 use crate::error::Error;
 use crate::lowrank::{
@@ -14,7 +14,7 @@ use crate::matmul::View;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::CHUNK;
-use crate::rule::{MAX_SCALARS, Scalars, Start, Step, check_group};
+use crate::rule::{MAX_SCALARS, Scalars, Start, Step, Tensor, check_group};
 use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
 
@@ -494,28 +494,13 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         let inner = Step { shape: &low, projected: Some(numel(t.shape)), ..*step };
         let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // a rule may have computed in a wider type
-        let against = R::follow(&k, C::ZERO, C::ONE) > C::ZERO && !maximizes(self.rule);
+        let against = R::follow(&k, C::ZERO, C::ONE) > C::ZERO && !self.rule.info().maximizes;
         let found =
             Found { plan, left, right, projected, direction, against, grad, spare, between };
         let numbers = self.numbers(scalars);
         self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
         Ok(())
     }
-}
-
-/// Whether a rule goes up along gradients.
-fn maximizes<R: AnyRule>(mut rule: R) -> bool {
-    struct Maximize(bool);
-    impl Fields for Maximize {
-        fn field(&mut self, name: &'static str, slot: Slot<'_>) {
-            if let ("maximize", Slot::Bool(on)) = (name, slot) {
-                self.0 |= *on;
-            }
-        }
-    }
-    let mut found = Maximize(false);
-    rule.hyper().fields(&mut found);
-    found.0
 }
 
 const WORK: Error = Error::Invalid {

@@ -1,12 +1,12 @@
 //! Rules that keep to `f32`.
 
-use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor};
+use crate::any::{AnyRule, Arithmetic, RuleInfo};
 use crate::args::Hyper;
 use crate::error::Error;
 use crate::lowrank::{Directed, directed};
 use crate::mode::Mode;
 use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Start, Step};
+use crate::rule::{Rule, Scalars, Start, Step, Tensor};
 use crate::storage::{Data, DataMut, Plain};
 
 /// A rule that computes in `f32`, whatever is around it: [`Arithmetic::Single`].

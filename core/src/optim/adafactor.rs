@@ -238,6 +238,9 @@ impl Rule for Adafactor {
     fn lr(&self) -> f64 {
         self.lr.unwrap_or(0.0)
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         if self.beta1.is_some() { 0b11 } else { 0b10 }

@@ -141,6 +141,12 @@ impl Rule for Adagrad {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn start(&self, _: usize) -> Start {
         Start::Value(self.initial_accumulator_value)

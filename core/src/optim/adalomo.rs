@@ -177,6 +177,9 @@ impl Rule for AdaLomo {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn norm_scale(&self, _: &[(&str, f64)]) -> Option<f64> {
         self.clip_grad_norm.map(|_| self.scale().unwrap_or(1.0))

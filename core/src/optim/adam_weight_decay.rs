@@ -5,7 +5,7 @@ use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::rule::{Counter, Rule, Scalars, Step, no_decay};
 use crate::storage::Data;
 
 /// AdamWeightDecay.
@@ -202,6 +202,9 @@ impl Rule for AdamWeightDecay {
     fn lr(&self) -> f64 {
         self.learning_rate
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay_rate
+    }
 
     fn needs_sums(&self) -> bool {
         self.clip.clipnorm.is_some()
@@ -258,6 +261,10 @@ impl Rule for AdamWeightDecay {
         let v_max = if v > v_max { v } else { v_max };
         let largest = if k.amsgrad { v_max } else { v };
         (p - m * k.alpha / (largest.sqrt() + k.eps), [m, v, v_max])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        no_decay("weight_decay_rate", self.weight_decay_rate)
     }
 }
 

@@ -124,6 +124,12 @@ impl Rule for Adamax {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;

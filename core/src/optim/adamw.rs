@@ -140,6 +140,12 @@ impl Rule for AdamW {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }

@@ -232,6 +232,9 @@ impl Rule for AdamWAnyPrecision {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         if self.use_kahan_summation { 0b111 } else { 0b011 }

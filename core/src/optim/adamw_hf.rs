@@ -152,6 +152,9 @@ impl Rule for AdamWHf {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn bases(&self) -> [f64; 2] {
         self.betas.into()

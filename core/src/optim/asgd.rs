@@ -175,6 +175,12 @@ impl Rule for Asgd {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn scalars(&self) -> Scalars {
         [f64::from(self.lr as f32), 1.0, 0.0, 0.0]

@@ -129,6 +129,9 @@ impl Rule for BnbAdagrad {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn slot_dtype(&self, _: usize, _: Dtype) -> Dtype {
         Dtype::F32

@@ -180,6 +180,9 @@ impl Rule for BnbLamb {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn needs_sums(&self) -> bool {
         self.max_unorm > 0.0

@@ -154,6 +154,9 @@ impl Rule for BnbLars {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn needs_sums(&self) -> bool {
         self.max_unorm > 0.0
@@ -213,7 +216,7 @@ impl Rule for BnbLars {
             let wanted = "no limit, in a projection: it is a part of the parameter's norm";
             return Err(Error::Invalid { argument: "max_unorm", wanted });
         }
-        no_decay(self)
+        no_decay("weight_decay", self.weight_decay)
     }
 }
 

@@ -156,6 +156,9 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
@@ -201,7 +204,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     }
 
     fn check_halves(&self) -> Result<(), Error> {
-        if DECOUPLED { Ok(()) } else { no_decay(self) }
+        if DECOUPLED { Ok(()) } else { no_decay("weight_decay", self.weight_decay) }
     }
     #[inline(always)]
     fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {

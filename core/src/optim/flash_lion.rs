@@ -127,6 +127,9 @@ impl Rule for FlashLion {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());

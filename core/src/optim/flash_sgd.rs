@@ -147,6 +147,9 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         (self.momentum > 0.0).into()
@@ -183,7 +186,7 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     }
 
     fn check_halves(&self) -> Result<(), Error> {
-        if DECOUPLED { Ok(()) } else { no_decay(self) }
+        if DECOUPLED { Ok(()) } else { no_decay("weight_decay", self.weight_decay) }
     }
     #[inline(always)]
     fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {

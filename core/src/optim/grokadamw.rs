@@ -190,6 +190,9 @@ impl Rule for GrokAdamW {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn needs_sums(&self) -> bool {
         self.gradient_clipping > 0.0

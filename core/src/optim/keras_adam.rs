@@ -5,7 +5,7 @@ use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::real::Real;
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::rule::{Counter, Rule, Scalars, Step, no_decay};
 use crate::storage::Data;
 
 /// Keras' Adam.
@@ -158,6 +158,9 @@ impl Rule for KerasAdam {
     fn lr(&self) -> f64 {
         self.init_lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay_rate
+    }
 
     fn needs_sums(&self) -> bool {
         self.limits().clipnorm.is_some()
@@ -201,5 +204,9 @@ impl Rule for KerasAdam {
         let m = m + (g - m) * k.one_minus_beta1;
         let v = v + (g * g - v) * k.one_minus_beta2;
         (p - m * k.alpha / (v.sqrt() + k.eps), [m, v])
+    }
+
+    fn check_halves(&self) -> Result<(), Error> {
+        no_decay("weight_decay_rate", self.weight_decay_rate)
     }
 }

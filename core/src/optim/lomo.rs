@@ -167,6 +167,9 @@ impl Rule for Lomo {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
         let scale = loss_scale(given);

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, RuleInfo, Tensor, check_tensor};
+use crate::any::{AnyRule, Arithmetic, RuleInfo, check_tensor};
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
 use crate::lowrank::{Algebra, Portable};
@@ -10,7 +10,7 @@ use crate::matmul::View;
 use crate::orthogonal::{Orthogonal, Place};
 use crate::real::{Dtype, Real};
 use crate::reduce;
-use crate::rule::{Counter, Scalars, Start, Step, check_group};
+use crate::rule::{Counter, Scalars, Start, Step, Tensor, check_group};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, numel, stretch};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
@@ -207,6 +207,7 @@ impl<A: Algebra> AnyRule for Muon<A> {
             counts_empty: true,
             needs_layer: false,
             is_elementwise: false,
+            maximizes: false,
             bases: [1.0; 2],
         }
     }

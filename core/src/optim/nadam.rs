@@ -166,6 +166,12 @@ impl Rule for NAdam {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn scalars(&self) -> Scalars {
         [1.0; MAX_SCALARS]

@@ -171,6 +171,9 @@ impl Rule for OptimiAdam {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn settle(&mut self) {
         self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);

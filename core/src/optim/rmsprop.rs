@@ -148,6 +148,12 @@ impl Rule for RmsProp {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         1 | u32::from(self.momentum > 0.0) << 1 | u32::from(self.centered) << 2

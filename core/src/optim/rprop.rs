@@ -126,6 +126,12 @@ impl Rule for Rprop {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        0.0
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
         Coefs {

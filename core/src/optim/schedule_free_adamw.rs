@@ -167,6 +167,9 @@ impl Rule for ScheduleFreeAdamW {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn start(&self, slot: usize) -> Start {
         if slot == 0 { Start::Parameter } else { Start::Value(0.0) }

@@ -183,6 +183,9 @@ impl Rule for ScheduleFreeRAdam {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn start(&self, slot: usize) -> Start {
         if slot == 0 { Start::Parameter } else { Start::Value(0.0) }

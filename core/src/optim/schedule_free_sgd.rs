@@ -150,6 +150,9 @@ impl Rule for ScheduleFreeSgd {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn start(&self, _: usize) -> Start {
         Start::Parameter

@@ -144,6 +144,12 @@ impl Rule for Sgd {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+    fn maximizes(&self) -> bool {
+        self.maximize
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         u32::from(self.momentum != 0.0)

@@ -144,6 +144,9 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
     fn lr(&self) -> f64 {
         self.lr
     }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
 
     fn mask(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }

@@ -27,7 +27,9 @@ impl Recipe {
         let (compute, min_len, multiple) = (self.arithmetic.id(), coding.min_len, coding.multiple);
         // Writing to a string does not fail.
         _ = write!(id, " {compute} {state} {} {min_len} {multiple}", coding.weights);
-        for slot in &coding.slots {
+        // What the list does not reach is plain.
+        let coded = coding.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        for slot in coding.slots.iter().take(coded) {
             _ = match slot {
                 Some(format) => write!(id, " {format}"),
                 None => write!(id, " plain"),

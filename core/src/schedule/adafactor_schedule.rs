@@ -72,14 +72,6 @@ impl Default for AdafactorSchedule {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "adafactor_schedule",
-    class: "AdafactorSchedule",
-    arguments: [&[], &[]],
-    make: super::Make::Adafactor,
-};
-
 /// One for each group, of the arguments of all and those that are its own.
 #[cfg(feature = "alloc")]
 pub(super) fn for_each(

@@ -136,15 +136,15 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
     Ok(resolved)
 }
 
-/// Sets the fields of `target`, of which those `required` have to be given. Those `apart` have been taken out before.
+/// Sets the fields of `target`. Those `apart` have been taken out before.
 pub(super) fn apply(
     of: &str,
     args: &Args,
     target: &mut (impl Hyper + ?Sized),
-    [required, apart]: [&[&'static str]; 2],
+    apart: &[&'static str],
 ) -> Result<(), ArgError> {
     args.apply(of, target).map_err(|error| nearer(error, apart))?;
-    match required.iter().find(|argument| args.get(argument).is_none()) {
+    match target.required().iter().find(|argument| args.get(argument).is_none()) {
         Some(argument) => Err(missing(of, argument)),
         None => Ok(()),
     }

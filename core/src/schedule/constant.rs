@@ -8,10 +8,6 @@ use crate::args::{Fields, Hyper};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Constant;
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<Constant>("constant", "get_constant_schedule", &[]);
-
 impl Hyper for Constant {
     fn fields(&mut self, _: &mut dyn Fields) {}
 }

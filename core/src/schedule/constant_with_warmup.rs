@@ -18,16 +18,13 @@ pub struct ConstantWithWarmup {
     pub num_warmup_steps: u64,
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<ConstantWithWarmup>(
-    "constant_with_warmup",
-    "get_constant_schedule_with_warmup",
-    &["num_warmup_steps"],
-);
-
 impl Hyper for ConstantWithWarmup {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps"]
     }
 }
 

@@ -37,18 +37,15 @@ impl Default for Cosine {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<Cosine>(
-    "cosine",
-    "get_cosine_schedule_with_warmup",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for Cosine {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

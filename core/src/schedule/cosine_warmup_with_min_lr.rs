@@ -58,13 +58,6 @@ impl Default for CosineWarmupWithMinLr {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWarmupWithMinLr>(
-    "cosine_warmup_with_min_lr",
-    "get_cosine_with_min_lr_schedule_with_warmup_lr_rate",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for CosineWarmupWithMinLr {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
@@ -74,6 +67,10 @@ impl Hyper for CosineWarmupWithMinLr {
         f.opt_f64("min_lr_rate", &mut self.min_lr_rate);
         f.opt_f64("warmup_lr_rate", &mut self.warmup_lr_rate);
         f.f64("lr_init", &mut self.lr_init);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

@@ -52,13 +52,6 @@ impl Default for CosineWithMinLr {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWithMinLr>(
-    "cosine_with_min_lr",
-    "get_cosine_with_min_lr_schedule_with_warmup",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for CosineWithMinLr {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
@@ -67,6 +60,10 @@ impl Hyper for CosineWithMinLr {
         f.opt_f64("min_lr", &mut self.min_lr);
         f.opt_f64("min_lr_rate", &mut self.min_lr_rate);
         f.f64("lr_init", &mut self.lr_init);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

@@ -34,18 +34,15 @@ impl Default for CosineWithRestarts {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineWithRestarts>(
-    "cosine_with_restarts",
-    "get_cosine_with_hard_restarts_schedule_with_warmup",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for CosineWithRestarts {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

@@ -43,13 +43,6 @@ impl Default for CreateOptimizer {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<CreateOptimizer>(
-    "create_optimizer",
-    "create_optimizer",
-    &["init_lr", "num_train_steps", "num_warmup_steps"],
-);
-
 impl Hyper for CreateOptimizer {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("init_lr", &mut self.init_lr);
@@ -69,6 +62,10 @@ impl Hyper for CreateOptimizer {
         ] {
             f.ignored(other);
         }
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["init_lr", "num_train_steps", "num_warmup_steps"]
     }
 }
 

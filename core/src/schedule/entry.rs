@@ -13,14 +13,11 @@ use crate::args::{ArgError, Args, Hyper, names, nearest};
 pub(super) struct Entry {
     pub(super) name: &'static str,
     /// The reference's class or function.
-    pub(super) class: &'static str,
-    /// Arguments that the reference has no default for, and those that no field stands for.
-    pub(super) arguments: [&'static [&'static str]; 2],
+    class: &'static str,
+    /// Arguments that no field stands for.
+    apart: &'static [&'static str],
     pub(super) make: Make,
 }
-
-/// A schedule, or what is wrong with its arguments.
-type Made = Result<Box<dyn AnySchedule>, ArgError>;
 
 /// How arguments make a schedule.
 pub(super) enum Make {
@@ -31,6 +28,9 @@ pub(super) enum Make {
     Greedy,
     Adafactor,
 }
+
+/// A schedule of one group, or what is wrong with its arguments.
+pub(super) type Made = Result<Box<dyn AnySchedule>, ArgError>;
 
 /// What a schedule is told beside its arguments.
 #[derive(Clone, Copy)]
@@ -50,10 +50,19 @@ impl Entry {
     pub(super) const fn of<S: AnySchedule + Default + 'static>(
         name: &'static str,
         class: &'static str,
-        required: &'static [&'static str],
     ) -> Entry {
         let make = Make::Pure(|entry, args, told| entry.read(S::default(), args, told));
-        Entry { name, class, arguments: [required, &[]], make }
+        Entry::with(name, class, &[], make)
+    }
+
+    /// One that is made in its own way.
+    pub(super) const fn with(
+        name: &'static str,
+        class: &'static str,
+        apart: &'static [&'static str],
+        make: Make,
+    ) -> Entry {
+        Entry { name, class, apart, make }
     }
 
     /// `schedule` with its arguments and with what it asks of its optimizer.
@@ -70,7 +79,7 @@ impl Entry {
         if fields.contains(&"last_epoch") {
             args.set("last_epoch", told.last_epoch);
         }
-        apply(self.name, &args, &mut schedule, self.arguments)?;
+        apply(self.name, &args, &mut schedule, self.apart)?;
         schedule.check()?;
         Ok(Box::new(schedule))
     }

@@ -111,14 +111,6 @@ impl Default for Greedy {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "greedy",
-    class: "get_greedy_schedule",
-    arguments: [&[], &[]],
-    make: super::Make::Greedy,
-};
-
 /// One for all groups, of each group's: the first one's, but for the rates.
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[Greedy]) -> Result<Greedy<Vec<f64>, Vec<f64>>, Error> {

@@ -36,17 +36,14 @@ impl InverseSqrt {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<InverseSqrt>(
-    "inverse_sqrt",
-    "get_inverse_sqrt_schedule",
-    &["num_warmup_steps"],
-);
-
 impl Hyper for InverseSqrt {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.opt_f64("timescale", &mut self.timescale);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps"]
     }
 }
 

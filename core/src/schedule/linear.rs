@@ -23,17 +23,14 @@ pub struct Linear {
     pub num_training_steps: u64,
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<Linear>(
-    "linear",
-    "get_linear_schedule_with_warmup",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for Linear {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

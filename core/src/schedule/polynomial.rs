@@ -49,13 +49,6 @@ impl Default for Polynomial {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<Polynomial>(
-    "polynomial",
-    "get_polynomial_decay_schedule_with_warmup",
-    &["num_warmup_steps", "num_training_steps"],
-);
-
 impl Hyper for Polynomial {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
@@ -63,6 +56,10 @@ impl Hyper for Polynomial {
         f.f64("lr_end", &mut self.lr_end);
         f.f64("power", &mut self.power);
         f.f64("lr_init", &mut self.lr_init);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_training_steps"]
     }
 }
 

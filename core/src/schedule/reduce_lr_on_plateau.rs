@@ -81,14 +81,6 @@ impl Default for ReduceLrOnPlateau {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "reduce_lr_on_plateau",
-    class: "ReduceLROnPlateau",
-    arguments: [&[], &[]],
-    make: super::Make::Plateau,
-};
-
 /// One for all groups, of each group's: the first one's, but for the rates.
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[ReduceLrOnPlateau]) -> Result<ReduceLrOnPlateau<Vec<f64>>, Error> {

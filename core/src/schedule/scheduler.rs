@@ -501,57 +501,43 @@ mod tests {
 
     #[test]
     fn what_no_field_stands_for_is_found_by_its_nearest_name_within_others_too() {
-        let map = |entries: &[(&str, Value)]| {
-            Value::Map(entries.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect())
+        let pair = |name: &str, args: &Args| {
+            let args = args.iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
+            Value::List(alloc::vec![name.into(), Value::Map(args)])
         };
-        let pair =
-            |name: &str, args: &[(&str, Value)]| Value::List(alloc::vec![name.into(), map(args)]);
-        let constant = || Value::List(alloc::vec!["constant".into()]);
-        let none = || Value::List(Vec::new());
-        let warm_up = Args::new().with("initial_learning_rate", 1.0).with("warmup_steps", 0i64);
+        let steps = Args::new().with("milestones", Value::List(Vec::new()));
+        let chain = Args::new().with("schedulers", Value::List(alloc::vec!["constant".into()]));
+        let both = steps.clone().with("schedulers", chain.get("schedulers").cloned().unwrap());
+        let pieces = Args::new().with("boundaries", Value::List(Vec::new())).with("values", [1.0]);
+        let warm_up = Args::parse("initial_learning_rate=1.0, warmup_steps=0").unwrap();
         for (within, args, wrong, right) in [
-            ("torch_chained", &[("schedulers", constant())][..], "schedulrs", "schedulers"),
-            ("torch_multi_step", &[("milestones", none())], "milestone", "milestones"),
+            ("torch_chained", chain, "schedulrs", "schedulers"),
+            ("torch_multi_step", steps, "milestone", "milestones"),
+            ("torch_sequential", both.clone(), "milestone", "milestones"),
+            ("torch_sequential", both, "schedulrs", "schedulers"),
+            ("PiecewiseConstantDecay", pieces.clone(), "boundary", "boundaries"),
+            ("PiecewiseConstantDecay", pieces, "value", "values"),
             (
-                "torch_sequential",
-                &[("schedulers", constant()), ("milestones", none())],
-                "milestone",
-                "milestones",
+                "WarmUp",
+                warm_up.clone().with("decay_schedule_fn", 1.0),
+                "decay_schedule",
+                "decay_schedule_fn",
             ),
         ] {
-            let pair = pair(within, &[args, &[(wrong, 1i64.into())]].concat());
-            let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
-            assert_nearest(build("torch_chained", &args), within, right);
-        }
-        for (within, args, wrong, right) in [
-            (
-                "PiecewiseConstantDecay",
-                [("boundaries", none()), ("values", [1.0].into())],
-                "value",
-                "values",
-            ),
-            (
-                "PiecewiseConstantDecay",
-                [("boundaries", none()), ("values", [1.0].into())],
-                "boundary",
-                "boundaries",
-            ),
-        ] {
-            let pair = pair(within, &[&args[..], &[(wrong, 1i64.into())]].concat());
-            assert_nearest(
-                build("warm_up", &warm_up.clone().with("decay_schedule_fn", pair)),
-                within,
-                right,
-            );
-        }
-    }
-
-    fn assert_nearest(got: Result<Scheduler, ArgError>, within: &str, wanted: &str) {
-        match got {
-            Err(ArgError::UnknownArgument { of, nearest, .. }) => {
-                assert_eq!((of.as_str(), nearest), (within, Some(wanted)));
+            let pair = pair(within, &args.with(wrong, 1i64));
+            let got = match within.starts_with("torch") {
+                true => {
+                    let schedulers = Value::List(alloc::vec![pair]);
+                    build("torch_chained", &Args::new().with("schedulers", schedulers))
+                }
+                false => build("warm_up", &warm_up.clone().with("decay_schedule_fn", pair)),
+            };
+            match got {
+                Err(ArgError::UnknownArgument { of, nearest, .. }) => {
+                    assert_eq!((of.as_str(), nearest), (within, Some(right)));
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
         }
     }
 }

@@ -1,6 +1,8 @@
 use core::fmt::Debug;
 use core::ops::Deref;
 
+#[cfg(feature = "alloc")]
+use super::Make;
 use super::{Schedule, walk};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -29,15 +31,10 @@ pub struct TorchChained<S> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "torch_chained",
-    class: "ChainedScheduler",
-    arguments: [&[], &["schedulers"]],
-    make: super::Make::Pure(|entry, mut args, told| {
-        let within = schedulers(entry.name, &mut args, told)?;
-        entry.read(TorchChained { schedulers: schedules(within, told)? }, args, told)
-    }),
-};
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
+    let within = schedulers(entry.name, &mut args, told)?;
+    entry.read(TorchChained { schedulers: schedules(within, told)? }, args, told)
+});
 
 #[cfg(feature = "alloc")]
 pub(super) use of_arguments::{schedulers, schedules};

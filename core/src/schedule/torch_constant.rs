@@ -34,10 +34,6 @@ impl Default for TorchConstant {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchConstant>("torch_constant", "ConstantLR", &[]);
-
 impl Hyper for TorchConstant {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("factor", &mut self.factor);

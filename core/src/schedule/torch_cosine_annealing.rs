@@ -37,18 +37,15 @@ impl Default for TorchCosineAnnealing {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<TorchCosineAnnealing>(
-    "torch_cosine_annealing",
-    "CosineAnnealingLR",
-    &["T_max"],
-);
-
 impl Hyper for TorchCosineAnnealing {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("T_max", &mut self.t_max);
         f.f64("eta_min", &mut self.eta_min);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["T_max"]
     }
 }
 

@@ -41,13 +41,6 @@ impl Default for TorchCosineAnnealingWarmRestarts {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<TorchCosineAnnealingWarmRestarts>(
-    "torch_cosine_annealing_warm_restarts",
-    "CosineAnnealingWarmRestarts",
-    &["T_0"],
-);
-
 impl Hyper for TorchCosineAnnealingWarmRestarts {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("T_0", &mut self.t_0);
@@ -55,6 +48,10 @@ impl Hyper for TorchCosineAnnealingWarmRestarts {
         f.f64("eta_min", &mut self.eta_min);
         f.i64("last_epoch", &mut self.last_epoch);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["T_0"]
     }
 }
 

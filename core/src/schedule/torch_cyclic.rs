@@ -73,10 +73,6 @@ impl Default for TorchCyclic {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchCyclic>("torch_cyclic", "CyclicLR", &["base_lr", "max_lr"]);
-
 impl Hyper for TorchCyclic {
     fn fields(&mut self, f: &mut dyn Fields) {
         const MODES: &[(&str, CyclicMode)] = &[
@@ -96,6 +92,10 @@ impl Hyper for TorchCyclic {
         f.f64("base_momentum", &mut self.base_momentum);
         f.f64("max_momentum", &mut self.max_momentum);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["base_lr", "max_lr"]
     }
 }
 

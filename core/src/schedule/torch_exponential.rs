@@ -26,14 +26,14 @@ impl Default for TorchExponential {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchExponential>("torch_exponential", "ExponentialLR", &["gamma"]);
-
 impl Hyper for TorchExponential {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["gamma"]
     }
 }
 

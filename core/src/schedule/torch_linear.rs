@@ -36,10 +36,6 @@ impl Default for TorchLinear {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchLinear>("torch_linear", "LinearLR", &[]);
-
 impl Hyper for TorchLinear {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("start_factor", &mut self.start_factor);

@@ -1,5 +1,7 @@
 use core::fmt::Debug;
 
+#[cfg(feature = "alloc")]
+use super::Make;
 use super::{Schedule, walk};
 use crate::accurate::pow;
 use crate::args::{Fields, Hyper};
@@ -27,15 +29,10 @@ pub struct TorchMultiStep<M> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "torch_multi_step",
-    class: "MultiStepLR",
-    arguments: [&[], &["milestones"]],
-    make: super::Make::Pure(|entry, mut args, told| {
-        let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-        entry.read(TorchMultiStep { milestones, gamma: 0.1 }, args, told)
-    }),
-};
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
+    let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
+    entry.read(TorchMultiStep { milestones, gamma: 0.1 }, args, told)
+});
 
 impl<M> Hyper for TorchMultiStep<M> {
     /// All but `milestones`.

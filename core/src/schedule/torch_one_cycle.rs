@@ -85,10 +85,6 @@ impl Default for TorchOneCycle {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchOneCycle>("torch_one_cycle", "OneCycleLR", &["max_lr"]);
-
 impl Hyper for TorchOneCycle {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("max_lr", &mut self.max_lr);
@@ -105,6 +101,10 @@ impl Hyper for TorchOneCycle {
         f.f64("final_div_factor", &mut self.final_div_factor);
         f.bool("three_phase", &mut self.three_phase);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["max_lr"]
     }
 }
 

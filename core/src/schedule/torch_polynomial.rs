@@ -33,10 +33,6 @@ impl Default for TorchPolynomial {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchPolynomial>("torch_polynomial", "PolynomialLR", &[]);
-
 impl Hyper for TorchPolynomial {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("total_iters", &mut self.total_iters);

@@ -1,6 +1,8 @@
 use core::fmt::Debug;
 use core::ops::Deref;
 
+#[cfg(feature = "alloc")]
+use super::Make;
 use super::{Schedule, walk};
 use crate::Error;
 use crate::args::{Fields, Hyper};
@@ -34,23 +36,18 @@ pub struct TorchSequential<S, M> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "torch_sequential",
-    class: "SequentialLR",
-    arguments: [&[], &["schedulers", "milestones"]],
-    make: super::Make::Pure(|entry, mut args, told| {
-        let within = super::torch_chained::schedulers(entry.name, &mut args, told)?;
-        // It can't begin others of its kind again, and counts those within ChainedScheduler one step off.
-        let mut names = within.iter().map(|(name, _)| name.as_str()).enumerate();
-        if names.any(|(i, s)| s == entry.name || (s == "torch_chained" && i > 0)) {
-            let wanted = "no SequentialLR, and a ChainedScheduler only at the start";
-            return Err(Error::Invalid { argument: "schedulers", wanted }.into());
-        }
-        let schedulers = super::torch_chained::schedules(within, told)?;
-        let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-        entry.read(TorchSequential { schedulers, milestones }, args, told)
-    }),
-};
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
+    let within = super::torch_chained::schedulers(entry.name, &mut args, told)?;
+    // It can't begin others of its kind again, and counts those within ChainedScheduler one step off.
+    let mut names = within.iter().map(|(name, _)| name.as_str()).enumerate();
+    if names.any(|(i, s)| s == entry.name || (s == "torch_chained" && i > 0)) {
+        let wanted = "no SequentialLR, and a ChainedScheduler only at the start";
+        return Err(Error::Invalid { argument: "schedulers", wanted }.into());
+    }
+    let schedulers = super::torch_chained::schedules(within, told)?;
+    let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
+    entry.read(TorchSequential { schedulers, milestones }, args, told)
+});
 
 impl<S, M> Hyper for TorchSequential<S, M> {
     /// None but `schedulers` and `milestones`.

@@ -33,15 +33,15 @@ impl Default for TorchStep {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<TorchStep>("torch_step", "StepLR", &["step_size"]);
-
 impl Hyper for TorchStep {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("step_size", &mut self.step_size);
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["step_size"]
     }
 }
 

@@ -2,6 +2,8 @@
 use alloc::boxed::Box;
 use core::fmt::Debug;
 
+#[cfg(feature = "alloc")]
+use super::Make;
 use super::Schedule;
 #[cfg(feature = "alloc")]
 use super::keras::{self, AnyDecay};
@@ -40,22 +42,13 @@ pub struct WarmUp<D> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    name: "warm_up",
-    class: "WarmUp",
-    arguments: [&["initial_learning_rate", "warmup_steps"], &["decay_schedule_fn"]],
-    make: super::Make::Pure(|entry, mut args, told| {
-        entry.read(take_decay(&mut args, told.decays)?, args, told)
-    }),
-};
+pub(super) const MAKE: Make =
+    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args, told.decays)?, args, told));
 
 /// As a decay within another.
 #[cfg(feature = "alloc")]
-pub(super) const DECAY: keras::Entry = keras::Entry {
-    class: ENTRY.class,
-    arguments: ENTRY.arguments,
-    make: |entry, mut args, decays| entry.read(take_decay(&mut args, decays)?, &args),
-};
+pub(super) const MAKE_DECAY: keras::Make =
+    |entry, mut args, decays| entry.read(take_decay(&mut args, decays)?, &args);
 
 /// With the decay that it has among its arguments.
 #[cfg(feature = "alloc")]
@@ -75,6 +68,10 @@ impl<D> Hyper for WarmUp<D> {
         f.u64("warmup_steps", &mut self.warmup_steps);
         f.f64("power", &mut self.power);
         f.ignored("name");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "warmup_steps"]
     }
 }
 

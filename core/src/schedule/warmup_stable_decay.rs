@@ -77,13 +77,6 @@ impl Default for WarmupStableDecay {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<WarmupStableDecay>(
-    "warmup_stable_decay",
-    "get_wsd_schedule",
-    &["num_warmup_steps", "num_decay_steps"],
-);
-
 impl Hyper for WarmupStableDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
@@ -94,6 +87,10 @@ impl Hyper for WarmupStableDecay {
         f.choice("decay_type", &mut self.decay_type, SHAPES);
         f.f64("min_lr_ratio", &mut self.min_lr_ratio);
         f.f64("num_cycles", &mut self.num_cycles);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["num_warmup_steps", "num_decay_steps"]
     }
 }
 

@@ -30,10 +30,6 @@ impl Default for CosineDecay {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry =
-    super::Entry::of::<CosineDecay>("CosineDecay", &["initial_learning_rate", "decay_steps"]);
-
 impl Hyper for CosineDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
@@ -42,6 +38,10 @@ impl Hyper for CosineDecay {
         f.ignored("name");
         f.opt_f64("warmup_target", &mut self.warmup_target);
         f.f64("warmup_steps", &mut self.warmup_steps);
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "decay_steps"]
     }
 }
 

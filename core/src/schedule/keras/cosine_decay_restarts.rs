@@ -30,12 +30,6 @@ impl Default for CosineDecayRestarts {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<CosineDecayRestarts>(
-    "CosineDecayRestarts",
-    &["initial_learning_rate", "first_decay_steps"],
-);
-
 impl Hyper for CosineDecayRestarts {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
@@ -44,6 +38,10 @@ impl Hyper for CosineDecayRestarts {
         f.f64("m_mul", &mut self.m_mul);
         f.f64("alpha", &mut self.alpha);
         f.ignored("name");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "first_decay_steps"]
     }
 }
 

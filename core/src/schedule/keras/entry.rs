@@ -12,23 +12,21 @@ use crate::schedule::arguments::{apply, name_and_args};
 /// A decay, or what is wrong with its arguments.
 type Made = Result<Box<dyn AnyDecay>, ArgError>;
 
+/// How arguments make a decay. What a decay within it may be is in the list.
+pub(in crate::schedule) type Make = fn(&Entry, Args, &'static [Entry]) -> Made;
+
 /// A class, and how arguments make its decay.
 pub(in crate::schedule) struct Entry {
-    pub(in crate::schedule) class: &'static str,
-    /// Arguments without a default, and those that no field stands for.
-    pub(in crate::schedule) arguments: [&'static [&'static str]; 2],
-    /// The list is of what a decay within it may be.
-    pub(in crate::schedule) make: fn(&Entry, Args, &'static [Entry]) -> Made,
+    pub(super) class: &'static str,
+    /// Arguments that no field stands for.
+    pub(super) apart: &'static [&'static str],
+    pub(super) make: Make,
 }
 
 impl Entry {
     /// A decay whose fields are its arguments.
-    pub(super) const fn of<D: AnyDecay + Hyper + Default + 'static>(
-        class: &'static str,
-        required: &'static [&'static str],
-    ) -> Entry {
-        let make = |entry: &Entry, args, _| entry.read(D::default(), &args);
-        Entry { class, arguments: [required, &[]], make }
+    pub(super) const fn of<D: AnyDecay + Hyper + Default + 'static>(class: &'static str) -> Entry {
+        Entry { class, apart: &[], make: |entry, args, _| entry.read(D::default(), &args) }
     }
 
     /// `decay` with its arguments.
@@ -37,7 +35,7 @@ impl Entry {
         mut decay: D,
         args: &Args,
     ) -> Made {
-        apply(self.class, args, &mut decay, self.arguments)?;
+        apply(self.class, args, &mut decay, self.apart)?;
         Ok(Box::new(decay))
     }
 }

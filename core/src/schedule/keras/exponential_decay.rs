@@ -25,12 +25,6 @@ impl Default for ExponentialDecay {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<ExponentialDecay>(
-    "ExponentialDecay",
-    &["initial_learning_rate", "decay_steps", "decay_rate"],
-);
-
 impl Hyper for ExponentialDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
@@ -38,6 +32,10 @@ impl Hyper for ExponentialDecay {
         f.f64("decay_rate", &mut self.decay_rate);
         f.bool("staircase", &mut self.staircase);
         f.ignored("name");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "decay_steps", "decay_rate"]
     }
 }
 

@@ -20,7 +20,7 @@ pub use decay::Decay;
 pub(super) use decay::pow;
 use decay::{cos, log};
 #[cfg(feature = "alloc")]
-pub(super) use entry::{AnyDecay, Entry, decay_of};
+pub(super) use entry::{AnyDecay, Entry, Make, decay_of};
 pub use exponential_decay::ExponentialDecay;
 pub use inverse_time_decay::InverseTimeDecay;
 pub use piecewise_constant_decay::PiecewiseConstantDecay;

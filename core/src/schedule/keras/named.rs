@@ -5,11 +5,15 @@ use crate::schedule::warm_up;
 
 /// Every class.
 pub(in crate::schedule) const LIST: &[Entry] = &[
-    cosine_decay::ENTRY,
-    cosine_decay_restarts::ENTRY,
-    exponential_decay::ENTRY,
-    inverse_time_decay::ENTRY,
-    piecewise_constant_decay::ENTRY,
-    polynomial_decay::ENTRY,
-    warm_up::DECAY,
+    Entry::of::<CosineDecay>("CosineDecay"),
+    Entry::of::<CosineDecayRestarts>("CosineDecayRestarts"),
+    Entry::of::<ExponentialDecay>("ExponentialDecay"),
+    Entry::of::<InverseTimeDecay>("InverseTimeDecay"),
+    Entry {
+        class: "PiecewiseConstantDecay",
+        apart: &["boundaries", "values"],
+        make: piecewise_constant_decay::MAKE,
+    },
+    Entry::of::<PolynomialDecay>("PolynomialDecay"),
+    Entry { class: "WarmUp", apart: &["decay_schedule_fn"], make: warm_up::MAKE_DECAY },
 ];

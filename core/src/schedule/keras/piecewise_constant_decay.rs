@@ -17,21 +17,17 @@ pub struct PiecewiseConstantDecay<B, V> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry {
-    class: "PiecewiseConstantDecay",
-    arguments: [&[], &["boundaries", "values"]],
-    make: |entry, mut args, _| {
-        let mut numbers = |argument| {
-            let (of, wanted) = (entry.class, "a list of numbers");
-            arguments::take_list(of, argument, &mut args, wanted, Value::as_f64)
-        };
-        let (boundaries, values) = (numbers("boundaries")?, numbers("values")?);
-        let (got, wanted) = (values.len(), boundaries.len().saturating_add(1));
-        if got != wanted {
-            return Err(crate::Error::Length { argument: "values", got, wanted }.into());
-        }
-        entry.read(PiecewiseConstantDecay { boundaries, values }, &args)
-    },
+pub(super) const MAKE: super::Make = |entry, mut args, _| {
+    let mut numbers = |argument| {
+        let (of, wanted) = (entry.class, "a list of numbers");
+        arguments::take_list(of, argument, &mut args, wanted, Value::as_f64)
+    };
+    let (boundaries, values) = (numbers("boundaries")?, numbers("values")?);
+    let (got, wanted) = (values.len(), boundaries.len().saturating_add(1));
+    if got != wanted {
+        return Err(crate::Error::Length { argument: "values", got, wanted }.into());
+    }
+    entry.read(PiecewiseConstantDecay { boundaries, values }, &args)
 };
 
 impl<B, V> Hyper for PiecewiseConstantDecay<B, V> {

@@ -28,12 +28,6 @@ impl Default for PolynomialDecay {
     }
 }
 
-#[cfg(feature = "alloc")]
-pub(super) const ENTRY: super::Entry = super::Entry::of::<PolynomialDecay>(
-    "PolynomialDecay",
-    &["initial_learning_rate", "decay_steps"],
-);
-
 impl Hyper for PolynomialDecay {
     fn fields(&mut self, f: &mut dyn Fields) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
@@ -42,6 +36,10 @@ impl Hyper for PolynomialDecay {
         f.f64("power", &mut self.power);
         f.bool("cycle", &mut self.cycle);
         f.ignored("name");
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        &["initial_learning_rate", "decay_steps"]
     }
 }
 

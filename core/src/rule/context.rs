@@ -1,0 +1,134 @@
+//! What a step is of: its number and rate, and the tensor with its state.
+
+use crate::accurate;
+use crate::error::Error;
+use crate::real::Dtype;
+use crate::storage::{Data, DataMut, numel};
+
+/// One step, as its caller describes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The number of this update, from 1. Whose number: [`Rule::counter`].
+    pub t: u64,
+    /// The learning rate in force.
+    pub lr: f64,
+    /// Whether it is this tensor's first update. Where the group counts the steps, t alone doesn't say.
+    pub first: bool,
+    /// The parameter's position among those of its group that have a gradient.
+    pub layer: u32,
+    /// The dimensions of the whole parameter, also where only a part of it is stepped.
+    pub shape: &'a [usize],
+    /// The number of elements of the parameter of which `shape` is a projection, if it is one.
+    pub projected: Option<usize>,
+    /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
+    pub dtype: Option<Dtype>,
+    /// Whether its state is plain numbers, though that of others of its group may be coded.
+    pub plain: bool,
+    /// The type in memory of the first parameter of the group that has a gradient, if known.
+    pub lead: Option<Dtype>,
+    /// The norm over all gradients of the step, for rules that [ask for it](Rule::norm_scale).
+    pub grad_norm: Option<f64>,
+    /// Numbers from outside that some rules listen to, by name: `train_loss`,
+    /// `eval_loss`, `loss_scale`, …
+    pub given: &'a [(&'a str, f64)],
+    /// What [`Step::power`] need not find again.
+    pub powers: Option<&'a Powers>,
+}
+
+/// Powers of [`Rule::bases`], found once for all parameters of a group.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Powers {
+    t: u64,
+    known: [(f64, f64); 2],
+}
+
+impl Powers {
+    /// Those of these bases with the exponent t.
+    #[must_use]
+    pub fn new(bases: [f64; 2], t: u64) -> Self {
+        Powers { t, known: bases.map(|base| (base, accurate::pow(base, t as f64))) }
+    }
+}
+
+impl Step<'_> {
+    /// Step number t at learning rate `lr`, with nothing else given.
+    pub const fn new(t: u64, lr: f64) -> Self {
+        Step {
+            t,
+            lr,
+            first: t == 1,
+            layer: 0,
+            shape: &[],
+            projected: None,
+            dtype: None,
+            plain: false,
+            lead: None,
+            grad_norm: None,
+            given: &[],
+            powers: None,
+        }
+    }
+
+    /// `base` to the power t.
+    #[must_use]
+    pub fn power(&self, base: f64) -> f64 {
+        // Only an `Optimizer` knows any, and it needs the heap: firmware without is spared the search.
+        if cfg!(feature = "alloc")
+            && let Some(powers) = self.powers
+            && powers.t == self.t
+        {
+            let same = |&&(known, _): &&(f64, f64)| known.to_bits() == base.to_bits();
+            if let Some(&(_, power)) = powers.known.iter().find(same) {
+                return power;
+            }
+        }
+        accurate::pow(base, self.t_f64())
+    }
+
+    /// The given number of that name.
+    pub fn given(&self, name: &str) -> Option<f64> {
+        self.given.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
+    }
+
+    /// The number of elements of the whole parameter.
+    pub fn numel(&self) -> usize {
+        numel(self.shape)
+    }
+
+    /// The same step; of a parameter of this shape, if it did not say of which.
+    pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> Step<'a> {
+        Step { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
+    }
+
+    /// Whether the parameter is a single number, whose [norm](reduce::square) is that number's size.
+    pub fn is_single(&self) -> bool {
+        self.projected.unwrap_or(self.numel()) == 1
+    }
+
+    /// t as a float; exact up to 2⁵³.
+    pub const fn t_f64(&self) -> f64 {
+        self.t as f64
+    }
+}
+
+/// One tensor with all that a step needs of it.
+pub struct Tensor<'a, 'b> {
+    /// Its dimensions; their product is the number of elements.
+    pub shape: &'a [usize],
+    /// The parameter.
+    pub param: DataMut<'a>,
+    /// Its gradient.
+    pub grad: Data<'a>,
+    /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
+    pub slots: &'a mut [DataMut<'b>],
+    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::compute`] is, else `f32`.
+    pub work: DataMut<'a>,
+}
+
+/// Refuses a step without the norm that its rule asks for.
+pub(crate) fn check_norm(scale: Option<f64>, step: &Step) -> Result<(), Error> {
+    if scale.is_some() && step.grad_norm.is_none() {
+        return Err(Error::Invalid { argument: "grad_norm", wanted: "the norm of all gradients" });
+    }
+    Ok(())
+}

@@ -1,0 +1,701 @@
+//! The loops over the elements of a tensor: every step's.
+
+use half::{bf16, f16};
+
+use super::context::Tensor;
+use super::contract::{Rule, Scalars};
+use crate::array::Array;
+use crate::real::{Dtype, Number, Real};
+use crate::reduce::{self, Terms};
+use crate::simd::{self, Kernel};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+
+/// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
+macro_rules! with_mask {
+    ($rule:ty, $mask:expr, $I:ident => $body:expr) => {{
+        const {
+            assert!(<$rule>::MASKS.len() <= 4 && <$rule>::SUMS <= 2);
+        }
+        let mask = $mask;
+        // The constant guards keep combinations that do not occur from being compiled.
+        if const { <$rule>::MASKS.len() > 1 }
+            && mask == const { $crate::rule::mask_at::<$rule, 1>() }
+        {
+            const $I: usize = 1;
+            $body
+        } else if const { <$rule>::MASKS.len() > 2 }
+            && mask == const { $crate::rule::mask_at::<$rule, 2>() }
+        {
+            const $I: usize = 2;
+            $body
+        } else if const { <$rule>::MASKS.len() > 3 }
+            && mask == const { $crate::rule::mask_at::<$rule, 3>() }
+        {
+            const $I: usize = 3;
+            $body
+        } else {
+            const $I: usize = 0;
+            $body
+        }
+    }};
+}
+
+pub(crate) use with_mask;
+
+/// The mask at index I, or none at all.
+#[inline(always)]
+pub(crate) const fn mask_at<R: Rule, const I: usize>() -> u32 {
+    let masks = R::MASKS;
+    if I < masks.len() { masks[I] } else { 0 }
+}
+
+/// The sums of [`Rule::terms`] over a tensor, or over a part of one cut at a
+/// multiple of [`reduce::PART`]; the sums of the parts are added by
+/// [`reduce::sum`]. Slices shorter than `param` count as absent.
+pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &[P],
+    grad: &[G],
+    slots: &R::Slots<&[S]>,
+) -> [C::Scalar; 2] {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+}
+
+struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    param: &'a [P],
+    grad: &'a [G],
+    slots: &'a R::Slots<&'s [S]>,
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
+    Sums<'_, '_, R, C, P, G, S, I>
+{
+    /// The terms from element `start` on; the second buffer is as long as the first, or empty.
+    #[inline(always)]
+    fn terms(&self, start: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+        let mask = const { mask_at::<R, I>() };
+        let n = a.len();
+        let part = start..start + n;
+        let (Some(param), Some(grad)) = (self.param.get(part.clone()), self.grad.get(part.clone()))
+        else {
+            return;
+        };
+        let views = self.slots.as_ref();
+        let slots = R::Slots::<&[S]>::from_fn(|k| {
+            views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
+        });
+        let slots = slots.as_ref();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return;
+        }
+        let two = R::SUMS > 1 && b.len() == n;
+        let coefs = *self.coefs;
+        for i in 0..n {
+            let state = R::Slots::<C>::from_fn(|k| {
+                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
+            });
+            let terms = R::terms::<C>(&coefs, read(param, i), read(grad, i), state);
+            a[i] = terms[0];
+            if two {
+                b[i] = terms[1];
+            }
+        }
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    type Output = [C::Scalar; 2];
+
+    #[inline(always)]
+    fn run(self) -> [C::Scalar; 2] {
+        let n = self.param.len();
+        if const { R::SUMS == 1 } {
+            let [a] = reduce::sums_by_chunk::<_, 1>(n, self);
+            [a, C::Scalar::ZERO]
+        } else {
+            reduce::sums_by_chunk::<_, 2>(n, self)
+        }
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 1>
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, start: usize, [a]: [&mut [C::Scalar]; 1]) {
+        self.terms(start, [a, &mut []]);
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 2>
+    for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
+        self.terms(start, terms);
+    }
+}
+
+/// Updates a tensor, or any part of one, with finished coefficients. Does
+/// nothing if `grad` or a slot in use is shorter than `param`: [`step`] checks.
+// Handed on in registers, but where code has to be small.
+#[cfg_attr(not(target_os = "none"), inline(always))]
+pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+}
+
+struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    param: &'a mut [P],
+    grad: &'a [G],
+    slots: R::Slots<&'s mut [S]>,
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
+    for Apply<'_, '_, R, C, P, G, S, I>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(mut self) {
+        let mask = const { mask_at::<R, I>() };
+        let n = self.param.len();
+        let param = self.param;
+        let Some(grad) = self.grad.get(..n) else { return };
+        let mut views = self.slots.as_mut().iter_mut();
+        let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
+            views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
+        });
+        let slots = slots.as_mut();
+        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            return;
+        }
+        let coefs = *self.coefs;
+        if const { FEW > 0 && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>() }
+            && n < 2 * FEW
+        {
+            return few::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
+        }
+        for i in 0..n {
+            let state = R::Slots::<C>::from_fn(|k| {
+                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
+            });
+            let (p, state) = R::element::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
+            param[i] = p.store();
+            for (k, &x) in state.as_ref().iter().enumerate() {
+                if mask >> k & 1 == 1 {
+                    write(slots[k], i, x);
+                }
+            }
+        }
+    }
+}
+
+/// Numbers in a vector of the widest unit.
+const FEW: usize = if cfg!(all(feature = "std", target_arch = "x86_64")) { 16 } else { 0 };
+
+const fn is_single<A: Number, B: Number>() -> bool {
+    matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
+}
+
+/// [`apply`] to less than a loop of vectors pays for: by way of arrays, which a compiler need not
+/// ask whether they overlap.
+#[inline(always)]
+fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    param: &mut [P],
+    grad: &[G],
+    slots: &mut [&mut [S]],
+) {
+    #[inline(always)]
+    fn load<C: Real, T: Number>(from: &[T], start: usize) -> [C; FEW] {
+        let from = from.get(start..).unwrap_or_default();
+        if let Some(from) = from.first_chunk::<FEW>() {
+            return from.map(C::load); // no call to copy a few bytes
+        }
+        let mut all = [C::ZERO; FEW];
+        for (x, &from) in all.iter_mut().zip(from) {
+            *x = C::load(from);
+        }
+        all
+    }
+    #[inline(always)]
+    fn store<C: Real, T: Number>(to: &mut [T], start: usize, all: &[C; FEW]) {
+        let to = to.get_mut(start..).unwrap_or_default();
+        if let Some(to) = to.first_chunk_mut::<FEW>() {
+            *to = all.map(C::store);
+            return;
+        }
+        for (to, x) in to.iter_mut().zip(all) {
+            *to = x.store();
+        }
+    }
+    for start in (0..param.len()).step_by(FEW.max(1)) {
+        let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
+        let mut state = R::Slots::<[C; FEW]>::from_fn(|k| match slots.get(k) {
+            Some(slot) if mask >> k & 1 == 1 => load(slot, start),
+            _ => [C::ZERO; FEW],
+        });
+        let each = state.as_mut();
+        for i in 0..FEW {
+            let (to, next) = R::element::<C>(coefs, p[i], g[i], R::Slots::from_fn(|k| each[k][i]));
+            p[i] = to;
+            for (each, &x) in each.iter_mut().zip(next.as_ref()) {
+                each[i] = x;
+            }
+        }
+        store(param, start, &p);
+        for (k, (slot, each)) in slots.iter_mut().zip(&*each).enumerate() {
+            if mask >> k & 1 == 1 {
+                store(slot, start, each);
+            }
+        }
+    }
+}
+
+/// Element i of a slice. It is there: the lengths have been checked. A compiler for small
+/// processors does not always see that, and a panic is not to be linked there; one for vector
+/// units vectorises the loop only if it is told that nothing else can happen.
+#[inline(always)]
+fn read<C: Real, T: Number>(from: &[T], i: usize) -> C {
+    if cfg!(target_os = "none") {
+        from.get(i).map_or(C::ZERO, |&x| C::load(x))
+    } else {
+        C::load(from[i])
+    }
+}
+
+/// The same, to write.
+#[inline(always)]
+fn write<C: Real, T: Number>(to: &mut [T], i: usize, x: C) {
+    if cfg!(target_os = "none") {
+        if let Some(to) = to.get_mut(i) {
+            *to = x.store();
+        }
+    } else {
+        to[i] = x.store();
+    }
+}
+
+/// What of a rule its configuration uses.
+#[derive(Clone, Copy)]
+pub(crate) struct Uses {
+    pub(crate) mask: u32,
+    pub(crate) sums: bool,
+}
+
+impl Uses {
+    pub(crate) fn of<R: Rule>(rule: &R, compute: Dtype) -> Self {
+        Uses { mask: rule.mask(compute), sums: R::SUMS > 0 && rule.needs_sums() }
+    }
+}
+
+/// The loops over the elements of a tensor: what the shapes of rules differ in.
+pub(crate) trait Passes<R: Rule, C: Real>: Copy {
+    /// The sums of the terms over the whole tensor.
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2];
+    /// The terms of the elements from `start` on, which the slices hold.
+    #[expect(clippy::too_many_arguments, reason = "a stretch of a tensor has that many parts")]
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        terms: [&mut [C::Scalar]; 2],
+    );
+    /// Updates the elements from `start` on, which the slices hold.
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    );
+}
+
+/// Elementwise and tensorwise rules.
+#[derive(Clone, Copy)]
+pub(crate) struct Elements;
+
+impl<R: Rule, C: Real> Passes<R, C> for Elements {
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        sums::<R, C, P, G, S>(k, mask, param, grad, slots)
+    }
+
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        _: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        terms: [&mut [C::Scalar]; 2],
+    ) {
+        with_mask!(R, mask, I => Sums::<R, C, C, C, C, I> { coefs: k, param, grad, slots }.terms(0, terms));
+    }
+
+    #[cfg_attr(not(target_os = "none"), inline(always))]
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        _: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        apply::<R, C, P, G, S>(k, mask, param, grad, slots);
+    }
+}
+
+/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::SUMS_OF_PARAM`]
+/// are those of that parameter.
+#[derive(Clone, Copy)]
+pub(crate) struct InPlaceOf<X, S>(pub(crate) X, pub(crate) [S; 2]);
+
+impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar> {
+    fn sums<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        in_place_of::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
+    }
+
+    fn terms(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C],
+        grad: &[C],
+        slots: &R::Slots<&[C]>,
+        [a, b]: [&mut [C::Scalar]; 2],
+    ) {
+        self.0.terms(k, mask, start, param, grad, slots, [&mut *a, &mut *b]);
+        for (bit, (terms, sum)) in [a, b].into_iter().zip(self.1).enumerate() {
+            // All terms of the zeros are zeros: one of them stands for the sum.
+            if let Some(first) = terms.first_mut()
+                && start == 0
+                && R::SUMS_OF_PARAM >> bit & 1 == 1
+            {
+                *first = sum;
+            }
+        }
+    }
+
+    fn apply<P: Number, G: Number, S: Number>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        self.0.apply(k, mask, start, param, grad, slots);
+    }
+}
+
+/// The sums over the parameter alone, as if it had only n elements: their means are what counts.
+pub(crate) fn sums_of_param<R: Rule, C: Real>(
+    k: &R::Coefs<C>,
+    whole: &DataMut<'_>,
+    n: usize,
+) -> [C::Scalar; 2] {
+    if R::SUMS_OF_PARAM == 0 {
+        return [C::Scalar::ZERO; 2];
+    }
+    let zeros = <R::Slots<C> as Array<C>>::from_fn;
+    let len = whole.len();
+    let mut values = [C::ZERO; reduce::CHUNK];
+    reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
+        let values = values.get_mut(..a.len()).unwrap_or_default();
+        whole.load(start, values);
+        for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
+            [*a, *b] = R::terms::<C>(k, *p, C::ZERO, zeros(|_| C::ZERO));
+        }
+    })
+    .map(|sum| share::<C>(sum, n, len))
+}
+
+/// A sum over `len` elements, as if there were only n.
+#[doc(hidden)]
+#[inline(always)]
+pub fn share<C: Real>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
+    C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
+}
+
+/// The sums over zeros, and those over the parameter that they stand for.
+#[doc(hidden)]
+#[inline(always)]
+pub fn in_place_of<R: Rule, C: Real>(
+    [a, b]: [C::Scalar; 2],
+    [x, y]: [C::Scalar; 2],
+) -> [C::Scalar; 2] {
+    let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
+    [if own(0) { x } else { a }, if own(1) { y } else { b }]
+}
+
+/// All passes over a tensor whose constants are known but for the sums.
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
+pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
+    let s = scalars;
+    // The combinations that are used in earnest have loops of their own.
+    if direct::<R, C, X, C, C, C>(passes, k, uses, s, t) {
+        return;
+    }
+    if const { matches!(C::DTYPE, Dtype::F32) } {
+        if direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
+            || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
+            || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t)
+        {
+            return;
+        }
+    }
+    staged::<R, C, X>(passes, k, uses, s, t);
+}
+
+/// Runs the typed loops if the buffers are of these types.
+fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) -> bool {
+    if !are_all_of(S::DTYPE, t.slots) {
+        return false;
+    }
+    let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
+    let mut slots = t.slots.iter_mut();
+    let slots = R::Slots::<&mut [S]>::from_fn(|_| {
+        slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
+    });
+    self::passes::<R, C, X, P, G, S>(passes, k, uses, scalars, param, grad, slots);
+    true
+}
+
+/// All passes over plain numbers.
+#[inline(always)]
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
+pub(crate) fn passes<R: Rule, C: Real, X: Passes<R, C>, P: Number, G: Number, S: Number>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    Uses { mask, sums }: Uses,
+    scalars: &mut Scalars,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    if const { R::SUMS > 0 } {
+        if sums {
+            let views = slots.as_ref();
+            let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
+            let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
+            R::finish::<C>(k, sums, param.len());
+        }
+    }
+    R::record::<C>(k, scalars);
+    passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
+}
+
+/// Whether the slots that are used are plain numbers of this type.
+fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
+    slots.iter().all(|s| s.is_empty() || s.dtype() == Some(dtype))
+}
+
+/// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
+/// needs none of them is not to wait until the stack has grown.
+#[inline(never)]
+fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+) {
+    match stretch_for(t) {
+        Some(STAGE) => staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE),
+        Some(stretch) => staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
+        None => {}
+    }
+}
+
+/// How many elements at a time hold whole blocks; a small stage, which stays in the nearest cache, if it can be.
+fn stretch_for(t: &Tensor<'_, '_>) -> Option<usize> {
+    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
+    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) { Some(STAGE) } else { stretch(blocks) }
+}
+
+/// Elements in a small stage.
+const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
+
+/// Buffers for a stretch of a tensor.
+struct Stage<'s, R: Rule, C: Real + 's> {
+    param: &'s mut [C],
+    grad: &'s mut [C],
+    slots: R::Slots<&'s mut [C]>,
+}
+
+impl<R: Rule, C: Real> Stage<'_, R, C> {
+    fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
+        t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
+        t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
+        self.load_slots(mask, t, start, len);
+    }
+
+    fn load_slots(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
+        for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
+            if mask >> k & 1 == 1 {
+                from.load(start, to.get_mut(..len).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The stage is on the stack; its size is all that is compiled anew for each B.
+pub(crate) fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    uses: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+    stretch: usize,
+) {
+    let (mut param, mut grad) = ([C::ZERO; B], [C::ZERO; B]);
+    let mut slots = R::Slots::<[C; B]>::from_fn(|_| [C::ZERO; B]);
+    let mut each = slots.as_mut().iter_mut();
+    let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
+    let stage = Stage::<R, C> { param: &mut param, grad: &mut grad, slots };
+    staged_in(passes, k, uses, scalars, t, stretch, stage);
+}
+
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what can not run from being compiled"
+)]
+fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    Uses { mask, sums }: Uses,
+    scalars: &mut Scalars,
+    t: &mut Tensor<'_, '_>,
+    stretch: usize,
+    mut stage: Stage<'_, R, C>,
+) {
+    let n = t.param.len();
+    let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
+    if const { R::SUMS > 0 } {
+        if sums {
+            // A stage is loaded once and handed out chunk by chunk.
+            let mut loaded = usize::MAX;
+            let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [C::Scalar]; 2]| {
+                let mut at = 0;
+                while at < a.len() {
+                    let base = (start + at) / stretch * stretch;
+                    if base != loaded {
+                        stage.load(mask, t, base, (n - base).min(stretch));
+                        loaded = base;
+                    }
+                    let first = start + at - base;
+                    let len = (a.len() - at).min(stretch - first);
+                    let from = first..first + len;
+                    let slots = stage.slots.as_ref();
+                    let slots = R::Slots::<&[C]>::from_fn(|j| {
+                        slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
+                    });
+                    let param = stage.param.get(from.clone()).unwrap_or_default();
+                    let grad = stage.grad.get(from).unwrap_or_default();
+                    let terms =
+                        [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
+                    passes.terms(k, mask, start + at, param, grad, &slots, terms);
+                    at += len;
+                }
+            });
+            R::finish::<C>(k, sums, n);
+        }
+    }
+    R::record::<C>(k, scalars);
+    // Numbers that are of the compute type already stay where they are.
+    let (plain_param, plain_grad) = (C::of_mut(&mut t.param).is_some(), C::of(&t.grad).is_some());
+    for start in (0..n).step_by(stretch) {
+        let len = (n - start).min(stretch);
+        let all = start..start + len;
+        stage.load_slots(mask, t, start, len);
+        let mut views = stage.slots.as_mut().iter_mut().enumerate();
+        let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {
+            Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
+            _ => &mut [],
+        });
+        let own = stage.param.get_mut(..len).unwrap_or_default();
+        let param = if plain_param {
+            C::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
+        } else {
+            t.param.load(start, own);
+            &mut *own
+        };
+        let grad = if plain_grad {
+            C::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
+        } else {
+            let own = stage.grad.get_mut(..len).unwrap_or_default();
+            t.grad.load(start, own);
+            &*own
+        };
+        passes.apply::<C, C, C>(k, mask, start, param, grad, slots);
+        if !plain_param {
+            t.param.store(start, own);
+        }
+        for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
+            if mask >> j & 1 == 1 {
+                to.store(start, from.get(..len).unwrap_or_default());
+            }
+        }
+    }
+}

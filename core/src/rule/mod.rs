@@ -1,0 +1,29 @@
+//! What a rule is, and the loops that run one.
+//!
+//! Three shapes cover every optimizer:
+//!
+//! * **elementwise**: one function of a parameter, its gradient, its state slots
+//!   and the step's coefficients ([`Rule::element`]);
+//! * **tensorwise**: the same, with coefficients that depend on sums over the
+//!   tensor ([`Rule::SUMS`], [`Rule::terms`], [`Rule::finish`]);
+//! * **matrix**: row and column state ([`crate::factored`]), or products of
+//!   matrices.
+//!
+//! [`step`] is the whole job for slices of plain numbers. [`sums`] and [`apply`]
+//! are its two halves, for callers that cut a tensor into parts.
+
+mod context;
+mod contract;
+mod loops;
+mod slices;
+
+pub(crate) use context::check_norm;
+pub use context::{Powers, Step, Tensor};
+pub use contract::{Counter, MAX_SCALARS, Mode, Rule, Scalars, Start};
+pub(crate) use contract::{check_group, no_decay};
+pub(crate) use loops::{
+    Elements, InPlaceOf, Passes, Uses, mask_at, run, staged_by, sums_of_param, with_mask,
+};
+pub use loops::{apply, in_place_of, share, sums};
+pub use slices::step;
+pub(crate) use slices::{check_slices, step_slices};
