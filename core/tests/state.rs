@@ -14,7 +14,7 @@ const N: usize = 37;
 
 fn numbers<S: Plain>(seed: u64) -> [S; N] {
     std::array::from_fn(|i| {
-        let bits = (seed << 32 | i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let bits = ((seed << 32) | (i as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         S::from_f64(f64::from(bits as i32) / f64::from(i32::MAX))
     })
 }
