@@ -174,7 +174,7 @@ impl Hyper for Windows {
 }
 
 impl Schedule for Windows {
-    fn check(&self) -> Result<(), bitstep::Error> {
+    fn check(&self) -> std::result::Result<(), bitstep::Error> {
         bitstep::Error::range(self.length > 0, "length", self.length as f64, "length >= 1")
     }
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
