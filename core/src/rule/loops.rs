@@ -181,7 +181,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
             return;
         }
         let coefs = *self.coefs;
-        if const { FEW > 0 && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>() }
+        if const { HAS_FEW && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>() }
             && n < 2 * FEW
         {
             return few::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
@@ -202,7 +202,9 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
 }
 
 /// Numbers in a vector of the widest unit.
-const FEW: usize = if cfg!(all(feature = "std", target_arch = "x86_64")) { 16 } else { 0 };
+const FEW: usize = 16;
+/// Whether it may be there.
+const HAS_FEW: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
 
 const fn is_single<A: Number, B: Number>() -> bool {
     matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
@@ -241,7 +243,7 @@ fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
             *to = x.store();
         }
     }
-    for start in (0..param.len()).step_by(FEW.max(1)) {
+    for start in (0..param.len()).step_by(FEW) {
         let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
         let mut state = R::Slots::<[C; FEW]>::from_fn(|k| match slots.get(k) {
             Some(slot) if mask >> k & 1 == 1 => load(slot, start),
