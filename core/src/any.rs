@@ -378,7 +378,7 @@ impl<R: Rule> AnyRule for R {
 ///
 /// For devices with little memory: [`AnyRule::update`] brings code and buffers for every number type, this only those
 /// of a rule and a type to compute in that are known beforehand. The bits are the same. Unlike there, `scalars` are
-/// [advanced](Rule::advance) here, as [`rule::step`] does.
+/// [advanced](Rule::advance) here, as [`rule::step`](crate::rule::step) does.
 ///
 /// # Errors
 /// An invalid configuration, a buffer of the wrong length, or blocks that B is too small for. Nothing is written then.

@@ -8,7 +8,7 @@ use crate::storage::{Data, DataMut, numel};
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
-    /// The number of this update, from 1. Whose number: [`Rule::counter`].
+    /// The number of this update, from 1. Whose number: [`Rule::counter`](super::Rule::counter).
     pub t: u64,
     /// The learning rate in force.
     pub lr: f64,
@@ -26,7 +26,7 @@ pub struct Step<'a> {
     pub plain: bool,
     /// The type in memory of the first parameter of the group that has a gradient, if known.
     pub lead: Option<Dtype>,
-    /// The norm over all gradients of the step, for rules that [ask for it](Rule::norm_scale).
+    /// The norm over all gradients of the step, for rules that [ask for it](super::Rule::norm_scale).
     pub grad_norm: Option<f64>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
@@ -35,7 +35,7 @@ pub struct Step<'a> {
     pub powers: Option<&'a Powers>,
 }
 
-/// Powers of [`Rule::bases`], found once for all parameters of a group.
+/// Powers of [`Rule::bases`](super::Rule::bases), found once for all parameters of a group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Powers {
     t: u64,
@@ -100,7 +100,7 @@ impl Step<'_> {
         Step { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
     }
 
-    /// Whether the parameter is a single number, whose [norm](reduce::square) is that number's size.
+    /// Whether the parameter is a single number, whose [norm](crate::reduce::square) is that number's size.
     pub fn is_single(&self) -> bool {
         self.projected.unwrap_or(self.numel()) == 1
     }
@@ -119,9 +119,9 @@ pub struct Tensor<'a, 'b> {
     pub param: DataMut<'a>,
     /// Its gradient.
     pub grad: Data<'a>,
-    /// One buffer for each slot, [`AnyRule::slot_len`] elements long.
+    /// One buffer for each slot, [`AnyRule::slot_len`](crate::any::AnyRule::slot_len) elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`AnyRule::workspace`] numbers; `f64` where [`Arithmetic::compute`] is, else `f32`.
+    /// At least [`AnyRule::workspace`](crate::any::AnyRule::workspace) numbers; `f64` where [`Arithmetic::compute`](crate::any::Arithmetic::compute) is, else `f32`.
     pub work: DataMut<'a>,
 }
 

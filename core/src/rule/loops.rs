@@ -141,7 +141,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C:
 }
 
 /// Updates a tensor, or any part of one, with finished coefficients. Does
-/// nothing if `grad` or a slot in use is shorter than `param`: [`step`] checks.
+/// nothing if `grad` or a slot in use is shorter than `param`: [`step`](super::step) checks.
 // Handed on in registers, but where code has to be small.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
