@@ -24,7 +24,7 @@ const KIND: &[u8; 8] = b"bitstep1";
 /// let (mut memory, mut weights) = ([0.0f32; 2 * 3], [1.0f32, -1.0, 0.5]); // two averages of each weight
 /// let mut state = State::new(&rule, 3, &mut memory)?;
 /// state.step(&rule, rule.lr, &mut weights, &[0.5, 0.5, 0.5])?;
-/// let mut flash = [0; 128];
+/// let mut flash = [0; 256];
 /// let flash = &mut flash[..state.saved_len()];
 /// state.save(&weights, flash)?;
 ///
