@@ -358,10 +358,10 @@ int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
 
 /*
  Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
- every machine. They begin with `bitstep`, a 0, and the version of what follows, as the 8 bytes of
- a little-endian number; they hold the groups' names, shapes and types, no name of anything else.
- Later versions of this interface read what this one writes, and this one reads what versions 2
- and 3 wrote.
+ every machine, and those of `Optimizer::save` in Rust. They begin with `bitstep`, a 0, and the
+ version of what follows, as the 8 bytes of a little-endian number, and end with a checksum. Later
+ versions of this interface read what this one writes, and this one reads what versions 2 and 3
+ wrote.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -372,8 +372,9 @@ int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
 /*
- Goes on from saved state, in an optimizer with groups of the same names and with parameters of the
- same shapes and types; any other is refused, and so is a version that is not known. Arguments other than the rate are those of here.
+ Goes on from saved state, in an optimizer whose groups have the same rules, arithmetic and storage
+ and whose parameters have the same shapes and types; any other is refused, and so are damaged bytes
+ and a version that is not known. Arguments other than the rate are those of here.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
