@@ -371,14 +371,15 @@ impl Training {
             let (a, b) = text.split_once(' ')?;
             Some((a.parse::<u64>().ok()?, b.parse::<u64>().ok()?))
         };
-        if let (Some(scale), Some((bits, steps))) = (&mut self.loss_scale, numbers(LOSS_SCALE)) {
-            (scale.scale, scale.good_steps) = (f64::from_bits(bits), steps);
-        }
-        if let (Some(_), Some(noise)) = (&self.neftune, numbers(NOISE)) {
-            self.noise = noise;
-        }
+        let (scaled, noise) = (numbers(LOSS_SCALE), numbers(NOISE));
         vars.iter().try_for_each(|(name, var)| cpu::fill(var, name, &file))?;
         restored.commit(self.optimizer.inner_mut(), &mut self.schedulers).map_err(Error::wrap)?;
+        if let (Some(scale), Some((bits, steps))) = (&mut self.loss_scale, scaled) {
+            (scale.scale, scale.good_steps) = (f64::from_bits(bits), steps);
+        }
+        if let (Some(_), Some(noise)) = (&self.neftune, noise) {
+            self.noise = noise;
+        }
         self.begin_window();
         Ok(extra)
     }
