@@ -762,8 +762,11 @@ impl Optimizer {
         let rule = &*group.recipe.rule;
         let compute = group.recipe.compute(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
-            let name = rule.info().slots.get(k).copied().unwrap_or("slot");
-            Error::length(name, slot.len(), rule.slot_len(k, &state.shape, compute))?;
+            let wanted = rule.slot_len(k, &state.shape, compute);
+            if slot.len() != wanted {
+                let name = rule.info().slots.get(k).copied().unwrap_or("slot");
+                return Error::length(name, slot.len(), wanted);
+            }
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
         if let Some(noise) = &state.noise {
