@@ -57,7 +57,8 @@ impl<'a, 'b> Writer<'a, 'b> {
 
     /// Counts a list of that many bytes.
     pub(crate) fn list_of(&mut self, bytes: usize) {
-        self.len = self.len.saturating_add(8).saturating_add(bytes.next_multiple_of(8));
+        let filled = bytes.checked_next_multiple_of(8).unwrap_or(usize::MAX);
+        self.len = self.len.saturating_add(8).saturating_add(filled);
     }
 
     pub(crate) fn list<T: Constants>(&mut self, all: &[T]) {

@@ -2,10 +2,12 @@
 
 use bitstep::Error;
 use bitstep::any::Arithmetic;
+use bitstep::args::Args;
 use bitstep::optim::*;
 use bitstep::optimizer::{Optimizer, Param, Recipe};
 use bitstep::real::Real;
 use bitstep::rule::Rule;
+use bitstep::schedule;
 use bitstep::state::State;
 use bitstep::storage::Plain;
 use half::{bf16, f16};
@@ -136,4 +138,126 @@ fn state_of_anything_else_is_refused() {
     refused(State::new(&amsgrad, N, &mut more).unwrap().load(&mut [0.0; N], &saved));
     let length = State::new(&adamw, N, &mut same).unwrap().load(&mut [0.0; 1], &saved);
     assert_eq!(length, Err(Error::Length { argument: "param", got: 1, wanted: N }));
+}
+
+/// The checksum as docs/checkpoints.md has it, put in its place.
+fn sealed(mut words: Vec<u64>) -> Vec<u8> {
+    let last = words.pop().unwrap();
+    let sum = words.iter().fold(0u64, |s, w| {
+        let s = (s ^ w).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        s ^ (s >> 32)
+    });
+    words.push(if last == 0 { sum } else { last });
+    words.iter().flat_map(|w| w.to_le_bytes()).collect()
+}
+
+fn words(bytes: &[u8]) -> Vec<u64> {
+    bytes.as_chunks().0.iter().map(|w| u64::from_le_bytes(*w)).collect()
+}
+
+/// Eight letters, or fewer and zeros.
+fn text(text: &str) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..text.len()].copy_from_slice(text.as_bytes());
+    u64::from_le_bytes(bytes)
+}
+
+/// Two numbers of type `f32`.
+fn pair([a, b]: [f32; 2]) -> u64 {
+    u64::from(a.to_bits()) | u64::from(b.to_bits()) << 32
+}
+
+#[test]
+fn saved_bytes_are_those_that_the_page_describes() {
+    let (mut memory, mut param) = ([0f32; 2], [1.0f32, 2.0]);
+    let rule = Sgd { momentum: 0.5, ..Sgd::default() };
+    let mut state = State::new(&rule, 2, &mut memory).unwrap();
+    state.step(&rule, 0.25, &mut param, &[4.0, -8.0]).unwrap();
+    let mut saved = vec![0; state.saved_len()];
+    state.save(&param, &mut saved).unwrap();
+    let [kind, id] = ["bitstep1", "sgd"].map(text);
+    let (param, slot) = (pair([0.0, 4.0]), pair([4.0, -8.0]));
+    let want = vec![kind, 3, 3, id, 1, 2, 1, 0, 0, 0, 0, 8, param, 8, slot, 0];
+    assert_eq!(words(&saved), words(&sealed(want)));
+
+    let mut optimizer = Optimizer::new();
+    let group = optimizer.add_group(Recipe::new(rule, Arithmetic::Eager)).unwrap();
+    optimizer.add_param(group, &[2, 1], bitstep::real::Dtype::F32).unwrap();
+    optimizer.groups_mut()[0].lr = 0.25;
+    let mut param = [1.0f32, 2.0];
+    let (value, grad) = (Plain::data_mut(&mut param), Some(Plain::data(&[4.0f32, -8.0])));
+    optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+    let (recipe, lr) = ("sgd eager own plain 0 0", 0.25f64.to_bits());
+    let [a, b, c] = [&recipe[..8], &recipe[8..16], &recipe[16..]].map(text);
+    let group = [1, recipe.len() as u64, a, b, c, 1, lr, 0, 0, 0, 0];
+    let param = [1, 0, 1, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0, 8, slot];
+    let want = [&[text("bitstep"), 3, 0][..], &group, &param, &[0]].concat();
+    assert_eq!(words(&optimizer.save().unwrap()), words(&sealed(want)));
+
+    let linear = Args::parse("lr=0.5, num_warmup_steps=0, num_training_steps=4").unwrap();
+    let mut linear = schedule::build("linear", &linear).unwrap();
+    linear.step(&[]).unwrap();
+    let want = vec![text("bitstes"), 3, 6, text("linear"), 1, 1, 0.375f64.to_bits(), 0];
+    assert_eq!(words(&linear.save().unwrap()), words(&sealed(want)));
+}
+
+/// What lies behind the checksum is no more trusted than what lies before it.
+#[test]
+fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done() {
+    let values = [0, 1, 2, 7, 1 << 31, 1 << 32, 1 << 61, u64::MAX >> 1, u64::MAX - 7, u64::MAX];
+    let broken = |saved: &[u8], load: &mut dyn FnMut(&[u8])| {
+        let all = words(saved);
+        for at in 2..all.len() - 1 {
+            for value in values {
+                let mut other = all.clone();
+                (other[at], *other.last_mut().unwrap()) = (value, 0);
+                load(&sealed(other));
+            }
+        }
+    };
+    let mut optimizer = Optimizer::new();
+    let mut recipe = bitstep::named::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
+    recipe.coding.min_len = 0;
+    let group = optimizer.add_group(recipe).unwrap();
+    optimizer.add_param(group, &[3, 2], bitstep::real::Dtype::F32).unwrap();
+    let before = optimizer.save().unwrap();
+    let mut refused = 0;
+    broken(&before, &mut |bytes| match optimizer.load(bytes) {
+        Ok(()) => optimizer.load(&before).unwrap(),
+        Err(error) => {
+            refused += 1;
+            assert!(error.is_saved(), "{error}");
+            assert_eq!(optimizer.save().unwrap(), before);
+        }
+    });
+    assert!(refused > 100, "{refused}");
+
+    for (name, args) in [
+        ("cosine", "num_warmup_steps=2, num_training_steps=20"),
+        ("reduce_lr_on_plateau", "patience=1"),
+        ("greedy", "patience=1, smooth=True, window_size=3"),
+        ("adafactor_schedule", "initial_lr=0.5"),
+    ] {
+        let mut running = schedule::build(name, &Args::parse(args).unwrap()).unwrap();
+        let given = [1.0; 1];
+        let given = if name == "cosine" { &[][..] } else { &given };
+        (0..5).for_each(|_| _ = running.step(given).unwrap());
+        let before = running.save().unwrap();
+        broken(&before, &mut |bytes| match running.load(bytes) {
+            Ok(()) => running.load(&before).unwrap(),
+            Err(error) => {
+                assert!(error.is_saved(), "{name}: {error}");
+                assert_eq!(running.save().unwrap(), before, "{name}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_parameter_of_any_length_has_a_length_when_saved() {
+    let rule = Sgd::default(); // no slot: no memory says how long it is
+    for len in [usize::MAX, usize::MAX / 4, usize::MAX / 4 - 1] {
+        let state = State::<_, f32>::new(&rule, len, &mut []).unwrap();
+        assert!(state.saved_len() >= len);
+    }
 }
