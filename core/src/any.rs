@@ -8,6 +8,7 @@ use half::{bf16, f16};
 
 use crate::args::Hyper;
 use crate::array::Array;
+use crate::eager::Eager;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
@@ -341,8 +342,8 @@ impl<R: Rule> AnyRule for R {
         match arithmetic.compute(t.param.dtype()) {
             Dtype::F64 => update::<R, f64>(self, step, scalars, t),
             Dtype::F32 => update::<R, f32>(self, step, scalars, t),
-            Dtype::Bf16 => update::<R, bf16>(self, step, scalars, t),
-            Dtype::F16 => update::<R, f16>(self, step, scalars, t),
+            Dtype::Bf16 => update::<R, Eager<bf16>>(self, step, scalars, t),
+            Dtype::F16 => update::<R, Eager<f16>>(self, step, scalars, t),
         }
         Ok(())
     }
@@ -363,8 +364,8 @@ impl<R: Rule> AnyRule for R {
         match compute {
             Dtype::F64 => convert::<R, f64>(weight, param, slots),
             Dtype::F32 => convert::<R, f32>(weight, param, slots),
-            Dtype::Bf16 => convert::<R, bf16>(weight, param, slots),
-            Dtype::F16 => convert::<R, f16>(weight, param, slots),
+            Dtype::Bf16 => convert::<R, Eager<bf16>>(weight, param, slots),
+            Dtype::F16 => convert::<R, Eager<f16>>(weight, param, slots),
         }
         Ok(())
     }
@@ -401,7 +402,7 @@ impl<R: Rule> AnyRule for R {
 /// assert_eq!(param, [0.75; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn step_staged<R: Rule, C: Real + Plain, const B: usize>(
+pub fn step_staged<R: Rule, C: Real<Stored: Plain>, const B: usize>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,
@@ -450,7 +451,7 @@ fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[Data
     }
 }
 
-fn update<R: Rule, C: Real + Plain>(
+fn update<R: Rule, C: Real<Stored: Plain>>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,

@@ -18,6 +18,7 @@ use half::{bf16, f16};
 use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
 use crate::args::Hyper;
 use crate::array::Array;
+use crate::eager::Eager;
 use crate::error::Error;
 use crate::mode::Mode;
 use crate::real::{Dtype, Number, Real};
@@ -162,7 +163,7 @@ pub fn squares<R: Factored, C: Real, G: Number>(
 ) {
     let Some(work) = Work::split(layout, work) else { return };
     if grad.len() == layout.len() {
-        simd::dispatch_in::<C, _>(Squares::<R, C, G> { coefs, layout, grad, work });
+        simd::dispatch_in::<C, G, _>(Squares::<R, C, G> { coefs, layout, grad, work });
     }
 }
 
@@ -339,7 +340,7 @@ pub fn sums<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Sums::<R, C, P, G, S, I> {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }
@@ -424,7 +425,7 @@ pub fn apply<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Apply::<R, C, P, G, S, I> {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }
@@ -613,9 +614,11 @@ impl<R: Factored> AnyRule for Matrix<R> {
             Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor, None).map(drop),
             Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor, None).map(drop),
             Dtype::Bf16 => {
-                update::<R, bf16>(&self.0, step, scalars, layout, tensor, None).map(drop)
+                update::<R, Eager<bf16>>(&self.0, step, scalars, layout, tensor, None).map(drop)
             }
-            Dtype::F16 => update::<R, f16>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            Dtype::F16 => {
+                update::<R, Eager<f16>>(&self.0, step, scalars, layout, tensor, None).map(drop)
+            }
         }
     }
     fn convert(
@@ -636,7 +639,7 @@ impl<R: Factored> AnyRule for Matrix<R> {
 
 /// A step of a matrix. Where it is a projection, a tensor of zeros in place of `whole`, that
 /// parameter's own sums count.
-pub(crate) fn update<R: Factored, C: Real<Scalar: Plain> + Plain>(
+pub(crate) fn update<R: Factored, C: Real<Scalar: Plain, Stored: Plain>>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,

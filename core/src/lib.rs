@@ -20,6 +20,7 @@ pub mod args;
 mod array;
 #[macro_use]
 pub mod constants;
+pub mod eager;
 mod error;
 pub mod factored;
 pub mod gradient;

@@ -8,7 +8,7 @@
 //! detection: Rust asks for it where a function compiled for a wider unit is
 //! called. Without the feature `std` there is none.
 
-use crate::real::{Dtype, Real};
+use crate::real::{Dtype, Number, Real};
 
 /// A loop with its operands.
 pub(crate) trait Kernel {
@@ -17,16 +17,34 @@ pub(crate) trait Kernel {
     fn run(self) -> Self::Output;
 }
 
+/// Runs a kernel on the widest unit.
+#[inline(always)]
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    run::<true, K>(kernel)
+}
+
+/// Runs a kernel that computes in C on parameters of type P. `f64` and `f16` are not compiled for AVX-512, where divisions
+/// and roots of `f64` are no faster; few use `f16`, and code of three units has its price.
+#[inline(always)]
+pub(crate) fn dispatch_in<C: Real, P: Number, K: Kernel>(kernel: K) -> K::Output {
+    if const { matches!((C::DTYPE, P::DTYPE), (Dtype::F32 | Dtype::Bf16, Dtype::F32 | Dtype::Bf16)) }
+    {
+        run::<true, K>(kernel)
+    } else {
+        run::<false, K>(kernel)
+    }
+}
+
 #[inline(always)]
 #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
-pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
     baseline(kernel)
 }
 
 #[inline(always)]
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[allow(unsafe_code)]
-pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
     use std::is_x86_feature_detected as has;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -38,10 +56,14 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         kernel.run()
     }
 
-    if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
-        // SAFETY: the features that `avx512` is compiled for were detected just above.
-        unsafe { avx512(kernel) }
-    } else if has!("avx2") {
+    // The constant guard keeps what is not wanted from being compiled.
+    if WIDEST {
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            // SAFETY: the features that `avx512` is compiled for were detected just above.
+            return unsafe { avx512(kernel) };
+        }
+    }
+    if has!("avx2") {
         // SAFETY: the feature that `avx2` is compiled for was detected just above.
         unsafe { avx2(kernel) }
     } else {
@@ -55,11 +77,4 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
 fn baseline<K: Kernel>(kernel: K) -> K::Output {
     kernel.run()
-}
-
-/// Runs a kernel that computes in C: on the widest unit for `f32`, on the target's
-/// baseline for the others, where the code of three units would not pay.
-#[inline(always)]
-pub(crate) fn dispatch_in<C: Real, K: Kernel>(kernel: K) -> K::Output {
-    if const { matches!(C::DTYPE, Dtype::F32) } { dispatch(kernel) } else { baseline(kernel) }
 }

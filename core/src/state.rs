@@ -2,6 +2,7 @@
 
 use crate::any::begin_alone;
 use crate::array::Array;
+use crate::eager::Computed;
 use crate::error::Error;
 use crate::real::{Number, Real};
 use crate::rule::{Rule, Scalars, Start, Step, check_slices, step_slices};
@@ -44,7 +45,10 @@ pub struct State<'a, R: Rule, S> {
     len: usize,
 }
 
-impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
+/// What numbers of this type are computed in.
+type Scalar<S> = <<S as Computed>::Real as Real>::Scalar;
+
+impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
     /// How many numbers of memory the state of a parameter of `len` numbers takes.
     #[must_use]
     pub fn numbers(rule: &R, len: usize) -> usize {
@@ -75,7 +79,7 @@ impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
     }
 
     fn mask(rule: &R) -> u32 {
-        rule.mask(<S::Scalar as Number>::DTYPE)
+        rule.mask(Scalar::<S>::DTYPE)
     }
 
     /// Updates so far.
@@ -114,7 +118,7 @@ impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
         let mut views = self.slots.as_mut().iter_mut();
         let mut slots =
             R::Slots::<&mut [S]>::from_fn(|_| views.next().map_or(&mut [][..], |s| &mut **s));
-        check_slices::<R, S::Scalar, S, S, S>(rule, step, param, grad, &mut slots)?;
+        check_slices::<R, Scalar<S>, S, S, S>(rule, step, param, grad, &mut slots)?;
         let (shape, first) = ([self.len], self.steps == 0);
         let mut at = Step { first, shape: &shape, dtype: Some(S::DTYPE), ..*step };
         begin_alone(rule, &mut at, true, &mut self.steps, &mut self.scalars);
@@ -124,7 +128,7 @@ impl<'a, R: Rule, S: Real + Plain> State<'a, R, S> {
             }
         }
         let scalars = &mut self.scalars;
-        step_slices::<R, S::Scalar, S, S, S>(rule, &at, scalars, param, grad, slots);
+        step_slices::<R, Scalar<S>, S, S, S>(rule, &at, scalars, param, grad, slots);
         Ok(())
     }
 

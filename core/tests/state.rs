@@ -3,9 +3,9 @@
 use bitstep::Error;
 use bitstep::any::Arithmetic;
 use bitstep::args::Args;
+use bitstep::eager::Computed;
 use bitstep::optim::*;
 use bitstep::optimizer::{Optimizer, Param, Recipe};
-use bitstep::real::Real;
 use bitstep::rule::Rule;
 use bitstep::schedule;
 use bitstep::state::State;
@@ -22,12 +22,12 @@ fn numbers<S: Plain>(seed: u64) -> [S; N] {
 }
 
 /// Steps both, saves in the middle, and goes on in memory that held something else.
-fn agrees<R: Rule + Default, S: Real + Plain>(rule: R) {
+fn agrees<R: Rule + Default, S: Computed + Plain>(rule: R) {
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(Recipe::new(rule, Arithmetic::Fused)).unwrap();
     optimizer.add_param(group, &[N], S::DTYPE).unwrap();
     let size = State::<R, S>::numbers(&rule, N);
-    let (mut memory, mut later) = (vec![S::ONE; size], vec![S::ONE; size]);
+    let (mut memory, mut later) = (vec![S::from_f32(1.0); size], vec![S::from_f32(1.0); size]);
     let (mut ours, mut theirs) = (numbers::<S>(0), numbers::<S>(0));
     let mut state = State::new(&rule, N, &mut memory).unwrap();
     let mut saved = Vec::new();
@@ -47,7 +47,7 @@ fn agrees<R: Rule + Default, S: Real + Plain>(rule: R) {
     }
     let mut state = State::new(&rule, N, &mut later).unwrap();
     let before = state.slots().as_ref().concat();
-    let kept = std::mem::replace(&mut ours, [S::ONE; N]);
+    let kept = std::mem::replace(&mut ours, [S::from_f32(1.0); N]);
     for bit in 0..8 * saved.len() {
         saved[bit / 8] ^= 1 << (bit % 8);
         let refused = state.load(&mut ours, &saved).unwrap_err();
@@ -58,7 +58,7 @@ fn agrees<R: Rule + Default, S: Real + Plain>(rule: R) {
         assert!(state.load(&mut ours, &saved[..len]).unwrap_err().is_saved(), "{}, {len}", R::ID);
     }
     assert_eq!((state.steps(), state.slots().as_ref().concat()), (0, before));
-    assert_eq!(ours, [S::ONE; N]);
+    assert_eq!(ours, [S::from_f32(1.0); N]);
     state.load(&mut ours, &saved).unwrap();
     assert_eq!(ours, kept);
     for t in 4..=6 {

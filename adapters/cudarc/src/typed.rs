@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use bitstep::any::{AnyRule, Arithmetic};
 use bitstep::constants::Constants;
+use bitstep::eager::Eager;
 use bitstep::factored::{Factored, Matrix};
 use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Projector, Single, Way};
 use bitstep::optim::*;
@@ -135,11 +136,11 @@ macro_rules! in_type {
                 $body
             }
             Dtype::Bf16 => {
-                type $C = bf16;
+                type $C = Eager<bf16>;
                 $body
             }
             Dtype::F16 => {
-                type $C = f16;
+                type $C = Eager<f16>;
                 $body
             }
         }
@@ -174,8 +175,8 @@ impl<R: Rule, F: Form<R>> Typed for Of<R, F>
 where
     R::Coefs<f64>: Constants,
     R::Coefs<f32>: Constants,
-    R::Coefs<bf16>: Constants,
-    R::Coefs<f16>: Constants,
+    R::Coefs<Eager<bf16>>: Constants,
+    R::Coefs<Eager<f16>>: Constants,
 {
     fn stem(&self) -> &'static str {
         self.0
@@ -225,8 +226,8 @@ impl<R: Orthogonal> TypedOrthogonal for Of<R, ()>
 where
     R::Coefs<f64>: Constants,
     R::Coefs<f32>: Constants,
-    R::Coefs<bf16>: Constants,
-    R::Coefs<f16>: Constants,
+    R::Coefs<Eager<bf16>>: Constants,
+    R::Coefs<Eager<f16>>: Constants,
 {
     fn stem(&self) -> &'static str {
         self.0

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::eager::Computed;
 use crate::error::Error;
 use crate::real::Real;
 use crate::storage::{Data, DataMut};
@@ -126,11 +127,11 @@ impl Accumulation {
     ) -> Result<(), Error> {
         Error::length("grad", grad.len(), total.len())?;
         let first = self.position() == 0;
-        fn go<C: Real>(total: &mut [C], grad: &[C], first: bool, factor: f64) {
-            let factor = C::scalar(factor);
+        fn go<T: Computed>(total: &mut [T], grad: &[T], first: bool, factor: f64) {
+            let factor = T::Real::scalar(factor);
             for (a, &g) in total.iter_mut().zip(grad) {
-                let g = g.mul_scalar(factor);
-                *a = if first { g } else { *a + g };
+                let g = T::Real::load(g).mul_scalar(factor);
+                *a = if first { g } else { T::Real::load(*a) + g }.store();
             }
         }
         match (total, grad) {

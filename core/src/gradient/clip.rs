@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::scale::multiply;
+use crate::eager::{Computed, Eager};
 use crate::error::Error;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce;
@@ -22,10 +23,10 @@ use crate::storage::{Data, DataMut};
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(), Error> {
-    fn clip<C: Real>(x: &mut [C], limit: f64) {
-        let (low, high) = (C::narrow(C::scalar(-limit)), C::narrow(C::scalar(limit)));
+    fn clip<T: Computed>(x: &mut [T], limit: f64) {
+        let [low, high] = [-limit, limit].map(|x| T::Real::narrow(T::Real::scalar(x)));
         for g in x {
-            *g = g.maximum(low).minimum(high);
+            *g = T::Real::load(*g).maximum(low).minimum(high).store();
         }
     }
     check_plain(grads)?;
@@ -156,15 +157,15 @@ fn sum_of_few<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
 /// number: its norm is |x|.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
-    fn own<C: Real>(x: &[C], order: f64) -> f64 {
-        let at = |i: usize| x.get(i).copied().unwrap_or(C::ZERO);
+    fn own<T: Computed>(x: &[T], order: f64) -> f64 {
+        let at = |i: usize| x.get(i).map_or(T::Real::ZERO, |&x| T::Real::load(x));
         // The usual kinds have loops of their own.
         macro_rules! sum {
             ($kind:expr) => {
                 $kind.root(order, reduce::sum(x.len(), |i| $kind.term(order, at(i).wide())))
             };
         }
-        C::narrow(match Order::of(order, x.len()) {
+        T::Real::narrow(match Order::of(order, x.len()) {
             Order::Two => sum!(Order::Two),
             Order::One => sum!(Order::One),
             _ => norm_of_few(x.len(), order, &at),
@@ -287,8 +288,8 @@ impl ClipGradNorm {
         match dtype {
             Dtype::F64 => in_type::<f64>(norm, self.max_norm),
             Dtype::F32 => in_type::<f32>(norm, self.max_norm),
-            Dtype::Bf16 => in_type::<bf16>(norm, self.max_norm),
-            Dtype::F16 => in_type::<f16>(norm, self.max_norm),
+            Dtype::Bf16 => in_type::<Eager<bf16>>(norm, self.max_norm),
+            Dtype::F16 => in_type::<Eager<f16>>(norm, self.max_norm),
         }
     }
 
@@ -350,8 +351,8 @@ impl ClipByGlobalNorm {
         let c = match dtype {
             Dtype::F64 => self.coefficient(norm),
             Dtype::F32 => self.coefficient(norm as f32).to_f64(),
-            Dtype::Bf16 => Number::to_f64(self.coefficient(<bf16 as Number>::from_f64(norm))),
-            Dtype::F16 => Number::to_f64(self.coefficient(<f16 as Number>::from_f64(norm))),
+            Dtype::Bf16 => self.coefficient(Eager::<bf16>::from_f64(norm)).to_f64(),
+            Dtype::F16 => self.coefficient(Eager::<f16>::from_f64(norm)).to_f64(),
         };
         grads.iter_mut().for_each(|g| multiply(g, c));
         Ok(norm)
@@ -381,8 +382,8 @@ pub(crate) fn global_norm<'a>(
     let norm = match dtype {
         Dtype::F64 => norm::<f64>(n, &grad, limit),
         Dtype::F32 => norm::<f32>(n, &grad, limit),
-        Dtype::Bf16 => norm::<bf16>(n, &grad, limit),
-        Dtype::F16 => norm::<f16>(n, &grad, limit),
+        Dtype::Bf16 => norm::<Eager<bf16>>(n, &grad, limit),
+        Dtype::F16 => norm::<Eager<f16>>(n, &grad, limit),
     };
     (norm, dtype)
 }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use crate::eager::Computed;
 use crate::error::Error;
 use crate::real::{Number, Real};
 use crate::storage::{Data, DataMut};
@@ -56,11 +57,11 @@ impl Neftune {
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
         Error::length("noise", noise.len(), output.len())?;
         #[inline(always)]
-        fn go<C: Real>(x: &mut [C], noise: Data<'_>) {
+        fn go<T: Computed>(x: &mut [T], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {
-                let mut one = [C::ZERO];
+                let mut one = [T::Real::ZERO];
                 noise.load(i, &mut one);
-                *x = *x + one[0];
+                *x = (T::Real::load(*x) + one[0]).store();
             }
         }
         match output {
@@ -110,15 +111,15 @@ impl Neftune {
         Error::not_negative("neftune_noise_alpha", self.alpha)?;
         let magnitude = self.magnitude(length, width);
         #[inline(always)]
-        fn go<C: Real>(x: &mut [C], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
+        fn go<T: Computed>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
             // The bounds are rounded to the tensor's type, as its random fill does.
-            let high = C::narrow(C::scalar(magnitude.to_f64())).wide();
+            let high = T::Real::narrow(T::Real::scalar(magnitude.to_f64())).wide();
             let low = -high;
             for (i, x) in x.iter_mut().enumerate() {
                 let mut unit = [0.0];
                 draw(i, &mut unit);
-                let noise = C::scalar(unit[0]) * (high - low) + low;
-                *x = *x + C::narrow(noise);
+                let noise = T::Real::scalar(unit[0]) * (high - low) + low;
+                *x = (T::Real::load(*x) + T::Real::narrow(noise)).store();
             }
         }
         match output {

@@ -1,5 +1,6 @@
 //! Loss scaling for 16-bit training.
 
+use crate::eager::Computed;
 use crate::error::Error;
 use crate::real::{Number, Real};
 use crate::storage::{Data, DataMut};
@@ -13,10 +14,10 @@ pub fn multiplied<C: Real>(g: C, c: C::Scalar) -> C {
 
 /// g ← g · c, rounded once; c is taken in `f32` (`f64` for `f64`).
 pub fn multiply(grad: &mut DataMut<'_>, c: f64) {
-    fn go<C: Real>(x: &mut [C], c: f64) {
-        let c = C::scalar(c);
+    fn go<T: Computed>(x: &mut [T], c: f64) {
+        let c = T::Real::scalar(c);
         for g in x {
-            *g = multiplied(*g, c);
+            *g = multiplied(T::Real::load(*g), c).store();
         }
     }
     match grad {

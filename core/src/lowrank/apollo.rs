@@ -230,7 +230,7 @@ impl Way for Apollo {
         Ok(())
     }
 
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
         step: &Step,
@@ -258,7 +258,7 @@ impl Way for Apollo {
         let scaled = Scaled::<C> { grad, factors, cols, by_column, root, front, limiter: None };
         let mut limiter = C::ONE;
         if !self.disable_nl {
-            let squares = simd::dispatch_in::<C, _>(Squares(&scaled));
+            let squares = simd::dispatch_in::<C, C, _>(Squares(&scaled));
             if let Some(stored) = numbers.get_mut(1) {
                 let last;
                 let before = (!step.first).then_some(*stored);

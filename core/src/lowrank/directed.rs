@@ -26,7 +26,7 @@ pub trait Directed: AnyRule + Copy + PartialEq + 'static {
     ///
     /// # Errors
     /// Scratch memory of the wrong type.
-    fn direct<C: Real<Scalar: Plain> + Plain>(
+    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,
@@ -124,7 +124,7 @@ impl<R: Rule> Rule for Direction<R> {
 }
 
 /// The direction of a gradient, over the zeros of `low`; the finished constants.
-pub(super) fn direct<R: Rule, C: Real<Scalar: Plain> + Plain>(
+pub(super) fn direct<R: Rule, C: Real<Scalar: Plain, Stored: Plain>>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,
@@ -144,7 +144,7 @@ impl<R: Rule> Directed for R {
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
-    fn direct<C: Real<Scalar: Plain> + Plain>(
+    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,
@@ -171,7 +171,7 @@ impl<R: Factored> Directed for Matrix<R> {
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
-    fn direct<C: Real<Scalar: Plain> + Plain>(
+    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,

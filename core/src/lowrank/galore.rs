@@ -97,7 +97,7 @@ impl Way for GaLore {
         Ok(())
     }
 
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
         _: &Step,

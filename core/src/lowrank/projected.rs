@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
 use crate::args::{Fields, Hyper, Slot};
+use crate::eager::Eager;
 use crate::error::Error;
 use crate::lowrank::{
     Algebra, Directed, Mt19937, Plan, Portable, Projection, Projector, Side, later_seed, signs, svd,
@@ -49,7 +50,7 @@ pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'st
     /// It can't.
     fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error>;
     /// Updates the parameter.
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain> + Plain>(
+    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
         step: &Step,
@@ -285,8 +286,8 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => self.project::<f64>(step, scalars, tensor),
             Dtype::F32 => self.project::<f32>(step, scalars, tensor),
-            Dtype::Bf16 => self.project::<bf16>(step, scalars, tensor),
-            Dtype::F16 => self.project::<f16>(step, scalars, tensor),
+            Dtype::Bf16 => self.project::<Eager<bf16>>(step, scalars, tensor),
+            Dtype::F16 => self.project::<Eager<f16>>(step, scalars, tensor),
         }
     }
     fn convert(
@@ -370,12 +371,12 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         match arithmetic.compute(param) {
             Dtype::F64 => self.renew_in::<f64>(step, scalars, grad, projectors, work),
             Dtype::F32 => self.renew_in::<f32>(step, scalars, grad, projectors, work),
-            Dtype::Bf16 => self.renew_in::<bf16>(step, scalars, grad, projectors, work),
-            Dtype::F16 => self.renew_in::<f16>(step, scalars, grad, projectors, work),
+            Dtype::Bf16 => self.renew_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
+            Dtype::F16 => self.renew_in::<Eager<f16>>(step, scalars, grad, projectors, work),
         }
     }
 
-    fn renew_in<C: Real<Scalar: Plain> + Plain>(
+    fn renew_in<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,
@@ -400,7 +401,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of the scratch memory is at work")]
-    fn renewed<C: Real<Scalar: Plain> + Plain>(
+    fn renewed<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         plan: &Plan,
         step: &Step,
@@ -433,7 +434,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1)
     }
 
-    fn project<C: Real<Scalar: Plain> + Plain>(
+    fn project<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,
@@ -591,34 +592,35 @@ pub(super) trait Directions<C: Real> {
 }
 
 /// Moves the elements of a range of a parameter along their directions.
-pub(super) fn follow<R: Directed, C: Real + Plain>(
+pub(super) fn follow<R: Directed, C: Real<Stored: Plain>>(
     k: &R::Known<C>,
     param: &mut DataMut<'_>,
     range: Range<usize>,
     directions: &impl Directions<C>,
 ) {
-    if let Some(values) = C::of_mut(param).and_then(|values| values.get_mut(range.clone())) {
+    if let Some(values) = C::Stored::of_mut(param).and_then(|values| values.get_mut(range.clone()))
+    {
         let start = range.start;
-        return simd::dispatch_in::<C, _>(Follow::<R, C, _> { k, start, values, directions });
+        return simd::dispatch_in::<C, C, _>(Follow::<R, C, _, _> { k, start, values, directions });
     }
     let mut buffer = [C::ZERO; MAX_BLOCK];
     let Some(stretch) = stretch([param.block()]) else { return };
     for start in range.clone().step_by(stretch) {
         let values = buffer.get_mut(..(range.end - start).min(stretch)).unwrap_or_default();
         param.load(start, values);
-        simd::dispatch_in::<C, _>(Follow::<R, C, _> { k, start, values, directions });
+        simd::dispatch_in::<C, C, _>(Follow::<R, C, _, _> { k, start, values, directions });
         param.store(start, values);
     }
 }
 
-struct Follow<'a, R: Directed, C: Real, D> {
+struct Follow<'a, R: Directed, C: Real, T, D> {
     k: &'a R::Known<C>,
     start: usize,
-    values: &'a mut [C],
+    values: &'a mut [T],
     directions: &'a D,
 }
 
-impl<R: Directed, C: Real, D: Directions<C>> Kernel for Follow<'_, R, C, D> {
+impl<R: Directed, C: Real, T: Number, D: Directions<C>> Kernel for Follow<'_, R, C, T, D> {
     type Output = ();
 
     #[inline(always)]
@@ -628,7 +630,7 @@ impl<R: Directed, C: Real, D: Directions<C>> Kernel for Follow<'_, R, C, D> {
             let directions = buffer.get_mut(..values.len()).unwrap_or_default();
             self.directions.fill(self.start + at * CHUNK, directions);
             for (p, direction) in values.iter_mut().zip(directions) {
-                *p = R::follow(self.k, *p, *direction);
+                *p = R::follow(self.k, C::load(*p), *direction).store();
             }
         }
     }

@@ -88,7 +88,7 @@ impl<R: Rule> Directed for Single<R> {
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
     type Known<C: Real> = <R as Rule>::Coefs<C>;
 
-    fn direct<C: Real<Scalar: Plain> + Plain>(
+    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,

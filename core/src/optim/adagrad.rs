@@ -178,6 +178,7 @@ impl Rule for Adagrad {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eager::Eager;
     use crate::rule::step;
     use half::bf16;
 
@@ -204,7 +205,7 @@ mod tests {
             let rule = Adagrad { eps: 0.0, foreach, ..Adagrad::default() };
             let (mut p, mut s) = ([bf16::ZERO], [bf16::ZERO]);
             let (at, g) = (Step::new(1, 0.3), [bf16::from_f32_const(3.0)]);
-            step::<_, bf16, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &g, [&mut s])
+            step::<_, Eager<bf16>, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &g, [&mut s])
                 .unwrap();
             p[0].to_f32()
         };

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 
 use crate::any::{AnyRule, Arithmetic, RuleInfo, check_tensor};
 use crate::args::{Fields, Hyper};
+use crate::eager::Eager;
 use crate::error::Error;
 use crate::lowrank::{Algebra, Portable};
 use crate::matmul::View;
@@ -246,8 +247,8 @@ impl<A: Algebra> AnyRule for Muon<A> {
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<A, f64>(self, step, tensor),
             Dtype::F32 => update::<A, f32>(self, step, tensor),
-            Dtype::Bf16 => update::<A, bf16>(self, step, tensor),
-            Dtype::F16 => update::<A, f16>(self, step, tensor),
+            Dtype::Bf16 => update::<A, Eager<bf16>>(self, step, tensor),
+            Dtype::F16 => update::<A, Eager<f16>>(self, step, tensor),
         }
     }
     #[cfg(feature = "alloc")]
@@ -383,7 +384,7 @@ fn each<C: Real>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [C])) {
 /// To bf16 and back.
 #[inline(always)]
 fn round<W: Real>(x: W) -> W {
-    W::load(x.store::<bf16>())
+    W::load(x.store::<Eager<bf16>>())
 }
 
 /// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
@@ -429,7 +430,7 @@ mod tests {
     fn step_size_is_a_bf16_number_only_for_bf16() {
         let muon: Muon = Muon::default();
         let step = Step::new(1, 0.1);
-        let narrow = muon.coefs::<bf16>(&step, [4, 4]).step_size;
+        let narrow = muon.coefs::<Eager<bf16>>(&step, [4, 4]).step_size;
         let wide = muon.coefs::<f32>(&step, [4, 4]).step_size;
         assert_eq!(narrow, bf16::from_f32(wide).to_f32());
         assert_ne!(narrow, wide);

@@ -68,6 +68,8 @@ pub(super) fn check(lr: f64, weight_decay: f64, max_lr: Option<f64>) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eager::Eager;
+    use crate::real::Number;
     use half::bf16;
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
     #[test]
     fn add_compensated_keeps_what_the_sum_lost() {
         // 256 + 1.5 is 258 in bf16, half a unit too much.
-        let (p, c) = add_compensated(bf16::from_f32_const(256.0), bf16::from_f32_const(1.5));
+        let (p, c) = add_compensated(Eager::<bf16>::new(256.0), Eager::<bf16>::new(1.5));
         assert_eq!((p.to_f32(), c.to_f32()), (258.0, -0.5));
     }
 

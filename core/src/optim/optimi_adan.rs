@@ -236,13 +236,14 @@ mod tests {
 
     #[test]
     fn factors_are_rounded_as_foreach_does_where_it_is_asked_for() {
+        use crate::eager::Eager;
         use crate::real::Real;
         use half::bf16;
         for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = OptimiAdan { betas: (0.98, 0.92, 0.99), foreach, ..OptimiAdan::default() };
-            let coefs = rule.coefs::<bf16>(&Step::new(3, 0.5), &rule.scalars());
-            assert_eq!(coefs.beta2, bf16::factor(0.92, wanted));
+            let coefs = rule.coefs::<Eager<bf16>>(&Step::new(3, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::factor(0.92, wanted));
         }
-        assert_ne!(bf16::factor(0.92, true), bf16::factor(0.92, false));
+        assert_ne!(Eager::<bf16>::factor(0.92, true), Eager::<bf16>::factor(0.92, false));
     }
 }

@@ -223,6 +223,7 @@ impl Rule for ScheduleFreeAdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eager::Eager;
     use crate::real::Real;
     use half::bf16;
 
@@ -230,8 +231,8 @@ mod tests {
     fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
         for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = ScheduleFreeAdamW { foreach, ..ScheduleFreeAdamW::default() };
-            let coefs = rule.coefs::<bf16>(&Step::new(1, 0.5), &rule.scalars());
-            assert_eq!(coefs.beta2, bf16::factor(0.999, wanted));
+            let coefs = rule.coefs::<Eager<bf16>>(&Step::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::factor(0.999, wanted));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::array::Array;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, Terms};
 use crate::simd::{self, Kernel};
-use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
 
 /// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
 macro_rules! with_mask {
@@ -59,7 +59,7 @@ pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
@@ -151,7 +151,7 @@ pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
@@ -478,7 +478,7 @@ pub fn in_place_of<R: Rule, C: Real>(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+pub(crate) fn run<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
     uses: Uses,
@@ -487,7 +487,7 @@ pub(crate) fn run<R: Rule, C: Real + Plain, X: Passes<R, C>>(
 ) {
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
-    if direct::<R, C, X, C, C, C>(passes, k, uses, s, t) {
+    if direct::<R, C, X, C::Stored, C::Stored, C::Stored>(passes, k, uses, s, t) {
         return;
     }
     if const { matches!(C::DTYPE, Dtype::F32) } {
@@ -556,7 +556,7 @@ fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
 /// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
 /// needs none of them is not to wait until the stack has grown.
 #[inline(never)]
-fn staged<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+fn staged<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
     uses: Uses,
@@ -603,7 +603,7 @@ impl<R: Rule, C: Real> Stage<'_, R, C> {
 }
 
 /// The stage is on the stack; its size is all that is compiled anew for each B.
-pub(crate) fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usize>(
+pub(crate) fn staged_by<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>, const B: usize>(
     passes: X,
     k: &mut R::Coefs<C>,
     uses: Uses,
@@ -623,7 +623,7 @@ pub(crate) fn staged_by<R: Rule, C: Real + Plain, X: Passes<R, C>, const B: usiz
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
+fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
     Uses { mask, sums }: Uses,
@@ -666,7 +666,8 @@ fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
     }
     R::record::<C>(k, scalars);
     // Numbers that are of the compute type already stay where they are.
-    let (plain_param, plain_grad) = (C::of_mut(&mut t.param).is_some(), C::of(&t.grad).is_some());
+    let plain_param = numbers_mut::<C>(&mut t.param).is_some();
+    let plain_grad = numbers::<C>(&t.grad).is_some();
     for start in (0..n).step_by(stretch) {
         let len = (n - start).min(stretch);
         let all = start..start + len;
@@ -678,13 +679,13 @@ fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
         });
         let own = stage.param.get_mut(..len).unwrap_or_default();
         let param = if plain_param {
-            C::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
+            numbers_mut::<C>(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
         } else {
             t.param.load(start, own);
             &mut *own
         };
         let grad = if plain_grad {
-            C::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
+            numbers::<C>(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
         } else {
             let own = stage.grad.get_mut(..len).unwrap_or_default();
             t.grad.load(start, own);
@@ -700,4 +701,14 @@ fn staged_in<R: Rule, C: Real + Plain, X: Passes<R, C>>(
             }
         }
     }
+}
+
+/// The numbers, if they can be computed in where they are.
+fn numbers<'a, C: Real<Stored: Plain>>(data: &Data<'a>) -> Option<&'a [C]> {
+    C::Stored::of(data).and_then(C::own)
+}
+
+/// The same, to write.
+fn numbers_mut<'a, C: Real<Stored: Plain>>(data: &'a mut DataMut<'_>) -> Option<&'a mut [C]> {
+    C::Stored::of_mut(data).and_then(C::own_mut)
 }

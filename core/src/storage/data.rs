@@ -180,7 +180,7 @@ fn load_plain<C: Real, T: Number>(from: &[T], start: usize, out: &mut [C]) {
             }
         }
     }
-    simd::dispatch_in::<C, _>(Load(from.get(start..).unwrap_or_default(), out));
+    simd::dispatch_in::<C, T, _>(Load(from.get(start..).unwrap_or_default(), out));
 }
 
 fn store_plain<C: Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
@@ -194,7 +194,7 @@ fn store_plain<C: Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
             }
         }
     }
-    simd::dispatch_in::<C, _>(Store(to.get_mut(start..).unwrap_or_default(), values));
+    simd::dispatch_in::<C, T, _>(Store(to.get_mut(start..).unwrap_or_default(), values));
 }
 
 impl DataMut<'_> {

@@ -3,6 +3,7 @@
 //! `cargo run --release -p bitstep-exhaustive` takes all 2³² inputs of each; `cargo test` a sample
 //! of every exponent, and all inputs of 16 bits.
 
+use bitstep::eager;
 use bitstep::real::{Number, Real};
 use bitstep::storage::{
     Codec, Companded, Dynamic, Fp8, Kahan, Scaled4, Scaled8, Split, Stochastic, Storage,
@@ -17,6 +18,8 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("sqrt", sqrt),
     ("bf16", |x| narrow::<bf16>(x, 0x7f80)),
     ("f16", |x| narrow::<f16>(x, 0x7c00)),
+    ("eager_bf16", eager::<bf16>),
+    ("eager_f16", eager::<f16>),
     ("fp8", fp8),
     ("dynamic_signed", |x| dynamic(x, true)),
     ("dynamic_unsigned", |x| dynamic(x, false)),
@@ -63,6 +66,19 @@ const STRETCH: usize = 1 << 14;
 
 fn wrong<T: core::fmt::Debug>(x: f32, got: T, want: T) -> Result<(), String> {
     Err(format!("{x:e} ({:#010x}): {got:?}, wanted {want:?}", x.to_bits()))
+}
+
+/// Rounded without leaving `f32`, and stored, it is what a conversion makes of it.
+fn eager<N: eager::Narrow>(all: &[f32]) -> Result<(), String> {
+    for &x in all {
+        let (rounded, want) = (N::round(x), N::from_f32(x));
+        let stored = N::from_exact(rounded);
+        let alike = |a: f32, b: f32| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan();
+        if !alike(rounded, want.to_f32()) || !alike(stored.to_f32(), rounded) {
+            wrong(x, rounded, want.to_f32())?;
+        }
+    }
+    Ok(())
 }
 
 /// The root lies nearer to √x than the points half-way to its neighbours, whose squares are exact in `f64`.

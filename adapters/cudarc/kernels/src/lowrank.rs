@@ -1,6 +1,7 @@
 //! Rules on projected gradients: what stands between the products.
 
 use bitstep::any::{in_place_of, share};
+use bitstep::eager::{Computed, Eager};
 use bitstep::lowrank::{Apollo, GaLore};
 use bitstep::optim::*;
 use bitstep::real::Real;
@@ -10,7 +11,7 @@ use half::{bf16, f16};
 
 use crate::grid::{by_block, by_warp, joined, lane};
 use crate::orthogonal::each;
-use crate::rules::{At, entries, part, write_sums};
+use crate::rules::{At, entries, load, part, store, write_sums};
 use crate::sums::split;
 use crate::table::{CHUNK, Channel, Row, Scaled};
 
@@ -23,12 +24,12 @@ unsafe fn clear(table: *const Row, count: u64, chunks: u64) {
 
 /// A projected gradient becomes a direction, at `param`.
 #[inline(always)]
-unsafe fn direct<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn direct<R: Rule, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C, C, C>::new(t);
+            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
             let (_, g, state) = tensor.load::<C>(i);
             let (direction, state) = R::direction::<C>(&k, g, state);
             tensor.store(i, direction, &state);
@@ -44,10 +45,9 @@ unsafe fn param_sums<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u6
         by_warp(table, count, chunks, |t: &Row, chunk| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            let param = t.param as *const C;
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
                 let zeros = <R::Slots<C> as bitstep::Array<C>>::from_fn(|_| C::ZERO);
-                R::terms::<C>(&k, *param.add(i), C::ZERO, zeros)
+                R::terms::<C>(&k, load(t.param, i), C::ZERO, zeros)
             });
         });
     }
@@ -80,8 +80,7 @@ unsafe fn follow<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let p = &mut *(t.param as *mut C).add(i);
-            *p = R::descend::<C>(&k, *p, *(t.grad as *const C).add(i));
+            store(t.param, i, R::descend::<C>(&k, load(t.param, i), load(t.grad, i)));
         });
     }
 }
@@ -92,8 +91,8 @@ unsafe fn galore<C: Real>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
-            let x = &mut *(t.param as *mut C).add(i);
-            *x = GaLore::scaled(*x, C::scalar(f64::from_bits(t.width)));
+            let by = C::scalar(f64::from_bits(t.width));
+            store(t.param, i, GaLore::scaled::<C>(load(t.param, i), by));
         });
     }
 }
@@ -105,9 +104,9 @@ unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
     unsafe {
         by_warp(table, count, chunks, |t: &Channel, chunk| {
             let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
-            let from = (t.from as *const C).add((channel * t.start) as usize);
-            let square =
-                |i: usize| reduce::square((*from.add(i * t.stride as usize)).wide(), t.len == 1);
+            let from = (channel * t.start) as usize;
+            let number = |i: usize| load::<C>(t.from, from + i * t.stride as usize);
+            let square = |i: usize| reduce::square(number(i).wide(), t.len == 1);
             let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
@@ -124,7 +123,7 @@ unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
         each(table, count, chunks, |t, i| {
             let [direction, projected] =
                 [t.sums, t.factors[0]].map(|s| *(s as *const C::Scalar).add(i));
-            *(t.param as *mut C).add(i) = Apollo::factor::<C>(direction, projected, t.width == 1);
+            store(t.param, i, Apollo::factor::<C>(direction, projected, t.width == 1));
         });
     }
 }
@@ -143,7 +142,7 @@ unsafe fn scaled<C: Real>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
     };
     // SAFETY: as the caller promises.
     let (g, factor) = unsafe {
-        (*(t.grad as *const C).add(i), *(t.factors as *const C).add(channel as usize))
+        (load(t.grad, i), load(t.factors, channel as usize))
     };
     Apollo::scaled(g, factor, C::scalar(f64::from_bits(t.root)), t.front == 1, limiter)
 }
@@ -192,8 +191,7 @@ unsafe fn directions<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
             let (start, end) = part(t.len, chunk);
             let mut i = start + at;
             while i < end {
-                let to = (t.to as *mut C).add(i as usize);
-                *to = scaled::<C>(t, i as usize, Some(limiter));
+                store(t.to, i as usize, scaled::<C>(t, i as usize, Some(limiter)));
                 i += step;
             }
         });
@@ -217,7 +215,7 @@ macro_rules! ways {
         }
     )*};
 }
-ways! { "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, }
+ways! { "f64": f64, "f32": f32, "bf16": Eager<bf16>, "f16": Eager<f16>, }
 
 macro_rules! rules {
     (
@@ -225,8 +223,8 @@ macro_rules! rules {
         directed { $($d:ident: $dr:ty,)* }
         directed_factored { $($m:ident: $mr:ty,)* }
     ) => {
-        $(types! { $d, $dr; "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, })*
-        $(second! { $m, $mr; "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, })*
+        $(types! { $d, $dr; "f64": f64, "f32": f32, "bf16": Eager<bf16>, "f16": Eager<f16>, })*
+        $(second! { $m, $mr; "f64": f64, "f32": f32, "bf16": Eager<bf16>, "f16": Eager<f16>, })*
     };
 }
 

@@ -1,12 +1,13 @@
 //! Matrix rules with row and column state.
 
+use bitstep::eager::{Computed, Eager};
 use bitstep::factored::Factored;
 use bitstep::optim::*;
 use bitstep::real::Real;
 use half::{bf16, f16};
 
 use crate::grid::{WARP, by_block, by_warp, fold, lane};
-use crate::rules::{At, entries, part, write_sums};
+use crate::rules::{At, entries, load, part, store, write_sums};
 use crate::sums::{column, items, split};
 use crate::table::{CHUNK, ROWS, Row};
 
@@ -20,11 +21,11 @@ unsafe fn rows<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
             let a_row = t.width.div_ceil(CHUNK);
             let (row, block) = split(chunk, a_row);
             let (start, end) = part(t.width, block);
-            let grad = (t.grad as *const C).add((row * t.width) as usize);
             let mut sum = C::Scalar::ZERO;
             let mut i = start + lane();
             while i < end {
-                sum = sum + R::square::<C>(&k, *grad.add(i as usize));
+                let g = load::<C>(t.grad, (row * t.width + i) as usize);
+                sum = sum + R::square::<C>(&k, g);
                 i += WARP;
             }
             let sum = fold(sum);
@@ -42,11 +43,10 @@ unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let grad = t.grad as *const C;
             let (batches, _) = split(t.len, t.height * t.width);
             let (mut i, end) = items(batches, t.height, t.width, chunk, at);
             while i < end {
-                let sum = column(t.height, t.width, i, |j| R::square::<C>(&k, *grad.add(j)));
+                let sum = column(t.height, t.width, i, |j| R::square::<C>(&k, load(t.grad, j)));
                 *(t.sums as *mut C::Scalar).add(i as usize) = sum;
                 i += step;
             }
@@ -70,12 +70,11 @@ unsafe fn track<R: Factored, C: Real, const COLS: bool>(
             let (start, end) = part(t.len, chunk);
             let mut i = start + at;
             while i < end {
-                let (state, sum) = (
-                    &mut *(t.param as *mut C).add(i as usize),
-                    &mut *(t.sums as *mut C::Scalar).add(i as usize),
-                );
-                *state = R::track::<C>(&k, *state, R::mean::<C>(&k, *sum, n));
-                *sum = if COLS { R::col_factor::<C>(&k, *state).wide() } else { state.wide() };
+                let sum = &mut *(t.sums as *mut C::Scalar).add(i as usize);
+                let state = load::<C>(t.param, i as usize);
+                let state = R::track::<C>(&k, state, R::mean::<C>(&k, *sum, n));
+                store(t.param, i as usize, state);
+                *sum = if COLS { R::col_factor::<C>(&k, state).wide() } else { state.wide() };
                 i += step;
             }
         });
@@ -127,13 +126,13 @@ unsafe fn scale<R: Factored, C: Real>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
 }
 
 #[inline(always)]
-unsafe fn apply<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn apply<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C, C, C>::new(t);
+            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
             let mut i = start + at;
             while i < end {
                 let (p, g, state) = tensor.load::<C>(i as usize);
@@ -147,13 +146,13 @@ unsafe fn apply<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64
 }
 
 #[inline(always)]
-unsafe fn sums<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn sums<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C, C, C>::new(t);
+            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 let scale = scale::<R, C>(t, &k, i);
@@ -173,8 +172,8 @@ macro_rules! rules {
         $(
             types!($f, $fr, "f64", f64);
             types!($f, $fr, "f32", f32);
-            types!($f, $fr, "bf16", bf16);
-            types!($f, $fr, "f16", f16);
+            types!($f, $fr, "bf16", Eager<bf16>);
+            types!($f, $fr, "f16", Eager<f16>);
         )*
     };
 }

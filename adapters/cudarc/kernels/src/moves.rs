@@ -3,6 +3,7 @@
 
 use core::slice;
 
+use bitstep::eager::Computed;
 use bitstep::real::{Number, Real};
 use bitstep::storage::{
     Blocks, Codec, Companded, Correction, Dithered, Dynamic, Fp8, Kahan, Narrow, Noise, Scaled4,
@@ -11,7 +12,7 @@ use bitstep::storage::{
 use half::{bf16, f16};
 
 use crate::grid::by_block;
-use crate::rules::{factor, part, times};
+use crate::rules::{factor, load, part, store, times};
 use crate::table::Move;
 
 /// Runs `f` on every item of a table.
@@ -44,22 +45,22 @@ trait Moved {
 }
 
 /// Plain numbers of another type.
-struct Plain<T, C>(T, C);
+struct Plain<T, N>(T, N);
 
 /// Where `with` says so, they are gradients, multiplied on their way.
-impl<T: Real, C: Real> Moved for Plain<T, C> {
+impl<T: Computed, N: Computed> Moved for Plain<T, N> {
     #[inline(always)]
     unsafe fn load(line: &Move, i: usize) {
         // SAFETY: as the caller promises.
         unsafe {
             let x = times(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
-            *(line.plain as *mut C).add(i) = C::load(x);
+            store(line.plain, i, N::Real::load(x));
         }
     }
     #[inline(always)]
     unsafe fn store(line: &Move, i: usize) {
         // SAFETY: as the caller promises.
-        unsafe { *(line.main as *mut T).add(i) = (*(line.plain as *const C).add(i)).store() }
+        unsafe { *(line.main as *mut T).add(i) = load::<N::Real>(line.plain, i).store() }
     }
 }
 
@@ -93,7 +94,7 @@ impl<N: Narrow, E: Correction> Single for Splits<N, E> {
 }
 
 struct Kahans<N>(N);
-impl<N: Number + Real> Single for Kahans<N> {
+impl<N: Number> Single for Kahans<N> {
     #[inline(always)]
     unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.

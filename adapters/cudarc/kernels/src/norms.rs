@@ -1,12 +1,13 @@
 //! Norms over gradients, which stay on the device.
 
+use bitstep::eager::Eager;
 use bitstep::gradient::parts::{Order, half, limited_square, round, whole};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 use bitstep::real::{Number, Real};
 use half::{bf16, f16};
 
 use crate::grid::{by_block, by_warp, joined, lane};
-use crate::rules::{entries, part};
+use crate::rules::{entries, load, part};
 use crate::sums::split;
 use crate::table::{CHUNK, Fold, Norm};
 
@@ -55,7 +56,7 @@ unsafe fn norm<T: Real, const KIND: u32>(table: *const Norm, count: u64, chunks:
     // SAFETY: as above.
     unsafe {
         blocks::<T::Scalar>(table, count, chunks, kind, |t, i| {
-            kind.term(f64::from_bits(t.number), (*(t.from as *const T).add(i)).wide())
+            kind.term(f64::from_bits(t.number), load::<T>(t.from, i).wide())
         });
     }
 }
@@ -182,7 +183,7 @@ macro_rules! types {
         }
     )*};
 }
-types! { "f64": f64, "f32": f32, "bf16": bf16, "f16": f16, }
+types! { "f64": f64, "f32": f32, "bf16": Eager<bf16>, "f16": Eager<f16>, }
 
 entries! {
     in Norm;

@@ -1,5 +1,6 @@
 //! Rules that follow an orthogonal matrix: the passes between its products.
 
+use bitstep::eager::Eager;
 use bitstep::optim::*;
 use bitstep::orthogonal::{Orthogonal, Place};
 use bitstep::real::Real;
@@ -7,7 +8,7 @@ use bitstep::reduce;
 use half::{bf16, f16};
 
 use crate::grid::{by_block, by_warp, joined, lane};
-use crate::rules::{entries, part};
+use crate::rules::{entries, load, part, store};
 use crate::table::Row;
 
 /// Runs `f` on every element of a table.
@@ -42,9 +43,8 @@ unsafe fn begin<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let m = &mut *(t.slots[0] as *mut C).add(i);
-            let (moved, x) = R::momentum::<C>(&k, *m, *(t.grad as *const C).add(i));
-            *m = moved;
+            let (moved, x) = R::momentum::<C>(&k, load(t.slots[0], i), load(t.grad, i));
+            store(t.slots[0], i, moved);
             let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
             *(t.factors[0] as *mut C::Scalar).add(place) = x;
         });
@@ -108,8 +108,7 @@ unsafe fn apply<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u
             let k = *(t.coefs as *const R::Coefs<C>);
             let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
             let x = *(t.factors[0] as *const C::Scalar).add(place);
-            let p = &mut *(t.param as *mut C).add(i);
-            *p = R::element::<C>(&k, *p, x);
+            store(t.param, i, R::element::<C>(&k, load(t.param, i), x));
         });
     }
 }
@@ -144,8 +143,8 @@ macro_rules! rules {
         $(
             types!($o, $or, "f64", f64);
             types!($o, $or, "f32", f32);
-            types!($o, $or, "bf16", bf16);
-            types!($o, $or, "f16", f16);
+            types!($o, $or, "bf16", Eager<bf16>);
+            types!($o, $or, "f16", Eager<f16>);
         )*
     };
 }

@@ -1,11 +1,12 @@
 //! Products of matrices, in the core's order.
 
+use bitstep::eager::Eager;
 use bitstep::matmul::in_order;
 use bitstep::real::Real;
 use half::{bf16, f16};
 
 use crate::grid::by_block;
-use crate::rules::entries;
+use crate::rules::{entries, load, store};
 use crate::sums::split;
 use crate::table::{Product, TILE, TILES};
 
@@ -36,7 +37,7 @@ unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
     unsafe {
         by_block(table, count, chunks, |p: &Product, chunk, at, step| {
             let (down, across) = (p.rows.div_ceil(TILE), p.cols.div_ceil(TILE));
-            let [a, b] = p.factors.map(|f| f as *const C);
+            let [a, b] = p.factors;
             let [[a_row, a_col], [b_row, b_col]] = p.strides;
             let last = chunk * TILES + TILES;
             let end = if down * across < last { down * across } else { last };
@@ -46,8 +47,8 @@ unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
                 // What is beyond the edge is computed like the last, and not stored.
                 let row = |n: u64| within(i + n * down, p.rows);
                 let col = |n: u64| within(j + n * across, p.cols);
-                let x = |n, k| (*a.add((row(n) * a_row + k * a_col) as usize)).wide();
-                let y = |n, k| (*b.add((k * b_row + col(n) * b_col) as usize)).wide();
+                let x = |n, k| load::<C>(a, (row(n) * a_row + k * a_col) as usize).wide();
+                let y = |n, k| load::<C>(b, (k * b_row + col(n) * b_col) as usize).wide();
                 let add = |tile, k| {
                     let k = k as u64;
                     let x = [x(0, k), x(1, k), x(2, k), x(3, k)];
@@ -58,7 +59,7 @@ unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
                 let put = |m: u64, n: u64, x: C::Scalar| {
                     let (i, j) = (i + m * down, j + n * across);
                     if i < p.rows && j < p.cols {
-                        *(p.to as *mut C).add((i * p.cols + j) as usize) = C::narrow(x);
+                        store(p.to, (i * p.cols + j) as usize, C::narrow(x));
                     }
                 };
                 let put = |m, x: [C::Scalar; 4]| {
@@ -87,6 +88,6 @@ entries! {
     in Product;
     "product_f64" => product::<f64>;
     "product_f32" => product::<f32>;
-    "product_bf16" => product::<bf16>;
-    "product_f16" => product::<f16>;
+    "product_bf16" => product::<Eager<bf16>>;
+    "product_f16" => product::<Eager<f16>>;
 }

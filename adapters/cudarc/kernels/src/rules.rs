@@ -1,6 +1,7 @@
 //! Elementwise and tensorwise rules.
 
 use bitstep::Array;
+use bitstep::eager::{Computed, Eager};
 use bitstep::gradient::parts::multiplied;
 use bitstep::optim::*;
 use bitstep::real::{Number, Real};
@@ -11,11 +12,11 @@ use crate::grid::{WARP, by_block, by_warp, fold, lane};
 use crate::table::{CHUNK, Row};
 
 /// A tensor's memory.
-pub(crate) struct At<R: Rule, P, G: Real, S> {
+pub(crate) struct At<R: Rule, P, G: Computed, S> {
     param: *mut P,
     grad: *const G,
     slots: R::Slots<*mut S>,
-    by: Option<G::Scalar>,
+    by: Option<Scalar<G>>,
 }
 
 /// What gradients are multiplied by on their way, if `at` says where that is.
@@ -23,20 +24,44 @@ pub(crate) struct At<R: Rule, P, G: Real, S> {
 /// # Safety
 /// It is there.
 #[inline(always)]
-pub(crate) unsafe fn factor<G: Real>(at: u64) -> Option<G::Scalar> {
+pub(crate) unsafe fn factor<G: Computed>(at: u64) -> Option<Scalar<G>> {
     // SAFETY: as the caller promises.
-    if at == 0 { None } else { Some(G::scalar(unsafe { *(at as *const f64) })) }
+    if at == 0 { None } else { Some(G::Real::scalar(unsafe { *(at as *const f64) })) }
 }
 
 #[inline(always)]
-pub(crate) fn times<G: Real>(g: G, by: Option<G::Scalar>) -> G {
+pub(crate) fn times<G: Computed>(g: G, by: Option<Scalar<G>>) -> G::Real {
+    let g = G::Real::load(g);
     match by {
         None => g,
         Some(by) => multiplied(g, by),
     }
 }
 
-impl<R: Rule, P: Number, G: Real, S: Number> At<R, P, G, S> {
+/// What multiplies numbers of this type.
+pub(crate) type Scalar<G> = <<G as Computed>::Real as Real>::Scalar;
+
+/// Number i of those at an address, to compute in C.
+///
+/// # Safety
+/// It is there, and of C's type in memory.
+#[inline(always)]
+pub(crate) unsafe fn load<C: Real>(at: u64, i: usize) -> C {
+    // SAFETY: as the caller promises.
+    C::load(unsafe { *(at as *const C::Stored).add(i) })
+}
+
+/// Writes it.
+///
+/// # Safety
+/// As [`load`]; no other thread has it.
+#[inline(always)]
+pub(crate) unsafe fn store<C: Real>(at: u64, i: usize, x: C) {
+    // SAFETY: as the caller promises.
+    unsafe { *(at as *mut C::Stored).add(i) = x.store() }
+}
+
+impl<R: Rule, P: Number, G: Computed, S: Number> At<R, P, G, S> {
     /// # Safety
     /// The row says what is where.
     #[inline(always)]
@@ -121,7 +146,7 @@ macro_rules! four {
 }
 four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
 
-impl<R: Rule, P: Four, G: Four + Real, S: Four> At<R, P, G, S> {
+impl<R: Rule, P: Four, G: Four + Computed, S: Four> At<R, P, G, S> {
     /// Whether four neighbours may be loaded and stored at once.
     #[inline(always)]
     fn fits(&self) -> bool {
@@ -162,11 +187,11 @@ impl<R: Rule, P: Four, G: Four + Real, S: Four> At<R, P, G, S> {
 
 /// Steps element V of four.
 #[inline(always)]
-fn neighbour<R: Rule, C: Real, P: Number, G: Real, S: Number, const V: usize>(
+fn neighbour<R: Rule, C: Real, P: Number, G: Computed, S: Number, const V: usize>(
     k: &R::Coefs<C>,
     param: &mut [P; 4],
     grad: &[G; 4],
-    by: Option<G::Scalar>,
+    by: Option<Scalar<G>>,
     state: &mut R::Slots<[S; 4]>,
 ) {
     let before = state.as_ref();
@@ -180,7 +205,7 @@ fn neighbour<R: Rule, C: Real, P: Number, G: Real, S: Number, const V: usize>(
 
 /// Steps one element after the other.
 #[inline(always)]
-unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Real, S: Number>(
+unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
     tensor: &At<R, P, G, S>,
     k: &R::Coefs<C>,
     mut i: u64,
@@ -199,7 +224,7 @@ unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Real, S: Number>(
 }
 
 #[inline(always)]
-unsafe fn apply<R: Rule, C: Real, P: Number, G: Real, S: Number>(
+unsafe fn apply<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -216,7 +241,7 @@ unsafe fn apply<R: Rule, C: Real, P: Number, G: Real, S: Number>(
 
 /// The same, by fours where addresses and lengths allow it.
 #[inline(always)]
-unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Real, S: Four>(
+unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Computed, S: Four>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -239,7 +264,7 @@ unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Real, S: Four>(
 }
 
 #[inline(always)]
-unsafe fn sums<R: Rule, C: Real, P: Number, G: Real, S: Number>(
+unsafe fn sums<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -338,8 +363,8 @@ macro_rules! applies {
         entries! {
             concat!(stringify!($stem), "_apply_f64") => apply::<$rule, f64, f64, f64, f64>;
             concat!(stringify!($stem), "_apply_f32") => apply_by_four::<$rule, f32, f32, f32, f32>;
-            concat!(stringify!($stem), "_apply_bf16") => apply::<$rule, bf16, bf16, bf16, bf16>;
-            concat!(stringify!($stem), "_apply_f16") => apply::<$rule, f16, f16, f16, f16>;
+            concat!(stringify!($stem), "_apply_bf16") => apply::<$rule, Eager<bf16>, bf16, bf16, bf16>;
+            concat!(stringify!($stem), "_apply_f16") => apply::<$rule, Eager<f16>, f16, f16, f16>;
             concat!(stringify!($stem), "_apply_f32_bf16") => apply_by_four::<$rule, f32, bf16, bf16, bf16>;
             concat!(stringify!($stem), "_apply_f32_bf16_f32") => apply_by_four::<$rule, f32, bf16, bf16, f32>;
             concat!(stringify!($stem), "_apply_f32_f16") => apply_by_four::<$rule, f32, f16, f16, f16>;
@@ -352,15 +377,15 @@ macro_rules! sums {
         entries! {
             concat!(stringify!($stem), "_sums_f64") => sums::<$rule, f64, f64, f64, f64>;
             concat!(stringify!($stem), "_sums_f32") => sums::<$rule, f32, f32, f32, f32>;
-            concat!(stringify!($stem), "_sums_bf16") => sums::<$rule, bf16, bf16, bf16, bf16>;
-            concat!(stringify!($stem), "_sums_f16") => sums::<$rule, f16, f16, f16, f16>;
+            concat!(stringify!($stem), "_sums_bf16") => sums::<$rule, Eager<bf16>, bf16, bf16, bf16>;
+            concat!(stringify!($stem), "_sums_f16") => sums::<$rule, Eager<f16>, f16, f16, f16>;
             concat!(stringify!($stem), "_sums_f32_bf16") => sums::<$rule, f32, bf16, bf16, bf16>;
             concat!(stringify!($stem), "_sums_f32_bf16_f32") => sums::<$rule, f32, bf16, bf16, f32>;
             concat!(stringify!($stem), "_sums_f32_f16") => sums::<$rule, f32, f16, f16, f16>;
             concat!(stringify!($stem), "_finish_f64") => finish::<$rule, f64>;
             concat!(stringify!($stem), "_finish_f32") => finish::<$rule, f32>;
-            concat!(stringify!($stem), "_finish_bf16") => finish::<$rule, bf16>;
-            concat!(stringify!($stem), "_finish_f16") => finish::<$rule, f16>;
+            concat!(stringify!($stem), "_finish_bf16") => finish::<$rule, Eager<bf16>>;
+            concat!(stringify!($stem), "_finish_f16") => finish::<$rule, Eager<f16>>;
         }
     };
 }
