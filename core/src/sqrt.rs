@@ -22,6 +22,11 @@ pub(crate) fn f32(x: f32) -> f32 {
         // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
         unsafe { vget_lane_f32::<0>(vsqrt_f32(vdup_n_f32(x))) }
     };
+    #[cfg(all(not(feature = "std"), target_arch = "wasm32", target_feature = "simd128"))]
+    return {
+        use core::arch::wasm32::{f32x4_extract_lane, f32x4_splat, f32x4_sqrt};
+        f32x4_extract_lane::<0>(f32x4_sqrt(f32x4_splat(x)))
+    };
     #[cfg(all(not(feature = "std"), target_arch = "nvptx64"))]
     return core::f32::math::sqrt(x);
     #[cfg(all(not(feature = "std"), target_arch = "arm", target_abi = "eabihf"))]
@@ -44,6 +49,7 @@ pub(crate) fn f32(x: f32) -> f32 {
         target_arch = "x86_64",
         target_arch = "aarch64",
         target_arch = "nvptx64",
+        all(target_arch = "wasm32", target_feature = "simd128"),
         all(target_arch = "arm", target_abi = "eabihf")
     )))]
     libm::sqrtf(x)
@@ -67,13 +73,19 @@ pub(crate) fn f64(x: f64) -> f64 {
         // SAFETY: NEON is part of the 64-bit Arm targets that have hardware floats.
         unsafe { vget_lane_f64::<0>(vsqrt_f64(vdup_n_f64(x))) }
     };
+    #[cfg(all(not(feature = "std"), target_arch = "wasm32", target_feature = "simd128"))]
+    return {
+        use core::arch::wasm32::{f64x2_extract_lane, f64x2_splat, f64x2_sqrt};
+        f64x2_extract_lane::<0>(f64x2_sqrt(f64x2_splat(x)))
+    };
     #[cfg(all(not(feature = "std"), target_arch = "nvptx64"))]
     return core::f64::math::sqrt(x);
     #[cfg(not(any(
         feature = "std",
         target_arch = "x86_64",
         target_arch = "aarch64",
-        target_arch = "nvptx64"
+        target_arch = "nvptx64",
+        all(target_arch = "wasm32", target_feature = "simd128")
     )))]
     libm::sqrt(x)
 }
