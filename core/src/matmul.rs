@@ -4,6 +4,8 @@
 //! [`DEPTH`], each added in turn from +0; the blocks' sums in turn. No sum is
 //! split any other way, so tiles, vectors and threads can't change a result.
 
+use core::ops::Range;
+
 use crate::real::Real;
 use crate::simd::{self, Kernel};
 
@@ -63,7 +65,24 @@ pub fn product<A: Real<Scalar = A>>(
 ) {
     // A matrix without elements may have any number of rows.
     if !out.is_empty() && out.len() == rows.saturating_mul(cols) {
-        simd::dispatch(Product { rows, depth, cols, a, b, out });
+        simd::dispatch(Product { rows, depth, cols, a, b, symmetric: false, out });
+    }
+}
+
+/// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ, in little more than half of the time of
+/// [`product`], and with its bits: elements (i, j) and (j, i) add the same products in the same order,
+/// as x · y is y · x, so that one of them is computed and the other copied.
+///
+/// ```
+/// use bitstep::matmul::{View, gram};
+/// let (a, mut out) = ([1.0f32, 2.0, 3.0, 4.0], [0.0; 4]);
+/// gram([2, 2], View::new(&a, 2), &mut out);
+/// assert_eq!(out, [5.0, 11.0, 11.0, 25.0]);
+/// ```
+pub fn gram<A: Real<Scalar = A>>([rows, depth]: [usize; 2], a: View<'_, A>, out: &mut [A]) {
+    if !out.is_empty() && out.len() == rows.saturating_mul(rows) {
+        let (cols, b) = (rows, a.transposed());
+        simd::dispatch(Product { rows, depth, cols, a, b, symmetric: true, out });
     }
 }
 
@@ -96,6 +115,8 @@ struct Product<'a, A> {
     cols: usize,
     a: View<'a, A>,
     b: View<'a, A>,
+    /// Whether what stands above the diagonal is a copy of what stands below.
+    symmetric: bool,
     out: &'a mut [A],
 }
 
@@ -104,7 +125,7 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
 
     #[inline(always)]
     fn run(self) {
-        let Product { rows, depth, cols, a, b, out } = self;
+        let Product { rows, depth, cols, a, b, symmetric, out } = self;
         if depth == 0 {
             return out.fill(A::ZERO);
         }
@@ -115,14 +136,23 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
             let len = (depth - k).min(DEPTH);
             for from in (0..cols).step_by(COLS * PANELS) {
                 let starts = (from..cols).step_by(COLS);
-                for (panel, j) in panels.iter_mut().zip(starts.clone()) {
-                    pack(b, k, j, (cols - j).min(COLS), panel.get_mut(..len).unwrap_or_default());
+                if b.strides.1 == 1 {
+                    pack_rows(b, k..k + len, from..cols.min(from + COLS * PANELS), &mut panels);
+                } else {
+                    for (panel, j) in panels.iter_mut().zip(starts.clone()) {
+                        let panel = panel.get_mut(..len).unwrap_or_default();
+                        pack(b, k, j, (cols - j).min(COLS), panel);
+                    }
                 }
-                for i in (0..rows).step_by(ROWS) {
+                let first = if symmetric { from / ROWS * ROWS } else { 0 };
+                for i in (first..rows).step_by(ROWS) {
                     let height = (rows - i).min(ROWS);
                     let strip = strip.get_mut(..len).unwrap_or_default();
                     pack(a, k, i, height, strip);
                     for (panel, j) in panels.iter().zip(starts.clone()) {
+                        if symmetric && j >= i + height {
+                            break; // above the diagonal, from here on
+                        }
                         let sums = tile(strip, panel);
                         for (ii, sums) in sums.iter().enumerate().take(height) {
                             let start = (i + ii) * cols + j;
@@ -133,6 +163,27 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
                                 *to = if k == 0 { *sum } else { *to + *sum };
                             }
                         }
+                    }
+                }
+            }
+        }
+        if symmetric {
+            mirror(rows, out);
+        }
+    }
+}
+
+/// Copies what stands below the diagonal above it, in squares that stay in the cache.
+#[inline(always)]
+fn mirror<A: Copy>(n: usize, out: &mut [A]) {
+    const SIDE: usize = 16;
+    for top in (0..n).step_by(SIDE) {
+        for left in (0..=top).step_by(SIDE) {
+            for i in top..(top + SIDE).min(n) {
+                for j in left..(left + SIDE).min(i) {
+                    let below = out.get(i * n + j).copied();
+                    if let (Some(x), Some(above)) = (below, out.get_mut(j * n + i)) {
+                        *above = x;
                     }
                 }
             }
@@ -170,6 +221,27 @@ fn pack<A: Real, const N: usize>(
         for (jj, to) in to.iter_mut().enumerate().take(width) {
             let x = || from.at(k + kk, j + jj);
             *to = row.map_or_else(x, |row| row.get(jj).copied().unwrap_or(A::ZERO));
+        }
+    }
+}
+
+/// Rows of a matrix, cut into the panels. They may lie pages apart: each is read in one piece.
+#[inline(always)]
+fn pack_rows<A: Real>(
+    from: View<'_, A>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    panels: &mut [[[A; COLS]; DEPTH]],
+) {
+    for (kk, k) in rows.enumerate() {
+        let start = k * from.strides.0;
+        let row = from.data.get(start + cols.start..start + cols.end).unwrap_or_default();
+        for (panel, row) in panels.iter_mut().zip(row.chunks(COLS)) {
+            let Some(to) = panel.get_mut(kk) else { return };
+            match <&[A; COLS]>::try_from(row) {
+                Ok(row) => *to = *row,
+                Err(_) => to.iter_mut().zip(row).for_each(|(to, x)| *to = *x),
+            }
         }
     }
 }
@@ -241,6 +313,28 @@ mod tests {
                     }
                     assert_eq!(out[i * n + j].to_bits(), sum.to_bits(), "{m} {k} {n}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn gram_has_the_bits_of_the_product() {
+        for [m, k] in [[1, 1], [2, 3], [7, 20], [17, 257], [40, 600], [150, 300], [3, 0]] {
+            // Large and small numbers beside each other, zeros of both signs, and what overflows.
+            let number = |i: usize| match i % 11 {
+                0 => -0.0,
+                1 => 3e30 * libm::sinf(i as f32),
+                2 => 1e-30 * libm::sinf(i as f32),
+                _ => libm::sinf(i as f32 * 1.3) * libm::expf((i % 9) as f32),
+            };
+            let a: Vec<f32> = (0..m * k).map(number).collect();
+            let (mut whole, mut half) = (std::vec![f32::NAN; m * m], std::vec![f32::NAN; m * m]);
+            for view in [View::new(&a, k), View::new(&a, m).transposed()] {
+                product([m, k, m], view, view.transposed(), &mut whole);
+                gram([m, k], view, &mut half);
+                let same =
+                    |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+                assert!(whole.iter().zip(&half).all(same), "{m} {k}");
             }
         }
     }

@@ -8,6 +8,9 @@ moves the bytes of an f32 AdamW step, so that its ratio is the fraction of the m
 that is reached. Needs the environment of conformance/export (and matplotlib for --plot); a peer that
 can't be imported is reported as such.
 
+--all measures every name instead (every.py), in parts if wanted: --names a,b --types f32,bf16
+--lists 256x256,2048x2048,gpt2 --seconds 2 (for a row, at most), and writes docs/speed-all.md.
+
 --sizes measures AdamW from 2^4 to 2^28 parameters, and from 1 to 10^5 tensors of 16, instead.
 
 --candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
@@ -228,16 +231,19 @@ def build(package, example, *more):
 
 class Theirs:
     def __init__(self, make, dtype, shapes):
-        kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        kind = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype]
         params = [torch.nn.Parameter((torch.rand(shape) - 0.5).to(kind)) for shape in shapes]
         for p in params:
             p.grad = ((torch.rand(p.shape) - 0.5) * 1e-2).to(kind)
+        self.params, self.grads = params, [p.grad for p in params]
         self.optimizer = make(params)
 
     def step(self, steps=1):
         return min(self.one() for _ in range(steps))
 
     def one(self):
+        for p, grad in zip(self.params, self.grads):  # GaLore's 8 bits leave a projection of it behind
+            p.grad = grad
         start = time.perf_counter()
         self.optimizer.step()
         return time.perf_counter() - start
@@ -245,7 +251,7 @@ class Theirs:
     refresh = one
 
     def close(self):
-        del self.optimizer
+        del self.optimizer, self.params, self.grads
 
 
 def plot(lines, file):
@@ -266,17 +272,25 @@ def plot(lines, file):
     figure.savefig(file)
 
 
-def measure(sides, rounds, steps):
-    """Medians over rounds in which every side has its turn."""
-    times = {side: [] for side in sides}
-    for each in sides.values():  # state is made
-        each.step()
-    for _ in range(rounds):
+def medians(sides, rounds, steps, seconds=math.inf):
+    """Over rounds in which every side has its turn: at least three, then as many as there is time for."""
+    times, end = {side: [] for side in sides}, time.monotonic() + seconds
+    for round in range(rounds):
+        if round >= 3 and time.monotonic() > end:
+            break
         for side, each in sides.items():
             times[side].append(each.step(steps))
+    return {side: statistics.median(t) for side, t in times.items()}
+
+
+def measure(sides, rounds, steps):
+    """The same from the beginning to the end of the sides."""
+    for each in sides.values():  # state is made
+        each.step()
+    found = medians(sides, rounds, steps)
     for each in sides.values():
         each.close()
-    return {side: statistics.median(t) for side, t in times.items()}
+    return found
 
 
 def sizes(options):
@@ -329,9 +343,19 @@ def main():
     parser.add_argument("--faer", action="store_true")
     parser.add_argument("--refresh", action="store_true")
     parser.add_argument("--sizes", action="store_true")
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--names")
+    parser.add_argument("--types")
+    parser.add_argument("--lists")
+    parser.add_argument("--seconds", type=float, default=math.inf)
+    parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     build("bitstep-rayon", "stepper", *(["--features", "faer"] if options.faer else []))
+    if options.all:
+        import every
+
+        return every.main(options)
     if options.sizes:
         lines, draw = sizes(options), plot_sizes
     else:

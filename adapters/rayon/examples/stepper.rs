@@ -3,8 +3,9 @@
 //! ```text
 //! stepper NAME ARGS DTYPE THREADS SHAPE…
 //! ```
-//! A shape is `768x3072`; ARGS are as in `optim_args`, or empty. Each line on standard input
-//! says how many steps to make; the seconds of the fastest come back on a line of standard output.
+//! A shape is `768x3072`; ARGS are as in `optim_args`, or empty; what follows a slash in them is for
+//! matrices alone (`lr=1e-3 / rank=128`). Each line on standard input says how many steps to make;
+//! the seconds of the fastest come back on a line of standard output.
 //!
 //! A projector is given and stays, unless a line says `refresh`, which makes one step: finding
 //! singular vectors takes far longer than the rest of it. With the feature `faer`, `galore_adamw+faer` has its
@@ -27,20 +28,24 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dtype = match dtype.as_str() {
         "f32" => Dtype::F32,
         "bf16" => Dtype::Bf16,
-        other => return Err(format!("a type of f32 or bf16, not {other}").into()),
+        "f16" => Dtype::F16,
+        "f64" => Dtype::F64,
+        other => return Err(format!("a type of f32, bf16, f16 or f64, not {other}").into()),
     };
     let threads: usize = threads.parse()?;
     // This thread is one of them: no step waits until two others are awake.
     rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?;
 
     let mut optimizer = Optimizer::new();
-    let recipe = recipe(name, &Args::parse(args)?)?;
+    let (plain, more) = args.split_once('/').unwrap_or((args, ""));
+    let group = optimizer.add_group(recipe(name, &Args::parse(plain)?)?)?;
+    let recipe = recipe(name, &Args::parse(&format!("{plain}, {more}"))?)?;
     let slots = recipe.rule.info().slots;
-    let group = optimizer.add_group(recipe)?;
+    let matrices = if more.is_empty() { group } else { optimizer.add_group(recipe)? };
     let (mut values, mut grads) = (Vec::new(), Vec::new());
     for (i, shape) in shapes.iter().enumerate() {
         let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-        optimizer.add_param(group, &shape, dtype)?;
+        optimizer.add_param(if shape.len() == 2 { matrices } else { group }, &shape, dtype)?;
         let n = shape.iter().product();
         let wave = |k: usize, scale: f32| ((k * 37 + i * 11) % 1009) as f32 * scale - 0.5 * scale;
         values.push(filled(dtype, n, |k| wave(k, 1e-3)));
@@ -90,7 +95,9 @@ fn recipe(name: &str, args: &Args) -> Result<Recipe, Box<dyn Error>> {
 
 fn filled(dtype: Dtype, n: usize, f: impl Fn(usize) -> f32) -> Buffer {
     match dtype {
+        Dtype::F64 => Buffer::F64((0..n).map(|k| f(k).into()).collect()),
+        Dtype::F32 => Buffer::F32((0..n).map(f).collect()),
         Dtype::Bf16 => Buffer::Bf16((0..n).map(|k| half::bf16::from_f32(f(k))).collect()),
-        _ => Buffer::F32((0..n).map(f).collect()),
+        Dtype::F16 => Buffer::F16((0..n).map(|k| half::f16::from_f32(f(k))).collect()),
     }
 }

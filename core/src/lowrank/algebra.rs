@@ -17,6 +17,11 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
         out: &mut [A],
     );
 
+    /// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ.
+    fn gram<A: Real<Scalar = A> + Plain>([rows, depth]: [usize; 2], a: View<'_, A>, out: &mut [A]) {
+        Self::product([rows, depth, rows], a, a.transposed(), out);
+    }
+
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
     /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
     /// matrix may be overwritten; `scratch` has [`Algebra::scratch`] numbers.
@@ -47,6 +52,10 @@ impl Algebra for Portable {
         out: &mut [A],
     ) {
         matmul::product(dims, a, b, out);
+    }
+
+    fn gram<A: Real<Scalar = A> + Plain>(dims: [usize; 2], a: View<'_, A>, out: &mut [A]) {
+        matmul::gram(dims, a, out);
     }
 
     fn singular<A: Real<Scalar = A> + Plain>(

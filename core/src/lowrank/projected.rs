@@ -452,8 +452,12 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
             return Err(WORK);
         };
         let Work { grad, spare, projected, direction, left, right, svd, between, rule } = work;
-        let grad = match <C::Scalar as Plain>::of(&t.grad) {
-            Some(whole) if C::DTYPE == C::Scalar::DTYPE => whole,
+        let grad = match (<C::Scalar as Plain>::of(&t.grad), C::Stored::of(&t.grad)) {
+            (Some(whole), _) if C::DTYPE == C::Scalar::DTYPE => whole,
+            (_, Some(from)) => {
+                simd::dispatch(Widen { from, to: &mut *grad });
+                &*grad
+            }
             _ => {
                 load::<C>(grad, |start, out| t.grad.load(start, out));
                 &*grad
@@ -579,8 +583,37 @@ fn random<A: Real<Scalar = A>>(plan: &Plan, seed: u64, sides: [&mut [A]; 2]) {
 
 /// Rounds to the compute type.
 pub(super) fn round<C: Real>(x: &mut [C::Scalar]) {
-    for x in x {
-        *x = C::narrow(*x).wide();
+    if C::DTYPE != C::Scalar::DTYPE {
+        simd::dispatch(Round::<C>(x));
+    }
+}
+
+struct Round<'a, C: Real>(&'a mut [C::Scalar]);
+
+impl<C: Real> Kernel for Round<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for x in self.0 {
+            *x = C::narrow(*x).wide();
+        }
+    }
+}
+
+struct Widen<'a, T, W> {
+    from: &'a [T],
+    to: &'a mut [W],
+}
+
+impl<T: Number, W: Real> Kernel for Widen<'_, T, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (to, x) in self.to.iter_mut().zip(self.from) {
+            *to = W::load(*x);
+        }
     }
 }
 

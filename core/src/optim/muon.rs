@@ -12,6 +12,7 @@ use crate::orthogonal::{Orthogonal, Place};
 use crate::real::{Dtype, Real};
 use crate::reduce;
 use crate::rule::{Counter, Scalars, Start, Step, Tensor, check_group};
+use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, numel, stretch};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
@@ -398,26 +399,43 @@ fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
     let zero = C::Scalar::ZERO;
     let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| reduce::square(x, k.single)));
     let norm = <Muon<A>>::norm::<C>(k, sum);
-    for x in x.iter_mut() {
-        *x = <Muon<A>>::divided::<C>(*x, norm);
-    }
-    let (gram, rest) = scratch.split_at_mut(short * short);
-    let (square, rest) = rest.split_at_mut(short * short);
-    let Some(next) = rest.get_mut(..x.len()) else { return };
+    in_vectors(x, &[], |x, _| <Muon<A>>::divided::<C>(x, norm));
+    let (a, rest) = scratch.split_at_mut(short * short);
+    let (b, rest) = rest.split_at_mut(short * short);
+    let Some(bx) = rest.get_mut(..x.len()) else { return };
     for _ in 0..rule.ns_steps {
-        let view = View::new(&*x, long);
-        A::product([short, long, short], view, view.transposed(), gram);
-        for x in gram.iter_mut() {
-            *x = <Muon<A>>::gram::<C>(*x);
-        }
-        let view = View::new(&*gram, short);
-        A::product([short, short, short], view, view, square);
-        for (x, gram) in square.iter_mut().zip(&*gram) {
-            *x = <Muon<A>>::polynomial::<C>(k, *gram, *x);
-        }
-        A::product([short, short, long], View::new(square, short), View::new(&*x, long), next);
-        for (x, next) in x.iter_mut().zip(&*next) {
-            *x = <Muon<A>>::next::<C>(k, *x, *next);
+        // A ← X Xᵀ
+        A::gram([short, long], View::new(&*x, long), a);
+        in_vectors(a, &[], |a, _| <Muon<A>>::gram::<C>(a));
+        // B ← b A + c A²: A is symmetric to the bit, so that A A is A Aᵀ.
+        A::gram([short, short], View::new(&*a, short), b);
+        in_vectors(b, a, |square, a| <Muon<A>>::polynomial::<C>(k, a, square));
+        // X ← a X + B X
+        A::product([short, short, long], View::new(&*b, short), View::new(&*x, long), bx);
+        in_vectors(x, bx, |x, bx| <Muon<A>>::next::<C>(k, x, bx));
+    }
+}
+
+/// Changes each number of `to`, by the one of `with` that stands where it does, if `with` has any.
+fn in_vectors<W: Real>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
+    simd::dispatch(InVectors { to, with, f });
+}
+
+struct InVectors<'a, W, F> {
+    to: &'a mut [W],
+    with: &'a [W],
+    f: F,
+}
+
+impl<W: Real, F: Fn(W, W) -> W> Kernel for InVectors<'_, W, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        if self.with.is_empty() {
+            self.to.iter_mut().for_each(|x| *x = (self.f)(*x, W::ZERO));
+        } else {
+            self.to.iter_mut().zip(self.with).for_each(|(x, y)| *x = (self.f)(*x, *y));
         }
     }
 }

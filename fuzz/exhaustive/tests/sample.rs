@@ -25,7 +25,10 @@ fn all_of<N: Computed + Bits>() {
     for bits in 0..=u16::MAX {
         let x = N::of_bits(bits);
         let back = N::from_f32(x.to_f32());
-        assert!(back.bits_of() == bits || x.to_f32().is_nan() && back.to_f32().is_nan(), "{bits:#x}");
+        assert!(
+            back.bits_of() == bits || x.to_f32().is_nan() && back.to_f32().is_nan(),
+            "{bits:#x}"
+        );
         assert!(N::from_f64(x.to_f64()).bits_of() == bits || x.to_f32().is_nan(), "{bits:#x}");
         let root: N = N::Real::load(x).sqrt().store();
         let want = x.to_f64().sqrt();
