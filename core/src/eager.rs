@@ -65,6 +65,25 @@ impl Narrow for f16 {
 /// A number to compute in that is rounded to `T` after every operation, each of which is one tensor operation of PyTorch.
 ///
 /// It rests as a `T`, but between operations it stays an `f32`, which spares the conversions.
+///
+/// ```
+/// use bitstep::{eager::Eager, optim::Sgd, rule::{Rule, Step, step}};
+/// use half::bf16;
+/// let (rule, at) = (Sgd { weight_decay: 0.5, ..Sgd::default() }, Step::new(1, 1.0));
+/// let after = |eager| {
+///     let (mut p, g) = ([bf16::from_f32(1.0)], [bf16::from_f32(129.0)]);
+///     let scalars = &mut rule.scalars();
+///     if eager {
+///         step::<_, Eager<bf16>, _, _, _>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
+///     } else {
+///         step::<_, f32, _, _, _>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
+///     }
+///     Ok::<_, bitstep::Error>(p[0].to_f32())
+/// };
+/// // From 128 on, bf16 has whole numbers only: 129 + 0.5 · 1 becomes 130, and then 1 - 130 -129. Rounded but once, -128.5.
+/// assert_eq!((after(true)?, after(false)?), (-129.0, -128.0));
+/// # Ok::<(), bitstep::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
 pub struct Eager<T>(f32, PhantomData<T>);
