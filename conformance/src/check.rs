@@ -336,7 +336,7 @@ fn free_run(
     }
     let moves = LazyCell::new(|| condition::of_run(case, data));
     let none = Sensitivity::new();
-    let by_table = Tolerances::new();
+    let (derived, by_table) = (derived::of_run(case, data), Tolerances::new());
     // Steps that are made from the backend's own numbers, once its codes have parted.
     let mut own = Judge::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
@@ -361,7 +361,8 @@ fn free_run(
         for i in all.clone() {
             let here = || moves.get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here, &by_table);
+            let derived = derived.get(t).unwrap_or(&by_table);
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here, derived);
             if !run.shows_state() && coded(i) {
                 judge.alone(i, t); // whether its codes have parted can't be seen
             }
@@ -492,7 +493,8 @@ fn compare_param<'a>(
                 let moves = |k| moves(&tensor, k);
                 let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
                 let moves = &moves;
-                let at = At { tensor: &tensor, what: slot, step, moves, param, from: None, derived };
+                let at =
+                    At { tensor: &tensor, what: slot, step, moves, param, from: None, derived };
                 let state_before = wanted.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];

@@ -50,7 +50,7 @@ impl Histogram {
     }
 }
 
-/// What was compared with tolerances that are [derived](crate::bounds).
+/// What was compared with tolerances that are derived from the rule.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spread {
     /// Errors, as parts of what is allowed.

@@ -1,11 +1,10 @@
 //! Row and column state, in numbers that know how far off they may be.
 
 use bitstep::factored::{Factored, Layout};
-use bitstep::optimizer::Buffer;
 use bitstep::real::{Number, Real};
 
 use super::number::Bounded;
-use super::rule::{Shape, loaded, sum};
+use super::rule::{Held, Shape, sum};
 
 /// What an element's row and column contribute, and the state that this comes from.
 pub(super) struct Factors<T: Real> {
@@ -22,23 +21,22 @@ impl<T: Real> Factors<T> {
     pub(super) fn new<R: Factored>(
         k: &R::Coefs<Bounded<T>>,
         layout: Layout,
-        grad: &[T],
-        states: &[Buffer],
+        grad: &[Bounded<T>],
+        states: &[Held<'_>],
     ) -> Self {
         let Layout { batches, rows, cols } = layout;
-        let square = |i: usize| {
-            R::square::<Bounded<T>>(k, Bounded::exact(grad.get(i).copied().unwrap_or(T::ZERO)))
-        };
+        let square =
+            |i: usize| R::square::<Bounded<T>>(k, grad.get(i).copied().unwrap_or(Bounded::ZERO));
         let length = |n: usize| Bounded::<T::Scalar>::from_f64(n as f64);
-        let state = |which: usize| states.get(which).map(loaded::<T>).unwrap_or_default();
-        let track = |old: T, sum, n| {
+        let state = |which: usize| states.get(which).map(|x| x.load::<T>()).unwrap_or_default();
+        let track = |old: Bounded<T>, sum, n| {
             let mean = R::mean::<Bounded<T>>(k, sum, length(n));
-            R::track::<Bounded<T>>(k, Bounded::exact(old), mean)
+            R::track::<Bounded<T>>(k, old, mean)
         };
-        let of_row = |(row, old): (usize, T)| {
+        let of_row = |(row, old): (usize, Bounded<T>)| {
             track(old, sum((0..cols).map(|col| square(row * cols + col))), cols)
         };
-        let of_col = |(at, old): (usize, T)| {
+        let of_col = |(at, old): (usize, Bounded<T>)| {
             let (batch, col) = (at / cols.max(1), at % cols.max(1));
             let column = (0..rows).map(|row| square((batch * rows + row) * cols + col));
             track(old, sum(column), rows)
@@ -47,7 +45,8 @@ impl<T: Real> Factors<T> {
             state(0).into_iter().enumerate().map(of_row).collect::<Vec<_>>(),
             state(1).into_iter().enumerate().map(of_col).collect::<Vec<_>>(),
         ];
-        let mut factors = Factors { layout, rows: Vec::new(), cols: Vec::new(), means: Vec::new(), states };
+        let mut factors =
+            Factors { layout, rows: Vec::new(), cols: Vec::new(), means: Vec::new(), states };
         for batch in 0..batches {
             let own = factors.states[0].get(batch * rows..(batch + 1) * rows).unwrap_or_default();
             let total = sum(own.iter().map(|x| x.wide()));

@@ -28,14 +28,29 @@ use host::Following;
 /// For each tensor, element by element, how far apart two correct answers may be.
 pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;
 
-/// Those of one step, made from the reference's own numbers.
+/// Those of one step, made from the reference's own numbers; nothing of what can't be followed.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {
-    step(case, data, t).unwrap_or_default()
+    let step = || {
+        let mut run = start(case, data, t)?;
+        run.step(&Inputs::new(data, t))?;
+        Ok::<_, Refused>(run.host().tolerances())
+    };
+    step().unwrap_or_default()
 }
 
-fn step(case: &Case, data: &OptimizerCase, t: usize) -> Result<Tolerances, Refused> {
-    let spec = OptimizerSpec::new(case, data);
-    let mut run = CoreRun::new(&spec, Following::default())?;
+/// Those of a free run, after each step: errors go on from step to step.
+pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
+    let Ok(mut run) = start(case, data, 0) else { return Vec::new() };
+    let step = |t| {
+        run.step(&Inputs::new(data, t)).ok()?;
+        Some(run.host().tolerances())
+    };
+    (0..case.steps).map_while(step).collect()
+}
+
+/// A run that stands before step `t`.
+fn start(case: &Case, data: &OptimizerCase, t: usize) -> Result<CoreRun<Following>, Refused> {
+    let mut run = CoreRun::new(&OptimizerSpec::new(case, data), Following::default())?;
     for (i, p) in data.params.iter().enumerate() {
         let state = p.state_before(t);
         if t == 0 && state.is_empty() {
@@ -47,6 +62,5 @@ fn step(case: &Case, data: &OptimizerCase, t: usize) -> Result<Tolerances, Refus
             other => other?,
         }
     }
-    run.step(&Inputs::new(data, t))?;
-    Ok(run.host().tolerances())
+    Ok(run)
 }

@@ -9,11 +9,14 @@
 //! Where a tensor of 16 bits is rounded after each operation, everybody rounds at the same place. So
 //! the bound is not half of those coarse ULP: numbers within it round to one or two neighbours, and
 //! it is half of what lies between these.
+//!
+//! The operations are no part of what calls them: every rule is compiled with them, for four types.
 
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use bitstep::real::{Dtype, Number, Real};
+use half::{bf16, f16};
 
 use super::choice;
 
@@ -49,9 +52,14 @@ impl<T: Real> Bounded<T> {
     /// Whether a type rounds coarser than what its operations are made in.
     const NARROW: bool = matches!(T::DTYPE, Dtype::Bf16 | Dtype::F16);
 
+    /// A part of an operation on numbers of the type.
+    fn part(x: Bounded<T::Scalar>) -> Bounded<T::Scalar> {
+        x.part_of(T::DTYPE)
+    }
+
     /// The result of an operation that would be `x` unrounded, off by `error` before it is rounded,
     /// `units` half ULP of which it may be rounded wrongly. `is_exact`: it is not rounded at all.
-    fn rounded(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
+    fn result(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
         let error = known(error);
         if error == 0.0 && (is_exact || Self::NARROW) {
             return Bounded { value, error };
@@ -66,6 +74,7 @@ impl<T: Real> Bounded<T> {
 
 /// How far off `value` may be, which is `x` rounded to its type, where `x` may be off by `error`. Of two who are
 /// that far off, each rounds to a number between the two ends; half of what they may differ by.
+#[inline(never)]
 pub(crate) fn on_grid<T: Number>(value: T, x: f64, error: f64) -> f64 {
     let value = value.to_f64();
     if !error.is_finite() || !value.is_finite() {
@@ -115,11 +124,12 @@ fn sum_is_exact(a: f64, b: f64, sum: f64) -> bool {
 
 impl<T: Real> Add for Bounded<T> {
     type Output = Self;
+    #[inline(never)]
     fn add(self, other: Self) -> Self {
         let value = self.value + other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let is_exact = sum_is_exact(a, b, value.to_f64());
-        Self::rounded(value, a + b, self.error + other.error, 1.0, is_exact)
+        Self::result(value, a + b, self.error + other.error, 1.0, is_exact)
     }
 }
 
@@ -132,18 +142,21 @@ impl<T: Real> Sub for Bounded<T> {
 
 impl<T: Real> Mul for Bounded<T> {
     type Output = Self;
+    #[inline(never)]
     fn mul(self, other: Self) -> Self {
         let value = self.value * other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a.abs() * b.abs() };
-        let error = product(a, other.error) + product(b, self.error) + product(self.error, other.error);
+        let error =
+            product(a, other.error) + product(b, self.error) + product(self.error, other.error);
         let is_exact = error == 0.0 && a.mul_add(b, -value.to_f64()) == 0.0;
-        Self::rounded(value, a * b, error, 1.0, is_exact)
+        Self::result(value, a * b, error, 1.0, is_exact)
     }
 }
 
 impl<T: Real> Div for Bounded<T> {
     type Output = Self;
+    #[inline(never)]
     fn div(self, other: Self) -> Self {
         let value = self.value / other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
@@ -155,7 +168,7 @@ impl<T: Real> Div for Bounded<T> {
             _ => f64::INFINITY,
         };
         let is_exact = error == 0.0 && value.to_f64().mul_add(b, -a) == 0.0;
-        Self::rounded(value, x, error, 1.0, is_exact)
+        Self::result(value, x, error, 1.0, is_exact)
     }
 }
 
@@ -178,6 +191,7 @@ impl<T: Real> Number for Bounded<T> {
         Bounded::exact(T::from_f32(x))
     }
     /// A constant of a step. Those are made in `f64`, by libraries that may differ in its last bits.
+    #[inline(never)]
     fn from_f64(x: f64) -> Self {
         let value = T::from_f64(x);
         let error = 4.0 * half_ulp(Dtype::F64, x);
@@ -199,6 +213,7 @@ impl<T: Real> Real for Bounded<T> {
     fn wide(self) -> Self::Scalar {
         Bounded { value: self.value.wide(), error: self.error }
     }
+    #[inline(never)]
     fn narrow(x: Self::Scalar) -> Self {
         let value = T::narrow(x.value);
         let error = if Self::NARROW && x.error > 0.0 {
@@ -216,19 +231,70 @@ impl<T: Real> Real for Bounded<T> {
         let any: &dyn std::any::Any = &self;
         any.downcast_ref::<N>().copied().unwrap_or_else(|| self.value.store())
     }
+    #[inline(never)]
+    fn rounded(self, dtype: Dtype) -> Self {
+        let (value, x) = (self.value.rounded(dtype), self.value.to_f64());
+        let error = match dtype {
+            _ if self.error == 0.0 => 0.0,
+            Dtype::F64 => self.error,
+            Dtype::F32 => on_grid(value.to_f32(), x, self.error),
+            Dtype::Bf16 => on_grid(<bf16 as Number>::from_f64(value.to_f64()), x, self.error),
+            Dtype::F16 => on_grid(<f16 as Number>::from_f64(value.to_f64()), x, self.error),
+        };
+        Bounded { value, error }
+    }
+    /// The one who rounds it and the other who does not differ by half an ULP.
+    fn part_of(self, dtype: Dtype) -> Self {
+        let x = self.value.to_f64();
+        let is_in = |y: f64| self.error == 0.0 && y == x;
+        let error = match dtype {
+            _ if !x.is_finite() => 0.0,
+            Dtype::Bf16 if !is_in(bf16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
+            Dtype::F16 if !is_in(f16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
+            _ => 0.0,
+        };
+        Bounded { error: self.error + error, ..self }
+    }
+    #[inline(never)]
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         let (x, s) = (self.value.to_f64(), value.to_f64());
         let least = (x - self.error).max(0.0).sqrt();
         let error = if self.error == 0.0 { 0.0 } else { self.error / (x.sqrt() + least) };
         let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
-        Self::rounded(value, x.sqrt(), error, 2.0, is_exact)
+        Self::result(value, x.sqrt(), error, 2.0, is_exact)
     }
     fn abs(self) -> Self {
         Bounded { value: self.value.abs(), ..self }
     }
     fn is_nan(self) -> bool {
         self.value.is_nan()
+    }
+    // PyTorch's kernels make an operation of 16-bit numbers in `f32` where they have vectors of them, and round each
+    // part of it where they do not: at the end of a tensor, and in all of a short one.
+    #[inline(never)]
+    fn rsqrt(self) -> Self {
+        Self::narrow(Self::Scalar::ONE / Self::part(self.wide().sqrt()))
+    }
+    #[inline(never)]
+    fn add_scaled(self, y: Self, alpha: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::narrow(alpha).wide() * y.wide()))
+    }
+    #[inline(never)]
+    fn lerp(self, end: Self, weight: Self::Scalar) -> Self {
+        let (x, y) = (self.wide(), end.wide());
+        let near_start = weight.value.abs() < T::Scalar::from_f64(0.5);
+        let one = Self::Scalar::ONE;
+        let (base, factor) = if near_start { (x, weight) } else { (y, weight - one) };
+        Self::narrow(base + Self::part(factor * Self::part(y - x)))
+    }
+    #[inline(never)]
+    fn addcmul(self, a: Self, b: Self, value: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) * b.wide()))
+    }
+    #[inline(never)]
+    fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) / b.wide()))
     }
     // Both take part where it is open which of two is the larger: no choice, as they are near each other.
     fn maximum(self, other: Self) -> Self {
@@ -242,7 +308,6 @@ impl<T: Real> Real for Bounded<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::bf16;
 
     fn bounded(value: f32, error: f64) -> Bounded<f32> {
         Bounded { value, error }
@@ -251,7 +316,8 @@ mod tests {
     #[test]
     fn what_is_exact_adds_nothing() {
         let [half, three] = [0.5, 3.0].map(|x| Bounded::exact(x as f32));
-        for exact in [half + three, half - three, half * three, three / half, (half * half).sqrt()] {
+        for exact in [half + three, half - three, half * three, three / half, (half * half).sqrt()]
+        {
             assert_eq!(exact.error, 0.0, "{exact:?}");
         }
         let third = Bounded::exact(1.0f32) / three;

@@ -10,12 +10,49 @@ use bitstep::optimizer::Buffer;
 use bitstep::real::{Dtype, Number, Real};
 use bitstep::reduce;
 use bitstep::rule::{Rule, Scalars, Step};
-use bitstep::storage::{Data, Storage};
+use bitstep::storage::Storage;
 use half::{bf16, f16};
 
 use super::choice;
 use super::factors::Factors;
-use super::number::{Bounded, half_ulp};
+use super::number::{Bounded, half_ulp, on_grid};
+
+/// Numbers before a step.
+#[derive(Clone, Copy)]
+pub(super) struct Held<'a> {
+    pub(super) numbers: &'a Buffer,
+    /// How far off each may be; nothing if they are exact.
+    pub(super) errors: &'a [f64],
+}
+
+impl Held<'_> {
+    /// As a rule loads them; none of a slot that is not in use.
+    pub(super) fn load<T: Real>(self) -> Vec<Bounded<T>> {
+        fn plain<T: Real, N: Number>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
+            let one = |(i, &x): (usize, &N)| {
+                let (value, error) = (T::load(x), errors.get(i).copied().unwrap_or(0.0));
+                let rounds = error > 0.0 && T::DTYPE.size() < N::DTYPE.size();
+                let error = if rounds { on_grid(value, x.to_f64(), error) } else { error };
+                Bounded { value, error }
+            };
+            x.iter().enumerate().map(one).collect()
+        }
+        match self.numbers {
+            Buffer::F64(x) => plain(x, self.errors),
+            Buffer::F32(x) => plain(x, self.errors),
+            Buffer::Bf16(x) => plain(x, self.errors),
+            Buffer::F16(x) => plain(x, self.errors),
+            Buffer::Coded(coded) => {
+                let mut numbers = vec![0.0f32; coded.len()];
+                let block = coded.block().max(1);
+                for (i, numbers) in numbers.chunks_mut(block).enumerate() {
+                    coded.load(i * block, numbers);
+                }
+                plain(&numbers, self.errors)
+            }
+        }
+    }
+}
 
 /// A step of one parameter.
 pub(super) struct Task<'a> {
@@ -23,9 +60,9 @@ pub(super) struct Task<'a> {
     pub(super) compute: Dtype,
     pub(super) step: Step<'a>,
     pub(super) scalars: &'a mut Scalars,
-    pub(super) param: &'a Buffer,
-    pub(super) grad: &'a Buffer,
-    pub(super) slots: &'a [Buffer],
+    pub(super) param: Held<'a>,
+    pub(super) grad: Held<'a>,
+    pub(super) slots: &'a [Held<'a>],
     /// By how much two correct norms over all gradients may differ, as a part of the norm.
     pub(super) norm_error: f64,
 }
@@ -103,7 +140,7 @@ fn matrix<R: Factored>(rule: &R, task: &mut Task<'_>) -> Answers {
         let (slots, states) = task.slots.split_at(R::SLOTS.len().min(task.slots.len()));
         let mask = rule.mask(T::DTYPE) & !R::REPLACED;
         let mut task = Task { slots, scalars: task.scalars, ..*task };
-        let factors = |k: &_, grad: &[T]| Factors::new::<R>(k, layout, grad, states);
+        let factors = |k: &_, grad: &[Bounded<T>]| Factors::new::<R>(k, layout, grad, states);
         let (mut answers, factors) = follow::<R, T, _>(rule, mask, &mut task, factors);
         answers.extend(factors.states.map(|state| state.into_iter().map(Answer::of).collect()));
         answers
@@ -117,27 +154,6 @@ fn matrix<R: Factored>(rule: &R, task: &mut Task<'_>) -> Answers {
         Dtype::F32 => of::<R, f32>(rule, layout, task),
         Dtype::Bf16 => of::<R, bf16>(rule, layout, task),
         Dtype::F16 => of::<R, f16>(rule, layout, task),
-    }
-}
-
-/// Numbers as the rule loads them; none of a slot that is not in use.
-pub(super) fn loaded<T: Real>(buffer: &Buffer) -> Vec<T> {
-    match buffer.data() {
-        Some(Data::F64(x)) => x.iter().map(|&x| T::load(x)).collect(),
-        Some(Data::F32(x)) => x.iter().map(|&x| T::load(x)).collect(),
-        Some(Data::Bf16(x)) => x.iter().map(|&x| T::load(x)).collect(),
-        Some(Data::F16(x)) => x.iter().map(|&x| T::load(x)).collect(),
-        None => match buffer {
-            Buffer::Coded(coded) => {
-                let mut numbers = vec![0.0f32; coded.len()];
-                let block = coded.block().max(1);
-                for (i, numbers) in numbers.chunks_mut(block).enumerate() {
-                    coded.load(i * block, numbers);
-                }
-                numbers.into_iter().map(|x| T::load(x)).collect()
-            }
-            _ => Vec::new(),
-        },
     }
 }
 
@@ -198,99 +214,146 @@ impl<R: Rule, T: Real> Shape<R, T> for Elements {
     }
 }
 
+/// The numbers of a tensor before the step: parameter, gradient, and the slots that are used.
+struct Before<T> {
+    param: Vec<Bounded<T>>,
+    grad: Vec<Bounded<T>>,
+    slots: Vec<Vec<Bounded<T>>>,
+}
+
+impl<T: Real> Before<T> {
+    fn new(task: &Task<'_>, mask: u32) -> Self {
+        let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
+        let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
+        Before {
+            param: task.param.load(),
+            grad: task.grad.load(),
+            slots: task.slots.iter().enumerate().map(slot).collect(),
+        }
+    }
+}
+
+/// The most slots that a rule has.
+const SLOTS: usize = 8;
+
+/// A step whose constants are known. What is compiled for every rule and type is no more than this.
+trait Prepared<T: Real> {
+    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
+    /// The parameter, then its slots.
+    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS];
+}
+
+struct Constants<R: Rule, T: Real, S> {
+    k: R::Coefs<Bounded<T>>,
+    shape: S,
+}
+
+#[inline(never)]
+fn at<T: Real>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
+    x.get(i).copied().unwrap_or(Bounded::ZERO)
+}
+
+fn slots_at<R: Rule, T: Real>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
+    let slot = |k: usize| before.slots.get(k).map_or(Bounded::ZERO, |slot| at(slot, i));
+    <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(slot)
+}
+
+impl<R: Rule, T: Real, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
+    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2] {
+        let (p, g) = (at(&before.param, i), at(&before.grad, i));
+        self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
+    }
+    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS] {
+        let (p, g) = (at(&before.param, i), at(&before.grad, i));
+        let (p, slots) = self.shape.element(&self.k, i, p, g, slots_at::<R, T>(before, i));
+        let mut all = [Bounded::ZERO; 1 + SLOTS];
+        all[0] = p;
+        all.iter_mut().skip(1).zip(slots.as_ref()).for_each(|(to, x)| *to = *x);
+        all
+    }
+}
+
 /// Follows the elements of a tensor; `shape` is made from the step's constants and the gradient. Hands over the
 /// shape that nothing was moved for, too.
 fn follow<R: Rule, T: Real, S: Shape<R, T>>(
     rule: &R,
     mask: u32,
     task: &mut Task<'_>,
-    shape: impl Fn(&R::Coefs<Bounded<T>>, &[T]) -> S,
+    shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
 ) -> (Answers, S) {
-    let param = loaded::<T>(task.param);
-    let grad = loaded::<T>(task.grad);
-    let slots: Vec<Vec<T>> = task.slots.iter().map(loaded::<T>).collect();
-    let element = |i: usize| {
-        let at = |x: &[T]| Bounded::exact(x.get(i).copied().unwrap_or(T::ZERO));
-        let slots = <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(|k| match slots.get(k) {
-            Some(slot) if mask >> k & 1 == 1 => at(slot),
-            _ => Bounded::ZERO,
-        });
-        (at(&param), at(&grad), slots)
-    };
+    let before = Before::new(task, mask);
     let has_sums = R::SUMS > 0 && rule.needs_sums();
-    let mut moved = Vec::new();
-    if task.step.grad_norm.is_some() {
-        moved.extend([-1.0, 1.0].map(Moved::Norm));
-    }
-    if has_sums {
-        moved.extend((0..R::SUMS).flat_map(|sum| [-1.0, 1.0].map(|way| Moved::Sum(sum, way))));
-    }
+    let moved = moved(task, if has_sums { R::SUMS } else { 0 });
     let constants = |moved: Moved, scalars: &mut Scalars| {
         let mut step = task.step;
         if let (Moved::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
             *norm *= 1.0 + way * task.norm_error;
         }
-        let mut k = rule.coefs::<Bounded<T>>(&step, scalars);
-        let shape = shape(&k, &grad);
+        let k = rule.coefs::<Bounded<T>>(&step, scalars);
+        let shape = shape(&k, &before.grad);
+        let mut constants = Constants::<R, T, S> { k, shape };
         if has_sums {
-            let terms = |i: usize| {
-                let (p, g, slots) = element(i);
-                shape.terms(&k, i, p, g, slots)
-            };
-            let terms: Vec<_> = (0..param.len()).map(terms).collect();
-            let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
-            for (sum, x) in sums.iter_mut().enumerate() {
-                if let Moved::Sum(which, way) = moved
-                    && which == sum
-                {
-                    x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);
-                }
-                x.error = 0.0;
-            }
-            R::finish::<Bounded<T>>(&mut k, sums, param.len());
+            let sums = sums(&constants, &before, moved);
+            R::finish::<Bounded<T>>(&mut constants.k, sums, before.param.len());
         }
-        R::record::<Bounded<T>>(&k, scalars);
-        (k, shape)
+        R::record::<Bounded<T>>(&constants.k, scalars);
+        constants
     };
     let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
     let others: Vec<_> = others.collect();
-    let (k, shape) = constants(Moved::Nothing, task.scalars);
-    let mut answers = vec![vec![Answer::default(); param.len()]];
-    for (k, slot) in slots.iter().enumerate() {
-        let len = if mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1 { slot.len() } else { 0 };
-        answers.push(vec![Answer::default(); len]);
+    let nominal = constants(Moved::Nothing, task.scalars);
+    let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
+    (outcomes(&nominal, &views, &before), nominal.shape)
+}
+
+/// What is moved, down and up.
+fn moved(task: &Task<'_>, sums: usize) -> Vec<Moved> {
+    let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Moved::Norm));
+    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Moved::Sum(sum, way)));
+    norm.into_iter().chain(sums).flatten().collect()
+}
+
+/// The sums over a tensor, one of them moved by what two correct ones may differ by.
+fn sums<T: Real>(
+    constants: &dyn Prepared<T>,
+    before: &Before<T>,
+    moved: Moved,
+) -> [Bounded<T::Scalar>; 2] {
+    let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
+    let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
+    for (sum, x) in sums.iter_mut().enumerate() {
+        if let Moved::Sum(which, way) = moved
+            && which == sum
+        {
+            x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);
+        }
+        x.error = 0.0;
     }
-    for i in 0..param.len() {
-        let outcomes = |k: &R::Coefs<Bounded<T>>, shape: &S, base: Option<&[Answer]>| {
-            let mut all: Option<Vec<Answer>> = base.map(<[_]>::to_vec);
-            choice::each(
-                || {
-                    let (p, g, slots) = element(i);
-                    shape.element(k, i, p, g, slots)
-                },
-                |(p, slots)| {
-                    let numbers = std::iter::once(p).chain(slots.as_ref().iter().copied());
-                    let outcome = numbers.map(Answer::of);
-                    match &mut all {
-                        None => all = Some(outcome.collect()),
-                        Some(all) => all.iter_mut().zip(outcome).for_each(|(x, y)| x.admit(y)),
-                    }
-                },
-            );
-            all.unwrap_or_default()
-        };
-        let base = outcomes(&k, &shape, None);
-        let mut total = base.clone();
-        // Both ways of one thing: the wider of the two. Different things may come together.
+    sums
+}
+
+/// Every element after the step, whatever its comparisons say. `others` are pairs of constants that something was
+/// moved for, down and up.
+fn outcomes<T: Real>(
+    nominal: &dyn Prepared<T>,
+    others: &[&dyn Prepared<T>],
+    before: &Before<T>,
+) -> Answers {
+    let lens = std::iter::once(before.param.len()).chain(before.slots.iter().map(Vec::len));
+    let mut answers: Answers = lens.map(|len| vec![Answer::default(); len]).collect();
+    for i in 0..before.param.len() {
+        let base = outcome(nominal, i, before, None);
+        let mut total = base;
         for pair in others.chunks(2) {
-            let mut both = base.clone();
-            for (k, shape) in pair {
-                let here = outcomes(k, shape, Some(&base));
+            let mut both = base;
+            for constants in pair {
+                let here = outcome(*constants, i, before, Some(&base));
                 for (both, here) in both.iter_mut().zip(here) {
                     both.tolerance = both.tolerance.max(here.tolerance);
                 }
             }
-            for ((total, both), base) in total.iter_mut().zip(both).zip(&base) {
+            // Both ways of one thing: the wider of the two. Different things may come together.
+            for ((total, both), base) in total.iter_mut().zip(both).zip(base) {
                 if base.tolerance.is_finite() {
                     total.tolerance += both.tolerance - base.tolerance;
                 }
@@ -302,7 +365,28 @@ fn follow<R: Rule, T: Real, S: Shape<R, T>>(
             }
         }
     }
-    (answers, shape)
+    answers
+}
+
+/// One element, with room for every answer to its open comparisons, and for what there was.
+fn outcome<T: Real>(
+    constants: &dyn Prepared<T>,
+    i: usize,
+    before: &Before<T>,
+    base: Option<&[Answer; 1 + SLOTS]>,
+) -> [Answer; 1 + SLOTS] {
+    let mut all = base.copied();
+    choice::each(
+        || constants.element(i, before),
+        |numbers| {
+            let numbers = numbers.map(Answer::of);
+            match &mut all {
+                None => all = Some(numbers),
+                Some(all) => all.iter_mut().zip(numbers).for_each(|(x, y)| x.admit(y)),
+            }
+        },
+    );
+    all.unwrap_or_default()
 }
 
 /// The sum of numbers in the core's order, with the bound for any order: (n − 1) · u · Σ |x|.
