@@ -1,4 +1,8 @@
-//! How far an answer may be off: the only table of bounds.
+//! How far an answer may be off.
+//!
+//! A number of an optimizer is held to the tolerance that is derived from its rule (`derived`). This is the
+//! only table of others: of schedules and gradients, and of what can't be followed, which is codes and all that comes
+//! after them in a free run, what is kept beside a parameter of 16 bits, products of matrices, and carried numbers.
 //!
 //! * `step` and `values`: [`DEFAULT`] ULP at scale; whole numbers and codes must be equal.
 //! * `free`: every step may add that much, at the largest scale that the element
@@ -22,7 +26,7 @@
 //! What is wrong alike everywhere may hide in bounds an element wide, so the movement
 //! as a whole is judged as well: [`SYSTEMATIC`].
 //!
-//! What needs more stands in [`EXEMPTIONS`], with the reason. An exemption that
+//! What needs more and is not derived stands in [`EXEMPTIONS`], with the reason. An exemption that
 //! no committed case needs fails the run over the committed suite.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,28 +107,14 @@ pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
 pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Step, ..MUON },
     Exemption { mode: Mode::Free, ..MUON },
-    Exemption { mode: Mode::Step, ..ADAFACTOR_F32 },
-    Exemption { mode: Mode::Free, ..ADAFACTOR_F32 },
-    Exemption { mode: Mode::Step, ..LOMO_F64 },
-    Exemption { mode: Mode::Free, ..LOMO_F64 },
-    Exemption { mode: Mode::Step, ..ADALOMO_F64 },
-    Exemption { mode: Mode::Free, ..ADALOMO_F64 },
-    Exemption { case: "optimizer/galore_adamw_8bit/*", mode: Mode::Step, ..LOMO_F64 },
-    Exemption { case: "optimizer/galore_adamw_8bit/*", mode: Mode::Free, ..LOMO_F64 },
-    Exemption { mode: Mode::Step, ..COMPENSATION_F32 },
-    Exemption { mode: Mode::Free, ..COMPENSATION_F32 },
+    Exemption { mode: Mode::Step, ..SINGLE },
+    Exemption { mode: Mode::Free, ..SINGLE },
     Exemption { mode: Mode::Step, ..COMPENSATION_F64 },
     Exemption { mode: Mode::Free, ..COMPENSATION_F64 },
-    Exemption { mode: Mode::Step, ..COMPENSATION },
-    Exemption { mode: Mode::Free, ..COMPENSATION },
+    Exemption { mode: Mode::Step, ..COMPENSATION_MIXED },
+    Exemption { mode: Mode::Free, ..COMPENSATION_MIXED },
     Exemption { mode: Mode::Step, ..ANYPRECISION_F64 },
     Exemption { mode: Mode::Free, ..ANYPRECISION_F64 },
-    Exemption { mode: Mode::Step, ..CLIPPED },
-    Exemption { mode: Mode::Free, ..CLIPPED },
-    Exemption { mode: Mode::Step, ..CHAINED },
-    Exemption { mode: Mode::Free, what: "*", ..CHAINED },
-    Exemption { mode: Mode::Step, ..KAHAN },
-    Exemption { mode: Mode::Free, ..KAHAN },
     Exemption { mode: Mode::Step, ..PRODUCT_F32 },
     Exemption { mode: Mode::Free, ..PRODUCT_F32 },
     Exemption { mode: Mode::Step, ..PRODUCT_F64 },
@@ -162,7 +152,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
     },
 ];
 
-/// The last resort of every optimizer: see [`crate::condition`].
+/// The last resort of what is not derived: see [`crate::condition`].
 const CANCELLING: Exemption = Exemption {
     case: "optimizer/*",
     dtype: None,
@@ -184,26 +174,6 @@ const SCALE: Exemption = Exemption {
              reference contracts one: two roundings more",
 };
 
-const CHAINED: Exemption = Exemption {
-    case: "optimizer/{adadelta,nadam}/*",
-    dtype: Some(Dtype::F32),
-    what: "{value,acc_delta}",
-    mode: Mode::Step,
-    allow: Allow::Conditioned(2.0 * DEFAULT),
-    reason: "as everywhere; and the update is two quotients, by roots that \
-             the reference rounds wrongly once in six, or is squared again",
-};
-
-const KAHAN: Exemption = Exemption {
-    case: "optimizer/{optimi_*,stable_adamw}/*",
-    dtype: None,
-    what: "kahan_comp",
-    mode: Mode::Step,
-    allow: Allow::Conditioned(4.0 * DEFAULT),
-    reason: "what a sum of 16 bits loses shows the last bits of the update undiluted: those of both \
-             moments, of a root and of a quotient",
-};
-
 const MUON: Exemption = Exemption {
     case: "optimizer/muon/*",
     dtype: None,
@@ -215,41 +185,14 @@ const MUON: Exemption = Exemption {
              matrices differ from exact sums, by up to 0.04 where the largest element is 1.2",
 };
 
-/// Optimizers that clip gradients themselves.
-const CLIPPED: Exemption = Exemption {
-    case: "optimizer/{adam_weight_decay,keras_adam,grokadamw}/*",
-    dtype: None,
-    what: "{v,exp_avg,exp_avg_sq}",
-    mode: Mode::Step,
-    allow: Allow::Ulp(16.0),
-    reason: "a clipped gradient has a norm, which the reference adds up in another order, a quotient \
-             and a product in it, and is squared",
-};
-
-const COMPENSATION: Exemption = Exemption {
-    case: "optimizer/adamw_anyprecision/*",
-    dtype: None,
-    what: "compensation",
-    mode: Mode::Step,
-    allow: Allow::Outliers { ulp: 128.0, share: 0.02 },
-    reason: "where update and decay nearly cancel, one ULP of the update is many of what is left",
-};
-
-const COMPENSATION_F32: Exemption = Exemption {
-    dtype: Some(Dtype::F32),
-    allow: Allow::Ulp(64.0 * (1u64 << 16) as f64),
-    reason: "the same, and the moments may be bf16: in ULP of bf16",
-    ..COMPENSATION
-};
-
 const COMPENSATION_F64: Exemption =
     Exemption { what: "compensation", allow: Allow::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
 
 /// An ULP of `f32`, in those of `f64`.
 const F32_ULP: f64 = (1u64 << 29) as f64;
 
-const LOMO_F64: Exemption = Exemption {
-    case: "optimizer/lomo/*",
+const SINGLE: Exemption = Exemption {
+    case: "optimizer/galore_adamw_8bit/*",
     dtype: Some(Dtype::F64),
     what: "value",
     mode: Mode::Step,
@@ -257,18 +200,21 @@ const LOMO_F64: Exemption = Exemption {
     reason: "the reference computes f64 parameters in f32: the default, in ULP of f32",
 };
 
+const COMPENSATION_MIXED: Exemption = Exemption {
+    case: "optimizer/adamw_anyprecision/types_*_f64",
+    dtype: Some(Dtype::F32),
+    what: "compensation",
+    allow: Allow::Outliers { ulp: 128.0, share: 0.02 },
+    reason: "the same, and where update and decay nearly cancel, one ULP of the update is many of \
+             what is left",
+    ..SINGLE
+};
+
 const ANYPRECISION_F64: Exemption = Exemption {
     case: "optimizer/adamw_anyprecision/*",
     reason: "the reference's bias correction is an f32, whose root comes from a vector library and \
              is up to one ULP off: the default, in ULP of f32",
-    ..LOMO_F64
-};
-
-const ADALOMO_F64: Exemption = Exemption {
-    case: "optimizer/adalomo/*",
-    allow: Allow::Ulp(64.0 * F32_ULP),
-    reason: "the reference computes f64 parameters in f32: Adafactor's bound, in ULP of f32",
-    ..LOMO_F64
+    ..SINGLE
 };
 
 /// Optimizers whose state rests in codes and scales.
@@ -299,17 +245,6 @@ pub const SYSTEMATIC: f64 = 0.005;
 /// The same where codes have parted and nobody can follow. One code changes the whole movement by less than 0.009 in 95 of
 /// 100 places that were tried.
 pub const SYSTEMATIC_PARTED: f64 = 0.05;
-
-const ADAFACTOR_F32: Exemption = Exemption {
-    case: "optimizer/{adafactor,adafactor_torch,adalomo}/*",
-    dtype: Some(Dtype::F32),
-    what: "*",
-    mode: Mode::Step,
-    allow: Allow::Ulp(64.0),
-    reason: "two norms and two means stand between gradient and update, and the reference adds \
-             a norm's squares in turn: against the same step in f64 it is itself off by 14 ULP \
-             for 5 x 3 elements, 25 for 2 x 1031, 122 for 5000 x 3",
-};
 
 const PRODUCT_F32: Exemption = Exemption {
     case: "optimizer/{galore,apollo}_*/*",

@@ -11,10 +11,12 @@ use crate::backend::{
 use crate::bounds::{Bounds, Mode, is_low_bit};
 use crate::compare::is_code;
 use crate::condition::{self, Sensitivity};
+use crate::derived::{self, Tolerances};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::{At, Failure, Judge, Sample};
 use crate::lacking;
 use crate::parted::{self, Shown};
+use crate::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
 /// How a check ended.
@@ -84,6 +86,8 @@ pub struct Report {
     pub note: String,
     /// For each quantity the worst error of every step.
     pub history: BTreeMap<String, Vec<f64>>,
+    /// Errors beside their tolerances.
+    pub spread: Spread,
     /// Of a check that failed, some of the numbers compared.
     pub samples: Vec<Sample>,
     /// The [mistakes](crate::neighbour::NEIGHBOURS) that fit, see [`crate::diagnose`].
@@ -112,6 +116,7 @@ impl Report {
             failure: None,
             note: case.note.clone(),
             history: BTreeMap::new(),
+            spread: Spread::default(),
             samples: Vec::new(),
             candidates: Vec::new(),
             diagnosis: None,
@@ -140,6 +145,7 @@ impl Report {
             failure: None,
             note: String::new(),
             history: BTreeMap::new(),
+            spread: Spread::default(),
             samples: Vec::new(),
             candidates: Vec::new(),
             diagnosis: None,
@@ -200,6 +206,7 @@ impl Report {
         self.failure = judge.first;
         self.samples = if bad { judge.samples } else { Vec::new() };
         self.history = judge.history;
+        self.spread = judge.spread;
         self
     }
 }
@@ -284,9 +291,10 @@ fn by_step(
         hidden |= !run.shows_state();
         later += judged.iter().filter(|&&j| j && t > 0).count();
         let moves = LazyCell::new(|| condition::of_step(case, data, t));
+        let derived = derived::of_step(case, data, t);
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, &|| &moves);
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, &|| &moves, &derived);
         }
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
@@ -328,6 +336,7 @@ fn free_run(
     }
     let moves = LazyCell::new(|| condition::of_run(case, data));
     let none = Sensitivity::new();
+    let (derived, by_table) = (derived::of_run(case, data), Tolerances::new());
     // Steps that are made from the backend's own numbers, once its codes have parted.
     let mut own = Judge::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
@@ -347,12 +356,13 @@ fn free_run(
             };
             let want = Want::from_own(data, &**right, &before[i], i);
             let moves = LazyCell::new(|| condition::of_step(case, data, t));
-            compare_param(&mut own, case, data, &*run, (i, t), &want, &|| &moves);
+            compare_param(&mut own, case, data, &*run, (i, t), &want, &|| &moves, &by_table);
         }
         for i in all.clone() {
             let here = || moves.get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here);
+            let derived = derived.get(t).unwrap_or(&by_table);
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here, derived);
             if !run.shows_state() && coded(i) {
                 judge.alone(i, t); // whether its codes have parted can't be seen
             }
@@ -433,7 +443,9 @@ fn compare_param<'a>(
     (i, t): (usize, usize),
     wanted: &Want,
     sensitivity: &dyn Fn() -> &'a Sensitivity,
+    derived: &Tolerances,
 ) {
+    let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
     let moves = |tensor: &str, i: usize| {
         sensitivity().get(tensor).and_then(|x| x.get(i)).copied().unwrap_or(0.0)
     };
@@ -460,7 +472,8 @@ fn compare_param<'a>(
         }
         let moves = |k| moves(&tensor, k);
         let from = (what == "value").then_some([before, start]);
-        let at = At { tensor: &tensor, what, step: Some(t), moves: &moves, param: Some(i), from };
+        let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
+        let at = At { tensor: &tensor, what, step, moves: &moves, param, from, derived };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
         judge.compare_by(&at, &got, want, |k| if large(before(k)) { before(k) } else { floor });
@@ -478,8 +491,10 @@ fn compare_param<'a>(
         match got.get(slot) {
             Some(got) => {
                 let moves = |k| moves(&tensor, k);
-                let (step, param) = (Some(t), Some(i));
-                let at = At { tensor: &tensor, what: slot, step, moves: &moves, param, from: None };
+                let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
+                let moves = &moves;
+                let at =
+                    At { tensor: &tensor, what: slot, step, moves, param, from: None, derived };
                 let state_before = wanted.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];

@@ -114,6 +114,11 @@ impl<H: Host> CoreRun<H> {
         let given = given.collect();
         Ok(CoreRun { host, shapes, given })
     }
+
+    /// Where the parameters live.
+    pub(crate) fn host(&self) -> &H {
+        &self.host
+    }
 }
 
 impl<H: Host> Run for CoreRun<H> {

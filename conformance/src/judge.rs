@@ -8,6 +8,7 @@ use crate::bounds::{
 };
 use crate::compare;
 use crate::movement::{Element, Movement};
+use crate::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
 /// The first number of a case that is off by too much.
@@ -97,6 +98,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) problems: Vec<String>,
     /// Some of the numbers compared.
     pub(crate) samples: Vec<Sample>,
+    /// Errors beside their tolerances.
+    pub(crate) spread: Spread,
     /// For each quantity the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
     /// For each exemption for outliers: how many numbers were off by more than the default, of how many.
@@ -140,12 +143,14 @@ pub(crate) struct At<'a> {
     pub(crate) param: Option<usize>,
     /// Of a parameter's value, what it was before the step, and where its movement began.
     pub(crate) from: Option<[&'a Tensor; 2]>,
+    /// The tolerances of its elements, where they are derived.
+    pub(crate) derived: Option<&'a [f64]>,
 }
 
 impl<'a> At<'a> {
     /// Of no parameter.
     pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> At<'a> {
-        At { tensor: "", what: "", step: None, moves, param: None, from: None }
+        At { tensor: "", what: "", step: None, moves, param: None, from: None, derived: None }
     }
 }
 
@@ -163,6 +168,7 @@ impl<'a> Judge<'a> {
             codes: [0; 2],
             problems: Vec::new(),
             samples: Vec::new(),
+            spread: Spread::default(),
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -341,6 +347,7 @@ impl<'a> Judge<'a> {
             p.path += change;
             *p
         });
+        let derived = at.derived.filter(|d| !exact && d.len() == want.len());
         let is_value = matches!(at.what, "value" | "eval");
         let mut elements = Vec::new();
         let path = self.paths.entry(at.tensor.to_owned()).or_default();
@@ -381,8 +388,13 @@ impl<'a> Judge<'a> {
             };
             worst_here = worst_here.max(ulp);
             self.compared += 1;
-            let off = ulp > default * steps;
-            if let Some((e, allow)) = exemption {
+            let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
+            // What is derived holds, but where a row of the table says otherwise. What is measured is for want of it.
+            let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
+            let row = exemption.filter(|(_, allow)| {
+                tolerance.is_none() || !matches!(allow, Allow::Conditioned(_))
+            });
+            if let Some((e, allow)) = row {
                 if off {
                     self.bounds.need(e);
                 }
@@ -391,6 +403,7 @@ impl<'a> Judge<'a> {
                     (*over, *all) = (*over + usize::from(off), *all + 1);
                 }
             }
+            let tolerance = tolerance.filter(|_| !off || row.is_none());
             let mut bound = base * steps;
             let mut noise = base
                 * *largest
@@ -406,6 +419,12 @@ impl<'a> Judge<'a> {
             }
             if let Some(parted) = parted.filter(|_| is_value) {
                 bound += CARRIED * parted.path / unit;
+            }
+            if let Some(tolerance) = tolerance {
+                (bound, noise) = (tolerance / unit, tolerance);
+                self.spread.note(ulp, bound);
+            } else if !exact {
+                self.spread.by_table += 1;
             }
             if let Some([_, start]) = at.from {
                 let (got, want) = (g - start.get(i), w - start.get(i));

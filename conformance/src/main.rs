@@ -126,6 +126,9 @@ struct Rules {
     /// How long the whole run may take; what is not reached is an error
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<f64>,
+    /// Print how large errors are beside their tolerances, name by name
+    #[arg(long)]
+    tolerances: bool,
 }
 
 #[derive(Args)]
@@ -259,6 +262,9 @@ fn verify(
     let mut out = std::io::stdout().lock();
     write!(out, "{}", report::table(&reports))?;
     unsupported(&mut out, &reports)?;
+    if rules.tolerances {
+        write!(out, "\n{}", report::tolerances(&reports))?;
+    }
     let mut more: String =
         which.golden.iter().map(|g| format!(" --golden {}", g.display())).collect();
     more.extend(rules.fresh.map(|seed| format!(" --fresh {seed}")));

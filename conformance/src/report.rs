@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::bounds::Mode;
 use crate::check::{Outcome, Report};
+use crate::spread::Spread;
 use crate::text::{plain, plain_json};
 
 /// One line of `--json`. An infinite error is written as the largest number.
@@ -243,6 +244,35 @@ pub fn trouble(r: &Report, more: &str) -> String {
         };
         let (backend, case, more) = (plain(&quoted), plain(&r.case), plain(more));
         let _ = write!(out, "\n    again  {command}{more} --backend {backend} --only '{case}'");
+    }
+    out
+}
+
+/// How large errors are beside derived tolerances, and those in ULP: a line a name, backend and mode.
+#[must_use]
+pub fn tolerances(reports: &[Report]) -> String {
+    let mut all = BTreeMap::<(&str, &str, &str), Spread>::new();
+    for r in reports {
+        all.entry((&r.backend, r.mode.name(), &r.name)).or_default().add(&r.spread);
+    }
+    let mut out = String::from(
+        "error / tolerance: median, 99 %, worst; tolerance in ULP: median, 99 %; numbers; those judged by the table\n",
+    );
+    for ((backend, mode, name), spread) in all {
+        let Spread { shares, ulps, by_table } = &spread;
+        if shares.count() == 0 && *by_table == 0 {
+            continue;
+        }
+        let of = |h: &crate::spread::Histogram, part| figure(h.quantile(part));
+        let (median, most, worst) = (of(shares, 0.5), of(shares, 0.99), figure(shares.largest));
+        let (usual, wide) = (of(ulps, 0.5), of(ulps, 0.99));
+        let count = shares.count();
+        let _ = writeln!(
+            out,
+            "{:<28} {:<8} {mode:<6} {median:>8} {most:>8} {worst:>8} {usual:>9} {wide:>9} {count:>9} {by_table:>8}",
+            plain(name),
+            plain(backend)
+        );
     }
     out
 }

@@ -253,6 +253,26 @@ pub trait Real:
         None
     }
 
+    /// Rounded to a type, as a store does; `f64` is as it is.
+    #[inline(always)]
+    fn rounded(self, dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F64 => self,
+            Dtype::F32 => Self::load(self.to_f32()),
+            Dtype::Bf16 => Self::load(<bf16 as Number>::from_f32(self.to_f32())),
+            Dtype::F16 => Self::load(<f16 as Number>::from_f32(self.to_f32())),
+        }
+    }
+
+    /// A part of an operation on tensors of this type, as it is: what rounds where is decided at the end of the
+    /// operation. PyTorch rounds such a part to the type where it has no vectors of numbers, so one who bounds errors
+    /// wants to know of it.
+    #[inline(always)]
+    fn part_of(self, dtype: Dtype) -> Self {
+        let _ = dtype;
+        self
+    }
+
     /// A step's constant, rounded once from `f64`.
     #[inline(always)]
     fn scalar(x: f64) -> Self::Scalar {
@@ -260,7 +280,8 @@ pub trait Real:
     }
 
     /// A step's constant to multiply by. PyTorch's multi-tensor kernels (`foreach=True`) round it to
-    /// the tensors' type first: β = 0.999 becomes 1 in `bf16`. They do so with no other constant.
+    /// the tensors' type first: β = 0.999 becomes 1 in `bf16`. That holds for lists of
+    /// constants, too, and for no other operation.
     #[inline(always)]
     fn factor(x: f64, foreach: bool) -> Self::Scalar {
         let x = Self::scalar(x);

@@ -189,7 +189,7 @@ impl Rule for AdafactorTorch {
         let eps = self.eps.0.unwrap_or(epsilon(step.lead.or(step.dtype).unwrap_or(C::DTYPE)));
         Coefs {
             weight: C::scalar(accurate::pow(t, self.beta2_decay)),
-            decay: C::scalar(1.0 - step.lr * self.weight_decay),
+            decay: C::factor(1.0 - step.lr * self.weight_decay, self.foreach == Some(true)),
             eps: C::scalar(eps),
             eps_squared: C::scalar(eps * eps),
             least_scale: self.eps.1,
@@ -214,7 +214,8 @@ impl Rule for AdafactorTorch {
         let rms = p / root;
         let alpha = if rms > k.least_scale { rms } else { k.least_scale } * k.rate;
         let clip = u / (root * k.d);
-        k.minus_step_size = C::scalar(-alpha / if clip > 1.0 { clip } else { 1.0 });
+        let minus_step_size = -alpha / if clip > 1.0 { clip } else { 1.0 };
+        k.minus_step_size = C::factor(minus_step_size, k.multiplies_first);
     }
 
     #[inline(always)]

@@ -1,11 +1,9 @@
 //! AdamW with a number type of its own for each piece of state, and Kahan summation.
 
-use half::{bf16, f16};
-
 use crate::accurate;
 use crate::args::{Fields, Hyper};
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{Dtype, Real};
 use crate::rule::{Rule, Scalars, Step};
 
 /// AnyPrecisionAdamW.
@@ -150,33 +148,28 @@ constants! {
     }
 }
 
-/// Rounds to a type, as a store does.
-#[inline(always)]
-fn to<S: Real>(dtype: Dtype, x: S) -> S {
-    match dtype {
-        Dtype::F64 => x,
-        Dtype::F32 => S::load(x.to_f32()),
-        Dtype::Bf16 => S::load(<bf16 as Number>::from_f32(x.to_f32())),
-        Dtype::F16 => S::load(<f16 as Number>::from_f32(x.to_f32())),
-    }
-}
-
 /// Rounds a result on the way to another, in an operation on operands of these types.
 #[inline(always)]
 fn via<S: Real, const N: usize>(operands: [Dtype; N], x: S) -> S {
-    if operands.contains(&Dtype::F64) { x } else { S::load(x.to_f32()) }
+    if operands.contains(&Dtype::F64) {
+        x
+    } else if operands.iter().all(|&operand| operand == operands[0]) {
+        x.rounded(Dtype::F32).part_of(operands[0])
+    } else {
+        x.rounded(Dtype::F32)
+    }
 }
 
 /// x + a · y of these types.
 #[inline(always)]
 fn add_scaled<S: Real>(types: [Dtype; 2], x: S, y: S, a: S) -> S {
-    to(types[0], x + via(types, a * y))
+    (x + via(types, a * y)).rounded(types[0])
 }
 
 /// x + a · y / z of these types.
 #[inline(always)]
 fn addcdiv<S: Real>(types: [Dtype; 3], x: S, y: S, z: S, a: S) -> S {
-    to(types[0], x + via(types, via(types, a * y) / z))
+    (x + via(types, via(types, a * y) / z)).rounded(types[0])
 }
 
 /// A scalar that multiplies in an operation on operands of these types.
@@ -186,7 +179,7 @@ fn factor(operands: &[Dtype], x: f64) -> f64 {
 
 /// The scalar of an addition: rounded to the type of its result first.
 fn alpha(a: Dtype, b: Dtype, x: f64) -> f64 {
-    if a == b { to(a, x) } else { factor(&[a, b], x) }
+    if a == b { x.rounded(a) } else { factor(&[a, b], x) }
 }
 
 impl Hyper for AdamWAnyPrecision {
@@ -282,20 +275,20 @@ impl Rule for AdamWAnyPrecision {
         let [m, v, c] = slots.map(C::wide);
         let one = C::Scalar::ONE;
 
-        let p = to(k.param, p * k.decay);
-        let m = to(k.m, m * k.beta1);
+        let p = (p * k.decay).rounded(k.param);
+        let m = (m * k.beta1).rounded(k.m);
         let m = add_scaled([k.m, k.param], m, g, k.one_minus_beta1);
-        let v = to(k.v, v * k.beta2);
+        let v = (v * k.beta2).rounded(k.v);
         let squares = [k.v, k.param];
         let square = via(squares, via(squares, k.one_minus_beta2 * g) * g);
-        let v = to(k.v, v + square);
-        let d = to(k.d, to(k.v, v.sqrt()) / k.sqrt_correction2);
-        let d = to(k.d, d + k.eps);
+        let v = (v + square).rounded(k.v);
+        let d = (v.sqrt().rounded(k.v) / k.sqrt_correction2).rounded(k.d);
+        let d = (d + k.eps).rounded(k.d);
 
         let plain = addcdiv([k.param, k.m, k.d], p, m, d, k.minus_step_size);
         let c = addcdiv([k.c, k.m, k.d], c, m, d, k.minus_step_size);
         let summed = add_scaled([k.param, k.c], p, c, one);
-        let c = add_scaled([k.c, k.param], c, to(k.param, p - summed), one);
+        let c = add_scaled([k.c, k.param], c, (p - summed).rounded(k.param), one);
         let p = if k.kahan { summed } else { plain };
         (C::narrow(p), [C::narrow(m), C::narrow(v), C::narrow(c)])
     }

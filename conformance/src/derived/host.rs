@@ -1,0 +1,163 @@
+//! A place for parameters whose step is made in numbers that know how far off they may be.
+
+use std::collections::BTreeMap;
+
+use bitstep::any::Arithmetic;
+use bitstep::optimizer::{Buffer, Turn};
+use bitstep::real::{Dtype, Number};
+use bitstep::rule::Start;
+
+use super::Tolerances;
+use super::number::half_ulp;
+use super::rule::{self, Answer, Held, Task};
+use crate::backend::{Refused, failed};
+use crate::host::{AtHome, Home};
+
+/// Parameters in the host's own memory, and what is known of them.
+#[derive(Default)]
+pub(super) struct Following {
+    home: Home,
+    known: BTreeMap<usize, Known>,
+}
+
+/// What is known of a parameter after its latest step: of its value, then of each slot.
+#[derive(Default)]
+struct Known {
+    names: Vec<String>,
+    /// How far apart two correct ones may be.
+    tolerances: Vec<Vec<f64>>,
+    /// How far off each may be.
+    errors: Vec<Vec<f64>>,
+    /// Whether nothing will be known after its next step.
+    is_lost: bool,
+}
+
+impl Following {
+    /// How far apart two correct answers may be after the latest step.
+    pub(super) fn tolerances(&self) -> Tolerances {
+        let mut all = Tolerances::new();
+        for known in self.known.values() {
+            for (name, x) in known.names.iter().zip(&known.tolerances) {
+                // Slots of one name are one tensor of the reference, one after the other.
+                all.entry(name.clone()).or_default().extend(x);
+            }
+        }
+        all
+    }
+}
+
+/// How far apart two correct answers may be once they are stored in this type.
+fn stored<T: Number>(x: Answer) -> f64 {
+    if x.tolerance == 0.0 {
+        return 0.0;
+    }
+    let [low, high] = [-1.0, 1.0].map(|way| T::from_f64(x.value + way * x.tolerance).to_f64());
+    let most = x.tolerance + 2.0 * half_ulp(T::DTYPE, x.value.abs() + x.tolerance);
+    if (high - low).is_nan() { most } else { most.min(high - low) }
+}
+
+/// How much two correct norms over all gradients may differ, as a part of them: two that are added up in any order
+/// in `f32`, the squares half as far off as their sum; and each tensor's own norm rounded to its type.
+fn norm_error(grads: &[Option<Buffer>]) -> f64 {
+    let all = || grads.iter().flatten();
+    let n = all().map(Buffer::len).sum::<usize>() + all().count();
+    let narrow = all().filter_map(|grad| grad.data()).map(|data| half_ulp(data.dtype(), 1.0));
+    let narrow = narrow.filter(|&ulp| ulp > half_ulp(Dtype::F32, 1.0)).fold(0.0, f64::max);
+    (n as f64 + 6.0) * half_ulp(Dtype::F32, 1.0) + 2.0 * narrow
+}
+
+/// Whether a parameter's step can be followed. What is kept beside a parameter of 16 bits, and what is rounded at
+/// random, is no rule's. Where plain numbers of several types are computed in `f64`, the constants are of fewer bits.
+fn can_be_followed(turn: &Turn<'_>, compute: Dtype) -> bool {
+    let dtypes = turn.slots.iter().filter(|slot| !slot.is_empty()).filter_map(Buffer::data);
+    let narrower = || dtypes.map(|data| data.dtype()).any(|dtype| dtype != Dtype::F64);
+    let is_mixed = turn.arithmetic == Arithmetic::Double || compute == Dtype::F64 && narrower();
+    turn.companion.is_none() && turn.noise.is_none() && !is_mixed
+}
+
+/// Fills the slots that start as the parameter.
+fn start(turn: &mut Turn<'_>, param: &Buffer) {
+    for (k, slot) in turn.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_empty()) {
+        if turn.rule.slot_start(k) == Start::Parameter {
+            slot.data_mut().copy_from_mut(&param.clone().data_mut());
+        }
+    }
+}
+
+/// Writes the numbers that stand after a step, and says how far apart two correct ones may be. Of codes nothing is
+/// written.
+fn write(to: &mut Buffer, answers: &[Answer]) -> Vec<f64> {
+    fn plain<T: Number>(to: &mut [T], answers: &[Answer]) -> Vec<f64> {
+        to.iter_mut().zip(answers).for_each(|(to, x)| *to = T::from_f64(x.value));
+        answers.iter().map(|&x| stored::<T>(x)).collect()
+    }
+    match to {
+        Buffer::F64(to) => plain(to, answers),
+        Buffer::F32(to) => plain(to, answers),
+        Buffer::Bf16(to) => plain(to, answers),
+        Buffer::F16(to) => plain(to, answers),
+        Buffer::Coded(_) => Vec::new(),
+    }
+}
+
+impl AtHome for Following {
+    fn home(&self) -> &Home {
+        &self.home
+    }
+
+    fn home_mut(&mut self) -> &mut Home {
+        &mut self.home
+    }
+
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+        let Home { optimizer, values } = &mut self.home;
+        let dtype = |buffer: &Buffer| buffer.data().map(|data| data.dtype());
+        let types = values
+            .iter()
+            .zip(grads)
+            .map(|(value, grad)| Some([dtype(value)?, dtype(grad.as_ref()?)?]));
+        let types: Vec<_> = types.collect();
+        let datas: Vec<_> = grads.iter().flatten().filter_map(Buffer::data).collect();
+        let norm_error = norm_error(grads);
+        let turns = optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&datas, scale));
+        for (i, mut turn) in turns.map_err(failed)? {
+            let (Some(grad), Some([dtype, _])) = (&grads[i], types[i]) else { continue };
+            let known = self.known.entry(i).or_default();
+            let compute = turn.arithmetic.compute(Some(dtype));
+            if known.is_lost || !can_be_followed(&turn, compute) {
+                *known = Known { is_lost: true, ..Known::default() };
+                continue;
+            }
+            if turn.step.first {
+                start(&mut turn, &values[i]);
+            }
+            let errors = |k: usize| known.errors.get(k).map_or(&[][..], |x| x);
+            let held = |(k, numbers)| Held { numbers, errors: errors(k) };
+            let slots: Vec<_> = (1..).zip(&*turn.slots).map(held).collect();
+            let task = &mut Task {
+                compute,
+                step: turn.step,
+                scalars: turn.scalars.get(),
+                param: held((0, &values[i])),
+                grad: Held { numbers: grad, errors: &[] },
+                slots: &slots,
+                norm_error,
+            };
+            let Some(answers) = rule::step(turn.rule, task) else {
+                *known = Known { is_lost: true, ..Known::default() };
+                continue;
+            };
+            let all = std::iter::once(&mut values[i]).chain(turn.slots.iter_mut());
+            let tolerances: Vec<_> = all.zip(&answers).map(|(to, x)| write(to, x)).collect();
+            known.names = std::iter::once(format!("p{i}.value"))
+                .chain(turn.rule.info().slots.iter().map(|name| format!("p{i}.state.{name}")))
+                .collect();
+            // Codes may have become others than the reference's: nobody knows from here on.
+            known.is_lost =
+                turn.slots.iter().any(|slot| matches!(slot, Buffer::Coded(_)) && !slot.is_empty());
+            known.errors = tolerances.iter().map(|x| x.iter().map(|x| x / 2.0).collect()).collect();
+            known.tolerances = tolerances;
+        }
+        Ok(())
+    }
+}

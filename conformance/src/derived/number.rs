@@ -1,0 +1,354 @@
+//! A number that knows how far off it may be: running error analysis (Wilkinson; Higham, *Accuracy
+//! and Stability of Numerical Algorithms*, section 3.3).
+//!
+//! A [`Bounded`] computes what its type computes, bit for bit, and carries beside it a bound on the
+//! distance from what the formula gives without rounding. An operation hands on the bounds of what
+//! goes in, and adds that of its own rounding: half an ULP of its result, one for a square root,
+//! which vector libraries round less well. What is exact adds nothing, as it is exact everywhere.
+//!
+//! Where a tensor of 16 bits is rounded after each operation, everybody rounds at the same place. So
+//! the bound is not half of those coarse ULP: numbers within it round to one or two neighbours, and
+//! it is half of what lies between these.
+//!
+//! The operations are no part of what calls them: every rule is compiled with them, for four types.
+
+use std::cmp::Ordering;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+use bitstep::real::{Dtype, Number, Real};
+use half::{bf16, f16};
+
+use super::choice;
+
+/// A number with a bound on its error.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bounded<T> {
+    pub(crate) value: T,
+    pub(crate) error: f64,
+}
+
+/// Half the distance between neighbours at `x`, or somewhat more.
+pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
+    let (unit, least) = match dtype {
+        Dtype::F64 => (f64::EPSILON / 2.0, 5e-324),
+        Dtype::F32 => (f64::from(f32::EPSILON) / 2.0, 0.7e-45),
+        Dtype::Bf16 => (1.0 / 256.0, 4.6e-41),
+        Dtype::F16 => (1.0 / 2048.0, 3e-8),
+    };
+    (x.abs() * unit).max(least)
+}
+
+/// No bound rather than one that is no number.
+fn known(error: f64) -> f64 {
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+impl<T: Real> Bounded<T> {
+    /// Exactly this number.
+    pub(crate) fn exact(value: T) -> Self {
+        Bounded { value, error: 0.0 }
+    }
+
+    /// Whether a type rounds coarser than what its operations are made in.
+    const NARROW: bool = matches!(T::DTYPE, Dtype::Bf16 | Dtype::F16);
+
+    /// A part of an operation on numbers of the type.
+    fn part(x: Bounded<T::Scalar>) -> Bounded<T::Scalar> {
+        x.part_of(T::DTYPE)
+    }
+
+    /// The result of an operation that would be `x` unrounded, off by `error` before it is rounded,
+    /// `units` half ULP of which it may be rounded wrongly. `is_exact`: it is not rounded at all.
+    fn result(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
+        let error = known(error);
+        if error == 0.0 && (is_exact || Self::NARROW) {
+            return Bounded { value, error };
+        }
+        if Self::NARROW {
+            let inner = error + units * half_ulp(Dtype::F32, x);
+            return Bounded { value, error: on_grid::<T>(value, x, inner) };
+        }
+        Bounded { value, error: error + units * half_ulp(T::DTYPE, value.to_f64()) }
+    }
+}
+
+/// How far off `value` may be, which is `x` rounded to its type, where `x` may be off by `error`. Of two who are
+/// that far off, each rounds to a number between the two ends; half of what they may differ by.
+#[inline(never)]
+pub(crate) fn on_grid<T: Number>(value: T, x: f64, error: f64) -> f64 {
+    let value = value.to_f64();
+    if !error.is_finite() || !value.is_finite() {
+        return known(error);
+    }
+    let ends = [T::from_f64(x - 2.0 * error).to_f64(), T::from_f64(x + 2.0 * error).to_f64()];
+    let [low, high] = ends;
+    let width = known(high - low);
+    (width / 2.0).min(error + half_ulp(T::DTYPE, value))
+}
+
+/// Compares, and notes where the bounds leave the answer open.
+fn is_open<T: Real>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
+    let error = 2.0 * (a.error + b.error);
+    error > 0.0 && (a.value.to_f64() - b.value.to_f64()).abs() <= error
+}
+
+impl<T: Real> PartialEq for Bounded<T> {
+    fn eq(&self, other: &Self) -> bool {
+        choice::answer(self.value == other.value, || is_open(self, other))
+    }
+}
+
+impl<T: Real> PartialOrd for Bounded<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.value.partial_cmp(&other.value)
+    }
+    fn lt(&self, other: &Self) -> bool {
+        choice::answer(self.value < other.value, || is_open(self, other))
+    }
+    fn le(&self, other: &Self) -> bool {
+        choice::answer(self.value <= other.value, || is_open(self, other))
+    }
+    fn gt(&self, other: &Self) -> bool {
+        choice::answer(self.value > other.value, || is_open(self, other))
+    }
+    fn ge(&self, other: &Self) -> bool {
+        choice::answer(self.value >= other.value, || is_open(self, other))
+    }
+}
+
+/// Whether a + b is the sum itself (Knuth's error of a sum, which is exact).
+fn sum_is_exact(a: f64, b: f64, sum: f64) -> bool {
+    let part = sum - a;
+    (a - (sum - part)) + (b - part) == 0.0
+}
+
+impl<T: Real> Add for Bounded<T> {
+    type Output = Self;
+    #[inline(never)]
+    fn add(self, other: Self) -> Self {
+        let value = self.value + other.value;
+        let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let is_exact = sum_is_exact(a, b, value.to_f64());
+        Self::result(value, a + b, self.error + other.error, 1.0, is_exact)
+    }
+}
+
+impl<T: Real> Sub for Bounded<T> {
+    type Output = Self;
+    fn sub(self, other: Self) -> Self {
+        self + -other
+    }
+}
+
+impl<T: Real> Mul for Bounded<T> {
+    type Output = Self;
+    #[inline(never)]
+    fn mul(self, other: Self) -> Self {
+        let value = self.value * other.value;
+        let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a.abs() * b.abs() };
+        let error =
+            product(a, other.error) + product(b, self.error) + product(self.error, other.error);
+        let is_exact = error == 0.0 && a.mul_add(b, -value.to_f64()) == 0.0;
+        Self::result(value, a * b, error, 1.0, is_exact)
+    }
+}
+
+impl<T: Real> Div for Bounded<T> {
+    type Output = Self;
+    #[inline(never)]
+    fn div(self, other: Self) -> Self {
+        let value = self.value / other.value;
+        let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let (x, least) = (a / b, b.abs() - other.error);
+        let handed = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
+        let error = match self.error + handed {
+            error if error == 0.0 => 0.0,
+            error if least > 0.0 => error / least,
+            _ => f64::INFINITY,
+        };
+        let is_exact = error == 0.0 && value.to_f64().mul_add(b, -a) == 0.0;
+        Self::result(value, x, error, 1.0, is_exact)
+    }
+}
+
+impl<T: Real> Neg for Bounded<T> {
+    type Output = Self;
+    fn neg(self) -> Self {
+        Bounded { value: -self.value, ..self }
+    }
+}
+
+impl<T: Real> Number for Bounded<T> {
+    const DTYPE: Dtype = T::DTYPE;
+    fn to_f32(self) -> f32 {
+        self.value.to_f32()
+    }
+    fn to_f64(self) -> f64 {
+        self.value.to_f64()
+    }
+    fn from_f32(x: f32) -> Self {
+        Bounded::exact(T::from_f32(x))
+    }
+    /// A constant of a step. Those are made in `f64`, by libraries that may differ in its last bits.
+    #[inline(never)]
+    fn from_f64(x: f64) -> Self {
+        let value = T::from_f64(x);
+        let error = 4.0 * half_ulp(Dtype::F64, x);
+        let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
+        let error = match T::DTYPE {
+            _ if is_whole => 0.0,
+            Dtype::F64 => error,
+            _ => on_grid::<T>(value, x, error),
+        };
+        Bounded { value, error }
+    }
+}
+
+impl<T: Real> Real for Bounded<T> {
+    type Stored = Self;
+    type Scalar = Bounded<T::Scalar>;
+    const ZERO: Self = Bounded { value: T::ZERO, error: 0.0 };
+    const ONE: Self = Bounded { value: T::ONE, error: 0.0 };
+
+    fn wide(self) -> Self::Scalar {
+        Bounded { value: self.value.wide(), error: self.error }
+    }
+    #[inline(never)]
+    fn narrow(x: Self::Scalar) -> Self {
+        let value = T::narrow(x.value);
+        let error = if Self::NARROW && x.error > 0.0 {
+            on_grid::<T>(value, x.value.to_f64(), x.error)
+        } else {
+            x.error
+        };
+        Bounded { value, error }
+    }
+    fn load<N: Number>(x: N) -> Self {
+        let any: &dyn std::any::Any = &x;
+        any.downcast_ref::<Self>().copied().unwrap_or_else(|| Bounded::exact(T::load(x)))
+    }
+    fn store<N: Number>(self) -> N {
+        let any: &dyn std::any::Any = &self;
+        any.downcast_ref::<N>().copied().unwrap_or_else(|| self.value.store())
+    }
+    #[inline(never)]
+    fn rounded(self, dtype: Dtype) -> Self {
+        let (value, x) = (self.value.rounded(dtype), self.value.to_f64());
+        let error = match dtype {
+            _ if self.error == 0.0 => 0.0,
+            Dtype::F64 => self.error,
+            Dtype::F32 => on_grid(value.to_f32(), x, self.error),
+            Dtype::Bf16 => on_grid(<bf16 as Number>::from_f64(value.to_f64()), x, self.error),
+            Dtype::F16 => on_grid(<f16 as Number>::from_f64(value.to_f64()), x, self.error),
+        };
+        Bounded { value, error }
+    }
+    /// The one who rounds it and the other who does not differ by half an ULP.
+    fn part_of(self, dtype: Dtype) -> Self {
+        let x = self.value.to_f64();
+        let is_in = |y: f64| self.error == 0.0 && y == x;
+        let error = match dtype {
+            _ if !x.is_finite() => 0.0,
+            Dtype::Bf16 if !is_in(bf16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
+            Dtype::F16 if !is_in(f16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
+            _ => 0.0,
+        };
+        Bounded { error: self.error + error, ..self }
+    }
+    #[inline(never)]
+    fn sqrt(self) -> Self {
+        let value = self.value.sqrt();
+        let (x, s) = (self.value.to_f64(), value.to_f64());
+        let least = (x - self.error).max(0.0).sqrt();
+        let error = if self.error == 0.0 { 0.0 } else { self.error / (x.sqrt() + least) };
+        let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
+        Self::result(value, x.sqrt(), error, 2.0, is_exact)
+    }
+    fn abs(self) -> Self {
+        Bounded { value: self.value.abs(), ..self }
+    }
+    fn is_nan(self) -> bool {
+        self.value.is_nan()
+    }
+    // PyTorch's kernels make an operation of 16-bit numbers in `f32` where they have vectors of them, and round each
+    // part of it where they do not: at the end of a tensor, and in all of a short one.
+    #[inline(never)]
+    fn rsqrt(self) -> Self {
+        Self::narrow(Self::Scalar::ONE / Self::part(self.wide().sqrt()))
+    }
+    #[inline(never)]
+    fn add_scaled(self, y: Self, alpha: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::narrow(alpha).wide() * y.wide()))
+    }
+    #[inline(never)]
+    fn lerp(self, end: Self, weight: Self::Scalar) -> Self {
+        let (x, y) = (self.wide(), end.wide());
+        let near_start = weight.value.abs() < T::Scalar::from_f64(0.5);
+        let one = Self::Scalar::ONE;
+        let (base, factor) = if near_start { (x, weight) } else { (y, weight - one) };
+        Self::narrow(base + Self::part(factor * Self::part(y - x)))
+    }
+    #[inline(never)]
+    fn addcmul(self, a: Self, b: Self, value: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) * b.wide()))
+    }
+    #[inline(never)]
+    fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
+        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) / b.wide()))
+    }
+    // Both take part where it is open which of two is the larger: no choice, as they are near each other.
+    fn maximum(self, other: Self) -> Self {
+        Bounded { value: self.value.maximum(other.value), error: self.error.max(other.error) }
+    }
+    fn minimum(self, other: Self) -> Self {
+        Bounded { value: self.value.minimum(other.value), error: self.error.max(other.error) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitstep::eager::Eager;
+
+    fn bounded(value: f32, error: f64) -> Bounded<f32> {
+        Bounded { value, error }
+    }
+
+    #[test]
+    fn what_is_exact_adds_nothing() {
+        let [half, three] = [0.5, 3.0].map(|x| Bounded::exact(x as f32));
+        for exact in [half + three, half - three, half * three, three / half, (half * half).sqrt()]
+        {
+            assert_eq!(exact.error, 0.0, "{exact:?}");
+        }
+        let third = Bounded::exact(1.0f32) / three;
+        assert_eq!(third.error, f64::from(third.value) * f64::from(f32::EPSILON) / 2.0);
+    }
+
+    #[test]
+    fn errors_are_handed_on() {
+        let (a, b) = (bounded(2.0, 0.1), bounded(8.0, 0.2));
+        let near = |x: Bounded<f32>, error: f64| (x.error - error).abs() < 1e-5;
+        assert!(near(a + b, 0.3) && near(a - b, 0.3));
+        assert!(near(a * b, 2.0 * 0.2 + 8.0 * 0.1 + 0.02));
+        assert!(near(a / b, (0.1 + 0.25 * 0.2) / 7.8));
+        assert!(near(b.sqrt(), 8f64.sqrt() - 7.8f64.sqrt()));
+        assert_eq!((a / bounded(0.1, 0.2)).error, f64::INFINITY);
+        assert!((bounded(0.0, 0.04).sqrt().error - 0.2).abs() < 1e-6, "near zero");
+    }
+
+    #[test]
+    fn a_narrow_type_rounds_to_one_or_two() {
+        let wide = |value: f32, error: f64| bounded(value, error);
+        // Far from a tie: one number.
+        assert_eq!(Bounded::<Eager<bf16>>::narrow(wide(1.001, 1e-6)).error, 0.0);
+        // Near a tie, 1 + 1/256: two, one ULP apart.
+        assert_eq!(
+            Bounded::<Eager<bf16>>::narrow(wide(1.0 + 1.0 / 256.0, 1e-6)).error,
+            1.0 / 256.0
+        );
+        let sum = Bounded::exact(Eager::<bf16>::ONE) + Bounded::exact(Eager::new(0.00390625));
+        assert_eq!(sum.error, 0.0, "a tie that everybody breaks alike");
+    }
+}

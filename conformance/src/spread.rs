@@ -1,0 +1,92 @@
+//! How large errors are beside their tolerances, and tolerances beside an ULP, over many numbers.
+
+use std::collections::BTreeMap;
+
+/// Steps to a factor of 2.
+const FINE: f64 = 8.0;
+/// What stands for 0.
+const LEAST: f64 = 1e-9;
+
+/// Numbers from 0 on, counted by their size.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    bins: BTreeMap<i32, u64>,
+    /// The largest.
+    pub largest: f64,
+}
+
+impl Histogram {
+    fn note(&mut self, x: f64) {
+        let bin = (x.clamp(LEAST, 1e30).log2() * FINE).ceil() as i32;
+        *self.bins.entry(bin).or_default() += 1;
+        self.largest = self.largest.max(x);
+    }
+
+    fn add(&mut self, other: &Histogram) {
+        for (bin, count) in &other.bins {
+            *self.bins.entry(*bin).or_default() += count;
+        }
+        self.largest = self.largest.max(other.largest);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.bins.values().sum()
+    }
+
+    /// What this part of them is not above, within a tenth; 0 if there are none.
+    #[must_use]
+    pub fn quantile(&self, part: f64) -> f64 {
+        let wanted = (self.count() as f64 * part).ceil();
+        let mut seen = 0;
+        let upto = |(bin, count): (&i32, &u64)| {
+            seen += count;
+            (seen as f64 >= wanted).then_some(*bin)
+        };
+        let bin = self.bins.iter().find_map(upto);
+        let x = bin.map_or(0.0, |bin| (f64::from(bin) / FINE).exp2().min(self.largest));
+        if x <= 2.0 * LEAST { 0.0 } else { x }
+    }
+}
+
+/// What was compared with tolerances that are derived from the rule.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Spread {
+    /// Errors, as parts of what is allowed.
+    pub shares: Histogram,
+    /// Tolerances, in ULP.
+    pub ulps: Histogram,
+    /// Numbers that were judged by the table.
+    pub by_table: u64,
+}
+
+impl Spread {
+    pub(crate) fn note(&mut self, error: f64, bound: f64) {
+        self.shares.note(if error == 0.0 { 0.0 } else { error / bound });
+        self.ulps.note(bound);
+    }
+
+    /// Takes over what another has noted.
+    pub fn add(&mut self, other: &Spread) {
+        self.shares.add(&other.shares);
+        self.ulps.add(&other.ulps);
+        self.by_table += other.by_table;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_near() {
+        let mut h = Histogram::default();
+        (1..=1000).for_each(|i| h.note(f64::from(i)));
+        for (part, x) in [(0.5, 500.0), (0.99, 990.0)] {
+            assert!((h.quantile(part) / x - 1.0).abs() < 0.1, "{}", h.quantile(part));
+        }
+        assert_eq!((h.quantile(1.0), h.largest, h.count()), (1000.0, 1000.0, 1000));
+        assert_eq!(Histogram::default().quantile(0.5), 0.0);
+    }
+}
