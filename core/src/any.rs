@@ -158,6 +158,19 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
         let _ = shape;
         0
     }
+    /// How many of them this step needs: fewer, where not all that may be asked of a step is. `compute` is
+    /// the type that it computes in.
+    fn workspace_at(
+        &self,
+        compute: Dtype,
+        step: &Step,
+        shape: &[usize],
+        param: &DataMut<'_>,
+        grad: &Data<'_>,
+    ) -> usize {
+        let _ = (compute, step, param, grad);
+        self.workspace(shape)
+    }
     /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
     ///
     /// # Errors
@@ -282,7 +295,7 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
         Error::length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
-    let wanted = rule.workspace(t.shape);
+    let wanted = rule.workspace_at(compute, step, t.shape, &t.param, &t.grad);
     if t.work.len() < wanted {
         return Err(Error::Length { argument: "work", got: t.work.len(), wanted });
     }

@@ -1007,7 +1007,9 @@ impl<'a> One<'a> {
         let One { rule, arithmetic, step, mut scalars, grad, memory } = self;
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
-            let work = work.zeros(arithmetic.compute(param.dtype()), rule.workspace(shape))?;
+            let compute = arithmetic.compute(param.dtype());
+            let work =
+                work.zeros(compute, rule.workspace_at(compute, &step, shape, param, &grad))?;
             let tensor = Tensor { shape, param: param.reborrow(), grad, slots, work };
             rule.update(arithmetic, &step, scalars, tensor)
         };

@@ -218,6 +218,10 @@ impl Way for Apollo {
         numbers.first().map_or(0, |&seed| seed as u64)
     }
 
+    fn spare(&self, plan: &Plan) -> usize {
+        self.factors(plan).count
+    }
+
     fn check_plan(&self, _: &Projection, plan: &Plan) -> Result<(), Error> {
         let (count, by_column) = Self::channels(plan);
         let wanted = if by_column { plan.cols } else { plan.rows };

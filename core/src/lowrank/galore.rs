@@ -83,6 +83,10 @@ impl Way for GaLore {
 
     fn fields(&mut self, _: &mut Projection, _: &mut dyn Fields) {}
 
+    fn spare(&self, plan: &Plan) -> usize {
+        plan.rows.min(BAND).saturating_mul(plan.cols)
+    }
+
     fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error> {
         let _ = projection;
         let refused = plan.side == Side::Right

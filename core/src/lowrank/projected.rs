@@ -44,6 +44,8 @@ pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'st
         let _ = numbers;
         0
     }
+    /// How many numbers of [`Found::spare`] it needs, where the parameter is stored element by element.
+    fn spare(&self, plan: &Plan) -> usize;
     /// Whether a matrix can be updated so.
     ///
     /// # Errors
@@ -79,7 +81,7 @@ pub struct Found<'a, A> {
     pub against: bool,
     /// The gradient.
     pub grad: &'a [A],
-    /// As many numbers, which may be overwritten.
+    /// Numbers which may be overwritten: as many, or what [`Way::spare`] asks for.
     pub spare: &'a mut [A],
     /// Where both sides are projected, rows × rank numbers.
     pub between: &'a mut [A],
@@ -147,6 +149,38 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     fn svd_scratch(&self, plan: &Plan) -> usize {
         let finds = self.projection.proj == Projector::Svd;
         if finds { L::scratch(plan.rows.min(plan.cols)) } else { 0 }
+    }
+
+    /// Numbers for a copy of the gradient, to be overwritten, and to find singular vectors with: at this step.
+    fn needs(
+        &self,
+        compute: Dtype,
+        step: &Step,
+        plan: &Plan,
+        param: &DataMut<'_>,
+        grad: &Data<'_>,
+    ) -> [usize; 3] {
+        let [copy, all, svd] = self.most(plan);
+        let finds = self.renewal(step) == Some(Projector::Svd);
+        let in_place =
+            matches!((compute, grad), (Dtype::F64, Data::F64(_)) | (Dtype::F32, Data::F32(_)));
+        let between = plan.rank.saturating_mul(plan.cols); // where both sides are projected
+        let spare =
+            if finds || param.block() != 1 { all } else { self.way.spare(plan).max(between) };
+        [if in_place { 0 } else { copy }, spare.min(all), if finds { svd } else { 0 }]
+    }
+
+    /// The same at any step.
+    fn most(&self, plan: &Plan) -> [usize; 3] {
+        let whole = numel(&[plan.rows, plan.cols]);
+        [whole, whole, self.svd_scratch(plan)]
+    }
+
+    /// Those and all others.
+    fn total(&self, plan: &Plan, needs: [usize; 3]) -> usize {
+        let low = plan.low();
+        let others = [numel(&low), numel(&low), plan.between(), self.rule.workspace(&low)];
+        needs.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
     }
 
     /// Dimensions of a slot beyond the rule's.
@@ -265,11 +299,23 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         if slot < R::KEYS.len() { self.rule.slot_start(slot) } else { Start::Value(0.0) }
     }
     fn workspace(&self, shape: &[usize]) -> usize {
-        let Some(plan) = self.projection.plan(shape) else { return self.rule.workspace(shape) };
-        let low = plan.low();
-        let parts = [numel(shape), numel(&low)].map(|n| n.saturating_mul(2));
-        let others = [self.svd_scratch(&plan), plan.between(), self.rule.workspace(&low)];
-        parts.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
+        match self.projection.plan(shape) {
+            Some(plan) => self.total(&plan, self.most(&plan)),
+            None => self.rule.workspace(shape),
+        }
+    }
+    fn workspace_at(
+        &self,
+        compute: Dtype,
+        step: &Step,
+        shape: &[usize],
+        param: &DataMut<'_>,
+        grad: &Data<'_>,
+    ) -> usize {
+        match self.projection.plan(shape) {
+            Some(plan) => self.total(&plan, self.needs(compute, step, &plan, param, grad)),
+            None => self.rule.workspace_at(compute, step, shape, param, grad),
+        }
     }
     fn update(
         &self,
@@ -322,11 +368,11 @@ struct Work<'w, A> {
 }
 
 impl<'w, A> Work<'w, A> {
-    fn split(plan: &Plan, svd: usize, work: &'w mut [A]) -> Option<Self> {
-        let (whole, low) = (plan.rows.checked_mul(plan.cols)?, numel(&plan.low()));
+    fn split(plan: &Plan, [copy, spare, svd]: [usize; 3], work: &'w mut [A]) -> Option<Self> {
+        let low = numel(&plan.low());
         let [left, right] = plan.sizes();
-        let (grad, work) = work.split_at_mut_checked(whole)?;
-        let (spare, work) = work.split_at_mut_checked(whole)?;
+        let (grad, work) = work.split_at_mut_checked(copy)?;
+        let (spare, work) = work.split_at_mut_checked(spare)?;
         let (projected, work) = work.split_at_mut_checked(low)?;
         let (direction, work) = work.split_at_mut_checked(low)?;
         let (left, work) = work.split_at_mut_checked(left)?;
@@ -389,7 +435,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         else {
             return Err(WORK);
         };
-        let Some(work) = Work::split(&plan, self.svd_scratch(&plan), work) else {
+        let Some(work) = Work::split(&plan, self.most(&plan), work) else {
             return Err(WORK);
         };
         let Work { grad, spare, left, right, svd, .. } = work;
@@ -448,7 +494,8 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         ) else {
             return Err(WORK);
         };
-        let Some(work) = Work::split(&plan, self.svd_scratch(&plan), work) else {
+        let needs = self.needs(C::DTYPE, step, &plan, &t.param, &t.grad);
+        let Some(work) = Work::split(&plan, needs, work) else {
             return Err(WORK);
         };
         let Work { grad, spare, projected, direction, left, right, svd, between, rule } = work;

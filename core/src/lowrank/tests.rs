@@ -6,6 +6,8 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
+use half::bf16;
+
 use crate::any::{AnyRule, Arithmetic, Tensor};
 use crate::args::Args;
 use crate::each_rule;
@@ -320,4 +322,73 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
         }
     }
     assert!(stepped > 500 && refused > 50, "{stepped} {refused}");
+}
+
+/// Two steps, of which the second keeps the projector, in as many numbers as each asks for and `more`.
+fn two_steps(
+    rule: &dyn AnyRule,
+    shape: [usize; 2],
+    narrow: bool,
+    more: usize,
+) -> (Vec<f32>, usize) {
+    let n = shape[0] * shape[1];
+    let values = |factor: f32| -> Vec<bf16> {
+        (0..n).map(|i| bf16::from_f32_const(libm::sinf(i as f32 * factor))).collect()
+    };
+    let (mut param, grad) = (values(0.7), values(1.3));
+    let wide = |values: &[bf16]| -> Vec<f32> { values.iter().map(|x| x.to_f32_const()).collect() };
+    let (mut wide_param, wide_grad) = (wide(&param), wide(&grad));
+    let compute = if narrow { Dtype::Bf16 } else { Dtype::F32 };
+    let slot = |k| vec![0.0f32; rule.slot_len(k, &shape, compute)];
+    let mut buffers: Vec<_> = (0..rule.info().slots.len()).map(slot).collect();
+    let mut scalars = rule.scalars_of(0);
+    let mut least = usize::MAX;
+    for t in 1..=2 {
+        let mut step = Step::new(t, 0.1);
+        step.shape = &shape;
+        step.first = t == 1;
+        rule.advance(&step, &mut scalars);
+        let (param, grad) = if narrow {
+            (DataMut::Bf16(&mut param), Data::Bf16(&grad))
+        } else {
+            (DataMut::F32(&mut wide_param), Data::F32(&wide_grad))
+        };
+        let len = rule.workspace_at(compute, &step, &shape, &param, &grad);
+        assert!(len <= rule.workspace(&shape));
+        least = least.min(len);
+        let mut work = vec![0.0f32; len + more];
+        let mut slots: Vec<_> = buffers.iter_mut().map(|s| DataMut::F32(s)).collect();
+        let work = DataMut::F32(&mut work);
+        let tensor = Tensor { shape: &shape, param, grad, slots: &mut slots, work };
+        rule.update(Arithmetic::Eager, &step, &mut scalars, tensor).unwrap();
+    }
+    (if narrow { wide(&param) } else { wide_param }, least)
+}
+
+#[test]
+fn a_step_in_the_memory_that_it_asks_for_has_the_bits_of_one_in_more() {
+    let sides =
+        [ProjType::Std, ProjType::ReverseStd, ProjType::Right, ProjType::Left, ProjType::Full];
+    for (shape, side, narrow) in [[5, 3], [3, 5], [4, 4], [400, 2]].into_iter().flat_map(|shape| {
+        sides
+            .into_iter()
+            .flat_map(move |side| [false, true].map(move |narrow| (shape, side, narrow)))
+    }) {
+        for proj in [Projector::Svd, Projector::Random] {
+            if side == ProjType::Full && proj == Projector::Random {
+                continue; // refused
+            }
+            let projection =
+                Projection { rank: Some(2), proj_type: side, ..Projection::new(None, proj, 1.0) };
+            let inner = AdamW { lr: 0.1, weight_decay: 0.0, ..AdamW::default() };
+            let galore = Projected::<_, GaLore> { projection, ..Projected::new(inner) };
+            let way = Apollo { scale_type: ScaleType::Tensor, ..Apollo::default() };
+            let apollo = Projected::<_, Apollo> { projection, way, ..Projected::new(inner) };
+            for rule in [&galore as &dyn AnyRule, &apollo] {
+                let (all, least) = two_steps(rule, shape, narrow, rule.workspace(&shape));
+                assert_eq!(all, two_steps(rule, shape, narrow, 0).0, "{shape:?} {side:?} {proj:?}");
+                assert!(narrow || least < rule.workspace(&shape), "{shape:?}");
+            }
+        }
+    }
 }
