@@ -294,7 +294,7 @@ fn by_step(
         let derived = derived::of_step(case, data, t);
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, &|| &moves, &derived);
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, (&derived, &|| &moves));
         }
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
@@ -356,13 +356,13 @@ fn free_run(
             };
             let want = Want::from_own(data, &**right, &before[i], i);
             let moves = LazyCell::new(|| condition::of_step(case, data, t));
-            compare_param(&mut own, case, data, &*run, (i, t), &want, &|| &moves, &by_table);
+            compare_param(&mut own, case, data, &*run, (i, t), &want, (&by_table, &|| &moves));
         }
         for i in all.clone() {
             let here = || moves.get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, &here, derived);
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &here));
             if !run.shows_state() && coded(i) {
                 judge.alone(i, t); // whether its codes have parted can't be seen
             }
@@ -434,7 +434,8 @@ impl Want {
     }
 }
 
-/// Compares value, state and, at the end, `eval` of one parameter after step `t`.
+/// Compares value, state and, at the end, `eval` of one parameter after step `t`. What is not derived may be widened
+/// by how far the core's answer moves.
 fn compare_param<'a>(
     judge: &mut Judge<'_>,
     case: &Case,
@@ -442,8 +443,7 @@ fn compare_param<'a>(
     run: &dyn Run,
     (i, t): (usize, usize),
     wanted: &Want,
-    sensitivity: &dyn Fn() -> &'a Sensitivity,
-    derived: &Tolerances,
+    (derived, sensitivity): (&Tolerances, &dyn Fn() -> &'a Sensitivity),
 ) {
     let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
     let moves = |tensor: &str, i: usize| {

@@ -44,6 +44,10 @@ fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
 #[inline(always)]
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[allow(unsafe_code)]
+#[expect(
+    clippy::collapsible_if,
+    reason = "a constant guard keeps what is not wanted from being compiled"
+)]
 fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
     use std::is_x86_feature_detected as has;
 
@@ -56,7 +60,6 @@ fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
         kernel.run()
     }
 
-    // The constant guard keeps what is not wanted from being compiled.
     if WIDEST {
         if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
             // SAFETY: the features that `avx512` is compiled for were detected just above.

@@ -3,8 +3,8 @@
 use bitstep::factored::{Factored, Layout};
 use bitstep::real::{Number, Real};
 
+use super::follow::{Held, Shape, sum};
 use super::number::Bounded;
-use super::rule::{Held, Shape, sum};
 
 /// What an element's row and column contribute, and the state that this comes from.
 pub(super) struct Factors<T: Real> {

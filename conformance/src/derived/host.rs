@@ -7,11 +7,14 @@ use bitstep::optimizer::{Buffer, Turn};
 use bitstep::real::{Dtype, Number};
 use bitstep::rule::Start;
 
-use super::Tolerances;
+use super::follow::{Answer, Held, Task};
 use super::number::half_ulp;
-use super::rule::{self, Answer, Held, Task};
+use super::rule;
 use crate::backend::{Refused, failed};
 use crate::host::{AtHome, Home};
+
+/// For each tensor, element by element, how far apart two correct answers may be.
+pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;
 
 /// Parameters in the host's own memory, and what is known of them.
 #[derive(Default)]

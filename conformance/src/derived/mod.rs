@@ -10,23 +10,20 @@
 //! * what the step's constants take from sums and norms is moved by what two of those may differ by.
 //!
 //! Nothing here is written for one optimizer. What can't be followed (codes, products of matrices)
-//! is judged by the table in [`crate::bounds`].
+//! is judged by the table in [`crate::bounds`]. `docs/tolerances.md` has the whole of it.
 
 mod choice;
 mod factors;
+mod follow;
 mod host;
 mod number;
 mod rule;
-
-use std::collections::BTreeMap;
 
 use crate::backend::{Counts, Inputs, OptimizerSpec, Refused, Run};
 use crate::core_backend::CoreRun;
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
-
-/// For each tensor, element by element, how far apart two correct answers may be.
-pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;
+pub(crate) use host::Tolerances;
 
 /// Those of one step, made from the reference's own numbers; nothing of what can't be followed.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {

@@ -163,7 +163,7 @@ impl<T: Real> Div for Bounded<T> {
         let (x, least) = (a / b, b.abs() - other.error);
         let handed = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
         let error = match self.error + handed {
-            error if error == 0.0 => 0.0,
+            0.0 => 0.0,
             error if least > 0.0 => error / least,
             _ => f64::INFINITY,
         };
@@ -260,8 +260,11 @@ impl<T: Real> Real for Bounded<T> {
     fn sqrt(self) -> Self {
         let value = self.value.sqrt();
         let (x, s) = (self.value.to_f64(), value.to_f64());
-        let least = (x - self.error).max(0.0).sqrt();
-        let error = if self.error == 0.0 { 0.0 } else { self.error / (x.sqrt() + least) };
+        let error = match self.error {
+            0.0 => 0.0,
+            error if error <= x => error / (x.sqrt() + (x - error).sqrt()),
+            error => ((x + error).sqrt() - x.sqrt()).max(x.sqrt()),
+        };
         let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
         Self::result(value, x.sqrt(), error, 2.0, is_exact)
     }

@@ -1,0 +1,328 @@
+//! The elements of a tensor, step by step, in numbers that know how far off they may be.
+
+use bitstep::Array;
+use bitstep::optimizer::Buffer;
+use bitstep::real::{Dtype, Number, Real};
+use bitstep::reduce;
+use bitstep::rule::{Rule, Scalars, Step};
+use bitstep::storage::Storage;
+
+use super::choice;
+use super::number::{Bounded, half_ulp, on_grid};
+
+/// Numbers before a step.
+#[derive(Clone, Copy)]
+pub(super) struct Held<'a> {
+    pub(super) numbers: &'a Buffer,
+    /// How far off each may be; nothing if they are exact.
+    pub(super) errors: &'a [f64],
+}
+
+impl Held<'_> {
+    /// As a rule loads them; none of a slot that is not in use.
+    pub(super) fn load<T: Real>(self) -> Vec<Bounded<T>> {
+        fn plain<T: Real, N: Number>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
+            let one = |(i, &x): (usize, &N)| {
+                let (value, error) = (T::load(x), errors.get(i).copied().unwrap_or(0.0));
+                let rounds = error > 0.0 && T::DTYPE.size() < N::DTYPE.size();
+                let error = if rounds { on_grid(value, x.to_f64(), error) } else { error };
+                Bounded { value, error }
+            };
+            x.iter().enumerate().map(one).collect()
+        }
+        match self.numbers {
+            Buffer::F64(x) => plain(x, self.errors),
+            Buffer::F32(x) => plain(x, self.errors),
+            Buffer::Bf16(x) => plain(x, self.errors),
+            Buffer::F16(x) => plain(x, self.errors),
+            Buffer::Coded(coded) => {
+                let mut numbers = vec![0.0f32; coded.len()];
+                let block = coded.block().max(1);
+                for (i, numbers) in numbers.chunks_mut(block).enumerate() {
+                    coded.load(i * block, numbers);
+                }
+                plain(&numbers, self.errors)
+            }
+        }
+    }
+}
+
+/// A step of one parameter.
+pub(super) struct Task<'a> {
+    /// The type that it is computed in.
+    pub(super) compute: Dtype,
+    pub(super) step: Step<'a>,
+    pub(super) scalars: &'a mut Scalars,
+    pub(super) param: Held<'a>,
+    pub(super) grad: Held<'a>,
+    pub(super) slots: &'a [Held<'a>],
+    /// By how much two correct norms over all gradients may differ, as a part of the norm.
+    pub(super) norm_error: f64,
+}
+
+/// A number after the step, as it is before it is stored, and how far apart two correct ones may be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) value: f64,
+    pub(super) tolerance: f64,
+}
+
+impl Answer {
+    pub(super) fn of<T: Real>(x: Bounded<T>) -> Answer {
+        Answer { value: x.value.to_f64(), tolerance: 2.0 * x.error }
+    }
+
+    /// Makes room for another outcome.
+    fn admit(&mut self, other: Answer) {
+        let apart = (other.value - self.value).abs();
+        // Not a number, both or one of them: that is judged as it stands.
+        let apart = if apart.is_finite() { apart } else { 0.0 };
+        self.tolerance = self.tolerance.max(apart + other.tolerance);
+    }
+}
+
+/// What stands after the step: the parameter, then each slot, none of one that is not in use.
+pub(super) type Answers = Vec<Vec<Answer>>;
+
+/// What the constants of a step depend on and what no rule's arithmetic shows: each is moved, down and up, by as
+/// much as two correct implementations may differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Moved {
+    Nothing,
+    /// The norm over all gradients.
+    Norm(f64),
+    /// One of the sums over the tensor.
+    Sum(usize, f64),
+}
+
+/// What the elements of a tensor are computed by.
+pub(super) trait Shape<R: Rule, T: Real> {
+    fn terms(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        i: usize,
+        p: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> [Bounded<T::Scalar>; 2];
+    fn element(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        i: usize,
+        p: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> (Bounded<T>, R::Slots<Bounded<T>>);
+}
+
+/// Each on its own.
+pub(super) struct Elements;
+
+impl<R: Rule, T: Real> Shape<R, T> for Elements {
+    fn terms(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        _: usize,
+        p: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> [Bounded<T::Scalar>; 2] {
+        R::terms::<Bounded<T>>(k, p, g, slots)
+    }
+    fn element(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        _: usize,
+        p: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> (Bounded<T>, R::Slots<Bounded<T>>) {
+        R::element::<Bounded<T>>(k, p, g, slots)
+    }
+}
+
+/// The numbers of a tensor before the step: parameter, gradient, and the slots that are used.
+struct Before<T> {
+    param: Vec<Bounded<T>>,
+    grad: Vec<Bounded<T>>,
+    slots: Vec<Vec<Bounded<T>>>,
+}
+
+impl<T: Real> Before<T> {
+    fn new(task: &Task<'_>, mask: u32) -> Self {
+        let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
+        let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
+        Before {
+            param: task.param.load(),
+            grad: task.grad.load(),
+            slots: task.slots.iter().enumerate().map(slot).collect(),
+        }
+    }
+}
+
+/// The most slots that a rule has.
+const SLOTS: usize = 8;
+
+/// A step whose constants are known. What is compiled for every rule and type is no more than this.
+trait Prepared<T: Real> {
+    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
+    /// The parameter, then its slots.
+    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS];
+}
+
+struct Constants<R: Rule, T: Real, S> {
+    k: R::Coefs<Bounded<T>>,
+    shape: S,
+}
+
+#[inline(never)]
+fn at<T: Real>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
+    x.get(i).copied().unwrap_or(Bounded::ZERO)
+}
+
+fn slots_at<R: Rule, T: Real>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
+    let slot = |k: usize| before.slots.get(k).map_or(Bounded::ZERO, |slot| at(slot, i));
+    <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(slot)
+}
+
+impl<R: Rule, T: Real, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
+    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2] {
+        let (p, g) = (at(&before.param, i), at(&before.grad, i));
+        self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
+    }
+    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS] {
+        let (p, g) = (at(&before.param, i), at(&before.grad, i));
+        let (p, slots) = self.shape.element(&self.k, i, p, g, slots_at::<R, T>(before, i));
+        let mut all = [Bounded::ZERO; 1 + SLOTS];
+        all[0] = p;
+        all.iter_mut().skip(1).zip(slots.as_ref()).for_each(|(to, x)| *to = *x);
+        all
+    }
+}
+
+/// Follows the elements of a tensor; `shape` is made from the step's constants and the gradient. Hands over the
+/// shape that nothing was moved for, too.
+pub(super) fn follow<R: Rule, T: Real, S: Shape<R, T>>(
+    rule: &R,
+    mask: u32,
+    task: &mut Task<'_>,
+    shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
+) -> (Answers, S) {
+    let before = Before::new(task, mask);
+    let has_sums = R::SUMS > 0 && rule.needs_sums();
+    let moved = moved(task, if has_sums { R::SUMS } else { 0 });
+    let constants = |moved: Moved, scalars: &mut Scalars| {
+        let mut step = task.step;
+        if let (Moved::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
+            *norm *= 1.0 + way * task.norm_error;
+        }
+        let k = rule.coefs::<Bounded<T>>(&step, scalars);
+        let shape = shape(&k, &before.grad);
+        let mut constants = Constants::<R, T, S> { k, shape };
+        if has_sums {
+            let sums = sums(&constants, &before, moved);
+            R::finish::<Bounded<T>>(&mut constants.k, sums, before.param.len());
+        }
+        R::record::<Bounded<T>>(&constants.k, scalars);
+        constants
+    };
+    let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
+    let others: Vec<_> = others.collect();
+    let nominal = constants(Moved::Nothing, task.scalars);
+    let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
+    (outcomes(&nominal, &views, &before), nominal.shape)
+}
+
+/// What is moved, down and up.
+fn moved(task: &Task<'_>, sums: usize) -> Vec<Moved> {
+    let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Moved::Norm));
+    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Moved::Sum(sum, way)));
+    norm.into_iter().chain(sums).flatten().collect()
+}
+
+/// The sums over a tensor, one of them moved by what two correct ones may differ by.
+fn sums<T: Real>(
+    constants: &dyn Prepared<T>,
+    before: &Before<T>,
+    moved: Moved,
+) -> [Bounded<T::Scalar>; 2] {
+    let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
+    let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
+    for (sum, x) in sums.iter_mut().enumerate() {
+        if let Moved::Sum(which, way) = moved
+            && which == sum
+        {
+            x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);
+        }
+        x.error = 0.0;
+    }
+    sums
+}
+
+/// Every element after the step, whatever its comparisons say. `others` are pairs of constants that something was
+/// moved for, down and up.
+fn outcomes<T: Real>(
+    nominal: &dyn Prepared<T>,
+    others: &[&dyn Prepared<T>],
+    before: &Before<T>,
+) -> Answers {
+    let lens = std::iter::once(before.param.len()).chain(before.slots.iter().map(Vec::len));
+    let mut answers: Answers = lens.map(|len| vec![Answer::default(); len]).collect();
+    for i in 0..before.param.len() {
+        let base = outcome(nominal, i, before, None);
+        let mut total = base;
+        for pair in others.chunks(2) {
+            let mut both = base;
+            for constants in pair {
+                let here = outcome(*constants, i, before, Some(&base));
+                for (both, here) in both.iter_mut().zip(here) {
+                    both.tolerance = both.tolerance.max(here.tolerance);
+                }
+            }
+            // Both ways of one thing: the wider of the two. Different things may come together.
+            for ((total, both), base) in total.iter_mut().zip(both).zip(base) {
+                if base.tolerance.is_finite() {
+                    total.tolerance += both.tolerance - base.tolerance;
+                }
+            }
+        }
+        for (answers, answer) in answers.iter_mut().zip(total) {
+            if let Some(to) = answers.get_mut(i) {
+                *to = answer;
+            }
+        }
+    }
+    answers
+}
+
+/// One element, with room for every answer to its open comparisons, and for what there was.
+fn outcome<T: Real>(
+    constants: &dyn Prepared<T>,
+    i: usize,
+    before: &Before<T>,
+    base: Option<&[Answer; 1 + SLOTS]>,
+) -> [Answer; 1 + SLOTS] {
+    let mut all = base.copied();
+    choice::each(
+        || constants.element(i, before),
+        |numbers| {
+            let numbers = numbers.map(Answer::of);
+            match &mut all {
+                None => all = Some(numbers),
+                Some(all) => all.iter_mut().zip(numbers).for_each(|(x, y)| x.admit(y)),
+            }
+        },
+    );
+    all.unwrap_or_default()
+}
+
+/// The sum of numbers in the core's order, with the bound for any order: (n − 1) · u · Σ |x|.
+pub(super) fn sum<A: Real>(terms: impl Iterator<Item = Bounded<A>>) -> Bounded<A> {
+    let terms: Vec<_> = terms.collect();
+    let value = reduce::sum(terms.len(), |i| terms[i].value);
+    let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
+    let handed: f64 = terms.iter().map(|x| x.error).sum();
+    let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
+    let error = handed + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    Bounded { value, error: if error.is_nan() { f64::INFINITY } else { error } }
+}
