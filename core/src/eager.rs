@@ -74,9 +74,9 @@ impl Narrow for f16 {
 ///     let (mut p, g) = ([bf16::from_f32(1.0)], [bf16::from_f32(129.0)]);
 ///     let scalars = &mut rule.scalars();
 ///     if eager {
-///         step::<_, Eager<bf16>, _, _, _>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
+///         step::<_, Eager<bf16>, _, _, bf16>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
 ///     } else {
-///         step::<_, f32, _, _, _>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
+///         step::<_, f32, _, _, bf16>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
 ///     }
 ///     Ok::<_, bitstep::Error>(p[0].to_f32())
 /// };
