@@ -1,8 +1,8 @@
 //! The two ways to check an optimizer, and the one to check everything else.
 
-use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 
 use crate::Core;
 use crate::backend::{
@@ -214,6 +214,58 @@ impl Report {
 /// Checks one case in every way that its kind has.
 #[must_use]
 pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
+    Basis::of(case).check(backend, bounds)
+}
+
+/// A case with what its answers are judged by, which is made when it is first needed and kept: for one who checks
+/// many backends.
+pub struct Basis<'a> {
+    /// The case.
+    pub case: &'a Case,
+    steps: Vec<OnceLock<Tolerances>>,
+    run: OnceLock<Vec<Tolerances>>,
+    moves: Vec<OnceLock<Sensitivity>>,
+    run_moves: OnceLock<Vec<Sensitivity>>,
+}
+
+impl<'a> Basis<'a> {
+    /// That of a case.
+    #[must_use]
+    pub fn of(case: &'a Case) -> Self {
+        Basis {
+            case,
+            steps: (0..case.steps).map(|_| OnceLock::new()).collect(),
+            run: OnceLock::new(),
+            moves: (0..case.steps).map(|_| OnceLock::new()).collect(),
+            run_moves: OnceLock::new(),
+        }
+    }
+
+    /// Checks the case in every way that its kind has.
+    #[must_use]
+    pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
+        checked(self, backend, bounds)
+    }
+
+    fn step(&self, data: &OptimizerCase, t: usize) -> &Tolerances {
+        self.steps[t].get_or_init(|| derived::of_step(self.case, data, t))
+    }
+
+    fn run(&self, data: &OptimizerCase) -> &[Tolerances] {
+        self.run.get_or_init(|| derived::of_run(self.case, data))
+    }
+
+    fn moves(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
+        self.moves[t].get_or_init(|| condition::of_step(self.case, data, t))
+    }
+
+    fn run_moves(&self, data: &OptimizerCase) -> &[Sensitivity] {
+        self.run_moves.get_or_init(|| condition::of_run(self.case, data))
+    }
+}
+
+fn checked(basis: &Basis<'_>, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
+    let case = basis.case;
     let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, Refused>| {
         let bare = Report::bare(case, backend.name(), mode);
         match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
@@ -230,8 +282,8 @@ pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> 
         Data::Optimizer(data) => {
             // The free run first: a step is made from the reference's answer to the one before,
             // and no backend shall have seen an answer before it gives its own.
-            let free = guarded(Mode::Free, &|bare| free_run(case, data, backend, bounds, bare));
-            let step = guarded(Mode::Step, &|bare| by_step(case, data, backend, bounds, bare));
+            let free = guarded(Mode::Free, &|bare| free_run(basis, data, backend, bounds, bare));
+            let step = guarded(Mode::Step, &|bare| by_step(basis, data, backend, bounds, bare));
             vec![step, free]
         }
         Data::Schedule(data) => {
@@ -244,12 +296,13 @@ pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> 
 }
 
 fn by_step(
-    case: &Case,
+    basis: &Basis<'_>,
     data: &OptimizerCase,
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
 ) -> Result<Report, Refused> {
+    let case = basis.case;
     let spec = OptimizerSpec::new(case, data);
     let mut judge = Judge::new(bounds, &case.id, Mode::Step);
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
@@ -290,11 +343,11 @@ fn by_step(
         skipped += judged.iter().filter(|&&j| !j).count();
         hidden |= !run.shows_state();
         later += judged.iter().filter(|&&j| j && t > 0).count();
-        let moves = LazyCell::new(|| condition::of_step(case, data, t));
-        let derived = derived::of_step(case, data, t);
+        let moves = || basis.moves(data, t);
+        let derived = basis.step(data, t);
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, (&derived, &|| &moves));
+            compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &moves));
         }
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
@@ -322,21 +375,21 @@ fn unmeasured(spec: &OptimizerSpec<'_>) -> Option<String> {
 }
 
 fn free_run(
-    case: &Case,
+    basis: &Basis<'_>,
     data: &OptimizerCase,
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
 ) -> Result<Report, Refused> {
+    let case = basis.case;
     let mut judge = Judge::new(bounds, &case.id, Mode::Free);
     let spec = OptimizerSpec::new(case, data);
     let mut run = backend.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
-    let moves = LazyCell::new(|| condition::of_run(case, data));
     let none = Sensitivity::new();
-    let (derived, by_table) = (derived::of_run(case, data), Tolerances::new());
+    let (derived, by_table) = (basis.run(data), Tolerances::new());
     // Steps that are made from the backend's own numbers, once its codes have parted.
     let mut own = Judge::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
@@ -355,11 +408,11 @@ fn free_run(
                 continue;
             };
             let want = Want::from_own(data, &**right, &before[i], i);
-            let moves = LazyCell::new(|| condition::of_step(case, data, t));
-            compare_param(&mut own, case, data, &*run, (i, t), &want, (&by_table, &|| &moves));
+            let moves = || basis.moves(data, t);
+            compare_param(&mut own, case, data, &*run, (i, t), &want, (&by_table, &moves));
         }
         for i in all.clone() {
-            let here = || moves.get(t).unwrap_or(&none);
+            let here = || basis.run_moves(data).get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
             compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &here));

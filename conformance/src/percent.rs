@@ -16,7 +16,7 @@ use crate::backend::{
     ScheduleSpec,
 };
 use crate::bounds::Bounds;
-use crate::check::{self, Outcome};
+use crate::check::{Basis, Outcome};
 use crate::golden::{Case, Data};
 use crate::tensor::Tensor;
 
@@ -165,15 +165,17 @@ pub struct Held {
 /// Finds that out, for every optimizer that has a case.
 #[must_use]
 pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
-    let mut by_name = BTreeMap::<&str, Vec<(&Case, BTreeSet<Argument>)>>::new();
-    for case in cases {
+    let all: Vec<Basis<'_>> = cases.iter().map(Basis::of).collect();
+    let mut by_name = BTreeMap::<&str, Vec<(&Basis<'_>, BTreeSet<Argument>)>>::new();
+    for basis in &all {
+        let case = basis.case;
         let Data::Optimizer(data) = &case.data else { continue };
         let mut arguments: BTreeSet<_> =
             data.groups.iter().flat_map(|g| Argument::all(&g.hyper)).collect();
         if data.lr.as_ref().is_some_and(|lr| lr.iter().any(|&lr| lr != 0.0)) {
             arguments.insert(Argument::lr());
         }
-        by_name.entry(&case.name).or_default().push((case, arguments));
+        by_name.entry(&case.name).or_default().push((basis, arguments));
     }
     let size = |case: &Case| match &case.data {
         Data::Optimizer(data) => {
@@ -181,7 +183,7 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
         }
         _ => 0,
     };
-    by_name.values_mut().for_each(|cases| cases.sort_by_key(|(case, _)| size(case)));
+    by_name.values_mut().for_each(|cases| cases.sort_by_key(|(basis, _)| size(basis.case)));
     let pairs: Vec<_> = by_name
         .iter()
         .flat_map(|(&name, cases)| {
@@ -190,8 +192,8 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
         })
         .collect();
     let told = pairs.into_par_iter().map(|(name, argument, cases)| {
-        let cases = cases.iter().filter(|(_, a)| a.contains(argument)).map(|(case, _)| *case);
-        let cases: Vec<&Case> = cases.collect();
+        let cases = cases.iter().filter(|(_, a)| a.contains(argument)).map(|(basis, _)| *basis);
+        let cases: Vec<_> = cases.collect();
         (name, argument.clone(), FACTORS.iter().all(|&factor| noticed(&cases, argument, factor)))
     });
     let mut out = BTreeMap::<String, Held>::new();
@@ -203,16 +205,17 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
 }
 
 /// Whether some case notices; yes where no case can have the argument so.
-fn noticed(cases: &[&Case], argument: &Argument, factor: f64) -> bool {
+fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64) -> bool {
     let (bounds, off) = (Bounds::default(), Off { argument: argument.clone(), factor });
     let mut possible = false;
-    let noticed = cases.iter().any(|case| {
+    let noticed = cases.iter().any(|basis| {
+        let case = basis.case;
         let Data::Optimizer(data) = &case.data else { return false };
         if off.optimizer(&OptimizerSpec::new(case, data)).is_err() {
             return false; // out of range
         }
         possible = true;
-        check::case(case, &off, &bounds).iter().any(|r| r.outcome == Outcome::Fail)
+        basis.check(&off, &bounds).iter().any(|r| r.outcome == Outcome::Fail)
     });
     noticed || !possible
 }

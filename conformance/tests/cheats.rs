@@ -13,7 +13,7 @@ use bitstep_conformance::backend::{
     ScheduleSpec,
 };
 use bitstep_conformance::bounds::{Bounds, Mode, is_low_bit};
-use bitstep_conformance::check::{self, Outcome, Report};
+use bitstep_conformance::check::{Basis, Outcome, Report};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::suite::{self, Only};
 use bitstep_conformance::tensor::{Dtype, Tensor};
@@ -183,6 +183,12 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     entries.unwrap().into_iter().filter_map(|e| e.case.ok()).collect()
 });
 
+/// Each of them is checked dozens of times.
+static CHECKED: LazyLock<Vec<Basis<'static>>> =
+    LazyLock::new(|| CASES.iter().map(Basis::of).collect());
+
+type Checked = &'static Basis<'static>;
+
 fn data(case: &Case) -> &OptimizerCase {
     let Data::Optimizer(data) = &case.data else { panic!("no optimizer") };
     data
@@ -192,23 +198,23 @@ fn data(case: &Case) -> &OptimizerCase {
 const MODERATE: usize = 20_000;
 
 /// Cases of moderate size in which several steps are made and something moves.
-fn cases(which: impl Fn(&Case) -> bool) -> Vec<Case> {
+fn cases(which: impl Fn(&Case) -> bool) -> Vec<Checked> {
     let moves = |case: &Case| {
         let p = &data(case).params;
         let size: usize = p.iter().map(|p| p.init.len()).sum();
         let moved = |t: usize| p.iter().any(|p| p.value.row(t).bytes != p.value_before(t).bytes);
         case.steps > 1 && size * case.steps < MODERATE && (1..case.steps).any(moved)
     };
-    let cases: Vec<Case> = CASES.iter().filter(|c| moves(c) && which(c)).cloned().collect();
+    let cases: Vec<_> = CHECKED.iter().filter(|c| moves(c.case) && which(c.case)).collect();
     assert!(!cases.is_empty(), "the committed goldens are there");
     cases
 }
 
 /// At most three of each optimizer.
-fn few(mut cases: Vec<Case>) -> Vec<Case> {
+fn few(mut cases: Vec<Checked>) -> Vec<Checked> {
     let mut seen = BTreeMap::<String, usize>::new();
     cases.retain(|c| {
-        let n = seen.entry(c.name.clone()).or_default();
+        let n = seen.entry(c.case.name.clone()).or_default();
         *n += 1;
         *n <= 3
     });
@@ -216,8 +222,8 @@ fn few(mut cases: Vec<Case>) -> Vec<Case> {
 }
 
 /// Of both ways to check, the cases that pass.
-fn passed(cases: &[Case], cheat: &dyn Backend) -> Vec<(Mode, String)> {
-    let reports = cases.par_iter().map(|c| check::case(c, cheat, &Bounds::default()));
+fn passed(cases: &[&Basis<'_>], cheat: &dyn Backend) -> Vec<(Mode, String)> {
+    let reports = cases.par_iter().map(|c| c.check(cheat, &Bounds::default()));
     let reports: Vec<Report> = reports.flatten_iter().collect();
     let passed = reports.into_iter().filter(|r| r.outcome == Outcome::Pass);
     passed.map(|r| (r.mode, r.case)).collect()
@@ -229,7 +235,7 @@ struct Fooled(Vec<String>);
 
 impl Fooled {
     /// No check of these modes may pass.
-    fn by(&mut self, what: &str, cases: &[Case], cheat: &dyn Backend, modes: &[Mode]) {
+    fn by(&mut self, what: &str, cases: &[&Basis<'_>], cheat: &dyn Backend, modes: &[Mode]) {
         let passed = passed(cases, cheat);
         for mode in modes {
             let fooled: Vec<_> = passed.iter().filter(|(m, _)| m == mode).collect();
@@ -263,7 +269,7 @@ fn lacking_everything_is_no_excuse() {
 }
 
 /// Low-bit cases whose numbers are all finite.
-fn low_bit() -> Vec<Case> {
+fn low_bit() -> Vec<Checked> {
     cases(|c| {
         let finite = |x: &Tensor| x.to_f64s().iter().all(|x| x.is_finite());
         let finite = |p: &bitstep_conformance::golden::ParamCase| {
@@ -298,8 +304,8 @@ fn free_runs_of_low_bit_state_are_judged() {
         false => last(values),
     });
     // In 16 bits the smallest rates move less than the last bits.
-    let wide = |c: &&Case| matches!(c.dtype(), Dtype::F32 | Dtype::F64);
-    let cases: Vec<Case> = cases.iter().filter(wide).cloned().collect();
+    let wide = |c: &Checked| matches!(c.case.dtype(), Dtype::F32 | Dtype::F64);
+    let cases: Vec<_> = cases.into_iter().filter(wide).collect();
     all.by("standing still", &cases, &still, &[Mode::Free]);
     all.none();
 }
@@ -309,7 +315,7 @@ fn free_runs_of_low_bit_state_are_held_to_their_state() {
     let mut all = Fooled::default();
     let scaled =
         |c: &Case| data(c).params.iter().any(|p| p.state.keys().any(|s| s.ends_with("scale")));
-    let coded: Vec<Case> = low_bit().into_iter().filter(scaled).collect();
+    let coded: Vec<_> = low_bit().into_iter().filter(|c| scaled(c.case)).collect();
     assert!(coded.len() > 10, "{}", coded.len());
     let spoil = |f: fn(&str, &Tensor) -> Option<Tensor>| {
         state(move |now, mut state| {
@@ -345,7 +351,7 @@ fn a_run_whose_codes_have_parted_is_followed() {
     let cases = few(cases(|c| which(c) && keeps(c, &[Dtype::I8, Dtype::U8])));
     let after = 1;
     let honest = Cheat { part: Some(after), ..Cheat::default() };
-    let reports = cases.par_iter().map(|c| check::case(c, &honest, &Bounds::default()));
+    let reports = cases.par_iter().map(|c| c.check(&honest, &Bounds::default()));
     let reports: Vec<Report> = reports.flatten_iter().filter(|r| r.mode == Mode::Free).collect();
     for r in &reports {
         assert_eq!(r.outcome, Outcome::Pass, "{}: {}", r.case, r.detail);
@@ -455,8 +461,8 @@ fn a_wide_bound_hides_no_systematic_error() {
     // The largest elements right, all others short; and a few per cent of the largest on top.
     let short = stretched(|x, largest| if x.abs() < 0.8 * largest { 0.96 * x } else { x });
     // A single number is the largest.
-    let several = |c: &&Case| data(c).params.iter().any(|p| p.init.len() > 1);
-    let several: Vec<Case> = cases.iter().filter(several).cloned().collect();
+    let several = |c: &Checked| data(c.case).params.iter().any(|p| p.init.len() > 1);
+    let several: Vec<_> = cases.iter().copied().filter(several).collect();
     all.by("small elements short", &several, &short, &[Mode::Free]);
     let longer = stretched(|x, largest| x + 0.02 * largest * x.signum());
     all.by("a constant on top", &cases, &longer, &[Mode::Free]);
@@ -465,7 +471,8 @@ fn a_wide_bound_hides_no_systematic_error() {
 
 /// Cases of AdamW under a name that the core does not have.
 fn renamed(name: &str) -> Vec<Case> {
-    let mut cases = cases(|c| c.name == "adamw_torch");
+    let cases = cases(|c| c.name == "adamw_torch");
+    let mut cases: Vec<Case> = cases.into_iter().map(|c| c.case.clone()).collect();
     for case in &mut cases {
         case.id = case.id.replace("adamw_torch", name);
         name.clone_into(&mut case.name);
@@ -484,6 +491,8 @@ fn chance(x: f64, k: usize) -> f64 {
 fn nobody_stretches_their_own_bounds() {
     let mut all = Fooled::default();
     let cases = renamed("my_adamw");
+    let checked: Vec<_> = cases.iter().map(Basis::of).collect();
+    let checked: Vec<_> = checked.iter().collect();
     let really = Some("adamw_torch");
     let last = |values: &[Tensor]| values[values.len() - 1].clone();
     // Random numbers, others at each draw; the right ones times a factor that hangs on the last bits of what came in, so
@@ -509,11 +518,11 @@ fn nobody_stretches_their_own_bounds() {
     });
     for (what, cheat) in [("random", random), ("wild", wild), ("elsewhere", only_elsewhere)] {
         let cheat = Cheat { really, ..cheat };
-        all.by(what, &cases, &cheat, BOTH);
+        all.by(what, &checked, &cheat, BOTH);
     }
     // The right rule under another name does pass, but where numbers cancel.
     let honest = Cheat { really, ..Cheat::default() };
-    let passed = passed(&cases, &honest).len();
+    let passed = passed(&checked, &honest).len();
     assert!(passed > cases.len(), "{passed} of {}", 2 * cases.len());
     all.none();
 }
@@ -538,7 +547,7 @@ fn protocol_lets_no_cheat_pass() {
             program.display()
         );
         let backend = bitstep_conformance::registry::backend(&command, LIMIT).unwrap();
-        for report in cases.iter().flat_map(|c| check::case(c, &*backend, &Bounds::default())) {
+        for report in cases.iter().flat_map(|c| c.check(&*backend, &Bounds::default())) {
             let (case, mode, detail) = (&report.case, report.mode, &report.detail);
             let passes = report.outcome == Outcome::Pass;
             if only.is_none() {

@@ -7,7 +7,7 @@ use bitstep::named;
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::bounds::Bounds;
-use bitstep_conformance::check::{self, Outcome};
+use bitstep_conformance::check::{Basis, Outcome};
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::neighbour::NEIGHBOURS;
 use bitstep_conformance::suite::{self, Only};
@@ -58,8 +58,8 @@ fn cases() -> BTreeMap<String, Vec<Case>> {
 }
 
 /// Whether a backend passes a case in every mode.
-fn passes(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> bool {
-    check::case(case, backend, bounds).iter().all(|report| report.outcome == Outcome::Pass)
+fn passes(case: &Basis<'_>, backend: &dyn Backend, bounds: &Bounds) -> bool {
+    case.check(backend, bounds).iter().all(|report| report.outcome == Outcome::Pass)
 }
 
 #[test]
@@ -71,8 +71,9 @@ fn every_wrong_neighbour_is_rejected() {
         .par_iter()
         .flat_map_iter(|(name, cases)| {
             let bounds = &bounds;
+            let cases: Vec<_> = cases.iter().map(Basis::of).collect();
             NEIGHBOURS.iter().filter_map(move |neighbour| {
-                let mut fitting = cases.iter().filter(|c| neighbour.applies(c)).peekable();
+                let mut fitting = cases.iter().filter(|c| neighbour.applies(c.case)).peekable();
                 fitting.peek()?;
                 let wrong = neighbour.in_place_of(&Core);
                 let rejected = fitting.any(|c| !passes(c, &wrong, bounds));
@@ -190,7 +191,7 @@ fn every_argument_that_is_ignored_is_noticed() {
                     }
                     return Some(format!("{name}: no case sets {argument}"));
                 }
-                let noticed = changed.any(|ignored| !passes(&ignored, &Core, bounds));
+                let noticed = changed.any(|ignored| !passes(&Basis::of(&ignored), &Core, bounds));
                 match (noticed, idle) {
                     (true, false) | (false, true) => None,
                     (false, false) => Some(format!("{name}: {argument} may be ignored")),

@@ -75,6 +75,8 @@ pub struct RuleInfo {
     pub counter: Counter,
     /// Who owns the carried numbers: [`Rule::scalar_owner`].
     pub scalar_owner: Counter,
+    /// Whether it may be computed in [`Arithmetic::Eager`]: [`Rule::EAGER`].
+    pub is_eager: bool,
     /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY`].
     pub counts_empty: bool,
     /// Whether the step depends on the parameter's place among the others: [`Rule::needs_layer`].
@@ -97,6 +99,7 @@ impl RuleInfo {
             step_key: R::STEP_KEY,
             counter: rule.counter(),
             scalar_owner: rule.scalar_owner(),
+            is_eager: R::EAGER,
             counts_empty: R::COUNTS_EMPTY,
             needs_layer: rule.needs_layer(),
             is_elementwise: R::SUMS == 0 || !rule.needs_sums(),
@@ -302,6 +305,10 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
     Ok(())
 }
 
+/// A rule whose reference does not round 16-bit numbers after each operation.
+pub(crate) const NOT_EAGER: Error =
+    Error::Invalid { argument: "arithmetic", wanted: "one in which the rule's reference computes" };
+
 impl<R: Rule> AnyRule for R {
     fn id(&self, part: &mut dyn FnMut(&'static str)) {
         part(R::ID);
@@ -355,6 +362,7 @@ impl<R: Rule> AnyRule for R {
         match arithmetic.compute(t.param.dtype()) {
             Dtype::F64 => update::<R, f64>(self, step, scalars, t),
             Dtype::F32 => update::<R, f32>(self, step, scalars, t),
+            _ if const { !R::EAGER } => return Err(NOT_EAGER),
             Dtype::Bf16 => update::<R, Eager<bf16>>(self, step, scalars, t),
             Dtype::F16 => update::<R, Eager<f16>>(self, step, scalars, t),
         }
@@ -377,6 +385,7 @@ impl<R: Rule> AnyRule for R {
         match compute {
             Dtype::F64 => convert::<R, f64>(weight, param, slots),
             Dtype::F32 => convert::<R, f32>(weight, param, slots),
+            _ if const { !R::EAGER } => return Err(NOT_EAGER),
             Dtype::Bf16 => convert::<R, Eager<bf16>>(weight, param, slots),
             Dtype::F16 => convert::<R, Eager<f16>>(weight, param, slots),
         }
@@ -440,12 +449,16 @@ pub fn step_staged<R: Rule, C: Real<Stored: Plain>, const B: usize>(
     Ok(())
 }
 
-fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[DataMut<'_>]) {
+fn convert<R: Rule, C: Real<Stored: Plain>>(
+    weight: f64,
+    param: &mut DataMut<'_>,
+    slots: &[DataMut<'_>],
+) {
     let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
     let Some(stretch) = stretch(blocks) else { return };
     let weight = C::scalar(weight);
-    let mut values = [C::ZERO; MAX_BLOCK];
-    let mut state = R::Slots::<[C; MAX_BLOCK]>::from_fn(|_| [C::ZERO; MAX_BLOCK]);
+    let mut values = [C::Stored::default(); MAX_BLOCK];
+    let mut state = R::Slots::<[C::Stored; MAX_BLOCK]>::from_fn(|_| values);
     for start in (0..param.len()).step_by(stretch) {
         let len = (param.len() - start).min(stretch);
         let values = values.get_mut(..len).unwrap_or_default();
@@ -456,15 +469,16 @@ fn convert<R: Rule, C: Real>(weight: f64, param: &mut DataMut<'_>, slots: &[Data
         for (i, p) in values.iter_mut().enumerate() {
             let state = state.as_ref();
             let slots = R::Slots::<C>::from_fn(|k| {
-                state.get(k).and_then(|s| s.get(i)).copied().unwrap_or(C::ZERO)
+                state.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x))
             });
-            *p = R::convert(weight, *p, slots);
+            *p = R::convert(weight, C::load(*p), slots).store();
         }
         param.store(start, values);
     }
 }
 
-fn update<R: Rule, C: Real<Stored: Plain>>(
+/// A step in a type that is known.
+pub(crate) fn update<R: Rule, C: Real<Stored: Plain>>(
     rule: &R,
     step: &Step,
     scalars: &mut Scalars,

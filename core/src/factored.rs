@@ -155,26 +155,26 @@ impl<'w, A> Work<'w, A> {
 
 /// Writes the sums of [`Factored::square`] along every row and down every column
 /// into `work`. Does nothing if a slice is too short.
-pub fn squares<R: Factored, C: Real, G: Number>(
+fn squares<R: Factored, C: Real<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     layout: Layout,
-    grad: &[G],
+    grad: Data<'_>,
     work: &mut [C::Scalar],
 ) {
     let Some(work) = Work::split(layout, work) else { return };
     if grad.len() == layout.len() {
-        simd::dispatch_in::<C, G, _>(Squares::<R, C, G> { coefs, layout, grad, work });
+        simd::dispatch_in::<C, C, _>(Squares::<R, C> { coefs, layout, grad, work });
     }
 }
 
-struct Squares<'a, R: Rule, C: Real, G> {
+struct Squares<'a, R: Rule, C: Real> {
     coefs: &'a R::Coefs<C>,
     layout: Layout,
-    grad: &'a [G],
+    grad: Data<'a>,
     work: Work<'a, C::Scalar>,
 }
 
-impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
+impl<R: Factored, C: Real<Stored: Plain>> Kernel for Squares<'_, R, C> {
     type Output = ();
 
     #[inline(always)]
@@ -185,9 +185,8 @@ impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
         for batch in 0..batches {
             let mut columns = Columns::new(levels, cols);
             for row in batch * rows..(batch + 1) * rows {
-                let grad = self.grad.get(row * cols..(row + 1) * cols).unwrap_or_default();
-                let squares =
-                    RowSquares::<R, C, G> { coefs: self.coefs, grad, columns: columns.row() };
+                let (coefs, grad, first) = (self.coefs, self.grad, row * cols);
+                let squares = RowSquares::<R, C> { coefs, grad, first, columns: columns.row() };
                 let [sum] = reduce::sums_within(&mut buffers, cols, squares);
                 if let Some(x) = row_sums.get_mut(row) {
                     *x = sum;
@@ -203,16 +202,26 @@ impl<R: Factored, C: Real, G: Number> Kernel for Squares<'_, R, C, G> {
 }
 
 /// The squares of a row, which are added to the columns in passing.
-struct RowSquares<'a, R: Factored, C: Real, G> {
+struct RowSquares<'a, R: Factored, C: Real> {
     coefs: &'a R::Coefs<C>,
-    grad: &'a [G],
+    grad: Data<'a>,
+    /// Where the row begins.
+    first: usize,
     columns: &'a mut [C::Scalar],
 }
 
-impl<R: Factored, C: Real, G: Number> Terms<C::Scalar, 1> for RowSquares<'_, R, C, G> {
+impl<R: Factored, C: Real<Stored: Plain>> Terms<C::Scalar, 1> for RowSquares<'_, R, C> {
     #[inline(always)]
     fn fill(&mut self, start: usize, [squares]: [&mut [C::Scalar]; 1]) {
-        let grad = self.grad.get(start..).unwrap_or_default();
+        let mut buffer;
+        let grad = if let Some(grad) = C::Stored::of(&self.grad) {
+            grad.get(self.first + start..).unwrap_or_default()
+        } else {
+            buffer = [C::Stored::default(); CHUNK];
+            let grad = buffer.get_mut(..squares.len()).unwrap_or_default();
+            self.grad.load(self.first + start, grad);
+            &*grad
+        };
         let columns = self.columns.get_mut(start..).unwrap_or_default();
         for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
             *x = R::square::<C>(self.coefs, C::load(*g));
@@ -233,7 +242,7 @@ pub struct Factors<'a, A> {
 impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
     /// Moves row and column state by the sums that [`squares`] left in `work`,
     /// which holds the factors from then on. `None` if a slice is too short.
-    pub fn track<R: Factored, C: Real<Scalar = A>>(
+    pub fn track<R: Factored, C: Real<Scalar = A, Stored: Plain>>(
         coefs: &R::Coefs<C>,
         layout: Layout,
         work: &'a mut [A],
@@ -309,21 +318,21 @@ impl<'a, A: Real> Segments<'a, A> {
 }
 
 /// Turns sums over n squares into averages, and those into the state afterwards.
-fn track<R: Factored, C: Real>(
+fn track<R: Factored, C: Real<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     sums: &mut [C::Scalar],
     n: usize,
     state: &mut DataMut<'_>,
 ) {
     let n = C::scalar(n as f64);
-    let mut buffer = [C::ZERO; MAX_BLOCK];
+    let mut buffer = [C::Stored::default(); MAX_BLOCK];
     let stretch = stretch([state.block()]).unwrap_or(MAX_BLOCK);
     for (block, sums) in sums.chunks_mut(stretch).enumerate() {
         let values = buffer.get_mut(..sums.len()).unwrap_or_default();
         state.load(block * stretch, values);
         for (x, sum) in values.iter_mut().zip(sums) {
-            *x = R::track::<C>(coefs, *x, R::mean::<C>(coefs, *sum, n));
-            *sum = x.wide();
+            let tracked = R::track::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
+            (*x, *sum) = (tracked.store(), tracked.wide());
         }
         state.store(block * stretch, values);
     }
@@ -445,7 +454,21 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
+    fn run(self) {
+        self.each::<true>();
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) {
+        self.each::<false>();
+    }
+}
+
+impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
+    Apply<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn each<const VECTORS: bool>(mut self) {
         let mask = const { mask_at::<R, I>() };
         let coefs = *self.coefs;
         let views = self.slots.as_mut();
@@ -468,6 +491,9 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
             }
             let (row, mean) = (C::narrow(row), C::narrow(mean));
             for i in 0..n {
+                if !VECTORS {
+                    simd::one_by_one();
+                }
                 let state = R::Slots::<C>::from_fn(|k| {
                     if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
                 });
@@ -502,12 +528,12 @@ impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
         coefs: &R::Coefs<C>,
         mask: u32,
         start: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     ) {
-        with_mask!(R, mask, I => Sums::<R, C, C, C, C, I> {
+        with_mask!(R, mask, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
             coefs, factors: self, start, param, grad, slots
         }.terms(0, terms));
     }
@@ -613,6 +639,7 @@ impl<R: Factored> AnyRule for Matrix<R> {
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor, None).map(drop),
             Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            _ if const { !R::EAGER } => Err(any::NOT_EAGER),
             Dtype::Bf16 => {
                 update::<R, Eager<bf16>>(&self.0, step, scalars, layout, tensor, None).map(drop)
             }
@@ -657,12 +684,7 @@ pub(crate) fn update<R: Factored, C: Real<Scalar: Plain, Stored: Plain>>(
         });
     };
     let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
-    match &t.grad {
-        Data::F64(g) => squares::<R, C, _>(&k, layout, g, work),
-        Data::F32(g) => squares::<R, C, _>(&k, layout, g, work),
-        Data::Bf16(g) => squares::<R, C, _>(&k, layout, g, work),
-        Data::F16(g) => squares::<R, C, _>(&k, layout, g, work),
-    }
+    squares::<R, C>(&k, layout, t.grad, work);
     if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
         t.slots = slots;
         let uses = Uses { mask: factored_mask(rule, C::DTYPE), ..Uses::of(rule, C::DTYPE) };

@@ -87,14 +87,21 @@ pub fn evaluate<R: Rule, C: Real, P: Number, S: Number, T>(
 mod tests {
     use super::*;
     use crate::args::Args;
-    use crate::named;
+    use crate::named::{Entry, entries, optimizer_of};
+    use crate::optim::{AdamW, ScheduleFreeAdamW, ScheduleFreeSgd};
     use crate::optimizer::{Optimizer, Param};
     use crate::real::Dtype;
     use crate::storage::{Data, DataMut};
 
+    static NAMES: &[Entry] = &[
+        entries::fusible::<AdamW>("adamw_torch"),
+        entries::eager::<ScheduleFreeAdamW>("schedule_free_adamw"),
+        entries::eager::<ScheduleFreeSgd>("schedule_free_sgd"),
+    ];
+
     fn optimizer(name: &str, args: &str) -> Optimizer {
         let mut optimizer = Optimizer::new();
-        let recipe = named::optimizer(name, &Args::parse(args).unwrap()).unwrap();
+        let recipe = optimizer_of(NAMES, name, &Args::parse(args).unwrap()).unwrap();
         let group = optimizer.add_group(recipe).unwrap();
         optimizer.add_param(group, &[1], Dtype::F64).unwrap();
         optimizer
@@ -144,7 +151,8 @@ mod tests {
     fn eval_without_momentum_is_an_error_and_training_goes_on() {
         let mut o = Optimizer::new();
         let args = Args::new().with("betas", [0.0, 0.5]);
-        let group = o.add_group(named::optimizer("schedule_free_adamw", &args).unwrap()).unwrap();
+        let recipe = optimizer_of(NAMES, "schedule_free_adamw", &args).unwrap();
+        let group = o.add_group(recipe).unwrap();
         o.add_param(group, &[1], Dtype::F64).unwrap();
         let mut y = [1.0];
         step(&mut o, &mut y, &[1.0]).unwrap();

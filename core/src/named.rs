@@ -4,9 +4,10 @@
 
 pub mod entries;
 mod entry;
-#[cfg(feature = "names")]
+// Not for the unit tests, for which every rule would be compiled a second time.
+#[cfg(all(feature = "names", not(test)))]
 mod list;
 
 pub use entry::{Entry, optimizer_of};
-#[cfg(feature = "names")]
+#[cfg(all(feature = "names", not(test)))]
 pub use list::{LIST, optimizer};

@@ -15,7 +15,7 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, begin_group, begin_parameter};
+use crate::any::{AnyRule, Arithmetic, NOT_EAGER, begin_group, begin_parameter};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
 use crate::gradient::random;
@@ -72,6 +72,9 @@ impl Recipe {
     /// # Errors
     /// The argument that is refused.
     pub fn check(&self) -> Result<(), Error> {
+        if self.arithmetic == Arithmetic::Eager && !self.rule.info().is_eager {
+            return Err(NOT_EAGER);
+        }
         match self.rule.check() {
             refused @ Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => {
                 // Refused for its number, or because this rule would lose any decay?

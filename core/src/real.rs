@@ -228,31 +228,6 @@ pub trait Real:
     /// |x|.
     fn abs(self) -> Self;
 
-    /// The same slice, if numbers in memory are what is computed in.
-    #[inline(always)]
-    fn own(x: &[Self::Stored]) -> Option<&[Self]> {
-        let _ = x;
-        None
-    }
-    /// The same slice, if numbers in memory are what is computed in.
-    #[inline(always)]
-    fn own_mut(x: &mut [Self::Stored]) -> Option<&mut [Self]> {
-        let _ = x;
-        None
-    }
-    /// The same slice, if this is `f32`.
-    #[inline(always)]
-    fn as_f32(x: &[Self]) -> Option<&[f32]> {
-        let _ = x;
-        None
-    }
-    /// The same slice, if this is `f32`.
-    #[inline(always)]
-    fn as_f32_mut(x: &mut [Self]) -> Option<&mut [f32]> {
-        let _ = x;
-        None
-    }
-
     /// Rounded to a type, as a store does; `f64` is as it is.
     #[inline(always)]
     fn rounded(self, dtype: Dtype) -> Self {
@@ -372,14 +347,6 @@ impl Real for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     #[inline(always)]
-    fn own(x: &[Self]) -> Option<&[Self]> {
-        Some(x)
-    }
-    #[inline(always)]
-    fn own_mut(x: &mut [Self]) -> Option<&mut [Self]> {
-        Some(x)
-    }
-    #[inline(always)]
     fn wide(self) -> f64 {
         self
     }
@@ -411,14 +378,6 @@ impl Real for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     #[inline(always)]
-    fn own(x: &[Self]) -> Option<&[Self]> {
-        Some(x)
-    }
-    #[inline(always)]
-    fn own_mut(x: &mut [Self]) -> Option<&mut [Self]> {
-        Some(x)
-    }
-    #[inline(always)]
     fn wide(self) -> f32 {
         self
     }
@@ -433,14 +392,6 @@ impl Real for f32 {
     #[inline(always)]
     fn store<T: Number>(self) -> T {
         T::from_f32(self)
-    }
-    #[inline(always)]
-    fn as_f32(x: &[f32]) -> Option<&[f32]> {
-        Some(x)
-    }
-    #[inline(always)]
-    fn as_f32_mut(x: &mut [f32]) -> Option<&mut [f32]> {
-        Some(x)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -1,6 +1,7 @@
 //! A rule within another keeps what it says of itself: nothing is lost on the way.
 
-use bitstep::any::{AnyRule, RuleInfo};
+use bitstep::Error;
+use bitstep::any::{AnyRule, Arithmetic, RuleInfo, Tensor};
 use bitstep::factored::{Factored, Matrix};
 use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Single};
 use bitstep::optim::{
@@ -8,17 +9,25 @@ use bitstep::optim::{
     FlashAdam, FlashLion, FlashSgd, GrokAdamW, KerasAdam, KerasClip, Lion, Lomo, ScheduleFreeSgd,
     StableAdamW,
 };
-use bitstep::rule::Rule;
-use bitstep::storage::Data;
+use bitstep::optimizer::{Optimizer, Recipe};
+use bitstep::rule::{Rule, Step};
+use bitstep::storage::{Data, DataMut};
+use half::bf16;
 
 /// What a rule says of the norm over these gradients.
-fn norm(rule: &dyn AnyRule, grads: &[Data<'_>]) -> (Option<u64>, u64) {
+fn norm(rule: &(impl AnyRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64) {
     let given = [("loss_scale", 4.0)];
     (rule.norm_scale(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
 }
 
 /// That a wrapper says what the rule in it says, but for what `but` changes.
-fn keeps(name: &str, whole: &dyn AnyRule, rule: &dyn AnyRule, but: impl Fn(RuleInfo) -> RuleInfo) {
+// No trait objects: nothing of a step is compiled here, for hundreds of wrapped rules.
+fn keeps(
+    name: &str,
+    whole: &impl AnyRule,
+    rule: &impl AnyRule,
+    but: impl Fn(RuleInfo) -> RuleInfo,
+) {
     assert_eq!(whole.info(), but(rule.info()), "{name}");
     assert_eq!(whole.lr().to_bits(), rule.lr().to_bits(), "{name}");
     let own = rule.info().scalars.len();
@@ -64,7 +73,8 @@ fn projected<R: Directed>(rule: R) {
 }
 
 fn single<R: Rule + Directed>(rule: R) {
-    keeps(&format!("{rule:?}"), &Single(rule), &rule, |info| info);
+    let eager = |info| RuleInfo { is_eager: true, ..info };
+    keeps(&format!("{rule:?}"), &Single(rule), &rule, eager);
     projected(Single(rule));
 }
 
@@ -121,4 +131,36 @@ fn factored_rules_keep_what_they_say() {
     matrix(Adafactor::default());
     matrix(AdafactorTorch::default());
     matrix(AdaLomo::default());
+}
+
+#[test]
+fn eager_arithmetic_is_refused_where_the_reference_has_none() {
+    let eager =
+        |rule: Box<dyn AnyRule>| Recipe { rule, ..Recipe::new(Lion::default(), Arithmetic::Eager) };
+    let refused = Error::Invalid {
+        argument: "arithmetic",
+        wanted: "one in which the rule's reference computes",
+    };
+    for rule in
+        [Box::new(Lion::default()) as Box<dyn AnyRule>, Box::new(Matrix(Adafactor::default()))]
+    {
+        assert_eq!(Optimizer::new().add_group(eager(rule)).unwrap_err(), refused);
+    }
+    let fits =
+        [Box::new(AdamW::default()) as Box<dyn AnyRule>, Box::new(Single(BnbLamb::default()))];
+    for rule in fits {
+        assert!(Optimizer::new().add_group(eager(rule)).is_ok());
+    }
+    // Without an optimizer around it, nothing is written.
+    let (mut param, mut slot) = ([bf16::ONE], [0.0f32]);
+    let tensor = Tensor {
+        shape: &[1],
+        param: DataMut::Bf16(&mut param),
+        grad: Data::Bf16(&[bf16::ONE]),
+        slots: &mut [DataMut::F32(&mut slot)],
+        work: DataMut::F32(&mut []),
+    };
+    let rule = Lion::default();
+    let got = rule.update(Arithmetic::Eager, &Step::new(1, 0.5), &mut rule.scalars_of(0), tensor);
+    assert_eq!((got, param, slot), (Err(refused), [bf16::ONE], [0.0]));
 }

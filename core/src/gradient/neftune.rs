@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::eager::Computed;
 use crate::error::Error;
 use crate::real::{Number, Real};
-use crate::storage::{Data, DataMut};
+use crate::storage::{Data, DataMut, Plain};
 
 /// Adds noise to the output of an embedding, in training only.
 ///
@@ -57,11 +57,11 @@ impl Neftune {
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
         Error::length("noise", noise.len(), output.len())?;
         #[inline(always)]
-        fn go<T: Computed>(x: &mut [T], noise: Data<'_>) {
+        fn go<T: Computed + Plain>(x: &mut [T], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {
-                let mut one = [T::Real::ZERO];
+                let mut one = [T::default()];
                 noise.load(i, &mut one);
-                *x = (T::Real::load(*x) + one[0]).store();
+                *x = (T::Real::load(*x) + T::Real::load(one[0])).store();
             }
         }
         match output {

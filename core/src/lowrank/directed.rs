@@ -12,6 +12,8 @@ use crate::storage::{DataMut, Plain};
 
 /// A rule whose update is found in a gradient first, and then made: any there is.
 pub trait Directed: AnyRule + Copy + PartialEq + 'static {
+    /// [`RuleInfo::is_eager`](crate::any::RuleInfo::is_eager).
+    const EAGER: bool;
     /// [`RuleInfo::slots`](crate::any::RuleInfo::slots).
     const KEYS: &'static [&'static str];
     /// [`RuleInfo::scalars`](crate::any::RuleInfo::scalars), of any configuration.
@@ -139,6 +141,7 @@ pub(super) fn direct<R: Rule, C: Real<Scalar: Plain, Stored: Plain>>(
 }
 
 impl<R: Rule> Directed for R {
+    const EAGER: bool = <R as Rule>::EAGER;
     const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
@@ -166,6 +169,7 @@ impl<R: Rule> Directed for R {
 
 /// The direction is the way from 0: [`Factored::scaled_element`] of a parameter of zeros.
 impl<R: Factored> Directed for Matrix<R> {
+    const EAGER: bool = <R as Rule>::EAGER;
     const KEYS: &'static [&'static str] = R::NAMES;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;

@@ -332,6 +332,7 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => self.project::<f64>(step, scalars, tensor),
             Dtype::F32 => self.project::<f32>(step, scalars, tensor),
+            _ if const { !R::EAGER } => Err(any::NOT_EAGER),
             Dtype::Bf16 => self.project::<Eager<bf16>>(step, scalars, tensor),
             Dtype::F16 => self.project::<Eager<f16>>(step, scalars, tensor),
         }
@@ -417,6 +418,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         match arithmetic.compute(param) {
             Dtype::F64 => self.renew_in::<f64>(step, scalars, grad, projectors, work),
             Dtype::F32 => self.renew_in::<f32>(step, scalars, grad, projectors, work),
+            _ if const { !R::EAGER } => Err(any::NOT_EAGER),
             Dtype::Bf16 => self.renew_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
             Dtype::F16 => self.renew_in::<Eager<f16>>(step, scalars, grad, projectors, work),
         }
@@ -480,7 +482,7 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1)
     }
 
-    fn project<C: Real<Scalar: Plain, Stored: Plain>>(
+    pub(super) fn project<C: Real<Scalar: Plain, Stored: Plain>>(
         &self,
         step: &Step,
         scalars: &mut Scalars,
@@ -683,7 +685,7 @@ pub(super) fn follow<R: Directed, C: Real<Stored: Plain>>(
         let start = range.start;
         return simd::dispatch_in::<C, C, _>(Follow::<R, C, _, _> { k, start, values, directions });
     }
-    let mut buffer = [C::ZERO; MAX_BLOCK];
+    let mut buffer = [C::Stored::default(); MAX_BLOCK];
     let Some(stretch) = stretch([param.block()]) else { return };
     for start in range.clone().step_by(stretch) {
         let values = buffer.get_mut(..(range.end - start).min(stretch)).unwrap_or_default();
@@ -716,23 +718,23 @@ impl<R: Directed, C: Real, T: Number, D: Directions<C>> Kernel for Follow<'_, R,
     }
 }
 
-fn load<C: Real>(to: &mut [C::Scalar], from: impl Fn(usize, &mut [C])) {
-    let mut buffer = [C::ZERO; MAX_BLOCK];
+fn load<C: Real<Stored: Plain>>(to: &mut [C::Scalar], from: impl Fn(usize, &mut [C::Stored])) {
+    let mut buffer = [C::Stored::default(); MAX_BLOCK];
     for (block, to) in to.chunks_mut(MAX_BLOCK).enumerate() {
         let values = buffer.get_mut(..to.len()).unwrap_or_default();
         from(block * MAX_BLOCK, values);
         for (to, x) in to.iter_mut().zip(values) {
-            *to = x.wide();
+            *to = C::load(*x).wide();
         }
     }
 }
 
-fn store<C: Real>(to: &mut DataMut<'_>, from: &[C::Scalar]) {
-    let mut buffer = [C::ZERO; MAX_BLOCK];
+fn store<C: Real<Stored: Plain>>(to: &mut DataMut<'_>, from: &[C::Scalar]) {
+    let mut buffer = [C::Stored::default(); MAX_BLOCK];
     for (block, from) in from.chunks(MAX_BLOCK).enumerate() {
         let values = buffer.get_mut(..from.len()).unwrap_or_default();
         for (to, x) in values.iter_mut().zip(from) {
-            *to = C::narrow(*x);
+            *to = C::narrow(*x).store();
         }
         to.store(block * MAX_BLOCK, values);
     }

@@ -26,7 +26,7 @@ impl<R: Rule> AnyRule for Single<R> {
         AnyRule::check(&self.0)
     }
     fn info(&self) -> RuleInfo {
-        self.0.info()
+        RuleInfo { is_eager: true, ..self.0.info() }
     }
     fn hyper(&mut self) -> &mut dyn Hyper {
         self.0.hyper()
@@ -83,6 +83,7 @@ impl<R: Rule> AnyRule for Single<R> {
 }
 
 impl<R: Rule> Directed for Single<R> {
+    const EAGER: bool = true; // what is around it
     const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
     const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
     const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;

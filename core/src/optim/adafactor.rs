@@ -219,6 +219,7 @@ impl Rule for Adafactor {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "adafactor";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
     const SCALARS: &'static [&'static str] = &["RMS"];

@@ -161,6 +161,7 @@ impl Rule for AdaLomo {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "adalomo";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b1, 0b0];
     const COUNTER: Counter = Counter::Group;

@@ -215,6 +215,7 @@ impl Rule for AdamWAnyPrecision {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "adamw_anyprecision";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "compensation"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
 

@@ -171,6 +171,7 @@ impl Rule for AdEMAMix {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "ademamix";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state1", "state2"];
     const MASKS: &'static [u32] = &[0b111];
 

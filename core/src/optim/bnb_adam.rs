@@ -126,6 +126,7 @@ impl Rule for BnbAdam {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_adam";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state2"];
     const MASKS: &'static [u32] = &[0b11];
 

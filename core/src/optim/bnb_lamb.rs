@@ -164,6 +164,7 @@ impl Rule for BnbLamb {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_lamb";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state2"];
     const MASKS: &'static [u32] = &[0b11];
     const SCALARS: &'static [&'static str] = &["unorm_vec"];

@@ -137,6 +137,7 @@ impl Rule for BnbLars {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_lars";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
     const MASKS: &'static [u32] = &[0b1];
     const SCALARS: &'static [&'static str] = &["unorm_vec"];

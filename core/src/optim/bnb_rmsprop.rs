@@ -120,6 +120,7 @@ impl Rule for BnbRmsprop {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_rmsprop";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
     const MASKS: &'static [u32] = &[0b1];
 

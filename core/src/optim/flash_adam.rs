@@ -141,6 +141,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     type Slots<T> = [T; 2];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "flash_adamw" } else { "flash_adam" };
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b11];
     const COUNTS_EMPTY: bool = false;

@@ -113,6 +113,7 @@ impl Rule for FlashLion {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "flash_lion";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg"];
     const MASKS: &'static [u32] = &[0b1];
     const COUNTS_EMPTY: bool = false;

@@ -129,6 +129,7 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "flash_sgdw" } else { "flash_sgd" };
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["momentum_buffer"];
     const MASKS: &'static [u32] = &[0b0, 0b1];
     const COUNTS_EMPTY: bool = false;

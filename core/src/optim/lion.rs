@@ -99,6 +99,7 @@ impl Rule for Lion {
     type Slots<T> = [T; 1];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "lion";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
     const MASKS: &'static [u32] = &[0b1];
 

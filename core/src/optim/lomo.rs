@@ -154,6 +154,7 @@ impl Rule for Lomo {
     type Slots<T> = [T; 0];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = "lomo";
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &[];
     const MASKS: &'static [u32] = &[0];
     const GIVEN: &'static [&'static str] = &["loss_scale"];

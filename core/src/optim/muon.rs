@@ -206,6 +206,7 @@ impl<A: Algebra> AnyRule for Muon<A> {
             step_key: "step",
             counter: Counter::Parameter,
             scalar_owner: Counter::Parameter,
+            is_eager: true,
             counts_empty: true,
             needs_layer: false,
             is_elementwise: false,
@@ -331,7 +332,7 @@ impl<A: Algebra> Orthogonal for Muon<A> {
     }
 }
 
-fn update<A: Algebra, C: Real<Scalar: Plain>>(
+fn update<A: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
     rule: &Muon<A>,
     step: &Step,
     mut t: Tensor<'_, '_>,
@@ -347,12 +348,12 @@ fn update<A: Algebra, C: Real<Scalar: Plain>>(
     let place = Place::new([rows, cols]);
 
     // Momentum, and what is made of it, laid out as a wide matrix.
-    each(momentum, |start, m: &mut [C]| {
-        let mut g = [C::ZERO; MAX_BLOCK];
+    each(momentum, |start, m: &mut [C::Stored]| {
+        let mut g = [C::Stored::default(); MAX_BLOCK];
         t.grad.load(start, g.get_mut(..m.len()).unwrap_or_default());
         for (i, (m, g)) in m.iter_mut().zip(g).enumerate() {
-            let (moved, next) = <Muon<A>>::momentum::<C>(&k, *m, g);
-            *m = moved;
+            let (moved, next) = <Muon<A>>::momentum::<C>(&k, C::load(*m), C::load(g));
+            *m = moved.store();
             if let Some(x) = x.get_mut(place.of(start + i)) {
                 *x = next;
             }
@@ -360,20 +361,20 @@ fn update<A: Algebra, C: Real<Scalar: Plain>>(
     });
     orthogonalise::<A, C>(rule, &k, [short, long], x, rest);
 
-    each(&mut t.param, |start, p: &mut [C]| {
+    each(&mut t.param, |start, p: &mut [C::Stored]| {
         for (i, p) in p.iter_mut().enumerate() {
             let x = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
-            *p = <Muon<A>>::element::<C>(&k, *p, x);
+            *p = <Muon<A>>::element::<C>(&k, C::load(*p), x).store();
         }
     });
     Ok(())
 }
 
 /// Loads, changes and stores a buffer in stretches that fit its storage.
-fn each<C: Real>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [C])) {
+fn each<S: Plain>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [S])) {
     let len = data.len();
     let stretch = stretch([data.block()]).unwrap_or(MAX_BLOCK);
-    let mut values = [C::ZERO; MAX_BLOCK];
+    let mut values = [S::default(); MAX_BLOCK];
     for start in (0..len).step_by(stretch) {
         let values = values.get_mut(..(len - start).min(stretch)).unwrap_or_default();
         data.load(start, values);

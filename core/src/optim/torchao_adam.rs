@@ -132,6 +132,7 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
     type Slots<T> = [T; 3];
     type Coefs<C: Real> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "torchao_adamw" } else { "torchao_adam" };
+    const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
     const MASKS: &'static [u32] = &[0b011, 0b111];
 

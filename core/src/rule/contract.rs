@@ -61,6 +61,9 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     const COUNTER: Counter = Counter::Parameter;
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
+    /// Whether the reference has a way to compute that rounds 16-bit numbers after each operation. Where it is a kernel
+    /// that computes in `f32`, [eager arithmetic](crate::any::Arithmetic::Eager) is refused, and nothing is compiled for it.
+    const EAGER: bool = true;
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY: bool = true;
     /// The numbers from outside that the rule [listens to](Step::given).

@@ -1,6 +1,6 @@
 //! The loops over the elements of a tensor: every step's.
 
-use half::{bf16, f16};
+use half::bf16;
 
 use super::context::Tensor;
 use super::contract::{Rule, Scalars};
@@ -8,7 +8,7 @@ use crate::array::Array;
 use crate::real::{Dtype, Number, Real};
 use crate::reduce::{self, Terms};
 use crate::simd::{self, Kernel};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
 
 /// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
 macro_rules! with_mask {
@@ -167,7 +167,21 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
     type Output = ();
 
     #[inline(always)]
-    fn run(mut self) {
+    fn run(self) {
+        self.each::<true>();
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) {
+        self.each::<false>();
+    }
+}
+
+impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
+    Apply<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn each<const VECTORS: bool>(mut self) {
         let mask = const { mask_at::<R, I>() };
         let n = self.param.len();
         let param = self.param;
@@ -181,12 +195,16 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
             return;
         }
         let coefs = *self.coefs;
-        if const { HAS_FEW && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>() }
-            && n < 2 * FEW
+        if const {
+            VECTORS && HAS_FEW && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>()
+        } && n < 2 * FEW
         {
             return few::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
         }
         for i in 0..n {
+            if !VECTORS {
+                simd::one_by_one();
+            }
             let state = R::Slots::<C>::from_fn(|k| {
                 if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
             });
@@ -321,9 +339,9 @@ pub(crate) trait Passes<R: Rule, C: Real>: Copy {
         k: &R::Coefs<C>,
         mask: u32,
         start: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     );
     /// Updates the elements from `start` on, which the slices hold.
@@ -359,12 +377,12 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
         k: &R::Coefs<C>,
         mask: u32,
         _: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     ) {
-        with_mask!(R, mask, I => Sums::<R, C, C, C, C, I> { coefs: k, param, grad, slots }.terms(0, terms));
+        with_mask!(R, mask, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> { coefs: k, param, grad, slots }.terms(0, terms));
     }
 
     #[cfg_attr(not(target_os = "none"), inline(always))]
@@ -403,9 +421,9 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
         k: &R::Coefs<C>,
         mask: u32,
         start: usize,
-        param: &[C],
-        grad: &[C],
-        slots: &R::Slots<&[C]>,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        slots: &R::Slots<&[C::Stored]>,
         [a, b]: [&mut [C::Scalar]; 2],
     ) {
         self.0.terms(k, mask, start, param, grad, slots, [&mut *a, &mut *b]);
@@ -434,7 +452,7 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
 }
 
 /// The sums over the parameter alone, as if it had only n elements: their means are what counts.
-pub(crate) fn sums_of_param<R: Rule, C: Real>(
+pub(crate) fn sums_of_param<R: Rule, C: Real<Stored: Plain>>(
     k: &R::Coefs<C>,
     whole: &DataMut<'_>,
     n: usize,
@@ -444,12 +462,12 @@ pub(crate) fn sums_of_param<R: Rule, C: Real>(
     }
     let zeros = <R::Slots<C> as Array<C>>::from_fn;
     let len = whole.len();
-    let mut values = [C::ZERO; reduce::CHUNK];
+    let mut values = [C::Stored::default(); reduce::CHUNK];
     reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
         let values = values.get_mut(..a.len()).unwrap_or_default();
         whole.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
-            [*a, *b] = R::terms::<C>(k, *p, C::ZERO, zeros(|_| C::ZERO));
+            [*a, *b] = R::terms::<C>(k, C::load(*p), C::ZERO, zeros(|_| C::ZERO));
         }
     })
     .map(|sum| share::<C>(sum, n, len))
@@ -493,7 +511,6 @@ pub(crate) fn run<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
     if const { matches!(C::DTYPE, Dtype::F32) } {
         if direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
             || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
-            || direct::<R, C, X, f16, f16, f16>(passes, k, uses, s, t)
         {
             return;
         }
@@ -553,7 +570,7 @@ fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
     slots.iter().all(|s| s.is_empty() || s.dtype() == Some(dtype))
 }
 
-/// Any types and storages, by way of buffers in the compute type. On its own, because a tensor that
+/// Any types and storages, by way of buffers in the compute type's own numbers in memory. On its own, because a tensor that
 /// needs none of them is not to wait until the stack has grown.
 #[inline(never)]
 fn staged<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
@@ -581,12 +598,12 @@ const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
 /// Buffers for a stretch of a tensor.
 struct Stage<'s, R: Rule, C: Real + 's> {
-    param: &'s mut [C],
-    grad: &'s mut [C],
-    slots: R::Slots<&'s mut [C]>,
+    param: &'s mut [C::Stored],
+    grad: &'s mut [C::Stored],
+    slots: R::Slots<&'s mut [C::Stored]>,
 }
 
-impl<R: Rule, C: Real> Stage<'_, R, C> {
+impl<R: Rule, C: Real<Stored: Plain>> Stage<'_, R, C> {
     fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
@@ -611,8 +628,9 @@ pub(crate) fn staged_by<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>, const 
     t: &mut Tensor<'_, '_>,
     stretch: usize,
 ) {
-    let (mut param, mut grad) = ([C::ZERO; B], [C::ZERO; B]);
-    let mut slots = R::Slots::<[C; B]>::from_fn(|_| [C::ZERO; B]);
+    let zeros = [C::Stored::default(); B];
+    let (mut param, mut grad) = (zeros, zeros);
+    let mut slots = R::Slots::<[C::Stored; B]>::from_fn(|_| zeros);
     let mut each = slots.as_mut().iter_mut();
     let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
     let stage = Stage::<R, C> { param: &mut param, grad: &mut grad, slots };
@@ -650,7 +668,7 @@ fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
                     let len = (a.len() - at).min(stretch - first);
                     let from = first..first + len;
                     let slots = stage.slots.as_ref();
-                    let slots = R::Slots::<&[C]>::from_fn(|j| {
+                    let slots = R::Slots::<&[C::Stored]>::from_fn(|j| {
                         slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
                     });
                     let param = stage.param.get(from.clone()).unwrap_or_default();
@@ -666,32 +684,32 @@ fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
     }
     R::record::<C>(k, scalars);
     // Numbers that are of the compute type already stay where they are.
-    let plain_param = numbers_mut::<C>(&mut t.param).is_some();
-    let plain_grad = numbers::<C>(&t.grad).is_some();
+    let plain_param = C::Stored::of_mut(&mut t.param).is_some();
+    let plain_grad = C::Stored::of(&t.grad).is_some();
     for start in (0..n).step_by(stretch) {
         let len = (n - start).min(stretch);
         let all = start..start + len;
         stage.load_slots(mask, t, start, len);
         let mut views = stage.slots.as_mut().iter_mut().enumerate();
-        let slots = R::Slots::<&mut [C]>::from_fn(|_| match views.next() {
+        let slots = R::Slots::<&mut [C::Stored]>::from_fn(|_| match views.next() {
             Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
             _ => &mut [],
         });
         let own = stage.param.get_mut(..len).unwrap_or_default();
         let param = if plain_param {
-            numbers_mut::<C>(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
+            C::Stored::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
         } else {
             t.param.load(start, own);
             &mut *own
         };
         let grad = if plain_grad {
-            numbers::<C>(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
+            C::Stored::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
         } else {
             let own = stage.grad.get_mut(..len).unwrap_or_default();
             t.grad.load(start, own);
             &*own
         };
-        passes.apply::<C, C, C>(k, mask, start, param, grad, slots);
+        passes.apply::<C::Stored, C::Stored, C::Stored>(k, mask, start, param, grad, slots);
         if !plain_param {
             t.param.store(start, own);
         }
@@ -701,14 +719,4 @@ fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
             }
         }
     }
-}
-
-/// The numbers, if they can be computed in where they are.
-fn numbers<'a, C: Real<Stored: Plain>>(data: &Data<'a>) -> Option<&'a [C]> {
-    C::Stored::of(data).and_then(C::own)
-}
-
-/// The same, to write.
-fn numbers_mut<'a, C: Real<Stored: Plain>>(data: &'a mut DataMut<'_>) -> Option<&'a mut [C]> {
-    C::Stored::of_mut(data).and_then(C::own_mut)
 }

@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::constants;
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{Dtype, Number};
 use crate::simd::{self, Kernel};
 
 /// Numbers of one plain type, to read.
@@ -164,37 +164,37 @@ impl Data<'_> {
     }
 
     /// Converts the elements from `start` on.
-    pub(crate) fn load<C: Real>(&self, start: usize, out: &mut [C]) {
+    #[cfg_attr(not(target_os = "none"), inline(never))]
+    pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {
         each_data!(self, x => load_plain(x, start, out));
     }
 }
 
-fn load_plain<C: Real, T: Number>(from: &[T], start: usize, out: &mut [C]) {
-    struct Load<'a, C, T>(&'a [T], &'a mut [C]);
-    impl<C: Real, T: Number> Kernel for Load<'_, C, T> {
-        type Output = ();
-        #[inline(always)]
-        fn run(self) {
-            for (o, &x) in self.1.iter_mut().zip(self.0) {
-                *o = C::load(x);
-            }
-        }
-    }
-    simd::dispatch_in::<C, T, _>(Load(from.get(start..).unwrap_or_default(), out));
+fn load_plain<S: Plain, T: Plain>(from: &[T], start: usize, out: &mut [S]) {
+    convert(from.get(start..).unwrap_or_default(), out);
 }
 
-fn store_plain<C: Real, T: Number>(to: &mut [T], start: usize, values: &[C]) {
-    struct Store<'a, C, T>(&'a mut [T], &'a [C]);
-    impl<C: Real, T: Number> Kernel for Store<'_, C, T> {
+fn store_plain<S: Plain, T: Plain>(to: &mut [T], start: usize, values: &[S]) {
+    convert(values, to.get_mut(start..).unwrap_or_default());
+}
+
+/// Numbers in another type, as many as there are of both.
+fn convert<A: Plain, B: Plain>(from: &[A], to: &mut [B]) {
+    struct Convert<'a, A, B>(&'a [A], &'a mut [B]);
+    impl<A: Plain, B: Plain> Kernel for Convert<'_, A, B> {
         type Output = ();
         #[inline(always)]
         fn run(self) {
-            for (o, x) in self.0.iter_mut().zip(self.1) {
-                *o = x.store();
+            for (to, &x) in self.1.iter_mut().zip(self.0) {
+                *to = if const { matches!(A::DTYPE, Dtype::F64) } {
+                    B::from_f64(x.to_f64())
+                } else {
+                    B::from_f32(x.to_f32())
+                };
             }
         }
     }
-    simd::dispatch_in::<C, T, _>(Store(to.get_mut(start..).unwrap_or_default(), values));
+    simd::dispatch_in::<A, B, _>(Convert(from, to));
 }
 
 impl DataMut<'_> {
@@ -263,31 +263,29 @@ impl DataMut<'_> {
     }
 
     /// Decodes the elements from `start` on, as many as `out` holds.
-    pub(crate) fn load<C: Real>(&self, start: usize, out: &mut [C]) {
+    #[cfg_attr(not(target_os = "none"), inline(never))]
+    pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {
         each_data_mut!(self, x => load_plain(x, start, out), s => {
-            if let Some(out) = C::as_f32_mut(out) {
+            if let DataMut::F32(out) = S::data_mut(out) {
                 return s.load(start, out);
             }
             let mut wide = [0.0f32; MAX_BLOCK];
             let Some(wide) = wide.get_mut(..out.len()) else { return };
             s.load(start, wide);
-            for (o, &x) in out.iter_mut().zip(wide.iter()) {
-                *o = C::load(x);
-            }
+            convert(wide, out);
         });
     }
 
     /// Encodes the elements from `start` on.
-    pub(crate) fn store<C: Real>(&mut self, start: usize, values: &[C]) {
+    #[cfg_attr(not(target_os = "none"), inline(never))]
+    pub(crate) fn store<S: Plain>(&mut self, start: usize, values: &[S]) {
         each_data_mut!(self, x => store_plain(x, start, values), s => {
-            if let Some(values) = C::as_f32(values) {
+            if let Data::F32(values) = S::data(values) {
                 return s.store(start, values);
             }
             let mut wide = [0.0f32; MAX_BLOCK];
             let Some(wide) = wide.get_mut(..values.len()) else { return };
-            for (o, x) in wide.iter_mut().zip(values) {
-                *o = x.store();
-            }
+            convert(values, wide);
             s.store(start, wide);
         });
     }
@@ -313,8 +311,8 @@ impl DataMut<'_> {
     /// Copies the numbers of another buffer, converting each. Does nothing if no
     /// stretch of [`MAX_BLOCK`] elements is a whole number of blocks of both.
     pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
-        fn all<C: Real>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
-            let mut buffer = [C::ZERO; MAX_BLOCK];
+        fn all<S: Plain>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
+            let mut buffer = [S::default(); MAX_BLOCK];
             let Some(stretch) = stretch([to.block(), from.block()]) else { return };
             for start in (0..to.len()).step_by(stretch) {
                 let part = buffer.get_mut(..(to.len() - start).min(stretch)).unwrap_or_default();
