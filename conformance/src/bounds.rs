@@ -29,6 +29,7 @@
 //! What needs more and is not derived stands in [`EXEMPTIONS`], with the reason. An exemption that
 //! no committed case needs fails the run over the committed suite.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use globset::{Glob, GlobMatcher};
@@ -223,7 +224,8 @@ const LOW_BIT: &str = "optimizer/{flash_*,*_8bit,*_4bit,torchao_*}/*";
 /// Whether a case is of an optimizer whose state rests in codes and scales.
 #[must_use]
 pub fn is_low_bit(case: &str) -> bool {
-    Glob::new(LOW_BIT).is_ok_and(|g| g.compile_matcher().is_match(case))
+    static GLOB: LazyLock<Option<GlobMatcher>> = LazyLock::new(|| matcher(LOW_BIT));
+    GLOB.as_ref().is_some_and(|g| g.is_match(case))
 }
 
 /// The part of a case's codes that may be a neighbour's: the reference on a tie.
@@ -259,6 +261,11 @@ const PRODUCT_F32: Exemption = Exemption {
 
 const PRODUCT_F64: Exemption = Exemption { dtype: Some(Dtype::F64), ..PRODUCT_F32 };
 
+/// A glob, ready to match; none if it is ill-formed. It takes long to make one: once is enough.
+fn matcher(glob: &str) -> Option<GlobMatcher> {
+    Glob::new(glob).ok().map(|glob| glob.compile_matcher())
+}
+
 /// A number to be judged.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -289,8 +296,7 @@ impl Bounds {
     /// Of a table; an ill-formed glob matches nothing, and so shows as stale.
     #[must_use]
     pub fn new(table: &[Exemption]) -> Self {
-        let glob = |g| Glob::new(g).ok().map(|g| g.compile_matcher());
-        let globs = |e: &Exemption| Some([glob(e.case)?, glob(e.what)?]);
+        let globs = |e: &Exemption| Some([matcher(e.case)?, matcher(e.what)?]);
         let table: Vec<_> = table.iter().map(|&e| (e, globs(&e))).collect();
         Bounds { needed: table.iter().map(|_| AtomicBool::new(false)).collect(), table }
     }
@@ -363,8 +369,11 @@ impl Bounds {
     /// Why a backend need not show this piece of state, if so.
     #[must_use]
     pub fn informational(case: &str, slot: &str) -> Option<&'static str> {
-        let fits = |g: &str| Glob::new(g).is_ok_and(|g| g.compile_matcher().is_match(case));
-        INFORMATIONAL.iter().find(|(g, s, _)| *s == slot && fits(g)).map(|(.., reason)| *reason)
+        static GLOBS: LazyLock<Vec<Option<GlobMatcher>>> =
+            LazyLock::new(|| INFORMATIONAL.iter().map(|(glob, ..)| matcher(glob)).collect());
+        let fits = |g: &Option<GlobMatcher>| g.as_ref().is_some_and(|g| g.is_match(case));
+        let mut rows = INFORMATIONAL.iter().zip(&*GLOBS);
+        rows.find(|((_, s, _), g)| *s == slot && fits(g)).map(|((.., reason), _)| *reason)
     }
 }
 

@@ -191,10 +191,11 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
             all.into_iter().map(move |argument| (name, argument, cases))
         })
         .collect();
+    let bounds = Bounds::default();
     let told = pairs.into_par_iter().map(|(name, argument, cases)| {
         let cases = cases.iter().filter(|(_, a)| a.contains(argument)).map(|(basis, _)| *basis);
         let cases: Vec<_> = cases.collect();
-        (name, argument.clone(), FACTORS.iter().all(|&factor| noticed(&cases, argument, factor)))
+        (name, argument.clone(), FACTORS.iter().all(|&f| noticed(&cases, argument, f, &bounds)))
     });
     let mut out = BTreeMap::<String, Held>::new();
     for (name, argument, noticed) in told.collect::<Vec<_>>() {
@@ -205,8 +206,8 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
 }
 
 /// Whether some case notices; yes where no case can have the argument so.
-fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64) -> bool {
-    let (bounds, off) = (Bounds::default(), Off { argument: argument.clone(), factor });
+fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64, bounds: &Bounds) -> bool {
+    let off = Off { argument: argument.clone(), factor };
     let mut possible = false;
     let noticed = cases.iter().any(|basis| {
         let case = basis.case;
@@ -215,7 +216,7 @@ fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64) -> bool {
             return false; // out of range
         }
         possible = true;
-        basis.check(&off, &bounds).iter().any(|r| r.outcome == Outcome::Fail)
+        basis.check(&off, bounds).iter().any(|r| r.outcome == Outcome::Fail)
     });
     noticed || !possible
 }

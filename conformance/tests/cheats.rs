@@ -19,6 +19,8 @@ use bitstep_conformance::suite::{self, Only};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use rayon::prelude::*;
 
+static BOUNDS: LazyLock<Bounds> = LazyLock::new(Bounds::default);
+
 const BOTH: &[Mode] = &[Mode::Step, Mode::Free];
 
 /// Where a run stands when it is asked.
@@ -223,7 +225,7 @@ fn few(mut cases: Vec<Checked>) -> Vec<Checked> {
 
 /// Of both ways to check, the cases that pass.
 fn passed(cases: &[&Basis<'_>], cheat: &dyn Backend) -> Vec<(Mode, String)> {
-    let reports = cases.par_iter().map(|c| c.check(cheat, &Bounds::default()));
+    let reports = cases.par_iter().map(|c| c.check(cheat, &BOUNDS));
     let reports: Vec<Report> = reports.flatten_iter().collect();
     let passed = reports.into_iter().filter(|r| r.outcome == Outcome::Pass);
     passed.map(|r| (r.mode, r.case)).collect()
@@ -351,7 +353,7 @@ fn a_run_whose_codes_have_parted_is_followed() {
     let cases = few(cases(|c| which(c) && keeps(c, &[Dtype::I8, Dtype::U8])));
     let after = 1;
     let honest = Cheat { part: Some(after), ..Cheat::default() };
-    let reports = cases.par_iter().map(|c| c.check(&honest, &Bounds::default()));
+    let reports = cases.par_iter().map(|c| c.check(&honest, &BOUNDS));
     let reports: Vec<Report> = reports.flatten_iter().filter(|r| r.mode == Mode::Free).collect();
     for r in &reports {
         assert_eq!(r.outcome, Outcome::Pass, "{}: {}", r.case, r.detail);
@@ -547,7 +549,7 @@ fn protocol_lets_no_cheat_pass() {
             program.display()
         );
         let backend = bitstep_conformance::registry::backend(&command, LIMIT).unwrap();
-        for report in cases.iter().flat_map(|c| c.check(&*backend, &Bounds::default())) {
+        for report in cases.iter().flat_map(|c| c.check(&*backend, &BOUNDS)) {
             let (case, mode, detail) = (&report.case, report.mode, &report.detail);
             let passes = report.outcome == Outcome::Pass;
             if only.is_none() {

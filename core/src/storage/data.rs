@@ -164,7 +164,7 @@ impl Data<'_> {
     }
 
     /// Converts the elements from `start` on.
-    #[cfg_attr(not(target_os = "none"), inline(never))]
+    #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {
         each_data!(self, x => load_plain(x, start, out));
     }
@@ -263,7 +263,7 @@ impl DataMut<'_> {
     }
 
     /// Decodes the elements from `start` on, as many as `out` holds.
-    #[cfg_attr(not(target_os = "none"), inline(never))]
+    #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {
         each_data_mut!(self, x => load_plain(x, start, out), s => {
             if let DataMut::F32(out) = S::data_mut(out) {
@@ -277,7 +277,7 @@ impl DataMut<'_> {
     }
 
     /// Encodes the elements from `start` on.
-    #[cfg_attr(not(target_os = "none"), inline(never))]
+    #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn store<S: Plain>(&mut self, start: usize, values: &[S]) {
         each_data_mut!(self, x => store_plain(x, start, values), s => {
             if let Data::F32(values) = S::data(values) {
