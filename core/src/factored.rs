@@ -155,7 +155,7 @@ impl<'w, A> Work<'w, A> {
 
 /// Writes the sums of [`Factored::square`] along every row and down every column
 /// into `work`. Does nothing if a slice is too short.
-fn squares<R: Factored, C: Real<Stored: Plain>>(
+pub fn squares<R: Factored, C: Real<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     layout: Layout,
     grad: Data<'_>,

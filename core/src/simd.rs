@@ -20,6 +20,7 @@ pub(crate) trait Kernel {
     /// The same bits without vectors, in less code, for processors that hardly anybody has. Must be
     /// `#[inline(always)]`, too.
     #[inline(always)]
+    #[cfg_attr(not(all(feature = "std", target_arch = "x86_64")), allow(dead_code))]
     fn run_scalar(self) -> Self::Output
     where
         Self: Sized,
