@@ -13,7 +13,7 @@ use bitstep_conformance::backend::{
 use bitstep_conformance::bounds::{Allow, Bounds, Exemption, Mode};
 use bitstep_conformance::check::{self, Outcome, Report};
 use bitstep_conformance::golden::Case;
-use bitstep_conformance::suite;
+use bitstep_conformance::suite::{self, Only};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use common::Draft;
 
@@ -245,7 +245,6 @@ fn outliers_may_be_few_but_not_many() {
 
 #[test]
 fn conditioned_bound_does_not_excuse_a_wrong_number() {
-    let case = committed("optimizer/sgd/maximize_bf16");
     let table = [Exemption {
         case: "*",
         dtype: None,
@@ -253,9 +252,18 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
         allow: Allow::Conditioned(4.0),
         ..PLANTED
     }];
-    let (reports, stale) = with(&case, &Wrong::default(), &table);
+    let derived = committed("optimizer/sgd/maximize_bf16");
+    let (reports, stale) = with(&derived, &Wrong::default(), &table);
     assert_eq!(reports[0].outcome, Outcome::Pass, "{}", reports[0].detail);
     assert_eq!(stale, 1, "what is derived needs no row");
-    let wrong = value(|t, _, x| if t == 0 { off(&x, 0, 20) } else { x });
-    assert_eq!(with(&case, &wrong, &table).0[0].outcome, Outcome::Fail);
+    // Products of matrices are not derived; in some case their numbers cancel.
+    let only = Only::new(Some("optimizer/{galore,apollo}_*/*")).unwrap();
+    let needs = |case: &Case| {
+        let (reports, stale) = with(case, &Wrong::default(), &table);
+        stale == 0 && reports[0].outcome == Outcome::Pass
+    };
+    let entries = suite::read(&[suite::committed()], &only).unwrap().into_iter();
+    let case = entries.filter_map(|e| e.case.ok()).find(needs).expect("a case that needs the row");
+    let wrong = value(|t, _, x| if t == 0 { off(&x, 0, 1 << 14) } else { x });
+    assert_eq!(with(&case, &wrong, &table).0[0].outcome, Outcome::Fail, "{}", case.id);
 }
