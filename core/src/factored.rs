@@ -212,21 +212,41 @@ struct RowSquares<'a, R: Factored, C: Real> {
 
 impl<R: Factored, C: Real<Stored: Plain>> Terms<C::Scalar, 1> for RowSquares<'_, R, C> {
     #[inline(always)]
+    #[expect(
+        clippy::collapsible_if,
+        reason = "a constant guard keeps what can not run from being compiled"
+    )]
     fn fill(&mut self, start: usize, [squares]: [&mut [C::Scalar]; 1]) {
-        let mut buffer;
-        let grad = if let Some(grad) = C::Stored::of(&self.grad) {
-            grad.get(self.first + start..).unwrap_or_default()
-        } else {
-            buffer = [C::Stored::default(); CHUNK];
-            let grad = buffer.get_mut(..squares.len()).unwrap_or_default();
-            self.grad.load(self.first + start, grad);
-            &*grad
-        };
         let columns = self.columns.get_mut(start..).unwrap_or_default();
-        for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
-            *x = R::square::<C>(self.coefs, C::load(*g));
-            *column = *column + *x;
+        let first = self.first + start;
+        if let Some(grad) = C::Stored::of(&self.grad) {
+            let grad = grad.get(first..).unwrap_or_default();
+            return squares_of::<R, C, _>(self.coefs, grad, squares, columns);
         }
+        // The usual types of large models need no buffer.
+        if const { matches!(C::DTYPE, Dtype::F32) } {
+            if let Data::Bf16(grad) = &self.grad {
+                let grad = grad.get(first..).unwrap_or_default();
+                return squares_of::<R, C, _>(self.coefs, grad, squares, columns);
+            }
+        }
+        let mut buffer = [C::Stored::default(); CHUNK];
+        let grad = buffer.get_mut(..squares.len()).unwrap_or_default();
+        self.grad.load(first, grad);
+        squares_of::<R, C, _>(self.coefs, grad, squares, columns);
+    }
+}
+
+#[inline(always)]
+fn squares_of<R: Factored, C: Real, G: Number>(
+    coefs: &R::Coefs<C>,
+    grad: &[G],
+    squares: &mut [C::Scalar],
+    columns: &mut [C::Scalar],
+) {
+    for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
+        *x = R::square::<C>(coefs, C::load(*g));
+        *column = *column + *x;
     }
 }
 

@@ -153,8 +153,10 @@ constants! {
 fn via<S: Real, const N: usize>(operands: [Dtype; N], x: S) -> S {
     if operands.contains(&Dtype::F64) {
         x
-    } else if operands.iter().all(|&operand| operand == operands[0]) {
-        x.rounded(Dtype::F32).part_of(operands[0])
+    } else if let Some((&first, others)) = operands.split_first()
+        && others.iter().all(|&other| other == first)
+    {
+        x.rounded(Dtype::F32).part_of(first)
     } else {
         x.rounded(Dtype::F32)
     }
