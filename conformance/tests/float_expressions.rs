@@ -1,8 +1,8 @@
 //! What a compiler may not do to our arithmetic, each with numbers that show it.
 //!
 //! In the manner of WebAssembly's `float_exprs` tests. Inputs pass through
-//! `black_box`, so the optimiser has to keep the operations; `.ci/run` runs this
-//! file in the debug and the release profile.
+//! `black_box`, so the optimiser has to keep the operations; CI runs this file in
+//! the debug and, in `.ci/adapters`, in the release profile.
 
 use std::hint::black_box as b;
 
