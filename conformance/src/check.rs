@@ -244,7 +244,34 @@ impl<'a> Basis<'a> {
     /// Checks the case in every way that its kind has.
     #[must_use]
     pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
-        checked(self, backend, bounds)
+        let case = self.case;
+        let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, Refused>| {
+            let bare = Report::bare(case, backend.name(), mode);
+            match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
+                Ok(Ok(report)) => report,
+                Ok(Err(refused)) => bare.refused(refused),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().map(String::as_str);
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                    bare.refused(Refused::Failed(format!("panicked: {}", text.unwrap_or("?"))))
+                }
+            }
+        };
+        match &case.data {
+            Data::Optimizer(data) => {
+                // The free run first: a step is made from the reference's answer to the one before,
+                // and no backend shall have seen an answer before it gives its own.
+                let free = guarded(Mode::Free, &|bare| free_run(self, data, backend, bounds, bare));
+                let step = guarded(Mode::Step, &|bare| by_step(self, data, backend, bounds, bare));
+                vec![step, free]
+            }
+            Data::Schedule(data) => {
+                vec![guarded(Mode::Values, &|bare| schedule(case, data, backend, bounds, bare))]
+            }
+            Data::Gradient(data) => {
+                vec![guarded(Mode::Values, &|bare| gradient(case, data, backend, bounds, bare))]
+            }
+        }
     }
 
     fn step(&self, data: &OptimizerCase, t: usize) -> &Tolerances {
@@ -261,37 +288,6 @@ impl<'a> Basis<'a> {
 
     fn run_moves(&self, data: &OptimizerCase) -> &[Sensitivity] {
         self.run_moves.get_or_init(|| condition::of_run(self.case, data))
-    }
-}
-
-fn checked(basis: &Basis<'_>, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
-    let case = basis.case;
-    let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, Refused>| {
-        let bare = Report::bare(case, backend.name(), mode);
-        match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
-            Ok(Ok(report)) => report,
-            Ok(Err(refused)) => bare.refused(refused),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                bare.refused(Refused::Failed(format!("panicked: {}", text.unwrap_or("?"))))
-            }
-        }
-    };
-    match &case.data {
-        Data::Optimizer(data) => {
-            // The free run first: a step is made from the reference's answer to the one before,
-            // and no backend shall have seen an answer before it gives its own.
-            let free = guarded(Mode::Free, &|bare| free_run(basis, data, backend, bounds, bare));
-            let step = guarded(Mode::Step, &|bare| by_step(basis, data, backend, bounds, bare));
-            vec![step, free]
-        }
-        Data::Schedule(data) => {
-            vec![guarded(Mode::Values, &|bare| schedule(case, data, backend, bounds, bare))]
-        }
-        Data::Gradient(data) => {
-            vec![guarded(Mode::Values, &|bare| gradient(case, data, backend, bounds, bare))]
-        }
     }
 }
 

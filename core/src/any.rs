@@ -26,7 +26,7 @@ pub enum Arithmetic {
     /// In `f32`, rounded once when stored: PyTorch's fused kernels.
     #[default]
     Fused,
-    /// Rounded after every tensor operation: PyTorch's eager kernels.
+    /// Rounded after every tensor operation: PyTorch's eager kernels. Refused for a [rule that has none](Rule::EAGER).
     Eager,
     /// In `f32` whatever the parameter's type, `f64` included.
     Single,

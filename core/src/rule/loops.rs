@@ -720,3 +720,51 @@ fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eager::Eager;
+    use crate::optim::{AdamW, Lion, OptimiRanger, Sgd};
+    use crate::rule::Step;
+
+    /// Three steps as compiled for vectors and without, in memory of type S.
+    fn same_bits<R: Rule + Default, C: Real<Stored = S>, S: Number>() {
+        const N: usize = 77;
+        let rule = R::default();
+        let number = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
+        let numbers: [S; N] = core::array::from_fn(number);
+        let grad: [S; N] = core::array::from_fn(|i| number(i + 5));
+        let [vectors, scalar] = [true, false].map(|vectors| {
+            let mut param = numbers;
+            let mut state = R::Slots::<[S; N]>::from_fn(|_| [S::default(); N]);
+            let mut scalars = rule.scalars();
+            for t in 1..=3 {
+                let step = Step::new(t, 0.01);
+                rule.advance(&step, &mut scalars);
+                let coefs = &rule.coefs::<C>(&step, &scalars);
+                let mut each = state.as_mut().iter_mut();
+                let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
+                let (param, grad) = (&mut param[..], &grad[..]);
+                with_mask!(R, rule.mask(C::DTYPE), I => {
+                    let apply = Apply::<R, C, S, S, S, I> { coefs, param, grad, slots };
+                    if vectors { apply.run() } else { apply.run_scalar() }
+                });
+            }
+            param.map(|x| x.to_f64().to_bits())
+        });
+        assert_eq!(vectors, scalar, "{}", R::ID);
+        assert_ne!(vectors, numbers.map(|x| x.to_f64().to_bits()), "{}", R::ID);
+    }
+
+    #[test]
+    fn loops_without_vectors_have_the_same_bits() {
+        same_bits::<AdamW, f32, f32>();
+        same_bits::<AdamW, f64, f64>();
+        same_bits::<AdamW, Eager<bf16>, bf16>();
+        same_bits::<AdamW, Eager<half::f16>, half::f16>();
+        same_bits::<OptimiRanger, f32, f32>();
+        same_bits::<Lion, f32, f32>();
+        same_bits::<Sgd, f64, f64>();
+    }
+}
