@@ -264,6 +264,6 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
     };
     let entries = suite::read(&[suite::committed()], &only).unwrap().into_iter();
     let case = entries.filter_map(|e| e.case.ok()).find(needs).expect("a case that needs the row");
-    let wrong = value(|t, _, x| if t == 0 { off(&x, 0, 1 << 14) } else { x });
+    let wrong = value(|t, _, x| if t == 0 { off(&x, 0, 20) } else { x });
     assert_eq!(with(&case, &wrong, &table).0[0].outcome, Outcome::Fail, "{}", case.id);
 }
