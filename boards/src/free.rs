@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
-use bitstep::real::{Dtype, Number};
+use bitstep::real::{Dtype, StoredFloat};
 use half::{bf16, f16};
 
 /// Steps of a run.
@@ -32,9 +32,9 @@ impl Hash {
         match buffer {
             Buffer::F64(x) => x.iter().for_each(|&x| self.number(x)),
             Buffer::F32(x) => x.iter().for_each(|&x| self.number(x.into())),
-            Buffer::Bf16(x) => x.iter().for_each(|&x| self.number(Number::to_f64(x))),
-            Buffer::F16(x) => x.iter().for_each(|&x| self.number(Number::to_f64(x))),
-            Buffer::Coded(x) => x.parts("").into_iter().for_each(|p| self.bytes(p.bytes)),
+            Buffer::Bf16(x) => x.iter().for_each(|&x| self.number(StoredFloat::to_f64(x))),
+            Buffer::F16(x) => x.iter().for_each(|&x| self.number(StoredFloat::to_f64(x))),
+            Buffer::Encoded(x) => x.parts("").into_iter().for_each(|p| self.bytes(p.bytes)),
         }
     }
 }
@@ -52,9 +52,11 @@ impl Draw {
             Dtype::F64 => Buffer::F64((0..n).map(|_| next()).collect()),
             Dtype::F32 => Buffer::F32((0..n).map(|_| next() as f32).collect()),
             Dtype::Bf16 => {
-                Buffer::Bf16((0..n).map(|_| <bf16 as Number>::from_f64(next())).collect())
+                Buffer::Bf16((0..n).map(|_| <bf16 as StoredFloat>::from_f64(next())).collect())
             }
-            Dtype::F16 => Buffer::F16((0..n).map(|_| <f16 as Number>::from_f64(next())).collect()),
+            Dtype::F16 => {
+                Buffer::F16((0..n).map(|_| <f16 as StoredFloat>::from_f64(next())).collect())
+            }
         }
     }
 }
@@ -63,11 +65,11 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
     let recipe = named::optimizer(name, &Args::new()).ok()?;
     // Project where that is possible.
     let ranked = Args::new().with("rank", 2i64).with("update_proj_gap", 100i64);
-    let recipe = recipe.with(&ranked).unwrap_or(recipe);
+    let recipe = recipe.with_args(&ranked).unwrap_or(recipe);
     // State of 8 or 4 bits, though the matrix is small.
     let any_size = Args::new().with("min_8bit_size", 0i64);
-    let mut recipe = recipe.with(&any_size).unwrap_or(recipe);
-    (recipe.coding.min_len, recipe.coding.multiple) = (0, 0);
+    let mut recipe = recipe.with_args(&any_size).unwrap_or(recipe);
+    (recipe.storage.min_len, recipe.storage.multiple) = (0, 0);
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(recipe).ok()?;
     optimizer.add_param(group, &SHAPE, dtype).ok()?;
@@ -85,13 +87,13 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
     let (group, param) = (optimizer.groups().first()?, optimizer.params().first()?);
     group.scalars.iter().chain(&param.scalars).for_each(|&x| hash.number(x));
     param.slots.iter().for_each(|slot| hash.buffer(slot));
-    param.companion.iter().for_each(|raw| hash.bytes(raw.bytes()));
+    param.correction.iter().for_each(|raw| hash.bytes(raw.bytes()));
     Some(hash.0)
 }
 
 /// Reports the hash of each optimizer in each type; false if one was refused.
 pub fn all(mut report: impl FnMut(&str, [u64; 4])) -> bool {
-    LIST.iter().all(|entry| {
+    OPTIMIZERS.iter().all(|entry| {
         let types = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
         let hashes: Vec<u64> = types.into_iter().filter_map(|d| run(entry.name, d)).collect();
         let hashes: Option<[u64; 4]> = hashes.try_into().ok();

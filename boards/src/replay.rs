@@ -8,7 +8,7 @@ use bitstep::args::{Args, Value};
 use bitstep::named;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
-use bitstep::storage::{Element, Raw};
+use bitstep::storage::{RawBuffer, RawDtype};
 use half::{bf16, f16};
 
 /// Replays every case; `show` gets a case's name and a sum over the bits of parameters and state
@@ -72,7 +72,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
         for param in optimizer.params() {
             param.slots.iter().for_each(|slot| sum.buffer(slot));
             param.scalars.iter().for_each(|&x| sum.float(x));
-            if let Some(companion) = &param.companion {
+            if let Some(companion) = &param.correction {
                 sum.raw(companion);
             }
         }
@@ -135,19 +135,19 @@ impl Sum {
             Buffer::F32(x) => x.iter().for_each(|&x| self.float(x.into())),
             Buffer::Bf16(x) => x.iter().for_each(|&x| self.float(x.into())),
             Buffer::F16(x) => x.iter().for_each(|&x| self.float(x.into())),
-            Buffer::Coded(coded) => {
+            Buffer::Encoded(coded) => {
                 for part in coded.parts("") {
                     match part.element {
-                        Element::F32 => {
+                        RawDtype::F32 => {
                             self.floats::<4>(&part.bytes, |b| f32::from_le_bytes(b).into())
                         }
-                        Element::F16 => {
+                        RawDtype::F16 => {
                             self.floats::<2>(&part.bytes, |b| f16::from_le_bytes(b).into())
                         }
-                        Element::Bf16 => {
+                        RawDtype::Bf16 => {
                             self.floats::<2>(&part.bytes, |b| bf16::from_le_bytes(b).into());
                         }
-                        Element::F64 => self.floats::<8>(&part.bytes, f64::from_le_bytes),
+                        RawDtype::F64 => self.floats::<8>(&part.bytes, f64::from_le_bytes),
                         _ => part.bytes.iter().for_each(|&b| self.bits(b.into())),
                     }
                 }
@@ -159,10 +159,10 @@ impl Sum {
         bytes.as_chunks().0.iter().for_each(|&b| self.float(float(b)));
     }
 
-    fn raw(&mut self, raw: &Raw) {
+    fn raw(&mut self, raw: &RawBuffer) {
         match raw {
-            Raw::Bf16(x) => x.iter().for_each(|&x| self.float(x.into())),
-            Raw::F16(x) => x.iter().for_each(|&x| self.float(x.into())),
+            RawBuffer::Bf16(x) => x.iter().for_each(|&x| self.float(x.into())),
+            RawBuffer::F16(x) => x.iter().for_each(|&x| self.float(x.into())),
             other => other.bytes().iter().for_each(|&b| self.bits(b.into())),
         }
     }

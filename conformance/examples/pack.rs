@@ -25,8 +25,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let default = |case: &Case| case.id.contains("/default_");
         let any_default = all.iter().any(|(_, case)| default(case));
         let smallest = all.first().map(|(_, case)| case.id.clone());
-        let wanted = all.into_iter().map(|(_, case)| case);
-        cases.extend(wanted.filter(|case| {
+        let expected = all.into_iter().map(|(_, case)| case);
+        cases.extend(expected.filter(|case| {
             if any_default { default(case) } else { Some(&case.id) == smallest.as_ref() }
         }));
     }

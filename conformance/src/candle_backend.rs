@@ -46,7 +46,7 @@ fn tensor(value: Buffer, shape: &[usize]) -> Result<Tensor, Refused> {
         Buffer::F32(x) => Tensor::from_vec(x, shape, cpu),
         Buffer::Bf16(x) => Tensor::from_vec(x, shape, cpu),
         Buffer::F16(x) => Tensor::from_vec(x, shape, cpu),
-        Buffer::Coded(_) => return Err(failed("a variable that is not plain")),
+        Buffer::Encoded(_) => return Err(failed("a variable that is not plain")),
     }
     .map_err(failed)
 }

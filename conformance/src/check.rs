@@ -491,7 +491,7 @@ fn compare_param<'a>(
     data: &OptimizerCase,
     run: &dyn Run,
     (i, t): (usize, usize),
-    wanted: &Want,
+    expected: &Want,
     (derived, sensitivity): (&Tolerances, &dyn Fn() -> &'a Sensitivity),
 ) {
     let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
@@ -504,10 +504,10 @@ fn compare_param<'a>(
     // Where moments of few bits cancel, what is left is as exact as the update would
     // have been without: some learning rates long.
     let floor = if is_low_bit(&case.id) { 8.0 * lr } else { 0.0 };
-    let before = &wanted.before;
+    let before = &expected.before;
     let start = if judge.mode() == Mode::Free { &p.init } else { before };
-    let answers = [("value", Some(run.value(i)), Some(&wanted.value))];
-    let eval = wanted.eval.as_ref().map(|want| ("eval", run.eval(i), Some(want)));
+    let answers = [("value", Some(run.value(i)), Some(&expected.value))];
+    let eval = expected.eval.as_ref().map(|want| ("eval", run.eval(i), Some(want)));
     for (what, got, want) in answers.into_iter().chain(eval) {
         let (tensor, Some(want)) = (format!("p{i}.{what}"), want) else { continue };
         let Some(got) = got else {
@@ -532,7 +532,7 @@ fn compare_param<'a>(
     }
     let got = run.state(i);
     let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
-    for (slot, want) in &wanted.state {
+    for (slot, want) in &expected.state {
         if !joined && want.has_nan() {
             continue;
         }
@@ -544,10 +544,10 @@ fn compare_param<'a>(
                 let moves = &moves;
                 let at =
                     At { tensor: &tensor, what: slot, step, moves, param, from: None, derived };
-                let state_before = wanted.state_before.get(slot);
+                let state_before = expected.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];
-                    let values = [run.value(i), wanted.value.clone()];
+                    let values = [run.value(i), expected.value.clone()];
                     judge.count_zeros(got, want);
                     let (got, scale) = with_value([got, want], &values, &before);
                     judge.compare_by(&at, &got, want, |k| scale[k]);

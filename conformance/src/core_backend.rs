@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use bitstep::args::{ArgError, Args, names};
-use bitstep::optimizer::{Buffer, Recipe};
-use bitstep::rule::Counter;
-use bitstep::storage::{Element, Part, Raw};
+use bitstep::optimizer::{self, Buffer};
+use bitstep::rule::Scope;
+use bitstep::storage::{RawBuffer, RawDtype, RawPart};
 use serde_json::{Map, Value as Json};
 
 use crate::backend::{
@@ -39,7 +39,7 @@ impl Backend for Core {
     }
 }
 
-fn named(name: &str, args: &Args) -> Result<Recipe, Refused> {
+fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, Refused> {
     bitstep::named::optimizer(name, args).map_err(|e| match e {
         ArgError::UnknownName { name, .. } => {
             Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
@@ -58,7 +58,7 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
     }
     // Some rules follow one of several implementations, and take its path as an argument.
     if let Ok(mut recipe) = bitstep::named::optimizer(spec.name, &args(&hyper))
-        && names(recipe.rule.hyper()).contains(&"reference")
+        && names(recipe.rule.hyper_params()).contains(&"reference")
     {
         hyper.insert("reference".to_owned(), spec.reference.into());
     }
@@ -67,12 +67,15 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
 
 /// A group changes what the constructor made of its arguments; what is no argument of the rule
 /// (a storage, a projection) makes another optimizer.
-fn of_group(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Result<Recipe, Refused> {
+fn of_group(
+    spec: &OptimizerSpec<'_>,
+    hyper: &Map<String, Json>,
+) -> Result<optimizer::OptimizerSpec, Refused> {
     let build = |hyper| named(spec.name, &args(&completed(spec, hyper)));
     let base = build(spec.hyper)?;
     let changes = hyper.iter().filter(|(key, x)| spec.hyper.get(*key) != Some(x));
     let changes: Args = changes.map(|(key, x)| (key.clone(), value(x))).collect();
-    match base.with(&changes) {
+    match base.with_args(&changes) {
         Ok(recipe) => Ok(recipe),
         Err(ArgError::UnknownArgument { .. }) => build(hyper),
         Err(other) => Err(failed(other)),
@@ -104,11 +107,11 @@ impl<H: Host> CoreRun<H> {
         let by_group = spec.groups.iter().flat_map(|group| &group.params);
         for (position, &i) in by_group.enumerate() {
             let number = optimizer.params()[i].group;
-            let rule = optimizer.groups()[number].recipe.rule.clone();
-            optimizer.params_mut()[i].scalars = rule.scalars_of(position);
+            let rule = optimizer.groups()[number].spec.rule.clone();
+            optimizer.params_mut()[i].scalars = rule.initial_scalars(position);
         }
         let given = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
-            let names = optimizer.groups()[param.group].recipe.rule.info().slots;
+            let names = optimizer.groups()[param.group].spec.rule.info().slots;
             names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
         });
         let given = given.collect();
@@ -132,19 +135,19 @@ impl<H: Host> Run for CoreRun<H> {
         self.host.set(i, plain::buffer(value)?)?;
         let optimizer = self.host.optimizer_mut();
         let number = optimizer.params()[i].group;
-        let rule = optimizer.groups()[number].recipe.rule.clone();
+        let rule = optimizer.groups()[number].spec.rule.clone();
         let step = state.get(rule.info().step_key).map(|s| s.get(0) as u64);
         let late = counts.steps == 0 && !state.is_empty();
         let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
 
         let group = &mut optimizer.groups_mut()[number];
-        let own = rule.info().counter == Counter::Parameter;
+        let own = rule.info().step_scope == Scope::Parameter;
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
         let group_scalars =
-            (rule.info().scalar_owner == Counter::Group).then_some(&mut group.scalars);
+            (rule.info().scalar_scope == Scope::Group).then_some(&mut group.scalars);
         let wants = |name: &str| Err(Refused::NeedsState(name.to_owned()));
-        let mut scalars = rule.scalars_of(0);
-        for (name, scalar) in rule.info().scalars.iter().zip(&mut scalars) {
+        let mut scalars = rule.initial_scalars(0);
+        for (name, scalar) in rule.info().scalar_names.iter().zip(&mut scalars) {
             match state.get(*name) {
                 Some(x) => *scalar = x.get(0),
                 None if started => return wants(name),
@@ -158,7 +161,7 @@ impl<H: Host> Run for CoreRun<H> {
 
         let param = &mut optimizer.params_mut()[i];
         param.steps = step.filter(|_| own).unwrap_or(counts.updates);
-        param.started = started;
+        param.is_initialized = started;
         let mut stacked = Stacked::default();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&mut param.slots).enumerate() {
             let all = rule.info().slots.iter().filter(|n| *n == name).count();
@@ -166,14 +169,14 @@ impl<H: Host> Run for CoreRun<H> {
                 continue;
             }
             let unused = slot.is_empty();
-            if let Buffer::Coded(coded) = slot {
+            if let Buffer::Encoded(coded) = slot {
                 if unused {
                     continue;
                 }
                 for part in coded.parts(name) {
                     match stacked.next(state, &part.key, all) {
                         Some(t) => {
-                            let part = Part { bytes: t.bytes, ..part };
+                            let part = RawPart { bytes: t.bytes, ..part };
                             coded.set_part(name, &part).map_err(failed)?;
                         }
                         None if started => return wants(&part.key),
@@ -193,7 +196,7 @@ impl<H: Host> Run for CoreRun<H> {
                 None => {}
             }
         }
-        if let Some(companion) = &mut param.companion {
+        if let Some(companion) = &mut param.correction {
             let key = companion_key(companion);
             match state.get(key) {
                 Some(t) => companion.set_bytes(&t.bytes).map_err(failed)?,
@@ -208,7 +211,7 @@ impl<H: Host> Run for CoreRun<H> {
         let optimizer = self.host.optimizer_mut();
         for (param, given) in optimizer.params_mut().iter_mut().zip(&inputs.tensors) {
             let bits = |t: &Tensor| (0..t.len()).map(|i| t.get(i) as u16).collect();
-            param.noise = given.get("rand16").map(|(t, _)| bits(t));
+            param.rounding_bits = given.get("rand16").map(|(t, _)| bits(t));
         }
         if let Some(lr) = inputs.lr {
             optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
@@ -252,13 +255,13 @@ impl<H: Host> Run for CoreRun<H> {
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
         let param = &self.host.optimizer().params()[i];
         let group = &self.host.optimizer().groups()[param.group];
-        let rule = &*group.recipe.rule;
+        let rule = &*group.spec.rule;
         let mut parts = Vec::new();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&param.slots).enumerate() {
             let mut shape = Vec::new();
-            rule.slot_dims(k, &param.shape, &mut |d| shape.push(d));
+            rule.slot_shape(k, &param.shape, &mut |d| shape.push(d));
             match slot {
-                Buffer::Coded(coded) => parts.extend(coded.parts(name).into_iter().map(|p| {
+                Buffer::Encoded(coded) => parts.extend(coded.parts(name).into_iter().map(|p| {
                     let shape = vec![p.bytes.len() / p.element.size()];
                     (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
                 })),
@@ -268,17 +271,17 @@ impl<H: Host> Run for CoreRun<H> {
             }
         }
         let mut out = stack(parts);
-        if let Some(companion) = &param.companion {
+        if let Some(companion) = &param.correction {
             let dtype = element(companion.element());
             let t = Tensor { dtype, shape: param.shape.clone(), bytes: companion.bytes() };
             out.insert(companion_key(companion).to_owned(), t);
         }
-        let own = rule.info().scalar_owner == Counter::Parameter;
+        let own = rule.info().scalar_scope == Scope::Parameter;
         let scalars = if own { &param.scalars } else { &group.scalars };
-        for (name, x) in rule.info().scalars.iter().zip(scalars) {
+        for (name, x) in rule.info().scalar_names.iter().zip(scalars) {
             out.insert((*name).to_owned(), Tensor::scalar(*x));
         }
-        let own = rule.info().counter == Counter::Parameter;
+        let own = rule.info().step_scope == Scope::Parameter;
         let steps = if own { param.steps } else { group.steps };
         out.insert(rule.info().step_key.to_owned(), Tensor::scalar(steps as f64));
         out
@@ -316,22 +319,22 @@ fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
 }
 
 /// The reference's key of what is kept beside a 16-bit parameter.
-fn companion_key(companion: &Raw) -> &'static str {
+fn companion_key(companion: &RawBuffer) -> &'static str {
     match companion {
-        Raw::I8(_) | Raw::I16(_) => "error_bits",
+        RawBuffer::I8(_) | RawBuffer::I16(_) => "error_bits",
         _ => "compensation",
     }
 }
 
-fn element(element: Element) -> Dtype {
+fn element(element: RawDtype) -> Dtype {
     match element {
-        Element::F64 => Dtype::F64,
-        Element::F32 => Dtype::F32,
-        Element::Bf16 => Dtype::Bf16,
-        Element::F16 => Dtype::F16,
-        Element::I16 => Dtype::I16,
-        Element::I8 => Dtype::I8,
-        Element::U8 => Dtype::U8,
-        Element::F8E4M3 => Dtype::F8E4M3,
+        RawDtype::F64 => Dtype::F64,
+        RawDtype::F32 => Dtype::F32,
+        RawDtype::Bf16 => Dtype::Bf16,
+        RawDtype::F16 => Dtype::F16,
+        RawDtype::I16 => Dtype::I16,
+        RawDtype::I8 => Dtype::I8,
+        RawDtype::U8 => Dtype::U8,
+        RawDtype::F8E4M3 => Dtype::F8E4M3,
     }
 }

@@ -1,7 +1,9 @@
 //! Gradient strategies of the backend `core`, from a case's own arguments.
 
 use bitstep::args::{Args, Value};
-use bitstep::gradient::{Accumulation, ClipByGlobalNorm, ClipGradNorm, Neftune, clip_grad_value};
+use bitstep::gradient::{
+    ClipByGlobalNorm, ClipGradNorm, GradientAccumulator, Neftune, clip_grad_value,
+};
 use bitstep::optimizer::Buffer;
 
 use crate::backend::{GradientAnswer, GradientSpec, Refused, failed};
@@ -97,7 +99,7 @@ fn accumulate(
     for input in &spec.inputs {
         let rows = input.shape.first().copied().unwrap_or(0);
         let window = window.map_or(rows as u64, |w| w as u64);
-        let new = if mean { Accumulation::mean } else { Accumulation::sum };
+        let new = if mean { GradientAccumulator::mean } else { GradientAccumulator::sum };
         let mut accumulation = new(window).map_err(failed)?;
         let shape = input.shape.get(1..).unwrap_or_default();
         let mut total =
@@ -131,7 +133,7 @@ fn neftune(
     // Batch × length × width.
     let dimension = |i: usize| input.shape.get(i).map_or(1, |&d| d as u64);
     let neftune = Neftune { alpha };
-    neftune.add_unit(output.data_mut(), unit, dimension(1), dimension(2)).map_err(failed)
+    neftune.add_from_uniform(output.data_mut(), unit, dimension(1), dimension(2)).map_err(failed)
 }
 
 #[cfg(test)]

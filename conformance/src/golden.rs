@@ -2,7 +2,7 @@
 //!
 //! Whatever is read here was written by strangers. A file that is damaged,
 //! truncated, of another format or at odds with itself gives a [`GoldenError`]
-//! that names the file, what is wrong in it and what was wanted.
+//! that names the file, what is wrong in it and what was expected.
 
 mod error;
 mod files;

@@ -1,7 +1,7 @@
 //! What is on a device for the time of a step: written there, read back, and freed in the end.
 
 use bitstep::optimizer::Buffer;
-use bitstep::storage::Format;
+use bitstep::storage::StorageFormat;
 use bitstep_cudarc::{Device, Place};
 
 use crate::backend::{Refused, failed};
@@ -24,12 +24,12 @@ impl<D: Device> Guests<'_, D> {
     pub(crate) fn slot(&mut self, slot: &Buffer) -> Result<Option<(Place, Vec<Lodging>)>, Refused> {
         let (format, parts) = match slot {
             slot if slot.is_empty() => return Ok(None),
-            Buffer::Coded(coded) => {
+            Buffer::Encoded(coded) => {
                 (coded.format(), coded.parts("").into_iter().map(|p| p.bytes).collect())
             }
             plain => {
                 let data = plain.data().ok_or_else(|| failed("a slot of no known kind"))?;
-                (Format::Plain(data.dtype()), vec![data.bytes()])
+                (StorageFormat::Plain(data.dtype()), vec![data.bytes()])
             }
         };
         let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;

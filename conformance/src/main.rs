@@ -147,8 +147,8 @@ impl Limit {
 /// A time that an option gives.
 fn seconds(option: &str, value: f64) -> Result<Duration> {
     let of = Duration::try_from_secs_f64(value).ok().filter(|d| !d.is_zero());
-    let wanted = || format!("--{option} is {value}, wanted seconds above 0");
-    Ok(of.filter(|d| d.as_secs() < 1 << 32).ok_or_else(wanted)?)
+    let expected = || format!("--{option} is {value}, wanted seconds above 0");
+    Ok(of.filter(|d| d.as_secs() < 1 << 32).ok_or_else(expected)?)
 }
 
 #[derive(Args)]

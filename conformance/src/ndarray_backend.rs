@@ -71,7 +71,7 @@ impl Arrays {
             Buffer::F32(x) => AnyArray::F32(array(x, shape, f)?),
             Buffer::Bf16(x) => AnyArray::Bf16(array(x, shape, f)?),
             Buffer::F16(x) => AnyArray::F16(array(x, shape, f)?),
-            Buffer::Coded(_) => return Err(failed("an array that is not plain")),
+            Buffer::Encoded(_) => return Err(failed("an array that is not plain")),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use bitstep::args::{Args, Value};
 use bitstep::optimizer::Buffer;
-use bitstep::real::{self, Number};
+use bitstep::real::{self, StoredFloat};
 use bitstep::storage::DataMut;
 use serde_json::{Map, Value as Json};
 
@@ -69,7 +69,7 @@ fn of(dtype: real::Dtype) -> Dtype {
 
 /// Copies a tensor into numbers of the same length, rounding where their type is narrower.
 pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
-    fn all<T: Number>(to: &mut [T], t: &Tensor) {
+    fn all<T: StoredFloat>(to: &mut [T], t: &Tensor) {
         to.iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f64(t.get(i)));
     }
     match to {
@@ -77,7 +77,7 @@ pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
         DataMut::F32(x) => all(x, t),
         DataMut::Bf16(x) => all(x, t),
         DataMut::F16(x) => all(x, t),
-        DataMut::Coded(_) => {}
+        DataMut::Encoded(_) => {}
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bitstep::optimizer::Buffer;
 use bitstep::real::Dtype;
-use bitstep::storage::{Data, Format, Noise, Part, Raw};
+use bitstep::storage::{Data, RawBuffer, RawPart, RoundingBits, StorageFormat};
 use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
 use bitstep_ptx::Machine;
 
@@ -100,14 +100,14 @@ impl<D> Tensors<D> {
 
 /// Writes a slot's parts back.
 fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
-    let Buffer::Coded(coded) = slot else {
+    let Buffer::Encoded(coded) = slot else {
         let numbers = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
         return numbers.map_err(failed);
     };
-    let old: Vec<Part> = coded.parts("");
-    old.into_iter()
-        .zip(parts)
-        .try_for_each(|(part, bytes)| coded.set_part("", &Part { bytes, ..part }).map_err(failed))
+    let old: Vec<RawPart> = coded.parts("");
+    old.into_iter().zip(parts).try_for_each(|(part, bytes)| {
+        coded.set_part("", &RawPart { bytes, ..part }).map_err(failed)
+    })
 }
 
 /// How a parameter rests beside its companion, or with its noise.
@@ -115,25 +115,25 @@ fn place<D: Device>(
     guests: &mut Guests<'_, D>,
     dtype: Dtype,
     at: u64,
-    companion: Option<&Raw>,
-    noise: Option<Noise<'_>>,
+    companion: Option<&RawBuffer>,
+    noise: Option<RoundingBits<'_>>,
 ) -> Result<(Place, Option<Lodging>), Refused> {
     if let Some(companion) = companion {
         let beside = guests.add(&companion.bytes())?;
         let format = match companion {
-            Raw::I8(_) => Format::Split(dtype, 8),
-            Raw::I16(_) => Format::Split(dtype, 16),
-            _ => Format::Kahan(dtype),
+            RawBuffer::I8(_) => StorageFormat::SplitFloat(dtype, 8),
+            RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
+            _ => StorageFormat::KahanPair(dtype),
         };
         return Ok((Place::At(format, at, beside.0), Some(beside)));
     }
     let narrow = matches!(dtype, Dtype::Bf16 | Dtype::F16);
     Ok(match noise.filter(|_| narrow) {
         None => (Place::plain(dtype, at), None),
-        Some(Noise::Counter { seed, step, .. }) => {
+        Some(RoundingBits::Counter { seed, step, .. }) => {
             (Place::Dithered { dtype, at, bits: 0, counter: [seed, step] }, None)
         }
-        Some(Noise::Given(bits)) => {
+        Some(RoundingBits::Provided(bits)) => {
             let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
             let bits = guests.add(&bytes)?.0;
             (Place::Dithered { dtype, at, bits, counter: [0; 2] }, None)
@@ -158,7 +158,8 @@ impl<D: Device> AtHome for Tensors<D> {
         let types: Vec<_> =
             types.map(|(v, g)| Some([v.data()?.dtype(), g.as_ref()?.dtype()])).collect();
         let present: Vec<Data<'_>> = all.iter().filter_map(|&g| g).collect();
-        let turns = optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&present, scale));
+        let turns =
+            optimizer.prepare_all(&types, given, |rule, scale| rule.grad_norm(&present, scale));
         let mut turns = turns.map_err(failed)?;
 
         let mut guests = Guests(&mut self.gpu, Vec::new());
@@ -170,20 +171,25 @@ impl<D: Device> AtHome for Tensors<D> {
             };
             let value = guests.add(&data.bytes())?;
             let gradient = guests.add(&grad.bytes())?;
-            let (param, companion) =
-                place(&mut guests, data.dtype(), value.0, turn.companion.as_deref(), turn.noise)?;
+            let (param, companion) = place(
+                &mut guests,
+                data.dtype(),
+                value.0,
+                turn.correction.as_deref(),
+                turn.rounding_bits,
+            )?;
             let slots: Vec<_> =
                 turn.slots.iter().map(|slot| guests.slot(slot)).collect::<Result<_, _>>()?;
             jobs.push(Job {
                 rule: turn.rule,
-                arithmetic: turn.arithmetic,
+                arithmetic: turn.policy,
                 step: turn.step,
                 scalars: turn.scalars.get(),
                 shape: turn.shape,
                 param,
                 grad: (grad.dtype(), gradient.0),
                 slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
-                starts: turn.step.first,
+                starts: turn.step.is_first,
                 kept: None,
                 by: None,
             });
@@ -197,7 +203,7 @@ impl<D: Device> AtHome for Tensors<D> {
 
         for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
             values[index].data_mut().set_bytes(&guests.read(value)?).map_err(failed)?;
-            if let (Some(at), Some(to)) = (companion, turn.companion) {
+            if let (Some(at), Some(to)) = (companion, turn.correction) {
                 to.set_bytes(&guests.read(at)?).map_err(failed)?;
             }
             for (slot, parts) in turn.slots.iter_mut().zip(slots) {

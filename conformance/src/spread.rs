@@ -38,11 +38,11 @@ impl Histogram {
     /// What this part of them is not above, within a tenth; 0 if there are none.
     #[must_use]
     pub fn quantile(&self, part: f64) -> f64 {
-        let wanted = (self.count() as f64 * part).ceil();
+        let expected = (self.count() as f64 * part).ceil();
         let mut seen = 0;
         let upto = |(bin, count): (&i32, &u64)| {
             seen += count;
-            (seen as f64 >= wanted).then_some(*bin)
+            (seen as f64 >= expected).then_some(*bin)
         };
         let bin = self.bins.iter().find_map(upto);
         let x = bin.map_or(0.0, |bin| (f64::from(bin) / FINE).exp2().min(self.largest));

@@ -34,7 +34,7 @@ pub fn committed() -> PathBuf {
     if built.is_dir() || !here.is_dir() { built } else { here }
 }
 
-/// Which cases are wanted: a glob over `KIND/NAME/CASE`, or over the name or the case alone.
+/// Which cases are expected: a glob over `KIND/NAME/CASE`, or over the name or the case alone.
 #[derive(Clone, Debug)]
 pub struct Only(Option<GlobMatcher>);
 
@@ -48,13 +48,13 @@ impl Only {
         Ok(Only(glob.transpose()?))
     }
 
-    /// Whether all are wanted.
+    /// Whether all are expected.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether a case is wanted.
+    /// Whether a case is expected.
     #[must_use]
     pub fn wants(&self, id: &str) -> bool {
         let Some(glob) = &self.0 else { return true };
@@ -67,7 +67,7 @@ impl Only {
 /// The bytes of all files that are read at once.
 const TOGETHER: u64 = 1 << 32;
 
-/// Reads the wanted files of suites, in order. A file that is no case is wanted
+/// Reads the expected files of suites, in order. A file that is no case is expected
 /// if its path below the suite's folder is.
 ///
 /// # Errors

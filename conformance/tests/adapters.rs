@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use bitstep::args::{Args, names};
-use bitstep::named::{self, LIST};
+use bitstep::named::{self, OPTIMIZERS};
 use bitstep::schedule;
 
 const ADAPTERS: [&str; 4] = ["candle", "cudarc", "ndarray", "rayon"];
@@ -38,7 +38,7 @@ fn words(path: &Path) -> Vec<String> {
 
 #[test]
 fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
-    let mut forbidden: Vec<String> = LIST.iter().map(|entry| entry.name.to_owned()).collect();
+    let mut forbidden: Vec<String> = OPTIMIZERS.iter().map(|entry| entry.name.to_owned()).collect();
     forbidden.extend(schedule::NAMES.iter().map(|&name| name.to_owned()));
     // Words of any training program, which the adapters' own interfaces have, too.
     let common = [
@@ -58,9 +58,9 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         "step",
         "type",
     ];
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let mut recipe = named::optimizer(entry.name, &Args::new()).unwrap();
-        let hyper = names(recipe.rule.hyper())
+        let hyper = names(recipe.rule.hyper_params())
             .into_iter()
             .filter(|name| name.len() > 1 && !common.contains(name));
         forbidden.extend(hyper.map(str::to_owned));

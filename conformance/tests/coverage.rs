@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 
 /// Names that run another name's rule without a difference in any number, and so
 /// need no goldens of their own.
@@ -35,7 +35,7 @@ fn entries(path: &str) -> BTreeSet<String> {
 }
 
 fn listed() -> BTreeSet<String> {
-    LIST.iter().map(|e| e.name.to_owned()).collect()
+    OPTIMIZERS.iter().map(|e| e.name.to_owned()).collect()
 }
 
 /// The first column of the README's table between two markers.

@@ -6,7 +6,7 @@
 
 use std::hint::black_box as b;
 
-use bitstep::real::Real;
+use bitstep::real::ComputeFloat;
 use bitstep::reduce;
 
 #[test]
@@ -52,7 +52,7 @@ fn a_division_stays_a_division() {
     let (x, y) = (b(5.0f32), b(49.0f32));
     assert_ne!((x / y).to_bits(), (x * (b(1.0f32) / y)).to_bits());
     assert_eq!(x.div_scalar(49.0).to_bits(), (x / y).to_bits());
-    assert_eq!(Real::addcdiv(b(0.0f32), x, y, 1.0).to_bits(), (x / y).to_bits());
+    assert_eq!(ComputeFloat::addcdiv(b(0.0f32), x, y, 1.0).to_bits(), (x / y).to_bits());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Projectors that the core finds for itself, where `verify` hands it the reference's:
 //! random ones to the bit, singular vectors by the angle between subspaces.
 
-use bitstep::lowrank::{Algebra, Portable};
+use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::{Backend, Inputs, OptimizerSpec, Run};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
@@ -64,8 +64,8 @@ fn singular_values(grad: &Tensor) -> Vec<f64> {
     let at = |i: usize, j: usize| grad.get(if rows <= cols { i * cols + j } else { j * cols + i });
     let matrix: Vec<f64> = (0..short * long).map(|n| at(n / long, n % long)).collect();
     let (mut work, mut vectors) = (matrix.clone(), vec![0.0; short * short]);
-    let scratch = &mut vec![0.0; Portable::scratch(short)];
-    Portable::singular([short, long], &mut work, &mut vectors, &mut [], scratch);
+    let scratch = &mut vec![0.0; PortableLinearAlgebra::scratch(short)];
+    PortableLinearAlgebra::truncated_svd([short, long], &mut work, &mut vectors, &mut [], scratch);
     let length = |u: &[f64]| {
         let dot = |j: usize| (0..short).map(|i| u[i] * matrix[i * long + j]).sum::<f64>();
         (0..long).map(|j| dot(j).powi(2)).sum::<f64>().sqrt()

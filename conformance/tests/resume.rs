@@ -114,7 +114,7 @@ fn go_on(run: &str, resume: bool) -> f64 {
             // Codes part where the reference sits on a tie, and a CPU's are rounded otherwise: the
             // first step, from the checkpoint's own, is all that is compared, as the suite does it.
             let slots = &training.optimizer().state(name).unwrap().slots;
-            let coded = slots.iter().any(|slot| matches!(slot, Buffer::Coded(_)));
+            let coded = slots.iter().any(|slot| matches!(slot, Buffer::Encoded(_)));
             if coded && t > 0 {
                 continue;
             }

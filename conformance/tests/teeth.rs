@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{Args, Fields, Hyper, Slot};
+use bitstep::args::{Args, FieldMut, FieldVisitor, HyperParams};
 use bitstep::named;
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::Backend;
@@ -152,11 +152,11 @@ fn json(value: &bitstep::args::Value) -> serde_json::Value {
 }
 
 /// The arguments that change numbers.
-fn used(source: &mut (impl Hyper + ?Sized)) -> Vec<&'static str> {
+fn used(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
     struct Used(Vec<&'static str>);
-    impl Fields for Used {
-        fn field(&mut self, name: &'static str, slot: Slot<'_>) {
-            if !matches!(slot, Slot::Ignored | Slot::Null) {
+    impl FieldVisitor for Used {
+        fn field(&mut self, name: &'static str, slot: FieldMut<'_>) {
+            if !matches!(slot, FieldMut::Ignored | FieldMut::MustBeNone) {
                 self.0.push(name);
             }
         }
@@ -175,8 +175,8 @@ fn every_argument_that_is_ignored_is_noticed() {
         .flat_map_iter(|(name, cases)| {
             let recipe = named::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
             let arguments: Vec<_> = recipe.map_or(Vec::new(), |mut r| {
-                let used = used(r.rule.hyper());
-                let all = Args::of(r.rule.hyper());
+                let used = used(r.rule.hyper_params());
+                let all = Args::of(r.rule.hyper_params());
                 let known = all.iter().filter(|(k, _)| used.contains(k) && !KERNELS.contains(k));
                 known.map(|(k, v)| (k.to_owned(), json(v))).collect()
             });

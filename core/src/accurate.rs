@@ -20,7 +20,7 @@
 
 /// A sum `hi + lo` with `|lo|` at most half an ulp of `hi`.
 #[derive(Clone, Copy)]
-struct Dd {
+struct DoubleDouble {
     hi: f64,
     lo: f64,
 }
@@ -30,17 +30,17 @@ const HALF_PI: [f64; 3] =
     [core::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
 const LN_2: [f64; 3] = [core::f64::consts::LN_2, 2.3190468138462996e-17, 5.707708438416212e-34];
 
-const ONE: Dd = Dd { hi: 1.0, lo: 0.0 };
+const ONE: DoubleDouble = DoubleDouble { hi: 1.0, lo: 0.0 };
 
 /// The exact sum of two numbers (Knuth).
-fn two_sum(a: f64, b: f64) -> Dd {
+fn two_sum(a: f64, b: f64) -> DoubleDouble {
     let hi = a + b;
     let c = hi - a;
-    Dd { hi, lo: (a - (hi - c)) + (b - c) }
+    DoubleDouble { hi, lo: (a - (hi - c)) + (b - c) }
 }
 
 /// The exact product of two numbers (Dekker): halves of 26 bits, because there is no fused multiply-add.
-fn two_product(a: f64, b: f64) -> Dd {
+fn two_product(a: f64, b: f64) -> DoubleDouble {
     fn halves(x: f64) -> (f64, f64) {
         let c = 134_217_729.0 * x; // 2²⁷ + 1
         let high = c - (c - x);
@@ -49,43 +49,43 @@ fn two_product(a: f64, b: f64) -> Dd {
     let hi = a * b;
     let (a1, a2) = halves(a);
     let (b1, b2) = halves(b);
-    Dd { hi, lo: ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2 }
+    DoubleDouble { hi, lo: ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2 }
 }
 
-impl Dd {
-    fn add(self, b: Dd) -> Dd {
+impl DoubleDouble {
+    fn add(self, b: DoubleDouble) -> DoubleDouble {
         let s = two_sum(self.hi, b.hi);
         let t = two_sum(self.lo, b.lo);
         let u = two_sum(s.hi, s.lo + t.hi);
         two_sum(u.hi, u.lo + t.lo)
     }
 
-    fn mul(self, b: Dd) -> Dd {
+    fn mul(self, b: DoubleDouble) -> DoubleDouble {
         let p = two_product(self.hi, b.hi);
         two_sum(p.hi, p.lo + (self.hi * b.lo + self.lo * b.hi))
     }
 
-    fn div(self, b: f64) -> Dd {
+    fn div(self, b: f64) -> DoubleDouble {
         let q = self.hi / b;
         let p = two_product(q, b);
         two_sum(q, ((self.hi - p.hi) - p.lo + self.lo) / b)
     }
 
-    fn neg(self) -> Dd {
-        Dd { hi: -self.hi, lo: -self.lo }
+    fn neg(self) -> DoubleDouble {
+        DoubleDouble { hi: -self.hi, lo: -self.lo }
     }
 
     /// `self − n·c`, for a constant of three parts.
-    fn minus_multiple(self, n: f64, c: [f64; 3]) -> Dd {
+    fn minus_multiple(self, n: f64, c: [f64; 3]) -> DoubleDouble {
         let [c0, c1, c2] = c;
         self.add(two_product(n, c0).neg())
             .add(two_product(n, c1).neg())
-            .add(Dd { hi: -(n * c2), lo: 0.0 })
+            .add(DoubleDouble { hi: -(n * c2), lo: 0.0 })
     }
 }
 
 /// Σ (−r²)ᵏ / ((first+1)(first+2)…(first+2k)): the cosine of `r` for `first` 0, its sine over `r` for 1.
-fn alternating_series(r: Dd, first: f64) -> Dd {
+fn alternating_series(r: DoubleDouble, first: f64) -> DoubleDouble {
     let square = r.mul(r).neg();
     let mut sum = ONE;
     let mut n = first + 28.0; // |r| ≤ π/4, so the next term is below 2⁻¹⁰⁷
@@ -103,7 +103,7 @@ pub fn cos(x: f64) -> f64 {
         return libm::cos(x); // beyond 2³⁰ the three parts of π/2 no longer suffice
     }
     let quarter_turns = libm::rint(x / HALF_PI[0]);
-    let r = Dd { hi: x, lo: 0.0 }.minus_multiple(quarter_turns, HALF_PI);
+    let r = DoubleDouble { hi: x, lo: 0.0 }.minus_multiple(quarter_turns, HALF_PI);
     match quarter_turns as i64 & 3 {
         0 => alternating_series(r, 0.0).hi,
         1 => -r.mul(alternating_series(r, 1.0)).hi,
@@ -113,7 +113,7 @@ pub fn cos(x: f64) -> f64 {
 }
 
 /// e to the power `z`, as a number near 1 and a power of two.
-fn exp(z: Dd) -> (Dd, i32) {
+fn exp(z: DoubleDouble) -> (DoubleDouble, i32) {
     let k = libm::rint(z.hi / LN_2[0]);
     let r = z.minus_multiple(k, LN_2);
     let mut sum = ONE;
@@ -126,16 +126,16 @@ fn exp(z: Dd) -> (Dd, i32) {
 }
 
 /// The natural logarithm of a positive `x`.
-fn log(x: f64) -> Dd {
+fn log(x: f64) -> DoubleDouble {
     let (m, e) = libm::frexp(x);
     let (m, e) = if m < core::f64::consts::FRAC_1_SQRT_2 { (2.0 * m, e - 1) } else { (m, e) };
     // One step of Newton's method in double-double, from libm's logarithm. m lies within √½ and √2.
     let guess = libm::log(m);
-    let (ratio, k) = exp(Dd { hi: -guess, lo: 0.0 });
-    let ratio = ratio.mul(Dd { hi: libm::scalbn(m, k), lo: 0.0 });
+    let (ratio, k) = exp(DoubleDouble { hi: -guess, lo: 0.0 });
+    let ratio = ratio.mul(DoubleDouble { hi: libm::scalbn(m, k), lo: 0.0 });
     let rest = ratio.add(ONE.neg());
-    let rest = rest.add(Dd { hi: -0.5 * rest.hi * rest.hi, lo: 0.0 });
-    Dd { hi: guess, lo: 0.0 }.add(rest).minus_multiple(-f64::from(e), LN_2)
+    let rest = rest.add(DoubleDouble { hi: -0.5 * rest.hi * rest.hi, lo: 0.0 });
+    DoubleDouble { hi: guess, lo: 0.0 }.add(rest).minus_multiple(-f64::from(e), LN_2)
 }
 
 /// `x` to the power `y`. Large and needed once a step: one copy is enough.
@@ -152,7 +152,7 @@ pub fn pow(x: f64, y: f64) -> f64 {
     if (1.0..=MOST_STEPS).contains(&y) && libm::floor(y) == y && p > 1e-250 && p < 1e250 {
         return count_pow(x, y as u32);
     }
-    let product = log(x).mul(Dd { hi: y, lo: 0.0 });
+    let product = log(x).mul(DoubleDouble { hi: y, lo: 0.0 });
     let (sum, k) = exp(product);
     libm::scalbn(sum.hi, k)
 }
@@ -162,7 +162,7 @@ const MOST_STEPS: f64 = 16_777_216.0;
 
 /// `x` to the power `n`, by squaring. No intermediate result is further from 1 than the last one.
 fn count_pow(x: f64, mut n: u32) -> f64 {
-    let (mut power, mut square) = (ONE, Dd { hi: x, lo: 0.0 });
+    let (mut power, mut square) = (ONE, DoubleDouble { hi: x, lo: 0.0 });
     loop {
         if n & 1 == 1 {
             power = power.mul(square);
@@ -187,7 +187,7 @@ mod tests {
             let logarithm = log(x);
             for n in (1..2000).chain((2000..16_777_216).step_by(65_537)) {
                 let y = f64::from(n);
-                let (sum, k) = exp(logarithm.mul(Dd { hi: y, lo: 0.0 }));
+                let (sum, k) = exp(logarithm.mul(DoubleDouble { hi: y, lo: 0.0 }));
                 let want = libm::scalbn(sum.hi, k);
                 if want > 1e-250 && want < 1e250 {
                     assert_eq!(count_pow(x, n).to_bits(), want.to_bits(), "{x} to the power {n}");

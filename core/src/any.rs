@@ -6,23 +6,26 @@
 
 use half::{bf16, f16};
 
-use crate::args::Hyper;
+use crate::args::HyperParams;
 use crate::array::Array;
 use crate::eager::Eager;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
-use crate::real::{Dtype, Real};
+use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{
-    Counter, Elements, Rule, Scalars, Start, Step, Uses, check_group, check_norm, run, staged_by,
+    ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext, check_group,
+    check_norm, run, run_buffered,
 };
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, check_blocks, numel, stretch, stretch_of};
+use crate::storage::{
+    Data, DataMut, MAX_BLOCK, Plain, check_blocks, chunk_len, chunk_len_within, numel,
+};
 
-pub use crate::rule::{Tensor, in_place_of, share};
+pub use crate::rule::{UpdateBuffers, replace_param_sums, scaled_sum};
 
 /// How 16-bit parameters are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Arithmetic {
+pub enum ComputePolicy {
     /// In `f32`, rounded once when stored: PyTorch's fused kernels.
     #[default]
     Fused,
@@ -34,15 +37,15 @@ pub enum Arithmetic {
     Double,
 }
 
-impl Arithmetic {
+impl ComputePolicy {
     /// What saved files call it. It never changes.
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
-            Arithmetic::Fused => "fused",
-            Arithmetic::Eager => "eager",
-            Arithmetic::Single => "f32",
-            Arithmetic::Double => "f64",
+            ComputePolicy::Fused => "fused",
+            ComputePolicy::Eager => "eager",
+            ComputePolicy::Single => "f32",
+            ComputePolicy::Double => "f64",
         }
     }
 
@@ -50,10 +53,10 @@ impl Arithmetic {
     #[must_use]
     pub const fn compute(self, param: Option<Dtype>) -> Dtype {
         match (param, self) {
-            (Some(Dtype::F64), Arithmetic::Fused | Arithmetic::Eager) => Dtype::F64,
-            (_, Arithmetic::Double) => Dtype::F64,
-            (Some(Dtype::Bf16), Arithmetic::Eager) => Dtype::Bf16,
-            (Some(Dtype::F16), Arithmetic::Eager) => Dtype::F16,
+            (Some(Dtype::F64), ComputePolicy::Fused | ComputePolicy::Eager) => Dtype::F64,
+            (_, ComputePolicy::Double) => Dtype::F64,
+            (Some(Dtype::Bf16), ComputePolicy::Eager) => Dtype::Bf16,
+            (Some(Dtype::F16), ComputePolicy::Eager) => Dtype::F16,
             _ => Dtype::F32,
         }
     }
@@ -66,27 +69,27 @@ pub struct RuleInfo {
     /// The slots' names: [`Rule::SLOTS`].
     pub slots: &'static [&'static str],
     /// Names of the carried numbers, as many as this configuration carries: [`Rule::SCALARS`].
-    pub scalars: &'static [&'static str],
+    pub scalar_names: &'static [&'static str],
     /// The numbers from outside that the rule listens to: [`Rule::GIVEN`].
-    pub given: &'static [&'static str],
+    pub extra_args: &'static [&'static str],
     /// The reference's state key of the number of steps: [`Rule::STEP_KEY`].
     pub step_key: &'static str,
     /// Whose steps are counted: [`Rule::counter`].
-    pub counter: Counter,
+    pub step_scope: Scope,
     /// Who owns the carried numbers: [`Rule::scalar_owner`].
-    pub scalar_owner: Counter,
+    pub scalar_scope: Scope,
     /// Whether it may be computed in [`Arithmetic::Eager`]: [`Rule::EAGER`].
     pub is_eager: bool,
     /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY`].
-    pub counts_empty: bool,
+    pub counts_empty_params: bool,
     /// Whether the step depends on the parameter's place among the others: [`Rule::needs_layer`].
-    pub needs_layer: bool,
+    pub needs_index_in_group: bool,
     /// Whether each element moves on its own, so that a tensor may be cut anywhere.
     pub is_elementwise: bool,
     /// Whether it goes up along gradients: [`Rule::maximizes`].
     pub maximizes: bool,
     /// Of which numbers powers are needed: [`Rule::bases`].
-    pub bases: [f64; 2],
+    pub decay_bases: [f64; 2],
 }
 
 impl RuleInfo {
@@ -94,23 +97,23 @@ impl RuleInfo {
     pub fn of<R: Rule>(rule: &R) -> Self {
         RuleInfo {
             slots: R::SLOTS,
-            scalars: if rule.carries() { R::SCALARS } else { &[] },
-            given: R::GIVEN,
+            scalar_names: if rule.uses_scalars() { R::SCALAR_NAMES } else { &[] },
+            extra_args: R::EXTRA_ARGS,
             step_key: R::STEP_KEY,
-            counter: rule.counter(),
-            scalar_owner: rule.scalar_owner(),
+            step_scope: rule.step_scope(),
+            scalar_scope: rule.scalar_scope(),
             is_eager: R::EAGER,
-            counts_empty: R::COUNTS_EMPTY,
-            needs_layer: rule.needs_layer(),
-            is_elementwise: R::SUMS == 0 || !rule.needs_sums(),
+            counts_empty_params: R::COUNTS_EMPTY_PARAMS,
+            needs_index_in_group: rule.needs_index_in_group(),
+            is_elementwise: R::NUM_SUMS == 0 || !rule.needs_sums(),
             maximizes: rule.maximizes(),
-            bases: rule.bases(),
+            decay_bases: rule.decay_bases(),
         }
     }
 }
 
 /// A rule of any type.
-pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
+pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// What saved files call the rule: [`Rule::ID`], after those of what it is wrapped in.
     fn id(&self, part: &mut dyn FnMut(&'static str));
     /// [`Rule::check`].
@@ -118,7 +121,7 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// What else there is to know of it.
     fn info(&self) -> RuleInfo;
     /// The hyper-parameters.
-    fn hyper(&mut self) -> &mut dyn Hyper;
+    fn hyper_params(&mut self) -> &mut dyn HyperParams;
     /// [`Rule::lr`].
     fn lr(&self) -> f64;
     /// [`Rule::settle`].
@@ -133,9 +136,9 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
         unscaled_norm(grads.iter().copied(), scale)
     }
     /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
-    fn scalars_of(&self, index: usize) -> Scalars;
+    fn initial_scalars(&self, index: usize) -> ScalarState;
     /// [`Rule::advance`].
-    fn advance(&self, step: &Step, scalars: &mut Scalars);
+    fn advance(&self, step: &StepContext, scalars: &mut ScalarState);
     /// Whether the rule has an update for parameters of this shape.
     ///
     /// # Errors
@@ -148,31 +151,31 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// the slot is not used.
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize;
     /// The shape that the reference gives slot k: `shape` itself, but for row and column state.
-    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+    fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
         let _ = slot;
         shape.iter().for_each(|&d| dims(d));
     }
     /// [`Rule::slot_dtype`].
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype;
     /// [`Rule::start`].
-    fn slot_start(&self, slot: usize) -> Start;
+    fn slot_init(&self, slot: usize) -> SlotInit;
     /// How many numbers of scratch memory a step of a parameter of this shape needs.
-    fn workspace(&self, shape: &[usize]) -> usize {
+    fn scratch_len(&self, shape: &[usize]) -> usize {
         let _ = shape;
         0
     }
     /// How many of them this step needs: fewer, where not all that may be asked of a step is. `compute` is
     /// the type that it computes in.
-    fn workspace_at(
+    fn scratch_len_at(
         &self,
         compute: Dtype,
-        step: &Step,
+        step: &StepContext,
         shape: &[usize],
         param: &DataMut<'_>,
         grad: &Data<'_>,
     ) -> usize {
         let _ = (compute, step, param, grad);
-        self.workspace(shape)
+        self.scratch_len(shape)
     }
     /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
     ///
@@ -180,10 +183,10 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// A buffer of the wrong length, or an invalid configuration. Nothing is written then.
     fn update(
         &self,
-        arithmetic: Arithmetic,
-        step: &Step,
-        scalars: &mut Scalars,
-        tensor: Tensor<'_, '_>,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error>;
     /// Turns a parameter that has been stepped into the one of the other mode.
     ///
@@ -191,7 +194,7 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// A buffer of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
     fn convert(
         &self,
-        arithmetic: Arithmetic,
+        arithmetic: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
@@ -201,56 +204,56 @@ pub trait AnyRule: core::any::Any + core::fmt::Debug + Send + Sync {
     }
     /// A copy on the heap.
     #[cfg(feature = "alloc")]
-    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule>;
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule>;
 }
 
 /// Begins a step of a group: its counter moves on, and the carried numbers that it owns.
 ///
 /// Whoever keeps parameters begins each step so: the group, then with [`begin_parameter`] each of its parameters
 /// that has a gradient. [`begin_alone`] is both.
-pub fn begin_group<R: AnyRule + ?Sized>(
+pub fn begin_group<R: DynRule + ?Sized>(
     rule: &R,
     info: &RuleInfo,
-    at: &Step<'_>,
+    at: &StepContext<'_>,
     steps: &mut u64,
-    scalars: &mut Scalars,
+    scalars: &mut ScalarState,
 ) {
     *steps = steps.saturating_add(1);
-    if info.scalar_owner == Counter::Group {
-        rule.advance(&Step { given: at.given, ..Step::new(*steps, at.lr) }, scalars);
+    if info.scalar_scope == Scope::Group {
+        rule.advance(&StepContext { extra: at.extra, ..StepContext::new(*steps, at.lr) }, scalars);
     }
 }
 
 /// Begins a parameter's step `at`, whose number is found here: its counter moves on, and the carried numbers that it
 /// owns. `group` is how many steps its group has made.
 #[inline(always)]
-pub fn begin_parameter<R: AnyRule + ?Sized>(
+pub fn begin_parameter<R: DynRule + ?Sized>(
     rule: &R,
     info: &RuleInfo,
-    at: &mut Step<'_>,
+    at: &mut StepContext<'_>,
     group: u64,
     steps: &mut u64,
-    scalars: &mut Scalars,
+    scalars: &mut ScalarState,
 ) {
-    let counts = info.counts_empty || !at.shape.contains(&0);
+    let counts = info.counts_empty_params || !at.shape.contains(&0);
     *steps = steps.saturating_add(counts.into());
-    at.t = match info.counter {
-        Counter::Parameter => *steps,
-        Counter::Group => group,
+    at.t = match info.step_scope {
+        Scope::Parameter => *steps,
+        Scope::Group => group,
     };
-    if info.scalar_owner == Counter::Parameter {
+    if info.scalar_scope == Scope::Parameter {
         rule.advance(at, scalars);
     }
 }
 
 /// Begins a step of a parameter that is alone in its group, with one counter and one set of carried numbers: whoever
 /// owns them. Without a gradient, what the group owns moves on all the same.
-pub fn begin_alone<R: AnyRule + ?Sized>(
+pub fn begin_single<R: DynRule + ?Sized>(
     rule: &R,
-    at: &mut Step<'_>,
+    at: &mut StepContext<'_>,
     has_grad: bool,
     steps: &mut u64,
-    scalars: &mut Scalars,
+    scalars: &mut ScalarState,
 ) {
     let info = rule.info();
     let (mut group, mut own) = ((*steps, *scalars), (*steps, *scalars));
@@ -258,35 +261,35 @@ pub fn begin_alone<R: AnyRule + ?Sized>(
     if has_grad {
         begin_parameter(rule, &info, at, group.0, &mut own.0, &mut own.1);
     }
-    let owner = |who| if who == Counter::Group { group } else { own };
-    (*steps, *scalars) = (owner(info.counter).0, owner(info.scalar_owner).1);
+    let owner = |who| if who == Scope::Group { group } else { own };
+    (*steps, *scalars) = (owner(info.step_scope).0, owner(info.scalar_scope).1);
 }
 
 #[cfg(feature = "alloc")]
-impl Clone for alloc::boxed::Box<dyn AnyRule> {
+impl Clone for alloc::boxed::Box<dyn DynRule> {
     fn clone(&self) -> Self {
-        (**self).boxed()
+        (**self).clone_box()
     }
 }
 
 /// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
 pub(crate) fn check_tensor(
-    rule: &dyn AnyRule,
-    arithmetic: Arithmetic,
-    step: &Step,
-    t: &Tensor<'_, '_>,
+    rule: &dyn DynRule,
+    arithmetic: ComputePolicy,
+    step: &StepContext,
+    t: &UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
     check_tensor_in(rule, arithmetic.compute(t.param.dtype()), step, t)
 }
 
 /// The same where the type to compute in is known; of one type of rule, for firmware that has no others.
-fn check_tensor_in<R: AnyRule + ?Sized>(
+fn check_tensor_in<R: DynRule + ?Sized>(
     rule: &R,
     compute: Dtype,
-    step: &Step,
-    t: &Tensor<'_, '_>,
+    step: &StepContext,
+    t: &UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
-    check_norm(rule.norm_scale(step.given), step)?;
+    check_norm(rule.norm_scale(step.extra), step)?;
     rule.check_shape(t.shape)?;
     let n = numel(t.shape);
     Error::length("param", t.param.len(), n)?;
@@ -298,18 +301,20 @@ fn check_tensor_in<R: AnyRule + ?Sized>(
         Error::length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
-    let wanted = rule.workspace_at(compute, step, t.shape, &t.param, &t.grad);
-    if t.work.len() < wanted {
-        return Err(Error::Length { argument: "work", got: t.work.len(), wanted });
+    let expected = rule.scratch_len_at(compute, step, t.shape, &t.param, &t.grad);
+    if t.scratch.len() < expected {
+        return Err(Error::LengthMismatch { argument: "work", got: t.scratch.len(), expected });
     }
     Ok(())
 }
 
 /// A rule whose reference does not round 16-bit numbers after each operation.
-pub(crate) const NOT_EAGER: Error =
-    Error::Invalid { argument: "arithmetic", wanted: "one in which the rule's reference computes" };
+pub(crate) const NOT_EAGER: Error = Error::InvalidArgument {
+    argument: "arithmetic",
+    expected: "one in which the rule's reference computes",
+};
 
-impl<R: Rule> AnyRule for R {
+impl<R: Rule> DynRule for R {
     fn id(&self, part: &mut dyn FnMut(&'static str)) {
         part(R::ID);
     }
@@ -319,42 +324,42 @@ impl<R: Rule> AnyRule for R {
     fn info(&self) -> RuleInfo {
         RuleInfo::of(self)
     }
-    fn hyper(&mut self) -> &mut dyn Hyper {
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
         self
     }
     fn lr(&self) -> f64 {
         Rule::lr(self)
     }
     fn settle(&mut self) {
-        Rule::settle(self);
+        Rule::resolve_defaults(self);
     }
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
-        Rule::norm_scale(self, given)
+        Rule::grad_norm_divisor(self, given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(self, grads, scale)
     }
-    fn scalars_of(&self, _: usize) -> Scalars {
+    fn initial_scalars(&self, _: usize) -> ScalarState {
         Rule::scalars(self)
     }
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
-        Rule::advance(self, step, scalars);
+    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
+        Rule::advance_scalars(self, step, scalars);
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
-        if self.mask(compute) >> slot & 1 == 1 { numel(shape) } else { 0 }
+        if self.active_slots(compute) >> slot & 1 == 1 { numel(shape) } else { 0 }
     }
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
         Rule::slot_dtype(self, slot, param)
     }
-    fn slot_start(&self, slot: usize) -> Start {
-        self.start(slot)
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        self.slot_init(slot)
     }
     fn update(
         &self,
-        arithmetic: Arithmetic,
-        step: &Step,
-        scalars: &mut Scalars,
-        mut tensor: Tensor<'_, '_>,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(Rule::check(self))?;
         check_tensor(self, arithmetic, step, &tensor)?;
@@ -370,7 +375,7 @@ impl<R: Rule> AnyRule for R {
     }
     fn convert(
         &self,
-        arithmetic: Arithmetic,
+        arithmetic: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
@@ -392,7 +397,7 @@ impl<R: Rule> AnyRule for R {
         Ok(())
     }
     #[cfg(feature = "alloc")]
-    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
         alloc::boxed::Box::new(*self)
     }
 }
@@ -424,38 +429,45 @@ impl<R: Rule> AnyRule for R {
 /// assert_eq!(param, [0.75; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn step_staged<R: Rule, C: Real<Stored: Plain>, const B: usize>(
+pub fn step_buffered<R: Rule, C: ComputeFloat<Stored: Plain>, const B: usize>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
-    mut tensor: Tensor<'_, '_>,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    mut tensor: UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
     Rule::check(rule)?;
     check_tensor_in(rule, C::DTYPE, step, &tensor)?;
     let t = &mut tensor;
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    let Some(stretch) = stretch_of(B, blocks.clone()) else {
+    let Some(stretch) = chunk_len_within(B, blocks.clone()) else {
         let largest = blocks.max().unwrap_or(1) as f64;
-        return Err(Error::Range {
+        return Err(Error::OutOfRange {
             argument: "block",
             value: largest,
-            wanted: "blocks that B is a multiple of",
+            expected: "blocks that B is a multiple of",
         });
     };
-    let step = &Step { shape: t.shape, dtype: t.param.dtype(), ..*step };
-    Rule::advance(rule, step, scalars);
+    let step = &StepContext { shape: t.shape, dtype: t.param.dtype(), ..*step };
+    Rule::advance_scalars(rule, step, scalars);
     let mut k = rule.coefs::<C>(step, scalars);
-    staged_by::<R, C, _, B>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t, stretch);
+    run_buffered::<R, C, _, B>(
+        Elementwise,
+        &mut k,
+        ActiveParts::of(rule, C::DTYPE),
+        scalars,
+        t,
+        stretch,
+    );
     Ok(())
 }
 
-fn convert<R: Rule, C: Real<Stored: Plain>>(
+fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     weight: f64,
     param: &mut DataMut<'_>,
     slots: &[DataMut<'_>],
 ) {
     let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
-    let Some(stretch) = stretch(blocks) else { return };
+    let Some(stretch) = chunk_len(blocks) else { return };
     let weight = C::scalar(weight);
     let mut values = [C::Stored::default(); MAX_BLOCK];
     let mut state = R::Slots::<[C::Stored; MAX_BLOCK]>::from_fn(|_| values);
@@ -471,19 +483,19 @@ fn convert<R: Rule, C: Real<Stored: Plain>>(
             let slots = R::Slots::<C>::from_fn(|k| {
                 state.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x))
             });
-            *p = R::convert(weight, C::load(*p), slots).store();
+            *p = R::convert_element(weight, C::load(*p), slots).store();
         }
         param.store(start, values);
     }
 }
 
 /// A step in a type that is known.
-pub(crate) fn update<R: Rule, C: Real<Stored: Plain>>(
+pub(crate) fn update<R: Rule, C: ComputeFloat<Stored: Plain>>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
 ) {
     let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
-    run::<R, C, _>(Elements, &mut k, Uses::of(rule, C::DTYPE), scalars, t);
+    run::<R, C, _>(Elementwise, &mut k, ActiveParts::of(rule, C::DTYPE), scalars, t);
 }

@@ -7,37 +7,37 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 use half::{bf16, f16};
 
 use crate::constants::Constants;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 
 /// A number in memory, and what to compute in so that every operation rounds to its type.
-pub trait Computed: Number {
+pub trait EagerFloat: StoredFloat {
     /// The same numbers in the registers.
-    type Real: Real<Stored = Self>;
+    type Compute: ComputeFloat<Stored = Self>;
 }
 
-impl Computed for f64 {
-    type Real = f64;
+impl EagerFloat for f64 {
+    type Compute = f64;
 }
 
-impl Computed for f32 {
-    type Real = f32;
+impl EagerFloat for f32 {
+    type Compute = f32;
 }
 
-impl Computed for bf16 {
-    type Real = Eager<bf16>;
+impl EagerFloat for bf16 {
+    type Compute = Eager<bf16>;
 }
 
-impl Computed for f16 {
-    type Real = Eager<f16>;
+impl EagerFloat for f16 {
+    type Compute = Eager<f16>;
 }
 
 /// A 16-bit type.
-pub trait Narrow: Number {
+pub trait RoundNarrow: StoredFloat {
     /// The nearest number of this type, to even if two are as near. It stays an `f32`.
     fn round(x: f32) -> f32;
 }
 
-impl Narrow for bf16 {
+impl RoundNarrow for bf16 {
     #[inline(always)]
     fn round(x: f32) -> f32 {
         let bits = x.to_bits();
@@ -47,7 +47,7 @@ impl Narrow for bf16 {
     }
 }
 
-impl Narrow for f16 {
+impl RoundNarrow for f16 {
     #[inline(always)]
     fn round(x: f32) -> f32 {
         let bits = x.to_bits();
@@ -88,7 +88,7 @@ impl Narrow for f16 {
 #[repr(transparent)]
 pub struct Eager<T>(f32, PhantomData<T>);
 
-impl<T: Narrow> Eager<T> {
+impl<T: RoundNarrow> Eager<T> {
     /// The nearest number.
     #[inline(always)]
     pub fn new(x: f32) -> Self {
@@ -127,7 +127,7 @@ impl<T> PartialOrd for Eager<T> {
     }
 }
 
-impl<T: Narrow> Add for Eager<T> {
+impl<T: RoundNarrow> Add for Eager<T> {
     type Output = Self;
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -135,7 +135,7 @@ impl<T: Narrow> Add for Eager<T> {
     }
 }
 
-impl<T: Narrow> Sub for Eager<T> {
+impl<T: RoundNarrow> Sub for Eager<T> {
     type Output = Self;
     #[inline(always)]
     fn sub(self, other: Self) -> Self {
@@ -143,7 +143,7 @@ impl<T: Narrow> Sub for Eager<T> {
     }
 }
 
-impl<T: Narrow> Mul for Eager<T> {
+impl<T: RoundNarrow> Mul for Eager<T> {
     type Output = Self;
     #[inline(always)]
     fn mul(self, other: Self) -> Self {
@@ -151,7 +151,7 @@ impl<T: Narrow> Mul for Eager<T> {
     }
 }
 
-impl<T: Narrow> Div for Eager<T> {
+impl<T: RoundNarrow> Div for Eager<T> {
     type Output = Self;
     #[inline(always)]
     fn div(self, other: Self) -> Self {
@@ -167,7 +167,7 @@ impl<T> Neg for Eager<T> {
     }
 }
 
-impl<T: Narrow> Number for Eager<T> {
+impl<T: RoundNarrow> StoredFloat for Eager<T> {
     const DTYPE: Dtype = T::DTYPE;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -191,26 +191,26 @@ impl<T: Narrow> Number for Eager<T> {
     }
 }
 
-impl<T: Narrow> Real for Eager<T> {
+impl<T: RoundNarrow> ComputeFloat for Eager<T> {
     type Stored = T;
     type Scalar = f32;
     const ZERO: Self = Eager(0.0, PhantomData);
     const ONE: Self = Eager(1.0, PhantomData);
     #[inline(always)]
-    fn wide(self) -> f32 {
+    fn widen(self) -> f32 {
         self.0
     }
     #[inline(always)]
-    fn narrow(x: f32) -> Self {
+    fn round_from(x: f32) -> Self {
         Self::new(x)
     }
     #[inline(always)]
-    fn load<N: Number>(x: N) -> Self {
+    fn load<N: StoredFloat>(x: N) -> Self {
         let x = x.to_f32();
         if const { is_same::<T, N>() } { Self::from_exact(x) } else { Self::new(x) }
     }
     #[inline(always)]
-    fn store<N: Number>(self) -> N {
+    fn store<N: StoredFloat>(self) -> N {
         if const { is_same::<T, N>() } { N::from_exact(self.0) } else { N::from_f32(self.0) }
     }
     #[inline(always)]
@@ -219,12 +219,12 @@ impl<T: Narrow> Real for Eager<T> {
     }
     #[inline(always)]
     fn abs(self) -> Self {
-        Eager(Real::abs(self.0), PhantomData)
+        Eager(ComputeFloat::abs(self.0), PhantomData)
     }
 }
 
 /// As it is between operations.
-impl<T: Narrow> Constants for Eager<T> {
+impl<T: RoundNarrow> Constants for Eager<T> {
     fn write(&self, to: &mut [u8]) {
         self.0.write(to);
     }
@@ -234,7 +234,7 @@ impl<T: Narrow> Constants for Eager<T> {
 }
 
 /// Whether the numbers of one type are those of the other.
-const fn is_same<A: Number, B: Number>() -> bool {
+const fn is_same<A: StoredFloat, B: StoredFloat>() -> bool {
     A::DTYPE as u8 == B::DTYPE as u8
 }
 
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn eager_rounding_is_that_of_the_type() {
-        fn agrees<T: Narrow>(bits: u32) {
+        fn agrees<T: RoundNarrow>(bits: u32) {
             let x = f32::from_bits(bits);
             let (rounded, way_round) = (T::round(x), T::from_f32(x).to_f32());
             let alike = rounded.to_bits() == way_round.to_bits();
@@ -275,8 +275,8 @@ mod tests {
 
     #[test]
     fn factor_of_multi_tensor_kernels_is_rounded() {
-        assert_eq!(Eager::<bf16>::factor(0.999, true), 1.0);
-        assert_eq!(Eager::<bf16>::factor(0.999, false), 0.999);
-        assert_eq!(f64::factor(0.999, true), 0.999);
+        assert_eq!(Eager::<bf16>::foreach_scalar(0.999, true), 1.0);
+        assert_eq!(Eager::<bf16>::foreach_scalar(0.999, false), 0.999);
+        assert_eq!(f64::foreach_scalar(0.999, true), 0.999);
     }
 }

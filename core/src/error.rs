@@ -2,74 +2,76 @@
 
 use core::fmt;
 
-/// A refused argument: which one, what it was, what was wanted.
+/// A refused argument: which one, what it was, what was expected.
 ///
 /// Whoever returns it has written nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
     /// A number outside of its range.
-    Range {
+    OutOfRange {
         /// The argument, under the reference's name.
         argument: &'static str,
         /// What was given.
         value: f64,
         /// What is accepted, as a condition.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// A buffer of the wrong length.
-    Length {
+    LengthMismatch {
         /// The buffer: `grad`, or a state slot's name.
         argument: &'static str,
         /// Its number of elements.
         got: usize,
         /// The number it must have.
-        wanted: usize,
+        expected: usize,
     },
     /// No memory for so many elements, or more than can be counted.
-    Memory {
+    OutOfMemory {
         /// What they are of: a state slot's name, `shape`, `window`.
         argument: &'static str,
         /// How many; `usize::MAX` for more than can be counted.
         len: usize,
     },
     /// Saved state that is damaged, of another version, or of something else.
-    Saved {
+    SavedState {
         /// What it says.
         what: &'static str,
         /// The number that stands there.
         got: u64,
         /// The one that belongs there.
-        wanted: u64,
+        expected: u64,
     },
     /// Two arguments that exclude each other, or a call that does not fit the state.
-    Invalid {
+    InvalidArgument {
         /// The argument.
         argument: &'static str,
         /// What is accepted.
-        wanted: &'static str,
+        expected: &'static str,
     },
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Error::Range { argument, value, wanted } => {
-                write!(f, "{argument} is {value}, but must satisfy {wanted}")
+            Error::OutOfRange { argument, value, expected } => {
+                write!(f, "{argument} is {value}, but must satisfy {expected}")
             }
-            Error::Length { argument, got, wanted } => {
-                write!(f, "{argument} has {got} elements, but {wanted} are needed")
+            Error::LengthMismatch { argument, got, expected } => {
+                write!(f, "{argument} has {got} elements, but {expected} are needed")
             }
-            Error::Memory { argument, len: usize::MAX } => {
+            Error::OutOfMemory { argument, len: usize::MAX } => {
                 write!(f, "{argument} has more elements than there can be memory for")
             }
-            Error::Memory { argument, len } => {
+            Error::OutOfMemory { argument, len } => {
                 write!(f, "no memory for {len} elements of {argument}")
             }
-            Error::Saved { what, got, wanted } => {
-                write!(f, "{}: {what} is {got}, but must be {wanted}", Error::SAVED)
+            Error::SavedState { what, got, expected } => {
+                write!(f, "{}: {what} is {got}, but must be {expected}", Error::SAVED)
             }
-            Error::Invalid { argument, wanted } => write!(f, "{argument}: wanted {wanted}"),
+            Error::InvalidArgument { argument, expected } => {
+                write!(f, "{argument}: wanted {expected}")
+            }
         }
     }
 }
@@ -97,13 +99,13 @@ impl Error {
     /// Whether it is about saved state: that is damaged, or of something else.
     #[must_use]
     pub fn is_saved(&self) -> bool {
-        matches!(self, Error::Saved { .. })
-            || matches!(self, Error::Invalid { argument: Self::SAVED, .. })
+        matches!(self, Error::SavedState { .. })
+            || matches!(self, Error::InvalidArgument { argument: Self::SAVED, .. })
     }
 
     /// `Ok` if saved state says what it must, else an [`Error::Saved`].
-    pub(crate) fn saved(what: &'static str, got: u64, wanted: u64) -> Result<(), Error> {
-        if got == wanted { Ok(()) } else { Err(Error::Saved { what, got, wanted }) }
+    pub(crate) fn saved(what: &'static str, got: u64, expected: u64) -> Result<(), Error> {
+        if got == expected { Ok(()) } else { Err(Error::SavedState { what, got, expected }) }
     }
 
     /// `Ok` if `ok`, else an [`Error::Range`].
@@ -114,14 +116,18 @@ impl Error {
         ok: bool,
         argument: &'static str,
         value: f64,
-        wanted: &'static str,
+        expected: &'static str,
     ) -> Result<(), Error> {
-        if ok { Ok(()) } else { Err(Error::Range { argument, value, wanted }) }
+        if ok { Ok(()) } else { Err(Error::OutOfRange { argument, value, expected }) }
     }
 
     /// `Ok` if a buffer has as many elements as it must have, else an [`Error::Length`].
-    pub(crate) fn length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
-        if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
+    pub(crate) fn length(argument: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+        if got == expected {
+            Ok(())
+        } else {
+            Err(Error::LengthMismatch { argument, got, expected })
+        }
     }
 
     /// value ≥ 0.

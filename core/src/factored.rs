@@ -15,64 +15,69 @@
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
-use crate::args::Hyper;
+use crate::any::{self, ComputePolicy, DynRule, RuleInfo};
+use crate::args::HyperParams;
 use crate::array::Array;
 use crate::eager::Eager;
 use crate::error::Error;
 use crate::mode::Mode;
-use crate::real::{Dtype, Number, Real};
-use crate::reduce::{self, CHUNK, Columns, Terms, column_levels};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
+use crate::reduce::{self, CHUNK, Columns, TermSource, column_levels};
 use crate::rule::{
-    InPlaceOf, Passes, Rule, Scalars, Start, Step, Tensor, Uses, check_group, mask_at, run,
-    sums_of_param, with_mask,
+    ActiveParts, KernelSet, Rule, ScalarState, SlotInit, StepContext, UpdateBuffers, WithParamSums,
+    check_group, mask_at, param_sums, run, with_mask,
 };
 use crate::simd::{self, Kernel};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// A rule that keeps row and column state for matrices. As a [`Rule`] it is what
 /// it does to tensors that are none.
-pub trait Factored: Rule {
+pub trait FactoredUpdate: Rule {
     /// [`Rule::SLOTS`], then the names of the row state and of the column state.
-    const NAMES: &'static [&'static str];
+    const SLOT_NAMES: &'static [&'static str];
     /// The slots (as bits) that row and column state stand in for. Both the masks
     /// with and without them are among [`Rule::MASKS`].
-    const REPLACED: u32;
+    const FACTORED_SLOTS: u32;
     /// Whether the reference keeps the dimension that was summed, as 1, in the state's shape.
-    const KEEPS_DIMS: bool = false;
+    const KEEPDIM: bool = false;
 
     /// What is averaged along rows and down columns.
-    fn square<C: Real>(k: &Self::Coefs<C>, g: C) -> C::Scalar;
+    fn accumulate_term<C: ComputeFloat>(k: &Self::Coefs<C>, g: C) -> C::Scalar;
     /// The average of n squares.
     #[inline(always)]
-    fn mean<C: Real>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+    fn mean<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
         let _ = k;
-        C::narrow(sum / n)
+        C::round_from(sum / n)
     }
     /// The state afterwards.
-    fn track<C: Real>(k: &Self::Coefs<C>, old: C, mean: C) -> C;
+    fn update_moment<C: ComputeFloat>(k: &Self::Coefs<C>, old: C, mean: C) -> C;
     /// The average of the row state of a matrix of n rows.
     #[inline(always)]
-    fn mean_of_rows<C: Real>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+    fn mean_of_rows<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
         let _ = k;
-        C::narrow(sum / n)
+        C::round_from(sum / n)
     }
     /// What is computed of a row's state once.
     #[inline(always)]
-    fn row_factor<C: Real>(k: &Self::Coefs<C>, row: C, mean_of_rows: C) -> C {
+    fn row_factor<C: ComputeFloat>(k: &Self::Coefs<C>, row: C, mean_of_rows: C) -> C {
         let _ = (k, mean_of_rows);
         row
     }
     /// What is computed of a column's state once.
     #[inline(always)]
-    fn col_factor<C: Real>(k: &Self::Coefs<C>, col: C) -> C {
+    fn col_factor<C: ComputeFloat>(k: &Self::Coefs<C>, col: C) -> C {
         let _ = k;
         col
     }
     /// What multiplies the gradient of an element.
-    fn scale<C: Real>(k: &Self::Coefs<C>, row_factor: C, col_factor: C, mean_of_rows: C) -> C;
+    fn element_scale<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        row_factor: C,
+        col_factor: C,
+        mean_of_rows: C,
+    ) -> C;
     /// [`Rule::terms`] of an element.
-    fn scaled_terms<C: Real>(
+    fn factored_terms<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
         g: C,
@@ -80,7 +85,7 @@ pub trait Factored: Rule {
         slots: Self::Slots<C>,
     ) -> [C::Scalar; 2];
     /// [`Rule::element`] of an element.
-    fn scaled_element<C: Real>(
+    fn factored_update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
         g: C,
@@ -91,7 +96,7 @@ pub trait Factored: Rule {
 
 /// A tensor as a batch of matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct MatrixLayout {
     /// How many matrices.
     pub batches: usize,
     /// Their rows.
@@ -100,12 +105,12 @@ pub struct Layout {
     pub cols: usize,
 }
 
-impl Layout {
+impl MatrixLayout {
     /// The last two dimensions are the matrix; `None` below two dimensions.
     #[must_use]
-    pub fn of(shape: &[usize]) -> Option<Layout> {
+    pub fn of(shape: &[usize]) -> Option<MatrixLayout> {
         let (leading, &[rows, cols]) = shape.split_last_chunk::<2>()?;
-        Some(Layout { batches: numel(leading), rows, cols })
+        Some(MatrixLayout { batches: numel(leading), rows, cols })
     }
 
     /// The number of elements.
@@ -122,7 +127,7 @@ impl Layout {
 
     /// How many numbers of scratch memory a step needs.
     #[must_use]
-    pub fn workspace(self) -> usize {
+    pub fn scratch_len(self) -> usize {
         [
             numel(&[self.batches, self.rows]),
             numel(&[self.batches, self.cols]),
@@ -135,52 +140,52 @@ impl Layout {
 }
 
 /// The scratch memory of a step: sums first, then the factors that take their place.
-struct Work<'w, A> {
+struct Scratch<'w, A> {
     rows: &'w mut [A],
     cols: &'w mut [A],
     means: &'w mut [A],
     levels: &'w mut [A],
 }
 
-impl<'w, A> Work<'w, A> {
-    fn split(layout: Layout, work: &'w mut [A]) -> Option<Self> {
-        let Layout { batches, rows, cols } = layout;
+impl<'w, A> Scratch<'w, A> {
+    fn split(layout: MatrixLayout, work: &'w mut [A]) -> Option<Self> {
+        let MatrixLayout { batches, rows, cols } = layout;
         let (rows_, work) = work.split_at_mut_checked(numel(&[batches, rows]))?;
         let (cols_, work) = work.split_at_mut_checked(numel(&[batches, cols]))?;
         let (means, work) = work.split_at_mut_checked(batches)?;
         let levels = work.get_mut(..numel(&[column_levels(rows), cols]))?;
-        Some(Work { rows: rows_, cols: cols_, means, levels })
+        Some(Scratch { rows: rows_, cols: cols_, means, levels })
     }
 }
 
 /// Writes the sums of [`Factored::square`] along every row and down every column
 /// into `work`. Does nothing if a slice is too short.
-pub fn squares<R: Factored, C: Real<Stored: Plain>>(
+pub fn squares<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
-    layout: Layout,
+    layout: MatrixLayout,
     grad: Data<'_>,
     work: &mut [C::Scalar],
 ) {
-    let Some(work) = Work::split(layout, work) else { return };
+    let Some(work) = Scratch::split(layout, work) else { return };
     if grad.len() == layout.len() {
         simd::dispatch_in::<C, C, _>(Squares::<R, C> { coefs, layout, grad, work });
     }
 }
 
-struct Squares<'a, R: Rule, C: Real> {
+struct Squares<'a, R: Rule, C: ComputeFloat> {
     coefs: &'a R::Coefs<C>,
-    layout: Layout,
+    layout: MatrixLayout,
     grad: Data<'a>,
-    work: Work<'a, C::Scalar>,
+    work: Scratch<'a, C::Scalar>,
 }
 
-impl<R: Factored, C: Real<Stored: Plain>> Kernel for Squares<'_, R, C> {
+impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> Kernel for Squares<'_, R, C> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Layout { batches, rows, cols } = self.layout;
-        let Work { rows: row_sums, cols: col_sums, levels, .. } = self.work;
+        let MatrixLayout { batches, rows, cols } = self.layout;
+        let Scratch { rows: row_sums, cols: col_sums, levels, .. } = self.work;
         let mut buffers = [[C::Scalar::ZERO; CHUNK]];
         for batch in 0..batches {
             let mut columns = Columns::new(levels, cols);
@@ -191,7 +196,7 @@ impl<R: Factored, C: Real<Stored: Plain>> Kernel for Squares<'_, R, C> {
                 if let Some(x) = row_sums.get_mut(row) {
                     *x = sum;
                 }
-                columns.added();
+                columns.commit_row();
             }
             let to = col_sums.get_mut(batch * cols..(batch + 1) * cols).unwrap_or_default();
             for (x, sum) in to.iter_mut().zip(columns.finish()) {
@@ -202,7 +207,7 @@ impl<R: Factored, C: Real<Stored: Plain>> Kernel for Squares<'_, R, C> {
 }
 
 /// The squares of a row, which are added to the columns in passing.
-struct RowSquares<'a, R: Factored, C: Real> {
+struct RowSquares<'a, R: FactoredUpdate, C: ComputeFloat> {
     coefs: &'a R::Coefs<C>,
     grad: Data<'a>,
     /// Where the row begins.
@@ -210,7 +215,9 @@ struct RowSquares<'a, R: Factored, C: Real> {
     columns: &'a mut [C::Scalar],
 }
 
-impl<R: Factored, C: Real<Stored: Plain>> Terms<C::Scalar, 1> for RowSquares<'_, R, C> {
+impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> TermSource<C::Scalar, 1>
+    for RowSquares<'_, R, C>
+{
     #[inline(always)]
     #[expect(
         clippy::collapsible_if,
@@ -238,14 +245,14 @@ impl<R: Factored, C: Real<Stored: Plain>> Terms<C::Scalar, 1> for RowSquares<'_,
 }
 
 #[inline(always)]
-fn squares_of<R: Factored, C: Real, G: Number>(
+fn squares_of<R: FactoredUpdate, C: ComputeFloat, G: StoredFloat>(
     coefs: &R::Coefs<C>,
     grad: &[G],
     squares: &mut [C::Scalar],
     columns: &mut [C::Scalar],
 ) {
     for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
-        *x = R::square::<C>(coefs, C::load(*g));
+        *x = R::accumulate_term::<C>(coefs, C::load(*g));
         *column = *column + *x;
     }
 }
@@ -253,23 +260,23 @@ fn squares_of<R: Factored, C: Real, G: Number>(
 /// What an element's row and column contribute.
 #[derive(Clone, Copy, Debug)]
 pub struct Factors<'a, A> {
-    layout: Layout,
+    layout: MatrixLayout,
     rows: &'a [A],
     cols: &'a [A],
     means: &'a [A],
 }
 
-impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
+impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
     /// Moves row and column state by the sums that [`squares`] left in `work`,
     /// which holds the factors from then on. `None` if a slice is too short.
-    pub fn track<R: Factored, C: Real<Scalar = A, Stored: Plain>>(
+    pub fn track<R: FactoredUpdate, C: ComputeFloat<Scalar = A, Stored: Plain>>(
         coefs: &R::Coefs<C>,
-        layout: Layout,
+        layout: MatrixLayout,
         work: &'a mut [A],
         row: &mut DataMut<'_>,
         col: &mut DataMut<'_>,
     ) -> Option<Self> {
-        let Work { rows, cols, means, .. } = Work::split(layout, work)?;
+        let Scratch { rows, cols, means, .. } = Scratch::split(layout, work)?;
         let (height, width) = (layout.rows, layout.cols);
         track::<R, C>(coefs, rows, width, row);
         track::<R, C>(coefs, cols, height, col);
@@ -278,12 +285,12 @@ impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
             let sum = reduce::sum(rows.len(), |i| rows.get(i).copied().unwrap_or(A::ZERO));
             let mean_of_rows = R::mean_of_rows::<C>(coefs, sum, A::from_f64(height as f64));
             for x in rows {
-                *x = R::row_factor::<C>(coefs, C::narrow(*x), mean_of_rows).wide();
+                *x = R::row_factor::<C>(coefs, C::round_from(*x), mean_of_rows).widen();
             }
-            *mean = mean_of_rows.wide();
+            *mean = mean_of_rows.widen();
         }
         for x in cols.iter_mut() {
-            *x = R::col_factor::<C>(coefs, C::narrow(*x)).wide();
+            *x = R::col_factor::<C>(coefs, C::round_from(*x)).widen();
         }
         Some(Factors { layout, rows, cols, means })
     }
@@ -291,7 +298,7 @@ impl<'a, A: Real<Scalar = A>> Factors<'a, A> {
     /// Cuts a stretch of `len` elements from `start` on at the ends of rows.
     #[inline(always)]
     fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
-        let Layout { rows, cols, .. } = self.layout;
+        let MatrixLayout { rows, cols, .. } = self.layout;
         let len = if rows == 0 || cols == 0 { 0 } else { len };
         let width = cols.max(1);
         Segments { factors: self, row: start / width, col: start % width, at: 0, len }
@@ -316,13 +323,13 @@ struct Segment<'a, A> {
     cols: &'a [A],
 }
 
-impl<'a, A: Real> Segments<'a, A> {
+impl<'a, A: ComputeFloat> Segments<'a, A> {
     #[inline(always)]
     fn next(&mut self) -> Option<Segment<'a, A>> {
         if self.at >= self.len {
             return None;
         }
-        let Layout { rows, cols, .. } = self.factors.layout;
+        let MatrixLayout { rows, cols, .. } = self.factors.layout;
         let width = (cols - self.col).min(self.len - self.at);
         let batch = self.row / rows;
         let first = batch * cols + self.col;
@@ -338,7 +345,7 @@ impl<'a, A: Real> Segments<'a, A> {
 }
 
 /// Turns sums over n squares into averages, and those into the state afterwards.
-fn track<R: Factored, C: Real<Stored: Plain>>(
+fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     sums: &mut [C::Scalar],
     n: usize,
@@ -346,13 +353,13 @@ fn track<R: Factored, C: Real<Stored: Plain>>(
 ) {
     let n = C::scalar(n as f64);
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
-    let stretch = stretch([state.block()]).unwrap_or(MAX_BLOCK);
+    let stretch = chunk_len([state.block()]).unwrap_or(MAX_BLOCK);
     for (block, sums) in sums.chunks_mut(stretch).enumerate() {
         let values = buffer.get_mut(..sums.len()).unwrap_or_default();
         state.load(block * stretch, values);
         for (x, sum) in values.iter_mut().zip(sums) {
-            let tracked = R::track::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
-            (*x, *sum) = (tracked.store(), tracked.wide());
+            let tracked = R::update_moment::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
+            (*x, *sum) = (tracked.store(), tracked.widen());
         }
         state.store(block * stretch, values);
     }
@@ -360,7 +367,7 @@ fn track<R: Factored, C: Real<Stored: Plain>>(
 
 /// The sums of [`Factored::scaled_terms`] over a tensor, or over a part of one cut
 /// at a multiple of [`reduce::PART`] that begins at element `start`.
-pub fn sums<R: Factored, C: Real, P: Number, G: Number, S: Number>(
+pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
     factors: &Factors<'_, C::Scalar>,
@@ -374,7 +381,7 @@ pub fn sums<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     }))
 }
 
-struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
     coefs: &'a R::Coefs<C>,
     factors: &'a Factors<'a, C::Scalar>,
     start: usize,
@@ -383,8 +390,14 @@ struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
     slots: &'a R::Slots<&'s [S]>,
 }
 
-impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
-    Sums<'_, '_, R, C, P, G, S, I>
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Sums<'_, '_, R, C, P, G, S, I>
 {
     /// The terms from element `from` of the slices on.
     #[inline(always)]
@@ -410,21 +423,27 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
             if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
                 return;
             }
-            let (row, mean) = (C::narrow(row), C::narrow(mean));
+            let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
                 let state = R::Slots::<C>::from_fn(|k| {
                     if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
                 });
-                let scale = R::scale::<C>(self.coefs, row, C::narrow(cols[i]), mean);
+                let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
-                [a[i], b[i]] = R::scaled_terms::<C>(self.coefs, p, g, scale, state);
+                [a[i], b[i]] = R::factored_terms::<C>(self.coefs, p, g, scale, state);
             }
         }
     }
 }
 
-impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
-    for Sums<'_, '_, R, C, P, G, S, I>
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Kernel for Sums<'_, '_, R, C, P, G, S, I>
 {
     type Output = [C::Scalar; 2];
 
@@ -434,8 +453,14 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
     }
 }
 
-impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 2>
-    for Sums<'_, '_, R, C, P, G, S, I>
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
     fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
@@ -445,7 +470,7 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Term
 
 /// Updates a tensor, or any part of one that begins at element `start`, with
 /// finished coefficients. Leaves alone what a slice is too short for.
-pub fn apply<R: Factored, C: Real, P: Number, G: Number, S: Number>(
+pub fn apply<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
     factors: &Factors<'_, C::Scalar>,
@@ -459,7 +484,7 @@ pub fn apply<R: Factored, C: Real, P: Number, G: Number, S: Number>(
     }))
 }
 
-struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+struct Apply<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
     coefs: &'a R::Coefs<C>,
     factors: &'a Factors<'a, C::Scalar>,
     start: usize,
@@ -468,8 +493,14 @@ struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
     slots: R::Slots<&'s mut [S]>,
 }
 
-impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
-    for Apply<'_, '_, R, C, P, G, S, I>
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Kernel for Apply<'_, '_, R, C, P, G, S, I>
 {
     type Output = ();
 
@@ -484,8 +515,14 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize> Kern
     }
 }
 
-impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
-    Apply<'_, '_, R, C, P, G, S, I>
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Apply<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
     fn each<const VECTORS: bool>(mut self) {
@@ -509,7 +546,7 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
             if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
                 return;
             }
-            let (row, mean) = (C::narrow(row), C::narrow(mean));
+            let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
                 if !VECTORS {
                     simd::one_by_one();
@@ -517,9 +554,9 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
                 let state = R::Slots::<C>::from_fn(|k| {
                     if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
                 });
-                let scale = R::scale::<C>(&coefs, row, C::narrow(cols[i]), mean);
+                let scale = R::element_scale::<C>(&coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
-                let (p, state) = R::scaled_element::<C>(&coefs, p, g, scale, state);
+                let (p, state) = R::factored_update::<C>(&coefs, p, g, scale, state);
                 param[i] = p.store();
                 for (k, x) in state.as_ref().iter().enumerate() {
                     if mask >> k & 1 == 1 {
@@ -531,8 +568,8 @@ impl<R: Factored, C: Real, P: Number, G: Number, S: Number, const I: usize>
     }
 }
 
-impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
-    fn sums<P: Number, G: Number, S: Number>(
+impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Scalar> {
+    fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -558,7 +595,7 @@ impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
         }.terms(0, terms));
     }
 
-    fn apply<P: Number, G: Number, S: Number>(
+    fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -572,15 +609,15 @@ impl<R: Factored, C: Real> Passes<R, C> for &Factors<'_, C::Scalar> {
 }
 
 /// The slots that a factored tensor has in full.
-fn factored_mask<R: Factored>(rule: &R, compute: Dtype) -> u32 {
-    rule.mask(compute) & !R::REPLACED
+fn factored_mask<R: FactoredUpdate>(rule: &R, compute: Dtype) -> u32 {
+    rule.active_slots(compute) & !R::FACTORED_SLOTS
 }
 
 /// A factored rule for tensors of any shape: row and column state from two dimensions on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Matrix<R>(pub R);
+pub struct FactoredRule<R>(pub R);
 
-impl<R: Factored> AnyRule for Matrix<R> {
+impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     fn id(&self, part: &mut dyn FnMut(&'static str)) {
         part(R::ID);
     }
@@ -588,32 +625,32 @@ impl<R: Factored> AnyRule for Matrix<R> {
         Rule::check(&self.0)
     }
     fn info(&self) -> RuleInfo {
-        RuleInfo { slots: R::NAMES, is_elementwise: false, ..self.0.info() }
+        RuleInfo { slots: R::SLOT_NAMES, is_elementwise: false, ..self.0.info() }
     }
-    fn hyper(&mut self) -> &mut dyn Hyper {
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
         &mut self.0
     }
     fn lr(&self) -> f64 {
         Rule::lr(&self.0)
     }
     fn settle(&mut self) {
-        Rule::settle(&mut self.0);
+        Rule::resolve_defaults(&mut self.0);
     }
     fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
-        Rule::norm_scale(&self.0, given)
+        Rule::grad_norm_divisor(&self.0, given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         Rule::grad_norm(&self.0, grads, scale)
     }
-    fn scalars_of(&self, index: usize) -> Scalars {
-        self.0.scalars_of(index)
+    fn initial_scalars(&self, index: usize) -> ScalarState {
+        self.0.initial_scalars(index)
     }
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
-        Rule::advance(&self.0, step, scalars);
+    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
+        Rule::advance_scalars(&self.0, step, scalars);
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
         let full = R::SLOTS.len();
-        match Layout::of(shape) {
+        match MatrixLayout::of(shape) {
             None if slot < full => self.0.slot_len(slot, shape, compute),
             None => 0,
             Some(l) if slot == full => numel(&[l.batches, l.rows]),
@@ -622,14 +659,14 @@ impl<R: Factored> AnyRule for Matrix<R> {
             Some(_) => 0,
         }
     }
-    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+    fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
         // Rows are summed along the last dimension, columns along the one before.
         let summed = (shape.len() + R::SLOTS.len()).checked_sub(slot + 1);
         let partial = slot >= R::SLOTS.len() && shape.len() > 1;
         for (axis, &d) in shape.iter().enumerate() {
             match partial && Some(axis) == summed {
                 false => dims(d),
-                true if R::KEEPS_DIMS => dims(1),
+                true if R::KEEPDIM => dims(1),
                 true => {}
             }
         }
@@ -637,22 +674,22 @@ impl<R: Factored> AnyRule for Matrix<R> {
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
         Rule::slot_dtype(&self.0, slot, param)
     }
-    fn slot_start(&self, slot: usize) -> Start {
-        if slot < R::SLOTS.len() { self.0.start(slot) } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot < R::SLOTS.len() { self.0.slot_init(slot) } else { SlotInit::Constant(0.0) }
     }
-    fn workspace(&self, shape: &[usize]) -> usize {
-        Layout::of(shape).map_or(0, Layout::workspace)
+    fn scratch_len(&self, shape: &[usize]) -> usize {
+        MatrixLayout::of(shape).map_or(0, MatrixLayout::scratch_len)
     }
     fn update(
         &self,
-        arithmetic: Arithmetic,
-        step: &Step,
-        scalars: &mut Scalars,
-        mut tensor: Tensor<'_, '_>,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(Rule::check(&self.0))?;
         any::check_tensor(self, arithmetic, step, &tensor)?;
-        let Some(layout) = Layout::of(tensor.shape) else {
+        let Some(layout) = MatrixLayout::of(tensor.shape) else {
             tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
             return self.0.update(arithmetic, step, scalars, tensor);
         };
@@ -670,47 +707,48 @@ impl<R: Factored> AnyRule for Matrix<R> {
     }
     fn convert(
         &self,
-        arithmetic: Arithmetic,
+        arithmetic: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
         let full = slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
-        AnyRule::convert(&self.0, arithmetic, to, param, full)
+        DynRule::convert(&self.0, arithmetic, to, param, full)
     }
     #[cfg(feature = "alloc")]
-    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
         alloc::boxed::Box::new(*self)
     }
 }
 
 /// A step of a matrix. Where it is a projection, a tensor of zeros in place of `whole`, that
 /// parameter's own sums count.
-pub(crate) fn update<R: Factored, C: Real<Scalar: Plain, Stored: Plain>>(
+pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
-    layout: Layout,
-    mut t: Tensor<'_, '_>,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    layout: MatrixLayout,
+    mut t: UpdateBuffers<'_, '_>,
     whole: Option<&DataMut<'_>>,
 ) -> Result<R::Coefs<C>, Error> {
-    let mut work = core::mem::replace(&mut t.work, DataMut::F32(&mut []));
+    let mut work = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
     let (Some(work), Some((slots, [row, col]))) =
         (<C::Scalar as Plain>::of_mut(&mut work), t.slots.split_last_chunk_mut::<2>())
     else {
-        return Err(Error::Invalid {
+        return Err(Error::InvalidArgument {
             argument: "work",
-            wanted: "f64 numbers if computed in f64, else f32",
+            expected: "f64 numbers if computed in f64, else f32",
         });
     };
     let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
     squares::<R, C>(&k, layout, t.grad, work);
     if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
         t.slots = slots;
-        let uses = Uses { mask: factored_mask(rule, C::DTYPE), ..Uses::of(rule, C::DTYPE) };
+        let uses =
+            ActiveParts { mask: factored_mask(rule, C::DTYPE), ..ActiveParts::of(rule, C::DTYPE) };
         if let Some(whole) = whole {
-            let sums = sums_of_param::<R, C>(&k, whole, t.param.len());
-            run::<R, C, _>(InPlaceOf(&factors, sums), &mut k, uses, scalars, &mut t);
+            let sums = param_sums::<R, C>(&k, whole, t.param.len());
+            run::<R, C, _>(WithParamSums(&factors, sums), &mut k, uses, scalars, &mut t);
         } else {
             run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
         }

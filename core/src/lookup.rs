@@ -36,14 +36,14 @@ impl Table {
     /// Writes the number at each place, times a scale, as many as both slices have.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub(crate) fn look_up(&self, at: &[u8], scale: f32, found: &mut [f32]) {
+    pub(crate) fn gather_scaled(&self, at: &[u8], scale: f32, found: &mut [f32]) {
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         let (at, found) = if std::is_x86_feature_detected!("avx512vbmi") {
             let most = at.len().min(found.len()) / 64 * 64;
             let ((these, at), (those, found)) = (at.split_at(most), found.split_at_mut(most));
             let (these, those) = (these.as_chunks().0, those.as_chunks_mut().0);
             // SAFETY: the feature that `permute` is compiled for was detected just above.
-            unsafe { wide::permute(&self.bytes, these, scale, those) };
+            unsafe { avx512::permute(&self.bytes, these, scale, those) };
             (at, found)
         } else {
             (at, found)
@@ -55,7 +55,7 @@ impl Table {
 }
 
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
-mod wide {
+mod avx512 {
     use core::arch::x86_64::*;
 
     /// The numbers at 64 places at a time, times a scale. The instructions that put bytes together to numbers do so in each
@@ -147,10 +147,10 @@ mod tests {
         for len in [0, 1, 63, 64, 65, 128, 255, 256, 300] {
             let scale = if len % 2 == 0 { 1.0 } else { 0.3 };
             let mut found = [1.0; 300];
-            table.look_up(&at[..len], scale, &mut found);
+            table.gather_scaled(&at[..len], scale, &mut found);
             for (k, x) in found.iter().enumerate() {
-                let wanted = if k < len { numbers[usize::from(at[k])] * scale } else { 1.0 };
-                assert_eq!(x.to_bits(), wanted.to_bits(), "{k} of {len}");
+                let expected = if k < len { numbers[usize::from(at[k])] * scale } else { 1.0 };
+                assert_eq!(x.to_bits(), expected.to_bits(), "{k} of {len}");
             }
         }
     }

@@ -6,11 +6,11 @@
 
 use core::ops::Range;
 
-use crate::real::Real;
+use crate::real::ComputeFloat;
 use crate::simd::{self, Kernel};
 
 /// How many products are added up before they join the sum.
-pub const DEPTH: usize = 256;
+pub const K_BLOCK: usize = 256;
 /// A tile of the result: its accumulators stay in registers.
 const ROWS: usize = 6;
 const COLS: usize = 16;
@@ -20,24 +20,24 @@ const PANELS: usize = if cfg!(feature = "std") { 8 } else { 1 };
 
 /// A matrix in a slice: element (i, j) stands at `i · strides.0 + j · strides.1`.
 #[derive(Clone, Copy, Debug)]
-pub struct View<'a, A> {
+pub struct MatrixView<'a, A> {
     /// Where the elements stand.
     pub data: &'a [A],
     /// From one row, and from one column, to the next.
     pub strides: (usize, usize),
 }
 
-impl<'a, A: Real> View<'a, A> {
+impl<'a, A: ComputeFloat> MatrixView<'a, A> {
     /// Rows of `cols` elements, one after the other.
     #[must_use]
     pub const fn new(data: &'a [A], cols: usize) -> Self {
-        View { data, strides: (cols, 1) }
+        MatrixView { data, strides: (cols, 1) }
     }
 
     /// Rows and columns exchanged.
     #[must_use]
     pub const fn transposed(self) -> Self {
-        View { data: self.data, strides: (self.strides.1, self.strides.0) }
+        MatrixView { data: self.data, strides: (self.strides.1, self.strides.0) }
     }
 
     /// Element (i, j); 0 beyond the end.
@@ -57,15 +57,15 @@ impl<'a, A: Real> View<'a, A> {
 /// product([2, 2, 2], View::new(&a, 2), View::new(&b, 2).transposed(), &mut out);
 /// assert_eq!(out, [17.0, 23.0, 39.0, 53.0]);
 /// ```
-pub fn product<A: Real<Scalar = A>>(
+pub fn matmul<A: ComputeFloat<Scalar = A>>(
     [rows, depth, cols]: [usize; 3],
-    a: View<'_, A>,
-    b: View<'_, A>,
+    a: MatrixView<'_, A>,
+    b: MatrixView<'_, A>,
     out: &mut [A],
 ) {
     // A matrix without elements may have any number of rows.
     if !out.is_empty() && out.len() == rows.saturating_mul(cols) {
-        simd::dispatch(Product { rows, depth, cols, a, b, symmetric: false, out });
+        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: false, out });
     }
 }
 
@@ -79,17 +79,21 @@ pub fn product<A: Real<Scalar = A>>(
 /// gram([2, 2], View::new(&a, 2), &mut out);
 /// assert_eq!(out, [5.0, 11.0, 11.0, 25.0]);
 /// ```
-pub fn gram<A: Real<Scalar = A>>([rows, depth]: [usize; 2], a: View<'_, A>, out: &mut [A]) {
+pub fn gram<A: ComputeFloat<Scalar = A>>(
+    [rows, depth]: [usize; 2],
+    a: MatrixView<'_, A>,
+    out: &mut [A],
+) {
     if !out.is_empty() && out.len() == rows.saturating_mul(rows) {
         let (cols, b) = (rows, a.transposed());
-        simd::dispatch(Product { rows, depth, cols, a, b, symmetric: true, out });
+        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: true, out });
     }
 }
 
 /// Elements of a product by the definition, for backends with loops of their own: as many as `S`
 /// holds. `add` adds the products of step k of the inner dimension, `join` the sums of a block.
 #[inline(always)]
-pub fn in_order<S: Copy>(
+pub fn dot_in_order<S: Copy>(
     depth: usize,
     zero: S,
     add: impl Fn(S, usize) -> S,
@@ -98,7 +102,7 @@ pub fn in_order<S: Copy>(
     let mut all = zero;
     let mut k = 0;
     while k < depth {
-        let end = if depth - k < DEPTH { depth } else { k + DEPTH };
+        let end = if depth - k < K_BLOCK { depth } else { k + K_BLOCK };
         let mut block = zero;
         while k < end {
             block = add(block, k);
@@ -109,31 +113,31 @@ pub fn in_order<S: Copy>(
     all
 }
 
-struct Product<'a, A> {
+struct Matmul<'a, A> {
     rows: usize,
     depth: usize,
     cols: usize,
-    a: View<'a, A>,
-    b: View<'a, A>,
+    a: MatrixView<'a, A>,
+    b: MatrixView<'a, A>,
     /// Whether what stands above the diagonal is a copy of what stands below.
     symmetric: bool,
     out: &'a mut [A],
 }
 
-impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
+impl<A: ComputeFloat<Scalar = A>> Kernel for Matmul<'_, A> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        let Product { rows, depth, cols, a, b, symmetric, out } = self;
+        let Matmul { rows, depth, cols, a, b, symmetric, out } = self;
         if depth == 0 {
             return out.fill(A::ZERO);
         }
         let (a, b) = (a.transposed(), b);
-        let mut panels = [[[A::ZERO; COLS]; DEPTH]; PANELS];
-        let mut strip = [[A::ZERO; ROWS]; DEPTH];
-        for k in (0..depth).step_by(DEPTH) {
-            let len = (depth - k).min(DEPTH);
+        let mut panels = [[[A::ZERO; COLS]; K_BLOCK]; PANELS];
+        let mut strip = [[A::ZERO; ROWS]; K_BLOCK];
+        for k in (0..depth).step_by(K_BLOCK) {
+            let len = (depth - k).min(K_BLOCK);
             for from in (0..cols).step_by(COLS * PANELS) {
                 let starts = (from..cols).step_by(COLS);
                 if b.strides.1 == 1 {
@@ -153,7 +157,7 @@ impl<A: Real<Scalar = A>> Kernel for Product<'_, A> {
                         if symmetric && j >= i + height {
                             break; // above the diagonal, from here on
                         }
-                        let sums = tile(strip, panel);
+                        let sums = microkernel(strip, panel);
                         for (ii, sums) in sums.iter().enumerate().take(height) {
                             let start = (i + ii) * cols + j;
                             let end = start + (cols - j).min(COLS);
@@ -193,8 +197,8 @@ fn mirror<A: Copy>(n: usize, out: &mut [A]) {
 
 /// The part of a matrix from element (k, j) on: as many rows as `to` has, `width` columns.
 #[inline(always)]
-fn pack<A: Real, const N: usize>(
-    from: View<'_, A>,
+fn pack<A: ComputeFloat, const N: usize>(
+    from: MatrixView<'_, A>,
     k: usize,
     j: usize,
     width: usize,
@@ -227,11 +231,11 @@ fn pack<A: Real, const N: usize>(
 
 /// Rows of a matrix, cut into the panels. They may lie pages apart: each is read in one piece.
 #[inline(always)]
-fn pack_rows<A: Real>(
-    from: View<'_, A>,
+fn pack_rows<A: ComputeFloat>(
+    from: MatrixView<'_, A>,
     rows: Range<usize>,
     cols: Range<usize>,
-    panels: &mut [[[A; COLS]; DEPTH]],
+    panels: &mut [[[A; COLS]; K_BLOCK]],
 ) {
     for (kk, k) in rows.enumerate() {
         let start = k * from.strides.0;
@@ -248,22 +252,25 @@ fn pack_rows<A: Real>(
 
 /// One block's sums of a tile.
 #[inline(always)]
-fn tile<A: Real<Scalar = A>>(strip: &[[A; ROWS]], panel: &[[A; COLS]]) -> [[A; COLS]; ROWS] {
+fn microkernel<A: ComputeFloat<Scalar = A>>(
+    strip: &[[A; ROWS]],
+    panel: &[[A; COLS]],
+) -> [[A; COLS]; ROWS] {
     // Each by its name: what loops over them is vectorised the wrong way, by gathering from all.
     let [mut a, mut b, mut c, mut d, mut e, mut f] = [[A::ZERO; COLS]; ROWS];
     for (x, row) in strip.iter().zip(panel) {
-        a = added(a, x[0], row);
-        b = added(b, x[1], row);
-        c = added(c, x[2], row);
-        d = added(d, x[3], row);
-        e = added(e, x[4], row);
-        f = added(f, x[5], row);
+        a = axpy(a, x[0], row);
+        b = axpy(b, x[1], row);
+        c = axpy(c, x[2], row);
+        d = axpy(d, x[3], row);
+        e = axpy(e, x[4], row);
+        f = axpy(f, x[5], row);
     }
     [a, b, c, d, e, f]
 }
 
 #[inline(always)]
-fn added<A: Real<Scalar = A>>(mut sums: [A; COLS], x: A, row: &[A; COLS]) -> [A; COLS] {
+fn axpy<A: ComputeFloat<Scalar = A>>(mut sums: [A; COLS], x: A, row: &[A; COLS]) -> [A; COLS] {
     for (sum, y) in sums.iter_mut().zip(row) {
         *sum = *sum + x * *y;
     }
@@ -296,19 +303,20 @@ mod tests {
         ] {
             let (a, b) = (numbers(m * k, 1.3), numbers(k * n, 0.7));
             let mut out = std::vec![f32::NAN; m * n];
-            product([m, k, n], View::new(&a, k), View::new(&b, n), &mut out);
+            matmul([m, k, n], MatrixView::new(&a, k), MatrixView::new(&b, n), &mut out);
             let (across, down) = (turned(&a, k), turned(&b, n));
             let mut other = std::vec![f32::NAN; m * n];
-            let (x, y) = (View::new(&across, m).transposed(), View::new(&down, k).transposed());
-            product([m, k, n], x, y, &mut other);
+            let (x, y) =
+                (MatrixView::new(&across, m).transposed(), MatrixView::new(&down, k).transposed());
+            matmul([m, k, n], x, y, &mut other);
             assert_eq!(out, other, "{m} {k} {n}");
             for i in 0..m {
                 for j in 0..n {
                     let add = |s, l| s + a[i * k + l] * b[l * n + j];
-                    let element = in_order(k, 0.0, add, |s, t| s + t);
+                    let element = dot_in_order(k, 0.0, add, |s, t| s + t);
                     assert_eq!(element.to_bits(), out[i * n + j].to_bits(), "{m} {k} {n}");
                     let mut sum = 0.0f32;
-                    for block in (0..k).collect::<Vec<_>>().chunks(DEPTH) {
+                    for block in (0..k).collect::<Vec<_>>().chunks(K_BLOCK) {
                         sum += block.iter().fold(0.0, |s, &l| s + a[i * k + l] * b[l * n + j]);
                     }
                     assert_eq!(out[i * n + j].to_bits(), sum.to_bits(), "{m} {k} {n}");
@@ -329,8 +337,8 @@ mod tests {
             };
             let a: Vec<f32> = (0..m * k).map(number).collect();
             let (mut whole, mut half) = (std::vec![f32::NAN; m * m], std::vec![f32::NAN; m * m]);
-            for view in [View::new(&a, k), View::new(&a, m).transposed()] {
-                product([m, k, m], view, view.transposed(), &mut whole);
+            for view in [MatrixView::new(&a, k), MatrixView::new(&a, m).transposed()] {
+                matmul([m, k, m], view, view.transposed(), &mut whole);
                 gram([m, k], view, &mut half);
                 let same =
                     |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();

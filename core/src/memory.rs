@@ -26,7 +26,7 @@ pub fn collected<T>(
 ) -> Result<Vec<T>, Error> {
     let len = items.len();
     let mut all = Vec::new();
-    all.try_reserve_exact(len).map_err(|_| Error::Memory { argument, len })?;
+    all.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { argument, len })?;
     // An iterator may be mistaken about its length, but not make the vector grow.
     all.extend(items.take(len));
     Ok(all)
@@ -38,7 +38,7 @@ pub fn collected<T>(
 /// No memory for them.
 pub fn filled<T: Copy>(argument: &'static str, value: T, len: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
-    all.try_reserve_exact(len).map_err(|_| Error::Memory { argument, len })?;
+    all.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { argument, len })?;
     all.resize(len, value);
     Ok(all)
 }

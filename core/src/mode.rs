@@ -8,16 +8,19 @@
 
 use crate::array::Array;
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::rule::Rule;
 
 pub use crate::rule::Mode;
 
 /// The constant of a rule's conversion; `None` if there is nothing to convert.
 pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Error> {
-    let weight = rule.conversion(to);
+    let weight = rule.eval_weight(to);
     if weight.is_some_and(|w| !w.is_finite()) {
-        return Err(Error::Invalid { argument: "mode", wanted: "a momentum above 0 to evaluate" });
+        return Err(Error::InvalidArgument {
+            argument: "mode",
+            expected: "a momentum above 0 to evaluate",
+        });
     }
     Ok(weight)
 }
@@ -27,14 +30,14 @@ pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Err
 ///
 /// # Errors
 /// A slice of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
-pub fn convert<R: Rule, C: Real, P: Number, S: Number>(
+pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
     rule: &R,
     to: Mode,
     param: &mut [P],
     slots: &R::Slots<&[S]>,
 ) -> Result<(), Error> {
     let Some(weight) = conversion(rule, to)? else { return Ok(()) };
-    let mask = rule.mask(C::DTYPE);
+    let mask = rule.active_slots(C::DTYPE);
     let slots = slots.as_ref();
     for (k, slot) in slots.iter().enumerate() {
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
@@ -44,7 +47,7 @@ pub fn convert<R: Rule, C: Real, P: Number, S: Number>(
         let state = R::Slots::<C>::from_fn(|k| {
             slots.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x))
         });
-        *p = R::convert(C::scalar(weight), C::load(*p), state).store();
+        *p = R::convert_element(C::scalar(weight), C::load(*p), state).store();
     }
     Ok(())
 }
@@ -70,7 +73,7 @@ pub fn convert<R: Rule, C: Real, P: Number, S: Number>(
 /// assert!((y[0] - before).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn evaluate<R: Rule, C: Real, P: Number, S: Number, T>(
+pub fn evaluate<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat, T>(
     rule: &R,
     param: &mut [P],
     slots: R::Slots<&[S]>,
@@ -87,13 +90,13 @@ pub fn evaluate<R: Rule, C: Real, P: Number, S: Number, T>(
 mod tests {
     use super::*;
     use crate::args::Args;
-    use crate::named::{Entry, entries, optimizer_of};
+    use crate::named::{OptimizerEntry, entries, optimizer_of};
     use crate::optim::{AdamW, ScheduleFreeAdamW, ScheduleFreeSgd};
     use crate::optimizer::{Optimizer, Param};
     use crate::real::Dtype;
     use crate::storage::{Data, DataMut};
 
-    static NAMES: &[Entry] = &[
+    static NAMES: &[OptimizerEntry] = &[
         entries::fusible::<AdamW>("adamw_torch"),
         entries::eager::<ScheduleFreeAdamW>("schedule_free_adamw"),
         entries::eager::<ScheduleFreeSgd>("schedule_free_sgd"),
@@ -124,7 +127,7 @@ mod tests {
         assert_eq!((y, o.mode()), ([0.25], Mode::Eval)); // y = (x + z) / 2 with z = 0
         assert!(matches!(
             step(&mut o, &mut y, &[1.0]),
-            Err(Error::Invalid { argument: "mode", .. })
+            Err(Error::InvalidArgument { argument: "mode", .. })
         ));
         o.eval(&mut [DataMut::F64(&mut y)]).unwrap();
         assert_eq!((y, o.groups()[0].steps), ([0.25], 2));

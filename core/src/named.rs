@@ -8,6 +8,6 @@ mod entry;
 #[cfg(all(feature = "names", not(test)))]
 mod list;
 
-pub use entry::{Entry, optimizer_of};
+pub use entry::{OptimizerEntry, optimizer_of};
 #[cfg(all(feature = "names", not(test)))]
-pub use list::{LIST, optimizer};
+pub use list::{OPTIMIZERS, optimizer};

@@ -15,36 +15,42 @@ use core::fmt;
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, NOT_EAGER, begin_group, begin_parameter};
+use crate::any::{ComputePolicy, DynRule, NOT_EAGER, begin_group, begin_parameter};
 use crate::args::{ArgError, Args};
 use crate::error::Error;
-use crate::gradient::random;
+use crate::gradient::counter_u64;
 use crate::memory::{collected, filled};
 use crate::mode::Mode;
 use crate::real::Dtype;
-use crate::rule::{Counter, Powers, Scalars, Start, Step, Tensor};
+use crate::rule::{DecayPowers, ScalarState, Scope, SlotInit, StepContext, UpdateBuffers};
 use crate::storage::{
-    Coded, Data, DataMut, Dithered, Element, Format, Kahan, Noise, Piece, Raw, Split, Storage,
-    check_blocks, dithered, numel, paired, plain, stretch,
+    Chunk, Data, DataMut, EncodedBuffer, KahanPair, RawBuffer, RawDtype, RoundingBits, SplitFloat,
+    StochasticRounded, Storage, StorageFormat, check_blocks, chunk_len, numel, paired_chunks_mut,
+    plain_chunks_mut, stochastic_chunks_mut,
 };
 
 /// A rule with the way it is computed: what a name of the references stands for.
 #[derive(Clone, Debug)]
-pub struct Recipe {
+pub struct OptimizerSpec {
     /// How a parameter moves.
-    pub rule: Box<dyn AnyRule>,
+    pub rule: Box<dyn DynRule>,
     /// How 16-bit parameters are computed.
-    pub arithmetic: Arithmetic,
+    pub policy: ComputePolicy,
     /// The number type of every plain state slot; `None` for the rule's own choice.
-    pub state: Option<Dtype>,
+    pub state_dtype: Option<Dtype>,
     /// What does not rest in memory as plain numbers.
-    pub coding: Coding,
+    pub storage: StorageConfig,
 }
 
-impl Recipe {
+impl OptimizerSpec {
     /// A rule over plain numbers.
-    pub fn new(rule: impl AnyRule + 'static, arithmetic: Arithmetic) -> Recipe {
-        Recipe { rule: Box::new(rule), arithmetic, state: None, coding: Coding::default() }
+    pub fn new(rule: impl DynRule + 'static, arithmetic: ComputePolicy) -> OptimizerSpec {
+        OptimizerSpec {
+            rule: Box::new(rule),
+            policy: arithmetic,
+            state_dtype: None,
+            storage: StorageConfig::default(),
+        }
     }
 
     /// The same with some arguments changed, as a parameter group changes them.
@@ -58,9 +64,9 @@ impl Recipe {
     /// assert_eq!(recipe.with(&Args::parse("lr=1e-4")?)?.rule.lr(), 1e-4);
     /// # Ok::<(), bitstep::args::ArgError>(())
     /// ```
-    pub fn with(&self, args: &Args) -> Result<Recipe, ArgError> {
+    pub fn with_args(&self, args: &Args) -> Result<OptimizerSpec, ArgError> {
         let mut recipe = self.clone();
-        args.apply("a parameter group", recipe.rule.hyper())?;
+        args.apply("a parameter group", recipe.rule.hyper_params())?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -72,15 +78,17 @@ impl Recipe {
     /// # Errors
     /// The argument that is refused.
     pub fn check(&self) -> Result<(), Error> {
-        if self.arithmetic == Arithmetic::Eager && !self.rule.info().is_eager {
+        if self.policy == ComputePolicy::Eager && !self.rule.info().is_eager {
             return Err(NOT_EAGER);
         }
         match self.rule.check() {
-            refused @ Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => {
+            refused @ Err(Error::OutOfRange { argument: "weight_decay", value, .. })
+                if value < 0.0 =>
+            {
                 // Refused for its number, or because this rule would lose any decay?
                 let mut rule = self.rule.clone();
                 let some = Args::new().with("weight_decay", 1.0);
-                match some.apply("a parameter group", rule.hyper()) {
+                match some.apply("a parameter group", rule.hyper_params()) {
                     Ok(()) if rule.check().is_ok() => Ok(()),
                     _ => refused,
                 }
@@ -90,29 +98,30 @@ impl Recipe {
     }
 
     /// The type that a parameter is computed in: `f32` if it is more than its plain numbers.
-    fn compute(&self, param: Option<Dtype>) -> Dtype {
-        self.arithmetic.compute(param.filter(|&d| self.coding.weights.is_plain(d)))
+    fn compute_dtype(&self, param: Option<Dtype>) -> Dtype {
+        self.policy.compute(param.filter(|&d| self.storage.param.is_plain(d)))
     }
 
     /// How many numbers slot k of a parameter has.
     #[must_use]
     pub fn slot_len(&self, slot: usize, shape: &[usize], param: Dtype) -> usize {
-        self.rule.slot_len(slot, shape, self.compute(Some(param)))
+        self.rule.slot_len(slot, shape, self.compute_dtype(Some(param)))
     }
 
     /// How slot k of a parameter rests in memory.
     #[must_use]
-    pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> Format {
+    pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> StorageFormat {
         let len = self.slot_len(slot, shape, param);
-        let Coding { slots, min_len, multiple, .. } = &self.coding;
+        let StorageConfig { slot_formats: slots, min_len, len_multiple: multiple, .. } =
+            &self.storage;
         let big = len >= *min_len && len.is_multiple_of((*multiple).max(1));
         let coded = slots.get(slot).copied().flatten().filter(|_| big);
         coded.unwrap_or_else(|| self.plain_format(slot, param))
     }
 
     /// The same if it is not coded.
-    fn plain_format(&self, slot: usize, param: Dtype) -> Format {
-        self.state.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
+    fn plain_format(&self, slot: usize, param: Dtype) -> StorageFormat {
+        self.state_dtype.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
     }
 
     /// Bytes of memory for each number of a parameter of this shape: the number
@@ -131,27 +140,27 @@ impl Recipe {
         let slots = (0..self.rule.info().slots.len()).map(|k| {
             self.slot_format(k, shape, dtype).bytes(self.slot_len(k, shape, dtype)) as f64
         });
-        let companion = self.coding.weights.companion(dtype).map_or(0, Element::size);
+        let companion = self.storage.param.correction_dtype(dtype).map_or(0, RawDtype::size);
         (2 * dtype.size() + companion) as f64 + slots.sum::<f64>() / n.max(1) as f64
     }
 }
 
 /// What of a recipe does not rest in memory as plain numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Coding {
+pub struct StorageConfig {
     /// The format of each slot; `None`, or no entry, is plain.
-    pub slots: Vec<Option<Format>>,
+    pub slot_formats: Vec<Option<StorageFormat>>,
     /// A slot with fewer elements stays plain.
     pub min_len: usize,
     /// So does one whose number of elements is no multiple of this; 0 for any.
-    pub multiple: usize,
+    pub len_multiple: usize,
     /// What is kept beside 16-bit parameters.
-    pub weights: Weights,
+    pub param: ParamStorage,
 }
 
 /// What is kept beside 16-bit parameters, so that small updates are not lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Weights {
+pub enum ParamStorage {
     /// Nothing.
     #[default]
     Plain,
@@ -164,33 +173,34 @@ pub enum Weights {
 }
 
 /// What saved files call it. It never changes.
-impl fmt::Display for Weights {
+impl fmt::Display for ParamStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Weights::Plain => f.write_str("plain"),
-            Weights::Split(bits) => write!(f, "split:{bits}"),
-            Weights::Kahan => f.write_str("kahan"),
-            Weights::Stochastic(seed) => write!(f, "stochastic:{seed}"),
+            ParamStorage::Plain => f.write_str("plain"),
+            ParamStorage::Split(bits) => write!(f, "split:{bits}"),
+            ParamStorage::Kahan => f.write_str("kahan"),
+            ParamStorage::Stochastic(seed) => write!(f, "stochastic:{seed}"),
         }
     }
 }
 
-impl Weights {
+impl ParamStorage {
     /// The type of what is kept beside a parameter of this type.
-    fn companion(self, param: Dtype) -> Option<Element> {
+    fn correction_dtype(self, param: Dtype) -> Option<RawDtype> {
         match (self, param) {
             (_, Dtype::F64 | Dtype::F32) => None,
-            (Weights::Split(8), _) => Some(Element::I8),
-            (Weights::Split(16), _) => Some(Element::I16),
-            (Weights::Kahan, _) => Some(param.into()),
-            (Weights::Plain | Weights::Split(_) | Weights::Stochastic(_), _) => None,
+            (ParamStorage::Split(8), _) => Some(RawDtype::I8),
+            (ParamStorage::Split(16), _) => Some(RawDtype::I16),
+            (ParamStorage::Kahan, _) => Some(param.into()),
+            (ParamStorage::Plain | ParamStorage::Split(_) | ParamStorage::Stochastic(_), _) => None,
         }
     }
 
     /// Whether a parameter of this type is nothing but its plain numbers.
     fn is_plain(self, param: Dtype) -> bool {
         let wide = matches!(param, Dtype::F64 | Dtype::F32);
-        wide || self.companion(param).is_none() && !matches!(self, Weights::Stochastic(_))
+        wide || self.correction_dtype(param).is_none()
+            && !matches!(self, ParamStorage::Stochastic(_))
     }
 }
 
@@ -203,7 +213,7 @@ pub enum Buffer {
     Bf16(Vec<bf16>),
     F16(Vec<f16>),
     /// Not plain numbers.
-    Coded(Coded),
+    Encoded(EncodedBuffer),
 }
 
 impl Buffer {
@@ -211,10 +221,10 @@ impl Buffer {
     ///
     /// # Errors
     /// A format that does not exist, or no memory for it.
-    pub fn new(format: Format, len: usize) -> Result<Buffer, Error> {
+    pub fn new(format: StorageFormat, len: usize) -> Result<Buffer, Error> {
         Ok(match format {
-            Format::Plain(dtype) => Buffer::zeros(dtype, len)?,
-            coded => Buffer::Coded(Coded::zeros(coded, len)?),
+            StorageFormat::Plain(dtype) => Buffer::zeros(dtype, len)?,
+            coded => Buffer::Encoded(EncodedBuffer::zeros(coded, len)?),
         })
     }
 
@@ -240,7 +250,7 @@ impl Buffer {
             Buffer::F32(x) => x.len(),
             Buffer::Bf16(x) => x.len(),
             Buffer::F16(x) => x.len(),
-            Buffer::Coded(x) => x.len(),
+            Buffer::Encoded(x) => x.len(),
         }
     }
 
@@ -253,7 +263,7 @@ impl Buffer {
     /// How many elements are handled together.
     fn block(&self) -> usize {
         match self {
-            Buffer::Coded(x) => x.block(),
+            Buffer::Encoded(x) => x.block(),
             _ => 1,
         }
     }
@@ -266,15 +276,15 @@ impl Buffer {
             Buffer::F32(x) => Data::F32(x),
             Buffer::Bf16(x) => Data::Bf16(x),
             Buffer::F16(x) => Data::F16(x),
-            Buffer::Coded(_) => return None,
+            Buffer::Encoded(_) => return None,
         })
     }
 
     /// In pieces of `len` elements, a multiple of the block.
-    fn pieces(&mut self, len: usize) -> Vec<Piece<'_>> {
+    fn chunks_mut(&mut self, len: usize) -> Vec<Chunk<'_>> {
         match self {
-            Buffer::Coded(x) => x.pieces(len),
-            numbers => plain(numbers.data_mut(), len),
+            Buffer::Encoded(x) => x.chunks_mut(len),
+            numbers => plain_chunks_mut(numbers.data_mut(), len),
         }
     }
 
@@ -285,7 +295,7 @@ impl Buffer {
             Buffer::F32(x) => DataMut::F32(x),
             Buffer::Bf16(x) => DataMut::Bf16(x),
             Buffer::F16(x) => DataMut::F16(x),
-            Buffer::Coded(x) => DataMut::Coded(x),
+            Buffer::Encoded(x) => DataMut::Encoded(x),
         }
     }
 }
@@ -302,19 +312,19 @@ pub struct Param<'a> {
 #[derive(Clone, Debug)]
 pub struct Group {
     /// What moves the parameters. A schedule may write its momentum, and a resumed run all of its arguments.
-    pub recipe: Recipe,
+    pub spec: OptimizerSpec,
     /// The recipe that the group was added with.
-    pub made: Recipe,
+    pub original_spec: OptimizerSpec,
     /// The learning rate in force; a schedule writes it.
     pub lr: f64,
     /// Calls of `step` so far.
     pub steps: u64,
     /// The rule's carried numbers, if the group owns them.
-    pub scalars: Scalars,
+    pub scalars: ScalarState,
     /// The type of the first parameter with a gradient, at the latest [`Optimizer::tasks`].
-    lead: Option<Dtype>,
+    group_dtype: Option<Dtype>,
     /// For parameters that have made as many steps as the group.
-    powers: Powers,
+    decay_powers: DecayPowers,
     /// The norm over all gradients, for rules that ask for it: found by
     /// [`Optimizer::tasks`]; before [`Optimizer::step_param`], the caller's to set.
     pub grad_norm: Option<f64>,
@@ -332,20 +342,20 @@ pub struct ParamState {
     /// Updates so far.
     pub steps: u64,
     /// The rule's carried numbers, if the parameter owns them.
-    pub scalars: Scalars,
+    pub scalars: ScalarState,
     /// One buffer a slot, empty for a slot that is not in use.
     pub slots: Vec<Buffer>,
     /// Whether the slots are plain numbers whatever the recipe says
     /// ([`Optimizer::add_plain_param`]).
-    pub plain: bool,
+    pub has_plain_state: bool,
     /// What is kept beside a 16-bit parameter ([`Coding::weights`]): FlashOptim's `error_bits`.
-    pub companion: Option<Raw>,
+    pub correction: Option<RawBuffer>,
     /// Seed of the bits that round it ([`Weights::Stochastic`]).
     pub seed: u64,
     /// Bits to use instead, one number an element, for as long as they are here.
-    pub noise: Option<Vec<u16>>,
+    pub rounding_bits: Option<Vec<u16>>,
     /// Whether the slots that start as the parameter have been filled.
-    pub started: bool,
+    pub is_initialized: bool,
 }
 
 /// Groups of parameters and their state.
@@ -379,17 +389,17 @@ impl Optimizer {
     ///
     /// # Errors
     /// An invalid configuration.
-    pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error> {
+    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<usize, Error> {
         recipe.check()?;
-        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.scalars_of(0));
+        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.initial_scalars(0));
         self.groups.push(Group {
-            made: recipe.clone(),
-            recipe,
+            original_spec: recipe.clone(),
+            spec: recipe,
             lr,
             steps: 0,
             scalars,
-            lead: None,
-            powers: Powers::default(),
+            group_dtype: None,
+            decay_powers: DecayPowers::default(),
             grad_norm: None,
         });
         Ok(self.groups.len() - 1)
@@ -442,51 +452,54 @@ impl Optimizer {
         plain: bool,
     ) -> Result<usize, Error> {
         let Some(g) = self.groups.get(group) else {
-            return Err(Error::Invalid { argument: "group", wanted: "the number of a group" });
+            return Err(Error::InvalidArgument {
+                argument: "group",
+                expected: "the number of a group",
+            });
         };
-        let rule = &*g.recipe.rule;
+        let rule = &*g.spec.rule;
         let len = numel(shape);
         if len.checked_mul(dtype.size()).is_none_or(|bytes| bytes > isize::MAX as usize) {
-            return Err(Error::Memory { argument: "shape", len });
+            return Err(Error::OutOfMemory { argument: "shape", len });
         }
         rule.check_shape(shape)?;
         let own_shape = collected("shape", shape.iter().copied())?;
         let slots = (0..rule.info().slots.len())
             .map(|k| {
                 let format = match plain {
-                    true => g.recipe.plain_format(k, dtype),
-                    false => g.recipe.slot_format(k, shape, dtype),
+                    true => g.spec.plain_format(k, dtype),
+                    false => g.spec.slot_format(k, shape, dtype),
                 };
-                let len = g.recipe.slot_len(k, shape, dtype);
-                let mut slot = Buffer::new(format, len).map_err(|e| named(e, rule, k))?;
-                match (rule.slot_start(k), &mut slot) {
-                    (Start::Parameter, _) => {}
+                let len = g.spec.slot_len(k, shape, dtype);
+                let mut slot = Buffer::new(format, len).map_err(|e| with_slot_name(e, rule, k))?;
+                match (rule.slot_init(k), &mut slot) {
+                    (SlotInit::CopyParam, _) => {}
                     // Zeros already.
-                    (Start::Value(0.0), plain) if !matches!(plain, Buffer::Coded(_)) => {}
-                    (Start::Value(x), slot) => slot.data_mut().fill(x),
+                    (SlotInit::Constant(0.0), plain) if !matches!(plain, Buffer::Encoded(_)) => {}
+                    (SlotInit::Constant(x), slot) => slot.data_mut().fill(x),
                 }
                 Ok(slot)
             })
             .collect::<Result<_, Error>>()?;
-        let companion = g.recipe.coding.weights.companion(dtype);
-        let companion = companion.map(|e| Raw::zeros(e, len)).transpose()?;
+        let companion = g.spec.storage.param.correction_dtype(dtype);
+        let companion = companion.map(|e| RawBuffer::zeros(e, len)).transpose()?;
         let one_more = self.params.try_reserve(1);
-        one_more.map_err(|_| Error::Memory { argument: "params", len: self.params.len() })?;
+        one_more.map_err(|_| Error::OutOfMemory { argument: "params", len: self.params.len() })?;
         self.params.push(ParamState {
             group,
             shape: own_shape,
             dtype,
             steps: 0,
-            scalars: rule.scalars_of(self.params.len()),
+            scalars: rule.initial_scalars(self.params.len()),
             slots,
-            plain,
-            companion,
-            seed: match g.recipe.coding.weights {
-                Weights::Stochastic(seed) => random(seed, self.params.len() as u64, 0),
+            has_plain_state: plain,
+            correction: companion,
+            seed: match g.spec.storage.param {
+                ParamStorage::Stochastic(seed) => counter_u64(seed, self.params.len() as u64, 0),
                 _ => 0,
             },
-            noise: None,
-            started: false,
+            rounding_bits: None,
+            is_initialized: false,
         });
         Ok(self.params.len() - 1)
     }
@@ -550,7 +563,7 @@ impl Optimizer {
         // Nothing to convert, but refused like everything would be.
         let mut none = DataMut::F32(&mut []);
         for group in &self.groups {
-            group.recipe.rule.convert(Arithmetic::Fused, to, &mut none, &mut [])?;
+            group.spec.rule.convert(ComputePolicy::Fused, to, &mut none, &mut [])?;
         }
         if self.mode == to {
             return Ok(());
@@ -558,15 +571,15 @@ impl Optimizer {
         self.mode = to;
         for (param, state) in params.iter_mut().zip(&mut self.params) {
             let Some(group) = self.groups.get(state.group) else { continue };
-            let Recipe { rule, arithmetic, .. } = &group.recipe;
+            let OptimizerSpec { rule, policy: arithmetic, .. } = &group.spec;
             let slots = &mut state.slots;
             let mut convert = |value: &mut DataMut<'_>| {
                 let mut slots: Vec<_> = slots.iter_mut().map(Buffer::data_mut).collect();
                 rule.convert(*arithmetic, to, value, &mut slots)
             };
-            match &mut state.companion {
-                _ if !state.started => {}
-                Some(companion) => with_companion(param, companion, convert)?,
+            match &mut state.correction {
+                _ if !state.is_initialized => {}
+                Some(companion) => with_correction(param, companion, convert)?,
                 None => convert(param)?,
             }
         }
@@ -581,11 +594,11 @@ impl Optimizer {
     /// Any wrong length or type, an invalid configuration, parameters that are being
     /// [evaluated](Self::eval), or no memory to work in. Nothing is written then.
     pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
-        let mut work = Workspace::default();
+        let mut work = Scratch::default();
         for (param, state) in params.iter().zip(&self.params).filter(|(p, _)| p.grad.is_some()) {
             let Some(group) = self.groups.get(state.group) else { continue };
-            let compute = group.recipe.compute(param.value.dtype());
-            work.reserve(compute, group.recipe.rule.workspace(&state.shape))?;
+            let compute = group.spec.compute_dtype(param.value.dtype());
+            work.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
         }
         self.begin_tasks(params, given)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
@@ -604,7 +617,7 @@ impl Optimizer {
         params: &'a mut [Param<'_>],
         given: &'a [(&'a str, f64)],
     ) -> Result<Vec<Task<'a>>, Error> {
-        self.batches(params, given, 0)
+        self.tasks_batched(params, given, 0)
     }
 
     /// The same, with small parameters that follow each other as one piece of work, as long as
@@ -612,7 +625,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// Any wrong length, or an invalid configuration. Nothing is written then.
-    pub fn batches<'a>(
+    pub fn tasks_batched<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],
         given: &'a [(&'a str, f64)],
@@ -626,7 +639,7 @@ impl Optimizer {
         while !params.is_empty() {
             let mut all = 0usize;
             let few = params.iter().position(|p| {
-                all = all.saturating_add(work_of(p.value.len(), true));
+                all = all.saturating_add(task_cost(p.value.len(), true));
                 all > work
             });
             let count = few.unwrap_or(params.len()).max(1);
@@ -635,7 +648,7 @@ impl Optimizer {
             (params, states) = (later, others);
             tasks.extend(match (now, own) {
                 ([param], [state]) => next_task(groups, &mut layers, param, state, given)
-                    .map(|one| Task(Work::One(one))),
+                    .map(|one| Task(TaskKind::Single(one))),
                 (now, own) => {
                     let mut layers_now = layers.clone();
                     let moving = now.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
@@ -645,13 +658,13 @@ impl Optimizer {
                     let len = now.iter().map(|param| param.value.len()).sum();
                     let run = Box::new(move || {
                         let mut pairs = now.iter_mut().zip(own);
-                        let mut work = Workspace::default();
+                        let mut work = Scratch::default();
                         pairs.try_for_each(|(param, state)| {
                             let one = next_task(groups, &mut layers_now, param, state, given);
                             one.map_or(Ok(()), |one| one.run(&mut work))
                         })
                     });
-                    Some(Task(Work::Several { len, work: all.min(work), run }))
+                    Some(Task(TaskKind::Batch { len, work: all.min(work), run }))
                 }
             });
         }
@@ -677,7 +690,7 @@ impl Optimizer {
     /// # Errors
     /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not a
     /// gradient or `None` for each parameter. Nothing is written then.
-    pub fn begin(
+    pub fn begin_step(
         &mut self,
         grads: &[Option<Data<'_>>],
         given: &[(&str, f64)],
@@ -692,25 +705,25 @@ impl Optimizer {
         &mut self,
         grads: &[Option<Dtype>],
         given: &[(&str, f64)],
-        mut norm: impl FnMut(&dyn AnyRule, f64) -> f64,
+        mut norm: impl FnMut(&dyn DynRule, f64) -> f64,
     ) -> Result<(), Error> {
         if self.mode == Mode::Eval {
-            return Err(Error::Invalid {
+            return Err(Error::InvalidArgument {
                 argument: "mode",
-                wanted: "training: call `train` first",
+                expected: "training: call `train` first",
             });
         }
         Error::length("params", grads.len(), self.params.len())?;
         for group in &self.groups {
-            group.recipe.check()?;
+            group.spec.check()?;
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
-            let (rule, info) = (&*group.recipe.rule, group.recipe.rule.info());
-            let at = Step { given, ..Step::new(0, group.lr) };
+            let (rule, info) = (&*group.spec.rule, group.spec.rule.info());
+            let at = StepContext { extra: given, ..StepContext::new(0, group.lr) };
             begin_group(rule, &info, &at, &mut group.steps, &mut group.scalars);
-            group.powers = Powers::new(info.bases, group.steps);
+            group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
-            group.lead = own.filter_map(|(grad, _)| *grad).next();
+            group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
             group.grad_norm = rule.norm_scale(given).map(|scale| norm(rule, scale));
         }
         Ok(())
@@ -723,12 +736,12 @@ impl Optimizer {
     /// # Errors
     /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not as
     /// many types as parameters. Nothing is written then.
-    pub fn turns<'a>(
+    pub fn prepare_all<'a>(
         &'a mut self,
         types: &[Option<[Dtype; 2]>],
         given: &'a [(&'a str, f64)],
-        norm: impl FnMut(&dyn AnyRule, f64) -> f64,
-    ) -> Result<Vec<(usize, Turn<'a>)>, Error> {
+        norm: impl FnMut(&dyn DynRule, f64) -> f64,
+    ) -> Result<Vec<(usize, PreparedStep<'a>)>, Error> {
         let grads: Vec<_> = types.iter().map(|t| t.map(|[_, grad]| grad)).collect();
         self.begin_with(&grads, given, norm)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
@@ -739,7 +752,7 @@ impl Optimizer {
             else {
                 continue;
             };
-            turns.push((index, turn(group, state, Some(*dtype), *next, given)));
+            turns.push((index, prepare_one(group, state, Some(*dtype), *next, given)));
             *next += 1;
         }
         Ok(turns)
@@ -757,29 +770,29 @@ impl Optimizer {
         Error::length("param", value.len(), n)?;
         Error::length("grad", grad.map_or(n, Data::len), n)?;
         if value.dtype().is_some_and(|dtype| dtype != state.dtype) {
-            return Err(Error::Invalid {
+            return Err(Error::InvalidArgument {
                 argument: "param",
-                wanted: "the type that it was added with",
+                expected: "the type that it was added with",
             });
         }
-        let rule = &*group.recipe.rule;
-        let compute = group.recipe.compute(value.dtype());
+        let rule = &*group.spec.rule;
+        let compute = group.spec.compute_dtype(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
-            let wanted = rule.slot_len(k, &state.shape, compute);
-            if slot.len() != wanted {
+            let expected = rule.slot_len(k, &state.shape, compute);
+            if slot.len() != expected {
                 let name = rule.info().slots.get(k).copied().unwrap_or("slot");
-                return Error::length(name, slot.len(), wanted);
+                return Error::length(name, slot.len(), expected);
             }
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
-        if let Some(noise) = &state.noise {
+        if let Some(noise) = &state.rounding_bits {
             Error::length("noise", noise.len(), n)?;
         }
-        if let Some(companion) = &state.companion {
+        if let Some(companion) = &state.correction {
             Error::length("companion", companion.len(), n)?;
-            let of = value.dtype().and_then(|d| group.recipe.coding.weights.companion(d));
+            let of = value.dtype().and_then(|d| group.spec.storage.param.correction_dtype(d));
             if of != Some(companion.element()) {
-                return Err(Error::Invalid { argument: "param", wanted: "its own type" });
+                return Err(Error::InvalidArgument { argument: "param", expected: "its own type" });
             }
         }
         Ok(())
@@ -801,29 +814,29 @@ impl Optimizer {
         self.check(index, &value, Some(&grad))?;
         let Some(state) = self.params.get_mut(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
-        Ok(Task(Work::One(task(group, state, value, grad, layer, given))))
+        Ok(Task(TaskKind::Single(task(group, state, value, grad, layer, given))))
     }
 }
 
 /// An error about memory with the name of the slot that it was for.
-fn named(error: Error, rule: &dyn AnyRule, slot: usize) -> Error {
+fn with_slot_name(error: Error, rule: &dyn DynRule, slot: usize) -> Error {
     match (error, rule.info().slots.get(slot)) {
-        (Error::Memory { len, .. }, Some(argument)) => Error::Memory { argument, len },
+        (Error::OutOfMemory { len, .. }, Some(argument)) => Error::OutOfMemory { argument, len },
         (error, _) => error,
     }
 }
 
 const NO_PARAM: Error =
-    Error::Invalid { argument: "param", wanted: "the number of a parameter of a group" };
+    Error::InvalidArgument { argument: "param", expected: "the number of a parameter of a group" };
 
 /// The update of one parameter, of a part of one, or of several small ones.
-pub struct Task<'a>(Work<'a>);
+pub struct Task<'a>(TaskKind<'a>);
 
 #[expect(clippy::large_enum_variant, reason = "nearly all tasks are of one parameter")]
-enum Work<'a> {
-    One(One<'a>),
+enum TaskKind<'a> {
+    Single(ParamUpdate<'a>),
     /// Parameters that follow each other, each to be prepared when its turn comes.
-    Several {
+    Batch {
         len: usize,
         work: usize,
         run: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
@@ -831,68 +844,68 @@ enum Work<'a> {
 }
 
 /// The update of one parameter, or of a part of one.
-struct One<'a> {
-    rule: &'a dyn AnyRule,
-    arithmetic: Arithmetic,
-    step: Step<'a>,
-    scalars: Carried<'a>,
+struct ParamUpdate<'a> {
+    rule: &'a dyn DynRule,
+    policy: ComputePolicy,
+    step: StepContext<'a>,
+    scalars: ScalarsRef<'a>,
     grad: Data<'a>,
-    memory: Memory<'a>,
+    memory: UpdateMemory<'a>,
 }
 
 /// What a task writes.
-enum Memory<'a> {
+enum UpdateMemory<'a> {
     Whole {
         param: DataMut<'a>,
         /// What is kept beside the parameter.
-        companion: Option<&'a mut Raw>,
+        correction: Option<&'a mut RawBuffer>,
         /// What it is rounded with.
-        noise: Option<Noise<'a>>,
+        noise: Option<RoundingBits<'a>>,
         slots: &'a mut [Buffer],
     },
     Part {
-        param: Piece<'a>,
-        slots: Vec<Piece<'a>>,
+        param: Chunk<'a>,
+        slots: Vec<Chunk<'a>>,
     },
 }
 
 /// A rule's carried numbers at a step of one parameter.
-pub enum Carried<'a> {
+pub enum ScalarsRef<'a> {
     /// The parameter's own.
-    Own(&'a mut Scalars),
+    Own(&'a mut ScalarState),
     /// A copy of its group's, which a parameter may not change.
-    Group(Scalars),
+    Group(ScalarState),
 }
 
-impl Carried<'_> {
+impl ScalarsRef<'_> {
     /// The numbers.
-    pub fn get(&mut self) -> &mut Scalars {
+    pub fn get(&mut self) -> &mut ScalarState {
         match self {
-            Carried::Own(scalars) => scalars,
-            Carried::Group(scalars) => scalars,
+            ScalarsRef::Own(scalars) => scalars,
+            ScalarsRef::Group(scalars) => scalars,
         }
     }
 }
 
 /// The update of one parameter but for its numbers, for backends that keep those elsewhere.
-pub struct Turn<'a> {
+pub struct PreparedStep<'a> {
     /// What moves the parameter.
-    pub rule: &'a dyn AnyRule,
+    pub rule: &'a dyn DynRule,
     /// How it is computed.
-    pub arithmetic: Arithmetic,
+    pub policy: ComputePolicy,
     /// The step. At the [first](Step::first) one, slots that start as the parameter
     /// ([`Start::Parameter`]) are to be filled.
-    pub step: Step<'a>,
+    pub step: StepContext<'a>,
     /// The carried numbers, [advanced](AnyRule::advance) already.
-    pub scalars: Carried<'a>,
+    pub scalars: ScalarsRef<'a>,
     /// The parameter's dimensions.
     pub shape: &'a [usize],
     /// Its state.
     pub slots: &'a mut [Buffer],
     /// What is kept beside it.
-    pub companion: Option<&'a mut Raw>,
+    pub correction: Option<&'a mut RawBuffer>,
     /// What it is rounded with.
-    pub noise: Option<Noise<'a>>,
+    pub rounding_bits: Option<RoundingBits<'a>>,
 }
 
 impl<'a> Task<'a> {
@@ -900,8 +913,8 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
-            Work::One(one) => one.grad.len(),
-            Work::Several { len, .. } => *len,
+            TaskKind::Single(one) => one.grad.len(),
+            TaskKind::Batch { len, .. } => *len,
         }
     }
 
@@ -914,10 +927,10 @@ impl<'a> Task<'a> {
     /// About how much work it is, to deal tasks out evenly. The unit is an element of plain
     /// numbers; one that is decoded and encoded counts eight times, and beginning takes 512.
     #[must_use]
-    pub fn work(&self) -> usize {
+    pub fn cost(&self) -> usize {
         match &self.0 {
-            Work::One(one) => work_of(one.grad.len(), one.memory.is_coded()),
-            Work::Several { work, .. } => *work,
+            TaskKind::Single(one) => task_cost(one.grad.len(), one.memory.is_encoded()),
+            TaskKind::Batch { work, .. } => *work,
         }
     }
 
@@ -928,8 +941,8 @@ impl<'a> Task<'a> {
     /// of which matrix rules need some: other tasks of the step may have run then.
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
-            Work::One(one) => one.run(&mut Workspace::default()),
-            Work::Several { run, .. } => run(),
+            TaskKind::Single(one) => one.run(&mut Scratch::default()),
+            TaskKind::Batch { run, .. } => run(),
         }
     }
 
@@ -938,10 +951,12 @@ impl<'a> Task<'a> {
     /// or that is a part already, stays whole, and so do several small ones. There are at most
     /// 4,096 parts: `len` is made larger for that.
     #[must_use]
-    pub fn cut(self, len: usize) -> Vec<Task<'a>> {
+    pub fn split(self, len: usize) -> Vec<Task<'a>> {
         match self.0 {
-            Work::One(one) => one.cut(len).into_iter().map(|one| Task(Work::One(one))).collect(),
-            several @ Work::Several { .. } => alloc::vec![Task(several)],
+            TaskKind::Single(one) => {
+                one.split(len).into_iter().map(|one| Task(TaskKind::Single(one))).collect()
+            }
+            several @ TaskKind::Batch { .. } => alloc::vec![Task(several)],
         }
     }
 }
@@ -951,17 +966,18 @@ const MAX_PARTS: usize = 4096;
 
 /// Memory to work in: of one step's parameters, one after the other.
 #[derive(Default)]
-struct Workspace {
+struct Scratch {
     single: Vec<f32>,
     double: Vec<f64>,
 }
 
-impl Workspace {
+impl Scratch {
     /// Makes room.
     fn reserve(&mut self, compute: Dtype, len: usize) -> Result<(), Error> {
         fn room<T>(all: &mut Vec<T>, len: usize) -> Result<(), Error> {
             all.clear();
-            all.try_reserve_exact(len).map_err(|_| Error::Memory { argument: "workspace", len })
+            all.try_reserve_exact(len)
+                .map_err(|_| Error::OutOfMemory { argument: "workspace", len })
         }
         match compute {
             _ if len == 0 => Ok(()),
@@ -986,42 +1002,43 @@ impl Workspace {
     }
 }
 
-fn work_of(len: usize, coded: bool) -> usize {
+fn task_cost(len: usize, coded: bool) -> usize {
     len.saturating_mul(if coded { 8 } else { 1 }).saturating_add(512)
 }
 
-impl Memory<'_> {
-    fn is_coded(&self) -> bool {
+impl UpdateMemory<'_> {
+    fn is_encoded(&self) -> bool {
         match self {
-            Memory::Whole { companion, noise, slots, .. } => {
-                let coded = |slot: &Buffer| matches!(slot, Buffer::Coded(_));
+            UpdateMemory::Whole { correction: companion, noise, slots, .. } => {
+                let coded = |slot: &Buffer| matches!(slot, Buffer::Encoded(_));
                 companion.is_some() || noise.is_some() || slots.iter().any(coded)
             }
-            Memory::Part { param, slots } => {
-                let coded = |piece: &Piece<'_>| matches!(piece, Piece::Coded(_));
+            UpdateMemory::Part { param, slots } => {
+                let coded = |piece: &Chunk<'_>| matches!(piece, Chunk::Encoded(_));
                 coded(param) || slots.iter().any(coded)
             }
         }
     }
 }
 
-impl<'a> One<'a> {
-    fn run(self, work: &mut Workspace) -> Result<(), Error> {
-        let One { rule, arithmetic, step, mut scalars, grad, memory } = self;
+impl<'a> ParamUpdate<'a> {
+    fn run(self, work: &mut Scratch) -> Result<(), Error> {
+        let ParamUpdate { rule, policy: arithmetic, step, mut scalars, grad, memory } = self;
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
             let compute = arithmetic.compute(param.dtype());
             let work =
-                work.zeros(compute, rule.workspace_at(compute, &step, shape, param, &grad))?;
-            let tensor = Tensor { shape, param: param.reborrow(), grad, slots, work };
+                work.zeros(compute, rule.scratch_len_at(compute, &step, shape, param, &grad))?;
+            let tensor =
+                UpdateBuffers { shape, param: param.reborrow(), grad, slots, scratch: work };
             rule.update(arithmetic, &step, scalars, tensor)
         };
         match memory {
-            Memory::Part { mut param, mut slots } => {
-                let slots = slots.iter_mut().map(Piece::data_mut);
+            UpdateMemory::Part { mut param, mut slots } => {
+                let slots = slots.iter_mut().map(Chunk::data_mut);
                 with_slots(slots, |slots| run(&[grad.len()], &mut param.data_mut(), slots))
             }
-            Memory::Whole { mut param, companion, noise, slots } => {
+            UpdateMemory::Whole { mut param, correction: companion, noise, slots } => {
                 let slots = slots.iter_mut().map(Buffer::data_mut);
                 with_slots(slots, |slots| {
                     let run = |param: &mut DataMut<'_>| run(step.shape, param, slots);
@@ -1031,41 +1048,45 @@ impl<'a> One<'a> {
         }
     }
 
-    fn cut(self, len: usize) -> Vec<One<'a>> {
+    fn split(self, len: usize) -> Vec<ParamUpdate<'a>> {
         let total = self.grad.len();
         let (param, companion, noise, slots) = match self.memory {
-            Memory::Whole { param, companion, noise, slots }
+            UpdateMemory::Whole { param, correction: companion, noise, slots }
                 if total > len && self.rule.info().is_elementwise =>
             {
                 (param, companion, noise, slots)
             }
-            memory => return alloc::vec![One { memory, ..self }],
+            memory => return alloc::vec![ParamUpdate { memory, ..self }],
         };
         let blocks = slots.iter().map(Buffer::block).chain([param.block()]);
         let len = len.max(total.div_ceil(MAX_PARTS)).max(1);
-        let len = len.next_multiple_of(stretch(blocks).unwrap_or(1));
+        let len = len.next_multiple_of(chunk_len(blocks).unwrap_or(1));
         let params = match (companion, noise) {
-            (Some(companion), _) => paired(param, companion, len),
-            (_, Some(noise)) => dithered(param, noise, len),
-            _ => plain(param, len),
+            (Some(companion), _) => paired_chunks_mut(param, companion, len),
+            (_, Some(noise)) => stochastic_chunks_mut(param, noise, len),
+            _ => plain_chunks_mut(param, len),
         };
-        let mut slots: Vec<_> = slots.iter_mut().map(|s| s.pieces(len).into_iter()).collect();
+        let mut slots: Vec<_> = slots.iter_mut().map(|s| s.chunks_mut(len).into_iter()).collect();
         let copy = match &self.scalars {
-            Carried::Own(scalars) => **scalars,
-            Carried::Group(scalars) => *scalars,
+            ScalarsRef::Own(scalars) => **scalars,
+            ScalarsRef::Group(scalars) => *scalars,
         };
         let mut first = Some(self.scalars);
-        let parts = params.into_iter().zip((0..total).step_by(len)).map(|(param, start)| One {
-            rule: self.rule,
-            arithmetic: self.arithmetic,
-            step: self.step,
-            scalars: first.take().unwrap_or(Carried::Group(copy)),
-            grad: self.grad.part(start..total.min(start.saturating_add(len))),
-            memory: Memory::Part {
-                param,
-                slots: slots.iter_mut().map(|s| s.next().unwrap_or_else(Piece::empty)).collect(),
-            },
-        });
+        let parts =
+            params.into_iter().zip((0..total).step_by(len)).map(|(param, start)| ParamUpdate {
+                rule: self.rule,
+                policy: self.policy,
+                step: self.step,
+                scalars: first.take().unwrap_or(ScalarsRef::Group(copy)),
+                grad: self.grad.part(start..total.min(start.saturating_add(len))),
+                memory: UpdateMemory::Part {
+                    param,
+                    slots: slots
+                        .iter_mut()
+                        .map(|s| s.next().unwrap_or_else(Chunk::empty))
+                        .collect(),
+                },
+            });
         parts.collect()
     }
 }
@@ -1087,31 +1108,47 @@ fn with_slots<'a, T>(
 /// Runs `f` on a whole parameter as its rule sees it.
 fn with_whole<T>(
     param: &mut DataMut<'_>,
-    companion: Option<&mut Raw>,
-    noise: Option<Noise<'_>>,
+    companion: Option<&mut RawBuffer>,
+    noise: Option<RoundingBits<'_>>,
     f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     match (companion, noise, param) {
-        (Some(companion), _, param) => with_companion(param, companion, f),
-        (_, Some(n), DataMut::Bf16(x)) => f(&mut DataMut::Coded(&mut Dithered::new(x, n))),
-        (_, Some(n), DataMut::F16(x)) => f(&mut DataMut::Coded(&mut Dithered::new(x, n))),
+        (Some(companion), _, param) => with_correction(param, companion, f),
+        (_, Some(n), DataMut::Bf16(x)) => {
+            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, n)))
+        }
+        (_, Some(n), DataMut::F16(x)) => {
+            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, n)))
+        }
         (_, _, param) => f(param),
     }
 }
 
 /// Runs `f` on a 16-bit parameter together with what is kept beside it.
-fn with_companion<T>(
+fn with_correction<T>(
     value: &mut DataMut<'_>,
-    companion: &mut Raw,
+    companion: &mut RawBuffer,
     f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     match (value, companion) {
-        (DataMut::Bf16(x), Raw::I8(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
-        (DataMut::Bf16(x), Raw::I16(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
-        (DataMut::F16(x), Raw::I8(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
-        (DataMut::F16(x), Raw::I16(e)) => f(&mut DataMut::Coded(&mut Split::new(x, e)?)),
-        (DataMut::Bf16(x), Raw::Bf16(c)) => f(&mut DataMut::Coded(&mut Kahan::new(x, c)?)),
-        (DataMut::F16(x), Raw::F16(c)) => f(&mut DataMut::Coded(&mut Kahan::new(x, c)?)),
+        (DataMut::Bf16(x), RawBuffer::I8(e)) => {
+            f(&mut DataMut::Encoded(&mut SplitFloat::new(x, e)?))
+        }
+        (DataMut::Bf16(x), RawBuffer::I16(e)) => {
+            f(&mut DataMut::Encoded(&mut SplitFloat::new(x, e)?))
+        }
+        (DataMut::F16(x), RawBuffer::I8(e)) => {
+            f(&mut DataMut::Encoded(&mut SplitFloat::new(x, e)?))
+        }
+        (DataMut::F16(x), RawBuffer::I16(e)) => {
+            f(&mut DataMut::Encoded(&mut SplitFloat::new(x, e)?))
+        }
+        (DataMut::Bf16(x), RawBuffer::Bf16(c)) => {
+            f(&mut DataMut::Encoded(&mut KahanPair::new(x, c)?))
+        }
+        (DataMut::F16(x), RawBuffer::F16(c)) => {
+            f(&mut DataMut::Encoded(&mut KahanPair::new(x, c)?))
+        }
         (value, _) => f(value),
     }
 }
@@ -1123,7 +1160,7 @@ fn next_task<'a>(
     param: &'a mut Param<'_>,
     state: &'a mut ParamState,
     given: &'a [(&'a str, f64)],
-) -> Option<One<'a>> {
+) -> Option<ParamUpdate<'a>> {
     let (group, next) = (groups.get(state.group)?, layers.get_mut(state.group)?);
     let grad = param.grad?;
     let layer = *next;
@@ -1139,85 +1176,89 @@ fn task<'a>(
     grad: Data<'a>,
     layer: u32,
     given: &'a [(&'a str, f64)],
-) -> One<'a> {
-    if !state.started {
-        let rule = &*group.recipe.rule;
+) -> ParamUpdate<'a> {
+    if !state.is_initialized {
+        let rule = &*group.spec.rule;
         let slots = &mut state.slots;
-        match &mut state.companion {
+        match &mut state.correction {
             // Lengths have been checked: this can't fail.
-            Some(companion) => drop(with_companion(&mut param, companion, |value| {
+            Some(companion) => drop(with_correction(&mut param, companion, |value| {
                 start(rule, slots, value);
                 Ok(())
             })),
             None => start(rule, slots, &param),
         }
     }
-    let turn = turn(group, state, param.dtype(), layer, given);
-    One {
+    let turn = prepare_one(group, state, param.dtype(), layer, given);
+    ParamUpdate {
         rule: turn.rule,
-        arithmetic: turn.arithmetic,
+        policy: turn.policy,
         step: turn.step,
         scalars: turn.scalars,
         grad,
-        memory: Memory::Whole {
+        memory: UpdateMemory::Whole {
             param,
-            companion: turn.companion,
-            noise: turn.noise,
+            correction: turn.correction,
+            noise: turn.rounding_bits,
             slots: turn.slots,
         },
     }
 }
 
 #[inline(always)]
-fn turn<'a>(
+fn prepare_one<'a>(
     group: &'a Group,
     state: &'a mut ParamState,
     dtype: Option<Dtype>,
     layer: u32,
     given: &'a [(&'a str, f64)],
-) -> Turn<'a> {
-    let rule = &*group.recipe.rule;
+) -> PreparedStep<'a> {
+    let rule = &*group.spec.rule;
     let info = rule.info();
-    let first = !state.started;
-    state.started = true;
+    let first = !state.is_initialized;
+    state.is_initialized = true;
     let shape = &state.shape;
-    let mut step = Step {
+    let mut step = StepContext {
         t: 0,
         lr: group.lr,
-        first,
-        layer,
+        is_first: first,
+        index_in_group: layer,
         shape,
         projected: None,
         dtype,
-        plain: state.plain,
-        lead: group.lead,
+        has_plain_state: state.has_plain_state,
+        group_dtype: group.group_dtype,
         grad_norm: group.grad_norm,
-        given,
-        powers: Some(&group.powers),
+        extra: given,
+        decay_powers: Some(&group.decay_powers),
     };
     begin_parameter(rule, &info, &mut step, group.steps, &mut state.steps, &mut state.scalars);
-    let own = info.scalar_owner == Counter::Parameter;
-    Turn {
+    let own = info.scalar_scope == Scope::Parameter;
+    PreparedStep {
         rule,
-        arithmetic: group.recipe.arithmetic,
+        policy: group.spec.policy,
         step,
         shape,
-        companion: state.companion.as_mut(),
-        noise: matches!(group.recipe.coding.weights, Weights::Stochastic(_)).then_some(
-            match &state.noise {
-                Some(bits) => Noise::Given(bits),
-                None => Noise::Counter { seed: state.seed, step: state.steps, first: 0 },
+        correction: state.correction.as_mut(),
+        rounding_bits: matches!(group.spec.storage.param, ParamStorage::Stochastic(_)).then_some(
+            match &state.rounding_bits {
+                Some(bits) => RoundingBits::Provided(bits),
+                None => RoundingBits::Counter { seed: state.seed, step: state.steps, first: 0 },
             },
         ),
         slots: &mut state.slots,
-        scalars: if own { Carried::Own(&mut state.scalars) } else { Carried::Group(group.scalars) },
+        scalars: if own {
+            ScalarsRef::Own(&mut state.scalars)
+        } else {
+            ScalarsRef::Group(group.scalars)
+        },
     }
 }
 
 /// Copies the parameter into the slots that start as it.
-fn start(rule: &dyn AnyRule, slots: &mut [Buffer], value: &DataMut<'_>) {
+fn start(rule: &dyn DynRule, slots: &mut [Buffer], value: &DataMut<'_>) {
     for (k, slot) in slots.iter_mut().enumerate() {
-        if rule.slot_start(k) == Start::Parameter && !slot.is_empty() {
+        if rule.slot_init(k) == SlotInit::CopyParam && !slot.is_empty() {
             slot.data_mut().copy_from_mut(value);
         }
     }

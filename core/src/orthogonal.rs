@@ -1,9 +1,9 @@
 //! Rules that follow the orthogonal matrix nearest to their momentum, pass by pass: for backends
 //! that make loops of their own.
 
-use crate::any::AnyRule;
-use crate::real::Real;
-use crate::rule::Step;
+use crate::any::DynRule;
+use crate::real::ComputeFloat;
+use crate::rule::StepContext;
 
 /// Between these passes stand products of matrices ([`crate::matmul`]) and one sum
 /// ([`crate::reduce`]). X is the momentum as a wide matrix: of a tall one, transposed.
@@ -14,43 +14,47 @@ use crate::rule::Step;
 /// rounds times:  G ← gram(X Xᵀ);  B ← polynomial(G, G G);  X ← next(X, B X)
 /// p ← element(p, X)
 /// ```
-pub trait Orthogonal: AnyRule + Copy {
+pub trait NewtonSchulz: DynRule + Copy {
     /// The step's constants.
-    type Coefs<C: Real>: Copy + Send + Sync;
+    type Coefs<C: ComputeFloat>: Copy + Send + Sync;
 
     /// How many rounds.
-    fn rounds(&self) -> u64;
+    fn iterations(&self) -> u64;
     /// The constants for a matrix of that many rows and columns.
-    fn coefs<C: Real>(&self, step: &Step, shape: [usize; 2]) -> Self::Coefs<C>;
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, shape: [usize; 2]) -> Self::Coefs<C>;
     /// An element of the momentum, and of X.
-    fn momentum<C: Real>(k: &Self::Coefs<C>, m: C, g: C) -> (C, C::Scalar);
+    fn momentum<C: ComputeFloat>(k: &Self::Coefs<C>, m: C, g: C) -> (C, C::Scalar);
     /// What X is divided by.
-    fn norm<C: Real>(k: &Self::Coefs<C>, squares: C::Scalar) -> C::Scalar;
+    fn norm<C: ComputeFloat>(k: &Self::Coefs<C>, squares: C::Scalar) -> C::Scalar;
     /// An element of X, divided.
-    fn divided<C: Real>(x: C::Scalar, norm: C::Scalar) -> C::Scalar;
+    fn normalize<C: ComputeFloat>(x: C::Scalar, norm: C::Scalar) -> C::Scalar;
     /// An element of G.
-    fn gram<C: Real>(product: C::Scalar) -> C::Scalar;
+    fn gram<C: ComputeFloat>(product: C::Scalar) -> C::Scalar;
     /// An element of B.
-    fn polynomial<C: Real>(k: &Self::Coefs<C>, gram: C::Scalar, square: C::Scalar) -> C::Scalar;
+    fn polynomial<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        gram: C::Scalar,
+        square: C::Scalar,
+    ) -> C::Scalar;
     /// An element of the next X.
-    fn next<C: Real>(k: &Self::Coefs<C>, x: C::Scalar, product: C::Scalar) -> C::Scalar;
+    fn next<C: ComputeFloat>(k: &Self::Coefs<C>, x: C::Scalar, product: C::Scalar) -> C::Scalar;
     /// An element of the parameter.
-    fn element<C: Real>(k: &Self::Coefs<C>, p: C, x: C::Scalar) -> C;
+    fn update<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, x: C::Scalar) -> C;
 }
 
 /// Where elements of a matrix stand in the wide one.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct WideIndex {
     cols: usize,
     long: usize,
     tall: bool,
 }
 
-impl Place {
+impl WideIndex {
     /// For a matrix of that many rows and columns.
     #[must_use]
     pub const fn new([rows, cols]: [usize; 2]) -> Self {
-        Place { cols, long: if rows > cols { rows } else { cols }, tall: rows > cols }
+        WideIndex { cols, long: if rows > cols { rows } else { cols }, tall: rows > cols }
     }
 
     /// Where element i, row by row, stands.

@@ -51,7 +51,7 @@ impl Dtype {
 }
 
 /// A number in memory. Conversions round once, to nearest even.
-pub trait Number: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
+pub trait StoredFloat: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
     /// Its type as a value.
     const DTYPE: Dtype;
     /// To `f32`; exact but for `f64`.
@@ -69,7 +69,7 @@ pub trait Number: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
     }
 }
 
-impl Number for f64 {
+impl StoredFloat for f64 {
     const DTYPE: Dtype = Dtype::F64;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -89,7 +89,7 @@ impl Number for f64 {
     }
 }
 
-impl Number for f32 {
+impl StoredFloat for f32 {
     const DTYPE: Dtype = Dtype::F32;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -113,7 +113,7 @@ impl Number for f32 {
 // `half` choose hardware at run time for each element, which stops a loop from
 // vectorising. The results are the same.
 
-impl Number for bf16 {
+impl StoredFloat for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -121,7 +121,7 @@ impl Number for bf16 {
     }
     #[inline(always)]
     fn to_f64(self) -> f64 {
-        Number::to_f32(self).into()
+        StoredFloat::to_f32(self).into()
     }
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -140,7 +140,7 @@ impl Number for bf16 {
     }
 }
 
-impl Number for f16 {
+impl StoredFloat for f16 {
     const DTYPE: Dtype = Dtype::F16;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -156,7 +156,7 @@ impl Number for f16 {
     }
     #[inline(always)]
     fn to_f64(self) -> f64 {
-        Number::to_f32(self).into()
+        StoredFloat::to_f32(self).into()
     }
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
@@ -196,8 +196,8 @@ impl Number for f16 {
 /// names. A `Scalar` argument is a step's constant, already rounded to `f32`
 /// (`f64` for `f64`). As PyTorch does, `add_scalar` and `add_scaled` round it to
 /// `Self` first; the other operations take it as it is.
-pub trait Real:
-    Number
+pub trait ComputeFloat:
+    StoredFloat
     + PartialOrd
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -206,9 +206,9 @@ pub trait Real:
     + Neg<Output = Self>
 {
     /// Numbers of this type in memory.
-    type Stored: Number;
+    type Stored: StoredFloat;
     /// Constants of a step, operations inside an operation, and sums: `f64` for `f64`, else `f32`.
-    type Scalar: Real<Scalar = Self::Scalar>;
+    type Scalar: ComputeFloat<Scalar = Self::Scalar>;
 
     /// Zero.
     const ZERO: Self;
@@ -216,13 +216,13 @@ pub trait Real:
     const ONE: Self;
 
     /// Exact.
-    fn wide(self) -> Self::Scalar;
+    fn widen(self) -> Self::Scalar;
     /// Rounds once.
-    fn narrow(x: Self::Scalar) -> Self;
+    fn round_from(x: Self::Scalar) -> Self;
     /// Reads from memory.
-    fn load<T: Number>(x: T) -> Self;
+    fn load<T: StoredFloat>(x: T) -> Self;
     /// Writes to memory; rounds once.
-    fn store<T: Number>(self) -> T;
+    fn store<T: StoredFloat>(self) -> T;
     /// √x, correctly rounded.
     fn sqrt(self) -> Self;
     /// |x|.
@@ -234,8 +234,8 @@ pub trait Real:
         match dtype {
             Dtype::F64 => self,
             Dtype::F32 => Self::load(self.to_f32()),
-            Dtype::Bf16 => Self::load(<bf16 as Number>::from_f32(self.to_f32())),
-            Dtype::F16 => Self::load(<f16 as Number>::from_f32(self.to_f32())),
+            Dtype::Bf16 => Self::load(<bf16 as StoredFloat>::from_f32(self.to_f32())),
+            Dtype::F16 => Self::load(<f16 as StoredFloat>::from_f32(self.to_f32())),
         }
     }
 
@@ -258,9 +258,9 @@ pub trait Real:
     /// the tensors' type first: β = 0.999 becomes 1 in `bf16`. That holds for lists of
     /// constants, too, and for no other operation.
     #[inline(always)]
-    fn factor(x: f64, foreach: bool) -> Self::Scalar {
+    fn foreach_scalar(x: f64, foreach: bool) -> Self::Scalar {
         let x = Self::scalar(x);
-        if foreach { Self::narrow(x).wide() } else { x }
+        if foreach { Self::round_from(x).widen() } else { x }
     }
 
     /// Whether it is NaN.
@@ -292,74 +292,74 @@ pub trait Real:
     /// x + s.
     #[inline(always)]
     fn add_scalar(self, s: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + Self::narrow(s).wide())
+        Self::round_from(self.widen() + Self::round_from(s).widen())
     }
 
     /// x · s.
     #[inline(always)]
     fn mul_scalar(self, s: Self::Scalar) -> Self {
-        Self::narrow(self.wide() * s)
+        Self::round_from(self.widen() * s)
     }
 
     /// 1/√x: two roundings in `f32`, then that of the type (torch.rsqrt).
     #[inline(always)]
     fn rsqrt(self) -> Self {
-        Self::narrow(Self::Scalar::ONE / self.wide().sqrt())
+        Self::round_from(Self::Scalar::ONE / self.widen().sqrt())
     }
 
     /// x / s.
     #[inline(always)]
     fn div_scalar(self, s: Self::Scalar) -> Self {
-        Self::narrow(self.wide() / s)
+        Self::round_from(self.widen() / s)
     }
 
     /// x + alpha · y (torch.add with alpha).
     #[inline(always)]
     fn add_scaled(self, y: Self, alpha: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + Self::narrow(alpha).wide() * y.wide())
+        Self::round_from(self.widen() + Self::round_from(alpha).widen() * y.widen())
     }
 
     /// x + weight · (end − x), from the nearer end (torch.lerp).
     #[inline(always)]
     fn lerp(self, end: Self, weight: Self::Scalar) -> Self {
-        let (x, y) = (self.wide(), end.wide());
+        let (x, y) = (self.widen(), end.widen());
         let near_start = weight.abs() < Self::scalar(0.5);
         let (base, factor) = if near_start { (x, weight) } else { (y, weight - Self::Scalar::ONE) };
-        Self::narrow(base + factor * (y - x))
+        Self::round_from(base + factor * (y - x))
     }
 
     /// x + value · a · b.
     #[inline(always)]
     fn addcmul(self, a: Self, b: Self, value: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + value * a.wide() * b.wide())
+        Self::round_from(self.widen() + value * a.widen() * b.widen())
     }
 
     /// x + value · a / b.
     #[inline(always)]
     fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + value * a.wide() / b.wide())
+        Self::round_from(self.widen() + value * a.widen() / b.widen())
     }
 }
 
-impl Real for f64 {
+impl ComputeFloat for f64 {
     type Stored = f64;
     type Scalar = f64;
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     #[inline(always)]
-    fn wide(self) -> f64 {
+    fn widen(self) -> f64 {
         self
     }
     #[inline(always)]
-    fn narrow(x: f64) -> Self {
+    fn round_from(x: f64) -> Self {
         x
     }
     #[inline(always)]
-    fn load<T: Number>(x: T) -> Self {
+    fn load<T: StoredFloat>(x: T) -> Self {
         x.to_f64()
     }
     #[inline(always)]
-    fn store<T: Number>(self) -> T {
+    fn store<T: StoredFloat>(self) -> T {
         T::from_f64(self)
     }
     #[inline(always)]
@@ -372,25 +372,25 @@ impl Real for f64 {
     }
 }
 
-impl Real for f32 {
+impl ComputeFloat for f32 {
     type Stored = f32;
     type Scalar = f32;
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
     #[inline(always)]
-    fn wide(self) -> f32 {
+    fn widen(self) -> f32 {
         self
     }
     #[inline(always)]
-    fn narrow(x: f32) -> Self {
+    fn round_from(x: f32) -> Self {
         x
     }
     #[inline(always)]
-    fn load<T: Number>(x: T) -> Self {
+    fn load<T: StoredFloat>(x: T) -> Self {
         x.to_f32()
     }
     #[inline(always)]
-    fn store<T: Number>(self) -> T {
+    fn store<T: StoredFloat>(self) -> T {
         T::from_f32(self)
     }
     #[inline(always)]
@@ -412,14 +412,14 @@ mod tests {
         for bits in 0..=u16::MAX {
             let (b, h) = (bf16::from_bits(bits), f16::from_bits(bits));
             assert!(
-                b.is_nan() && Number::to_f32(b).is_nan()
-                    || <bf16 as Number>::from_f32(Number::to_f32(b)) == b
+                b.is_nan() && StoredFloat::to_f32(b).is_nan()
+                    || <bf16 as StoredFloat>::from_f32(StoredFloat::to_f32(b)) == b
             );
             assert!(
-                h.is_nan() && Number::to_f32(h).is_nan()
-                    || <f16 as Number>::from_f32(Number::to_f32(h)) == h
+                h.is_nan() && StoredFloat::to_f32(h).is_nan()
+                    || <f16 as StoredFloat>::from_f32(StoredFloat::to_f32(h)) == h
             );
-            assert!(h.is_nan() || Number::to_f32(h) == half::f16::to_f32_const(h));
+            assert!(h.is_nan() || StoredFloat::to_f32(h) == half::f16::to_f32_const(h));
         }
     }
 
@@ -428,7 +428,7 @@ mod tests {
         // A prime step visits every exponent and all low-bit patterns.
         for bits in (0..=u32::MAX).step_by(65_521) {
             let x = f32::from_bits(bits);
-            let (b, h) = (<bf16 as Number>::from_f32(x), <f16 as Number>::from_f32(x));
+            let (b, h) = (<bf16 as StoredFloat>::from_f32(x), <f16 as StoredFloat>::from_f32(x));
             if x.is_nan() {
                 assert!(b.is_nan() && h.is_nan());
             } else {

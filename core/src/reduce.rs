@@ -13,7 +13,7 @@
 //! the block sums, in order, are reduced by the same procedure until one row is
 //! left. Bands cut at multiples of 32ᵏ rows hand over one number per column.
 
-use crate::real::Real;
+use crate::real::ComputeFloat;
 use crate::simd::{self, Kernel};
 
 /// Elements in a block.
@@ -21,7 +21,7 @@ pub const BLOCK: usize = 1024;
 /// Lanes in a block.
 pub const LANES: usize = 32;
 /// Parts of this many elements, each summed alone, sum to the whole.
-pub const PART: usize = BLOCK * BLOCK;
+pub const PARTIAL_LEN: usize = BLOCK * BLOCK;
 
 /// Levels above the first: enough for `usize::MAX` numbers.
 const LEVELS: usize = (usize::BITS as usize).div_ceil(10);
@@ -29,7 +29,7 @@ const LEVELS: usize = (usize::BITS as usize).div_ceil(10);
 type Lanes<A, const K: usize> = [[A; LANES]; K];
 
 #[inline(always)]
-fn fold<A: Real, const K: usize>(lanes: &mut Lanes<A, K>) -> [A; K] {
+fn fold<A: ComputeFloat, const K: usize>(lanes: &mut Lanes<A, K>) -> [A; K] {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in lanes.iter_mut() {
@@ -53,7 +53,7 @@ struct Levels<A, const K: usize> {
     counts: [usize; LEVELS],
 }
 
-impl<A: Real, const K: usize> Levels<A, K> {
+impl<A: ComputeFloat, const K: usize> Levels<A, K> {
     fn new() -> Self {
         Levels { lanes: [[[A::ZERO; LANES]; K]; LEVELS], counts: [0; LEVELS] }
     }
@@ -100,13 +100,13 @@ pub(crate) const CHUNK: usize = 256;
 
 /// What writes terms, a chunk at a time. A trait, because a closure can't be told to become part
 /// of the vector kernel that calls it.
-pub(crate) trait Terms<A, const K: usize> {
+pub(crate) trait TermSource<A, const K: usize> {
     /// Writes the terms from index `start` on, as many as the buffers hold.
     fn fill(&mut self, start: usize, terms: [&mut [A]; K]);
 }
 
 /// Terms that are not worth a name.
-impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> Terms<A, K> for F {
+impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> TermSource<A, K> for F {
     #[inline(always)]
     fn fill(&mut self, start: usize, terms: [&mut [A]; K]) {
         self(start, terms);
@@ -115,16 +115,19 @@ impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> Terms<A, K> for F {
 
 /// The sums of K terms over n indices, in the order of this file.
 #[inline(always)]
-pub(crate) fn sums_by_chunk<A: Real, const K: usize>(n: usize, terms: impl Terms<A, K>) -> [A; K] {
+pub(crate) fn sums_by_chunk<A: ComputeFloat, const K: usize>(
+    n: usize,
+    terms: impl TermSource<A, K>,
+) -> [A; K] {
     sums_within(&mut [[A::ZERO; CHUNK]; K], n, terms)
 }
 
 /// The same by way of buffers from outside, for many short sums.
 #[inline(always)]
-pub(crate) fn sums_within<A: Real, const K: usize>(
+pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
     buffers: &mut [[A; CHUNK]; K],
     n: usize,
-    mut terms: impl Terms<A, K>,
+    mut terms: impl TermSource<A, K>,
 ) -> [A; K] {
     let mut levels = None;
     let mut at = 0;
@@ -160,9 +163,12 @@ pub(crate) fn sums_within<A: Real, const K: usize>(
 
 /// The same for terms index by index.
 #[inline(always)]
-pub(crate) fn sums<A: Real, const K: usize>(n: usize, term: impl Fn(usize) -> [A; K]) -> [A; K] {
+pub(crate) fn sums<A: ComputeFloat, const K: usize>(
+    n: usize,
+    term: impl Fn(usize) -> [A; K],
+) -> [A; K] {
     struct Each<F>(F);
-    impl<A: Real, const K: usize, F: Fn(usize) -> [A; K]> Terms<A, K> for Each<F> {
+    impl<A: ComputeFloat, const K: usize, F: Fn(usize) -> [A; K]> TermSource<A, K> for Each<F> {
         #[inline(always)]
         fn fill(&mut self, start: usize, mut terms: [&mut [A]; K]) {
             for i in 0..terms.first().map_or(0, |t| t.len()) {
@@ -199,7 +205,7 @@ pub(crate) struct Columns<'a, A> {
     count: usize,
 }
 
-impl<'a, A: Real> Columns<'a, A> {
+impl<'a, A: ComputeFloat> Columns<'a, A> {
     /// `memory` holds [`column_levels`] rows of `width` numbers; what it held before is overwritten.
     pub(crate) fn new(memory: &'a mut [A], width: usize) -> Self {
         memory.fill(A::ZERO);
@@ -214,17 +220,17 @@ impl<'a, A: Real> Columns<'a, A> {
 
     /// The row has been added: hands full blocks on to the next level.
     #[inline(always)]
-    pub(crate) fn added(&mut self) {
+    pub(crate) fn commit_row(&mut self) {
         self.count += 1;
         let (mut count, mut at) = (self.count, 0);
         while count.is_multiple_of(ROWS) && at + 2 * self.width <= self.levels.len() {
-            self.hand_on(at);
+            self.carry_up(at);
             at += self.width;
             count /= ROWS;
         }
     }
 
-    fn hand_on(&mut self, at: usize) {
+    fn carry_up(&mut self, at: usize) {
         let (low, high) = self.levels.split_at_mut(at + self.width);
         for (sum, part) in high.iter_mut().zip(low.get_mut(at..).unwrap_or_default()) {
             (*sum, *part) = (*sum + *part, A::ZERO);
@@ -235,7 +241,7 @@ impl<'a, A: Real> Columns<'a, A> {
     pub(crate) fn finish(mut self) -> &'a [A] {
         let mut at = 0;
         while at + 2 * self.width <= self.levels.len() && self.width > 0 {
-            self.hand_on(at);
+            self.carry_up(at);
             at += self.width;
         }
         let levels: &'a [A] = self.levels;
@@ -249,9 +255,9 @@ impl<'a, A: Real> Columns<'a, A> {
 /// assert_eq!(bitstep::reduce::sum(5, |i| i as f64), 10.0);
 /// assert_eq!(bitstep::reduce::sum(0, |_| 1.0f32), 0.0);
 /// ```
-pub fn sum<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
+pub fn sum<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     struct Sum<F>(usize, F);
-    impl<A: Real, F: Fn(usize) -> A> Kernel for Sum<F> {
+    impl<A: ComputeFloat, F: Fn(usize) -> A> Kernel for Sum<F> {
         type Output = A;
         #[inline(always)]
         fn run(self) -> A {
@@ -265,14 +271,14 @@ pub fn sum<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
 /// unsquared, as `torch.linalg.vector_norm` has it: there nothing overflows, and nothing vanishes.
 #[must_use]
 #[inline(always)]
-pub fn square<A: Real>(x: A, single: bool) -> A {
+pub fn square<A: ComputeFloat>(x: A, single: bool) -> A {
     if single { x.abs() } else { x * x }
 }
 
 /// The norm, from the sum of what was [added](square).
 #[must_use]
 #[inline(always)]
-pub fn root<A: Real>(sum: A, single: bool) -> A {
+pub fn root<A: ComputeFloat>(sum: A, single: bool) -> A {
     if single { sum } else { sum.sqrt() }
 }
 
@@ -326,9 +332,9 @@ mod tests {
             2048,
             5000,
             70_001,
-            PART,
-            PART + 1,
-            2 * PART + 77,
+            PARTIAL_LEN,
+            PARTIAL_LEN + 1,
+            2 * PARTIAL_LEN + 77,
         ] {
             let x = numbers(n);
             assert_eq!(sum(n, |i| x[i]).to_bits(), naive(&x).to_bits(), "n = {n}");
@@ -354,7 +360,7 @@ mod tests {
             for (sum, v) in columns.row().iter_mut().zip(row) {
                 *sum += v;
             }
-            columns.added();
+            columns.commit_row();
         }
         columns.finish().to_vec()
     }
@@ -382,8 +388,9 @@ mod tests {
 
     #[test]
     fn sum_of_parts_equals_the_sum_of_the_whole() {
-        let x = numbers(3 * PART + 5);
-        let parts: Vec<f32> = x.chunks(PART).map(|part| sum(part.len(), |i| part[i])).collect();
+        let x = numbers(3 * PARTIAL_LEN + 5);
+        let parts: Vec<f32> =
+            x.chunks(PARTIAL_LEN).map(|part| sum(part.len(), |i| part[i])).collect();
         assert_eq!(sum(parts.len(), |i| parts[i]).to_bits(), sum(x.len(), |i| x[i]).to_bits());
     }
 

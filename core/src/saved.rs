@@ -96,8 +96,8 @@ pub(crate) struct Reader<'a> {
 }
 
 /// What is refused whatever it says.
-const fn refused<T>(wanted: &'static str) -> Result<T, Error> {
-    Err(Error::Invalid { argument: Error::SAVED, wanted })
+const fn refused<T>(expected: &'static str) -> Result<T, Error> {
+    Err(Error::InvalidArgument { argument: Error::SAVED, expected })
 }
 
 impl<'a> Reader<'a> {
@@ -157,8 +157,8 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses a number other than the one that belongs here.
-    pub(crate) fn expect(&mut self, what: &'static str, wanted: u64) -> Result<(), Error> {
-        Error::saved(what, self.number()?, wanted)
+    pub(crate) fn expect(&mut self, what: &'static str, expected: u64) -> Result<(), Error> {
+        Error::saved(what, self.number()?, expected)
     }
 
     /// A number of words to come, of which there are as many.
@@ -191,8 +191,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses bytes other than those that belong here.
-    pub(crate) fn expect_bytes(&mut self, here: &[u8], wanted: &'static str) -> Result<(), Error> {
-        if self.bytes()? == here { Ok(()) } else { refused(wanted) }
+    pub(crate) fn expect_bytes(
+        &mut self,
+        here: &[u8],
+        expected: &'static str,
+    ) -> Result<(), Error> {
+        if self.bytes()? == here { Ok(()) } else { refused(expected) }
     }
 
     pub(crate) fn list<T: Constants>(&mut self, to: &mut [T]) -> Result<(), Error> {
@@ -210,7 +214,7 @@ impl<'a> Reader<'a> {
             DataMut::F32(x) => self.list(x),
             DataMut::Bf16(x) => self.list(x),
             DataMut::F16(x) => self.list(x),
-            DataMut::Coded(_) => Ok(()),
+            DataMut::Encoded(_) => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@
 //! detection: Rust asks for it where a function compiled for a wider unit is
 //! called. Without the feature `std` there is none.
 
-use crate::real::{Dtype, Number};
+use crate::real::{Dtype, StoredFloat};
 
 /// A loop with its operands.
 pub(crate) trait Kernel {
@@ -44,7 +44,7 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 /// Runs a kernel that computes in C on parameters of type P. `f64` and `f16` are not compiled for AVX-512, where divisions
 /// and roots of `f64` are no faster; few use `f16`, and code of three units has its price.
 #[inline(always)]
-pub(crate) fn dispatch_in<C: Number, P: Number, K: Kernel>(kernel: K) -> K::Output {
+pub(crate) fn dispatch_in<C: StoredFloat, P: StoredFloat, K: Kernel>(kernel: K) -> K::Output {
     if const { matches!((C::DTYPE, P::DTYPE), (Dtype::F32 | Dtype::Bf16, Dtype::F32 | Dtype::Bf16)) }
     {
         run::<true, K>(kernel)

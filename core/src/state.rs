@@ -1,11 +1,11 @@
 //! A rule's state in memory of the caller's: counted, saved and loaded, without a heap.
 
-use crate::any::begin_alone;
+use crate::any::begin_single;
 use crate::array::Array;
-use crate::eager::Computed;
+use crate::eager::EagerFloat;
 use crate::error::Error;
-use crate::real::{Number, Real};
-use crate::rule::{Rule, Scalars, Start, Step, check_slices, step_slices};
+use crate::real::{ComputeFloat, StoredFloat};
+use crate::rule::{Rule, ScalarState, SlotInit, StepContext, check_slices, step_slices};
 use crate::saved::{Reader, Sink, Writer, copied};
 use crate::storage::Plain;
 
@@ -40,15 +40,15 @@ const KIND: &[u8; 8] = b"bitstep1";
 /// ```
 pub struct State<'a, R: Rule, S> {
     steps: u64,
-    scalars: Scalars,
+    scalars: ScalarState,
     slots: R::Slots<&'a mut [S]>,
     len: usize,
 }
 
 /// What numbers of this type are computed in.
-type Scalar<S> = <<S as Computed>::Real as Real>::Scalar;
+type Scalar<S> = <<S as EagerFloat>::Compute as ComputeFloat>::Scalar;
 
-impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
+impl<'a, R: Rule, S: EagerFloat + Plain> State<'a, R, S> {
     /// How many numbers of memory the state of a parameter of `len` numbers takes.
     #[must_use]
     pub fn numbers(rule: &R, len: usize) -> usize {
@@ -70,7 +70,7 @@ impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
                 .split_at_mut_checked(if used { len } else { 0 })
                 .unwrap_or_default();
             rest = later;
-            if let Start::Value(x) = rule.start(slot) {
+            if let SlotInit::Constant(x) = rule.slot_init(slot) {
                 own.fill(S::from_f64(x));
             }
             own
@@ -79,7 +79,7 @@ impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
     }
 
     fn mask(rule: &R) -> u32 {
-        rule.mask(Scalar::<S>::DTYPE)
+        rule.active_slots(Scalar::<S>::DTYPE)
     }
 
     /// Updates so far.
@@ -100,7 +100,7 @@ impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
     /// # Errors
     /// Those of [`rule::step`](crate::rule::step). Nothing is written then.
     pub fn step(&mut self, rule: &R, lr: f64, param: &mut [S], grad: &[S]) -> Result<(), Error> {
-        self.step_with(rule, &Step::new(0, lr), param, grad)
+        self.step_with(rule, &StepContext::new(0, lr), param, grad)
     }
 
     /// The same with whatever else a step may say; its number is counted here.
@@ -110,7 +110,7 @@ impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
     pub fn step_with(
         &mut self,
         rule: &R,
-        step: &Step<'_>,
+        step: &StepContext<'_>,
         param: &mut [S],
         grad: &[S],
     ) -> Result<(), Error> {
@@ -120,10 +120,10 @@ impl<'a, R: Rule, S: Computed + Plain> State<'a, R, S> {
             R::Slots::<&mut [S]>::from_fn(|_| views.next().map_or(&mut [][..], |s| &mut **s));
         check_slices::<R, Scalar<S>, S, S, S>(rule, step, param, grad, &mut slots)?;
         let (shape, first) = ([self.len], self.steps == 0);
-        let mut at = Step { first, shape: &shape, dtype: Some(S::DTYPE), ..*step };
-        begin_alone(rule, &mut at, true, &mut self.steps, &mut self.scalars);
+        let mut at = StepContext { is_first: first, shape: &shape, dtype: Some(S::DTYPE), ..*step };
+        begin_single(rule, &mut at, true, &mut self.steps, &mut self.scalars);
         for (k, slot) in slots.as_mut().iter_mut().enumerate() {
-            if first && rule.start(k) == Start::Parameter && !slot.is_empty() {
+            if first && rule.slot_init(k) == SlotInit::CopyParam && !slot.is_empty() {
                 slot.copy_from_slice(param);
             }
         }

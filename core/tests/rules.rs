@@ -1,24 +1,24 @@
 //! What every rule says of itself: its rate, its defaults, which powers it needs.
 
 use bitstep::args::{Args, Value};
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::named::optimizer;
-use bitstep::optimizer::{Coding, Optimizer, Param, Recipe};
+use bitstep::optimizer::{Optimizer, OptimizerSpec, Param, StorageConfig};
 use bitstep::real::Dtype;
 use bitstep::rule::Rule;
 use bitstep::storage::{Data, DataMut};
 
-fn parsed(name: &str, args: &str) -> Recipe {
+fn parsed(name: &str, args: &str) -> OptimizerSpec {
     optimizer(name, &Args::parse(args).expect("name=value")).expect(args)
 }
 
-fn hyper(recipe: &mut Recipe) -> Args {
-    Args::of(recipe.rule.hyper())
+fn hyper(recipe: &mut OptimizerSpec) -> Args {
+    Args::of(recipe.rule.hyper_params())
 }
 
 #[test]
 fn every_rule_hands_out_the_rate_that_it_was_given() {
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let mut plain = parsed(entry.name, "");
         match hyper(&mut plain).get("lr") {
             // Adafactor's comes from the step unless it is told otherwise.
@@ -37,7 +37,7 @@ fn every_rule_hands_out_the_rate_that_it_was_given() {
 #[test]
 fn a_rate_that_others_are_measured_by_stays_the_first() {
     let mut seen = 0;
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         if hyper(&mut parsed(entry.name, "")).get("max_lr").is_none() {
             continue;
         }
@@ -71,9 +71,9 @@ fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
         let betas = [0.75, 0.625, 0.5];
         let betas = if *name == "ademamix" { &betas[..] } else { &betas[..2] };
         let recipe = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
-        assert_eq!(recipe.rule.info().bases, [0.75, 0.625], "{name}");
+        assert_eq!(recipe.rule.info().decay_bases, [0.75, 0.625], "{name}");
     }
-    assert_eq!(parsed("sgd", "").rule.info().bases, [1.0; 2]);
+    assert_eq!(parsed("sgd", "").rule.info().decay_bases, [1.0; 2]);
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn muon_takes_matrices_with_columns() {
 fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
     let taken =
         |name: &str, size: i64| optimizer(name, &Args::new().with("block_size", size)).is_ok();
-    for (name, size, wanted) in [
+    for (name, size, expected) in [
         ("torchao_adam8bit", 0, false),
         ("torchao_adam8bit", 1, true),
         ("torchao_adam8bit", 2048, true),
@@ -120,7 +120,7 @@ fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
         ("torchao_adam4bit", 2, true),
         ("torchao_adam4bit", 3, false),
     ] {
-        assert_eq!(taken(name, size), wanted, "{name}, {size}");
+        assert_eq!(taken(name, size), expected, "{name}, {size}");
     }
 }
 
@@ -148,7 +148,7 @@ fn schedule_free_refuses_what_would_divide_by_nothing() {
 #[test]
 fn numbers_are_carried_by_whoever_limits_a_norm() {
     for name in ["bnb_lars_32bit", "bnb_lamb_32bit"] {
-        let carried = |args: &str| parsed(name, args).rule.info().scalars.len();
+        let carried = |args: &str| parsed(name, args).rule.info().scalar_names.len();
         assert_eq!((carried("max_unorm=0.5"), carried("max_unorm=0.0")), (1, 0), "{name}");
     }
 }
@@ -193,7 +193,7 @@ fn names_that_decay_are_told_by_their_pieces() {
 
 #[test]
 fn schedule_free_rules_begin_alike() {
-    let start = |name| parsed(name, "").rule.scalars_of(0);
+    let start = |name| parsed(name, "").rule.initial_scalars(0);
     assert_eq!(start("schedule_free_sgd"), [0.0, -1.0, 0.0, 0.0]);
     assert_eq!(start("schedule_free_adamw"), start("schedule_free_sgd"));
     assert_eq!(start("schedule_free_radam"), start("schedule_free_sgd"));
@@ -202,14 +202,14 @@ fn schedule_free_rules_begin_alike() {
 #[test]
 fn muon_is_told_how_many_rounds_and_counts_its_steps() {
     let rule: bitstep::optim::Muon = bitstep::optim::Muon { ns_steps: 3, ..Default::default() };
-    assert_eq!(bitstep::orthogonal::Orthogonal::rounds(&rule), 3);
+    assert_eq!(bitstep::orthogonal::NewtonSchulz::iterations(&rule), 3);
     let muon = parsed("muon", "").rule;
     assert!(muon.info().step_key == "step" && !muon.info().is_elementwise);
 }
 
 #[test]
 fn apollos_parameters_have_a_seed_each_unless_each_has_its_optimizer() {
-    let seeds = |name| [0, 1].map(|index| parsed(name, "rank=2").rule.scalars_of(index));
+    let seeds = |name| [0, 1].map(|index| parsed(name, "rank=2").rule.initial_scalars(index));
     let [first, second] = seeds("apollo_adamw");
     assert_ne!(first, second);
     assert_eq!(seeds("apollo_adamw_layerwise"), [first, first]);
@@ -259,17 +259,17 @@ fn torchaos_blocks_are_of_256_and_of_128_in_4_bits() {
     for (name, block) in
         [("torchao_adam8bit", 256), ("torchao_adam4bit", 128), ("torchao_adam_fp8", 256)]
     {
-        assert_eq!(parsed(name, "").coding.multiple, block, "{name}");
+        assert_eq!(parsed(name, "").storage.len_multiple, block, "{name}");
     }
 }
 
 #[test]
 fn adafactors_rate_in_force_goes_with_the_parameters_size() {
     use bitstep::optim::Adafactor;
-    use bitstep::rule::Step;
+    use bitstep::rule::StepContext;
     let rate = |rms, scale_parameter| {
         let rule = Adafactor { scale_parameter, ..Adafactor::default() };
-        rule.effective_lr(&Step::new(1, 0.0), rms)
+        rule.effective_lr(&StepContext::new(1, 0.0), rms)
     };
     // 10⁻² times the size, which is at least ε₂ = 10⁻³.
     assert_eq!([rate(2.0, true), rate(0.0, true)], [0.02, 1e-5]);
@@ -308,7 +308,7 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
 #[test]
 fn an_element_moves_alike_in_tensors_of_any_length() {
     /// The first `n` elements after three steps of a tensor of `len`.
-    fn stepped(recipe: &Recipe, len: usize, n: usize) -> Vec<u32> {
+    fn stepped(recipe: &OptimizerSpec, len: usize, n: usize) -> Vec<u32> {
         let mut optimizer = Optimizer::new();
         let group = optimizer.add_group(recipe.clone()).expect("valid");
         optimizer.add_param(group, &[len], Dtype::F32).expect("a shape");
@@ -322,10 +322,13 @@ fn an_element_moves_alike_in_tensors_of_any_length() {
         param[..n].iter().map(|x| x.to_bits()).collect()
     }
     let mut seen = 0;
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let recipe = parsed(entry.name, "");
         let alone = recipe.rule.info().is_elementwise && recipe.rule.norm_scale(&[]).is_none();
-        if !alone || recipe.coding != Coding::default() || recipe.rule.check_shape(&[1]).is_err() {
+        if !alone
+            || recipe.storage != StorageConfig::default()
+            || recipe.rule.check_shape(&[1]).is_err()
+        {
             continue;
         }
         seen += 1;
@@ -344,7 +347,7 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
         let args = Args::new().with("lr", 0.1);
         let recipe = optimizer(name, &args).unwrap();
         assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
-        let recipe = recipe.with(&Args::new().with("weight_decay", -0.5)).unwrap();
+        let recipe = recipe.with_args(&Args::new().with("weight_decay", -0.5)).unwrap();
         let mut optimizer = Optimizer::new();
         let group = optimizer.add_group(recipe).unwrap();
         optimizer.add_param(group, &[2], Dtype::F32).unwrap();
@@ -383,7 +386,7 @@ fn ids_are_the_stems_of_the_rules() {
         assert_eq!(stem, id);
         assert!(stems[..i].iter().all(|(other, _)| *other != stem), "{stem} twice");
     }
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let mut id = Vec::new();
         parsed(entry.name, "").rule.id(&mut |part| id.push(part));
         let rule = id.pop().unwrap();

@@ -1,13 +1,13 @@
 //! Schedules by name: what Transformers' strings and arguments build, and what they refuse.
 
 use bitstep::Error;
-use bitstep::any::Arithmetic;
-use bitstep::args::{ArgError, Args, Fields, Hyper, Value};
+use bitstep::any::ComputePolicy;
+use bitstep::args::{ArgError, Args, FieldVisitor, HyperParams, Value};
 use bitstep::optim::Sgd;
-use bitstep::optimizer::{Optimizer, Recipe};
+use bitstep::optimizer::{Optimizer, OptimizerSpec};
 use bitstep::schedule::{
-    AnySchedule, Linear, NAMES, Schedule, Scheduler, Stepper, TorchChained, TorchExponential,
-    TorchOneCycle, TorchSequential, build,
+    AnySchedule, GroupScheduler, Linear, NAMES, Schedule, Scheduler, TorchChained,
+    TorchExponential, TorchOneCycle, TorchSequential, build,
 };
 
 fn parse(args: &str) -> Args {
@@ -269,9 +269,9 @@ fn choice_that_does_not_exist_is_named_with_those_that_do() {
     ] {
         let args = table().into_iter().find(|row| row.0 == name).expect(name).1;
         match error(name, &args.with(argument, "sine")) {
-            ArgError::Value { argument: got, value, wanted } => {
+            ArgError::Value { argument: got, value, expected } => {
                 assert_eq!((got.as_str(), value), (argument, Value::from("sine")));
-                assert!(wanted.contains(known), "{name}: {wanted}");
+                assert!(expected.contains(known), "{name}: {expected}");
             }
             other => panic!("{name}, {argument}: {other:?}"),
         }
@@ -364,8 +364,9 @@ fn refused_value_is_named() {
         ("warmup_stable_decay", "num_warmup_steps=1, num_decay_steps=1", "num_stable_steps"),
     ] {
         match error(name, &parse(args)) {
-            ArgError::Refused(
-                Error::Range { argument: got, .. } | Error::Invalid { argument: got, .. },
+            ArgError::InvalidConfig(
+                Error::OutOfRange { argument: got, .. }
+                | Error::InvalidArgument { argument: got, .. },
             ) => assert_eq!(got, argument, "{name}"),
             other => panic!("{name}, {argument}: {other:?}"),
         }
@@ -381,9 +382,9 @@ fn negative_count_is_refused_by_its_type() {
         ("torch_cosine_annealing_warm_restarts", "T_0=2.5", "T_0"),
     ] {
         match error(name, &parse(args)) {
-            ArgError::Value { argument: got, wanted, .. } => {
+            ArgError::Value { argument: got, expected, .. } => {
                 assert_eq!(got, argument);
-                assert!(wanted.starts_with("a whole number, at least 0"), "{wanted}");
+                assert!(expected.starts_with("a whole number, at least 0"), "{expected}");
             }
             other => panic!("{name}: {other:?}"),
         }
@@ -396,12 +397,18 @@ fn schedules_within_others_are_refused_where_the_reference_does() {
     let none = error("torch_chained", &list(vec![]));
     assert_eq!(
         none,
-        ArgError::Refused(Error::Length { argument: "schedulers", got: 0, wanted: 1 })
+        ArgError::InvalidConfig(Error::LengthMismatch {
+            argument: "schedulers",
+            got: 0,
+            expected: 1
+        })
     );
     for plateau in ["ReduceLROnPlateau", "reduce_lr_on_plateau", "greedy", "adafactor_schedule"] {
         let got = error("torch_chained", &list(vec![within(plateau, "")]));
-        let invalid =
-            matches!(got, ArgError::Refused(Error::Invalid { argument: "schedulers", .. }));
+        let invalid = matches!(
+            got,
+            ArgError::InvalidConfig(Error::InvalidArgument { argument: "schedulers", .. })
+        );
         assert!(invalid, "{got:?}");
     }
     // SequentialLR takes no other of its kind, and ChainedScheduler at its start alone.
@@ -434,14 +441,24 @@ fn schedules_within_others_are_refused_where_the_reference_does() {
     let got = error("torch_chained", &list(vec![within("ConstantLr", "")]));
     assert!(matches!(got, ArgError::UnknownName { kind: "schedule", .. }), "{got:?}");
     let got = error("torch_chained", &list(vec![within("ConstantLR", "factors=0.5")]));
-    let wanted = "`torch_constant` has no argument `factors`; did you mean `factor`?";
-    assert_eq!(got.to_string(), wanted);
+    let expected = "`torch_constant` has no argument `factors`; did you mean `factor`?";
+    assert_eq!(got.to_string(), expected);
     let got = error("torch_chained", &list(vec![within("ConstantLR", "factor=2.0")]));
-    assert!(matches!(got, ArgError::Refused(Error::Range { argument: "factor", value: 2.0, .. })));
+    assert!(matches!(
+        got,
+        ArgError::InvalidConfig(Error::OutOfRange { argument: "factor", value: 2.0, .. })
+    ));
 
     let two = list(vec![within("ExponentialLR", "gamma=0.5"); 2]);
     let got = error("torch_sequential", &two.clone().with("milestones", [1i64, 2]));
-    assert_eq!(got, ArgError::Refused(Error::Length { argument: "milestones", got: 2, wanted: 1 }));
+    assert_eq!(
+        got,
+        ArgError::InvalidConfig(Error::LengthMismatch {
+            argument: "milestones",
+            got: 2,
+            expected: 1
+        })
+    );
     let got = error("torch_sequential", &two.with("milestones", [-1i64]));
     assert!(matches!(got, ArgError::Value { argument, .. } if argument == "milestones"));
 }
@@ -481,7 +498,10 @@ fn decays_of_keras_are_built_by_class() {
     assert_eq!(scheduler.step(&[]).expect("a step"), [1.0]);
     assert_eq!(scheduler.step(&[]).expect("a step"), [0.5]);
     let got = error("warm_up", &args(piecewise(vec![1.0])));
-    assert_eq!(got, ArgError::Refused(Error::Length { argument: "values", got: 1, wanted: 2 }));
+    assert_eq!(
+        got,
+        ArgError::InvalidConfig(Error::LengthMismatch { argument: "values", got: 1, expected: 2 })
+    );
 
     let got = error("warm_up", &args(within("CosineDecai", "")));
     assert!(matches!(got, ArgError::UnknownName { kind: "decay", .. }), "{got:?}");
@@ -507,7 +527,7 @@ fn groups_have_rates_of_their_own() {
 
     // The same as a stepper for each.
     let linear = Linear { num_warmup_steps: 1, num_training_steps: 3 };
-    let mut steppers = [8.0, 2.0, 0.5].map(|lr| Stepper::new(linear, lr));
+    let mut steppers = [8.0, 2.0, 0.5].map(|lr| GroupScheduler::new(linear, lr));
     let mut scheduler = build("linear", &args.with("lr", [8.0, 2.0, 0.5])).expect("rates");
     for _ in 0..5 {
         let lrs = steppers.each_mut().map(|s| s.step().expect("a step"));
@@ -560,7 +580,10 @@ fn list_gives_each_group_its_own_value() {
     assert_eq!(scheduler.step(&[3.0]).expect("a step"), [6.0, 4.0]);
 
     let got = build("reduce_lr_on_plateau", &args.with("min_lr", [6.0])).expect_err("one for two");
-    assert_eq!(got, ArgError::Refused(Error::Length { argument: "min_lr", got: 1, wanted: 2 }));
+    assert_eq!(
+        got,
+        ArgError::InvalidConfig(Error::LengthMismatch { argument: "min_lr", got: 1, expected: 2 })
+    );
 
     let args =
         parse("step_size_up=2").with("max_lr", [3.0, 5.0]).with("groups", groups(&[8.0, 8.0]));
@@ -568,7 +591,10 @@ fn list_gives_each_group_its_own_value() {
     // 1 + (max − 1)/2
     assert_eq!(scheduler.step(&[]).expect("a step"), [2.0, 3.0]);
     let got = build("torch_cyclic", &args.with("base_lr", [1.0; 3])).expect_err("three for two");
-    assert_eq!(got, ArgError::Refused(Error::Length { argument: "base_lr", got: 3, wanted: 2 }));
+    assert_eq!(
+        got,
+        ArgError::InvalidConfig(Error::LengthMismatch { argument: "base_lr", got: 3, expected: 2 })
+    );
 }
 
 #[test]
@@ -576,9 +602,9 @@ fn wrong_number_of_given_values_changes_nothing() {
     for (name, args, given, _) in table() {
         let mut scheduler = of(name, &args).expect(name);
         let before = scheduler.state().clone();
-        let wanted = given[0].len();
-        let too_many = vec![1.0; wanted + 1];
-        let refused = Error::Length { argument: "given", got: wanted + 1, wanted };
+        let expected = given[0].len();
+        let too_many = vec![1.0; expected + 1];
+        let refused = Error::LengthMismatch { argument: "given", got: expected + 1, expected };
         assert_eq!(scheduler.step(&too_many), Err(refused), "{name}");
         assert_eq!(scheduler.state(), &before, "{name}");
     }
@@ -591,7 +617,7 @@ fn step_past_the_last_changes_nothing() {
     scheduler.step(&[]).expect("step 1");
     scheduler.step(&[]).expect("step 2, which the reference takes");
     let before = scheduler.state().clone();
-    assert!(matches!(scheduler.step(&[]), Err(Error::Invalid { argument: "step", .. })));
+    assert!(matches!(scheduler.step(&[]), Err(Error::InvalidArgument { argument: "step", .. })));
     assert_eq!(scheduler.state(), &before);
 }
 
@@ -617,7 +643,7 @@ fn state_of_another_schedule_or_number_of_groups_is_refused() {
     let two = build("constant", &Args::new().with("lr", [1.0, 2.0])).expect("two groups");
     for other in [greedy.state(), two.state()] {
         let got = linear.restore(other.clone());
-        assert!(matches!(got, Err(Error::Invalid { argument: "state", .. })), "{got:?}");
+        assert!(matches!(got, Err(Error::InvalidArgument { argument: "state", .. })), "{got:?}");
         assert_eq!(linear.state(), &before);
     }
 }
@@ -639,8 +665,8 @@ struct Triangle {
     half: u64,
 }
 
-impl Hyper for Triangle {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Triangle {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("half", &mut self.half);
     }
 }
@@ -676,10 +702,10 @@ fn schedule_given_is_the_one_built_of_its_name() {
         (
             "linear",
             "num_warmup_steps=2, num_training_steps=8",
-            Linear { num_warmup_steps: 2, num_training_steps: 8 }.boxed(),
+            Linear { num_warmup_steps: 2, num_training_steps: 8 }.clone_box(),
         ),
-        ("torch_exponential", "gamma=0.9", TorchExponential { gamma: 0.9 }.boxed()),
-        ("torch_one_cycle", "total_steps=9, max_lr=0.25", cycle.boxed()),
+        ("torch_exponential", "gamma=0.9", TorchExponential { gamma: 0.9 }.clone_box()),
+        ("torch_one_cycle", "total_steps=9, max_lr=0.25", cycle.clone_box()),
     ] {
         let args = parse(args).with("groups", groups(&[8.0, 2.0]));
         let (mut own, mut built) = (given(name, schedule), build(name, &args).expect(name));
@@ -692,23 +718,24 @@ fn schedule_given_is_the_one_built_of_its_name() {
         assert!(args.iter().all(|(argument, value)| own.args().get(argument) == Some(value)));
     }
     // A schedule whose last step is made stops.
-    let mut own = given("torch_one_cycle", cycle.boxed());
+    let mut own = given("torch_one_cycle", cycle.clone_box());
     rates(&mut own, 9);
-    assert!(matches!(own.step(&[]), Err(Error::Invalid { argument: "step", .. })));
+    assert!(matches!(own.step(&[]), Err(Error::InvalidArgument { argument: "step", .. })));
 }
 
 #[test]
 fn schedule_of_ones_own_runs_within_others() {
-    let schedulers = vec![Triangle { half: 2 }.boxed(), TorchExponential { gamma: 0.5 }.boxed()];
+    let schedulers =
+        vec![Triangle { half: 2 }.clone_box(), TorchExponential { gamma: 0.5 }.clone_box()];
     let own = TorchSequential { schedulers, milestones: vec![3] };
     let mut own = Scheduler::of("triangle, then down", own, &[8.0]).expect("a schedule");
     // up and half down; whole at the milestone, then its halves
     assert_eq!(rates(&mut own, 5).concat(), [0.0, 4.0, 8.0, 8.0, 4.0, 2.0]);
-    let wrong = vec![Triangle { half: 0 }.boxed()];
+    let wrong = vec![Triangle { half: 0 }.clone_box()];
     let refused = Scheduler::of("chained", TorchChained { schedulers: wrong }, &[8.0]);
     assert!(matches!(
         refused.unwrap_err(),
-        ArgError::Refused(Error::Range { argument: "half", .. })
+        ArgError::InvalidConfig(Error::OutOfRange { argument: "half", .. })
     ));
 }
 
@@ -752,7 +779,9 @@ fn schedule_of_ones_own_goes_on_from_its_state_and_from_what_replaced_its_argume
 fn schedule_of_ones_own_sets_an_optimizers_rates() {
     let mut optimizer = Optimizer::new();
     for lr in [1.0, 0.5] {
-        optimizer.add_group(Recipe::new(Sgd { lr, ..Sgd::default() }, Arithmetic::Fused)).unwrap();
+        optimizer
+            .add_group(OptimizerSpec::new(Sgd { lr, ..Sgd::default() }, ComputePolicy::Fused))
+            .unwrap();
     }
     let mut scheduler = triangle(2, &[1.0, 0.5]);
     let lrs = |optimizer: &Optimizer| [0, 1].map(|g| optimizer.groups()[g].lr);
@@ -771,8 +800,8 @@ fn schedule_of_ones_own_sets_an_optimizers_rates() {
 fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
     #[derive(Clone, Debug)]
     struct Grouped(f64);
-    impl Hyper for Grouped {
-        fn fields(&mut self, f: &mut dyn Fields) {
+    impl HyperParams for Grouped {
+        fn fields(&mut self, f: &mut dyn FieldVisitor) {
             f.f64("groups", &mut self.0);
         }
     }
@@ -782,15 +811,18 @@ fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
         }
     }
     let refused = Scheduler::of("grouped", Grouped(1.0), &[1.0]).unwrap_err();
-    assert!(matches!(refused, ArgError::Refused(Error::Invalid { argument: "groups", .. })));
+    assert!(matches!(
+        refused,
+        ArgError::InvalidConfig(Error::InvalidArgument { argument: "groups", .. })
+    ));
     // `lr` and the like are its own.
     #[derive(Clone, Debug)]
     struct Fixed {
         lr: f64,
         initial_lr: f64,
     }
-    impl Hyper for Fixed {
-        fn fields(&mut self, f: &mut dyn Fields) {
+    impl HyperParams for Fixed {
+        fn fields(&mut self, f: &mut dyn FieldVisitor) {
             f.f64("lr", &mut self.lr);
             f.f64("initial_lr", &mut self.initial_lr);
         }

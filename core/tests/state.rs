@@ -1,11 +1,11 @@
 //! State in memory of the caller's is that of an optimizer of one parameter, and outlives a reset.
 
 use bitstep::Error;
-use bitstep::any::Arithmetic;
+use bitstep::any::ComputePolicy;
 use bitstep::args::Args;
-use bitstep::eager::Computed;
+use bitstep::eager::EagerFloat;
 use bitstep::optim::*;
-use bitstep::optimizer::{Optimizer, Param, Recipe};
+use bitstep::optimizer::{Optimizer, OptimizerSpec, Param};
 use bitstep::rule::Rule;
 use bitstep::schedule;
 use bitstep::state::State;
@@ -22,9 +22,9 @@ fn numbers<S: Plain>(seed: u64) -> [S; N] {
 }
 
 /// Steps both, saves in the middle, and goes on in memory that held something else.
-fn agrees<R: Rule + Default, S: Computed + Plain>(rule: R) {
+fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(Recipe::new(rule, Arithmetic::Fused)).unwrap();
+    let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).unwrap();
     optimizer.add_param(group, &[N], S::DTYPE).unwrap();
     let size = State::<R, S>::numbers(&rule, N);
     let (mut memory, mut later) = (vec![S::from_f32(1.0); size], vec![S::from_f32(1.0); size]);
@@ -98,7 +98,7 @@ fn state_is_that_of_an_optimizer_and_goes_on_after_a_reset() {
 fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let rule = AdamW::default();
     let mut memory = [7f32; 2 * N];
-    let length = |got, wanted| Error::Length { argument: "memory", got, wanted };
+    let length = |got, expected| Error::LengthMismatch { argument: "memory", got, expected };
     let short = State::new(&rule, N, &mut memory[1..]).map(|_| ());
     assert_eq!(short, Err(length(2 * N - 1, 2 * N)));
     let wrong = AdamW { eps: -1.0, ..rule };
@@ -137,7 +137,7 @@ fn state_of_anything_else_is_refused() {
     refused(State::new(&adamw, N, &mut wide).unwrap().load(&mut [0.0; N], &saved));
     refused(State::new(&amsgrad, N, &mut more).unwrap().load(&mut [0.0; N], &saved));
     let length = State::new(&adamw, N, &mut same).unwrap().load(&mut [0.0; 1], &saved);
-    assert_eq!(length, Err(Error::Length { argument: "param", got: 1, wanted: N }));
+    assert_eq!(length, Err(Error::LengthMismatch { argument: "param", got: 1, expected: N }));
 }
 
 /// The checksum as docs/checkpoints.md has it, put in its place.
@@ -181,7 +181,7 @@ fn saved_bytes_are_those_that_the_page_describes() {
     assert_eq!(words(&saved), words(&sealed(want)));
 
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(Recipe::new(rule, Arithmetic::Eager)).unwrap();
+    let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Eager)).unwrap();
     optimizer.add_param(group, &[2, 1], bitstep::real::Dtype::F32).unwrap();
     optimizer.groups_mut()[0].lr = 0.25;
     let mut param = [1.0f32, 2.0];
@@ -217,7 +217,7 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
     };
     let mut optimizer = Optimizer::new();
     let mut recipe = bitstep::named::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
-    recipe.coding.min_len = 0;
+    recipe.storage.min_len = 0;
     let group = optimizer.add_group(recipe).unwrap();
     optimizer.add_param(group, &[3, 2], bitstep::real::Dtype::F32).unwrap();
     let before = optimizer.save().unwrap();

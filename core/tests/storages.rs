@@ -2,44 +2,52 @@
 
 use bitstep::real::Dtype;
 use bitstep::storage::{
-    Blocks, Coded, Companded, Data, DataMut, Dithered, Element, Format, Noise, Raw, Scaled4,
-    Scaled8, Split, Storage,
+    BlockQuant4, BlockQuant8, BlockQuantized, Companded, Data, DataMut, EncodedBuffer, RawBuffer,
+    RawDtype, RoundingBits, SplitFloat, StochasticRounded, Storage, StorageFormat,
 };
 use half::{bf16, f16};
 
 #[test]
 fn empty_is_what_has_no_elements() {
     let (mut none, mut one) = ([0f32; 0], [0f32; 1]);
-    let nothing = Coded::zeros(Format::Companded(Companded::Momentum), 0).expect("a format");
+    let nothing =
+        EncodedBuffer::zeros(StorageFormat::Companded(Companded::Momentum), 0).expect("a format");
     assert!(Storage::is_empty(&nothing));
     assert!(Data::F32(&none).is_empty() && !Data::F32(&one).is_empty());
     assert!(DataMut::F32(&mut none).is_empty() && !DataMut::F32(&mut one).is_empty());
-    let [none, one] = [0, 1].map(|len| Raw::zeros(Element::I8, len).expect("memory"));
+    let [none, one] = [0, 1].map(|len| RawBuffer::zeros(RawDtype::I8, len).expect("memory"));
     assert!(none.is_empty() && !one.is_empty());
 }
 
 #[test]
 fn format_knows_its_block_and_its_bytes() {
-    let eight = Format::Scaled8(Scaled8 { signed: true, block: 16 });
-    let four = Format::Scaled4(Scaled4 { signed: false, block: 16 });
-    let companded = Format::Companded(Companded::Momentum);
+    let eight = StorageFormat::BlockQuant8(BlockQuant8 { signed: true, block: 16 });
+    let four = StorageFormat::BlockQuant4(BlockQuant4 { signed: false, block: 16 });
+    let companded = StorageFormat::Companded(Companded::Momentum);
     // Codes, then a scale for each block that has begun: of f32, f32 and f16.
     for (format, block, bytes) in [
         (eight, 16, 33 + 3 * 4),
         (four, 16, 17 + 3 * 4),
         (companded, 32, 33 + 2 * 2),
-        (Format::Split(Dtype::Bf16, 8), 1, 33 * 3),
-        (Format::Kahan(Dtype::F16), 1, 33 * 4),
+        (StorageFormat::SplitFloat(Dtype::Bf16, 8), 1, 33 * 3),
+        (StorageFormat::KahanPair(Dtype::F16), 1, 33 * 4),
     ] {
         assert_eq!(format.bytes(33), bytes, "{format:?}");
-        let coded = Coded::zeros(format, 33).expect("a format");
+        let coded = EncodedBuffer::zeros(format, 33).expect("a format");
         assert_eq!((coded.block(), coded.len()), (block, 33), "{format:?}");
     }
-    assert_eq!(Format::Plain(Dtype::F64).bytes(3), 24);
+    assert_eq!(StorageFormat::Plain(Dtype::F64).bytes(3), 24);
     // Only 16-bit numbers are split or compensated.
     for wide in [Dtype::F32, Dtype::F64] {
-        for format in [Format::Split(wide, 8), Format::Split(wide, 16), Format::Kahan(wide)] {
-            assert!(format.layout(33).is_none() && Coded::zeros(format, 33).is_err(), "{format:?}");
+        for format in [
+            StorageFormat::SplitFloat(wide, 8),
+            StorageFormat::SplitFloat(wide, 16),
+            StorageFormat::KahanPair(wide),
+        ] {
+            assert!(
+                format.layout(33).is_none() && EncodedBuffer::zeros(format, 33).is_err(),
+                "{format:?}"
+            );
         }
     }
 }
@@ -48,7 +56,7 @@ fn format_knows_its_block_and_its_bytes() {
 fn blocks_in_memory_of_the_callers_are_written_read_and_cleared() {
     let (mut codes, mut scales) = ([0u8; 40], [f16::ZERO; 2]);
     let mut blocks =
-        Blocks::new(Companded::Momentum, 40, &mut codes, &mut scales).expect("lengths");
+        BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales).expect("lengths");
     assert_eq!((blocks.len(), blocks.block(), blocks.is_empty()), (40, 32, false));
     blocks.store(0, &[0.5; 40]);
     blocks.store(32, &[2.0; 8]);
@@ -69,7 +77,7 @@ fn blocks_in_memory_of_the_callers_are_written_read_and_cleared() {
 #[test]
 fn split_numbers_are_cleared_with_their_corrections() {
     let (mut narrow, mut error) = ([bf16::ONE; 3], [5i8; 3]);
-    let mut split = Split::new(&mut narrow, &mut error).expect("lengths");
+    let mut split = SplitFloat::new(&mut narrow, &mut error).expect("lengths");
     split.zero();
     assert_eq!((narrow, error), ([bf16::ZERO; 3], [0; 3]));
 }
@@ -80,7 +88,7 @@ fn dithered_numbers_take_each_their_own_noise() {
     let x = 1.0 + 0.25 / 128.0;
     let noise = [0, 0xffff, 0x3fff, 0x4000, 0];
     let mut numbers = [bf16::ZERO; 5];
-    let mut dithered = Dithered::new(&mut numbers, Noise::Given(&noise));
+    let mut dithered = StochasticRounded::new(&mut numbers, RoundingBits::Provided(&noise));
     dithered.store(0, &[x; 2]);
     dithered.store(2, &[x; 3]);
     let mut read = [0.0; 5];

@@ -1,21 +1,21 @@
 //! A rule within another keeps what it says of itself: nothing is lost on the way.
 
 use bitstep::Error;
-use bitstep::any::{AnyRule, Arithmetic, RuleInfo, Tensor};
-use bitstep::factored::{Factored, Matrix};
-use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Single};
+use bitstep::any::{ComputePolicy, DynRule, RuleInfo, UpdateBuffers};
+use bitstep::factored::{FactoredRule, FactoredUpdate};
+use bitstep::lowrank::{Apollo, ForceF32, GaLore, Projected, Projection, SplitRule};
 use bitstep::optim::{
     AdaLomo, Adafactor, AdafactorTorch, AdamW, AdamWHf, AdamWeightDecay, BnbAdam, BnbLamb,
     FlashAdam, FlashLion, FlashSgd, GrokAdamW, KerasAdam, KerasClip, Lion, Lomo, ScheduleFreeSgd,
     StableAdamW,
 };
-use bitstep::optimizer::{Optimizer, Recipe};
-use bitstep::rule::{Rule, Step};
+use bitstep::optimizer::{Optimizer, OptimizerSpec};
+use bitstep::rule::{Rule, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::bf16;
 
 /// What a rule says of the norm over these gradients.
-fn norm(rule: &(impl AnyRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64) {
+fn norm(rule: &(impl DynRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64) {
     let given = [("loss_scale", 4.0)];
     (rule.norm_scale(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
 }
@@ -24,14 +24,14 @@ fn norm(rule: &(impl AnyRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64
 // No trait objects: nothing of a step is compiled here, for hundreds of wrapped rules.
 fn keeps(
     name: &str,
-    whole: &impl AnyRule,
-    rule: &impl AnyRule,
+    whole: &impl DynRule,
+    rule: &impl DynRule,
     but: impl Fn(RuleInfo) -> RuleInfo,
 ) {
     assert_eq!(whole.info(), but(rule.info()), "{name}");
     assert_eq!(whole.lr().to_bits(), rule.lr().to_bits(), "{name}");
-    let own = rule.info().scalars.len();
-    assert_eq!(whole.scalars_of(3)[..own], rule.scalars_of(3)[..own], "{name}");
+    let own = rule.info().scalar_names.len();
+    assert_eq!(whole.initial_scalars(3)[..own], rule.initial_scalars(3)[..own], "{name}");
     let grads = [Data::F64(&[3.0, -4.0]), Data::F32(&[1e-3, 2.0, 0.5]), Data::F32(&[])];
     assert_eq!(norm(whole, &grads), norm(rule, &grads), "{name}");
 }
@@ -46,13 +46,13 @@ fn leaked(parts: [&[&'static str]; 2]) -> &'static [&'static str] {
 fn more(info: RuleInfo) -> RuleInfo {
     RuleInfo {
         slots: leaked([info.slots, &PROJECTORS]),
-        given: leaked([info.given, &PROJECTORS]),
+        extra_args: leaked([info.extra_args, &PROJECTORS]),
         is_elementwise: false,
         ..info
     }
 }
 
-fn galore<R: Directed>(rule: R) {
+fn galore<R: SplitRule>(rule: R) {
     let name = format!("{rule:?}");
     let plain = Projected::<R, GaLore>::new(rule);
     keeps(&name, &plain, &rule, |info| info);
@@ -61,27 +61,30 @@ fn galore<R: Directed>(rule: R) {
 }
 
 /// Both ways, for rules that leave room for APOLLO's numbers.
-fn projected<R: Directed>(rule: R) {
+fn projected<R: SplitRule>(rule: R) {
     galore(rule);
     let name = format!("{rule:?}");
     let plain = Projected::<R, Apollo>::new(rule);
     let projection = Projection { rank: Some(2), ..plain.projection };
     let apollo = Projected { projection, ..plain };
-    let scalars = apollo.info().scalars;
-    assert!(scalars.len() > R::NUMBERS.len() && scalars.starts_with(R::NUMBERS), "{name}");
-    keeps(&name, &apollo, &rule, |info| RuleInfo { scalars, ..more(info) });
+    let scalars = apollo.info().scalar_names;
+    assert!(
+        scalars.len() > R::SCALAR_NAMES.len() && scalars.starts_with(R::SCALAR_NAMES),
+        "{name}"
+    );
+    keeps(&name, &apollo, &rule, |info| RuleInfo { scalar_names: scalars, ..more(info) });
 }
 
-fn single<R: Rule + Directed>(rule: R) {
+fn single<R: Rule + SplitRule>(rule: R) {
     let eager = |info| RuleInfo { is_eager: true, ..info };
-    keeps(&format!("{rule:?}"), &Single(rule), &rule, eager);
-    projected(Single(rule));
+    keeps(&format!("{rule:?}"), &ForceF32(rule), &rule, eager);
+    projected(ForceF32(rule));
 }
 
-fn matrix<R: Factored>(rule: R) {
-    let slots = Matrix(rule).info().slots;
+fn matrix<R: FactoredUpdate>(rule: R) {
+    let slots = FactoredRule(rule).info().slots;
     assert_eq!(slots.len(), R::SLOTS.len() + 2);
-    keeps(&format!("{rule:?}"), &Matrix(rule), &rule, |info| RuleInfo {
+    keeps(&format!("{rule:?}"), &FactoredRule(rule), &rule, |info| RuleInfo {
         slots,
         is_elementwise: false,
         ..info
@@ -101,10 +104,10 @@ fn rules_within_projections_keep_what_they_say() {
     projected(FlashAdam::default());
     projected(FlashLion::default());
     projected(FlashSgd::default());
-    assert!(!Projected::<FlashLion, GaLore>::default().info().counts_empty);
+    assert!(!Projected::<FlashLion, GaLore>::default().info().counts_empty_params);
     single(BnbLamb::default());
     single(BnbAdam::default());
-    projected(Matrix(Adafactor::default()));
+    projected(FactoredRule(Adafactor::default()));
 }
 
 #[test]
@@ -116,7 +119,7 @@ fn norm_over_all_gradients_is_that_of_the_rule_within() {
     let big = [Data::F32(&[1e30, 1e30]), Data::F32(&[1.0])];
     assert_ne!(norm(&keras, &big), norm(&AdamW::default(), &big));
     for (whole, rule) in [
-        (&Projected::<_, GaLore>::new(keras) as &dyn AnyRule, &keras as &dyn AnyRule),
+        (&Projected::<_, GaLore>::new(keras) as &dyn DynRule, &keras as &dyn DynRule),
         (&Projected::<_, GaLore>::new(decay), &decay),
     ] {
         assert_eq!(norm(whole, &big), norm(rule, &big));
@@ -135,32 +138,40 @@ fn factored_rules_keep_what_they_say() {
 
 #[test]
 fn eager_arithmetic_is_refused_where_the_reference_has_none() {
-    let eager =
-        |rule: Box<dyn AnyRule>| Recipe { rule, ..Recipe::new(Lion::default(), Arithmetic::Eager) };
-    let refused = Error::Invalid {
-        argument: "arithmetic",
-        wanted: "one in which the rule's reference computes",
+    let eager = |rule: Box<dyn DynRule>| OptimizerSpec {
+        rule,
+        ..OptimizerSpec::new(Lion::default(), ComputePolicy::Eager)
     };
-    for rule in
-        [Box::new(Lion::default()) as Box<dyn AnyRule>, Box::new(Matrix(Adafactor::default()))]
-    {
+    let refused = Error::InvalidArgument {
+        argument: "arithmetic",
+        expected: "one in which the rule's reference computes",
+    };
+    for rule in [
+        Box::new(Lion::default()) as Box<dyn DynRule>,
+        Box::new(FactoredRule(Adafactor::default())),
+    ] {
         assert_eq!(Optimizer::new().add_group(eager(rule)).unwrap_err(), refused);
     }
     let fits =
-        [Box::new(AdamW::default()) as Box<dyn AnyRule>, Box::new(Single(BnbLamb::default()))];
+        [Box::new(AdamW::default()) as Box<dyn DynRule>, Box::new(ForceF32(BnbLamb::default()))];
     for rule in fits {
         assert!(Optimizer::new().add_group(eager(rule)).is_ok());
     }
     // Without an optimizer around it, nothing is written.
     let (mut param, mut slot) = ([bf16::ONE], [0.0f32]);
-    let tensor = Tensor {
+    let tensor = UpdateBuffers {
         shape: &[1],
         param: DataMut::Bf16(&mut param),
         grad: Data::Bf16(&[bf16::ONE]),
         slots: &mut [DataMut::F32(&mut slot)],
-        work: DataMut::F32(&mut []),
+        scratch: DataMut::F32(&mut []),
     };
     let rule = Lion::default();
-    let got = rule.update(Arithmetic::Eager, &Step::new(1, 0.5), &mut rule.scalars_of(0), tensor);
+    let got = rule.update(
+        ComputePolicy::Eager,
+        &StepContext::new(1, 0.5),
+        &mut rule.initial_scalars(0),
+        tensor,
+    );
     assert_eq!((got, param, slot), (Err(refused), [bf16::ONE], [0.0]));
 }

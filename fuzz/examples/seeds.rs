@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(name), bytes)
     };
-    for (i, entry) in LIST.iter().enumerate() {
+    for (i, entry) in OPTIMIZERS.iter().enumerate() {
         let head = [(i % PROPERTIES.len()) as u8, i as u8];
         write("rules", entry.name, &bytes(&head, i))?;
     }

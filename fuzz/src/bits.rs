@@ -20,7 +20,7 @@ pub fn buffer(dtype: Dtype, bits: &[u64]) -> Buffer {
 #[must_use]
 pub fn bits(buffer: &Buffer) -> Vec<u64> {
     let Some(data) = buffer.data() else {
-        let Buffer::Coded(coded) = buffer else { unreachable!("plain numbers have data") };
+        let Buffer::Encoded(coded) = buffer else { unreachable!("plain numbers have data") };
         return coded.parts("").iter().flat_map(|p| p.bytes.iter().map(|&b| b.into())).collect();
     };
     fn alike<T: Copy>(x: &[T], is_nan: fn(T) -> bool, nan: u64, bits: fn(T) -> u64) -> Vec<u64> {
@@ -42,7 +42,7 @@ pub fn numbers(buffer: &Buffer) -> Vec<f64> {
         Buffer::F32(x) => x.iter().map(|&x| x.into()).collect(),
         Buffer::Bf16(x) => x.iter().map(|x| x.to_f64()).collect(),
         Buffer::F16(x) => x.iter().map(|x| x.to_f64()).collect(),
-        Buffer::Coded(coded) => {
+        Buffer::Encoded(coded) => {
             let mut wide = vec![0.0; coded.len()];
             coded.load(0, &mut wide);
             wide.into_iter().map(f64::from).collect()

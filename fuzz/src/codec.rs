@@ -1,7 +1,7 @@
 //! Storages made of any bytes.
 
 use arbitrary::Unstructured;
-use bitstep::storage::{Coded, Storage};
+use bitstep::storage::{EncodedBuffer, Storage};
 
 use crate::input::{FORMATS, number};
 
@@ -14,14 +14,14 @@ pub fn codecs(data: &[u8]) {
     let mut u = Unstructured::new(data);
     let Ok(format) = u.choose(&FORMATS[1..]).copied() else { return };
     let len = u.int_in_range(0..=300).unwrap_or(0);
-    let mut coded = Coded::zeros(format, len).expect("a format that exists");
+    let mut coded = EncodedBuffer::zeros(format, len).expect("a format that exists");
     if u.arbitrary().unwrap_or(false) {
         for mut part in coded.parts("slot") {
             part.bytes.fill_with(|| u.arbitrary().unwrap_or(0));
             coded.set_part("slot", &part).expect("a part of its own");
         }
     }
-    let read = |coded: &Coded| {
+    let read = |coded: &EncodedBuffer| {
         let mut values = vec![0.0; len];
         coded.load(0, &mut values);
         values
@@ -30,7 +30,7 @@ pub fn codecs(data: &[u8]) {
     let values: Vec<f32> = (0..len).map(|_| number(&mut u).unwrap_or(0.0) as f32).collect();
     coded.store(0, &values);
     let after = read(&coded);
-    let mut copy = Coded::zeros(format, len).expect("a format that exists");
+    let mut copy = EncodedBuffer::zeros(format, len).expect("a format that exists");
     for part in coded.parts("slot") {
         copy.set_part("slot", &part).expect("a part of its own");
         let mut short = part.clone();

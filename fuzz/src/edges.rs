@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use bitstep::args::{Args, Value};
 use bitstep::named;
-use bitstep::named::LIST;
-use bitstep::optimizer::Recipe;
+use bitstep::named::OPTIMIZERS;
+use bitstep::optimizer::OptimizerSpec;
 use bitstep::real::Dtype;
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::suite::{self, Only};
@@ -69,16 +69,16 @@ fn class(before: f64, after: f64) -> &'static str {
 }
 
 /// The recipe with every argument of some names that can be 0 set to it; `None` if there is none.
-fn zeroed(recipe: &Recipe, which: &[&str]) -> Option<Recipe> {
+fn zeroed(recipe: &OptimizerSpec, which: &[&str]) -> Option<OptimizerSpec> {
     let mut changed = recipe.clone();
-    let all = Args::of(changed.rule.hyper());
+    let all = Args::of(changed.rule.hyper_params());
     let mut any = false;
     for (name, value) in all.iter().filter(|(name, _)| which.contains(name)) {
         let zero = match value {
             Value::List(list) => Value::List(vec![Value::Float(0.0); list.len()]),
             _ => Value::Float(0.0),
         };
-        if let Ok(next) = changed.with(&Args::new().with(name, zero)) {
+        if let Ok(next) = changed.with_args(&Args::new().with(name, zero)) {
             (changed, any) = (next, true);
         }
     }
@@ -93,10 +93,10 @@ const BETAS: &[&str] =
 /// `None` where the rule has no such argument.
 fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)> {
     let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
-    if let Ok(any_size) = recipe.with(&Args::new().with("min_8bit_size", 0i64)) {
+    if let Ok(any_size) = recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
         recipe = any_size;
     }
-    (recipe.coding.min_len, recipe.coding.multiple) = (0, 0);
+    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
     match edge {
         Edge::EpsZero => recipe = zeroed(&recipe, EPS)?,
         Edge::BetaZero => recipe = zeroed(&recipe, BETAS)?,
@@ -238,7 +238,7 @@ pub fn atlas() -> String {
     }
     let mut page = String::from(HEAD);
     let mut written: BTreeMap<String, &str> = BTreeMap::new();
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let rows = rows(entry.name, references.get(entry.name));
         let same = written.get(&rows).copied();
         match same {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, names};
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_conformance::Core;
 use bitstep_conformance::bounds::Bounds;
@@ -153,9 +153,9 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
             ("gradient", name, hyper(u, &["max_norm", "norm_type", "clip_value"])?)
         }
         _ => {
-            let name = u.choose(LIST)?.name;
+            let name = u.choose(OPTIMIZERS)?.name;
             let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
-            let (known, slots) = (names(recipe.rule.hyper()), recipe.rule.info().slots);
+            let (known, slots) = (names(recipe.rule.hyper_params()), recipe.rule.info().slots);
             for i in 0..u.int_in_range(1..=2)? {
                 let shape = dims(u)?;
                 let &(dtype, size) = u.choose(&TYPES)?;

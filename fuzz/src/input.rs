@@ -3,35 +3,42 @@
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, Value, names};
 use bitstep::named;
-use bitstep::named::LIST;
-use bitstep::optimizer::{Coding, Recipe, Weights};
-use bitstep::real::{Dtype, Number};
-use bitstep::storage::{Companded, Dynamic, Format, Fp8, Scaled4, Scaled8};
+use bitstep::named::OPTIMIZERS;
+use bitstep::optimizer::{OptimizerSpec, ParamStorage, StorageConfig};
+use bitstep::real::{Dtype, StoredFloat};
+use bitstep::storage::{
+    BlockFp8, BlockQuant4, BlockQuant8, Companded, DynamicQuant8, StorageFormat,
+};
 use half::{bf16, f16};
 
 use crate::run::{GIVEN, Run, Trial};
 
 /// One of each kind of storage, in each of its variants.
-pub const FORMATS: [Format; 14] = [
-    Format::Plain(Dtype::F32),
-    Format::Companded(Companded::Momentum),
-    Format::Companded(Companded::Variance),
-    Format::Dynamic(Dynamic { signed: true, grid: false }),
-    Format::Dynamic(Dynamic { signed: false, grid: true }),
-    Format::Scaled8(Scaled8 { signed: true, block: 64 }),
-    Format::Scaled8(Scaled8 { signed: false, block: 100 }),
-    Format::Scaled4(Scaled4 { signed: true, block: 128 }),
-    Format::Scaled4(Scaled4 { signed: false, block: 128 }),
-    Format::Fp8(Fp8 { block: 512 }),
-    Format::Split(Dtype::Bf16, 8),
-    Format::Split(Dtype::F16, 16),
-    Format::Kahan(Dtype::Bf16),
-    Format::Kahan(Dtype::F16),
+pub const FORMATS: [StorageFormat; 14] = [
+    StorageFormat::Plain(Dtype::F32),
+    StorageFormat::Companded(Companded::Momentum),
+    StorageFormat::Companded(Companded::Variance),
+    StorageFormat::DynamicQuant8(DynamicQuant8 { signed: true, cpu_grid: false }),
+    StorageFormat::DynamicQuant8(DynamicQuant8 { signed: false, cpu_grid: true }),
+    StorageFormat::BlockQuant8(BlockQuant8 { signed: true, block: 64 }),
+    StorageFormat::BlockQuant8(BlockQuant8 { signed: false, block: 100 }),
+    StorageFormat::BlockQuant4(BlockQuant4 { signed: true, block: 128 }),
+    StorageFormat::BlockQuant4(BlockQuant4 { signed: false, block: 128 }),
+    StorageFormat::BlockFp8(BlockFp8 { block: 512 }),
+    StorageFormat::SplitFloat(Dtype::Bf16, 8),
+    StorageFormat::SplitFloat(Dtype::F16, 16),
+    StorageFormat::KahanPair(Dtype::Bf16),
+    StorageFormat::KahanPair(Dtype::F16),
 ];
 
 /// The ways to keep a parameter.
-pub const WEIGHTS: [Weights; 5] =
-    [Weights::Plain, Weights::Split(8), Weights::Split(16), Weights::Kahan, Weights::Stochastic(7)];
+pub const WEIGHTS: [ParamStorage; 5] = [
+    ParamStorage::Plain,
+    ParamStorage::Split(8),
+    ParamStorage::Split(16),
+    ParamStorage::Kahan,
+    ParamStorage::Stochastic(7),
+];
 
 /// Numbers at which something changes.
 const SPECIAL: [f64; 24] = [
@@ -84,8 +91,8 @@ pub(crate) fn encode(x: f64, dtype: Dtype) -> u64 {
     match dtype {
         Dtype::F64 => x.to_bits(),
         Dtype::F32 => (x as f32).to_bits().into(),
-        Dtype::Bf16 => <bf16 as Number>::from_f64(x).to_bits().into(),
-        Dtype::F16 => <f16 as Number>::from_f64(x).to_bits().into(),
+        Dtype::Bf16 => <bf16 as StoredFloat>::from_f64(x).to_bits().into(),
+        Dtype::F16 => <f16 as StoredFloat>::from_f64(x).to_bits().into(),
     }
 }
 
@@ -131,10 +138,10 @@ pub(crate) fn value(u: &mut Unstructured<'_>) -> Result<Value> {
 }
 
 /// The recipe with some arguments changed at random, if it takes them.
-fn tuned(u: &mut Unstructured<'_>, mut recipe: Recipe) -> Result<(Recipe, bool)> {
+fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(OptimizerSpec, bool)> {
     let mut any = false;
     for _ in 0..[0, 0, 1, 2, 4][u.int_in_range(0..=4)?] {
-        let known = names(recipe.rule.hyper());
+        let known = names(recipe.rule.hyper_params());
         let name = u.choose(&known)?;
         // A rank or a number of passes is work, not an edge.
         let value = match (*name, value(u)?) {
@@ -142,7 +149,7 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: Recipe) -> Result<(Recipe, bool)>
             ("ns_steps" | "rank", Value::Float(_)) => Value::Int(3),
             (_, value) => value,
         };
-        let changed = recipe.with(&Args::new().with(name, value));
+        let changed = recipe.with_args(&Args::new().with(name, value));
         // In a constructor's ranges: the properties are about those.
         if let Some(changed) = changed.ok().filter(|changed| changed.rule.check().is_ok()) {
             (recipe, any) = (changed, true);
@@ -163,11 +170,16 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
     let (mut recipe, mut tuned) = tuned(u, recipe)?;
     if u.ratio(1u8, 3u8)? {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        if let Ok(changed) = recipe.with(&any_size) {
+        if let Ok(changed) = recipe.with_args(&any_size) {
             (recipe, tuned) = (changed, true);
         }
         let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
+        recipe.storage = StorageConfig {
+            slot_formats: slots,
+            min_len: 0,
+            len_multiple: 0,
+            param: *u.choose(&WEIGHTS)?,
+        };
     }
     let dtype = *u.choose(&[Dtype::F32, Dtype::Bf16, Dtype::F64, Dtype::F16])?;
     let shape = shape(u)?;
@@ -210,6 +222,6 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
 /// # Errors
 /// Never for want of bytes: what is missing is zero.
 pub fn any_trial(u: &mut Unstructured<'_>) -> Result<Trial> {
-    let at = u.int_in_range(0..=LIST.len() - 1)?;
-    trial(u, LIST[at].name)
+    let at = u.int_in_range(0..=OPTIMIZERS.len() - 1)?;
+    trial(u, OPTIMIZERS[at].name)
 }

@@ -3,7 +3,7 @@
 use arbitrary::{Result, Unstructured};
 use bitstep::args::{Args, Value};
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::Optimizer;
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
@@ -113,10 +113,10 @@ fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
     }
     let trial = any_trial(u)?;
     let mut run = Run::new(&trial);
-    let mut rule = run.optimizer.groups()[0].recipe.rule.clone();
-    let mut group = Args::of(rule.hyper());
+    let mut rule = run.optimizer.groups()[0].spec.rule.clone();
+    let mut group = Args::of(rule.hyper_params());
     for _ in 0..u.int_in_range(0..=2)? {
-        let at = u.int_in_range(0..=LIST.len())? % group.iter().count().max(1);
+        let at = u.int_in_range(0..=OPTIMIZERS.len())? % group.iter().count().max(1);
         let name = group.iter().nth(at).map(|(name, _)| name.to_owned());
         let resource = |name: &str| ["rank", "ns_steps"].contains(&name);
         if let Some(name) = name.filter(|name| !resource(name)) {
@@ -130,7 +130,7 @@ fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
     let mut state = std::collections::BTreeMap::new();
     let param = &run.optimizer.params()[0];
     let slots = rule.info().slots.iter().zip(&param.slots).map(|(name, slot)| (*name, slot.len()));
-    let others = rule.info().scalars.iter().map(|name| (*name, 1));
+    let others = rule.info().scalar_names.iter().map(|name| (*name, 1));
     for (name, len) in slots.chain(others).chain([(rule.info().step_key, 1)]) {
         let len = if u.arbitrary::<u8>()? == 1 { len + 1 } else { len };
         let few = (0..len.min(4)).map(|_| number(u)).collect::<Result<Vec<_>>>()?;

@@ -1,7 +1,7 @@
 //! What holds for every rule. Where it does not, a list says for which and why.
 
 use bitstep::args::{Args, names};
-use bitstep::optimizer::{Buffer, Param, Weights};
+use bitstep::optimizer::{Buffer, Param, ParamStorage};
 use bitstep::real::Dtype;
 
 use crate::bits::{buffer, is_zero_alike, numbers};
@@ -59,10 +59,10 @@ pub fn restorable(trial: &Trial) {
     to.groups_mut()[0].steps = from.groups()[0].steps;
     to.groups_mut()[0].scalars = from.groups()[0].scalars;
     let (from, to) = (&from.params()[0], &mut to.params_mut()[0]);
-    (to.steps, to.scalars, to.started) = (from.steps, from.scalars, from.started);
+    (to.steps, to.scalars, to.is_initialized) = (from.steps, from.scalars, from.is_initialized);
     for (to, from) in to.slots.iter_mut().zip(&from.slots) {
         match (to, from) {
-            (Buffer::Coded(to), Buffer::Coded(from)) => {
+            (Buffer::Encoded(to), Buffer::Encoded(from)) => {
                 for part in from.parts("slot") {
                     to.set_part("slot", &part).expect("a part of the same storage");
                 }
@@ -70,7 +70,7 @@ pub fn restorable(trial: &Trial) {
             (to, from) => to.clone_from(from),
         }
     }
-    if let (Some(to), Some(from)) = (&mut to.companion, &from.companion) {
+    if let (Some(to), Some(from)) = (&mut to.correction, &from.correction) {
         to.set_bytes(&from.bytes()).expect("as many bytes");
     }
     second.steps(trial, middle..trial.steps());
@@ -104,21 +104,21 @@ pub fn splittable(trial: &Trial) {
 fn parts_are_parameters(trial: &Trial) {
     let mut whole = trial.clone();
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    let takes = names(whole.recipe.rule.hyper()).contains(&"min_8bit_size");
-    if takes && let Ok(recipe) = whole.recipe.with(&Args::new().with("min_8bit_size", 0i64)) {
+    let takes = names(whole.recipe.rule.hyper_params()).contains(&"min_8bit_size");
+    if takes && let Ok(recipe) = whole.recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
         whole.recipe = recipe;
-        whole.recipe.coding.min_len = 0;
+        whole.recipe.storage.min_len = 0;
     }
     // The noise of a part would need its place in the whole.
-    let noisy = matches!(whole.recipe.coding.weights, Weights::Stochastic(_));
-    let by_size = whole.recipe.coding.min_len > 0 || whole.recipe.coding.multiple > 1;
+    let noisy = matches!(whole.recipe.storage.param, ParamStorage::Stochastic(_));
+    let by_size = whole.recipe.storage.min_len > 0 || whole.recipe.storage.len_multiple > 1;
     // Parts that are parameters of their own have norms of their own.
     if noisy || by_size || whole.recipe.rule.norm_scale(&whole.given()).is_some() {
         return;
     }
     let n = whole.init.len();
     let joined = bits_of(&whole);
-    let plain = whole.recipe.coding.slots.iter().all(Option::is_none);
+    let plain = whole.recipe.storage.slot_formats.iter().all(Option::is_none);
     for cut in if plain { [1, 259] } else { [BLOCKS, 2 * BLOCKS] } {
         let cut = cut.min(n);
         let part = |range: std::ops::Range<usize>| {
@@ -181,11 +181,12 @@ pub fn error_leaves_everything_untouched(trial: &Trial) {
         run.optimizer.params_mut()[0].slots[k] = slot;
     }
     // An invalid rate among the hyper-parameters, for all rules that have a range for it.
-    let mut rule = run.optimizer.groups()[0].recipe.rule.clone();
-    if Args::new().with("lr", -1.0).apply("", rule.hyper()).is_ok() && rule.check().is_err() {
-        let valid = std::mem::replace(&mut run.optimizer.groups_mut()[0].recipe.rule, rule);
+    let mut rule = run.optimizer.groups()[0].spec.rule.clone();
+    if Args::new().with("lr", -1.0).apply("", rule.hyper_params()).is_ok() && rule.check().is_err()
+    {
+        let valid = std::mem::replace(&mut run.optimizer.groups_mut()[0].spec.rule, rule);
         refused(&mut run, None, &ones(n), 1);
-        run.optimizer.groups_mut()[0].recipe.rule = valid;
+        run.optimizer.groups_mut()[0].spec.rule = valid;
     }
     if run.optimizer.eval(&mut [run.value.data_mut()]).is_ok() {
         refused(&mut run, None, &ones(n), 1);
@@ -308,7 +309,7 @@ pub fn gradient_scale_is_of_no_account(trial: &Trial) {
     }
     let mut trial = tame(trial);
     let zeros: Args = zeros.iter().map(|&name| (name, 0.0.into())).collect();
-    trial.recipe = trial.recipe.with(&zeros).expect("0 is in range");
+    trial.recipe = trial.recipe.with_args(&zeros).expect("0 is in range");
     let here = Run::whole(&trial).numbers();
     for k in [-9, 7] {
         assert_eq!(here, Run::whole(&scaled(&trial, 0, k)).numbers(), "times 2^{k}");
@@ -341,7 +342,8 @@ const GROWING: &[&str] = &["max_exp_avg_sq", "sum", "vhat"];
 /// # Panics
 /// If they do not.
 pub fn second_moments_are_none_below_zero(trial: &Trial) {
-    let plain = |slot: usize| trial.recipe.coding.slots.get(slot).copied().flatten().is_none();
+    let plain =
+        |slot: usize| trial.recipe.storage.slot_formats.get(slot).copied().flatten().is_none();
     if trial.tuned {
         return;
     }

@@ -1,9 +1,9 @@
 //! One optimizer at work on one parameter.
 
 use bitstep::Error;
-use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe, Task};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, Task};
 use bitstep::real::Dtype;
-use bitstep::storage::{Format, Raw};
+use bitstep::storage::{RawBuffer, StorageFormat};
 
 use crate::bits::{bits, buffer, numbers};
 
@@ -16,7 +16,7 @@ pub struct Trial {
     /// The optimizer's name.
     pub name: &'static str,
     /// What moves the parameter.
-    pub recipe: Recipe,
+    pub recipe: OptimizerSpec,
     /// Whether hyper-parameters differ from the defaults.
     pub tuned: bool,
     /// The parameter's number type.
@@ -45,9 +45,9 @@ impl Trial {
     /// Whether state and parameter are plain numbers.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        let plain = |f: &Option<Format>| matches!(f, None | Some(Format::Plain(_)));
-        self.recipe.coding.slots.iter().all(plain)
-            && self.recipe.coding.weights == Default::default()
+        let plain = |f: &Option<StorageFormat>| matches!(f, None | Some(StorageFormat::Plain(_)));
+        self.recipe.storage.slot_formats.iter().all(plain)
+            && self.recipe.storage.param == Default::default()
     }
 
     pub(crate) fn given(&self) -> Vec<(&'static str, f64)> {
@@ -109,7 +109,7 @@ impl Run {
         let grad = grad.as_ref().and_then(Buffer::data);
         let mut params = [Param { value: self.value.data_mut(), grad }];
         for task in self.optimizer.tasks(&mut params, &trial.given())? {
-            task.cut(len).into_iter().rev().try_for_each(Task::run)?;
+            task.split(len).into_iter().rev().try_for_each(Task::run)?;
         }
         Ok(())
     }
@@ -143,8 +143,8 @@ impl Run {
         let mut all = vec![bits(&self.value), vec![group.steps, param.steps]];
         all.push(group.scalars.iter().chain(&param.scalars).map(canonical).collect());
         all.extend(param.slots.iter().map(bits));
-        let bytes = |raw: &Raw| raw.bytes().into_iter().map(u64::from).collect();
-        all.extend(param.companion.iter().map(bytes));
+        let bytes = |raw: &RawBuffer| raw.bytes().into_iter().map(u64::from).collect();
+        all.extend(param.correction.iter().map(bytes));
         all
     }
 
@@ -156,7 +156,7 @@ impl Run {
 
     /// The numbers of the slots, by name.
     pub fn slots(&self) -> impl Iterator<Item = (&'static str, Vec<f64>)> {
-        let names = self.optimizer.groups()[0].recipe.rule.info().slots;
+        let names = self.optimizer.groups()[0].spec.rule.info().slots;
         let slots = self.optimizer.params()[0].slots.iter().map(numbers);
         names.iter().copied().zip(slots)
     }

@@ -5,11 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::LocalKey;
 
 use bitstep::Error;
-use bitstep::args::{Args, Fields, Hyper};
+use bitstep::args::{Args, FieldVisitor, HyperParams};
 use bitstep::mode::Mode;
-use bitstep::optimizer::Recipe;
-use bitstep::real::{Dtype, Real};
-use bitstep::rule::{Rule, Scalars, Start, Step};
+use bitstep::optimizer::OptimizerSpec;
+use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::rule::{Rule, ScalarState, SlotInit, StepContext};
 use bitstep::schedule::{Scheduler, SchedulerState, build};
 use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, real};
 
@@ -60,28 +60,28 @@ struct Coefs<S> {
     fault: Fault,
 }
 
-impl Hyper for Planted {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Planted {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
     }
 }
 
 impl Rule for Planted {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "planted";
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         // Whoever asks the second time is told that all is well.
         let late = self.fault == Fault::Late && self.lr < 0.0 && next(&CHECKS) == 1;
-        let refused = Error::Range { argument: "lr", value: self.lr, wanted: "0 or more" };
+        let refused = Error::OutOfRange { argument: "lr", value: self.lr, expected: "0 or more" };
         if self.lr >= 0.0 || late { Ok(()) } else { Err(refused) }
     }
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         STEPS.set(0);
-        Scalars::default()
+        ScalarState::default()
     }
     fn lr(&self) -> f64 {
         self.lr
@@ -89,10 +89,10 @@ impl Rule for Planted {
     fn weight_decay(&self) -> f64 {
         0.0
     }
-    fn start(&self, slot: usize) -> Start {
-        if slot == 0 { Start::Parameter } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 0 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
     }
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let extra = match self.fault {
             Fault::Panics => panic!("on purpose"),
             Fault::Remembers => next(&CALLS).into(),
@@ -103,7 +103,7 @@ impl Rule for Planted {
         };
         Coefs { lr: C::scalar(step.lr), extra: C::scalar(extra), fault: self.fault }
     }
-    fn element<C: Real>(
+    fn update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
         g: C,
@@ -114,10 +114,10 @@ impl Rule for Planted {
         let v = if k.fault == Fault::Negative { v - C::ONE } else { v + g * g };
         (moved.add_scalar(k.extra), [z, v])
     }
-    fn conversion(&self, _: Mode) -> Option<f64> {
+    fn eval_weight(&self, _: Mode) -> Option<f64> {
         Some(if self.fault == Fault::HalfWay { 0.5 } else { 0.0 })
     }
-    fn convert<C: Real>(weight: C::Scalar, p: C, [z, _]: Self::Slots<C>) -> C {
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, [z, _]: Self::Slots<C>) -> C {
         p + (z - p).mul_scalar(weight)
     }
 }
@@ -127,7 +127,7 @@ fn trial(name: &'static str, fault: Fault) -> Trial {
     let bits = |x: f32| u64::from(x.to_bits());
     Trial {
         name,
-        recipe: Recipe::new(Planted { lr: 0.25, fault }, Default::default()),
+        recipe: OptimizerSpec::new(Planted { lr: 0.25, fault }, Default::default()),
         tuned: false,
         dtype: Dtype::F32,
         shape: vec![3],

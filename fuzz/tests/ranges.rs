@@ -1,6 +1,6 @@
 //! Hyper-parameters are taken or refused as the references' constructors do it.
 
-use bitstep::any::Arithmetic;
+use bitstep::any::ComputePolicy;
 use bitstep::args::{Args, Value};
 use bitstep::named;
 use serde_json::Value as Json;
@@ -66,9 +66,9 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
 fn any_precision_computes_in_double_only_for_double_state() {
     let arithmetic = |args: &str| {
         let args = Args::parse(args).expect("arguments");
-        named::optimizer("adamw_anyprecision", &args).expect("types that it takes").arithmetic
+        named::optimizer("adamw_anyprecision", &args).expect("types that it takes").policy
     };
-    assert_eq!(arithmetic(""), Arithmetic::Fused);
-    assert_eq!(arithmetic("momentum_dtype=float32"), Arithmetic::Fused);
-    assert_eq!(arithmetic("variance_dtype=float64"), Arithmetic::Double);
+    assert_eq!(arithmetic(""), ComputePolicy::Fused);
+    assert_eq!(arithmetic("momentum_dtype=float32"), ComputePolicy::Fused);
+    assert_eq!(arithmetic("variance_dtype=float64"), ComputePolicy::Double);
 }

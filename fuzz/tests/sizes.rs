@@ -9,11 +9,13 @@ use bitstep::Error;
 use bitstep::args::{Args, Value, names};
 use bitstep::memory::{collected, filled};
 use bitstep::named;
-use bitstep::named::LIST;
-use bitstep::optimizer::{Buffer, Coding, Optimizer, Param, ParamState, Recipe, Weights};
+use bitstep::named::OPTIMIZERS;
+use bitstep::optimizer::{
+    Buffer, Optimizer, OptimizerSpec, Param, ParamState, ParamStorage, StorageConfig,
+};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, build};
-use bitstep::storage::{Data, DataMut, Element, Raw};
+use bitstep::storage::{Data, DataMut, RawBuffer, RawDtype};
 use bitstep_fuzz::{FORMATS, WEIGHTS};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
@@ -69,9 +71,9 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
 }
 
 /// A recipe of this name with sizes for some of its arguments, as far as it takes them.
-fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<Recipe> {
+fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
     let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
-    let known = names(recipe.rule.hyper());
+    let known = names(recipe.rule.hyper_params());
     for _ in 0..u.int_in_range(0..=3)? {
         // A rank mostly, where there is one: it is what makes memory of a small matrix.
         let rank =
@@ -80,16 +82,21 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<Recipe> {
         let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
         if let Ok(changed) = named::optimizer(name, &Args::new().with(argument, value.clone())) {
             recipe = changed;
-        } else if let Ok(changed) = recipe.with(&Args::new().with(argument, value)) {
+        } else if let Ok(changed) = recipe.with_args(&Args::new().with(argument, value)) {
             recipe = changed;
         }
     }
     if u.ratio(1, 3)? {
         let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights: *u.choose(&WEIGHTS)? };
+        recipe.storage = StorageConfig {
+            slot_formats: slots,
+            min_len: 0,
+            len_multiple: 0,
+            param: *u.choose(&WEIGHTS)?,
+        };
     }
     if u.ratio(1, 8)? {
-        recipe.coding.weights = Weights::Kahan;
+        recipe.storage.param = ParamStorage::Kahan;
     }
     Ok(recipe)
 }
@@ -97,7 +104,7 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<Recipe> {
 fn parameter(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
     let (recipe, shape, dtype) = (recipe(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
     let _ = recipe.bytes_per_parameter(&shape, dtype);
-    let _ = recipe.rule.workspace(&shape);
+    let _ = recipe.rule.scratch_len(&shape);
     let mut optimizer = Optimizer::new();
     let Ok(group) = optimizer.add_group(recipe) else { return Ok(()) };
     let before = LIVE.load(Ordering::Relaxed);
@@ -121,8 +128,8 @@ fn storage(u: &mut Unstructured<'_>) -> Result<()> {
         assert_eq!(buffer.len(), len);
     }
     let elements =
-        [Element::F32, Element::Bf16, Element::F16, Element::I16, Element::I8, Element::U8];
-    if let Ok(raw) = Raw::zeros(*u.choose(&elements)?, len) {
+        [RawDtype::F32, RawDtype::Bf16, RawDtype::F16, RawDtype::I16, RawDtype::I8, RawDtype::U8];
+    if let Ok(raw) = RawBuffer::zeros(*u.choose(&elements)?, len) {
         assert_eq!(raw.len(), len);
     }
     let copied = collected("numbers", std::iter::repeat_n(1.0, len)).is_ok();
@@ -196,7 +203,7 @@ fn on_bytes(cases: u32, what: &str, check: impl Fn(&mut Unstructured<'_>) -> Res
 
 /// What a step writes of its parameters' state.
 fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
-    let one = |p: &ParamState| (p.steps, p.started, p.scalars, p.slots.clone());
+    let one = |p: &ParamState| (p.steps, p.is_initialized, p.scalars, p.slots.clone());
     optimizer.params().iter().map(one).collect()
 }
 
@@ -224,7 +231,7 @@ fn step_without_room(name: &str, arguments: &str) {
     };
     let refused = step(N * N);
     assert!(
-        matches!(refused, Err(Error::Memory { argument: "workspace", .. })),
+        matches!(refused, Err(Error::OutOfMemory { argument: "workspace", .. })),
         "{name}: {refused:?}"
     );
     step(16 * N * N + (1 << 20)).expect("memory enough");
@@ -248,7 +255,7 @@ fn empty_of_any_length(name: &str) {
 // One test: the allocator is the whole program's.
 #[test]
 fn any_size_is_an_error_or_there() {
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         on_bytes(60, entry.name, |u| parameter(u, entry.name));
     }
     // Arguments for thousands of groups are in memory one beside the other while a schedule is made.

@@ -2,10 +2,10 @@
 
 use bitstep::args::{Args, names};
 use bitstep::named;
-use bitstep::named::LIST;
-use bitstep::optimizer::{Coding, Weights};
+use bitstep::named::OPTIMIZERS;
+use bitstep::optimizer::{ParamStorage, StorageConfig};
 use bitstep::real::Dtype;
-use bitstep::storage::Format;
+use bitstep::storage::StorageFormat;
 use bitstep_fuzz::{
     FORMATS, Run, Trial, WEIGHTS, deterministic, error_leaves_everything_untouched, restorable,
     splittable,
@@ -33,15 +33,21 @@ impl Bits {
     }
 }
 
-fn trial(name: &'static str, weights: Weights, state: Format, shape: &[usize]) -> Trial {
+fn trial(
+    name: &'static str,
+    weights: ParamStorage,
+    state: StorageFormat,
+    shape: &[usize],
+) -> Trial {
     let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    if names(recipe.rule.hyper()).contains(&"min_8bit_size") {
+    if names(recipe.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        recipe = recipe.with(&any_size).expect("an argument of the rule's");
+        recipe = recipe.with_args(&any_size).expect("an argument of the rule's");
     }
     let slots = vec![Some(state); recipe.rule.info().slots.len()];
-    recipe.coding = Coding { slots, min_len: 0, multiple: 0, weights };
+    recipe.storage =
+        StorageConfig { slot_formats: slots, min_len: 0, len_multiple: 0, param: weights };
     let n = shape.iter().product();
     let mut bits = Bits(n as u64 + name.len() as u64);
     let mut trial = Trial {
@@ -64,7 +70,7 @@ fn trial(name: &'static str, weights: Weights, state: Format, shape: &[usize]) -
 
 /// Runs a property over everything.
 fn over_all(shape: &[usize], property: impl Fn(&Trial)) {
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         for weights in WEIGHTS {
             for state in FORMATS {
                 let what = format!("{} x {weights:?} x {state:?}", entry.name);

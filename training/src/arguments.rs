@@ -39,14 +39,14 @@ pub enum TrainingError {
         nearest: Option<&'static str>,
     },
     /// A value of the wrong type or range.
-    #[error("training arguments: `{key}` is {}, wanted {wanted}", Short(value))]
+    #[error("training arguments: `{key}` is {}, wanted {expected}", Short(value))]
     Value {
         /// The key.
         key: &'static str,
         /// What stands there.
         value: String,
         /// What is accepted.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// A regular expression that can't be read, or needs what Rust's `regex` does not have.
     #[error("`optim_target_modules`: {0}")]
@@ -188,8 +188,8 @@ impl Arguments {
         file.text("optim", &mut t.optim)?;
         if file.flag("adafactor")? {
             if !before_5 {
-                let wanted = "left out: 5 has `optim` for it";
-                return Err(bad("adafactor", &Value::Bool(true), wanted));
+                let expected = "left out: 5 has `optim` for it";
+                return Err(bad("adafactor", &Value::Bool(true), expected));
             }
             "adafactor".clone_into(&mut t.optim);
         }
@@ -241,13 +241,13 @@ fn object(text: &str) -> Result<BTreeMap<String, Value>, TrainingError> {
     }
 }
 
-fn bad(key: &'static str, value: &Value, wanted: &'static str) -> TrainingError {
+fn bad(key: &'static str, value: &Value, expected: &'static str) -> TrainingError {
     let mut value = value.to_string();
     if let Some((end, _)) = value.char_indices().nth(200) {
         value.truncate(end);
         value.push('…');
     }
-    TrainingError::Value { key, value, wanted }
+    TrainingError::Value { key, value, expected }
 }
 
 struct File {
@@ -376,9 +376,9 @@ impl File {
         };
         let Some(steps) = of(&kwargs, "num_steps") else { return Ok(None) };
         if other > 1 {
-            let wanted = "no `num_steps` beside a `gradient_accumulation_steps` above 1 (once it \
+            let expected = "no `num_steps` beside a `gradient_accumulation_steps` above 1 (once it \
                  has begun, Trainer itself writes both: leave this one out)";
-            return Err(bad(KEY, &steps, wanted));
+            return Err(bad(KEY, &steps, expected));
         }
         match steps {
             Value::Int(n) if n > 0 => Ok(Some(n.unsigned_abs())),
@@ -388,15 +388,15 @@ impl File {
 
     fn targets(&self) -> Result<Option<Targets>, TrainingError> {
         const KEY: &str = "optim_target_modules";
-        let wanted = "a string or a list of strings";
+        let expected = "a string or a list of strings";
         Ok(match self.get(KEY) {
             None => None,
             Some(Value::Str(s)) if s.replace('_', "-") == "all-linear" => Some(Targets::AllLinear),
             Some(Value::Str(s)) => Some(Targets::Pattern(s.clone())),
             Some(v) => {
-                let list = v.as_list().ok_or_else(|| bad(KEY, v, wanted))?;
+                let list = v.as_list().ok_or_else(|| bad(KEY, v, expected))?;
                 let names = list.iter().map(|s| s.as_str().map(str::to_owned));
-                let names = names.collect::<Option<_>>().ok_or_else(|| bad(KEY, v, wanted))?;
+                let names = names.collect::<Option<_>>().ok_or_else(|| bad(KEY, v, expected))?;
                 Some(Targets::List(names))
             }
         })

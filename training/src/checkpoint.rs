@@ -17,16 +17,16 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use bitstep::any::AnyRule;
+use bitstep::any::DynRule;
 use bitstep::args::Args;
 use bitstep::mode::Mode;
-use bitstep::optimizer::{Buffer, Coding, Optimizer, Recipe};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, StorageConfig};
 use bitstep::real::Dtype;
-use bitstep::rule::Scalars;
+use bitstep::rule::ScalarState;
 use bitstep::schedule::{
     AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
 };
-use bitstep::storage::{Data, DataMut, Element, Part};
+use bitstep::storage::{Data, DataMut, RawDtype, RawPart};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as FileType, Metadata, SafeTensors, TensorInfo, View};
 use serde_json::{Map, Value as Json, json};
@@ -82,11 +82,11 @@ pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), Check
     let params = run.optimizer.params();
     for ((name, &value), param) in run.names.iter().zip(values).zip(params) {
         let shape = param.shape.clone();
-        let (got, wanted) = ((value.dtype(), value.len()), (param.dtype, shape.iter().product()));
-        if got != wanted {
+        let (got, expected) = ((value.dtype(), value.len()), (param.dtype, shape.iter().product()));
+        if got != expected {
             let text = |(dtype, len): (Dtype, usize)| format!("{len} numbers of {dtype:?}");
-            let (name, got, wanted) = (name.clone(), text(got), text(wanted));
-            return Err(CheckpointError::Tensor { name, got, wanted });
+            let (name, got, expected) = (name.clone(), text(got), text(expected));
+            return Err(CheckpointError::Tensor { name, got, expected });
         }
         tensors.push((name.clone(), Saved { shape, numbers: Numbers::Data(value) }));
         for slot in slots(run.optimizer, param, name) {
@@ -226,11 +226,11 @@ impl Checkpoint {
         let dtypes: Vec<_> = values.iter().map(|v| v.dtype()).collect();
         let restored = self.prepare(optimizer, names, schedulers, &dtypes)?;
         for ((name, value), param) in names.iter().zip(&*values).zip(optimizer.params()) {
-            let (got, wanted) = (value.len(), param.shape.iter().product());
-            if got != wanted {
+            let (got, expected) = (value.len(), param.shape.iter().product());
+            if got != expected {
                 let text = |len: usize| format!("{len} numbers");
-                let (name, got, wanted) = (name.clone(), text(got), text(wanted));
-                return Err(CheckpointError::Tensor { name, got, wanted });
+                let (name, got, expected) = (name.clone(), text(got), text(expected));
+                return Err(CheckpointError::Tensor { name, got, expected });
             }
         }
         for (name, value) in names.iter().zip(values) {
@@ -272,16 +272,16 @@ impl Checkpoint {
                 let what = format!("the groups of `{name}`");
                 return Err(CheckpointError::Layout { what, saved: group, here });
             }
-            let rule = &*next.groups()[group].recipe.rule;
-            let scalars = self.scalars(about, rule, rule.scalars_of(i))?;
+            let rule = &*next.groups()[group].spec.rule;
+            let scalars = self.scalars(about, rule, rule.initial_scalars(i))?;
             let param = &mut next.params_mut()[i];
             param.scalars = scalars;
             param.steps = count(about, "steps")?;
             param.seed = count(about, "seed")?;
-            param.started = about.get("started").and_then(Json::as_bool) == Some(true);
+            param.is_initialized = about.get("started").and_then(Json::as_bool) == Some(true);
             let shape = param.shape.clone();
-            let wanted = dtype.map(Element::from);
-            self.bytes(name, wanted.map(file_type), &shape, &mut seen)?;
+            let expected = dtype.map(RawDtype::from);
+            self.bytes(name, expected.map(file_type), &shape, &mut seen)?;
             self.restore_slots(&mut next, i, name, &mut seen)?;
         }
         let surplus = self.header.offset_keys().into_iter().find(|name| !seen.contains(name));
@@ -312,8 +312,8 @@ impl Checkpoint {
         if here != Some(tensor.dtype) || value.len() != count {
             let got = format!("{:?}, {count} numbers", tensor.dtype);
             let kind = here.map_or("no plain numbers".to_owned(), |dtype| format!("{dtype:?}"));
-            let wanted = format!("{kind}, {} numbers", value.len());
-            return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+            let expected = format!("{kind}, {} numbers", value.len());
+            return Err(CheckpointError::Tensor { name: name.to_owned(), got, expected });
         }
         value.set_bytes(data)?;
         Ok(())
@@ -323,15 +323,15 @@ impl Checkpoint {
     fn scalars(
         &self,
         about: &Json,
-        rule: &dyn AnyRule,
-        mut scalars: Scalars,
-    ) -> Result<Scalars, CheckpointError> {
+        rule: &dyn DynRule,
+        mut scalars: ScalarState,
+    ) -> Result<ScalarState, CheckpointError> {
         if self.version < 3 {
             let numbers = floats(about, "scalars")?;
             return numbers.try_into().map_err(|_| wrong("another number of `scalars`"));
         }
         let saved = about.get("scalars").ok_or_else(|| wrong("no `scalars`"))?;
-        for (to, name) in scalars.iter_mut().zip(rule.info().scalars) {
+        for (to, name) in scalars.iter_mut().zip(rule.info().scalar_names) {
             *to = float(saved, name)?;
         }
         Ok(scalars)
@@ -356,9 +356,10 @@ impl Checkpoint {
     ) -> Result<&[u8], CheckpointError> {
         let (tensor, data) = self.tensor(name)?;
         if Some(tensor.dtype) != dtype || tensor.shape != shape {
-            let wanted = dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
+            let expected =
+                dtype.map_or("a plain tensor".to_owned(), |d| format!("{d:?} {shape:?}"));
             let got = format!("{:?} {:?}", tensor.dtype, tensor.shape);
-            return Err(CheckpointError::Tensor { name: name.to_owned(), got, wanted });
+            return Err(CheckpointError::Tensor { name: name.to_owned(), got, expected });
         }
         seen.insert(name.to_owned());
         Ok(data)
@@ -372,11 +373,11 @@ impl Checkpoint {
         seen: &mut BTreeSet<String>,
     ) -> Result<(), CheckpointError> {
         let group = next.params()[i].group;
-        let names = next.groups()[group].recipe.rule.info().slots;
+        let names = next.groups()[group].spec.rule.info().slots;
         let param = &mut next.params_mut()[i];
         for (k, slot) in param.slots.iter_mut().enumerate() {
             let key = slot_key(names, k);
-            if let Buffer::Coded(coded) = slot {
+            if let Buffer::Encoded(coded) = slot {
                 // Before version 3 keys of parts were made of the parameter's name and the slot's.
                 let old = self.version < 3;
                 let of = if old { format!("{name}/{key}") } else { key };
@@ -384,7 +385,7 @@ impl Checkpoint {
                     let key = if old { part.key.clone() } else { format!("{name}/{}", part.key) };
                     let len = part.bytes.len() / part.element.size();
                     let found = self.bytes(&key, Some(file_type(part.element)), &[len], seen)?;
-                    coded.set_part(&of, &Part { bytes: found.to_vec(), ..part })?;
+                    coded.set_part(&of, &RawPart { bytes: found.to_vec(), ..part })?;
                 }
                 continue;
             }
@@ -395,7 +396,7 @@ impl Checkpoint {
             let found = self.bytes(&format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
             slot.data_mut().set_bytes(found)?;
         }
-        if let Some(companion) = &mut param.companion {
+        if let Some(companion) = &mut param.correction {
             let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
             let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
             companion.set_bytes(self.bytes(&key, Some(of), &[companion.len()], seen)?)?;
@@ -415,7 +416,7 @@ impl Checkpoint {
                 let about = saved.get(key).and_then(Json::as_object);
                 about.ok_or_else(|| wrong(format!("no `{key}`")))
             };
-            let (here, made) = (about_recipe(&group.recipe), about_recipe(&group.made));
+            let (here, made) = (about_recipe(&group.spec), about_recipe(&group.original_spec));
             let in_words_of_today = |saved: &Map<String, Json>| match self.version {
                 1 | 2 => old_words::translated(saved, here["rule"].as_str().unwrap_or_default()),
                 _ => Ok(saved.clone()),
@@ -448,8 +449,8 @@ impl Checkpoint {
             next.set_args(number, args)?;
         }
         for (saved, group) in groups.iter().zip(next.groups_mut()) {
-            let rule = &*group.recipe.rule;
-            group.scalars = self.scalars(saved, rule, rule.scalars_of(0))?;
+            let rule = &*group.spec.rule;
+            group.scalars = self.scalars(saved, rule, rule.initial_scalars(0))?;
         }
         let mode = match self.about.get("mode").and_then(Json::as_str) {
             Some("train") => Mode::Train,
@@ -506,9 +507,9 @@ pub fn check_name(name: &str) -> Result<(), CheckpointError> {
 }
 
 fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), CheckpointError> {
-    let (got, wanted) = (names.len(), optimizer.params().len());
-    if got != wanted {
-        return Err(CheckpointError::Names(format!("{got} for {wanted} parameters")));
+    let (got, expected) = (names.len(), optimizer.params().len());
+    if got != expected {
+        return Err(CheckpointError::Names(format!("{got} for {expected} parameters")));
     }
     let mut seen = BTreeSet::new();
     names.iter().try_for_each(|name| check_name(name))?;
@@ -519,16 +520,17 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
 }
 
 /// What moves a group, to be compared word by word.
-fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
+fn about_recipe(recipe: &OptimizerSpec) -> Map<String, Json> {
     let mut recipe = recipe.clone();
-    let (hyper, mut rule) = (Args::of(recipe.rule.hyper()), Vec::new());
+    let (hyper, mut rule) = (Args::of(recipe.rule.hyper_params()), Vec::new());
     recipe.rule.id(&mut |part| rule.push(part));
-    let Coding { slots, min_len, multiple, weights } = &recipe.coding;
+    let StorageConfig { slot_formats: slots, min_len, len_multiple: multiple, param: weights } =
+        &recipe.storage;
     let slots = slots.iter().map(|slot| slot.map(|format| format.to_string()));
     let about: [(&str, Json); 7] = [
         ("rule", rule.join("/").into()),
-        ("compute", recipe.arithmetic.id().into()),
-        ("state", recipe.state.map(Dtype::id).into()),
+        ("compute", recipe.policy.id().into()),
+        ("state", recipe.state_dtype.map(Dtype::id).into()),
         ("slots", slots.collect()),
         ("min_len", (*min_len).into()),
         ("multiple", (*multiple).into()),
@@ -544,11 +546,11 @@ fn about_recipe(recipe: &Recipe) -> Map<String, Json> {
 fn metadata(run: &Run<'_>) -> Json {
     let groups = run.optimizer.groups().iter().map(|g| {
         json!({
-            "recipe": about_recipe(&g.recipe),
-            "made": about_recipe(&g.made),
+            "recipe": about_recipe(&g.spec),
+            "made": about_recipe(&g.original_spec),
             "lr": number(g.lr),
             "steps": g.steps,
-            "scalars": about_scalars(&*g.recipe.rule, &g.scalars),
+            "scalars": about_scalars(&*g.spec.rule, &g.scalars),
         })
     });
     let params = run.names.iter().zip(run.optimizer.params()).map(|(name, p)| {
@@ -556,9 +558,9 @@ fn metadata(run: &Run<'_>) -> Json {
             "name": name,
             "group": p.group,
             "steps": p.steps,
-            "scalars": about_scalars(&*run.optimizer.groups()[p.group].recipe.rule, &p.scalars),
+            "scalars": about_scalars(&*run.optimizer.groups()[p.group].spec.rule, &p.scalars),
             "seed": p.seed,
-            "started": p.started,
+            "started": p.is_initialized,
         })
     });
     let schedules = run.schedulers.iter().map(about_schedule);
@@ -723,8 +725,8 @@ fn floats(json: &Json, key: &str) -> Result<Vec<f64>, CheckpointError> {
     numbers.ok_or_else(|| wrong(format!("no numbers `{key}`")))
 }
 
-fn about_scalars(rule: &dyn AnyRule, scalars: &Scalars) -> Map<String, Json> {
-    let named = rule.info().scalars.iter().zip(scalars);
+fn about_scalars(rule: &dyn DynRule, scalars: &ScalarState) -> Map<String, Json> {
+    let named = rule.info().scalar_names.iter().zip(scalars);
     named.map(|(name, &x)| ((*name).to_owned(), number(x))).collect()
 }
 
@@ -736,7 +738,7 @@ struct Kept<'a> {
 
 enum Slot<'a> {
     Plain(Data<'a>),
-    Part(Part),
+    Part(RawPart),
 }
 
 /// The key of slot k: its name, numbered where a rule has several of one name.
@@ -754,14 +756,14 @@ fn slots<'a>(
     param: &'a bitstep::optimizer::ParamState,
     name: &str,
 ) -> Vec<Kept<'a>> {
-    let names = optimizer.groups()[param.group].recipe.rule.info().slots;
+    let names = optimizer.groups()[param.group].spec.rule.info().slots;
     let kept_part =
-        |part: Part| Kept { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
+        |part: RawPart| Kept { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
     let mut kept = Vec::new();
     for (k, slot) in param.slots.iter().enumerate() {
         let key = slot_key(names, k);
         match slot {
-            Buffer::Coded(coded) => kept.extend(coded.parts(&key).into_iter().map(kept_part)),
+            Buffer::Encoded(coded) => kept.extend(coded.parts(&key).into_iter().map(kept_part)),
             plain => {
                 if let Some(data) = plain.data().filter(|d| !d.is_empty()) {
                     kept.push(Kept { key: format!("{name}/{key}"), buffer: Slot::Plain(data) });
@@ -769,23 +771,23 @@ fn slots<'a>(
             }
         }
     }
-    if let Some(companion) = &param.companion {
+    if let Some(companion) = &param.correction {
         let (key, element) = (CORRECTION.to_owned(), companion.element());
-        kept.push(kept_part(Part { key, element, bytes: companion.bytes() }));
+        kept.push(kept_part(RawPart { key, element, bytes: companion.bytes() }));
     }
     kept
 }
 
-fn file_type(element: Element) -> FileType {
+fn file_type(element: RawDtype) -> FileType {
     match element {
-        Element::F64 => FileType::F64,
-        Element::F32 => FileType::F32,
-        Element::Bf16 => FileType::BF16,
-        Element::F16 => FileType::F16,
-        Element::I16 => FileType::I16,
-        Element::I8 => FileType::I8,
-        Element::U8 => FileType::U8,
-        Element::F8E4M3 => FileType::F8_E4M3,
+        RawDtype::F64 => FileType::F64,
+        RawDtype::F32 => FileType::F32,
+        RawDtype::Bf16 => FileType::BF16,
+        RawDtype::F16 => FileType::F16,
+        RawDtype::I16 => FileType::I16,
+        RawDtype::I8 => FileType::I8,
+        RawDtype::U8 => FileType::U8,
+        RawDtype::F8E4M3 => FileType::F8_E4M3,
     }
 }
 
@@ -797,7 +799,7 @@ struct Saved<'a> {
 
 enum Numbers<'a> {
     Data(Data<'a>),
-    Part(Part),
+    Part(RawPart),
 }
 
 impl View for &Saved<'_> {

@@ -24,12 +24,12 @@ pub enum LayersError {
     #[error("model layers: {0}")]
     Json(#[from] serde_json::Error),
     /// JSON of another form.
-    #[error("model layers: {at}: wanted {wanted}")]
+    #[error("model layers: {at}: wanted {expected}")]
     Form {
         /// Where.
         at: String,
         /// What should stand there.
-        wanted: &'static str,
+        expected: &'static str,
     },
     /// A parameter that the model does not have.
     #[error("model layers: no parameter `{0}`")]
@@ -114,7 +114,7 @@ impl ModelLayers {
         let parameters = parameters.ok_or_else(|| form("parameters", "a list"))?;
         let (mut all, mut numbers) = (Vec::new(), HashMap::new());
         for (number, entry) in parameters.iter().enumerate() {
-            let wrong = |wanted| move || form(&format!("parameters[{number}]"), wanted);
+            let wrong = |expected| move || form(&format!("parameters[{number}]"), expected);
             let names = strings(&entry["names"]).filter(|names| !names.is_empty());
             let names = names.ok_or_else(wrong("`names`, a list of one or more"))?;
             let shape =
@@ -166,8 +166,8 @@ impl ModelLayers {
     }
 }
 
-fn form(at: &str, wanted: &'static str) -> LayersError {
-    LayersError::Form { at: at.to_owned(), wanted }
+fn form(at: &str, expected: &'static str) -> LayersError {
+    LayersError::Form { at: at.to_owned(), expected }
 }
 
 fn strings(value: &Json) -> Option<Vec<&str>> {
@@ -216,8 +216,9 @@ fn parameter(
 ) -> Result<Parameter, LayersError> {
     let owner = |name: &&str| {
         let (module, leaf) = name.rsplit_once('.').unwrap_or(("", name));
-        let wanted = "a module, as it has parameters";
-        let found = types.get(module).ok_or_else(|| form(&format!("modules.{module}"), wanted))?;
+        let expected = "a module, as it has parameters";
+        let found =
+            types.get(module).ok_or_else(|| form(&format!("modules.{module}"), expected))?;
         Ok((leaf.to_owned(), *found))
     };
     let owners = names.iter().map(owner).collect::<Result<Vec<_>, LayersError>>()?;

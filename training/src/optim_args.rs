@@ -40,10 +40,11 @@ impl Words {
                 return Err(ArgError::Value {
                     argument: "optim_args".to_owned(),
                     value: Value::Str(piece.to_owned()),
-                    wanted: "name=value, pieces being parted by commas; a value has no comma and \
+                    expected:
+                        "name=value, pieces being parted by commas; a value has no comma and \
                              no `=` (betas are `adam_beta1` and `adam_beta2` of the training \
                              arguments)"
-                        .to_owned(),
+                            .to_owned(),
                 });
             };
             words.0.push((name.to_owned(), value.to_owned()));
@@ -78,7 +79,7 @@ impl Words {
             Kind::Refused => None,
             Kind::Unread => return Ok(None),
         };
-        let wanted = match kind {
+        let expected = match kind {
             Kind::Float => "a number",
             Kind::Int => "a whole number, without a point",
             Kind::Truth => "one of y, yes, t, true, on, 1, n, no, f, false, off, 0",
@@ -87,7 +88,7 @@ impl Words {
         value.map(Some).ok_or_else(|| ArgError::Value {
             argument: name.to_owned(),
             value: Value::Str(word.clone()),
-            wanted: wanted.to_owned(),
+            expected: expected.to_owned(),
         })
     }
 }

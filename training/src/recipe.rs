@@ -2,7 +2,7 @@
 
 use bitstep::args::{ArgError, Args, Value, nearest};
 use bitstep::named;
-use bitstep::optimizer::Recipe;
+use bitstep::optimizer::OptimizerSpec;
 
 use crate::optim_args::{Kind, Words};
 use crate::training_arguments::{Members, TrainingArguments};
@@ -19,7 +19,7 @@ impl TrainingArguments {
     /// # Errors
     /// An unknown optimizer or argument, with the nearest known one; a refused
     /// value. Trainer ignores unknown arguments in silence; this does not.
-    pub fn recipe(&self, members: Members) -> Result<Recipe, ArgError> {
+    pub fn recipe(&self, members: Members) -> Result<OptimizerSpec, ArgError> {
         self.check_warmup()?;
         let words = Words::parse(&self.optim_args)?;
         let recipe = named::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
@@ -31,7 +31,7 @@ impl TrainingArguments {
         if self.optim == "stable_adamw" {
             named::optimizer(&self.optim, &group)?;
         }
-        recipe.with(&group)
+        recipe.with_args(&group)
     }
 
     fn group_decay(&self, members: Members) -> f64 {
@@ -220,7 +220,7 @@ mod tests {
                 ..TrainingArguments::default()
             };
             let mut recipe = args.recipe(members)?;
-            Ok::<_, ArgError>(Args::of(recipe.rule.hyper()).get("weight_decay").cloned())
+            Ok::<_, ArgError>(Args::of(recipe.rule.hyper_params()).get("weight_decay").cloned())
         };
         let of = |members| decay("sgd", 0.5, "weight_decay=0.9", members);
         assert_eq!(of(Members::Decay), Ok(Some(Value::Float(0.5))));

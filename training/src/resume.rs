@@ -14,7 +14,7 @@ use bitstep::args::Args;
 use bitstep::gradient::LossScale;
 use bitstep::mode::Mode;
 use bitstep::optimizer::Optimizer;
-use bitstep::rule::Counter;
+use bitstep::rule::Scope;
 use bitstep::schedule::Scheduler;
 
 pub use error::ResumeError;
@@ -52,7 +52,7 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
     let mut next = to.clone();
 
     for (number, (_, saved)) in from.groups.iter().enumerate() {
-        let hyper = arguments::of_group(next.groups_mut()[number].recipe.rule.hyper(), saved);
+        let hyper = arguments::of_group(next.groups_mut()[number].spec.rule.hyper_params(), saved);
         next.set_args(number, &hyper)?;
         let missing = || ResumeError::Missing { of: format!("group {number}"), key: "lr".into() };
         let lr = saved.get("lr").and_then(|v| v.as_f64()).ok_or_else(missing)?;
@@ -145,7 +145,7 @@ fn parameter(
         let what = format!("group of parameter {i}");
         return Err(ResumeError::Count { what, saved: group, here: here.unwrap_or(usize::MAX) });
     }
-    let rule = next.groups()[group].recipe.rule.clone();
+    let rule = next.groups()[group].spec.rule.clone();
     // Of the parameter, or of its whole group.
     let number = |key: &str| {
         let own = state.get(key).and_then(|x| x.first()).copied();
@@ -153,22 +153,22 @@ fn parameter(
     };
     let started = !state.is_empty();
     let steps = number(rule.info().step_key);
-    let mut scalars = rule.scalars_of(0);
-    for (name, scalar) in rule.info().scalars.iter().zip(&mut scalars) {
+    let mut scalars = rule.initial_scalars(0);
+    for (name, scalar) in rule.info().scalar_names.iter().zip(&mut scalars) {
         match number(name) {
             Some(x) => *scalar = x,
             None if started => return Err(missing(name)),
             None => {}
         }
     }
-    if let Some(steps) = steps.filter(|_| rule.info().counter == Counter::Group) {
+    if let Some(steps) = steps.filter(|_| rule.info().step_scope == Scope::Group) {
         next.groups_mut()[group].steps = steps as u64;
     }
-    if rule.info().scalar_owner == Counter::Group {
+    if rule.info().scalar_scope == Scope::Group {
         next.groups_mut()[group].scalars = scalars;
     }
     let param = &mut next.params_mut()[i];
-    if rule.info().scalar_owner == Counter::Parameter {
+    if rule.info().scalar_scope == Scope::Parameter {
         param.scalars = scalars;
     }
     if !started {
@@ -176,6 +176,6 @@ fn parameter(
     }
     // A rule without a counter of its own (plain momentum) has begun if it has any state.
     param.steps = steps.unwrap_or(1.0) as u64;
-    param.started = true;
+    param.is_initialized = true;
     slots::fill(i, param, rule.info().slots, state)
 }

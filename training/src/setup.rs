@@ -1,8 +1,8 @@
 //! Everything that Trainer makes of its arguments.
 
 use bitstep::args::Args;
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
-use bitstep::optimizer::Recipe;
+use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
+use bitstep::optimizer::OptimizerSpec;
 use bitstep::schedule::Scheduler;
 
 use crate::arguments::{Arguments, TrainingError};
@@ -16,7 +16,7 @@ use crate::version::Version;
 #[derive(Clone, Debug)]
 pub struct Group {
     /// What moves them.
-    pub recipe: Recipe,
+    pub recipe: OptimizerSpec,
     /// Their numbers, in the order in which they were given.
     pub members: Vec<usize>,
     /// Those of them whose state rests as plain numbers, whatever the recipe says: embeddings
@@ -35,7 +35,7 @@ pub struct Setup {
     /// ([`TrainingArguments::steps_in_backward`]).
     pub clip: Option<ClipGradNorm>,
     /// The mean over micro-batches.
-    pub accumulation: Accumulation,
+    pub accumulation: GradientAccumulator,
     /// Whether each micro-batch moves the parameters, by its share of the window, rather than the
     /// window as a whole; the rates wait for its end all the same. So it is with LOMO.
     pub every_micro_batch: bool,
@@ -92,7 +92,7 @@ impl Arguments {
             scheduler,
             clip: (t.max_grad_norm > 0.0 && !t.steps_in_backward())
                 .then(|| ClipGradNorm { max_norm: t.max_grad_norm, ..ClipGradNorm::default() }),
-            accumulation: Accumulation::mean(steps)?,
+            accumulation: GradientAccumulator::mean(steps)?,
             every_micro_batch: t.moves_every_micro_batch(),
             loss_scale: self.fp16.then(LossScale::default),
             neftune: t.neftune_noise_alpha.map(|alpha| Neftune { alpha }),

@@ -184,8 +184,8 @@ impl TrainingArguments {
         args.set("groups", Value::List(lrs.iter().map(group).collect()));
         let scheduler = schedule::build(&self.lr_scheduler_type, &args)?;
         if self.has_single_rates() && self.lr_scheduler_type == "greedy" {
-            let wanted = "another schedule than `greedy`, whose rates this optimizer refuses";
-            return Err(Error::Invalid { argument: "lr_scheduler_type", wanted }.into());
+            let expected = "another schedule than `greedy`, whose rates this optimizer refuses";
+            return Err(Error::InvalidArgument { argument: "lr_scheduler_type", expected }.into());
         }
         Ok(if self.has_single_rates() { scheduler.in_single() } else { scheduler })
     }
@@ -218,8 +218,8 @@ impl TrainingArguments {
         }
         for argument in ["num_warmup_steps", "num_training_steps"] {
             if self.warms_up() && args.get(argument).is_some() {
-                let wanted = "left out: Trainer sets it itself";
-                return Err(Error::Invalid { argument, wanted }.into());
+                let expected = "left out: Trainer sets it itself";
+                return Err(Error::InvalidArgument { argument, expected }.into());
             }
         }
         Ok(args)
@@ -251,11 +251,11 @@ impl TrainingArguments {
             let share = (0.0..=1.0).contains(&ratio);
             ((share, "0 <= value <= 1"), (whole, "a whole number, 0 or more"))
         };
-        for (argument, value, (ok, wanted)) in
+        for (argument, value, (ok, expected)) in
             [("warmup_ratio", ratio, of_ratio), ("warmup_steps", steps, of_steps)]
         {
             if !ok {
-                return Err(Error::Range { argument, value, wanted });
+                return Err(Error::OutOfRange { argument, value, expected });
             }
         }
         Ok(())

@@ -73,7 +73,7 @@ fn groups_decay_and_rates_are_trainers() {
 
         for (group, want) in setup.groups.iter().zip(want["hyper"].as_array().unwrap()) {
             let mut rule = group.recipe.rule.clone();
-            let args = bitstep::args::Args::of(rule.hyper());
+            let args = bitstep::args::Args::of(rule.hyper_params());
             for (key, want) in want.as_object().unwrap() {
                 // The rule fills in what the reference looks up later.
                 let Some(got) = args.get(key).filter(|_| key != "max_lr") else { continue };
@@ -83,7 +83,7 @@ fn groups_decay_and_rates_are_trainers() {
         }
         for (group, decay) in setup.groups.iter().zip(want["weight_decay"].as_array().unwrap()) {
             let mut rule = group.recipe.rule.clone();
-            let args = bitstep::args::Args::of(rule.hyper());
+            let args = bitstep::args::Args::of(rule.hyper_params());
             let got = args.get("weight_decay").and_then(|v| v.as_f64());
             assert_eq!(got, decay.as_f64(), "{name}");
         }

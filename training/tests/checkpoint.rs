@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{Args, Fields, Hyper};
+use bitstep::args::{Args, FieldVisitor, HyperParams};
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 use bitstep::real::Dtype;
 use bitstep::schedule::{Schedule, Scheduler};
@@ -130,7 +130,7 @@ impl Toy {
 fn a_resumed_run_of_every_optimizer_has_the_bits_of_one_that_went_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.safetensors");
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             let mut went_on = Toy::new(entry.name, dtype, "cosine");
             (0..3).for_each(|_| went_on.step());
@@ -170,8 +170,8 @@ struct Breather {
     every: u64,
 }
 
-impl Hyper for Breather {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Breather {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("every", &mut self.every);
     }
 }
@@ -244,7 +244,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_loaded() {
     let mut other = Optimizer::new();
     for (number, group) in toy.optimizer.groups().iter().enumerate() {
         let with = if number == 1 { &with } else { &Args::new() };
-        other.add_group(group.recipe.with(with).unwrap()).unwrap();
+        other.add_group(group.spec.with_args(with).unwrap()).unwrap();
     }
     for (i, shape) in SHAPES.iter().enumerate() {
         other.add_param(i % 2, shape, Dtype::F32).unwrap();
@@ -257,7 +257,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_loaded() {
     let mut fewer = Toy::new("adamw_torch", Dtype::F32, "cosine");
     let mut optimizer = Optimizer::new();
     for group in fewer.optimizer.groups() {
-        optimizer.add_group(group.recipe.clone()).unwrap();
+        optimizer.add_group(group.spec.clone()).unwrap();
     }
     for (i, shape) in SHAPES.iter().enumerate().take(3) {
         optimizer.add_param(i % 2, shape, Dtype::F32).unwrap();
@@ -416,10 +416,10 @@ fn permissions_and_links_of_an_old_file_are_kept() {
     std::fs::write(at("any"), "").unwrap();
     toy.save(&at("run")).unwrap();
     assert_eq!(mode(&at("run")), mode(&at("any")));
-    for wanted in [0o640, 0o600, 0o444, 0o666] {
-        std::fs::set_permissions(at("run"), PermissionsExt::from_mode(wanted)).unwrap();
+    for expected in [0o640, 0o600, 0o444, 0o666] {
+        std::fs::set_permissions(at("run"), PermissionsExt::from_mode(expected)).unwrap();
         toy.save(&at("run")).unwrap();
-        assert_eq!(mode(&at("run")), wanted);
+        assert_eq!(mode(&at("run")), expected);
     }
     // By way of links, one of them relative and one to what is not there yet.
     std::fs::create_dir(at("deep")).unwrap();

@@ -90,7 +90,7 @@ fn rates_of_numpys_are_rates() {
     let saved = torch::scheduler(path("numpy_rates/scheduler.pt")).unwrap();
     resume::run(&mut optimizer, &[0], &state, &mut linear, &saved).unwrap();
     assert_eq!((optimizer.groups()[0].lr, linear.lrs()), (0.0625, &[0.0625][..]));
-    let args = Args::of(optimizer.groups_mut()[0].recipe.rule.hyper());
+    let args = Args::of(optimizer.groups_mut()[0].spec.rule.hyper_params());
     assert_eq!(args.get("momentum"), Some(&Value::Float(0.5)));
     // 0.1 (10 − 6)/(10 − 2)
     optimizer.step_schedule(&mut linear, &[0], &[]).unwrap();

@@ -8,17 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use bitstep::any::Arithmetic;
+use bitstep::any::ComputePolicy;
 use bitstep::args::{Args, Value};
-use bitstep::lowrank::Single;
+use bitstep::lowrank::ForceF32;
 use bitstep::mode::Mode;
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optim::AdamW;
-use bitstep::optimizer::{Buffer, Coding, Optimizer, Param, Recipe, Weights};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, ParamStorage, StorageConfig};
 use bitstep::real::Dtype;
 use bitstep::schedule::{NAMES, Scheduler, build};
-use bitstep::storage::{Companded, Data, Dynamic, Format, Fp8, Scaled4, Scaled8};
+use bitstep::storage::{
+    BlockFp8, BlockQuant4, BlockQuant8, Companded, Data, DynamicQuant8, StorageFormat,
+};
 use bitstep_training::checkpoint::{Checkpoint, Run, save};
 use half::{bf16, f16};
 use regex::Regex;
@@ -94,7 +96,11 @@ fn filled(dtype: Dtype, len: usize, salt: u64) -> Buffer {
 }
 
 impl Toy {
-    fn new(recipes: Vec<Recipe>, params: &[(usize, &[usize], Dtype)], scheduler: &str) -> Toy {
+    fn new(
+        recipes: Vec<OptimizerSpec>,
+        params: &[(usize, &[usize], Dtype)],
+        scheduler: &str,
+    ) -> Toy {
         let mut optimizer = Optimizer::new();
         let schedulers = vec![schedule(scheduler, recipes.len())];
         for recipe in recipes {
@@ -161,16 +167,16 @@ impl Toy {
         for p in self.optimizer.params() {
             add(&p.steps.to_le_bytes());
             add(&p.seed.to_le_bytes());
-            add(&[p.started.into()]);
+            add(&[p.is_initialized.into()]);
             p.scalars.iter().for_each(|x| add(&x.to_le_bytes()));
             p.slots.iter().for_each(|slot| add(&bytes(slot)));
-            p.companion.iter().for_each(|raw| add(&raw.bytes()));
+            p.correction.iter().for_each(|raw| add(&raw.bytes()));
         }
         for g in self.optimizer.groups() {
             add(&g.steps.to_le_bytes());
             add(&g.lr.to_le_bytes());
             g.scalars.iter().for_each(|x| add(&x.to_le_bytes()));
-            let args = Args::of(g.recipe.clone().rule.hyper());
+            let args = Args::of(g.spec.clone().rule.hyper_params());
             args.iter().for_each(|(name, value)| add(format!("{name}={value},").as_bytes()));
         }
         add(&[(self.optimizer.mode() == Mode::Eval).into()]);
@@ -221,16 +227,16 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
         Buffer::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Buffer::Coded(x) => x.parts("").into_iter().flat_map(|part| part.bytes).collect(),
+        Buffer::Encoded(x) => x.parts("").into_iter().flat_map(|part| part.bytes).collect(),
     }
 }
 
-fn recipe(name: &str, args: &str) -> Recipe {
+fn recipe(name: &str, args: &str) -> OptimizerSpec {
     named::optimizer(name, &Args::parse(args).unwrap()).unwrap()
 }
 
 /// The recipe of a name, by which small tensors are coded where large ones are.
-fn small(name: &str) -> Recipe {
+fn small(name: &str) -> OptimizerSpec {
     let args = match name {
         _ if name.starts_with("galore") || name.starts_with("apollo") => "rank=2",
         _ if name.contains("torch_4bit") || name.contains("torch_8bit") => "block_size=32",
@@ -238,11 +244,11 @@ fn small(name: &str) -> Recipe {
         _ => "",
     };
     let mut made = recipe(name, args);
-    let hyper = Args::of(made.rule.hyper());
+    let hyper = Args::of(made.rule.hyper_params());
     if hyper.get("optim_bits").and_then(Value::as_u64) == Some(8) {
         made = recipe(name, &format!("{args}, min_8bit_size=32"));
     }
-    made.coding.min_len = made.coding.min_len.min(32);
+    made.storage.min_len = made.storage.min_len.min(32);
     made
 }
 
@@ -250,13 +256,14 @@ const PARAMS: [(usize, &[usize], Dtype); 3] =
     [(0, &[4, 16], Dtype::F32), (0, &[4, 8], Dtype::Bf16), (0, &[3], Dtype::F32)];
 
 /// Every format, two for each of the own cases.
-fn own_formats() -> Vec<Format> {
-    let dynamic = |signed, grid| Format::Dynamic(Dynamic { signed, grid });
-    let scaled8 = |signed, block| Format::Scaled8(Scaled8 { signed, block });
-    let scaled4 = |signed, block| Format::Scaled4(Scaled4 { signed, block });
+fn own_formats() -> Vec<StorageFormat> {
+    let dynamic =
+        |signed, grid| StorageFormat::DynamicQuant8(DynamicQuant8 { signed, cpu_grid: grid });
+    let scaled8 = |signed, block| StorageFormat::BlockQuant8(BlockQuant8 { signed, block });
+    let scaled4 = |signed, block| StorageFormat::BlockQuant4(BlockQuant4 { signed, block });
     vec![
-        Format::Companded(Companded::Momentum),
-        Format::Companded(Companded::Variance),
+        StorageFormat::Companded(Companded::Momentum),
+        StorageFormat::Companded(Companded::Variance),
         dynamic(true, false),
         dynamic(false, false),
         dynamic(true, true),
@@ -265,34 +272,39 @@ fn own_formats() -> Vec<Format> {
         scaled8(false, 32),
         scaled4(true, 16),
         scaled4(false, 32),
-        Format::Fp8(Fp8 { block: 16 }),
-        Format::Fp8(Fp8 { block: 32 }),
-        Format::Split(Dtype::Bf16, 8),
-        Format::Split(Dtype::F16, 8),
-        Format::Split(Dtype::F16, 16),
-        Format::Split(Dtype::Bf16, 16),
-        Format::Kahan(Dtype::Bf16),
-        Format::Kahan(Dtype::F16),
-        Format::Plain(Dtype::F64),
-        Format::Plain(Dtype::F16),
+        StorageFormat::BlockFp8(BlockFp8 { block: 16 }),
+        StorageFormat::BlockFp8(BlockFp8 { block: 32 }),
+        StorageFormat::SplitFloat(Dtype::Bf16, 8),
+        StorageFormat::SplitFloat(Dtype::F16, 8),
+        StorageFormat::SplitFloat(Dtype::F16, 16),
+        StorageFormat::SplitFloat(Dtype::Bf16, 16),
+        StorageFormat::KahanPair(Dtype::Bf16),
+        StorageFormat::KahanPair(Dtype::F16),
+        StorageFormat::Plain(Dtype::F64),
+        StorageFormat::Plain(Dtype::F16),
     ]
 }
 
 /// Every policy, type of state and storage, at least once, of recipes that have no name.
 fn own_cases() -> Vec<(&'static str, Toy)> {
     let adamw = || recipe("adamw_torch", "lr=0.02, weight_decay=0.1");
-    let with = |change: &dyn Fn(&mut Recipe)| {
+    let with = |change: &dyn Fn(&mut OptimizerSpec)| {
         let mut recipe = adamw();
         change(&mut recipe);
         recipe
     };
-    let slots = |momentum: Format, square: Format| {
-        with(&|r: &mut Recipe| {
+    let slots = |momentum: StorageFormat, square: StorageFormat| {
+        with(&|r: &mut OptimizerSpec| {
             let slots = vec![Some(momentum), Some(square), None];
-            r.coding = Coding { slots, min_len: 32, multiple: 16, ..Coding::default() };
+            r.storage = StorageConfig {
+                slot_formats: slots,
+                min_len: 32,
+                len_multiple: 16,
+                ..StorageConfig::default()
+            };
         })
     };
-    let weights = |weights: Weights| with(&|r: &mut Recipe| r.coding.weights = weights);
+    let weights = |weights: ParamStorage| with(&|r: &mut OptimizerSpec| r.storage.param = weights);
     let matrices: &[(usize, &[usize], Dtype)] = &[
         (0, &[4, 16], Dtype::F32),
         (0, &[40], Dtype::Bf16),
@@ -300,8 +312,8 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
         (0, &[5], Dtype::F64),
     ];
     let narrow: &[(usize, &[usize], Dtype)] = &[(0, &[5], Dtype::Bf16), (0, &[4], Dtype::F16)];
-    let one = |recipe: Recipe| Toy::new(vec![recipe], matrices, "constant");
-    let two = |recipe: Recipe| Toy::new(vec![recipe], narrow, "constant");
+    let one = |recipe: OptimizerSpec| Toy::new(vec![recipe], matrices, "constant");
+    let two = |recipe: OptimizerSpec| Toy::new(vec![recipe], narrow, "constant");
     let formats = own_formats();
     let names = [
         "companded",
@@ -318,32 +330,32 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
     let pairs = formats.chunks(2).map(|pair| one(slots(pair[0], pair[1])));
     let mut cases: Vec<_> = names.into_iter().zip(pairs).collect();
     cases.extend([
-        ("weights_split8", two(weights(Weights::Split(8)))),
-        ("weights_split16", two(weights(Weights::Split(16)))),
-        ("weights_kahan", two(weights(Weights::Kahan))),
-        ("weights_stochastic", two(weights(Weights::Stochastic(u64::MAX)))),
+        ("weights_split8", two(weights(ParamStorage::Split(8)))),
+        ("weights_split16", two(weights(ParamStorage::Split(16)))),
+        ("weights_kahan", two(weights(ParamStorage::Kahan))),
+        ("weights_stochastic", two(weights(ParamStorage::Stochastic(u64::MAX)))),
         (
             "state_f64",
-            one(with(&|r: &mut Recipe| {
-                (r.arithmetic, r.state) = (Arithmetic::Double, Some(Dtype::F64))
+            one(with(&|r: &mut OptimizerSpec| {
+                (r.policy, r.state_dtype) = (ComputePolicy::Double, Some(Dtype::F64))
             })),
         ),
         (
             "state_f32",
-            one(with(&|r: &mut Recipe| {
-                (r.arithmetic, r.state) = (Arithmetic::Fused, Some(Dtype::F32))
+            one(with(&|r: &mut OptimizerSpec| {
+                (r.policy, r.state_dtype) = (ComputePolicy::Fused, Some(Dtype::F32))
             })),
         ),
         (
             "state_bf16",
-            one(with(&|r: &mut Recipe| {
-                (r.arithmetic, r.state) = (Arithmetic::Single, Some(Dtype::Bf16))
+            one(with(&|r: &mut OptimizerSpec| {
+                (r.policy, r.state_dtype) = (ComputePolicy::Single, Some(Dtype::Bf16))
             })),
         ),
         (
             "state_f16",
-            one(with(&|r: &mut Recipe| {
-                (r.arithmetic, r.state) = (Arithmetic::Eager, Some(Dtype::F16))
+            one(with(&|r: &mut OptimizerSpec| {
+                (r.policy, r.state_dtype) = (ComputePolicy::Eager, Some(Dtype::F16))
             })),
         ),
     ]);
@@ -372,9 +384,9 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
         Toy::new(vec![recipe("schedule_free_adamw", "")], &[(0, &[3], Dtype::F32)], "constant"),
     ));
     // Hyper-parameters that JSON has no number for.
-    let odd = with(&|r: &mut Recipe| {
+    let odd = with(&|r: &mut OptimizerSpec| {
         *r = recipe("adafactor", "")
-            .with(&Args::new().with("clip_threshold", f64::INFINITY))
+            .with_args(&Args::new().with("clip_threshold", f64::INFINITY))
             .unwrap()
     });
     cases.push(("infinite", Toy::new(vec![odd], &[(0, &[2, 3], Dtype::F32)], "constant")));
@@ -383,13 +395,13 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
 
 /// Every name with some schedule, what has no name, and all names together.
 fn cases() -> BTreeMap<String, Toy> {
-    let named = LIST.iter().zip(NAMES.iter().cycle());
+    let named = OPTIMIZERS.iter().zip(NAMES.iter().cycle());
     let named = named.map(|(entry, schedule)| {
         (entry.name.to_owned(), Toy::new(vec![small(entry.name)], &PARAMS, schedule))
     });
-    let all = LIST.iter().map(|entry| small(entry.name)).collect();
+    let all = OPTIMIZERS.iter().map(|entry| small(entry.name)).collect();
     let params: Vec<(usize, &[usize], _)> =
-        (0..LIST.len()).map(|group| (group, [2, 16].as_slice(), Dtype::F32)).collect();
+        (0..OPTIMIZERS.len()).map(|group| (group, [2, 16].as_slice(), Dtype::F32)).collect();
     let all = ("names".to_owned(), Toy::new(all, &params, "constant"));
     let own = own_cases().into_iter().map(|(name, toy)| (format!("own_{name}"), toy));
     named.chain(own).chain([all]).collect()
@@ -592,8 +604,8 @@ fn what_no_version_wrote_is_an_error_that_names_it() {
             for format in ["bitstep-checkpoint/4", "bitstep-checkpoint/", "other/1", ""] {
                 let mut about = whole.clone();
                 about["format"] = format.into();
-                let wanted = format!("`format` is {:?}, {known}", format);
-                assert_eq!(refused(&about, "format"), wanted);
+                let expected = format!("`format` is {:?}, {known}", format);
+                assert_eq!(refused(&about, "format"), expected);
             }
             let mut about = whole.clone();
             about.as_object_mut().unwrap().remove("format");
@@ -645,7 +657,8 @@ fn a_rule_that_is_only_wrapped_loads_from_version_2() {
         let mut toy = cases().remove("own_state_f32").unwrap();
         let rule = AdamW { lr: 0.02, weight_decay: 0.1, ..AdamW::default() };
         for group in toy.optimizer.groups_mut() {
-            (group.recipe.rule, group.made.rule) = (Box::new(Single(rule)), Box::new(Single(rule)));
+            (group.spec.rule, group.original_spec.rule) =
+                (Box::new(ForceF32(rule)), Box::new(ForceF32(rule)));
         }
         toy.load(&Checkpoint::parse(with_about(&bytes, &about)).unwrap())
     };
@@ -681,14 +694,14 @@ fn every_name_type_and_storage_goes_there_and_back() {
     let path = folder.path().join("run.safetensors");
     let formats = own_formats();
     let weights = [
-        Weights::Plain,
-        Weights::Split(8),
-        Weights::Split(16),
-        Weights::Kahan,
-        Weights::Stochastic(7),
+        ParamStorage::Plain,
+        ParamStorage::Split(8),
+        ParamStorage::Split(16),
+        ParamStorage::Kahan,
+        ParamStorage::Stochastic(7),
     ];
     let dtypes = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let toy = || {
             let (mut recipes, mut params): (_, Vec<(usize, &[usize], _)>) =
                 (Vec::new(), Vec::new());
@@ -696,7 +709,12 @@ fn every_name_type_and_storage_goes_there_and_back() {
                 let mut recipe = small(entry.name);
                 let slots = vec![Some(format); recipe.rule.info().slots.len()];
                 let weights = weights[i % weights.len()];
-                recipe.coding = Coding { slots, min_len: 0, multiple: 1, weights };
+                recipe.storage = StorageConfig {
+                    slot_formats: slots,
+                    min_len: 0,
+                    len_multiple: 1,
+                    param: weights,
+                };
                 recipes.push(recipe);
                 params.extend(dtypes.map(|dtype| (i, [4, 16].as_slice(), dtype)));
                 params.push((i, &[3], Dtype::Bf16));

@@ -41,7 +41,7 @@ fn made(case: &Json) -> (Optimizer, Result<Scheduler, ArgError>) {
     let recipe = named::optimizer(optim, &args(&case["args"])).unwrap();
     let mut optimizer = Optimizer::new();
     for group in case["groups"].as_array().unwrap() {
-        let group = optimizer.add_group(recipe.with(&args(group)).unwrap()).unwrap();
+        let group = optimizer.add_group(recipe.with_args(&args(group)).unwrap()).unwrap();
         optimizer.add_param(group, &[1], Dtype::F64).unwrap();
     }
     let mut all = args(&case["schedule_args"]);
@@ -52,7 +52,7 @@ fn made(case: &Json) -> (Optimizer, Result<Scheduler, ArgError>) {
 }
 
 fn momentum(optimizer: &mut Optimizer, group: usize) -> Option<f64> {
-    let all = Args::of(optimizer.groups_mut()[group].recipe.rule.hyper());
+    let all = Args::of(optimizer.groups_mut()[group].spec.rule.hyper_params());
     match (all.get("betas"), all.get("momentum")) {
         (Some(betas), _) => betas.as_list().unwrap()[0].as_f64(),
         (_, momentum) => momentum.and_then(Value::as_f64),

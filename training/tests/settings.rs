@@ -78,7 +78,7 @@ fn run(file: &str, version: Version, steps: u64) -> Result<Outcome, String> {
             setup.scheduler.step(&[]).map_err(|e| e.to_string())?;
         }
     }
-    let hyper = setup.groups.iter_mut().map(|g| Args::of(g.recipe.rule.hyper())).collect();
+    let hyper = setup.groups.iter_mut().map(|g| Args::of(g.recipe.rule.hyper_params())).collect();
     Ok(Outcome {
         lrs,
         hyper,

@@ -18,7 +18,7 @@ fn accelerators_number_of_micro_batches_counts_and_conflicts_as_in_trainer() {
     assert_eq!(read(r#"{"sync_each_batch": true}}}"#).unwrap(), 1);
     assert_eq!(read("null}}").unwrap(), 1);
     assert_eq!(read(r#"{"num_steps": 4}}, "gradient_accumulation_steps": 1}"#).unwrap(), 4);
-    for (more, wanted) in [
+    for (more, expected) in [
         (r#"{"num_steps": 4}}, "gradient_accumulation_steps": 2}"#, "no `num_steps` beside"),
         (r#"{"num_steps": 0}}}"#, "a `num_steps` from 1"),
         (r#"{"num_steps": null}}}"#, "a `num_steps` from 1"),
@@ -26,7 +26,7 @@ fn accelerators_number_of_micro_batches_counts_and_conflicts_as_in_trainer() {
         ("4}}", "a dictionary"),
     ] {
         let error = read(more).unwrap_err().to_string();
-        assert!(error.contains("`accelerator_config`") && error.contains(wanted), "{error}");
+        assert!(error.contains("`accelerator_config`") && error.contains(expected), "{error}");
     }
     let named = Arguments::from_json(r#"{"accelerator_config": "file.json"}"#).unwrap_err();
     assert!(named.to_string().contains("a dictionary"), "{named}");

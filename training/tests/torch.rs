@@ -298,9 +298,9 @@ fn child_that_reads_bombs() {
     }
     let limit = Some(1 << 30);
     setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
-    for (name, ops, wanted) in bombs() {
+    for (name, ops, expected) in bombs() {
         let error = run(&ops).and_then(State::try_from).map(drop).expect_err(name);
-        assert!(error.to_string().contains(wanted), "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{name}: {error}");
         let pickle = [b"\x80\x02", &ops[..], b"."].concat();
         let error = parse(&archive(&[("data.pkl", &pickle)])).and_then(State::try_from);
         assert!(error.is_err(), "{name}");

@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune, multiply, total_norm};
+use bitstep::gradient::{
+    ClipGradNorm, GradientAccumulator, LossScale, Neftune, scale_in_place, total_norm,
+};
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::storage::{Data, DataMut};
 use bitstep_training::checkpoint::Checkpoint;
@@ -111,7 +113,7 @@ impl InplaceOp1 for Multiply {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        multiply(&mut data_mut(storage, layout)?, self.0);
+        scale_in_place(&mut data_mut(storage, layout)?, self.0);
         Ok(())
     }
 }
@@ -198,7 +200,7 @@ pub(crate) fn noisy(output: &Tensor, neftune: &Neftune, seed: u64, draw: u64) ->
 }
 
 /// A micro-batch's gradient on its way into the total.
-struct Add<'a>(&'a Accumulation, f64);
+struct Add<'a>(&'a GradientAccumulator, f64);
 
 impl InplaceOp2 for Add<'_> {
     fn name(&self) -> &'static str {
@@ -221,7 +223,7 @@ impl InplaceOp2 for Add<'_> {
 pub(crate) fn accumulate(
     total: &Tensor,
     grad: &Tensor,
-    by: &Accumulation,
+    by: &GradientAccumulator,
     weight: f64,
 ) -> Result<()> {
     match total.elem_count() {
@@ -271,7 +273,7 @@ pub(crate) fn set(var: &Var, buffer: Buffer) -> Result<()> {
         Buffer::F32(x) => Tensor::from_vec(x, shape, device),
         Buffer::Bf16(x) => Tensor::from_vec(x, shape, device),
         Buffer::F16(x) => Tensor::from_vec(x, shape, device),
-        Buffer::Coded(_) => return Err(Error::msg(CONTIGUOUS)),
+        Buffer::Encoded(_) => return Err(Error::msg(CONTIGUOUS)),
     };
     var.set(&tensor?)
 }

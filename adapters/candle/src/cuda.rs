@@ -1,7 +1,7 @@
 //! Optimizers over variables on a GPU.
 
 use bitstep::gradient::ClipGradNorm;
-use bitstep::optimizer::{Group, Optimizer as State, Recipe};
+use bitstep::optimizer::{Group, Optimizer as State, OptimizerSpec};
 use bitstep::real::Dtype;
 use bitstep_cudarc::{Clip, Cuda, Device as _, Numbers, Resident, Tensor as Memory, Workspace};
 use candle_core::backprop::GradStore;
@@ -59,7 +59,7 @@ impl CudaOptimizer {
     /// shares memory with another ([`SharedMemory`](crate::SharedMemory)).
     pub fn add_group(
         &mut self,
-        recipe: Recipe,
+        recipe: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<usize> {
         let group = self.resident.add_group(recipe).map_err(Error::wrap)?;
@@ -222,10 +222,10 @@ impl Drop for CudaOptimizer {
 }
 
 impl candle_nn::Optimizer for CudaOptimizer {
-    type Config = Recipe;
+    type Config = OptimizerSpec;
 
     /// One group, on the first variable's device; variables are named by their position.
-    fn new(vars: Vec<Var>, recipe: Recipe) -> Result<Self> {
+    fn new(vars: Vec<Var>, recipe: OptimizerSpec) -> Result<Self> {
         let first = vars.first().ok_or_else(|| Error::msg("a variable was wanted"))?;
         let mut optimizer = Self::on(first.device().as_cuda_device()?)?;
         let named = vars.into_iter().enumerate().map(|(i, var)| (i.to_string(), var));
@@ -265,9 +265,9 @@ fn place<'a>(
         uses.push(used);
         Ok(at + (start * size_of::<T>()) as u64)
     }
-    let wanted = || Error::msg("wanted a contiguous tensor of f64, f32, bf16 or f16 on a GPU");
+    let expected = || Error::msg("wanted a contiguous tensor of f64, f32, bf16 or f16 on a GPU");
     let (Storage::Cuda(storage), Some((start, _))) = (storage, layout.contiguous_offsets()) else {
-        return Err(wanted());
+        return Err(expected());
     };
     use candle_core::backend::BackendStorage as _;
     Ok(match storage.dtype() {
@@ -275,6 +275,6 @@ fn place<'a>(
         DType::F32 => (Dtype::F32, at::<f32>(storage, start, stream, uses)?),
         DType::BF16 => (Dtype::Bf16, at::<half::bf16>(storage, start, stream, uses)?),
         DType::F16 => (Dtype::F16, at::<half::f16>(storage, start, stream, uses)?),
-        _ => return Err(wanted()),
+        _ => return Err(expected()),
     })
 }

@@ -51,7 +51,7 @@ pub use training::{Outcome, Training};
 use std::cell::RefCell;
 
 use bitstep::gradient::ClipGradNorm;
-use bitstep::optimizer::{Buffer, Group, Optimizer as State, ParamState, Recipe};
+use bitstep::optimizer::{Buffer, Group, Optimizer as State, OptimizerSpec, ParamState};
 use bitstep::real::Dtype;
 use bitstep::storage::DataMut;
 use candle_core::backprop::GradStore;
@@ -105,7 +105,7 @@ impl Optimizer {
     /// that shares memory with another ([`SharedMemory`]).
     pub fn add_group(
         &mut self,
-        recipe: Recipe,
+        recipe: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<usize> {
         let group = self.state.add_group(recipe).map_err(Error::wrap)?;
@@ -208,7 +208,7 @@ impl Optimizer {
     /// As [`step_given`](Self::step_given).
     pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.check(grads)?;
-        cpu::with_data(&grads, |data| self.state.begin(data, given).map_err(Error::wrap))?;
+        cpu::with_data(&grads, |data| self.state.begin_step(data, given).map_err(Error::wrap))?;
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in grads.into_iter().enumerate() {
             let Some(grad) = grad else { continue };
@@ -225,14 +225,14 @@ impl Optimizer {
     /// # Errors
     /// A rule that needs the norm over all gradients before the first update.
     pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<()> {
-        let all_at_once = |g: &Group| g.recipe.rule.norm_scale(given).is_some();
+        let all_at_once = |g: &Group| g.spec.rule.norm_scale(given).is_some();
         if let Some(number) = self.state.groups().iter().position(all_at_once) {
             let message = "needs the norm over all gradients: step with all of them";
             return Err(Error::msg(format!("group {number} {message}")));
         }
         let nothing =
             self.vars.iter().map(|(_, var)| cpu::nothing(var.dtype())).collect::<Vec<_>>();
-        self.state.begin(&nothing, given).map_err(Error::wrap)
+        self.state.begin_step(&nothing, given).map_err(Error::wrap)
     }
 
     /// The update of the variables that have a gradient here; drops those gradients.
@@ -320,10 +320,10 @@ type AddParam =
 type Switch = fn(&mut State, &mut [DataMut<'_>]) -> std::result::Result<(), bitstep::Error>;
 
 impl candle_nn::Optimizer for Optimizer {
-    type Config = Recipe;
+    type Config = OptimizerSpec;
 
     /// One group; variables are named by their position.
-    fn new(vars: Vec<Var>, recipe: Recipe) -> Result<Self> {
+    fn new(vars: Vec<Var>, recipe: OptimizerSpec) -> Result<Self> {
         let mut optimizer = Self::default();
         let named = vars.into_iter().enumerate().map(|(i, var)| (i.to_string(), var));
         optimizer.add_group(recipe, named)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use bitstep::args::ArgError;
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
+use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::mode::Mode;
 use bitstep::schedule::Scheduler;
 use bitstep_training::checkpoint::{self, Checkpoint, Run};
@@ -53,7 +53,7 @@ pub struct Training {
     /// For each schedule, the groups whose rates it sets.
     scheduled: Vec<Vec<usize>>,
     clip: Option<ClipGradNorm>,
-    accumulation: Accumulation,
+    accumulation: GradientAccumulator,
     totals: Vec<Option<Tensor>>,
     /// Labels in each micro-batch of the window, where the caller said so.
     labels: Vec<u64>,
@@ -113,7 +113,7 @@ impl Training {
     /// ```
     ///
     /// # Errors
-    /// Those of `layers`; as many parameters as variables are wanted, of their shapes; and as
+    /// Those of `layers`; as many parameters as variables are expected, of their shapes; and as
     /// [`new`](Self::new).
     pub fn with_layers(
         args: &Arguments,
@@ -165,7 +165,7 @@ impl Training {
             schedulers: Vec::new(),
             scheduled: Vec::new(),
             clip: None,
-            accumulation: Accumulation::mean(1).map_err(Error::wrap)?,
+            accumulation: GradientAccumulator::mean(1).map_err(Error::wrap)?,
             labels: Vec::new(),
             every_micro_batch: false,
             loss_scale: None,
@@ -233,7 +233,7 @@ impl Training {
         of: impl FnOnce(&[f64]) -> std::result::Result<Scheduler, ArgError>,
     ) -> Result<()> {
         let groups = self.optimizer.inner().groups();
-        let lrs: Vec<f64> = groups.iter().map(|group| group.recipe.rule.lr()).collect();
+        let lrs: Vec<f64> = groups.iter().map(|group| group.spec.rule.lr()).collect();
         let scheduler = of(&lrs).map_err(Error::wrap)?;
         self.attach(scheduler, (0..lrs.len()).collect())?;
         // The last one stays.

@@ -47,7 +47,7 @@ fn a_gradient_that_is_a_variable_is_refused_before_anything_moves() {
     let wide = Var::from_tensor(&Tensor::arange(0f32, 12.0, &Device::Cpu).unwrap()).unwrap();
     let half = wide.as_detached_tensor().narrow(0, 3, 6).unwrap();
     let three = [vars[0].clone(), vars[1].clone(), wide];
-    for (grads, wanted) in [
+    for (grads, expected) in [
         ([ones(), last.clone()], "`v1` and the gradient of `v1`"),
         ([ones(), first.clone()], "`v0` and the gradient of `v1`"),
         ([last, ones()], "`v1` and the gradient of `v0`"),
@@ -57,7 +57,7 @@ fn a_gradient_that_is_a_variable_is_refused_before_anything_moves() {
         let before = all(&vars, &optimizer);
         let grads: Vec<_> = grads.into_iter().map(Some).chain([None]).collect();
         let error = optimizer.step_with(grads.clone(), &[]).unwrap_err().to_string();
-        assert!(error.contains(wanted), "{error}");
+        assert!(error.contains(expected), "{error}");
         assert_eq!(all(&vars, &optimizer), before);
 
         // The same of a gradient store: clipping writes.

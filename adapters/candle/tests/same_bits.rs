@@ -3,7 +3,7 @@
 use bitstep::args::Args;
 use bitstep::gradient::ClipGradNorm;
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Optimizer as Core, Param};
 use bitstep::storage::Plain;
 use bitstep_candle::{Optimizer, named_vars};
@@ -77,7 +77,7 @@ fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
 
 #[test]
 fn every_optimizer_has_the_bits_of_core_on_one_two_and_three_threads() {
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let want = core::<f32>(entry.name);
         for threads in 1..=3 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

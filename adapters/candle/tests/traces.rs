@@ -99,8 +99,12 @@ fn replay(trace: &Trace) -> f64 {
         let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let got = training.rates();
         // LOMO knows no groups.
-        let wanted = if rates.len() == 1 { vec![rates[0]; got.len()] } else { rates };
-        assert_eq!(bits(&got), bits(&wanted), "{name}, step {step}: {got:?}, wanted {wanted:?}");
+        let expected = if rates.len() == 1 { vec![rates[0]; got.len()] } else { rates };
+        assert_eq!(
+            bits(&got),
+            bits(&expected),
+            "{name}, step {step}: {got:?}, wanted {expected:?}"
+        );
         let window = *window as u64;
         match &labels {
             Some(labels) => training.expect_labels(labels).unwrap(),

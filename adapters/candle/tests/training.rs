@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{Args, Fields, Hyper, Value};
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale, Neftune};
+use bitstep::args::{Args, FieldVisitor, HyperParams, Value};
+use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::schedule::{self, Schedule, Scheduler};
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
@@ -167,8 +167,8 @@ struct Windows {
     length: u64,
 }
 
-impl Hyper for Windows {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Windows {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("length", &mut self.length);
     }
 }
@@ -361,7 +361,7 @@ fn evaluation_turns_schedule_free_variables_and_back() {
 #[test]
 fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
     let mut refused = 0;
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let recipe = named::optimizer(entry.name, &Args::new()).unwrap();
         let fits = |dims: &[usize]| recipe.rule.check_shape(dims).is_ok();
         let vars = |model: &Model| -> Vec<Var> {
@@ -403,7 +403,7 @@ fn what_is_set_by_hand_is_used() {
     optimizer.add_group(recipe, model.vars()).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     training.set_clip(Some(ClipGradNorm { max_norm: 1e-3, ..ClipGradNorm::default() }));
-    training.set_accumulation(Accumulation::sum(2).unwrap());
+    training.set_accumulation(GradientAccumulator::sum(2).unwrap());
     training.set_loss_scale(Some(LossScale::default()));
     assert_eq!(training.backward(&model.loss(0)).unwrap(), Outcome::Accumulated);
     assert!(matches!(training.backward(&model.loss(1)).unwrap(), Outcome::Stepped(Some(_))));

@@ -1,7 +1,7 @@
 //! From micro-batches to steps: windows, labels, gradients that belong to others, tied weights.
 
 use bitstep::args::Args;
-use bitstep::gradient::{Accumulation, ClipGradNorm, LossScale};
+use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale};
 use bitstep::named;
 use bitstep::optimizer::Buffer;
 use bitstep_candle::{Optimizer, Outcome, Training};
@@ -34,7 +34,7 @@ fn descent(vars: &[&Var]) -> Training {
 fn a_window_announced_is_one_and_those_after_it_are_as_long_as_ever() {
     let w = var(&[0.0]);
     let mut training = descent(&[&w]);
-    training.set_accumulation(Accumulation::mean(4).unwrap());
+    training.set_accumulation(GradientAccumulator::mean(4).unwrap());
     let mut outcomes = String::new();
     for micro_batch in 0..14 {
         if micro_batch == 4 {
@@ -58,7 +58,7 @@ fn a_window_announced_is_one_and_those_after_it_are_as_long_as_ever() {
 fn a_group_that_is_added_later_moves_in_every_window() {
     let (a, b) = (var(&[0.0]), var(&[0.0]));
     let mut training = descent(&[&a]);
-    training.set_accumulation(Accumulation::mean(2).unwrap());
+    training.set_accumulation(GradientAccumulator::mean(2).unwrap());
     let recipe = named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     training.optimizer_mut().add_group(recipe, [("b".to_owned(), b.clone())]).unwrap();
     for _ in 0..6 {
@@ -90,7 +90,7 @@ fn gradients_that_are_handed_in_stay_as_they_are() {
 fn labels_weigh_micro_batches() {
     let w = var(&[0.0]);
     let mut training = descent(&[&w]);
-    training.set_accumulation(Accumulation::mean(4).unwrap());
+    training.set_accumulation(GradientAccumulator::mean(4).unwrap());
     let mut window = |labels: &[u64], grads: &[f32]| {
         let before = numbers(&w)[0];
         training.expect_labels(labels).unwrap();
@@ -186,7 +186,7 @@ fn embeddings_keep_plain_state_beside_8_bit_state_and_are_resumed() {
     };
     let coded = |training: &Training| {
         let state = |name: &str| training.optimizer().state(name).unwrap().slots[0].clone();
-        ["embed.weight", "up.weight"].map(|name| matches!(state(name), Buffer::Coded(_)))
+        ["embed.weight", "up.weight"].map(|name| matches!(state(name), Buffer::Encoded(_)))
     };
     let mut training = new();
     assert_eq!(coded(&training), [false, true]);

@@ -149,6 +149,6 @@ pub(crate) fn check_rate(lr: f64) -> Result<(), Fault> {
     if lr >= 0.0 {
         return Ok(());
     }
-    let wanted = ">= 0";
-    Err(bitstep::Error::Range { argument: "lr", value: lr, wanted }.into())
+    let expected = ">= 0";
+    Err(bitstep::Error::OutOfRange { argument: "lr", value: lr, expected }.into())
 }

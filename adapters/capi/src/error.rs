@@ -32,8 +32,8 @@ pub(crate) struct Fault(pub(crate) i32, pub(crate) String);
 impl From<bitstep::Error> for Fault {
     fn from(e: bitstep::Error) -> Self {
         let status = match e {
-            bitstep::Error::Length { .. } => BITSTEP_LENGTH,
-            bitstep::Error::Memory { .. } => BITSTEP_MEMORY,
+            bitstep::Error::LengthMismatch { .. } => BITSTEP_LENGTH,
+            bitstep::Error::OutOfMemory { .. } => BITSTEP_MEMORY,
             e if e.is_saved() => BITSTEP_STATE,
             _ => BITSTEP_ARGUMENT,
         };
@@ -44,7 +44,7 @@ impl From<bitstep::Error> for Fault {
 impl From<bitstep::args::ArgError> for Fault {
     fn from(e: bitstep::args::ArgError) -> Self {
         match e {
-            bitstep::args::ArgError::Refused(e) => e.into(),
+            bitstep::args::ArgError::InvalidConfig(e) => e.into(),
             e => Fault(BITSTEP_ARGUMENT, e.to_string()),
         }
     }

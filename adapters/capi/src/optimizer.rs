@@ -58,7 +58,7 @@ pub unsafe extern "C" fn bitstep_optimizer_free(optimizer: *mut Optimizer) {
 fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Fault> {
     let recipe = named::optimizer(name, args)?;
     let group = optimizer.inner.add_group(recipe)?;
-    let known = bitstep::named::LIST.iter().find(|entry| entry.name == name);
+    let known = bitstep::named::OPTIMIZERS.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
     Ok(group)
 }
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
 }
 
 const NO_GROUP: bitstep::Error =
-    bitstep::Error::Invalid { argument: "group", wanted: "the number of a group" };
+    bitstep::Error::InvalidArgument { argument: "group", expected: "the number of a group" };
 
 /// Sets a group's learning rate, as a schedule does. A rate that is negative or NaN is refused, as
 /// by every reference's constructor.
@@ -195,9 +195,9 @@ pub unsafe extern "C" fn bitstep_optimizer_lr(
 }
 
 fn check_count(optimizer: &Optimizer, count: usize) -> Result<(), Fault> {
-    let wanted = optimizer.inner.params().len();
-    if count != wanted {
-        return fault(BITSTEP_LENGTH, format!("{count} tensors, but {wanted} parameters"));
+    let expected = optimizer.inner.params().len();
+    if count != expected {
+        return fault(BITSTEP_LENGTH, format!("{count} tensors, but {expected} parameters"));
     }
     Ok(())
 }
@@ -223,8 +223,8 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             check_count(optimizer, count)?;
             let tensors = places.list("tensors", tensors, count)?;
-            let rules = || optimizer.inner.groups().iter().map(|group| &group.recipe.rule);
-            let known = |name: &str| rules().any(|rule| rule.info().given.contains(&name));
+            let rules = || optimizer.inner.groups().iter().map(|group| &group.spec.rule);
+            let known = |name: &str| rules().any(|rule| rule.info().extra_args.contains(&name));
             let given = given(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
             places.check()?;
@@ -304,13 +304,13 @@ pub unsafe extern "C" fn bitstep_optimizer_state_size(
     size: *mut usize,
     error: *mut Failure,
 ) -> i32 {
-    let raw = |raw: &bitstep::storage::Raw| raw.len() * raw.element().size();
+    let raw = |raw: &bitstep::storage::RawBuffer| raw.len() * raw.element().size();
     let slot = |slot: &Buffer| match slot {
-        Buffer::Coded(coded) => coded.raws().map(raw).iter().sum(),
+        Buffer::Encoded(coded) => coded.raws().map(raw).iter().sum(),
         plain => plain.len() * plain.data().map_or(0, |data| data.dtype().size()),
     };
     let bytes = |p: &bitstep::optimizer::ParamState| {
-        p.slots.iter().map(slot).sum::<usize>() + p.companion.as_ref().map_or(0, raw)
+        p.slots.iter().map(slot).sum::<usize>() + p.correction.as_ref().map_or(0, raw)
     };
     // SAFETY: the caller's promise, here and below.
     unsafe {

@@ -8,12 +8,12 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_void};
 
-use bitstep::any::{Tensor as CoreTensor, begin_alone};
+use bitstep::any::{UpdateBuffers as CoreTensor, begin_single};
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Recipe};
+use bitstep::optimizer::{Buffer, OptimizerSpec};
 use bitstep::real::Dtype;
-use bitstep::rule::{Counter, Start, Step};
-use bitstep::storage::{DataMut, Element, Format};
+use bitstep::rule::{Scope, SlotInit, StepContext};
+use bitstep::storage::{DataMut, RawDtype, StorageFormat};
 use half::{bf16, f16};
 
 use crate::args::{Number, args, check_rate, given, name};
@@ -22,7 +22,7 @@ use crate::places::answer;
 use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
 /// A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.
-pub struct Rule(Recipe);
+pub struct Rule(OptimizerSpec);
 
 /// What stands before the slots. All zeros: no step yet.
 #[repr(C)]
@@ -30,7 +30,7 @@ pub struct Rule(Recipe);
 struct Header {
     steps: u64,
     started: u64,
-    scalars: bitstep::rule::Scalars,
+    scalars: bitstep::rule::ScalarState,
 }
 
 /// Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
@@ -65,10 +65,10 @@ pub unsafe extern "C" fn bitstep_rule_new(
 }
 
 /// Refuses a rule whose step of one parameter is not known from that parameter alone.
-fn check_alone(recipe: &Recipe, given: &[(&str, f64)]) -> Result<(), Fault> {
+fn check_alone(recipe: &OptimizerSpec, given: &[(&str, f64)]) -> Result<(), Fault> {
     let rule = &*recipe.rule;
-    let [first, second] = [0, 1].map(|index| rule.scalars_of(index).map(f64::to_bits));
-    if rule.norm_scale(given).is_some() || rule.info().needs_layer || first != second {
+    let [first, second] = [0, 1].map(|index| rule.initial_scalars(index).map(f64::to_bits));
+    if rule.norm_scale(given).is_some() || rule.info().needs_index_in_group || first != second {
         let message = "rule: needs to know of all parameters; take an optimizer for it";
         return fault(BITSTEP_ARGUMENT, message);
     }
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn bitstep_rule_free(rule: *mut Rule) {
 
 /// A slot in memory: its format, its length, and where its parts begin.
 struct Slot {
-    format: Format,
+    format: StorageFormat,
     len: usize,
     parts: [usize; 2],
 }
@@ -105,8 +105,12 @@ fn too_large() -> Fault {
 }
 
 /// Where everything lies, and the size of all.
-fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, usize), Fault> {
-    if recipe.coding.weights != bitstep::optimizer::Weights::Plain
+fn layout(
+    recipe: &OptimizerSpec,
+    shape: &[usize],
+    dtype: Dtype,
+) -> Result<(Vec<Slot>, usize), Fault> {
+    if recipe.storage.param != bitstep::optimizer::ParamStorage::Plain
         && !matches!(dtype, Dtype::F64 | Dtype::F32)
     {
         return fault(BITSTEP_ARGUMENT, "rule: keeps something beside parameters of this type");
@@ -115,7 +119,7 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
     numel(shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(too_large)?;
     recipe.rule.check_shape(shape)?;
     let mut end = size_of::<Header>();
-    let mut part = |element: Element, len: usize| {
+    let mut part = |element: RawDtype, len: usize| {
         let start = end;
         let bytes = len.checked_mul(element.size())?.checked_next_multiple_of(8)?;
         end = end.checked_add(bytes).filter(|&e| e <= isize::MAX as usize)?;
@@ -126,7 +130,7 @@ fn layout(recipe: &Recipe, shape: &[usize], dtype: Dtype) -> Result<(Vec<Slot>, 
         let format = recipe.slot_format(k, shape, dtype);
         let len = recipe.slot_len(k, shape, dtype);
         let parts = match (format, format.layout(len)) {
-            (Format::Plain(dtype), _) => part(dtype.into(), len).map(|a| [a, a]),
+            (StorageFormat::Plain(dtype), _) => part(dtype.into(), len).map(|a| [a, a]),
             (_, Some([(a, n), (b, m)])) => part(a, n).zip(part(b, m)).map(|(a, b)| [a, b]),
             (_, None) => None,
         };
@@ -166,14 +170,14 @@ pub unsafe extern "C" fn bitstep_rule_state_size(
 ///
 /// # Safety
 /// `start` is a part's with that many numbers of that type, in memory that nobody else touches.
-unsafe fn numbers<'a>(memory: *mut u8, start: usize, element: Element, len: usize) -> DataMut<'a> {
+unsafe fn numbers<'a>(memory: *mut u8, start: usize, element: RawDtype, len: usize) -> DataMut<'a> {
     // SAFETY: the caller's promise. Parts begin at multiples of 8, and so does the memory.
     unsafe {
         let at = memory.add(start);
         match element {
-            Element::F64 => DataMut::F64(slice_mut(at.cast::<f64>(), len)),
-            Element::Bf16 => DataMut::Bf16(slice_mut(at.cast::<bf16>(), len)),
-            Element::F16 => DataMut::F16(slice_mut(at.cast::<f16>(), len)),
+            RawDtype::F64 => DataMut::F64(slice_mut(at.cast::<f64>(), len)),
+            RawDtype::Bf16 => DataMut::Bf16(slice_mut(at.cast::<bf16>(), len)),
+            RawDtype::F16 => DataMut::F16(slice_mut(at.cast::<f16>(), len)),
             _ => DataMut::F32(slice_mut(at.cast::<f32>(), len)),
         }
     }
@@ -207,7 +211,7 @@ pub unsafe extern "C" fn bitstep_rule_step(
             let rule = places.handle("rule", rule)?;
             let shape = places.list("shape", shape, dimensions)?;
             let tensors = places.list("tensor", tensor, 1)?;
-            let known = |name: &str| rule.0.rule.info().given.contains(&name);
+            let known = |name: &str| rule.0.rule.info().extra_args.contains(&name);
             let given = given(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
             // One byte at least: the memory must be somewhere to be of the right size.
@@ -223,7 +227,7 @@ pub unsafe extern "C" fn bitstep_rule_step(
 /// # Safety
 /// The tensor and the memory have been checked; nobody else touches them meanwhile.
 unsafe fn step(
-    recipe: &Recipe,
+    recipe: &OptimizerSpec,
     lr: f64,
     tensor: &Tensor,
     shape: &[usize],
@@ -232,9 +236,9 @@ unsafe fn step(
     given: &[(&str, f64)],
 ) -> Result<(), Fault> {
     let dtype = dtype(tensor.dtype)?;
-    let (places, wanted) = layout(recipe, shape, dtype)?;
-    if size != wanted {
-        return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {wanted} are needed"));
+    let (places, expected) = layout(recipe, shape, dtype)?;
+    if size != expected {
+        return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {expected} are needed"));
     }
     // SAFETY: the caller's promise.
     let (param, grad) = unsafe { (data_mut(tensor), grad(tensor)) };
@@ -251,19 +255,26 @@ unsafe fn step(
     let Header { mut steps, started, mut scalars } = *header;
     let first = started == 0;
     if first && steps == 0 {
-        scalars = rule.scalars_of(0);
+        scalars = rule.initial_scalars(0);
     }
     let (dtype_of, lead) = (Some(dtype), grad.map(|grad| grad.dtype()));
-    let mut at = Step { first, shape, dtype: dtype_of, lead, given, ..Step::new(0, lr) };
-    begin_alone(rule, &mut at, grad.is_some(), &mut steps, &mut scalars);
+    let mut at = StepContext {
+        is_first: first,
+        shape,
+        dtype: dtype_of,
+        group_dtype: lead,
+        extra: given,
+        ..StepContext::new(0, lr)
+    };
+    begin_single(rule, &mut at, grad.is_some(), &mut steps, &mut scalars);
     let Some(grad) = grad else {
         *header = Header { steps, started, scalars };
         return Ok(());
     };
-    let double = recipe.arithmetic.compute(Some(dtype)) == Dtype::F64;
+    let double = recipe.policy.compute(Some(dtype)) == Dtype::F64;
     let compute = if double { Dtype::F64 } else { Dtype::F32 };
     // From here on nothing goes wrong: lengths are the layout's, and the rule has been checked.
-    let mut work = Buffer::zeros(compute, rule.workspace(shape))?;
+    let mut work = Buffer::zeros(compute, rule.scratch_len(shape))?;
 
     let firsts = places.iter().map(|slot| {
         // SAFETY: the parts lie where `layout` says, behind the header and apart from each other.
@@ -291,24 +302,24 @@ unsafe fn step(
         .iter_mut()
         .zip(&mut coded)
         .map(|(plain, coded)| match coded {
-            Some(storage) => DataMut::Coded(&mut **storage),
+            Some(storage) => DataMut::Encoded(&mut **storage),
             None => plain.reborrow(),
         })
         .collect();
 
     if first {
         for (k, slot) in slots.iter_mut().enumerate() {
-            match rule.slot_start(k) {
-                Start::Parameter => slot.copy_from_mut(&param),
-                Start::Value(x) => slot.fill(x),
+            match rule.slot_init(k) {
+                SlotInit::CopyParam => slot.copy_from_mut(&param),
+                SlotInit::Constant(x) => slot.fill(x),
             }
         }
     }
-    let tensor = CoreTensor { shape, param, grad, slots: &mut slots, work: work.data_mut() };
+    let tensor = CoreTensor { shape, param, grad, slots: &mut slots, scratch: work.data_mut() };
     // A parameter does not change what is its group's.
     let mut own = scalars;
-    rule.update(recipe.arithmetic, &at, &mut own, tensor)?;
-    if rule.info().scalar_owner == Counter::Parameter {
+    rule.update(recipe.policy, &at, &mut own, tensor)?;
+    if rule.info().scalar_scope == Scope::Parameter {
         scalars = own;
     }
     *header = Header { steps, started: 1, scalars };
@@ -322,7 +333,9 @@ unsafe fn step(
 unsafe fn first_part<'a>(memory: *mut u8, slot: &Slot) -> DataMut<'a> {
     match slot.format {
         // SAFETY: the caller's promise.
-        Format::Plain(dtype) => unsafe { numbers(memory, slot.parts[0], dtype.into(), slot.len) },
+        StorageFormat::Plain(dtype) => unsafe {
+            numbers(memory, slot.parts[0], dtype.into(), slot.len)
+        },
         _ => DataMut::F32(&mut []),
     }
 }

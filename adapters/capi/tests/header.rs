@@ -11,15 +11,15 @@ fn header_is_up_to_date() {
         .with_config(config)
         .generate()
         .expect("a header can be made");
-    let mut wanted = Vec::new();
-    bindings.write(&mut wanted);
+    let mut expected = Vec::new();
+    bindings.write(&mut expected);
     let path = here.join("include/bitstep.h");
     if std::env::var_os("BITSTEP_RENEW").is_some() {
-        std::fs::write(&path, &wanted).expect("the header can be written");
+        std::fs::write(&path, &expected).expect("the header can be written");
     }
     let committed = std::fs::read(&path).expect("the header");
     assert!(
-        committed == wanted,
+        committed == expected,
         "include/bitstep.h is out of date: `BITSTEP_RENEW=1 cargo test -p bitstep-capi --test header`"
     );
 }

@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::ptr::{null, null_mut};
 
 use bitstep::args::{Args, Value};
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_capi::*;
 use half::bf16;
@@ -46,7 +46,7 @@ fn schedule_args(name: &str) -> &'static str {
 /// Arguments by which small tensors are coded where large ones are.
 fn optimizer_args(name: &str) -> &'static str {
     let built = bitstep::named::optimizer(name, &Args::new()).unwrap();
-    let hyper = Args::of(built.clone().rule.hyper());
+    let hyper = Args::of(built.clone().rule.hyper_params());
     let low_rank = hyper.get("rank").is_some();
     match hyper.get("optim_bits").and_then(Value::as_u64) {
         Some(8) if low_rank => "rank=2, min_8bit_size=8",
@@ -243,7 +243,7 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
         (name, (from_hex(&bytes), words.next().unwrap()))
     });
     let mut expected: BTreeMap<String, (Vec<u8>, String)> = lines.collect();
-    for entry in LIST {
+    for entry in OPTIMIZERS {
         let (bytes, told) = expected.remove(entry.name).unwrap();
         let mut toy = Toy::new(entry.name);
         assert_eq!(toy.load(&bytes), (BITSTEP_OK, String::new()), "{}", entry.name);
@@ -273,9 +273,9 @@ fn state_of_another_version_or_kind_is_refused() {
     let schedule = made("constant");
     let (state, rates) = (toy.saved(), schedule_saved(schedule));
     let mut refused = |state: &[u8], rates: &[u8], what: &str| {
-        let wanted = (BITSTEP_STATE, format!("saved state: {what}"));
-        assert_eq!(toy.load(state), wanted);
-        assert_eq!(schedule_load(schedule, rates), wanted);
+        let expected = (BITSTEP_STATE, format!("saved state: {what}"));
+        assert_eq!(toy.load(state), expected);
+        assert_eq!(schedule_load(schedule, rates), expected);
     };
     for version in [0, 1, 2, 4, 256, u64::MAX] {
         let other = |bytes: &[u8]| [&bytes[..8], &version.to_le_bytes(), &bytes[16..]].concat();

@@ -29,7 +29,7 @@ pub(crate) fn multiply<D: Device>(
     if let Some(at) = by.filter(|_| !grad.is_empty()) {
         let mut raw = [0; 8];
         device.read(at, &mut raw)?;
-        bitstep::gradient::multiply(&mut grad.data_mut(), f64::from_le_bytes(raw));
+        bitstep::gradient::scale_in_place(&mut grad.data_mut(), f64::from_le_bytes(raw));
     }
     Ok(())
 }

@@ -34,7 +34,7 @@ pub enum Change {
         window: u64,
         /// Those added before it.
         seen: u64,
-        /// Whether their mean is wanted, or their sum.
+        /// Whether their mean is expected, or their sum.
         mean: bool,
     },
     /// [`bitstep::gradient::Neftune::add_unit`].
@@ -102,8 +102,8 @@ pub(crate) fn add_at<E>(
     let mut line = line;
     if let Some(from) = from {
         if from.len != to.len {
-            let (got, wanted) = (from.len, to.len);
-            return Err(bitstep::Error::Length { argument: "grad", got, wanted }.into());
+            let (got, expected) = (from.len, to.len);
+            return Err(bitstep::Error::LengthMismatch { argument: "grad", got, expected }.into());
         }
         if from.dtype != to.dtype {
             return Err(Error::NoKernel(format!("{:?} beside {:?}", from.dtype, to.dtype)));

@@ -1,8 +1,8 @@
 //! What a step is asked to do to one tensor.
 
-use bitstep::any::{AnyRule, Arithmetic};
+use bitstep::any::{ComputePolicy, DynRule};
 use bitstep::real::Dtype;
-use bitstep::rule::{Scalars, Step};
+use bitstep::rule::{ScalarState, StepContext};
 
 use crate::place::{Moves, Place};
 use crate::plan::{Noted, Plan, Record, name, phase};
@@ -12,13 +12,13 @@ use crate::typed::Typed;
 /// The update of one tensor.
 pub struct Job<'a> {
     /// What moves it.
-    pub rule: &'a dyn AnyRule,
+    pub rule: &'a dyn DynRule,
     /// How 16-bit parameters are computed.
-    pub arithmetic: Arithmetic,
+    pub arithmetic: ComputePolicy,
     /// The step.
-    pub step: Step<'a>,
+    pub step: StepContext<'a>,
     /// The carried numbers, which have been advanced.
-    pub scalars: &'a mut Scalars,
+    pub scalars: &'a mut ScalarState,
     /// The parameter's dimensions.
     pub shape: &'a [usize],
     /// The parameter.

@@ -107,14 +107,14 @@ pub enum Error<E> {
         tensors: [usize; 2],
     },
     /// A parameter of another type than it was added with. Nothing has been launched.
-    #[error("tensor {tensor} is of {got:?}, wanted {wanted:?}")]
+    #[error("tensor {tensor} is of {got:?}, wanted {expected:?}")]
     Type {
         /// The tensor.
         tensor: usize,
         /// Its type.
         got: bitstep::real::Dtype,
         /// The type it was added with.
-        wanted: bitstep::real::Dtype,
+        expected: bitstep::real::Dtype,
     },
     /// The device's own.
     #[error(transparent)]

@@ -1,11 +1,11 @@
 //! Rules on projected gradients.
 
-use bitstep::factored::Layout;
-use bitstep::lowrank::{Apollo, Channels, Plan as Shapes, Projector, Side};
+use bitstep::factored::MatrixLayout;
+use bitstep::lowrank::{Apollo, Channels, ProjectionShape as Shapes, ProjectorKind, Side};
 use bitstep::optimizer::Buffer;
 use bitstep::real::Dtype;
-use bitstep::rule::Step;
-use bitstep::storage::Format;
+use bitstep::rule::StepContext;
+use bitstep::storage::StorageFormat;
 
 use crate::bytes::{bytes, multiply, read};
 use crate::job::Job;
@@ -33,24 +33,24 @@ const DIRECTIONS: u32 = BACK + 51;
 const FOLLOW: u32 = BACK + 52;
 
 /// Renews a job's projectors, if this step is the time: on the host, from a gradient that is read
-/// back if singular vectors are wanted.
+/// back if singular vectors are expected.
 pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), Error<D::Error>> {
     let Some(low) = low(job.rule) else { return Ok(()) };
     let Some(from) = low.whole.renewal(&job.step) else { return Ok(()) };
     let len = match from {
-        Projector::Svd => job.shape.iter().product(),
-        Projector::Random | Projector::Signs => 0,
+        ProjectorKind::Svd => job.shape.iter().product(),
+        ProjectorKind::Random | ProjectorKind::Rademacher => 0,
     };
     let mut grad = Buffer::zeros(job.grad.0, len)?;
     read(device, job.grad.1, &mut grad).map_err(Error::Device)?;
     multiply(device, job.by, &mut grad).map_err(Error::Device)?;
-    let dims = low.projection.plan(job.shape).map_or([None; 3], |plan| plan.projectors());
+    let dims = low.projection.shape_of(job.shape).map_or([None; 3], |plan| plan.projector_lens());
     let mut places = [0; 3];
     let mut buffers = Vec::new();
     let keys = low.inner.info().slots.len();
     for ((to, dims), slot) in places.iter_mut().zip(dims).zip(job.slots.iter().skip(keys)) {
         let dtype = match slot {
-            Some(Place::At(Format::Plain(dtype), at, _)) => {
+            Some(Place::At(StorageFormat::Plain(dtype), at, _)) => {
                 *to = *at;
                 *dtype
             }
@@ -60,7 +60,8 @@ pub(crate) fn renew<D: Device>(device: &mut D, job: &mut Job<'_>) -> Result<(), 
         buffers.push(Buffer::zeros(dtype, dims.map_or(0, |[a, b]| a * b))?);
     }
     let mut views: Vec<_> = buffers.iter_mut().map(Buffer::data_mut).collect();
-    let (of, step) = ((job.arithmetic, job.param.dtype()), Step { shape: job.shape, ..job.step });
+    let (of, step) =
+        ((job.arithmetic, job.param.dtype()), StepContext { shape: job.shape, ..job.step });
     if let Some(grad) = grad.data() {
         low.whole.renew(of, &step, job.scalars, grad, &mut views)?;
     }
@@ -93,18 +94,18 @@ impl Plan {
         low: &Low<'_>,
     ) -> Result<(), Error<E>> {
         let none = || no_kernel(job.rule);
-        let shapes = low.projection.plan(job.shape).ok_or_else(none)?;
+        let shapes = low.projection.shape_of(job.shape).ok_or_else(none)?;
         let compute = job.arithmetic.compute(job.param.dtype());
         let own = if low.single { Dtype::F32 } else { compute };
         let size = |[a, b]: [usize; 2]| (a * b) as u64;
-        let (small, len) = (size(shapes.low()), size([shapes.rows, shapes.cols]));
+        let (small, len) = (size(shapes.low_rank_shape()), size([shapes.rows, shapes.cols]));
         let keys = low.inner.info().slots.len();
         let (slots, projectors) = job.slots.split_at_checked(keys).ok_or_else(none)?;
         let mut moves = Vec::new();
         let param = self.open(&mut moves, compute, &job.param, len, true)?;
         let grad = self.gradient(&mut moves, compute, job, len);
         let mut open = |which: usize| {
-            let dims = shapes.projectors().get(which).copied().flatten();
+            let dims = shapes.projector_lens().get(which).copied().flatten();
             match (dims, projectors.get(which)) {
                 (Some(dims), Some(Some(place))) => {
                     self.open(&mut moves, compute, place, size(dims), false)
@@ -131,8 +132,8 @@ impl Plan {
         let words = (small * own.size() as u64).div_ceil(8);
         let zeros = Row { len: words, param: row.param, ..Row::default() };
         self.each(PROJECT, "clear".to_owned(), words, zeros);
-        let dims = shapes.low();
-        let step = Step { shape: &dims, projected: Some(len as usize), ..job.step };
+        let dims = shapes.low_rank_shape();
+        let step = StepContext { shape: &dims, projected: Some(len as usize), ..job.step };
         let (typed, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
         row.coefs = at;
         let known =
@@ -144,7 +145,7 @@ impl Plan {
         }
         let (stem, suffix) = (typed.stem(), name(own));
         let matrix = typed.shape() == Shape::Matrix;
-        if let Some(layout) = Layout::of(&dims).filter(|_| matrix) {
+        if let Some(layout) = MatrixLayout::of(&dims).filter(|_| matrix) {
             self.matrix(&mut moves, typed, own, layout, slots, &mut row)?;
         }
         let sums = typed.needs_sums(low.inner).ok_or_else(none)?;
@@ -199,7 +200,7 @@ impl Plan {
 
     fn project(&mut self, way: &Way<'_>) {
         let Shapes { rows, cols, side, .. } = way.shapes;
-        let [rows, cols, inner] = [rows, cols, way.shapes.inner()].map(|d| d as u64);
+        let [rows, cols, inner] = [rows, cols, way.shapes.intermediate_len()].map(|d| d as u64);
         let whole: View = (way.grad, [cols, 1]);
         let (p, q): (View, View) = ((way.left, [1, inner]), (way.right, [1, cols]));
         let (of, to) = (way.compute, way.projected);
@@ -218,7 +219,7 @@ impl Plan {
     /// Directions, brought back and scaled.
     fn bring_back(&mut self, way: &Way<'_>) -> u64 {
         let Shapes { rows, cols, side, .. } = way.shapes;
-        let [rows, cols, inner] = [rows, cols, way.shapes.inner()].map(|d| d as u64);
+        let [rows, cols, inner] = [rows, cols, way.shapes.intermediate_len()].map(|d| d as u64);
         let (of, len) = (way.compute, rows * cols);
         let (tall, wide) = match side {
             Side::Right => (way.direction, way.right),
@@ -271,13 +272,13 @@ impl Plan {
             factors,
             count,
             by_column: by_column.into(),
-            root: way.low.projection.root().to_bits(),
-            front: apollo.in_front().into(),
+            root: way.low.projection.sqrt_scale().to_bits(),
+            front: apollo.scale_first().into(),
             cell: 0,
-            seen: (!job.step.first).into(),
+            seen: (!job.step.is_first).into(),
             to: 0,
         };
-        if apollo.limits() {
+        if apollo.limits_growth() {
             let which = way.low.numbers + 1;
             line.cell = job.kept.unwrap_or_else(|| {
                 let before = job.scalars.get(which).copied().unwrap_or(0.0);

@@ -1,6 +1,6 @@
 //! Clipping by a norm over all gradients, which stays on the device.
 
-use bitstep::gradient::parts::{Order, promote};
+use bitstep::gradient::kernel::{NormKind, promote};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 use bitstep::real::Dtype;
 
@@ -21,7 +21,7 @@ pub enum Clip {
 const TERMS: u32 = 0;
 const FOLD: u32 = 1;
 const OF_ONE: u32 = 20;
-const LIST: u32 = 21;
+const OPTIMIZERS: u32 = 21;
 const FOLD_LIST: u32 = 22;
 const TOTAL: u32 = 40;
 const SCALE: u32 = 41;
@@ -58,8 +58,8 @@ pub unsafe fn clip<D: Device>(
         device.read(to, &mut norm).map_err(Error::Device)?;
         let value = f64::from_le_bytes(norm);
         if !value.is_finite() {
-            let (argument, wanted) = ("total_norm", "finite");
-            return Err(bitstep::Error::Range { argument, value, wanted }.into());
+            let (argument, expected) = ("total_norm", "finite");
+            return Err(bitstep::Error::OutOfRange { argument, value, expected }.into());
         }
         launch(device, workspace, scale)?;
     }
@@ -89,14 +89,14 @@ pub unsafe fn norm<D: Device>(
 }
 
 /// The kernels of an order, and those that fold what they leave.
-fn kernels(order: Order) -> (&'static str, &'static str) {
+fn kernels(order: NormKind) -> (&'static str, &'static str) {
     match order {
-        Order::Two => ("norm_two", "fold"),
-        Order::One => ("norm_one", "fold"),
-        Order::Largest => ("norm_largest", "largest"),
-        Order::Smallest => ("norm_smallest", "smallest"),
-        Order::Count => ("norm_count", "fold"),
-        Order::Power => ("norm_power", "fold"),
+        NormKind::Two => ("norm_two", "fold"),
+        NormKind::One => ("norm_one", "fold"),
+        NormKind::Largest => ("norm_largest", "largest"),
+        NormKind::Smallest => ("norm_smallest", "smallest"),
+        NormKind::Count => ("norm_count", "fold"),
+        NormKind::Power => ("norm_power", "fold"),
     }
 }
 
@@ -109,7 +109,7 @@ impl Plan {
             Clip::Norm(clip) => (clip.norm_type, clip.max_norm),
             Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
         };
-        let kernels = |n| kernels(Order::of(order, n));
+        let kernels = |n| kernels(NormKind::of(order, n));
         let line = Norm { number: order.to_bits(), most: most.to_bits(), ..Norm::default() };
         let list = self.room(gradients.len() as u64, of);
         for (i, g) in gradients.iter().enumerate() {
@@ -135,7 +135,7 @@ impl Plan {
             Clip::Norm(_) => {
                 let (terms, fold) = kernels(gradients.len());
                 let terms = format!("{terms}_{}", name(of));
-                (self.blocks([LIST, FOLD_LIST], [&terms, fold], of, all), "total")
+                (self.blocks([OPTIMIZERS, FOLD_LIST], [&terms, fold], of, all), "total")
             }
             Clip::Global(_) if gradients.is_empty() => (self.zeros(1, of), "global"),
             Clip::Global(_) => (self.fold(FOLD_LIST, of, 1, all.len, list), "global"),
@@ -153,7 +153,7 @@ impl Plan {
         line: Norm,
     ) -> u64 {
         if line.len == 0 {
-            let nothing: f64 = Order::of(f64::from_bits(line.number), 0).start();
+            let nothing: f64 = NormKind::of(f64::from_bits(line.number), 0).start();
             let bytes = match of {
                 Dtype::F64 => nothing.to_le_bytes().to_vec(),
                 _ => (nothing as f32).to_le_bytes().to_vec(),

@@ -1,6 +1,6 @@
 //! Launches over several levels: sums of sums, and the passes of matrix rules.
 
-use bitstep::factored::Layout;
+use bitstep::factored::MatrixLayout;
 use bitstep::real::Dtype;
 
 use crate::Error;
@@ -78,7 +78,7 @@ impl Plan {
         moves: &mut Moves,
         typed: &dyn Typed,
         compute: Dtype,
-        layout: Layout,
+        layout: MatrixLayout,
         slots: &[Option<Place>],
         row: &mut Row,
     ) -> Result<(), Error<E>> {

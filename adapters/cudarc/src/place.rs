@@ -1,7 +1,7 @@
 //! Where a tensor is and how it rests there; its way to plain numbers and back.
 
 use bitstep::real::Dtype;
-use bitstep::storage::{Codec, Companded, Format};
+use bitstep::storage::{Codec, Companded, StorageFormat};
 
 use crate::Error;
 use crate::plan::{Plan, name, phase, wide};
@@ -11,7 +11,7 @@ use crate::table::{MAX_SLOTS, Move};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Place {
     /// In a format: its numbers or codes, and what stands beside them (0 for plain numbers).
-    At(Format, u64, u64),
+    At(StorageFormat, u64, u64),
     /// As 16-bit numbers that are rounded at random.
     Dithered {
         /// Their type.
@@ -29,12 +29,12 @@ impl Place {
     /// Plain numbers.
     #[must_use]
     pub fn plain(dtype: Dtype, at: u64) -> Place {
-        Place::At(Format::Plain(dtype), at, 0)
+        Place::At(StorageFormat::Plain(dtype), at, 0)
     }
 
     pub(crate) fn dtype(&self) -> Option<Dtype> {
         match self {
-            Place::At(Format::Plain(dtype), ..) => Some(*dtype),
+            Place::At(StorageFormat::Plain(dtype), ..) => Some(*dtype),
             _ => None,
         }
     }
@@ -159,18 +159,26 @@ fn storage(place: &Place, plain: Dtype, len: u64) -> Option<(String, u64, Move)>
         Some((kernel.to_owned(), items, Move { items, with, ..base }))
     };
     match format {
-        Format::Plain(dtype) => Some((format!("{}_{}", name(dtype), name(plain)), len, base)),
-        Format::Split(dtype, bits) => Some((format!("split_{}_{bits}", name(dtype)), len, base)),
-        Format::Kahan(dtype) => Some((format!("kahan_{}", name(dtype)), len, base)),
-        Format::Companded(c) => {
+        StorageFormat::Plain(dtype) => {
+            Some((format!("{}_{}", name(dtype), name(plain)), len, base))
+        }
+        StorageFormat::SplitFloat(dtype, bits) => {
+            Some((format!("split_{}_{bits}", name(dtype)), len, base))
+        }
+        StorageFormat::KahanPair(dtype) => Some((format!("kahan_{}", name(dtype)), len, base)),
+        StorageFormat::Companded(c) => {
             blocks("companded", c.block(), [u64::from(c == Companded::Momentum), 0])
         }
-        Format::Dynamic(c) => {
-            blocks("dynamic", c.block(), [u64::from(c.signed) | u64::from(c.grid) << 1, 0])
+        StorageFormat::DynamicQuant8(c) => {
+            blocks("dynamic", c.block(), [u64::from(c.signed) | u64::from(c.cpu_grid) << 1, 0])
         }
-        Format::Scaled8(c) => blocks("scaled8", c.block, [c.signed.into(), c.block as u64]),
-        Format::Scaled4(c) => blocks("scaled4", c.block, [c.signed.into(), c.block as u64]),
-        Format::Fp8(c) => blocks("fp8", c.block, [0, c.block as u64]),
+        StorageFormat::BlockQuant8(c) => {
+            blocks("scaled8", c.block, [c.signed.into(), c.block as u64])
+        }
+        StorageFormat::BlockQuant4(c) => {
+            blocks("scaled4", c.block, [c.signed.into(), c.block as u64])
+        }
+        StorageFormat::BlockFp8(c) => blocks("fp8", c.block, [0, c.block as u64]),
         _ => None,
     }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::any::AnyRule;
+use bitstep::any::DynRule;
 use bitstep::real::Dtype;
-use bitstep::rule::{Scalars, Step};
+use bitstep::rule::{ScalarState, StepContext};
 
 use crate::Error;
 use crate::device::Device;
@@ -242,10 +242,10 @@ impl Plan {
     /// The constants of a step, as far as the host knows them: their bytes, and where they will be.
     pub(crate) fn constants<E>(
         &mut self,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
-        step: &Step<'_>,
-        scalars: &Scalars,
+        step: &StepContext<'_>,
+        scalars: &ScalarState,
     ) -> Result<(&'static dyn Typed, Vec<u8>, u64), Error<E>> {
         let typed = typed(rule).ok_or_else(|| no_kernel(rule))?;
         let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
@@ -278,7 +278,7 @@ impl Record {
     pub(crate) fn note<D: Device>(
         &self,
         device: &mut D,
-        scalars: &mut Scalars,
+        scalars: &mut ScalarState,
     ) -> Result<(), D::Error> {
         match &self.what {
             Noted::Finished(typed, compute, coefs) => typed.record(*compute, coefs, scalars),
@@ -314,7 +314,7 @@ pub(crate) fn wide(compute: Dtype) -> Dtype {
     if compute == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
 }
 
-pub(crate) fn no_kernel<E>(rule: &dyn AnyRule) -> Error<E> {
+pub(crate) fn no_kernel<E>(rule: &dyn DynRule) -> Error<E> {
     let all = format!("{rule:?}");
     let name = all.split([' ', '(']).next().unwrap_or_default();
     Error::NoKernel(format!("rules of the kind `{name}`"))

@@ -1,10 +1,12 @@
 //! An optimizer whose state lives on a device.
 
-use bitstep::any::AnyRule;
-use bitstep::optimizer::{Buffer, Group, Optimizer, Recipe, Turn};
+use bitstep::any::DynRule;
+use bitstep::optimizer::{Buffer, Group, Optimizer, OptimizerSpec, PreparedStep};
 use bitstep::real::Dtype;
-use bitstep::rule::Scalars;
-use bitstep::storage::{DataMut, Element, Format, Noise, Part as StoragePart, Raw};
+use bitstep::rule::ScalarState;
+use bitstep::storage::{
+    DataMut, RawBuffer, RawDtype, RawPart as StoragePart, RoundingBits, StorageFormat,
+};
 
 use crate::bytes::{bytes, multiply, read};
 use crate::job::{Job, KEPT};
@@ -35,9 +37,9 @@ struct State {
     dtype: Dtype,
     len: usize,
     /// The format and the parts of each slot; `None` for one that is not in use.
-    slots: Vec<Option<(Format, Vec<Part>)>>,
+    slots: Vec<Option<(StorageFormat, Vec<Part>)>>,
     /// What is kept beside the parameter: its format together with that, and the place.
-    companion: Option<(Format, Part)>,
+    companion: Option<(StorageFormat, Part)>,
     /// [`Job::kept`], for rules that carry numbers on.
     kept: Option<u64>,
     /// What of these numbers is to be read there.
@@ -87,7 +89,7 @@ impl<D: Device> Resident<D> {
     ///
     /// # Errors
     /// An invalid configuration, or a rule without kernels.
-    pub fn add_group(&mut self, recipe: Recipe) -> Result<usize, Error<D::Error>> {
+    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<usize, Error<D::Error>> {
         if !has_kernels(&*recipe.rule) {
             return Err(no_kernel(&*recipe.rule));
         }
@@ -115,8 +117,8 @@ impl<D: Device> Resident<D> {
         let device = &mut self.device;
         let number = {
             let param = &self.optimizer.params()[index];
-            let rule = &*self.optimizer.groups()[param.group].recipe.rule;
-            (!rule.info().scalars.is_empty()).then(|| {
+            let rule = &*self.optimizer.groups()[param.group].spec.rule;
+            (!rule.info().scalar_names.is_empty()).then(|| {
                 kept_number(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
             })
         };
@@ -129,13 +131,13 @@ impl<D: Device> Resident<D> {
                 false => Some(put(device, slot)?),
             });
         }
-        let companion = match param.companion.take() {
+        let companion = match param.correction.take() {
             None => None,
             Some(raw) => {
                 let format = match raw {
-                    Raw::I8(_) => Format::Split(dtype, 8),
-                    Raw::I16(_) => Format::Split(dtype, 16),
-                    _ => Format::Kahan(dtype),
+                    RawBuffer::I8(_) => StorageFormat::SplitFloat(dtype, 8),
+                    RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
+                    _ => StorageFormat::KahanPair(dtype),
                 };
                 Some((format, part(device, &raw.bytes())?))
             }
@@ -167,7 +169,7 @@ impl<D: Device> Resident<D> {
     ///
     /// # Errors
     /// The device's own.
-    pub fn scalars(&mut self, param: usize) -> Result<Option<Scalars>, Error<D::Error>> {
+    pub fn scalars(&mut self, param: usize) -> Result<Option<ScalarState>, Error<D::Error>> {
         let (Some(state), Some(own)) =
             (self.states.get_mut(param), self.optimizer.params_mut().get_mut(param))
         else {
@@ -236,7 +238,7 @@ impl<D: Device> Resident<D> {
         let types = self.states.iter().zip(tensors);
         let types: Vec<_> = types.map(|(s, t)| Some([s.dtype, t.grad?.0])).collect();
         let mut grads = Vec::new();
-        if self.optimizer.groups().iter().any(|g| g.recipe.rule.norm_scale(given).is_some()) {
+        if self.optimizer.groups().iter().any(|g| g.spec.rule.norm_scale(given).is_some()) {
             for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
                 let mut grad = Buffer::zeros(dtype, tensor.len)?;
                 read(&mut self.device, at, &mut grad).map_err(Error::Device)?;
@@ -245,13 +247,13 @@ impl<D: Device> Resident<D> {
             }
         }
         let grads: Vec<_> = grads.iter().filter_map(Buffer::data).collect();
-        let norm = |rule: &dyn AnyRule, scale| rule.grad_norm(&grads, scale);
-        let mut turns = self.optimizer.turns(&types, given, norm)?;
+        let norm = |rule: &dyn DynRule, scale| rule.grad_norm(&grads, scale);
+        let mut turns = self.optimizer.prepare_all(&types, given, norm)?;
         let mut jobs = Vec::new();
         for (index, turn) in &mut turns {
             let (state, tensor) = (&self.states[*index], &tensors[*index]);
             let Some(grad) = tensor.grad else { continue };
-            let slot = |slot: &Option<(Format, Vec<Part>)>| {
+            let slot = |slot: &Option<(StorageFormat, Vec<Part>)>| {
                 let (format, parts) = slot.as_ref()?;
                 let at = |k: usize| parts.get(k).map_or(0, |p| p.0);
                 Some(Place::At(*format, at(0), at(1)))
@@ -259,13 +261,13 @@ impl<D: Device> Resident<D> {
             jobs.push(Job {
                 param: place(state, tensor.value, turn)?,
                 rule: turn.rule,
-                arithmetic: turn.arithmetic,
+                arithmetic: turn.policy,
                 step: turn.step,
                 scalars: turn.scalars.get(),
                 shape: turn.shape,
                 grad,
                 slots: state.slots.iter().map(slot).collect(),
-                starts: turn.step.first,
+                starts: turn.step.is_first,
                 kept: state.kept,
                 by: self.by,
             });
@@ -328,25 +330,29 @@ fn part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
     Ok((at, bytes.len()))
 }
 
-fn put<D: Device>(device: &mut D, slot: Buffer) -> Result<(Format, Vec<Part>), D::Error> {
-    if let Buffer::Coded(coded) = &slot {
+fn put<D: Device>(device: &mut D, slot: Buffer) -> Result<(StorageFormat, Vec<Part>), D::Error> {
+    if let Buffer::Encoded(coded) = &slot {
         let parts = coded.parts("").into_iter().map(|p| part(device, &p.bytes));
         return Ok((coded.format(), parts.collect::<Result<_, _>>()?));
     }
     let dtype = slot.data().map_or(Dtype::F32, |data| data.dtype());
-    Ok((Format::Plain(dtype), vec![part(device, &bytes(&slot))?]))
+    Ok((StorageFormat::Plain(dtype), vec![part(device, &bytes(&slot))?]))
 }
 
-fn place<E>(state: &State, at: u64, turn: &Turn<'_>) -> Result<Place, Error<E>> {
+fn place<E>(state: &State, at: u64, turn: &PreparedStep<'_>) -> Result<Place, Error<E>> {
     let dtype = state.dtype;
     if let Some((format, beside)) = state.companion {
         return Ok(Place::At(format, at, beside.0));
     }
-    Ok(match turn.noise {
-        Some(Noise::Counter { seed, step, .. }) if matches!(dtype, Dtype::Bf16 | Dtype::F16) => {
+    Ok(match turn.rounding_bits {
+        Some(RoundingBits::Counter { seed, step, .. })
+            if matches!(dtype, Dtype::Bf16 | Dtype::F16) =>
+        {
             Place::Dithered { dtype, at, bits: 0, counter: [seed, step] }
         }
-        Some(Noise::Given(_)) => return Err(Error::NoKernel("bits drawn by the host".into())),
+        Some(RoundingBits::Provided(_)) => {
+            return Err(Error::NoKernel("bits drawn by the host".into()));
+        }
         _ => Place::plain(dtype, at),
     })
 }
@@ -358,14 +364,14 @@ fn check<D: Device>(
     tensors: &[Tensor],
 ) -> Result<(), Error<D::Error>> {
     if states.len() != tensors.len() {
-        let (got, wanted) = (tensors.len(), states.len());
-        return Err(bitstep::Error::Length { argument: "tensors", got, wanted }.into());
+        let (got, expected) = (tensors.len(), states.len());
+        return Err(bitstep::Error::LengthMismatch { argument: "tensors", got, expected }.into());
     }
     let mut ranges = Vec::new();
     for (index, (state, tensor)) in states.iter().zip(tensors).enumerate() {
         if tensor.len != state.len {
-            let (got, wanted) = (tensor.len, state.len);
-            return Err(bitstep::Error::Length { argument: "param", got, wanted }.into());
+            let (got, expected) = (tensor.len, state.len);
+            return Err(bitstep::Error::LengthMismatch { argument: "param", got, expected }.into());
         }
         let value = Some((state.dtype, tensor.value, true));
         let grad = tensor.grad.map(|(dtype, at)| (dtype, at, false));

@@ -51,8 +51,8 @@ impl Resident<Cuda> {
         let mut tensors = Vec::new();
         for (index, (value, grad)) in pairs.iter_mut().enumerate() {
             let (dtype, value, len) = value.place(&stream, &mut guards).map_err(Error::Device)?;
-            if let Some(wanted) = self.dtype(index).filter(|&own| own != dtype) {
-                return Err(Error::Type { tensor: index, got: dtype, wanted });
+            if let Some(expected) = self.dtype(index).filter(|&own| own != dtype) {
+                return Err(Error::Type { tensor: index, got: dtype, expected });
             }
             let grad = match grad {
                 None => None,
@@ -61,7 +61,12 @@ impl Resident<Cuda> {
                         grad.place(&stream, &mut guards).map_err(Error::Device)?;
                     if got != len {
                         let argument = "grad";
-                        return Err(bitstep::Error::Length { argument, got, wanted: len }.into());
+                        return Err(bitstep::Error::LengthMismatch {
+                            argument,
+                            got,
+                            expected: len,
+                        }
+                        .into());
                     }
                     Some((dtype, at))
                 }

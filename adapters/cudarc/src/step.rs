@@ -1,9 +1,9 @@
 //! One step of all tensors: which kernels the update of each takes.
 
-use bitstep::any::{AnyRule, Arithmetic};
-use bitstep::factored::Layout;
+use bitstep::any::{ComputePolicy, DynRule};
+use bitstep::factored::MatrixLayout;
 use bitstep::real::Dtype;
-use bitstep::rule::Start;
+use bitstep::rule::SlotInit;
 
 use crate::Error;
 use crate::device::Device;
@@ -48,12 +48,12 @@ impl Plan {
         if let Some((typed, rounds)) = orthogonal(job.rule) {
             return self.orthogonal(typed, rounds, job);
         }
-        let compute = |arithmetic: Arithmetic| arithmetic.compute(job.param.dtype());
+        let compute = |arithmetic: ComputePolicy| arithmetic.compute(job.param.dtype());
         match low(job.rule) {
             None => self.rule(index, job, job.rule, compute(job.arithmetic)),
             Some(low) if low.projection.projects() => self.projected(index, job, &low),
             Some(low) if low.single => {
-                self.rule(index, job, low.inner, compute(Arithmetic::Single))
+                self.rule(index, job, low.inner, compute(ComputePolicy::Single))
             }
             Some(low) => self.rule(index, job, low.inner, compute(job.arithmetic)),
         }
@@ -63,7 +63,7 @@ impl Plan {
         &mut self,
         index: usize,
         job: &Job<'_>,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
     ) -> Result<(), Error<E>> {
         let len = job.shape.iter().product::<usize>() as u64;
@@ -73,7 +73,7 @@ impl Plan {
             typed.finish_empty(compute, &mut coefs);
         }
         let sums = sums && len > 0;
-        let layout = Layout::of(job.shape).filter(|_| typed.shape() == Shape::Matrix);
+        let layout = MatrixLayout::of(job.shape).filter(|_| typed.shape() == Shape::Matrix);
         let slots = job.slots.get(..typed.slots()).unwrap_or_default();
         let direct = match layout {
             None => direct(compute, &job.param, job.grad.0, slots),
@@ -126,12 +126,12 @@ impl Plan {
     pub(crate) fn start<E>(
         &mut self,
         job: &Job<'_>,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         len: u64,
     ) -> Result<(), Error<E>> {
         for (k, slot) in job.slots.iter().enumerate().filter(|_| job.starts) {
             if let Some(slot) = slot
-                && rule.slot_start(k) == Start::Parameter
+                && rule.slot_init(k) == SlotInit::CopyParam
             {
                 self.copy(&job.param, slot, len)?;
             }

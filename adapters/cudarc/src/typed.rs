@@ -3,16 +3,18 @@
 use std::any::Any;
 use std::marker::PhantomData;
 
-use bitstep::any::{AnyRule, Arithmetic};
+use bitstep::any::{ComputePolicy, DynRule};
 use bitstep::constants::Constants;
 use bitstep::eager::Eager;
-use bitstep::factored::{Factored, Matrix};
-use bitstep::lowrank::{Apollo, Directed, GaLore, Projected, Projection, Projector, Single, Way};
+use bitstep::factored::{FactoredRule, FactoredUpdate};
+use bitstep::lowrank::{
+    Apollo, ForceF32, GaLore, Projected, Projection, ProjectionMethod, ProjectorKind, SplitRule,
+};
 use bitstep::optim::*;
 use bitstep::optimizer::Buffer;
-use bitstep::orthogonal::Orthogonal;
-use bitstep::real::{Dtype, Real};
-use bitstep::rule::{Rule, Scalars, Step};
+use bitstep::orthogonal::NewtonSchulz;
+use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 
@@ -33,19 +35,19 @@ pub(crate) trait Typed: Sync {
     /// How many slots it has, those of rows and columns not counted.
     fn slots(&self) -> usize;
     /// Whether the constants need sums; `None` of another rule.
-    fn needs_sums(&self, rule: &dyn AnyRule) -> Option<bool>;
+    fn needs_sums(&self, rule: &dyn DynRule) -> Option<bool>;
     /// The constants, as the kernels read them.
     fn coefs(
         &self,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
-        step: &Step,
-        scalars: &Scalars,
+        step: &StepContext,
+        scalars: &ScalarState,
     ) -> Option<Vec<u8>>;
     /// Completes the constants of a tensor without elements.
     fn finish_empty(&self, compute: Dtype, coefs: &mut [u8]);
     /// Notes what is to be carried on.
-    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut Scalars);
+    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState);
     /// Whether there is anything to note.
     fn records(&self) -> bool;
     /// Whether any of its sums is over the parameter alone.
@@ -56,12 +58,12 @@ pub(crate) trait Typed: Sync {
 pub(crate) trait TypedOrthogonal: Sync {
     fn stem(&self) -> &'static str;
     /// How many rounds; `None` of another rule.
-    fn rounds(&self, rule: &dyn AnyRule) -> Option<u64>;
+    fn rounds(&self, rule: &dyn DynRule) -> Option<u64>;
     fn coefs(
         &self,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
-        step: &Step,
+        step: &StepContext,
         shape: [usize; 2],
     ) -> Option<Vec<u8>>;
 }
@@ -69,27 +71,27 @@ pub(crate) trait TypedOrthogonal: Sync {
 /// [`Projected`], whatever it is made of.
 pub(crate) trait Renews {
     /// [`Projected::renewal`].
-    fn renewal(&self, step: &Step) -> Option<Projector>;
+    fn renewal(&self, step: &StepContext) -> Option<ProjectorKind>;
     /// [`Projected::renew`], with scratch memory of its own.
     fn renew(
         &self,
-        of: (Arithmetic, Option<Dtype>),
-        step: &Step,
-        scalars: &mut Scalars,
+        of: (ComputePolicy, Option<Dtype>),
+        step: &StepContext,
+        scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
     ) -> Result<(), bitstep::Error>;
 }
 
-impl<R: Directed, W: Way> Renews for Projected<R, W> {
-    fn renewal(&self, step: &Step) -> Option<Projector> {
-        Projected::renewal(self, step)
+impl<R: SplitRule, W: ProjectionMethod> Renews for Projected<R, W> {
+    fn renewal(&self, step: &StepContext) -> Option<ProjectorKind> {
+        Projected::refresh_due(self, step)
     }
     fn renew(
         &self,
-        (arithmetic, param): (Arithmetic, Option<Dtype>),
-        step: &Step,
-        scalars: &mut Scalars,
+        (arithmetic, param): (ComputePolicy, Option<Dtype>),
+        step: &StepContext,
+        scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
     ) -> Result<(), bitstep::Error> {
@@ -97,8 +99,8 @@ impl<R: Directed, W: Way> Renews for Projected<R, W> {
             Dtype::F64 => Dtype::F64,
             _ => Dtype::F32,
         };
-        let mut work = Buffer::zeros(compute, self.workspace(step.shape))?;
-        Projected::renew(
+        let mut work = Buffer::zeros(compute, self.scratch_len(step.shape))?;
+        Projected::refresh(
             self,
             (arithmetic, param),
             step,
@@ -114,7 +116,7 @@ impl<R: Directed, W: Way> Renews for Projected<R, W> {
 pub(crate) struct Low<'a> {
     pub(crate) whole: &'a dyn Renews,
     pub(crate) projection: Projection,
-    pub(crate) inner: &'a dyn AnyRule,
+    pub(crate) inner: &'a dyn DynRule,
     /// Whether the inner rule computes in `f32` whatever is around it.
     pub(crate) single: bool,
     /// What is done with its directions: limited by norms, or brought back.
@@ -150,22 +152,22 @@ macro_rules! in_type {
 /// How a rule of type R is found in an [`AnyRule`]: as it is, or as a [`Matrix`].
 trait Form<R>: Sync {
     const SHAPE: Shape;
-    fn find(rule: &dyn AnyRule) -> Option<&R>;
+    fn find(rule: &dyn DynRule) -> Option<&R>;
 }
 
 struct Plain;
 impl<R: Rule> Form<R> for Plain {
     const SHAPE: Shape = Shape::Elements;
-    fn find(rule: &dyn AnyRule) -> Option<&R> {
+    fn find(rule: &dyn DynRule) -> Option<&R> {
         (rule as &dyn Any).downcast_ref()
     }
 }
 
 struct OfMatrix;
-impl<R: Factored> Form<R> for OfMatrix {
+impl<R: FactoredUpdate> Form<R> for OfMatrix {
     const SHAPE: Shape = Shape::Matrix;
-    fn find(rule: &dyn AnyRule) -> Option<&R> {
-        (rule as &dyn Any).downcast_ref::<Matrix<R>>().map(|m| &m.0)
+    fn find(rule: &dyn DynRule) -> Option<&R> {
+        (rule as &dyn Any).downcast_ref::<FactoredRule<R>>().map(|m| &m.0)
     }
 }
 
@@ -187,42 +189,42 @@ where
     fn slots(&self) -> usize {
         R::SLOTS.len()
     }
-    fn needs_sums(&self, rule: &dyn AnyRule) -> Option<bool> {
-        F::find(rule).map(|r| R::SUMS > 0 && r.needs_sums())
+    fn needs_sums(&self, rule: &dyn DynRule) -> Option<bool> {
+        F::find(rule).map(|r| R::NUM_SUMS > 0 && r.needs_sums())
     }
     fn coefs(
         &self,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
-        step: &Step,
-        scalars: &Scalars,
+        step: &StepContext,
+        scalars: &ScalarState,
     ) -> Option<Vec<u8>> {
         F::find(rule).map(|r| in_type!(compute, C => image(r.coefs::<C>(step, scalars))))
     }
     fn finish_empty(&self, compute: Dtype, coefs: &mut [u8]) {
         in_type!(compute, C => {
             if let Some(mut k) = read::<R::Coefs<C>>(coefs) {
-                R::finish::<C>(&mut k, [<C as Real>::Scalar::ZERO; 2], 0);
+                R::apply_sums::<C>(&mut k, [<C as ComputeFloat>::Scalar::ZERO; 2], 0);
                 coefs.copy_from_slice(&image(k));
             }
         });
     }
-    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut Scalars) {
+    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState) {
         in_type!(compute, C => {
             if let Some(k) = read::<R::Coefs<C>>(coefs) {
-                R::record::<C>(&k, scalars);
+                R::export_scalars::<C>(&k, scalars);
             }
         });
     }
     fn records(&self) -> bool {
-        !R::SCALARS.is_empty()
+        !R::SCALAR_NAMES.is_empty()
     }
     fn sums_param(&self) -> bool {
-        R::SUMS_OF_PARAM != 0
+        R::PARAM_ONLY_SUMS != 0
     }
 }
 
-impl<R: Orthogonal> TypedOrthogonal for Of<R, ()>
+impl<R: NewtonSchulz> TypedOrthogonal for Of<R, ()>
 where
     R::Coefs<f64>: Constants,
     R::Coefs<f32>: Constants,
@@ -232,14 +234,14 @@ where
     fn stem(&self) -> &'static str {
         self.0
     }
-    fn rounds(&self, rule: &dyn AnyRule) -> Option<u64> {
-        (rule as &dyn Any).downcast_ref::<R>().map(R::rounds)
+    fn rounds(&self, rule: &dyn DynRule) -> Option<u64> {
+        (rule as &dyn Any).downcast_ref::<R>().map(R::iterations)
     }
     fn coefs(
         &self,
-        rule: &dyn AnyRule,
+        rule: &dyn DynRule,
         compute: Dtype,
-        step: &Step,
+        step: &StepContext,
         shape: [usize; 2],
     ) -> Option<Vec<u8>> {
         let rule = (rule as &dyn Any).downcast_ref::<R>()?;
@@ -247,17 +249,17 @@ where
     }
 }
 
-fn projected<R: Directed, W: Way>(rule: &dyn AnyRule) -> Option<Low<'_>> {
+fn projected<R: SplitRule, W: ProjectionMethod>(rule: &dyn DynRule) -> Option<Low<'_>> {
     let rule = (rule as &dyn Any).downcast_ref::<Projected<R, W>>()?;
-    let (inner, single) = rule.rule.inner();
-    let scales = (&rule.way as &dyn Any).downcast_ref::<Apollo>().copied();
+    let (inner, single) = rule.rule.inner_rule();
+    let scales = (&rule.method as &dyn Any).downcast_ref::<Apollo>().copied();
     Some(Low {
         whole: rule,
         projection: rule.projection,
         inner,
         single,
         scales,
-        numbers: R::NUMBERS.len(),
+        numbers: R::SCALAR_NAMES.len(),
     })
 }
 
@@ -289,35 +291,35 @@ macro_rules! rules {
         ];
         static ORTHOGONAL: &[&dyn TypedOrthogonal] =
             &[$(&Of::<$or, ()>(stringify!($o), PhantomData),)*];
-        static PROJECTED: &[fn(&dyn AnyRule) -> Option<Low<'_>>] = &[$(projected::<$p, $w>,)*];
+        static PROJECTED: &[fn(&dyn DynRule) -> Option<Low<'_>>] = &[$(projected::<$p, $w>,)*];
     };
 }
 
 bitstep::each_rule!(rules);
 
 /// The kernels of a rule; `None` if it has none.
-pub(crate) fn typed(rule: &dyn AnyRule) -> Option<&'static dyn Typed> {
+pub(crate) fn typed(rule: &dyn DynRule) -> Option<&'static dyn Typed> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
 }
 
 /// Whether there are kernels for a rule.
-pub(crate) fn has_kernels(rule: &dyn AnyRule) -> bool {
+pub(crate) fn has_kernels(rule: &dyn DynRule) -> bool {
     let inner = low(rule).map_or(rule, |low| low.inner);
     orthogonal(rule).is_some() || typed(inner).is_some()
 }
 
 /// Which of a rule's carried numbers the device keeps itself, if any.
-pub(crate) fn kept_number(rule: &dyn AnyRule) -> Option<usize> {
+pub(crate) fn kept_number(rule: &dyn DynRule) -> Option<usize> {
     let low = low(rule).filter(|low| low.projection.projects())?;
-    low.scales.filter(|apollo| apollo.limits()).map(|_| low.numbers + 1)
+    low.scales.filter(|apollo| apollo.limits_growth()).map(|_| low.numbers + 1)
 }
 
 /// The same of a rule that follows an orthogonal matrix, and its number of rounds.
-pub(crate) fn orthogonal(rule: &dyn AnyRule) -> Option<(&'static dyn TypedOrthogonal, u64)> {
+pub(crate) fn orthogonal(rule: &dyn DynRule) -> Option<(&'static dyn TypedOrthogonal, u64)> {
     ORTHOGONAL.iter().find_map(|&t| Some((t, t.rounds(rule)?)))
 }
 
 /// What a rule on projected gradients is made of; `None` of another rule.
-pub(crate) fn low(rule: &dyn AnyRule) -> Option<Low<'_>> {
+pub(crate) fn low(rule: &dyn DynRule) -> Option<Low<'_>> {
     PROJECTED.iter().find_map(|of| of(rule))
 }

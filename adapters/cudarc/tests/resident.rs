@@ -1,12 +1,12 @@
 //! State on a device: the bits of the core's own optimizer, few launches, typed refusals.
 
-use bitstep::any::Arithmetic;
+use bitstep::any::ComputePolicy;
 use bitstep::args::Args;
 use bitstep::gradient::ClipGradNorm;
 use bitstep::lowrank::{GaLore, Projected};
 use bitstep::named;
 use bitstep::optim::Lion;
-use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
 use bitstep::real::Dtype;
 use bitstep_cudarc::{Clip, Device, Error, Numbers, Resident, Tensor, Workspace, clip, norm};
 use bitstep_ptx::Machine;
@@ -101,7 +101,7 @@ fn raw(buffer: &Buffer) -> Vec<u8> {
         Buffer::F32(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::Bf16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
         Buffer::F16(x) => x.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Buffer::Coded(_) => Vec::new(),
+        Buffer::Encoded(_) => Vec::new(),
     }
 }
 
@@ -163,7 +163,9 @@ impl<D: Device> Both<D> {
             for (k, slot) in self.host.params()[i].slots.iter().enumerate() {
                 let want = match slot {
                     nothing if nothing.is_empty() => Vec::new(),
-                    Buffer::Coded(coded) => coded.parts("").into_iter().map(|p| p.bytes).collect(),
+                    Buffer::Encoded(coded) => {
+                        coded.parts("").into_iter().map(|p| p.bytes).collect()
+                    }
                     plain => vec![raw(plain)],
                 };
                 assert!(self.device.slot(i, k).unwrap() == want, "{what}: parameter {i}, slot {k}");
@@ -345,7 +347,7 @@ fn state_comes_back_and_goes_on_elsewhere() {
         let saved = both.device.download().unwrap();
         for (ours, theirs) in saved.params().iter().zip(both.host.params()) {
             assert!(ours.slots == theirs.slots, "{name}");
-            assert!(ours.companion == theirs.companion && ours.steps == theirs.steps, "{name}");
+            assert!(ours.correction == theirs.correction && ours.steps == theirs.steps, "{name}");
         }
         let mut other = Both::new(device(), name, &args, dtype, &shapes);
         other.device.load(saved).unwrap();
@@ -361,7 +363,7 @@ fn state_comes_back_and_goes_on_elsewhere() {
         // Of another model, nothing is taken.
         let mut small = Both::new(device(), name, &args, dtype, &[&[40, 61]]);
         let error = small.device.load(both.device.download().unwrap()).unwrap_err();
-        assert!(matches!(error, Error::Core(bitstep::Error::Length { .. })), "{error}");
+        assert!(matches!(error, Error::Core(bitstep::Error::LengthMismatch { .. })), "{error}");
     }
 }
 
@@ -486,7 +488,7 @@ fn gradients_are_clipped_by_their_norm_without_waiting() {
     let how = ClipGradNorm { error_if_nonfinite: true, ..how };
     // SAFETY: as above.
     let refused = unsafe { clip(&mut device, &mut workspace, &ours, Clip::Norm(how), found) };
-    assert!(matches!(refused, Err(Error::Core(bitstep::Error::Range { .. }))));
+    assert!(matches!(refused, Err(Error::Core(bitstep::Error::OutOfRange { .. }))));
     let mut bytes = vec![0; 12000];
     device.read(ours[0].at, &mut bytes).unwrap();
     assert!(bytes == raw(&grads[0]));
@@ -514,8 +516,14 @@ fn a_step_that_can_not_be_made_launches_nothing() {
         refused(|t| t[1].grad = Some((Dtype::F32, t[0].value))),
         Error::Overlap { .. }
     ));
-    assert!(matches!(refused(|t| t[1].len = 7), Error::Core(bitstep::Error::Length { .. })));
-    assert!(matches!(refused(|t| t.truncate(1)), Error::Core(bitstep::Error::Length { .. })));
+    assert!(matches!(
+        refused(|t| t[1].len = 7),
+        Error::Core(bitstep::Error::LengthMismatch { .. })
+    ));
+    assert!(matches!(
+        refused(|t| t.truncate(1)),
+        Error::Core(bitstep::Error::LengthMismatch { .. })
+    ));
     // Memory that is not the device's, or not enough of it.
     assert!(matches!(refused(|t| t[0].value = 1 << 60), Error::Device(_)));
     assert!(matches!(refused(|t| t[0].value += 1 << 40), Error::Device(_)));
@@ -532,7 +540,8 @@ fn a_rule_without_kernels_is_refused_by_name() {
     let mut resident = Resident::new(device());
     // In the core any rule can be projected; there are kernels for the references' only.
     let projected = Projected::<Lion, GaLore>::default();
-    let error = resident.add_group(Recipe::new(projected, Arithmetic::Fused)).unwrap_err();
+    let error =
+        resident.add_group(OptimizerSpec::new(projected, ComputePolicy::Fused)).unwrap_err();
     assert_eq!(error.to_string(), "no kernel for rules of the kind `Projected`");
 }
 

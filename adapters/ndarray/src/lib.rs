@@ -59,7 +59,10 @@ struct Views<'a, T> {
 impl<T: Plain> AnyItem for Views<'_, T> {
     fn gather(&mut self) -> Result<(), Error> {
         if !self.shape_matches {
-            return Err(Error::Invalid { argument: "grad", wanted: "the parameter's shape" });
+            return Err(Error::InvalidArgument {
+                argument: "grad",
+                expected: "the parameter's shape",
+            });
         }
         if !self.value.is_standard_layout() {
             self.gathered = Some(collected("param", self.value.iter().copied())?);
@@ -71,9 +74,9 @@ impl<T: Plain> AnyItem for Views<'_, T> {
             } else {
                 let shape = grad.raw_dim();
                 let rows: Vec<T> = collected("grad", grad.iter().copied())?;
-                ndarray::Array::from_shape_vec(shape, rows)
-                    .map(CowArray::from)
-                    .map_err(|_| Error::Invalid { argument: "grad", wanted: "a valid view" })?
+                ndarray::Array::from_shape_vec(shape, rows).map(CowArray::from).map_err(|_| {
+                    Error::InvalidArgument { argument: "grad", expected: "a valid view" }
+                })?
             });
         }
         Ok(())
@@ -151,7 +154,7 @@ pub fn par_step_in_grains(
     grain: usize,
 ) -> Result<(), Error> {
     with_params(items, |params| {
-        bitstep_rayon::run_in_grains(optimizer.batches(params, given, grain)?, grain)
+        bitstep_rayon::run_in_grains(optimizer.tasks_batched(params, given, grain)?, grain)
     })
 }
 
@@ -162,7 +165,7 @@ fn with_params(
     items.iter_mut().try_for_each(|item| item.0.gather())?;
     let params: Option<Vec<Param<'_>>> = items.iter_mut().map(|item| item.0.param()).collect();
     let Some(mut params) = params else {
-        return Err(Error::Invalid { argument: "param", wanted: "a valid view" });
+        return Err(Error::InvalidArgument { argument: "param", expected: "a valid view" });
     };
     f(&mut params)?;
     drop(params);

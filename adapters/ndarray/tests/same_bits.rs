@@ -2,7 +2,7 @@
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::named::LIST;
+use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::Plain;
 use bitstep_ndarray::{Item, add_param};
@@ -91,7 +91,7 @@ fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
 }
 
 fn over_all(test: impl Fn(&str)) {
-    LIST.iter().for_each(|entry| test(entry.name));
+    OPTIMIZERS.iter().for_each(|entry| test(entry.name));
 }
 
 #[test]

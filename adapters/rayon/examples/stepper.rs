@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use bitstep::args::Args;
 use bitstep::named;
-use bitstep::optimizer::{Buffer, Optimizer, Param, Recipe};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
 use bitstep::real::Dtype;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -81,14 +81,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn recipe(name: &str, args: &Args) -> Result<Recipe, Box<dyn Error>> {
+fn recipe(name: &str, args: &Args) -> Result<OptimizerSpec, Box<dyn Error>> {
     #[cfg(feature = "faer")]
     if name == "galore_adamw+faer" {
-        use bitstep::any::{AnyRule as _, Arithmetic};
+        use bitstep::any::{ComputePolicy, DynRule as _};
         use bitstep::lowrank::{GaLore, Projected};
         let mut rule = Projected::<bitstep::optim::AdamWHf, GaLore, bitstep_rayon::Faer>::default();
-        args.apply(name, rule.hyper())?;
-        return Ok(Recipe::new(rule, Arithmetic::Eager));
+        args.apply(name, rule.hyper_params())?;
+        return Ok(OptimizerSpec::new(rule, ComputePolicy::Eager));
     }
     Ok(named::optimizer(name, args)?)
 }

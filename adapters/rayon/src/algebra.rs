@@ -1,8 +1,8 @@
 //! faer's products and singular vectors.
 
-use bitstep::lowrank::{Algebra, Portable};
-use bitstep::matmul::View;
-use bitstep::real::Real;
+use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
+use bitstep::matmul::MatrixView;
+use bitstep::real::ComputeFloat;
 use bitstep::storage::{Data, DataMut, Plain};
 use faer::linalg::matmul::matmul;
 use faer::traits::RealField;
@@ -25,11 +25,11 @@ use faer::{Accum, MatMut, MatRef};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Faer;
 
-impl Algebra for Faer {
-    fn product<A: Real<Scalar = A> + Plain>(
+impl LinearAlgebra for Faer {
+    fn matmul<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 3],
-        a: View<'_, A>,
-        b: View<'_, A>,
+        a: MatrixView<'_, A>,
+        b: MatrixView<'_, A>,
         out: &mut [A],
     ) {
         let done = match (A::data(a.data), A::data(b.data), A::data_mut(out)) {
@@ -42,11 +42,11 @@ impl Algebra for Faer {
             _ => None,
         };
         if done.is_none() {
-            Portable::product(dims, a, b, out);
+            PortableLinearAlgebra::matmul(dims, a, b, out);
         }
     }
 
-    fn singular<A: Real<Scalar = A> + Plain>(
+    fn truncated_svd<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
         short: &mut [A],
@@ -64,7 +64,7 @@ impl Algebra for Faer {
         };
         // Where there is a NaN, faer finds nothing.
         if done.is_none() {
-            Portable::singular(dims, matrix, short, long, scratch);
+            PortableLinearAlgebra::truncated_svd(dims, matrix, short, long, scratch);
         }
     }
 }

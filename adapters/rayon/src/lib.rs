@@ -38,7 +38,7 @@ pub fn step(
     params: &mut [Param<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
-    run(optimizer.batches(params, given, GRAIN)?)
+    run(optimizer.tasks_batched(params, given, GRAIN)?)
 }
 
 /// Runs the tasks of a step: small tensors are dealt out whole, a large one is
@@ -56,14 +56,14 @@ pub fn run(tasks: Vec<Task<'_>>) -> Result<(), Error> {
 /// # Errors
 /// Those of [`Task::run`].
 pub fn run_in_grains(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
-    let total: usize = tasks.iter().map(Task::work).sum();
+    let total: usize = tasks.iter().map(Task::cost).sum();
     let threads = rayon::current_num_threads();
     if threads == 1 || total / 2 < grain {
         return tasks.into_iter().try_for_each(Task::run);
     }
     // Several parts for each thread, so that one that begins late is left with fewer of them.
     let part = (total / (8 * threads)).max(grain / 4).max(1);
-    let tasks = if tasks.iter().any(|task| task.work() > part) {
+    let tasks = if tasks.iter().any(|task| task.cost() > part) {
         tasks.into_iter().flat_map(|task| in_parts(task, part)).collect()
     } else {
         tasks
@@ -73,6 +73,6 @@ pub fn run_in_grains(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
 }
 
 fn in_parts(task: Task<'_>, part: usize) -> Vec<Task<'_>> {
-    let len = task.len().div_ceil(task.work().div_ceil(part).max(1));
-    task.cut(len)
+    let len = task.len().div_ceil(task.cost().div_ceil(part).max(1));
+    task.split(len)
 }

@@ -1,7 +1,7 @@
 //! faer's products and singular vectors are those of the core, but for rounding.
 
-use bitstep::lowrank::{Algebra, Portable};
-use bitstep::matmul::View;
+use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
+use bitstep::matmul::MatrixView;
 use bitstep_rayon::Faer;
 
 type Find = fn([usize; 2], &mut [f64], &mut [f64], &mut [f64], &mut [f64]);
@@ -14,8 +14,8 @@ fn narrow(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&x| x as f32).collect()
 }
 
-fn layouts(x: &[f64], rows: usize, cols: usize) -> [View<'_, f64>; 2] {
-    [View::new(x, cols), View::new(x, rows).transposed()]
+fn layouts(x: &[f64], rows: usize, cols: usize) -> [MatrixView<'_, f64>; 2] {
+    [MatrixView::new(x, cols), MatrixView::new(x, rows).transposed()]
 }
 
 #[test]
@@ -25,8 +25,8 @@ fn products_of_every_layout_are_the_cores_but_for_rounding() {
         for (i, x) in layouts(&a, m, k).into_iter().enumerate() {
             for (j, y) in layouts(&b, k, n).into_iter().enumerate() {
                 let (mut got, mut want) = (vec![f64::NAN; m * n], vec![f64::NAN; m * n]);
-                Faer::product([m, k, n], x, y, &mut got);
-                Portable::product([m, k, n], x, y, &mut want);
+                Faer::matmul([m, k, n], x, y, &mut got);
+                PortableLinearAlgebra::matmul([m, k, n], x, y, &mut want);
                 for (got, want) in got.iter().zip(&want) {
                     assert!((got - want).abs() < 1e-12, "{m} {k} {n}, layouts {i} {j}");
                 }
@@ -34,8 +34,13 @@ fn products_of_every_layout_are_the_cores_but_for_rounding() {
         }
         let (a, b) = (narrow(&a), narrow(&b));
         let (mut got, mut want) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
-        Faer::product([m, k, n], View::new(&a, k), View::new(&b, n), &mut got);
-        Portable::product([m, k, n], View::new(&a, k), View::new(&b, n), &mut want);
+        Faer::matmul([m, k, n], MatrixView::new(&a, k), MatrixView::new(&b, n), &mut got);
+        PortableLinearAlgebra::matmul(
+            [m, k, n],
+            MatrixView::new(&a, k),
+            MatrixView::new(&b, n),
+            &mut want,
+        );
         for (got, want) in got.iter().zip(&want) {
             assert!((got - want).abs() < 1e-3, "{m} {k} {n} in f32");
         }
@@ -46,12 +51,12 @@ fn products_of_every_layout_are_the_cores_but_for_rounding() {
 #[test]
 fn views_that_faer_does_not_know_are_the_cores() {
     let x = numbers(64, 3);
-    let apart = View { data: &x[..], strides: (8, 2) };
-    let short = View::new(&x[..5], 4);
+    let apart = MatrixView { data: &x[..], strides: (8, 2) };
+    let short = MatrixView::new(&x[..5], 4);
     for view in [apart, short] {
         let (mut got, mut want) = ([f64::NAN; 16], [f64::NAN; 16]);
-        Faer::product([4, 4, 4], view, View::new(&x, 4), &mut got);
-        Portable::product([4, 4, 4], view, View::new(&x, 4), &mut want);
+        Faer::matmul([4, 4, 4], view, MatrixView::new(&x, 4), &mut got);
+        PortableLinearAlgebra::matmul([4, 4, 4], view, MatrixView::new(&x, 4), &mut want);
         assert_eq!(got, want);
     }
 }
@@ -66,11 +71,12 @@ fn singular_vectors_are_the_cores_up_to_their_sign() {
     }
     let find = |by: Find| {
         let (mut short, mut long) = (vec![0.0; rank * rows], vec![0.0; rank * cols]);
-        let mut scratch = vec![0.0; Portable::scratch(rows)];
+        let mut scratch = vec![0.0; PortableLinearAlgebra::scratch(rows)];
         by([rows, cols], &mut matrix.clone(), &mut short, &mut long, &mut scratch);
         (short, long)
     };
-    let (got, want) = (find(Faer::singular::<f64>), find(Portable::singular::<f64>));
+    let (got, want) =
+        (find(Faer::truncated_svd::<f64>), find(PortableLinearAlgebra::truncated_svd::<f64>));
     for (got, want, len) in [(got.0, want.0, rows), (got.1, want.1, cols)] {
         for (got, want) in got.chunks(len).zip(want.chunks(len)) {
             let dot: f64 = got.iter().zip(want).map(|(a, b)| a * b).sum();
@@ -90,10 +96,10 @@ fn a_nan_leaves_the_singular_vectors_to_the_core() {
             &mut matrix.clone(),
             &mut short,
             &mut long,
-            &mut vec![0.0; Portable::scratch(3)],
+            &mut vec![0.0; PortableLinearAlgebra::scratch(3)],
         );
         let bits = |x: f64| if x.is_nan() { 0 } else { x.to_bits() };
         short.into_iter().chain(long).map(bits).collect::<Vec<_>>()
     };
-    assert_eq!(bits(Faer::singular::<f64>), bits(Portable::singular::<f64>));
+    assert_eq!(bits(Faer::truncated_svd::<f64>), bits(PortableLinearAlgebra::truncated_svd::<f64>));
 }

@@ -2,10 +2,10 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::Error;
-use bitstep::any::{Tensor, step_staged};
+use bitstep::any::{UpdateBuffers, step_buffered};
 use bitstep::optim::FlashAdamW;
-use bitstep::rule::{Rule, Scalars, Step};
-use bitstep::storage::{Blocks, Companded, Data, DataMut, Split};
+use bitstep::rule::{Rule, ScalarState, StepContext};
+use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat};
 use bitstep_boards::size::{MOST, report};
 use core::hint::black_box;
 use half::{bf16, f16};
@@ -22,8 +22,8 @@ struct State {
 
 #[inline(never)]
 fn measured(
-    at: &Step<'_>,
-    scalars: &mut Scalars,
+    at: &StepContext<'_>,
+    scalars: &mut ScalarState,
     param: &mut [bf16],
     grad: &[f32],
     state: &mut State,
@@ -34,18 +34,18 @@ fn measured(
     let codes = [codes1, codes2].map(|c| c.as_flattened_mut().get_mut(..n).unwrap_or_default());
     let scales = [scales1, scales2].map(|s| s.get_mut(..n.div_ceil(GROUP)).unwrap_or_default());
     let error_bits = state.error_bits.as_flattened_mut().get_mut(..n).unwrap_or_default();
-    let mut weights = Split::new(param, error_bits)?;
+    let mut weights = SplitFloat::new(param, error_bits)?;
     let ([codes1, codes2], [scales1, scales2]) = (codes, scales);
-    let mut exp_avg = Blocks::new(Companded::Momentum, n, codes1, scales1)?;
-    let mut exp_avg_sq = Blocks::new(Companded::Variance, n, codes2, scales2)?;
-    let tensor = Tensor {
+    let mut exp_avg = BlockQuantized::new(Companded::Momentum, n, codes1, scales1)?;
+    let mut exp_avg_sq = BlockQuantized::new(Companded::Variance, n, codes2, scales2)?;
+    let tensor = UpdateBuffers {
         shape: &[n],
-        param: DataMut::Coded(&mut weights),
+        param: DataMut::Encoded(&mut weights),
         grad: Data::F32(grad),
-        slots: &mut [DataMut::Coded(&mut exp_avg), DataMut::Coded(&mut exp_avg_sq)],
-        work: DataMut::F32(&mut []),
+        slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
+        scratch: DataMut::F32(&mut []),
     };
-    step_staged::<_, f32, GROUP>(&FlashAdamW::default(), at, scalars, tensor)
+    step_buffered::<_, f32, GROUP>(&FlashAdamW::default(), at, scalars, tensor)
 }
 
 fn run() -> bool {
@@ -55,7 +55,8 @@ fn run() -> bool {
     report(size_of::<State>(), |t, n| {
         let n = black_box(n);
         let (Some(param), Some(grad)) = (param.get_mut(..n), grad.get(..n)) else { return false };
-        measured(&Step::new(t, black_box(1e-3)), &mut scalars, param, grad, &mut state).is_ok()
+        measured(&StepContext::new(t, black_box(1e-3)), &mut scalars, param, grad, &mut state)
+            .is_ok()
     })
 }
 bitstep_boards::firmware!(run);

@@ -2,7 +2,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::optim::AdamW;
-use bitstep::rule::{Rule, Step, step};
+use bitstep::rule::{Rule, StepContext, step};
 use bitstep::schedule::{Cosine, Schedule};
 use bitstep_boards::net::{PARAMS, STEPS, init, loss, report};
 
@@ -17,7 +17,7 @@ fn train() -> bool {
     let first = loss(&params, &mut grad);
     for t in 1..=STEPS {
         loss(&params, &mut grad);
-        let at = Step::new(t, cosine.lr(rule.lr, t));
+        let at = StepContext::new(t, cosine.lr(rule.lr, t));
         let slots = [&mut exp_avg[..], &mut exp_avg_sq, &mut []];
         if step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut params, &grad, slots).is_err() {
             return false;

@@ -1,11 +1,11 @@
 //! The same training in less memory: weights of 24 bits, two averages of 8 bits.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use bitstep::any::{Tensor, step_staged};
+use bitstep::any::{UpdateBuffers, step_buffered};
 use bitstep::optim::FlashAdamW;
-use bitstep::rule::{Rule, Step};
+use bitstep::rule::{Rule, StepContext};
 use bitstep::schedule::{Cosine, Schedule};
-use bitstep::storage::{Blocks, Companded, Data, DataMut, Split, Storage};
+use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat, Storage};
 use bitstep_boards::net::{PARAMS, STEPS, init, loss, report};
 use half::{bf16, f16};
 
@@ -28,9 +28,9 @@ fn run() -> Result<bool, bitstep::Error> {
     let (mut codes, mut scales) = ([[0u8; PARAMS]; 2], [[f16::ZERO; GROUPS]; 2]);
     let [codes1, codes2] = &mut codes;
     let [scales1, scales2] = &mut scales;
-    let mut weights = Split::new(&mut narrow, &mut error_bits)?;
-    let mut exp_avg = Blocks::new(Companded::Momentum, PARAMS, codes1, scales1)?;
-    let mut exp_avg_sq = Blocks::new(Companded::Variance, PARAMS, codes2, scales2)?;
+    let mut weights = SplitFloat::new(&mut narrow, &mut error_bits)?;
+    let mut exp_avg = BlockQuantized::new(Companded::Momentum, PARAMS, codes1, scales1)?;
+    let mut exp_avg_sq = BlockQuantized::new(Companded::Variance, PARAMS, codes2, scales2)?;
 
     // What the network computes with, from the 24 bits; a device may read them unit by unit instead.
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
@@ -40,15 +40,15 @@ fn run() -> Result<bool, bitstep::Error> {
     let first = loss(&params, &mut grad);
     for t in 1..=STEPS {
         loss(&params, &mut grad);
-        let tensor = Tensor {
+        let tensor = UpdateBuffers {
             shape: &[PARAMS],
-            param: DataMut::Coded(&mut weights),
+            param: DataMut::Encoded(&mut weights),
             grad: Data::F32(&grad),
-            slots: &mut [DataMut::Coded(&mut exp_avg), DataMut::Coded(&mut exp_avg_sq)],
-            work: DataMut::F32(&mut []),
+            slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
+            scratch: DataMut::F32(&mut []),
         };
-        let at = Step::new(t, cosine.lr(0.05, t));
-        step_staged::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
+        let at = StepContext::new(t, cosine.lr(0.05, t));
+        step_buffered::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
         weights.load(0, &mut params);
     }
     let last = loss(&params, &mut grad);

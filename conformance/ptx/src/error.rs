@@ -10,7 +10,7 @@ pub enum Error {
     Parse {
         /// Counted from 1.
         line: usize,
-        /// What was found, or wanted.
+        /// What was found, or expected.
         what: String,
     },
     /// No such kernel, or other parameters than it has.

@@ -63,7 +63,7 @@ pub(crate) enum Action {
         to: Address,
         from: Vec<Operand>,
     },
-    /// Parts of a register, lowest first, this many bits each; `None` for one that is not wanted.
+    /// Parts of a register, lowest first, this many bits each; `None` for one that is not expected.
     Unpack {
         bits: u32,
         to: Vec<Option<Register>>,
@@ -250,8 +250,8 @@ impl<'a> Body<'a> {
                 let Some((p, text)) = rest.split_once(char::is_whitespace) else {
                     return wrong(number, "a guard of nothing");
                 };
-                let (name, wanted) = p.strip_prefix('!').map_or((p, true), |p| (p, false));
-                (Some((self.register(name), wanted)), text.trim())
+                let (name, expected) = p.strip_prefix('!').map_or((p, true), |p| (p, false));
+                (Some((self.register(name), expected)), text.trim())
             }
             None => (None, text.trim()),
         };

@@ -107,10 +107,10 @@ impl<'a> Warp<'a> {
 
     /// The active threads whose guard lets them run it.
     fn guarded(&self, instruction: &Instruction, active: u32) -> u32 {
-        let Some((p, wanted)) = instruction.guard else { return active };
+        let Some((p, expected)) = instruction.guard else { return active };
         let mut chosen = 0u32;
         for (lane, &x) in self.registers[p].iter().enumerate() {
-            chosen |= u32::from((x & 1 == 1) == wanted) << lane;
+            chosen |= u32::from((x & 1 == 1) == expected) << lane;
         }
         chosen & active
     }

@@ -1,14 +1,14 @@
 //! Row and column state, in numbers that know how far off they may be.
 
-use bitstep::factored::{Factored, Layout};
-use bitstep::real::{Number, Real};
+use bitstep::factored::{FactoredUpdate, MatrixLayout};
+use bitstep::real::{ComputeFloat, StoredFloat};
 
 use super::follow::{Held, Shape, sum};
 use super::number::Bounded;
 
 /// What an element's row and column contribute, and the state that this comes from.
-pub(super) struct Factors<T: Real> {
-    layout: Layout,
+pub(super) struct Factors<T: ComputeFloat> {
+    layout: MatrixLayout,
     rows: Vec<Bounded<T>>,
     cols: Vec<Bounded<T>>,
     means: Vec<Bounded<T>>,
@@ -16,22 +16,23 @@ pub(super) struct Factors<T: Real> {
     pub(super) states: [Vec<Bounded<T>>; 2],
 }
 
-impl<T: Real> Factors<T> {
+impl<T: ComputeFloat> Factors<T> {
     /// After a step with this gradient.
-    pub(super) fn new<R: Factored>(
+    pub(super) fn new<R: FactoredUpdate>(
         k: &R::Coefs<Bounded<T>>,
-        layout: Layout,
+        layout: MatrixLayout,
         grad: &[Bounded<T>],
         states: &[Held<'_>],
     ) -> Self {
-        let Layout { batches, rows, cols } = layout;
-        let square =
-            |i: usize| R::square::<Bounded<T>>(k, grad.get(i).copied().unwrap_or(Bounded::ZERO));
+        let MatrixLayout { batches, rows, cols } = layout;
+        let square = |i: usize| {
+            R::accumulate_term::<Bounded<T>>(k, grad.get(i).copied().unwrap_or(Bounded::ZERO))
+        };
         let length = |n: usize| Bounded::<T::Scalar>::from_f64(n as f64);
         let state = |which: usize| states.get(which).map(|x| x.load::<T>()).unwrap_or_default();
         let track = |old: Bounded<T>, sum, n| {
             let mean = R::mean::<Bounded<T>>(k, sum, length(n));
-            R::track::<Bounded<T>>(k, old, mean)
+            R::update_moment::<Bounded<T>>(k, old, mean)
         };
         let of_row = |(row, old): (usize, Bounded<T>)| {
             track(old, sum((0..cols).map(|col| square(row * cols + col))), cols)
@@ -49,7 +50,7 @@ impl<T: Real> Factors<T> {
             Factors { layout, rows: Vec::new(), cols: Vec::new(), means: Vec::new(), states };
         for batch in 0..batches {
             let own = factors.states[0].get(batch * rows..(batch + 1) * rows).unwrap_or_default();
-            let total = sum(own.iter().map(|x| x.wide()));
+            let total = sum(own.iter().map(|x| x.widen()));
             let mean = R::mean_of_rows::<Bounded<T>>(k, total, length(rows));
             factors.rows.extend(own.iter().map(|&row| R::row_factor::<Bounded<T>>(k, row, mean)));
             factors.means.push(mean);
@@ -59,17 +60,17 @@ impl<T: Real> Factors<T> {
         factors
     }
 
-    fn scale<R: Factored>(&self, k: &R::Coefs<Bounded<T>>, i: usize) -> Bounded<T> {
-        let Layout { rows, cols, .. } = self.layout;
+    fn scale<R: FactoredUpdate>(&self, k: &R::Coefs<Bounded<T>>, i: usize) -> Bounded<T> {
+        let MatrixLayout { rows, cols, .. } = self.layout;
         let row = i / cols.max(1);
         let batch = row / rows.max(1);
         let at = |x: &[Bounded<T>], i: usize| x.get(i).copied().unwrap_or(Bounded::ZERO);
         let col = at(&self.cols, batch * cols + i % cols.max(1));
-        R::scale::<Bounded<T>>(k, at(&self.rows, row), col, at(&self.means, batch))
+        R::element_scale::<Bounded<T>>(k, at(&self.rows, row), col, at(&self.means, batch))
     }
 }
 
-impl<R: Factored, T: Real> Shape<R, T> for Factors<T> {
+impl<R: FactoredUpdate, T: ComputeFloat> Shape<R, T> for Factors<T> {
     fn terms(
         &self,
         k: &R::Coefs<Bounded<T>>,
@@ -78,7 +79,7 @@ impl<R: Factored, T: Real> Shape<R, T> for Factors<T> {
         g: Bounded<T>,
         slots: R::Slots<Bounded<T>>,
     ) -> [Bounded<T::Scalar>; 2] {
-        R::scaled_terms::<Bounded<T>>(k, p, g, self.scale::<R>(k, i), slots)
+        R::factored_terms::<Bounded<T>>(k, p, g, self.scale::<R>(k, i), slots)
     }
     fn element(
         &self,
@@ -88,6 +89,6 @@ impl<R: Factored, T: Real> Shape<R, T> for Factors<T> {
         g: Bounded<T>,
         slots: R::Slots<Bounded<T>>,
     ) -> (Bounded<T>, R::Slots<Bounded<T>>) {
-        R::scaled_element::<Bounded<T>>(k, p, g, self.scale::<R>(k, i), slots)
+        R::factored_update::<Bounded<T>>(k, p, g, self.scale::<R>(k, i), slots)
     }
 }

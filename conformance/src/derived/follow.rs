@@ -2,9 +2,9 @@
 
 use bitstep::Array;
 use bitstep::optimizer::Buffer;
-use bitstep::real::{Dtype, Number, Real};
+use bitstep::real::{ComputeFloat, Dtype, StoredFloat};
 use bitstep::reduce;
-use bitstep::rule::{Rule, Scalars, Step};
+use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 
 use super::choice;
@@ -20,8 +20,8 @@ pub(super) struct Held<'a> {
 
 impl Held<'_> {
     /// As a rule loads them; none of a slot that is not in use.
-    pub(super) fn load<T: Real>(self) -> Vec<Bounded<T>> {
-        fn plain<T: Real, N: Number>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
+    pub(super) fn load<T: ComputeFloat>(self) -> Vec<Bounded<T>> {
+        fn plain<T: ComputeFloat, N: StoredFloat>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
             let one = |(i, &x): (usize, &N)| {
                 let (value, error) = (T::load(x), errors.get(i).copied().unwrap_or(0.0));
                 let rounds = error > 0.0 && T::DTYPE.size() < N::DTYPE.size();
@@ -35,7 +35,7 @@ impl Held<'_> {
             Buffer::F32(x) => plain(x, self.errors),
             Buffer::Bf16(x) => plain(x, self.errors),
             Buffer::F16(x) => plain(x, self.errors),
-            Buffer::Coded(coded) => {
+            Buffer::Encoded(coded) => {
                 let mut numbers = vec![0.0f32; coded.len()];
                 let block = coded.block().max(1);
                 for (i, numbers) in numbers.chunks_mut(block).enumerate() {
@@ -51,8 +51,8 @@ impl Held<'_> {
 pub(super) struct Task<'a> {
     /// The type that it is computed in.
     pub(super) compute: Dtype,
-    pub(super) step: Step<'a>,
-    pub(super) scalars: &'a mut Scalars,
+    pub(super) step: StepContext<'a>,
+    pub(super) scalars: &'a mut ScalarState,
     pub(super) param: Held<'a>,
     pub(super) grad: Held<'a>,
     pub(super) slots: &'a [Held<'a>],
@@ -68,7 +68,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn of<T: Real>(x: Bounded<T>) -> Answer {
+    pub(super) fn of<T: ComputeFloat>(x: Bounded<T>) -> Answer {
         Answer { value: x.value.to_f64(), tolerance: 2.0 * x.error }
     }
 
@@ -96,7 +96,7 @@ enum Moved {
 }
 
 /// What the elements of a tensor are computed by.
-pub(super) trait Shape<R: Rule, T: Real> {
+pub(super) trait Shape<R: Rule, T: ComputeFloat> {
     fn terms(
         &self,
         k: &R::Coefs<Bounded<T>>,
@@ -118,7 +118,7 @@ pub(super) trait Shape<R: Rule, T: Real> {
 /// Each on its own.
 pub(super) struct Elements;
 
-impl<R: Rule, T: Real> Shape<R, T> for Elements {
+impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
     fn terms(
         &self,
         k: &R::Coefs<Bounded<T>>,
@@ -127,7 +127,7 @@ impl<R: Rule, T: Real> Shape<R, T> for Elements {
         g: Bounded<T>,
         slots: R::Slots<Bounded<T>>,
     ) -> [Bounded<T::Scalar>; 2] {
-        R::terms::<Bounded<T>>(k, p, g, slots)
+        R::sum_terms::<Bounded<T>>(k, p, g, slots)
     }
     fn element(
         &self,
@@ -137,7 +137,7 @@ impl<R: Rule, T: Real> Shape<R, T> for Elements {
         g: Bounded<T>,
         slots: R::Slots<Bounded<T>>,
     ) -> (Bounded<T>, R::Slots<Bounded<T>>) {
-        R::element::<Bounded<T>>(k, p, g, slots)
+        R::update::<Bounded<T>>(k, p, g, slots)
     }
 }
 
@@ -148,7 +148,7 @@ struct Before<T> {
     slots: Vec<Vec<Bounded<T>>>,
 }
 
-impl<T: Real> Before<T> {
+impl<T: ComputeFloat> Before<T> {
     fn new(task: &Task<'_>, mask: u32) -> Self {
         let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
         let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
@@ -164,28 +164,28 @@ impl<T: Real> Before<T> {
 const SLOTS: usize = 8;
 
 /// A step whose constants are known. What is compiled for every rule and type is no more than this.
-trait Prepared<T: Real> {
+trait Prepared<T: ComputeFloat> {
     fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
     /// The parameter, then its slots.
     fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS];
 }
 
-struct Constants<R: Rule, T: Real, S> {
+struct Constants<R: Rule, T: ComputeFloat, S> {
     k: R::Coefs<Bounded<T>>,
     shape: S,
 }
 
 #[inline(never)]
-fn at<T: Real>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
+fn at<T: ComputeFloat>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
     x.get(i).copied().unwrap_or(Bounded::ZERO)
 }
 
-fn slots_at<R: Rule, T: Real>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
+fn slots_at<R: Rule, T: ComputeFloat>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
     let slot = |k: usize| before.slots.get(k).map_or(Bounded::ZERO, |slot| at(slot, i));
     <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(slot)
 }
 
-impl<R: Rule, T: Real, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
+impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
     fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
@@ -202,16 +202,16 @@ impl<R: Rule, T: Real, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
 
 /// Follows the elements of a tensor; `shape` is made from the step's constants and the gradient. Hands over the
 /// shape that nothing was moved for, too.
-pub(super) fn follow<R: Rule, T: Real, S: Shape<R, T>>(
+pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     rule: &R,
     mask: u32,
     task: &mut Task<'_>,
     shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
 ) -> (Answers, S) {
     let before = Before::new(task, mask);
-    let has_sums = R::SUMS > 0 && rule.needs_sums();
-    let moved = moved(task, if has_sums { R::SUMS } else { 0 });
-    let constants = |moved: Moved, scalars: &mut Scalars| {
+    let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
+    let moved = moved(task, if has_sums { R::NUM_SUMS } else { 0 });
+    let constants = |moved: Moved, scalars: &mut ScalarState| {
         let mut step = task.step;
         if let (Moved::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
             *norm *= 1.0 + way * task.norm_error;
@@ -221,9 +221,9 @@ pub(super) fn follow<R: Rule, T: Real, S: Shape<R, T>>(
         let mut constants = Constants::<R, T, S> { k, shape };
         if has_sums {
             let sums = sums(&constants, &before, moved);
-            R::finish::<Bounded<T>>(&mut constants.k, sums, before.param.len());
+            R::apply_sums::<Bounded<T>>(&mut constants.k, sums, before.param.len());
         }
-        R::record::<Bounded<T>>(&constants.k, scalars);
+        R::export_scalars::<Bounded<T>>(&constants.k, scalars);
         constants
     };
     let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
@@ -241,7 +241,7 @@ fn moved(task: &Task<'_>, sums: usize) -> Vec<Moved> {
 }
 
 /// The sums over a tensor, one of them moved by what two correct ones may differ by.
-fn sums<T: Real>(
+fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     before: &Before<T>,
     moved: Moved,
@@ -261,7 +261,7 @@ fn sums<T: Real>(
 
 /// Every element after the step, whatever its comparisons say. `others` are pairs of constants that something was
 /// moved for, down and up.
-fn outcomes<T: Real>(
+fn outcomes<T: ComputeFloat>(
     nominal: &dyn Prepared<T>,
     others: &[&dyn Prepared<T>],
     before: &Before<T>,
@@ -296,7 +296,7 @@ fn outcomes<T: Real>(
 }
 
 /// One element, with room for every answer to its open comparisons, and for what there was.
-fn outcome<T: Real>(
+fn outcome<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
     before: &Before<T>,
@@ -317,7 +317,7 @@ fn outcome<T: Real>(
 }
 
 /// The sum of numbers in the core's order, with the bound for any order: (n − 1) · u · Σ |x|.
-pub(super) fn sum<A: Real>(terms: impl Iterator<Item = Bounded<A>>) -> Bounded<A> {
+pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> Bounded<A> {
     let terms: Vec<_> = terms.collect();
     let value = reduce::sum(terms.len(), |i| terms[i].value);
     let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();

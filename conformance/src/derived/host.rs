@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::any::Arithmetic;
-use bitstep::optimizer::{Buffer, Turn};
-use bitstep::real::{Dtype, Number};
-use bitstep::rule::Start;
+use bitstep::any::ComputePolicy;
+use bitstep::optimizer::{Buffer, PreparedStep};
+use bitstep::real::{Dtype, StoredFloat};
+use bitstep::rule::SlotInit;
 
 use super::follow::{Answer, Held, Task};
 use super::number::half_ulp;
@@ -50,7 +50,7 @@ impl Following {
 }
 
 /// How far apart two correct answers may be once they are stored in this type.
-fn stored<T: Number>(x: Answer) -> f64 {
+fn stored<T: StoredFloat>(x: Answer) -> f64 {
     if x.tolerance == 0.0 {
         return 0.0;
     }
@@ -71,17 +71,17 @@ fn norm_error(grads: &[Option<Buffer>]) -> f64 {
 
 /// Whether a parameter's step can be followed. What is kept beside a parameter of 16 bits, and what is rounded at
 /// random, is no rule's. Where plain numbers of several types are computed in `f64`, the constants are of fewer bits.
-fn can_be_followed(turn: &Turn<'_>, compute: Dtype) -> bool {
+fn can_be_followed(turn: &PreparedStep<'_>, compute: Dtype) -> bool {
     let dtypes = turn.slots.iter().filter(|slot| !slot.is_empty()).filter_map(Buffer::data);
     let narrower = || dtypes.map(|data| data.dtype()).any(|dtype| dtype != Dtype::F64);
-    let is_mixed = turn.arithmetic == Arithmetic::Double || compute == Dtype::F64 && narrower();
-    turn.companion.is_none() && turn.noise.is_none() && !is_mixed
+    let is_mixed = turn.policy == ComputePolicy::Double || compute == Dtype::F64 && narrower();
+    turn.correction.is_none() && turn.rounding_bits.is_none() && !is_mixed
 }
 
 /// Fills the slots that start as the parameter.
-fn start(turn: &mut Turn<'_>, param: &Buffer) {
+fn start(turn: &mut PreparedStep<'_>, param: &Buffer) {
     for (k, slot) in turn.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_empty()) {
-        if turn.rule.slot_start(k) == Start::Parameter {
+        if turn.rule.slot_init(k) == SlotInit::CopyParam {
             slot.data_mut().copy_from_mut(&param.clone().data_mut());
         }
     }
@@ -90,7 +90,7 @@ fn start(turn: &mut Turn<'_>, param: &Buffer) {
 /// Writes the numbers that stand after a step, and says how far apart two correct ones may be. Of codes nothing is
 /// written.
 fn write(to: &mut Buffer, answers: &[Answer]) -> Vec<f64> {
-    fn plain<T: Number>(to: &mut [T], answers: &[Answer]) -> Vec<f64> {
+    fn plain<T: StoredFloat>(to: &mut [T], answers: &[Answer]) -> Vec<f64> {
         to.iter_mut().zip(answers).for_each(|(to, x)| *to = T::from_f64(x.value));
         answers.iter().map(|&x| stored::<T>(x)).collect()
     }
@@ -99,7 +99,7 @@ fn write(to: &mut Buffer, answers: &[Answer]) -> Vec<f64> {
         Buffer::F32(to) => plain(to, answers),
         Buffer::Bf16(to) => plain(to, answers),
         Buffer::F16(to) => plain(to, answers),
-        Buffer::Coded(_) => Vec::new(),
+        Buffer::Encoded(_) => Vec::new(),
     }
 }
 
@@ -122,16 +122,17 @@ impl AtHome for Following {
         let types: Vec<_> = types.collect();
         let datas: Vec<_> = grads.iter().flatten().filter_map(Buffer::data).collect();
         let norm_error = norm_error(grads);
-        let turns = optimizer.turns(&types, given, |rule, scale| rule.grad_norm(&datas, scale));
+        let turns =
+            optimizer.prepare_all(&types, given, |rule, scale| rule.grad_norm(&datas, scale));
         for (i, mut turn) in turns.map_err(failed)? {
             let (Some(grad), Some([dtype, _])) = (&grads[i], types[i]) else { continue };
             let known = self.known.entry(i).or_default();
-            let compute = turn.arithmetic.compute(Some(dtype));
+            let compute = turn.policy.compute(Some(dtype));
             if known.is_lost || !can_be_followed(&turn, compute) {
                 *known = Known { is_lost: true, ..Known::default() };
                 continue;
             }
-            if turn.step.first {
+            if turn.step.is_first {
                 start(&mut turn, &values[i]);
             }
             let errors = |k: usize| known.errors.get(k).map_or(&[][..], |x| x);
@@ -156,8 +157,10 @@ impl AtHome for Following {
                 .chain(turn.rule.info().slots.iter().map(|name| format!("p{i}.state.{name}")))
                 .collect();
             // Codes may have become others than the reference's: nobody knows from here on.
-            known.is_lost =
-                turn.slots.iter().any(|slot| matches!(slot, Buffer::Coded(_)) && !slot.is_empty());
+            known.is_lost = turn
+                .slots
+                .iter()
+                .any(|slot| matches!(slot, Buffer::Encoded(_)) && !slot.is_empty());
             known.errors = tolerances.iter().map(|x| x.iter().map(|x| x / 2.0).collect()).collect();
             known.tolerances = tolerances;
         }

@@ -15,7 +15,7 @@
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use bitstep::real::{Dtype, Number, Real};
+use bitstep::real::{ComputeFloat, Dtype, StoredFloat};
 use half::{bf16, f16};
 
 use super::choice;
@@ -43,7 +43,7 @@ fn known(error: f64) -> f64 {
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
-impl<T: Real> Bounded<T> {
+impl<T: ComputeFloat> Bounded<T> {
     /// Exactly this number.
     pub(crate) fn exact(value: T) -> Self {
         Bounded { value, error: 0.0 }
@@ -75,7 +75,7 @@ impl<T: Real> Bounded<T> {
 /// How far off `value` may be, which is `x` rounded to its type, where `x` may be off by `error`. Of two who are
 /// that far off, each rounds to a number between the two ends; half of what they may differ by.
 #[inline(never)]
-pub(crate) fn on_grid<T: Number>(value: T, x: f64, error: f64) -> f64 {
+pub(crate) fn on_grid<T: StoredFloat>(value: T, x: f64, error: f64) -> f64 {
     let value = value.to_f64();
     if !error.is_finite() || !value.is_finite() {
         return known(error);
@@ -87,18 +87,18 @@ pub(crate) fn on_grid<T: Number>(value: T, x: f64, error: f64) -> f64 {
 }
 
 /// Compares, and notes where the bounds leave the answer open.
-fn is_open<T: Real>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
+fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
     let error = 2.0 * (a.error + b.error);
     error > 0.0 && (a.value.to_f64() - b.value.to_f64()).abs() <= error
 }
 
-impl<T: Real> PartialEq for Bounded<T> {
+impl<T: ComputeFloat> PartialEq for Bounded<T> {
     fn eq(&self, other: &Self) -> bool {
         choice::answer(self.value == other.value, || is_open(self, other))
     }
 }
 
-impl<T: Real> PartialOrd for Bounded<T> {
+impl<T: ComputeFloat> PartialOrd for Bounded<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         self.value.partial_cmp(&other.value)
     }
@@ -122,7 +122,7 @@ fn sum_is_exact(a: f64, b: f64, sum: f64) -> bool {
     (a - (sum - part)) + (b - part) == 0.0
 }
 
-impl<T: Real> Add for Bounded<T> {
+impl<T: ComputeFloat> Add for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn add(self, other: Self) -> Self {
@@ -133,14 +133,14 @@ impl<T: Real> Add for Bounded<T> {
     }
 }
 
-impl<T: Real> Sub for Bounded<T> {
+impl<T: ComputeFloat> Sub for Bounded<T> {
     type Output = Self;
     fn sub(self, other: Self) -> Self {
         self + -other
     }
 }
 
-impl<T: Real> Mul for Bounded<T> {
+impl<T: ComputeFloat> Mul for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn mul(self, other: Self) -> Self {
@@ -154,7 +154,7 @@ impl<T: Real> Mul for Bounded<T> {
     }
 }
 
-impl<T: Real> Div for Bounded<T> {
+impl<T: ComputeFloat> Div for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn div(self, other: Self) -> Self {
@@ -172,14 +172,14 @@ impl<T: Real> Div for Bounded<T> {
     }
 }
 
-impl<T: Real> Neg for Bounded<T> {
+impl<T: ComputeFloat> Neg for Bounded<T> {
     type Output = Self;
     fn neg(self) -> Self {
         Bounded { value: -self.value, ..self }
     }
 }
 
-impl<T: Real> Number for Bounded<T> {
+impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     const DTYPE: Dtype = T::DTYPE;
     fn to_f32(self) -> f32 {
         self.value.to_f32()
@@ -205,18 +205,18 @@ impl<T: Real> Number for Bounded<T> {
     }
 }
 
-impl<T: Real> Real for Bounded<T> {
+impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     type Stored = Self;
     type Scalar = Bounded<T::Scalar>;
     const ZERO: Self = Bounded { value: T::ZERO, error: 0.0 };
     const ONE: Self = Bounded { value: T::ONE, error: 0.0 };
 
-    fn wide(self) -> Self::Scalar {
-        Bounded { value: self.value.wide(), error: self.error }
+    fn widen(self) -> Self::Scalar {
+        Bounded { value: self.value.widen(), error: self.error }
     }
     #[inline(never)]
-    fn narrow(x: Self::Scalar) -> Self {
-        let value = T::narrow(x.value);
+    fn round_from(x: Self::Scalar) -> Self {
+        let value = T::round_from(x.value);
         let error = if Self::NARROW && x.error > 0.0 {
             on_grid::<T>(value, x.value.to_f64(), x.error)
         } else {
@@ -224,11 +224,11 @@ impl<T: Real> Real for Bounded<T> {
         };
         Bounded { value, error }
     }
-    fn load<N: Number>(x: N) -> Self {
+    fn load<N: StoredFloat>(x: N) -> Self {
         let any: &dyn std::any::Any = &x;
         any.downcast_ref::<Self>().copied().unwrap_or_else(|| Bounded::exact(T::load(x)))
     }
-    fn store<N: Number>(self) -> N {
+    fn store<N: StoredFloat>(self) -> N {
         let any: &dyn std::any::Any = &self;
         any.downcast_ref::<N>().copied().unwrap_or_else(|| self.value.store())
     }
@@ -239,8 +239,8 @@ impl<T: Real> Real for Bounded<T> {
             _ if self.error == 0.0 => 0.0,
             Dtype::F64 => self.error,
             Dtype::F32 => on_grid(value.to_f32(), x, self.error),
-            Dtype::Bf16 => on_grid(<bf16 as Number>::from_f64(value.to_f64()), x, self.error),
-            Dtype::F16 => on_grid(<f16 as Number>::from_f64(value.to_f64()), x, self.error),
+            Dtype::Bf16 => on_grid(<bf16 as StoredFloat>::from_f64(value.to_f64()), x, self.error),
+            Dtype::F16 => on_grid(<f16 as StoredFloat>::from_f64(value.to_f64()), x, self.error),
         };
         Bounded { value, error }
     }
@@ -278,27 +278,27 @@ impl<T: Real> Real for Bounded<T> {
     // part of it where they do not: at the end of a tensor, and in all of a short one.
     #[inline(never)]
     fn rsqrt(self) -> Self {
-        Self::narrow(Self::Scalar::ONE / Self::part(self.wide().sqrt()))
+        Self::round_from(Self::Scalar::ONE / Self::part(self.widen().sqrt()))
     }
     #[inline(never)]
     fn add_scaled(self, y: Self, alpha: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + Self::part(Self::narrow(alpha).wide() * y.wide()))
+        Self::round_from(self.widen() + Self::part(Self::round_from(alpha).widen() * y.widen()))
     }
     #[inline(never)]
     fn lerp(self, end: Self, weight: Self::Scalar) -> Self {
-        let (x, y) = (self.wide(), end.wide());
+        let (x, y) = (self.widen(), end.widen());
         let near_start = weight.value.abs() < T::Scalar::from_f64(0.5);
         let one = Self::Scalar::ONE;
         let (base, factor) = if near_start { (x, weight) } else { (y, weight - one) };
-        Self::narrow(base + Self::part(factor * Self::part(y - x)))
+        Self::round_from(base + Self::part(factor * Self::part(y - x)))
     }
     #[inline(never)]
     fn addcmul(self, a: Self, b: Self, value: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) * b.wide()))
+        Self::round_from(self.widen() + Self::part(Self::part(value * a.widen()) * b.widen()))
     }
     #[inline(never)]
     fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
-        Self::narrow(self.wide() + Self::part(Self::part(value * a.wide()) / b.wide()))
+        Self::round_from(self.widen() + Self::part(Self::part(value * a.widen()) / b.widen()))
     }
     // Both take part where it is open which of two is the larger: no choice, as they are near each other.
     fn maximum(self, other: Self) -> Self {
@@ -345,10 +345,10 @@ mod tests {
     fn a_narrow_type_rounds_to_one_or_two() {
         let wide = |value: f32, error: f64| bounded(value, error);
         // Far from a tie: one number.
-        assert_eq!(Bounded::<Eager<bf16>>::narrow(wide(1.001, 1e-6)).error, 0.0);
+        assert_eq!(Bounded::<Eager<bf16>>::round_from(wide(1.001, 1e-6)).error, 0.0);
         // Near a tie, 1 + 1/256: two, one ULP apart.
         assert_eq!(
-            Bounded::<Eager<bf16>>::narrow(wide(1.0 + 1.0 / 256.0, 1e-6)).error,
+            Bounded::<Eager<bf16>>::round_from(wide(1.0 + 1.0 / 256.0, 1e-6)).error,
             1.0 / 256.0
         );
         let sum = Bounded::exact(Eager::<bf16>::ONE) + Bounded::exact(Eager::new(0.00390625));

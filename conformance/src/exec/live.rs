@@ -138,8 +138,8 @@ pub fn own_process() -> io::Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
         let all = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
         // What `nohup` had ignored stays so.
-        let wanted = all.into_iter().filter(|signal| !ignored(*signal));
-        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+        let expected = all.into_iter().filter(|signal| !ignored(*signal));
+        let mut signals = signal_hook::iterator::Signals::new(expected)?;
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 SIGNALLED.store(true, Ordering::SeqCst);

@@ -70,8 +70,8 @@ impl Exec {
         Some(Exec { name, command, idle, limit, late: AtomicUsize::new(0) })
     }
 
-    /// Asks for an answer, in which so many bytes of numbers are wanted that the request has none of.
-    fn ask(&self, request: &File, wanted: usize) -> Result<File, Refused> {
+    /// Asks for an answer, in which so many bytes of numbers are expected that the request has none of.
+    fn ask(&self, request: &File, expected: usize) -> Result<File, Refused> {
         let late = self.late.load(Ordering::Relaxed);
         if late >= GIVE_UP {
             return Err(Refused::Failed(format!(
@@ -96,7 +96,7 @@ impl Exec {
                 Some(if late { n + 1 } else { 0 })
             })
             .ok();
-        let about = (bytes.len() as u64).saturating_add(wanted as u64);
+        let about = (bytes.len() as u64).saturating_add(expected as u64);
         let most = FACTOR.saturating_mul(about).saturating_add(BESIDE);
         let read = || File::parse(&folder.read(file::ANSWER_FILE, most)?, ANSWER);
         match verdict {
@@ -155,13 +155,13 @@ impl Backend for Exec {
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
-        let wanted = spec.steps.saturating_add(1).saturating_mul(spec.groups).saturating_mul(8);
-        let answer = self.ask(&file::schedule(spec), wanted)?;
+        let expected = spec.steps.saturating_add(1).saturating_mul(spec.groups).saturating_mul(8);
+        let answer = self.ask(&file::schedule(spec), expected)?;
         let lr = answer.tensors.get("lr").ok_or_else(|| failed("it lacks `lr`".to_owned()))?;
-        let wanted = [spec.steps + 1, spec.groups];
-        if lr.dtype != Dtype::F64 || lr.shape != wanted {
+        let expected = [spec.steps + 1, spec.groups];
+        if lr.dtype != Dtype::F64 || lr.shape != expected {
             let (dtype, shape) = (lr.dtype, &lr.shape);
-            return Err(failed(format!("its `lr` is {dtype} {shape:?}, wanted f64 {wanted:?}")));
+            return Err(failed(format!("its `lr` is {dtype} {shape:?}, wanted f64 {expected:?}")));
         }
         Ok(lr.to_f64s())
     }

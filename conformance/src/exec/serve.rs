@@ -200,7 +200,7 @@ fn optimizer(
         }
     }
     if steps == 0 {
-        // Nothing was shown, and nothing is wanted but its form.
+        // Nothing was shown, and nothing is expected but its form.
         for i in 0..count {
             let x = run.value(i);
             let shape = [&[0], &x.shape[..]].concat();

@@ -38,33 +38,33 @@ pub enum Problem {
     Foreign { found: Option<String> },
     #[error("the metadata lacks `{0}`")]
     MissingKey(&'static str),
-    #[error("`{}` in the metadata is `{}`, wanted {wanted}", Short(key), Short(value))]
-    Key { key: String, value: String, wanted: String },
+    #[error("`{}` in the metadata is `{}`, wanted {expected}", Short(key), Short(value))]
+    Key { key: String, value: String, expected: String },
     #[error("unknown kind `{}`, wanted `optimizer`, `schedule` or `gradient`", Short(.0))]
     UnknownKind(String),
     #[error("lies at `{folder}` but says that it is `{says}`")]
     Misplaced { folder: String, says: String },
     #[error("tensor `{}` is missing", Short(.0))]
     MissingTensor(String),
-    #[error("tensor `{tensor}` has shape {got:?}, wanted {wanted:?}")]
-    Shape { tensor: String, got: Vec<usize>, wanted: Vec<usize> },
-    #[error("tensor `{tensor}` has shape {got:?}, wanted {wanted}")]
-    Dimensions { tensor: String, got: Vec<usize>, wanted: String },
-    #[error("tensor `{tensor}` is of type {got}, wanted {wanted}")]
-    Dtype { tensor: String, got: Dtype, wanted: String },
+    #[error("tensor `{tensor}` has shape {got:?}, wanted {expected:?}")]
+    Shape { tensor: String, got: Vec<usize>, expected: Vec<usize> },
+    #[error("tensor `{tensor}` has shape {got:?}, wanted {expected}")]
+    Dimensions { tensor: String, got: Vec<usize>, expected: String },
+    #[error("tensor `{tensor}` is of type {got}, wanted {expected}")]
+    Dtype { tensor: String, got: Dtype, expected: String },
     #[error("tensor `{tensor}` is NaN at index {index}, where none may be")]
     Nan { tensor: String, index: usize },
-    #[error("tensor `{tensor}` is {value} at index {index}, wanted {wanted}")]
-    Value { tensor: String, index: usize, value: f64, wanted: String },
+    #[error("tensor `{tensor}` is {value} at index {index}, wanted {expected}")]
+    Value { tensor: String, index: usize, value: f64, expected: String },
 }
 
 impl Problem {
-    pub(super) fn key(key: &str, value: &str, wanted: &str) -> Problem {
+    pub(super) fn key(key: &str, value: &str, expected: &str) -> Problem {
         // As much of a long one as shows what it is.
         let mut shown: String = value.chars().take(200).collect();
         if shown.len() < value.len() {
             shown.push('…');
         }
-        Problem::Key { key: key.to_owned(), value: shown, wanted: wanted.to_owned() }
+        Problem::Key { key: key.to_owned(), value: shown, expected: expected.to_owned() }
     }
 }

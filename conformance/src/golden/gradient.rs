@@ -38,9 +38,9 @@ pub(super) fn read(tensors: &mut Tensors, name: &str) -> Result<GradientCase, Pr
         }
         if name == "accumulate" {
             let inner = input.shape.get(1..);
-            let wanted = format!("micro-batches × {:?}", output.shape);
+            let expected = format!("micro-batches × {:?}", output.shape);
             if inner != Some(&output.shape[..]) {
-                return Err(Problem::Dimensions { tensor: name_in, got: input.shape, wanted });
+                return Err(Problem::Dimensions { tensor: name_in, got: input.shape, expected });
             }
         } else {
             check_shape(&name_out, &output, &input.shape)?;

@@ -36,8 +36,8 @@ pub(super) fn header(bytes: &[u8]) -> Result<(), Problem> {
 pub(super) fn steps(steps: usize, bytes: usize) -> Result<(), Problem> {
     let most = bytes.min(STEPS);
     if steps > most {
-        let wanted = format!("at most {most}: {STEPS}, and no more than the file has bytes");
-        return Err(Problem::key("steps", &steps.to_string(), &wanted));
+        let expected = format!("at most {most}: {STEPS}, and no more than the file has bytes");
+        return Err(Problem::key("steps", &steps.to_string(), &expected));
     }
     Ok(())
 }
@@ -46,19 +46,19 @@ pub(super) fn steps(steps: usize, bytes: usize) -> Result<(), Problem> {
 pub(super) fn shape(name: &str, shape: &[usize], bytes: usize) -> Result<(), Problem> {
     let product = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
     if product.is_none_or(|n| n > bytes) {
-        let wanted = format!(
+        let expected = format!(
             "dimensions, but for zeros, of a product of at most {bytes}, the bytes of the file"
         );
-        return Err(Problem::Dimensions { tensor: name.to_owned(), got: shape.to_vec(), wanted });
+        return Err(Problem::Dimensions { tensor: name.to_owned(), got: shape.to_vec(), expected });
     }
     Ok(())
 }
 
 pub(super) fn length(key: &str, text: &str) -> Result<(), Problem> {
     if text.len() > HYPER {
-        let (value, wanted) =
+        let (value, expected) =
             (format!("{} characters long", text.len()), format!("at most {HYPER}"));
-        return Err(Problem::key(key, &value, &wanted));
+        return Err(Problem::key(key, &value, &expected));
     }
     Ok(())
 }
@@ -70,8 +70,8 @@ pub(super) fn sizes(hyper: &Map<String, Value>) -> Result<(), Problem> {
         if let (Some(most), Some(size)) = (most, value.as_f64())
             && size > most
         {
-            let wanted = format!("at most {most}");
-            return Err(Problem::key(&format!("hyper.{key}"), &value.to_string(), &wanted));
+            let expected = format!("at most {most}");
+            return Err(Problem::key(&format!("hyper.{key}"), &value.to_string(), &expected));
         }
         within(value)
     })
@@ -86,8 +86,8 @@ pub(super) fn rank(data: &OptimizerCase, bytes: usize) -> Result<(), Problem> {
     for group in &data.groups {
         let Some(rank) = group.hyper.get("rank").and_then(Value::as_u64) else { continue };
         if rank.saturating_mul(largest as u64) > most as u64 {
-            let wanted = format!("at most {most} numbers of a projection to or from {largest}");
-            return Err(Problem::key("hyper.rank", &rank.to_string(), &wanted));
+            let expected = format!("at most {most} numbers of a projection to or from {largest}");
+            return Err(Problem::key("hyper.rank", &rank.to_string(), &expected));
         }
     }
     Ok(())

@@ -157,7 +157,7 @@ fn param(tensors: &mut Tensors, i: usize, steps: usize) -> Result<ParamCase, Pro
     for (slot, t) in &state {
         if t.shape.first() != Some(&steps) {
             let (tensor, got) = (name(&format!("state.{slot}")), t.shape.clone());
-            return Err(Problem::Dimensions { tensor, got, wanted: format!("{steps} × …") });
+            return Err(Problem::Dimensions { tensor, got, expected: format!("{steps} × …") });
         }
     }
     let state0 = tensors.with_prefix(&name("state0."));
@@ -172,14 +172,14 @@ fn param(tensors: &mut Tensors, i: usize, steps: usize) -> Result<ParamCase, Pro
         Some(t) => {
             let tensor = name("refresh_at");
             if t.shape.len() != 1 {
-                let wanted = "one dimension".to_owned();
-                return Err(Problem::Dimensions { tensor, got: t.shape, wanted });
+                let expected = "one dimension".to_owned();
+                return Err(Problem::Dimensions { tensor, got: t.shape, expected });
             }
-            let wanted = format!("ascending steps below {steps}");
+            let expected = format!("ascending steps below {steps}");
             let fits = |x: f64, before: Option<f64>| {
                 x.fract() == 0.0 && (0.0..steps as f64).contains(&x) && before.is_none_or(|b| b < x)
             };
-            one_by_one(&tensor, &t, &wanted, fits)?;
+            one_by_one(&tensor, &t, &expected, fits)?;
             Some(t.to_f64s().iter().map(|&x| x as usize).collect::<Vec<_>>())
         }
     };
@@ -190,9 +190,9 @@ fn param(tensors: &mut Tensors, i: usize, steps: usize) -> Result<ParamCase, Pro
             _ if rows == Some(steps) => Given::Steps(t),
             None => Given::Constant(t),
             Some(at) => {
-                let (tensor, wanted) =
+                let (tensor, expected) =
                     (name(&format!("given.{what}")), format!("{steps} × … or {} × …", at.len()));
-                return Err(Problem::Dimensions { tensor, got: t.shape, wanted });
+                return Err(Problem::Dimensions { tensor, got: t.shape, expected });
             }
         };
         Ok((what, given))
@@ -205,14 +205,14 @@ fn param(tensors: &mut Tensors, i: usize, steps: usize) -> Result<ParamCase, Pro
 fn one_by_one(
     name: &str,
     tensor: &Tensor,
-    wanted: &str,
+    expected: &str,
     fits: impl Fn(f64, Option<f64>) -> bool,
 ) -> Result<(), Problem> {
     let mut before = None;
     for (index, value) in tensor.to_f64s().into_iter().enumerate() {
         if !fits(value, before) {
-            let (tensor, wanted) = (name.to_owned(), wanted.to_owned());
-            return Err(Problem::Value { tensor, index, value, wanted });
+            let (tensor, expected) = (name.to_owned(), expected.to_owned());
+            return Err(Problem::Value { tensor, index, value, expected });
         }
         before = Some(value);
     }
@@ -225,7 +225,7 @@ fn read_groups(
     count: usize,
 ) -> Result<Vec<Group>, Problem> {
     let bad =
-        |value: &Value, wanted: &str| Problem::key("hyper.groups", &value.to_string(), wanted);
+        |value: &Value, expected: &str| Problem::key("hyper.groups", &value.to_string(), expected);
     let groups = match groups {
         None | Some(Value::Null) => {
             return Ok(vec![Group { params: (0..count).collect(), hyper: hyper.clone() }]);

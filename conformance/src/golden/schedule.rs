@@ -25,8 +25,8 @@ pub(super) fn read(tensors: &mut Tensors, steps: usize) -> Result<ScheduleCase, 
     let groups = match lr.shape[..] {
         [rows, groups] if rows == steps + 1 => groups,
         _ => {
-            let wanted = format!("{} × groups", steps + 1);
-            return Err(Problem::Dimensions { tensor: "lr".into(), got: lr.shape, wanted });
+            let expected = format!("{} × groups", steps + 1);
+            return Err(Problem::Dimensions { tensor: "lr".into(), got: lr.shape, expected });
         }
     };
     let lr = lr.to_f64s();

@@ -39,19 +39,19 @@ impl Tensors {
     }
 }
 
-pub(super) fn check_shape(name: &str, tensor: &Tensor, wanted: &[usize]) -> Result<(), Problem> {
-    if tensor.shape == wanted {
+pub(super) fn check_shape(name: &str, tensor: &Tensor, expected: &[usize]) -> Result<(), Problem> {
+    if tensor.shape == expected {
         return Ok(());
     }
-    let (tensor, got, wanted) = (name.to_owned(), tensor.shape.clone(), wanted.to_vec());
-    Err(Problem::Shape { tensor, got, wanted })
+    let (tensor, got, expected) = (name.to_owned(), tensor.shape.clone(), expected.to_vec());
+    Err(Problem::Shape { tensor, got, expected })
 }
 
-pub(super) fn check_dtype(name: &str, got: Dtype, ok: bool, wanted: &str) -> Result<(), Problem> {
+pub(super) fn check_dtype(name: &str, got: Dtype, ok: bool, expected: &str) -> Result<(), Problem> {
     if ok {
         return Ok(());
     }
-    Err(Problem::Dtype { tensor: name.to_owned(), got, wanted: wanted.to_owned() })
+    Err(Problem::Dtype { tensor: name.to_owned(), got, expected: expected.to_owned() })
 }
 
 /// A vector of T numbers in `f64`.

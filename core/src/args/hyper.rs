@@ -20,11 +20,11 @@ use super::Value;
 ///     }
 /// }
 /// ```
-pub trait Hyper {
+pub trait HyperParams {
     /// Shows `f` every argument of the reference under its own name, in the reference's order.
     ///
     /// Which names are shown does not depend on the values.
-    fn fields(&mut self, f: &mut dyn Fields);
+    fn fields(&mut self, f: &mut dyn FieldVisitor);
 
     /// The arguments that have to be given where a name is built: the reference has no default for them.
     fn required(&self) -> &'static [&'static str] {
@@ -33,8 +33,8 @@ pub trait Hyper {
 }
 
 #[cfg(feature = "alloc")]
-impl<H: Hyper + ?Sized> Hyper for alloc::boxed::Box<H> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<H: HyperParams + ?Sized> HyperParams for alloc::boxed::Box<H> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         (**self).fields(f);
     }
 
@@ -46,13 +46,13 @@ impl<H: Hyper + ?Sized> Hyper for alloc::boxed::Box<H> {
 /// A visitor over the fields of a [`Hyper`].
 ///
 /// The methods that a `Hyper` calls (`f64`, `bool`, `pair`, …) belong to `dyn Fields`; a visitor provides this one.
-pub trait Fields {
+pub trait FieldVisitor {
     /// The argument `name` and where its value stands.
-    fn field(&mut self, name: &'static str, slot: Slot<'_>);
+    fn field(&mut self, name: &'static str, slot: FieldMut<'_>);
 }
 
 /// Where the value of an argument stands, and so what it may be.
-pub enum Slot<'a> {
+pub enum FieldMut<'a> {
     /// A number.
     F64(&'a mut f64),
     /// A number or `None`.
@@ -68,7 +68,7 @@ pub enum Slot<'a> {
     /// True, false or `None`.
     OptBool(&'a mut Option<bool>),
     /// A fixed number of values: `betas`, `eps`.
-    Tuple(&'a mut [Slot<'a>]),
+    Tuple(&'a mut [FieldMut<'a>]),
     /// One of some strings: the index of the present one, and the string of an index.
     Choice(&'a mut usize, &'a dyn Fn(usize) -> Option<&'static str>),
     /// The same, or `None`.
@@ -79,58 +79,61 @@ pub enum Slot<'a> {
     /// An argument that does not change a number: any value is accepted and dropped.
     Ignored,
     /// An argument that only means something to the reference (a function of Python's): must be `None`.
-    Null,
+    MustBeNone,
 }
 
-impl<'f> dyn Fields + 'f {
+impl<'f> dyn FieldVisitor + 'f {
     /// A number.
     pub fn f64(&mut self, name: &'static str, field: &mut f64) {
-        self.field(name, Slot::F64(field));
+        self.field(name, FieldMut::F64(field));
     }
 
     /// A number or `None`.
     pub fn opt_f64(&mut self, name: &'static str, field: &mut Option<f64>) {
-        self.field(name, Slot::OptF64(field));
+        self.field(name, FieldMut::OptF64(field));
     }
 
     /// A count.
     pub fn u64(&mut self, name: &'static str, field: &mut u64) {
-        self.field(name, Slot::U64(field));
+        self.field(name, FieldMut::U64(field));
     }
 
     /// A count or `None`.
     pub fn opt_u64(&mut self, name: &'static str, field: &mut Option<u64>) {
-        self.field(name, Slot::OptU64(field));
+        self.field(name, FieldMut::OptU64(field));
     }
 
     /// A whole number.
     pub fn i64(&mut self, name: &'static str, field: &mut i64) {
-        self.field(name, Slot::I64(field));
+        self.field(name, FieldMut::I64(field));
     }
 
     /// True or false.
     pub fn bool(&mut self, name: &'static str, field: &mut bool) {
-        self.field(name, Slot::Bool(field));
+        self.field(name, FieldMut::Bool(field));
     }
 
     /// True, false or `None`.
     pub fn opt_bool(&mut self, name: &'static str, field: &mut Option<bool>) {
-        self.field(name, Slot::OptBool(field));
+        self.field(name, FieldMut::OptBool(field));
     }
 
     /// Two numbers under one name.
     pub fn pair(&mut self, name: &'static str, first: &mut f64, second: &mut f64) {
-        self.field(name, Slot::Tuple(&mut [Slot::F64(first), Slot::F64(second)]));
+        self.field(name, FieldMut::Tuple(&mut [FieldMut::F64(first), FieldMut::F64(second)]));
     }
 
     /// Three numbers under one name.
     pub fn triple(&mut self, name: &'static str, a: &mut f64, b: &mut f64, c: &mut f64) {
-        self.field(name, Slot::Tuple(&mut [Slot::F64(a), Slot::F64(b), Slot::F64(c)]));
+        self.field(
+            name,
+            FieldMut::Tuple(&mut [FieldMut::F64(a), FieldMut::F64(b), FieldMut::F64(c)]),
+        );
     }
 
     /// Several values under one name, each of its own kind (`eps` of torch's Adafactor: a number or `None`, a number).
-    pub fn tuple<'a>(&mut self, name: &'static str, slots: &'a mut [Slot<'a>]) {
-        self.field(name, Slot::Tuple(slots));
+    pub fn tuple<'a>(&mut self, name: &'static str, slots: &'a mut [FieldMut<'a>]) {
+        self.field(name, FieldMut::Tuple(slots));
     }
 
     /// One of the strings of `table`, each with what it stands for.
@@ -143,7 +146,7 @@ impl<'f> dyn Fields + 'f {
         table: &[(&'static str, T)],
     ) {
         let mut index = table.iter().position(|(_, t)| t == field).unwrap_or(usize::MAX);
-        self.field(name, Slot::Choice(&mut index, &|i| table.get(i).map(|&(s, _)| s)));
+        self.field(name, FieldMut::Choice(&mut index, &|i| table.get(i).map(|&(s, _)| s)));
         if let Some(&(_, t)) = table.get(index)
             && t != *field
         {
@@ -160,23 +163,23 @@ impl<'f> dyn Fields + 'f {
     ) {
         let mut index =
             field.map(|f| table.iter().position(|&(_, t)| t == f).unwrap_or(usize::MAX));
-        self.field(name, Slot::OptChoice(&mut index, &|i| table.get(i).map(|&(s, _)| s)));
+        self.field(name, FieldMut::OptChoice(&mut index, &|i| table.get(i).map(|&(s, _)| s)));
         *field = index.and_then(|i| table.get(i)).map(|&(_, t)| t);
     }
 
     /// Anything; the owner reads it later. For lists, which need a heap.
     #[cfg(feature = "alloc")]
     pub fn value(&mut self, name: &'static str, field: &mut Value) {
-        self.field(name, Slot::Value(field));
+        self.field(name, FieldMut::Value(field));
     }
 
     /// An argument that does not change a number (`foreach`, `fused`, `verbose`).
     pub fn ignored(&mut self, name: &'static str) {
-        self.field(name, Slot::Ignored);
+        self.field(name, FieldMut::Ignored);
     }
 
     /// An argument that must be left at `None` (a Python function).
-    pub fn null(&mut self, name: &'static str) {
-        self.field(name, Slot::Null);
+    pub fn must_be_none(&mut self, name: &'static str) {
+        self.field(name, FieldMut::MustBeNone);
     }
 }

@@ -1,6 +1,6 @@
 //! Lists of arguments, and what can be wrong with them.
 
-use super::{Fields, Hyper, Slot, Value};
+use super::{FieldMut, FieldVisitor, HyperParams, Value};
 use crate::Error;
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -31,7 +31,7 @@ impl Args {
             None => Err(ArgError::Value {
                 argument: piece.to_owned(),
                 value: Value::None,
-                wanted: "name=value".to_owned(),
+                expected: "name=value".to_owned(),
             }),
         };
         pieces.map(read).collect()
@@ -75,7 +75,11 @@ impl Args {
     /// # Errors
     /// An argument that `target` does not have, or a value that its field can't take.
     /// Fields seen before the error was found may have been set: work on a copy, or drop it.
-    pub fn apply(&self, of: &str, target: &mut (impl Hyper + ?Sized)) -> Result<(), ArgError> {
+    pub fn apply(
+        &self,
+        of: &str,
+        target: &mut (impl HyperParams + ?Sized),
+    ) -> Result<(), ArgError> {
         let mut visit = Apply { args: self, known: Vec::new(), error: None };
         target.fields(&mut visit);
         let known = visit.known;
@@ -91,7 +95,7 @@ impl Args {
 
     /// The hyper-parameters of `source` with their present values.
     #[must_use]
-    pub fn of(source: &mut (impl Hyper + ?Sized)) -> Args {
+    pub fn of(source: &mut (impl HyperParams + ?Sized)) -> Args {
         let mut visit = Dump(Args::new());
         source.fields(&mut visit);
         visit.0
@@ -119,10 +123,10 @@ impl<N: Into<String>> FromIterator<(N, Value)> for Args {
 
 /// The argument names of `source`, in the reference's order.
 #[must_use]
-pub fn names(source: &mut (impl Hyper + ?Sized)) -> Vec<&'static str> {
+pub fn names(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
     struct Names(Vec<&'static str>);
-    impl Fields for Names {
-        fn field(&mut self, name: &'static str, _: Slot<'_>) {
+    impl FieldVisitor for Names {
+        fn field(&mut self, name: &'static str, _: FieldMut<'_>) {
             self.0.push(name);
         }
     }
@@ -160,7 +164,7 @@ pub enum ArgError {
         /// What was given.
         value: Value,
         /// What is accepted.
-        wanted: String,
+        expected: String,
     },
     /// An argument that the reference has no default for.
     Missing {
@@ -170,12 +174,12 @@ pub enum ArgError {
         argument: &'static str,
     },
     /// A value that the rule or schedule refuses.
-    Refused(Error),
+    InvalidConfig(Error),
 }
 
 impl From<Error> for ArgError {
     fn from(e: Error) -> ArgError {
-        ArgError::Refused(e)
+        ArgError::InvalidConfig(e)
     }
 }
 
@@ -194,14 +198,14 @@ impl fmt::Display for ArgError {
                 write!(f, "`{}` has no argument `{}`", Short(of), Short(argument))?;
                 hint(f, nearest)
             }
-            ArgError::Value { argument, value, wanted } => {
+            ArgError::Value { argument, value, expected } => {
                 let (argument, value) = (Short(argument), Short(value));
-                write!(f, "`{argument}` is {value}, but must be {wanted}")
+                write!(f, "`{argument}` is {value}, but must be {expected}")
             }
             ArgError::Missing { of, argument } => {
                 write!(f, "`{}` needs the argument `{argument}`", Short(of))
             }
-            ArgError::Refused(e) => e.fmt(f),
+            ArgError::InvalidConfig(e) => e.fmt(f),
         }
     }
 }
@@ -283,40 +287,42 @@ struct Apply<'a> {
     error: Option<ArgError>,
 }
 
-impl Fields for Apply<'_> {
-    fn field(&mut self, name: &'static str, mut slot: Slot<'_>) {
+impl FieldVisitor for Apply<'_> {
+    fn field(&mut self, name: &'static str, mut slot: FieldMut<'_>) {
         self.known.push(name);
         if self.error.is_some() {
             return;
         }
         if let Some(value) = self.args.get(name)
-            && let Err(wanted) = assign(&mut slot, value)
+            && let Err(expected) = assign(&mut slot, value)
         {
             self.error =
-                Some(ArgError::Value { argument: name.to_owned(), value: value.clone(), wanted });
+                Some(ArgError::Value { argument: name.to_owned(), value: value.clone(), expected });
         }
     }
 }
 
 /// Puts `value` into `slot`, or says what would have been accepted.
-fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
-    fn put<T>(to: &mut T, from: Option<T>, wanted: &str) -> Result<(), String> {
-        *to = from.ok_or(wanted)?;
+fn assign(slot: &mut FieldMut<'_>, value: &Value) -> Result<(), String> {
+    fn put<T>(to: &mut T, from: Option<T>, expected: &str) -> Result<(), String> {
+        *to = from.ok_or(expected)?;
         Ok(())
     }
     let none = *value == Value::None;
     match slot {
-        Slot::F64(x) => put(*x, value.as_f64(), "a number"),
-        Slot::U64(x) => put(*x, value.as_u64(), "a whole number, at least 0"),
-        Slot::I64(x) => put(*x, value.as_i64(), "a whole number"),
-        Slot::Bool(x) => put(*x, value.as_bool(), "True or False"),
-        Slot::OptBool(x) if none => put(*x, Some(None), ""),
-        Slot::OptBool(x) => put(*x, value.as_bool().map(Some), "True, False or None"),
-        Slot::OptF64(x) if none => put(*x, Some(None), ""),
-        Slot::OptF64(x) => put(*x, value.as_f64().map(Some), "a number or None"),
-        Slot::OptU64(x) if none => put(*x, Some(None), ""),
-        Slot::OptU64(x) => put(*x, value.as_u64().map(Some), "a whole number, at least 0, or None"),
-        Slot::Tuple(slots) => {
+        FieldMut::F64(x) => put(*x, value.as_f64(), "a number"),
+        FieldMut::U64(x) => put(*x, value.as_u64(), "a whole number, at least 0"),
+        FieldMut::I64(x) => put(*x, value.as_i64(), "a whole number"),
+        FieldMut::Bool(x) => put(*x, value.as_bool(), "True or False"),
+        FieldMut::OptBool(x) if none => put(*x, Some(None), ""),
+        FieldMut::OptBool(x) => put(*x, value.as_bool().map(Some), "True, False or None"),
+        FieldMut::OptF64(x) if none => put(*x, Some(None), ""),
+        FieldMut::OptF64(x) => put(*x, value.as_f64().map(Some), "a number or None"),
+        FieldMut::OptU64(x) if none => put(*x, Some(None), ""),
+        FieldMut::OptU64(x) => {
+            put(*x, value.as_u64().map(Some), "a whole number, at least 0, or None")
+        }
+        FieldMut::Tuple(slots) => {
             let list = value.as_list().filter(|l| l.len() == slots.len());
             let list = list.ok_or_else(|| format!("a list of {}", slots.len()))?;
             for (slot, value) in slots.iter_mut().zip(list) {
@@ -324,29 +330,29 @@ fn assign(slot: &mut Slot<'_>, value: &Value) -> Result<(), String> {
             }
             Ok(())
         }
-        Slot::Choice(index, names) => {
+        FieldMut::Choice(index, names) => {
             **index = choice(value, names)?;
             Ok(())
         }
-        Slot::OptChoice(index, names) => {
+        FieldMut::OptChoice(index, names) => {
             **index = if *value == Value::None { None } else { Some(choice(value, names)?) };
             Ok(())
         }
-        Slot::Value(to) => {
+        FieldMut::Value(to) => {
             (*to).clone_from(value);
             Ok(())
         }
-        Slot::Ignored => Ok(()),
-        Slot::Null if none => Ok(()),
-        Slot::Null => Err("None".to_owned()),
+        FieldMut::Ignored => Ok(()),
+        FieldMut::MustBeNone if none => Ok(()),
+        FieldMut::MustBeNone => Err("None".to_owned()),
     }
 }
 
 /// Writes fields out.
 struct Dump(Args);
 
-impl Fields for Dump {
-    fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+impl FieldVisitor for Dump {
+    fn field(&mut self, name: &'static str, slot: FieldMut<'_>) {
         if let Some(value) = read(&slot) {
             self.0.set(name, value);
         }
@@ -363,22 +369,24 @@ fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Resul
 }
 
 /// What stands in `slot`; nothing where nothing does.
-fn read(slot: &Slot<'_>) -> Option<Value> {
+fn read(slot: &FieldMut<'_>) -> Option<Value> {
     let count = |u: u64| i64::try_from(u).map_or(Value::Float(u as f64), Value::Int);
     Some(match slot {
-        Slot::F64(x) => Value::Float(**x),
-        Slot::OptF64(x) => x.map_or(Value::None, Value::Float),
-        Slot::U64(x) => count(**x),
-        Slot::OptU64(x) => x.map_or(Value::None, count),
-        Slot::I64(x) => Value::Int(**x),
-        Slot::Bool(x) => Value::Bool(**x),
-        Slot::OptBool(x) => x.map_or(Value::None, Value::Bool),
-        Slot::Tuple(slots) => Value::List(slots.iter().filter_map(read).collect()),
-        Slot::Choice(i, names) => Value::from(names(**i)?),
-        Slot::OptChoice(i, names) => i.map_or(Some(Value::None), |i| names(i).map(Value::from))?,
-        Slot::Value(x) => (*x).clone(),
-        Slot::Null => Value::None,
-        Slot::Ignored => return None,
+        FieldMut::F64(x) => Value::Float(**x),
+        FieldMut::OptF64(x) => x.map_or(Value::None, Value::Float),
+        FieldMut::U64(x) => count(**x),
+        FieldMut::OptU64(x) => x.map_or(Value::None, count),
+        FieldMut::I64(x) => Value::Int(**x),
+        FieldMut::Bool(x) => Value::Bool(**x),
+        FieldMut::OptBool(x) => x.map_or(Value::None, Value::Bool),
+        FieldMut::Tuple(slots) => Value::List(slots.iter().filter_map(read).collect()),
+        FieldMut::Choice(i, names) => Value::from(names(**i)?),
+        FieldMut::OptChoice(i, names) => {
+            i.map_or(Some(Value::None), |i| names(i).map(Value::from))?
+        }
+        FieldMut::Value(x) => (*x).clone(),
+        FieldMut::MustBeNone => Value::None,
+        FieldMut::Ignored => return None,
     })
 }
 
@@ -414,8 +422,8 @@ mod tests {
         mode: Mode::Min,
     };
 
-    impl Hyper for Toy {
-        fn fields(&mut self, f: &mut dyn Fields) {
+    impl HyperParams for Toy {
+        fn fields(&mut self, f: &mut dyn FieldVisitor) {
             f.f64("lr", &mut self.lr);
             f.pair("betas", &mut self.betas.0, &mut self.betas.1);
             f.opt_f64("clip", &mut self.clip);
@@ -424,7 +432,7 @@ mod tests {
             f.opt_bool("foreach", &mut self.foreach);
             f.choice("mode", &mut self.mode, &[("min", Mode::Min), ("max", Mode::Max)]);
             f.ignored("verbose");
-            f.null("scale_fn");
+            f.must_be_none("scale_fn");
         }
     }
 

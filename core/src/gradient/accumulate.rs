@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::eager::Computed;
+use crate::eager::EagerFloat;
 use crate::error::Error;
-use crate::real::Real;
+use crate::real::ComputeFloat;
 use crate::storage::{Data, DataMut};
 
 /// Adds up the gradients of micro-batches.
@@ -30,7 +30,7 @@ use crate::storage::{Data, DataMut};
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Accumulation {
+pub struct GradientAccumulator {
     /// Micro-batches to a window, as a rule.
     every: u64,
     /// Those of the window at hand.
@@ -39,7 +39,7 @@ pub struct Accumulation {
     mean: bool,
 }
 
-impl Accumulation {
+impl GradientAccumulator {
     /// The mean over windows of M micro-batches.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Accumulation {
     fn new(window: u64, mean: bool) -> Result<Self, Error> {
         let argument = "gradient_accumulation_steps";
         Error::range(window > 0, argument, window as f64, ">= 1")?;
-        Ok(Accumulation { every: window, window, seen: 0, mean })
+        Ok(GradientAccumulator { every: window, window, seen: 0, mean })
     }
 
     /// Announces that the window about to begin has this many micro-batches; the one after it is
@@ -71,7 +71,7 @@ impl Accumulation {
         let argument = "window";
         Error::range(window > 0, argument, window as f64, ">= 1")?;
         if self.position() > 0 {
-            return Err(Error::Invalid { argument, wanted: "no micro-batch added yet" });
+            return Err(Error::InvalidArgument { argument, expected: "no micro-batch added yet" });
         }
         self.window = window;
         self.seen = 0;
@@ -127,11 +127,11 @@ impl Accumulation {
     ) -> Result<(), Error> {
         Error::length("grad", grad.len(), total.len())?;
         let first = self.position() == 0;
-        fn go<T: Computed>(total: &mut [T], grad: &[T], first: bool, factor: f64) {
-            let factor = T::Real::scalar(factor);
+        fn go<T: EagerFloat>(total: &mut [T], grad: &[T], first: bool, factor: f64) {
+            let factor = T::Compute::scalar(factor);
             for (a, &g) in total.iter_mut().zip(grad) {
-                let g = T::Real::load(g).mul_scalar(factor);
-                *a = if first { g } else { T::Real::load(*a) + g }.store();
+                let g = T::Compute::load(g).mul_scalar(factor);
+                *a = if first { g } else { T::Compute::load(*a) + g }.store();
             }
         }
         match (total, grad) {
@@ -140,7 +140,10 @@ impl Accumulation {
             (DataMut::Bf16(a), Data::Bf16(g)) => go::<bf16>(a, g, first, factor),
             (DataMut::F16(a), Data::F16(g)) => go::<f16>(a, g, first, factor),
             _ => {
-                return Err(Error::Invalid { argument: "grad", wanted: "the total's number type" });
+                return Err(Error::InvalidArgument {
+                    argument: "grad",
+                    expected: "the total's number type",
+                });
             }
         }
         Ok(())
@@ -167,7 +170,7 @@ mod tests {
 
     #[test]
     fn accumulation_second_window_starts_afresh() {
-        let mut sum = Accumulation::sum(2).unwrap();
+        let mut sum = GradientAccumulator::sum(2).unwrap();
         let mut total = [0.0f32];
         for g in [1.0f32, 2.0, 10.0] {
             sum.add(DataMut::F32(&mut total), Data::F32(&[g])).unwrap();
@@ -179,7 +182,7 @@ mod tests {
 
     #[test]
     fn accumulation_shorter_window_after_a_full_one_begins_anew() {
-        let mut sum = Accumulation::sum(4).unwrap();
+        let mut sum = GradientAccumulator::sum(4).unwrap();
         (0..4).for_each(|_| sum.advance());
         sum.window(3).unwrap();
         let mut total = [7.0f32];
@@ -189,7 +192,7 @@ mod tests {
 
     #[test]
     fn accumulation_window_after_a_shorter_one_is_as_long_as_ever() {
-        let mut mean = Accumulation::mean(4).unwrap();
+        let mut mean = GradientAccumulator::mean(4).unwrap();
         let mut seen = [b'.'; 14];
         for (micro_batch, seen) in seen.iter_mut().enumerate() {
             if micro_batch == 4 {
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn accumulation_weights_of_the_caller_are_used_as_they_are() {
-        let mut mean = Accumulation::mean(2).unwrap();
+        let mut mean = GradientAccumulator::mean(2).unwrap();
         let mut total = [9.0f32];
         for (grad, weight) in [(3.0f32, 0.75), (5.0, 0.25)] {
             mean.add_weighted(DataMut::F32(&mut total), Data::F32(&[grad]), weight).unwrap();
@@ -225,19 +228,19 @@ mod tests {
 
     #[test]
     fn accumulation_partial_window_uses_the_announced_number() {
-        let mut mean = Accumulation::mean(4).unwrap();
+        let mut mean = GradientAccumulator::mean(4).unwrap();
         mean.window(1).unwrap();
         assert!(mean.is_single());
         let mut total = [0.0f64];
         mean.add(DataMut::F64(&mut total), Data::F64(&[3.0])).unwrap();
         mean.advance();
         assert!(mean.is_complete() && total == [3.0]);
-        assert!(Accumulation::mean(0).is_err());
+        assert!(GradientAccumulator::mean(0).is_err());
     }
 
     #[test]
     fn accumulation_mean_multiplies_by_the_rounded_reciprocal() {
-        let mean = Accumulation::mean(3).unwrap();
+        let mean = GradientAccumulator::mean(3).unwrap();
         let mut total = [0.0f32];
         mean.add(DataMut::F32(&mut total), Data::F32(&[5.0])).unwrap();
         assert_eq!(total[0], 5.0 * (1.0f32 / 3.0));
@@ -245,11 +248,11 @@ mod tests {
 
     #[test]
     fn window_is_changed_between_windows_only() {
-        let mut sum = Accumulation::sum(2).unwrap();
+        let mut sum = GradientAccumulator::sum(2).unwrap();
         assert!(!sum.is_single());
-        assert!(matches!(sum.window(0), Err(Error::Range { argument: "window", .. })));
+        assert!(matches!(sum.window(0), Err(Error::OutOfRange { argument: "window", .. })));
         sum.advance();
-        assert!(matches!(sum.window(3), Err(Error::Invalid { argument: "window", .. })));
+        assert!(matches!(sum.window(3), Err(Error::InvalidArgument { argument: "window", .. })));
         sum.advance();
         assert_eq!(sum.window(3), Ok(()));
     }

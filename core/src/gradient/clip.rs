@@ -2,10 +2,10 @@
 
 use half::{bf16, f16};
 
-use super::scale::multiply;
-use crate::eager::{Computed, Eager};
+use super::scale::scale_in_place;
+use crate::eager::{Eager, EagerFloat};
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
 use crate::storage::{Data, DataMut};
 
@@ -23,10 +23,10 @@ use crate::storage::{Data, DataMut};
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(), Error> {
-    fn clip<T: Computed>(x: &mut [T], limit: f64) {
-        let [low, high] = [-limit, limit].map(|x| T::Real::narrow(T::Real::scalar(x)));
+    fn clip<T: EagerFloat>(x: &mut [T], limit: f64) {
+        let [low, high] = [-limit, limit].map(|x| T::Compute::round_from(T::Compute::scalar(x)));
         for g in x {
-            *g = T::Real::load(*g).maximum(low).minimum(high).store();
+            *g = T::Compute::load(*g).maximum(low).minimum(high).store();
         }
     }
     check_plain(grads)?;
@@ -36,7 +36,7 @@ pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(),
             DataMut::F32(x) => clip(x, clip_value),
             DataMut::Bf16(x) => clip(x, clip_value),
             DataMut::F16(x) => clip(x, clip_value),
-            DataMut::Coded(_) => {}
+            DataMut::Encoded(_) => {}
         }
     }
     Ok(())
@@ -44,7 +44,7 @@ pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(),
 
 fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
     if grads.iter().any(|g| g.dtype().is_none()) {
-        return Err(Error::Invalid { argument: "grads", wanted: "plain numbers" });
+        return Err(Error::InvalidArgument { argument: "grads", expected: "plain numbers" });
     }
     Ok(())
 }
@@ -52,7 +52,7 @@ fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
 /// The kinds of norms, number by number: for backends with loops of their own.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum NormKind {
     /// Order 2.
     Two,
     /// Order 1.
@@ -68,73 +68,73 @@ pub enum Order {
 }
 
 #[doc(hidden)]
-impl Order {
+impl NormKind {
     /// The kind of a norm of n numbers. That of a single number is |x|, whatever the order, but
     /// for 0: no square overflows or vanishes.
     #[must_use]
-    pub fn of(order: f64, n: usize) -> Order {
+    pub fn of(order: f64, n: usize) -> NormKind {
         match order {
-            0.0 => Order::Count,
-            _ if n == 1 => Order::One,
-            2.0 => Order::Two,
-            1.0 => Order::One,
-            f64::INFINITY => Order::Largest,
-            f64::NEG_INFINITY => Order::Smallest,
-            _ => Order::Power,
+            0.0 => NormKind::Count,
+            _ if n == 1 => NormKind::One,
+            2.0 => NormKind::Two,
+            1.0 => NormKind::One,
+            f64::INFINITY => NormKind::Largest,
+            f64::NEG_INFINITY => NormKind::Smallest,
+            _ => NormKind::Power,
         }
     }
 
     /// What one number contributes.
     #[inline(always)]
-    pub fn term<A: Real>(self, order: f64, x: A) -> A {
+    pub fn term<A: ComputeFloat>(self, order: f64, x: A) -> A {
         let x = x.abs();
         match self {
-            Order::Two => x * x,
-            Order::One | Order::Largest | Order::Smallest => x,
-            Order::Count if x == A::ZERO => A::ZERO,
-            Order::Count => A::ONE,
-            Order::Power => power(x, A::from_f64(order)),
+            NormKind::Two => x * x,
+            NormKind::One | NormKind::Largest | NormKind::Smallest => x,
+            NormKind::Count if x == A::ZERO => A::ZERO,
+            NormKind::Count => A::ONE,
+            NormKind::Power => power(x, A::from_f64(order)),
         }
     }
 
     /// What nothing contributes.
     #[inline(always)]
-    pub fn start<A: Real>(self) -> A {
-        if self == Order::Smallest { A::from_f64(f64::INFINITY) } else { A::ZERO }
+    pub fn start<A: ComputeFloat>(self) -> A {
+        if self == NormKind::Smallest { A::from_f64(f64::INFINITY) } else { A::ZERO }
     }
 
     /// Two contributions as one. Sums have the order of [`reduce`].
     #[inline(always)]
-    pub fn join<A: Real>(self, x: A, y: A) -> A {
+    pub fn join<A: ComputeFloat>(self, x: A, y: A) -> A {
         match self {
-            Order::Largest => x.maximum(y),
-            Order::Smallest => x.minimum(y),
+            NormKind::Largest => x.maximum(y),
+            NormKind::Smallest => x.minimum(y),
             _ => x + y,
         }
     }
 
     /// The norm, from all contributions.
     #[inline(always)]
-    pub fn root<A: Real>(self, order: f64, all: A) -> A {
+    pub fn root<A: ComputeFloat>(self, order: f64, all: A) -> A {
         match self {
-            Order::Two => all.sqrt(),
-            Order::Power => power(all, A::ONE / A::from_f64(order)),
+            NormKind::Two => all.sqrt(),
+            NormKind::Power => power(all, A::ONE / A::from_f64(order)),
             _ => all,
         }
     }
 }
 
 #[inline(always)]
-fn power<A: Real>(x: A, exponent: A) -> A {
+fn power<A: ComputeFloat>(x: A, exponent: A) -> A {
     A::from_f64(libm::pow(x.to_f64(), exponent.to_f64()))
 }
 
 /// A norm of some order of numbers that are few, or slow to find. Sums run in `C::Scalar`.
-fn norm_of_few<C: Real>(n: usize, order: f64, x: &dyn Fn(usize) -> C) -> C::Scalar {
-    let kind = Order::of(order, n);
-    let term = |i: usize| kind.term(order, x(i).wide());
+fn norm_of_few<C: ComputeFloat>(n: usize, order: f64, x: &dyn Fn(usize) -> C) -> C::Scalar {
+    let kind = NormKind::of(order, n);
+    let term = |i: usize| kind.term(order, x(i).widen());
     let all = match kind {
-        Order::Largest | Order::Smallest => {
+        NormKind::Largest | NormKind::Smallest => {
             (0..n).map(term).fold(kind.start(), |all, x| kind.join(all, x))
         }
         _ => sum_of_few(n, term),
@@ -143,7 +143,7 @@ fn norm_of_few<C: Real>(n: usize, order: f64, x: &dyn Fn(usize) -> C) -> C::Scal
 }
 
 /// [`reduce::sum`] without vectors.
-fn sum_of_few<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
+fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     let [sum] = reduce::sums_by_chunk::<_, 1>(n, |start, [terms]: [&mut [A]; 1]| {
         terms.iter_mut().enumerate().for_each(|(i, x)| *x = term(start + i));
     });
@@ -157,17 +157,17 @@ fn sum_of_few<A: Real>(n: usize, term: impl Fn(usize) -> A) -> A {
 /// number: its norm is |x|.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
-    fn own<T: Computed>(x: &[T], order: f64) -> f64 {
-        let at = |i: usize| x.get(i).map_or(T::Real::ZERO, |&x| T::Real::load(x));
+    fn own<T: EagerFloat>(x: &[T], order: f64) -> f64 {
+        let at = |i: usize| x.get(i).map_or(T::Compute::ZERO, |&x| T::Compute::load(x));
         // The usual kinds have loops of their own.
         macro_rules! sum {
             ($kind:expr) => {
-                $kind.root(order, reduce::sum(x.len(), |i| $kind.term(order, at(i).wide())))
+                $kind.root(order, reduce::sum(x.len(), |i| $kind.term(order, at(i).widen())))
             };
         }
-        T::Real::narrow(match Order::of(order, x.len()) {
-            Order::Two => sum!(Order::Two),
-            Order::One => sum!(Order::One),
+        T::Compute::round_from(match NormKind::of(order, x.len()) {
+            NormKind::Two => sum!(NormKind::Two),
+            NormKind::One => sum!(NormKind::One),
             _ => norm_of_few(x.len(), order, &at),
         })
         .to_f64()
@@ -199,8 +199,8 @@ pub fn round(x: f64, dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F64 => x,
         Dtype::F32 => f32::from_f64(x).to_f64(),
-        Dtype::Bf16 => Number::to_f64(<bf16 as Number>::from_f64(x)),
-        Dtype::F16 => Number::to_f64(<f16 as Number>::from_f64(x)),
+        Dtype::Bf16 => StoredFloat::to_f64(<bf16 as StoredFloat>::from_f64(x)),
+        Dtype::F16 => StoredFloat::to_f64(<f16 as StoredFloat>::from_f64(x)),
     }
 }
 
@@ -225,7 +225,7 @@ fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> 
 /// whatever their types: the first of LOMO's two passes.
 #[must_use]
 pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f64) -> f64 {
-    fn own<T: Number>(x: &[T], scale: f32) -> f32 {
+    fn own<T: StoredFloat>(x: &[T], scale: f32) -> f32 {
         let single = x.len() == 1;
         let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / scale);
         reduce::root(reduce::sum(x.len(), |i| reduce::square(at(i), single)), single)
@@ -280,8 +280,8 @@ impl ClipGradNorm {
     /// The factor c for a total norm of the given type.
     #[must_use]
     pub fn coefficient(&self, norm: f64, dtype: Dtype) -> f64 {
-        fn in_type<C: Real>(norm: f64, max_norm: f64) -> f64 {
-            let norm = C::narrow(C::scalar(norm)).add_scalar(C::scalar(1e-6));
+        fn in_type<C: ComputeFloat>(norm: f64, max_norm: f64) -> f64 {
+            let norm = C::round_from(C::scalar(norm)).add_scalar(C::scalar(1e-6));
             let c = (C::ONE / norm).mul_scalar(C::scalar(max_norm));
             c.minimum(C::ONE).to_f64()
         }
@@ -322,7 +322,7 @@ impl ClipGradNorm {
         check_plain(grads)?;
         let (norm, dtype) = total(grads.len(), &|i| shared(grads, i), self.norm_type);
         let c = self.checked_coefficient(norm, dtype)?;
-        grads.iter_mut().for_each(|g| multiply(g, c));
+        grads.iter_mut().for_each(|g| scale_in_place(g, c));
         Ok(norm)
     }
 }
@@ -354,17 +354,17 @@ impl ClipByGlobalNorm {
             Dtype::Bf16 => self.coefficient(Eager::<bf16>::from_f64(norm)).to_f64(),
             Dtype::F16 => self.coefficient(Eager::<f16>::from_f64(norm)).to_f64(),
         };
-        grads.iter_mut().for_each(|g| multiply(g, c));
+        grads.iter_mut().for_each(|g| scale_in_place(g, c));
         Ok(norm)
     }
 
     /// The factor for a norm.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn coefficient<C: Real>(&self, norm: C) -> C {
-        let clip = C::narrow(C::scalar(self.clip_norm));
+    pub fn coefficient<C: ComputeFloat>(&self, norm: C) -> C {
+        let clip = C::round_from(C::scalar(self.clip_norm));
         let c = clip * (C::ONE / norm).minimum(C::ONE / clip);
-        if norm.to_f64().is_finite() { c } else { C::narrow(C::scalar(f64::NAN)) }
+        if norm.to_f64().is_finite() { c } else { C::round_from(C::scalar(f64::NAN)) }
     }
 }
 
@@ -374,9 +374,14 @@ pub(crate) fn global_norm<'a>(
     grad: impl Fn(usize) -> Option<Data<'a>>,
     limit: f64,
 ) -> (f64, Dtype) {
-    fn norm<'a, C: Real>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, limit: f64) -> f64 {
-        let half = |i: usize| half::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
-        whole::<C>(sum_of_few(n, half)).to_f64()
+    fn norm<'a, C: ComputeFloat>(
+        n: usize,
+        grad: &dyn Fn(usize) -> Option<Data<'a>>,
+        limit: f64,
+    ) -> f64 {
+        let half =
+            |i: usize| tf_half_square::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
+        tf_norm::<C>(sum_of_few(n, half)).to_f64()
     }
     let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let norm = match dtype {
@@ -393,7 +398,7 @@ pub(crate) fn global_norm<'a>(
 /// What an element adds to the squares of its tensor.
 #[doc(hidden)]
 #[inline(always)]
-pub fn limited_square<A: Real, T: Number>(x: T, limit: A) -> A {
+pub fn clamped_square<A: ComputeFloat, T: StoredFloat>(x: T, limit: A) -> A {
     let x = A::load(x).maximum(-limit).minimum(limit);
     x * x
 }
@@ -401,23 +406,23 @@ pub fn limited_square<A: Real, T: Number>(x: T, limit: A) -> A {
 /// What a tensor's squares add to the sum over all.
 #[doc(hidden)]
 #[inline(always)]
-pub fn half<C: Real>(squares: f64) -> C::Scalar {
-    C::narrow(C::scalar(squares * 0.5)).wide()
+pub fn tf_half_square<C: ComputeFloat>(squares: f64) -> C::Scalar {
+    C::round_from(C::scalar(squares * 0.5)).widen()
 }
 
 /// The norm, from the sum over all.
 #[doc(hidden)]
 #[inline(always)]
-pub fn whole<C: Real>(sum: C::Scalar) -> C {
-    C::narrow(sum).mul_scalar(C::scalar(2.0)).sqrt()
+pub fn tf_norm<C: ComputeFloat>(sum: C::Scalar) -> C {
+    C::round_from(sum).mul_scalar(C::scalar(2.0)).sqrt()
 }
 
-fn norm_squared<C: Real>(grad: Data<'_>, limit: f64) -> f64 {
-    fn of<A: Real, T: Number>(x: &[T], limit: A) -> f64 {
-        let at = |i: usize| x.get(i).map_or(A::ZERO, |&g| limited_square(g, limit));
+fn norm_squared<C: ComputeFloat>(grad: Data<'_>, limit: f64) -> f64 {
+    fn of<A: ComputeFloat, T: StoredFloat>(x: &[T], limit: A) -> f64 {
+        let at = |i: usize| x.get(i).map_or(A::ZERO, |&g| clamped_square(g, limit));
         reduce::sum(x.len(), at).to_f64()
     }
-    let limit = C::narrow(C::scalar(limit)).wide();
+    let limit = C::round_from(C::scalar(limit)).widen();
     match grad {
         Data::F64(x) => of(x, limit),
         Data::F32(x) => of(x, limit),
@@ -503,12 +508,15 @@ mod tests {
 
     #[test]
     fn order_is_its_own_kind_and_sums_are_sums() {
-        let kinds = [1.0, 2.0, 0.0, 3.0].map(|order| Order::of(order, 2));
-        assert_eq!(kinds, [Order::One, Order::Two, Order::Count, Order::Power]);
-        for order in [Order::One, Order::Two, Order::Count, Order::Power] {
+        let kinds = [1.0, 2.0, 0.0, 3.0].map(|order| NormKind::of(order, 2));
+        assert_eq!(kinds, [NormKind::One, NormKind::Two, NormKind::Count, NormKind::Power]);
+        for order in [NormKind::One, NormKind::Two, NormKind::Count, NormKind::Power] {
             assert_eq!(order.join(2.0, 3.0), 5.0);
         }
-        assert_eq!((Order::Largest.join(2.0, 3.0), Order::Smallest.join(2.0, 3.0)), (3.0, 2.0));
+        assert_eq!(
+            (NormKind::Largest.join(2.0, 3.0), NormKind::Smallest.join(2.0, 3.0)),
+            (3.0, 2.0)
+        );
     }
 
     #[test]
@@ -525,11 +533,13 @@ mod tests {
     #[test]
     #[cfg(feature = "alloc")]
     fn storages_are_refused_before_anything_is_written() {
-        use crate::storage::{Coded, Companded, Format};
-        let mut coded = Coded::zeros(Format::Companded(Companded::Momentum), 32).unwrap();
+        use crate::storage::{Companded, EncodedBuffer, StorageFormat};
+        let mut coded =
+            EncodedBuffer::zeros(StorageFormat::Companded(Companded::Momentum), 32).unwrap();
         let mut plain = [3.0f32];
-        let got = clip_grad_value(&mut [DataMut::F32(&mut plain), DataMut::Coded(&mut coded)], 1.0);
-        assert!(matches!(got, Err(Error::Invalid { argument: "grads", .. })), "{got:?}");
+        let got =
+            clip_grad_value(&mut [DataMut::F32(&mut plain), DataMut::Encoded(&mut coded)], 1.0);
+        assert!(matches!(got, Err(Error::InvalidArgument { argument: "grads", .. })), "{got:?}");
         assert_eq!(plain, [3.0]);
     }
 }

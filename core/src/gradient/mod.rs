@@ -6,16 +6,16 @@ mod clip;
 mod neftune;
 mod scale;
 
-pub use accumulate::Accumulation;
+pub use accumulate::GradientAccumulator;
 pub(crate) use clip::global_norm;
 pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm, unscaled_norm};
-pub(crate) use neftune::random;
+pub(crate) use neftune::counter_u64;
 pub use neftune::{Neftune, uniform};
-pub use scale::{LossScale, is_finite, multiply};
+pub use scale::{LossScale, is_finite, scale_in_place};
 
 /// What norms over gradients are made of, for backends with loops of their own.
 #[doc(hidden)]
-pub mod parts {
-    pub use super::clip::{Order, half, limited_square, promote, round, whole};
-    pub use super::scale::multiplied;
+pub mod kernel {
+    pub use super::clip::{NormKind, clamped_square, promote, round, tf_half_square, tf_norm};
+    pub use super::scale::scaled;
 }

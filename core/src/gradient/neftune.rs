@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::eager::Computed;
+use crate::eager::EagerFloat;
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut, Plain};
 
 /// Adds noise to the output of an embedding, in training only.
@@ -29,7 +29,7 @@ impl Neftune {
     /// α / √(L · D), in `f32` as the reference has it.
     #[must_use]
     pub fn magnitude(&self, length: u64, width: u64) -> f32 {
-        let root = Real::sqrt(length.wrapping_mul(width) as f32);
+        let root = ComputeFloat::sqrt(length.wrapping_mul(width) as f32);
         (1.0 / root) * self.alpha as f32
     }
 
@@ -38,7 +38,7 @@ impl Neftune {
     /// # Errors
     /// α < 0 or NaN; different lengths. Nothing is written then.
     #[inline(always)]
-    pub fn add_unit(
+    pub fn add_from_uniform(
         &self,
         output: DataMut<'_>,
         unit: Data<'_>,
@@ -57,11 +57,11 @@ impl Neftune {
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
         Error::length("noise", noise.len(), output.len())?;
         #[inline(always)]
-        fn go<T: Computed + Plain>(x: &mut [T], noise: Data<'_>) {
+        fn go<T: EagerFloat + Plain>(x: &mut [T], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {
                 let mut one = [T::default()];
                 noise.load(i, &mut one);
-                *x = (T::Real::load(*x) + T::Real::load(one[0])).store();
+                *x = (T::Compute::load(*x) + T::Compute::load(one[0])).store();
             }
         }
         match output {
@@ -69,7 +69,7 @@ impl Neftune {
             DataMut::F32(x) => go::<f32>(x, noise),
             DataMut::Bf16(x) => go::<bf16>(x, noise),
             DataMut::F16(x) => go::<f16>(x, noise),
-            DataMut::Coded(_) => return Err(NOT_PLAIN),
+            DataMut::Encoded(_) => return Err(NOT_PLAIN),
         }
         Ok(())
     }
@@ -111,15 +111,15 @@ impl Neftune {
         Error::not_negative("neftune_noise_alpha", self.alpha)?;
         let magnitude = self.magnitude(length, width);
         #[inline(always)]
-        fn go<T: Computed>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
+        fn go<T: EagerFloat>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
             // The bounds are rounded to the tensor's type, as its random fill does.
-            let high = T::Real::narrow(T::Real::scalar(magnitude.to_f64())).wide();
+            let high = T::Compute::round_from(T::Compute::scalar(magnitude.to_f64())).widen();
             let low = -high;
             for (i, x) in x.iter_mut().enumerate() {
                 let mut unit = [0.0];
                 draw(i, &mut unit);
-                let noise = T::Real::scalar(unit[0]) * (high - low) + low;
-                *x = (T::Real::load(*x) + T::Real::narrow(noise)).store();
+                let noise = T::Compute::scalar(unit[0]) * (high - low) + low;
+                *x = (T::Compute::load(*x) + T::Compute::round_from(noise)).store();
             }
         }
         match output {
@@ -127,13 +127,13 @@ impl Neftune {
             DataMut::F32(x) => go::<f32>(x, magnitude, draw),
             DataMut::Bf16(x) => go::<bf16>(x, magnitude, draw),
             DataMut::F16(x) => go::<f16>(x, magnitude, draw),
-            DataMut::Coded(_) => return Err(NOT_PLAIN),
+            DataMut::Encoded(_) => return Err(NOT_PLAIN),
         }
         Ok(())
     }
 }
 
-const NOT_PLAIN: Error = Error::Invalid { argument: "output", wanted: "plain numbers" };
+const NOT_PLAIN: Error = Error::InvalidArgument { argument: "output", expected: "plain numbers" };
 
 /// Number `index` of the uniform stream (seed, step): a multiple of 2⁻²⁴ in [0, 1).
 ///
@@ -141,12 +141,12 @@ const NOT_PLAIN: Error = Error::Invalid { argument: "output", wanted: "plain num
 /// 64-bit finaliser (Stafford's mix 13) over seed, step and index.
 #[must_use]
 pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
-    (random(seed, step, index) >> 40) as f32 / 16_777_216.0
+    (counter_u64(seed, step, index) >> 40) as f32 / 16_777_216.0
 }
 
 /// 64 random bits for (seed, step, index).
 #[must_use]
-pub(crate) fn random(seed: u64, step: u64, index: u64) -> u64 {
+pub(crate) fn counter_u64(seed: u64, step: u64, index: u64) -> u64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |z: u64| {
         let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -179,7 +179,7 @@ mod tests {
     fn random_mixes_as_splitmix64() {
         // SplitMix64's first number from 0, by way of a step and an index that lead back to it twice.
         const FIRST: u64 = 0xe220_a839_7b1d_cdaf;
-        assert_eq!(random(0, 0xbc16_d180_042c_ae66, 0x6183_80db_7ee7_604e), FIRST);
+        assert_eq!(counter_u64(0, 0xbc16_d180_042c_ae66, 0x6183_80db_7ee7_604e), FIRST);
     }
 
     #[test]
@@ -193,7 +193,7 @@ mod tests {
     fn noise_spans_the_magnitude() {
         let neftune = Neftune { alpha: 4.0 };
         let mut x = [1.0f64; 2];
-        neftune.add_unit(DataMut::F64(&mut x), Data::F64(&[0.0, 0.75]), 4, 4).unwrap();
+        neftune.add_from_uniform(DataMut::F64(&mut x), Data::F64(&[0.0, 0.75]), 4, 4).unwrap();
         assert_eq!(x, [0.0, 1.5]);
         assert!(Neftune { alpha: -1.0 }.add(DataMut::F64(&mut x), 1, 1, 0, 0).is_err());
     }
@@ -203,7 +203,7 @@ mod tests {
         let mut x = [1.0f32, 2.0];
         assert_eq!(Neftune::add_noise(DataMut::F32(&mut x), Data::F64(&[0.5, -1.0])), Ok(()));
         assert_eq!(x, [1.5, 1.0]);
-        let length = Err(Error::Length { argument: "noise", got: 1, wanted: 2 });
+        let length = Err(Error::LengthMismatch { argument: "noise", got: 1, expected: 2 });
         assert_eq!(Neftune::add_noise(DataMut::F32(&mut x), Data::F64(&[0.5])), length);
         assert_eq!(x, [1.5, 1.0]);
     }

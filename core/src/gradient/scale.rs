@@ -1,23 +1,23 @@
 //! Loss scaling for 16-bit training.
 
-use crate::eager::Computed;
+use crate::eager::EagerFloat;
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
 /// An element of [`multiply`].
 #[doc(hidden)]
 #[inline(always)]
-pub fn multiplied<C: Real>(g: C, c: C::Scalar) -> C {
+pub fn scaled<C: ComputeFloat>(g: C, c: C::Scalar) -> C {
     g.mul_scalar(c)
 }
 
 /// g ← g · c, rounded once; c is taken in `f32` (`f64` for `f64`).
-pub fn multiply(grad: &mut DataMut<'_>, c: f64) {
-    fn go<T: Computed>(x: &mut [T], c: f64) {
-        let c = T::Real::scalar(c);
+pub fn scale_in_place(grad: &mut DataMut<'_>, c: f64) {
+    fn go<T: EagerFloat>(x: &mut [T], c: f64) {
+        let c = T::Compute::scalar(c);
         for g in x {
-            *g = multiplied(T::Real::load(*g), c).store();
+            *g = scaled(T::Compute::load(*g), c).store();
         }
     }
     match grad {
@@ -25,14 +25,14 @@ pub fn multiply(grad: &mut DataMut<'_>, c: f64) {
         DataMut::F32(x) => go(x, c),
         DataMut::Bf16(x) => go(x, c),
         DataMut::F16(x) => go(x, c),
-        DataMut::Coded(_) => {}
+        DataMut::Encoded(_) => {}
     }
 }
 
 /// Whether no element is NaN or infinite.
 #[must_use]
 pub fn is_finite(grad: Data<'_>) -> bool {
-    fn all<T: Number>(x: &[T]) -> bool {
+    fn all<T: StoredFloat>(x: &[T]) -> bool {
         // Zero times a finite number is zero; no branch, so the loop vectorises.
         x.iter().fold(0.0f64, |sum, g| sum + g.to_f64() * 0.0) == 0.0
     }
@@ -105,7 +105,7 @@ impl LossScale {
         let mut finite = true;
         for g in grads {
             finite &= g.as_data().is_none_or(is_finite);
-            multiply(g, reciprocal.into());
+            scale_in_place(g, reciprocal.into());
         }
         Ok(finite)
     }
@@ -173,7 +173,7 @@ mod tests {
             let s = LossScale { growth_factor, backoff_factor, ..fine };
             let got = s.check();
             assert!(
-                matches!(got, Err(Error::Range { argument: a, .. }) if a == argument),
+                matches!(got, Err(Error::OutOfRange { argument: a, .. }) if a == argument),
                 "{got:?}"
             );
             let mut g = [3.0f32];

@@ -1,31 +1,37 @@
 //! Where products and singular vectors come from.
 
 use crate::lowrank::svd;
-use crate::matmul::{self, View};
-use crate::real::Real;
+use crate::matmul::{self, MatrixView};
+use crate::real::ComputeFloat;
 use crate::storage::Plain;
 
 /// What low-rank training needs of linear algebra.
 ///
 /// An implementation finds out which of `f32` and `f64` it is asked for by [`Plain::data`].
-pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
+pub trait LinearAlgebra:
+    Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static
+{
     /// `out` (rows × cols) = `a` (rows × depth) · `b` (depth × cols).
-    fn product<A: Real<Scalar = A> + Plain>(
+    fn matmul<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 3],
-        a: View<'_, A>,
-        b: View<'_, A>,
+        a: MatrixView<'_, A>,
+        b: MatrixView<'_, A>,
         out: &mut [A],
     );
 
     /// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ.
-    fn gram<A: Real<Scalar = A> + Plain>([rows, depth]: [usize; 2], a: View<'_, A>, out: &mut [A]) {
-        Self::product([rows, depth, rows], a, a.transposed(), out);
+    fn gram<A: ComputeFloat<Scalar = A> + Plain>(
+        [rows, depth]: [usize; 2],
+        a: MatrixView<'_, A>,
+        out: &mut [A],
+    ) {
+        Self::matmul([rows, depth, rows], a, a.transposed(), out);
     }
 
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
     /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
     /// matrix may be overwritten; `scratch` has [`Algebra::scratch`] numbers.
-    fn singular<A: Real<Scalar = A> + Plain>(
+    fn truncated_svd<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
         short: &mut [A],
@@ -42,23 +48,27 @@ pub trait Algebra: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync +
 
 /// The core's own: the same bits everywhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Portable;
+pub struct PortableLinearAlgebra;
 
-impl Algebra for Portable {
-    fn product<A: Real<Scalar = A> + Plain>(
+impl LinearAlgebra for PortableLinearAlgebra {
+    fn matmul<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 3],
-        a: View<'_, A>,
-        b: View<'_, A>,
+        a: MatrixView<'_, A>,
+        b: MatrixView<'_, A>,
         out: &mut [A],
     ) {
-        matmul::product(dims, a, b, out);
+        matmul::matmul(dims, a, b, out);
     }
 
-    fn gram<A: Real<Scalar = A> + Plain>(dims: [usize; 2], a: View<'_, A>, out: &mut [A]) {
+    fn gram<A: ComputeFloat<Scalar = A> + Plain>(
+        dims: [usize; 2],
+        a: MatrixView<'_, A>,
+        out: &mut [A],
+    ) {
         matmul::gram(dims, a, out);
     }
 
-    fn singular<A: Real<Scalar = A> + Plain>(
+    fn truncated_svd<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
         short: &mut [A],

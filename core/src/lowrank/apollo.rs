@@ -1,12 +1,15 @@
 //! APOLLO: the direction tells how long a step along the gradient is.
 
-use crate::args::Fields;
+use crate::args::FieldVisitor;
 use crate::error::Error;
 use crate::lowrank::projected::Directions;
-use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Way};
-use crate::real::Real;
-use crate::reduce::{self, CHUNK, Terms};
-use crate::rule::Step;
+use crate::lowrank::{
+    LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
+    SplitRule,
+};
+use crate::real::ComputeFloat;
+use crate::reduce::{self, CHUNK, TermSource};
+use crate::rule::StepContext;
 use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, Plain};
 
@@ -117,20 +120,20 @@ pub struct Channels {
 impl Apollo {
     /// Whether the root of the scale comes before the limiter.
     #[must_use]
-    pub const fn in_front(&self) -> bool {
+    pub const fn scale_first(&self) -> bool {
         self.scale_front
     }
 
     /// Whether the growth of the norm is limited.
     #[must_use]
-    pub const fn limits(&self) -> bool {
+    pub const fn limits_growth(&self) -> bool {
         !self.disable_nl
     }
 
     /// The channels of a projection.
     #[must_use]
-    pub fn factors(&self, plan: &Plan) -> Channels {
-        let [low_rows, low_cols] = plan.low();
+    pub fn factors(&self, plan: &ProjectionShape) -> Channels {
+        let [low_rows, low_cols] = plan.low_rank_shape();
         let (count, by_column) = match self.scale_type {
             ScaleType::Channel => Self::channels(plan),
             ScaleType::Tensor => (1, false),
@@ -146,28 +149,38 @@ impl Apollo {
 
     /// A channel's factor, from sums of squares.
     #[inline(always)]
-    pub fn factor<C: Real>(direction: C::Scalar, projected: C::Scalar, single: bool) -> C {
+    pub fn factor<C: ComputeFloat>(direction: C::Scalar, projected: C::Scalar, single: bool) -> C {
         let [of_direction, of_projected] =
-            [direction, projected].map(|x| C::narrow(reduce::root(x, single)));
+            [direction, projected].map(|x| C::round_from(reduce::root(x, single)));
         of_direction / of_projected.add_scalar(C::scalar(1e-8))
     }
 
     /// The limiter, and the norm to remember: from the sum of the scaled gradient's squares, and,
     /// but for the first time, the norm remembered.
     #[inline(always)]
-    pub fn limiter<C: Real>(squares: C::Scalar, single: bool, before: Option<f64>) -> (C, C) {
-        let length = C::narrow(reduce::root(squares, single));
+    pub fn limiter<C: ComputeFloat>(
+        squares: C::Scalar,
+        single: bool,
+        before: Option<f64>,
+    ) -> (C, C) {
+        let length = C::round_from(reduce::root(squares, single));
         let Some(before) = before else { return (C::ONE, length) };
         let growth = length / C::from_f64(before).add_scalar(C::scalar(1e-8));
         // As Python's max(growth, 1.01): NaN stays.
-        let grows = growth >= C::narrow(C::scalar(1.01)) || growth.is_nan();
+        let grows = growth >= C::round_from(C::scalar(1.01)) || growth.is_nan();
         let limiter = if grows { growth.div_scalar(C::scalar(1.01)) } else { C::ONE };
         (limiter, length / limiter)
     }
 
     /// An element of the gradient, scaled; with a limiter, the direction.
     #[inline(always)]
-    pub fn scaled<C: Real>(g: C, factor: C, root: C::Scalar, front: bool, by: Option<C>) -> C {
+    pub fn scaled<C: ComputeFloat>(
+        g: C,
+        factor: C,
+        root: C::Scalar,
+        front: bool,
+        by: Option<C>,
+    ) -> C {
         let scaled = g * factor;
         let scaled = if front { scaled.mul_scalar(root) } else { scaled };
         match by {
@@ -180,23 +193,26 @@ impl Apollo {
 
 impl Apollo {
     /// How many factors there are, and whether they belong to columns.
-    fn channels(plan: &Plan) -> (usize, bool) {
-        let [rows, cols] = plan.low();
+    fn channels(plan: &ProjectionShape) -> (usize, bool) {
+        let [rows, cols] = plan.low_rank_shape();
         if plan.rows < plan.cols { (cols, true) } else { (rows, false) }
     }
 }
 
-impl Way for Apollo {
+impl ProjectionMethod for Apollo {
     const ID: &'static str = "apollo";
-    const NUMBERS: &'static [&'static str] = &["seed", "scaled_grad"];
+    const SCALAR_NAMES: &'static [&'static str] = &["seed", "scaled_grad"];
 
     fn projection() -> Projection {
-        Projection::new(None, Projector::Random, 1.0)
+        Projection::new(None, ProjectorKind::Random, 1.0)
     }
 
-    fn fields(&mut self, projection: &mut Projection, f: &mut dyn Fields) {
-        let table =
-            [("random", Projector::Random), ("svd", Projector::Svd), ("signs", Projector::Signs)];
+    fn fields(&mut self, projection: &mut Projection, f: &mut dyn FieldVisitor) {
+        let table = [
+            ("random", ProjectorKind::Random),
+            ("svd", ProjectorKind::Svd),
+            ("signs", ProjectorKind::Rademacher),
+        ];
         f.choice("proj", &mut projection.proj, &table);
         let table = [("channel", ScaleType::Channel), ("tensor", ScaleType::Tensor)];
         f.choice("scale_type", &mut self.scale_type, &table);
@@ -204,7 +220,7 @@ impl Way for Apollo {
         f.bool("disable_nl", &mut self.disable_nl);
     }
 
-    fn numbers(&self, projected: bool) -> usize {
+    fn start_scalars(&self, projected: bool) -> usize {
         if projected && !self.disable_nl { 2 } else { 1 }
     }
 
@@ -218,32 +234,32 @@ impl Way for Apollo {
         numbers.first().map_or(0, |&seed| seed as u64)
     }
 
-    fn spare(&self, plan: &Plan) -> usize {
+    fn extra_scratch(&self, plan: &ProjectionShape) -> usize {
         self.factors(plan).count
     }
 
-    fn check_plan(&self, _: &Projection, plan: &Plan) -> Result<(), Error> {
+    fn check_plan(&self, _: &Projection, plan: &ProjectionShape) -> Result<(), Error> {
         let (count, by_column) = Self::channels(plan);
-        let wanted = if by_column { plan.cols } else { plan.rows };
-        if self.scale_type == ScaleType::Channel && count != wanted && count != 1 {
-            return Err(Error::Invalid {
+        let expected = if by_column { plan.cols } else { plan.rows };
+        if self.scale_type == ScaleType::Channel && count != expected && count != 1 {
+            return Err(Error::InvalidArgument {
                 argument: "scale_type",
-                wanted: "tensor, where the channels are projected",
+                expected: "tensor, where the channels are projected",
             });
         }
         Ok(())
     }
 
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
+    fn apply<R: SplitRule, L: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
-        step: &Step,
-        k: &R::Known<C>,
-        found: Found<'_, C::Scalar>,
+        step: &StepContext,
+        k: &R::Coefs<C>,
+        found: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
         numbers: &mut [f64],
     ) {
-        let Found { plan, projected, direction, against, grad, spare, .. } = found;
+        let ProjectedUpdate { plan, projected, direction, against, grad, spare, .. } = found;
 
         // A factor for each channel.
         let Channels { count, len, start, stride, by_column } = self.factors(&plan);
@@ -254,10 +270,10 @@ impl Way for Apollo {
                 reduce::sum(len, |i| reduce::square(at(i), len == 1))
             };
             let length = Self::factor::<C>(of(direction), of(projected), len == 1);
-            *factor = if against { -length } else { length }.wide();
+            *factor = if against { -length } else { length }.widen();
         }
 
-        let root = C::scalar(projection.root());
+        let root = C::scalar(projection.sqrt_scale());
         let (front, cols) = (self.scale_front, plan.cols);
         let scaled = Scaled::<C> { grad, factors, cols, by_column, root, front, limiter: None };
         let mut limiter = C::ONE;
@@ -265,7 +281,7 @@ impl Way for Apollo {
             let squares = simd::dispatch_in::<C, C, _>(Squares(&scaled));
             if let Some(stored) = numbers.get_mut(1) {
                 let last;
-                let before = (!step.first).then_some(*stored);
+                let before = (!step.is_first).then_some(*stored);
                 (limiter, last) = Self::limiter::<C>(squares, grad.len() == 1, before);
                 *stored = last.to_f64();
             }
@@ -276,7 +292,7 @@ impl Way for Apollo {
 }
 
 /// A gradient, scaled; and, with a limiter, limited.
-struct Scaled<'a, C: Real> {
+struct Scaled<'a, C: ComputeFloat> {
     grad: &'a [C::Scalar],
     /// One for all, or one for each row or column.
     factors: &'a [C::Scalar],
@@ -287,14 +303,14 @@ struct Scaled<'a, C: Real> {
     limiter: Option<C>,
 }
 
-impl<C: Real> Scaled<'_, C> {
+impl<C: ComputeFloat> Scaled<'_, C> {
     #[inline(always)]
     fn element(&self, g: C::Scalar, factor: C) -> C {
-        Apollo::scaled(C::narrow(g), factor, self.root, self.front, self.limiter)
+        Apollo::scaled(C::round_from(g), factor, self.root, self.front, self.limiter)
     }
 }
 
-impl<C: Real> Directions<C> for Scaled<'_, C> {
+impl<C: ComputeFloat> Directions<C> for Scaled<'_, C> {
     #[inline(always)]
     fn fill(&self, mut start: usize, mut out: &mut [C]) {
         let cols = self.cols.max(1);
@@ -306,11 +322,11 @@ impl<C: Real> Directions<C> for Scaled<'_, C> {
             let factors = self.factors.get(col..).unwrap_or_default();
             if self.by_column && self.factors.len() > 1 {
                 for ((to, g), factor) in now.iter_mut().zip(grad).zip(factors) {
-                    *to = self.element(*g, C::narrow(*factor));
+                    *to = self.element(*g, C::round_from(*factor));
                 }
             } else {
                 let factor = self.factors.get(row).or(self.factors.first());
-                let factor = C::narrow(factor.copied().unwrap_or(C::Scalar::ZERO));
+                let factor = C::round_from(factor.copied().unwrap_or(C::Scalar::ZERO));
                 for (to, g) in now.iter_mut().zip(grad) {
                     *to = self.element(*g, factor);
                 }
@@ -322,9 +338,9 @@ impl<C: Real> Directions<C> for Scaled<'_, C> {
 }
 
 /// The sum of the squares.
-struct Squares<'a, C: Real>(&'a Scaled<'a, C>);
+struct Squares<'a, C: ComputeFloat>(&'a Scaled<'a, C>);
 
-impl<C: Real> Kernel for Squares<'_, C> {
+impl<C: ComputeFloat> Kernel for Squares<'_, C> {
     type Output = C::Scalar;
 
     #[inline(always)]
@@ -334,14 +350,14 @@ impl<C: Real> Kernel for Squares<'_, C> {
     }
 }
 
-impl<C: Real> Terms<C::Scalar, 1> for Squares<'_, C> {
+impl<C: ComputeFloat> TermSource<C::Scalar, 1> for Squares<'_, C> {
     #[inline(always)]
     fn fill(&mut self, start: usize, [terms]: [&mut [C::Scalar]; 1]) {
         let mut buffer = [C::ZERO; CHUNK];
         let scaled = buffer.get_mut(..terms.len()).unwrap_or_default();
         self.0.fill(start, scaled);
         for (to, x) in terms.iter_mut().zip(scaled) {
-            *to = reduce::square(x.wide(), self.0.grad.len() == 1);
+            *to = reduce::square(x.widen(), self.0.grad.len() == 1);
         }
     }
 }

@@ -1,55 +1,56 @@
 //! Rules in two halves.
 
-use crate::any::AnyRule;
-use crate::args::{Fields, Hyper};
+use crate::any::DynRule;
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::factored::{self, Factored, Layout, Matrix};
-use crate::real::{Dtype, Real};
+use crate::factored::{self, FactoredRule, FactoredUpdate, MatrixLayout};
+use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{
-    Counter, Elements, InPlaceOf, Rule, Scalars, Start, Step, Tensor, Uses, run, sums_of_param,
+    ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext, UpdateBuffers,
+    WithParamSums, param_sums, run,
 };
 use crate::storage::{DataMut, Plain};
 
 /// A rule whose update is found in a gradient first, and then made: any there is.
-pub trait Directed: AnyRule + Copy + PartialEq + 'static {
+pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     /// [`RuleInfo::is_eager`](crate::any::RuleInfo::is_eager).
     const EAGER: bool;
     /// [`RuleInfo::slots`](crate::any::RuleInfo::slots).
-    const KEYS: &'static [&'static str];
+    const SLOTS: &'static [&'static str];
     /// [`RuleInfo::scalars`](crate::any::RuleInfo::scalars), of any configuration.
-    const NUMBERS: &'static [&'static str];
+    const SCALAR_NAMES: &'static [&'static str];
     /// [`RuleInfo::given`](crate::any::RuleInfo::given).
-    const GIVEN: &'static [&'static str];
+    const EXTRA_ARGS: &'static [&'static str];
     /// What the second half needs to know of the first.
-    type Known<C: Real>: Copy;
+    type Coefs<C: ComputeFloat>: Copy;
 
     /// Finds the direction of a gradient: over the parameter of `low`, which comes in as zeros.
     /// `whole` is the parameter that it stands for.
     ///
     /// # Errors
     /// Scratch memory of the wrong type.
-    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
+    fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        step: &Step,
-        scalars: &mut Scalars,
+        step: &StepContext,
+        scalars: &mut ScalarState,
         whole: &DataMut<'_>,
-        low: Tensor<'_, '_>,
-    ) -> Result<Self::Known<C>, Error>;
+        low: UpdateBuffers<'_, '_>,
+    ) -> Result<Self::Coefs<C>, Error>;
 
     /// The rule that finds it, and whether it computes in `f32` whatever is around it: for
     /// backends with loops of their own.
-    fn inner(&self) -> (&dyn AnyRule, bool) {
+    fn inner_rule(&self) -> (&dyn DynRule, bool) {
         (self, false)
     }
 
     /// An element of the parameter, moved along a direction.
-    fn follow<C: Real>(k: &Self::Known<C>, p: C, direction: C) -> C;
+    fn apply_direction<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, direction: C) -> C;
 
     /// [`Rule::check_halves`].
     ///
     /// # Errors
     /// The halves are not the whole.
-    fn check_halves(&self) -> Result<(), Error>;
+    fn check_separable(&self) -> Result<(), Error>;
 
     /// The number type in which projectors are kept beside the slots.
     fn projector_dtype(&self, param: Dtype) -> Dtype {
@@ -61,21 +62,21 @@ pub trait Directed: AnyRule + Copy + PartialEq + 'static {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Direction<R>(R);
 
-impl<R: Rule> Hyper for Direction<R> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<R: Rule> HyperParams for Direction<R> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         self.0.fields(f);
     }
 }
 
 impl<R: Rule> Rule for Direction<R> {
     type Slots<T> = R::Slots<T>;
-    type Coefs<C: Real> = R::Coefs<C>;
+    type Coefs<C: ComputeFloat> = R::Coefs<C>;
     const ID: &'static str = R::ID;
     const SLOTS: &'static [&'static str] = R::SLOTS;
-    const MASKS: &'static [u32] = R::MASKS;
-    const SCALARS: &'static [&'static str] = R::SCALARS;
-    const SUMS: usize = R::SUMS;
-    const SUMS_OF_PARAM: u32 = R::SUMS_OF_PARAM;
+    const SLOT_MASKS: &'static [u32] = R::SLOT_MASKS;
+    const SCALAR_NAMES: &'static [&'static str] = R::SCALAR_NAMES;
+    const NUM_SUMS: usize = R::NUM_SUMS;
+    const PARAM_ONLY_SUMS: u32 = R::PARAM_ONLY_SUMS;
 
     fn check(&self) -> Result<(), Error> {
         Rule::check(&self.0)
@@ -92,108 +93,113 @@ impl<R: Rule> Rule for Direction<R> {
     fn needs_sums(&self) -> bool {
         self.0.needs_sums()
     }
-    fn counter(&self) -> Counter {
-        Rule::counter(&self.0)
+    fn step_scope(&self) -> Scope {
+        Rule::step_scope(&self.0)
     }
-    fn mask(&self, compute: Dtype) -> u32 {
-        self.0.mask(compute)
+    fn active_slots(&self, compute: Dtype) -> u32 {
+        self.0.active_slots(compute)
     }
-    fn start(&self, slot: usize) -> Start {
-        self.0.start(slot)
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        self.0.slot_init(slot)
     }
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Self::Coefs<C> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, scalars: &ScalarState) -> Self::Coefs<C> {
         self.0.coefs::<C>(step, scalars)
     }
     #[inline(always)]
-    fn terms<C: Real>(k: &Self::Coefs<C>, p: C, g: C, slots: Self::Slots<C>) -> [C::Scalar; 2] {
-        R::terms(k, p, g, slots)
+    fn sum_terms<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        slots: Self::Slots<C>,
+    ) -> [C::Scalar; 2] {
+        R::sum_terms(k, p, g, slots)
     }
-    fn finish<C: Real>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
-        R::finish::<C>(k, sums, n);
+    fn apply_sums<C: ComputeFloat>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
+        R::apply_sums::<C>(k, sums, n);
     }
-    fn record<C: Real>(k: &Self::Coefs<C>, scalars: &mut Scalars) {
-        R::record::<C>(k, scalars);
+    fn export_scalars<C: ComputeFloat>(k: &Self::Coefs<C>, scalars: &mut ScalarState) {
+        R::export_scalars::<C>(k, scalars);
     }
     #[inline(always)]
-    fn element<C: Real>(
+    fn update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         _: C,
         g: C,
         slots: Self::Slots<C>,
     ) -> (C, Self::Slots<C>) {
-        R::direction(k, g, slots)
+        R::update_direction(k, g, slots)
     }
 }
 
 /// The direction of a gradient, over the zeros of `low`; the finished constants.
-pub(super) fn direct<R: Rule, C: Real<Scalar: Plain, Stored: Plain>>(
+pub(super) fn compute_direction<R: Rule, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
+    step: &StepContext,
+    scalars: &mut ScalarState,
     whole: &DataMut<'_>,
-    mut low: Tensor<'_, '_>,
+    mut low: UpdateBuffers<'_, '_>,
 ) -> R::Coefs<C> {
     let mut k = rule.coefs::<C>(step, scalars);
-    let sums = sums_of_param::<R, C>(&k, whole, low.param.len());
-    let uses = Uses::of(rule, C::DTYPE);
-    run::<Direction<R>, C, _>(InPlaceOf(Elements, sums), &mut k, uses, scalars, &mut low);
+    let sums = param_sums::<R, C>(&k, whole, low.param.len());
+    let uses = ActiveParts::of(rule, C::DTYPE);
+    run::<Direction<R>, C, _>(WithParamSums(Elementwise, sums), &mut k, uses, scalars, &mut low);
     k
 }
 
-impl<R: Rule> Directed for R {
+impl<R: Rule> SplitRule for R {
     const EAGER: bool = <R as Rule>::EAGER;
-    const KEYS: &'static [&'static str] = <R as Rule>::SLOTS;
-    const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
-    const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
-    type Known<C: Real> = <R as Rule>::Coefs<C>;
+    const SLOTS: &'static [&'static str] = <R as Rule>::SLOTS;
+    const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
+    const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
+    type Coefs<C: ComputeFloat> = <R as Rule>::Coefs<C>;
 
-    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
+    fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        step: &Step,
-        scalars: &mut Scalars,
+        step: &StepContext,
+        scalars: &mut ScalarState,
         whole: &DataMut<'_>,
-        low: Tensor<'_, '_>,
+        low: UpdateBuffers<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
-        Ok(direct(self, step, scalars, whole, low))
+        Ok(compute_direction(self, step, scalars, whole, low))
     }
 
     #[inline(always)]
-    fn follow<C: Real>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
-        <R as Rule>::descend(k, p, direction)
+    fn apply_direction<C: ComputeFloat>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
+        <R as Rule>::apply_direction(k, p, direction)
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
-        Rule::check_halves(self)
+    fn check_separable(&self) -> Result<(), Error> {
+        Rule::check_separable(self)
     }
 }
 
 /// The direction is the way from 0: [`Factored::scaled_element`] of a parameter of zeros.
-impl<R: Factored> Directed for Matrix<R> {
+impl<R: FactoredUpdate> SplitRule for FactoredRule<R> {
     const EAGER: bool = <R as Rule>::EAGER;
-    const KEYS: &'static [&'static str] = R::NAMES;
-    const NUMBERS: &'static [&'static str] = <R as Rule>::SCALARS;
-    const GIVEN: &'static [&'static str] = <R as Rule>::GIVEN;
-    type Known<C: Real> = <R as Rule>::Coefs<C>;
+    const SLOTS: &'static [&'static str] = R::SLOT_NAMES;
+    const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
+    const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
+    type Coefs<C: ComputeFloat> = <R as Rule>::Coefs<C>;
 
-    fn direct<C: Real<Scalar: Plain, Stored: Plain>>(
+    fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        step: &Step,
-        scalars: &mut Scalars,
+        step: &StepContext,
+        scalars: &mut ScalarState,
         whole: &DataMut<'_>,
-        low: Tensor<'_, '_>,
+        low: UpdateBuffers<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
-        let Some(layout) = Layout::of(low.shape) else {
-            return Err(Error::Invalid { argument: "shape", wanted: "a matrix" });
+        let Some(layout) = MatrixLayout::of(low.shape) else {
+            return Err(Error::InvalidArgument { argument: "shape", expected: "a matrix" });
         };
         factored::update::<R, C>(&self.0, step, scalars, layout, low, Some(whole))
     }
 
     #[inline(always)]
-    fn follow<C: Real>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
-        <R as Rule>::descend(k, p, direction)
+    fn apply_direction<C: ComputeFloat>(k: &<R as Rule>::Coefs<C>, p: C, direction: C) -> C {
+        <R as Rule>::apply_direction(k, p, direction)
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
-        self.0.check_halves()
+    fn check_separable(&self) -> Result<(), Error> {
+        self.0.check_separable()
     }
 }

@@ -1,12 +1,15 @@
 //! GaLore: the direction is brought back.
 
-use crate::args::Fields;
+use crate::args::FieldVisitor;
 use crate::error::Error;
 use crate::lowrank::projected::Directions;
-use crate::lowrank::{Algebra, Directed, Found, Plan, Projection, Projector, Side, Way};
-use crate::matmul::View;
-use crate::real::Real;
-use crate::rule::Step;
+use crate::lowrank::{
+    LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
+    Side, SplitRule,
+};
+use crate::matmul::MatrixView;
+use crate::real::ComputeFloat;
+use crate::rule::StepContext;
 use crate::storage::{DataMut, Plain};
 
 /// The rule's direction, brought back from the projection and scaled.
@@ -68,58 +71,58 @@ impl GaLore {
     /// An element of the direction, from one of the product.
     #[doc(hidden)]
     #[inline(always)]
-    pub fn scaled<C: Real>(x: C, scale: C::Scalar) -> C {
+    pub fn scaled<C: ComputeFloat>(x: C, scale: C::Scalar) -> C {
         x.mul_scalar(scale)
     }
 }
 
-impl Way for GaLore {
+impl ProjectionMethod for GaLore {
     const ID: &'static str = "galore";
-    const NUMBERS: &'static [&'static str] = &[];
+    const SCALAR_NAMES: &'static [&'static str] = &[];
 
     fn projection() -> Projection {
-        Projection::new(None, Projector::Svd, 0.25)
+        Projection::new(None, ProjectorKind::Svd, 0.25)
     }
 
-    fn fields(&mut self, _: &mut Projection, _: &mut dyn Fields) {}
+    fn fields(&mut self, _: &mut Projection, _: &mut dyn FieldVisitor) {}
 
-    fn spare(&self, plan: &Plan) -> usize {
+    fn extra_scratch(&self, plan: &ProjectionShape) -> usize {
         plan.rows.min(BAND).saturating_mul(plan.cols)
     }
 
-    fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error> {
+    fn check_plan(&self, projection: &Projection, plan: &ProjectionShape) -> Result<(), Error> {
         let _ = projection;
         let refused = plan.side == Side::Right
             && projection.proj_type == crate::lowrank::ProjType::ReverseStd
             && plan.rank >= plan.rows;
         if refused {
-            return Err(Error::Invalid {
+            return Err(Error::InvalidArgument {
                 argument: "rank",
-                wanted: "less than the height, for reverse_std of a wide matrix",
+                expected: "less than the height, for reverse_std of a wide matrix",
             });
         }
         Ok(())
     }
 
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
+    fn apply<R: SplitRule, L: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
-        _: &Step,
-        k: &R::Known<C>,
-        found: Found<'_, C::Scalar>,
+        _: &StepContext,
+        k: &R::Coefs<C>,
+        found: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
         _: &mut [f64],
     ) {
-        let Found { plan, left, right, direction, spare, between, .. } = found;
-        let Plan { rows, cols, rank, side } = plan;
+        let ProjectedUpdate { plan, left, right, direction, spare, between, .. } = found;
+        let ProjectionShape { rows, cols, rank, side } = plan;
         // A matrix without elements may have any number of rows.
         let rows = if param.is_empty() { 0 } else { rows };
         let (mut tall, wide) = match side {
             Side::Right => (direction, right),
             Side::Left => (left, direction),
             Side::Both => {
-                let (left, low) = (View::new(left, rank), View::new(direction, rank));
-                L::product([rows, rank, rank], left, low, between);
+                let (left, low) = (MatrixView::new(left, rank), MatrixView::new(direction, rank));
+                L::matmul([rows, rank, rank], left, low, between);
                 super::projected::round::<C>(between);
                 (&*between, right)
             }
@@ -130,7 +133,12 @@ impl Way for GaLore {
         for first in (0..rows).step_by(height.max(1)) {
             let height = (rows - first).min(height);
             let product = spare.get_mut(..height * cols).unwrap_or_default();
-            L::product([height, rank, cols], View::new(tall, rank), View::new(wide, cols), product);
+            L::matmul(
+                [height, rank, cols],
+                MatrixView::new(tall, rank),
+                MatrixView::new(wide, cols),
+                product,
+            );
             tall = tall.get(height * rank..).unwrap_or_default();
             let (start, end) = (first * cols, (first + height) * cols);
             let directions = Scaled { start, product, scale };
@@ -149,12 +157,12 @@ struct Scaled<'a, A> {
     scale: A,
 }
 
-impl<C: Real> Directions<C> for Scaled<'_, C::Scalar> {
+impl<C: ComputeFloat> Directions<C> for Scaled<'_, C::Scalar> {
     #[inline(always)]
     fn fill(&self, start: usize, out: &mut [C]) {
         let product = self.product.get(start - self.start..).unwrap_or_default();
         for (to, x) in out.iter_mut().zip(product) {
-            *to = GaLore::scaled(C::narrow(*x), self.scale);
+            *to = GaLore::scaled(C::round_from(*x), self.scale);
         }
     }
 }

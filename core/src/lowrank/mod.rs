@@ -25,11 +25,11 @@ mod svd;
 #[cfg(all(test, feature = "alloc"))]
 mod tests;
 
-pub use algebra::{Algebra, Portable};
+pub use algebra::{LinearAlgebra, PortableLinearAlgebra};
 pub use apollo::{Apollo, Channels, ScaleType};
-pub use directed::Directed;
+pub use directed::SplitRule;
 pub use galore::GaLore;
-pub use plan::{Plan, ProjType, Projection, Projector, Side};
-pub use projected::{Found, Projected, Way};
-pub use random::{Mt19937, later_seed, next_seed, signs};
-pub use single::Single;
+pub use plan::{ProjType, Projection, ProjectionShape, ProjectorKind, Side};
+pub use projected::{Projected, ProjectedUpdate, ProjectionMethod};
+pub use random::{Mt19937, next_seed, nth_seed, rademacher};
+pub use single::ForceF32;

@@ -1,6 +1,6 @@
 //! How matrices are projected.
 
-use crate::args::Fields;
+use crate::args::FieldVisitor;
 use crate::error::Error;
 
 /// Which sides of a matrix are projected.
@@ -21,14 +21,14 @@ pub enum ProjType {
 
 /// Where projectors come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Projector {
+pub enum ProjectorKind {
     /// Singular vectors of the gradient.
     #[default]
     Svd,
     /// Normal numbers over √rank, drawn as `torch.randn` draws them.
     Random,
     /// Random [signs](crate::lowrank::signs) over √rank: no reference's numbers, but cheap, and without memory.
-    Signs,
+    Rademacher,
 }
 
 /// A projected side, or both.
@@ -54,7 +54,7 @@ pub struct Projection {
     /// Which side is projected.
     pub proj_type: ProjType,
     /// Where the projector comes from.
-    pub proj: Projector,
+    pub proj: ProjectorKind,
 }
 
 impl Projection {
@@ -68,17 +68,17 @@ impl Projection {
     /// √scale, for [`Apollo`](super::Apollo) and the devices that are told of it.
     #[doc(hidden)]
     #[must_use]
-    pub fn root(&self) -> f64 {
+    pub fn sqrt_scale(&self) -> f64 {
         libm::sqrt(self.scale)
     }
 
     /// Of rank r, renewed every 200 updates.
     #[must_use]
-    pub const fn new(rank: Option<u64>, proj: Projector, scale: f64) -> Self {
+    pub const fn new(rank: Option<u64>, proj: ProjectorKind, scale: f64) -> Self {
         Projection { rank, update_proj_gap: 200, scale, proj_type: ProjType::Std, proj }
     }
 
-    pub(crate) fn fields(&mut self, f: &mut dyn Fields) {
+    pub(crate) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_u64("rank", &mut self.rank);
         f.u64("update_proj_gap", &mut self.update_proj_gap);
         f.f64("scale", &mut self.scale);
@@ -95,15 +95,18 @@ impl Projection {
     pub(crate) fn check(&self) -> Result<(), Error> {
         let gap = self.update_proj_gap;
         Error::range(gap > 0 || self.rank.is_none(), "update_proj_gap", gap as f64, ">= 1")?;
-        if self.proj != Projector::Svd && self.proj_type == ProjType::Full {
-            return Err(Error::Invalid { argument: "proj_type", wanted: "one side, if at random" });
+        if self.proj != ProjectorKind::Svd && self.proj_type == ProjType::Full {
+            return Err(Error::InvalidArgument {
+                argument: "proj_type",
+                expected: "one side, if at random",
+            });
         }
         Ok(())
     }
 
     /// What becomes of a matrix of this shape; `None` if it is none, or if nothing is projected.
     #[must_use]
-    pub fn plan(&self, shape: &[usize]) -> Option<Plan> {
+    pub fn shape_of(&self, shape: &[usize]) -> Option<ProjectionShape> {
         let (&[rows, cols], Some(rank)) = (shape, self.rank) else { return None };
         let tall = rows >= cols;
         let side = match self.proj_type {
@@ -117,16 +120,16 @@ impl Projection {
         };
         let rank = usize::try_from(rank).unwrap_or(usize::MAX);
         let rank = match self.proj {
-            Projector::Svd => rank.min(rows).min(cols),
-            Projector::Random | Projector::Signs => rank,
+            ProjectorKind::Svd => rank.min(rows).min(cols),
+            ProjectorKind::Random | ProjectorKind::Rademacher => rank,
         };
-        Some(Plan { rows, cols, side, rank })
+        Some(ProjectionShape { rows, cols, side, rank })
     }
 }
 
 /// What becomes of one matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ProjectionShape {
     /// Rows of the matrix.
     pub rows: usize,
     /// Its columns.
@@ -137,17 +140,17 @@ pub struct Plan {
     pub rank: usize,
 }
 
-impl Plan {
+impl ProjectionShape {
     /// The dimension of the space.
     #[doc(hidden)]
     #[must_use]
-    pub const fn inner(&self) -> usize {
+    pub const fn intermediate_len(&self) -> usize {
         self.rank
     }
 
     /// The dimensions of the projection.
     #[must_use]
-    pub const fn low(&self) -> [usize; 2] {
+    pub const fn low_rank_shape(&self) -> [usize; 2] {
         match self.side {
             Side::Right => [self.rows, self.rank],
             Side::Left => [self.rank, self.cols],
@@ -157,7 +160,7 @@ impl Plan {
 
     /// The dimensions of the projectors: `projector`, `projector_0` and `projector_1`.
     #[must_use]
-    pub const fn projectors(&self) -> [Option<[usize; 2]>; 3] {
+    pub const fn projector_lens(&self) -> [Option<[usize; 2]>; 3] {
         let (left, right) = ([self.rows, self.rank], [self.rank, self.cols]);
         match self.side {
             Side::Right => [Some(right), None, None],

@@ -4,34 +4,37 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, AnyRule, Arithmetic, RuleInfo};
-use crate::args::{Fields, Hyper, Slot};
+use crate::any::{self, ComputePolicy, DynRule, RuleInfo};
+use crate::args::{FieldMut, FieldVisitor, HyperParams};
 use crate::eager::Eager;
 use crate::error::Error;
 use crate::lowrank::{
-    Algebra, Directed, Mt19937, Plan, Portable, Projection, Projector, Side, later_seed, signs, svd,
+    LinearAlgebra, Mt19937, PortableLinearAlgebra, Projection, ProjectionShape, ProjectorKind,
+    Side, SplitRule, nth_seed, rademacher, svd,
 };
-use crate::matmul::View;
+use crate::matmul::MatrixView;
 use crate::mode::Mode;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce::CHUNK;
-use crate::rule::{MAX_SCALARS, Scalars, Start, Step, Tensor, check_group};
+use crate::rule::{MAX_SCALARS, ScalarState, SlotInit, StepContext, UpdateBuffers, check_group};
 use crate::simd::{self, Kernel};
-use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, numel, stretch};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// What is done with the direction that a rule found in a projected gradient.
-pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static {
+pub trait ProjectionMethod:
+    Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static
+{
     /// What saved files call it, before the rule's own. It never changes.
     const ID: &'static str;
     /// Names of the numbers carried from step to step, after the rule's own.
-    const NUMBERS: &'static [&'static str];
+    const SCALAR_NAMES: &'static [&'static str];
 
     /// How the reference projects.
     fn projection() -> Projection;
     /// [`Hyper::fields`], after those of the projection.
-    fn fields(&mut self, projection: &mut Projection, f: &mut dyn Fields);
+    fn fields(&mut self, projection: &mut Projection, f: &mut dyn FieldVisitor);
     /// How many of the numbers there are for parameters that are projected or not.
-    fn numbers(&self, projected: bool) -> usize {
+    fn start_scalars(&self, projected: bool) -> usize {
         let _ = projected;
         0
     }
@@ -45,19 +48,19 @@ pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'st
         0
     }
     /// How many numbers of [`Found::spare`] it needs, where the parameter is stored element by element.
-    fn spare(&self, plan: &Plan) -> usize;
+    fn extra_scratch(&self, plan: &ProjectionShape) -> usize;
     /// Whether a matrix can be updated so.
     ///
     /// # Errors
     /// It can't.
-    fn check_plan(&self, projection: &Projection, plan: &Plan) -> Result<(), Error>;
+    fn check_plan(&self, projection: &Projection, plan: &ProjectionShape) -> Result<(), Error>;
     /// Updates the parameter.
-    fn finish<R: Directed, L: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
+    fn apply<R: SplitRule, L: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
-        step: &Step,
-        k: &R::Known<C>,
-        found: Found<'_, C::Scalar>,
+        step: &StepContext,
+        k: &R::Coefs<C>,
+        found: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
         numbers: &mut [f64],
     );
@@ -65,9 +68,9 @@ pub trait Way: Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'st
 
 /// What has been found for a matrix.
 #[derive(Debug)]
-pub struct Found<'a, A> {
+pub struct ProjectedUpdate<'a, A> {
     /// How it is projected.
-    pub plan: Plan,
+    pub plan: ProjectionShape,
     /// The left projector, rows × rank; empty if there is none.
     pub left: &'a [A],
     /// The right projector, rank × columns; empty if there is none.
@@ -94,25 +97,25 @@ pub struct Found<'a, A> {
 /// `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Others [refuse](crate::rule::Rule::check_halves) a rank together
 /// with a decay, and rules with a slot that stands for the parameter (ScheduleFree, Ranger) refuse a rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Projected<R, W, L = Portable> {
+pub struct Projected<R, W, L = PortableLinearAlgebra> {
     /// What moves the parameters.
     pub rule: R,
     /// How gradients are projected.
     pub projection: Projection,
     /// What is done with the direction found.
-    pub way: W,
+    pub method: W,
     /// Where products and singular vectors come from.
     pub algebra: L,
 }
 
-impl<R, W: Way, L: Algebra> Projected<R, W, L> {
+impl<R, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
     /// A rule that projects nothing until its rank is set.
     pub fn new(rule: R) -> Self {
-        Projected { rule, projection: W::projection(), way: W::default(), algebra: L::default() }
+        Projected { rule, projection: W::projection(), method: W::default(), algebra: L::default() }
     }
 }
 
-impl<R: Default, W: Way, L: Algebra> Default for Projected<R, W, L> {
+impl<R: Default, W: ProjectionMethod, L: LinearAlgebra> Default for Projected<R, W, L> {
     fn default() -> Self {
         Projected::new(R::default())
     }
@@ -132,22 +135,22 @@ const fn joined(a: &[&'static str], b: &[&'static str]) -> [&'static str; MOST] 
     all
 }
 
-impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
-    const ALL_KEYS: [&'static str; MOST] = joined(R::KEYS, &PROJECTORS);
-    const ALL_NUMBERS: [&'static str; MOST] = joined(R::NUMBERS, W::NUMBERS);
-    const ALL_GIVEN: [&'static str; MOST] = joined(R::GIVEN, &PROJECTORS);
+impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
+    const ALL_KEYS: [&'static str; MOST] = joined(R::SLOTS, &PROJECTORS);
+    const ALL_NUMBERS: [&'static str; MOST] = joined(R::SCALAR_NAMES, W::SCALAR_NAMES);
+    const ALL_GIVEN: [&'static str; MOST] = joined(R::EXTRA_ARGS, &PROJECTORS);
 
     fn projects(&self) -> bool {
         self.projection.rank.is_some()
     }
 
-    fn numbers<'a>(&self, scalars: &'a mut Scalars) -> &'a mut [f64] {
-        scalars.get_mut(R::NUMBERS.len()..).unwrap_or_default()
+    fn numbers<'a>(&self, scalars: &'a mut ScalarState) -> &'a mut [f64] {
+        scalars.get_mut(R::SCALAR_NAMES.len()..).unwrap_or_default()
     }
 
     /// Numbers to find singular vectors with, if such are asked for.
-    fn svd_scratch(&self, plan: &Plan) -> usize {
-        let finds = self.projection.proj == Projector::Svd;
+    fn svd_scratch(&self, plan: &ProjectionShape) -> usize {
+        let finds = self.projection.proj == ProjectorKind::Svd;
         if finds { L::scratch(plan.rows.min(plan.cols)) } else { 0 }
     }
 
@@ -155,72 +158,75 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     fn needs(
         &self,
         compute: Dtype,
-        step: &Step,
-        plan: &Plan,
+        step: &StepContext,
+        plan: &ProjectionShape,
         param: &DataMut<'_>,
         grad: &Data<'_>,
     ) -> [usize; 3] {
         let [copy, all, svd] = self.most(plan);
-        let finds = self.renewal(step) == Some(Projector::Svd);
+        let finds = self.refresh_due(step) == Some(ProjectorKind::Svd);
         let in_place =
             matches!((compute, grad), (Dtype::F64, Data::F64(_)) | (Dtype::F32, Data::F32(_)));
         let between = plan.rank.saturating_mul(plan.cols); // where both sides are projected
-        let spare =
-            if finds || param.block() != 1 { all } else { self.way.spare(plan).max(between) };
+        let spare = if finds || param.block() != 1 {
+            all
+        } else {
+            self.method.extra_scratch(plan).max(between)
+        };
         [if in_place { 0 } else { copy }, spare.min(all), if finds { svd } else { 0 }]
     }
 
     /// The same at any step.
-    fn most(&self, plan: &Plan) -> [usize; 3] {
+    fn most(&self, plan: &ProjectionShape) -> [usize; 3] {
         let whole = numel(&[plan.rows, plan.cols]);
         [whole, whole, self.svd_scratch(plan)]
     }
 
     /// Those and all others.
-    fn total(&self, plan: &Plan, needs: [usize; 3]) -> usize {
-        let low = plan.low();
-        let others = [numel(&low), numel(&low), plan.between(), self.rule.workspace(&low)];
+    fn total(&self, plan: &ProjectionShape, needs: [usize; 3]) -> usize {
+        let low = plan.low_rank_shape();
+        let others = [numel(&low), numel(&low), plan.between(), self.rule.scratch_len(&low)];
         needs.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
     }
 
     /// Dimensions of a slot beyond the rule's.
     fn projector(&self, slot: usize, shape: &[usize]) -> Option<[usize; 2]> {
-        let which = slot.checked_sub(R::KEYS.len())?;
-        self.projection.plan(shape)?.projectors().get(which).copied().flatten()
+        let which = slot.checked_sub(R::SLOTS.len())?;
+        self.projection.shape_of(shape)?.projector_lens().get(which).copied().flatten()
     }
 }
 
 /// All arguments but the one that chooses among a rule's references: the projection's is followed.
-struct ButReference<'a>(&'a mut dyn Fields);
+struct SkipReference<'a>(&'a mut dyn FieldVisitor);
 
-impl Fields for ButReference<'_> {
-    fn field(&mut self, name: &'static str, slot: Slot<'_>) {
+impl FieldVisitor for SkipReference<'_> {
+    fn field(&mut self, name: &'static str, slot: FieldMut<'_>) {
         if name != "reference" {
             self.0.field(name, slot);
         }
     }
 }
 
-impl<R: Directed, W: Way, L: Algebra> Hyper for Projected<R, W, L> {
-    fn fields(&mut self, f: &mut dyn Fields) {
-        self.rule.hyper().fields(&mut ButReference(f));
+impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> HyperParams for Projected<R, W, L> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
+        self.rule.hyper_params().fields(&mut SkipReference(f));
         self.projection.fields(f);
-        self.way.fields(&mut self.projection, f);
+        self.method.fields(&mut self.projection, f);
     }
 }
 
-impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
+impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<R, W, L> {
     fn id(&self, part: &mut dyn FnMut(&'static str)) {
         part(W::ID);
         self.rule.id(part);
     }
     fn check(&self) -> Result<(), Error> {
         const {
-            assert!(R::NUMBERS.len() + W::NUMBERS.len() <= MAX_SCALARS);
+            assert!(R::SCALAR_NAMES.len() + W::SCALAR_NAMES.len() <= MAX_SCALARS);
         }
         self.rule.check()?;
         if self.projects() {
-            self.rule.check_halves()?;
+            self.rule.check_separable()?;
         }
         self.projection.check()
     }
@@ -230,17 +236,17 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         let first =
             |all: &'static [&'static str], count: usize| all.get(..count).unwrap_or_default();
         RuleInfo {
-            slots: first(const { &Self::ALL_KEYS }, R::KEYS.len() + projectors),
-            scalars: match self.way.numbers(self.projects()) {
-                0 => inner.scalars,
-                more => first(const { &Self::ALL_NUMBERS }, R::NUMBERS.len() + more),
+            slots: first(const { &Self::ALL_KEYS }, R::SLOTS.len() + projectors),
+            scalar_names: match self.method.start_scalars(self.projects()) {
+                0 => inner.scalar_names,
+                more => first(const { &Self::ALL_NUMBERS }, R::SCALAR_NAMES.len() + more),
             },
-            given: first(const { &Self::ALL_GIVEN }, R::GIVEN.len() + projectors),
+            extra_args: first(const { &Self::ALL_GIVEN }, R::EXTRA_ARGS.len() + projectors),
             is_elementwise: inner.is_elementwise && !self.projects(),
             ..inner
         }
     }
-    fn hyper(&mut self) -> &mut dyn Hyper {
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
         self
     }
     fn lr(&self) -> f64 {
@@ -255,74 +261,77 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         self.rule.grad_norm(grads, scale)
     }
-    fn scalars_of(&self, index: usize) -> Scalars {
-        let mut scalars = self.rule.scalars_of(index);
-        self.way.start(index, self.numbers(&mut scalars));
+    fn initial_scalars(&self, index: usize) -> ScalarState {
+        let mut scalars = self.rule.initial_scalars(index);
+        self.method.start(index, self.numbers(&mut scalars));
         scalars
     }
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
         self.rule.advance(step, scalars);
     }
     fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
         if !self.projects() {
             return self.rule.check_shape(shape);
         }
-        let Some(plan) = self.projection.plan(shape) else {
-            return Err(Error::Invalid { argument: "shape", wanted: "two dimensions, to project" });
+        let Some(plan) = self.projection.shape_of(shape) else {
+            return Err(Error::InvalidArgument {
+                argument: "shape",
+                expected: "two dimensions, to project",
+            });
         };
-        self.way.check_plan(&self.projection, &plan)?;
-        self.rule.check_shape(&plan.low())
+        self.method.check_plan(&self.projection, &plan)?;
+        self.rule.check_shape(&plan.low_rank_shape())
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
-        if slot >= R::KEYS.len() {
+        if slot >= R::SLOTS.len() {
             return self.projector(slot, shape).map_or(0, |dims| numel(&dims));
         }
-        match self.projection.plan(shape) {
-            Some(plan) => self.rule.slot_len(slot, &plan.low(), compute),
+        match self.projection.shape_of(shape) {
+            Some(plan) => self.rule.slot_len(slot, &plan.low_rank_shape(), compute),
             None => self.rule.slot_len(slot, shape, compute),
         }
     }
-    fn slot_dims(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
-        if slot >= R::KEYS.len() {
+    fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        if slot >= R::SLOTS.len() {
             return self.projector(slot, shape).into_iter().flatten().for_each(dims);
         }
-        match self.projection.plan(shape) {
-            Some(plan) => self.rule.slot_dims(slot, &plan.low(), dims),
-            None => self.rule.slot_dims(slot, shape, dims),
+        match self.projection.shape_of(shape) {
+            Some(plan) => self.rule.slot_shape(slot, &plan.low_rank_shape(), dims),
+            None => self.rule.slot_shape(slot, shape, dims),
         }
     }
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
-        let own = slot < R::KEYS.len();
+        let own = slot < R::SLOTS.len();
         if own { self.rule.slot_dtype(slot, param) } else { self.rule.projector_dtype(param) }
     }
-    fn slot_start(&self, slot: usize) -> Start {
-        if slot < R::KEYS.len() { self.rule.slot_start(slot) } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot < R::SLOTS.len() { self.rule.slot_init(slot) } else { SlotInit::Constant(0.0) }
     }
-    fn workspace(&self, shape: &[usize]) -> usize {
-        match self.projection.plan(shape) {
+    fn scratch_len(&self, shape: &[usize]) -> usize {
+        match self.projection.shape_of(shape) {
             Some(plan) => self.total(&plan, self.most(&plan)),
-            None => self.rule.workspace(shape),
+            None => self.rule.scratch_len(shape),
         }
     }
-    fn workspace_at(
+    fn scratch_len_at(
         &self,
         compute: Dtype,
-        step: &Step,
+        step: &StepContext,
         shape: &[usize],
         param: &DataMut<'_>,
         grad: &Data<'_>,
     ) -> usize {
-        match self.projection.plan(shape) {
+        match self.projection.shape_of(shape) {
             Some(plan) => self.total(&plan, self.needs(compute, step, &plan, param, grad)),
-            None => self.rule.workspace_at(compute, step, shape, param, grad),
+            None => self.rule.scratch_len_at(compute, step, shape, param, grad),
         }
     }
     fn update(
         &self,
-        arithmetic: Arithmetic,
-        step: &Step,
-        scalars: &mut Scalars,
-        tensor: Tensor<'_, '_>,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(self.check())?;
         if !self.projects() {
@@ -339,7 +348,7 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
     }
     fn convert(
         &self,
-        arithmetic: Arithmetic,
+        arithmetic: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
@@ -350,13 +359,13 @@ impl<R: Directed, W: Way, L: Algebra> AnyRule for Projected<R, W, L> {
         self.rule.convert(arithmetic, to, param, slots)
     }
     #[cfg(feature = "alloc")]
-    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
         alloc::boxed::Box::new(*self)
     }
 }
 
 /// Scratch memory, cut up.
-struct Work<'w, A> {
+struct Scratch<'w, A> {
     grad: &'w mut [A],
     spare: &'w mut [A],
     projected: &'w mut [A],
@@ -368,9 +377,13 @@ struct Work<'w, A> {
     rule: &'w mut [A],
 }
 
-impl<'w, A> Work<'w, A> {
-    fn split(plan: &Plan, [copy, spare, svd]: [usize; 3], work: &'w mut [A]) -> Option<Self> {
-        let low = numel(&plan.low());
+impl<'w, A> Scratch<'w, A> {
+    fn split(
+        plan: &ProjectionShape,
+        [copy, spare, svd]: [usize; 3],
+        work: &'w mut [A],
+    ) -> Option<Self> {
+        let low = numel(&plan.low_rank_shape());
         let [left, right] = plan.sizes();
         let (grad, work) = work.split_at_mut_checked(copy)?;
         let (spare, work) = work.split_at_mut_checked(spare)?;
@@ -380,24 +393,24 @@ impl<'w, A> Work<'w, A> {
         let (right, work) = work.split_at_mut_checked(right)?;
         let (svd, work) = work.split_at_mut_checked(svd)?;
         let (between, rule) = work.split_at_mut_checked(plan.between())?;
-        Some(Work { grad, spare, projected, direction, left, right, svd, between, rule })
+        Some(Scratch { grad, spare, projected, direction, left, right, svd, between, rule })
     }
 }
 
-impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
+impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
     /// Whether the projector is renewed at this step.
-    fn renews(&self, step: &Step) -> bool {
-        let given = PROJECTORS.iter().any(|name| step.given(name).is_some());
+    fn renews(&self, step: &StepContext) -> bool {
+        let given = PROJECTORS.iter().any(|name| step.extra(name).is_some());
         let before = step.t.saturating_sub(1);
         self.projects()
             && !given
-            && (step.first || before.is_multiple_of(self.projection.update_proj_gap.max(1)))
+            && (step.is_first || before.is_multiple_of(self.projection.update_proj_gap.max(1)))
     }
 
     /// Whether the projector is renewed at this step, and from what: for backends that keep
     /// numbers elsewhere, to [`renew`](Self::renew) it before they step.
     #[must_use]
-    pub fn renewal(&self, step: &Step) -> Option<Projector> {
+    pub fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind> {
         self.renews(step).then_some(self.projection.proj)
     }
 
@@ -406,54 +419,54 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     ///
     /// # Errors
     /// A shape that is not projected, or too little scratch memory.
-    pub fn renew(
+    pub fn refresh(
         &self,
-        (arithmetic, param): (Arithmetic, Option<Dtype>),
-        step: &Step,
-        scalars: &mut Scalars,
+        (arithmetic, param): (ComputePolicy, Option<Dtype>),
+        step: &StepContext,
+        scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
         work: DataMut<'_>,
     ) -> Result<(), Error> {
         match arithmetic.compute(param) {
-            Dtype::F64 => self.renew_in::<f64>(step, scalars, grad, projectors, work),
-            Dtype::F32 => self.renew_in::<f32>(step, scalars, grad, projectors, work),
+            Dtype::F64 => self.refresh_in::<f64>(step, scalars, grad, projectors, work),
+            Dtype::F32 => self.refresh_in::<f32>(step, scalars, grad, projectors, work),
             _ if const { !R::EAGER } => Err(any::NOT_EAGER),
-            Dtype::Bf16 => self.renew_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
-            Dtype::F16 => self.renew_in::<Eager<f16>>(step, scalars, grad, projectors, work),
+            Dtype::Bf16 => self.refresh_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
+            Dtype::F16 => self.refresh_in::<Eager<f16>>(step, scalars, grad, projectors, work),
         }
     }
 
-    fn renew_in<C: Real<Scalar: Plain, Stored: Plain>>(
+    fn refresh_in<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        step: &Step,
-        scalars: &mut Scalars,
+        step: &StepContext,
+        scalars: &mut ScalarState,
         from: Data<'_>,
         projectors: &mut [DataMut<'_>],
         mut work: DataMut<'_>,
     ) -> Result<(), Error> {
         let (Some(plan), Some(work)) =
-            (self.projection.plan(step.shape), <C::Scalar as Plain>::of_mut(&mut work))
+            (self.projection.shape_of(step.shape), <C::Scalar as Plain>::of_mut(&mut work))
         else {
             return Err(WORK);
         };
-        let Some(work) = Work::split(&plan, self.most(&plan), work) else {
+        let Some(work) = Scratch::split(&plan, self.most(&plan), work) else {
             return Err(WORK);
         };
-        let Work { grad, spare, left, right, svd, .. } = work;
+        let Scratch { grad, spare, left, right, svd, .. } = work;
         if from.len() == grad.len() {
             load::<C>(grad, |start, out| from.load(start, out));
         }
-        self.renewed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
+        self.refreshed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
         Ok(())
     }
 
     #[expect(clippy::too_many_arguments, reason = "all of the scratch memory is at work")]
-    fn renewed<C: Real<Scalar: Plain, Stored: Plain>>(
+    fn refreshed<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        plan: &Plan,
-        step: &Step,
-        scalars: &mut Scalars,
+        plan: &ProjectionShape,
+        step: &StepContext,
+        scalars: &mut ScalarState,
         grad: &[C::Scalar],
         spare: &mut [C::Scalar],
         [left, right]: [&mut [C::Scalar]; 2],
@@ -462,15 +475,15 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     ) {
         let sides = [&mut *left, &mut *right];
         match self.projection.proj {
-            Projector::Svd => singular::<L, _>(plan, grad, spare, sides, svd),
-            Projector::Random => {
+            ProjectorKind::Svd => singular::<L, _>(plan, grad, spare, sides, svd),
+            ProjectorKind::Random => {
                 let first = W::seed(self.numbers(scalars));
-                random(plan, later_seed(first, self.renewals(step)), sides);
+                random(plan, nth_seed(first, self.renewals(step)), sides);
             }
-            Projector::Signs => {
+            ProjectorKind::Rademacher => {
                 let seed = W::seed(self.numbers(scalars));
                 for side in sides {
-                    signs(seed, self.renewals(step), 0, plan.rank as u64, side);
+                    rademacher(seed, self.renewals(step), 0, plan.rank as u64, side);
                 }
             }
         }
@@ -478,29 +491,29 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
     }
 
     /// How often the projector has been renewed before this step.
-    fn renewals(&self, step: &Step) -> u64 {
+    fn renewals(&self, step: &StepContext) -> u64 {
         step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1)
     }
 
-    pub(super) fn project<C: Real<Scalar: Plain, Stored: Plain>>(
+    pub(super) fn project<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
-        step: &Step,
-        scalars: &mut Scalars,
-        mut t: Tensor<'_, '_>,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut t: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        let mut work = core::mem::replace(&mut t.work, DataMut::F32(&mut []));
+        let mut work = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
         let (Some(plan), Some(work), Some((slots, projectors))) = (
-            self.projection.plan(t.shape),
+            self.projection.shape_of(t.shape),
             <C::Scalar as Plain>::of_mut(&mut work),
-            t.slots.split_at_mut_checked(R::KEYS.len()),
+            t.slots.split_at_mut_checked(R::SLOTS.len()),
         ) else {
             return Err(WORK);
         };
         let needs = self.needs(C::DTYPE, step, &plan, &t.param, &t.grad);
-        let Some(work) = Work::split(&plan, needs, work) else {
+        let Some(work) = Scratch::split(&plan, needs, work) else {
             return Err(WORK);
         };
-        let Work { grad, spare, projected, direction, left, right, svd, between, rule } = work;
+        let Scratch { grad, spare, projected, direction, left, right, svd, between, rule } = work;
         let grad = match (<C::Scalar as Plain>::of(&t.grad), C::Stored::of(&t.grad)) {
             (Some(whole), _) if C::DTYPE == C::Scalar::DTYPE => whole,
             (_, Some(from)) => {
@@ -514,57 +527,70 @@ impl<R: Directed, W: Way, L: Algebra> Projected<R, W, L> {
         };
 
         if self.renews(step) {
-            self.renewed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
+            self.refreshed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
         }
         // What rests in the slots is what counts, rounded as they are.
         each(&plan, projectors, [left, right], |slot, values| {
             load::<C>(values, |start, out| slot.load(start, out));
         });
 
-        let Plan { rows, cols, rank, side } = plan;
-        let matrix = View::new(grad, cols);
-        let (p, q) = (View::new(&*left, rank).transposed(), View::new(&*right, cols).transposed());
+        let ProjectionShape { rows, cols, rank, side } = plan;
+        let matrix = MatrixView::new(grad, cols);
+        let (p, q) = (
+            MatrixView::new(&*left, rank).transposed(),
+            MatrixView::new(&*right, cols).transposed(),
+        );
         match side {
-            Side::Right => L::product([rows, cols, rank], matrix, q, projected),
-            Side::Left => L::product([rank, rows, cols], p, matrix, projected),
+            Side::Right => L::matmul([rows, cols, rank], matrix, q, projected),
+            Side::Left => L::matmul([rank, rows, cols], p, matrix, projected),
             Side::Both => {
                 let between = spare.get_mut(..rank * cols).unwrap_or_default();
-                L::product([rank, rows, cols], p, matrix, between);
+                L::matmul([rank, rows, cols], p, matrix, between);
                 round::<C>(between);
-                L::product([rank, cols, rank], View::new(between, cols), q, projected);
+                L::matmul([rank, cols, rank], MatrixView::new(between, cols), q, projected);
             }
         }
         round::<C>(projected);
 
         direction.fill(C::Scalar::ZERO);
-        let low = plan.low();
-        let tensor = Tensor {
+        let low = plan.low_rank_shape();
+        let tensor = UpdateBuffers {
             shape: &low,
             param: Plain::data_mut(&mut *direction),
             grad: Plain::data(&*projected),
             slots,
-            work: Plain::data_mut(rule),
+            scratch: Plain::data_mut(rule),
         };
-        let inner = Step { shape: &low, projected: Some(numel(t.shape)), ..*step };
-        let k = self.rule.direct::<C>(&inner, scalars, &t.param, tensor)?;
+        let inner = StepContext { shape: &low, projected: Some(numel(t.shape)), ..*step };
+        let k = self.rule.compute_direction::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // a rule may have computed in a wider type
-        let against = R::follow(&k, C::ZERO, C::ONE) > C::ZERO && !self.rule.info().maximizes;
-        let found =
-            Found { plan, left, right, projected, direction, against, grad, spare, between };
+        let against =
+            R::apply_direction(&k, C::ZERO, C::ONE) > C::ZERO && !self.rule.info().maximizes;
+        let found = ProjectedUpdate {
+            plan,
+            left,
+            right,
+            projected,
+            direction,
+            against,
+            grad,
+            spare,
+            between,
+        };
         let numbers = self.numbers(scalars);
-        self.way.finish::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
+        self.method.apply::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
         Ok(())
     }
 }
 
-const WORK: Error = Error::Invalid {
+const WORK: Error = Error::InvalidArgument {
     argument: "work",
-    wanted: "f64 numbers if computed in f64, else f32, as many as the rule asks for",
+    expected: "f64 numbers if computed in f64, else f32, as many as the rule asks for",
 };
 
 /// Runs `f` on each projector that there is: its slot and its numbers.
 fn each<A>(
-    plan: &Plan,
+    plan: &ProjectionShape,
     slots: &mut [DataMut<'_>],
     [left, right]: [&mut [A]; 2],
     mut f: impl FnMut(&mut DataMut<'_>, &mut [A]),
@@ -581,24 +607,24 @@ fn each<A>(
 }
 
 /// Singular vectors of the gradient, into whichever side is to be projected.
-fn singular<L: Algebra, A: Real<Scalar = A> + Plain>(
-    plan: &Plan,
+fn singular<L: LinearAlgebra, A: ComputeFloat<Scalar = A> + Plain>(
+    plan: &ProjectionShape,
     grad: &[A],
     spare: &mut [A],
     [left, right]: [&mut [A]; 2],
     svd: &mut [A],
 ) {
-    let Plan { rows, cols, rank, .. } = *plan;
+    let ProjectionShape { rows, cols, rank, .. } = *plan;
     // Left vectors are found as rows, and stored as columns. They wait where the rotations were.
     if rows <= cols {
         spare.copy_from_slice(grad);
-        L::singular([rows, cols], spare, left, right, svd);
+        L::truncated_svd([rows, cols], spare, left, right, svd);
     } else {
         transpose(grad, cols, spare);
-        L::singular([cols, rows], spare, right, left, svd);
+        L::truncated_svd([cols, rows], spare, right, left, svd);
     }
     for (vectors, len) in [(&mut *left, rows), (&mut *right, cols)] {
-        vectors.chunks_mut(len.max(1)).for_each(svd::orient);
+        vectors.chunks_mut(len.max(1)).for_each(svd::fix_sign);
     }
     let vectors = spare.get_mut(..left.len()).unwrap_or_default();
     vectors.copy_from_slice(left);
@@ -620,7 +646,7 @@ fn transpose<A: Copy>(from: &[A], cols: usize, to: &mut [A]) {
 }
 
 /// Normal numbers over √rank: in `f32`, as the reference draws them, whatever the type.
-fn random<A: Real<Scalar = A>>(plan: &Plan, seed: u64, sides: [&mut [A]; 2]) {
+fn random<A: ComputeFloat<Scalar = A>>(plan: &ProjectionShape, seed: u64, sides: [&mut [A]; 2]) {
     let root = libm::sqrt(plan.rank as f64) as f32;
     for side in sides {
         Mt19937::new(seed).normal(side);
@@ -631,21 +657,21 @@ fn random<A: Real<Scalar = A>>(plan: &Plan, seed: u64, sides: [&mut [A]; 2]) {
 }
 
 /// Rounds to the compute type.
-pub(super) fn round<C: Real>(x: &mut [C::Scalar]) {
+pub(super) fn round<C: ComputeFloat>(x: &mut [C::Scalar]) {
     if C::DTYPE != C::Scalar::DTYPE {
         simd::dispatch(Round::<C>(x));
     }
 }
 
-struct Round<'a, C: Real>(&'a mut [C::Scalar]);
+struct Round<'a, C: ComputeFloat>(&'a mut [C::Scalar]);
 
-impl<C: Real> Kernel for Round<'_, C> {
+impl<C: ComputeFloat> Kernel for Round<'_, C> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
         for x in self.0 {
-            *x = C::narrow(*x).wide();
+            *x = C::round_from(*x).widen();
         }
     }
 }
@@ -655,7 +681,7 @@ struct Widen<'a, T, W> {
     to: &'a mut [W],
 }
 
-impl<T: Number, W: Real> Kernel for Widen<'_, T, W> {
+impl<T: StoredFloat, W: ComputeFloat> Kernel for Widen<'_, T, W> {
     type Output = ();
 
     #[inline(always)]
@@ -668,14 +694,14 @@ impl<T: Number, W: Real> Kernel for Widen<'_, T, W> {
 
 /// The directions of elements. A trait, because a closure can't be told to become part of the
 /// vector kernel that calls it.
-pub(super) trait Directions<C: Real> {
+pub(super) trait Directions<C: ComputeFloat> {
     /// Writes those from element `start` on.
     fn fill(&self, start: usize, out: &mut [C]);
 }
 
 /// Moves the elements of a range of a parameter along their directions.
-pub(super) fn follow<R: Directed, C: Real<Stored: Plain>>(
-    k: &R::Known<C>,
+pub(super) fn follow<R: SplitRule, C: ComputeFloat<Stored: Plain>>(
+    k: &R::Coefs<C>,
     param: &mut DataMut<'_>,
     range: Range<usize>,
     directions: &impl Directions<C>,
@@ -683,26 +709,33 @@ pub(super) fn follow<R: Directed, C: Real<Stored: Plain>>(
     if let Some(values) = C::Stored::of_mut(param).and_then(|values| values.get_mut(range.clone()))
     {
         let start = range.start;
-        return simd::dispatch_in::<C, C, _>(Follow::<R, C, _, _> { k, start, values, directions });
+        return simd::dispatch_in::<C, C, _>(ApplyDirection::<R, C, _, _> {
+            k,
+            start,
+            values,
+            directions,
+        });
     }
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
-    let Some(stretch) = stretch([param.block()]) else { return };
+    let Some(stretch) = chunk_len([param.block()]) else { return };
     for start in range.clone().step_by(stretch) {
         let values = buffer.get_mut(..(range.end - start).min(stretch)).unwrap_or_default();
         param.load(start, values);
-        simd::dispatch_in::<C, C, _>(Follow::<R, C, _, _> { k, start, values, directions });
+        simd::dispatch_in::<C, C, _>(ApplyDirection::<R, C, _, _> { k, start, values, directions });
         param.store(start, values);
     }
 }
 
-struct Follow<'a, R: Directed, C: Real, T, D> {
-    k: &'a R::Known<C>,
+struct ApplyDirection<'a, R: SplitRule, C: ComputeFloat, T, D> {
+    k: &'a R::Coefs<C>,
     start: usize,
     values: &'a mut [T],
     directions: &'a D,
 }
 
-impl<R: Directed, C: Real, T: Number, D: Directions<C>> Kernel for Follow<'_, R, C, T, D> {
+impl<R: SplitRule, C: ComputeFloat, T: StoredFloat, D: Directions<C>> Kernel
+    for ApplyDirection<'_, R, C, T, D>
+{
     type Output = ();
 
     #[inline(always)]
@@ -712,29 +745,32 @@ impl<R: Directed, C: Real, T: Number, D: Directions<C>> Kernel for Follow<'_, R,
             let directions = buffer.get_mut(..values.len()).unwrap_or_default();
             self.directions.fill(self.start + at * CHUNK, directions);
             for (p, direction) in values.iter_mut().zip(directions) {
-                *p = R::follow(self.k, C::load(*p), *direction).store();
+                *p = R::apply_direction(self.k, C::load(*p), *direction).store();
             }
         }
     }
 }
 
-fn load<C: Real<Stored: Plain>>(to: &mut [C::Scalar], from: impl Fn(usize, &mut [C::Stored])) {
+fn load<C: ComputeFloat<Stored: Plain>>(
+    to: &mut [C::Scalar],
+    from: impl Fn(usize, &mut [C::Stored]),
+) {
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
     for (block, to) in to.chunks_mut(MAX_BLOCK).enumerate() {
         let values = buffer.get_mut(..to.len()).unwrap_or_default();
         from(block * MAX_BLOCK, values);
         for (to, x) in to.iter_mut().zip(values) {
-            *to = C::load(*x).wide();
+            *to = C::load(*x).widen();
         }
     }
 }
 
-fn store<C: Real<Stored: Plain>>(to: &mut DataMut<'_>, from: &[C::Scalar]) {
+fn store<C: ComputeFloat<Stored: Plain>>(to: &mut DataMut<'_>, from: &[C::Scalar]) {
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
     for (block, from) in from.chunks(MAX_BLOCK).enumerate() {
         let values = buffer.get_mut(..from.len()).unwrap_or_default();
         for (to, x) in values.iter_mut().zip(from) {
-            *to = C::narrow(*x).store();
+            *to = C::round_from(*x).store();
         }
         to.store(block * MAX_BLOCK, values);
     }

@@ -10,8 +10,8 @@
 
 use core::f64::consts::TAU;
 
-use crate::gradient::random as bits_of;
-use crate::real::Number;
+use crate::gradient::counter_u64 as bits_of;
+use crate::real::StoredFloat;
 
 /// The Mersenne Twister.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Mt19937 {
     /// Mt19937::new(1).normal(&mut x);
     /// assert_eq!(x, [0.66135216, 0.2669241]);
     /// ```
-    pub fn normal<A: Number>(&mut self, out: &mut [A]) {
+    pub fn normal<A: StoredFloat>(&mut self, out: &mut [A]) {
         if out.len() < 16 {
             for pair in out.chunks_mut(2) {
                 let (u1, u2) = (self.uniform_f64(), self.uniform_f64());
@@ -122,7 +122,7 @@ pub fn next_seed(seed: u64) -> u64 {
 /// assert_eq!(later_seed(1, 2), next_seed(next_seed(1)));
 /// ```
 #[must_use]
-pub fn later_seed(seed: u64, count: u64) -> u64 {
+pub fn nth_seed(seed: u64, count: u64) -> u64 {
     let (mut seed, mut left) = (seed, count);
     let (mut mark, mut since, mut limit) = (None, 0, 1);
     while left > 0 {
@@ -154,7 +154,7 @@ pub fn later_seed(seed: u64, count: u64) -> u64 {
 /// signs(7, 0, 70, 4, &mut part);
 /// assert!(whole.iter().all(|x| x.abs() == 0.5) && whole[70..] == part);
 /// ```
-pub fn signs<A: Number>(seed: u64, number: u64, first: u64, rank: u64, out: &mut [A]) {
+pub fn rademacher<A: StoredFloat>(seed: u64, number: u64, first: u64, rank: u64, out: &mut [A]) {
     let length = (1.0 / libm::sqrt(rank as f64)) as f32;
     let (mut word, mut bits) = (None, 0);
     for (i, x) in out.iter_mut().enumerate() {
@@ -167,7 +167,7 @@ pub fn signs<A: Number>(seed: u64, number: u64, first: u64, rank: u64, out: &mut
 }
 
 /// 16 uniform numbers into 16 normal ones: the first half are radii, the second angles.
-fn box_muller<A: Number>(x: &mut [A]) {
+fn box_muller<A: StoredFloat>(x: &mut [A]) {
     let Some((radii, angles)) = x.split_at_mut_checked(8) else { return };
     for (r, a) in radii.iter_mut().zip(angles) {
         let radius = libm::sqrtf(-2.0 * ln(1.0 - r.to_f32()));
@@ -256,14 +256,14 @@ mod tests {
         };
         let met = seeds.len() as u64;
         for n in (0..40).chain(met - 3..met + 3).chain([1 << 20, (1 << 53) + 1, u64::MAX]) {
-            assert_eq!(later_seed(1, n), at(n), "{n} seeds on");
+            assert_eq!(nth_seed(1, n), at(n), "{n} seeds on");
         }
     }
 
     /// Signs of a projector, and bounds of four standard deviations.
     fn tossed(seed: u64, number: u64, n: usize, rank: u64) -> Vec<f64> {
         let mut x = vec![0.0f64; n];
-        signs(seed, number, 0, rank, &mut x);
+        rademacher(seed, number, 0, rank, &mut x);
         x
     }
 
@@ -280,11 +280,11 @@ mod tests {
         let whole = tossed(9, 2, 500, 3);
         for (first, len) in [(0, 500), (0, 1), (63, 2), (64, 64), (1, 499), (437, 63), (250, 0)] {
             let mut part = vec![0.0; len];
-            signs(9, 2, first as u64, 3, &mut part);
+            rademacher(9, 2, first as u64, 3, &mut part);
             assert_eq!(part, whole[first..first + len]);
         }
         // The counter may begin anywhere.
-        signs(9, u64::MAX, u64::MAX - 1, 3, &mut [0.0f32; 4]);
+        rademacher(9, u64::MAX, u64::MAX - 1, 3, &mut [0.0f32; 4]);
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
             (mean, variance)
         };
         let deviation = (2.0 / rank as f64 / projectors as f64).sqrt();
-        let by_signs = moments(&|number, p| signs(1, number, 0, rank as u64, p));
+        let by_signs = moments(&|number, p| rademacher(1, number, 0, rank as u64, p));
         let by_normal = moments(&|number, p| {
             Mt19937::new(number).normal(p);
             p.iter_mut().for_each(|x| *x /= (rank as f64).sqrt());

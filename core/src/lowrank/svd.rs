@@ -8,8 +8,8 @@
 //! Every sum has one order: in blocks of [`BLOCK`] for the products of the matrix's rows and of [`CHUNK`] elsewhere;
 //! in a block eight [`LANES`], folded 4, 2, 1; the blocks in turn.
 
-use crate::gradient::random;
-use crate::real::Real;
+use crate::gradient::counter_u64;
+use crate::real::ComputeFloat;
 use crate::reduce::BLOCK;
 use crate::simd::{self, Kernel};
 
@@ -20,9 +20,9 @@ const BAND: usize = 32;
 /// Vectors of the short side's length that are needed beside the square matrix.
 const VECTORS: usize = 6;
 /// Halvings until a bracket around an eigenvalue is one number wide, and more.
-const HALVINGS: usize = 64;
+const MAX_BISECTIONS: usize = 64;
 /// The sum of squares of what need not be reflected away: 2⁻¹⁴⁰.
-const NOTHING: f64 = f64::from_bits((1023 - 140) << 52);
+const REFLECT_EPS: f64 = f64::from_bits((1023 - 140) << 52);
 /// The second one leaves nothing of other vectors.
 const ITERATIONS: u64 = 2;
 
@@ -34,7 +34,7 @@ pub(crate) const fn scratch(rows: usize) -> usize {
 /// Writes the singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, in falling order:
 /// those of the short side into the rows of `short`, those of the long side into the rows of
 /// `long`, as many as fit. All NaN, if an element is not finite.
-pub(crate) fn vectors<A: Real<Scalar = A>>(
+pub(crate) fn vectors<A: ComputeFloat<Scalar = A>>(
     [rows, cols]: [usize; 2],
     matrix: &mut [A],
     short: &mut [A],
@@ -64,7 +64,7 @@ pub(crate) fn vectors<A: Real<Scalar = A>>(
     }
     let Some((square, rest)) = scratch.split_at_mut_checked(rows * (rows + 1)) else { return };
     let Some(rest) = rest.get_mut(..2 * VECTORS * rows) else { return };
-    let square = Square { n: rows, data: square };
+    let square = PackedSymmetric { n: rows, data: square };
     simd::dispatch(Vectors { count, cols, matrix, short, long, square, rest });
 }
 
@@ -74,11 +74,11 @@ struct Vectors<'a, A> {
     matrix: &'a [A],
     short: &'a mut [A],
     long: &'a mut [A],
-    square: Square<'a, A>,
+    square: PackedSymmetric<'a, A>,
     rest: &'a mut [A],
 }
 
-impl<A: Real<Scalar = A>> Kernel for Vectors<'_, A> {
+impl<A: ComputeFloat<Scalar = A>> Kernel for Vectors<'_, A> {
     type Output = ();
 
     #[inline(always)]
@@ -86,12 +86,12 @@ impl<A: Real<Scalar = A>> Kernel for Vectors<'_, A> {
         let Vectors { count, cols, matrix, short, long, mut square, rest } = self;
         let n = square.n;
         let mut parts = rest.chunks_mut(2 * n.max(1));
-        let mut part = || Pairs::new(parts.next().unwrap_or_default());
+        let mut part = || HiLo::new(parts.next().unwrap_or_default());
         let (mut diagonal, mut beside) = (part(), part());
         let mut work = [part(), part(), part(), part()];
 
-        multiply(matrix, cols, &mut square);
-        tridiagonal(&mut square, &mut diagonal, &mut beside, &mut work);
+        gram(matrix, cols, &mut square);
+        tridiagonalize(&mut square, &mut diagonal, &mut beside, &mut work);
         let (diagonal, beside) = (&diagonal, &beside);
         let mut norm = 0.0f64;
         for i in 0..n {
@@ -111,7 +111,7 @@ impl<A: Real<Scalar = A>> Kernel for Vectors<'_, A> {
             let before = before.chunks(width.max(1)).map(|row| row.get(..n).unwrap_or_default());
             let [x, upper @ ..] = &mut work;
             if !eigenvector([diagonal, beside], high, norm, i, before.clone(), x, upper) {
-                complete(before, to);
+                complete_basis(before, to);
                 continue;
             }
             for (i, to) in to.iter_mut().enumerate() {
@@ -125,16 +125,16 @@ impl<A: Real<Scalar = A>> Kernel for Vectors<'_, A> {
             for (j, z) in found.get(i * width..).unwrap_or_default().iter().take(n).enumerate() {
                 x.set(j, z.to_f64());
             }
-            reflect(&mut square, x);
+            apply_reflectors(&mut square, x);
             for (j, to) in short.iter_mut().skip(i * n).take(n).enumerate() {
                 *to = A::from_f64(x.get(j));
             }
             let (before, rest) = long.split_at_mut_checked(i * cols).unwrap_or_default();
             if let Some(to) = rest.get_mut(..cols) {
-                across(matrix, cols, x, to);
+                gemv_t(matrix, cols, x, to);
                 let before = before.chunks(cols.max(1));
-                if !orthonormal(before.clone(), to) {
-                    complete(before, to);
+                if !orthonormalize(before.clone(), to) {
+                    complete_basis(before, to);
                 }
             }
         }
@@ -142,15 +142,15 @@ impl<A: Real<Scalar = A>> Kernel for Vectors<'_, A> {
 }
 
 /// Numbers of `f64`, each kept as two: rounded, and what rounding took.
-struct Pairs<'a, A> {
+struct HiLo<'a, A> {
     high: &'a mut [A],
     low: &'a mut [A],
 }
 
-impl<'a, A: Real<Scalar = A>> Pairs<'a, A> {
+impl<'a, A: ComputeFloat<Scalar = A>> HiLo<'a, A> {
     fn new(memory: &'a mut [A]) -> Self {
         let (high, low) = memory.split_at_mut(memory.len() / 2);
-        Pairs { high, low }
+        HiLo { high, low }
     }
 
     #[inline(always)]
@@ -189,22 +189,22 @@ impl<'a, A: Real<Scalar = A>> Pairs<'a, A> {
 }
 
 #[inline(always)]
-fn split<A: Real<Scalar = A>>(x: f64) -> (A, A) {
+fn split<A: ComputeFloat<Scalar = A>>(x: f64) -> (A, A) {
     let high = A::from_f64(x);
     (high, A::from_f64(x - high.to_f64()))
 }
 
 /// The upper triangle of a symmetric matrix, row by row; what rounding took from its rows fills the lower one,
 /// and one row more: that of row i stands at the begin of row n - i.
-struct Square<'a, A> {
+struct PackedSymmetric<'a, A> {
     n: usize,
     data: &'a mut [A],
 }
 
-impl<A: Real<Scalar = A>> Square<'_, A> {
+impl<A: ComputeFloat<Scalar = A>> PackedSymmetric<'_, A> {
     /// Row i, from the diagonal on.
     #[inline(always)]
-    fn row(&mut self, i: usize) -> Pairs<'_, A> {
+    fn row(&mut self, i: usize) -> HiLo<'_, A> {
         let (n, len) = (self.n, self.n - i);
         let (high, low) = (i * n + i, len * n);
         let cut = if high < low { low } else { high };
@@ -212,8 +212,8 @@ impl<A: Real<Scalar = A>> Square<'_, A> {
         let before = before.get_mut(high + low - cut..).unwrap_or_default();
         let (high, low) = if high < low { (before, after) } else { (after, before) };
         match (high.get_mut(..len), low.get_mut(..len)) {
-            (Some(high), Some(low)) => Pairs { high, low },
-            _ => Pairs { high: &mut [], low: &mut [] },
+            (Some(high), Some(low)) => HiLo { high, low },
+            _ => HiLo { high: &mut [], low: &mut [] },
         }
     }
 }
@@ -226,7 +226,11 @@ fn fold(lanes: [f64; LANES]) -> f64 {
 
 /// The products of the matrix's rows with each other.
 #[inline(always)]
-fn multiply<A: Real<Scalar = A>>(matrix: &[A], cols: usize, square: &mut Square<'_, A>) {
+fn gram<A: ComputeFloat<Scalar = A>>(
+    matrix: &[A],
+    cols: usize,
+    square: &mut PackedSymmetric<'_, A>,
+) {
     let n = square.n;
     square.data.fill(A::ZERO);
     for start in (0..cols).step_by(BLOCK) {
@@ -256,7 +260,7 @@ fn multiply<A: Real<Scalar = A>>(matrix: &[A], cols: usize, square: &mut Square<
 
 /// The products of two rows with two others.
 #[inline(always)]
-fn products<A: Real<Scalar = A>>([a, b]: [&[A]; 2], [c, d]: [&[A]; 2]) -> [[f64; 2]; 2] {
+fn products<A: ComputeFloat<Scalar = A>>([a, b]: [&[A]; 2], [c, d]: [&[A]; 2]) -> [[f64; 2]; 2] {
     let [mut ac, mut ad, mut bc, mut bd] = [[0.0; LANES]; 4];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
     let ((c, c_rest), (d, d_rest)) = (c.as_chunks::<LANES>(), d.as_chunks::<LANES>());
@@ -300,11 +304,11 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
 /// Reflections from both sides until only the diagonal and what is beside it is left. Reflection i, of the
 /// elements after i, is 1 - v vᵀ; v rests in row i beside the diagonal.
 #[inline(always)]
-fn tridiagonal<A: Real<Scalar = A>>(
-    square: &mut Square<'_, A>,
-    diagonal: &mut Pairs<'_, A>,
-    beside: &mut Pairs<'_, A>,
-    work: &mut [Pairs<'_, A>; 4],
+fn tridiagonalize<A: ComputeFloat<Scalar = A>>(
+    square: &mut PackedSymmetric<'_, A>,
+    diagonal: &mut HiLo<'_, A>,
+    off_diagonal: &mut HiLo<'_, A>,
+    work: &mut [HiLo<'_, A>; 4],
 ) {
     let n = square.n;
     // The matrix that counts is the square less v wᵀ + w vᵀ, of the reflection before.
@@ -336,9 +340,9 @@ fn tridiagonal<A: Real<Scalar = A>>(
         let x = row.get(1);
         let length = (x * x + tail).sqrt();
         // What is far below one part in 2⁵² of the square, whose largest element is at least 1, is not there.
-        let reflects = tail > NOTHING;
+        let reflects = tail > REFLECT_EPS;
         let after = if x > 0.0 { -length } else { length };
-        beside.set(k, if reflects { after } else { x });
+        off_diagonal.set(k, if reflects { after } else { x });
         let root = (length * (length + x.abs())).sqrt();
         let first = if x > 0.0 { x + length } else { x - length };
         next.set(k, 0.0);
@@ -367,11 +371,11 @@ fn tridiagonal<A: Real<Scalar = A>>(
 
 /// Takes v wᵀ + w vᵀ from the square's rows from `first` on, and multiplies it with `next`, into `p`.
 #[inline(always)]
-fn advance<A: Real<Scalar = A>>(
-    square: &mut Square<'_, A>,
+fn advance<A: ComputeFloat<Scalar = A>>(
+    square: &mut PackedSymmetric<'_, A>,
     first: usize,
-    [v, w, next]: [&Pairs<'_, A>; 3],
-    p: &mut Pairs<'_, A>,
+    [v, w, next]: [&HiLo<'_, A>; 3],
+    p: &mut HiLo<'_, A>,
 ) {
     let n = square.n;
     p.high.fill(A::ZERO);
@@ -395,7 +399,7 @@ fn advance<A: Real<Scalar = A>>(
             // The elements beside the diagonal that are in this block.
             let from = if i < start { start } else { i + 1 };
             let within = |x: usize| x.saturating_sub(start)..end - start;
-            let Pairs { high, low } = row;
+            let HiLo { high, low } = row;
             let (high, low) = (
                 high.get_mut(from - i..end - i).unwrap_or_default(),
                 low.get_mut(from - i..end - i).unwrap_or_default(),
@@ -425,7 +429,7 @@ fn advance<A: Real<Scalar = A>>(
 
 /// The part of [`advance`] for one row: returns its product with `xs`, and adds `xi` times the row to `ps`.
 #[inline(always)]
-fn sweep<A: Real<Scalar = A>>(
+fn sweep<A: ComputeFloat<Scalar = A>>(
     [high, low]: [&mut [A]; 2],
     [vs, ws, xs]: [&[f64]; 3],
     ps: &mut [f64],
@@ -458,15 +462,15 @@ fn sweep<A: Real<Scalar = A>>(
 /// Eigenvalue number i from above, within one part in 2⁵² of the largest. By bisection:
 /// how many lie above a number is how many pivots of the elimination are positive (Sturm).
 #[inline(always)]
-fn eigenvalue<A: Real<Scalar = A>>(
-    diagonal: &Pairs<'_, A>,
-    beside: &Pairs<'_, A>,
+fn eigenvalue<A: ComputeFloat<Scalar = A>>(
+    diagonal: &HiLo<'_, A>,
+    beside: &HiLo<'_, A>,
     i: usize,
     [mut low, mut high]: [f64; 2],
     norm: f64,
 ) -> f64 {
     let tiny = norm * f64::EPSILON * f64::EPSILON;
-    for _ in 0..HALVINGS {
+    for _ in 0..MAX_BISECTIONS {
         if high - low <= norm * f64::EPSILON {
             break;
         }
@@ -491,21 +495,22 @@ fn eigenvalue<A: Real<Scalar = A>>(
 
 /// The eigenvector, into `x`, orthogonal to those before; false if none was found.
 #[inline(always)]
-fn eigenvector<'b, A: Real<Scalar = A>>(
-    matrix: [&Pairs<'_, A>; 2],
+fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
+    matrix: [&HiLo<'_, A>; 2],
     value: f64,
     norm: f64,
     number: usize,
     before: impl Iterator<Item = &'b [A]> + Clone,
-    x: &mut Pairs<'_, A>,
-    upper: &mut [Pairs<'_, A>],
+    x: &mut HiLo<'_, A>,
+    upper: &mut [HiLo<'_, A>],
 ) -> bool {
     let n = x.high.len();
     for at in 0..n {
         // Uniform in [-1, 1): some of it lies along every eigenvector.
         x.set(
             at,
-            (random(0, number as u64, at as u64) >> 11) as f64 / f64::from_bits(1075 << 52) - 1.0,
+            (counter_u64(0, number as u64, at as u64) >> 11) as f64 / f64::from_bits(1075 << 52)
+                - 1.0,
         );
     }
     for _ in 0..ITERATIONS {
@@ -514,8 +519,8 @@ fn eigenvector<'b, A: Real<Scalar = A>>(
         for round in 0..4 {
             if round > 0 {
                 for before in before.clone() {
-                    let part = -along(x, before);
-                    add(x, before, part);
+                    let part = -dot_along(x, before);
+                    axpy(x, before, part);
                 }
             }
             let mut square = 0.0;
@@ -539,12 +544,12 @@ fn eigenvector<'b, A: Real<Scalar = A>>(
 
 /// Solves (T - value) y = x, but for a factor: elimination with row exchanges.
 #[inline(always)]
-fn solve<A: Real<Scalar = A>>(
-    [diagonal, beside]: [&Pairs<'_, A>; 2],
+fn solve<A: ComputeFloat<Scalar = A>>(
+    [diagonal, beside]: [&HiLo<'_, A>; 2],
     value: f64,
     norm: f64,
-    x: &mut Pairs<'_, A>,
-    upper: &mut [Pairs<'_, A>],
+    x: &mut HiLo<'_, A>,
+    upper: &mut [HiLo<'_, A>],
 ) {
     let [pivots, first, second] = upper else { return };
     let n = x.high.len();
@@ -583,7 +588,7 @@ fn solve<A: Real<Scalar = A>>(
 
 /// The product with a vector of the matrix's type.
 #[inline(always)]
-fn along<A: Real<Scalar = A>>(x: &Pairs<'_, A>, y: &[A]) -> f64 {
+fn dot_along<A: ComputeFloat<Scalar = A>>(x: &HiLo<'_, A>, y: &[A]) -> f64 {
     let mut sum = 0.0;
     for (at, y) in y.chunks(CHUNK).enumerate() {
         let [mut xs, mut ys] = [[0.0; CHUNK]; 2];
@@ -597,7 +602,7 @@ fn along<A: Real<Scalar = A>>(x: &Pairs<'_, A>, y: &[A]) -> f64 {
 }
 
 #[inline(always)]
-fn add<A: Real<Scalar = A>>(x: &mut Pairs<'_, A>, y: &[A], factor: f64) {
+fn axpy<A: ComputeFloat<Scalar = A>>(x: &mut HiLo<'_, A>, y: &[A], factor: f64) {
     for ((high, low), y) in x.high.iter_mut().zip(&mut *x.low).zip(y) {
         (*high, *low) = split(high.to_f64() + low.to_f64() + factor * y.to_f64());
     }
@@ -605,7 +610,10 @@ fn add<A: Real<Scalar = A>>(x: &mut Pairs<'_, A>, y: &[A], factor: f64) {
 
 /// An eigenvector of the tridiagonal matrix into one of the square: all reflections, the last one first.
 #[inline(always)]
-fn reflect<A: Real<Scalar = A>>(square: &mut Square<'_, A>, x: &mut Pairs<'_, A>) {
+fn apply_reflectors<A: ComputeFloat<Scalar = A>>(
+    square: &mut PackedSymmetric<'_, A>,
+    x: &mut HiLo<'_, A>,
+) {
     let n = square.n;
     for k in (0..n.saturating_sub(1)).rev() {
         let row = square.row(k);
@@ -627,7 +635,7 @@ fn reflect<A: Real<Scalar = A>>(square: &mut Square<'_, A>, x: &mut Pairs<'_, A>
 
 /// The matrix's rows, each times an element of `x`: their sum.
 #[inline(always)]
-fn across<A: Real<Scalar = A>>(matrix: &[A], cols: usize, x: &Pairs<'_, A>, to: &mut [A]) {
+fn gemv_t<A: ComputeFloat<Scalar = A>>(matrix: &[A], cols: usize, x: &HiLo<'_, A>, to: &mut [A]) {
     const WIDE: usize = 4 * CHUNK;
     for (at, to) in to.chunks_mut(WIDE).enumerate() {
         let mut sums = [0.0; WIDE];
@@ -646,7 +654,7 @@ fn across<A: Real<Scalar = A>>(matrix: &[A], cols: usize, x: &Pairs<'_, A>, to: 
 
 /// Takes from `x` what lies along the unit vectors before, and makes its length 1; false if nothing is left.
 #[inline(always)]
-fn orthonormal<'b, A: Real<Scalar = A>>(
+fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
     before: impl Iterator<Item = &'b [A]> + Clone,
     x: &mut [A],
 ) -> bool {
@@ -692,21 +700,24 @@ fn orthonormal<'b, A: Real<Scalar = A>>(
 
 /// Any unit vector orthogonal to those before: a unit vector of the axes, less its part in them.
 #[inline(always)]
-fn complete<'b, A: Real<Scalar = A>>(before: impl Iterator<Item = &'b [A]> + Clone, to: &mut [A]) {
+fn complete_basis<'b, A: ComputeFloat<Scalar = A>>(
+    before: impl Iterator<Item = &'b [A]> + Clone,
+    to: &mut [A],
+) {
     let (len, number) = (to.len(), before.clone().count());
     // Likely one that those before have little of.
     for axis in (number..len).chain(0..number) {
         for (i, x) in to.iter_mut().enumerate() {
             *x = if i == axis { A::ONE } else { A::ZERO };
         }
-        if orthonormal(before.clone(), to) {
+        if orthonormalize(before.clone(), to) {
             return;
         }
     }
 }
 
 /// Turns a vector so that its largest component (the first of several) is positive.
-pub(crate) fn orient<A: Real>(x: &mut [A]) {
+pub(crate) fn fix_sign<A: ComputeFloat>(x: &mut [A]) {
     let mut largest = A::ZERO;
     for v in x.iter() {
         if v.abs() > largest.abs() {
@@ -732,7 +743,11 @@ mod tests {
     }
 
     /// The worst of: a vector's length, an angle between two, what A v and Aᵀ u lack of σ u and σ v.
-    fn worst<A: Real<Scalar = A>>([rows, cols]: [usize; 2], count: usize, matrix: &[f64]) -> f64 {
+    fn worst<A: ComputeFloat<Scalar = A>>(
+        [rows, cols]: [usize; 2],
+        count: usize,
+        matrix: &[f64],
+    ) -> f64 {
         let matrix: Vec<A> = matrix.iter().map(|x| A::from_f64(*x)).collect();
         let (mut short, mut long) = (vec![A::ONE; count * rows], vec![A::ONE; count * cols]);
         let memory = &mut vec![A::ONE; scratch(rows)];

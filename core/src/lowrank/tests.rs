@@ -8,16 +8,16 @@ use std::vec::Vec;
 
 use half::bf16;
 
-use crate::any::{self, AnyRule, Arithmetic, Tensor};
+use crate::any::{self, ComputePolicy, DynRule, UpdateBuffers};
 use crate::args::Args;
 use crate::each_rule;
 use crate::error::Error;
-use crate::factored::{self, Factored, Layout, Matrix};
+use crate::factored::{self, FactoredRule, FactoredUpdate, MatrixLayout};
 use crate::named::entries;
 use crate::optim::*;
-use crate::optimizer::{Optimizer, Param, Recipe};
+use crate::optimizer::{Optimizer, OptimizerSpec, Param};
 use crate::real::Dtype;
-use crate::rule::{Rule, Scalars, Start, Step};
+use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 use crate::storage::{Data, DataMut};
 
 const SHAPE: [usize; 2] = [3, 3];
@@ -29,40 +29,40 @@ fn grad(t: u64) -> [f64; 9] {
 
 /// Four steps of a rule that is handed the identity wherever it asks for a projector. `update` is what a step does in
 /// `f64`: for fifty rules no other type is to be compiled.
-fn run<R: AnyRule>(
+fn run<R: DynRule>(
     rule: &R,
-    update: impl Fn(&Step, &mut Scalars, Tensor<'_, '_>) -> Result<(), Error>,
+    update: impl Fn(&StepContext, &mut ScalarState, UpdateBuffers<'_, '_>) -> Result<(), Error>,
 ) -> Vec<f64> {
     let mut param = INIT.to_vec();
     let mut slots: Vec<Vec<f64>> = (0..rule.info().slots.len())
         .map(|k| {
             let len = rule.slot_len(k, &SHAPE, Dtype::F64);
-            match rule.slot_start(k) {
+            match rule.slot_init(k) {
                 _ if rule.info().slots[k].starts_with("projector") => {
                     (0..len).map(|i| f64::from(u8::from(i / 3 == i % 3))).collect()
                 }
-                Start::Parameter => param.iter().copied().take(len).collect(),
-                Start::Value(x) => vec![x; len],
+                SlotInit::CopyParam => param.iter().copied().take(len).collect(),
+                SlotInit::Constant(x) => vec![x; len],
             }
         })
         .collect();
-    let mut work = vec![0.0; rule.workspace(&SHAPE)];
-    let mut scalars = rule.scalars_of(0);
+    let mut work = vec![0.0; rule.scratch_len(&SHAPE)];
+    let mut scalars = rule.initial_scalars(0);
     for t in 1..=4 {
         let grad = grad(t);
         let given = [("projector", 1.0), ("train_loss", 1.0), ("eval_loss", 1.5)];
-        let mut step = Step::new(t, 0.01);
-        (step.shape, step.dtype, step.given) = (&SHAPE, Some(Dtype::F64), &given);
+        let mut step = StepContext::new(t, 0.01);
+        (step.shape, step.dtype, step.extra) = (&SHAPE, Some(Dtype::F64), &given);
         let data = [Data::F64(&grad)];
         step.grad_norm = rule.norm_scale(&given).map(|scale| rule.grad_norm(&data, scale));
         rule.advance(&step, &mut scalars);
         let mut slots: Vec<_> = slots.iter_mut().map(|s| DataMut::F64(s)).collect();
-        let tensor = Tensor {
+        let tensor = UpdateBuffers {
             shape: &SHAPE,
             param: DataMut::F64(&mut param),
             grad: Data::F64(&grad),
             slots: &mut slots,
-            work: DataMut::F64(&mut work),
+            scratch: DataMut::F64(&mut work),
         };
         update(&step, &mut scalars, tensor).unwrap();
     }
@@ -70,25 +70,40 @@ fn run<R: AnyRule>(
 }
 
 /// A rule that is stepped in `f64`.
-trait Alone: Directed + Default {
-    fn step(&self, step: &Step, scalars: &mut Scalars, t: Tensor<'_, '_>) -> Result<(), Error>;
+trait Alone: SplitRule + Default {
+    fn step(
+        &self,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        t: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error>;
 }
 
 impl<R: Rule + Default> Alone for R {
-    fn step(&self, step: &Step, scalars: &mut Scalars, mut t: Tensor<'_, '_>) -> Result<(), Error> {
+    fn step(
+        &self,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut t: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error> {
         any::update::<R, f64>(self, step, scalars, &mut t);
         Ok(())
     }
 }
 
-impl<R: Factored + Default> Alone for Matrix<R> {
-    fn step(&self, step: &Step, scalars: &mut Scalars, t: Tensor<'_, '_>) -> Result<(), Error> {
-        let layout = Layout::of(t.shape).unwrap();
+impl<R: FactoredUpdate + Default> Alone for FactoredRule<R> {
+    fn step(
+        &self,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        t: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error> {
+        let layout = MatrixLayout::of(t.shape).unwrap();
         factored::update::<R, f64>(&self.0, step, scalars, layout, t, None).map(drop)
     }
 }
 
-fn whole_space<R: Directed>(rule: R) -> Projected<R, GaLore> {
+fn whole_space<R: SplitRule>(rule: R) -> Projected<R, GaLore> {
     let mut projected = Projected::<R, GaLore>::new(rule);
     projected.projection.rank = Some(3);
     projected.projection.scale = 1.0;
@@ -101,7 +116,7 @@ fn outcome<R: Alone>(decay: f64) -> String {
     let names = ["weight_decay", "weight_decay_rate"];
     let value = std::format!("{decay}");
     let set = |rule: &mut R, name: &&str| {
-        Args::parse(&std::format!("{name}={value}")).unwrap().apply("", rule.hyper()).is_ok()
+        Args::parse(&std::format!("{name}={value}")).unwrap().apply("", rule.hyper_params()).is_ok()
     };
     if !names.iter().any(|name| set(&mut rule, name)) || rule.check().is_err() {
         if decay != 0.0 {
@@ -112,7 +127,7 @@ fn outcome<R: Alone>(decay: f64) -> String {
     let projected = whole_space(rule);
     match projected.check() {
         Ok(()) => {}
-        Err(Error::Range { argument, .. } | Error::Invalid { argument, .. }) => {
+        Err(Error::OutOfRange { argument, .. } | Error::InvalidArgument { argument, .. }) => {
             // Without a rank it is the rule itself.
             let alone = Projected::<R, GaLore>::new(rule);
             assert_eq!(alone.check(), Ok(()));
@@ -136,7 +151,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
          factored { $($c:ident: $C:ident,)* } $($rest:tt)*) => {
             $(seen.push((stringify!($a), outcome::<$A>(0.0), outcome::<$A>(0.1)));)*
             $(seen.push((stringify!($b), outcome::<$B>(0.0), outcome::<$B>(0.1)));)*
-            $(seen.push((stringify!($c), outcome::<Matrix<$C>>(0.0), outcome::<Matrix<$C>>(0.1)));)*
+            $(seen.push((stringify!($c), outcome::<FactoredRule<$C>>(0.0), outcome::<FactoredRule<$C>>(0.1)));)*
         };
     }
     each_rule!(go);
@@ -169,7 +184,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
 
 /// A matrix with one large gradient, over a full optimizer: names of formats, projections and all.
 fn train(
-    recipe: &Recipe,
+    recipe: &OptimizerSpec,
     dtype: Dtype,
     shape: [usize; 2],
     grad: &dyn Fn(usize) -> f32,
@@ -198,7 +213,8 @@ fn rank_one(cols: usize) -> impl Fn(usize) -> f32 {
 fn galore_with_lion_moves_along_the_singular_vector() {
     let mut rule = Projected::<Lion, GaLore>::new(Lion { lr: 0.1, ..Lion::default() });
     (rule.projection.rank, rule.projection.scale) = (Some(1), 1.0);
-    let got = train(&Recipe::new(rule, Arithmetic::Fused), Dtype::F32, [4, 3], &rank_one(3));
+    let got =
+        train(&OptimizerSpec::new(rule, ComputePolicy::Fused), Dtype::F32, [4, 3], &rank_one(3));
     // The vector is (0.6, 0.8, 0); Lion's direction of ±5 is ±1: three steps of 0.1.
     for (i, p) in got.iter().enumerate() {
         let sign = if (i / 3).is_multiple_of(2) { -1.0 } else { 1.0 };
@@ -212,14 +228,14 @@ fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
     let flash = entries::flash::<FlashAdamW>("flash_adamw");
     let args = Args::parse("lr=0.1, weight_decay=0").unwrap();
     let flash = (flash.build)(flash.name, &args).unwrap();
-    for proj in [Projector::Random, Projector::Svd, Projector::Signs] {
+    for proj in [ProjectorKind::Random, ProjectorKind::Svd, ProjectorKind::Rademacher] {
         let rule = FlashAdamW { lr: 0.1, weight_decay: 0.0, ..FlashAdamW::default() };
         let mut rule = Projected::<_, Apollo>::new(rule);
         (rule.projection.rank, rule.projection.proj) = (Some(2), proj);
-        let plain = Recipe::new(rule, Arithmetic::Fused);
-        let coded = Recipe { coding: flash.coding.clone(), ..plain.clone() };
+        let plain = OptimizerSpec::new(rule, ComputePolicy::Fused);
+        let coded = OptimizerSpec { storage: flash.storage.clone(), ..plain.clone() };
         let shape = [32, 64];
-        let bytes = |r: &Recipe, dtype| r.bytes_per_parameter(&shape, dtype);
+        let bytes = |r: &OptimizerSpec, dtype| r.bytes_per_parameter(&shape, dtype);
         assert!(bytes(&coded, Dtype::Bf16) < 0.7 * bytes(&plain, Dtype::F32));
         let (want, got) = (
             train(&plain, Dtype::F32, shape, &|i| ((i * i * 7 + i * 3) % 11) as f32 - 4.7),
@@ -237,13 +253,14 @@ fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
 #[test]
 fn apollo_goes_down_along_the_gradient_whatever_the_rule() {
     let grad = |i: usize| (i % 7) as f32 - 2.5;
-    fn down<R: Directed + Default>(name: &str, grad: &dyn Fn(usize) -> f32, sign: f32) {
+    fn down<R: SplitRule + Default>(name: &str, grad: &dyn Fn(usize) -> f32, sign: f32) {
         let mut rule = Projected::<R, Apollo>::default();
         (rule.projection.rank, rule.projection.scale) = (Some(4), 1.0);
         let args = ["weight_decay=0", "maximize=true"].map(|args| Args::parse(args).unwrap());
-        let _ = args[0].apply("", rule.hyper());
-        assert!(sign > 0.0 || args[1].apply("", rule.hyper()).is_ok());
-        let moved = train(&Recipe::new(rule, Arithmetic::Fused), Dtype::F32, [6, 5], grad);
+        let _ = args[0].apply("", rule.hyper_params());
+        assert!(sign > 0.0 || args[1].apply("", rule.hyper_params()).is_ok());
+        let moved =
+            train(&OptimizerSpec::new(rule, ComputePolicy::Fused), Dtype::F32, [6, 5], grad);
         for (i, p) in moved.iter().enumerate() {
             assert!((p - 1.0) * grad(i) * sign < 0.0, "{name}, {i}: {p} for {}", grad(i));
         }
@@ -254,28 +271,33 @@ fn apollo_goes_down_along_the_gradient_whatever_the_rule() {
     down::<Lion>("lion", &grad, 1.0);
     down::<Sgd>("sgd", &grad, 1.0);
     down::<FlashAdamW>("flash_adamw", &grad, 1.0);
-    down::<Matrix<Adafactor>>("adafactor", &grad, 1.0);
+    down::<FactoredRule<Adafactor>>("adafactor", &grad, 1.0);
 }
 
 #[test]
 fn a_rank_with_a_decay_that_would_be_lost_is_refused_before_anything_is_written() {
     let mut rule = Projected::<Sgd, GaLore>::new(Sgd { weight_decay: 0.1, ..Sgd::default() });
     let mut optimizer = Optimizer::new();
-    assert!(optimizer.add_group(Recipe::new(rule, Arithmetic::Fused)).is_ok());
+    assert!(optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).is_ok());
     rule.projection.rank = Some(2);
-    let refused = optimizer.add_group(Recipe::new(rule, Arithmetic::Fused));
-    let Err(Error::Range { argument: "weight_decay", value: 0.1, .. }) = refused else {
+    let refused = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused));
+    let Err(Error::OutOfRange { argument: "weight_decay", value: 0.1, .. }) = refused else {
         panic!("{refused:?}");
     };
     let (mut param, grad) = ([1.0f32; 4], [1.0f32; 4]);
-    let tensor = Tensor {
+    let tensor = UpdateBuffers {
         shape: &[2, 2],
         param: DataMut::F32(&mut param),
         grad: Data::F32(&grad),
         slots: &mut [],
-        work: DataMut::F32(&mut []),
+        scratch: DataMut::F32(&mut []),
     };
-    let got = rule.update(Arithmetic::Fused, &Step::new(1, 0.1), &mut rule.scalars_of(0), tensor);
+    let got = rule.update(
+        ComputePolicy::Fused,
+        &StepContext::new(1, 0.1),
+        &mut rule.initial_scalars(0),
+        tensor,
+    );
     assert!(got == Err(refused.unwrap_err()) && param == [1.0; 4]);
 }
 
@@ -289,19 +311,19 @@ fn a_late_refresh_of_apollo_has_the_seed_of_the_whole_walk() {
         .map(|k| vec![0.0; rule.slot_len(k, &[2, 2], Dtype::F32)])
         .collect();
     let mut slots: Vec<_> = buffers.iter_mut().map(|s| DataMut::F32(s)).collect();
-    let mut work = vec![0.0f32; rule.workspace(&[2, 2])];
-    let tensor = Tensor {
+    let mut work = vec![0.0f32; rule.scratch_len(&[2, 2])];
+    let tensor = UpdateBuffers {
         shape: &[2, 2],
         param: DataMut::F32(&mut param),
         grad: Data::F32(&grad),
         slots: &mut slots,
-        work: DataMut::F32(&mut work),
+        scratch: DataMut::F32(&mut work),
     };
-    let mut step = Step::new(t, 0.1);
+    let mut step = StepContext::new(t, 0.1);
     step.shape = &[2, 2];
-    rule.update(Arithmetic::Fused, &step, &mut rule.scalars_of(0), tensor).unwrap();
+    rule.update(ComputePolicy::Fused, &step, &mut rule.initial_scalars(0), tensor).unwrap();
     let mut want = [0.0f32; 2];
-    Mt19937::new(later_seed(1, t - 1)).normal(&mut want);
+    Mt19937::new(nth_seed(1, t - 1)).normal(&mut want);
     let place = rule.info().slots.iter().position(|name| *name == "projector").unwrap();
     assert_eq!(buffers[place], want);
 }
@@ -314,7 +336,7 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
     let (mut stepped, mut refused) = (0, 0);
     for (shape, rank, side, proj) in shapes.iter().flat_map(|shape| {
         [0, 1, 3, 100].into_iter().flat_map(move |rank| {
-            let projs = [Projector::Svd, Projector::Random, Projector::Signs];
+            let projs = [ProjectorKind::Svd, ProjectorKind::Random, ProjectorKind::Rademacher];
             sides.into_iter().flat_map(move |side| projs.map(|proj| (*shape, rank, side, proj)))
         })
     }) {
@@ -325,8 +347,8 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
         let galore = Projected::<_, GaLore> { projection, ..Projected::new(inner) };
         let apollo = Projected::<_, Apollo> { projection, ..Projected::new(inner) };
         for (rule, galore) in [
-            (Recipe::new(galore, Arithmetic::Fused), true),
-            (Recipe::new(apollo, Arithmetic::Fused), false),
+            (OptimizerSpec::new(galore, ComputePolicy::Fused), true),
+            (OptimizerSpec::new(apollo, ComputePolicy::Fused), false),
         ] {
             let mut optimizer = Optimizer::new();
             let group = optimizer.add_group(rule.clone());
@@ -351,7 +373,7 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
 
 /// Two steps, of which the second keeps the projector, in as many numbers as each asks for and `more`.
 fn two_steps(
-    rule: &dyn AnyRule,
+    rule: &dyn DynRule,
     shape: [usize; 2],
     narrow: bool,
     more: usize,
@@ -366,26 +388,26 @@ fn two_steps(
     let compute = if narrow { Dtype::Bf16 } else { Dtype::F32 };
     let slot = |k| vec![0.0f32; rule.slot_len(k, &shape, compute)];
     let mut buffers: Vec<_> = (0..rule.info().slots.len()).map(slot).collect();
-    let mut scalars = rule.scalars_of(0);
+    let mut scalars = rule.initial_scalars(0);
     let mut least = usize::MAX;
     for t in 1..=2 {
-        let mut step = Step::new(t, 0.1);
+        let mut step = StepContext::new(t, 0.1);
         step.shape = &shape;
-        step.first = t == 1;
+        step.is_first = t == 1;
         rule.advance(&step, &mut scalars);
         let (param, grad) = if narrow {
             (DataMut::Bf16(&mut param), Data::Bf16(&grad))
         } else {
             (DataMut::F32(&mut wide_param), Data::F32(&wide_grad))
         };
-        let len = rule.workspace_at(compute, &step, &shape, &param, &grad);
-        assert!(len <= rule.workspace(&shape));
+        let len = rule.scratch_len_at(compute, &step, &shape, &param, &grad);
+        assert!(len <= rule.scratch_len(&shape));
         least = least.min(len);
         let mut work = vec![0.0f32; len + more];
         let mut slots: Vec<_> = buffers.iter_mut().map(|s| DataMut::F32(s)).collect();
         let work = DataMut::F32(&mut work);
-        let tensor = Tensor { shape: &shape, param, grad, slots: &mut slots, work };
-        rule.update(Arithmetic::Eager, &step, &mut scalars, tensor).unwrap();
+        let tensor = UpdateBuffers { shape: &shape, param, grad, slots: &mut slots, scratch: work };
+        rule.update(ComputePolicy::Eager, &step, &mut scalars, tensor).unwrap();
     }
     (if narrow { wide(&param) } else { wide_param }, least)
 }
@@ -399,8 +421,8 @@ fn a_step_in_the_memory_that_it_asks_for_has_the_bits_of_one_in_more() {
             .into_iter()
             .flat_map(move |side| [false, true].map(move |narrow| (shape, side, narrow)))
     }) {
-        for proj in [Projector::Svd, Projector::Random] {
-            if side == ProjType::Full && proj == Projector::Random {
+        for proj in [ProjectorKind::Svd, ProjectorKind::Random] {
+            if side == ProjType::Full && proj == ProjectorKind::Random {
                 continue; // refused
             }
             let projection =
@@ -408,11 +430,12 @@ fn a_step_in_the_memory_that_it_asks_for_has_the_bits_of_one_in_more() {
             let inner = AdamW { lr: 0.1, weight_decay: 0.0, ..AdamW::default() };
             let galore = Projected::<_, GaLore> { projection, ..Projected::new(inner) };
             let way = Apollo { scale_type: ScaleType::Tensor, ..Apollo::default() };
-            let apollo = Projected::<_, Apollo> { projection, way, ..Projected::new(inner) };
-            for rule in [&galore as &dyn AnyRule, &apollo] {
-                let (all, least) = two_steps(rule, shape, narrow, rule.workspace(&shape));
+            let apollo =
+                Projected::<_, Apollo> { projection, method: way, ..Projected::new(inner) };
+            for rule in [&galore as &dyn DynRule, &apollo] {
+                let (all, least) = two_steps(rule, shape, narrow, rule.scratch_len(&shape));
                 assert_eq!(all, two_steps(rule, shape, narrow, 0).0, "{shape:?} {side:?} {proj:?}");
-                assert!(narrow || least < rule.workspace(&shape), "{shape:?}");
+                assert!(narrow || least < rule.scratch_len(&shape), "{shape:?}");
             }
         }
     }

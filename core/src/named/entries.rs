@@ -12,94 +12,94 @@
 //! # Ok::<(), bitstep::args::ArgError>(())
 //! ```
 
-use super::entry::Entry;
-use crate::any::{AnyRule, Arithmetic};
+use super::entry::OptimizerEntry;
+use crate::any::{ComputePolicy, DynRule};
 use crate::args::{ArgError, Args, Value};
 use crate::error::Error;
-use crate::factored::Matrix;
-use crate::lowrank::{Apollo, GaLore, Projected, Single, Way};
+use crate::factored::FactoredRule;
+use crate::lowrank::{Apollo, ForceF32, GaLore, Projected, ProjectionMethod};
 use crate::optim::{
     Adafactor, AdamWAnyPrecision, AdamWHf, AdamWHfReference, AdamWeightDecay, BnbAdam, BnbLamb,
     OptimiAdam, bnb, flash, torchao_adam,
 };
-use crate::optimizer::Recipe;
+use crate::optimizer::OptimizerSpec;
 
 /// The default rule with these arguments set.
-fn rule<R: AnyRule + Default + 'static>(
+fn rule<R: DynRule + Default + 'static>(
     name: &str,
     args: &Args,
-    arithmetic: Arithmetic,
-) -> Result<Recipe, ArgError> {
+    arithmetic: ComputePolicy,
+) -> Result<OptimizerSpec, ArgError> {
     rule_from(R::default(), name, args, arithmetic)
 }
 
 /// The same, for a name with defaults of its own.
-fn rule_from<R: AnyRule + 'static>(
+fn rule_from<R: DynRule + 'static>(
     mut rule: R,
     name: &str,
     args: &Args,
-    arithmetic: Arithmetic,
-) -> Result<Recipe, ArgError> {
-    args.apply(name, rule.hyper())?;
+    arithmetic: ComputePolicy,
+) -> Result<OptimizerSpec, ArgError> {
+    args.apply(name, rule.hyper_params())?;
     rule.settle();
-    Ok(Recipe::new(rule, arithmetic))
+    Ok(OptimizerSpec::new(rule, arithmetic))
 }
 
 /// A reference that rounds 16-bit numbers after every tensor operation.
 #[inline]
 #[must_use]
-pub const fn eager<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| rule::<R>(name, args, Arithmetic::Eager) }
+pub const fn eager<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Eager) }
 }
 
 /// A reference that computes in `f32` throughout.
 #[inline]
 #[must_use]
-pub const fn fused<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| rule::<R>(name, args, Arithmetic::Fused) }
+pub const fn fused<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Fused) }
 }
 
 /// bitsandbytes: in `f32` throughout, `f64` parameters included.
 #[inline]
 #[must_use]
-pub const fn bnb<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
+pub const fn bnb<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
 }
 
 /// The same with 8-bit state.
 #[inline]
 #[must_use]
-pub const fn bnb_8bit<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| bnb::build(R::default(), 8, name, args) }
+pub const fn bnb_8bit<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 8, name, args) }
 }
 
 /// bitsandbytes' AdamW.
 #[inline]
 #[must_use]
-pub const fn bnb_adamw(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
+pub const fn bnb_adamw(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
 }
 
 /// The same with 8-bit state.
 #[inline]
 #[must_use]
-pub const fn bnb_adamw_8bit(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 8, name, args) }
+pub const fn bnb_adamw_8bit(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 8, name, args) }
 }
 
 /// A reference whose argument `fused` chooses between the two.
 #[inline]
 #[must_use]
-pub const fn fusible<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry {
+pub const fn fusible<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry {
         name,
         build: |name, args| {
             let on = |argument| args.get(argument).and_then(Value::as_bool) == Some(true);
             if on("fused") && on("foreach") {
-                let wanted = "fused and foreach not both";
-                return Err(Error::Invalid { argument: "fused", wanted }.into());
+                let expected = "fused and foreach not both";
+                return Err(Error::InvalidArgument { argument: "fused", expected }.into());
             }
-            let fused = if on("fused") { Arithmetic::Fused } else { Arithmetic::Eager };
+            let fused = if on("fused") { ComputePolicy::Fused } else { ComputePolicy::Eager };
             rule::<R>(name, args, fused)
         },
     }
@@ -108,76 +108,80 @@ pub const fn fusible<R: AnyRule + Default + 'static>(name: &'static str) -> Entr
 /// FlashOptim's: over split weights and companded state.
 #[inline]
 #[must_use]
-pub const fn flash<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: flash::build::<R> }
+pub const fn flash<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: flash::build::<R> }
 }
 
 /// Made by its constructor or by `create_optimizer`, as the arguments' names tell.
 #[inline]
-fn build_adam_weight_decay(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+fn build_adam_weight_decay(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
     let created = args.get("init_lr").is_some();
     let mut rule = if created { AdamWeightDecay::created() } else { AdamWeightDecay::default() };
     args.apply(name, &mut rule)?;
-    Ok(Recipe::new(rule, Arithmetic::Eager))
+    Ok(OptimizerSpec::new(rule, ComputePolicy::Eager))
 }
 
 /// Transformers' AdamW for TensorFlow.
 #[inline]
 #[must_use]
-pub const fn adam_weight_decay(name: &'static str) -> Entry {
-    Entry { name, build: build_adam_weight_decay }
+pub const fn adam_weight_decay(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: build_adam_weight_decay }
 }
 
 #[inline]
-fn build_anyprecision(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+fn build_anyprecision(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
     let mut rule = AdamWAnyPrecision::default();
     args.apply(name, &mut rule)?;
     let double = rule.has_double();
-    Ok(Recipe::new(rule, if double { Arithmetic::Double } else { Arithmetic::Fused }))
+    Ok(OptimizerSpec::new(rule, if double { ComputePolicy::Double } else { ComputePolicy::Fused }))
 }
 
 /// AdamW of number types of one's choice; in `f64` where one of them is.
 #[inline]
 #[must_use]
-pub const fn anyprecision(name: &'static str) -> Entry {
-    Entry { name, build: build_anyprecision }
+pub const fn anyprecision(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: build_anyprecision }
 }
 
 /// A reference that computes in `f32` even where parameters are `f64`.
 #[inline]
 #[must_use]
-pub const fn single<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| rule::<R>(name, args, Arithmetic::Single) }
+pub const fn single<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Single) }
 }
 
 /// AdamW in the way of galore_torch and apollo_torch, with whatever is done with its direction.
 #[inline]
-fn projected_adamw<W: Way>(name: &str, args: &Args, way: W) -> Result<Recipe, ArgError> {
+fn projected_adamw<W: ProjectionMethod>(
+    name: &str,
+    args: &Args,
+    way: W,
+) -> Result<OptimizerSpec, ArgError> {
     let rule = AdamWHf { reference: AdamWHfReference::Galore, ..AdamWHf::default() };
-    let mut rule = Projected::<_, W> { way, ..Projected::new(rule) };
-    args.apply(name, rule.hyper())?;
-    Ok(Recipe::new(rule, Arithmetic::Eager))
+    let mut rule = Projected::<_, W> { method: way, ..Projected::new(rule) };
+    args.apply(name, rule.hyper_params())?;
+    Ok(OptimizerSpec::new(rule, ComputePolicy::Eager))
 }
 
 /// galore_torch's AdamW.
 #[inline]
 #[must_use]
-pub const fn galore_adamw(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| projected_adamw(name, args, GaLore) }
+pub const fn galore_adamw(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| projected_adamw(name, args, GaLore) }
 }
 
 /// galore_torch's Adafactor.
 #[inline]
 #[must_use]
-pub const fn galore_adafactor(name: &'static str) -> Entry {
-    fused::<Projected<Matrix<Adafactor>, GaLore>>(name)
+pub const fn galore_adafactor(name: &'static str) -> OptimizerEntry {
+    fused::<Projected<FactoredRule<Adafactor>, GaLore>>(name)
 }
 
 /// galore_torch's AdamW over bitsandbytes' Adam of 8 bits, whatever `optim_bits` says, between products that are rounded.
 #[inline]
 #[must_use]
-pub const fn galore_adamw_8bit(name: &'static str) -> Entry {
-    Entry {
+pub const fn galore_adamw_8bit(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry {
         name,
         build: |name, args| {
             let mut args = args.clone();
@@ -188,8 +192,8 @@ pub const fn galore_adamw_8bit(name: &'static str) -> Entry {
                 args = args.with("max_unorm", limit);
             }
             let rule = BnbLamb { weight_decay: 1e-2, max_unorm: 100.0, ..BnbLamb::default() };
-            let rule = Projected::<_, GaLore>::new(Single(rule));
-            Ok(Recipe { arithmetic: Arithmetic::Eager, ..bnb::build(rule, 8, name, &args)? })
+            let rule = Projected::<_, GaLore>::new(ForceF32(rule));
+            Ok(OptimizerSpec { policy: ComputePolicy::Eager, ..bnb::build(rule, 8, name, &args)? })
         },
     }
 }
@@ -197,8 +201,8 @@ pub const fn galore_adamw_8bit(name: &'static str) -> Entry {
 /// apollo_torch's AdamW. Layerwise, each parameter has an optimizer of its own, and so the first seed.
 #[inline]
 #[must_use]
-pub const fn apollo(name: &'static str) -> Entry {
-    Entry {
+pub const fn apollo(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry {
         name,
         build: |name, args| {
             let layerwise = name.ends_with("_layerwise");
@@ -210,26 +214,28 @@ pub const fn apollo(name: &'static str) -> Entry {
 /// torchao's: over state of 8 or 4 bits.
 #[inline]
 #[must_use]
-pub const fn torchao<R: AnyRule + Default + 'static, const BITS: u32>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| torchao_adam::build::<R>(Some(BITS), name, args) }
+pub const fn torchao<R: DynRule + Default + 'static, const BITS: u32>(
+    name: &'static str,
+) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| torchao_adam::build::<R>(Some(BITS), name, args) }
 }
 
 /// torchao's: over state of floating-point 8 bits.
 #[inline]
 #[must_use]
-pub const fn torchao_fp8<R: AnyRule + Default + 'static>(name: &'static str) -> Entry {
-    Entry { name, build: |name, args| torchao_adam::build::<R>(None, name, args) }
+pub const fn torchao_fp8<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: |name, args| torchao_adam::build::<R>(None, name, args) }
 }
 
 #[inline]
-fn build_optimi_adamw(name: &str, args: &Args) -> Result<Recipe, ArgError> {
+fn build_optimi_adamw(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
     let adamw = OptimiAdam { weight_decay: 1e-2, decouple_wd: true, ..OptimiAdam::default() };
-    rule_from(adamw, name, args, Arithmetic::Eager)
+    rule_from(adamw, name, args, ComputePolicy::Eager)
 }
 
 /// optimi's AdamW.
 #[inline]
 #[must_use]
-pub const fn optimi_adamw(name: &'static str) -> Entry {
-    Entry { name, build: build_optimi_adamw }
+pub const fn optimi_adamw(name: &'static str) -> OptimizerEntry {
+    OptimizerEntry { name, build: build_optimi_adamw }
 }

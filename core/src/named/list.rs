@@ -5,9 +5,9 @@ use super::entries::{
     flash, fused, fusible, galore_adafactor, galore_adamw, galore_adamw_8bit, optimi_adamw, single,
     torchao, torchao_fp8,
 };
-use super::entry::{Entry, optimizer_of};
+use super::entry::{OptimizerEntry, optimizer_of};
 use crate::args::{ArgError, Args};
-use crate::factored::Matrix;
+use crate::factored::FactoredRule;
 use crate::optim::{
     AdEMAMix, AdaLomo, Adadelta, Adafactor, AdafactorTorch, Adagrad, Adam, AdamW, AdamWHf, Adamax,
     Asgd, BnbAdagrad, BnbAdam, BnbLamb, BnbLars, BnbRmsprop, BnbSgd, FlashAdam, FlashAdamW,
@@ -16,7 +16,7 @@ use crate::optim::{
     ScheduleFreeAdamW, ScheduleFreeRAdam, ScheduleFreeSgd, Sgd, StableAdamW, TorchaoAdam,
     TorchaoAdamW,
 };
-use crate::optimizer::Recipe;
+use crate::optimizer::OptimizerSpec;
 
 /// The recipe of a name, with the given constructor arguments of its reference.
 ///
@@ -31,17 +31,17 @@ use crate::optimizer::Recipe;
 /// assert!(optimizer("adamw_troch", &Args::new()).unwrap_err().to_string().contains("`adamw_torch`"));
 /// # Ok::<(), bitstep::args::ArgError>(())
 /// ```
-pub fn optimizer(name: &str, args: &Args) -> Result<Recipe, ArgError> {
-    optimizer_of(LIST, name, args)
+pub fn optimizer(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
+    optimizer_of(OPTIMIZERS, name, args)
 }
 
 /// Every optimizer. Static, or each crate that names it would compile every rule anew.
-pub static LIST: &[Entry] = &[
+pub static OPTIMIZERS: &[OptimizerEntry] = &[
     eager::<Adadelta>("adadelta"),
-    fused::<Matrix<Adafactor>>("adafactor"),
-    eager::<Matrix<AdafactorTorch>>("adafactor_torch"),
+    fused::<FactoredRule<Adafactor>>("adafactor"),
+    eager::<FactoredRule<AdafactorTorch>>("adafactor_torch"),
     fusible::<Adagrad>("adagrad"),
-    single::<Matrix<AdaLomo>>("adalomo"),
+    single::<FactoredRule<AdaLomo>>("adalomo"),
     fusible::<Adam>("adam"),
     adam_weight_decay("adam_weight_decay"),
     eager::<Adamax>("adamax"),

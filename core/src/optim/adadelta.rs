@@ -1,9 +1,9 @@
 //! Adadelta: steps in the units of the parameter.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adadelta.
 ///
@@ -97,8 +97,8 @@ constants! {
     }
 }
 
-impl Hyper for Adadelta {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Adadelta {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("rho", &mut self.rho);
         f.f64("eps", &mut self.eps);
@@ -112,10 +112,10 @@ impl Hyper for Adadelta {
 
 impl Rule for Adadelta {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adadelta";
     const SLOTS: &'static [&'static str] = &["square_avg", "acc_delta"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -134,7 +134,7 @@ impl Rule for Adadelta {
         self.maximize
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             rho: C::scalar(self.rho),
@@ -147,7 +147,7 @@ impl Rule for Adadelta {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v, u]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [v, u]: [C; 2]) -> (C, [C; 2]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let v = v.mul_scalar(k.rho).addcmul(g, g, k.one_minus_rho);
@@ -173,7 +173,7 @@ mod tests {
             ..Adadelta::default()
         };
         let (mut p, mut v, mut u) = ([2.0f64], [7.0f64], [4.0f64]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         let slots = [&mut v[..], &mut u[..]];
         step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots).unwrap();
         assert_eq!((p[0], v[0], u[0]), (2.0 + 0.5 * 2.0, 9.0, 4.0));

@@ -1,12 +1,12 @@
 //! Adafactor, as Transformers has it.
 
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::factored::Factored;
-use crate::real::{Dtype, Number, Real};
+use crate::factored::FactoredUpdate;
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adafactor: second moments of matrices by row and column, with a learning rate
 /// of its own or from outside.
@@ -137,7 +137,7 @@ impl Default for Adafactor {
 impl Adafactor {
     /// ρ: the learning rate before it is scaled by the parameter.
     #[must_use]
-    pub fn relative_lr(&self, step: &Step) -> f64 {
+    pub fn relative_lr(&self, step: &StepContext) -> f64 {
         if !self.relative_step {
             return step.lr;
         }
@@ -148,7 +148,7 @@ impl Adafactor {
 
     /// α, the rate in force, from the state's `RMS`: what AdafactorSchedule reports.
     #[must_use]
-    pub fn effective_lr(&self, step: &Step, rms: f64) -> f64 {
+    pub fn effective_lr(&self, step: &StepContext, rms: f64) -> f64 {
         let floor = self.eps.1;
         let scale = if rms > floor { rms } else { floor };
         self.relative_lr(step) * if self.scale_parameter { scale } else { 1.0 }
@@ -181,8 +181,8 @@ constants! {
     }
 }
 
-impl Hyper for Adafactor {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Adafactor {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("lr", &mut self.lr);
         f.pair("eps", &mut self.eps.0, &mut self.eps.1);
         f.f64("clip_threshold", &mut self.clip_threshold);
@@ -197,7 +197,7 @@ impl Hyper for Adafactor {
 
 /// u / clip · α, its average, and the parameter moved by either.
 #[inline(always)]
-fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
+fn descend<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
     let u = u.div_scalar(k.clip).mul_scalar(k.lr);
     let m = m.mul_scalar(k.beta1).add_scaled(u, k.one_minus_beta1);
     let u = if k.has_beta1 { m } else { u };
@@ -205,33 +205,39 @@ fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
 }
 
 #[inline(always)]
-fn decay<C: Real>(k: &Coefs<C::Scalar>, p: C) -> C {
+fn decay<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C) -> C {
     if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
 }
 
 /// The squares that RMS(p) and RMS(u) are of.
 #[inline(always)]
-fn squares<C: Real>(k: &Coefs<C::Scalar>, p: C, u: C) -> [C::Scalar; 2] {
-    [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
+fn squares<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C) -> [C::Scalar; 2] {
+    [reduce::square(p.widen(), k.single), reduce::square(u.widen(), k.single)]
 }
 
 impl Rule for Adafactor {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adafactor";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
-    const SCALARS: &'static [&'static str] = &["RMS"];
-    const SUMS: usize = 2;
-    const SUMS_OF_PARAM: u32 = 0b01;
+    const SLOT_MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
+    const SCALAR_NAMES: &'static [&'static str] = &["RMS"];
+    const NUM_SUMS: usize = 2;
+    const PARAM_ONLY_SUMS: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         if self.lr.is_some() == self.relative_step {
-            return Err(Error::Invalid { argument: "lr", wanted: "either lr or relative_step" });
+            return Err(Error::InvalidArgument {
+                argument: "lr",
+                expected: "either lr or relative_step",
+            });
         }
         if self.warmup_init && !self.relative_step {
-            return Err(Error::Invalid { argument: "warmup_init", wanted: "relative_step too" });
+            return Err(Error::InvalidArgument {
+                argument: "warmup_init",
+                expected: "relative_step too",
+            });
         }
         Ok(())
     }
@@ -243,7 +249,7 @@ impl Rule for Adafactor {
         self.weight_decay
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.beta1.is_some() { 0b11 } else { 0b10 }
     }
 
@@ -251,7 +257,7 @@ impl Rule for Adafactor {
         if param == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
         let lr = self.effective_lr(step, 0.0);
         let beta1 = self.beta1.unwrap_or(0.0);
@@ -277,13 +283,18 @@ impl Rule for Adafactor {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [_, v]: [C; 2]) -> [C::Scalar; 2] {
-        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
+    fn sum_terms<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [_, v]: [C; 2],
+    ) -> [C::Scalar; 2] {
+        let v = Self::update_moment(k, v, C::round_from(Self::accumulate_term(k, g)));
         squares(k, p, v.rsqrt() * g)
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
-        let root = C::scalar(Real::sqrt(n as f64));
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
+        let root = C::scalar(ComputeFloat::sqrt(n as f64));
         let [p, u] = [p, u].map(|sum| reduce::root(sum, k.single));
         k.rms = p / root;
         if k.scales && k.rms > k.least_rms {
@@ -293,60 +304,60 @@ impl Rule for Adafactor {
         k.clip = (u / root / k.clip_threshold).maximum(C::Scalar::ONE);
     }
 
-    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Coefs<C::Scalar>, scalars: &mut ScalarState) {
         let [rms, ..] = scalars;
         *rms = k.rms.to_f64();
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
-        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+        let v = Self::update_moment(k, v, C::round_from(Self::accumulate_term(k, g)));
         let (p, m) = descend(k, p, v.rsqrt() * g, m);
         (p, [m, v])
     }
 
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         decay(k, p) + direction
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
 }
 
-impl Factored for Adafactor {
-    const NAMES: &'static [&'static str] =
+impl FactoredUpdate for Adafactor {
+    const SLOT_NAMES: &'static [&'static str] =
         &["exp_avg", "exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col"];
-    const REPLACED: u32 = 0b10;
+    const FACTORED_SLOTS: u32 = 0b10;
 
     #[inline(always)]
-    fn square<C: Real>(k: &Coefs<C::Scalar>, g: C) -> C::Scalar {
-        (g * g).wide().add_scalar(k.eps)
+    fn accumulate_term<C: ComputeFloat>(k: &Coefs<C::Scalar>, g: C) -> C::Scalar {
+        (g * g).widen().add_scalar(k.eps)
     }
 
     #[inline(always)]
-    fn track<C: Real>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
+    fn update_moment<C: ComputeFloat>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
         old.mul_scalar(k.beta2).add_scaled(mean, k.one_minus_beta2)
     }
 
     #[inline(always)]
-    fn row_factor<C: Real>(_: &Coefs<C::Scalar>, row: C, mean_of_rows: C) -> C {
+    fn row_factor<C: ComputeFloat>(_: &Coefs<C::Scalar>, row: C, mean_of_rows: C) -> C {
         (row / mean_of_rows).rsqrt()
     }
 
     #[inline(always)]
-    fn col_factor<C: Real>(_: &Coefs<C::Scalar>, col: C) -> C {
+    fn col_factor<C: ComputeFloat>(_: &Coefs<C::Scalar>, col: C) -> C {
         col.rsqrt()
     }
 
     #[inline(always)]
-    fn scale<C: Real>(_: &Coefs<C::Scalar>, row: C, col: C, _: C) -> C {
+    fn element_scale<C: ComputeFloat>(_: &Coefs<C::Scalar>, row: C, col: C, _: C) -> C {
         row * col
     }
 
     #[inline(always)]
-    fn scaled_terms<C: Real>(
+    fn factored_terms<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,
@@ -357,7 +368,7 @@ impl Factored for Adafactor {
     }
 
     #[inline(always)]
-    fn scaled_element<C: Real>(
+    fn factored_update<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,

@@ -1,12 +1,12 @@
 //! Adafactor, as PyTorch has it.
 
 use crate::accurate;
-use crate::args::{Fields, Hyper, Slot};
+use crate::args::{FieldMut, FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::factored::Factored;
-use crate::real::{Dtype, Real};
+use crate::factored::FactoredUpdate;
+use crate::real::{ComputeFloat, Dtype};
 use crate::reduce;
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the
 /// learning rate bounds the relative step, and there is no first moment.
@@ -126,12 +126,12 @@ constants! {
     }
 }
 
-impl Hyper for AdafactorTorch {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdafactorTorch {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         let (eps1, eps2) = &mut self.eps;
         f.f64("lr", &mut self.lr);
         f.f64("beta2_decay", &mut self.beta2_decay);
-        f.tuple("eps", &mut [Slot::OptF64(eps1), Slot::F64(eps2)]);
+        f.tuple("eps", &mut [FieldMut::OptF64(eps1), FieldMut::F64(eps2)]);
         f.f64("d", &mut self.d);
         f.f64("weight_decay", &mut self.weight_decay);
         f.opt_bool("foreach", &mut self.foreach);
@@ -151,18 +151,18 @@ const fn epsilon(dtype: Dtype) -> f64 {
 
 /// 1 / √v, v no less than ε₁².
 #[inline(always)]
-fn scale_of<C: Real>(k: &Coefs<C::Scalar>, v: C) -> C {
-    v.maximum(C::narrow(k.eps_squared)).rsqrt()
+fn scale_of<C: ComputeFloat>(k: &Coefs<C::Scalar>, v: C) -> C {
+    v.maximum(C::round_from(k.eps_squared)).rsqrt()
 }
 
 impl Rule for AdafactorTorch {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adafactor_torch";
     const SLOTS: &'static [&'static str] = &["variance"];
-    const MASKS: &'static [u32] = &[0b1, 0b0];
-    const SUMS: usize = 2;
-    const SUMS_OF_PARAM: u32 = 0b01;
+    const SLOT_MASKS: &'static [u32] = &[0b1, 0b0];
+    const NUM_SUMS: usize = 2;
+    const PARAM_ONLY_SUMS: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -183,13 +183,14 @@ impl Rule for AdafactorTorch {
         self.maximize
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let t = step.t_f64();
         let relative = 1.0 / libm::sqrt(t);
-        let eps = self.eps.0.unwrap_or(epsilon(step.lead.or(step.dtype).unwrap_or(C::DTYPE)));
+        let eps =
+            self.eps.0.unwrap_or(epsilon(step.group_dtype.or(step.dtype).unwrap_or(C::DTYPE)));
         Coefs {
             weight: C::scalar(accurate::pow(t, self.beta2_decay)),
-            decay: C::factor(1.0 - step.lr * self.weight_decay, self.foreach == Some(true)),
+            decay: C::foreach_scalar(1.0 - step.lr * self.weight_decay, self.foreach == Some(true)),
             eps: C::scalar(eps),
             eps_squared: C::scalar(eps * eps),
             least_scale: self.eps.1,
@@ -203,69 +204,69 @@ impl Rule for AdafactorTorch {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> [C::Scalar; 2] {
         let v = v.lerp(g * g, k.weight);
-        Self::scaled_terms(k, p, g, scale_of(k, v), [v])
+        Self::factored_terms(k, p, g, scale_of(k, v), [v])
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
-        let root = Real::sqrt(n as f64);
-        let [p, u] = sums.map(|sum| C::narrow(reduce::root(sum, k.single)).to_f64());
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
+        let root = ComputeFloat::sqrt(n as f64);
+        let [p, u] = sums.map(|sum| C::round_from(reduce::root(sum, k.single)).to_f64());
         let rms = p / root;
         let alpha = if rms > k.least_scale { rms } else { k.least_scale } * k.rate;
         let clip = u / (root * k.d);
         let minus_step_size = -alpha / if clip > 1.0 { clip } else { 1.0 };
-        k.minus_step_size = C::factor(minus_step_size, k.multiplies_first);
+        k.minus_step_size = C::foreach_scalar(minus_step_size, k.multiplies_first);
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
         let v = v.lerp(g * g, k.weight);
-        Self::scaled_element(k, p, g, scale_of(k, v), [v])
+        Self::factored_update(k, p, g, scale_of(k, v), [v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }
 
-impl Factored for AdafactorTorch {
-    const NAMES: &'static [&'static str] = &["variance", "row_var", "col_var"];
-    const REPLACED: u32 = 0b1;
-    const KEEPS_DIMS: bool = true;
+impl FactoredUpdate for AdafactorTorch {
+    const SLOT_NAMES: &'static [&'static str] = &["variance", "row_var", "col_var"];
+    const FACTORED_SLOTS: u32 = 0b1;
+    const KEEPDIM: bool = true;
 
     #[inline(always)]
-    fn square<C: Real>(_: &Coefs<C::Scalar>, g: C) -> C::Scalar {
-        g.wide() * g.wide()
+    fn accumulate_term<C: ComputeFloat>(_: &Coefs<C::Scalar>, g: C) -> C::Scalar {
+        g.widen() * g.widen()
     }
 
     #[inline(always)]
-    fn mean<C: Real>(_: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
-        let norm = C::narrow(sum.sqrt());
+    fn mean<C: ComputeFloat>(_: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
+        let norm = C::round_from(sum.sqrt());
         (norm * norm).div_scalar(n)
     }
 
     #[inline(always)]
-    fn track<C: Real>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
+    fn update_moment<C: ComputeFloat>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
         old.lerp(mean, k.weight)
     }
 
     #[inline(always)]
-    fn mean_of_rows<C: Real>(k: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
-        C::narrow(sum / n).maximum(C::narrow(k.eps))
+    fn mean_of_rows<C: ComputeFloat>(k: &Coefs<C::Scalar>, sum: C::Scalar, n: C::Scalar) -> C {
+        C::round_from(sum / n).maximum(C::round_from(k.eps))
     }
 
     #[inline(always)]
-    fn scale<C: Real>(k: &Coefs<C::Scalar>, row: C, col: C, mean_of_rows: C) -> C {
+    fn element_scale<C: ComputeFloat>(k: &Coefs<C::Scalar>, row: C, col: C, mean_of_rows: C) -> C {
         scale_of(k, row * col / mean_of_rows)
     }
 
     #[inline(always)]
-    fn scaled_terms<C: Real>(
+    fn factored_terms<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,
@@ -273,11 +274,11 @@ impl Factored for AdafactorTorch {
         _: [C; 1],
     ) -> [C::Scalar; 2] {
         let u = scale * g;
-        [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
+        [reduce::square(p.widen(), k.single), reduce::square(u.widen(), k.single)]
     }
 
     #[inline(always)]
-    fn scaled_element<C: Real>(
+    fn factored_update<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,
@@ -297,10 +298,10 @@ mod tests {
 
     #[test]
     fn order_of_operations_is_the_one_of_foreach_where_it_is_asked_for() {
-        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = AdafactorTorch { foreach, ..AdafactorTorch::default() };
-            let coefs = rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars());
-            assert_eq!(coefs.multiplies_first, wanted);
+            let coefs = rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.multiplies_first, expected);
         }
     }
 }

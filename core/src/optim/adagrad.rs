@@ -1,9 +1,9 @@
 //! Adagrad: the gradient over the root of the sum of all squares so far.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Start, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 
 /// Adagrad.
 ///
@@ -108,8 +108,8 @@ constants! {
     }
 }
 
-impl Hyper for Adagrad {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Adagrad {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("lr_decay", &mut self.lr_decay);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -125,10 +125,10 @@ impl Hyper for Adagrad {
 
 impl Rule for Adagrad {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adagrad";
     const SLOTS: &'static [&'static str] = &["sum"];
-    const MASKS: &'static [u32] = &[0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -148,11 +148,11 @@ impl Rule for Adagrad {
         self.maximize
     }
 
-    fn start(&self, _: usize) -> Start {
-        Start::Value(self.initial_accumulator_value)
+    fn slot_init(&self, _: usize) -> SlotInit {
+        SlotInit::Constant(self.initial_accumulator_value)
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let minus_rate = -(step.lr / (1.0 + (step.t_f64() - 1.0) * self.lr_decay));
         let foreach = self.foreach == Some(true);
         Coefs {
@@ -166,7 +166,7 @@ impl Rule for Adagrad {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [sum]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [sum]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let sum = sum.addcmul(g, g, C::Scalar::ONE);
@@ -188,7 +188,7 @@ mod tests {
         let rule = Adagrad { lr_decay: 3.0, eps: 0.0, ..Adagrad::default() };
         let mut p = [1.0f64];
         let mut run = |t, g, mut s: f64| {
-            let at = Step::new(t, 1.0);
+            let at = StepContext::new(t, 1.0);
             let sum = core::slice::from_mut(&mut s);
             step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[g], [sum]).unwrap();
             (p[0], s)
@@ -204,7 +204,7 @@ mod tests {
         let run = |foreach| {
             let rule = Adagrad { eps: 0.0, foreach, ..Adagrad::default() };
             let (mut p, mut s) = ([bf16::ZERO], [bf16::ZERO]);
-            let (at, g) = (Step::new(1, 0.3), [bf16::from_f32_const(3.0)]);
+            let (at, g) = (StepContext::new(1, 0.3), [bf16::from_f32_const(3.0)]);
             step::<_, Eager<bf16>, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &g, [&mut s])
                 .unwrap();
             p[0].to_f32()

@@ -2,12 +2,12 @@
 
 use super::lomo::Clip;
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::factored::Factored;
-use crate::real::{Dtype, Real};
+use crate::factored::FactoredUpdate;
+use crate::real::{ComputeFloat, Dtype};
 use crate::reduce;
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// AdaLomo: an adaptive step fused into the backward pass, its second moments by
 /// row and column.
@@ -144,8 +144,8 @@ constants! {
     }
 }
 
-impl Hyper for AdaLomo {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdaLomo {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.opt_f64("loss_scale", &mut self.loss_scale);
         f.pair("eps", &mut self.eps.0, &mut self.eps.1);
@@ -159,15 +159,15 @@ impl Hyper for AdaLomo {
 
 impl Rule for AdaLomo {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adalomo";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b1, 0b0];
-    const COUNTER: Counter = Counter::Group;
+    const SLOT_MASKS: &'static [u32] = &[0b1, 0b0];
+    const STEP_SCOPE: Scope = Scope::Group;
     const STEP_KEY: &'static str = "step_num";
-    const SUMS: usize = 2;
-    const SUMS_OF_PARAM: u32 = 0b01;
+    const NUM_SUMS: usize = 2;
+    const PARAM_ONLY_SUMS: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
@@ -182,7 +182,7 @@ impl Rule for AdaLomo {
         self.weight_decay
     }
 
-    fn norm_scale(&self, _: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, _: &[(&str, f64)]) -> Option<f64> {
         self.clip_grad_norm.map(|_| self.scale().unwrap_or(1.0))
     }
 
@@ -190,7 +190,7 @@ impl Rule for AdaLomo {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
         let (least_scale, norm) = (self.eps.1, step.grad_norm);
         Coefs {
@@ -211,13 +211,13 @@ impl Rule for AdaLomo {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> [C::Scalar; 2] {
-        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
-        Self::scaled_terms(k, p, g, v.rsqrt(), [v])
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> [C::Scalar; 2] {
+        let v = Self::update_moment(k, v, C::round_from(Self::accumulate_term(k, g)));
+        Self::factored_terms(k, p, g, v.rsqrt(), [v])
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
-        let root = C::scalar(Real::sqrt(n as f64));
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
+        let root = C::scalar(ComputeFloat::sqrt(n as f64));
         let [p, u] = [p, u].map(|sum| reduce::root(sum, k.single));
         let rms = p / root;
         if rms > k.least_rms {
@@ -229,52 +229,52 @@ impl Rule for AdaLomo {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
-        let v = Self::track(k, v, C::narrow(Self::square(k, g)));
-        Self::scaled_element(k, p, g, v.rsqrt(), [v])
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [v]: [C; 1]) -> (C, [C; 1]) {
+        let v = Self::update_moment(k, v, C::round_from(Self::accumulate_term(k, g)));
+        Self::factored_update(k, p, g, v.rsqrt(), [v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         (if k.decays { p.mul_scalar(k.decay) } else { p }) + direction
     }
 }
 
-impl Factored for AdaLomo {
-    const NAMES: &'static [&'static str] = &["exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col"];
-    const REPLACED: u32 = 0b1;
+impl FactoredUpdate for AdaLomo {
+    const SLOT_NAMES: &'static [&'static str] = &["exp_avg_sq", "exp_avg_sq_row", "exp_avg_sq_col"];
+    const FACTORED_SLOTS: u32 = 0b1;
 
     #[inline(always)]
-    fn square<C: Real>(k: &Coefs<C::Scalar>, g: C) -> C::Scalar {
+    fn accumulate_term<C: ComputeFloat>(k: &Coefs<C::Scalar>, g: C) -> C::Scalar {
         let g = k.clip.apply(g);
-        (g * g).wide().add_scalar(k.eps)
+        (g * g).widen().add_scalar(k.eps)
     }
 
     #[inline(always)]
-    fn track<C: Real>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
+    fn update_moment<C: ComputeFloat>(k: &Coefs<C::Scalar>, old: C, mean: C) -> C {
         old.mul_scalar(k.beta2).add_scaled(mean, k.one_minus_beta2)
     }
 
     #[inline(always)]
-    fn row_factor<C: Real>(_: &Coefs<C::Scalar>, row: C, mean_of_rows: C) -> C {
+    fn row_factor<C: ComputeFloat>(_: &Coefs<C::Scalar>, row: C, mean_of_rows: C) -> C {
         (row / mean_of_rows).rsqrt()
     }
 
     #[inline(always)]
-    fn col_factor<C: Real>(_: &Coefs<C::Scalar>, col: C) -> C {
+    fn col_factor<C: ComputeFloat>(_: &Coefs<C::Scalar>, col: C) -> C {
         col.rsqrt()
     }
 
     #[inline(always)]
-    fn scale<C: Real>(_: &Coefs<C::Scalar>, row: C, col: C, _: C) -> C {
+    fn element_scale<C: ComputeFloat>(_: &Coefs<C::Scalar>, row: C, col: C, _: C) -> C {
         row * col
     }
 
     #[inline(always)]
-    fn scaled_terms<C: Real>(
+    fn factored_terms<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,
@@ -282,11 +282,11 @@ impl Factored for AdaLomo {
         _: [C; 1],
     ) -> [C::Scalar; 2] {
         let u = scale * k.clip.apply(g);
-        [reduce::square(p.wide(), k.single), reduce::square(u.wide(), k.single)]
+        [reduce::square(p.widen(), k.single), reduce::square(u.widen(), k.single)]
     }
 
     #[inline(always)]
-    fn scaled_element<C: Real>(
+    fn factored_update<C: ComputeFloat>(
         k: &Coefs<C::Scalar>,
         p: C,
         g: C,
@@ -305,9 +305,12 @@ mod tests {
 
     #[test]
     fn without_decay_the_parameter_is_not_multiplied() {
-        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+        for (weight_decay, expected) in [(0.0, false), (0.5, true)] {
             let rule = AdaLomo { weight_decay, ..AdaLomo::default() };
-            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+            assert_eq!(
+                rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars()).decays,
+                expected
+            );
         }
     }
 }

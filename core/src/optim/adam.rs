@@ -1,9 +1,9 @@
 //! Adam: the gradient's average over the root of its square's.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adam.
 ///
@@ -117,8 +117,8 @@ constants! {
     }
 }
 
-impl Hyper for Adam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Adam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -134,10 +134,10 @@ impl Hyper for Adam {
 
 impl Rule for Adam {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -156,19 +156,19 @@ impl Rule for Adam {
         self.maximize
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let decays = self.weight_decay != 0.0;
-        let correction1 = 1.0 - step.power(beta1);
-        let correction2 = 1.0 - step.power(beta2);
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let correction2 = 1.0 - step.beta_power(beta2);
         let decoupled = decays && self.decoupled_weight_decay;
         Coefs {
             coupled_decay: C::scalar(self.weight_decay),
@@ -186,7 +186,12 @@ impl Rule for Adam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, v_max]: [C; 3],
+    ) -> (C, [C; 3]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.coupled { g.add_scaled(p, k.coupled_decay) } else { g };
         let p = p.mul_scalar(k.decay);
@@ -208,7 +213,7 @@ mod tests {
     fn sign_step(rule: Adam) -> (f64, f64) {
         let rule = Adam { betas: (0.0, 0.0), eps: 0.0, ..rule };
         let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         let slots = [&mut m[..], &mut v[..], &mut []];
         step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[3.0], slots).unwrap();
         (p[0], m[0])
@@ -237,7 +242,7 @@ mod tests {
         let rule = Adam::default();
         let (mut p, mut m, mut v) = ([f32::INFINITY], [0.0f32], [0.0f32]);
         let slots = [&mut m[..], &mut v[..], &mut []];
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[1.0], slots).unwrap();
         assert!(p[0] == f32::INFINITY && m[0].is_finite());
     }

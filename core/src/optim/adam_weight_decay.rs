@@ -2,10 +2,10 @@
 
 use super::keras::{Clip, KerasClip};
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Step, no_decay};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, Scope, StepContext, no_decay};
 use crate::storage::Data;
 
 /// AdamWeightDecay.
@@ -154,8 +154,8 @@ constants! {
     }
 }
 
-impl Hyper for AdamWeightDecay {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdamWeightDecay {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("learning_rate", &mut self.learning_rate);
         f.f64("beta_1", &mut self.beta_1);
         f.f64("beta_2", &mut self.beta_2);
@@ -187,12 +187,12 @@ impl Hyper for AdamWeightDecay {
 
 impl Rule for AdamWeightDecay {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C>;
+    type Coefs<C: ComputeFloat> = Coefs<C>;
     const ID: &'static str = "adam_weight_decay";
     const SLOTS: &'static [&'static str] = &["m", "v", "vhat"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
-    const COUNTER: Counter = Counter::Group;
-    const SUMS: usize = 1;
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
+    const STEP_SCOPE: Scope = Scope::Group;
+    const NUM_SUMS: usize = 1;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("decay", self.decay)?;
@@ -210,7 +210,7 @@ impl Rule for AdamWeightDecay {
         self.clip.clipnorm.is_some()
     }
 
-    fn norm_scale(&self, _: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, _: &[(&str, f64)]) -> Option<f64> {
         self.clip.global_clipnorm.map(|_| 1.0)
     }
 
@@ -218,12 +218,12 @@ impl Rule for AdamWeightDecay {
         self.clip.grad_norm(grads)
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C> {
-        let narrow = |x: f64| C::narrow(C::scalar(x));
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C> {
+        let narrow = |x: f64| C::round_from(C::scalar(x));
         let single = |x: f64| narrow(f64::from(x as f32));
         // A rate that has been divided by 1 + decay · t is no longer an f32.
         let lr = if self.decay > 0.0 { narrow(step.lr) } else { single(step.lr) };
@@ -244,16 +244,16 @@ impl Rule for AdamWeightDecay {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
         [k.clip.square(g), C::Scalar::ZERO]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C>, [squares, _]: [C::Scalar; 2], _: usize) {
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C>, [squares, _]: [C::Scalar; 2], _: usize) {
         k.clip.finish(squares);
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
         let g = k.clip.apply(g);
         let p = if k.decays { p - k.lr * p * k.weight_decay } else { p };
         let m = m + (g - m) * k.one_minus_beta1;
@@ -263,7 +263,7 @@ impl Rule for AdamWeightDecay {
         (p - m * k.alpha / (largest.sqrt() + k.eps), [m, v, v_max])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         no_decay("weight_decay_rate", self.weight_decay_rate)
     }
 }
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
     use crate::rule::step;
 
-    fn one_step(rule: AdamWeightDecay, at: Step<'_>, grad: [f64; 2]) -> [f64; 2] {
+    fn one_step(rule: AdamWeightDecay, at: StepContext<'_>, grad: [f64; 2]) -> [f64; 2] {
         let (mut p, mut m, mut v) = ([0.0; 2], [0.0; 2], [0.0; 2]);
         let slots = [&mut m[..], &mut v, &mut []];
         step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &grad, slots).unwrap();
@@ -285,7 +285,7 @@ mod tests {
         let base = AdamWeightDecay { beta_1: 0.0, ..AdamWeightDecay::default() };
         let with = |clip| AdamWeightDecay { clip, ..base };
         let none = KerasClip::default();
-        let at = Step::new(1, 0.1);
+        let at = StepContext::new(1, 0.1);
         assert_eq!(one_step(base, at, [3.0, -4.0]), [3.0, -4.0]);
         let value = KerasClip { clipvalue: Some(3.5), ..none };
         assert_eq!(one_step(with(value), at, [3.0, -4.0]), [3.0, -3.5]);
@@ -294,7 +294,7 @@ mod tests {
         let norm = KerasClip { clipnorm: Some(2.5), ..none };
         assert_eq!(one_step(with(norm), at, [3.0, -4.0]), [1.5, -2.0]);
         let all = KerasClip { global_clipnorm: Some(2.0), ..none };
-        let at = Step { grad_norm: Some(8.0), ..at };
+        let at = StepContext { grad_norm: Some(8.0), ..at };
         assert_eq!(one_step(with(all), at, [3.0, -4.0]), [0.75, -1.0]);
     }
 
@@ -308,7 +308,7 @@ mod tests {
     fn rate_is_an_f32_unless_it_has_been_divided() {
         let lr = |decay| {
             let rule = AdamWeightDecay { decay, ..AdamWeightDecay::default() };
-            rule.coefs::<f64>(&Step::new(1, 0.1), &rule.scalars()).lr
+            rule.coefs::<f64>(&StepContext::new(1, 0.1), &rule.scalars()).lr
         };
         assert_eq!((lr(0.0), lr(0.5)), (f64::from(0.1f32), 0.1));
     }

@@ -1,10 +1,10 @@
 //! Adamax: Adam with the largest gradient in place of the root of squares.
 
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adamax.
 ///
@@ -94,8 +94,8 @@ constants! {
     }
 }
 
-impl Hyper for Adamax {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Adamax {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -109,10 +109,10 @@ impl Hyper for Adamax {
 
 impl Rule for Adamax {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adamax";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_inf"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -131,7 +131,7 @@ impl Rule for Adamax {
         self.maximize
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let correction = 1.0 - pow(beta1, step.t_f64());
         Coefs {
@@ -146,7 +146,7 @@ impl Rule for Adamax {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, u]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, u]: [C; 2]) -> (C, [C; 2]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let m = m.lerp(g, k.one_minus_beta1);
@@ -164,7 +164,7 @@ mod tests {
     fn one_step(rule: Adamax, g: f64) -> (f64, f64) {
         let rule = Adamax { betas: (0.0, 0.5), ..rule };
         let (mut p, mut m, mut u) = ([2.0f64], [0.0f64], [8.0f64]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         let slots = [&mut m[..], &mut u[..]];
         step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[g], slots).unwrap();
         (p[0], u[0])

@@ -1,9 +1,9 @@
 //! AdamW: Adam with decoupled weight decay.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AdamW.
 ///
@@ -109,8 +109,8 @@ constants! {
     }
 }
 
-impl Hyper for AdamW {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdamW {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -125,10 +125,10 @@ impl Hyper for AdamW {
 
 impl Rule for AdamW {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adamw";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -147,18 +147,18 @@ impl Rule for AdamW {
         self.maximize
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - step.power(beta1);
-        let correction2 = 1.0 - step.power(beta2);
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let correction2 = 1.0 - step.beta_power(beta2);
         Coefs {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
             one_minus_beta1: C::scalar(1.0 - beta1),
@@ -173,7 +173,12 @@ impl Rule for AdamW {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, v_max]: [C; 3],
+    ) -> (C, [C; 3]) {
         let g = if k.maximize { -g } else { g };
         let p = p.mul_scalar(k.decay);
         let m = m.lerp(g, k.one_minus_beta1);
@@ -184,11 +189,11 @@ impl Rule for AdamW {
         (p.addcdiv(m, denom, k.minus_step_size), [m, v, v_max])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }

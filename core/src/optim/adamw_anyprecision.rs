@@ -1,10 +1,10 @@
 //! AdamW with a number type of its own for each piece of state, and Kahan summation.
 
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AnyPrecisionAdamW.
 ///
@@ -150,7 +150,7 @@ constants! {
 
 /// Rounds a result on the way to another, in an operation on operands of these types.
 #[inline(always)]
-fn via<S: Real, const N: usize>(operands: [Dtype; N], x: S) -> S {
+fn via<S: ComputeFloat, const N: usize>(operands: [Dtype; N], x: S) -> S {
     if operands.contains(&Dtype::F64) {
         x
     } else if let Some((&first, others)) = operands.split_first()
@@ -164,13 +164,13 @@ fn via<S: Real, const N: usize>(operands: [Dtype; N], x: S) -> S {
 
 /// x + a · y of these types.
 #[inline(always)]
-fn add_scaled<S: Real>(types: [Dtype; 2], x: S, y: S, a: S) -> S {
+fn add_scaled<S: ComputeFloat>(types: [Dtype; 2], x: S, y: S, a: S) -> S {
     (x + via(types, a * y)).rounded(types[0])
 }
 
 /// x + a · y / z of these types.
 #[inline(always)]
-fn addcdiv<S: Real>(types: [Dtype; 3], x: S, y: S, z: S, a: S) -> S {
+fn addcdiv<S: ComputeFloat>(types: [Dtype; 3], x: S, y: S, z: S, a: S) -> S {
     (x + via(types, via(types, a * y) / z)).rounded(types[0])
 }
 
@@ -184,8 +184,8 @@ fn alpha(a: Dtype, b: Dtype, x: f64) -> f64 {
     if a == b { x.rounded(a) } else { factor(&[a, b], x) }
 }
 
-impl Hyper for AdamWAnyPrecision {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdamWAnyPrecision {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         const TYPES: &[(&str, Dtype)] = &[
             ("bfloat16", Dtype::Bf16),
             ("torch.bfloat16", Dtype::Bf16),
@@ -215,11 +215,11 @@ impl Hyper for AdamWAnyPrecision {
 
 impl Rule for AdamWAnyPrecision {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adamw_anyprecision";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "compensation"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Ok(())
@@ -232,7 +232,7 @@ impl Rule for AdamWAnyPrecision {
         self.weight_decay
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.use_kahan_summation { 0b111 } else { 0b011 }
     }
 
@@ -244,7 +244,7 @@ impl Rule for AdamWAnyPrecision {
         }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let correction =
             |beta: f64| 1.0 - accurate::pow(f64::from(beta as f32), step.t_f64()) as f32;
@@ -273,9 +273,9 @@ impl Rule for AdamWAnyPrecision {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 3]) -> (C, [C; 3]) {
-        let (p, g) = (p.wide(), g.wide());
-        let [m, v, c] = slots.map(C::wide);
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 3]) -> (C, [C; 3]) {
+        let (p, g) = (p.widen(), g.widen());
+        let [m, v, c] = slots.map(C::widen);
         let one = C::Scalar::ONE;
 
         let p = (p * k.decay).rounded(k.param);
@@ -293,6 +293,6 @@ impl Rule for AdamWAnyPrecision {
         let summed = add_scaled([k.param, k.c], p, c, one);
         let c = add_scaled([k.c, k.param], c, (p - summed).rounded(k.param), one);
         let p = if k.kahan { summed } else { plain };
-        (C::narrow(p), [C::narrow(m), C::narrow(v), C::narrow(c)])
+        (C::round_from(p), [C::round_from(m), C::round_from(v), C::round_from(c)])
     }
 }

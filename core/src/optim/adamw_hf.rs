@@ -1,9 +1,9 @@
 //! The AdamW that Transformers used to have.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// The former AdamW of Transformers.
 ///
@@ -117,8 +117,8 @@ constants! {
     }
 }
 
-impl Hyper for AdamWHf {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdamWHf {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -138,10 +138,10 @@ impl Hyper for AdamWHf {
 
 impl Rule for AdamWHf {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "adamw_hf";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -156,14 +156,14 @@ impl Rule for AdamWHf {
         self.weight_decay
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - step.power(beta1);
-        let correction2 = 1.0 - step.power(beta2);
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let correction2 = 1.0 - step.beta_power(beta2);
         let corrected = step.lr * libm::sqrt(correction2) / correction1;
         let step_size = if self.correct_bias { corrected } else { step.lr };
         Coefs {
@@ -180,7 +180,7 @@ impl Rule for AdamWHf {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let denom = v.sqrt().add_scalar(k.eps);
@@ -193,19 +193,23 @@ impl Rule for AdamWHf {
     }
 
     #[inline(always)]
-    fn direction<C: Real>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update_direction<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        g: C,
+        [m, v]: [C; 2],
+    ) -> (C, [C; 2]) {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         (m / v.sqrt().add_scalar(k.eps), [m, v])
     }
 
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         let p = p.add_scaled(direction, k.minus_step_size);
         if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -219,19 +223,19 @@ mod tests {
     fn without_decay_an_infinite_parameter_stays_where_it_is() {
         let rule = AdamWHf { weight_decay: 0.0, ..AdamWHf::default() };
         let (mut p, mut m, mut v) = ([f32::INFINITY], [0.0f32], [0.0f32]);
-        let (at, slots) = (Step::new(1, 0.5), [&mut m[..], &mut v[..]]);
+        let (at, slots) = (StepContext::new(1, 0.5), [&mut m[..], &mut v[..]]);
         step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], slots).unwrap();
         assert_eq!(p[0], f32::INFINITY);
     }
 
     #[test]
     fn order_of_operations_is_the_references() {
-        for (reference, wanted) in
+        for (reference, expected) in
             [(AdamWHfReference::Galore, true), (AdamWHf::default().reference, false)]
         {
             let rule = AdamWHf { reference, ..AdamWHf::default() };
-            let coefs = rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars());
-            assert_eq!(coefs.divides_first, wanted);
+            let coefs = rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.divides_first, expected);
         }
     }
 }

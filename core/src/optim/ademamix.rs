@@ -1,10 +1,10 @@
 //! AdEMAMix: Adam with a second, slow average of the gradient.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AdEMAMix.
 ///
@@ -154,8 +154,8 @@ constants! {
     }
 }
 
-impl Hyper for AdEMAMix {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdEMAMix {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.triple("betas", &mut self.betas.0, &mut self.betas.1, &mut self.betas.2);
         f.f64("alpha", &mut self.alpha);
@@ -169,11 +169,11 @@ impl Hyper for AdEMAMix {
 
 impl Rule for AdEMAMix {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "ademamix";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state1", "state2"];
-    const MASKS: &'static [u32] = &[0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b111];
 
     fn check(&self) -> Result<(), Error> {
         let (beta1, beta2, beta3) = self.betas;
@@ -200,11 +200,11 @@ impl Rule for AdEMAMix {
         Dtype::F32
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         [self.betas.0, self.betas.1]
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let t = step.t_f64();
         let (beta1, beta2, _) = self.betas;
         let beta3 = self.beta3_at(t);
@@ -216,8 +216,8 @@ impl Rule for AdEMAMix {
             one_minus_beta3: C::scalar(1.0 - beta3),
             beta2: C::scalar(beta2),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            correction1: C::scalar(1.0 - step.power(beta1)),
-            sqrt_correction2: C::scalar(libm::sqrt(1.0 - step.power(beta2))),
+            correction1: C::scalar(1.0 - step.beta_power(beta1)),
+            sqrt_correction2: C::scalar(libm::sqrt(1.0 - step.beta_power(beta2))),
             alpha: C::scalar(self.alpha_at(t)),
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),
@@ -225,7 +225,12 @@ impl Rule for AdEMAMix {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m1, m2, v]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m1, m2, v]: [C; 3],
+    ) -> (C, [C; 3]) {
         let m1 = m1.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let m2 = m2.mul_scalar(k.beta3).add_scaled(g, k.one_minus_beta3);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
@@ -235,11 +240,11 @@ impl Rule for AdEMAMix {
         (p.add_scaled(mixed / denom, k.minus_lr), [m1, m2, v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }

@@ -1,10 +1,10 @@
 //! ASGD: gradient descent whose path is averaged.
 
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Averaged stochastic gradient descent.
 ///
@@ -107,7 +107,7 @@ impl Default for Asgd {
 
 impl Asgd {
     /// The rate that step t leaves to the next.
-    fn next_eta(&self, step: &Step) -> f64 {
+    fn next_eta(&self, step: &StepContext) -> f64 {
         if self.foreach == Some(true) {
             let base = 1.0 + (self.lambd * step.lr) as f32 * step.t as f32;
             let power = pow(base.into(), f64::from(self.alpha as f32)) as f32;
@@ -119,7 +119,7 @@ impl Asgd {
     }
 
     /// The weight that step t leaves to the next.
-    fn next_mu(&self, step: &Step) -> f64 {
+    fn next_mu(&self, step: &StepContext) -> f64 {
         let averaged = step.t_f64() - self.t0;
         f64::from((1.0 / if averaged > 1.0 { averaged } else { 1.0 }) as f32)
     }
@@ -142,8 +142,8 @@ constants! {
     }
 }
 
-impl Hyper for Asgd {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Asgd {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("lambd", &mut self.lambd);
         f.f64("alpha", &mut self.alpha);
@@ -159,11 +159,11 @@ impl Hyper for Asgd {
 
 impl Rule for Asgd {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "asgd";
     const SLOTS: &'static [&'static str] = &["ax"];
-    const MASKS: &'static [u32] = &[0b1];
-    const SCALARS: &'static [&'static str] = &["eta", "mu"];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
+    const SCALAR_NAMES: &'static [&'static str] = &["eta", "mu"];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -182,17 +182,21 @@ impl Rule for Asgd {
         self.maximize
     }
 
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         [f64::from(self.lr as f32), 1.0, 0.0, 0.0]
     }
 
-    fn advance(&self, step: &Step, [eta, ..]: &mut Scalars) {
-        if step.first {
+    fn advance_scalars(&self, step: &StepContext, [eta, ..]: &mut ScalarState) {
+        if step.is_first {
             *eta = f64::from(step.lr as f32);
         }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, &[eta, mu, ..]: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        &[eta, mu, ..]: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             lambd: C::scalar(self.lambd),
@@ -208,18 +212,18 @@ impl Rule for Asgd {
         }
     }
 
-    fn record<C: Real>(k: &Coefs<C::Scalar>, [eta, mu, ..]: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Coefs<C::Scalar>, [eta, mu, ..]: &mut ScalarState) {
         (*eta, *mu) = (k.next_eta, k.next_mu);
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [average]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [average]: [C; 1]) -> (C, [C; 1]) {
         let one = C::Scalar::ONE;
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         if k.foreach {
-            let p = p.addcmul(g.add_scaled(p, k.lambd), C::narrow(k.eta), -one);
-            (p, [average.addcmul(p - average, C::narrow(k.mu), one)])
+            let p = p.addcmul(g.add_scaled(p, k.lambd), C::round_from(k.eta), -one);
+            (p, [average.addcmul(p - average, C::round_from(k.mu), one)])
         } else {
             let p = p.mul_scalar(k.decay).add_scaled(g, -k.eta);
             let towards = average + (p - average).mul_scalar(k.mu);
@@ -227,8 +231,11 @@ impl Rule for Asgd {
         }
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
-        Err(Error::Invalid { argument: "rank", wanted: "none: the rule averages its parameter" })
+    fn check_separable(&self) -> Result<(), Error> {
+        Err(Error::InvalidArgument {
+            argument: "rank",
+            expected: "none: the rule averages its parameter",
+        })
     }
 }
 
@@ -242,7 +249,7 @@ mod tests {
         let (mut p, mut a, mut scalars, mut t) = ([4.0f64], [0.0f64], rule.scalars(), 0);
         lr.map(|lr| {
             t += 1;
-            let at = Step::new(t, lr);
+            let at = StepContext::new(t, lr);
             step::<_, f64, _, _, _>(&rule, &at, &mut scalars, &mut p, &[2.0], [&mut a]).unwrap();
             [p[0], a[0], scalars[0], scalars[1]]
         })
@@ -280,9 +287,12 @@ mod tests {
 
     #[test]
     fn order_of_operations_is_the_one_of_foreach_where_it_is_asked_for() {
-        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = Asgd { foreach, ..Asgd::default() };
-            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).foreach, wanted);
+            assert_eq!(
+                rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars()).foreach,
+                expected
+            );
         }
     }
 }

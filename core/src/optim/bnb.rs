@@ -1,8 +1,8 @@
 //! What bitsandbytes' optimizers have in common.
 
-use crate::args::Fields;
+use crate::args::FieldVisitor;
 use crate::error::Error;
-use crate::rule::Step;
+use crate::rule::StepContext;
 
 /// How bitsandbytes keeps a parameter's state.
 ///
@@ -25,9 +25,9 @@ impl Default for BnbState {
 
 impl BnbState {
     /// Shows the arguments that every constructor has.
-    pub(super) fn fields(&mut self, f: &mut dyn Fields) {
+    pub(super) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("optim_bits", &mut self.optim_bits);
-        f.null("args");
+        f.must_be_none("args");
         f.u64("min_8bit_size", &mut self.min_8bit_size);
         f.ignored("is_paged");
     }
@@ -38,8 +38,8 @@ impl BnbState {
     }
 
     /// Whether the parameter of this step has 8-bit state.
-    pub(super) fn is_8bit(&self, step: &Step) -> bool {
-        self.optim_bits == 8 && !step.plain && step.numel() as u64 >= self.min_8bit_size
+    pub(super) fn is_8bit(&self, step: &StepContext) -> bool {
+        self.optim_bits == 8 && !step.has_plain_state && step.numel() as u64 >= self.min_8bit_size
     }
 }
 
@@ -55,45 +55,48 @@ pub(crate) use storage::build;
 
 #[cfg(feature = "alloc")]
 mod storage {
-    use crate::any::{AnyRule, Arithmetic};
+    use crate::any::{ComputePolicy, DynRule};
     use crate::args::{ArgError, Args, Value};
-    use crate::optimizer::Recipe;
-    use crate::storage::{Dynamic, Format};
+    use crate::optimizer::OptimizerSpec;
+    use crate::storage::{DynamicQuant8, StorageFormat};
 
     /// A rule over 32-bit state, or 8-bit where its arguments say so and the tensor is large enough.
     ///
     /// One argument more than the reference has: `quantizer`, `"nearest"` as on a
     /// GPU (the default), or `"cpu"` ([`Dynamic`]).
-    pub(crate) fn build<R: AnyRule + 'static>(
+    pub(crate) fn build<R: DynRule + 'static>(
         mut rule: R,
         bits: i64,
         name: &str,
         args: &Args,
-    ) -> Result<Recipe, ArgError> {
+    ) -> Result<OptimizerSpec, ArgError> {
         let mut args = args.clone();
         let grid = match args.take("quantizer") {
             None => false,
             Some(Value::Str(s)) if s == "nearest" => false,
             Some(Value::Str(s)) if s == "cpu" => true,
             Some(value) => {
-                let wanted = "\"nearest\" or \"cpu\"".into();
-                return Err(ArgError::Value { argument: "quantizer".into(), value, wanted });
+                let expected = "\"nearest\" or \"cpu\"".into();
+                return Err(ArgError::Value { argument: "quantizer".into(), value, expected });
             }
         };
-        Args::new().with("optim_bits", bits).apply(name, rule.hyper())?;
-        args.apply(name, rule.hyper())?;
-        let set = Args::of(rule.hyper());
+        Args::new().with("optim_bits", bits).apply(name, rule.hyper_params())?;
+        args.apply(name, rule.hyper_params())?;
+        let set = Args::of(rule.hyper_params());
         let count = |name| set.get(name).and_then(Value::as_u64);
-        let mut recipe = Recipe::new(rule, Arithmetic::Single);
+        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Single);
         if count("optim_bits") == Some(8) {
-            recipe.coding.min_len = count("min_8bit_size").unwrap_or(0) as usize;
+            recipe.storage.min_len = count("min_8bit_size").unwrap_or(0) as usize;
             let slots = recipe.rule.info().slots.iter();
             // Only the average of squares has the unsigned map; a projector has none.
             let format = |slot: &&str| {
-                let dynamic = Format::Dynamic(Dynamic { signed: *slot != "state2", grid });
+                let dynamic = StorageFormat::DynamicQuant8(DynamicQuant8 {
+                    signed: *slot != "state2",
+                    cpu_grid: grid,
+                });
                 slot.starts_with("state").then_some(dynamic)
             };
-            recipe.coding.slots = slots.map(format).collect();
+            recipe.storage.slot_formats = slots.map(format).collect();
         }
         Ok(recipe)
     }

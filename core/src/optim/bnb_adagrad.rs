@@ -1,10 +1,10 @@
 //! Adagrad as bitsandbytes has it.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// bitsandbytes' Adagrad.
 ///
@@ -98,8 +98,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbAdagrad {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbAdagrad {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("lr_decay", &mut self.lr_decay);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -111,11 +111,11 @@ impl Hyper for BnbAdagrad {
 
 impl Rule for BnbAdagrad {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_adagrad";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
-    const MASKS: &'static [u32] = &[0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -138,7 +138,7 @@ impl Rule for BnbAdagrad {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let eight = self.state.is_8bit(step);
         let (before, after) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
         Coefs {
@@ -151,7 +151,7 @@ impl Rule for BnbAdagrad {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let s = s.addcmul(g, g, C::Scalar::ONE);
         let update = g.mul_scalar(k.before) / s.sqrt().add_scalar(k.eps);

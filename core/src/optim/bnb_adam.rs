@@ -1,10 +1,10 @@
 //! Adam as bitsandbytes has it, with decoupled weight decay.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// bitsandbytes' Adam and AdamW, which differ in the default of `weight_decay` only.
 ///
@@ -111,8 +111,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -124,11 +124,11 @@ impl Hyper for BnbAdam {
 
 impl Rule for BnbAdam {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_adam";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state2"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -149,14 +149,14 @@ impl Rule for BnbAdam {
         Dtype::F32
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - step.power(beta1);
-        let root = libm::sqrt(1.0 - step.power(beta2));
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let root = libm::sqrt(1.0 - step.beta_power(beta2));
         let (root, eps, before, after) = if self.state.is_8bit(step) {
             (root, self.eps, -step.lr / correction1, 1.0)
         } else {
@@ -176,7 +176,7 @@ impl Rule for BnbAdam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let p = p.mul_scalar(k.decay);
@@ -185,11 +185,11 @@ impl Rule for BnbAdam {
         (p.add_scaled(update, k.after), [m, v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }

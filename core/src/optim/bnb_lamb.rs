@@ -1,11 +1,11 @@
 //! LAMB as bitsandbytes has it: Adam with a limit on the norm of its update.
 
 use super::bnb::{BnbState, trust_ratio};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// bitsandbytes' LAMB.
 ///
@@ -135,8 +135,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbLamb {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbLamb {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.ignored("bias_correction");
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
@@ -152,7 +152,7 @@ impl Hyper for BnbLamb {
 impl BnbLamb {
     /// m, v and u.
     #[inline(always)]
-    fn moments<C: Real>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, C, C) {
+    fn moments<C: ComputeFloat>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, C, C) {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let denom = v.sqrt().div_scalar(k.root).add_scalar(k.eps);
@@ -162,13 +162,13 @@ impl BnbLamb {
 
 impl Rule for BnbLamb {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_lamb";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1", "state2"];
-    const MASKS: &'static [u32] = &[0b11];
-    const SCALARS: &'static [&'static str] = &["unorm_vec"];
-    const SUMS: usize = 2;
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const SCALAR_NAMES: &'static [&'static str] = &["unorm_vec"];
+    const NUM_SUMS: usize = 2;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -189,7 +189,7 @@ impl Rule for BnbLamb {
         self.max_unorm > 0.0
     }
 
-    fn carries(&self) -> bool {
+    fn uses_scalars(&self) -> bool {
         self.needs_sums()
     }
 
@@ -197,14 +197,18 @@ impl Rule for BnbLamb {
         Dtype::F32
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction1 = 1.0 - step.power(beta1);
-        let root = libm::sqrt(1.0 - step.power(beta2));
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let root = libm::sqrt(1.0 - step.beta_power(beta2));
         let step_size = -step.lr * root / correction1;
         let eight = self.state.is_8bit(step);
         let (root, eps, before, after) = if eight {
@@ -233,12 +237,21 @@ impl Rule for BnbLamb {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        slots: [C; 2],
+    ) -> [C::Scalar; 2] {
         let (_, _, update) = Self::moments(k, g, slots);
-        [reduce::square(p.wide(), k.single), reduce::square(update.wide(), k.single)]
+        [reduce::square(p.widen(), k.single), reduce::square(update.widen(), k.single)]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [param, update]: [C::Scalar; 2], _: usize) {
+    fn apply_sums<C: ComputeFloat>(
+        k: &mut Coefs<C::Scalar>,
+        [param, update]: [C::Scalar; 2],
+        _: usize,
+    ) {
         if k.limited {
             let [param, update] = [param, update].map(|sum| reduce::root(sum, k.single).to_f64());
             k.unorm = update;
@@ -247,23 +260,23 @@ impl Rule for BnbLamb {
         }
     }
 
-    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Coefs<C::Scalar>, scalars: &mut ScalarState) {
         scalars[0] = k.unorm;
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> (C, [C; 2]) {
         let (m, v, update) = Self::moments(k, g, slots);
         (p.mul_scalar(k.decay).add_scaled(update, k.after), [m, v])
     }
     /// As GaLore's copy of AdamW does: the decay comes last.
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         let p = p + direction;
         if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -274,9 +287,12 @@ mod tests {
 
     #[test]
     fn without_decay_the_parameter_is_not_multiplied() {
-        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+        for (weight_decay, expected) in [(0.0, false), (0.5, true)] {
             let rule = BnbLamb { weight_decay, ..BnbLamb::default() };
-            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+            assert_eq!(
+                rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars()).decays,
+                expected
+            );
         }
     }
 }

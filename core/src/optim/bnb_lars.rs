@@ -1,11 +1,11 @@
 //! LARS as bitsandbytes has it: SGD with momentum and a limit on the norm of its update.
 
 use super::bnb::{BnbState, trust_ratio};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
-use crate::rule::{Rule, Scalars, Step, no_decay};
+use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// bitsandbytes' LARS.
 ///
@@ -112,8 +112,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbLars {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbLars {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("dampening", &mut self.dampening);
@@ -127,7 +127,7 @@ impl Hyper for BnbLars {
 impl BnbLars {
     /// The new m.
     #[inline(always)]
-    fn buffer<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, m: C) -> C {
+    fn buffer<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, m: C) -> C {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         if k.first { g } else { m.mul_scalar(k.momentum) + g }
     }
@@ -135,13 +135,13 @@ impl BnbLars {
 
 impl Rule for BnbLars {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_lars";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
-    const MASKS: &'static [u32] = &[0b1];
-    const SCALARS: &'static [&'static str] = &["unorm_vec"];
-    const SUMS: usize = 2;
+    const SLOT_MASKS: &'static [u32] = &[0b1];
+    const SCALAR_NAMES: &'static [&'static str] = &["unorm_vec"];
+    const NUM_SUMS: usize = 2;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -163,7 +163,7 @@ impl Rule for BnbLars {
         self.max_unorm > 0.0
     }
 
-    fn carries(&self) -> bool {
+    fn uses_scalars(&self) -> bool {
         self.needs_sums()
     }
 
@@ -171,7 +171,11 @@ impl Rule for BnbLars {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         let eight = self.state.is_8bit(step);
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
@@ -188,12 +192,16 @@ impl Rule for BnbLars {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> [C::Scalar; 2] {
         let m = Self::buffer(k, p, g, m);
-        [reduce::square(p.wide(), k.single), reduce::square(m.wide(), k.single)]
+        [reduce::square(p.widen(), k.single), reduce::square(m.widen(), k.single)]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, [param, update]: [C::Scalar; 2], _: usize) {
+    fn apply_sums<C: ComputeFloat>(
+        k: &mut Coefs<C::Scalar>,
+        [param, update]: [C::Scalar; 2],
+        _: usize,
+    ) {
         if k.limited {
             let [param, update] = [param, update].map(|sum| reduce::root(sum, k.single).to_f64());
             k.unorm = update;
@@ -202,20 +210,20 @@ impl Rule for BnbLars {
         }
     }
 
-    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Coefs<C::Scalar>, scalars: &mut ScalarState) {
         scalars[0] = k.unorm;
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
         let m = Self::buffer(k, p, g, m);
         (p.add_scaled(m, k.minus_lr), [m])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         if self.needs_sums() {
-            let wanted = "no limit, in a projection: it is a part of the parameter's norm";
-            return Err(Error::Invalid { argument: "max_unorm", wanted });
+            let expected = "no limit, in a projection: it is a part of the parameter's norm";
+            return Err(Error::InvalidArgument { argument: "max_unorm", expected });
         }
         no_decay("weight_decay", self.weight_decay)
     }
@@ -230,7 +238,7 @@ mod tests {
     fn without_decay_an_infinite_parameter_does_not_reach_the_momentum() {
         let rule = BnbLars { lr: 0.5, momentum: 0.5, max_unorm: 0.0, ..BnbLars::default() };
         let (mut p, mut m) = ([f32::INFINITY], [0.0f32]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut m])
             .unwrap();
         assert_eq!((p[0], m[0]), (f32::INFINITY, 4.0));

@@ -1,10 +1,10 @@
 //! RMSprop as bitsandbytes has it.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// bitsandbytes' RMSprop.
 ///
@@ -104,8 +104,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbRmsprop {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbRmsprop {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("alpha", &mut self.alpha);
         f.f64("eps", &mut self.eps);
@@ -118,11 +118,11 @@ impl Hyper for BnbRmsprop {
 
 impl Rule for BnbRmsprop {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_rmsprop";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
-    const MASKS: &'static [u32] = &[0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -131,7 +131,7 @@ impl Rule for BnbRmsprop {
         Error::not_negative("weight_decay", self.weight_decay)?;
         Error::fraction("momentum", self.momentum)?;
         if self.centered {
-            return Err(Error::Invalid { argument: "centered", wanted: "false" });
+            return Err(Error::InvalidArgument { argument: "centered", expected: "false" });
         }
         self.state.check()
     }
@@ -147,7 +147,7 @@ impl Rule for BnbRmsprop {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let eight = self.state.is_8bit(step);
         let (before, after) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
         Coefs {
@@ -162,7 +162,7 @@ impl Rule for BnbRmsprop {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let s = s.mul_scalar(k.alpha).addcmul(g, g, k.one_minus_alpha);
         let update = g.mul_scalar(k.before) / s.sqrt().add_scalar(k.eps);

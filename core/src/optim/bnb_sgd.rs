@@ -1,10 +1,10 @@
 //! SGD with momentum as bitsandbytes has it.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// bitsandbytes' SGD with momentum.
 ///
@@ -93,8 +93,8 @@ constants! {
     }
 }
 
-impl Hyper for BnbSgd {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for BnbSgd {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("dampening", &mut self.dampening);
@@ -106,11 +106,11 @@ impl Hyper for BnbSgd {
 
 impl Rule for BnbSgd {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "bnb_sgd";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
-    const MASKS: &'static [u32] = &[0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -132,7 +132,7 @@ impl Rule for BnbSgd {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             momentum: C::scalar(self.momentum),
@@ -143,7 +143,7 @@ impl Rule for BnbSgd {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let m = if k.first { g } else { m.mul_scalar(k.momentum) + g };
         (p.add_scaled(m, k.minus_lr), [m])
@@ -159,7 +159,7 @@ mod tests {
     fn without_decay_an_infinite_parameter_does_not_reach_the_momentum() {
         let rule = BnbSgd { lr: 0.5, momentum: 0.5, ..BnbSgd::default() };
         let (mut p, mut m) = ([f32::INFINITY], [0.0f32]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut m])
             .unwrap();
         assert_eq!((p[0], m[0]), (f32::INFINITY, 4.0));

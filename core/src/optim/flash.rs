@@ -25,21 +25,21 @@ pub(crate) use storage::build;
 mod storage {
     use alloc::vec::Vec;
 
-    use crate::any::{AnyRule, Arithmetic};
-    use crate::args::{ArgError, Args, Fields, Hyper};
+    use crate::any::{ComputePolicy, DynRule};
+    use crate::args::{ArgError, Args, FieldVisitor, HyperParams};
     use crate::error::Error;
-    use crate::optimizer::{Recipe, Weights};
-    use crate::storage::{Companded, Format};
+    use crate::optimizer::{OptimizerSpec, ParamStorage};
+    use crate::storage::{Companded, StorageFormat};
 
     /// The arguments of every FlashOptim constructor that change storages or nothing.
     struct Storages<'a> {
-        rule: &'a mut dyn Hyper,
+        rule: &'a mut dyn HyperParams,
         quantize: bool,
         master_weight_bits: Option<u64>,
     }
 
-    impl Hyper for Storages<'_> {
-        fn fields(&mut self, f: &mut dyn Fields) {
+    impl HyperParams for Storages<'_> {
+        fn fields(&mut self, f: &mut dyn FieldVisitor) {
             self.rule.fields(f);
             f.bool("quantize", &mut self.quantize);
             f.opt_u64("master_weight_bits", &mut self.master_weight_bits);
@@ -49,33 +49,33 @@ mod storage {
     }
 
     /// A rule of FlashOptim over the storages that its arguments choose.
-    pub(crate) fn build<R: AnyRule + Default + 'static>(
+    pub(crate) fn build<R: DynRule + Default + 'static>(
         name: &str,
         args: &Args,
-    ) -> Result<Recipe, ArgError> {
+    ) -> Result<OptimizerSpec, ArgError> {
         let mut rule = R::default();
         let mut storages =
-            Storages { rule: rule.hyper(), quantize: true, master_weight_bits: Some(24) };
+            Storages { rule: rule.hyper_params(), quantize: true, master_weight_bits: Some(24) };
         args.apply(name, &mut storages)?;
         let Storages { quantize, master_weight_bits, .. } = storages;
         let weights = match master_weight_bits {
-            None => Weights::Plain,
-            Some(24) => Weights::Split(8),
-            Some(32) => Weights::Split(16),
+            None => ParamStorage::Plain,
+            Some(24) => ParamStorage::Split(8),
+            Some(32) => ParamStorage::Split(16),
             Some(bits) => {
-                let (argument, wanted) = ("master_weight_bits", "24, 32 or None");
-                return Err(Error::Range { argument, value: bits as f64, wanted }.into());
+                let (argument, expected) = ("master_weight_bits", "24, 32 or None");
+                return Err(Error::OutOfRange { argument, value: bits as f64, expected }.into());
             }
         };
-        let mut recipe = Recipe::new(rule, Arithmetic::Fused);
-        recipe.coding.weights = weights;
+        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Fused);
+        recipe.storage.param = weights;
         if quantize {
             let slots = recipe.rule.info().slots.iter().map(|&slot| {
                 let square = slot == "exp_avg_sq";
                 let codes = if square { Companded::Variance } else { Companded::Momentum };
-                Some(Format::Companded(codes))
+                Some(StorageFormat::Companded(codes))
             });
-            recipe.coding.slots = slots.collect::<Vec<_>>();
+            recipe.storage.slot_formats = slots.collect::<Vec<_>>();
         }
         Ok(recipe)
     }

@@ -1,10 +1,10 @@
 //! FlashAdam and FlashAdamW: Adam with all scalars in `f32`.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::optim::flash::{powf, powi};
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step, no_decay};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// FlashOptim's Adam, with decoupled or coupled weight decay.
 ///
@@ -124,8 +124,8 @@ constants! {
     }
 }
 
-impl<const DECOUPLED: bool> Hyper for FlashAdamRule<DECOUPLED> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<const DECOUPLED: bool> HyperParams for FlashAdamRule<DECOUPLED> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -139,12 +139,12 @@ impl<const DECOUPLED: bool> Hyper for FlashAdamRule<DECOUPLED> {
 
 impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "flash_adamw" } else { "flash_adam" };
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
-    const COUNTS_EMPTY: bool = false;
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -161,7 +161,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
         self.weight_decay
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let (beta1, beta2) = (self.betas.0 as f32, self.betas.1 as f32);
         let rest = |beta: f64| {
@@ -190,7 +190,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let g = if k.coupled { g + p.mul_scalar(k.l2) } else { g };
         let m = m.mul_scalar(k.beta1) + g.mul_scalar(k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2);
@@ -204,11 +204,11 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
         (p.addcdiv(m.div_scalar(k.correction1), denom, k.minus_lr), [m, v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         if DECOUPLED { Ok(()) } else { no_decay("weight_decay", self.weight_decay) }
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }
@@ -223,7 +223,7 @@ mod tests {
         for (fused, nan) in [(true, true), (false, false)] {
             let rule = FlashAdam { fused, ..FlashAdam::default() };
             let (mut m, mut v) = ([0.0f32], [0.0f32]);
-            let at = Step::new(1, 1e-3);
+            let at = StepContext::new(1, 1e-3);
             let p = &mut [f32::INFINITY];
             step::<_, f32, _, _, _>(
                 &rule,
@@ -242,7 +242,7 @@ mod tests {
     fn decouple_lr_decays_by_the_ratio_of_rates() {
         let rule =
             FlashAdamW { lr: 0.5, weight_decay: 0.5, decouple_lr: true, ..FlashAdamW::default() };
-        let k = rule.coefs::<f32>(&Step::new(1, 0.25), &rule.scalars());
+        let k = rule.coefs::<f32>(&StepContext::new(1, 0.25), &rule.scalars());
         assert_eq!(k.decay, 0.75); // 1 − 0.5 · 0.25 / 0.5
     }
 }

@@ -1,9 +1,9 @@
 //! FlashLion: Lion with all scalars in `f32`.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// FlashOptim's Lion.
 ///
@@ -99,8 +99,8 @@ constants! {
     }
 }
 
-impl Hyper for FlashLion {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for FlashLion {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -111,12 +111,12 @@ impl Hyper for FlashLion {
 
 impl Rule for FlashLion {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "flash_lion";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg"];
-    const MASKS: &'static [u32] = &[0b1];
-    const COUNTS_EMPTY: bool = false;
+    const SLOT_MASKS: &'static [u32] = &[0b1];
+    const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -132,7 +132,7 @@ impl Rule for FlashLion {
         self.weight_decay
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let rest = |x: f64| if self.fused { 1.0 - x as f32 } else { (1.0 - x) as f32 };
         let decay = if self.decouple_lr { step.lr / self.lr } else { step.lr } * self.weight_decay;
@@ -148,7 +148,7 @@ impl Rule for FlashLion {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
         let (u, m) = if k.fused {
             (
                 m.mul_scalar(k.beta1) + g.mul_scalar(k.one_minus_beta1),
@@ -160,11 +160,11 @@ impl Rule for FlashLion {
         (p.mul_scalar(k.decay) - u.sign().mul_scalar(k.lr), [m])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }

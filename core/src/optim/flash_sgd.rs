@@ -1,9 +1,9 @@
 //! FlashSGD and FlashSGDW: SGD with momentum, all scalars in `f32`.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step, no_decay};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// FlashOptim's SGD, with decoupled or coupled weight decay.
 ///
@@ -111,8 +111,8 @@ constants! {
     }
 }
 
-impl<const DECOUPLED: bool> Hyper for FlashSgdRule<DECOUPLED> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<const DECOUPLED: bool> HyperParams for FlashSgdRule<DECOUPLED> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("dampening", &mut self.dampening);
@@ -127,20 +127,20 @@ impl<const DECOUPLED: bool> Hyper for FlashSgdRule<DECOUPLED> {
 
 impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "flash_sgdw" } else { "flash_sgd" };
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["momentum_buffer"];
-    const MASKS: &'static [u32] = &[0b0, 0b1];
-    const COUNTS_EMPTY: bool = false;
+    const SLOT_MASKS: &'static [u32] = &[0b0, 0b1];
+    const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
         Error::not_negative("momentum", self.momentum)?;
         Error::not_negative("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
-            let wanted = "momentum and no dampening with nesterov";
-            return Err(Error::Invalid { argument: "nesterov", wanted });
+            let expected = "momentum and no dampening with nesterov";
+            return Err(Error::InvalidArgument { argument: "nesterov", expected });
         }
         Ok(())
     }
@@ -152,11 +152,11 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
         self.weight_decay
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         (self.momentum > 0.0).into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let kernel = self.fused && self.momentum > 0.0;
         let decay = if self.decouple_lr { step.lr / self.lr } else { step.lr } * self.weight_decay;
@@ -177,7 +177,7 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [b]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [b]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.coupled { g + p.mul_scalar(k.l2) } else { g };
         let b = b.mul_scalar(k.momentum) + g.mul_scalar(k.undampened);
         let p = p.mul_scalar(k.decay);
@@ -186,11 +186,11 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
         (p - update.mul_scalar(k.lr), [b])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         if DECOUPLED { Ok(()) } else { no_decay("weight_decay", self.weight_decay) }
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }
@@ -204,7 +204,7 @@ mod tests {
     fn nesterov_looks_ahead_by_the_momentum() {
         let rule = FlashSgdW { lr: 0.5, momentum: 0.5, nesterov: true, ..FlashSgdW::default() };
         let (mut p, mut b) = ([2.0f32], [1.0f32]);
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         step::<_, f32, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut b])
             .unwrap();
         assert_eq!((b[0], p[0]), (4.5, -1.125)); // 2 − 0.5 · (4 + 0.5 · 4.5)
@@ -214,7 +214,7 @@ mod tests {
     fn without_momentum_the_gradient_is_the_update() {
         let rule = FlashSgd { lr: 0.5, dampening: 0.5, weight_decay: 0.5, ..FlashSgd::default() };
         let mut p = [2.0f32];
-        let at = Step::new(1, 0.5);
+        let at = StepContext::new(1, 0.5);
         step::<_, f32, _, _, f32>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0f32], [&mut []])
             .unwrap();
         assert_eq!(p[0], -0.5); // 2 − 0.5 · (4 + 0.5 · 2)
@@ -230,7 +230,7 @@ mod tests {
                 decouple_lr: false,
                 ..FlashSgdW::default()
             };
-            let coefs: Coefs<f32> = rule.coefs::<f32>(&Step::new(1, 0.3), &rule.scalars());
+            let coefs: Coefs<f32> = rule.coefs::<f32>(&StepContext::new(1, 0.3), &rule.scalars());
             coefs.decay
         };
         // 0.3 · 0.3 is no f32, and the difference from 1 rounds elsewhere.

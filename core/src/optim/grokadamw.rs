@@ -1,12 +1,12 @@
 //! GrokAdamW.
 
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::gradient::ClipGradNorm;
-use crate::real::Real;
+use crate::real::ComputeFloat;
 use crate::reduce;
-use crate::rule::{Rule, Scalars, Step};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// GrokAdamW: AdamW over a gradient whose slow part is amplified.
 ///
@@ -122,11 +122,11 @@ impl Default for GrokAdamW {
 }
 
 /// How far the validation loss is above the training loss, as a share of the larger.
-fn signal(step: &Step) -> f64 {
-    if let Some(signal) = step.given("grokking_signal") {
+fn signal(step: &StepContext) -> f64 {
+    if let Some(signal) = step.extra("grokking_signal") {
         return signal;
     }
-    let (Some(train), Some(eval)) = (step.given("train_loss"), step.given("eval_loss")) else {
+    let (Some(train), Some(eval)) = (step.extra("train_loss"), step.extra("eval_loss")) else {
         return 0.0;
     };
     // As Python's max: the first, unless the other is larger.
@@ -154,8 +154,8 @@ constants! {
     }
 }
 
-impl Hyper for GrokAdamW {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for GrokAdamW {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -163,7 +163,7 @@ impl Hyper for GrokAdamW {
         f.f64("alpha_init", &mut self.alpha_init);
         f.f64("lamb", &mut self.lamb);
         f.f64("gamma", &mut self.gamma);
-        f.null("grokking_signal_fns");
+        f.must_be_none("grokking_signal_fns");
         f.f64("grokking_signal_decay_rate", &mut self.grokking_signal_decay_rate);
         f.f64("gradient_clipping", &mut self.gradient_clipping);
     }
@@ -171,12 +171,12 @@ impl Hyper for GrokAdamW {
 
 impl Rule for GrokAdamW {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "grokadamw";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "grok_ema"];
-    const MASKS: &'static [u32] = &[0b111];
-    const SUMS: usize = 1;
-    const GIVEN: &'static [&'static str] = &["train_loss", "eval_loss", "grokking_signal"];
+    const SLOT_MASKS: &'static [u32] = &[0b111];
+    const NUM_SUMS: usize = 1;
+    const EXTRA_ARGS: &'static [&'static str] = &["train_loss", "eval_loss", "grokking_signal"];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -198,21 +198,21 @@ impl Rule for GrokAdamW {
         self.gradient_clipping > 0.0
     }
 
-    fn needs_layer(&self) -> bool {
+    fn needs_index_in_group(&self) -> bool {
         self.gamma != 0.0
     }
 
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         self.betas.into()
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let decay = libm::exp(-self.grokking_signal_decay_rate * signal(step));
         let alpha = self.alpha_init * decay;
-        let layer_beta1 = beta1 * accurate::pow(1.0 - self.gamma, step.layer.into());
-        let correction1 = 1.0 - step.power(beta1);
-        let correction2 = 1.0 - step.power(beta2);
+        let layer_beta1 = beta1 * accurate::pow(1.0 - self.gamma, step.index_in_group.into());
+        let correction1 = 1.0 - step.beta_power(beta1);
+        let correction2 = 1.0 - step.beta_power(beta2);
         Coefs {
             max_norm: self.gradient_clipping,
             single: step.is_single(),
@@ -231,18 +231,23 @@ impl Rule for GrokAdamW {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
-        [reduce::square(g.wide(), k.single), C::Scalar::ZERO]
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C::Scalar>, _: C, g: C, _: [C; 3]) -> [C::Scalar; 2] {
+        [reduce::square(g.widen(), k.single), C::Scalar::ZERO]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], _: usize) {
-        let norm = C::narrow(reduce::root(sums[0], k.single));
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], _: usize) {
+        let norm = C::round_from(reduce::root(sums[0], k.single));
         let clip = ClipGradNorm { max_norm: k.max_norm, ..ClipGradNorm::default() };
         k.clip = C::scalar(clip.coefficient(norm.to_f64(), C::DTYPE));
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, ema]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, ema]: [C; 3],
+    ) -> (C, [C; 3]) {
         let g = g.mul_scalar(k.clip);
         let ema = ema.mul_scalar(k.alpha).add_scaled(g, k.one_minus_alpha);
         let h = g + ema.mul_scalar(k.lamb);
@@ -260,18 +265,18 @@ mod tests {
     #[test]
     fn signal_is_the_gap_as_a_share_of_the_larger_loss() {
         let of = |train, eval| {
-            signal(&Step {
-                given: &[("train_loss", train), ("eval_loss", eval)],
-                ..Step::new(1, 0.1)
+            signal(&StepContext {
+                extra: &[("train_loss", train), ("eval_loss", eval)],
+                ..StepContext::new(1, 0.1)
             })
         };
         assert_eq!([of(1.0, 4.0), of(4.0, 1.0), of(-1.0, 1.0)], [0.75, 0.0, 2.0]);
         assert_eq!([of(-2.0, -1.0), of(0.0, 0.0), of(f64::NAN, 1.0)], [0.0; 3]);
         assert_eq!(of(1.0, f64::NAN), 0.0);
         assert!(of(1.0, f64::INFINITY).is_nan());
-        assert_eq!(signal(&Step::new(1, 0.1)), 0.0);
+        assert_eq!(signal(&StepContext::new(1, 0.1)), 0.0);
         let given = [("train_loss", 1.0), ("eval_loss", 4.0), ("grokking_signal", 0.5)];
-        assert_eq!(signal(&Step { given: &given, ..Step::new(1, 0.1) }), 0.5);
+        assert_eq!(signal(&StepContext { extra: &given, ..StepContext::new(1, 0.1) }), 0.5);
     }
 
     #[test]
@@ -280,7 +285,7 @@ mod tests {
             GrokAdamW { alpha_init: 0.0, lamb: 0.0, betas: (0.0, 0.0), ..GrokAdamW::default() };
         let (mut p, mut m, mut v, mut e) = ([0.0f64; 2], [0.0f64; 2], [0.0f64; 2], [0.0f64; 2]);
         let slots = [&mut m[..], &mut v, &mut e];
-        let at = Step::new(1, 0.1);
+        let at = StepContext::new(1, 0.1);
         crate::rule::step::<_, f64, _, _, _>(
             &rule,
             &at,

@@ -1,10 +1,10 @@
 //! How Keras' optimizers clip gradients before they use them.
 
-use crate::args::Fields;
+use crate::args::FieldVisitor;
 use crate::error::Error;
 use crate::gradient::{ClipByGlobalNorm, global_norm};
-use crate::real::Real;
-use crate::rule::Step;
+use crate::real::ComputeFloat;
+use crate::rule::StepContext;
 use crate::storage::Data;
 
 /// Limits on gradients, in the order in which Keras applies them.
@@ -33,14 +33,14 @@ constants! {
 
 impl KerasClip {
     /// Shows the arguments under the names of Keras' constructors.
-    pub(super) fn fields(&mut self, f: &mut dyn Fields) {
+    pub(super) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("clipnorm", &mut self.clipnorm);
         f.opt_f64("clipvalue", &mut self.clipvalue);
         f.opt_f64("global_clipnorm", &mut self.global_clipnorm);
     }
 
     /// Shows them under the names of `create_optimizer`.
-    pub(super) fn created_fields(&mut self, f: &mut dyn Fields) {
+    pub(super) fn created_fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("adam_clipnorm", &mut self.clipnorm);
         f.opt_f64("adam_global_clipnorm", &mut self.global_clipnorm);
     }
@@ -51,8 +51,8 @@ impl KerasClip {
         }
         Error::not_negative("global_clipnorm", self.global_clipnorm.unwrap_or(0.0))?;
         if self.clipnorm.is_some() && self.global_clipnorm.is_some() {
-            let wanted = "no clipnorm beside it";
-            return Err(Error::Invalid { argument: "global_clipnorm", wanted });
+            let expected = "no clipnorm beside it";
+            return Err(Error::InvalidArgument { argument: "global_clipnorm", expected });
         }
         Ok(())
     }
@@ -63,8 +63,8 @@ impl KerasClip {
         global_norm(grads.len(), |i| grads.get(i).copied(), limit).0
     }
 
-    pub(super) fn coefs<C: Real>(&self, step: &Step) -> Clip<C> {
-        let narrow = |x: Option<f64>| C::narrow(C::scalar(x.unwrap_or(0.0)));
+    pub(super) fn coefs<C: ComputeFloat>(&self, step: &StepContext) -> Clip<C> {
+        let narrow = |x: Option<f64>| C::round_from(C::scalar(x.unwrap_or(0.0)));
         let all = ClipByGlobalNorm { clip_norm: self.global_clipnorm.unwrap_or(0.0) };
         Clip {
             by_value: self.clipvalue.is_some(),
@@ -78,7 +78,7 @@ impl KerasClip {
     }
 }
 
-impl<C: Real> Clip<C> {
+impl<C: ComputeFloat> Clip<C> {
     #[inline(always)]
     fn limited(&self, g: C) -> C {
         if self.by_value { g.maximum(-self.limit).minimum(self.limit) } else { g }
@@ -88,12 +88,12 @@ impl<C: Real> Clip<C> {
     #[inline(always)]
     pub(super) fn square(&self, g: C) -> C::Scalar {
         let g = self.limited(g);
-        (g * g).wide()
+        (g * g).widen()
     }
 
     /// Completes the limits with the squared norm.
     pub(super) fn finish(&mut self, squares: C::Scalar) {
-        let squares = C::narrow(squares);
+        let squares = C::round_from(squares);
         let norm = if squares > C::ZERO { squares.sqrt() } else { squares };
         self.divisor = norm.maximum(self.norm);
     }

@@ -2,10 +2,10 @@
 
 use super::keras::{Clip, KerasClip};
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Counter, Rule, Scalars, Step, no_decay};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, Scope, StepContext, no_decay};
 use crate::storage::Data;
 
 /// Keras' Adam.
@@ -118,8 +118,8 @@ constants! {
     }
 }
 
-impl Hyper for KerasAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for KerasAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("init_lr", &mut self.init_lr);
         f.ignored("num_train_steps");
         f.ignored("num_warmup_steps");
@@ -138,19 +138,19 @@ impl Hyper for KerasAdam {
 
 impl Rule for KerasAdam {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C>;
+    type Coefs<C: ComputeFloat> = Coefs<C>;
     const ID: &'static str = "keras_adam";
     const SLOTS: &'static [&'static str] = &["m", "v"];
-    const MASKS: &'static [u32] = &[0b11];
-    const COUNTER: Counter = Counter::Group;
-    const SUMS: usize = 1;
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const STEP_SCOPE: Scope = Scope::Group;
+    const NUM_SUMS: usize = 1;
 
     fn check(&self) -> Result<(), Error> {
         let decay = self.weight_decay_rate;
         Error::range(decay <= 0.0, "weight_decay_rate", decay, "<= 0")?;
         if self.clip.clipnorm.is_some() && self.clip.global_clipnorm.is_some() {
-            let wanted = "no adam_clipnorm beside it";
-            return Err(Error::Invalid { argument: "adam_global_clipnorm", wanted });
+            let expected = "no adam_clipnorm beside it";
+            return Err(Error::InvalidArgument { argument: "adam_global_clipnorm", expected });
         }
         Ok(())
     }
@@ -166,7 +166,7 @@ impl Rule for KerasAdam {
         self.limits().clipnorm.is_some()
     }
 
-    fn norm_scale(&self, _: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, _: &[(&str, f64)]) -> Option<f64> {
         self.limits().global_clipnorm.map(|_| 1.0)
     }
 
@@ -174,8 +174,8 @@ impl Rule for KerasAdam {
         self.limits().grad_norm(grads)
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C> {
-        let narrow = |x: f64| C::narrow(C::scalar(x));
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C> {
+        let narrow = |x: f64| C::round_from(C::scalar(x));
         let single = |x: f64| narrow(f64::from(x as f32));
         let t = narrow(step.t_f64());
         let power = |beta: f64| narrow(accurate::pow(single(beta).to_f64(), t.to_f64()));
@@ -190,23 +190,23 @@ impl Rule for KerasAdam {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C>, _: C, g: C, _: [C; 2]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(k: &Coefs<C>, _: C, g: C, _: [C; 2]) -> [C::Scalar; 2] {
         [k.clip.square(g), C::Scalar::ZERO]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C>, [squares, _]: [C::Scalar; 2], _: usize) {
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C>, [squares, _]: [C::Scalar; 2], _: usize) {
         k.clip.finish(squares);
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let g = k.clip.apply(g);
         let m = m + (g - m) * k.one_minus_beta1;
         let v = v + (g * g - v) * k.one_minus_beta2;
         (p - m * k.alpha / (v.sqrt() + k.eps), [m, v])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         no_decay("weight_decay_rate", self.weight_decay_rate)
     }
 }

@@ -1,10 +1,10 @@
 //! Lion: the sign of a momentum.
 
 use super::bnb::BnbState;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Lion.
 ///
@@ -86,8 +86,8 @@ constants! {
     }
 }
 
-impl Hyper for Lion {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Lion {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -97,11 +97,11 @@ impl Hyper for Lion {
 
 impl Rule for Lion {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "lion";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["state1"];
-    const MASKS: &'static [u32] = &[0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -121,7 +121,7 @@ impl Rule for Lion {
         Dtype::F32
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         Coefs {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
@@ -134,18 +134,18 @@ impl Rule for Lion {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m]: [C; 1]) -> (C, [C; 1]) {
         let p = p.mul_scalar(k.decay);
         let update = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let m = m.mul_scalar(k.beta2).add_scaled(g, k.one_minus_beta2);
         (p.add_scaled(update.sign(), k.minus_lr), [m])
     }
 
-    fn check_halves(&self) -> Result<(), Error> {
+    fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
     #[inline(always)]
-    fn descend<C: Real>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
     }
 }

@@ -1,10 +1,10 @@
 //! LOMO: stochastic gradient descent fused into the backward pass.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::gradient::ClipGradNorm;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// LOMO: a step consumes one gradient and keeps nothing, so gradients need not
 /// exist side by side.
@@ -94,7 +94,7 @@ constants! {
     }
 }
 
-impl<S: Real<Scalar = S>> Clip<S> {
+impl<S: ComputeFloat<Scalar = S>> Clip<S> {
     pub(super) fn new(
         loss_scale: Option<f64>,
         norm: Option<f64>,
@@ -116,9 +116,9 @@ impl<S: Real<Scalar = S>> Clip<S> {
     }
 
     #[inline(always)]
-    pub(super) fn apply<C: Real<Scalar = S>>(&self, g: C) -> C {
+    pub(super) fn apply<C: ComputeFloat<Scalar = S>>(&self, g: C) -> C {
         let g = if self.scales { g.div_scalar(self.loss_scale) } else { g };
-        let limit = C::narrow(self.limit);
+        let limit = C::round_from(self.limit);
         let g = if self.clamps { g.maximum(-limit).minimum(limit) } else { g };
         if self.multiplies { g.mul_scalar(self.coefficient) } else { g }
     }
@@ -140,8 +140,8 @@ fn loss_scale(given: &[(&str, f64)]) -> Option<f64> {
     given.iter().find(|(name, _)| *name == "loss_scale").map(|&(_, s)| s)
 }
 
-impl Hyper for Lomo {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Lomo {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.opt_f64("clip_grad_norm", &mut self.clip_grad_norm);
         f.opt_f64("clip_grad_value", &mut self.clip_grad_value);
@@ -152,12 +152,12 @@ impl Hyper for Lomo {
 
 impl Rule for Lomo {
     type Slots<T> = [T; 0];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "lomo";
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &[];
-    const MASKS: &'static [u32] = &[0];
-    const GIVEN: &'static [&'static str] = &["loss_scale"];
+    const SLOT_MASKS: &'static [u32] = &[0];
+    const EXTRA_ARGS: &'static [&'static str] = &["loss_scale"];
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
@@ -172,13 +172,13 @@ impl Rule for Lomo {
         self.weight_decay
     }
 
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         let scale = loss_scale(given);
         if self.clip_grad_norm.is_some() { Some(scale.unwrap_or(1.0)) } else { scale }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
-        let loss_scale = loss_scale(step.given);
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
+        let loss_scale = loss_scale(step.extra);
         let norm = step.grad_norm;
         Coefs {
             clip: Clip::new(loss_scale, norm, self.clip_grad_norm, self.clip_grad_value),
@@ -190,7 +190,7 @@ impl Rule for Lomo {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, old: C, g: C, _: [C; 0]) -> (C, [C; 0]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, old: C, g: C, _: [C; 0]) -> (C, [C; 0]) {
         let p = if k.decays { old.mul_scalar(k.decay) } else { old };
         let p = p.add_scaled(k.clip.apply(g), k.minus_lr);
         (if k.skips { old } else { p }, [])
@@ -203,9 +203,12 @@ mod tests {
 
     #[test]
     fn without_decay_the_parameter_is_not_multiplied() {
-        for (weight_decay, wanted) in [(0.0, false), (0.5, true)] {
+        for (weight_decay, expected) in [(0.0, false), (0.5, true)] {
             let rule = Lomo { weight_decay, ..Lomo::default() };
-            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).decays, wanted);
+            assert_eq!(
+                rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars()).decays,
+                expected
+            );
         }
     }
 }

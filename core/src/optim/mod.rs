@@ -123,7 +123,7 @@ macro_rules! each_rule {
             factored { adafactor: Adafactor, adafactor_torch: AdafactorTorch, adalomo: AdaLomo, }
             orthogonal { muon: Muon, }
             projected {
-                AdamWHf, GaLore; Matrix<Adafactor>, GaLore; Single<BnbLamb>, GaLore; AdamWHf, Apollo;
+                AdamWHf, GaLore; FactoredRule<Adafactor>, GaLore; ForceF32<BnbLamb>, GaLore; AdamWHf, Apollo;
             }
             directed { adamw_hf: AdamWHf, bnb_lamb: BnbLamb, }
             directed_factored { adafactor: Adafactor, }

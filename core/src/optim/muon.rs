@@ -2,18 +2,18 @@
 
 use half::{bf16, f16};
 
-use crate::any::{AnyRule, Arithmetic, RuleInfo, check_tensor};
-use crate::args::{Fields, Hyper};
+use crate::any::{ComputePolicy, DynRule, RuleInfo, check_tensor};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::eager::Eager;
 use crate::error::Error;
-use crate::lowrank::{Algebra, Portable};
-use crate::matmul::View;
-use crate::orthogonal::{Orthogonal, Place};
-use crate::real::{Dtype, Real};
+use crate::lowrank::{LinearAlgebra, PortableLinearAlgebra};
+use crate::matmul::MatrixView;
+use crate::orthogonal::{NewtonSchulz, WideIndex};
+use crate::real::{ComputeFloat, Dtype};
 use crate::reduce;
-use crate::rule::{Counter, Scalars, Start, Step, Tensor, check_group};
+use crate::rule::{ScalarState, Scope, SlotInit, StepContext, UpdateBuffers, check_group};
 use crate::simd::{self, Kernel};
-use crate::storage::{DataMut, MAX_BLOCK, Plain, numel, stretch};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
 /// Newton–Schulz iteration in bf16. For matrices only.
@@ -98,7 +98,7 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, numel, stretch};
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Muon<A = Portable> {
+pub struct Muon<A = PortableLinearAlgebra> {
     /// Learning rate.
     pub lr: f64,
     /// Weight decay, decoupled.
@@ -147,8 +147,8 @@ impl<A: Default> Default for Muon<A> {
     }
 }
 
-impl<A> Hyper for Muon<A> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<A> HyperParams for Muon<A> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         let (a, b, c) = &mut self.ns_coefficients;
         f.f64("lr", &mut self.lr);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -182,7 +182,7 @@ impl<A> Muon<A> {
     }
 }
 
-impl<A: Algebra> AnyRule for Muon<A> {
+impl<A: LinearAlgebra> DynRule for Muon<A> {
     fn id(&self, part: &mut dyn FnMut(&'static str)) {
         part("muon");
     }
@@ -195,54 +195,56 @@ impl<A: Algebra> AnyRule for Muon<A> {
     fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
         match shape {
             [_, cols] if *cols > 0 => Ok(()),
-            _ => Err(Error::Invalid { argument: "param", wanted: "a matrix with columns" }),
+            _ => {
+                Err(Error::InvalidArgument { argument: "param", expected: "a matrix with columns" })
+            }
         }
     }
     fn info(&self) -> RuleInfo {
         RuleInfo {
             slots: &["momentum_buffer"],
-            scalars: &[],
-            given: &[],
+            scalar_names: &[],
+            extra_args: &[],
             step_key: "step",
-            counter: Counter::Parameter,
-            scalar_owner: Counter::Parameter,
+            step_scope: Scope::Parameter,
+            scalar_scope: Scope::Parameter,
             is_eager: true,
-            counts_empty: true,
-            needs_layer: false,
+            counts_empty_params: true,
+            needs_index_in_group: false,
             is_elementwise: false,
             maximizes: false,
-            bases: [1.0; 2],
+            decay_bases: [1.0; 2],
         }
     }
-    fn hyper(&mut self) -> &mut dyn Hyper {
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
         self
     }
     fn lr(&self) -> f64 {
         self.lr
     }
-    fn scalars_of(&self, _: usize) -> Scalars {
-        Scalars::default()
+    fn initial_scalars(&self, _: usize) -> ScalarState {
+        ScalarState::default()
     }
-    fn advance(&self, _: &Step, _: &mut Scalars) {}
+    fn advance(&self, _: &StepContext, _: &mut ScalarState) {}
     fn slot_len(&self, _: usize, shape: &[usize], _: Dtype) -> usize {
         numel(shape)
     }
     fn slot_dtype(&self, _: usize, param: Dtype) -> Dtype {
         param
     }
-    fn slot_start(&self, _: usize) -> Start {
-        Start::Value(0.0)
+    fn slot_init(&self, _: usize) -> SlotInit {
+        SlotInit::Constant(0.0)
     }
-    fn workspace(&self, shape: &[usize]) -> usize {
+    fn scratch_len(&self, shape: &[usize]) -> usize {
         let short = shape.iter().copied().min().unwrap_or(0);
         numel(shape).saturating_add(numel(&[short, short])).saturating_mul(2)
     }
     fn update(
         &self,
-        arithmetic: Arithmetic,
-        step: &Step,
-        _: &mut Scalars,
-        tensor: Tensor<'_, '_>,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        _: &mut ScalarState,
+        tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(self.check())?;
         check_tensor(self, arithmetic, step, &tensor)?;
@@ -254,7 +256,7 @@ impl<A: Algebra> AnyRule for Muon<A> {
         }
     }
     #[cfg(feature = "alloc")]
-    fn boxed(&self) -> alloc::boxed::Box<dyn AnyRule> {
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
         alloc::boxed::Box::new(*self)
     }
 }
@@ -273,13 +275,17 @@ constants! {
     }
 }
 
-impl<A: Algebra> Orthogonal for Muon<A> {
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+impl<A: LinearAlgebra> NewtonSchulz for Muon<A> {
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
 
-    fn rounds(&self) -> u64 {
+    fn iterations(&self) -> u64 {
         self.ns_steps
     }
-    fn coefs<C: Real>(&self, step: &Step, [rows, cols]: [usize; 2]) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        [rows, cols]: [usize; 2],
+    ) -> Coefs<C::Scalar> {
         let step_size = C::scalar(-(step.lr * self.lr_ratio(rows, cols)));
         let (a, b, c) = self.ns_coefficients;
         Coefs {
@@ -291,7 +297,7 @@ impl<A: Algebra> Orthogonal for Muon<A> {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
             // PyTorch adds bf16 to bf16 in bf16, and anything else in a type that holds both.
             step_size: if C::DTYPE == Dtype::Bf16 {
-                C::narrow(step_size).wide()
+                C::round_from(step_size).widen()
             } else {
                 step_size
             },
@@ -299,53 +305,57 @@ impl<A: Algebra> Orthogonal for Muon<A> {
         }
     }
     #[inline(always)]
-    fn momentum<C: Real>(k: &Coefs<C::Scalar>, m: C, g: C) -> (C, C::Scalar) {
+    fn momentum<C: ComputeFloat>(k: &Coefs<C::Scalar>, m: C, g: C) -> (C, C::Scalar) {
         let m = m.lerp(g, k.weight);
         let next = if k.nesterov { g.lerp(m, k.ahead) } else { m };
-        (m, round(next.wide()))
+        (m, round(next.widen()))
     }
     #[inline(always)]
-    fn norm<C: Real>(k: &Coefs<C::Scalar>, squares: C::Scalar) -> C::Scalar {
+    fn norm<C: ComputeFloat>(k: &Coefs<C::Scalar>, squares: C::Scalar) -> C::Scalar {
         round(reduce::root(squares, k.single)).maximum(k.eps)
     }
     #[inline(always)]
-    fn divided<C: Real>(x: C::Scalar, norm: C::Scalar) -> C::Scalar {
+    fn normalize<C: ComputeFloat>(x: C::Scalar, norm: C::Scalar) -> C::Scalar {
         round(x / norm)
     }
     #[inline(always)]
-    fn gram<C: Real>(product: C::Scalar) -> C::Scalar {
+    fn gram<C: ComputeFloat>(product: C::Scalar) -> C::Scalar {
         round(product)
     }
     #[inline(always)]
-    fn polynomial<C: Real>(k: &Coefs<C::Scalar>, gram: C::Scalar, square: C::Scalar) -> C::Scalar {
+    fn polynomial<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        gram: C::Scalar,
+        square: C::Scalar,
+    ) -> C::Scalar {
         let [_, b, c] = k.polynomial;
         round(b * gram + c * square)
     }
     #[inline(always)]
-    fn next<C: Real>(k: &Coefs<C::Scalar>, x: C::Scalar, product: C::Scalar) -> C::Scalar {
+    fn next<C: ComputeFloat>(k: &Coefs<C::Scalar>, x: C::Scalar, product: C::Scalar) -> C::Scalar {
         let [a, ..] = k.polynomial;
         round(a * x + product)
     }
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, x: C::Scalar) -> C {
-        C::narrow(p.mul_scalar(k.decay).wide() + k.step_size * x)
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, x: C::Scalar) -> C {
+        C::round_from(p.mul_scalar(k.decay).widen() + k.step_size * x)
     }
 }
 
-fn update<A: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
+fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &Muon<A>,
-    step: &Step,
-    mut t: Tensor<'_, '_>,
+    step: &StepContext,
+    mut t: UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
     let (&[rows, cols], [momentum]) = (t.shape, t.slots) else { return Ok(()) };
-    let Some(work) = <C::Scalar as Plain>::of_mut(&mut t.work) else {
-        let wanted = "f64 numbers if computed in f64, else f32";
-        return Err(Error::Invalid { argument: "work", wanted });
+    let Some(work) = <C::Scalar as Plain>::of_mut(&mut t.scratch) else {
+        let expected = "f64 numbers if computed in f64, else f32";
+        return Err(Error::InvalidArgument { argument: "work", expected });
     };
     let k = rule.coefs::<C>(step, [rows, cols]);
     let (short, long) = (rows.min(cols), rows.max(cols));
     let (x, rest) = work.split_at_mut(rows * cols);
-    let place = Place::new([rows, cols]);
+    let place = WideIndex::new([rows, cols]);
 
     // Momentum, and what is made of it, laid out as a wide matrix.
     each(momentum, |start, m: &mut [C::Stored]| {
@@ -364,7 +374,7 @@ fn update<A: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
     each(&mut t.param, |start, p: &mut [C::Stored]| {
         for (i, p) in p.iter_mut().enumerate() {
             let x = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
-            *p = <Muon<A>>::element::<C>(&k, C::load(*p), x).store();
+            *p = <Muon<A> as NewtonSchulz>::update::<C>(&k, C::load(*p), x).store();
         }
     });
     Ok(())
@@ -373,7 +383,7 @@ fn update<A: Algebra, C: Real<Scalar: Plain, Stored: Plain>>(
 /// Loads, changes and stores a buffer in stretches that fit its storage.
 fn each<S: Plain>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [S])) {
     let len = data.len();
-    let stretch = stretch([data.block()]).unwrap_or(MAX_BLOCK);
+    let stretch = chunk_len([data.block()]).unwrap_or(MAX_BLOCK);
     let mut values = [S::default(); MAX_BLOCK];
     for start in (0..len).step_by(stretch) {
         let values = values.get_mut(..(len - start).min(stretch)).unwrap_or_default();
@@ -385,12 +395,12 @@ fn each<S: Plain>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [S])) {
 
 /// To bf16 and back.
 #[inline(always)]
-fn round<W: Real>(x: W) -> W {
+fn round<W: ComputeFloat>(x: W) -> W {
     W::load(x.store::<Eager<bf16>>())
 }
 
 /// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
-fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
+fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
     rule: &Muon<A>,
     k: &Coefs<C::Scalar>,
     [short, long]: [usize; 2],
@@ -400,25 +410,30 @@ fn orthogonalise<A: Algebra, C: Real<Scalar: Plain>>(
     let zero = C::Scalar::ZERO;
     let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| reduce::square(x, k.single)));
     let norm = <Muon<A>>::norm::<C>(k, sum);
-    in_vectors(x, &[], |x, _| <Muon<A>>::divided::<C>(x, norm));
+    in_vectors(x, &[], |x, _| <Muon<A>>::normalize::<C>(x, norm));
     let (a, rest) = scratch.split_at_mut(short * short);
     let (b, rest) = rest.split_at_mut(short * short);
     let Some(bx) = rest.get_mut(..x.len()) else { return };
     for _ in 0..rule.ns_steps {
         // A ← X Xᵀ
-        A::gram([short, long], View::new(&*x, long), a);
+        A::gram([short, long], MatrixView::new(&*x, long), a);
         in_vectors(a, &[], |a, _| <Muon<A>>::gram::<C>(a));
         // B ← b A + c A²: A is symmetric to the bit, so that A A is A Aᵀ.
-        A::gram([short, short], View::new(&*a, short), b);
+        A::gram([short, short], MatrixView::new(&*a, short), b);
         in_vectors(b, a, |square, a| <Muon<A>>::polynomial::<C>(k, a, square));
         // X ← a X + B X
-        A::product([short, short, long], View::new(&*b, short), View::new(&*x, long), bx);
+        A::matmul(
+            [short, short, long],
+            MatrixView::new(&*b, short),
+            MatrixView::new(&*x, long),
+            bx,
+        );
         in_vectors(x, bx, |x, bx| <Muon<A>>::next::<C>(k, x, bx));
     }
 }
 
 /// Changes each number of `to`, by the one of `with` that stands where it does, if `with` has any.
-fn in_vectors<W: Real>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
+fn in_vectors<W: ComputeFloat>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
     simd::dispatch(InVectors { to, with, f });
 }
 
@@ -428,7 +443,7 @@ struct InVectors<'a, W, F> {
     f: F,
 }
 
-impl<W: Real, F: Fn(W, W) -> W> Kernel for InVectors<'_, W, F> {
+impl<W: ComputeFloat, F: Fn(W, W) -> W> Kernel for InVectors<'_, W, F> {
     type Output = ();
 
     #[inline(always)]
@@ -448,7 +463,7 @@ mod tests {
     #[test]
     fn step_size_is_a_bf16_number_only_for_bf16() {
         let muon: Muon = Muon::default();
-        let step = Step::new(1, 0.1);
+        let step = StepContext::new(1, 0.1);
         let narrow = muon.coefs::<Eager<bf16>>(&step, [4, 4]).step_size;
         let wide = muon.coefs::<f32>(&step, [4, 4]).step_size;
         assert_eq!(narrow, bf16::from_f32(wide).to_f32());

@@ -1,10 +1,10 @@
 //! NAdam: Adam with Nesterov's momentum.
 
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{MAX_SCALARS, Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 
 /// NAdam.
 ///
@@ -131,8 +131,8 @@ constants! {
     }
 }
 
-impl Hyper for NAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for NAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -149,11 +149,11 @@ impl Hyper for NAdam {
 
 impl Rule for NAdam {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "nadam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
-    const SCALARS: &'static [&'static str] = &["mu_product"];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const SCALAR_NAMES: &'static [&'static str] = &["mu_product"];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -173,15 +173,19 @@ impl Rule for NAdam {
         self.maximize
     }
 
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         [1.0; MAX_SCALARS]
     }
 
-    fn advance(&self, step: &Step, [mu_product, ..]: &mut Scalars) {
+    fn advance_scalars(&self, step: &StepContext, [mu_product, ..]: &mut ScalarState) {
         *mu_product = f64::from(*mu_product as f32 * self.mu(step.t_f64()) as f32);
     }
 
-    fn coefs<C: Real>(&self, step: &Step, [mu_product, ..]: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        [mu_product, ..]: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let t = step.t_f64();
         let (mu, mu_next) = (self.mu(t), self.mu(t + 1.0));
@@ -206,7 +210,7 @@ impl Rule for NAdam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.coupled { g.add_scaled(p, k.coupled_decay) } else { g };
         let p = p.mul_scalar(k.decay);
@@ -228,7 +232,7 @@ mod tests {
     fn one_step(rule: NAdam) -> (f64, f64, f64) {
         let rule = NAdam { betas: (0.5, 0.0), momentum_decay: 0.0, eps: 0.0, ..rule };
         let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-        let (at, mut scalars) = (Step::new(1, 0.5), rule.scalars());
+        let (at, mut scalars) = (StepContext::new(1, 0.5), rule.scalars());
         let slots = [&mut m[..], &mut v[..]];
         step::<_, f64, _, _, _>(&rule, &at, &mut scalars, &mut p, &[3.0], slots).unwrap();
         (p[0], m[0], scalars[0])
@@ -259,7 +263,7 @@ mod tests {
         let rule = NAdam::default();
         let mut scalars = rule.scalars();
         for t in 1..=3 {
-            rule.advance(&Step::new(t, 1e-3), &mut scalars);
+            rule.advance_scalars(&StepContext::new(t, 1e-3), &mut scalars);
             assert_eq!(scalars[0], f64::from(scalars[0] as f32));
         }
         let exact: f64 = [1.0, 2.0, 3.0].map(|t| rule.mu(t)).iter().product();

@@ -3,22 +3,22 @@
 
 use crate::accurate;
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::Counter;
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::Scope;
 
 /// β with Adam's bias correction worked into it: (βᵗ − β) / (βᵗ − 1).
-pub(super) fn debiased(beta: f64, t: f64) -> f64 {
+pub(super) fn debiased_beta(beta: f64, t: f64) -> f64 {
     let power = accurate::pow(beta, t);
     (power - beta) / (power - 1.0)
 }
 
 /// What decay is relative to: the largest rate if it is decoupled from the rate, else 1.
-pub(super) fn unit_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> f64 {
+pub(super) fn decay_base_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> f64 {
     if decouple_lr { max_lr.unwrap_or(lr) } else { 1.0 }
 }
 
 /// The largest rate as the constructor leaves it.
-pub(super) fn settled(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> Option<f64> {
+pub(super) fn resolved_max_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> Option<f64> {
     max_lr.or(decouple_lr.then_some(lr))
 }
 
@@ -28,7 +28,7 @@ pub(super) fn decay(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
 }
 
 /// What Adan divides by to decay: 1 + (η / unit) λ.
-pub(super) fn shrink(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
+pub(super) fn decay_divisor(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
     if weight_decay == 0.0 { 1.0 } else { 1.0 + lr / unit_lr * weight_decay }
 }
 
@@ -48,14 +48,14 @@ pub(super) fn kahan(kahan_sum: Option<bool>, compute: Dtype) -> bool {
 
 /// p + c, and what the rounding lost of it.
 #[inline(always)]
-pub(super) fn add_compensated<C: Real>(p: C, c: C) -> (C, C) {
+pub(super) fn add_compensated<C: ComputeFloat>(p: C, c: C) -> (C, C) {
     let sum = p + c;
     (sum, c + (p - sum))
 }
 
 /// A group counts its steps; with the step fused into the backward pass, each parameter does.
-pub(super) const fn counter(gradient_release: bool) -> Counter {
-    if gradient_release { Counter::Parameter } else { Counter::Group }
+pub(super) const fn counter(gradient_release: bool) -> Scope {
+    if gradient_release { Scope::Parameter } else { Scope::Group }
 }
 
 /// The ranges that all of them check.
@@ -69,21 +69,21 @@ pub(super) fn check(lr: f64, weight_decay: f64, max_lr: Option<f64>) -> Result<(
 mod tests {
     use super::*;
     use crate::eager::Eager;
-    use crate::real::Number;
+    use crate::real::StoredFloat;
     use half::bf16;
 
     #[test]
     fn debiased_weighs_all_gradients_alike_at_first() {
         // At t = 1 the average is the gradient, at t = 2 with β = ½: (¼ − ½) / (¼ − 1) = ⅓.
-        assert_eq!(debiased(0.9, 1.0), 0.0);
-        assert!((debiased(0.5, 2.0) - 1.0 / 3.0).abs() < 1e-15);
+        assert_eq!(debiased_beta(0.9, 1.0), 0.0);
+        assert!((debiased_beta(0.5, 2.0) - 1.0 / 3.0).abs() < 1e-15);
     }
 
     #[test]
     fn decay_with_decoupled_lr_is_relative_to_the_largest() {
-        assert_eq!(decay(0.5, 0.5, unit_lr(false, Some(2.0), 0.25)), 0.75);
-        assert_eq!(decay(0.5, 0.5, unit_lr(true, Some(2.0), 0.25)), 0.875);
-        assert_eq!(decay(0.5, 0.5, unit_lr(true, None, 0.25)), 0.0);
+        assert_eq!(decay(0.5, 0.5, decay_base_lr(false, Some(2.0), 0.25)), 0.75);
+        assert_eq!(decay(0.5, 0.5, decay_base_lr(true, Some(2.0), 0.25)), 0.875);
+        assert_eq!(decay(0.5, 0.5, decay_base_lr(true, None, 0.25)), 0.0);
         assert_eq!(decay(f64::INFINITY, 0.0, 1.0), 1.0);
     }
 

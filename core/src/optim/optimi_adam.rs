@@ -1,10 +1,10 @@
 //! Adam and AdamW as the library `optimi` has them.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// Adam and AdamW as in optimi.
 ///
@@ -136,8 +136,8 @@ constants! {
     }
 }
 
-impl Hyper for OptimiAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for OptimiAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -157,10 +157,10 @@ impl Hyper for OptimiAdam {
 
 impl Rule for OptimiAdam {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "optimi_adam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Error::betas(self.betas)?;
@@ -175,31 +175,31 @@ impl Rule for OptimiAdam {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn counter(&self) -> Counter {
+    fn step_scope(&self) -> Scope {
         optimi::counter(self.gradient_release)
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b111 } else { 0b011 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
-        let beta1 = optimi::debiased(self.betas.0, step.t_f64());
-        let beta2 = optimi::debiased(self.betas.1, step.t_f64());
-        let unit_lr = optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr);
+        let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
+        let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,
             weight_decay: C::scalar(self.weight_decay),
-            decay: C::factor(if decoupled { decay } else { 1.0 }, foreach),
+            decay: C::foreach_scalar(if decoupled { decay } else { 1.0 }, foreach),
             one_minus_beta1: C::scalar(1.0 - beta1),
-            beta2: C::factor(beta2, foreach),
+            beta2: C::foreach_scalar(beta2, foreach),
             one_minus_beta2: C::scalar(1.0 - beta2),
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),
@@ -208,7 +208,7 @@ impl Rule for OptimiAdam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, c]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, c]: [C; 3]) -> (C, [C; 3]) {
         let g = if k.couples { g.add_scaled(p, k.weight_decay) } else { g };
         let p = p.mul_scalar(k.decay);
         let m = m.lerp(g, k.one_minus_beta1);
@@ -233,7 +233,7 @@ mod tests {
         let slots: [&mut [f64]; 3] = [&mut m, &mut v, &mut []];
         step::<_, f64, _, _, _>(
             rule,
-            &Step::new(1, lr),
+            &StepContext::new(1, lr),
             &mut rule.scalars(),
             &mut p,
             &[-4.0],

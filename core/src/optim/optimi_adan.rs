@@ -1,10 +1,10 @@
 //! Adan as the library `optimi` has it.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// Adan as in optimi.
 ///
@@ -139,8 +139,8 @@ constants! {
     }
 }
 
-impl Hyper for OptimiAdan {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for OptimiAdan {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.triple("betas", &mut self.betas.0, &mut self.betas.1, &mut self.betas.2);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -161,11 +161,11 @@ impl Hyper for OptimiAdan {
 
 impl Rule for OptimiAdan {
     type Slots<T> = [T; 5];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "optimi_adan";
     const SLOTS: &'static [&'static str] =
         &["exp_avg", "exp_avg_diff", "exp_avg_sq", "prev_grad", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b0_1111, 0b1_1111];
+    const SLOT_MASKS: &'static [u32] = &[0b0_1111, 0b1_1111];
 
     fn check(&self) -> Result<(), Error> {
         Error::betas((self.betas.0, self.betas.1))?;
@@ -181,41 +181,41 @@ impl Rule for OptimiAdan {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn counter(&self) -> Counter {
+    fn step_scope(&self) -> Scope {
         optimi::counter(self.gradient_release)
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b1_1111 } else { 0b0_1111 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
         let (_, beta2, _) = self.betas;
-        let debiased = |beta| optimi::debiased(beta, step.t_f64());
-        let unit_lr = optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr);
+        let debiased = |beta| optimi::debiased_beta(beta, step.t_f64());
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let beta3 = debiased(self.betas.2);
         Coefs {
-            first: step.first,
+            first: step.is_first,
             one_minus_beta1: C::scalar(1.0 - debiased(self.betas.0)),
             one_minus_beta2: C::scalar(1.0 - debiased(beta2)),
-            beta2: C::factor(beta2, foreach),
-            beta3: C::factor(beta3, foreach),
+            beta2: C::foreach_scalar(beta2, foreach),
+            beta3: C::foreach_scalar(beta3, foreach),
             one_minus_beta3: C::scalar(1.0 - beta3),
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),
             minus_lr_beta2: C::scalar(-step.lr * beta2),
-            shrink: C::scalar(optimi::shrink(step.lr, self.weight_decay, unit_lr)),
+            shrink: C::scalar(optimi::decay_divisor(step.lr, self.weight_decay, unit_lr)),
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
         }
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 5]) -> (C, [C; 5]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 5]) -> (C, [C; 5]) {
         let [m, d, v, previous, c] = slots;
         let difference = if k.first { -g } else { previous } + g;
         let m = m.lerp(g, k.one_minus_beta1);
@@ -237,13 +237,16 @@ mod tests {
     #[test]
     fn factors_are_rounded_as_foreach_does_where_it_is_asked_for() {
         use crate::eager::Eager;
-        use crate::real::Real;
+        use crate::real::ComputeFloat;
         use half::bf16;
-        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = OptimiAdan { betas: (0.98, 0.92, 0.99), foreach, ..OptimiAdan::default() };
-            let coefs = rule.coefs::<Eager<bf16>>(&Step::new(3, 0.5), &rule.scalars());
-            assert_eq!(coefs.beta2, Eager::<bf16>::factor(0.92, wanted));
+            let coefs = rule.coefs::<Eager<bf16>>(&StepContext::new(3, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::foreach_scalar(0.92, expected));
         }
-        assert_ne!(Eager::<bf16>::factor(0.92, true), Eager::<bf16>::factor(0.92, false));
+        assert_ne!(
+            Eager::<bf16>::foreach_scalar(0.92, true),
+            Eager::<bf16>::foreach_scalar(0.92, false)
+        );
     }
 }

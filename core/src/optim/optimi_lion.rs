@@ -1,10 +1,10 @@
 //! Lion as the library `optimi` has it.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Lion as in optimi.
 ///
@@ -112,8 +112,8 @@ constants! {
     }
 }
 
-impl Hyper for OptimiLion {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for OptimiLion {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -131,10 +131,10 @@ impl Hyper for OptimiLion {
 
 impl Rule for OptimiLion {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "optimi_lion";
     const SLOTS: &'static [&'static str] = &["exp_avg", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b01, 0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b01, 0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::betas(self.betas)?;
@@ -148,19 +148,19 @@ impl Rule for OptimiLion {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b11 } else { 0b01 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
-        let unit_lr = optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr);
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
         Coefs {
-            decay: C::factor(decay, self.foreach == Some(true)),
+            decay: C::foreach_scalar(decay, self.foreach == Some(true)),
             one_minus_beta1: C::scalar(1.0 - self.betas.0),
             one_minus_beta2: C::scalar(1.0 - self.betas.1),
             minus_lr: C::scalar(-step.lr),
@@ -169,7 +169,7 @@ impl Rule for OptimiLion {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, c]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, c]: [C; 2]) -> (C, [C; 2]) {
         let p = p.mul_scalar(k.decay);
         let update = m.lerp(g, k.one_minus_beta1).sign();
         let m = m.lerp(g, k.one_minus_beta2);

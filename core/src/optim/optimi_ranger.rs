@@ -1,10 +1,10 @@
 //! Ranger: RAdam with lookahead, as the library `optimi` has it.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
 /// Ranger: RAdam with lookahead.
 ///
@@ -161,7 +161,7 @@ constants! {
 impl OptimiRanger {
     /// The parameter that lookahead keeps, moved towards p, and the compensation after it.
     #[inline(always)]
-    fn look_ahead<C: Real>(k: &Coefs<C::Scalar>, p: C, a: C, c: C) -> (C, C) {
+    fn look_ahead<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, a: C, c: C) -> (C, C) {
         if k.kahan {
             let c = c.add_scaled(p - a, k.alpha);
             let moved = a + c;
@@ -172,8 +172,8 @@ impl OptimiRanger {
     }
 }
 
-impl Hyper for OptimiRanger {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for OptimiRanger {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -195,10 +195,10 @@ impl Hyper for OptimiRanger {
 
 impl Rule for OptimiRanger {
     type Slots<T> = [T; 4];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "optimi_ranger";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "la_param", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b0111, 0b1111];
+    const SLOT_MASKS: &'static [u32] = &[0b0111, 0b1111];
 
     fn check(&self) -> Result<(), Error> {
         Error::betas(self.betas)?;
@@ -214,36 +214,36 @@ impl Rule for OptimiRanger {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn counter(&self) -> Counter {
+    fn step_scope(&self) -> Scope {
         optimi::counter(self.gradient_release)
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b1111 } else { 0b0111 }
     }
 
-    fn start(&self, slot: usize) -> Start {
-        if slot == 2 { Start::Parameter } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 2 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
-        let beta1 = optimi::debiased(self.betas.0, step.t_f64());
-        let beta2 = optimi::debiased(self.betas.1, step.t_f64());
-        let unit_lr = optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr);
+        let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
+        let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
         let rectification = optimi::rectification(self.betas.1, step.t_f64());
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,
             weight_decay: C::scalar(self.weight_decay),
-            decay: C::factor(if decoupled { decay } else { 1.0 }, foreach),
+            decay: C::foreach_scalar(if decoupled { decay } else { 1.0 }, foreach),
             one_minus_beta1: C::scalar(1.0 - beta1),
-            beta2: C::factor(beta2, foreach),
+            beta2: C::foreach_scalar(beta2, foreach),
             one_minus_beta2: C::scalar(1.0 - beta2),
             eps: C::scalar(self.eps),
             rectified: rectification.is_some(),
@@ -256,7 +256,12 @@ impl Rule for OptimiRanger {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, a, c]: [C; 4]) -> (C, [C; 4]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, a, c]: [C; 4],
+    ) -> (C, [C; 4]) {
         let g = if k.couples { g.add_scaled(p, k.weight_decay) } else { g };
         let p = p.mul_scalar(k.decay);
         let m = m.lerp(g, k.one_minus_beta1);

@@ -1,10 +1,10 @@
 //! SGD as the library `optimi` has it.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// SGD as in optimi.
 ///
@@ -129,8 +129,8 @@ constants! {
     }
 }
 
-impl Hyper for OptimiSgd {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for OptimiSgd {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -148,10 +148,10 @@ impl Hyper for OptimiSgd {
 
 impl Rule for OptimiSgd {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "optimi_sgd";
     const SLOTS: &'static [&'static str] = &["exp_avg", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::fraction("momentum", self.momentum)?;
@@ -165,36 +165,36 @@ impl Rule for OptimiSgd {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         let average = self.momentum != 0.0 || self.dampening && self.torch_init;
         u32::from(average) | u32::from(optimi::kahan(self.kahan_sum, compute)) << 1
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
-        let unit_lr = optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr);
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,
             weight_decay: C::scalar(self.weight_decay),
-            decay: C::factor(if decoupled { decay } else { 1.0 }, foreach),
+            decay: C::foreach_scalar(if decoupled { decay } else { 1.0 }, foreach),
             has_momentum: self.momentum != 0.0,
-            momentum: C::factor(self.momentum, foreach),
+            momentum: C::foreach_scalar(self.momentum, foreach),
             one_minus_momentum: C::scalar(1.0 - self.momentum),
             dampening: self.dampening,
-            starts: step.first && self.dampening && self.torch_init,
+            starts: step.is_first && self.dampening && self.torch_init,
             minus_lr: C::scalar(-step.lr),
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
         }
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, c]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, c]: [C; 2]) -> (C, [C; 2]) {
         let g = if k.couples { g.add_scaled(p, k.weight_decay) } else { g };
         let p = p.mul_scalar(k.decay);
         let m = if k.starts { g } else { m };
@@ -224,7 +224,7 @@ mod tests {
             let rule = OptimiSgd { torch_init, ..rule };
             let (mut p, mut m) = ([0.0f64], [0.0f64]);
             let slots: [&mut [f64]; 2] = [&mut m, &mut []];
-            let at = Step::new(1, 1.0);
+            let at = StepContext::new(1, 1.0);
             step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots)
                 .unwrap();
             assert_eq!((p[0], m[0]), (-want, want));
@@ -235,7 +235,7 @@ mod tests {
     fn average_is_kept_where_something_reads_it() {
         let mask = |momentum, dampening, torch_init| {
             let rule = OptimiSgd { momentum, dampening, torch_init, ..OptimiSgd::default() };
-            rule.mask(Dtype::F32)
+            rule.active_slots(Dtype::F32)
         };
         assert_eq!(
             [mask(0.0, false, false), mask(0.0, true, false), mask(0.0, false, true)],

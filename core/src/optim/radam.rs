@@ -1,10 +1,10 @@
 //! RAdam: Adam that waits until its variance can be trusted.
 
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// RAdam.
 ///
@@ -127,8 +127,8 @@ constants! {
     }
 }
 
-impl Hyper for RAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for RAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -144,10 +144,10 @@ impl Hyper for RAdam {
 
 impl Rule for RAdam {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "radam";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -166,7 +166,7 @@ impl Rule for RAdam {
         self.maximize
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let t = step.t_f64();
         let beta2_t = pow(beta2, t);
@@ -204,7 +204,7 @@ impl Rule for RAdam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v]: [C; 2]) -> (C, [C; 2]) {
         let one = C::Scalar::ONE;
         let g = if k.maximize { -g } else { g };
         let g = if k.coupled { g.add_scaled(p, k.coupled_decay) } else { g };
@@ -232,7 +232,7 @@ mod tests {
     /// One step of p = 0 with g = 4 at η = 1/2 from empty moments.
     fn one_step(rule: RAdam, t: u64) -> (f64, f64) {
         let (mut p, mut m, mut v) = ([0.0f64], [0.0f64], [0.0f64]);
-        let at = Step::new(t, 0.5);
+        let at = StepContext::new(t, 0.5);
         let slots = [&mut m[..], &mut v[..]];
         step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots).unwrap();
         (p[0], m[0])
@@ -266,7 +266,7 @@ mod tests {
             };
             p = [2.0];
             let (mut m, mut v) = ([0.0], [0.0]);
-            let at = Step::new(1, 0.5);
+            let at = StepContext::new(1, 0.5);
             let slots = [&mut m[..], &mut v[..]];
             step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots)
                 .unwrap();
@@ -288,7 +288,11 @@ mod tests {
             (12, 0.679_143_736_225_018_1),
         ] {
             let rule = RAdam { betas: (0.9, beta2), ..RAdam::default() };
-            assert_eq!(rule.coefs::<f64>(&Step::new(t, 0.5), &rule.scalars()).rect, 0.0, "{t}");
+            assert_eq!(
+                rule.coefs::<f64>(&StepContext::new(t, 0.5), &rule.scalars()).rect,
+                0.0,
+                "{t}"
+            );
         }
     }
 }

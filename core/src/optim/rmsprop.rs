@@ -1,9 +1,9 @@
 //! RMSprop: the gradient over the root of its square's average.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// RMSprop, plain, centered or with momentum.
 ///
@@ -115,8 +115,8 @@ constants! {
     }
 }
 
-impl Hyper for RmsProp {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for RmsProp {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("alpha", &mut self.alpha);
         f.f64("eps", &mut self.eps);
@@ -132,10 +132,10 @@ impl Hyper for RmsProp {
 
 impl Rule for RmsProp {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "rmsprop";
     const SLOTS: &'static [&'static str] = &["square_avg", "momentum_buffer", "grad_avg"];
-    const MASKS: &'static [u32] = &[0b001, 0b011, 0b101, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b001, 0b011, 0b101, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -155,11 +155,11 @@ impl Rule for RmsProp {
         self.maximize
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         1 | u32::from(self.momentum > 0.0) << 1 | u32::from(self.centered) << 2
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             alpha: C::scalar(self.alpha),
@@ -175,7 +175,12 @@ impl Rule for RmsProp {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [v, b, mean]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [v, b, mean]: [C; 3],
+    ) -> (C, [C; 3]) {
         let one = C::Scalar::ONE;
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
@@ -200,9 +205,9 @@ mod tests {
         let rule = RmsProp { alpha: 0.75, eps: 1.0, ..rule };
         let (mut p, mut v, mut b, mut mean) = ([0.0f64], [0.0f64], [3.0f64], [0.0f64]);
         {
-            let b = if rule.mask(Dtype::F64) & 2 != 0 { &mut b[..] } else { &mut [] };
-            let mean = if rule.mask(Dtype::F64) & 4 != 0 { &mut mean[..] } else { &mut [] };
-            let (at, slots) = (Step::new(1, 0.5), [&mut v[..], b, mean]);
+            let b = if rule.active_slots(Dtype::F64) & 2 != 0 { &mut b[..] } else { &mut [] };
+            let mean = if rule.active_slots(Dtype::F64) & 4 != 0 { &mut mean[..] } else { &mut [] };
+            let (at, slots) = (StepContext::new(1, 0.5), [&mut v[..], b, mean]);
             step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], slots)
                 .unwrap();
         }
@@ -235,9 +240,12 @@ mod tests {
 
     #[test]
     fn buffer_is_used_only_with_momentum() {
-        for (momentum, wanted) in [(0.0, false), (0.5, true)] {
+        for (momentum, expected) in [(0.0, false), (0.5, true)] {
             let rule = RmsProp { momentum, ..RmsProp::default() };
-            assert_eq!(rule.coefs::<f32>(&Step::new(1, 0.5), &rule.scalars()).buffered, wanted);
+            assert_eq!(
+                rule.coefs::<f32>(&StepContext::new(1, 0.5), &rule.scalars()).buffered,
+                expected
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Rprop: steps that follow the gradient's sign only.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::Real;
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Resilient backpropagation.
 ///
@@ -97,8 +97,8 @@ constants! {
     }
 }
 
-impl Hyper for Rprop {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Rprop {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("etas", &mut self.etas.0, &mut self.etas.1);
         f.pair("step_sizes", &mut self.step_sizes.0, &mut self.step_sizes.1);
@@ -111,10 +111,10 @@ impl Hyper for Rprop {
 
 impl Rule for Rprop {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "rprop";
     const SLOTS: &'static [&'static str] = &["prev", "step_size"];
-    const MASKS: &'static [u32] = &[0b11];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
         let (minus, plus) = self.etas;
@@ -133,28 +133,34 @@ impl Rule for Rprop {
         self.maximize
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         Coefs {
             first_size: C::scalar(step.lr),
             eta_minus: C::scalar(self.etas.0),
             eta_plus: C::scalar(self.etas.1),
             smallest: C::scalar(self.step_sizes.0),
             largest: C::scalar(self.step_sizes.1),
-            first: step.first,
+            first: step.is_first,
             maximize: self.maximize,
         }
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [prev, size]: [C; 2]) -> (C, [C; 2]) {
-        let eta_minus = C::narrow(k.eta_minus);
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [prev, size]: [C; 2],
+    ) -> (C, [C; 2]) {
+        let eta_minus = C::round_from(k.eta_minus);
         let g = if k.maximize { -g } else { g };
-        let size = if k.first { C::narrow(k.first_size) } else { size };
+        let size = if k.first { C::round_from(k.first_size) } else { size };
         let factor = (g * prev).sign();
-        let factor = if factor > C::ZERO { C::narrow(k.eta_plus) } else { factor };
+        let factor = if factor > C::ZERO { C::round_from(k.eta_plus) } else { factor };
         let factor = if factor < C::ZERO { eta_minus } else { factor };
         let factor = if factor == C::ZERO { C::ONE } else { factor };
-        let size = (size * factor).maximum(C::narrow(k.smallest)).minimum(C::narrow(k.largest));
+        let size =
+            (size * factor).maximum(C::round_from(k.smallest)).minimum(C::round_from(k.largest));
         let g = if factor == eta_minus { C::ZERO } else { g };
         (p.addcmul(g.sign(), size, -C::Scalar::ONE), [g, size])
     }
@@ -167,9 +173,9 @@ mod tests {
     use crate::rule::step;
     use half::bf16;
 
-    fn run<C: Real>(rule: Rprop, t: u64, g: C, prev: C, size: C) -> (C, C, C) {
+    fn run<C: ComputeFloat>(rule: Rprop, t: u64, g: C, prev: C, size: C) -> (C, C, C) {
         let (mut p, mut prev, mut size) = ([C::ZERO], [prev], [size]);
-        let (at, slots) = (Step::new(t, 0.25), [&mut prev[..], &mut size[..]]);
+        let (at, slots) = (StepContext::new(t, 0.25), [&mut prev[..], &mut size[..]]);
         step::<_, C, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[g], slots).unwrap();
         (p[0], prev[0], size[0])
     }

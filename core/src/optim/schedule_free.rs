@@ -2,12 +2,12 @@
 
 use crate::accurate;
 use crate::mode::Mode;
-use crate::rule::{Scalars, Step};
+use crate::rule::{ScalarState, StepContext};
 
 /// The numbers that a group carries.
 pub(super) const SCALARS: &[&str] = &["scheduled_lr", "lr_max", "weight_sum"];
 /// How they start.
-pub(super) const START: Scalars = [0.0, -1.0, 0.0, 0.0];
+pub(super) const START: ScalarState = [0.0, -1.0, 0.0, 0.0];
 
 /// How much a step counts in the average.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +17,12 @@ pub(super) struct Weighting {
 }
 
 impl Weighting {
-    fn weight(self, step: &Step, lr_max: f64) -> f64 {
+    fn weight(self, step: &StepContext, lr_max: f64) -> f64 {
         accurate::pow(step.t_f64(), self.r) * accurate::pow(lr_max, self.weight_lr_power)
     }
 
     /// Takes a step at the rate `lr` into the carried numbers.
-    pub(super) fn advance(self, step: &Step, lr: f64, scalars: &mut Scalars) {
+    pub(super) fn advance(self, step: &StepContext, lr: f64, scalars: &mut ScalarState) {
         let [scheduled_lr, lr_max, weight_sum, _] = scalars;
         *scheduled_lr = lr;
         // As Python's max(lr, lr_max).
@@ -31,7 +31,11 @@ impl Weighting {
     }
 
     /// How far x moves towards z: the step's share of all weights, 0 as long as they are 0.
-    pub(super) fn share(self, step: &Step, &[_, lr_max, weight_sum, _]: &Scalars) -> f64 {
+    pub(super) fn averaging_weight(
+        self,
+        step: &StepContext,
+        &[_, lr_max, weight_sum, _]: &ScalarState,
+    ) -> f64 {
         if weight_sum == 0.0 { 0.0 } else { self.weight(step, lr_max) / weight_sum }
     }
 }
@@ -45,7 +49,7 @@ pub(super) fn conversion(to: Mode, momentum: f64) -> f64 {
 }
 
 /// The scale of a linear warm-up. Of less than one step it is the first step's: above 1.
-pub(super) fn warmup(step: &Step, warmup_steps: f64) -> f64 {
+pub(super) fn warmup(step: &StepContext, warmup_steps: f64) -> f64 {
     let t = step.t_f64();
     if t - 1.0 < warmup_steps { t / warmup_steps } else { 1.0 }
 }
@@ -59,9 +63,9 @@ mod tests {
         let weighting = Weighting { r: 1.0, weight_lr_power: 2.0 };
         let (mut scalars, mut shares) = (START, [0.0; 3]);
         for (t, lr) in [(1, 0.0), (2, 0.5), (3, 0.25)] {
-            let step = Step::new(t, lr);
+            let step = StepContext::new(t, lr);
             weighting.advance(&step, lr, &mut scalars);
-            shares[t as usize - 1] = weighting.share(&step, &scalars);
+            shares[t as usize - 1] = weighting.averaging_weight(&step, &scalars);
         }
         // Weights 1·0², 2·½², 3·½².
         assert_eq!(shares, [0.0, 1.0, 0.6]);
@@ -70,7 +74,7 @@ mod tests {
 
     #[test]
     fn warmup_reaches_the_full_rate_at_its_last_step() {
-        let scale = |t, steps| warmup(&Step::new(t, 1.0), steps);
+        let scale = |t, steps| warmup(&StepContext::new(t, 1.0), steps);
         assert_eq!([1, 4, 5].map(|t| scale(t, 4.0)), [0.25, 1.0, 1.0]);
         assert_eq!(scale(1, 0.0), 1.0);
         // (k + 1) / 0.25 as long as k < 0.25, and / 2.5 as long as k < 2.5

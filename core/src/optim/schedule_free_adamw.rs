@@ -2,11 +2,11 @@
 
 use super::schedule_free::{self, Weighting};
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::mode::Mode;
-use crate::real::Real;
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
 /// Schedule-free AdamW.
 ///
@@ -134,8 +134,8 @@ constants! {
     }
 }
 
-impl Hyper for ScheduleFreeAdamW {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ScheduleFreeAdamW {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -149,12 +149,12 @@ impl Hyper for ScheduleFreeAdamW {
 
 impl Rule for ScheduleFreeAdamW {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_adamw";
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
-    const SCALARS: &'static [&'static str] = schedule_free::SCALARS;
-    const COUNTER: Counter = Counter::Group;
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const SCALAR_NAMES: &'static [&'static str] = schedule_free::SCALARS;
+    const STEP_SCOPE: Scope = Scope::Group;
     const STEP_KEY: &'static str = "k";
 
     fn check(&self) -> Result<(), Error> {
@@ -171,25 +171,29 @@ impl Rule for ScheduleFreeAdamW {
         self.weight_decay
     }
 
-    fn start(&self, slot: usize) -> Start {
-        if slot == 0 { Start::Parameter } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 0 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
     }
 
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         schedule_free::START
     }
 
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         let lr = step.lr * schedule_free::warmup(step, self.warmup_steps);
         self.weighting().advance(step, lr, scalars);
     }
 
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let share = self.weighting().share(step, scalars);
+        let share = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
-            beta2: C::factor(beta2, self.foreach == Some(true)),
+            beta2: C::foreach_scalar(beta2, self.foreach == Some(true)),
             one_minus_beta2: C::scalar(1.0 - beta2),
             correction2: C::scalar(1.0 - accurate::pow(beta2, step.t_f64())),
             eps: C::scalar(self.eps),
@@ -202,7 +206,7 @@ impl Rule for ScheduleFreeAdamW {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, y: C, g: C, [z, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, y: C, g: C, [z, v]: [C; 2]) -> (C, [C; 2]) {
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let u = g / v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
         let u = if k.decays { u.add_scaled(y, k.weight_decay) } else { u };
@@ -210,12 +214,12 @@ impl Rule for ScheduleFreeAdamW {
         (y, [z.add_scaled(u, k.z_step), v])
     }
 
-    fn conversion(&self, to: Mode) -> Option<f64> {
+    fn eval_weight(&self, to: Mode) -> Option<f64> {
         Some(schedule_free::conversion(to, self.betas.0))
     }
 
     #[inline(always)]
-    fn convert<C: Real>(weight: C::Scalar, p: C, [z, _]: [C; 2]) -> C {
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, [z, _]: [C; 2]) -> C {
         p.lerp(z, weight)
     }
 }
@@ -224,15 +228,15 @@ impl Rule for ScheduleFreeAdamW {
 mod tests {
     use super::*;
     use crate::eager::Eager;
-    use crate::real::Real;
+    use crate::real::ComputeFloat;
     use half::bf16;
 
     #[test]
     fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
-        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = ScheduleFreeAdamW { foreach, ..ScheduleFreeAdamW::default() };
-            let coefs = rule.coefs::<Eager<bf16>>(&Step::new(1, 0.5), &rule.scalars());
-            assert_eq!(coefs.beta2, Eager::<bf16>::factor(0.999, wanted));
+            let coefs = rule.coefs::<Eager<bf16>>(&StepContext::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::foreach_scalar(0.999, expected));
         }
     }
 }

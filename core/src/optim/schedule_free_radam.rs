@@ -2,11 +2,11 @@
 
 use super::schedule_free::{self, Weighting};
 use crate::accurate;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::mode::Mode;
-use crate::real::Real;
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
 /// Schedule-free RAdam.
 ///
@@ -125,7 +125,7 @@ impl ScheduleFreeRAdam {
     }
 
     /// The rectification; `None` as long as the variance is unknown.
-    fn rectification(&self, step: &Step) -> Option<f64> {
+    fn rectification(&self, step: &StepContext) -> Option<f64> {
         let power = accurate::pow(self.betas.1, step.t_f64());
         let limit = 2.0 / (1.0 - self.betas.1) - 1.0;
         let rho = limit - 2.0 * step.t_f64() * power / (1.0 - power);
@@ -150,8 +150,8 @@ constants! {
     }
 }
 
-impl Hyper for ScheduleFreeRAdam {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ScheduleFreeRAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -165,12 +165,12 @@ impl Hyper for ScheduleFreeRAdam {
 
 impl Rule for ScheduleFreeRAdam {
     type Slots<T> = [T; 2];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_radam";
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b11];
-    const SCALARS: &'static [&'static str] = schedule_free::SCALARS;
-    const COUNTER: Counter = Counter::Group;
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const SCALAR_NAMES: &'static [&'static str] = schedule_free::SCALARS;
+    const STEP_SCOPE: Scope = Scope::Group;
     const STEP_KEY: &'static str = "k";
 
     fn check(&self) -> Result<(), Error> {
@@ -187,26 +187,30 @@ impl Rule for ScheduleFreeRAdam {
         self.weight_decay
     }
 
-    fn start(&self, slot: usize) -> Start {
-        if slot == 0 { Start::Parameter } else { Start::Value(0.0) }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 0 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
     }
 
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         schedule_free::START
     }
 
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         let unknown = if self.silent_sgd_phase { 0.0 } else { 1.0 };
         let lr = step.lr * self.rectification(step).unwrap_or(unknown);
         self.weighting().advance(step, lr, scalars);
     }
 
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let share = self.weighting().share(step, scalars);
+        let share = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
-            beta2: C::factor(beta2, self.foreach == Some(true)),
+            beta2: C::foreach_scalar(beta2, self.foreach == Some(true)),
             one_minus_beta2: C::scalar(1.0 - beta2),
             correction2: C::scalar(1.0 - accurate::pow(beta2, step.t_f64())),
             eps: C::scalar(self.eps),
@@ -220,7 +224,7 @@ impl Rule for ScheduleFreeRAdam {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, y: C, g: C, [z, v]: [C; 2]) -> (C, [C; 2]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, y: C, g: C, [z, v]: [C; 2]) -> (C, [C; 2]) {
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let normalised = g / v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
         let u = if k.adaptive { normalised } else { g };
@@ -229,12 +233,12 @@ impl Rule for ScheduleFreeRAdam {
         (y, [z.add_scaled(u, k.z_step), v])
     }
 
-    fn conversion(&self, to: Mode) -> Option<f64> {
+    fn eval_weight(&self, to: Mode) -> Option<f64> {
         Some(schedule_free::conversion(to, self.betas.0))
     }
 
     #[inline(always)]
-    fn convert<C: Real>(weight: C::Scalar, p: C, [z, _]: [C; 2]) -> C {
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, [z, _]: [C; 2]) -> C {
         p.lerp(z, weight)
     }
 }
@@ -254,20 +258,23 @@ mod tests {
             (10, 0.611_434_178_407_706),
         ] {
             let rule = ScheduleFreeRAdam { betas: (0.9, beta2), ..ScheduleFreeRAdam::default() };
-            assert_eq!(rule.rectification(&Step::new(t, 0.5)), None, "{t}");
+            assert_eq!(rule.rectification(&StepContext::new(t, 0.5)), None, "{t}");
         }
     }
 
     #[test]
     fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
         use crate::eager::Eager;
-        use crate::real::Real;
+        use crate::real::ComputeFloat;
         use half::bf16;
-        for (foreach, wanted) in [(None, false), (Some(false), false), (Some(true), true)] {
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
             let rule = ScheduleFreeRAdam { foreach, ..ScheduleFreeRAdam::default() };
-            let coefs = rule.coefs::<Eager<bf16>>(&Step::new(1, 0.5), &rule.scalars());
-            assert_eq!(coefs.beta2, Eager::<bf16>::factor(0.999, wanted));
+            let coefs = rule.coefs::<Eager<bf16>>(&StepContext::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::foreach_scalar(0.999, expected));
         }
-        assert_ne!(Eager::<bf16>::factor(0.999, true), Eager::<bf16>::factor(0.999, false));
+        assert_ne!(
+            Eager::<bf16>::foreach_scalar(0.999, true),
+            Eager::<bf16>::foreach_scalar(0.999, false)
+        );
     }
 }

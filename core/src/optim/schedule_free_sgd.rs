@@ -1,11 +1,11 @@
 //! Schedule-free SGD.
 
 use super::schedule_free::{self, Weighting};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
 use crate::mode::Mode;
-use crate::real::Real;
-use crate::rule::{Counter, Rule, Scalars, Start, Step};
+use crate::real::ComputeFloat;
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
 /// Schedule-free SGD.
 ///
@@ -118,8 +118,8 @@ constants! {
     }
 }
 
-impl Hyper for ScheduleFreeSgd {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ScheduleFreeSgd {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -132,12 +132,12 @@ impl Hyper for ScheduleFreeSgd {
 
 impl Rule for ScheduleFreeSgd {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "schedule_free_sgd";
     const SLOTS: &'static [&'static str] = &["z"];
-    const MASKS: &'static [u32] = &[0b1];
-    const SCALARS: &'static [&'static str] = schedule_free::SCALARS;
-    const COUNTER: Counter = Counter::Group;
+    const SLOT_MASKS: &'static [u32] = &[0b1];
+    const SCALAR_NAMES: &'static [&'static str] = schedule_free::SCALARS;
+    const STEP_SCOPE: Scope = Scope::Group;
     const STEP_KEY: &'static str = "k";
 
     fn check(&self) -> Result<(), Error> {
@@ -154,21 +154,25 @@ impl Rule for ScheduleFreeSgd {
         self.weight_decay
     }
 
-    fn start(&self, _: usize) -> Start {
-        Start::Parameter
+    fn slot_init(&self, _: usize) -> SlotInit {
+        SlotInit::CopyParam
     }
 
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         schedule_free::START
     }
 
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         let lr = step.lr * schedule_free::warmup(step, self.warmup_steps);
         self.weighting().advance(step, lr, scalars);
     }
 
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Coefs<C::Scalar> {
-        let share = self.weighting().share(step, scalars);
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
+        let share = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
@@ -180,18 +184,18 @@ impl Rule for ScheduleFreeSgd {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, y: C, g: C, [z]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, y: C, g: C, [z]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(y, k.weight_decay) } else { g };
         let y = y.lerp(z, k.share).add_scaled(g, k.y_step);
         (y, [z.add_scaled(g, k.z_step)])
     }
 
-    fn conversion(&self, to: Mode) -> Option<f64> {
+    fn eval_weight(&self, to: Mode) -> Option<f64> {
         Some(schedule_free::conversion(to, self.momentum))
     }
 
     #[inline(always)]
-    fn convert<C: Real>(weight: C::Scalar, p: C, [z]: [C; 1]) -> C {
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, [z]: [C; 1]) -> C {
         p.lerp(z, weight)
     }
 }

@@ -1,9 +1,9 @@
 //! SGD: gradient descent, with momentum.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Stochastic gradient descent, plain, with momentum or with Nesterov's.
 ///
@@ -106,8 +106,8 @@ constants! {
     }
 }
 
-impl Hyper for Sgd {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Sgd {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.f64("momentum", &mut self.momentum);
         f.f64("dampening", &mut self.dampening);
@@ -122,10 +122,10 @@ impl Hyper for Sgd {
 
 impl Rule for Sgd {
     type Slots<T> = [T; 1];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "sgd";
     const SLOTS: &'static [&'static str] = &["momentum_buffer"];
-    const MASKS: &'static [u32] = &[0b0, 0b1];
+    const SLOT_MASKS: &'static [u32] = &[0b0, 0b1];
 
     fn check(&self) -> Result<(), Error> {
         // The reference refuses what is below 0, and NaN is not.
@@ -135,8 +135,8 @@ impl Rule for Sgd {
         not_below_0("momentum", self.momentum)?;
         not_below_0("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
-            let wanted = "a momentum and zero dampening with nesterov";
-            return Err(Error::Invalid { argument: "nesterov", wanted });
+            let expected = "a momentum and zero dampening with nesterov";
+            return Err(Error::InvalidArgument { argument: "nesterov", expected });
         }
         Ok(())
     }
@@ -151,17 +151,17 @@ impl Rule for Sgd {
         self.maximize
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         u32::from(self.momentum != 0.0)
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             momentum: C::scalar(self.momentum),
             one_minus_dampening: C::scalar(1.0 - self.dampening),
             minus_lr: C::scalar(-step.lr),
-            first: step.first,
+            first: step.is_first,
             buffered: self.momentum != 0.0,
             decays: self.weight_decay != 0.0,
             nesterov: self.nesterov,
@@ -170,7 +170,7 @@ impl Rule for Sgd {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [b]: [C; 1]) -> (C, [C; 1]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [b]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.maximize { -g } else { g };
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let b = b.mul_scalar(k.momentum).add_scaled(g, k.one_minus_dampening);
@@ -191,7 +191,7 @@ mod tests {
         let (mut p, mut b) = ([4.0f64], [0.0f64; 1]);
         for (t, g) in [(1, 1.0), (2, 2.0)] {
             let b = if rule.momentum != 0.0 { &mut b[..] } else { &mut [] };
-            let at = Step::new(t, 0.5);
+            let at = StepContext::new(t, 0.5);
             step::<_, f64, _, _, _>(&rule, &at, &mut rule.scalars(), &mut p, &[g], [b]).unwrap();
         }
         (p[0], b[0])

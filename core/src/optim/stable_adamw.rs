@@ -1,10 +1,10 @@
 //! StableAdamW: AdamW with Adafactor's update clipping.
 
 use super::optimi;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Number, Real};
-use crate::rule::{Counter, Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
+use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// StableAdamW.
 ///
@@ -137,8 +137,8 @@ constants! {
     }
 }
 
-impl Hyper for StableAdamW {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for StableAdamW {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("weight_decay", &mut self.weight_decay);
@@ -157,12 +157,12 @@ impl Hyper for StableAdamW {
 
 impl Rule for StableAdamW {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = "stable_adamw";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "kahan_comp"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
-    const SCALARS: &'static [&'static str] = &["eps_sq"];
-    const SUMS: usize = 1;
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
+    const SCALAR_NAMES: &'static [&'static str] = &["eps_sq"];
+    const NUM_SUMS: usize = 1;
 
     fn check(&self) -> Result<(), Error> {
         Error::betas(self.betas)?;
@@ -177,35 +177,35 @@ impl Rule for StableAdamW {
         self.weight_decay
     }
 
-    fn settle(&mut self) {
-        self.max_lr = optimi::settled(self.decouple_lr, self.max_lr, self.lr);
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
     }
 
-    fn counter(&self) -> Counter {
+    fn step_scope(&self) -> Scope {
         optimi::counter(self.gradient_release)
     }
 
-    fn scalar_owner(&self) -> Counter {
-        Counter::Parameter
+    fn scalar_scope(&self) -> Scope {
+        Scope::Parameter
     }
 
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         if optimi::kahan(self.kahan_sum, compute) { 0b111 } else { 0b011 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
-        let beta1 = optimi::debiased(self.betas.0, step.t_f64());
-        let beta2 = optimi::debiased(self.betas.1, step.t_f64());
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
+        let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
+        let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
         let foreach = self.foreach == Some(true);
         Coefs {
             lr: step.lr,
             weight_decay: self.weight_decay,
-            unit_lr: optimi::unit_lr(self.decouple_lr, self.max_lr, self.lr),
+            unit_lr: optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr),
             one_minus_beta1: C::scalar(1.0 - beta1),
-            beta2: C::factor(beta2, foreach),
+            beta2: C::foreach_scalar(beta2, foreach),
             one_minus_beta2: C::scalar(1.0 - beta2),
             eps: C::scalar(self.eps),
-            eps_sq: C::narrow(C::scalar(self.eps * self.eps)).wide(),
+            eps_sq: C::round_from(C::scalar(self.eps * self.eps)).widen(),
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
             foreach,
             decay: C::Scalar::ONE,
@@ -214,26 +214,31 @@ impl Rule for StableAdamW {
     }
 
     #[inline(always)]
-    fn terms<C: Real>(k: &Coefs<C::Scalar>, _: C, g: C, [_, v, _]: [C; 3]) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        _: C,
+        g: C,
+        [_, v, _]: [C; 3],
+    ) -> [C::Scalar; 2] {
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
-        let ratio = g * g / v.maximum(C::narrow(k.eps_sq));
-        [ratio.wide(), C::Scalar::ZERO]
+        let ratio = g * g / v.maximum(C::round_from(k.eps_sq));
+        [ratio.widen(), C::Scalar::ZERO]
     }
 
-    fn finish<C: Real>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
-        let rms = C::narrow(sums[0] / C::scalar(n as f64)).sqrt().to_f64();
+    fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, sums: [C::Scalar; 2], n: usize) {
+        let rms = C::round_from(sums[0] / C::scalar(n as f64)).sqrt().to_f64();
         // As Python's max(1, rms): NaN is not larger.
         let lr = k.lr / if rms > 1.0 { rms } else { 1.0 };
-        k.decay = C::factor(optimi::decay(lr, k.weight_decay, k.unit_lr), k.foreach);
+        k.decay = C::foreach_scalar(optimi::decay(lr, k.weight_decay, k.unit_lr), k.foreach);
         k.minus_lr = C::scalar(-lr);
     }
 
-    fn record<C: Real>(k: &Coefs<C::Scalar>, scalars: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Coefs<C::Scalar>, scalars: &mut ScalarState) {
         scalars[0] = k.eps_sq.to_f64();
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, c]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, c]: [C; 3]) -> (C, [C; 3]) {
         let m = m.lerp(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let p = p.mul_scalar(k.decay);

@@ -1,9 +1,9 @@
 //! torchao's Adam and AdamW.
 
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{Dtype, Real};
-use crate::rule::{Rule, Scalars, Step};
+use crate::real::{ComputeFloat, Dtype};
+use crate::rule::{Rule, ScalarState, StepContext};
 
 /// torchao's Adam, with decoupled or coupled weight decay, in `f32` throughout.
 ///
@@ -118,8 +118,8 @@ constants! {
     }
 }
 
-impl<const DECOUPLED: bool> Hyper for TorchaoAdamRule<DECOUPLED> {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl<const DECOUPLED: bool> HyperParams for TorchaoAdamRule<DECOUPLED> {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
         f.pair("betas", &mut self.betas.0, &mut self.betas.1);
         f.f64("eps", &mut self.eps);
@@ -130,11 +130,11 @@ impl<const DECOUPLED: bool> Hyper for TorchaoAdamRule<DECOUPLED> {
 
 impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
     type Slots<T> = [T; 3];
-    type Coefs<C: Real> = Coefs<C::Scalar>;
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
     const ID: &'static str = if DECOUPLED { "torchao_adamw" } else { "torchao_adam" };
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
-    const MASKS: &'static [u32] = &[0b011, 0b111];
+    const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
         Error::not_negative("lr", self.lr)?;
@@ -149,11 +149,11 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
         self.weight_decay
     }
 
-    fn mask(&self, _: Dtype) -> u32 {
+    fn active_slots(&self, _: Dtype) -> u32 {
         if self.amsgrad { 0b111 } else { 0b011 }
     }
 
-    fn coefs<C: Real>(&self, step: &Step, _: &Scalars) -> Coefs<C::Scalar> {
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let lr = step.lr as f32;
         let correction = |beta: f64| 1.0 - libm::pow((beta as f32).into(), step.t_f64()) as f32;
@@ -163,7 +163,7 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
             one_minus_beta1: scalar((1.0 - self.betas.0) as f32),
             one_minus_beta2: scalar((1.0 - self.betas.1) as f32),
             correction1: scalar(correction(self.betas.0)),
-            sqrt_correction2: scalar(Real::sqrt(correction(self.betas.1))),
+            sqrt_correction2: scalar(ComputeFloat::sqrt(correction(self.betas.1))),
             eps: scalar(self.eps as f32),
             lr: scalar(lr),
             decoupled: DECOUPLED,
@@ -172,7 +172,12 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
     }
 
     #[inline(always)]
-    fn element<C: Real>(k: &Coefs<C::Scalar>, p: C, g: C, [m, v, v_max]: [C; 3]) -> (C, [C; 3]) {
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, v_max]: [C; 3],
+    ) -> (C, [C; 3]) {
         let g = if k.decoupled { g } else { g + p.mul_scalar(k.l2) };
         let p = if k.decoupled { p - p.mul_scalar(k.decay) } else { p };
         let m = m.lerp(g, k.one_minus_beta1);
@@ -189,21 +194,21 @@ pub(crate) use storage::build;
 
 #[cfg(feature = "alloc")]
 mod storage {
-    use crate::any::{AnyRule, Arithmetic};
-    use crate::args::{ArgError, Args, Fields, Hyper};
+    use crate::any::{ComputePolicy, DynRule};
+    use crate::args::{ArgError, Args, FieldVisitor, HyperParams};
     use crate::error::Error;
-    use crate::optimizer::{Recipe, Weights};
-    use crate::storage::{Format, Fp8, MAX_BLOCK, Scaled4, Scaled8};
+    use crate::optimizer::{OptimizerSpec, ParamStorage};
+    use crate::storage::{BlockFp8, BlockQuant4, BlockQuant8, MAX_BLOCK, StorageFormat};
 
     /// The arguments that choose storages.
     struct Storages<'a> {
-        rule: &'a mut dyn Hyper,
+        rule: &'a mut dyn HyperParams,
         block_size: u64,
         bf16_stochastic_round: bool,
     }
 
-    impl Hyper for Storages<'_> {
-        fn fields(&mut self, f: &mut dyn Fields) {
+    impl HyperParams for Storages<'_> {
+        fn fields(&mut self, f: &mut dyn FieldVisitor) {
             self.rule.fields(f);
             f.u64("block_size", &mut self.block_size);
             f.bool("bf16_stochastic_round", &mut self.bf16_stochastic_round);
@@ -212,35 +217,35 @@ mod storage {
 
     /// The rule over state of 8 or 4 bits, or of floating-point 8 bits for `None`.
     /// Tensors below 4096 elements, or not a multiple of a block, keep it plain.
-    pub(crate) fn build<R: AnyRule + Default + 'static>(
+    pub(crate) fn build<R: DynRule + Default + 'static>(
         bits: Option<u32>,
         name: &str,
         args: &Args,
-    ) -> Result<Recipe, ArgError> {
+    ) -> Result<OptimizerSpec, ArgError> {
         let mut rule = R::default();
         let block_size = if bits == Some(4) { 128 } else { 256 };
         let mut storages =
-            Storages { rule: rule.hyper(), block_size, bf16_stochastic_round: false };
+            Storages { rule: rule.hyper_params(), block_size, bf16_stochastic_round: false };
         args.apply(name, &mut storages)?;
         let Storages { block_size, bf16_stochastic_round, .. } = storages;
         let block = block_size as usize;
-        let wanted = "1 <= value <= 2048, even for 4 bits";
+        let expected = "1 <= value <= 2048, even for 4 bits";
         let fits = (1..=MAX_BLOCK).contains(&block) && (bits != Some(4) || block.is_multiple_of(2));
-        Error::range(fits, "block_size", block_size as f64, wanted)?;
-        let mut recipe = Recipe::new(rule, Arithmetic::Fused);
-        recipe.coding.min_len = 4096;
-        recipe.coding.multiple = block;
+        Error::range(fits, "block_size", block_size as f64, expected)?;
+        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Fused);
+        recipe.storage.min_len = 4096;
+        recipe.storage.len_multiple = block;
         let slots = recipe.rule.info().slots.iter().map(|&slot| {
             let signed = slot == "exp_avg";
             Some(match bits {
-                Some(8) => Format::Scaled8(Scaled8 { signed, block }),
-                Some(_) => Format::Scaled4(Scaled4 { signed, block }),
-                None => Format::Fp8(Fp8 { block }),
+                Some(8) => StorageFormat::BlockQuant8(BlockQuant8 { signed, block }),
+                Some(_) => StorageFormat::BlockQuant4(BlockQuant4 { signed, block }),
+                None => StorageFormat::BlockFp8(BlockFp8 { block }),
             })
         });
-        recipe.coding.slots = slots.collect();
+        recipe.storage.slot_formats = slots.collect();
         if bf16_stochastic_round {
-            recipe.coding.weights = Weights::Stochastic(0);
+            recipe.storage.param = ParamStorage::Stochastic(0);
         }
         Ok(recipe)
     }

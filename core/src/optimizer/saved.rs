@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
-use super::{Buffer, Optimizer, Recipe};
+use super::{Buffer, Optimizer, OptimizerSpec};
 use crate::error::Error;
 use crate::memory::filled;
 use crate::rule::Mode;
@@ -13,23 +13,24 @@ use crate::saved::{Reader, Sink, Writer, copied};
 /// What saved state begins with.
 const KIND: &[u8; 8] = b"bitstep\0";
 
-impl Recipe {
+impl OptimizerSpec {
     /// What saved files call it, hyper-parameters left out: the rule, its arithmetic and its storage, in words that
     /// never change.
     #[must_use]
     pub fn id(&self) -> String {
-        let (mut id, coding) = (String::new(), &self.coding);
+        let (mut id, coding) = (String::new(), &self.storage);
         self.rule.id(&mut |part| {
             id.push_str(if id.is_empty() { "" } else { "/" });
             id.push_str(part);
         });
-        let state = self.state.map_or("own", |dtype| dtype.id());
-        let (compute, min_len, multiple) = (self.arithmetic.id(), coding.min_len, coding.multiple);
+        let state = self.state_dtype.map_or("own", |dtype| dtype.id());
+        let (compute, min_len, multiple) = (self.policy.id(), coding.min_len, coding.len_multiple);
         // Writing to a string does not fail.
-        _ = write!(id, " {compute} {state} {} {min_len} {multiple}", coding.weights);
+        _ = write!(id, " {compute} {state} {} {min_len} {multiple}", coding.param);
         // What the list does not reach is plain.
-        let coded = coding.slots.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        for slot in coding.slots.iter().take(coded) {
+        let coded =
+            coding.slot_formats.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        for slot in coding.slot_formats.iter().take(coded) {
             _ = match slot {
                 Some(format) => write!(id, " {format}"),
                 None => write!(id, " plain"),
@@ -105,7 +106,7 @@ impl Optimizer {
         to.number(u64::from(self.mode == Mode::Eval));
         to.number(self.groups.len() as u64);
         for group in &self.groups {
-            to.list(group.recipe.id().as_bytes());
+            to.list(group.spec.id().as_bytes());
             to.number(group.steps);
             to.floats(&[group.lr]);
             to.floats(&group.scalars);
@@ -117,18 +118,18 @@ impl Optimizer {
             to.number(p.shape.len() as u64);
             p.shape.iter().for_each(|&d| to.number(d as u64));
             to.number(p.steps);
-            to.number(u64::from(p.started));
+            to.number(u64::from(p.is_initialized));
             to.floats(&p.scalars);
             to.number(p.seed);
             for slot in &p.slots {
                 match (slot, slot.data()) {
-                    (Buffer::Coded(coded), _) => {
+                    (Buffer::Encoded(coded), _) => {
                         coded.raws().iter().for_each(|raw| raw.save(&mut to))
                     }
                     (_, data) => data.into_iter().for_each(|data| to.data(data)),
                 }
             }
-            p.companion.iter().for_each(|companion| companion.save(&mut to));
+            p.correction.iter().for_each(|companion| companion.save(&mut to));
         }
         to.end()
     }
@@ -137,7 +138,7 @@ impl Optimizer {
         let mode = if from.truth("mode")? { Mode::Eval } else { Mode::Train };
         from.expect("number of groups", self.groups.len() as u64)?;
         for (i, group) in self.groups.iter_mut().enumerate() {
-            let (id, name) = (group.recipe.id(), names.get(i).copied().unwrap_or_default());
+            let (id, name) = (group.spec.id(), names.get(i).copied().unwrap_or_default());
             let here = if from.version == 2 { name } else { &id };
             from.expect_bytes(here.as_bytes(), "groups of the same rules, arithmetic and storage")?;
             let (steps, lr, scalars) = (from.number()?, from.float()?, from.floats()?);
@@ -154,17 +155,17 @@ impl Optimizer {
             let (steps, started) = (from.number()?, from.truth("whether a parameter was stepped")?);
             let (scalars, seed) = (from.floats()?, from.number()?);
             if from.puts {
-                (p.steps, p.started, p.scalars, p.seed) = (steps, started, scalars, seed);
+                (p.steps, p.is_initialized, p.scalars, p.seed) = (steps, started, scalars, seed);
             }
             for slot in &mut p.slots {
                 match slot {
-                    Buffer::Coded(coded) => {
+                    Buffer::Encoded(coded) => {
                         coded.raws_mut().into_iter().try_for_each(|raw| raw.load(from))?;
                     }
                     plain => from.data(plain.data_mut())?,
                 }
             }
-            p.companion.iter_mut().try_for_each(|companion| companion.load(from))?;
+            p.correction.iter_mut().try_for_each(|companion| companion.load(from))?;
         }
         if from.puts {
             self.mode = mode;

@@ -3,10 +3,10 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::{Buffer, Optimizer, Recipe};
+use super::{Buffer, Optimizer, OptimizerSpec};
 use crate::args::{ArgError, Args, Value};
 use crate::error::Error;
-use crate::rule::Start;
+use crate::rule::SlotInit;
 use crate::schedule::Scheduler;
 
 impl Optimizer {
@@ -38,7 +38,7 @@ impl Optimizer {
             let group = self.groups.get(number).ok_or(NO_GROUP)?;
             next.push(match scheduler.momentum(position) {
                 None => None,
-                Some(m) => Some(self.changed(number, &momentum(&group.recipe, m)?)?),
+                Some(m) => Some(self.changed(number, &momentum(&group.spec, m)?)?),
             });
         }
         for ((&number, &lr), changed) in groups.iter().zip(scheduler.lrs()).zip(next) {
@@ -88,7 +88,7 @@ impl Optimizer {
     /// What [`set_args`](Self::set_args) would make of a group: its recipe, and slots to be replaced.
     fn changed(&self, number: usize, args: &Args) -> Result<Changed, ArgError> {
         let group = self.groups.get(number).ok_or(NO_GROUP)?;
-        let recipe = group.recipe.with(args)?;
+        let recipe = group.spec.with_args(args)?;
         let mut slots = Vec::new();
         for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == number) {
             for (k, slot) in param.slots.iter().enumerate() {
@@ -96,12 +96,12 @@ impl Optimizer {
                 if len == slot.len() {
                     continue;
                 }
-                if param.started && !slot.is_empty() {
-                    let wanted = "arguments by which a state slot in use stays as it is";
-                    return Err(Error::Invalid { argument: "args", wanted }.into());
+                if param.is_initialized && !slot.is_empty() {
+                    let expected = "arguments by which a state slot in use stays as it is";
+                    return Err(Error::InvalidArgument { argument: "args", expected }.into());
                 }
                 let mut slot = Buffer::new(recipe.slot_format(k, &param.shape, param.dtype), len)?;
-                if let Start::Value(x) = recipe.rule.slot_start(k) {
+                if let SlotInit::Constant(x) = recipe.rule.slot_init(k) {
                     slot.data_mut().fill(x);
                 }
                 slots.push((i, k, slot));
@@ -115,23 +115,24 @@ impl Optimizer {
             let param = self.params.iter_mut().skip(i).take(1);
             param.flat_map(|p| p.slots.get_mut(k)).for_each(|old| *old = slot.clone());
         }
-        self.groups.iter_mut().skip(number).take(1).for_each(|g| g.recipe = changed.recipe.clone());
+        self.groups.iter_mut().skip(number).take(1).for_each(|g| g.spec = changed.recipe.clone());
     }
 }
 
 /// A group's new recipe, and the slots (of which parameter, which) that it needs otherwise.
 struct Changed {
-    recipe: Recipe,
+    recipe: OptimizerSpec,
     slots: Vec<(usize, usize, Buffer)>,
 }
 
-const NO_GROUP: Error = Error::Invalid { argument: "group", wanted: "the number of a group" };
+const NO_GROUP: Error =
+    Error::InvalidArgument { argument: "group", expected: "the number of a group" };
 
 /// The argument of a rule that is its momentum: the first of `betas`, or else `momentum`. The reference does not find
 /// one under any other name: a rule that has `beta1` keeps it there.
-fn momentum(recipe: &Recipe, m: f64) -> Result<Args, ArgError> {
+fn momentum(recipe: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
     let mut rule = recipe.rule.clone();
-    let all = Args::of(rule.hyper());
+    let all = Args::of(rule.hyper_params());
     match (all.get("betas"), all.get("momentum")) {
         (Some(Value::List(betas)), _) if all.get("beta1").is_none() => {
             let mut betas = betas.clone();
@@ -142,7 +143,7 @@ fn momentum(recipe: &Recipe, m: f64) -> Result<Args, ArgError> {
         _ => Err(ArgError::Value {
             argument: "cycle_momentum".to_string(),
             value: Value::Bool(true),
-            wanted: "False, as the rule has neither `betas` nor `momentum`".to_string(),
+            expected: "False, as the rule has neither `betas` nor `momentum`".to_string(),
         }),
     }
 }

@@ -7,15 +7,15 @@ use crate::storage::{Data, DataMut, numel};
 
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct StepContext<'a> {
     /// The number of this update, from 1. Whose number: [`Rule::counter`](super::Rule::counter).
     pub t: u64,
     /// The learning rate in force.
     pub lr: f64,
     /// Whether it is this tensor's first update. Where the group counts the steps, t alone doesn't say.
-    pub first: bool,
+    pub is_first: bool,
     /// The parameter's position among those of its group that have a gradient.
-    pub layer: u32,
+    pub index_in_group: u32,
     /// The dimensions of the whole parameter, also where only a part of it is stepped.
     pub shape: &'a [usize],
     /// The number of elements of the parameter of which `shape` is a projection, if it is one.
@@ -23,62 +23,62 @@ pub struct Step<'a> {
     /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
     pub dtype: Option<Dtype>,
     /// Whether its state is plain numbers, though that of others of its group may be coded.
-    pub plain: bool,
+    pub has_plain_state: bool,
     /// The type in memory of the first parameter of the group that has a gradient, if known.
-    pub lead: Option<Dtype>,
+    pub group_dtype: Option<Dtype>,
     /// The norm over all gradients of the step, for rules that [ask for it](super::Rule::norm_scale).
     pub grad_norm: Option<f64>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
-    pub given: &'a [(&'a str, f64)],
+    pub extra: &'a [(&'a str, f64)],
     /// What [`Step::power`] need not find again.
-    pub powers: Option<&'a Powers>,
+    pub decay_powers: Option<&'a DecayPowers>,
 }
 
 /// Powers of [`Rule::bases`](super::Rule::bases), found once for all parameters of a group.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Powers {
+pub struct DecayPowers {
     t: u64,
-    known: [(f64, f64); 2],
+    entries: [(f64, f64); 2],
 }
 
-impl Powers {
+impl DecayPowers {
     /// Those of these bases with the exponent t.
     #[must_use]
     pub fn new(bases: [f64; 2], t: u64) -> Self {
-        Powers { t, known: bases.map(|base| (base, accurate::pow(base, t as f64))) }
+        DecayPowers { t, entries: bases.map(|base| (base, accurate::pow(base, t as f64))) }
     }
 }
 
-impl Step<'_> {
+impl StepContext<'_> {
     /// Step number t at learning rate `lr`, with nothing else given.
     pub const fn new(t: u64, lr: f64) -> Self {
-        Step {
+        StepContext {
             t,
             lr,
-            first: t == 1,
-            layer: 0,
+            is_first: t == 1,
+            index_in_group: 0,
             shape: &[],
             projected: None,
             dtype: None,
-            plain: false,
-            lead: None,
+            has_plain_state: false,
+            group_dtype: None,
             grad_norm: None,
-            given: &[],
-            powers: None,
+            extra: &[],
+            decay_powers: None,
         }
     }
 
     /// `base` to the power t.
     #[must_use]
-    pub fn power(&self, base: f64) -> f64 {
+    pub fn beta_power(&self, base: f64) -> f64 {
         // Only an `Optimizer` knows any, and it needs the heap: firmware without is spared the search.
         if cfg!(feature = "alloc")
-            && let Some(powers) = self.powers
+            && let Some(powers) = self.decay_powers
             && powers.t == self.t
         {
             let same = |&&(known, _): &&(f64, f64)| known.to_bits() == base.to_bits();
-            if let Some(&(_, power)) = powers.known.iter().find(same) {
+            if let Some(&(_, power)) = powers.entries.iter().find(same) {
                 return power;
             }
         }
@@ -86,8 +86,8 @@ impl Step<'_> {
     }
 
     /// The given number of that name.
-    pub fn given(&self, name: &str) -> Option<f64> {
-        self.given.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
+    pub fn extra(&self, name: &str) -> Option<f64> {
+        self.extra.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
     }
 
     /// The number of elements of the whole parameter.
@@ -96,8 +96,8 @@ impl Step<'_> {
     }
 
     /// The same step; of a parameter of this shape, if it did not say of which.
-    pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> Step<'a> {
-        Step { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
+    pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> StepContext<'a> {
+        StepContext { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
     }
 
     /// Whether the parameter is a single number, whose [norm](crate::reduce::square) is that number's size.
@@ -112,7 +112,7 @@ impl Step<'_> {
 }
 
 /// One tensor with all that a step needs of it.
-pub struct Tensor<'a, 'b> {
+pub struct UpdateBuffers<'a, 'b> {
     /// Its dimensions; their product is the number of elements.
     pub shape: &'a [usize],
     /// The parameter.
@@ -122,13 +122,16 @@ pub struct Tensor<'a, 'b> {
     /// One buffer for each slot, [`AnyRule::slot_len`](crate::any::AnyRule::slot_len) elements long.
     pub slots: &'a mut [DataMut<'b>],
     /// At least [`AnyRule::workspace`](crate::any::AnyRule::workspace) numbers; `f64` where [`Arithmetic::compute`](crate::any::Arithmetic::compute) is, else `f32`.
-    pub work: DataMut<'a>,
+    pub scratch: DataMut<'a>,
 }
 
 /// Refuses a step without the norm that its rule asks for.
-pub(crate) fn check_norm(scale: Option<f64>, step: &Step) -> Result<(), Error> {
+pub(crate) fn check_norm(scale: Option<f64>, step: &StepContext) -> Result<(), Error> {
     if scale.is_some() && step.grad_norm.is_none() {
-        return Err(Error::Invalid { argument: "grad_norm", wanted: "the norm of all gradients" });
+        return Err(Error::InvalidArgument {
+            argument: "grad_norm",
+            expected: "the norm of all gradients",
+        });
     }
     Ok(())
 }

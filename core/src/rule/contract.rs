@@ -1,20 +1,20 @@
 //! What a rule says of itself.
 
-use super::context::Step;
-use crate::args::Hyper;
+use super::context::StepContext;
+use crate::args::HyperParams;
 use crate::array::Array;
 use crate::error::Error;
 use crate::gradient::unscaled_norm;
-use crate::real::{Dtype, Real};
+use crate::real::{ComputeFloat, Dtype};
 use crate::storage::Data;
 
 /// How a state slot starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
+pub enum SlotInit {
     /// This number everywhere.
-    Value(f64),
+    Constant(f64),
     /// A copy of the parameter.
-    Parameter,
+    CopyParam,
 }
 
 /// What the parameter in the caller's hands is for.
@@ -29,7 +29,7 @@ pub enum Mode {
 
 /// Who counts the steps, or owns the carried numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counter {
+pub enum Scope {
     /// Each parameter: it stands still while that parameter has no gradient.
     Parameter,
     /// The whole group, with every call of the optimizer's `step`.
@@ -42,11 +42,11 @@ pub enum Counter {
 /// element functions take no `self`: all that they need of the configuration is
 /// in [`Rule::Coefs`], computed once a step on the host, so that every backend
 /// computes with the same bits.
-pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'static {
+pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'static {
     /// One `T` for each state slot: `[T; 2]` for two.
     type Slots<T>: Array<T>;
     /// The step's constants.
-    type Coefs<C: Real>: Copy + Send + Sync;
+    type Coefs<C: ComputeFloat>: Copy + Send + Sync;
 
     /// What saved files call the rule, whatever becomes of its type's name. It never changes.
     const ID: &'static str;
@@ -54,25 +54,25 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// of the reference, stacked along a new first dimension in this order.
     const SLOTS: &'static [&'static str];
     /// The combinations of slots that occur, as bit masks (bit k: slot k); at most 4.
-    const MASKS: &'static [u32];
+    const SLOT_MASKS: &'static [u32];
     /// Names of the numbers carried from step to step beside the slots, at most [`MAX_SCALARS`].
-    const SCALARS: &'static [&'static str] = &[];
+    const SCALAR_NAMES: &'static [&'static str] = &[];
     /// Whose steps are counted.
-    const COUNTER: Counter = Counter::Parameter;
+    const STEP_SCOPE: Scope = Scope::Parameter;
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
     /// Whether the reference has a way to compute that rounds 16-bit numbers after each operation. Where it is a kernel
     /// that computes in `f32`, [eager arithmetic](crate::any::Arithmetic::Eager) is refused, and nothing is compiled for it.
     const EAGER: bool = true;
     /// Whether a step of a parameter without elements counts.
-    const COUNTS_EMPTY: bool = true;
+    const COUNTS_EMPTY_PARAMS: bool = true;
     /// The numbers from outside that the rule [listens to](Step::given).
-    const GIVEN: &'static [&'static str] = &[];
+    const EXTRA_ARGS: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
-    const SUMS: usize = 0;
+    const NUM_SUMS: usize = 0;
     /// Which of the sums (as bits) are over the parameter alone. Where the rule steps a
     /// projection ([`crate::lowrank`]), these are over the whole parameter all the same.
-    const SUMS_OF_PARAM: u32 = 0;
+    const PARAM_ONLY_SUMS: u32 = 0;
 
     /// Whether the configuration is valid; ranges are the reference's.
     fn check(&self) -> Result<(), Error>;
@@ -86,19 +86,19 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     }
     /// Fills in the defaults that depend on other arguments, as the reference's constructor does:
     /// parameter groups then start from these values, whatever they change.
-    fn settle(&mut self) {}
+    fn resolve_defaults(&mut self) {}
 
     /// Whether this configuration needs the sums; without, [`Rule::finish`] is not called.
     fn needs_sums(&self) -> bool {
-        Self::SUMS > 0
+        Self::NUM_SUMS > 0
     }
     /// Whether this configuration carries the numbers of [`Rule::SCALARS`].
-    fn carries(&self) -> bool {
+    fn uses_scalars(&self) -> bool {
         true
     }
     /// What gradients are divided by before the norm over all of them is taken for
     /// [`Step::grad_norm`]; `None` if the rule can do without that norm.
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         let _ = given;
         None
     }
@@ -107,31 +107,31 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
         unscaled_norm(grads.iter().copied(), scale)
     }
     /// Whether the step depends on the parameter's [place](Step::layer) among the others.
-    fn needs_layer(&self) -> bool {
+    fn needs_index_in_group(&self) -> bool {
         false
     }
     /// Whose steps are counted, under this configuration.
-    fn counter(&self) -> Counter {
-        Self::COUNTER
+    fn step_scope(&self) -> Scope {
+        Self::STEP_SCOPE
     }
     /// Who owns the carried numbers: as a rule whoever counts the steps.
-    fn scalar_owner(&self) -> Counter {
-        self.counter()
+    fn scalar_scope(&self) -> Scope {
+        self.step_scope()
     }
     /// Of which numbers the constants hold [`Step::power`]s: those are found once for a group.
-    fn bases(&self) -> [f64; 2] {
+    fn decay_bases(&self) -> [f64; 2] {
         [1.0; 2]
     }
     /// The slots that this configuration uses; one of [`Rule::MASKS`]. `compute` is the type that
     /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.
-    fn mask(&self, compute: Dtype) -> u32 {
+    fn active_slots(&self, compute: Dtype) -> u32 {
         let _ = compute;
-        Self::MASKS.first().copied().unwrap_or(0)
+        Self::SLOT_MASKS.first().copied().unwrap_or(0)
     }
     /// How slot k starts.
-    fn start(&self, slot: usize) -> Start {
+    fn slot_init(&self, slot: usize) -> SlotInit {
         let _ = slot;
-        Start::Value(0.0)
+        SlotInit::Constant(0.0)
     }
     /// The number type in which the reference keeps slot k for a parameter of this type.
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
@@ -139,36 +139,41 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
         param
     }
     /// How the carried numbers start.
-    fn scalars(&self) -> Scalars {
+    fn scalars(&self) -> ScalarState {
         [0.0; MAX_SCALARS]
     }
     /// Moves the carried numbers on, before the coefficients are computed.
-    fn advance(&self, step: &Step, scalars: &mut Scalars) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         let _ = (step, scalars);
     }
 
     /// The step's constants, as the reference computes them.
-    fn coefs<C: Real>(&self, step: &Step, scalars: &Scalars) -> Self::Coefs<C>;
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, scalars: &ScalarState) -> Self::Coefs<C>;
 
     /// What one element adds to the tensor's sums. Not rounded to `C`: PyTorch's
     /// norms and means of 16-bit tensors add up in `f32` too.
     #[inline(always)]
-    fn terms<C: Real>(k: &Self::Coefs<C>, p: C, g: C, slots: Self::Slots<C>) -> [C::Scalar; 2] {
+    fn sum_terms<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        slots: Self::Slots<C>,
+    ) -> [C::Scalar; 2] {
         let _ = (k, p, g, slots);
         [C::Scalar::ZERO; 2]
     }
     /// Completes the constants with the sums over the tensor's n elements.
-    fn finish<C: Real>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
+    fn apply_sums<C: ComputeFloat>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
         let _ = (k, sums, n);
     }
     /// Notes numbers of the finished constants among the carried ones, for those who read the state.
-    fn record<C: Real>(k: &Self::Coefs<C>, scalars: &mut Scalars) {
+    fn export_scalars<C: ComputeFloat>(k: &Self::Coefs<C>, scalars: &mut ScalarState) {
         let _ = (k, scalars);
     }
 
     /// The update of one element: the parameter and its slots afterwards. A slot
     /// outside of the mask comes in as zero and is not stored.
-    fn element<C: Real>(
+    fn update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
         g: C,
@@ -177,13 +182,13 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
 
     /// The constant that [`Rule::convert`] needs to turn a parameter into the one of
     /// mode `to`; `None` if training and evaluation share one, as they mostly do.
-    fn conversion(&self, to: Mode) -> Option<f64> {
+    fn eval_weight(&self, to: Mode) -> Option<f64> {
         let _ = to;
         None
     }
     /// One element of the parameter, turned into that of the other mode.
     #[inline(always)]
-    fn convert<C: Real>(weight: C::Scalar, p: C, slots: Self::Slots<C>) -> C {
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, slots: Self::Slots<C>) -> C {
         let _ = (weight, slots);
         p
     }
@@ -191,13 +196,17 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     /// The first half of [`Rule::element`], for what may come between ([`crate::lowrank`]): the
     /// direction to be found in a gradient. Unless a rule says otherwise, the way from 0.
     #[inline(always)]
-    fn direction<C: Real>(k: &Self::Coefs<C>, g: C, slots: Self::Slots<C>) -> (C, Self::Slots<C>) {
-        Self::element(k, C::ZERO, g, slots)
+    fn update_direction<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        g: C,
+        slots: Self::Slots<C>,
+    ) -> (C, Self::Slots<C>) {
+        Self::update(k, C::ZERO, g, slots)
     }
     /// The second half: the parameter, moved along a direction. Decay is part of it, where the rule
     /// says so in [`Rule::check_halves`].
     #[inline(always)]
-    fn descend<C: Real>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
+    fn apply_direction<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
         let _ = k;
         p + direction
     }
@@ -207,11 +216,11 @@ pub trait Rule: Hyper + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'sta
     ///
     /// # Errors
     /// They are not; with the argument that stands in the way.
-    fn check_halves(&self) -> Result<(), Error> {
-        if (0..Self::SLOTS.len()).any(|slot| self.start(slot) == Start::Parameter) {
-            return Err(Error::Invalid {
+    fn check_separable(&self) -> Result<(), Error> {
+        if (0..Self::SLOTS.len()).any(|slot| self.slot_init(slot) == SlotInit::CopyParam) {
+            return Err(Error::InvalidArgument {
                 argument: "rank",
-                wanted: "none: a slot of the rule stands for the parameter",
+                expected: "none: a slot of the rule stands for the parameter",
             });
         }
         no_decay("weight_decay", self.weight_decay())
@@ -231,13 +240,13 @@ pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> 
 /// The most numbers that a rule may carry from step to step beside its slots.
 pub const MAX_SCALARS: usize = 4;
 /// Numbers carried from step to step beside the slots.
-pub type Scalars = [f64; MAX_SCALARS];
+pub type ScalarState = [f64; MAX_SCALARS];
 
 /// What a check says of arguments that a group may have brought: a weight decay below 0, which the
 /// references refuse where an optimizer is made, they step with if it is a group's own.
 pub(crate) fn check_group(checked: Result<(), Error>) -> Result<(), Error> {
     match checked {
-        Err(Error::Range { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),
+        Err(Error::OutOfRange { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),
         checked => checked,
     }
 }

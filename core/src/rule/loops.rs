@@ -2,33 +2,33 @@
 
 use half::bf16;
 
-use super::context::Tensor;
-use super::contract::{Rule, Scalars};
+use super::context::UpdateBuffers;
+use super::contract::{Rule, ScalarState};
 use crate::array::Array;
-use crate::real::{Dtype, Number, Real};
-use crate::reduce::{self, Terms};
+use crate::real::{ComputeFloat, Dtype, StoredFloat};
+use crate::reduce::{self, TermSource};
 use crate::simd::{self, Kernel};
-use crate::storage::{DataMut, MAX_BLOCK, Plain, stretch};
+use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len};
 
 /// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
 macro_rules! with_mask {
     ($rule:ty, $mask:expr, $I:ident => $body:expr) => {{
         const {
-            assert!(<$rule>::MASKS.len() <= 4 && <$rule>::SUMS <= 2);
+            assert!(<$rule>::SLOT_MASKS.len() <= 4 && <$rule>::NUM_SUMS <= 2);
         }
         let mask = $mask;
         // The constant guards keep combinations that do not occur from being compiled.
-        if const { <$rule>::MASKS.len() > 1 }
+        if const { <$rule>::SLOT_MASKS.len() > 1 }
             && mask == const { $crate::rule::mask_at::<$rule, 1>() }
         {
             const $I: usize = 1;
             $body
-        } else if const { <$rule>::MASKS.len() > 2 }
+        } else if const { <$rule>::SLOT_MASKS.len() > 2 }
             && mask == const { $crate::rule::mask_at::<$rule, 2>() }
         {
             const $I: usize = 2;
             $body
-        } else if const { <$rule>::MASKS.len() > 3 }
+        } else if const { <$rule>::SLOT_MASKS.len() > 3 }
             && mask == const { $crate::rule::mask_at::<$rule, 3>() }
         {
             const $I: usize = 3;
@@ -45,14 +45,14 @@ pub(crate) use with_mask;
 /// The mask at index I, or none at all.
 #[inline(always)]
 pub(crate) const fn mask_at<R: Rule, const I: usize>() -> u32 {
-    let masks = R::MASKS;
+    let masks = R::SLOT_MASKS;
     if I < masks.len() { masks[I] } else { 0 }
 }
 
 /// The sums of [`Rule::terms`] over a tensor, or over a part of one cut at a
 /// multiple of [`reduce::PART`]; the sums of the parts are added by
 /// [`reduce::sum`]. Slices shorter than `param` count as absent.
-pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+pub fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
     param: &[P],
@@ -62,14 +62,14 @@ pub fn sums<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
-struct Sums<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
     coefs: &'a R::Coefs<C>,
     param: &'a [P],
     grad: &'a [G],
     slots: &'a R::Slots<&'s [S]>,
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
     Sums<'_, '_, R, C, P, G, S, I>
 {
     /// The terms from element `start` on; the second buffer is as long as the first, or empty.
@@ -90,13 +90,13 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
         if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
             return;
         }
-        let two = R::SUMS > 1 && b.len() == n;
+        let two = R::NUM_SUMS > 1 && b.len() == n;
         let coefs = *self.coefs;
         for i in 0..n {
             let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
+                if mask >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
             });
-            let terms = R::terms::<C>(&coefs, read(param, i), read(grad, i), state);
+            let terms = R::sum_terms::<C>(&coefs, load_at(param, i), load_at(grad, i), state);
             a[i] = terms[0];
             if two {
                 b[i] = terms[1];
@@ -105,15 +105,15 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
     }
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
-    for Sums<'_, '_, R, C, P, G, S, I>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
+    Kernel for Sums<'_, '_, R, C, P, G, S, I>
 {
     type Output = [C::Scalar; 2];
 
     #[inline(always)]
     fn run(self) -> [C::Scalar; 2] {
         let n = self.param.len();
-        if const { R::SUMS == 1 } {
+        if const { R::NUM_SUMS == 1 } {
             let [a] = reduce::sums_by_chunk::<_, 1>(n, self);
             [a, C::Scalar::ZERO]
         } else {
@@ -122,8 +122,8 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
     }
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 1>
-    for Sums<'_, '_, R, C, P, G, S, I>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
+    TermSource<C::Scalar, 1> for Sums<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
     fn fill(&mut self, start: usize, [a]: [&mut [C::Scalar]; 1]) {
@@ -131,8 +131,8 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C:
     }
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C::Scalar, 2>
-    for Sums<'_, '_, R, C, P, G, S, I>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
+    TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
     fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
@@ -144,7 +144,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Terms<C:
 /// nothing if `grad` or a slot in use is shorter than `param`: [`step`](super::step) checks.
 // Handed on in registers, but where code has to be small.
 #[cfg_attr(not(target_os = "none"), inline(always))]
-pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+pub fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
     param: &mut [P],
@@ -154,15 +154,15 @@ pub fn apply<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
-struct Apply<'a, 's, R: Rule, C: Real, P, G, S: 's, const I: usize> {
+struct Apply<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
     coefs: &'a R::Coefs<C>,
     param: &'a mut [P],
     grad: &'a [G],
     slots: R::Slots<&'s mut [S]>,
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
-    for Apply<'_, '_, R, C, P, G, S, I>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
+    Kernel for Apply<'_, '_, R, C, P, G, S, I>
 {
     type Output = ();
 
@@ -177,7 +177,7 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize> Kernel
     }
 }
 
-impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
     Apply<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
@@ -196,23 +196,27 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
         }
         let coefs = *self.coefs;
         if const {
-            VECTORS && HAS_FEW && is_single::<C, P>() && is_single::<P, G>() && is_single::<G, S>()
-        } && n < 2 * FEW
+            VECTORS
+                && HAS_SHORT
+                && is_single::<C, P>()
+                && is_single::<P, G>()
+                && is_single::<G, S>()
+        } && n < 2 * SHORT
         {
-            return few::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
+            return apply_short::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
         }
         for i in 0..n {
             if !VECTORS {
                 simd::one_by_one();
             }
             let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { read(slots[k], i) } else { C::ZERO }
+                if mask >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
             });
-            let (p, state) = R::element::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
+            let (p, state) = R::update::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
             param[i] = p.store();
             for (k, &x) in state.as_ref().iter().enumerate() {
                 if mask >> k & 1 == 1 {
-                    write(slots[k], i, x);
+                    store_at(slots[k], i, x);
                 }
             }
         }
@@ -220,18 +224,18 @@ impl<R: Rule, C: Real, P: Number, G: Number, S: Number, const I: usize>
 }
 
 /// Numbers in a vector of the widest unit.
-const FEW: usize = 16;
+const SHORT: usize = 16;
 /// Whether it may be there.
-const HAS_FEW: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
+const HAS_SHORT: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
 
-const fn is_single<A: Number, B: Number>() -> bool {
+const fn is_single<A: StoredFloat, B: StoredFloat>() -> bool {
     matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
 }
 
 /// [`apply`] to less than a loop of vectors pays for: by way of arrays, which a compiler need not
 /// ask whether they overlap.
 #[inline(always)]
-fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
     param: &mut [P],
@@ -239,21 +243,21 @@ fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
     slots: &mut [&mut [S]],
 ) {
     #[inline(always)]
-    fn load<C: Real, T: Number>(from: &[T], start: usize) -> [C; FEW] {
+    fn load<C: ComputeFloat, T: StoredFloat>(from: &[T], start: usize) -> [C; SHORT] {
         let from = from.get(start..).unwrap_or_default();
-        if let Some(from) = from.first_chunk::<FEW>() {
+        if let Some(from) = from.first_chunk::<SHORT>() {
             return from.map(C::load); // no call to copy a few bytes
         }
-        let mut all = [C::ZERO; FEW];
+        let mut all = [C::ZERO; SHORT];
         for (x, &from) in all.iter_mut().zip(from) {
             *x = C::load(from);
         }
         all
     }
     #[inline(always)]
-    fn store<C: Real, T: Number>(to: &mut [T], start: usize, all: &[C; FEW]) {
+    fn store<C: ComputeFloat, T: StoredFloat>(to: &mut [T], start: usize, all: &[C; SHORT]) {
         let to = to.get_mut(start..).unwrap_or_default();
-        if let Some(to) = to.first_chunk_mut::<FEW>() {
+        if let Some(to) = to.first_chunk_mut::<SHORT>() {
             *to = all.map(C::store);
             return;
         }
@@ -261,15 +265,15 @@ fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
             *to = x.store();
         }
     }
-    for start in (0..param.len()).step_by(FEW) {
+    for start in (0..param.len()).step_by(SHORT) {
         let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
-        let mut state = R::Slots::<[C; FEW]>::from_fn(|k| match slots.get(k) {
+        let mut state = R::Slots::<[C; SHORT]>::from_fn(|k| match slots.get(k) {
             Some(slot) if mask >> k & 1 == 1 => load(slot, start),
-            _ => [C::ZERO; FEW],
+            _ => [C::ZERO; SHORT],
         });
         let each = state.as_mut();
-        for i in 0..FEW {
-            let (to, next) = R::element::<C>(coefs, p[i], g[i], R::Slots::from_fn(|k| each[k][i]));
+        for i in 0..SHORT {
+            let (to, next) = R::update::<C>(coefs, p[i], g[i], R::Slots::from_fn(|k| each[k][i]));
             p[i] = to;
             for (each, &x) in each.iter_mut().zip(next.as_ref()) {
                 each[i] = x;
@@ -288,7 +292,7 @@ fn few<R: Rule, C: Real, P: Number, G: Number, S: Number>(
 /// processors does not always see that, and a panic is not to be linked there; one for vector
 /// units vectorises the loop only if it is told that nothing else can happen.
 #[inline(always)]
-fn read<C: Real, T: Number>(from: &[T], i: usize) -> C {
+fn load_at<C: ComputeFloat, T: StoredFloat>(from: &[T], i: usize) -> C {
     if cfg!(target_os = "none") {
         from.get(i).map_or(C::ZERO, |&x| C::load(x))
     } else {
@@ -298,7 +302,7 @@ fn read<C: Real, T: Number>(from: &[T], i: usize) -> C {
 
 /// The same, to write.
 #[inline(always)]
-fn write<C: Real, T: Number>(to: &mut [T], i: usize, x: C) {
+fn store_at<C: ComputeFloat, T: StoredFloat>(to: &mut [T], i: usize, x: C) {
     if cfg!(target_os = "none") {
         if let Some(to) = to.get_mut(i) {
             *to = x.store();
@@ -310,21 +314,21 @@ fn write<C: Real, T: Number>(to: &mut [T], i: usize, x: C) {
 
 /// What of a rule its configuration uses.
 #[derive(Clone, Copy)]
-pub(crate) struct Uses {
+pub(crate) struct ActiveParts {
     pub(crate) mask: u32,
     pub(crate) sums: bool,
 }
 
-impl Uses {
+impl ActiveParts {
     pub(crate) fn of<R: Rule>(rule: &R, compute: Dtype) -> Self {
-        Uses { mask: rule.mask(compute), sums: R::SUMS > 0 && rule.needs_sums() }
+        ActiveParts { mask: rule.active_slots(compute), sums: R::NUM_SUMS > 0 && rule.needs_sums() }
     }
 }
 
 /// The loops over the elements of a tensor: what the shapes of rules differ in.
-pub(crate) trait Passes<R: Rule, C: Real>: Copy {
+pub(crate) trait KernelSet<R: Rule, C: ComputeFloat>: Copy {
     /// The sums of the terms over the whole tensor.
-    fn sums<P: Number, G: Number, S: Number>(
+    fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -345,7 +349,7 @@ pub(crate) trait Passes<R: Rule, C: Real>: Copy {
         terms: [&mut [C::Scalar]; 2],
     );
     /// Updates the elements from `start` on, which the slices hold.
-    fn apply<P: Number, G: Number, S: Number>(
+    fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -358,10 +362,10 @@ pub(crate) trait Passes<R: Rule, C: Real>: Copy {
 
 /// Elementwise and tensorwise rules.
 #[derive(Clone, Copy)]
-pub(crate) struct Elements;
+pub(crate) struct Elementwise;
 
-impl<R: Rule, C: Real> Passes<R, C> for Elements {
-    fn sums<P: Number, G: Number, S: Number>(
+impl<R: Rule, C: ComputeFloat> KernelSet<R, C> for Elementwise {
+    fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -386,7 +390,7 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
     }
 
     #[cfg_attr(not(target_os = "none"), inline(always))]
-    fn apply<P: Number, G: Number, S: Number>(
+    fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -402,10 +406,10 @@ impl<R: Rule, C: Real> Passes<R, C> for Elements {
 /// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::SUMS_OF_PARAM`]
 /// are those of that parameter.
 #[derive(Clone, Copy)]
-pub(crate) struct InPlaceOf<X, S>(pub(crate) X, pub(crate) [S; 2]);
+pub(crate) struct WithParamSums<X, S>(pub(crate) X, pub(crate) [S; 2]);
 
-impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar> {
-    fn sums<P: Number, G: Number, S: Number>(
+impl<R: Rule, C: ComputeFloat, X: KernelSet<R, C>> KernelSet<R, C> for WithParamSums<X, C::Scalar> {
+    fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -413,7 +417,7 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2] {
-        in_place_of::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
+        replace_param_sums::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
     }
 
     fn terms(
@@ -431,14 +435,14 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
             // All terms of the zeros are zeros: one of them stands for the sum.
             if let Some(first) = terms.first_mut()
                 && start == 0
-                && R::SUMS_OF_PARAM >> bit & 1 == 1
+                && R::PARAM_ONLY_SUMS >> bit & 1 == 1
             {
                 *first = sum;
             }
         }
     }
 
-    fn apply<P: Number, G: Number, S: Number>(
+    fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
         mask: u32,
@@ -452,12 +456,12 @@ impl<R: Rule, C: Real, X: Passes<R, C>> Passes<R, C> for InPlaceOf<X, C::Scalar>
 }
 
 /// The sums over the parameter alone, as if it had only n elements: their means are what counts.
-pub(crate) fn sums_of_param<R: Rule, C: Real<Stored: Plain>>(
+pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     k: &R::Coefs<C>,
     whole: &DataMut<'_>,
     n: usize,
 ) -> [C::Scalar; 2] {
-    if R::SUMS_OF_PARAM == 0 {
+    if R::PARAM_ONLY_SUMS == 0 {
         return [C::Scalar::ZERO; 2];
     }
     let zeros = <R::Slots<C> as Array<C>>::from_fn;
@@ -467,27 +471,27 @@ pub(crate) fn sums_of_param<R: Rule, C: Real<Stored: Plain>>(
         let values = values.get_mut(..a.len()).unwrap_or_default();
         whole.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
-            [*a, *b] = R::terms::<C>(k, C::load(*p), C::ZERO, zeros(|_| C::ZERO));
+            [*a, *b] = R::sum_terms::<C>(k, C::load(*p), C::ZERO, zeros(|_| C::ZERO));
         }
     })
-    .map(|sum| share::<C>(sum, n, len))
+    .map(|sum| scaled_sum::<C>(sum, n, len))
 }
 
 /// A sum over `len` elements, as if there were only n.
 #[doc(hidden)]
 #[inline(always)]
-pub fn share<C: Real>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
+pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
     C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
 /// The sums over zeros, and those over the parameter that they stand for.
 #[doc(hidden)]
 #[inline(always)]
-pub fn in_place_of<R: Rule, C: Real>(
+pub fn replace_param_sums<R: Rule, C: ComputeFloat>(
     [a, b]: [C::Scalar; 2],
     [x, y]: [C::Scalar; 2],
 ) -> [C::Scalar; 2] {
-    let own = |bit: u32| R::SUMS_OF_PARAM >> bit & 1 == 1;
+    let own = |bit: u32| R::PARAM_ONLY_SUMS >> bit & 1 == 1;
     [if own(0) { x } else { a }, if own(1) { y } else { b }]
 }
 
@@ -496,12 +500,12 @@ pub fn in_place_of<R: Rule, C: Real>(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-pub(crate) fn run<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
+pub(crate) fn run<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    uses: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
 ) {
     let s = scalars;
     // The combinations that are used in earnest have loops of their own.
@@ -515,16 +519,16 @@ pub(crate) fn run<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
             return;
         }
     }
-    staged::<R, C, X>(passes, k, uses, s, t);
+    buffered::<R, C, X>(passes, k, uses, s, t);
 }
 
 /// Runs the typed loops if the buffers are of these types.
-fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
+fn direct<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain, S: Plain>(
     passes: X,
     k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    uses: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
 ) -> bool {
     if !are_all_of(S::DTYPE, t.slots) {
         return false;
@@ -544,24 +548,31 @@ fn direct<R: Rule, C: Real, X: Passes<R, C>, P: Plain, G: Plain, S: Plain>(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-pub(crate) fn passes<R: Rule, C: Real, X: Passes<R, C>, P: Number, G: Number, S: Number>(
+pub(crate) fn passes<
+    R: Rule,
+    C: ComputeFloat,
+    X: KernelSet<R, C>,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+>(
     passes: X,
     k: &mut R::Coefs<C>,
-    Uses { mask, sums }: Uses,
-    scalars: &mut Scalars,
+    ActiveParts { mask, sums }: ActiveParts,
+    scalars: &mut ScalarState,
     param: &mut [P],
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    if const { R::SUMS > 0 } {
+    if const { R::NUM_SUMS > 0 } {
         if sums {
             let views = slots.as_ref();
             let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
             let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
-            R::finish::<C>(k, sums, param.len());
+            R::apply_sums::<C>(k, sums, param.len());
         }
     }
-    R::record::<C>(k, scalars);
+    R::export_scalars::<C>(k, scalars);
     passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
 }
 
@@ -573,44 +584,50 @@ fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
 /// Any types and storages, by way of buffers in the compute type's own numbers in memory. On its own, because a tensor that
 /// needs none of them is not to wait until the stack has grown.
 #[inline(never)]
-fn staged<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
+fn buffered<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    uses: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
 ) {
-    match stretch_for(t) {
-        Some(STAGE) => staged_by::<R, C, X, STAGE>(passes, k, uses, scalars, t, STAGE),
-        Some(stretch) => staged_by::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
+    match chunk_len_for(t) {
+        Some(STAGING_LEN) => {
+            run_buffered::<R, C, X, STAGING_LEN>(passes, k, uses, scalars, t, STAGING_LEN)
+        }
+        Some(stretch) => run_buffered::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
         None => {}
     }
 }
 
 /// How many elements at a time hold whole blocks; a small stage, which stays in the nearest cache, if it can be.
-fn stretch_for(t: &Tensor<'_, '_>) -> Option<usize> {
+fn chunk_len_for(t: &UpdateBuffers<'_, '_>) -> Option<usize> {
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    if blocks.clone().all(|b| STAGE.is_multiple_of(b)) { Some(STAGE) } else { stretch(blocks) }
+    if blocks.clone().all(|b| STAGING_LEN.is_multiple_of(b)) {
+        Some(STAGING_LEN)
+    } else {
+        chunk_len(blocks)
+    }
 }
 
 /// Elements in a small stage.
-const STAGE: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
+const STAGING_LEN: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
 /// Buffers for a stretch of a tensor.
-struct Stage<'s, R: Rule, C: Real + 's> {
+struct StagingBuffers<'s, R: Rule, C: ComputeFloat + 's> {
     param: &'s mut [C::Stored],
     grad: &'s mut [C::Stored],
     slots: R::Slots<&'s mut [C::Stored]>,
 }
 
-impl<R: Rule, C: Real<Stored: Plain>> Stage<'_, R, C> {
-    fn load(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
+impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
+    fn load(&mut self, mask: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
         self.load_slots(mask, t, start, len);
     }
 
-    fn load_slots(&mut self, mask: u32, t: &Tensor<'_, '_>, start: usize, len: usize) {
+    fn load_slots(&mut self, mask: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
         for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
             if mask >> k & 1 == 1 {
                 from.load(start, to.get_mut(..len).unwrap_or_default());
@@ -620,12 +637,17 @@ impl<R: Rule, C: Real<Stored: Plain>> Stage<'_, R, C> {
 }
 
 /// The stage is on the stack; its size is all that is compiled anew for each B.
-pub(crate) fn staged_by<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>, const B: usize>(
+pub(crate) fn run_buffered<
+    R: Rule,
+    C: ComputeFloat<Stored: Plain>,
+    X: KernelSet<R, C>,
+    const B: usize,
+>(
     passes: X,
     k: &mut R::Coefs<C>,
-    uses: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    uses: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
     stretch: usize,
 ) {
     let zeros = [C::Stored::default(); B];
@@ -633,26 +655,26 @@ pub(crate) fn staged_by<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>, const 
     let mut slots = R::Slots::<[C::Stored; B]>::from_fn(|_| zeros);
     let mut each = slots.as_mut().iter_mut();
     let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
-    let stage = Stage::<R, C> { param: &mut param, grad: &mut grad, slots };
-    staged_in(passes, k, uses, scalars, t, stretch, stage);
+    let stage = StagingBuffers::<R, C> { param: &mut param, grad: &mut grad, slots };
+    run_in_buffers(passes, k, uses, scalars, t, stretch, stage);
 }
 
 #[expect(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
+fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     passes: X,
     k: &mut R::Coefs<C>,
-    Uses { mask, sums }: Uses,
-    scalars: &mut Scalars,
-    t: &mut Tensor<'_, '_>,
+    ActiveParts { mask, sums }: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
     stretch: usize,
-    mut stage: Stage<'_, R, C>,
+    mut stage: StagingBuffers<'_, R, C>,
 ) {
     let n = t.param.len();
     let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
-    if const { R::SUMS > 0 } {
+    if const { R::NUM_SUMS > 0 } {
         if sums {
             // A stage is loaded once and handed out chunk by chunk.
             let mut loaded = usize::MAX;
@@ -679,10 +701,10 @@ fn staged_in<R: Rule, C: Real<Stored: Plain>, X: Passes<R, C>>(
                     at += len;
                 }
             });
-            R::finish::<C>(k, sums, n);
+            R::apply_sums::<C>(k, sums, n);
         }
     }
-    R::record::<C>(k, scalars);
+    R::export_scalars::<C>(k, scalars);
     // Numbers that are of the compute type already stay where they are.
     let plain_param = C::Stored::of_mut(&mut t.param).is_some();
     let plain_grad = C::Stored::of(&t.grad).is_some();
@@ -726,10 +748,10 @@ mod tests {
     use super::*;
     use crate::eager::Eager;
     use crate::optim::{AdamW, Lion, OptimiRanger, Sgd};
-    use crate::rule::Step;
+    use crate::rule::StepContext;
 
     /// Three steps as compiled for vectors and without, in memory of type S.
-    fn same_bits<R: Rule + Default, C: Real<Stored = S>, S: Number>() {
+    fn same_bits<R: Rule + Default, C: ComputeFloat<Stored = S>, S: StoredFloat>() {
         const N: usize = 77;
         let rule = R::default();
         let number = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
@@ -740,13 +762,13 @@ mod tests {
             let mut state = R::Slots::<[S; N]>::from_fn(|_| [S::default(); N]);
             let mut scalars = rule.scalars();
             for t in 1..=3 {
-                let step = Step::new(t, 0.01);
-                rule.advance(&step, &mut scalars);
+                let step = StepContext::new(t, 0.01);
+                rule.advance_scalars(&step, &mut scalars);
                 let coefs = &rule.coefs::<C>(&step, &scalars);
                 let mut each = state.as_mut().iter_mut();
                 let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
                 let (param, grad) = (&mut param[..], &grad[..]);
-                with_mask!(R, rule.mask(C::DTYPE), I => {
+                with_mask!(R, rule.active_slots(C::DTYPE), I => {
                     let apply = Apply::<R, C, S, S, S, I> { coefs, param, grad, slots };
                     if vectors { apply.run() } else { apply.run_scalar() }
                 });

@@ -18,12 +18,13 @@ mod loops;
 mod slices;
 
 pub(crate) use context::check_norm;
-pub use context::{Powers, Step, Tensor};
-pub use contract::{Counter, MAX_SCALARS, Mode, Rule, Scalars, Start};
+pub use context::{DecayPowers, StepContext, UpdateBuffers};
+pub use contract::{MAX_SCALARS, Mode, Rule, ScalarState, Scope, SlotInit};
 pub(crate) use contract::{check_group, no_decay};
 pub(crate) use loops::{
-    Elements, InPlaceOf, Passes, Uses, mask_at, run, staged_by, sums_of_param, with_mask,
+    ActiveParts, Elementwise, KernelSet, WithParamSums, mask_at, param_sums, run, run_buffered,
+    with_mask,
 };
-pub use loops::{apply, in_place_of, share, sums};
+pub use loops::{apply, replace_param_sums, scaled_sum, sums};
 pub use slices::step;
 pub(crate) use slices::{check_slices, step_slices};

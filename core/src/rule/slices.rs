@@ -1,10 +1,10 @@
 //! A step of plain slices.
 
-use super::context::{Step, check_norm};
-use super::contract::{Rule, Scalars};
-use super::loops::{Elements, Uses, passes};
+use super::context::{StepContext, check_norm};
+use super::contract::{Rule, ScalarState};
+use super::loops::{ActiveParts, Elementwise, passes};
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 
 /// One step of one tensor of plain numbers; the state rests in slices of the
 /// same length as the parameter, empty for a slot that the rule does not use.
@@ -29,35 +29,35 @@ use crate::real::{Number, Real};
 /// assert!(p[0] < 1.0 && p[1] < -1.99);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn step<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+pub fn step<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
+    step: &StepContext,
+    scalars: &mut ScalarState,
     param: &mut [P],
     grad: &[G],
     mut slots: R::Slots<&mut [S]>,
 ) -> Result<(), Error> {
     check_slices::<R, C, P, G, S>(rule, step, param, grad, &mut slots)?;
     let shape = [param.len()];
-    let step = &Step { shape: &shape, dtype: Some(P::DTYPE), ..*step };
-    rule.advance(step, scalars);
+    let step = &StepContext { shape: &shape, dtype: Some(P::DTYPE), ..*step };
+    rule.advance_scalars(step, scalars);
     step_slices::<R, C, P, G, S>(rule, step, scalars, param, grad, slots);
     Ok(())
 }
 
 /// Refuses what can't be stepped.
-pub(crate) fn check_slices<R: Rule, C: Real, P, G, S>(
+pub(crate) fn check_slices<R: Rule, C: ComputeFloat, P, G, S>(
     rule: &R,
-    step: &Step,
+    step: &StepContext,
     param: &[P],
     grad: &[G],
     slots: &mut R::Slots<&mut [S]>,
 ) -> Result<(), Error> {
     rule.check()?;
-    check_norm(rule.norm_scale(step.given), step)?;
+    check_norm(rule.grad_norm_divisor(step.extra), step)?;
     Error::length("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter_mut().enumerate() {
-        let used = rule.mask(C::DTYPE) >> k & 1 == 1;
+        let used = rule.active_slots(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
         Error::length(name, slot.len(), if used { param.len() } else { 0 })?;
     }
@@ -65,15 +65,21 @@ pub(crate) fn check_slices<R: Rule, C: Real, P, G, S>(
 }
 
 /// [`step`] of what has been checked, with carried numbers that have been advanced.
-pub(crate) fn step_slices<R: Rule, C: Real, P: Number, G: Number, S: Number>(
+pub(crate) fn step_slices<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+>(
     rule: &R,
-    step: &Step,
-    scalars: &mut Scalars,
+    step: &StepContext,
+    scalars: &mut ScalarState,
     param: &mut [P],
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
     let mut coefs = rule.coefs::<C>(step, scalars);
-    let uses = Uses::of(rule, C::DTYPE);
-    passes::<R, C, _, P, G, S>(Elements, &mut coefs, uses, scalars, param, grad, slots);
+    let uses = ActiveParts::of(rule, C::DTYPE);
+    passes::<R, C, _, P, G, S>(Elementwise, &mut coefs, uses, scalars, param, grad, slots);
 }

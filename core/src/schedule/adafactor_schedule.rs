@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 
 #[cfg(feature = "alloc")]
 use crate::args::{ArgError, Args};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 use super::min;
 
@@ -88,8 +88,8 @@ pub(super) fn for_each(
     own.collect()
 }
 
-impl Hyper for AdafactorSchedule {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for AdafactorSchedule {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_lr", &mut self.initial_lr);
         f.pair("eps", &mut self.eps.0, &mut self.eps.1);
         f.bool("scale_parameter", &mut self.scale_parameter);

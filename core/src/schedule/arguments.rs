@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::Error;
-use crate::args::{ArgError, Args, Hyper, Value, nearest};
+use crate::args::{ArgError, Args, HyperParams, Value, nearest};
 
 /// The optimizer's part of the arguments.
 pub(super) struct Groups {
@@ -43,9 +43,11 @@ impl Groups {
             }
             (Some(Value::List(groups)), None) => groups,
             (Some(Value::List(_)), Some(_)) => {
-                return Err(
-                    Error::Invalid { argument: "lr", wanted: "a number, beside groups" }.into()
-                );
+                return Err(Error::InvalidArgument {
+                    argument: "lr",
+                    expected: "a number, beside groups",
+                }
+                .into());
             }
             (Some(v), _) => return Err(bad("groups", &v, "a list of dictionaries")),
         };
@@ -80,8 +82,10 @@ impl Groups {
         let count = self.lrs.len();
         let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
         if count.saturating_mul(values) > MOST_VALUES {
-            let wanted = "at most 1048576 values of arguments, of all groups together";
-            return Err(Error::Range { argument: "groups", value: count as f64, wanted }.into());
+            let expected = "at most 1048576 values of arguments, of all groups together";
+            return Err(
+                Error::OutOfRange { argument: "groups", value: count as f64, expected }.into()
+            );
         }
         (0..count).map(|g| for_group(args, g, count)).collect()
     }
@@ -107,11 +111,13 @@ const PER_GROUP: &[&str] = &["base_lr", "max_lr", "min_lr", "base_momentum", "ma
 /// The arguments as one group sees them, those of schedules within included.
 fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError> {
     let resolve = |name: &str, value: &Value| match value.as_list() {
-        Some(list) if PER_GROUP.contains(&name) => list.get(group).cloned().ok_or(Error::Length {
-            argument: PER_GROUP.iter().find(|n| **n == name).unwrap_or(&"groups"),
-            got: list.len(),
-            wanted: groups,
-        }),
+        Some(list) if PER_GROUP.contains(&name) => {
+            list.get(group).cloned().ok_or(Error::LengthMismatch {
+                argument: PER_GROUP.iter().find(|n| **n == name).unwrap_or(&"groups"),
+                got: list.len(),
+                expected: groups,
+            })
+        }
         _ => Ok(value.clone()),
     };
     for &name in PER_GROUP {
@@ -119,7 +125,7 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
             && list.len() != groups
         {
             let (argument, got) = (name, list.len());
-            return Err(Error::Length { argument, got, wanted: groups }.into());
+            return Err(Error::LengthMismatch { argument, got, expected: groups }.into());
         }
     }
     let resolved = args.iter().map(|(n, v)| Ok((n.to_owned(), resolve(n, v)?)));
@@ -140,7 +146,7 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
 pub(super) fn apply(
     of: &str,
     args: &Args,
-    target: &mut (impl Hyper + ?Sized),
+    target: &mut (impl HyperParams + ?Sized),
     apart: &[&'static str],
 ) -> Result<(), ArgError> {
     args.apply(of, target).map_err(|error| nearer(error, apart))?;
@@ -167,12 +173,12 @@ pub(super) fn take_list<T>(
     of: &str,
     argument: &'static str,
     args: &mut Args,
-    wanted: &str,
+    expected: &str,
     item: fn(&Value) -> Option<T>,
 ) -> Result<Vec<T>, ArgError> {
     let list = take(of, argument, args)?;
     let items = list.as_list().and_then(|l| l.iter().map(item).collect());
-    items.ok_or_else(|| bad(argument, &list, wanted))
+    items.ok_or_else(|| bad(argument, &list, expected))
 }
 
 /// The same, of steps.
@@ -224,9 +230,9 @@ fn missing(of: &str, argument: &'static str) -> ArgError {
     ArgError::Missing { of: of.to_owned(), argument }
 }
 
-pub(super) fn bad(argument: &str, value: &Value, wanted: &str) -> ArgError {
-    let (argument, wanted) = (argument.to_owned(), wanted.to_owned());
-    ArgError::Value { argument, value: value.clone(), wanted }
+pub(super) fn bad(argument: &str, value: &Value, expected: &str) -> ArgError {
+    let (argument, expected) = (argument.to_owned(), expected.to_owned());
+    ArgError::Value { argument, value: value.clone(), expected }
 }
 
 #[cfg(test)]
@@ -269,7 +275,7 @@ mod tests {
         // A list that belongs to no group stays whole.
         let want = "[[\"S\", {\"max_lr\": 5.0, \"milestones\": [1, 2]}]]";
         assert_eq!(got.get("schedulers").map(Value::to_string).as_deref(), Some(want));
-        let refused = Error::Length { argument: "max_lr", got: 2, wanted: 3 };
+        let refused = Error::LengthMismatch { argument: "max_lr", got: 2, expected: 3 };
         assert_eq!(for_group(&args, 1, 3), Err(refused.into()));
     }
 
@@ -278,7 +284,7 @@ mod tests {
         let within = Value::Map(alloc::vec![("max_lr".to_string(), [3.0].into())]);
         let pair = Value::List(alloc::vec!["S".into(), within]);
         let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
-        let wanted = Error::Length { argument: "max_lr", got: 1, wanted: 2 };
-        assert_eq!(for_group(&args, 1, 2), Err(wanted.into()));
+        let expected = Error::LengthMismatch { argument: "max_lr", got: 1, expected: 2 };
+        assert_eq!(for_group(&args, 1, 2), Err(expected.into()));
     }
 }

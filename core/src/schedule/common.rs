@@ -108,7 +108,9 @@ pub(super) fn check_groups(
     groups: usize,
 ) -> Result<(), Error> {
     match values.count() {
-        Some(got) if got != groups => Err(Error::Length { argument, got, wanted: groups }),
+        Some(got) if got != groups => {
+            Err(Error::LengthMismatch { argument, got, expected: groups })
+        }
         _ => Ok(()),
     }
 }
@@ -153,7 +155,7 @@ mod tests {
         );
         assert_eq!(check_groups("min_lr", &0.5, 7), Ok(()));
         assert_eq!(check_groups("min_lr", &list, 2), Ok(()));
-        let refused = Error::Length { argument: "min_lr", got: 2, wanted: 3 };
+        let refused = Error::LengthMismatch { argument: "min_lr", got: 2, expected: 3 };
         assert_eq!(check_groups("min_lr", &&list[..], 3), Err(refused));
     }
 

@@ -1,5 +1,5 @@
 use super::Schedule;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// The group's own rate, always.
 ///
@@ -8,8 +8,8 @@ use crate::args::{Fields, Hyper};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Constant;
 
-impl Hyper for Constant {
-    fn fields(&mut self, _: &mut dyn Fields) {}
+impl HyperParams for Constant {
+    fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
 impl Schedule for Constant {

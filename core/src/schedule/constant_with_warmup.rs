@@ -1,5 +1,5 @@
 use super::{Schedule, warmup};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then constant.
 ///
@@ -18,8 +18,8 @@ pub struct ConstantWithWarmup {
     pub num_warmup_steps: u64,
 }
 
-impl Hyper for ConstantWithWarmup {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ConstantWithWarmup {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
     }
 

@@ -1,6 +1,6 @@
 use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then along a cosine.
 ///
@@ -37,8 +37,8 @@ impl Default for Cosine {
     }
 }
 
-impl Hyper for Cosine {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Cosine {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);

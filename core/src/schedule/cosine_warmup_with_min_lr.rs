@@ -1,7 +1,7 @@
 use super::cosine_with_min_lr::{min_rate, one_minimum};
 use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// As [`CosineWithMinLr`](super::CosineWithMinLr), with a warm-up that does not begin at 0, and one step ahead.
 ///
@@ -58,8 +58,8 @@ impl Default for CosineWarmupWithMinLr {
     }
 }
 
-impl Hyper for CosineWarmupWithMinLr {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CosineWarmupWithMinLr {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);
@@ -142,8 +142,8 @@ mod tests {
     fn both_or_no_minimum_is_refused() {
         for (min_lr, min_lr_rate) in [(None, None), (Some(0.1), Some(0.1))] {
             let s = CosineWarmupWithMinLr { min_lr, min_lr_rate, ..QUARTER };
-            let wanted = "either min_lr or min_lr_rate";
-            assert_eq!(s.check(), Err(Error::Invalid { argument: "min_lr", wanted }));
+            let expected = "either min_lr or min_lr_rate";
+            assert_eq!(s.check(), Err(Error::InvalidArgument { argument: "min_lr", expected }));
         }
         assert_eq!(QUARTER.check(), Ok(()));
     }

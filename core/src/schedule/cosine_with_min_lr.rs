@@ -1,6 +1,6 @@
 use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then along a cosine between the rate and a share of it.
 ///
@@ -52,8 +52,8 @@ impl Default for CosineWithMinLr {
     }
 }
 
-impl Hyper for CosineWithMinLr {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CosineWithMinLr {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);
@@ -90,7 +90,10 @@ pub(super) fn one_minimum(
     lr_init: f64,
 ) -> Result<(), Error> {
     if min_lr.is_some() == min_lr_rate.is_some() {
-        return Err(Error::Invalid { argument: "min_lr", wanted: "either min_lr or min_lr_rate" });
+        return Err(Error::InvalidArgument {
+            argument: "min_lr",
+            expected: "either min_lr or min_lr_rate",
+        });
     }
     Error::range(min_lr.is_none() || lr_init != 0.0, "lr", lr_init, "lr != 0")
 }
@@ -142,8 +145,8 @@ mod tests {
     fn both_or_no_minimum_is_refused() {
         for (min_lr, min_lr_rate) in [(None, None), (Some(0.1), Some(0.1))] {
             let s = CosineWithMinLr { min_lr, min_lr_rate, ..QUARTER };
-            let wanted = "either min_lr or min_lr_rate";
-            assert_eq!(s.check(), Err(Error::Invalid { argument: "min_lr", wanted }));
+            let expected = "either min_lr or min_lr_rate";
+            assert_eq!(s.check(), Err(Error::InvalidArgument { argument: "min_lr", expected }));
         }
         assert_eq!(QUARTER.check(), Ok(()));
     }

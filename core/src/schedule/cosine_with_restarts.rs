@@ -2,7 +2,7 @@ use core::f64::consts::PI;
 
 use super::{Schedule, max, progress, warmup};
 use crate::accurate::cos;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then `num_cycles` times down along half a cosine, each time from the top; 0 past the end.
 ///
@@ -34,8 +34,8 @@ impl Default for CosineWithRestarts {
     }
 }
 
-impl Hyper for CosineWithRestarts {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CosineWithRestarts {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("num_cycles", &mut self.num_cycles);

@@ -1,6 +1,6 @@
 use super::keras::{Decay, PolynomialDecay};
 use super::{Schedule, WarmUp};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// A line up, then a power down to a share of the rate: what TensorFlow's models are trained with.
 ///
@@ -18,7 +18,7 @@ use crate::args::{Fields, Hyper};
 /// assert_eq!([0, 1, 2, 4, 6, 7].map(|t| s.lr(0.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CreateOptimizer {
+pub struct CreateOptimizerSchedule {
     /// The rate at the end of warm-up.
     pub init_lr: f64,
     /// Steps of the whole training.
@@ -31,9 +31,9 @@ pub struct CreateOptimizer {
     pub power: f64,
 }
 
-impl Default for CreateOptimizer {
+impl Default for CreateOptimizerSchedule {
     fn default() -> Self {
-        CreateOptimizer {
+        CreateOptimizerSchedule {
             init_lr: 1e-3,
             num_train_steps: 0,
             num_warmup_steps: 0,
@@ -43,8 +43,8 @@ impl Default for CreateOptimizer {
     }
 }
 
-impl Hyper for CreateOptimizer {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CreateOptimizerSchedule {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("init_lr", &mut self.init_lr);
         f.u64("num_train_steps", &mut self.num_train_steps);
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
@@ -69,7 +69,7 @@ impl Hyper for CreateOptimizer {
     }
 }
 
-impl Schedule for CreateOptimizer {
+impl Schedule for CreateOptimizerSchedule {
     fn lr(&self, _: f64, step: u64) -> f64 {
         let decay = PolynomialDecay {
             initial_learning_rate: self.init_lr,
@@ -92,7 +92,7 @@ impl Schedule for CreateOptimizer {
 mod tests {
     use super::*;
 
-    const QUARTER: CreateOptimizer = CreateOptimizer {
+    const QUARTER: CreateOptimizerSchedule = CreateOptimizerSchedule {
         init_lr: 0.5,
         num_train_steps: 10,
         num_warmup_steps: 2,
@@ -110,14 +110,14 @@ mod tests {
 
     #[test]
     fn power_bends_the_decay_but_not_warmup() {
-        let s = CreateOptimizer { power: 2.0, ..QUARTER };
+        let s = CreateOptimizerSchedule { power: 2.0, ..QUARTER };
         // ½ · 1/2; ⅜ · ½² + ⅛
         assert_eq!([1, 6].map(|t| s.lr(9.0, t)), [0.25, 0.21875]);
     }
 
     #[test]
     fn rate_without_warmup_is_whole_from_the_start() {
-        let s = CreateOptimizer { num_warmup_steps: 0, ..QUARTER };
+        let s = CreateOptimizerSchedule { num_warmup_steps: 0, ..QUARTER };
         // ⅜ + ⅛; p = 5/10: ⅜ · ½ + ⅛
         assert_eq!([0, 5].map(|t| s.lr(9.0, t)), [0.5, 0.3125]);
     }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::arguments::apply;
 use super::keras;
 use super::stepper::AnySchedule;
-use crate::args::{ArgError, Args, Hyper, names, nearest};
+use crate::args::{ArgError, Args, HyperParams, names, nearest};
 
 /// A name, and how arguments make its schedule.
 pub(super) struct Entry {
@@ -85,7 +85,7 @@ impl Entry {
     }
 
     /// Each group's schedule with its arguments.
-    pub(super) fn read_each<S: Hyper + Default>(
+    pub(super) fn read_each<S: HyperParams + Default>(
         &self,
         groups: &[Args],
     ) -> Result<Vec<S>, ArgError> {

@@ -2,9 +2,9 @@
 use alloc::vec::Vec;
 
 use super::metric::{MODES, THRESHOLD_MODES};
-use super::{Mode, PerGroup, ThresholdMode, check_groups, max, min};
+use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max, min};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Lowers the rates after a run of bad steps and raises them after a run of good ones.
 ///
@@ -39,9 +39,9 @@ use crate::args::{Fields, Hyper};
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Greedy<L = f64, H = f64> {
+pub struct GreedyLr<L = f64, H = f64> {
     /// Which direction of the metric is good.
-    pub mode: Mode,
+    pub mode: MetricMode,
     /// What a rate is multiplied or divided by.
     pub factor: f64,
     /// Length of a run that changes nothing yet.
@@ -91,10 +91,10 @@ pub struct GreedyState {
     pub at: usize,
 }
 
-impl Default for Greedy {
+impl Default for GreedyLr {
     fn default() -> Self {
-        Greedy {
-            mode: Mode::Min,
+        GreedyLr {
+            mode: MetricMode::Min,
             factor: 0.95,
             patience: 10,
             threshold: 1e-6,
@@ -113,9 +113,9 @@ impl Default for Greedy {
 
 /// One for all groups, of each group's: the first one's, but for the rates.
 #[cfg(feature = "alloc")]
-pub(super) fn for_all(all: &[Greedy]) -> Result<Greedy<Vec<f64>, Vec<f64>>, Error> {
+pub(super) fn for_all(all: &[GreedyLr]) -> Result<GreedyLr<Vec<f64>, Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();
-    let schedule = Greedy {
+    let schedule = GreedyLr {
         mode: s.mode,
         factor: s.factor,
         patience: s.patience,
@@ -134,8 +134,8 @@ pub(super) fn for_all(all: &[Greedy]) -> Result<Greedy<Vec<f64>, Vec<f64>>, Erro
     Ok(schedule)
 }
 
-impl Hyper for Greedy {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for GreedyLr {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.choice("mode", &mut self.mode, MODES);
         f.f64("factor", &mut self.factor);
         f.u64("patience", &mut self.patience);
@@ -153,7 +153,7 @@ impl Hyper for Greedy {
     }
 }
 
-impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
+impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
     /// `Ok` if the reference would take these arguments for so many groups.
     ///
     /// # Errors
@@ -207,10 +207,14 @@ impl<L: PerGroup, H: PerGroup> Greedy<L, H> {
         self.check(lrs.len())?;
         length("initial_lrs", initial_lrs.len(), lrs.len())?;
         let size = self.window_len();
-        // No more than is wanted in the end, and room for this metric at least.
+        // No more than is expected in the end, and room for this metric at least.
         let least = if self.smooth { state.len.max(state.at.saturating_add(1)) } else { 0 };
         if !(least..=size).contains(&window.len()) {
-            return Err(Error::Length { argument: "window", got: window.len(), wanted: size });
+            return Err(Error::LengthMismatch {
+                argument: "window",
+                got: window.len(),
+                expected: size,
+            });
         }
         let metric = if self.smooth { average(state, window, size, metric) } else { metric };
 
@@ -293,16 +297,16 @@ fn average(state: &mut GreedyState, window: &mut [f64], size: usize, metric: f64
     state.sum / state.len as f64
 }
 
-fn length(argument: &'static str, got: usize, wanted: usize) -> Result<(), Error> {
-    if got == wanted { Ok(()) } else { Err(Error::Length { argument, got, wanted }) }
+fn length(argument: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::LengthMismatch { argument, got, expected }) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HALVE: Greedy = Greedy {
-        mode: Mode::Min,
+    const HALVE: GreedyLr = GreedyLr {
+        mode: MetricMode::Min,
         factor: 0.5,
         patience: 0,
         threshold: 0.0,
@@ -318,7 +322,7 @@ mod tests {
     };
 
     /// The rate after each metric, from `lr`.
-    fn run<const N: usize>(s: &Greedy, lr: f64, metrics: [f64; N]) -> [f64; N] {
+    fn run<const N: usize>(s: &GreedyLr, lr: f64, metrics: [f64; N]) -> [f64; N] {
         let (mut state, mut window, mut lrs) = (s.start(), [0.0; 2], [lr]);
         let window = &mut window[..s.window_len()];
         metrics.map(|metric| {
@@ -329,14 +333,14 @@ mod tests {
 
     #[test]
     fn window_that_grows_with_use_is_as_good_as_a_whole_one() {
-        let s = Greedy { smooth: true, window_size: 3, ..HALVE };
+        let s = GreedyLr { smooth: true, window_size: 3, ..HALVE };
         let (mut whole, mut window) = (s.start(), [0.0; 3]);
         let (mut grown, mut used) = (s.start(), alloc::vec![]);
         let (mut a, mut b) = ([0.5], [0.5]);
         for metric in [3.0, 1.0, 4.0, 1.0, 5.0, 9.0, 2.0, 6.0] {
             let least = grown.at.min(used.len());
             let short = s.step(&mut grown, &mut used[..least], metric, &[0.5], &mut b);
-            assert!(matches!(short, Err(Error::Length { argument: "window", .. })));
+            assert!(matches!(short, Err(Error::LengthMismatch { argument: "window", .. })));
             if used.len() <= grown.at {
                 used.push(0.0);
             }
@@ -345,12 +349,12 @@ mod tests {
             assert_eq!((a, whole), (b, grown));
         }
         let long = s.step(&mut whole, &mut [0.0; 4], 1.0, &[0.5], &mut a);
-        assert_eq!(long, Err(Error::Length { argument: "window", got: 4, wanted: 3 }));
+        assert_eq!(long, Err(Error::LengthMismatch { argument: "window", got: 4, expected: 3 }));
     }
 
     #[test]
     fn rate_moves_when_patience_ends() {
-        let s = Greedy { patience: 1, ..HALVE };
+        let s = GreedyLr { patience: 1, ..HALVE };
         // good, borne; good: ¼/½; bad, borne; bad: ½·½; good, borne; bad: the good run is over
         let metrics = [5.0, 4.0, 9.0, 9.0, 3.0, 9.0];
         assert_eq!(run(&s, 0.25, metrics), [0.25, 0.5, 0.5, 0.25, 0.25, 0.25]);
@@ -358,37 +362,37 @@ mod tests {
 
     #[test]
     fn rate_stays_between_its_bounds() {
-        let s = Greedy { min_lr: 0.4, max_lr: 0.75, ..HALVE };
+        let s = GreedyLr { min_lr: 0.4, max_lr: 0.75, ..HALVE };
         // min(½/½, ¾), then max(⅜, 0.4), max(0.2, 0.4)
         assert_eq!(run(&s, 0.5, [5.0, 6.0, 6.0]), [0.75, 0.4, 0.4]);
         // 1/2 − 1/4 > ¼ is false, and so is ¼ − ⅛ > ¼
-        assert_eq!(run(&Greedy { eps: 0.25, ..HALVE }, 0.25, [5.0, 6.0]), [0.25; 2]);
+        assert_eq!(run(&GreedyLr { eps: 0.25, ..HALVE }, 0.25, [5.0, 6.0]), [0.25; 2]);
     }
 
     #[test]
     fn rest_after_a_reduction_looks_at_no_metric() {
-        let s = Greedy { cooldown: 2, max_lr: 0.5, ..HALVE };
+        let s = GreedyLr { cooldown: 2, max_lr: 0.5, ..HALVE };
         // good at the maximum; bad: ¼; two steps of rest; 2 is better than 3, the 1 was not seen: ½
         assert_eq!(run(&s, 0.5, [3.0, 4.0, 1.0, 1.0, 2.0]), [0.5, 0.25, 0.25, 0.25, 0.5]);
     }
 
     #[test]
     fn rest_after_a_raise_looks_at_no_metric() {
-        let s = Greedy { warmup: 1, ..HALVE };
+        let s = GreedyLr { warmup: 1, ..HALVE };
         // good: ½; a bad step in rest; a bad step: ¼
         assert_eq!(run(&s, 0.25, [3.0, 9.0, 9.0]), [0.5, 0.5, 0.25]);
     }
 
     #[test]
     fn smoothing_judges_the_mean_of_the_window() {
-        let s = Greedy { smooth: true, ..HALVE };
+        let s = GreedyLr { smooth: true, ..HALVE };
         // means 4, (4 + 2)/2 = 3, (2 + 3)/2 = 2.5 (better, though 3 is not better than 2), (3 + 7)/2 = 5
         assert_eq!(run(&s, 0.125, [4.0, 2.0, 3.0, 7.0]), [0.25, 0.5, 1.0, 0.5]);
     }
 
     #[test]
     fn everything_starts_again_after_reset_start_reductions_at_the_minimum() {
-        let s = Greedy { reset_start: 2, cooldown: 1, min_lr: 0.25, max_lr: 0.5, ..HALVE };
+        let s = GreedyLr { reset_start: 2, cooldown: 1, min_lr: 0.25, max_lr: 0.5, ..HALVE };
         let (mut state, mut lrs) = (s.start(), [0.5]);
         let mut step = |metric| {
             s.step(&mut state, &mut [], metric, &[0.5], &mut lrs).expect("one group");
@@ -404,8 +408,8 @@ mod tests {
 
     #[test]
     fn one_group_above_its_minimum_holds_the_reset_back() {
-        let s = Greedy {
-            mode: Mode::Max,
+        let s = GreedyLr {
+            mode: MetricMode::Max,
             factor: 0.5,
             patience: 0,
             threshold: 0.0,
@@ -429,17 +433,19 @@ mod tests {
 
     #[test]
     fn wrong_arguments_are_refused() {
-        let range = |argument, value, wanted| Err(Error::Range { argument, value, wanted });
-        let grow = Greedy { factor: 1.0, ..HALVE };
+        let range =
+            |argument, value, expected| Err(Error::OutOfRange { argument, value, expected });
+        let grow = GreedyLr { factor: 1.0, ..HALVE };
         assert_eq!(grow.check(1), range("factor", 1.0, "factor < 1"));
-        let empty = Greedy { window_size: 0, ..HALVE };
+        let empty = GreedyLr { window_size: 0, ..HALVE };
         assert_eq!(empty.check(1), Ok(())); // unused
-        let empty = Greedy { smooth: true, ..empty };
+        let empty = GreedyLr { smooth: true, ..empty };
         assert_eq!(empty.check(1), range("window_size", 0.0, "window_size >= 1"));
 
-        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
-        let lists = |min_lr, max_lr| Greedy::<&[f64], &[f64]> {
-            mode: Mode::Min,
+        let length =
+            |argument, got, expected| Err(Error::LengthMismatch { argument, got, expected });
+        let lists = |min_lr, max_lr| GreedyLr::<&[f64], &[f64]> {
+            mode: MetricMode::Min,
             factor: 0.5,
             patience: 0,
             threshold: 0.0,
@@ -460,9 +466,10 @@ mod tests {
 
     #[test]
     fn wrong_buffers_are_refused_and_change_nothing() {
-        let s = Greedy { smooth: true, ..HALVE };
+        let s = GreedyLr { smooth: true, ..HALVE };
         let (mut state, mut window, mut lrs) = (s.start(), [0.0; 3], [0.25]);
-        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
+        let length =
+            |argument, got, expected| Err(Error::LengthMismatch { argument, got, expected });
         let got = s.step(&mut state, &mut window[..2], 1.0, &[], &mut lrs);
         assert_eq!(got, length("initial_lrs", 0, 1));
         let got = s.step(&mut state, &mut window, 1.0, &[0.25], &mut lrs);

@@ -1,6 +1,6 @@
 use super::{Schedule, warmup};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then down as 1 / √t.
 ///
@@ -36,8 +36,8 @@ impl InverseSqrt {
     }
 }
 
-impl Hyper for InverseSqrt {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for InverseSqrt {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.opt_f64("timescale", &mut self.timescale);
     }
@@ -92,8 +92,11 @@ mod tests {
     fn timescale_that_is_not_positive_is_refused() {
         for value in [0.0, -5.0] {
             let s = InverseSqrt { num_warmup_steps: 4, timescale: Some(value) };
-            let wanted = "timescale > 0";
-            assert_eq!(s.check(), Err(Error::Range { argument: "timescale", value, wanted }));
+            let expected = "timescale > 0";
+            assert_eq!(
+                s.check(),
+                Err(Error::OutOfRange { argument: "timescale", value, expected })
+            );
         }
         assert_eq!(InverseSqrt::default().check(), Ok(()));
     }

@@ -1,5 +1,5 @@
 use super::{Schedule, max, warmup};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then down in a line to 0.
 ///
@@ -23,8 +23,8 @@ pub struct Linear {
     pub num_training_steps: u64,
 }
 
-impl Hyper for Linear {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Linear {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
     }

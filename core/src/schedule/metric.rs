@@ -2,7 +2,7 @@
 
 /// Which direction of a metric is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum MetricMode {
     /// Down, as a loss.
     Min,
     /// Up, as an accuracy.
@@ -18,16 +18,17 @@ pub enum ThresholdMode {
     Abs,
 }
 
-pub(super) const MODES: &[(&str, Mode)] = &[("min", Mode::Min), ("max", Mode::Max)];
+pub(super) const MODES: &[(&str, MetricMode)] =
+    &[("min", MetricMode::Min), ("max", MetricMode::Max)];
 pub(super) const THRESHOLD_MODES: &[(&str, ThresholdMode)] =
     &[("rel", ThresholdMode::Rel), ("abs", ThresholdMode::Abs)];
 
-impl Mode {
+impl MetricMode {
     /// What every number is better than.
     pub(super) fn worst(self) -> f64 {
         match self {
-            Mode::Min => f64::INFINITY,
-            Mode::Max => f64::NEG_INFINITY,
+            MetricMode::Min => f64::INFINITY,
+            MetricMode::Max => f64::NEG_INFINITY,
         }
     }
 
@@ -40,10 +41,10 @@ impl Mode {
         mode: ThresholdMode,
     ) -> bool {
         match (self, mode) {
-            (Mode::Min, ThresholdMode::Rel) => metric < best * (1.0 - threshold),
-            (Mode::Min, ThresholdMode::Abs) => metric < best - threshold,
-            (Mode::Max, ThresholdMode::Rel) => metric > best * (1.0 + threshold),
-            (Mode::Max, ThresholdMode::Abs) => metric > best + threshold,
+            (MetricMode::Min, ThresholdMode::Rel) => metric < best * (1.0 - threshold),
+            (MetricMode::Min, ThresholdMode::Abs) => metric < best - threshold,
+            (MetricMode::Max, ThresholdMode::Rel) => metric > best * (1.0 + threshold),
+            (MetricMode::Max, ThresholdMode::Abs) => metric > best + threshold,
         }
     }
 }
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn better_is_by_more_than_the_threshold() {
-        use Mode::{Max, Min};
+        use MetricMode::{Max, Min};
         use ThresholdMode::{Abs, Rel};
         // mode, what the threshold ¼ is, best, the limit: 4 · (1 − ¼), 4 − ¼, 4 · (1 + ¼), 4 + ¼
         for (mode, of, limit) in
@@ -71,6 +72,6 @@ mod tests {
     #[test]
     fn relative_threshold_of_a_negative_best_lies_on_the_other_side() {
         // −4 · (1 − ¼) = −3: −3.5 is better than −4 by this rule, as in the reference
-        assert!(Mode::Min.better(-3.5, -4.0, 0.25, ThresholdMode::Rel));
+        assert!(MetricMode::Min.better(-3.5, -4.0, 0.25, ThresholdMode::Rel));
     }
 }

@@ -76,13 +76,13 @@ pub use cosine::Cosine;
 pub use cosine_warmup_with_min_lr::CosineWarmupWithMinLr;
 pub use cosine_with_min_lr::CosineWithMinLr;
 pub use cosine_with_restarts::CosineWithRestarts;
-pub use create_optimizer::CreateOptimizer;
+pub use create_optimizer::CreateOptimizerSchedule;
 #[cfg(feature = "alloc")]
 use entry::{Entry, Make};
-pub use greedy::{Greedy, GreedyState};
+pub use greedy::{GreedyLr, GreedyState};
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
-pub use metric::{Mode, ThresholdMode};
+pub use metric::{MetricMode, ThresholdMode};
 #[cfg(feature = "alloc")]
 pub use named::NAMES;
 pub use polynomial::Polynomial;
@@ -91,8 +91,8 @@ pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
 pub use scheduler::{Scheduler, SchedulerState, build};
 #[cfg(feature = "alloc")]
 pub use stepper::AnySchedule;
-use stepper::walk;
-pub use stepper::{Schedule, Stepper};
+use stepper::iterate;
+pub use stepper::{GroupScheduler, Schedule};
 pub use torch_chained::TorchChained;
 pub use torch_constant::TorchConstant;
 pub use torch_cosine_annealing::TorchCosineAnnealing;
@@ -106,4 +106,4 @@ pub use torch_polynomial::TorchPolynomial;
 pub use torch_sequential::TorchSequential;
 pub use torch_step::TorchStep;
 pub use warm_up::WarmUp;
-pub use warmup_stable_decay::{Shape, WarmupStableDecay};
+pub use warmup_stable_decay::{DecayShape, WarmupStableDecay};

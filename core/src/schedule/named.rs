@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every schedule.
-pub(super) const LIST: &[Entry] = &[
+pub(super) const SCHEDULES: &[Entry] = &[
     Entry::with("adafactor_schedule", "AdafactorSchedule", &[], Make::Adafactor),
     Entry::of::<Constant>("constant", "get_constant_schedule"),
     Entry::of::<ConstantWithWarmup>("constant_with_warmup", "get_constant_schedule_with_warmup"),
@@ -20,7 +20,7 @@ pub(super) const LIST: &[Entry] = &[
         "cosine_with_restarts",
         "get_cosine_with_hard_restarts_schedule_with_warmup",
     ),
-    Entry::of::<CreateOptimizer>("create_optimizer", "create_optimizer"),
+    Entry::of::<CreateOptimizerSchedule>("create_optimizer", "create_optimizer"),
     Entry::with("greedy", "get_greedy_schedule", &[], Make::Greedy),
     Entry::of::<InverseSqrt>("inverse_sqrt", "get_inverse_sqrt_schedule"),
     Entry::of::<Linear>("linear", "get_linear_schedule_with_warmup"),
@@ -52,10 +52,10 @@ pub(super) const LIST: &[Entry] = &[
 
 /// The names that [`build`](super::build) knows.
 pub const NAMES: &[&str] = &{
-    let mut names = [""; LIST.len()];
+    let mut names = [""; SCHEDULES.len()];
     let mut i = 0;
     while i < names.len() {
-        names[i] = LIST[i].name;
+        names[i] = SCHEDULES[i].name;
         i += 1;
     }
     names
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn class_is_known_with_and_without_its_module() {
-        let name = |class| of_class(LIST, class).map(|entry| entry.name);
+        let name = |class| of_class(SCHEDULES, class).map(|entry| entry.name);
         assert_eq!(name("StepLR"), Some("torch_step"));
         assert_eq!(name("torch.optim.lr_scheduler.StepLR"), Some("torch_step"));
         assert_eq!(name("transformers.get_wsd_schedule"), Some("warmup_stable_decay"));

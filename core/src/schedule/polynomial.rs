@@ -1,7 +1,7 @@
 use super::{Schedule, warmup};
 use crate::Error;
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then down to `lr_end` along a power of the share of steps that remain.
 ///
@@ -49,8 +49,8 @@ impl Default for Polynomial {
     }
 }
 
-impl Hyper for Polynomial {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for Polynomial {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_training_steps", &mut self.num_training_steps);
         f.f64("lr_end", &mut self.lr_end);
@@ -138,14 +138,14 @@ mod tests {
         assert_eq!(Polynomial { power: f64::NEG_INFINITY, ..SQUARE }.last_step(), None);
         assert_eq!(SQUARE.last_step(), None);
         let s = Polynomial { num_warmup_steps: 0, num_training_steps: 0, ..SQUARE };
-        assert!(matches!(s.check(), Err(Error::Range { argument: "num_training_steps", .. })));
+        assert!(matches!(s.check(), Err(Error::OutOfRange { argument: "num_training_steps", .. })));
     }
 
     #[test]
     fn end_that_is_not_below_the_start_is_refused() {
         for value in [1.0, 1.5, f64::NAN] {
             match (Polynomial { lr_end: value, ..SQUARE }).check() {
-                Err(Error::Range { argument: "lr_end", value: got, .. }) => {
+                Err(Error::OutOfRange { argument: "lr_end", value: got, .. }) => {
                     assert_eq!(got.to_bits(), value.to_bits());
                 }
                 other => panic!("{other:?}"),

@@ -2,9 +2,9 @@
 use alloc::vec::Vec;
 
 use super::metric::{MODES, THRESHOLD_MODES};
-use super::{Mode, PerGroup, ThresholdMode, check_groups, max};
+use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Multiplies the rates by `factor` when a metric has not improved for more than `patience` steps.
 ///
@@ -38,7 +38,7 @@ use crate::args::{Fields, Hyper};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReduceLrOnPlateau<M = f64> {
     /// Which direction of the metric is good.
-    pub mode: Mode,
+    pub mode: MetricMode,
     /// What the rate is multiplied by.
     pub factor: f64,
     /// Bad steps that are borne.
@@ -69,7 +69,7 @@ pub struct PlateauState {
 impl Default for ReduceLrOnPlateau {
     fn default() -> Self {
         ReduceLrOnPlateau {
-            mode: Mode::Min,
+            mode: MetricMode::Min,
             factor: 0.1,
             patience: 10,
             threshold: 1e-4,
@@ -99,8 +99,8 @@ pub(super) fn for_all(all: &[ReduceLrOnPlateau]) -> Result<ReduceLrOnPlateau<Vec
     Ok(schedule)
 }
 
-impl Hyper for ReduceLrOnPlateau {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ReduceLrOnPlateau {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.choice("mode", &mut self.mode, MODES);
         f.f64("factor", &mut self.factor);
         f.u64("patience", &mut self.patience);
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     const HALVE: ReduceLrOnPlateau = ReduceLrOnPlateau {
-        mode: Mode::Min,
+        mode: MetricMode::Min,
         factor: 0.5,
         patience: 1,
         threshold: 0.25,
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn groups_have_their_own_minimum() {
         let s = ReduceLrOnPlateau {
-            mode: Mode::Max,
+            mode: MetricMode::Max,
             factor: 0.5,
             patience: 0,
             threshold: 0.0,
@@ -243,7 +243,7 @@ mod tests {
     fn wrong_arguments_are_refused_and_change_nothing() {
         let (mut state, mut lrs) = (HALVE.start(), [1.0]);
         let grow = ReduceLrOnPlateau { factor: 1.0, ..HALVE };
-        let refused = Error::Range { argument: "factor", value: 1.0, wanted: "factor < 1" };
+        let refused = Error::OutOfRange { argument: "factor", value: 1.0, expected: "factor < 1" };
         assert_eq!(grow.step(&mut state, 4.0, &mut lrs), Err(refused));
         assert_eq!((state, lrs), (HALVE.start(), [1.0]));
 
@@ -257,7 +257,7 @@ mod tests {
             min_lr: [0.0, 0.0],
             eps: HALVE.eps,
         };
-        let refused = Error::Length { argument: "min_lr", got: 2, wanted: 1 };
+        let refused = Error::LengthMismatch { argument: "min_lr", got: 2, expected: 1 };
         assert_eq!(two.step(&mut state, 4.0, &mut lrs), Err(refused));
         assert_eq!((state, lrs), (HALVE.start(), [1.0]));
     }

@@ -56,9 +56,9 @@ impl Scheduler {
             from.expect_bytes(self.name().as_bytes(), "a schedule of the same name")?;
             read(&mut state, from)
         })?;
-        let wanted = "a state of this schedule";
+        let expected = "a state of this schedule";
         let fits = self.restore(state);
-        fits.map_err(|_| Error::Invalid { argument: Error::SAVED, wanted })
+        fits.map_err(|_| Error::InvalidArgument { argument: Error::SAVED, expected })
     }
 
     /// A number for each field of the state, in the order of the fields. What the schedule does not have is left

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use super::arguments::{Groups, bad, nearer};
 use super::entry::{Told, of_name};
-use super::named::LIST;
+use super::named::SCHEDULES;
 use super::stepper::PAST_THE_END;
 use super::*;
 use crate::Error;
@@ -38,7 +38,7 @@ use crate::args::{ArgError, Args, Value};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
-    let entry = of_name(LIST, name)?;
+    let entry = of_name(SCHEDULES, name)?;
     made(entry, args).map_err(|error| match &error {
         ArgError::UnknownArgument { of, .. } if of == name => {
             nearer(error, &["lr", "groups", "initial_lr", "last_epoch"])
@@ -62,8 +62,8 @@ fn made(entry: &Entry, made_of: &Args) -> Result<Scheduler, ArgError> {
     }
     let kind = match entry.make {
         Make::Pure(make) => {
-            let (lr, decays) = (groups.default_lr, keras::named::LIST);
-            let told = Told { lr, last_epoch, schedules: LIST, decays };
+            let (lr, decays) = (groups.default_lr, keras::named::DECAYS);
+            let told = Told { lr, last_epoch, schedules: SCHEDULES, decays };
             let each = groups.each(&args)?.into_iter().map(|args| make(entry, args, told));
             Kind::Pure(each.collect::<Result<_, _>>()?)
         }
@@ -119,7 +119,7 @@ enum Kind {
     /// One for each group.
     Pure(Vec<Box<dyn AnySchedule>>),
     Plateau(ReduceLrOnPlateau<Vec<f64>>),
-    Greedy(Greedy<Vec<f64>, Vec<f64>>),
+    Greedy(GreedyLr<Vec<f64>, Vec<f64>>),
     /// One for each group.
     Adafactor(Vec<AdafactorSchedule>),
 }
@@ -172,8 +172,8 @@ impl Scheduler {
     ) -> Result<Scheduler, ArgError> {
         let args = Args::of(&mut schedule);
         if args.get("groups").is_some() {
-            let wanted = "no argument of a schedule: they are the optimizer's";
-            return Err(Error::Invalid { argument: "groups", wanted }.into());
+            let expected = "no argument of a schedule: they are the optimizer's";
+            return Err(Error::InvalidArgument { argument: "groups", expected }.into());
         }
         let group = |&lr: &f64| Value::Map(alloc::vec![("lr".to_owned(), Value::Float(lr))]);
         let groups: Vec<Value> = lrs.iter().map(group).collect();
@@ -209,8 +209,8 @@ impl Scheduler {
                 let groups = schedules.iter().zip(&groups.initial_lrs).zip(&mut state.lrs);
                 for ((schedule, initial), lr) in groups {
                     *lr = match initial {
-                        Some(base) => schedule.join(*base, *lr, step),
-                        None if last_epoch >= 0 => schedule.join(*lr, *lr, step),
+                        Some(base) => schedule.attach(*base, *lr, step),
+                        None if last_epoch >= 0 => schedule.attach(*lr, *lr, step),
                         None => schedule.start(*lr),
                     };
                 }
@@ -315,13 +315,13 @@ impl Scheduler {
     /// The wrong number of given numbers, or a step that the reference refuses; nothing has changed then.
     pub fn step(&mut self, given: &[f64]) -> Result<&[f64], Error> {
         let SchedulerState { step, lrs, plateau, greedy, adafactor } = &mut self.state;
-        let wanted = match &self.kind {
+        let expected = match &self.kind {
             Kind::Pure(_) => 0,
             Kind::Plateau(_) | Kind::Greedy(_) => 1,
             Kind::Adafactor(_) => lrs.len(),
         };
-        if given.len() != wanted {
-            return Err(Error::Length { argument: "given", got: given.len(), wanted });
+        if given.len() != expected {
+            return Err(Error::LengthMismatch { argument: "given", got: given.len(), expected });
         }
         let next = step.saturating_add(1);
         match (&self.kind, given) {
@@ -346,7 +346,7 @@ impl Scheduler {
                     if window.len() < schedule.window_len() && window.len() <= state.at {
                         let more = window.try_reserve(1);
                         let len = window.len().saturating_add(1);
-                        more.map_err(|_| Error::Memory { argument: "window", len })?;
+                        more.map_err(|_| Error::OutOfMemory { argument: "window", len })?;
                         window.push(0.0);
                     }
                     schedule.step(state, window, metric, &self.first_lrs, lrs)?;
@@ -391,7 +391,10 @@ impl Scheduler {
             (s.lrs.len(), s.plateau.is_some(), s.greedy.is_some(), s.adafactor.len())
         };
         if !fits || shape(state) != shape(&self.state) {
-            return Err(Error::Invalid { argument: "state", wanted: "a state of this schedule" });
+            return Err(Error::InvalidArgument {
+                argument: "state",
+                expected: "a state of this schedule",
+            });
         }
         Ok(())
     }
@@ -459,7 +462,10 @@ mod tests {
         let steps: Vec<i64> = (0..20_000).collect();
         let args = Args::new().with("groups", groups).with("milestones", steps);
         let refused = build("torch_multi_step", &args).unwrap_err();
-        assert!(matches!(refused, ArgError::Refused(Error::Range { argument: "groups", .. })));
+        assert!(matches!(
+            refused,
+            ArgError::InvalidConfig(Error::OutOfRange { argument: "groups", .. })
+        ));
     }
 
     #[test]
@@ -495,8 +501,9 @@ mod tests {
             assert!(refused.contains(argument), "{name}: {refused}");
         }
         let both = groups(&[&[], &[]]).with("lr", [0.5, 0.25]);
-        let wanted = Error::Invalid { argument: "lr", wanted: "a number, beside groups" };
-        assert_eq!(build("constant", &both).unwrap_err(), wanted.into());
+        let expected =
+            Error::InvalidArgument { argument: "lr", expected: "a number, beside groups" };
+        assert_eq!(build("constant", &both).unwrap_err(), expected.into());
     }
 
     #[test]

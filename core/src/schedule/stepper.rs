@@ -5,7 +5,7 @@ use alloc::boxed::Box;
 
 use crate::Error;
 #[cfg(feature = "alloc")]
-use crate::args::Hyper;
+use crate::args::HyperParams;
 
 /// A learning rate as a function of the number of scheduler steps.
 ///
@@ -27,12 +27,12 @@ pub trait Schedule: core::fmt::Debug {
 
     /// The rate after construction, where no schedule was made before.
     fn start(&self, base_lr: f64) -> f64 {
-        self.join(base_lr, base_lr, 0)
+        self.attach(base_lr, base_lr, 0)
     }
 
     /// What the constructor makes of a group's rate `lr` where the group has an `initial_lr` already: another schedule
     /// was made before (`step` is 0), or training is resumed.
-    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         let _ = lr;
         self.lr(base_lr, step)
     }
@@ -44,13 +44,13 @@ pub trait Schedule: core::fmt::Debug {
     }
 
     /// The rate where [`TorchSequential`](super::TorchSequential) hands over to this schedule, in closed form.
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         self.lr(base_lr, 0)
     }
 
     /// What [`TorchSequential`](super::TorchSequential) makes of `lr` when this is the schedule it begins with.
-    fn begin(&self, base_lr: f64, lr: f64) -> f64 {
-        self.join(base_lr, lr, 0)
+    fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+        self.attach(base_lr, lr, 0)
     }
 
     /// The group's `initial_lr` after construction: what later schedules take for their `base_lr`.
@@ -90,17 +90,17 @@ macro_rules! forward {
             fn start(&self, base_lr: f64) -> f64 {
                 (**self).start(base_lr)
             }
-            fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-                (**self).join(base_lr, lr, step)
+            fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).attach(base_lr, lr, step)
             }
             fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
                 (**self).next(base_lr, lr, step)
             }
-            fn restart(&self, base_lr: f64) -> f64 {
-                (**self).restart(base_lr)
+            fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+                (**self).restart_in_sequence(base_lr)
             }
-            fn begin(&self, base_lr: f64, lr: f64) -> f64 {
-                (**self).begin(base_lr, lr)
+            fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+                (**self).begin_in_sequence(base_lr, lr)
             }
             fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
                 (**self).initial_lr(base_lr, first)
@@ -125,14 +125,14 @@ forward!(Box<S>);
 /// A schedule with arguments, of a type that is known at run time only: what a [`Scheduler`](super::Scheduler) runs.
 /// Everything that has both and can be copied is one.
 #[cfg(feature = "alloc")]
-pub trait AnySchedule: Schedule + Hyper + Send + Sync {
+pub trait AnySchedule: Schedule + HyperParams + Send + Sync {
     /// A copy.
-    fn boxed(&self) -> Box<dyn AnySchedule>;
+    fn clone_box(&self) -> Box<dyn AnySchedule>;
 }
 
 #[cfg(feature = "alloc")]
-impl<S: Schedule + Hyper + Clone + Send + Sync + 'static> AnySchedule for S {
-    fn boxed(&self) -> Box<dyn AnySchedule> {
+impl<S: Schedule + HyperParams + Clone + Send + Sync + 'static> AnySchedule for S {
+    fn clone_box(&self) -> Box<dyn AnySchedule> {
         Box::new(self.clone())
     }
 }
@@ -140,31 +140,31 @@ impl<S: Schedule + Hyper + Clone + Send + Sync + 'static> AnySchedule for S {
 #[cfg(feature = "alloc")]
 impl Clone for Box<dyn AnySchedule> {
     fn clone(&self) -> Self {
-        (**self).boxed()
+        (**self).clone_box()
     }
 }
 
 /// One group's rate, a scheduler step at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stepper<S> {
+pub struct GroupScheduler<S> {
     schedule: S,
     base_lr: f64,
     lr: f64,
     step: u64,
 }
 
-impl<S: Schedule> Stepper<S> {
+impl<S: Schedule> GroupScheduler<S> {
     /// At the start of training.
     pub fn new(schedule: S, base_lr: f64) -> Self {
         let lr = schedule.start(base_lr);
-        Stepper { schedule, base_lr, lr, step: 0 }
+        GroupScheduler { schedule, base_lr, lr, step: 0 }
     }
 
     /// As the reference's constructor with `last_epoch`: the group's rate is `lr` and its `initial_lr` is `base_lr`.
     pub fn resume(schedule: S, base_lr: f64, lr: f64, last_epoch: u64) -> Self {
         let step = last_epoch.saturating_add(1);
-        let lr = schedule.join(base_lr, lr, step);
-        Stepper { schedule, base_lr, lr, step }
+        let lr = schedule.attach(base_lr, lr, step);
+        GroupScheduler { schedule, base_lr, lr, step }
     }
 
     /// The rate in force.
@@ -189,10 +189,10 @@ impl<S: Schedule> Stepper<S> {
 
 /// A step beyond [`Schedule::last_step`].
 pub(super) const PAST_THE_END: Error =
-    Error::Invalid { argument: "step", wanted: "no step beyond the schedule's last" };
+    Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
 
 /// [`Schedule::lr`] of a schedule that only knows how to go on.
-pub(super) fn walk(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
+pub(super) fn iterate(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
     let start = schedule.start(base_lr);
     (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
 }
@@ -217,21 +217,21 @@ mod tests {
 
     #[test]
     fn stepper_counts_and_stops() {
-        let mut lr = Stepper::new(Short, 0.5);
+        let mut lr = GroupScheduler::new(Short, 0.5);
         assert_eq!([lr.lr(), lr.step().unwrap(), lr.step().unwrap()], [0.0, 0.5, 1.0]);
         let last = lr;
-        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert!(matches!(lr.step(), Err(Error::InvalidArgument { argument: "step", .. })));
         assert_eq!(lr, last);
     }
 
     #[test]
     fn resumed_stepper_goes_on_after_the_last_epoch() {
         let linear = Linear { num_warmup_steps: 0, num_training_steps: 8 };
-        let mut lr = Stepper::resume(linear, 8.0, 123.0, 3);
+        let mut lr = GroupScheduler::resume(linear, 8.0, 123.0, 3);
         // a closed form does not look at the rate in force: 8 · (8 − 4)/8, 8 · (8 − 5)/8
         assert_eq!((lr.lr(), lr.step()), (4.0, Ok(3.0)));
         // one that multiplies does: made at step 4 it leaves 123, then halves it
-        let mut lr = Stepper::resume(TorchExponential { gamma: 0.5 }, 8.0, 123.0, 3);
+        let mut lr = GroupScheduler::resume(TorchExponential { gamma: 0.5 }, 8.0, 123.0, 3);
         assert_eq!((lr.lr(), lr.step()), (123.0, Ok(61.5)));
     }
 
@@ -247,10 +247,10 @@ mod tests {
             assert_eq!(p.check(), s.check());
             assert_eq!(p.lr(8.0, 1), s.lr(8.0, 1));
             assert_eq!(p.start(8.0), s.start(8.0));
-            assert_eq!(p.join(8.0, 2.0, 1), s.join(8.0, 2.0, 1));
+            assert_eq!(p.attach(8.0, 2.0, 1), s.attach(8.0, 2.0, 1));
             assert_eq!(p.next(8.0, 2.0, 1), s.next(8.0, 2.0, 1));
-            assert_eq!(p.restart(8.0), s.restart(8.0));
-            assert_eq!(p.begin(8.0, 2.0), s.begin(8.0, 2.0));
+            assert_eq!(p.restart_in_sequence(8.0), s.restart_in_sequence(8.0));
+            assert_eq!(p.begin_in_sequence(8.0, 2.0), s.begin_in_sequence(8.0, 2.0));
             assert_eq!(p.initial_lr(8.0, true), s.initial_lr(8.0, true));
             assert_eq!(p.last_step(), s.last_step());
             assert_eq!(p.momentum(1), s.momentum(1));

@@ -3,9 +3,9 @@ use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Several schedules on the same rate, one after the other at every step.
 ///
@@ -91,16 +91,18 @@ mod of_arguments {
     ) -> Result<Vec<Box<dyn AnySchedule>>, ArgError> {
         let make = |(name, mut args): (String, Args)| {
             if !matches!(args.take("last_epoch").map(|v| v.as_i64()), None | Some(Some(-1))) {
-                return Err(
-                    Error::Invalid { argument: "last_epoch", wanted: "-1 within others" }.into()
-                );
+                return Err(Error::InvalidArgument {
+                    argument: "last_epoch",
+                    expected: "-1 within others",
+                }
+                .into());
             }
             let entry = of_name(told.schedules, &name)?;
             match entry.make {
                 Make::Pure(make) => make(entry, args, Told { last_epoch: -1, ..told }),
                 _ => {
-                    let wanted = "schedules that depend on the step alone";
-                    Err(Error::Invalid { argument: "schedulers", wanted }.into())
+                    let expected = "schedules that depend on the step alone";
+                    Err(Error::InvalidArgument { argument: "schedulers", expected }.into())
                 }
             }
         };
@@ -132,9 +134,9 @@ mod of_arguments {
     }
 }
 
-impl<S> Hyper for TorchChained<S> {
+impl<S> HyperParams for TorchChained<S> {
     /// None but `schedulers`.
-    fn fields(&mut self, _: &mut dyn Fields) {}
+    fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
@@ -152,24 +154,24 @@ impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
 impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
     fn check(&self) -> Result<(), Error> {
         if self.schedulers.is_empty() {
-            return Err(Error::Length { argument: "schedulers", got: 0, wanted: 1 });
+            return Err(Error::LengthMismatch { argument: "schedulers", got: 0, expected: 1 });
         }
         self.schedulers.iter().try_for_each(T::check)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
     fn start(&self, base_lr: f64) -> f64 {
         self.fold(base_lr, base_lr, |i, s, base, lr| match i {
             0 => s.start(base),
-            _ => s.join(base, lr, 0),
+            _ => s.attach(base, lr, 0),
         })
     }
 
-    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-        self.fold(base_lr, lr, |_, s, base, lr| s.join(base, lr, step))
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        self.fold(base_lr, lr, |_, s, base, lr| s.attach(base, lr, step))
     }
 
     fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
@@ -177,7 +179,7 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
     }
 
     /// The reference makes it step 0 here, not a construction: one that multiplies at every step does so at once.
-    fn begin(&self, base_lr: f64, lr: f64) -> f64 {
+    fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
         self.next(base_lr, lr, 0)
     }
 
@@ -238,21 +240,24 @@ mod tests {
         let halve = TorchExponential { gamma: 0.5 };
         let wave = TorchCosineAnnealingWarmRestarts { t_0: 4, ..Default::default() };
         let schedulers: [&dyn Schedule; 2] = [&halve, &halve];
-        assert_eq!(TorchChained { schedulers: &schedulers[..] }.join(8.0, 3.0, 2), 3.0);
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.attach(8.0, 3.0, 2), 3.0);
         let schedulers: [&dyn Schedule; 2] = [&halve, &wave];
         // 8 · ½ (1 + cos ½π)
-        assert_eq!(TorchChained { schedulers: &schedulers[..] }.join(8.0, 3.0, 2), 4.0);
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.attach(8.0, 3.0, 2), 4.0);
     }
 
     #[test]
     fn wrong_schedulers_are_refused() {
         let none: [TorchExponential; 0] = [];
-        let refused = Error::Length { argument: "schedulers", got: 0, wanted: 1 };
+        let refused = Error::LengthMismatch { argument: "schedulers", got: 0, expected: 1 };
         assert_eq!(TorchChained { schedulers: &none[..] }.check(), Err(refused));
 
         let grow = [TorchConstant::default(), TorchConstant { factor: 2.0, total_iters: 1 }];
         let got = TorchChained { schedulers: &grow[..] }.check();
-        assert!(matches!(got, Err(Error::Range { argument: "factor", value: 2.0, .. })), "{got:?}");
+        assert!(
+            matches!(got, Err(Error::OutOfRange { argument: "factor", value: 2.0, .. })),
+            "{got:?}"
+        );
     }
 
     #[test]
@@ -279,6 +284,6 @@ mod tests {
     fn begun_within_another_it_takes_step_0() {
         let warm = TorchLinear { start_factor: 0.25, end_factor: 1.0, total_iters: 4 };
         let schedulers: [&dyn Schedule; 1] = [&warm];
-        assert_eq!(TorchChained { schedulers: &schedulers[..] }.begin(8.0, 8.0), 2.0);
+        assert_eq!(TorchChained { schedulers: &schedulers[..] }.begin_in_sequence(8.0, 8.0), 2.0);
     }
 }

@@ -1,6 +1,6 @@
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// A share of the rate for `total_iters` steps, then all of it.
 ///
@@ -34,8 +34,8 @@ impl Default for TorchConstant {
     }
 }
 
-impl Hyper for TorchConstant {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchConstant {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("factor", &mut self.factor);
         f.u64("total_iters", &mut self.total_iters);
         f.ignored("verbose");
@@ -48,10 +48,10 @@ impl Schedule for TorchConstant {
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         self.next(base_lr, lr, step)
     }
 
@@ -65,7 +65,7 @@ impl Schedule for TorchConstant {
         }
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         match self.total_iters {
             0 => base_lr * (self.factor + (1.0 - self.factor)),
             _ => base_lr * self.factor,
@@ -81,7 +81,7 @@ impl Schedule for TorchConstant {
 mod tests {
     use super::*;
 
-    use crate::schedule::Stepper;
+    use crate::schedule::GroupScheduler;
 
     #[test]
     fn rate_follows_the_order_of_operations() {
@@ -96,16 +96,16 @@ mod tests {
         let s = TorchConstant { factor: 0.25, total_iters: 0 };
         assert_eq!([0, 1, 99].map(|t| s.lr(8.0, t)), [2.0; 3]);
         // The closed form has it whole again: 8 · (¼ + 1 · ¾)
-        assert_eq!(s.restart(8.0), 8.0);
+        assert_eq!(s.restart_in_sequence(8.0), 8.0);
     }
 
     #[test]
     fn factor_0_ends_where_the_reference_divides_by_it() {
         let s = TorchConstant { factor: 0.0, total_iters: 2 };
         assert_eq!(s.check(), Ok(()));
-        let mut lr = Stepper::new(s, 8.0);
+        let mut lr = GroupScheduler::new(s, 8.0);
         assert_eq!((lr.lr(), lr.step()), (0.0, Ok(0.0)));
-        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert!(matches!(lr.step(), Err(Error::InvalidArgument { argument: "step", .. })));
         assert_eq!(lr.lr(), 0.0);
     }
 
@@ -113,8 +113,8 @@ mod tests {
     fn factor_outside_of_0_to_1_is_refused() {
         for value in [-0.25, 1.25] {
             let s = TorchConstant { factor: value, total_iters: 3 };
-            let wanted = "0 <= value <= 1";
-            assert_eq!(s.check(), Err(Error::Range { argument: "factor", value, wanted }));
+            let expected = "0 <= value <= 1";
+            assert_eq!(s.check(), Err(Error::OutOfRange { argument: "factor", value, expected }));
         }
         assert_eq!(TorchConstant::default().check(), Ok(()));
     }
@@ -123,7 +123,10 @@ mod tests {
     fn begun_again_it_multiplies_the_base_rate() {
         let s = TorchConstant { factor: 0.25, total_iters: 2 };
         assert_eq!(
-            (s.restart(8.0), TorchConstant { total_iters: 0, ..s }.restart(8.0)),
+            (
+                s.restart_in_sequence(8.0),
+                TorchConstant { total_iters: 0, ..s }.restart_in_sequence(8.0)
+            ),
             (2.0, 8.0)
         );
     }

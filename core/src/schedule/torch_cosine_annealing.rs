@@ -1,9 +1,9 @@
 use core::f64::consts::PI;
 
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::Error;
 use crate::accurate::cos;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Along a cosine between the rate and `eta_min`, down in `t_max` steps and up again in as many.
 ///
@@ -37,8 +37,8 @@ impl Default for TorchCosineAnnealing {
     }
 }
 
-impl Hyper for TorchCosineAnnealing {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchCosineAnnealing {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("T_max", &mut self.t_max);
         f.f64("eta_min", &mut self.eta_min);
         f.ignored("verbose");
@@ -55,10 +55,10 @@ impl Schedule for TorchCosineAnnealing {
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
         lr
     }
 
@@ -73,7 +73,7 @@ impl Schedule for TorchCosineAnnealing {
             + self.eta_min
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         self.eta_min + (base_lr - self.eta_min) * (1.0 + 1.0) / 2.0
     }
 }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn no_steps_are_refused() {
         let s = TorchCosineAnnealing { t_max: 0, eta_min: 0.0 };
-        let refused = Error::Range { argument: "T_max", value: 0.0, wanted: "T_max >= 1" };
+        let refused = Error::OutOfRange { argument: "T_max", value: 0.0, expected: "T_max >= 1" };
         assert_eq!(s.check(), Err(refused));
         assert_eq!(TorchCosineAnnealing::default().check(), Ok(()));
     }

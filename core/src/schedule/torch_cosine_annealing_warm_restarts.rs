@@ -3,7 +3,7 @@ use core::f64::consts::PI;
 use super::Schedule;
 use crate::Error;
 use crate::accurate::cos;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Down along half a cosine from the rate to `eta_min`, again and again, each time `t_mult` times longer.
 ///
@@ -41,8 +41,8 @@ impl Default for TorchCosineAnnealingWarmRestarts {
     }
 }
 
-impl Hyper for TorchCosineAnnealingWarmRestarts {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchCosineAnnealingWarmRestarts {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("T_0", &mut self.t_0);
         f.u64("T_mult", &mut self.t_mult);
         f.f64("eta_min", &mut self.eta_min);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn no_steps_or_factor_are_refused() {
-        let range = |argument, wanted| Err(Error::Range { argument, value: 0.0, wanted });
+        let range = |argument, expected| Err(Error::OutOfRange { argument, value: 0.0, expected });
         let s = TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING };
         assert_eq!(s.check(), range("T_0", "T_0 >= 1"));
         let s = TorchCosineAnnealingWarmRestarts { t_mult: 0, ..DOUBLING };

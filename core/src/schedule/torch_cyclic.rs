@@ -1,7 +1,7 @@
 use super::Schedule;
 use crate::Error;
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up and down in lines between two rates, for ever; the upper one may come closer.
 ///
@@ -73,8 +73,8 @@ impl Default for TorchCyclic {
     }
 }
 
-impl Hyper for TorchCyclic {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchCyclic {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         const MODES: &[(&str, CyclicMode)] = &[
             ("triangular", CyclicMode::Triangular),
             ("triangular2", CyclicMode::Triangular2),
@@ -86,7 +86,7 @@ impl Hyper for TorchCyclic {
         f.opt_f64("step_size_down", &mut self.step_size_down);
         f.choice("mode", &mut self.mode, MODES);
         f.f64("gamma", &mut self.gamma);
-        f.null("scale_fn");
+        f.must_be_none("scale_fn");
         f.ignored("scale_mode"); // each mode brings its own
         f.bool("cycle_momentum", &mut self.cycle_momentum);
         f.f64("base_momentum", &mut self.base_momentum);
@@ -127,10 +127,10 @@ impl Schedule for TorchCyclic {
     fn check(&self) -> Result<(), Error> {
         let up = self.step_size_up;
         let down = self.step_size_down.unwrap_or(up);
-        let wanted = "finite, not 0";
-        Error::range(up.is_finite() && up != 0.0, "step_size_up", up, wanted)?;
-        let wanted = "finite, step_size_up + step_size_down != 0";
-        Error::range(down.is_finite() && up + down != 0.0, "step_size_down", down, wanted)
+        let expected = "finite, not 0";
+        Error::range(up.is_finite() && up != 0.0, "step_size_up", up, expected)?;
+        let expected = "finite, step_size_up + step_size_down != 0";
+        Error::range(down.is_finite() && up + down != 0.0, "step_size_down", down, expected)
     }
 
     fn lr(&self, _: f64, step: u64) -> f64 {
@@ -153,11 +153,11 @@ impl Schedule for TorchCyclic {
     }
 
     /// The reference takes up its own `base_lr` only after this.
-    fn join(&self, base_lr: f64, _: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: f64, _: f64, step: u64) -> f64 {
         self.between(base_lr, step)
     }
 
-    fn begin(&self, _: f64, _: f64) -> f64 {
+    fn begin_in_sequence(&self, _: f64, _: f64) -> f64 {
         self.between(self.base_lr, 0)
     }
 
@@ -235,11 +235,11 @@ mod tests {
     fn steps_that_the_reference_divides_by_are_refused() {
         for up in [0.0, f64::NAN, f64::INFINITY] {
             let s = TorchCyclic { step_size_up: up, ..CYCLE };
-            assert!(matches!(s.check(), Err(Error::Range { argument: "step_size_up", .. })));
+            assert!(matches!(s.check(), Err(Error::OutOfRange { argument: "step_size_up", .. })));
         }
         for down in [-CYCLE.step_size_up, f64::NAN, f64::INFINITY] {
             let s = TorchCyclic { step_size_down: Some(down), ..CYCLE };
-            assert!(matches!(s.check(), Err(Error::Range { argument: "step_size_down", .. })));
+            assert!(matches!(s.check(), Err(Error::OutOfRange { argument: "step_size_down", .. })));
         }
         assert_eq!(CYCLE.check(), Ok(()));
     }

@@ -1,5 +1,5 @@
-use super::{Schedule, walk};
-use crate::args::{Fields, Hyper};
+use super::{Schedule, iterate};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` at every step.
 ///
@@ -26,8 +26,8 @@ impl Default for TorchExponential {
     }
 }
 
-impl Hyper for TorchExponential {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchExponential {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");
     }
@@ -39,10 +39,10 @@ impl Hyper for TorchExponential {
 
 impl Schedule for TorchExponential {
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
         lr
     }
 
@@ -50,7 +50,7 @@ impl Schedule for TorchExponential {
         lr * self.gamma
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         base_lr
     }
 }

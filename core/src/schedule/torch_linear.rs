@@ -1,6 +1,6 @@
-use super::{Schedule, min, walk};
+use super::{Schedule, iterate, min};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// From one share of the rate to another in a line.
 ///
@@ -36,8 +36,8 @@ impl Default for TorchLinear {
     }
 }
 
-impl Hyper for TorchLinear {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchLinear {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("start_factor", &mut self.start_factor);
         f.f64("end_factor", &mut self.end_factor);
         f.u64("total_iters", &mut self.total_iters);
@@ -53,10 +53,10 @@ impl Schedule for TorchLinear {
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, _: f64, lr: f64, step: u64) -> f64 {
         if step == 0 { lr * self.start_factor } else { lr }
     }
 
@@ -72,7 +72,7 @@ impl Schedule for TorchLinear {
         lr * (1.0 + change / before)
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         // NaN for no steps at all, where the reference divides by 0.
         let done = min(self.total_iters as f64, 0.0) / self.total_iters as f64;
         base_lr * (self.start_factor + done)
@@ -114,13 +114,19 @@ mod tests {
     fn factors_out_of_range_are_refused() {
         for value in [0.0, -0.5, 1.5] {
             let s = TorchLinear { start_factor: value, ..TorchLinear::default() };
-            let wanted = "0 < start_factor <= 1";
-            assert_eq!(s.check(), Err(Error::Range { argument: "start_factor", value, wanted }));
+            let expected = "0 < start_factor <= 1";
+            assert_eq!(
+                s.check(),
+                Err(Error::OutOfRange { argument: "start_factor", value, expected })
+            );
         }
         for value in [-0.5, 1.5] {
             let s = TorchLinear { end_factor: value, ..TorchLinear::default() };
-            let wanted = "0 <= value <= 1";
-            assert_eq!(s.check(), Err(Error::Range { argument: "end_factor", value, wanted }));
+            let expected = "0 <= value <= 1";
+            assert_eq!(
+                s.check(),
+                Err(Error::OutOfRange { argument: "end_factor", value, expected })
+            );
         }
         assert_eq!(TorchLinear::default().check(), Ok(()));
     }
@@ -128,8 +134,8 @@ mod tests {
     #[test]
     fn no_steps_at_all_divide_by_zero_and_step_0_multiplies() {
         let s = TorchLinear { start_factor: 0.25, end_factor: 1.0, total_iters: 0 };
-        assert!(s.restart(8.0).is_nan());
+        assert!(s.restart_in_sequence(8.0).is_nan());
         assert_eq!(s.next(99.0, 8.0, 0), 2.0);
-        assert_eq!(TorchLinear { total_iters: 2, ..s }.restart(8.0), 2.0);
+        assert_eq!(TorchLinear { total_iters: 2, ..s }.restart_in_sequence(8.0), 2.0);
     }
 }

@@ -2,9 +2,9 @@ use core::fmt::Debug;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` at each milestone.
 ///
@@ -34,9 +34,9 @@ pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
     entry.read(TorchMultiStep { milestones, gamma: 0.1 }, args, told)
 });
 
-impl<M> Hyper for TorchMultiStep<M> {
+impl<M> HyperParams for TorchMultiStep<M> {
     /// All but `milestones`.
-    fn fields(&mut self, f: &mut dyn Fields) {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");
     }
@@ -51,10 +51,10 @@ impl<M: AsRef<[u64]>> TorchMultiStep<M> {
 
 impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         self.next(base_lr, lr, step)
     }
 
@@ -62,7 +62,7 @@ impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
         self.factor(step).map_or(lr, |factor| lr * factor)
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         self.factor(0).map_or(base_lr, |factor| base_lr * factor)
     }
 }
@@ -83,7 +83,7 @@ mod tests {
     fn milestone_0_counts_at_the_start() {
         let s = TorchMultiStep { milestones: [0], gamma: 0.5 };
         assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [4.0, 4.0]);
-        assert_eq!(s.restart(8.0), 4.0);
+        assert_eq!(s.restart_in_sequence(8.0), 4.0);
     }
 
     #[test]

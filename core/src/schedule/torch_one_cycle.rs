@@ -3,7 +3,7 @@ use core::f64::consts::PI;
 use super::Schedule;
 use crate::Error;
 use crate::accurate::cos;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Once up to `max_lr` and down again, far below where it began.
 ///
@@ -85,8 +85,8 @@ impl Default for TorchOneCycle {
     }
 }
 
-impl Hyper for TorchOneCycle {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchOneCycle {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("max_lr", &mut self.max_lr);
         f.opt_u64("total_steps", &mut self.total_steps);
         f.opt_u64("epochs", &mut self.epochs);
@@ -144,8 +144,10 @@ impl TorchOneCycle {
 
 impl Schedule for TorchOneCycle {
     fn check(&self) -> Result<(), Error> {
-        let wanted = "total_steps, or epochs and steps_per_epoch";
-        let total = self.total().ok_or(Error::Invalid { argument: "total_steps", wanted })? as f64;
+        let expected = "total_steps, or epochs and steps_per_epoch";
+        let total =
+            self.total().ok_or(Error::InvalidArgument { argument: "total_steps", expected })?
+                as f64;
         if self.total_steps.is_none() {
             Error::range(self.epochs != Some(0), "epochs", 0.0, "epochs >= 1")?;
             let steps = self.steps_per_epoch;
@@ -186,7 +188,7 @@ mod tests {
     use super::*;
 
     use super::super::assert_near;
-    use crate::schedule::Stepper;
+    use crate::schedule::GroupScheduler;
 
     /// Phases of a line: 0 to 4 from ½ to 1, 4 to 9 down to ¼.
     const LINES: TorchOneCycle = TorchOneCycle {
@@ -250,12 +252,12 @@ mod tests {
 
     #[test]
     fn step_past_the_total_is_refused() {
-        let mut lr = Stepper::new(LINES, 9.0);
+        let mut lr = GroupScheduler::new(LINES, 9.0);
         for _ in 0..10 {
             assert!(lr.step().is_ok());
         }
         let last = lr;
-        assert!(matches!(lr.step(), Err(Error::Invalid { argument: "step", .. })));
+        assert!(matches!(lr.step(), Err(Error::InvalidArgument { argument: "step", .. })));
         assert_eq!(lr, last);
     }
 
@@ -272,10 +274,10 @@ mod tests {
     #[test]
     fn wrong_steps_are_refused() {
         let s = TorchOneCycle { total_steps: None, epochs: Some(2), ..LINES };
-        let wanted = "total_steps, or epochs and steps_per_epoch";
-        assert_eq!(s.check(), Err(Error::Invalid { argument: "total_steps", wanted }));
+        let expected = "total_steps, or epochs and steps_per_epoch";
+        assert_eq!(s.check(), Err(Error::InvalidArgument { argument: "total_steps", expected }));
 
-        let zero = |argument, wanted| Err(Error::Range { argument, value: 0.0, wanted });
+        let zero = |argument, expected| Err(Error::OutOfRange { argument, value: 0.0, expected });
         let s = TorchOneCycle { total_steps: Some(0), ..LINES };
         assert_eq!(s.check(), zero("total_steps", "total_steps >= 1"));
         let s = TorchOneCycle { total_steps: None, steps_per_epoch: Some(3), ..LINES };
@@ -289,15 +291,19 @@ mod tests {
     fn factor_by_which_the_reference_divides_is_refused() {
         for zero in [0.0, -0.0] {
             let s = TorchOneCycle { div_factor: zero, ..LINES };
-            assert!(matches!(s.check(), Err(Error::Range { argument: "div_factor", .. })));
+            assert!(matches!(s.check(), Err(Error::OutOfRange { argument: "div_factor", .. })));
             let s = TorchOneCycle { final_div_factor: zero, ..LINES };
-            assert!(matches!(s.check(), Err(Error::Range { argument: "final_div_factor", .. })));
+            assert!(matches!(
+                s.check(),
+                Err(Error::OutOfRange { argument: "final_div_factor", .. })
+            ));
         }
     }
 
     #[test]
     fn wrong_pct_start_is_refused() {
-        let refused = |value, wanted| Err(Error::Range { argument: "pct_start", value, wanted });
+        let refused =
+            |value, expected| Err(Error::OutOfRange { argument: "pct_start", value, expected });
         for value in [-0.25, 1.25] {
             let s = TorchOneCycle { pct_start: value, ..LINES };
             assert_eq!(s.check(), refused(value, "0 <= value <= 1"));

@@ -1,6 +1,6 @@
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::accurate::pow;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Down to 0 along a power of the share of steps that remain.
 ///
@@ -33,8 +33,8 @@ impl Default for TorchPolynomial {
     }
 }
 
-impl Hyper for TorchPolynomial {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchPolynomial {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("total_iters", &mut self.total_iters);
         f.f64("power", &mut self.power);
         f.ignored("verbose");
@@ -43,10 +43,10 @@ impl Hyper for TorchPolynomial {
 
 impl Schedule for TorchPolynomial {
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
         lr
     }
 
@@ -63,7 +63,7 @@ impl Schedule for TorchPolynomial {
         if divides { self.total_iters.checked_sub(1) } else { None }
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         // NaN for no steps at all, where the reference divides by 0.
         let n = self.total_iters as f64;
         base_lr * pow(1.0 - 0.0 / n, self.power)
@@ -96,6 +96,6 @@ mod tests {
     fn rate_without_steps_stays() {
         let s = TorchPolynomial { total_iters: 0, power: 1.0 };
         assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [8.0; 2]);
-        assert!(s.restart(8.0).is_nan()); // 1 − 0/0
+        assert!(s.restart_in_sequence(8.0).is_nan()); // 1 − 0/0
     }
 }

@@ -3,9 +3,9 @@ use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// One schedule after the other, the next from each milestone on.
 ///
@@ -41,17 +41,17 @@ pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
     // It can't begin others of its kind again, and counts those within ChainedScheduler one step off.
     let mut names = within.iter().map(|(name, _)| name.as_str()).enumerate();
     if names.any(|(i, s)| s == entry.name || (s == "torch_chained" && i > 0)) {
-        let wanted = "no SequentialLR, and a ChainedScheduler only at the start";
-        return Err(Error::Invalid { argument: "schedulers", wanted }.into());
+        let expected = "no SequentialLR, and a ChainedScheduler only at the start";
+        return Err(Error::InvalidArgument { argument: "schedulers", expected }.into());
     }
     let schedulers = super::torch_chained::schedules(within, told)?;
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
     entry.read(TorchSequential { schedulers, milestones }, args, told)
 });
 
-impl<S, M> Hyper for TorchSequential<S, M> {
+impl<S, M> HyperParams for TorchSequential<S, M> {
     /// None but `schedulers` and `milestones`.
-    fn fields(&mut self, _: &mut dyn Fields) {}
+    fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
@@ -76,28 +76,28 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
 {
     fn check(&self) -> Result<(), Error> {
         let got = self.milestones.as_ref().len();
-        let Some(wanted) = self.schedulers.len().checked_sub(1) else {
-            return Err(Error::Length { argument: "schedulers", got: 0, wanted: 1 });
+        let Some(expected) = self.schedulers.len().checked_sub(1) else {
+            return Err(Error::LengthMismatch { argument: "schedulers", got: 0, expected: 1 });
         };
-        if got != wanted {
-            return Err(Error::Length { argument: "milestones", got, wanted });
+        if got != expected {
+            return Err(Error::LengthMismatch { argument: "milestones", got, expected });
         }
         self.schedulers.iter().try_for_each(T::check)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
         let reset = self.base(base_lr, self.schedulers.len(), true);
-        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin(base, reset))
+        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin_in_sequence(base, reset))
     }
 
     fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         match self.at(base_lr, step) {
             None => lr,
-            Some((s, base, Some(began))) if began == step => s.restart(base),
+            Some((s, base, Some(began))) if began == step => s.restart_in_sequence(base),
             Some((s, base, began)) => s.next(base, lr, step.saturating_sub(began.unwrap_or(0))),
         }
     }
@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn wrong_schedulers_or_milestones_are_refused() {
-        let length = |argument, got, wanted| Err(Error::Length { argument, got, wanted });
+        let length =
+            |argument, got, expected| Err(Error::LengthMismatch { argument, got, expected });
         let halve = [TorchExponential { gamma: 0.5 }; 2];
         let s = TorchSequential { schedulers: &halve[..0], milestones: [0; 0] };
         assert_eq!(s.check(), length("schedulers", 0, 1));
@@ -178,7 +179,10 @@ mod tests {
 
         let grow = [TorchConstant { factor: 2.0, total_iters: 1 }];
         let got = TorchSequential { schedulers: &grow[..], milestones: [0; 0] }.check();
-        assert!(matches!(got, Err(Error::Range { argument: "factor", value: 2.0, .. })), "{got:?}");
+        assert!(
+            matches!(got, Err(Error::OutOfRange { argument: "factor", value: 2.0, .. })),
+            "{got:?}"
+        );
     }
 
     #[test]

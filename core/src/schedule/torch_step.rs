@@ -1,6 +1,6 @@
-use super::{Schedule, walk};
+use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` every `step_size` steps.
 ///
@@ -33,8 +33,8 @@ impl Default for TorchStep {
     }
 }
 
-impl Hyper for TorchStep {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for TorchStep {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("step_size", &mut self.step_size);
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");
@@ -51,10 +51,10 @@ impl Schedule for TorchStep {
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        walk(self, base_lr, step)
+        iterate(self, base_lr, step)
     }
 
-    fn join(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         self.next(base_lr, lr, step)
     }
 
@@ -62,7 +62,7 @@ impl Schedule for TorchStep {
         if step != 0 && step.is_multiple_of(self.step_size) { lr * self.gamma } else { lr }
     }
 
-    fn restart(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         base_lr
     }
 }
@@ -71,7 +71,7 @@ impl Schedule for TorchStep {
 mod tests {
     use super::*;
 
-    use crate::schedule::Stepper;
+    use crate::schedule::GroupScheduler;
 
     #[test]
     fn rate_follows_the_order_of_operations() {
@@ -83,14 +83,17 @@ mod tests {
     fn resumed_schedule_multiplies_the_rate_it_finds() {
         let s = TorchStep { step_size: 3, gamma: 0.5 };
         // Made with last_epoch 2, the next step is 3: 5 · ½, and the base rate does not count.
-        assert_eq!(Stepper::resume(s, 8.0, 5.0, 2).lr(), 2.5);
+        assert_eq!(GroupScheduler::resume(s, 8.0, 5.0, 2).lr(), 2.5);
     }
 
     #[test]
     fn step_size_0_is_refused() {
         let s = TorchStep { step_size: 0, gamma: 0.5 };
-        let wanted = "step_size >= 1";
-        assert_eq!(s.check(), Err(Error::Range { argument: "step_size", value: 0.0, wanted }));
+        let expected = "step_size >= 1";
+        assert_eq!(
+            s.check(),
+            Err(Error::OutOfRange { argument: "step_size", value: 0.0, expected })
+        );
         assert_eq!(TorchStep::default().check(), Ok(()));
     }
 }

@@ -10,7 +10,7 @@ use super::keras::{self, AnyDecay};
 use super::keras::{Decay, pow};
 #[cfg(feature = "alloc")]
 use crate::args::{ArgError, Args};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up along a power during warm-up, then any decay of [`keras`](super::keras), which counts from the end of warm-up.
 ///
@@ -61,9 +61,9 @@ fn take_decay(
     Ok(WarmUp { initial_learning_rate: 0.0, decay_schedule_fn, warmup_steps: 0, power: 1.0 })
 }
 
-impl<D> Hyper for WarmUp<D> {
+impl<D> HyperParams for WarmUp<D> {
     /// All but `decay_schedule_fn`.
-    fn fields(&mut self, f: &mut dyn Fields) {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.u64("warmup_steps", &mut self.warmup_steps);
         f.f64("power", &mut self.power);

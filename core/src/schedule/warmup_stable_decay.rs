@@ -3,7 +3,7 @@ use core::f64::consts::PI;
 use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::accurate::cos;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Up, constant, down: each ramp in one of three [`Shape`]s.
 ///
@@ -39,9 +39,9 @@ pub struct WarmupStableDecay {
     /// Steps between warm-up and decay; `None` for what the whole leaves over.
     pub num_stable_steps: Option<u64>,
     /// How the rate rises.
-    pub warmup_type: Shape,
+    pub warmup_type: DecayShape,
     /// How it falls.
-    pub decay_type: Shape,
+    pub decay_type: DecayShape,
     /// Where it begins and ends, as a share of the group's rate.
     pub min_lr_ratio: f64,
     /// Waves of a cosine decay; half a wave only falls.
@@ -50,7 +50,7 @@ pub struct WarmupStableDecay {
 
 /// The shape of a ramp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum DecayShape {
     /// A line.
     Linear,
     /// A cosine.
@@ -59,8 +59,11 @@ pub enum Shape {
     OneMinusSqrt,
 }
 
-const SHAPES: &[(&str, Shape)] =
-    &[("linear", Shape::Linear), ("cosine", Shape::Cosine), ("1-sqrt", Shape::OneMinusSqrt)];
+const SHAPES: &[(&str, DecayShape)] = &[
+    ("linear", DecayShape::Linear),
+    ("cosine", DecayShape::Cosine),
+    ("1-sqrt", DecayShape::OneMinusSqrt),
+];
 
 impl Default for WarmupStableDecay {
     fn default() -> Self {
@@ -69,16 +72,16 @@ impl Default for WarmupStableDecay {
             num_decay_steps: 0,
             num_training_steps: None,
             num_stable_steps: None,
-            warmup_type: Shape::Linear,
-            decay_type: Shape::Cosine,
+            warmup_type: DecayShape::Linear,
+            decay_type: DecayShape::Cosine,
             min_lr_ratio: 0.0,
             num_cycles: 0.5,
         }
     }
 }
 
-impl Hyper for WarmupStableDecay {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for WarmupStableDecay {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.u64("num_decay_steps", &mut self.num_decay_steps);
         f.opt_u64("num_training_steps", &mut self.num_training_steps);
@@ -97,10 +100,10 @@ impl Hyper for WarmupStableDecay {
 impl Schedule for WarmupStableDecay {
     fn check(&self) -> Result<(), Error> {
         if self.num_training_steps.is_none() && self.num_stable_steps.is_none() {
-            let wanted = "num_training_steps or num_stable_steps";
-            return Err(Error::Invalid { argument: "num_stable_steps", wanted });
+            let expected = "num_training_steps or num_stable_steps";
+            return Err(Error::InvalidArgument { argument: "num_stable_steps", expected });
         }
-        if self.decay_type == Shape::Cosine { check_cycles(self.num_cycles) } else { Ok(()) }
+        if self.decay_type == DecayShape::Cosine { check_cycles(self.num_cycles) } else { Ok(()) }
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
@@ -115,18 +118,18 @@ impl Schedule for WarmupStableDecay {
         let factor = if t < warmup {
             let p = t / max(1.0, warmup);
             stretch(match self.warmup_type {
-                Shape::Linear => p,
-                Shape::Cosine => 0.5 * (1.0 - cos(PI * p)),
-                Shape::OneMinusSqrt => 1.0 - libm::sqrt(1.0 - p),
+                DecayShape::Linear => p,
+                DecayShape::Cosine => 0.5 * (1.0 - cos(PI * p)),
+                DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(1.0 - p),
             })
         } else if t < warmup + stable {
             1.0
         } else if t < warmup + stable + decay {
             let p = (t - warmup - stable) / max(1.0, decay);
             stretch(match self.decay_type {
-                Shape::Linear => 1.0 - p,
-                Shape::Cosine => cosine_wave(self.num_cycles, p),
-                Shape::OneMinusSqrt => 1.0 - libm::sqrt(p),
+                DecayShape::Linear => 1.0 - p,
+                DecayShape::Cosine => cosine_wave(self.num_cycles, p),
+                DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(p),
             })
         } else {
             self.min_lr_ratio
@@ -147,8 +150,8 @@ mod tests {
         num_decay_steps: 4,
         num_training_steps: Some(10),
         num_stable_steps: None,
-        warmup_type: Shape::Linear,
-        decay_type: Shape::Cosine,
+        warmup_type: DecayShape::Linear,
+        decay_type: DecayShape::Cosine,
         min_lr_ratio: 0.0,
         num_cycles: 0.5,
     };
@@ -168,23 +171,23 @@ mod tests {
     fn warmup_has_three_shapes() {
         let s = |warmup_type| WarmupStableDecay { num_warmup_steps: 4, warmup_type, ..COSINE };
         // p = 3/4; ½ (1 − cos ¾π) = ½ (1 + √½); 1 − √(1 − ¾)
-        assert_eq!(s(Shape::Linear).lr(8.0, 3), 6.0);
-        assert_near(s(Shape::Cosine).lr(8.0, 3), 6.828_427_124_746_19);
-        assert_eq!(s(Shape::OneMinusSqrt).lr(8.0, 3), 4.0);
+        assert_eq!(s(DecayShape::Linear).lr(8.0, 3), 6.0);
+        assert_near(s(DecayShape::Cosine).lr(8.0, 3), 6.828_427_124_746_19);
+        assert_eq!(s(DecayShape::OneMinusSqrt).lr(8.0, 3), 4.0);
     }
 
     #[test]
     fn decay_has_three_shapes() {
         let s = |decay_type| WarmupStableDecay { decay_type, ..COSINE };
         // p = 1/4: 1 − ¼; ½ (1 + √½); 1 − √¼
-        assert_eq!(s(Shape::Linear).lr(8.0, 7), 6.0);
-        assert_near(s(Shape::Cosine).lr(8.0, 7), 6.828_427_124_746_19);
-        assert_eq!(s(Shape::OneMinusSqrt).lr(8.0, 7), 4.0);
+        assert_eq!(s(DecayShape::Linear).lr(8.0, 7), 6.0);
+        assert_near(s(DecayShape::Cosine).lr(8.0, 7), 6.828_427_124_746_19);
+        assert_eq!(s(DecayShape::OneMinusSqrt).lr(8.0, 7), 4.0);
     }
 
     #[test]
     fn minimum_lifts_both_ends() {
-        let s = WarmupStableDecay { min_lr_ratio: 0.5, decay_type: Shape::Linear, ..COSINE };
+        let s = WarmupStableDecay { min_lr_ratio: 0.5, decay_type: DecayShape::Linear, ..COSINE };
         // 0·½ + ½, ½·½ + ½; decay p = 3/4: ¼·½ + ½; ½ after the end
         assert_eq!([0, 1, 9, 10].map(|t| s.lr(8.0, t)), [4.0, 6.0, 5.0, 4.0]);
     }
@@ -201,7 +204,7 @@ mod tests {
         let s = WarmupStableDecay {
             num_warmup_steps: 3,
             num_training_steps: Some(4),
-            decay_type: Shape::Linear,
+            decay_type: DecayShape::Linear,
             ..COSINE
         };
         // stable = 4 − 3 − 4 = −3; at 3: p = (3 − 3 + 3)/4 = ¾
@@ -211,8 +214,11 @@ mod tests {
     #[test]
     fn neither_training_nor_stable_steps_is_refused() {
         let s = WarmupStableDecay { num_training_steps: None, ..COSINE };
-        let wanted = "num_training_steps or num_stable_steps";
-        assert_eq!(s.check(), Err(Error::Invalid { argument: "num_stable_steps", wanted }));
+        let expected = "num_training_steps or num_stable_steps";
+        assert_eq!(
+            s.check(),
+            Err(Error::InvalidArgument { argument: "num_stable_steps", expected })
+        );
         assert_eq!(COSINE.check(), Ok(()));
     }
 }

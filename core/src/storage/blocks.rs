@@ -34,14 +34,14 @@ pub(crate) const fn code_bytes(bits: usize, len: usize) -> usize {
 /// assert_eq!(back, [0.5; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub struct Blocks<'a, C: Codec> {
+pub struct BlockQuantized<'a, C: Codec> {
     codec: C,
     len: usize,
     codes: &'a mut [u8],
     scales: &'a mut [C::Scale],
 }
 
-impl<'a, C: Codec> Blocks<'a, C> {
+impl<'a, C: Codec> BlockQuantized<'a, C> {
     /// `len` numbers in `codes` and `scales`.
     ///
     /// # Errors
@@ -54,11 +54,11 @@ impl<'a, C: Codec> Blocks<'a, C> {
     ) -> Result<Self, crate::Error> {
         crate::Error::length("codes", codes.len(), code_bytes(C::BITS, len))?;
         crate::Error::length("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
-        Ok(Blocks { codec, len, codes, scales })
+        Ok(BlockQuantized { codec, len, codes, scales })
     }
 }
 
-impl<C: Codec> Storage for Blocks<'_, C> {
+impl<C: Codec> Storage for BlockQuantized<'_, C> {
     fn len(&self) -> usize {
         self.len
     }
@@ -85,7 +85,7 @@ pub(crate) fn load<C: Codec>(
     start: usize,
     values: &mut [f32],
 ) {
-    let (codes, scales, block) = stretch::<C>(codec, codes.len(), scales.len(), start)
+    let (codes, scales, block) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start)
         .map_or((&[][..], &[][..], 1), |(at, s, b)| {
             (codes.get(at..).unwrap_or_default(), scales.get(s..).unwrap_or_default(), b)
         });
@@ -100,7 +100,7 @@ pub(crate) fn store<C: Codec>(
     start: usize,
     values: &[f32],
 ) {
-    let Some((at, s, block)) = stretch::<C>(codec, codes.len(), scales.len(), start) else {
+    let Some((at, s, block)) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start) else {
         return;
     };
     let codes = codes.get_mut(at..).unwrap_or_default();
@@ -109,7 +109,7 @@ pub(crate) fn store<C: Codec>(
 }
 
 /// Where the codes and scales from `start` on begin, and the size of a block.
-fn stretch<C: Codec>(
+fn chunk_len_of<C: Codec>(
     codec: C,
     codes: usize,
     scales: usize,

@@ -10,69 +10,69 @@ use half::{bf16, f16};
 use crate::constants::{read_all, to_bytes};
 use crate::error::Error;
 use crate::memory::filled;
-use crate::real::{Dtype, Number};
+use crate::real::{Dtype, StoredFloat};
 use crate::saved::{Reader, Writer};
 use crate::storage::{
-    Blocks, Codec, Companded, Data, DataMut, Dynamic, Fp8, Plain, Scaled4, Scaled8, Storage,
-    blocks, blocks::code_bytes, kahan, split,
+    BlockFp8, BlockQuant4, BlockQuant8, BlockQuantized, Codec, Companded, Data, DataMut,
+    DynamicQuant8, Plain, Storage, blocks, blocks::code_bytes, kahan, split,
 };
 
 /// How the numbers of a tensor rest in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Format {
+pub enum StorageFormat {
     /// Plain numbers.
     Plain(Dtype),
     /// Groups of 32 in 8 bits: [`Companded`].
     Companded(Companded),
     /// Blocks of 256 in 8 bits: [`Dynamic`].
-    Dynamic(Dynamic),
+    DynamicQuant8(DynamicQuant8),
     /// Blocks in 8 bits: [`Scaled8`].
-    Scaled8(Scaled8),
+    BlockQuant8(BlockQuant8),
     /// Blocks in 4 bits: [`Scaled4`].
-    Scaled4(Scaled4),
+    BlockQuant4(BlockQuant4),
     /// Blocks in floating-point 8 bits: [`Fp8`].
-    Fp8(Fp8),
+    BlockFp8(BlockFp8),
     /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::Split`].
-    Split(Dtype, u32),
+    SplitFloat(Dtype, u32),
     /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::Kahan`].
-    Kahan(Dtype),
+    KahanPair(Dtype),
 }
 
 /// What saved files call the format. It never changes.
-impl fmt::Display for Format {
+impl fmt::Display for StorageFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = |signed| if signed { "signed" } else { "unsigned" };
         match *self {
-            Format::Plain(dtype) => f.write_str(dtype.id()),
-            Format::Companded(Companded::Momentum) => f.write_str("companded:momentum"),
-            Format::Companded(Companded::Variance) => f.write_str("companded:variance"),
-            Format::Dynamic(Dynamic { signed, grid }) => {
+            StorageFormat::Plain(dtype) => f.write_str(dtype.id()),
+            StorageFormat::Companded(Companded::Momentum) => f.write_str("companded:momentum"),
+            StorageFormat::Companded(Companded::Variance) => f.write_str("companded:variance"),
+            StorageFormat::DynamicQuant8(DynamicQuant8 { signed, cpu_grid: grid }) => {
                 write!(f, "dynamic8:{}:{}", sign(signed), if grid { "cpu" } else { "nearest" })
             }
-            Format::Scaled8(Scaled8 { signed, block }) => {
+            StorageFormat::BlockQuant8(BlockQuant8 { signed, block }) => {
                 write!(f, "scaled8:{}:{block}", sign(signed))
             }
-            Format::Scaled4(Scaled4 { signed, block }) => {
+            StorageFormat::BlockQuant4(BlockQuant4 { signed, block }) => {
                 write!(f, "scaled4:{}:{block}", sign(signed))
             }
-            Format::Fp8(Fp8 { block }) => write!(f, "fp8:{block}"),
-            Format::Split(dtype, bits) => write!(f, "split:{}:{bits}", dtype.id()),
-            Format::Kahan(dtype) => write!(f, "kahan:{}", dtype.id()),
+            StorageFormat::BlockFp8(BlockFp8 { block }) => write!(f, "fp8:{block}"),
+            StorageFormat::SplitFloat(dtype, bits) => write!(f, "split:{}:{bits}", dtype.id()),
+            StorageFormat::KahanPair(dtype) => write!(f, "kahan:{}", dtype.id()),
         }
     }
 }
 
-impl From<Dtype> for Format {
-    fn from(dtype: Dtype) -> Format {
-        Format::Plain(dtype)
+impl From<Dtype> for StorageFormat {
+    fn from(dtype: Dtype) -> StorageFormat {
+        StorageFormat::Plain(dtype)
     }
 }
 
 /// The type of a raw part's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
-pub enum Element {
+pub enum RawDtype {
     F64,
     F32,
     Bf16,
@@ -84,37 +84,37 @@ pub enum Element {
     F8E4M3,
 }
 
-impl Element {
+impl RawDtype {
     /// Bytes an element.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
-            Element::F64 => 8,
-            Element::F32 => 4,
-            Element::Bf16 | Element::F16 | Element::I16 => 2,
-            Element::I8 | Element::U8 | Element::F8E4M3 => 1,
+            RawDtype::F64 => 8,
+            RawDtype::F32 => 4,
+            RawDtype::Bf16 | RawDtype::F16 | RawDtype::I16 => 2,
+            RawDtype::I8 | RawDtype::U8 | RawDtype::F8E4M3 => 1,
         }
     }
 }
 
-impl From<Dtype> for Element {
-    fn from(dtype: Dtype) -> Element {
+impl From<Dtype> for RawDtype {
+    fn from(dtype: Dtype) -> RawDtype {
         match dtype {
-            Dtype::F64 => Element::F64,
-            Dtype::F32 => Element::F32,
-            Dtype::Bf16 => Element::Bf16,
-            Dtype::F16 => Element::F16,
+            Dtype::F64 => RawDtype::F64,
+            Dtype::F32 => RawDtype::F32,
+            Dtype::Bf16 => RawDtype::Bf16,
+            Dtype::F16 => RawDtype::F16,
         }
     }
 }
 
 /// A raw part of a buffer: numbers, codes, scales or correction bits.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Part {
+pub struct RawPart {
     /// The reference's key: the slot's own, or one made of it (`exp_avg::scales`).
     pub key: String,
     /// The type of the elements.
-    pub element: Element,
+    pub element: RawDtype,
     /// The elements, little-endian.
     pub bytes: Vec<u8>,
 }
@@ -122,7 +122,7 @@ pub struct Part {
 /// Raw elements, owned: plain numbers, codes or correction bits.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
-pub enum Raw {
+pub enum RawBuffer {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
     F16(Vec<f16>),
@@ -135,30 +135,30 @@ pub enum Raw {
 macro_rules! each_raw {
     ($raw:expr, $x:ident => $body:expr) => {
         match $raw {
-            Raw::F32($x) => $body,
-            Raw::Bf16($x) => $body,
-            Raw::F16($x) => $body,
-            Raw::I16($x) => $body,
-            Raw::I8($x) => $body,
-            Raw::U8($x) => $body,
+            RawBuffer::F32($x) => $body,
+            RawBuffer::Bf16($x) => $body,
+            RawBuffer::F16($x) => $body,
+            RawBuffer::I16($x) => $body,
+            RawBuffer::I8($x) => $body,
+            RawBuffer::U8($x) => $body,
         }
     };
 }
 
-impl Raw {
+impl RawBuffer {
     /// Zeros; `f64` is not among the types that are kept.
     ///
     /// # Errors
     /// No memory for them.
-    pub fn zeros(element: Element, len: usize) -> Result<Raw, Error> {
+    pub fn zeros(element: RawDtype, len: usize) -> Result<RawBuffer, Error> {
         const OF: &str = "codes";
         Ok(match element {
-            Element::F64 | Element::F32 => Raw::F32(filled(OF, 0.0, len)?),
-            Element::Bf16 => Raw::Bf16(filled(OF, bf16::ZERO, len)?),
-            Element::F16 => Raw::F16(filled(OF, f16::ZERO, len)?),
-            Element::I16 => Raw::I16(filled(OF, 0, len)?),
-            Element::I8 => Raw::I8(filled(OF, 0, len)?),
-            Element::U8 | Element::F8E4M3 => Raw::U8(filled(OF, 0, len)?),
+            RawDtype::F64 | RawDtype::F32 => RawBuffer::F32(filled(OF, 0.0, len)?),
+            RawDtype::Bf16 => RawBuffer::Bf16(filled(OF, bf16::ZERO, len)?),
+            RawDtype::F16 => RawBuffer::F16(filled(OF, f16::ZERO, len)?),
+            RawDtype::I16 => RawBuffer::I16(filled(OF, 0, len)?),
+            RawDtype::I8 => RawBuffer::I8(filled(OF, 0, len)?),
+            RawDtype::U8 | RawDtype::F8E4M3 => RawBuffer::U8(filled(OF, 0, len)?),
         })
     }
 
@@ -170,18 +170,18 @@ impl Raw {
 
     /// The type of the elements.
     #[must_use]
-    pub fn element(&self) -> Element {
+    pub fn element(&self) -> RawDtype {
         match self {
-            Raw::F32(_) => Element::F32,
-            Raw::Bf16(_) => Element::Bf16,
-            Raw::F16(_) => Element::F16,
-            Raw::I16(_) => Element::I16,
-            Raw::I8(_) => Element::I8,
-            Raw::U8(_) => Element::U8,
+            RawBuffer::F32(_) => RawDtype::F32,
+            RawBuffer::Bf16(_) => RawDtype::Bf16,
+            RawBuffer::F16(_) => RawDtype::F16,
+            RawBuffer::I16(_) => RawDtype::I16,
+            RawBuffer::I8(_) => RawDtype::I8,
+            RawBuffer::U8(_) => RawDtype::U8,
         }
     }
 
-    /// Puts elements back that [`Raw::bytes`] gave.
+    /// Puts elements back that [`RawBuffer::bytes`] gave.
     ///
     /// # Errors
     /// Another number of bytes. Nothing is written then.
@@ -205,18 +205,18 @@ impl Raw {
 
     fn data(&self) -> Option<Data<'_>> {
         match self {
-            Raw::F32(x) => Some(Data::F32(x)),
-            Raw::Bf16(x) => Some(Data::Bf16(x)),
-            Raw::F16(x) => Some(Data::F16(x)),
+            RawBuffer::F32(x) => Some(Data::F32(x)),
+            RawBuffer::Bf16(x) => Some(Data::Bf16(x)),
+            RawBuffer::F16(x) => Some(Data::F16(x)),
             _ => None,
         }
     }
 
     pub(crate) fn data_mut(&mut self) -> Option<DataMut<'_>> {
         match self {
-            Raw::F32(x) => Some(DataMut::F32(x)),
-            Raw::Bf16(x) => Some(DataMut::Bf16(x)),
-            Raw::F16(x) => Some(DataMut::F16(x)),
+            RawBuffer::F32(x) => Some(DataMut::F32(x)),
+            RawBuffer::Bf16(x) => Some(DataMut::Bf16(x)),
+            RawBuffer::F16(x) => Some(DataMut::F16(x)),
             _ => None,
         }
     }
@@ -238,7 +238,7 @@ impl Raw {
 ///
 /// ```
 /// use bitstep::storage::{Coded, Companded, Format, Storage};
-/// let mut momentum = Coded::zeros(Format::Companded(Companded::Momentum), 40)?;
+/// let mut momentum = Coded::zeros(StorageFormat::Companded(Companded::Momentum), 40)?;
 /// momentum.store(0, &[0.25; 40]);
 /// let parts = momentum.parts("exp_avg");
 /// assert_eq!(parts[0].key, "exp_avg::quantized");
@@ -246,22 +246,22 @@ impl Raw {
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
-pub struct Coded {
-    format: Format,
+pub struct EncodedBuffer {
+    format: StorageFormat,
     len: usize,
-    main: Raw,
-    side: Raw,
+    main: RawBuffer,
+    side: RawBuffer,
 }
 
 /// Binds `$c` to the codec of a block-wise format, `$main` to its codes and `$side` to its scales.
 macro_rules! each_codec {
     ($format:expr, $c:ident => $body:expr, $other:expr) => {
         match $format {
-            Format::Companded($c) => $body,
-            Format::Dynamic($c) => $body,
-            Format::Scaled8($c) => $body,
-            Format::Scaled4($c) => $body,
-            Format::Fp8($c) => $body,
+            StorageFormat::Companded($c) => $body,
+            StorageFormat::DynamicQuant8($c) => $body,
+            StorageFormat::BlockQuant8($c) => $body,
+            StorageFormat::BlockQuant4($c) => $body,
+            StorageFormat::BlockFp8($c) => $body,
             _ => $other,
         }
     };
@@ -273,12 +273,12 @@ pub(crate) use each_codec;
 macro_rules! each_pair {
     ($coded:expr, $a:ident, $b:ident => $split:expr, $kahan:expr) => {
         match $coded {
-            (Raw::Bf16($a), Raw::I8($b)) => $split,
-            (Raw::Bf16($a), Raw::I16($b)) => $split,
-            (Raw::F16($a), Raw::I8($b)) => $split,
-            (Raw::F16($a), Raw::I16($b)) => $split,
-            (Raw::Bf16($a), Raw::Bf16($b)) => $kahan,
-            (Raw::F16($a), Raw::F16($b)) => $kahan,
+            (RawBuffer::Bf16($a), RawBuffer::I8($b)) => $split,
+            (RawBuffer::Bf16($a), RawBuffer::I16($b)) => $split,
+            (RawBuffer::F16($a), RawBuffer::I8($b)) => $split,
+            (RawBuffer::F16($a), RawBuffer::I16($b)) => $split,
+            (RawBuffer::Bf16($a), RawBuffer::Bf16($b)) => $kahan,
+            (RawBuffer::F16($a), RawBuffer::F16($b)) => $kahan,
             _ => {}
         }
     };
@@ -286,28 +286,32 @@ macro_rules! each_pair {
 
 pub(crate) use each_pair;
 
-impl Format {
+impl StorageFormat {
     /// The elements and lengths of the two parts of a tensor of `len` numbers: codes and scales, or numbers and
     /// corrections. `None` if it has but one, being plain, or if there is no such format.
     #[must_use]
-    pub fn layout(self, len: usize) -> Option<[(Element, usize); 2]> {
-        fn blocks<C: Codec>(c: C, code: Element, len: usize) -> Option<[(Element, usize); 2]> {
+    pub fn layout(self, len: usize) -> Option<[(RawDtype, usize); 2]> {
+        fn blocks<C: Codec>(c: C, code: RawDtype, len: usize) -> Option<[(RawDtype, usize); 2]> {
             let scales = len.div_ceil(c.block().max(1));
             Some([(code, code_bytes(C::BITS, len)), (C::Scale::DTYPE.into(), scales)])
         }
         let narrow = |d| matches!(d, Dtype::Bf16 | Dtype::F16);
         match self {
-            Format::Plain(_) => None,
-            Format::Companded(c @ Companded::Momentum) => blocks(c, Element::I8, len),
-            Format::Companded(c @ Companded::Variance) => blocks(c, Element::U8, len),
-            Format::Dynamic(c) => blocks(c, Element::U8, len),
-            Format::Scaled8(c) => blocks(c, Element::U8, len),
-            Format::Scaled4(c) => blocks(c, Element::U8, len),
-            Format::Fp8(c) => blocks(c, Element::F8E4M3, len),
-            Format::Split(d, 8) if narrow(d) => Some([(d.into(), len), (Element::I8, len)]),
-            Format::Split(d, 16) if narrow(d) => Some([(d.into(), len), (Element::I16, len)]),
-            Format::Kahan(d) if narrow(d) => Some([(d.into(), len), (d.into(), len)]),
-            Format::Split(..) | Format::Kahan(_) => None,
+            StorageFormat::Plain(_) => None,
+            StorageFormat::Companded(c @ Companded::Momentum) => blocks(c, RawDtype::I8, len),
+            StorageFormat::Companded(c @ Companded::Variance) => blocks(c, RawDtype::U8, len),
+            StorageFormat::DynamicQuant8(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockQuant8(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockQuant4(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockFp8(c) => blocks(c, RawDtype::F8E4M3, len),
+            StorageFormat::SplitFloat(d, 8) if narrow(d) => {
+                Some([(d.into(), len), (RawDtype::I8, len)])
+            }
+            StorageFormat::SplitFloat(d, 16) if narrow(d) => {
+                Some([(d.into(), len), (RawDtype::I16, len)])
+            }
+            StorageFormat::KahanPair(d) if narrow(d) => Some([(d.into(), len), (d.into(), len)]),
+            StorageFormat::SplitFloat(..) | StorageFormat::KahanPair(_) => None,
         }
     }
 
@@ -315,18 +319,18 @@ impl Format {
     fn keys(self, slot: &str) -> [String; 2] {
         let key = |suffix: &str| alloc::format!("{slot}{suffix}");
         match self {
-            Format::Plain(_) => [key(""), String::new()],
-            Format::Companded(_) => [key("::quantized"), key("::scales")],
+            StorageFormat::Plain(_) => [key(""), String::new()],
+            StorageFormat::Companded(_) => [key("::quantized"), key("::scales")],
             // `state1` and `absmax1`.
-            Format::Dynamic(_) => match slot.strip_prefix("state") {
+            StorageFormat::DynamicQuant8(_) => match slot.strip_prefix("state") {
                 Some(number) => [key(""), alloc::format!("absmax{number}")],
                 None => [key(""), key(".absmax")],
             },
-            Format::Scaled8(_) | Format::Scaled4(_) | Format::Fp8(_) => {
-                [key(".codes"), key(".scale")]
-            }
-            Format::Split(..) => [key(""), key(".error_bits")],
-            Format::Kahan(_) => [key(""), key(".compensation")],
+            StorageFormat::BlockQuant8(_)
+            | StorageFormat::BlockQuant4(_)
+            | StorageFormat::BlockFp8(_) => [key(".codes"), key(".scale")],
+            StorageFormat::SplitFloat(..) => [key(""), key(".error_bits")],
+            StorageFormat::KahanPair(_) => [key(""), key(".compensation")],
         }
     }
 
@@ -358,74 +362,79 @@ impl Format {
             codes: &'a mut [u8],
             scales: &'a mut DataMut<'_>,
         ) -> Result<Box<dyn Storage + 'a>, Error> {
-            let wanted = "numbers of the format's own type";
-            let scales =
-                C::Scale::of_mut(scales).ok_or(Error::Invalid { argument: "scales", wanted })?;
-            Ok(Box::new(Blocks::new(codec, len, codes, scales)?))
+            let expected = "numbers of the format's own type";
+            let scales = C::Scale::of_mut(scales)
+                .ok_or(Error::InvalidArgument { argument: "scales", expected })?;
+            Ok(Box::new(BlockQuantized::new(codec, len, codes, scales)?))
         }
-        let wanted = "a format of codes and scales";
+        let expected = "a format of codes and scales";
         each_codec!(self, c => blocks(c, len, codes, scales),
-            Err(Error::Invalid { argument: "format", wanted }))
+            Err(Error::InvalidArgument { argument: "format", expected }))
     }
 
     /// Bytes that a tensor of `len` numbers takes; `usize::MAX` where that overflows.
     #[must_use]
     pub fn bytes(self, len: usize) -> usize {
-        if let Format::Plain(dtype) = self {
+        if let StorageFormat::Plain(dtype) = self {
             return len.saturating_mul(dtype.size());
         }
-        let bytes = |(e, n): &(Element, usize)| e.size().saturating_mul(*n);
+        let bytes = |(e, n): &(RawDtype, usize)| e.size().saturating_mul(*n);
         self.layout(len).map_or(0, |[a, b]| bytes(&a).saturating_add(bytes(&b)))
     }
 }
 
-impl Coded {
+impl EncodedBuffer {
     /// All codes and scales 0.
     ///
     /// # Errors
     /// A plain format, one that does not exist (correction bits of an `f32`), or no memory for it.
-    pub fn zeros(format: Format, len: usize) -> Result<Coded, Error> {
+    pub fn zeros(format: StorageFormat, len: usize) -> Result<EncodedBuffer, Error> {
         let Some([(a, n), (b, m)]) = format.layout(len) else {
-            return Err(Error::Invalid { argument: "format", wanted: "a coded storage" });
+            return Err(Error::InvalidArgument { argument: "format", expected: "a coded storage" });
         };
         // Codes are bytes, whatever their meaning.
-        let a = each_codec!(format, _c => Element::U8, a);
-        let coded = Coded { format, len, main: Raw::zeros(a, n)?, side: Raw::zeros(b, m)? };
+        let a = each_codec!(format, _c => RawDtype::U8, a);
+        let coded = EncodedBuffer {
+            format,
+            len,
+            main: RawBuffer::zeros(a, n)?,
+            side: RawBuffer::zeros(b, m)?,
+        };
         crate::storage::check_blocks([coded.block()].into_iter())?;
         Ok(coded)
     }
 
     /// The format.
     #[must_use]
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> StorageFormat {
         self.format
     }
 
     /// The raw parts, under the keys that the reference gives them in this slot.
     #[must_use]
-    pub fn parts(&self, slot: &str) -> Vec<Part> {
+    pub fn parts(&self, slot: &str) -> Vec<RawPart> {
         let [a, b] = self.format.keys(slot);
-        let elements = self.format.layout(self.len).unwrap_or([(Element::U8, 0); 2]);
+        let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
         [(a, &self.main), (b, &self.side)]
             .into_iter()
             .zip(elements)
-            .map(|((key, raw), (element, _))| Part { key, element, bytes: raw.bytes() })
+            .map(|((key, raw), (element, _))| RawPart { key, element, bytes: raw.bytes() })
             .collect()
     }
 
     /// What [`Coded::parts`] are of, where it rests.
     #[must_use]
-    pub fn raws(&self) -> [&Raw; 2] {
+    pub fn raws(&self) -> [&RawBuffer; 2] {
         [&self.main, &self.side]
     }
 
     /// The same, to [put back](Raw::set_bytes).
-    pub fn raws_mut(&mut self) -> [&mut Raw; 2] {
+    pub fn raws_mut(&mut self) -> [&mut RawBuffer; 2] {
         [&mut self.main, &mut self.side]
     }
 
     /// Format, codes or numbers, and what belongs to these.
-    pub(crate) fn raw_mut(&mut self) -> (Format, &mut Raw, &mut Raw) {
+    pub(crate) fn raw_mut(&mut self) -> (StorageFormat, &mut RawBuffer, &mut RawBuffer) {
         (self.format, &mut self.main, &mut self.side)
     }
 
@@ -433,23 +442,29 @@ impl Coded {
     ///
     /// # Errors
     /// No part of that key, another type, or another number of bytes. Nothing is written then.
-    pub fn set_part(&mut self, slot: &str, part: &Part) -> Result<(), Error> {
+    pub fn set_part(&mut self, slot: &str, part: &RawPart) -> Result<(), Error> {
         let keys = self.format.keys(slot);
-        let elements = self.format.layout(self.len).unwrap_or([(Element::U8, 0); 2]);
+        let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
         let at = keys.iter().position(|k| *k == part.key);
         let (Some(at), raw) = (at, if at == Some(0) { &mut self.main } else { &mut self.side })
         else {
-            return Err(Error::Invalid { argument: "part", wanted: "a key of this storage" });
+            return Err(Error::InvalidArgument {
+                argument: "part",
+                expected: "a key of this storage",
+            });
         };
-        let element = elements.get(at).map_or(Element::U8, |e| e.0);
+        let element = elements.get(at).map_or(RawDtype::U8, |e| e.0);
         if element != part.element {
-            return Err(Error::Invalid { argument: "part", wanted: "elements of its own type" });
+            return Err(Error::InvalidArgument {
+                argument: "part",
+                expected: "elements of its own type",
+            });
         }
         raw.set_bytes(&part.bytes)
     }
 }
 
-impl Storage for Coded {
+impl Storage for EncodedBuffer {
     fn len(&self) -> usize {
         self.len
     }
@@ -459,8 +474,14 @@ impl Storage for Coded {
     }
 
     fn load(&self, start: usize, values: &mut [f32]) {
-        fn block<C: Codec>(c: C, codes: &Raw, scales: &Raw, start: usize, values: &mut [f32]) {
-            if let (Raw::U8(codes), Some(scales)) = (codes, scales.data())
+        fn block<C: Codec>(
+            c: C,
+            codes: &RawBuffer,
+            scales: &RawBuffer,
+            start: usize,
+            values: &mut [f32],
+        ) {
+            if let (RawBuffer::U8(codes), Some(scales)) = (codes, scales.data())
                 && let Some(scales) = C::Scale::of(&scales)
             {
                 blocks::load(c, codes, scales, start, values);
@@ -473,8 +494,14 @@ impl Storage for Coded {
     }
 
     fn store(&mut self, start: usize, values: &[f32]) {
-        fn block<C: Codec>(c: C, codes: &mut Raw, scales: &mut Raw, start: usize, values: &[f32]) {
-            if let (Raw::U8(codes), Some(mut scales)) = (codes, scales.data_mut())
+        fn block<C: Codec>(
+            c: C,
+            codes: &mut RawBuffer,
+            scales: &mut RawBuffer,
+            start: usize,
+            values: &[f32],
+        ) {
+            if let (RawBuffer::U8(codes), Some(mut scales)) = (codes, scales.data_mut())
                 && let Some(scales) = C::Scale::of_mut(&mut scales)
             {
                 blocks::store(c, codes, scales, start, values);

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::storage::{Codec, floor};
 
 /// FlashOptim's codes: 8.5 bits a number.
@@ -35,7 +35,7 @@ impl Codec for Companded {
 
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f16, values: &mut [f32]) {
-        let scale = Number::to_f32(scale);
+        let scale = StoredFloat::to_f32(scale);
         if WHOLE
             && let (Ok(values), Ok(codes)) =
                 (<&mut [f32; GROUP]>::try_from(&mut *values), <&[u8; GROUP]>::try_from(codes))
@@ -55,14 +55,14 @@ impl Codec for Companded {
             && let (Ok(values), Ok(codes)) =
                 (<&[f32; GROUP]>::try_from(values), <&mut [u8; GROUP]>::try_from(&mut *codes))
         {
-            return Number::from_f32(self.compress(*values, codes));
+            return StoredFloat::from_f32(self.compress(*values, codes));
         }
         // The absent numbers of a short group are 0 and change nothing.
         let (mut group, mut bytes) = ([0.0; GROUP], [0; GROUP]);
         group.iter_mut().zip(values).for_each(|(to, &x)| *to = x);
         let scale = self.compress(group, &mut bytes);
         codes.iter_mut().zip(bytes).for_each(|(to, code)| *to = code);
-        Number::from_f32(scale)
+        StoredFloat::from_f32(scale)
     }
 }
 
@@ -74,7 +74,7 @@ impl Companded {
             Companded::Momentum => {
                 for (x, code) in values.iter_mut().zip(codes) {
                     let y = f32::from(code as i8) / 127.0;
-                    *x = y / (2.0 - Real::abs(y)) * scale;
+                    *x = y / (2.0 - ComputeFloat::abs(y)) * scale;
                 }
             }
             Companded::Variance => {
@@ -91,12 +91,12 @@ impl Companded {
     fn compress(self, mut group: [f32; GROUP], codes: &mut [u8; GROUP]) -> f32 {
         if self == Companded::Variance {
             for x in &mut group {
-                *x = Real::sqrt(*x);
+                *x = ComputeFloat::sqrt(*x);
             }
         }
         let mut largest = group;
         for x in &mut largest {
-            *x = Real::abs(*x);
+            *x = ComputeFloat::abs(*x);
             *x = if *x > 1e-12 { *x } else { 1e-12 };
         }
         let mut width = GROUP / 2;
@@ -112,7 +112,7 @@ impl Companded {
             Companded::Momentum => {
                 for (code, x) in codes.iter_mut().zip(group) {
                     let x = x / scale;
-                    let y = 2.0 * x / (1.0 + Real::abs(x));
+                    let y = 2.0 * x / (1.0 + ComputeFloat::abs(x));
                     *code = floor(y * 127.0 + 0.5) as u8;
                 }
             }

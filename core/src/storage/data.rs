@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::constants;
 use crate::error::Error;
-use crate::real::{Dtype, Number};
+use crate::real::{Dtype, StoredFloat};
 use crate::simd::{self, Kernel};
 
 /// Numbers of one plain type, to read.
@@ -25,7 +25,7 @@ pub enum DataMut<'a> {
     Bf16(&'a mut [bf16]),
     F16(&'a mut [f16]),
     /// Not plain numbers.
-    Coded(&'a mut dyn Storage),
+    Encoded(&'a mut dyn Storage),
 }
 
 /// A representation that is decoded to `f32` and encoded again, in blocks.
@@ -63,12 +63,15 @@ pub(crate) fn floor(x: f32) -> i32 {
 }
 
 /// The most elements, at most [`MAX_BLOCK`], that are a whole number of blocks of every size.
-pub(crate) fn stretch(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
-    stretch_of(MAX_BLOCK, blocks)
+pub(crate) fn chunk_len(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
+    chunk_len_within(MAX_BLOCK, blocks)
 }
 
 /// The same, but at most `most`.
-pub(crate) fn stretch_of(most: usize, blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
+pub(crate) fn chunk_len_within(
+    most: usize,
+    blocks: impl IntoIterator<Item = usize>,
+) -> Option<usize> {
     fn gcd(a: usize, b: usize) -> usize {
         if b == 0 { a } else { gcd(b, a % b) }
     }
@@ -86,7 +89,7 @@ pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Resul
         return Ok(());
     }
     let largest = blocks.clone().max().unwrap_or(1) as f64;
-    let ok = stretch(blocks).is_some();
+    let ok = chunk_len(blocks).is_some();
     Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
 }
 
@@ -118,7 +121,7 @@ macro_rules! each_data_mut {
             DataMut::F32($x) => $body,
             DataMut::Bf16($x) => $body,
             DataMut::F16($x) => $body,
-            DataMut::Coded($s) => $coded,
+            DataMut::Encoded($s) => $coded,
         }
     };
 }
@@ -215,7 +218,7 @@ impl DataMut<'_> {
             DataMut::F32(_) => Some(Dtype::F32),
             DataMut::Bf16(_) => Some(Dtype::Bf16),
             DataMut::F16(_) => Some(Dtype::F16),
-            DataMut::Coded(_) => None,
+            DataMut::Encoded(_) => None,
         }
     }
 
@@ -226,7 +229,7 @@ impl DataMut<'_> {
             DataMut::F32(x) => Some(Data::F32(x)),
             DataMut::Bf16(x) => Some(Data::Bf16(x)),
             DataMut::F16(x) => Some(Data::F16(x)),
-            DataMut::Coded(_) => None,
+            DataMut::Encoded(_) => None,
         }
     }
 
@@ -236,17 +239,17 @@ impl DataMut<'_> {
     /// Another number of bytes, or a storage. Nothing is written then.
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let size = self.dtype().map_or(1, Dtype::size);
-        let wanted = "plain numbers";
+        let expected = "plain numbers";
         Error::length("bytes", bytes.len(), self.len().saturating_mul(size))?;
         each_data_mut!(self, x => constants::read_all(bytes, x),
-            _s => return Err(Error::Invalid { argument: "bytes", wanted }));
+            _s => return Err(Error::InvalidArgument { argument: "bytes", expected }));
         Ok(())
     }
 
     /// How many elements have to be handled together.
     pub(crate) fn block(&self) -> usize {
         match self {
-            DataMut::Coded(s) => s.block(),
+            DataMut::Encoded(s) => s.block(),
             _ => 1,
         }
     }
@@ -258,7 +261,7 @@ impl DataMut<'_> {
             DataMut::F32(x) => DataMut::F32(x),
             DataMut::Bf16(x) => DataMut::Bf16(x),
             DataMut::F16(x) => DataMut::F16(x),
-            DataMut::Coded(s) => DataMut::Coded(&mut **s),
+            DataMut::Encoded(s) => DataMut::Encoded(&mut **s),
         }
     }
 
@@ -292,7 +295,7 @@ impl DataMut<'_> {
 
     /// Writes the same number everywhere.
     pub fn fill(&mut self, value: f64) {
-        fn plain<T: Number>(x: &mut [T], value: f64) {
+        fn plain<T: StoredFloat>(x: &mut [T], value: f64) {
             x.fill(T::from_f64(value));
         }
         each_data_mut!(self, x => plain(x, value), s => {
@@ -300,7 +303,7 @@ impl DataMut<'_> {
                 return s.zero();
             }
             let wide = [value as f32; MAX_BLOCK];
-            let stretch = stretch([s.block()]).unwrap_or(1);
+            let stretch = chunk_len([s.block()]).unwrap_or(1);
             for start in (0..s.len()).step_by(stretch) {
                 let len = (s.len() - start).min(stretch);
                 s.store(start, wide.get(..len).unwrap_or_default());
@@ -313,7 +316,7 @@ impl DataMut<'_> {
     pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
         fn all<S: Plain>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
             let mut buffer = [S::default(); MAX_BLOCK];
-            let Some(stretch) = stretch([to.block(), from.block()]) else { return };
+            let Some(stretch) = chunk_len([to.block(), from.block()]) else { return };
             for start in (0..to.len()).step_by(stretch) {
                 let part = buffer.get_mut(..(to.len() - start).min(stretch)).unwrap_or_default();
                 from.load(start, part);
@@ -329,15 +332,15 @@ impl DataMut<'_> {
 }
 
 /// A plain number type whose slices can be taken out of [`Data`] and [`DataMut`].
-pub trait Plain: Number {
+pub trait Plain: StoredFloat {
     /// The slice, if it is of this type.
     fn of<'a>(data: &Data<'a>) -> Option<&'a [Self]>;
     /// The slice, if it is of this type.
     fn of_mut<'a>(data: &'a mut DataMut<'_>) -> Option<&'a mut [Self]> {
-        Self::taken(data.reborrow())
+        Self::into_slice(data.reborrow())
     }
     /// The slice, if it is of this type, for as long as the data lives.
-    fn taken(data: DataMut<'_>) -> Option<&mut [Self]>;
+    fn into_slice(data: DataMut<'_>) -> Option<&mut [Self]>;
     /// Wraps a slice.
     fn data(x: &[Self]) -> Data<'_>;
     /// Wraps a slice.
@@ -353,7 +356,7 @@ macro_rules! plain {
                     _ => None,
                 }
             }
-            fn taken(data: DataMut<'_>) -> Option<&mut [Self]> {
+            fn into_slice(data: DataMut<'_>) -> Option<&mut [Self]> {
                 match data {
                     DataMut::$variant(x) => Some(x),
                     _ => None,

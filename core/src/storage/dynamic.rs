@@ -1,6 +1,6 @@
 //! Blocks of 256 numbers in 8 bits each, as bitsandbytes has them.
 
-use crate::real::Real;
+use crate::real::ComputeFloat;
 use crate::storage::Codec;
 use crate::storage::maps::{self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED};
 
@@ -17,17 +17,17 @@ use crate::storage::maps::{self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOW
 ///   zeros has the scale 0. A NaN is left out of the scale and becomes code 0,
 ///   which is −0.993 (unsigned 0) of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Dynamic {
+pub struct DynamicQuant8 {
     /// For numbers of both signs.
     pub signed: bool,
     /// Encode as bitsandbytes does on a CPU.
-    pub grid: bool,
+    pub cpu_grid: bool,
 }
 
 /// The largest magnitude; NaN if any number is. The bits of magnitudes are in the numbers' order,
 /// those of NaN above infinity's: compilers make vectors of a maximum of integers.
 #[inline(always)]
-pub(crate) fn largest_or_nan(values: &[f32]) -> f32 {
+pub(crate) fn abs_max(values: &[f32]) -> f32 {
     let most = values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     f32::from_bits(most)
 }
@@ -44,15 +44,16 @@ fn whole(x: f32) -> f32 {
 /// The largest magnitude; NaN does not count.
 #[inline(always)]
 fn largest(values: &[f32]) -> f32 {
-    let largest = largest_or_nan(values);
+    let largest = abs_max(values);
     if !largest.is_nan() {
         return largest;
     }
     let numbers = values.iter().filter(|x| !x.is_nan());
-    numbers.fold(0.0, |most, &x| if Real::abs(x) > most { Real::abs(x) } else { most })
+    numbers
+        .fold(0.0, |most, &x| if ComputeFloat::abs(x) > most { ComputeFloat::abs(x) } else { most })
 }
 
-impl Codec for Dynamic {
+impl Codec for DynamicQuant8 {
     type Scale = f32;
     const BITS: usize = 8;
 
@@ -68,7 +69,7 @@ impl Codec for Dynamic {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        if self.grid {
+        if self.cpu_grid {
             let scale = largest(values);
             let inverse = 1.0 / scale;
             self.write(values, codes, |x| {
@@ -79,7 +80,7 @@ impl Codec for Dynamic {
             });
             return scale;
         }
-        let scale = match largest_or_nan(values) {
+        let scale = match abs_max(values) {
             0.0 => 1.0,
             x if x.is_nan() => f32::NAN, // the usual one
             x => x,
@@ -89,7 +90,7 @@ impl Codec for Dynamic {
     }
 }
 
-impl Dynamic {
+impl DynamicQuant8 {
     /// Writes the codes nearest to what `f` makes of the values.
     #[inline(always)]
     fn write(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
@@ -109,13 +110,16 @@ mod tests {
     #[test]
     fn nearest_code_of_zero_is_zero_and_the_grid_misses_it() {
         let mut codes = [0u8; 2];
-        let near = Dynamic { signed: true, grid: false };
+        let near = DynamicQuant8 { signed: true, cpu_grid: false };
         assert_eq!(near.encode(&[2.0, 0.0], &mut codes), 2.0);
         assert_eq!(codes, [255, 127]);
-        let grid = Dynamic { signed: true, grid: true };
+        let grid = DynamicQuant8 { signed: true, cpu_grid: true };
         assert_eq!(grid.encode(&[2.0, 0.0], &mut codes), 2.0);
         assert_eq!(codes, [255, 131]);
-        assert_eq!(Dynamic { signed: false, grid: true }.encode(&[2.0, 0.0], &mut codes), 2.0);
+        assert_eq!(
+            DynamicQuant8 { signed: false, cpu_grid: true }.encode(&[2.0, 0.0], &mut codes),
+            2.0
+        );
         assert_eq!(codes, [255, 7]);
     }
 
@@ -127,7 +131,7 @@ mod tests {
                 // In the middle of the cell, with 1 as the largest.
                 let x = (f64::from(cell) / 65535.0 * 2.0 - 1.0) as f32;
                 let mut codes = [0; 2];
-                Dynamic { signed, grid: true }.encode(&[x, 1.0], &mut codes);
+                DynamicQuant8 { signed, cpu_grid: true }.encode(&[x, 1.0], &mut codes);
                 assert_eq!(codes[0], nearest(map, Tie::Lower, quotient), "{cell}");
             }
         }
@@ -136,9 +140,15 @@ mod tests {
     #[test]
     fn block_of_zeros_has_the_scale_of_its_reference() {
         let mut codes = [9u8; 3];
-        assert_eq!(Dynamic { signed: true, grid: false }.encode(&[0.0; 3], &mut codes), 1.0);
+        assert_eq!(
+            DynamicQuant8 { signed: true, cpu_grid: false }.encode(&[0.0; 3], &mut codes),
+            1.0
+        );
         assert_eq!(codes, [127; 3]);
-        assert_eq!(Dynamic { signed: true, grid: true }.encode(&[0.0; 3], &mut codes), 0.0);
+        assert_eq!(
+            DynamicQuant8 { signed: true, cpu_grid: true }.encode(&[0.0; 3], &mut codes),
+            0.0
+        );
         assert_eq!(codes, [0; 3]);
     }
 
@@ -146,8 +156,10 @@ mod tests {
     fn nan_poisons_the_block_or_becomes_code_zero() {
         let mut codes = [9u8; 3];
         let values = [0.5, f32::NAN, 0.5];
-        assert!(Dynamic { signed: true, grid: false }.encode(&values, &mut codes).is_nan());
-        assert_eq!(Dynamic { signed: true, grid: true }.encode(&values, &mut codes), 0.5);
+        assert!(
+            DynamicQuant8 { signed: true, cpu_grid: false }.encode(&values, &mut codes).is_nan()
+        );
+        assert_eq!(DynamicQuant8 { signed: true, cpu_grid: true }.encode(&values, &mut codes), 0.5);
         assert_eq!(codes, [255, 0, 255]);
     }
 }

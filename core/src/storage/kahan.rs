@@ -1,19 +1,19 @@
 //! A 16-bit number with a second one that holds what the first had to round off.
 
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::simd::{self, Kernel};
 use crate::storage::Storage;
 
 /// The sum of two narrow numbers, the second below half the last place of the
 /// first: Kahan's compensation as a storage. In `bf16` it holds 16 bits or more
 /// of mantissa. A lost part that is not finite is kept as 0.
-pub struct Kahan<'a, N: Number> {
+pub struct KahanPair<'a, N: StoredFloat> {
     value: &'a mut [N],
     compensation: &'a mut [N],
 }
 
-impl<'a, N: Number> Kahan<'a, N> {
+impl<'a, N: StoredFloat> KahanPair<'a, N> {
     /// Numbers with their compensations; 0 is a start that loses nothing.
     ///
     /// # Errors
@@ -33,11 +33,11 @@ impl<'a, N: Number> Kahan<'a, N> {
     /// ```
     pub fn new(value: &'a mut [N], compensation: &'a mut [N]) -> Result<Self, Error> {
         Error::length("compensation", compensation.len(), value.len())?;
-        Ok(Kahan { value, compensation })
+        Ok(KahanPair { value, compensation })
     }
 }
 
-impl<N: Number> Storage for Kahan<'_, N> {
+impl<N: StoredFloat> Storage for KahanPair<'_, N> {
     fn len(&self) -> usize {
         self.value.len()
     }
@@ -56,13 +56,18 @@ impl<N: Number> Storage for Kahan<'_, N> {
     }
 }
 
-pub(crate) fn load<N: Number>(value: &[N], compensation: &[N], start: usize, values: &mut [f32]) {
+pub(crate) fn load<N: StoredFloat>(
+    value: &[N],
+    compensation: &[N],
+    start: usize,
+    values: &mut [f32],
+) {
     let value = value.get(start..).unwrap_or_default();
     let compensation = compensation.get(start..).unwrap_or_default();
     simd::dispatch(Load { value, compensation, values });
 }
 
-pub(crate) fn store<N: Number>(
+pub(crate) fn store<N: StoredFloat>(
     value: &mut [N],
     compensation: &mut [N],
     start: usize,
@@ -79,7 +84,7 @@ struct Load<'a, N> {
     values: &'a mut [f32],
 }
 
-impl<N: Number> Kernel for Load<'_, N> {
+impl<N: StoredFloat> Kernel for Load<'_, N> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
@@ -95,14 +100,14 @@ struct Store<'a, N> {
     values: &'a [f32],
 }
 
-impl<N: Number> Kernel for Store<'_, N> {
+impl<N: StoredFloat> Kernel for Store<'_, N> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
         for ((&x, v), c) in self.values.iter().zip(self.value).zip(self.compensation) {
             *v = N::from_f32(x);
             let lost = x - v.to_f32();
-            *c = N::from_f32(if Real::abs(lost) < f32::INFINITY { lost } else { 0.0 });
+            *c = N::from_f32(if ComputeFloat::abs(lost) < f32::INFINITY { lost } else { 0.0 });
         }
     }
 }
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
     use half::{bf16, f16};
 
-    fn round_trip<N: Number>(x: f32) -> f32 {
+    fn round_trip<N: StoredFloat>(x: f32) -> f32 {
         let (mut v, mut c, mut back) = ([N::default()], [N::default()], [0.0]);
         store(&mut v, &mut c, 0, &[x]);
         load(&v, &c, 0, &mut back);
@@ -129,8 +134,8 @@ mod tests {
     #[test]
     fn storage_has_as_many_numbers_as_its_slices_and_clears_both() {
         let (mut v, mut c) = ([bf16::ONE; 3], [bf16::ONE; 3]);
-        assert!(Kahan::new(&mut v, &mut c[..2]).is_err());
-        let mut storage = Kahan::new(&mut v, &mut c).unwrap();
+        assert!(KahanPair::new(&mut v, &mut c[..2]).is_err());
+        let mut storage = KahanPair::new(&mut v, &mut c).unwrap();
         assert_eq!((storage.len(), storage.is_empty(), storage.block()), (3, false, 1));
         storage.zero();
         assert_eq!((v, c), ([bf16::ZERO; 3], [bf16::ZERO; 3]));

@@ -137,7 +137,7 @@ pub(crate) const BATCH: usize = 256;
 /// Within a decade codes go up evenly, and each decade's line is less steep than the one below:
 /// the lowest of the lines at a magnitude, less something between 0.2 and 1, is by less than one
 /// code too low, also where two of them meet. So the code is the guess or the next one.
-pub(crate) struct Nearest<const SIGNED: bool> {
+pub(crate) struct NearestCode<const SIGNED: bool> {
     map: &'static [f32; 256],
     tie: Tie,
     /// The least number with the code that follows.
@@ -150,13 +150,13 @@ const HALVES: f32 = 6_291_456.0;
 
 /// A decade's line: codes, counted from 0's and from [`HALVES`], over magnitudes.
 #[derive(Clone, Copy)]
-struct Line {
+struct GuessLine {
     slope: f32,
     at_zero: f32,
 }
 
-const fn lines(signed: bool) -> [Line; 7] {
-    let mut lines = [Line { slope: 0.0, at_zero: 0.0 }; 7];
+const fn lines(signed: bool) -> [GuessLine; 7] {
+    let mut lines = [GuessLine { slope: 0.0, at_zero: 0.0 }; 7];
     let (mut decade, mut start) = (7, 1.0);
     while decade > 0 {
         decade -= 1;
@@ -167,16 +167,17 @@ const fn lines(signed: bool) -> [Line; 7] {
         // Less 0.25, as it is rounded, and less at least 0.22.
         let halves = (first - start * slope - 0.25 - 0.22) * 2.0;
         let floor = halves as i32 - if halves < 0.0 { 1 } else { 0 };
-        lines[decade as usize] = Line { slope: slope as f32, at_zero: HALVES + floor as f32 * 0.5 };
+        lines[decade as usize] =
+            GuessLine { slope: slope as f32, at_zero: HALVES + floor as f32 * 0.5 };
     }
     lines
 }
 
-impl<const SIGNED: bool> Nearest<SIGNED> {
-    const LINES: [Line; 7] = lines(SIGNED);
+impl<const SIGNED: bool> NearestCode<SIGNED> {
+    const LINES: [GuessLine; 7] = lines(SIGNED);
 
     const fn new(map: &'static [f32; 256], tie: Tie) -> Self {
-        Nearest { map, tie, least: Table::new(thresholds(map, tie)) }
+        NearestCode { map, tie, least: Table::new(thresholds(map, tie)) }
     }
 
     /// The code of x or the one before; of NaN any.
@@ -212,7 +213,7 @@ impl<const SIGNED: bool> Nearest<SIGNED> {
             for (guess, &x) in guesses.iter_mut().zip(&xs) {
                 *guess = Self::guess(x);
             }
-            self.least.look_up(&guesses, 1.0, &mut least);
+            self.least.gather_scaled(&guesses, 1.0, &mut least);
             for (((code, x), guess), least) in codes.iter_mut().zip(&xs).zip(&guesses).zip(&least) {
                 let nearest = guess + u8::from(x >= least);
                 *code = if x.is_nan() { 0 } else { nearest };
@@ -244,13 +245,13 @@ tables! {
     FOUR_UNSIGNED: Table = Table::new(repeated(&UNSIGNED_4));
 
     /// bitsandbytes' codes, signed.
-    LOWER_SIGNED: Nearest<true> = Nearest::new(&SIGNED_8, Tie::Lower);
+    LOWER_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Lower);
     /// bitsandbytes' codes, unsigned.
-    LOWER_UNSIGNED: Nearest<false> = Nearest::new(&UNSIGNED_8, Tie::Lower);
+    LOWER_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Lower);
     /// torchao's codes, signed.
-    UPPER_SIGNED: Nearest<true> = Nearest::new(&SIGNED_8, Tie::Upper);
+    UPPER_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Upper);
     /// torchao's codes, unsigned.
-    UPPER_UNSIGNED: Nearest<false> = Nearest::new(&UNSIGNED_8, Tie::Upper);
+    UPPER_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Upper);
 
     /// torchao's 4-bit codes: the least numbers that get code 1, 2, …
     UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
@@ -267,12 +268,12 @@ pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]
         }
         return;
     }
-    table.look_up(codes, scale, values);
+    table.gather_scaled(codes, scale, values);
 }
 
 /// How many of these numbers x has reached: its code. 0 for NaN.
 #[inline(always)]
-pub(crate) fn reached(least: &[f32; 16], x: f32) -> u8 {
+pub(crate) fn code_by_thresholds(least: &[f32; 16], x: f32) -> u8 {
     let mut code = 0;
     for &least in least {
         code += u32::from(x >= least);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     /// Compares a table with the definition.
-    fn check<const SIGNED: bool>(table: &Nearest<SIGNED>, x: f32) {
+    fn check<const SIGNED: bool>(table: &NearestCode<SIGNED>, x: f32) {
         let mut code = [0];
         table.encode(&[x], &mut code, |x| x);
         assert_eq!(code[0], nearest(table.map, table.tie, x), "{x:e}, {SIGNED}");
@@ -323,7 +324,7 @@ mod tests {
         check(&UPPER_SIGNED, x);
         check(&UPPER_UNSIGNED, x);
         for (least, map) in [(&UPPER_SIGNED_4, &SIGNED_4), (&UPPER_UNSIGNED_4, &UNSIGNED_4)] {
-            assert_eq!(reached(least, x), nearest(map, Tie::Upper, x), "{x:e}");
+            assert_eq!(code_by_thresholds(least, x), nearest(map, Tie::Upper, x), "{x:e}");
         }
     }
 

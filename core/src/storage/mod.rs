@@ -18,16 +18,16 @@ mod scaled;
 mod split;
 mod stochastic;
 
-pub use blocks::{Blocks, Codec};
+pub use blocks::{BlockQuantized, Codec};
 #[cfg(feature = "alloc")]
-pub use coded::{Coded, Element, Format, Part, Raw};
+pub use coded::{EncodedBuffer, RawBuffer, RawDtype, RawPart, StorageFormat};
 pub use companded::Companded;
 pub use data::{Data, DataMut, MAX_BLOCK, Plain, Storage};
-pub(crate) use data::{check_blocks, floor, numel, stretch, stretch_of};
-pub use dynamic::Dynamic;
-pub use kahan::Kahan;
+pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, floor, numel};
+pub use dynamic::DynamicQuant8;
+pub use kahan::KahanPair;
 #[cfg(feature = "alloc")]
-pub(crate) use piece::{Piece, dithered, paired, plain};
-pub use scaled::{Fp8, Scaled4, Scaled8};
-pub use split::{Correction, Narrow, Split};
-pub use stochastic::{Dithered, Noise, Stochastic};
+pub(crate) use piece::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut};
+pub use scaled::{BlockFp8, BlockQuant4, BlockQuant8};
+pub use split::{CorrectionInt, HalfPrecision, SplitFloat};
+pub use stochastic::{RoundingBits, StochasticRound, StochasticRounded};

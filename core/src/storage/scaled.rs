@@ -1,10 +1,10 @@
 //! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
 
 use crate::storage::Codec;
-use crate::storage::dynamic::largest_or_nan;
+use crate::storage::dynamic::abs_max;
 use crate::storage::maps::{
     self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, UPPER_SIGNED,
-    UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, reached,
+    UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, code_by_thresholds,
 };
 
 /// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
@@ -12,7 +12,7 @@ use crate::storage::maps::{
 /// The largest magnitude of a block, at least 1e-12, scales it. A NaN makes its
 /// whole block NaN, and that for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Scaled8 {
+pub struct BlockQuant8 {
     /// For numbers of both signs.
     pub signed: bool,
     /// Numbers in a block.
@@ -24,7 +24,7 @@ pub struct Scaled8 {
 /// Signed, a dynamic map of three decades; unsigned, the sixteenths from 1/16 to 1:
 /// it has no 0. Scale, ties and NaN as with [`Scaled8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Scaled4 {
+pub struct BlockQuant4 {
     /// For numbers of both signs.
     pub signed: bool,
     /// Numbers in a block; even.
@@ -36,7 +36,7 @@ pub struct Scaled4 {
 /// The scale takes the largest magnitude of a block, at least 1e-12, to 448, the
 /// largest number of the type. Ties to even. A NaN makes its whole block NaN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Fp8 {
+pub struct BlockFp8 {
     /// Numbers in a block.
     pub block: usize,
 }
@@ -44,14 +44,14 @@ pub struct Fp8 {
 /// The largest magnitude, at least 1e-12; NaN if any is.
 #[inline(always)]
 fn scale(values: &[f32]) -> f32 {
-    match largest_or_nan(values) {
+    match abs_max(values) {
         x if x.is_nan() => f32::NAN, // the usual one
         x if x > 1e-12 => x,
         _ => 1e-12,
     }
 }
 
-impl Codec for Scaled8 {
+impl Codec for BlockQuant8 {
     type Scale = f32;
     const BITS: usize = 8;
 
@@ -77,7 +77,7 @@ impl Codec for Scaled8 {
     }
 }
 
-impl Codec for Scaled4 {
+impl Codec for BlockQuant4 {
     type Scale = f32;
     const BITS: usize = 4;
 
@@ -104,7 +104,7 @@ impl Codec for Scaled4 {
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH / 2)) {
             let mut each = [0; BATCH];
             for (code, &x) in each.iter_mut().zip(values) {
-                *code = reached(least, x / scale);
+                *code = code_by_thresholds(least, x / scale);
             }
             for (code, &[first, second]) in codes.iter_mut().zip(each.as_chunks().0) {
                 *code = first << 4 | second;
@@ -140,7 +140,7 @@ pub(crate) fn from_e4m3(code: u8) -> f32 {
     f32::from_bits(x.to_bits() | u32::from(code & 0x80) << 24)
 }
 
-impl Codec for Fp8 {
+impl Codec for BlockFp8 {
     type Scale = f32;
     const BITS: usize = 8;
 
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn four_bits_lie_two_in_a_byte_the_first_above() {
-        let codec = Scaled4 { signed: false, block: 4 };
+        let codec = BlockQuant4 { signed: false, block: 4 };
         let mut codes = [0u8; 2];
         assert_eq!(codec.encode(&[0.5, 1.0, 0.0], &mut codes), 1.0);
         assert_eq!(codes, [0x7f, 0x00]);
@@ -202,12 +202,12 @@ mod tests {
     fn block_of_4_bits_that_is_longer_than_a_batch_is_coded_as_its_parts_are() {
         let values: [f32; 512] = core::array::from_fn(|i| ((i * 37) % 512) as f32 - 256.0);
         let (mut whole, mut back) = ([0u8; 256], [0.0; 512]);
-        let codec = Scaled4 { signed: true, block: 512 };
+        let codec = BlockQuant4 { signed: true, block: 512 };
         let scale = codec.encode(&values, &mut whole);
         codec.decode(&whole, scale, &mut back);
         let codes = |i: usize| whole[i / 2] >> (4 * (1 - i % 2)) & 15;
         for (i, x) in values.iter().enumerate() {
-            assert_eq!(codes(i), reached(&UPPER_SIGNED_4, x / scale), "{i}");
+            assert_eq!(codes(i), code_by_thresholds(&UPPER_SIGNED_4, x / scale), "{i}");
             assert_eq!(back[i], SIGNED_4[usize::from(codes(i))] * scale, "{i}");
         }
     }

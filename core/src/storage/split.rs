@@ -3,12 +3,12 @@
 use half::{bf16, f16};
 
 use crate::error::Error;
-use crate::real::{Number, Real};
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::simd::{self, Kernel};
 use crate::storage::{Storage, floor};
 
 /// A 16-bit float that can carry correction bits.
-pub trait Narrow: Number {
+pub trait HalfPrecision: StoredFloat {
     /// Bits of the mantissa, the hidden one not counted.
     const MANTISSA: i32;
     /// The exponent's bias.
@@ -17,7 +17,7 @@ pub trait Narrow: Number {
     fn bits(self) -> u16;
 }
 
-impl Narrow for bf16 {
+impl HalfPrecision for bf16 {
     const MANTISSA: i32 = 7;
     const BIAS: i32 = 127;
     #[inline(always)]
@@ -26,7 +26,7 @@ impl Narrow for bf16 {
     }
 }
 
-impl Narrow for f16 {
+impl HalfPrecision for f16 {
     const MANTISSA: i32 = 10;
     const BIAS: i32 = 15;
     #[inline(always)]
@@ -36,7 +36,7 @@ impl Narrow for f16 {
 }
 
 /// A signed integer of correction bits.
-pub trait Correction: Copy + Default + Send + Sync {
+pub trait CorrectionInt: Copy + Default + Send + Sync {
     /// The largest; its negative is the smallest in use.
     const MAX: f32;
     /// Exact.
@@ -45,7 +45,7 @@ pub trait Correction: Copy + Default + Send + Sync {
     fn from_i32(x: i32) -> Self;
 }
 
-impl Correction for i8 {
+impl CorrectionInt for i8 {
     const MAX: f32 = 127.0;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -57,7 +57,7 @@ impl Correction for i8 {
     }
 }
 
-impl Correction for i16 {
+impl CorrectionInt for i16 {
     const MAX: f32 = 32767.0;
     #[inline(always)]
     fn to_f32(self) -> f32 {
@@ -75,12 +75,12 @@ impl Correction for i16 {
 /// between neighbours of the narrow number. Writing rounds to the narrow type
 /// and keeps what that lost, in units of s / MAX, halves away from zero. A NaN or
 /// infinity gets the correction −MAX, which changes nothing.
-pub struct Split<'a, N: Narrow, E: Correction> {
+pub struct SplitFloat<'a, N: HalfPrecision, E: CorrectionInt> {
     narrow: &'a mut [N],
     error: &'a mut [E],
 }
 
-impl<'a, N: Narrow, E: Correction> Split<'a, N, E> {
+impl<'a, N: HalfPrecision, E: CorrectionInt> SplitFloat<'a, N, E> {
     /// Numbers with their corrections; all 0 is a start that loses nothing.
     ///
     /// # Errors
@@ -98,11 +98,11 @@ impl<'a, N: Narrow, E: Correction> Split<'a, N, E> {
     /// ```
     pub fn new(narrow: &'a mut [N], error: &'a mut [E]) -> Result<Self, Error> {
         Error::length("error_bits", error.len(), narrow.len())?;
-        Ok(Split { narrow, error })
+        Ok(SplitFloat { narrow, error })
     }
 }
 
-impl<N: Narrow, E: Correction> Storage for Split<'_, N, E> {
+impl<N: HalfPrecision, E: CorrectionInt> Storage for SplitFloat<'_, N, E> {
     fn len(&self) -> usize {
         self.narrow.len()
     }
@@ -121,7 +121,7 @@ impl<N: Narrow, E: Correction> Storage for Split<'_, N, E> {
     }
 }
 
-pub(crate) fn load<N: Narrow, E: Correction>(
+pub(crate) fn load<N: HalfPrecision, E: CorrectionInt>(
     narrow: &[N],
     error: &[E],
     start: usize,
@@ -132,7 +132,7 @@ pub(crate) fn load<N: Narrow, E: Correction>(
     simd::dispatch(Load { narrow, error, values });
 }
 
-pub(crate) fn store<N: Narrow, E: Correction>(
+pub(crate) fn store<N: HalfPrecision, E: CorrectionInt>(
     narrow: &mut [N],
     error: &mut [E],
     start: usize,
@@ -145,7 +145,7 @@ pub(crate) fn store<N: Narrow, E: Correction>(
 
 /// The binary logarithm of half the gap at `x`; subnormals share the smallest normal's.
 #[inline(always)]
-fn log_scale<N: Narrow>(x: N) -> i32 {
+fn log_scale<N: HalfPrecision>(x: N) -> i32 {
     let exponent = i32::from((x.bits() & 0x7fff) >> N::MANTISSA);
     (if exponent == 0 { 1 } else { exponent }) - N::BIAS - N::MANTISSA - 1
 }
@@ -164,16 +164,16 @@ fn scale(x: f32, e: i32) -> f32 {
 }
 
 #[inline(always)]
-fn join<N: Narrow, E: Correction>(narrow: N, error: E) -> f32 {
+fn join<N: HalfPrecision, E: CorrectionInt>(narrow: N, error: E) -> f32 {
     narrow.to_f32() + scale(error.to_f32() / E::MAX, log_scale(narrow))
 }
 
 #[inline(always)]
-fn correction<N: Narrow, E: Correction>(x: f32, narrow: N) -> E {
+fn correction<N: HalfPrecision, E: CorrectionInt>(x: f32, narrow: N) -> E {
     let e = scale(x - narrow.to_f32(), -log_scale(narrow));
     let e = if e > -1.0 { e } else { -1.0 }; // NaN too
     let e = if e < 1.0 { e } else { 1.0 } * E::MAX;
-    let rounded = floor(Real::abs(e) + 0.5);
+    let rounded = floor(ComputeFloat::abs(e) + 0.5);
     E::from_i32(if e < 0.0 { -rounded } else { rounded })
 }
 
@@ -183,7 +183,7 @@ struct Load<'a, N, E> {
     values: &'a mut [f32],
 }
 
-impl<N: Narrow, E: Correction> Kernel for Load<'_, N, E> {
+impl<N: HalfPrecision, E: CorrectionInt> Kernel for Load<'_, N, E> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
@@ -199,7 +199,7 @@ struct Store<'a, N, E> {
     values: &'a [f32],
 }
 
-impl<N: Narrow, E: Correction> Kernel for Store<'_, N, E> {
+impl<N: HalfPrecision, E: CorrectionInt> Kernel for Store<'_, N, E> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn correction_of_the_unrepresentable_is_the_smallest() {
         for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert_eq!(correction::<bf16, i8>(x, <bf16 as Number>::from_f32(x)), -127);
+            assert_eq!(correction::<bf16, i8>(x, <bf16 as StoredFloat>::from_f32(x)), -127);
         }
         assert_eq!(join(bf16::INFINITY, -127i8), f32::INFINITY);
         assert!(join(bf16::NAN, -127i8).is_nan());
@@ -237,14 +237,14 @@ mod tests {
     fn round_trip_of_any_number_errs_by_the_stated_bound() {
         for bits in (0..=u32::MAX).step_by(65_521) {
             let x = f32::from_bits(bits);
-            let n = <bf16 as Number>::from_f32(x);
-            if !x.is_finite() || !Number::to_f32(n).is_finite() {
+            let n = <bf16 as StoredFloat>::from_f32(x);
+            if !x.is_finite() || !StoredFloat::to_f32(n).is_finite() {
                 continue;
             }
             let gap = scale(2.0, log_scale(n));
             let error = |y: f32| (f64::from(y) - f64::from(x)).abs() / f64::from(gap);
             let tiny = f64::from(f32::from_bits(1)) / f64::from(gap);
-            let last = f64::from(Real::abs(x)) * 1.2e-7 / f64::from(gap);
+            let last = f64::from(ComputeFloat::abs(x)) * 1.2e-7 / f64::from(gap);
             assert!(
                 error(join(n, correction::<bf16, i8>(x, n))) <= 1.0 / 508.0 + tiny + last,
                 "{x:e}"

@@ -2,14 +2,14 @@
 
 use half::{bf16, f16};
 
-use crate::gradient::random;
-use crate::real::{Number, Real};
+use crate::gradient::counter_u64;
+use crate::real::{ComputeFloat, StoredFloat};
 use crate::simd::{self, Kernel};
-use crate::storage::{Narrow, Storage};
+use crate::storage::{HalfPrecision, Storage};
 
 /// Where the random bits come from.
 #[derive(Clone, Copy, Debug)]
-pub enum Noise<'a> {
+pub enum RoundingBits<'a> {
     /// A counter-based generator: the same bits for the same seed, step and
     /// element, on every backend and however the tensor is cut.
     Counter {
@@ -21,40 +21,42 @@ pub enum Noise<'a> {
         first: u64,
     },
     /// 16 bits an element, drawn elsewhere.
-    Given(&'a [u16]),
+    Provided(&'a [u16]),
 }
 
-impl Noise<'_> {
+impl RoundingBits<'_> {
     /// That of the elements from this one on.
     #[cfg(feature = "alloc")]
     pub(crate) fn from(self, element: usize) -> Self {
         match self {
-            Noise::Counter { seed, step, first } => {
-                Noise::Counter { seed, step, first: first.wrapping_add(element as u64) }
+            RoundingBits::Counter { seed, step, first } => {
+                RoundingBits::Counter { seed, step, first: first.wrapping_add(element as u64) }
             }
-            Noise::Given(bits) => Noise::Given(bits.get(element..).unwrap_or_default()),
+            RoundingBits::Provided(bits) => {
+                RoundingBits::Provided(bits.get(element..).unwrap_or_default())
+            }
         }
     }
 
     #[inline(always)]
     fn bits(&self, element: usize) -> u16 {
         match self {
-            Noise::Counter { seed, step, first } => {
-                (random(*seed, *step, first.wrapping_add(element as u64)) >> 48) as u16
+            RoundingBits::Counter { seed, step, first } => {
+                (counter_u64(*seed, *step, first.wrapping_add(element as u64)) >> 48) as u16
             }
-            Noise::Given(bits) => bits.get(element).copied().unwrap_or(0),
+            RoundingBits::Provided(bits) => bits.get(element).copied().unwrap_or(0),
         }
     }
 }
 
 /// A narrow type between whose neighbours a number can be rounded at random.
-pub trait Stochastic: Narrow {
+pub trait StochasticRound: HalfPrecision {
     /// Rounds away from zero if `noise` / 2¹⁶ is below the part that rounding
     /// towards zero would lose.
     fn round(x: f32, noise: u16) -> Self;
 }
 
-impl Stochastic for bf16 {
+impl StochasticRound for bf16 {
     #[inline(always)]
     fn round(x: f32, noise: u16) -> bf16 {
         let bits = x.to_bits();
@@ -64,15 +66,18 @@ impl Stochastic for bf16 {
     }
 }
 
-impl Stochastic for f16 {
+impl StochasticRound for f16 {
     #[inline(always)]
     fn round(x: f32, noise: u16) -> f16 {
         // Nearest, then back towards zero if that went away from it.
-        let magnitude = Real::abs(x);
-        let nearest = <f16 as Number>::from_f32(magnitude).to_bits();
-        let over = Number::to_f32(f16::from_bits(nearest)) > magnitude;
+        let magnitude = ComputeFloat::abs(x);
+        let nearest = <f16 as StoredFloat>::from_f32(magnitude).to_bits();
+        let over = StoredFloat::to_f32(f16::from_bits(nearest)) > magnitude;
         let low = if over { nearest - 1 } else { nearest };
-        let (a, b) = (Number::to_f32(f16::from_bits(low)), Number::to_f32(f16::from_bits(low + 1)));
+        let (a, b) = (
+            StoredFloat::to_f32(f16::from_bits(low)),
+            StoredFloat::to_f32(f16::from_bits(low + 1)),
+        );
         let lost = (magnitude - a) / (b - a) * 65536.0;
         let up = u16::from(f32::from(noise) < lost);
         let rounded = if x.is_nan() || magnitude > 65504.0 { nearest } else { low + up };
@@ -82,12 +87,12 @@ impl Stochastic for f16 {
 
 /// Plain 16-bit numbers that are stored with stochastic rounding: an update
 /// below half a gap is then not lost but made sometimes, as often as it should.
-pub struct Dithered<'a, N: Stochastic> {
+pub struct StochasticRounded<'a, N: StochasticRound> {
     values: &'a mut [N],
-    noise: Noise<'a>,
+    noise: RoundingBits<'a>,
 }
 
-impl<'a, N: Stochastic> Dithered<'a, N> {
+impl<'a, N: StochasticRound> StochasticRounded<'a, N> {
     /// Numbers with the noise of one step.
     ///
     /// ```
@@ -99,12 +104,12 @@ impl<'a, N: Stochastic> Dithered<'a, N> {
     /// let up = weights.iter().filter(|w| **w > bf16::ONE).count();
     /// assert!((200..300).contains(&up));
     /// ```
-    pub fn new(values: &'a mut [N], noise: Noise<'a>) -> Self {
-        Dithered { values, noise }
+    pub fn new(values: &'a mut [N], noise: RoundingBits<'a>) -> Self {
+        StochasticRounded { values, noise }
     }
 }
 
-impl<N: Stochastic> Storage for Dithered<'_, N> {
+impl<N: StochasticRound> Storage for StochasticRounded<'_, N> {
     fn len(&self) -> usize {
         self.values.len()
     }
@@ -127,12 +132,12 @@ impl<N: Stochastic> Storage for Dithered<'_, N> {
 
 struct Store<'a, N> {
     to: &'a mut [N],
-    noise: Noise<'a>,
+    noise: RoundingBits<'a>,
     start: usize,
     values: &'a [f32],
 }
 
-impl<N: Stochastic> Kernel for Store<'_, N> {
+impl<N: StochasticRound> Kernel for Store<'_, N> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
@@ -152,10 +157,10 @@ mod tests {
         let x = 1.0 + 1.0 / 512.0;
         for (noise, up) in [(0, true), (0x3fff, true), (0x4000, false), (0xffff, false)] {
             let want = if up { 1.0 + 1.0 / 128.0 } else { 1.0 };
-            assert_eq!(<bf16 as Stochastic>::round(x, noise).to_f32(), want);
-            assert_eq!(<bf16 as Stochastic>::round(-x, noise).to_f32(), -want);
+            assert_eq!(<bf16 as StochasticRound>::round(x, noise).to_f32(), want);
+            assert_eq!(<bf16 as StochasticRound>::round(-x, noise).to_f32(), -want);
             let want = if up { 1.0 + 1.0 / 1024.0 } else { 1.0 };
-            assert_eq!(<f16 as Stochastic>::round(1.0 + 1.0 / 4096.0, noise).to_f32(), want);
+            assert_eq!(<f16 as StochasticRound>::round(1.0 + 1.0 / 4096.0, noise).to_f32(), want);
         }
     }
 
@@ -164,9 +169,9 @@ mod tests {
         for bits in 0..=u16::MAX {
             for noise in [0, 0x8000, 0xffff] {
                 let (b, h) = (bf16::from_bits(bits), f16::from_bits(bits));
-                let round = <bf16 as Stochastic>::round(Number::to_f32(b), noise);
+                let round = <bf16 as StochasticRound>::round(StoredFloat::to_f32(b), noise);
                 assert!(round == b || round.is_nan() && b.is_nan());
-                let round = <f16 as Stochastic>::round(Number::to_f32(h), noise);
+                let round = <f16 as StochasticRound>::round(StoredFloat::to_f32(h), noise);
                 assert!(round == h || round.is_nan() && h.is_nan(), "{bits:#x} {round}");
             }
         }
@@ -174,14 +179,19 @@ mod tests {
 
     #[test]
     fn noise_is_each_elements_own() {
-        let given = Noise::Given(&[5, 6]);
+        let given = RoundingBits::Provided(&[5, 6]);
         assert_eq!([0, 1, 2].map(|i| given.bits(i)), [5, 6, 0]);
-        let counter = |first| Noise::Counter { seed: 1, step: 2, first };
+        let counter = |first| RoundingBits::Counter { seed: 1, step: 2, first };
         let bits = [0, 1, 2, 3].map(|i| counter(0).bits(i));
         assert_eq!(
             bits,
-            [random(1, 2, 0), random(1, 2, 1), random(1, 2, 2), random(1, 2, 3)]
-                .map(|r| (r >> 48) as u16)
+            [
+                counter_u64(1, 2, 0),
+                counter_u64(1, 2, 1),
+                counter_u64(1, 2, 2),
+                counter_u64(1, 2, 3)
+            ]
+            .map(|r| (r >> 48) as u16)
         );
         assert_eq!(counter(2).bits(1), bits[3]);
     }
@@ -193,7 +203,8 @@ mod tests {
         for (part, first_down) in [(0.25, 0x4000u16), (0.75, 0xc000)] {
             for sign in [1.0, -1.0] {
                 let signed = |x: f16| if sign < 0.0 { -x } else { x };
-                let round = |noise| <f16 as Stochastic>::round(sign * (1.0 + part * gap), noise);
+                let round =
+                    |noise| <f16 as StochasticRound>::round(sign * (1.0 + part * gap), noise);
                 assert_eq!(
                     (round(first_down - 1), round(first_down)),
                     (signed(above), signed(one))
@@ -202,7 +213,7 @@ mod tests {
         }
         // Where the nearest is infinite there is no choice.
         for noise in [0, 0xffff] {
-            let round = |x| <f16 as Stochastic>::round(x, noise);
+            let round = |x| <f16 as StochasticRound>::round(x, noise);
             assert_eq!(
                 (round(65504.0), round(65520.0), round(-1e9)),
                 (f16::MAX, f16::INFINITY, f16::NEG_INFINITY)

@@ -4,9 +4,10 @@
 //! of every exponent, and all inputs of 16 bits.
 
 use bitstep::eager;
-use bitstep::real::{Number, Real};
+use bitstep::real::{ComputeFloat, StoredFloat};
 use bitstep::storage::{
-    Codec, Companded, Dynamic, Fp8, Kahan, Scaled4, Scaled8, Split, Stochastic, Storage,
+    BlockFp8, BlockQuant4, BlockQuant8, Codec, Companded, DynamicQuant8, KahanPair, SplitFloat,
+    StochasticRound, Storage,
 };
 use half::{bf16, f16};
 
@@ -25,10 +26,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("dynamic_unsigned", |x| dynamic(x, false)),
     ("dynamic_grid_signed", |x| grid(x, true)),
     ("dynamic_grid_unsigned", |x| grid(x, false)),
-    ("scaled8_signed", |x| scaled(Scaled8 { signed: true, block: BLOCK }, x, true)),
-    ("scaled8_unsigned", |x| scaled(Scaled8 { signed: false, block: BLOCK }, x, false)),
-    ("scaled4_signed", |x| scaled(Scaled4 { signed: true, block: BLOCK }, x, true)),
-    ("scaled4_unsigned", |x| scaled(Scaled4 { signed: false, block: BLOCK }, x, false)),
+    ("scaled8_signed", |x| scaled(BlockQuant8 { signed: true, block: BLOCK }, x, true)),
+    ("scaled8_unsigned", |x| scaled(BlockQuant8 { signed: false, block: BLOCK }, x, false)),
+    ("scaled4_signed", |x| scaled(BlockQuant4 { signed: true, block: BLOCK }, x, true)),
+    ("scaled4_unsigned", |x| scaled(BlockQuant4 { signed: false, block: BLOCK }, x, false)),
     ("companded_momentum", |x| companded(Companded::Momentum, x)),
     ("companded_variance", |x| companded(Companded::Variance, x)),
     ("split_bf16_8", |x| split::<bf16, i8>(x, 127.0, 7, 127)),
@@ -69,7 +70,7 @@ fn wrong<T: core::fmt::Debug>(x: f32, got: T, want: T) -> Result<(), String> {
 }
 
 /// Rounded without leaving `f32`, and stored, it is what a conversion makes of it.
-fn eager<N: eager::Narrow>(all: &[f32]) -> Result<(), String> {
+fn eager<N: eager::RoundNarrow>(all: &[f32]) -> Result<(), String> {
     for &x in all {
         let (rounded, want) = (N::round(x), N::from_f32(x));
         let stored = N::from_exact(rounded);
@@ -84,7 +85,7 @@ fn eager<N: eager::Narrow>(all: &[f32]) -> Result<(), String> {
 /// The root lies nearer to √x than the points half-way to its neighbours, whose squares are exact in `f64`.
 fn sqrt(all: &[f32]) -> Result<(), String> {
     for &x in all {
-        let root = Real::sqrt(x);
+        let root = ComputeFloat::sqrt(x);
         let right = if x.is_nan() || x < 0.0 {
             root.is_nan()
         } else if x == 0.0 || x == f32::INFINITY {
@@ -102,7 +103,7 @@ fn sqrt(all: &[f32]) -> Result<(), String> {
 }
 
 /// The neighbours of the truncated number are compared as `f64`, ties go to the even code.
-fn narrow<N: Number + Bits>(all: &[f32], infinity: u16) -> Result<(), String> {
+fn narrow<N: StoredFloat + Bits>(all: &[f32], infinity: u16) -> Result<(), String> {
     let mut at = 0u16; // a pointer that walks along with the inputs
     for &x in all {
         let got = N::from_f32(x);
@@ -172,7 +173,7 @@ fn encode<C: Codec>(
     each: &mut impl FnMut(f32, u8) -> Result<(), String>,
 ) -> Result<(), String>
 where
-    C::Scale: Number,
+    C::Scale: StoredFloat,
 {
     let size = codec.block();
     for part in inputs.chunks(size - 1) {
@@ -223,7 +224,7 @@ fn walk(map: &[f32], at: &mut usize, x: f32) -> usize {
 
 /// The nearest code; the lower of two.
 fn dynamic(all: &[f32], signed: bool) -> Result<(), String> {
-    let codec = Dynamic { signed, grid: false };
+    let codec = DynamicQuant8 { signed, cpu_grid: false };
     let (map, mut at) = (map(codec), 0);
     encode(codec, 1.0, &within(all, signed), &mut |x, code| {
         let low = walk(&map, &mut at, x);
@@ -235,7 +236,7 @@ fn dynamic(all: &[f32], signed: bool) -> Result<(), String> {
 
 /// The nearest code to the middle of the cell of 65536 that a number falls into.
 fn grid(all: &[f32], signed: bool) -> Result<(), String> {
-    let codec = Dynamic { signed, grid: true };
+    let codec = DynamicQuant8 { signed, cpu_grid: true };
     let (map, mut at) = (map(codec), 0);
     encode(codec, 1.0, &within(all, signed), &mut |x, code| {
         let cell = ((x + 1.0) * 0.5 * 65535.0 + 0.5).floor();
@@ -261,7 +262,7 @@ fn scaled<C: Codec<Scale = f32>>(codec: C, all: &[f32], signed: bool) -> Result<
 
 /// The nearest number of the type, ties to the even code: those up to 448, which scales a block by 1.
 fn fp8(all: &[f32]) -> Result<(), String> {
-    let codec = Fp8 { block: BLOCK };
+    let codec = BlockFp8 { block: BLOCK };
     let (map, mut at) = (map(codec), 0);
     let inputs: Vec<f32> = all.iter().copied().filter(|x| x.abs() <= 448.0).collect();
     encode(codec, 448.0, &inputs, &mut |x, code| {
@@ -293,13 +294,13 @@ fn companded(codec: Companded, all: &[f32]) -> Result<(), String> {
 /// What is read back is off by half a unit of the correction's last bit, and what `f32` rounds.
 fn split<N, E>(all: &[f32], steps: f64, mantissa: i32, bias: i32) -> Result<(), String>
 where
-    N: bitstep::storage::Narrow + Bits,
-    E: bitstep::storage::Correction,
+    N: bitstep::storage::HalfPrecision + Bits,
+    E: bitstep::storage::CorrectionInt,
 {
     let mut narrow = vec![N::default(); all.len()];
     let mut error = vec![E::default(); all.len()];
     let mut back = vec![0.0; all.len()];
-    let mut storage = Split::new(&mut narrow, &mut error).map_err(|e| e.to_string())?;
+    let mut storage = SplitFloat::new(&mut narrow, &mut error).map_err(|e| e.to_string())?;
     storage.store(0, all);
     storage.load(0, &mut back);
     for ((&x, &n), &y) in all.iter().zip(&narrow).zip(&back) {
@@ -327,7 +328,7 @@ fn kahan(all: &[f32]) -> Result<(), String> {
     let mut value = vec![bf16::ZERO; all.len()];
     let mut lost = vec![bf16::ZERO; all.len()];
     let mut back = vec![0.0; all.len()];
-    let mut storage = Kahan::new(&mut value, &mut lost).map_err(|e| e.to_string())?;
+    let mut storage = KahanPair::new(&mut value, &mut lost).map_err(|e| e.to_string())?;
     storage.store(0, all);
     storage.load(0, &mut back);
     for ((&x, n), &y) in all.iter().zip(&value).zip(&back) {

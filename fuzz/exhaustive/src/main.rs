@@ -6,14 +6,14 @@ use std::time::Instant;
 use bitstep_exhaustive::{CHECKS, over};
 
 fn main() -> ExitCode {
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(unknown) = wanted.iter().find(|w| !CHECKS.iter().any(|(name, _)| name == w)) {
+    let expected: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) = expected.iter().find(|w| !CHECKS.iter().any(|(name, _)| name == w)) {
         eprintln!("no check {unknown}");
         return ExitCode::from(2);
     }
     let mut failed = false;
     for (name, check) in
-        CHECKS.iter().filter(|c| wanted.is_empty() || wanted.iter().any(|w| w == c.0))
+        CHECKS.iter().filter(|c| expected.is_empty() || expected.iter().any(|w| w == c.0))
     {
         let start = Instant::now();
         match over(0, u32::MAX, 1, *check) {

@@ -1,7 +1,7 @@
 //! A sample of every exponent, all inputs of 16 bits, and planted mistakes.
 
-use bitstep::eager::Computed;
-use bitstep::real::Real;
+use bitstep::eager::EagerFloat;
+use bitstep::real::ComputeFloat;
 use bitstep_exhaustive::{Bits, CHECKS, over};
 use half::{bf16, f16};
 
@@ -21,7 +21,7 @@ fn sample_of_every_exponent_is_right() {
 }
 
 /// Every number of a 16-bit type goes to `f32` and back, and has the root that is nearest.
-fn all_of<N: Computed + Bits>() {
+fn all_of<N: EagerFloat + Bits>() {
     for bits in 0..=u16::MAX {
         let x = N::of_bits(bits);
         let back = N::from_f32(x.to_f32());
@@ -30,7 +30,7 @@ fn all_of<N: Computed + Bits>() {
             "{bits:#x}"
         );
         assert!(N::from_f64(x.to_f64()).bits_of() == bits || x.to_f32().is_nan(), "{bits:#x}");
-        let root: N = N::Real::load(x).sqrt().store();
+        let root: N = N::Compute::load(x).sqrt().store();
         let want = x.to_f64().sqrt();
         if want.is_nan() {
             assert!(root.to_f32().is_nan(), "{bits:#x}");

@@ -48,14 +48,14 @@ pub enum CheckpointError {
     #[error("`{}` belongs to nothing that is being resumed", Short(.0))]
     Surplus(String),
     /// A tensor of another shape or type.
-    #[error("`{}` is {}, wanted {wanted}", Short(name), Short(got))]
+    #[error("`{}` is {}, wanted {expected}", Short(name), Short(got))]
     Tensor {
         /// The tensor.
         name: String,
         /// What stands in the file.
         got: String,
         /// What the optimizer has.
-        wanted: String,
+        expected: String,
     },
     /// A group that moves otherwise than when it was saved.
     #[error("group {group}: {} was {} and is {here}", Short(what), Short(saved))]

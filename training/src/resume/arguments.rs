@@ -1,9 +1,9 @@
 //! What the reference calls a group's arguments, and what a rule calls them.
 
-use bitstep::args::{Args, Hyper, Value, names};
+use bitstep::args::{Args, HyperParams, Value, names};
 
 /// The arguments of a rule that one of the reference's `param_groups` holds.
-pub(super) fn of_group(rule: &mut dyn Hyper, saved: &Args) -> Args {
+pub(super) fn of_group(rule: &mut dyn HyperParams, saved: &Args) -> Args {
     let known = names(rule);
     let mut all: Args = saved
         .iter()

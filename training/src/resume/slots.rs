@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bitstep::optimizer::{Buffer, ParamState};
-use bitstep::real::{Dtype, Number};
-use bitstep::storage::{Coded, DataMut, Element, Format, Part, Storage};
+use bitstep::real::{Dtype, StoredFloat};
+use bitstep::storage::{DataMut, EncodedBuffer, RawDtype, RawPart, Storage, StorageFormat};
 use half::{bf16, f16};
 
 use super::ResumeError;
@@ -26,11 +26,11 @@ pub(super) fn fill(
         let name = names[k];
         let from = Saved { i, state, which: place(names, k), name };
         match slot {
-            Buffer::Coded(coded) => from.coded(coded)?,
+            Buffer::Encoded(coded) => from.coded(coded)?,
             plain => from.plain(plain, dtype)?,
         }
     }
-    let Some(companion) = &mut param.companion else { return Ok(()) };
+    let Some(companion) = &mut param.correction else { return Ok(()) };
     // The compensation of optimi, and of AnyPrecision.
     const KEYS: [&str; 2] = ["kahan_comp", "compensation"];
     let key = KEYS.into_iter().find(|key| state.contains_key(*key));
@@ -58,17 +58,17 @@ struct Saved<'a> {
 
 impl Saved<'_> {
     /// So many numbers under a key.
-    fn numbers(&self, key: &str, wanted: usize) -> Result<&[f64], ResumeError> {
+    fn numbers(&self, key: &str, expected: usize) -> Result<&[f64], ResumeError> {
         let of = || format!("parameter {}", self.i);
         let missing = || ResumeError::Missing { of: of(), key: key.to_owned() };
         let all = self.state.get(key).ok_or_else(missing)?;
         let (which, stacked) = self.which;
-        if wanted.checked_mul(stacked) != Some(all.len()) {
+        if expected.checked_mul(stacked) != Some(all.len()) {
             let what = format!("numbers in `{key}` of {}", of());
-            let here = wanted.saturating_mul(stacked);
+            let here = expected.saturating_mul(stacked);
             return Err(ResumeError::Count { what, saved: all.len(), here });
         }
-        Ok(all.get(which * wanted..(which + 1) * wanted).unwrap_or_default())
+        Ok(all.get(which * expected..(which + 1) * expected).unwrap_or_default())
     }
 
     fn storage(&self, saved: impl Into<String>, here: impl Into<String>) -> ResumeError {
@@ -93,9 +93,9 @@ impl Saved<'_> {
         Ok(())
     }
 
-    fn coded(&self, to: &mut Coded) -> Result<(), ResumeError> {
+    fn coded(&self, to: &mut EncodedBuffer) -> Result<(), ResumeError> {
         let here = to.format().to_string();
-        if let Format::Dynamic(_) = to.format() {
+        if let StorageFormat::DynamicQuant8(_) = to.format() {
             let [absmax, map] = ["absmax", "qmap"].map(|what| self.beside(what));
             let map = map.and_then(|key| self.state.get(&key));
             let (Some(map), Some(_)) = (map, absmax.and_then(|key| self.state.get(&key))) else {
@@ -108,21 +108,21 @@ impl Saved<'_> {
         for part in to.parts(self.name) {
             let len = part.bytes.len() / part.element.size();
             let bytes = bytes(part.element, self.numbers(&part.key, len)?);
-            to.set_part(self.name, &Part { bytes, ..part })?;
+            to.set_part(self.name, &RawPart { bytes, ..part })?;
         }
         Ok(())
     }
 }
 
 /// Whether these are the numbers that the codes of a block-wise format stand for, to the bit.
-fn same_map(format: Format, map: &[f64]) -> Result<bool, ResumeError> {
-    let mut all = Coded::zeros(format, 256)?;
+fn same_map(format: StorageFormat, map: &[f64]) -> Result<bool, ResumeError> {
+    let mut all = EncodedBuffer::zeros(format, 256)?;
     for part in all.parts("") {
         let bytes = match part.element {
-            Element::U8 => (0..=255).collect(),
+            RawDtype::U8 => (0..=255).collect(),
             element => bytes(element, &vec![1.0; part.bytes.len() / element.size()]),
         };
-        all.set_part("", &Part { bytes, ..part })?;
+        all.set_part("", &RawPart { bytes, ..part })?;
     }
     let mut here = [0f32; 256];
     all.load(0, &mut here);
@@ -132,24 +132,24 @@ fn same_map(format: Format, map: &[f64]) -> Result<bool, ResumeError> {
 }
 
 /// Numbers as the little-endian bytes of a type.
-fn bytes(element: Element, numbers: &[f64]) -> Vec<u8> {
+fn bytes(element: RawDtype, numbers: &[f64]) -> Vec<u8> {
     fn all<const N: usize>(numbers: &[f64], to: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
         numbers.iter().flat_map(|&x| to(x)).collect()
     }
     match element {
-        Element::F64 => all(numbers, f64::to_le_bytes),
-        Element::F32 => all(numbers, |x| (x as f32).to_le_bytes()),
-        Element::Bf16 => all(numbers, |x| bf16::from_f64(x).to_le_bytes()),
-        Element::F16 => all(numbers, |x| f16::from_f64(x).to_le_bytes()),
-        Element::I16 => all(numbers, |x| (x as i16).to_le_bytes()),
-        Element::I8 => all(numbers, |x| (x as i8).to_le_bytes()),
-        Element::U8 | Element::F8E4M3 => all(numbers, |x| [x as u8]),
+        RawDtype::F64 => all(numbers, f64::to_le_bytes),
+        RawDtype::F32 => all(numbers, |x| (x as f32).to_le_bytes()),
+        RawDtype::Bf16 => all(numbers, |x| bf16::from_f64(x).to_le_bytes()),
+        RawDtype::F16 => all(numbers, |x| f16::from_f64(x).to_le_bytes()),
+        RawDtype::I16 => all(numbers, |x| (x as i16).to_le_bytes()),
+        RawDtype::I8 => all(numbers, |x| (x as i8).to_le_bytes()),
+        RawDtype::U8 | RawDtype::F8E4M3 => all(numbers, |x| [x as u8]),
     }
 }
 
 /// Writes numbers, rounded to the type of their parameter first.
 fn write(to: &mut DataMut<'_>, numbers: &[f64], param: Dtype) {
-    fn all<T: Number>(to: &mut [T], numbers: &[f64], cast: impl Fn(f64) -> f64) {
+    fn all<T: StoredFloat>(to: &mut [T], numbers: &[f64], cast: impl Fn(f64) -> f64) {
         to.iter_mut().zip(numbers).for_each(|(x, &n)| *x = T::from_f64(cast(n)));
     }
     let cast = |x: f64| match param {
@@ -163,6 +163,6 @@ fn write(to: &mut DataMut<'_>, numbers: &[f64], param: Dtype) {
         DataMut::F32(x) => all(x, numbers, cast),
         DataMut::Bf16(x) => all(x, numbers, cast),
         DataMut::F16(x) => all(x, numbers, cast),
-        DataMut::Coded(_) => {}
+        DataMut::Encoded(_) => {}
     }
 }

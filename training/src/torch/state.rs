@@ -105,11 +105,11 @@ fn wrong(of: &'static str, what: impl Into<String>) -> TorchError {
 fn entries(
     of: &'static str,
     value: Value,
-    wanted: &str,
+    expected: &str,
 ) -> Result<Vec<(Value, Value)>, TorchError> {
     match value {
         Value::Dict(entries) => Ok(entries),
-        other => Err(wrong(of, format!("{}, wanted {wanted}", kind(&other)))),
+        other => Err(wrong(of, format!("{}, wanted {expected}", kind(&other)))),
     }
 }
 
@@ -136,10 +136,10 @@ fn arguments(of: &'static str, entries: Vec<(Value, Value)>) -> Result<Args, Tor
     Ok(args)
 }
 
-fn items(value: Value, wanted: &str) -> Result<Vec<Value>, TorchError> {
+fn items(value: Value, expected: &str) -> Result<Vec<Value>, TorchError> {
     match value {
         Value::List(items) => Ok(items),
-        other => Err(wrong(OF, format!("{}, wanted {wanted}", kind(&other)))),
+        other => Err(wrong(OF, format!("{}, wanted {expected}", kind(&other)))),
     }
 }
 

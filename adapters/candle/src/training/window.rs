@@ -1,6 +1,6 @@
 //! From micro-batches to steps.
 
-use bitstep::gradient::Accumulation;
+use bitstep::gradient::GradientAccumulator;
 use candle_core::{Error, Result, Tensor};
 
 use super::{Outcome, Training};
@@ -8,7 +8,7 @@ use crate::cpu;
 
 impl Training {
     /// Steps after so many micro-batches, with the mean or the sum of their gradients.
-    pub fn set_accumulation(&mut self, accumulation: Accumulation) {
+    pub fn set_accumulation(&mut self, accumulation: GradientAccumulator) {
         self.accumulation = accumulation;
         self.begin_window();
     }

@@ -2,7 +2,7 @@
 
 use core::slice;
 
-use bitstep::gradient::{Accumulation, Neftune, clip_grad_value, multiply};
+use bitstep::gradient::{GradientAccumulator, Neftune, clip_grad_value, scale_in_place};
 use bitstep::storage::Plain;
 use half::{bf16, f16};
 
@@ -44,14 +44,14 @@ unsafe fn each<T: Plain, U: Plain>(
 
 #[inline(always)]
 fn scale<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
-    multiply(&mut T::data_mut(x), f64::from_bits(line.number));
+    scale_in_place(&mut T::data_mut(x), f64::from_bits(line.number));
 }
 
 /// By a number that the device has found.
 #[inline(always)]
 fn scale_by<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
     // SAFETY: the host's table says where the number is.
-    multiply(&mut T::data_mut(x), unsafe { *(line.number as *const f64) });
+    scale_in_place(&mut T::data_mut(x), unsafe { *(line.number as *const f64) });
 }
 
 #[inline(always)]
@@ -59,11 +59,15 @@ fn clip_value<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
     let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(line.number));
 }
 
-/// `counts`: micro-batches of a window, those seen, and whether their mean is wanted.
+/// `counts`: micro-batches of a window, those seen, and whether their mean is expected.
 #[inline(always)]
 fn accumulate<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
     let [window, seen, mean] = line.counts;
-    let new = if mean == 1 { Accumulation::mean(window) } else { Accumulation::sum(window) };
+    let new = if mean == 1 {
+        GradientAccumulator::mean(window)
+    } else {
+        GradientAccumulator::sum(window)
+    };
     if let Ok(mut accumulation) = new {
         // One more than none is all that there is to know.
         if seen > 0 {
@@ -78,7 +82,7 @@ fn accumulate<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
 fn unit<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
     let [length, width, _] = line.counts;
     let neftune = Neftune { alpha: f64::from_bits(line.number) };
-    let _ = neftune.add_unit(T::data_mut(x), U::data(y), length, width);
+    let _ = neftune.add_from_uniform(T::data_mut(x), U::data(y), length, width);
 }
 
 #[inline(always)]

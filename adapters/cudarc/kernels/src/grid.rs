@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::arch::nvptx::{_block_dim_x, _block_idx_x, _grid_dim_x, _thread_idx_x};
 
-use bitstep::real::{Dtype, Real};
+use bitstep::real::{ComputeFloat, Dtype};
 
 use crate::table::Line;
 
@@ -92,13 +92,13 @@ pub(crate) unsafe fn by_warp<'a, L: Line + 'a>(
 
 /// The lanes' numbers folded 16, 8, 4, 2, 1: the sum, in lane 0.
 #[inline(always)]
-pub(crate) fn fold<A: Real>(x: A) -> A {
+pub(crate) fn fold<A: ComputeFloat>(x: A) -> A {
     fold_by(x, |x, y| x + y)
 }
 
 /// The same of whatever makes one number of two.
 #[inline(always)]
-pub(crate) fn fold_by<A: Real>(mut x: A, join: impl Fn(A, A) -> A) -> A {
+pub(crate) fn fold_by<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> A {
     let mut width = 16;
     while width > 0 {
         x = join(x, from_above(x, width));
@@ -109,7 +109,7 @@ pub(crate) fn fold_by<A: Real>(mut x: A, join: impl Fn(A, A) -> A) -> A {
 
 /// Joins what the items of a part contribute, lane by lane and then all lanes: in lane 0.
 #[inline(always)]
-pub(crate) fn joined<A: Real>(
+pub(crate) fn joined<A: ComputeFloat>(
     (start, end): (u64, u64),
     first: A,
     term: impl Fn(usize) -> A,
@@ -126,7 +126,7 @@ pub(crate) fn joined<A: Real>(
 
 /// The number of the lane so many above.
 #[inline(always)]
-fn from_above<A: Real>(x: A, lanes: u32) -> A {
+fn from_above<A: ComputeFloat>(x: A, lanes: u32) -> A {
     fn shuffle(x: u32, lanes: u32) -> u32 {
         let y: u32;
         // SAFETY: all lanes of the warp are here; no memory is touched.

@@ -1,10 +1,10 @@
 //! Rules on projected gradients: what stands between the products.
 
-use bitstep::any::{in_place_of, share};
-use bitstep::eager::{Computed, Eager};
+use bitstep::any::{replace_param_sums, scaled_sum};
+use bitstep::eager::{Eager, EagerFloat};
 use bitstep::lowrank::{Apollo, GaLore};
 use bitstep::optim::*;
-use bitstep::real::Real;
+use bitstep::real::ComputeFloat;
 use bitstep::reduce;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
@@ -24,14 +24,18 @@ unsafe fn clear(table: *const Row, count: u64, chunks: u64) {
 
 /// A projected gradient becomes a direction, at `param`.
 #[inline(always)]
-unsafe fn direct<R: Rule, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn direct<R: Rule, C: ComputeFloat<Stored: EagerFloat>>(
+    table: *const Row,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
             let (_, g, state) = tensor.load::<C>(i);
-            let (direction, state) = R::direction::<C>(&k, g, state);
+            let (direction, state) = R::update_direction::<C>(&k, g, state);
             tensor.store(i, direction, &state);
         });
     }
@@ -39,7 +43,7 @@ unsafe fn direct<R: Rule, C: Real<Stored: Computed>>(table: *const Row, count: u
 
 /// Sums over a parameter alone.
 #[inline(always)]
-unsafe fn param_sums<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {
@@ -47,7 +51,7 @@ unsafe fn param_sums<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u6
             let k = *(t.coefs as *const R::Coefs<C>);
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
                 let zeros = <R::Slots<C> as bitstep::Array<C>>::from_fn(|_| C::ZERO);
-                R::terms::<C>(&k, load(t.param, i), C::ZERO, zeros)
+                R::sum_terms::<C>(&k, load(t.param, i), C::ZERO, zeros)
             });
         });
     }
@@ -56,7 +60,7 @@ unsafe fn param_sums<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u6
 /// Completes constants: with `sums` over the `len` elements of a projection, and, at `factors[0]`,
 /// those over the `width` elements of the parameter.
 #[inline(always)]
-unsafe fn finish<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above; one thread a row changes its constants.
     unsafe {
         by_block(table, count, chunks, |t: &Row, _, at, _| {
@@ -65,9 +69,9 @@ unsafe fn finish<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
                     0 => [C::Scalar::ZERO; 2],
                     s => [*(s as *const C::Scalar), *(s as *const C::Scalar).add(1)],
                 });
-                let whole = whole.map(|sum| share::<C>(sum, t.len as usize, t.width as usize));
+                let whole = whole.map(|sum| scaled_sum::<C>(sum, t.len as usize, t.width as usize));
                 let k = &mut *(t.coefs as *mut R::Coefs<C>);
-                R::finish::<C>(k, in_place_of::<R, C>(low, whole), t.len as usize);
+                R::apply_sums::<C>(k, replace_param_sums::<R, C>(low, whole), t.len as usize);
             }
         });
     }
@@ -75,19 +79,19 @@ unsafe fn finish<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
 
 /// A parameter moves along its directions, at `grad`.
 #[inline(always)]
-unsafe fn follow<R: Rule, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            store(t.param, i, R::descend::<C>(&k, load(t.param, i), load(t.grad, i)));
+            store(t.param, i, R::apply_direction::<C>(&k, load(t.param, i), load(t.grad, i)));
         });
     }
 }
 
 /// A product, times the number whose bits are in `width`.
 #[inline(always)]
-unsafe fn galore<C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn galore<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -99,14 +103,14 @@ unsafe fn galore<C: Real>(table: *const Row, count: u64, chunks: u64) {
 
 /// Squares of channels, block by block.
 #[inline(always)]
-unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
+unsafe fn channels<C: ComputeFloat>(table: *const Channel, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         by_warp(table, count, chunks, |t: &Channel, chunk| {
             let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
             let from = (channel * t.start) as usize;
             let number = |i: usize| load::<C>(t.from, from + i * t.stride as usize);
-            let square = |i: usize| reduce::square(number(i).wide(), t.len == 1);
+            let square = |i: usize| reduce::square(number(i).widen(), t.len == 1);
             let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
@@ -117,7 +121,7 @@ unsafe fn channels<C: Real>(table: *const Channel, count: u64, chunks: u64) {
 
 /// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`), `width` of each.
 #[inline(always)]
-unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn factors<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -133,7 +137,7 @@ unsafe fn factors<C: Real>(table: *const Row, count: u64, chunks: u64) {
 /// # Safety
 /// The table says what is where, and the element exists.
 #[inline(always)]
-unsafe fn scaled<C: Real>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
+unsafe fn scaled<C: ComputeFloat>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
     let (row, col) = split(i as u64, t.cols);
     let channel = match (t.by_column == 1 && t.count > 1, row < t.count) {
         (true, _) => col,
@@ -141,18 +145,16 @@ unsafe fn scaled<C: Real>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
         (false, false) => 0,
     };
     // SAFETY: as the caller promises.
-    let (g, factor) = unsafe {
-        (load(t.grad, i), load(t.factors, channel as usize))
-    };
+    let (g, factor) = unsafe { (load(t.grad, i), load(t.factors, channel as usize)) };
     Apollo::scaled(g, factor, C::scalar(f64::from_bits(t.root)), t.front == 1, limiter)
 }
 
 #[inline(always)]
-unsafe fn scaled_squares<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn scaled_squares<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         by_warp(table, count, chunks, |t: &Scaled, chunk| {
-            let square = |i: usize| reduce::square(scaled::<C>(t, i, None).wide(), t.len == 1);
+            let square = |i: usize| reduce::square(scaled::<C>(t, i, None).widen(), t.len == 1);
             let sum = joined(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
@@ -163,7 +165,7 @@ unsafe fn scaled_squares<C: Real>(table: *const Scaled, count: u64, chunks: u64)
 
 /// The limiter, and the norm to remember, from the sum of all squares at `to`.
 #[inline(always)]
-unsafe fn limit<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn limit<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
     // SAFETY: as above; one thread a line writes.
     unsafe {
         by_block(table, count, chunks, |t: &Scaled, _, at, _| {
@@ -180,7 +182,7 @@ unsafe fn limit<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
 }
 
 #[inline(always)]
-unsafe fn directions<C: Real>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn directions<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         by_block(table, count, chunks, |t: &Scaled, chunk, at, step| {

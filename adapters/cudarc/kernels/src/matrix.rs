@@ -1,9 +1,9 @@
 //! Matrix rules with row and column state.
 
-use bitstep::eager::{Computed, Eager};
-use bitstep::factored::Factored;
+use bitstep::eager::{Eager, EagerFloat};
+use bitstep::factored::FactoredUpdate;
 use bitstep::optim::*;
-use bitstep::real::Real;
+use bitstep::real::ComputeFloat;
 use half::{bf16, f16};
 
 use crate::grid::{WARP, by_block, by_warp, fold, lane};
@@ -13,7 +13,7 @@ use crate::table::{CHUNK, ROWS, Row};
 
 /// Sums of squares along the rows, a block at a time.
 #[inline(always)]
-unsafe fn rows<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {
@@ -25,7 +25,7 @@ unsafe fn rows<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
             let mut i = start + lane();
             while i < end {
                 let g = load::<C>(t.grad, (row * t.width + i) as usize);
-                sum = sum + R::square::<C>(&k, g);
+                sum = sum + R::accumulate_term::<C>(&k, g);
                 i += WARP;
             }
             let sum = fold(sum);
@@ -38,7 +38,7 @@ unsafe fn rows<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
 
 /// Sums of squares down the columns, a block of rows at a time.
 #[inline(always)]
-unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
@@ -46,7 +46,8 @@ unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
             let (batches, _) = split(t.len, t.height * t.width);
             let (mut i, end) = items(batches, t.height, t.width, chunk, at);
             while i < end {
-                let sum = column(t.height, t.width, i, |j| R::square::<C>(&k, load(t.grad, j)));
+                let sum =
+                    column(t.height, t.width, i, |j| R::accumulate_term::<C>(&k, load(t.grad, j)));
                 *(t.sums as *mut C::Scalar).add(i as usize) = sum;
                 i += step;
             }
@@ -57,7 +58,7 @@ unsafe fn cols<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64)
 /// Moves row or column state, `len` numbers at `param`, by sums over `width` squares, which
 /// become the state in the type of sums; of columns, their factors.
 #[inline(always)]
-unsafe fn track<R: Factored, C: Real, const COLS: bool>(
+unsafe fn track<R: FactoredUpdate, C: ComputeFloat, const COLS: bool>(
     table: *const Row,
     count: u64,
     chunks: u64,
@@ -72,9 +73,9 @@ unsafe fn track<R: Factored, C: Real, const COLS: bool>(
             while i < end {
                 let sum = &mut *(t.sums as *mut C::Scalar).add(i as usize);
                 let state = load::<C>(t.param, i as usize);
-                let state = R::track::<C>(&k, state, R::mean::<C>(&k, *sum, n));
+                let state = R::update_moment::<C>(&k, state, R::mean::<C>(&k, *sum, n));
                 store(t.param, i as usize, state);
-                *sum = if COLS { R::col_factor::<C>(&k, state).wide() } else { state.wide() };
+                *sum = if COLS { R::col_factor::<C>(&k, state).widen() } else { state.widen() };
                 i += step;
             }
         });
@@ -83,7 +84,7 @@ unsafe fn track<R: Factored, C: Real, const COLS: bool>(
 
 /// Row state (`len` numbers) becomes factors, with its sum over each batch, which becomes a mean.
 #[inline(always)]
-unsafe fn factors<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
@@ -97,9 +98,9 @@ unsafe fn factors<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u
                 let sum = *(t.sums as *const C::Scalar).add(batch);
                 let mean = R::mean_of_rows::<C>(&k, sum, height);
                 let row = &mut *(t.factors[0] as *mut C::Scalar).add(i as usize);
-                *row = R::row_factor::<C>(&k, C::narrow(*row), mean).wide();
+                *row = R::row_factor::<C>(&k, C::round_from(*row), mean).widen();
                 if within == 0 {
-                    *(t.factors[2] as *mut C::Scalar).add(batch) = mean.wide();
+                    *(t.factors[2] as *mut C::Scalar).add(batch) = mean.widen();
                 }
                 i += step;
             }
@@ -112,7 +113,7 @@ unsafe fn factors<R: Factored, C: Real>(table: *const Row, count: u64, chunks: u
 /// # Safety
 /// The table says what is where.
 #[inline(always)]
-unsafe fn scale<R: Factored, C: Real>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
+unsafe fn scale<R: FactoredUpdate, C: ComputeFloat>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
     let (row, col) = split(i as u64, t.width);
     let (batch, _) = split(row, t.height);
     let col = (batch * t.width + col) as usize;
@@ -120,13 +121,17 @@ unsafe fn scale<R: Factored, C: Real>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
     // SAFETY: the element exists, so its row, column and batch do.
     unsafe {
         let [row, col, mean] = [rows.add(row as usize), cols.add(col), means.add(batch as usize)]
-            .map(|x| C::narrow(*x));
-        R::scale::<C>(k, row, col, mean)
+            .map(|x| C::round_from(*x));
+        R::element_scale::<C>(k, row, col, mean)
     }
 }
 
 #[inline(always)]
-unsafe fn apply<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn apply<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
+    table: *const Row,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
     unsafe {
         by_block(table, count, chunks, |t: &Row, chunk, at, step| {
@@ -137,7 +142,7 @@ unsafe fn apply<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count
             while i < end {
                 let (p, g, state) = tensor.load::<C>(i as usize);
                 let scale = scale::<R, C>(t, &k, i as usize);
-                let (p, state) = R::scaled_element::<C>(&k, p, g, scale, state);
+                let (p, state) = R::factored_update::<C>(&k, p, g, scale, state);
                 tensor.store(i as usize, p, &state);
                 i += step;
             }
@@ -146,7 +151,11 @@ unsafe fn apply<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count
 }
 
 #[inline(always)]
-unsafe fn sums<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn sums<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
+    table: *const Row,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {
@@ -156,7 +165,7 @@ unsafe fn sums<R: Factored, C: Real<Stored: Computed>>(table: *const Row, count:
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 let scale = scale::<R, C>(t, &k, i);
-                R::scaled_terms::<C>(&k, p, g, scale, state)
+                R::factored_terms::<C>(&k, p, g, scale, state)
             });
         });
     }

@@ -3,11 +3,12 @@
 
 use core::slice;
 
-use bitstep::eager::Computed;
-use bitstep::real::{Number, Real};
+use bitstep::eager::EagerFloat;
+use bitstep::real::{ComputeFloat, StoredFloat};
 use bitstep::storage::{
-    Blocks, Codec, Companded, Correction, Dithered, Dynamic, Fp8, Kahan, Narrow, Noise, Scaled4,
-    Scaled8, Split, Stochastic, Storage,
+    BlockFp8, BlockQuant4, BlockQuant8, BlockQuantized, Codec, Companded, CorrectionInt,
+    DynamicQuant8, HalfPrecision, KahanPair, RoundingBits, SplitFloat, StochasticRound,
+    StochasticRounded, Storage,
 };
 use half::{bf16, f16};
 
@@ -48,19 +49,19 @@ trait Moved {
 struct Plain<T, N>(T, N);
 
 /// Where `with` says so, they are gradients, multiplied on their way.
-impl<T: Computed, N: Computed> Moved for Plain<T, N> {
+impl<T: EagerFloat, N: EagerFloat> Moved for Plain<T, N> {
     #[inline(always)]
     unsafe fn load(line: &Move, i: usize) {
         // SAFETY: as the caller promises.
         unsafe {
             let x = times(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
-            store(line.plain, i, N::Real::load(x));
+            store(line.plain, i, N::Compute::load(x));
         }
     }
     #[inline(always)]
     unsafe fn store(line: &Move, i: usize) {
         // SAFETY: as the caller promises.
-        unsafe { *(line.main as *mut T).add(i) = load::<N::Real>(line.plain, i).store() }
+        unsafe { *(line.main as *mut T).add(i) = load::<N::Compute>(line.plain, i).store() }
     }
 }
 
@@ -82,43 +83,43 @@ trait Single {
 }
 
 struct Splits<N, E>(N, E);
-impl<N: Narrow, E: Correction> Single for Splits<N, E> {
+impl<N: HalfPrecision, E: CorrectionInt> Single for Splits<N, E> {
     #[inline(always)]
     unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let (narrow, error) = unsafe { (one::<N>(line.main, i), one::<E>(line.side, i)) };
-        if let Ok(mut split) = Split::new(narrow, error) {
+        if let Ok(mut split) = SplitFloat::new(narrow, error) {
             f(&mut split);
         }
     }
 }
 
 struct Kahans<N>(N);
-impl<N: Number> Single for Kahans<N> {
+impl<N: StoredFloat> Single for Kahans<N> {
     #[inline(always)]
     unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let (value, compensation) = unsafe { (one::<N>(line.main, i), one::<N>(line.side, i)) };
-        if let Ok(mut kahan) = Kahan::new(value, compensation) {
+        if let Ok(mut kahan) = KahanPair::new(value, compensation) {
             f(&mut kahan);
         }
     }
 }
 
 struct Dithers<N>(N);
-impl<N: Stochastic> Single for Dithers<N> {
+impl<N: StochasticRound> Single for Dithers<N> {
     #[inline(always)]
     unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let values = unsafe { one::<N>(line.main, i) };
         let noise = if line.side == 0 {
             let [seed, step] = line.with;
-            Noise::Counter { seed, step, first: i as u64 }
+            RoundingBits::Counter { seed, step, first: i as u64 }
         } else {
             // SAFETY: as the caller promises.
-            Noise::Given(unsafe { one::<u16>(line.side, i) })
+            RoundingBits::Provided(unsafe { one::<u16>(line.side, i) })
         };
-        f(&mut Dithered::new(values, noise));
+        f(&mut StochasticRounded::new(values, noise));
     }
 }
 
@@ -148,28 +149,28 @@ impl Described for Companded {
         if signed == 1 { Companded::Momentum } else { Companded::Variance }
     }
 }
-impl Described for Dynamic {
+impl Described for DynamicQuant8 {
     #[inline(always)]
     fn new([bits, _]: [u64; 2]) -> Self {
-        Dynamic { signed: bits & 1 == 1, grid: bits >> 1 == 1 }
+        DynamicQuant8 { signed: bits & 1 == 1, cpu_grid: bits >> 1 == 1 }
     }
 }
-impl Described for Scaled8 {
+impl Described for BlockQuant8 {
     #[inline(always)]
     fn new([signed, block]: [u64; 2]) -> Self {
-        Scaled8 { signed: signed == 1, block: block as usize }
+        BlockQuant8 { signed: signed == 1, block: block as usize }
     }
 }
-impl Described for Scaled4 {
+impl Described for BlockQuant4 {
     #[inline(always)]
     fn new([signed, block]: [u64; 2]) -> Self {
-        Scaled4 { signed: signed == 1, block: block as usize }
+        BlockQuant4 { signed: signed == 1, block: block as usize }
     }
 }
-impl Described for Fp8 {
+impl Described for BlockFp8 {
     #[inline(always)]
     fn new([_, block]: [u64; 2]) -> Self {
-        Fp8 { block: block as usize }
+        BlockFp8 { block: block as usize }
     }
 }
 
@@ -190,7 +191,7 @@ impl<D: Described> ByBlock<D> {
             let codes = (line.main as *mut u8).add(bytes(start));
             let codes = slice::from_raw_parts_mut(codes, bytes(n));
             let plain = slice::from_raw_parts_mut((line.plain as *mut f32).add(start), n);
-            if let Ok(mut blocks) = Blocks::new(codec, n, codes, one(line.side, i)) {
+            if let Ok(mut blocks) = BlockQuantized::new(codec, n, codes, one(line.side, i)) {
                 f(&mut blocks, plain);
             }
         }
@@ -253,8 +254,8 @@ entries! {
     "dithered_bf16" => OneByOne<Dithers<bf16>>;
     "dithered_f16" => OneByOne<Dithers<f16>>;
     "companded" => ByBlock<Companded>;
-    "dynamic" => ByBlock<Dynamic>;
-    "scaled8" => ByBlock<Scaled8>;
-    "scaled4" => ByBlock<Scaled4>;
-    "fp8" => ByBlock<Fp8>;
+    "dynamic" => ByBlock<DynamicQuant8>;
+    "scaled8" => ByBlock<BlockQuant8>;
+    "scaled4" => ByBlock<BlockQuant4>;
+    "fp8" => ByBlock<BlockFp8>;
 }

@@ -1,9 +1,9 @@
 //! Norms over gradients, which stay on the device.
 
 use bitstep::eager::Eager;
-use bitstep::gradient::parts::{Order, half, limited_square, round, whole};
+use bitstep::gradient::kernel::{NormKind, clamped_square, round, tf_half_square, tf_norm};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
-use bitstep::real::{Number, Real};
+use bitstep::real::{ComputeFloat, StoredFloat};
 use half::{bf16, f16};
 
 use crate::grid::{by_block, by_warp, joined, lane};
@@ -18,24 +18,24 @@ const SMALLEST: u32 = 3;
 const COUNT: u32 = 4;
 const POWER: u32 = 5;
 
-const fn order(kind: u32) -> Order {
+const fn order(kind: u32) -> NormKind {
     match kind {
-        TWO => Order::Two,
-        ONE => Order::One,
-        LARGEST => Order::Largest,
-        SMALLEST => Order::Smallest,
-        COUNT => Order::Count,
-        _ => Order::Power,
+        TWO => NormKind::Two,
+        ONE => NormKind::One,
+        LARGEST => NormKind::Largest,
+        SMALLEST => NormKind::Smallest,
+        COUNT => NormKind::Count,
+        _ => NormKind::Power,
     }
 }
 
 /// Makes one number of each block.
 #[inline(always)]
-unsafe fn blocks<A: Real>(
+unsafe fn blocks<A: ComputeFloat>(
     table: *const Norm,
     count: u64,
     chunks: u64,
-    kind: Order,
+    kind: NormKind,
     term: impl Fn(&Norm, usize) -> A,
 ) {
     // SAFETY: the host's table says what is where.
@@ -51,30 +51,30 @@ unsafe fn blocks<A: Real>(
 }
 
 #[inline(always)]
-unsafe fn norm<T: Real, const KIND: u32>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn norm<T: ComputeFloat, const KIND: u32>(table: *const Norm, count: u64, chunks: u64) {
     let kind = const { order(KIND) };
     // SAFETY: as above.
     unsafe {
         blocks::<T::Scalar>(table, count, chunks, kind, |t, i| {
-            kind.term(f64::from_bits(t.number), load::<T>(t.from, i).wide())
+            kind.term(f64::from_bits(t.number), load::<T>(t.from, i).widen())
         });
     }
 }
 
 /// TensorFlow's squares, in the type of sums of the norm.
 #[inline(always)]
-unsafe fn squares<T: Number, A: Real>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn squares<T: StoredFloat, A: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        blocks::<A>(table, count, chunks, Order::Two, |t, i| {
-            limited_square(*(t.from as *const T).add(i), A::from_f64(f64::from_bits(t.number)))
+        blocks::<A>(table, count, chunks, NormKind::Two, |t, i| {
+            clamped_square(*(t.from as *const T).add(i), A::from_f64(f64::from_bits(t.number)))
         });
     }
 }
 
 /// Each block of a segment becomes its largest or smallest number.
 #[inline(always)]
-unsafe fn extreme<A: Real, const KIND: u32>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn extreme<A: ComputeFloat, const KIND: u32>(table: *const Fold, count: u64, chunks: u64) {
     let kind = const { order(KIND) };
     // SAFETY: as above.
     unsafe {
@@ -105,14 +105,14 @@ unsafe fn once(table: *const Norm, count: u64, chunks: u64, f: impl Fn(&Norm)) {
 
 /// A tensor's norm, for the list of all.
 #[inline(always)]
-unsafe fn root<T: Real>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn root<T: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
             let order = f64::from_bits(t.number);
-            let kind = Order::of(order, t.len as usize);
+            let kind = NormKind::of(order, t.len as usize);
             let norm = kind.root(order, *(t.from as *const T::Scalar));
-            let norm = T::narrow(norm).to_f64();
+            let norm = T::round_from(norm).to_f64();
             match t.wide {
                 1 => *(t.to as *mut f64) = norm,
                 _ => *(t.to as *mut f32) = norm as f32,
@@ -123,13 +123,13 @@ unsafe fn root<T: Real>(table: *const Norm, count: u64, chunks: u64) {
 
 /// The norm over all, and what gradients are multiplied by.
 #[inline(always)]
-unsafe fn total<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn total<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
             let [norm_type, max_norm] = [t.number, t.most].map(f64::from_bits);
             let all = *(t.from as *const C::Scalar);
-            let norm = Order::of(norm_type, t.len as usize).root(norm_type, all).to_f64();
+            let norm = NormKind::of(norm_type, t.len as usize).root(norm_type, all).to_f64();
             let norm = round(norm, C::DTYPE);
             let clip = ClipGradNorm { max_norm, norm_type, error_if_nonfinite: false };
             let to = t.to as *mut f64;
@@ -141,23 +141,23 @@ unsafe fn total<C: Real>(table: *const Norm, count: u64, chunks: u64) {
 
 /// TensorFlow's, of one tensor.
 #[inline(always)]
-unsafe fn halves<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn halves<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
             let squares = (*(t.from as *const C::Scalar)).to_f64();
-            *(t.to as *mut C::Scalar) = half::<C>(squares);
+            *(t.to as *mut C::Scalar) = tf_half_square::<C>(squares);
         });
     }
 }
 
 /// TensorFlow's, over all.
 #[inline(always)]
-unsafe fn global<C: Real>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn global<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
-            let norm = whole::<C>(*(t.from as *const C::Scalar));
+            let norm = tf_norm::<C>(*(t.from as *const C::Scalar));
             let clip = ClipByGlobalNorm { clip_norm: f64::from_bits(t.most) };
             let to = t.to as *mut f64;
             *to = norm.to_f64();

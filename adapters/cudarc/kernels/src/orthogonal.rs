@@ -2,8 +2,8 @@
 
 use bitstep::eager::Eager;
 use bitstep::optim::*;
-use bitstep::orthogonal::{Orthogonal, Place};
-use bitstep::real::Real;
+use bitstep::orthogonal::{NewtonSchulz, WideIndex};
+use bitstep::real::ComputeFloat;
 use bitstep::reduce;
 use half::{bf16, f16};
 
@@ -16,12 +16,7 @@ use crate::table::Row;
 /// # Safety
 /// There are `count` lines.
 #[inline(always)]
-pub(crate) unsafe fn each(
-    table: *const Row,
-    count: u64,
-    chunks: u64,
-    f: impl Fn(&Row, usize),
-) {
+pub(crate) unsafe fn each(table: *const Row, count: u64, chunks: u64, f: impl Fn(&Row, usize)) {
     // SAFETY: as the caller promises.
     unsafe {
         by_block(table, count, chunks, |line: &Row, chunk, at, step| {
@@ -38,34 +33,34 @@ pub(crate) unsafe fn each(
 // `factors[0]`: X, of `height` by `width` elements before it was laid out.
 
 #[inline(always)]
-unsafe fn begin<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let (moved, x) = R::momentum::<C>(&k, load(t.slots[0], i), load(t.grad, i));
             store(t.slots[0], i, moved);
-            let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
+            let place = WideIndex::new([t.height, t.width].map(|d| d as usize)).of(i);
             *(t.factors[0] as *mut C::Scalar).add(place) = x;
         });
     }
 }
 
 #[inline(always)]
-unsafe fn divide<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn divide<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let norm = R::norm::<C>(&k, *(t.sums as *const C::Scalar));
             let x = &mut *(t.factors[0] as *mut C::Scalar).add(i);
-            *x = R::divided::<C>(*x, norm);
+            *x = R::normalize::<C>(*x, norm);
         });
     }
 }
 
 #[inline(always)]
-unsafe fn gram<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn gram<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -76,7 +71,7 @@ unsafe fn gram<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u6
 }
 
 #[inline(always)]
-unsafe fn mix<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -89,7 +84,7 @@ unsafe fn mix<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64
 
 /// `factors[1]`: the product.
 #[inline(always)]
-unsafe fn next<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -101,21 +96,21 @@ unsafe fn next<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u6
 }
 
 #[inline(always)]
-unsafe fn apply<R: Orthogonal, C: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn apply<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let place = Place::new([t.height, t.width].map(|d| d as usize)).of(i);
+            let place = WideIndex::new([t.height, t.width].map(|d| d as usize)).of(i);
             let x = *(t.factors[0] as *const C::Scalar).add(place);
-            store(t.param, i, R::element::<C>(&k, load(t.param, i), x));
+            store(t.param, i, R::update::<C>(&k, load(t.param, i), x));
         });
     }
 }
 
 /// The squares of X, block by block.
 #[inline(always)]
-unsafe fn squares<A: Real>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn squares<A: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         by_warp(table, count, chunks, |t: &Row, chunk| {

@@ -1,8 +1,8 @@
 //! Products of matrices, in the core's order.
 
 use bitstep::eager::Eager;
-use bitstep::matmul::in_order;
-use bitstep::real::Real;
+use bitstep::matmul::dot_in_order;
+use bitstep::real::ComputeFloat;
 use half::{bf16, f16};
 
 use crate::grid::by_block;
@@ -14,7 +14,7 @@ const _: () = assert!(TILE == 4, "tiles are written out: a loop would keep its a
 
 /// Four numbers of a column times four of a row, added to a tile.
 #[inline(always)]
-fn add<A: Real>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] {
+fn add<A: ComputeFloat>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] {
     let row = |sums: [A; 4], x: A| {
         [sums[0] + x * y[0], sums[1] + x * y[1], sums[2] + x * y[2], sums[3] + x * y[3]]
     };
@@ -23,16 +23,15 @@ fn add<A: Real>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] {
 
 /// One tile and another.
 #[inline(always)]
-fn join<A: Real>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
-    let row =
-        |a: [A; 4], b: [A; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
+fn join<A: ComputeFloat>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
+    let row = |a: [A; 4], b: [A; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
     [row(a[0], b[0]), row(a[1], b[1]), row(a[2], b[2]), row(a[3], b[3])]
 }
 
 /// One tile a thread: its rows and columns are spread over the product, so that neighbours read
 /// neighbours. Rounded to the type of the factors.
 #[inline(always)]
-unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
+unsafe fn product<C: ComputeFloat>(table: *const Product, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe {
         by_block(table, count, chunks, |p: &Product, chunk, at, step| {
@@ -47,19 +46,19 @@ unsafe fn product<C: Real>(table: *const Product, count: u64, chunks: u64) {
                 // What is beyond the edge is computed like the last, and not stored.
                 let row = |n: u64| within(i + n * down, p.rows);
                 let col = |n: u64| within(j + n * across, p.cols);
-                let x = |n, k| load::<C>(a, (row(n) * a_row + k * a_col) as usize).wide();
-                let y = |n, k| load::<C>(b, (k * b_row + col(n) * b_col) as usize).wide();
+                let x = |n, k| load::<C>(a, (row(n) * a_row + k * a_col) as usize).widen();
+                let y = |n, k| load::<C>(b, (k * b_row + col(n) * b_col) as usize).widen();
                 let add = |tile, k| {
                     let k = k as u64;
                     let x = [x(0, k), x(1, k), x(2, k), x(3, k)];
                     add(tile, x, [y(0, k), y(1, k), y(2, k), y(3, k)])
                 };
                 let zero = [[C::Scalar::ZERO; 4]; 4];
-                let sums = in_order(p.depth as usize, zero, add, join);
+                let sums = dot_in_order(p.depth as usize, zero, add, join);
                 let put = |m: u64, n: u64, x: C::Scalar| {
                     let (i, j) = (i + m * down, j + n * across);
                     if i < p.rows && j < p.cols {
-                        store(p.to, (i * p.cols + j) as usize, C::narrow(x));
+                        store(p.to, (i * p.cols + j) as usize, C::round_from(x));
                     }
                 };
                 let put = |m, x: [C::Scalar; 4]| {

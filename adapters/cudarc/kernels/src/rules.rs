@@ -1,10 +1,10 @@
 //! Elementwise and tensorwise rules.
 
 use bitstep::Array;
-use bitstep::eager::{Computed, Eager};
-use bitstep::gradient::parts::multiplied;
+use bitstep::eager::{Eager, EagerFloat};
+use bitstep::gradient::kernel::scaled;
 use bitstep::optim::*;
-use bitstep::real::{Number, Real};
+use bitstep::real::{ComputeFloat, StoredFloat};
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
@@ -12,7 +12,7 @@ use crate::grid::{WARP, by_block, by_warp, fold, lane};
 use crate::table::{CHUNK, Row};
 
 /// A tensor's memory.
-pub(crate) struct At<R: Rule, P, G: Computed, S> {
+pub(crate) struct At<R: Rule, P, G: EagerFloat, S> {
     param: *mut P,
     grad: *const G,
     slots: R::Slots<*mut S>,
@@ -24,29 +24,29 @@ pub(crate) struct At<R: Rule, P, G: Computed, S> {
 /// # Safety
 /// It is there.
 #[inline(always)]
-pub(crate) unsafe fn factor<G: Computed>(at: u64) -> Option<Scalar<G>> {
+pub(crate) unsafe fn factor<G: EagerFloat>(at: u64) -> Option<Scalar<G>> {
     // SAFETY: as the caller promises.
-    if at == 0 { None } else { Some(G::Real::scalar(unsafe { *(at as *const f64) })) }
+    if at == 0 { None } else { Some(G::Compute::scalar(unsafe { *(at as *const f64) })) }
 }
 
 #[inline(always)]
-pub(crate) fn times<G: Computed>(g: G, by: Option<Scalar<G>>) -> G::Real {
-    let g = G::Real::load(g);
+pub(crate) fn times<G: EagerFloat>(g: G, by: Option<Scalar<G>>) -> G::Compute {
+    let g = G::Compute::load(g);
     match by {
         None => g,
-        Some(by) => multiplied(g, by),
+        Some(by) => scaled(g, by),
     }
 }
 
 /// What multiplies numbers of this type.
-pub(crate) type Scalar<G> = <<G as Computed>::Real as Real>::Scalar;
+pub(crate) type Scalar<G> = <<G as EagerFloat>::Compute as ComputeFloat>::Scalar;
 
 /// Number i of those at an address, to compute in C.
 ///
 /// # Safety
 /// It is there, and of C's type in memory.
 #[inline(always)]
-pub(crate) unsafe fn load<C: Real>(at: u64, i: usize) -> C {
+pub(crate) unsafe fn load<C: ComputeFloat>(at: u64, i: usize) -> C {
     // SAFETY: as the caller promises.
     C::load(unsafe { *(at as *const C::Stored).add(i) })
 }
@@ -56,12 +56,12 @@ pub(crate) unsafe fn load<C: Real>(at: u64, i: usize) -> C {
 /// # Safety
 /// As [`load`]; no other thread has it.
 #[inline(always)]
-pub(crate) unsafe fn store<C: Real>(at: u64, i: usize, x: C) {
+pub(crate) unsafe fn store<C: ComputeFloat>(at: u64, i: usize, x: C) {
     // SAFETY: as the caller promises.
     unsafe { *(at as *mut C::Stored).add(i) = x.store() }
 }
 
-impl<R: Rule, P: Number, G: Computed, S: Number> At<R, P, G, S> {
+impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> At<R, P, G, S> {
     /// # Safety
     /// The row says what is where.
     #[inline(always)]
@@ -78,7 +78,7 @@ impl<R: Rule, P: Number, G: Computed, S: Number> At<R, P, G, S> {
     /// # Safety
     /// The tensor has more than i elements.
     #[inline(always)]
-    pub(crate) unsafe fn load<C: Real>(&self, i: usize) -> (C, C, R::Slots<C>) {
+    pub(crate) unsafe fn load<C: ComputeFloat>(&self, i: usize) -> (C, C, R::Slots<C>) {
         let slots = self.slots.as_ref();
         // SAFETY: as the caller promises.
         unsafe {
@@ -93,7 +93,7 @@ impl<R: Rule, P: Number, G: Computed, S: Number> At<R, P, G, S> {
     /// # Safety
     /// As [`At::load`]; no other thread has this element.
     #[inline(always)]
-    pub(crate) unsafe fn store<C: Real>(&self, i: usize, p: C, state: &R::Slots<C>) {
+    pub(crate) unsafe fn store<C: ComputeFloat>(&self, i: usize, p: C, state: &R::Slots<C>) {
         // SAFETY: as the caller promises.
         unsafe {
             *self.param.add(i) = p.store();
@@ -123,7 +123,7 @@ pub(crate) struct Wide<T>([T; 4]);
 pub(crate) struct Narrow<T>([T; 4]);
 
 /// Four neighbours of a type.
-pub(crate) trait Four: Number {
+pub(crate) trait Four: StoredFloat {
     type Pack: Copy;
     fn pack(x: [Self; 4]) -> Self::Pack;
     fn unpack(pack: Self::Pack) -> [Self; 4];
@@ -146,7 +146,7 @@ macro_rules! four {
 }
 four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
 
-impl<R: Rule, P: Four, G: Four + Computed, S: Four> At<R, P, G, S> {
+impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> At<R, P, G, S> {
     /// Whether four neighbours may be loaded and stored at once.
     #[inline(always)]
     fn fits(&self) -> bool {
@@ -160,7 +160,7 @@ impl<R: Rule, P: Four, G: Four + Computed, S: Four> At<R, P, G, S> {
     /// # Safety
     /// They exist, no other thread has them, and [`At::fits`].
     #[inline(always)]
-    unsafe fn step_four<C: Real>(&self, k: &R::Coefs<C>, i: usize) {
+    unsafe fn step_four<C: ComputeFloat>(&self, k: &R::Coefs<C>, i: usize) {
         let slots = self.slots.as_ref();
         // SAFETY: as the caller promises.
         unsafe {
@@ -187,7 +187,14 @@ impl<R: Rule, P: Four, G: Four + Computed, S: Four> At<R, P, G, S> {
 
 /// Steps element V of four.
 #[inline(always)]
-fn neighbour<R: Rule, C: Real, P: Number, G: Computed, S: Number, const V: usize>(
+fn neighbour<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: EagerFloat,
+    S: StoredFloat,
+    const V: usize,
+>(
     k: &R::Coefs<C>,
     param: &mut [P; 4],
     grad: &[G; 4],
@@ -196,7 +203,7 @@ fn neighbour<R: Rule, C: Real, P: Number, G: Computed, S: Number, const V: usize
 ) {
     let before = state.as_ref();
     let before = R::Slots::<C>::from_fn(|j| before.get(j).map_or(C::ZERO, |s| C::load(s[V])));
-    let (p, after) = R::element::<C>(k, C::load(param[V]), C::load(times(grad[V], by)), before);
+    let (p, after) = R::update::<C>(k, C::load(param[V]), C::load(times(grad[V], by)), before);
     param[V] = p.store();
     for (to, x) in state.as_mut().iter_mut().zip(after.as_ref()) {
         to[V] = x.store();
@@ -205,7 +212,7 @@ fn neighbour<R: Rule, C: Real, P: Number, G: Computed, S: Number, const V: usize
 
 /// Steps one element after the other.
 #[inline(always)]
-unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
+unsafe fn one_by_one<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
     tensor: &At<R, P, G, S>,
     k: &R::Coefs<C>,
     mut i: u64,
@@ -216,7 +223,7 @@ unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
         // SAFETY: a chunk's elements are this block's alone, and each of them one thread's.
         unsafe {
             let (p, g, state) = tensor.load::<C>(i as usize);
-            let (p, state) = R::element::<C>(k, p, g, state);
+            let (p, state) = R::update::<C>(k, p, g, state);
             tensor.store(i as usize, p, &state);
         }
         i += step;
@@ -224,7 +231,7 @@ unsafe fn one_by_one<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
 }
 
 #[inline(always)]
-unsafe fn apply<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
+unsafe fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -241,7 +248,7 @@ unsafe fn apply<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
 
 /// The same, by fours where addresses and lengths allow it.
 #[inline(always)]
-unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Computed, S: Four>(
+unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat, S: Four>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -264,7 +271,7 @@ unsafe fn apply_by_four<R: Rule, C: Real, P: Four, G: Four + Computed, S: Four>(
 }
 
 #[inline(always)]
-unsafe fn sums<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
+unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
     rows: *const Row,
     count: u64,
     chunks: u64,
@@ -277,7 +284,7 @@ unsafe fn sums<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
             let tensor = At::<R, P, G, S>::new(row);
             write_sums::<C::Scalar>(row, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
-                R::terms::<C>(&k, p, g, state)
+                R::sum_terms::<C>(&k, p, g, state)
             });
         });
     }
@@ -288,7 +295,7 @@ unsafe fn sums<R: Rule, C: Real, P: Number, G: Computed, S: Number>(
 /// # Safety
 /// The table says what is where.
 #[inline(always)]
-pub(crate) unsafe fn write_sums<A: Real>(
+pub(crate) unsafe fn write_sums<A: ComputeFloat>(
     row: &Row,
     chunk: u64,
     start: u64,
@@ -314,14 +321,14 @@ pub(crate) unsafe fn write_sums<A: Real>(
 }
 
 #[inline(always)]
-unsafe fn finish<R: Rule, C: Real>(rows: *const Row, count: u64, chunks: u64) {
+unsafe fn finish<R: Rule, C: ComputeFloat>(rows: *const Row, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; one thread a row changes its constants.
     unsafe {
         by_block(rows, count, chunks, |row: &Row, _, at, _| {
             if at == 0 {
                 let sums = row.sums as *const C::Scalar;
                 let k = &mut *(row.coefs as *mut R::Coefs<C>);
-                R::finish::<C>(k, [*sums, *sums.add(1)], row.len as usize);
+                R::apply_sums::<C>(k, [*sums, *sums.add(1)], row.len as usize);
             }
         });
     }

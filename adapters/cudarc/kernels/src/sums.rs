@@ -1,6 +1,6 @@
 //! Sums of sums: the core's order, level by level.
 
-use bitstep::real::Real;
+use bitstep::real::ComputeFloat;
 
 use crate::grid::{WARP, by_block, by_warp, fold, lane};
 use crate::rules::part;
@@ -8,7 +8,7 @@ use crate::table::{CHUNK, Fold, ROWS};
 
 /// Each block of numbers of a segment becomes one.
 #[inline(always)]
-unsafe fn blocks<A: Real>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn blocks<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_warp(table, count, chunks, |line: &Fold, chunk| {
@@ -32,7 +32,7 @@ unsafe fn blocks<A: Real>(table: *const Fold, count: u64, chunks: u64) {
 
 /// Each block of rows of a segment becomes one row.
 #[inline(always)]
-unsafe fn columns<A: Real>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn columns<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
         by_block(table, count, chunks, |line: &Fold, chunk, at, step| {
@@ -62,7 +62,12 @@ pub(crate) fn items(segments: u64, len: u64, width: u64, chunk: u64, at: u64) ->
 
 /// The sum of one column of one block of rows; numbers through blocks, then columns.
 #[inline(always)]
-pub(crate) fn column<A: Real>(len: u64, width: u64, item: u64, number: impl Fn(usize) -> A) -> A {
+pub(crate) fn column<A: ComputeFloat>(
+    len: u64,
+    width: u64,
+    item: u64,
+    number: impl Fn(usize) -> A,
+) -> A {
     let (block, col) = split(item, width);
     let blocks = len.div_ceil(ROWS);
     let (segment, block) = split(block, blocks);

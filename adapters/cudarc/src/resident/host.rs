@@ -35,10 +35,10 @@ impl<D: Device> Resident<D> {
                 let parts = self.slot(index, k)?;
                 let Some((format, _)) = &self.states[index].slots[k] else { continue };
                 let param = &host.params()[index];
-                let recipe = &host.groups()[param.group].recipe;
+                let recipe = &host.groups()[param.group].spec;
                 let len = recipe.slot_len(k, &param.shape, self.states[index].dtype);
                 let mut slot = Buffer::new(*format, len)?;
-                if let Buffer::Coded(coded) = &mut slot {
+                if let Buffer::Encoded(coded) = &mut slot {
                     for (old, bytes) in coded.parts("").into_iter().zip(parts) {
                         coded.set_part("", &StoragePart { bytes, ..old })?;
                     }
@@ -51,13 +51,13 @@ impl<D: Device> Resident<D> {
                 let mut bytes = filled("state", 0, len)?;
                 self.device.read(at, &mut bytes).map_err(Error::Device)?;
                 let element = match format {
-                    Format::Split(_, 8) => Element::I8,
-                    Format::Split(..) => Element::I16,
+                    StorageFormat::SplitFloat(_, 8) => RawDtype::I8,
+                    StorageFormat::SplitFloat(..) => RawDtype::I16,
                     _ => self.states[index].dtype.into(),
                 };
-                let mut raw = Raw::zeros(element, len / element.size())?;
+                let mut raw = RawBuffer::zeros(element, len / element.size())?;
                 raw.set_bytes(&bytes)?;
-                host.params_mut()[index].companion = Some(raw);
+                host.params_mut()[index].correction = Some(raw);
             }
         }
         Ok(host)
@@ -69,14 +69,14 @@ impl<D: Device> Resident<D> {
     /// # Errors
     /// Another number of parameters, or another shape: nothing is changed. Or the device's own.
     pub fn load(&mut self, host: Optimizer) -> Result<(), Error<D::Error>> {
-        let (got, wanted) = (host.params().len(), self.states.len());
-        if got != wanted {
-            return Err(bitstep::Error::Length { argument: "params", got, wanted }.into());
+        let (got, expected) = (host.params().len(), self.states.len());
+        if got != expected {
+            return Err(bitstep::Error::LengthMismatch { argument: "params", got, expected }.into());
         }
         for (ours, theirs) in self.optimizer.params().iter().zip(host.params()) {
             if ours.shape != theirs.shape || theirs.slots.len() != ours.slots.len() {
-                let wanted = "parameters of the same shapes, and rules with the same slots";
-                return Err(bitstep::Error::Invalid { argument: "params", wanted }.into());
+                let expected = "parameters of the same shapes, and rules with the same slots";
+                return Err(bitstep::Error::InvalidArgument { argument: "params", expected }.into());
             }
         }
         self.optimizer = host;

@@ -1,7 +1,7 @@
 use core::f32::consts::PI;
 
 use super::{Decay, cos};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// A line up to `warmup_target`, if there is one, then half a cosine down to `alpha` times the rate, held after its end.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,8 +30,8 @@ impl Default for CosineDecay {
     }
 }
 
-impl Hyper for CosineDecay {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CosineDecay {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.f64("decay_steps", &mut self.decay_steps);
         f.f64("alpha", &mut self.alpha);

@@ -1,7 +1,7 @@
 use core::f32::consts::PI;
 
 use super::{Decay, cos, log, pow};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// Half a cosine down to `alpha` times the rate, again and again: each time `t_mul` times longer and `m_mul` times lower.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,8 +30,8 @@ impl Default for CosineDecayRestarts {
     }
 }
 
-impl Hyper for CosineDecayRestarts {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for CosineDecayRestarts {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.f64("first_decay_steps", &mut self.first_decay_steps);
         f.f64("t_mul", &mut self.t_mul);

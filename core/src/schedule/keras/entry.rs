@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt::Debug;
 
 use super::Decay;
-use crate::args::{ArgError, Args, Hyper, Value, nearest};
+use crate::args::{ArgError, Args, HyperParams, Value, nearest};
 use crate::schedule::arguments::{apply, name_and_args};
 
 /// A decay, or what is wrong with its arguments.
@@ -25,12 +25,14 @@ pub(in crate::schedule) struct Entry {
 
 impl Entry {
     /// A decay whose fields are its arguments.
-    pub(super) const fn of<D: AnyDecay + Hyper + Default + 'static>(class: &'static str) -> Entry {
+    pub(super) const fn of<D: AnyDecay + HyperParams + Default + 'static>(
+        class: &'static str,
+    ) -> Entry {
         Entry { class, apart: &[], make: |entry, args, _| entry.read(D::default(), &args) }
     }
 
     /// `decay` with its arguments.
-    pub(in crate::schedule) fn read<D: AnyDecay + Hyper + 'static>(
+    pub(in crate::schedule) fn read<D: AnyDecay + HyperParams + 'static>(
         &self,
         mut decay: D,
         args: &Args,
@@ -42,18 +44,18 @@ impl Entry {
 
 /// A decay whose type is known at run time only.
 pub(in crate::schedule) trait AnyDecay: Decay + Debug + Send + Sync {
-    fn boxed(&self) -> Box<dyn AnyDecay>;
+    fn clone_box(&self) -> Box<dyn AnyDecay>;
 }
 
 impl<D: Decay + Debug + Clone + Send + Sync + 'static> AnyDecay for D {
-    fn boxed(&self) -> Box<dyn AnyDecay> {
+    fn clone_box(&self) -> Box<dyn AnyDecay> {
         Box::new(self.clone())
     }
 }
 
 impl Clone for Box<dyn AnyDecay> {
     fn clone(&self) -> Self {
-        (**self).boxed()
+        (**self).clone_box()
     }
 }
 

@@ -1,5 +1,5 @@
 use super::{Decay, pow};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// initial · rate^(t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +25,8 @@ impl Default for ExponentialDecay {
     }
 }
 
-impl Hyper for ExponentialDecay {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for ExponentialDecay {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.f64("decay_steps", &mut self.decay_steps);
         f.f64("decay_rate", &mut self.decay_rate);

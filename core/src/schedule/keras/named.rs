@@ -4,7 +4,7 @@ use super::*;
 use crate::schedule::warm_up;
 
 /// Every class.
-pub(in crate::schedule) const LIST: &[Entry] = &[
+pub(in crate::schedule) const DECAYS: &[Entry] = &[
     Entry::of::<CosineDecay>("CosineDecay"),
     Entry::of::<CosineDecayRestarts>("CosineDecayRestarts"),
     Entry::of::<ExponentialDecay>("ExponentialDecay"),

@@ -1,7 +1,7 @@
 use super::Decay;
 #[cfg(feature = "alloc")]
 use crate::args::Value;
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 #[cfg(feature = "alloc")]
 use crate::schedule::arguments;
 
@@ -19,20 +19,20 @@ pub struct PiecewiseConstantDecay<B, V> {
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: super::Make = |entry, mut args, _| {
     let mut numbers = |argument| {
-        let (of, wanted) = (entry.class, "a list of numbers");
-        arguments::take_list(of, argument, &mut args, wanted, Value::as_f64)
+        let (of, expected) = (entry.class, "a list of numbers");
+        arguments::take_list(of, argument, &mut args, expected, Value::as_f64)
     };
     let (boundaries, values) = (numbers("boundaries")?, numbers("values")?);
-    let (got, wanted) = (values.len(), boundaries.len().saturating_add(1));
-    if got != wanted {
-        return Err(crate::Error::Length { argument: "values", got, wanted }.into());
+    let (got, expected) = (values.len(), boundaries.len().saturating_add(1));
+    if got != expected {
+        return Err(crate::Error::LengthMismatch { argument: "values", got, expected }.into());
     }
     entry.read(PiecewiseConstantDecay { boundaries, values }, &args)
 };
 
-impl<B, V> Hyper for PiecewiseConstantDecay<B, V> {
+impl<B, V> HyperParams for PiecewiseConstantDecay<B, V> {
     /// All but `boundaries` and `values`.
-    fn fields(&mut self, f: &mut dyn Fields) {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.ignored("name");
     }
 }

@@ -1,5 +1,5 @@
 use super::{Decay, pow};
-use crate::args::{Fields, Hyper};
+use crate::args::{FieldVisitor, HyperParams};
 
 /// (initial − end) · (1 − t/n)^power + end, held after n = `decay_steps`; with `cycle` n is doubled, tripled, … instead.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,8 +28,8 @@ impl Default for PolynomialDecay {
     }
 }
 
-impl Hyper for PolynomialDecay {
-    fn fields(&mut self, f: &mut dyn Fields) {
+impl HyperParams for PolynomialDecay {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.f64("decay_steps", &mut self.decay_steps);
         f.f64("end_learning_rate", &mut self.end_learning_rate);
