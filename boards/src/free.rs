@@ -69,7 +69,7 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
     // State of 8 or 4 bits, though the matrix is small.
     let any_size = Args::new().with("min_8bit_size", 0i64);
     let mut recipe = recipe.with_args(&any_size).unwrap_or(recipe);
-    (recipe.storage.min_len, recipe.storage.multiple) = (0, 0);
+    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(recipe).ok()?;
     optimizer.add_param(group, &SHAPE, dtype).ok()?;

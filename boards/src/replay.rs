@@ -42,7 +42,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
         values.push(buffer(dtype, from.bytes()?)?);
         optimizer.add_param(group, &shape, self::dtype(dtype)?).map_err(|e| format!("{e}"))?;
     }
-    let mut sum = Sum(0xcbf2_9ce4_8422_2325);
+    let mut sum = Fnv(0xcbf2_9ce4_8422_2325);
     for _ in 0..steps {
         let lr = from.float()?;
         if !lr.is_nan() {
@@ -115,9 +115,9 @@ fn buffer(dtype: u32, bytes: &[u8]) -> Result<Buffer, String> {
 }
 
 /// FNV-1a over bits. Any NaN counts as the same NaN.
-struct Sum(u64);
+struct Fnv(u64);
 
-impl Sum {
+impl Fnv {
     fn bits(&mut self, bits: u64) {
         for byte in bits.to_le_bytes() {
             self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);

@@ -26,14 +26,14 @@ pub fn report(state: usize, mut step: impl FnMut(u64, usize) -> bool) -> bool {
 #[macro_export]
 macro_rules! measure {
     ($type:ty, $rule:expr, $slots:expr) => {
-        use bitstep::rule::{Rule, Scalars, Step, step};
+        use bitstep::rule::{Rule, ScalarState, StepContext, step};
         use bitstep_boards::size::{MOST, report};
         use core::hint::black_box;
 
         #[inline(never)]
         fn measured(
-            at: &Step<'_>,
-            scalars: &mut Scalars,
+            at: &StepContext<'_>,
+            scalars: &mut ScalarState,
             param: &mut [f32],
             grad: &[f32],
             slots: <$type as Rule>::Slots<&mut [f32]>,
@@ -58,7 +58,7 @@ macro_rules! measure {
                 let (Some(param), Some(grad)) = (param.get_mut(..n), grad.get(..n)) else {
                     return false;
                 };
-                measured(&Step::new(t, black_box(1e-3)), &mut scalars, param, grad, slots)
+                measured(&StepContext::new(t, black_box(1e-3)), &mut scalars, param, grad, slots)
             })
         }
         $crate::firmware!(run);

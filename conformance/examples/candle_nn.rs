@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use bitstep_conformance::exec;
@@ -20,12 +20,12 @@ fn main() -> std::io::Result<()> {
 
 struct CandleNn;
 
-fn unsupported<T>(why: &str) -> Result<T, Refused> {
-    Err(Refused::Unsupported(why.to_owned()))
+fn unsupported<T>(why: &str) -> Result<T, BackendError> {
+    Err(BackendError::Unsupported(why.to_owned()))
 }
 
-fn failed(e: impl std::fmt::Display) -> Refused {
-    Refused::Failed(e.to_string())
+fn failed(e: impl std::fmt::Display) -> BackendError {
+    BackendError::Failed(e.to_string())
 }
 
 enum Kind {
@@ -38,9 +38,9 @@ impl Backend for CandleNn {
         "candle-nn"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let vars = spec.params.iter().map(|&p| Var::from_tensor(&array(p)?).map_err(failed));
-        let vars = vars.collect::<Result<Vec<_>, Refused>>()?;
+        let vars = vars.collect::<Result<Vec<_>, BackendError>>()?;
         let mut groups = Vec::new();
         for group in spec.groups {
             let own = group.params.iter().map(|&i| vars[i].clone()).collect();
@@ -50,16 +50,16 @@ impl Backend for CandleNn {
         Ok(Box::new(CandleRun { vars, dtypes, groups }))
     }
 
-    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         unsupported("candle-nn has no schedules")
     }
 
-    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         unsupported("candle-nn has no gradient strategies")
     }
 }
 
-fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Kind, Refused> {
+fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Kind, BackendError> {
     let number = |key: &str| {
         hyper.get(key).and_then(Value::as_f64).ok_or_else(|| failed(format!("no `{key}`")))
     };
@@ -95,7 +95,7 @@ fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Kind,
     }
 }
 
-fn array(t: &Tensor) -> Result<Array, Refused> {
+fn array(t: &Tensor) -> Result<Array, BackendError> {
     let (shape, device, x) = (t.shape.as_slice(), &Device::Cpu, t.to_f64s());
     // Exact: every number came from the narrower type.
     match t.dtype {
@@ -123,11 +123,11 @@ impl Run for CandleRun {
         _: &Tensor,
         _: &BTreeMap<String, Tensor>,
         _: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         unsupported("candle-nn's optimizers can't be put into the middle of a run")
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         // A store of gradients can only be had from a backward pass.
         let nothing = Array::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
         let mut grads = nothing.backward().map_err(failed)?;

@@ -7,20 +7,20 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use bitstep_conformance::bounds::Bounds;
 use bitstep_conformance::check::Outcome;
 use bitstep_conformance::report;
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use serde_json::{Map, Value};
 
 struct Mine;
 
-fn unsupported<T>(why: &str) -> Result<T, Refused> {
-    Err(Refused::Unsupported(why.to_owned()))
+fn unsupported<T>(why: &str) -> Result<T, BackendError> {
+    Err(BackendError::Unsupported(why.to_owned()))
 }
 
 impl Backend for Mine {
@@ -30,7 +30,7 @@ impl Backend for Mine {
 
     // Arguments have the reference's names and are always there, defaults included. What you don't
     // have, refuse with a reason: a case that is answered wrongly fails, one that is refused is counted.
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         if spec.name != "sgd" {
             return unsupported("only sgd");
         }
@@ -46,11 +46,11 @@ impl Backend for Mine {
         Ok(Box::new(MyRun(params)))
     }
 
-    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         unsupported("no schedules")
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         let limit = spec.hyper.get("clip_value").and_then(Value::as_f64);
         let Some(limit) = limit.filter(|_| spec.name == "clip_grad_value") else {
             return unsupported("only clip_grad_value");
@@ -87,10 +87,10 @@ struct Arguments {
 }
 
 impl Arguments {
-    fn new(hyper: &Map<String, Value>) -> Result<Arguments, Refused> {
+    fn new(hyper: &Map<String, Value>) -> Result<Arguments, BackendError> {
         let number = |key: &str| {
             let found = hyper.get(key).and_then(Value::as_f64);
-            found.ok_or_else(|| Refused::Failed(format!("no number `{key}`")))
+            found.ok_or_else(|| BackendError::Failed(format!("no number `{key}`")))
         };
         let is = |key: &str| hyper.get(key) == Some(&Value::Bool(true));
         Ok(Arguments {
@@ -164,17 +164,17 @@ impl Run for MyRun {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         let p = &mut self.0[i];
         p.value = f32s(value);
         p.buffer = state.get("momentum_buffer").map(f32s);
         if p.arguments.momentum != 0.0 && counts.updates > 0 && p.buffer.is_none() {
-            return Err(Refused::NeedsState("momentum_buffer".to_owned()));
+            return Err(BackendError::NeedsState("momentum_buffer".to_owned()));
         }
         Ok(())
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         for (p, grad) in self.0.iter_mut().zip(&inputs.grads) {
             let lr = inputs.lr.map_or(p.arguments.lr, |lr| lr as f32);
             if let Some(grad) = grad {
@@ -199,7 +199,7 @@ impl Run for MyRun {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let glob = std::env::args().nth(1).unwrap_or_else(|| "{sgd,clip_grad_value}".to_owned());
-    let entries = suite::read(&[suite::committed()], &Only::new(Some(&glob))?)?;
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(Some(&glob))?)?;
     let reports = suite::run(&entries, &[Box::new(Mine)], &Bounds::default(), || {});
     print!("{}", report::table(&reports));
     for r in reports.iter().filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {

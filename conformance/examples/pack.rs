@@ -8,7 +8,7 @@ use bitstep_conformance::{device, suite};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: pack OUT")?;
-    let entries = suite::read(&[suite::committed()], &suite::Only::new(None)?)?;
+    let entries = suite::read(&[suite::committed()], &suite::CaseFilter::new(None)?)?;
     // Of each optimizer the default arguments in every number type, and if there are none its smallest case.
     let mut of_name = BTreeMap::<String, Vec<(u64, Case)>>::new();
     for entry in entries {

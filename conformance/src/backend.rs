@@ -31,7 +31,7 @@ use crate::tensor::Tensor;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum BackendError {
     /// The backend has no implementation of this, and why.
     Unsupported(String),
     /// The backend has one, but it did not work.
@@ -41,8 +41,8 @@ pub enum Refused {
     NeedsState(String),
 }
 
-pub(crate) fn failed(e: impl std::fmt::Display) -> Refused {
-    Refused::Failed(e.to_string())
+pub(crate) fn failed(e: impl std::fmt::Display) -> BackendError {
+    BackendError::Failed(e.to_string())
 }
 
 /// An implementation of any of the references.
@@ -54,19 +54,19 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// [`Refused`].
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused>;
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError>;
 
     /// The rates of every group, (T+1) × G in rows: at construction, then after each step.
     ///
     /// # Errors
     /// [`Refused`].
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused>;
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError>;
 
     /// What becomes of the gradients.
     ///
     /// # Errors
     /// [`Refused`].
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>;
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError>;
 }
 
 /// An optimizer at work.
@@ -83,7 +83,7 @@ pub trait Run {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused>;
+    ) -> Result<(), BackendError>;
 
     /// What the steps to come will be given, in order, if that is known: the suite says so before
     /// the first step of a free run, so that a backend may compute them all at once.
@@ -95,7 +95,7 @@ pub trait Run {
     ///
     /// # Errors
     /// [`Refused`].
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused>;
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError>;
 
     /// Parameter `i`, in its own type.
     fn value(&self, i: usize) -> Tensor;

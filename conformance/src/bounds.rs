@@ -74,14 +74,14 @@ pub struct Exemption {
     /// The way to check.
     pub mode: Mode,
     /// What holds instead.
-    pub allow: Allow,
+    pub allow: Tolerance,
     /// Why the default can't hold.
     pub reason: &'static str,
 }
 
 /// What holds instead of the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Allow {
+pub enum Tolerance {
     /// This many ULP at scale a step.
     Ulp(f64),
     /// This many times the spacing plus what one ULP in each input (the
@@ -94,7 +94,7 @@ pub enum Allow {
     Outliers { ulp: f64, share: f64 },
     /// The default plus this share of the largest change that the step makes in the
     /// tensor. For a reference that computes its update in fewer bits.
-    OfMove(f64),
+    RelativeToUpdate(f64),
 }
 
 /// Slots that keep what a sum lost to rounding. Their own last bits mean little: they are judged
@@ -130,7 +130,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
         dtype: None,
         what: "lr",
         mode: Mode::Values,
-        allow: Allow::Outliers { ulp: 512.0, share: 0.01 },
+        allow: Tolerance::Outliers { ulp: 512.0, share: 0.01 },
         reason: "glibc's cosine, which Python calls, is 1 ULP off the nearest number once in 1300; \
                  ours is not, and where 1 + cos nearly cancels that ULP is hundreds of the rate",
     },
@@ -139,7 +139,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
         dtype: None,
         what: "lr",
         mode: Mode::Values,
-        allow: Allow::Ulp(512.0),
+        allow: Tolerance::Ulp(512.0),
         reason: "the same cosine in a recursive schedule, which carries the difference on",
     },
     Exemption {
@@ -147,7 +147,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
         dtype: None,
         what: "lr",
         mode: Mode::Values,
-        allow: Allow::Outliers { ulp: DEFAULT * F32_ULP, share: 0.1 },
+        allow: Tolerance::Outliers { ulp: DEFAULT * F32_ULP, share: 0.1 },
         reason: "TensorFlow's rates are f32: these are 4 ULP of f32. It calls glibc's cosf and powf, \
                  which are 1 ULP off the nearest number once in 140 and in 7000",
     },
@@ -159,7 +159,7 @@ const CANCELLING: Exemption = Exemption {
     dtype: None,
     what: "*",
     mode: Mode::Step,
-    allow: Allow::Conditioned(DEFAULT),
+    allow: Tolerance::Conditioned(DEFAULT),
     reason: "gradient and decay, old and new momentum, parameter and update may nearly cancel, and \
              the reference contracts a product and a sum to one fma where we do not: the default, \
              with what an ULP of each input moves the answer by",
@@ -170,7 +170,7 @@ const SCALE: Exemption = Exemption {
     dtype: Some(Dtype::F32),
     what: "{*.scale,absmax*}",
     mode: Mode::Step,
-    allow: Allow::Ulp(2.0),
+    allow: Tolerance::Ulp(2.0),
     reason: "a scale is the largest moment of a block, a sum of two products of which the \
              reference contracts one: two roundings more",
 };
@@ -180,14 +180,14 @@ const MUON: Exemption = Exemption {
     dtype: None,
     what: "value",
     mode: Mode::Step,
-    allow: Allow::OfMove(0.06),
+    allow: Tolerance::RelativeToUpdate(0.06),
     reason: "products are rounded to bf16 fifteen times; where their f32 sums, in another order, \
              fall on the other side of a tie, later products move with them: a sixth of 17 x 33 \
              matrices differ from exact sums, by up to 0.04 where the largest element is 1.2",
 };
 
 const COMPENSATION_F64: Exemption =
-    Exemption { what: "compensation", allow: Allow::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
+    Exemption { what: "compensation", allow: Tolerance::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
 
 /// An ULP of `f32`, in those of `f64`.
 const F32_ULP: f64 = (1u64 << 29) as f64;
@@ -197,7 +197,7 @@ const SINGLE: Exemption = Exemption {
     dtype: Some(Dtype::F64),
     what: "value",
     mode: Mode::Step,
-    allow: Allow::Ulp(DEFAULT * F32_ULP),
+    allow: Tolerance::Ulp(DEFAULT * F32_ULP),
     reason: "the reference computes f64 parameters in f32: the default, in ULP of f32",
 };
 
@@ -205,7 +205,7 @@ const COMPENSATION_MIXED: Exemption = Exemption {
     case: "optimizer/adamw_anyprecision/types_*_f64",
     dtype: Some(Dtype::F32),
     what: "compensation",
-    allow: Allow::Outliers { ulp: 128.0, share: 0.02 },
+    allow: Tolerance::Outliers { ulp: 128.0, share: 0.02 },
     reason: "the same, and where update and decay nearly cancel, one ULP of the update is many of \
              what is left",
     ..SINGLE
@@ -253,7 +253,7 @@ const PRODUCT_F32: Exemption = Exemption {
     dtype: Some(Dtype::F32),
     what: "*",
     mode: Mode::Step,
-    allow: Allow::Ulp(1000.0),
+    allow: Tolerance::Ulp(1000.0),
     reason: "what stands behind a product of matrices: terms that cancel leave the rounding of the \
              larger ones, and the reference fuses each product with its sum. Of four suites the \
              worst is 426, among sums of 37",
@@ -303,7 +303,7 @@ impl Bounds {
 
     /// The exemption that holds for a number, if one does: the first that fits.
     #[must_use]
-    pub fn exemption(&self, s: &Subject<'_>) -> Option<(usize, Allow)> {
+    pub fn exemption(&self, s: &Subject<'_>) -> Option<(usize, Tolerance)> {
         let i = self.table.iter().position(|(e, globs)| {
             e.mode == s.mode
                 && e.dtype.is_none_or(|d| d == s.dtype)
@@ -324,13 +324,13 @@ impl Bounds {
     #[must_use]
     pub fn share(&self, exemption: usize) -> f64 {
         match self.table[exemption].0.allow {
-            Allow::Outliers { share, .. } => share,
+            Tolerance::Outliers { share, .. } => share,
             _ => 1.0,
         }
     }
 
     /// Notes that a number was off by more than the default.
-    pub fn need(&self, exemption: usize) {
+    pub fn mark_used(&self, exemption: usize) {
         self.needed[exemption].store(true, Ordering::Relaxed);
     }
 
@@ -396,16 +396,19 @@ mod tests {
             dtype: Some(Dtype::F32),
             what: "value",
             mode: Mode::Step,
-            allow: Allow::Ulp(100.0),
+            allow: Tolerance::Ulp(100.0),
             reason: "a planted one",
         };
-        let bounds = Bounds::new(&[e, Exemption { case: "*", allow: Allow::OfMove(0.5), ..e }]);
+        let bounds = Bounds::new(&[
+            e,
+            Exemption { case: "*", allow: Tolerance::RelativeToUpdate(0.5), ..e },
+        ]);
         let subject = |case, what| Subject { case, dtype: Dtype::F32, what, mode: Mode::Step };
         let of = |case, what| bounds.exemption(&subject(case, what));
-        assert_eq!(of("optimizer/muon/x", "value"), Some((0, Allow::Ulp(100.0))));
-        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Allow::OfMove(0.5))));
+        assert_eq!(of("optimizer/muon/x", "value"), Some((0, Tolerance::Ulp(100.0))));
+        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Tolerance::RelativeToUpdate(0.5))));
         assert_eq!(of("optimizer/muon/x", "exp_avg"), None);
-        bounds.need(0);
+        bounds.mark_used(0);
         assert_eq!(bounds.stale().len(), 1);
     }
 }

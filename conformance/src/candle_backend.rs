@@ -5,10 +5,10 @@ use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
+    Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 use crate::core_backend::{Core, CoreRun};
-use crate::host::Host;
+use crate::host::ParamStore;
 
 /// `bitstep-candle`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]
@@ -22,24 +22,24 @@ impl Backend for Candle {
         "candle"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
-        let mut optimizer = bitstep_candle::Optimizer::without_groups();
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
+        let mut optimizer = bitstep_candle::Optimizer::empty();
         optimizer.set_grain(self.grain);
         Ok(Box::new(CoreRun::new(spec, Vars(optimizer))?))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         Core.gradient(spec)
     }
 }
 
 struct Vars(bitstep_candle::Optimizer);
 
-fn tensor(value: Buffer, shape: &[usize]) -> Result<Tensor, Refused> {
+fn tensor(value: Buffer, shape: &[usize]) -> Result<Tensor, BackendError> {
     let cpu = &Device::Cpu;
     match value {
         Buffer::F64(x) => Tensor::from_vec(x, shape, cpu),
@@ -63,7 +63,7 @@ fn buffer(t: &Tensor) -> candle_core::Result<Buffer> {
 }
 
 /// Gradients as a backward pass hands them over. A store can only be had from one.
-fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, Refused> {
+fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, BackendError> {
     let nothing = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
     let mut store = nothing.backward().map_err(failed)?;
     for ((_, var), grad) in vars.iter().zip(grads) {
@@ -74,8 +74,8 @@ fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, 
     Ok(store)
 }
 
-impl Host for Vars {
-    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+impl ParamStore for Vars {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let var = Var::from_tensor(&tensor(value, shape)?).map_err(failed)?;
         let name = self.0.vars().len().to_string();
         self.0.add_var(group, name, var).map_err(failed)
@@ -89,7 +89,7 @@ impl Host for Vars {
         self.0.inner_mut()
     }
 
-    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError> {
         let var = &self.0.vars()[i].1;
         var.set(&tensor(value, var.dims())?).map_err(failed)
     }
@@ -99,8 +99,12 @@ impl Host for Vars {
         buffer(&self.0.vars()[i].1).expect("a variable of plain numbers")
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
         let store = store(self.0.vars(), grads)?;
-        self.0.step_given(&store, given).map_err(failed)
+        self.0.step_with_extra_args(&store, given).map_err(failed)
     }
 }

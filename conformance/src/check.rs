@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 
 use crate::Core;
 use crate::backend::{
-    Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, Run, ScheduleSpec,
+    Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, Run, ScheduleSpec,
 };
 use crate::bounds::{Bounds, Mode, is_low_bit};
 use crate::compare::is_code;
 use crate::condition::{self, Sensitivity};
 use crate::derived::{self, Tolerances};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
-use crate::judge::{At, Failure, Judge, Sample};
+use crate::judge::{Comparator, Failure, Location, Sample};
 use crate::lacking;
 use crate::parted::{self, Shown};
 use crate::spread::Spread;
@@ -159,7 +159,8 @@ impl Report {
             _ => &[Mode::Values],
         };
         let bare = modes.iter().map(|&mode| Report::bare(case, backend, mode));
-        bare.map(|bare| bare.refused(Refused::Failed(format!("{NOT_REACHED}: {why}")))).collect()
+        bare.map(|bare| bare.refused(BackendError::Failed(format!("{NOT_REACHED}: {why}"))))
+            .collect()
     }
 
     /// Whether the run was over before this check.
@@ -168,18 +169,22 @@ impl Report {
         !self.detail.starts_with(NOT_REACHED)
     }
 
-    fn refused(mut self, why: Refused) -> Report {
+    fn refused(mut self, why: BackendError) -> Report {
         (self.outcome, self.detail) = match why {
-            Refused::Unsupported(why) => (Outcome::Unsupported, why),
-            Refused::Failed(why) => (Outcome::Error, why),
-            Refused::NeedsState(slot) => {
+            BackendError::Unsupported(why) => (Outcome::Unsupported, why),
+            BackendError::Failed(why) => (Outcome::Error, why),
+            BackendError::NeedsState(slot) => {
                 (Outcome::Error, format!("the start of the run lacks the state `{slot}`"))
             }
         };
         self
     }
 
-    fn judged(mut self, mut judge: Judge<'_>, remarks: impl IntoIterator<Item = String>) -> Report {
+    fn judged(
+        mut self,
+        mut judge: Comparator<'_>,
+        remarks: impl IntoIterator<Item = String>,
+    ) -> Report {
         judge.finish();
         let ties = judge.ties();
         let (ulp, bound) = judge.worst();
@@ -245,7 +250,7 @@ impl<'a> Basis<'a> {
     #[must_use]
     pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
         let case = self.case;
-        let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, Refused>| {
+        let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, BackendError>| {
             let bare = Report::bare(case, backend.name(), mode);
             match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
                 Ok(Ok(report)) => report,
@@ -253,7 +258,7 @@ impl<'a> Basis<'a> {
                 Err(panic) => {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
                     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                    bare.refused(Refused::Failed(format!("panicked: {}", text.unwrap_or("?"))))
+                    bare.refused(BackendError::Failed(format!("panicked: {}", text.unwrap_or("?"))))
                 }
             }
         };
@@ -282,11 +287,11 @@ impl<'a> Basis<'a> {
         self.run.get_or_init(|| derived::of_run(self.case, data))
     }
 
-    fn moves(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
+    fn sensitivity(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
         self.moves[t].get_or_init(|| condition::of_step(self.case, data, t))
     }
 
-    fn run_moves(&self, data: &OptimizerCase) -> &[Sensitivity] {
+    fn run_sensitivity(&self, data: &OptimizerCase) -> &[Sensitivity] {
         self.run_moves.get_or_init(|| condition::of_run(self.case, data))
     }
 }
@@ -297,10 +302,10 @@ fn by_step(
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
-) -> Result<Report, Refused> {
+) -> Result<Report, BackendError> {
     let case = basis.case;
     let spec = OptimizerSpec::new(case, data);
-    let mut judge = Judge::new(bounds, &case.id, Mode::Step);
+    let mut judge = Comparator::new(bounds, &case.id, Mode::Step);
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
     let (mut skipped, mut lacking, mut hidden, mut later) = (0, None, false, 0);
     if case.steps == 0 {
@@ -319,8 +324,8 @@ fn by_step(
             judged[i] = t == 0 || updates > 0 || !state.is_empty() || !has_state;
             let counts = Counts { updates: updates as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &state, counts) {
-                Err(Refused::NeedsState(slot)) if t > 0 => {
-                    lacking::excused(&spec, data, (i, t), &slot).map_err(Refused::Failed)?;
+                Err(BackendError::NeedsState(slot)) if t > 0 => {
+                    lacking::excused(&spec, data, (i, t), &slot).map_err(BackendError::Failed)?;
                     lacking = Some(slot);
                     judged[i] = false;
                 }
@@ -331,7 +336,7 @@ fn by_step(
             run.step(&Inputs::new(data, t))?;
             for (i, judged) in judged.iter_mut().enumerate().filter(|(_, j)| **j) {
                 let Some(slot) = run.lacks(i) else { continue };
-                lacking::excused(&spec, data, (i, t), &slot).map_err(Refused::Failed)?;
+                lacking::excused(&spec, data, (i, t), &slot).map_err(BackendError::Failed)?;
                 lacking = Some(slot);
                 *judged = false;
             }
@@ -339,7 +344,7 @@ fn by_step(
         skipped += judged.iter().filter(|&&j| !j).count();
         hidden |= !run.shows_state();
         later += judged.iter().filter(|&&j| j && t > 0).count();
-        let moves = || basis.moves(data, t);
+        let moves = || basis.sensitivity(data, t);
         let derived = basis.step(data, t);
         for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
             let want = Want::of(case, data, (i, t));
@@ -348,18 +353,18 @@ fn by_step(
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
         let text = format!("nothing to judge after the first step: the file lacks `{slot}`");
-        return Err(Refused::Unsupported(text));
+        return Err(BackendError::Unsupported(text));
     }
     let skipped = (skipped > 0).then(|| {
         let slot = lacking.map_or(String::new(), |s| format!(" (such as `{s}`)"));
         let all = case.steps * data.params.len();
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
-    let remarks = [skipped, hidden.then(unseen), unmeasured(&spec)];
+    let remarks = [skipped, hidden.then(unchecked), unmeasured(&spec)];
     Ok(bare.judged(judge, remarks.into_iter().flatten()))
 }
 
-fn unseen() -> String {
+fn unchecked() -> String {
     "values only: the backend does not show its state".to_owned()
 }
 
@@ -376,9 +381,9 @@ fn free_run(
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
-) -> Result<Report, Refused> {
+) -> Result<Report, BackendError> {
     let case = basis.case;
-    let mut judge = Judge::new(bounds, &case.id, Mode::Free);
+    let mut judge = Comparator::new(bounds, &case.id, Mode::Free);
     let spec = OptimizerSpec::new(case, data);
     let mut run = backend.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
@@ -387,7 +392,7 @@ fn free_run(
     let none = Sensitivity::new();
     let (derived, by_table) = (basis.run(data), Tolerances::new());
     // Steps that are made from the backend's own numbers, once its codes have parted.
-    let mut own = Judge::new(bounds, &case.id, Mode::Step);
+    let mut own = Comparator::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
     let all = 0..data.params.len();
     let coded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
@@ -404,11 +409,11 @@ fn free_run(
                 continue;
             };
             let want = Want::from_own(data, &**right, &before[i], i);
-            let moves = || basis.moves(data, t);
+            let moves = || basis.sensitivity(data, t);
             compare_param(&mut own, case, data, &*run, (i, t), &want, (&by_table, &moves));
         }
         for i in all.clone() {
-            let here = || basis.run_moves(data).get(t).unwrap_or(&none);
+            let here = || basis.run_sensitivity(data).get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
             compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &here));
@@ -424,7 +429,7 @@ fn free_run(
     own.finish();
     own.ties();
     judge.absorb(own);
-    let remarks = [(!run.shows_state()).then(unseen), unmeasured(&spec)];
+    let remarks = [(!run.shows_state()).then(unchecked), unmeasured(&spec)];
     Ok(bare.judged(judge, remarks.into_iter().flatten()))
 }
 
@@ -486,7 +491,7 @@ impl Want {
 /// Compares value, state and, at the end, `eval` of one parameter after step `t`. What is not derived may be widened
 /// by how far the core's answer moves.
 fn compare_param<'a>(
-    judge: &mut Judge<'_>,
+    judge: &mut Comparator<'_>,
     case: &Case,
     data: &OptimizerCase,
     run: &dyn Run,
@@ -515,14 +520,14 @@ fn compare_param<'a>(
             continue;
         };
         if got.dtype != want.dtype || got.shape != want.shape {
-            let (g, w) = (form(&got), form(want));
+            let (g, w) = (describe_tensor(&got), describe_tensor(want));
             judge.problem(format!("`{tensor}` is {g}, wanted {w}"));
             continue;
         }
         let moves = |k| moves(&tensor, k);
         let from = (what == "value").then_some([before, start]);
         let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
-        let at = At { tensor: &tensor, what, step, moves: &moves, param, from, derived };
+        let at = Location { tensor: &tensor, what, step, moves: &moves, param, from, derived };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
         judge.compare_by(&at, &got, want, |k| if large(before(k)) { before(k) } else { floor });
@@ -542,8 +547,15 @@ fn compare_param<'a>(
                 let moves = |k| moves(&tensor, k);
                 let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
                 let moves = &moves;
-                let at =
-                    At { tensor: &tensor, what: slot, step, moves, param, from: None, derived };
+                let at = Location {
+                    tensor: &tensor,
+                    what: slot,
+                    step,
+                    moves,
+                    param,
+                    from: None,
+                    derived,
+                };
                 let state_before = expected.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];
@@ -561,7 +573,7 @@ fn compare_param<'a>(
     }
 }
 
-fn form(t: &Tensor) -> String {
+fn describe_tensor(t: &Tensor) -> String {
     format!("{} {:?}", t.dtype, t.shape)
 }
 
@@ -571,15 +583,15 @@ fn schedule(
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
-) -> Result<Report, Refused> {
+) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let got = backend.schedule(&ScheduleSpec::new(case, data))?;
-    let mut judge = Judge::new(bounds, &case.id, Mode::Values);
+    let mut judge = Comparator::new(bounds, &case.id, Mode::Values);
     if got.len() == data.lr.len() {
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at = At { tensor: "lr", what: "lr", step: Some(t), ..At::plain(&none) };
+            let at = Location { tensor: "lr", what: "lr", step: Some(t), ..Location::plain(&none) };
             judge.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
@@ -594,10 +606,10 @@ fn gradient(
     backend: &dyn Backend,
     bounds: &Bounds,
     bare: Report,
-) -> Result<Report, Refused> {
+) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let answer = backend.gradient(&GradientSpec::new(case, data))?;
-    let mut judge = Judge::new(bounds, &case.id, Mode::Values);
+    let mut judge = Comparator::new(bounds, &case.id, Mode::Values);
     if answer.outputs.len() != data.tensors.len() {
         let (got, want) = (answer.outputs.len(), data.tensors.len());
         judge.problem(format!("{got} gradients, wanted {want}"));
@@ -605,7 +617,7 @@ fn gradient(
     for (i, (got, g)) in answer.outputs.iter().zip(&data.tensors).enumerate() {
         let (tensor, n) = (format!("g{i}.out"), g.output.len());
         if got.dtype != g.output.dtype || got.shape != g.output.shape {
-            let (got, want) = (form(got), form(&g.output));
+            let (got, want) = (describe_tensor(got), describe_tensor(&g.output));
             judge.problem(format!("`{tensor}` is {got}, wanted {want}"));
             continue;
         }
@@ -624,7 +636,7 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = At { tensor: &tensor, what: "out", ..At::plain(&none) };
+        let at = Location { tensor: &tensor, what: "out", ..Location::plain(&none) };
         judge.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -632,7 +644,7 @@ fn gradient(
         (Some(_), None) => judge.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // The file has it in f64, but it was computed in the type that holds all gradients.
-            let at = At { tensor: "norm", what: "norm", ..At::plain(&none) };
+            let at = Location { tensor: "norm", what: "norm", ..Location::plain(&none) };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {

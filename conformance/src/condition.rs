@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use crate::Core;
-use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use crate::tensor::Tensor;
 
@@ -21,7 +21,7 @@ pub(crate) type Sensitivity = BTreeMap<String, Vec<f64>>;
 
 /// What is moved by one ULP.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Moved {
+enum Perturbed {
     Nothing,
     Value,
     Grad,
@@ -30,7 +30,7 @@ enum Moved {
 
 /// What the answers of one step, made from the reference's own numbers, depend on.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivity {
-    let answer = |moved: &Moved| -> Result<Sensitivity, Refused> {
+    let answer = |moved: &Perturbed| -> Result<Sensitivity, BackendError> {
         let mut run = start(case, data, t, moved)?;
         run.step(&inputs(data, t, moved))?;
         Ok(answers(&*run, data.params.len()))
@@ -43,7 +43,7 @@ pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivit
 
 /// The same for a free run: one for every step.
 pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Sensitivity> {
-    let answer = |moved: &Moved| -> Result<Vec<Sensitivity>, Refused> {
+    let answer = |moved: &Perturbed| -> Result<Vec<Sensitivity>, BackendError> {
         let mut run = start(case, data, 0, moved)?;
         let step = |t| {
             run.step(&inputs(data, t, moved))?;
@@ -55,17 +55,23 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Sensitivity> {
     differences(&variants(slots), answer)
 }
 
-fn variants(slots: impl Iterator<Item = String>) -> Vec<Moved> {
+fn variants(slots: impl Iterator<Item = String>) -> Vec<Perturbed> {
     let slots: std::collections::BTreeSet<String> = slots.collect();
-    [Moved::Value, Moved::Grad].into_iter().chain(slots.into_iter().map(Moved::Slot)).collect()
+    [Perturbed::Value, Perturbed::Grad]
+        .into_iter()
+        .chain(slots.into_iter().map(Perturbed::Slot))
+        .collect()
 }
 
 /// Σ |moved − as it is| over the variants; nothing where an answer fails to come.
-fn differences<C>(variants: &[Moved], answer: impl Fn(&Moved) -> Result<C, Refused>) -> C
+fn differences<C>(
+    variants: &[Perturbed],
+    answer: impl Fn(&Perturbed) -> Result<C, BackendError>,
+) -> C
 where
     C: Default + AsMut<[Sensitivity]>,
 {
-    let Ok(mut base) = answer(&Moved::Nothing) else { return C::default() };
+    let Ok(mut base) = answer(&Perturbed::Nothing) else { return C::default() };
     let mut sums: Vec<Sensitivity> = Vec::new();
     for moved in variants {
         let Ok(mut other) = answer(moved) else { continue };
@@ -92,10 +98,10 @@ fn start(
     case: &Case,
     data: &OptimizerCase,
     t: usize,
-    moved: &Moved,
-) -> Result<Box<dyn Run>, Refused> {
+    moved: &Perturbed,
+) -> Result<Box<dyn Run>, BackendError> {
     let shift = |x: Tensor, this: bool| if this { away(&x) } else { x };
-    let values = data.params.iter().map(|p| shift(p.value_before(t), *moved == Moved::Value));
+    let values = data.params.iter().map(|p| shift(p.value_before(t), *moved == Perturbed::Value));
     let values: Vec<Tensor> = values.collect();
     let mut spec = OptimizerSpec::new(case, data);
     if t == 0 {
@@ -107,7 +113,7 @@ fn start(
         let state = p.state_before(t).into_iter();
         let state: BTreeMap<_, _> = state
             .map(|(slot, x)| {
-                let this = matches!(moved, Moved::Slot(s) if *s == slot);
+                let this = matches!(moved, Perturbed::Slot(s) if *s == slot);
                 (slot, shift(x, this))
             })
             .collect();
@@ -116,16 +122,16 @@ fn start(
         }
         let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
         match run.load(i, &values[i], &state, counts) {
-            Err(Refused::NeedsState(_)) => {}
+            Err(BackendError::NeedsState(_)) => {}
             other => other?,
         }
     }
     Ok(run)
 }
 
-fn inputs(data: &OptimizerCase, t: usize, moved: &Moved) -> Inputs {
+fn inputs(data: &OptimizerCase, t: usize, moved: &Perturbed) -> Inputs {
     let mut inputs = Inputs::new(data, t);
-    if *moved == Moved::Grad {
+    if *moved == Perturbed::Grad {
         inputs.grads.iter_mut().flatten().for_each(|g| *g = away(g));
     }
     inputs

@@ -10,10 +10,10 @@ use bitstep::storage::{RawBuffer, RawDtype, RawPart};
 use serde_json::{Map, Value as Json};
 
 use crate::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec, failed,
 };
-use crate::host::{Host, Slices};
+use crate::host::{ParamStore, Slices};
 use crate::plain::{self, args, value};
 use crate::tensor::{Dtype, Tensor};
 
@@ -26,23 +26,23 @@ impl Backend for Core {
         "core"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         Ok(Box::new(CoreRun::new(spec, Slices::default())?))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         crate::core_schedule::answer(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         crate::core_gradient::answer(spec)
     }
 }
 
-fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, Refused> {
+fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, BackendError> {
     bitstep::named::optimizer(name, args).map_err(|e| match e {
         ArgError::UnknownName { name, .. } => {
-            Refused::Unsupported(format!("core has no optimizer `{name}` yet"))
+            BackendError::Unsupported(format!("core has no optimizer `{name}` yet"))
         }
         other => failed(other),
     })
@@ -70,7 +70,7 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
 fn of_group(
     spec: &OptimizerSpec<'_>,
     hyper: &Map<String, Json>,
-) -> Result<optimizer::OptimizerSpec, Refused> {
+) -> Result<optimizer::OptimizerSpec, BackendError> {
     let build = |hyper| named(spec.name, &args(&completed(spec, hyper)));
     let base = build(spec.hyper)?;
     let changes = hyper.iter().filter(|(key, x)| spec.hyper.get(*key) != Some(x));
@@ -90,8 +90,8 @@ pub(crate) struct CoreRun<H> {
     given: Vec<Vec<(usize, &'static str)>>,
 }
 
-impl<H: Host> CoreRun<H> {
-    pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, Refused> {
+impl<H: ParamStore> CoreRun<H> {
+    pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, BackendError> {
         let mut group_of = vec![0; spec.params.len()];
         for group in spec.groups {
             let recipe = of_group(spec, &group.hyper)?;
@@ -124,14 +124,14 @@ impl<H: Host> CoreRun<H> {
     }
 }
 
-impl<H: Host> Run for CoreRun<H> {
+impl<H: ParamStore> Run for CoreRun<H> {
     fn load(
         &mut self,
         i: usize,
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         self.host.set(i, plain::buffer(value)?)?;
         let optimizer = self.host.optimizer_mut();
         let number = optimizer.params()[i].group;
@@ -145,7 +145,7 @@ impl<H: Host> Run for CoreRun<H> {
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
         let group_scalars =
             (rule.info().scalar_scope == Scope::Group).then_some(&mut group.scalars);
-        let wants = |name: &str| Err(Refused::NeedsState(name.to_owned()));
+        let wants = |name: &str| Err(BackendError::NeedsState(name.to_owned()));
         let mut scalars = rule.initial_scalars(0);
         for (name, scalar) in rule.info().scalar_names.iter().zip(&mut scalars) {
             match state.get(*name) {
@@ -207,7 +207,7 @@ impl<H: Host> Run for CoreRun<H> {
         Ok(())
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         let optimizer = self.host.optimizer_mut();
         for (param, given) in optimizer.params_mut().iter_mut().zip(&inputs.tensors) {
             let bits = |t: &Tensor| (0..t.len()).map(|i| t.get(i) as u16).collect();
@@ -235,7 +235,7 @@ impl<H: Host> Run for CoreRun<H> {
             }
         }
         let grads = inputs.grads.iter().map(|g| g.as_ref().map(plain::buffer).transpose());
-        self.host.step(&grads.collect::<Result<Vec<_>, Refused>>()?, &given)
+        self.host.step(&grads.collect::<Result<Vec<_>, BackendError>>()?, &given)
     }
 
     fn value(&self, i: usize) -> Tensor {

@@ -6,17 +6,17 @@ use bitstep::gradient::{
 };
 use bitstep::optimizer::Buffer;
 
-use crate::backend::{GradientAnswer, GradientSpec, Refused, failed};
+use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
 use crate::plain::{self, args, views};
 use crate::tensor::Tensor;
 
-pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
     let hyper = args(spec.hyper);
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
     let lacks = |name: &str| failed(format!("`hyper` has no number `{name}`"));
     let inputs = spec.inputs.iter().map(|t| plain::buffer(t));
-    let mut grads = inputs.collect::<Result<Vec<_>, Refused>>()?;
+    let mut grads = inputs.collect::<Result<Vec<_>, BackendError>>()?;
     let shapes = spec.inputs.iter().map(|t| t.shape.clone()).collect();
     no_groups(&hyper)?;
 
@@ -35,7 +35,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
                 (Some(limit), _) => limit,
                 (None, Some(min)) if number("clip_value_max") == Some(-min) => -min,
                 (None, Some(_)) => {
-                    return Err(Refused::Unsupported("core has symmetric limits only".into()));
+                    return Err(BackendError::Unsupported("core has symmetric limits only".into()));
                 }
                 (None, None) => return Err(lacks("clip_value")),
             };
@@ -55,12 +55,14 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused>
             }
             Ok(plain_answer(&grads, shapes))
         }
-        other => Err(Refused::Unsupported(format!("core has no gradient strategy `{other}` yet"))),
+        other => {
+            Err(BackendError::Unsupported(format!("core has no gradient strategy `{other}` yet")))
+        }
     }
 }
 
 /// What a group of gradients changes is refused: no strategy has arguments of a group.
-pub(crate) fn no_groups(hyper: &Args) -> Result<(), Refused> {
+pub(crate) fn no_groups(hyper: &Args) -> Result<(), BackendError> {
     let Some(groups) = hyper.get("groups").filter(|&groups| *groups != Value::None) else {
         return Ok(());
     };
@@ -75,7 +77,7 @@ pub(crate) fn no_groups(hyper: &Args) -> Result<(), Refused> {
 }
 
 /// PyTorch's clipping by a norm, from a case's arguments.
-pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, Refused> {
+pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, BackendError> {
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = hyper.get("error_if_nonfinite").and_then(|v| v.as_bool());
     Ok(ClipGradNorm {
@@ -94,7 +96,7 @@ fn accumulate(
     spec: &GradientSpec<'_>,
     window: Option<f64>,
     mean: bool,
-) -> Result<GradientAnswer, Refused> {
+) -> Result<GradientAnswer, BackendError> {
     let mut outputs = Vec::new();
     for input in &spec.inputs {
         let rows = input.shape.first().copied().unwrap_or(0);
@@ -122,7 +124,7 @@ fn neftune(
     unit: Option<&Tensor>,
     noise: Option<&Tensor>,
     output: &mut Buffer,
-) -> Result<(), Refused> {
+) -> Result<(), BackendError> {
     if let Some(noise) = noise {
         let noise = plain::buffer(noise)?;
         let Some(noise) = noise.data() else { return Ok(()) };

@@ -3,10 +3,10 @@
 use bitstep::args::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
 
-use crate::backend::{Refused, ScheduleSpec, failed};
+use crate::backend::{BackendError, ScheduleSpec, failed};
 use crate::plain::args;
 
-pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
     let mut hyper = args(spec.hyper);
     let has_groups = hyper.get("groups").is_some_and(|g| *g != Value::None);
     let listed = hyper.get("lr").is_some_and(|lr| lr.as_list().is_some());
@@ -25,9 +25,12 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
     let mut scheduler = build(spec.name, hyper)?;
     let count = scheduler.lrs().len();
     if count != spec.groups {
-        return Err(Refused::Failed(format!("`hyper` has {count} groups, `lr` {}", spec.groups)));
+        return Err(BackendError::Failed(format!(
+            "`hyper` has {count} groups, `lr` {}",
+            spec.groups
+        )));
     }
-    let given = |t: usize| -> Result<Vec<f64>, Refused> {
+    let given = |t: usize| -> Result<Vec<f64>, BackendError> {
         match (spec.name, spec.metric, &rms) {
             ("reduce_lr_on_plateau" | "greedy", Some(metric), _) => {
                 Ok(metric.get(t).copied().into_iter().collect())
@@ -51,7 +54,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
 
 /// The scheduler of a case. Its `hyper` and groups may also describe the optimizer that the schedule was tried on
 /// (`momentum`, `betas`): what the schedule has no argument for can't change a rate.
-fn build(name: &str, mut hyper: Args) -> Result<Scheduler, Refused> {
+fn build(name: &str, mut hyper: Args) -> Result<Scheduler, BackendError> {
     let groups = hyper.take("groups").unwrap_or(Value::None);
     let of_any = |key: &str| ["params", "lr", "initial_lr"].contains(&key);
     hyper.set("groups", filtered(&groups, |key, _| of_any(key)));
@@ -62,7 +65,7 @@ fn build(name: &str, mut hyper: Args) -> Result<Scheduler, Refused> {
                 hyper.take(&argument);
             }
             Err(ArgError::UnknownName { name, .. }) => {
-                return Err(Refused::Unsupported(format!("core has no schedule `{name}`")));
+                return Err(BackendError::Unsupported(format!("core has no schedule `{name}`")));
             }
             Err(e) => return Err(failed(e)),
         }

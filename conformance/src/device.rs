@@ -13,7 +13,7 @@
 
 use serde_json::Value;
 
-use crate::backend::{OptimizerSpec, Refused};
+use crate::backend::{BackendError, OptimizerSpec};
 use crate::core_backend;
 use crate::golden::{Case, Data, OptimizerCase};
 use crate::plain;
@@ -26,7 +26,7 @@ const NONE: u32 = 99;
 ///
 /// # Errors
 /// A case that the core can't be built for.
-pub fn pack<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Result<Vec<u8>, Refused> {
+pub fn pack<'a>(cases: impl IntoIterator<Item = &'a Case>) -> Result<Vec<u8>, BackendError> {
     let mut out = Vec::new();
     let mut count = 0u32;
     for case in cases {
@@ -47,7 +47,7 @@ fn bytes(b: &[u8], out: &mut Vec<u8>) {
     out.extend(b);
 }
 
-fn tensor(t: &Tensor, out: &mut Vec<u8>) -> Result<(), Refused> {
+fn tensor(t: &Tensor, out: &mut Vec<u8>) -> Result<(), BackendError> {
     let dtype = match plain::dtype(t.dtype)? {
         bitstep::real::Dtype::F64 => 0,
         bitstep::real::Dtype::F32 => 1,
@@ -58,7 +58,7 @@ fn tensor(t: &Tensor, out: &mut Vec<u8>) -> Result<(), Refused> {
     Ok(())
 }
 
-fn one(case: &Case, data: &OptimizerCase, out: &mut Vec<u8>) -> Result<(), Refused> {
+fn one(case: &Case, data: &OptimizerCase, out: &mut Vec<u8>) -> Result<(), BackendError> {
     let spec = OptimizerSpec::new(case, data);
     bytes(case.id.as_bytes(), out);
     bytes(spec.name.as_bytes(), out);

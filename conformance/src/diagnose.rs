@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use crate::Core;
-use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::bounds::Mode;
 use crate::check::{Outcome, Report};
 use crate::compare;
 use crate::golden::{Case, Data, OptimizerCase};
-use crate::judge::{MOST, Sample};
-use crate::neighbour::{NEIGHBOURS, Neighbour, VARIANTS};
+use crate::judge::{MAX_SAMPLES, Sample};
+use crate::neighbour::{MUTATIONS, Mutation, VARIANTS};
 
 /// The part of the numbers off, and of the others, that a mistake must give.
 const ENOUGH: f64 = 0.95;
@@ -36,12 +36,12 @@ pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     if (off as f64) < MANY * values().count() as f64 {
         return Vec::new();
     }
-    let fitting = NEIGHBOURS.iter().chain(VARIANTS).filter(|n| n.applies(case));
+    let fitting = MUTATIONS.iter().chain(VARIANTS).filter(|n| n.applies(case));
     fitting.filter_map(|n| Some((n.name, fit(case, data, report, n)?))).collect()
 }
 
 /// The part of all numbers that a mistake gives, if it fits.
-fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Neighbour) -> Option<f64> {
+fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Mutation) -> Option<f64> {
     let wrong = mistake.in_place_of(&Core);
     let answers = match report.mode {
         Mode::Step => steps(case, data, &wrong),
@@ -78,12 +78,16 @@ fn show(run: &dyn Run, params: usize, out: &mut Shown) {
     for i in 0..params {
         let state = run.state(i).into_iter().map(|(slot, t)| (format!("p{i}.state.{slot}"), t));
         for (name, t) in state.chain([(format!("p{i}.value"), run.value(i))]) {
-            out.insert(name, (0..t.len().min(MOST)).map(|k| t.get(k)).collect());
+            out.insert(name, (0..t.len().min(MAX_SAMPLES)).map(|k| t.get(k)).collect());
         }
     }
 }
 
-fn free(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Shown>, Refused> {
+fn free(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+) -> Result<Vec<Shown>, BackendError> {
     let mut run = backend.optimizer(&OptimizerSpec::new(case, data))?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
@@ -97,7 +101,11 @@ fn free(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<
     (0..case.steps).map(step).collect()
 }
 
-fn steps(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Shown>, Refused> {
+fn steps(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+) -> Result<Vec<Shown>, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let step = |t| {
         let mut run = backend.optimizer(&spec)?;
@@ -109,7 +117,7 @@ fn steps(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec
             }
             let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &state, counts) {
-                Err(Refused::NeedsState(_)) => lacking.push(format!("p{i}.")),
+                Err(BackendError::NeedsState(_)) => lacking.push(format!("p{i}.")),
                 other => other?,
             }
         }
@@ -124,7 +132,7 @@ fn steps(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec
 
 /// Says of every check that failed what it looks like, by the votes of all checks of one
 /// optimizer with one backend.
-pub fn settle(reports: &mut [Report]) {
+pub fn vote_diagnoses(reports: &mut [Report]) {
     let key = |r: &Report| (r.backend.clone(), r.kind.clone(), r.name.clone());
     let mut votes = BTreeMap::<_, BTreeMap<&str, (usize, f64)>>::new();
     for r in reports.iter() {

@@ -12,7 +12,9 @@ use fastrand::Rng;
 use serde_json::{Map, Value};
 
 use crate::Core;
-use crate::backend::{Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, ScheduleSpec};
+use crate::backend::{
+    Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, ScheduleSpec,
+};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ParamCase, ScheduleCase};
 use crate::tensor::{Dtype, Tensor};
 
@@ -20,7 +22,7 @@ use crate::tensor::{Dtype, Tensor};
 ///
 /// # Errors
 /// The core refuses it.
-pub fn case(case: &Case, seed: u64) -> Result<Case, Refused> {
+pub fn case(case: &Case, seed: u64) -> Result<Case, BackendError> {
     let mut new = case.clone();
     // Of a case's own: the same whatever other cases there are.
     let own = case.id.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
@@ -73,7 +75,7 @@ fn as_type(t: &Tensor, dtype: Dtype) -> Option<Tensor> {
 type Answer = (Tensor, BTreeMap<String, Tensor>, Option<Tensor>);
 
 /// A free run of the core, in the form that the case has its answers in.
-fn optimizer(case: &Case, data: &OptimizerCase) -> Result<Vec<Answer>, Refused> {
+fn optimizer(case: &Case, data: &OptimizerCase) -> Result<Vec<Answer>, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let mut run = Core.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
@@ -126,7 +128,7 @@ fn schedule(
     hyper: &mut Map<String, Value>,
     data: &mut ScheduleCase,
     rng: &mut Rng,
-) -> Result<(), Refused> {
+) -> Result<(), BackendError> {
     let factor = 1.5 * rng.f64() + 0.5;
     rates(hyper, factor);
     if let Some(metric) = &mut data.metric {
@@ -160,7 +162,7 @@ fn rates(hyper: &mut Map<String, Value>, factor: f64) {
     }
 }
 
-fn gradient(case: &Case, data: &mut GradientCase, rng: &mut Rng) -> Result<(), Refused> {
+fn gradient(case: &Case, data: &mut GradientCase, rng: &mut Rng) -> Result<(), BackendError> {
     data.tensors.iter_mut().for_each(|g| g.input = redrawn(&g.input, rng));
     let answer = Core.gradient(&GradientSpec::new(case, data))?;
     data.tensors.iter_mut().zip(answer.outputs).for_each(|(g, out)| g.output = out);

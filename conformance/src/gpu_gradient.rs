@@ -1,23 +1,23 @@
 //! Gradient strategies of the backends `ptx` and `cuda`.
 
 use bitstep::gradient::ClipByGlobalNorm;
-use bitstep_cudarc::{Change, Clip, Device, Numbers, Workspace, change, clip};
+use bitstep_cudarc::{Clip, Device, DeviceSlice, GradientOp, Workspace, apply_gradient_ops, clip};
 
-use crate::backend::{GradientAnswer, GradientSpec, Refused, failed};
+use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
 use crate::core_gradient::{no_groups, norm_clip};
-use crate::guests::{Guests, Lodging};
+use crate::guests::{DeviceBuffers, Lodging};
 use crate::plain::{self, args};
 use crate::tensor::Tensor;
 
 pub(crate) fn answer<D: Device>(
     device: &mut D,
     spec: &GradientSpec<'_>,
-) -> Result<GradientAnswer, Refused> {
+) -> Result<GradientAnswer, BackendError> {
     let hyper = args(spec.hyper);
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
     no_groups(&hyper)?;
-    let mut guests = Guests(device, Vec::new());
+    let mut guests = DeviceBuffers(device, Vec::new());
     let mut workspace = Workspace::default();
     if spec.name == "clip_grad_norm" {
         return clip_norm(&mut guests, &mut workspace, spec);
@@ -33,7 +33,7 @@ pub(crate) fn answer<D: Device>(
                     _ => return Err(unsupported("limits that are not symmetric")),
                 };
                 let (to, at) = put(&mut guests, input)?;
-                run(&mut guests, &mut workspace, to, Change::ClipValue(limit))?;
+                run(&mut guests, &mut workspace, to, GradientOp::ClipValue(limit))?;
                 outputs.push(Tensor { bytes: guests.read(at)?, ..(*input).clone() });
             }
             "accumulate" => {
@@ -48,7 +48,7 @@ pub(crate) fn answer<D: Device>(
                 let (to, at) = put(&mut guests, &total)?;
                 for m in 0..rows {
                     let (from, _) = put(&mut guests, &input.row(m))?;
-                    let add = Change::Accumulate { from, window, seen: m as u64, mean };
+                    let add = GradientOp::Accumulate { from, window, seen: m as u64, mean };
                     run(&mut guests, &mut workspace, to, add)?;
                 }
                 outputs.push(Tensor { bytes: guests.read(at)?, ..total });
@@ -57,14 +57,14 @@ pub(crate) fn answer<D: Device>(
             "neftune" => {
                 let (to, at) = put(&mut guests, input)?;
                 let noise = if let Some(noise) = given.get("noise") {
-                    Change::Noise(put(&mut guests, noise)?.0)
+                    GradientOp::Noise(put(&mut guests, noise)?.0)
                 } else {
                     let lacks = || failed("the case gives neither unit nor noise, or no magnitude");
                     let alpha = number("neftune_noise_alpha").or_else(|| number("alpha"));
                     let (from, _) = put(&mut guests, given.get("unit").ok_or_else(lacks)?)?;
                     // Batch × length × width.
                     let dimensions = [1, 2].map(|i| input.shape.get(i).map_or(1, |&d| d as u64));
-                    Change::Unit { from, magnitude: alpha.ok_or_else(lacks)?, dimensions }
+                    GradientOp::Unit { from, magnitude: alpha.ok_or_else(lacks)?, dimensions }
                 };
                 run(&mut guests, &mut workspace, to, noise)?;
                 outputs.push(Tensor { bytes: guests.read(at)?, ..(*input).clone() });
@@ -76,10 +76,10 @@ pub(crate) fn answer<D: Device>(
 }
 
 fn clip_norm<D: Device>(
-    guests: &mut Guests<'_, D>,
+    guests: &mut DeviceBuffers<'_, D>,
     workspace: &mut Workspace,
     spec: &GradientSpec<'_>,
-) -> Result<GradientAnswer, Refused> {
+) -> Result<GradientAnswer, BackendError> {
     let grads = spec.inputs.iter().map(|input| put(guests, input));
     let grads: Vec<_> = grads.collect::<Result<_, _>>()?;
     let found = guests.add(&[0; 16])?;
@@ -95,27 +95,30 @@ fn clip_norm<D: Device>(
     let read = |(input, (_, at)): (&&Tensor, &(_, Lodging))| {
         Ok(Tensor { bytes: guests.read(*at)?, ..(*input).clone() })
     };
-    let outputs = spec.inputs.iter().zip(&grads).map(read).collect::<Result<_, Refused>>()?;
+    let outputs = spec.inputs.iter().zip(&grads).map(read).collect::<Result<_, BackendError>>()?;
     Ok(GradientAnswer { outputs, norm })
 }
 
-fn unsupported(what: &str) -> Refused {
-    Refused::Unsupported(format!("no kernel for {what}"))
+fn unsupported(what: &str) -> BackendError {
+    BackendError::Unsupported(format!("no kernel for {what}"))
 }
 
-fn put<D: Device>(guests: &mut Guests<'_, D>, t: &Tensor) -> Result<(Numbers, Lodging), Refused> {
+fn put<D: Device>(
+    guests: &mut DeviceBuffers<'_, D>,
+    t: &Tensor,
+) -> Result<(DeviceSlice, Lodging), BackendError> {
     let at = guests.add(&t.bytes)?;
-    Ok((Numbers { at: at.0, len: t.len(), dtype: plain::dtype(t.dtype)? }, at))
+    Ok((DeviceSlice { at: at.0, len: t.len(), dtype: plain::dtype(t.dtype)? }, at))
 }
 
 fn run<D: Device>(
-    guests: &mut Guests<'_, D>,
+    guests: &mut DeviceBuffers<'_, D>,
     workspace: &mut Workspace,
-    to: Numbers,
-    what: Change,
-) -> Result<(), Refused> {
+    to: DeviceSlice,
+    what: GradientOp,
+) -> Result<(), BackendError> {
     // SAFETY: both were put there just now, with these lengths.
-    unsafe { change(guests.0, workspace, &[(to, what)]) }.map_err(|e| match e {
+    unsafe { apply_gradient_ops(guests.0, workspace, &[(to, what)]) }.map_err(|e| match e {
         bitstep_cudarc::Error::NoKernel(what) => unsupported(&what),
         other => failed(other),
     })

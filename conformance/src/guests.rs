@@ -2,18 +2,18 @@
 
 use bitstep::optimizer::Buffer;
 use bitstep::storage::StorageFormat;
-use bitstep_cudarc::{Device, Place};
+use bitstep_cudarc::{Device, DeviceStorage};
 
-use crate::backend::{Refused, failed};
+use crate::backend::{BackendError, failed};
 
 /// What is on the device for the time of a step.
-pub(crate) struct Guests<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
+pub(crate) struct DeviceBuffers<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
 
 /// Where a part of a tensor is on the device, and how many bytes it has.
 pub(crate) type Lodging = (u64, usize);
 
-impl<D: Device> Guests<'_, D> {
-    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Lodging, Refused> {
+impl<D: Device> DeviceBuffers<'_, D> {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<Lodging, BackendError> {
         let at = self.0.alloc(bytes.len()).map_err(failed)?;
         self.1.push(at);
         self.0.write(at, bytes).map_err(failed)?;
@@ -21,7 +21,10 @@ impl<D: Device> Guests<'_, D> {
     }
 
     /// A slot, if it is in use.
-    pub(crate) fn slot(&mut self, slot: &Buffer) -> Result<Option<(Place, Vec<Lodging>)>, Refused> {
+    pub(crate) fn slot(
+        &mut self,
+        slot: &Buffer,
+    ) -> Result<Option<(DeviceStorage, Vec<Lodging>)>, BackendError> {
         let (format, parts) = match slot {
             slot if slot.is_empty() => return Ok(None),
             Buffer::Encoded(coded) => {
@@ -34,17 +37,17 @@ impl<D: Device> Guests<'_, D> {
         };
         let parts: Vec<Lodging> = parts.iter().map(|p| self.add(p)).collect::<Result<_, _>>()?;
         let side = parts.get(1).map_or(0, |p| p.0);
-        Ok(parts.first().map(|p| Place::At(format, p.0, side)).map(|place| (place, parts)))
+        Ok(parts.first().map(|p| DeviceStorage::At(format, p.0, side)).map(|place| (place, parts)))
     }
 
-    pub(crate) fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, Refused> {
+    pub(crate) fn read(&mut self, (at, len): Lodging) -> Result<Vec<u8>, BackendError> {
         let mut bytes = vec![0; len];
         self.0.read(at, &mut bytes).map_err(failed)?;
         Ok(bytes)
     }
 }
 
-impl<D: Device> Drop for Guests<'_, D> {
+impl<D: Device> Drop for DeviceBuffers<'_, D> {
     fn drop(&mut self) {
         for at in self.1.drain(..) {
             // Nobody is left to hear of an error.

@@ -3,12 +3,12 @@
 
 use bitstep::optimizer::{Buffer, Optimizer, Param};
 
-use crate::backend::{Refused, failed};
+use crate::backend::{BackendError, failed};
 
 /// Parameters at home somewhere, and their optimizer.
-pub(crate) trait Host {
+pub(crate) trait ParamStore {
     /// Adds a parameter to a group of the optimizer.
-    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused>;
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError>;
 
     /// Groups and state.
     fn optimizer(&self) -> &Optimizer;
@@ -17,13 +17,14 @@ pub(crate) trait Host {
     fn optimizer_mut(&mut self) -> &mut Optimizer;
 
     /// Overwrites a parameter; the numbers in row-major order.
-    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused>;
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError>;
 
     /// A parameter's numbers in row-major order.
     fn value(&self, i: usize) -> Buffer;
 
     /// One step.
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused>;
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)])
+    -> Result<(), BackendError>;
 }
 
 /// Parameters in the host's own memory, and their optimizer.
@@ -34,15 +35,16 @@ pub(crate) struct Home {
 }
 
 /// A host whose parameters rest in the host's own memory: only the step is its own.
-pub(crate) trait AtHome {
+pub(crate) trait HostBackend {
     fn home(&self) -> &Home;
     fn home_mut(&mut self) -> &mut Home;
     /// [`Host::step`].
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused>;
+    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)])
+    -> Result<(), BackendError>;
 }
 
-impl<T: AtHome> Host for T {
-    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+impl<T: HostBackend> ParamStore for T {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let dtype = value.data().map(|d| d.dtype());
         let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
         let home = self.home_mut();
@@ -59,7 +61,7 @@ impl<T: AtHome> Host for T {
         &mut self.home_mut().optimizer
     }
 
-    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError> {
         self.home_mut().values[i] = value;
         Ok(())
     }
@@ -68,8 +70,12 @@ impl<T: AtHome> Host for T {
         self.home().values[i].clone()
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
-        AtHome::step(self, grads, given)
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
+        HostBackend::step(self, grads, given)
     }
 }
 
@@ -77,7 +83,7 @@ impl<T: AtHome> Host for T {
 #[derive(Default)]
 pub(crate) struct Slices(Home);
 
-impl AtHome for Slices {
+impl HostBackend for Slices {
     fn home(&self) -> &Home {
         &self.0
     }
@@ -86,7 +92,11 @@ impl AtHome for Slices {
         &mut self.0
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
         let params = self.0.values.iter_mut().zip(grads).map(|(value, grad)| Param {
             value: value.data_mut(),
             grad: grad.as_ref().and_then(Buffer::data),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::bounds::{
-    self, Allow, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES,
+    self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES, Tolerance,
 };
 use crate::compare;
 use crate::movement::{Element, Movement};
@@ -54,7 +54,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// How many numbers of a tensor are looked at.
-pub(crate) const MOST: usize = 8;
+pub(crate) const MAX_SAMPLES: usize = 8;
 
 /// A number that was compared.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ struct Worst {
 }
 
 /// Collects the comparisons of one case in one mode.
-pub(crate) struct Judge<'a> {
+pub(crate) struct Comparator<'a> {
     bounds: &'a Bounds,
     case: &'a str,
     mode: Mode,
@@ -130,7 +130,7 @@ struct Parted {
 }
 
 /// Where a number stands.
-pub(crate) struct At<'a> {
+pub(crate) struct Location<'a> {
     /// The tensor: `p0.value`.
     pub(crate) tensor: &'a str,
     /// The quantity: `value`.
@@ -147,16 +147,16 @@ pub(crate) struct At<'a> {
     pub(crate) derived: Option<&'a [f64]>,
 }
 
-impl<'a> At<'a> {
+impl<'a> Location<'a> {
     /// Of no parameter.
-    pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> At<'a> {
-        At { tensor: "", what: "", step: None, moves, param: None, from: None, derived: None }
+    pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> Location<'a> {
+        Location { tensor: "", what: "", step: None, moves, param: None, from: None, derived: None }
     }
 }
 
-impl<'a> Judge<'a> {
+impl<'a> Comparator<'a> {
     pub(crate) fn new(bounds: &'a Bounds, case: &'a str, mode: Mode) -> Self {
-        Judge {
+        Comparator {
             bounds,
             case,
             mode,
@@ -250,7 +250,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Takes over what another found of steps from the backend's own numbers.
-    pub(crate) fn absorb(&mut self, other: Judge<'_>) {
+    pub(crate) fn absorb(&mut self, other: Comparator<'_>) {
         let own = |text: String| format!("from its own numbers: {text}");
         for text in other.problems {
             self.problem(own(text));
@@ -295,7 +295,7 @@ impl<'a> Judge<'a> {
     /// Compares a tensor. `before` is what stood there before the step;
     pub(crate) fn compare(
         &mut self,
-        at: &At<'_>,
+        at: &Location<'_>,
         got: &Tensor,
         want: &Tensor,
         before: Option<&Tensor>,
@@ -307,7 +307,7 @@ impl<'a> Judge<'a> {
     /// [`Judge::compare`] with the magnitude before the step as a function of the index.
     pub(crate) fn compare_by(
         &mut self,
-        at: &At<'_>,
+        at: &Location<'_>,
         got: &Tensor,
         want: &Tensor,
         before: impl Fn(usize) -> f64,
@@ -332,9 +332,10 @@ impl<'a> Judge<'a> {
         let low_bit = bounds::is_low_bit(self.case);
         let base = match exemption {
             _ if exact => 0.0,
-            Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp) | Allow::Outliers { ulp, .. })) => {
-                ulp
-            }
+            Some((
+                _,
+                Tolerance::Ulp(ulp) | Tolerance::Conditioned(ulp) | Tolerance::Outliers { ulp, .. },
+            )) => ulp,
             _ => default,
         };
         let default = if exact { 0.0 } else { default };
@@ -392,13 +393,13 @@ impl<'a> Judge<'a> {
             // What is derived holds, but where a row of the table says otherwise. What is measured is for want of it.
             let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
             let row = exemption.filter(|(_, allow)| {
-                tolerance.is_none() || !matches!(allow, Allow::Conditioned(_))
+                tolerance.is_none() || !matches!(allow, Tolerance::Conditioned(_))
             });
             if let Some((e, allow)) = row {
                 if off {
-                    self.bounds.need(e);
+                    self.bounds.mark_used(e);
                 }
-                if let Allow::Outliers { .. } = allow {
+                if let Tolerance::Outliers { .. } = allow {
                     let (over, all) = self.outliers.entry(e).or_default();
                     (*over, *all) = (*over + usize::from(off), *all + 1);
                 }
@@ -410,11 +411,11 @@ impl<'a> Judge<'a> {
                 * at.step.map_or(1.0, |t| {
                     if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
                 });
-            if off && !exact && matches!(exemption, Some((_, Allow::Conditioned(_)))) {
+            if off && !exact && matches!(exemption, Some((_, Tolerance::Conditioned(_)))) {
                 let moves = 1.0 + (at.moves)(i) / *largest;
                 (bound, noise) = (bound * moves, noise * moves);
             }
-            if let Some((_, Allow::OfMove(share))) = exemption {
+            if let Some((_, Tolerance::RelativeToUpdate(share))) = exemption {
                 bound += share * path / unit;
             }
             if let Some(parted) = parted.filter(|_| is_value) {
@@ -430,7 +431,7 @@ impl<'a> Judge<'a> {
                 let (got, want) = (g - start.get(i), w - start.get(i));
                 elements.push(Element { got, want, noise });
             }
-            if let Some(step) = at.step.filter(|_| i < MOST && self.takes_samples(at.what)) {
+            if let Some(step) = at.step.filter(|_| i < MAX_SAMPLES && self.takes_samples(at.what)) {
                 let (tensor, dtype) = (name.clone(), want.dtype);
                 let of = Sample { tensor, step, index: i, dtype, got: g, want: w, unit, bound };
                 self.samples.push(of);
@@ -466,7 +467,7 @@ impl<'a> Judge<'a> {
         }
     }
     /// Judges a parameter's movement as a whole.
-    fn whole(&mut self, at: &At<'_>, movement: &Movement, parted: bool) {
+    fn whole(&mut self, at: &Location<'_>, movement: &Movement, parted: bool) {
         let tolerance = if parted { SYSTEMATIC_PARTED } else { SYSTEMATIC };
         if self.systematic.is_none() {
             let step = at.step.map_or(String::new(), |t| format!(", step {t},"));

@@ -1,7 +1,7 @@
 //! Who may be excused from a step: the file lacks state to start from.
 
 use crate::Core;
-use crate::backend::{Backend, Counts, OptimizerSpec, Refused};
+use crate::backend::{Backend, BackendError, Counts, OptimizerSpec};
 use crate::golden::OptimizerCase;
 
 /// Whether parameter `i` may lack `slot` before step `t`: the core, given the same step, lacks
@@ -27,10 +27,12 @@ pub(crate) fn excused(
     let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
     match run.load(i, &p.value_before(t), &state, counts) {
         // The core names the first of all that it lacks.
-        Err(Refused::NeedsState(first)) if first == slot || run.state(i).contains_key(slot) => {
+        Err(BackendError::NeedsState(first))
+            if first == slot || run.state(i).contains_key(slot) =>
+        {
             Ok(())
         }
-        Err(Refused::NeedsState(first)) => no(&format!("where the core lacks `{first}`")),
+        Err(BackendError::NeedsState(first)) => no(&format!("where the core lacks `{first}`")),
         _ => no("but the core makes that step from what the file holds"),
     }
 }

@@ -12,7 +12,7 @@ use bitstep_conformance::bounds::Bounds;
 use bitstep_conformance::check::{Outcome, Report};
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::report::{self, Totals};
-use bitstep_conformance::suite::{self, Entry, Only, Plan};
+use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan};
 use bitstep_conformance::text::plain;
 use bitstep_conformance::{exec, export, html, percent, registry};
 use clap::{Args, Parser, Subcommand};
@@ -33,12 +33,12 @@ enum Command {
     /// Check backends; status 0 only if numbers were compared and nothing failed or erred.
     Verify {
         #[command(flatten)]
-        which: Which,
+        which: CaseArgs,
         /// A backend, or exec:COMMAND or exec-loop:COMMAND; may be given several times [default: all that are compiled in]
         #[arg(long, value_name = "NAME")]
         backend: Vec<String>,
         #[command(flatten)]
-        limit: Limit,
+        limit: TimeoutArgs,
         /// Write one JSON object a line
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
@@ -51,7 +51,7 @@ enum Command {
     /// List the cases.
     List {
         #[command(flatten)]
-        which: Which,
+        which: CaseArgs,
     },
     /// Show one case and how far off a backend is at each of its steps.
     Show {
@@ -64,7 +64,7 @@ enum Command {
         #[arg(long, value_name = "NAME", default_value = "core")]
         backend: String,
         #[command(flatten)]
-        limit: Limit,
+        limit: TimeoutArgs,
     },
     /// Write fresh vectors of the real references: other numbers, the same situations.
     Export {
@@ -105,7 +105,7 @@ enum Command {
         #[arg(long, value_name = "NAME", default_value = "core")]
         backend: String,
         #[command(flatten)]
-        limit: Limit,
+        limit: TimeoutArgs,
     },
 }
 
@@ -132,13 +132,13 @@ struct Rules {
 }
 
 #[derive(Args)]
-struct Limit {
+struct TimeoutArgs {
     /// How long a program may take over one answer
     #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
     timeout: f64,
 }
 
-impl Limit {
+impl TimeoutArgs {
     fn get(&self) -> Result<Duration> {
         seconds("timeout", self.timeout)
     }
@@ -152,7 +152,7 @@ fn seconds(option: &str, value: f64) -> Result<Duration> {
 }
 
 #[derive(Args)]
-struct Which {
+struct CaseArgs {
     /// A suite's folder; may be given several times [default: the committed vectors]
     #[arg(long, value_name = "DIR")]
     golden: Vec<PathBuf>,
@@ -161,13 +161,13 @@ struct Which {
     only: Option<String>,
 }
 
-impl Which {
+impl CaseArgs {
     fn golden(&self) -> Vec<PathBuf> {
         if self.golden.is_empty() { vec![suite::committed()] } else { self.golden.clone() }
     }
 
-    fn read(&self) -> Result<(Vec<Entry>, Only)> {
-        let only = Only::new(self.only.as_deref())?;
+    fn read(&self) -> Result<(Vec<Entry>, CaseFilter)> {
+        let only = CaseFilter::new(self.only.as_deref())?;
         let entries = suite::read(&self.golden(), &only)?;
         if entries.is_empty() {
             return Err(format!("no case fits `{}`", self.only.as_deref().unwrap_or("")).into());
@@ -182,9 +182,9 @@ fn main() -> ExitCode {
             limit.get().and_then(|limit| verify(&which, &backend, limit, json, report, &rules))
         }
         Command::List { which } => list(&which),
-        Command::Show { case, golden, backend, limit } => {
-            limit.get().and_then(|limit| show(&Which { golden, only: Some(case) }, &backend, limit))
-        }
+        Command::Show { case, golden, backend, limit } => limit
+            .get()
+            .and_then(|limit| show(&CaseArgs { golden, only: Some(case) }, &backend, limit)),
         Command::Export { seed, out, only } => export(seed, &out, only.as_deref()),
         Command::NewCase { name, reference, schedule, folder } => {
             new_case(&name, &reference, schedule, folder)
@@ -214,7 +214,7 @@ fn backends(names: &[String], limit: Duration) -> Result<Vec<Box<dyn Backend>>> 
 }
 
 fn verify(
-    which: &Which,
+    which: &CaseArgs,
     names: &[String],
     limit: Duration,
     json: Option<PathBuf>,
@@ -314,7 +314,7 @@ fn progress(total: usize) -> ProgressBar {
     bar
 }
 
-fn list(which: &Which) -> Result<bool> {
+fn list(which: &CaseArgs) -> Result<bool> {
     let mut out = std::io::stdout().lock();
     let mut ok = true;
     for entry in which.read()?.0 {
@@ -332,7 +332,7 @@ fn list(which: &Which) -> Result<bool> {
     Ok(ok)
 }
 
-fn show(which: &Which, backend: &str, limit: Duration) -> Result<bool> {
+fn show(which: &CaseArgs, backend: &str, limit: Duration) -> Result<bool> {
     exec::own_process()?;
     let backends = backends(&[backend.to_owned()], limit)?;
     let mut ok = true;
@@ -394,7 +394,7 @@ fn describe(out: &mut impl Write, case: &Case) -> Result<()> {
 }
 
 fn one_percent() -> Result<bool> {
-    let entries = suite::read(&[suite::committed()], &Only::new(None)?)?;
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(None)?)?;
     let cases: Vec<Case> = entries.into_iter().filter_map(|e| e.case.ok()).collect();
     print!("{}", percent::page(&percent::held(&cases)));
     Ok(true)

@@ -2,15 +2,15 @@
 
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::storage::Plain;
-use bitstep_ndarray::{Item, add_param, par_step_in_grains};
+use bitstep_ndarray::{ArrayParam, add_param, par_step_with_grain};
 use half::{bf16, f16};
 use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
+    Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 use crate::core_backend::{Core, CoreRun};
-use crate::host::Host;
+use crate::host::ParamStore;
 
 /// `bitstep-ndarray`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]
@@ -26,16 +26,16 @@ impl Backend for Ndarray {
         "ndarray"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let host = Arrays { of: *self, optimizer: Optimizer::new(), values: Vec::new() };
         Ok(Box::new(CoreRun::new(spec, host)?))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         Core.gradient(spec)
     }
 }
@@ -53,7 +53,11 @@ struct Arrays {
     values: Vec<AnyArray>,
 }
 
-fn array<T: Plain>(rows: Vec<T>, shape: &[usize], fortran: bool) -> Result<ArrayD<T>, Refused> {
+fn array<T: Plain>(
+    rows: Vec<T>,
+    shape: &[usize],
+    fortran: bool,
+) -> Result<ArrayD<T>, BackendError> {
     let standard = Array::from_shape_vec(IxDyn(shape), rows).map_err(failed)?;
     if !fortran {
         return Ok(standard);
@@ -64,7 +68,7 @@ fn array<T: Plain>(rows: Vec<T>, shape: &[usize], fortran: bool) -> Result<Array
 }
 
 impl Arrays {
-    fn array(&self, value: Buffer, shape: &[usize]) -> Result<AnyArray, Refused> {
+    fn array(&self, value: Buffer, shape: &[usize]) -> Result<AnyArray, BackendError> {
         let f = self.of.fortran;
         Ok(match value {
             Buffer::F64(x) => AnyArray::F64(array(x, shape, f)?),
@@ -76,8 +80,8 @@ impl Arrays {
     }
 }
 
-impl Host for Arrays {
-    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), Refused> {
+impl ParamStore for Arrays {
+    fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let value = self.array(value, shape)?;
         match &value {
             AnyArray::F64(x) => add_param(&mut self.optimizer, group, &x.view()),
@@ -98,7 +102,7 @@ impl Host for Arrays {
         &mut self.optimizer
     }
 
-    fn set(&mut self, i: usize, value: Buffer) -> Result<(), Refused> {
+    fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError> {
         let shape = self.optimizer.params()[i].shape.clone();
         self.values[i] = self.array(value, &shape)?;
         Ok(())
@@ -113,7 +117,11 @@ impl Host for Arrays {
         }
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
         let shapes = self.optimizer.params().iter().map(|p| &p.shape);
         let grads = grads
             .iter()
@@ -124,24 +132,24 @@ impl Host for Arrays {
         for (value, grad) in self.values.iter_mut().zip(&grads) {
             items.push(match (value, grad) {
                 (AnyArray::F64(v), Some(AnyArray::F64(g))) => {
-                    Item::new(v.view_mut(), Some(g.view()))
+                    ArrayParam::new(v.view_mut(), Some(g.view()))
                 }
                 (AnyArray::F32(v), Some(AnyArray::F32(g))) => {
-                    Item::new(v.view_mut(), Some(g.view()))
+                    ArrayParam::new(v.view_mut(), Some(g.view()))
                 }
                 (AnyArray::Bf16(v), Some(AnyArray::Bf16(g))) => {
-                    Item::new(v.view_mut(), Some(g.view()))
+                    ArrayParam::new(v.view_mut(), Some(g.view()))
                 }
                 (AnyArray::F16(v), Some(AnyArray::F16(g))) => {
-                    Item::new(v.view_mut(), Some(g.view()))
+                    ArrayParam::new(v.view_mut(), Some(g.view()))
                 }
-                (AnyArray::F64(v), None) => Item::new(v.view_mut(), None),
-                (AnyArray::F32(v), None) => Item::new(v.view_mut(), None),
-                (AnyArray::Bf16(v), None) => Item::new(v.view_mut(), None),
-                (AnyArray::F16(v), None) => Item::new(v.view_mut(), None),
+                (AnyArray::F64(v), None) => ArrayParam::new(v.view_mut(), None),
+                (AnyArray::F32(v), None) => ArrayParam::new(v.view_mut(), None),
+                (AnyArray::Bf16(v), None) => ArrayParam::new(v.view_mut(), None),
+                (AnyArray::F16(v), None) => ArrayParam::new(v.view_mut(), None),
                 _ => return Err(failed("a gradient of another type than its parameter")),
             });
         }
-        par_step_in_grains(&mut self.optimizer, &mut items, given, self.of.grain).map_err(failed)
+        par_step_with_grain(&mut self.optimizer, &mut items, given, self.of.grain).map_err(failed)
     }
 }

@@ -11,101 +11,97 @@ use half::f16;
 use serde_json::{Map, Value};
 
 use crate::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use crate::golden::{Case, Data, Group};
-use crate::judge::MOST;
+use crate::judge::MAX_SAMPLES;
 use crate::tensor::Tensor;
 
 /// One wrong rule.
 #[derive(Clone, Copy)]
-pub struct Neighbour {
+pub struct Mutation {
     /// What it does, as a person would say it.
     pub name: &'static str,
     /// Whether a case has what the mistake is about.
     applies: fn(&Case, &Group) -> bool,
-    step: fn(Scene<'_>) -> Result<Answers, Refused>,
+    step: fn(MutatedStep<'_>) -> Result<StepOutput, BackendError>,
 }
 
-impl std::fmt::Debug for Neighbour {
+impl std::fmt::Debug for Mutation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
     }
 }
 
 /// Every known mistake.
-pub const NEIGHBOURS: &[Neighbour] = &[
-    Neighbour { name: "weight decay ignored", applies: decays, step: decay_ignored },
-    Neighbour {
+pub const MUTATIONS: &[Mutation] = &[
+    Mutation { name: "weight decay ignored", applies: decays, step: decay_ignored },
+    Mutation {
         name: "weight decay coupled into the gradient",
         applies: |case, group| decays(case, group) && !is_coupled(&case.name),
         step: decay_coupled,
     },
-    Neighbour {
+    Mutation {
         name: "weight decay decoupled from the gradient",
         applies: |case, group| decays(case, group) && is_coupled(&case.name),
         step: decay_decoupled,
     },
-    Neighbour {
+    Mutation {
         name: "weight decay not multiplied by the learning rate",
         applies: |case, group| decays(case, group) && !is_coupled(&case.name),
         step: decay_without_lr,
     },
-    Neighbour {
+    Mutation {
         name: "weight decay on the other side of the update",
         applies: |case, group| decays(case, group) && !is_coupled(&case.name),
         step: decay_late,
     },
-    Neighbour {
-        name: "betas swapped",
-        applies: |_, g| two_betas(g).is_some(),
-        step: betas_swapped,
-    },
-    Neighbour {
+    Mutation { name: "betas swapped", applies: |_, g| two_betas(g).is_some(), step: betas_swapped },
+    Mutation {
         name: "bias correction off by one",
         applies: |case, _| counts(case),
         step: |s| shifted(s, |step, _| step + 1.0),
     },
-    Neighbour {
+    Mutation {
         name: "no bias correction",
         applies: |case, _| counts(case),
         step: |s| shifted(s, |_, _| 1e15),
     },
-    Neighbour {
+    Mutation {
         name: "steps counted without a gradient",
         applies: |case, _| counted(case) == Some(Counted::Updates),
         step: |s| shifted(s, |_, counts| counts.steps as f64),
     },
-    Neighbour {
+    Mutation {
         name: "steps counted only with a gradient",
         applies: |case, _| counted(case) == Some(Counted::Calls),
         step: steps_with_gradient,
     },
-    Neighbour { name: "epsilon ignored", applies: has_eps, step: |s| with_eps(s, |_| 0.0) },
-    Neighbour { name: "epsilon doubled", applies: has_eps, step: |s| with_eps(s, |eps| 2.0 * eps) },
-    Neighbour {
+    Mutation { name: "epsilon ignored", applies: has_eps, step: |s| with_eps(s, |_| 0.0) },
+    Mutation { name: "epsilon doubled", applies: has_eps, step: |s| with_eps(s, |eps| 2.0 * eps) },
+    Mutation {
         name: "epsilon inside the root",
         applies: |case, group| has_eps(case, group) && second_moment(case).is_some(),
         step: eps_inside,
     },
-    Neighbour {
+    Mutation {
         name: "hyper-parameters in f16",
         applies: |_, _| true,
         step: |s| rounded(s, |x| f64::from(f16::from_f64(x))),
     },
-    Neighbour { name: "gradient negated", applies: |_, _| true, step: negated },
+    Mutation { name: "gradient negated", applies: |_, _| true, step: negated },
 ];
 
 /// What some references do on purpose, so that not every golden can tell it from the right rule:
 /// known to [`crate::diagnose`] only.
-pub const VARIANTS: &[Neighbour] = &[Neighbour {
+pub const VARIANTS: &[Mutation] = &[Mutation {
     name: "hyper-parameters in f32",
     applies: |_, _| true,
     step: |s| rounded(s, |x| f64::from(x as f32)),
 }];
 
-impl Neighbour {
+impl Mutation {
     /// Whether a case has what the mistake is about.
     #[must_use]
     pub fn applies(&self, case: &Case) -> bool {
@@ -116,7 +112,7 @@ impl Neighbour {
     /// The backend with this mistake in its optimizers.
     #[must_use]
     pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
-        Wrong { backend, neighbour: self }
+        MutatedBackend { backend, neighbour: self }
     }
 }
 
@@ -202,7 +198,7 @@ const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", 
 
 /// What a step starts from, and what comes in: to be altered, then [answered](Scene::answer).
 #[derive(Clone)]
-struct Scene<'a> {
+struct MutatedStep<'a> {
     backend: &'a dyn Backend,
     name: String,
     reference: String,
@@ -226,13 +222,13 @@ struct Before {
 
 /// All parameters after the step.
 #[derive(Clone, Default)]
-struct Answers {
+struct StepOutput {
     values: Vec<Tensor>,
     states: Vec<BTreeMap<String, Tensor>>,
     evals: Vec<Option<Tensor>>,
 }
 
-impl Scene<'_> {
+impl MutatedStep<'_> {
     fn spec(&self) -> OptimizerSpec<'_> {
         OptimizerSpec {
             name: &self.name,
@@ -249,25 +245,25 @@ impl Scene<'_> {
     }
 
     /// The state of every parameter before anything has happened.
-    fn initial(&self) -> Result<Vec<BTreeMap<String, Tensor>>, Refused> {
+    fn initial(&self) -> Result<Vec<BTreeMap<String, Tensor>>, BackendError> {
         let spec = self.spec();
         let run = self.backend.optimizer(&spec)?;
         Ok((0..self.params.len()).map(|i| run.state(i)).collect())
     }
 
     /// The right rule's answer.
-    fn answer(&self) -> Result<Answers, Refused> {
+    fn answer(&self) -> Result<StepOutput, BackendError> {
         let spec = self.spec();
         let mut run = self.backend.optimizer(&spec)?;
         for (i, p) in self.params.iter().enumerate().filter(|(_, p)| !p.fresh) {
             match run.load(i, &p.value, &p.state, p.counts) {
-                Err(Refused::NeedsState(_)) => {}
+                Err(BackendError::NeedsState(_)) => {}
                 other => other?,
             }
         }
         run.step(&self.inputs)?;
         let all = || 0..self.params.len();
-        Ok(Answers {
+        Ok(StepOutput {
             values: all().map(|i| run.value(i)).collect(),
             states: all().map(|i| run.state(i)).collect(),
             evals: all().map(|i| run.eval(i)).collect(),
@@ -313,16 +309,16 @@ fn map(x: &Tensor, f: impl Fn(usize, f64) -> f64) -> Tensor {
     Tensor::round(x.dtype, &x.shape, &values).unwrap_or_else(|| x.clone())
 }
 
-fn undecayed(mut s: Scene<'_>) -> Scene<'_> {
+fn undecayed(mut s: MutatedStep<'_>) -> MutatedStep<'_> {
     s.set("weight_decay", |g| number(g, "weight_decay").map(|_| Value::from(0.0)));
     s
 }
 
-fn decay_ignored(s: Scene<'_>) -> Result<Answers, Refused> {
+fn decay_ignored(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     undecayed(s).answer()
 }
 
-fn decay_coupled(s: Scene<'_>) -> Result<Answers, Refused> {
+fn decay_coupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let decay: Vec<f64> = (0..s.params.len()).map(|i| s.number(i, "weight_decay")).collect();
     let mut s = undecayed(s);
     let grads = s.inputs.grads.iter_mut().zip(&s.params).zip(decay);
@@ -334,7 +330,7 @@ fn decay_coupled(s: Scene<'_>) -> Result<Answers, Refused> {
     s.answer()
 }
 
-fn decay_decoupled(s: Scene<'_>) -> Result<Answers, Refused> {
+fn decay_decoupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let mut out = undecayed(s.clone()).answer()?;
     for i in s.moving() {
         let (factor, p) = (s.lr(i) * s.number(i, "weight_decay"), &s.params[i].value);
@@ -343,14 +339,14 @@ fn decay_decoupled(s: Scene<'_>) -> Result<Answers, Refused> {
     Ok(out)
 }
 
-fn decay_without_lr(mut s: Scene<'_>) -> Result<Answers, Refused> {
+fn decay_without_lr(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let lr = s.lr(0);
     s.set("weight_decay", |g| number(g, "weight_decay").map(|wd| Value::from(wd / lr)));
     s.answer()
 }
 
 /// (p − u)(1 − lr·wd) for p(1 − lr·wd) − u, or the other way round.
-fn decay_late(s: Scene<'_>) -> Result<Answers, Refused> {
+fn decay_late(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
     let mut out = undecayed(s.clone()).answer()?;
     for i in s.moving() {
@@ -365,7 +361,7 @@ fn decay_late(s: Scene<'_>) -> Result<Answers, Refused> {
     Ok(out)
 }
 
-fn betas_swapped(mut s: Scene<'_>) -> Result<Answers, Refused> {
+fn betas_swapped(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     for group in &mut s.groups {
         let Some((first, second)) = two_betas(group) else { continue };
         if let Some(Value::Array(betas)) = group.hyper.get_mut("betas") {
@@ -383,7 +379,7 @@ fn betas_swapped(mut s: Scene<'_>) -> Result<Answers, Refused> {
 }
 
 /// The step counters before the step changed for the rule, but not for who reads them.
-fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refused> {
+fn shifted(mut s: MutatedStep<'_>, f: fn(f64, Counts) -> f64) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
     let first = s.initial()?;
     for (p, first) in s.params.iter_mut().zip(first) {
@@ -410,13 +406,13 @@ fn shifted(mut s: Scene<'_>, f: fn(f64, Counts) -> f64) -> Result<Answers, Refus
 }
 
 /// Of a counter that all share: as often as the parameter that moved least.
-fn steps_with_gradient(mut s: Scene<'_>) -> Result<Answers, Refused> {
+fn steps_with_gradient(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let least = s.params.iter().map(|p| p.counts.updates).min().unwrap_or(0);
     s.params.iter_mut().for_each(|p| p.counts.updates = least);
     shifted(s, |_, counts| counts.updates as f64)
 }
 
-fn with_eps(mut s: Scene<'_>, f: impl Fn(f64) -> f64) -> Result<Answers, Refused> {
+fn with_eps(mut s: MutatedStep<'_>, f: impl Fn(f64) -> f64) -> Result<StepOutput, BackendError> {
     for key in ["eps", "epsilon"] {
         s.set(key, |g| number(g, key).map(|eps| Value::from(f(eps))));
     }
@@ -424,7 +420,7 @@ fn with_eps(mut s: Scene<'_>, f: impl Fn(f64) -> f64) -> Result<Answers, Refused
 }
 
 /// √(v + ε) for √v + ε: element by element the ε′ that makes it so.
-fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
+fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let mut out = s.answer()?;
     for i in s.moving() {
         let Some(group) = s.group(i) else { continue };
@@ -440,7 +436,7 @@ fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
         };
         let v: Vec<f64> = v.to_f64s().iter().map(|v| v / correction).collect();
         let mut values = out.values[i].to_f64s();
-        for (k, value) in values.iter_mut().enumerate().take(MOST) {
+        for (k, value) in values.iter_mut().enumerate().take(MAX_SAMPLES) {
             let inside = (v.get(k).copied().unwrap_or(0.0) + eps).sqrt();
             let root = v.get(k).copied().unwrap_or(0.0).sqrt();
             let answer = with_eps(s.clone(), |_| inside - root)?;
@@ -454,7 +450,7 @@ fn eps_inside(s: Scene<'_>) -> Result<Answers, Refused> {
     Ok(out)
 }
 
-fn rounded(mut s: Scene<'_>, to: fn(f64) -> f64) -> Result<Answers, Refused> {
+fn rounded(mut s: MutatedStep<'_>, to: fn(f64) -> f64) -> Result<StepOutput, BackendError> {
     fn round(value: &mut Value, to: fn(f64) -> f64) {
         match value {
             Value::Number(n) if n.is_f64() => *value = Value::from(to(n.as_f64().unwrap_or(0.0))),
@@ -467,30 +463,30 @@ fn rounded(mut s: Scene<'_>, to: fn(f64) -> f64) -> Result<Answers, Refused> {
     s.answer()
 }
 
-fn negated(mut s: Scene<'_>) -> Result<Answers, Refused> {
+fn negated(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     s.inputs.grads.iter_mut().flatten().for_each(|g| *g = map(g, |_, g| -g));
     s.answer()
 }
 
-struct Wrong<'a> {
+struct MutatedBackend<'a> {
     backend: &'a dyn Backend,
-    neighbour: &'a Neighbour,
+    neighbour: &'a Mutation,
 }
 
-struct WrongRun<'a> {
-    scene: Scene<'a>,
+struct MutatedRun<'a> {
+    scene: MutatedStep<'a>,
     /// Says whether a state can be loaded.
     probe: Box<dyn Run + 'a>,
-    neighbour: &'a Neighbour,
-    after: Answers,
+    neighbour: &'a Mutation,
+    after: StepOutput,
 }
 
-impl Backend for Wrong<'_> {
+impl Backend for MutatedBackend<'_> {
     fn name(&self) -> &str {
         self.neighbour.name
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let probe = self.backend.optimizer(spec)?;
         let params = spec.params.iter().map(|&value| Before {
             value: value.clone(),
@@ -498,7 +494,7 @@ impl Backend for Wrong<'_> {
             counts: Counts::default(),
             fresh: true,
         });
-        let scene = Scene {
+        let scene = MutatedStep {
             backend: self.backend,
             name: spec.name.to_owned(),
             reference: spec.reference.to_owned(),
@@ -510,32 +506,32 @@ impl Backend for Wrong<'_> {
             inputs: Inputs::default(),
         };
         let neighbour = self.neighbour;
-        Ok(Box::new(WrongRun { scene, probe, neighbour, after: Answers::default() }))
+        Ok(Box::new(MutatedRun { scene, probe, neighbour, after: StepOutput::default() }))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         self.backend.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         self.backend.gradient(spec)
     }
 }
 
-impl Run for WrongRun<'_> {
+impl Run for MutatedRun<'_> {
     fn load(
         &mut self,
         i: usize,
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         self.scene.params[i] =
             Before { value: value.clone(), state: state.clone(), counts, fresh: false };
         self.probe.load(i, value, state, counts)
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         self.scene.inputs = inputs.clone();
         self.after = (self.neighbour.step)(self.scene.clone())?;
         for (i, p) in self.scene.params.iter_mut().enumerate() {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::Core;
 use crate::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use crate::bounds::Bounds;
@@ -105,7 +105,7 @@ impl Backend for Off {
         "off"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let scaled = |hyper: &Map<String, Value>| {
             let mut hyper = hyper.clone();
             self.argument.scale(&mut hyper, self.factor);
@@ -120,11 +120,11 @@ impl Backend for Off {
         Ok(Box::new(OffRun { inner: core.optimizer(&spec)?, lr }))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         Core.gradient(spec)
     }
 }
@@ -136,10 +136,10 @@ impl Run for OffRun<'_> {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         self.inner.load(i, value, state, counts)
     }
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         let lr = inputs.lr.map(|lr| lr * self.lr);
         self.inner.step(&Inputs { lr, ..inputs.clone() })
     }

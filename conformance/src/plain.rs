@@ -6,7 +6,7 @@ use bitstep::real::{self, StoredFloat};
 use bitstep::storage::DataMut;
 use serde_json::{Map, Value as Json};
 
-use crate::backend::{Refused, failed};
+use crate::backend::{BackendError, failed};
 use crate::tensor::{Dtype, Tensor};
 
 /// JSON as the core's arguments have it.
@@ -29,20 +29,22 @@ pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
 }
 
 /// The core's name of a type that parameters may have.
-pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, Refused> {
+pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, BackendError> {
     Ok(match dtype {
         Dtype::F64 => real::Dtype::F64,
         Dtype::F32 => real::Dtype::F32,
         Dtype::Bf16 => real::Dtype::Bf16,
         Dtype::F16 => real::Dtype::F16,
         other => {
-            return Err(Refused::Unsupported(format!("core has no parameters of type {other}")));
+            return Err(BackendError::Unsupported(format!(
+                "core has no parameters of type {other}"
+            )));
         }
     })
 }
 
 /// The numbers of a tensor.
-pub(crate) fn buffer(t: &Tensor) -> Result<Buffer, Refused> {
+pub(crate) fn buffer(t: &Tensor) -> Result<Buffer, BackendError> {
     let mut buffer = Buffer::zeros(dtype(t.dtype)?, t.len()).map_err(failed)?;
     buffer.data_mut().set_bytes(&t.bytes).map_err(failed)?;
     Ok(buffer)

@@ -5,16 +5,16 @@ use std::sync::OnceLock;
 use bitstep::optimizer::Buffer;
 use bitstep::real::Dtype;
 use bitstep::storage::{Data, RawBuffer, RawPart, RoundingBits, StorageFormat};
-use bitstep_cudarc::{Device, Error, Job, Place, Workspace};
+use bitstep_cudarc::{Device, DeviceStorage, Error, ParamJob, Workspace};
 use bitstep_ptx::Machine;
 
 use crate::backend::{
-    Backend, GradientAnswer, GradientSpec, OptimizerSpec, Refused, Run, ScheduleSpec, failed,
+    Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 use crate::core_backend::{Core, CoreRun};
 use crate::gpu_gradient;
-use crate::guests::{Guests, Lodging};
-use crate::host::{AtHome, Home};
+use crate::guests::{DeviceBuffers, Lodging};
+use crate::host::{Home, HostBackend};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,22 +25,22 @@ impl Backend for Ptx {
         "ptx"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
-        Ok(Box::new(CoreRun::new(spec, Tensors::on(machine()?))?))
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
+        Ok(Box::new(CoreRun::new(spec, DeviceTensors::on(machine()?))?))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Core.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         let mut machine = machine()?;
         gpu_gradient::answer(&mut machine, spec)
     }
 }
 
 /// The kernels, read once.
-fn machine() -> Result<Machine, Refused> {
+fn machine() -> Result<Machine, BackendError> {
     static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
     let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
     machine.clone().map_err(failed)
@@ -54,11 +54,11 @@ pub struct Cuda;
 #[cfg(feature = "cuda")]
 impl Cuda {
     /// The GPU, or why there is none.
-    fn open() -> Result<bitstep_cudarc::Cuda, Refused> {
+    fn open() -> Result<bitstep_cudarc::Cuda, BackendError> {
         use bitstep_cudarc::CudaError;
         bitstep_cudarc::Cuda::open(0).map_err(|e| match e {
             CudaError::NoDriver | CudaError::NoDevice => {
-                Refused::Unsupported("no CUDA device".to_owned())
+                BackendError::Unsupported("no CUDA device".to_owned())
             }
             other => failed(other),
         })
@@ -71,35 +71,35 @@ impl Backend for Cuda {
         "cuda"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
-        Ok(Box::new(CoreRun::new(spec, Tensors::on(Cuda::open()?))?))
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
+        Ok(Box::new(CoreRun::new(spec, DeviceTensors::on(Cuda::open()?))?))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Cuda::open()?;
         Core.schedule(spec)
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         gpu_gradient::answer(&mut Cuda::open()?, spec)
     }
 }
 
 /// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
-struct Tensors<D> {
+struct DeviceTensors<D> {
     gpu: D,
     workspace: Workspace,
     home: Home,
 }
 
-impl<D> Tensors<D> {
+impl<D> DeviceTensors<D> {
     fn on(gpu: D) -> Self {
-        Tensors { gpu, workspace: Workspace::default(), home: Home::default() }
+        DeviceTensors { gpu, workspace: Workspace::default(), home: Home::default() }
     }
 }
 
 /// Writes a slot's parts back.
-fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
+fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), BackendError> {
     let Buffer::Encoded(coded) = slot else {
         let numbers = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
         return numbers.map_err(failed);
@@ -112,12 +112,12 @@ fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), Refused> {
 
 /// How a parameter rests beside its companion, or with its noise.
 fn place<D: Device>(
-    guests: &mut Guests<'_, D>,
+    guests: &mut DeviceBuffers<'_, D>,
     dtype: Dtype,
     at: u64,
     companion: Option<&RawBuffer>,
     noise: Option<RoundingBits<'_>>,
-) -> Result<(Place, Option<Lodging>), Refused> {
+) -> Result<(DeviceStorage, Option<Lodging>), BackendError> {
     if let Some(companion) = companion {
         let beside = guests.add(&companion.bytes())?;
         let format = match companion {
@@ -125,23 +125,23 @@ fn place<D: Device>(
             RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
             _ => StorageFormat::KahanPair(dtype),
         };
-        return Ok((Place::At(format, at, beside.0), Some(beside)));
+        return Ok((DeviceStorage::At(format, at, beside.0), Some(beside)));
     }
     let narrow = matches!(dtype, Dtype::Bf16 | Dtype::F16);
     Ok(match noise.filter(|_| narrow) {
-        None => (Place::plain(dtype, at), None),
+        None => (DeviceStorage::plain(dtype, at), None),
         Some(RoundingBits::Counter { seed, step, .. }) => {
-            (Place::Dithered { dtype, at, bits: 0, counter: [seed, step] }, None)
+            (DeviceStorage::Dithered { dtype, at, bits: 0, counter: [seed, step] }, None)
         }
         Some(RoundingBits::Provided(bits)) => {
             let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
             let bits = guests.add(&bytes)?.0;
-            (Place::Dithered { dtype, at, bits, counter: [0; 2] }, None)
+            (DeviceStorage::Dithered { dtype, at, bits, counter: [0; 2] }, None)
         }
     })
 }
 
-impl<D: Device> AtHome for Tensors<D> {
+impl<D: Device> HostBackend for DeviceTensors<D> {
     fn home(&self) -> &Home {
         &self.home
     }
@@ -150,7 +150,11 @@ impl<D: Device> AtHome for Tensors<D> {
         &mut self.home
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
         let all: Vec<Option<Data<'_>>> =
             grads.iter().map(|g| g.as_ref().and_then(Buffer::data)).collect();
         let Home { optimizer, values } = &mut self.home;
@@ -162,7 +166,7 @@ impl<D: Device> AtHome for Tensors<D> {
             optimizer.prepare_all(&types, given, |rule, scale| rule.grad_norm(&present, scale));
         let mut turns = turns.map_err(failed)?;
 
-        let mut guests = Guests(&mut self.gpu, Vec::new());
+        let mut guests = DeviceBuffers(&mut self.gpu, Vec::new());
         let mut jobs = Vec::new();
         let mut lodgings = Vec::new();
         for (index, turn) in &mut turns {
@@ -180,9 +184,9 @@ impl<D: Device> AtHome for Tensors<D> {
             )?;
             let slots: Vec<_> =
                 turn.slots.iter().map(|slot| guests.slot(slot)).collect::<Result<_, _>>()?;
-            jobs.push(Job {
+            jobs.push(ParamJob {
                 rule: turn.rule,
-                arithmetic: turn.policy,
+                policy: turn.policy,
                 step: turn.step,
                 scalars: turn.scalars.get(),
                 shape: turn.shape,
@@ -190,13 +194,13 @@ impl<D: Device> AtHome for Tensors<D> {
                 grad: (grad.dtype(), gradient.0),
                 slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
                 starts: turn.step.is_first,
-                kept: None,
-                by: None,
+                persistent: None,
+                grad_scale: None,
             });
             lodgings.push((value, companion, slots));
         }
         bitstep_cudarc::run(guests.0, &mut self.workspace, &mut jobs).map_err(|e| match e {
-            Error::NoKernel(what) => Refused::Unsupported(format!("no kernel for {what}")),
+            Error::NoKernel(what) => BackendError::Unsupported(format!("no kernel for {what}")),
             other => failed(other),
         })?;
         drop(jobs);

@@ -11,7 +11,7 @@ use crate::exec::Exec;
 /// Why there is no backend of a name.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
-pub enum BackendError {
+pub enum UnknownBackend {
     /// No backend has it, or none that was compiled in.
     #[error(
         "unknown backend `{0}`, known: {known}, exec:COMMAND, exec-loop:COMMAND \
@@ -43,7 +43,7 @@ pub const PARTIAL: &[&str] = &[
 ///
 /// # Errors
 /// An unknown name.
-pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendError> {
+pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, UnknownBackend> {
     if let Some(exec) = Exec::new(name, limit) {
         return Ok(Box::new(exec));
     }
@@ -57,6 +57,6 @@ pub fn backend(name: &str, limit: Duration) -> Result<Box<dyn Backend>, BackendE
         "ptx" => Ok(Box::new(crate::Ptx)),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Box::new(crate::Cuda)),
-        _ => Err(BackendError::Unknown(name.to_owned())),
+        _ => Err(UnknownBackend::Unknown(name.to_owned())),
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use globset::{GlobBuilder, GlobMatcher};
 use rayon::prelude::*;
 
-use crate::backend::{Backend, Refused};
+use crate::backend::{Backend, BackendError};
 use crate::bounds::Bounds;
 use crate::check::{self, Report};
 use crate::golden::{self, Case, GoldenError, LARGEST, Problem};
@@ -36,16 +36,16 @@ pub fn committed() -> PathBuf {
 
 /// Which cases are expected: a glob over `KIND/NAME/CASE`, or over the name or the case alone.
 #[derive(Clone, Debug)]
-pub struct Only(Option<GlobMatcher>);
+pub struct CaseFilter(Option<GlobMatcher>);
 
-impl Only {
+impl CaseFilter {
     /// Of a glob; none for all.
     ///
     /// # Errors
     /// An ill-formed glob.
-    pub fn new(glob: Option<&str>) -> Result<Only, globset::Error> {
+    pub fn new(glob: Option<&str>) -> Result<CaseFilter, globset::Error> {
         let glob = glob.map(|g| GlobBuilder::new(g).build().map(|g| g.compile_matcher()));
-        Ok(Only(glob.transpose()?))
+        Ok(CaseFilter(glob.transpose()?))
     }
 
     /// Whether all are expected.
@@ -72,7 +72,7 @@ const TOGETHER: u64 = 1 << 32;
 ///
 /// # Errors
 /// A folder that can't be read, or holds no cases.
-pub fn read(roots: &[PathBuf], only: &Only) -> Result<Vec<Entry>, GoldenError> {
+pub fn read(roots: &[PathBuf], only: &CaseFilter) -> Result<Vec<Entry>, GoldenError> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
     for root in roots {
@@ -106,8 +106,10 @@ pub fn fresh(entries: Vec<Entry>, seed: u64) -> Vec<Entry> {
         entry.case = entry.case.and_then(|case| {
             fresh::case(&case, seed).map_err(|why| {
                 let why = match why {
-                    Refused::Unsupported(why) | Refused::Failed(why) => why,
-                    Refused::NeedsState(slot) => format!("the start of the run lacks `{slot}`"),
+                    BackendError::Unsupported(why) | BackendError::Failed(why) => why,
+                    BackendError::NeedsState(slot) => {
+                        format!("the start of the run lacks `{slot}`")
+                    }
                 };
                 GoldenError { file: case.path, problem: Problem::NoOracle(why) }
             })
@@ -175,7 +177,7 @@ pub fn run(
         reports
     });
     let mut reports: Vec<Report> = checked.collect();
-    diagnose::settle(&mut reports);
+    diagnose::vote_diagnoses(&mut reports);
     reports
 }
 
@@ -237,7 +239,7 @@ pub fn run_as(
         reports.unwrap_or_else(|| job(&all).not_reached(k, "the time for the whole run was over"))
     });
     let mut reports: Vec<Report> = reports.collect();
-    diagnose::settle(&mut reports);
+    diagnose::vote_diagnoses(&mut reports);
     reports
 }
 
@@ -252,7 +254,7 @@ fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
 
 /// Whether a run covers the whole committed suite, so that its bounds can be judged too.
 #[must_use]
-pub fn is_committed(golden: &[PathBuf], only: &Only) -> bool {
+pub fn is_committed(golden: &[PathBuf], only: &CaseFilter) -> bool {
     let same = |p: &PathBuf| p.canonicalize().ok() == committed().canonicalize().ok();
     only.is_all() && golden.iter().any(same)
 }

@@ -9,13 +9,13 @@ use std::sync::{Arc, LazyLock};
 
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use bitstep_conformance::bounds::{Bounds, Mode, is_low_bit};
 use bitstep_conformance::check::{Basis, Outcome, Report};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use rayon::prelude::*;
 
@@ -85,17 +85,17 @@ impl Backend for Cheat {
     fn name(&self) -> &str {
         "cheat"
     }
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let core: &'static Core = &Core;
         let spec = OptimizerSpec { name: self.really.unwrap_or(spec.name), ..spec.clone() };
         let now = Now { t: 0, made: 0, loaded: false };
         let values = spec.params.iter().map(|&p| vec![p.clone()]).collect();
         Ok(Box::new(CheatRun { inner: core.optimizer(&spec)?, cheat: self.clone(), now, values }))
     }
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         Core.schedule(spec)
     }
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         Core.gradient(spec)
     }
 }
@@ -107,15 +107,15 @@ impl Run for CheatRun {
         value: &Tensor,
         state: &State,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         self.now.loaded |= counts.steps > 0;
         if let Some(slot) = (self.cheat.needs)(counts) {
-            return Err(Refused::NeedsState(slot));
+            return Err(BackendError::NeedsState(slot));
         }
         self.values[i] = vec![value.clone()];
         self.inner.load(i, value, state, counts)
     }
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         (self.now.t, self.now.made) = (inputs.t, self.now.made + 1);
         self.inner.step(inputs)?;
         if self.cheat.part == Some(inputs.t) && !self.now.loaded {
@@ -181,7 +181,8 @@ fn numbers(x: &Tensor, dtype: Dtype, f: impl Fn(usize, f64) -> f64) -> Tensor {
 }
 
 static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
-    let entries = suite::read(&[suite::committed()], &Only::new(Some("optimizer/*")).unwrap());
+    let entries =
+        suite::read(&[suite::committed()], &CaseFilter::new(Some("optimizer/*")).unwrap());
     entries.unwrap().into_iter().filter_map(|e| e.case.ok()).collect()
 });
 

@@ -1,11 +1,11 @@
 //! `docs/one-percent.md` is what the committed cases show.
 
 use bitstep_conformance::percent;
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 
 #[test]
 fn page_is_that_of_the_committed_cases() {
-    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     let cases: Vec<_> = entries.into_iter().filter_map(|e| e.case.ok()).collect();
     let held = percent::held(&cases);
     assert!(held.len() > 70, "the committed goldens are there");

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
-use bitstep_conformance::bounds::{Allow, Bounds, Exemption, Mode};
+use bitstep_conformance::bounds::{Bounds, Exemption, Mode, Tolerance};
 use bitstep_conformance::check::{self, Outcome, Report};
 use bitstep_conformance::golden::Case;
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use common::Draft;
 
@@ -24,7 +24,7 @@ type Spoil<T> = Arc<dyn Fn(usize, usize, T) -> T + Send + Sync>;
 struct Wrong {
     value: Spoil<Tensor>,
     state: Spoil<BTreeMap<String, Tensor>>,
-    refuse: Option<Refused>,
+    refuse: Option<BackendError>,
 }
 
 impl Default for Wrong {
@@ -43,19 +43,19 @@ impl Backend for Wrong {
     fn name(&self) -> &str {
         "wrong"
     }
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         if let Some(why) = &self.refuse {
             return Err(why.clone());
         }
         let inner = Core.optimizer(spec)?;
         Ok(Box::new(WrongRun { inner, wrong: self.clone(), t: 0 }))
     }
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         let mut lr = Core.schedule(spec)?;
         lr.pop();
         Ok(lr)
     }
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         let mut answer = Core.gradient(spec)?;
         answer.norm = answer.norm.map(|n| n * (1.0 + 1e-6));
         Ok(answer)
@@ -69,10 +69,10 @@ impl Run for WrongRun {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         self.inner.load(i, value, state, counts)
     }
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         self.t = inputs.t;
         self.inner.step(inputs)
     }
@@ -186,9 +186,9 @@ fn nan_infinity_and_wrong_form_are_caught() {
 fn panic_and_refusals_are_outcomes() {
     caught(&value(|_, _, _| panic!("on purpose")), Outcome::Error, "panicked: on purpose");
     let refuse = |why| Wrong { refuse: Some(why), ..Wrong::default() };
-    let failed = refuse(Refused::Failed("out of paper".into()));
+    let failed = refuse(BackendError::Failed("out of paper".into()));
     caught(&failed, Outcome::Error, "out of paper");
-    let unsupported = refuse(Refused::Unsupported("not mine".into()));
+    let unsupported = refuse(BackendError::Unsupported("not mine".into()));
     caught(&unsupported, Outcome::Unsupported, "not mine");
 }
 
@@ -205,7 +205,7 @@ const PLANTED: Exemption = Exemption {
     dtype: Some(Dtype::F32),
     what: "value",
     mode: Mode::Step,
-    allow: Allow::Ulp(2000.0),
+    allow: Tolerance::Ulp(2000.0),
     reason: "planted",
 };
 
@@ -231,7 +231,7 @@ fn exemption_that_is_needed_is_not_stale_and_holds_only_where_it_says() {
 #[test]
 fn outliers_may_be_few_but_not_many() {
     let case = committed("optimizer/adamw_torch/default_f32");
-    let allow = Allow::Outliers { ulp: 2000.0, share: 0.1 };
+    let allow = Tolerance::Outliers { ulp: 2000.0, share: 0.1 };
     let table = [Exemption { allow, ..PLANTED }];
     let some = value(|t, i, x| if (t, i) == (3, 1) { off(&x, 2, 1000) } else { x });
     assert_eq!(with(&case, &some, &table).0[0].outcome, Outcome::Pass);
@@ -249,7 +249,7 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
         case: "*",
         dtype: None,
         what: "*",
-        allow: Allow::Conditioned(4.0),
+        allow: Tolerance::Conditioned(4.0),
         ..PLANTED
     }];
     let derived = committed("optimizer/sgd/maximize_bf16");
@@ -257,7 +257,7 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
     assert_eq!(reports[0].outcome, Outcome::Pass, "{}", reports[0].detail);
     assert_eq!(stale, 1, "what is derived needs no row");
     // Products of matrices are not derived; in some case their numbers cancel.
-    let only = Only::new(Some("optimizer/{galore,apollo}_*/*")).unwrap();
+    let only = CaseFilter::new(Some("optimizer/{galore,apollo}_*/*")).unwrap();
     let needs = |case: &Case| {
         let (reports, stale) = with(case, &Wrong::default(), &table);
         stale == 0 && reports[0].outcome == Outcome::Pass

@@ -5,11 +5,12 @@ use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::{Backend, Inputs, OptimizerSpec, Run};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 
 fn cases(glob: &str) -> Vec<Case> {
-    let entries = suite::read(&[suite::committed()], &Only::new(Some(glob)).unwrap()).unwrap();
+    let entries =
+        suite::read(&[suite::committed()], &CaseFilter::new(Some(glob)).unwrap()).unwrap();
     entries.into_iter().map(|e| e.case.unwrap()).filter(|c| !c.id.contains("/late_")).collect()
 }
 

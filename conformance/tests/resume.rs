@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bitstep::args::Args;
 use bitstep::optimizer::Buffer;
 use bitstep_candle::{Outcome, Training, import};
-use bitstep_conformance::bounds::{Allow, Bounds, DEFAULT, Mode, Subject};
+use bitstep_conformance::bounds::{Bounds, DEFAULT, Mode, Subject, Tolerance};
 use bitstep_conformance::compare::{error, scale, spacing};
 use bitstep_conformance::tensor::Dtype;
 use bitstep_training::Arguments;
@@ -77,7 +77,7 @@ fn go_on(run: &str, resume: bool) -> f64 {
     let subject = Subject { case: &case, dtype: Dtype::F32, what: "value", mode: Mode::Free };
     let bounds = Bounds::default();
     let per_step = match bounds.exemption(&subject) {
-        Some((_, Allow::Ulp(ulp) | Allow::Conditioned(ulp))) => ulp,
+        Some((_, Tolerance::Ulp(ulp) | Tolerance::Conditioned(ulp))) => ulp,
         None => DEFAULT,
         // Free runs of 8-bit state are not judged: see below.
         Some(_) if case.contains("_8bit/") => DEFAULT,

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use bitstep_conformance::backend::{Backend, Counts, Inputs, OptimizerSpec, Refused, Run};
+use bitstep_conformance::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
-use bitstep_conformance::suite::{self, Entry, Only};
+use bitstep_conformance::suite::{self, CaseFilter, Entry};
 use bitstep_conformance::tensor::Tensor;
 use bitstep_conformance::{Core, Ndarray};
 
@@ -29,7 +29,11 @@ fn bits(run: &dyn Run, params: usize) -> Bits {
 }
 
 /// The answers to a case: of the free run's steps, then of a step from each state of the reference.
-fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Bits>, Refused> {
+fn answers(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+) -> Result<Vec<Bits>, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let mut all = Vec::new();
     let mut run = backend.optimizer(&spec)?;
@@ -46,7 +50,7 @@ fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<V
             let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &p.state_before(t), counts) {
                 // The file lacks what the next step depends on, for any backend.
-                Err(Refused::NeedsState(_)) => continue 'steps,
+                Err(BackendError::NeedsState(_)) => continue 'steps,
                 other => other?,
             }
         }
@@ -58,7 +62,7 @@ fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<V
 
 /// Compares a backend with the core over all cases, each on up to so many threads.
 fn same_bits_as_core(backend: &(dyn Backend + Sync), threads: usize) {
-    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     let pools: Vec<_> = (1..=threads)
         .map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap())
         .collect();
@@ -118,7 +122,7 @@ fn ptx_has_the_bits_of_core() {
 #[test]
 fn ptx_has_the_bits_of_core_in_gradients() {
     use bitstep_conformance::backend::{GradientAnswer, GradientSpec};
-    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     let bits = |answer: GradientAnswer| {
         let of = |t: &Tensor| -> Vec<u64> {
             (0..t.len()).map(|k| if t.get(k).is_nan() { u64::MAX } else { t.bits(k) }).collect()

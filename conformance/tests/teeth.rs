@@ -9,8 +9,8 @@ use bitstep_conformance::backend::Backend;
 use bitstep_conformance::bounds::Bounds;
 use bitstep_conformance::check::{Basis, Outcome};
 use bitstep_conformance::golden::{Case, Data};
-use bitstep_conformance::neighbour::NEIGHBOURS;
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::neighbour::MUTATIONS;
+use bitstep_conformance::suite::{self, CaseFilter};
 use globset::Glob;
 use rayon::prelude::*;
 
@@ -46,7 +46,7 @@ const MODERATE: usize = 6000;
 /// Optimizer → its cases of moderate size. That the core passes them is another test's.
 fn cases() -> BTreeMap<String, Vec<Case>> {
     let mut out = BTreeMap::<String, Vec<Case>>::new();
-    let entries = suite::read(&[suite::committed()], &Only::new(None).unwrap()).unwrap();
+    let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     for case in entries.into_iter().filter_map(|e| e.case.ok()) {
         let Data::Optimizer(data) = &case.data else { continue };
         let numbers: usize = data.params.iter().map(|p| p.init.len()).sum();
@@ -72,7 +72,7 @@ fn every_wrong_neighbour_is_rejected() {
         .flat_map_iter(|(name, cases)| {
             let bounds = &bounds;
             let cases: Vec<_> = cases.iter().map(Basis::of).collect();
-            NEIGHBOURS.iter().filter_map(move |neighbour| {
+            MUTATIONS.iter().filter_map(move |neighbour| {
                 let mut fitting = cases.iter().filter(|c| neighbour.applies(c.case)).peekable();
                 fitting.peek()?;
                 let wrong = neighbour.in_place_of(&Core);

@@ -6,13 +6,14 @@ use bitstep_conformance::Core;
 use bitstep_conformance::bounds::{Bounds, Mode};
 use bitstep_conformance::check;
 use bitstep_conformance::spread::Spread;
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 
 /// Products of matrices are not followed.
 const BY_TABLE: &[&str] = &["muon", "galore_", "apollo_"];
 
 fn spreads(only: &str) -> BTreeMap<(String, Mode), Spread> {
-    let entries = suite::read(&[suite::committed()], &Only::new(Some(only)).unwrap()).unwrap();
+    let entries =
+        suite::read(&[suite::committed()], &CaseFilter::new(Some(only)).unwrap()).unwrap();
     let bounds = Bounds::default();
     let mut all = BTreeMap::<_, Spread>::new();
     for case in entries.into_iter().filter_map(|entry| entry.case.ok()) {

@@ -2,5 +2,5 @@
 
 fn main() -> std::io::Result<()> {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/edge-cases.md");
-    std::fs::write(page, bitstep_fuzz::atlas())
+    std::fs::write(page, bitstep_fuzz::edge_case_table())
 }

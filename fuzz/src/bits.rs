@@ -52,6 +52,6 @@ pub fn numbers(buffer: &Buffer) -> Vec<f64> {
 
 /// Whether two numbers are the same, the sign of a zero and the kind of a NaN aside.
 #[must_use]
-pub fn is_zero_alike(a: f64, b: f64) -> bool {
+pub fn eq_ignoring_zero_sign(a: f64, b: f64) -> bool {
     a == b || a.is_nan() && b.is_nan()
 }

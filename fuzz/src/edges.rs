@@ -10,7 +10,7 @@ use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::OptimizerSpec;
 use bitstep::real::Dtype;
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
-use bitstep_conformance::suite::{self, Only};
+use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor;
 
 use crate::input::encode;
@@ -227,9 +227,9 @@ fn look(case: &Case, data: &OptimizerCase, seen: &mut Seen) {
 /// # Panics
 /// If a committed case can't be read.
 #[must_use]
-pub fn atlas() -> String {
+pub fn edge_case_table() -> String {
     let mut references: BTreeMap<String, Seen> = BTreeMap::new();
-    let only = Only::new(Some("optimizer/*/*")).expect("a glob");
+    let only = CaseFilter::new(Some("optimizer/*/*")).expect("a glob");
     for entry in suite::read(&[suite::committed()], &only).expect("the committed suite") {
         let case = entry.case.expect("a committed case");
         if let Data::Optimizer(data) = &case.data {

@@ -18,20 +18,20 @@ mod properties;
 mod run;
 mod schedules;
 
-pub use bits::{bits, buffer, is_zero_alike, numbers};
+pub use bits::{bits, buffer, eq_ignoring_zero_sign, numbers};
 pub use codec::codecs;
-pub use edges::atlas;
+pub use edges::edge_case_table;
 pub use goldens::{goldens, is_golden};
 pub use input::{FORMATS, WEIGHTS, any_trial, trial};
 pub use parsers::{answers, arguments, checkpoints, resumed};
 pub use pickles::pickle_seeds;
 pub use properties::{
     NOT_ODD, PROPERTIES, Property, deterministic, error_leaves_everything_untouched,
-    gradient_scale_is_of_no_account, linear, odd, panics_at_nothing, restorable,
-    second_moments_are_none_below_zero, splittable, y_between_x_and_z,
+    gradient_scale_invariant, linear, never_panics, odd_symmetry, restorable,
+    second_moments_nonnegative, splittable, y_between_x_and_z,
 };
 pub use run::{GIVEN, Run, Trial};
-pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, real, schedules};
+pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, library_schedule, schedules};
 
 /// Takes any bytes and panics where something is wrong.
 pub type Target = fn(&[u8]);

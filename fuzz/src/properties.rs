@@ -4,7 +4,7 @@ use bitstep::args::{Args, names};
 use bitstep::optimizer::{Buffer, Param, ParamStorage};
 use bitstep::real::Dtype;
 
-use crate::bits::{buffer, is_zero_alike, numbers};
+use crate::bits::{buffer, eq_ignoring_zero_sign, numbers};
 use crate::input::encode;
 use crate::run::{Run, Trial};
 
@@ -13,15 +13,15 @@ pub type Property = fn(&Trial);
 
 /// Every property, by name.
 pub const PROPERTIES: &[(&str, Property)] = &[
-    ("panics_at_nothing", panics_at_nothing),
+    ("panics_at_nothing", never_panics),
     ("deterministic", deterministic),
     ("restorable", restorable),
     ("splittable", splittable),
     ("error_leaves_everything_untouched", error_leaves_everything_untouched),
-    ("odd", odd),
+    ("odd", odd_symmetry),
     ("linear", linear),
-    ("gradient_scale_is_of_no_account", gradient_scale_is_of_no_account),
-    ("second_moments_are_none_below_zero", second_moments_are_none_below_zero),
+    ("gradient_scale_is_of_no_account", gradient_scale_invariant),
+    ("second_moments_are_none_below_zero", second_moments_nonnegative),
     ("y_between_x_and_z", y_between_x_and_z),
 ];
 
@@ -29,7 +29,7 @@ pub const PROPERTIES: &[(&str, Property)] = &[
 ///
 /// # Panics
 /// If the core does, or refuses a step that fits.
-pub fn panics_at_nothing(trial: &Trial) {
+pub fn never_panics(trial: &Trial) {
     let mut run = Run::whole(trial);
     // A schedule-free rule without momentum can't be evaluated.
     if run.optimizer.eval(&mut [run.value.data_mut()]).is_ok() {
@@ -202,7 +202,7 @@ pub const NOT_ODD: &[(&str, &str)] = &[];
 ///
 /// # Panics
 /// If it does not.
-pub fn odd(trial: &Trial) {
+pub fn odd_symmetry(trial: &Trial) {
     if NOT_ODD.iter().any(|(name, _)| *name == trial.name) || !trial.is_plain() {
         return;
     }
@@ -218,13 +218,13 @@ pub fn odd(trial: &Trial) {
         here.steps(trial, t..t + 1);
         there.steps(&mirrored, t..t + 1);
         for (i, (a, b)) in here.numbers().into_iter().zip(there.numbers()).enumerate() {
-            assert!(is_zero_alike(a, -b), "step {t}, element {i}: {a:e}, mirrored {b:e}");
+            assert!(eq_ignoring_zero_sign(a, -b), "step {t}, element {i}: {a:e}, mirrored {b:e}");
         }
     }
 }
 
 /// The trial with numbers of moderate size: magnitudes from 2⁻² to 4 with the mantissas there were.
-fn tame(trial: &Trial) -> Trial {
+fn clamp_magnitudes(trial: &Trial) -> Trial {
     let moderate = |bits: &Vec<u64>| -> Vec<u64> {
         let all = numbers(&buffer(trial.dtype, bits));
         let all = all.into_iter().map(|x| {
@@ -275,7 +275,7 @@ pub fn linear(trial: &Trial) {
     if !LINEAR.contains(&trial.name) || !can_be_scaled(trial) {
         return;
     }
-    let trial = tame(trial);
+    let trial = clamp_magnitudes(trial);
     let here = Run::whole(&trial).numbers();
     for k in [-9, 7] {
         let there = Run::whole(&scaled(&trial, k, k)).numbers();
@@ -302,12 +302,12 @@ const SCALE_FREE: &[(&str, &[&str])] = &[
 ///
 /// # Panics
 /// If they do not.
-pub fn gradient_scale_is_of_no_account(trial: &Trial) {
+pub fn gradient_scale_invariant(trial: &Trial) {
     let Some((_, zeros)) = SCALE_FREE.iter().find(|(name, _)| *name == trial.name) else { return };
     if !can_be_scaled(trial) {
         return;
     }
-    let mut trial = tame(trial);
+    let mut trial = clamp_magnitudes(trial);
     let zeros: Args = zeros.iter().map(|&name| (name, 0.0.into())).collect();
     trial.recipe = trial.recipe.with_args(&zeros).expect("0 is in range");
     let here = Run::whole(&trial).numbers();
@@ -341,7 +341,7 @@ const GROWING: &[&str] = &["max_exp_avg_sq", "sum", "vhat"];
 ///
 /// # Panics
 /// If they do not.
-pub fn second_moments_are_none_below_zero(trial: &Trial) {
+pub fn second_moments_nonnegative(trial: &Trial) {
     let plain =
         |slot: usize| trial.recipe.storage.slot_formats.get(slot).copied().flatten().is_none();
     if trial.tuned {
@@ -377,7 +377,7 @@ pub fn y_between_x_and_z(trial: &Trial) {
     if !trial.name.starts_with("schedule_free") || trial.tuned || !trial.is_plain() {
         return;
     }
-    let trial = tame(trial);
+    let trial = clamp_magnitudes(trial);
     let mut run = Run::whole(&trial);
     let y = run.numbers();
     let Some((_, z)) = run.slots().find(|(name, _)| *name == "z") else { unreachable!() };

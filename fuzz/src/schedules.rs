@@ -58,7 +58,7 @@ impl Scheduled for Scheduler {
 /// # Panics
 /// If it refuses its arguments.
 #[must_use]
-pub fn real(name: &str, args: &Args) -> Box<dyn Scheduled> {
+pub fn library_schedule(name: &str, args: &Args) -> Box<dyn Scheduled> {
     Box::new(build(name, args).unwrap_or_else(|e| panic!("{name}: {e}")))
 }
 
@@ -233,7 +233,7 @@ impl ScheduleTrial {
         let metrics = (0..steps)
             .map(|_| if moderate { Ok(f64::from(u.arbitrary::<u8>()?) / 16.0) } else { number(u) });
         let metrics = metrics.collect::<Result<_>>()?;
-        Ok(ScheduleTrial { name, args, moderate, metrics, make: real })
+        Ok(ScheduleTrial { name, args, moderate, metrics, make: library_schedule })
     }
 
     fn start(&self) -> Box<dyn Scheduled> {

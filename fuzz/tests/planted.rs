@@ -11,7 +11,9 @@ use bitstep::optimizer::OptimizerSpec;
 use bitstep::real::{ComputeFloat, Dtype};
 use bitstep::rule::{Rule, ScalarState, SlotInit, StepContext};
 use bitstep::schedule::{Scheduler, SchedulerState, build};
-use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, real};
+use bitstep_fuzz::{
+    PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, library_schedule,
+};
 
 /// What is wrong with a rule.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -226,7 +228,7 @@ fn planted_fault_of_every_property_of_schedules_is_caught() {
         ("deterministic", &args, |_, args| Faulty::make(args, Fault::Remembers)),
         ("restorable", &args, |_, args| Faulty::make(args, Fault::Hidden)),
         ("error_leaves_everything_untouched", &args, |_, args| Faulty::make(args, Fault::Late)),
-        ("finite_and_never_negative", &constant, |_, args| real("constant", args)),
+        ("finite_and_never_negative", &constant, |_, args| library_schedule("constant", args)),
     ];
     let caught = |property: &str, args: &Args, make: Make| {
         let trial = ScheduleTrial {

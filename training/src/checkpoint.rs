@@ -416,7 +416,7 @@ impl Checkpoint {
                 let about = saved.get(key).and_then(Json::as_object);
                 about.ok_or_else(|| wrong(format!("no `{key}`")))
             };
-            let (here, made) = (about_recipe(&group.spec), about_recipe(&group.original_spec));
+            let (here, made) = (describe_spec(&group.spec), describe_spec(&group.original_spec));
             let in_words_of_today = |saved: &Map<String, Json>| match self.version {
                 1 | 2 => old_words::translated(saved, here["rule"].as_str().unwrap_or_default()),
                 _ => Ok(saved.clone()),
@@ -520,7 +520,7 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
 }
 
 /// What moves a group, to be compared word by word.
-fn about_recipe(recipe: &OptimizerSpec) -> Map<String, Json> {
+fn describe_spec(recipe: &OptimizerSpec) -> Map<String, Json> {
     let mut recipe = recipe.clone();
     let (hyper, mut rule) = (Args::of(recipe.rule.hyper_params()), Vec::new());
     recipe.rule.id(&mut |part| rule.push(part));
@@ -546,8 +546,8 @@ fn about_recipe(recipe: &OptimizerSpec) -> Map<String, Json> {
 fn metadata(run: &Run<'_>) -> Json {
     let groups = run.optimizer.groups().iter().map(|g| {
         json!({
-            "recipe": about_recipe(&g.spec),
-            "made": about_recipe(&g.original_spec),
+            "recipe": describe_spec(&g.spec),
+            "made": describe_spec(&g.original_spec),
             "lr": number(g.lr),
             "steps": g.steps,
             "scalars": about_scalars(&*g.spec.rule, &g.scalars),
@@ -731,7 +731,7 @@ fn about_scalars(rule: &dyn DynRule, scalars: &ScalarState) -> Map<String, Json>
 }
 
 /// A piece of what is kept of a parameter, under its key.
-struct Kept<'a> {
+struct StoredAs<'a> {
     key: String,
     buffer: Slot<'a>,
 }
@@ -755,10 +755,10 @@ fn slots<'a>(
     optimizer: &'a Optimizer,
     param: &'a bitstep::optimizer::ParamState,
     name: &str,
-) -> Vec<Kept<'a>> {
+) -> Vec<StoredAs<'a>> {
     let names = optimizer.groups()[param.group].spec.rule.info().slots;
     let kept_part =
-        |part: RawPart| Kept { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
+        |part: RawPart| StoredAs { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
     let mut kept = Vec::new();
     for (k, slot) in param.slots.iter().enumerate() {
         let key = slot_key(names, k);
@@ -766,7 +766,7 @@ fn slots<'a>(
             Buffer::Encoded(coded) => kept.extend(coded.parts(&key).into_iter().map(kept_part)),
             plain => {
                 if let Some(data) = plain.data().filter(|d| !d.is_empty()) {
-                    kept.push(Kept { key: format!("{name}/{key}"), buffer: Slot::Plain(data) });
+                    kept.push(StoredAs { key: format!("{name}/{key}"), buffer: Slot::Plain(data) });
                 }
             }
         }

@@ -4,19 +4,19 @@ use regex::Regex;
 
 use crate::arguments::{Arguments, Targets, TrainingError};
 use crate::layers::Parameter;
-use crate::training_arguments::Members;
+use crate::training_arguments::GroupKind;
 
 /// Trainer's groups, in its order, and the numbers of their parameters.
 pub(crate) fn groups(
     args: &Arguments,
     parameters: &[Parameter],
-) -> Result<Vec<(Members, Vec<usize>)>, TrainingError> {
+) -> Result<Vec<(GroupKind, Vec<usize>)>, TrainingError> {
     let split = |is_first: &dyn Fn(&Parameter) -> bool| {
         (0..parameters.len()).partition::<Vec<usize>, _>(|&i| is_first(&parameters[i]))
     };
-    if !args.training.wants_targets() {
-        let (decay, rest) = split(&|p| p.decays(args.training.version));
-        return Ok(vec![(Members::Decay, decay), (Members::NoDecay, rest)]);
+    if !args.training.needs_target_modules() {
+        let (decay, rest) = split(&|p| p.has_weight_decay(args.training.version));
+        return Ok(vec![(GroupKind::Decay, decay), (GroupKind::NoDecay, rest)]);
     }
     let none =
         |targets: String| TrainingError::Targets { optim: args.training.optim.clone(), targets };
@@ -26,7 +26,7 @@ pub(crate) fn groups(
     if target.is_empty() {
         return Err(none(format!("{targets:?}")));
     }
-    Ok(vec![(Members::NoDecay, rest), (Members::Target, target)])
+    Ok(vec![(GroupKind::NoDecay, rest), (GroupKind::Target, target)])
 }
 
 /// `optim_target_modules`, to compare names with.

@@ -1,6 +1,6 @@
 //! What is known of a parameter: its name, its shape, and the type of its layer.
 
-use crate::training_arguments::decays;
+use crate::training_arguments::has_weight_decay;
 use crate::version::Version;
 
 /// The type of the layer that a parameter belongs to, as far as Trainer asks for it.
@@ -61,7 +61,7 @@ impl Parameter {
     /// Whether weight decay is for it, as Trainer of this version has it: it is in no LayerNorm,
     /// nor is it called a bias or a norm.
     #[must_use]
-    pub fn decays(&self, version: Version) -> bool {
+    pub fn has_weight_decay(&self, version: Version) -> bool {
         if self.is(Layer::LayerNorm) {
             return false;
         }
@@ -70,7 +70,7 @@ impl Parameter {
             let called = |pattern: &&str| name.contains(pattern);
             return !self.is(Layer::Norm) && !["bias", "layernorm", "rmsnorm"].iter().any(called);
         }
-        decays(&self.name)
+        has_weight_decay(&self.name)
     }
 
     fn is(&self, layer: Layer) -> bool {

@@ -39,5 +39,5 @@ pub use arguments::{Arguments, Targets, TrainingError};
 pub use layers::{Layer, Parameter};
 pub use model_layers::{LayersError, ModelLayers};
 pub use setup::{Group, Setup, follows_metric};
-pub use training_arguments::{Members, TrainingArguments, decays};
+pub use training_arguments::{GroupKind, TrainingArguments, has_weight_decay};
 pub use version::Version;

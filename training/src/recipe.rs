@@ -5,7 +5,7 @@ use bitstep::named;
 use bitstep::optimizer::OptimizerSpec;
 
 use crate::optim_args::{Kind, Words};
-use crate::training_arguments::{Members, TrainingArguments};
+use crate::training_arguments::{GroupKind, TrainingArguments};
 use crate::version::Version;
 
 impl TrainingArguments {
@@ -19,13 +19,13 @@ impl TrainingArguments {
     /// # Errors
     /// An unknown optimizer or argument, with the nearest known one; a refused
     /// value. Trainer ignores unknown arguments in silence; this does not.
-    pub fn recipe(&self, members: Members) -> Result<OptimizerSpec, ArgError> {
+    pub fn optimizer_spec(&self, members: GroupKind) -> Result<OptimizerSpec, ArgError> {
         self.check_warmup()?;
         let words = Words::parse(&self.optim_args)?;
         let recipe = named::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
         // The groups bring their own, which only this constructor looks at too.
         let mut group = Args::new();
-        if !(self.wants_targets() || self.optim.ends_with("lomo")) {
+        if !(self.needs_target_modules() || self.optim.ends_with("lomo")) {
             group.set("weight_decay", self.group_decay(members));
         }
         if self.optim == "stable_adamw" {
@@ -34,17 +34,17 @@ impl TrainingArguments {
         recipe.with_args(&group)
     }
 
-    fn group_decay(&self, members: Members) -> f64 {
-        if members == Members::Decay { self.weight_decay } else { 0.0 }
+    fn group_decay(&self, members: GroupKind) -> f64 {
+        if members == GroupKind::Decay { self.weight_decay } else { 0.0 }
     }
 
     /// The constructor's arguments; the group's `weight_decay` is not among them.
-    fn arguments(&self, members: Members, words: &Words) -> Result<Args, ArgError> {
+    fn arguments(&self, members: GroupKind, words: &Words) -> Result<Args, ArgError> {
         use Kind::{Any, Float, Int, Refused, Text, Truth, Unread, Yes};
         let optim = self.optim.as_str();
         let five = self.version >= Version::V5_23;
         let mut args = Args::new().with("lr", self.learning_rate);
-        let low_rank = self.wants_targets();
+        let low_rank = self.needs_target_modules();
         let adam = |args: &mut Args| {
             args.set("betas", [self.adam_beta1, self.adam_beta2]);
             args.set("eps", self.adam_epsilon);
@@ -137,7 +137,7 @@ impl TrainingArguments {
                 take(&mut args, "kahan_sum", Any, None)?;
             }
             _ if low_rank => {
-                let (galore, target) = (optim.starts_with("galore"), members == Members::Target);
+                let (galore, target) = (optim.starts_with("galore"), members == GroupKind::Target);
                 // 4.49 leaves APOLLO with the numbers of its own constructor.
                 if target && !galore && self.version > Version::V4_49 {
                     adam(&mut args);
@@ -193,7 +193,7 @@ fn name_of(optim: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn of(optim: &str, optim_args: &str, members: Members) -> Args {
+    fn of(optim: &str, optim_args: &str, members: GroupKind) -> Args {
         let args = TrainingArguments {
             optim: optim.into(),
             optim_args: optim_args.into(),
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn adafactor_gets_trainers_own_arguments() {
-        let args = of("adafactor", "", Members::Decay);
+        let args = of("adafactor", "", GroupKind::Decay);
         assert_eq!(args.get("scale_parameter"), Some(&Value::Bool(false)));
         assert_eq!(args.get("relative_step"), Some(&Value::Bool(false)));
         assert_eq!(args.get("betas"), None);
@@ -219,34 +219,34 @@ mod tests {
                 weight_decay,
                 ..TrainingArguments::default()
             };
-            let mut recipe = args.recipe(members)?;
+            let mut recipe = args.optimizer_spec(members)?;
             Ok::<_, ArgError>(Args::of(recipe.rule.hyper_params()).get("weight_decay").cloned())
         };
         let of = |members| decay("sgd", 0.5, "weight_decay=0.9", members);
-        assert_eq!(of(Members::Decay), Ok(Some(Value::Float(0.5))));
-        assert_eq!(of(Members::NoDecay), Ok(Some(Value::Float(0.0))));
+        assert_eq!(of(GroupKind::Decay), Ok(Some(Value::Float(0.5))));
+        assert_eq!(of(GroupKind::NoDecay), Ok(Some(Value::Float(0.0))));
         // A constructor checks its own, a group's is not looked at; StableAdamW gets both.
-        assert!(decay("sgd", 0.5, "weight_decay=-0.9", Members::Decay).is_err());
+        assert!(decay("sgd", 0.5, "weight_decay=-0.9", GroupKind::Decay).is_err());
         let negative = Ok(Some(Value::Float(-0.5)));
-        assert_eq!(decay("adamw_torch", -0.5, "", Members::Decay), negative);
-        assert!(decay("stable_adamw", -0.5, "", Members::Decay).is_err());
+        assert_eq!(decay("adamw_torch", -0.5, "", GroupKind::Decay), negative);
+        assert!(decay("stable_adamw", -0.5, "", GroupKind::Decay).is_err());
     }
 
     #[test]
     fn stable_adamw_takes_any_text_for_true() {
-        let args = of("stable_adamw", "decouple_lr=False", Members::Decay);
+        let args = of("stable_adamw", "decouple_lr=False", GroupKind::Decay);
         assert_eq!(args.get("decouple_lr"), Some(&Value::Bool(true)));
         assert_eq!(args.get("kahan_sum"), None);
-        let args = of("stable_adamw", "kahan_sum=", Members::Decay);
+        let args = of("stable_adamw", "kahan_sum=", GroupKind::Decay);
         assert_eq!(args.get("kahan_sum"), Some(&Value::Bool(false)));
     }
 
     #[test]
     fn low_rank_arguments_go_to_the_target_group_only() {
         let rank = |members| of("apollo_adamw", "rank=4", members).get("rank").cloned();
-        assert_eq!(rank(Members::Target), Some(Value::Int(4)));
-        assert_eq!(rank(Members::NoDecay), None);
-        assert!(of("apollo_adamw", "", Members::Target).get("betas").is_some());
-        assert!(of("apollo_adamw", "", Members::NoDecay).get("betas").is_none());
+        assert_eq!(rank(GroupKind::Target), Some(Value::Int(4)));
+        assert_eq!(rank(GroupKind::NoDecay), None);
+        assert!(of("apollo_adamw", "", GroupKind::Target).get("betas").is_some());
+        assert!(of("apollo_adamw", "", GroupKind::NoDecay).get("betas").is_none());
     }
 }

@@ -70,12 +70,12 @@ impl Arguments {
         if t.is_layerwise() && steps != 1 {
             return Err(TrainingError::LayerwiseAccumulation { optim: t.optim.clone(), steps });
         }
-        let plain = |i: &usize| t.spares_embeddings() && parameters[*i].is_embedding();
+        let plain = |i: &usize| t.skips_embeddings() && parameters[*i].is_embedding();
         let groups = groups(self, parameters)?
             .into_iter()
             .map(|(kind, members)| {
                 let plain = members.iter().copied().filter(plain).collect();
-                Ok(Group { recipe: t.recipe(kind)?, members, plain })
+                Ok(Group { recipe: t.optimizer_spec(kind)?, members, plain })
             })
             .collect::<Result<Vec<_>, TrainingError>>()?;
         let num_training_steps = self.max_steps.or(num_training_steps);
@@ -93,7 +93,7 @@ impl Arguments {
             clip: (t.max_grad_norm > 0.0 && !t.steps_in_backward())
                 .then(|| ClipGradNorm { max_norm: t.max_grad_norm, ..ClipGradNorm::default() }),
             accumulation: GradientAccumulator::mean(steps)?,
-            every_micro_batch: t.moves_every_micro_batch(),
+            every_micro_batch: t.steps_every_micro_batch(),
             loss_scale: self.fp16.then(LossScale::default),
             neftune: t.neftune_noise_alpha.map(|alpha| Neftune { alpha }),
             num_training_steps,

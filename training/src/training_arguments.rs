@@ -82,7 +82,7 @@ impl Default for TrainingArguments {
 
 /// Which of the groups that Trainer makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Members {
+pub enum GroupKind {
     /// Parameters that decay ([`decays`]).
     Decay,
     /// Biases and norms: no weight decay.
@@ -103,7 +103,7 @@ pub enum Members {
 /// assert!(!decays("model.norm.weight") && decays("model.normal.weight"));
 /// ```
 #[must_use]
-pub fn decays(name: &str) -> bool {
+pub fn has_weight_decay(name: &str) -> bool {
     let name = name.to_lowercase();
     let part = |p: &str| p == "norm" || p.ends_with("_norm");
     let has = |pattern: &str| name.contains(pattern);
@@ -113,7 +113,7 @@ pub fn decays(name: &str) -> bool {
 impl TrainingArguments {
     /// Whether the optimizer projects some matrices, which must be named.
     #[must_use]
-    pub fn wants_targets(&self) -> bool {
+    pub fn needs_target_modules(&self) -> bool {
         self.optim.starts_with("galore") || self.optim.starts_with("apollo")
     }
 
@@ -121,18 +121,18 @@ impl TrainingArguments {
     /// it comes about: LOMO's names and the `*_layerwise` ones. Nothing is left to be clipped then.
     #[must_use]
     pub fn steps_in_backward(&self) -> bool {
-        self.is_layerwise() || self.moves_every_micro_batch()
+        self.is_layerwise() || self.steps_every_micro_batch()
     }
 
     /// Whether every parameter has an optimizer, and a schedule, of its own.
     #[must_use]
     pub fn is_layerwise(&self) -> bool {
-        self.wants_targets() && self.optim.ends_with("_layerwise")
+        self.needs_target_modules() && self.optim.ends_with("_layerwise")
     }
 
     /// Whether parameters move with every micro-batch of a window, as LOMO's names have it.
     #[must_use]
-    pub fn moves_every_micro_batch(&self) -> bool {
+    pub fn steps_every_micro_batch(&self) -> bool {
         matches!(self.optim.as_str(), "lomo" | "adalomo")
     }
 
@@ -144,9 +144,9 @@ impl TrainingArguments {
     /// Whether embeddings keep 32-bit state although others have 8-bit state: with bitsandbytes'
     /// own optimizers.
     #[must_use]
-    pub fn spares_embeddings(&self) -> bool {
+    pub fn skips_embeddings(&self) -> bool {
         // 4.49 looks for a class that it does not use.
-        self.version > Version::V4_49 && self.is_bnb_8bit() && !self.wants_targets()
+        self.version > Version::V4_49 && self.is_bnb_8bit() && !self.needs_target_modules()
     }
 
     /// Whether the optimizer keeps its rates as numbers of type `f32`: torchao's names.

@@ -108,8 +108,8 @@ fn guess_of_small_models_is_off_where_names_say_nothing() {
         let guessed =
             Parameter::guess(all.iter().map(|p| (p.name.as_str(), p.shape.as_slice())), version);
         let as_known = all.iter().zip(&guessed).all(|(known, guess)| {
-            (known.decays(version), known.is_linear(), known.is_embedding())
-                == (guess.decays(version), guess.is_linear(), guess.is_embedding())
+            (known.has_weight_decay(version), known.is_linear(), known.is_embedding())
+                == (guess.has_weight_decay(version), guess.is_linear(), guess.is_embedding())
         });
         if !as_known {
             off.push(of);
@@ -161,7 +161,11 @@ fn off(
     for (architecture, models) in architectures {
         for model in models {
             for (guess, (name, shape, kind)) in guess(model).iter().zip(model) {
-                let got = [guess.decays(Version::V5_23), guess.is_linear(), guess.is_embedding()];
+                let got = [
+                    guess.has_weight_decay(Version::V5_23),
+                    guess.is_linear(),
+                    guess.is_embedding(),
+                ];
                 let want = ['D', 'L', 'E'].map(|c| kind.contains(c));
                 for (off, (got, want)) in off.iter_mut().zip(got.into_iter().zip(want)) {
                     if got != want {

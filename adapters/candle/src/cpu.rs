@@ -53,7 +53,7 @@ impl Step<'_> {
         let task = state
             .step_param(self.index, value.reborrow(), grad, self.layer, self.given)
             .map_err(Error::wrap)?;
-        bitstep_rayon::run_in_grains(vec![task], self.grain).map_err(Error::wrap)
+        bitstep_rayon::run_with_grain(vec![task], self.grain).map_err(Error::wrap)
     }
 }
 

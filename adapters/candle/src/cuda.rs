@@ -3,7 +3,9 @@
 use bitstep::gradient::ClipGradNorm;
 use bitstep::optimizer::{Group, Optimizer as State, OptimizerSpec};
 use bitstep::real::Dtype;
-use bitstep_cudarc::{Clip, Cuda, Device as _, Numbers, Resident, Tensor as Memory, Workspace};
+use bitstep_cudarc::{
+    Clip, Cuda, Device as _, DeviceOptimizer, DeviceSlice, Tensor as Memory, Workspace,
+};
 use candle_core::backprop::GradStore;
 use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{CudaStream, DevicePtr, SyncOnDrop};
@@ -31,7 +33,7 @@ use crate::memory::Places;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CudaOptimizer {
-    resident: Resident<Cuda>,
+    resident: DeviceOptimizer<Cuda>,
     workspace: Workspace,
     vars: Vec<(String, Var)>,
     places: Places,
@@ -47,7 +49,7 @@ impl CudaOptimizer {
     pub fn on(device: &CudaDevice) -> Result<Self> {
         let mut cuda = Cuda::on(device.cuda_stream()).map_err(Error::wrap)?;
         let clipped = cuda.alloc(16).map_err(Error::wrap)?;
-        let (resident, workspace) = (Resident::new(cuda), Workspace::default());
+        let (resident, workspace) = (DeviceOptimizer::new(cuda), Workspace::default());
         let (vars, places) = (Vec::new(), Places::default());
         Ok(CudaOptimizer { resident, workspace, vars, places, clipped })
     }
@@ -105,7 +107,7 @@ impl CudaOptimizer {
     /// # Errors
     /// A gradient of another shape, type or device than its variable, one that shares memory with a
     /// variable, or what has no kernels: nothing is launched then. Or the driver's own.
-    pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_with_extra_args(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
         let grads = crate::check(&self.vars, &self.places, grads)?;
         self.run(&grads, |resident, memory| {
@@ -131,7 +133,7 @@ impl CudaOptimizer {
         let mut uses = Vec::new();
         let numbers = guards.iter().map(|(storage, layout)| {
             let (dtype, at) = place(storage, layout, &stream, &mut uses)?;
-            Ok(Numbers { at, len: layout.shape().elem_count(), dtype })
+            Ok(DeviceSlice { at, len: layout.shape().elem_count(), dtype })
         });
         let numbers = numbers.collect::<Result<Vec<_>>>()?;
         let (device, how) = (self.resident.device(), Clip::Norm(*clip));
@@ -191,7 +193,7 @@ impl CudaOptimizer {
     fn run(
         &mut self,
         grads: &[Option<Tensor>],
-        f: impl FnOnce(&mut Resident<Cuda>, &[Memory]) -> Result<()>,
+        f: impl FnOnce(&mut DeviceOptimizer<Cuda>, &[Memory]) -> Result<()>,
     ) -> Result<()> {
         let stream = self.resident.device().stream().clone();
         let values: Vec<_> = self.vars.iter().map(|(_, var)| var.storage_and_layout()).collect();
@@ -234,7 +236,7 @@ impl candle_nn::Optimizer for CudaOptimizer {
     }
 
     fn step(&mut self, grads: &GradStore) -> Result<()> {
-        self.step_given(grads, &[])
+        self.step_with_extra_args(grads, &[])
     }
 
     /// The first group's.

@@ -94,7 +94,7 @@ impl Default for Optimizer {
 impl Optimizer {
     /// No groups yet.
     #[must_use]
-    pub fn without_groups() -> Self {
+    pub fn empty() -> Self {
         Self::default()
     }
 
@@ -188,7 +188,7 @@ impl Optimizer {
     /// # Errors
     /// A gradient of another shape, type or device than its variable, or one that shares memory
     /// with a variable ([`SharedMemory`]). Nothing is written then.
-    pub fn step_given(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_with_extra_args(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
         self.step_with(grads, given)
     }
@@ -331,7 +331,7 @@ impl candle_nn::Optimizer for Optimizer {
     }
 
     fn step(&mut self, grads: &GradStore) -> Result<()> {
-        self.step_given(grads, &[])
+        self.step_with_extra_args(grads, &[])
     }
 
     /// The first group's.

@@ -133,7 +133,7 @@ impl Training {
             ));
         }
         let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
-        let mut optimizer = Optimizer::without_groups();
+        let mut optimizer = Optimizer::empty();
         for group in &setup.groups {
             let number = optimizer.add_group(group.recipe.clone(), [])?;
             for &i in &group.members {

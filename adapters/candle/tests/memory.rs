@@ -16,7 +16,7 @@ fn ones() -> Tensor {
 }
 
 fn optimizer(vars: &[Var]) -> Result<Optimizer> {
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let named = vars.iter().enumerate().map(|(i, var)| (format!("v{i}"), var.clone()));
     optimizer.add_group(recipe, named)?;
@@ -67,7 +67,7 @@ fn a_gradient_that_is_a_variable_is_refused_before_anything_moves() {
             store.insert(var, grad.clone());
         }
         assert!(optimizer.clip_grad_norm(&store, &ClipGradNorm::default()).is_err());
-        assert!(optimizer.step_given(&store, &[]).is_err());
+        assert!(optimizer.step_with_extra_args(&store, &[]).is_err());
         assert!(optimizer.step_and_free(&mut store, &[]).is_err());
         assert_eq!(all(&vars, &optimizer), before);
 

@@ -109,7 +109,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
     let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     optimizer.add_group(recipe, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
     let x = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();

@@ -137,7 +137,7 @@ fn the_rate_in_force_is_the_schedules() {
 #[test]
 fn every_group_may_have_a_schedule_of_its_own() {
     let model = Model::new(DType::F32);
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     let recipe = |name, lr| named::optimizer(name, &Args::new().with("lr", lr)).unwrap();
     let (weights, rest): (Vec<_>, Vec<_>) =
         model.vars().into_iter().partition(|(name, _)| name.ends_with("weight"));
@@ -399,7 +399,7 @@ fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
 fn what_is_set_by_hand_is_used() {
     let model = Model::new(DType::F32);
     let recipe = named::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     optimizer.add_group(recipe, model.vars()).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     training.set_clip(Some(ClipGradNorm { max_norm: 1e-3, ..ClipGradNorm::default() }));

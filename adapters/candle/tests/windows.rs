@@ -23,7 +23,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 /// Plain descent at a rate of 1 over variables `a`, `b`, ….
 fn descent(vars: &[&Var]) -> Training {
     let recipe = named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     let names = ["a", "b", "c"].map(str::to_owned);
     let vars = names.into_iter().zip(vars.iter().map(|&var| var.clone()));
     optimizer.add_group(recipe, vars).unwrap();
@@ -143,7 +143,7 @@ fn lomo_is_not_clipped_and_moves_with_every_micro_batch() {
 fn a_variable_is_there_once() {
     let w = var(&[0.0; 4]);
     let recipe = || named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
-    let mut optimizer = Optimizer::without_groups();
+    let mut optimizer = Optimizer::empty();
     optimizer.add_group(recipe(), [("embed".to_owned(), w.clone())]).unwrap();
     let again = optimizer.add_group(recipe(), [("head".to_owned(), w.clone())]).unwrap_err();
     assert!(again.to_string().contains("`embed` and variable `head` share memory"), "{again}");

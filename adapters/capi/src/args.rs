@@ -13,7 +13,7 @@ use crate::places::Places;
 /// A number with a name: an argument, or what a rule listens to (`train_loss`).
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Number {
+pub struct NamedNumber {
     /// Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
     pub name: *const c_char,
     /// Its value; 0 and 1 for false and true.
@@ -78,7 +78,7 @@ fn value(json: Json) -> Value {
 /// As [`numbers`].
 pub(crate) unsafe fn from_numbers(
     places: &mut Places,
-    pointer: *const Number,
+    pointer: *const NamedNumber,
     count: usize,
 ) -> Result<Args, Fault> {
     let mut all: Vec<(&str, Vec<Value>)> = Vec::new();
@@ -106,7 +106,7 @@ pub(crate) unsafe fn from_numbers(
 unsafe fn numbers<'a>(
     places: &mut Places,
     what: &str,
-    pointer: *const Number,
+    pointer: *const NamedNumber,
     count: usize,
 ) -> Result<Vec<(&'a str, f64)>, Fault> {
     if count > MOST_NUMBERS {
@@ -114,7 +114,7 @@ unsafe fn numbers<'a>(
     }
     // SAFETY: the caller's promise.
     let list = unsafe { places.list(what, pointer, count)? };
-    let one = |n: &Number| {
+    let one = |n: &NamedNumber| {
         // SAFETY: the caller's promise.
         Ok((unsafe { name(places, "a name", n.name) }?, n.value))
     };
@@ -127,7 +127,7 @@ unsafe fn numbers<'a>(
 /// As [`numbers`].
 pub(crate) unsafe fn given<'a>(
     places: &mut Places,
-    pointer: *const Number,
+    pointer: *const NamedNumber,
     count: usize,
     known: impl Fn(&str) -> bool,
 ) -> Result<Vec<(&'a str, f64)>, Fault> {

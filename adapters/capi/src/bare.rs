@@ -12,10 +12,10 @@ unsafe extern "C" {
     fn bitstep_abort() -> !;
 }
 
-struct Callers;
+struct CallerAllocator;
 
 // SAFETY: the caller promises what an allocator must.
-unsafe impl GlobalAlloc for Callers {
+unsafe impl GlobalAlloc for CallerAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: any size and alignment may be asked for.
         unsafe { bitstep_allocate(layout.size(), layout.align()) }.cast()
@@ -28,7 +28,7 @@ unsafe impl GlobalAlloc for Callers {
 }
 
 #[global_allocator]
-static MEMORY: Callers = Callers;
+static MEMORY: CallerAllocator = CallerAllocator;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -20,7 +20,7 @@ pub const BITSTEP_MEMORY: i32 = 6;
 
 /// Room for a message. The caller owns it; NULL in its place for none.
 #[repr(C)]
-pub struct Failure {
+pub struct ErrorMessage {
     /// What went wrong, ended by a 0, cut off if it is longer. Only written on an error, and not
     /// where it is seen to overlap anything else that the call got.
     pub message: [c_char; 256],

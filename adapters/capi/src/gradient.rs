@@ -3,7 +3,7 @@
 use bitstep::gradient::ClipGradNorm;
 use bitstep::memory::collected;
 
-use crate::error::Failure;
+use crate::error::ErrorMessage;
 use crate::places::answer;
 use crate::tensor::{Tensor, data_mut, note};
 
@@ -19,7 +19,7 @@ pub unsafe extern "C" fn bitstep_clip_grad_norm(
     max_norm: f64,
     norm_type: f64,
     norm: *mut f64,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {

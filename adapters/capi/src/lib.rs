@@ -34,7 +34,7 @@ mod saved;
 mod schedule;
 mod tensor;
 
-pub use args::Number;
+pub use args::NamedNumber;
 pub use error::*;
 pub use gradient::*;
 pub use optimizer::*;

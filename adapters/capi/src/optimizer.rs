@@ -11,8 +11,8 @@ use bitstep::mode::Mode;
 use bitstep::named;
 use bitstep::optimizer::{Buffer, Param};
 
-use crate::args::{Number, args, check_rate, from_numbers, given, name};
-use crate::error::{BITSTEP_LENGTH, Failure, Fault, fault};
+use crate::args::{NamedNumber, args, check_rate, from_numbers, given, name};
+use crate::error::{BITSTEP_LENGTH, ErrorMessage, Fault, fault};
 use crate::places::{Places, answer};
 use crate::tensor::{Tensor, data_mut, grad, note};
 
@@ -31,7 +31,7 @@ pub struct Optimizer {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_optimizer_new(
     optimizer: *mut *mut Optimizer,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group(
     name: *const c_char,
     arguments: *const c_char,
     group: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -99,10 +99,10 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group(
 pub unsafe extern "C" fn bitstep_optimizer_add_group_of(
     optimizer: *mut Optimizer,
     name: *const c_char,
-    arguments: *const Number,
+    arguments: *const NamedNumber,
     count: usize,
     group: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
     shape: *const usize,
     dimensions: usize,
     dtype: u32,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn bitstep_optimizer_set_lr(
     optimizer: *mut Optimizer,
     group: usize,
     lr: f64,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn bitstep_optimizer_lr(
     optimizer: *const Optimizer,
     group: usize,
     lr: *mut f64,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -213,9 +213,9 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
     optimizer: *mut Optimizer,
     tensors: *const Tensor,
     count: usize,
-    given_numbers: *const Number,
+    given_numbers: *const NamedNumber,
     given_count: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn bitstep_optimizer_eval(
     optimizer: *mut Optimizer,
     tensors: *const Tensor,
     count: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { answer(error, |places| switch(places, optimizer, tensors, count, Mode::Eval)) }
@@ -288,7 +288,7 @@ pub unsafe extern "C" fn bitstep_optimizer_train(
     optimizer: *mut Optimizer,
     tensors: *const Tensor,
     count: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise.
     unsafe { answer(error, |places| switch(places, optimizer, tensors, count, Mode::Train)) }
@@ -302,7 +302,7 @@ pub unsafe extern "C" fn bitstep_optimizer_train(
 pub unsafe extern "C" fn bitstep_optimizer_state_size(
     optimizer: *const Optimizer,
     size: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     let raw = |raw: &bitstep::storage::RawBuffer| raw.len() * raw.element().size();
     let slot = |slot: &Buffer| match slot {

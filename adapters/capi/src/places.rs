@@ -9,7 +9,7 @@ use core::ffi::{CStr, c_char, c_void};
 use bitstep::real::Dtype;
 
 use crate::error::{
-    BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, Failure, Fault, fault,
+    BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, ErrorMessage, Fault, fault,
 };
 
 /// Runs the body of a function of the interface.
@@ -17,7 +17,7 @@ use crate::error::{
 /// # Safety
 /// `error` is NULL or points to a [`Failure`].
 pub(crate) unsafe fn answer(
-    error: *mut Failure,
+    error: *mut ErrorMessage,
     body: impl FnOnce(&mut Places) -> Result<(), Fault>,
 ) -> i32 {
     let mut places = Places::default();
@@ -28,7 +28,7 @@ pub(crate) unsafe fn answer(
     #[cfg(not(feature = "std"))]
     let result = run();
     let Err(Fault(status, message)) = result else { return BITSTEP_OK };
-    if error.is_null() || places.meet(error as usize, size_of::<Failure>()) {
+    if error.is_null() || places.meet(error as usize, size_of::<ErrorMessage>()) {
         return status;
     }
     // SAFETY: not NULL, and aligned as bytes always are; the rest is the caller's promise.

@@ -16,8 +16,8 @@ use bitstep::rule::{Scope, SlotInit, StepContext};
 use bitstep::storage::{DataMut, RawDtype, StorageFormat};
 use half::{bf16, f16};
 
-use crate::args::{Number, args, check_rate, given, name};
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, Failure, Fault, fault};
+use crate::args::{NamedNumber, args, check_rate, given, name};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, ErrorMessage, Fault, fault};
 use crate::places::answer;
 use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
@@ -47,7 +47,7 @@ pub unsafe extern "C" fn bitstep_rule_new(
     name: *const c_char,
     arguments: *const c_char,
     rule: *mut *mut Rule,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn bitstep_rule_state_size(
     dimensions: usize,
     dtype: u32,
     size: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -201,9 +201,9 @@ pub unsafe extern "C" fn bitstep_rule_step(
     dimensions: usize,
     memory: *mut c_void,
     size: usize,
-    given_numbers: *const Number,
+    given_numbers: *const NamedNumber,
     given_count: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {

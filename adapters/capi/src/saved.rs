@@ -1,6 +1,6 @@
 //! An optimizer's state as bytes, and back.
 
-use crate::error::Failure;
+use crate::error::ErrorMessage;
 use crate::optimizer::Optimizer;
 use crate::places::answer;
 use crate::tensor::slice_mut;
@@ -13,7 +13,7 @@ use crate::tensor::slice_mut;
 pub unsafe extern "C" fn bitstep_optimizer_save_size(
     optimizer: *const Optimizer,
     size: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn bitstep_optimizer_save(
     optimizer: *const Optimizer,
     memory: *mut u8,
     size: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn bitstep_optimizer_load(
     optimizer: *mut Optimizer,
     memory: *const u8,
     size: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {

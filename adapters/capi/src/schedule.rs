@@ -7,7 +7,7 @@ use bitstep::memory::collected;
 use bitstep::schedule::{Scheduler, build};
 
 use crate::args::{args, name};
-use crate::error::{BITSTEP_LENGTH, Failure, fault};
+use crate::error::{BITSTEP_LENGTH, ErrorMessage, fault};
 use crate::optimizer::Optimizer;
 use crate::places::answer;
 use crate::tensor::slice_mut;
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn bitstep_schedule_new(
     name: *const c_char,
     arguments: *const c_char,
     schedule: *mut *mut Schedule,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn bitstep_schedule_step(
     schedule: *mut Schedule,
     given: *const f64,
     count: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn bitstep_schedule_lr(
     schedule: *const Schedule,
     group: usize,
     lr: *mut f64,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -114,7 +114,7 @@ pub unsafe extern "C" fn bitstep_schedule_lr(
 pub unsafe extern "C" fn bitstep_schedule_apply(
     schedule: *const Schedule,
     optimizer: *mut Optimizer,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
 pub unsafe extern "C" fn bitstep_schedule_save_size(
     schedule: *const Schedule,
     size: *mut usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn bitstep_schedule_save(
     schedule: *const Schedule,
     memory: *mut u8,
     size: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {
@@ -188,7 +188,7 @@ pub unsafe extern "C" fn bitstep_schedule_load(
     schedule: *mut Schedule,
     memory: *const u8,
     size: usize,
-    error: *mut Failure,
+    error: *mut ErrorMessage,
 ) -> i32 {
     // SAFETY: the caller's promise, here and below.
     unsafe {

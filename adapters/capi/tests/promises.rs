@@ -7,15 +7,15 @@ use std::ptr::{null, null_mut};
 use bitstep_capi::*;
 
 /// The message of a call, and its status.
-fn call(f: impl FnOnce(*mut Failure) -> i32) -> (i32, String) {
-    let mut error = Failure { message: [0; 256] };
+fn call(f: impl FnOnce(*mut ErrorMessage) -> i32) -> (i32, String) {
+    let mut error = ErrorMessage { message: [0; 256] };
     let status = f(&mut error);
     let text = error.message.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
     (status, String::from_utf8(text).expect("a message in UTF-8"))
 }
 
 /// As [`call`] of what must go well.
-fn well(f: impl FnOnce(*mut Failure) -> i32) {
+fn well(f: impl FnOnce(*mut ErrorMessage) -> i32) {
     assert_eq!(call(f), (BITSTEP_OK, String::new()));
 }
 
@@ -89,7 +89,7 @@ fn what_is_written_to_overlaps_nothing() {
     let o = optimizer("adamw_torch", "", &[4], BITSTEP_F32);
     let r = rule("adamw_torch", "").expect("a rule");
     let s = schedule("constant", "");
-    let expect = |f: &mut dyn FnMut(*mut Failure) -> i32| {
+    let expect = |f: &mut dyn FnMut(*mut ErrorMessage) -> i32| {
         let (status, message) = call(f);
         assert_eq!(
             (status, message.as_str()),
@@ -116,7 +116,7 @@ fn what_is_written_to_overlaps_nothing() {
         expect(&mut |e| bitstep_clip_grad_norm(at, 1, 1.0, 2.0, &mut 0.0, e));
         let grok = optimizer("grokadamw", "", &[4], BITSTEP_F32);
         let mut name = *b"train_loss\0\0\0\0\0\0";
-        let given = Number { name: name.as_ptr().cast::<c_char>(), value: 1.0 };
+        let given = NamedNumber { name: name.as_ptr().cast::<c_char>(), value: 1.0 };
         let over = Tensor { data: name.as_mut_ptr().cast::<c_void>(), len: 4, ..its };
         let over = Tensor { data: over.data.map_addr(|a| a.next_multiple_of(4)), len: 1, ..over };
         let two = optimizer("grokadamw", "", &[1], BITSTEP_F32);
@@ -155,7 +155,7 @@ fn what_is_written_to_overlaps_nothing() {
         // A message goes nowhere where anything else is.
         let mut grad = [3.0f64; 64];
         let t = tensor(&mut grad, BITSTEP_F64, &[0.0f32; 0], 0);
-        let inside = t.data.cast::<Failure>();
+        let inside = t.data.cast::<ErrorMessage>();
         let twice = [t, t];
         let status = bitstep_clip_grad_norm(twice.as_ptr(), 2, 1.0, 2.0, &mut 0.0, inside);
         assert_eq!((status, grad), (BITSTEP_POINTER, [3.0; 64]));
@@ -178,7 +178,7 @@ fn pointer_that_is_not_aligned_is_refused() {
     let odd = memory.as_mut_ptr().cast::<u8>().wrapping_add(1);
     let (mut x, shape, mut size, mut made) = ([1f32], [1usize], 0usize, null_mut::<Rule>());
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
-    let expect = |f: &mut dyn FnMut(*mut Failure) -> i32| {
+    let expect = |f: &mut dyn FnMut(*mut ErrorMessage) -> i32| {
         let (status, message) = call(f);
         assert_eq!(status, BITSTEP_POINTER);
         assert!(message.contains("not aligned"), "{message}");
@@ -187,7 +187,7 @@ fn pointer_that_is_not_aligned_is_refused() {
     unsafe {
         expect(&mut |e| bitstep_optimizer_new(odd.cast(), e));
         expect(&mut |e| bitstep_optimizer_add_group(o, name.as_ptr(), null(), odd.cast(), e));
-        let numbers = odd.cast::<Number>();
+        let numbers = odd.cast::<NamedNumber>();
         let name = name.as_ptr();
         expect(&mut |e| bitstep_optimizer_add_group_of(o, name, numbers, 1, &mut size, e));
         expect(&mut |e| bitstep_optimizer_add_param(o, 0, odd.cast(), 1, BITSTEP_F32, e));
@@ -300,13 +300,13 @@ fn rates_and_given_numbers_that_mean_nothing_are_refused() {
     let mut x = [1f32];
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
     let (loss, unknown) = (text("train_loss"), text("tran_loss"));
-    let [loss, unknown] = [&loss, &unknown].map(|s| Number { name: s.as_ptr(), value: 1.0 });
+    let [loss, unknown] = [&loss, &unknown].map(|s| NamedNumber { name: s.as_ptr(), value: 1.0 });
     // SAFETY: live handles, and tensors and numbers that live.
     unsafe {
         let mut size = 0;
         well(|e| bitstep_rule_state_size(r, [1].as_ptr(), 1, BITSTEP_F32, &mut size, e));
         let mut memory = vec![0u64; size / 8];
-        let mut step = |lr, given: &[Number]| {
+        let mut step = |lr, given: &[NamedNumber]| {
             let (list, count) = (given.as_ptr(), given.len());
             let memory = memory.as_mut_ptr().cast();
             call(|e| bitstep_rule_step(r, lr, &t, [1].as_ptr(), 1, memory, size, list, count, e))
@@ -321,7 +321,7 @@ fn rates_and_given_numbers_that_mean_nothing_are_refused() {
             (status, message.as_str()),
             (BITSTEP_ARGUMENT, "given: nothing listens to `train_loss`")
         );
-        let steps = |o, given: &[Number]| {
+        let steps = |o, given: &[NamedNumber]| {
             call(|e| bitstep_optimizer_step(o, &t, 1, given.as_ptr(), given.len(), e)).0
         };
         assert_eq!(steps(o, &[loss]), BITSTEP_ARGUMENT);
@@ -404,7 +404,7 @@ fn rule_steps_as_an_optimizer_does_or_is_refused() {
     let r = rule("lomo", "").expect("no norm");
     let (mut x, scale) = ([1f32], text("loss_scale"));
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
-    let scale = Number { name: scale.as_ptr(), value: 2.0 };
+    let scale = NamedNumber { name: scale.as_ptr(), value: 2.0 };
     // SAFETY: a live handle, and memory that lives and is as long as is said.
     unsafe {
         let mut size = 0;
@@ -431,11 +431,11 @@ fn long_names_and_texts_are_refused_soon() {
             assert_eq!((status, group), (BITSTEP_ARGUMENT, 7));
             assert!(message.contains("too long: 67108864 bytes"), "{message}");
         }
-        let number = Number { name: long.as_ptr(), value: 1.0 };
+        let number = NamedNumber { name: long.as_ptr(), value: 1.0 };
         let (status, _) =
             call(|e| bitstep_optimizer_add_group_of(o, name.as_ptr(), &number, 1, &mut group, e));
         assert_eq!(status, BITSTEP_ARGUMENT);
-        let many = vec![Number { name: name.as_ptr(), value: 1.0 }; 1025];
+        let many = vec![NamedNumber { name: name.as_ptr(), value: 1.0 }; 1025];
         let of = bitstep_optimizer_add_group_of;
         let (status, _) = call(|e| of(o, name.as_ptr(), many.as_ptr(), 1025, &mut group, e));
         assert_eq!(status, BITSTEP_LENGTH);

@@ -57,8 +57,8 @@ fn optimizer_args(name: &str) -> &'static str {
 }
 
 /// A call's status and message.
-fn told(call: impl FnOnce(*mut Failure) -> i32) -> (i32, String) {
-    let mut error = Failure { message: [0; 256] };
+fn told(call: impl FnOnce(*mut ErrorMessage) -> i32) -> (i32, String) {
+    let mut error = ErrorMessage { message: [0; 256] };
     let status = call(&mut error);
     let text = error.message.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
     (status, String::from_utf8(text).unwrap())

@@ -69,7 +69,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
                     &[1 << 62, 1 << 62, 16],
                     &[1 << 28, 2],
                 ] {
-                    let mut error = Failure { message: [0; 256] };
+                    let mut error = ErrorMessage { message: [0; 256] };
                     let status = bitstep_optimizer_add_param(
                         o,
                         group,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use bitstep::args::Args;
 use bitstep::named;
 use bitstep::real::Dtype;
-use bitstep_cudarc::{Cuda, Device, Resident, Tensor};
+use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, Tensor};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -84,7 +84,7 @@ fn measure(
     shapes: &[Vec<usize>],
     bandwidth: f64,
 ) -> Result<()> {
-    let mut model = Resident::new(Cuda::open(0)?);
+    let mut model = DeviceOptimizer::new(Cuda::open(0)?);
     let recipe = named::optimizer(name, &Args::new())?;
     let bytes: f64 = shapes
         .iter()

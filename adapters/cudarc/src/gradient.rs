@@ -2,13 +2,13 @@
 
 use bitstep::real::Dtype;
 
-use crate::plan::{Plan, Workspace, launch, name};
-use crate::table::Gradient;
+use crate::plan::{LaunchPlan, Workspace, launch, name};
+use crate::table::GradientDesc;
 use crate::{Device, Error};
 
 /// Memory of so many plain numbers of a type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Numbers {
+pub struct DeviceSlice {
     /// Where it is.
     pub at: u64,
     /// How many numbers.
@@ -19,7 +19,7 @@ pub struct Numbers {
 
 /// What is to be done to a gradient, as the core does it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Change {
+pub enum GradientOp {
     /// [`bitstep::gradient::multiply`].
     Multiply(f64),
     /// The same by a number of type `f64` that is on the device, there.
@@ -29,7 +29,7 @@ pub enum Change {
     /// [`bitstep::gradient::Accumulation::add`] of a micro-batch's gradient.
     Accumulate {
         /// The micro-batch's.
-        from: Numbers,
+        from: DeviceSlice,
         /// Micro-batches that are added up.
         window: u64,
         /// Those added before it.
@@ -40,14 +40,14 @@ pub enum Change {
     /// [`bitstep::gradient::Neftune::add_unit`].
     Unit {
         /// Numbers between 0 and 1.
-        from: Numbers,
+        from: DeviceSlice,
         /// The noise's magnitude: `Neftune::alpha`.
         magnitude: f64,
         /// Numbers in a sequence, and in a token.
         dimensions: [u64; 2],
     },
     /// [`bitstep::gradient::Neftune::add_noise`].
-    Noise(Numbers),
+    Noise(DeviceSlice),
 }
 
 /// Changes any number of gradients, in one launch for each kind of change and type.
@@ -59,44 +59,44 @@ pub enum Change {
 /// # Safety
 /// The memory is the device's, has the lengths that it is said to have, and is used by nobody
 /// else until what is launched here has run.
-pub unsafe fn change<D: Device>(
+pub unsafe fn apply_gradient_ops<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    gradients: &[(Numbers, Change)],
+    gradients: &[(DeviceSlice, GradientOp)],
 ) -> Result<(), Error<D::Error>> {
     launch(device, workspace, |plan| gradients.iter().try_for_each(|g| add(plan, g)))?;
     Ok(())
 }
 
-fn add<E>(plan: &mut Plan, (to, change): &(Numbers, Change)) -> Result<(), Error<E>> {
+fn add<E>(plan: &mut LaunchPlan, (to, change): &(DeviceSlice, GradientOp)) -> Result<(), Error<E>> {
     add_at(0, plan, to, change)
 }
 
 /// Adds a change to a phase of a plan.
 pub(crate) fn add_at<E>(
     phase: u32,
-    plan: &mut Plan,
-    to: &Numbers,
-    change: &Change,
+    plan: &mut LaunchPlan,
+    to: &DeviceSlice,
+    change: &GradientOp,
 ) -> Result<(), Error<E>> {
-    let line = Gradient { len: to.len as u64, to: to.at, ..Gradient::default() };
+    let line = GradientDesc { len: to.len as u64, to: to.at, ..GradientDesc::default() };
     let (kernel, from, line) = match *change {
-        Change::Multiply(c) => ("scale", None, Gradient { number: c.to_bits(), ..line }),
-        Change::MultiplyBy(at) => ("scale_by", None, Gradient { number: at, ..line }),
-        Change::ClipValue(limit) => {
-            ("clip_value", None, Gradient { number: limit.to_bits(), ..line })
+        GradientOp::Multiply(c) => ("scale", None, GradientDesc { number: c.to_bits(), ..line }),
+        GradientOp::MultiplyBy(at) => ("scale_by", None, GradientDesc { number: at, ..line }),
+        GradientOp::ClipValue(limit) => {
+            ("clip_value", None, GradientDesc { number: limit.to_bits(), ..line })
         }
-        Change::Accumulate { from, window, seen, mean } => {
+        GradientOp::Accumulate { from, window, seen, mean } => {
             // How many of this window: the first one of the next begins anew.
             let seen = seen.checked_rem(window).unwrap_or(0);
             let counts = [window, seen, mean.into()];
-            ("accumulate", Some(from), Gradient { counts, ..line })
+            ("accumulate", Some(from), GradientDesc { counts, ..line })
         }
-        Change::Unit { from, magnitude, dimensions: [length, width] } => {
+        GradientOp::Unit { from, magnitude, dimensions: [length, width] } => {
             let counts = [length, width, 0];
-            ("unit", Some(from), Gradient { number: magnitude.to_bits(), counts, ..line })
+            ("unit", Some(from), GradientDesc { number: magnitude.to_bits(), counts, ..line })
         }
-        Change::Noise(from) => ("noise", Some(from), line),
+        GradientOp::Noise(from) => ("noise", Some(from), line),
     };
     let kernel = format!("gradient_{kernel}_{}", name(to.dtype));
     let mut line = line;
@@ -110,6 +110,6 @@ pub(crate) fn add_at<E>(
         }
         line.from = from.at;
     }
-    plan.each(phase, kernel, line.len, line);
+    plan.launch_per_block(phase, kernel, line.len, line);
     Ok(())
 }

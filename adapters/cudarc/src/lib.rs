@@ -70,12 +70,12 @@ use std::sync::OnceLock;
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
-pub use gradient::{Change, Numbers, change};
-pub use job::{Job, KEPT};
+pub use gradient::{DeviceSlice, GradientOp, apply_gradient_ops};
+pub use job::{PERSISTENT_BYTES, ParamJob};
 pub use norms::{Clip, clip, norm};
-pub use place::Place;
+pub use place::DeviceStorage;
 pub use plan::Workspace;
-pub use resident::{Resident, Tensor};
+pub use resident::{DeviceOptimizer, Tensor};
 #[cfg(feature = "cuda")]
 pub use slices::{Pair, Slice, SliceMut};
 pub use step::run;

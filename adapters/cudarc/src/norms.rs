@@ -5,9 +5,9 @@ use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 use bitstep::real::Dtype;
 
 use crate::gradient::add_at;
-use crate::plan::{Plan, Share, Workspace, launch, name, wide};
-use crate::table::{CHUNK, Norm};
-use crate::{Change, Device, Error, Numbers};
+use crate::plan::{Granularity, LaunchPlan, Workspace, launch, name, wide};
+use crate::table::{CHUNK, NormDesc};
+use crate::{Device, DeviceSlice, Error, GradientOp};
 
 /// How gradients are clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,13 +40,13 @@ const SCALE: u32 = 41;
 pub unsafe fn clip<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    gradients: &[Numbers],
+    gradients: &[DeviceSlice],
     clip: Clip,
     to: u64,
 ) -> Result<(), Error<D::Error>> {
     let waits = matches!(clip, Clip::Norm(ClipGradNorm { error_if_nonfinite: true, .. }));
-    let scale = |plan: &mut Plan| {
-        let by = Change::MultiplyBy(to + 8);
+    let scale = |plan: &mut LaunchPlan| {
+        let by = GradientOp::MultiplyBy(to + 8);
         gradients.iter().try_for_each(|g| add_at(SCALE, plan, g, &by))
     };
     launch(device, workspace, |plan| {
@@ -77,7 +77,7 @@ pub unsafe fn clip<D: Device>(
 pub unsafe fn norm<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    gradients: &[Numbers],
+    gradients: &[DeviceSlice],
     clip: Clip,
     to: u64,
 ) -> Result<(), Error<D::Error>> {
@@ -100,9 +100,9 @@ fn kernels(order: NormKind) -> (&'static str, &'static str) {
     }
 }
 
-impl Plan {
+impl LaunchPlan {
     /// The norm over gradients, and what they are to be multiplied by.
-    fn norm(&mut self, gradients: &[Numbers], clip: Clip, to: u64) {
+    fn norm(&mut self, gradients: &[DeviceSlice], clip: Clip, to: u64) {
         let dtype = gradients.iter().map(|g| g.dtype).reduce(promote).unwrap_or(Dtype::F32);
         let of = wide(dtype);
         let (order, most) = match clip {
@@ -110,12 +110,13 @@ impl Plan {
             Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
         };
         let kernels = |n| kernels(NormKind::of(order, n));
-        let line = Norm { number: order.to_bits(), most: most.to_bits(), ..Norm::default() };
-        let list = self.room(gradients.len() as u64, of);
+        let line =
+            NormDesc { number: order.to_bits(), most: most.to_bits(), ..NormDesc::default() };
+        let list = self.alloc_scratch(gradients.len() as u64, of);
         for (i, g) in gradients.iter().enumerate() {
             let to = list + (i * of.size()) as u64;
             let line =
-                Norm { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..line };
+                NormDesc { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..line };
             let (terms, fold, one, sum) = match clip {
                 Clip::Norm(_) => {
                     let (terms, fold) = kernels(g.len);
@@ -128,20 +129,20 @@ impl Plan {
                 }
             };
             let from = self.blocks([TERMS, FOLD], [&terms, fold], sum, line);
-            self.add(OF_ONE, one, Share::Block, [1, 1], Norm { from, to, ..line });
+            self.launch(OF_ONE, one, Granularity::Block, [1, 1], NormDesc { from, to, ..line });
         }
-        let all = Norm { len: gradients.len() as u64, from: list, ..line };
+        let all = NormDesc { len: gradients.len() as u64, from: list, ..line };
         let (from, total) = match clip {
             Clip::Norm(_) => {
                 let (terms, fold) = kernels(gradients.len());
                 let terms = format!("{terms}_{}", name(of));
                 (self.blocks([OPTIMIZERS, FOLD_LIST], [&terms, fold], of, all), "total")
             }
-            Clip::Global(_) if gradients.is_empty() => (self.zeros(1, of), "global"),
+            Clip::Global(_) if gradients.is_empty() => (self.push_zeros(1, of), "global"),
             Clip::Global(_) => (self.fold(FOLD_LIST, of, 1, all.len, list), "global"),
         };
         let kernel = format!("norm_{total}_{}", name(dtype));
-        self.add(TOTAL, kernel, Share::Block, [1, 1], Norm { from, to, ..all });
+        self.launch(TOTAL, kernel, Granularity::Block, [1, 1], NormDesc { from, to, ..all });
     }
 
     /// What the numbers of a line make together.
@@ -150,7 +151,7 @@ impl Plan {
         [first, next]: [u32; 2],
         [terms, fold]: [&str; 2],
         of: Dtype,
-        line: Norm,
+        line: NormDesc,
     ) -> u64 {
         if line.len == 0 {
             let nothing: f64 = NormKind::of(f64::from_bits(line.number), 0).start();
@@ -159,11 +160,17 @@ impl Plan {
                 _ => (nothing as f32).to_le_bytes().to_vec(),
             };
             // TensorFlow's squares are sums, whatever the limit.
-            return self.put(if fold == "fold" { &[0; 8] } else { &bytes });
+            return self.push(if fold == "fold" { &[0; 8] } else { &bytes });
         }
         let blocks = line.len.div_ceil(CHUNK);
-        let to = self.room(blocks, of);
-        self.add(first, terms.to_owned(), Share::Warp, [blocks, line.len], Norm { to, ..line });
+        let to = self.alloc_scratch(blocks, of);
+        self.launch(
+            first,
+            terms.to_owned(),
+            Granularity::Warp,
+            [blocks, line.len],
+            NormDesc { to, ..line },
+        );
         self.fold_by(fold, next, of, 1, blocks, to)
     }
 }

@@ -4,17 +4,23 @@ use bitstep::factored::MatrixLayout;
 use bitstep::real::Dtype;
 
 use crate::Error;
-use crate::place::{Moves, Place};
-use crate::plan::{Plan, Share, name, phase, wide};
-use crate::table::{CHUNK, Fold, ROWS, Row};
-use crate::typed::Typed;
+use crate::place::{DeviceStorage, Moves};
+use crate::plan::{Granularity, LaunchPlan, name, phase, wide};
+use crate::table::{CHUNK, FoldDesc, ROWS, TensorDesc};
+use crate::typed::KernelSpec;
 
-impl Plan {
+impl LaunchPlan {
     /// Both sums over a tensor of at least one element.
-    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &Row) -> u64 {
+    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &TensorDesc) -> u64 {
         let (wide, blocks) = (wide(compute), row.len.div_ceil(CHUNK));
-        let sums = self.room(2 * blocks, wide);
-        self.add(phase::SUMS, kernel, Share::Warp, [blocks, row.len], Row { sums, ..*row });
+        let sums = self.alloc_scratch(2 * blocks, wide);
+        self.launch(
+            phase::SUMS,
+            kernel,
+            Granularity::Warp,
+            [blocks, row.len],
+            TensorDesc { sums, ..*row },
+        );
         self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
     }
 
@@ -43,7 +49,7 @@ impl Plan {
         let (mut from, mut len, mut phase) = (from, len, phase);
         while len > 1 {
             let blocks = segments * len.div_ceil(CHUNK);
-            let to = self.room(blocks, of);
+            let to = self.alloc_scratch(blocks, of);
             self.fold_once(kernel, phase, of, segments, len, from, to);
             (from, len, phase) = (to, len.div_ceil(CHUNK), phase + 1);
         }
@@ -63,12 +69,12 @@ impl Plan {
     ) {
         let blocks = segments * len.div_ceil(CHUNK);
         let kernel = format!("{kernel}_{}", name(of));
-        self.add(
+        self.launch(
             phase,
             kernel,
-            Share::Warp,
+            Granularity::Warp,
             [blocks, len],
-            Fold { first: 0, len, segments, width: 1, from, to },
+            FoldDesc { first: 0, len, segments, width: 1, from, to },
         );
     }
 
@@ -76,18 +82,18 @@ impl Plan {
     pub(crate) fn matrix<E>(
         &mut self,
         moves: &mut Moves,
-        typed: &dyn Typed,
+        typed: &dyn KernelSpec,
         compute: Dtype,
         layout: MatrixLayout,
-        slots: &[Option<Place>],
-        row: &mut Row,
+        slots: &[Option<DeviceStorage>],
+        row: &mut TensorDesc,
     ) -> Result<(), Error<E>> {
         let (of, stem, suffix) = (wide(compute), typed.stem(), name(compute));
         let [batches, height, width] = [layout.batches, layout.rows, layout.cols].map(|d| d as u64);
         (row.height, row.width) = (height, width);
         let (rows, cols) = (batches * height, batches * width);
         // Of a matrix without elements there may be no state.
-        let nothing = Place::plain(compute, 0);
+        let nothing = DeviceStorage::plain(compute, 0);
         let [row_state, col_state] = [typed.slots(), typed.slots() + 1]
             .map(|k| slots.get(k).copied().flatten().unwrap_or(nothing));
         let row_state = self.open(moves, compute, &row_state, rows, true)?;
@@ -95,72 +101,84 @@ impl Plan {
 
         let a_row = width.div_ceil(CHUNK);
         let row_sums = if width == 0 {
-            self.zeros(rows, of)
+            self.push_zeros(rows, of)
         } else {
-            let to = self.room(rows * a_row, of);
+            let to = self.alloc_scratch(rows * a_row, of);
             let kernel = format!("{stem}_rows_{suffix}");
-            self.add(
+            self.launch(
                 phase::SQUARES,
                 kernel,
-                Share::Warp,
+                Granularity::Warp,
                 [rows * a_row, width],
-                Row { sums: to, ..*row },
+                TensorDesc { sums: to, ..*row },
             );
             self.fold(phase::FOLD_SQUARES, of, rows, a_row, to)
         };
         let a_col = height.div_ceil(ROWS);
         let col_sums = if height == 0 {
-            self.zeros(cols, of)
+            self.push_zeros(cols, of)
         } else {
-            let mut from = self.room(cols * a_col, of);
+            let mut from = self.alloc_scratch(cols * a_col, of);
             let kernel = format!("{stem}_cols_{suffix}");
-            self.each(phase::SQUARES, kernel, cols * a_col, Row { sums: from, ..*row });
+            self.launch_per_block(
+                phase::SQUARES,
+                kernel,
+                cols * a_col,
+                TensorDesc { sums: from, ..*row },
+            );
             let (mut len, mut phase) = (a_col, phase::FOLD_SQUARES);
             while len > 1 {
                 let items = cols * len.div_ceil(ROWS);
-                let to = self.room(items, of);
-                self.each(
+                let to = self.alloc_scratch(items, of);
+                self.launch_per_block(
                     phase,
                     format!("columns_{}", name(of)),
                     items,
-                    Fold { first: 0, len, segments: batches, width, from, to },
+                    FoldDesc { first: 0, len, segments: batches, width, from, to },
                 );
                 (from, len, phase) = (to, len.div_ceil(ROWS), phase + 1);
             }
             from
         };
         let coefs = row.coefs;
-        self.each(
+        self.launch_per_block(
             phase::TRACK,
             format!("{stem}_track_rows_{suffix}"),
             rows,
-            Row { len: rows, param: row_state, sums: row_sums, width, coefs, ..Row::default() },
+            TensorDesc {
+                len: rows,
+                param: row_state,
+                sums: row_sums,
+                width,
+                coefs,
+                ..TensorDesc::default()
+            },
         );
-        self.each(
+        self.launch_per_block(
             phase::TRACK,
             format!("{stem}_track_cols_{suffix}"),
             cols,
-            Row {
+            TensorDesc {
                 len: cols,
                 param: col_state,
                 sums: col_sums,
                 width: height,
                 coefs,
-                ..Row::default()
+                ..TensorDesc::default()
             },
         );
         // One level at least: a block of its own is how even one number is summed.
         let blocks = height.div_ceil(CHUNK);
-        let to = self.room(batches * blocks, of);
+        let to = self.alloc_scratch(batches * blocks, of);
         self.fold_once("fold", phase::FOLD_ROWS, of, batches, height, row_sums, to);
         let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
-        row.factors = [row_sums, col_sums, self.room(batches, of)];
+        row.factors = [row_sums, col_sums, self.alloc_scratch(batches, of)];
         let factors = row.factors;
-        self.each(
+        self.launch_per_block(
             phase::FACTORS,
             format!("{stem}_factors_{suffix}"),
             rows,
-            Row { len: rows, sums, factors, height, coefs, ..Row::default() },
+            TensorDesc { len: rows, sums, factors, height, coefs, ..TensorDesc::default() },
         );
         Ok(())
     }

@@ -4,12 +4,12 @@ use bitstep::real::Dtype;
 use bitstep::storage::{Codec, Companded, StorageFormat};
 
 use crate::Error;
-use crate::plan::{Plan, name, phase, wide};
-use crate::table::{MAX_SLOTS, Move};
+use crate::plan::{LaunchPlan, name, phase, wide};
+use crate::table::{CodecDesc, MAX_SLOTS};
 
 /// How numbers rest in the device's memory, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Place {
+pub enum DeviceStorage {
     /// In a format: its numbers or codes, and what stands beside them (0 for plain numbers).
     At(StorageFormat, u64, u64),
     /// As 16-bit numbers that are rounded at random.
@@ -25,42 +25,52 @@ pub enum Place {
     },
 }
 
-impl Place {
+impl DeviceStorage {
     /// Plain numbers.
     #[must_use]
-    pub fn plain(dtype: Dtype, at: u64) -> Place {
-        Place::At(StorageFormat::Plain(dtype), at, 0)
+    pub fn plain(dtype: Dtype, at: u64) -> DeviceStorage {
+        DeviceStorage::At(StorageFormat::Plain(dtype), at, 0)
     }
 
     pub(crate) fn dtype(&self) -> Option<Dtype> {
         match self {
-            Place::At(StorageFormat::Plain(dtype), ..) => Some(*dtype),
+            DeviceStorage::At(StorageFormat::Plain(dtype), ..) => Some(*dtype),
             _ => None,
         }
     }
 
     pub(crate) fn address(&self) -> u64 {
         match *self {
-            Place::At(_, at, _) | Place::Dithered { at, .. } => at,
+            DeviceStorage::At(_, at, _) | DeviceStorage::Dithered { at, .. } => at,
         }
     }
 }
 
 /// Launches that move tensors: phase, kernel, items and line.
-pub(crate) type Moves = Vec<(u32, String, u64, Move)>;
+pub(crate) type Moves = Vec<(u32, String, u64, CodecDesc)>;
 
-impl Plan {
+impl LaunchPlan {
     /// Copies a parameter into a slot, by way of `f64` if it is of that type, else of `f32`.
-    pub(crate) fn copy<E>(&mut self, from: &Place, to: &Place, len: u64) -> Result<(), Error<E>> {
+    pub(crate) fn copy<E>(
+        &mut self,
+        from: &DeviceStorage,
+        to: &DeviceStorage,
+        len: u64,
+    ) -> Result<(), Error<E>> {
         let by = wide(from.dtype().unwrap_or(Dtype::F32));
-        let plain = self.room(len, by);
+        let plain = self.alloc_scratch(len, by);
         for (phase, verb, place) in
             [(phase::FROM_PARAM, "load", from), (phase::TO_SLOT, "store", to)]
         {
             let Some((kernel, items, line)) = storage(place, by, len) else {
                 return Err(Error::NoKernel(format!("{place:?} to start from")));
             };
-            self.each(phase, format!("{verb}_{kernel}"), items, Move { plain, ..line });
+            self.launch_per_block(
+                phase,
+                format!("{verb}_{kernel}"),
+                items,
+                CodecDesc { plain, ..line },
+            );
         }
         Ok(())
     }
@@ -70,7 +80,7 @@ impl Plan {
         &mut self,
         moves: &mut Moves,
         compute: Dtype,
-        place: &Place,
+        place: &DeviceStorage,
         len: u64,
         written: bool,
     ) -> Result<u64, Error<E>> {
@@ -90,26 +100,31 @@ impl Plan {
         };
         let plain = match place.dtype() {
             Some(_) => {
-                let plain = self.room(len, compute);
-                go(false, &kernel, items, Move { plain, ..line });
+                let plain = self.alloc_scratch(len, compute);
+                go(false, &kernel, items, CodecDesc { plain, ..line });
                 return Ok(plain);
             }
-            None => self.room(len, Dtype::F32),
+            None => self.alloc_scratch(len, Dtype::F32),
         };
-        go(false, &kernel, items, Move { plain, ..line });
+        go(false, &kernel, items, CodecDesc { plain, ..line });
         if compute == Dtype::F32 {
             return Ok(plain);
         }
-        let to = self.room(len, compute);
+        let to = self.alloc_scratch(len, compute);
         let kernel = format!("f32_{}", name(compute));
-        go(true, &kernel, len, Move { items: len, len, main: plain, plain: to, ..Move::default() });
+        go(
+            true,
+            &kernel,
+            len,
+            CodecDesc { items: len, len, main: plain, plain: to, ..CodecDesc::default() },
+        );
         Ok(to)
     }
 
     /// Adds the launches that move tensors.
     pub(crate) fn moved(&mut self, moves: Moves) {
         for (phase, kernel, items, line) in moves {
-            self.each(phase, kernel, items, line);
+            self.launch_per_block(phase, kernel, items, line);
         }
     }
 }
@@ -117,9 +132,9 @@ impl Plan {
 /// The kernels' suffix for tensors of these types, if there are such kernels.
 pub(crate) fn direct(
     compute: Dtype,
-    param: &Place,
+    param: &DeviceStorage,
     grad: Dtype,
-    slots: &[Option<Place>],
+    slots: &[Option<DeviceStorage>],
 ) -> Option<&'static str> {
     use Dtype::{Bf16, F16, F32};
     let fits = |p: Dtype, g: Dtype, s: Dtype| {
@@ -144,19 +159,19 @@ pub(crate) fn direct(
 
 /// The kernels between a storage and plain numbers (of `plain` type if it is plain itself, else
 /// `f32`), its number of items, and its line.
-fn storage(place: &Place, plain: Dtype, len: u64) -> Option<(String, u64, Move)> {
-    let base = Move { items: len, len, ..Move::default() };
+fn storage(place: &DeviceStorage, plain: Dtype, len: u64) -> Option<(String, u64, CodecDesc)> {
+    let base = CodecDesc { items: len, len, ..CodecDesc::default() };
     let (format, main, side) = match *place {
-        Place::Dithered { dtype, at, bits, counter } => {
+        DeviceStorage::Dithered { dtype, at, bits, counter } => {
             let kernel = format!("dithered_{}", name(dtype));
-            return Some((kernel, len, Move { main: at, side: bits, with: counter, ..base }));
+            return Some((kernel, len, CodecDesc { main: at, side: bits, with: counter, ..base }));
         }
-        Place::At(format, main, side) => (format, main, side),
+        DeviceStorage::At(format, main, side) => (format, main, side),
     };
-    let base = Move { main, side, ..base };
+    let base = CodecDesc { main, side, ..base };
     let blocks = |kernel: &str, block: usize, with: [u64; 2]| {
         let items = len.div_ceil(block.max(1) as u64);
-        Some((kernel.to_owned(), items, Move { items, with, ..base }))
+        Some((kernel.to_owned(), items, CodecDesc { items, with, ..base }))
     };
     match format {
         StorageFormat::Plain(dtype) => {

@@ -12,8 +12,8 @@ use bitstep::rule::{ScalarState, StepContext};
 
 use crate::Error;
 use crate::device::Device;
-use crate::table::{CHUNK, Line};
-use crate::typed::{Typed, typed};
+use crate::table::{CHUNK, TableRow};
+use crate::typed::{KernelSpec, kernel_spec};
 
 /// Device memory that a step needs beside its tensors. It grows at the first step, or when
 /// tensors are added, and is then reused.
@@ -54,9 +54,9 @@ impl Region {
 
 /// Launches that are ready: kernel, blocks and threads, parameters.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Ready(Vec<(String, [u32; 2], [u64; 3])>);
+pub(crate) struct LaunchList(Vec<(String, [u32; 2], [u64; 3])>);
 
-impl Ready {
+impl LaunchList {
     /// Launches them, in their order.
     pub(crate) fn launch<D: Device>(&self, device: &mut D) -> Result<(), Error<D::Error>> {
         self.0.iter().try_for_each(|(kernel, [blocks, threads], params)| {
@@ -69,8 +69,8 @@ impl Ready {
 pub(crate) fn launch<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    fill: impl Fn(&mut Plan) -> Result<(), Error<D::Error>>,
-) -> Result<Vec<Record>, Error<D::Error>> {
+    fill: impl Fn(&mut LaunchPlan) -> Result<(), Error<D::Error>>,
+) -> Result<Vec<Readback>, Error<D::Error>> {
     let (ready, records) = prepare(device, workspace, fill)?;
     ready.launch(device)?;
     Ok(records)
@@ -80,10 +80,10 @@ pub(crate) fn launch<D: Device>(
 pub(crate) fn prepare<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    fill: impl Fn(&mut Plan) -> Result<(), Error<D::Error>>,
-) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
+    fill: impl Fn(&mut LaunchPlan) -> Result<(), Error<D::Error>>,
+) -> Result<(LaunchList, Vec<Readback>), Error<D::Error>> {
     let plan = loop {
-        let mut plan = Plan::new(workspace);
+        let mut plan = LaunchPlan::new(workspace);
         fill(&mut plan)?;
         plan.tables();
         let (tables, scratch) = (plan.bytes.len(), plan.scratch as usize);
@@ -104,7 +104,7 @@ pub(crate) fn prepare<D: Device>(
         let (blocks, threads) = launch.grid();
         ready.push((kernel, [blocks, threads], [launch.at, launch.lines, launch.chunks]));
     }
-    Ok((Ready(ready), plan.records))
+    Ok((LaunchList(ready), plan.records))
 }
 
 /// When a launch comes.
@@ -129,7 +129,7 @@ pub(crate) mod phase {
 
 /// Who gets a chunk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Share {
+pub(crate) enum Granularity {
     #[default]
     Block,
     Warp,
@@ -141,7 +141,7 @@ struct Launch {
     at: u64,
     lines: u64,
     chunks: u64,
-    share: Share,
+    share: Granularity,
     /// The most items in a chunk.
     items: u64,
 }
@@ -155,26 +155,26 @@ const WARP: u64 = 32;
 impl Launch {
     fn grid(&self) -> (u32, u32) {
         let (chunks, threads) = match self.share {
-            Share::Block => (self.chunks, self.items.next_multiple_of(WARP)),
-            Share::Warp => (self.chunks.div_ceil(THREADS / WARP), self.chunks * WARP),
+            Granularity::Block => (self.chunks, self.items.next_multiple_of(WARP)),
+            Granularity::Warp => (self.chunks.div_ceil(THREADS / WARP), self.chunks * WARP),
         };
         (chunks.clamp(1, BLOCKS) as u32, threads.clamp(WARP, THREADS) as u32)
     }
 }
 
 /// What is written and launched.
-pub(crate) struct Plan {
+pub(crate) struct LaunchPlan {
     base: u64,
     bytes: Vec<u8>,
     scratch_base: u64,
     scratch: u64,
     launches: BTreeMap<(u32, String), Launch>,
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<Readback>,
 }
 
-impl Plan {
-    fn new(workspace: &Workspace) -> Plan {
-        Plan {
+impl LaunchPlan {
+    fn new(workspace: &Workspace) -> LaunchPlan {
+        LaunchPlan {
             base: workspace.tables.at,
             bytes: Vec::new(),
             scratch_base: workspace.scratch.at,
@@ -185,7 +185,7 @@ impl Plan {
     }
 
     /// Bytes to be written; returns where they will be.
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> u64 {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
         let at = self.base + self.bytes.len() as u64;
         self.bytes.extend_from_slice(bytes);
@@ -193,23 +193,23 @@ impl Plan {
     }
 
     /// Room for so many numbers.
-    pub(crate) fn room(&mut self, count: u64, of: Dtype) -> u64 {
+    pub(crate) fn alloc_scratch(&mut self, count: u64, of: Dtype) -> u64 {
         let at = self.scratch_base + self.scratch;
         self.scratch += (count * of.size() as u64).next_multiple_of(256);
         at
     }
 
     /// So many zeros.
-    pub(crate) fn zeros(&mut self, count: u64, of: Dtype) -> u64 {
-        self.put(&vec![0; count as usize * of.size()])
+    pub(crate) fn push_zeros(&mut self, count: u64, of: Dtype) -> u64 {
+        self.push(&vec![0; count as usize * of.size()])
     }
 
     /// Adds a line to a launch.
-    pub(crate) fn add<L: Line>(
+    pub(crate) fn launch<L: TableRow>(
         &mut self,
         phase: u32,
         kernel: String,
-        share: Share,
+        share: Granularity,
         [chunks, items]: [u64; 2],
         mut line: L,
     ) {
@@ -217,7 +217,7 @@ impl Plan {
             return;
         }
         let launch = self.launches.entry((phase, kernel)).or_default();
-        line.set_first(launch.chunks);
+        line.set_first_block(launch.chunks);
         launch.table.extend_from_slice(bytes(&line));
         launch.lines += 1;
         launch.chunks += chunks;
@@ -226,15 +226,21 @@ impl Plan {
     }
 
     /// Adds a line of so many items, dealt out to blocks of threads.
-    pub(crate) fn each<L: Line>(&mut self, phase: u32, kernel: String, items: u64, line: L) {
-        self.add(phase, kernel, Share::Block, [items.div_ceil(CHUNK), items], line);
+    pub(crate) fn launch_per_block<L: TableRow>(
+        &mut self,
+        phase: u32,
+        kernel: String,
+        items: u64,
+        line: L,
+    ) {
+        self.launch(phase, kernel, Granularity::Block, [items.div_ceil(CHUNK), items], line);
     }
 
     /// Puts the tables where the launches will find them.
     fn tables(&mut self) {
         let mut launches = std::mem::take(&mut self.launches);
         for launch in launches.values_mut() {
-            launch.at = self.put(&launch.table);
+            launch.at = self.push(&launch.table);
         }
         self.launches = launches;
     }
@@ -246,10 +252,10 @@ impl Plan {
         compute: Dtype,
         step: &StepContext<'_>,
         scalars: &ScalarState,
-    ) -> Result<(&'static dyn Typed, Vec<u8>, u64), Error<E>> {
-        let typed = typed(rule).ok_or_else(|| no_kernel(rule))?;
+    ) -> Result<(&'static dyn KernelSpec, Vec<u8>, u64), Error<E>> {
+        let typed = kernel_spec(rule).ok_or_else(|| no_kernel(rule))?;
         let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
-        let at = self.put(&coefs);
+        let at = self.push(&coefs);
         // They are copied in words.
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         Ok((typed, coefs, at))
@@ -257,37 +263,39 @@ impl Plan {
 }
 
 /// Something of which a rule's numbers are noted in the end.
-pub(crate) struct Record {
+pub(crate) struct Readback {
     /// The job.
     pub(crate) index: usize,
-    pub(crate) what: Noted,
+    pub(crate) what: ReadbackKind,
 }
 
 /// What it is, and where.
-pub(crate) enum Noted {
+pub(crate) enum ReadbackKind {
     /// Constants that the host has finished.
-    Finished(&'static dyn Typed, Dtype, Vec<u8>),
+    Finished(&'static dyn KernelSpec, Dtype, Vec<u8>),
     /// Constants that the device finishes, and their length.
-    Constants(&'static dyn Typed, Dtype, u64, usize),
+    Constants(&'static dyn KernelSpec, Dtype, u64, usize),
     /// A number, and which of those carried it is.
     Number(u64, usize),
 }
 
-impl Record {
+impl Readback {
     /// Notes the numbers, once they are there.
-    pub(crate) fn note<D: Device>(
+    pub(crate) fn read_back<D: Device>(
         &self,
         device: &mut D,
         scalars: &mut ScalarState,
     ) -> Result<(), D::Error> {
         match &self.what {
-            Noted::Finished(typed, compute, coefs) => typed.record(*compute, coefs, scalars),
-            &Noted::Constants(typed, compute, at, len) => {
+            ReadbackKind::Finished(typed, compute, coefs) => {
+                typed.export_scalars(*compute, coefs, scalars)
+            }
+            &ReadbackKind::Constants(typed, compute, at, len) => {
                 let mut coefs = vec![0; len];
                 device.read(at, &mut coefs)?;
-                typed.record(compute, &coefs, scalars);
+                typed.export_scalars(compute, &coefs, scalars);
             }
-            &Noted::Number(at, which) => {
+            &ReadbackKind::Number(at, which) => {
                 let mut bytes = [0; 8];
                 device.read(at, &mut bytes)?;
                 if let Some(number) = scalars.get_mut(which) {
@@ -300,7 +308,7 @@ impl Record {
 }
 
 /// A line's bytes.
-fn bytes<L: Line>(line: &L) -> &[u8] {
+fn bytes<L: TableRow>(line: &L) -> &[u8] {
     // SAFETY: lines are made of 64-bit numbers and nothing else.
     unsafe { std::slice::from_raw_parts((&raw const *line).cast(), size_of::<L>()) }
 }

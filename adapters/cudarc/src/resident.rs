@@ -9,11 +9,11 @@ use bitstep::storage::{
 };
 
 use crate::bytes::{bytes, multiply, read};
-use crate::job::{Job, KEPT};
-use crate::place::Place;
-use crate::plan::{Noted, Ready, Record, Workspace, no_kernel};
+use crate::job::{PERSISTENT_BYTES, ParamJob};
+use crate::place::DeviceStorage;
+use crate::plan::{LaunchList, Readback, ReadbackKind, Workspace, no_kernel};
 use crate::step::plan;
-use crate::typed::{has_kernels, kept_number};
+use crate::typed::{has_kernels, persistent_scalar};
 use crate::{Device, Error};
 
 mod host;
@@ -43,7 +43,7 @@ struct State {
     /// [`Job::kept`], for rules that carry numbers on.
     kept: Option<u64>,
     /// What of these numbers is to be read there.
-    noted: Vec<Record>,
+    noted: Vec<Readback>,
 }
 
 /// Groups of parameters, with state in the device's memory.
@@ -57,25 +57,25 @@ struct State {
 /// [`Resident::prepare`] is all that the host does for a step; [`Resident::launch`] launches
 /// kernels and nothing else, and may be captured. Before each replay, `prepare` that step: while it
 /// answers `true`, the launches are those that were captured.
-pub struct Resident<D: Device> {
+pub struct DeviceOptimizer<D: Device> {
     device: D,
     optimizer: Optimizer,
     workspace: Workspace,
     states: Vec<State>,
-    ready: Ready,
+    ready: LaunchList,
     by: Option<u64>,
 }
 
-impl<D: Device> Resident<D> {
+impl<D: Device> DeviceOptimizer<D> {
     /// No groups yet.
     pub fn new(device: D) -> Self {
         let (optimizer, workspace) = (Optimizer::new(), Workspace::default());
-        Resident {
+        DeviceOptimizer {
             device,
             optimizer,
             workspace,
             states: Vec::new(),
-            ready: Ready::default(),
+            ready: LaunchList::default(),
             by: None,
         }
     }
@@ -119,7 +119,7 @@ impl<D: Device> Resident<D> {
             let param = &self.optimizer.params()[index];
             let rule = &*self.optimizer.groups()[param.group].spec.rule;
             (!rule.info().scalar_names.is_empty()).then(|| {
-                kept_number(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
+                persistent_scalar(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
             })
         };
         let param = &mut self.optimizer.params_mut()[index];
@@ -145,7 +145,7 @@ impl<D: Device> Resident<D> {
         let kept = match number {
             None => None,
             Some(number) => {
-                let mut bytes = vec![0; KEPT];
+                let mut bytes = vec![0; PERSISTENT_BYTES];
                 bytes[..8].copy_from_slice(&number.to_le_bytes());
                 Some(part(device, &bytes)?.0)
             }
@@ -176,7 +176,7 @@ impl<D: Device> Resident<D> {
             return Ok(None);
         };
         for record in &state.noted {
-            record.note(&mut self.device, &mut own.scalars).map_err(Error::Device)?;
+            record.read_back(&mut self.device, &mut own.scalars).map_err(Error::Device)?;
         }
         state.noted.clear();
         Ok(Some(own.scalars))
@@ -217,7 +217,7 @@ impl<D: Device> Resident<D> {
     ///
     /// # Safety
     /// The number is there until the last of those steps has run.
-    pub unsafe fn multiply_gradients(&mut self, by: Option<u64>) {
+    pub unsafe fn set_grad_scale(&mut self, by: Option<u64>) {
         self.by = by;
     }
 
@@ -256,20 +256,20 @@ impl<D: Device> Resident<D> {
             let slot = |slot: &Option<(StorageFormat, Vec<Part>)>| {
                 let (format, parts) = slot.as_ref()?;
                 let at = |k: usize| parts.get(k).map_or(0, |p| p.0);
-                Some(Place::At(*format, at(0), at(1)))
+                Some(DeviceStorage::At(*format, at(0), at(1)))
             };
-            jobs.push(Job {
+            jobs.push(ParamJob {
                 param: place(state, tensor.value, turn)?,
                 rule: turn.rule,
-                arithmetic: turn.policy,
+                policy: turn.policy,
                 step: turn.step,
                 scalars: turn.scalars.get(),
                 shape: turn.shape,
                 grad,
                 slots: state.slots.iter().map(slot).collect(),
                 starts: turn.step.is_first,
-                kept: state.kept,
-                by: self.by,
+                persistent: state.kept,
+                grad_scale: self.by,
             });
         }
         let (ready, records) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
@@ -281,7 +281,9 @@ impl<D: Device> Resident<D> {
             // Jobs are turns.
             let Some((index, turn)) = turns.get_mut(record.index) else { continue };
             match record.what {
-                Noted::Finished(..) => record.note(&mut self.device, turn.scalars.get()),
+                ReadbackKind::Finished(..) => {
+                    record.read_back(&mut self.device, turn.scalars.get())
+                }
                 _ => {
                     self.states[*index].noted.push(record);
                     Ok(())
@@ -315,7 +317,7 @@ impl State {
     }
 }
 
-impl<D: Device> Drop for Resident<D> {
+impl<D: Device> Drop for DeviceOptimizer<D> {
     fn drop(&mut self) {
         for at in self.states.iter().flat_map(State::memory).chain(self.workspace.memory()) {
             // Nobody is left to hear of an error.
@@ -339,21 +341,21 @@ fn put<D: Device>(device: &mut D, slot: Buffer) -> Result<(StorageFormat, Vec<Pa
     Ok((StorageFormat::Plain(dtype), vec![part(device, &bytes(&slot))?]))
 }
 
-fn place<E>(state: &State, at: u64, turn: &PreparedStep<'_>) -> Result<Place, Error<E>> {
+fn place<E>(state: &State, at: u64, turn: &PreparedStep<'_>) -> Result<DeviceStorage, Error<E>> {
     let dtype = state.dtype;
     if let Some((format, beside)) = state.companion {
-        return Ok(Place::At(format, at, beside.0));
+        return Ok(DeviceStorage::At(format, at, beside.0));
     }
     Ok(match turn.rounding_bits {
         Some(RoundingBits::Counter { seed, step, .. })
             if matches!(dtype, Dtype::Bf16 | Dtype::F16) =>
         {
-            Place::Dithered { dtype, at, bits: 0, counter: [seed, step] }
+            DeviceStorage::Dithered { dtype, at, bits: 0, counter: [seed, step] }
         }
         Some(RoundingBits::Provided(_)) => {
             return Err(Error::NoKernel("bits drawn by the host".into()));
         }
-        _ => Place::plain(dtype, at),
+        _ => DeviceStorage::plain(dtype, at),
     })
 }
 

@@ -4,7 +4,7 @@ use bitstep::real::Dtype;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use half::{bf16, f16};
 
-use crate::{Cuda, CudaError, Error, Resident, Tensor};
+use crate::{Cuda, CudaError, DeviceOptimizer, Error, Tensor};
 
 /// A parameter.
 pub enum SliceMut<'a> {
@@ -34,7 +34,7 @@ pub enum Slice<'a> {
 /// A parameter and its gradient; without one, it is left alone.
 pub type Pair<'a> = (SliceMut<'a>, Option<Slice<'a>>);
 
-impl Resident<Cuda> {
+impl DeviceOptimizer<Cuda> {
     /// [`Resident::step`] of slices, in the order in which parameters were added. cudarc's own
     /// events say when the step is done, where it manages them.
     ///

@@ -7,12 +7,14 @@ use bitstep::rule::SlotInit;
 
 use crate::Error;
 use crate::device::Device;
-use crate::job::Job;
+use crate::job::ParamJob;
 use crate::lowrank::renew;
 use crate::place::direct;
-use crate::plan::{Plan, Ready, Record, Share, Workspace, name, no_kernel, phase, prepare};
-use crate::table::Row;
-use crate::typed::{Shape, low, orthogonal};
+use crate::plan::{
+    Granularity, LaunchList, LaunchPlan, Readback, Workspace, name, no_kernel, phase, prepare,
+};
+use crate::table::TensorDesc;
+use crate::typed::{Shape, low_rank_parts, newton_schulz_kernels};
 
 /// Runs one step of all jobs.
 ///
@@ -21,12 +23,12 @@ use crate::typed::{Shape, low, orthogonal};
 pub fn run<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    jobs: &mut [Job<'_>],
+    jobs: &mut [ParamJob<'_>],
 ) -> Result<(), Error<D::Error>> {
     let (ready, records) = plan(device, workspace, jobs)?;
     ready.launch(device)?;
     for record in records {
-        record.note(device, jobs[record.index].scalars).map_err(Error::Device)?;
+        record.read_back(device, jobs[record.index].scalars).map_err(Error::Device)?;
     }
     Ok(())
 }
@@ -35,34 +37,34 @@ pub fn run<D: Device>(
 pub(crate) fn plan<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
-    jobs: &mut [Job<'_>],
-) -> Result<(Ready, Vec<Record>), Error<D::Error>> {
+    jobs: &mut [ParamJob<'_>],
+) -> Result<(LaunchList, Vec<Readback>), Error<D::Error>> {
     jobs.iter_mut().try_for_each(|job| renew(device, job))?;
     prepare(device, workspace, |plan| {
         jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
     })
 }
 
-impl Plan {
-    fn job<E>(&mut self, index: usize, job: &Job<'_>) -> Result<(), Error<E>> {
-        if let Some((typed, rounds)) = orthogonal(job.rule) {
+impl LaunchPlan {
+    fn job<E>(&mut self, index: usize, job: &ParamJob<'_>) -> Result<(), Error<E>> {
+        if let Some((typed, rounds)) = newton_schulz_kernels(job.rule) {
             return self.orthogonal(typed, rounds, job);
         }
         let compute = |arithmetic: ComputePolicy| arithmetic.compute(job.param.dtype());
-        match low(job.rule) {
-            None => self.rule(index, job, job.rule, compute(job.arithmetic)),
+        match low_rank_parts(job.rule) {
+            None => self.rule(index, job, job.rule, compute(job.policy)),
             Some(low) if low.projection.projects() => self.projected(index, job, &low),
-            Some(low) if low.single => {
+            Some(low) if low.is_single_precision => {
                 self.rule(index, job, low.inner, compute(ComputePolicy::Single))
             }
-            Some(low) => self.rule(index, job, low.inner, compute(job.arithmetic)),
+            Some(low) => self.rule(index, job, low.inner, compute(job.policy)),
         }
     }
 
     fn rule<E>(
         &mut self,
         index: usize,
-        job: &Job<'_>,
+        job: &ParamJob<'_>,
         rule: &dyn DynRule,
         compute: Dtype,
     ) -> Result<(), Error<E>> {
@@ -83,10 +85,11 @@ impl Plan {
             }
         };
         self.start(job, rule, len)?;
-        let mut row = Row { len, coefs: at, ..Row::default() };
+        let mut row = TensorDesc { len, coefs: at, ..TensorDesc::default() };
         let mut moves = Vec::new();
         if direct.is_some() {
-            (row.param, row.grad, row.by) = (job.param.address(), job.grad.1, job.by.unwrap_or(0));
+            (row.param, row.grad, row.by) =
+                (job.param.address(), job.grad.1, job.grad_scale.unwrap_or(0));
             for (to, slot) in row.slots.iter_mut().zip(slots) {
                 *to = slot.map_or(0, |s| s.address());
             }
@@ -114,10 +117,21 @@ impl Plan {
         if sums {
             let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &row);
             let kernel = format!("{stem}_finish_{}", name(compute));
-            self.add(phase::FINISH, kernel, Share::Block, [1, 1], Row { sums, ..row });
+            self.launch(
+                phase::FINISH,
+                kernel,
+                Granularity::Block,
+                [1, 1],
+                TensorDesc { sums, ..row },
+            );
         }
-        self.each(phase::APPLY, format!("{prefix}_apply_{suffix}"), len, Row { ..row });
-        self.record(index, job, (typed, compute), (at, coefs), sums);
+        self.launch_per_block(
+            phase::APPLY,
+            format!("{prefix}_apply_{suffix}"),
+            len,
+            TensorDesc { ..row },
+        );
+        self.read_back(index, job, (typed, compute), (at, coefs), sums);
         self.moved(moves);
         Ok(())
     }
@@ -125,7 +139,7 @@ impl Plan {
     /// Fills the slots that start as the parameter, if it is time.
     pub(crate) fn start<E>(
         &mut self,
-        job: &Job<'_>,
+        job: &ParamJob<'_>,
         rule: &dyn DynRule,
         len: u64,
     ) -> Result<(), Error<E>> {

@@ -28,7 +28,7 @@ pub(crate) enum Shape {
 }
 
 /// What a launch has to know of a rule.
-pub(crate) trait Typed: Sync {
+pub(crate) trait KernelSpec: Sync {
     /// What its kernels' names begin with.
     fn stem(&self) -> &'static str;
     fn shape(&self) -> Shape;
@@ -47,18 +47,18 @@ pub(crate) trait Typed: Sync {
     /// Completes the constants of a tensor without elements.
     fn finish_empty(&self, compute: Dtype, coefs: &mut [u8]);
     /// Notes what is to be carried on.
-    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState);
+    fn export_scalars(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState);
     /// Whether there is anything to note.
-    fn records(&self) -> bool;
+    fn exports_scalars(&self) -> bool;
     /// Whether any of its sums is over the parameter alone.
     fn sums_param(&self) -> bool;
 }
 
 /// The same of a rule that follows an orthogonal matrix.
-pub(crate) trait TypedOrthogonal: Sync {
+pub(crate) trait NewtonSchulzKernels: Sync {
     fn stem(&self) -> &'static str;
     /// How many rounds; `None` of another rule.
-    fn rounds(&self, rule: &dyn DynRule) -> Option<u64>;
+    fn iterations(&self, rule: &dyn DynRule) -> Option<u64>;
     fn coefs(
         &self,
         rule: &dyn DynRule,
@@ -69,11 +69,11 @@ pub(crate) trait TypedOrthogonal: Sync {
 }
 
 /// [`Projected`], whatever it is made of.
-pub(crate) trait Renews {
+pub(crate) trait RefreshProjector {
     /// [`Projected::renewal`].
-    fn renewal(&self, step: &StepContext) -> Option<ProjectorKind>;
+    fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind>;
     /// [`Projected::renew`], with scratch memory of its own.
-    fn renew(
+    fn refresh(
         &self,
         of: (ComputePolicy, Option<Dtype>),
         step: &StepContext,
@@ -83,11 +83,11 @@ pub(crate) trait Renews {
     ) -> Result<(), bitstep::Error>;
 }
 
-impl<R: SplitRule, W: ProjectionMethod> Renews for Projected<R, W> {
-    fn renewal(&self, step: &StepContext) -> Option<ProjectorKind> {
+impl<R: SplitRule, W: ProjectionMethod> RefreshProjector for Projected<R, W> {
+    fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind> {
         Projected::refresh_due(self, step)
     }
-    fn renew(
+    fn refresh(
         &self,
         (arithmetic, param): (ComputePolicy, Option<Dtype>),
         step: &StepContext,
@@ -113,16 +113,16 @@ impl<R: SplitRule, W: ProjectionMethod> Renews for Projected<R, W> {
 }
 
 /// What a rule on projected gradients is made of.
-pub(crate) struct Low<'a> {
-    pub(crate) whole: &'a dyn Renews,
+pub(crate) struct LowRankParts<'a> {
+    pub(crate) whole: &'a dyn RefreshProjector,
     pub(crate) projection: Projection,
     pub(crate) inner: &'a dyn DynRule,
     /// Whether the inner rule computes in `f32` whatever is around it.
-    pub(crate) single: bool,
+    pub(crate) is_single_precision: bool,
     /// What is done with its directions: limited by norms, or brought back.
     pub(crate) scales: Option<Apollo>,
     /// How many carried numbers are the inner rule's.
-    pub(crate) numbers: usize,
+    pub(crate) num_scalars: usize,
 }
 
 /// Calls a generic function for the type of that name.
@@ -150,13 +150,13 @@ macro_rules! in_type {
 }
 
 /// How a rule of type R is found in an [`AnyRule`]: as it is, or as a [`Matrix`].
-trait Form<R>: Sync {
+trait Downcast<R>: Sync {
     const SHAPE: Shape;
     fn find(rule: &dyn DynRule) -> Option<&R>;
 }
 
 struct Plain;
-impl<R: Rule> Form<R> for Plain {
+impl<R: Rule> Downcast<R> for Plain {
     const SHAPE: Shape = Shape::Elements;
     fn find(rule: &dyn DynRule) -> Option<&R> {
         (rule as &dyn Any).downcast_ref()
@@ -164,7 +164,7 @@ impl<R: Rule> Form<R> for Plain {
 }
 
 struct OfMatrix;
-impl<R: FactoredUpdate> Form<R> for OfMatrix {
+impl<R: FactoredUpdate> Downcast<R> for OfMatrix {
     const SHAPE: Shape = Shape::Matrix;
     fn find(rule: &dyn DynRule) -> Option<&R> {
         (rule as &dyn Any).downcast_ref::<FactoredRule<R>>().map(|m| &m.0)
@@ -173,7 +173,7 @@ impl<R: FactoredUpdate> Form<R> for OfMatrix {
 
 struct Of<R, F>(&'static str, PhantomData<fn(R, F)>);
 
-impl<R: Rule, F: Form<R>> Typed for Of<R, F>
+impl<R: Rule, F: Downcast<R>> KernelSpec for Of<R, F>
 where
     R::Coefs<f64>: Constants,
     R::Coefs<f32>: Constants,
@@ -199,24 +199,24 @@ where
         step: &StepContext,
         scalars: &ScalarState,
     ) -> Option<Vec<u8>> {
-        F::find(rule).map(|r| in_type!(compute, C => image(r.coefs::<C>(step, scalars))))
+        F::find(rule).map(|r| in_type!(compute, C => coefs_to_bytes(r.coefs::<C>(step, scalars))))
     }
     fn finish_empty(&self, compute: Dtype, coefs: &mut [u8]) {
         in_type!(compute, C => {
-            if let Some(mut k) = read::<R::Coefs<C>>(coefs) {
+            if let Some(mut k) = coefs_from_bytes::<R::Coefs<C>>(coefs) {
                 R::apply_sums::<C>(&mut k, [<C as ComputeFloat>::Scalar::ZERO; 2], 0);
-                coefs.copy_from_slice(&image(k));
+                coefs.copy_from_slice(&coefs_to_bytes(k));
             }
         });
     }
-    fn record(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState) {
+    fn export_scalars(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState) {
         in_type!(compute, C => {
-            if let Some(k) = read::<R::Coefs<C>>(coefs) {
+            if let Some(k) = coefs_from_bytes::<R::Coefs<C>>(coefs) {
                 R::export_scalars::<C>(&k, scalars);
             }
         });
     }
-    fn records(&self) -> bool {
+    fn exports_scalars(&self) -> bool {
         !R::SCALAR_NAMES.is_empty()
     }
     fn sums_param(&self) -> bool {
@@ -224,7 +224,7 @@ where
     }
 }
 
-impl<R: NewtonSchulz> TypedOrthogonal for Of<R, ()>
+impl<R: NewtonSchulz> NewtonSchulzKernels for Of<R, ()>
 where
     R::Coefs<f64>: Constants,
     R::Coefs<f32>: Constants,
@@ -234,7 +234,7 @@ where
     fn stem(&self) -> &'static str {
         self.0
     }
-    fn rounds(&self, rule: &dyn DynRule) -> Option<u64> {
+    fn iterations(&self, rule: &dyn DynRule) -> Option<u64> {
         (rule as &dyn Any).downcast_ref::<R>().map(R::iterations)
     }
     fn coefs(
@@ -245,33 +245,33 @@ where
         shape: [usize; 2],
     ) -> Option<Vec<u8>> {
         let rule = (rule as &dyn Any).downcast_ref::<R>()?;
-        Some(in_type!(compute, C => image(rule.coefs::<C>(step, shape))))
+        Some(in_type!(compute, C => coefs_to_bytes(rule.coefs::<C>(step, shape))))
     }
 }
 
-fn projected<R: SplitRule, W: ProjectionMethod>(rule: &dyn DynRule) -> Option<Low<'_>> {
+fn projected<R: SplitRule, W: ProjectionMethod>(rule: &dyn DynRule) -> Option<LowRankParts<'_>> {
     let rule = (rule as &dyn Any).downcast_ref::<Projected<R, W>>()?;
     let (inner, single) = rule.rule.inner_rule();
     let scales = (&rule.method as &dyn Any).downcast_ref::<Apollo>().copied();
-    Some(Low {
+    Some(LowRankParts {
         whole: rule,
         projection: rule.projection,
         inner,
-        single,
+        is_single_precision: single,
         scales,
-        numbers: R::SCALAR_NAMES.len(),
+        num_scalars: R::SCALAR_NAMES.len(),
     })
 }
 
 /// The bytes of constants, zeros between their fields. The kernels read them as a structure.
-fn image<T: Constants>(x: T) -> Vec<u8> {
+fn coefs_to_bytes<T: Constants>(x: T) -> Vec<u8> {
     let mut bytes = vec![0; size_of::<T>()];
     x.write(&mut bytes);
     bytes
 }
 
 /// The constants whose [`image`] it is, or what a kernel made of it.
-fn read<T: Constants>(bytes: &[u8]) -> Option<T> {
+fn coefs_from_bytes<T: Constants>(bytes: &[u8]) -> Option<T> {
     T::read(bytes).filter(|_| bytes.len() == size_of::<T>())
 }
 
@@ -284,42 +284,44 @@ macro_rules! rules {
         projected { $($p:ty, $w:ty;)* }
         $($rest:tt)*
     ) => {
-        static RULES: &[&dyn Typed] = &[
+        static RULES: &[&dyn KernelSpec] = &[
             $(&Of::<$er, Plain>(stringify!($e), PhantomData),)*
             $(&Of::<$tr, Plain>(stringify!($t), PhantomData),)*
             $(&Of::<$fr, OfMatrix>(stringify!($f), PhantomData),)*
         ];
-        static ORTHOGONAL: &[&dyn TypedOrthogonal] =
+        static ORTHOGONAL: &[&dyn NewtonSchulzKernels] =
             &[$(&Of::<$or, ()>(stringify!($o), PhantomData),)*];
-        static PROJECTED: &[fn(&dyn DynRule) -> Option<Low<'_>>] = &[$(projected::<$p, $w>,)*];
+        static PROJECTED: &[fn(&dyn DynRule) -> Option<LowRankParts<'_>>] = &[$(projected::<$p, $w>,)*];
     };
 }
 
 bitstep::each_rule!(rules);
 
 /// The kernels of a rule; `None` if it has none.
-pub(crate) fn typed(rule: &dyn DynRule) -> Option<&'static dyn Typed> {
+pub(crate) fn kernel_spec(rule: &dyn DynRule) -> Option<&'static dyn KernelSpec> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
 }
 
 /// Whether there are kernels for a rule.
 pub(crate) fn has_kernels(rule: &dyn DynRule) -> bool {
-    let inner = low(rule).map_or(rule, |low| low.inner);
-    orthogonal(rule).is_some() || typed(inner).is_some()
+    let inner = low_rank_parts(rule).map_or(rule, |low| low.inner);
+    newton_schulz_kernels(rule).is_some() || kernel_spec(inner).is_some()
 }
 
 /// Which of a rule's carried numbers the device keeps itself, if any.
-pub(crate) fn kept_number(rule: &dyn DynRule) -> Option<usize> {
-    let low = low(rule).filter(|low| low.projection.projects())?;
-    low.scales.filter(|apollo| apollo.limits_growth()).map(|_| low.numbers + 1)
+pub(crate) fn persistent_scalar(rule: &dyn DynRule) -> Option<usize> {
+    let low = low_rank_parts(rule).filter(|low| low.projection.projects())?;
+    low.scales.filter(|apollo| apollo.limits_growth()).map(|_| low.num_scalars + 1)
 }
 
 /// The same of a rule that follows an orthogonal matrix, and its number of rounds.
-pub(crate) fn orthogonal(rule: &dyn DynRule) -> Option<(&'static dyn TypedOrthogonal, u64)> {
-    ORTHOGONAL.iter().find_map(|&t| Some((t, t.rounds(rule)?)))
+pub(crate) fn newton_schulz_kernels(
+    rule: &dyn DynRule,
+) -> Option<(&'static dyn NewtonSchulzKernels, u64)> {
+    ORTHOGONAL.iter().find_map(|&t| Some((t, t.iterations(rule)?)))
 }
 
 /// What a rule on projected gradients is made of; `None` of another rule.
-pub(crate) fn low(rule: &dyn DynRule) -> Option<Low<'_>> {
+pub(crate) fn low_rank_parts(rule: &dyn DynRule) -> Option<LowRankParts<'_>> {
     PROJECTED.iter().find_map(|of| of(rule))
 }

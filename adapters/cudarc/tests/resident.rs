@@ -8,7 +8,9 @@ use bitstep::named;
 use bitstep::optim::Lion;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
 use bitstep::real::Dtype;
-use bitstep_cudarc::{Clip, Device, Error, Numbers, Resident, Tensor, Workspace, clip, norm};
+use bitstep_cudarc::{
+    Clip, Device, DeviceOptimizer, DeviceSlice, Error, Tensor, Workspace, clip, norm,
+};
 use bitstep_ptx::Machine;
 use half::{bf16, f16};
 
@@ -107,7 +109,7 @@ fn raw(buffer: &Buffer) -> Vec<u8> {
 
 /// A model on a device, and one in the host's memory.
 struct Both<D: Device> {
-    device: Resident<D>,
+    device: DeviceOptimizer<D>,
     tensors: Vec<Tensor>,
     host: Optimizer,
     values: Vec<Buffer>,
@@ -117,7 +119,7 @@ struct Both<D: Device> {
 impl<D: Device> Both<D> {
     fn new(device: D, name: &str, args: &Args, dtype: Dtype, shapes: &[&[usize]]) -> Self {
         let recipe = || named::optimizer(name, args).unwrap();
-        let (mut device, mut host) = (Resident::new(device), Optimizer::new());
+        let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::new());
         let group = device.add_group(recipe()).unwrap();
         assert_eq!(host.add_group(recipe()).unwrap(), group);
         let (mut tensors, mut values) = (Vec::new(), Vec::new());
@@ -418,7 +420,7 @@ fn gradients_multiplied_on_their_way_are_as_if_clipped() {
         let found = both.device.device().alloc(16).unwrap();
         let mut workspace = Workspace::default();
         // SAFETY: it was allocated above.
-        unsafe { both.device.multiply_gradients(Some(found + 8)) };
+        unsafe { both.device.set_grad_scale(Some(found + 8)) };
         for t in 0..3 {
             let clip = ClipGradNorm { max_norm: 0.5, ..ClipGradNorm::default() };
             let lens = both.tensors.iter().map(|t| t.len);
@@ -427,7 +429,7 @@ fn gradients_multiplied_on_their_way_are_as_if_clipped() {
             for (tensor, grad) in both.tensors.iter().zip(&grads) {
                 let at = tensor.grad.unwrap().1;
                 both.device.device().write(at, &raw(grad)).unwrap();
-                ours.push(Numbers { at, len: tensor.len, dtype });
+                ours.push(DeviceSlice { at, len: tensor.len, dtype });
             }
             // SAFETY: all of it was allocated above, and nobody else has it.
             unsafe {
@@ -462,7 +464,7 @@ fn gradients_are_clipped_by_their_norm_without_waiting() {
     let found = put(&[0; 16]);
     let ours: Vec<_> = grads
         .iter()
-        .map(|g| Numbers { at: put(&raw(g)), len: g.len(), dtype: Dtype::F32 })
+        .map(|g| DeviceSlice { at: put(&raw(g)), len: g.len(), dtype: Dtype::F32 })
         .collect();
     let how = ClipGradNorm { max_norm: 0.25, ..ClipGradNorm::default() };
     // Once, that memory is there.
@@ -537,7 +539,7 @@ fn a_step_that_can_not_be_made_launches_nothing() {
 
 #[test]
 fn a_rule_without_kernels_is_refused_by_name() {
-    let mut resident = Resident::new(device());
+    let mut resident = DeviceOptimizer::new(device());
     // In the core any rule can be projected; there are kernels for the references' only.
     let projected = Projected::<Lion, GaLore>::default();
     let error =

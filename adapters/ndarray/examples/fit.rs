@@ -1,7 +1,7 @@
 //! Fits a line through points with any optimizer: `cargo run -p bitstep-ndarray --example fit -- adamw_torch lr=0.1`
 
 use bitstep::{args::Args, named, optimizer::Optimizer};
-use bitstep_ndarray::{Item, add_param, step};
+use bitstep_ndarray::{ArrayParam, add_param, step};
 use ndarray::{Array1, Array2, Axis, array};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             (&x * &error.view().insert_axis(Axis(1))).mean_axis(Axis(0)).ok_or("no points")? * 2.0;
         let grad_bias = array![2.0 * error.mean().ok_or("no points")?];
         let mut items = [
-            Item::new(weight.view_mut(), Some(grad.view())),
-            Item::new(bias.view_mut(), Some(grad_bias.view())),
+            ArrayParam::new(weight.view_mut(), Some(grad.view())),
+            ArrayParam::new(bias.view_mut(), Some(grad_bias.view())),
         ];
         step(&mut optimizer, &mut items, &[])?;
     }

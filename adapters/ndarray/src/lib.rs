@@ -28,21 +28,21 @@ use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
 
 /// A parameter and its gradient.
-pub struct Item<'a>(Box<dyn AnyItem + 'a>);
+pub struct ArrayParam<'a>(Box<dyn DynArrayParam + 'a>);
 
-impl<'a> Item<'a> {
+impl<'a> ArrayParam<'a> {
     /// `None` for a parameter without a gradient: it stays as it is.
     pub fn new<T: Plain, D: Dimension>(
         value: ArrayViewMut<'a, T, D>,
         grad: Option<ArrayView<'a, T, D>>,
-    ) -> Item<'a> {
+    ) -> ArrayParam<'a> {
         let shape_matches = grad.as_ref().is_none_or(|g| g.shape() == value.shape());
         let grad = grad.map(|g| CowArray::from(g.into_dyn()));
-        Item(Box::new(Views { value: value.into_dyn(), gathered: None, grad, shape_matches }))
+        ArrayParam(Box::new(Views { value: value.into_dyn(), gathered: None, grad, shape_matches }))
     }
 }
 
-trait AnyItem {
+trait DynArrayParam {
     fn gather(&mut self) -> Result<(), Error>;
     fn param(&mut self) -> Option<Param<'_>>;
     fn scatter(&mut self);
@@ -56,7 +56,7 @@ struct Views<'a, T> {
     shape_matches: bool,
 }
 
-impl<T: Plain> AnyItem for Views<'_, T> {
+impl<T: Plain> DynArrayParam for Views<'_, T> {
     fn gather(&mut self) -> Result<(), Error> {
         if !self.shape_matches {
             return Err(Error::InvalidArgument {
@@ -120,7 +120,7 @@ pub fn add_param<T: Plain, D: Dimension>(
 /// Nothing is written then.
 pub fn step(
     optimizer: &mut Optimizer,
-    items: &mut [Item<'_>],
+    items: &mut [ArrayParam<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
     with_params(items, |params| optimizer.step(params, given))
@@ -136,10 +136,10 @@ pub fn step(
 #[cfg(feature = "rayon")]
 pub fn par_step(
     optimizer: &mut Optimizer,
-    items: &mut [Item<'_>],
+    items: &mut [ArrayParam<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
-    par_step_in_grains(optimizer, items, given, bitstep_rayon::GRAIN)
+    par_step_with_grain(optimizer, items, given, bitstep_rayon::GRAIN)
 }
 
 /// The same with another size below which work is not cut.
@@ -147,19 +147,19 @@ pub fn par_step(
 /// # Errors
 /// As [`step`].
 #[cfg(feature = "rayon")]
-pub fn par_step_in_grains(
+pub fn par_step_with_grain(
     optimizer: &mut Optimizer,
-    items: &mut [Item<'_>],
+    items: &mut [ArrayParam<'_>],
     given: &[(&str, f64)],
     grain: usize,
 ) -> Result<(), Error> {
     with_params(items, |params| {
-        bitstep_rayon::run_in_grains(optimizer.tasks_batched(params, given, grain)?, grain)
+        bitstep_rayon::run_with_grain(optimizer.tasks_batched(params, given, grain)?, grain)
     })
 }
 
 fn with_params(
-    items: &mut [Item<'_>],
+    items: &mut [ArrayParam<'_>],
     f: impl FnOnce(&mut [Param<'_>]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     items.iter_mut().try_for_each(|item| item.0.gather())?;

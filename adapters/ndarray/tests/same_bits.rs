@@ -5,7 +5,7 @@ use bitstep::named;
 use bitstep::named::OPTIMIZERS;
 use bitstep::optimizer::{Optimizer, Param};
 use bitstep::storage::Plain;
-use bitstep_ndarray::{Item, add_param};
+use bitstep_ndarray::{ArrayParam, add_param};
 use half::{bf16, f16};
 use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 
@@ -68,7 +68,7 @@ fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
     values.iter().map(bytes).collect()
 }
 
-type Step = fn(&mut Optimizer, &mut [Item<'_>], &[(&str, f64)]) -> Result<(), bitstep::Error>;
+type Step = fn(&mut Optimizer, &mut [ArrayParam<'_>], &[(&str, f64)]) -> Result<(), bitstep::Error>;
 
 fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
     let (mut optimizer, group) = optimizer(name);
@@ -80,10 +80,10 @@ fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
         // Gradients in the other order than the parameters.
         let grads: Vec<ArrayD<T>> =
             shapes(name).iter().map(|s| numbers(s, 100 + t, fortran && t % 2 == 0)).collect();
-        let mut items: Vec<Item<'_>> = values
+        let mut items: Vec<ArrayParam<'_>> = values
             .iter_mut()
             .zip(&grads)
-            .map(|(v, g)| Item::new(v.view_mut(), Some(g.view())))
+            .map(|(v, g)| ArrayParam::new(v.view_mut(), Some(g.view())))
             .collect();
         step(&mut optimizer, &mut items, &[]).unwrap();
     }
@@ -148,14 +148,14 @@ fn strided_and_reversed_views_are_stepped_in_logical_order() {
     b.add_param(group, &[4, 6], bitstep::real::Dtype::F32).unwrap();
     bitstep_ndarray::step(
         &mut a,
-        &mut [Item::new(
+        &mut [ArrayParam::new(
             wide.slice_mut(ndarray::s![..;-2, ..]),
             Some(grad.view().into_dimensionality().unwrap()),
         )],
         &[],
     )
     .unwrap();
-    bitstep_ndarray::step(&mut b, &mut [Item::new(plain.view_mut(), Some(grad.view()))], &[])
+    bitstep_ndarray::step(&mut b, &mut [ArrayParam::new(plain.view_mut(), Some(grad.view()))], &[])
         .unwrap();
     assert_eq!(bytes(&view(&mut wide)), bytes(&plain));
 }
@@ -167,7 +167,7 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let before = value.clone();
     let grad = numbers::<f32>(&[3, 2], 3, false);
     add_param(&mut optimizer, group, &value.view()).unwrap();
-    let mut items = [Item::new(value.view_mut(), Some(grad.view()))];
+    let mut items = [ArrayParam::new(value.view_mut(), Some(grad.view()))];
     assert!(bitstep_ndarray::step(&mut optimizer, &mut items, &[]).is_err());
     drop(items);
     assert_eq!(value, before);

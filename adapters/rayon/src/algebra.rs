@@ -54,12 +54,8 @@ impl LinearAlgebra for Faer {
         scratch: &mut [A],
     ) {
         let done = match (A::data(matrix), A::data_mut(short), A::data_mut(long)) {
-            (Data::F32(x), DataMut::F32(short), DataMut::F32(long)) => {
-                decompose(dims, x, short, long)
-            }
-            (Data::F64(x), DataMut::F64(short), DataMut::F64(long)) => {
-                decompose(dims, x, short, long)
-            }
+            (Data::F32(x), DataMut::F32(short), DataMut::F32(long)) => svd(dims, x, short, long),
+            (Data::F64(x), DataMut::F64(short), DataMut::F64(long)) => svd(dims, x, short, long),
             _ => None,
         };
         // Where there is a NaN, faer finds nothing.
@@ -105,7 +101,7 @@ fn matrix<T>((data, strides): Strided<'_, T>, rows: usize, cols: usize) -> Optio
     }
 }
 
-fn decompose<T: RealField>(
+fn svd<T: RealField>(
     [rows, cols]: [usize; 2],
     data: &[T],
     short: &mut [T],

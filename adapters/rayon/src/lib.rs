@@ -48,14 +48,14 @@ pub fn step(
 /// # Errors
 /// Those of [`Task::run`].
 pub fn run(tasks: Vec<Task<'_>>) -> Result<(), Error> {
-    run_in_grains(tasks, GRAIN)
+    run_with_grain(tasks, GRAIN)
 }
 
 /// The same with another grain.
 ///
 /// # Errors
 /// Those of [`Task::run`].
-pub fn run_in_grains(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
+pub fn run_with_grain(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
     let total: usize = tasks.iter().map(Task::cost).sum();
     let threads = rayon::current_num_threads();
     if threads == 1 || total / 2 < grain {

@@ -87,7 +87,7 @@ pub(super) type Answers = Vec<Vec<Answer>>;
 /// What the constants of a step depend on and what no rule's arithmetic shows: each is moved, down and up, by as
 /// much as two correct implementations may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Moved {
+enum Perturbed {
     Nothing,
     /// The norm over all gradients.
     Norm(f64),
@@ -211,9 +211,9 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     let before = Before::new(task, mask);
     let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
     let moved = moved(task, if has_sums { R::NUM_SUMS } else { 0 });
-    let constants = |moved: Moved, scalars: &mut ScalarState| {
+    let constants = |moved: Perturbed, scalars: &mut ScalarState| {
         let mut step = task.step;
-        if let (Moved::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
+        if let (Perturbed::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
             *norm *= 1.0 + way * task.norm_error;
         }
         let k = rule.coefs::<Bounded<T>>(&step, scalars);
@@ -228,15 +228,15 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     };
     let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
     let others: Vec<_> = others.collect();
-    let nominal = constants(Moved::Nothing, task.scalars);
+    let nominal = constants(Perturbed::Nothing, task.scalars);
     let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
     (outcomes(&nominal, &views, &before), nominal.shape)
 }
 
 /// What is moved, down and up.
-fn moved(task: &Task<'_>, sums: usize) -> Vec<Moved> {
-    let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Moved::Norm));
-    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Moved::Sum(sum, way)));
+fn moved(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
+    let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Perturbed::Norm));
+    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Perturbed::Sum(sum, way)));
     norm.into_iter().chain(sums).flatten().collect()
 }
 
@@ -244,12 +244,12 @@ fn moved(task: &Task<'_>, sums: usize) -> Vec<Moved> {
 fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     before: &Before<T>,
-    moved: Moved,
+    moved: Perturbed,
 ) -> [Bounded<T::Scalar>; 2] {
     let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
     let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
     for (sum, x) in sums.iter_mut().enumerate() {
-        if let Moved::Sum(which, way) = moved
+        if let Perturbed::Sum(which, way) = moved
             && which == sum
         {
             x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);

@@ -10,8 +10,8 @@ use bitstep::rule::SlotInit;
 use super::follow::{Answer, Held, Task};
 use super::number::half_ulp;
 use super::rule;
-use crate::backend::{Refused, failed};
-use crate::host::{AtHome, Home};
+use crate::backend::{BackendError, failed};
+use crate::host::{Home, HostBackend};
 
 /// For each tensor, element by element, how far apart two correct answers may be.
 pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;
@@ -103,7 +103,7 @@ fn write(to: &mut Buffer, answers: &[Answer]) -> Vec<f64> {
     }
 }
 
-impl AtHome for Following {
+impl HostBackend for Following {
     fn home(&self) -> &Home {
         &self.home
     }
@@ -112,7 +112,11 @@ impl AtHome for Following {
         &mut self.home
     }
 
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)]) -> Result<(), Refused> {
+    fn step(
+        &mut self,
+        grads: &[Option<Buffer>],
+        given: &[(&str, f64)],
+    ) -> Result<(), BackendError> {
         let Home { optimizer, values } = &mut self.home;
         let dtype = |buffer: &Buffer| buffer.data().map(|data| data.dtype());
         let types = values

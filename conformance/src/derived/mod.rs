@@ -19,7 +19,7 @@ mod host;
 mod number;
 mod rule;
 
-use crate::backend::{Counts, Inputs, OptimizerSpec, Refused, Run};
+use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::core_backend::CoreRun;
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
@@ -30,7 +30,7 @@ pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances
     let step = || {
         let mut run = start(case, data, t)?;
         run.step(&Inputs::new(data, t))?;
-        Ok::<_, Refused>(run.host().tolerances())
+        Ok::<_, BackendError>(run.host().tolerances())
     };
     step().unwrap_or_default()
 }
@@ -46,7 +46,7 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
 }
 
 /// A run that stands before step `t`.
-fn start(case: &Case, data: &OptimizerCase, t: usize) -> Result<CoreRun<Following>, Refused> {
+fn start(case: &Case, data: &OptimizerCase, t: usize) -> Result<CoreRun<Following>, BackendError> {
     let mut run = CoreRun::new(&OptimizerSpec::new(case, data), Following::default())?;
     for (i, p) in data.params.iter().enumerate() {
         let state = p.state_before(t);
@@ -55,7 +55,7 @@ fn start(case: &Case, data: &OptimizerCase, t: usize) -> Result<CoreRun<Followin
         }
         let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
         match run.load(i, &p.value_before(t), &state, counts) {
-            Err(Refused::NeedsState(_)) => {}
+            Err(BackendError::NeedsState(_)) => {}
             other => other?,
         }
     }

@@ -20,13 +20,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
 use crate::tensor::{Dtype, Tensor};
 use file::{Before, File, Steps};
 use folder::Folder;
-use process::{Loop, Verdict};
+use process::{Verdict, WorkerProcess};
 
 pub use file::{ANSWER, REQUEST};
 pub use live::{finish, own_process};
@@ -51,7 +51,7 @@ pub struct Exec {
     name: String,
     command: String,
     /// The processes that wait for a request; none for a program that answers one and ends.
-    idle: Option<Mutex<Vec<Loop>>>,
+    idle: Option<Mutex<Vec<WorkerProcess>>>,
     limit: Duration,
     late: AtomicUsize,
 }
@@ -71,14 +71,14 @@ impl Exec {
     }
 
     /// Asks for an answer, in which so many bytes of numbers are expected that the request has none of.
-    fn ask(&self, request: &File, expected: usize) -> Result<File, Refused> {
+    fn request(&self, request: &File, expected: usize) -> Result<File, BackendError> {
         let late = self.late.load(Ordering::Relaxed);
         if late >= GIVE_UP {
-            return Err(Refused::Failed(format!(
+            return Err(BackendError::Failed(format!(
                 "not asked: {late} answers in a row did not come in time"
             )));
         }
-        let own = |e: String| Refused::Failed(format!("the suite can't write a request: {e}"));
+        let own = |e: String| BackendError::Failed(format!("the suite can't write a request: {e}"));
         let bytes = request.bytes().map_err(own)?;
         let folder = Folder::new().map_err(|e| own(e.to_string()))?;
         folder.write(file::REQUEST_FILE, &bytes).map_err(|e| own(e.to_string()))?;
@@ -100,19 +100,19 @@ impl Exec {
         let most = FACTOR.saturating_mul(about).saturating_add(BESIDE);
         let read = || File::parse(&folder.read(file::ANSWER_FILE, most)?, ANSWER);
         match verdict {
-            Verdict::Done => read().map_err(|e| Refused::Failed(format!("the answer: {e}"))),
+            Verdict::Done => read().map_err(|e| BackendError::Failed(format!("the answer: {e}"))),
             Verdict::Unsupported(why) if why.is_empty() => {
-                Err(Refused::Unsupported("the program gives no reason".to_owned()))
+                Err(BackendError::Unsupported("the program gives no reason".to_owned()))
             }
-            Verdict::Unsupported(why) => Err(Refused::Unsupported(why)),
-            Verdict::Trouble(what) | Verdict::Late(what) => Err(Refused::Failed(what)),
+            Verdict::Unsupported(why) => Err(BackendError::Unsupported(why)),
+            Verdict::Trouble(what) | Verdict::Late(what) => Err(BackendError::Failed(what)),
         }
     }
 
     /// One process at a time for each thread of the suite.
-    fn ask_process(&self, idle: &Mutex<Vec<Loop>>, from: &str, to: &str) -> Verdict {
+    fn ask_process(&self, idle: &Mutex<Vec<WorkerProcess>>, from: &str, to: &str) -> Verdict {
         let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut process = match waiting.map_or_else(|| Loop::start(&self.command), Ok) {
+        let mut process = match waiting.map_or_else(|| WorkerProcess::start(&self.command), Ok) {
             Ok(process) => process,
             Err(verdict) => return verdict,
         };
@@ -132,8 +132,8 @@ pub fn check_answer(bytes: &[u8], params: &[&Tensor], steps: usize) -> Result<()
     file::steps(&File::parse(bytes, ANSWER)?, params, steps).map(|_| ())
 }
 
-fn failed(e: String) -> Refused {
-    Refused::Failed(format!("the answer: {e}"))
+fn failed(e: String) -> BackendError {
+    BackendError::Failed(format!("the answer: {e}"))
 }
 
 impl Backend for Exec {
@@ -141,7 +141,7 @@ impl Backend for Exec {
         &self.name
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         Ok(Box::new(ExecRun {
             exec: self,
             spec: Owned::of(spec),
@@ -154,9 +154,9 @@ impl Backend for Exec {
         }))
     }
 
-    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         let expected = spec.steps.saturating_add(1).saturating_mul(spec.groups).saturating_mul(8);
-        let answer = self.ask(&file::schedule(spec), expected)?;
+        let answer = self.request(&file::schedule(spec), expected)?;
         let lr = answer.tensors.get("lr").ok_or_else(|| failed("it lacks `lr`".to_owned()))?;
         let expected = [spec.steps + 1, spec.groups];
         if lr.dtype != Dtype::F64 || lr.shape != expected {
@@ -166,8 +166,8 @@ impl Backend for Exec {
         Ok(lr.to_f64s())
     }
 
-    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
-        let answer = self.ask(&file::gradient(spec), 0)?;
+    fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
+        let answer = self.request(&file::gradient(spec), 0)?;
         let mut outputs = Vec::new();
         for (i, input) in spec.inputs.iter().enumerate() {
             let name = format!("g{i}.out");
@@ -258,7 +258,7 @@ impl Run for ExecRun<'_> {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         if let Some(before) = self.before.get_mut(i) {
             let (value, state) = (Some(value.clone()), state.clone());
             *before = Before { value, state, updates: counts.updates };
@@ -272,19 +272,19 @@ impl Run for ExecRun<'_> {
         self.planned = steps.to_vec();
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         if self.made == self.count {
             if self.count > 0 {
                 // Where it stands now is the program's own, and may be more than it shows.
                 let text = "one step at a time needs the state before each";
-                return Err(Refused::Failed(text.to_owned()));
+                return Err(BackendError::Failed(text.to_owned()));
             }
             let one = std::slice::from_ref(inputs);
             let steps = if self.planned.is_empty() { one } else { &self.planned };
             let spec = self.spec.spec();
             let request = file::optimizer(&spec, &self.before, self.done, steps);
-            let request = request.map_err(Refused::Failed)?;
-            let answer = self.exec.ask(&request, 0)?;
+            let request = request.map_err(BackendError::Failed)?;
+            let answer = self.exec.request(&request, 0)?;
             self.answer = file::steps(&answer, &spec.params, steps.len()).map_err(failed)?;
             (self.count, self.made) = (steps.len(), 0);
         }

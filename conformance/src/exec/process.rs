@@ -19,12 +19,12 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// What a program wrote last.
 #[derive(Clone, Debug, Default)]
-struct Tail(Arc<Mutex<VecDeque<u8>>>);
+struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
 
-impl Tail {
+impl StderrTail {
     /// Reads on until the end, in a thread of its own, which tells when that is reached.
-    fn of(mut from: impl Read + Send + 'static) -> (Tail, Receiver<()>) {
-        let tail = Tail::default();
+    fn of(mut from: impl Read + Send + 'static) -> (StderrTail, Receiver<()>) {
+        let tail = StderrTail::default();
         let (kept, (done, end)) = (tail.clone(), sync_channel(1));
         thread::spawn(move || {
             let mut block = [0; 4096];
@@ -48,7 +48,7 @@ impl Tail {
     }
 
     /// The last lines in one, to be put after what happened.
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         let text = self.text();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
         match &lines[lines.len().saturating_sub(5)..] {
@@ -173,7 +173,7 @@ pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdic
     let (Some(out), Some(err)) = (group.child.stdout.take(), group.child.stderr.take()) else {
         return Verdict::Trouble("the program has no output".to_owned());
     };
-    let ((out, out_end), (err, err_end)) = (Tail::of(out), Tail::of(err));
+    let ((out, out_end), (err, err_end)) = (StderrTail::of(out), StderrTail::of(err));
     let in_time = group.wait(Instant::now() + limit);
     let status = group.end();
     // Whoever left the group may still hold the pipes: that is not waited for.
@@ -183,28 +183,30 @@ pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdic
         return Verdict::Late(format!(
             "no answer in {}, ended by force{}",
             seconds(limit),
-            err.words()
+            err.describe()
         ));
     }
     match (status, said) {
         (Some(s), None) if s.success() => Verdict::Done,
         (Some(s), Some(said)) if s.success() => said,
-        (status, _) => Verdict::Trouble(format!("the program {}{}", ending(status), err.words())),
+        (status, _) => {
+            Verdict::Trouble(format!("the program {}{}", ending(status), err.describe()))
+        }
     }
 }
 
 /// A program that answers one request after the other.
 #[derive(Debug)]
-pub(super) struct Loop {
+pub(super) struct WorkerProcess {
     /// Dropped first: the end of its input tells the program to end.
     stdin: Option<ChildStdin>,
     group: Group,
     lines: Receiver<String>,
-    err: Tail,
+    err: StderrTail,
 }
 
-impl Loop {
-    pub(super) fn start(command: &str) -> Result<Loop, Verdict> {
+impl WorkerProcess {
+    pub(super) fn start(command: &str) -> Result<WorkerProcess, Verdict> {
         let mut group = Group::start(command, &[], Stdio::piped()).map_err(|e| cannot_start(&e))?;
         let (stdin, out, err) =
             (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
@@ -226,7 +228,7 @@ impl Loop {
                 }
             }
         });
-        Ok(Loop { stdin, group, lines, err: Tail::of(err).0 })
+        Ok(WorkerProcess { stdin, group, lines, err: StderrTail::of(err).0 })
     }
 
     /// Hands over a request. After anything but `Done` and `Unsupported` the program is of no more use.
@@ -246,7 +248,7 @@ impl Loop {
             Err(RecvTimeoutError::Disconnected) => self.over(),
             Err(RecvTimeoutError::Timeout) => {
                 self.group.end();
-                let words = self.err.words();
+                let words = self.err.describe();
                 Verdict::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
             }
         }
@@ -258,7 +260,7 @@ impl Loop {
         let status = self.group.end();
         let how = if ended { ending(status) } else { "closed its input or output".to_owned() };
         thread::sleep(Duration::from_millis(10)); // its last words may be on their way
-        Verdict::Trouble(format!("the program {how}{}", self.err.words()))
+        Verdict::Trouble(format!("the program {how}{}", self.err.describe()))
     }
 }
 
@@ -269,7 +271,7 @@ fn unasked(line: &str) -> Verdict {
     ))
 }
 
-impl Drop for Loop {
+impl Drop for WorkerProcess {
     fn drop(&mut self) {
         drop(self.stdin.take());
         self.group.wait(Instant::now() + GRACE);

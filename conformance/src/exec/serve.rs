@@ -7,7 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::file::{ANSWER, File, REQUEST};
-use crate::backend::{Backend, Counts, GradientSpec, Inputs, OptimizerSpec, Refused, ScheduleSpec};
+use crate::backend::{
+    Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, ScheduleSpec,
+};
 use crate::golden::{self, Group};
 use crate::read;
 use crate::tensor::{Dtype, Tensor};
@@ -37,29 +39,29 @@ pub fn serve(
 #[must_use]
 pub fn answer(backend: &dyn Backend, request: &Path, to: &Path) -> String {
     let answered = self::request(request).and_then(|file| of(backend, &file)).and_then(|answer| {
-        let bytes = answer.bytes().map_err(Refused::Failed)?;
-        std::fs::write(to, bytes).map_err(|e| Refused::Failed(e.to_string()))
+        let bytes = answer.bytes().map_err(BackendError::Failed)?;
+        std::fs::write(to, bytes).map_err(|e| BackendError::Failed(e.to_string()))
     });
     let line = |text: String| text.replace(['\n', '\r'], " ");
     match answered {
         Ok(()) => "done".to_owned(),
-        Err(Refused::Unsupported(why)) => line(format!("unsupported {why}")),
-        Err(Refused::Failed(why)) => line(format!("error {why}")),
-        Err(Refused::NeedsState(slot)) => line(format!("error the start lacks `{slot}`")),
+        Err(BackendError::Unsupported(why)) => line(format!("unsupported {why}")),
+        Err(BackendError::Failed(why)) => line(format!("error {why}")),
+        Err(BackendError::NeedsState(slot)) => line(format!("error the start lacks `{slot}`")),
     }
 }
 
-fn request(path: &Path) -> Result<File, Refused> {
-    let bytes = read::at_most(path, golden::LARGEST).map_err(Refused::Failed)?;
-    File::parse(&bytes, REQUEST).map_err(Refused::Failed)
+fn request(path: &Path) -> Result<File, BackendError> {
+    let bytes = read::at_most(path, golden::LARGEST).map_err(BackendError::Failed)?;
+    File::parse(&bytes, REQUEST).map_err(BackendError::Failed)
 }
 
 /// What keeps a file from being a request.
-fn bad(key: &str) -> Refused {
-    Refused::Failed(format!("the request has no good `{key}`"))
+fn bad(key: &str) -> BackendError {
+    BackendError::Failed(format!("the request has no good `{key}`"))
 }
 
-fn of(backend: &dyn Backend, file: &File) -> Result<File, Refused> {
+fn of(backend: &dyn Backend, file: &File) -> Result<File, BackendError> {
     let text = |key: &str| file.meta.get(key).map(String::as_str).ok_or_else(|| bad(key));
     let hyper: Map<String, Value> =
         serde_json::from_str(text("hyper")?).map_err(|_| bad("hyper"))?;
@@ -105,7 +107,7 @@ fn of(backend: &dyn Backend, file: &File) -> Result<File, Refused> {
     Ok(out)
 }
 
-fn whole(file: &File, key: &str) -> Result<usize, Refused> {
+fn whole(file: &File, key: &str) -> Result<usize, BackendError> {
     file.meta.get(key).and_then(|n| n.parse().ok()).ok_or_else(|| bad(key))
 }
 
@@ -147,7 +149,7 @@ fn optimizer(
     backend: &dyn Backend,
     file: &File,
     hyper: &Map<String, Value>,
-) -> Result<Rows, Refused> {
+) -> Result<Rows, BackendError> {
     let text = |key: &str| file.meta.get(key).map(String::as_str).ok_or_else(|| bad(key));
     let (steps, done, run) = (whole(file, "steps")?, whole(file, "done")?, whole(file, "run")?);
     let count = numbered(file, 'p', "init");
@@ -177,7 +179,7 @@ fn optimizer(
         }
         let counts = Counts { updates: updates.bits(i), steps: done as u64 };
         match run.load(i, value, &state, counts) {
-            Err(Refused::NeedsState(slot)) if done > 0 => {
+            Err(BackendError::NeedsState(slot)) if done > 0 => {
                 rows.meta.insert(format!("p{i}.lacks"), slot);
             }
             other => other?,
@@ -225,7 +227,12 @@ fn groups(text: &str, count: usize) -> Option<Vec<Group>> {
 }
 
 /// What comes from outside at step `t` of a request.
-fn inputs(file: &File, given: &[Vec<String>], done: usize, t: usize) -> Result<Inputs, Refused> {
+fn inputs(
+    file: &File,
+    given: &[Vec<String>],
+    done: usize,
+    t: usize,
+) -> Result<Inputs, BackendError> {
     let mut grads = Vec::new();
     for i in 0..given.len() {
         let has = file.tensors.get(&format!("p{i}.has_grad")).is_none_or(|h| h.bits(t) != 0);

@@ -6,9 +6,9 @@ use bitstep::gradient::{GradientAccumulator, Neftune, clip_grad_value, scale_in_
 use bitstep::storage::Plain;
 use half::{bf16, f16};
 
-use crate::grid::by_block;
+use crate::grid::for_each_chunk_per_block;
 use crate::rules::part;
-use crate::table::Gradient;
+use crate::table::GradientDesc;
 
 /// Runs `f` on every element of a table, alone in slices: what is changed, and what is read.
 ///
@@ -16,15 +16,15 @@ use crate::table::Gradient;
 /// There are `count` lines, and they say what is where.
 #[inline(always)]
 unsafe fn each<T: Plain, U: Plain>(
-    table: *const Gradient,
+    table: *const GradientDesc,
     count: u64,
     chunks: u64,
-    f: impl Fn(&Gradient, &mut [T], &[U]),
+    f: impl Fn(&GradientDesc, &mut [T], &[U]),
 ) {
     // SAFETY: as the caller promises; a chunk's elements are this block's alone, and each of
     // them one thread's.
     unsafe {
-        by_block(table, count, chunks, |line: &Gradient, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |line: &GradientDesc, chunk, at, step| {
             let (start, end) = part(line.len, chunk);
             let mut i = start + at;
             while i < end {
@@ -43,25 +43,25 @@ unsafe fn each<T: Plain, U: Plain>(
 // Lengths of one can't be wrong, so there is no error to pass on.
 
 #[inline(always)]
-fn scale<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+fn scale<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
     scale_in_place(&mut T::data_mut(x), f64::from_bits(line.number));
 }
 
 /// By a number that the device has found.
 #[inline(always)]
-fn scale_by<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+fn scale_by<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
     // SAFETY: the host's table says where the number is.
     scale_in_place(&mut T::data_mut(x), unsafe { *(line.number as *const f64) });
 }
 
 #[inline(always)]
-fn clip_value<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], _: &[U]) {
+fn clip_value<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
     let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(line.number));
 }
 
 /// `counts`: micro-batches of a window, those seen, and whether their mean is expected.
 #[inline(always)]
-fn accumulate<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
+fn accumulate<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], y: &[U]) {
     let [window, seen, mean] = line.counts;
     let new = if mean == 1 {
         GradientAccumulator::mean(window)
@@ -79,14 +79,14 @@ fn accumulate<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
 
 /// `counts`: length and width.
 #[inline(always)]
-fn unit<T: Plain, U: Plain>(line: &Gradient, x: &mut [T], y: &[U]) {
+fn unit<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], y: &[U]) {
     let [length, width, _] = line.counts;
     let neftune = Neftune { alpha: f64::from_bits(line.number) };
     let _ = neftune.add_from_uniform(T::data_mut(x), U::data(y), length, width);
 }
 
 #[inline(always)]
-fn noise<T: Plain, U: Plain>(_: &Gradient, x: &mut [T], y: &[U]) {
+fn noise<T: Plain, U: Plain>(_: &GradientDesc, x: &mut [T], y: &[U]) {
     let _ = Neftune::add_noise(T::data_mut(x), U::data(y));
 }
 
@@ -94,7 +94,7 @@ macro_rules! entries {
     ($($name:literal, $f:ident, $t:ty, $u:ty;)*) => {$(
         const _: () = {
             #[unsafe(export_name = concat!("gradient_", $name))]
-            unsafe extern "ptx-kernel" fn entry(table: *const Gradient, count: u64, chunks: u64) {
+            unsafe extern "ptx-kernel" fn entry(table: *const GradientDesc, count: u64, chunks: u64) {
                 // SAFETY: the host's tables are what the kernel expects.
                 unsafe { each::<$t, $u>(table, count, chunks, $f::<$t, $u>) }
             }

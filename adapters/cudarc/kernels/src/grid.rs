@@ -5,7 +5,7 @@ use core::arch::nvptx::{_block_dim_x, _block_idx_x, _grid_dim_x, _thread_idx_x};
 
 use bitstep::real::{ComputeFloat, Dtype};
 
-use crate::table::Line;
+use crate::table::TableRow;
 
 /// Threads in a warp, and lanes of a sum.
 pub(crate) const WARP: u64 = 32;
@@ -32,12 +32,12 @@ pub(crate) fn lane() -> u64 {
 /// # Safety
 /// There are `count` lines, at least one.
 #[inline(always)]
-unsafe fn line<'a, L: Line>(table: *const L, count: u64, chunk: u64) -> &'a L {
+unsafe fn line<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a L {
     let (mut low, mut high) = (0, count);
     while high - low > 1 {
         let middle = (low + high) / 2;
         // SAFETY: `middle` < `count`.
-        if unsafe { &*table.add(middle as usize) }.first() <= chunk {
+        if unsafe { &*table.add(middle as usize) }.first_block() <= chunk {
             low = middle;
         } else {
             high = middle;
@@ -53,7 +53,7 @@ unsafe fn line<'a, L: Line>(table: *const L, count: u64, chunk: u64) -> &'a L {
 /// # Safety
 /// There are `count` lines, at least one.
 #[inline(always)]
-pub(crate) unsafe fn by_block<'a, L: Line + 'a>(
+pub(crate) unsafe fn for_each_chunk_per_block<'a, L: TableRow + 'a>(
     table: *const L,
     count: u64,
     chunks: u64,
@@ -63,7 +63,7 @@ pub(crate) unsafe fn by_block<'a, L: Line + 'a>(
     while chunk < chunks {
         // SAFETY: as the caller promises.
         let line = unsafe { line(table, count, chunk) };
-        f(line, chunk - line.first(), at, step);
+        f(line, chunk - line.first_block(), at, step);
         chunk += stride;
     }
 }
@@ -73,7 +73,7 @@ pub(crate) unsafe fn by_block<'a, L: Line + 'a>(
 /// # Safety
 /// There are `count` lines, at least one.
 #[inline(always)]
-pub(crate) unsafe fn by_warp<'a, L: Line + 'a>(
+pub(crate) unsafe fn for_each_chunk_per_warp<'a, L: TableRow + 'a>(
     table: *const L,
     count: u64,
     chunks: u64,
@@ -85,23 +85,23 @@ pub(crate) unsafe fn by_warp<'a, L: Line + 'a>(
     while chunk < chunks {
         // SAFETY: as the caller promises.
         let line = unsafe { line(table, count, chunk) };
-        f(line, chunk - line.first());
+        f(line, chunk - line.first_block());
         chunk += blocks * warps;
     }
 }
 
 /// The lanes' numbers folded 16, 8, 4, 2, 1: the sum, in lane 0.
 #[inline(always)]
-pub(crate) fn fold<A: ComputeFloat>(x: A) -> A {
-    fold_by(x, |x, y| x + y)
+pub(crate) fn warp_sum<A: ComputeFloat>(x: A) -> A {
+    warp_fold(x, |x, y| x + y)
 }
 
 /// The same of whatever makes one number of two.
 #[inline(always)]
-pub(crate) fn fold_by<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> A {
+pub(crate) fn warp_fold<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> A {
     let mut width = 16;
     while width > 0 {
-        x = join(x, from_above(x, width));
+        x = join(x, shfl_down(x, width));
         width /= 2;
     }
     x
@@ -109,7 +109,7 @@ pub(crate) fn fold_by<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> A 
 
 /// Joins what the items of a part contribute, lane by lane and then all lanes: in lane 0.
 #[inline(always)]
-pub(crate) fn joined<A: ComputeFloat>(
+pub(crate) fn warp_reduce<A: ComputeFloat>(
     (start, end): (u64, u64),
     first: A,
     term: impl Fn(usize) -> A,
@@ -121,12 +121,12 @@ pub(crate) fn joined<A: ComputeFloat>(
         all = join(all, term(i as usize));
         i += WARP;
     }
-    fold_by(all, join)
+    warp_fold(all, join)
 }
 
 /// The number of the lane so many above.
 #[inline(always)]
-fn from_above<A: ComputeFloat>(x: A, lanes: u32) -> A {
+fn shfl_down<A: ComputeFloat>(x: A, lanes: u32) -> A {
     fn shuffle(x: u32, lanes: u32) -> u32 {
         let y: u32;
         // SAFETY: all lanes of the warp are here; no memory is touched.

@@ -9,15 +9,15 @@ use bitstep::reduce;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
-use crate::grid::{by_block, by_warp, joined, lane};
+use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
 use crate::orthogonal::each;
-use crate::rules::{At, entries, load, part, store, write_sums};
+use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
 use crate::sums::split;
-use crate::table::{CHUNK, Channel, Row, Scaled};
+use crate::table::{ApolloDesc, CHUNK, ChannelDesc, TensorDesc};
 
 /// Zeros at `param`, 8 bytes each.
 #[inline(always)]
-unsafe fn clear(table: *const Row, count: u64, chunks: u64) {
+unsafe fn clear(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe { each(table, count, chunks, |t, i| *(t.param as *mut u64).add(i) = 0) }
 }
@@ -25,7 +25,7 @@ unsafe fn clear(table: *const Row, count: u64, chunks: u64) {
 /// A projected gradient becomes a direction, at `param`.
 #[inline(always)]
 unsafe fn direct<R: Rule, C: ComputeFloat<Stored: EagerFloat>>(
-    table: *const Row,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
@@ -33,7 +33,7 @@ unsafe fn direct<R: Rule, C: ComputeFloat<Stored: EagerFloat>>(
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
+            let tensor = ElementPtrs::<R, C::Stored, C::Stored, C::Stored>::new(t);
             let (_, g, state) = tensor.load::<C>(i);
             let (direction, state) = R::update_direction::<C>(&k, g, state);
             tensor.store(i, direction, &state);
@@ -43,10 +43,10 @@ unsafe fn direct<R: Rule, C: ComputeFloat<Stored: EagerFloat>>(
 
 /// Sums over a parameter alone.
 #[inline(always)]
-unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        by_warp(table, count, chunks, |t: &Row, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
@@ -60,10 +60,10 @@ unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, ch
 /// Completes constants: with `sums` over the `len` elements of a projection, and, at `factors[0]`,
 /// those over the `width` elements of the parameter.
 #[inline(always)]
-unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above; one thread a row changes its constants.
     unsafe {
-        by_block(table, count, chunks, |t: &Row, _, at, _| {
+        for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, _, at, _| {
             if at == 0 {
                 let [low, whole] = [t.sums, t.factors[0]].map(|s| match s {
                     0 => [C::Scalar::ZERO; 2],
@@ -79,7 +79,7 @@ unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks
 
 /// A parameter moves along its directions, at `grad`.
 #[inline(always)]
-unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -91,7 +91,7 @@ unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const Row, count: u64, chunks
 
 /// A product, times the number whose bits are in `width`.
 #[inline(always)]
-unsafe fn galore<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn galore<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -103,15 +103,15 @@ unsafe fn galore<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
 
 /// Squares of channels, block by block.
 #[inline(always)]
-unsafe fn channels<C: ComputeFloat>(table: *const Channel, count: u64, chunks: u64) {
+unsafe fn channels<C: ComputeFloat>(table: *const ChannelDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        by_warp(table, count, chunks, |t: &Channel, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &ChannelDesc, chunk| {
             let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
             let from = (channel * t.start) as usize;
             let number = |i: usize| load::<C>(t.from, from + i * t.stride as usize);
             let square = |i: usize| reduce::square(number(i).widen(), t.len == 1);
-            let sum = joined(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
+            let sum = warp_reduce(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
             }
@@ -121,7 +121,7 @@ unsafe fn channels<C: ComputeFloat>(table: *const Channel, count: u64, chunks: u
 
 /// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`), `width` of each.
 #[inline(always)]
-unsafe fn factors<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn factors<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -137,7 +137,7 @@ unsafe fn factors<C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
 /// # Safety
 /// The table says what is where, and the element exists.
 #[inline(always)]
-unsafe fn scaled<C: ComputeFloat>(t: &Scaled, i: usize, limiter: Option<C>) -> C {
+unsafe fn scaled<C: ComputeFloat>(t: &ApolloDesc, i: usize, limiter: Option<C>) -> C {
     let (row, col) = split(i as u64, t.cols);
     let channel = match (t.by_column == 1 && t.count > 1, row < t.count) {
         (true, _) => col,
@@ -150,12 +150,12 @@ unsafe fn scaled<C: ComputeFloat>(t: &Scaled, i: usize, limiter: Option<C>) -> C
 }
 
 #[inline(always)]
-unsafe fn scaled_squares<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn scaled_squares<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        by_warp(table, count, chunks, |t: &Scaled, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &ApolloDesc, chunk| {
             let square = |i: usize| reduce::square(scaled::<C>(t, i, None).widen(), t.len == 1);
-            let sum = joined(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
+            let sum = warp_reduce(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
             }
@@ -165,10 +165,10 @@ unsafe fn scaled_squares<C: ComputeFloat>(table: *const Scaled, count: u64, chun
 
 /// The limiter, and the norm to remember, from the sum of all squares at `to`.
 #[inline(always)]
-unsafe fn limit<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn limit<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
     // SAFETY: as above; one thread a line writes.
     unsafe {
-        by_block(table, count, chunks, |t: &Scaled, _, at, _| {
+        for_each_chunk_per_block(table, count, chunks, |t: &ApolloDesc, _, at, _| {
             if at == 0 {
                 let cell = t.cell as *mut f64;
                 let before = if t.seen == 1 { Some(*cell) } else { None };
@@ -182,10 +182,10 @@ unsafe fn limit<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) 
 }
 
 #[inline(always)]
-unsafe fn directions<C: ComputeFloat>(table: *const Scaled, count: u64, chunks: u64) {
+unsafe fn directions<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        by_block(table, count, chunks, |t: &Scaled, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |t: &ApolloDesc, chunk, at, step| {
             let limiter = match t.cell {
                 0 => C::ONE,
                 cell => C::from_f64(*(cell as *const f64).add(1)),
@@ -208,9 +208,9 @@ macro_rules! ways {
             concat!("galore_", $suffix) => galore::<$type>;
             concat!("apollo_factors_", $suffix) => factors::<$type>;
         }
-        entries! { in Channel; concat!("channels_", $suffix) => channels::<$type>; }
+        entries! { in ChannelDesc; concat!("channels_", $suffix) => channels::<$type>; }
         entries! {
-            in Scaled;
+            in ApolloDesc;
             concat!("apollo_squares_", $suffix) => scaled_squares::<$type>;
             concat!("apollo_limit_", $suffix) => limit::<$type>;
             concat!("apollo_directions_", $suffix) => directions::<$type>;

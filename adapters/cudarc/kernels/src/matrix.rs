@@ -6,17 +6,21 @@ use bitstep::optim::*;
 use bitstep::real::ComputeFloat;
 use half::{bf16, f16};
 
-use crate::grid::{WARP, by_block, by_warp, fold, lane};
-use crate::rules::{At, entries, load, part, store, write_sums};
+use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
+use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
 use crate::sums::{column, items, split};
-use crate::table::{CHUNK, ROWS, Row};
+use crate::table::{CHUNK, ROWS, TensorDesc};
 
 /// Sums of squares along the rows, a block at a time.
 #[inline(always)]
-unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_warp(table, count, chunks, |t: &Row, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let a_row = t.width.div_ceil(CHUNK);
             let (row, block) = split(chunk, a_row);
@@ -28,7 +32,7 @@ unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64
                 sum = sum + R::accumulate_term::<C>(&k, g);
                 i += WARP;
             }
-            let sum = fold(sum);
+            let sum = warp_sum(sum);
             if lane() == 0 {
                 *(t.sums as *mut C::Scalar).add(chunk as usize) = sum;
             }
@@ -38,10 +42,14 @@ unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64
 
 /// Sums of squares down the columns, a block of rows at a time.
 #[inline(always)]
-unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let (batches, _) = split(t.len, t.height * t.width);
             let (mut i, end) = items(batches, t.height, t.width, chunk, at);
@@ -59,13 +67,13 @@ unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64
 /// become the state in the type of sums; of columns, their factors.
 #[inline(always)]
 unsafe fn track<R: FactoredUpdate, C: ComputeFloat, const COLS: bool>(
-    table: *const Row,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let n = C::scalar(t.width as f64);
             let (start, end) = part(t.len, chunk);
@@ -84,10 +92,14 @@ unsafe fn track<R: FactoredUpdate, C: ComputeFloat, const COLS: bool>(
 
 /// Row state (`len` numbers) becomes factors, with its sum over each batch, which becomes a mean.
 #[inline(always)]
-unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let height = C::scalar(t.height as f64);
             let (start, end) = part(t.len, chunk);
@@ -113,7 +125,11 @@ unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(table: *const Row, count: 
 /// # Safety
 /// The table says what is where.
 #[inline(always)]
-unsafe fn scale<R: FactoredUpdate, C: ComputeFloat>(t: &Row, k: &R::Coefs<C>, i: usize) -> C {
+unsafe fn scale<R: FactoredUpdate, C: ComputeFloat>(
+    t: &TensorDesc,
+    k: &R::Coefs<C>,
+    i: usize,
+) -> C {
     let (row, col) = split(i as u64, t.width);
     let (batch, _) = split(row, t.height);
     let col = (batch * t.width + col) as usize;
@@ -128,16 +144,16 @@ unsafe fn scale<R: FactoredUpdate, C: ComputeFloat>(t: &Row, k: &R::Coefs<C>, i:
 
 #[inline(always)]
 unsafe fn apply<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
-    table: *const Row,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
     unsafe {
-        by_block(table, count, chunks, |t: &Row, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
+            let tensor = ElementPtrs::<R, C::Stored, C::Stored, C::Stored>::new(t);
             let mut i = start + at;
             while i < end {
                 let (p, g, state) = tensor.load::<C>(i as usize);
@@ -152,16 +168,16 @@ unsafe fn apply<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
 
 #[inline(always)]
 unsafe fn sums<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
-    table: *const Row,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_warp(table, count, chunks, |t: &Row, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, C::Stored, C::Stored, C::Stored>::new(t);
+            let tensor = ElementPtrs::<R, C::Stored, C::Stored, C::Stored>::new(t);
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 let scale = scale::<R, C>(t, &k, i);

@@ -12,19 +12,19 @@ use bitstep::storage::{
 };
 use half::{bf16, f16};
 
-use crate::grid::by_block;
-use crate::rules::{factor, load, part, store, times};
-use crate::table::Move;
+use crate::grid::for_each_chunk_per_block;
+use crate::rules::{factor, load, part, scaled_grad, store};
+use crate::table::CodecDesc;
 
 /// Runs `f` on every item of a table.
 ///
 /// # Safety
 /// There are `count` lines.
 #[inline(always)]
-unsafe fn each(table: *const Move, count: u64, chunks: u64, f: impl Fn(&Move, usize)) {
+unsafe fn each(table: *const CodecDesc, count: u64, chunks: u64, f: impl Fn(&CodecDesc, usize)) {
     // SAFETY: as the caller promises.
     unsafe {
-        by_block(table, count, chunks, |line: &Move, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |line: &CodecDesc, chunk, at, step| {
             let (start, end) = part(line.items, chunk);
             let mut i = start + at;
             while i < end {
@@ -36,30 +36,30 @@ unsafe fn each(table: *const Move, count: u64, chunks: u64, f: impl Fn(&Move, us
 }
 
 /// What is done to an item of a storage.
-trait Moved {
+trait Converted {
     /// # Safety
     /// The table says what is where, and no other thread has this item.
-    unsafe fn load(line: &Move, i: usize);
+    unsafe fn load(line: &CodecDesc, i: usize);
     /// # Safety
     /// As [`Moved::load`].
-    unsafe fn store(line: &Move, i: usize);
+    unsafe fn store(line: &CodecDesc, i: usize);
 }
 
 /// Plain numbers of another type.
 struct Plain<T, N>(T, N);
 
 /// Where `with` says so, they are gradients, multiplied on their way.
-impl<T: EagerFloat, N: EagerFloat> Moved for Plain<T, N> {
+impl<T: EagerFloat, N: EagerFloat> Converted for Plain<T, N> {
     #[inline(always)]
-    unsafe fn load(line: &Move, i: usize) {
+    unsafe fn load(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe {
-            let x = times(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
+            let x = scaled_grad(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
             store(line.plain, i, N::Compute::load(x));
         }
     }
     #[inline(always)]
-    unsafe fn store(line: &Move, i: usize) {
+    unsafe fn store(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe { *(line.main as *mut T).add(i) = load::<N::Compute>(line.plain, i).store() }
     }
@@ -76,16 +76,16 @@ unsafe fn one<'a, T>(array: u64, i: usize) -> &'a mut [T] {
 }
 
 /// A storage of one element at a time, opened there.
-trait Single {
+trait OpenStorage {
     /// # Safety
     /// As [`Moved::load`].
-    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage));
+    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage));
 }
 
 struct Splits<N, E>(N, E);
-impl<N: HalfPrecision, E: CorrectionInt> Single for Splits<N, E> {
+impl<N: HalfPrecision, E: CorrectionInt> OpenStorage for Splits<N, E> {
     #[inline(always)]
-    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let (narrow, error) = unsafe { (one::<N>(line.main, i), one::<E>(line.side, i)) };
         if let Ok(mut split) = SplitFloat::new(narrow, error) {
@@ -95,9 +95,9 @@ impl<N: HalfPrecision, E: CorrectionInt> Single for Splits<N, E> {
 }
 
 struct Kahans<N>(N);
-impl<N: StoredFloat> Single for Kahans<N> {
+impl<N: StoredFloat> OpenStorage for Kahans<N> {
     #[inline(always)]
-    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let (value, compensation) = unsafe { (one::<N>(line.main, i), one::<N>(line.side, i)) };
         if let Ok(mut kahan) = KahanPair::new(value, compensation) {
@@ -107,9 +107,9 @@ impl<N: StoredFloat> Single for Kahans<N> {
 }
 
 struct Dithers<N>(N);
-impl<N: StochasticRound> Single for Dithers<N> {
+impl<N: StochasticRound> OpenStorage for Dithers<N> {
     #[inline(always)]
-    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
         // SAFETY: as the caller promises.
         let values = unsafe { one::<N>(line.main, i) };
         let noise = if line.side == 0 {
@@ -123,15 +123,15 @@ impl<N: StochasticRound> Single for Dithers<N> {
     }
 }
 
-struct OneByOne<S>(S);
-impl<S: Single> Moved for OneByOne<S> {
+struct PerElement<S>(S);
+impl<S: OpenStorage> Converted for PerElement<S> {
     #[inline(always)]
-    unsafe fn load(line: &Move, i: usize) {
+    unsafe fn load(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe { S::open(line, i, |s| s.load(0, one(line.plain, i))) }
     }
     #[inline(always)]
-    unsafe fn store(line: &Move, i: usize) {
+    unsafe fn store(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe { S::open(line, i, |s| s.store(0, one(line.plain, i))) }
     }
@@ -139,35 +139,35 @@ impl<S: Single> Moved for OneByOne<S> {
 
 /// A codec as the host describes it: whether for both signs (or, of [`Dynamic`], as bits with its
 /// way of encoding), and the size of a block.
-trait Described: Codec {
+trait CodecSource: Codec {
     fn new(with: [u64; 2]) -> Self;
 }
 
-impl Described for Companded {
+impl CodecSource for Companded {
     #[inline(always)]
     fn new([signed, _]: [u64; 2]) -> Self {
         if signed == 1 { Companded::Momentum } else { Companded::Variance }
     }
 }
-impl Described for DynamicQuant8 {
+impl CodecSource for DynamicQuant8 {
     #[inline(always)]
     fn new([bits, _]: [u64; 2]) -> Self {
         DynamicQuant8 { signed: bits & 1 == 1, cpu_grid: bits >> 1 == 1 }
     }
 }
-impl Described for BlockQuant8 {
+impl CodecSource for BlockQuant8 {
     #[inline(always)]
     fn new([signed, block]: [u64; 2]) -> Self {
         BlockQuant8 { signed: signed == 1, block: block as usize }
     }
 }
-impl Described for BlockQuant4 {
+impl CodecSource for BlockQuant4 {
     #[inline(always)]
     fn new([signed, block]: [u64; 2]) -> Self {
         BlockQuant4 { signed: signed == 1, block: block as usize }
     }
 }
-impl Described for BlockFp8 {
+impl CodecSource for BlockFp8 {
     #[inline(always)]
     fn new([_, block]: [u64; 2]) -> Self {
         BlockFp8 { block: block as usize }
@@ -175,13 +175,13 @@ impl Described for BlockFp8 {
 }
 
 /// Blocks that share a scale, one a thread.
-struct ByBlock<D>(D);
+struct PerBlock<D>(D);
 
-impl<D: Described> ByBlock<D> {
+impl<D: CodecSource> PerBlock<D> {
     /// # Safety
     /// As [`Moved::load`].
     #[inline(always)]
-    unsafe fn open(line: &Move, i: usize, f: impl FnOnce(&mut dyn Storage, &mut [f32])) {
+    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage, &mut [f32])) {
         let codec = D::new(line.with);
         let (start, len) = (i * codec.block(), line.len as usize);
         let n = if len - start < codec.block() { len - start } else { codec.block() };
@@ -198,14 +198,14 @@ impl<D: Described> ByBlock<D> {
     }
 }
 
-impl<D: Described> Moved for ByBlock<D> {
+impl<D: CodecSource> Converted for PerBlock<D> {
     #[inline(always)]
-    unsafe fn load(line: &Move, i: usize) {
+    unsafe fn load(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe { Self::open(line, i, |s, plain| s.load(0, plain)) }
     }
     #[inline(always)]
-    unsafe fn store(line: &Move, i: usize) {
+    unsafe fn store(line: &CodecDesc, i: usize) {
         // SAFETY: as the caller promises.
         unsafe { Self::open(line, i, |s, plain| s.store(0, plain)) }
     }
@@ -215,12 +215,12 @@ macro_rules! entries {
     ($($name:literal => $moved:ty;)*) => {$(
         const _: () = {
             #[unsafe(export_name = concat!("load_", $name))]
-            unsafe extern "ptx-kernel" fn load(table: *const Move, count: u64, chunks: u64) {
+            unsafe extern "ptx-kernel" fn load(table: *const CodecDesc, count: u64, chunks: u64) {
                 // SAFETY: the host's tables are what the kernel expects.
                 unsafe { each(table, count, chunks, |line, i| <$moved>::load(line, i)) }
             }
             #[unsafe(export_name = concat!("store_", $name))]
-            unsafe extern "ptx-kernel" fn store(table: *const Move, count: u64, chunks: u64) {
+            unsafe extern "ptx-kernel" fn store(table: *const CodecDesc, count: u64, chunks: u64) {
                 // SAFETY: the host's tables are what the kernel expects.
                 unsafe { each(table, count, chunks, |line, i| <$moved>::store(line, i)) }
             }
@@ -245,17 +245,17 @@ entries! {
     "f64_f16" => Plain<f64, f16>;
     "f32_f16" => Plain<f32, f16>;
     "bf16_f16" => Plain<bf16, f16>;
-    "split_bf16_8" => OneByOne<Splits<bf16, i8>>;
-    "split_bf16_16" => OneByOne<Splits<bf16, i16>>;
-    "split_f16_8" => OneByOne<Splits<f16, i8>>;
-    "split_f16_16" => OneByOne<Splits<f16, i16>>;
-    "kahan_bf16" => OneByOne<Kahans<bf16>>;
-    "kahan_f16" => OneByOne<Kahans<f16>>;
-    "dithered_bf16" => OneByOne<Dithers<bf16>>;
-    "dithered_f16" => OneByOne<Dithers<f16>>;
-    "companded" => ByBlock<Companded>;
-    "dynamic" => ByBlock<DynamicQuant8>;
-    "scaled8" => ByBlock<BlockQuant8>;
-    "scaled4" => ByBlock<BlockQuant4>;
-    "fp8" => ByBlock<BlockFp8>;
+    "split_bf16_8" => PerElement<Splits<bf16, i8>>;
+    "split_bf16_16" => PerElement<Splits<bf16, i16>>;
+    "split_f16_8" => PerElement<Splits<f16, i8>>;
+    "split_f16_16" => PerElement<Splits<f16, i16>>;
+    "kahan_bf16" => PerElement<Kahans<bf16>>;
+    "kahan_f16" => PerElement<Kahans<f16>>;
+    "dithered_bf16" => PerElement<Dithers<bf16>>;
+    "dithered_f16" => PerElement<Dithers<f16>>;
+    "companded" => PerBlock<Companded>;
+    "dynamic" => PerBlock<DynamicQuant8>;
+    "scaled8" => PerBlock<BlockQuant8>;
+    "scaled4" => PerBlock<BlockQuant4>;
+    "fp8" => PerBlock<BlockFp8>;
 }

@@ -6,10 +6,10 @@ use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 use bitstep::real::{ComputeFloat, StoredFloat};
 use half::{bf16, f16};
 
-use crate::grid::{by_block, by_warp, joined, lane};
+use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
 use crate::rules::{entries, load, part};
 use crate::sums::split;
-use crate::table::{CHUNK, Fold, Norm};
+use crate::table::{CHUNK, FoldDesc, NormDesc};
 
 const TWO: u32 = 0;
 const ONE: u32 = 1;
@@ -32,17 +32,17 @@ const fn order(kind: u32) -> NormKind {
 /// Makes one number of each block.
 #[inline(always)]
 unsafe fn blocks<A: ComputeFloat>(
-    table: *const Norm,
+    table: *const NormDesc,
     count: u64,
     chunks: u64,
     kind: NormKind,
-    term: impl Fn(&Norm, usize) -> A,
+    term: impl Fn(&NormDesc, usize) -> A,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_warp(table, count, chunks, |t: &Norm, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &NormDesc, chunk| {
             let join = |x, y| kind.join(x, y);
-            let all = joined(part(t.len, chunk), kind.start(), |i| term(t, i), join);
+            let all = warp_reduce(part(t.len, chunk), kind.start(), |i| term(t, i), join);
             if lane() == 0 {
                 *(t.to as *mut A).add(chunk as usize) = all;
             }
@@ -51,7 +51,7 @@ unsafe fn blocks<A: ComputeFloat>(
 }
 
 #[inline(always)]
-unsafe fn norm<T: ComputeFloat, const KIND: u32>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn norm<T: ComputeFloat, const KIND: u32>(table: *const NormDesc, count: u64, chunks: u64) {
     let kind = const { order(KIND) };
     // SAFETY: as above.
     unsafe {
@@ -63,7 +63,11 @@ unsafe fn norm<T: ComputeFloat, const KIND: u32>(table: *const Norm, count: u64,
 
 /// TensorFlow's squares, in the type of sums of the norm.
 #[inline(always)]
-unsafe fn squares<T: StoredFloat, A: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn squares<T: StoredFloat, A: ComputeFloat>(
+    table: *const NormDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         blocks::<A>(table, count, chunks, NormKind::Two, |t, i| {
@@ -74,15 +78,19 @@ unsafe fn squares<T: StoredFloat, A: ComputeFloat>(table: *const Norm, count: u6
 
 /// Each block of a segment becomes its largest or smallest number.
 #[inline(always)]
-unsafe fn extreme<A: ComputeFloat, const KIND: u32>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn extreme<A: ComputeFloat, const KIND: u32>(
+    table: *const FoldDesc,
+    count: u64,
+    chunks: u64,
+) {
     let kind = const { order(KIND) };
     // SAFETY: as above.
     unsafe {
-        by_warp(table, count, chunks, |t: &Fold, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &FoldDesc, chunk| {
             let (segment, block) = split(chunk, t.len.div_ceil(CHUNK));
             let from = (t.from as *const A).add((segment * t.len) as usize);
             let join = |x, y| kind.join(x, y);
-            let all = joined(part(t.len, block), kind.start(), |i| *from.add(i), join);
+            let all = warp_reduce(part(t.len, block), kind.start(), |i| *from.add(i), join);
             if lane() == 0 {
                 *(t.to as *mut A).add(chunk as usize) = all;
             }
@@ -92,10 +100,10 @@ unsafe fn extreme<A: ComputeFloat, const KIND: u32>(table: *const Fold, count: u
 
 /// Runs `f` once a line.
 #[inline(always)]
-unsafe fn once(table: *const Norm, count: u64, chunks: u64, f: impl Fn(&Norm)) {
+unsafe fn once(table: *const NormDesc, count: u64, chunks: u64, f: impl Fn(&NormDesc)) {
     // SAFETY: as above.
     unsafe {
-        by_block(table, count, chunks, |t: &Norm, _, at, _| {
+        for_each_chunk_per_block(table, count, chunks, |t: &NormDesc, _, at, _| {
             if at == 0 {
                 f(t);
             }
@@ -105,7 +113,7 @@ unsafe fn once(table: *const Norm, count: u64, chunks: u64, f: impl Fn(&Norm)) {
 
 /// A tensor's norm, for the list of all.
 #[inline(always)]
-unsafe fn root<T: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn root<T: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
@@ -123,7 +131,7 @@ unsafe fn root<T: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
 
 /// The norm over all, and what gradients are multiplied by.
 #[inline(always)]
-unsafe fn total<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn total<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
@@ -141,7 +149,7 @@ unsafe fn total<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
 
 /// TensorFlow's, of one tensor.
 #[inline(always)]
-unsafe fn halves<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn halves<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
@@ -153,7 +161,7 @@ unsafe fn halves<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
 
 /// TensorFlow's, over all.
 #[inline(always)]
-unsafe fn global<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
+unsafe fn global<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         once(table, count, chunks, |t| {
@@ -169,7 +177,7 @@ unsafe fn global<C: ComputeFloat>(table: *const Norm, count: u64, chunks: u64) {
 macro_rules! types {
     ($($suffix:literal: $type:ty,)*) => {$(
         entries! {
-            in Norm;
+            in NormDesc;
             concat!("norm_two_", $suffix) => norm::<$type, TWO>;
             concat!("norm_one_", $suffix) => norm::<$type, ONE>;
             concat!("norm_largest_", $suffix) => norm::<$type, LARGEST>;
@@ -186,7 +194,7 @@ macro_rules! types {
 types! { "f64": f64, "f32": f32, "bf16": Eager<bf16>, "f16": Eager<f16>, }
 
 entries! {
-    in Norm;
+    in NormDesc;
     "norm_squares_f64_f64" => squares::<f64, f64>;
     "norm_squares_f32_f64" => squares::<f32, f64>;
     "norm_squares_bf16_f64" => squares::<bf16, f64>;
@@ -196,7 +204,7 @@ entries! {
     "norm_squares_f16_f32" => squares::<f16, f32>;
 }
 entries! {
-    in Fold;
+    in FoldDesc;
     "largest_f64" => extreme::<f64, LARGEST>;
     "largest_f32" => extreme::<f32, LARGEST>;
     "smallest_f64" => extreme::<f64, SMALLEST>;

@@ -7,19 +7,24 @@ use bitstep::real::ComputeFloat;
 use bitstep::reduce;
 use half::{bf16, f16};
 
-use crate::grid::{by_block, by_warp, joined, lane};
+use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
 use crate::rules::{entries, load, part, store};
-use crate::table::Row;
+use crate::table::TensorDesc;
 
 /// Runs `f` on every element of a table.
 ///
 /// # Safety
 /// There are `count` lines.
 #[inline(always)]
-pub(crate) unsafe fn each(table: *const Row, count: u64, chunks: u64, f: impl Fn(&Row, usize)) {
+pub(crate) unsafe fn each(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+    f: impl Fn(&TensorDesc, usize),
+) {
     // SAFETY: as the caller promises.
     unsafe {
-        by_block(table, count, chunks, |line: &Row, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |line: &TensorDesc, chunk, at, step| {
             let (start, end) = part(line.len, chunk);
             let mut i = start + at;
             while i < end {
@@ -33,7 +38,11 @@ pub(crate) unsafe fn each(table: *const Row, count: u64, chunks: u64, f: impl Fn
 // `factors[0]`: X, of `height` by `width` elements before it was laid out.
 
 #[inline(always)]
-unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -47,7 +56,11 @@ unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64,
 }
 
 #[inline(always)]
-unsafe fn divide<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn divide<R: NewtonSchulz, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -60,7 +73,11 @@ unsafe fn divide<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64
 }
 
 #[inline(always)]
-unsafe fn gram<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn gram<R: NewtonSchulz, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -71,7 +88,7 @@ unsafe fn gram<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, 
 }
 
 #[inline(always)]
-unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -84,7 +101,11 @@ unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, c
 
 /// `factors[1]`: the product.
 #[inline(always)]
-unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
@@ -96,27 +117,31 @@ unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, 
 }
 
 #[inline(always)]
-unsafe fn apply<R: NewtonSchulz, C: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn apply<R: NewtonSchulz, C: ComputeFloat>(
+    table: *const TensorDesc,
+    count: u64,
+    chunks: u64,
+) {
     // SAFETY: as above.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
             let place = WideIndex::new([t.height, t.width].map(|d| d as usize)).of(i);
             let x = *(t.factors[0] as *const C::Scalar).add(place);
-            store(t.param, i, R::update::<C>(&k, load(t.param, i), x));
+            store(t.param, i, <R as NewtonSchulz>::update::<C>(&k, load(t.param, i), x));
         });
     }
 }
 
 /// The squares of X, block by block.
 #[inline(always)]
-unsafe fn squares<A: ComputeFloat>(table: *const Row, count: u64, chunks: u64) {
+unsafe fn squares<A: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
-        by_warp(table, count, chunks, |t: &Row, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let x = t.factors[0] as *const A;
             let square = |i| reduce::square(*x.add(i), t.len == 1);
-            let sum = joined(part(t.len, chunk), A::ZERO, square, |x, y| x + y);
+            let sum = warp_reduce(part(t.len, chunk), A::ZERO, square, |x, y| x + y);
             if lane() == 0 {
                 *(t.sums as *mut A).add(chunk as usize) = sum;
             }

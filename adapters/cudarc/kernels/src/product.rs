@@ -5,10 +5,10 @@ use bitstep::matmul::dot_in_order;
 use bitstep::real::ComputeFloat;
 use half::{bf16, f16};
 
-use crate::grid::by_block;
+use crate::grid::for_each_chunk_per_block;
 use crate::rules::{entries, load, store};
 use crate::sums::split;
-use crate::table::{Product, TILE, TILES};
+use crate::table::{ProductDesc, TILE, TILES};
 
 const _: () = assert!(TILE == 4, "tiles are written out: a loop would keep its arrays in memory");
 
@@ -31,10 +31,10 @@ fn join<A: ComputeFloat>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
 /// One tile a thread: its rows and columns are spread over the product, so that neighbours read
 /// neighbours. Rounded to the type of the factors.
 #[inline(always)]
-unsafe fn product<C: ComputeFloat>(table: *const Product, count: u64, chunks: u64) {
+unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; each element is one thread's.
     unsafe {
-        by_block(table, count, chunks, |p: &Product, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |p: &ProductDesc, chunk, at, step| {
             let (down, across) = (p.rows.div_ceil(TILE), p.cols.div_ceil(TILE));
             let [a, b] = p.factors;
             let [[a_row, a_col], [b_row, b_col]] = p.strides;
@@ -84,7 +84,7 @@ fn within(i: u64, len: u64) -> u64 {
 }
 
 entries! {
-    in Product;
+    in ProductDesc;
     "product_f64" => product::<f64>;
     "product_f32" => product::<f32>;
     "product_bf16" => product::<Eager<bf16>>;

@@ -8,11 +8,11 @@ use bitstep::real::{ComputeFloat, StoredFloat};
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
-use crate::grid::{WARP, by_block, by_warp, fold, lane};
-use crate::table::{CHUNK, Row};
+use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
+use crate::table::{CHUNK, TensorDesc};
 
 /// A tensor's memory.
-pub(crate) struct At<R: Rule, P, G: EagerFloat, S> {
+pub(crate) struct ElementPtrs<R: Rule, P, G: EagerFloat, S> {
     param: *mut P,
     grad: *const G,
     slots: R::Slots<*mut S>,
@@ -30,7 +30,7 @@ pub(crate) unsafe fn factor<G: EagerFloat>(at: u64) -> Option<Scalar<G>> {
 }
 
 #[inline(always)]
-pub(crate) fn times<G: EagerFloat>(g: G, by: Option<Scalar<G>>) -> G::Compute {
+pub(crate) fn scaled_grad<G: EagerFloat>(g: G, by: Option<Scalar<G>>) -> G::Compute {
     let g = G::Compute::load(g);
     match by {
         None => g,
@@ -61,12 +61,12 @@ pub(crate) unsafe fn store<C: ComputeFloat>(at: u64, i: usize, x: C) {
     unsafe { *(at as *mut C::Stored).add(i) = x.store() }
 }
 
-impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> At<R, P, G, S> {
+impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> ElementPtrs<R, P, G, S> {
     /// # Safety
     /// The row says what is where.
     #[inline(always)]
-    pub(crate) unsafe fn new(row: &Row) -> Self {
-        At {
+    pub(crate) unsafe fn new(row: &TensorDesc) -> Self {
+        ElementPtrs {
             param: row.param as *mut P,
             grad: row.grad as *const G,
             slots: R::Slots::from_fn(|k| row.slots.get(k).map_or(0, |&s| s) as *mut S),
@@ -86,7 +86,7 @@ impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> At<R, P, G, S> {
                 Some(slot) if !slot.is_null() => C::load(*slot.add(i)),
                 _ => C::ZERO,
             });
-            (C::load(*self.param.add(i)), C::load(times(*self.grad.add(i), self.by)), state)
+            (C::load(*self.param.add(i)), C::load(scaled_grad(*self.grad.add(i), self.by)), state)
         }
     }
 
@@ -146,7 +146,7 @@ macro_rules! four {
 }
 four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
 
-impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> At<R, P, G, S> {
+impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> ElementPtrs<R, P, G, S> {
     /// Whether four neighbours may be loaded and stored at once.
     #[inline(always)]
     fn fits(&self) -> bool {
@@ -160,7 +160,7 @@ impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> At<R, P, G, S> {
     /// # Safety
     /// They exist, no other thread has them, and [`At::fits`].
     #[inline(always)]
-    unsafe fn step_four<C: ComputeFloat>(&self, k: &R::Coefs<C>, i: usize) {
+    unsafe fn step_x4<C: ComputeFloat>(&self, k: &R::Coefs<C>, i: usize) {
         let slots = self.slots.as_ref();
         // SAFETY: as the caller promises.
         unsafe {
@@ -171,10 +171,10 @@ impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> At<R, P, G, S> {
                 _ => [S::default(); 4],
             });
             // Written out: a loop that is not unrolled keeps its arrays in memory.
-            neighbour::<R, C, P, G, S, 0>(k, &mut param, &grad, self.by, &mut state);
-            neighbour::<R, C, P, G, S, 1>(k, &mut param, &grad, self.by, &mut state);
-            neighbour::<R, C, P, G, S, 2>(k, &mut param, &grad, self.by, &mut state);
-            neighbour::<R, C, P, G, S, 3>(k, &mut param, &grad, self.by, &mut state);
+            lane_of_four::<R, C, P, G, S, 0>(k, &mut param, &grad, self.by, &mut state);
+            lane_of_four::<R, C, P, G, S, 1>(k, &mut param, &grad, self.by, &mut state);
+            lane_of_four::<R, C, P, G, S, 2>(k, &mut param, &grad, self.by, &mut state);
+            lane_of_four::<R, C, P, G, S, 3>(k, &mut param, &grad, self.by, &mut state);
             *(self.param.add(i) as *mut P::Pack) = P::pack(param);
             for (slot, x) in slots.iter().zip(state.as_ref()) {
                 if !slot.is_null() {
@@ -187,7 +187,7 @@ impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> At<R, P, G, S> {
 
 /// Steps element V of four.
 #[inline(always)]
-fn neighbour<
+fn lane_of_four<
     R: Rule,
     C: ComputeFloat,
     P: StoredFloat,
@@ -203,7 +203,8 @@ fn neighbour<
 ) {
     let before = state.as_ref();
     let before = R::Slots::<C>::from_fn(|j| before.get(j).map_or(C::ZERO, |s| C::load(s[V])));
-    let (p, after) = R::update::<C>(k, C::load(param[V]), C::load(times(grad[V], by)), before);
+    let (p, after) =
+        R::update::<C>(k, C::load(param[V]), C::load(scaled_grad(grad[V], by)), before);
     param[V] = p.store();
     for (to, x) in state.as_mut().iter_mut().zip(after.as_ref()) {
         to[V] = x.store();
@@ -213,7 +214,7 @@ fn neighbour<
 /// Steps one element after the other.
 #[inline(always)]
 unsafe fn one_by_one<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
-    tensor: &At<R, P, G, S>,
+    tensor: &ElementPtrs<R, P, G, S>,
     k: &R::Coefs<C>,
     mut i: u64,
     end: u64,
@@ -232,16 +233,16 @@ unsafe fn one_by_one<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S:
 
 #[inline(always)]
 unsafe fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
-    rows: *const Row,
+    rows: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(rows, count, chunks, |row: &Row, chunk, at, step| {
+        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, chunk, at, step| {
             let (start, end) = part(row.len, chunk);
             let k = *(row.coefs as *const R::Coefs<C>);
-            one_by_one::<R, C, P, G, S>(&At::new(row), &k, start + at, end, step);
+            one_by_one::<R, C, P, G, S>(&ElementPtrs::new(row), &k, start + at, end, step);
         });
     }
 }
@@ -249,20 +250,20 @@ unsafe fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: Stor
 /// The same, by fours where addresses and lengths allow it.
 #[inline(always)]
 unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat, S: Four>(
-    rows: *const Row,
+    rows: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(rows, count, chunks, |row: &Row, chunk, at, step| {
+        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, chunk, at, step| {
             let (start, end) = part(row.len, chunk);
             let k = *(row.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, P, G, S>::new(row);
+            let tensor = ElementPtrs::<R, P, G, S>::new(row);
             let fours = if tensor.fits() { (end - start) / 4 } else { 0 };
             let mut four = at;
             while four < fours {
-                tensor.step_four::<C>(&k, (start + four * 4) as usize);
+                tensor.step_x4::<C>(&k, (start + four * 4) as usize);
                 four += step;
             }
             one_by_one::<R, C, P, G, S>(&tensor, &k, start + fours * 4 + at, end, step);
@@ -272,16 +273,16 @@ unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat,
 
 #[inline(always)]
 unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
-    rows: *const Row,
+    rows: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_warp(rows, count, chunks, |row: &Row, chunk| {
+        for_each_chunk_per_warp(rows, count, chunks, |row: &TensorDesc, chunk| {
             let (start, end) = part(row.len, chunk);
             let k = *(row.coefs as *const R::Coefs<C>);
-            let tensor = At::<R, P, G, S>::new(row);
+            let tensor = ElementPtrs::<R, P, G, S>::new(row);
             write_sums::<C::Scalar>(row, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 R::sum_terms::<C>(&k, p, g, state)
@@ -296,7 +297,7 @@ unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: Store
 /// The table says what is where.
 #[inline(always)]
 pub(crate) unsafe fn write_sums<A: ComputeFloat>(
-    row: &Row,
+    row: &TensorDesc,
     chunk: u64,
     start: u64,
     end: u64,
@@ -309,7 +310,7 @@ pub(crate) unsafe fn write_sums<A: ComputeFloat>(
         (a, b) = (a + x, b + y);
         i += WARP;
     }
-    let (a, b) = (fold(a), fold(b));
+    let (a, b) = (warp_sum(a), warp_sum(b));
     if lane() == 0 {
         let to = row.sums as *mut A;
         // SAFETY: there is room for two sums a chunk.
@@ -321,10 +322,10 @@ pub(crate) unsafe fn write_sums<A: ComputeFloat>(
 }
 
 #[inline(always)]
-unsafe fn finish<R: Rule, C: ComputeFloat>(rows: *const Row, count: u64, chunks: u64) {
+unsafe fn finish<R: Rule, C: ComputeFloat>(rows: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where; one thread a row changes its constants.
     unsafe {
-        by_block(rows, count, chunks, |row: &Row, _, at, _| {
+        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, _, at, _| {
             if at == 0 {
                 let sums = row.sums as *const C::Scalar;
                 let k = &mut *(row.coefs as *mut R::Coefs<C>);
@@ -337,7 +338,7 @@ unsafe fn finish<R: Rule, C: ComputeFloat>(rows: *const Row, count: u64, chunks:
 /// Entries by name, over tables of lines of a type.
 macro_rules! entries {
     ($($name:expr => $body:path;)*) => {
-        entries! { in crate::table::Row; $($name => $body;)* }
+        entries! { in crate::table::TensorDesc; $($name => $body;)* }
     };
     (in $line:ty; $($name:expr => $body:path;)*) => {$(
         const _: () = {

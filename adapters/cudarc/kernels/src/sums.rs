@@ -2,16 +2,16 @@
 
 use bitstep::real::ComputeFloat;
 
-use crate::grid::{WARP, by_block, by_warp, fold, lane};
+use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
 use crate::rules::part;
-use crate::table::{CHUNK, Fold, ROWS};
+use crate::table::{CHUNK, FoldDesc, ROWS};
 
 /// Each block of numbers of a segment becomes one.
 #[inline(always)]
-unsafe fn blocks<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn blocks<A: ComputeFloat>(table: *const FoldDesc, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_warp(table, count, chunks, |line: &Fold, chunk| {
+        for_each_chunk_per_warp(table, count, chunks, |line: &FoldDesc, chunk| {
             let a_segment = line.len.div_ceil(CHUNK);
             let (segment, block) = split(chunk, a_segment);
             let (start, end) = part(line.len, block);
@@ -22,7 +22,7 @@ unsafe fn blocks<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
                 sum = sum + *from.add(i as usize);
                 i += WARP;
             }
-            let sum = fold(sum);
+            let sum = warp_sum(sum);
             if lane() == 0 {
                 *(line.to as *mut A).add(chunk as usize) = sum;
             }
@@ -32,10 +32,10 @@ unsafe fn blocks<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
 
 /// Each block of rows of a segment becomes one row.
 #[inline(always)]
-unsafe fn columns<A: ComputeFloat>(table: *const Fold, count: u64, chunks: u64) {
+unsafe fn columns<A: ComputeFloat>(table: *const FoldDesc, count: u64, chunks: u64) {
     // SAFETY: the host's table says what is where.
     unsafe {
-        by_block(table, count, chunks, |line: &Fold, chunk, at, step| {
+        for_each_chunk_per_block(table, count, chunks, |line: &FoldDesc, chunk, at, step| {
             let from = line.from as *const A;
             let (mut i, end) = items(line.segments, line.len, line.width, chunk, at);
             while i < end {
@@ -86,7 +86,7 @@ macro_rules! entries {
     ($($name:literal => $body:path;)*) => {$(
         const _: () = {
             #[unsafe(export_name = $name)]
-            unsafe extern "ptx-kernel" fn entry(table: *const Fold, count: u64, chunks: u64) {
+            unsafe extern "ptx-kernel" fn entry(table: *const FoldDesc, count: u64, chunks: u64) {
                 // SAFETY: the host's tables are what the kernel expects.
                 unsafe { $body(table, count, chunks) }
             }

@@ -15,19 +15,19 @@ pub(crate) const TILES: u64 = 128;
 pub(crate) const TILE: u64 = 4;
 
 /// A line of a table.
-pub(crate) trait Line {
+pub(crate) trait TableRow {
     /// The number of chunks of all lines before this one.
     #[allow(dead_code, reason = "the device reads it")]
-    fn first(&self) -> u64;
+    fn first_block(&self) -> u64;
     /// Sets it.
     #[allow(dead_code, reason = "the host writes it")]
-    fn set_first(&mut self, first: u64);
+    fn set_first_block(&mut self, first: u64);
 }
 
 /// A tensor that a rule steps.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Row {
+pub(crate) struct TensorDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Elements.
@@ -55,7 +55,7 @@ pub(crate) struct Row {
 /// Numbers to be summed: `segments` times `len`, each `width` wide.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Fold {
+pub(crate) struct FoldDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Numbers that become one, if they are not too many.
@@ -73,7 +73,7 @@ pub(crate) struct Fold {
 /// A tensor that moves between a storage and plain numbers of the type to compute in.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Move {
+pub(crate) struct CodecDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Elements; of blocks, blocks.
@@ -93,7 +93,7 @@ pub(crate) struct Move {
 /// A gradient, or what is added to one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Gradient {
+pub(crate) struct GradientDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Elements.
@@ -112,7 +112,7 @@ pub(crate) struct Gradient {
 /// the product row by row.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Product {
+pub(crate) struct ProductDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Rows of the product.
@@ -132,7 +132,7 @@ pub(crate) struct Product {
 /// Numbers whose squares are summed, channel by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Channel {
+pub(crate) struct ChannelDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Numbers in a channel.
@@ -150,7 +150,7 @@ pub(crate) struct Channel {
 /// A gradient that is scaled by channels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Scaled {
+pub(crate) struct ApolloDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Elements.
@@ -180,7 +180,7 @@ pub(crate) struct Scaled {
 /// Numbers that a norm is taken of, or what has been found of them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Norm {
+pub(crate) struct NormDesc {
     /// [`Line::first`].
     pub(crate) first: u64,
     /// Numbers.
@@ -199,14 +199,23 @@ pub(crate) struct Norm {
 
 macro_rules! lines {
     ($($line:ty),*) => {$(
-        impl Line for $line {
-            fn first(&self) -> u64 {
+        impl TableRow for $line {
+            fn first_block(&self) -> u64 {
                 self.first
             }
-            fn set_first(&mut self, first: u64) {
+            fn set_first_block(&mut self, first: u64) {
                 self.first = first;
             }
         }
     )*};
 }
-lines!(Row, Fold, Move, Gradient, Product, Channel, Scaled, Norm);
+lines!(
+    TensorDesc,
+    FoldDesc,
+    CodecDesc,
+    GradientDesc,
+    ProductDesc,
+    ChannelDesc,
+    ApolloDesc,
+    NormDesc
+);

@@ -4,7 +4,7 @@ use bitstep::memory::filled;
 
 use super::*;
 
-impl<D: Device> Resident<D> {
+impl<D: Device> DeviceOptimizer<D> {
     /// Slot k of a parameter, read from the device as plain numbers or codes and what stands
     /// beside them; nothing if it is not in use.
     ///
