@@ -157,7 +157,7 @@ struct MyRun(Vec<Param>);
 
 impl Run for MyRun {
     // Called before a step that is to begin in the middle of a run. What your rule would need and
-    // the case does not hold, name in `Refused::NeedsState`.
+    // the case does not hold, name in `BackendError::NeedsState`.
     fn load(
         &mut self,
         i: usize,

@@ -17,7 +17,7 @@
 //!   [`shows_state`](Run::shows_state); what remains is checked.
 //! * [`schedule`](Backend::schedule) and [`gradient`](Backend::gradient) are plain functions.
 //!
-//! What a backend has no implementation for, it [refuses](Refused::Unsupported);
+//! What a backend has no implementation for, it [refuses](BackendError::Unsupported);
 //! the suite counts and prints that. Names are those of `GOLDEN_FORMAT.md`,
 //! hyper-parameters those of the reference's constructor, state slots those of
 //! its `state_dict`.
@@ -53,19 +53,19 @@ pub trait Backend: Send + Sync {
     /// Sets up an optimizer over parameters at their start.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`BackendError`].
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError>;
 
     /// The rates of every group, (T+1) × G in rows: at construction, then after each step.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`BackendError`].
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError>;
 
     /// What becomes of the gradients.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`BackendError`].
     fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError>;
 }
 
@@ -76,7 +76,7 @@ pub trait Run {
     /// the parameter has had no gradient yet.
     ///
     /// # Errors
-    /// [`Refused::NeedsState`] if something is missing that the next step depends on.
+    /// [`BackendError::NeedsState`] if something is missing that the next step depends on.
     fn load(
         &mut self,
         i: usize,
@@ -94,7 +94,7 @@ pub trait Run {
     /// One step of all parameters.
     ///
     /// # Errors
-    /// [`Refused`].
+    /// [`BackendError`].
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError>;
 
     /// Parameter `i`, in its own type.
@@ -111,7 +111,7 @@ pub trait Run {
     }
 
     /// The state that parameter `i`'s step would have needed and that was not loaded, if a
-    /// backend learns of it only at the step: [`Refused::NeedsState`], later.
+    /// backend learns of it only at the step: [`BackendError::NeedsState`], later.
     fn lacks(&self, i: usize) -> Option<String> {
         let _ = i;
         None

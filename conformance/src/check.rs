@@ -90,7 +90,7 @@ pub struct Report {
     pub spread: Spread,
     /// Of a check that failed, some of the numbers compared.
     pub samples: Vec<Sample>,
-    /// The [mistakes](crate::neighbour::NEIGHBOURS) that fit, see [`crate::diagnose`].
+    /// The [mistakes](crate::neighbour::MUTATIONS) that fit, see [`crate::diagnose`].
     pub candidates: Vec<(&'static str, f64)>,
     /// The one that fits best.
     pub diagnosis: Option<String>,

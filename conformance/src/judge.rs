@@ -304,7 +304,7 @@ impl<'a> Comparator<'a> {
         self.compare_by(at, got, want, scale);
     }
 
-    /// [`Judge::compare`] with the magnitude before the step as a function of the index.
+    /// [`Comparator::compare`] with the magnitude before the step as a function of the index.
     pub(crate) fn compare_by(
         &mut self,
         at: &Location<'_>,

@@ -1,6 +1,6 @@
 //! The mistakes that implementations make: rules next to the right one.
 //!
-//! A [`Neighbour`] makes a backend wrong in one known way, by handing altered
+//! A [`Mutation`] makes a backend wrong in one known way, by handing altered
 //! arguments, gradients or state to the right rule, or by altering its answer.
 //! The suite's own tests use them to show that the goldens tell each of them
 //! from the right rule.

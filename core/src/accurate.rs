@@ -10,7 +10,7 @@
 //! and rounded once at the end. A schedule needs this once a step, so a short series loop serves better than tables.
 //!
 //! A rule or schedule of one's own that calls these has the same bits on every machine; `f64::powf` and `f64::cos` are
-//! each platform's. (In a rule, a power of a β by the number of steps is [`Step::power`](crate::rule::Step::power).)
+//! each platform's. (In a rule, a power of a β by the number of steps is [`StepContext::beta_power`](crate::rule::StepContext::beta_power).)
 //!
 //! ```
 //! use bitstep::accurate::{cos, pow};

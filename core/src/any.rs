@@ -1,6 +1,6 @@
 //! Rules without their types: what adapters, names and checkpoints work with.
 //!
-//! An [`AnyRule`] steps tensors whose number types and storages are known at run
+//! An [`DynRule`] steps tensors whose number types and storages are known at run
 //! time only. The usual combinations run the very loops of [`crate::rule`];
 //! every other one goes through a small buffer, with the same bits.
 
@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use crate::args::HyperParams;
 use crate::array::Array;
 use crate::eager::Eager;
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::gradient::unscaled_norm;
 use crate::mode::{self, Mode};
 use crate::real::{ComputeFloat, Dtype};
@@ -68,27 +68,27 @@ impl ComputePolicy {
 pub struct RuleInfo {
     /// The slots' names: [`Rule::SLOTS`].
     pub slots: &'static [&'static str],
-    /// Names of the carried numbers, as many as this configuration carries: [`Rule::SCALARS`].
+    /// Names of the carried numbers, as many as this configuration carries: [`Rule::SCALAR_NAMES`].
     pub scalar_names: &'static [&'static str],
-    /// The numbers from outside that the rule listens to: [`Rule::GIVEN`].
+    /// The numbers from outside that the rule listens to: [`Rule::EXTRA_ARGS`].
     pub extra_args: &'static [&'static str],
     /// The reference's state key of the number of steps: [`Rule::STEP_KEY`].
     pub step_key: &'static str,
-    /// Whose steps are counted: [`Rule::counter`].
+    /// Whose steps are counted: [`Rule::step_scope`].
     pub step_scope: Scope,
-    /// Who owns the carried numbers: [`Rule::scalar_owner`].
+    /// Who owns the carried numbers: [`Rule::scalar_scope`].
     pub scalar_scope: Scope,
-    /// Whether it may be computed in [`Arithmetic::Eager`]: [`Rule::EAGER`].
+    /// Whether it may be computed in [`ComputePolicy::Eager`]: [`Rule::EAGER`].
     pub is_eager: bool,
-    /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY`].
+    /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY_PARAMS`].
     pub counts_empty_params: bool,
-    /// Whether the step depends on the parameter's place among the others: [`Rule::needs_layer`].
+    /// Whether the step depends on the parameter's place among the others: [`Rule::needs_index_in_group`].
     pub needs_index_in_group: bool,
     /// Whether each element moves on its own, so that a tensor may be cut anywhere.
     pub is_elementwise: bool,
     /// Whether it goes up along gradients: [`Rule::maximizes`].
     pub maximizes: bool,
-    /// Of which numbers powers are needed: [`Rule::bases`].
+    /// Of which numbers powers are needed: [`Rule::decay_bases`].
     pub decay_bases: [f64; 2],
 }
 
@@ -124,10 +124,10 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     fn hyper_params(&mut self) -> &mut dyn HyperParams;
     /// [`Rule::lr`].
     fn lr(&self) -> f64;
-    /// [`Rule::settle`].
-    fn settle(&mut self) {}
-    /// [`Rule::norm_scale`].
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+    /// [`Rule::resolve_defaults`].
+    fn resolve_defaults(&mut self) {}
+    /// [`Rule::grad_norm_divisor`].
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         let _ = given;
         None
     }
@@ -137,8 +137,8 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     }
     /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
     fn initial_scalars(&self, index: usize) -> ScalarState;
-    /// [`Rule::advance`].
-    fn advance(&self, step: &StepContext, scalars: &mut ScalarState);
+    /// [`Rule::advance_scalars`].
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState);
     /// Whether the rule has an update for parameters of this shape.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     }
     /// [`Rule::slot_dtype`].
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype;
-    /// [`Rule::start`].
+    /// [`Rule::slot_init`].
     fn slot_init(&self, slot: usize) -> SlotInit;
     /// How many numbers of scratch memory a step of a parameter of this shape needs.
     fn scratch_len(&self, shape: &[usize]) -> usize {
@@ -177,7 +177,7 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
         let _ = (compute, step, param, grad);
         self.scratch_len(shape)
     }
-    /// Updates a tensor; `scalars` have been [advanced](AnyRule::advance).
+    /// Updates a tensor; `scalars` have been [advanced](DynRule::advance_scalars).
     ///
     /// # Errors
     /// A buffer of the wrong length, or an invalid configuration. Nothing is written then.
@@ -210,7 +210,7 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
 /// Begins a step of a group: its counter moves on, and the carried numbers that it owns.
 ///
 /// Whoever keeps parameters begins each step so: the group, then with [`begin_parameter`] each of its parameters
-/// that has a gradient. [`begin_alone`] is both.
+/// that has a gradient. [`begin_single`] is both.
 pub fn begin_group<R: DynRule + ?Sized>(
     rule: &R,
     info: &RuleInfo,
@@ -220,7 +220,10 @@ pub fn begin_group<R: DynRule + ?Sized>(
 ) {
     *steps = steps.saturating_add(1);
     if info.scalar_scope == Scope::Group {
-        rule.advance(&StepContext { extra: at.extra, ..StepContext::new(*steps, at.lr) }, scalars);
+        rule.advance_scalars(
+            &StepContext { extra: at.extra, ..StepContext::new(*steps, at.lr) },
+            scalars,
+        );
     }
 }
 
@@ -242,7 +245,7 @@ pub fn begin_parameter<R: DynRule + ?Sized>(
         Scope::Group => group,
     };
     if info.scalar_scope == Scope::Parameter {
-        rule.advance(at, scalars);
+        rule.advance_scalars(at, scalars);
     }
 }
 
@@ -289,16 +292,16 @@ fn check_tensor_in<R: DynRule + ?Sized>(
     step: &StepContext,
     t: &UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
-    check_norm(rule.norm_scale(step.extra), step)?;
+    check_norm(rule.grad_norm_divisor(step.extra), step)?;
     rule.check_shape(t.shape)?;
     let n = numel(t.shape);
-    Error::length("param", t.param.len(), n)?;
-    Error::length("grad", t.grad.len(), n)?;
+    ensure_len("param", t.param.len(), n)?;
+    ensure_len("grad", t.grad.len(), n)?;
     let names = rule.info().slots;
-    Error::length("slots", t.slots.len(), names.len())?;
+    ensure_len("slots", t.slots.len(), names.len())?;
     for (k, slot) in t.slots.iter().enumerate() {
         let name = names.get(k).copied().unwrap_or("slot");
-        Error::length(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
+        ensure_len(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
     }
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
     let expected = rule.scratch_len_at(compute, step, t.shape, &t.param, &t.grad);
@@ -330,10 +333,10 @@ impl<R: Rule> DynRule for R {
     fn lr(&self) -> f64 {
         Rule::lr(self)
     }
-    fn settle(&mut self) {
+    fn resolve_defaults(&mut self) {
         Rule::resolve_defaults(self);
     }
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         Rule::grad_norm_divisor(self, given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
@@ -342,7 +345,7 @@ impl<R: Rule> DynRule for R {
     fn initial_scalars(&self, _: usize) -> ScalarState {
         Rule::scalars(self)
     }
-    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         Rule::advance_scalars(self, step, scalars);
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
@@ -384,7 +387,7 @@ impl<R: Rule> DynRule for R {
         let compute = arithmetic.compute(param.dtype());
         for (k, slot) in slots.iter().enumerate() {
             let name = R::SLOTS.get(k).copied().unwrap_or("slot");
-            Error::length(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
+            ensure_len(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
         }
         check_blocks(slots.iter().map(DataMut::block).chain([param.block()]))?;
         match compute {
@@ -404,28 +407,28 @@ impl<R: Rule> DynRule for R {
 
 /// One step of a tensor in any representations, decoded and encoded through buffers of B elements on the stack.
 ///
-/// For devices with little memory: [`AnyRule::update`] brings code and buffers for every number type, this only those
+/// For devices with little memory: [`DynRule::update`] brings code and buffers for every number type, this only those
 /// of a rule and a type to compute in that are known beforehand. The bits are the same. Unlike there, `scalars` are
-/// [advanced](Rule::advance) here, as [`rule::step`](crate::rule::step) does.
+/// [advanced](Rule::advance_scalars) here, as [`rule::step`](crate::rule::step) does.
 ///
 /// # Errors
 /// An invalid configuration, a buffer of the wrong length, or blocks that B is too small for. Nothing is written then.
 ///
 /// # Example
 /// ```
-/// use bitstep::{any::{Tensor, step_staged}, optim::FlashLion, rule::{Rule, Step}, storage::{Blocks, Companded, Data, DataMut}};
+/// use bitstep::{any::{UpdateBuffers, step_buffered}, optim::FlashLion, rule::{Rule, StepContext}, storage::{BlockQuantized, Companded, Data, DataMut}};
 /// let rule = FlashLion::default();
 /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
-/// let mut momentum = Blocks::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
+/// let mut momentum = BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
 /// let mut param = [1.0f32; 40];
-/// let tensor = Tensor {
+/// let tensor = UpdateBuffers {
 ///     shape: &[40],
 ///     param: DataMut::F32(&mut param),
 ///     grad: Data::F32(&[1.0; 40]),
-///     slots: &mut [DataMut::Coded(&mut momentum)],
+///     slots: &mut [DataMut::Encoded(&mut momentum)],
 ///     work: DataMut::F32(&mut []),
 /// };
-/// step_staged::<_, f32, 32>(&rule, &Step::new(1, 0.25), &mut rule.scalars(), tensor)?;
+/// step_buffered::<_, f32, 32>(&rule, &StepContext::new(1, 0.25), &mut rule.scalars(), tensor)?;
 /// assert_eq!(param, [0.75; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

@@ -1,6 +1,6 @@
 //! Hyper-parameters by name.
 //!
-//! A rule or schedule says once, in [`Hyper::fields`], which argument goes into which of its fields.
+//! A rule or schedule says once, in [`HyperParams::fields`], which argument goes into which of its fields.
 //! Setting them from a name and a value, listing them and writing them out are all derived from that.
 
 mod hyper;

@@ -67,9 +67,9 @@ impl RoundNarrow for f16 {
 /// It rests as a `T`, but between operations it stays an `f32`, which spares the conversions.
 ///
 /// ```
-/// use bitstep::{eager::Eager, optim::Sgd, rule::{Rule, Step, step}};
+/// use bitstep::{eager::Eager, optim::Sgd, rule::{Rule, StepContext, step}};
 /// use half::bf16;
-/// let (rule, at) = (Sgd { weight_decay: 0.5, ..Sgd::default() }, Step::new(1, 1.0));
+/// let (rule, at) = (Sgd { weight_decay: 0.5, ..Sgd::default() }, StepContext::new(1, 1.0));
 /// let after = |eager| {
 ///     let (mut p, g) = ([bf16::from_f32(1.0)], [bf16::from_f32(129.0)]);
 ///     let scalars = &mut rule.scalars();

@@ -1,4 +1,20 @@
-//! What can be wrong with an argument.
+//! What can be wrong with an argument, and the checks that rules and schedules make of theirs.
+//!
+//! NaN passes none of the checks but [`ensure_range`], whose caller decides.
+//!
+//! ```
+//! use bitstep::Error;
+//! use bitstep::error::{ensure_fraction, ensure_not_negative, ensure_range};
+//! /// As torch's SGD checks its arguments, and one of its own.
+//! fn check(lr: f64, momentum: f64, power: f64) -> Result<(), Error> {
+//!     ensure_not_negative("lr", lr)?;
+//!     ensure_fraction("momentum", momentum)?;
+//!     ensure_range(power > 1.0, "power", power, "power > 1")
+//! }
+//! assert_eq!(check(0.1, 0.9, 2.0), Ok(()));
+//! assert_eq!(check(-0.1, 0.9, 2.0).unwrap_err().to_string(), "lr is -0.1, but must satisfy >= 0");
+//! assert_eq!(check(0.1, 0.9, 1.0).unwrap_err().to_string(), "power is 1, but must satisfy power > 1");
+//! ```
 
 use core::fmt;
 
@@ -78,20 +94,6 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-/// Checks of arguments, for rules and schedules. NaN passes none of them but [`range`](Self::range), which is told.
-///
-/// ```
-/// use bitstep::Error;
-/// /// As torch's SGD checks its arguments, and one of its own.
-/// fn check(lr: f64, momentum: f64, power: f64) -> Result<(), Error> {
-///     Error::not_negative("lr", lr)?;
-///     Error::fraction("momentum", momentum)?;
-///     Error::range(power > 1.0, "power", power, "power > 1")
-/// }
-/// assert_eq!(check(0.1, 0.9, 2.0), Ok(()));
-/// assert_eq!(check(-0.1, 0.9, 2.0).unwrap_err().to_string(), "lr is -0.1, but must satisfy >= 0");
-/// assert_eq!(check(0.1, 0.9, 1.0).unwrap_err().to_string(), "power is 1, but must satisfy power > 1");
-/// ```
 impl Error {
     /// The argument of errors about saved state.
     pub(crate) const SAVED: &str = "saved state";
@@ -102,64 +104,60 @@ impl Error {
         matches!(self, Error::SavedState { .. })
             || matches!(self, Error::InvalidArgument { argument: Self::SAVED, .. })
     }
+}
 
-    /// `Ok` if saved state says what it must, else an [`Error::Saved`].
-    pub(crate) fn saved(what: &'static str, got: u64, expected: u64) -> Result<(), Error> {
-        if got == expected { Ok(()) } else { Err(Error::SavedState { what, got, expected }) }
-    }
+/// `Ok` if saved state says what it must, else an [`Error::SavedState`].
+pub(crate) fn ensure_saved(what: &'static str, got: u64, expected: u64) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::SavedState { what, got, expected }) }
+}
 
-    /// `Ok` if `ok`, else an [`Error::Range`].
-    ///
-    /// # Errors
-    /// This one.
-    pub fn range(
-        ok: bool,
-        argument: &'static str,
-        value: f64,
-        expected: &'static str,
-    ) -> Result<(), Error> {
-        if ok { Ok(()) } else { Err(Error::OutOfRange { argument, value, expected }) }
-    }
+/// `Ok` if `ok`, else an [`Error::OutOfRange`].
+///
+/// # Errors
+/// This one.
+pub fn ensure_range(
+    ok: bool,
+    argument: &'static str,
+    value: f64,
+    expected: &'static str,
+) -> Result<(), Error> {
+    if ok { Ok(()) } else { Err(Error::OutOfRange { argument, value, expected }) }
+}
 
-    /// `Ok` if a buffer has as many elements as it must have, else an [`Error::Length`].
-    pub(crate) fn length(argument: &'static str, got: usize, expected: usize) -> Result<(), Error> {
-        if got == expected {
-            Ok(())
-        } else {
-            Err(Error::LengthMismatch { argument, got, expected })
-        }
-    }
+/// `Ok` if a buffer has as many elements as it must have, else an [`Error::LengthMismatch`].
+pub(crate) fn ensure_len(argument: &'static str, got: usize, expected: usize) -> Result<(), Error> {
+    if got == expected { Ok(()) } else { Err(Error::LengthMismatch { argument, got, expected }) }
+}
 
-    /// value ≥ 0.
-    ///
-    /// # Errors
-    /// [`Error::Range`].
-    pub fn not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
-        Self::range(value >= 0.0, argument, value, ">= 0")
-    }
+/// value ≥ 0.
+///
+/// # Errors
+/// [`Error::OutOfRange`].
+pub fn ensure_not_negative(argument: &'static str, value: f64) -> Result<(), Error> {
+    ensure_range(value >= 0.0, argument, value, ">= 0")
+}
 
-    /// value in [0, 1).
-    ///
-    /// # Errors
-    /// [`Error::Range`].
-    pub fn fraction(argument: &'static str, value: f64) -> Result<(), Error> {
-        Self::range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
-    }
+/// value in [0, 1).
+///
+/// # Errors
+/// [`Error::OutOfRange`].
+pub fn ensure_fraction(argument: &'static str, value: f64) -> Result<(), Error> {
+    ensure_range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
+}
 
-    /// value in [0, 1].
-    ///
-    /// # Errors
-    /// [`Error::Range`].
-    pub fn unit(argument: &'static str, value: f64) -> Result<(), Error> {
-        Self::range((0.0..=1.0).contains(&value), argument, value, "0 <= value <= 1")
-    }
+/// value in [0, 1].
+///
+/// # Errors
+/// [`Error::OutOfRange`].
+pub fn ensure_unit(argument: &'static str, value: f64) -> Result<(), Error> {
+    ensure_range((0.0..=1.0).contains(&value), argument, value, "0 <= value <= 1")
+}
 
-    /// Both in [0, 1), called `betas[0]` and `betas[1]`.
-    ///
-    /// # Errors
-    /// [`Error::Range`].
-    pub fn betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
-        Self::fraction("betas[0]", beta1)?;
-        Self::fraction("betas[1]", beta2)
-    }
+/// Both in [0, 1), called `betas[0]` and `betas[1]`.
+///
+/// # Errors
+/// [`Error::OutOfRange`].
+pub fn ensure_betas((beta1, beta2): (f64, f64)) -> Result<(), Error> {
+    ensure_fraction("betas[0]", beta1)?;
+    ensure_fraction("betas[1]", beta2)
 }

@@ -6,12 +6,12 @@
 //!
 //! 1. [`squares`]: sums of a function of the gradient along rows and down columns;
 //!    [`Factors::track`] then moves the state and leaves a factor per row and column;
-//! 2. [`sums`]: [`Factored::scaled_terms`] over the whole tensor, in the flat order
-//!    of [`crate::reduce`]; [`Rule::finish`] completes the constants;
-//! 3. [`apply`] runs [`Factored::scaled_element`].
+//! 2. [`sums`]: [`FactoredUpdate::factored_terms`] over the whole tensor, in the flat order
+//!    of [`crate::reduce`]; [`Rule::apply_sums`] completes the constants;
+//! 3. [`apply`] runs [`FactoredUpdate::factored_update`].
 //!
-//! Tensors below two dimensions go through the rule's own [`Rule::element`].
-//! [`Matrix`] is the whole job, for tensors of any shape and type.
+//! Tensors below two dimensions go through the rule's own [`Rule::update`].
+//! [`FactoredRule`] is the whole job, for tensors of any shape and type.
 
 use half::{bf16, f16};
 
@@ -36,7 +36,7 @@ pub trait FactoredUpdate: Rule {
     /// [`Rule::SLOTS`], then the names of the row state and of the column state.
     const SLOT_NAMES: &'static [&'static str];
     /// The slots (as bits) that row and column state stand in for. Both the masks
-    /// with and without them are among [`Rule::MASKS`].
+    /// with and without them are among [`Rule::SLOT_MASKS`].
     const FACTORED_SLOTS: u32;
     /// Whether the reference keeps the dimension that was summed, as 1, in the state's shape.
     const KEEPDIM: bool = false;
@@ -76,7 +76,7 @@ pub trait FactoredUpdate: Rule {
         col_factor: C,
         mean_of_rows: C,
     ) -> C;
-    /// [`Rule::terms`] of an element.
+    /// [`Rule::sum_terms`] of an element.
     fn factored_terms<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
@@ -84,7 +84,7 @@ pub trait FactoredUpdate: Rule {
         scale: C,
         slots: Self::Slots<C>,
     ) -> [C::Scalar; 2];
-    /// [`Rule::element`] of an element.
+    /// [`Rule::update`] of an element.
     fn factored_update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
@@ -158,7 +158,7 @@ impl<'w, A> Scratch<'w, A> {
     }
 }
 
-/// Writes the sums of [`Factored::square`] along every row and down every column
+/// Writes the sums of [`FactoredUpdate::accumulate_term`] along every row and down every column
 /// into `work`. Does nothing if a slice is too short.
 pub fn squares<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
@@ -365,8 +365,8 @@ fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     }
 }
 
-/// The sums of [`Factored::scaled_terms`] over a tensor, or over a part of one cut
-/// at a multiple of [`reduce::PART`] that begins at element `start`.
+/// The sums of [`FactoredUpdate::factored_terms`] over a tensor, or over a part of one cut
+/// at a multiple of [`reduce::PARTIAL_LEN`] that begins at element `start`.
 pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
     mask: u32,
@@ -633,10 +633,10 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     fn lr(&self) -> f64 {
         Rule::lr(&self.0)
     }
-    fn settle(&mut self) {
+    fn resolve_defaults(&mut self) {
         Rule::resolve_defaults(&mut self.0);
     }
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         Rule::grad_norm_divisor(&self.0, given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
@@ -645,7 +645,7 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     fn initial_scalars(&self, index: usize) -> ScalarState {
         self.0.initial_scalars(index)
     }
-    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         Rule::advance_scalars(&self.0, step, scalars);
     }
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {

@@ -21,7 +21,7 @@ mod array;
 #[macro_use]
 pub mod constants;
 pub mod eager;
-mod error;
+pub mod error;
 pub mod factored;
 pub mod gradient;
 mod lookup;

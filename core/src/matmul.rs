@@ -1,7 +1,7 @@
 //! The one order in which matrices are multiplied.
 //!
 //! An element of a product is a sum over the inner dimension: in blocks of
-//! [`DEPTH`], each added in turn from +0; the blocks' sums in turn. No sum is
+//! [`K_BLOCK`], each added in turn from +0; the blocks' sums in turn. No sum is
 //! split any other way, so tiles, vectors and threads can't change a result.
 
 use core::ops::Range;
@@ -51,10 +51,10 @@ impl<'a, A: ComputeFloat> MatrixView<'a, A> {
 /// Does nothing if `out` has another length.
 ///
 /// ```
-/// use bitstep::matmul::{View, product};
+/// use bitstep::matmul::{MatrixView, product};
 /// let (a, b) = ([1.0f32, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
 /// let mut out = [0.0; 4];
-/// product([2, 2, 2], View::new(&a, 2), View::new(&b, 2).transposed(), &mut out);
+/// product([2, 2, 2], MatrixView::new(&a, 2), MatrixView::new(&b, 2).transposed(), &mut out);
 /// assert_eq!(out, [17.0, 23.0, 39.0, 53.0]);
 /// ```
 pub fn matmul<A: ComputeFloat<Scalar = A>>(
@@ -70,13 +70,13 @@ pub fn matmul<A: ComputeFloat<Scalar = A>>(
 }
 
 /// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ, in little more than half of the time of
-/// [`product`], and with its bits: elements (i, j) and (j, i) add the same products in the same order,
+/// [`matmul`], and with its bits: elements (i, j) and (j, i) add the same products in the same order,
 /// as x · y is y · x, so that one of them is computed and the other copied.
 ///
 /// ```
-/// use bitstep::matmul::{View, gram};
+/// use bitstep::matmul::{MatrixView, gram};
 /// let (a, mut out) = ([1.0f32, 2.0, 3.0, 4.0], [0.0; 4]);
-/// gram([2, 2], View::new(&a, 2), &mut out);
+/// gram([2, 2], MatrixView::new(&a, 2), &mut out);
 /// assert_eq!(out, [5.0, 11.0, 11.0, 25.0]);
 /// ```
 pub fn gram<A: ComputeFloat<Scalar = A>>(

@@ -1,7 +1,7 @@
 //! Memory whose size comes from outside.
 //!
 //! A shape, a rank, a window or a count may be any number. What it asks for is reserved in a way that can
-//! fail, and failing is an [`Error::Memory`]: the process goes on. What is granted is written to at once, so
+//! fail, and failing is an [`Error::OutOfMemory`]: the process goes on. What is granted is written to at once, so
 //! that a system that promises more memory than it has shows it here and not in the middle of a step.
 
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ use crate::error::Error;
 /// use bitstep::{Error, memory::collected};
 /// assert_eq!(collected("shape", [2, 3].into_iter())?, [2, 3]);
 /// let none = collected("window", core::iter::repeat_n(0.0, usize::MAX)).unwrap_err();
-/// assert_eq!(none, Error::Memory { argument: "window", len: usize::MAX });
+/// assert_eq!(none, Error::OutOfMemory { argument: "window", len: usize::MAX });
 /// # Ok::<(), Error>(())
 /// ```
 pub fn collected<T>(

@@ -1,13 +1,13 @@
 //! Rules that train one parameter and are judged by another.
 //!
 //! A schedule-free optimizer takes gradients at y and is evaluated at x, which it
-//! does not store: [`Rule::convert`] turns one into the other, in place. Whoever
+//! does not store: [`Rule::convert_element`] turns one into the other, in place. Whoever
 //! steps slices uses [`evaluate`], which lends out x and leaves y behind, so that a
 //! step can't meet the wrong one; [`crate::optimizer::Optimizer`] remembers its mode
 //! and refuses to step in the wrong one.
 
 use crate::array::Array;
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::rule::Rule;
 
@@ -41,7 +41,7 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
     let slots = slots.as_ref();
     for (k, slot) in slots.iter().enumerate() {
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        Error::length(name, slot.len(), if mask >> k & 1 == 1 { param.len() } else { 0 })?;
+        ensure_len(name, slot.len(), if mask >> k & 1 == 1 { param.len() } else { 0 })?;
     }
     for (i, p) in param.iter_mut().enumerate() {
         let state = R::Slots::<C>::from_fn(|k| {
@@ -60,12 +60,12 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
 ///
 /// # Example
 /// ```
-/// use bitstep::{mode::evaluate, optim::ScheduleFreeSgd, rule::{step, Rule, Step}};
+/// use bitstep::{mode::evaluate, optim::ScheduleFreeSgd, rule::{step, Rule, StepContext}};
 /// let rule = ScheduleFreeSgd { lr: 0.5, ..ScheduleFreeSgd::default() };
 /// let (mut y, mut z, mut scalars) = ([1.0f64], [1.0f64], rule.scalars());
 /// for t in 1..=3 {
 ///     let gradient = y; // of y²/2
-///     step::<_, f64, _, _, _>(&rule, &Step::new(t, 0.5), &mut scalars, &mut y, &gradient, [&mut z])?;
+///     step::<_, f64, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut scalars, &mut y, &gradient, [&mut z])?;
 /// }
 /// let before = y[0];
 /// let x = evaluate::<_, f64, _, _, _>(&rule, &mut y, [&z], |x| x[0])?;

@@ -1,6 +1,6 @@
 //! From the references' names and argument names to recipes.
 //!
-//! `optim="adamw_torch"` and the arguments of its constructor make a [`Recipe`](crate::optimizer::Recipe).
+//! `optim="adamw_torch"` and the arguments of its constructor make a [`OptimizerSpec`](crate::optimizer::OptimizerSpec).
 
 pub mod entries;
 mod entry;

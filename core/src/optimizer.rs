@@ -17,7 +17,7 @@ use half::{bf16, f16};
 
 use crate::any::{ComputePolicy, DynRule, NOT_EAGER, begin_group, begin_parameter};
 use crate::args::{ArgError, Args};
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::gradient::counter_u64;
 use crate::memory::{collected, filled};
 use crate::mode::Mode;
@@ -164,11 +164,11 @@ pub enum ParamStorage {
     /// Nothing.
     #[default]
     Plain,
-    /// 8 or 16 correction bits: [`Split`].
+    /// 8 or 16 correction bits: [`SplitFloat`].
     Split(u32),
-    /// A compensation of the same type: [`Kahan`].
+    /// A compensation of the same type: [`KahanPair`].
     Kahan,
-    /// Nothing, but they are rounded at random: [`Dithered`]. The seed.
+    /// Nothing, but they are rounded at random: [`StochasticRounded`]. The seed.
     Stochastic(u64),
 }
 
@@ -348,9 +348,9 @@ pub struct ParamState {
     /// Whether the slots are plain numbers whatever the recipe says
     /// ([`Optimizer::add_plain_param`]).
     pub has_plain_state: bool,
-    /// What is kept beside a 16-bit parameter ([`Coding::weights`]): FlashOptim's `error_bits`.
+    /// What is kept beside a 16-bit parameter ([`StorageConfig::param`]): FlashOptim's `error_bits`.
     pub correction: Option<RawBuffer>,
-    /// Seed of the bits that round it ([`Weights::Stochastic`]).
+    /// Seed of the bits that round it ([`ParamStorage::Stochastic`]).
     pub seed: u64,
     /// Bits to use instead, one number an element, for as long as they are here.
     pub rounding_bits: Option<Vec<u16>>,
@@ -409,7 +409,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// No such group, a shape that the rule has no update for, a storage that does not exist, or
-    /// [no memory](Error::Memory) for the state. The optimizer is as it was then.
+    /// [no memory](Error::OutOfMemory) for the state. The optimizer is as it was then.
     pub fn add_param(
         &mut self,
         group: usize,
@@ -420,7 +420,7 @@ impl Optimizer {
     }
 
     /// The same for a parameter whose state rests as plain numbers, whatever
-    /// [`Coding::slots`] says: an embedding beside others with 8-bit state, as Transformers has it.
+    /// [`StorageConfig::slot_formats`] says: an embedding beside others with 8-bit state, as Transformers has it.
     ///
     /// # Errors
     /// As [`add_param`](Self::add_param).
@@ -556,7 +556,7 @@ impl Optimizer {
     }
 
     fn switch(&mut self, to: Mode, params: &mut [DataMut<'_>]) -> Result<(), Error> {
-        Error::length("params", params.len(), self.params.len())?;
+        ensure_len("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, param, None)?;
         }
@@ -588,7 +588,7 @@ impl Optimizer {
 
     /// One step of all parameters, in the order in which they were added.
     ///
-    /// `given` are numbers from outside for the rules that listen to any ([`Step::given`]).
+    /// `given` are numbers from outside for the rules that listen to any ([`StepContext::extra`]).
     ///
     /// # Errors
     /// Any wrong length or type, an invalid configuration, parameters that are being
@@ -621,7 +621,7 @@ impl Optimizer {
     }
 
     /// The same, with small parameters that follow each other as one piece of work, as long as
-    /// all of it is at most `work` ([`Task::work`]).
+    /// all of it is at most `work` ([`Task::cost`]).
     ///
     /// # Errors
     /// Any wrong length, or an invalid configuration. Nothing is written then.
@@ -672,7 +672,7 @@ impl Optimizer {
     }
 
     fn begin_tasks(&mut self, params: &[Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
-        Error::length("params", params.len(), self.params.len())?;
+        ensure_len("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
@@ -713,7 +713,7 @@ impl Optimizer {
                 expected: "training: call `train` first",
             });
         }
-        Error::length("params", grads.len(), self.params.len())?;
+        ensure_len("params", grads.len(), self.params.len())?;
         for group in &self.groups {
             group.spec.check()?;
         }
@@ -724,14 +724,14 @@ impl Optimizer {
             group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
             group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
-            group.grad_norm = rule.norm_scale(given).map(|scale| norm(rule, scale));
+            group.grad_norm = rule.grad_norm_divisor(given).map(|scale| norm(rule, scale));
         }
         Ok(())
     }
 
     /// [`tasks`](Self::tasks) where this processor does not hold the numbers. `types` are those of
     /// each parameter and of its gradient, `None` for one without; `norm` finds
-    /// [`AnyRule::grad_norm`] over all gradients, if a rule asks for it.
+    /// [`DynRule::grad_norm`] over all gradients, if a rule asks for it.
     ///
     /// # Errors
     /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not as
@@ -767,8 +767,8 @@ impl Optimizer {
         let Some(state) = self.params.get(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
         let n = numel(&state.shape);
-        Error::length("param", value.len(), n)?;
-        Error::length("grad", grad.map_or(n, Data::len), n)?;
+        ensure_len("param", value.len(), n)?;
+        ensure_len("grad", grad.map_or(n, Data::len), n)?;
         if value.dtype().is_some_and(|dtype| dtype != state.dtype) {
             return Err(Error::InvalidArgument {
                 argument: "param",
@@ -781,15 +781,15 @@ impl Optimizer {
             let expected = rule.slot_len(k, &state.shape, compute);
             if slot.len() != expected {
                 let name = rule.info().slots.get(k).copied().unwrap_or("slot");
-                return Error::length(name, slot.len(), expected);
+                return ensure_len(name, slot.len(), expected);
             }
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
         if let Some(noise) = &state.rounding_bits {
-            Error::length("noise", noise.len(), n)?;
+            ensure_len("noise", noise.len(), n)?;
         }
         if let Some(companion) = &state.correction {
-            Error::length("companion", companion.len(), n)?;
+            ensure_len("companion", companion.len(), n)?;
             let of = value.dtype().and_then(|d| group.spec.storage.param.correction_dtype(d));
             if of != Some(companion.element()) {
                 return Err(Error::InvalidArgument { argument: "param", expected: "its own type" });
@@ -798,7 +798,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The update of one parameter in a step that has [begun](Self::begin).
+    /// The update of one parameter in a step that has [begun](Self::begin_step).
     /// `layer`: its position among those of its group that have a gradient.
     ///
     /// # Errors
@@ -893,10 +893,10 @@ pub struct PreparedStep<'a> {
     pub rule: &'a dyn DynRule,
     /// How it is computed.
     pub policy: ComputePolicy,
-    /// The step. At the [first](Step::first) one, slots that start as the parameter
-    /// ([`Start::Parameter`]) are to be filled.
+    /// The step. At the [first](StepContext::is_first) one, slots that start as the parameter
+    /// ([`SlotInit::CopyParam`]) are to be filled.
     pub step: StepContext<'a>,
-    /// The carried numbers, [advanced](AnyRule::advance) already.
+    /// The carried numbers, [advanced](DynRule::advance_scalars) already.
     pub scalars: ScalarsRef<'a>,
     /// The parameter's dimensions.
     pub shape: &'a [usize],

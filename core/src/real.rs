@@ -1,7 +1,7 @@
 //! Numbers and their single operations.
 //!
-//! A [`Number`] is what rests in memory; a [`Real`] is what a rule computes in.
-//! Every operation of a `Real` rounds as one PyTorch tensor operation does: for
+//! A [`StoredFloat`] is what rests in memory; a [`ComputeFloat`] is what a rule computes in.
+//! Every operation of a `ComputeFloat` rounds as one PyTorch tensor operation does: for
 //! `f64` and `f32` after each `+ − × ÷ √`; for `bf16` and `f16` once at the end
 //! of the whole operation, which itself runs in `f32`. One rule source thus has
 //! two roundings: computed in `f32` and stored narrow (PyTorch's *fused* kernels,

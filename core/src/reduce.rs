@@ -4,7 +4,7 @@
 //! elements l, l + 32, l + 64, … in turn, from +0; then the lanes fold 16, 8, 4,
 //! 2, 1. The block sums, in order, are reduced by the same procedure until one
 //! is left. It vectorises on every CPU, is one warp per block on a GPU, and errs
-//! like pairwise summation. Parts cut at multiples of [`PART`] elements hand
+//! like pairwise summation. Parts cut at multiples of [`PARTIAL_LEN`] elements hand
 //! over one number each ([`sum`] of a part), and the sum of these numbers is the
 //! sum of the whole, bit for bit: threads and shards can't change a result.
 //!

@@ -5,7 +5,7 @@
 //! checksum of all before it, so that a half-written page of flash is found out.
 
 use crate::constants::{Constants, in_pieces, read_all};
-use crate::error::Error;
+use crate::error::{Error, ensure_len, ensure_saved};
 use crate::storage::{Data, DataMut};
 
 /// The version that is written.
@@ -112,7 +112,7 @@ impl<'a> Reader<'a> {
         for puts in [false, true] {
             let mut reader = Reader { puts, ..reader };
             load(&mut reader)?;
-            Error::saved("number of bytes after the end", reader.rest.len() as u64, 0)?;
+            ensure_saved("number of bytes after the end", reader.rest.len() as u64, 0)?;
         }
         Ok(())
     }
@@ -127,11 +127,11 @@ impl<'a> Reader<'a> {
             }
             return refused("state of this kind: its first 8 bytes say of which");
         }
-        Error::saved("version", reader.number()?, VERSION)?;
+        ensure_saved("version", reader.number()?, VERSION)?;
         let Some((before, sum)) = bytes.split_last_chunk() else {
             return refused("a checksum at its end");
         };
-        Error::saved("checksum", u64::from_le_bytes(*sum), checksum(before))?;
+        ensure_saved("checksum", u64::from_le_bytes(*sum), checksum(before))?;
         reader.rest = before.get(16..).unwrap_or_default();
         Ok(reader)
     }
@@ -152,20 +152,20 @@ impl<'a> Reader<'a> {
     #[cfg(feature = "alloc")]
     pub(crate) fn truth(&mut self, what: &'static str) -> Result<bool, Error> {
         let number = self.number()?;
-        Error::saved(what, number, number.min(1))?;
+        ensure_saved(what, number, number.min(1))?;
         Ok(number == 1)
     }
 
     /// Refuses a number other than the one that belongs here.
     pub(crate) fn expect(&mut self, what: &'static str, expected: u64) -> Result<(), Error> {
-        Error::saved(what, self.number()?, expected)
+        ensure_saved(what, self.number()?, expected)
     }
 
     /// A number of words to come, of which there are as many.
     #[cfg(feature = "alloc")]
     pub(crate) fn count_of_words(&mut self, what: &'static str) -> Result<usize, Error> {
         let (number, most) = (self.number()?, self.rest.len() / 8);
-        Error::saved(what, number, number.min(most as u64))?;
+        ensure_saved(what, number, number.min(most as u64))?;
         Ok(usize::try_from(number).unwrap_or(most))
     }
 
@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn list<T: Constants>(&mut self, to: &mut [T]) -> Result<(), Error> {
         let bytes = self.bytes()?;
-        Error::saved("bytes of a slot", bytes.len() as u64, size_of_val(to) as u64)?;
+        ensure_saved("bytes of a slot", bytes.len() as u64, size_of_val(to) as u64)?;
         if self.puts {
             read_all(bytes, to);
         }
@@ -224,7 +224,7 @@ pub(crate) fn copied(
     to: &mut [u8],
     save: impl Fn(Option<&mut Sink<'_>>) -> usize,
 ) -> Result<(), Error> {
-    Error::length("memory", to.len(), save(None))?;
+    ensure_len("memory", to.len(), save(None))?;
     let mut rest = to;
     save(Some(&mut |bytes| {
         if let Some((to, later)) = core::mem::take(&mut rest).split_at_mut_checked(bytes.len()) {

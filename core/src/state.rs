@@ -3,7 +3,7 @@
 use crate::any::begin_single;
 use crate::array::Array;
 use crate::eager::EagerFloat;
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext, check_slices, step_slices};
 use crate::saved::{Reader, Sink, Writer, copied};
@@ -62,7 +62,7 @@ impl<'a, R: Rule, S: EagerFloat + Plain> State<'a, R, S> {
     /// written then.
     pub fn new(rule: &R, len: usize, memory: &'a mut [S]) -> Result<Self, Error> {
         rule.check()?;
-        Error::length("memory", memory.len(), Self::numbers(rule, len))?;
+        ensure_len("memory", memory.len(), Self::numbers(rule, len))?;
         let (mask, mut rest) = (Self::mask(rule), memory);
         let slots = R::Slots::<&mut [S]>::from_fn(|slot| {
             let used = mask >> slot & 1 == 1;
@@ -114,7 +114,7 @@ impl<'a, R: Rule, S: EagerFloat + Plain> State<'a, R, S> {
         param: &mut [S],
         grad: &[S],
     ) -> Result<(), Error> {
-        Error::length("param", param.len(), self.len)?;
+        ensure_len("param", param.len(), self.len)?;
         let mut views = self.slots.as_mut().iter_mut();
         let mut slots =
             R::Slots::<&mut [S]>::from_fn(|_| views.next().map_or(&mut [][..], |s| &mut **s));
@@ -158,7 +158,7 @@ impl<'a, R: Rule, S: EagerFloat + Plain> State<'a, R, S> {
     /// # Errors
     /// A parameter of another length, or not [`saved_len`](Self::saved_len) bytes. Nothing is written then.
     pub fn save(&self, param: &[S], to: &mut [u8]) -> Result<(), Error> {
-        Error::length("param", param.len(), self.len)?;
+        ensure_len("param", param.len(), self.len)?;
         copied(to, |to| self.written(Some(param), to))
     }
 
@@ -168,7 +168,7 @@ impl<'a, R: Rule, S: EagerFloat + Plain> State<'a, R, S> {
     /// A parameter of another length; or [`Error::is_saved`]: bytes that are damaged, of a later version, or of another
     /// rule, type or length. Nothing has changed then.
     pub fn load(&mut self, param: &mut [S], from: &[u8]) -> Result<(), Error> {
-        Error::length("param", param.len(), self.len)?;
+        ensure_len("param", param.len(), self.len)?;
         Reader::both(KIND, from, |from| {
             from.expect_bytes(R::ID.as_bytes(), "state of the same rule")?;
             from.expect("type", S::DTYPE as u64)?;

@@ -51,7 +51,7 @@ fn a_rate_that_others_are_measured_by_stays_the_first() {
     assert!(seen > 6);
 }
 
-/// [`AnyRule::bases`](bitstep::any::AnyRule::bases): powers found once for a group are those that
+/// [`DynRule::bases`](bitstep::any::DynRule::bases): powers found once for a group are those that
 /// each parameter would find.
 #[test]
 fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
@@ -155,7 +155,7 @@ fn numbers_are_carried_by_whoever_limits_a_norm() {
 
 #[test]
 fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
-    let scale = |args: &str| parsed("keras_adam", args).rule.norm_scale(&[]);
+    let scale = |args: &str| parsed("keras_adam", args).rule.grad_norm_divisor(&[]);
     assert_eq!((scale(""), scale("adam_global_clipnorm=2.0")), (None, Some(1.0)));
     for (name, limit) in
         [("keras_adam", "adam_clipnorm=1.0"), ("adam_weight_decay", "clipnorm=1.0")]
@@ -324,7 +324,8 @@ fn an_element_moves_alike_in_tensors_of_any_length() {
     let mut seen = 0;
     for entry in OPTIMIZERS {
         let recipe = parsed(entry.name, "");
-        let alone = recipe.rule.info().is_elementwise && recipe.rule.norm_scale(&[]).is_none();
+        let alone =
+            recipe.rule.info().is_elementwise && recipe.rule.grad_norm_divisor(&[]).is_none();
         if !alone
             || recipe.storage != StorageConfig::default()
             || recipe.rule.check_shape(&[1]).is_err()

@@ -3,6 +3,7 @@
 use bitstep::Error;
 use bitstep::any::ComputePolicy;
 use bitstep::args::{ArgError, Args, FieldVisitor, HyperParams, Value};
+use bitstep::error::ensure_range;
 use bitstep::optim::Sgd;
 use bitstep::optimizer::{Optimizer, OptimizerSpec};
 use bitstep::schedule::{
@@ -673,7 +674,7 @@ impl HyperParams for Triangle {
 
 impl Schedule for Triangle {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.half > 0, "half", self.half as f64, "half >= 1")
+        ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
     }
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         let t = step % (2 * self.half);

@@ -17,7 +17,7 @@ use half::bf16;
 /// What a rule says of the norm over these gradients.
 fn norm(rule: &(impl DynRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64) {
     let given = [("loss_scale", 4.0)];
-    (rule.norm_scale(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
+    (rule.grad_norm_divisor(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
 }
 
 /// That a wrapper says what the rule in it says, but for what `but` changes.

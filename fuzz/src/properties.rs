@@ -113,7 +113,7 @@ fn parts_are_parameters(trial: &Trial) {
     let noisy = matches!(whole.recipe.storage.param, ParamStorage::Stochastic(_));
     let by_size = whole.recipe.storage.min_len > 0 || whole.recipe.storage.len_multiple > 1;
     // Parts that are parameters of their own have norms of their own.
-    if noisy || by_size || whole.recipe.rule.norm_scale(&whole.given()).is_some() {
+    if noisy || by_size || whole.recipe.rule.grad_norm_divisor(&whole.given()).is_some() {
         return;
     }
     let n = whole.init.len();

@@ -17,7 +17,7 @@ pub struct ScheduleTrial {
     pub moderate: bool,
     /// What it is told at each step, if it listens.
     pub metrics: Vec<f64>,
-    /// Makes it: [`real`], but for one with a planted fault.
+    /// Makes it: [`library_schedule`], but for one with a planted fault.
     pub make: fn(&str, &Args) -> Box<dyn Scheduled>,
 }
 

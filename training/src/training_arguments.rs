@@ -9,18 +9,18 @@ use crate::version::Version;
 /// The part of `TrainingArguments` that decides how parameters move, with its defaults.
 ///
 /// ```
-/// use bitstep_training::{Members, TrainingArguments};
+/// use bitstep_training::{GroupKind, TrainingArguments};
 /// let args = TrainingArguments {
 ///     optim: "sgd".into(),
 ///     optim_args: "momentum=0.9, nesterov=True".into(),
 ///     learning_rate: 0.1,
 ///     ..TrainingArguments::default()
 /// };
-/// let recipe = args.recipe(Members::Decay)?;
+/// let recipe = args.recipe(GroupKind::Decay)?;
 /// assert_eq!(recipe.rule.lr(), 0.1);
 ///
 /// let typo = TrainingArguments { optim_args: "momentun=0.9".into(), ..args };
-/// assert!(typo.recipe(Members::Decay).unwrap_err().to_string().contains("did you mean `momentum`"));
+/// assert!(typo.recipe(GroupKind::Decay).unwrap_err().to_string().contains("did you mean `momentum`"));
 /// # Ok::<(), bitstep::args::ArgError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -83,7 +83,7 @@ impl Default for TrainingArguments {
 /// Which of the groups that Trainer makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKind {
-    /// Parameters that decay ([`decays`]).
+    /// Parameters that decay ([`has_weight_decay`]).
     Decay,
     /// Biases and norms: no weight decay.
     NoDecay,

@@ -17,7 +17,7 @@ use crate::memory::Places;
 ///
 /// Everything is launched on candle's own stream, over candle's own storage; nothing is copied,
 /// and nothing waits but what reads ([`norm`](Self::norm), [`download`](Self::download), and the
-/// rules that [`Resident`] names). Many variables go in one launch.
+/// rules that [`DeviceOptimizer`] names). Many variables go in one launch.
 ///
 /// ```no_run
 /// use bitstep::{args::Args, gradient::ClipGradNorm, named};
@@ -29,7 +29,7 @@ use crate::memory::Places;
 /// optimizer.add_group(named::optimizer("muon", &Args::new())?, [("weight".into(), weight.clone())])?;
 /// let grads = weight.sqr()?.sum_all()?.backward()?;
 /// optimizer.clip_grad_norm(&grads, &ClipGradNorm::default())?;
-/// optimizer.step_given(&grads, &[])?;
+/// optimizer.step_with_extra_args(&grads, &[])?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CudaOptimizer {
@@ -137,7 +137,7 @@ impl CudaOptimizer {
         });
         let numbers = numbers.collect::<Result<Vec<_>>>()?;
         let (device, how) = (self.resident.device(), Clip::Norm(*clip));
-        // SAFETY: as in `step_given`.
+        // SAFETY: as in `step_with_extra_args`.
         unsafe { bitstep_cudarc::clip(device, &mut self.workspace, &numbers, how, self.clipped) }
             .map_err(Error::wrap)
     }
@@ -159,7 +159,7 @@ impl CudaOptimizer {
     /// A configuration that can't be evaluated. Nothing is written then.
     pub fn eval(&mut self) -> Result<()> {
         let none = vec![None; self.vars.len()];
-        // SAFETY: as in `step_given`.
+        // SAFETY: as in `step_with_extra_args`.
         self.run(&none, |resident, memory| unsafe { resident.eval(memory) }.map_err(Error::wrap))
     }
 
@@ -169,7 +169,7 @@ impl CudaOptimizer {
     /// The driver's own.
     pub fn train(&mut self) -> Result<()> {
         let none = vec![None; self.vars.len()];
-        // SAFETY: as in `step_given`.
+        // SAFETY: as in `step_with_extra_args`.
         self.run(&none, |resident, memory| unsafe { resident.train(memory) }.map_err(Error::wrap))
     }
 

@@ -11,7 +11,7 @@ use candle_core::{Result, Tensor, Var};
 /// ```
 /// use bitstep::{args::Args, named};
 /// use bitstep_candle::{Layers, Optimizer};
-/// use candle_core::{DType, Device, Tensor, Var};
+/// use candle_core::{DType, Device, UpdateBuffers, Var};
 /// use candle_nn::Optimizer as _;
 ///
 /// let w = [0.5f32, 2.0].map(|x| Var::new(x, &Device::Cpu).unwrap());
@@ -19,7 +19,7 @@ use candle_core::{Result, Tensor, Var};
 /// let mut optimizer = Optimizer::new(w.to_vec(), recipe)?;
 ///
 /// let mut layers = Layers::new();
-/// let mut x = Tensor::new(3f32, &Device::Cpu)?;
+/// let mut x = UpdateBuffers::new(3f32, &Device::Cpu)?;
 /// for w in &w {
 ///     x = layers.run(&x, |x| x * w.as_tensor())?;
 /// }

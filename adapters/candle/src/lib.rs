@@ -1,7 +1,7 @@
 //! bitstep's optimizers for [candle](candle_core).
 //!
 //! [`Optimizer`] is a drop-in [`candle_nn::Optimizer`] whose configuration is a
-//! [`Recipe`]: any optimizer of the list. It writes to the `Var`s in place, with
+//! [`OptimizerSpec`]: any optimizer of the list. It writes to the `Var`s in place, with
 //! no temporary tensor and no copy of parameter, gradient or state.
 //!
 //! ```
@@ -196,7 +196,7 @@ impl Optimizer {
     /// One step that drops each gradient as soon as it is used.
     ///
     /// # Errors
-    /// As [`step_given`](Self::step_given).
+    /// As [`step_with_extra_args`](Self::step_with_extra_args).
     pub fn step_and_free(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
         self.step_with(grads, given)
@@ -205,7 +205,7 @@ impl Optimizer {
     /// One step with a gradient, or none, for each variable in their order.
     ///
     /// # Errors
-    /// As [`step_given`](Self::step_given).
+    /// As [`step_with_extra_args`](Self::step_with_extra_args).
     pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.check(grads)?;
         cpu::with_data(&grads, |data| self.state.begin_step(data, given).map_err(Error::wrap))?;
@@ -225,7 +225,7 @@ impl Optimizer {
     /// # Errors
     /// A rule that needs the norm over all gradients before the first update.
     pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<()> {
-        let all_at_once = |g: &Group| g.spec.rule.norm_scale(given).is_some();
+        let all_at_once = |g: &Group| g.spec.rule.grad_norm_divisor(given).is_some();
         if let Some(number) = self.state.groups().iter().position(all_at_once) {
             let message = "needs the norm over all gradients: step with all of them";
             return Err(Error::msg(format!("group {number} {message}")));
@@ -238,7 +238,7 @@ impl Optimizer {
     /// The update of the variables that have a gradient here; drops those gradients.
     ///
     /// # Errors
-    /// As [`step_given`](Self::step_given).
+    /// As [`step_with_extra_args`](Self::step_with_extra_args).
     pub fn step_some(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
         let mut layers = vec![0u32; self.state.groups().len()];

@@ -195,7 +195,7 @@ impl Training {
     /// groups' own rates. Momentum that another schedule has cycled stays as it is.
     ///
     /// ```
-    /// use bitstep::args::{Fields, Hyper};
+    /// use bitstep::args::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     /// use bitstep_candle::Training;
     /// use bitstep_training::Arguments;
@@ -205,8 +205,8 @@ impl Training {
     /// #[derive(Clone, Debug)]
     /// struct Breather;
     ///
-    /// impl Hyper for Breather {
-    ///     fn fields(&mut self, _: &mut dyn Fields) {}
+    /// impl HyperParams for Breather {
+    ///     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
     /// }
     ///
     /// impl Schedule for Breather {

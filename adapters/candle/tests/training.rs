@@ -1,6 +1,7 @@
 //! What stands around the optimizer: groups, schedules, accumulation, clipping, loss scaling,
 //! checkpoints, layer-wise backward passes.
 
+use bitstep::error::ensure_range;
 use std::collections::BTreeMap;
 
 use bitstep::args::{Args, FieldVisitor, HyperParams, Value};
@@ -175,7 +176,7 @@ impl HyperParams for Windows {
 
 impl Schedule for Windows {
     fn check(&self) -> std::result::Result<(), bitstep::Error> {
-        bitstep::Error::range(self.length > 0, "length", self.length as f64, "length >= 1")
+        ensure_range(self.length > 0, "length", self.length as f64, "length >= 1")
     }
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         if step / self.length % 2 == 1 { 0.5 * base_lr } else { base_lr }

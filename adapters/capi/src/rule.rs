@@ -68,7 +68,10 @@ pub unsafe extern "C" fn bitstep_rule_new(
 fn check_alone(recipe: &OptimizerSpec, given: &[(&str, f64)]) -> Result<(), Fault> {
     let rule = &*recipe.rule;
     let [first, second] = [0, 1].map(|index| rule.initial_scalars(index).map(f64::to_bits));
-    if rule.norm_scale(given).is_some() || rule.info().needs_index_in_group || first != second {
+    if rule.grad_norm_divisor(given).is_some()
+        || rule.info().needs_index_in_group
+        || first != second
+    {
         let message = "rule: needs to know of all parameters; take an optimizer for it";
         return fault(BITSTEP_ARGUMENT, message);
     }

@@ -20,13 +20,13 @@ pub struct DeviceSlice {
 /// What is to be done to a gradient, as the core does it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GradientOp {
-    /// [`bitstep::gradient::multiply`].
+    /// [`bitstep::gradient::scale_in_place`].
     Multiply(f64),
     /// The same by a number of type `f64` that is on the device, there.
     MultiplyBy(u64),
     /// [`bitstep::gradient::clip_grad_value`].
     ClipValue(f64),
-    /// [`bitstep::gradient::Accumulation::add`] of a micro-batch's gradient.
+    /// [`bitstep::gradient::GradientAccumulator::add`] of a micro-batch's gradient.
     Accumulate {
         /// The micro-batch's.
         from: DeviceSlice,
@@ -37,7 +37,7 @@ pub enum GradientOp {
         /// Whether their mean is expected, or their sum.
         mean: bool,
     },
-    /// [`bitstep::gradient::Neftune::add_unit`].
+    /// [`bitstep::gradient::Neftune::add_from_uniform`].
     Unit {
         /// Numbers between 0 and 1.
         from: DeviceSlice,

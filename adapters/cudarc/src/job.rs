@@ -29,7 +29,7 @@ pub struct ParamJob<'a> {
     pub slots: Vec<Option<DeviceStorage>>,
     /// Whether the slots that start as the parameter are to be filled.
     pub starts: bool,
-    /// Memory of [`KEPT`] bytes where the device keeps what it finds out for the carried numbers,
+    /// Memory of [`PERSISTENT_BYTES`] bytes where the device keeps what it finds out for the carried numbers,
     /// from step to step; `None`: they are read back at once.
     pub persistent: Option<u64>,
     /// Where the device has a number of type `f64` that the gradient is multiplied by on its way
@@ -37,7 +37,7 @@ pub struct ParamJob<'a> {
     pub grad_scale: Option<u64>,
 }
 
-/// Bytes of [`Job::kept`].
+/// Bytes of [`ParamJob::persistent`].
 pub const PERSISTENT_BYTES: usize = 512;
 /// Where constants are kept, after the number of a norm and its limiter.
 const PERSISTENT_COEFS: u64 = 64;

@@ -4,19 +4,19 @@
 //! roundings, and so the same bits. They come with this crate as PTX ([`ptx`]); what is needed to
 //! run is the driver alone, and that is found at run time.
 //!
-//! [`Resident`] keeps an optimizer's state in the device's memory and makes one step of any number
+//! [`DeviceOptimizer`] keeps an optimizer's state in the device's memory and makes one step of any number
 //! of tensors in a few launches, on a stream of the caller's:
 //!
 //! ```no_run
 //! use bitstep::{args::Args, named, real::Dtype};
-//! use bitstep_cudarc::{Cuda, Device, Resident, Tensor};
-//! let mut optimizer = Resident::new(Cuda::open(0)?);
+//! use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, UpdateBuffers};
+//! let mut optimizer = DeviceOptimizer::new(Cuda::open(0)?);
 //! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
 //! optimizer.add_param(group, &[1024, 1024], Dtype::F32)?;
 //! // Memory of your own; for `CudaSlice`s there is `step_slices`, which is safe.
 //! let value = optimizer.device().alloc(4 << 20)?;
 //! let grad = optimizer.device().alloc(4 << 20)?;
-//! let tensor = Tensor { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
+//! let tensor = UpdateBuffers { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
 //! // SAFETY: both were allocated above, and nobody else has them.
 //! unsafe { optimizer.step(&[tensor], &[])? };
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -26,19 +26,19 @@
 //! same kernel go in one launch. Tensors of one type run kernels of their own; other storages are
 //! decoded to plain numbers in a workspace, and encoded again.
 //!
-//! [`change`] is for gradients: multiplication, clipping by value, accumulation, NEFTune; [`clip`]
+//! [`apply_gradient_ops`] is for gradients: multiplication, clipping by value, accumulation, NEFTune; [`clip`]
 //! clips them by their norm, which never leaves the device; or [`norm`] only finds it, and a step
-//! [reads it](Resident::multiply_gradients).
+//! [reads it](DeviceOptimizer::set_grad_scale).
 //!
 //! Products of matrices have the core's fixed order. Projectors (GaLore, APOLLO) are renewed by the
 //! host, from the gradient, which is read back when it is time, or drawn at random; a better one is
 //! written into its slot. In the core, any rule can be projected; here, those of the references can.
 //! What has no kernels is refused before anything is launched.
 //!
-//! A step is [`Resident::prepare`], the host's part, and [`Resident::launch`], the device's, which
-//! may be captured in a CUDA graph. State comes back with [`Resident::download`] and goes on with
-//! [`Resident::load`]. What a device keeps for itself (the root mean square that Adafactor notes,
-//! the norm that APOLLO limits) is read when it is [asked for](Resident::scalars).
+//! A step is [`DeviceOptimizer::prepare`], the host's part, and [`DeviceOptimizer::launch`], the device's, which
+//! may be captured in a CUDA graph. State comes back with [`DeviceOptimizer::download`] and goes on with
+//! [`DeviceOptimizer::load`]. What a device keeps for itself (the root mean square that Adafactor notes,
+//! the norm that APOLLO limits) is read when it is [asked for](DeviceOptimizer::scalars).
 //!
 //! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
 //! it on an interpreter.

@@ -36,7 +36,7 @@ const SCALE: u32 = 41;
 /// device's own.
 ///
 /// # Safety
-/// As [`change`](crate::change); `to` has room for two numbers.
+/// As [`apply_gradient_ops`](crate::apply_gradient_ops); `to` has room for two numbers.
 pub unsafe fn clip<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
@@ -67,7 +67,7 @@ pub unsafe fn clip<D: Device>(
 }
 
 /// The first half of [`clip`]: finds both numbers, and leaves the gradients alone. A step may read
-/// the second one on its way ([`Resident::multiply_gradients`](crate::Resident::multiply_gradients)).
+/// the second one on its way ([`DeviceOptimizer::set_grad_scale`](crate::DeviceOptimizer::set_grad_scale)).
 ///
 /// # Errors
 /// The device's own.

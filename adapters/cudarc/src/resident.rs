@@ -40,7 +40,7 @@ struct State {
     slots: Vec<Option<(StorageFormat, Vec<Part>)>>,
     /// What is kept beside the parameter: its format together with that, and the place.
     companion: Option<(StorageFormat, Part)>,
-    /// [`Job::kept`], for rules that carry numbers on.
+    /// [`ParamJob::kept`], for rules that carry numbers on.
     kept: Option<u64>,
     /// What of these numbers is to be read there.
     noted: Vec<Readback>,
@@ -48,13 +48,13 @@ struct State {
 
 /// Groups of parameters, with state in the device's memory.
 ///
-/// Learning rates and counters are the host's, as everywhere: [`Resident::groups_mut`]. A step
+/// Learning rates and counters are the host's, as everywhere: [`DeviceOptimizer::groups_mut`]. A step
 /// waits for nothing, and allocates nothing once the first one is made and no parameter is added.
 /// Only two kinds of rules make it wait: one that asks for a norm over all gradients (they are
 /// read back: better [`clip`](crate::clip) them), and one that renews projectors from the gradient.
 ///
 /// # In a CUDA graph
-/// [`Resident::prepare`] is all that the host does for a step; [`Resident::launch`] launches
+/// [`DeviceOptimizer::prepare`] is all that the host does for a step; [`DeviceOptimizer::launch`] launches
 /// kernels and nothing else, and may be captured. Before each replay, `prepare` that step: while it
 /// answers `true`, the launches are those that were captured.
 pub struct DeviceOptimizer<D: Device> {
@@ -238,7 +238,7 @@ impl<D: Device> DeviceOptimizer<D> {
         let types = self.states.iter().zip(tensors);
         let types: Vec<_> = types.map(|(s, t)| Some([s.dtype, t.grad?.0])).collect();
         let mut grads = Vec::new();
-        if self.optimizer.groups().iter().any(|g| g.spec.rule.norm_scale(given).is_some()) {
+        if self.optimizer.groups().iter().any(|g| g.spec.rule.grad_norm_divisor(given).is_some()) {
             for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
                 let mut grad = Buffer::zeros(dtype, tensor.len)?;
                 read(&mut self.device, at, &mut grad).map_err(Error::Device)?;

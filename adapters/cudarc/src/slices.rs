@@ -35,7 +35,7 @@ pub enum Slice<'a> {
 pub type Pair<'a> = (SliceMut<'a>, Option<Slice<'a>>);
 
 impl DeviceOptimizer<Cuda> {
-    /// [`Resident::step`] of slices, in the order in which parameters were added. cudarc's own
+    /// [`DeviceOptimizer::step`] of slices, in the order in which parameters were added. cudarc's own
     /// events say when the step is done, where it manages them.
     ///
     /// # Errors

@@ -70,9 +70,9 @@ pub(crate) trait NewtonSchulzKernels: Sync {
 
 /// [`Projected`], whatever it is made of.
 pub(crate) trait RefreshProjector {
-    /// [`Projected::renewal`].
+    /// [`Projected::refresh_due`].
     fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind>;
-    /// [`Projected::renew`], with scratch memory of its own.
+    /// [`Projected::refresh`], with scratch memory of its own.
     fn refresh(
         &self,
         of: (ComputePolicy, Option<Dtype>),
@@ -149,7 +149,7 @@ macro_rules! in_type {
     };
 }
 
-/// How a rule of type R is found in an [`AnyRule`]: as it is, or as a [`Matrix`].
+/// How a rule of type R is found in an [`DynRule`]: as it is, or as a [`FactoredRule`].
 trait Downcast<R>: Sync {
     const SHAPE: Shape;
     fn find(rule: &dyn DynRule) -> Option<&R>;

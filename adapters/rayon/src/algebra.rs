@@ -10,16 +10,16 @@ use faer::{Accum, MatMut, MatRef};
 
 /// Linear algebra by the crate `faer`, on as many threads as its global setting says.
 ///
-/// Faster than [`Portable`], above all where a projector is renewed from singular vectors. In
+/// Faster than [`PortableLinearAlgebra`], above all where a projector is renewed from singular vectors. In
 /// return the bits depend on the processor, the number of threads and faer's version: a rule with
 /// this algebra is exempt from bitstep's promise of the same bits. Nothing uses it unless told to.
 ///
 /// ```
-/// use bitstep::{any::Arithmetic, lowrank::{GaLore, Projected}, optim::AdamWHf, optimizer::Recipe};
+/// use bitstep::{any::ComputePolicy, lowrank::{GaLore, Projected}, optim::AdamWHf, optimizer::OptimizerSpec};
 /// use bitstep_rayon::Faer;
 /// let mut rule = Projected::<AdamWHf, GaLore, Faer>::default();
 /// rule.projection.rank = Some(128);
-/// let recipe = Recipe::new(rule, Arithmetic::Eager);
+/// let recipe = OptimizerSpec::new(rule, ComputePolicy::Eager);
 /// # let _ = recipe;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

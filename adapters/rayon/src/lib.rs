@@ -13,7 +13,7 @@ mod algebra;
 #[cfg(feature = "faer")]
 pub use algebra::Faer;
 
-/// The [work](Task::work) that is worth a thread of its own: some 10 µs of it, several times what waking one takes. Threads that
+/// The [work](Task::cost) that is worth a thread of its own: some 10 µs of it, several times what waking one takes. Threads that
 /// are awake share it out in quarters.
 pub const GRAIN: usize = 1 << 16;
 

@@ -6,12 +6,12 @@ use super::Value;
 /// Something with hyper-parameters.
 ///
 /// ```
-/// use bitstep::args::{Fields, Hyper};
+/// use bitstep::args::{FieldVisitor, HyperParams};
 ///
 /// struct Sgd { lr: f64, betas: [f64; 2], nesterov: bool }
 ///
-/// impl Hyper for Sgd {
-///     fn fields(&mut self, f: &mut dyn Fields) {
+/// impl HyperParams for Sgd {
+///     fn fields(&mut self, f: &mut dyn FieldVisitor) {
 ///         let [beta1, beta2] = &mut self.betas;
 ///         f.f64("lr", &mut self.lr);
 ///         f.pair("betas", beta1, beta2);
@@ -43,9 +43,9 @@ impl<H: HyperParams + ?Sized> HyperParams for alloc::boxed::Box<H> {
     }
 }
 
-/// A visitor over the fields of a [`Hyper`].
+/// A visitor over the fields of a [`HyperParams`].
 ///
-/// The methods that a `Hyper` calls (`f64`, `bool`, `pair`, …) belong to `dyn Fields`; a visitor provides this one.
+/// The methods that a `HyperParams` calls (`f64`, `bool`, `pair`, …) belong to `dyn FieldVisitor`; a visitor provides this one.
 pub trait FieldVisitor {
     /// The argument `name` and where its value stands.
     fn field(&mut self, name: &'static str, slot: FieldMut<'_>);

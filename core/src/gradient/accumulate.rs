@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::eager::EagerFloat;
-use crate::error::Error;
+use crate::error::{Error, ensure_len, ensure_range};
 use crate::real::ComputeFloat;
 use crate::storage::{Data, DataMut};
 
@@ -19,8 +19,8 @@ use crate::storage::{Data, DataMut};
 /// unless [`window`](Self::window) is called with the number that there will be, as Trainer does.
 ///
 /// ```
-/// use bitstep::{gradient::Accumulation, storage::{Data, DataMut}};
-/// let mut mean = Accumulation::mean(2)?;
+/// use bitstep::{gradient::GradientAccumulator, storage::{Data, DataMut}};
+/// let mut mean = GradientAccumulator::mean(2)?;
 /// let mut total = [0.0f32; 1];
 /// for g in [[1.0f32], [4.0]] {
 ///     mean.add(DataMut::F32(&mut total), Data::F32(&g))?;
@@ -58,7 +58,7 @@ impl GradientAccumulator {
 
     fn new(window: u64, mean: bool) -> Result<Self, Error> {
         let argument = "gradient_accumulation_steps";
-        Error::range(window > 0, argument, window as f64, ">= 1")?;
+        ensure_range(window > 0, argument, window as f64, ">= 1")?;
         Ok(GradientAccumulator { every: window, window, seen: 0, mean })
     }
 
@@ -69,7 +69,7 @@ impl GradientAccumulator {
     /// 0, or a window that has begun.
     pub fn window(&mut self, window: u64) -> Result<(), Error> {
         let argument = "window";
-        Error::range(window > 0, argument, window as f64, ">= 1")?;
+        ensure_range(window > 0, argument, window as f64, ">= 1")?;
         if self.position() > 0 {
             return Err(Error::InvalidArgument { argument, expected: "no micro-batch added yet" });
         }
@@ -125,7 +125,7 @@ impl GradientAccumulator {
         grad: Data<'_>,
         factor: f64,
     ) -> Result<(), Error> {
-        Error::length("grad", grad.len(), total.len())?;
+        ensure_len("grad", grad.len(), total.len())?;
         let first = self.position() == 0;
         fn go<T: EagerFloat>(total: &mut [T], grad: &[T], first: bool, factor: f64) {
             let factor = T::Compute::scalar(factor);

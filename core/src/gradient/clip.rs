@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::scale::scale_in_place;
 use crate::eager::{Eager, EagerFloat};
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
 use crate::storage::{Data, DataMut};
@@ -299,7 +299,7 @@ impl ClipGradNorm {
     /// See above.
     pub fn checked_coefficient(&self, norm: f64, dtype: Dtype) -> Result<f64, Error> {
         if self.error_if_nonfinite {
-            Error::range(norm.is_finite(), "total_norm", norm, "finite")?;
+            ensure_range(norm.is_finite(), "total_norm", norm, "finite")?;
         }
         Ok(self.coefficient(norm, dtype))
     }

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::eager::EagerFloat;
-use crate::error::Error;
+use crate::error::{Error, ensure_len, ensure_not_negative};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut, Plain};
 
@@ -45,7 +45,7 @@ impl Neftune {
         length: u64,
         width: u64,
     ) -> Result<(), Error> {
-        Error::length("unit", unit.len(), output.len())?;
+        ensure_len("unit", unit.len(), output.len())?;
         self.run(output, length, width, |i, one| unit.load::<f64>(i, one))
     }
 
@@ -55,7 +55,7 @@ impl Neftune {
     /// Different lengths. Nothing is written then.
     #[inline(always)]
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
-        Error::length("noise", noise.len(), output.len())?;
+        ensure_len("noise", noise.len(), output.len())?;
         #[inline(always)]
         fn go<T: EagerFloat + Plain>(x: &mut [T], noise: Data<'_>) {
             for (i, x) in x.iter_mut().enumerate() {
@@ -108,7 +108,7 @@ impl Neftune {
         width: u64,
         draw: impl Fn(usize, &mut [f64; 1]),
     ) -> Result<(), Error> {
-        Error::not_negative("neftune_noise_alpha", self.alpha)?;
+        ensure_not_negative("neftune_noise_alpha", self.alpha)?;
         let magnitude = self.magnitude(length, width);
         #[inline(always)]
         fn go<T: EagerFloat>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {

@@ -1,7 +1,7 @@
 //! Loss scaling for 16-bit training.
 
 use crate::eager::EagerFloat;
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
@@ -90,8 +90,8 @@ impl LossScale {
     /// # Errors
     /// A growth factor of at most 1, a backoff factor of at least 1.
     pub fn check(&self) -> Result<(), Error> {
-        Error::range(self.growth_factor > 1.0, "growth_factor", self.growth_factor, "> 1")?;
-        Error::range(self.backoff_factor < 1.0, "backoff_factor", self.backoff_factor, "< 1")
+        ensure_range(self.growth_factor > 1.0, "growth_factor", self.growth_factor, "> 1")?;
+        ensure_range(self.backoff_factor < 1.0, "backoff_factor", self.backoff_factor, "< 1")
     }
 
     /// Divides all gradients by the scale (multiplies by its reciprocal, rounded

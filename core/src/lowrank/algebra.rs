@@ -30,7 +30,7 @@ pub trait LinearAlgebra:
 
     /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
     /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
-    /// matrix may be overwritten; `scratch` has [`Algebra::scratch`] numbers.
+    /// matrix may be overwritten; `scratch` has [`LinearAlgebra::scratch`] numbers.
     fn truncated_svd<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],

@@ -57,7 +57,7 @@ pub enum ScaleType {
 /// | `update_proj_gap` | ≥ 1 | 200 |
 /// | `scale` | any | 1 |
 /// | `proj_type` | as [GaLore](crate::lowrank::GaLore)'s; `full` with `svd` only | `std` |
-/// | `proj` | `random`, `svd`; not the reference's: [`signs`](crate::lowrank::signs) | `random` |
+/// | `proj` | `random`, `svd`; not the reference's: [`signs`](crate::lowrank::rademacher) | `random` |
 /// | `scale_type` | `channel`, `tensor` | `channel` |
 /// | `scale_front` | | false |
 /// | `disable_nl` | | false |

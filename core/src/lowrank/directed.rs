@@ -17,9 +17,9 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     const EAGER: bool;
     /// [`RuleInfo::slots`](crate::any::RuleInfo::slots).
     const SLOTS: &'static [&'static str];
-    /// [`RuleInfo::scalars`](crate::any::RuleInfo::scalars), of any configuration.
+    /// [`RuleInfo::scalar_names`](crate::any::RuleInfo::scalar_names), of any configuration.
     const SCALAR_NAMES: &'static [&'static str];
-    /// [`RuleInfo::given`](crate::any::RuleInfo::given).
+    /// [`RuleInfo::extra_args`](crate::any::RuleInfo::extra_args).
     const EXTRA_ARGS: &'static [&'static str];
     /// What the second half needs to know of the first.
     type Coefs<C: ComputeFloat>: Copy;
@@ -46,7 +46,7 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     /// An element of the parameter, moved along a direction.
     fn apply_direction<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, direction: C) -> C;
 
-    /// [`Rule::check_halves`].
+    /// [`Rule::check_separable`].
     ///
     /// # Errors
     /// The halves are not the whole.
@@ -173,7 +173,7 @@ impl<R: Rule> SplitRule for R {
     }
 }
 
-/// The direction is the way from 0: [`Factored::scaled_element`] of a parameter of zeros.
+/// The direction is the way from 0: [`FactoredUpdate::factored_update`] of a parameter of zeros.
 impl<R: FactoredUpdate> SplitRule for FactoredRule<R> {
     const EAGER: bool = <R as Rule>::EAGER;
     const SLOTS: &'static [&'static str] = R::SLOT_NAMES;

@@ -29,7 +29,7 @@ use crate::storage::{DataMut, Plain};
 /// Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
 /// Projection", 2024. Reference: `galore_torch`.
 /// Singular vectors there have whatever signs LAPACK gives them; here the largest
-/// component is positive ([`crate::lowrank::Portable`]). As state stays as it is when a
+/// component is positive ([`crate::lowrank::PortableLinearAlgebra`]). As state stays as it is when a
 /// projector is renewed, signs matter from the second one on.
 ///
 /// # Hyper-parameters

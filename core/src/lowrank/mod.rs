@@ -1,16 +1,16 @@
 //! Training in a space of low rank: GaLore and APOLLO, over any rule.
 //!
-//! A gradient matrix is projected; a rule finds the [direction](crate::rule::Rule::direction)
+//! A gradient matrix is projected; a rule finds the [direction](crate::rule::Rule::update_direction)
 //! of the projection, with state of the projection's size; the direction is [brought
 //! back](GaLore), or only [tells how long](Apollo) a step along the gradient is. A
-//! [`Projected`] is the whole, and an [`AnyRule`](crate::any::AnyRule) again: GaLore × Lion is
+//! [`Projected`] is the whole, and an [`DynRule`](crate::any::DynRule) again: GaLore × Lion is
 //! `Projected::<Lion, GaLore>`.
 //!
 //! Now and then the projector is renewed, from the gradient's singular vectors or at random.
 //! It rests in slots of its own; a caller who has a better one writes it there, and says so by
-//! handing the slot's name to the step as a [given](crate::rule::Step::given) number.
+//! handing the slot's name to the step as a [given](crate::rule::StepContext::extra) number.
 //!
-//! Products and singular vectors come from an [`Algebra`]. [`Portable`] has the same
+//! Products and singular vectors come from an [`LinearAlgebra`]. [`PortableLinearAlgebra`] has the same
 //! bits everywhere; another one, with a vendor's products, has its own.
 
 mod algebra;

@@ -1,7 +1,7 @@
 //! How matrices are projected.
 
 use crate::args::FieldVisitor;
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 
 /// Which sides of a matrix are projected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub enum ProjectorKind {
     Svd,
     /// Normal numbers over √rank, drawn as `torch.randn` draws them.
     Random,
-    /// Random [signs](crate::lowrank::signs) over √rank: no reference's numbers, but cheap, and without memory.
+    /// Random [signs](crate::lowrank::rademacher) over √rank: no reference's numbers, but cheap, and without memory.
     Rademacher,
 }
 
@@ -94,7 +94,7 @@ impl Projection {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         let gap = self.update_proj_gap;
-        Error::range(gap > 0 || self.rank.is_none(), "update_proj_gap", gap as f64, ">= 1")?;
+        ensure_range(gap > 0 || self.rank.is_none(), "update_proj_gap", gap as f64, ">= 1")?;
         if self.proj != ProjectorKind::Svd && self.proj_type == ProjType::Full {
             return Err(Error::InvalidArgument {
                 argument: "proj_type",

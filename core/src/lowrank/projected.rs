@@ -31,7 +31,7 @@ pub trait ProjectionMethod:
 
     /// How the reference projects.
     fn projection() -> Projection;
-    /// [`Hyper::fields`], after those of the projection.
+    /// [`HyperParams::fields`], after those of the projection.
     fn fields(&mut self, projection: &mut Projection, f: &mut dyn FieldVisitor);
     /// How many of the numbers there are for parameters that are projected or not.
     fn start_scalars(&self, projected: bool) -> usize {
@@ -47,7 +47,7 @@ pub trait ProjectionMethod:
         let _ = numbers;
         0
     }
-    /// How many numbers of [`Found::spare`] it needs, where the parameter is stored element by element.
+    /// How many numbers of [`ProjectedUpdate::spare`] it needs, where the parameter is stored element by element.
     fn extra_scratch(&self, plan: &ProjectionShape) -> usize;
     /// Whether a matrix can be updated so.
     ///
@@ -84,7 +84,7 @@ pub struct ProjectedUpdate<'a, A> {
     pub against: bool,
     /// The gradient.
     pub grad: &'a [A],
-    /// Numbers which may be overwritten: as many, or what [`Way::spare`] asks for.
+    /// Numbers which may be overwritten: as many, or what [`ProjectionMethod::extra_scratch`] asks for.
     pub spare: &'a mut [A],
     /// Where both sides are projected, rows × rank numbers.
     pub between: &'a mut [A],
@@ -93,8 +93,8 @@ pub struct ProjectedUpdate<'a, A> {
 /// A rule, or, in groups with a rank, that rule on projected gradients.
 ///
 /// The rule sees zeros in place of the parameter. Weight decay is applied to the parameter itself, by the
-/// rule's [second half](crate::rule::Rule::descend): where it is decoupled, in rules that have one (`AdamW`, `AdamWHf`, `Lion`,
-/// `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Others [refuse](crate::rule::Rule::check_halves) a rank together
+/// rule's [second half](crate::rule::Rule::apply_direction): where it is decoupled, in rules that have one (`AdamW`, `AdamWHf`, `Lion`,
+/// `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Others [refuse](crate::rule::Rule::check_separable) a rank together
 /// with a decay, and rules with a slot that stands for the parameter (ScheduleFree, Ranger) refuse a rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projected<R, W, L = PortableLinearAlgebra> {
@@ -252,11 +252,11 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     fn lr(&self) -> f64 {
         self.rule.lr()
     }
-    fn settle(&mut self) {
-        self.rule.settle();
+    fn resolve_defaults(&mut self) {
+        self.rule.resolve_defaults();
     }
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
-        self.rule.norm_scale(given)
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
+        self.rule.grad_norm_divisor(given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         self.rule.grad_norm(grads, scale)
@@ -266,8 +266,8 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
         self.method.start(index, self.numbers(&mut scalars));
         scalars
     }
-    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
-        self.rule.advance(step, scalars);
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
+        self.rule.advance_scalars(step, scalars);
     }
     fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
         if !self.projects() {
@@ -408,7 +408,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
     }
 
     /// Whether the projector is renewed at this step, and from what: for backends that keep
-    /// numbers elsewhere, to [`renew`](Self::renew) it before they step.
+    /// numbers elsewhere, to [`renew`](Self::refresh) it before they step.
     #[must_use]
     pub fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind> {
         self.renews(step).then_some(self.projection.proj)

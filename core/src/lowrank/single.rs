@@ -9,7 +9,7 @@ use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext, UpdateBuffers};
 use crate::storage::{Data, DataMut, Plain};
 
-/// A rule that computes in `f32`, whatever is around it: [`Arithmetic::Single`].
+/// A rule that computes in `f32`, whatever is around it: [`ComputePolicy::Single`].
 ///
 /// Between two products that are rounded to the parameter's type, it takes the projection
 /// from that type, and its direction is rounded to it. The constants of its second half are
@@ -34,11 +34,11 @@ impl<R: Rule> DynRule for ForceF32<R> {
     fn lr(&self) -> f64 {
         DynRule::lr(&self.0)
     }
-    fn settle(&mut self) {
-        DynRule::settle(&mut self.0);
+    fn resolve_defaults(&mut self) {
+        DynRule::resolve_defaults(&mut self.0);
     }
-    fn norm_scale(&self, given: &[(&str, f64)]) -> Option<f64> {
-        DynRule::norm_scale(&self.0, given)
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
+        DynRule::grad_norm_divisor(&self.0, given)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         DynRule::grad_norm(&self.0, grads, scale)
@@ -46,8 +46,8 @@ impl<R: Rule> DynRule for ForceF32<R> {
     fn initial_scalars(&self, index: usize) -> ScalarState {
         self.0.initial_scalars(index)
     }
-    fn advance(&self, step: &StepContext, scalars: &mut ScalarState) {
-        DynRule::advance(&self.0, step, scalars);
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
+        DynRule::advance_scalars(&self.0, step, scalars);
     }
     fn slot_len(&self, slot: usize, shape: &[usize], _: Dtype) -> usize {
         self.0.slot_len(slot, shape, Dtype::F32)

@@ -54,8 +54,8 @@ fn run<R: DynRule>(
         let mut step = StepContext::new(t, 0.01);
         (step.shape, step.dtype, step.extra) = (&SHAPE, Some(Dtype::F64), &given);
         let data = [Data::F64(&grad)];
-        step.grad_norm = rule.norm_scale(&given).map(|scale| rule.grad_norm(&data, scale));
-        rule.advance(&step, &mut scalars);
+        step.grad_norm = rule.grad_norm_divisor(&given).map(|scale| rule.grad_norm(&data, scale));
+        rule.advance_scalars(&step, &mut scalars);
         let mut slots: Vec<_> = slots.iter_mut().map(|s| DataMut::F64(s)).collect();
         let tensor = UpdateBuffers {
             shape: &SHAPE,
@@ -394,7 +394,7 @@ fn two_steps(
         let mut step = StepContext::new(t, 0.1);
         step.shape = &shape;
         step.is_first = t == 1;
-        rule.advance(&step, &mut scalars);
+        rule.advance_scalars(&step, &mut scalars);
         let (param, grad) = if narrow {
             (DataMut::Bf16(&mut param), Data::Bf16(&grad))
         } else {

@@ -1,11 +1,11 @@
 //! What names stand for: a rule, the arithmetic that its reference computes in, and storage.
 //!
-//! Each function makes an [`Entry`] of a kind of reference. Who uses a few names alone makes a list of their
+//! Each function makes an [`OptimizerEntry`] of a kind of reference. Who uses a few names alone makes a list of their
 //! own, and compiles no other rule:
 //!
 //! ```
-//! use bitstep::{args::Args, named::{Entry, entries, optimizer_of}, optim::{AdamW, Lion}};
-//! static MINE: &[Entry] = &[entries::fusible::<AdamW>("adamw_torch"), entries::bnb_8bit::<Lion>("lion_8bit")];
+//! use bitstep::{args::Args, named::{OptimizerEntry, entries, optimizer_of}, optim::{AdamW, Lion}};
+//! static MINE: &[OptimizerEntry] = &[entries::fusible::<AdamW>("adamw_torch"), entries::bnb_8bit::<Lion>("lion_8bit")];
 //! let recipe = optimizer_of(MINE, "adamw_torch", &Args::parse("lr=1e-3")?)?;
 //! assert_eq!(recipe.rule.lr(), 1e-3);
 //! assert!(optimizer_of(MINE, "lion_8bi", &Args::new()).unwrap_err().to_string().contains("`lion_8bit`"));
@@ -41,7 +41,7 @@ fn rule_from<R: DynRule + 'static>(
     arithmetic: ComputePolicy,
 ) -> Result<OptimizerSpec, ArgError> {
     args.apply(name, rule.hyper_params())?;
-    rule.settle();
+    rule.resolve_defaults();
     Ok(OptimizerSpec::new(rule, arithmetic))
 }
 

@@ -1,7 +1,7 @@
 //! Adadelta: steps in the units of the parameter.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -55,11 +55,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// From empty averages with ε = 1 and ρ = 0.75, g = 2√3 gives v = 3 and Δ = g/2:
 /// ```
-/// use bitstep::{optim::Adadelta, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Adadelta, rule::{step, Rule, StepContext}};
 /// let rule = Adadelta { rho: 0.75, eps: 1.0, ..Adadelta::default() };
 /// let (mut p, mut v, mut u) = ([2.0f64], [0.0f64], [0.0f64]);
 /// let g = 12f64.sqrt();
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 1.0), &mut rule.scalars(), &mut p, &[g], [&mut v, &mut u])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut rule.scalars(), &mut p, &[g], [&mut v, &mut u])?;
 /// assert!((p[0] - (2.0 - 3f64.sqrt())).abs() < 1e-15);
 /// assert!((v[0] - 3.0).abs() < 1e-15 && (u[0] - 0.75).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
@@ -118,10 +118,10 @@ impl Rule for Adadelta {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::range((0.0..=1.0).contains(&self.rho), "rho", self.rho, "0 <= rho <= 1")?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_range((0.0..=1.0).contains(&self.rho), "rho", self.rho, "0 <= rho <= 1")?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -81,12 +81,12 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// The first step forgets V: every |u| of a single element is 1, and α = 0.5.
 /// ```
-/// use bitstep::any::{AnyRule, Arithmetic, Tensor};
-/// use bitstep::{factored::Matrix, optim::Adafactor, rule::Step};
+/// use bitstep::any::{DynRule, ComputePolicy, UpdateBuffers};
+/// use bitstep::{factored::FactoredRule, optim::Adafactor, rule::StepContext};
 /// use bitstep::storage::{Data, DataMut};
 /// let rule = Adafactor { lr: Some(0.5), scale_parameter: false, relative_step: false, ..Adafactor::default() };
 /// let (mut p, mut row, mut col, mut work) = ([3.0f64], [0.0f64], [0.0f64], [0.0f64; 4]);
-/// Matrix(rule).update(Arithmetic::Fused, &Step::new(1, 0.5), &mut [0.0; 4], Tensor {
+/// FactoredRule(rule).update(ComputePolicy::Fused, &StepContext::new(1, 0.5), &mut [0.0; 4], UpdateBuffers {
 ///     shape: &[1, 1],
 ///     param: DataMut::F64(&mut p),
 ///     grad: Data::F64(&[-2.0]),

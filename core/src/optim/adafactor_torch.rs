@@ -2,7 +2,7 @@
 
 use crate::accurate;
 use crate::args::{FieldMut, FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::factored::FactoredUpdate;
 use crate::real::{ComputeFloat, Dtype};
 use crate::reduce;
@@ -68,10 +68,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// The first step forgets V: u is a sign, and α = RMS(p) · min(η, 1).
 /// ```
-/// use bitstep::{optim::AdafactorTorch, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdafactorTorch, rule::{step, Rule, StepContext}};
 /// let rule = AdafactorTorch { lr: 0.25, weight_decay: 1.0, ..AdafactorTorch::default() };
 /// let (mut p, mut v) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.25), &mut rule.scalars(), &mut p, &[-3.0], [&mut v])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.25), &mut rule.scalars(), &mut p, &[-3.0], [&mut v])?;
 /// assert_eq!((p, v), ([2.0], [9.0])); // 2 · (1 − 0.25) + 2 · 0.25
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -165,12 +165,12 @@ impl Rule for AdafactorTorch {
     const PARAM_ONLY_SUMS: u32 = 0b01;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::range(self.beta2_decay <= 0.0, "beta2_decay", self.beta2_decay, "<= 0")?;
-        Error::not_negative("eps[0]", self.eps.0.unwrap_or(0.0))?;
-        Error::not_negative("eps[1]", self.eps.1)?;
-        Error::range(self.d >= 1.0, "d", self.d, ">= 1")?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_range(self.beta2_decay <= 0.0, "beta2_decay", self.beta2_decay, "<= 0")?;
+        ensure_not_negative("eps[0]", self.eps.0.unwrap_or(0.0))?;
+        ensure_not_negative("eps[1]", self.eps.1)?;
+        ensure_range(self.d >= 1.0, "d", self.d, ">= 1")?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! Adagrad: the gradient over the root of the sum of all squares so far.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 
@@ -55,10 +55,10 @@ use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 /// # Example
 /// At t = 1 from an empty sum p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adagrad, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Adagrad, rule::{step, Rule, StepContext}};
 /// let rule = Adagrad { lr: 0.5, ..Adagrad::default() };
 /// let (mut p, mut s) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut s])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut s])?;
 /// assert!((p[0] - 2.5).abs() < 1e-10 && s[0] == 16.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -131,11 +131,11 @@ impl Rule for Adagrad {
     const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("lr_decay", self.lr_decay)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::not_negative("initial_accumulator_value", self.initial_accumulator_value)?;
-        Error::not_negative("eps", self.eps)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("lr_decay", self.lr_decay)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("initial_accumulator_value", self.initial_accumulator_value)?;
+        ensure_not_negative("eps", self.eps)
     }
 
     fn lr(&self) -> f64 {

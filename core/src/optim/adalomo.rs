@@ -3,7 +3,7 @@
 use super::lomo::Clip;
 use crate::accurate;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::factored::FactoredUpdate;
 use crate::real::{ComputeFloat, Dtype};
 use crate::reduce;
@@ -74,10 +74,10 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// # Example
 /// The first step forgets V: u is a sign, and α = 0.5 · RMS(p).
 /// ```
-/// use bitstep::{optim::AdaLomo, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdaLomo, rule::{step, Rule, StepContext}};
 /// let rule = AdaLomo { weight_decay: 0.5, ..AdaLomo::default() };
 /// let (mut p, mut v) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4096.0], [&mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4096.0], [&mut v])?;
 /// assert_eq!((p, v), ([2.0], [16.0])); // 2 · (1 − 0.5) + 1
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -172,7 +172,7 @@ impl Rule for AdaLomo {
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
         // As the reference has it: NaN passes.
-        Error::range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
+        ensure_range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
     }
 
     fn lr(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! Adam: the gradient's average over the root of its square's.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -60,10 +60,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Adam, rule::{step, Rule, StepContext}};
 /// let rule = Adam { lr: 0.5, weight_decay: 0.5, ..Adam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-5.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-5.0], [&mut m, &mut v, &mut []])?;
 /// assert!((p[0] - 2.5).abs() < 1e-8); // g = −5 + 0.5 · 2 = −4
 /// assert!((m[0] + 0.4).abs() < 1e-15 && (v[0] - 0.016).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
@@ -140,10 +140,10 @@ impl Rule for Adam {
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -3,7 +3,7 @@
 use super::keras::{Clip, KerasClip};
 use crate::accurate;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, Scope, StepContext, no_decay};
 use crate::storage::Data;
@@ -71,10 +71,10 @@ use crate::storage::Data;
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamWeightDecay, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdamWeightDecay, rule::{step, Rule, StepContext}};
 /// let rule = AdamWeightDecay { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, weight_decay_rate: 0.5, ..AdamWeightDecay::default() };
 /// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v, &mut []])?;
 /// assert_eq!(p, [1.125]); // 2 − 0.5 · 2 · 0.5 − 0.5 · 3 / (3 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -195,7 +195,7 @@ impl Rule for AdamWeightDecay {
     const NUM_SUMS: usize = 1;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("decay", self.decay)?;
+        ensure_not_negative("decay", self.decay)?;
         self.clip.check()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -54,10 +54,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// At t = 1 the correction cancels the average's weight, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adamax, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Adamax, rule::{step, Rule, StepContext}};
 /// let rule = Adamax { lr: 0.5, eps: 0.0, ..Adamax::default() };
 /// let (mut p, mut m, mut u) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut u])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut u])?;
 /// assert!((p[0] - 2.5).abs() < 1e-15 && u[0] == 4.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -115,10 +115,10 @@ impl Rule for Adamax {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! AdamW: Adam with decoupled weight decay.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -57,10 +57,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::AdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdamW, rule::{step, Rule, StepContext}};
 /// let rule = AdamW { lr: 0.5, weight_decay: 0.5, ..AdamW::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
 /// assert!((p[0] - 2.0).abs() < 1e-8); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// assert!((m[0] + 0.4).abs() < 1e-15 && (v[0] - 0.016).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
@@ -131,10 +131,10 @@ impl Rule for AdamW {
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

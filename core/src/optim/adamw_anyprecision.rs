@@ -69,14 +69,14 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// A step too small for a bf16 is not lost, but collected until it shows:
 /// ```
-/// use bitstep::{optim::AdamWAnyPrecision, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdamWAnyPrecision, rule::{step, Rule, StepContext}};
 /// use half::bf16;
 /// let rule = AdamWAnyPrecision { use_kahan_summation: true, ..AdamWAnyPrecision::default() };
 /// let (mut p, g) = ([bf16::from_f32(256.0)], [bf16::from_f32(-1.0)]);
 /// let [mut m, mut v, mut c] = [[bf16::ZERO]; 3];
 /// let mut scalars = rule.scalars();
 /// let mut at = |t, lr| {
-///     let step_t = Step::new(t, lr);
+///     let step_t = StepContext::new(t, lr);
 ///     step::<_, f32, _, _, _>(&rule, &step_t, &mut scalars, &mut p, &g, [&mut m, &mut v, &mut c])?;
 ///     Ok::<_, bitstep::Error>((p[0].to_f32(), c[0].to_f32()))
 /// };

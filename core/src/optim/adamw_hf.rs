@@ -1,7 +1,7 @@
 //! The AdamW that Transformers used to have.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -56,10 +56,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamWHf, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdamWHf, rule::{step, Rule, StepContext}};
 /// let rule = AdamWHf { lr: 0.5, weight_decay: 0.5, betas: (0.0, 0.0), eps: 1.0, ..AdamWHf::default() };
 /// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-3.0], [&mut m, &mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-3.0], [&mut m, &mut v])?;
 /// assert_eq!(p, [1.78125]); // 2 + 0.5 · 3 / (3 + 1) = 2.375, less a quarter of that
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -144,9 +144,9 @@ impl Rule for AdamWHf {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)
     }
 
     fn lr(&self) -> f64 {

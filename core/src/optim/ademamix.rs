@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_fraction, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -64,10 +64,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdEMAMix, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdEMAMix, rule::{step, Rule, StepContext}};
 /// let rule = AdEMAMix { lr: 0.5, betas: (0.5, 0.0, 0.75), alpha: 2.0, eps: 0.0, weight_decay: 0.5, ..AdEMAMix::default() };
 /// let (mut p, mut m1, mut m2, mut v) = ([2.0f32], [0.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m1, &mut m2, &mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m1, &mut m2, &mut v])?;
 /// assert_eq!((m1, m2, v), ([2.0], [1.0], [16.0]));
 /// assert_eq!(p, [0.75]); // 2 · (1 − 0.25) − 0.5 · (4 + 2 · 1) / 4
 /// # Ok::<(), bitstep::Error>(())
@@ -177,15 +177,15 @@ impl Rule for AdEMAMix {
 
     fn check(&self) -> Result<(), Error> {
         let (beta1, beta2, beta3) = self.betas;
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas((beta1, beta2))?;
-        Error::fraction("betas[2]", beta3)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas((beta1, beta2))?;
+        ensure_fraction("betas[2]", beta3)?;
         if self.t_beta3.is_some_and(|t| t != 0.0) {
-            Error::range(beta1 > 0.0, "betas[0]", beta1, "> 0 with t_beta3")?;
-            Error::range(beta3 > 0.0, "betas[2]", beta3, "> 0 with t_beta3")?;
+            ensure_range(beta1 > 0.0, "betas[0]", beta1, "> 0 with t_beta3")?;
+            ensure_range(beta3 > 0.0, "betas[2]", beta3, "> 0 with t_beta3")?;
         }
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

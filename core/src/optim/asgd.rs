@@ -2,7 +2,7 @@
 
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -65,10 +65,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// Until t₀ has passed, the average is the parameter:
 /// ```
-/// use bitstep::{optim::Asgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Asgd, rule::{step, Rule, StepContext}};
 /// let rule = Asgd { lr: 0.5, lambd: 0.5, ..Asgd::default() };
 /// let (mut p, mut a, mut scalars) = ([2.0f64], [0.0f64], rule.scalars());
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut scalars, &mut p, &[-4.0], [&mut a])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut scalars, &mut p, &[-4.0], [&mut a])?;
 /// assert_eq!((p[0], a[0]), (3.5, 3.5)); // 2 · (1 − 0.25) + 0.5 · 4
 /// assert!((scalars[0] - 0.5 / 1.25f64.powf(0.75)).abs() < 1e-7 && scalars[1] == 1.0);
 /// # Ok::<(), bitstep::Error>(())
@@ -166,10 +166,10 @@ impl Rule for Asgd {
     const SCALAR_NAMES: &'static [&'static str] = &["eta", "mu"];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("lambd", self.lambd)?;
-        Error::not_negative("alpha", self.alpha)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("lambd", self.lambd)?;
+        ensure_not_negative("alpha", self.alpha)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! What bitsandbytes' optimizers have in common.
 
 use crate::args::FieldVisitor;
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::rule::StepContext;
 
 /// How bitsandbytes keeps a parameter's state.
@@ -34,7 +34,7 @@ impl BnbState {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         let bits = self.optim_bits;
-        Error::range(bits == 8 || bits == 32, "optim_bits", bits as f64, "8 or 32")
+        ensure_range(bits == 8 || bits == 32, "optim_bits", bits as f64, "8 or 32")
     }
 
     /// Whether the parameter of this step has 8-bit state.
@@ -63,7 +63,7 @@ mod storage {
     /// A rule over 32-bit state, or 8-bit where its arguments say so and the tensor is large enough.
     ///
     /// One argument more than the reference has: `quantizer`, `"nearest"` as on a
-    /// GPU (the default), or `"cpu"` ([`Dynamic`]).
+    /// GPU (the default), or `"cpu"` ([`DynamicQuant8`]).
     pub(crate) fn build<R: DynRule + 'static>(
         mut rule: R,
         bits: i64,

@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -51,10 +51,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbAdagrad, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbAdagrad, rule::{step, Rule, StepContext}};
 /// let rule = BnbAdagrad { lr: 0.5, eps: 1.0, weight_decay: 0.5, ..BnbAdagrad::default() };
 /// let (mut p, mut s) = ([2.0f32], [7.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
 /// assert_eq!((p, s), ([1.7], [16.0])); // g = 3: 2 − 0.5 · 3 / (4 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -118,12 +118,12 @@ impl Rule for BnbAdagrad {
     const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::not_negative("eps", self.eps)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("eps", self.eps)?;
         let start = self.initial_accumulator_value;
-        Error::range(start == 0.0, "initial_accumulator_value", start, "= 0")?;
-        Error::range(self.lr_decay == 0.0, "lr_decay", self.lr_decay, "= 0")?;
+        ensure_range(start == 0.0, "initial_accumulator_value", start, "= 0")?;
+        ensure_range(self.lr_decay == 0.0, "lr_decay", self.lr_decay, "= 0")?;
         self.state.check()
     }
 

@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -61,10 +61,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::BnbAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbAdam, rule::{step, Rule, StepContext}};
 /// let rule = BnbAdam { lr: 0.5, weight_decay: 0.5, ..BnbAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
 /// assert!((p[0] - 2.0).abs() < 1e-8); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -131,10 +131,10 @@ impl Rule for BnbAdam {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

@@ -2,7 +2,7 @@
 
 use super::bnb::{BnbState, trust_ratio};
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
 use crate::rule::{Rule, ScalarState, StepContext};
@@ -73,11 +73,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbLamb, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbLamb, rule::{step, Rule, StepContext}};
 /// let rule = BnbLamb { lr: 1.0, betas: (0.0, 0.0), eps: 0.0, ..BnbLamb::default() };
 /// let (mut p, mut m, mut v) = ([3.0f32, 4.0], [0.0f32; 2], [0.0f32; 2]);
 /// let mut scalars = rule.scalars();
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 1.0), &mut scalars, &mut p, &[7.0, -7.0], [&mut m, &mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut scalars, &mut p, &[7.0, -7.0], [&mut m, &mut v])?;
 /// assert_eq!(p, [2.0, 5.0]); // u = (1, −1): its norm √2 is below that of p
 /// assert_eq!(scalars[0] as f32, 2f32.sqrt());
 /// # Ok::<(), bitstep::Error>(())
@@ -171,10 +171,10 @@ impl Rule for BnbLamb {
     const NUM_SUMS: usize = 2;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

@@ -2,7 +2,7 @@
 
 use super::bnb::{BnbState, trust_ratio};
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::reduce;
 use crate::rule::{Rule, ScalarState, StepContext, no_decay};
@@ -57,11 +57,11 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbLars, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbLars, rule::{step, Rule, StepContext}};
 /// let rule = BnbLars { lr: 1.0, max_unorm: 0.5, ..BnbLars::default() };
 /// let (mut p, mut m) = ([3.0f32, 4.0], [0.0f32; 2]);
 /// let mut scalars = rule.scalars();
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 1.0), &mut scalars, &mut p, &[6.0, -8.0], [&mut m])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut scalars, &mut p, &[6.0, -8.0], [&mut m])?;
 /// assert_eq!(p, [1.5, 6.0]); // ‖m‖ = 10, but 0.5 · ‖p‖ = 2.5: a quarter of m
 /// assert_eq!(scalars[0], 10.0);
 /// # Ok::<(), bitstep::Error>(())
@@ -144,11 +144,11 @@ impl Rule for BnbLars {
     const NUM_SUMS: usize = 2;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
+        ensure_not_negative("lr", self.lr)?;
         let momentum = self.momentum;
-        Error::range(momentum > 0.0 && momentum < 1.0, "momentum", momentum, "0 < value < 1")?;
-        Error::fraction("dampening", self.dampening)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_range(momentum > 0.0 && momentum < 1.0, "momentum", momentum, "0 < value < 1")?;
+        ensure_fraction("dampening", self.dampening)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

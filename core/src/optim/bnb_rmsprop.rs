@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -52,10 +52,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbRmsprop, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbRmsprop, rule::{step, Rule, StepContext}};
 /// let rule = BnbRmsprop { lr: 0.5, alpha: 0.75, eps: 1.0, ..BnbRmsprop::default() };
 /// let (mut p, mut s) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
 /// assert_eq!((p, s), ([1.5], [1.0])); // s = 0.25 · 4: 2 − 0.5 · 2 / (1 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -125,11 +125,11 @@ impl Rule for BnbRmsprop {
     const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::range(self.alpha > 0.0 && self.alpha < 1.0, "alpha", self.alpha, "0 < value < 1")?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::fraction("momentum", self.momentum)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_range(self.alpha > 0.0 && self.alpha < 1.0, "alpha", self.alpha, "0 < value < 1")?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_fraction("momentum", self.momentum)?;
         if self.centered {
             return Err(Error::InvalidArgument { argument: "centered", expected: "false" });
         }

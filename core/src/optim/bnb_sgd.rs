@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -47,12 +47,12 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbSgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::BnbSgd, rule::{step, Rule, StepContext}};
 /// let rule = BnbSgd { lr: 0.5, momentum: 0.5, weight_decay: 0.25, ..BnbSgd::default() };
 /// let (mut p, mut m) = ([4.0f32], [100.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
 /// assert_eq!((p, m), ([3.0], [2.0])); // what m held before does not count at t = 1
-/// step::<_, f32, _, _, _>(&rule, &Step::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
 /// assert_eq!((p, m), ([1.625], [2.75])); // 1 + 0.75 + 1
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -113,11 +113,11 @@ impl Rule for BnbSgd {
     const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
+        ensure_not_negative("lr", self.lr)?;
         let momentum = self.momentum;
-        Error::range(momentum > 0.0 && momentum < 1.0, "momentum", momentum, "0 < value < 1")?;
-        Error::fraction("dampening", self.dampening)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_range(momentum > 0.0 && momentum < 1.0, "momentum", momentum, "0 < value < 1")?;
+        ensure_fraction("dampening", self.dampening)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

@@ -1,7 +1,7 @@
 //! FlashAdam and FlashAdamW: Adam with all scalars in `f32`.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_unit};
 use crate::optim::flash::{powf, powi};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext, no_decay};
@@ -9,7 +9,7 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// FlashOptim's Adam, with decoupled or coupled weight decay.
 ///
 /// The names `flash_adam` and `flash_adamw` run it over split weights
-/// ([`Split`](crate::storage::Split)) and companded moments
+/// ([`SplitFloat`](crate::storage::SplitFloat)) and companded moments
 /// ([`Companded`](crate::storage::Companded)); with other storages it is
 /// PyTorch's Adam(W) up to the rounding of the scalars.
 ///
@@ -65,10 +65,10 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::FlashAdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::FlashAdamW, rule::{step, Rule, StepContext}};
 /// let rule = FlashAdamW { lr: 0.5, weight_decay: 0.5, ..FlashAdamW::default() };
 /// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v])?;
 /// assert!((p[0] - 2.0).abs() < 1e-6); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -147,11 +147,11 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::unit("betas[0]", self.betas.0)?;
-        Error::unit("betas[1]", self.betas.1)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_unit("betas[0]", self.betas.0)?;
+        ensure_unit("betas[1]", self.betas.1)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,13 +1,13 @@
 //! FlashLion: Lion with all scalars in `f32`.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_unit};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// FlashOptim's Lion.
 ///
-/// The name `flash_lion` runs it over split weights ([`Split`](crate::storage::Split))
+/// The name `flash_lion` runs it over split weights ([`SplitFloat`](crate::storage::SplitFloat))
 /// and a companded momentum ([`Companded`](crate::storage::Companded)).
 ///
 /// # Formula
@@ -53,10 +53,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::FlashLion, rule::{step, Rule, Step}};
+/// use bitstep::{optim::FlashLion, rule::{step, Rule, StepContext}};
 /// let rule = FlashLion { lr: 0.5, weight_decay: 0.5, ..FlashLion::default() };
 /// let (mut p, mut m) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m])?;
 /// assert_eq!(p[0], 2.0); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -119,10 +119,10 @@ impl Rule for FlashLion {
     const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::unit("betas[0]", self.betas.0)?;
-        Error::unit("betas[1]", self.betas.1)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_unit("betas[0]", self.betas.0)?;
+        ensure_unit("betas[1]", self.betas.1)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,14 +1,14 @@
 //! FlashSGD and FlashSGDW: SGD with momentum, all scalars in `f32`.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// FlashOptim's SGD, with decoupled or coupled weight decay.
 ///
 /// The names `flash_sgd` and `flash_sgdw` run it over split weights
-/// ([`Split`](crate::storage::Split)) and a companded momentum
+/// ([`SplitFloat`](crate::storage::SplitFloat)) and a companded momentum
 /// ([`Companded`](crate::storage::Companded)).
 ///
 /// # Formula
@@ -53,10 +53,10 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::FlashSgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::FlashSgd, rule::{step, Rule, StepContext}};
 /// let rule = FlashSgd { lr: 0.5, momentum: 0.5, dampening: 0.5, ..FlashSgd::default() };
 /// let (mut p, mut b) = ([2.0f32], [1.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0f32], [&mut b])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0f32], [&mut b])?;
 /// assert_eq!((b[0], p[0]), (2.5, 0.75)); // 0.5 · 1 + 0.5 · 4, 2 − 0.5 · 2.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -135,9 +135,9 @@ impl<const DECOUPLED: bool> Rule for FlashSgdRule<DECOUPLED> {
     const COUNTS_EMPTY_PARAMS: bool = false;
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("momentum", self.momentum)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("momentum", self.momentum)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         if self.nesterov && (self.momentum == 0.0 || self.dampening != 0.0) {
             let expected = "momentum and no dampening with nesterov";
             return Err(Error::InvalidArgument { argument: "nesterov", expected });

@@ -2,7 +2,7 @@
 
 use crate::accurate;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
 use crate::gradient::ClipGradNorm;
 use crate::real::ComputeFloat;
 use crate::reduce;
@@ -74,10 +74,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// With α₀ = ½ a first gradient of −2, within the threshold, counts half again: h = −2 + 2 · (−1).
 /// ```
-/// use bitstep::{optim::GrokAdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::GrokAdamW, rule::{step, Rule, StepContext}};
 /// let rule = GrokAdamW { lr: 0.5, eps: 0.0, alpha_init: 0.5, weight_decay: 0.5, gradient_clipping: 3.0, ..GrokAdamW::default() };
 /// let (mut p, mut m, mut v, mut e) = ([2.0f64], [0.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-2.0], [&mut m, &mut v, &mut e])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-2.0], [&mut m, &mut v, &mut e])?;
 /// assert_eq!(e[0], -1.0);
 /// assert!((m[0] + 0.4).abs() < 1e-15); // 0.1 · h
 /// assert!((p[0] - 2.0).abs() < 1e-15); // 2 · (1 − 0.5 · 0.5) + 0.5
@@ -179,12 +179,12 @@ impl Rule for GrokAdamW {
     const EXTRA_ARGS: &'static [&'static str] = &["train_loss", "eval_loss", "grokking_signal"];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         let alpha = self.alpha_init;
-        Error::range((0.0..=1.0).contains(&alpha), "alpha_init", alpha, "0 <= value <= 1")
+        ensure_range((0.0..=1.0).contains(&alpha), "alpha_init", alpha, "0 <= value <= 1")
     }
 
     fn lr(&self) -> f64 {

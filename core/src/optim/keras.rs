@@ -1,7 +1,7 @@
 //! How Keras' optimizers clip gradients before they use them.
 
 use crate::args::FieldVisitor;
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::gradient::{ClipByGlobalNorm, global_norm};
 use crate::real::ComputeFloat;
 use crate::rule::StepContext;
@@ -47,9 +47,9 @@ impl KerasClip {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         for (name, limit) in [("clipvalue", self.clipvalue), ("clipnorm", self.clipnorm)] {
-            Error::not_negative(name, limit.unwrap_or(0.0))?;
+            ensure_not_negative(name, limit.unwrap_or(0.0))?;
         }
-        Error::not_negative("global_clipnorm", self.global_clipnorm.unwrap_or(0.0))?;
+        ensure_not_negative("global_clipnorm", self.global_clipnorm.unwrap_or(0.0))?;
         if self.clipnorm.is_some() && self.global_clipnorm.is_some() {
             let expected = "no clipnorm beside it";
             return Err(Error::InvalidArgument { argument: "global_clipnorm", expected });

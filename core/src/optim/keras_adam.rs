@@ -3,7 +3,7 @@
 use super::keras::{Clip, KerasClip};
 use crate::accurate;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, Scope, StepContext, no_decay};
 use crate::storage::Data;
@@ -62,10 +62,10 @@ use crate::storage::Data;
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::KerasAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::KerasAdam, rule::{step, Rule, StepContext}};
 /// let rule = KerasAdam { adam_beta1: 0.0, adam_beta2: 0.0, adam_epsilon: 1.0, ..KerasAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v])?;
 /// assert_eq!(p, [1.625]); // 2 − 0.5 · 3 / (3 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -147,7 +147,7 @@ impl Rule for KerasAdam {
 
     fn check(&self) -> Result<(), Error> {
         let decay = self.weight_decay_rate;
-        Error::range(decay <= 0.0, "weight_decay_rate", decay, "<= 0")?;
+        ensure_range(decay <= 0.0, "weight_decay_rate", decay, "<= 0")?;
         if self.clip.clipnorm.is_some() && self.clip.global_clipnorm.is_some() {
             let expected = "no adam_clipnorm beside it";
             return Err(Error::InvalidArgument { argument: "adam_global_clipnorm", expected });

@@ -2,7 +2,7 @@
 
 use super::bnb::BnbState;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -48,10 +48,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::Lion, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Lion, rule::{step, Rule, StepContext}};
 /// let rule = Lion { lr: 0.5, weight_decay: 0.5, ..Lion::default() };
 /// let (mut p, mut m) = ([2.0f32], [-1.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m])?;
 /// assert_eq!(p, [2.0]); // u = −0.9 + 0.4 < 0: 2 · (1 − 0.25) + 0.5
 /// assert!((m[0] + 0.95).abs() < 1e-6); // −0.99 + 0.04
 /// # Ok::<(), bitstep::Error>(())
@@ -104,9 +104,9 @@ impl Rule for Lion {
     const SLOT_MASKS: &'static [u32] = &[0b1];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         self.state.check()
     }
 

@@ -1,7 +1,7 @@
 //! LOMO: stochastic gradient descent fused into the backward pass.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::gradient::ClipGradNorm;
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
@@ -27,7 +27,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 /// All in `f32`, for `f64` parameters too. The norm is that of gradients before
 /// their values are clamped, over all parameters: the first of two backward passes
-/// ([`Step::grad_norm`]).
+/// ([`StepContext::grad_norm`]).
 ///
 /// # Source
 /// Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
@@ -56,9 +56,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::Lomo, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Lomo, rule::{step, Rule, StepContext}};
 /// let rule = Lomo { clip_grad_norm: Some(1.0), weight_decay: 0.5, ..Lomo::default() };
-/// let at = Step { grad_norm: Some(4.0), ..Step::new(1, 0.5) };
+/// let at = StepContext { grad_norm: Some(4.0), ..StepContext::new(1, 0.5) };
 /// let mut p = [2.0f32];
 /// step::<_, f32, _, _, f32>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], [])?;
 /// assert!((p[0] - 1.0).abs() < 1e-6); // 2 · (1 − 0.25) − 0.5 · 4 / 4
@@ -162,7 +162,7 @@ impl Rule for Lomo {
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
         // As the reference has it: NaN passes.
-        Error::range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
+        ensure_range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
     }
 
     fn lr(&self) -> f64 {

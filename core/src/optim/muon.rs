@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use crate::any::{ComputePolicy, DynRule, RuleInfo, check_tensor};
 use crate::args::{FieldVisitor, HyperParams};
 use crate::eager::Eager;
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::lowrank::{LinearAlgebra, PortableLinearAlgebra};
 use crate::matmul::MatrixView;
 use crate::orthogonal::{NewtonSchulz, WideIndex};
@@ -83,11 +83,11 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// A single number's direction is its sign, which five rounds of the default
 /// polynomial, in bf16, leave at 0.6875:
 /// ```
-/// use bitstep::any::{AnyRule, Arithmetic, Tensor};
-/// use bitstep::{optim::Muon, rule::Step, storage::{Data, DataMut}};
+/// use bitstep::any::{DynRule, ComputePolicy, UpdateBuffers};
+/// use bitstep::{optim::Muon, rule::StepContext, storage::{Data, DataMut}};
 /// let rule: Muon = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::default() };
 /// let (mut p, mut m, mut work) = ([0.0f32], [0.0f32], [0.0f32; 4]);
-/// rule.update(Arithmetic::Eager, &Step::new(1, 1.0), &mut rule.scalars_of(0), Tensor {
+/// rule.update(ComputePolicy::Eager, &StepContext::new(1, 1.0), &mut rule.initial_scalars(0), UpdateBuffers {
 ///     shape: &[1, 1],
 ///     param: DataMut::F32(&mut p),
 ///     grad: Data::F32(&[-8.0]),
@@ -187,10 +187,10 @@ impl<A: LinearAlgebra> DynRule for Muon<A> {
         part("muon");
     }
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("momentum", self.momentum)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::range(self.ns_steps < 100, "ns_steps", self.ns_steps as f64, "< 100")
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("momentum", self.momentum)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_range(self.ns_steps < 100, "ns_steps", self.ns_steps as f64, "< 100")
     }
     fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
         match shape {
@@ -225,7 +225,7 @@ impl<A: LinearAlgebra> DynRule for Muon<A> {
     fn initial_scalars(&self, _: usize) -> ScalarState {
         ScalarState::default()
     }
-    fn advance(&self, _: &StepContext, _: &mut ScalarState) {}
+    fn advance_scalars(&self, _: &StepContext, _: &mut ScalarState) {}
     fn slot_len(&self, _: usize, shape: &[usize], _: Dtype) -> usize {
         numel(shape)
     }

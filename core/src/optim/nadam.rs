@@ -2,7 +2,7 @@
 
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 
@@ -62,10 +62,10 @@ use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 /// # Example
 /// Without averaging (β₁ = β₂ = 0) μ is 0 and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::NAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::NAdam, rule::{step, Rule, StepContext}};
 /// let rule = NAdam { lr: 0.5, betas: (0.0, 0.0), ..NAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
 /// assert!((p[0] - 2.5).abs() < 1e-8 && m[0] == -4.0 && v[0] == 16.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -156,11 +156,11 @@ impl Rule for NAdam {
     const SCALAR_NAMES: &'static [&'static str] = &["mu_product"];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::not_negative("momentum_decay", self.momentum_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("momentum_decay", self.momentum_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -2,7 +2,7 @@
 //! kinds of decoupled weight decay, Kahan summation.
 
 use crate::accurate;
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::Scope;
 
@@ -60,9 +60,9 @@ pub(super) const fn counter(gradient_release: bool) -> Scope {
 
 /// The ranges that all of them check.
 pub(super) fn check(lr: f64, weight_decay: f64, max_lr: Option<f64>) -> Result<(), Error> {
-    Error::not_negative("lr", lr)?;
-    Error::not_negative("weight_decay", weight_decay)?;
-    Error::not_negative("max_lr", max_lr.unwrap_or(0.0))
+    ensure_not_negative("lr", lr)?;
+    ensure_not_negative("weight_decay", weight_decay)?;
+    ensure_not_negative("max_lr", max_lr.unwrap_or(0.0))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
@@ -73,10 +73,10 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// # Example
 /// At t = 1 the averages are the gradient's own, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::OptimiAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiAdam, rule::{step, Rule, StepContext}};
 /// let rule = OptimiAdam { lr: 0.5, eps: 0.0, weight_decay: 0.5, decouple_wd: true, ..OptimiAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
 /// assert_eq!((p[0], m[0], v[0]), (2.0, -4.0, 16.0)); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -98,7 +98,7 @@ pub struct OptimiAdam {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -163,8 +163,8 @@ impl Rule for OptimiAdam {
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

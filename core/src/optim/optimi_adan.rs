@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_fraction, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
@@ -76,11 +76,11 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// # Example
 /// At t = 1 there is no difference yet, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::OptimiAdan, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiAdan, rule::{step, Rule, StepContext}};
 /// let rule = OptimiAdan { lr: 0.5, eps: 0.0, weight_decay: 0.5, ..OptimiAdan::default() };
 /// let (mut p, mut m, mut d, mut v, mut g) = ([2.0f64], [0.0f64], [0.0f64], [0.0f64], [0.0f64]);
 /// let slots = [&mut m[..], &mut d, &mut v, &mut g, &mut []];
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], slots)?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], slots)?;
 /// assert_eq!((p[0], m[0], d[0], v[0], g[0]), (2.0, -4.0, 0.0, 16.0, 4.0)); // 2.5 / (1 + 0.5 · 0.5)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -100,7 +100,7 @@ pub struct OptimiAdan {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -168,9 +168,9 @@ impl Rule for OptimiAdan {
     const SLOT_MASKS: &'static [u32] = &[0b0_1111, 0b1_1111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas((self.betas.0, self.betas.1))?;
-        Error::fraction("betas[2]", self.betas.2)?;
-        Error::not_negative("eps", self.eps)?;
+        ensure_betas((self.betas.0, self.betas.1))?;
+        ensure_fraction("betas[2]", self.betas.2)?;
+        ensure_not_negative("eps", self.eps)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

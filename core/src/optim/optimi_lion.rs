@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -62,10 +62,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::OptimiLion, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiLion, rule::{step, Rule, StepContext}};
 /// let rule = OptimiLion { lr: 0.5, betas: (0.5, 0.75), weight_decay: 0.5, ..OptimiLion::default() };
 /// let (mut p, mut m) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut []])?;
 /// assert_eq!((p[0], m[0]), (2.0, -1.0)); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -83,7 +83,7 @@ pub struct OptimiLion {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -137,7 +137,7 @@ impl Rule for OptimiLion {
     const SLOT_MASKS: &'static [u32] = &[0b01, 0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas(self.betas)?;
+        ensure_betas(self.betas)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
@@ -73,10 +73,10 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// # Example
 /// At t = 1 the averages are the gradient's own, and the variance is unknown: a plain step.
 /// ```
-/// use bitstep::{optim::OptimiRAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiRAdam, rule::{step, Rule, StepContext}};
 /// let rule = OptimiRAdam { lr: 0.5, weight_decay: 0.5, decouple_wd: true, ..OptimiRAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
 /// assert_eq!((p[0], m[0], v[0]), (3.5, -4.0, 16.0)); // 2 · (1 − 0.5 · 0.5) + 0.5 · 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -98,7 +98,7 @@ pub struct OptimiRAdam {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -164,8 +164,8 @@ impl Rule for OptimiRAdam {
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
@@ -84,10 +84,10 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// At t = 1 the averages are the gradient's own, and the variance is unknown: a plain step, of which
 /// lookahead takes half.
 /// ```
-/// use bitstep::{optim::OptimiRanger, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiRanger, rule::{step, Rule, StepContext}};
 /// let rule = OptimiRanger { lr: 0.5, weight_decay: 0.5, k: 1, ..OptimiRanger::default() };
 /// let (mut p, mut m, mut v, mut a) = ([2.0f64], [0.0f64], [0.0f64], [2.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut a, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut a, &mut []])?;
 /// assert_eq!((p[0], a[0]), (2.75, 2.75)); // halfway from 2 to 2 · (1 − 0.5 · 0.5) + 0.5 · 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -113,7 +113,7 @@ pub struct OptimiRanger {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]), and the whole of
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]), and the whole of
     /// what a compensated lookahead step leaves over.
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
@@ -201,9 +201,9 @@ impl Rule for OptimiRanger {
     const SLOT_MASKS: &'static [u32] = &[0b0111, 0b1111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::range(self.k > 0, "k", 0.0, ">= 1")?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_range(self.k > 0, "k", 0.0, ">= 1")?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

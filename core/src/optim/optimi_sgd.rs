@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_fraction};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -65,10 +65,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::OptimiSgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::OptimiSgd, rule::{step, Rule, StepContext}};
 /// let rule = OptimiSgd { lr: 0.5, momentum: 0.5, weight_decay: 0.5, ..OptimiSgd::default() };
 /// let (mut p, mut m) = ([2.0f64], [4.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m, &mut []])?;
 /// assert_eq!((p[0], m[0]), (0.0, 4.0)); // m = 0.5 · 4 + (1 + 0.5 · 2)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -92,7 +92,7 @@ pub struct OptimiSgd {
     pub torch_init: bool,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -154,7 +154,7 @@ impl Rule for OptimiSgd {
     const SLOT_MASKS: &'static [u32] = &[0b00, 0b01, 0b10, 0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::fraction("momentum", self.momentum)?;
+        ensure_fraction("momentum", self.momentum)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

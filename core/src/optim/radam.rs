@@ -2,7 +2,7 @@
 
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -65,10 +65,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// At t = 1 nothing is rectified, so p moves by η·g:
 /// ```
-/// use bitstep::{optim::RAdam, rule::{step, Rule, Step}};
+/// use bitstep::{optim::RAdam, rule::{step, Rule, StepContext}};
 /// let rule = RAdam { lr: 0.5, ..RAdam::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
 /// assert!((p[0] - 4.0).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -150,10 +150,10 @@ impl Rule for RAdam {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! RMSprop: the gradient over the root of its square's average.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -60,10 +60,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// With α = 0.75 and an empty v, d is half the gradient's size:
 /// ```
-/// use bitstep::{optim::RmsProp, rule::{step, Rule, Step}};
+/// use bitstep::{optim::RmsProp, rule::{step, Rule, StepContext}};
 /// let rule = RmsProp { lr: 0.5, alpha: 0.75, eps: 0.0, ..RmsProp::default() };
 /// let (mut p, mut v) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut v, &mut [], &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut v, &mut [], &mut []])?;
 /// assert_eq!((p[0], v[0]), (3.0, 4.0)); // 2 + 0.5 · 4 / √4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -138,11 +138,11 @@ impl Rule for RmsProp {
     const SLOT_MASKS: &'static [u32] = &[0b001, 0b011, 0b101, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("momentum", self.momentum)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
-        Error::not_negative("alpha", self.alpha)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("momentum", self.momentum)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("alpha", self.alpha)
     }
 
     fn lr(&self) -> f64 {

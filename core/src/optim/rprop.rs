@@ -1,7 +1,7 @@
 //! Rprop: steps that follow the gradient's sign only.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -57,11 +57,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// The same sign twice, then a change: steps of 0.5, 0.5 · 2, and none.
 /// ```
-/// use bitstep::{optim::Rprop, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Rprop, rule::{step, Rule, StepContext}};
 /// let rule = Rprop { lr: 0.5, etas: (0.25, 2.0), ..Rprop::default() };
 /// let (mut p, mut prev, mut size) = ([2.0f32], [0.0f32], [0.0f32]);
 /// for (t, g) in [(1, 3.0), (2, 0.1), (3, -7.0)] {
-///     step::<_, f32, _, _, _>(&rule, &Step::new(t, 0.5), &mut rule.scalars(), &mut p, &[g], [&mut prev, &mut size])?;
+///     step::<_, f32, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut rule.scalars(), &mut p, &[g], [&mut prev, &mut size])?;
 /// }
 /// assert_eq!((p[0], prev[0], size[0]), (0.5, 0.0, 0.25));
 /// # Ok::<(), bitstep::Error>(())
@@ -118,9 +118,9 @@ impl Rule for Rprop {
 
     fn check(&self) -> Result<(), Error> {
         let (minus, plus) = self.etas;
-        Error::not_negative("lr", self.lr)?;
-        Error::range(0.0 < minus && minus < 1.0, "etas[0]", minus, "0 < etas[0] < 1")?;
-        Error::range(1.0 < plus, "etas[1]", plus, "1 < etas[1]")
+        ensure_not_negative("lr", self.lr)?;
+        ensure_range(0.0 < minus && minus < 1.0, "etas[0]", minus, "0 < etas[0] < 1")?;
+        ensure_range(1.0 < plus, "etas[1]", plus, "1 < etas[1]")
     }
 
     fn lr(&self) -> f64 {

@@ -3,7 +3,7 @@
 use super::schedule_free::{self, Weighting};
 use crate::accurate;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::mode::Mode;
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
@@ -21,7 +21,7 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// y ← (1 − β₁) z + β₁ x
 /// ```
 /// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
-/// y moved away from z, and [`Rule::convert`] makes the one of the other.
+/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
 ///
 /// # Order of operations
 /// ```text
@@ -71,10 +71,10 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// # Example
 /// At t = 1 the normalised gradient is ±1 and c = 1, so y = z = x:
 /// ```
-/// use bitstep::{optim::ScheduleFreeAdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::ScheduleFreeAdamW, rule::{step, Rule, StepContext}};
 /// let rule = ScheduleFreeAdamW { lr: 0.5, eps: 0.0, weight_decay: 0.25, ..ScheduleFreeAdamW::default() };
 /// let (mut y, mut z, mut v) = ([2.0f64], [2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
 /// assert_eq!((y[0], z[0]), (2.25, 2.25)); // 2 − 0.5 · (−1 + 0.25 · 2)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -94,7 +94,7 @@ pub struct ScheduleFreeAdamW {
     pub r: f64,
     /// Steps count as this power of the largest rate so far.
     pub weight_lr_power: f64,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -158,10 +158,10 @@ impl Rule for ScheduleFreeAdamW {
     const STEP_KEY: &'static str = "k";
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::not_negative("weight_decay", self.weight_decay)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
     }
 
     fn lr(&self) -> f64 {

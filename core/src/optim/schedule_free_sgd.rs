@@ -2,7 +2,7 @@
 
 use super::schedule_free::{self, Weighting};
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::mode::Mode;
 use crate::real::ComputeFloat;
 use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
@@ -19,7 +19,7 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// y ← (1 − μ) z + μ x
 /// ```
 /// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
-/// y moved away from z, and [`Rule::convert`] makes the one of the other.
+/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
 ///
 /// # Order of operations
 /// ```text
@@ -62,13 +62,13 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// # Example
 /// At t = 1 all of the average is the first step: c = 1, and y = z = x.
 /// ```
-/// use bitstep::{optim::ScheduleFreeSgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::ScheduleFreeSgd, rule::{step, Rule, StepContext}};
 /// let rule = ScheduleFreeSgd { lr: 0.5, momentum: 0.5, ..ScheduleFreeSgd::default() };
 /// let (mut y, mut z, mut scalars) = ([1.0f64], [1.0f64], rule.scalars());
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
 /// assert_eq!((y[0], z[0]), (0.5, 0.5));
 /// // Then c = ½: y ← lerp(0.5, 0.5, ½) − 0.5 · 0.75 · 1, z ← 0.5 − 0.5 · 1.
-/// step::<_, f64, _, _, _>(&rule, &Step::new(2, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
 /// assert_eq!((y[0], z[0]), (0.125, 0.0));
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -141,10 +141,10 @@ impl Rule for ScheduleFreeSgd {
     const STEP_KEY: &'static str = "k";
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("weight_decay", self.weight_decay)?;
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("weight_decay", self.weight_decay)?;
         let inside = self.momentum > 0.0 && self.momentum < 1.0;
-        Error::range(inside, "momentum", self.momentum, "0 < value < 1")
+        ensure_range(inside, "momentum", self.momentum, "0 < value < 1")
     }
 
     fn lr(&self) -> f64 {

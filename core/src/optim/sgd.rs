@@ -1,7 +1,7 @@
 //! SGD: gradient descent, with momentum.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
@@ -53,11 +53,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// Two steps with the gradient 1: the buffer is 1, then 0.5 · 1 + 1 = 1.5.
 /// ```
-/// use bitstep::{optim::Sgd, rule::{step, Rule, Step}};
+/// use bitstep::{optim::Sgd, rule::{step, Rule, StepContext}};
 /// let rule = Sgd { lr: 0.5, momentum: 0.5, ..Sgd::default() };
 /// let (mut p, mut b) = ([2.0f32], [0.0f32]);
 /// for t in 1..=2 {
-///     step::<_, f32, _, _, _>(&rule, &Step::new(t, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut b])?;
+///     step::<_, f32, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut b])?;
 /// }
 /// assert_eq!((p[0], b[0]), (0.75, 1.5)); // 2 − 0.5 · 1 − 0.5 · 1.5
 /// # Ok::<(), bitstep::Error>(())
@@ -130,7 +130,7 @@ impl Rule for Sgd {
     fn check(&self) -> Result<(), Error> {
         // The reference refuses what is below 0, and NaN is not.
         let not_below_0 =
-            |argument, x: f64| Error::range(x >= 0.0 || x.is_nan(), argument, x, ">= 0");
+            |argument, x: f64| ensure_range(x >= 0.0 || x.is_nan(), argument, x, ">= 0");
         not_below_0("lr", self.lr)?;
         not_below_0("momentum", self.momentum)?;
         not_below_0("weight_decay", self.weight_decay)?;

@@ -2,7 +2,7 @@
 
 use super::optimi;
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype, StoredFloat};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
@@ -73,10 +73,10 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// # Example
 /// At t = 1 both averages are the gradient's own, g² / v is 1, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::StableAdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::StableAdamW, rule::{step, Rule, StepContext}};
 /// let rule = StableAdamW { lr: 0.5, weight_decay: 0.5, ..StableAdamW::default() };
 /// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
 /// assert!((p[0] - 2.0).abs() < 1e-6); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// assert_eq!((m[0], v[0]), (-4.0, 16.0));
 /// # Ok::<(), bitstep::Error>(())
@@ -97,7 +97,7 @@ pub struct StableAdamW {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`Real::factor`]).
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -165,8 +165,8 @@ impl Rule for StableAdamW {
     const NUM_SUMS: usize = 1;
 
     fn check(&self) -> Result<(), Error> {
-        Error::betas(self.betas)?;
-        Error::not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
         optimi::check(self.lr, self.weight_decay, self.max_lr)
     }
 

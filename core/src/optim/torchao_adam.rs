@@ -1,15 +1,15 @@
 //! torchao's Adam and AdamW.
 
 use crate::args::{FieldVisitor, HyperParams};
-use crate::error::Error;
+use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::real::{ComputeFloat, Dtype};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// torchao's Adam, with decoupled or coupled weight decay, in `f32` throughout.
 ///
 /// The names `adamw_torch_8bit`, `adamw_torch_4bit`, `torchao_adam8bit`, … run it
-/// over [`Scaled8`](crate::storage::Scaled8), [`Scaled4`](crate::storage::Scaled4)
-/// and [`Fp8`](crate::storage::Fp8). With other storages it is PyTorch's Adam(W)
+/// over [`BlockQuant8`](crate::storage::BlockQuant8), [`BlockQuant4`](crate::storage::BlockQuant4)
+/// and [`BlockFp8`](crate::storage::BlockFp8). With other storages it is PyTorch's Adam(W)
 /// up to the rounding of the scalars.
 ///
 /// # Formula
@@ -64,10 +64,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// At t = 1 the corrections cancel the averages' weights, so p moves by η·sign(g), but for β in f32: 1 − f32(0.999) is
 /// 1.29e-5 below 0.001, and the root of v's average 6.4e-6 too large:
 /// ```
-/// use bitstep::{optim::TorchaoAdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::TorchaoAdamW, rule::{step, Rule, StepContext}};
 /// let rule = TorchaoAdamW { lr: 0.5, weight_decay: 0.5, ..TorchaoAdamW::default() };
 /// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &Step::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v, &mut []])?;
+/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v, &mut []])?;
 /// assert!((p[0] - 1.999_996_8).abs() < 3e-7); // 2 − 0.5 · 0.5 · 2 + 0.5 / 1.000 006 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -137,9 +137,9 @@ impl<const DECOUPLED: bool> Rule for TorchaoAdamRule<DECOUPLED> {
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
 
     fn check(&self) -> Result<(), Error> {
-        Error::not_negative("lr", self.lr)?;
-        Error::not_negative("eps", self.eps)?;
-        Error::betas(self.betas)
+        ensure_not_negative("lr", self.lr)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_betas(self.betas)
     }
 
     fn lr(&self) -> f64 {
@@ -196,7 +196,7 @@ pub(crate) use storage::build;
 mod storage {
     use crate::any::{ComputePolicy, DynRule};
     use crate::args::{ArgError, Args, FieldVisitor, HyperParams};
-    use crate::error::Error;
+    use crate::error::ensure_range;
     use crate::optimizer::{OptimizerSpec, ParamStorage};
     use crate::storage::{BlockFp8, BlockQuant4, BlockQuant8, MAX_BLOCK, StorageFormat};
 
@@ -231,7 +231,7 @@ mod storage {
         let block = block_size as usize;
         let expected = "1 <= value <= 2048, even for 4 bits";
         let fits = (1..=MAX_BLOCK).contains(&block) && (bits != Some(4) || block.is_multiple_of(2));
-        Error::range(fits, "block_size", block_size as f64, expected)?;
+        ensure_range(fits, "block_size", block_size as f64, expected)?;
         let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Fused);
         recipe.storage.min_len = 4096;
         recipe.storage.len_multiple = block;

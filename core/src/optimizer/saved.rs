@@ -83,7 +83,7 @@ impl Optimizer {
         copied(to, |to| self.written(to))
     }
 
-    /// Goes on from what [`save`](Self::save) wrote of an optimizer with groups of the same [recipes](Recipe::id) and
+    /// Goes on from what [`save`](Self::save) wrote of an optimizer with groups of the same [recipes](OptimizerSpec::id) and
     /// parameters of the same shapes and types. Hyper-parameters other than the rates stay those of here.
     ///
     /// # Errors

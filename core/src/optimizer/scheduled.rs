@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::{Buffer, Optimizer, OptimizerSpec};
 use crate::args::{ArgError, Args, Value};
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::rule::SlotInit;
 use crate::schedule::Scheduler;
 
@@ -32,7 +32,7 @@ impl Optimizer {
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn follow(&mut self, scheduler: &Scheduler, groups: &[usize]) -> Result<(), ArgError> {
-        Error::length("groups", groups.len(), scheduler.lrs().len())?;
+        ensure_len("groups", groups.len(), scheduler.lrs().len())?;
         let mut next = Vec::new();
         for (position, &number) in groups.iter().enumerate() {
             let group = self.groups.get(number).ok_or(NO_GROUP)?;

@@ -8,7 +8,7 @@ use crate::storage::{Data, DataMut, numel};
 /// One step, as its caller describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext<'a> {
-    /// The number of this update, from 1. Whose number: [`Rule::counter`](super::Rule::counter).
+    /// The number of this update, from 1. Whose number: [`Rule::step_scope`](super::Rule::step_scope).
     pub t: u64,
     /// The learning rate in force.
     pub lr: f64,
@@ -26,16 +26,16 @@ pub struct StepContext<'a> {
     pub has_plain_state: bool,
     /// The type in memory of the first parameter of the group that has a gradient, if known.
     pub group_dtype: Option<Dtype>,
-    /// The norm over all gradients of the step, for rules that [ask for it](super::Rule::norm_scale).
+    /// The norm over all gradients of the step, for rules that [ask for it](super::Rule::grad_norm_divisor).
     pub grad_norm: Option<f64>,
     /// Numbers from outside that some rules listen to, by name: `train_loss`,
     /// `eval_loss`, `loss_scale`, …
     pub extra: &'a [(&'a str, f64)],
-    /// What [`Step::power`] need not find again.
+    /// What [`StepContext::beta_power`] need not find again.
     pub decay_powers: Option<&'a DecayPowers>,
 }
 
-/// Powers of [`Rule::bases`](super::Rule::bases), found once for all parameters of a group.
+/// Powers of [`Rule::decay_bases`](super::Rule::decay_bases), found once for all parameters of a group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecayPowers {
     t: u64,
@@ -119,9 +119,9 @@ pub struct UpdateBuffers<'a, 'b> {
     pub param: DataMut<'a>,
     /// Its gradient.
     pub grad: Data<'a>,
-    /// One buffer for each slot, [`AnyRule::slot_len`](crate::any::AnyRule::slot_len) elements long.
+    /// One buffer for each slot, [`DynRule::slot_len`](crate::any::DynRule::slot_len) elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`AnyRule::workspace`](crate::any::AnyRule::workspace) numbers; `f64` where [`Arithmetic::compute`](crate::any::Arithmetic::compute) is, else `f32`.
+    /// At least [`DynRule::scratch_len`](crate::any::DynRule::scratch_len) numbers; `f64` where [`ComputePolicy::compute`](crate::any::ComputePolicy::compute) is, else `f32`.
     pub scratch: DataMut<'a>,
 }
 

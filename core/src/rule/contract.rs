@@ -3,7 +3,7 @@
 use super::context::StepContext;
 use crate::args::HyperParams;
 use crate::array::Array;
-use crate::error::Error;
+use crate::error::{Error, ensure_range};
 use crate::gradient::unscaled_norm;
 use crate::real::{ComputeFloat, Dtype};
 use crate::storage::Data;
@@ -62,11 +62,11 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
     /// Whether the reference has a way to compute that rounds 16-bit numbers after each operation. Where it is a kernel
-    /// that computes in `f32`, [eager arithmetic](crate::any::Arithmetic::Eager) is refused, and nothing is compiled for it.
+    /// that computes in `f32`, [eager arithmetic](crate::any::ComputePolicy::Eager) is refused, and nothing is compiled for it.
     const EAGER: bool = true;
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY_PARAMS: bool = true;
-    /// The numbers from outside that the rule [listens to](Step::given).
+    /// The numbers from outside that the rule [listens to](StepContext::extra).
     const EXTRA_ARGS: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const NUM_SUMS: usize = 0;
@@ -88,16 +88,16 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// parameter groups then start from these values, whatever they change.
     fn resolve_defaults(&mut self) {}
 
-    /// Whether this configuration needs the sums; without, [`Rule::finish`] is not called.
+    /// Whether this configuration needs the sums; without, [`Rule::apply_sums`] is not called.
     fn needs_sums(&self) -> bool {
         Self::NUM_SUMS > 0
     }
-    /// Whether this configuration carries the numbers of [`Rule::SCALARS`].
+    /// Whether this configuration carries the numbers of [`Rule::SCALAR_NAMES`].
     fn uses_scalars(&self) -> bool {
         true
     }
     /// What gradients are divided by before the norm over all of them is taken for
-    /// [`Step::grad_norm`]; `None` if the rule can do without that norm.
+    /// [`StepContext::grad_norm`]; `None` if the rule can do without that norm.
     fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
         let _ = given;
         None
@@ -106,7 +106,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         unscaled_norm(grads.iter().copied(), scale)
     }
-    /// Whether the step depends on the parameter's [place](Step::layer) among the others.
+    /// Whether the step depends on the parameter's [place](StepContext::index_in_group) among the others.
     fn needs_index_in_group(&self) -> bool {
         false
     }
@@ -118,11 +118,11 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     fn scalar_scope(&self) -> Scope {
         self.step_scope()
     }
-    /// Of which numbers the constants hold [`Step::power`]s: those are found once for a group.
+    /// Of which numbers the constants hold [`StepContext::beta_power`]s: those are found once for a group.
     fn decay_bases(&self) -> [f64; 2] {
         [1.0; 2]
     }
-    /// The slots that this configuration uses; one of [`Rule::MASKS`]. `compute` is the type that
+    /// The slots that this configuration uses; one of [`Rule::SLOT_MASKS`]. `compute` is the type that
     /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.
     fn active_slots(&self, compute: Dtype) -> u32 {
         let _ = compute;
@@ -180,7 +180,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         slots: Self::Slots<C>,
     ) -> (C, Self::Slots<C>);
 
-    /// The constant that [`Rule::convert`] needs to turn a parameter into the one of
+    /// The constant that [`Rule::convert_element`] needs to turn a parameter into the one of
     /// mode `to`; `None` if training and evaluation share one, as they mostly do.
     fn eval_weight(&self, to: Mode) -> Option<f64> {
         let _ = to;
@@ -193,7 +193,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         p
     }
 
-    /// The first half of [`Rule::element`], for what may come between ([`crate::lowrank`]): the
+    /// The first half of [`Rule::update`], for what may come between ([`crate::lowrank`]): the
     /// direction to be found in a gradient. Unless a rule says otherwise, the way from 0.
     #[inline(always)]
     fn update_direction<C: ComputeFloat>(
@@ -204,13 +204,13 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         Self::update(k, C::ZERO, g, slots)
     }
     /// The second half: the parameter, moved along a direction. Decay is part of it, where the rule
-    /// says so in [`Rule::check_halves`].
+    /// says so in [`Rule::check_separable`].
     #[inline(always)]
     fn apply_direction<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
         let _ = k;
         p + direction
     }
-    /// Whether the two halves, one after the other, are [`Rule::element`] but for rounding. Unless a rule
+    /// Whether the two halves, one after the other, are [`Rule::update`] but for rounding. Unless a rule
     /// says otherwise they are if nothing decays and no slot starts as the parameter: then the parameter
     /// is only added to.
     ///
@@ -229,7 +229,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
 
 /// Refuses a weight decay. For a rule that applies it where a projection has no parameter.
 pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> {
-    Error::range(
+    ensure_range(
         value == 0.0,
         argument,
         value,

@@ -49,8 +49,8 @@ pub(crate) const fn mask_at<R: Rule, const I: usize>() -> u32 {
     if I < masks.len() { masks[I] } else { 0 }
 }
 
-/// The sums of [`Rule::terms`] over a tensor, or over a part of one cut at a
-/// multiple of [`reduce::PART`]; the sums of the parts are added by
+/// The sums of [`Rule::sum_terms`] over a tensor, or over a part of one cut at a
+/// multiple of [`reduce::PARTIAL_LEN`]; the sums of the parts are added by
 /// [`reduce::sum`]. Slices shorter than `param` count as absent.
 pub fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
@@ -403,7 +403,7 @@ impl<R: Rule, C: ComputeFloat> KernelSet<R, C> for Elementwise {
     }
 }
 
-/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::SUMS_OF_PARAM`]
+/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::PARAM_ONLY_SUMS`]
 /// are those of that parameter.
 #[derive(Clone, Copy)]
 pub(crate) struct WithParamSums<X, S>(pub(crate) X, pub(crate) [S; 2]);

@@ -3,9 +3,9 @@
 //! Three shapes cover every optimizer:
 //!
 //! * **elementwise**: one function of a parameter, its gradient, its state slots
-//!   and the step's coefficients ([`Rule::element`]);
+//!   and the step's coefficients ([`Rule::update`]);
 //! * **tensorwise**: the same, with coefficients that depend on sums over the
-//!   tensor ([`Rule::SUMS`], [`Rule::terms`], [`Rule::finish`]);
+//!   tensor ([`Rule::NUM_SUMS`], [`Rule::sum_terms`], [`Rule::apply_sums`]);
 //! * **matrix**: row and column state ([`crate::factored`]), or products of
 //!   matrices.
 //!

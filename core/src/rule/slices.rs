@@ -3,7 +3,7 @@
 use super::context::{StepContext, check_norm};
 use super::contract::{Rule, ScalarState};
 use super::loops::{ActiveParts, Elementwise, passes};
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::real::{ComputeFloat, StoredFloat};
 
 /// One step of one tensor of plain numbers; the state rests in slices of the
@@ -17,13 +17,13 @@ use crate::real::{ComputeFloat, StoredFloat};
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamW, rule::{step, Rule, Step}};
+/// use bitstep::{optim::AdamW, rule::{step, Rule, StepContext}};
 /// let rule = AdamW { weight_decay: 0.1, ..AdamW::default() };
 /// let (mut p, g) = ([1.0f32, -2.0], [0.5f32, 0.25]);
 /// let (mut m, mut v) = ([0.0f32; 2], [0.0f32; 2]);
 /// let mut scalars = rule.scalars();
 /// for t in 1..=10 {
-///     let at = Step::new(t, 1e-3);
+///     let at = StepContext::new(t, 1e-3);
 ///     step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut p, &g, [&mut m, &mut v, &mut []])?;
 /// }
 /// assert!(p[0] < 1.0 && p[1] < -1.99);
@@ -55,11 +55,11 @@ pub(crate) fn check_slices<R: Rule, C: ComputeFloat, P, G, S>(
 ) -> Result<(), Error> {
     rule.check()?;
     check_norm(rule.grad_norm_divisor(step.extra), step)?;
-    Error::length("grad", grad.len(), param.len())?;
+    ensure_len("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter_mut().enumerate() {
         let used = rule.active_slots(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        Error::length(name, slot.len(), if used { param.len() } else { 0 })?;
+        ensure_len(name, slot.len(), if used { param.len() } else { 0 })?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What schedules share.
 
 use crate::Error;
+use crate::error::ensure_range;
 
 /// The linear warm-up that Transformers' schedules share: a share of the rate, or `None` once it is over.
 ///
@@ -32,7 +33,7 @@ pub(super) fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
 
 /// The cosine of an infinite number is an error in the reference.
 pub(super) fn check_cycles(num_cycles: f64) -> Result<(), Error> {
-    Error::range(!num_cycles.is_infinite(), "num_cycles", num_cycles, "-inf < num_cycles < inf")
+    ensure_range(!num_cycles.is_infinite(), "num_cycles", num_cycles, "-inf < num_cycles < inf")
 }
 
 /// Python's `max`: the first argument if either is NaN.

@@ -1,6 +1,7 @@
 use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Up in a line during warm-up, then along a cosine between the rate and a share of it.
 ///
@@ -95,7 +96,7 @@ pub(super) fn one_minimum(
             expected: "either min_lr or min_lr_rate",
         });
     }
-    Error::range(min_lr.is_none() || lr_init != 0.0, "lr", lr_init, "lr != 0")
+    ensure_range(min_lr.is_none() || lr_init != 0.0, "lr", lr_init, "lr != 0")
 }
 
 /// The lowest rate as a share.

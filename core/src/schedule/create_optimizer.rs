@@ -13,8 +13,8 @@ use crate::args::{FieldVisitor, HyperParams};
 ///
 /// # Example
 /// ```
-/// use bitstep::schedule::{CreateOptimizer, Schedule};
-/// let s = CreateOptimizer { init_lr: 1.0, num_train_steps: 6, num_warmup_steps: 2, ..Default::default() };
+/// use bitstep::schedule::{CreateOptimizerSchedule, Schedule};
+/// let s = CreateOptimizerSchedule { init_lr: 1.0, num_train_steps: 6, num_warmup_steps: 2, ..Default::default() };
 /// assert_eq!([0, 1, 2, 4, 6, 7].map(|t| s.lr(0.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]

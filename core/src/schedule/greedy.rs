@@ -5,6 +5,7 @@ use super::metric::{MODES, THRESHOLD_MODES};
 use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max, min};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Lowers the rates after a run of bad steps and raises them after a run of good ones.
 ///
@@ -28,8 +29,8 @@ use crate::args::{FieldVisitor, HyperParams};
 ///
 /// # Example
 /// ```
-/// use bitstep::schedule::Greedy;
-/// let s = Greedy { patience: 0, factor: 0.5, ..Greedy::default() };
+/// use bitstep::schedule::GreedyLr;
+/// let s = GreedyLr { patience: 0, factor: 0.5, ..GreedyLr::default() };
 /// let (start, mut state) = ([0.25], s.start());
 /// let mut lrs = start;
 /// s.step(&mut state, &mut [], 3.0, &start, &mut lrs)?; // good: better than nothing
@@ -68,7 +69,7 @@ pub struct GreedyLr<L = f64, H = f64> {
     pub reset_start: i64,
 }
 
-/// What [`Greedy`] remembers, beside the window.
+/// What [`GreedyLr`] remembers, beside the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GreedyState {
     /// The best metric.
@@ -159,10 +160,10 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
     /// # Errors
     /// The argument that it refuses.
     pub fn check(&self, groups: usize) -> Result<(), Error> {
-        Error::range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
-        Error::range(self.factor != 0.0, "factor", self.factor, "factor != 0")?;
+        ensure_range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
+        ensure_range(self.factor != 0.0, "factor", self.factor, "factor != 0")?;
         let window = self.window_size;
-        Error::range(!self.smooth || window > 0, "window_size", window as f64, "window_size >= 1")?;
+        ensure_range(!self.smooth || window > 0, "window_size", window as f64, "window_size >= 1")?;
         check_groups("min_lr", &self.min_lr, groups)?;
         check_groups("max_lr", &self.max_lr, groups)
     }

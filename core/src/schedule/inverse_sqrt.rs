@@ -1,6 +1,7 @@
 use super::{Schedule, warmup};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Up in a line during warm-up, then down as 1 / √t.
 ///
@@ -50,7 +51,7 @@ impl HyperParams for InverseSqrt {
 impl Schedule for InverseSqrt {
     fn check(&self) -> Result<(), Error> {
         let timescale = self.timescale();
-        Error::range(timescale > 0.0, "timescale", timescale, "timescale > 0")
+        ensure_range(timescale > 0.0, "timescale", timescale, "timescale > 0")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -2,7 +2,7 @@
 //!
 //! A schedule is a plain value whose fields are the reference's arguments. Most are pure functions of the number of
 //! scheduler steps ([`Schedule::lr`]); torch's recursive ones change the rate in force instead and so accumulate
-//! rounding, which [`Stepper`] follows in O(1) a step. [`ReduceLrOnPlateau`] and [`Greedy`] are driven by a metric
+//! rounding, which [`GroupScheduler`] follows in O(1) a step. [`ReduceLrOnPlateau`] and [`GreedyLr`] are driven by a metric
 //! and keep their state in an explicit value, as [`AdafactorSchedule`] follows its optimizer.
 //!
 //! A [`Scheduler`] runs a schedule for all groups of an optimizer: one that is [built](build) from a name and arguments,
@@ -11,13 +11,13 @@
 //! Numbers are f64, as Python's, and f32 for those of TensorFlow.
 //!
 //! ```
-//! use bitstep::schedule::{Cosine, Schedule, Stepper};
+//! use bitstep::schedule::{Cosine, Schedule, GroupScheduler};
 //! let cosine = Cosine { num_warmup_steps: 10, num_training_steps: 100, num_cycles: 0.5 };
 //! assert_eq!(cosine.lr(1e-3, 5), 5e-4);
 //! assert_eq!(cosine.lr(1e-3, 55), 1e-3 * 0.5);
 //! assert_eq!(cosine.lr(1e-3, 100), 0.0);
 //!
-//! let mut lr = Stepper::new(cosine, 1e-3); // one for each parameter group
+//! let mut lr = GroupScheduler::new(cosine, 1e-3); // one for each parameter group
 //! assert_eq!(lr.lr(), 0.0);
 //! assert_eq!(lr.step()?, 1e-4);
 //! # Ok::<(), bitstep::Error>(())

@@ -2,6 +2,7 @@ use super::{Schedule, warmup};
 use crate::Error;
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Up in a line during warm-up, then down to `lr_end` along a power of the share of steps that remain.
 ///
@@ -65,10 +66,10 @@ impl HyperParams for Polynomial {
 
 impl Schedule for Polynomial {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.lr_init > self.lr_end, "lr_end", self.lr_end, "lr_end < lr")?;
-        Error::range(self.lr_init != 0.0, "lr", self.lr_init, "lr != 0")?;
+        ensure_range(self.lr_init > self.lr_end, "lr_end", self.lr_end, "lr_end < lr")?;
+        ensure_range(self.lr_init != 0.0, "lr", self.lr_init, "lr != 0")?;
         let steps = self.num_warmup_steps.saturating_add(self.num_training_steps);
-        Error::range(steps > 0, "num_training_steps", 0.0, "num_training_steps >= 1")
+        ensure_range(steps > 0, "num_training_steps", 0.0, "num_training_steps >= 1")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

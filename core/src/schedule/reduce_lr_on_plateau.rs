@@ -5,6 +5,7 @@ use super::metric::{MODES, THRESHOLD_MODES};
 use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Multiplies the rates by `factor` when a metric has not improved for more than `patience` steps.
 ///
@@ -119,7 +120,7 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
     /// # Errors
     /// The argument that it refuses.
     pub fn check(&self, groups: usize) -> Result<(), Error> {
-        Error::range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
+        ensure_range(self.factor < 1.0, "factor", self.factor, "factor < 1")?;
         check_groups("min_lr", &self.min_lr, groups)
     }
 

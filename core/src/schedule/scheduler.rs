@@ -108,7 +108,7 @@ pub struct SchedulerState {
     pub lrs: Vec<f64>,
     /// State of [`ReduceLrOnPlateau`].
     pub plateau: Option<PlateauState>,
-    /// State of [`Greedy`], and its window: the numbers that have been in use.
+    /// State of [`GreedyLr`], and its window: the numbers that have been in use.
     pub greedy: Option<(GreedyState, Vec<f64>)>,
     /// State of [`AdafactorSchedule`], for each group.
     pub adafactor: Vec<AdafactorScheduleState>,
@@ -129,7 +129,7 @@ impl Scheduler {
     /// which none may be called `groups`.
     ///
     /// ```
-    /// use bitstep::args::{Fields, Hyper};
+    /// use bitstep::args::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     ///
     /// /// Up in a line and down again, for ever.
@@ -138,15 +138,15 @@ impl Scheduler {
     ///     half: u64,
     /// }
     ///
-    /// impl Hyper for Triangle {
-    ///     fn fields(&mut self, f: &mut dyn Fields) {
+    /// impl HyperParams for Triangle {
+    ///     fn fields(&mut self, f: &mut dyn FieldVisitor) {
     ///         f.u64("half", &mut self.half);
     ///     }
     /// }
     ///
     /// impl Schedule for Triangle {
     ///     fn check(&self) -> Result<(), bitstep::Error> {
-    ///         bitstep::Error::range(self.half > 0, "half", self.half as f64, "half >= 1")
+    ///         ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
     ///     }
     ///     fn lr(&self, base_lr: f64, step: u64) -> f64 {
     ///         let t = step % (2 * self.half);

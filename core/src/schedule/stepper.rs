@@ -22,7 +22,7 @@ pub trait Schedule: core::fmt::Debug {
 
     /// The rate of a group after `step` scheduler steps; its own rate is `base_lr`.
     ///
-    /// Takes O(`step`) where the reference is recursive; see [`Stepper`].
+    /// Takes O(`step`) where the reference is recursive; see [`GroupScheduler`].
     fn lr(&self, base_lr: f64, step: u64) -> f64;
 
     /// The rate after construction, where no schedule was made before.

@@ -1,6 +1,7 @@
 use super::{Schedule, iterate};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_unit;
 
 /// A share of the rate for `total_iters` steps, then all of it.
 ///
@@ -44,7 +45,7 @@ impl HyperParams for TorchConstant {
 
 impl Schedule for TorchConstant {
     fn check(&self) -> Result<(), Error> {
-        Error::unit("factor", self.factor)
+        ensure_unit("factor", self.factor)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -1,3 +1,4 @@
+use crate::error::ensure_range;
 use core::f64::consts::PI;
 
 use super::{Schedule, iterate};
@@ -51,7 +52,7 @@ impl HyperParams for TorchCosineAnnealing {
 
 impl Schedule for TorchCosineAnnealing {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.t_max > 0, "T_max", self.t_max as f64, "T_max >= 1")
+        ensure_range(self.t_max > 0, "T_max", self.t_max as f64, "T_max >= 1")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

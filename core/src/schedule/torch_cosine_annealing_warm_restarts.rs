@@ -1,3 +1,4 @@
+use crate::error::ensure_range;
 use core::f64::consts::PI;
 
 use super::Schedule;
@@ -81,8 +82,8 @@ impl TorchCosineAnnealingWarmRestarts {
 
 impl Schedule for TorchCosineAnnealingWarmRestarts {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.t_0 > 0, "T_0", self.t_0 as f64, "T_0 >= 1")?;
-        Error::range(self.t_mult > 0, "T_mult", self.t_mult as f64, "T_mult >= 1")
+        ensure_range(self.t_0 > 0, "T_0", self.t_0 as f64, "T_0 >= 1")?;
+        ensure_range(self.t_mult > 0, "T_mult", self.t_mult as f64, "T_mult >= 1")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

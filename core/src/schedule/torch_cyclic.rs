@@ -2,6 +2,7 @@ use super::Schedule;
 use crate::Error;
 use crate::accurate::pow;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Up and down in lines between two rates, for ever; the upper one may come closer.
 ///
@@ -128,9 +129,9 @@ impl Schedule for TorchCyclic {
         let up = self.step_size_up;
         let down = self.step_size_down.unwrap_or(up);
         let expected = "finite, not 0";
-        Error::range(up.is_finite() && up != 0.0, "step_size_up", up, expected)?;
+        ensure_range(up.is_finite() && up != 0.0, "step_size_up", up, expected)?;
         let expected = "finite, step_size_up + step_size_down != 0";
-        Error::range(down.is_finite() && up + down != 0.0, "step_size_down", down, expected)
+        ensure_range(down.is_finite() && up + down != 0.0, "step_size_down", down, expected)
     }
 
     fn lr(&self, _: f64, step: u64) -> f64 {

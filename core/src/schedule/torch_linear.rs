@@ -1,6 +1,7 @@
 use super::{Schedule, iterate, min};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::{ensure_range, ensure_unit};
 
 /// From one share of the rate to another in a line.
 ///
@@ -48,8 +49,8 @@ impl HyperParams for TorchLinear {
 impl Schedule for TorchLinear {
     fn check(&self) -> Result<(), Error> {
         let (start, end) = (self.start_factor, self.end_factor);
-        Error::range(start > 0.0 && start <= 1.0, "start_factor", start, "0 < start_factor <= 1")?;
-        Error::unit("end_factor", end)
+        ensure_range(start > 0.0 && start <= 1.0, "start_factor", start, "0 < start_factor <= 1")?;
+        ensure_unit("end_factor", end)
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -1,3 +1,4 @@
+use crate::error::{ensure_range, ensure_unit};
 use core::f64::consts::PI;
 
 use super::Schedule;
@@ -149,17 +150,17 @@ impl Schedule for TorchOneCycle {
             self.total().ok_or(Error::InvalidArgument { argument: "total_steps", expected })?
                 as f64;
         if self.total_steps.is_none() {
-            Error::range(self.epochs != Some(0), "epochs", 0.0, "epochs >= 1")?;
+            ensure_range(self.epochs != Some(0), "epochs", 0.0, "epochs >= 1")?;
             let steps = self.steps_per_epoch;
-            Error::range(steps != Some(0), "steps_per_epoch", 0.0, "steps_per_epoch >= 1")?;
+            ensure_range(steps != Some(0), "steps_per_epoch", 0.0, "steps_per_epoch >= 1")?;
         }
-        Error::range(total > 0.0, "total_steps", total, "total_steps >= 1")?;
+        ensure_range(total > 0.0, "total_steps", total, "total_steps >= 1")?;
         let (first, last) = (self.div_factor, self.final_div_factor);
-        Error::range(first != 0.0, "div_factor", first, "div_factor != 0")?;
-        Error::range(last != 0.0, "final_div_factor", last, "final_div_factor != 0")?;
+        ensure_range(first != 0.0, "div_factor", first, "div_factor != 0")?;
+        ensure_range(last != 0.0, "final_div_factor", last, "final_div_factor != 0")?;
         let pct = self.pct_start;
-        Error::unit("pct_start", pct)?;
-        Error::range(pct * total != 1.0, "pct_start", pct, "pct_start * total_steps != 1")
+        ensure_unit("pct_start", pct)?;
+        ensure_range(pct * total != 1.0, "pct_start", pct, "pct_start * total_steps != 1")
     }
 
     fn lr(&self, _: f64, step: u64) -> f64 {

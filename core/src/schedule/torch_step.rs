@@ -1,6 +1,7 @@
 use super::{Schedule, iterate};
 use crate::Error;
 use crate::args::{FieldVisitor, HyperParams};
+use crate::error::ensure_range;
 
 /// Multiplies the rate by `gamma` every `step_size` steps.
 ///
@@ -47,7 +48,7 @@ impl HyperParams for TorchStep {
 
 impl Schedule for TorchStep {
     fn check(&self) -> Result<(), Error> {
-        Error::range(self.step_size > 0, "step_size", self.step_size as f64, "step_size >= 1")
+        ensure_range(self.step_size > 0, "step_size", self.step_size as f64, "step_size >= 1")
     }
 
     fn lr(&self, base_lr: f64, step: u64) -> f64 {

@@ -5,7 +5,7 @@ use crate::Error;
 use crate::accurate::cos;
 use crate::args::{FieldVisitor, HyperParams};
 
-/// Up, constant, down: each ramp in one of three [`Shape`]s.
+/// Up, constant, down: each ramp in one of three [`DecayShape`]s.
 ///
 /// # Formula
 /// With p the share of a ramp that is done, warm-up is p, ½ (1 − cos πp) or 1 − √(1 − p), decay 1 − p,
@@ -21,10 +21,10 @@ use crate::args::{FieldVisitor, HyperParams};
 ///
 /// # Example
 /// ```
-/// use bitstep::schedule::{Schedule, Shape, WarmupStableDecay};
+/// use bitstep::schedule::{Schedule, DecayShape, WarmupStableDecay};
 /// let s = WarmupStableDecay {
 ///     num_warmup_steps: 2, num_decay_steps: 4, num_stable_steps: Some(3),
-///     decay_type: Shape::OneMinusSqrt, min_lr_ratio: 0.5, ..Default::default()
+///     decay_type: DecayShape::OneMinusSqrt, min_lr_ratio: 0.5, ..Default::default()
 /// };
 /// assert_eq!([0, 1, 2, 4, 6, 9].map(|t| s.lr(1.0, t)), [0.5, 0.75, 1.0, 1.0, 0.75, 0.5]);
 /// ```

@@ -1,5 +1,6 @@
 //! Blocks of numbers that share one scale.
 
+use crate::error::ensure_len;
 use crate::simd::{self, Kernel};
 use crate::storage::{Plain, Storage};
 
@@ -25,9 +26,9 @@ pub(crate) const fn code_bytes(bits: usize, len: usize) -> usize {
 /// A tensor in a [`Codec`], in memory of the caller's.
 ///
 /// ```
-/// use bitstep::storage::{Blocks, Companded, Storage};
+/// use bitstep::storage::{BlockQuantized, Companded, Storage};
 /// let (mut codes, mut scales) = ([0u8; 40], [half::f16::ZERO; 2]);
-/// let mut momentum = Blocks::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
+/// let mut momentum = BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
 /// momentum.store(0, &[0.5; 40]);
 /// let mut back = [0.0; 40];
 /// momentum.load(0, &mut back);
@@ -52,8 +53,8 @@ impl<'a, C: Codec> BlockQuantized<'a, C> {
         codes: &'a mut [u8],
         scales: &'a mut [C::Scale],
     ) -> Result<Self, crate::Error> {
-        crate::Error::length("codes", codes.len(), code_bytes(C::BITS, len))?;
-        crate::Error::length("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
+        ensure_len("codes", codes.len(), code_bytes(C::BITS, len))?;
+        ensure_len("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
         Ok(BlockQuantized { codec, len, codes, scales })
     }
 }

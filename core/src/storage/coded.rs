@@ -8,7 +8,7 @@ use core::fmt;
 use half::{bf16, f16};
 
 use crate::constants::{read_all, to_bytes};
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::memory::filled;
 use crate::real::{Dtype, StoredFloat};
 use crate::saved::{Reader, Writer};
@@ -25,17 +25,17 @@ pub enum StorageFormat {
     Plain(Dtype),
     /// Groups of 32 in 8 bits: [`Companded`].
     Companded(Companded),
-    /// Blocks of 256 in 8 bits: [`Dynamic`].
+    /// Blocks of 256 in 8 bits: [`DynamicQuant8`].
     DynamicQuant8(DynamicQuant8),
-    /// Blocks in 8 bits: [`Scaled8`].
+    /// Blocks in 8 bits: [`BlockQuant8`].
     BlockQuant8(BlockQuant8),
-    /// Blocks in 4 bits: [`Scaled4`].
+    /// Blocks in 4 bits: [`BlockQuant4`].
     BlockQuant4(BlockQuant4),
-    /// Blocks in floating-point 8 bits: [`Fp8`].
+    /// Blocks in floating-point 8 bits: [`BlockFp8`].
     BlockFp8(BlockFp8),
-    /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::Split`].
+    /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::SplitFloat`].
     SplitFloat(Dtype, u32),
-    /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::Kahan`].
+    /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::KahanPair`].
     KahanPair(Dtype),
 }
 
@@ -131,7 +131,7 @@ pub enum RawBuffer {
     U8(Vec<u8>),
 }
 
-/// Applies `$body` to the vector in a [`Raw`].
+/// Applies `$body` to the vector in a [`RawBuffer`].
 macro_rules! each_raw {
     ($raw:expr, $x:ident => $body:expr) => {
         match $raw {
@@ -186,7 +186,7 @@ impl RawBuffer {
     /// # Errors
     /// Another number of bytes. Nothing is written then.
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        Error::length("part", bytes.len(), self.len() * self.element().size())?;
+        ensure_len("part", bytes.len(), self.len() * self.element().size())?;
         each_raw!(self, x => read_all(bytes, x));
         Ok(())
     }
@@ -234,11 +234,11 @@ impl RawBuffer {
     }
 }
 
-/// A tensor in a [`Format`] that is not plain, with memory of its own.
+/// A tensor in a [`StorageFormat`] that is not plain, with memory of its own.
 ///
 /// ```
-/// use bitstep::storage::{Coded, Companded, Format, Storage};
-/// let mut momentum = Coded::zeros(StorageFormat::Companded(Companded::Momentum), 40)?;
+/// use bitstep::storage::{EncodedBuffer, Companded, StorageFormat, Storage};
+/// let mut momentum = EncodedBuffer::zeros(StorageFormat::Companded(Companded::Momentum), 40)?;
 /// momentum.store(0, &[0.25; 40]);
 /// let parts = momentum.parts("exp_avg");
 /// assert_eq!(parts[0].key, "exp_avg::quantized");
@@ -337,13 +337,13 @@ impl StorageFormat {
     /// A tensor of blocks in memory of the caller's, where the format is known at run time only.
     ///
     /// # Errors
-    /// A format without codes and scales, or slices of another type or length than [`Format::layout`] says.
+    /// A format without codes and scales, or slices of another type or length than [`StorageFormat::layout`] says.
     ///
     /// ```
-    /// use bitstep::storage::{Companded, DataMut, Format};
+    /// use bitstep::storage::{Companded, DataMut, StorageFormat};
     /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
     /// let mut scales = DataMut::F16(&mut scales);
-    /// let mut momentum = Format::Companded(Companded::Momentum).view(40, &mut codes, &mut scales)?;
+    /// let mut momentum = StorageFormat::Companded(Companded::Momentum).view(40, &mut codes, &mut scales)?;
     /// momentum.store(0, &[0.25; 40]);
     /// let mut back = [0.0; 40];
     /// momentum.load(0, &mut back);
@@ -422,13 +422,13 @@ impl EncodedBuffer {
             .collect()
     }
 
-    /// What [`Coded::parts`] are of, where it rests.
+    /// What [`EncodedBuffer::parts`] are of, where it rests.
     #[must_use]
     pub fn raws(&self) -> [&RawBuffer; 2] {
         [&self.main, &self.side]
     }
 
-    /// The same, to [put back](Raw::set_bytes).
+    /// The same, to [put back](RawBuffer::set_bytes).
     pub fn raws_mut(&mut self) -> [&mut RawBuffer; 2] {
         [&mut self.main, &mut self.side]
     }

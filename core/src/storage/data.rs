@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::constants;
-use crate::error::Error;
+use crate::error::{Error, ensure_len, ensure_range};
 use crate::real::{Dtype, StoredFloat};
 use crate::simd::{self, Kernel};
 
@@ -90,7 +90,7 @@ pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Resul
     }
     let largest = blocks.clone().max().unwrap_or(1) as f64;
     let ok = chunk_len(blocks).is_some();
-    Error::range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
+    ensure_range(ok, "block", largest, "a least common multiple of blocks from 1 to 2048")
 }
 
 /// The number of elements of a shape; `usize::MAX` where that overflows.
@@ -240,7 +240,7 @@ impl DataMut<'_> {
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let size = self.dtype().map_or(1, Dtype::size);
         let expected = "plain numbers";
-        Error::length("bytes", bytes.len(), self.len().saturating_mul(size))?;
+        ensure_len("bytes", bytes.len(), self.len().saturating_mul(size))?;
         each_data_mut!(self, x => constants::read_all(bytes, x),
             _s => return Err(Error::InvalidArgument { argument: "bytes", expected }));
         Ok(())

@@ -1,6 +1,6 @@
 //! A 16-bit number with a second one that holds what the first had to round off.
 
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::simd::{self, Kernel};
 use crate::storage::Storage;
@@ -20,10 +20,10 @@ impl<'a, N: StoredFloat> KahanPair<'a, N> {
     /// Slices of different lengths.
     ///
     /// ```
-    /// use bitstep::storage::{Kahan, Storage};
+    /// use bitstep::storage::{KahanPair, Storage};
     /// use half::bf16;
     /// let (mut weights, mut lost) = ([bf16::ONE], [bf16::ZERO]);
-    /// let mut master = Kahan::new(&mut weights, &mut lost)?;
+    /// let mut master = KahanPair::new(&mut weights, &mut lost)?;
     /// master.store(0, &[1.001953125]);
     /// let mut back = [0.0];
     /// master.load(0, &mut back);
@@ -32,7 +32,7 @@ impl<'a, N: StoredFloat> KahanPair<'a, N> {
     /// # Ok::<(), bitstep::Error>(())
     /// ```
     pub fn new(value: &'a mut [N], compensation: &'a mut [N]) -> Result<Self, Error> {
-        Error::length("compensation", compensation.len(), value.len())?;
+        ensure_len("compensation", compensation.len(), value.len())?;
         Ok(KahanPair { value, compensation })
     }
 }

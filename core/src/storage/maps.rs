@@ -77,7 +77,7 @@ const fn is_up(tie: Tie, low: f32, high: f32, x: f32) -> bool {
 }
 
 /// The code of the number nearest to x; 0 for NaN. N is a power of two. As many steps for every
-/// x, none of them a branch. This is the definition; [`Nearest`] is how to be quick about it.
+/// x, none of them a branch. This is the definition; [`NearestCode`] is how to be quick about it.
 #[inline(always)]
 pub(crate) fn nearest<const N: usize>(map: &[f32; N], tie: Tie, x: f32) -> u8 {
     let (mut low, mut half) = (0, N / 2);

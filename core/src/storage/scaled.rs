@@ -22,7 +22,7 @@ pub struct BlockQuant8 {
 /// torchao's 4-bit codes, two in a byte, the first in the upper half.
 ///
 /// Signed, a dynamic map of three decades; unsigned, the sixteenths from 1/16 to 1:
-/// it has no 0. Scale, ties and NaN as with [`Scaled8`].
+/// it has no 0. Scale, ties and NaN as with [`BlockQuant8`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockQuant4 {
     /// For numbers of both signs.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use crate::error::Error;
+use crate::error::{Error, ensure_len};
 use crate::real::{ComputeFloat, StoredFloat};
 use crate::simd::{self, Kernel};
 use crate::storage::{Storage, floor};
@@ -87,9 +87,9 @@ impl<'a, N: HalfPrecision, E: CorrectionInt> SplitFloat<'a, N, E> {
     /// Slices of different lengths.
     ///
     /// ```
-    /// use bitstep::storage::{Split, Storage};
+    /// use bitstep::storage::{SplitFloat, Storage};
     /// let (mut weights, mut bits) = ([half::bf16::ONE], [0i8]);
-    /// let mut master = Split::new(&mut weights, &mut bits)?;
+    /// let mut master = SplitFloat::new(&mut weights, &mut bits)?;
     /// master.store(0, &[1.003]); // bf16 has nothing between 1 and 1.0078125
     /// let mut back = [0.0];
     /// master.load(0, &mut back);
@@ -97,7 +97,7 @@ impl<'a, N: HalfPrecision, E: CorrectionInt> SplitFloat<'a, N, E> {
     /// # Ok::<(), bitstep::Error>(())
     /// ```
     pub fn new(narrow: &'a mut [N], error: &'a mut [E]) -> Result<Self, Error> {
-        Error::length("error_bits", error.len(), narrow.len())?;
+        ensure_len("error_bits", error.len(), narrow.len())?;
         Ok(SplitFloat { narrow, error })
     }
 }

@@ -96,11 +96,11 @@ impl<'a, N: StochasticRound> StochasticRounded<'a, N> {
     /// Numbers with the noise of one step.
     ///
     /// ```
-    /// use bitstep::storage::{Dithered, Noise, Storage};
+    /// use bitstep::storage::{StochasticRounded, RoundingBits, Storage};
     /// use half::bf16;
     /// let mut weights = [bf16::ONE; 1000];
-    /// let noise = Noise::Counter { seed: 1, step: 1, first: 0 };
-    /// Dithered::new(&mut weights, noise).store(0, &[1.001953125; 1000]); // a quarter of the gap
+    /// let noise = RoundingBits::Counter { seed: 1, step: 1, first: 0 };
+    /// StochasticRounded::new(&mut weights, noise).store(0, &[1.001953125; 1000]); // a quarter of the gap
     /// let up = weights.iter().filter(|w| **w > bf16::ONE).count();
     /// assert!((200..300).contains(&up));
     /// ```

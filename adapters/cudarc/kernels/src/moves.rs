@@ -137,7 +137,7 @@ impl<S: OpenStorage> Converted for PerElement<S> {
     }
 }
 
-/// A codec as the host describes it: whether for both signs (or, of [`Dynamic`], as bits with its
+/// A codec as the host describes it: whether for both signs (or, of [`DynamicQuant8`], as bits with its
 /// way of encoding), and the size of a block.
 trait CodecSource: Codec {
     fn new(with: [u64; 2]) -> Self;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, BackendError, Run,
     ScheduleSpec,
 };
 use bitstep_conformance::exec;
@@ -23,12 +23,12 @@ fn main() -> std::io::Result<()> {
 
 struct Burn;
 
-fn unsupported<T>(why: &str) -> Result<T, Refused> {
-    Err(Refused::Unsupported(why.to_owned()))
+fn unsupported<T>(why: &str) -> Result<T, BackendError> {
+    Err(BackendError::Unsupported(why.to_owned()))
 }
 
-fn failed(e: impl std::fmt::Debug) -> Refused {
-    Refused::Failed(format!("{e:?}"))
+fn failed(e: impl std::fmt::Debug) -> BackendError {
+    BackendError::Failed(format!("{e:?}"))
 }
 
 enum Rule {
@@ -51,7 +51,7 @@ impl Backend for Burn {
         "burn"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let mut params = Vec::new();
         for (i, p) in spec.params.iter().enumerate() {
             let group = spec.groups.iter().find(|g| g.params.contains(&i));
@@ -67,21 +67,21 @@ impl Backend for Burn {
         Ok(Box::new(BurnRun(params)))
     }
 
-    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         unsupported("not tried")
     }
 
-    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         unsupported("not tried")
     }
 }
 
-fn number(hyper: &Map<String, Value>, key: &str) -> Result<f64, Refused> {
+fn number(hyper: &Map<String, Value>, key: &str) -> Result<f64, BackendError> {
     let found = hyper.get(key).and_then(Value::as_f64);
     found.ok_or_else(|| failed(format!("no number `{key}`")))
 }
 
-fn rule(name: &str, hyper: &Map<String, Value>) -> Result<Rule, Refused> {
+fn rule(name: &str, hyper: &Map<String, Value>) -> Result<Rule, BackendError> {
     let is = |key: &str| hyper.get(key) == Some(&Value::Bool(true));
     for key in ["maximize", "decoupled_weight_decay"] {
         if is(key) {
@@ -130,7 +130,7 @@ fn rule(name: &str, hyper: &Map<String, Value>) -> Result<Rule, Refused> {
     })
 }
 
-fn array(t: &Tensor) -> Result<Array<1>, Refused> {
+fn array(t: &Tensor) -> Result<Array<1>, BackendError> {
     let x = t.to_f64s();
     let (n, device) = (x.len(), Device::flex());
     match t.dtype {
@@ -158,13 +158,13 @@ impl Run for BurnRun {
         value: &Tensor,
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         let p = &mut self.0[i];
         p.value = array(value)?;
         let moments = || {
             let slot = |key: &str| state.get(key).map(array).transpose();
-            let need = |key: &str| slot(key)?.ok_or_else(|| Refused::NeedsState(key.to_owned()));
-            let step = state.get("step").ok_or_else(|| Refused::NeedsState("step".to_owned()))?;
+            let need = |key: &str| slot(key)?.ok_or_else(|| BackendError::NeedsState(key.to_owned()));
+            let step = state.get("step").ok_or_else(|| BackendError::NeedsState("step".to_owned()))?;
             Ok(AdaptiveMomentumState {
                 time: step.get(0) as usize,
                 moment_1: need("exp_avg")?,
@@ -185,7 +185,7 @@ impl Run for BurnRun {
                     *own = Some(burn_optim::SgdState::new(Some(state)));
                 }
                 None if *has_momentum && counts.updates > 0 => {
-                    return Err(Refused::NeedsState("momentum_buffer".to_owned()));
+                    return Err(BackendError::NeedsState("momentum_buffer".to_owned()));
                 }
                 None => {}
             },
@@ -194,7 +194,7 @@ impl Run for BurnRun {
         Ok(())
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         for (p, grad) in self.0.iter_mut().zip(&inputs.grads) {
             let Some(grad) = grad else { continue };
             let (lr, value, grad) = (inputs.lr.unwrap_or(p.lr), p.value.clone(), array(grad)?);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitstep_conformance::backend::{
-    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Refused, Run,
+    Backend, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, BackendError, Run,
     ScheduleSpec,
 };
 use bitstep_conformance::exec;
@@ -30,12 +30,12 @@ fn main() -> std::io::Result<()> {
 
 struct Optimisers;
 
-fn unsupported<T>(why: &str) -> Result<T, Refused> {
-    Err(Refused::Unsupported(why.to_owned()))
+fn unsupported<T>(why: &str) -> Result<T, BackendError> {
+    Err(BackendError::Unsupported(why.to_owned()))
 }
 
-fn failed(e: impl std::fmt::Display) -> Refused {
-    Refused::Failed(e.to_string())
+fn failed(e: impl std::fmt::Display) -> BackendError {
+    BackendError::Failed(e.to_string())
 }
 
 /// Any of them.
@@ -55,9 +55,9 @@ impl Backend for Optimisers {
         "candle-optimisers"
     }
 
-    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, Refused> {
+    fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let vars = spec.params.iter().map(|&p| Var::from_tensor(&array(p)?).map_err(failed));
-        let vars = vars.collect::<Result<Vec<_>, Refused>>()?;
+        let vars = vars.collect::<Result<Vec<_>, BackendError>>()?;
         let mut groups = Vec::new();
         for group in spec.groups {
             let own = group.params.iter().map(|&i| vars[i].clone()).collect();
@@ -67,11 +67,11 @@ impl Backend for Optimisers {
         Ok(Box::new(OptimisersRun { vars, dtypes, groups }))
     }
 
-    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, Refused> {
+    fn schedule(&self, _: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
         unsupported("candle-optimisers has no schedules")
     }
 
-    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, Refused> {
+    fn gradient(&self, _: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
         unsupported("candle-optimisers has no gradient strategies")
     }
 }
@@ -79,11 +79,11 @@ impl Backend for Optimisers {
 fn boxed<O: Optimizer + 'static>(
     vars: Vec<Var>,
     config: O::Config,
-) -> Result<Box<dyn Any>, Refused> {
+) -> Result<Box<dyn Any>, BackendError> {
     Ok(Box::new(O::new(vars, config).map_err(failed)?))
 }
 
-fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Box<dyn Any>, Refused> {
+fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Box<dyn Any>, BackendError> {
     let number = |key: &str| {
         hyper.get(key).and_then(Value::as_f64).ok_or_else(|| failed(format!("no `{key}`")))
     };
@@ -146,7 +146,7 @@ fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Box<d
     }
 }
 
-fn array(t: &Tensor) -> Result<Array, Refused> {
+fn array(t: &Tensor) -> Result<Array, BackendError> {
     let (shape, device, x) = (t.shape.as_slice(), &Device::Cpu, t.to_f64s());
     match t.dtype {
         Dtype::F64 => Array::from_vec(x, shape, device),
@@ -173,11 +173,11 @@ impl Run for OptimisersRun {
         _: &Tensor,
         _: &BTreeMap<String, Tensor>,
         _: Counts,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), BackendError> {
         unsupported("candle-optimisers can't be put into the middle of a run")
     }
 
-    fn step(&mut self, inputs: &Inputs) -> Result<(), Refused> {
+    fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         // A store of gradients can only be had from a backward pass.
         let nothing = Array::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
         let mut grads = nothing.backward().map_err(failed)?;
