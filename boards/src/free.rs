@@ -2,11 +2,11 @@
 
 use alloc::vec::Vec;
 
-use bitstep::args::Args;
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::{Dtype, StoredFloat};
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
-use bitstep::real::{Dtype, StoredFloat};
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use half::{bf16, f16};
 
 /// Steps of a run.
@@ -62,7 +62,7 @@ impl Draw {
 }
 
 fn run(name: &str, dtype: Dtype) -> Option<u64> {
-    let recipe = named::optimizer(name, &Args::new()).ok()?;
+    let recipe = registry::optimizer(name, &Args::new()).ok()?;
     // Project where that is possible.
     let ranked = Args::new().with("rank", 2i64).with("update_proj_gap", 100i64);
     let recipe = recipe.with_args(&ranked).unwrap_or(recipe);

@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use bitstep::args::{Args, Value};
-use bitstep::named;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::{Buffer, Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
 use bitstep::storage::{RawBuffer, RawDtype};
 use half::{bf16, f16};
 
@@ -29,7 +29,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     let mut optimizer = Optimizer::new();
     for _ in 0..from.number()? {
         let json = serde_json::from_str(from.text()?).map_err(|e| format!("{e}"))?;
-        let recipe = named::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
+        let recipe = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
         optimizer.add_group(recipe).map_err(|e| format!("{e}"))?;
     }
     let mut values = Vec::new();

@@ -52,9 +52,9 @@ macro_rules! measure {
                 let n = black_box(n);
                 let mut views = state.iter_mut();
                 let slots =
-                    <<$type as Rule>::Slots<&mut [f32]> as bitstep::Array<_>>::from_fn(|_| {
-                        views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
-                    });
+                    <<$type as Rule>::Slots<&mut [f32]> as bitstep::rule::Array<_>>::from_fn(
+                        |_| views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default(),
+                    );
                 let (Some(param), Some(grad)) = (param.get_mut(..n), grad.get(..n)) else {
                     return false;
                 };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{ArgError, Args, names};
+use bitstep::hyper::{ArgError, Args, names};
 use bitstep::optimizer::{self, Buffer};
 use bitstep::rule::Scope;
 use bitstep::storage::{RawBuffer, RawDtype, RawPart};
@@ -40,7 +40,7 @@ impl Backend for Core {
 }
 
 fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, BackendError> {
-    bitstep::named::optimizer(name, args).map_err(|e| match e {
+    bitstep::registry::optimizer(name, args).map_err(|e| match e {
         ArgError::UnknownName { name, .. } => {
             BackendError::Unsupported(format!("core has no optimizer `{name}` yet"))
         }
@@ -57,7 +57,7 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }
     // Some rules follow one of several implementations, and take its path as an argument.
-    if let Ok(mut recipe) = bitstep::named::optimizer(spec.name, &args(&hyper))
+    if let Ok(mut recipe) = bitstep::registry::optimizer(spec.name, &args(&hyper))
         && names(recipe.rule.hyper_params()).contains(&"reference")
     {
         hyper.insert("reference".to_owned(), spec.reference.into());

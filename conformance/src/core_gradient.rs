@@ -1,9 +1,9 @@
 //! Gradient strategies of the backend `core`, from a case's own arguments.
 
-use bitstep::args::{Args, Value};
 use bitstep::gradient::{
     ClipByGlobalNorm, ClipGradNorm, GradientAccumulator, Neftune, clip_grad_value,
 };
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::Buffer;
 
 use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};

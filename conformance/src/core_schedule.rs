@@ -1,6 +1,6 @@
 //! Schedules of the backend `core`, from a case's own arguments.
 
-use bitstep::args::{ArgError, Args, Value};
+use bitstep::hyper::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
 
 use crate::backend::{BackendError, ScheduleSpec, failed};

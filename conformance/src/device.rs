@@ -49,10 +49,10 @@ fn bytes(b: &[u8], out: &mut Vec<u8>) {
 
 fn tensor(t: &Tensor, out: &mut Vec<u8>) -> Result<(), BackendError> {
     let dtype = match plain::dtype(t.dtype)? {
-        bitstep::real::Dtype::F64 => 0,
-        bitstep::real::Dtype::F32 => 1,
-        bitstep::real::Dtype::Bf16 => 2,
-        bitstep::real::Dtype::F16 => 3,
+        bitstep::float::Dtype::F64 => 0,
+        bitstep::float::Dtype::F32 => 1,
+        bitstep::float::Dtype::Bf16 => 2,
+        bitstep::float::Dtype::F16 => 3,
     };
     number(dtype, out);
     Ok(())

@@ -1,8 +1,8 @@
 //! From the suite's tensors to the core's numbers and back, and its JSON to the core's arguments.
 
-use bitstep::args::{Args, Value};
+use bitstep::float::{self, StoredFloat};
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::Buffer;
-use bitstep::real::{self, StoredFloat};
 use bitstep::storage::DataMut;
 use serde_json::{Map, Value as Json};
 
@@ -29,12 +29,12 @@ pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
 }
 
 /// The core's name of a type that parameters may have.
-pub(crate) fn dtype(dtype: Dtype) -> Result<real::Dtype, BackendError> {
+pub(crate) fn dtype(dtype: Dtype) -> Result<float::Dtype, BackendError> {
     Ok(match dtype {
-        Dtype::F64 => real::Dtype::F64,
-        Dtype::F32 => real::Dtype::F32,
-        Dtype::Bf16 => real::Dtype::Bf16,
-        Dtype::F16 => real::Dtype::F16,
+        Dtype::F64 => float::Dtype::F64,
+        Dtype::F32 => float::Dtype::F32,
+        Dtype::Bf16 => float::Dtype::Bf16,
+        Dtype::F16 => float::Dtype::F16,
         other => {
             return Err(BackendError::Unsupported(format!(
                 "core has no parameters of type {other}"
@@ -60,12 +60,12 @@ pub(crate) fn tensor(buffer: &Buffer, shape: &[usize]) -> Tensor {
 }
 
 /// The suite's name of a type of the core.
-fn of(dtype: real::Dtype) -> Dtype {
+fn of(dtype: float::Dtype) -> Dtype {
     match dtype {
-        real::Dtype::F64 => Dtype::F64,
-        real::Dtype::F32 => Dtype::F32,
-        real::Dtype::Bf16 => Dtype::Bf16,
-        real::Dtype::F16 => Dtype::F16,
+        float::Dtype::F64 => Dtype::F64,
+        float::Dtype::F32 => Dtype::F32,
+        float::Dtype::Bf16 => Dtype::Bf16,
+        float::Dtype::F16 => Dtype::F16,
     }
 }
 

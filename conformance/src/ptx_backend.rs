@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
+use bitstep::float::Dtype;
 use bitstep::optimizer::Buffer;
-use bitstep::real::Dtype;
 use bitstep::storage::{Data, RawBuffer, RawPart, RoundingBits, StorageFormat};
 use bitstep_cudarc::{Device, DeviceStorage, Error, ParamJob, Workspace};
 use bitstep_ptx::Machine;

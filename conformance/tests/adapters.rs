@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use bitstep::args::{Args, names};
-use bitstep::named::{self, OPTIMIZERS};
+use bitstep::hyper::{Args, names};
+use bitstep::registry::{self, OPTIMIZERS};
 use bitstep::schedule;
 
 const ADAPTERS: [&str; 4] = ["candle", "cudarc", "ndarray", "rayon"];
@@ -59,7 +59,7 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         "type",
     ];
     for entry in OPTIMIZERS {
-        let mut recipe = named::optimizer(entry.name, &Args::new()).unwrap();
+        let mut recipe = registry::optimizer(entry.name, &Args::new()).unwrap();
         let hyper = names(recipe.rule.hyper_params())
             .into_iter()
             .filter(|name| name.len() > 1 && !common.contains(name));

@@ -6,7 +6,7 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use bitstep::named::OPTIMIZERS;
+use bitstep::registry::OPTIMIZERS;
 
 /// Names that run another name's rule without a difference in any number, and so
 /// need no goldens of their own.

@@ -6,8 +6,8 @@
 
 use std::hint::black_box as b;
 
-use bitstep::real::ComputeFloat;
-use bitstep::reduce;
+use bitstep::float::ComputeFloat;
+use bitstep::math::reduce;
 
 #[test]
 fn product_and_sum_are_not_fused() {

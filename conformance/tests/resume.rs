@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use bitstep::args::Args;
+use bitstep::hyper::Args;
 use bitstep::optimizer::Buffer;
 use bitstep_candle::{Outcome, Training, import};
 use bitstep_conformance::bounds::{Bounds, DEFAULT, Mode, Subject, Tolerance};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::{Args, FieldMut, FieldVisitor, HyperParams};
-use bitstep::named;
+use bitstep::hyper::{Args, FieldMut, FieldVisitor, HyperParams};
+use bitstep::registry;
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::bounds::Bounds;
@@ -138,8 +138,8 @@ fn with_default(case: &Case, argument: &str, default: &serde_json::Value) -> Opt
     changed.then_some(case)
 }
 
-fn json(value: &bitstep::args::Value) -> serde_json::Value {
-    use bitstep::args::Value;
+fn json(value: &bitstep::hyper::Value) -> serde_json::Value {
+    use bitstep::hyper::Value;
     match value {
         Value::None => serde_json::Value::Null,
         Value::Bool(b) => (*b).into(),
@@ -173,7 +173,7 @@ fn every_argument_that_is_ignored_is_noticed() {
     let complaints: Vec<String> = all
         .par_iter()
         .flat_map_iter(|(name, cases)| {
-            let recipe = named::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
+            let recipe = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
             let arguments: Vec<_> = recipe.map_or(Vec::new(), |mut r| {
                 let used = used(r.rule.hyper_params());
                 let all = Args::of(r.rule.hyper_params());

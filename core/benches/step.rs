@@ -7,10 +7,10 @@
 
 use std::hint::black_box;
 
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Buffer, Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const RULES: &[(&str, &str)] =
@@ -18,7 +18,7 @@ const RULES: &[(&str, &str)] =
 
 fn step(c: &mut Criterion) {
     for &(name, args) in RULES {
-        let Ok(recipe) = Args::parse(args).and_then(|a| named::optimizer(name, &a)) else {
+        let Ok(recipe) = Args::parse(args).and_then(|a| registry::optimizer(name, &a)) else {
             panic!("{name} is not a known optimizer")
         };
         let mut group = c.benchmark_group(name);

@@ -14,35 +14,21 @@ extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
 
-pub mod accurate;
-pub mod any;
-pub mod args;
-mod array;
-#[macro_use]
-pub mod constants;
-pub mod eager;
+mod arch;
 pub mod error;
-pub mod factored;
+#[macro_use]
+pub mod float;
 pub mod gradient;
-mod lookup;
+pub mod hyper;
 pub mod lowrank;
-pub mod matmul;
-#[cfg(feature = "alloc")]
-pub mod memory;
-pub mod mode;
-#[cfg(feature = "alloc")]
-pub mod named;
+pub mod math;
 pub mod optim;
 #[cfg(feature = "alloc")]
 pub mod optimizer;
-pub mod orthogonal;
-pub mod real;
-pub mod reduce;
+#[cfg(feature = "alloc")]
+pub mod registry;
 pub mod rule;
-mod saved;
 pub mod schedule;
-mod simd;
-mod sqrt;
 pub mod state;
 pub mod storage;
 
@@ -50,5 +36,4 @@ pub mod storage;
 #[doc = include_str!("../../docs/embedding.md")]
 struct Embedding;
 
-pub use array::Array;
 pub use error::Error;

@@ -1,8 +1,8 @@
 //! The table in `docs/memory.md` is what the library itself computes.
 
-use bitstep::args::Args;
-use bitstep::named::optimizer;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
+use bitstep::registry::optimizer;
 
 const PAGE: &str = include_str!("../../docs/memory.md");
 

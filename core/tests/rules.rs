@@ -1,10 +1,10 @@
 //! What every rule says of itself: its rate, its defaults, which powers it needs.
 
-use bitstep::args::{Args, Value};
-use bitstep::named::OPTIMIZERS;
-use bitstep::named::optimizer;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::{Optimizer, OptimizerSpec, Param, StorageConfig};
-use bitstep::real::Dtype;
+use bitstep::registry::OPTIMIZERS;
+use bitstep::registry::optimizer;
 use bitstep::rule::Rule;
 use bitstep::storage::{Data, DataMut};
 
@@ -51,7 +51,7 @@ fn a_rate_that_others_are_measured_by_stays_the_first() {
     assert!(seen > 6);
 }
 
-/// [`DynRule::bases`](bitstep::any::DynRule::bases): powers found once for a group are those that
+/// [`DynRule::bases`](bitstep::rule::DynRule::bases): powers found once for a group are those that
 /// each parameter would find.
 #[test]
 fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
@@ -202,7 +202,7 @@ fn schedule_free_rules_begin_alike() {
 #[test]
 fn muon_is_told_how_many_rounds_and_counts_its_steps() {
     let rule: bitstep::optim::Muon = bitstep::optim::Muon { ns_steps: 3, ..Default::default() };
-    assert_eq!(bitstep::orthogonal::NewtonSchulz::iterations(&rule), 3);
+    assert_eq!(bitstep::rule::newton_schulz::NewtonSchulz::iterations(&rule), 3);
     let muon = parsed("muon", "").rule;
     assert!(muon.info().step_key == "step" && !muon.info().is_elementwise);
 }
@@ -229,7 +229,7 @@ fn ademamix_without_a_warm_up_has_its_third_beta_at_once() {
     let run = |args: &str| {
         let mut optimizer = Optimizer::new();
         let group = optimizer.add_group(parsed("ademamix", args)).expect("a group");
-        optimizer.add_param(group, &[2], bitstep::real::Dtype::F32).expect("a parameter");
+        optimizer.add_param(group, &[2], bitstep::float::Dtype::F32).expect("a parameter");
         let (mut value, grad) = (Buffer::F32(vec![1.0, 2.0]), Buffer::F32(vec![0.5, -0.25]));
         for _ in 0..3 {
             let param = Param { value: value.data_mut(), grad: grad.data() };
@@ -285,7 +285,7 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
         let mut optimizer = Optimizer::new();
         let recipe = parsed("muon", "lr=0.5, adjust_lr_fn=match_rms_adamw");
         let group = optimizer.add_group(recipe).expect("a group");
-        optimizer.add_param(group, &shape, bitstep::real::Dtype::F32).expect("a parameter");
+        optimizer.add_param(group, &shape, bitstep::float::Dtype::F32).expect("a parameter");
         let cells = (0..shape[0]).flat_map(|i| (0..shape[1]).map(move |j| number(i, j)));
         let (mut value, grad) = (vec![1.0f32; LONG * SHORT], Buffer::F32(cells.collect()));
         let data = bitstep::storage::DataMut::F32(&mut value);

@@ -1,11 +1,11 @@
 //! Schedules by name: what Transformers' strings and arguments build, and what they refuse.
 
 use bitstep::Error;
-use bitstep::any::ComputePolicy;
-use bitstep::args::{ArgError, Args, FieldVisitor, HyperParams, Value};
 use bitstep::error::ensure_range;
+use bitstep::hyper::{ArgError, Args, FieldVisitor, HyperParams, Value};
 use bitstep::optim::Sgd;
 use bitstep::optimizer::{Optimizer, OptimizerSpec};
+use bitstep::rule::ComputePolicy;
 use bitstep::schedule::{
     AnySchedule, GroupScheduler, Linear, NAMES, Schedule, Scheduler, TorchChained,
     TorchExponential, TorchOneCycle, TorchSequential, build,

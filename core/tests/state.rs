@@ -1,11 +1,11 @@
 //! State in memory of the caller's is that of an optimizer of one parameter, and outlives a reset.
 
 use bitstep::Error;
-use bitstep::any::ComputePolicy;
-use bitstep::args::Args;
-use bitstep::eager::EagerFloat;
+use bitstep::float::EagerFloat;
+use bitstep::hyper::Args;
 use bitstep::optim::*;
 use bitstep::optimizer::{Optimizer, OptimizerSpec, Param};
+use bitstep::rule::ComputePolicy;
 use bitstep::rule::Rule;
 use bitstep::schedule;
 use bitstep::state::State;
@@ -182,7 +182,7 @@ fn saved_bytes_are_those_that_the_page_describes() {
 
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Eager)).unwrap();
-    optimizer.add_param(group, &[2, 1], bitstep::real::Dtype::F32).unwrap();
+    optimizer.add_param(group, &[2, 1], bitstep::float::Dtype::F32).unwrap();
     optimizer.groups_mut()[0].lr = 0.25;
     let mut param = [1.0f32, 2.0];
     let (value, grad) = (Plain::data_mut(&mut param), Some(Plain::data(&[4.0f32, -8.0])));
@@ -216,10 +216,10 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
         }
     };
     let mut optimizer = Optimizer::new();
-    let mut recipe = bitstep::named::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
+    let mut recipe = bitstep::registry::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
     recipe.storage.min_len = 0;
     let group = optimizer.add_group(recipe).unwrap();
-    optimizer.add_param(group, &[3, 2], bitstep::real::Dtype::F32).unwrap();
+    optimizer.add_param(group, &[3, 2], bitstep::float::Dtype::F32).unwrap();
     let before = optimizer.save().unwrap();
     let mut refused = 0;
     broken(&before, &mut |bytes| match optimizer.load(bytes) {

@@ -1,6 +1,6 @@
 //! What storages say of themselves, and the ones in memory of the caller's.
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 use bitstep::storage::{
     BlockQuant4, BlockQuant8, BlockQuantized, Companded, Data, DataMut, EncodedBuffer, RawBuffer,
     RawDtype, RoundingBits, SplitFloat, StochasticRounded, Storage, StorageFormat,

@@ -1,8 +1,6 @@
 //! A rule within another keeps what it says of itself: nothing is lost on the way.
 
 use bitstep::Error;
-use bitstep::any::{ComputePolicy, DynRule, RuleInfo, UpdateBuffers};
-use bitstep::factored::{FactoredRule, FactoredUpdate};
 use bitstep::lowrank::{Apollo, ForceF32, GaLore, Projected, Projection, SplitRule};
 use bitstep::optim::{
     AdaLomo, Adafactor, AdafactorTorch, AdamW, AdamWHf, AdamWeightDecay, BnbAdam, BnbLamb,
@@ -10,6 +8,8 @@ use bitstep::optim::{
     StableAdamW,
 };
 use bitstep::optimizer::{Optimizer, OptimizerSpec};
+use bitstep::rule::factored::{FactoredRule, FactoredUpdate};
+use bitstep::rule::{ComputePolicy, DynRule, RuleInfo, UpdateBuffers};
 use bitstep::rule::{Rule, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::bf16;

@@ -5,11 +5,11 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use bitstep::args::Args;
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{NAMES, build};
 use bitstep::storage::{Data, DataMut};
 use bitstep_conformance::exec::{ANSWER, check_answer};
@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // What the target `checkpoints` restores.
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+    let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
     optimizer.add_param(group, &[3], Dtype::F32)?;
     let (mut value, grad) = ([1.0f32, 2.0, 3.0], [0.5f32, -0.5, 0.0]);
     let grad = Some(Data::F32(&grad));

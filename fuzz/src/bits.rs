@@ -1,7 +1,7 @@
 //! Buffers and their bits.
 
+use bitstep::float::Dtype;
 use bitstep::optimizer::Buffer;
-use bitstep::real::Dtype;
 use bitstep::storage::{Data, Storage};
 use half::{bf16, f16};
 

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use bitstep::args::{Args, Value};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::OptimizerSpec;
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor;
@@ -92,7 +92,7 @@ const BETAS: &[&str] =
 /// What our code makes of an edge: of the parameter, and of the slots that are no longer finite.
 /// `None` where the rule has no such argument.
 fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)> {
-    let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
     if let Ok(any_size) = recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
         recipe = any_size;
     }

@@ -3,9 +3,9 @@
 use std::sync::LazyLock;
 
 use arbitrary::{Result, Unstructured};
-use bitstep::args::{Args, names};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::hyper::{Args, names};
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_conformance::Core;
 use bitstep_conformance::bounds::Bounds;
@@ -154,7 +154,7 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         }
         _ => {
             let name = u.choose(OPTIMIZERS)?.name;
-            let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+            let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
             let (known, slots) = (names(recipe.rule.hyper_params()), recipe.rule.info().slots);
             for i in 0..u.int_in_range(1..=2)? {
                 let shape = dims(u)?;

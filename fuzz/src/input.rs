@@ -1,11 +1,11 @@
 //! Trials from plain bytes.
 
 use arbitrary::{Result, Unstructured};
-use bitstep::args::{Args, Value, names};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::{Dtype, StoredFloat};
+use bitstep::hyper::{Args, Value, names};
 use bitstep::optimizer::{OptimizerSpec, ParamStorage, StorageConfig};
-use bitstep::real::{Dtype, StoredFloat};
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::storage::{
     BlockFp8, BlockQuant4, BlockQuant8, Companded, DynamicQuant8, StorageFormat,
 };
@@ -166,7 +166,7 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(Optimiz
 /// # Panics
 /// If defaults are refused.
 pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
-    let recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
     let (mut recipe, mut tuned) = tuned(u, recipe)?;
     if u.ratio(1u8, 3u8)? {
         let any_size = Args::new().with("min_8bit_size", 0i64);
@@ -210,7 +210,7 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         trial.shape = vec![n, 1];
         if Run::try_new(&trial).is_err() {
             // What it refuses whatever the shape: a rank, a storage.
-            trial.recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+            trial.recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
             trial.tuned = false;
         }
     }

@@ -1,11 +1,11 @@
 //! What reads files of strangers: any bytes give an error or something whole, never a panic.
 
 use arbitrary::{Result, Unstructured};
-use bitstep::args::{Args, Value};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::Optimizer;
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{NAMES, build};
 use bitstep_conformance::exec::check_answer;
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
@@ -35,7 +35,7 @@ pub fn checkpoints(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::parse(data.to_vec()) else { return };
     drop(checkpoint.extra());
     let mut optimizer = Optimizer::new();
-    let recipe = named::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let recipe = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
     let group = optimizer.add_group(recipe).expect("a valid recipe");
     optimizer.add_param(group, &[3], Dtype::F32).expect("a group that exists");
     let names = ["w".to_owned()];
@@ -64,7 +64,7 @@ pub fn arguments(data: &[u8]) {
         assert!(layers.all().iter().all(|p| layers.get(&p.name) == Some(p)));
     }
     if let Ok(args) = Args::parse(&text) {
-        drop(named::optimizer("adamw_torch", &args));
+        drop(registry::optimizer("adamw_torch", &args));
         drop(build("cosine", &args));
     }
     let Ok(arguments) = Arguments::from_json(&text) else { return };

@@ -1,10 +1,10 @@
 //! Pickles of anybody's: an error or plain values, within the limits, whatever they ask for.
 
 use arbitrary::{Result, Unstructured};
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
 use bitstep::optimizer::Optimizer;
-use bitstep::real::Dtype;
+use bitstep::registry;
 use bitstep_training::resume::{self, State};
 use bitstep_training::torch::{DEPTH, OBJECTS, PICKLE, SHARED, TorchError, Value, parse, unpickle};
 
@@ -43,7 +43,7 @@ fn read(value: std::result::Result<Value, TorchError>) {
     assert!(objects <= OBJECTS && text <= PICKLE && tensors <= SHARED, "{sizes:?}");
     let Ok(state) = State::try_from(value) else { return };
     let mut optimizer = Optimizer::new();
-    let recipe = named::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let recipe = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
     let group = optimizer.add_group(recipe).expect("a valid recipe");
     optimizer.add_param(group, &[3], Dtype::F32).expect("a group that exists");
     let before = format!("{optimizer:?}");

@@ -1,8 +1,8 @@
 //! What holds for every rule. Where it does not, a list says for which and why.
 
-use bitstep::args::{Args, names};
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, names};
 use bitstep::optimizer::{Buffer, Param, ParamStorage};
-use bitstep::real::Dtype;
 
 use crate::bits::{buffer, eq_ignoring_zero_sign, numbers};
 use crate::input::encode;

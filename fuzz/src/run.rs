@@ -1,8 +1,8 @@
 //! One optimizer at work on one parameter.
 
 use bitstep::Error;
+use bitstep::float::Dtype;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, Task};
-use bitstep::real::Dtype;
 use bitstep::storage::{RawBuffer, StorageFormat};
 
 use crate::bits::{bits, buffer, numbers};

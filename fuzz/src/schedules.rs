@@ -1,7 +1,7 @@
 //! What holds for every schedule.
 
 use arbitrary::{Result, Unstructured};
-use bitstep::args::{Args, Value};
+use bitstep::hyper::{Args, Value};
 use bitstep::schedule::{NAMES, Scheduler, SchedulerState, build};
 
 use crate::input::{number, value};

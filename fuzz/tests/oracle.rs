@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::Args;
-use bitstep::named;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use bitstep_fuzz::{Run, Trial};
 
 type Slots = BTreeMap<&'static str, f64>;
@@ -106,7 +106,7 @@ fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
     let (n, steps) = (200, 25);
     let trial = Trial {
         name,
-        recipe: named::optimizer(name, &args).expect("valid arguments"),
+        recipe: registry::optimizer(name, &args).expect("valid arguments"),
         tuned: true,
         dtype: Dtype::F32,
         shape: vec![n],

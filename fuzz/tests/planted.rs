@@ -5,10 +5,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::LocalKey;
 
 use bitstep::Error;
-use bitstep::args::{Args, FieldVisitor, HyperParams};
-use bitstep::mode::Mode;
+use bitstep::float::{ComputeFloat, Dtype};
+use bitstep::hyper::{Args, FieldVisitor, HyperParams};
 use bitstep::optimizer::OptimizerSpec;
-use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::rule::mode::Mode;
 use bitstep::rule::{Rule, ScalarState, SlotInit, StepContext};
 use bitstep::schedule::{Scheduler, SchedulerState, build};
 use bitstep_fuzz::{

@@ -1,7 +1,7 @@
 //! Every property over every rule and schedule that is listed, on arbitrary bytes.
 
 use arbitrary::Unstructured;
-use bitstep::named::OPTIMIZERS;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, TARGETS, trial};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};

@@ -1,8 +1,8 @@
 //! Hyper-parameters are taken or refused as the references' constructors do it.
 
-use bitstep::any::ComputePolicy;
-use bitstep::args::{Args, Value};
-use bitstep::named;
+use bitstep::hyper::{Args, Value};
+use bitstep::registry;
+use bitstep::rule::ComputePolicy;
 use serde_json::Value as Json;
 
 fn value(json: &Json) -> Value {
@@ -40,7 +40,7 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
     let mut needed = [false; STRICTER.len()];
     let wrong = records.iter().filter_map(|(name, args, taken)| {
         let ours: Args = args.iter().map(|(k, v)| (k.as_str(), value(v))).collect();
-        let ours = named::optimizer(name, &ours);
+        let ours = registry::optimizer(name, &ours);
         if let (Err(e), true) = (&ours, taken) {
             let why = e.to_string();
             let at = STRICTER.iter().position(|(n, a, _)| name.starts_with(n) && why.contains(a));
@@ -66,7 +66,7 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
 fn any_precision_computes_in_double_only_for_double_state() {
     let arithmetic = |args: &str| {
         let args = Args::parse(args).expect("arguments");
-        named::optimizer("adamw_anyprecision", &args).expect("types that it takes").policy
+        registry::optimizer("adamw_anyprecision", &args).expect("types that it takes").policy
     };
     assert_eq!(arithmetic(""), ComputePolicy::Fused);
     assert_eq!(arithmetic("momentum_dtype=float32"), ComputePolicy::Fused);

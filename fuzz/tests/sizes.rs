@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arbitrary::{Result, Unstructured};
 use bitstep::Error;
-use bitstep::args::{Args, Value, names};
-use bitstep::memory::{collected, filled};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value, names};
 use bitstep::optimizer::{
     Buffer, Optimizer, OptimizerSpec, Param, ParamState, ParamStorage, StorageConfig,
 };
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{NAMES, build};
+use bitstep::storage::memory::{collected, filled};
 use bitstep::storage::{Data, DataMut, RawBuffer, RawDtype};
 use bitstep_fuzz::{FORMATS, WEIGHTS};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -72,7 +72,7 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
 
 /// A recipe of this name with sizes for some of its arguments, as far as it takes them.
 fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
-    let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
     let known = names(recipe.rule.hyper_params());
     for _ in 0..u.int_in_range(0..=3)? {
         // A rank mostly, where there is one: it is what makes memory of a small matrix.
@@ -80,7 +80,7 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
             known.iter().find(|known| **known == "rank").filter(|_| u.ratio(2, 3) == Ok(true));
         let argument = rank.copied().map_or_else(|| u.choose(&known).copied(), Ok)?;
         let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
-        if let Ok(changed) = named::optimizer(name, &Args::new().with(argument, value.clone())) {
+        if let Ok(changed) = registry::optimizer(name, &Args::new().with(argument, value.clone())) {
             recipe = changed;
         } else if let Ok(changed) = recipe.with_args(&Args::new().with(argument, value)) {
             recipe = changed;
@@ -180,7 +180,7 @@ fn schedule(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
                 }
                 return Ok(());
             }
-            Err(bitstep::args::ArgError::UnknownArgument { argument, .. }) => args.take(&argument),
+            Err(bitstep::hyper::ArgError::UnknownArgument { argument, .. }) => args.take(&argument),
             Err(_) => return Ok(()),
         };
     }
@@ -210,7 +210,8 @@ fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
 /// A step for which there is no memory to work in has written nothing.
 fn step_without_room(name: &str, arguments: &str) {
     const N: usize = 256;
-    let recipe = named::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
+    let recipe =
+        registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(recipe).expect("a group");
     for _ in 0..2 {
@@ -240,7 +241,7 @@ fn step_without_room(name: &str, arguments: &str) {
 /// A step of nothing ends, whatever the other dimension.
 fn empty_of_any_length(name: &str) {
     let rank = if name.starts_with("galore") { "rank=2" } else { "" };
-    let recipe = named::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
+    let recipe = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
     for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
         let mut optimizer = Optimizer::new();
         let group = optimizer.add_group(recipe.clone()).expect("a group");

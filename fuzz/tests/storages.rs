@@ -1,10 +1,10 @@
 //! Every rule over every storage of the parameter and every storage of its state.
 
-use bitstep::args::{Args, names};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, names};
 use bitstep::optimizer::{ParamStorage, StorageConfig};
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::storage::StorageFormat;
 use bitstep_fuzz::{
     FORMATS, Run, Trial, WEIGHTS, deterministic, error_leaves_everything_untouched, restorable,
@@ -39,7 +39,7 @@ fn trial(
     state: StorageFormat,
     shape: &[usize],
 ) -> Trial {
-    let mut recipe = named::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
     if names(recipe.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);

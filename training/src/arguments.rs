@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{ArgError, Args, Short, Value};
+use bitstep::hyper::{ArgError, Args, Short, Value};
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointError;
@@ -276,7 +276,7 @@ impl File {
                 }
             } else if !READ.contains(&key) && !IGNORED.contains(&key) {
                 let known = READ.iter().chain(MUST_BE_OFF).copied();
-                let nearest = bitstep::args::nearest(key, known);
+                let nearest = bitstep::hyper::nearest(key, known);
                 return Err(TrainingError::UnknownKey { key: key.to_owned(), nearest });
             }
         }

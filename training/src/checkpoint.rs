@@ -17,12 +17,12 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use bitstep::any::DynRule;
-use bitstep::args::Args;
-use bitstep::mode::Mode;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, StorageConfig};
-use bitstep::real::Dtype;
+use bitstep::rule::DynRule;
 use bitstep::rule::ScalarState;
+use bitstep::rule::mode::Mode;
 use bitstep::schedule::{
     AdafactorScheduleState, GreedyState, PlateauState, Scheduler, SchedulerState,
 };

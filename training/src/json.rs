@@ -1,6 +1,6 @@
 //! Between JSON and the core's values.
 
-use bitstep::args::Value;
+use bitstep::hyper::Value;
 use serde_json::Value as Json;
 
 /// JSON as the core's arguments have it.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::args::Value;
+use bitstep::hyper::Value;
 
 use crate::version::Version;
 

@@ -1,6 +1,6 @@
 //! `optim_args`, read as Trainer reads it: words first, numbers by whoever asks for them.
 
-use bitstep::args::{ArgError, Value};
+use bitstep::hyper::{ArgError, Value};
 
 /// The words of `optim_args`, by name.
 pub(crate) struct Words(Vec<(String, String)>);

@@ -1,8 +1,8 @@
 //! From the training arguments to one group's rule.
 
-use bitstep::args::{ArgError, Args, Value, nearest};
-use bitstep::named;
+use bitstep::hyper::{ArgError, Args, Value, nearest};
 use bitstep::optimizer::OptimizerSpec;
+use bitstep::registry;
 
 use crate::optim_args::{Kind, Words};
 use crate::training_arguments::{GroupKind, TrainingArguments};
@@ -22,14 +22,14 @@ impl TrainingArguments {
     pub fn optimizer_spec(&self, members: GroupKind) -> Result<OptimizerSpec, ArgError> {
         self.check_warmup()?;
         let words = Words::parse(&self.optim_args)?;
-        let recipe = named::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
+        let recipe = registry::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
         // The groups bring their own, which only this constructor looks at too.
         let mut group = Args::new();
         if !(self.needs_target_modules() || self.optim.ends_with("lomo")) {
             group.set("weight_decay", self.group_decay(members));
         }
         if self.optim == "stable_adamw" {
-            named::optimizer(&self.optim, &group)?;
+            registry::optimizer(&self.optim, &group)?;
         }
         recipe.with_args(&group)
     }

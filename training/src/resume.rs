@@ -10,11 +10,11 @@ mod slots;
 
 use std::collections::BTreeMap;
 
-use bitstep::args::Args;
 use bitstep::gradient::LossScale;
-use bitstep::mode::Mode;
+use bitstep::hyper::Args;
 use bitstep::optimizer::Optimizer;
 use bitstep::rule::Scope;
+use bitstep::rule::mode::Mode;
 use bitstep::schedule::Scheduler;
 
 pub use error::ResumeError;

@@ -1,7 +1,7 @@
 //! Everything that Trainer makes of its arguments.
 
-use bitstep::args::Args;
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
+use bitstep::hyper::Args;
 use bitstep::optimizer::OptimizerSpec;
 use bitstep::schedule::Scheduler;
 

@@ -1,7 +1,7 @@
 //! What Transformers' Trainer makes of its `TrainingArguments`.
 
 use bitstep::Error;
-use bitstep::args::{ArgError, Args, Value};
+use bitstep::hyper::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
 
 use crate::version::Version;
@@ -21,7 +21,7 @@ use crate::version::Version;
 ///
 /// let typo = TrainingArguments { optim_args: "momentun=0.9".into(), ..args };
 /// assert!(typo.recipe(GroupKind::Decay).unwrap_err().to_string().contains("did you mean `momentum`"));
-/// # Ok::<(), bitstep::args::ArgError>(())
+/// # Ok::<(), bitstep::hyper::ArgError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingArguments {

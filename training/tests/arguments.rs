@@ -26,8 +26,8 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// A value as JSON has it.
-fn plain(value: &bitstep::args::Value) -> Value {
-    use bitstep::args::Value as Ours;
+fn plain(value: &bitstep::hyper::Value) -> Value {
+    use bitstep::hyper::Value as Ours;
     match value {
         Ours::None => Value::Null,
         Ours::Bool(b) => (*b).into(),
@@ -73,7 +73,7 @@ fn groups_decay_and_rates_are_trainers() {
 
         for (group, want) in setup.groups.iter().zip(want["hyper"].as_array().unwrap()) {
             let mut rule = group.recipe.rule.clone();
-            let args = bitstep::args::Args::of(rule.hyper_params());
+            let args = bitstep::hyper::Args::of(rule.hyper_params());
             for (key, want) in want.as_object().unwrap() {
                 // The rule fills in what the reference looks up later.
                 let Some(got) = args.get(key).filter(|_| key != "max_lr") else { continue };
@@ -83,7 +83,7 @@ fn groups_decay_and_rates_are_trainers() {
         }
         for (group, decay) in setup.groups.iter().zip(want["weight_decay"].as_array().unwrap()) {
             let mut rule = group.recipe.rule.clone();
-            let args = bitstep::args::Args::of(rule.hyper_params());
+            let args = bitstep::hyper::Args::of(rule.hyper_params());
             let got = args.get("weight_decay").and_then(|v| v.as_f64());
             assert_eq!(got, decay.as_f64(), "{name}");
         }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{Args, FieldVisitor, HyperParams};
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, FieldVisitor, HyperParams};
 use bitstep::optimizer::{Buffer, Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{Schedule, Scheduler};
 use bitstep::storage::Data;
 use bitstep_training::TrainingArguments;
@@ -49,7 +49,7 @@ impl Toy {
         let mut optimizer = Optimizer::new();
         let mut values = Vec::new();
         for _ in 0..2 {
-            optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
+            optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
         }
         for (i, shape) in SHAPES.iter().enumerate() {
             optimizer.add_param(i % 2, shape, dtype).unwrap();

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use bitstep::args::{Args, Value};
+use bitstep::float::Dtype;
 use bitstep::gradient::LossScale;
-use bitstep::named;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::{Buffer, Optimizer};
-use bitstep::real::Dtype;
+use bitstep::registry;
 use bitstep::schedule::{self, Scheduler};
 use bitstep_training::resume::{self, ResumeError};
 use bitstep_training::torch;
@@ -54,7 +54,7 @@ fn state_under_16_bit_parameters_is_rounded_as_torch_rounds_it() {
         let mut optimizer = Optimizer::new();
         for _ in &counts {
             let args = Args::parse("relative_step=False, scale_parameter=False, lr=0.1").unwrap();
-            optimizer.add_group(named::optimizer("adafactor", &args).unwrap()).unwrap();
+            optimizer.add_group(registry::optimizer("adafactor", &args).unwrap()).unwrap();
         }
         let shapes: [&[usize]; 5] = [&[8, 6], &[3, 8], &[8], &[8], &[8]];
         for (i, shape) in shapes.iter().enumerate() {
@@ -83,7 +83,7 @@ fn schedule(name: &str, args: &str) -> Scheduler {
 fn rates_of_numpys_are_rates() {
     let mut optimizer = Optimizer::new();
     let sgd = Args::parse("lr=7.0, momentum=0.9").unwrap();
-    optimizer.add_group(named::optimizer("sgd", &sgd).unwrap()).unwrap();
+    optimizer.add_group(registry::optimizer("sgd", &sgd).unwrap()).unwrap();
     optimizer.add_param(0, &[2], Dtype::F32).unwrap();
     let mut linear = schedule("linear", "lr=7.0, num_warmup_steps=2, num_training_steps=10");
     let state = torch::optimizer(path("numpy_rates/optimizer.pt")).unwrap();

@@ -8,15 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use bitstep::any::ComputePolicy;
-use bitstep::args::{Args, Value};
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::lowrank::ForceF32;
-use bitstep::mode::Mode;
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
 use bitstep::optim::AdamW;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, ParamStorage, StorageConfig};
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
+use bitstep::rule::ComputePolicy;
+use bitstep::rule::mode::Mode;
 use bitstep::schedule::{NAMES, Scheduler, build};
 use bitstep::storage::{
     BlockFp8, BlockQuant4, BlockQuant8, Companded, Data, DynamicQuant8, StorageFormat,
@@ -232,7 +232,7 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
 }
 
 fn recipe(name: &str, args: &str) -> OptimizerSpec {
-    named::optimizer(name, &Args::parse(args).unwrap()).unwrap()
+    registry::optimizer(name, &Args::parse(args).unwrap()).unwrap()
 }
 
 /// The recipe of a name, by which small tensors are coded where large ones are.

@@ -1,9 +1,9 @@
 //! Every schedule at the edges of its arguments, beside what Transformers and torch make of them.
 
-use bitstep::args::{Args, Value};
-use bitstep::named::optimizer;
+use bitstep::float::Dtype;
+use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::{Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry::optimizer;
 use bitstep::schedule::build;
 use bitstep::storage::{Data, DataMut};
 use serde_json::Value as Json;

@@ -1,6 +1,6 @@
 //! One setting after another as the Trainer of three versions takes or refuses it.
 
-use bitstep::args::{Args, Value};
+use bitstep::hyper::{Args, Value};
 use bitstep_training::{Arguments, Parameter, Version, follows_metric};
 use serde_json::Value as Json;
 

@@ -7,8 +7,8 @@
 
 use std::time::Instant;
 
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Optimizer, ParamsAdamW};
@@ -70,7 +70,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             }
             for threads in [1, 2] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-                let recipe = named::optimizer(name, &Args::parse("lr=1e-3, weight_decay=0.01")?)?;
+                let recipe =
+                    registry::optimizer(name, &Args::parse("lr=1e-3, weight_decay=0.01")?)?;
                 let mut ours = bitstep_candle::Optimizer::new(vars.clone(), recipe)?;
                 let our_time = pool.install(|| time(15, || ours.step(&grads)))?;
                 let factor = their_time / our_time;

@@ -9,8 +9,8 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Optimizer, ParamsAdamW};
 
@@ -39,7 +39,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         }
         "bitstep" => {
             let args = Args::parse("lr=1e-3, weight_decay=0.01")?;
-            let recipe = named::optimizer("adamw_torch_fused", &args)?;
+            let recipe = registry::optimizer("adamw_torch_fused", &args)?;
             let mut ours = bitstep_candle::Optimizer::new(vars, recipe)?;
             Box::new(move || ours.step(&grads))
         }

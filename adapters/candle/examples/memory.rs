@@ -6,8 +6,8 @@
 //! ```
 //! Linux only: the peak is `VmHWM` of `/proc/self/status`.
 
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use bitstep_candle::{Layers, Optimizer};
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Linear, Optimizer as _};
@@ -28,7 +28,7 @@ fn run(way: &str, optim: &str) -> std::result::Result<(), Box<dyn std::error::Er
         .chunks(2)
         .map(|pair| Linear::new(pair[0].as_tensor().clone(), Some(pair[1].as_tensor().clone())))
         .collect();
-    let recipe = named::optimizer(optim, &Args::new().with("lr", 1e-3))?;
+    let recipe = registry::optimizer(optim, &Args::new().with("lr", 1e-3))?;
     let mut optimizer = Optimizer::new(vars, recipe)?;
     let x = Tensor::ones((8, WIDTH), DType::F32, cpu)?;
     let forward = |x: &Tensor, layer: &Linear| -> Result<Tensor> { layer.forward(x)?.tanh() };

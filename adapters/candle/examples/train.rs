@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bitstep::args::Args;
+use bitstep::hyper::Args;
 use bitstep_candle::{Outcome, Training, named_vars};
 use bitstep_training::Arguments;
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};

@@ -1,8 +1,8 @@
 //! Optimizers over variables on a GPU.
 
+use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
 use bitstep::optimizer::{Group, Optimizer as State, OptimizerSpec};
-use bitstep::real::Dtype;
 use bitstep_cudarc::{
     Clip, Cuda, Device as _, DeviceOptimizer, DeviceSlice, Tensor as Memory, Workspace,
 };
@@ -20,13 +20,13 @@ use crate::memory::Places;
 /// rules that [`DeviceOptimizer`] names). Many variables go in one launch.
 ///
 /// ```no_run
-/// use bitstep::{args::Args, gradient::ClipGradNorm, named};
+/// use bitstep::{hyper::Args, gradient::ClipGradNorm, registry};
 /// use bitstep_candle::CudaOptimizer;
 /// use candle_core::{DType, Device, Var};
 /// let device = Device::new_cuda(0)?;
 /// let weight = Var::ones((2, 3), DType::F32, &device)?;
 /// let mut optimizer = CudaOptimizer::on(device.as_cuda_device()?)?;
-/// optimizer.add_group(named::optimizer("muon", &Args::new())?, [("weight".into(), weight.clone())])?;
+/// optimizer.add_group(registry::optimizer("muon", &Args::new())?, [("weight".into(), weight.clone())])?;
 /// let grads = weight.sqr()?.sum_all()?.backward()?;
 /// optimizer.clip_grad_norm(&grads, &ClipGradNorm::default())?;
 /// optimizer.step_with_extra_args(&grads, &[])?;

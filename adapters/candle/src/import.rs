@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bitstep::args::Args;
+use bitstep::hyper::Args;
 use bitstep_training::resume::State;
 use bitstep_training::torch;
 use candle_core::{Error, Result};

@@ -9,13 +9,13 @@ use candle_core::{Result, Tensor, Var};
 /// costs is a copy of the activations there. Gradients, and so updates, have the same bits.
 ///
 /// ```
-/// use bitstep::{args::Args, named};
+/// use bitstep::{hyper::Args, registry};
 /// use bitstep_candle::{Layers, Optimizer};
 /// use candle_core::{DType, Device, UpdateBuffers, Var};
 /// use candle_nn::Optimizer as _;
 ///
 /// let w = [0.5f32, 2.0].map(|x| Var::new(x, &Device::Cpu).unwrap());
-/// let recipe = named::optimizer("sgd", &Args::new().with("lr", 0.1))?;
+/// let recipe = registry::optimizer("sgd", &Args::new().with("lr", 0.1))?;
 /// let mut optimizer = Optimizer::new(w.to_vec(), recipe)?;
 ///
 /// let mut layers = Layers::new();

@@ -5,13 +5,13 @@
 //! no temporary tensor and no copy of parameter, gradient or state.
 //!
 //! ```
-//! use bitstep::{args::Args, named};
+//! use bitstep::{hyper::Args, registry};
 //! use bitstep_candle::Optimizer;
 //! use candle_core::{DType, Device, Var};
 //! use candle_nn::Optimizer as _;
 //!
 //! let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
-//! let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
+//! let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
 //! let mut optimizer = Optimizer::new(vec![weight.clone()], recipe)?;
 //! for _ in 0..10 {
 //!     optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
@@ -50,9 +50,9 @@ pub use training::{Outcome, Training};
 
 use std::cell::RefCell;
 
+use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
 use bitstep::optimizer::{Buffer, Group, Optimizer as State, OptimizerSpec, ParamState};
-use bitstep::real::Dtype;
 use bitstep::storage::DataMut;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Error, Result, Tensor, Var};

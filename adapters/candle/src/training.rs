@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use bitstep::args::ArgError;
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
-use bitstep::mode::Mode;
+use bitstep::hyper::ArgError;
+use bitstep::rule::mode::Mode;
 use bitstep::schedule::Scheduler;
 use bitstep_training::checkpoint::{self, Checkpoint, Run};
 use bitstep_training::{Arguments, LayersError, Parameter, follows_metric, resume};
@@ -195,7 +195,7 @@ impl Training {
     /// groups' own rates. Momentum that another schedule has cycled stays as it is.
     ///
     /// ```
-    /// use bitstep::args::{FieldVisitor, HyperParams};
+    /// use bitstep::hyper::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     /// use bitstep_candle::Training;
     /// use bitstep_training::Arguments;

@@ -1,8 +1,8 @@
 //! Variables and gradients that share memory are refused before anything moves.
 
-use bitstep::args::Args;
 use bitstep::gradient::ClipGradNorm;
-use bitstep::named;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use bitstep_candle::{Optimizer, Training};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
@@ -17,7 +17,7 @@ fn ones() -> Tensor {
 
 fn optimizer(vars: &[Var]) -> Result<Optimizer> {
     let mut optimizer = Optimizer::empty();
-    let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let named = vars.iter().enumerate().map(|(i, var)| (format!("v{i}"), var.clone()));
     optimizer.add_group(recipe, named)?;
     Ok(optimizer)

@@ -1,10 +1,10 @@
 //! Every optimizer of the list gives the bits of the core on candle's variables.
 
-use bitstep::args::Args;
 use bitstep::gradient::ClipGradNorm;
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Optimizer as Core, Param};
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::storage::Plain;
 use bitstep_candle::{Optimizer, named_vars};
 use candle_core::{DType, Device, Tensor, Var, WithDType};
@@ -15,7 +15,7 @@ const STEPS: u32 = 3;
 
 /// The shapes that a rule has an update for: some move matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
-    let rule = named::optimizer(name, &Args::new()).unwrap().rule;
+    let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
     let shapes: Vec<_> =
         SHAPES.iter().copied().filter(|shape| rule.check_shape(shape).is_ok()).collect();
     assert!(shapes.len() > 1, "{name}");
@@ -36,7 +36,7 @@ fn bits<T: Plain>(x: &[T]) -> Vec<u64> {
 
 fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
     let mut optimizer = Core::new();
-    let group = optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
+    let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
     let mut values: Vec<Vec<T>> = shapes(name).iter().map(|s| numbers(s, 7)).collect();
     for shape in shapes(name) {
         optimizer.add_param(group, shape, T::DTYPE).unwrap();
@@ -60,7 +60,7 @@ fn tensor<T: Plain + WithDType>(shape: &[usize], salt: u32) -> Tensor {
 fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
     let vars: Vec<Var> =
         shapes(name).iter().map(|s| Var::from_tensor(&tensor::<T>(s, 7)).unwrap()).collect();
-    let recipe = named::optimizer(name, &Args::new()).unwrap();
+    let recipe = registry::optimizer(name, &Args::new()).unwrap();
     let mut optimizer = Optimizer::new(vars.clone(), recipe).unwrap();
     for t in 0..STEPS {
         let grads: Vec<Tensor> = shapes(name).iter().map(|s| tensor::<T>(s, 100 + t)).collect();
@@ -108,7 +108,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
-    let recipe = named::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
     optimizer.add_group(recipe, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
@@ -127,7 +127,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
 fn clipping_scales_all_gradients_in_place() {
     let var = Var::ones(4, DType::F32, &Device::Cpu).unwrap();
     let grads = (var.as_tensor() * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
-    let recipe = named::optimizer("adamw_torch", &Args::new()).unwrap();
+    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
     let optimizer = Optimizer::new(vec![var.clone()], recipe).unwrap();
     assert_eq!(optimizer.clip_grad_norm(&grads, &ClipGradNorm::default()).unwrap(), 6.0);
     let clipped = grads.get(&var).unwrap().to_vec1::<f32>().unwrap();
@@ -139,7 +139,7 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let vars = [4, 5].map(|n| Var::ones(n, DType::F32, &Device::Cpu).unwrap());
     let mut store = vars[0].sum_all().unwrap().backward().unwrap();
     store.insert(&vars[1], Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
-    let recipe = named::optimizer("adamw_torch", &Args::new()).unwrap();
+    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
     let mut optimizer = Optimizer::new(vars.to_vec(), recipe).unwrap();
     assert!(optimizer.step(&store).is_err());
     assert_eq!(vars[0].to_vec1::<f32>().unwrap(), [1.0; 4]);

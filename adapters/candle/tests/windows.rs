@@ -1,9 +1,9 @@
 //! From micro-batches to steps: windows, labels, gradients that belong to others, tied weights.
 
-use bitstep::args::Args;
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale};
-use bitstep::named;
+use bitstep::hyper::Args;
 use bitstep::optimizer::Buffer;
+use bitstep::registry;
 use bitstep_candle::{Optimizer, Outcome, Training};
 use bitstep_training::Arguments;
 use candle_core::{DType, Device, Tensor, Var};
@@ -22,7 +22,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 
 /// Plain descent at a rate of 1 over variables `a`, `b`, ….
 fn descent(vars: &[&Var]) -> Training {
-    let recipe = named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
     let names = ["a", "b", "c"].map(str::to_owned);
     let vars = names.into_iter().zip(vars.iter().map(|&var| var.clone()));
@@ -59,7 +59,7 @@ fn a_group_that_is_added_later_moves_in_every_window() {
     let (a, b) = (var(&[0.0]), var(&[0.0]));
     let mut training = descent(&[&a]);
     training.set_accumulation(GradientAccumulator::mean(2).unwrap());
-    let recipe = named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     training.optimizer_mut().add_group(recipe, [("b".to_owned(), b.clone())]).unwrap();
     for _ in 0..6 {
         let grads = vec![Some(tensor(&[1.0])), Some(tensor(&[1.0]))];
@@ -142,7 +142,7 @@ fn lomo_is_not_clipped_and_moves_with_every_micro_batch() {
 #[test]
 fn a_variable_is_there_once() {
     let w = var(&[0.0; 4]);
-    let recipe = || named::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let recipe = || registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
     optimizer.add_group(recipe(), [("embed".to_owned(), w.clone())]).unwrap();
     let again = optimizer.add_group(recipe(), [("head".to_owned(), w.clone())]).unwrap_err();

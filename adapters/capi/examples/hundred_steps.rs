@@ -1,23 +1,23 @@
 //! What the C and C++ examples do, with the core alone: they must print the same bits.
 
-use bitstep::args::Args;
+use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
-use bitstep::named;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Optimizer, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
 use bitstep::schedule::build;
 use bitstep::storage::{Data, DataMut};
 use half::bf16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut optimizer = Optimizer::new();
-    let adamw = named::optimizer("adamw_torch", &Args::parse("lr=1e-2, weight_decay=0.1")?)?;
-    let flash = named::optimizer("flash_adamw", &Args::parse("lr=1e-2")?)?;
+    let adamw = registry::optimizer("adamw_torch", &Args::parse("lr=1e-2, weight_decay=0.1")?)?;
+    let flash = registry::optimizer("flash_adamw", &Args::parse("lr=1e-2")?)?;
     let (adamw, flash) = (optimizer.add_group(adamw)?, optimizer.add_group(flash)?);
     optimizer.add_param(adamw, &[3, 2], Dtype::F32)?;
     optimizer.add_param(flash, &[40], Dtype::Bf16)?;
     let args = Args::parse("lr=1e-2, num_warmup_steps=10, num_training_steps=100")?;
-    let groups = bitstep::args::Value::List(vec![bitstep::args::Value::Map(Vec::new()); 2]);
+    let groups = bitstep::hyper::Value::List(vec![bitstep::hyper::Value::Map(Vec::new()); 2]);
     let mut schedule = build("cosine", &args.with("groups", groups))?;
 
     let mut a: Vec<f32> = (0..6).map(|i| i as f32 - 2.5).collect();

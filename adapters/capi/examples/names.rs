@@ -1,7 +1,7 @@
 //! Prints the names that the C interface knows, a line each: optimizers, an empty line, schedules.
 
 fn main() {
-    bitstep::named::OPTIMIZERS.iter().for_each(|entry| println!("{}", entry.name));
+    bitstep::registry::OPTIMIZERS.iter().for_each(|entry| println!("{}", entry.name));
     println!();
     bitstep::schedule::NAMES.iter().for_each(|name| println!("{name}"));
 }

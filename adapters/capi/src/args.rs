@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::c_char;
 
-use bitstep::args::{Args, Value};
+use bitstep::hyper::{Args, Value};
 use serde_json::Value as Json;
 
 use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, Fault, fault};

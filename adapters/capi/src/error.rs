@@ -41,10 +41,10 @@ impl From<bitstep::Error> for Fault {
     }
 }
 
-impl From<bitstep::args::ArgError> for Fault {
-    fn from(e: bitstep::args::ArgError) -> Self {
+impl From<bitstep::hyper::ArgError> for Fault {
+    fn from(e: bitstep::hyper::ArgError) -> Self {
         match e {
-            bitstep::args::ArgError::InvalidConfig(e) => e.into(),
+            bitstep::hyper::ArgError::InvalidConfig(e) => e.into(),
             e => Fault(BITSTEP_ARGUMENT, e.to_string()),
         }
     }

@@ -1,7 +1,7 @@
 //! What is done to gradients before a step.
 
 use bitstep::gradient::ClipGradNorm;
-use bitstep::memory::collected;
+use bitstep::storage::memory::collected;
 
 use crate::error::ErrorMessage;
 use crate::places::answer;

@@ -5,11 +5,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::c_char;
 
-use bitstep::args::Args;
-use bitstep::memory::collected;
-use bitstep::mode::Mode;
-use bitstep::named;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Buffer, Param};
+use bitstep::registry;
+use bitstep::rule::mode::Mode;
+use bitstep::storage::memory::collected;
 
 use crate::args::{NamedNumber, args, check_rate, from_numbers, given, name};
 use crate::error::{BITSTEP_LENGTH, ErrorMessage, Fault, fault};
@@ -56,9 +56,9 @@ pub unsafe extern "C" fn bitstep_optimizer_free(optimizer: *mut Optimizer) {
 }
 
 fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Fault> {
-    let recipe = named::optimizer(name, args)?;
+    let recipe = registry::optimizer(name, args)?;
     let group = optimizer.inner.add_group(recipe)?;
-    let known = bitstep::named::OPTIMIZERS.iter().find(|entry| entry.name == name);
+    let known = bitstep::registry::OPTIMIZERS.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
     Ok(group)
 }

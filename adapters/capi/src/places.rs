@@ -6,7 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_void};
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 
 use crate::error::{
     BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, ErrorMessage, Fault, fault,

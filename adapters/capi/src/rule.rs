@@ -8,11 +8,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::{c_char, c_void};
 
-use bitstep::any::{UpdateBuffers as CoreTensor, begin_single};
-use bitstep::named;
+use bitstep::float::Dtype;
 use bitstep::optimizer::{Buffer, OptimizerSpec};
-use bitstep::real::Dtype;
+use bitstep::registry;
 use bitstep::rule::{Scope, SlotInit, StepContext};
+use bitstep::rule::{UpdateBuffers as CoreTensor, begin_single};
 use bitstep::storage::{DataMut, RawDtype, StorageFormat};
 use half::{bf16, f16};
 
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn bitstep_rule_new(
             let name = self::name(places, "name", name)?;
             let arguments = args(places, arguments)?;
             places.check()?;
-            let recipe = named::optimizer(name, &arguments)?;
+            let recipe = registry::optimizer(name, &arguments)?;
             check_alone(&recipe, &[])?;
             out.set(Box::into_raw(Box::new(Rule(recipe))));
             Ok(())

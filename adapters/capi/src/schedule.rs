@@ -3,8 +3,8 @@
 use alloc::boxed::Box;
 use core::ffi::c_char;
 
-use bitstep::memory::collected;
 use bitstep::schedule::{Scheduler, build};
+use bitstep::storage::memory::collected;
 
 use crate::args::{args, name};
 use crate::error::{BITSTEP_LENGTH, ErrorMessage, fault};

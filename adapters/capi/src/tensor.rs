@@ -3,7 +3,7 @@
 use alloc::format;
 use core::ffi::c_void;
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 

@@ -343,7 +343,7 @@ fn rates_and_given_numbers_that_mean_nothing_are_refused() {
 #[test]
 fn rule_steps_as_an_optimizer_does_or_is_refused() {
     let (mut refused, mut taken) = (Vec::new(), 0);
-    for entry in bitstep::named::OPTIMIZERS {
+    for entry in bitstep::registry::OPTIMIZERS {
         for (arguments, shape) in [("", &[6usize, 4][..]), ("rank=2", &[6, 4])] {
             let r = match rule(entry.name, arguments) {
                 Ok(r) => r,

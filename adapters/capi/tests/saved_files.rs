@@ -8,8 +8,8 @@ use std::ffi::CString;
 use std::fmt::Write;
 use std::ptr::{null, null_mut};
 
-use bitstep::args::{Args, Value};
-use bitstep::named::OPTIMIZERS;
+use bitstep::hyper::{Args, Value};
+use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_capi::*;
 use half::bf16;
@@ -45,7 +45,7 @@ fn schedule_args(name: &str) -> &'static str {
 
 /// Arguments by which small tensors are coded where large ones are.
 fn optimizer_args(name: &str) -> &'static str {
-    let built = bitstep::named::optimizer(name, &Args::new()).unwrap();
+    let built = bitstep::registry::optimizer(name, &Args::new()).unwrap();
     let hyper = Args::of(built.clone().rule.hyper_params());
     let low_rank = hyper.get("rank").is_some();
     match hyper.get("optim_bits").and_then(Value::as_u64) {

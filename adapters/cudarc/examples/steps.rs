@@ -4,9 +4,9 @@
 
 use std::time::Instant;
 
-use bitstep::args::Args;
-use bitstep::named;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
+use bitstep::registry;
 use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, Tensor};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -85,7 +85,7 @@ fn measure(
     bandwidth: f64,
 ) -> Result<()> {
     let mut model = DeviceOptimizer::new(Cuda::open(0)?);
-    let recipe = named::optimizer(name, &Args::new())?;
+    let recipe = registry::optimizer(name, &Args::new())?;
     let bytes: f64 = shapes
         .iter()
         .map(|s| {

@@ -1,6 +1,6 @@
 //! What happens to gradients on the device, element by element.
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 
 use crate::plan::{LaunchPlan, Workspace, launch, name};
 use crate::table::GradientDesc;

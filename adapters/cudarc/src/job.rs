@@ -1,7 +1,7 @@
 //! What a step is asked to do to one tensor.
 
-use bitstep::any::{ComputePolicy, DynRule};
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::rule::{ComputePolicy, DynRule};
 use bitstep::rule::{ScalarState, StepContext};
 
 use crate::place::{DeviceStorage, Moves};

@@ -8,10 +8,10 @@
 //! of tensors in a few launches, on a stream of the caller's:
 //!
 //! ```no_run
-//! use bitstep::{args::Args, named, real::Dtype};
+//! use bitstep::{hyper::Args, registry, float::Dtype};
 //! use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, UpdateBuffers};
 //! let mut optimizer = DeviceOptimizer::new(Cuda::open(0)?);
-//! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+//! let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
 //! optimizer.add_param(group, &[1024, 1024], Dtype::F32)?;
 //! // Memory of your own; for `CudaSlice`s there is `step_slices`, which is safe.
 //! let value = optimizer.device().alloc(4 << 20)?;
@@ -112,9 +112,9 @@ pub enum Error<E> {
         /// The tensor.
         tensor: usize,
         /// Its type.
-        got: bitstep::real::Dtype,
+        got: bitstep::float::Dtype,
         /// The type it was added with.
-        expected: bitstep::real::Dtype,
+        expected: bitstep::float::Dtype,
     },
     /// The device's own.
     #[error(transparent)]

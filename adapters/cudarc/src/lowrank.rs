@@ -1,10 +1,10 @@
 //! Rules on projected gradients.
 
-use bitstep::factored::MatrixLayout;
+use bitstep::float::Dtype;
 use bitstep::lowrank::{Apollo, Channels, ProjectionShape as Shapes, ProjectorKind, Side};
 use bitstep::optimizer::Buffer;
-use bitstep::real::Dtype;
 use bitstep::rule::StepContext;
+use bitstep::rule::factored::MatrixLayout;
 use bitstep::storage::StorageFormat;
 
 use crate::bytes::{bytes, multiply, read};

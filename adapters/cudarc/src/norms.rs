@@ -1,8 +1,8 @@
 //! Clipping by a norm over all gradients, which stays on the device.
 
+use bitstep::float::Dtype;
 use bitstep::gradient::kernel::{NormKind, promote};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
-use bitstep::real::Dtype;
 
 use crate::gradient::add_at;
 use crate::plan::{Granularity, LaunchPlan, Workspace, launch, name, wide};

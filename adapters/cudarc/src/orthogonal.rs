@@ -5,7 +5,7 @@ use crate::job::ParamJob;
 use crate::plan::{Granularity, LaunchPlan, name, no_kernel, phase, wide};
 use crate::table::{CHUNK, ProductDesc, TILE, TILES, TensorDesc};
 use crate::typed::NewtonSchulzKernels;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 
 const BEGIN: u32 = phase::APPLY + 1;
 const SQUARES: u32 = BEGIN + 1;

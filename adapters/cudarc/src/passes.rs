@@ -1,7 +1,7 @@
 //! Launches over several levels: sums of sums, and the passes of matrix rules.
 
-use bitstep::factored::MatrixLayout;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::rule::factored::MatrixLayout;
 
 use crate::Error;
 use crate::place::{DeviceStorage, Moves};

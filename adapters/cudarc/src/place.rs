@@ -1,6 +1,6 @@
 //! Where a tensor is and how it rests there; its way to plain numbers and back.
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 use bitstep::storage::{Codec, Companded, StorageFormat};
 
 use crate::Error;

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::any::DynRule;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
+use bitstep::rule::DynRule;
 use bitstep::rule::{ScalarState, StepContext};
 
 use crate::Error;

@@ -1,8 +1,8 @@
 //! An optimizer whose state lives on a device.
 
-use bitstep::any::DynRule;
+use bitstep::float::Dtype;
 use bitstep::optimizer::{Buffer, Group, Optimizer, OptimizerSpec, PreparedStep};
-use bitstep::real::Dtype;
+use bitstep::rule::DynRule;
 use bitstep::rule::ScalarState;
 use bitstep::storage::{
     DataMut, RawBuffer, RawDtype, RawPart as StoragePart, RoundingBits, StorageFormat,

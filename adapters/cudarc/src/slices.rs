@@ -1,6 +1,6 @@
 //! Steps of `CudaSlice`s, which know their length and their type.
 
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
 use half::{bf16, f16};
 

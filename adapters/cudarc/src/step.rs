@@ -1,9 +1,9 @@
 //! One step of all tensors: which kernels the update of each takes.
 
-use bitstep::any::{ComputePolicy, DynRule};
-use bitstep::factored::MatrixLayout;
-use bitstep::real::Dtype;
+use bitstep::float::Dtype;
 use bitstep::rule::SlotInit;
+use bitstep::rule::factored::MatrixLayout;
+use bitstep::rule::{ComputePolicy, DynRule};
 
 use crate::Error;
 use crate::device::Device;

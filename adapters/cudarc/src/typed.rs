@@ -3,17 +3,17 @@
 use std::any::Any;
 use std::marker::PhantomData;
 
-use bitstep::any::{ComputePolicy, DynRule};
-use bitstep::constants::Constants;
-use bitstep::eager::Eager;
-use bitstep::factored::{FactoredRule, FactoredUpdate};
+use bitstep::float::Eager;
+use bitstep::float::bytes::Constants;
+use bitstep::float::{ComputeFloat, Dtype};
 use bitstep::lowrank::{
     Apollo, ForceF32, GaLore, Projected, Projection, ProjectionMethod, ProjectorKind, SplitRule,
 };
 use bitstep::optim::*;
 use bitstep::optimizer::Buffer;
-use bitstep::orthogonal::NewtonSchulz;
-use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::rule::factored::{FactoredRule, FactoredUpdate};
+use bitstep::rule::newton_schulz::NewtonSchulz;
+use bitstep::rule::{ComputePolicy, DynRule};
 use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};

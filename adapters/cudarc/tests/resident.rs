@@ -1,13 +1,13 @@
 //! State on a device: the bits of the core's own optimizer, few launches, typed refusals.
 
-use bitstep::any::ComputePolicy;
-use bitstep::args::Args;
+use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
+use bitstep::hyper::Args;
 use bitstep::lowrank::{GaLore, Projected};
-use bitstep::named;
 use bitstep::optim::Lion;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
+use bitstep::rule::ComputePolicy;
 use bitstep_cudarc::{
     Clip, Device, DeviceOptimizer, DeviceSlice, Error, Tensor, Workspace, clip, norm,
 };
@@ -118,7 +118,7 @@ struct Both<D: Device> {
 
 impl<D: Device> Both<D> {
     fn new(device: D, name: &str, args: &Args, dtype: Dtype, shapes: &[&[usize]]) -> Self {
-        let recipe = || named::optimizer(name, args).unwrap();
+        let recipe = || registry::optimizer(name, args).unwrap();
         let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::new());
         let group = device.add_group(recipe()).unwrap();
         assert_eq!(host.add_group(recipe()).unwrap(), group);

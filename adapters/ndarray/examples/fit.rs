@@ -1,6 +1,6 @@
 //! Fits a line through points with any optimizer: `cargo run -p bitstep-ndarray --example fit -- adamw_torch lr=0.1`
 
-use bitstep::{args::Args, named, optimizer::Optimizer};
+use bitstep::{hyper::Args, optimizer::Optimizer, registry};
 use bitstep_ndarray::{ArrayParam, add_param, step};
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let (mut weight, mut bias) = (Array1::<f64>::zeros(2), Array1::<f64>::zeros(1));
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(named::optimizer(&name, &args)?)?;
+    let group = optimizer.add_group(registry::optimizer(&name, &args)?)?;
     add_param(&mut optimizer, group, &weight.view())?;
     add_param(&mut optimizer, group, &bias.view())?;
     for t in 0..=300 {

@@ -1,14 +1,14 @@
 //! bitstep over [`ndarray`] views of any dimension and memory order.
 //!
 //! ```
-//! use bitstep::{args::Args, named, optimizer::Optimizer};
+//! use bitstep::{hyper::Args, registry, optimizer::Optimizer};
 //! use bitstep_ndarray::{Item, add_param, step};
 //! use ndarray::{Array2, array};
 //!
 //! let mut weight = array![[1.0f32, 2.0], [3.0, 4.0]];
 //! let grad = Array2::from_elem((2, 2), 0.5f32);
 //! let mut optimizer = Optimizer::new();
-//! let group = optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+//! let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
 //! add_param(&mut optimizer, group, &weight.view())?;
 //! step(&mut optimizer, &mut [Item::new(weight.view_mut(), Some(grad.view()))], &[])?;
 //! assert!(weight[[0, 0]] < 1.0);
@@ -22,8 +22,8 @@
 //! the same bits, at the cost of one copy each way.
 
 use bitstep::Error;
-use bitstep::memory::collected;
 use bitstep::optimizer::{Optimizer, Param};
+use bitstep::storage::memory::collected;
 use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
 

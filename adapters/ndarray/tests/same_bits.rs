@@ -1,9 +1,9 @@
 //! Every optimizer of the list gives the bits of the core, in any memory order and on any number of threads.
 
-use bitstep::args::Args;
-use bitstep::named;
-use bitstep::named::OPTIMIZERS;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Optimizer, Param};
+use bitstep::registry;
+use bitstep::registry::OPTIMIZERS;
 use bitstep::storage::Plain;
 use bitstep_ndarray::{ArrayParam, add_param};
 use half::{bf16, f16};
@@ -14,7 +14,7 @@ const STEPS: u32 = 3;
 
 /// The shapes that a rule has an update for: some move matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
-    let rule = named::optimizer(name, &Args::new()).unwrap().rule;
+    let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
     let shapes: Vec<_> =
         SHAPES.iter().copied().filter(|shape| rule.check_shape(shape).is_ok()).collect();
     assert!(shapes.len() > 1, "{name}");
@@ -38,7 +38,7 @@ fn numbers<T: Plain>(shape: &[usize], salt: u32, fortran: bool) -> ArrayD<T> {
 
 fn optimizer(name: &str) -> (Optimizer, usize) {
     let mut optimizer = Optimizer::new();
-    let group = optimizer.add_group(named::optimizer(name, &Args::new()).unwrap()).unwrap();
+    let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
     (optimizer, group)
 }
 
@@ -144,8 +144,8 @@ fn strided_and_reversed_views_are_stepped_in_logical_order() {
         x.slice(ndarray::s![..;-2, ..]).to_owned().into_dyn()
     };
     let mut plain = view(&mut wide);
-    a.add_param(group, &[4, 6], bitstep::real::Dtype::F32).unwrap();
-    b.add_param(group, &[4, 6], bitstep::real::Dtype::F32).unwrap();
+    a.add_param(group, &[4, 6], bitstep::float::Dtype::F32).unwrap();
+    b.add_param(group, &[4, 6], bitstep::float::Dtype::F32).unwrap();
     bitstep_ndarray::step(
         &mut a,
         &mut [ArrayParam::new(

@@ -15,10 +15,10 @@ use std::error::Error;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use bitstep::args::Args;
-use bitstep::named;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
 use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
-use bitstep::real::Dtype;
+use bitstep::registry;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let given: Vec<String> = std::env::args().skip(1).collect();
@@ -84,13 +84,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn recipe(name: &str, args: &Args) -> Result<OptimizerSpec, Box<dyn Error>> {
     #[cfg(feature = "faer")]
     if name == "galore_adamw+faer" {
-        use bitstep::any::{ComputePolicy, DynRule as _};
         use bitstep::lowrank::{GaLore, Projected};
+        use bitstep::rule::{ComputePolicy, DynRule as _};
         let mut rule = Projected::<bitstep::optim::AdamWHf, GaLore, bitstep_rayon::Faer>::default();
         args.apply(name, rule.hyper_params())?;
         return Ok(OptimizerSpec::new(rule, ComputePolicy::Eager));
     }
-    Ok(named::optimizer(name, args)?)
+    Ok(registry::optimizer(name, args)?)
 }
 
 fn filled(dtype: Dtype, n: usize, f: impl Fn(usize) -> f32) -> Buffer {

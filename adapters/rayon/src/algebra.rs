@@ -1,8 +1,8 @@
 //! faer's products and singular vectors.
 
+use bitstep::float::ComputeFloat;
 use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
-use bitstep::matmul::MatrixView;
-use bitstep::real::ComputeFloat;
+use bitstep::math::matmul::MatrixView;
 use bitstep::storage::{Data, DataMut, Plain};
 use faer::linalg::matmul::matmul;
 use faer::traits::RealField;
@@ -15,7 +15,7 @@ use faer::{Accum, MatMut, MatRef};
 /// this algebra is exempt from bitstep's promise of the same bits. Nothing uses it unless told to.
 ///
 /// ```
-/// use bitstep::{any::ComputePolicy, lowrank::{GaLore, Projected}, optim::AdamWHf, optimizer::OptimizerSpec};
+/// use bitstep::{rule::ComputePolicy, lowrank::{GaLore, Projected}, optim::AdamWHf, optimizer::OptimizerSpec};
 /// use bitstep_rayon::Faer;
 /// let mut rule = Projected::<AdamWHf, GaLore, Faer>::default();
 /// rule.projection.rank = Some(128);

@@ -23,9 +23,9 @@ pub const GRAIN: usize = 1 << 16;
 /// Those of [`Optimizer::step`].
 ///
 /// ```
-/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
 /// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(named::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
+/// let group = optimizer.add_group(registry::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
 /// optimizer.add_param(group, &[2], Dtype::F32)?;
 /// let mut weight = [1.0f32, 2.0];
 /// let param = Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&[1.0, 1.0])) };

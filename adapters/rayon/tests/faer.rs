@@ -1,7 +1,7 @@
 //! faer's products and singular vectors are those of the core, but for rounding.
 
 use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
-use bitstep::matmul::MatrixView;
+use bitstep::math::matmul::MatrixView;
 use bitstep_rayon::Faer;
 
 type Find = fn([usize; 2], &mut [f64], &mut [f64], &mut [f64], &mut [f64]);

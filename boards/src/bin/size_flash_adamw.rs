@@ -2,9 +2,9 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::Error;
-use bitstep::any::{UpdateBuffers, step_buffered};
 use bitstep::optim::FlashAdamW;
 use bitstep::rule::{Rule, ScalarState, StepContext};
+use bitstep::rule::{UpdateBuffers, step_buffered};
 use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat};
 use bitstep_boards::size::{MOST, report};
 use core::hint::black_box;

@@ -1,9 +1,9 @@
 //! The same training in less memory: weights of 24 bits, two averages of 8 bits.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use bitstep::any::{UpdateBuffers, step_buffered};
 use bitstep::optim::FlashAdamW;
 use bitstep::rule::{Rule, StepContext};
+use bitstep::rule::{UpdateBuffers, step_buffered};
 use bitstep::schedule::{Cosine, Schedule};
 use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat, Storage};
 use bitstep_boards::net::{PARAMS, STEPS, init, loss, report};

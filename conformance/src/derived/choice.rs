@@ -51,7 +51,7 @@ pub(super) fn each<T>(mut compute: impl FnMut() -> T, mut outcome: impl FnMut(T)
 mod tests {
     use super::super::number::Bounded;
     use super::*;
-    use bitstep::real::ComputeFloat;
+    use bitstep::float::ComputeFloat;
 
     fn signs(value: f32, error: f64) -> Vec<f32> {
         let mut all = Vec::new();

@@ -1,7 +1,7 @@
 //! Row and column state, in numbers that know how far off they may be.
 
-use bitstep::factored::{FactoredUpdate, MatrixLayout};
-use bitstep::real::{ComputeFloat, StoredFloat};
+use bitstep::float::{ComputeFloat, StoredFloat};
+use bitstep::rule::factored::{FactoredUpdate, MatrixLayout};
 
 use super::follow::{Held, Shape, sum};
 use super::number::Bounded;

@@ -1,9 +1,9 @@
 //! The elements of a tensor, step by step, in numbers that know how far off they may be.
 
-use bitstep::Array;
+use bitstep::float::{ComputeFloat, Dtype, StoredFloat};
+use bitstep::math::reduce;
 use bitstep::optimizer::Buffer;
-use bitstep::real::{ComputeFloat, Dtype, StoredFloat};
-use bitstep::reduce;
+use bitstep::rule::Array;
 use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 

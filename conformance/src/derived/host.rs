@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use bitstep::any::ComputePolicy;
+use bitstep::float::{Dtype, StoredFloat};
 use bitstep::optimizer::{Buffer, PreparedStep};
-use bitstep::real::{Dtype, StoredFloat};
+use bitstep::rule::ComputePolicy;
 use bitstep::rule::SlotInit;
 
 use super::follow::{Answer, Held, Task};

@@ -15,7 +15,7 @@
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use bitstep::real::{ComputeFloat, Dtype, StoredFloat};
+use bitstep::float::{ComputeFloat, Dtype, StoredFloat};
 use half::{bf16, f16};
 
 use super::choice;
@@ -312,7 +312,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitstep::eager::Eager;
+    use bitstep::float::Eager;
 
     fn bounded(value: f32, error: f64) -> Bounded<f32> {
         Bounded { value, error }

@@ -2,12 +2,12 @@
 
 use std::any::Any;
 
-use bitstep::any::DynRule;
-use bitstep::eager::Eager;
-use bitstep::factored::{FactoredRule, FactoredUpdate, MatrixLayout};
+use bitstep::float::Eager;
+use bitstep::float::{ComputeFloat, Dtype};
 use bitstep::optim::*;
-use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::rule::DynRule;
 use bitstep::rule::Rule;
+use bitstep::rule::factored::{FactoredRule, FactoredUpdate, MatrixLayout};
 use half::{bf16, f16};
 
 use super::factors::Factors;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bitstep::args::Short;
+use bitstep::hyper::Short;
 use thiserror::Error;
 
 use crate::tensor::Dtype;

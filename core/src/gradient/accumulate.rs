@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::eager::EagerFloat;
 use crate::error::{Error, ensure_len, ensure_range};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::float::EagerFloat;
 use crate::storage::{Data, DataMut};
 
 /// Adds up the gradients of micro-batches.

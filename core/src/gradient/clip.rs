@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 
 use super::scale::scale_in_place;
-use crate::eager::{Eager, EagerFloat};
 use crate::error::{Error, ensure_range};
-use crate::real::{ComputeFloat, Dtype, StoredFloat};
-use crate::reduce;
+use crate::float::{ComputeFloat, Dtype, StoredFloat};
+use crate::float::{Eager, EagerFloat};
+use crate::math::reduce;
 use crate::storage::{Data, DataMut};
 
 /// Limits every element to [−clip_value, clip_value]; NaN stays

@@ -9,7 +9,6 @@ mod scale;
 pub use accumulate::GradientAccumulator;
 pub(crate) use clip::global_norm;
 pub use clip::{ClipByGlobalNorm, ClipGradNorm, clip_grad_value, norm, total_norm, unscaled_norm};
-pub(crate) use neftune::counter_u64;
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, scale_in_place};
 

@@ -2,9 +2,10 @@
 
 use half::{bf16, f16};
 
-use crate::eager::EagerFloat;
 use crate::error::{Error, ensure_len, ensure_not_negative};
-use crate::real::{ComputeFloat, StoredFloat};
+use crate::float::EagerFloat;
+use crate::float::{ComputeFloat, StoredFloat};
+use crate::math::random::counter_u64;
 use crate::storage::{Data, DataMut, Plain};
 
 /// Adds noise to the output of an embedding, in training only.
@@ -142,19 +143,6 @@ const NOT_PLAIN: Error = Error::InvalidArgument { argument: "output", expected: 
 #[must_use]
 pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
     (counter_u64(seed, step, index) >> 40) as f32 / 16_777_216.0
-}
-
-/// 64 random bits for (seed, step, index).
-#[must_use]
-pub(crate) fn counter_u64(seed: u64, step: u64, index: u64) -> u64 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |z: u64| {
-        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    let key = mix(mix(seed.wrapping_add(GOLDEN)).wrapping_add(step));
-    mix(key.wrapping_add(index.wrapping_mul(GOLDEN)))
 }
 
 #[cfg(test)]

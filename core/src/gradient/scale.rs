@@ -1,8 +1,8 @@
 //! Loss scaling for 16-bit training.
 
-use crate::eager::EagerFloat;
 use crate::error::{Error, ensure_range};
-use crate::real::{ComputeFloat, StoredFloat};
+use crate::float::EagerFloat;
+use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
 /// An element of [`multiply`].

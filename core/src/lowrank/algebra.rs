@@ -1,8 +1,8 @@
 //! Where products and singular vectors come from.
 
-use crate::lowrank::svd;
-use crate::matmul::{self, MatrixView};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::math::matmul::{self, MatrixView};
+use crate::math::svd;
 use crate::storage::Plain;
 
 /// What low-rank training needs of linear algebra.

@@ -1,16 +1,16 @@
 //! APOLLO: the direction tells how long a step along the gradient is.
 
-use crate::args::FieldVisitor;
+use crate::arch::simd::{self, Kernel};
 use crate::error::Error;
+use crate::float::ComputeFloat;
+use crate::hyper::FieldVisitor;
 use crate::lowrank::projected::Directions;
 use crate::lowrank::{
     LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
     SplitRule,
 };
-use crate::real::ComputeFloat;
-use crate::reduce::{self, CHUNK, TermSource};
+use crate::math::reduce::{self, CHUNK, TermSource};
 use crate::rule::StepContext;
-use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, Plain};
 
 /// What shares one scale.
@@ -76,9 +76,9 @@ pub enum ScaleType {
 ///
 /// # Example
 /// ```
-/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
 /// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(named::optimizer("apollo_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=4")?)?)?;
+/// let group = optimizer.add_group(registry::optimizer("apollo_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=4")?)?)?;
 /// optimizer.add_param(group, &[2, 1], Dtype::F32)?;
 /// // AdamW's first direction is ±1: whatever x was drawn, the scales are 1 / |3x| and 1 / |6x|.
 /// let (mut p, g) = ([0.0f32; 2], [3.0f32, -6.0]);

@@ -1,14 +1,14 @@
 //! GaLore: the direction is brought back.
 
-use crate::args::FieldVisitor;
 use crate::error::Error;
+use crate::float::ComputeFloat;
+use crate::hyper::FieldVisitor;
 use crate::lowrank::projected::Directions;
 use crate::lowrank::{
     LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
     Side, SplitRule,
 };
-use crate::matmul::MatrixView;
-use crate::real::ComputeFloat;
+use crate::math::matmul::MatrixView;
 use crate::rule::StepContext;
 use crate::storage::{DataMut, Plain};
 
@@ -22,7 +22,7 @@ use crate::storage::{DataMut, Plain};
 /// ```
 ///
 /// # Order of operations
-/// Products as in [`crate::matmul`], rounded to the compute type; each element times
+/// Products as in [`crate::math::matmul`], rounded to the compute type; each element times
 /// `scale`, then the rule's own second half, decay included.
 ///
 /// # Source
@@ -54,9 +54,9 @@ use crate::storage::{DataMut, Plain};
 ///
 /// # Example
 /// ```
-/// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
 /// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(named::optimizer("galore_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=1")?)?)?;
+/// let group = optimizer.add_group(registry::optimizer("galore_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=1")?)?)?;
 /// optimizer.add_param(group, &[2, 2], Dtype::F32)?;
 /// // Rank 1 already: its right singular vector is (0, 1), its projection (4, -2), the direction (1, -1).
 /// let (mut p, g) = ([0.0f32; 4], [0.0f32, 4.0, 0.0, -2.0]);

@@ -3,7 +3,7 @@
 //! A gradient matrix is projected; a rule finds the [direction](crate::rule::Rule::update_direction)
 //! of the projection, with state of the projection's size; the direction is [brought
 //! back](GaLore), or only [tells how long](Apollo) a step along the gradient is. A
-//! [`Projected`] is the whole, and an [`DynRule`](crate::any::DynRule) again: GaLore × Lion is
+//! [`Projected`] is the whole, and an [`DynRule`](crate::rule::DynRule) again: GaLore × Lion is
 //! `Projected::<Lion, GaLore>`.
 //!
 //! Now and then the projector is renewed, from the gradient's singular vectors or at random.
@@ -15,21 +15,19 @@
 
 mod algebra;
 mod apollo;
-mod directed;
+mod force_f32;
 mod galore;
-mod plan;
 mod projected;
-mod random;
-mod single;
-mod svd;
+mod projection;
+mod split_rule;
 #[cfg(all(test, feature = "alloc"))]
 mod tests;
 
+pub use crate::math::random::{Mt19937, next_seed, nth_seed, rademacher};
 pub use algebra::{LinearAlgebra, PortableLinearAlgebra};
 pub use apollo::{Apollo, Channels, ScaleType};
-pub use directed::SplitRule;
+pub use force_f32::ForceF32;
 pub use galore::GaLore;
-pub use plan::{ProjType, Projection, ProjectionShape, ProjectorKind, Side};
 pub use projected::{Projected, ProjectedUpdate, ProjectionMethod};
-pub use random::{Mt19937, next_seed, nth_seed, rademacher};
-pub use single::ForceF32;
+pub use projection::{ProjType, Projection, ProjectionShape, ProjectorKind, Side};
+pub use split_rule::SplitRule;

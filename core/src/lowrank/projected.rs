@@ -4,20 +4,21 @@ use core::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::any::{self, ComputePolicy, DynRule, RuleInfo};
-use crate::args::{FieldMut, FieldVisitor, HyperParams};
-use crate::eager::Eager;
+use crate::arch::simd::{self, Kernel};
 use crate::error::Error;
+use crate::float::Eager;
+use crate::float::{ComputeFloat, Dtype, StoredFloat};
+use crate::hyper::{FieldMut, FieldVisitor, HyperParams};
 use crate::lowrank::{
     LinearAlgebra, Mt19937, PortableLinearAlgebra, Projection, ProjectionShape, ProjectorKind,
-    Side, SplitRule, nth_seed, rademacher, svd,
+    Side, SplitRule, nth_seed, rademacher,
 };
-use crate::matmul::MatrixView;
-use crate::mode::Mode;
-use crate::real::{ComputeFloat, Dtype, StoredFloat};
-use crate::reduce::CHUNK;
+use crate::math::matmul::MatrixView;
+use crate::math::reduce::CHUNK;
+use crate::math::svd;
+use crate::rule::mode::Mode;
+use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{MAX_SCALARS, ScalarState, SlotInit, StepContext, UpdateBuffers, check_group};
-use crate::simd::{self, Kernel};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// What is done with the direction that a rule found in a projected gradient.
@@ -337,11 +338,11 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
         if !self.projects() {
             return self.rule.update(arithmetic, step, scalars, tensor);
         }
-        any::check_tensor(self, arithmetic, step, &tensor)?;
+        rule::check_tensor(self, arithmetic, step, &tensor)?;
         match arithmetic.compute(tensor.param.dtype()) {
             Dtype::F64 => self.project::<f64>(step, scalars, tensor),
             Dtype::F32 => self.project::<f32>(step, scalars, tensor),
-            _ if const { !R::EAGER } => Err(any::NOT_EAGER),
+            _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
             Dtype::Bf16 => self.project::<Eager<bf16>>(step, scalars, tensor),
             Dtype::F16 => self.project::<Eager<f16>>(step, scalars, tensor),
         }
@@ -431,7 +432,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         match arithmetic.compute(param) {
             Dtype::F64 => self.refresh_in::<f64>(step, scalars, grad, projectors, work),
             Dtype::F32 => self.refresh_in::<f32>(step, scalars, grad, projectors, work),
-            _ if const { !R::EAGER } => Err(any::NOT_EAGER),
+            _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
             Dtype::Bf16 => self.refresh_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
             Dtype::F16 => self.refresh_in::<Eager<f16>>(step, scalars, grad, projectors, work),
         }

@@ -8,15 +8,15 @@ use std::vec::Vec;
 
 use half::bf16;
 
-use crate::any::{self, ComputePolicy, DynRule, UpdateBuffers};
-use crate::args::Args;
 use crate::each_rule;
 use crate::error::Error;
-use crate::factored::{self, FactoredRule, FactoredUpdate, MatrixLayout};
-use crate::named::entries;
+use crate::float::Dtype;
+use crate::hyper::Args;
 use crate::optim::*;
 use crate::optimizer::{Optimizer, OptimizerSpec, Param};
-use crate::real::Dtype;
+use crate::registry::entries;
+use crate::rule::factored::{self, FactoredRule, FactoredUpdate, MatrixLayout};
+use crate::rule::{ComputePolicy, DynRule, UpdateBuffers};
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 use crate::storage::{Data, DataMut};
 
@@ -86,7 +86,7 @@ impl<R: Rule + Default> Alone for R {
         scalars: &mut ScalarState,
         mut t: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        any::update::<R, f64>(self, step, scalars, &mut t);
+        crate::rule::dynamic::update::<R, f64>(self, step, scalars, &mut t);
         Ok(())
     }
 }

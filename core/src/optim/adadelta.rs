@@ -1,8 +1,8 @@
 //! Adadelta: steps in the units of the parameter.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative, ensure_range};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adadelta.

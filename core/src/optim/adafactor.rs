@@ -1,11 +1,11 @@
 //! Adafactor, as Transformers has it.
 
-use crate::accurate;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::factored::FactoredUpdate;
-use crate::real::{ComputeFloat, Dtype, StoredFloat};
-use crate::reduce;
+use crate::float::{ComputeFloat, Dtype, StoredFloat};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
+use crate::math::reduce;
+use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adafactor: second moments of matrices by row and column, with a learning rate
@@ -81,8 +81,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// # Example
 /// The first step forgets V: every |u| of a single element is 1, and α = 0.5.
 /// ```
-/// use bitstep::any::{DynRule, ComputePolicy, UpdateBuffers};
-/// use bitstep::{factored::FactoredRule, optim::Adafactor, rule::StepContext};
+/// use bitstep::rule::{DynRule, ComputePolicy, UpdateBuffers};
+/// use bitstep::{rule::factored::FactoredRule, optim::Adafactor, rule::StepContext};
 /// use bitstep::storage::{Data, DataMut};
 /// let rule = Adafactor { lr: Some(0.5), scale_parameter: false, relative_step: false, ..Adafactor::default() };
 /// let (mut p, mut row, mut col, mut work) = ([3.0f64], [0.0f64], [0.0f64], [0.0f64; 4]);
@@ -258,7 +258,7 @@ impl Rule for Adafactor {
     }
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
-        let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
+        let beta2 = 1.0 - math::pow(step.t_f64(), self.decay_rate);
         let lr = self.effective_lr(step, 0.0);
         let beta1 = self.beta1.unwrap_or(0.0);
         Coefs {

@@ -1,11 +1,11 @@
 //! Adafactor, as PyTorch has it.
 
-use crate::accurate;
-use crate::args::{FieldMut, FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative, ensure_range};
-use crate::factored::FactoredUpdate;
-use crate::real::{ComputeFloat, Dtype};
-use crate::reduce;
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldMut, FieldVisitor, HyperParams};
+use crate::math;
+use crate::math::reduce;
+use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the
@@ -189,7 +189,7 @@ impl Rule for AdafactorTorch {
         let eps =
             self.eps.0.unwrap_or(epsilon(step.group_dtype.or(step.dtype).unwrap_or(C::DTYPE)));
         Coefs {
-            weight: C::scalar(accurate::pow(t, self.beta2_decay)),
+            weight: C::scalar(math::pow(t, self.beta2_decay)),
             decay: C::foreach_scalar(1.0 - step.lr * self.weight_decay, self.foreach == Some(true)),
             eps: C::scalar(eps),
             eps_squared: C::scalar(eps * eps),

@@ -1,8 +1,8 @@
 //! Adagrad: the gradient over the root of the sum of all squares so far.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 
 /// Adagrad.
@@ -178,7 +178,7 @@ impl Rule for Adagrad {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eager::Eager;
+    use crate::float::Eager;
     use crate::rule::step;
     use half::bf16;
 

@@ -1,12 +1,12 @@
 //! AdaLomo: LOMO with Adafactor's second moments.
 
 use super::lomo::Clip;
-use crate::accurate;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_range};
-use crate::factored::FactoredUpdate;
-use crate::real::{ComputeFloat, Dtype};
-use crate::reduce;
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
+use crate::math::reduce;
+use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// AdaLomo: an adaptive step fused into the backward pass, its second moments by
@@ -191,7 +191,7 @@ impl Rule for AdaLomo {
     }
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
-        let beta2 = 1.0 - accurate::pow(step.t_f64(), self.decay_rate);
+        let beta2 = 1.0 - math::pow(step.t_f64(), self.decay_rate);
         let (least_scale, norm) = (self.eps.1, step.grad_norm);
         Coefs {
             clip: Clip::new(self.scale(), norm, self.clip_grad_norm, self.clip_grad_value),

@@ -1,8 +1,8 @@
 //! Adam: the gradient's average over the root of its square's.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Adam.

@@ -1,10 +1,10 @@
 //! Transformers' Adam with decoupled weight decay for TensorFlow.
 
-use super::keras::{Clip, KerasClip};
-use crate::accurate;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
+use crate::optim::keras::{Clip, KerasClip};
 use crate::rule::{Rule, ScalarState, Scope, StepContext, no_decay};
 use crate::storage::Data;
 
@@ -229,7 +229,7 @@ impl Rule for AdamWeightDecay {
         let lr = if self.decay > 0.0 { narrow(step.lr) } else { single(step.lr) };
         let (beta1, beta2) = (single(self.beta_1), single(self.beta_2));
         let t = narrow(step.t_f64());
-        let power = |beta: C| narrow(accurate::pow(beta.to_f64(), t.to_f64()));
+        let power = |beta: C| narrow(math::pow(beta.to_f64(), t.to_f64()));
         Coefs {
             clip: self.clip.coefs(step),
             decays: self.weight_decay_rate != 0.0,

@@ -1,9 +1,9 @@
 //! AdamW with a number type of its own for each piece of state, and Kahan summation.
 
-use crate::accurate;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::Error;
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AnyPrecisionAdamW.
@@ -246,8 +246,7 @@ impl Rule for AdamWAnyPrecision {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let correction =
-            |beta: f64| 1.0 - accurate::pow(f64::from(beta as f32), step.t_f64()) as f32;
+        let correction = |beta: f64| 1.0 - math::pow(f64::from(beta as f32), step.t_f64()) as f32;
         let step_size = 1.0 / correction(beta1) * step.lr as f32;
         let param = step.dtype.unwrap_or(C::DTYPE);
         let (m, v, c) = (self.momentum_dtype, self.variance_dtype, self.compensation_buffer_dtype);

@@ -1,8 +1,8 @@
 //! The AdamW that Transformers used to have.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// The former AdamW of Transformers.

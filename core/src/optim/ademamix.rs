@@ -1,9 +1,9 @@
 //! AdEMAMix: Adam with a second, slow average of the gradient.
 
-use super::bnb::BnbState;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_fraction, ensure_not_negative, ensure_range};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::optim::bnb::BnbState;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AdEMAMix.

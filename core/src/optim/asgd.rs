@@ -1,9 +1,9 @@
 //! ASGD: gradient descent whose path is averaged.
 
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Averaged stochastic gradient descent.

@@ -1,11 +1,11 @@
 //! GrokAdamW.
 
-use crate::accurate;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
+use crate::float::ComputeFloat;
 use crate::gradient::ClipGradNorm;
-use crate::real::ComputeFloat;
-use crate::reduce;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
+use crate::math::reduce;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// GrokAdamW: AdamW over a gradient whose slow part is amplified.
@@ -210,7 +210,7 @@ impl Rule for GrokAdamW {
         let (beta1, beta2) = self.betas;
         let decay = libm::exp(-self.grokking_signal_decay_rate * signal(step));
         let alpha = self.alpha_init * decay;
-        let layer_beta1 = beta1 * accurate::pow(1.0 - self.gamma, step.index_in_group.into());
+        let layer_beta1 = beta1 * math::pow(1.0 - self.gamma, step.index_in_group.into());
         let correction1 = 1.0 - step.beta_power(beta1);
         let correction2 = 1.0 - step.beta_power(beta2);
         Coefs {

@@ -1,9 +1,9 @@
 //! Lion: the sign of a momentum.
 
-use super::bnb::BnbState;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::optim::bnb::BnbState;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Lion.

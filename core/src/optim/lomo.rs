@@ -1,9 +1,9 @@
 //! LOMO: stochastic gradient descent fused into the backward pass.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_range};
+use crate::float::{ComputeFloat, Dtype};
 use crate::gradient::ClipGradNorm;
-use crate::real::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// LOMO: a step consumes one gradient and keeps nothing, so gradients need not

@@ -2,17 +2,17 @@
 
 use half::{bf16, f16};
 
-use crate::any::{ComputePolicy, DynRule, RuleInfo, check_tensor};
-use crate::args::{FieldVisitor, HyperParams};
-use crate::eager::Eager;
+use crate::arch::simd::{self, Kernel};
 use crate::error::{Error, ensure_not_negative, ensure_range};
+use crate::float::Eager;
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::lowrank::{LinearAlgebra, PortableLinearAlgebra};
-use crate::matmul::MatrixView;
-use crate::orthogonal::{NewtonSchulz, WideIndex};
-use crate::real::{ComputeFloat, Dtype};
-use crate::reduce;
+use crate::math::matmul::MatrixView;
+use crate::math::reduce;
+use crate::rule::newton_schulz::{NewtonSchulz, WideIndex};
+use crate::rule::{ComputePolicy, DynRule, RuleInfo, check_tensor};
 use crate::rule::{ScalarState, Scope, SlotInit, StepContext, UpdateBuffers, check_group};
-use crate::simd::{self, Kernel};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
@@ -44,7 +44,7 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// p ← p · (1 − η λ)
 /// p ← p + (−η r) · x
 /// ```
-/// Products are those of [`crate::matmul`]; between the roundings named everything is
+/// Products are those of [`crate::math::matmul`]; between the roundings named everything is
 /// `f32` (`f64` where the parameter is). The last line is computed in the wider of
 /// bf16 and the parameter's type, `f32` for f16.
 ///
@@ -83,7 +83,7 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// A single number's direction is its sign, which five rounds of the default
 /// polynomial, in bf16, leave at 0.6875:
 /// ```
-/// use bitstep::any::{DynRule, ComputePolicy, UpdateBuffers};
+/// use bitstep::rule::{DynRule, ComputePolicy, UpdateBuffers};
 /// use bitstep::{optim::Muon, rule::StepContext, storage::{Data, DataMut}};
 /// let rule: Muon = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::default() };
 /// let (mut p, mut m, mut work) = ([0.0f32], [0.0f32], [0.0f32; 4]);

@@ -1,9 +1,9 @@
 //! NAdam: Adam with Nesterov's momentum.
 
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 
 /// NAdam.

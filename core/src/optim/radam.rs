@@ -1,9 +1,9 @@
 //! RAdam: Adam that waits until its variance can be trusted.
 
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// RAdam.

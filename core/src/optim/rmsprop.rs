@@ -1,8 +1,8 @@
 //! RMSprop: the gradient over the root of its square's average.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// RMSprop, plain, centered or with momentum.

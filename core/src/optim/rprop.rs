@@ -1,8 +1,8 @@
 //! Rprop: steps that follow the gradient's sign only.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_not_negative, ensure_range};
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Resilient backpropagation.
@@ -169,7 +169,7 @@ impl Rule for Rprop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eager::Eager;
+    use crate::float::Eager;
     use crate::rule::step;
     use half::bf16;
 

@@ -1,8 +1,8 @@
 //! SGD: gradient descent, with momentum.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_range};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Stochastic gradient descent, plain, with momentum or with Nesterov's.

@@ -1,9 +1,9 @@
 //! StableAdamW: AdamW with Adafactor's update clipping.
 
-use super::optimi;
-use crate::args::{FieldVisitor, HyperParams};
+use super::optimi::common as optimi;
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype, StoredFloat};
+use crate::float::{ComputeFloat, Dtype, StoredFloat};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
 /// StableAdamW.

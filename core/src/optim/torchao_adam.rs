@@ -1,8 +1,8 @@
 //! torchao's Adam and AdamW.
 
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
-use crate::real::{ComputeFloat, Dtype};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// torchao's Adam, with decoupled or coupled weight decay, in `f32` throughout.
@@ -194,10 +194,10 @@ pub(crate) use storage::build;
 
 #[cfg(feature = "alloc")]
 mod storage {
-    use crate::any::{ComputePolicy, DynRule};
-    use crate::args::{ArgError, Args, FieldVisitor, HyperParams};
     use crate::error::ensure_range;
+    use crate::hyper::{ArgError, Args, FieldVisitor, HyperParams};
     use crate::optimizer::{OptimizerSpec, ParamStorage};
+    use crate::rule::{ComputePolicy, DynRule};
     use crate::storage::{BlockFp8, BlockQuant4, BlockQuant8, MAX_BLOCK, StorageFormat};
 
     /// The arguments that choose storages.

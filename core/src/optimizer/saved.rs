@@ -6,9 +6,9 @@ use core::fmt::Write;
 
 use super::{Buffer, Optimizer, OptimizerSpec};
 use crate::error::Error;
-use crate::memory::filled;
 use crate::rule::Mode;
-use crate::saved::{Reader, Sink, Writer, copied};
+use crate::state::saved::{Reader, Sink, Writer, copied};
+use crate::storage::memory::filled;
 
 /// What saved state begins with.
 const KIND: &[u8; 8] = b"bitstep\0";
@@ -54,10 +54,10 @@ impl Optimizer {
     /// No memory for them.
     ///
     /// ```
-    /// use bitstep::{args::Args, named, optimizer::{Optimizer, Param}, real::Dtype, storage::{Data, DataMut}};
+    /// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
     /// let made = || {
     ///     let mut optimizer = Optimizer::new();
-    ///     let group = optimizer.add_group(named::optimizer("adamw_bnb_8bit", &Args::new())?)?;
+    ///     let group = optimizer.add_group(registry::optimizer("adamw_bnb_8bit", &Args::new())?)?;
     ///     optimizer.add_param(group, &[64, 64], Dtype::F32)?;
     ///     Ok::<_, Box<dyn core::error::Error>>(optimizer)
     /// };

@@ -4,8 +4,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{Buffer, Optimizer, OptimizerSpec};
-use crate::args::{ArgError, Args, Value};
 use crate::error::{Error, ensure_len};
+use crate::hyper::{ArgError, Args, Value};
 use crate::rule::SlotInit;
 use crate::schedule::Scheduler;
 
@@ -18,9 +18,9 @@ impl Optimizer {
     /// without any, which the reference refuses too; a momentum that the rule refuses. Nothing is written then.
     ///
     /// ```
-    /// use bitstep::{args::Args, named, optimizer::Optimizer, schedule};
+    /// use bitstep::{hyper::Args, registry, optimizer::Optimizer, schedule};
     /// let mut optimizer = Optimizer::new();
-    /// optimizer.add_group(named::optimizer("adamw_torch", &Args::new())?)?;
+    /// optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
     /// let cycle = Args::parse("max_lr=0.1, total_steps=10")?;
     /// let mut cycle = schedule::build("torch_one_cycle", &cycle)?;
     /// optimizer.follow(&cycle, &[0])?;

@@ -1,8 +1,8 @@
 //! What a step is of: its number and rate, and the tensor with its state.
 
-use crate::accurate;
 use crate::error::Error;
-use crate::real::Dtype;
+use crate::float::Dtype;
+use crate::math;
 use crate::storage::{Data, DataMut, numel};
 
 /// One step, as its caller describes it.
@@ -46,7 +46,7 @@ impl DecayPowers {
     /// Those of these bases with the exponent t.
     #[must_use]
     pub fn new(bases: [f64; 2], t: u64) -> Self {
-        DecayPowers { t, entries: bases.map(|base| (base, accurate::pow(base, t as f64))) }
+        DecayPowers { t, entries: bases.map(|base| (base, math::pow(base, t as f64))) }
     }
 }
 
@@ -82,7 +82,7 @@ impl StepContext<'_> {
                 return power;
             }
         }
-        accurate::pow(base, self.t_f64())
+        math::pow(base, self.t_f64())
     }
 
     /// The given number of that name.
@@ -100,7 +100,7 @@ impl StepContext<'_> {
         StepContext { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
     }
 
-    /// Whether the parameter is a single number, whose [norm](crate::reduce::square) is that number's size.
+    /// Whether the parameter is a single number, whose [norm](crate::math::reduce::square) is that number's size.
     pub fn is_single(&self) -> bool {
         self.projected.unwrap_or(self.numel()) == 1
     }
@@ -119,9 +119,9 @@ pub struct UpdateBuffers<'a, 'b> {
     pub param: DataMut<'a>,
     /// Its gradient.
     pub grad: Data<'a>,
-    /// One buffer for each slot, [`DynRule::slot_len`](crate::any::DynRule::slot_len) elements long.
+    /// One buffer for each slot, [`DynRule::slot_len`](crate::rule::DynRule::slot_len) elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`DynRule::scratch_len`](crate::any::DynRule::scratch_len) numbers; `f64` where [`ComputePolicy::compute`](crate::any::ComputePolicy::compute) is, else `f32`.
+    /// At least [`DynRule::scratch_len`](crate::rule::DynRule::scratch_len) numbers; `f64` where [`ComputePolicy::compute`](crate::rule::ComputePolicy::compute) is, else `f32`.
     pub scratch: DataMut<'a>,
 }
 

@@ -1,11 +1,11 @@
 //! What a rule says of itself.
 
 use super::context::StepContext;
-use crate::args::HyperParams;
-use crate::array::Array;
 use crate::error::{Error, ensure_range};
+use crate::float::{ComputeFloat, Dtype};
 use crate::gradient::unscaled_norm;
-use crate::real::{ComputeFloat, Dtype};
+use crate::hyper::HyperParams;
+use crate::rule::Array;
 use crate::storage::Data;
 
 /// How a state slot starts.
@@ -62,7 +62,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// The reference's state key of the number of steps.
     const STEP_KEY: &'static str = "step";
     /// Whether the reference has a way to compute that rounds 16-bit numbers after each operation. Where it is a kernel
-    /// that computes in `f32`, [eager arithmetic](crate::any::ComputePolicy::Eager) is refused, and nothing is compiled for it.
+    /// that computes in `f32`, [eager arithmetic](crate::rule::ComputePolicy::Eager) is refused, and nothing is compiled for it.
     const EAGER: bool = true;
     /// Whether a step of a parameter without elements counts.
     const COUNTS_EMPTY_PARAMS: bool = true;

@@ -2,9 +2,9 @@
 
 use super::context::{StepContext, check_norm};
 use super::contract::{Rule, ScalarState};
-use super::loops::{ActiveParts, Elementwise, passes};
+use super::elementwise::{ActiveParts, Elementwise, passes};
 use crate::error::{Error, ensure_len};
-use crate::real::{ComputeFloat, StoredFloat};
+use crate::float::{ComputeFloat, StoredFloat};
 
 /// One step of one tensor of plain numbers; the state rests in slices of the
 /// same length as the parameter, empty for a slot that the rule does not use.

@@ -2,8 +2,8 @@
 use alloc::vec::Vec;
 
 #[cfg(feature = "alloc")]
-use crate::args::{ArgError, Args};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{ArgError, Args};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 use super::min;
 

@@ -5,7 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::Error;
-use crate::args::{ArgError, Args, HyperParams, Value, nearest};
+use crate::hyper::{ArgError, Args, HyperParams, Value, nearest};
 
 /// The optimizer's part of the arguments.
 pub(super) struct Groups {

@@ -28,7 +28,7 @@ pub fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f6
 /// ½ (1 + cos(π · num_cycles · 2 · progress)), in the reference's order.
 pub(super) fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
     use core::f64::consts::PI;
-    0.5 * (1.0 + crate::accurate::cos(PI * num_cycles * 2.0 * progress))
+    0.5 * (1.0 + crate::math::cos(PI * num_cycles * 2.0 * progress))
 }
 
 /// The cosine of an infinite number is an error in the reference.

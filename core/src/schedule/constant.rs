@@ -1,5 +1,5 @@
 use super::Schedule;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// The group's own rate, always.
 ///

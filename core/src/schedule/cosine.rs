@@ -1,6 +1,6 @@
 use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then along a cosine.
 ///

@@ -1,7 +1,7 @@
 use super::cosine_with_min_lr::{min_rate, one_minimum};
 use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// As [`CosineWithMinLr`](super::CosineWithMinLr), with a warm-up that does not begin at 0, and one step ahead.
 ///

@@ -1,7 +1,7 @@
 use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then along a cosine between the rate and a share of it.
 ///

@@ -1,8 +1,8 @@
 use core::f64::consts::PI;
 
 use super::{Schedule, max, progress, warmup};
-use crate::accurate::cos;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::cos;
 
 /// Up in a line during warm-up, then `num_cycles` times down along half a cosine, each time from the top; 0 past the end.
 ///

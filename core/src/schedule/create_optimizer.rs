@@ -1,6 +1,6 @@
 use super::keras::{Decay, PolynomialDecay};
 use super::{Schedule, WarmUp};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// A line up, then a power down to a share of the rate: what TensorFlow's models are trained with.
 ///

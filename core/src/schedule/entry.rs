@@ -5,9 +5,9 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::arguments::apply;
+use super::group_scheduler::AnySchedule;
 use super::keras;
-use super::stepper::AnySchedule;
-use crate::args::{ArgError, Args, HyperParams, names, nearest};
+use crate::hyper::{ArgError, Args, HyperParams, names, nearest};
 
 /// A name, and how arguments make its schedule.
 pub(super) struct Entry {

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use super::metric::{MODES, THRESHOLD_MODES};
 use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max, min};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Lowers the rates after a run of bad steps and raises them after a run of good ones.
 ///

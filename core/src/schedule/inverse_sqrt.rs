@@ -1,7 +1,7 @@
 use super::{Schedule, warmup};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then down as 1 / √t.
 ///

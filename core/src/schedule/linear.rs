@@ -1,5 +1,5 @@
 use super::{Schedule, max, warmup};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Up in a line during warm-up, then down in a line to 0.
 ///

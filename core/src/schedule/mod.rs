@@ -37,6 +37,7 @@ mod create_optimizer;
 #[cfg(feature = "alloc")]
 mod entry;
 mod greedy;
+mod group_scheduler;
 mod inverse_sqrt;
 pub mod keras;
 mod linear;
@@ -49,7 +50,6 @@ mod reduce_lr_on_plateau;
 mod saved;
 #[cfg(feature = "alloc")]
 mod scheduler;
-mod stepper;
 mod torch_chained;
 mod torch_constant;
 mod torch_cosine_annealing;
@@ -80,6 +80,10 @@ pub use create_optimizer::CreateOptimizerSchedule;
 #[cfg(feature = "alloc")]
 use entry::{Entry, Make};
 pub use greedy::{GreedyLr, GreedyState};
+#[cfg(feature = "alloc")]
+pub use group_scheduler::AnySchedule;
+use group_scheduler::iterate;
+pub use group_scheduler::{GroupScheduler, Schedule};
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
 pub use metric::{MetricMode, ThresholdMode};
@@ -89,10 +93,6 @@ pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
 #[cfg(feature = "alloc")]
 pub use scheduler::{Scheduler, SchedulerState, build};
-#[cfg(feature = "alloc")]
-pub use stepper::AnySchedule;
-use stepper::iterate;
-pub use stepper::{GroupScheduler, Schedule};
 pub use torch_chained::TorchChained;
 pub use torch_constant::TorchConstant;
 pub use torch_cosine_annealing::TorchCosineAnnealing;

@@ -1,8 +1,8 @@
 use super::{Schedule, warmup};
 use crate::Error;
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 
 /// Up in a line during warm-up, then down to `lr_end` along a power of the share of steps that remain.
 ///

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use super::metric::{MODES, THRESHOLD_MODES};
 use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Multiplies the rates by `factor` when a metric has not improved for more than `patience` steps.
 ///

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 
 use super::{Scheduler, SchedulerState};
 use crate::error::Error;
-use crate::memory::filled;
-use crate::saved::{Reader, Sink, Writer, copied};
+use crate::state::saved::{Reader, Sink, Writer, copied};
+use crate::storage::memory::filled;
 
 /// What saved state begins with.
 const KIND: &[u8; 8] = b"bitstes\0";
@@ -42,13 +42,13 @@ impl Scheduler {
     /// then.
     ///
     /// ```
-    /// use bitstep::{args::Args, schedule};
+    /// use bitstep::{hyper::Args, schedule};
     /// let mut cosine = schedule::build("cosine", &Args::parse("lr=0.5, num_warmup_steps=2, num_training_steps=20")?)?;
     /// let mut again = cosine.clone();
     /// cosine.step(&[])?;
     /// again.load(&cosine.save()?)?;
     /// assert_eq!(again.step(&[])?, cosine.step(&[])?);
-    /// # Ok::<(), bitstep::args::ArgError>(())
+    /// # Ok::<(), bitstep::hyper::ArgError>(())
     /// ```
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         let mut state = self.state().clone();

@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use super::arguments::{Groups, bad, nearer};
 use super::entry::{Told, of_name};
+use super::group_scheduler::PAST_THE_END;
 use super::named::SCHEDULES;
-use super::stepper::PAST_THE_END;
 use super::*;
 use crate::Error;
-use crate::args::{ArgError, Args, Value};
+use crate::hyper::{ArgError, Args, Value};
 
 /// The schedule of a name, for all groups of an optimizer, at the start of training.
 ///
@@ -27,7 +27,7 @@ use crate::args::{ArgError, Args, Value};
 /// An unknown name or argument (with the nearest known one), a missing argument, or a refused value.
 ///
 /// ```
-/// use bitstep::{args::Args, schedule::build};
+/// use bitstep::{hyper::Args, schedule::build};
 /// let args = Args::parse("lr=0.5, num_warmup_steps=4, num_training_steps=8")?;
 /// let mut scheduler = build("linear", &args)?;
 /// assert_eq!(scheduler.lrs(), [0.0]);
@@ -129,7 +129,7 @@ impl Scheduler {
     /// which none may be called `groups`.
     ///
     /// ```
-    /// use bitstep::args::{FieldVisitor, HyperParams};
+    /// use bitstep::hyper::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     ///
     /// /// Up in a line and down again, for ever.
@@ -252,7 +252,7 @@ impl Scheduler {
     /// driven by a metric, the one in force.
     ///
     /// ```
-    /// use bitstep::{args::Args, schedule::build};
+    /// use bitstep::{hyper::Args, schedule::build};
     /// let args = Args::parse("lr=0.3, num_warmup_steps=0, num_training_steps=3")?;
     /// let mut scheduler = build("linear", &args)?.in_single();
     /// assert_eq!(scheduler.lrs(), [f64::from(0.3f32)]);

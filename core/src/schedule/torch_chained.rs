@@ -5,7 +5,7 @@ use core::ops::Deref;
 use super::Make;
 use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Several schedules on the same rate, one after the other at every step.
 ///
@@ -48,10 +48,10 @@ mod of_arguments {
     use alloc::vec::Vec;
 
     use crate::Error;
-    use crate::args::{ArgError, Args, Value};
+    use crate::hyper::{ArgError, Args, Value};
     use crate::schedule::arguments::{name_and_args, take_list};
     use crate::schedule::entry::{Make, Told, of_class, of_name};
-    use crate::schedule::stepper::AnySchedule;
+    use crate::schedule::group_scheduler::AnySchedule;
 
     /// By their names, or those of the references' classes.
     pub(in crate::schedule) fn schedulers(

@@ -1,7 +1,7 @@
 use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_unit;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// A share of the rate for `total_iters` steps, then all of it.
 ///

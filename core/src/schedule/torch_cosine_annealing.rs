@@ -3,8 +3,8 @@ use core::f64::consts::PI;
 
 use super::{Schedule, iterate};
 use crate::Error;
-use crate::accurate::cos;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::cos;
 
 /// Along a cosine between the rate and `eta_min`, down in `t_max` steps and up again in as many.
 ///

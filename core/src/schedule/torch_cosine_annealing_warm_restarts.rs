@@ -3,8 +3,8 @@ use core::f64::consts::PI;
 
 use super::Schedule;
 use crate::Error;
-use crate::accurate::cos;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::cos;
 
 /// Down along half a cosine from the rate to `eta_min`, again and again, each time `t_mult` times longer.
 ///

@@ -1,8 +1,8 @@
 use super::Schedule;
 use crate::Error;
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 
 /// Up and down in lines between two rates, for ever; the upper one may come closer.
 ///

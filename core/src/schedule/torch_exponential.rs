@@ -1,5 +1,5 @@
 use super::{Schedule, iterate};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` at every step.
 ///

@@ -1,7 +1,7 @@
 use super::{Schedule, iterate, min};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::{ensure_range, ensure_unit};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// From one share of the rate to another in a line.
 ///

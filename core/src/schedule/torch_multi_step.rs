@@ -3,8 +3,8 @@ use core::fmt::Debug;
 #[cfg(feature = "alloc")]
 use super::Make;
 use super::{Schedule, iterate};
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 
 /// Multiplies the rate by `gamma` at each milestone.
 ///

@@ -3,8 +3,8 @@ use core::f64::consts::PI;
 
 use super::Schedule;
 use crate::Error;
-use crate::accurate::cos;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::cos;
 
 /// Once up to `max_lr` and down again, far below where it began.
 ///

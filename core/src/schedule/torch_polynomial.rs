@@ -1,6 +1,6 @@
 use super::{Schedule, iterate};
-use crate::accurate::pow;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::pow;
 
 /// Down to 0 along a power of the share of steps that remain.
 ///

@@ -5,7 +5,7 @@ use core::ops::Deref;
 use super::Make;
 use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// One schedule after the other, the next from each milestone on.
 ///

@@ -1,7 +1,7 @@
 use super::{Schedule, iterate};
 use crate::Error;
-use crate::args::{FieldVisitor, HyperParams};
 use crate::error::ensure_range;
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` every `step_size` steps.
 ///

@@ -9,8 +9,8 @@ use super::Schedule;
 use super::keras::{self, AnyDecay};
 use super::keras::{Decay, pow};
 #[cfg(feature = "alloc")]
-use crate::args::{ArgError, Args};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{ArgError, Args};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Up along a power during warm-up, then any decay of [`keras`](super::keras), which counts from the end of warm-up.
 ///

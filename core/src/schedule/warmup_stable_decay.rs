@@ -2,8 +2,8 @@ use core::f64::consts::PI;
 
 use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
-use crate::accurate::cos;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math::cos;
 
 /// Up, constant, down: each ramp in one of three [`DecayShape`]s.
 ///

@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use crate::real::{ComputeFloat, StoredFloat};
+use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Codec, floor};
 
 /// FlashOptim's codes: 8.5 bits a number.

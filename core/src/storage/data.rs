@@ -2,10 +2,10 @@
 
 use half::{bf16, f16};
 
-use crate::constants;
+use crate::arch::simd::{self, Kernel};
 use crate::error::{Error, ensure_len, ensure_range};
-use crate::real::{Dtype, StoredFloat};
-use crate::simd::{self, Kernel};
+use crate::float::bytes;
+use crate::float::{Dtype, StoredFloat};
 
 /// Numbers of one plain type, to read.
 #[derive(Clone, Copy, Debug)]
@@ -163,7 +163,7 @@ impl Data<'_> {
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn bytes(&self) -> alloc::vec::Vec<u8> {
-        each_data!(self, x => constants::to_bytes(x))
+        each_data!(self, x => bytes::to_bytes(x))
     }
 
     /// Converts the elements from `start` on.
@@ -241,7 +241,7 @@ impl DataMut<'_> {
         let size = self.dtype().map_or(1, Dtype::size);
         let expected = "plain numbers";
         ensure_len("bytes", bytes.len(), self.len().saturating_mul(size))?;
-        each_data_mut!(self, x => constants::read_all(bytes, x),
+        each_data_mut!(self, x => bytes::read_all(bytes, x),
             _s => return Err(Error::InvalidArgument { argument: "bytes", expected }));
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Blocks of 256 numbers in 8 bits each, as bitsandbytes has them.
 
-use crate::real::ComputeFloat;
+use crate::float::ComputeFloat;
 use crate::storage::Codec;
-use crate::storage::maps::{self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED};
+use crate::storage::quant_maps::{
+    self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED,
+};
 
 /// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits a number.
 ///
@@ -64,7 +66,7 @@ impl Codec for DynamicQuant8 {
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
         let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
-        maps::decode(table, codes, scale, values);
+        quant_maps::decode(table, codes, scale, values);
     }
 
     #[inline(always)]
@@ -105,7 +107,7 @@ impl DynamicQuant8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::maps::{SIGNED_8, Tie, UNSIGNED_8, nearest};
+    use crate::storage::quant_maps::{SIGNED_8, Tie, UNSIGNED_8, nearest};
 
     #[test]
     fn nearest_code_of_zero_is_zero_and_the_grid_misses_it() {

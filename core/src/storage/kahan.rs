@@ -1,8 +1,8 @@
 //! A 16-bit number with a second one that holds what the first had to round off.
 
+use crate::arch::simd::{self, Kernel};
 use crate::error::{Error, ensure_len};
-use crate::real::{ComputeFloat, StoredFloat};
-use crate::simd::{self, Kernel};
+use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::Storage;
 
 /// The sum of two narrow numbers, the second below half the last place of the

@@ -4,30 +4,32 @@
 //! Everything else is a [`Storage`]: it decodes a stretch of elements to `f32`
 //! and encodes it again, a block at a time.
 
-mod blocks;
+mod block_quant;
+mod block_quantized;
 #[cfg(feature = "alloc")]
-mod coded;
+mod chunk;
 mod companded;
 mod data;
 mod dynamic;
-mod kahan;
-mod maps;
 #[cfg(feature = "alloc")]
-mod piece;
-mod scaled;
+mod encoded;
+mod kahan;
+#[cfg(feature = "alloc")]
+pub mod memory;
+mod quant_maps;
 mod split;
 mod stochastic;
 
-pub use blocks::{BlockQuantized, Codec};
+pub use block_quant::{BlockFp8, BlockQuant4, BlockQuant8};
+pub use block_quantized::{BlockQuantized, Codec};
 #[cfg(feature = "alloc")]
-pub use coded::{EncodedBuffer, RawBuffer, RawDtype, RawPart, StorageFormat};
+pub(crate) use chunk::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut};
 pub use companded::Companded;
 pub use data::{Data, DataMut, MAX_BLOCK, Plain, Storage};
 pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, floor, numel};
 pub use dynamic::DynamicQuant8;
-pub use kahan::KahanPair;
 #[cfg(feature = "alloc")]
-pub(crate) use piece::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut};
-pub use scaled::{BlockFp8, BlockQuant4, BlockQuant8};
+pub use encoded::{EncodedBuffer, RawBuffer, RawDtype, RawPart, StorageFormat};
+pub use kahan::KahanPair;
 pub use split::{CorrectionInt, HalfPrecision, SplitFloat};
 pub use stochastic::{RoundingBits, StochasticRound, StochasticRounded};

@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
+use crate::arch::simd::{self, Kernel};
 use crate::error::{Error, ensure_len};
-use crate::real::{ComputeFloat, StoredFloat};
-use crate::simd::{self, Kernel};
+use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Storage, floor};
 
 /// A 16-bit float that can carry correction bits.

@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
-use crate::gradient::counter_u64;
-use crate::real::{ComputeFloat, StoredFloat};
-use crate::simd::{self, Kernel};
+use crate::arch::simd::{self, Kernel};
+use crate::float::{ComputeFloat, StoredFloat};
+use crate::math::random::counter_u64;
 use crate::storage::{HalfPrecision, Storage};
 
 /// Where the random bits come from.

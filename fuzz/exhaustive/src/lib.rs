@@ -3,8 +3,7 @@
 //! `cargo run --release -p bitstep-exhaustive` takes all 2³² inputs of each; `cargo test` a sample
 //! of every exponent, and all inputs of 16 bits.
 
-use bitstep::eager;
-use bitstep::real::{ComputeFloat, StoredFloat};
+use bitstep::float::{ComputeFloat, RoundNarrow, StoredFloat};
 use bitstep::storage::{
     BlockFp8, BlockQuant4, BlockQuant8, Codec, Companded, DynamicQuant8, KahanPair, SplitFloat,
     StochasticRound, Storage,
@@ -70,7 +69,7 @@ fn wrong<T: core::fmt::Debug>(x: f32, got: T, want: T) -> Result<(), String> {
 }
 
 /// Rounded without leaving `f32`, and stored, it is what a conversion makes of it.
-fn eager<N: eager::RoundNarrow>(all: &[f32]) -> Result<(), String> {
+fn eager<N: RoundNarrow>(all: &[f32]) -> Result<(), String> {
     for &x in all {
         let (rounded, want) = (N::round(x), N::from_f32(x));
         let stored = N::from_exact(rounded);
@@ -348,7 +347,10 @@ fn kahan(all: &[f32]) -> Result<(), String> {
 fn stochastic(all: &[f32]) -> Result<(), String> {
     for &x in all.iter().filter(|x| x.is_finite()) {
         let bits = x.to_bits();
-        let (down, up) = (bf16::round(x, u16::MAX).to_bits(), bf16::round(x, 0).to_bits());
+        let (down, up) = (
+            <bf16 as StochasticRound>::round(x, u16::MAX).to_bits(),
+            <bf16 as StochasticRound>::round(x, 0).to_bits(),
+        );
         let cut = (bits >> 16) as u16;
         let want = (cut, cut + u16::from(bits & 0xffff != 0));
         if (down, up) != want {

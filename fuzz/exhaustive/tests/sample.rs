@@ -1,7 +1,7 @@
 //! A sample of every exponent, all inputs of 16 bits, and planted mistakes.
 
-use bitstep::eager::EagerFloat;
-use bitstep::real::ComputeFloat;
+use bitstep::float::ComputeFloat;
+use bitstep::float::EagerFloat;
 use bitstep_exhaustive::{Bits, CHECKS, over};
 use half::{bf16, f16};
 

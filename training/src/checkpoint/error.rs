@@ -1,6 +1,6 @@
 //! Why a run can't be saved or resumed.
 
-use bitstep::args::{ArgError, Short};
+use bitstep::hyper::{ArgError, Short};
 use serde_json::Value as Json;
 use thiserror::Error;
 

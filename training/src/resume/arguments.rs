@@ -1,6 +1,6 @@
 //! What the reference calls a group's arguments, and what a rule calls them.
 
-use bitstep::args::{Args, HyperParams, Value, names};
+use bitstep::hyper::{Args, HyperParams, Value, names};
 
 /// The arguments of a rule that one of the reference's `param_groups` holds.
 pub(super) fn of_group(rule: &mut dyn HyperParams, saved: &Args) -> Args {

@@ -1,6 +1,6 @@
 //! Why a reference's run can't be gone on with.
 
-use bitstep::args::ArgError;
+use bitstep::hyper::ArgError;
 use thiserror::Error;
 
 /// Why a reference's run can't be gone on with.

@@ -1,6 +1,6 @@
 //! What the reference's schedulers keep, and what the schedules here make of it.
 
-use bitstep::args::{Args, Value};
+use bitstep::hyper::{Args, Value};
 use bitstep::schedule::{GreedyState, PlateauState, Scheduler, SchedulerState};
 
 use super::ResumeError;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bitstep::float::{Dtype, StoredFloat};
 use bitstep::optimizer::{Buffer, ParamState};
-use bitstep::real::{Dtype, StoredFloat};
 use bitstep::storage::{DataMut, EncodedBuffer, RawDtype, RawPart, Storage, StorageFormat};
 use half::{bf16, f16};
 

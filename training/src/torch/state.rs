@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bitstep::args::{Args, Value as Arg};
+use bitstep::hyper::{Args, Value as Arg};
 
 use super::{TorchError, Value, read};
 use crate::resume::State;

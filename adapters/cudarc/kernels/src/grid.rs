@@ -3,7 +3,7 @@
 use core::arch::asm;
 use core::arch::nvptx::{_block_dim_x, _block_idx_x, _grid_dim_x, _thread_idx_x};
 
-use bitstep::real::{ComputeFloat, Dtype};
+use bitstep::float::{ComputeFloat, Dtype};
 
 use crate::table::TableRow;
 

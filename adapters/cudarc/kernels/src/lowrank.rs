@@ -1,11 +1,11 @@
 //! Rules on projected gradients: what stands between the products.
 
-use bitstep::any::{replace_param_sums, scaled_sum};
-use bitstep::eager::{Eager, EagerFloat};
+use bitstep::rule::{replace_param_sums, scaled_sum};
+use bitstep::float::{Eager, EagerFloat};
 use bitstep::lowrank::{Apollo, GaLore};
 use bitstep::optim::*;
-use bitstep::real::ComputeFloat;
-use bitstep::reduce;
+use bitstep::float::ComputeFloat;
+use bitstep::math::reduce;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
@@ -50,7 +50,7 @@ unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: 
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
             write_sums::<C::Scalar>(t, chunk, start, end, |i| {
-                let zeros = <R::Slots<C> as bitstep::Array<C>>::from_fn(|_| C::ZERO);
+                let zeros = <R::Slots<C> as bitstep::rule::Array<C>>::from_fn(|_| C::ZERO);
                 R::sum_terms::<C>(&k, load(t.param, i), C::ZERO, zeros)
             });
         });

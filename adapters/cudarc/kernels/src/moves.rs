@@ -3,8 +3,8 @@
 
 use core::slice;
 
-use bitstep::eager::EagerFloat;
-use bitstep::real::{ComputeFloat, StoredFloat};
+use bitstep::float::EagerFloat;
+use bitstep::float::{ComputeFloat, StoredFloat};
 use bitstep::storage::{
     BlockFp8, BlockQuant4, BlockQuant8, BlockQuantized, Codec, Companded, CorrectionInt,
     DynamicQuant8, HalfPrecision, KahanPair, RoundingBits, SplitFloat, StochasticRound,

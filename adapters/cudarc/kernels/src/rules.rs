@@ -1,10 +1,10 @@
 //! Elementwise and tensorwise rules.
 
-use bitstep::Array;
-use bitstep::eager::{Eager, EagerFloat};
+use bitstep::rule::Array;
+use bitstep::float::{Eager, EagerFloat};
 use bitstep::gradient::kernel::scaled;
 use bitstep::optim::*;
-use bitstep::real::{ComputeFloat, StoredFloat};
+use bitstep::float::{ComputeFloat, StoredFloat};
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 

@@ -1,6 +1,6 @@
 //! Sums of sums: the core's order, level by level.
 
-use bitstep::real::ComputeFloat;
+use bitstep::float::ComputeFloat;
 
 use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
 use crate::rules::part;

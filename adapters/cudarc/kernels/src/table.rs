@@ -4,9 +4,9 @@
 
 /// The most slots that a rule may have.
 pub(crate) const MAX_SLOTS: usize = 6;
-/// Items in a chunk: a block of [`bitstep::reduce`].
+/// Items in a chunk: a block of [`bitstep::math::reduce`].
 pub(crate) const CHUNK: u64 = 1024;
-/// Rows of a sum down columns that one thread adds: a block of [`bitstep::reduce`].
+/// Rows of a sum down columns that one thread adds: a block of [`bitstep::math::reduce`].
 pub(crate) const ROWS: u64 = 32;
 
 /// Tiles of a product in a chunk.

@@ -1,6 +1,6 @@
 //! To the host and back: to save, to go on elsewhere, to evaluate.
 
-use bitstep::memory::filled;
+use bitstep::storage::memory::filled;
 
 use super::*;
 

@@ -1,7 +1,7 @@
 use core::f32::consts::PI;
 
 use super::{Decay, cos};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// A line up to `warmup_target`, if there is one, then half a cosine down to `alpha` times the rate, held after its end.
 #[derive(Clone, Copy, Debug, PartialEq)]

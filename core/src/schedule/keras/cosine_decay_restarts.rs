@@ -1,7 +1,7 @@
 use core::f32::consts::PI;
 
 use super::{Decay, cos, log, pow};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Half a cosine down to `alpha` times the rate, again and again: each time `t_mul` times longer and `m_mul` times lower.
 #[derive(Clone, Copy, Debug, PartialEq)]

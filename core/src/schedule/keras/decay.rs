@@ -1,6 +1,6 @@
 //! What a decay is, and its functions of f32.
 
-use crate::accurate;
+use crate::math;
 
 /// A learning rate as a function of the step, in f32.
 pub trait Decay {
@@ -23,11 +23,11 @@ impl<D: Decay + ?Sized> Decay for alloc::boxed::Box<D> {
 }
 
 pub(in crate::schedule) fn pow(x: f32, y: f32) -> f32 {
-    accurate::pow(x.into(), y.into()) as f32
+    math::pow(x.into(), y.into()) as f32
 }
 
 pub(super) fn cos(x: f32) -> f32 {
-    accurate::cos(x.into()) as f32
+    math::cos(x.into()) as f32
 }
 
 /// libm's f64 logarithm is so close that rounding it gives the nearest f32.

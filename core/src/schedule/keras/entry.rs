@@ -6,7 +6,7 @@ use alloc::string::String;
 use core::fmt::Debug;
 
 use super::Decay;
-use crate::args::{ArgError, Args, HyperParams, Value, nearest};
+use crate::hyper::{ArgError, Args, HyperParams, Value, nearest};
 use crate::schedule::arguments::{apply, name_and_args};
 
 /// A decay, or what is wrong with its arguments.

@@ -1,5 +1,5 @@
 use super::{Decay, pow};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// initial · rate^(t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
 #[derive(Clone, Copy, Debug, PartialEq)]

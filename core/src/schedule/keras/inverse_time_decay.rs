@@ -1,5 +1,5 @@
 use super::Decay;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// initial / (1 + rate · t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
 #[derive(Clone, Copy, Debug, PartialEq)]

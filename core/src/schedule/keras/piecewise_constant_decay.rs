@@ -1,7 +1,7 @@
 use super::Decay;
 #[cfg(feature = "alloc")]
-use crate::args::Value;
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::Value;
+use crate::hyper::{FieldVisitor, HyperParams};
 #[cfg(feature = "alloc")]
 use crate::schedule::arguments;
 

@@ -1,5 +1,5 @@
 use super::{Decay, pow};
-use crate::args::{FieldVisitor, HyperParams};
+use crate::hyper::{FieldVisitor, HyperParams};
 
 /// (initial − end) · (1 − t/n)^power + end, held after n = `decay_steps`; with `cycle` n is doubled, tripled, … instead.
 #[derive(Clone, Copy, Debug, PartialEq)]

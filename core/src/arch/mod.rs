@@ -1,0 +1,7 @@
+//! All that depends on the processor: vector units, square roots, table look-ups.
+//!
+//! Each has a portable form with the same bits. `unsafe` is allowed here and nowhere else in this crate.
+
+pub(crate) mod gather;
+pub(crate) mod simd;
+pub(crate) mod sqrt;

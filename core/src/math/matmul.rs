@@ -1,0 +1,349 @@
+//! The one order in which matrices are multiplied.
+//!
+//! An element of a product is a sum over the inner dimension: in blocks of
+//! [`K_BLOCK`], each added in turn from +0; the blocks' sums in turn. No sum is
+//! split any other way, so tiles, vectors and threads can't change a result.
+
+use core::ops::Range;
+
+use crate::arch::simd::{self, Kernel};
+use crate::float::ComputeFloat;
+
+/// How many products are added up before they join the sum.
+pub const K_BLOCK: usize = 256;
+/// A tile of the result: its accumulators stay in registers.
+const ROWS: usize = 6;
+const COLS: usize = 16;
+/// Panels of `COLS` columns that wait on the stack while rows go by: each row is packed once for all of them.
+/// Small devices have small stacks.
+const PANELS: usize = if cfg!(feature = "std") { 8 } else { 1 };
+
+/// A matrix in a slice: element (i, j) stands at `i · strides.0 + j · strides.1`.
+#[derive(Clone, Copy, Debug)]
+pub struct MatrixView<'a, A> {
+    /// Where the elements stand.
+    pub data: &'a [A],
+    /// From one row, and from one column, to the next.
+    pub strides: (usize, usize),
+}
+
+impl<'a, A: ComputeFloat> MatrixView<'a, A> {
+    /// Rows of `cols` elements, one after the other.
+    #[must_use]
+    pub const fn new(data: &'a [A], cols: usize) -> Self {
+        MatrixView { data, strides: (cols, 1) }
+    }
+
+    /// Rows and columns exchanged.
+    #[must_use]
+    pub const fn transposed(self) -> Self {
+        MatrixView { data: self.data, strides: (self.strides.1, self.strides.0) }
+    }
+
+    /// Element (i, j); 0 beyond the end.
+    #[inline(always)]
+    fn at(&self, i: usize, j: usize) -> A {
+        self.data.get(i * self.strides.0 + j * self.strides.1).copied().unwrap_or(A::ZERO)
+    }
+}
+
+/// `out` (rows × cols, row after row) = `a` (rows × depth) · `b` (depth × cols).
+/// Does nothing if `out` has another length.
+///
+/// ```
+/// use bitstep::math::matmul::{MatrixView, product};
+/// let (a, b) = ([1.0f32, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
+/// let mut out = [0.0; 4];
+/// product([2, 2, 2], MatrixView::new(&a, 2), MatrixView::new(&b, 2).transposed(), &mut out);
+/// assert_eq!(out, [17.0, 23.0, 39.0, 53.0]);
+/// ```
+pub fn matmul<A: ComputeFloat<Scalar = A>>(
+    [rows, depth, cols]: [usize; 3],
+    a: MatrixView<'_, A>,
+    b: MatrixView<'_, A>,
+    out: &mut [A],
+) {
+    // A matrix without elements may have any number of rows.
+    if !out.is_empty() && out.len() == rows.saturating_mul(cols) {
+        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: false, out });
+    }
+}
+
+/// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ, in little more than half of the time of
+/// [`matmul`], and with its bits: elements (i, j) and (j, i) add the same products in the same order,
+/// as x · y is y · x, so that one of them is computed and the other copied.
+///
+/// ```
+/// use bitstep::math::matmul::{MatrixView, gram};
+/// let (a, mut out) = ([1.0f32, 2.0, 3.0, 4.0], [0.0; 4]);
+/// gram([2, 2], MatrixView::new(&a, 2), &mut out);
+/// assert_eq!(out, [5.0, 11.0, 11.0, 25.0]);
+/// ```
+pub fn gram<A: ComputeFloat<Scalar = A>>(
+    [rows, depth]: [usize; 2],
+    a: MatrixView<'_, A>,
+    out: &mut [A],
+) {
+    if !out.is_empty() && out.len() == rows.saturating_mul(rows) {
+        let (cols, b) = (rows, a.transposed());
+        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: true, out });
+    }
+}
+
+/// Elements of a product by the definition, for backends with loops of their own: as many as `S`
+/// holds. `add` adds the products of step k of the inner dimension, `join` the sums of a block.
+#[inline(always)]
+pub fn dot_in_order<S: Copy>(
+    depth: usize,
+    zero: S,
+    add: impl Fn(S, usize) -> S,
+    join: impl Fn(S, S) -> S,
+) -> S {
+    let mut all = zero;
+    let mut k = 0;
+    while k < depth {
+        let end = if depth - k < K_BLOCK { depth } else { k + K_BLOCK };
+        let mut block = zero;
+        while k < end {
+            block = add(block, k);
+            k += 1;
+        }
+        all = join(all, block);
+    }
+    all
+}
+
+struct Matmul<'a, A> {
+    rows: usize,
+    depth: usize,
+    cols: usize,
+    a: MatrixView<'a, A>,
+    b: MatrixView<'a, A>,
+    /// Whether what stands above the diagonal is a copy of what stands below.
+    symmetric: bool,
+    out: &'a mut [A],
+}
+
+impl<A: ComputeFloat<Scalar = A>> Kernel for Matmul<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Matmul { rows, depth, cols, a, b, symmetric, out } = self;
+        if depth == 0 {
+            return out.fill(A::ZERO);
+        }
+        let (a, b) = (a.transposed(), b);
+        let mut panels = [[[A::ZERO; COLS]; K_BLOCK]; PANELS];
+        let mut strip = [[A::ZERO; ROWS]; K_BLOCK];
+        for k in (0..depth).step_by(K_BLOCK) {
+            let len = (depth - k).min(K_BLOCK);
+            for from in (0..cols).step_by(COLS * PANELS) {
+                let starts = (from..cols).step_by(COLS);
+                if b.strides.1 == 1 {
+                    pack_rows(b, k..k + len, from..cols.min(from + COLS * PANELS), &mut panels);
+                } else {
+                    for (panel, j) in panels.iter_mut().zip(starts.clone()) {
+                        let panel = panel.get_mut(..len).unwrap_or_default();
+                        pack(b, k, j, (cols - j).min(COLS), panel);
+                    }
+                }
+                let first = if symmetric { from / ROWS * ROWS } else { 0 };
+                for i in (first..rows).step_by(ROWS) {
+                    let height = (rows - i).min(ROWS);
+                    let strip = strip.get_mut(..len).unwrap_or_default();
+                    pack(a, k, i, height, strip);
+                    for (panel, j) in panels.iter().zip(starts.clone()) {
+                        if symmetric && j >= i + height {
+                            break; // above the diagonal, from here on
+                        }
+                        let sums = microkernel(strip, panel);
+                        for (ii, sums) in sums.iter().enumerate().take(height) {
+                            let start = (i + ii) * cols + j;
+                            let end = start + (cols - j).min(COLS);
+                            let to = out.get_mut(start..end).unwrap_or_default();
+                            for (to, sum) in to.iter_mut().zip(sums) {
+                                // A sum that began with +0 is never -0: it needs no other zero.
+                                *to = if k == 0 { *sum } else { *to + *sum };
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        if symmetric {
+            mirror(rows, out);
+        }
+    }
+}
+
+/// Copies what stands below the diagonal above it, in squares that stay in the cache.
+#[inline(always)]
+fn mirror<A: Copy>(n: usize, out: &mut [A]) {
+    const SIDE: usize = 16;
+    for top in (0..n).step_by(SIDE) {
+        for left in (0..=top).step_by(SIDE) {
+            for i in top..(top + SIDE).min(n) {
+                for j in left..(left + SIDE).min(i) {
+                    let below = out.get(i * n + j).copied();
+                    if let (Some(x), Some(above)) = (below, out.get_mut(j * n + i)) {
+                        *above = x;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The part of a matrix from element (k, j) on: as many rows as `to` has, `width` columns.
+#[inline(always)]
+fn pack<A: ComputeFloat, const N: usize>(
+    from: MatrixView<'_, A>,
+    k: usize,
+    j: usize,
+    width: usize,
+    to: &mut [[A; N]],
+) {
+    let (down, right) = from.strides;
+    let part = |start: usize, len| from.data.get(start..start + len);
+    let mut columns = [&[][..]; N];
+    for (jj, column) in columns.iter_mut().enumerate() {
+        // What stands beyond the width is not used.
+        let start = k * down + (j + jj.min(width - 1)) * right;
+        *column = part(start, to.len()).unwrap_or_default();
+    }
+    if down == 1 && columns.iter().all(|c| c.len() == to.len()) {
+        for (kk, to) in to.iter_mut().enumerate() {
+            for (to, column) in to.iter_mut().zip(&columns) {
+                *to = column.get(kk).copied().unwrap_or(A::ZERO);
+            }
+        }
+        return;
+    }
+    for (kk, to) in to.iter_mut().enumerate() {
+        let row = part((k + kk) * down + j * right, width).filter(|_| right == 1);
+        for (jj, to) in to.iter_mut().enumerate().take(width) {
+            let x = || from.at(k + kk, j + jj);
+            *to = row.map_or_else(x, |row| row.get(jj).copied().unwrap_or(A::ZERO));
+        }
+    }
+}
+
+/// Rows of a matrix, cut into the panels. They may lie pages apart: each is read in one piece.
+#[inline(always)]
+fn pack_rows<A: ComputeFloat>(
+    from: MatrixView<'_, A>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    panels: &mut [[[A; COLS]; K_BLOCK]],
+) {
+    for (kk, k) in rows.enumerate() {
+        let start = k * from.strides.0;
+        let row = from.data.get(start + cols.start..start + cols.end).unwrap_or_default();
+        for (panel, row) in panels.iter_mut().zip(row.chunks(COLS)) {
+            let Some(to) = panel.get_mut(kk) else { return };
+            match <&[A; COLS]>::try_from(row) {
+                Ok(row) => *to = *row,
+                Err(_) => to.iter_mut().zip(row).for_each(|(to, x)| *to = *x),
+            }
+        }
+    }
+}
+
+/// One block's sums of a tile.
+#[inline(always)]
+fn microkernel<A: ComputeFloat<Scalar = A>>(
+    strip: &[[A; ROWS]],
+    panel: &[[A; COLS]],
+) -> [[A; COLS]; ROWS] {
+    // Each by its name: what loops over them is vectorised the wrong way, by gathering from all.
+    let [mut a, mut b, mut c, mut d, mut e, mut f] = [[A::ZERO; COLS]; ROWS];
+    for (x, row) in strip.iter().zip(panel) {
+        a = axpy(a, x[0], row);
+        b = axpy(b, x[1], row);
+        c = axpy(c, x[2], row);
+        d = axpy(d, x[3], row);
+        e = axpy(e, x[4], row);
+        f = axpy(f, x[5], row);
+    }
+    [a, b, c, d, e, f]
+}
+
+#[inline(always)]
+fn axpy<A: ComputeFloat<Scalar = A>>(mut sums: [A; COLS], x: A, row: &[A; COLS]) -> [A; COLS] {
+    for (sum, y) in sums.iter_mut().zip(row) {
+        *sum = *sum + x * *y;
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    extern crate std;
+    use std::vec::Vec;
+
+    fn turned(x: &[f32], cols: usize) -> Vec<f32> {
+        (0..cols).flat_map(|j| x.iter().skip(j).step_by(cols).copied()).collect()
+    }
+
+    #[test]
+    fn product_of_any_size_follows_the_definition() {
+        let numbers = |n: usize, f: f32| -> Vec<f32> {
+            (0..n).map(|i| libm::sinf(i as f32 * f) * libm::expf((i % 9) as f32)).collect()
+        };
+        for [m, k, n] in [
+            [1, 1, 1],
+            [3, 5, 2],
+            [4, 16, 16],
+            [5, 257, 17],
+            [9, 600, 33],
+            [13, 300, 150],
+            [2, 0, 3],
+        ] {
+            let (a, b) = (numbers(m * k, 1.3), numbers(k * n, 0.7));
+            let mut out = std::vec![f32::NAN; m * n];
+            matmul([m, k, n], MatrixView::new(&a, k), MatrixView::new(&b, n), &mut out);
+            let (across, down) = (turned(&a, k), turned(&b, n));
+            let mut other = std::vec![f32::NAN; m * n];
+            let (x, y) =
+                (MatrixView::new(&across, m).transposed(), MatrixView::new(&down, k).transposed());
+            matmul([m, k, n], x, y, &mut other);
+            assert_eq!(out, other, "{m} {k} {n}");
+            for i in 0..m {
+                for j in 0..n {
+                    let add = |s, l| s + a[i * k + l] * b[l * n + j];
+                    let element = dot_in_order(k, 0.0, add, |s, t| s + t);
+                    assert_eq!(element.to_bits(), out[i * n + j].to_bits(), "{m} {k} {n}");
+                    let mut sum = 0.0f32;
+                    for block in (0..k).collect::<Vec<_>>().chunks(K_BLOCK) {
+                        sum += block.iter().fold(0.0, |s, &l| s + a[i * k + l] * b[l * n + j]);
+                    }
+                    assert_eq!(out[i * n + j].to_bits(), sum.to_bits(), "{m} {k} {n}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn gram_has_the_bits_of_the_product() {
+        for [m, k] in [[1, 1], [2, 3], [7, 20], [17, 257], [40, 600], [150, 300], [3, 0]] {
+            // Large and small numbers beside each other, zeros of both signs, and what overflows.
+            let number = |i: usize| match i % 11 {
+                0 => -0.0,
+                1 => 3e30 * libm::sinf(i as f32),
+                2 => 1e-30 * libm::sinf(i as f32),
+                _ => libm::sinf(i as f32 * 1.3) * libm::expf((i % 9) as f32),
+            };
+            let a: Vec<f32> = (0..m * k).map(number).collect();
+            let (mut whole, mut half) = (std::vec![f32::NAN; m * m], std::vec![f32::NAN; m * m]);
+            for view in [MatrixView::new(&a, k), MatrixView::new(&a, m).transposed()] {
+                matmul([m, k, m], view, view.transposed(), &mut whole);
+                gram([m, k], view, &mut half);
+                let same =
+                    |(x, y): (&f32, &f32)| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
+                assert!(whole.iter().zip(&half).all(same), "{m} {k}");
+            }
+        }
+    }
+}

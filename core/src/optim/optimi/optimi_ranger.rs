@@ -1,0 +1,277 @@
+//! Ranger: RAdam with lookahead, as the library `optimi` has it.
+
+use super::common as optimi;
+use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
+use crate::float::{ComputeFloat, Dtype};
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
+
+/// Ranger: RAdam with lookahead.
+///
+/// # Formula
+/// ```text
+/// β̂ = (βᵗ − β) / (βᵗ − 1)
+/// g ← g + λ p                        without decoupling
+/// p ← p − η λ p                      with `decouple_wd`
+/// p ← p − (η / η_max) λ p            with `decouple_lr`
+/// m ← β̂₁ m + (1 − β̂₁) g
+/// v ← β̂₂ v + (1 − β̂₂) g²
+/// ρ∞ = 2 / (1 − β₂) − 1,   ρ = ρ∞ − 2 t β₂ᵗ / (1 − β₂ᵗ)
+/// r = √((ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ))
+/// p ← p − η r m / (√v + ε)           if ρ > 5, else p − η m
+/// every k steps: a ← a + α (p − a),  p ← a
+/// ```
+/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
+/// p could not hold stays in c. The lookahead step is then added to that rest.
+///
+/// # Order of operations
+/// ```text
+/// g ← g + λ · p
+/// p ← p · (1 − η λ)
+/// m ← lerp(m, g, 1 − β̂₁)
+/// v ← v · β̂₂ + ((1 − β̂₂) · g) · g
+/// d ← √v + ε
+/// p ← p + (−η r) · m / d             or p + (−η) · m
+/// a ← a + α · (p − a);  p ← a
+/// ```
+/// compensated, instead of the last two lines:
+/// ```text
+/// c ← c + (−η r) · m / d             or c + (−η) · m
+/// q ← p + c
+/// c ← c + (p − q);  p ← q
+/// c ← c + α · (p − a)
+/// b ← a + c
+/// c ← c + α · (a − b);  a ← b;  p ← b      without that α if `foreach`
+/// ```
+///
+/// # Source
+/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020.
+/// Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019; Wright and Demeure,
+/// "Ranger21", 2021. Reference: `optimi.Ranger` (`optimi_ranger`). Its two implementations keep a
+/// different rest after a compensated lookahead step; so does this one.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | η | ≥ 0 | 1e-3 (the reference has none) |
+/// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.99 |
+/// | `weight_decay` | λ | ≥ 0 | 0 |
+/// | `eps` | ε | ≥ 0 | 1e-6 |
+/// | `k` | steps from lookahead to lookahead | ≥ 1 | 6 |
+/// | `alpha` | α | | 0.5 |
+/// | `decouple_wd` | | | true |
+/// | `decouple_lr` | | | false |
+/// | `max_lr` | η_max | ≥ 0 | `lr` |
+/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `foreach` | round factors to 16 bits where the parameter has 16; keep the whole rest | | none: no |
+/// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `exp_avg` | 0 | m |
+/// | `exp_avg_sq` | 0 | v |
+/// | `la_param` | the parameter | a |
+/// | `kahan_comp` | 0 | c; only where updates are compensated |
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its state NaN, for good.
+///
+/// # Example
+/// At t = 1 the averages are the gradient's own, and the variance is unknown: a plain step, of which
+/// lookahead takes half.
+/// ```
+/// use bitstep::{optim::OptimiRanger, rule::{step, Rule, StepContext}};
+/// let rule = OptimiRanger { lr: 0.5, weight_decay: 0.5, k: 1, ..OptimiRanger::default() };
+/// let (mut p, mut m, mut v, mut a) = ([2.0f64], [0.0f64], [0.0f64], [2.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut a, &mut []])?;
+/// assert_eq!((p[0], a[0]), (2.75, 2.75)); // halfway from 2 to 2 · (1 − 0.5 · 0.5) + 0.5 · 4
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OptimiRanger {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the running averages of the gradient and of its square.
+    pub betas: (f64, f64),
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Steps from lookahead to lookahead.
+    pub k: u64,
+    /// How far lookahead goes.
+    pub alpha: f64,
+    /// Decay the parameter, not by way of the gradient.
+    pub decouple_wd: bool,
+    /// Decay by lr / max_lr instead of lr.
+    pub decouple_lr: bool,
+    /// The largest rate of the schedule; none: `lr`.
+    pub max_lr: Option<f64>,
+    /// Compensate 16-bit sums; none: yes.
+    pub kahan_sum: Option<bool>,
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]), and the whole of
+    /// what a compensated lookahead step leaves over.
+    pub foreach: Option<bool>,
+    /// Each parameter counts its own steps.
+    pub gradient_release: bool,
+}
+
+impl Default for OptimiRanger {
+    fn default() -> Self {
+        OptimiRanger {
+            lr: 1e-3,
+            betas: (0.9, 0.99),
+            weight_decay: 0.0,
+            eps: 1e-6,
+            k: 6,
+            alpha: 0.5,
+            decouple_wd: true,
+            decouple_lr: false,
+            max_lr: None,
+            kahan_sum: None,
+            foreach: None,
+            gradient_release: false,
+        }
+    }
+}
+
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        couples: bool,
+        weight_decay: S,
+        decay: S,
+        one_minus_beta1: S,
+        beta2: S,
+        one_minus_beta2: S,
+        eps: S,
+        rectified: bool,
+        step_size: S,
+        kahan: bool,
+        looks_ahead: bool,
+        alpha: S,
+        rest: S,
+    }
+}
+
+impl OptimiRanger {
+    /// The parameter that lookahead keeps, moved towards p, and the compensation after it.
+    #[inline(always)]
+    fn look_ahead<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, a: C, c: C) -> (C, C) {
+        if k.kahan {
+            let c = c.add_scaled(p - a, k.alpha);
+            let moved = a + c;
+            (moved, c.add_scaled(a - moved, k.rest))
+        } else {
+            (a.add_scaled(p - a, k.alpha), c)
+        }
+    }
+}
+
+impl HyperParams for OptimiRanger {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.f64("eps", &mut self.eps);
+        f.u64("k", &mut self.k);
+        f.f64("alpha", &mut self.alpha);
+        f.bool("decouple_wd", &mut self.decouple_wd);
+        f.bool("decouple_lr", &mut self.decouple_lr);
+        f.opt_f64("max_lr", &mut self.max_lr);
+        f.opt_bool("kahan_sum", &mut self.kahan_sum);
+        f.opt_bool("foreach", &mut self.foreach);
+        f.ignored("triton");
+        f.bool("gradient_release", &mut self.gradient_release);
+        // Under these names a parameter group has them.
+        f.f64("beta1", &mut self.betas.0);
+        f.f64("beta2", &mut self.betas.1);
+    }
+}
+
+impl Rule for OptimiRanger {
+    type Slots<T> = [T; 4];
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
+    const ID: &'static str = "optimi_ranger";
+    const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "la_param", "kahan_comp"];
+    const SLOT_MASKS: &'static [u32] = &[0b0111, 0b1111];
+
+    fn check(&self) -> Result<(), Error> {
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_range(self.k > 0, "k", 0.0, ">= 1")?;
+        optimi::check(self.lr, self.weight_decay, self.max_lr)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn resolve_defaults(&mut self) {
+        self.max_lr = optimi::resolved_max_lr(self.decouple_lr, self.max_lr, self.lr);
+    }
+
+    fn step_scope(&self) -> Scope {
+        optimi::counter(self.gradient_release)
+    }
+
+    fn active_slots(&self, compute: Dtype) -> u32 {
+        if optimi::kahan(self.kahan_sum, compute) { 0b1111 } else { 0b0111 }
+    }
+
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 2 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
+    }
+
+    fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
+        let foreach = self.foreach == Some(true);
+        let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
+        let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
+        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let rectification = optimi::rectification(self.betas.1, step.t_f64());
+        let decoupled = self.decouple_wd || self.decouple_lr;
+        Coefs {
+            couples: !decoupled && self.weight_decay != 0.0,
+            weight_decay: C::scalar(self.weight_decay),
+            decay: C::foreach_scalar(if decoupled { decay } else { 1.0 }, foreach),
+            one_minus_beta1: C::scalar(1.0 - beta1),
+            beta2: C::foreach_scalar(beta2, foreach),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            eps: C::scalar(self.eps),
+            rectified: rectification.is_some(),
+            step_size: C::scalar(-step.lr * rectification.unwrap_or(1.0)),
+            kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
+            looks_ahead: step.t.is_multiple_of(self.k),
+            alpha: C::scalar(self.alpha),
+            rest: C::scalar(if foreach { 1.0 } else { self.alpha }),
+        }
+    }
+
+    #[inline(always)]
+    fn update<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        p: C,
+        g: C,
+        [m, v, a, c]: [C; 4],
+    ) -> (C, [C; 4]) {
+        let g = if k.couples { g.add_scaled(p, k.weight_decay) } else { g };
+        let p = p.mul_scalar(k.decay);
+        let m = m.lerp(g, k.one_minus_beta1);
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let denom = v.sqrt().add_scalar(k.eps);
+        let to = if k.kahan { c } else { p };
+        let rectified = to.addcdiv(m, denom, k.step_size);
+        let moved = if k.rectified { rectified } else { to.add_scaled(m, k.step_size) };
+        let (p, c) = if k.kahan { optimi::add_compensated(p, moved) } else { (moved, c) };
+        let (a, c) = if k.looks_ahead { Self::look_ahead(k, p, a, c) } else { (a, c) };
+        (if k.looks_ahead { a } else { p }, [m, v, a, c])
+    }
+}

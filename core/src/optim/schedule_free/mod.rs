@@ -1,0 +1,12 @@
+//! Schedule-Free optimizers: trained at y, evaluated at x.
+//!
+//! One rule a file; what they share is in `common`.
+
+mod common;
+pub mod schedule_free_adamw;
+pub mod schedule_free_radam;
+pub mod schedule_free_sgd;
+
+pub use schedule_free_adamw::ScheduleFreeAdamW;
+pub use schedule_free_radam::ScheduleFreeRAdam;
+pub use schedule_free_sgd::ScheduleFreeSgd;

@@ -1,0 +1,280 @@
+//! Schedule-free RAdam.
+
+use super::common::{self as schedule_free, Weighting};
+use crate::error::{Error, ensure_betas, ensure_not_negative};
+use crate::float::ComputeFloat;
+use crate::hyper::{FieldVisitor, HyperParams};
+use crate::math;
+use crate::rule::mode::Mode;
+use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
+
+/// Schedule-free RAdam.
+///
+/// # Formula
+/// ```text
+/// ρ∞ = 2 / (1 − β₂) − 1,   ρ = ρ∞ − 2 t β₂ᵗ / (1 − β₂ᵗ)
+/// η = lr · √((ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ))   if ρ > 4, else lr, or 0 if silent
+/// w = tʳ · (largest η so far)^weight_lr_power,   c = w / (sum of all w)
+/// v ← β₂ v + (1 − β₂) g²
+/// u = g / (√(v / (1 − β₂ᵗ)) + ε) + λ y               if ρ > 4, else g + λ y
+/// z ← z − η u
+/// x ← (1 − c) x + c z
+/// y ← (1 − β₁) z + β₁ x
+/// ```
+/// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
+/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
+///
+/// # Order of operations
+/// ```text
+/// v ← v · β₂ + ((1 − β₂) · g) · g
+/// u ← g / (√(v / (1 − β₂ᵗ)) + ε)       or g
+/// u ← u + λ · y
+/// y ← lerp(y, z, c)
+/// y ← y + (η (β₁ (1 − c) − 1)) · u
+/// z ← z + (−η) · u
+/// to evaluate: y ← lerp(y, z, 1 − 1/β₁)
+/// to train:    x ← lerp(x, z, 1 − β₁)
+/// ```
+///
+/// # Source
+/// Defazio et al., "The Road Less Scheduled", 2024; Liu et al., "On the Variance of the Adaptive
+/// Learning Rate and Beyond", 2020. Reference: `schedulefree.RAdamScheduleFree`
+/// (`schedule_free_radam`). The bound on ρ is 4, not 5 as in torch. As long as it is not reached,
+/// the silent phase leaves z and the weights at 0, and y where it is, for the rate is 0.
+///
+/// # Hyper-parameters
+/// | field | symbol | range | default |
+/// | --- | --- | --- | --- |
+/// | `lr` | | ≥ 0 | 2.5e-3 |
+/// | `betas` | β₁, β₂ | [0, 1); β₁ > 0 to evaluate | 0.9, 0.999 |
+/// | `eps` | ε | ≥ 0 | 1e-8 |
+/// | `weight_decay` | λ, at y | ≥ 0 | 0 |
+/// | `r` | exponent of t in the weights | | 0 |
+/// | `weight_lr_power` | exponent of the rate in the weights | | 2 |
+/// | `foreach` | round β₂ to 16 bits where the parameter has 16 | | true |
+/// | `silent_sgd_phase` | | | true |
+///
+/// (The reference checks none of them.)
+///
+/// # State
+/// | slot | start | meaning |
+/// | --- | --- | --- |
+/// | `z` | the parameter | where RAdam without momentum would be |
+/// | `exp_avg_sq` | 0 | v |
+///
+/// and for the group `k` (steps), `scheduled_lr` (η), `lr_max`, `weight_sum`.
+///
+/// # Errors
+/// A hyper-parameter outside of its range.
+///
+/// # Non-finite input
+/// A NaN or infinite gradient makes the element and its state NaN, for good, also in the silent
+/// phase, where it is multiplied by 0.
+///
+/// # Example
+/// The first steps are SGD's, unless silent:
+/// ```
+/// use bitstep::{optim::ScheduleFreeRAdam, rule::{step, Rule, StepContext}};
+/// let mut rule = ScheduleFreeRAdam { lr: 0.5, ..ScheduleFreeRAdam::default() };
+/// let (mut y, mut z, mut v) = ([2.0f64], [2.0f64], [0.0f64]);
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
+/// assert_eq!((y[0], z[0]), (2.0, 2.0));
+/// rule.silent_sgd_phase = false;
+/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
+/// assert_eq!((y[0], z[0]), (4.0, 4.0));
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScheduleFreeRAdam {
+    /// Learning rate.
+    pub lr: f64,
+    /// Where y lies between z and x; decay of the running average of the squared gradient.
+    pub betas: (f64, f64),
+    /// Added to the denominator.
+    pub eps: f64,
+    /// Weight decay, taken at y.
+    pub weight_decay: f64,
+    /// Later steps count as the power r of their number.
+    pub r: f64,
+    /// Steps count as this power of the largest rate so far.
+    pub weight_lr_power: f64,
+    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    pub foreach: Option<bool>,
+    /// Do not move before the variance is known.
+    pub silent_sgd_phase: bool,
+}
+
+impl Default for ScheduleFreeRAdam {
+    fn default() -> Self {
+        ScheduleFreeRAdam {
+            lr: 2.5e-3,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            r: 0.0,
+            weight_lr_power: 2.0,
+            foreach: Some(true),
+            silent_sgd_phase: true,
+        }
+    }
+}
+
+impl ScheduleFreeRAdam {
+    fn weighting(&self) -> Weighting {
+        Weighting { r: self.r, weight_lr_power: self.weight_lr_power }
+    }
+
+    /// The rectification; `None` as long as the variance is unknown.
+    fn rectification(&self, step: &StepContext) -> Option<f64> {
+        let power = math::pow(self.betas.1, step.t_f64());
+        let limit = 2.0 / (1.0 - self.betas.1) - 1.0;
+        let rho = limit - 2.0 * step.t_f64() * power / (1.0 - power);
+        let squared = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
+        (rho > 4.0).then(|| libm::sqrt(squared))
+    }
+}
+
+constants! {
+    /// The constants of a step.
+    pub struct Coefs<S> {
+        beta2: S,
+        one_minus_beta2: S,
+        correction2: S,
+        eps: S,
+        adaptive: bool,
+        weight_decay: S,
+        decays: bool,
+        share: S,
+        y_step: S,
+        z_step: S,
+    }
+}
+
+impl HyperParams for ScheduleFreeRAdam {
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
+        f.f64("lr", &mut self.lr);
+        f.pair("betas", &mut self.betas.0, &mut self.betas.1);
+        f.f64("eps", &mut self.eps);
+        f.f64("weight_decay", &mut self.weight_decay);
+        f.f64("r", &mut self.r);
+        f.f64("weight_lr_power", &mut self.weight_lr_power);
+        f.opt_bool("foreach", &mut self.foreach);
+        f.bool("silent_sgd_phase", &mut self.silent_sgd_phase);
+    }
+}
+
+impl Rule for ScheduleFreeRAdam {
+    type Slots<T> = [T; 2];
+    type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
+    const ID: &'static str = "schedule_free_radam";
+    const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
+    const SLOT_MASKS: &'static [u32] = &[0b11];
+    const SCALAR_NAMES: &'static [&'static str] = schedule_free::SCALARS;
+    const STEP_SCOPE: Scope = Scope::Group;
+    const STEP_KEY: &'static str = "k";
+
+    fn check(&self) -> Result<(), Error> {
+        ensure_not_negative("lr", self.lr)?;
+        ensure_betas(self.betas)?;
+        ensure_not_negative("eps", self.eps)?;
+        ensure_not_negative("weight_decay", self.weight_decay)
+    }
+
+    fn lr(&self) -> f64 {
+        self.lr
+    }
+    fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot == 0 { SlotInit::CopyParam } else { SlotInit::Constant(0.0) }
+    }
+
+    fn scalars(&self) -> ScalarState {
+        schedule_free::START
+    }
+
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
+        let unknown = if self.silent_sgd_phase { 0.0 } else { 1.0 };
+        let lr = step.lr * self.rectification(step).unwrap_or(unknown);
+        self.weighting().advance(step, lr, scalars);
+    }
+
+    fn coefs<C: ComputeFloat>(
+        &self,
+        step: &StepContext,
+        scalars: &ScalarState,
+    ) -> Coefs<C::Scalar> {
+        let (beta1, beta2) = self.betas;
+        let share = self.weighting().averaging_weight(step, scalars);
+        let [lr, ..] = *scalars;
+        Coefs {
+            beta2: C::foreach_scalar(beta2, self.foreach == Some(true)),
+            one_minus_beta2: C::scalar(1.0 - beta2),
+            correction2: C::scalar(1.0 - math::pow(beta2, step.t_f64())),
+            eps: C::scalar(self.eps),
+            adaptive: self.rectification(step).is_some(),
+            weight_decay: C::scalar(self.weight_decay),
+            decays: self.weight_decay != 0.0,
+            share: C::scalar(share),
+            y_step: C::scalar(lr * (beta1 * (1.0 - share) - 1.0)),
+            z_step: C::scalar(-lr),
+        }
+    }
+
+    #[inline(always)]
+    fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, y: C, g: C, [z, v]: [C; 2]) -> (C, [C; 2]) {
+        let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
+        let normalised = g / v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
+        let u = if k.adaptive { normalised } else { g };
+        let u = if k.decays { u.add_scaled(y, k.weight_decay) } else { u };
+        let y = y.lerp(z, k.share).add_scaled(u, k.y_step);
+        (y, [z.add_scaled(u, k.z_step), v])
+    }
+
+    fn eval_weight(&self, to: Mode) -> Option<f64> {
+        Some(schedule_free::conversion(to, self.betas.0))
+    }
+
+    #[inline(always)]
+    fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, [z, _]: [C; 2]) -> C {
+        p.lerp(z, weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rectification_begins_above_4_and_not_at_it() {
+        // Here ρ is 4 to the last bit.
+        for (t, beta2) in [
+            (5, 0.773_303_025_730_682_3),
+            (6, 0.690_010_172_958_752_4),
+            (7, 0.650_907_733_825_901_5),
+            (9, 0.618_416_405_229_491_4),
+            (10, 0.611_434_178_407_706),
+        ] {
+            let rule = ScheduleFreeRAdam { betas: (0.9, beta2), ..ScheduleFreeRAdam::default() };
+            assert_eq!(rule.rectification(&StepContext::new(t, 0.5)), None, "{t}");
+        }
+    }
+
+    #[test]
+    fn factor_is_rounded_as_foreach_does_where_it_is_asked_for() {
+        use crate::float::ComputeFloat;
+        use crate::float::Eager;
+        use half::bf16;
+        for (foreach, expected) in [(None, false), (Some(false), false), (Some(true), true)] {
+            let rule = ScheduleFreeRAdam { foreach, ..ScheduleFreeRAdam::default() };
+            let coefs = rule.coefs::<Eager<bf16>>(&StepContext::new(1, 0.5), &rule.scalars());
+            assert_eq!(coefs.beta2, Eager::<bf16>::foreach_scalar(0.999, expected));
+        }
+        assert_ne!(
+            Eager::<bf16>::foreach_scalar(0.999, true),
+            Eager::<bf16>::foreach_scalar(0.999, false)
+        );
+    }
+}

@@ -1,0 +1,33 @@
+//! A name, and looking one up.
+
+use crate::hyper::{ArgError, Args, nearest};
+use crate::optimizer::OptimizerSpec;
+
+/// A name and what it stands for.
+pub struct OptimizerEntry {
+    /// Transformers' string, or the reference's class in snake case.
+    pub name: &'static str,
+    /// From the reference's constructor arguments to a recipe.
+    pub build: fn(&str, &Args) -> Result<OptimizerSpec, ArgError>,
+}
+
+/// The recipe of one of these names, with the given constructor arguments of its reference.
+///
+/// # Errors
+/// An unknown name or argument (with the nearest known one), or a refused value.
+pub fn optimizer_of(
+    list: &[OptimizerEntry],
+    name: &str,
+    args: &Args,
+) -> Result<OptimizerSpec, ArgError> {
+    let Some(entry) = list.iter().find(|e| e.name == name) else {
+        return Err(ArgError::UnknownName {
+            kind: "optimizer",
+            name: name.into(),
+            nearest: nearest(name, list.iter().map(|e| e.name)),
+        });
+    };
+    let recipe = (entry.build)(name, args)?;
+    recipe.rule.check()?;
+    Ok(recipe)
+}

@@ -1,0 +1,415 @@
+//! Rules without their types: what adapters, names and checkpoints work with.
+//!
+//! An [`DynRule`] steps tensors whose number types and storages are known at run
+//! time only. The usual combinations run the very loops of [`crate::rule`];
+//! every other one goes through a small buffer, with the same bits.
+
+use half::{bf16, f16};
+
+use crate::error::{Error, ensure_len};
+use crate::float::Eager;
+use crate::float::{ComputeFloat, Dtype};
+use crate::gradient::unscaled_norm;
+use crate::hyper::HyperParams;
+use crate::rule::Array;
+use crate::rule::mode::{self, Mode};
+use crate::rule::{
+    ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext, check_group,
+    check_norm, run, run_buffered,
+};
+use crate::storage::{
+    Data, DataMut, MAX_BLOCK, Plain, check_blocks, chunk_len, chunk_len_within, numel,
+};
+
+use super::{ComputePolicy, RuleInfo, UpdateBuffers};
+
+/// A rule of any type.
+pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
+    /// What saved files call the rule: [`Rule::ID`], after those of what it is wrapped in.
+    fn id(&self, part: &mut dyn FnMut(&'static str));
+    /// [`Rule::check`].
+    fn check(&self) -> Result<(), Error>;
+    /// What else there is to know of it.
+    fn info(&self) -> RuleInfo;
+    /// The hyper-parameters.
+    fn hyper_params(&mut self) -> &mut dyn HyperParams;
+    /// [`Rule::lr`].
+    fn lr(&self) -> f64;
+    /// [`Rule::resolve_defaults`].
+    fn resolve_defaults(&mut self) {}
+    /// [`Rule::grad_norm_divisor`].
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
+        let _ = given;
+        None
+    }
+    /// [`Rule::grad_norm`].
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), scale)
+    }
+    /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
+    fn initial_scalars(&self, index: usize) -> ScalarState;
+    /// [`Rule::advance_scalars`].
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState);
+    /// Whether the rule has an update for parameters of this shape.
+    ///
+    /// # Errors
+    /// It has none.
+    fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
+        let _ = shape;
+        Ok(())
+    }
+    /// How many elements slot k has for a parameter of this shape, computed in this type; 0 if
+    /// the slot is not used.
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize;
+    /// The shape that the reference gives slot k: `shape` itself, but for row and column state.
+    fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        let _ = slot;
+        shape.iter().for_each(|&d| dims(d));
+    }
+    /// [`Rule::slot_dtype`].
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype;
+    /// [`Rule::slot_init`].
+    fn slot_init(&self, slot: usize) -> SlotInit;
+    /// How many numbers of scratch memory a step of a parameter of this shape needs.
+    fn scratch_len(&self, shape: &[usize]) -> usize {
+        let _ = shape;
+        0
+    }
+    /// How many of them this step needs: fewer, where not all that may be asked of a step is. `compute` is
+    /// the type that it computes in.
+    fn scratch_len_at(
+        &self,
+        compute: Dtype,
+        step: &StepContext,
+        shape: &[usize],
+        param: &DataMut<'_>,
+        grad: &Data<'_>,
+    ) -> usize {
+        let _ = (compute, step, param, grad);
+        self.scratch_len(shape)
+    }
+    /// Updates a tensor; `scalars` have been [advanced](DynRule::advance_scalars).
+    ///
+    /// # Errors
+    /// A buffer of the wrong length, or an invalid configuration. Nothing is written then.
+    fn update(
+        &self,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        tensor: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error>;
+    /// Turns a parameter that has been stepped into the one of the other mode.
+    ///
+    /// # Errors
+    /// A buffer of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
+    fn convert(
+        &self,
+        arithmetic: ComputePolicy,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let _ = (arithmetic, to, param, slots);
+        Ok(())
+    }
+    /// A copy on the heap.
+    #[cfg(feature = "alloc")]
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule>;
+}
+
+/// Begins a step of a group: its counter moves on, and the carried numbers that it owns.
+///
+/// Whoever keeps parameters begins each step so: the group, then with [`begin_parameter`] each of its parameters
+/// that has a gradient. [`begin_single`] is both.
+pub fn begin_group<R: DynRule + ?Sized>(
+    rule: &R,
+    info: &RuleInfo,
+    at: &StepContext<'_>,
+    steps: &mut u64,
+    scalars: &mut ScalarState,
+) {
+    *steps = steps.saturating_add(1);
+    if info.scalar_scope == Scope::Group {
+        rule.advance_scalars(
+            &StepContext { extra: at.extra, ..StepContext::new(*steps, at.lr) },
+            scalars,
+        );
+    }
+}
+
+/// Begins a parameter's step `at`, whose number is found here: its counter moves on, and the carried numbers that it
+/// owns. `group` is how many steps its group has made.
+#[inline(always)]
+pub fn begin_parameter<R: DynRule + ?Sized>(
+    rule: &R,
+    info: &RuleInfo,
+    at: &mut StepContext<'_>,
+    group: u64,
+    steps: &mut u64,
+    scalars: &mut ScalarState,
+) {
+    let counts = info.counts_empty_params || !at.shape.contains(&0);
+    *steps = steps.saturating_add(counts.into());
+    at.t = match info.step_scope {
+        Scope::Parameter => *steps,
+        Scope::Group => group,
+    };
+    if info.scalar_scope == Scope::Parameter {
+        rule.advance_scalars(at, scalars);
+    }
+}
+
+/// Begins a step of a parameter that is alone in its group, with one counter and one set of carried numbers: whoever
+/// owns them. Without a gradient, what the group owns moves on all the same.
+pub fn begin_single<R: DynRule + ?Sized>(
+    rule: &R,
+    at: &mut StepContext<'_>,
+    has_grad: bool,
+    steps: &mut u64,
+    scalars: &mut ScalarState,
+) {
+    let info = rule.info();
+    let (mut group, mut own) = ((*steps, *scalars), (*steps, *scalars));
+    begin_group(rule, &info, at, &mut group.0, &mut group.1);
+    if has_grad {
+        begin_parameter(rule, &info, at, group.0, &mut own.0, &mut own.1);
+    }
+    let owner = |who| if who == Scope::Group { group } else { own };
+    (*steps, *scalars) = (owner(info.step_scope).0, owner(info.scalar_scope).1);
+}
+
+#[cfg(feature = "alloc")]
+impl Clone for alloc::boxed::Box<dyn DynRule> {
+    fn clone(&self) -> Self {
+        (**self).clone_box()
+    }
+}
+
+/// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
+pub(crate) fn check_tensor(
+    rule: &dyn DynRule,
+    arithmetic: ComputePolicy,
+    step: &StepContext,
+    t: &UpdateBuffers<'_, '_>,
+) -> Result<(), Error> {
+    check_tensor_in(rule, arithmetic.compute(t.param.dtype()), step, t)
+}
+
+/// The same where the type to compute in is known; of one type of rule, for firmware that has no others.
+fn check_tensor_in<R: DynRule + ?Sized>(
+    rule: &R,
+    compute: Dtype,
+    step: &StepContext,
+    t: &UpdateBuffers<'_, '_>,
+) -> Result<(), Error> {
+    check_norm(rule.grad_norm_divisor(step.extra), step)?;
+    rule.check_shape(t.shape)?;
+    let n = numel(t.shape);
+    ensure_len("param", t.param.len(), n)?;
+    ensure_len("grad", t.grad.len(), n)?;
+    let names = rule.info().slots;
+    ensure_len("slots", t.slots.len(), names.len())?;
+    for (k, slot) in t.slots.iter().enumerate() {
+        let name = names.get(k).copied().unwrap_or("slot");
+        ensure_len(name, slot.len(), rule.slot_len(k, t.shape, compute))?;
+    }
+    check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
+    let expected = rule.scratch_len_at(compute, step, t.shape, &t.param, &t.grad);
+    if t.scratch.len() < expected {
+        return Err(Error::LengthMismatch { argument: "work", got: t.scratch.len(), expected });
+    }
+    Ok(())
+}
+
+/// A rule whose reference does not round 16-bit numbers after each operation.
+pub(crate) const NOT_EAGER: Error = Error::InvalidArgument {
+    argument: "arithmetic",
+    expected: "one in which the rule's reference computes",
+};
+
+impl<R: Rule> DynRule for R {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(R::ID);
+    }
+    fn check(&self) -> Result<(), Error> {
+        Rule::check(self)
+    }
+    fn info(&self) -> RuleInfo {
+        RuleInfo::of(self)
+    }
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
+        self
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(self)
+    }
+    fn resolve_defaults(&mut self) {
+        Rule::resolve_defaults(self);
+    }
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
+        Rule::grad_norm_divisor(self, given)
+    }
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        Rule::grad_norm(self, grads, scale)
+    }
+    fn initial_scalars(&self, _: usize) -> ScalarState {
+        Rule::scalars(self)
+    }
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
+        Rule::advance_scalars(self, step, scalars);
+    }
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
+        if self.active_slots(compute) >> slot & 1 == 1 { numel(shape) } else { 0 }
+    }
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        Rule::slot_dtype(self, slot, param)
+    }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        self.slot_init(slot)
+    }
+    fn update(
+        &self,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut tensor: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error> {
+        check_group(Rule::check(self))?;
+        check_tensor(self, arithmetic, step, &tensor)?;
+        let t = &mut tensor;
+        match arithmetic.compute(t.param.dtype()) {
+            Dtype::F64 => update::<R, f64>(self, step, scalars, t),
+            Dtype::F32 => update::<R, f32>(self, step, scalars, t),
+            _ if const { !R::EAGER } => return Err(NOT_EAGER),
+            Dtype::Bf16 => update::<R, Eager<bf16>>(self, step, scalars, t),
+            Dtype::F16 => update::<R, Eager<f16>>(self, step, scalars, t),
+        }
+        Ok(())
+    }
+    fn convert(
+        &self,
+        arithmetic: ComputePolicy,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let Some(weight) = mode::conversion(self, to)? else { return Ok(()) };
+        let compute = arithmetic.compute(param.dtype());
+        for (k, slot) in slots.iter().enumerate() {
+            let name = R::SLOTS.get(k).copied().unwrap_or("slot");
+            ensure_len(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
+        }
+        check_blocks(slots.iter().map(DataMut::block).chain([param.block()]))?;
+        match compute {
+            Dtype::F64 => convert::<R, f64>(weight, param, slots),
+            Dtype::F32 => convert::<R, f32>(weight, param, slots),
+            _ if const { !R::EAGER } => return Err(NOT_EAGER),
+            Dtype::Bf16 => convert::<R, Eager<bf16>>(weight, param, slots),
+            Dtype::F16 => convert::<R, Eager<f16>>(weight, param, slots),
+        }
+        Ok(())
+    }
+    #[cfg(feature = "alloc")]
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+/// One step of a tensor in any representations, decoded and encoded through buffers of B elements on the stack.
+///
+/// For devices with little memory: [`DynRule::update`] brings code and buffers for every number type, this only those
+/// of a rule and a type to compute in that are known beforehand. The bits are the same. Unlike there, `scalars` are
+/// [advanced](Rule::advance_scalars) here, as [`rule::step`](crate::rule::step) does.
+///
+/// # Errors
+/// An invalid configuration, a buffer of the wrong length, or blocks that B is too small for. Nothing is written then.
+///
+/// # Example
+/// ```
+/// use bitstep::{rule::{UpdateBuffers, step_buffered}, optim::FlashLion, rule::{Rule, StepContext}, storage::{BlockQuantized, Companded, Data, DataMut}};
+/// let rule = FlashLion::default();
+/// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
+/// let mut momentum = BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
+/// let mut param = [1.0f32; 40];
+/// let tensor = UpdateBuffers {
+///     shape: &[40],
+///     param: DataMut::F32(&mut param),
+///     grad: Data::F32(&[1.0; 40]),
+///     slots: &mut [DataMut::Encoded(&mut momentum)],
+///     work: DataMut::F32(&mut []),
+/// };
+/// step_buffered::<_, f32, 32>(&rule, &StepContext::new(1, 0.25), &mut rule.scalars(), tensor)?;
+/// assert_eq!(param, [0.75; 40]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+pub fn step_buffered<R: Rule, C: ComputeFloat<Stored: Plain>, const B: usize>(
+    rule: &R,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    mut tensor: UpdateBuffers<'_, '_>,
+) -> Result<(), Error> {
+    Rule::check(rule)?;
+    check_tensor_in(rule, C::DTYPE, step, &tensor)?;
+    let t = &mut tensor;
+    let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
+    let Some(stretch) = chunk_len_within(B, blocks.clone()) else {
+        let largest = blocks.max().unwrap_or(1) as f64;
+        return Err(Error::OutOfRange {
+            argument: "block",
+            value: largest,
+            expected: "blocks that B is a multiple of",
+        });
+    };
+    let step = &StepContext { shape: t.shape, dtype: t.param.dtype(), ..*step };
+    Rule::advance_scalars(rule, step, scalars);
+    let mut k = rule.coefs::<C>(step, scalars);
+    run_buffered::<R, C, _, B>(
+        Elementwise,
+        &mut k,
+        ActiveParts::of(rule, C::DTYPE),
+        scalars,
+        t,
+        stretch,
+    );
+    Ok(())
+}
+
+fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
+    weight: f64,
+    param: &mut DataMut<'_>,
+    slots: &[DataMut<'_>],
+) {
+    let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
+    let Some(stretch) = chunk_len(blocks) else { return };
+    let weight = C::scalar(weight);
+    let mut values = [C::Stored::default(); MAX_BLOCK];
+    let mut state = R::Slots::<[C::Stored; MAX_BLOCK]>::from_fn(|_| values);
+    for start in (0..param.len()).step_by(stretch) {
+        let len = (param.len() - start).min(stretch);
+        let values = values.get_mut(..len).unwrap_or_default();
+        param.load(start, values);
+        for (to, from) in state.as_mut().iter_mut().zip(slots).filter(|(_, s)| !s.is_empty()) {
+            from.load(start, to.get_mut(..len).unwrap_or_default());
+        }
+        for (i, p) in values.iter_mut().enumerate() {
+            let state = state.as_ref();
+            let slots = R::Slots::<C>::from_fn(|k| {
+                state.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x))
+            });
+            *p = R::convert_element(weight, C::load(*p), slots).store();
+        }
+        param.store(start, values);
+    }
+}
+
+/// A step in a type that is known.
+pub(crate) fn update<R: Rule, C: ComputeFloat<Stored: Plain>>(
+    rule: &R,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
+) {
+    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
+    run::<R, C, _>(Elementwise, &mut k, ActiveParts::of(rule, C::DTYPE), scalars, t);
+}

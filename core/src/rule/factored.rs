@@ -1,0 +1,757 @@
+//! Matrix rules with row and column state: Adafactor and its kin.
+//!
+//! Instead of one number per element, such a rule keeps one per row and one per
+//! column of the last two dimensions (leading ones are batches). A step reads the
+//! gradient three times and the parameter twice:
+//!
+//! 1. [`squares`]: sums of a function of the gradient along rows and down columns;
+//!    [`Factors::track`] then moves the state and leaves a factor per row and column;
+//! 2. [`sums`]: [`FactoredUpdate::factored_terms`] over the whole tensor, in the flat order
+//!    of [`crate::math::reduce`]; [`Rule::apply_sums`] completes the constants;
+//! 3. [`apply`] runs [`FactoredUpdate::factored_update`].
+//!
+//! Tensors below two dimensions go through the rule's own [`Rule::update`].
+//! [`FactoredRule`] is the whole job, for tensors of any shape and type.
+
+use half::{bf16, f16};
+
+use crate::arch::simd::{self, Kernel};
+use crate::error::Error;
+use crate::float::Eager;
+use crate::float::{ComputeFloat, Dtype, StoredFloat};
+use crate::hyper::HyperParams;
+use crate::math::reduce::{self, CHUNK, Columns, TermSource, column_levels};
+use crate::rule::Array;
+use crate::rule::mode::Mode;
+use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
+use crate::rule::{
+    ActiveParts, KernelSet, Rule, ScalarState, SlotInit, StepContext, UpdateBuffers, WithParamSums,
+    check_group, mask_at, param_sums, run, with_mask,
+};
+use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
+
+/// A rule that keeps row and column state for matrices. As a [`Rule`] it is what
+/// it does to tensors that are none.
+pub trait FactoredUpdate: Rule {
+    /// [`Rule::SLOTS`], then the names of the row state and of the column state.
+    const SLOT_NAMES: &'static [&'static str];
+    /// The slots (as bits) that row and column state stand in for. Both the masks
+    /// with and without them are among [`Rule::SLOT_MASKS`].
+    const FACTORED_SLOTS: u32;
+    /// Whether the reference keeps the dimension that was summed, as 1, in the state's shape.
+    const KEEPDIM: bool = false;
+
+    /// What is averaged along rows and down columns.
+    fn accumulate_term<C: ComputeFloat>(k: &Self::Coefs<C>, g: C) -> C::Scalar;
+    /// The average of n squares.
+    #[inline(always)]
+    fn mean<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+        let _ = k;
+        C::round_from(sum / n)
+    }
+    /// The state afterwards.
+    fn update_moment<C: ComputeFloat>(k: &Self::Coefs<C>, old: C, mean: C) -> C;
+    /// The average of the row state of a matrix of n rows.
+    #[inline(always)]
+    fn mean_of_rows<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
+        let _ = k;
+        C::round_from(sum / n)
+    }
+    /// What is computed of a row's state once.
+    #[inline(always)]
+    fn row_factor<C: ComputeFloat>(k: &Self::Coefs<C>, row: C, mean_of_rows: C) -> C {
+        let _ = (k, mean_of_rows);
+        row
+    }
+    /// What is computed of a column's state once.
+    #[inline(always)]
+    fn col_factor<C: ComputeFloat>(k: &Self::Coefs<C>, col: C) -> C {
+        let _ = k;
+        col
+    }
+    /// What multiplies the gradient of an element.
+    fn element_scale<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        row_factor: C,
+        col_factor: C,
+        mean_of_rows: C,
+    ) -> C;
+    /// [`Rule::sum_terms`] of an element.
+    fn factored_terms<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        scale: C,
+        slots: Self::Slots<C>,
+    ) -> [C::Scalar; 2];
+    /// [`Rule::update`] of an element.
+    fn factored_update<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        p: C,
+        g: C,
+        scale: C,
+        slots: Self::Slots<C>,
+    ) -> (C, Self::Slots<C>);
+}
+
+/// A tensor as a batch of matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixLayout {
+    /// How many matrices.
+    pub batches: usize,
+    /// Their rows.
+    pub rows: usize,
+    /// Their columns.
+    pub cols: usize,
+}
+
+impl MatrixLayout {
+    /// The last two dimensions are the matrix; `None` below two dimensions.
+    #[must_use]
+    pub fn of(shape: &[usize]) -> Option<MatrixLayout> {
+        let (leading, &[rows, cols]) = shape.split_last_chunk::<2>()?;
+        Some(MatrixLayout { batches: numel(leading), rows, cols })
+    }
+
+    /// The number of elements.
+    #[must_use]
+    pub fn len(self) -> usize {
+        numel(&[self.batches, self.rows, self.cols])
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many numbers of scratch memory a step needs.
+    #[must_use]
+    pub fn scratch_len(self) -> usize {
+        [
+            numel(&[self.batches, self.rows]),
+            numel(&[self.batches, self.cols]),
+            self.batches,
+            numel(&[column_levels(self.rows), self.cols]),
+        ]
+        .into_iter()
+        .fold(0, usize::saturating_add)
+    }
+}
+
+/// The scratch memory of a step: sums first, then the factors that take their place.
+struct Scratch<'w, A> {
+    rows: &'w mut [A],
+    cols: &'w mut [A],
+    means: &'w mut [A],
+    levels: &'w mut [A],
+}
+
+impl<'w, A> Scratch<'w, A> {
+    fn split(layout: MatrixLayout, work: &'w mut [A]) -> Option<Self> {
+        let MatrixLayout { batches, rows, cols } = layout;
+        let (rows_, work) = work.split_at_mut_checked(numel(&[batches, rows]))?;
+        let (cols_, work) = work.split_at_mut_checked(numel(&[batches, cols]))?;
+        let (means, work) = work.split_at_mut_checked(batches)?;
+        let levels = work.get_mut(..numel(&[column_levels(rows), cols]))?;
+        Some(Scratch { rows: rows_, cols: cols_, means, levels })
+    }
+}
+
+/// Writes the sums of [`FactoredUpdate::accumulate_term`] along every row and down every column
+/// into `work`. Does nothing if a slice is too short.
+pub fn squares<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
+    coefs: &R::Coefs<C>,
+    layout: MatrixLayout,
+    grad: Data<'_>,
+    work: &mut [C::Scalar],
+) {
+    let Some(work) = Scratch::split(layout, work) else { return };
+    if grad.len() == layout.len() {
+        simd::dispatch_in::<C, C, _>(Squares::<R, C> { coefs, layout, grad, work });
+    }
+}
+
+struct Squares<'a, R: Rule, C: ComputeFloat> {
+    coefs: &'a R::Coefs<C>,
+    layout: MatrixLayout,
+    grad: Data<'a>,
+    work: Scratch<'a, C::Scalar>,
+}
+
+impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> Kernel for Squares<'_, R, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let MatrixLayout { batches, rows, cols } = self.layout;
+        let Scratch { rows: row_sums, cols: col_sums, levels, .. } = self.work;
+        let mut buffers = [[C::Scalar::ZERO; CHUNK]];
+        for batch in 0..batches {
+            let mut columns = Columns::new(levels, cols);
+            for row in batch * rows..(batch + 1) * rows {
+                let (coefs, grad, first) = (self.coefs, self.grad, row * cols);
+                let squares = RowSquares::<R, C> { coefs, grad, first, columns: columns.row() };
+                let [sum] = reduce::sums_within(&mut buffers, cols, squares);
+                if let Some(x) = row_sums.get_mut(row) {
+                    *x = sum;
+                }
+                columns.commit_row();
+            }
+            let to = col_sums.get_mut(batch * cols..(batch + 1) * cols).unwrap_or_default();
+            for (x, sum) in to.iter_mut().zip(columns.finish()) {
+                *x = *sum;
+            }
+        }
+    }
+}
+
+/// The squares of a row, which are added to the columns in passing.
+struct RowSquares<'a, R: FactoredUpdate, C: ComputeFloat> {
+    coefs: &'a R::Coefs<C>,
+    grad: Data<'a>,
+    /// Where the row begins.
+    first: usize,
+    columns: &'a mut [C::Scalar],
+}
+
+impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> TermSource<C::Scalar, 1>
+    for RowSquares<'_, R, C>
+{
+    #[inline(always)]
+    #[expect(
+        clippy::collapsible_if,
+        reason = "a constant guard keeps what can not run from being compiled"
+    )]
+    fn fill(&mut self, start: usize, [squares]: [&mut [C::Scalar]; 1]) {
+        let columns = self.columns.get_mut(start..).unwrap_or_default();
+        let first = self.first + start;
+        if let Some(grad) = C::Stored::of(&self.grad) {
+            let grad = grad.get(first..).unwrap_or_default();
+            return squares_of::<R, C, _>(self.coefs, grad, squares, columns);
+        }
+        // The usual types of large models need no buffer.
+        if const { matches!(C::DTYPE, Dtype::F32) } {
+            if let Data::Bf16(grad) = &self.grad {
+                let grad = grad.get(first..).unwrap_or_default();
+                return squares_of::<R, C, _>(self.coefs, grad, squares, columns);
+            }
+        }
+        let mut buffer = [C::Stored::default(); CHUNK];
+        let grad = buffer.get_mut(..squares.len()).unwrap_or_default();
+        self.grad.load(first, grad);
+        squares_of::<R, C, _>(self.coefs, grad, squares, columns);
+    }
+}
+
+#[inline(always)]
+fn squares_of<R: FactoredUpdate, C: ComputeFloat, G: StoredFloat>(
+    coefs: &R::Coefs<C>,
+    grad: &[G],
+    squares: &mut [C::Scalar],
+    columns: &mut [C::Scalar],
+) {
+    for ((x, g), column) in squares.iter_mut().zip(grad).zip(columns) {
+        *x = R::accumulate_term::<C>(coefs, C::load(*g));
+        *column = *column + *x;
+    }
+}
+
+/// What an element's row and column contribute.
+#[derive(Clone, Copy, Debug)]
+pub struct Factors<'a, A> {
+    layout: MatrixLayout,
+    rows: &'a [A],
+    cols: &'a [A],
+    means: &'a [A],
+}
+
+impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
+    /// Moves row and column state by the sums that [`squares`] left in `work`,
+    /// which holds the factors from then on. `None` if a slice is too short.
+    pub fn track<R: FactoredUpdate, C: ComputeFloat<Scalar = A, Stored: Plain>>(
+        coefs: &R::Coefs<C>,
+        layout: MatrixLayout,
+        work: &'a mut [A],
+        row: &mut DataMut<'_>,
+        col: &mut DataMut<'_>,
+    ) -> Option<Self> {
+        let Scratch { rows, cols, means, .. } = Scratch::split(layout, work)?;
+        let (height, width) = (layout.rows, layout.cols);
+        track::<R, C>(coefs, rows, width, row);
+        track::<R, C>(coefs, cols, height, col);
+        for (batch, mean) in means.iter_mut().enumerate() {
+            let rows = rows.get_mut(batch * height..(batch + 1) * height).unwrap_or_default();
+            let sum = reduce::sum(rows.len(), |i| rows.get(i).copied().unwrap_or(A::ZERO));
+            let mean_of_rows = R::mean_of_rows::<C>(coefs, sum, A::from_f64(height as f64));
+            for x in rows {
+                *x = R::row_factor::<C>(coefs, C::round_from(*x), mean_of_rows).widen();
+            }
+            *mean = mean_of_rows.widen();
+        }
+        for x in cols.iter_mut() {
+            *x = R::col_factor::<C>(coefs, C::round_from(*x)).widen();
+        }
+        Some(Factors { layout, rows, cols, means })
+    }
+
+    /// Cuts a stretch of `len` elements from `start` on at the ends of rows.
+    #[inline(always)]
+    fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
+        let MatrixLayout { rows, cols, .. } = self.layout;
+        let len = if rows == 0 || cols == 0 { 0 } else { len };
+        let width = cols.max(1);
+        Segments { factors: self, row: start / width, col: start % width, at: 0, len }
+    }
+}
+
+/// The parts of a stretch, one row's at a time.
+struct Segments<'a, A> {
+    factors: &'a Factors<'a, A>,
+    row: usize,
+    col: usize,
+    at: usize,
+    len: usize,
+}
+
+/// One of them.
+struct Segment<'a, A> {
+    /// Where it begins in the stretch.
+    at: usize,
+    row: A,
+    mean: A,
+    cols: &'a [A],
+}
+
+impl<'a, A: ComputeFloat> Segments<'a, A> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<Segment<'a, A>> {
+        if self.at >= self.len {
+            return None;
+        }
+        let MatrixLayout { rows, cols, .. } = self.factors.layout;
+        let width = (cols - self.col).min(self.len - self.at);
+        let batch = self.row / rows;
+        let first = batch * cols + self.col;
+        let segment = Segment {
+            at: self.at,
+            row: *self.factors.rows.get(self.row)?,
+            mean: *self.factors.means.get(batch)?,
+            cols: self.factors.cols.get(first..first + width)?,
+        };
+        (self.row, self.col, self.at) = (self.row + 1, 0, self.at + width);
+        Some(segment)
+    }
+}
+
+/// Turns sums over n squares into averages, and those into the state afterwards.
+fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
+    coefs: &R::Coefs<C>,
+    sums: &mut [C::Scalar],
+    n: usize,
+    state: &mut DataMut<'_>,
+) {
+    let n = C::scalar(n as f64);
+    let mut buffer = [C::Stored::default(); MAX_BLOCK];
+    let stretch = chunk_len([state.block()]).unwrap_or(MAX_BLOCK);
+    for (block, sums) in sums.chunks_mut(stretch).enumerate() {
+        let values = buffer.get_mut(..sums.len()).unwrap_or_default();
+        state.load(block * stretch, values);
+        for (x, sum) in values.iter_mut().zip(sums) {
+            let tracked = R::update_moment::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
+            (*x, *sum) = (tracked.store(), tracked.widen());
+        }
+        state.store(block * stretch, values);
+    }
+}
+
+/// The sums of [`FactoredUpdate::factored_terms`] over a tensor, or over a part of one cut
+/// at a multiple of [`reduce::PARTIAL_LEN`] that begins at element `start`.
+pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    factors: &Factors<'_, C::Scalar>,
+    start: usize,
+    param: &[P],
+    grad: &[G],
+    slots: &R::Slots<&[S]>,
+) -> [C::Scalar; 2] {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
+        coefs, factors, start, param, grad, slots
+    }))
+}
+
+struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    factors: &'a Factors<'a, C::Scalar>,
+    start: usize,
+    param: &'a [P],
+    grad: &'a [G],
+    slots: &'a R::Slots<&'s [S]>,
+}
+
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Sums<'_, '_, R, C, P, G, S, I>
+{
+    /// The terms from element `from` of the slices on.
+    #[inline(always)]
+    fn terms(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+        let mask = const { mask_at::<R, I>() };
+        let views = self.slots.as_ref();
+        let mut segments = self.factors.segments(self.start + from, a.len());
+        while let Some(Segment { at, row, mean, cols }) = segments.next() {
+            let (begin, n) = (from + at, cols.len());
+            let part = begin..begin + n;
+            let (Some(param), Some(grad), Some(a), Some(b)) = (
+                self.param.get(part.clone()),
+                self.grad.get(part.clone()),
+                a.get_mut(at..at + n),
+                b.get_mut(at..at + n),
+            ) else {
+                return;
+            };
+            let slots = R::Slots::<&[S]>::from_fn(|k| {
+                views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
+            });
+            let slots = slots.as_ref();
+            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+                return;
+            }
+            let (row, mean) = (C::round_from(row), C::round_from(mean));
+            for i in 0..n {
+                let state = R::Slots::<C>::from_fn(|k| {
+                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                });
+                let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
+                let (p, g) = (C::load(param[i]), C::load(grad[i]));
+                [a[i], b[i]] = R::factored_terms::<C>(self.coefs, p, g, scale, state);
+            }
+        }
+    }
+}
+
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Kernel for Sums<'_, '_, R, C, P, G, S, I>
+{
+    type Output = [C::Scalar; 2];
+
+    #[inline(always)]
+    fn run(self) -> [C::Scalar; 2] {
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), self)
+    }
+}
+
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
+        self.terms(from, terms);
+    }
+}
+
+/// Updates a tensor, or any part of one that begins at element `start`, with
+/// finished coefficients. Leaves alone what a slice is too short for.
+pub fn apply<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
+    coefs: &R::Coefs<C>,
+    mask: u32,
+    factors: &Factors<'_, C::Scalar>,
+    start: usize,
+    param: &mut [P],
+    grad: &[G],
+    slots: R::Slots<&mut [S]>,
+) {
+    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> {
+        coefs, factors, start, param, grad, slots
+    }))
+}
+
+struct Apply<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
+    coefs: &'a R::Coefs<C>,
+    factors: &'a Factors<'a, C::Scalar>,
+    start: usize,
+    param: &'a mut [P],
+    grad: &'a [G],
+    slots: R::Slots<&'s mut [S]>,
+}
+
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Kernel for Apply<'_, '_, R, C, P, G, S, I>
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.each::<true>();
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) {
+        self.each::<false>();
+    }
+}
+
+impl<
+    R: FactoredUpdate,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+> Apply<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn each<const VECTORS: bool>(mut self) {
+        let mask = const { mask_at::<R, I>() };
+        let coefs = *self.coefs;
+        let views = self.slots.as_mut();
+        let len = self.param.len();
+        let mut segments = self.factors.segments(self.start, len);
+        while let Some(Segment { at, row, mean, cols }) = segments.next() {
+            let n = cols.len();
+            let (Some(param), Some(grad)) =
+                (self.param.get_mut(at..at + n), self.grad.get(at..at + n))
+            else {
+                return;
+            };
+            let mut views = views.iter_mut();
+            let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
+                views.next().and_then(|s| s.get_mut(at..at + n)).unwrap_or_default()
+            });
+            let slots = slots.as_mut();
+            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+                return;
+            }
+            let (row, mean) = (C::round_from(row), C::round_from(mean));
+            for i in 0..n {
+                if !VECTORS {
+                    simd::one_by_one();
+                }
+                let state = R::Slots::<C>::from_fn(|k| {
+                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                });
+                let scale = R::element_scale::<C>(&coefs, row, C::round_from(cols[i]), mean);
+                let (p, g) = (C::load(param[i]), C::load(grad[i]));
+                let (p, state) = R::factored_update::<C>(&coefs, p, g, scale, state);
+                param[i] = p.store();
+                for (k, x) in state.as_ref().iter().enumerate() {
+                    if mask >> k & 1 == 1 {
+                        slots[k][i] = x.store();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Scalar> {
+    fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        param: &[P],
+        grad: &[G],
+        slots: &R::Slots<&[S]>,
+    ) -> [C::Scalar; 2] {
+        sums::<R, C, P, G, S>(k, mask, self, 0, param, grad, slots)
+    }
+
+    fn terms(
+        self,
+        coefs: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        slots: &R::Slots<&[C::Stored]>,
+        terms: [&mut [C::Scalar]; 2],
+    ) {
+        with_mask!(R, mask, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
+            coefs, factors: self, start, param, grad, slots
+        }.terms(0, terms));
+    }
+
+    fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
+        self,
+        k: &R::Coefs<C>,
+        mask: u32,
+        start: usize,
+        param: &mut [P],
+        grad: &[G],
+        slots: R::Slots<&mut [S]>,
+    ) {
+        apply::<R, C, P, G, S>(k, mask, self, start, param, grad, slots);
+    }
+}
+
+/// The slots that a factored tensor has in full.
+fn factored_mask<R: FactoredUpdate>(rule: &R, compute: Dtype) -> u32 {
+    rule.active_slots(compute) & !R::FACTORED_SLOTS
+}
+
+/// A factored rule for tensors of any shape: row and column state from two dimensions on.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FactoredRule<R>(pub R);
+
+impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
+    fn id(&self, part: &mut dyn FnMut(&'static str)) {
+        part(R::ID);
+    }
+    fn check(&self) -> Result<(), Error> {
+        Rule::check(&self.0)
+    }
+    fn info(&self) -> RuleInfo {
+        RuleInfo { slots: R::SLOT_NAMES, is_elementwise: false, ..self.0.info() }
+    }
+    fn hyper_params(&mut self) -> &mut dyn HyperParams {
+        &mut self.0
+    }
+    fn lr(&self) -> f64 {
+        Rule::lr(&self.0)
+    }
+    fn resolve_defaults(&mut self) {
+        Rule::resolve_defaults(&mut self.0);
+    }
+    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
+        Rule::grad_norm_divisor(&self.0, given)
+    }
+    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
+        Rule::grad_norm(&self.0, grads, scale)
+    }
+    fn initial_scalars(&self, index: usize) -> ScalarState {
+        self.0.initial_scalars(index)
+    }
+    fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
+        Rule::advance_scalars(&self.0, step, scalars);
+    }
+    fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize {
+        let full = R::SLOTS.len();
+        match MatrixLayout::of(shape) {
+            None if slot < full => self.0.slot_len(slot, shape, compute),
+            None => 0,
+            Some(l) if slot == full => numel(&[l.batches, l.rows]),
+            Some(l) if slot == full + 1 => numel(&[l.batches, l.cols]),
+            Some(_) if factored_mask(&self.0, compute) >> slot & 1 == 1 => numel(shape),
+            Some(_) => 0,
+        }
+    }
+    fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
+        // Rows are summed along the last dimension, columns along the one before.
+        let summed = (shape.len() + R::SLOTS.len()).checked_sub(slot + 1);
+        let partial = slot >= R::SLOTS.len() && shape.len() > 1;
+        for (axis, &d) in shape.iter().enumerate() {
+            match partial && Some(axis) == summed {
+                false => dims(d),
+                true if R::KEEPDIM => dims(1),
+                true => {}
+            }
+        }
+    }
+    fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
+        Rule::slot_dtype(&self.0, slot, param)
+    }
+    fn slot_init(&self, slot: usize) -> SlotInit {
+        if slot < R::SLOTS.len() { self.0.slot_init(slot) } else { SlotInit::Constant(0.0) }
+    }
+    fn scratch_len(&self, shape: &[usize]) -> usize {
+        MatrixLayout::of(shape).map_or(0, MatrixLayout::scratch_len)
+    }
+    fn update(
+        &self,
+        arithmetic: ComputePolicy,
+        step: &StepContext,
+        scalars: &mut ScalarState,
+        mut tensor: UpdateBuffers<'_, '_>,
+    ) -> Result<(), Error> {
+        check_group(Rule::check(&self.0))?;
+        rule::check_tensor(self, arithmetic, step, &tensor)?;
+        let Some(layout) = MatrixLayout::of(tensor.shape) else {
+            tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
+            return self.0.update(arithmetic, step, scalars, tensor);
+        };
+        match arithmetic.compute(tensor.param.dtype()) {
+            Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor, None).map(drop),
+            _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
+            Dtype::Bf16 => {
+                update::<R, Eager<bf16>>(&self.0, step, scalars, layout, tensor, None).map(drop)
+            }
+            Dtype::F16 => {
+                update::<R, Eager<f16>>(&self.0, step, scalars, layout, tensor, None).map(drop)
+            }
+        }
+    }
+    fn convert(
+        &self,
+        arithmetic: ComputePolicy,
+        to: Mode,
+        param: &mut DataMut<'_>,
+        slots: &mut [DataMut<'_>],
+    ) -> Result<(), Error> {
+        let full = slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
+        DynRule::convert(&self.0, arithmetic, to, param, full)
+    }
+    #[cfg(feature = "alloc")]
+    fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
+        alloc::boxed::Box::new(*self)
+    }
+}
+
+/// A step of a matrix. Where it is a projection, a tensor of zeros in place of `whole`, that
+/// parameter's own sums count.
+pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
+    rule: &R,
+    step: &StepContext,
+    scalars: &mut ScalarState,
+    layout: MatrixLayout,
+    mut t: UpdateBuffers<'_, '_>,
+    whole: Option<&DataMut<'_>>,
+) -> Result<R::Coefs<C>, Error> {
+    let mut work = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
+    let (Some(work), Some((slots, [row, col]))) =
+        (<C::Scalar as Plain>::of_mut(&mut work), t.slots.split_last_chunk_mut::<2>())
+    else {
+        return Err(Error::InvalidArgument {
+            argument: "work",
+            expected: "f64 numbers if computed in f64, else f32",
+        });
+    };
+    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
+    squares::<R, C>(&k, layout, t.grad, work);
+    if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
+        t.slots = slots;
+        let uses =
+            ActiveParts { mask: factored_mask(rule, C::DTYPE), ..ActiveParts::of(rule, C::DTYPE) };
+        if let Some(whole) = whole {
+            let sums = param_sums::<R, C>(&k, whole, t.param.len());
+            run::<R, C, _>(WithParamSums(&factors, sums), &mut k, uses, scalars, &mut t);
+        } else {
+            run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+        }
+    }
+    Ok(k)
+}

@@ -1,0 +1,260 @@
+//! What a schedule is, and the rates that it gives, a step at a time.
+
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
+
+use crate::Error;
+#[cfg(feature = "alloc")]
+use crate::hyper::HyperParams;
+
+/// A learning rate as a function of the number of scheduler steps.
+///
+/// A closed form provides [`lr`](Schedule::lr) and inherits the rest; the other methods are for torch's schedules
+/// that change the rate in force, and for the containers that run them.
+pub trait Schedule: core::fmt::Debug {
+    /// `Ok` if the reference would take these arguments.
+    ///
+    /// # Errors
+    /// The argument that it refuses.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The rate of a group after `step` scheduler steps; its own rate is `base_lr`.
+    ///
+    /// Takes O(`step`) where the reference is recursive; see [`GroupScheduler`].
+    fn lr(&self, base_lr: f64, step: u64) -> f64;
+
+    /// The rate after construction, where no schedule was made before.
+    fn start(&self, base_lr: f64) -> f64 {
+        self.attach(base_lr, base_lr, 0)
+    }
+
+    /// What the constructor makes of a group's rate `lr` where the group has an `initial_lr` already: another schedule
+    /// was made before (`step` is 0), or training is resumed.
+    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        let _ = lr;
+        self.lr(base_lr, step)
+    }
+
+    /// What scheduler step number `step` makes of `lr`.
+    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+        let _ = lr;
+        self.lr(base_lr, step)
+    }
+
+    /// The rate where [`TorchSequential`](super::TorchSequential) hands over to this schedule, in closed form.
+    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+        self.lr(base_lr, 0)
+    }
+
+    /// What [`TorchSequential`](super::TorchSequential) makes of `lr` when this is the schedule it begins with.
+    fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+        self.attach(base_lr, lr, 0)
+    }
+
+    /// The group's `initial_lr` after construction: what later schedules take for their `base_lr`.
+    /// `first` says that no schedule was made before.
+    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+        let _ = first;
+        base_lr
+    }
+
+    /// The last step that the reference takes; it refuses to go on.
+    fn last_step(&self) -> Option<u64> {
+        None
+    }
+
+    /// The momentum (or β₁) that scheduler step number `step` sets; `None` if it leaves it alone.
+    fn momentum(&self, step: u64) -> Option<f64> {
+        let _ = step;
+        None
+    }
+
+    /// The momentum (or β₁) that the constructor sets.
+    fn start_momentum(&self) -> Option<f64> {
+        self.momentum(0)
+    }
+}
+
+/// A pointer to a schedule is a schedule.
+macro_rules! forward {
+    ($pointer:ty) => {
+        impl<S: Schedule + ?Sized> Schedule for $pointer {
+            fn check(&self) -> Result<(), Error> {
+                (**self).check()
+            }
+            fn lr(&self, base_lr: f64, step: u64) -> f64 {
+                (**self).lr(base_lr, step)
+            }
+            fn start(&self, base_lr: f64) -> f64 {
+                (**self).start(base_lr)
+            }
+            fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).attach(base_lr, lr, step)
+            }
+            fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+                (**self).next(base_lr, lr, step)
+            }
+            fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+                (**self).restart_in_sequence(base_lr)
+            }
+            fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+                (**self).begin_in_sequence(base_lr, lr)
+            }
+            fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+                (**self).initial_lr(base_lr, first)
+            }
+            fn last_step(&self) -> Option<u64> {
+                (**self).last_step()
+            }
+            fn momentum(&self, step: u64) -> Option<f64> {
+                (**self).momentum(step)
+            }
+            fn start_momentum(&self) -> Option<f64> {
+                (**self).start_momentum()
+            }
+        }
+    };
+}
+
+forward!(&S);
+#[cfg(feature = "alloc")]
+forward!(Box<S>);
+
+/// A schedule with arguments, of a type that is known at run time only: what a [`Scheduler`](super::Scheduler) runs.
+/// Everything that has both and can be copied is one.
+#[cfg(feature = "alloc")]
+pub trait AnySchedule: Schedule + HyperParams + Send + Sync {
+    /// A copy.
+    fn clone_box(&self) -> Box<dyn AnySchedule>;
+}
+
+#[cfg(feature = "alloc")]
+impl<S: Schedule + HyperParams + Clone + Send + Sync + 'static> AnySchedule for S {
+    fn clone_box(&self) -> Box<dyn AnySchedule> {
+        Box::new(self.clone())
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl Clone for Box<dyn AnySchedule> {
+    fn clone(&self) -> Self {
+        (**self).clone_box()
+    }
+}
+
+/// One group's rate, a scheduler step at a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GroupScheduler<S> {
+    schedule: S,
+    base_lr: f64,
+    lr: f64,
+    step: u64,
+}
+
+impl<S: Schedule> GroupScheduler<S> {
+    /// At the start of training.
+    pub fn new(schedule: S, base_lr: f64) -> Self {
+        let lr = schedule.start(base_lr);
+        GroupScheduler { schedule, base_lr, lr, step: 0 }
+    }
+
+    /// As the reference's constructor with `last_epoch`: the group's rate is `lr` and its `initial_lr` is `base_lr`.
+    pub fn resume(schedule: S, base_lr: f64, lr: f64, last_epoch: u64) -> Self {
+        let step = last_epoch.saturating_add(1);
+        let lr = schedule.attach(base_lr, lr, step);
+        GroupScheduler { schedule, base_lr, lr, step }
+    }
+
+    /// The rate in force.
+    pub fn lr(&self) -> f64 {
+        self.lr
+    }
+
+    /// Makes a scheduler step and returns the new rate.
+    ///
+    /// # Errors
+    /// A step beyond [`Schedule::last_step`]; nothing has changed then.
+    pub fn step(&mut self) -> Result<f64, Error> {
+        let step = self.step.saturating_add(1);
+        if self.schedule.last_step().is_some_and(|last| step > last) {
+            return Err(PAST_THE_END);
+        }
+        self.step = step;
+        self.lr = self.schedule.next(self.base_lr, self.lr, step);
+        Ok(self.lr)
+    }
+}
+
+/// A step beyond [`Schedule::last_step`].
+pub(super) const PAST_THE_END: Error =
+    Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
+
+/// [`Schedule::lr`] of a schedule that only knows how to go on.
+pub(super) fn iterate(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
+    let start = schedule.start(base_lr);
+    (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Linear, TorchExponential, TorchMultiStep, TorchOneCycle};
+
+    /// Refuses its third step.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Short;
+
+    impl Schedule for Short {
+        fn lr(&self, base_lr: f64, step: u64) -> f64 {
+            base_lr * step as f64
+        }
+        fn last_step(&self) -> Option<u64> {
+            Some(2)
+        }
+    }
+
+    #[test]
+    fn stepper_counts_and_stops() {
+        let mut lr = GroupScheduler::new(Short, 0.5);
+        assert_eq!([lr.lr(), lr.step().unwrap(), lr.step().unwrap()], [0.0, 0.5, 1.0]);
+        let last = lr;
+        assert!(matches!(lr.step(), Err(Error::InvalidArgument { argument: "step", .. })));
+        assert_eq!(lr, last);
+    }
+
+    #[test]
+    fn resumed_stepper_goes_on_after_the_last_epoch() {
+        let linear = Linear { num_warmup_steps: 0, num_training_steps: 8 };
+        let mut lr = GroupScheduler::resume(linear, 8.0, 123.0, 3);
+        // a closed form does not look at the rate in force: 8 · (8 − 4)/8, 8 · (8 − 5)/8
+        assert_eq!((lr.lr(), lr.step()), (4.0, Ok(3.0)));
+        // one that multiplies does: made at step 4 it leaves 123, then halves it
+        let mut lr = GroupScheduler::resume(TorchExponential { gamma: 0.5 }, 8.0, 123.0, 3);
+        assert_eq!((lr.lr(), lr.step()), (123.0, Ok(61.5)));
+    }
+
+    #[test]
+    fn pointer_to_a_schedule_is_that_schedule() {
+        // Every method, on schedules whose answer is not the default one.
+        let (cycle, chain) = (
+            TorchOneCycle { max_lr: 1.0, total_steps: Some(4), ..TorchOneCycle::default() },
+            TorchMultiStep { milestones: [0, 1], gamma: 0.5 },
+        );
+        for s in [&cycle as &dyn Schedule, &chain, &Short] {
+            let p = &s;
+            assert_eq!(p.check(), s.check());
+            assert_eq!(p.lr(8.0, 1), s.lr(8.0, 1));
+            assert_eq!(p.start(8.0), s.start(8.0));
+            assert_eq!(p.attach(8.0, 2.0, 1), s.attach(8.0, 2.0, 1));
+            assert_eq!(p.next(8.0, 2.0, 1), s.next(8.0, 2.0, 1));
+            assert_eq!(p.restart_in_sequence(8.0), s.restart_in_sequence(8.0));
+            assert_eq!(p.begin_in_sequence(8.0, 2.0), s.begin_in_sequence(8.0, 2.0));
+            assert_eq!(p.initial_lr(8.0, true), s.initial_lr(8.0, true));
+            assert_eq!(p.last_step(), s.last_step());
+            assert_eq!(p.momentum(1), s.momentum(1));
+            assert_eq!(p.start_momentum(), s.start_momentum());
+        }
+    }
+}

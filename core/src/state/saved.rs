@@ -1,0 +1,236 @@
+//! Saved state: bytes that are the same on every machine.
+//!
+//! It is made of words of 8 bytes, little-endian. A list is the number of its bytes, then those, filled up with
+//! zeros to whole words. First comes what it is the state of, as 8 letters; then the version; at the end a
+//! checksum of all before it, so that a half-written page of flash is found out.
+
+use crate::error::{Error, ensure_len, ensure_saved};
+use crate::float::bytes::{Constants, in_pieces, read_all};
+use crate::storage::{Data, DataMut};
+
+/// The version that is written.
+const VERSION: u64 = 3;
+
+/// What the bytes are handed to, a few at a time.
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) + 'a;
+
+fn mixed(sum: u64, word: [u8; 8]) -> u64 {
+    let sum = (sum ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    sum ^ sum >> 32
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.as_chunks().0.iter().fold(0, |sum, &word| mixed(sum, word))
+}
+
+/// Writes state; without a sink it only counts.
+pub(crate) struct Writer<'a, 'b> {
+    to: Option<&'a mut Sink<'b>>,
+    sum: u64,
+    len: usize,
+}
+
+impl<'a, 'b> Writer<'a, 'b> {
+    /// Begins the state of what `kind` names.
+    pub(crate) fn new(kind: &[u8; 8], to: Option<&'a mut Sink<'b>>) -> Self {
+        let mut writer = Writer { to, sum: 0, len: 0 };
+        writer.number(u64::from_le_bytes(*kind));
+        writer.number(VERSION);
+        writer
+    }
+
+    fn put(&mut self, words: &[u8]) {
+        self.len = self.len.saturating_add(words.len());
+        if let Some(to) = &mut self.to {
+            self.sum = words.as_chunks().0.iter().fold(self.sum, |sum, &word| mixed(sum, word));
+            to(words);
+        }
+    }
+
+    pub(crate) fn number(&mut self, x: u64) {
+        self.put(&x.to_le_bytes());
+    }
+
+    pub(crate) fn floats(&mut self, all: &[f64]) {
+        all.iter().for_each(|x| self.number(x.to_bits()));
+    }
+
+    /// Counts a list of that many bytes.
+    pub(crate) fn list_of(&mut self, bytes: usize) {
+        let filled = bytes.checked_next_multiple_of(8).unwrap_or(usize::MAX);
+        self.len = self.len.saturating_add(8).saturating_add(filled);
+    }
+
+    pub(crate) fn list<T: Constants>(&mut self, all: &[T]) {
+        if self.to.is_none() {
+            return self.list_of(size_of_val(all));
+        }
+        self.number(size_of_val(all) as u64);
+        in_pieces(all, 8, &mut |words| self.put(words));
+    }
+
+    pub(crate) fn data(&mut self, all: Data<'_>) {
+        match all {
+            Data::F64(x) => self.list(x),
+            Data::F32(x) => self.list(x),
+            Data::Bf16(x) => self.list(x),
+            Data::F16(x) => self.list(x),
+        }
+    }
+
+    /// Ends it; how many bytes there are.
+    pub(crate) fn end(mut self) -> usize {
+        self.number(self.sum);
+        self.len
+    }
+}
+
+/// Reads state again.
+#[derive(Clone, Copy)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether anything is put in its place.
+    pub(crate) puts: bool,
+    /// The version that wrote it.
+    pub(crate) version: u64,
+}
+
+/// What is refused whatever it says.
+const fn refused<T>(expected: &'static str) -> Result<T, Error> {
+    Err(Error::InvalidArgument { argument: Error::SAVED, expected })
+}
+
+impl<'a> Reader<'a> {
+    /// Has `load` read state of what `kind` names twice: first it only compares, and when all of it is known to
+    /// fit, it puts everything in its place.
+    pub(crate) fn both(
+        kind: &[u8; 8],
+        bytes: &'a [u8],
+        mut load: impl FnMut(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let reader = Self::new(kind, bytes)?;
+        for puts in [false, true] {
+            let mut reader = Reader { puts, ..reader };
+            load(&mut reader)?;
+            ensure_saved("number of bytes after the end", reader.rest.len() as u64, 0)?;
+        }
+        Ok(())
+    }
+
+    fn new(kind: &[u8; 8], bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut reader = Reader { rest: bytes, puts: false, version: VERSION };
+        let begin = reader.number()?.to_le_bytes();
+        if begin != *kind {
+            // Where today is a 0. Its lists are not filled up, and it has no checksum.
+            if kind.strip_suffix(&[0]).is_some_and(|kind| begin.strip_prefix(kind) == Some(b"2")) {
+                return Ok(Reader { version: 2, ..reader });
+            }
+            return refused("state of this kind: its first 8 bytes say of which");
+        }
+        ensure_saved("version", reader.number()?, VERSION)?;
+        let Some((before, sum)) = bytes.split_last_chunk() else {
+            return refused("a checksum at its end");
+        };
+        ensure_saved("checksum", u64::from_le_bytes(*sum), checksum(before))?;
+        reader.rest = before.get(16..).unwrap_or_default();
+        Ok(reader)
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Error> {
+        let Some((head, rest)) = self.rest.split_at_checked(len) else {
+            return refused("more bytes than there are");
+        };
+        self.rest = rest;
+        Ok(head)
+    }
+
+    pub(crate) fn number(&mut self) -> Result<u64, Error> {
+        Ok(self.take(8)?.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)))
+    }
+
+    /// A number that means yes or no.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn truth(&mut self, what: &'static str) -> Result<bool, Error> {
+        let number = self.number()?;
+        ensure_saved(what, number, number.min(1))?;
+        Ok(number == 1)
+    }
+
+    /// Refuses a number other than the one that belongs here.
+    pub(crate) fn expect(&mut self, what: &'static str, expected: u64) -> Result<(), Error> {
+        ensure_saved(what, self.number()?, expected)
+    }
+
+    /// A number of words to come, of which there are as many.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn count_of_words(&mut self, what: &'static str) -> Result<usize, Error> {
+        let (number, most) = (self.number()?, self.rest.len() / 8);
+        ensure_saved(what, number, number.min(most as u64))?;
+        Ok(usize::try_from(number).unwrap_or(most))
+    }
+
+    pub(crate) fn float(&mut self) -> Result<f64, Error> {
+        self.number().map(f64::from_bits)
+    }
+
+    pub(crate) fn floats<const N: usize>(&mut self) -> Result<[f64; N], Error> {
+        let mut all = [0.0; N];
+        for x in &mut all {
+            *x = self.float()?;
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Error> {
+        let len = usize::try_from(self.number()?).unwrap_or(usize::MAX);
+        let bytes = self.take(len)?;
+        if self.version > 2 {
+            self.take(len.wrapping_neg() % 8)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Refuses bytes other than those that belong here.
+    pub(crate) fn expect_bytes(
+        &mut self,
+        here: &[u8],
+        expected: &'static str,
+    ) -> Result<(), Error> {
+        if self.bytes()? == here { Ok(()) } else { refused(expected) }
+    }
+
+    pub(crate) fn list<T: Constants>(&mut self, to: &mut [T]) -> Result<(), Error> {
+        let bytes = self.bytes()?;
+        ensure_saved("bytes of a slot", bytes.len() as u64, size_of_val(to) as u64)?;
+        if self.puts {
+            read_all(bytes, to);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn data(&mut self, to: DataMut<'_>) -> Result<(), Error> {
+        match to {
+            DataMut::F64(x) => self.list(x),
+            DataMut::F32(x) => self.list(x),
+            DataMut::Bf16(x) => self.list(x),
+            DataMut::F16(x) => self.list(x),
+            DataMut::Encoded(_) => Ok(()),
+        }
+    }
+}
+
+/// Hands state to memory that has just the room for it.
+pub(crate) fn copied(
+    to: &mut [u8],
+    save: impl Fn(Option<&mut Sink<'_>>) -> usize,
+) -> Result<(), Error> {
+    ensure_len("memory", to.len(), save(None))?;
+    let mut rest = to;
+    save(Some(&mut |bytes| {
+        if let Some((to, later)) = core::mem::take(&mut rest).split_at_mut_checked(bytes.len()) {
+            to.copy_from_slice(bytes);
+            rest = later;
+        }
+    }));
+    Ok(())
+}

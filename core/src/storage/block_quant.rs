@@ -1,0 +1,214 @@
+//! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
+
+use crate::storage::Codec;
+use crate::storage::dynamic::abs_max;
+use crate::storage::quant_maps::{
+    self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, UPPER_SIGNED,
+    UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, code_by_thresholds,
+};
+
+/// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
+///
+/// The largest magnitude of a block, at least 1e-12, scales it. A NaN makes its
+/// whole block NaN, and that for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockQuant8 {
+    /// For numbers of both signs.
+    pub signed: bool,
+    /// Numbers in a block.
+    pub block: usize,
+}
+
+/// torchao's 4-bit codes, two in a byte, the first in the upper half.
+///
+/// Signed, a dynamic map of three decades; unsigned, the sixteenths from 1/16 to 1:
+/// it has no 0. Scale, ties and NaN as with [`BlockQuant8`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockQuant4 {
+    /// For numbers of both signs.
+    pub signed: bool,
+    /// Numbers in a block; even.
+    pub block: usize,
+}
+
+/// torchao's fp8 codes: 4 exponent and 3 mantissa bits, no infinity.
+///
+/// The scale takes the largest magnitude of a block, at least 1e-12, to 448, the
+/// largest number of the type. Ties to even. A NaN makes its whole block NaN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlockFp8 {
+    /// Numbers in a block.
+    pub block: usize,
+}
+
+/// The largest magnitude, at least 1e-12; NaN if any is.
+#[inline(always)]
+fn scale(values: &[f32]) -> f32 {
+    match abs_max(values) {
+        x if x.is_nan() => f32::NAN, // the usual one
+        x if x > 1e-12 => x,
+        _ => 1e-12,
+    }
+}
+
+impl Codec for BlockQuant8 {
+    type Scale = f32;
+    const BITS: usize = 8;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
+        quant_maps::decode(table, codes, scale, values);
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let scale = scale(values);
+        if self.signed {
+            UPPER_SIGNED.encode(values, codes, |x| x / scale);
+        } else {
+            UPPER_UNSIGNED.encode(values, codes, |x| x / scale);
+        }
+        scale
+    }
+}
+
+impl Codec for BlockQuant4 {
+    type Scale = f32;
+    const BITS: usize = 4;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        let table = if self.signed { &FOUR_SIGNED } else { &FOUR_UNSIGNED };
+        let mut each = [0; BATCH];
+        for (values, codes) in values.chunks_mut(BATCH).zip(codes.chunks(BATCH / 2)) {
+            for (pair, &code) in each.as_chunks_mut().0.iter_mut().zip(codes) {
+                *pair = [code >> 4, code & 15];
+            }
+            quant_maps::decode(table, &each, scale, values);
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let least = if self.signed { &UPPER_SIGNED_4 } else { &UPPER_UNSIGNED_4 };
+        let scale = scale(values);
+        for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH / 2)) {
+            let mut each = [0; BATCH];
+            for (code, &x) in each.iter_mut().zip(values) {
+                *code = code_by_thresholds(least, x / scale);
+            }
+            for (code, &[first, second]) in codes.iter_mut().zip(each.as_chunks().0) {
+                *code = first << 4 | second;
+            }
+        }
+        scale
+    }
+}
+
+/// To 4 exponent and 3 mantissa bits; too large a number is NaN, as in PyTorch.
+#[inline(always)]
+pub(crate) fn to_e4m3(x: f32) -> u8 {
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    // Normal: exponent bias 127 to 7, and half an ulp less one, plus one if odd.
+    let odd = (magnitude >> 20) & 1;
+    let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + odd) >> 20;
+    // Subnormal, below 2⁻⁶: adding 2¹⁴ aligns the last bit, 2⁻⁹, with that of an f32; the adder rounds.
+    let subnormal =
+        (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(16384.0f32.to_bits());
+    let finite = if magnitude < 121 << 23 { subnormal } else { normal };
+    let code = if magnitude >= 0x43f0_0000 || finite > 0x7f { 0x7f } else { finite };
+    (code | (bits >> 24 & 0x80)) as u8
+}
+
+/// From 4 exponent and 3 mantissa bits; exact.
+#[inline(always)]
+pub(crate) fn from_e4m3(code: u8) -> f32 {
+    let magnitude = u32::from(code & 0x7f) << 20;
+    // Exponent bias 7 to 127: a multiplication by 2¹²⁰, exact also for subnormals.
+    let x = f32::from_bits(magnitude) * f32::from_bits(247 << 23);
+    let x = if magnitude == 0x7f << 20 { f32::NAN } else { x };
+    f32::from_bits(x.to_bits() | u32::from(code & 0x80) << 24)
+}
+
+impl Codec for BlockFp8 {
+    type Scale = f32;
+    const BITS: usize = 8;
+
+    fn block(self) -> usize {
+        self.block
+    }
+
+    #[inline(always)]
+    fn decode(self, codes: &[u8], scale: f32, values: &mut [f32]) {
+        for (x, &code) in values.iter_mut().zip(codes) {
+            *x = from_e4m3(code) * scale;
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
+        let scale = scale(values) / 448.0;
+        for (code, &x) in codes.iter_mut().zip(values) {
+            *code = to_e4m3(x / scale);
+        }
+        scale
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::quant_maps::SIGNED_4;
+
+    #[test]
+    fn four_bits_lie_two_in_a_byte_the_first_above() {
+        let codec = BlockQuant4 { signed: false, block: 4 };
+        let mut codes = [0u8; 2];
+        assert_eq!(codec.encode(&[0.5, 1.0, 0.0], &mut codes), 1.0);
+        assert_eq!(codes, [0x7f, 0x00]);
+        let mut back = [0.0; 3];
+        codec.decode(&codes, 1.0, &mut back);
+        assert_eq!(back, [0.5, 1.0, 1.0 / 16.0]);
+    }
+
+    #[test]
+    fn e4m3_round_trips_and_rounds_to_even() {
+        for code in 0..=u8::MAX {
+            let x = from_e4m3(code);
+            assert!(x.is_nan() && code & 0x7f == 0x7f || to_e4m3(x) == code, "{code:#x}");
+        }
+        assert_eq!(from_e4m3(0x7e), 448.0);
+        assert_eq!(from_e4m3(0x01), 1.0 / 512.0);
+        assert_eq!(to_e4m3(1.0625), 0x38); // between 1 and 1.125: to even
+        assert_eq!(to_e4m3(1.1875), 0x3a); // between 1.125 and 1.25: to even
+        assert_eq!(to_e4m3(464.0), 0x7e);
+        assert_eq!(to_e4m3(465.0), 0x7f);
+        assert_eq!(to_e4m3(1.0 / 1024.0), 0); // half of the smallest: to even
+        assert_eq!(to_e4m3(-3.0 / 1024.0), 0x82);
+        assert_eq!(to_e4m3(f32::INFINITY), 0x7f);
+    }
+
+    #[test]
+    fn block_of_4_bits_that_is_longer_than_a_batch_is_coded_as_its_parts_are() {
+        let values: [f32; 512] = core::array::from_fn(|i| ((i * 37) % 512) as f32 - 256.0);
+        let (mut whole, mut back) = ([0u8; 256], [0.0; 512]);
+        let codec = BlockQuant4 { signed: true, block: 512 };
+        let scale = codec.encode(&values, &mut whole);
+        codec.decode(&whole, scale, &mut back);
+        let codes = |i: usize| whole[i / 2] >> (4 * (1 - i % 2)) & 15;
+        for (i, x) in values.iter().enumerate() {
+            assert_eq!(codes(i), code_by_thresholds(&UPPER_SIGNED_4, x / scale), "{i}");
+            assert_eq!(back[i], SIGNED_4[usize::from(codes(i))] * scale, "{i}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Blocks of numbers that share one scale.
+
+use crate::arch::simd::{self, Kernel};
+use crate::error::ensure_len;
+use crate::storage::{Plain, Storage};
+
+/// A code for a block of numbers: a few bits for each, and one scale for all.
+pub trait Codec: Copy + Send + Sync {
+    /// The type of the scales.
+    type Scale: Plain;
+    /// Bits a number: 8, or 4 with two numbers in a byte.
+    const BITS: usize;
+    /// Numbers in a block, at least 1 and even where two share a byte. The last block may be shorter.
+    fn block(self) -> usize;
+    /// Decodes one block.
+    fn decode(self, codes: &[u8], scale: Self::Scale, values: &mut [f32]);
+    /// Encodes one block.
+    fn encode(self, values: &[f32], codes: &mut [u8]) -> Self::Scale;
+}
+
+/// Bytes that `len` codes of this many bits take.
+pub(crate) const fn code_bytes(bits: usize, len: usize) -> usize {
+    if bits == 4 { len.div_ceil(2) } else { len }
+}
+
+/// A tensor in a [`Codec`], in memory of the caller's.
+///
+/// ```
+/// use bitstep::storage::{BlockQuantized, Companded, Storage};
+/// let (mut codes, mut scales) = ([0u8; 40], [half::f16::ZERO; 2]);
+/// let mut momentum = BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
+/// momentum.store(0, &[0.5; 40]);
+/// let mut back = [0.0; 40];
+/// momentum.load(0, &mut back);
+/// assert_eq!(back, [0.5; 40]);
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+pub struct BlockQuantized<'a, C: Codec> {
+    codec: C,
+    len: usize,
+    codes: &'a mut [u8],
+    scales: &'a mut [C::Scale],
+}
+
+impl<'a, C: Codec> BlockQuantized<'a, C> {
+    /// `len` numbers in `codes` and `scales`.
+    ///
+    /// # Errors
+    /// Slices of the wrong length.
+    pub fn new(
+        codec: C,
+        len: usize,
+        codes: &'a mut [u8],
+        scales: &'a mut [C::Scale],
+    ) -> Result<Self, crate::Error> {
+        ensure_len("codes", codes.len(), code_bytes(C::BITS, len))?;
+        ensure_len("scales", scales.len(), len.div_ceil(codec.block().max(1)))?;
+        Ok(BlockQuantized { codec, len, codes, scales })
+    }
+}
+
+impl<C: Codec> Storage for BlockQuantized<'_, C> {
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn block(&self) -> usize {
+        self.codec.block()
+    }
+    fn load(&self, start: usize, values: &mut [f32]) {
+        load(self.codec, self.codes, self.scales, start, values);
+    }
+    fn store(&mut self, start: usize, values: &[f32]) {
+        store(self.codec, self.codes, self.scales, start, values);
+    }
+    fn zero(&mut self) {
+        self.codes.fill(0);
+        self.scales.fill(C::Scale::default());
+    }
+}
+
+/// Decodes from `start`, the beginning of a block, on.
+pub(crate) fn load<C: Codec>(
+    codec: C,
+    codes: &[u8],
+    scales: &[C::Scale],
+    start: usize,
+    values: &mut [f32],
+) {
+    let (codes, scales, block) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start)
+        .map_or((&[][..], &[][..], 1), |(at, s, b)| {
+            (codes.get(at..).unwrap_or_default(), scales.get(s..).unwrap_or_default(), b)
+        });
+    simd::dispatch(Load { codec, codes, scales, block, values });
+}
+
+/// Encodes from `start`, the beginning of a block, on.
+pub(crate) fn store<C: Codec>(
+    codec: C,
+    codes: &mut [u8],
+    scales: &mut [C::Scale],
+    start: usize,
+    values: &[f32],
+) {
+    let Some((at, s, block)) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start) else {
+        return;
+    };
+    let codes = codes.get_mut(at..).unwrap_or_default();
+    let scales = scales.get_mut(s..).unwrap_or_default();
+    simd::dispatch(Store { codec, codes, scales, block, values });
+}
+
+/// Where the codes and scales from `start` on begin, and the size of a block.
+fn chunk_len_of<C: Codec>(
+    codec: C,
+    codes: usize,
+    scales: usize,
+    start: usize,
+) -> Option<(usize, usize, usize)> {
+    let block = codec.block().max(1);
+    let at = code_bytes(C::BITS, start);
+    (at <= codes && start / block <= scales).then_some((at, start / block, block))
+}
+
+struct Load<'a, C: Codec> {
+    codec: C,
+    codes: &'a [u8],
+    scales: &'a [C::Scale],
+    block: usize,
+    values: &'a mut [f32],
+}
+
+impl<C: Codec> Kernel for Load<'_, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let codes = self.codes.chunks(code_bytes(C::BITS, self.block));
+        for ((values, codes), &scale) in
+            self.values.chunks_mut(self.block).zip(codes).zip(self.scales)
+        {
+            self.codec.decode(codes, scale, values);
+        }
+    }
+}
+
+struct Store<'a, C: Codec> {
+    codec: C,
+    codes: &'a mut [u8],
+    scales: &'a mut [C::Scale],
+    block: usize,
+    values: &'a [f32],
+}
+
+impl<C: Codec> Kernel for Store<'_, C> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let codes = self.codes.chunks_mut(code_bytes(C::BITS, self.block));
+        for ((values, codes), scale) in self.values.chunks(self.block).zip(codes).zip(self.scales) {
+            *scale = self.codec.encode(values, codes);
+        }
+    }
+}

@@ -1,0 +1,520 @@
+//! Storages that own their memory, and their raw parts for checkpoints.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use half::{bf16, f16};
+
+use crate::error::{Error, ensure_len};
+use crate::float::bytes::{read_all, to_bytes};
+use crate::float::{Dtype, StoredFloat};
+use crate::state::saved::{Reader, Writer};
+use crate::storage::memory::filled;
+use crate::storage::{
+    BlockFp8, BlockQuant4, BlockQuant8, BlockQuantized, Codec, Companded, Data, DataMut,
+    DynamicQuant8, Plain, Storage, block_quantized, block_quantized::code_bytes, kahan, split,
+};
+
+/// How the numbers of a tensor rest in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StorageFormat {
+    /// Plain numbers.
+    Plain(Dtype),
+    /// Groups of 32 in 8 bits: [`Companded`].
+    Companded(Companded),
+    /// Blocks of 256 in 8 bits: [`DynamicQuant8`].
+    DynamicQuant8(DynamicQuant8),
+    /// Blocks in 8 bits: [`BlockQuant8`].
+    BlockQuant8(BlockQuant8),
+    /// Blocks in 4 bits: [`BlockQuant4`].
+    BlockQuant4(BlockQuant4),
+    /// Blocks in floating-point 8 bits: [`BlockFp8`].
+    BlockFp8(BlockFp8),
+    /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::SplitFloat`].
+    SplitFloat(Dtype, u32),
+    /// `bf16` or `f16` with a compensation of the same type: [`crate::storage::KahanPair`].
+    KahanPair(Dtype),
+}
+
+/// What saved files call the format. It never changes.
+impl fmt::Display for StorageFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = |signed| if signed { "signed" } else { "unsigned" };
+        match *self {
+            StorageFormat::Plain(dtype) => f.write_str(dtype.id()),
+            StorageFormat::Companded(Companded::Momentum) => f.write_str("companded:momentum"),
+            StorageFormat::Companded(Companded::Variance) => f.write_str("companded:variance"),
+            StorageFormat::DynamicQuant8(DynamicQuant8 { signed, cpu_grid: grid }) => {
+                write!(f, "dynamic8:{}:{}", sign(signed), if grid { "cpu" } else { "nearest" })
+            }
+            StorageFormat::BlockQuant8(BlockQuant8 { signed, block }) => {
+                write!(f, "scaled8:{}:{block}", sign(signed))
+            }
+            StorageFormat::BlockQuant4(BlockQuant4 { signed, block }) => {
+                write!(f, "scaled4:{}:{block}", sign(signed))
+            }
+            StorageFormat::BlockFp8(BlockFp8 { block }) => write!(f, "fp8:{block}"),
+            StorageFormat::SplitFloat(dtype, bits) => write!(f, "split:{}:{bits}", dtype.id()),
+            StorageFormat::KahanPair(dtype) => write!(f, "kahan:{}", dtype.id()),
+        }
+    }
+}
+
+impl From<Dtype> for StorageFormat {
+    fn from(dtype: Dtype) -> StorageFormat {
+        StorageFormat::Plain(dtype)
+    }
+}
+
+/// The type of a raw part's elements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum RawDtype {
+    F64,
+    F32,
+    Bf16,
+    F16,
+    I16,
+    I8,
+    U8,
+    /// 4 exponent bits, 3 mantissa bits, no infinity.
+    F8E4M3,
+}
+
+impl RawDtype {
+    /// Bytes an element.
+    #[must_use]
+    pub const fn size(self) -> usize {
+        match self {
+            RawDtype::F64 => 8,
+            RawDtype::F32 => 4,
+            RawDtype::Bf16 | RawDtype::F16 | RawDtype::I16 => 2,
+            RawDtype::I8 | RawDtype::U8 | RawDtype::F8E4M3 => 1,
+        }
+    }
+}
+
+impl From<Dtype> for RawDtype {
+    fn from(dtype: Dtype) -> RawDtype {
+        match dtype {
+            Dtype::F64 => RawDtype::F64,
+            Dtype::F32 => RawDtype::F32,
+            Dtype::Bf16 => RawDtype::Bf16,
+            Dtype::F16 => RawDtype::F16,
+        }
+    }
+}
+
+/// A raw part of a buffer: numbers, codes, scales or correction bits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RawPart {
+    /// The reference's key: the slot's own, or one made of it (`exp_avg::scales`).
+    pub key: String,
+    /// The type of the elements.
+    pub element: RawDtype,
+    /// The elements, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+/// Raw elements, owned: plain numbers, codes or correction bits.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum RawBuffer {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+    I16(Vec<i16>),
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+}
+
+/// Applies `$body` to the vector in a [`RawBuffer`].
+macro_rules! each_raw {
+    ($raw:expr, $x:ident => $body:expr) => {
+        match $raw {
+            RawBuffer::F32($x) => $body,
+            RawBuffer::Bf16($x) => $body,
+            RawBuffer::F16($x) => $body,
+            RawBuffer::I16($x) => $body,
+            RawBuffer::I8($x) => $body,
+            RawBuffer::U8($x) => $body,
+        }
+    };
+}
+
+impl RawBuffer {
+    /// Zeros; `f64` is not among the types that are kept.
+    ///
+    /// # Errors
+    /// No memory for them.
+    pub fn zeros(element: RawDtype, len: usize) -> Result<RawBuffer, Error> {
+        const OF: &str = "codes";
+        Ok(match element {
+            RawDtype::F64 | RawDtype::F32 => RawBuffer::F32(filled(OF, 0.0, len)?),
+            RawDtype::Bf16 => RawBuffer::Bf16(filled(OF, bf16::ZERO, len)?),
+            RawDtype::F16 => RawBuffer::F16(filled(OF, f16::ZERO, len)?),
+            RawDtype::I16 => RawBuffer::I16(filled(OF, 0, len)?),
+            RawDtype::I8 => RawBuffer::I8(filled(OF, 0, len)?),
+            RawDtype::U8 | RawDtype::F8E4M3 => RawBuffer::U8(filled(OF, 0, len)?),
+        })
+    }
+
+    /// The elements, little-endian.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        each_raw!(self, x => to_bytes(x))
+    }
+
+    /// The type of the elements.
+    #[must_use]
+    pub fn element(&self) -> RawDtype {
+        match self {
+            RawBuffer::F32(_) => RawDtype::F32,
+            RawBuffer::Bf16(_) => RawDtype::Bf16,
+            RawBuffer::F16(_) => RawDtype::F16,
+            RawBuffer::I16(_) => RawDtype::I16,
+            RawBuffer::I8(_) => RawDtype::I8,
+            RawBuffer::U8(_) => RawDtype::U8,
+        }
+    }
+
+    /// Puts elements back that [`RawBuffer::bytes`] gave.
+    ///
+    /// # Errors
+    /// Another number of bytes. Nothing is written then.
+    pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        ensure_len("part", bytes.len(), self.len() * self.element().size())?;
+        each_raw!(self, x => read_all(bytes, x));
+        Ok(())
+    }
+
+    /// Number of elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        each_raw!(self, x => x.len())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn data(&self) -> Option<Data<'_>> {
+        match self {
+            RawBuffer::F32(x) => Some(Data::F32(x)),
+            RawBuffer::Bf16(x) => Some(Data::Bf16(x)),
+            RawBuffer::F16(x) => Some(Data::F16(x)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn data_mut(&mut self) -> Option<DataMut<'_>> {
+        match self {
+            RawBuffer::F32(x) => Some(DataMut::F32(x)),
+            RawBuffer::Bf16(x) => Some(DataMut::Bf16(x)),
+            RawBuffer::F16(x) => Some(DataMut::F16(x)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn save(&self, to: &mut Writer<'_, '_>) {
+        each_raw!(self, x => to.list(x));
+    }
+
+    pub(crate) fn load(&mut self, from: &mut Reader<'_>) -> Result<(), Error> {
+        each_raw!(self, x => from.list(x))
+    }
+
+    fn zero(&mut self) {
+        each_raw!(self, x => x.fill(Default::default()));
+    }
+}
+
+/// A tensor in a [`StorageFormat`] that is not plain, with memory of its own.
+///
+/// ```
+/// use bitstep::storage::{EncodedBuffer, Companded, StorageFormat, Storage};
+/// let mut momentum = EncodedBuffer::zeros(StorageFormat::Companded(Companded::Momentum), 40)?;
+/// momentum.store(0, &[0.25; 40]);
+/// let parts = momentum.parts("exp_avg");
+/// assert_eq!(parts[0].key, "exp_avg::quantized");
+/// assert_eq!((parts[0].bytes.len(), parts[1].bytes.len()), (40, 4)); // 40 codes, 2 scales
+/// # Ok::<(), bitstep::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedBuffer {
+    format: StorageFormat,
+    len: usize,
+    main: RawBuffer,
+    side: RawBuffer,
+}
+
+/// Binds `$c` to the codec of a block-wise format, `$main` to its codes and `$side` to its scales.
+macro_rules! each_codec {
+    ($format:expr, $c:ident => $body:expr, $other:expr) => {
+        match $format {
+            StorageFormat::Companded($c) => $body,
+            StorageFormat::DynamicQuant8($c) => $body,
+            StorageFormat::BlockQuant8($c) => $body,
+            StorageFormat::BlockQuant4($c) => $body,
+            StorageFormat::BlockFp8($c) => $body,
+            _ => $other,
+        }
+    };
+}
+
+pub(crate) use each_codec;
+
+/// Binds `$a` and `$b` to the two vectors of an elementwise format.
+macro_rules! each_pair {
+    ($coded:expr, $a:ident, $b:ident => $split:expr, $kahan:expr) => {
+        match $coded {
+            (RawBuffer::Bf16($a), RawBuffer::I8($b)) => $split,
+            (RawBuffer::Bf16($a), RawBuffer::I16($b)) => $split,
+            (RawBuffer::F16($a), RawBuffer::I8($b)) => $split,
+            (RawBuffer::F16($a), RawBuffer::I16($b)) => $split,
+            (RawBuffer::Bf16($a), RawBuffer::Bf16($b)) => $kahan,
+            (RawBuffer::F16($a), RawBuffer::F16($b)) => $kahan,
+            _ => {}
+        }
+    };
+}
+
+pub(crate) use each_pair;
+
+impl StorageFormat {
+    /// The elements and lengths of the two parts of a tensor of `len` numbers: codes and scales, or numbers and
+    /// corrections. `None` if it has but one, being plain, or if there is no such format.
+    #[must_use]
+    pub fn layout(self, len: usize) -> Option<[(RawDtype, usize); 2]> {
+        fn blocks<C: Codec>(c: C, code: RawDtype, len: usize) -> Option<[(RawDtype, usize); 2]> {
+            let scales = len.div_ceil(c.block().max(1));
+            Some([(code, code_bytes(C::BITS, len)), (C::Scale::DTYPE.into(), scales)])
+        }
+        let narrow = |d| matches!(d, Dtype::Bf16 | Dtype::F16);
+        match self {
+            StorageFormat::Plain(_) => None,
+            StorageFormat::Companded(c @ Companded::Momentum) => blocks(c, RawDtype::I8, len),
+            StorageFormat::Companded(c @ Companded::Variance) => blocks(c, RawDtype::U8, len),
+            StorageFormat::DynamicQuant8(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockQuant8(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockQuant4(c) => blocks(c, RawDtype::U8, len),
+            StorageFormat::BlockFp8(c) => blocks(c, RawDtype::F8E4M3, len),
+            StorageFormat::SplitFloat(d, 8) if narrow(d) => {
+                Some([(d.into(), len), (RawDtype::I8, len)])
+            }
+            StorageFormat::SplitFloat(d, 16) if narrow(d) => {
+                Some([(d.into(), len), (RawDtype::I16, len)])
+            }
+            StorageFormat::KahanPair(d) if narrow(d) => Some([(d.into(), len), (d.into(), len)]),
+            StorageFormat::SplitFloat(..) | StorageFormat::KahanPair(_) => None,
+        }
+    }
+
+    /// The keys of the parts, as the reference of the format makes them from the slot's.
+    fn keys(self, slot: &str) -> [String; 2] {
+        let key = |suffix: &str| alloc::format!("{slot}{suffix}");
+        match self {
+            StorageFormat::Plain(_) => [key(""), String::new()],
+            StorageFormat::Companded(_) => [key("::quantized"), key("::scales")],
+            // `state1` and `absmax1`.
+            StorageFormat::DynamicQuant8(_) => match slot.strip_prefix("state") {
+                Some(number) => [key(""), alloc::format!("absmax{number}")],
+                None => [key(""), key(".absmax")],
+            },
+            StorageFormat::BlockQuant8(_)
+            | StorageFormat::BlockQuant4(_)
+            | StorageFormat::BlockFp8(_) => [key(".codes"), key(".scale")],
+            StorageFormat::SplitFloat(..) => [key(""), key(".error_bits")],
+            StorageFormat::KahanPair(_) => [key(""), key(".compensation")],
+        }
+    }
+
+    /// A tensor of blocks in memory of the caller's, where the format is known at run time only.
+    ///
+    /// # Errors
+    /// A format without codes and scales, or slices of another type or length than [`StorageFormat::layout`] says.
+    ///
+    /// ```
+    /// use bitstep::storage::{Companded, DataMut, StorageFormat};
+    /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
+    /// let mut scales = DataMut::F16(&mut scales);
+    /// let mut momentum = StorageFormat::Companded(Companded::Momentum).view(40, &mut codes, &mut scales)?;
+    /// momentum.store(0, &[0.25; 40]);
+    /// let mut back = [0.0; 40];
+    /// momentum.load(0, &mut back);
+    /// assert_eq!(back, [0.25; 40]);
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    pub fn view<'a>(
+        self,
+        len: usize,
+        codes: &'a mut [u8],
+        scales: &'a mut DataMut<'_>,
+    ) -> Result<Box<dyn Storage + 'a>, Error> {
+        fn blocks<'a, C: Codec + 'static>(
+            codec: C,
+            len: usize,
+            codes: &'a mut [u8],
+            scales: &'a mut DataMut<'_>,
+        ) -> Result<Box<dyn Storage + 'a>, Error> {
+            let expected = "numbers of the format's own type";
+            let scales = C::Scale::of_mut(scales)
+                .ok_or(Error::InvalidArgument { argument: "scales", expected })?;
+            Ok(Box::new(BlockQuantized::new(codec, len, codes, scales)?))
+        }
+        let expected = "a format of codes and scales";
+        each_codec!(self, c => blocks(c, len, codes, scales),
+            Err(Error::InvalidArgument { argument: "format", expected }))
+    }
+
+    /// Bytes that a tensor of `len` numbers takes; `usize::MAX` where that overflows.
+    #[must_use]
+    pub fn bytes(self, len: usize) -> usize {
+        if let StorageFormat::Plain(dtype) = self {
+            return len.saturating_mul(dtype.size());
+        }
+        let bytes = |(e, n): &(RawDtype, usize)| e.size().saturating_mul(*n);
+        self.layout(len).map_or(0, |[a, b]| bytes(&a).saturating_add(bytes(&b)))
+    }
+}
+
+impl EncodedBuffer {
+    /// All codes and scales 0.
+    ///
+    /// # Errors
+    /// A plain format, one that does not exist (correction bits of an `f32`), or no memory for it.
+    pub fn zeros(format: StorageFormat, len: usize) -> Result<EncodedBuffer, Error> {
+        let Some([(a, n), (b, m)]) = format.layout(len) else {
+            return Err(Error::InvalidArgument { argument: "format", expected: "a coded storage" });
+        };
+        // Codes are bytes, whatever their meaning.
+        let a = each_codec!(format, _c => RawDtype::U8, a);
+        let coded = EncodedBuffer {
+            format,
+            len,
+            main: RawBuffer::zeros(a, n)?,
+            side: RawBuffer::zeros(b, m)?,
+        };
+        crate::storage::check_blocks([coded.block()].into_iter())?;
+        Ok(coded)
+    }
+
+    /// The format.
+    #[must_use]
+    pub fn format(&self) -> StorageFormat {
+        self.format
+    }
+
+    /// The raw parts, under the keys that the reference gives them in this slot.
+    #[must_use]
+    pub fn parts(&self, slot: &str) -> Vec<RawPart> {
+        let [a, b] = self.format.keys(slot);
+        let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
+        [(a, &self.main), (b, &self.side)]
+            .into_iter()
+            .zip(elements)
+            .map(|((key, raw), (element, _))| RawPart { key, element, bytes: raw.bytes() })
+            .collect()
+    }
+
+    /// What [`EncodedBuffer::parts`] are of, where it rests.
+    #[must_use]
+    pub fn raws(&self) -> [&RawBuffer; 2] {
+        [&self.main, &self.side]
+    }
+
+    /// The same, to [put back](RawBuffer::set_bytes).
+    pub fn raws_mut(&mut self) -> [&mut RawBuffer; 2] {
+        [&mut self.main, &mut self.side]
+    }
+
+    /// Format, codes or numbers, and what belongs to these.
+    pub(crate) fn raw_mut(&mut self) -> (StorageFormat, &mut RawBuffer, &mut RawBuffer) {
+        (self.format, &mut self.main, &mut self.side)
+    }
+
+    /// Puts a raw part back.
+    ///
+    /// # Errors
+    /// No part of that key, another type, or another number of bytes. Nothing is written then.
+    pub fn set_part(&mut self, slot: &str, part: &RawPart) -> Result<(), Error> {
+        let keys = self.format.keys(slot);
+        let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
+        let at = keys.iter().position(|k| *k == part.key);
+        let (Some(at), raw) = (at, if at == Some(0) { &mut self.main } else { &mut self.side })
+        else {
+            return Err(Error::InvalidArgument {
+                argument: "part",
+                expected: "a key of this storage",
+            });
+        };
+        let element = elements.get(at).map_or(RawDtype::U8, |e| e.0);
+        if element != part.element {
+            return Err(Error::InvalidArgument {
+                argument: "part",
+                expected: "elements of its own type",
+            });
+        }
+        raw.set_bytes(&part.bytes)
+    }
+}
+
+impl Storage for EncodedBuffer {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn block(&self) -> usize {
+        each_codec!(self.format, c => c.block(), 1)
+    }
+
+    fn load(&self, start: usize, values: &mut [f32]) {
+        fn block<C: Codec>(
+            c: C,
+            codes: &RawBuffer,
+            scales: &RawBuffer,
+            start: usize,
+            values: &mut [f32],
+        ) {
+            if let (RawBuffer::U8(codes), Some(scales)) = (codes, scales.data())
+                && let Some(scales) = C::Scale::of(&scales)
+            {
+                block_quantized::load(c, codes, scales, start, values);
+            }
+        }
+        each_codec!(self.format, c => block(c, &self.main, &self.side, start, values), {
+            each_pair!((&self.main, &self.side), a, b =>
+                split::load(a, b, start, values), kahan::load(a, b, start, values))
+        });
+    }
+
+    fn store(&mut self, start: usize, values: &[f32]) {
+        fn block<C: Codec>(
+            c: C,
+            codes: &mut RawBuffer,
+            scales: &mut RawBuffer,
+            start: usize,
+            values: &[f32],
+        ) {
+            if let (RawBuffer::U8(codes), Some(mut scales)) = (codes, scales.data_mut())
+                && let Some(scales) = C::Scale::of_mut(&mut scales)
+            {
+                block_quantized::store(c, codes, scales, start, values);
+            }
+        }
+        each_codec!(self.format, c => block(c, &mut self.main, &mut self.side, start, values), {
+            each_pair!((&mut self.main, &mut self.side), a, b =>
+                split::store(a, b, start, values), kahan::store(a, b, start, values))
+        });
+    }
+
+    fn zero(&mut self) {
+        self.main.zero();
+        self.side.zero();
+    }
+}
