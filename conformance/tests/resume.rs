@@ -10,12 +10,12 @@ use bitstep_candle::{Outcome, Training, import};
 use bitstep_conformance::bounds::{Bounds, DEFAULT, Mode, Subject, Tolerance};
 use bitstep_conformance::compare::{error, scale, spacing};
 use bitstep_conformance::tensor::Dtype;
-use bitstep_training::Arguments;
+use bitstep_trainer::Arguments;
 use candle_core::{DType, Device, Tensor, Var};
 use safetensors::SafeTensors;
 
 fn folder(run: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../training/fixtures/resume").join(run)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../adapters/trainer/fixtures/resume").join(run)
 }
 
 /// All runs in a folder beside those of [`folder`], or in it.
@@ -153,7 +153,7 @@ fn the_next_steps_of_a_trainers_run_are_the_references() {
     compare(&runs);
 }
 
-/// `training/export/resumed.py`: what counts is what Trainer takes from the checkpoint.
+/// `adapters/trainer/export/resumed.py`: what counts is what Trainer takes from the checkpoint.
 #[test]
 fn the_next_steps_under_other_arguments_are_the_references() {
     let all = runs("../resumed/");

@@ -1,7 +1,7 @@
 //! Time per step of the common rules: `cargo bench -p bitstep`.
 //!
 //! Throughput counts the bytes that must move: parameter and state read and
-//! written, gradient read. `core/benches/torch_step.py` runs PyTorch's own
+//! written, gradient read. `conformance/bench/torch_step.py` runs PyTorch's own
 //! steps on the same sizes.
 #![allow(missing_docs)]
 

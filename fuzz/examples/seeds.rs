@@ -15,7 +15,7 @@ use bitstep::storage::{Data, DataMut};
 use bitstep_conformance::exec::{ANSWER, check_answer};
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
 use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, pickle_seeds};
-use bitstep_training::checkpoint::{Run, save};
+use bitstep_trainer::checkpoint::{Run, save};
 use safetensors::Dtype as Stored;
 use safetensors::tensor::TensorView;
 
@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, pickle) in pickle_seeds() {
         write("resumed", name, &pickle)?;
     }
-    let archive = fs::read(root.join("../training/fixtures/torch/numpy_rate.pt"))?;
+    let archive = fs::read(root.join("../adapters/trainer/fixtures/torch/numpy_rate.pt"))?;
     write("resumed", "archive", &archive)?;
 
     // What the target `checkpoints` restores.

@@ -9,9 +9,9 @@ use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{NAMES, build};
 use bitstep_conformance::exec::check_answer;
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
-use bitstep_training::checkpoint::Checkpoint;
-use bitstep_training::resume::{self, State};
-use bitstep_training::{Arguments, ModelLayers, Parameter};
+use bitstep_trainer::checkpoint::Checkpoint;
+use bitstep_trainer::resume::{self, State};
+use bitstep_trainer::{Arguments, ModelLayers, Parameter};
 
 use crate::input::{any_trial, number, value};
 use crate::pickles::pickles;

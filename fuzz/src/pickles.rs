@@ -5,8 +5,8 @@ use bitstep::float::Dtype;
 use bitstep::hyper::Args;
 use bitstep::optimizer::Optimizer;
 use bitstep::registry;
-use bitstep_training::resume::{self, State};
-use bitstep_training::torch::{DEPTH, OBJECTS, PICKLE, SHARED, TorchError, Value, parse, unpickle};
+use bitstep_trainer::resume::{self, State};
+use bitstep_trainer::torch::{DEPTH, OBJECTS, PICKLE, SHARED, TorchError, Value, parse, unpickle};
 
 /// What a seed or a case of the target `resumed` begins with that is a pickle, a zip archive, or
 /// bytes to make a pickle of.

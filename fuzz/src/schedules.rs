@@ -49,7 +49,7 @@ impl Scheduled for Scheduler {
         Scheduler::restore(self, state).is_ok()
     }
     fn listens(&self) -> bool {
-        bitstep_training::follows_metric(self) || !Scheduler::state(self).adafactor.is_empty()
+        bitstep_trainer::follows_metric(self) || !Scheduler::state(self).adafactor.is_empty()
     }
 }
 

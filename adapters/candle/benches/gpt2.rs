@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p bitstep-candle --bench gpt2
-//! python adapters/candle/benches/gpt2_torch.py     # torch's fused step, the same tensors
+//! python conformance/bench/gpt2_torch.py     # torch's fused step, the same tensors
 //! ```
 
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Makes AdamW steps on demand and says how long each took: a side of `../rayon/benches/peers.py`.
+//! Makes AdamW steps on demand and says how long each took: a side of `conformance/bench/peers.py`.
 //!
 //! ```text
 //! stepper bitstep|candle-nn DTYPE THREADS SHAPE…

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bitstep::hyper::Args;
 use bitstep_candle::{Outcome, Training, named_vars};
-use bitstep_training::Arguments;
+use bitstep_trainer::Arguments;
 use candle_core::{D, DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Linear, VarBuilder, VarMap};
 use clap::{Parser, ValueEnum};
@@ -181,7 +181,7 @@ fn arguments(cli: &Cli, optim: &str) -> std::result::Result<Arguments, Box<dyn s
     t.lr_scheduler_type = cli.schedule.clone();
     t.lr_scheduler_kwargs = Args::parse(&cli.schedule_args)?;
     t.max_grad_norm = cli.max_grad_norm;
-    args.optim_target_modules = Some(bitstep_training::Targets::AllLinear);
+    args.optim_target_modules = Some(bitstep_trainer::Targets::AllLinear);
     Ok(args)
 }
 

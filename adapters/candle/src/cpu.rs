@@ -7,7 +7,7 @@ use bitstep::gradient::{
 };
 use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::storage::{Data, DataMut};
-use bitstep_training::checkpoint::Checkpoint;
+use bitstep_trainer::checkpoint::Checkpoint;
 use candle_core::{
     CpuStorage, DType, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, Var,
 };

@@ -1,10 +1,10 @@
-//! Reading what PyTorch saved of an optimizer, a schedule and a loss scale: [`bitstep_training::torch`].
+//! Reading what PyTorch saved of an optimizer, a schedule and a loss scale: [`bitstep_trainer::torch`].
 
 use std::path::Path;
 
 use bitstep::hyper::Args;
-use bitstep_training::resume::State;
-use bitstep_training::torch;
+use bitstep_trainer::resume::State;
+use bitstep_trainer::torch;
 use candle_core::{Error, Result};
 
 /// What `torch.save(optimizer.state_dict(), …)` wrote.

@@ -133,7 +133,7 @@ impl Optimizer {
     }
 
     fn add(&mut self, group: usize, name: String, var: Var, to: AddParam) -> Result<()> {
-        bitstep_training::checkpoint::check_name(&name).map_err(Error::wrap)?;
+        bitstep_trainer::checkpoint::check_name(&name).map_err(Error::wrap)?;
         let dtype = dtype(&name, &var)?;
         let at = self.places.free(&self.vars, &name, &var)?;
         to(&mut self.state, group, var.dims(), dtype).map_err(Error::wrap)?;

@@ -7,8 +7,8 @@ use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::hyper::ArgError;
 use bitstep::rule::mode::Mode;
 use bitstep::schedule::Scheduler;
-use bitstep_training::checkpoint::{self, Checkpoint, Run};
-use bitstep_training::{Arguments, LayersError, Parameter, follows_metric, resume};
+use bitstep_trainer::checkpoint::{self, Checkpoint, Run};
+use bitstep_trainer::{Arguments, LayersError, Parameter, follows_metric, resume};
 use candle_core::{Error, Result, Tensor, Var};
 
 use crate::{Optimizer, cpu, import};
@@ -33,7 +33,7 @@ pub enum Outcome {
 ///
 /// ```
 /// use bitstep_candle::{Outcome, Training};
-/// use bitstep_training::Arguments;
+/// use bitstep_trainer::Arguments;
 /// use candle_core::{DType, Device, Var};
 ///
 /// let args = Arguments::from_json(r#"{"optim": "adamw_torch", "learning_rate": 0.1,
@@ -88,7 +88,7 @@ impl Training {
     ///
     /// ```
     /// use bitstep_candle::Training;
-    /// use bitstep_training::{Arguments, Layer, ModelLayers, Parameter};
+    /// use bitstep_trainer::{Arguments, Layer, ModelLayers, Parameter};
     /// use candle_core::{DType, Device, Var};
     ///
     /// let args = Arguments::from_json(r#"{"weight_decay": 0.1, "max_steps": 10}"#)?;
@@ -198,7 +198,7 @@ impl Training {
     /// use bitstep::hyper::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     /// use bitstep_candle::Training;
-    /// use bitstep_training::Arguments;
+    /// use bitstep_trainer::Arguments;
     /// use candle_core::{DType, Device, Var};
     ///
     /// /// A tenth of the rate every third step.

@@ -1,11 +1,11 @@
-//! Runs of Transformers' Trainer, recorded by `training/export/traces.py`, made again: the rates
+//! Runs of Transformers' Trainer, recorded by `adapters/trainer/export/traces.py`, made again: the rates
 //! of every step to the last bit, the parameters after every step within a bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use bitstep_candle::{Outcome, Training};
-use bitstep_training::{Arguments, Version};
+use bitstep_trainer::{Arguments, Version};
 use candle_core::{DType, Device, Tensor, Var};
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
@@ -18,7 +18,7 @@ struct Trace {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../training/fixtures/traces")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../trainer/fixtures/traces")
 }
 
 impl Trace {

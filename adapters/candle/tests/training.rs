@@ -11,7 +11,7 @@ use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{self, Schedule, Scheduler};
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
-use bitstep_training::{Arguments, ModelLayers, Parameter};
+use bitstep_trainer::{Arguments, ModelLayers, Parameter};
 use candle_core::{DType, Device, Module, Result, Tensor, Var};
 use candle_nn::{Linear, Optimizer as _, VarBuilder, VarMap};
 
@@ -99,7 +99,7 @@ fn biases_and_norms_do_not_decay() {
 /// What the real Trainer makes of small models in Python.
 #[test]
 fn groups_are_trainers_where_layers_are_known() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../training/fixtures/layers/5.23.0.json");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../trainer/fixtures/layers/5.23.0.json");
     let text = std::fs::read_to_string(root).unwrap();
     let models: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).unwrap();
     for (model, want) in models {

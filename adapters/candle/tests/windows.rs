@@ -5,7 +5,7 @@ use bitstep::hyper::Args;
 use bitstep::optimizer::Buffer;
 use bitstep::registry;
 use bitstep_candle::{Optimizer, Outcome, Training};
-use bitstep_training::Arguments;
+use bitstep_trainer::Arguments;
 use candle_core::{DType, Device, Tensor, Var};
 
 fn var(values: &[f32]) -> Var {

@@ -1,6 +1,6 @@
 //! Steps on a GPU, in ms and as a share of the card's own copy bandwidth: for `RESULTS.md`.
 //!
-//! `benches/torch_steps.py` prints the same lines for PyTorch and FlashOptim; run both on one card.
+//! `conformance/bench/torch_steps.py` prints the same lines for PyTorch and FlashOptim; run both on one card.
 
 use std::time::Instant;
 

@@ -48,8 +48,6 @@ mod bytes;
 mod cuda;
 mod device;
 mod gradient;
-#[cfg(feature = "interpreter")]
-mod interpreter;
 mod job;
 mod lowrank;
 mod norms;

@@ -1,4 +1,4 @@
-//! Makes steps on demand and says how long each took: one side of `benches/peers.py`.
+//! Makes steps on demand and says how long each took: one side of `conformance/bench/peers.py`.
 //!
 //! ```text
 //! stepper NAME ARGS DTYPE THREADS SHAPE…

@@ -29,6 +29,7 @@
 //! # Ok::<(), bitstep_ptx::Error>(())
 //! ```
 
+mod device;
 mod error;
 mod lint;
 mod memory;

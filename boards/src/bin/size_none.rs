@@ -1,7 +1,0 @@
-//! What a firmware without an optimizer weighs.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-
-fn run() -> bool {
-    bitstep_boards::size::report(0, |_, n| core::hint::black_box(n) > 0)
-}
-bitstep_boards::firmware!(run);

@@ -1,4 +1,0 @@
-//! What a firmware with this optimizer weighs.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::RmsProp;
-bitstep_boards::measure!(RmsProp, RmsProp::default(), 1);

@@ -1,4 +1,0 @@
-//! What a firmware with this optimizer weighs.
-#![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::Sgd;
-bitstep_boards::measure!(Sgd, Sgd::default(), 0);

@@ -1,0 +1,56 @@
+//! The same training in less memory: weights of 24 bits, two averages of 8 bits.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use bitstep::optim::FlashAdamW;
+use bitstep::rule::{Rule, StepContext};
+use bitstep::rule::{UpdateBuffers, step_buffered};
+use bitstep::schedule::{Cosine, Schedule};
+use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat, Storage};
+use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
+use half::{bf16, f16};
+
+/// Numbers that share a scale.
+const GROUP: usize = 32;
+const GROUPS: usize = PARAMS.div_ceil(GROUP);
+
+bitstep_firmware::firmware!(train);
+
+fn train() -> bool {
+    run().unwrap_or(false)
+}
+
+fn run() -> Result<bool, bitstep::Error> {
+    // Small averages in a group with large ones are stored as 0: with the default of 1e-8 such a
+    // weight may be moved by a thousand times the rate.
+    let rule = FlashAdamW { eps: 1e-4, ..FlashAdamW::default() };
+    let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
+    let (mut narrow, mut error_bits) = ([bf16::ZERO; PARAMS], [0i8; PARAMS]);
+    let (mut codes, mut scales) = ([[0u8; PARAMS]; 2], [[f16::ZERO; GROUPS]; 2]);
+    let [codes1, codes2] = &mut codes;
+    let [scales1, scales2] = &mut scales;
+    let mut weights = SplitFloat::new(&mut narrow, &mut error_bits)?;
+    let mut exp_avg = BlockQuantized::new(Companded::Momentum, PARAMS, codes1, scales1)?;
+    let mut exp_avg_sq = BlockQuantized::new(Companded::Variance, PARAMS, codes2, scales2)?;
+
+    // What the network computes with, from the 24 bits; a device may read them unit by unit instead.
+    let (mut params, mut grad) = (init(), [0.0; PARAMS]);
+    weights.store(0, &params);
+    let mut scalars = rule.scalars();
+    weights.load(0, &mut params);
+    let first = loss(&params, &mut grad);
+    for t in 1..=STEPS {
+        loss(&params, &mut grad);
+        let tensor = UpdateBuffers {
+            shape: &[PARAMS],
+            param: DataMut::Encoded(&mut weights),
+            grad: Data::F32(&grad),
+            slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
+            scratch: DataMut::F32(&mut []),
+        };
+        let at = StepContext::new(t, cosine.lr(0.05, t));
+        step_buffered::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
+        weights.load(0, &mut params);
+    }
+    let last = loss(&params, &mut grad);
+    Ok(report(&params, first, last))
+}

@@ -1,0 +1,57 @@
+//! The same training, saved to flash and gone on with after a reset, again and again.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use bitstep::Error;
+use bitstep::optim::AdamW;
+use bitstep::schedule::{Cosine, Schedule};
+use bitstep::state::State;
+use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
+
+bitstep_firmware::firmware!(train);
+
+/// Updates between two resets.
+const AWAKE: u64 = 50;
+
+/// Stands for a page of flash: the one thing that outlives a reset. Erased flash is all ones.
+struct Flash([u8; 1024]);
+
+/// What the firmware does from one reset to the next; how many updates there have been in all.
+fn awake(flash: &mut Flash) -> Result<u64, Error> {
+    let rule = AdamW { lr: 0.05, ..AdamW::default() };
+    let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
+    let (mut params, mut grad, mut memory) = (init(), [0.0; PARAMS], [0.0; 2 * PARAMS]);
+    let mut state = State::new(&rule, PARAMS, &mut memory)?;
+    let page = flash.0.get_mut(..state.saved_len()).unwrap_or_default();
+    if page.iter().any(|&byte| byte != 0xff) {
+        state.load(&mut params, page)?;
+    }
+    for t in state.steps() + 1..=STEPS.min(state.steps() + AWAKE) {
+        loss(&params, &mut grad);
+        state.step(&rule, cosine.lr(rule.lr, t), &mut params, &grad)?;
+    }
+    state.save(&params, page)?;
+    Ok(state.steps())
+}
+
+/// The parameters on the page.
+fn saved(flash: &Flash) -> Result<[f32; PARAMS], Error> {
+    let (mut params, mut memory) = ([0.0; PARAMS], [0.0; 2 * PARAMS]);
+    let mut state = State::new(&AdamW::default(), PARAMS, &mut memory)?;
+    state.load(&mut params, flash.0.get(..state.saved_len()).unwrap_or_default())?;
+    Ok(params)
+}
+
+fn train() -> bool {
+    let (mut flash, mut grad) = (Flash([0xff; 1024]), [0.0; PARAMS]);
+    let first = loss(&init(), &mut grad);
+    while let Ok(steps) = awake(&mut flash) {
+        if steps == STEPS {
+            let Ok(params) = saved(&flash) else { return false };
+            let last = loss(&params, &mut grad);
+            // A page that lost power while it was written is refused.
+            flash.0.iter_mut().skip(500).for_each(|byte| *byte = 0xff);
+            return report(&params, first, last) && saved(&flash).is_err();
+        }
+    }
+    false
+}
