@@ -10,8 +10,8 @@ use bitstep_conformance::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
-use bitstep_conformance::bounds::Bounds;
-use bitstep_conformance::check::Outcome;
+use bitstep_conformance::judge::bounds::Bounds;
+use bitstep_conformance::judge::check::Outcome;
 use bitstep_conformance::report;
 use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};

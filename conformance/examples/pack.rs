@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use bitstep_conformance::golden::{Case, Kind};
-use bitstep_conformance::{device, suite};
+use bitstep_conformance::{pack, suite};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: pack OUT")?;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             if any_default { default(case) } else { Some(&case.id) == smallest.as_ref() }
         }));
     }
-    let bytes = device::pack(&cases).map_err(|e| format!("{e:?}"))?;
+    let bytes = pack::pack(&cases).map_err(|e| format!("{e:?}"))?;
     println!("{} cases of {names} optimizers, {} bytes", cases.len(), bytes.len());
     std::fs::write(out, bytes)?;
     Ok(())

@@ -12,8 +12,8 @@ use bitstep_conformance::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
-use bitstep_conformance::bounds::{Bounds, Mode, is_low_bit};
-use bitstep_conformance::check::{Basis, Outcome, Report};
+use bitstep_conformance::judge::bounds::{Bounds, Mode, is_low_bit};
+use bitstep_conformance::judge::check::{Basis, Outcome, Report};
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
@@ -549,7 +549,7 @@ fn protocol_lets_no_cheat_pass() {
             "exec:CHEAT={cheat} {} as_program --ignored --exact --nocapture",
             program.display()
         );
-        let backend = bitstep_conformance::registry::backend(&command, LIMIT).unwrap();
+        let backend = bitstep_conformance::backend::registry::backend(&command, LIMIT).unwrap();
         for report in cases.iter().flat_map(|c| c.check(&*backend, &BOUNDS)) {
             let (case, mode, detail) = (&report.case, report.mode, &report.detail);
             let passes = report.outcome == Outcome::Pass;

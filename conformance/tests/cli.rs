@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bitstep_conformance::registry::NAMES;
+use bitstep_conformance::backend::registry::NAMES;
 use common::{Draft, f32s};
 use serde_json::Value;
 

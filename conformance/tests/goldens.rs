@@ -1,8 +1,8 @@
 //! The committed goldens as a test: every case, in every way to check, and no bound that is idle.
 
 use bitstep_conformance::Core;
-use bitstep_conformance::bounds::Bounds;
-use bitstep_conformance::check::{self, Outcome};
+use bitstep_conformance::judge::bounds::Bounds;
+use bitstep_conformance::judge::check::{self, Outcome};
 use bitstep_conformance::suite::{self, CaseFilter};
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
 //! `docs/one-percent.md` is what the committed cases show.
 
-use bitstep_conformance::percent;
+use bitstep_conformance::judge::percent;
 use bitstep_conformance::suite::{self, CaseFilter};
 
 #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use bitstep_conformance::Core;
-use bitstep_conformance::bounds::{Bounds, Mode};
-use bitstep_conformance::check;
-use bitstep_conformance::spread::Spread;
+use bitstep_conformance::judge::bounds::{Bounds, Mode};
+use bitstep_conformance::judge::check;
+use bitstep_conformance::judge::spread::Spread;
 use bitstep_conformance::suite::{self, CaseFilter};
 
 /// Products of matrices are not followed.

@@ -8,8 +8,8 @@ use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_conformance::Core;
-use bitstep_conformance::bounds::Bounds;
-use bitstep_conformance::check;
+use bitstep_conformance::judge::bounds::Bounds;
+use bitstep_conformance::judge::check;
 use bitstep_conformance::golden::{Case, FORMAT};
 use serde_json::{Map, Value, json};
 

@@ -6,7 +6,7 @@ extern crate alloc;
 
 pub mod board;
 #[cfg(feature = "names")]
-pub mod free;
+pub mod hash_runs;
 pub mod net;
 #[cfg(feature = "names")]
 pub mod replay;

@@ -3,7 +3,7 @@
 //! A bound an element wide says nothing about an error that all elements share: Muon's elements
 //! may be off by 6 % of the largest movement, and a rate that is 5 % too large stays within. Over
 //! many elements such errors do not average out, and those of rounding do. So two numbers of the
-//! whole are held to [`SYSTEMATIC`](crate::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
+//! whole are held to [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
 //! reference's movement u and the backend's g, and the mean error in the direction of u over the
 //! mean length, Σ (g − u)·sign u / Σ |u|. What the last bits of the numbers account for comes on
 //! top: errors of size e, independent of one another, change the first by √Σ (e·u)² / Σ u² and

@@ -1,14 +1,17 @@
 //! What is shown: JSON lines, a table, failures.
 
+pub mod html;
+pub mod text;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::bounds::Mode;
-use crate::check::{Outcome, Report};
-use crate::spread::Spread;
-use crate::text::{plain, plain_json};
+use crate::judge::bounds::Mode;
+use crate::judge::check::{Outcome, Report};
+use crate::judge::spread::Spread;
+use crate::report::text::{plain, plain_json};
 
 /// One line of `--json`. An infinite error is written as the largest number.
 #[must_use]
@@ -263,7 +266,7 @@ pub fn tolerances(reports: &[Report]) -> String {
         if shares.count() == 0 && *by_table == 0 {
             continue;
         }
-        let of = |h: &crate::spread::Histogram, part| figure(h.quantile(part));
+        let of = |h: &crate::judge::spread::Histogram, part| figure(h.quantile(part));
         let (median, most, worst) = (of(shares, 0.5), of(shares, 0.99), figure(shares.largest));
         let (usual, wide) = (of(ulps, 0.5), of(ulps, 0.99));
         let count = shares.count();

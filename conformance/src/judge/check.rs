@@ -8,15 +8,15 @@ use crate::Core;
 use crate::backend::{
     Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, Run, ScheduleSpec,
 };
-use crate::bounds::{Bounds, Mode, is_low_bit};
-use crate::compare::is_code;
-use crate::condition::{self, Sensitivity};
-use crate::derived::{self, Tolerances};
+use crate::judge::bounds::{Bounds, Mode, is_low_bit};
+use crate::judge::compare::is_code;
+use crate::judge::sensitivity::{self, Sensitivity};
+use crate::judge::derived::{self, Tolerances};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
-use crate::judge::{Comparator, Failure, Location, Sample};
-use crate::lacking;
-use crate::parted::{self, Shown};
-use crate::spread::Spread;
+use crate::judge::comparator::{Comparator, Failure, Location, Sample};
+use crate::backend::lacking;
+use crate::backend::parted::{self, Shown};
+use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
 /// How a check ended.
@@ -90,7 +90,7 @@ pub struct Report {
     pub spread: Spread,
     /// Of a check that failed, some of the numbers compared.
     pub samples: Vec<Sample>,
-    /// The [mistakes](crate::neighbour::MUTATIONS) that fit, see [`crate::diagnose`].
+    /// The [mistakes](crate::judge::mutations::MUTATIONS) that fit, see [`crate::diagnose`].
     pub candidates: Vec<(&'static str, f64)>,
     /// The one that fits best.
     pub diagnosis: Option<String>,
@@ -288,11 +288,11 @@ impl<'a> Basis<'a> {
     }
 
     fn sensitivity(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
-        self.moves[t].get_or_init(|| condition::of_step(self.case, data, t))
+        self.moves[t].get_or_init(|| sensitivity::of_step(self.case, data, t))
     }
 
     fn run_sensitivity(&self, data: &OptimizerCase) -> &[Sensitivity] {
-        self.run_moves.get_or_init(|| condition::of_run(self.case, data))
+        self.run_moves.get_or_init(|| sensitivity::of_run(self.case, data))
     }
 }
 

@@ -4,7 +4,7 @@
 //! have your own checked, copy `examples/my_backend.rs`, which runs with
 //! `cargo run -p bitstep-conformance --example my_backend`: implement the trait
 //! and hand it to [`suite::run`](crate::suite::run) or
-//! [`check::case`](crate::check::case). A program in another language goes
+//! [`check::case`](crate::judge::check::case). A program in another language goes
 //! behind [`exec`](crate::exec).
 //!
 //! * [`optimizer`](Backend::optimizer) builds a [`Run`]: the parameters at their
@@ -21,6 +21,34 @@
 //! the suite counts and prints that. Names are those of `GOLDEN_FORMAT.md`,
 //! hyper-parameters those of the reference's constructor, state slots those of
 //! its `state_dict`.
+
+#[cfg(feature = "candle")]
+mod candle_backend;
+pub(crate) mod core_backend;
+pub(crate) mod core_gradient;
+pub(crate) mod core_schedule;
+#[cfg(feature = "ptx")]
+mod device_buffers;
+#[cfg(feature = "ptx")]
+mod gpu_gradient;
+pub(crate) mod host;
+pub(crate) mod lacking;
+#[cfg(feature = "ndarray")]
+mod ndarray_backend;
+pub(crate) mod parted;
+#[cfg(feature = "ptx")]
+mod ptx_backend;
+pub mod registry;
+
+#[cfg(feature = "candle")]
+pub use candle_backend::Candle;
+pub use core_backend::Core;
+#[cfg(feature = "ndarray")]
+pub use ndarray_backend::Ndarray;
+#[cfg(feature = "cuda")]
+pub use ptx_backend::Cuda;
+#[cfg(feature = "ptx")]
+pub use ptx_backend::Ptx;
 
 use std::collections::BTreeMap;
 

@@ -9,8 +9,8 @@ use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun};
-use crate::host::ParamStore;
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::host::ParamStore;
 
 /// `bitstep-ndarray`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]

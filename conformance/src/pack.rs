@@ -14,9 +14,9 @@
 use serde_json::Value;
 
 use crate::backend::{BackendError, OptimizerSpec};
-use crate::core_backend;
+use crate::backend::core_backend;
 use crate::golden::{Case, Data, OptimizerCase};
-use crate::plain;
+use crate::convert;
 use crate::tensor::Tensor;
 
 /// Stands for a gradient that is not there.
@@ -48,7 +48,7 @@ fn bytes(b: &[u8], out: &mut Vec<u8>) {
 }
 
 fn tensor(t: &Tensor, out: &mut Vec<u8>) -> Result<(), BackendError> {
-    let dtype = match plain::dtype(t.dtype)? {
+    let dtype = match convert::dtype(t.dtype)? {
         bitstep::float::Dtype::F64 => 0,
         bitstep::float::Dtype::F32 => 1,
         bitstep::float::Dtype::Bf16 => 2,

@@ -11,10 +11,10 @@ use bitstep_ptx::Machine;
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun};
-use crate::gpu_gradient;
-use crate::guests::{DeviceBuffers, Lodging};
-use crate::host::{Home, HostBackend};
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::gpu_gradient;
+use crate::backend::device_buffers::{DeviceBuffers, Lodging};
+use crate::backend::host::{Home, HostBackend};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]

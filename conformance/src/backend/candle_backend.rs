@@ -7,8 +7,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::core_backend::{Core, CoreRun};
-use crate::host::ParamStore;
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::host::ParamStore;
 
 /// `bitstep-candle`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]

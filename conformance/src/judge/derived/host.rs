@@ -11,7 +11,7 @@ use super::follow::{Answer, Held, Task};
 use super::number::half_ulp;
 use super::rule;
 use crate::backend::{BackendError, failed};
-use crate::host::{Home, HostBackend};
+use crate::backend::host::{Home, HostBackend};
 
 /// For each tensor, element by element, how far apart two correct answers may be.
 pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;

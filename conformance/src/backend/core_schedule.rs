@@ -4,7 +4,7 @@ use bitstep::hyper::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
 
 use crate::backend::{BackendError, ScheduleSpec, failed};
-use crate::plain::args;
+use crate::convert::args;
 
 pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
     let mut hyper = args(spec.hyper);

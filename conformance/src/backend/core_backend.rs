@@ -13,8 +13,8 @@ use crate::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec, failed,
 };
-use crate::host::{ParamStore, Slices};
-use crate::plain::{self, args, value};
+use crate::backend::host::{ParamStore, Slices};
+use crate::convert::{self, args, value};
 use crate::tensor::{Dtype, Tensor};
 
 /// The `bitstep` crate.
@@ -31,11 +31,11 @@ impl Backend for Core {
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
-        crate::core_schedule::answer(spec)
+        crate::backend::core_schedule::answer(spec)
     }
 
     fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
-        crate::core_gradient::answer(spec)
+        crate::backend::core_gradient::answer(spec)
     }
 }
 
@@ -99,7 +99,7 @@ impl<H: ParamStore> CoreRun<H> {
             group.params.iter().for_each(|&i| group_of[i] = number);
         }
         for (init, group) in spec.params.iter().zip(group_of) {
-            host.add(group, &init.shape, plain::buffer(init)?)?;
+            host.add(group, &init.shape, convert::buffer(init)?)?;
         }
         let shapes = spec.params.iter().map(|init| init.shape.clone()).collect();
         let optimizer = host.optimizer_mut();
@@ -132,7 +132,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
     ) -> Result<(), BackendError> {
-        self.host.set(i, plain::buffer(value)?)?;
+        self.host.set(i, convert::buffer(value)?)?;
         let optimizer = self.host.optimizer_mut();
         let number = optimizer.params()[i].group;
         let rule = optimizer.groups()[number].spec.rule.clone();
@@ -187,7 +187,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
             }
             match stacked.next(state, name, all) {
                 _ if slot.is_empty() => {}
-                Some(t) if t.len() == slot.len() => plain::write(&mut slot.data_mut(), &t),
+                Some(t) if t.len() == slot.len() => convert::write(&mut slot.data_mut(), &t),
                 Some(t) => {
                     let (got, want) = (t.len(), slot.len());
                     return Err(failed(format!("`{name}` has {got} elements, core wants {want}")));
@@ -229,17 +229,17 @@ impl<H: ParamStore> Run for CoreRun<H> {
                             "`{name}` has {got} elements, core wants {want}"
                         )));
                     }
-                    plain::write(&mut slot.data_mut(), t);
+                    convert::write(&mut slot.data_mut(), t);
                     given.push((name, 1.0));
                 }
             }
         }
-        let grads = inputs.grads.iter().map(|g| g.as_ref().map(plain::buffer).transpose());
+        let grads = inputs.grads.iter().map(|g| g.as_ref().map(convert::buffer).transpose());
         self.host.step(&grads.collect::<Result<Vec<_>, BackendError>>()?, &given)
     }
 
     fn value(&self, i: usize) -> Tensor {
-        plain::tensor(&self.host.value(i), &self.shapes[i])
+        convert::tensor(&self.host.value(i), &self.shapes[i])
     }
 
     fn eval(&self, i: usize) -> Option<Tensor> {
@@ -249,7 +249,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
         // A configuration that can't be evaluated has nothing to show: the check says so.
         other.eval(&mut params).ok()?;
         drop(params);
-        Some(plain::tensor(&values[i], &self.shapes[i]))
+        Some(convert::tensor(&values[i], &self.shapes[i]))
     }
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
@@ -267,7 +267,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
                 })),
                 // A slot that is not in use.
                 slot if slot.len() != shape.iter().product::<usize>() => {}
-                slot => parts.push(((*name).to_owned(), plain::tensor(slot, &shape))),
+                slot => parts.push(((*name).to_owned(), convert::tensor(slot, &shape))),
             }
         }
         let mut out = stack(parts);

@@ -15,7 +15,7 @@ use crate::backend::{
     ScheduleSpec,
 };
 use crate::golden::{Case, Data, Group};
-use crate::judge::MAX_SAMPLES;
+use crate::judge::comparator::MAX_SAMPLES;
 use crate::tensor::Tensor;
 
 /// One wrong rule.

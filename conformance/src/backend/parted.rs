@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Core;
 use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Run};
-use crate::compare;
+use crate::judge::compare;
 use crate::golden::OptimizerCase;
 use crate::tensor::Tensor;
 

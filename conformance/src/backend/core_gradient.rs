@@ -7,7 +7,7 @@ use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::Buffer;
 
 use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
-use crate::plain::{self, args, views};
+use crate::convert::{self, args, views};
 use crate::tensor::Tensor;
 
 pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError> {
@@ -15,7 +15,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = |name: &str| hyper.get(name).and_then(|v| v.as_bool());
     let lacks = |name: &str| failed(format!("`hyper` has no number `{name}`"));
-    let inputs = spec.inputs.iter().map(|t| plain::buffer(t));
+    let inputs = spec.inputs.iter().map(|t| convert::buffer(t));
     let mut grads = inputs.collect::<Result<Vec<_>, BackendError>>()?;
     let shapes = spec.inputs.iter().map(|t| t.shape.clone()).collect();
     no_groups(&hyper)?;
@@ -88,7 +88,7 @@ pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, BackendError> {
 }
 
 fn plain_answer(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {
-    let outputs = grads.iter().zip(shapes).map(|(g, s)| plain::tensor(g, &s)).collect();
+    let outputs = grads.iter().zip(shapes).map(|(g, s)| convert::tensor(g, &s)).collect();
     GradientAnswer { outputs, norm: None }
 }
 
@@ -105,15 +105,15 @@ fn accumulate(
         let mut accumulation = new(window).map_err(failed)?;
         let shape = input.shape.get(1..).unwrap_or_default();
         let mut total =
-            Buffer::zeros(plain::dtype(input.dtype)?, shape.iter().product()).map_err(failed)?;
+            Buffer::zeros(convert::dtype(input.dtype)?, shape.iter().product()).map_err(failed)?;
         for m in 0..rows {
-            let row = plain::buffer(&input.row(m))?;
+            let row = convert::buffer(&input.row(m))?;
             if let Some(row) = row.data() {
                 accumulation.add(total.data_mut(), row).map_err(failed)?;
             }
             accumulation.advance();
         }
-        outputs.push(plain::tensor(&total, shape));
+        outputs.push(convert::tensor(&total, shape));
     }
     Ok(GradientAnswer { outputs, norm: None })
 }
@@ -126,11 +126,11 @@ fn neftune(
     output: &mut Buffer,
 ) -> Result<(), BackendError> {
     if let Some(noise) = noise {
-        let noise = plain::buffer(noise)?;
+        let noise = convert::buffer(noise)?;
         let Some(noise) = noise.data() else { return Ok(()) };
         return Neftune::add_noise(output.data_mut(), noise).map_err(failed);
     }
-    let unit = plain::buffer(unit.ok_or_else(|| failed("the case gives neither unit nor noise"))?)?;
+    let unit = convert::buffer(unit.ok_or_else(|| failed("the case gives neither unit nor noise"))?)?;
     let Some(unit) = unit.data() else { return Ok(()) };
     // Batch × length × width.
     let dimension = |i: usize| input.shape.get(i).map_or(1, |&d| d as u64);

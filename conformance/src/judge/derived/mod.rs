@@ -20,7 +20,7 @@ mod number;
 mod rule;
 
 use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
-use crate::core_backend::CoreRun;
+use crate::backend::core_backend::CoreRun;
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
 pub(crate) use host::Tolerances;

@@ -4,9 +4,9 @@ use bitstep::gradient::ClipByGlobalNorm;
 use bitstep_cudarc::{Clip, Device, DeviceSlice, GradientOp, Workspace, apply_gradient_ops, clip};
 
 use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
-use crate::core_gradient::{no_groups, norm_clip};
-use crate::guests::{DeviceBuffers, Lodging};
-use crate::plain::{self, args};
+use crate::backend::core_gradient::{no_groups, norm_clip};
+use crate::backend::device_buffers::{DeviceBuffers, Lodging};
+use crate::convert::{self, args};
 use crate::tensor::Tensor;
 
 pub(crate) fn answer<D: Device>(
@@ -108,7 +108,7 @@ fn put<D: Device>(
     t: &Tensor,
 ) -> Result<(DeviceSlice, Lodging), BackendError> {
     let at = guests.add(&t.bytes)?;
-    Ok((DeviceSlice { at: at.0, len: t.len(), dtype: plain::dtype(t.dtype)? }, at))
+    Ok((DeviceSlice { at: at.0, len: t.len(), dtype: convert::dtype(t.dtype)? }, at))
 }
 
 fn run<D: Device>(

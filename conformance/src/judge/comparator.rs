@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::bounds::{
+use crate::judge::bounds::{
     self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES, Tolerance,
 };
-use crate::compare;
-use crate::movement::{Element, Movement};
-use crate::spread::Spread;
+use crate::judge::compare;
+use crate::judge::movement::{Element, Movement};
+use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
 /// The first number of a case that is off by too much.
@@ -125,7 +125,7 @@ struct Parted {
     since: usize,
     /// The largest changes of the reference's steps since.
     path: f64,
-    /// Whether its steps are judged [from its own numbers](crate::parted).
+    /// Whether its steps are judged [from its own numbers](crate::backend::parted).
     followed: bool,
 }
 

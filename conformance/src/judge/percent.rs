@@ -15,8 +15,8 @@ use crate::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
-use crate::bounds::Bounds;
-use crate::check::{Basis, Outcome};
+use crate::judge::bounds::Bounds;
+use crate::judge::check::{Basis, Outcome};
 use crate::golden::{Case, Data};
 use crate::tensor::Tensor;
 
