@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bitstep_conformance::backend::Backend;
+use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check::{Outcome, Report};
-use bitstep_conformance::golden::{Case, Data};
+use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan};
-use bitstep_conformance::report::text::plain;
-use bitstep_conformance::{exec, export, report::html, judge::percent, backend::registry};
+use bitstep_conformance::{backend::registry, exec, export, judge::percent, report::html};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

@@ -13,10 +13,10 @@
 
 use serde_json::Value;
 
-use crate::backend::{BackendError, OptimizerSpec};
 use crate::backend::core_backend;
-use crate::golden::{Case, Data, OptimizerCase};
+use crate::backend::{BackendError, OptimizerSpec};
 use crate::convert;
+use crate::golden::{Case, Data, OptimizerCase};
 use crate::tensor::Tensor;
 
 /// Stands for a gradient that is not there.

@@ -10,10 +10,10 @@ use globset::{GlobBuilder, GlobMatcher};
 use rayon::prelude::*;
 
 use crate::backend::{Backend, BackendError};
+use crate::golden::{self, Case, GoldenError, LARGEST, Problem};
 use crate::judge::bounds::Bounds;
 use crate::judge::check::{self, Report};
-use crate::golden::{self, Case, GoldenError, LARGEST, Problem};
-use crate::{judge::diagnose, fresh};
+use crate::{fresh, judge::diagnose};
 
 /// A file of a suite, read.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use bitstep_conformance::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
+use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::judge::bounds::{Bounds, Mode, is_low_bit};
 use bitstep_conformance::judge::check::{Basis, Outcome, Report};
-use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use rayon::prelude::*;

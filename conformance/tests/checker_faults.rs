@@ -10,9 +10,9 @@ use bitstep_conformance::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
+use bitstep_conformance::golden::Case;
 use bitstep_conformance::judge::bounds::{Bounds, Exemption, Mode, Tolerance};
 use bitstep_conformance::judge::check::{self, Outcome, Report};
-use bitstep_conformance::golden::Case;
 use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use common::Draft;

@@ -8,9 +8,9 @@ use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::NAMES;
 use bitstep_conformance::Core;
+use bitstep_conformance::golden::{Case, FORMAT};
 use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check;
-use bitstep_conformance::golden::{Case, FORMAT};
 use serde_json::{Map, Value, json};
 
 /// Any bytes as a golden file, and a file drawn from them. What is read as a case, the core is

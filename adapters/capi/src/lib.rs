@@ -23,10 +23,10 @@ extern crate alloc;
 extern crate std;
 
 mod args;
-#[cfg(not(feature = "std"))]
-mod bare;
 mod error;
 mod gradient;
+#[cfg(not(feature = "std"))]
+mod no_std_runtime;
 mod optimizer;
 mod places;
 mod rule;

@@ -4,10 +4,10 @@ use bitstep::float::Dtype;
 use bitstep::rule::{ComputePolicy, DynRule};
 use bitstep::rule::{ScalarState, StepContext};
 
-use crate::place::{DeviceStorage, Moves};
+use crate::device_storage::{DeviceStorage, Moves};
+use crate::kernel_spec::KernelSpec;
 use crate::plan::{LaunchPlan, Readback, ReadbackKind, name, phase};
 use crate::table::CodecDesc;
-use crate::typed::KernelSpec;
 
 /// The update of one tensor.
 pub struct ParamJob<'a> {

@@ -47,33 +47,28 @@ mod bytes;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod device;
-mod gradient;
+mod device_optimizer;
+mod device_storage;
 mod job;
-mod lowrank;
-mod norms;
-mod orthogonal;
-mod passes;
-mod place;
+mod kernel_spec;
 mod plan;
-mod resident;
 #[cfg(feature = "cuda")]
 mod slices;
 mod step;
 #[path = "../kernels/src/table.rs"]
 mod table;
-mod typed;
 
 use std::sync::OnceLock;
 
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, CudaError};
 pub use device::Device;
-pub use gradient::{DeviceSlice, GradientOp, apply_gradient_ops};
+pub use device_optimizer::{DeviceOptimizer, Tensor};
+pub use device_storage::DeviceStorage;
 pub use job::{PERSISTENT_BYTES, ParamJob};
-pub use norms::{Clip, clip, norm};
-pub use place::DeviceStorage;
 pub use plan::Workspace;
-pub use resident::{DeviceOptimizer, Tensor};
+pub use plan::gradient::{DeviceSlice, GradientOp, apply_gradient_ops};
+pub use plan::norms::{Clip, clip, norm};
 #[cfg(feature = "cuda")]
 pub use slices::{Pair, Slice, SliceMut};
 pub use step::run;

@@ -7,14 +7,14 @@ use bitstep::rule::{ComputePolicy, DynRule};
 
 use crate::Error;
 use crate::device::Device;
+use crate::device_storage::direct;
 use crate::job::ParamJob;
-use crate::lowrank::renew;
-use crate::place::direct;
+use crate::kernel_spec::{Shape, low_rank_parts, newton_schulz_kernels};
+use crate::plan::lowrank::renew;
 use crate::plan::{
     Granularity, LaunchList, LaunchPlan, Readback, Workspace, name, no_kernel, phase, prepare,
 };
 use crate::table::TensorDesc;
-use crate::typed::{Shape, low_rank_parts, newton_schulz_kernels};
 
 /// Runs one step of all jobs.
 ///

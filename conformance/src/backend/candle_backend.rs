@@ -4,11 +4,11 @@ use bitstep::optimizer::{Buffer, Optimizer};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::host::ParamStore;
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::backend::core_backend::{Core, CoreRun};
-use crate::backend::host::ParamStore;
 
 /// `bitstep-candle`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]

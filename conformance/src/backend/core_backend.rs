@@ -9,11 +9,11 @@ use bitstep::rule::Scope;
 use bitstep::storage::{RawBuffer, RawDtype, RawPart};
 use serde_json::{Map, Value as Json};
 
+use crate::backend::host::{ParamStore, Slices};
 use crate::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec, failed,
 };
-use crate::backend::host::{ParamStore, Slices};
 use crate::convert::{self, args, value};
 use crate::tensor::{Dtype, Tensor};
 

@@ -130,7 +130,8 @@ fn neftune(
         let Some(noise) = noise.data() else { return Ok(()) };
         return Neftune::add_noise(output.data_mut(), noise).map_err(failed);
     }
-    let unit = convert::buffer(unit.ok_or_else(|| failed("the case gives neither unit nor noise"))?)?;
+    let unit =
+        convert::buffer(unit.ok_or_else(|| failed("the case gives neither unit nor noise"))?)?;
     let Some(unit) = unit.data() else { return Ok(()) };
     // Batch × length × width.
     let dimension = |i: usize| input.shape.get(i).map_or(1, |&d| d as u64);

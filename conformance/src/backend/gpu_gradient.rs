@@ -3,9 +3,9 @@
 use bitstep::gradient::ClipByGlobalNorm;
 use bitstep_cudarc::{Clip, Device, DeviceSlice, GradientOp, Workspace, apply_gradient_ops, clip};
 
-use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
 use crate::backend::core_gradient::{no_groups, norm_clip};
 use crate::backend::device_buffers::{DeviceBuffers, Lodging};
+use crate::backend::{BackendError, GradientAnswer, GradientSpec, failed};
 use crate::convert::{self, args};
 use crate::tensor::Tensor;
 

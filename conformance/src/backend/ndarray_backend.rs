@@ -6,11 +6,11 @@ use bitstep_ndarray::{ArrayParam, add_param, par_step_with_grain};
 use half::{bf16, f16};
 use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::host::ParamStore;
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::backend::core_backend::{Core, CoreRun};
-use crate::backend::host::ParamStore;
 
 /// `bitstep-ndarray`. What is not about parameters is the core's own.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::Core;
 use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Run};
-use crate::judge::compare;
 use crate::golden::OptimizerCase;
+use crate::judge::compare;
 use crate::tensor::Tensor;
 
 /// A parameter's value and state.

@@ -8,13 +8,13 @@ use bitstep::storage::{Data, RawBuffer, RawPart, RoundingBits, StorageFormat};
 use bitstep_cudarc::{Device, DeviceStorage, Error, ParamJob, Workspace};
 use bitstep_ptx::Machine;
 
+use crate::backend::core_backend::{Core, CoreRun};
+use crate::backend::device_buffers::{DeviceBuffers, Lodging};
+use crate::backend::gpu_gradient;
+use crate::backend::host::{Home, HostBackend};
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
-use crate::backend::core_backend::{Core, CoreRun};
-use crate::backend::gpu_gradient;
-use crate::backend::device_buffers::{DeviceBuffers, Lodging};
-use crate::backend::host::{Home, HostBackend};
 
 /// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,17 +5,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use crate::Core;
+use crate::backend::lacking;
+use crate::backend::parted::{self, Shown};
 use crate::backend::{
     Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, Run, ScheduleSpec,
 };
-use crate::judge::bounds::{Bounds, Mode, is_low_bit};
-use crate::judge::compare::is_code;
-use crate::judge::sensitivity::{self, Sensitivity};
-use crate::judge::derived::{self, Tolerances};
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
+use crate::judge::bounds::{Bounds, Mode, is_low_bit};
 use crate::judge::comparator::{Comparator, Failure, Location, Sample};
-use crate::backend::lacking;
-use crate::backend::parted::{self, Shown};
+use crate::judge::compare::is_code;
+use crate::judge::derived::{self, Tolerances};
+use crate::judge::sensitivity::{self, Sensitivity};
 use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
@@ -90,7 +90,7 @@ pub struct Report {
     pub spread: Spread,
     /// Of a check that failed, some of the numbers compared.
     pub samples: Vec<Sample>,
-    /// The [mistakes](crate::judge::mutations::MUTATIONS) that fit, see [`crate::diagnose`].
+    /// The [mistakes](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
     pub candidates: Vec<(&'static str, f64)>,
     /// The one that fits best.
     pub diagnosis: Option<String>,

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use crate::Core;
 use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
+use crate::golden::{Case, Data, OptimizerCase};
 use crate::judge::bounds::Mode;
 use crate::judge::check::{Outcome, Report};
-use crate::judge::compare;
-use crate::golden::{Case, Data, OptimizerCase};
 use crate::judge::comparator::{MAX_SAMPLES, Sample};
+use crate::judge::compare;
 use crate::judge::mutations::{MUTATIONS, Mutation, VARIANTS};
 
 /// The part of the numbers off, and of the others, that a mistake must give.

@@ -94,7 +94,7 @@ pub const MUTATIONS: &[Mutation] = &[
 ];
 
 /// What some references do on purpose, so that not every golden can tell it from the right rule:
-/// known to [`crate::diagnose`] only.
+/// known to [`crate::judge::diagnose`] only.
 pub const VARIANTS: &[Mutation] = &[Mutation {
     name: "hyper-parameters in f32",
     applies: |_, _| true,

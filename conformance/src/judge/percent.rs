@@ -15,9 +15,9 @@ use crate::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
+use crate::golden::{Case, Data};
 use crate::judge::bounds::Bounds;
 use crate::judge::check::{Basis, Outcome};
-use crate::golden::{Case, Data};
 use crate::tensor::Tensor;
 
 /// What a number is multiplied by.

@@ -5,13 +5,13 @@
 #![no_std]
 #![feature(abi_ptx, stdarch_nvptx, asm_experimental_arch)]
 
+mod codecs;
 mod gradients;
 mod grid;
 mod lowrank;
 mod matrix;
-mod moves;
+mod newton_schulz;
 mod norms;
-mod orthogonal;
 mod product;
 mod rules;
 mod sums;

@@ -1,16 +1,16 @@
 //! Rules on projected gradients: what stands between the products.
 
-use bitstep::rule::{replace_param_sums, scaled_sum};
+use bitstep::float::ComputeFloat;
 use bitstep::float::{Eager, EagerFloat};
 use bitstep::lowrank::{Apollo, GaLore};
-use bitstep::optim::*;
-use bitstep::float::ComputeFloat;
 use bitstep::math::reduce;
+use bitstep::optim::*;
 use bitstep::rule::Rule;
+use bitstep::rule::{replace_param_sums, scaled_sum};
 use half::{bf16, f16};
 
 use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
-use crate::orthogonal::each;
+use crate::newton_schulz::each;
 use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
 use crate::sums::split;
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, TensorDesc};

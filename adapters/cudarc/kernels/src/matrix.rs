@@ -1,9 +1,9 @@
 //! Matrix rules with row and column state.
 
-use bitstep::float::{Eager, EagerFloat};
-use bitstep::rule::factored::FactoredUpdate;
-use bitstep::optim::*;
 use bitstep::float::ComputeFloat;
+use bitstep::float::{Eager, EagerFloat};
+use bitstep::optim::*;
+use bitstep::rule::factored::FactoredUpdate;
 use half::{bf16, f16};
 
 use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
@@ -219,5 +219,6 @@ macro_rules! types {
 
 bitstep::each_rule!(rules);
 
-const _: () =
-    assert!(ROWS == bitstep::math::reduce::ROWS as u64 && CHUNK == bitstep::math::reduce::BLOCK as u64);
+const _: () = assert!(
+    ROWS == bitstep::math::reduce::ROWS as u64 && CHUNK == bitstep::math::reduce::BLOCK as u64
+);

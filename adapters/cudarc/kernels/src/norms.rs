@@ -1,9 +1,9 @@
 //! Norms over gradients, which stay on the device.
 
 use bitstep::float::Eager;
+use bitstep::float::{ComputeFloat, StoredFloat};
 use bitstep::gradient::kernel::{NormKind, clamped_square, round, tf_half_square, tf_norm};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
-use bitstep::float::{ComputeFloat, StoredFloat};
 use half::{bf16, f16};
 
 use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};

@@ -1,8 +1,8 @@
 //! Products of matrices, in the core's order.
 
+use bitstep::float::ComputeFloat;
 use bitstep::float::Eager;
 use bitstep::math::matmul::dot_in_order;
-use bitstep::float::ComputeFloat;
 use half::{bf16, f16};
 
 use crate::grid::for_each_chunk_per_block;

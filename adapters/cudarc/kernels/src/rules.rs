@@ -1,10 +1,10 @@
 //! Elementwise and tensorwise rules.
 
-use bitstep::rule::Array;
+use bitstep::float::{ComputeFloat, StoredFloat};
 use bitstep::float::{Eager, EagerFloat};
 use bitstep::gradient::kernel::scaled;
 use bitstep::optim::*;
-use bitstep::float::{ComputeFloat, StoredFloat};
+use bitstep::rule::Array;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 

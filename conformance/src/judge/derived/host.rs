@@ -10,8 +10,8 @@ use bitstep::rule::SlotInit;
 use super::follow::{Answer, Held, Task};
 use super::number::half_ulp;
 use super::rule;
-use crate::backend::{BackendError, failed};
 use crate::backend::host::{Home, HostBackend};
+use crate::backend::{BackendError, failed};
 
 /// For each tensor, element by element, how far apart two correct answers may be.
 pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;

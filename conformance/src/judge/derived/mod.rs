@@ -19,8 +19,8 @@ mod host;
 mod number;
 mod rule;
 
-use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::backend::core_backend::CoreRun;
+use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
 pub(crate) use host::Tolerances;

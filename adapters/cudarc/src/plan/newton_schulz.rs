@@ -2,9 +2,9 @@
 
 use crate::Error;
 use crate::job::ParamJob;
+use crate::kernel_spec::NewtonSchulzKernels;
 use crate::plan::{Granularity, LaunchPlan, name, no_kernel, phase, wide};
 use crate::table::{CHUNK, ProductDesc, TILE, TILES, TensorDesc};
-use crate::typed::NewtonSchulzKernels;
 use bitstep::float::Dtype;
 
 const BEGIN: u32 = phase::APPLY + 1;

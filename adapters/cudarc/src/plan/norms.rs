@@ -4,7 +4,7 @@ use bitstep::float::Dtype;
 use bitstep::gradient::kernel::{NormKind, promote};
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 
-use crate::gradient::add_at;
+use crate::plan::gradient::add_at;
 use crate::plan::{Granularity, LaunchPlan, Workspace, launch, name, wide};
 use crate::table::{CHUNK, NormDesc};
 use crate::{Device, DeviceSlice, Error, GradientOp};

@@ -4,6 +4,12 @@
 //! Tensors of the usual types run the kernels of those; any other storage is first turned into
 //! plain numbers of the type to compute in, and back at the end, as the core does it.
 
+pub(crate) mod gradient;
+pub(crate) mod lowrank;
+pub(crate) mod newton_schulz;
+pub(crate) mod norms;
+pub(crate) mod passes;
+
 use std::collections::BTreeMap;
 
 use bitstep::float::Dtype;
@@ -12,8 +18,8 @@ use bitstep::rule::{ScalarState, StepContext};
 
 use crate::Error;
 use crate::device::Device;
+use crate::kernel_spec::{KernelSpec, kernel_spec};
 use crate::table::{CHUNK, TableRow};
-use crate::typed::{KernelSpec, kernel_spec};
 
 /// Device memory that a step needs beside its tensors. It grows at the first step, or when
 /// tensors are added, and is then reused.

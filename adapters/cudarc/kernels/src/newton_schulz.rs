@@ -1,10 +1,10 @@
 //! Rules that follow an orthogonal matrix: the passes between its products.
 
+use bitstep::float::ComputeFloat;
 use bitstep::float::Eager;
+use bitstep::math::reduce;
 use bitstep::optim::*;
 use bitstep::rule::newton_schulz::{NewtonSchulz, WideIndex};
-use bitstep::float::ComputeFloat;
-use bitstep::math::reduce;
 use half::{bf16, f16};
 
 use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};

@@ -8,12 +8,12 @@ use bitstep::rule::factored::MatrixLayout;
 use bitstep::storage::StorageFormat;
 
 use crate::bytes::{bytes, multiply, read};
+use crate::device_storage::DeviceStorage;
 use crate::job::ParamJob;
-use crate::orthogonal::View;
-use crate::place::DeviceStorage;
+use crate::kernel_spec::{LowRankParts, Shape, low_rank_parts};
+use crate::plan::newton_schulz::View;
 use crate::plan::{Granularity, LaunchPlan, Readback, ReadbackKind, name, no_kernel, phase, wide};
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, CodecDesc, TensorDesc};
-use crate::typed::{LowRankParts, Shape, low_rank_parts};
 use crate::{Device, Error};
 
 // Between the gradient's being there and the inner rule.

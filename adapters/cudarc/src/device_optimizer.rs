@@ -9,14 +9,14 @@ use bitstep::storage::{
 };
 
 use crate::bytes::{bytes, multiply, read};
+use crate::device_storage::DeviceStorage;
 use crate::job::{PERSISTENT_BYTES, ParamJob};
-use crate::place::DeviceStorage;
+use crate::kernel_spec::{has_kernels, persistent_scalar};
 use crate::plan::{LaunchList, Readback, ReadbackKind, Workspace, no_kernel};
 use crate::step::plan;
-use crate::typed::{has_kernels, persistent_scalar};
 use crate::{Device, Error};
 
-mod host;
+mod state_io;
 
 /// A parameter in the device's memory, and its gradient; the numbers one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

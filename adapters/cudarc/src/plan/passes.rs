@@ -4,10 +4,10 @@ use bitstep::float::Dtype;
 use bitstep::rule::factored::MatrixLayout;
 
 use crate::Error;
-use crate::place::{DeviceStorage, Moves};
+use crate::device_storage::{DeviceStorage, Moves};
+use crate::kernel_spec::KernelSpec;
 use crate::plan::{Granularity, LaunchPlan, name, phase, wide};
 use crate::table::{CHUNK, FoldDesc, ROWS, TensorDesc};
-use crate::typed::KernelSpec;
 
 impl LaunchPlan {
     /// Both sums over a tensor of at least one element.
