@@ -58,7 +58,7 @@ pub struct ParamState {
     pub has_plain_state: bool,
     /// What is kept beside a 16-bit parameter ([`StorageConfig::param`](super::StorageConfig::param)): FlashOptim's `error_bits`.
     pub correction: Option<RawBuffer>,
-    /// Seed of the bits that round it ([`ParamStorage::Stochastic`]).
+    /// Seed of the bits that round it ([`ParamStorage::Stochastic`](super::ParamStorage::Stochastic)).
     pub seed: u64,
     /// Bits to use instead, one number an element, for as long as they are here.
     pub rounding_bits: Option<Vec<u16>>,

@@ -145,11 +145,11 @@ pub enum ParamStorage {
     /// Nothing.
     #[default]
     Plain,
-    /// 8 or 16 correction bits: [`SplitFloat`].
+    /// 8 or 16 correction bits: [`SplitFloat`](crate::storage::SplitFloat).
     Split(u32),
-    /// A compensation of the same type: [`KahanPair`].
+    /// A compensation of the same type: [`KahanPair`](crate::storage::KahanPair).
     Kahan,
-    /// Nothing, but they are rounded at random: [`StochasticRounded`]. The seed.
+    /// Nothing, but they are rounded at random: [`StochasticRounded`](crate::storage::StochasticRounded). The seed.
     Stochastic(u64),
 }
 

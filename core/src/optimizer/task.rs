@@ -125,7 +125,7 @@ impl<'a> Task<'a> {
     /// Does the work.
     ///
     /// # Errors
-    /// A state buffer of the wrong length; [`Optimizer::tasks`] has checked them. No memory to work in,
+    /// A state buffer of the wrong length; [`Optimizer::tasks`](super::Optimizer::tasks) has checked them. No memory to work in,
     /// of which matrix rules need some: other tasks of the step may have run then.
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
