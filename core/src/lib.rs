@@ -25,6 +25,7 @@ pub mod math;
 pub mod optim;
 #[cfg(feature = "alloc")]
 pub mod optimizer;
+pub mod prelude;
 #[cfg(feature = "alloc")]
 pub mod registry;
 pub mod rule;

@@ -8,7 +8,7 @@ use bitstep::optimizer::{Optimizer, OptimizerSpec, Param};
 use bitstep::rule::ComputePolicy;
 use bitstep::rule::Rule;
 use bitstep::schedule;
-use bitstep::state::State;
+use bitstep::state::{Optimize, State};
 use bitstep::storage::Plain;
 use half::{bf16, f16};
 
@@ -26,7 +26,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     let mut optimizer = Optimizer::new();
     let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).unwrap();
     optimizer.add_param(group, &[N], S::DTYPE).unwrap();
-    let size = State::<R, S>::numbers(&rule, N);
+    let size = State::<R, Vec<S>>::memory_len(&rule, N);
     let (mut memory, mut later) = (vec![S::from_f32(1.0); size], vec![S::from_f32(1.0); size]);
     let (mut ours, mut theirs) = (numbers::<S>(0), numbers::<S>(0));
     let mut state = State::new(&rule, N, &mut memory).unwrap();
@@ -34,7 +34,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     for t in 1..=6 {
         let grad = numbers::<S>(t);
         let lr = 0.01 * t as f64;
-        state.step(&rule, lr, &mut ours, &grad).unwrap();
+        rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
         let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
         optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
@@ -64,7 +64,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     for t in 4..=6 {
         let grad = numbers::<S>(t);
         let lr = 0.01 * t as f64;
-        state.step(&rule, lr, &mut ours, &grad).unwrap();
+        rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
         let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
         optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
@@ -105,15 +105,15 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     assert!(State::new(&wrong, N, &mut memory).is_err());
     assert_eq!(memory, [7.0; 2 * N]);
     // As many numbers as there are none of.
-    assert!(State::<_, f32>::new(&rule, usize::MAX, &mut []).is_err());
+    assert!(State::new(&rule, usize::MAX, [0f32; 0]).is_err());
 
     let mut z = [0f32; N];
     let rule = ScheduleFreeSgd::default();
     let mut state = State::new(&rule, N, &mut z).unwrap();
     let mut param = numbers::<f32>(1);
     let before = param;
-    assert!(state.step(&rule, 0.1, &mut param, &[0.0; N - 1]).is_err());
-    assert!(state.step(&rule, 0.1, &mut param[1..], &[0.0; N - 1]).is_err());
+    assert!(rule.step(&mut state, 0.1, &mut param, &[0.0; N - 1]).is_err());
+    assert!(rule.step(&mut state, 0.1, &mut param[1..], &[0.0; N - 1]).is_err());
     assert_eq!((param, state.steps(), state.slots()), (before, 0, [&[0f32; N][..]]));
     let mut page = [1; 1000];
     assert_eq!(state.save(&param, &mut page), Err(length(1000, state.saved_len())));
@@ -172,7 +172,7 @@ fn saved_bytes_are_those_that_the_page_describes() {
     let (mut memory, mut param) = ([0f32; 2], [1.0f32, 2.0]);
     let rule = Sgd { momentum: 0.5, ..Sgd::default() };
     let mut state = State::new(&rule, 2, &mut memory).unwrap();
-    state.step(&rule, 0.25, &mut param, &[4.0, -8.0]).unwrap();
+    rule.step(&mut state, 0.25, &mut param, &[4.0, -8.0]).unwrap();
     let mut saved = vec![0; state.saved_len()];
     state.save(&param, &mut saved).unwrap();
     let [kind, id] = ["bitstep1", "sgd"].map(text);
@@ -257,7 +257,7 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
 fn a_parameter_of_any_length_has_a_length_when_saved() {
     let rule = Sgd::default(); // no slot: no memory says how long it is
     for len in [usize::MAX, usize::MAX / 4, usize::MAX / 4 - 1] {
-        let state = State::<_, f32>::new(&rule, len, &mut []).unwrap();
+        let state = State::new(&rule, len, [0f32; 0]).unwrap();
         assert!(state.saved_len() >= len);
     }
 }

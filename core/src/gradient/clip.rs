@@ -270,9 +270,15 @@ pub struct ClipGradNorm {
     pub error_if_nonfinite: bool,
 }
 
+impl ClipGradNorm {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        ClipGradNorm { max_norm: 1.0, norm_type: 2.0, error_if_nonfinite: false };
+}
+
 impl Default for ClipGradNorm {
     fn default() -> Self {
-        ClipGradNorm { max_norm: 1.0, norm_type: 2.0, error_if_nonfinite: false }
+        Self::DEFAULT
     }
 }
 

@@ -72,15 +72,20 @@ pub struct LossScale {
     pub good_steps: u64,
 }
 
+impl LossScale {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = LossScale {
+        scale: 65536.0,
+        growth_factor: 2.0,
+        backoff_factor: 0.5,
+        growth_interval: 2000,
+        good_steps: 0,
+    };
+}
+
 impl Default for LossScale {
     fn default() -> Self {
-        LossScale {
-            scale: 65536.0,
-            growth_factor: 2.0,
-            backoff_factor: 0.5,
-            growth_interval: 2000,
-            good_steps: 0,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -78,9 +78,15 @@ pub struct Adadelta {
     pub maximize: bool,
 }
 
+impl Adadelta {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Adadelta { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0, maximize: false };
+}
+
 impl Default for Adadelta {
     fn default() -> Self {
-        Adadelta { lr: 1.0, rho: 0.9, eps: 1e-6, weight_decay: 0.0, maximize: false }
+        Self::DEFAULT
     }
 }
 

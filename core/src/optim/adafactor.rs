@@ -118,19 +118,24 @@ pub struct Adafactor {
     pub warmup_init: bool,
 }
 
+impl Adafactor {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Adafactor {
+        lr: None,
+        eps: (1e-30, 1e-3),
+        clip_threshold: 1.0,
+        decay_rate: -0.8,
+        beta1: None,
+        weight_decay: 0.0,
+        scale_parameter: true,
+        relative_step: true,
+        warmup_init: false,
+    };
+}
+
 impl Default for Adafactor {
     fn default() -> Self {
-        Adafactor {
-            lr: None,
-            eps: (1e-30, 1e-3),
-            clip_threshold: 1.0,
-            decay_rate: -0.8,
-            beta1: None,
-            weight_decay: 0.0,
-            scale_parameter: true,
-            relative_step: true,
-            warmup_init: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -93,17 +93,22 @@ pub struct AdafactorTorch {
     pub maximize: bool,
 }
 
+impl AdafactorTorch {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdafactorTorch {
+        lr: 1e-2,
+        beta2_decay: -0.8,
+        eps: (None, 1e-3),
+        d: 1.0,
+        weight_decay: 0.0,
+        foreach: None,
+        maximize: false,
+    };
+}
+
 impl Default for AdafactorTorch {
     fn default() -> Self {
-        AdafactorTorch {
-            lr: 1e-2,
-            beta2_decay: -0.8,
-            eps: (None, 1e-3),
-            d: 1.0,
-            weight_decay: 0.0,
-            foreach: None,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

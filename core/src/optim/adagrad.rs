@@ -80,17 +80,22 @@ pub struct Adagrad {
     pub maximize: bool,
 }
 
+impl Adagrad {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Adagrad {
+        lr: 1e-2,
+        lr_decay: 0.0,
+        weight_decay: 0.0,
+        initial_accumulator_value: 0.0,
+        eps: 1e-10,
+        foreach: None,
+        maximize: false,
+    };
+}
+
 impl Default for Adagrad {
     fn default() -> Self {
-        Adagrad {
-            lr: 1e-2,
-            lr_decay: 0.0,
-            weight_decay: 0.0,
-            initial_accumulator_value: 0.0,
-            eps: 1e-10,
-            foreach: None,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -101,18 +101,23 @@ pub struct AdaLomo {
     pub weight_decay: f64,
 }
 
+impl AdaLomo {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdaLomo {
+        lr: 1e-3,
+        loss_scale: Some(1024.0),
+        eps: (1e-30, 1e-3),
+        clip_threshold: 1.0,
+        decay_rate: -0.8,
+        clip_grad_norm: None,
+        clip_grad_value: None,
+        weight_decay: 0.0,
+    };
+}
+
 impl Default for AdaLomo {
     fn default() -> Self {
-        AdaLomo {
-            lr: 1e-3,
-            loss_scale: Some(1024.0),
-            eps: (1e-30, 1e-3),
-            clip_threshold: 1.0,
-            decay_rate: -0.8,
-            clip_grad_norm: None,
-            clip_grad_value: None,
-            weight_decay: 0.0,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -86,17 +86,22 @@ pub struct Adam {
     pub decoupled_weight_decay: bool,
 }
 
+impl Adam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Adam {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        amsgrad: false,
+        maximize: false,
+        decoupled_weight_decay: false,
+    };
+}
+
 impl Default for Adam {
     fn default() -> Self {
-        Adam {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            amsgrad: false,
-            maximize: false,
-            decoupled_weight_decay: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -98,18 +98,23 @@ pub struct AdamWeightDecay {
     pub clip: KerasClip,
 }
 
+impl AdamWeightDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdamWeightDecay {
+        learning_rate: 1e-3,
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-7,
+        amsgrad: false,
+        weight_decay_rate: 0.0,
+        decay: 0.0,
+        clip: KerasClip::DEFAULT,
+    };
+}
+
 impl Default for AdamWeightDecay {
     fn default() -> Self {
-        AdamWeightDecay {
-            learning_rate: 1e-3,
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-7,
-            amsgrad: false,
-            weight_decay_rate: 0.0,
-            decay: 0.0,
-            clip: KerasClip::default(),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -75,9 +75,15 @@ pub struct Adamax {
     pub maximize: bool,
 }
 
+impl Adamax {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Adamax { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, maximize: false };
+}
+
 impl Default for Adamax {
     fn default() -> Self {
-        Adamax { lr: 2e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, maximize: false }
+        Self::DEFAULT
     }
 }
 

@@ -81,16 +81,21 @@ pub struct AdamW {
     pub maximize: bool,
 }
 
+impl AdamW {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdamW {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 1e-2,
+        amsgrad: false,
+        maximize: false,
+    };
+}
+
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 1e-2,
-            amsgrad: false,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

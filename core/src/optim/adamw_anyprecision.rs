@@ -104,18 +104,23 @@ pub struct AdamWAnyPrecision {
     pub compensation_buffer_dtype: Dtype,
 }
 
+impl AdamWAnyPrecision {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdamWAnyPrecision {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        use_kahan_summation: false,
+        momentum_dtype: Dtype::Bf16,
+        variance_dtype: Dtype::Bf16,
+        compensation_buffer_dtype: Dtype::Bf16,
+    };
+}
+
 impl Default for AdamWAnyPrecision {
     fn default() -> Self {
-        AdamWAnyPrecision {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            use_kahan_summation: false,
-            momentum_dtype: Dtype::Bf16,
-            variance_dtype: Dtype::Bf16,
-            compensation_buffer_dtype: Dtype::Bf16,
-        }
+        Self::DEFAULT
     }
 }
 

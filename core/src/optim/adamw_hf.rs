@@ -89,16 +89,21 @@ pub enum AdamWHfReference {
     Galore,
 }
 
+impl AdamWHf {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdamWHf {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-6,
+        weight_decay: 0.0,
+        correct_bias: true,
+        reference: AdamWHfReference::Transformers,
+    };
+}
+
 impl Default for AdamWHf {
     fn default() -> Self {
-        AdamWHf {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-6,
-            weight_decay: 0.0,
-            correct_bias: true,
-            reference: AdamWHfReference::default(),
-        }
+        Self::DEFAULT
     }
 }
 

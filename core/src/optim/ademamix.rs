@@ -92,18 +92,23 @@ pub struct AdEMAMix {
     pub state: BnbState,
 }
 
+impl AdEMAMix {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdEMAMix {
+        lr: 1e-3,
+        betas: (0.9, 0.999, 0.9999),
+        alpha: 5.0,
+        t_alpha: None,
+        t_beta3: None,
+        eps: 1e-8,
+        weight_decay: 1e-2,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for AdEMAMix {
     fn default() -> Self {
-        AdEMAMix {
-            lr: 1e-3,
-            betas: (0.9, 0.999, 0.9999),
-            alpha: 5.0,
-            t_alpha: None,
-            t_beta3: None,
-            eps: 1e-8,
-            weight_decay: 1e-2,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

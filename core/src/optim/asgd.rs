@@ -91,17 +91,22 @@ pub struct Asgd {
     pub maximize: bool,
 }
 
+impl Asgd {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Asgd {
+        lr: 1e-2,
+        lambd: 1e-4,
+        alpha: 0.75,
+        t0: 1e6,
+        weight_decay: 0.0,
+        foreach: None,
+        maximize: false,
+    };
+}
+
 impl Default for Asgd {
     fn default() -> Self {
-        Asgd {
-            lr: 1e-2,
-            lambd: 1e-4,
-            alpha: 0.75,
-            t0: 1e6,
-            weight_decay: 0.0,
-            foreach: None,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

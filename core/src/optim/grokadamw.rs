@@ -105,19 +105,24 @@ pub struct GrokAdamW {
     pub gradient_clipping: f64,
 }
 
+impl GrokAdamW {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = GrokAdamW {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 1e-2,
+        alpha_init: 0.98,
+        lamb: 2.0,
+        gamma: 0.1,
+        grokking_signal_decay_rate: 0.1,
+        gradient_clipping: 1.0,
+    };
+}
+
 impl Default for GrokAdamW {
     fn default() -> Self {
-        GrokAdamW {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 1e-2,
-            alpha_init: 0.98,
-            lamb: 2.0,
-            gamma: 0.1,
-            grokking_signal_decay_rate: 0.1,
-            gradient_clipping: 1.0,
-        }
+        Self::DEFAULT
     }
 }
 

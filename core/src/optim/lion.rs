@@ -68,9 +68,15 @@ pub struct Lion {
     pub state: BnbState,
 }
 
+impl Lion {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Lion { lr: 1e-4, betas: (0.9, 0.99), weight_decay: 0.0, state: BnbState::DEFAULT };
+}
+
 impl Default for Lion {
     fn default() -> Self {
-        Lion { lr: 1e-4, betas: (0.9, 0.99), weight_decay: 0.0, state: BnbState::default() }
+        Self::DEFAULT
     }
 }
 

@@ -76,9 +76,15 @@ pub struct Lomo {
     pub weight_decay: f64,
 }
 
+impl Lomo {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Lomo { lr: 1e-3, clip_grad_norm: None, clip_grad_value: None, weight_decay: 0.0 };
+}
+
 impl Default for Lomo {
     fn default() -> Self {
-        Lomo { lr: 1e-3, clip_grad_norm: None, clip_grad_value: None, weight_decay: 0.0 }
+        Self::DEFAULT
     }
 }
 

@@ -131,8 +131,14 @@ pub enum AdjustLr {
     SpectralUnclamped,
 }
 
-impl<A: Default> Default for Muon<A> {
-    fn default() -> Self {
+impl Muon {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Muon::with_algebra(PortableLinearAlgebra);
+}
+
+impl<A> Muon<A> {
+    /// The reference's defaults, over products of one's choice.
+    pub const fn with_algebra(algebra: A) -> Self {
         Muon {
             lr: 1e-3,
             weight_decay: 0.1,
@@ -142,8 +148,14 @@ impl<A: Default> Default for Muon<A> {
             eps: 1e-7,
             ns_steps: 5,
             adjust_lr_fn: None,
-            algebra: A::default(),
+            algebra,
         }
+    }
+}
+
+impl<A: Default> Default for Muon<A> {
+    fn default() -> Self {
+        Muon::with_algebra(A::default())
     }
 }
 

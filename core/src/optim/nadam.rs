@@ -89,18 +89,23 @@ pub struct NAdam {
     pub maximize: bool,
 }
 
+impl NAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = NAdam {
+        lr: 2e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        momentum_decay: 4e-3,
+        decoupled_weight_decay: false,
+        foreach: None,
+        maximize: false,
+    };
+}
+
 impl Default for NAdam {
     fn default() -> Self {
-        NAdam {
-            lr: 2e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum_decay: 4e-3,
-            decoupled_weight_decay: false,
-            foreach: None,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

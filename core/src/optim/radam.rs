@@ -90,17 +90,22 @@ pub struct RAdam {
     pub maximize: bool,
 }
 
+impl RAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = RAdam {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        decoupled_weight_decay: false,
+        foreach: None,
+        maximize: false,
+    };
+}
+
 impl Default for RAdam {
     fn default() -> Self {
-        RAdam {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            decoupled_weight_decay: false,
-            foreach: None,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

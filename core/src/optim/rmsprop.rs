@@ -85,17 +85,22 @@ pub struct RmsProp {
     pub maximize: bool,
 }
 
+impl RmsProp {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = RmsProp {
+        lr: 1e-2,
+        alpha: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        momentum: 0.0,
+        centered: false,
+        maximize: false,
+    };
+}
+
 impl Default for RmsProp {
     fn default() -> Self {
-        RmsProp {
-            lr: 1e-2,
-            alpha: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            centered: false,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

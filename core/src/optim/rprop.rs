@@ -78,9 +78,15 @@ pub struct Rprop {
     pub maximize: bool,
 }
 
+impl Rprop {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Rprop { lr: 1e-2, etas: (0.5, 1.2), step_sizes: (1e-6, 50.0), maximize: false };
+}
+
 impl Default for Rprop {
     fn default() -> Self {
-        Rprop { lr: 1e-2, etas: (0.5, 1.2), step_sizes: (1e-6, 50.0), maximize: false }
+        Self::DEFAULT
     }
 }
 

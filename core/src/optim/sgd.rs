@@ -78,16 +78,21 @@ pub struct Sgd {
     pub maximize: bool,
 }
 
+impl Sgd {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Sgd {
+        lr: 1e-3,
+        momentum: 0.0,
+        dampening: 0.0,
+        weight_decay: 0.0,
+        nesterov: false,
+        maximize: false,
+    };
+}
+
 impl Default for Sgd {
     fn default() -> Self {
-        Sgd {
-            lr: 1e-3,
-            momentum: 0.0,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-            maximize: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -103,19 +103,24 @@ pub struct StableAdamW {
     pub gradient_release: bool,
 }
 
+impl StableAdamW {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = StableAdamW {
+        lr: 1e-3,
+        betas: (0.9, 0.99),
+        weight_decay: 1e-2,
+        eps: 1e-6,
+        decouple_lr: false,
+        max_lr: None,
+        kahan_sum: None,
+        foreach: None,
+        gradient_release: false,
+    };
+}
+
 impl Default for StableAdamW {
     fn default() -> Self {
-        StableAdamW {
-            lr: 1e-3,
-            betas: (0.9, 0.99),
-            weight_decay: 1e-2,
-            eps: 1e-6,
-            decouple_lr: false,
-            max_lr: None,
-            kahan_sum: None,
-            foreach: None,
-            gradient_release: false,
-        }
+        Self::DEFAULT
     }
 }
 

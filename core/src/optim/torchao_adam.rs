@@ -90,15 +90,20 @@ pub type TorchaoAdam = TorchaoAdamRule<false>;
 /// torchao's Adam with decoupled weight decay.
 pub type TorchaoAdamW = TorchaoAdamRule<true>;
 
+impl<const DECOUPLED: bool> TorchaoAdamRule<DECOUPLED> {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchaoAdamRule {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: if DECOUPLED { 1e-2 } else { 0.0 },
+        amsgrad: false,
+    };
+}
+
 impl<const DECOUPLED: bool> Default for TorchaoAdamRule<DECOUPLED> {
     fn default() -> Self {
-        TorchaoAdamRule {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: if DECOUPLED { 1e-2 } else { 0.0 },
-            amsgrad: false,
-        }
+        Self::DEFAULT
     }
 }
 

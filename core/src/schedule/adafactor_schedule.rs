@@ -59,16 +59,21 @@ pub struct AdafactorScheduleState {
     pub f32: bool,
 }
 
+impl AdafactorSchedule {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = AdafactorSchedule {
+        initial_lr: 0.0,
+        eps: (1e-30, 1e-3),
+        scale_parameter: true,
+        relative_step: true,
+        warmup_init: false,
+        f64: false,
+    };
+}
+
 impl Default for AdafactorSchedule {
     fn default() -> Self {
-        AdafactorSchedule {
-            initial_lr: 0.0,
-            eps: (1e-30, 1e-3),
-            scale_parameter: true,
-            relative_step: true,
-            warmup_init: false,
-            f64: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -31,9 +31,15 @@ pub struct Cosine {
     pub num_cycles: f64,
 }
 
+impl Cosine {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        Cosine { num_warmup_steps: 0, num_training_steps: 0, num_cycles: 0.5 };
+}
+
 impl Default for Cosine {
     fn default() -> Self {
-        Cosine { num_warmup_steps: 0, num_training_steps: 0, num_cycles: 0.5 }
+        Self::DEFAULT
     }
 }
 

@@ -44,17 +44,22 @@ pub struct CosineWarmupWithMinLr {
     pub lr_init: f64,
 }
 
+impl CosineWarmupWithMinLr {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = CosineWarmupWithMinLr {
+        num_warmup_steps: 0,
+        num_training_steps: 0,
+        num_cycles: 0.5,
+        min_lr: None,
+        min_lr_rate: None,
+        warmup_lr_rate: None,
+        lr_init: 1e-3,
+    };
+}
+
 impl Default for CosineWarmupWithMinLr {
     fn default() -> Self {
-        CosineWarmupWithMinLr {
-            num_warmup_steps: 0,
-            num_training_steps: 0,
-            num_cycles: 0.5,
-            min_lr: None,
-            min_lr_rate: None,
-            warmup_lr_rate: None,
-            lr_init: 1e-3,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -40,16 +40,21 @@ pub struct CosineWithMinLr {
     pub lr_init: f64,
 }
 
+impl CosineWithMinLr {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = CosineWithMinLr {
+        num_warmup_steps: 0,
+        num_training_steps: 0,
+        num_cycles: 0.5,
+        min_lr: None,
+        min_lr_rate: None,
+        lr_init: 1e-3,
+    };
+}
+
 impl Default for CosineWithMinLr {
     fn default() -> Self {
-        CosineWithMinLr {
-            num_warmup_steps: 0,
-            num_training_steps: 0,
-            num_cycles: 0.5,
-            min_lr: None,
-            min_lr_rate: None,
-            lr_init: 1e-3,
-        }
+        Self::DEFAULT
     }
 }
 

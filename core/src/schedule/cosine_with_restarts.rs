@@ -28,9 +28,15 @@ pub struct CosineWithRestarts {
     pub num_cycles: f64,
 }
 
+impl CosineWithRestarts {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        CosineWithRestarts { num_warmup_steps: 0, num_training_steps: 0, num_cycles: 1.0 };
+}
+
 impl Default for CosineWithRestarts {
     fn default() -> Self {
-        CosineWithRestarts { num_warmup_steps: 0, num_training_steps: 0, num_cycles: 1.0 }
+        Self::DEFAULT
     }
 }
 

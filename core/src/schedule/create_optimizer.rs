@@ -31,15 +31,20 @@ pub struct CreateOptimizerSchedule {
     pub power: f64,
 }
 
+impl CreateOptimizerSchedule {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = CreateOptimizerSchedule {
+        init_lr: 1e-3,
+        num_train_steps: 0,
+        num_warmup_steps: 0,
+        min_lr_ratio: 0.0,
+        power: 1.0,
+    };
+}
+
 impl Default for CreateOptimizerSchedule {
     fn default() -> Self {
-        CreateOptimizerSchedule {
-            init_lr: 1e-3,
-            num_train_steps: 0,
-            num_warmup_steps: 0,
-            min_lr_ratio: 0.0,
-            power: 1.0,
-        }
+        Self::DEFAULT
     }
 }
 

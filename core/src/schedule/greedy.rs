@@ -92,23 +92,28 @@ pub struct GreedyState {
     pub at: usize,
 }
 
+impl GreedyLr {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = GreedyLr {
+        mode: MetricMode::Min,
+        factor: 0.95,
+        patience: 10,
+        threshold: 1e-6,
+        threshold_mode: ThresholdMode::Abs,
+        cooldown: 0,
+        warmup: 0,
+        min_lr: 1e-3,
+        max_lr: 1.0,
+        eps: 1e-8,
+        smooth: false,
+        window_size: 50,
+        reset_start: 500,
+    };
+}
+
 impl Default for GreedyLr {
     fn default() -> Self {
-        GreedyLr {
-            mode: MetricMode::Min,
-            factor: 0.95,
-            patience: 10,
-            threshold: 1e-6,
-            threshold_mode: ThresholdMode::Abs,
-            cooldown: 0,
-            warmup: 0,
-            min_lr: 1e-3,
-            max_lr: 1.0,
-            eps: 1e-8,
-            smooth: false,
-            window_size: 50,
-            reset_start: 500,
-        }
+        Self::DEFAULT
     }
 }
 

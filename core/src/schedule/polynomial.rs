@@ -38,15 +38,20 @@ pub struct Polynomial {
     pub lr_init: f64,
 }
 
+impl Polynomial {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = Polynomial {
+        num_warmup_steps: 0,
+        num_training_steps: 0,
+        lr_end: 1e-7,
+        power: 1.0,
+        lr_init: 1e-3,
+    };
+}
+
 impl Default for Polynomial {
     fn default() -> Self {
-        Polynomial {
-            num_warmup_steps: 0,
-            num_training_steps: 0,
-            lr_end: 1e-7,
-            power: 1.0,
-            lr_init: 1e-3,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -67,18 +67,23 @@ pub struct PlateauState {
     pub cooldown_counter: u64,
 }
 
+impl ReduceLrOnPlateau {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = ReduceLrOnPlateau {
+        mode: MetricMode::Min,
+        factor: 0.1,
+        patience: 10,
+        threshold: 1e-4,
+        threshold_mode: ThresholdMode::Rel,
+        cooldown: 0,
+        min_lr: 0.0,
+        eps: 1e-8,
+    };
+}
+
 impl Default for ReduceLrOnPlateau {
     fn default() -> Self {
-        ReduceLrOnPlateau {
-            mode: MetricMode::Min,
-            factor: 0.1,
-            patience: 10,
-            threshold: 1e-4,
-            threshold_mode: ThresholdMode::Rel,
-            cooldown: 0,
-            min_lr: 0.0,
-            eps: 1e-8,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -29,9 +29,14 @@ pub struct TorchConstant {
     pub total_iters: u64,
 }
 
+impl TorchConstant {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchConstant { factor: 1.0 / 3.0, total_iters: 5 };
+}
+
 impl Default for TorchConstant {
     fn default() -> Self {
-        TorchConstant { factor: 1.0 / 3.0, total_iters: 5 }
+        Self::DEFAULT
     }
 }
 

@@ -32,9 +32,14 @@ pub struct TorchCosineAnnealing {
     pub eta_min: f64,
 }
 
+impl TorchCosineAnnealing {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchCosineAnnealing { t_max: 1, eta_min: 0.0 };
+}
+
 impl Default for TorchCosineAnnealing {
     fn default() -> Self {
-        TorchCosineAnnealing { t_max: 1, eta_min: 0.0 }
+        Self::DEFAULT
     }
 }
 

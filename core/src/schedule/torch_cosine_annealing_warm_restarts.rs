@@ -36,9 +36,15 @@ pub struct TorchCosineAnnealingWarmRestarts {
     pub last_epoch: i64,
 }
 
+impl TorchCosineAnnealingWarmRestarts {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        TorchCosineAnnealingWarmRestarts { t_0: 1, t_mult: 1, eta_min: 0.0, last_epoch: -1 };
+}
+
 impl Default for TorchCosineAnnealingWarmRestarts {
     fn default() -> Self {
-        TorchCosineAnnealingWarmRestarts { t_0: 1, t_mult: 1, eta_min: 0.0, last_epoch: -1 }
+        Self::DEFAULT
     }
 }
 

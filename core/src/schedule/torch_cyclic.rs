@@ -58,19 +58,24 @@ pub enum CyclicMode {
     ExpRange,
 }
 
+impl TorchCyclic {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchCyclic {
+        base_lr: 1e-3,
+        max_lr: 1e-2,
+        step_size_up: 2000.0,
+        step_size_down: None,
+        mode: CyclicMode::Triangular,
+        gamma: 1.0,
+        cycle_momentum: true,
+        base_momentum: 0.8,
+        max_momentum: 0.9,
+    };
+}
+
 impl Default for TorchCyclic {
     fn default() -> Self {
-        TorchCyclic {
-            base_lr: 1e-3,
-            max_lr: 1e-2,
-            step_size_up: 2000.0,
-            step_size_down: None,
-            mode: CyclicMode::Triangular,
-            gamma: 1.0,
-            cycle_momentum: true,
-            base_momentum: 0.8,
-            max_momentum: 0.9,
-        }
+        Self::DEFAULT
     }
 }
 

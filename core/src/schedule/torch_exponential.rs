@@ -20,9 +20,14 @@ pub struct TorchExponential {
     pub gamma: f64,
 }
 
+impl TorchExponential {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchExponential { gamma: 1.0 };
+}
+
 impl Default for TorchExponential {
     fn default() -> Self {
-        TorchExponential { gamma: 1.0 }
+        Self::DEFAULT
     }
 }
 

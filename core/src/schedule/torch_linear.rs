@@ -31,9 +31,15 @@ pub struct TorchLinear {
     pub total_iters: u64,
 }
 
+impl TorchLinear {
+    /// The reference's defaults.
+    pub const DEFAULT: Self =
+        TorchLinear { start_factor: 1.0 / 3.0, end_factor: 1.0, total_iters: 5 };
+}
+
 impl Default for TorchLinear {
     fn default() -> Self {
-        TorchLinear { start_factor: 1.0 / 3.0, end_factor: 1.0, total_iters: 5 }
+        Self::DEFAULT
     }
 }
 

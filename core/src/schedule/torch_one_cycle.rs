@@ -67,22 +67,27 @@ pub enum Anneal {
     Linear,
 }
 
+impl TorchOneCycle {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchOneCycle {
+        max_lr: 1e-2,
+        total_steps: None,
+        epochs: None,
+        steps_per_epoch: None,
+        pct_start: 0.3,
+        anneal_strategy: Anneal::Cos,
+        cycle_momentum: true,
+        base_momentum: 0.85,
+        max_momentum: 0.95,
+        div_factor: 25.0,
+        final_div_factor: 1e4,
+        three_phase: false,
+    };
+}
+
 impl Default for TorchOneCycle {
     fn default() -> Self {
-        TorchOneCycle {
-            max_lr: 1e-2,
-            total_steps: None,
-            epochs: None,
-            steps_per_epoch: None,
-            pct_start: 0.3,
-            anneal_strategy: Anneal::Cos,
-            cycle_momentum: true,
-            base_momentum: 0.85,
-            max_momentum: 0.95,
-            div_factor: 25.0,
-            final_div_factor: 1e4,
-            three_phase: false,
-        }
+        Self::DEFAULT
     }
 }
 

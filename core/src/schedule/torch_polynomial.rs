@@ -27,9 +27,14 @@ pub struct TorchPolynomial {
     pub power: f64,
 }
 
+impl TorchPolynomial {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchPolynomial { total_iters: 5, power: 1.0 };
+}
+
 impl Default for TorchPolynomial {
     fn default() -> Self {
-        TorchPolynomial { total_iters: 5, power: 1.0 }
+        Self::DEFAULT
     }
 }
 

@@ -28,9 +28,14 @@ pub struct TorchStep {
     pub gamma: f64,
 }
 
+impl TorchStep {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = TorchStep { step_size: 1, gamma: 0.1 };
+}
+
 impl Default for TorchStep {
     fn default() -> Self {
-        TorchStep { step_size: 1, gamma: 0.1 }
+        Self::DEFAULT
     }
 }
 

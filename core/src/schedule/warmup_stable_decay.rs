@@ -65,18 +65,23 @@ const SHAPES: &[(&str, DecayShape)] = &[
     ("1-sqrt", DecayShape::OneMinusSqrt),
 ];
 
+impl WarmupStableDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = WarmupStableDecay {
+        num_warmup_steps: 0,
+        num_decay_steps: 0,
+        num_training_steps: None,
+        num_stable_steps: None,
+        warmup_type: DecayShape::Linear,
+        decay_type: DecayShape::Cosine,
+        min_lr_ratio: 0.0,
+        num_cycles: 0.5,
+    };
+}
+
 impl Default for WarmupStableDecay {
     fn default() -> Self {
-        WarmupStableDecay {
-            num_warmup_steps: 0,
-            num_decay_steps: 0,
-            num_training_steps: None,
-            num_stable_steps: None,
-            warmup_type: DecayShape::Linear,
-            decay_type: DecayShape::Cosine,
-            min_lr_ratio: 0.0,
-            num_cycles: 0.5,
-        }
+        Self::DEFAULT
     }
 }
 

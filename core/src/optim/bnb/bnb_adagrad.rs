@@ -74,16 +74,21 @@ pub struct BnbAdagrad {
     pub state: BnbState,
 }
 
+impl BnbAdagrad {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbAdagrad {
+        lr: 1e-2,
+        lr_decay: 0.0,
+        weight_decay: 0.0,
+        initial_accumulator_value: 0.0,
+        eps: 1e-10,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbAdagrad {
     fn default() -> Self {
-        BnbAdagrad {
-            lr: 1e-2,
-            lr_decay: 0.0,
-            weight_decay: 0.0,
-            initial_accumulator_value: 0.0,
-            eps: 1e-10,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -82,10 +82,20 @@ pub struct BnbAdam {
     pub state: BnbState,
 }
 
+impl BnbAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbAdam {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbAdam {
     fn default() -> Self {
-        let state = BnbState::default();
-        BnbAdam { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.0, state }
+        Self::DEFAULT
     }
 }
 

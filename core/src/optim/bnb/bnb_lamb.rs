@@ -98,16 +98,21 @@ pub struct BnbLamb {
     pub state: BnbState,
 }
 
+impl BnbLamb {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbLamb {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        max_unorm: 1.0,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbLamb {
     fn default() -> Self {
-        BnbLamb {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            max_unorm: 1.0,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

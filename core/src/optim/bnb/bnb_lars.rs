@@ -82,16 +82,21 @@ pub struct BnbLars {
     pub state: BnbState,
 }
 
+impl BnbLars {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbLars {
+        lr: 1e-3,
+        momentum: 0.9,
+        dampening: 0.0,
+        weight_decay: 0.0,
+        max_unorm: 0.02,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbLars {
     fn default() -> Self {
-        BnbLars {
-            lr: 1e-3,
-            momentum: 0.9,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            max_unorm: 0.02,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

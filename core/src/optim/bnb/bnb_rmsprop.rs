@@ -77,17 +77,22 @@ pub struct BnbRmsprop {
     pub state: BnbState,
 }
 
+impl BnbRmsprop {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbRmsprop {
+        lr: 1e-2,
+        alpha: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.0,
+        momentum: 0.0,
+        centered: false,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbRmsprop {
     fn default() -> Self {
-        BnbRmsprop {
-            lr: 1e-2,
-            alpha: 0.99,
-            eps: 1e-8,
-            weight_decay: 0.0,
-            momentum: 0.0,
-            centered: false,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

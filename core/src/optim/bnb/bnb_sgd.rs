@@ -70,15 +70,20 @@ pub struct BnbSgd {
     pub state: BnbState,
 }
 
+impl BnbSgd {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbSgd {
+        lr: 1e-3,
+        momentum: 0.9,
+        dampening: 0.0,
+        weight_decay: 0.0,
+        state: BnbState::DEFAULT,
+    };
+}
+
 impl Default for BnbSgd {
     fn default() -> Self {
-        BnbSgd {
-            lr: 1e-3,
-            momentum: 0.9,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            state: BnbState::default(),
-        }
+        Self::DEFAULT
     }
 }
 

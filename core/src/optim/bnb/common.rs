@@ -17,9 +17,14 @@ pub struct BnbState {
     pub min_8bit_size: u64,
 }
 
+impl BnbState {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = BnbState { optim_bits: 32, min_8bit_size: 4096 };
+}
+
 impl Default for BnbState {
     fn default() -> Self {
-        BnbState { optim_bits: 32, min_8bit_size: 4096 }
+        Self::DEFAULT
     }
 }
 

@@ -93,16 +93,21 @@ pub type FlashAdam = FlashAdamRule<false>;
 /// FlashOptim's Adam with decoupled weight decay.
 pub type FlashAdamW = FlashAdamRule<true>;
 
+impl<const DECOUPLED: bool> FlashAdamRule<DECOUPLED> {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = FlashAdamRule {
+        lr: 1e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: if DECOUPLED { 1e-2 } else { 0.0 },
+        decouple_lr: false,
+        fused: true,
+    };
+}
+
 impl<const DECOUPLED: bool> Default for FlashAdamRule<DECOUPLED> {
     fn default() -> Self {
-        FlashAdamRule {
-            lr: 1e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: if DECOUPLED { 1e-2 } else { 0.0 },
-            decouple_lr: false,
-            fused: true,
-        }
+        Self::DEFAULT
     }
 }
 

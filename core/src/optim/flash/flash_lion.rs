@@ -74,15 +74,20 @@ pub struct FlashLion {
     pub fused: bool,
 }
 
+impl FlashLion {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = FlashLion {
+        lr: 1e-3,
+        betas: (0.9, 0.99),
+        weight_decay: 0.0,
+        decouple_lr: false,
+        fused: true,
+    };
+}
+
 impl Default for FlashLion {
     fn default() -> Self {
-        FlashLion {
-            lr: 1e-3,
-            betas: (0.9, 0.99),
-            weight_decay: 0.0,
-            decouple_lr: false,
-            fused: true,
-        }
+        Self::DEFAULT
     }
 }
 

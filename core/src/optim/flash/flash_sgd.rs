@@ -83,17 +83,22 @@ pub type FlashSgd = FlashSgdRule<false>;
 /// FlashOptim's SGD with decoupled weight decay.
 pub type FlashSgdW = FlashSgdRule<true>;
 
+impl<const DECOUPLED: bool> FlashSgdRule<DECOUPLED> {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = FlashSgdRule {
+        lr: 1e-3,
+        momentum: 0.0,
+        dampening: 0.0,
+        weight_decay: 0.0,
+        nesterov: false,
+        decouple_lr: false,
+        fused: true,
+    };
+}
+
 impl<const DECOUPLED: bool> Default for FlashSgdRule<DECOUPLED> {
     fn default() -> Self {
-        FlashSgdRule {
-            lr: 1e-3,
-            momentum: 0.0,
-            dampening: 0.0,
-            weight_decay: 0.0,
-            nesterov: false,
-            decouple_lr: false,
-            fused: true,
-        }
+        Self::DEFAULT
     }
 }
 

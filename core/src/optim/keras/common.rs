@@ -8,7 +8,7 @@ use crate::rule::StepContext;
 use crate::storage::Data;
 
 /// Limits on gradients, in the order in which Keras applies them.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KerasClip {
     /// The largest element.
     pub clipvalue: Option<f64>,
@@ -16,6 +16,12 @@ pub struct KerasClip {
     pub clipnorm: Option<f64>,
     /// The largest norm of all gradients together.
     pub global_clipnorm: Option<f64>,
+}
+
+impl Default for KerasClip {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
 }
 
 constants! {
@@ -32,6 +38,9 @@ constants! {
 }
 
 impl KerasClip {
+    /// No limits.
+    pub const DEFAULT: Self = KerasClip { clipvalue: None, clipnorm: None, global_clipnorm: None };
+
     /// Shows the arguments under the names of Keras' constructors.
     pub(crate) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("clipnorm", &mut self.clipnorm);

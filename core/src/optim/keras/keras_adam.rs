@@ -85,16 +85,21 @@ pub struct KerasAdam {
     pub clip: KerasClip,
 }
 
+impl KerasAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = KerasAdam {
+        init_lr: 1e-3,
+        adam_beta1: 0.9,
+        adam_beta2: 0.999,
+        adam_epsilon: 1e-8,
+        weight_decay_rate: 0.0,
+        clip: KerasClip::DEFAULT,
+    };
+}
+
 impl Default for KerasAdam {
     fn default() -> Self {
-        KerasAdam {
-            init_lr: 1e-3,
-            adam_beta1: 0.9,
-            adam_beta2: 0.999,
-            adam_epsilon: 1e-8,
-            weight_decay_rate: 0.0,
-            clip: KerasClip::default(),
-        }
+        Self::DEFAULT
     }
 }
 

@@ -104,20 +104,25 @@ pub struct OptimiAdam {
     pub gradient_release: bool,
 }
 
+impl OptimiAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = OptimiAdam {
+        lr: 1e-3,
+        betas: (0.9, 0.99),
+        weight_decay: 0.0,
+        eps: 1e-6,
+        decouple_wd: false,
+        decouple_lr: false,
+        max_lr: None,
+        kahan_sum: None,
+        foreach: None,
+        gradient_release: false,
+    };
+}
+
 impl Default for OptimiAdam {
     fn default() -> Self {
-        OptimiAdam {
-            lr: 1e-3,
-            betas: (0.9, 0.99),
-            weight_decay: 0.0,
-            eps: 1e-6,
-            decouple_wd: false,
-            decouple_lr: false,
-            max_lr: None,
-            kahan_sum: None,
-            foreach: None,
-            gradient_release: false,
-        }
+        Self::DEFAULT
     }
 }
 

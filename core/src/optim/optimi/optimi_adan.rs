@@ -106,19 +106,24 @@ pub struct OptimiAdan {
     pub gradient_release: bool,
 }
 
+impl OptimiAdan {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = OptimiAdan {
+        lr: 1e-3,
+        betas: (0.98, 0.92, 0.99),
+        weight_decay: 2e-2,
+        eps: 1e-6,
+        decouple_lr: false,
+        max_lr: None,
+        kahan_sum: Some(false),
+        foreach: None,
+        gradient_release: false,
+    };
+}
+
 impl Default for OptimiAdan {
     fn default() -> Self {
-        OptimiAdan {
-            lr: 1e-3,
-            betas: (0.98, 0.92, 0.99),
-            weight_decay: 2e-2,
-            eps: 1e-6,
-            decouple_lr: false,
-            max_lr: None,
-            kahan_sum: Some(false),
-            foreach: None,
-            gradient_release: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -87,17 +87,22 @@ pub struct OptimiLion {
     pub foreach: Option<bool>,
 }
 
+impl OptimiLion {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = OptimiLion {
+        lr: 1e-4,
+        betas: (0.9, 0.99),
+        weight_decay: 0.0,
+        decouple_lr: false,
+        max_lr: None,
+        kahan_sum: None,
+        foreach: None,
+    };
+}
+
 impl Default for OptimiLion {
     fn default() -> Self {
-        OptimiLion {
-            lr: 1e-4,
-            betas: (0.9, 0.99),
-            weight_decay: 0.0,
-            decouple_lr: false,
-            max_lr: None,
-            kahan_sum: None,
-            foreach: None,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -120,22 +120,27 @@ pub struct OptimiRanger {
     pub gradient_release: bool,
 }
 
+impl OptimiRanger {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = OptimiRanger {
+        lr: 1e-3,
+        betas: (0.9, 0.99),
+        weight_decay: 0.0,
+        eps: 1e-6,
+        k: 6,
+        alpha: 0.5,
+        decouple_wd: true,
+        decouple_lr: false,
+        max_lr: None,
+        kahan_sum: None,
+        foreach: None,
+        gradient_release: false,
+    };
+}
+
 impl Default for OptimiRanger {
     fn default() -> Self {
-        OptimiRanger {
-            lr: 1e-3,
-            betas: (0.9, 0.99),
-            weight_decay: 0.0,
-            eps: 1e-6,
-            k: 6,
-            alpha: 0.5,
-            decouple_wd: true,
-            decouple_lr: false,
-            max_lr: None,
-            kahan_sum: None,
-            foreach: None,
-            gradient_release: false,
-        }
+        Self::DEFAULT
     }
 }
 

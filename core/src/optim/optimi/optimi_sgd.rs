@@ -96,20 +96,25 @@ pub struct OptimiSgd {
     pub foreach: Option<bool>,
 }
 
+impl OptimiSgd {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = OptimiSgd {
+        lr: 1e-3,
+        momentum: 0.0,
+        weight_decay: 0.0,
+        dampening: false,
+        decouple_wd: false,
+        decouple_lr: false,
+        max_lr: None,
+        torch_init: false,
+        kahan_sum: None,
+        foreach: None,
+    };
+}
+
 impl Default for OptimiSgd {
     fn default() -> Self {
-        OptimiSgd {
-            lr: 1e-3,
-            momentum: 0.0,
-            weight_decay: 0.0,
-            dampening: false,
-            decouple_wd: false,
-            decouple_lr: false,
-            max_lr: None,
-            torch_init: false,
-            kahan_sum: None,
-            foreach: None,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -98,18 +98,23 @@ pub struct ScheduleFreeAdamW {
     pub foreach: Option<bool>,
 }
 
+impl ScheduleFreeAdamW {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = ScheduleFreeAdamW {
+        lr: 2.5e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        warmup_steps: 0.0,
+        r: 0.0,
+        weight_lr_power: 2.0,
+        foreach: Some(true),
+    };
+}
+
 impl Default for ScheduleFreeAdamW {
     fn default() -> Self {
-        ScheduleFreeAdamW {
-            lr: 2.5e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            warmup_steps: 0.0,
-            r: 0.0,
-            weight_lr_power: 2.0,
-            foreach: Some(true),
-        }
+        Self::DEFAULT
     }
 }
 

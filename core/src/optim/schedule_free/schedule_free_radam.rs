@@ -104,18 +104,23 @@ pub struct ScheduleFreeRAdam {
     pub silent_sgd_phase: bool,
 }
 
+impl ScheduleFreeRAdam {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = ScheduleFreeRAdam {
+        lr: 2.5e-3,
+        betas: (0.9, 0.999),
+        eps: 1e-8,
+        weight_decay: 0.0,
+        r: 0.0,
+        weight_lr_power: 2.0,
+        foreach: Some(true),
+        silent_sgd_phase: true,
+    };
+}
+
 impl Default for ScheduleFreeRAdam {
     fn default() -> Self {
-        ScheduleFreeRAdam {
-            lr: 2.5e-3,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.0,
-            r: 0.0,
-            weight_lr_power: 2.0,
-            foreach: Some(true),
-            silent_sgd_phase: true,
-        }
+        Self::DEFAULT
     }
 }
 

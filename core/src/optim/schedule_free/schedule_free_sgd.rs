@@ -88,16 +88,21 @@ pub struct ScheduleFreeSgd {
     pub weight_lr_power: f64,
 }
 
+impl ScheduleFreeSgd {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = ScheduleFreeSgd {
+        lr: 1.0,
+        momentum: 0.9,
+        weight_decay: 0.0,
+        warmup_steps: 0.0,
+        r: 0.0,
+        weight_lr_power: 2.0,
+    };
+}
+
 impl Default for ScheduleFreeSgd {
     fn default() -> Self {
-        ScheduleFreeSgd {
-            lr: 1.0,
-            momentum: 0.9,
-            weight_decay: 0.0,
-            warmup_steps: 0.0,
-            r: 0.0,
-            weight_lr_power: 2.0,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -18,15 +18,20 @@ pub struct CosineDecay {
     pub warmup_steps: f64,
 }
 
+impl CosineDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = CosineDecay {
+        initial_learning_rate: 1e-3,
+        decay_steps: 1.0,
+        alpha: 0.0,
+        warmup_target: None,
+        warmup_steps: 0.0,
+    };
+}
+
 impl Default for CosineDecay {
     fn default() -> Self {
-        CosineDecay {
-            initial_learning_rate: 1e-3,
-            decay_steps: 1.0,
-            alpha: 0.0,
-            warmup_target: None,
-            warmup_steps: 0.0,
-        }
+        Self::DEFAULT
     }
 }
 

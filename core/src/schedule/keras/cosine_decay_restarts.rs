@@ -18,15 +18,20 @@ pub struct CosineDecayRestarts {
     pub alpha: f64,
 }
 
+impl CosineDecayRestarts {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = CosineDecayRestarts {
+        initial_learning_rate: 1e-3,
+        first_decay_steps: 1.0,
+        t_mul: 2.0,
+        m_mul: 1.0,
+        alpha: 0.0,
+    };
+}
+
 impl Default for CosineDecayRestarts {
     fn default() -> Self {
-        CosineDecayRestarts {
-            initial_learning_rate: 1e-3,
-            first_decay_steps: 1.0,
-            t_mul: 2.0,
-            m_mul: 1.0,
-            alpha: 0.0,
-        }
+        Self::DEFAULT
     }
 }
 

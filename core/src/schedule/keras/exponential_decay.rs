@@ -14,14 +14,19 @@ pub struct ExponentialDecay {
     pub staircase: bool,
 }
 
+impl ExponentialDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = ExponentialDecay {
+        initial_learning_rate: 1e-3,
+        decay_steps: 1.0,
+        decay_rate: 1.0,
+        staircase: false,
+    };
+}
+
 impl Default for ExponentialDecay {
     fn default() -> Self {
-        ExponentialDecay {
-            initial_learning_rate: 1e-3,
-            decay_steps: 1.0,
-            decay_rate: 1.0,
-            staircase: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -14,14 +14,19 @@ pub struct InverseTimeDecay {
     pub staircase: bool,
 }
 
+impl InverseTimeDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = InverseTimeDecay {
+        initial_learning_rate: 1e-3,
+        decay_steps: 1.0,
+        decay_rate: 1.0,
+        staircase: false,
+    };
+}
+
 impl Default for InverseTimeDecay {
     fn default() -> Self {
-        InverseTimeDecay {
-            initial_learning_rate: 1e-3,
-            decay_steps: 1.0,
-            decay_rate: 1.0,
-            staircase: false,
-        }
+        Self::DEFAULT
     }
 }
 

@@ -16,15 +16,20 @@ pub struct PolynomialDecay {
     pub cycle: bool,
 }
 
+impl PolynomialDecay {
+    /// The reference's defaults.
+    pub const DEFAULT: Self = PolynomialDecay {
+        initial_learning_rate: 1e-3,
+        decay_steps: 1.0,
+        end_learning_rate: 1e-4,
+        power: 1.0,
+        cycle: false,
+    };
+}
+
 impl Default for PolynomialDecay {
     fn default() -> Self {
-        PolynomialDecay {
-            initial_learning_rate: 1e-3,
-            decay_steps: 1.0,
-            end_learning_rate: 1e-4,
-            power: 1.0,
-            cycle: false,
-        }
+        Self::DEFAULT
     }
 }
 
