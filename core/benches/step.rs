@@ -25,9 +25,9 @@ fn step(c: &mut Criterion) {
         for dtype in [Dtype::F32, Dtype::Bf16] {
             for bits in [14, 16, 24] {
                 let n = 1usize << bits;
-                let mut optimizer = Optimizer::new();
+                let mut optimizer = Optimizer::empty();
                 let g = optimizer.add_group(recipe.clone()).expect("a valid recipe");
-                optimizer.add_param(g, &[n], dtype).expect("a group");
+                optimizer.add_param_to(g, &[n], dtype).expect("a group");
                 let [mut value, grad] = [(); 2].map(|()| Buffer::zeros(dtype, n).expect("memory"));
                 value.data_mut().fill(1.0);
                 let state: usize =
@@ -38,7 +38,9 @@ fn step(c: &mut Criterion) {
                     |b| {
                         b.iter(|| {
                             let param = Param { value: value.data_mut(), grad: grad.data() };
-                            optimizer.step(black_box(&mut [param]), &[]).expect("lengths that fit");
+                            optimizer
+                                .step_all(black_box(&mut [param]), &[])
+                                .expect("lengths that fit");
                         });
                     },
                 );

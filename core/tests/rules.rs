@@ -227,13 +227,13 @@ fn galore_and_apollo_decay_as_their_own_classes_do() {
 fn ademamix_without_a_warm_up_has_its_third_beta_at_once() {
     use bitstep::optimizer::{Buffer, Optimizer, Param};
     let run = |args: &str| {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(parsed("ademamix", args)).expect("a group");
-        optimizer.add_param(group, &[2], bitstep::float::Dtype::F32).expect("a parameter");
+        optimizer.add_param_to(group, &[2], bitstep::float::Dtype::F32).expect("a parameter");
         let (mut value, grad) = (Buffer::F32(vec![1.0, 2.0]), Buffer::F32(vec![0.5, -0.25]));
         for _ in 0..3 {
             let param = Param { value: value.data_mut(), grad: grad.data() };
-            optimizer.step(&mut [param], &[]).expect("a step");
+            optimizer.step_all(&mut [param], &[]).expect("a step");
         }
         format!("{value:?}")
     };
@@ -282,14 +282,14 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
     const LONG: usize = 300;
     const SHORT: usize = 9;
     let step = |shape: [usize; 2], number: fn(usize, usize) -> f32| {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let recipe = parsed("muon", "lr=0.5, adjust_lr_fn=match_rms_adamw");
         let group = optimizer.add_group(recipe).expect("a group");
-        optimizer.add_param(group, &shape, bitstep::float::Dtype::F32).expect("a parameter");
+        optimizer.add_param_to(group, &shape, bitstep::float::Dtype::F32).expect("a parameter");
         let cells = (0..shape[0]).flat_map(|i| (0..shape[1]).map(move |j| number(i, j)));
         let (mut value, grad) = (vec![1.0f32; LONG * SHORT], Buffer::F32(cells.collect()));
         let data = bitstep::storage::DataMut::F32(&mut value);
-        optimizer.step(&mut [Param { value: data, grad: grad.data() }], &[]).expect("a step");
+        optimizer.step_all(&mut [Param { value: data, grad: grad.data() }], &[]).expect("a step");
         value
     };
     fn tall(i: usize, j: usize) -> f32 {
@@ -309,15 +309,15 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
 fn an_element_moves_alike_in_tensors_of_any_length() {
     /// The first `n` elements after three steps of a tensor of `len`.
     fn stepped(recipe: &OptimizerSpec, len: usize, n: usize) -> Vec<u32> {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(recipe.clone()).expect("valid");
-        optimizer.add_param(group, &[len], Dtype::F32).expect("a shape");
+        optimizer.add_param_to(group, &[len], Dtype::F32).expect("a shape");
         let wave = |scale: f32| move |i: usize| ((i * 37 + 11) % 101) as f32 * scale - 0.3;
         let mut param: Vec<f32> = (0..len).map(wave(0.01)).collect();
         for t in 1..=3 {
             let grad: Vec<f32> = (0..len).map(wave(0.007 * t as f32)).collect();
             let (value, grad) = (DataMut::F32(&mut param), Some(Data::F32(&grad)));
-            optimizer.step(&mut [Param { value, grad }], &[]).expect("a step");
+            optimizer.step_all(&mut [Param { value, grad }], &[]).expect("a step");
         }
         param[..n].iter().map(|x| x.to_bits()).collect()
     }
@@ -349,13 +349,13 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
         let recipe = optimizer(name, &args).unwrap();
         assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
         let recipe = recipe.with_args(&Args::new().with("weight_decay", -0.5)).unwrap();
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(recipe).unwrap();
-        optimizer.add_param(group, &[2], Dtype::F32).unwrap();
+        optimizer.add_param_to(group, &[2], Dtype::F32).unwrap();
         let mut p = [1.0f32, -2.0];
         for g in [[0.5f32, 0.25], [0.5, -0.25]] {
             let param = Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) };
-            optimizer.step(&mut [param], &[]).unwrap();
+            optimizer.step_all(&mut [param], &[]).unwrap();
         }
         for (p, want) in p.into_iter().zip(want) {
             assert!(

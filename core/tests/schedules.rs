@@ -4,7 +4,7 @@ use bitstep::Error;
 use bitstep::error::ensure_range;
 use bitstep::hyper::{ArgError, Args, FieldVisitor, HyperParams, Value};
 use bitstep::optim::Sgd;
-use bitstep::optimizer::{Optimizer, OptimizerSpec};
+use bitstep::optimizer::{GroupId, Optimizer, OptimizerSpec};
 use bitstep::rule::ComputePolicy;
 use bitstep::schedule::{
     AnySchedule, GroupScheduler, Linear, NAMES, Schedule, Scheduler, TorchChained,
@@ -778,7 +778,7 @@ fn schedule_of_ones_own_goes_on_from_its_state_and_from_what_replaced_its_argume
 
 #[test]
 fn schedule_of_ones_own_sets_an_optimizers_rates() {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     for lr in [1.0, 0.5] {
         optimizer
             .add_group(OptimizerSpec::new(Sgd { lr, ..Sgd::default() }, ComputePolicy::Fused))
@@ -786,14 +786,14 @@ fn schedule_of_ones_own_sets_an_optimizers_rates() {
     }
     let mut scheduler = triangle(2, &[1.0, 0.5]);
     let lrs = |optimizer: &Optimizer| [0, 1].map(|g| optimizer.groups()[g].lr);
-    optimizer.follow(&scheduler, &[0, 1]).unwrap();
+    optimizer.follow(&scheduler, &[GroupId(0), GroupId(1)]).unwrap();
     assert_eq!(lrs(&optimizer), [0.0, 0.0]);
     for want in [[0.5, 0.25], [1.0, 0.5], [0.5, 0.25]] {
-        optimizer.step_schedule(&mut scheduler, &[0, 1], &[]).unwrap();
+        optimizer.step_schedule(&mut scheduler, &[GroupId(0), GroupId(1)], &[]).unwrap();
         assert_eq!(lrs(&optimizer), want);
     }
-    assert!(optimizer.step_schedule(&mut scheduler, &[0, 1], &[1.0]).is_err());
-    assert!(optimizer.step_schedule(&mut scheduler, &[0], &[]).is_err());
+    assert!(optimizer.step_schedule(&mut scheduler, &[GroupId(0), GroupId(1)], &[1.0]).is_err());
+    assert!(optimizer.step_schedule(&mut scheduler, &[GroupId(0)], &[]).is_err());
     assert_eq!((scheduler.state().step, lrs(&optimizer)), (3, [0.5, 0.25]));
 }
 

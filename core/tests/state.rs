@@ -23,9 +23,9 @@ fn numbers<S: Plain>(seed: u64) -> [S; N] {
 
 /// Steps both, saves in the middle, and goes on in memory that held something else.
 fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).unwrap();
-    optimizer.add_param(group, &[N], S::DTYPE).unwrap();
+    optimizer.add_param_to(group, &[N], S::DTYPE).unwrap();
     let size = State::<R, Vec<S>>::memory_len(&rule, N);
     let (mut memory, mut later) = (vec![S::from_f32(1.0); size], vec![S::from_f32(1.0); size]);
     let (mut ours, mut theirs) = (numbers::<S>(0), numbers::<S>(0));
@@ -37,7 +37,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
         rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
         let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
-        optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+        optimizer.step_all(&mut [Param { value, grad }], &[]).unwrap();
         assert_eq!(S::data(&ours).bytes(), S::data(&theirs).bytes(), "{}, {t}", R::ID);
         saved = vec![0; state.saved_len()];
         state.save(&ours, &mut saved).unwrap();
@@ -67,7 +67,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
         rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
         let (value, grad) = (S::data_mut(&mut theirs), Some(S::data(&grad)));
-        optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+        optimizer.step_all(&mut [Param { value, grad }], &[]).unwrap();
         assert_eq!(S::data(&ours).bytes(), S::data(&theirs).bytes(), "{}, {t}", R::ID);
     }
 }
@@ -180,13 +180,13 @@ fn saved_bytes_are_those_that_the_page_describes() {
     let want = vec![kind, 3, 3, id, 1, 2, 1, 0, 0, 0, 0, 8, param, 8, slot, 0];
     assert_eq!(words(&saved), words(&sealed(want)));
 
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Eager)).unwrap();
-    optimizer.add_param(group, &[2, 1], bitstep::float::Dtype::F32).unwrap();
+    optimizer.add_param_to(group, &[2, 1], bitstep::float::Dtype::F32).unwrap();
     optimizer.groups_mut()[0].lr = 0.25;
     let mut param = [1.0f32, 2.0];
     let (value, grad) = (Plain::data_mut(&mut param), Some(Plain::data(&[4.0f32, -8.0])));
-    optimizer.step(&mut [Param { value, grad }], &[]).unwrap();
+    optimizer.step_all(&mut [Param { value, grad }], &[]).unwrap();
     let (recipe, lr) = ("sgd eager own plain 0 0", 0.25f64.to_bits());
     let [a, b, c] = [&recipe[..8], &recipe[8..16], &recipe[16..]].map(text);
     let group = [1, recipe.len() as u64, a, b, c, 1, lr, 0, 0, 0, 0];
@@ -215,11 +215,11 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
             }
         }
     };
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let mut recipe = bitstep::registry::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
     recipe.storage.min_len = 0;
     let group = optimizer.add_group(recipe).unwrap();
-    optimizer.add_param(group, &[3, 2], bitstep::float::Dtype::F32).unwrap();
+    optimizer.add_param_to(group, &[3, 2], bitstep::float::Dtype::F32).unwrap();
     let before = optimizer.save().unwrap();
     let mut refused = 0;
     broken(&before, &mut |bytes| match optimizer.load(bytes) {

@@ -79,12 +79,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     write("resumed", "archive", &archive)?;
 
     // What the target `checkpoints` restores.
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
-    optimizer.add_param(group, &[3], Dtype::F32)?;
+    optimizer.add_param_to(group, &[3], Dtype::F32)?;
     let (mut value, grad) = ([1.0f32, 2.0, 3.0], [0.5f32, -0.5, 0.0]);
     let grad = Some(Data::F32(&grad));
-    optimizer.step(&mut [Param { value: DataMut::F32(&mut value), grad }], &[])?;
+    optimizer.step_all(&mut [Param { value: DataMut::F32(&mut value), grad }], &[])?;
     let (names, schedulers) = (["w".to_owned()], [build("constant", &Args::new())?]);
     let extra = BTreeMap::new();
     let run = Run { optimizer: &optimizer, names: &names, schedulers: &schedulers, extra: &extra };

@@ -34,10 +34,10 @@ pub fn answers(data: &[u8]) {
 pub fn checkpoints(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::parse(data.to_vec()) else { return };
     drop(checkpoint.extra());
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let recipe = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
     let group = optimizer.add_group(recipe).expect("a valid recipe");
-    optimizer.add_param(group, &[3], Dtype::F32).expect("a group that exists");
+    optimizer.add_param_to(group, &[3], Dtype::F32).expect("a group that exists");
     let names = ["w".to_owned()];
     let mut value = bitstep::optimizer::Buffer::F32(vec![1.0, 2.0, 3.0]);
     let mut schedulers = [build("constant", &Args::new()).expect("no arguments")];
@@ -49,7 +49,7 @@ pub fn checkpoints(data: &[u8]) {
         let grad = [1.0f32; 3];
         let grad = Some(bitstep::storage::Data::F32(&grad));
         let params = &mut [bitstep::optimizer::Param { value: value.data_mut(), grad }];
-        let _ = optimizer.step(params, &[]);
+        let _ = optimizer.step_all(params, &[]);
         let _ = schedulers[0].step(&[]);
     }
 }

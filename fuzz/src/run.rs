@@ -70,9 +70,9 @@ impl Run {
     /// # Errors
     /// What the core refuses.
     pub fn try_new(trial: &Trial) -> Result<Run, Error> {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(trial.recipe.clone())?;
-        optimizer.add_param(group, &trial.shape, trial.dtype)?;
+        optimizer.add_param_to(group, &trial.shape, trial.dtype)?;
         optimizer.groups_mut()[0].steps = trial.before;
         optimizer.params_mut()[0].steps = trial.before;
         Ok(Run { optimizer, value: buffer(trial.dtype, &trial.init) })
@@ -95,7 +95,7 @@ impl Run {
         self.optimizer.groups_mut()[0].lr = trial.lrs[t];
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
-        self.optimizer.step(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
+        self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
     }
 
     /// Makes step number t in tasks of `len` elements, rounded up to whole blocks, the last one

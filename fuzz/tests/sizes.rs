@@ -9,7 +9,7 @@ use bitstep::Error;
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value, names};
 use bitstep::optimizer::{
-    Buffer, Optimizer, OptimizerSpec, Param, ParamState, ParamStorage, StorageConfig,
+    Buffer, Optimizer, OptimizerSpec, Param, ParamId, ParamState, ParamStorage, StorageConfig,
 };
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
@@ -105,11 +105,11 @@ fn parameter(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
     let (recipe, shape, dtype) = (recipe(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
     let _ = recipe.bytes_per_parameter(&shape, dtype);
     let _ = recipe.rule.scratch_len(&shape);
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let Ok(group) = optimizer.add_group(recipe) else { return Ok(()) };
     let before = LIVE.load(Ordering::Relaxed);
-    match optimizer.add_param(group, &shape, dtype) {
-        Ok(index) => assert_eq!(index, 0),
+    match optimizer.add_param_to(group, &shape, dtype) {
+        Ok(index) => assert_eq!(index, ParamId(0)),
         Err(_) => assert!(optimizer.params().is_empty()),
     }
     // What was refused holds nothing.
@@ -212,10 +212,10 @@ fn step_without_room(name: &str, arguments: &str) {
     const N: usize = 256;
     let recipe =
         registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(recipe).expect("a group");
     for _ in 0..2 {
-        optimizer.add_param(group, &[N, N], Dtype::F32).expect("memory");
+        optimizer.add_param_to(group, &[N, N], Dtype::F32).expect("memory");
     }
     let (mut x, grad) = (vec![[1.0f32; N * N]; 2], vec![0.5f32; N * N]);
     let before = (x.clone(), format!("{:?}", optimizer.groups()), states(&optimizer));
@@ -223,7 +223,7 @@ fn step_without_room(name: &str, arguments: &str) {
         let value = |x| Param { value: DataMut::F32(x), grad: Some(Data::F32(&grad)) };
         let mut params: Vec<Param<'_>> = x.iter_mut().map(|x| value(x)).collect();
         MOST.store(LIVE.load(Ordering::Relaxed) + room, Ordering::Relaxed);
-        let result = optimizer.step(&mut params, &[]);
+        let result = optimizer.step_all(&mut params, &[]);
         MOST.store(LIMIT, Ordering::Relaxed);
         drop(params);
         let after = (x.clone(), format!("{:?}", optimizer.groups()), states(&optimizer));
@@ -243,12 +243,12 @@ fn empty_of_any_length(name: &str) {
     let rank = if name.starts_with("galore") { "rank=2" } else { "" };
     let recipe = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
     for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(recipe.clone()).expect("a group");
         // State by rows or columns may be too much.
-        if optimizer.add_param(group, &shape, Dtype::F32).is_ok() {
+        if optimizer.add_param_to(group, &shape, Dtype::F32).is_ok() {
             let param = Param { value: DataMut::F32(&mut []), grad: Some(Data::F32(&[])) };
-            optimizer.step(&mut [param], &[]).expect("a step of nothing");
+            optimizer.step_all(&mut [param], &[]).expect("a step of nothing");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use bitstep::gradient::{
     ClipGradNorm, GradientAccumulator, LossScale, Neftune, scale_in_place, total_norm,
 };
-use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::optimizer::{Buffer, Optimizer, ParamId};
 use bitstep::storage::{Data, DataMut};
 use bitstep_trainer::checkpoint::Checkpoint;
 use candle_core::{
@@ -51,7 +51,7 @@ impl Step<'_> {
     fn run(&self, mut value: DataMut<'_>, grad: Data<'_>) -> Result<()> {
         let mut state = self.state.borrow_mut();
         let task = state
-            .step_param(self.index, value.reborrow(), grad, self.layer, self.given)
+            .step_param(ParamId(self.index), value.reborrow(), grad, self.layer, self.given)
             .map_err(Error::wrap)?;
         bitstep_rayon::run_with_grain(vec![task], self.grain).map_err(Error::wrap)
     }

@@ -2,7 +2,7 @@
 
 use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
-use bitstep::optimizer::{Group, Optimizer as State, OptimizerSpec};
+use bitstep::optimizer::{Group, GroupId, Optimizer as State, OptimizerSpec};
 use bitstep_cudarc::{
     Clip, Cuda, Device as _, DeviceOptimizer, DeviceSlice, Tensor as Memory, Workspace,
 };
@@ -63,7 +63,7 @@ impl CudaOptimizer {
         &mut self,
         recipe: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
-    ) -> Result<usize> {
+    ) -> Result<GroupId> {
         let group = self.resident.add_group(recipe).map_err(Error::wrap)?;
         vars.into_iter().try_for_each(|(name, var)| self.add_var(group, name, var))?;
         Ok(group)
@@ -73,7 +73,7 @@ impl CudaOptimizer {
     ///
     /// # Errors
     /// No such group, or a variable as in [`add_group`](Self::add_group).
-    pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+    pub fn add_var(&mut self, group: GroupId, name: String, var: Var) -> Result<()> {
         if !var.device().is_cuda() {
             return Err(Error::msg(format!("{name}: wanted a variable on a GPU")));
         }

@@ -52,7 +52,9 @@ use std::cell::RefCell;
 
 use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
-use bitstep::optimizer::{Buffer, Group, Optimizer as State, OptimizerSpec, ParamState};
+use bitstep::optimizer::{
+    Buffer, Group, GroupId, Optimizer as State, OptimizerSpec, ParamId, ParamState,
+};
 use bitstep::storage::DataMut;
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Error, Result, Tensor, Var};
@@ -87,7 +89,7 @@ pub struct Optimizer {
 impl Default for Optimizer {
     fn default() -> Self {
         let grain = bitstep_rayon::GRAIN;
-        Self { state: State::new(), vars: Vec::new(), places: Places::default(), grain }
+        Self { state: State::empty(), vars: Vec::new(), places: Places::default(), grain }
     }
 }
 
@@ -107,7 +109,7 @@ impl Optimizer {
         &mut self,
         recipe: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
-    ) -> Result<usize> {
+    ) -> Result<GroupId> {
         let group = self.state.add_group(recipe).map_err(Error::wrap)?;
         vars.into_iter().try_for_each(|(name, var)| self.add_var(group, name, var))?;
         Ok(group)
@@ -119,8 +121,8 @@ impl Optimizer {
     /// No such group, a name that no checkpoint can have, a variable as in [`add_group`](Self::add_group), or one that is there
     /// already, be it under another name: torch refuses that across groups, and warns that it
     /// will within one.
-    pub fn add_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
-        self.add(group, name, var, State::add_param)
+    pub fn add_var(&mut self, group: GroupId, name: String, var: Var) -> Result<()> {
+        self.add(group, name, var, State::add_param_to)
     }
 
     /// The same for a variable whose state rests as plain numbers, whatever the group's recipe
@@ -128,11 +130,11 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`add_var`](Self::add_var).
-    pub fn add_plain_var(&mut self, group: usize, name: String, var: Var) -> Result<()> {
+    pub fn add_plain_var(&mut self, group: GroupId, name: String, var: Var) -> Result<()> {
         self.add(group, name, var, State::add_plain_param)
     }
 
-    fn add(&mut self, group: usize, name: String, var: Var, to: AddParam) -> Result<()> {
+    fn add(&mut self, group: GroupId, name: String, var: Var, to: AddParam) -> Result<()> {
         bitstep_trainer::checkpoint::check_name(&name).map_err(Error::wrap)?;
         let dtype = dtype(&name, &var)?;
         let at = self.places.free(&self.vars, &name, &var)?;
@@ -151,11 +153,11 @@ impl Optimizer {
     ///
     /// # Errors
     /// No such group.
-    pub fn set_group_lr(&mut self, group: usize, lr: f64) -> Result<()> {
-        let Some(group) = self.state.groups_mut().get_mut(group) else {
-            return Err(Error::msg(format!("no group {group}")));
+    pub fn set_group_lr(&mut self, group: GroupId, lr: f64) -> Result<()> {
+        let Some(found) = self.state.groups_mut().get_mut(group.0) else {
+            return Err(Error::msg(format!("no group {}", group.0)));
         };
-        group.lr = lr;
+        found.lr = lr;
         Ok(())
     }
 
@@ -212,7 +214,7 @@ impl Optimizer {
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in grads.into_iter().enumerate() {
             let Some(grad) = grad else { continue };
-            let layer = &mut layers[self.state.params()[index].group];
+            let layer = &mut layers[self.state.params()[index].group.0];
             self.step_one(index, &grad, *layer, given)?;
             *layer += 1;
         }
@@ -244,7 +246,7 @@ impl Optimizer {
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in self.check(grads)?.into_iter().enumerate() {
             // All variables count, as their gradients will come, or have come.
-            let layer = &mut layers[self.state.params()[index].group];
+            let layer = &mut layers[self.state.params()[index].group.0];
             if let Some(grad) = grad {
                 self.step_one(index, &grad, *layer, given)?;
             }
@@ -316,7 +318,7 @@ impl Optimizer {
 }
 
 type AddParam =
-    fn(&mut State, usize, &[usize], Dtype) -> std::result::Result<usize, bitstep::Error>;
+    fn(&mut State, GroupId, &[usize], Dtype) -> std::result::Result<ParamId, bitstep::Error>;
 type Switch = fn(&mut State, &mut [DataMut<'_>]) -> std::result::Result<(), bitstep::Error>;
 
 impl candle_nn::Optimizer for Optimizer {

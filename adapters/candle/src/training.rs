@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::hyper::ArgError;
+use bitstep::optimizer::GroupId;
 use bitstep::rule::mode::Mode;
 use bitstep::schedule::Scheduler;
 use bitstep_trainer::checkpoint::{self, Checkpoint, Run};
@@ -51,7 +52,7 @@ pub struct Training {
     optimizer: Optimizer,
     schedulers: Vec<Scheduler>,
     /// For each schedule, the groups whose rates it sets.
-    scheduled: Vec<Vec<usize>>,
+    scheduled: Vec<Vec<GroupId>>,
     clip: Option<ClipGradNorm>,
     accumulation: GradientAccumulator,
     totals: Vec<Option<Tensor>>,
@@ -150,7 +151,7 @@ impl Training {
         training.loss_scale = setup.loss_scale;
         training.neftune = setup.neftune;
         training.every_micro_batch = setup.every_micro_batch;
-        training.attach(setup.scheduler, (0..setup.groups.len()).collect())?;
+        training.attach(setup.scheduler, (0..setup.groups.len()).map(GroupId).collect())?;
         Ok(training)
     }
 
@@ -178,9 +179,9 @@ impl Training {
     ///
     /// # Errors
     /// Not as many groups as the schedule has, or one that there is not.
-    pub fn attach(&mut self, scheduler: Scheduler, groups: Vec<usize>) -> Result<()> {
+    pub fn attach(&mut self, scheduler: Scheduler, groups: Vec<GroupId>) -> Result<()> {
         let all = self.optimizer.inner().groups().len();
-        if scheduler.lrs().len() != groups.len() || groups.iter().any(|&g| g >= all) {
+        if scheduler.lrs().len() != groups.len() || groups.iter().any(|&g| g.0 >= all) {
             let rates = scheduler.lrs().len();
             let message = format!("a schedule of {rates} groups for {groups:?} of {all}");
             return Err(Error::msg(message));
@@ -235,7 +236,7 @@ impl Training {
         let groups = self.optimizer.inner().groups();
         let lrs: Vec<f64> = groups.iter().map(|group| group.spec.rule.lr()).collect();
         let scheduler = of(&lrs).map_err(Error::wrap)?;
-        self.attach(scheduler, (0..lrs.len()).collect())?;
+        self.attach(scheduler, (0..lrs.len()).map(GroupId).collect())?;
         // The last one stays.
         self.schedulers.drain(..self.schedulers.len() - 1);
         self.scheduled.drain(..self.scheduled.len() - 1);
@@ -415,7 +416,7 @@ impl Training {
         let positions: Vec<usize> = groups
             .flat_map(|group| {
                 let trained = order.iter().filter_map(found);
-                trained.filter(move |&i| params[i].group == group)
+                trained.filter(move |&i| params[i].group == GroupId(group))
             })
             .collect();
         let state = self.optimizer.inner_mut();

@@ -35,11 +35,11 @@ fn bits<T: Plain>(x: &[T]) -> Vec<u64> {
 }
 
 fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
-    let mut optimizer = Core::new();
+    let mut optimizer = Core::empty();
     let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
     let mut values: Vec<Vec<T>> = shapes(name).iter().map(|s| numbers(s, 7)).collect();
     for shape in shapes(name) {
-        optimizer.add_param(group, shape, T::DTYPE).unwrap();
+        optimizer.add_param_to(group, shape, T::DTYPE).unwrap();
     }
     for t in 0..STEPS {
         let grads: Vec<Vec<T>> = shapes(name).iter().map(|s| numbers(s, 100 + t)).collect();
@@ -48,7 +48,7 @@ fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
             .zip(&grads)
             .map(|(v, g)| Param { value: T::data_mut(v), grad: Some(T::data(g)) })
             .collect();
-        optimizer.step(&mut params, &[]).unwrap();
+        optimizer.step_all(&mut params, &[]).unwrap();
     }
     values.iter().map(|v| bits(v)).collect()
 }

@@ -89,10 +89,10 @@ fn biases_and_norms_do_not_decay() {
     let training = Training::new(&arguments(""), model.vars(), None).unwrap();
     let of = |name: &str| training.optimizer().state(name).unwrap().group;
     for name in ["layer0.weight", "layer2.weight"] {
-        assert_eq!(of(name), 0, "{name}");
+        assert_eq!(of(name), bitstep::optimizer::GroupId(0), "{name}");
     }
     for name in ["layer0.bias", "norm.weight", "norm.bias"] {
-        assert_eq!(of(name), 1, "{name}");
+        assert_eq!(of(name), bitstep::optimizer::GroupId(1), "{name}");
     }
 }
 
@@ -114,7 +114,7 @@ fn groups_are_trainers_where_layers_are_known() {
             for name in names.as_array().unwrap() {
                 let name = name.as_str().unwrap();
                 let got = training.optimizer().state(name).unwrap().group;
-                assert_eq!(got, group, "{model}: {name}");
+                assert_eq!(got, bitstep::optimizer::GroupId(group), "{model}: {name}");
             }
         }
         let too_few = |named: &[(&str, &[usize])]| known(&named[1..]);
@@ -151,11 +151,14 @@ fn every_group_may_have_a_schedule_of_its_own() {
         schedule::build(name, &args).unwrap()
     };
     let linear = schedule("linear", 0.1, "num_warmup_steps=0, num_training_steps=10");
-    training.attach(linear, vec![0]).unwrap();
+    training.attach(linear, vec![bitstep::optimizer::GroupId(0)]).unwrap();
     let plateau = schedule("reduce_lr_on_plateau", 0.2, "factor=0.5, patience=0");
-    training.attach(plateau, vec![1]).unwrap();
+    training.attach(plateau, vec![bitstep::optimizer::GroupId(1)]).unwrap();
     let other = schedule("constant", 0.2, "");
-    assert!(training.attach(other, vec![2]).is_err(), "there is no such group");
+    assert!(
+        training.attach(other, vec![bitstep::optimizer::GroupId(2)]).is_err(),
+        "there is no such group"
+    );
     training.backward(&model.loss(0)).unwrap();
     training.metric(1.0).unwrap();
     training.metric(2.0).unwrap();
@@ -229,7 +232,7 @@ fn a_rate_set_by_hand_lasts_until_its_schedule_makes_a_step() {
         r#"{"optim": "sgd", "learning_rate": 0.01, "lr_scheduler_type": "reduce_lr_on_plateau""#;
     let args = Arguments::from_json(&format!("{text}{args}")).unwrap();
     let mut training = Training::new(&args, model.vars(), None).unwrap();
-    training.optimizer_mut().set_group_lr(1, 0.25).unwrap();
+    training.optimizer_mut().set_group_lr(bitstep::optimizer::GroupId(1), 0.25).unwrap();
     for t in 0..3 {
         training.backward(&model.loss(t)).unwrap();
         assert_eq!(training.rates(), [0.01, 0.25]);
@@ -245,7 +248,7 @@ fn micro_batches_of_one_batch_give_its_mean_and_its_clipped_norm() {
     let step = |args: &str, micro_batches: &[usize]| {
         let model = Model::new(DType::F32);
         let mut training = Training::new(&arguments(args), model.vars(), None).unwrap();
-        training.optimizer_mut().set_group_lr(0, 0.1).unwrap();
+        training.optimizer_mut().set_group_lr(bitstep::optimizer::GroupId(0), 0.1).unwrap();
         let mut last = Outcome::Accumulated;
         for &t in micro_batches {
             assert_eq!(last, Outcome::Accumulated);

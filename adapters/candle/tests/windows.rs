@@ -2,7 +2,7 @@
 
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale};
 use bitstep::hyper::Args;
-use bitstep::optimizer::Buffer;
+use bitstep::optimizer::{Buffer, GroupId};
 use bitstep::registry;
 use bitstep_candle::{Optimizer, Outcome, Training};
 use bitstep_trainer::Arguments;
@@ -147,7 +147,7 @@ fn a_variable_is_there_once() {
     optimizer.add_group(recipe(), [("embed".to_owned(), w.clone())]).unwrap();
     let again = optimizer.add_group(recipe(), [("head".to_owned(), w.clone())]).unwrap_err();
     assert!(again.to_string().contains("`embed` and variable `head` share memory"), "{again}");
-    let within = optimizer.add_var(0, "head".to_owned(), w.clone()).unwrap_err();
+    let within = optimizer.add_var(GroupId(0), "head".to_owned(), w.clone()).unwrap_err();
     assert!(within.to_string().contains("`embed` and variable `head` share memory"), "{within}");
     assert_eq!(optimizer.vars().len(), 1);
 

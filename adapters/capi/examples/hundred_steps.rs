@@ -10,12 +10,12 @@ use bitstep::storage::{Data, DataMut};
 use half::bf16;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let adamw = registry::optimizer("adamw_torch", &Args::parse("lr=1e-2, weight_decay=0.1")?)?;
     let flash = registry::optimizer("flash_adamw", &Args::parse("lr=1e-2")?)?;
     let (adamw, flash) = (optimizer.add_group(adamw)?, optimizer.add_group(flash)?);
-    optimizer.add_param(adamw, &[3, 2], Dtype::F32)?;
-    optimizer.add_param(flash, &[40], Dtype::Bf16)?;
+    optimizer.add_param_to(adamw, &[3, 2], Dtype::F32)?;
+    optimizer.add_param_to(flash, &[40], Dtype::Bf16)?;
     let args = Args::parse("lr=1e-2, num_warmup_steps=10, num_training_steps=100")?;
     let groups = bitstep::hyper::Value::List(vec![bitstep::hyper::Value::Map(Vec::new()); 2]);
     let mut schedule = build("cosine", &args.with("groups", groups))?;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for (group, &lr) in optimizer.groups_mut().iter_mut().zip(schedule.lrs()) {
             group.lr = lr;
         }
-        optimizer.step(
+        optimizer.step_all(
             &mut [
                 Param { value: DataMut::F32(&mut a), grad: Some(Data::F32(&grad_a)) },
                 Param { value: DataMut::Bf16(&mut b), grad: Some(Data::Bf16(&grad_b)) },

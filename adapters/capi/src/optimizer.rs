@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::ffi::c_char;
 
 use bitstep::hyper::Args;
-use bitstep::optimizer::{Buffer, Param};
+use bitstep::optimizer::{Buffer, GroupId, Param};
 use bitstep::registry;
 use bitstep::rule::mode::Mode;
 use bitstep::storage::memory::collected;
@@ -60,7 +60,7 @@ fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize
     let group = optimizer.inner.add_group(recipe)?;
     let known = bitstep::registry::OPTIMIZERS.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
-    Ok(group)
+    Ok(group.0)
 }
 
 /// Adds a group of parameters that share `name`, one of Transformers' `optim=` strings, and
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             let shape = places.list("shape", shape, dimensions)?;
             places.check()?;
-            optimizer.inner.add_param(group, shape, crate::tensor::dtype(dtype)?)?;
+            optimizer.inner.add_param_to(GroupId(group), shape, crate::tensor::dtype(dtype)?)?;
             Ok(())
         })
     }
@@ -229,7 +229,7 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
             note(places, tensors, true)?;
             places.check()?;
             let params = tensors.iter().map(|t| Param { value: data_mut(t), grad: grad(t) });
-            Ok(optimizer.inner.step(&mut collected("tensors", params)?, &given)?)
+            Ok(optimizer.inner.step_all(&mut collected("tensors", params)?, &given)?)
         })
     }
 }

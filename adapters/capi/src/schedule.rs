@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use core::ffi::c_char;
 
+use bitstep::optimizer::GroupId;
 use bitstep::schedule::{Scheduler, build};
 use bitstep::storage::memory::collected;
 
@@ -127,7 +128,7 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
                 let message = "schedule and optimizer differ in the number of groups";
                 return fault(BITSTEP_LENGTH, message);
             }
-            let all = collected("groups", 0..groups)?;
+            let all = collected("groups", (0..groups).map(GroupId))?;
             optimizer.inner.follow(&schedule.0, &all)?;
             Ok(())
         })

@@ -1,7 +1,7 @@
 //! An optimizer whose state lives on a device.
 
 use bitstep::float::Dtype;
-use bitstep::optimizer::{Buffer, Group, Optimizer, OptimizerSpec, PreparedStep};
+use bitstep::optimizer::{Buffer, Group, GroupId, Optimizer, OptimizerSpec, ParamId, PreparedStep};
 use bitstep::rule::DynRule;
 use bitstep::rule::ScalarState;
 use bitstep::storage::{
@@ -69,7 +69,7 @@ pub struct DeviceOptimizer<D: Device> {
 impl<D: Device> DeviceOptimizer<D> {
     /// No groups yet.
     pub fn new(device: D) -> Self {
-        let (optimizer, workspace) = (Optimizer::new(), Workspace::default());
+        let (optimizer, workspace) = (Optimizer::empty(), Workspace::default());
         DeviceOptimizer {
             device,
             optimizer,
@@ -89,7 +89,7 @@ impl<D: Device> DeviceOptimizer<D> {
     ///
     /// # Errors
     /// An invalid configuration, or a rule without kernels.
-    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<usize, Error<D::Error>> {
+    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<GroupId, Error<D::Error>> {
         if !has_kernels(&*recipe.rule) {
             return Err(no_kernel(&*recipe.rule));
         }
@@ -102,12 +102,12 @@ impl<D: Device> DeviceOptimizer<D> {
     /// Those of `add_param`, or the device's own.
     pub fn add_param(
         &mut self,
-        group: usize,
+        group: GroupId,
         shape: &[usize],
         dtype: Dtype,
-    ) -> Result<usize, Error<D::Error>> {
-        let index = self.optimizer.add_param(group, shape, dtype)?;
-        let state = self.upload(index, dtype).map_err(Error::Device)?;
+    ) -> Result<ParamId, Error<D::Error>> {
+        let index = self.optimizer.add_param_to(group, shape, dtype)?;
+        let state = self.upload(index.0, dtype).map_err(Error::Device)?;
         self.states.push(state);
         Ok(index)
     }
@@ -117,7 +117,7 @@ impl<D: Device> DeviceOptimizer<D> {
         let device = &mut self.device;
         let number = {
             let param = &self.optimizer.params()[index];
-            let rule = &*self.optimizer.groups()[param.group].spec.rule;
+            let rule = &*self.optimizer.groups()[param.group.0].spec.rule;
             (!rule.info().scalar_names.is_empty()).then(|| {
                 persistent_scalar(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
             })
@@ -169,9 +169,9 @@ impl<D: Device> DeviceOptimizer<D> {
     ///
     /// # Errors
     /// The device's own.
-    pub fn scalars(&mut self, param: usize) -> Result<Option<ScalarState>, Error<D::Error>> {
+    pub fn scalars(&mut self, param: ParamId) -> Result<Option<ScalarState>, Error<D::Error>> {
         let (Some(state), Some(own)) =
-            (self.states.get_mut(param), self.optimizer.params_mut().get_mut(param))
+            (self.states.get_mut(param.0), self.optimizer.params_mut().get_mut(param.0))
         else {
             return Ok(None);
         };
@@ -184,8 +184,8 @@ impl<D: Device> DeviceOptimizer<D> {
 
     /// The type that a parameter was added with.
     #[must_use]
-    pub fn dtype(&self, param: usize) -> Option<Dtype> {
-        self.states.get(param).map(|state| state.dtype)
+    pub fn dtype(&self, param: ParamId) -> Option<Dtype> {
+        self.states.get(param.0).map(|state| state.dtype)
     }
 
     /// One step of all parameters, in the order in which they were added.
@@ -251,7 +251,7 @@ impl<D: Device> DeviceOptimizer<D> {
         let mut turns = self.optimizer.prepare_all(&types, given, norm)?;
         let mut jobs = Vec::new();
         for (index, turn) in &mut turns {
-            let (state, tensor) = (&self.states[*index], &tensors[*index]);
+            let (state, tensor) = (&self.states[index.0], &tensors[index.0]);
             let Some(grad) = tensor.grad else { continue };
             let slot = |slot: &Option<(StorageFormat, Vec<Part>)>| {
                 let (format, parts) = slot.as_ref()?;
@@ -275,7 +275,7 @@ impl<D: Device> DeviceOptimizer<D> {
         let (ready, records) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
         drop(jobs);
         for (index, _) in &turns {
-            self.states[*index].noted.clear();
+            self.states[index.0].noted.clear();
         }
         for record in records {
             // Jobs are turns.
@@ -285,7 +285,7 @@ impl<D: Device> DeviceOptimizer<D> {
                     record.read_back(&mut self.device, turn.scalars.get())
                 }
                 _ => {
-                    self.states[*index].noted.push(record);
+                    self.states[index.0].noted.push(record);
                     Ok(())
                 }
             }

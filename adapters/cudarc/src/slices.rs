@@ -51,7 +51,9 @@ impl DeviceOptimizer<Cuda> {
         let mut tensors = Vec::new();
         for (index, (value, grad)) in pairs.iter_mut().enumerate() {
             let (dtype, value, len) = value.place(&stream, &mut guards).map_err(Error::Device)?;
-            if let Some(expected) = self.dtype(index).filter(|&own| own != dtype) {
+            if let Some(expected) =
+                self.dtype(bitstep::optimizer::ParamId(index)).filter(|&own| own != dtype)
+            {
                 return Err(Error::Type { tensor: index, got: dtype, expected });
             }
             let grad = match grad {

@@ -5,7 +5,7 @@ use bitstep::gradient::ClipGradNorm;
 use bitstep::hyper::Args;
 use bitstep::lowrank::{GaLore, Projected};
 use bitstep::optim::Lion;
-use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
+use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, ParamId};
 use bitstep::registry;
 use bitstep::rule::ComputePolicy;
 use bitstep_cudarc::{
@@ -119,13 +119,13 @@ struct Both<D: Device> {
 impl<D: Device> Both<D> {
     fn new(device: D, name: &str, args: &Args, dtype: Dtype, shapes: &[&[usize]]) -> Self {
         let recipe = || registry::optimizer(name, args).unwrap();
-        let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::new());
+        let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::empty());
         let group = device.add_group(recipe()).unwrap();
         assert_eq!(host.add_group(recipe()).unwrap(), group);
         let (mut tensors, mut values) = (Vec::new(), Vec::new());
         for (i, shape) in shapes.iter().enumerate() {
             device.add_param(group, shape, dtype).unwrap();
-            host.add_param(group, shape, dtype).unwrap();
+            host.add_param_to(group, shape, dtype).unwrap();
             let len = shape.iter().product();
             let value = numbers(1000 * i as u64, len, dtype);
             let bytes = raw(&value);
@@ -151,7 +151,7 @@ impl<D: Device> Both<D> {
         let mut params: Vec<_> = pairs
             .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
             .collect();
-        self.host.step(&mut params, &[]).unwrap();
+        self.host.step_all(&mut params, &[]).unwrap();
         // SAFETY: all of it was allocated above, and nobody else has it.
         unsafe { self.device.step(&self.tensors, &[]) }.unwrap();
     }
@@ -170,11 +170,14 @@ impl<D: Device> Both<D> {
                     }
                     plain => vec![raw(plain)],
                 };
-                assert!(self.device.slot(i, k).unwrap() == want, "{what}: parameter {i}, slot {k}");
+                assert!(
+                    self.device.slot(ParamId(i), k).unwrap() == want,
+                    "{what}: parameter {i}, slot {k}"
+                );
             }
             // Any NaN equals any NaN: a tensor without elements has a mean of that kind.
             let bits = |x: f64| if x.is_nan() { u64::MAX } else { x.to_bits() };
-            let scalars = self.device.scalars(i).unwrap().map(|s| s.map(bits));
+            let scalars = self.device.scalars(ParamId(i)).unwrap().map(|s| s.map(bits));
             let want = self.host.params()[i].scalars.map(bits);
             assert_eq!(scalars, Some(want), "{what}: parameter {i}");
         }
@@ -250,7 +253,7 @@ fn constants_that_are_no_values_are_not_taken() {
     let mut both = Both::new(device(), "adafactor", &Args::new(), Dtype::F32, &[&[40, 60]]);
     both.step();
     both.device.device().garbled = true;
-    let scalars = both.device.scalars(0).unwrap().unwrap();
+    let scalars = both.device.scalars(ParamId(0)).unwrap().unwrap();
     assert!(scalars.iter().all(|x| !x.is_nan()), "{scalars:?}");
 }
 
@@ -443,7 +446,7 @@ fn gradients_multiplied_on_their_way_are_as_if_clipped() {
             let mut params: Vec<_> = pairs
                 .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
                 .collect();
-            both.host.step(&mut params, &[]).unwrap();
+            both.host.step_all(&mut params, &[]).unwrap();
             both.assert_same(name);
         }
     }

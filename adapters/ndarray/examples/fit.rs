@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let y = x.dot(&array![3.0, -2.0]) + 1.0;
 
     let (mut weight, mut bias) = (Array1::<f64>::zeros(2), Array1::<f64>::zeros(1));
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(registry::optimizer(&name, &args)?)?;
     add_param(&mut optimizer, group, &weight.view())?;
     add_param(&mut optimizer, group, &bias.view())?;

@@ -22,7 +22,7 @@
 //! the same bits, at the cost of one copy each way.
 
 use bitstep::Error;
-use bitstep::optimizer::{Optimizer, Param};
+use bitstep::optimizer::{GroupId, Optimizer, Param, ParamId};
 use bitstep::storage::memory::collected;
 use bitstep::storage::{Data, Plain};
 use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
@@ -107,10 +107,10 @@ impl<T: Plain> DynArrayParam for Views<'_, T> {
 /// No such group.
 pub fn add_param<T: Plain, D: Dimension>(
     optimizer: &mut Optimizer,
-    group: usize,
+    group: GroupId,
     value: &ArrayView<'_, T, D>,
-) -> Result<usize, Error> {
-    optimizer.add_param(group, value.shape(), T::DTYPE)
+) -> Result<ParamId, Error> {
+    optimizer.add_param_to(group, value.shape(), T::DTYPE)
 }
 
 /// One step of all parameters, in the order in which they were added.
@@ -123,7 +123,7 @@ pub fn step(
     items: &mut [ArrayParam<'_>],
     given: &[(&str, f64)],
 ) -> Result<(), Error> {
-    with_params(items, |params| optimizer.step(params, given))
+    with_params(items, |params| optimizer.step_all(params, given))
 }
 
 /// The same on rayon's threads: the same bits, whatever their number.

@@ -1,7 +1,7 @@
 //! Every optimizer of the list gives the bits of the core, in any memory order and on any number of threads.
 
 use bitstep::hyper::Args;
-use bitstep::optimizer::{Optimizer, Param};
+use bitstep::optimizer::{GroupId, Optimizer, Param};
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
 use bitstep::storage::Plain;
@@ -37,9 +37,9 @@ fn numbers<T: Plain>(shape: &[usize], salt: u32, fortran: bool) -> ArrayD<T> {
 }
 
 fn optimizer(name: &str) -> (Optimizer, usize) {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
-    (optimizer, group)
+    (optimizer, group.0)
 }
 
 fn bytes<T: Plain>(array: &ArrayD<T>) -> Vec<u64> {
@@ -50,7 +50,7 @@ fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
     let (mut optimizer, group) = optimizer(name);
     let mut values: Vec<ArrayD<T>> = shapes(name).iter().map(|s| numbers(s, 7, false)).collect();
     for shape in shapes(name) {
-        optimizer.add_param(group, shape, T::DTYPE).unwrap();
+        optimizer.add_param_to(GroupId(group), shape, T::DTYPE).unwrap();
     }
     for t in 0..STEPS {
         let grads: Vec<ArrayD<T>> =
@@ -63,7 +63,7 @@ fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
                 grad: Some(T::data(g.as_slice().unwrap())),
             })
             .collect();
-        optimizer.step(&mut params, &[]).unwrap();
+        optimizer.step_all(&mut params, &[]).unwrap();
     }
     values.iter().map(bytes).collect()
 }
@@ -74,7 +74,7 @@ fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
     let (mut optimizer, group) = optimizer(name);
     let mut values: Vec<ArrayD<T>> = shapes(name).iter().map(|s| numbers(s, 7, fortran)).collect();
     for value in &values {
-        add_param(&mut optimizer, group, &value.view()).unwrap();
+        add_param(&mut optimizer, GroupId(group), &value.view()).unwrap();
     }
     for t in 0..STEPS {
         // Gradients in the other order than the parameters.
@@ -144,8 +144,8 @@ fn strided_and_reversed_views_are_stepped_in_logical_order() {
         x.slice(ndarray::s![..;-2, ..]).to_owned().into_dyn()
     };
     let mut plain = view(&mut wide);
-    a.add_param(group, &[4, 6], bitstep::float::Dtype::F32).unwrap();
-    b.add_param(group, &[4, 6], bitstep::float::Dtype::F32).unwrap();
+    a.add_param_to(GroupId(group), &[4, 6], bitstep::float::Dtype::F32).unwrap();
+    b.add_param_to(GroupId(group), &[4, 6], bitstep::float::Dtype::F32).unwrap();
     bitstep_ndarray::step(
         &mut a,
         &mut [ArrayParam::new(
@@ -166,7 +166,7 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let mut value = numbers::<f32>(&[2, 3], 3, false);
     let before = value.clone();
     let grad = numbers::<f32>(&[3, 2], 3, false);
-    add_param(&mut optimizer, group, &value.view()).unwrap();
+    add_param(&mut optimizer, GroupId(group), &value.view()).unwrap();
     let mut items = [ArrayParam::new(value.view_mut(), Some(grad.view()))];
     assert!(bitstep_ndarray::step(&mut optimizer, &mut items, &[]).is_err());
     drop(items);

@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // This thread is one of them: no step waits until two others are awake.
     rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?;
 
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let (plain, more) = args.split_once('/').unwrap_or((args, ""));
     let group = optimizer.add_group(recipe(name, &Args::parse(plain)?)?)?;
     let recipe = recipe(name, &Args::parse(&format!("{plain}, {more}"))?)?;
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut values, mut grads) = (Vec::new(), Vec::new());
     for (i, shape) in shapes.iter().enumerate() {
         let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
-        optimizer.add_param(if shape.len() == 2 { matrices } else { group }, &shape, dtype)?;
+        optimizer.add_param_to(if shape.len() == 2 { matrices } else { group }, &shape, dtype)?;
         let n = shape.iter().product();
         let wave = |k: usize, scale: f32| ((k * 37 + i * 11) % 1009) as f32 * scale - 0.5 * scale;
         values.push(filled(dtype, n, |k| wave(k, 1e-3)));
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
             let start = Instant::now();
             if threads == 1 {
-                optimizer.step(&mut params, given)?;
+                optimizer.step_all(&mut params, given)?;
             } else {
                 bitstep_rayon::step(&mut optimizer, &mut params, given)?;
             }

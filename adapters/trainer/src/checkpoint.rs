@@ -19,7 +19,7 @@ use std::path::Path;
 
 use bitstep::float::Dtype;
 use bitstep::hyper::Args;
-use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, StorageConfig};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer, OptimizerSpec, StorageConfig};
 use bitstep::rule::DynRule;
 use bitstep::rule::ScalarState;
 use bitstep::rule::mode::Mode;
@@ -267,7 +267,7 @@ impl Checkpoint {
         for (i, (name, dtype)) in names.iter().zip(dtypes).enumerate() {
             let about = by_name.get(name.as_str());
             let about = about.ok_or_else(|| CheckpointError::Missing(name.clone()))?;
-            let (group, here) = (count(about, "group")? as usize, next.params()[i].group);
+            let (group, here) = (count(about, "group")? as usize, next.params()[i].group.0);
             if group != here {
                 let what = format!("the groups of `{name}`");
                 return Err(CheckpointError::Layout { what, saved: group, here });
@@ -373,7 +373,7 @@ impl Checkpoint {
         seen: &mut BTreeSet<String>,
     ) -> Result<(), CheckpointError> {
         let group = next.params()[i].group;
-        let names = next.groups()[group].spec.rule.info().slots;
+        let names = next.groups()[group.0].spec.rule.info().slots;
         let param = &mut next.params_mut()[i];
         for (k, slot) in param.slots.iter_mut().enumerate() {
             let key = slot_key(names, k);
@@ -446,7 +446,7 @@ impl Checkpoint {
             group.steps = count(saved, "steps")?;
         }
         for (number, args) in changed.iter().enumerate() {
-            next.set_args(number, args)?;
+            next.set_args(GroupId(number), args)?;
         }
         for (saved, group) in groups.iter().zip(next.groups_mut()) {
             let rule = &*group.spec.rule;
@@ -556,9 +556,9 @@ fn metadata(run: &Run<'_>) -> Json {
     let params = run.names.iter().zip(run.optimizer.params()).map(|(name, p)| {
         json!({
             "name": name,
-            "group": p.group,
+            "group": p.group.0,
             "steps": p.steps,
-            "scalars": about_scalars(&*run.optimizer.groups()[p.group].spec.rule, &p.scalars),
+            "scalars": about_scalars(&*run.optimizer.groups()[p.group.0].spec.rule, &p.scalars),
             "seed": p.seed,
             "started": p.is_initialized,
         })
@@ -756,7 +756,7 @@ fn slots<'a>(
     param: &'a bitstep::optimizer::ParamState,
     name: &str,
 ) -> Vec<StoredAs<'a>> {
-    let names = optimizer.groups()[param.group].spec.rule.info().slots;
+    let names = optimizer.groups()[param.group.0].spec.rule.info().slots;
     let kept_part =
         |part: RawPart| StoredAs { key: format!("{name}/{}", part.key), buffer: Slot::Part(part) };
     let mut kept = Vec::new();

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bitstep::gradient::LossScale;
 use bitstep::hyper::Args;
-use bitstep::optimizer::Optimizer;
+use bitstep::optimizer::{GroupId, Optimizer};
 use bitstep::rule::Scope;
 use bitstep::rule::mode::Mode;
 use bitstep::schedule::Scheduler;
@@ -53,7 +53,7 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
 
     for (number, (_, saved)) in from.groups.iter().enumerate() {
         let hyper = arguments::of_group(next.groups_mut()[number].spec.rule.hyper_params(), saved);
-        next.set_args(number, &hyper)?;
+        next.set_args(GroupId(number), &hyper)?;
         let missing = || ResumeError::Missing { of: format!("group {number}"), key: "lr".into() };
         let lr = saved.get("lr").and_then(|v| v.as_f64()).ok_or_else(missing)?;
         next.groups_mut()[number].lr = lr;
@@ -63,7 +63,7 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
     for (number, (count, saved)) in from.groups.iter().enumerate() {
         let members = first..first + count;
         first += count;
-        let here = next.params().iter().filter(|p| p.group == number).count();
+        let here = next.params().iter().filter(|p| p.group == GroupId(number)).count();
         same(&format!("parameters of group {number}"), *count, here)?;
         for position in members {
             let (Some(&i), Some(state)) = (order.get(position), from.params.get(position)) else {
@@ -141,9 +141,13 @@ fn parameter(
     let missing =
         |key: &str| ResumeError::Missing { of: format!("parameter {i}"), key: key.to_owned() };
     let here = next.params().get(i).map(|p| p.group);
-    if here != Some(group) {
+    if here != Some(GroupId(group)) {
         let what = format!("group of parameter {i}");
-        return Err(ResumeError::Count { what, saved: group, here: here.unwrap_or(usize::MAX) });
+        return Err(ResumeError::Count {
+            what,
+            saved: group,
+            here: here.unwrap_or(GroupId(usize::MAX)).0,
+        });
     }
     let rule = next.groups()[group].spec.rule.clone();
     // Of the parameter, or of its whole group.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, FieldVisitor, HyperParams};
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{Schedule, Scheduler};
@@ -46,13 +46,13 @@ fn buffer(dtype: Dtype, len: usize, salt: u64) -> Buffer {
 
 impl Toy {
     fn new(name: &str, dtype: Dtype, schedule: &str) -> Toy {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let mut values = Vec::new();
         for _ in 0..2 {
             optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
         }
         for (i, shape) in SHAPES.iter().enumerate() {
-            optimizer.add_param(i % 2, shape, dtype).unwrap();
+            optimizer.add_param_to(GroupId(i % 2), shape, dtype).unwrap();
             values.push(buffer(dtype, shape.iter().product(), i as u64 + 1));
         }
         let mut args = TrainingArguments {
@@ -90,7 +90,7 @@ impl Toy {
                 grad: g.data().filter(|_| i != 2 || t > 4),
             })
             .collect();
-        self.optimizer.step(&mut params, &[]).unwrap();
+        self.optimizer.step_all(&mut params, &[]).unwrap();
         let metric = [1.0 + (t % 3) as f64];
         let driven = self.schedulers[0].state();
         let driven = driven.plateau.is_some() || driven.greedy.is_some();
@@ -241,13 +241,13 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_loaded() {
 
     let mut toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
     let with = Args::parse("weight_decay=0.5").unwrap();
-    let mut other = Optimizer::new();
+    let mut other = Optimizer::empty();
     for (number, group) in toy.optimizer.groups().iter().enumerate() {
         let with = if number == 1 { &with } else { &Args::new() };
         other.add_group(group.spec.with_args(with).unwrap()).unwrap();
     }
     for (i, shape) in SHAPES.iter().enumerate() {
-        other.add_param(i % 2, shape, Dtype::F32).unwrap();
+        other.add_param_to(GroupId(i % 2), shape, Dtype::F32).unwrap();
     }
     toy.optimizer = other;
     let error = refused(toy);
@@ -255,12 +255,12 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_loaded() {
 
     // A parameter that only the file has.
     let mut fewer = Toy::new("adamw_torch", Dtype::F32, "cosine");
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     for group in fewer.optimizer.groups() {
         optimizer.add_group(group.spec.clone()).unwrap();
     }
     for (i, shape) in SHAPES.iter().enumerate().take(3) {
-        optimizer.add_param(i % 2, shape, Dtype::F32).unwrap();
+        optimizer.add_param_to(GroupId(i % 2), shape, Dtype::F32).unwrap();
     }
     fewer.optimizer = optimizer;
     fewer.values.pop();

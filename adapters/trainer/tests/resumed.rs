@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bitstep::float::Dtype;
 use bitstep::gradient::LossScale;
 use bitstep::hyper::{Args, Value};
-use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use bitstep::registry;
 use bitstep::schedule::{self, Scheduler};
 use bitstep_trainer::resume::{self, ResumeError};
@@ -51,14 +51,14 @@ fn state_under_16_bit_parameters_is_rounded_as_torch_rounds_it() {
     let state = torch::optimizer(path("adafactor_bf16/optimizer.pt")).unwrap();
     let counts: Vec<usize> = state.groups.iter().map(|(count, _)| *count).collect();
     let read = |dtype| {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         for _ in &counts {
             let args = Args::parse("relative_step=False, scale_parameter=False, lr=0.1").unwrap();
             optimizer.add_group(registry::optimizer("adafactor", &args).unwrap()).unwrap();
         }
         let shapes: [&[usize]; 5] = [&[8, 6], &[3, 8], &[8], &[8], &[8]];
         for (i, shape) in shapes.iter().enumerate() {
-            optimizer.add_param(usize::from(i >= counts[0]), shape, dtype).unwrap();
+            optimizer.add_param_to(GroupId(usize::from(i >= counts[0])), shape, dtype).unwrap();
         }
         resume::optimizer(&mut optimizer, &[0, 1, 2, 3, 4], &state).unwrap();
         let slots = optimizer.params().iter().flat_map(|p| p.slots.clone());
@@ -81,10 +81,10 @@ fn schedule(name: &str, args: &str) -> Scheduler {
 
 #[test]
 fn rates_of_numpys_are_rates() {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let sgd = Args::parse("lr=7.0, momentum=0.9").unwrap();
     optimizer.add_group(registry::optimizer("sgd", &sgd).unwrap()).unwrap();
-    optimizer.add_param(0, &[2], Dtype::F32).unwrap();
+    optimizer.add_param_to(GroupId(0), &[2], Dtype::F32).unwrap();
     let mut linear = schedule("linear", "lr=7.0, num_warmup_steps=2, num_training_steps=10");
     let state = torch::optimizer(path("numpy_rates/optimizer.pt")).unwrap();
     let saved = torch::scheduler(path("numpy_rates/scheduler.pt")).unwrap();
@@ -93,7 +93,7 @@ fn rates_of_numpys_are_rates() {
     let args = Args::of(optimizer.groups_mut()[0].spec.rule.hyper_params());
     assert_eq!(args.get("momentum"), Some(&Value::Float(0.5)));
     // 0.1 (10 − 6)/(10 − 2)
-    optimizer.step_schedule(&mut linear, &[0], &[]).unwrap();
+    optimizer.step_schedule(&mut linear, &[GroupId(0)], &[]).unwrap();
     assert_eq!(optimizer.groups()[0].lr, 0.05);
 }
 

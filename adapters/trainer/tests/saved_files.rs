@@ -12,7 +12,9 @@ use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value};
 use bitstep::lowrank::ForceF32;
 use bitstep::optim::AdamW;
-use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param, ParamStorage, StorageConfig};
+use bitstep::optimizer::{
+    Buffer, GroupId, Optimizer, OptimizerSpec, Param, ParamStorage, StorageConfig,
+};
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
 use bitstep::rule::ComputePolicy;
@@ -101,7 +103,7 @@ impl Toy {
         params: &[(usize, &[usize], Dtype)],
         scheduler: &str,
     ) -> Toy {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let schedulers = vec![schedule(scheduler, recipes.len())];
         for recipe in recipes {
             optimizer.add_group(recipe).unwrap();
@@ -109,7 +111,7 @@ impl Toy {
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for &(group, shape, dtype) in params {
             // A vector, where only matrices are moved.
-            if optimizer.add_param(group, shape, dtype).is_ok() {
+            if optimizer.add_param_to(GroupId(group), shape, dtype).is_ok() {
                 names.push(format!("w{}", names.len()));
                 values.push(filled(dtype, shape.iter().product(), values.len() as u64 + 1));
             }
@@ -118,7 +120,7 @@ impl Toy {
     }
 
     fn step(&mut self, t: u64) {
-        let groups: Vec<usize> = (0..self.optimizer.groups().len()).collect();
+        let groups: Vec<_> = (0..self.optimizer.groups().len()).map(GroupId).collect();
         self.optimizer.follow(&self.schedulers[0], &groups).unwrap();
         let grads = self
             .values
@@ -129,7 +131,7 @@ impl Toy {
         let params = self.values.iter_mut().zip(&grads);
         let mut params: Vec<Param<'_>> =
             params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
-        self.optimizer.step(&mut params, &[]).unwrap();
+        self.optimizer.step_all(&mut params, &[]).unwrap();
         let scheduler = &mut self.schedulers[0];
         let metric = [1.0 + (t % 3) as f64];
         let rates = vec![0.01; groups.len()];

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{ArgError, Args, Value};
-use bitstep::optimizer::{Optimizer, Param};
+use bitstep::optimizer::{GroupId, Optimizer, Param};
 use bitstep::registry;
 use bitstep::schedule::{self, Scheduler};
 use bitstep::storage::{Data, DataMut};
@@ -39,10 +39,10 @@ fn numbers(json: &Json) -> Vec<f64> {
 fn made(case: &Json) -> (Optimizer, Result<Scheduler, ArgError>) {
     let optim = case["optimizer"].as_str().unwrap();
     let recipe = registry::optimizer(optim, &args(&case["args"])).unwrap();
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     for group in case["groups"].as_array().unwrap() {
         let group = optimizer.add_group(recipe.with_args(&args(group)).unwrap()).unwrap();
-        optimizer.add_param(group, &[1], Dtype::F64).unwrap();
+        optimizer.add_param_to(group, &[1], Dtype::F64).unwrap();
     }
     let mut all = args(&case["schedule_args"]);
     all.set("lr", recipe.rule.lr());
@@ -67,7 +67,7 @@ fn near(got: f64, want: f64, ulps: f64) -> bool {
 fn run(case: &Json) -> usize {
     let title = format!("{} over {}", case["schedule"], case["optimizer"]);
     let (mut optimizer, scheduler) = made(case);
-    let groups: Vec<usize> = (0..optimizer.groups().len()).collect();
+    let groups: Vec<_> = (0..optimizer.groups().len()).map(GroupId).collect();
     let mut scheduler = scheduler.unwrap();
     let followed = optimizer.follow(&scheduler, &groups);
     if case["refused"].is_string() {
@@ -81,14 +81,14 @@ fn run(case: &Json) -> usize {
     for (t, row) in rows.iter().enumerate() {
         let (lrs, momenta) = (numbers(&case["lr"][t]), case["momentum"][t].as_array().unwrap());
         for &g in &groups {
-            let lr = optimizer.groups()[g].lr;
-            assert!(near(lr, lrs[g], 4.0), "{title}, step {t}: lr {lr}, wanted {}", lrs[g]);
-            if let Some(want) = momenta[g].as_f64() {
-                let got = momentum(&mut optimizer, g).unwrap();
+            let lr = optimizer.groups()[g.0].lr;
+            assert!(near(lr, lrs[g.0], 4.0), "{title}, step {t}: lr {lr}, wanted {}", lrs[g.0]);
+            if let Some(want) = momenta[g.0].as_f64() {
+                let got = momentum(&mut optimizer, g.0).unwrap();
                 assert!(near(got, want, 4.0), "{title}, step {t}: momentum {got}, wanted {want}");
             }
             // torch fuses multiplications with additions, here and there.
-            let (got, want) = (p[g][0], row[g].as_f64().unwrap());
+            let (got, want) = (p[g.0][0], row[g.0].as_f64().unwrap());
             let bound = 1e-13 * want.abs().max(1.0);
             assert!((got - want).abs() <= bound, "{title}, step {t}: {got}, wanted {want}");
         }
@@ -96,13 +96,13 @@ fn run(case: &Json) -> usize {
             break;
         }
         let grads: Vec<_> =
-            groups.iter().map(|&g| [1.0 + t as f64 / 2.0 + g as f64 / 4.0]).collect();
+            groups.iter().map(|&g| [1.0 + t as f64 / 2.0 + g.0 as f64 / 4.0]).collect();
         let mut params: Vec<_> = p
             .iter_mut()
             .zip(&grads)
             .map(|(p, g)| Param { value: DataMut::F64(p), grad: Some(Data::F64(g)) })
             .collect();
-        optimizer.step(&mut params, &[]).unwrap();
+        optimizer.step_all(&mut params, &[]).unwrap();
         let given: Vec<f64> = case["metric"][t].as_f64().into_iter().collect();
         optimizer.step_schedule(&mut scheduler, &groups, &given).unwrap();
         if let Some(set) = case["by_hand"].get((t + 1).to_string()) {
@@ -132,16 +132,19 @@ fn a_rate_set_by_hand_is_gone_on_from_where_torch_goes_on_from_it() {
 
 #[test]
 fn a_step_that_is_refused_changes_neither_rates_nor_schedule() {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     optimizer.add_group(registry::optimizer("sgd", &Args::new()).unwrap()).unwrap();
     let args = Args::parse("max_lr=0.1, total_steps=4").unwrap();
     let mut cycle = schedule::build("torch_one_cycle", &args).unwrap();
-    assert!(optimizer.follow(&cycle, &[1]).is_err(), "no such group");
-    assert!(optimizer.follow(&cycle, &[0, 0]).is_err(), "two groups for a schedule of one");
-    optimizer.follow(&cycle, &[0]).unwrap();
-    (0..4).for_each(|_| optimizer.step_schedule(&mut cycle, &[0], &[]).unwrap());
+    assert!(optimizer.follow(&cycle, &[GroupId(1)]).is_err(), "no such group");
+    assert!(
+        optimizer.follow(&cycle, &[GroupId(0), GroupId(0)]).is_err(),
+        "two groups for a schedule of one"
+    );
+    optimizer.follow(&cycle, &[GroupId(0)]).unwrap();
+    (0..4).for_each(|_| optimizer.step_schedule(&mut cycle, &[GroupId(0)], &[]).unwrap());
     optimizer.groups_mut()[0].lr = 7.0;
     let before = cycle.state().clone();
-    assert!(optimizer.step_schedule(&mut cycle, &[0], &[]).is_err(), "past its end");
+    assert!(optimizer.step_schedule(&mut cycle, &[GroupId(0)], &[]).is_err(), "past its end");
     assert_eq!((cycle.state(), optimizer.groups()[0].lr), (&before, 7.0));
 }

@@ -157,17 +157,17 @@ fn schedule_free_rules_warm_up_over_fractions_of_a_step() {
             .with("warmup_steps", number(&case["warmup_steps"]))
             .with("foreach", false);
         let recipe = optimizer(case["optim"].as_str().unwrap(), &args).unwrap();
-        let mut running = Optimizer::new();
+        let mut running = Optimizer::empty();
         let group = running.add_group(recipe).unwrap();
-        running.add_param(group, &[1], Dtype::F64).unwrap();
+        running.add_param_to(group, &[1], Dtype::F64).unwrap();
         let mut value = [1.0f64];
         let numbers = |key: &str| case[key].as_array().unwrap().iter().map(number);
         for (t, (want, rate)) in numbers("values").zip(numbers("rates")).enumerate() {
             let grad = [1.0 + t as f64];
             let param = Param { value: DataMut::F64(&mut value), grad: Some(Data::F64(&grad)) };
-            running.step(&mut [param], &[]).unwrap();
+            running.step_all(&mut [param], &[]).unwrap();
             assert!((value[0] - want).abs() <= 1e-15, "{case}: {t}: {}", value[0]);
-            let scalars = running.groups()[group].scalars;
+            let scalars = running.groups()[group.0].scalars;
             assert_eq!(scalars[0], rate, "{case}: {t}");
         }
     }

@@ -70,9 +70,9 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
     let any_size = Args::new().with("min_8bit_size", 0i64);
     let mut recipe = recipe.with_args(&any_size).unwrap_or(recipe);
     (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(recipe).ok()?;
-    optimizer.add_param(group, &SHAPE, dtype).ok()?;
+    optimizer.add_param_to(group, &SHAPE, dtype).ok()?;
     let (mut draw, n) = (Draw(1), SHAPE.iter().product());
     let mut value = draw.buffer(dtype, n);
     for t in 0..STEPS {
@@ -80,7 +80,7 @@ fn run(name: &str, dtype: Dtype) -> Option<u64> {
         let lr = f64::from(1 + t % 7) / 512.0;
         optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
         let param = Param { value: value.data_mut(), grad: grad.data() };
-        optimizer.step(&mut [param], &[("train_loss", 1.5), ("eval_loss", 2.0)]).ok()?;
+        optimizer.step_all(&mut [param], &[("train_loss", 1.5), ("eval_loss", 2.0)]).ok()?;
     }
     let mut hash = Hash(0xcbf2_9ce4_8422_2325);
     hash.buffer(&value);

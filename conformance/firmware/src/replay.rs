@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value};
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 use bitstep::registry;
 use bitstep::storage::{RawBuffer, RawDtype};
 use half::{bf16, f16};
@@ -26,7 +26,7 @@ pub fn all(packed: &[u8], mut show: impl FnMut(&str, u64)) -> Result<(), String>
 fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     let name = from.text()?;
     let steps = from.number()?;
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     for _ in 0..from.number()? {
         let json = serde_json::from_str(from.text()?).map_err(|e| format!("{e}"))?;
         let recipe = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
@@ -34,13 +34,13 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     }
     let mut values = Vec::new();
     for _ in 0..from.number()? {
-        let group = from.number()? as usize;
+        let group = GroupId(from.number()? as usize);
         let dtype = from.number()?;
         let dims = from.number()?;
         let shape =
             (0..dims).map(|_| Ok(from.number()? as usize)).collect::<Result<Vec<_>, String>>()?;
         values.push(buffer(dtype, from.bytes()?)?);
-        optimizer.add_param(group, &shape, self::dtype(dtype)?).map_err(|e| format!("{e}"))?;
+        optimizer.add_param_to(group, &shape, self::dtype(dtype)?).map_err(|e| format!("{e}"))?;
     }
     let mut sum = Fnv(0xcbf2_9ce4_8422_2325);
     for _ in 0..steps {
@@ -67,7 +67,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
                 grad: grad.as_ref().and_then(Buffer::data),
             })
             .collect();
-        optimizer.step(&mut params, &given).map_err(|e| format!("{e}"))?;
+        optimizer.step_all(&mut params, &given).map_err(|e| format!("{e}"))?;
         values.iter().for_each(|v| sum.buffer(v));
         for param in optimizer.params() {
             param.slots.iter().for_each(|slot| sum.buffer(slot));

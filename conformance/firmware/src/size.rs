@@ -22,43 +22,41 @@ pub fn report(state: usize, mut step: impl FnMut(u64, usize) -> bool) -> bool {
     ok
 }
 
-/// A firmware that steps with `$rule` of type `$type`, of whose slots the first `$slots` are in use.
+/// A firmware that steps with the constant `$rule` of type `$type`, of whose slots `$slots` are in use.
 #[macro_export]
 macro_rules! measure {
     ($type:ty, $rule:expr, $slots:expr) => {
-        use bitstep::rule::{Rule, ScalarState, StepContext, step};
+        use bitstep::prelude::*;
         use bitstep_firmware::size::{MOST, report};
         use core::hint::black_box;
 
+        // A constant configuration, as a firmware has it: the branches of others are not compiled.
+        const RULE: $type = $rule;
+
         #[inline(never)]
         fn measured(
-            at: &StepContext<'_>,
-            scalars: &mut ScalarState,
+            state: &mut State<$type, &mut [f32]>,
+            lr: f64,
             param: &mut [f32],
             grad: &[f32],
-            slots: <$type as Rule>::Slots<&mut [f32]>,
         ) -> bool {
-            // A constant configuration, as a firmware has it: the branches of others are not compiled.
-            let rule: $type = $rule;
-            step::<_, f32, _, _, _>(&rule, at, scalars, param, grad, slots).is_ok()
+            RULE.step(state, lr, param, grad).is_ok()
         }
 
         fn run() -> bool {
-            let rule: $type = $rule;
-            let mut state = [[0.0f32; MOST]; $slots];
-            let mut scalars = rule.scalars();
+            let mut memory = [0.0f32; $slots * MOST];
             let (mut param, grad) = ([1.0f32; MOST], black_box([0.5f32; MOST]));
-            report(size_of_val(&state), |t, n| {
+            let bytes = size_of_val(&memory);
+            let states =
+                (State::new(&RULE, 0, &mut [][..]), State::new(&RULE, MOST, &mut memory[..]));
+            let (Ok(mut none), Ok(mut all)) = states else { return false };
+            report(bytes, |_, n| {
                 let n = black_box(n);
-                let mut views = state.iter_mut();
-                let slots =
-                    <<$type as Rule>::Slots<&mut [f32]> as bitstep::rule::Array<_>>::from_fn(
-                        |_| views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default(),
-                    );
                 let (Some(param), Some(grad)) = (param.get_mut(..n), grad.get(..n)) else {
                     return false;
                 };
-                measured(&StepContext::new(t, black_box(1e-3)), &mut scalars, param, grad, slots)
+                let state = if n == 0 { &mut none } else { &mut all };
+                measured(state, black_box(1e-3), param, grad)
             })
         }
         $crate::firmware!(run);

@@ -1,6 +1,6 @@
 //! The backend `candle`: the same rules over candle's variables on the CPU.
 
-use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -78,7 +78,7 @@ impl ParamStore for Vars {
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let var = Var::from_tensor(&tensor(value, shape)?).map_err(failed)?;
         let name = self.0.vars().len().to_string();
-        self.0.add_var(group, name, var).map_err(failed)
+        self.0.add_var(GroupId(group), name, var).map_err(failed)
     }
 
     fn optimizer(&self) -> &Optimizer {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bitstep::hyper::{ArgError, Args, names};
-use bitstep::optimizer::{self, Buffer};
+use bitstep::optimizer::{self, Buffer, GroupId};
 use bitstep::rule::Scope;
 use bitstep::storage::{RawBuffer, RawDtype, RawPart};
 use serde_json::{Map, Value as Json};
@@ -92,14 +92,14 @@ pub(crate) struct CoreRun<H> {
 
 impl<H: ParamStore> CoreRun<H> {
     pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, BackendError> {
-        let mut group_of = vec![0; spec.params.len()];
+        let mut group_of = vec![GroupId(0); spec.params.len()];
         for group in spec.groups {
             let recipe = of_group(spec, &group.hyper)?;
             let number = host.optimizer_mut().add_group(recipe).map_err(failed)?;
             group.params.iter().for_each(|&i| group_of[i] = number);
         }
         for (init, group) in spec.params.iter().zip(group_of) {
-            host.add(group, &init.shape, convert::buffer(init)?)?;
+            host.add(group.0, &init.shape, convert::buffer(init)?)?;
         }
         let shapes = spec.params.iter().map(|init| init.shape.clone()).collect();
         let optimizer = host.optimizer_mut();
@@ -107,11 +107,11 @@ impl<H: ParamStore> CoreRun<H> {
         let by_group = spec.groups.iter().flat_map(|group| &group.params);
         for (position, &i) in by_group.enumerate() {
             let number = optimizer.params()[i].group;
-            let rule = optimizer.groups()[number].spec.rule.clone();
+            let rule = optimizer.groups()[number.0].spec.rule.clone();
             optimizer.params_mut()[i].scalars = rule.initial_scalars(position);
         }
         let given = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
-            let names = optimizer.groups()[param.group].spec.rule.info().slots;
+            let names = optimizer.groups()[param.group.0].spec.rule.info().slots;
             names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
         });
         let given = given.collect();
@@ -135,12 +135,12 @@ impl<H: ParamStore> Run for CoreRun<H> {
         self.host.set(i, convert::buffer(value)?)?;
         let optimizer = self.host.optimizer_mut();
         let number = optimizer.params()[i].group;
-        let rule = optimizer.groups()[number].spec.rule.clone();
+        let rule = optimizer.groups()[number.0].spec.rule.clone();
         let step = state.get(rule.info().step_key).map(|s| s.get(0) as u64);
         let late = counts.steps == 0 && !state.is_empty();
         let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
 
-        let group = &mut optimizer.groups_mut()[number];
+        let group = &mut optimizer.groups_mut()[number.0];
         let own = rule.info().step_scope == Scope::Parameter;
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
         let group_scalars =
@@ -254,7 +254,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
         let param = &self.host.optimizer().params()[i];
-        let group = &self.host.optimizer().groups()[param.group];
+        let group = &self.host.optimizer().groups()[param.group.0];
         let rule = &*group.spec.rule;
         let mut parts = Vec::new();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&param.slots).enumerate() {

@@ -1,7 +1,7 @@
 //! Where parameters live and how a step reaches them: all that tells the backends of
 //! this library apart.
 
-use bitstep::optimizer::{Buffer, Optimizer, Param};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 
 use crate::backend::{BackendError, failed};
 
@@ -48,7 +48,7 @@ impl<T: HostBackend> ParamStore for T {
         let dtype = value.data().map(|d| d.dtype());
         let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
         let home = self.home_mut();
-        home.optimizer.add_param(group, shape, dtype).map_err(failed)?;
+        home.optimizer.add_param_to(GroupId(group), shape, dtype).map_err(failed)?;
         home.values.push(value);
         Ok(())
     }
@@ -102,6 +102,6 @@ impl HostBackend for Slices {
             grad: grad.as_ref().and_then(Buffer::data),
         });
         let mut params: Vec<Param<'_>> = params.collect();
-        self.0.optimizer.step(&mut params, given).map_err(failed)
+        self.0.optimizer.step_all(&mut params, given).map_err(failed)
     }
 }

@@ -1,6 +1,6 @@
 //! The backend `ndarray`: the same rules over array views.
 
-use bitstep::optimizer::{Buffer, Optimizer};
+use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use bitstep::storage::Plain;
 use bitstep_ndarray::{ArrayParam, add_param, par_step_with_grain};
 use half::{bf16, f16};
@@ -27,7 +27,7 @@ impl Backend for Ndarray {
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
-        let host = Arrays { of: *self, optimizer: Optimizer::new(), values: Vec::new() };
+        let host = Arrays { of: *self, optimizer: Optimizer::empty(), values: Vec::new() };
         Ok(Box::new(CoreRun::new(spec, host)?))
     }
 
@@ -84,10 +84,10 @@ impl ParamStore for Arrays {
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let value = self.array(value, shape)?;
         match &value {
-            AnyArray::F64(x) => add_param(&mut self.optimizer, group, &x.view()),
-            AnyArray::F32(x) => add_param(&mut self.optimizer, group, &x.view()),
-            AnyArray::Bf16(x) => add_param(&mut self.optimizer, group, &x.view()),
-            AnyArray::F16(x) => add_param(&mut self.optimizer, group, &x.view()),
+            AnyArray::F64(x) => add_param(&mut self.optimizer, GroupId(group), &x.view()),
+            AnyArray::F32(x) => add_param(&mut self.optimizer, GroupId(group), &x.view()),
+            AnyArray::Bf16(x) => add_param(&mut self.optimizer, GroupId(group), &x.view()),
+            AnyArray::F16(x) => add_param(&mut self.optimizer, GroupId(group), &x.view()),
         }
         .map_err(failed)?;
         self.values.push(value);

@@ -170,7 +170,7 @@ impl<D: Device> HostBackend for DeviceTensors<D> {
         let mut jobs = Vec::new();
         let mut lodgings = Vec::new();
         for (index, turn) in &mut turns {
-            let (Some(data), Some(grad)) = (values[*index].data(), all[*index]) else {
+            let (Some(data), Some(grad)) = (values[index.0].data(), all[index.0]) else {
                 return Err(failed("a parameter that is not plain"));
             };
             let value = guests.add(&data.bytes())?;
@@ -206,7 +206,7 @@ impl<D: Device> HostBackend for DeviceTensors<D> {
         drop(jobs);
 
         for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
-            values[index].data_mut().set_bytes(&guests.read(value)?).map_err(failed)?;
+            values[index.0].data_mut().set_bytes(&guests.read(value)?).map_err(failed)?;
             if let (Some(at), Some(to)) = (companion, turn.correction) {
                 to.set_bytes(&guests.read(at)?).map_err(failed)?;
             }

@@ -189,9 +189,9 @@ fn train(
     shape: [usize; 2],
     grad: &dyn Fn(usize) -> f32,
 ) -> Vec<f32> {
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(recipe.clone()).unwrap();
-    optimizer.add_param(group, &shape, dtype).unwrap();
+    optimizer.add_param_to(group, &shape, dtype).unwrap();
     let n = shape[0] * shape[1];
     let grad: Vec<f32> = (0..n).map(grad).collect();
     let mut wide = vec![1.0f32; n];
@@ -199,7 +199,7 @@ fn train(
     for _ in 0..3 {
         let value =
             if dtype == Dtype::F32 { DataMut::F32(&mut wide) } else { DataMut::Bf16(&mut narrow) };
-        optimizer.step(&mut [Param { value, grad: Some(Data::F32(&grad)) }], &[]).unwrap();
+        optimizer.step_all(&mut [Param { value, grad: Some(Data::F32(&grad)) }], &[]).unwrap();
     }
     if dtype == Dtype::F32 { wide } else { narrow.iter().map(|x| x.to_f32()).collect() }
 }
@@ -277,7 +277,7 @@ fn apollo_goes_down_along_the_gradient_whatever_the_rule() {
 #[test]
 fn a_rank_with_a_decay_that_would_be_lost_is_refused_before_anything_is_written() {
     let mut rule = Projected::<Sgd, GaLore>::new(Sgd { weight_decay: 0.1, ..Sgd::default() });
-    let mut optimizer = Optimizer::new();
+    let mut optimizer = Optimizer::empty();
     assert!(optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).is_ok());
     rule.projection.rank = Some(2);
     let refused = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused));
@@ -350,9 +350,9 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
             (OptimizerSpec::new(galore, ComputePolicy::Fused), true),
             (OptimizerSpec::new(apollo, ComputePolicy::Fused), false),
         ] {
-            let mut optimizer = Optimizer::new();
+            let mut optimizer = Optimizer::empty();
             let group = optimizer.add_group(rule.clone());
-            let added = group.and_then(|group| optimizer.add_param(group, &shape, Dtype::F32));
+            let added = group.and_then(|group| optimizer.add_param_to(group, &shape, Dtype::F32));
             if added.is_err() {
                 refused += 1;
                 continue;

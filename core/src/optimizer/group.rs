@@ -8,6 +8,14 @@ use crate::float::Dtype;
 use crate::rule::{DecayPowers, ScalarState};
 use crate::storage::{Data, DataMut, RawBuffer};
 
+/// The number of a group of an [`Optimizer`](super::Optimizer), from 0 in the order in which they were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub usize);
+
+/// The number of a parameter of an [`Optimizer`](super::Optimizer), from 0 in the order in which they were added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParamId(pub usize);
+
 /// One tensor handed to [`Optimizer::step`](super::Optimizer::step).
 pub struct Param<'a> {
     /// The parameter.
@@ -42,7 +50,7 @@ pub struct Group {
 #[derive(Clone, Debug)]
 pub struct ParamState {
     /// Its group.
-    pub group: usize,
+    pub group: GroupId,
     /// Its dimensions.
     pub shape: Vec<usize>,
     /// Its number type. A value of another one is refused; one in a storage of the caller's is taken.

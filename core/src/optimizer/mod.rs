@@ -14,7 +14,7 @@ mod spec;
 mod task;
 
 pub use buffer::Buffer;
-pub use group::{Group, Param, ParamState};
+pub use group::{Group, GroupId, Param, ParamId, ParamState};
 pub use spec::{OptimizerSpec, ParamStorage, StorageConfig};
 pub use task::{PreparedStep, ScalarsRef, Task};
 use task::{Scratch, TaskKind, next_task, param_update, prepare_one, task_cost, with_correction};
@@ -51,22 +51,32 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// No groups yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a group; returns its number.
+    /// With one group, to which [`add_param`](Self::add_param) adds.
     ///
     /// # Errors
     /// An invalid configuration.
-    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<usize, Error> {
-        recipe.check()?;
-        let (lr, scalars) = (recipe.rule.lr(), recipe.rule.initial_scalars(0));
+    pub fn new(spec: OptimizerSpec) -> Result<Self, Error> {
+        let mut optimizer = Self::empty();
+        optimizer.add_group(spec)?;
+        Ok(optimizer)
+    }
+
+    /// No groups yet.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Adds a group.
+    ///
+    /// # Errors
+    /// An invalid configuration.
+    pub fn add_group(&mut self, spec: OptimizerSpec) -> Result<GroupId, Error> {
+        spec.check()?;
+        let (lr, scalars) = (spec.rule.lr(), spec.rule.initial_scalars(0));
         self.groups.push(Group {
-            original_spec: recipe.clone(),
-            spec: recipe,
+            original_spec: spec.clone(),
+            spec,
             lr,
             steps: 0,
             scalars,
@@ -74,20 +84,28 @@ impl Optimizer {
             decay_powers: DecayPowers::default(),
             grad_norm: None,
         });
-        Ok(self.groups.len() - 1)
+        Ok(GroupId(self.groups.len() - 1))
     }
 
-    /// Adds a parameter to a group; returns its number.
+    /// Adds a parameter to the latest group.
+    ///
+    /// # Errors
+    /// As [`add_param_to`](Self::add_param_to).
+    pub fn add_param(&mut self, shape: &[usize], dtype: Dtype) -> Result<ParamId, Error> {
+        self.add_param_to(GroupId(self.groups.len().wrapping_sub(1)), shape, dtype)
+    }
+
+    /// Adds a parameter to a group.
     ///
     /// # Errors
     /// No such group, a shape that the rule has no update for, a storage that does not exist, or
     /// [no memory](Error::OutOfMemory) for the state. The optimizer is as it was then.
-    pub fn add_param(
+    pub fn add_param_to(
         &mut self,
-        group: usize,
+        group: GroupId,
         shape: &[usize],
         dtype: Dtype,
-    ) -> Result<usize, Error> {
+    ) -> Result<ParamId, Error> {
         self.add(group, shape, dtype, false)
     }
 
@@ -95,7 +113,7 @@ impl Optimizer {
     /// [`StorageConfig::slot_formats`] says: an embedding beside others with 8-bit state, as Transformers has it.
     ///
     /// # Errors
-    /// As [`add_param`](Self::add_param).
+    /// As [`add_param_to`](Self::add_param_to).
     ///
     /// ```
     /// use bitstep::{hyper::Args, registry, optimizer::{Buffer, Optimizer}, float::Dtype};
@@ -109,21 +127,21 @@ impl Optimizer {
     /// ```
     pub fn add_plain_param(
         &mut self,
-        group: usize,
+        group: GroupId,
         shape: &[usize],
         dtype: Dtype,
-    ) -> Result<usize, Error> {
+    ) -> Result<ParamId, Error> {
         self.add(group, shape, dtype, true)
     }
 
     fn add(
         &mut self,
-        group: usize,
+        group: GroupId,
         shape: &[usize],
         dtype: Dtype,
         plain: bool,
-    ) -> Result<usize, Error> {
-        let Some(g) = self.groups.get(group) else {
+    ) -> Result<ParamId, Error> {
+        let Some(g) = self.groups.get(group.0) else {
             return Err(Error::InvalidArgument {
                 argument: "group",
                 expected: "the number of a group",
@@ -173,7 +191,7 @@ impl Optimizer {
             rounding_bits: None,
             is_initialized: false,
         });
-        Ok(self.params.len() - 1)
+        Ok(ParamId(self.params.len() - 1))
     }
 
     /// The groups.
@@ -242,7 +260,7 @@ impl Optimizer {
         }
         self.mode = to;
         for (param, state) in params.iter_mut().zip(&mut self.params) {
-            let Some(group) = self.groups.get(state.group) else { continue };
+            let Some(group) = self.groups.get(state.group.0) else { continue };
             let OptimizerSpec { rule, policy: arithmetic, .. } = &group.spec;
             let slots = &mut state.slots;
             let mut convert = |value: &mut DataMut<'_>| {
@@ -258,25 +276,86 @@ impl Optimizer {
         Ok(())
     }
 
-    /// One step of all parameters, in the order in which they were added.
+    /// One step of the parameters that have a gradient: each with its number, its value and that gradient.
     ///
-    /// `given` are numbers from outside for the rules that listen to any ([`StepContext::extra`]).
+    /// Parameters that are not mentioned keep their value, their state and their own count of steps.
+    ///
+    /// # Errors
+    /// Those of [`step_with`](Self::step_with). Nothing is written then.
+    pub fn step<'a>(
+        &mut self,
+        updates: impl IntoIterator<Item = (ParamId, DataMut<'a>, Data<'a>)>,
+    ) -> Result<(), Error> {
+        self.step_with(updates, &[])
+    }
+
+    /// The same with extra arguments, by name, for rules that [use any](StepContext::extra): `train_loss`, `eval_loss`,
+    /// `loss_scale`, …
+    ///
+    /// # Errors
+    /// No such parameter, or one that is mentioned twice; any wrong length or type, an invalid configuration, parameters
+    /// that are being [evaluated](Self::eval), or no memory to work in. Nothing is written then.
+    pub fn step_with<'a>(
+        &mut self,
+        updates: impl IntoIterator<Item = (ParamId, DataMut<'a>, Data<'a>)>,
+        extra: &[(&str, f64)],
+    ) -> Result<(), Error> {
+        let mut values: Vec<Option<(DataMut<'a>, Data<'a>)>> = Vec::new();
+        values.resize_with(self.params.len(), || None);
+        for (id, value, grad) in updates {
+            self.check(id.0, &value, Some(&grad))?;
+            let Some(place @ None) = values.get_mut(id.0) else {
+                let expected = "each parameter once";
+                return Err(Error::InvalidArgument { argument: "updates", expected });
+            };
+            *place = Some((value, grad));
+        }
+        let grads = || values.iter().map(|update| update.as_ref().map(|(_, grad)| *grad));
+        let mut scratch = Scratch::default();
+        for (update, state) in values.iter().zip(&self.params) {
+            if let (Some((value, _)), Some(group)) = (update, self.groups.get(state.group.0)) {
+                let compute = group.spec.compute_dtype(value.dtype());
+                scratch.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
+            }
+        }
+        self.begin_step(&grads().collect::<Vec<_>>(), extra)?;
+        let mut positions = alloc::vec![0u32; self.groups.len()];
+        for (update, state) in values.into_iter().zip(&mut self.params) {
+            let (Some((mut value, grad)), Some(group), Some(position)) =
+                (update, self.groups.get(state.group.0), positions.get_mut(state.group.0))
+            else {
+                continue;
+            };
+            param_update(group, state, value.reborrow(), grad, *position, extra)
+                .run(&mut scratch)?;
+            *position += 1;
+        }
+        Ok(())
+    }
+
+    /// One step of all parameters, in the order in which they were added, with or without a gradient: what adapters call.
+    ///
+    /// `extra` are extra arguments, by name, for the rules that use any ([`StepContext::extra`]).
     ///
     /// # Errors
     /// Any wrong length or type, an invalid configuration, parameters that are being
     /// [evaluated](Self::eval), or no memory to work in. Nothing is written then.
-    pub fn step(&mut self, params: &mut [Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
+    pub fn step_all(
+        &mut self,
+        params: &mut [Param<'_>],
+        extra: &[(&str, f64)],
+    ) -> Result<(), Error> {
         let mut work = Scratch::default();
         for (param, state) in params.iter().zip(&self.params).filter(|(p, _)| p.grad.is_some()) {
-            let Some(group) = self.groups.get(state.group) else { continue };
+            let Some(group) = self.groups.get(state.group.0) else { continue };
             let compute = group.spec.compute_dtype(param.value.dtype());
             work.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
         }
-        self.begin_tasks(params, given)?;
+        self.begin_tasks(params, extra)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let states = params.iter_mut().zip(&mut self.params);
         states
-            .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, given))
+            .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, extra))
             .try_for_each(|one| one.run(&mut work))
     }
 
@@ -287,9 +366,9 @@ impl Optimizer {
     pub fn tasks<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],
-        given: &'a [(&'a str, f64)],
+        extra: &'a [(&'a str, f64)],
     ) -> Result<Vec<Task<'a>>, Error> {
-        self.tasks_batched(params, given, 0)
+        self.tasks_batched(params, extra, 0)
     }
 
     /// The same, with small parameters that follow each other as one piece of work, as long as
@@ -300,10 +379,10 @@ impl Optimizer {
     pub fn tasks_batched<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],
-        given: &'a [(&'a str, f64)],
+        extra: &'a [(&'a str, f64)],
         work: usize,
     ) -> Result<Vec<Task<'a>>, Error> {
-        self.begin_tasks(params, given)?;
+        self.begin_tasks(params, extra)?;
         let groups = &*self.groups;
         let mut layers = alloc::vec![0u32; groups.len()];
         let (mut params, mut states) = (params, &mut *self.params);
@@ -319,20 +398,20 @@ impl Optimizer {
             let (own, others) = states.split_at_mut(count.min(states.len()));
             (params, states) = (later, others);
             tasks.extend(match (now, own) {
-                ([param], [state]) => next_task(groups, &mut layers, param, state, given)
+                ([param], [state]) => next_task(groups, &mut layers, param, state, extra)
                     .map(|one| Task(TaskKind::Single(one))),
                 (now, own) => {
                     let mut layers_now = layers.clone();
                     let moving = now.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
                     for (_, state) in moving {
-                        layers.iter_mut().skip(state.group).take(1).for_each(|n| *n += 1);
+                        layers.iter_mut().skip(state.group.0).take(1).for_each(|n| *n += 1);
                     }
                     let len = now.iter().map(|param| param.value.len()).sum();
                     let run = Box::new(move || {
                         let mut pairs = now.iter_mut().zip(own);
                         let mut work = Scratch::default();
                         pairs.try_for_each(|(param, state)| {
-                            let one = next_task(groups, &mut layers_now, param, state, given);
+                            let one = next_task(groups, &mut layers_now, param, state, extra);
                             one.map_or(Ok(()), |one| one.run(&mut work))
                         })
                     });
@@ -343,14 +422,14 @@ impl Optimizer {
         Ok(tasks)
     }
 
-    fn begin_tasks(&mut self, params: &[Param<'_>], given: &[(&str, f64)]) -> Result<(), Error> {
+    fn begin_tasks(&mut self, params: &[Param<'_>], extra: &[(&str, f64)]) -> Result<(), Error> {
         ensure_len("params", params.len(), self.params.len())?;
         for (index, param) in params.iter().enumerate() {
             self.check(index, &param.value, param.grad.as_ref())?;
         }
         let grads = || params.iter().map(|param| param.grad);
         let dtypes: Vec<_> = grads().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, given, |rule, scale| {
+        self.begin_with(&dtypes, extra, |rule, scale| {
             rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), scale)
         })
     }
@@ -365,10 +444,10 @@ impl Optimizer {
     pub fn begin_step(
         &mut self,
         grads: &[Option<Data<'_>>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), Error> {
         let dtypes: Vec<_> = grads.iter().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, given, |rule, scale| {
+        self.begin_with(&dtypes, extra, |rule, scale| {
             rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), scale)
         })
     }
@@ -376,7 +455,7 @@ impl Optimizer {
     fn begin_with(
         &mut self,
         grads: &[Option<Dtype>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
         mut norm: impl FnMut(&dyn DynRule, f64) -> f64,
     ) -> Result<(), Error> {
         if self.mode == Mode::Eval {
@@ -391,12 +470,12 @@ impl Optimizer {
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
             let (rule, info) = (&*group.spec.rule, group.spec.rule.info());
-            let at = StepContext { extra: given, ..StepContext::new(0, group.lr) };
+            let at = StepContext { extra, ..StepContext::new(0, group.lr) };
             begin_group(rule, &info, &at, &mut group.steps, &mut group.scalars);
             group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
-            let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group == index);
+            let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group.0 == index);
             group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
-            group.grad_norm = rule.grad_norm_divisor(given).map(|scale| norm(rule, scale));
+            group.grad_norm = rule.grad_norm_divisor(extra).map(|scale| norm(rule, scale));
         }
         Ok(())
     }
@@ -411,20 +490,20 @@ impl Optimizer {
     pub fn prepare_all<'a>(
         &'a mut self,
         types: &[Option<[Dtype; 2]>],
-        given: &'a [(&'a str, f64)],
+        extra: &'a [(&'a str, f64)],
         norm: impl FnMut(&dyn DynRule, f64) -> f64,
-    ) -> Result<Vec<(usize, PreparedStep<'a>)>, Error> {
+    ) -> Result<Vec<(ParamId, PreparedStep<'a>)>, Error> {
         let grads: Vec<_> = types.iter().map(|t| t.map(|[_, grad]| grad)).collect();
-        self.begin_with(&grads, given, norm)?;
+        self.begin_with(&grads, extra, norm)?;
         let mut layers = alloc::vec![0u32; self.groups.len()];
         let mut turns = Vec::with_capacity(types.len());
         for (index, (types, state)) in types.iter().zip(&mut self.params).enumerate() {
             let (Some([dtype, _]), Some(group), Some(next)) =
-                (types, self.groups.get(state.group), layers.get_mut(state.group))
+                (types, self.groups.get(state.group.0), layers.get_mut(state.group.0))
             else {
                 continue;
             };
-            turns.push((index, prepare_one(group, state, Some(*dtype), *next, given)));
+            turns.push((ParamId(index), prepare_one(group, state, Some(*dtype), *next, extra)));
             *next += 1;
         }
         Ok(turns)
@@ -437,7 +516,7 @@ impl Optimizer {
         grad: Option<&Data<'_>>,
     ) -> Result<(), Error> {
         let Some(state) = self.params.get(index) else { return Err(NO_PARAM) };
-        let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
+        let Some(group) = self.groups.get(state.group.0) else { return Err(NO_PARAM) };
         let n = numel(&state.shape);
         ensure_len("param", value.len(), n)?;
         ensure_len("grad", grad.map_or(n, Data::len), n)?;
@@ -477,16 +556,16 @@ impl Optimizer {
     /// No such parameter, or any wrong length. Nothing is written then.
     pub fn step_param<'a>(
         &'a mut self,
-        index: usize,
+        id: ParamId,
         value: DataMut<'a>,
         grad: Data<'a>,
         layer: u32,
-        given: &'a [(&'a str, f64)],
+        extra: &'a [(&'a str, f64)],
     ) -> Result<Task<'a>, Error> {
-        self.check(index, &value, Some(&grad))?;
-        let Some(state) = self.params.get_mut(index) else { return Err(NO_PARAM) };
-        let Some(group) = self.groups.get(state.group) else { return Err(NO_PARAM) };
-        Ok(Task(TaskKind::Single(param_update(group, state, value, grad, layer, given))))
+        self.check(id.0, &value, Some(&grad))?;
+        let Some(state) = self.params.get_mut(id.0) else { return Err(NO_PARAM) };
+        let Some(group) = self.groups.get(state.group.0) else { return Err(NO_PARAM) };
+        Ok(Task(TaskKind::Single(param_update(group, state, value, grad, layer, extra))))
     }
 }
 

@@ -113,7 +113,7 @@ impl Optimizer {
         }
         to.number(self.params.len() as u64);
         for p in &self.params {
-            to.number(p.group as u64);
+            to.number(p.group.0 as u64);
             to.number(p.dtype as u64);
             to.number(p.shape.len() as u64);
             p.shape.iter().for_each(|&d| to.number(d as u64));
@@ -148,7 +148,7 @@ impl Optimizer {
         }
         from.expect("number of parameters", self.params.len() as u64)?;
         for p in &mut self.params {
-            from.expect("group of a parameter", p.group as u64)?;
+            from.expect("group of a parameter", p.group.0 as u64)?;
             from.expect("type of a parameter", p.dtype as u64)?;
             from.expect("number of dimensions of a parameter", p.shape.len() as u64)?;
             p.shape.iter().try_for_each(|&d| from.expect("dimension of a parameter", d as u64))?;

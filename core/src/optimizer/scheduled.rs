@@ -3,7 +3,7 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
-use super::{Buffer, Optimizer, OptimizerSpec};
+use super::{Buffer, GroupId, Optimizer, OptimizerSpec};
 use crate::error::{Error, ensure_len};
 use crate::hyper::{ArgError, Args, Value};
 use crate::rule::SlotInit;
@@ -26,32 +26,32 @@ impl Optimizer {
     /// optimizer.follow(&cycle, &[0])?;
     /// assert!((optimizer.groups()[0].lr - 0.1 / 25.0).abs() < 1e-15);
     /// optimizer.step_schedule(&mut cycle, &[0], &[])?;
-    /// let args = Args::of(optimizer.groups_mut()[0].recipe.rule.hyper());
+    /// let args = Args::of(optimizer.groups_mut()[0].spec.rule.hyper());
     /// let betas = args.get("betas").and_then(|betas| betas.as_list()).unwrap();
     /// assert!((betas[0].as_f64().unwrap() - 0.9).abs() < 1e-15); // 0.95 before
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
-    pub fn follow(&mut self, scheduler: &Scheduler, groups: &[usize]) -> Result<(), ArgError> {
+    pub fn follow(&mut self, scheduler: &Scheduler, groups: &[GroupId]) -> Result<(), ArgError> {
         ensure_len("groups", groups.len(), scheduler.lrs().len())?;
         let mut next = Vec::new();
-        for (position, &number) in groups.iter().enumerate() {
-            let group = self.groups.get(number).ok_or(NO_GROUP)?;
+        for (position, &id) in groups.iter().enumerate() {
+            let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
             next.push(match scheduler.momentum(position) {
                 None => None,
-                Some(m) => Some(self.changed(number, &momentum(&group.spec, m)?)?),
+                Some(m) => Some(self.changed(id, &momentum(&group.spec, m)?)?),
             });
         }
-        for ((&number, &lr), changed) in groups.iter().zip(scheduler.lrs()).zip(next) {
+        for ((&id, &lr), changed) in groups.iter().zip(scheduler.lrs()).zip(next) {
             if let Some(changed) = changed {
-                self.change(number, changed);
+                self.change(id, changed);
             }
-            self.groups.iter_mut().skip(number).take(1).for_each(|group| group.lr = lr);
+            self.groups.iter_mut().skip(id.0).take(1).for_each(|group| group.lr = lr);
         }
         Ok(())
     }
 
     /// A step of a schedule of these groups, as the reference makes it: from the rates in force, which may have been
-    /// set by hand, to the next ones, and [`follow`](Self::follow)s it. `given` as [`Scheduler::step`] has it.
+    /// set by hand, to the next ones, and [`follow`](Self::follow)s it. `metrics` as [`Scheduler::step`] has it.
     ///
     /// # Errors
     /// Those of [`follow`](Self::follow) and of [`Scheduler::step`]. Neither has changed then but for a momentum
@@ -59,14 +59,14 @@ impl Optimizer {
     pub fn step_schedule(
         &mut self,
         scheduler: &mut Scheduler,
-        groups: &[usize],
-        given: &[f64],
+        groups: &[GroupId],
+        metrics: &[f64],
     ) -> Result<(), ArgError> {
-        let lrs = groups.iter().map(|&g| Ok(self.groups.get(g).ok_or(NO_GROUP)?.lr));
+        let lrs = groups.iter().map(|&g| Ok(self.groups.get(g.0).ok_or(NO_GROUP)?.lr));
         let lrs = lrs.collect::<Result<Vec<f64>, Error>>()?;
         let before = scheduler.lrs().to_vec();
         scheduler.set_lrs(&lrs)?;
-        if let Err(error) = scheduler.step(given) {
+        if let Err(error) = scheduler.step(metrics) {
             scheduler.set_lrs(&before)?;
             return Err(error.into());
         }
@@ -79,20 +79,20 @@ impl Optimizer {
     /// # Errors
     /// An unknown argument, a refused value, or one that would leave state of parameters that have been
     /// stepped unused: a momentum of 0 after another. Nothing is written then.
-    pub fn set_args(&mut self, group: usize, args: &Args) -> Result<(), ArgError> {
+    pub fn set_args(&mut self, group: GroupId, args: &Args) -> Result<(), ArgError> {
         let changed = self.changed(group, args)?;
         self.change(group, changed);
         Ok(())
     }
 
-    /// What [`set_args`](Self::set_args) would make of a group: its recipe, and slots to be replaced.
-    fn changed(&self, number: usize, args: &Args) -> Result<Changed, ArgError> {
-        let group = self.groups.get(number).ok_or(NO_GROUP)?;
-        let recipe = group.spec.with_args(args)?;
+    /// What [`set_args`](Self::set_args) would make of a group: its spec, and slots to be replaced.
+    fn changed(&self, id: GroupId, args: &Args) -> Result<Changed, ArgError> {
+        let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
+        let spec = group.spec.with_args(args)?;
         let mut slots = Vec::new();
-        for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == number) {
+        for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == id) {
             for (k, slot) in param.slots.iter().enumerate() {
-                let len = recipe.slot_len(k, &param.shape, param.dtype);
+                let len = spec.slot_len(k, &param.shape, param.dtype);
                 if len == slot.len() {
                     continue;
                 }
@@ -100,28 +100,28 @@ impl Optimizer {
                     let expected = "arguments by which a state slot in use stays as it is";
                     return Err(Error::InvalidArgument { argument: "args", expected }.into());
                 }
-                let mut slot = Buffer::new(recipe.slot_format(k, &param.shape, param.dtype), len)?;
-                if let SlotInit::Constant(x) = recipe.rule.slot_init(k) {
+                let mut slot = Buffer::new(spec.slot_format(k, &param.shape, param.dtype), len)?;
+                if let SlotInit::Constant(x) = spec.rule.slot_init(k) {
                     slot.data_mut().fill(x);
                 }
                 slots.push((i, k, slot));
             }
         }
-        Ok(Changed { recipe, slots })
+        Ok(Changed { spec, slots })
     }
 
-    fn change(&mut self, number: usize, changed: Changed) {
+    fn change(&mut self, id: GroupId, changed: Changed) {
         for (i, k, slot) in changed.slots {
             let param = self.params.iter_mut().skip(i).take(1);
             param.flat_map(|p| p.slots.get_mut(k)).for_each(|old| *old = slot.clone());
         }
-        self.groups.iter_mut().skip(number).take(1).for_each(|g| g.spec = changed.recipe.clone());
+        self.groups.iter_mut().skip(id.0).take(1).for_each(|g| g.spec = changed.spec.clone());
     }
 }
 
-/// A group's new recipe, and the slots (of which parameter, which) that it needs otherwise.
+/// A group's new spec, and the slots (of which parameter, which) that it needs otherwise.
 struct Changed {
-    recipe: OptimizerSpec,
+    spec: OptimizerSpec,
     slots: Vec<(usize, usize, Buffer)>,
 }
 
@@ -130,8 +130,8 @@ const NO_GROUP: Error =
 
 /// The argument of a rule that is its momentum: the first of `betas`, or else `momentum`. The reference does not find
 /// one under any other name: a rule that has `beta1` keeps it there.
-fn momentum(recipe: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
-    let mut rule = recipe.rule.clone();
+fn momentum(spec: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
+    let mut rule = spec.rule.clone();
     let all = Args::of(rule.hyper_params());
     match (all.get("betas"), all.get("momentum")) {
         (Some(Value::List(betas)), _) if all.get("beta1").is_none() => {

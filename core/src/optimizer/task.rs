@@ -347,13 +347,13 @@ pub(super) fn next_task<'a>(
     layers: &mut [u32],
     param: &'a mut Param<'_>,
     state: &'a mut ParamState,
-    given: &'a [(&'a str, f64)],
+    extra: &'a [(&'a str, f64)],
 ) -> Option<ParamUpdate<'a>> {
-    let (group, next) = (groups.get(state.group)?, layers.get_mut(state.group)?);
+    let (group, next) = (groups.get(state.group.0)?, layers.get_mut(state.group.0)?);
     let grad = param.grad?;
     let layer = *next;
     *next += 1;
-    Some(param_update(group, state, param.value.reborrow(), grad, layer, given))
+    Some(param_update(group, state, param.value.reborrow(), grad, layer, extra))
 }
 
 #[inline(always)]
@@ -363,7 +363,7 @@ pub(super) fn param_update<'a>(
     mut param: DataMut<'a>,
     grad: Data<'a>,
     layer: u32,
-    given: &'a [(&'a str, f64)],
+    extra: &'a [(&'a str, f64)],
 ) -> ParamUpdate<'a> {
     if !state.is_initialized {
         let rule = &*group.spec.rule;
@@ -377,7 +377,7 @@ pub(super) fn param_update<'a>(
             None => start(rule, slots, &param),
         }
     }
-    let turn = prepare_one(group, state, param.dtype(), layer, given);
+    let turn = prepare_one(group, state, param.dtype(), layer, extra);
     ParamUpdate {
         rule: turn.rule,
         policy: turn.policy,
@@ -399,7 +399,7 @@ pub(super) fn prepare_one<'a>(
     state: &'a mut ParamState,
     dtype: Option<Dtype>,
     layer: u32,
-    given: &'a [(&'a str, f64)],
+    extra: &'a [(&'a str, f64)],
 ) -> PreparedStep<'a> {
     let rule = &*group.spec.rule;
     let info = rule.info();
@@ -417,7 +417,7 @@ pub(super) fn prepare_one<'a>(
         has_plain_state: state.has_plain_state,
         group_dtype: group.group_dtype,
         grad_norm: group.grad_norm,
-        extra: given,
+        extra,
         decay_powers: Some(&group.decay_powers),
     };
     begin_parameter(rule, &info, &mut step, group.steps, &mut state.steps, &mut state.scalars);

@@ -103,16 +103,16 @@ mod tests {
     ];
 
     fn optimizer(name: &str, args: &str) -> Optimizer {
-        let mut optimizer = Optimizer::new();
+        let mut optimizer = Optimizer::empty();
         let recipe = optimizer_of(NAMES, name, &Args::parse(args).unwrap()).unwrap();
         let group = optimizer.add_group(recipe).unwrap();
-        optimizer.add_param(group, &[1], Dtype::F64).unwrap();
+        optimizer.add_param_to(group, &[1], Dtype::F64).unwrap();
         optimizer
     }
 
     fn step(optimizer: &mut Optimizer, value: &mut [f64], grad: &[f64]) -> Result<(), Error> {
         let value = DataMut::F64(value);
-        optimizer.step(&mut [Param { value, grad: Some(Data::F64(grad)) }], &[])
+        optimizer.step_all(&mut [Param { value, grad: Some(Data::F64(grad)) }], &[])
     }
 
     #[test]
@@ -152,11 +152,11 @@ mod tests {
 
     #[test]
     fn eval_without_momentum_is_an_error_and_training_goes_on() {
-        let mut o = Optimizer::new();
+        let mut o = Optimizer::empty();
         let args = Args::new().with("betas", [0.0, 0.5]);
         let recipe = optimizer_of(NAMES, "schedule_free_adamw", &args).unwrap();
         let group = o.add_group(recipe).unwrap();
-        o.add_param(group, &[1], Dtype::F64).unwrap();
+        o.add_param_to(group, &[1], Dtype::F64).unwrap();
         let mut y = [1.0];
         step(&mut o, &mut y, &[1.0]).unwrap();
         let before = y;

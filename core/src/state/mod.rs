@@ -64,7 +64,7 @@ pub struct State<R, M> {
 type Scalar<S> = <<S as EagerFloat>::Compute as ComputeFloat>::Scalar;
 
 /// Each slot's part of the memory; empty for one that is not in use.
-fn slots<'m, R: Rule, S>(active: u32, len: usize, memory: &'m mut [S]) -> R::Slots<&'m mut [S]> {
+fn slots<R: Rule, S>(active: u32, len: usize, memory: &mut [S]) -> R::Slots<&mut [S]> {
     let mut rest = memory;
     R::Slots::<&mut [S]>::from_fn(|slot| {
         let used = if active >> slot & 1 == 1 { len } else { 0 };

@@ -10,8 +10,9 @@ impl<D: Device> DeviceOptimizer<D> {
     ///
     /// # Errors
     /// The device's own.
-    pub fn slot(&mut self, param: usize, slot: usize) -> Result<Vec<Vec<u8>>, Error<D::Error>> {
-        let found = self.states.get(param).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
+    pub fn slot(&mut self, param: ParamId, slot: usize) -> Result<Vec<Vec<u8>>, Error<D::Error>> {
+        let found =
+            self.states.get(param.0).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
         let parts = found.map(|(_, parts)| parts.as_slice()).unwrap_or_default();
         let mut read = |&(at, len): &Part| {
             let mut bytes = filled("state", 0, len)?;
@@ -27,15 +28,15 @@ impl<D: Device> DeviceOptimizer<D> {
     /// The device's own.
     pub fn download(&mut self) -> Result<Optimizer, Error<D::Error>> {
         for param in 0..self.states.len() {
-            self.scalars(param)?;
+            self.scalars(bitstep::optimizer::ParamId(param))?;
         }
         let mut host = self.optimizer.clone();
         for index in 0..self.states.len() {
             for k in 0..self.states[index].slots.len() {
-                let parts = self.slot(index, k)?;
+                let parts = self.slot(bitstep::optimizer::ParamId(index), k)?;
                 let Some((format, _)) = &self.states[index].slots[k] else { continue };
                 let param = &host.params()[index];
-                let recipe = &host.groups()[param.group].spec;
+                let recipe = &host.groups()[param.group.0].spec;
                 let len = recipe.slot_len(k, &param.shape, self.states[index].dtype);
                 let mut slot = Buffer::new(*format, len)?;
                 if let Buffer::Encoded(coded) = &mut slot {

@@ -1,4 +1,3 @@
 //! What a firmware with this optimizer weighs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::ScheduleFreeAdamW;
-bitstep_firmware::measure!(ScheduleFreeAdamW, ScheduleFreeAdamW::default(), 2);
+bitstep_firmware::measure!(ScheduleFreeAdamW, ScheduleFreeAdamW::DEFAULT, 2);

@@ -1,4 +1,3 @@
 //! What a firmware with this optimizer weighs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::Sgd;
-bitstep_firmware::measure!(Sgd, Sgd::default(), 0);
+bitstep_firmware::measure!(Sgd, Sgd::DEFAULT, 0);

@@ -1,4 +1,3 @@
 //! What a firmware with this optimizer weighs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::Sgd;
-bitstep_firmware::measure!(Sgd, Sgd { momentum: 0.9, ..Sgd::default() }, 1);
+bitstep_firmware::measure!(Sgd, Sgd { momentum: 0.9, ..Sgd::DEFAULT }, 1);

@@ -1,4 +1,3 @@
 //! What a firmware with this optimizer weighs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-use bitstep::optim::StableAdamW;
-bitstep_firmware::measure!(StableAdamW, StableAdamW::default(), 2);
+bitstep_firmware::measure!(StableAdamW, StableAdamW::DEFAULT, 2);

@@ -1,28 +1,29 @@
 //! Trains a network with AdamW along a cosine.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use bitstep::optim::AdamW;
-use bitstep::rule::{Rule, StepContext, step};
-use bitstep::schedule::{Cosine, Schedule};
+use bitstep::prelude::*;
+use bitstep::schedule::Cosine;
 use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
 
 bitstep_firmware::firmware!(train);
 
+const OPT: AdamW = AdamW { lr: 0.05, ..AdamW::DEFAULT };
+const COSINE: Cosine =
+    Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::DEFAULT };
+
 fn train() -> bool {
-    let rule = AdamW { lr: 0.05, ..AdamW::default() };
-    let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
+    run().unwrap_or(false)
+}
+
+fn run() -> Result<bool, Error> {
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
-    let (mut exp_avg, mut exp_avg_sq) = ([0.0f32; PARAMS], [0.0f32; PARAMS]);
-    let mut scalars = rule.scalars();
+    let mut state = State::new(&OPT, PARAMS, [0.0; 2 * PARAMS])?;
     let first = loss(&params, &mut grad);
-    for t in 1..=STEPS {
+    for _ in 0..STEPS {
         loss(&params, &mut grad);
-        let at = StepContext::new(t, cosine.lr(rule.lr, t));
-        let slots = [&mut exp_avg[..], &mut exp_avg_sq, &mut []];
-        if step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut params, &grad, slots).is_err() {
-            return false;
-        }
+        let lr = COSINE.lr(OPT.lr, state.steps());
+        OPT.step(&mut state, lr, &mut params, &grad)?;
     }
     let last = loss(&params, &mut grad);
-    report(&params, first, last)
+    Ok(report(&params, first, last))
 }

@@ -47,7 +47,7 @@ fn run() -> Result<bool, bitstep::Error> {
             slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
             scratch: DataMut::F32(&mut []),
         };
-        let at = StepContext::new(t, cosine.lr(0.05, t));
+        let at = StepContext::new(t, cosine.lr(0.05, t - 1)); // the rate after t − 1 updates
         step_buffered::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
         weights.load(0, &mut params);
     }

@@ -1,13 +1,15 @@
 //! The same training, saved to flash and gone on with after a reset, again and again.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use bitstep::Error;
-use bitstep::optim::AdamW;
-use bitstep::schedule::{Cosine, Schedule};
-use bitstep::state::State;
+use bitstep::prelude::*;
+use bitstep::schedule::Cosine;
 use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
 
 bitstep_firmware::firmware!(train);
+
+const OPT: AdamW = AdamW { lr: 0.05, ..AdamW::DEFAULT };
+const COSINE: Cosine =
+    Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::DEFAULT };
 
 /// Updates between two resets.
 const AWAKE: u64 = 50;
@@ -17,17 +19,16 @@ struct Flash([u8; 1024]);
 
 /// What the firmware does from one reset to the next; how many updates there have been in all.
 fn awake(flash: &mut Flash) -> Result<u64, Error> {
-    let rule = AdamW { lr: 0.05, ..AdamW::default() };
-    let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
-    let (mut params, mut grad, mut memory) = (init(), [0.0; PARAMS], [0.0; 2 * PARAMS]);
-    let mut state = State::new(&rule, PARAMS, &mut memory)?;
+    let (mut params, mut grad) = (init(), [0.0; PARAMS]);
+    let mut state = State::new(&OPT, PARAMS, [0.0; 2 * PARAMS])?;
     let page = flash.0.get_mut(..state.saved_len()).unwrap_or_default();
     if page.iter().any(|&byte| byte != 0xff) {
         state.load(&mut params, page)?;
     }
-    for t in state.steps() + 1..=STEPS.min(state.steps() + AWAKE) {
+    for _ in state.steps()..STEPS.min(state.steps() + AWAKE) {
         loss(&params, &mut grad);
-        state.step(&rule, cosine.lr(rule.lr, t), &mut params, &grad)?;
+        let lr = COSINE.lr(OPT.lr, state.steps());
+        OPT.step(&mut state, lr, &mut params, &grad)?;
     }
     state.save(&params, page)?;
     Ok(state.steps())
@@ -35,8 +36,8 @@ fn awake(flash: &mut Flash) -> Result<u64, Error> {
 
 /// The parameters on the page.
 fn saved(flash: &Flash) -> Result<[f32; PARAMS], Error> {
-    let (mut params, mut memory) = ([0.0; PARAMS], [0.0; 2 * PARAMS]);
-    let mut state = State::new(&AdamW::default(), PARAMS, &mut memory)?;
+    let mut params = [0.0; PARAMS];
+    let mut state = State::new(&OPT, PARAMS, [0.0; 2 * PARAMS])?;
     state.load(&mut params, flash.0.get(..state.saved_len()).unwrap_or_default())?;
     Ok(params)
 }

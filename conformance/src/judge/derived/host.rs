@@ -129,15 +129,15 @@ impl HostBackend for Following {
         let turns =
             optimizer.prepare_all(&types, given, |rule, scale| rule.grad_norm(&datas, scale));
         for (i, mut turn) in turns.map_err(failed)? {
-            let (Some(grad), Some([dtype, _])) = (&grads[i], types[i]) else { continue };
-            let known = self.known.entry(i).or_default();
+            let (Some(grad), Some([dtype, _])) = (&grads[i.0], types[i.0]) else { continue };
+            let known = self.known.entry(i.0).or_default();
             let compute = turn.policy.compute(Some(dtype));
             if known.is_lost || !can_be_followed(&turn, compute) {
                 *known = Known { is_lost: true, ..Known::default() };
                 continue;
             }
             if turn.step.is_first {
-                start(&mut turn, &values[i]);
+                start(&mut turn, &values[i.0]);
             }
             let errors = |k: usize| known.errors.get(k).map_or(&[][..], |x| x);
             let held = |(k, numbers)| Held { numbers, errors: errors(k) };
@@ -146,7 +146,7 @@ impl HostBackend for Following {
                 compute,
                 step: turn.step,
                 scalars: turn.scalars.get(),
-                param: held((0, &values[i])),
+                param: held((0, &values[i.0])),
                 grad: Held { numbers: grad, errors: &[] },
                 slots: &slots,
                 norm_error,
@@ -155,10 +155,10 @@ impl HostBackend for Following {
                 *known = Known { is_lost: true, ..Known::default() };
                 continue;
             };
-            let all = std::iter::once(&mut values[i]).chain(turn.slots.iter_mut());
+            let all = std::iter::once(&mut values[i.0]).chain(turn.slots.iter_mut());
             let tolerances: Vec<_> = all.zip(&answers).map(|(to, x)| write(to, x)).collect();
-            known.names = std::iter::once(format!("p{i}.value"))
-                .chain(turn.rule.info().slots.iter().map(|name| format!("p{i}.state.{name}")))
+            known.names = std::iter::once(format!("p{}.value", i.0))
+                .chain(turn.rule.info().slots.iter().map(|name| format!("p{}.state.{name}", i.0)))
                 .collect();
             // Codes may have become others than the reference's: nobody knows from here on.
             known.is_lost = turn
