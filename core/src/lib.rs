@@ -15,6 +15,7 @@ extern crate alloc;
 extern crate std;
 
 mod arch;
+pub mod backend;
 pub mod error;
 #[macro_use]
 pub mod float;

@@ -524,7 +524,7 @@ fn no_name_of_rust_is_in_a_file() {
     }
     // That would have been found.
     for name in
-        ["AdamW", "Matrix", "Projected", "GaLore", "Eager", "Some", "Companded", "Bf16", "Kahan"]
+        ["AdamW", "FactoredRule", "Projected", "GaLore", "Eager", "Some", "Companded", "Bf16", "KahanPair"]
     {
         assert!(seen.contains(name), "{name}");
     }

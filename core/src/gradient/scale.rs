@@ -6,7 +6,6 @@ use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
 /// An element of [`multiply`].
-#[doc(hidden)]
 #[inline(always)]
 pub fn scaled<C: ComputeFloat>(g: C, c: C::Scalar) -> C {
     g.mul_scalar(c)
