@@ -14,7 +14,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) m / (√v + ε)
 /// p ← p − η λ p
 /// ```
-/// Without `correct_bias` the first step size is η.
+/// Without `correct_bias` the step size in the third line is η.
 ///
 /// # Order of operations
 /// ```text

@@ -29,8 +29,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// u ← (m / (1 − β₁ᵗ)) · η,  if ρ > 5 then · ((1 / (√v + ε)) · √(1 − β₂ᵗ)) · r
 /// p ← p + (−1) · u
 /// ```
-/// and with `foreach`, where c is −√(1 − β₂ᵗ) · (η r / (1 − β₁ᵗ)) and h is 0 if ρ > 5, and c is −0 and h is −η / (1 −
-/// β₁ᵗ) otherwise:
+/// and with `foreach`, where c is −√(1 − β₂ᵗ) · (η r / (1 − β₁ᵗ)) and h is 0 if ρ > 5, and c is −0 and h is
+/// −η / (1 − β₁ᵗ) otherwise:
 /// ```text
 /// p ← p + m · (1 / ((√v + ε) / c) + h)
 /// ```

@@ -189,7 +189,7 @@ impl Rule for StableAdamW {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn scalar_scope(&self) -> Scope {

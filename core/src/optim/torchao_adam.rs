@@ -60,8 +60,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// moments NaN, and with it all its weights.
 ///
 /// # Example
-/// At t = 1 the corrections cancel the averages' weights, so p moves by η·sign(g), except that β is `f32`: 1 −
-/// f32(0.999) is 1.29e-5 below 0.001, and the corrected root of v is too large by a factor of 1 + 6.4e-6:
+/// At t = 1 the corrections cancel the averages' weights, so p moves by η·sign(g), except that β is `f32`:
+/// 1 − f32(0.999) is a relative 1.29e-5 below 0.001, so the corrected root of v is a relative 6.4e-6 too large:
 /// ```
 /// use bitstep::prelude::*;
 /// let rule = TorchaoAdamW { weight_decay: 0.5, ..TorchaoAdamW::DEFAULT };
@@ -221,7 +221,7 @@ mod storage {
     }
 
     /// The spec of the rule with 8-bit or 4-bit state, or fp8 state for `None`. Tensors with fewer than 4096 elements,
-    /// or not a whole number of blocks, keep plain state.
+    /// or not a whole number of blocks, keep unquantized state.
     pub(crate) fn build<R: DynRule + Default + 'static>(
         bits: Option<u32>,
         name: &str,

@@ -30,9 +30,9 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// p ← p · (1 − η λ)
 /// p ← p − (η · (m / (1 − β₁ᵗ))) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// Scalars are `f32`: 1 − β is a difference of `f32`, βᵗ is computed by repeated squaring; η λ is multiplied in `f64`.
-/// Coupled decay is added even at λ = 0, so that an infinite weight makes its gradient NaN. Without `fused`: 1 − β and
-/// 1 − η λ in `f64`, βᵗ by pow, v ← v · β₂ + ((1 − β₂) · g) · g, and no decay at λ = 0.
+/// Scalars are `f32`: 1 − β is subtracted in `f32`, βᵗ is computed in `f32` by repeated squaring; η λ is multiplied in
+/// `f64`. Coupled decay is added even at λ = 0, so that an infinite weight makes its gradient NaN. Without `fused`:
+/// 1 − β and 1 − η λ in `f64`, βᵗ by pow, v ← v · β₂ + ((1 − β₂) · g) · g, and no decay at λ = 0.
 ///
 /// # Source
 /// FlashOptim 0.1.4, `flashoptim.FlashAdam` and `flashoptim.FlashAdamW`.
@@ -168,7 +168,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let (beta1, beta2) = (self.betas.0 as f32, self.betas.1 as f32);
-        let rest = |beta: f64| {
+        let one_minus = |beta: f64| {
             if self.fused { 1.0 - beta as f32 } else { (1.0 - beta) as f32 }
         };
         let power = |beta| if self.fused { powi(beta, step.t) } else { powf(beta, step.t_f64()) };
@@ -181,9 +181,9 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
                 (true, false) => (1.0 - decay) as f32,
             }),
             beta1: scalar(beta1),
-            one_minus_beta1: scalar(rest(self.betas.0)),
+            one_minus_beta1: scalar(one_minus(self.betas.0)),
             beta2: scalar(beta2),
-            one_minus_beta2: scalar(rest(self.betas.1)),
+            one_minus_beta2: scalar(one_minus(self.betas.1)),
             correction1: scalar(1.0 - power(beta1)),
             correction2: scalar(1.0 - power(beta2)),
             eps: scalar(self.eps as f32),

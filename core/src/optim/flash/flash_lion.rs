@@ -25,7 +25,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p · (1 − η λ)
 /// p ← p − u · η
 /// ```
-/// Scalars are `f32`: 1 − β is a difference of `f32`; η λ is multiplied in `f64`. Without `fused`: 1 − β and 1 − η λ in
+/// Scalars are `f32`: 1 − β is subtracted in `f32`; η λ is multiplied in `f64`. Without `fused`: 1 − β and 1 − η λ in
 /// `f64`, and both averages are lerps.
 ///
 /// # Source
@@ -140,14 +140,14 @@ impl Rule for FlashLion {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
-        let rest = |x: f64| if self.fused { 1.0 - x as f32 } else { (1.0 - x) as f32 };
+        let one_minus = |x: f64| if self.fused { 1.0 - x as f32 } else { (1.0 - x) as f32 };
         let decay = if self.decouple_lr { step.lr / self.lr } else { step.lr } * self.weight_decay;
         Coefs {
             beta1: scalar(self.betas.0 as f32),
-            one_minus_beta1: scalar(rest(self.betas.0)),
+            one_minus_beta1: scalar(one_minus(self.betas.0)),
             beta2: scalar(self.betas.1 as f32),
-            one_minus_beta2: scalar(rest(self.betas.1)),
-            decay: scalar(rest(decay)),
+            one_minus_beta2: scalar(one_minus(self.betas.1)),
+            decay: scalar(one_minus(decay)),
             lr: scalar(step.lr as f32),
             fused: self.fused,
         }

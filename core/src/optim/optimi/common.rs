@@ -54,7 +54,7 @@ pub(crate) fn add_compensated<C: ComputeFloat>(p: C, c: C) -> (C, C) {
 }
 
 /// Whether steps belong to the group or, where they are fused into the backward pass, to each parameter.
-pub(crate) const fn counter(gradient_release: bool) -> Scope {
+pub(crate) const fn step_scope(gradient_release: bool) -> Scope {
     if gradient_release { Scope::Parameter } else { Scope::Group }
 }
 

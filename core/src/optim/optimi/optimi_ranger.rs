@@ -159,7 +159,7 @@ constants! {
         kahan: bool,
         looks_ahead: bool,
         alpha: S,
-        rest: S,
+        remainder: S,
     }
 }
 
@@ -170,7 +170,7 @@ impl OptimiRanger {
         if k.kahan {
             let c = c.add_scaled(p - a, k.alpha);
             let moved = a + c;
-            (moved, c.add_scaled(a - moved, k.rest))
+            (moved, c.add_scaled(a - moved, k.remainder))
         } else {
             (a.add_scaled(p - a, k.alpha), c)
         }
@@ -224,7 +224,7 @@ impl Rule for OptimiRanger {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn active_slots(&self, compute: Dtype) -> u32 {
@@ -256,7 +256,7 @@ impl Rule for OptimiRanger {
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
             looks_ahead: step.t.is_multiple_of(self.k),
             alpha: C::scalar(self.alpha),
-            rest: C::scalar(if foreach { 1.0 } else { self.alpha }),
+            remainder: C::scalar(if foreach { 1.0 } else { self.alpha }),
         }
     }
 
