@@ -44,7 +44,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// The sign of NaN is 0: the parameter stays where it is, but m stays NaN.
+/// The sign of NaN is 0: the parameter only decays, but m stays NaN.
 ///
 /// # Example
 /// ```
