@@ -1,7 +1,10 @@
 use super::{Schedule, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then constant.
+/// Linear warm-up from 0, then constant.
+///
+/// # Formula
+/// λ(t) = t / warmup for t < warmup, then 1; the rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_constant_schedule_with_warmup`.
