@@ -1,14 +1,14 @@
-//! Looking numbers up in tables of 256.
+//! Look-ups in tables of 256 floats.
 //!
-//! Processors that permute bytes (AVX-512 VBMI) keep such a table in registers, byte by byte, and
-//! look 64 numbers up at a time. Others load each number from memory: the same numbers.
+//! Processors that permute bytes (AVX-512 VBMI) keep such a table in registers, byte by byte, and look up 64 values at a
+//! time. Others load each value from memory; the results are the same.
 //!
-//! As in `simd`, the only `unsafe` is the call of what is compiled for a wider unit.
+//! As in `simd`, the only `unsafe` is the call of a function that is compiled for a wider unit.
 
-/// A table of 256 numbers.
+/// A table of 256 floats.
 pub(crate) struct Table {
     pub(crate) numbers: [f32; 256],
-    /// The first, second, third and fourth bytes of all numbers.
+    /// The first, second, third and fourth bytes of all entries.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     bytes: [[u8; 256]; 4],
 }
@@ -33,7 +33,7 @@ impl Table {
         }
     }
 
-    /// Writes the number at each place, times a scale, as many as both slices have.
+    /// Writes the entry at each index, times a scale, up to the length of the shorter slice.
     #[inline(always)]
     #[allow(unsafe_code)]
     pub(crate) fn gather_scaled(&self, at: &[u8], scale: f32, found: &mut [f32]) {
@@ -58,8 +58,8 @@ impl Table {
 mod avx512 {
     use core::arch::x86_64::*;
 
-    /// The numbers at 64 places at a time, times a scale. The instructions that put bytes together to numbers do so in each
-    /// quarter of a register by itself, so that the places are dealt out to the quarters first.
+    /// The entries at 64 indices at a time, times a scale. The unpack instructions that combine bytes to floats work on
+    /// each 128-bit quarter of a register separately, so the indices are distributed to the quarters first.
     #[target_feature(enable = "avx512vbmi")]
     pub(super) fn permute(
         bytes: &[[u8; 256]; 4],
@@ -89,7 +89,7 @@ mod avx512 {
         }
     }
 
-    /// A byte of 64 numbers.
+    /// One of the four bytes of 64 entries.
     #[inline]
     #[target_feature(enable = "avx512vbmi")]
     fn byte(table: &[u8; 256], at: __m512i) -> __m512i {
@@ -99,7 +99,7 @@ mod avx512 {
         _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), low, high)
     }
 
-    // One instruction each, whatever it looks like.
+    // `load` and `store` compile to one instruction each.
 
     #[inline]
     #[target_feature(enable = "avx512vbmi")]
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn every_number_is_found_at_its_place_whatever_the_length() {
-        // Every byte counts.
+        // Entries that differ in every byte.
         let numbers = core::array::from_fn(|k| {
             f32::from_bits((k as u32).wrapping_mul(0x0101_3f07) & 0xbfff_ffff)
         });
