@@ -100,16 +100,16 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Vectors<'_, A> {
         let n = square.n;
         let mut parts = rest.chunks_mut(2 * n.max(1));
         let mut part = || HiLo::new(parts.next().unwrap_or_default());
-        let (mut diagonal, mut beside) = (part(), part());
+        let (mut diagonal, mut off_diagonal) = (part(), part());
         let mut work = [part(), part(), part(), part()];
 
         gram(matrix, cols, &mut square);
-        tridiagonalize(&mut square, &mut diagonal, &mut beside, &mut work);
-        let (diagonal, beside) = (&diagonal, &beside);
+        tridiagonalize(&mut square, &mut diagonal, &mut off_diagonal, &mut work);
+        let (diagonal, off_diagonal) = (&diagonal, &off_diagonal);
         let mut norm = 0.0f64;
         for i in 0..n {
-            let before = if i > 0 { beside.get(i - 1) } else { 0.0 };
-            let sum = before.abs() + diagonal.get(i).abs() + beside.get(i).abs();
+            let before = if i > 0 { off_diagonal.get(i - 1) } else { 0.0 };
+            let sum = before.abs() + diagonal.get(i).abs() + off_diagonal.get(i).abs();
             norm = if sum > norm { sum } else { norm };
         }
 
@@ -120,10 +120,10 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Vectors<'_, A> {
         for i in 0..count {
             let (before, rest) = found.split_at_mut_checked(i * width).unwrap_or_default();
             let to = rest.get_mut(..n).unwrap_or_default();
-            high = eigenvalue(diagonal, beside, i, [0.0, high], norm);
+            high = eigenvalue(diagonal, off_diagonal, i, [0.0, high], norm);
             let before = before.chunks(width.max(1)).map(|row| row.get(..n).unwrap_or_default());
             let [x, upper @ ..] = &mut work;
-            if !eigenvector([diagonal, beside], high, norm, i, before.clone(), x, upper) {
+            if !eigenvector([diagonal, off_diagonal], high, norm, i, before.clone(), x, upper) {
                 complete_basis(before, to);
                 continue;
             }
@@ -478,7 +478,7 @@ fn sweep<A: ComputeFloat<Scalar = A>>(
 #[inline(always)]
 fn eigenvalue<A: ComputeFloat<Scalar = A>>(
     diagonal: &HiLo<'_, A>,
-    beside: &HiLo<'_, A>,
+    off_diagonal: &HiLo<'_, A>,
     i: usize,
     [mut low, mut high]: [f64; 2],
     norm: f64,
@@ -496,7 +496,7 @@ fn eigenvalue<A: ComputeFloat<Scalar = A>>(
                 pivot = -tiny;
             }
             above += usize::from(pivot > 0.0);
-            across = beside.get(j);
+            across = off_diagonal.get(j);
         }
         if above > i {
             low = middle;
@@ -559,7 +559,7 @@ fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
 /// Solves (T - value) y = x up to a factor, by Gaussian elimination with partial pivoting.
 #[inline(always)]
 fn solve<A: ComputeFloat<Scalar = A>>(
-    [diagonal, beside]: [&HiLo<'_, A>; 2],
+    [diagonal, off_diagonal]: [&HiLo<'_, A>; 2],
     value: f64,
     norm: f64,
     x: &mut HiLo<'_, A>,
@@ -568,13 +568,13 @@ fn solve<A: ComputeFloat<Scalar = A>>(
     let [pivots, first, second] = upper else { return };
     let n = x.high.len();
     let tiny = norm * f64::EPSILON;
-    let (mut pivot, mut right) = (diagonal.get(0) - value, beside.get(0));
+    let (mut pivot, mut right) = (diagonal.get(0) - value, off_diagonal.get(0));
     // T - value is nearly singular, so that the solution grows by up to 1 / tiny: scaled in advance.
     let mut here = x.get(0) * tiny;
     for i in 0..n {
         let last = i + 1 == n;
-        let left = if last { 0.0 } else { beside.get(i) };
-        let (next, after) = (diagonal.get(i + 1) - value, beside.get(i + 1));
+        let left = if last { 0.0 } else { off_diagonal.get(i) };
+        let (next, after) = (diagonal.get(i + 1) - value, off_diagonal.get(i + 1));
         let there = x.get(i + 1) * tiny;
         let (row, solved);
         if pivot.abs() >= left.abs() || last {
