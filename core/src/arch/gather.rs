@@ -7,27 +7,27 @@
 
 /// A table of 256 floats.
 pub(crate) struct Table {
-    pub(crate) numbers: [f32; 256],
+    pub(crate) values: [f32; 256],
     /// The first, second, third and fourth bytes of all entries.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     bytes: [[u8; 256]; 4],
 }
 
 impl Table {
-    pub(crate) const fn new(numbers: [f32; 256]) -> Self {
+    pub(crate) const fn new(values: [f32; 256]) -> Self {
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         let bytes = {
             let mut bytes = [[0; 256]; 4];
             let mut at = 0;
             while at < 256 {
                 [bytes[0][at], bytes[1][at], bytes[2][at], bytes[3][at]] =
-                    numbers[at].to_bits().to_le_bytes();
+                    values[at].to_bits().to_le_bytes();
                 at += 1;
             }
             bytes
         };
         Table {
-            numbers,
+            values,
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             bytes,
         }
@@ -49,7 +49,7 @@ impl Table {
             (at, found)
         };
         for (x, &at) in found.iter_mut().zip(at) {
-            *x = self.numbers[usize::from(at)] * scale;
+            *x = self.values[usize::from(at)] * scale;
         }
     }
 }
@@ -76,13 +76,13 @@ mod avx512 {
             let [c, d] = [byte(third, at), byte(fourth, at)];
             let [ab, cd] = [_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)];
             let [ef, gh] = [_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)];
-            let numbers = [
+            let values = [
                 _mm512_unpacklo_epi16(ab, cd),
                 _mm512_unpackhi_epi16(ab, cd),
                 _mm512_unpacklo_epi16(ef, gh),
                 _mm512_unpackhi_epi16(ef, gh),
             ];
-            for (to, from) in found.as_chunks_mut().0.iter_mut().zip(numbers) {
+            for (to, from) in found.as_chunks_mut().0.iter_mut().zip(values) {
                 let number = _mm512_mul_ps(_mm512_castsi512_ps(from), scale);
                 store(to, _mm512_castps_si512(number));
             }
@@ -139,17 +139,17 @@ mod tests {
     #[test]
     fn every_number_is_found_at_its_place_whatever_the_length() {
         // Entries that differ in every byte.
-        let numbers = core::array::from_fn(|k| {
+        let values = core::array::from_fn(|k| {
             f32::from_bits((k as u32).wrapping_mul(0x0101_3f07) & 0xbfff_ffff)
         });
-        let table = Table::new(numbers);
+        let table = Table::new(values);
         let at: [u8; 300] = core::array::from_fn(|k| (k * 37 % 256) as u8);
         for len in [0, 1, 63, 64, 65, 128, 255, 256, 300] {
             let scale = if len % 2 == 0 { 1.0 } else { 0.3 };
             let mut found = [1.0; 300];
             table.gather_scaled(&at[..len], scale, &mut found);
             for (k, x) in found.iter().enumerate() {
-                let expected = if k < len { numbers[usize::from(at[k])] * scale } else { 1.0 };
+                let expected = if k < len { values[usize::from(at[k])] * scale } else { 1.0 };
                 assert_eq!(x.to_bits(), expected.to_bits(), "{k} of {len}");
             }
         }

@@ -53,7 +53,7 @@ pub trait ProjectionMethod:
     /// `Ok` if the method supports matrices of this shape.
     ///
     /// # Errors
-    /// It doesn't, with the argument that is in the way.
+    /// The argument that the method does not support for this shape.
     fn check_plan(&self, projection: &Projection, plan: &ProjectionShape) -> Result<(), Error>;
     /// Updates the parameter and the method's scalars.
     fn apply<R: SplitRule, L: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(

@@ -164,7 +164,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
             | "schedule_free_radam"
             | "schedule_free_sgd" => ["rank", "rank"],
             "bnb_lars" => ["max_unorm", "max_unorm"],
-            // As galore_torch's: a limit of so many norms of a projected parameter, which has none.
+            // As in galore_torch: the update is limited by the norm of the projected parameter, which is zeros.
             "bnb_lamb" => ["differs", "differs"],
             "rprop" | "keras_adam" => ["the same", "has no decay"],
             "adam_weight_decay" => ["the same", "weight_decay_rate"],
@@ -182,7 +182,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
     }
 }
 
-/// A matrix with one large gradient, over a full optimizer: names of formats, projections and all.
+/// Three steps of a matrix of ones with a constant gradient, by a full optimizer.
 fn train(
     recipe: &OptimizerSpec,
     dtype: Dtype,

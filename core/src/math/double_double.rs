@@ -234,7 +234,7 @@ mod tests {
         (0x41cf_ffff_ff80_0000, 0xbfb8_2ac4_b53c_de6b), // 1073741823.0
     ];
 
-    /// x and the float nearest to cos x, where libm 0.2's cosine is the float beside it.
+    /// x and the float nearest to cos x, where libm 0.2's cosine is the float next to it.
     const COS_LIBM_IS_OFF: &[(u64, u64)] = &[
         (0x4002_cbf7_29e9_8d48, 0xbfe6_7a40_06a6_0f65), // 2.3495925211333635
         (0x4003_ed99_fd52_e6d2, 0xbfe9_76a9_0cc9_708e), // 2.4910163680004667
@@ -263,7 +263,7 @@ mod tests {
         (0x7e37_e43c_8800_759c, 0x01a5_6e1f_c2f8_f359, 0x3ff0_0000_0000_0000), // 1e+300, 1e-300
     ];
 
-    /// x, y and the float nearest to xʸ, where libm 0.2's power is the float beside it.
+    /// x, y and the float nearest to xʸ, where libm 0.2's power is the float next to it.
     const POW_LIBM_IS_OFF: &[(u64, u64, u64)] = &[
         (0x3fef_f7ce_d916_872b, 0x40f7_b8c0_0000_0000, 0x372a_f16e_2dc2_9613), // 0.999, 97164.0
         (0x3fef_ae14_7ae1_47ae, 0x40d7_9f40_0000_0000, 0x2a03_4aad_1660_e8f1), // 0.99, 24189.0

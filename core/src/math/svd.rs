@@ -30,7 +30,7 @@ const CHUNK: usize = 256;
 const LANES: usize = 8;
 /// Rows of the matrix that stay in the cache while their products with all others are summed.
 const BAND: usize = 32;
-/// Vectors of the short side's length that are needed beside the Gram matrix.
+/// Vectors of the short side's length that are needed in addition to the Gram matrix.
 const VECTORS: usize = 6;
 /// More than the halvings until a bracket around an eigenvalue has the width of one ulp.
 const MAX_BISECTIONS: usize = 64;
@@ -687,7 +687,7 @@ fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
         sum
     };
     let mut length = inner(x, x).sqrt();
-    // Where most of it goes, rounding is most of what stays: again.
+    // If most of the vector is removed, the rest is mostly rounding errors: orthogonalized again.
     for _ in 0..3 {
         if !(length > 0.0 && length < f64::INFINITY) {
             return false;

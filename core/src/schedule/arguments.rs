@@ -143,7 +143,7 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
     Ok(resolved)
 }
 
-/// Sets the fields of `target`, which has been given its `non_fields` before.
+/// Sets the fields of `target`; its `non_fields` are set already.
 pub(super) fn apply(
     of: &str,
     args: &Args,
@@ -217,7 +217,7 @@ pub(super) fn name_and_args(
                 Some(Value::Map(entries)) => Some(entries.iter().cloned().collect()),
                 _ => None,
             });
-            // Keras' serialization writes these beside name and arguments.
+            // Keras' serialization writes these in addition to name and arguments.
             for other in ["module", "registered_name", "optimizer"] {
                 args.take(other);
             }

@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         let s = ConstantWithWarmup { num_warmup_steps: 8 };
-        // ½ · 6/8, ½ · 7/8 on the last step of warm-up, then ½ · 1 for ever
+        // ½ · 6/8, ½ · 7/8 on the last step of warm-up, then ½ · 1
         assert_eq!([6, 7, 8, 9, u64::MAX].map(|t| s.lr(0.5, t)), [0.375, 0.4375, 0.5, 0.5, 0.5]);
     }
 

@@ -10,7 +10,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 ///
 /// # Source
 /// `transformers.get_cosine_schedule_with_warmup`. Its file defines the private function behind it twice; the second
-/// definition, with a floor of 0, is in force.
+/// definition, with a floor of 0, is the one that applies.
 ///
 /// # Errors
 /// An infinite `num_cycles`.

@@ -30,10 +30,10 @@ pub(super) enum Make {
     Adafactor,
 }
 
-/// A schedule of one group, or what is wrong with its arguments.
+/// A schedule of one group, or the error in its arguments.
 pub(super) type BuildResult = Result<Box<dyn AnySchedule>, ArgError>;
 
-/// What the constructor of a schedule may use beside its arguments.
+/// The information that the constructor of a schedule may use in addition to its arguments.
 #[derive(Clone, Copy)]
 pub(super) struct BuildContext {
     /// The optimizer's `lr`.

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn rate_of_a_group_of_its_own_is_scaled_by_the_optimizers() {
-        // The share is (¾·¼ + ¼)/1 and at the end ¼/1, of 4.
+        // λ = (¾·¼ + ¼)/1, at the end ¼/1; times 4.
         assert_eq!([6, 10].map(|t| SQUARE.lr(4.0, t)), [1.75, 1.0]);
         // With lr_init 2: (1.75·¼ + ¼)/2 = 0.34375 of 4
         assert_eq!(Polynomial { lr_init: 2.0, ..SQUARE }.lr(4.0, 6), 1.375);

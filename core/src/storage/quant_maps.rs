@@ -273,7 +273,7 @@ tables! {
 pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]) {
     if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
         for (x, &code) in values.iter_mut().zip(codes) {
-            *x = table.numbers[usize::from(code)] * scale;
+            *x = table.values[usize::from(code)] * scale;
         }
         return;
     }

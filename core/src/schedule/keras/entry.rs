@@ -9,7 +9,7 @@ use super::Decay;
 use crate::hyper::{ArgError, Args, HyperParams, Value, nearest};
 use crate::schedule::arguments::{apply, name_and_args};
 
-/// A decay, or what is wrong with its arguments.
+/// A decay, or the error in its arguments.
 type BuildResult = Result<Box<dyn AnyDecay>, ArgError>;
 
 /// The constructor of a decay; the list has the known nested decays.
