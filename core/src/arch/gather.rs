@@ -1,39 +1,39 @@
-//! Looking numbers up in tables of 256.
+//! Look-ups in tables of 256 floats.
 //!
-//! Processors that permute bytes (AVX-512 VBMI) keep such a table in registers, byte by byte, and
-//! look 64 numbers up at a time. Others load each number from memory: the same numbers.
+//! Processors that permute bytes (AVX-512 VBMI) keep such a table in registers, byte by byte, and look up 64 values at a
+//! time. Others load each value from memory; the results are the same.
 //!
-//! As in `simd`, the only `unsafe` is the call of what is compiled for a wider unit.
+//! As in `simd`, the only `unsafe` is the call of a function that is compiled for a wider unit.
 
-/// A table of 256 numbers.
+/// A table of 256 floats.
 pub(crate) struct Table {
-    pub(crate) numbers: [f32; 256],
-    /// The first, second, third and fourth bytes of all numbers.
+    pub(crate) values: [f32; 256],
+    /// The first, second, third and fourth bytes of all entries.
     #[cfg(all(feature = "std", target_arch = "x86_64"))]
     bytes: [[u8; 256]; 4],
 }
 
 impl Table {
-    pub(crate) const fn new(numbers: [f32; 256]) -> Self {
+    pub(crate) const fn new(values: [f32; 256]) -> Self {
         #[cfg(all(feature = "std", target_arch = "x86_64"))]
         let bytes = {
             let mut bytes = [[0; 256]; 4];
             let mut at = 0;
             while at < 256 {
                 [bytes[0][at], bytes[1][at], bytes[2][at], bytes[3][at]] =
-                    numbers[at].to_bits().to_le_bytes();
+                    values[at].to_bits().to_le_bytes();
                 at += 1;
             }
             bytes
         };
         Table {
-            numbers,
+            values,
             #[cfg(all(feature = "std", target_arch = "x86_64"))]
             bytes,
         }
     }
 
-    /// Writes the number at each place, times a scale, as many as both slices have.
+    /// Writes the entry at each index, times a scale, up to the length of the shorter slice.
     #[inline(always)]
     #[allow(unsafe_code)]
     pub(crate) fn gather_scaled(&self, at: &[u8], scale: f32, found: &mut [f32]) {
@@ -49,7 +49,7 @@ impl Table {
             (at, found)
         };
         for (x, &at) in found.iter_mut().zip(at) {
-            *x = self.numbers[usize::from(at)] * scale;
+            *x = self.values[usize::from(at)] * scale;
         }
     }
 }
@@ -58,8 +58,8 @@ impl Table {
 mod avx512 {
     use core::arch::x86_64::*;
 
-    /// The numbers at 64 places at a time, times a scale. The instructions that put bytes together to numbers do so in each
-    /// quarter of a register by itself, so that the places are dealt out to the quarters first.
+    /// The entries at 64 indices at a time, times a scale. The unpack instructions that combine bytes to floats work on
+    /// each 128-bit quarter of a register separately, so the indices are distributed to the quarters first.
     #[target_feature(enable = "avx512vbmi")]
     pub(super) fn permute(
         bytes: &[[u8; 256]; 4],
@@ -76,20 +76,20 @@ mod avx512 {
             let [c, d] = [byte(third, at), byte(fourth, at)];
             let [ab, cd] = [_mm512_unpacklo_epi8(a, b), _mm512_unpacklo_epi8(c, d)];
             let [ef, gh] = [_mm512_unpackhi_epi8(a, b), _mm512_unpackhi_epi8(c, d)];
-            let numbers = [
+            let values = [
                 _mm512_unpacklo_epi16(ab, cd),
                 _mm512_unpackhi_epi16(ab, cd),
                 _mm512_unpacklo_epi16(ef, gh),
                 _mm512_unpackhi_epi16(ef, gh),
             ];
-            for (to, from) in found.as_chunks_mut().0.iter_mut().zip(numbers) {
+            for (to, from) in found.as_chunks_mut().0.iter_mut().zip(values) {
                 let number = _mm512_mul_ps(_mm512_castsi512_ps(from), scale);
                 store(to, _mm512_castps_si512(number));
             }
         }
     }
 
-    /// A byte of 64 numbers.
+    /// One of the four bytes of 64 entries.
     #[inline]
     #[target_feature(enable = "avx512vbmi")]
     fn byte(table: &[u8; 256], at: __m512i) -> __m512i {
@@ -99,7 +99,7 @@ mod avx512 {
         _mm512_mask_blend_epi8(_mm512_movepi8_mask(at), low, high)
     }
 
-    // One instruction each, whatever it looks like.
+    // `load` and `store` compile to one instruction each.
 
     #[inline]
     #[target_feature(enable = "avx512vbmi")]
@@ -138,18 +138,18 @@ mod tests {
 
     #[test]
     fn every_number_is_found_at_its_place_whatever_the_length() {
-        // Every byte counts.
-        let numbers = core::array::from_fn(|k| {
+        // Entries that differ in every byte.
+        let values = core::array::from_fn(|k| {
             f32::from_bits((k as u32).wrapping_mul(0x0101_3f07) & 0xbfff_ffff)
         });
-        let table = Table::new(numbers);
+        let table = Table::new(values);
         let at: [u8; 300] = core::array::from_fn(|k| (k * 37 % 256) as u8);
         for len in [0, 1, 63, 64, 65, 128, 255, 256, 300] {
             let scale = if len % 2 == 0 { 1.0 } else { 0.3 };
             let mut found = [1.0; 300];
             table.gather_scaled(&at[..len], scale, &mut found);
             for (k, x) in found.iter().enumerate() {
-                let expected = if k < len { numbers[usize::from(at[k])] * scale } else { 1.0 };
+                let expected = if k < len { values[usize::from(at[k])] * scale } else { 1.0 };
                 assert_eq!(x.to_bits(), expected.to_bits(), "{k} of {len}");
             }
         }

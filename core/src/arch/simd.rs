@@ -1,24 +1,22 @@
-//! The widest vector unit that this processor has, chosen at run time.
+//! Runs loops on the widest vector unit of the processor, chosen at run time.
 //!
-//! A [`Kernel`] is a loop. [`dispatch`] runs it as compiled for AVX-512, AVX2 or
-//! the target's baseline (which includes NEON on 64-bit Arm). The bits do not
-//! depend on the choice: no operation of ours is fused or reassociated. Where a unit is
-//! chosen at run time, loops over elements are not compiled to vectors for the baseline:
-//! processors without AVX2 are from before 2013.
+//! A [`Kernel`] is a loop. [`dispatch`] runs it as compiled for AVX-512, AVX2 or the target's baseline (which includes
+//! NEON on 64-bit Arm). The choice does not affect the bits, because no operation is fused or reassociated. Where the unit
+//! is chosen at run time, loops over elements are not vectorised for the baseline: processors without AVX2 date from
+//! before 2013.
 //!
-//! This file holds the crate's only `unsafe` on processors with run-time
-//! detection: Rust asks for it where a function compiled for a wider unit is
-//! called. Without the feature `std` there is none.
+//! `unsafe` is needed to call a function that is compiled for a wider unit than the caller. Without the feature `std`
+//! there is none.
 
 use crate::float::{Dtype, StoredFloat};
 
 /// A loop with its operands.
 pub(crate) trait Kernel {
     type Output;
-    /// Must be `#[inline(always)]`, so that it is compiled for the caller's unit.
+    /// Runs the loop. Must be `#[inline(always)]`, so that it is compiled for the caller's unit.
     fn run(self) -> Self::Output;
-    /// The same bits without vectors, in less code, for processors that hardly anybody has. Must be
-    /// `#[inline(always)]`, too.
+    /// Runs the loop without vectors, with the same bits and less code, for rare old processors. Must be
+    /// `#[inline(always)]` too.
     #[inline(always)]
     #[cfg_attr(not(all(feature = "std", target_arch = "x86_64")), allow(dead_code))]
     fn run_scalar(self) -> Self::Output
@@ -29,7 +27,7 @@ pub(crate) trait Kernel {
     }
 }
 
-/// Keeps the loop that it is called in from being compiled to vectors.
+/// Prevents the vectorisation of the loop in which it is called.
 #[inline(always)]
 pub(crate) fn one_by_one() {
     core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
@@ -41,8 +39,8 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     run::<true, K>(kernel)
 }
 
-/// Runs a kernel that computes in C on parameters of type P. `f64` and `f16` are not compiled for AVX-512, where divisions
-/// and roots of `f64` are no faster; few use `f16`, and code of three units has its price.
+/// Runs a kernel that computes in C on parameters of type P. Kernels for `f64` and `f16` are not compiled for AVX-512, to
+/// save code: divisions and roots of `f64` are no faster there, and `f16` is rare.
 #[inline(always)]
 pub(crate) fn dispatch_in<C: StoredFloat, P: StoredFloat, K: Kernel>(kernel: K) -> K::Output {
     if const { matches!((C::DTYPE, P::DTYPE), (Dtype::F32 | Dtype::Bf16, Dtype::F32 | Dtype::Bf16)) }
@@ -64,7 +62,7 @@ fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
 #[allow(unsafe_code)]
 #[expect(
     clippy::collapsible_if,
-    reason = "a constant guard keeps what is not wanted from being compiled"
+    reason = "with the constant guard outside, the branch is not compiled where it is not wanted"
 )]
 fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
@@ -90,12 +88,12 @@ fn run<const WIDEST: bool, K: Kernel>(kernel: K) -> K::Output {
     if unit == Unit::Scalar {
         scalar(kernel)
     } else {
-        // SAFETY: `detected` found the feature that `avx2` is compiled for, which comes with AVX-512, too.
+        // SAFETY: `detected` found the feature that `avx2` is compiled for; it requires AVX2 for `Unit::Avx512` too.
         unsafe { avx2(kernel) }
     }
 }
 
-/// What is chosen between at run time.
+/// The units between which `run` chooses.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[derive(Clone, Copy, PartialEq)]
 enum Unit {
@@ -104,7 +102,7 @@ enum Unit {
     Scalar,
 }
 
-/// The widest unit there is: AVX-512 only together with AVX2.
+/// The widest unit of the processor; AVX-512 only together with AVX2.
 #[cfg(all(feature = "std", target_arch = "x86_64"))]
 #[inline(never)]
 fn detected() -> Unit {
@@ -118,8 +116,8 @@ fn detected() -> Unit {
     }
 }
 
-/// As compiled for every processor of the target: once for all who run it, but where code has to be small,
-/// and on a GPU.
+/// Runs a kernel as compiled for the target's baseline: in one copy for all callers, except inlined on bare metal and on
+/// a GPU.
 #[cfg(not(all(feature = "std", target_arch = "x86_64")))]
 #[cfg_attr(any(target_os = "none", target_os = "cuda"), inline(always))]
 #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]

@@ -1,9 +1,8 @@
-//! The square root, correctly rounded, from the fastest safe source at hand.
+//! The square root, correctly rounded, by the processor's instruction.
 //!
-//! `libm::sqrtf` is inline assembly on x86-64, which stops a loop from
-//! vectorising; the vector intrinsics and std's do not. On a Cortex-M4F `libm::sqrtf`
-//! counts bits with integers, where the processor has an instruction. Rust wants `unsafe`
-//! for intrinsics and assembly, though they are part of what every processor of the target has.
+//! `libm::sqrtf` is inline assembly on x86-64, which keeps a loop from being vectorised; the vector intrinsics and std's
+//! function do not. On a Cortex-M4F `libm::sqrtf` computes with integers, though the processor has an instruction.
+//! Intrinsics and assembly need `unsafe`, even for instructions that every processor of the target has.
 
 #[inline(always)]
 #[allow(unsafe_code)]
@@ -32,9 +31,9 @@ pub(crate) fn f32(x: f32) -> f32 {
     #[cfg(all(not(feature = "std"), target_arch = "arm", target_abi = "eabihf"))]
     return {
         let mut bits = x.to_bits();
-        // By way of an integer register: stable Rust passes no others to assembly here.
-        // SAFETY: targets that pass floats in registers have those registers, and VSQRT.F32.
-        // It touches nothing but the two registers.
+        // Through an integer register: stable Rust can't pass float registers to assembly here.
+        // SAFETY: targets with the hard-float ABI have these registers and VSQRT.F32. Nothing but the two registers is
+        // touched.
         unsafe {
             core::arch::asm!(
                 "vmov s15, {bits}", "vsqrt.f32 s15, s15", "vmov {bits}, s15",
@@ -55,7 +54,7 @@ pub(crate) fn f32(x: f32) -> f32 {
     libm::sqrtf(x)
 }
 
-/// 32-bit Arm has no such instruction on every processor with hardware floats.
+/// On 32-bit Arm through libm: not every processor with the hard-float ABI has an `f64` square root.
 #[inline(always)]
 #[allow(unsafe_code)]
 pub(crate) fn f64(x: f64) -> f64 {

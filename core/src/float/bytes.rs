@@ -1,17 +1,17 @@
-//! The constants of a step as bytes, for a device that reads them as a structure of C's.
+//! Values as little-endian bytes: the constants of a step, for a device that reads them as a C structure, and whole
+//! slices, for checkpoints.
 
 use half::{bf16, f16};
 
 use crate::float::Dtype;
 
-/// A structure that C lays out, or one of its fields, as little-endian bytes.
+/// A `repr(C)` structure, or one of its fields, as little-endian bytes.
 ///
-/// Field by field: what lies between fields is neither read nor written, and a byte that is no
-/// value of a field's type makes no value of it.
+/// Field by field: padding is neither read nor written, and bytes that are not valid for a field's type are refused.
 pub trait Constants: Copy {
-    /// Writes each field to its place; what lies beyond the end is left out.
+    /// Writes each field at its offset; fields beyond the end of `to` are not written.
     fn write(&self, to: &mut [u8]);
-    /// Reads each field from its place; `None` if it is not there, or no value of its type.
+    /// Reads each field from its offset; `None` if `from` is too short, or has bytes that are not valid for a field.
     fn read(from: &[u8]) -> Option<Self>;
 }
 
@@ -31,10 +31,10 @@ macro_rules! numbers {
 }
 numbers!(f64 f32 bf16 f16 i16 i8 u8);
 
-/// Bytes that are handed on at a time.
+/// The number of bytes that [`in_pieces`] passes on at a time.
 const PIECE: usize = 256;
 
-/// Hands all numbers on as bytes, the last ones filled up with zeros to a multiple of `align`, at most 8.
+/// Passes all values on as bytes, padded at the end with zeros to a multiple of `align`, at most 8.
 pub(crate) fn in_pieces<T: Constants>(all: &[T], align: usize, to: &mut dyn FnMut(&[u8])) {
     for part in all.chunks((PIECE / size_of::<T>().max(1)).max(1)) {
         let mut bytes = [0; PIECE];
@@ -45,7 +45,7 @@ pub(crate) fn in_pieces<T: Constants>(all: &[T], align: usize, to: &mut dyn FnMu
     }
 }
 
-/// All numbers as bytes.
+/// All values as bytes.
 #[cfg(feature = "alloc")]
 pub(crate) fn to_bytes<T: Constants>(all: &[T]) -> alloc::vec::Vec<u8> {
     let mut bytes = alloc::vec::Vec::with_capacity(size_of_val(all));
@@ -53,7 +53,7 @@ pub(crate) fn to_bytes<T: Constants>(all: &[T]) -> alloc::vec::Vec<u8> {
     bytes
 }
 
-/// Reads as many numbers as there are bytes and room for; what is no value of their type is left out.
+/// Reads as many values as there are bytes and elements for; elements whose bytes are not valid are left as they are.
 pub(crate) fn read_all<T: Constants>(bytes: &[u8], to: &mut [T]) {
     for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(size_of::<T>().max(1))) {
         if let Some(x) = T::read(bytes) {
@@ -100,7 +100,7 @@ impl<T: Constants, const N: usize> Constants for [T; N] {
     }
 }
 
-/// Defines the constants of a step: laid out as C does it, and as bytes.
+/// Defines the constants of a step: a `repr(C)` structure with [`Constants`](bytes::Constants).
 macro_rules! constants {
     (
         $(#[$about:meta])*
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     constants! {
-        /// With gaps between the fields and at the end.
+        /// With padding between the fields and at the end.
         struct Gaps<S> {
             flag: bool,
             wide: f64,
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// Where the fields are that have values of their own, on whatever machine.
+    /// The offsets of the fields with invalid values, on any machine.
     const PLACES: [usize; 5] = [
         offset_of!(Gaps<f32>, flag),
         offset_of!(Gaps<f32>, wide),
@@ -188,7 +188,7 @@ mod tests {
             assert!(Gaps::<f32>::read(&bytes).is_none());
             bytes[at] = 0;
         }
-        bytes[flag + 1] = 0xff; // a gap
+        bytes[flag + 1] = 0xff; // padding
         assert!(Gaps::<f32>::read(&bytes).is_some());
         assert!(Gaps::<f32>::read(&bytes[..last]).is_none());
         assert!(Gaps::<f32>::read(&bytes[..=last]).is_some());

@@ -1,10 +1,9 @@
-//! Numbers and their single operations.
+//! [`ComputeFloat`]: the types that a rule computes in, and their operations.
 //!
-//! Every operation of a [`ComputeFloat`] rounds as one PyTorch tensor operation does: for
-//! `f64` and `f32` after each `+ − × ÷ √`; for `bf16` and `f16` once at the end
-//! of the whole operation, which itself runs in `f32`. One rule source thus has
-//! two roundings: computed in `f32` and stored narrow (PyTorch's *fused* kernels,
-//! our default), or computed in the narrow type itself (PyTorch's *eager* ones): in [`Eager`](super::Eager).
+//! Every operation rounds as one PyTorch tensor operation does: for `f64` and `f32` after each `+ − × ÷ √`; for `bf16`
+//! and `f16` once at the end of the whole operation, which itself runs in `f32`. The same source of a rule thus gives
+//! two roundings: computed in `f32` and rounded to 16 bits when stored, as PyTorch's *fused* kernels do (the default), or
+//! computed in the 16-bit type itself, [`Eager`](super::Eager), as PyTorch's *eager* kernels do.
 
 use core::ops::{Div, Neg, Sub};
 
@@ -14,18 +13,18 @@ use num_traits::{One, Zero};
 use super::{Dtype, StoredFloat};
 use crate::arch::sqrt;
 
-/// A number that a rule computes in.
+/// A type that a rule computes in.
 ///
-/// The provided methods are the whole vocabulary of the rules, under PyTorch's
-/// names. A `Scalar` argument is a step's constant, already rounded to `f32`
-/// (`f64` for `f64`). As PyTorch does, `add_scalar` and `add_scaled` round it to
-/// `Self` first; the other operations take it as it is.
+/// Rules use these methods only; they have PyTorch's names. A `Scalar` argument is a constant of the step, already
+/// rounded to `f32` (`f64` for `f64`). As in PyTorch, `add_scalar` and `add_scaled` round it to `Self` first; the other
+/// operations use it as it is.
 pub trait ComputeFloat:
     StoredFloat + PartialOrd + Zero + One + Sub<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
-    /// Numbers of this type in memory.
+    /// The storage type of the same values.
     type Stored: StoredFloat;
-    /// Constants of a step, operations inside an operation, and sums: `f64` for `f64`, else `f32`.
+    /// The type of a step's constants, of intermediate results within an operation, and of sums: `f64` for `f64`, else
+    /// `f32`.
     type Scalar: ComputeFloat<Scalar = Self::Scalar>;
 
     /// Zero, as a constant.
@@ -33,20 +32,20 @@ pub trait ComputeFloat:
     /// One, as a constant.
     const ONE: Self;
 
-    /// Exact.
+    /// Converts exactly.
     fn widen(self) -> Self::Scalar;
-    /// Rounds once.
+    /// Rounds once, to nearest even.
     fn round_from(x: Self::Scalar) -> Self;
-    /// Reads from memory.
+    /// Converts a stored value; rounds once if `Self` is narrower.
     fn load<T: StoredFloat>(x: T) -> Self;
-    /// Writes to memory; rounds once.
+    /// Converts to a stored value; rounds once.
     fn store<T: StoredFloat>(self) -> T;
     /// √x, correctly rounded.
     fn sqrt(self) -> Self;
     /// |x|.
     fn abs(self) -> Self;
 
-    /// Rounded to a type, as a store does; `f64` is as it is.
+    /// Rounds to the values of a type, as [`store`](Self::store) does; `F64` changes nothing.
     #[inline(always)]
     fn rounded(self, dtype: Dtype) -> Self {
         match dtype {
@@ -57,31 +56,30 @@ pub trait ComputeFloat:
         }
     }
 
-    /// A part of an operation on tensors of this type, as it is: what rounds where is decided at the end of the
-    /// operation. PyTorch rounds such a part to the type where it has no vectors of numbers, so one who bounds errors
-    /// wants to know of it.
+    /// Marks an intermediate result within an operation on tensors of this type, and returns it unchanged. PyTorch's
+    /// scalar code paths round it to the type, its vectorised ones don't: types that bound errors override this.
     #[inline(always)]
     fn part_of(self, dtype: Dtype) -> Self {
         let _ = dtype;
         self
     }
 
-    /// A step's constant, rounded once from `f64`.
+    /// A constant of the step, rounded once from `f64`.
     #[inline(always)]
     fn scalar(x: f64) -> Self::Scalar {
         Self::Scalar::from_f64(x)
     }
 
-    /// A step's constant to multiply by. PyTorch's multi-tensor kernels (`foreach=True`) round it to
-    /// the tensors' type first: β = 0.999 becomes 1 in `bf16`. That holds for lists of
-    /// constants, too, and for no other operation.
+    /// A constant of the step to multiply by. PyTorch's multi-tensor kernels (`foreach=True`) round the factor of a
+    /// multiplication to the tensors' type first: β = 0.999 becomes 1 in `bf16`. They do so for lists of factors too,
+    /// but for no other operation.
     #[inline(always)]
     fn foreach_scalar(x: f64, foreach: bool) -> Self::Scalar {
         let x = Self::scalar(x);
         if foreach { Self::round_from(x).widen() } else { x }
     }
 
-    /// Whether it is NaN.
+    /// Whether x is NaN.
     #[inline(always)]
     #[allow(clippy::eq_op)]
     fn is_nan(self) -> bool {
@@ -236,7 +234,7 @@ mod tests {
     fn lerp_starts_from_the_nearer_end() {
         assert_eq!(1.0f64.lerp(3.0, 0.25), 1.5);
         assert_eq!(1.0f64.lerp(3.0, 0.75), 2.5);
-        // At weight 1 the end itself, however far the start.
+        // Weight 1 gives the end exactly, however far the start is.
         assert_eq!(1e30f32.lerp(1.0, 1.0), 1.0);
     }
 }

@@ -1,6 +1,6 @@
-//! The types of numbers, as values.
+//! [`Dtype`]: the floating-point types as run-time values.
 
-/// The type of a plain number in memory.
+/// The type of a plain float in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Dtype {
@@ -8,14 +8,14 @@ pub enum Dtype {
     F64,
     /// IEEE binary32.
     F32,
-    /// The upper half of a binary32.
+    /// bfloat16: the upper 16 bits of a binary32.
     Bf16,
     /// IEEE binary16.
     F16,
 }
 
 impl Dtype {
-    /// What saved files call it. It never changes.
+    /// The name of the type in saved files. It never changes.
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes per number.
+    /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {
             Dtype::F64 => 8,

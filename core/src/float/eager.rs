@@ -1,4 +1,4 @@
-//! Arithmetic of PyTorch's eager kernels on 16-bit numbers.
+//! Arithmetic on 16-bit floats as in PyTorch's eager kernels: rounded after every operation.
 
 use core::cmp::Ordering;
 use core::marker::PhantomData;
@@ -10,9 +10,9 @@ use num_traits::{One, Zero};
 use crate::float::bytes::Constants;
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 
-/// A number in memory, and what to compute in so that every operation rounds to its type.
+/// A storage type with a compute type whose operations round to it.
 pub trait EagerFloat: StoredFloat {
-    /// The same numbers in the registers.
+    /// The compute type: `Self` for `f64` and `f32`, [`Eager`] for 16-bit types.
     type Compute: ComputeFloat<Stored = Self>;
 }
 
@@ -32,9 +32,9 @@ impl EagerFloat for f16 {
     type Compute = Eager<f16>;
 }
 
-/// A 16-bit type.
+/// A 16-bit type to whose values an `f32` can be rounded.
 pub trait RoundNarrow: StoredFloat {
-    /// The nearest number of this type, to even if two are as near. It stays an `f32`.
+    /// The nearest value of this type, ties to even, as an `f32`.
     fn round(x: f32) -> f32;
 }
 
@@ -52,45 +52,45 @@ impl RoundNarrow for f16 {
     #[inline(always)]
     fn round(x: f32) -> f32 {
         let bits = x.to_bits();
-        // Added to 1.5 times a power of two that has the last bit where a 16-bit number of this size has it, x is
-        // rounded there. Subnormals have their last bit where the smallest normal number has it.
+        // Adding 1.5 times a power of two whose ulp is that of an f16 of the size of x rounds x to that ulp, and the
+        // subtraction is exact. The lower limit gives subnormals the ulp of the smallest normal number.
         let exponent = (bits & 0x7f80_0000).clamp(113 << 23, 143 << 23);
         let large = f32::from_bits(exponent + (13 << 23) + (1 << 22));
         let rounded = (x + large) - large;
-        // From 2^16 on, this overflows.
+        // From 2^16 on, the product with 2^112 overflows to infinity; smaller values come back unchanged.
         let limited = rounded * f32::from_bits(239 << 23) * f32::from_bits(15 << 23);
         f32::from_bits(limited.to_bits() | (bits & 0x8000_0000))
     }
 }
 
-/// A number to compute in that is rounded to `T` after every operation, each of which is one tensor operation of PyTorch.
+/// A compute type whose every operation, each one tensor operation of PyTorch, is rounded to the 16-bit type `T`.
 ///
-/// It rests as a `T`, but between operations it stays an `f32`, which spares the conversions.
+/// It is stored as a `T`; between operations it is kept in an `f32` that holds a value of `T`, which saves conversions.
+/// [`ComputePolicy::Eager`](crate::rule::ComputePolicy::Eager) selects it:
 ///
 /// ```
-/// use bitstep::{float::Eager, optim::Sgd, rule::{Rule, StepContext, step}};
+/// use bitstep::prelude::*;
 /// use half::bf16;
-/// let (rule, at) = (Sgd { weight_decay: 0.5, ..Sgd::default() }, StepContext::new(1, 1.0));
-/// let after = |eager| {
+///
+/// const OPT: Sgd = Sgd { lr: 1.0, weight_decay: 0.5, ..Sgd::DEFAULT };
+/// let after = |policy| {
 ///     let (mut p, g) = ([bf16::from_f32(1.0)], [bf16::from_f32(129.0)]);
-///     let scalars = &mut rule.scalars();
-///     if eager {
-///         step::<_, Eager<bf16>, _, _, bf16>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
-///     } else {
-///         step::<_, f32, _, _, bf16>(&rule, &at, scalars, &mut p, &g, [&mut []])?;
-///     }
-///     Ok::<_, bitstep::Error>(p[0].to_f32())
+///     let mut state = State::new(&OPT, 1, [bf16::ZERO; 0])?; // without momentum there is no state
+///     OPT.step_in(policy, &mut state, &StepContext::new(1, OPT.lr), &mut p, &g)?;
+///     Ok::<_, Error>(p[0].to_f32())
 /// };
-/// // From 128 on, bf16 has whole numbers only: 129 + 0.5 · 1 becomes 130, and then 1 - 130 -129. Rounded but once, -128.5.
-/// assert_eq!((after(true)?, after(false)?), (-129.0, -128.0));
-/// # Ok::<(), bitstep::Error>(())
+/// // From 128 on, bf16 has integers only: 129 + 0.5 · 1 rounds to 130 (even), and 1 - 130 is -129.
+/// assert_eq!(after(ComputePolicy::Eager)?, -129.0);
+/// // Rounded only once, -128.5 becomes -128.
+/// assert_eq!(after(ComputePolicy::Fused)?, -128.0);
+/// # Ok::<(), Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(transparent)]
 pub struct Eager<T>(f32, PhantomData<T>);
 
 impl<T: RoundNarrow> Eager<T> {
-    /// The nearest number.
+    /// The nearest value of `T`.
     #[inline(always)]
     pub fn new(x: f32) -> Self {
         Eager(T::round(x), PhantomData)
@@ -109,7 +109,7 @@ impl<T> PartialOrd for Eager<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         self.0.partial_cmp(&other.0)
     }
-    // Written out, as the ways over an `Ordering` are branches.
+    // The provided methods go through an `Ordering`, which compiles to branches.
     #[inline(always)]
     fn lt(&self, other: &Self) -> bool {
         self.0 < other.0
@@ -239,7 +239,7 @@ impl<T: RoundNarrow> ComputeFloat for Eager<T> {
     }
 }
 
-/// As it is between operations.
+/// In the representation between operations, an `f32`.
 impl<T: RoundNarrow> Constants for Eager<T> {
     fn write(&self, to: &mut [u8]) {
         self.0.write(to);
@@ -249,7 +249,7 @@ impl<T: RoundNarrow> Constants for Eager<T> {
     }
 }
 
-/// Whether the numbers of one type are those of the other.
+/// Whether both types have the same values.
 const fn is_same<A: StoredFloat, B: StoredFloat>() -> bool {
     A::DTYPE as u8 == B::DTYPE as u8
 }
@@ -266,7 +266,7 @@ mod tests {
             let alike = rounded.to_bits() == way_round.to_bits();
             assert!(alike || rounded.is_nan() && way_round.is_nan(), "{bits:#x} in {:?}", T::DTYPE);
         }
-        // A prime step visits every exponent; every border between two numbers of 16 bits comes up as well.
+        // A prime step visits every exponent; every midpoint of two 16-bit floats is tried as well.
         for bits in (0..=u32::MAX).step_by(8_191) {
             agrees::<bf16>(bits);
             agrees::<f16>(bits);

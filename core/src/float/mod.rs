@@ -1,8 +1,9 @@
-//! What a number is: how it is stored, and what a rule computes in.
+//! The floating-point types: how they are stored, converted and computed with.
 //!
-//! [`StoredFloat`] is a number in memory, [`ComputeFloat`] one in a computation, [`Eager`] a 16-bit type that is
-//! rounded after every operation, and [`Dtype`] names a type at run time. `bytes` turns constants into bytes.
-//! Nothing here knows of optimizers; formats of several parts are in [`crate::storage`].
+//! [`StoredFloat`] is a type in memory, [`ComputeFloat`] one that rules compute in, [`Eager`] a 16-bit type that is
+//! rounded after every operation, and [`Dtype`] names a type at run time; [`bytes`] converts values to bytes.
+//! Nothing here depends on an optimizer. Formats of several parts, such as codes with scales, are in [`crate::storage`],
+//! functions such as `pow` in [`crate::math`].
 
 #[macro_use]
 pub mod bytes;

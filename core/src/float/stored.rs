@@ -1,4 +1,4 @@
-//! Numbers in memory. Conversions round once, to nearest even.
+//! [`StoredFloat`]: the types in memory, and their conversions without branches.
 
 use core::fmt::Debug;
 
@@ -6,19 +6,19 @@ use half::{bf16, f16};
 
 use super::Dtype;
 
-/// A number in memory. Conversions round once, to nearest even.
+/// A type of plain floats in memory. Conversions round to nearest even.
 pub trait StoredFloat: Copy + Default + Debug + PartialEq + Send + Sync + 'static {
-    /// Its type as a value.
+    /// The type as a run-time value.
     const DTYPE: Dtype;
-    /// To `f32`; exact but for `f64`.
+    /// To `f32`; exact except from `f64`.
     fn to_f32(self) -> f32;
-    /// To `f64`; always exact.
+    /// To `f64`; exact.
     fn to_f64(self) -> f64;
-    /// From `f32`.
+    /// From `f32`; rounds once.
     fn from_f32(x: f32) -> Self;
-    /// From `f64`; to the 16-bit types by way of `f32`, as PyTorch does.
+    /// From `f64`; rounds once, but twice to the 16-bit types: via `f32`, as PyTorch does.
     fn from_f64(x: f64) -> Self;
-    /// From an `f32` that is one of this type's numbers, or NaN.
+    /// From an `f32` that is a value of this type, or NaN.
     #[inline(always)]
     fn from_exact(x: f32) -> Self {
         Self::from_f32(x)
@@ -65,9 +65,8 @@ impl StoredFloat for f32 {
     }
 }
 
-// The conversions below are written out, without a branch, because those of
-// `half` choose hardware at run time for each element, which stops a loop from
-// vectorising. The results are the same.
+// The conversions below are branchless, because those of `half` detect hardware support at run time for each element,
+// which keeps a loop from being vectorised. The results are the same.
 
 impl StoredFloat for bf16 {
     const DTYPE: Dtype = Dtype::Bf16;
@@ -101,10 +100,10 @@ impl StoredFloat for f16 {
     #[inline(always)]
     fn to_f32(self) -> f32 {
         let bits = u32::from(self.to_bits());
-        // Exponent bias 15 to 127.
+        // The exponent's bias from 15 to 127.
         let normal = ((bits & 0x7fff) << 13) + (112 << 23);
-        // Subnormal: one exponent up it has a leading one, which is taken off again. A multiplication
-        // by 2^112 would be shorter, but processors are slow where an operand is subnormal.
+        // Subnormal: with the smallest normal exponent the implicit one is added, and subtracted again. A multiplication
+        // by 2^112 would be shorter, but is slow on processors that handle subnormal operands in microcode.
         let subnormal = f32::from_bits(normal + (1 << 23)) - f32::from_bits(113 << 23);
         let finite = if normal < 113 << 23 { subnormal.to_bits() } else { normal };
         let special = if normal >= 143 << 23 { 0x7f80_0000 } else { 0 };
@@ -118,10 +117,10 @@ impl StoredFloat for f16 {
     fn from_f32(x: f32) -> Self {
         let bits = x.to_bits();
         let magnitude = bits & 0x7fff_ffff;
-        // Normal: exponent bias 127 to 15, and half an ulp less one, plus one if odd.
+        // Normal: the exponent's bias from 127 to 15; adding half an ulp less one, plus one if odd, rounds to nearest even.
         let odd = (magnitude >> 13) & 1;
         let normal = magnitude.wrapping_add(0xc800_0fff).wrapping_add(odd) >> 13;
-        // Subnormal: adding one half aligns the last bit; the adder rounds.
+        // Subnormal: in an f32 of size ½ the last bit is 2⁻²⁴, as in a subnormal; the addition rounds.
         let half = f32::from_bits(magnitude) + 0.5;
         let subnormal = half.to_bits().wrapping_sub(0.5f32.to_bits());
         let special = if magnitude > 0x7f80_0000 { 0x7e00 } else { 0x7c00 };
@@ -137,7 +136,7 @@ impl StoredFloat for f16 {
     fn from_exact(x: f32) -> Self {
         let bits = x.to_bits();
         let magnitude = bits & 0x7fff_ffff;
-        // Exponent bias 127 to 15; an exponent of all ones stays one.
+        // The exponent's bias from 127 to 15; an exponent of all ones (infinity, NaN) stays all ones.
         let bias = if magnitude >= 255 << 23 { 224 << 10 } else { 112 << 10 };
         let normal = (magnitude >> 13).wrapping_sub(bias);
         let subnormal = (f32::from_bits(magnitude) + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());

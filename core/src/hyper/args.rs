@@ -1,4 +1,4 @@
-//! Lists of arguments, and what can be wrong with them.
+//! [`Args`], a list of named arguments, and the errors of names and arguments.
 
 use super::{FieldMut, FieldVisitor, HyperParams, Value};
 use crate::Error;
@@ -9,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Arguments by name, in order. Setting one twice keeps the last value, as a dictionary does.
+/// Named arguments, in order. As in a dictionary, setting one again replaces its value and keeps its place.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Args(Vec<(String, Value)>);
 
@@ -20,10 +20,10 @@ impl Args {
         Args(Vec::new())
     }
 
-    /// Reads `name=value, name=value` as `TrainingArguments.optim_args` has it.
+    /// Parses `name=value, name=value`, the syntax of Transformers' `TrainingArguments.optim_args`.
     ///
     /// # Errors
-    /// A piece without `=`.
+    /// A part without `=`.
     pub fn parse(text: &str) -> Result<Args, ArgError> {
         let pieces = text.split(',').map(str::trim).filter(|p| !p.is_empty());
         let read = |piece: &str| match piece.split_once('=') {
@@ -46,7 +46,7 @@ impl Args {
         }
     }
 
-    /// [`Args::set`], to be chained.
+    /// [`Args::set`] for method chaining.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Args {
         self.set(name, value);
@@ -59,13 +59,13 @@ impl Args {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v)
     }
 
-    /// Takes an argument out.
+    /// Removes an argument and returns its value.
     pub fn take(&mut self, name: &str) -> Option<Value> {
         let at = self.0.iter().position(|(n, _)| n == name)?;
         Some(self.0.remove(at).1)
     }
 
-    /// All of them, in order.
+    /// All arguments, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.0.iter().map(|(n, v)| (n.as_str(), v))
     }
@@ -73,8 +73,8 @@ impl Args {
     /// Sets the fields of `target` that are named here; the others keep their values.
     ///
     /// # Errors
-    /// An argument that `target` does not have, or a value that its field can't take.
-    /// Fields seen before the error was found may have been set: work on a copy, or drop it.
+    /// An argument that `target` does not have, or a value that does not fit its field. Some fields may have been set
+    /// then: apply to a copy if the original is needed.
     pub fn apply(
         &self,
         of: &str,
@@ -93,7 +93,7 @@ impl Args {
         visit.error.map_or(Ok(()), Err)
     }
 
-    /// The hyper-parameters of `source` with their present values.
+    /// The hyper-parameters of `source` with their current values.
     #[must_use]
     pub fn of(source: &mut (impl HyperParams + ?Sized)) -> Args {
         let mut visit = Dump(Args::new());
@@ -118,7 +118,7 @@ impl<V: Into<Value>, const N: usize> From<[(&str, V); N]> for Args {
 impl<N: Into<String>> FromIterator<(N, Value)> for Args {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(items: I) -> Args {
         let mut args = Args::new();
-        // Where each name stands: there may be many.
+        // A map of the names' places: a search per name would be quadratic.
         let mut places = BTreeMap::new();
         for (name, value) in items {
             let name = name.into();
@@ -148,42 +148,42 @@ pub fn names(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
     visit.0
 }
 
-/// What can be wrong with a name or an argument.
+/// An error in a name or an argument.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ArgError {
     /// No such optimizer, schedule, ….
     UnknownName {
-        /// What was looked for: `schedule`, `optimizer`.
+        /// The kind of thing: `schedule`, `optimizer`.
         kind: &'static str,
-        /// The name given.
+        /// The unknown name.
         name: String,
-        /// The known name that is most like it, if one is.
+        /// The most similar known name, if there is one.
         nearest: Option<&'static str>,
     },
     /// No such argument.
     UnknownArgument {
-        /// Whose argument it should be.
+        /// The optimizer or schedule that does not have it.
         of: String,
-        /// The name given.
+        /// The unknown argument.
         argument: String,
-        /// The known name that is most like it, if one is.
+        /// The most similar known argument, if there is one.
         nearest: Option<&'static str>,
     },
-    /// A value of the wrong type, or none of the choices.
+    /// A value of the wrong type, or a string that is not one of the choices.
     Value {
         /// The argument.
         argument: String,
-        /// What was given.
+        /// The refused value.
         value: Value,
-        /// What is accepted.
+        /// A description of the accepted values.
         expected: String,
     },
-    /// An argument that the reference has no default for.
+    /// A missing argument for which the reference has no default.
     Missing {
-        /// Whose argument it is.
+        /// The optimizer or schedule that needs it.
         of: String,
-        /// Its name.
+        /// The missing argument.
         argument: &'static str,
     },
     /// A value that the rule or schedule refuses.
@@ -225,7 +225,7 @@ impl fmt::Display for ArgError {
 
 impl core::error::Error for ArgError {}
 
-/// At most 80 characters of what is written, and `…` for the rest: what an error says of its input.
+/// Displays at most 80 characters, and `…` for the rest: keeps error messages about untrusted input short.
 ///
 /// ```
 /// use bitstep::hyper::Short;
@@ -237,7 +237,8 @@ pub struct Short<T>(pub T);
 
 impl<T: fmt::Display> fmt::Display for Short<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// Refuses to write on when it is full: whoever writes gives up then, however much is left.
+        /// The remaining room in characters, and whether it was exceeded. Returns an error when full, so that formatting
+        /// stops early.
         struct Room<'a, 'f>(&'a mut fmt::Formatter<'f>, usize, bool);
         impl fmt::Write for Room<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -257,10 +258,10 @@ impl<T: fmt::Display> fmt::Display for Short<T> {
     }
 }
 
-/// Names that are longer than this many bytes are like none: all known ones are shorter.
+/// No suggestion is looked for beyond this many bytes, which bounds the time; all known names are shorter.
 const LONGEST_NAME: usize = 64;
 
-/// The one of `known` that is most like `name`, unless more than half of it would have to change.
+/// The known name with the smallest edit distance from `name`, if that is at most half of the longer name's length.
 #[must_use]
 pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Option<&'static str> {
     if name.len() > LONGEST_NAME {
@@ -274,7 +275,8 @@ pub fn nearest(name: &str, known: impl IntoIterator<Item = &'static str>) -> Opt
         .map(|(_, k)| k)
 }
 
-/// Levenshtein's distance: insertions, deletions and replacements, one each.
+/// The Levenshtein distance: the least number of insertions, deletions and replacements. Dynamic programming, row by
+/// row (Wagner and Fischer, 1974).
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, x) in a.chars().enumerate() {
@@ -293,7 +295,7 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Sets fields, and remembers which names exist and the first thing that went wrong.
+/// Sets fields, and records the known names and the first error.
 struct Apply<'a> {
     args: &'a Args,
     known: Vec<&'static str>,
@@ -315,7 +317,7 @@ impl FieldVisitor for Apply<'_> {
     }
 }
 
-/// Puts `value` into `slot`, or says what would have been accepted.
+/// Assigns `value` to `slot`; the error describes the accepted values.
 fn assign(slot: &mut FieldMut<'_>, value: &Value) -> Result<(), String> {
     fn put<T>(to: &mut T, from: Option<T>, expected: &str) -> Result<(), String> {
         *to = from.ok_or(expected)?;
@@ -361,7 +363,7 @@ fn assign(slot: &mut FieldMut<'_>, value: &Value) -> Result<(), String> {
     }
 }
 
-/// Writes fields out.
+/// Collects the values of the fields.
 struct Dump(Args);
 
 impl FieldVisitor for Dump {
@@ -372,7 +374,7 @@ impl FieldVisitor for Dump {
     }
 }
 
-/// The index of a string, or what would have been accepted.
+/// The index of a string among `names`; the error describes the accepted values.
 fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Result<usize, String> {
     let all = || (0..).map_while(names);
     value.as_str().and_then(|v| all().position(|n| n == v)).ok_or_else(|| {
@@ -381,7 +383,7 @@ fn choice(value: &Value, names: &dyn Fn(usize) -> Option<&'static str>) -> Resul
     })
 }
 
-/// What stands in `slot`; nothing where nothing does.
+/// The value of `slot`; `None` for an ignored argument.
 fn read(slot: &FieldMut<'_>) -> Option<Value> {
     let count = |u: u64| i64::try_from(u).map_or(Value::Float(u as f64), Value::Int);
     Some(match slot {
@@ -562,7 +564,7 @@ mod tests {
             let text = error.unwrap_err().to_string();
             assert!(text.len() < 600 && text.contains('…'), "{} bytes", text.len());
         }
-        // Quadratic in the number of names, this would take minutes.
+        // With a quadratic algorithm this would take minutes.
         let many = (0..300_000).map(|i| format!("n{i}=1")).collect::<Vec<_>>().join(",");
         assert_eq!(Args::parse(&many).unwrap().iter().count(), 300_000);
     }

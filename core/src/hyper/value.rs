@@ -1,4 +1,4 @@
-//! A value of an argument.
+//! [`Value`]: the value of an argument.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -13,7 +13,7 @@ pub enum Value {
     None,
     /// `True`, `true`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// Any other number.
     Float(f64),
@@ -26,7 +26,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads one word of a command line: `None`, a truth value, a number, or else a string.
+    /// Parses one word: `None`, `True` or `False` (or JSON's spelling), a number, or else a string.
     #[must_use]
     pub fn parse(word: &str) -> Value {
         match word {
@@ -44,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The number, if it is one. JSON has no infinity or NaN, so their names count.
+    /// The value as a float, if it is a number, or the name of an infinity or NaN, for which JSON has no numbers.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {
         match self {
@@ -60,7 +60,7 @@ impl Value {
         }
     }
 
-    /// The whole number, if it is one; `10.0` is.
+    /// The value as an integer, if it is one, or a float with an integer value below 9·10¹⁵.
     #[must_use]
     pub fn as_i64(&self) -> Option<i64> {
         match self {
@@ -70,13 +70,13 @@ impl Value {
         }
     }
 
-    /// The count, if it is one.
+    /// The value as an integer, if it is one that is at least 0.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
         self.as_i64().and_then(|i| u64::try_from(i).ok())
     }
 
-    /// The truth value, if it is one; 0 and 1 are.
+    /// The value as a boolean, if it is one, 0 or 1.
     #[must_use]
     pub fn as_bool(&self) -> Option<bool> {
         match self {

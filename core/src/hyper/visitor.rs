@@ -1,9 +1,9 @@
-//! What has hyper-parameters, and how it shows them.
+//! [`HyperParams`] and [`FieldVisitor`]: how hyper-parameters are connected with the fields of a type.
 
 #[cfg(feature = "alloc")]
 use super::Value;
 
-/// Something with hyper-parameters.
+/// A type with hyper-parameters.
 ///
 /// ```
 /// use bitstep::hyper::{FieldVisitor, HyperParams};
@@ -16,17 +16,17 @@ use super::Value;
 ///         f.f64("lr", &mut self.lr);
 ///         f.pair("betas", beta1, beta2);
 ///         f.bool("nesterov", &mut self.nesterov);
-///         f.ignored("foreach"); // chooses a kernel, not a number
+///         f.ignored("foreach"); // chooses a kernel, changes no result
 ///     }
 /// }
 /// ```
 pub trait HyperParams {
-    /// Shows `f` every argument of the reference under its own name, in the reference's order.
+    /// Passes every argument of the reference to `f`, under the reference's name and in its order.
     ///
-    /// Which names are shown does not depend on the values.
+    /// The names do not depend on the values.
     fn fields(&mut self, f: &mut dyn FieldVisitor);
 
-    /// The arguments that have to be given where a name is built: the reference has no default for them.
+    /// The arguments that the caller must give because the reference has no default for them.
     fn required(&self) -> &'static [&'static str] {
         &[]
     }
@@ -45,23 +45,24 @@ impl<H: HyperParams + ?Sized> HyperParams for alloc::boxed::Box<H> {
 
 /// A visitor over the fields of a [`HyperParams`].
 ///
-/// The methods that a `HyperParams` calls (`f64`, `bool`, `pair`, …) belong to `dyn FieldVisitor`; a visitor provides this one.
+/// A visitor implements this one method; [`HyperParams::fields`] calls the methods of `dyn FieldVisitor` (`f64`, `bool`,
+/// `pair`, …).
 pub trait FieldVisitor {
-    /// The argument `name` and where its value stands.
+    /// The argument `name` and its field.
     fn field(&mut self, name: &'static str, slot: FieldMut<'_>);
 }
 
-/// Where the value of an argument stands, and so what it may be.
+/// The field of an argument, with its type.
 pub enum FieldMut<'a> {
-    /// A number.
+    /// A float.
     F64(&'a mut f64),
-    /// A number or `None`.
+    /// A float or `None`.
     OptF64(&'a mut Option<f64>),
-    /// A count.
+    /// An integer, at least 0.
     U64(&'a mut u64),
-    /// A count or `None`.
+    /// An integer, at least 0, or `None`.
     OptU64(&'a mut Option<u64>),
-    /// A whole number.
+    /// An integer.
     I64(&'a mut i64),
     /// True or false.
     Bool(&'a mut bool),
@@ -69,41 +70,41 @@ pub enum FieldMut<'a> {
     OptBool(&'a mut Option<bool>),
     /// A fixed number of values: `betas`, `eps`.
     Tuple(&'a mut [FieldMut<'a>]),
-    /// One of some strings: the index of the present one, and the string of an index.
+    /// One of several strings: the index of the current one, and the string of each index.
     Choice(&'a mut usize, &'a dyn Fn(usize) -> Option<&'static str>),
-    /// The same, or `None`.
+    /// One of several strings, or `None`.
     OptChoice(&'a mut Option<usize>, &'a dyn Fn(usize) -> Option<&'static str>),
-    /// Anything; the owner reads it later. For lists, which need a heap.
+    /// Any value, which the owner interprets later. For lists, which need a heap.
     #[cfg(feature = "alloc")]
     Value(&'a mut Value),
-    /// An argument that does not change a number: any value is accepted and dropped.
+    /// An argument that changes no result: any value is accepted and dropped.
     Ignored,
-    /// An argument that only means something to the reference (a function of Python's): must be `None`.
+    /// An argument that only the reference can use (a Python function): must be `None`.
     MustBeNone,
 }
 
 impl<'f> dyn FieldVisitor + 'f {
-    /// A number.
+    /// A float.
     pub fn f64(&mut self, name: &'static str, field: &mut f64) {
         self.field(name, FieldMut::F64(field));
     }
 
-    /// A number or `None`.
+    /// A float or `None`.
     pub fn opt_f64(&mut self, name: &'static str, field: &mut Option<f64>) {
         self.field(name, FieldMut::OptF64(field));
     }
 
-    /// A count.
+    /// An integer, at least 0.
     pub fn u64(&mut self, name: &'static str, field: &mut u64) {
         self.field(name, FieldMut::U64(field));
     }
 
-    /// A count or `None`.
+    /// An integer, at least 0, or `None`.
     pub fn opt_u64(&mut self, name: &'static str, field: &mut Option<u64>) {
         self.field(name, FieldMut::OptU64(field));
     }
 
-    /// A whole number.
+    /// An integer.
     pub fn i64(&mut self, name: &'static str, field: &mut i64) {
         self.field(name, FieldMut::I64(field));
     }
@@ -118,12 +119,12 @@ impl<'f> dyn FieldVisitor + 'f {
         self.field(name, FieldMut::OptBool(field));
     }
 
-    /// Two numbers under one name.
+    /// Two floats under one name.
     pub fn pair(&mut self, name: &'static str, first: &mut f64, second: &mut f64) {
         self.field(name, FieldMut::Tuple(&mut [FieldMut::F64(first), FieldMut::F64(second)]));
     }
 
-    /// Three numbers under one name.
+    /// Three floats under one name.
     pub fn triple(&mut self, name: &'static str, a: &mut f64, b: &mut f64, c: &mut f64) {
         self.field(
             name,
@@ -131,14 +132,14 @@ impl<'f> dyn FieldVisitor + 'f {
         );
     }
 
-    /// Several values under one name, each of its own kind (`eps` of torch's Adafactor: a number or `None`, a number).
+    /// Several values under one name, each of its own type (`eps` of torch's Adafactor: a float or `None`, and a float).
     pub fn tuple<'a>(&mut self, name: &'static str, slots: &'a mut [FieldMut<'a>]) {
         self.field(name, FieldMut::Tuple(slots));
     }
 
-    /// One of the strings of `table`, each with what it stands for.
+    /// One of the strings of `table`, each with its value.
     ///
-    /// Two strings may stand for the same thing; the first is the one written out.
+    /// Two strings may have the same value; the first of them is written out.
     pub fn choice<T: Copy + PartialEq>(
         &mut self,
         name: &'static str,
@@ -167,13 +168,13 @@ impl<'f> dyn FieldVisitor + 'f {
         *field = index.and_then(|i| table.get(i)).map(|&(_, t)| t);
     }
 
-    /// Anything; the owner reads it later. For lists, which need a heap.
+    /// Any value, which the owner interprets later. For lists, which need a heap.
     #[cfg(feature = "alloc")]
     pub fn value(&mut self, name: &'static str, field: &mut Value) {
         self.field(name, FieldMut::Value(field));
     }
 
-    /// An argument that does not change a number (`foreach`, `fused`, `verbose`).
+    /// An argument that changes no result (`foreach`, `fused`, `verbose`).
     pub fn ignored(&mut self, name: &'static str) {
         self.field(name, FieldMut::Ignored);
     }

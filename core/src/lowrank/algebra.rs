@@ -1,13 +1,13 @@
-//! Where products and singular vectors come from.
+//! [`LinearAlgebra`]: the source of matrix products and singular vectors.
 
 use crate::float::ComputeFloat;
 use crate::math::matmul::{self, MatrixView};
 use crate::math::svd;
 use crate::storage::Plain;
 
-/// What low-rank training needs of linear algebra.
+/// The matrix products and singular vectors of low-rank training, for an implementation by a vendor's library.
 ///
-/// An implementation finds out which of `f32` and `f64` it is asked for by [`Plain::data`].
+/// An implementation tells `f32` from `f64` by [`Plain::data`].
 pub trait LinearAlgebra:
     Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static
 {
@@ -28,9 +28,9 @@ pub trait LinearAlgebra:
         Self::matmul([rows, depth, rows], a, a.transposed(), out);
     }
 
-    /// The singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, each a
-    /// row, of either sign: as many as fit into `short` (of `rows` numbers) and `long` (of `cols`). The
-    /// matrix may be overwritten; `scratch` has [`LinearAlgebra::scratch`] numbers.
+    /// The singular vectors of the largest singular values of a row-major matrix of `rows` ≤ `cols`, each as a row, with
+    /// either sign: the left ones (`rows` elements each) into `short`, the right ones (`cols` elements) into `long`, as
+    /// many as fit. The matrix may be overwritten; `scratch` has [`LinearAlgebra::scratch`] elements.
     fn truncated_svd<A: ComputeFloat<Scalar = A> + Plain>(
         dims: [usize; 2],
         matrix: &mut [A],
@@ -39,14 +39,14 @@ pub trait LinearAlgebra:
         scratch: &mut [A],
     );
 
-    /// Numbers of scratch memory for the singular vectors of a matrix whose short side is `rows`.
+    /// The elements of scratch memory for the singular vectors of a matrix whose short side is `rows`.
     #[must_use]
     fn scratch(rows: usize) -> usize {
         svd::scratch(rows)
     }
 }
 
-/// The core's own: the same bits everywhere.
+/// The implementation in this crate, with the same bits on every machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PortableLinearAlgebra;
 

@@ -1,10 +1,10 @@
-//! APOLLO: the direction tells how long a step along the gradient is.
+//! APOLLO: the direction of the projected gradient scales the gradient itself.
 
 use crate::arch::simd::{self, Kernel};
 use crate::error::Error;
 use crate::float::ComputeFloat;
 use crate::hyper::FieldVisitor;
-use crate::lowrank::projected::Directions;
+use crate::lowrank::projected::DirectionSource;
 use crate::lowrank::{
     LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
     SplitRule,
@@ -13,25 +13,25 @@ use crate::math::reduce::{self, CHUNK, TermSource};
 use crate::rule::StepContext;
 use crate::storage::{DataMut, Plain};
 
-/// What shares one scale.
+/// The elements that share one scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ScaleType {
-    /// A row of a tall or square matrix, a column of a wide one.
+    /// One scale per row of a tall or square matrix, per column of a wide one.
     #[default]
     Channel,
-    /// The whole matrix.
+    /// One scale for the whole matrix.
     Tensor,
 }
 
-/// The gradient itself, scaled as the rule scales its projection.
+/// The update is the gradient itself, scaled as the rule scales the projected gradient.
 ///
 /// # Formula
 /// ```text
 /// P ← N(0, 1) / √rank, or top singular vectors of G     every update_proj_gap updates
-/// R ← G Pᵀ                                              from the left: Pᵀ G
+/// R ← G Pᵀ                                              left projector: Pᵀ G
 /// D ← direction of the rule for R
-/// S ← G · ‖D‖ / ‖R‖                                     by channel, or for the tensor
-/// S ← S / max(1, ‖S‖ / (1.01 ‖S of the update before‖)) unless disable_nl
+/// S ← G · ‖D‖ / ‖R‖                                     per channel, or for the tensor
+/// S ← S / max(1, ‖S‖ / (1.01 ‖S of the last update‖))   unless disable_nl
 /// p ← p moved along √scale · S
 /// ```
 ///
@@ -43,82 +43,79 @@ pub enum ScaleType {
 /// S ← S / l, s ← ‖S‖ / l         the first update: s ← ‖S‖
 /// p along S · √scale             scale_front: along S
 /// ```
-/// each rounded to the compute type.
+/// each operation rounded to the compute type.
 ///
 /// # Source
-/// Zhu et al., "APOLLO: SGD-like Memory, AdamW-level Performance", 2024; the limiter is
-/// Fira's. Reference: `apollo_torch.APOLLOAdamW`. Its random numbers are PyTorch's on a CPU
-/// ([`crate::lowrank::Mt19937`]); a parameter's first seed is its place in the optimizer, from 1.
+/// Zhu et al., "APOLLO: SGD-like Memory, AdamW-level Performance", 2024; the limiter is that of Fira (Chen et al., 2024).
+/// Reference: `apollo_torch.APOLLOAdamW`. Its random projectors are drawn as by PyTorch on a CPU
+/// ([`crate::lowrank::Mt19937`]); a parameter's first seed is its position in the optimizer, from 1.
 ///
 /// # Hyper-parameters
 /// | field | range | default |
 /// | --- | --- | --- |
-/// | `rank` | any (at random even beyond the dimensions), or none: nothing is projected | none |
+/// | `rank` | any (random projectors even beyond the matrix's dimensions), or none: nothing is projected | none |
 /// | `update_proj_gap` | ≥ 1 | 200 |
 /// | `scale` | any | 1 |
 /// | `proj_type` | as [GaLore](crate::lowrank::GaLore)'s; `full` with `svd` only | `std` |
-/// | `proj` | `random`, `svd`; not the reference's: [`signs`](crate::lowrank::rademacher) | `random` |
+/// | `proj` | `random`, `svd`; not in the reference: [`signs`](crate::lowrank::rademacher) | `random` |
 /// | `scale_type` | `channel`, `tensor` | `channel` |
 /// | `scale_front` | | false |
 /// | `disable_nl` | | false |
 ///
 /// # State
-/// As [GaLore](crate::lowrank::GaLore)'s, and two numbers: `seed`, and `scaled_grad`, the norm of
-/// the last S.
+/// That of [GaLore](crate::lowrank::GaLore), and two scalars: `seed`, and `scaled_grad`, the norm of the last S.
 ///
 /// # Errors
-/// A parameter in a group with a rank that has not two dimensions; channels that are as many as neither
-/// the matrix has nor one, as in the reference.
+/// In a group with a rank, a parameter that does not have two dimensions; as in the reference, with
+/// [`ScaleType::Channel`], a projection with another number of channels than the matrix (and than 1).
 ///
 /// # Non-finite input
-/// A NaN in the gradient makes the norm, and so the whole parameter, NaN. A
-/// gradient of zeros is remembered as a norm of 0, and throttles the updates after it.
+/// A NaN in the gradient makes the norm, and so the whole parameter, NaN. A gradient of zeros leaves a norm of 0, which
+/// limits the updates after it to nearly 0.
 ///
 /// # Example
 /// ```
-/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
-/// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(registry::optimizer("apollo_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=4")?)?)?;
-/// optimizer.add_param(group, &[2, 1], Dtype::F32)?;
+/// use bitstep::prelude::*;
+///
+/// let args = Args::parse("lr=0.5, eps=0, rank=1, scale=4")?;
+/// let mut optimizer = Optimizer::new(registry::optimizer("apollo_adamw", &args)?)?;
+/// let weight = optimizer.add_param(&[2, 1], Dtype::F32)?;
 /// // AdamW's first direction is ±1: whatever x was drawn, the scales are 1 / |3x| and 1 / |6x|.
 /// let (mut p, g) = ([0.0f32; 2], [3.0f32, -6.0]);
-/// optimizer.step(&mut [Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) }], &[])?;
+/// optimizer.step([(weight, DataMut::F32(&mut p), Data::F32(&g))])?;
 /// assert!(p[0] < 0.0 && (p[0] + p[1]).abs() < 1e-5);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Apollo {
-    /// What shares one scale.
+    /// The elements that share one scale.
     pub scale_type: ScaleType,
-    /// Whether the scale is applied before the norm is limited.
+    /// Whether √scale is applied before the norm is limited, rather than after.
     pub scale_front: bool,
-    /// Whether the norm may grow at will.
+    /// Whether to disable the limit on the growth of the norm.
     pub disable_nl: bool,
-    /// Whether every parameter has an optimizer of its own: all then begin with seed 1.
+    /// Whether every parameter has an optimizer of its own, so that all start with seed 1.
     pub layerwise: bool,
 }
 
-/// Whose norms make a factor each: channel c's elements of the projection stand at
-/// `c · start + i · stride`.
-#[doc(hidden)]
+/// The channels of a projection, each with one factor: element i of channel c is at index `c · start + i · stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Channels {
-    /// How many.
+    /// The number of channels.
     pub count: usize,
-    /// Elements of each.
+    /// Elements per channel.
     pub len: usize,
-    /// From one to the next.
+    /// The distance from one channel to the next.
     pub start: usize,
-    /// From element to element.
+    /// The distance from one element to the next.
     pub stride: usize,
-    /// Whether a factor belongs to a column.
+    /// Whether channels are columns of the matrix, rather than rows.
     pub by_column: bool,
 }
 
-// In parts, for backends with loops of their own.
-#[doc(hidden)]
+// The steps of the update, for backends with their own loops.
 impl Apollo {
-    /// Whether the root of the scale comes before the limiter.
+    /// Whether √scale is applied before the limiter.
     #[must_use]
     pub const fn scale_first(&self) -> bool {
         self.scale_front
@@ -147,7 +144,8 @@ impl Apollo {
         Channels { count, len, start, stride, by_column }
     }
 
-    /// A channel's factor, from sums of squares.
+    /// The factor of a channel, from the sums of squares of its direction and its projected gradient. `single`: the
+    /// channel has one element.
     #[inline(always)]
     pub fn factor<C: ComputeFloat>(direction: C::Scalar, projected: C::Scalar, single: bool) -> C {
         let [of_direction, of_projected] =
@@ -155,8 +153,8 @@ impl Apollo {
         of_direction / of_projected.add_scalar(C::scalar(1e-8))
     }
 
-    /// The limiter, and the norm to remember: from the sum of the scaled gradient's squares, and,
-    /// but for the first time, the norm remembered.
+    /// The limiter, and the norm to store for the next update: from the sum of squares of the scaled gradient and, after
+    /// the first update, the stored norm.
     #[inline(always)]
     pub fn limiter<C: ComputeFloat>(
         squares: C::Scalar,
@@ -166,13 +164,13 @@ impl Apollo {
         let length = C::round_from(reduce::root(squares, single));
         let Some(before) = before else { return (C::ONE, length) };
         let growth = length / C::from_f64(before).add_scalar(C::scalar(1e-8));
-        // As Python's max(growth, 1.01): NaN stays.
+        // Python's max(growth, 1.01), which keeps a NaN.
         let grows = growth >= C::round_from(C::scalar(1.01)) || growth.is_nan();
         let limiter = if grows { growth.div_scalar(C::scalar(1.01)) } else { C::ONE };
         (limiter, length / limiter)
     }
 
-    /// An element of the gradient, scaled; with a limiter, the direction.
+    /// A scaled element of the gradient; with a limiter, an element of the direction.
     #[inline(always)]
     pub fn scaled<C: ComputeFloat>(
         g: C,
@@ -192,7 +190,7 @@ impl Apollo {
 }
 
 impl Apollo {
-    /// How many factors there are, and whether they belong to columns.
+    /// The number of channels of the projection, and whether they are columns.
     fn channels(plan: &ProjectionShape) -> (usize, bool) {
         let [rows, cols] = plan.low_rank_shape();
         if plan.rows < plan.cols { (cols, true) } else { (rows, false) }
@@ -224,14 +222,14 @@ impl ProjectionMethod for Apollo {
         if projected && !self.disable_nl { 2 } else { 1 }
     }
 
-    fn start(&self, index: usize, numbers: &mut [f64]) {
-        if let Some(seed) = numbers.first_mut() {
+    fn start(&self, index: usize, scalars: &mut [f64]) {
+        if let Some(seed) = scalars.first_mut() {
             *seed = if self.layerwise { 1.0 } else { index as f64 + 1.0 };
         }
     }
 
-    fn seed(numbers: &[f64]) -> u64 {
-        numbers.first().map_or(0, |&seed| seed as u64)
+    fn seed(scalars: &[f64]) -> u64 {
+        scalars.first().map_or(0, |&seed| seed as u64)
     }
 
     fn extra_scratch(&self, plan: &ProjectionShape) -> usize {
@@ -255,13 +253,12 @@ impl ProjectionMethod for Apollo {
         projection: &Projection,
         step: &StepContext,
         k: &R::Coefs<C>,
-        found: ProjectedUpdate<'_, C::Scalar>,
+        update: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
-        numbers: &mut [f64],
+        scalars: &mut [f64],
     ) {
-        let ProjectedUpdate { plan, projected, direction, against, grad, spare, .. } = found;
+        let ProjectedUpdate { plan, projected, direction, against, grad, spare, .. } = update;
 
-        // A factor for each channel.
         let Channels { count, len, start, stride, by_column } = self.factors(&plan);
         let factors = spare.get_mut(..count).unwrap_or_default();
         for (channel, factor) in factors.iter_mut().enumerate() {
@@ -279,7 +276,7 @@ impl ProjectionMethod for Apollo {
         let mut limiter = C::ONE;
         if !self.disable_nl {
             let squares = simd::dispatch_in::<C, C, _>(Squares(&scaled));
-            if let Some(stored) = numbers.get_mut(1) {
+            if let Some(stored) = scalars.get_mut(1) {
                 let last;
                 let before = (!step.is_first).then_some(*stored);
                 (limiter, last) = Self::limiter::<C>(squares, grad.len() == 1, before);
@@ -287,14 +284,14 @@ impl ProjectionMethod for Apollo {
             }
         }
         let limited = Scaled { limiter: Some(limiter), ..scaled };
-        super::projected::follow::<R, C>(k, param, 0..grad.len(), &limited);
+        super::projected::apply_directions::<R, C>(k, param, 0..grad.len(), &limited);
     }
 }
 
-/// A gradient, scaled; and, with a limiter, limited.
+/// The scaled gradient; with a limiter, the direction.
 struct Scaled<'a, C: ComputeFloat> {
     grad: &'a [C::Scalar],
-    /// One for all, or one for each row or column.
+    /// One factor for all, or one per row or column.
     factors: &'a [C::Scalar],
     cols: usize,
     by_column: bool,
@@ -310,11 +307,11 @@ impl<C: ComputeFloat> Scaled<'_, C> {
     }
 }
 
-impl<C: ComputeFloat> Directions<C> for Scaled<'_, C> {
+impl<C: ComputeFloat> DirectionSource<C> for Scaled<'_, C> {
     #[inline(always)]
     fn fill(&self, mut start: usize, mut out: &mut [C]) {
         let cols = self.cols.max(1);
-        // Row by row, or what of a row there is.
+        // Row by row; the first and the last row may be partial.
         while !out.is_empty() {
             let (row, col) = (start / cols, start % cols);
             let (now, later) = out.split_at_mut((cols - col).min(out.len()));
@@ -337,7 +334,7 @@ impl<C: ComputeFloat> Directions<C> for Scaled<'_, C> {
     }
 }
 
-/// The sum of the squares.
+/// The sum of the squares of the scaled gradient.
 struct Squares<'a, C: ComputeFloat>(&'a Scaled<'a, C>);
 
 impl<C: ComputeFloat> Kernel for Squares<'_, C> {

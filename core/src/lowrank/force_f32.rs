@@ -1,4 +1,4 @@
-//! Rules that keep to `f32`.
+//! [`ForceF32`]: a rule that computes in `f32` within a projection of any type.
 
 use crate::error::Error;
 use crate::float::{ComputeFloat, Dtype};
@@ -9,11 +9,11 @@ use crate::rule::{ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{Rule, ScalarState, SlotInit, StepContext, UpdateBuffers};
 use crate::storage::{Data, DataMut, Plain};
 
-/// A rule that computes in `f32`, whatever is around it: [`ComputePolicy::Single`].
+/// A rule that computes in `f32` whatever the compute type of the projection around it: [`ComputePolicy::Single`].
 ///
-/// Between two products that are rounded to the parameter's type, it takes the projection
-/// from that type, and its direction is rounded to it. The constants of its second half are
-/// those from before its sums are known.
+/// The matrix products of the projection are rounded to the parameter's type: the rule converts the projected gradient
+/// from that type, and its direction is rounded to it. The constants used to apply the direction are those from before
+/// the rule's sums are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ForceF32<R>(pub R);
 
@@ -37,8 +37,8 @@ impl<R: Rule> DynRule for ForceF32<R> {
     fn resolve_defaults(&mut self) {
         DynRule::resolve_defaults(&mut self.0);
     }
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        DynRule::grad_norm_divisor(&self.0, given)
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        DynRule::grad_norm_divisor(&self.0, extra)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         DynRule::grad_norm(&self.0, grads, scale)
@@ -83,7 +83,7 @@ impl<R: Rule> DynRule for ForceF32<R> {
 }
 
 impl<R: Rule> SplitRule for ForceF32<R> {
-    const EAGER: bool = true; // what is around it
+    const EAGER: bool = true; // the projection around it may be eager
     const SLOTS: &'static [&'static str] = <R as Rule>::SLOTS;
     const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
     const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
@@ -114,7 +114,7 @@ impl<R: Rule> SplitRule for ForceF32<R> {
         Rule::check_separable(&self.0)
     }
 
-    /// As what is around the rule, not as its state.
+    /// That of the projection around the rule, not that of the rule's state.
     fn projector_dtype(&self, param: Dtype) -> Dtype {
         param
     }

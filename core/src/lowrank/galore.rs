@@ -1,9 +1,9 @@
-//! GaLore: the direction is brought back.
+//! GaLore: the direction of the projected gradient, projected back.
 
 use crate::error::Error;
 use crate::float::ComputeFloat;
 use crate::hyper::FieldVisitor;
-use crate::lowrank::projected::Directions;
+use crate::lowrank::projected::DirectionSource;
 use crate::lowrank::{
     LinearAlgebra, ProjectedUpdate, Projection, ProjectionMethod, ProjectionShape, ProjectorKind,
     Side, SplitRule,
@@ -12,25 +12,24 @@ use crate::math::matmul::MatrixView;
 use crate::rule::StepContext;
 use crate::storage::{DataMut, Plain};
 
-/// The rule's direction, brought back from the projection and scaled.
+/// The update is the rule's direction for the projected gradient, projected back and scaled.
 ///
 /// # Formula
 /// ```text
 /// P ← top singular vectors of G            every update_proj_gap updates
-/// D ← direction of the rule for G Pᵀ       from the left: for Pᵀ G
-/// p ← p moved along scale · D P            from the left: scale · P D
+/// D ← direction of the rule for G Pᵀ       left projector: for Pᵀ G
+/// p ← p moved along scale · D P            left projector: scale · P D
 /// ```
 ///
 /// # Order of operations
-/// Products as in [`crate::math::matmul`], rounded to the compute type; each element times
-/// `scale`, then the rule's own second half, decay included.
+/// Products as in [`crate::math::matmul`], rounded to the compute type; each element times `scale`; then the rule's
+/// [`apply_direction`](crate::rule::Rule::apply_direction), which includes decoupled weight decay.
 ///
 /// # Source
 /// Zhao et al., "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank
 /// Projection", 2024. Reference: `galore_torch`.
-/// Singular vectors there have whatever signs LAPACK gives them; here the largest
-/// component is positive ([`crate::lowrank::PortableLinearAlgebra`]). As state stays as it is when a
-/// projector is renewed, signs matter from the second one on.
+/// There the signs of singular vectors are those that LAPACK returns; here the component of the largest magnitude is
+/// positive. State is kept when a projector is refreshed, so signs matter from the second projector on.
 ///
 /// # Hyper-parameters
 /// | field | range | default |
@@ -41,26 +40,26 @@ use crate::storage::{DataMut, Plain};
 /// | `proj_type` | `std`, `reverse_std`, `right`, `left`, `full` | `std` |
 ///
 /// # State
-/// The rule's, with the projection's dimensions; `projector`, or `projector_0` and
-/// `projector_1` of `full`.
+/// The rule's slots, with the projection's dimensions; `projector`, or `projector_0` and `projector_1` for `full`.
 ///
 /// # Errors
-/// A parameter in a group with a rank that has not two dimensions; `reverse_std` of a wide matrix
-/// with a rank of its height or more, where the reference fails too.
+/// In a group with a rank, a parameter that does not have two dimensions; `reverse_std` for a wide matrix with a rank of
+/// its height or more, where the reference fails too.
 ///
 /// # Non-finite input
-/// The reference fails where a projector is renewed. Here it has non-finite entries then,
-/// and so has the parameter.
+/// The reference fails when it refreshes a projector from a non-finite gradient. Here the projector is non-finite then,
+/// and so is the parameter.
 ///
 /// # Example
 /// ```
-/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
-/// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(registry::optimizer("galore_adamw", &Args::parse("lr=0.5, eps=0, rank=1, scale=1")?)?)?;
-/// optimizer.add_param(group, &[2, 2], Dtype::F32)?;
-/// // Rank 1 already: its right singular vector is (0, 1), its projection (4, -2), the direction (1, -1).
+/// use bitstep::prelude::*;
+///
+/// let args = Args::parse("lr=0.5, eps=0, rank=1, scale=1")?;
+/// let mut optimizer = Optimizer::new(registry::optimizer("galore_adamw", &args)?)?;
+/// let weight = optimizer.add_param(&[2, 2], Dtype::F32)?;
+/// // A gradient of rank 1: its right singular vector is (0, 1), its projection (4, -2), the direction (1, -1).
 /// let (mut p, g) = ([0.0f32; 4], [0.0f32, 4.0, 0.0, -2.0]);
-/// optimizer.step(&mut [Param { value: DataMut::F32(&mut p), grad: Some(Data::F32(&g)) }], &[])?;
+/// optimizer.step([(weight, DataMut::F32(&mut p), Data::F32(&g))])?;
 /// assert!((p[1] + 0.5).abs() < 1e-6 && (p[3] - 0.5).abs() < 1e-6 && p[0] == 0.0 && p[2] == 0.0);
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
@@ -68,8 +67,7 @@ use crate::storage::{DataMut, Plain};
 pub struct GaLore;
 
 impl GaLore {
-    /// An element of the direction, from one of the product.
-    #[doc(hidden)]
+    /// An element of the direction, from an element of the product.
     #[inline(always)]
     pub fn scaled<C: ComputeFloat>(x: C, scale: C::Scalar) -> C {
         x.mul_scalar(scale)
@@ -109,11 +107,11 @@ impl ProjectionMethod for GaLore {
         projection: &Projection,
         _: &StepContext,
         k: &R::Coefs<C>,
-        found: ProjectedUpdate<'_, C::Scalar>,
+        update: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
         _: &mut [f64],
     ) {
-        let ProjectedUpdate { plan, left, right, direction, spare, between, .. } = found;
+        let ProjectedUpdate { plan, left, right, direction, spare, between, .. } = update;
         let ProjectionShape { rows, cols, rank, side } = plan;
         // A matrix without elements may have any number of rows.
         let rows = if param.is_empty() { 0 } else { rows };
@@ -128,7 +126,8 @@ impl ProjectionMethod for GaLore {
             }
         };
         let scale = C::scalar(projection.scale);
-        // A band of the product is used while it is near. Storages may have blocks across rows.
+        // In bands of rows, each applied while it is in the cache. Blocks of an encoded parameter may extend across rows:
+        // then the whole product at once.
         let height = if param.block() == 1 { BAND } else { rows };
         for first in (0..rows).step_by(height.max(1)) {
             let height = (rows - first).min(height);
@@ -142,22 +141,22 @@ impl ProjectionMethod for GaLore {
             tall = tall.get(height * rank..).unwrap_or_default();
             let (start, end) = (first * cols, (first + height) * cols);
             let directions = Scaled { start, product, scale };
-            super::projected::follow::<R, C>(k, param, start..end, &directions);
+            super::projected::apply_directions::<R, C>(k, param, start..end, &directions);
         }
     }
 }
 
-/// Rows that are brought back together: enough to pack a projector for.
+/// Rows of the product that are computed together: enough to amortize the packing of a projector.
 const BAND: usize = 384;
 
-/// A band of the product, from element `start` on, and its factor.
+/// A band of the product, from element `start` on, and its scale.
 struct Scaled<'a, A> {
     start: usize,
     product: &'a [A],
     scale: A,
 }
 
-impl<C: ComputeFloat> Directions<C> for Scaled<'_, C::Scalar> {
+impl<C: ComputeFloat> DirectionSource<C> for Scaled<'_, C::Scalar> {
     #[inline(always)]
     fn fill(&self, start: usize, out: &mut [C]) {
         let product = self.product.get(start - self.start..).unwrap_or_default();

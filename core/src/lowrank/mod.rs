@@ -1,17 +1,17 @@
-//! Training in a space of low rank: GaLore and APOLLO, over any rule.
+//! Training with low-rank projections: GaLore and APOLLO, over any rule.
 //!
-//! A gradient matrix is projected; a rule finds the [direction](crate::rule::Rule::update_direction)
-//! of the projection, with state of the projection's size; the direction is [brought
-//! back](GaLore), or only [tells how long](Apollo) a step along the gradient is. A
-//! [`Projected`] is the whole, and an [`DynRule`](crate::rule::DynRule) again: GaLore × Lion is
-//! `Projected::<Lion, GaLore>`.
+//! A gradient matrix is projected; a rule computes the [direction](crate::rule::Rule::update_direction) of the projected
+//! gradient, with state of the projection's size; the direction is [projected back](GaLore), or only
+//! [scales](Apollo) the gradient. [`Projected`] combines the rule and the method, and is itself a
+//! [`DynRule`](crate::rule::DynRule): GaLore with Lion is `Projected<Lion, GaLore>`. [`SplitRule`] is the rule as two
+//! parts, a direction and its application.
 //!
-//! Now and then the projector is renewed, from the gradient's singular vectors or at random.
-//! It rests in slots of its own; a caller who has a better one writes it there, and says so by
-//! handing the slot's name to the step as a [given](crate::rule::StepContext::extra) number.
+//! The projector is refreshed every `update_proj_gap` updates, from the gradient's singular vectors or at random. It is
+//! stored in slots of its own. A caller with a projector of its own writes it there, and passes the slot's name to the
+//! step as an [extra argument](crate::rule::StepContext::extra), so that it is not refreshed.
 //!
-//! Products and singular vectors come from an [`LinearAlgebra`]. [`PortableLinearAlgebra`] has the same
-//! bits everywhere; another one, with a vendor's products, has its own.
+//! Products and singular vectors come from a [`LinearAlgebra`]; [`PortableLinearAlgebra`] has the same bits everywhere.
+//! The numerical code itself is in [`crate::math`], the rules are in [`crate::optim`].
 
 mod algebra;
 mod apollo;

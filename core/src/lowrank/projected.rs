@@ -1,4 +1,4 @@
-//! A rule on projected gradients.
+//! [`Projected`]: a rule on projected gradients.
 
 use core::ops::Range;
 
@@ -21,56 +21,56 @@ use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{MAX_SCALARS, ScalarState, SlotInit, StepContext, UpdateBuffers, check_group};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
-/// What is done with the direction that a rule found in a projected gradient.
+/// How a parameter is updated from the direction of its projected gradient.
 pub trait ProjectionMethod:
     Copy + PartialEq + core::fmt::Debug + Default + Send + Sync + 'static
 {
-    /// What saved files call it, before the rule's own. It never changes.
+    /// The name of the method in saved files, before that of the rule. It never changes.
     const ID: &'static str;
-    /// Names of the numbers carried from step to step, after the rule's own.
+    /// The names of the method's persistent scalars, after the rule's own.
     const SCALAR_NAMES: &'static [&'static str];
 
-    /// How the reference projects.
+    /// The reference's default projection.
     fn projection() -> Projection;
-    /// [`HyperParams::fields`], after those of the projection.
+    /// [`HyperParams::fields`] of the method, after those of the projection.
     fn fields(&mut self, projection: &mut Projection, f: &mut dyn FieldVisitor);
-    /// How many of the numbers there are for parameters that are projected or not.
+    /// How many of the scalars a parameter has, if it is projected or not.
     fn start_scalars(&self, projected: bool) -> usize {
         let _ = projected;
         0
     }
-    /// How the numbers of parameter number `index` start.
-    fn start(&self, index: usize, numbers: &mut [f64]) {
-        let _ = (index, numbers);
+    /// Sets the initial scalars of parameter number `index`.
+    fn start(&self, index: usize, scalars: &mut [f64]) {
+        let _ = (index, scalars);
     }
     /// The first seed of a parameter's random projectors.
-    fn seed(numbers: &[f64]) -> u64 {
-        let _ = numbers;
+    fn seed(scalars: &[f64]) -> u64 {
+        let _ = scalars;
         0
     }
-    /// How many numbers of [`ProjectedUpdate::spare`] it needs, where the parameter is stored element by element.
+    /// The elements of [`ProjectedUpdate::spare`] that it needs if the parameter is stored element by element.
     fn extra_scratch(&self, plan: &ProjectionShape) -> usize;
-    /// Whether a matrix can be updated so.
+    /// `Ok` if the method supports matrices of this shape.
     ///
     /// # Errors
-    /// It can't.
+    /// The argument that the method does not support for this shape.
     fn check_plan(&self, projection: &Projection, plan: &ProjectionShape) -> Result<(), Error>;
-    /// Updates the parameter.
+    /// Updates the parameter and the method's scalars.
     fn apply<R: SplitRule, L: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
         projection: &Projection,
         step: &StepContext,
         k: &R::Coefs<C>,
-        found: ProjectedUpdate<'_, C::Scalar>,
+        update: ProjectedUpdate<'_, C::Scalar>,
         param: &mut DataMut<'_>,
-        numbers: &mut [f64],
+        scalars: &mut [f64],
     );
 }
 
-/// What has been found for a matrix.
+/// The projected gradient of a matrix, and its direction: the input of [`ProjectionMethod::apply`].
 #[derive(Debug)]
 pub struct ProjectedUpdate<'a, A> {
-    /// How it is projected.
+    /// How the matrix is projected.
     pub plan: ProjectionShape,
     /// The left projector, rows × rank; empty if there is none.
     pub left: &'a [A],
@@ -78,39 +78,40 @@ pub struct ProjectedUpdate<'a, A> {
     pub right: &'a [A],
     /// The projected gradient.
     pub projected: &'a [A],
-    /// The direction that the rule found in it.
+    /// The direction that the rule computed from it.
     pub direction: &'a [A],
-    /// Whether that direction is the way of the parameter, and so against the gradient; else the rule's
-    /// second half turns it round, as AdamW's of GaLore and APOLLO does.
+    /// Whether the parameter moves along the direction, which then points against the gradient; if not, the rule's
+    /// `apply_direction` negates it, as in the AdamW of GaLore and APOLLO.
     pub against: bool,
     /// The gradient.
     pub grad: &'a [A],
-    /// Numbers which may be overwritten: as many, or what [`ProjectionMethod::extra_scratch`] asks for.
+    /// Scratch memory: as many elements as the gradient has, or [`ProjectionMethod::extra_scratch`].
     pub spare: &'a mut [A],
-    /// Where both sides are projected, rows × rank numbers.
+    /// Scratch memory of rows × rank elements if both sides are projected, else empty.
     pub between: &'a mut [A],
 }
 
-/// A rule, or, in groups with a rank, that rule on projected gradients.
+/// A rule; in groups with a rank, that rule on projected gradients.
 ///
-/// The rule sees zeros in place of the parameter. Weight decay is applied to the parameter itself, by the
-/// rule's [second half](crate::rule::Rule::apply_direction): where it is decoupled, in rules that have one (`AdamW`, `AdamWHf`, `Lion`,
-/// `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Others [refuse](crate::rule::Rule::check_separable) a rank together
-/// with a decay, and rules with a slot that stands for the parameter (ScheduleFree, Ranger) refuse a rank.
+/// The rule sees zeros in place of the parameter. Decoupled weight decay is applied to the parameter itself, by
+/// [`apply_direction`](crate::rule::Rule::apply_direction) of the rules that include it there (`AdamW`, `AdamWHf`,
+/// `Lion`, `AdEMAMix`, `BnbAdam`, `Adafactor`, those of FlashOptim, …). Other rules
+/// [refuse](crate::rule::Rule::check_separable) a rank together with a decay, and rules with a slot that starts as a copy
+/// of the parameter (ScheduleFree, Ranger) refuse any rank.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projected<R, W, L = PortableLinearAlgebra> {
-    /// What moves the parameters.
+    /// The rule.
     pub rule: R,
     /// How gradients are projected.
     pub projection: Projection,
-    /// What is done with the direction found.
+    /// How parameters are updated from the directions.
     pub method: W,
-    /// Where products and singular vectors come from.
+    /// The source of products and singular vectors.
     pub algebra: L,
 }
 
 impl<R, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
-    /// A rule that projects nothing until its rank is set.
+    /// The rule with the method's default projection, which projects nothing until its rank is set.
     pub fn new(rule: R) -> Self {
         Projected { rule, projection: W::projection(), method: W::default(), algebra: L::default() }
     }
@@ -123,12 +124,12 @@ impl<R: Default, W: ProjectionMethod, L: LinearAlgebra> Default for Projected<R,
 }
 
 const PROJECTORS: [&str; 3] = ["projector", "projector_0", "projector_1"];
-/// More names than any rule has.
-const MOST: usize = 12;
+/// At least as many names as any rule has.
+const MAX_NAMES: usize = 12;
 
-/// One list after the other.
-const fn joined(a: &[&'static str], b: &[&'static str]) -> [&'static str; MOST] {
-    let (mut all, mut i) = ([""; MOST], 0);
+/// The concatenation of two lists, padded with empty names.
+const fn concat(a: &[&'static str], b: &[&'static str]) -> [&'static str; MAX_NAMES] {
+    let (mut all, mut i) = ([""; MAX_NAMES], 0);
     while i < a.len() + b.len() {
         all[i] = if i < a.len() { a[i] } else { b[i - a.len()] };
         i += 1;
@@ -137,26 +138,27 @@ const fn joined(a: &[&'static str], b: &[&'static str]) -> [&'static str; MOST] 
 }
 
 impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
-    const ALL_KEYS: [&'static str; MOST] = joined(R::SLOTS, &PROJECTORS);
-    const ALL_NUMBERS: [&'static str; MOST] = joined(R::SCALAR_NAMES, W::SCALAR_NAMES);
-    const ALL_GIVEN: [&'static str; MOST] = joined(R::EXTRA_ARGS, &PROJECTORS);
+    const ALL_SLOTS: [&'static str; MAX_NAMES] = concat(R::SLOTS, &PROJECTORS);
+    const ALL_SCALARS: [&'static str; MAX_NAMES] = concat(R::SCALAR_NAMES, W::SCALAR_NAMES);
+    const ALL_EXTRA_ARGS: [&'static str; MAX_NAMES] = concat(R::EXTRA_ARGS, &PROJECTORS);
 
     fn projects(&self) -> bool {
         self.projection.rank.is_some()
     }
 
-    fn numbers<'a>(&self, scalars: &'a mut ScalarState) -> &'a mut [f64] {
+    fn method_scalars<'a>(&self, scalars: &'a mut ScalarState) -> &'a mut [f64] {
         scalars.get_mut(R::SCALAR_NAMES.len()..).unwrap_or_default()
     }
 
-    /// Numbers to find singular vectors with, if such are asked for.
+    /// Elements of scratch memory for singular vectors, if projectors are made from them.
     fn svd_scratch(&self, plan: &ProjectionShape) -> usize {
         let finds = self.projection.proj == ProjectorKind::Svd;
         if finds { L::scratch(plan.rows.min(plan.cols)) } else { 0 }
     }
 
-    /// Numbers for a copy of the gradient, to be overwritten, and to find singular vectors with: at this step.
-    fn needs(
+    /// Elements of scratch memory at this step: for a copy of the gradient, for [`ProjectedUpdate::spare`], and for
+    /// singular vectors.
+    fn scratch_at(
         &self,
         compute: Dtype,
         step: &StepContext,
@@ -164,11 +166,11 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         param: &DataMut<'_>,
         grad: &Data<'_>,
     ) -> [usize; 3] {
-        let [copy, all, svd] = self.most(plan);
+        let [copy, all, svd] = self.max_scratch(plan);
         let finds = self.refresh_due(step) == Some(ProjectorKind::Svd);
         let in_place =
             matches!((compute, grad), (Dtype::F64, Data::F64(_)) | (Dtype::F32, Data::F32(_)));
-        let between = plan.rank.saturating_mul(plan.cols); // where both sides are projected
+        let between = plan.rank.saturating_mul(plan.cols); // of the first product if both sides are projected
         let spare = if finds || param.block() != 1 {
             all
         } else {
@@ -177,27 +179,27 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         [if in_place { 0 } else { copy }, spare.min(all), if finds { svd } else { 0 }]
     }
 
-    /// The same at any step.
-    fn most(&self, plan: &ProjectionShape) -> [usize; 3] {
+    /// The most elements of scratch memory at any step, as in [`scratch_at`](Self::scratch_at).
+    fn max_scratch(&self, plan: &ProjectionShape) -> [usize; 3] {
         let whole = numel(&[plan.rows, plan.cols]);
         [whole, whole, self.svd_scratch(plan)]
     }
 
-    /// Those and all others.
+    /// All elements of scratch memory, including those that every step needs.
     fn total(&self, plan: &ProjectionShape, needs: [usize; 3]) -> usize {
         let low = plan.low_rank_shape();
         let others = [numel(&low), numel(&low), plan.between(), self.rule.scratch_len(&low)];
         needs.into_iter().chain(plan.sizes()).chain(others).fold(0, usize::saturating_add)
     }
 
-    /// Dimensions of a slot beyond the rule's.
+    /// The dimensions of a slot after the rule's: a projector.
     fn projector(&self, slot: usize, shape: &[usize]) -> Option<[usize; 2]> {
         let which = slot.checked_sub(R::SLOTS.len())?;
         self.projection.shape_of(shape)?.projector_lens().get(which).copied().flatten()
     }
 }
 
-/// All arguments but the one that chooses among a rule's references: the projection's is followed.
+/// Hides the argument that chooses among a rule's references: the reference of the projection is followed.
 struct SkipReference<'a>(&'a mut dyn FieldVisitor);
 
 impl FieldVisitor for SkipReference<'_> {
@@ -237,12 +239,12 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
         let first =
             |all: &'static [&'static str], count: usize| all.get(..count).unwrap_or_default();
         RuleInfo {
-            slots: first(const { &Self::ALL_KEYS }, R::SLOTS.len() + projectors),
+            slots: first(const { &Self::ALL_SLOTS }, R::SLOTS.len() + projectors),
             scalar_names: match self.method.start_scalars(self.projects()) {
                 0 => inner.scalar_names,
-                more => first(const { &Self::ALL_NUMBERS }, R::SCALAR_NAMES.len() + more),
+                more => first(const { &Self::ALL_SCALARS }, R::SCALAR_NAMES.len() + more),
             },
-            extra_args: first(const { &Self::ALL_GIVEN }, R::EXTRA_ARGS.len() + projectors),
+            extra_args: first(const { &Self::ALL_EXTRA_ARGS }, R::EXTRA_ARGS.len() + projectors),
             is_elementwise: inner.is_elementwise && !self.projects(),
             ..inner
         }
@@ -256,15 +258,15 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     fn resolve_defaults(&mut self) {
         self.rule.resolve_defaults();
     }
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        self.rule.grad_norm_divisor(given)
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        self.rule.grad_norm_divisor(extra)
     }
     fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
         self.rule.grad_norm(grads, scale)
     }
     fn initial_scalars(&self, index: usize) -> ScalarState {
         let mut scalars = self.rule.initial_scalars(index);
-        self.method.start(index, self.numbers(&mut scalars));
+        self.method.start(index, self.method_scalars(&mut scalars));
         scalars
     }
     fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
@@ -310,7 +312,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     }
     fn scratch_len(&self, shape: &[usize]) -> usize {
         match self.projection.shape_of(shape) {
-            Some(plan) => self.total(&plan, self.most(&plan)),
+            Some(plan) => self.total(&plan, self.max_scratch(&plan)),
             None => self.rule.scratch_len(shape),
         }
     }
@@ -323,7 +325,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
         grad: &Data<'_>,
     ) -> usize {
         match self.projection.shape_of(shape) {
-            Some(plan) => self.total(&plan, self.needs(compute, step, &plan, param, grad)),
+            Some(plan) => self.total(&plan, self.scratch_at(compute, step, &plan, param, grad)),
             None => self.rule.scratch_len_at(compute, step, shape, param, grad),
         }
     }
@@ -365,7 +367,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     }
 }
 
-/// Scratch memory, cut up.
+/// Scratch memory, split.
 struct Scratch<'w, A> {
     grad: &'w mut [A],
     spare: &'w mut [A],
@@ -382,44 +384,45 @@ impl<'w, A> Scratch<'w, A> {
     fn split(
         plan: &ProjectionShape,
         [copy, spare, svd]: [usize; 3],
-        work: &'w mut [A],
+        scratch: &'w mut [A],
     ) -> Option<Self> {
         let low = numel(&plan.low_rank_shape());
         let [left, right] = plan.sizes();
-        let (grad, work) = work.split_at_mut_checked(copy)?;
-        let (spare, work) = work.split_at_mut_checked(spare)?;
-        let (projected, work) = work.split_at_mut_checked(low)?;
-        let (direction, work) = work.split_at_mut_checked(low)?;
-        let (left, work) = work.split_at_mut_checked(left)?;
-        let (right, work) = work.split_at_mut_checked(right)?;
-        let (svd, work) = work.split_at_mut_checked(svd)?;
-        let (between, rule) = work.split_at_mut_checked(plan.between())?;
+        let (grad, scratch) = scratch.split_at_mut_checked(copy)?;
+        let (spare, scratch) = scratch.split_at_mut_checked(spare)?;
+        let (projected, scratch) = scratch.split_at_mut_checked(low)?;
+        let (direction, scratch) = scratch.split_at_mut_checked(low)?;
+        let (left, scratch) = scratch.split_at_mut_checked(left)?;
+        let (right, scratch) = scratch.split_at_mut_checked(right)?;
+        let (svd, scratch) = scratch.split_at_mut_checked(svd)?;
+        let (between, rule) = scratch.split_at_mut_checked(plan.between())?;
         Some(Scratch { grad, spare, projected, direction, left, right, svd, between, rule })
     }
 }
 
 impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
-    /// Whether the projector is renewed at this step.
-    fn renews(&self, step: &StepContext) -> bool {
-        let given = PROJECTORS.iter().any(|name| step.extra(name).is_some());
+    /// Whether the projector is refreshed at this step.
+    fn is_refreshed_at(&self, step: &StepContext) -> bool {
+        let provided = PROJECTORS.iter().any(|name| step.extra(name).is_some());
         let before = step.t.saturating_sub(1);
         self.projects()
-            && !given
+            && !provided
             && (step.is_first || before.is_multiple_of(self.projection.update_proj_gap.max(1)))
     }
 
-    /// Whether the projector is renewed at this step, and from what: for backends that keep
-    /// numbers elsewhere, to [`renew`](Self::refresh) it before they step.
+    /// Whether the projector is refreshed at this step, and how: for backends that keep their memory elsewhere, to
+    /// [`refresh`](Self::refresh) it before they step.
     #[must_use]
     pub fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind> {
-        self.renews(step).then_some(self.projection.proj)
+        self.is_refreshed_at(step).then_some(self.projection.proj)
     }
 
-    /// The projectors of this step: of a parameter of this shape and type, from its gradient (which
-    /// may be empty, if they are drawn at random). `work` is what a step takes.
+    /// Refreshes the projectors of a parameter of this type and the shape of `step`, from its gradient (which may be
+    /// empty if they are drawn at random). `scratch` is at least [`DynRule::scratch_len`] elements.
     ///
     /// # Errors
-    /// A shape that is not projected, or too little scratch memory.
+    /// A shape that is not projected, a policy in which the rule's reference does not compute, or scratch memory of the
+    /// wrong type or too little of it.
     pub fn refresh(
         &self,
         (arithmetic, param): (ComputePolicy, Option<Dtype>),
@@ -427,14 +430,14 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
-        work: DataMut<'_>,
+        scratch: DataMut<'_>,
     ) -> Result<(), Error> {
         match arithmetic.compute(param) {
-            Dtype::F64 => self.refresh_in::<f64>(step, scalars, grad, projectors, work),
-            Dtype::F32 => self.refresh_in::<f32>(step, scalars, grad, projectors, work),
+            Dtype::F64 => self.refresh_in::<f64>(step, scalars, grad, projectors, scratch),
+            Dtype::F32 => self.refresh_in::<f32>(step, scalars, grad, projectors, scratch),
             _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
-            Dtype::Bf16 => self.refresh_in::<Eager<bf16>>(step, scalars, grad, projectors, work),
-            Dtype::F16 => self.refresh_in::<Eager<f16>>(step, scalars, grad, projectors, work),
+            Dtype::Bf16 => self.refresh_in::<Eager<bf16>>(step, scalars, grad, projectors, scratch),
+            Dtype::F16 => self.refresh_in::<Eager<f16>>(step, scalars, grad, projectors, scratch),
         }
     }
 
@@ -444,17 +447,17 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         scalars: &mut ScalarState,
         from: Data<'_>,
         projectors: &mut [DataMut<'_>],
-        mut work: DataMut<'_>,
+        mut scratch: DataMut<'_>,
     ) -> Result<(), Error> {
-        let (Some(plan), Some(work)) =
-            (self.projection.shape_of(step.shape), <C::Scalar as Plain>::of_mut(&mut work))
+        let (Some(plan), Some(scratch)) =
+            (self.projection.shape_of(step.shape), <C::Scalar as Plain>::of_mut(&mut scratch))
         else {
-            return Err(WORK);
+            return Err(WRONG_SCRATCH);
         };
-        let Some(work) = Scratch::split(&plan, self.most(&plan), work) else {
-            return Err(WORK);
+        let Some(scratch) = Scratch::split(&plan, self.max_scratch(&plan), scratch) else {
+            return Err(WRONG_SCRATCH);
         };
-        let Scratch { grad, spare, left, right, svd, .. } = work;
+        let Scratch { grad, spare, left, right, svd, .. } = scratch;
         if from.len() == grad.len() {
             load::<C>(grad, |start, out| from.load(start, out));
         }
@@ -462,7 +465,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all of the scratch memory is at work")]
+    #[expect(clippy::too_many_arguments, reason = "all of the scratch memory is in use")]
     fn refreshed<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
         &self,
         plan: &ProjectionShape,
@@ -476,23 +479,25 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
     ) {
         let sides = [&mut *left, &mut *right];
         match self.projection.proj {
-            ProjectorKind::Svd => singular::<L, _>(plan, grad, spare, sides, svd),
+            ProjectorKind::Svd => svd_projectors::<L, _>(plan, grad, spare, sides, svd),
             ProjectorKind::Random => {
-                let first = W::seed(self.numbers(scalars));
-                random(plan, nth_seed(first, self.renewals(step)), sides);
+                let first = W::seed(self.method_scalars(scalars));
+                random_projectors(plan, nth_seed(first, self.past_refreshes(step)), sides);
             }
             ProjectorKind::Rademacher => {
-                let seed = W::seed(self.numbers(scalars));
+                let seed = W::seed(self.method_scalars(scalars));
                 for side in sides {
-                    rademacher(seed, self.renewals(step), 0, plan.rank as u64, side);
+                    rademacher(seed, self.past_refreshes(step), 0, plan.rank as u64, side);
                 }
             }
         }
-        each(plan, projectors, [left, right], |slot, values| store::<C>(slot, values));
+        for_each_projector(plan, projectors, [left, right], |slot, values| {
+            store::<C>(slot, values)
+        });
     }
 
-    /// How often the projector has been renewed before this step.
-    fn renewals(&self, step: &StepContext) -> u64 {
+    /// How often the projector was refreshed before this step.
+    fn past_refreshes(&self, step: &StepContext) -> u64 {
         step.t.saturating_sub(1) / self.projection.update_proj_gap.max(1)
     }
 
@@ -502,19 +507,20 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         scalars: &mut ScalarState,
         mut t: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        let mut work = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
-        let (Some(plan), Some(work), Some((slots, projectors))) = (
+        let mut scratch = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
+        let (Some(plan), Some(scratch), Some((slots, projectors))) = (
             self.projection.shape_of(t.shape),
-            <C::Scalar as Plain>::of_mut(&mut work),
+            <C::Scalar as Plain>::of_mut(&mut scratch),
             t.slots.split_at_mut_checked(R::SLOTS.len()),
         ) else {
-            return Err(WORK);
+            return Err(WRONG_SCRATCH);
         };
-        let needs = self.needs(C::DTYPE, step, &plan, &t.param, &t.grad);
-        let Some(work) = Scratch::split(&plan, needs, work) else {
-            return Err(WORK);
+        let needs = self.scratch_at(C::DTYPE, step, &plan, &t.param, &t.grad);
+        let Some(scratch) = Scratch::split(&plan, needs, scratch) else {
+            return Err(WRONG_SCRATCH);
         };
-        let Scratch { grad, spare, projected, direction, left, right, svd, between, rule } = work;
+        let Scratch { grad, spare, projected, direction, left, right, svd, between, rule } =
+            scratch;
         let grad = match (<C::Scalar as Plain>::of(&t.grad), C::Stored::of(&t.grad)) {
             (Some(whole), _) if C::DTYPE == C::Scalar::DTYPE => whole,
             (_, Some(from)) => {
@@ -527,11 +533,11 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
             }
         };
 
-        if self.renews(step) {
+        if self.is_refreshed_at(step) {
             self.refreshed::<C>(&plan, step, scalars, grad, spare, [left, right], svd, projectors);
         }
-        // What rests in the slots is what counts, rounded as they are.
-        each(&plan, projectors, [left, right], |slot, values| {
+        // The projectors as stored in the slots, with the slots' rounding.
+        for_each_projector(&plan, projectors, [left, right], |slot, values| {
             load::<C>(values, |start, out| slot.load(start, out));
         });
 
@@ -564,10 +570,10 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         };
         let inner = StepContext { shape: &low, projected: Some(numel(t.shape)), ..*step };
         let k = self.rule.compute_direction::<C>(&inner, scalars, &t.param, tensor)?;
-        round::<C>(direction); // a rule may have computed in a wider type
+        round::<C>(direction); // the rule may have computed in a wider type
         let against =
             R::apply_direction(&k, C::ZERO, C::ONE) > C::ZERO && !self.rule.info().maximizes;
-        let found = ProjectedUpdate {
+        let update = ProjectedUpdate {
             plan,
             left,
             right,
@@ -578,19 +584,19 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
             spare,
             between,
         };
-        let numbers = self.numbers(scalars);
-        self.method.apply::<R, L, C>(&self.projection, step, &k, found, &mut t.param, numbers);
+        let scalars = self.method_scalars(scalars);
+        self.method.apply::<R, L, C>(&self.projection, step, &k, update, &mut t.param, scalars);
         Ok(())
     }
 }
 
-const WORK: Error = Error::InvalidArgument {
+const WRONG_SCRATCH: Error = Error::InvalidArgument {
     argument: "work",
     expected: "f64 numbers if computed in f64, else f32, as many as the rule asks for",
 };
 
-/// Runs `f` on each projector that there is: its slot and its numbers.
-fn each<A>(
+/// Calls `f` for each projector in use, with its slot and its values.
+fn for_each_projector<A>(
     plan: &ProjectionShape,
     slots: &mut [DataMut<'_>],
     [left, right]: [&mut [A]; 2],
@@ -607,8 +613,8 @@ fn each<A>(
     }
 }
 
-/// Singular vectors of the gradient, into whichever side is to be projected.
-fn singular<L: LinearAlgebra, A: ComputeFloat<Scalar = A> + Plain>(
+/// Projectors from the singular vectors of the gradient, for the sides that are projected.
+fn svd_projectors<L: LinearAlgebra, A: ComputeFloat<Scalar = A> + Plain>(
     plan: &ProjectionShape,
     grad: &[A],
     spare: &mut [A],
@@ -616,7 +622,7 @@ fn singular<L: LinearAlgebra, A: ComputeFloat<Scalar = A> + Plain>(
     svd: &mut [A],
 ) {
     let ProjectionShape { rows, cols, rank, .. } = *plan;
-    // Left vectors are found as rows, and stored as columns. They wait where the rotations were.
+    // The left vectors are computed as rows of `left`, and transposed to columns by way of `spare`.
     if rows <= cols {
         spare.copy_from_slice(grad);
         L::truncated_svd([rows, cols], spare, left, right, svd);
@@ -634,7 +640,7 @@ fn singular<L: LinearAlgebra, A: ComputeFloat<Scalar = A> + Plain>(
     }
 }
 
-/// Rows of `cols` elements into columns.
+/// Transposes a row-major matrix with `cols` columns.
 fn transpose<A: Copy>(from: &[A], cols: usize, to: &mut [A]) {
     let rows = from.len().checked_div(cols).unwrap_or(0);
     for (i, row) in from.chunks(cols.max(1)).enumerate() {
@@ -646,8 +652,12 @@ fn transpose<A: Copy>(from: &[A], cols: usize, to: &mut [A]) {
     }
 }
 
-/// Normal numbers over √rank: in `f32`, as the reference draws them, whatever the type.
-fn random<A: ComputeFloat<Scalar = A>>(plan: &ProjectionShape, seed: u64, sides: [&mut [A]; 2]) {
+/// Normal values over √rank; drawn and divided in `f32`, as in the reference, whatever the type.
+fn random_projectors<A: ComputeFloat<Scalar = A>>(
+    plan: &ProjectionShape,
+    seed: u64,
+    sides: [&mut [A]; 2],
+) {
     let root = libm::sqrt(plan.rank as f64) as f32;
     for side in sides {
         Mt19937::new(seed).normal(side);
@@ -693,19 +703,19 @@ impl<T: StoredFloat, W: ComputeFloat> Kernel for Widen<'_, T, W> {
     }
 }
 
-/// The directions of elements. A trait, because a closure can't be told to become part of the
-/// vector kernel that calls it.
-pub(super) trait Directions<C: ComputeFloat> {
-    /// Writes those from element `start` on.
+/// Computes the directions of elements. A trait, because a closure can't be marked `#[inline(always)]`, which the vector
+/// kernel that calls it needs.
+pub(super) trait DirectionSource<C: ComputeFloat> {
+    /// Writes the directions of the elements from `start` on.
     fn fill(&self, start: usize, out: &mut [C]);
 }
 
 /// Moves the elements of a range of a parameter along their directions.
-pub(super) fn follow<R: SplitRule, C: ComputeFloat<Stored: Plain>>(
+pub(super) fn apply_directions<R: SplitRule, C: ComputeFloat<Stored: Plain>>(
     k: &R::Coefs<C>,
     param: &mut DataMut<'_>,
     range: Range<usize>,
-    directions: &impl Directions<C>,
+    directions: &impl DirectionSource<C>,
 ) {
     if let Some(values) = C::Stored::of_mut(param).and_then(|values| values.get_mut(range.clone()))
     {
@@ -718,9 +728,9 @@ pub(super) fn follow<R: SplitRule, C: ComputeFloat<Stored: Plain>>(
         });
     }
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
-    let Some(stretch) = chunk_len([param.block()]) else { return };
-    for start in range.clone().step_by(stretch) {
-        let values = buffer.get_mut(..(range.end - start).min(stretch)).unwrap_or_default();
+    let Some(chunk) = chunk_len([param.block()]) else { return };
+    for start in range.clone().step_by(chunk) {
+        let values = buffer.get_mut(..(range.end - start).min(chunk)).unwrap_or_default();
         param.load(start, values);
         simd::dispatch_in::<C, C, _>(ApplyDirection::<R, C, _, _> { k, start, values, directions });
         param.store(start, values);
@@ -734,7 +744,7 @@ struct ApplyDirection<'a, R: SplitRule, C: ComputeFloat, T, D> {
     directions: &'a D,
 }
 
-impl<R: SplitRule, C: ComputeFloat, T: StoredFloat, D: Directions<C>> Kernel
+impl<R: SplitRule, C: ComputeFloat, T: StoredFloat, D: DirectionSource<C>> Kernel
     for ApplyDirection<'_, R, C, T, D>
 {
     type Output = ();

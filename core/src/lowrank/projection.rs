@@ -1,4 +1,4 @@
-//! How matrices are projected.
+//! [`Projection`]: how matrices are projected, and the shapes that result.
 
 use crate::error::{Error, ensure_range};
 use crate::hyper::FieldVisitor;
@@ -11,27 +11,27 @@ pub enum ProjType {
     Std,
     /// The long side.
     ReverseStd,
-    /// The right.
+    /// The right side.
     Right,
-    /// The left.
+    /// The left side.
     Left,
-    /// Both.
+    /// Both sides.
     Full,
 }
 
-/// Where projectors come from.
+/// How projectors are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ProjectorKind {
-    /// Singular vectors of the gradient.
+    /// The top singular vectors of the gradient.
     #[default]
     Svd,
-    /// Normal numbers over √rank, drawn as `torch.randn` draws them.
+    /// Normal values over √rank, as `torch.randn` draws them.
     Random,
-    /// Random [signs](crate::lowrank::rademacher) over √rank: no reference's numbers, but cheap, and without memory.
+    /// Random [signs](crate::lowrank::rademacher) over √rank. Not in any reference; cheap, and reproducible from the seed.
     Rademacher,
 }
 
-/// A projected side, or both.
+/// The projected side of a matrix G (m × n), with the projector P and the projection, for rank r.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// P (r × n): G Pᵀ.
@@ -45,34 +45,32 @@ pub enum Side {
 /// How the matrices of a group are projected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Projection {
-    /// The dimension of the space; without, nothing is projected.
+    /// The rank of the projection; `None`: nothing is projected.
     pub rank: Option<u64>,
-    /// After so many updates of a parameter its projector is renewed.
+    /// The number of a parameter's updates between two refreshes of its projector.
     pub update_proj_gap: u64,
-    /// How much of the update is taken.
+    /// The factor of the update.
     pub scale: f64,
     /// Which side is projected.
     pub proj_type: ProjType,
-    /// Where the projector comes from.
+    /// How the projector is made.
     pub proj: ProjectorKind,
 }
 
 impl Projection {
     /// Whether anything is projected.
-    #[doc(hidden)]
     #[must_use]
     pub const fn projects(&self) -> bool {
         self.rank.is_some()
     }
 
-    /// √scale, for [`Apollo`](super::Apollo) and the devices that are told of it.
-    #[doc(hidden)]
+    /// √scale, for [`Apollo`](super::Apollo) here and on devices.
     #[must_use]
     pub fn sqrt_scale(&self) -> f64 {
         libm::sqrt(self.scale)
     }
 
-    /// Of rank r, renewed every 200 updates.
+    /// A projection of the short side, refreshed every 200 updates.
     #[must_use]
     pub const fn new(rank: Option<u64>, proj: ProjectorKind, scale: f64) -> Self {
         Projection { rank, update_proj_gap: 200, scale, proj_type: ProjType::Std, proj }
@@ -104,7 +102,7 @@ impl Projection {
         Ok(())
     }
 
-    /// What becomes of a matrix of this shape; `None` if it is none, or if nothing is projected.
+    /// How a parameter of this shape is projected; `None` if it is not a matrix, or if nothing is projected.
     #[must_use]
     pub fn shape_of(&self, shape: &[usize]) -> Option<ProjectionShape> {
         let (&[rows, cols], Some(rank)) = (shape, self.rank) else { return None };
@@ -127,28 +125,27 @@ impl Projection {
     }
 }
 
-/// What becomes of one matrix.
+/// How one matrix is projected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProjectionShape {
     /// Rows of the matrix.
     pub rows: usize,
     /// Its columns.
     pub cols: usize,
-    /// What is projected.
+    /// The projected side.
     pub side: Side,
-    /// The dimension of the space.
+    /// The rank of the projection.
     pub rank: usize,
 }
 
 impl ProjectionShape {
-    /// The dimension of the space.
-    #[doc(hidden)]
+    /// The rank of the projection.
     #[must_use]
     pub const fn intermediate_len(&self) -> usize {
         self.rank
     }
 
-    /// The dimensions of the projection.
+    /// The dimensions of the projected gradient.
     #[must_use]
     pub const fn low_rank_shape(&self) -> [usize; 2] {
         match self.side {
@@ -169,7 +166,7 @@ impl ProjectionShape {
         }
     }
 
-    /// The numbers of what stands between two products on the way back.
+    /// The elements of the intermediate product, rows × rank, when both sides are projected back.
     pub(crate) const fn between(&self) -> usize {
         match self.side {
             Side::Both => self.rows.saturating_mul(self.rank),
@@ -177,7 +174,7 @@ impl ProjectionShape {
         }
     }
 
-    /// The numbers of the left projector and of the right one.
+    /// The elements of the left and of the right projector.
     pub(crate) const fn sizes(&self) -> [usize; 2] {
         let left = self.rows.saturating_mul(self.rank);
         let right = self.rank.saturating_mul(self.cols);

@@ -1,4 +1,4 @@
-//! Rules in two halves.
+//! [`SplitRule`]: a rule as a direction and its application.
 
 use crate::error::Error;
 use crate::float::{ComputeFloat, Dtype};
@@ -11,21 +11,23 @@ use crate::rule::{
 };
 use crate::storage::{DataMut, Plain};
 
-/// A rule whose update is found in a gradient first, and then made: any there is.
+/// A rule whose update is split into computing a direction from a gradient, and applying it to the parameter.
+///
+/// Implemented for every [`Rule`], every [`FactoredRule`], and [`ForceF32`](super::ForceF32).
 pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     /// [`RuleInfo::is_eager`](crate::rule::RuleInfo::is_eager).
     const EAGER: bool;
     /// [`RuleInfo::slots`](crate::rule::RuleInfo::slots).
     const SLOTS: &'static [&'static str];
-    /// [`RuleInfo::scalar_names`](crate::rule::RuleInfo::scalar_names), of any configuration.
+    /// [`RuleInfo::scalar_names`](crate::rule::RuleInfo::scalar_names) of all configurations.
     const SCALAR_NAMES: &'static [&'static str];
     /// [`RuleInfo::extra_args`](crate::rule::RuleInfo::extra_args).
     const EXTRA_ARGS: &'static [&'static str];
-    /// What the second half needs to know of the first.
+    /// The constants of the step, for [`apply_direction`](Self::apply_direction).
     type Coefs<C: ComputeFloat>: Copy;
 
-    /// Finds the direction of a gradient: over the parameter of `low`, which comes in as zeros.
-    /// `whole` is the parameter that it stands for.
+    /// Computes the direction of a gradient into the parameter of `low`, which must be zeros. `whole` is the parameter
+    /// that is projected.
     ///
     /// # Errors
     /// Scratch memory of the wrong type.
@@ -37,8 +39,7 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
         low: UpdateBuffers<'_, '_>,
     ) -> Result<Self::Coefs<C>, Error>;
 
-    /// The rule that finds it, and whether it computes in `f32` whatever is around it: for
-    /// backends with loops of their own.
+    /// The rule that computes the direction, and whether it always computes in `f32`: for backends with their own loops.
     fn inner_rule(&self) -> (&dyn DynRule, bool) {
         (self, false)
     }
@@ -49,16 +50,16 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     /// [`Rule::check_separable`].
     ///
     /// # Errors
-    /// The halves are not the whole.
+    /// Direction and application together are not the rule's update.
     fn check_separable(&self) -> Result<(), Error>;
 
-    /// The number type in which projectors are kept beside the slots.
+    /// The type in which projectors are stored.
     fn projector_dtype(&self, param: Dtype) -> Dtype {
         self.slot_dtype(0, param)
     }
 }
 
-/// A rule's first half, as a rule.
+/// The direction of a rule, as a rule whose update is the direction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Direction<R>(R);
 
@@ -131,7 +132,7 @@ impl<R: Rule> Rule for Direction<R> {
     }
 }
 
-/// The direction of a gradient, over the zeros of `low`; the finished constants.
+/// Computes the direction of a gradient into the zeros of `low`; returns the constants, completed with the sums.
 pub(super) fn compute_direction<R: Rule, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &R,
     step: &StepContext,
@@ -173,7 +174,7 @@ impl<R: Rule> SplitRule for R {
     }
 }
 
-/// The direction is the way from 0: [`FactoredUpdate::factored_update`] of a parameter of zeros.
+/// The direction is the update that starts from zero: [`FactoredUpdate::factored_update`] of a parameter of zeros.
 impl<R: FactoredUpdate> SplitRule for FactoredRule<R> {
     const EAGER: bool = <R as Rule>::EAGER;
     const SLOTS: &'static [&'static str] = R::SLOT_NAMES;

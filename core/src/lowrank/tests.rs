@@ -1,4 +1,4 @@
-//! Any rule, in a space of low rank.
+//! Low-rank projections of any rule.
 
 use super::*;
 extern crate std;
@@ -27,8 +27,8 @@ fn grad(t: u64) -> [f64; 9] {
     core::array::from_fn(|i| libm::sin(i as f64 * 1.3 + t as f64) * (1 + i % 3) as f64)
 }
 
-/// Four steps of a rule that is handed the identity wherever it asks for a projector. `update` is what a step does in
-/// `f64`: for fifty rules no other type is to be compiled.
+/// Four steps of a rule whose projectors are the identity. `update` makes a step in `f64`, so that no other type is
+/// compiled for fifty rules.
 fn run<R: DynRule>(
     rule: &R,
     update: impl Fn(&StepContext, &mut ScalarState, UpdateBuffers<'_, '_>) -> Result<(), Error>,
@@ -110,7 +110,7 @@ fn whole_space<R: SplitRule>(rule: R) -> Projected<R, GaLore> {
     projected
 }
 
-/// What becomes of a rule in a projection that leaves everything as it is: the same, or an error.
+/// The outcome of a rule in a projection by the identity: the same parameters, or an error.
 fn outcome<R: Alone>(decay: f64) -> String {
     let mut rule = R::default();
     let names = ["weight_decay", "weight_decay_rate"];
@@ -164,7 +164,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
             | "schedule_free_radam"
             | "schedule_free_sgd" => ["rank", "rank"],
             "bnb_lars" => ["max_unorm", "max_unorm"],
-            // As galore_torch's: a limit of so many norms of a projected parameter, which has none.
+            // As in galore_torch: the update is limited by the norm of the projected parameter, which is zeros.
             "bnb_lamb" => ["differs", "differs"],
             "rprop" | "keras_adam" => ["the same", "has no decay"],
             "adam_weight_decay" => ["the same", "weight_decay_rate"],
@@ -182,7 +182,7 @@ fn every_rule_in_the_whole_space_is_itself_or_refused() {
     }
 }
 
-/// A matrix with one large gradient, over a full optimizer: names of formats, projections and all.
+/// Three steps of a matrix of ones with a constant gradient, by a full optimizer.
 fn train(
     recipe: &OptimizerSpec,
     dtype: Dtype,
@@ -241,7 +241,7 @@ fn apollo_over_flash_storage_moves_as_over_plain_numbers() {
             train(&plain, Dtype::F32, shape, &|i| ((i * i * 7 + i * 3) % 11) as f32 - 4.7),
             train(&coded, Dtype::Bf16, shape, &|i| ((i * i * 7 + i * 3) % 11) as f32 - 4.7),
         );
-        // Weights of 24 bits look like bf16; the projector is bf16, the moments are 8-bit numbers.
+        // Weights of 24 bits have the dtype bf16; the projector is bf16, the moments have 8-bit codes.
         for (i, (x, y)) in want.iter().zip(&got).enumerate() {
             let bound = 4e-3 + 0.05 * (x - 1.0).abs();
             assert!((x - y).abs() < bound, "{proj:?}, {i}: {x} {y}");
@@ -371,7 +371,7 @@ fn matrices_at_the_edges_are_stepped_or_refused() {
     assert!(stepped > 500 && refused > 50, "{stepped} {refused}");
 }
 
-/// Two steps, of which the second keeps the projector, in as many numbers as each asks for and `more`.
+/// Two steps, the second of which keeps the projector, with the scratch memory that each needs and `more` elements.
 fn two_steps(
     rule: &dyn DynRule,
     shape: [usize; 2],

@@ -1,16 +1,26 @@
-//! `cos` and `pow` rounded as the reference's are.
+//! `cos` and `pow`, correctly rounded in practice, and so nearly always equal to the reference's.
 //!
 //! libm's results are within 1 ULP, but on a schedule's inputs 2.8 % of its cosines and 6.3 % of its powers differ
 //! from those of glibc, which Python calls. Near the end of a cosine schedule `1 + cos(x)` cancels, and one differing
-//! bit becomes thousands of ULP; in a recursive schedule the differences pile up over the steps. An optimizer's bias
-//! correction `1 − βᵗ` cancels too, and RAdam's ρ once more.
-//! glibc is correctly rounded in all but about one case in a thousand, so being correctly rounded is the best aim.
+//! bit becomes thousands of ULP; in a recursive schedule the differences accumulate over the steps. An optimizer's bias
+//! correction `1 − βᵗ` cancels too, and RAdam's ρ again.
+//! glibc is correctly rounded in all but about one case in a thousand, so correct rounding is the best available target.
 //!
-//! Here the function is evaluated in double-double numbers (pairs whose sum has about 106 bits) by its Taylor series,
-//! and rounded once at the end. A schedule needs this once a step, so a short series loop serves better than tables.
+//! The functions are evaluated in double-double arithmetic (unevaluated sums of two `f64`, about 106 bits) and rounded
+//! once at the end: a result is wrong only if the exact value is within the small evaluation error of the midpoint of
+//! two `f64`. They are needed about once a step, so short Taylor series serve better than tables:
 //!
-//! A rule or schedule of one's own that calls these has the same bits on every machine; `f64::powf` and `f64::cos` are
-//! each platform's. (In a rule, a power of a β by the number of steps is [`StepContext::beta_power`](crate::rule::StepContext::beta_power).)
+//! * cos x: x = n · π/2 + r with π/2 in three parts (Cody and Waite), |r| ≤ π/4; the series of cos r or sin r, by n mod 4.
+//! * eᶻ: z = k · ln 2 + r with ln 2 in three parts, |r| ≤ ½ ln 2; the series of eʳ, times 2ᵏ.
+//! * ln x: x = m · 2ᵉ with m within √½ and √2; one Newton step from libm's g ≈ ln m: ln m = g + ln(m · e⁻ᵍ), and with
+//!   ρ = m · e⁻ᵍ − 1, |ρ| < 2⁻⁵², ln(1 + ρ) = ρ − ½ ρ² up to 2⁻¹⁵⁷.
+//! * xʸ = exp(y · ln x); for an integer y, as in a bias correction, by repeated squaring, which needs no logarithm.
+//!
+//! The exact sum of two floats is Knuth's (The Art of Computer Programming 2, §4.2.2), the exact product Dekker's ("A
+//! floating-point technique for extending the available precision", 1971), because there is no fused multiply-add.
+//!
+//! A rule or schedule of your own that calls these has the same bits on every machine; `f64::powf` and `f64::cos`
+//! depend on the platform. (In a rule, βᵗ for the step t is [`StepContext::beta_power`](crate::rule::StepContext::beta_power).)
 //!
 //! ```
 //! use bitstep::math::{cos, pow};
@@ -18,28 +28,28 @@
 //! assert_eq!(cos(1.0).to_bits(), 0x3fe1_4a28_0fb5_068c);
 //! ```
 
-/// A sum `hi + lo` with `|lo|` at most half an ulp of `hi`.
+/// The unevaluated sum `hi + lo` with `|lo|` at most half an ulp of `hi`.
 #[derive(Clone, Copy)]
 struct DoubleDouble {
     hi: f64,
     lo: f64,
 }
 
-/// π/2, ln 2: the first 53 bits, the next 53, the next 53.
+/// π/2 and ln 2: rounded to `f64`, the remainder rounded to `f64`, and its remainder.
 const HALF_PI: [f64; 3] =
     [core::f64::consts::FRAC_PI_2, 6.123233995736766e-17, -1.4973849048591698e-33];
 const LN_2: [f64; 3] = [core::f64::consts::LN_2, 2.3190468138462996e-17, 5.707708438416212e-34];
 
 const ONE: DoubleDouble = DoubleDouble { hi: 1.0, lo: 0.0 };
 
-/// The exact sum of two numbers (Knuth).
+/// The exact sum of two floats (Knuth).
 fn two_sum(a: f64, b: f64) -> DoubleDouble {
     let hi = a + b;
     let c = hi - a;
     DoubleDouble { hi, lo: (a - (hi - c)) + (b - c) }
 }
 
-/// The exact product of two numbers (Dekker): halves of 26 bits, because there is no fused multiply-add.
+/// The exact product of two floats (Dekker), by splitting each into halves of 26 bits.
 fn two_product(a: f64, b: f64) -> DoubleDouble {
     fn halves(x: f64) -> (f64, f64) {
         let c = 134_217_729.0 * x; // 2²⁷ + 1
@@ -75,7 +85,7 @@ impl DoubleDouble {
         DoubleDouble { hi: -self.hi, lo: -self.lo }
     }
 
-    /// `self − n·c`, for a constant of three parts.
+    /// `self − n·c` for a constant in three parts.
     fn minus_multiple(self, n: f64, c: [f64; 3]) -> DoubleDouble {
         let [c0, c1, c2] = c;
         self.add(two_product(n, c0).neg())
@@ -84,7 +94,7 @@ impl DoubleDouble {
     }
 }
 
-/// Σ (−r²)ᵏ / ((first+1)(first+2)…(first+2k)): the cosine of `r` for `first` 0, its sine over `r` for 1.
+/// Σ (−r²)ᵏ / ((first+1)(first+2)…(first+2k)), by Horner's scheme: cos r for `first` 0, sin r / r for `first` 1.
 fn alternating_series(r: DoubleDouble, first: f64) -> DoubleDouble {
     let square = r.mul(r).neg();
     let mut sum = ONE;
@@ -96,11 +106,11 @@ fn alternating_series(r: DoubleDouble, first: f64) -> DoubleDouble {
     sum
 }
 
-/// The cosine of `x`.
+/// The cosine of `x`, in radians; libm's, within 1 ULP, for |x| ≥ 2³⁰.
 #[must_use]
 pub fn cos(x: f64) -> f64 {
     if x.is_nan() || x.abs() >= 1_073_741_824.0 {
-        return libm::cos(x); // beyond 2³⁰ the three parts of π/2 no longer suffice
+        return libm::cos(x); // the three parts of π/2 no longer suffice
     }
     let quarter_turns = libm::rint(x / HALF_PI[0]);
     let r = DoubleDouble { hi: x, lo: 0.0 }.minus_multiple(quarter_turns, HALF_PI);
@@ -112,7 +122,7 @@ pub fn cos(x: f64) -> f64 {
     }
 }
 
-/// e to the power `z`, as a number near 1 and a power of two.
+/// e to the power `z`, as a mantissa within √½ and √2, and the exponent of a power of two.
 fn exp(z: DoubleDouble) -> (DoubleDouble, i32) {
     let k = libm::rint(z.hi / LN_2[0]);
     let r = z.minus_multiple(k, LN_2);
@@ -129,7 +139,7 @@ fn exp(z: DoubleDouble) -> (DoubleDouble, i32) {
 fn log(x: f64) -> DoubleDouble {
     let (m, e) = libm::frexp(x);
     let (m, e) = if m < core::f64::consts::FRAC_1_SQRT_2 { (2.0 * m, e - 1) } else { (m, e) };
-    // One step of Newton's method in double-double, from libm's logarithm. m lies within √½ and √2.
+    // One Newton step from libm's logarithm.
     let guess = libm::log(m);
     let (ratio, k) = exp(DoubleDouble { hi: -guess, lo: 0.0 });
     let ratio = ratio.mul(DoubleDouble { hi: libm::scalbn(m, k), lo: 0.0 });
@@ -138,17 +148,19 @@ fn log(x: f64) -> DoubleDouble {
     DoubleDouble { hi: guess, lo: 0.0 }.add(rest).minus_multiple(-f64::from(e), LN_2)
 }
 
-/// `x` to the power `y`. Large and needed once a step: one copy is enough.
+/// `x` to the power `y`.
+// Large, and needed once a step: one copy is enough.
 #[inline(never)]
 #[must_use]
 pub fn pow(x: f64, y: f64) -> f64 {
     let p = libm::pow(x, y);
-    // Special values and signs are libm's; so are results so small or large that scaling would round or overflow.
+    // libm's for special values, bases that are not positive, and results near the limits, where scaling by 2ᵏ would
+    // round again or overflow.
     let normal = x > 0.0 && x < f64::INFINITY && p > 1e-307 && p < 1e308;
     if !normal || p == 1.0 {
         return p;
     }
-    // A bias correction's exponent counts steps. Without a unit for f64, multiplying takes a tenth of the time.
+    // In a bias correction the exponent is a number of steps. Without an f64 unit, squaring takes a tenth of the time.
     if (1.0..=MOST_STEPS).contains(&y) && libm::floor(y) == y && p > 1e-250 && p < 1e250 {
         return count_pow(x, y as u32);
     }
@@ -157,10 +169,11 @@ pub fn pow(x: f64, y: f64) -> f64 {
     libm::scalbn(sum.hi, k)
 }
 
-/// The largest exponent for [`count_pow`]: its error, some 2⁻¹⁰² times the exponent, then stays below 2⁻⁷⁸.
+/// The largest exponent for [`count_pow`]: its relative error, some 2⁻¹⁰² times the exponent, then stays below 2⁻⁷⁸.
 const MOST_STEPS: f64 = 16_777_216.0;
 
-/// `x` to the power `n`, by squaring. No intermediate result is further from 1 than the last one.
+/// `x` to the power `n`, by repeated squaring. No intermediate result is further from 1 than the last one, so none
+/// overflows or loses bits if that one doesn't.
 fn count_pow(x: f64, mut n: u32) -> f64 {
     let (mut power, mut square) = (ONE, DoubleDouble { hi: x, lo: 0.0 });
     loop {
@@ -181,7 +194,7 @@ mod tests {
 
     #[test]
     fn pow_by_squaring_is_that_of_logarithms() {
-        // Not of 3, whose power 34 lies in the middle between two numbers: only squaring sees that.
+        // Not of 3, whose 34th power is the midpoint between two floats: only squaring is exact there.
         assert_eq!(count_pow(3.0, 34), 16_677_181_699_666_568.0);
         for x in [0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9995, 0.9999, 0.999_999, 1.000_1, 3.1] {
             let logarithm = log(x);
@@ -196,7 +209,7 @@ mod tests {
         }
     }
 
-    /// The numbers of given bits.
+    /// The floats with these bits.
     fn f(bits: u64) -> f64 {
         f64::from_bits(bits)
     }
@@ -204,7 +217,7 @@ mod tests {
     // The tables below were made with mpmath 1.3.0: mp.prec = 200, float(mp.cos(mpf(x))) and
     // float(mp.power(mpf(x), mpf(y))), which round the 200 bits to the nearest f64.
 
-    /// x and the nearest number to cos x: plain ones, multiples of π/2 as f64 has them, and the largest arguments.
+    /// x and the float nearest to cos x: ordinary arguments, multiples of π/2 rounded to f64, and the largest arguments.
     const COS: &[(u64, u64)] = &[
         (0x3ff0_0000_0000_0000, 0x3fe1_4a28_0fb5_068c), // 1.0
         (0x4000_0000_0000_0000, 0xbfda_a226_5753_7205), // 2.0
@@ -221,7 +234,7 @@ mod tests {
         (0x41cf_ffff_ff80_0000, 0xbfb8_2ac4_b53c_de6b), // 1073741823.0
     ];
 
-    /// The same where libm 0.2's cosine is the number beside it.
+    /// x and the float nearest to cos x, where libm 0.2's cosine is the float next to it.
     const COS_LIBM_IS_OFF: &[(u64, u64)] = &[
         (0x4002_cbf7_29e9_8d48, 0xbfe6_7a40_06a6_0f65), // 2.3495925211333635
         (0x4003_ed99_fd52_e6d2, 0xbfe9_76a9_0cc9_708e), // 2.4910163680004667
@@ -232,7 +245,7 @@ mod tests {
         (0x4076_9e7b_a331_13a0, 0xbfea_019e_02b3_6365), // 361.9051849286134
     ];
 
-    /// x, y and the nearest number to x to the power y: decay rates, fractions, tiny and subnormal bases, bases beside 1.
+    /// x, y and the float nearest to xʸ: decay rates, fractions, tiny and subnormal bases, bases next to 1.
     const POW: &[(u64, u64, u64)] = &[
         (0x3fec_cccc_cccc_cccd, 0x401c_0000_0000_0000, 0x3fde_9c6a_99d1_cdbf), // 0.9, 7.0
         (0x3fef_f7ce_d916_872b, 0x4000_0000_0000_0000, 0x3fef_ef9f_cb0c_026d), // 0.999, 2.0
@@ -250,7 +263,7 @@ mod tests {
         (0x7e37_e43c_8800_759c, 0x01a5_6e1f_c2f8_f359, 0x3ff0_0000_0000_0000), // 1e+300, 1e-300
     ];
 
-    /// The same where libm 0.2's power is the number beside it.
+    /// x, y and the float nearest to xʸ, where libm 0.2's power is the float next to it.
     const POW_LIBM_IS_OFF: &[(u64, u64, u64)] = &[
         (0x3fef_f7ce_d916_872b, 0x40f7_b8c0_0000_0000, 0x372a_f16e_2dc2_9613), // 0.999, 97164.0
         (0x3fef_ae14_7ae1_47ae, 0x40d7_9f40_0000_0000, 0x2a03_4aad_1660_e8f1), // 0.99, 24189.0
@@ -283,7 +296,7 @@ mod tests {
     fn cos_of_special_values_is_ieee_s() {
         assert_eq!([0.0, -0.0, 5e-324, -1e-300, 1e-9].map(cos), [1.0; 5]);
         assert!([f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(cos).iter().all(|c| c.is_nan()));
-        // Beyond 2³⁰ it is libm's.
+        // From 2³⁰ on the result is libm's.
         for x in [1_073_741_824.0, 1e22, f64::MAX] {
             assert_eq!(cos(x), libm::cos(x), "{x:e}");
         }
@@ -339,7 +352,7 @@ mod tests {
         assert_eq!(pow(2.0, 1023.0), libm::scalbn(1.0, 1023));
     }
 
-    /// Numbers of all magnitudes, for what can be told right without the functions.
+    /// Floats of all magnitudes, for properties that can be checked without a reference.
     fn numbers() -> impl Iterator<Item = f64> {
         (0..5000u32).map(|i| {
             let bits = u64::from(i.wrapping_mul(2_654_435_761)) << 20 | u64::from(i);

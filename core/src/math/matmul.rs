@@ -1,60 +1,64 @@
-//! The one order in which matrices are multiplied.
+//! Matrix products with a fixed order of summation.
 //!
-//! An element of a product is a sum over the inner dimension: in blocks of
-//! [`K_BLOCK`], each added in turn from +0; the blocks' sums in turn. No sum is
-//! split any other way, so tiles, vectors and threads can't change a result.
+//! An element of a product is a sum over the inner dimension: the products of a block of [`K_BLOCK`] are added one after
+//! the other, from +0; then the sums of the blocks, one after the other. No sum is split in any other way, so tiles,
+//! vectors and threads can't change a result: lanes of a vector are different elements of the product.
+//!
+//! The loops are those of Goto and van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008): panels of
+//! one factor and a strip of the other are packed into contiguous memory, and a microkernel keeps a tile of the product
+//! in registers.
 
 use core::ops::Range;
 
 use crate::arch::simd::{self, Kernel};
 use crate::float::ComputeFloat;
 
-/// How many products are added up before they join the sum.
+/// The number of products in a block of the inner dimension.
 pub const K_BLOCK: usize = 256;
-/// A tile of the result: its accumulators stay in registers.
+/// Rows and columns of a tile of the product, whose accumulators stay in registers.
 const ROWS: usize = 6;
 const COLS: usize = 16;
-/// Panels of `COLS` columns that wait on the stack while rows go by: each row is packed once for all of them.
-/// Small devices have small stacks.
+/// Packed panels of `COLS` columns on the stack: each strip of rows is packed once for all of them. Small devices have
+/// small stacks.
 const PANELS: usize = if cfg!(feature = "std") { 8 } else { 1 };
 
-/// A matrix in a slice: element (i, j) stands at `i · strides.0 + j · strides.1`.
+/// A matrix in a slice: element (i, j) is at index `i · strides.0 + j · strides.1`.
 #[derive(Clone, Copy, Debug)]
 pub struct MatrixView<'a, A> {
-    /// Where the elements stand.
+    /// The elements.
     pub data: &'a [A],
-    /// From one row, and from one column, to the next.
+    /// The distance, in elements, from one row to the next, and from one column to the next.
     pub strides: (usize, usize),
 }
 
 impl<'a, A: ComputeFloat> MatrixView<'a, A> {
-    /// Rows of `cols` elements, one after the other.
+    /// A row-major matrix with rows of `cols` elements.
     #[must_use]
     pub const fn new(data: &'a [A], cols: usize) -> Self {
         MatrixView { data, strides: (cols, 1) }
     }
 
-    /// Rows and columns exchanged.
+    /// The transposed matrix.
     #[must_use]
     pub const fn transposed(self) -> Self {
         MatrixView { data: self.data, strides: (self.strides.1, self.strides.0) }
     }
 
-    /// Element (i, j); 0 beyond the end.
+    /// Element (i, j); 0 beyond the end of the slice.
     #[inline(always)]
     fn at(&self, i: usize, j: usize) -> A {
         self.data.get(i * self.strides.0 + j * self.strides.1).copied().unwrap_or(A::ZERO)
     }
 }
 
-/// `out` (rows × cols, row after row) = `a` (rows × depth) · `b` (depth × cols).
+/// `out` (rows × cols, row-major) = `a` (rows × depth) · `b` (depth × cols).
 /// Does nothing if `out` has another length.
 ///
 /// ```
-/// use bitstep::math::matmul::{MatrixView, product};
+/// use bitstep::math::matmul::{MatrixView, matmul};
 /// let (a, b) = ([1.0f32, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
 /// let mut out = [0.0; 4];
-/// product([2, 2, 2], MatrixView::new(&a, 2), MatrixView::new(&b, 2).transposed(), &mut out);
+/// matmul([2, 2, 2], MatrixView::new(&a, 2), MatrixView::new(&b, 2).transposed(), &mut out);
 /// assert_eq!(out, [17.0, 23.0, 39.0, 53.0]);
 /// ```
 pub fn matmul<A: ComputeFloat<Scalar = A>>(
@@ -69,9 +73,8 @@ pub fn matmul<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ, in little more than half of the time of
-/// [`matmul`], and with its bits: elements (i, j) and (j, i) add the same products in the same order,
-/// as x · y is y · x, so that one of them is computed and the other copied.
+/// `out` (rows × rows) = `a` (rows × depth) · `a`ᵀ, with the bits of [`matmul`] in little more than half of its time:
+/// elements (i, j) and (j, i) are sums of the same products in the same order, so one is computed and the other copied.
 ///
 /// ```
 /// use bitstep::math::matmul::{MatrixView, gram};
@@ -90,8 +93,8 @@ pub fn gram<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// Elements of a product by the definition, for backends with loops of their own: as many as `S`
-/// holds. `add` adds the products of step k of the inner dimension, `join` the sums of a block.
+/// Elements of a product by the definition, for backends with their own loops: as many elements as `S` holds.
+/// `add(block, k)` adds the products at index k of the inner dimension, `join(all, block)` the sums of a block.
 #[inline(always)]
 pub fn dot_in_order<S: Copy>(
     depth: usize,
@@ -119,7 +122,7 @@ struct Matmul<'a, A> {
     cols: usize,
     a: MatrixView<'a, A>,
     b: MatrixView<'a, A>,
-    /// Whether what stands above the diagonal is a copy of what stands below.
+    /// Whether the part above the diagonal is copied from the part below.
     symmetric: bool,
     out: &'a mut [A],
 }
@@ -163,7 +166,8 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Matmul<'_, A> {
                             let end = start + (cols - j).min(COLS);
                             let to = out.get_mut(start..end).unwrap_or_default();
                             for (to, sum) in to.iter_mut().zip(sums) {
-                                // A sum that began with +0 is never -0: it needs no other zero.
+                                // A sum that starts from +0 is never -0, so adding the first block to +0 would not
+                                // change it.
                                 *to = if k == 0 { *sum } else { *to + *sum };
                             }
                         }
@@ -177,7 +181,7 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Matmul<'_, A> {
     }
 }
 
-/// Copies what stands below the diagonal above it, in squares that stay in the cache.
+/// Copies the part below the diagonal above it, in squares that fit the cache.
 #[inline(always)]
 fn mirror<A: Copy>(n: usize, out: &mut [A]) {
     const SIDE: usize = 16;
@@ -195,7 +199,7 @@ fn mirror<A: Copy>(n: usize, out: &mut [A]) {
     }
 }
 
-/// The part of a matrix from element (k, j) on: as many rows as `to` has, `width` columns.
+/// Copies the part of a matrix from element (k, j) on: as many rows as `to` has, `width` columns.
 #[inline(always)]
 fn pack<A: ComputeFloat, const N: usize>(
     from: MatrixView<'_, A>,
@@ -208,7 +212,7 @@ fn pack<A: ComputeFloat, const N: usize>(
     let part = |start: usize, len| from.data.get(start..start + len);
     let mut columns = [&[][..]; N];
     for (jj, column) in columns.iter_mut().enumerate() {
-        // What stands beyond the width is not used.
+        // Columns beyond the width are not used.
         let start = k * down + (j + jj.min(width - 1)) * right;
         *column = part(start, to.len()).unwrap_or_default();
     }
@@ -229,7 +233,7 @@ fn pack<A: ComputeFloat, const N: usize>(
     }
 }
 
-/// Rows of a matrix, cut into the panels. They may lie pages apart: each is read in one piece.
+/// Copies rows of a matrix into the panels. Rows may be pages apart, so each is read as a whole.
 #[inline(always)]
 fn pack_rows<A: ComputeFloat>(
     from: MatrixView<'_, A>,
@@ -250,13 +254,13 @@ fn pack_rows<A: ComputeFloat>(
     }
 }
 
-/// One block's sums of a tile.
+/// The sums of one block for a tile of the product.
 #[inline(always)]
 fn microkernel<A: ComputeFloat<Scalar = A>>(
     strip: &[[A; ROWS]],
     panel: &[[A; COLS]],
 ) -> [[A; COLS]; ROWS] {
-    // Each by its name: what loops over them is vectorised the wrong way, by gathering from all.
+    // Unrolled by hand: a loop over the rows would be vectorised across them, with gathers.
     let [mut a, mut b, mut c, mut d, mut e, mut f] = [[A::ZERO; COLS]; ROWS];
     for (x, row) in strip.iter().zip(panel) {
         a = axpy(a, x[0], row);
@@ -328,7 +332,7 @@ mod tests {
     #[test]
     fn gram_has_the_bits_of_the_product() {
         for [m, k] in [[1, 1], [2, 3], [7, 20], [17, 257], [40, 600], [150, 300], [3, 0]] {
-            // Large and small numbers beside each other, zeros of both signs, and what overflows.
+            // Large values next to small ones, zeros of both signs, and values that overflow.
             let number = |i: usize| match i % 11 {
                 0 => -0.0,
                 1 => 3e30 * libm::sinf(i as f32),

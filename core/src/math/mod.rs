@@ -1,8 +1,9 @@
-//! Functions and sums with one result on every machine.
+//! Numerical functions with the same bits on every machine.
 //!
-//! [`pow`] and [`cos`] in double-double arithmetic, sums in one order ([`reduce`]), products of matrices
-//! ([`matmul`]), singular vectors and random generators. Vector instructions are in `arch`; what a rule
-//! makes of all this is in [`crate::rule`].
+//! [`pow`] and [`cos`] in double-double arithmetic, sums in a fixed order ([`reduce`]), matrix products ([`matmul`]),
+//! singular vectors (`svd`) and random generators ([`random`]). Nothing here depends on an optimizer or a storage format.
+//! The single operations of the number types are in [`crate::float`], vector instructions and square roots in `arch`,
+//! norms of gradients in [`crate::gradient`].
 
 mod double_double;
 pub mod matmul;

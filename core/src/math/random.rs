@@ -1,18 +1,20 @@
-//! Random projectors: by PyTorch's generator on a CPU, so that APOLLO's seeds give APOLLO's own
-//! matrices, and by one that needs no memory.
+//! Random generators: PyTorch's CPU generator, so that APOLLO's seeds give APOLLO's own projectors, and a counter-based
+//! one without state.
 //!
-//! PyTorch's is the Mersenne Twister MT19937, and the normal numbers that `torch.randn` makes
-//! of it in `f32` on an x86 processor with AVX2: in blocks of 16, by approximations
-//! of logarithm, sine and cosine whose multiplications and additions are fused
-//! (here by software: the numbers must come out to the last bit). Fewer than 16
-//! numbers are drawn one by one, in `f64`. On other processors PyTorch's own numbers
-//! may differ in the last bits.
+//! PyTorch's is the Mersenne Twister MT19937 (Matsumoto and Nishimura, 1998), from which `torch.randn` computes normal
+//! values in `f32`; reproduced here as on an x86 processor with AVX2. 16 or more values are drawn in blocks of 16, by the
+//! Box–Muller transform with approximations of logarithm, sine and cosine (Cephes' polynomials, in fused
+//! multiply-adds: here in software, to reproduce every bit). Fewer than 16 values are drawn in pairs, in `f64`. On other
+//! processors PyTorch's own values may differ in the last bits.
+//!
+//! The counter-based generator, [`rademacher`]'s and that of stochastic rounding, is SplitMix64's finalizer (Steele, Lea
+//! and Flood, 2014), applied to a key of seed and step plus a multiple of the index.
 
 use core::f64::consts::TAU;
 
 use crate::float::StoredFloat;
 
-/// The Mersenne Twister.
+/// The Mersenne Twister MT19937.
 #[derive(Clone, Debug)]
 pub struct Mt19937 {
     state: [u32; N],
@@ -23,7 +25,7 @@ const N: usize = 624;
 const M: usize = 397;
 
 impl Mt19937 {
-    /// PyTorch's `manual_seed`; the generator takes the lower 32 bits.
+    /// A generator seeded as by `torch.manual_seed`, which uses the lower 32 bits.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut last = seed as u32;
@@ -39,7 +41,7 @@ impl Mt19937 {
         self.state.get(i % N).copied().unwrap_or(0)
     }
 
-    /// 32 bits. Each renews the word of the state that it comes from.
+    /// The next 32 bits. Each call regenerates one word of the state; the usual formulation regenerates all 624 at once.
     pub fn next_u32(&mut self) -> u32 {
         let i = self.at;
         let y = (self.word(i) & 0x8000_0000) | (self.word(i + 1) & 0x7fff_ffff);
@@ -55,23 +57,24 @@ impl Mt19937 {
         y ^ (y >> 18)
     }
 
-    /// 64 bits.
+    /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let high = u64::from(self.next_u32());
         high << 32 | u64::from(self.next_u32())
     }
 
-    /// In [0, 1), 24 bits.
+    /// Uniform in [0, 1), with 24 bits.
     fn uniform_f32(&mut self) -> f32 {
         (self.next_u32() & 0xff_ffff) as f32 * f32::from_bits((127 - 24) << 23)
     }
 
-    /// In [0, 1), 53 bits.
+    /// Uniform in [0, 1), with 53 bits.
     fn uniform_f64(&mut self) -> f64 {
         (self.next_u64() & ((1 << 53) - 1)) as f64 * f64::from_bits((1023 - 53) << 52)
     }
 
-    /// `torch.randn` in `f32`; the type must hold those.
+    /// Fills `out` as `torch.randn` does in `f32`. Intermediate values are kept in `out`: its type must be able to hold
+    /// every `f32`.
     ///
     /// ```
     /// use bitstep::lowrank::Mt19937;
@@ -100,7 +103,7 @@ impl Mt19937 {
     }
 }
 
-/// The seed after this one: the 15th number below 2⁶³ − 1 that it draws.
+/// The seed after this one: the 15th value below 2⁶³ − 1 that its generator draws, as in APOLLO.
 ///
 /// ```
 /// assert_eq!(bitstep::lowrank::next_seed(1), 505211975917066638);
@@ -111,14 +114,15 @@ pub fn next_seed(seed: u64) -> u64 {
     (0..15).fold(0, |_, _| generator.next_u64() % (i64::MAX as u64))
 }
 
-/// The seed after `count` more: [`next_seed`] so often, but never for long.
+/// [`next_seed`] applied `count` times, in bounded time.
 ///
-/// A seed's successor depends on its lower 32 bits alone, so the seeds soon go round in a ring: after
-/// some 80 000 of them, or a few times as many at most. What is left goes round in it (Brent's search).
+/// The next seed depends on the lower 32 bits of a seed only, so the sequence soon enters a short cycle: after some
+/// 80 000 seeds, or a few times as many at most. Once Brent's cycle detection ("An improved Monte Carlo factorization
+/// algorithm", 1980) has found its length, the remaining count is reduced modulo that length.
 ///
 /// ```
-/// use bitstep::lowrank::{later_seed, next_seed};
-/// assert_eq!(later_seed(1, 2), next_seed(next_seed(1)));
+/// use bitstep::lowrank::{next_seed, nth_seed};
+/// assert_eq!(nth_seed(1, 2), next_seed(next_seed(1)));
 /// ```
 #[must_use]
 pub fn nth_seed(seed: u64, count: u64) -> u64 {
@@ -138,19 +142,19 @@ pub fn nth_seed(seed: u64, count: u64) -> u64 {
     seed
 }
 
-/// Elements `first`, `first` + 1, … of projector number `number` of a seed: +1 or −1 over √rank, as
-/// the toss of a coin says.
+/// Elements `first`, `first` + 1, … of projector number `number` of a seed: random signs, ±1/√rank with equal
+/// probability.
 ///
-/// A counter-based generator, the one of stochastic rounding: no state, 64 elements from one number, the
-/// same however a projector is cut; without logarithm or cosine. Random signs serve a projection as well as
-/// normal numbers do (Achlioptas, "Database-friendly random projections", 2003): lengths are kept on the
-/// average, and vary less around it, by 2/r · (‖x‖⁴ − Σ xᵢ⁴) instead of 2/r · ‖x‖⁴ in the square.
+/// Drawn by the counter-based generator of stochastic rounding: without state, 64 elements from one draw, independent of
+/// how a projector is split, without logarithm or cosine. Random signs serve a projection as well as normal values
+/// (Achlioptas, "Database-friendly random projections", 2003): the squared length of a projected vector x has the mean
+/// ‖x‖², and the variance 2/r · (‖x‖⁴ − Σ xᵢ⁴) instead of 2/r · ‖x‖⁴.
 ///
 /// ```
-/// use bitstep::lowrank::signs;
+/// use bitstep::lowrank::rademacher;
 /// let (mut whole, mut part) = ([0.0f32; 100], [0.0f32; 30]);
-/// signs(7, 0, 0, 4, &mut whole);
-/// signs(7, 0, 70, 4, &mut part);
+/// rademacher(7, 0, 0, 4, &mut whole);
+/// rademacher(7, 0, 70, 4, &mut part);
 /// assert!(whole.iter().all(|x| x.abs() == 0.5) && whole[70..] == part);
 /// ```
 pub fn rademacher<A: StoredFloat>(seed: u64, number: u64, first: u64, rank: u64, out: &mut [A]) {
@@ -165,7 +169,7 @@ pub fn rademacher<A: StoredFloat>(seed: u64, number: u64, first: u64, rank: u64,
     }
 }
 
-/// 16 uniform numbers into 16 normal ones: the first half are radii, the second angles.
+/// Turns 16 uniform values into 16 normal ones (Box and Muller, 1958): the first half give radii, the second angles.
 fn box_muller<A: StoredFloat>(x: &mut [A]) {
     let Some((radii, angles)) = x.split_at_mut_checked(8) else { return };
     for (r, a) in radii.iter_mut().zip(angles) {
@@ -180,7 +184,7 @@ fn polynomial(x: f32, coefficients: &[f32]) -> f32 {
     rest.iter().fold(*first, |y, c| libm::fmaf(y, x, *c))
 }
 
-/// Natural logarithm of a normal positive number, by Cephes' polynomial.
+/// The natural logarithm of a positive normal number, by Cephes' polynomial.
 fn ln(x: f32) -> f32 {
     let bits = x.to_bits();
     let mut exponent = (bits >> 23) as i32 - 126;
@@ -208,11 +212,11 @@ fn ln(x: f32) -> f32 {
     libm::fmaf(e, 0.693_359_4, m + y)
 }
 
-/// Sine and cosine of a number in [0, 2π), by Cephes' polynomials.
+/// Sine and cosine of a value in [0, 2π), by Cephes' polynomials.
 fn sin_cos(x: f32) -> (f32, f32) {
     let octant = ((x * 1.273_239_5) as i32 + 1) & !1;
     let y = octant as f32;
-    // π/4 in three parts, each times y exact or fused.
+    // Minus y · π/4, with π/4 in three parts (Cody and Waite).
     let x = libm::fmaf(y, -0.785_156_25, x);
     let x = libm::fmaf(y, -2.418_756_5e-4, x);
     let x = libm::fmaf(y, -3.774_895e-8, x);
@@ -225,7 +229,7 @@ fn sin_cos(x: f32) -> (f32, f32) {
     (if octant & 4 == 0 { sin } else { -sin }, if (octant - 2) & 4 == 0 { -cos } else { cos })
 }
 
-/// 64 random bits for (seed, step, index).
+/// 64 random bits for (seed, step, index), by SplitMix64's finalizer.
 #[must_use]
 pub(crate) fn counter_u64(seed: u64, step: u64, index: u64) -> u64 {
     const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -245,8 +249,7 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    /// Where the walk comes round: the first index that is met again, and the length of the ring. By
-    /// marking every seed, where `later_seed` keeps one.
+    /// The cycle of the seeds: the first index in it, and its length. By marking every seed, where `nth_seed` keeps one.
     fn ring(seed: u64) -> (Vec<u64>, usize) {
         let (mut seeds, mut seen) = (vec![seed], std::collections::HashMap::from([(seed, 0)]));
         loop {
@@ -272,7 +275,7 @@ mod tests {
         }
     }
 
-    /// Signs of a projector, and bounds of four standard deviations.
+    /// Signs of a projector, checked within four standard deviations.
     fn tossed(seed: u64, number: u64, n: usize, rank: u64) -> Vec<f64> {
         let mut x = vec![0.0f64; n];
         rademacher(seed, number, 0, rank, &mut x);
@@ -295,7 +298,7 @@ mod tests {
             rademacher(9, 2, first as u64, 3, &mut part);
             assert_eq!(part, whole[first..first + len]);
         }
-        // The counter may begin anywhere.
+        // The counter may start anywhere, and wraps around.
         rademacher(9, u64::MAX, u64::MAX - 1, 3, &mut [0.0f32; 4]);
     }
 
@@ -306,7 +309,7 @@ mod tests {
             let x = tossed(7, 3, n, rank);
             let mean = x.iter().sum::<f64>() / n as f64;
             assert!(mean.abs() < 4.0 / (rank as f64 * n as f64).sqrt(), "{rank} {mean}");
-            // Each square is 1 / rank, but for the rounding of the root.
+            // Each square is 1 / rank, up to the rounding of the root.
             assert!(x.iter().all(|x| (x * x * rank as f64 - 1.0).abs() < 2e-7), "{rank}");
         }
     }
@@ -326,7 +329,7 @@ mod tests {
         }
     }
 
-    /// What APOLLO takes from a projection: the lengths of its channels.
+    /// The lengths of the projection's channels, which is all that APOLLO uses.
     #[test]
     fn projections_by_signs_keep_lengths_as_those_by_normal_numbers_do() {
         let (rank, len, projectors) = (16, 40, 2000);
@@ -359,7 +362,7 @@ mod tests {
             (by_normal, 2.0 / rank as f64),
         ] {
             assert!((mean - 1.0).abs() < 4.0 * deviation, "{mean}");
-            // The variance of a variance: 2 σ⁴ / n and what the tails add, here less than as much.
+            // The variance of a variance: 2 σ⁴ / n, and less than as much again for the tails.
             assert!(
                 (variance / want - 1.0).abs() < 4.0 * (4.0 / projectors as f64).sqrt(),
                 "{variance} {want}"

@@ -1,17 +1,18 @@
-//! The one order in which numbers are summed.
+//! Sums with a fixed order of summation.
 //!
-//! For n numbers: blocks of [`BLOCK`]; in a block [`LANES`] lanes, lane l adding
-//! elements l, l + 32, l + 64, … in turn, from +0; then the lanes fold 16, 8, 4,
-//! 2, 1. The block sums, in order, are reduced by the same procedure until one
-//! is left. It vectorises on every CPU, is one warp per block on a GPU, and errs
-//! like pairwise summation. Parts cut at multiples of [`PARTIAL_LEN`] elements hand
-//! over one number each ([`sum`] of a part), and the sum of these numbers is the
-//! sum of the whole, bit for bit: threads and shards can't change a result.
+//! n values are summed in blocks of [`BLOCK`]. In a block, each of [`LANES`] lanes adds its elements in order, from +0:
+//! lane l the elements l, l + 32, l + 64, …; then the lanes are folded to 16, 8, 4, 2 and 1. The block sums, in order,
+//! are reduced by the same procedure until one value is left.
 //!
-//! Sums down the columns of a matrix have an order of their own, so that rows are
-//! read as they lie in memory: blocks of [`ROWS`] rows, added in turn, from +0;
-//! the block sums, in order, are reduced by the same procedure until one row is
-//! left. Bands cut at multiples of 32ᵏ rows hand over one number per column.
+//! The order is chosen so that it vectorises on every CPU, is one warp per block on a GPU, and has an error bound like
+//! pairwise summation: an element takes part in at most 32 + 5 additions per level, and there are log₁₀₂₄ n levels. It
+//! also splits: parts that start at multiples of [`PARTIAL_LEN`] elements reduce to one value each ([`sum`] of a part),
+//! and the sum of these values is the sum of the whole, bit for bit, so threads and shards can't change a result.
+//! Streaming needs one buffer of lanes per level, and no allocation.
+//!
+//! Sums down the columns of a matrix have another order, in which rows are read as they are in memory: blocks of
+//! [`ROWS`] rows are added in order, from +0; the block sums, in order, are reduced by the same procedure until one row
+//! is left. Bands that start at multiples of 32ᵏ rows reduce to one value per column.
 
 use crate::arch::simd::{self, Kernel};
 use crate::float::ComputeFloat;
@@ -20,10 +21,10 @@ use crate::float::ComputeFloat;
 pub const BLOCK: usize = 1024;
 /// Lanes in a block.
 pub const LANES: usize = 32;
-/// Parts of this many elements, each summed alone, sum to the whole.
+/// Sums of parts of this many elements sum to the sum of the whole.
 pub const PARTIAL_LEN: usize = BLOCK * BLOCK;
 
-/// Levels above the first: enough for `usize::MAX` numbers.
+/// Levels above the first: enough for `usize::MAX` elements.
 const LEVELS: usize = (usize::BITS as usize).div_ceil(10);
 
 type Lanes<A, const K: usize> = [[A; LANES]; K];
@@ -74,7 +75,7 @@ impl<A: ComputeFloat, const K: usize> Levels<A, K> {
         }
     }
 
-    /// Folding a single number gives that number, so the empty levels change nothing.
+    /// Folding a single value gives that value, so the levels above the last one in use change nothing.
     fn finish(mut self) -> [A; K] {
         let mut carry = [A::ZERO; K];
         for level in 0..LEVELS {
@@ -98,14 +99,14 @@ impl<A: ComputeFloat, const K: usize> Levels<A, K> {
 /// Elements in a chunk of [`sums_by_chunk`]: divides [`BLOCK`], is divided by [`LANES`].
 pub(crate) const CHUNK: usize = 256;
 
-/// What writes terms, a chunk at a time. A trait, because a closure can't be told to become part
-/// of the vector kernel that calls it.
+/// Writes the terms of a sum, a chunk at a time. A trait, because a closure can't be marked `#[inline(always)]`, which
+/// the vector kernel that calls it needs.
 pub(crate) trait TermSource<A, const K: usize> {
     /// Writes the terms from index `start` on, as many as the buffers hold.
     fn fill(&mut self, start: usize, terms: [&mut [A]; K]);
 }
 
-/// Terms that are not worth a name.
+/// A closure as a source of terms, where inlining does not matter.
 impl<A, const K: usize, F: FnMut(usize, [&mut [A]; K])> TermSource<A, K> for F {
     #[inline(always)]
     fn fill(&mut self, start: usize, terms: [&mut [A]; K]) {
@@ -122,7 +123,7 @@ pub(crate) fn sums_by_chunk<A: ComputeFloat, const K: usize>(
     sums_within(&mut [[A::ZERO; CHUNK]; K], n, terms)
 }
 
-/// The same by way of buffers from outside, for many short sums.
+/// [`sums_by_chunk`] with the caller's buffers, for many short sums.
 #[inline(always)]
 pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
     buffers: &mut [[A; CHUNK]; K],
@@ -161,7 +162,7 @@ pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
     }
 }
 
-/// The same for terms index by index.
+/// The sums of K terms over n indices, computed index by index.
 #[inline(always)]
 pub(crate) fn sums<A: ComputeFloat, const K: usize>(
     n: usize,
@@ -186,8 +187,8 @@ pub(crate) fn sums<A: ComputeFloat, const K: usize>(
 /// Rows in a block of a sum down the columns.
 pub const ROWS: usize = 32;
 
-/// How many rows of memory a sum down the columns needs for a matrix of that many rows: the
-/// smallest k ≥ 1 with 32ᵏ ≥ `rows`.
+/// The rows of memory that a sum down the columns of a matrix with `rows` rows needs: the smallest k ≥ 1 with
+/// 32ᵏ ≥ `rows`.
 pub const fn column_levels(rows: usize) -> usize {
     let (mut levels, mut capacity) = (1, ROWS);
     while capacity < rows {
@@ -199,26 +200,26 @@ pub const fn column_levels(rows: usize) -> usize {
 
 /// Sums down columns: rows come in one after the other, one row goes out.
 pub(crate) struct Columns<'a, A> {
-    /// One row of partial sums a level.
+    /// One row of partial sums per level.
     levels: &'a mut [A],
     width: usize,
     count: usize,
 }
 
 impl<'a, A: ComputeFloat> Columns<'a, A> {
-    /// `memory` holds [`column_levels`] rows of `width` numbers; what it held before is overwritten.
+    /// `memory` is [`column_levels`] rows of `width` values, and is overwritten.
     pub(crate) fn new(memory: &'a mut [A], width: usize) -> Self {
         memory.fill(A::ZERO);
         Columns { levels: memory, width, count: 0 }
     }
 
-    /// Where the next row is to be added.
+    /// The partial sums to which the caller adds the next row.
     #[inline(always)]
     pub(crate) fn row(&mut self) -> &mut [A] {
         self.levels.get_mut(..self.width).unwrap_or_default()
     }
 
-    /// The row has been added: hands full blocks on to the next level.
+    /// Counts the row that was added, and adds full blocks to the next level.
     #[inline(always)]
     pub(crate) fn commit_row(&mut self) {
         self.count += 1;
@@ -237,7 +238,7 @@ impl<'a, A: ComputeFloat> Columns<'a, A> {
         }
     }
 
-    /// The sums. A level without an unfinished block adds +0, which changes nothing.
+    /// The sums of all rows. A level without an unfinished block adds +0, which changes nothing.
     pub(crate) fn finish(mut self) -> &'a [A] {
         let mut at = 0;
         while at + 2 * self.width <= self.levels.len() && self.width > 0 {
@@ -267,15 +268,15 @@ pub fn sum<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     simd::dispatch(Sum(n, term))
 }
 
-/// What a number adds to a norm of order 2, before its root. The norm of a single number is |x|,
-/// unsquared, as `torch.linalg.vector_norm` has it: there nothing overflows, and nothing vanishes.
+/// The term of an element in a 2-norm, before the [root]: x². For a tensor of a single element |x|, as in
+/// `torch.linalg.vector_norm`, so that nothing overflows or underflows.
 #[must_use]
 #[inline(always)]
 pub fn square<A: ComputeFloat>(x: A, single: bool) -> A {
     if single { x.abs() } else { x * x }
 }
 
-/// The norm, from the sum of what was [added](square).
+/// The 2-norm from the sum of the [terms](square).
 #[must_use]
 #[inline(always)]
 pub fn root<A: ComputeFloat>(sum: A, single: bool) -> A {
@@ -288,7 +289,7 @@ mod tests {
     extern crate std;
     use std::vec::Vec;
 
-    /// The definition, read off the text, with all the memory it likes.
+    /// The definition, literally, without regard to memory.
     fn naive(x: &[f32]) -> f32 {
         let blocks: Vec<f32> = x
             .chunks(BLOCK)
@@ -341,7 +342,7 @@ mod tests {
         }
     }
 
-    /// The definition of the sums down columns, for one column.
+    /// The definition of sums down the columns, for one column.
     fn naive_column(x: &[f32]) -> f32 {
         let blocks: Vec<f32> =
             x.chunks(ROWS).map(|b| b.iter().fold(0.0, |sum, v| sum + v)).collect();

@@ -1,12 +1,25 @@
-//! Singular vectors, in a fixed order: by way of the product of the matrix and its transpose.
+//! The singular vectors of the largest singular values, in a fixed order of operations.
 //!
-//! A Aᵀ, of the short side's size, is added up in `f64` and made tridiagonal by reflections
-//! (Householder); bisection finds its largest eigenvalues, inverse iteration their vectors. Reflected
-//! back, they are the short side's singular vectors; Aᵀ times these, the long side's. Squaring the singular
-//! values costs half of the digits, and `f64` has more than twice those of `f32`.
+//! With A = U Σ Vᵀ of m ≤ n, the eigenvectors of the Gram matrix A Aᵀ = U Σ² Uᵀ (m × m) are the left singular vectors, and
+//! the right ones are vᵢ = Aᵀ uᵢ / σᵢ. In order:
 //!
-//! Every sum has one order: in blocks of [`BLOCK`] for the products of the matrix's rows and of [`CHUNK`] elsewhere;
-//! in a block eight [`LANES`], folded 4, 2, 1; the blocks in turn.
+//! 1. `gram`: A Aᵀ, summed in `f64`.
+//! 2. `tridiagonalize`: Householder reflections H = 1 − v vᵀ with ‖v‖² = 2 turn it into a tridiagonal T (Golub and Van
+//!    Loan, "Matrix Computations", §8.3). H M H = M − v wᵀ − w vᵀ with p = M v, w = p − ½ (vᵀp) v; this update is deferred
+//!    and made in the same sweep over M that computes the next p.
+//! 3. `eigenvalue`: bisection on the number of eigenvalues above a value, which is the number of positive pivots of the
+//!    elimination of T − value (Sturm; ibid., §8.4).
+//! 4. `eigenvector`: inverse iteration, orthogonalized against the vectors before, as in LAPACK's `stein`.
+//! 5. `apply_reflectors`: from eigenvectors of T to those of A Aᵀ; then `gemv_t` and `orthonormalize` for the long side.
+//!
+//! Squaring the singular values costs half of the digits: errors are relative to σ₁, and singular values below some
+//! 2⁻²⁶ σ₁ are lost in `f64`. The elements of an `f32` matrix are themselves rounded to 2⁻²⁴.
+//!
+//! Intermediate results are `f64`, stored as pairs of the matrix's type ([`HiLo`]: some 48 bits for `f32`), so that no
+//! memory of another type is needed.
+//!
+//! Every sum has a fixed order: blocks of [`BLOCK`] for the Gram matrix and of [`CHUNK`] elsewhere; in a block eight
+//! [`LANES`], folded to 4, 2, 1; the blocks one after the other.
 
 use super::random::counter_u64;
 use crate::arch::simd::{self, Kernel};
@@ -15,25 +28,25 @@ use crate::math::reduce::BLOCK;
 
 const CHUNK: usize = 256;
 const LANES: usize = 8;
-/// Rows of the matrix that stay near while the products with all others are added up.
+/// Rows of the matrix that stay in the cache while their products with all others are summed.
 const BAND: usize = 32;
-/// Vectors of the short side's length that are needed beside the square matrix.
+/// Vectors of the short side's length that are needed in addition to the Gram matrix.
 const VECTORS: usize = 6;
-/// Halvings until a bracket around an eigenvalue is one number wide, and more.
+/// More than the halvings until a bracket around an eigenvalue has the width of one ulp.
 const MAX_BISECTIONS: usize = 64;
-/// The sum of squares of what need not be reflected away: 2⁻¹⁴⁰.
+/// No reflection is made if the squares of the elements to be zeroed sum to at most this: 2⁻¹⁴⁰.
 const REFLECT_EPS: f64 = f64::from_bits((1023 - 140) << 52);
-/// The second one leaves nothing of other vectors.
+/// Inverse iterations: after the second one the components along other eigenvectors are negligible.
 const ITERATIONS: u64 = 2;
 
-/// Numbers of scratch memory that [`vectors`] needs beside the matrix.
+/// The elements of scratch memory that [`vectors`] needs for a matrix of `rows` rows.
 pub(crate) const fn scratch(rows: usize) -> usize {
     rows.saturating_mul(rows.saturating_add(1 + 2 * VECTORS))
 }
 
-/// Writes the singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, in falling order:
-/// those of the short side into the rows of `short`, those of the long side into the rows of
-/// `long`, as many as fit. All NaN, if an element is not finite.
+/// Writes the singular vectors of the largest singular values of a matrix of `rows` ≤ `cols`, in descending order: the
+/// left ones into the rows of `short`, the right ones into the rows of `long`, as many as fit. Their signs are not
+/// fixed. All elements become NaN if one of the matrix is not finite; of a zero matrix the vectors are unit vectors.
 pub(crate) fn vectors<A: ComputeFloat<Scalar = A>>(
     [rows, cols]: [usize; 2],
     matrix: &mut [A],
@@ -57,7 +70,7 @@ pub(crate) fn vectors<A: ComputeFloat<Scalar = A>>(
         }
         return;
     }
-    // The largest becomes about 1, exactly: no square can overflow.
+    // Scales by a power of two, which is exact, so that the largest element is about 1 and no square overflows.
     let power = f64::from_bits((2046 - (largest.to_bits() >> 52)).clamp(1, 2046) << 52);
     for x in matrix.iter_mut() {
         *x = A::from_f64(x.to_f64() * power);
@@ -87,30 +100,30 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Vectors<'_, A> {
         let n = square.n;
         let mut parts = rest.chunks_mut(2 * n.max(1));
         let mut part = || HiLo::new(parts.next().unwrap_or_default());
-        let (mut diagonal, mut beside) = (part(), part());
+        let (mut diagonal, mut off_diagonal) = (part(), part());
         let mut work = [part(), part(), part(), part()];
 
         gram(matrix, cols, &mut square);
-        tridiagonalize(&mut square, &mut diagonal, &mut beside, &mut work);
-        let (diagonal, beside) = (&diagonal, &beside);
+        tridiagonalize(&mut square, &mut diagonal, &mut off_diagonal, &mut work);
+        let (diagonal, off_diagonal) = (&diagonal, &off_diagonal);
         let mut norm = 0.0f64;
         for i in 0..n {
-            let before = if i > 0 { beside.get(i - 1) } else { 0.0 };
-            let sum = before.abs() + diagonal.get(i).abs() + beside.get(i).abs();
+            let before = if i > 0 { off_diagonal.get(i - 1) } else { 0.0 };
+            let sum = before.abs() + diagonal.get(i).abs() + off_diagonal.get(i).abs();
             norm = if sum > norm { sum } else { norm };
         }
 
-        // Until they are reflected back, the vectors rest where results will be.
+        // Until step 5 the eigenvectors of T are stored in the memory of the results.
         let inside = short.len() >= count * n;
         let (found, width) = if inside { (&mut *short, n) } else { (&mut *long, cols) };
         let mut high = norm;
         for i in 0..count {
             let (before, rest) = found.split_at_mut_checked(i * width).unwrap_or_default();
             let to = rest.get_mut(..n).unwrap_or_default();
-            high = eigenvalue(diagonal, beside, i, [0.0, high], norm);
+            high = eigenvalue(diagonal, off_diagonal, i, [0.0, high], norm);
             let before = before.chunks(width.max(1)).map(|row| row.get(..n).unwrap_or_default());
             let [x, upper @ ..] = &mut work;
-            if !eigenvector([diagonal, beside], high, norm, i, before.clone(), x, upper) {
+            if !eigenvector([diagonal, off_diagonal], high, norm, i, before.clone(), x, upper) {
                 complete_basis(before, to);
                 continue;
             }
@@ -141,7 +154,7 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Vectors<'_, A> {
     }
 }
 
-/// Numbers of `f64`, each kept as two: rounded, and what rounding took.
+/// A vector of `f64`, each element stored as two of type A: the rounded value and the rounding error.
 struct HiLo<'a, A> {
     high: &'a mut [A],
     low: &'a mut [A],
@@ -168,7 +181,7 @@ impl<'a, A: ComputeFloat<Scalar = A>> HiLo<'a, A> {
         }
     }
 
-    /// Elements from `start` on.
+    /// Copies the elements from `start` on.
     #[inline(always)]
     fn load(&self, start: usize, to: &mut [f64]) {
         let high = self.high.get(start..).unwrap_or_default();
@@ -194,8 +207,8 @@ fn split<A: ComputeFloat<Scalar = A>>(x: f64) -> (A, A) {
     (high, A::from_f64(x - high.to_f64()))
 }
 
-/// The upper triangle of a symmetric matrix, row by row; what rounding took from its rows fills the lower one,
-/// and one row more: that of row i stands at the begin of row n - i.
+/// A symmetric matrix of `f64`, stored as pairs: the rounded values of its upper triangle in their places in a square;
+/// the rounding errors in the lower triangle and one more row, those of row i at the beginning of row n - i.
 struct PackedSymmetric<'a, A> {
     n: usize,
     data: &'a mut [A],
@@ -224,7 +237,7 @@ fn fold(lanes: [f64; LANES]) -> f64 {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
-/// The products of the matrix's rows with each other.
+/// The dot products of the matrix's rows with each other: A Aᵀ.
 #[inline(always)]
 fn gram<A: ComputeFloat<Scalar = A>>(
     matrix: &[A],
@@ -246,7 +259,7 @@ fn gram<A: ComputeFloat<Scalar = A>>(
                     for (i, sums) in (i..n).zip(sums) {
                         let mut to = square.row(i);
                         for (j, sum) in (j..n).zip(sums) {
-                            // Below the diagonal nothing is kept.
+                            // Only the upper triangle is stored.
                             if let Some(at) = j.checked_sub(i) {
                                 to.set(at, to.get(at) + sum);
                             }
@@ -258,7 +271,7 @@ fn gram<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// The products of two rows with two others.
+/// The dot products of two rows with two others.
 #[inline(always)]
 fn products<A: ComputeFloat<Scalar = A>>([a, b]: [&[A]; 2], [c, d]: [&[A]; 2]) -> [[f64; 2]; 2] {
     let [mut ac, mut ad, mut bc, mut bd] = [[0.0; LANES]; 4];
@@ -285,7 +298,7 @@ fn products<A: ComputeFloat<Scalar = A>>([a, b]: [&[A]; 2], [c, d]: [&[A]; 2]) -
     [[fold(ac), fold(ad)], [fold(bc), fold(bd)]]
 }
 
-/// The sum of the products.
+/// The dot product.
 #[inline(always)]
 fn dot(x: &[f64], y: &[f64]) -> f64 {
     let mut lanes = [0.0; LANES];
@@ -301,8 +314,8 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     fold(lanes)
 }
 
-/// Reflections from both sides until only the diagonal and what is beside it is left. Reflection i, of the
-/// elements after i, is 1 - v vᵀ; v rests in row i beside the diagonal.
+/// Reduces the matrix to tridiagonal form by reflections from both sides. Reflection i = 1 - v vᵀ acts on the elements
+/// after i; its v is stored in row i, after the diagonal.
 #[inline(always)]
 fn tridiagonalize<A: ComputeFloat<Scalar = A>>(
     square: &mut PackedSymmetric<'_, A>,
@@ -311,7 +324,7 @@ fn tridiagonalize<A: ComputeFloat<Scalar = A>>(
     work: &mut [HiLo<'_, A>; 4],
 ) {
     let n = square.n;
-    // The matrix that counts is the square less v wᵀ + w vᵀ, of the reflection before.
+    // The current matrix is `square` - v wᵀ - w vᵀ, with v and w of the reflection before.
     let [v, w, next, p] = work;
     for pairs in [&mut *v, &mut *w, &mut *next] {
         pairs.high.fill(A::ZERO);
@@ -332,14 +345,14 @@ fn tridiagonalize<A: ComputeFloat<Scalar = A>>(
                 *x -= vk * w + wk * v;
             }
             row.store(start, x);
-            // Neither the diagonal nor the first beside it: what is to vanish.
+            // The elements to be zeroed: all but the diagonal and the one after it.
             let rest = x.get(2usize.saturating_sub(start)..).unwrap_or_default();
             tail += dot(rest, rest);
         }
         diagonal.set(k, row.get(0));
         let x = row.get(1);
         let length = (x * x + tail).sqrt();
-        // What is far below one part in 2⁵² of the square, whose largest element is at least 1, is not there.
+        // Elements far below an ulp of the Gram matrix, whose largest element is at least 1, are treated as 0.
         let reflects = tail > REFLECT_EPS;
         let after = if x > 0.0 { -length } else { length };
         off_diagonal.set(k, if reflects { after } else { x });
@@ -369,7 +382,7 @@ fn tridiagonalize<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// Takes v wᵀ + w vᵀ from the square's rows from `first` on, and multiplies it with `next`, into `p`.
+/// Subtracts v wᵀ + w vᵀ from the rows of the square from `first` on, and multiplies the result by `next`, into `p`.
 #[inline(always)]
 fn advance<A: ComputeFloat<Scalar = A>>(
     square: &mut PackedSymmetric<'_, A>,
@@ -396,7 +409,7 @@ fn advance<A: ComputeFloat<Scalar = A>>(
                 row.set(0, a);
                 sum = a * xi;
             }
-            // The elements beside the diagonal that are in this block.
+            // The elements of row i after the diagonal that are in this block of columns.
             let from = if i < start { start } else { i + 1 };
             let within = |x: usize| x.saturating_sub(start)..end - start;
             let HiLo { high, low } = row;
@@ -427,7 +440,8 @@ fn advance<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// The part of [`advance`] for one row: returns its product with `xs`, and adds `xi` times the row to `ps`.
+/// [`advance`] for a part of one row: updates it, returns its product with `xs`, and adds `xi` times it to `ps` for the
+/// symmetric part.
 #[inline(always)]
 fn sweep<A: ComputeFloat<Scalar = A>>(
     [high, low]: [&mut [A]; 2],
@@ -459,12 +473,12 @@ fn sweep<A: ComputeFloat<Scalar = A>>(
     fold(lanes)
 }
 
-/// Eigenvalue number i from above, within one part in 2⁵² of the largest. By bisection:
-/// how many lie above a number is how many pivots of the elimination are positive (Sturm).
+/// The eigenvalue number i from above, with an error of at most 2⁻⁵² of the matrix's norm. By bisection: the number of
+/// eigenvalues above a value is the number of positive pivots in the elimination of T - value (Sturm).
 #[inline(always)]
 fn eigenvalue<A: ComputeFloat<Scalar = A>>(
     diagonal: &HiLo<'_, A>,
-    beside: &HiLo<'_, A>,
+    off_diagonal: &HiLo<'_, A>,
     i: usize,
     [mut low, mut high]: [f64; 2],
     norm: f64,
@@ -482,7 +496,7 @@ fn eigenvalue<A: ComputeFloat<Scalar = A>>(
                 pivot = -tiny;
             }
             above += usize::from(pivot > 0.0);
-            across = beside.get(j);
+            across = off_diagonal.get(j);
         }
         if above > i {
             low = middle;
@@ -493,7 +507,7 @@ fn eigenvalue<A: ComputeFloat<Scalar = A>>(
     high
 }
 
-/// The eigenvector, into `x`, orthogonal to those before; false if none was found.
+/// Computes the eigenvector of an eigenvalue into `x`, orthogonal to those before; false if none was found.
 #[inline(always)]
 fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
     matrix: [&HiLo<'_, A>; 2],
@@ -506,7 +520,7 @@ fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
 ) -> bool {
     let n = x.high.len();
     for at in 0..n {
-        // Uniform in [-1, 1): some of it lies along every eigenvector.
+        // Uniform in [-1, 1): the start has a component along every eigenvector.
         x.set(
             at,
             (counter_u64(0, number as u64, at as u64) >> 11) as f64 / f64::from_bits(1075 << 52)
@@ -515,7 +529,7 @@ fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
     }
     for _ in 0..ITERATIONS {
         solve(matrix, value, norm, x, upper);
-        // Where most of it goes, rounding is most of what stays: again.
+        // If most of the vector is removed, the rest is mostly rounding errors: orthogonalized again.
         for round in 0..4 {
             if round > 0 {
                 for before in before.clone() {
@@ -542,10 +556,10 @@ fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
     true
 }
 
-/// Solves (T - value) y = x, but for a factor: elimination with row exchanges.
+/// Solves (T - value) y = x up to a factor, by Gaussian elimination with partial pivoting.
 #[inline(always)]
 fn solve<A: ComputeFloat<Scalar = A>>(
-    [diagonal, beside]: [&HiLo<'_, A>; 2],
+    [diagonal, off_diagonal]: [&HiLo<'_, A>; 2],
     value: f64,
     norm: f64,
     x: &mut HiLo<'_, A>,
@@ -554,13 +568,13 @@ fn solve<A: ComputeFloat<Scalar = A>>(
     let [pivots, first, second] = upper else { return };
     let n = x.high.len();
     let tiny = norm * f64::EPSILON;
-    let (mut pivot, mut right) = (diagonal.get(0) - value, beside.get(0));
-    // The vector begins small: at the end it is large.
+    let (mut pivot, mut right) = (diagonal.get(0) - value, off_diagonal.get(0));
+    // T - value is nearly singular, so that the solution grows by up to 1 / tiny: scaled in advance.
     let mut here = x.get(0) * tiny;
     for i in 0..n {
         let last = i + 1 == n;
-        let left = if last { 0.0 } else { beside.get(i) };
-        let (next, after) = (diagonal.get(i + 1) - value, beside.get(i + 1));
+        let left = if last { 0.0 } else { off_diagonal.get(i) };
+        let (next, after) = (diagonal.get(i + 1) - value, off_diagonal.get(i + 1));
         let there = x.get(i + 1) * tiny;
         let (row, solved);
         if pivot.abs() >= left.abs() || last {
@@ -586,7 +600,7 @@ fn solve<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// The product with a vector of the matrix's type.
+/// The dot product with a vector of the matrix's type.
 #[inline(always)]
 fn dot_along<A: ComputeFloat<Scalar = A>>(x: &HiLo<'_, A>, y: &[A]) -> f64 {
     let mut sum = 0.0;
@@ -608,7 +622,7 @@ fn axpy<A: ComputeFloat<Scalar = A>>(x: &mut HiLo<'_, A>, y: &[A], factor: f64) 
     }
 }
 
-/// An eigenvector of the tridiagonal matrix into one of the square: all reflections, the last one first.
+/// Turns an eigenvector of the tridiagonal matrix into one of the Gram matrix: all reflections, the last one first.
 #[inline(always)]
 fn apply_reflectors<A: ComputeFloat<Scalar = A>>(
     square: &mut PackedSymmetric<'_, A>,
@@ -633,7 +647,7 @@ fn apply_reflectors<A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// The matrix's rows, each times an element of `x`: their sum.
+/// Aᵀ x: the sum of the matrix's rows, each times an element of `x`.
 #[inline(always)]
 fn gemv_t<A: ComputeFloat<Scalar = A>>(matrix: &[A], cols: usize, x: &HiLo<'_, A>, to: &mut [A]) {
     const WIDE: usize = 4 * CHUNK;
@@ -652,7 +666,7 @@ fn gemv_t<A: ComputeFloat<Scalar = A>>(matrix: &[A], cols: usize, x: &HiLo<'_, A
     }
 }
 
-/// Takes from `x` what lies along the unit vectors before, and makes its length 1; false if nothing is left.
+/// Orthogonalizes `x` against the unit vectors before (Gram–Schmidt), and normalizes it; false if nothing is left.
 #[inline(always)]
 fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
     before: impl Iterator<Item = &'b [A]> + Clone,
@@ -673,7 +687,7 @@ fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
         sum
     };
     let mut length = inner(x, x).sqrt();
-    // Where most of it goes, rounding is most of what stays: again.
+    // If most of the vector is removed, the rest is mostly rounding errors: orthogonalized again.
     for _ in 0..3 {
         if !(length > 0.0 && length < f64::INFINITY) {
             return false;
@@ -698,14 +712,14 @@ fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
     false
 }
 
-/// Any unit vector orthogonal to those before: a unit vector of the axes, less its part in them.
+/// Writes any unit vector orthogonal to those before: that of an axis, orthogonalized.
 #[inline(always)]
 fn complete_basis<'b, A: ComputeFloat<Scalar = A>>(
     before: impl Iterator<Item = &'b [A]> + Clone,
     to: &mut [A],
 ) {
     let (len, number) = (to.len(), before.clone().count());
-    // Likely one that those before have little of.
+    // First the axes along which the vectors before are likely to have small components.
     for axis in (number..len).chain(0..number) {
         for (i, x) in to.iter_mut().enumerate() {
             *x = if i == axis { A::ONE } else { A::ZERO };
@@ -716,7 +730,7 @@ fn complete_basis<'b, A: ComputeFloat<Scalar = A>>(
     }
 }
 
-/// Turns a vector so that its largest component (the first of several) is positive.
+/// Flips the sign of a vector if its component of the largest magnitude (the first of several) is negative.
 pub(crate) fn fix_sign<A: ComputeFloat>(x: &mut [A]) {
     let mut largest = A::ZERO;
     for v in x.iter() {
@@ -742,7 +756,7 @@ mod tests {
         x
     }
 
-    /// The worst of: a vector's length, an angle between two, what A v and Aᵀ u lack of σ u and σ v.
+    /// The largest error of: the vectors' lengths, their orthogonality, A v = σ u and Aᵀ u = σ v.
     fn worst<A: ComputeFloat<Scalar = A>>(
         [rows, cols]: [usize; 2],
         count: usize,
@@ -846,7 +860,7 @@ mod tests {
         run(&mut alone, &mut []);
         run(&mut [], &mut other);
         assert!(alone == short && other == long);
-        // Too little memory, or none asked for: nothing happens.
+        // With too little memory, or none requested, nothing happens.
         vectors([rows, cols], &mut matrix.clone(), &mut alone, &mut [], &mut [0.0; 7]);
         vectors([rows, cols], &mut matrix.clone(), &mut [], &mut [], &mut []);
         vectors([0, 0], &mut [], &mut alone, &mut other, &mut []);

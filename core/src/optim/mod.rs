@@ -71,7 +71,6 @@ pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 /// loops over elements, loops over elements after sums over the tensor, matrices with row and column state, and passes
 /// between matrix products. Then come the projected rules, each with its projection, and those whose direction and
 /// application run separately. For backends that need code for each type of rule.
-#[doc(hidden)]
 #[macro_export]
 macro_rules! each_rule {
     ($go:ident) => {

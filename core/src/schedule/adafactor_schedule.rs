@@ -7,18 +7,18 @@ use crate::hyper::{FieldVisitor, HyperParams};
 
 use super::min;
 
-/// The rate that [`Adafactor`](crate::optim::Adafactor) gives itself, as a schedule to look at.
+/// The learning rate that [`Adafactor`](crate::optim::Adafactor) computes for itself, reported as a schedule.
 ///
 /// # Formula
 /// Before the first step `initial_lr`; after step t of the optimizer max(ε₂, RMS(p)) · ρ, ρ = min(10⁻², 1/√t), with
-/// `warmup_init` min(10⁻⁶·t, 1/√t); without `scale_parameter` ρ alone. RMS(p) is that of the group's first parameter,
-/// before the step.
+/// `warmup_init` min(10⁻⁶·t, 1/√t); without `scale_parameter` ρ alone. RMS(p) is the root mean square of the group's
+/// first parameter, before the step.
 ///
 /// # Source
 /// `transformers.optimization.AdafactorSchedule`. Without `relative_step` ρ is the group's rate, which this schedule
-/// itself has overwritten: it starts from `initial_lr`, not from the optimizer's `lr`, and multiplies up.
-/// The RMS of an f32 or 16-bit parameter is an f32 tensor. Where it is above ε₂ the product is one too, and from then
-/// on so is the group's rate.
+/// itself has overwritten: it starts from `initial_lr`, not from the optimizer's `lr`, and the factors multiply up.
+/// The RMS of an f32 or 16-bit parameter is an f32 tensor. Where it is above ε₂ the product is an f32 tensor too, and
+/// so is the group's rate from then on.
 ///
 /// # Non-finite input
 /// A NaN RMS counts as below ε₂.
@@ -26,7 +26,7 @@ use super::min;
 /// # Example
 /// ```
 /// use bitstep::schedule::AdafactorSchedule;
-/// let s = AdafactorSchedule { initial_lr: 0.5, ..Default::default() };
+/// let s = AdafactorSchedule { initial_lr: 0.5, ..AdafactorSchedule::DEFAULT };
 /// let mut state = s.start();
 /// assert_eq!(state.lr, 0.5);
 /// s.step(&mut state, 2.0);
@@ -36,26 +36,26 @@ use super::min;
 pub struct AdafactorSchedule {
     /// The rate before the first step.
     pub initial_lr: f64,
-    /// Adafactor's ε: of the squared gradient (unused here) and of the parameter's scale.
+    /// Adafactor's (ε₁, ε₂): ε₁ is added to the squared gradient (unused here), ε₂ is the least scale of a parameter.
     pub eps: (f64, f64),
-    /// Adafactor's: whether the rate is scaled by the parameter.
+    /// Adafactor's argument: whether the rate is scaled by the RMS of the parameter.
     pub scale_parameter: bool,
-    /// Adafactor's: whether it falls with time.
+    /// Adafactor's argument: whether the rate falls as 1/√t.
     pub relative_step: bool,
-    /// Adafactor's: whether it first rises.
+    /// Adafactor's argument: whether the rate first rises as 10⁻⁶·t.
     pub warmup_init: bool,
-    /// Whether parameters are f64, and so is their RMS.
+    /// Whether the parameters, and so their RMS, are f64.
     pub f64: bool,
 }
 
-/// What [`AdafactorSchedule`] remembers of a group.
+/// The state of [`AdafactorSchedule`] for one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdafactorScheduleState {
-    /// The rate in force.
+    /// The current rate.
     pub lr: f64,
-    /// Steps of the optimizer.
+    /// The number of optimizer steps so far.
     pub step: u64,
-    /// Whether the rate is an f32 tensor.
+    /// Whether the reference holds the rate in an f32 tensor.
     pub f32: bool,
 }
 
@@ -77,7 +77,7 @@ impl Default for AdafactorSchedule {
     }
 }
 
-/// One for each group, of the arguments of all and those that are its own.
+/// One schedule per group, from the shared arguments and those of the group.
 #[cfg(feature = "alloc")]
 pub(super) fn for_each(
     entry: &super::Entry,
@@ -124,7 +124,7 @@ impl AdafactorSchedule {
         AdafactorScheduleState { lr: self.initial_lr, step: 0, f32: false }
     }
 
-    /// A scheduler step after one of the optimizer, which found `rms`.
+    /// A scheduler step after an optimizer step; `rms` is the RMS of the group's first parameter before that step.
     pub fn step(&self, state: &mut AdafactorScheduleState, rms: f64) {
         state.step = state.step.saturating_add(1);
         let t = state.step as f64;
@@ -133,7 +133,7 @@ impl AdafactorSchedule {
         } else {
             state.lr
         };
-        // The comparison is one of tensors too.
+        // The reference compares in the tensor's type as well.
         let least = if self.f64 { self.eps.1 } else { f64::from(self.eps.1 as f32) };
         let scaled = self.scale_parameter && rms > least;
         let scale = match self.scale_parameter {
@@ -148,7 +148,7 @@ impl AdafactorSchedule {
         } else {
             scale * relative
         };
-        // A tensor stays one: later numbers are written into it.
+        // Once the rate is a tensor it stays one: later values are written into it.
         state.f32 |= scale_is_tensor;
         if state.f32 {
             state.lr = f64::from(state.lr as f32);
@@ -169,7 +169,7 @@ mod tests {
         f64: true,
     };
 
-    /// The rate after a step of the optimizer with this number.
+    /// The rate after this many steps of the optimizer.
     fn lr_at(s: &AdafactorSchedule, step: u64, rms: f64) -> f64 {
         let mut state = AdafactorScheduleState { step: step - 1, ..s.start() };
         s.step(&mut state, rms);

@@ -1,4 +1,5 @@
-//! What a schedule is made of, as Python's dictionaries, JSON or a line of text have it.
+//! Reads the arguments of a schedule, given as Python's dictionaries, JSON or a line of text have them: the groups'
+//! rates, values per group, nested schedules.
 
 use alloc::borrow::ToOwned;
 use alloc::string::{String, ToString};
@@ -7,26 +8,26 @@ use alloc::vec::Vec;
 use crate::Error;
 use crate::hyper::{ArgError, Args, HyperParams, Value, nearest};
 
-/// The optimizer's part of the arguments.
+/// The arguments that describe the optimizer and its groups.
 pub(super) struct Groups {
-    /// The optimizer's own rate.
+    /// The optimizer's `lr`.
     pub(super) default_lr: f64,
     pub(super) lrs: Vec<f64>,
-    /// Those that were there before the schedule.
+    /// Each group's `initial_lr`, where an earlier schedule has left one.
     pub(super) initial_lrs: Vec<Option<f64>>,
-    /// What else is each group's own.
+    /// Each group's other arguments.
     pub(super) changes: Vec<Args>,
 }
 
 impl Groups {
-    /// Takes it out of `args`. `initial_lr` is that of groups without one of their own.
+    /// Takes these arguments out of `args`. `initial_lr` is for groups without one of their own.
     pub(super) fn take(args: &mut Args, initial_lr: Option<Value>) -> Result<Groups, ArgError> {
         let number = |argument: &str, value: Option<&Value>| match value {
             None | Some(Value::None) => Ok(None),
             Some(v) => v.as_f64().map(Some).ok_or_else(|| bad(argument, v, "a number")),
         };
         let lr = args.take("lr");
-        // The rates themselves may be a list.
+        // `lr` may be a list of the groups' rates.
         let list = lr.as_ref().and_then(Value::as_list).map(<[Value]>::to_vec);
         let default_lr = match &list {
             Some(_) => None,
@@ -67,7 +68,7 @@ impl Groups {
         Ok(Groups { default_lr, lrs, initial_lrs, changes })
     }
 
-    /// Refuses groups that have more than rates: of the optimizer's arguments, most schedules know no other.
+    /// Refuses groups with arguments other than rates: most schedules use no other argument of the optimizer.
     pub(super) fn have_rates_alone(&self) -> Result<(), ArgError> {
         match self.changes.iter().flat_map(Args::iter).next() {
             None => Ok(()),
@@ -81,7 +82,7 @@ impl Groups {
     pub(super) fn each(&self, args: &Args) -> Result<Vec<Args>, ArgError> {
         let count = self.lrs.len();
         let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
-        if count.saturating_mul(values) > MOST_VALUES {
+        if count.saturating_mul(values) > MAX_VALUES {
             let expected = "at most 1048576 values of arguments, of all groups together";
             return Err(
                 Error::OutOfRange { argument: "groups", value: count as f64, expected }.into()
@@ -91,8 +92,8 @@ impl Groups {
     }
 }
 
-/// The most values that arguments may have, of all groups together.
-const MOST_VALUES: usize = 1 << 20;
+/// The most values that the arguments of all groups together may consist of.
+const MAX_VALUES: usize = 1 << 20;
 
 /// How many values a value consists of; long strings count as several.
 fn size(value: &Value) -> usize {
@@ -105,10 +106,10 @@ fn size(value: &Value) -> usize {
     }
 }
 
-/// Arguments that may be a list with a number for each group.
+/// Arguments that may be a list with one value per group.
 const PER_GROUP: &[&str] = &["base_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"];
 
-/// The arguments as one group sees them, those of schedules within included.
+/// The arguments as one group sees them, including those of nested schedules.
 fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError> {
     let resolve = |name: &str, value: &Value| match value.as_list() {
         Some(list) if PER_GROUP.contains(&name) => {
@@ -142,33 +143,33 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
     Ok(resolved)
 }
 
-/// Sets the fields of `target`. Those `apart` have been taken out before.
+/// Sets the fields of `target`; its `non_fields` are set already.
 pub(super) fn apply(
     of: &str,
     args: &Args,
     target: &mut (impl HyperParams + ?Sized),
-    apart: &[&'static str],
+    non_fields: &[&'static str],
 ) -> Result<(), ArgError> {
-    args.apply(of, target).map_err(|error| nearer(error, apart))?;
+    args.apply(of, target).map_err(|error| suggest(error, non_fields))?;
     match target.required().iter().find(|argument| args.get(argument).is_none()) {
         Some(argument) => Err(missing(of, argument)),
         None => Ok(()),
     }
 }
 
-/// An unknown argument may be meant for one of these, which no field stands for.
-pub(super) fn nearer(error: ArgError, apart: &[&'static str]) -> ArgError {
+/// Extends the suggestion for an unknown argument to these names, for which there is no field.
+pub(super) fn suggest(error: ArgError, non_fields: &[&'static str]) -> ArgError {
     let ArgError::UnknownArgument { of, argument, nearest: field } = error else { return error };
-    let nearest = nearest(&argument, field.into_iter().chain(apart.iter().copied()));
+    let nearest = nearest(&argument, field.into_iter().chain(non_fields.iter().copied()));
     ArgError::UnknownArgument { of, argument, nearest }
 }
 
-/// Takes an argument out that has no default.
+/// Takes a required argument out.
 pub(super) fn take(of: &str, argument: &'static str, args: &mut Args) -> Result<Value, ArgError> {
     args.take(argument).ok_or_else(|| missing(of, argument))
 }
 
-/// The same, a list.
+/// Takes out a required argument that is a list.
 pub(super) fn take_list<T>(
     of: &str,
     argument: &'static str,
@@ -181,7 +182,7 @@ pub(super) fn take_list<T>(
     items.ok_or_else(|| bad(argument, &list, expected))
 }
 
-/// The same, of steps.
+/// Takes out a required argument that is a list of step numbers.
 pub(super) fn steps(
     of: &str,
     argument: &'static str,
@@ -190,7 +191,7 @@ pub(super) fn steps(
     take_list(of, argument, args, "a list of whole numbers, at least 0", Value::as_u64)
 }
 
-/// A schedule within another: `[name, {…}]`, or a dictionary with its name and arguments.
+/// A nested schedule: a name, `[name, {…}]`, or a dictionary with its name and arguments.
 pub(super) fn name_and_args(
     argument: &'static str,
     value: &Value,
@@ -216,7 +217,7 @@ pub(super) fn name_and_args(
                 Some(Value::Map(entries)) => Some(entries.iter().cloned().collect()),
                 _ => None,
             });
-            // What Keras writes beside them.
+            // Keras' serialization writes these in addition to name and arguments.
             for other in ["module", "registered_name", "optimizer"] {
                 args.take(other);
             }
@@ -272,7 +273,7 @@ mod tests {
         let pair = Value::List(alloc::vec!["S".into(), Value::Map(within)]);
         let args = Args::new().with("schedulers", Value::List(alloc::vec![pair]));
         let got = for_group(&args, 1, 2).expect("two values for two groups");
-        // A list that belongs to no group stays whole.
+        // A list that is not per group stays whole.
         let want = "[[\"S\", {\"max_lr\": 5.0, \"milestones\": [1, 2]}]]";
         assert_eq!(got.get("schedulers").map(Value::to_string).as_deref(), Some(want));
         let refused = Error::LengthMismatch { argument: "max_lr", got: 2, expected: 3 };

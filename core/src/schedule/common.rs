@@ -1,24 +1,24 @@
-//! What schedules share.
+//! Helpers shared by the schedules: warm-up, progress, the cosine, values per group.
 
 use crate::Error;
 use crate::error::ensure_range;
 
-/// The linear warm-up that Transformers' schedules share: a share of the rate, or `None` once it is over.
+/// The linear warm-up of Transformers' schedules: the factor step / `num_warmup_steps`, or `None` once warm-up is over.
 ///
 /// ```
 /// use bitstep::schedule::{max, progress, warmup};
-/// /// Up in a line, then down in one, but not below a tenth.
-/// fn share(step: u64) -> f64 {
+/// /// Linear warm-up, then linear decay, but not below a tenth.
+/// fn factor(step: u64) -> f64 {
 ///     warmup(step, 2).unwrap_or_else(|| max(0.1, 1.0 - progress(step, 2, 6)))
 /// }
-/// assert_eq!([0, 1, 2, 4, 6].map(share), [0.0, 0.5, 1.0, 0.5, 0.1]);
+/// assert_eq!([0, 1, 2, 4, 6].map(factor), [0.0, 0.5, 1.0, 0.5, 0.1]);
 /// ```
 #[must_use]
 pub fn warmup(step: u64, num_warmup_steps: u64) -> Option<f64> {
     (step < num_warmup_steps).then(|| step as f64 / num_warmup_steps as f64)
 }
 
-/// How far a step is between warm-up and end of training; beyond 1 past the end.
+/// (step − warmup) / max(1, training − warmup): 0 at the end of warm-up, 1 at the end of training, above 1 past it.
 #[must_use]
 pub fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f64 {
     let [step, warmup, training] = [step, num_warmup_steps, num_training_steps].map(|n| n as f64);
@@ -31,7 +31,7 @@ pub(super) fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
     0.5 * (1.0 + crate::math::cos(PI * num_cycles * 2.0 * progress))
 }
 
-/// The cosine of an infinite number is an error in the reference.
+/// Refuses an infinite `num_cycles`: Python's `math.cos` raises an error for infinity.
 pub(super) fn check_cycles(num_cycles: f64) -> Result<(), Error> {
     ensure_range(!num_cycles.is_infinite(), "num_cycles", num_cycles, "-inf < num_cycles < inf")
 }
@@ -48,11 +48,11 @@ pub fn min(a: f64, b: f64) -> f64 {
     if b < a { b } else { a }
 }
 
-/// A value for all groups, or one for each, as the reference takes them.
+/// One value for all groups, or a list with one for each, as the reference accepts.
 pub trait PerGroup {
-    /// The value for a group; `None` if there are fewer.
+    /// The value for a group; `None` if the list is too short.
     fn at(&self, group: usize) -> Option<f64>;
-    /// How many there are; `None` for any number.
+    /// The length of the list; `None` for a single value, which fits any number of groups.
     fn count(&self) -> Option<usize>;
 }
 
@@ -102,7 +102,7 @@ impl PerGroup for alloc::vec::Vec<f64> {
     }
 }
 
-/// `Ok` if `values` fits `groups` groups.
+/// Refuses a list whose length is not the number of groups.
 pub(super) fn check_groups(
     argument: &'static str,
     values: &impl PerGroup,
@@ -116,7 +116,7 @@ pub(super) fn check_groups(
     }
 }
 
-/// The same number but for the rounding of a few operations: 4 ULP of a number just above a power of two.
+/// Equality up to the rounding of a few operations: relatively 4 · 2⁻⁵², which is 4 ULP just above a power of two.
 #[cfg(test)]
 pub(super) fn assert_near(got: f64, want: f64) {
     let bound = 4.0 * f64::EPSILON * want.abs();
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn first_of_two_equal_numbers_is_the_larger_and_the_smaller() {
-        // As Python has it, which shows where zeros differ in sign.
+        // As in Python; visible where the zeros differ in sign.
         assert!(max(0.0, -0.0).is_sign_positive() && max(-0.0, 0.0).is_sign_negative());
         assert!(min(0.0, -0.0).is_sign_positive() && min(-0.0, 0.0).is_sign_negative());
         assert!(max(f64::NAN, 1.0).is_nan() && min(f64::NAN, 1.0).is_nan());

@@ -1,7 +1,10 @@
 use super::Schedule;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// The group's own rate, always.
+/// The group's own rate at every step.
+///
+/// # Formula
+/// λ(t) = 1; the rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_constant_schedule`.

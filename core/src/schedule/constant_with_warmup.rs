@@ -1,7 +1,10 @@
 use super::{Schedule, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then constant.
+/// Linear warm-up from 0, then constant.
+///
+/// # Formula
+/// λ(t) = t / warmup for t < warmup, then 1; the rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_constant_schedule_with_warmup`.
@@ -41,7 +44,7 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         let s = ConstantWithWarmup { num_warmup_steps: 8 };
-        // ½ · 6/8, ½ · 7/8 on the last step of warm-up, then ½ · 1 for ever
+        // ½ · 6/8, ½ · 7/8 on the last step of warm-up, then ½ · 1
         assert_eq!([6, 7, 8, 9, u64::MAX].map(|t| s.lr(0.5, t)), [0.375, 0.4375, 0.5, 0.5, 0.5]);
     }
 

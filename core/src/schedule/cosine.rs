@@ -2,15 +2,15 @@ use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then along a cosine.
+/// Linear warm-up from 0, then a cosine.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then ½ (1 + cos(2π · num_cycles · p)), p = (t − warmup) / max(1, training − warmup).
-/// Past the end p goes on beyond 1: with half a wave the rate rises again.
+/// λ(t) = t / warmup for t < warmup, then ½ (1 + cos(2π · num_cycles · p)), p = (t − warmup) / max(1, training − warmup);
+/// the rate is `base_lr` · λ(t). Past the end p exceeds 1: with half a period the rate rises again.
 ///
 /// # Source
 /// `transformers.get_cosine_schedule_with_warmup`. Its file defines the private function behind it twice; the second
-/// definition, with a floor of 0, is in force.
+/// definition, with a floor of 0, is the one that applies.
 ///
 /// # Errors
 /// An infinite `num_cycles`.
@@ -27,7 +27,7 @@ pub struct Cosine {
     pub num_warmup_steps: u64,
     /// Steps of the whole training.
     pub num_training_steps: u64,
-    /// Waves after warm-up; half a wave only falls.
+    /// Periods of the cosine after warm-up; with 0.5 the rate only falls.
     pub num_cycles: f64,
 }
 
@@ -63,7 +63,7 @@ impl Schedule for Cosine {
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         let wave = || {
             let p = progress(step, self.num_warmup_steps, self.num_training_steps);
-            // Without the floor's multiplication by 1 and addition of 0, which change nothing.
+            // The reference also multiplies by 1 and adds its floor of 0, which changes no bit.
             max(0.0, cosine_wave(self.num_cycles, p))
         };
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)

@@ -3,12 +3,13 @@ use super::{Schedule, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// As [`CosineWithMinLr`](super::CosineWithMinLr), with a warm-up that does not begin at 0, and one step ahead.
+/// A warm-up that does not begin at 0, then [`CosineWithMinLr`](super::CosineWithMinLr)'s cosine, one step ahead.
 ///
 /// # Formula
-/// λ(t) = (t + 1) / warmup, or with a `warmup_lr_rate` w: w + (1 − w) · t / max(1, warmup − 1);
-/// then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min), p = (t − warmup + 1) / max(1, training − warmup).
-/// The floor is reached at training − 1; from then on the rate rises again.
+/// λ(t) = (t + 1) / warmup for t < warmup, or with a `warmup_lr_rate` w: w + (1 − w) · t / max(1, warmup − 1);
+/// then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min), p = (t − warmup + 1) / max(1, training − warmup),
+/// min = min_lr_rate or min_lr / lr_init. The rate is `base_lr` · λ(t).
+/// The minimum is reached at step training − 1; from then on the rate rises again.
 ///
 /// # Source
 /// `transformers.get_cosine_with_min_lr_schedule_with_warmup_lr_rate`. `lr_init` is the optimizer's own `lr`, also for
@@ -22,7 +23,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// ```
 /// use bitstep::schedule::{CosineWarmupWithMinLr, Schedule};
 /// let s = CosineWarmupWithMinLr {
-///     num_warmup_steps: 2, num_training_steps: 6, min_lr_rate: Some(0.5), ..Default::default()
+///     num_warmup_steps: 2, num_training_steps: 6, min_lr_rate: Some(0.5), ..CosineWarmupWithMinLr::DEFAULT
 /// };
 /// assert_eq!([0, 1, 3, 5].map(|t| s.lr(1.0, t)), [0.5, 1.0, 0.75, 0.5]);
 /// ```
@@ -32,13 +33,13 @@ pub struct CosineWarmupWithMinLr {
     pub num_warmup_steps: u64,
     /// Steps of the whole training.
     pub num_training_steps: u64,
-    /// Waves after warm-up; half a wave only falls.
+    /// Periods of the cosine after warm-up; with 0.5 the rate only falls.
     pub num_cycles: f64,
     /// The lowest rate, for a group with the rate `lr_init`.
     pub min_lr: Option<f64>,
-    /// The lowest rate as a share of the group's.
+    /// The lowest rate as a fraction of the group's.
     pub min_lr_rate: Option<f64>,
-    /// The share that warm-up begins with; `None` for 1 / warmup.
+    /// The fraction of the group's rate at which warm-up begins; `None` for 1 / warmup.
     pub warmup_lr_rate: Option<f64>,
     /// The optimizer's `lr`.
     pub lr_init: f64,

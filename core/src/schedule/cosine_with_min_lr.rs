@@ -3,12 +3,12 @@ use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then along a cosine between the rate and a share of it.
+/// Linear warm-up from 0, then a cosine between the rate and a fraction of it.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min),
-/// p = (t − warmup) / max(1, training − warmup), min = min_lr_rate or min_lr / lr_init.
-/// Past the end the rate rises again.
+/// λ(t) = t / warmup for t < warmup, then max(0, ½ (1 + cos(2π · num_cycles · p)) · (1 − min) + min),
+/// p = (t − warmup) / max(1, training − warmup), min = min_lr_rate or min_lr / lr_init. The rate is `base_lr` · λ(t).
+/// Past the end it rises again.
 ///
 /// # Source
 /// `transformers.get_cosine_with_min_lr_schedule_with_warmup`. `lr_init` is the optimizer's own `lr`, also for groups
@@ -21,7 +21,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// # Example
 /// ```
 /// use bitstep::schedule::{CosineWithMinLr, Schedule};
-/// let s = CosineWithMinLr { num_warmup_steps: 0, num_training_steps: 4, min_lr_rate: Some(0.5), ..Default::default() };
+/// let s = CosineWithMinLr { num_training_steps: 4, min_lr_rate: Some(0.5), ..CosineWithMinLr::DEFAULT };
 /// assert_eq!([0, 2, 4].map(|t| s.lr(1.0, t)), [1.0, 0.75, 0.5]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,11 +30,11 @@ pub struct CosineWithMinLr {
     pub num_warmup_steps: u64,
     /// Steps of the whole training.
     pub num_training_steps: u64,
-    /// Waves after warm-up; half a wave only falls.
+    /// Periods of the cosine after warm-up; with 0.5 the rate only falls.
     pub num_cycles: f64,
     /// The lowest rate, for a group with the rate `lr_init`.
     pub min_lr: Option<f64>,
-    /// The lowest rate as a share of the group's.
+    /// The lowest rate as a fraction of the group's.
     pub min_lr_rate: Option<f64>,
     /// The optimizer's `lr`.
     pub lr_init: f64,
@@ -89,7 +89,7 @@ impl Schedule for CosineWithMinLr {
     }
 }
 
-/// `Ok` if exactly one of them is given, and a share can be made of it.
+/// `Ok` if exactly one of the two is given, and `lr_init` is not 0 where it divides `min_lr`.
 pub(super) fn one_minimum(
     min_lr: Option<f64>,
     min_lr_rate: Option<f64>,
@@ -104,7 +104,7 @@ pub(super) fn one_minimum(
     ensure_range(min_lr.is_none() || lr_init != 0.0, "lr", lr_init, "lr != 0")
 }
 
-/// The lowest rate as a share.
+/// The lowest rate as a fraction of the group's.
 pub(super) fn min_rate(min_lr: Option<f64>, min_lr_rate: Option<f64>, lr_init: f64) -> f64 {
     min_lr.map(|m| m / lr_init).or(min_lr_rate).unwrap_or(0.0)
 }

@@ -4,10 +4,11 @@ use super::{Schedule, max, progress, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::cos;
 
-/// Up in a line during warm-up, then `num_cycles` times down along half a cosine, each time from the top; 0 past the end.
+/// Linear warm-up from 0, then `num_cycles` half cosines from the group's rate to 0; 0 past the end.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then ½ (1 + cos(π · (num_cycles·p mod 1))), p = (t − warmup) / max(1, training − warmup); 0 for p ≥ 1.
+/// λ(t) = t / warmup for t < warmup, then max(0, ½ (1 + cos(π · (num_cycles·p mod 1)))),
+/// p = (t − warmup) / max(1, training − warmup); 0 for p ≥ 1. The rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_cosine_with_hard_restarts_schedule_with_warmup`.
@@ -24,7 +25,7 @@ pub struct CosineWithRestarts {
     pub num_warmup_steps: u64,
     /// Steps of the whole training.
     pub num_training_steps: u64,
-    /// How often the rate falls; a fraction cuts the last fall short.
+    /// The number of half cosines; a fraction cuts the last one short.
     pub num_cycles: f64,
 }
 
@@ -66,7 +67,7 @@ impl Schedule for CosineWithRestarts {
     }
 }
 
-/// Python's `x % 1.0`: never negative.
+/// Python's `x % 1.0`: never negative, unlike Rust's.
 fn modulo_1(x: f64) -> f64 {
     let rest = x - libm::trunc(x);
     if rest < 0.0 { rest + 1.0 } else { rest }

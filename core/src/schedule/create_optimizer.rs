@@ -2,19 +2,21 @@ use super::keras::{Decay, PolynomialDecay};
 use super::{Schedule, WarmUp};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// A line up, then a power down to a share of the rate: what TensorFlow's models are trained with.
+/// Linear warm-up, then polynomial decay to a fraction of the rate: the schedule of Transformers' TensorFlow models.
 ///
 /// # Formula
 /// init_lr · t / warmup for t < warmup, then (init_lr − end) · (1 − p)^power + end,
-/// p = min(1, (t − warmup) / (train − warmup)), end = init_lr · min_lr_ratio; in f32.
+/// p = min(1, (t − warmup) / (train − warmup)), end = init_lr · min_lr_ratio; in f32. The group's own rate is not used.
 ///
 /// # Source
-/// The second value of `transformers.optimization_tf.create_optimizer`.
+/// The second value returned by `transformers.optimization_tf.create_optimizer`.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::{CreateOptimizerSchedule, Schedule};
-/// let s = CreateOptimizerSchedule { init_lr: 1.0, num_train_steps: 6, num_warmup_steps: 2, ..Default::default() };
+/// let s = CreateOptimizerSchedule {
+///     init_lr: 1.0, num_train_steps: 6, num_warmup_steps: 2, ..CreateOptimizerSchedule::DEFAULT
+/// };
 /// assert_eq!([0, 1, 2, 4, 6, 7].map(|t| s.lr(0.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,7 +27,7 @@ pub struct CreateOptimizerSchedule {
     pub num_train_steps: u64,
     /// Steps of warm-up.
     pub num_warmup_steps: u64,
-    /// The rate at the end, as a share.
+    /// The rate at the end as a fraction of `init_lr`.
     pub min_lr_ratio: f64,
     /// The decay's exponent.
     pub power: f64,
@@ -55,7 +57,7 @@ impl HyperParams for CreateOptimizerSchedule {
         f.u64("num_warmup_steps", &mut self.num_warmup_steps);
         f.f64("min_lr_ratio", &mut self.min_lr_ratio);
         f.f64("power", &mut self.power);
-        // The optimizer's arguments.
+        // Arguments of the optimizer that the function also makes.
         for other in [
             "adam_beta1",
             "adam_beta2",

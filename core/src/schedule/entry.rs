@@ -1,4 +1,5 @@
-//! From a name and arguments to a schedule. How each is made of arguments stands in its own file.
+//! Builds a schedule from a name and arguments. A schedule with arguments that are not fields has its constructor in
+//! its own file.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -9,83 +10,83 @@ use super::group_scheduler::AnySchedule;
 use super::keras;
 use crate::hyper::{ArgError, Args, HyperParams, names, nearest};
 
-/// A name, and how arguments make its schedule.
+/// A named schedule and its constructor.
 pub(super) struct Entry {
     pub(super) name: &'static str,
     /// The reference's class or function.
     class: &'static str,
-    /// Arguments that no field stands for.
-    apart: &'static [&'static str],
+    /// Arguments for which the schedule has no field: lists and nested schedules.
+    non_fields: &'static [&'static str],
     pub(super) make: Make,
 }
 
-/// How arguments make a schedule.
+/// The constructor of a schedule.
 pub(super) enum Make {
-    /// One that is a function of the step: each group's, from its arguments and what it is told beside them.
-    Pure(fn(&Entry, Args, Told) -> Made),
-    // Those that are more than that are known by their types, which stand above this file.
+    /// For a function of the step: one schedule per group, from the group's arguments.
+    Pure(fn(&Entry, Args, BuildContext) -> BuildResult),
+    // Schedules with a state; `scheduler` constructs them.
     Plateau,
     Greedy,
     Adafactor,
 }
 
-/// A schedule of one group, or what is wrong with its arguments.
-pub(super) type Made = Result<Box<dyn AnySchedule>, ArgError>;
+/// A schedule of one group, or the error in its arguments.
+pub(super) type BuildResult = Result<Box<dyn AnySchedule>, ArgError>;
 
-/// What a schedule is told beside its arguments.
+/// The information that the constructor of a schedule may use in addition to its arguments.
 #[derive(Clone, Copy)]
-pub(super) struct Told {
-    /// The optimizer's own rate.
+pub(super) struct BuildContext {
+    /// The optimizer's `lr`.
     pub(super) lr: f64,
     /// The step after which training is resumed; −1 for its start.
     pub(super) last_epoch: i64,
-    /// What schedules within it may be.
+    /// The known nested schedules.
     pub(super) schedules: &'static [Entry],
-    /// What a decay within it may be.
+    /// The known nested decays.
     pub(super) decays: &'static [keras::Entry],
 }
 
 impl Entry {
-    /// A schedule whose fields are its arguments.
+    /// A schedule all of whose arguments are fields.
     pub(super) const fn of<S: AnySchedule + Default + 'static>(
         name: &'static str,
         class: &'static str,
     ) -> Entry {
-        let make = Make::Pure(|entry, args, told| entry.read(S::default(), args, told));
+        let make = Make::Pure(|entry, args, context| entry.parse(S::default(), args, context));
         Entry::with(name, class, &[], make)
     }
 
-    /// One that is made in its own way.
+    /// A schedule with a constructor of its own.
     pub(super) const fn with(
         name: &'static str,
         class: &'static str,
-        apart: &'static [&'static str],
+        non_fields: &'static [&'static str],
         make: Make,
     ) -> Entry {
-        Entry { name, class, apart, make }
+        Entry { name, class, non_fields, make }
     }
 
-    /// `schedule` with its arguments and with what it asks of its optimizer.
-    pub(super) fn read(
+    /// `schedule` with its fields set from the arguments, `lr_init` and `last_epoch` from the context.
+    pub(super) fn parse(
         &self,
         mut schedule: impl AnySchedule + 'static,
         mut args: Args,
-        told: Told,
-    ) -> Made {
+        context: BuildContext,
+    ) -> BuildResult {
         let fields = names(&mut schedule);
         if fields.contains(&"lr_init") {
-            args.set("lr_init", told.lr);
+            args.set("lr_init", context.lr);
         }
         if fields.contains(&"last_epoch") {
-            args.set("last_epoch", told.last_epoch);
+            args.set("last_epoch", context.last_epoch);
         }
-        apply(self.name, &args, &mut schedule, self.apart)?;
+        apply(self.name, &args, &mut schedule, self.non_fields)?;
         schedule.check()?;
         Ok(Box::new(schedule))
     }
 
-    /// Each group's schedule with its arguments.
-    pub(super) fn read_each<S: HyperParams + Default>(
+    /// One schedule per group, its fields set from the group's arguments.
+    pub(super) fn parse_each<S: HyperParams + Default>(
         &self,
         groups: &[Args],
     ) -> Result<Vec<S>, ArgError> {
@@ -97,7 +98,7 @@ impl Entry {
     }
 }
 
-/// The one of a name.
+/// The schedule of this name.
 pub(super) fn of_name(list: &'static [Entry], name: &str) -> Result<&'static Entry, ArgError> {
     list.iter().find(|entry| entry.name == name).ok_or_else(|| {
         let nearest = nearest(name, list.iter().map(|entry| entry.name));
@@ -105,7 +106,7 @@ pub(super) fn of_name(list: &'static [Entry], name: &str) -> Result<&'static Ent
     })
 }
 
-/// The one of a reference's class or function, with or without its module.
+/// The schedule of a reference's class or function, given with or without its module.
 pub(super) fn of_class(list: &'static [Entry], class: &str) -> Option<&'static Entry> {
     let class = class.rsplit('.').next().unwrap_or(class);
     list.iter().find(|entry| entry.class == class)

@@ -10,30 +10,31 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// Lowers the rates after a run of bad steps and raises them after a run of good ones.
 ///
 /// # Order of operations
-/// With `smooth`, the metric becomes the mean of the last `window_size` ones, from a running sum. A step of cooldown
-/// or warm-up ends both runs and looks at nothing else. Otherwise a step better than `best` by more than the threshold
-/// becomes `best` and lengthens the good run, any other the bad run; each ends the other.
-/// A good run longer than `patience` divides each rate by `factor`, up to `max_lr`, and warm-up begins; a bad one
-/// multiplies it by `factor`, down to `min_lr`, and cooldown begins. Changes of `eps` or less are not made.
-/// After `reset_start` reductions that found (or left) every rate at its minimum, without a raise between them,
-/// everything starts again from the initial rates, with cooldown.
+/// With `smooth`, the metric is replaced by the mean of the last `window_size` metrics, from a running sum. A step of
+/// cooldown or warm-up ends both runs and does nothing else. Otherwise a metric better than `best` by more than the
+/// threshold becomes `best` and lengthens the good run, any other lengthens the bad run; each ends the other.
+/// A good run longer than `patience` divides each rate by `factor`, up to `max_lr`, and warm-up begins; a bad run longer
+/// than `patience` multiplies it by `factor`, down to `min_lr`, and cooldown begins. Changes of `eps` or less are not
+/// made. After `reset_start` reductions that leave every rate at its minimum, without a raise between them, rates and
+/// state are reset to their initial values, and cooldown begins.
 ///
 /// # Source
 /// `transformers.optimization.GreedyLR` (`get_greedy_schedule`).
 ///
 /// # Errors
-/// `factor` ≥ 1; `smooth` with an empty window, which the reference divides by.
+/// `factor` ≥ 1, or 0, by which the reference divides; `smooth` with an empty window; a list of rates with another
+/// length than there are groups.
 ///
 /// # Non-finite input
-/// A NaN metric is a bad step; with `smooth` it poisons the running sum until everything starts again.
+/// A NaN metric is a bad step; with `smooth` it makes the running sum NaN until the state is reset.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::GreedyLr;
-/// let s = GreedyLr { patience: 0, factor: 0.5, ..GreedyLr::default() };
+/// let s = GreedyLr { patience: 0, factor: 0.5, ..GreedyLr::DEFAULT };
 /// let (start, mut state) = ([0.25], s.start());
 /// let mut lrs = start;
-/// s.step(&mut state, &mut [], 3.0, &start, &mut lrs)?; // good: better than nothing
+/// s.step(&mut state, &mut [], 3.0, &start, &mut lrs)?; // the first metric is always good
 /// assert_eq!(lrs, [0.5]);
 /// s.step(&mut state, &mut [], 4.0, &start, &mut lrs)?;
 /// assert_eq!(lrs, [0.25]);
@@ -41,54 +42,54 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GreedyLr<L = f64, H = f64> {
-    /// Which direction of the metric is good.
+    /// Whether a low or a high metric is good.
     pub mode: MetricMode,
-    /// What a rate is multiplied or divided by.
+    /// The factor, below 1, of a reduction; a raise divides by it.
     pub factor: f64,
-    /// Length of a run that changes nothing yet.
+    /// The longest run of good or bad steps that changes nothing.
     pub patience: u64,
-    /// How much better a step has to be.
+    /// By how much a metric must be better than the best one.
     pub threshold: f64,
-    /// Whether that is a share or a difference.
+    /// Whether the threshold is relative or absolute.
     pub threshold_mode: ThresholdMode,
-    /// Steps of rest after a reduction.
+    /// Steps after a reduction that are not counted.
     pub cooldown: u64,
-    /// Steps of rest after a raise.
+    /// Steps after a raise that are not counted.
     pub warmup: u64,
     /// The lowest rate, for all groups or for each.
     pub min_lr: L,
     /// The highest rate, for all groups or for each.
     pub max_lr: H,
-    /// The least change that is made.
+    /// Changes of this size or less are not made.
     pub eps: f64,
     /// Whether the metric is averaged.
     pub smooth: bool,
-    /// Over how many steps.
+    /// The number of metrics in the average.
     pub window_size: u64,
-    /// Reductions at the minimum until everything starts again.
+    /// Reductions at the minimum until rates and state are reset.
     pub reset_start: i64,
 }
 
-/// What [`GreedyLr`] remembers, beside the window.
+/// The state of [`GreedyLr`], without the window of metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GreedyState {
     /// The best metric.
     pub best: f64,
-    /// Length of the present run of bad steps.
+    /// Length of the current run of bad steps.
     pub num_bad_epochs: u64,
-    /// Length of the present run of good steps.
+    /// Length of the current run of good steps.
     pub num_good_epochs: u64,
     /// Steps of cooldown that remain.
     pub cooldown_counter: u64,
     /// Steps of warm-up that remain.
     pub warmup_counter: u64,
-    /// Reductions at the minimum that remain until everything starts again.
+    /// Reductions at the minimum that remain until rates and state are reset.
     pub reset_start: i64,
     /// Running sum of the window.
     pub sum: f64,
-    /// Metrics in the window.
+    /// The number of metrics in the window.
     pub len: usize,
-    /// Where the next one goes, and where the oldest is once the window is full.
+    /// The index of the next metric in the window; of the oldest one once the window is full.
     pub at: usize,
 }
 
@@ -117,7 +118,7 @@ impl Default for GreedyLr {
     }
 }
 
-/// One for all groups, of each group's: the first one's, but for the rates.
+/// One schedule for all groups: the arguments of the first group, with each group's rates.
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[GreedyLr]) -> Result<GreedyLr<Vec<f64>, Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();
@@ -160,7 +161,7 @@ impl HyperParams for GreedyLr {
 }
 
 impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
-    /// `Ok` if the reference would take these arguments for so many groups.
+    /// `Ok` if the reference would accept these arguments for this number of groups.
     ///
     /// # Errors
     /// The argument that it refuses.
@@ -173,8 +174,8 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
         check_groups("max_lr", &self.max_lr, groups)
     }
 
-    /// How many numbers the window may need: none without `smooth`. It may grow up to there: a step needs
-    /// room for one more than [`GreedyState::len`].
+    /// The length of the full window of metrics: 0 without `smooth`. The window may grow up to it: a step needs room for
+    /// one metric more than [`GreedyState::len`].
     #[must_use]
     pub fn window_len(&self) -> usize {
         if self.smooth { usize::try_from(self.window_size).unwrap_or(usize::MAX) } else { 0 }
@@ -196,12 +197,12 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
         }
     }
 
-    /// A scheduler step: changes the rates of all groups, if at all. `initial_lrs` are those at the start of training;
-    /// the contents of `window` belong to the state. It has [`window_len`](Self::window_len) numbers, or fewer where
-    /// they are not yet all in use.
+    /// One scheduler step: may change the rates of all groups. `initial_lrs` are the rates at the start of training.
+    /// The contents of `window` are part of the state: [`window_len`](Self::window_len) metrics, or fewer as long as
+    /// they are not all in use.
     ///
     /// # Errors
-    /// What [`check`](Self::check) refuses, or a buffer of the wrong length; nothing has changed then.
+    /// Arguments that [`check`](Self::check) refuses, or a buffer of the wrong length; nothing is changed then.
     pub fn step(
         &self,
         state: &mut GreedyState,
@@ -213,7 +214,7 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
         self.check(lrs.len())?;
         length("initial_lrs", initial_lrs.len(), lrs.len())?;
         let size = self.window_len();
-        // No more than is expected in the end, and room for this metric at least.
+        // At most the full window, and at least room for this metric.
         let least = if self.smooth { state.len.max(state.at.saturating_add(1)) } else { 0 };
         if !(least..=size).contains(&window.len()) {
             return Err(Error::LengthMismatch {
@@ -361,7 +362,7 @@ mod tests {
     #[test]
     fn rate_moves_when_patience_ends() {
         let s = GreedyLr { patience: 1, ..HALVE };
-        // good, borne; good: ¼/½; bad, borne; bad: ½·½; good, borne; bad: the good run is over
+        // good, within patience; good: ¼/½; bad, within patience; bad: ½·½; good, within patience; bad: ends the good run
         let metrics = [5.0, 4.0, 9.0, 9.0, 3.0, 9.0];
         assert_eq!(run(&s, 0.25, metrics), [0.25, 0.5, 0.5, 0.25, 0.25, 0.25]);
     }
@@ -378,14 +379,14 @@ mod tests {
     #[test]
     fn rest_after_a_reduction_looks_at_no_metric() {
         let s = GreedyLr { cooldown: 2, max_lr: 0.5, ..HALVE };
-        // good at the maximum; bad: ¼; two steps of rest; 2 is better than 3, the 1 was not seen: ½
+        // good at the maximum; bad: ¼; two steps of cooldown; 2 is better than 3, the 1 was not counted: ½
         assert_eq!(run(&s, 0.5, [3.0, 4.0, 1.0, 1.0, 2.0]), [0.5, 0.25, 0.25, 0.25, 0.5]);
     }
 
     #[test]
     fn rest_after_a_raise_looks_at_no_metric() {
         let s = GreedyLr { warmup: 1, ..HALVE };
-        // good: ½; a bad step in rest; a bad step: ¼
+        // good: ½; a bad step during warm-up; a bad step: ¼
         assert_eq!(run(&s, 0.25, [3.0, 9.0, 9.0]), [0.5, 0.5, 0.25]);
     }
 
@@ -406,10 +407,10 @@ mod tests {
         };
         assert_eq!(step(3.0), (0.5, 2, 3.0)); // good, at the maximum
         assert_eq!(step(4.0), (0.25, 1, 3.0)); // reduced to the minimum: the first
-        assert_eq!(step(4.0), (0.25, 1, 3.0)); // rest
-        assert_eq!(step(4.0), (0.5, 2, f64::INFINITY)); // the second: all anew, with rest
+        assert_eq!(step(4.0), (0.25, 1, 3.0)); // cooldown
+        assert_eq!(step(4.0), (0.5, 2, f64::INFINITY)); // the second: reset, with cooldown
         assert_eq!(step(4.0), (0.5, 2, f64::INFINITY));
-        assert_eq!(step(4.0), (0.5, 2, 4.0)); // better than nothing
+        assert_eq!(step(4.0), (0.5, 2, 4.0)); // the first metric after the reset
     }
 
     #[test]
@@ -430,7 +431,7 @@ mod tests {
             reset_start: 1,
         };
         let (mut state, mut lrs) = (s.start(), [1.0, 0.5]);
-        // NaN is bad: [½, ¼], the second not at its minimum yet; then both are: from the start
+        // NaN is bad: [½, ¼], the second not at its minimum yet; then both are: reset
         s.step(&mut state, &mut [], f64::NAN, &[1.0, 0.5], &mut lrs).expect("two groups");
         assert_eq!((lrs, state.reset_start), ([0.5, 0.25], 1));
         s.step(&mut state, &mut [], f64::NAN, &[1.0, 0.5], &mut lrs).expect("two groups");

@@ -1,4 +1,4 @@
-//! What a schedule is, and the rates that it gives, a step at a time.
+//! The trait [`Schedule`], and [`GroupScheduler`], which follows one for one group step by step.
 
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
@@ -10,9 +10,9 @@ use crate::hyper::HyperParams;
 /// A learning rate as a function of the number of scheduler steps.
 ///
 /// A closed form provides [`lr`](Schedule::lr) and inherits the rest; the other methods are for torch's schedules
-/// that change the rate in force, and for the containers that run them.
+/// that modify the current rate, and for the containers that run them.
 pub trait Schedule: core::fmt::Debug {
-    /// `Ok` if the reference would take these arguments.
+    /// `Ok` if the reference would accept these arguments.
     ///
     /// # Errors
     /// The argument that it refuses.
@@ -20,52 +20,54 @@ pub trait Schedule: core::fmt::Debug {
         Ok(())
     }
 
-    /// The rate of a group after `step` scheduler steps; its own rate is `base_lr`.
+    /// The rate after `step` scheduler steps, for a group whose own rate (its `initial_lr`) is `base_lr`.
     ///
-    /// Takes O(`step`) where the reference is recursive; see [`GroupScheduler`].
+    /// Update t of a training loop, counted from 1, uses `lr(base_lr, t - 1)`. Takes O(`step`) where the reference is
+    /// recursive; [`GroupScheduler`] does not.
     fn lr(&self, base_lr: f64, step: u64) -> f64;
 
-    /// The rate after construction, where no schedule was made before.
+    /// The rate after construction, if this is the group's first schedule.
     fn start(&self, base_lr: f64) -> f64 {
         self.attach(base_lr, base_lr, 0)
     }
 
-    /// What the constructor makes of a group's rate `lr` where the group has an `initial_lr` already: another schedule
-    /// was made before (`step` is 0), or training is resumed.
+    /// The rate after construction for a group with the current rate `lr` that has an `initial_lr` already, `base_lr`:
+    /// because another schedule was constructed before (`step` is 0) or training is resumed.
     fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         let _ = lr;
         self.lr(base_lr, step)
     }
 
-    /// What scheduler step number `step` makes of `lr`.
+    /// The rate after scheduler step number `step`, from the current rate `lr`.
     fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
         let _ = lr;
         self.lr(base_lr, step)
     }
 
-    /// The rate where [`TorchSequential`](super::TorchSequential) hands over to this schedule, in closed form.
+    /// The rate at the milestone where [`TorchSequential`](super::TorchSequential) switches to this schedule, in closed
+    /// form.
     fn restart_in_sequence(&self, base_lr: f64) -> f64 {
         self.lr(base_lr, 0)
     }
 
-    /// What [`TorchSequential`](super::TorchSequential) makes of `lr` when this is the schedule it begins with.
+    /// The rate after the construction of a [`TorchSequential`](super::TorchSequential) whose first schedule this is.
     fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
         self.attach(base_lr, lr, 0)
     }
 
-    /// The group's `initial_lr` after construction: what later schedules take for their `base_lr`.
-    /// `first` says that no schedule was made before.
+    /// The group's `initial_lr` after construction, which later schedules use as their `base_lr`.
+    /// `first`: this is the group's first schedule.
     fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
         let _ = first;
         base_lr
     }
 
-    /// The last step that the reference takes; it refuses to go on.
+    /// The last step that the reference makes before it raises an error; `None` if there is no such limit.
     fn last_step(&self) -> Option<u64> {
         None
     }
 
-    /// The momentum (or β₁) that scheduler step number `step` sets; `None` if it leaves it alone.
+    /// The momentum (or β₁) that scheduler step number `step` sets; `None` if it sets none.
     fn momentum(&self, step: u64) -> Option<f64> {
         let _ = step;
         None
@@ -77,7 +79,7 @@ pub trait Schedule: core::fmt::Debug {
     }
 }
 
-/// A pointer to a schedule is a schedule.
+/// Implements [`Schedule`] for a pointer to a schedule.
 macro_rules! forward {
     ($pointer:ty) => {
         impl<S: Schedule + ?Sized> Schedule for $pointer {
@@ -122,11 +124,11 @@ forward!(&S);
 #[cfg(feature = "alloc")]
 forward!(Box<S>);
 
-/// A schedule with arguments, of a type that is known at run time only: what a [`Scheduler`](super::Scheduler) runs.
-/// Everything that has both and can be copied is one.
+/// A schedule with named arguments whose type is known at run time only, for a [`Scheduler`](super::Scheduler) to run.
+/// Implemented for every `Clone` type that is a [`Schedule`] and has [`HyperParams`].
 #[cfg(feature = "alloc")]
 pub trait AnySchedule: Schedule + HyperParams + Send + Sync {
-    /// A copy.
+    /// A boxed copy.
     fn clone_box(&self) -> Box<dyn AnySchedule>;
 }
 
@@ -144,7 +146,7 @@ impl Clone for Box<dyn AnySchedule> {
     }
 }
 
-/// One group's rate, a scheduler step at a time.
+/// One group's rate, advanced by one scheduler step at a time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupScheduler<S> {
     schedule: S,
@@ -160,14 +162,15 @@ impl<S: Schedule> GroupScheduler<S> {
         GroupScheduler { schedule, base_lr, lr, step: 0 }
     }
 
-    /// As the reference's constructor with `last_epoch`: the group's rate is `lr` and its `initial_lr` is `base_lr`.
+    /// Resumes after step `last_epoch`, as the reference's constructor does: the group's current rate is `lr`, its
+    /// `initial_lr` is `base_lr`.
     pub fn resume(schedule: S, base_lr: f64, lr: f64, last_epoch: u64) -> Self {
         let step = last_epoch.saturating_add(1);
         let lr = schedule.attach(base_lr, lr, step);
         GroupScheduler { schedule, base_lr, lr, step }
     }
 
-    /// The rate in force.
+    /// The current rate.
     pub fn lr(&self) -> f64 {
         self.lr
     }
@@ -175,7 +178,7 @@ impl<S: Schedule> GroupScheduler<S> {
     /// Makes a scheduler step and returns the new rate.
     ///
     /// # Errors
-    /// A step beyond [`Schedule::last_step`]; nothing has changed then.
+    /// A step beyond [`Schedule::last_step`]; nothing is changed then.
     pub fn step(&mut self) -> Result<f64, Error> {
         let step = self.step.saturating_add(1);
         if self.schedule.last_step().is_some_and(|last| step > last) {
@@ -187,11 +190,11 @@ impl<S: Schedule> GroupScheduler<S> {
     }
 }
 
-/// A step beyond [`Schedule::last_step`].
+/// The error for a step beyond [`Schedule::last_step`].
 pub(super) const PAST_THE_END: Error =
     Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
 
-/// [`Schedule::lr`] of a schedule that only knows how to go on.
+/// [`Schedule::lr`] of a recursive schedule: all steps from the start.
 pub(super) fn iterate(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
     let start = schedule.start(base_lr);
     (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
@@ -228,16 +231,16 @@ mod tests {
     fn resumed_stepper_goes_on_after_the_last_epoch() {
         let linear = Linear { num_warmup_steps: 0, num_training_steps: 8 };
         let mut lr = GroupScheduler::resume(linear, 8.0, 123.0, 3);
-        // a closed form does not look at the rate in force: 8 · (8 − 4)/8, 8 · (8 − 5)/8
+        // a closed form does not use the current rate: 8 · (8 − 4)/8, 8 · (8 − 5)/8
         assert_eq!((lr.lr(), lr.step()), (4.0, Ok(3.0)));
-        // one that multiplies does: made at step 4 it leaves 123, then halves it
+        // a recursive one does: constructed at step 4 it keeps 123, then halves it
         let mut lr = GroupScheduler::resume(TorchExponential { gamma: 0.5 }, 8.0, 123.0, 3);
         assert_eq!((lr.lr(), lr.step()), (123.0, Ok(61.5)));
     }
 
     #[test]
     fn pointer_to_a_schedule_is_that_schedule() {
-        // Every method, on schedules whose answer is not the default one.
+        // Every method, on schedules that do not inherit the default implementation.
         let (cycle, chain) = (
             TorchOneCycle { max_lr: 1.0, total_steps: Some(4), ..TorchOneCycle::default() },
             TorchMultiStep { milestones: [0, 1], gamma: 0.5 },

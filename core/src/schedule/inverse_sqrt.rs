@@ -3,10 +3,10 @@ use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then down as 1 / √t.
+/// Linear warm-up from 0, then decay as 1 / √t.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then 1 / √((t + timescale − warmup) / timescale).
+/// λ(t) = t / warmup for t < warmup, then 1 / √((t + timescale − warmup) / timescale); the rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_inverse_sqrt_schedule`.
@@ -24,7 +24,8 @@ use crate::hyper::{FieldVisitor, HyperParams};
 pub struct InverseSqrt {
     /// Steps of warm-up.
     pub num_warmup_steps: u64,
-    /// Steps after which the rate has fallen by √½; `None` for those of warm-up, or 10 000 without.
+    /// Steps after the end of warm-up in which the rate falls by the factor √½; `None` for `num_warmup_steps`, or
+    /// 10 000 without warm-up.
     pub timescale: Option<f64>,
 }
 

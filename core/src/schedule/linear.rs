@@ -1,10 +1,10 @@
 use super::{Schedule, max, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up in a line during warm-up, then down in a line to 0.
+/// Linear warm-up from 0, then linear decay to 0.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then max(0, (training − t) / max(1, training − warmup)); the rate is `base_lr`·λ(t).
+/// λ(t) = t / warmup for t < warmup, then max(0, (training − t) / max(1, training − warmup)); the rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_linear_schedule_with_warmup`.

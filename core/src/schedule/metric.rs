@@ -1,20 +1,20 @@
-//! When a metric counts as better.
+//! The comparison of metrics in [`ReduceLrOnPlateau`](super::ReduceLrOnPlateau) and [`GreedyLr`](super::GreedyLr).
 
-/// Which direction of a metric is good.
+/// Whether a low or a high metric is good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricMode {
-    /// Down, as a loss.
+    /// Low is good: a loss.
     Min,
-    /// Up, as an accuracy.
+    /// High is good: an accuracy.
     Max,
 }
 
-/// How a [`threshold`](super::ReduceLrOnPlateau::threshold) is meant.
+/// The meaning of a [`threshold`](super::ReduceLrOnPlateau::threshold).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThresholdMode {
-    /// As a share of the best value.
+    /// A fraction of the best value.
     Rel,
-    /// As a difference.
+    /// A difference from the best value.
     Abs,
 }
 
@@ -24,7 +24,7 @@ pub(super) const THRESHOLD_MODES: &[(&str, ThresholdMode)] =
     &[("rel", ThresholdMode::Rel), ("abs", ThresholdMode::Abs)];
 
 impl MetricMode {
-    /// What every number is better than.
+    /// The initial best value, worse than any finite metric.
     pub(super) fn worst(self) -> f64 {
         match self {
             MetricMode::Min => f64::INFINITY,
@@ -57,7 +57,7 @@ mod tests {
     fn better_is_by_more_than_the_threshold() {
         use MetricMode::{Max, Min};
         use ThresholdMode::{Abs, Rel};
-        // mode, what the threshold ¼ is, best, the limit: 4 · (1 − ¼), 4 − ¼, 4 · (1 + ¼), 4 + ¼
+        // The limits for best = 4 and the threshold ¼: 4 · (1 − ¼), 4 − ¼, 4 · (1 + ¼), 4 + ¼
         for (mode, of, limit) in
             [(Min, Rel, 3.0), (Min, Abs, 3.75), (Max, Rel, 5.0), (Max, Abs, 4.25)]
         {

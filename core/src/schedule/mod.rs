@@ -1,25 +1,42 @@
-//! Learning-rate schedules.
+//! Learning-rate schedules: those of Transformers, of `torch.optim.lr_scheduler` (`Torch…`) and of [`keras`].
 //!
-//! A schedule is a plain value whose fields are the reference's arguments. Most are pure functions of the number of
-//! scheduler steps ([`Schedule::lr`]); torch's recursive ones change the rate in force instead and so accumulate
-//! rounding, which [`GroupScheduler`] follows in O(1) a step. [`ReduceLrOnPlateau`] and [`GreedyLr`] are driven by a metric
-//! and keep their state in an explicit value, as [`AdafactorSchedule`] follows its optimizer.
+//! A schedule is a plain value whose fields are the reference's arguments; each has a file of its own. Most are pure
+//! functions of the number of scheduler steps ([`Schedule::lr`]). torch's recursive schedules modify the current rate
+//! instead, so that rounding errors accumulate; [`GroupScheduler`] reproduces that in O(1) per step.
+//! [`ReduceLrOnPlateau`] and [`GreedyLr`] are driven by a metric, [`AdafactorSchedule`] by its optimizer: they keep
+//! their state in an explicit value. A [`Scheduler`] runs a schedule for all groups of an optimizer, [built](build)
+//! from a name and arguments or [supplied by the caller](Scheduler::of).
 //!
-//! A [`Scheduler`] runs a schedule for all groups of an optimizer: one that is [built](build) from a name and arguments,
-//! or [one of your own](Scheduler::of).
+//! Rates are computed in `f64`, as in Python; those of TensorFlow in `f32`. Nothing here reads a clock or knows the
+//! type of an optimizer; [`crate::optimizer`] applies the rates to its groups.
 //!
-//! Numbers are f64, as Python's, and f32 for those of TensorFlow.
+//! The t-th update of Transformers' `Trainer` uses the rate after t − 1 scheduler steps:
 //!
 //! ```
-//! use bitstep::schedule::{Cosine, Schedule, GroupScheduler};
-//! let cosine = Cosine { num_warmup_steps: 10, num_training_steps: 100, num_cycles: 0.5 };
-//! assert_eq!(cosine.lr(1e-3, 5), 5e-4);
-//! assert_eq!(cosine.lr(1e-3, 55), 1e-3 * 0.5);
-//! assert_eq!(cosine.lr(1e-3, 100), 0.0);
+//! use bitstep::prelude::*;
+//! use bitstep::schedule::Cosine;
 //!
-//! let mut lr = GroupScheduler::new(cosine, 1e-3); // one for each parameter group
-//! assert_eq!(lr.lr(), 0.0);
-//! assert_eq!(lr.step()?, 1e-4);
+//! const OPT: AdamW = AdamW { lr: 1e-3, ..AdamW::DEFAULT };
+//! let cosine = Cosine { num_warmup_steps: 10, num_training_steps: 100, num_cycles: 0.5 };
+//! let (mut weights, mut lr) = ([1.0f32], 0.0);
+//! let mut state = State::new(&OPT, 1, [0.0; 2])?;
+//! for t in 1..=56 {
+//!     lr = cosine.lr(OPT.lr, t - 1);
+//!     let grad = weights;
+//!     OPT.step(&mut state, lr, &mut weights, &grad)?;
+//! }
+//! assert_eq!(lr, 1e-3 * 0.5); // after 55 scheduler steps: half way down
+//! # Ok::<(), bitstep::Error>(())
+//! ```
+//!
+//! [`GroupScheduler`] gives the same rates step by step:
+//!
+//! ```
+//! use bitstep::schedule::{Cosine, GroupScheduler};
+//! let cosine = Cosine { num_warmup_steps: 10, num_training_steps: 100, num_cycles: 0.5 };
+//! let mut scheduler = GroupScheduler::new(cosine, 1e-3); // one for each parameter group
+//! assert_eq!(scheduler.lr(), 0.0); // for the first update
+//! assert_eq!(scheduler.step()?, 1e-4); // for the second
 //! # Ok::<(), bitstep::Error>(())
 //! ```
 

@@ -1,8 +1,8 @@
-//! Every schedule that is known by a name.
+//! The table of schedules that are known by a name.
 
 use super::*;
 
-/// Every schedule.
+/// Every named schedule, in alphabetical order.
 pub(super) const SCHEDULES: &[Entry] = &[
     Entry::with("adafactor_schedule", "AdafactorSchedule", &[], Make::Adafactor),
     Entry::of::<Constant>("constant", "get_constant_schedule"),

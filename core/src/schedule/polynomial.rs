@@ -4,19 +4,20 @@ use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::pow;
 
-/// Up in a line during warm-up, then down to `lr_end` along a power of the share of steps that remain.
+/// Linear warm-up from 0, then polynomial decay to `lr_end`.
 ///
 /// # Formula
-/// λ(t) = t / warmup, then ((lr_init − lr_end) · r^power + lr_end) / lr_init, r = 1 − (t − warmup) / (training − warmup);
-/// lr_end / lr_init past the end.
+/// λ(t) = t / warmup for t < warmup, then ((lr_init − lr_end) · r^power + lr_end) / lr_init,
+/// r = 1 − (t − warmup) / (training − warmup); lr_end / lr_init past the end. The rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_polynomial_decay_schedule_with_warmup`. `lr_init` is the optimizer's own `lr`, also for groups that
-/// have another: such a group ends at a rate of its own.
+/// have another: such a group ends at `base_lr` · lr_end / lr_init.
 ///
 /// # Errors
-/// `lr_init` ≤ `lr_end`; an `lr_init` of 0, or no steps at all, by which the reference divides. If warm-up lasts exactly as long as training, or `power` is negative, the
-/// reference divides by zero at the last step of training: the step before is the last that is taken.
+/// `lr_init` ≤ `lr_end`; an `lr_init` of 0, or no steps at all, by which the reference divides. If warm-up lasts exactly
+/// as long as training, or `power` is negative, the reference divides by zero at the last step of training:
+/// [`last_step`](Schedule::last_step) is the step before.
 ///
 /// # Example
 /// ```
@@ -120,7 +121,7 @@ mod tests {
 
     #[test]
     fn rate_of_a_group_of_its_own_is_scaled_by_the_optimizers() {
-        // The share is (¾·¼ + ¼)/1 and at the end ¼/1, of 4.
+        // λ = (¾·¼ + ¼)/1, at the end ¼/1; times 4.
         assert_eq!([6, 10].map(|t| SQUARE.lr(4.0, t)), [1.75, 1.0]);
         // With lr_init 2: (1.75·¼ + ¼)/2 = 0.34375 of 4
         assert_eq!(Polynomial { lr_init: 2.0, ..SQUARE }.lr(4.0, 6), 1.375);

@@ -10,58 +10,59 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// Multiplies the rates by `factor` when a metric has not improved for more than `patience` steps.
 ///
 /// # Order of operations
-/// A step that is better than `best` by more than the threshold becomes `best` and ends a run of bad steps; any other
-/// lengthens it. During cooldown the run stays at 0, though `best` is updated. When the run is longer than `patience`,
-/// each rate becomes max(lr · factor, min_lr), unless that is lower by `eps` or less; then cooldown begins.
+/// A metric that is better than `best` by more than the threshold becomes `best` and ends the run of bad steps; any other
+/// lengthens the run. During cooldown the run stays at 0, though `best` is updated. When the run is longer than
+/// `patience`, each rate becomes max(lr · factor, min_lr), unless that is lower by `eps` or less; then cooldown begins.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.ReduceLROnPlateau` and `transformers.get_reduce_on_plateau_schedule`.
 ///
 /// # Errors
-/// `factor` ≥ 1.
+/// `factor` ≥ 1; a list of `min_lr` with another length than there are groups.
 ///
 /// # Non-finite input
-/// A NaN metric is a bad step. An infinite `best` is only improved on in the reference's own arithmetic.
+/// A NaN metric is a bad step. Infinities are compared by the reference's formula: with `Min` and `Rel`, a threshold of
+/// 1 or more turns the initial `best` of ∞ into a limit of NaN or −∞, which no metric is below.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::ReduceLrOnPlateau;
-/// let s = ReduceLrOnPlateau { patience: 1, factor: 0.5, ..Default::default() };
+/// let s = ReduceLrOnPlateau { patience: 1, factor: 0.5, ..ReduceLrOnPlateau::DEFAULT };
 /// let (mut state, mut lrs) = (s.start(), [1.0, 0.25]);
 /// for metric in [3.0, 2.0, 2.0] {
 ///     s.step(&mut state, metric, &mut lrs)?;
 /// }
-/// assert_eq!(lrs, [1.0, 0.25]); // one bad step is borne
+/// assert_eq!(lrs, [1.0, 0.25]); // one bad step is tolerated
 /// s.step(&mut state, f64::NAN, &mut lrs)?;
 /// assert_eq!(lrs, [0.5, 0.125]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ReduceLrOnPlateau<M = f64> {
-    /// Which direction of the metric is good.
+    /// Whether a low or a high metric is good.
     pub mode: MetricMode,
-    /// What the rate is multiplied by.
+    /// The factor, below 1, of a reduction.
     pub factor: f64,
-    /// Bad steps that are borne.
+    /// The number of bad steps in a row that are tolerated.
     pub patience: u64,
-    /// How much better a step has to be.
+    /// By how much a metric must be better than the best one.
     pub threshold: f64,
-    /// Whether that is a share or a difference.
+    /// Whether the threshold is relative or absolute.
     pub threshold_mode: ThresholdMode,
-    /// Steps without counting after a reduction.
+    /// Steps after a reduction whose bad steps are not counted.
     pub cooldown: u64,
     /// The lowest rate, for all groups or for each.
     pub min_lr: M,
-    /// The least change that is made.
+    /// Reductions of this size or less are not made.
     pub eps: f64,
 }
 
-/// What [`ReduceLrOnPlateau`] remembers, under the reference's names.
+/// The state of [`ReduceLrOnPlateau`], under the reference's names.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlateauState {
     /// The best metric.
     pub best: f64,
-    /// Length of the present run of bad steps.
+    /// Length of the current run of bad steps.
     pub num_bad_epochs: u64,
     /// Steps of cooldown that remain.
     pub cooldown_counter: u64,
@@ -87,7 +88,7 @@ impl Default for ReduceLrOnPlateau {
     }
 }
 
-/// One for all groups, of each group's: the first one's, but for the rates.
+/// One schedule for all groups: the arguments of the first group, with each group's `min_lr`.
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[ReduceLrOnPlateau]) -> Result<ReduceLrOnPlateau<Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();
@@ -120,7 +121,7 @@ impl HyperParams for ReduceLrOnPlateau {
 }
 
 impl<M: PerGroup> ReduceLrOnPlateau<M> {
-    /// `Ok` if the reference would take these arguments for so many groups.
+    /// `Ok` if the reference would accept these arguments for this number of groups.
     ///
     /// # Errors
     /// The argument that it refuses.
@@ -135,10 +136,10 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
         PlateauState { best: self.mode.worst(), num_bad_epochs: 0, cooldown_counter: 0 }
     }
 
-    /// A scheduler step: changes the rates of all groups, if at all.
+    /// One scheduler step: may change the rates of all groups.
     ///
     /// # Errors
-    /// What [`check`](Self::check) refuses; nothing has changed then.
+    /// Arguments that [`check`](Self::check) refuses; nothing is changed then.
     pub fn step(
         &self,
         state: &mut PlateauState,
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn rate_is_halved_when_patience_ends() {
-        // good; 3.75 < 4 − ¼ is false: bad, borne; bad again: ½; the run starts anew: borne; ¼
+        // good; 3.75 < 4 − ¼ is false: bad, tolerated; bad again: ½; a new run: tolerated; ¼
         assert_eq!(run(&HALVE, 1.0, [4.0, 3.75, 4.0, 4.0, 4.0]), [1.0, 1.0, 0.5, 0.5, 0.25]);
         // a good step between two bad ones ends the run
         assert_eq!(run(&HALVE, 1.0, [4.0, 5.0, 3.0, 5.0]), [1.0; 4]);
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn cooldown_counts_no_bad_steps_but_remembers_the_best() {
         let s = ReduceLrOnPlateau { patience: 0, cooldown: 2, ..HALVE };
-        // ½; two steps of rest, of which the second is the best; 2 is bad against 1: ¼
+        // ½; two steps of cooldown, of which the second is the best; 2 is bad against 1: ¼
         assert_eq!(run(&s, 1.0, [4.0, 4.0, 5.0, 1.0, 2.0]), [1.0, 0.5, 0.5, 0.5, 0.25]);
     }
 

@@ -1,4 +1,4 @@
-//! Where a schedule stands, as bytes, and back.
+//! Saving the state of a [`Scheduler`] to bytes, and loading it.
 
 use alloc::vec::Vec;
 
@@ -7,38 +7,38 @@ use crate::error::Error;
 use crate::state::saved::{Reader, Sink, Writer, copied};
 use crate::storage::memory::filled;
 
-/// What saved state begins with.
+/// The tag at the start of saved state.
 const KIND: &[u8; 8] = b"bitstes\0";
 
 impl Scheduler {
-    /// How many bytes [`save`](Self::save) writes.
+    /// The number of bytes that [`save`](Self::save) writes.
     #[must_use]
     pub fn saved_len(&self) -> usize {
         self.written(None)
     }
 
-    /// Where it stands, as bytes that are the same on every machine: `docs/checkpoints.md` describes them.
+    /// The state as little-endian bytes, the same on every machine; `docs/checkpoints.md` describes the format.
     ///
     /// # Errors
-    /// No memory for them.
+    /// [`Error::OutOfMemory`].
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = filled("memory", 0, self.saved_len())?;
         self.save_into(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// [`save`](Self::save) to memory of the caller's.
+    /// [`save`](Self::save) into the caller's memory.
     ///
     /// # Errors
-    /// Not [`saved_len`](Self::saved_len) bytes. Nothing is written then.
+    /// `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
     pub fn save_into(&self, to: &mut [u8]) -> Result<(), Error> {
         copied(to, |to| self.written(to))
     }
 
-    /// Goes on from what [`save`](Self::save) wrote of a schedule that was made alike.
+    /// Restores the state that [`save`](Self::save) wrote of a schedule built in the same way.
     ///
     /// # Errors
-    /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another schedule. Nothing has changed
+    /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another schedule. Nothing is changed
     /// then.
     ///
     /// ```
@@ -61,8 +61,8 @@ impl Scheduler {
         fits.map_err(|_| Error::InvalidArgument { argument: Error::SAVED, expected })
     }
 
-    /// A number for each field of the state, in the order of the fields. What the schedule does not have is left
-    /// out: who reads knows from the schedule at hand.
+    /// One word per field of the state, in the order of the fields. State that the schedule does not have is left out;
+    /// the reader knows which from its own schedule.
     fn written(&self, to: Option<&mut Sink<'_>>) -> usize {
         let (state, mut to) = (self.state(), Writer::new(KIND, to));
         to.list(self.name().as_bytes());
@@ -94,9 +94,9 @@ impl Scheduler {
     }
 }
 
-/// To a copy, whose values count only when all has been read.
+/// Reads into `state`, a copy: the caller uses it only if all could be read.
 fn read(state: &mut SchedulerState, from: &mut Reader<'_>) -> Result<(), Error> {
-    // What is no count at all is refused with the whole state.
+    // A value too large for a count makes the check of the whole state fail.
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     from.expect("number of groups", state.lrs.len() as u64)?;
     state.step = from.number()?;

@@ -1,27 +1,28 @@
-//! A schedule at work: how a name and arguments make it, its steps, what a checkpoint needs of it, and how it goes on.
+//! [`Scheduler`]: a schedule for all groups of an optimizer, built from a name and arguments, stepped, checkpointed and
+//! resumed.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::arguments::{Groups, bad, nearer};
-use super::entry::{Told, of_name};
+use super::arguments::{Groups, bad, suggest};
+use super::entry::{BuildContext, of_name};
 use super::group_scheduler::PAST_THE_END;
 use super::named::SCHEDULES;
 use super::*;
 use crate::Error;
 use crate::hyper::{ArgError, Args, Value};
 
-/// The schedule of a name, for all groups of an optimizer, at the start of training.
+/// Builds the schedule of a name, for all groups of an optimizer, at the start of training.
 ///
-/// `args` are the reference's, and of the optimizer `lr` (or torch's default of 1e-3), `groups` (a list of
-/// dictionaries, each with a `lr` if it has its own) and `initial_lr`. `adafactor_schedule` reads Adafactor's other
-/// arguments too, and of each group those that are its own; all others refuse a group with more than rates. Where the
-/// reference takes a list with a number for each group, so does this. `last_epoch` resumes training after that step. The
-/// schedules of `torch_sequential` and `torch_chained` are dictionaries of a `name` and arguments, and so is `warm_up`'s
-/// `decay_schedule_fn`; the names of the references' classes will do, and the arguments may stand in a dictionary of
-/// their own.
+/// `args` are the reference's arguments, and these of the optimizer: `lr` (default: torch's 1e-3), `groups` (a list of
+/// dictionaries, each with a `lr` if the group has its own) and `initial_lr`. `adafactor_schedule` also uses Adafactor's
+/// other arguments, which a group may override; all other schedules refuse groups with arguments other than rates.
+/// Where the reference accepts a list with one value per group, so does this. `last_epoch` resumes training after that
+/// step. The `schedulers` of `torch_sequential` and `torch_chained` are dictionaries of a `name` and arguments, as is
+/// the `decay_schedule_fn` of `warm_up`; the name may be that of the reference's class, and the arguments may be in a
+/// dictionary of their own.
 ///
 /// # Errors
 /// An unknown name or argument (with the nearest known one), a missing argument, or a refused value.
@@ -39,18 +40,18 @@ use crate::hyper::{ArgError, Args, Value};
 /// ```
 pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
     let entry = of_name(SCHEDULES, name)?;
-    made(entry, args).map_err(|error| match &error {
+    build_entry(entry, args).map_err(|error| match &error {
         ArgError::UnknownArgument { of, .. } if of == name => {
-            nearer(error, &["lr", "groups", "initial_lr", "last_epoch"])
+            suggest(error, &["lr", "groups", "initial_lr", "last_epoch"])
         }
         _ => error,
     })
 }
 
-fn made(entry: &Entry, made_of: &Args) -> Result<Scheduler, ArgError> {
-    let mut args = made_of.clone();
+fn build_entry(entry: &Entry, given_args: &Args) -> Result<Scheduler, ArgError> {
+    let mut args = given_args.clone();
     let follows = matches!(entry.make, Make::Adafactor);
-    // An argument of Adafactor's schedule; of any other optimizer's groups, if at all.
+    // For AdafactorSchedule an argument of the schedule itself, for all others one of the optimizer's groups.
     let initial_lr = if follows { None } else { args.take("initial_lr") };
     let groups = Groups::take(&mut args, initial_lr)?;
     let last_epoch = match args.take("last_epoch") {
@@ -63,43 +64,43 @@ fn made(entry: &Entry, made_of: &Args) -> Result<Scheduler, ArgError> {
     let kind = match entry.make {
         Make::Pure(make) => {
             let (lr, decays) = (groups.default_lr, keras::named::DECAYS);
-            let told = Told { lr, last_epoch, schedules: SCHEDULES, decays };
-            let each = groups.each(&args)?.into_iter().map(|args| make(entry, args, told));
+            let context = BuildContext { lr, last_epoch, schedules: SCHEDULES, decays };
+            let each = groups.each(&args)?.into_iter().map(|args| make(entry, args, context));
             Kind::Pure(each.collect::<Result<_, _>>()?)
         }
         Make::Plateau => {
-            Kind::Plateau(reduce_lr_on_plateau::for_all(&entry.read_each(&groups.each(&args)?)?)?)
+            Kind::Plateau(reduce_lr_on_plateau::for_all(&entry.parse_each(&groups.each(&args)?)?)?)
         }
-        Make::Greedy => Kind::Greedy(greedy::for_all(&entry.read_each(&groups.each(&args)?)?)?),
+        Make::Greedy => Kind::Greedy(greedy::for_all(&entry.parse_each(&groups.each(&args)?)?)?),
         Make::Adafactor => {
             Kind::Adafactor(adafactor_schedule::for_each(entry, &args, &groups.changes)?)
         }
     };
-    Ok(Scheduler::new(entry.name, made_of, kind, groups, last_epoch))
+    Ok(Scheduler::new(entry.name, given_args, kind, groups, last_epoch))
 }
 
-/// A schedule at work for all groups of an optimizer.
+/// A schedule running for all groups of an optimizer.
 ///
-/// It knows what it was made of, so that a checkpoint can tell whether it goes on with the same one.
+/// It keeps the name and arguments that it was built from, so that a checkpoint can be compared with it.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     name: String,
     args: Args,
-    /// What has [replaced](Scheduler::resume) some of them.
+    /// Arguments that have [replaced](Scheduler::resume) some of `args`.
     replaced: Args,
-    /// What it was made of, if not of its name.
+    /// The caller's own schedule, if it was not built from a name.
     own: Option<Box<dyn AnySchedule>>,
     kind: Kind,
     /// The groups' `initial_lr`.
     base_lrs: Vec<f64>,
-    /// Their rates when the schedule was made.
+    /// The groups' rates when the schedule was built.
     first_lrs: Vec<f64>,
-    /// Rates are numbers of type `f32`.
+    /// Whether rates are rounded to `f32`.
     single: bool,
     state: SchedulerState,
 }
 
-/// What a [`Scheduler`] remembers: all that a checkpoint needs.
+/// The state of a [`Scheduler`], complete for a checkpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SchedulerState {
     /// Scheduler steps made.
@@ -108,7 +109,7 @@ pub struct SchedulerState {
     pub lrs: Vec<f64>,
     /// State of [`ReduceLrOnPlateau`].
     pub plateau: Option<PlateauState>,
-    /// State of [`GreedyLr`], and its window: the numbers that have been in use.
+    /// State of [`GreedyLr`], and the part of its window of metrics that has been in use.
     pub greedy: Option<(GreedyState, Vec<f64>)>,
     /// State of [`AdafactorSchedule`], for each group.
     pub adafactor: Vec<AdafactorScheduleState>,
@@ -116,23 +117,24 @@ pub struct SchedulerState {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// One for each group.
+    /// One schedule per group.
     Pure(Vec<Box<dyn AnySchedule>>),
     Plateau(ReduceLrOnPlateau<Vec<f64>>),
     Greedy(GreedyLr<Vec<f64>, Vec<f64>>),
-    /// One for each group.
+    /// One schedule per group.
     Adafactor(Vec<AdafactorSchedule>),
 }
 
 impl Scheduler {
-    /// A schedule of one's own for groups with these rates. Checkpoints know it by its name and by its arguments, of
-    /// which none may be called `groups`.
+    /// Runs a schedule of the caller's for groups with these rates. Checkpoints identify it by its name and its
+    /// arguments, none of which may be called `groups`.
     ///
     /// ```
+    /// use bitstep::error::ensure_range;
     /// use bitstep::hyper::{FieldVisitor, HyperParams};
     /// use bitstep::schedule::{Schedule, Scheduler};
     ///
-    /// /// Up in a line and down again, for ever.
+    /// /// Linearly up and down again, repeatedly.
     /// #[derive(Clone, Debug)]
     /// struct Triangle {
     ///     half: u64,
@@ -164,7 +166,7 @@ impl Scheduler {
     /// ```
     ///
     /// # Errors
-    /// What the schedule's [`check`](Schedule::check) refuses; an argument called `groups`.
+    /// Arguments that the schedule's [`check`](Schedule::check) refuses; an argument called `groups`.
     pub fn of(
         name: &str,
         mut schedule: impl AnySchedule + 'static,
@@ -182,17 +184,17 @@ impl Scheduler {
 
     fn own(
         name: &str,
-        made_of: &Args,
+        given_args: &Args,
         mut schedule: Box<dyn AnySchedule>,
     ) -> Result<Scheduler, ArgError> {
-        let mut args = made_of.clone();
+        let mut args = given_args.clone();
         let mut groups = Args::new().with("groups", args.take("groups").unwrap_or_default());
         let groups = Groups::take(&mut groups, None)?;
         groups.have_rates_alone()?;
         args.apply(name, &mut *schedule)?;
         schedule.check()?;
         let kind = Kind::Pure(groups.lrs.iter().map(|_| schedule.clone()).collect());
-        Ok(Scheduler { own: Some(schedule), ..Self::new(name, made_of, kind, groups, -1) })
+        Ok(Scheduler { own: Some(schedule), ..Self::new(name, given_args, kind, groups, -1) })
     }
 
     fn new(name: &str, args: &Args, kind: Kind, groups: Groups, last_epoch: i64) -> Scheduler {
@@ -229,27 +231,26 @@ impl Scheduler {
         Scheduler { name, args, replaced, own, kind, base_lrs, first_lrs, single, state }
     }
 
-    /// The name that it was [built](build) by or [given](Self::of).
+    /// The name that it was [built](build) from or [given](Self::of).
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The arguments that it was built with.
+    /// The arguments that it was built from.
     #[must_use]
     pub fn args(&self) -> &Args {
         &self.args
     }
 
-    /// What counts instead of some of them since it was [resumed](Self::resume).
+    /// The arguments that override some of [`args`](Self::args) since it was [resumed](Self::resume).
     #[must_use]
     pub fn replaced(&self) -> &Args {
         &self.replaced
     }
 
-    /// The same for an optimizer whose rates are `f32`, as torchao's: f32(rate) · f32(λ), rounded
-    /// once more. For the schedules of Transformers, which multiply a group's own rate by λ or,
-    /// driven by a metric, the one in force.
+    /// Switches to `f32` rates, as torchao's optimizers have: f32(rate) · f32(λ), rounded to `f32`. For the schedules of
+    /// Transformers, which multiply a group's own rate by λ or, driven by a metric, the current rate by a factor.
     ///
     /// ```
     /// use bitstep::{hyper::Args, schedule::build};
@@ -276,26 +277,26 @@ impl Scheduler {
         self
     }
 
-    /// The rates in force.
+    /// The current rate of each group.
     #[must_use]
     pub fn lrs(&self) -> &[f64] {
         &self.state.lrs
     }
 
-    /// Takes these for the rates in force, where they have been changed by hand: schedules that multiply the rate in
-    /// force go on from them, as the reference's do; those with a closed form don't look. See
+    /// Sets the current rates, where they have been changed by hand: schedules that modify the current rate continue
+    /// from them, as the reference's do; those in closed form ignore them. See
     /// [`Optimizer::step_schedule`](crate::optimizer::Optimizer::step_schedule).
     ///
     /// # Errors
-    /// Not one for each group; nothing has changed then.
+    /// Not one rate per group; nothing is changed then.
     pub fn set_lrs(&mut self, lrs: &[f64]) -> Result<(), Error> {
         check_groups("lrs", &lrs, self.state.lrs.len())?;
         self.state.lrs.copy_from_slice(lrs);
         Ok(())
     }
 
-    /// The momentum (or β₁) that the last step, or else the construction, has set for a group; `None` if it has left it
-    /// alone, as all schedules but [`TorchOneCycle`] and [`TorchCyclic`] do.
+    /// The momentum (or β₁) that the last step, or before the first step the construction, has set for a group. `None`
+    /// if the schedule sets none: only [`TorchOneCycle`] and [`TorchCyclic`] do.
     #[must_use]
     pub fn momentum(&self, group: usize) -> Option<f64> {
         let Kind::Pure(schedules) = &self.kind else { return None };
@@ -308,23 +309,23 @@ impl Scheduler {
 
     /// Makes a scheduler step and returns the new rates.
     ///
-    /// `given` is the metric for `reduce_lr_on_plateau` and `greedy`, the RMS of each group's first parameter for
-    /// `adafactor_schedule`, and nothing for all others.
+    /// `metrics` is the metric for `reduce_lr_on_plateau` and `greedy`, the RMS of each group's first parameter for
+    /// `adafactor_schedule`, and empty for all others.
     ///
     /// # Errors
-    /// The wrong number of given numbers, or a step that the reference refuses; nothing has changed then.
-    pub fn step(&mut self, given: &[f64]) -> Result<&[f64], Error> {
+    /// The wrong number of metrics, or a step that the reference refuses; nothing is changed then.
+    pub fn step(&mut self, metrics: &[f64]) -> Result<&[f64], Error> {
         let SchedulerState { step, lrs, plateau, greedy, adafactor } = &mut self.state;
         let expected = match &self.kind {
             Kind::Pure(_) => 0,
             Kind::Plateau(_) | Kind::Greedy(_) => 1,
             Kind::Adafactor(_) => lrs.len(),
         };
-        if given.len() != expected {
-            return Err(Error::LengthMismatch { argument: "given", got: given.len(), expected });
+        if metrics.len() != expected {
+            return Err(Error::LengthMismatch { argument: "given", got: metrics.len(), expected });
         }
         let next = step.saturating_add(1);
-        match (&self.kind, given) {
+        match (&self.kind, metrics) {
             (Kind::Pure(schedules), _) => {
                 if schedules.iter().filter_map(|s| s.last_step()).any(|last| next > last) {
                     return Err(PAST_THE_END);
@@ -354,7 +355,7 @@ impl Scheduler {
             }
             (Kind::Adafactor(schedules), _) => {
                 let states = schedules.iter().zip(adafactor);
-                for (((schedule, state), &rms), lr) in states.zip(given).zip(lrs) {
+                for (((schedule, state), &rms), lr) in states.zip(metrics).zip(lrs) {
                     schedule.step(state, rms);
                     *lr = state.lr;
                 }
@@ -368,13 +369,13 @@ impl Scheduler {
         Ok(&self.state.lrs)
     }
 
-    /// All that a checkpoint needs.
+    /// The state, complete for a checkpoint.
     #[must_use]
     pub fn state(&self) -> &SchedulerState {
         &self.state
     }
 
-    /// Whether this is a state of the same schedule.
+    /// `Ok` if this is a state of the same schedule.
     ///
     /// # Errors
     /// A state of another schedule or number of groups.
@@ -383,7 +384,7 @@ impl Scheduler {
             Kind::Greedy(schedule) => schedule.window_len(),
             _ => 0,
         };
-        // The window has room for what is said to be in it, and no more than it may have.
+        // The window is at least as long as its counters say, and not longer than the full window.
         let fits = state.greedy.as_ref().is_none_or(|(g, window)| {
             g.len.max(g.at) <= window.len() && window.len() <= size && g.at < size.max(1)
         });
@@ -399,20 +400,20 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Goes on from a state of the same schedule that had other arguments, as the reference does where its checkpoint
-    /// has them: its base rates (`groups`), the patience of [`ReduceLrOnPlateau`].
+    /// Restores a state of the same schedule with some arguments replaced by those of the checkpoint, as in the
+    /// reference: base rates (`groups`), the patience of [`ReduceLrOnPlateau`].
     ///
     /// # Errors
-    /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing has changed then.
+    /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing is changed then.
     pub fn resume(&mut self, replaced: &Args, state: SchedulerState) -> Result<(), ArgError> {
         *self = self.resumed(replaced, state)?;
         Ok(())
     }
 
-    /// [`resume`](Self::resume), of a copy.
+    /// A copy after [`resume`](Self::resume).
     ///
     /// # Errors
-    /// As there.
+    /// Those of [`resume`](Self::resume).
     pub fn resumed(&self, replaced: &Args, state: SchedulerState) -> Result<Scheduler, ArgError> {
         let mut args = self.args.clone();
         replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
@@ -427,10 +428,10 @@ impl Scheduler {
         Ok(Scheduler { args: self.args.clone(), replaced: replaced.clone(), ..next })
     }
 
-    /// Goes on from a state of the same schedule.
+    /// Restores a state of the same schedule.
     ///
     /// # Errors
-    /// A state of another schedule or number of groups; nothing has changed then.
+    /// A state of another schedule or number of groups; nothing is changed then.
     pub fn restore(&mut self, state: SchedulerState) -> Result<(), Error> {
         self.check_state(&state)?;
         self.state = state;
@@ -438,7 +439,7 @@ impl Scheduler {
     }
 }
 
-/// A product of numbers of type `f32`.
+/// The product of two values rounded to `f32`, in `f32`.
 fn single(a: f64, b: f64) -> f64 {
     f64::from(a as f32 * b as f32)
 }

@@ -7,11 +7,13 @@ use super::{Schedule, iterate};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Several schedules on the same rate, one after the other at every step.
+/// Applies several schedules to the same rate, in order, at every step.
+///
+/// # Order of operations
+/// Recursive: each schedule modifies the rate that the one before it left. A schedule in closed form discards that rate.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.ChainedScheduler`, its schedules made in their order. One that does not look at the rate
-/// in force undoes what came before it.
+/// `torch.optim.lr_scheduler.ChainedScheduler`, its schedules constructed in their order.
 ///
 /// # Errors
 /// No schedules, or one that refuses its arguments.
@@ -31,17 +33,17 @@ pub struct TorchChained<S> {
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
-    let within = schedulers(entry.name, &mut args, told)?;
-    entry.read(TorchChained { schedulers: schedules(within, told)? }, args, told)
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
+    let nested = schedulers(entry.name, &mut args, context)?;
+    entry.parse(TorchChained { schedulers: schedules(nested, context)? }, args, context)
 });
 
 #[cfg(feature = "alloc")]
-pub(super) use of_arguments::{schedulers, schedules};
+pub(super) use nested::{schedulers, schedules};
 
-/// The schedules within another, with what they share.
+/// Builds the schedules nested in another, with the settings that they share through their group.
 #[cfg(feature = "alloc")]
-mod of_arguments {
+mod nested {
     use alloc::borrow::ToOwned;
     use alloc::boxed::Box;
     use alloc::string::String;
@@ -50,26 +52,26 @@ mod of_arguments {
     use crate::Error;
     use crate::hyper::{ArgError, Args, Value};
     use crate::schedule::arguments::{name_and_args, take_list};
-    use crate::schedule::entry::{Make, Told, of_class, of_name};
+    use crate::schedule::entry::{BuildContext, Make, of_class, of_name};
     use crate::schedule::group_scheduler::AnySchedule;
 
-    /// By their names, or those of the references' classes.
+    /// The names (classes of the references replaced by their names) and arguments of the nested schedules.
     pub(in crate::schedule) fn schedulers(
         of: &str,
         args: &mut Args,
-        told: Told,
+        context: BuildContext,
     ) -> Result<Vec<(String, Args)>, ArgError> {
         let list =
             take_list(of, "schedulers", args, "a list of dictionaries", |v| Some(v.clone()))?;
         let within = list.iter().map(|value| {
             let (name, args) = name_and_args("schedulers", value)?;
-            let known = of_class(told.schedules, &name);
+            let known = of_class(context.schedules, &name);
             Ok((known.map_or(name, |entry| entry.name.to_owned()), args))
         });
         let mut within = within.collect::<Result<Vec<(String, Args)>, ArgError>>()?;
 
         share_momenta(&mut within);
-        // OneCycleLR keeps its rates in the group: the last one made decides for all.
+        // OneCycleLR stores its rates in the group: those of the last one constructed apply to all.
         let mut cycles = within.iter_mut().filter(|(w, _)| w == "torch_one_cycle").map(|(_, a)| a);
         if let Some(last) = cycles.next_back() {
             for cycle in cycles {
@@ -84,10 +86,10 @@ mod of_arguments {
         Ok(within)
     }
 
-    /// The schedules that they make.
+    /// Builds the nested schedules.
     pub(in crate::schedule) fn schedules(
         within: Vec<(String, Args)>,
-        told: Told,
+        context: BuildContext,
     ) -> Result<Vec<Box<dyn AnySchedule>>, ArgError> {
         let make = |(name, mut args): (String, Args)| {
             if !matches!(args.take("last_epoch").map(|v| v.as_i64()), None | Some(Some(-1))) {
@@ -97,9 +99,9 @@ mod of_arguments {
                 }
                 .into());
             }
-            let entry = of_name(told.schedules, &name)?;
+            let entry = of_name(context.schedules, &name)?;
             match entry.make {
-                Make::Pure(make) => make(entry, args, Told { last_epoch: -1, ..told }),
+                Make::Pure(make) => make(entry, args, BuildContext { last_epoch: -1, ..context }),
                 _ => {
                     let expected = "schedules that depend on the step alone";
                     Err(Error::InvalidArgument { argument: "schedulers", expected }.into())
@@ -109,8 +111,8 @@ mod of_arguments {
         within.into_iter().map(make).collect()
     }
 
-    /// OneCycleLR takes its momenta from the group, where each of them and each CyclicLR leaves its own: the last one
-    /// made decides for all.
+    /// OneCycleLR reads its momenta from the group, where the constructors of OneCycleLR and CyclicLR write theirs: those
+    /// of the last one constructed apply to all.
     fn share_momenta(within: &mut [(String, Args)]) {
         let momenta = |(name, args): &(String, Args)| {
             let [low, high] = match name.as_str() {
@@ -135,16 +137,16 @@ mod of_arguments {
 }
 
 impl<S> HyperParams for TorchChained<S> {
-    /// None but `schedulers`.
+    /// There is no argument but `schedulers`, which is set before.
     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
-    /// Every schedule in turn, with the `initial_lr` that it found.
-    fn fold(&self, base_lr: f64, lr: f64, turn: impl Fn(usize, &T, f64, f64) -> f64) -> f64 {
+    /// Applies `f` to every schedule in order, with the `initial_lr` that its constructor found.
+    fn fold(&self, base_lr: f64, lr: f64, f: impl Fn(usize, &T, f64, f64) -> f64) -> f64 {
         let mut base = base_lr;
         self.schedulers.iter().enumerate().fold(lr, |lr, (i, s)| {
-            let lr = turn(i, s, base, lr);
+            let lr = f(i, s, base, lr);
             base = s.initial_lr(base, i == 0);
             lr
         })
@@ -178,7 +180,7 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
         self.fold(base_lr, lr, |_, s, base, lr| s.next(base, lr, step))
     }
 
-    /// The reference makes it step 0 here, not a construction: one that multiplies at every step does so at once.
+    /// The reference makes step 0 here instead of a construction: a schedule that multiplies at every step does so here.
     fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
         self.next(base_lr, lr, 0)
     }

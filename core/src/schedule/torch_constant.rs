@@ -3,17 +3,17 @@ use crate::Error;
 use crate::error::ensure_unit;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// A share of the rate for `total_iters` steps, then all of it.
+/// A fraction of the rate for `total_iters` steps, then the full rate.
 ///
 /// # Order of operations
 /// Recursive: multiplied by `factor` at step 0 and by 1 / `factor` at step `total_iters`, which need not give back the
-/// same number. With `total_iters` 0 the share stays.
+/// same value. With `total_iters` 0 the fraction stays.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.ConstantLR`.
 ///
 /// # Errors
-/// `factor` outside of [0, 1]. With `factor` 0 the step at which the reference divides by it.
+/// `factor` outside of [0, 1]. With `factor` 0, step `total_iters`, at which the reference divides by it.
 ///
 /// # Example
 /// ```
@@ -23,9 +23,9 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TorchConstant {
-    /// The share.
+    /// The fraction.
     pub factor: f64,
-    /// Steps until it ends.
+    /// Steps until the full rate.
     pub total_iters: u64,
 }
 
@@ -101,7 +101,7 @@ mod tests {
         // Step 0 multiplies; no later step is step 0.
         let s = TorchConstant { factor: 0.25, total_iters: 0 };
         assert_eq!([0, 1, 99].map(|t| s.lr(8.0, t)), [2.0; 3]);
-        // The closed form has it whole again: 8 · (¼ + 1 · ¾)
+        // The closed form gives the full rate: 8 · (¼ + 1 · ¾)
         assert_eq!(s.restart_in_sequence(8.0), 8.0);
     }
 

@@ -6,11 +6,14 @@ use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::cos;
 
-/// Along a cosine between the rate and `eta_min`, down in `t_max` steps and up again in as many.
+/// A cosine between the rate and `eta_min`: down in `t_max` steps, up again in as many, repeatedly.
+///
+/// # Formula
+/// eta_min + (base_lr − eta_min) · (1 + cos(πt/T)) / 2, T = `t_max`.
 ///
 /// # Order of operations
-/// Recursive: (1 + cos(πt/T)) / (1 + cos(π(t − 1)/T)) · (lr − eta_min) + eta_min; on the first step up
-/// lr + (base_lr − eta_min) · (1 − cos(π/T)) / 2.
+/// Recursive: (1 + cos(πt/T)) / (1 + cos(π(t − 1)/T)) · (lr − eta_min) + eta_min; on the first step of each rise, where
+/// that would divide by 0, lr + (base_lr − eta_min) · (1 − cos(π/T)) / 2.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.CosineAnnealingLR`.
@@ -26,7 +29,7 @@ use crate::math::cos;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TorchCosineAnnealing {
-    /// `T_max`: steps of half a wave.
+    /// `T_max`: steps of half a period.
     pub t_max: u64,
     /// The lowest rate.
     pub eta_min: f64,
@@ -100,7 +103,7 @@ mod tests {
     #[test]
     fn rate_past_the_lowest_point_rises() {
         let s = TorchCosineAnnealing { t_max: 4, eta_min: 0.25 };
-        // What the recursion stands for is ¼ + (1.25 − ¼) · ½ (1 + cos ¼πt): ¼ + ½ at 2, ¼ at 4
+        // In closed form ¼ + (1.25 − ¼) · ½ (1 + cos ¼πt): ¼ + ½ at 2, ¼ at 4
         assert_near(s.lr(1.25, 2), 0.75);
         assert_near(s.lr(1.25, 4), 0.25);
         // one step on: ¼ + (1.25 − ¼) · (1 − √½)/2

@@ -6,14 +6,15 @@ use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::cos;
 
-/// Down along half a cosine from the rate to `eta_min`, again and again, each time `t_mult` times longer.
+/// Half cosines from the rate to `eta_min`, repeatedly, each `t_mult` times as long as the one before.
 ///
 /// # Formula
-/// eta_min + (base_lr − eta_min) · (1 + cos(π · T_cur / T_i)) / 2, T_cur counting from the last restart.
+/// eta_min + (base_lr − eta_min) · (1 + cos(π · T_cur / T_i)) / 2, where T_cur is the number of steps since the last
+/// restart, and T_i the length of the current half cosine: T_0, T_0 · t_mult, T_0 · t_mult², …
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`. Resumed from a `last_epoch`, the reference restarts at most
-/// once before it goes on, so it is not where it would be without the interruption (unless `t_mult` is 1).
+/// `torch.optim.lr_scheduler.CosineAnnealingWarmRestarts`. Resumed from a `last_epoch`, the reference makes at most one
+/// restart before it continues, so that it differs from a run without interruption (unless `t_mult` is 1).
 ///
 /// # Errors
 /// `t_0` or `t_mult` 0.
@@ -21,14 +22,14 @@ use crate::math::cos;
 /// # Example
 /// ```
 /// use bitstep::schedule::{Schedule, TorchCosineAnnealingWarmRestarts};
-/// let s = TorchCosineAnnealingWarmRestarts { t_0: 2, t_mult: 2, ..Default::default() };
+/// let s = TorchCosineAnnealingWarmRestarts { t_0: 2, t_mult: 2, ..TorchCosineAnnealingWarmRestarts::DEFAULT };
 /// assert_eq!([0, 1, 2, 4, 6].map(|t| s.lr(1.0, t)), [1.0, 0.5, 1.0, 0.5, 1.0]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TorchCosineAnnealingWarmRestarts {
     /// `T_0`: steps until the first restart.
     pub t_0: u64,
-    /// `T_mult`: how much longer each next part is.
+    /// `T_mult`: by how much each half cosine is longer than the one before.
     pub t_mult: u64,
     /// The lowest rate.
     pub eta_min: f64,
@@ -63,7 +64,7 @@ impl HyperParams for TorchCosineAnnealingWarmRestarts {
 }
 
 impl TorchCosineAnnealingWarmRestarts {
-    /// (T_cur, T_i)
+    /// (T_cur, T_i) at a step.
     fn position(&self, step: u64) -> (u64, u64) {
         let (mut cur, mut part) = (step, self.t_0);
         if let Ok(last) = u64::try_from(self.last_epoch) {
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn equal_parts_end_above_eta_min() {
         let s = TorchCosineAnnealingWarmRestarts { t_mult: 1, eta_min: 0.5, ..DOUBLING };
-        // ½ + ½ · ½; step 4 001 is 1 into its part: ½ + ½ · ½ (1 + √½)
+        // ½ + ½ · ½; step 4 001 is the first after a restart: ½ + ½ · ½ (1 + √½)
         assert_eq!([2, 4].map(|t| s.lr(1.0, t)), [0.75, 1.0]);
         assert_near(s.lr(1.0, 4001), 0.926_776_695_296_636_9);
     }

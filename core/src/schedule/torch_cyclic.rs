@@ -4,24 +4,25 @@ use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::pow;
 
-/// Up and down in lines between two rates, for ever; the upper one may come closer.
+/// Linearly up and down between two rates, repeatedly; the height of the cycles may shrink.
 ///
 /// # Formula
-/// With c = ⌊1 + t/n⌋ the cycle, n = up + down, and h the height in it (0, up to 1, back to 0):
-/// base_lr + (max_lr − base_lr) · h · s, s = 1, 1/2^(c−1) or gammaᵗ by `mode`.
+/// base_lr + (max_lr − base_lr) · h · s, where c = ⌊1 + t/n⌋ is the number of the cycle, n = step_size_up +
+/// step_size_down its length, h the height within it (linear from 0 to 1 and back to 0), and s = 1, 1/2^(c−1) or
+/// gammaᵗ, by `mode`.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.CyclicLR`, without a `scale_fn` of the user's. The group's own rate does not count.
-/// The reference cycles momentum the other way: [`momentum`](Schedule::momentum).
+/// `torch.optim.lr_scheduler.CyclicLR`, without a user-defined `scale_fn`. The group's own rate is not used.
+/// The reference cycles momentum in the opposite direction: [`momentum`](Schedule::momentum).
 ///
 /// # Errors
-/// A `step_size_up` or a sum of both that is 0, by which the reference divides; one of them that is not finite. The
-/// step at which a finite `gamma` above 1 becomes infinite.
+/// A `step_size_up`, or a sum of both step sizes, that is 0, by which the reference divides; a step size that is not
+/// finite. With [`CyclicMode::ExpRange`], the step at which gammaᵗ of a finite |gamma| > 1 overflows.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::{Schedule, TorchCyclic};
-/// let s = TorchCyclic { base_lr: 1.0, max_lr: 3.0, step_size_up: 2.0, ..Default::default() };
+/// let s = TorchCyclic { base_lr: 1.0, max_lr: 3.0, step_size_up: 2.0, ..TorchCyclic::DEFAULT };
 /// assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(0.0, t)), [1.0, 2.0, 3.0, 2.0, 1.0]);
 /// assert_eq!(s.momentum(2), Some(0.8));
 /// ```
@@ -31,13 +32,13 @@ pub struct TorchCyclic {
     pub base_lr: f64,
     /// The upper rate.
     pub max_lr: f64,
-    /// Steps upwards.
+    /// Steps from the lower to the upper rate.
     pub step_size_up: f64,
-    /// Steps downwards; `None` for as many.
+    /// Steps back to the lower rate; `None` for `step_size_up`.
     pub step_size_down: Option<f64>,
-    /// How the height changes.
+    /// How the height of the cycles changes.
     pub mode: CyclicMode,
-    /// Its factor a step, for [`CyclicMode::ExpRange`].
+    /// The height's factor per step, for [`CyclicMode::ExpRange`].
     pub gamma: f64,
     /// Whether momentum is cycled too.
     pub cycle_momentum: bool,
@@ -50,7 +51,7 @@ pub struct TorchCyclic {
 /// How the height of a [`TorchCyclic`] changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CyclicMode {
-    /// Not at all.
+    /// It stays the same.
     Triangular,
     /// It is halved each cycle.
     Triangular2,
@@ -93,7 +94,7 @@ impl HyperParams for TorchCyclic {
         f.choice("mode", &mut self.mode, MODES);
         f.f64("gamma", &mut self.gamma);
         f.must_be_none("scale_fn");
-        f.ignored("scale_mode"); // each mode brings its own
+        f.ignored("scale_mode"); // only used together with `scale_fn`
         f.bool("cycle_momentum", &mut self.cycle_momentum);
         f.f64("base_momentum", &mut self.base_momentum);
         f.f64("max_momentum", &mut self.max_momentum);
@@ -106,7 +107,7 @@ impl HyperParams for TorchCyclic {
 }
 
 impl TorchCyclic {
-    /// Height within the cycle, and its scale.
+    /// h and s of the formula.
     fn height(&self, step: u64) -> (f64, f64) {
         let (t, up) = (step as f64, self.step_size_up);
         let total = up + self.step_size_down.unwrap_or(up);
@@ -148,7 +149,7 @@ impl Schedule for TorchCyclic {
         if self.mode != CyclicMode::ExpRange || !gamma.is_finite() || gamma <= 1.0 {
             return None;
         }
-        // The last power that is finite, but for the rounding of the logarithms.
+        // The last finite power, up to the rounding of the logarithms: the neighbours are tried too.
         let near = libm::floor(libm::log(f64::MAX) / libm::log(gamma)) as u64;
         let finite = |t: &u64| pow(gamma, *t as f64).is_finite();
         [near.saturating_add(1), near, near.saturating_sub(1)].into_iter().find(finite)
@@ -158,7 +159,7 @@ impl Schedule for TorchCyclic {
         self.between(self.base_lr, 0)
     }
 
-    /// The reference takes up its own `base_lr` only after this.
+    /// The reference sets its own `base_lr` only after this.
     fn attach(&self, base_lr: f64, _: f64, step: u64) -> f64 {
         self.between(base_lr, step)
     }

@@ -4,7 +4,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// Multiplies the rate by `gamma` at every step.
 ///
 /// # Order of operations
-/// Recursive: the rate in force is multiplied.
+/// Recursive: the current rate is multiplied, once per step.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.ExponentialLR`.
@@ -16,7 +16,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TorchExponential {
-    /// What the rate is multiplied by.
+    /// The factor per step.
     pub gamma: f64,
 }
 

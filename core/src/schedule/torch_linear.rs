@@ -3,11 +3,11 @@ use crate::Error;
 use crate::error::{ensure_range, ensure_unit};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// From one share of the rate to another in a line.
+/// Linear from one fraction of the rate to another, then constant.
 ///
 /// # Order of operations
 /// Recursive: at step 0 lr · start, then lr · (1 + (end − start) / (n·start + (t − 1)·(end − start))) up to
-/// t = n = `total_iters`.
+/// t = n = `total_iters`; start = `start_factor`, end = `end_factor`.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.LinearLR`.
@@ -23,11 +23,11 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TorchLinear {
-    /// The first share.
+    /// The fraction at step 0.
     pub start_factor: f64,
-    /// The last share.
+    /// The fraction from step `total_iters` on.
     pub end_factor: f64,
-    /// Steps between them.
+    /// Steps from the first fraction to the last.
     pub total_iters: u64,
 }
 
@@ -80,7 +80,7 @@ impl Schedule for TorchLinear {
     }
 
     fn restart_in_sequence(&self, base_lr: f64) -> f64 {
-        // NaN for no steps at all, where the reference divides by 0.
+        // NaN for `total_iters` 0, where the reference divides by 0.
         let done = min(self.total_iters as f64, 0.0) / self.total_iters as f64;
         base_lr * (self.start_factor + done)
     }

@@ -9,10 +9,10 @@ use crate::math::pow;
 /// Multiplies the rate by `gamma` at each milestone.
 ///
 /// # Order of operations
-/// Recursive: at a milestone that is given n times, lr · gammaⁿ.
+/// Recursive: at a milestone that is listed n times, lr · gammaⁿ.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.MultiStepLR`. Milestones need no order.
+/// `torch.optim.lr_scheduler.MultiStepLR`. Milestones need not be sorted.
 ///
 /// # Example
 /// ```
@@ -24,18 +24,18 @@ use crate::math::pow;
 pub struct TorchMultiStep<M> {
     /// Steps at which the rate changes.
     pub milestones: M,
-    /// What it is multiplied by.
+    /// The factor at each milestone.
     pub gamma: f64,
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.read(TorchMultiStep { milestones, gamma: 0.1 }, args, told)
+    entry.parse(TorchMultiStep { milestones, gamma: 0.1 }, args, context)
 });
 
 impl<M> HyperParams for TorchMultiStep<M> {
-    /// All but `milestones`.
+    /// All arguments but `milestones`, which is set before.
     fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("gamma", &mut self.gamma);
         f.ignored("verbose");

@@ -6,16 +6,17 @@ use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::cos;
 
-/// Once up to `max_lr` and down again, far below where it began.
+/// One rise to `max_lr`, then a fall far below the rate at the start.
 ///
 /// # Formula
 /// From max_lr / div_factor to max_lr until step pct_start·n − 1, then to max_lr / div_factor / final_div_factor until
-/// step n − 1; with `three_phase` first back to where it began, until step 2·pct_start·n − 2. Each phase is a line or
-/// half a cosine; n is `total_steps` or `epochs` · `steps_per_epoch`.
+/// step n − 1; with `three_phase` back to max_lr / div_factor in between, until step 2·pct_start·n − 2. Each phase is
+/// linear or half a cosine; n is `total_steps` or `epochs` · `steps_per_epoch`.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.OneCycleLR`. The group's own rate does not count. The reference takes step n, beyond the
-/// end of the last phase (unless that phase has no length, by which it would divide), and refuses any later one. It cycles momentum the other way: [`momentum`](Schedule::momentum).
+/// `torch.optim.lr_scheduler.OneCycleLR`. The group's own rate is not used. The reference makes step n, beyond the end of
+/// the last phase (unless that phase has length 0, by which it would divide), and refuses any later one. It cycles
+/// momentum in the opposite direction: [`momentum`](Schedule::momentum).
 ///
 /// # Errors
 /// No number of steps, or 0; `pct_start` outside of [0, 1]; a first phase that ends at step 0, by whose length the
@@ -26,7 +27,7 @@ use crate::math::cos;
 /// use bitstep::schedule::{Anneal, Schedule, TorchOneCycle};
 /// let s = TorchOneCycle {
 ///     max_lr: 1.0, total_steps: Some(10), pct_start: 0.5, anneal_strategy: Anneal::Linear,
-///     div_factor: 2.0, final_div_factor: 2.0, ..Default::default()
+///     div_factor: 2.0, final_div_factor: 2.0, ..TorchOneCycle::DEFAULT
 /// };
 /// assert_eq!([0, 2, 4, 9].map(|t| s.lr(0.0, t)), [0.5, 0.75, 1.0, 0.25]);
 /// ```
@@ -34,13 +35,13 @@ use crate::math::cos;
 pub struct TorchOneCycle {
     /// The highest rate.
     pub max_lr: f64,
-    /// Steps in all.
+    /// The number of steps.
     pub total_steps: Option<u64>,
-    /// Without `total_steps`: epochs.
+    /// Without `total_steps`: the number of epochs.
     pub epochs: Option<u64>,
-    /// Without `total_steps`: steps in each.
+    /// Without `total_steps`: the number of steps per epoch.
     pub steps_per_epoch: Option<u64>,
-    /// The share of steps on the way up.
+    /// The fraction of the steps in which the rate rises.
     pub pct_start: f64,
     /// The shape of a phase.
     pub anneal_strategy: Anneal,
@@ -50,11 +51,11 @@ pub struct TorchOneCycle {
     pub base_momentum: f64,
     /// The upper momentum.
     pub max_momentum: f64,
-    /// How far below the highest rate the first one is.
+    /// The highest rate divided by the first one.
     pub div_factor: f64,
-    /// How far below the first rate the last one is.
+    /// The first rate divided by the last one.
     pub final_div_factor: f64,
-    /// Whether the way down is in two phases.
+    /// Whether the fall has two phases.
     pub three_phase: bool,
 }
 
@@ -63,7 +64,7 @@ pub struct TorchOneCycle {
 pub enum Anneal {
     /// Half a cosine.
     Cos,
-    /// A line.
+    /// A straight line.
     Linear,
 }
 
@@ -120,14 +121,14 @@ impl TorchOneCycle {
         self.total_steps.or_else(product)
     }
 
-    /// The last step of the first phase, and that of the last phase but one.
+    /// The end of the first phase, and that of the second-to-last phase, in steps.
     fn ends(&self) -> (f64, f64) {
         let n = self.total().unwrap_or(0) as f64;
         let up = self.pct_start * n - 1.0;
         (up, if self.three_phase { 2.0 * self.pct_start * n - 2.0 } else { up })
     }
 
-    /// Between the `low` and the `high` value of the first phase and the `end` of the last.
+    /// The value at a step: from `low` to `high` in the first phase, and to `end` in the last.
     fn anneal(&self, step: u64, low: f64, high: f64, end: f64) -> f64 {
         let (t, n) = (step as f64, self.total().unwrap_or(0) as f64);
         let (up, down) = self.ends();
@@ -251,7 +252,7 @@ mod tests {
         let s =
             TorchOneCycle { total_steps: None, epochs: Some(5), steps_per_epoch: Some(2), ..LINES };
         assert_eq!((s.check(), s.lr(9.0, 2)), (Ok(()), 0.75));
-        // total_steps counts if it is given: n = 10, and the others are not looked at
+        // total_steps takes precedence: n = 10, and the others are not used
         let s = TorchOneCycle { epochs: Some(0), ..LINES };
         assert_eq!((s.check(), s.lr(9.0, 2)), (Ok(()), 0.75));
     }

@@ -2,16 +2,19 @@ use super::{Schedule, iterate};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::pow;
 
-/// Down to 0 along a power of the share of steps that remain.
+/// Polynomial decay to 0.
+///
+/// # Formula
+/// base_lr · (1 − min(t, n) / n)^power, n = `total_iters`.
 ///
 /// # Order of operations
-/// Recursive: lr · ((1 − t/n) / (1 − (t − 1)/n))^power up to t = n = `total_iters`.
+/// Recursive: lr · ((1 − t/n) / (1 − (t − 1)/n))^power up to t = n.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.PolynomialLR`.
 ///
 /// # Errors
-/// With a negative `power` the step at which the reference divides by zero: number `total_iters`.
+/// With a negative `power`, step `total_iters`, at which the reference divides by zero.
 ///
 /// # Example
 /// ```
@@ -69,7 +72,7 @@ impl Schedule for TorchPolynomial {
     }
 
     fn restart_in_sequence(&self, base_lr: f64) -> f64 {
-        // NaN for no steps at all, where the reference divides by 0.
+        // NaN for `total_iters` 0, where the reference divides by 0.
         let n = self.total_iters as f64;
         base_lr * pow(1.0 - 0.0 / n, self.power)
     }

@@ -7,17 +7,17 @@ use super::{Schedule, iterate};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// One schedule after the other, the next from each milestone on.
+/// Several schedules one after the other, switched at milestones.
 ///
 /// # Order of operations
-/// At a milestone the next schedule gives its own first rate in closed form, from the group's `initial_lr`, whatever
-/// the rate in force; then it counts its steps from there.
+/// At a milestone the rate becomes the next schedule's first rate in closed form, from the group's `initial_lr`,
+/// whatever the current rate; from there on that schedule counts its own steps.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.SequentialLR`, its schedules made in their order.
+/// `torch.optim.lr_scheduler.SequentialLR`, its schedules constructed in their order.
 ///
 /// # Errors
-/// No schedules, or a number of milestones that is not one less; a schedule that refuses its arguments.
+/// No schedules, or not exactly one milestone fewer than schedules; a schedule that refuses its arguments.
 ///
 /// # Example
 /// ```
@@ -31,31 +31,31 @@ use crate::hyper::{FieldVisitor, HyperParams};
 pub struct TorchSequential<S, M> {
     /// The schedules, in order.
     pub schedulers: S,
-    /// The first step of each but the first.
+    /// The first step of each schedule but the first.
     pub milestones: M,
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make = Make::Pure(|entry, mut args, told| {
-    let within = super::torch_chained::schedulers(entry.name, &mut args, told)?;
-    // It can't begin others of its kind again, and counts those within ChainedScheduler one step off.
-    let mut names = within.iter().map(|(name, _)| name.as_str()).enumerate();
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
+    let nested = super::torch_chained::schedulers(entry.name, &mut args, context)?;
+    // The reference can't restart a nested SequentialLR, and restarts a ChainedScheduler one step off.
+    let mut names = nested.iter().map(|(name, _)| name.as_str()).enumerate();
     if names.any(|(i, s)| s == entry.name || (s == "torch_chained" && i > 0)) {
         let expected = "no SequentialLR, and a ChainedScheduler only at the start";
         return Err(Error::InvalidArgument { argument: "schedulers", expected }.into());
     }
-    let schedulers = super::torch_chained::schedules(within, told)?;
+    let schedulers = super::torch_chained::schedules(nested, context)?;
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.read(TorchSequential { schedulers, milestones }, args, told)
+    entry.parse(TorchSequential { schedulers, milestones }, args, context)
 });
 
 impl<S, M> HyperParams for TorchSequential<S, M> {
-    /// None but `schedulers` and `milestones`.
+    /// There are no arguments but `schedulers` and `milestones`, which are set before.
     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
 impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
-    /// The schedule in force at a step, the `initial_lr` that it found, and the milestone it began at.
+    /// The schedule that is active at a step, the `initial_lr` that its constructor found, and its milestone.
     fn at(&self, base_lr: f64, step: u64) -> Option<(&T, f64, Option<u64>)> {
         let milestones = self.milestones.as_ref();
         let index = bisect_right(milestones, step);
@@ -64,10 +64,10 @@ impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M>
         Some((self.schedulers.get(index)?, base, began))
     }
 
-    /// The group's `initial_lr` after the construction of so many schedules.
+    /// The group's `initial_lr` after the construction of the first `count` schedules.
     fn base(&self, base_lr: f64, count: usize, first: bool) -> f64 {
-        let made = self.schedulers.iter().take(count).enumerate();
-        made.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
+        let constructed = self.schedulers.iter().take(count).enumerate();
+        constructed.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
     }
 }
 
@@ -112,7 +112,7 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
             |i: usize| i.checked_sub(1).and_then(|i| milestones.get(i)).copied().unwrap_or(0);
         self.schedulers.iter().enumerate().find_map(|(i, s)| {
             let last = began(i).saturating_add(s.last_step()?);
-            // Unless the next schedule takes over in time.
+            // No limit if the next schedule takes over in time.
             milestones.get(i).is_none_or(|&m| m > last.saturating_add(1)).then_some(last)
         })
     }
@@ -122,14 +122,15 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
         s.momentum(step.saturating_sub(began.unwrap_or(0)))
     }
 
-    /// All have been constructed, and then the one it begins with makes its first step again.
+    /// The reference constructs all schedules, then repeats the initial step of the first one.
     fn start_momentum(&self) -> Option<f64> {
-        let made = || self.schedulers.iter().rev().find_map(T::start_momentum);
-        self.momentum(0).or_else(made)
+        let constructed = || self.schedulers.iter().rev().find_map(T::start_momentum);
+        self.momentum(0).or_else(constructed)
     }
 }
 
-/// The number of milestones up to and with `step`, by the same search as Python's, whatever their order.
+/// Python's `bisect.bisect_right`: the number of milestones ≤ `step` if they are sorted, and the same answer as Python's
+/// if not.
 fn bisect_right(milestones: &[u64], step: u64) -> usize {
     let (mut low, mut high) = (0, milestones.len());
     while low < high {
@@ -155,7 +156,7 @@ mod tests {
         let schedulers: [&dyn Schedule; 3] = [&halve, &hold, &halve];
         let s = TorchSequential { schedulers: &schedulers[..], milestones: [2, 5] };
         assert_eq!(s.check(), Ok(()));
-        // 8, 8 · ½; at 2 8 · ¼, whatever the 4 was; two steps later · 4; at 5 8 again, then halved for ever
+        // 8, 8 · ½; at 2 8 · ¼, whatever the 4 was; two steps later · 4; at 5 8 again, then halved at each step
         let want = [8.0, 4.0, 2.0, 2.0, 8.0, 8.0, 4.0, 2.0];
         assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(|t| s.lr(8.0, t)), want);
     }

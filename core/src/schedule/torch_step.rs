@@ -6,7 +6,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// Multiplies the rate by `gamma` every `step_size` steps.
 ///
 /// # Order of operations
-/// Recursive: the rate in force is multiplied, once every `step_size` steps.
+/// Recursive: the current rate is multiplied, once every `step_size` steps.
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.StepLR`.
@@ -24,7 +24,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 pub struct TorchStep {
     /// Steps between multiplications.
     pub step_size: u64,
-    /// What the rate is multiplied by.
+    /// The factor.
     pub gamma: f64,
 }
 
@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn resumed_schedule_multiplies_the_rate_it_finds() {
         let s = TorchStep { step_size: 3, gamma: 0.5 };
-        // Made with last_epoch 2, the next step is 3: 5 · ½, and the base rate does not count.
+        // Constructed with last_epoch 2, the next step is 3: 5 · ½, and the base rate is not used.
         assert_eq!(GroupScheduler::resume(s, 8.0, 5.0, 2).lr(), 2.5);
     }
 

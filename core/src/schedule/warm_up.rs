@@ -12,19 +12,19 @@ use super::keras::{Decay, pow};
 use crate::hyper::{ArgError, Args};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Up along a power during warm-up, then any decay of [`keras`](super::keras), which counts from the end of warm-up.
+/// Polynomial warm-up from 0, then any decay of [`keras`](super::keras), which counts its steps from the end of warm-up.
 ///
 /// # Formula
 /// initial · (t / warmup)^power for t < warmup, then decay(t − warmup); in f32.
 ///
 /// # Source
-/// `transformers.optimization_tf.WarmUp`. The rate is its own: the group's does not count.
+/// `transformers.optimization_tf.WarmUp`. The group's own rate is not used.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::{Schedule, WarmUp, keras::PolynomialDecay};
 /// let decay_schedule_fn = PolynomialDecay {
-///     initial_learning_rate: 1.0, decay_steps: 4.0, end_learning_rate: 0.0, ..Default::default()
+///     initial_learning_rate: 1.0, decay_steps: 4.0, end_learning_rate: 0.0, ..PolynomialDecay::DEFAULT
 /// };
 /// let s = WarmUp { initial_learning_rate: 1.0, decay_schedule_fn, warmup_steps: 2, power: 1.0 };
 /// assert_eq!([0, 1, 2, 4, 6, 7].map(|t| s.lr(0.0, t)), [0.0, 0.5, 1.0, 0.5, 0.0, 0.0]);
@@ -33,24 +33,25 @@ use crate::hyper::{FieldVisitor, HyperParams};
 pub struct WarmUp<D> {
     /// The rate at the end of warm-up.
     pub initial_learning_rate: f64,
-    /// What follows.
+    /// The decay after warm-up.
     pub decay_schedule_fn: D,
     /// Steps of warm-up.
     pub warmup_steps: u64,
-    /// The exponent.
+    /// The exponent of warm-up.
     pub power: f64,
 }
 
 #[cfg(feature = "alloc")]
-pub(super) const MAKE: Make =
-    Make::Pure(|entry, mut args, told| entry.read(take_decay(&mut args, told.decays)?, args, told));
+pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
+    entry.parse(take_decay(&mut args, context.decays)?, args, context)
+});
 
-/// As a decay within another.
+/// Builds it as a decay nested in another.
 #[cfg(feature = "alloc")]
 pub(super) const MAKE_DECAY: keras::Make =
-    |entry, mut args, decays| entry.read(take_decay(&mut args, decays)?, &args);
+    |entry, mut args, decays| entry.parse(take_decay(&mut args, decays)?, &args);
 
-/// With the decay that it has among its arguments.
+/// A `WarmUp` with the decay built from its argument, the other fields not yet set.
 #[cfg(feature = "alloc")]
 fn take_decay(
     args: &mut Args,
@@ -62,7 +63,7 @@ fn take_decay(
 }
 
 impl<D> HyperParams for WarmUp<D> {
-    /// All but `decay_schedule_fn`.
+    /// All arguments but `decay_schedule_fn`, which is set before.
     fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("initial_learning_rate", &mut self.initial_learning_rate);
         f.u64("warmup_steps", &mut self.warmup_steps);

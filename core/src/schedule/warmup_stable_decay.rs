@@ -5,26 +5,26 @@ use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::math::cos;
 
-/// Up, constant, down: each ramp in one of three [`DecayShape`]s.
+/// Warm-up, a constant phase, decay; warm-up and decay each have one of three [`DecayShape`]s.
 ///
 /// # Formula
-/// With p the share of a ramp that is done, warm-up is p, ½ (1 − cos πp) or 1 − √(1 − p), decay 1 − p,
-/// ½ (1 + cos(2π · num_cycles · p)) or 1 − √p; both stretched to begin or end at `min_lr_ratio`.
-/// Before decay the rate is the group's own, after it `min_lr_ratio` times that.
+/// With p the completed fraction of warm-up or decay, x = p, ½ (1 − cos πp) or 1 − √(1 − p) in warm-up and x = 1 − p,
+/// ½ (1 + cos(2π · num_cycles · p)) or 1 − √p in decay; λ(t) = max(0, x · (1 − min_lr_ratio) + min_lr_ratio).
+/// Between them λ(t) = 1, after decay `min_lr_ratio`. The rate is `base_lr` · λ(t).
 ///
 /// # Source
 /// `transformers.get_wsd_schedule`.
 ///
 /// # Errors
-/// Neither `num_training_steps` nor `num_stable_steps` (which counts if both are given); an infinite `num_cycles` where
-/// it counts.
+/// Neither `num_training_steps` nor `num_stable_steps` (which takes precedence if both are given); an infinite
+/// `num_cycles` with a cosine decay.
 ///
 /// # Example
 /// ```
 /// use bitstep::schedule::{Schedule, DecayShape, WarmupStableDecay};
 /// let s = WarmupStableDecay {
 ///     num_warmup_steps: 2, num_decay_steps: 4, num_stable_steps: Some(3),
-///     decay_type: DecayShape::OneMinusSqrt, min_lr_ratio: 0.5, ..Default::default()
+///     decay_type: DecayShape::OneMinusSqrt, min_lr_ratio: 0.5, ..WarmupStableDecay::DEFAULT
 /// };
 /// assert_eq!([0, 1, 2, 4, 6, 9].map(|t| s.lr(1.0, t)), [0.5, 0.75, 1.0, 1.0, 0.75, 0.5]);
 /// ```
@@ -36,26 +36,26 @@ pub struct WarmupStableDecay {
     pub num_decay_steps: u64,
     /// Steps of the whole training.
     pub num_training_steps: Option<u64>,
-    /// Steps between warm-up and decay; `None` for what the whole leaves over.
+    /// Steps between warm-up and decay; `None` for the rest of the whole training.
     pub num_stable_steps: Option<u64>,
-    /// How the rate rises.
+    /// The shape of warm-up.
     pub warmup_type: DecayShape,
-    /// How it falls.
+    /// The shape of the decay.
     pub decay_type: DecayShape,
-    /// Where it begins and ends, as a share of the group's rate.
+    /// The first and the last rate, as a fraction of the group's.
     pub min_lr_ratio: f64,
-    /// Waves of a cosine decay; half a wave only falls.
+    /// Periods of a cosine decay; with 0.5 the rate only falls.
     pub num_cycles: f64,
 }
 
-/// The shape of a ramp.
+/// The shape of warm-up or decay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecayShape {
-    /// A line.
+    /// A straight line.
     Linear,
     /// A cosine.
     Cosine,
-    /// 1 − √, steep where the rate is low on the way up and high on the way down.
+    /// 1 − √(1 − p) in warm-up, steepest at its end; 1 − √p in decay, steepest at its start.
     OneMinusSqrt,
 }
 
@@ -114,15 +114,15 @@ impl Schedule for WarmupStableDecay {
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         let [t, warmup, decay] =
             [step, self.num_warmup_steps, self.num_decay_steps].map(|n| n as f64);
-        // Negative if warm-up and decay are longer than training: then decay is under way when warm-up ends.
+        // Negative if warm-up and decay are longer than training: then decay has progressed already when warm-up ends.
         let stable = match self.num_stable_steps {
             Some(stable) => stable as f64,
             None => self.num_training_steps.unwrap_or(0) as f64 - warmup - decay,
         };
-        let stretch = |x: f64| max(0.0, x * (1.0 - self.min_lr_ratio) + self.min_lr_ratio);
+        let scaled = |x: f64| max(0.0, x * (1.0 - self.min_lr_ratio) + self.min_lr_ratio);
         let factor = if t < warmup {
             let p = t / max(1.0, warmup);
-            stretch(match self.warmup_type {
+            scaled(match self.warmup_type {
                 DecayShape::Linear => p,
                 DecayShape::Cosine => 0.5 * (1.0 - cos(PI * p)),
                 DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(1.0 - p),
@@ -131,7 +131,7 @@ impl Schedule for WarmupStableDecay {
             1.0
         } else if t < warmup + stable + decay {
             let p = (t - warmup - stable) / max(1.0, decay);
-            stretch(match self.decay_type {
+            scaled(match self.decay_type {
                 DecayShape::Linear => 1.0 - p,
                 DecayShape::Cosine => cosine_wave(self.num_cycles, p),
                 DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(p),

@@ -216,7 +216,8 @@ impl<R: Rule, M: Memory> State<R, M> {
         begin_single(rule, &mut at, true, &mut self.steps, &mut self.scalars);
         for (k, slot) in slots.as_mut().iter_mut().enumerate() {
             if is_first && rule.slot_init(k) == SlotInit::CopyParam && !slot.is_empty() {
-                slot.copy_from_slice(param);
+                // Of one length, as has been checked: no panic is linked.
+                slot.iter_mut().zip(&*param).for_each(|(to, from)| *to = *from);
             }
         }
         let scalars = &mut self.scalars;

@@ -1,4 +1,4 @@
-//! Blocks of any size in 8, 4 or floating-point 8 bits, as torchao has them.
+//! torchao's block-wise formats: blocks of any size in 8-bit or 4-bit codes, or in 8-bit floats.
 
 use crate::storage::Codec;
 use crate::storage::dynamic::abs_max;
@@ -7,45 +7,50 @@ use crate::storage::quant_maps::{
     UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, code_by_thresholds,
 };
 
-/// torchao's 8-bit codes: a dynamic map, the upper of two equally near codes.
+/// torchao's 8-bit codes: a dynamic map; a tie between two codes goes to the upper one.
 ///
-/// The largest magnitude of a block, at least 1e-12, scales it. A NaN makes its
-/// whole block NaN, and that for good.
+/// The scale of a block is its largest magnitude, at least 1e-12. A NaN makes its whole block NaN, permanently.
+///
+/// Source: `torchao.optim.subclass_8bit.OptimState8bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockQuant8 {
-    /// For numbers of both signs.
+    /// Whether values of both signs are stored; negative ones become 0 otherwise.
     pub signed: bool,
-    /// Numbers in a block.
+    /// Elements per block.
     pub block: usize,
 }
 
-/// torchao's 4-bit codes, two in a byte, the first in the upper half.
+/// torchao's 4-bit codes, two per byte, the first in the upper half.
 ///
-/// Signed, a dynamic map of three decades; unsigned, the sixteenths from 1/16 to 1:
-/// it has no 0. Scale, ties and NaN as with [`BlockQuant8`].
+/// Signed: a dynamic map of three decades. Unsigned: the sixteenths from 1/16 to 1, without 0. Scale, ties and NaN as
+/// in [`BlockQuant8`].
+///
+/// Source: `torchao.optim.subclass_4bit.OptimState4bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockQuant4 {
-    /// For numbers of both signs.
+    /// Whether values of both signs are stored; others become the smallest code otherwise.
     pub signed: bool,
-    /// Numbers in a block; even.
+    /// Elements per block; even.
     pub block: usize,
 }
 
-/// torchao's fp8 codes: 4 exponent and 3 mantissa bits, no infinity.
+/// torchao's fp8 codes (E4M3): 4 exponent and 3 mantissa bits, no infinity.
 ///
-/// The scale takes the largest magnitude of a block, at least 1e-12, to 448, the
-/// largest number of the type. Ties to even. A NaN makes its whole block NaN.
+/// The scale of a block is its largest magnitude, at least 1e-12, divided by 448, the largest E4M3 value. Ties go to
+/// even. A NaN makes its whole block NaN.
+///
+/// Source: `torchao.optim.subclass_fp8.OptimStateFp8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockFp8 {
-    /// Numbers in a block.
+    /// Elements per block.
     pub block: usize,
 }
 
-/// The largest magnitude, at least 1e-12; NaN if any is.
+/// The largest magnitude, at least 1e-12; NaN if any value is.
 #[inline(always)]
 fn scale(values: &[f32]) -> f32 {
     match abs_max(values) {
-        x if x.is_nan() => f32::NAN, // the usual one
+        x if x.is_nan() => f32::NAN, // the canonical NaN
         x if x > 1e-12 => x,
         _ => 1e-12,
     }
@@ -114,15 +119,15 @@ impl Codec for BlockQuant4 {
     }
 }
 
-/// To 4 exponent and 3 mantissa bits; too large a number is NaN, as in PyTorch.
+/// `f32` to E4M3, to nearest even; NaN on overflow, as in PyTorch.
 #[inline(always)]
 pub(crate) fn to_e4m3(x: f32) -> u8 {
     let bits = x.to_bits();
     let magnitude = bits & 0x7fff_ffff;
-    // Normal: exponent bias 127 to 7, and half an ulp less one, plus one if odd.
+    // Normal: the exponent's bias from 127 to 7; adding half an ulp less one, plus one if odd, rounds to nearest even.
     let odd = (magnitude >> 20) & 1;
     let normal = magnitude.wrapping_sub(120 << 23).wrapping_add(0x7_ffff + odd) >> 20;
-    // Subnormal, below 2⁻⁶: adding 2¹⁴ aligns the last bit, 2⁻⁹, with that of an f32; the adder rounds.
+    // Subnormal, below 2⁻⁶: in an f32 of size 2¹⁴ the last bit is 2⁻⁹, as in a subnormal; the addition rounds.
     let subnormal =
         (f32::from_bits(magnitude) + 16384.0).to_bits().wrapping_sub(16384.0f32.to_bits());
     let finite = if magnitude < 121 << 23 { subnormal } else { normal };
@@ -130,11 +135,11 @@ pub(crate) fn to_e4m3(x: f32) -> u8 {
     (code | (bits >> 24 & 0x80)) as u8
 }
 
-/// From 4 exponent and 3 mantissa bits; exact.
+/// E4M3 to `f32`; exact.
 #[inline(always)]
 pub(crate) fn from_e4m3(code: u8) -> f32 {
     let magnitude = u32::from(code & 0x7f) << 20;
-    // Exponent bias 7 to 127: a multiplication by 2¹²⁰, exact also for subnormals.
+    // The exponent's bias from 7 to 127: a multiplication by 2¹²⁰, exact for subnormals too.
     let x = f32::from_bits(magnitude) * f32::from_bits(247 << 23);
     let x = if magnitude == 0x7f << 20 { f32::NAN } else { x };
     f32::from_bits(x.to_bits() | u32::from(code & 0x80) << 24)

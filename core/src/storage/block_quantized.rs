@@ -1,16 +1,16 @@
-//! Blocks of numbers that share one scale.
+//! Block-wise quantization: blocks of codes that share one scale.
 
 use crate::arch::simd::{self, Kernel};
 use crate::error::ensure_len;
 use crate::storage::{Plain, Storage};
 
-/// A code for a block of numbers: a few bits for each, and one scale for all.
+/// Encodes a block of values: a code of a few bits for each, and one scale for all.
 pub trait Codec: Copy + Send + Sync {
     /// The type of the scales.
     type Scale: Plain;
-    /// Bits a number: 8, or 4 with two numbers in a byte.
+    /// Bits per code: 8, or 4 with two codes per byte.
     const BITS: usize;
-    /// Numbers in a block, at least 1 and even where two share a byte. The last block may be shorter.
+    /// Elements per block: at least 1, and even where two codes share a byte. The last block of a tensor may be shorter.
     fn block(self) -> usize;
     /// Decodes one block.
     fn decode(self, codes: &[u8], scale: Self::Scale, values: &mut [f32]);
@@ -18,12 +18,12 @@ pub trait Codec: Copy + Send + Sync {
     fn encode(self, values: &[f32], codes: &mut [u8]) -> Self::Scale;
 }
 
-/// Bytes that `len` codes of this many bits take.
+/// The bytes of `len` codes of this many bits.
 pub(crate) const fn code_bytes(bits: usize, len: usize) -> usize {
     if bits == 4 { len.div_ceil(2) } else { len }
 }
 
-/// A tensor in a [`Codec`], in memory of the caller's.
+/// A tensor encoded by a [`Codec`], in the caller's memory.
 ///
 /// ```
 /// use bitstep::storage::{BlockQuantized, Companded, Storage};
@@ -43,7 +43,7 @@ pub struct BlockQuantized<'a, C: Codec> {
 }
 
 impl<'a, C: Codec> BlockQuantized<'a, C> {
-    /// `len` numbers in `codes` and `scales`.
+    /// A tensor of `len` elements in `codes` (a byte per code, or per two) and `scales` (one per block).
     ///
     /// # Errors
     /// Slices of the wrong length.
@@ -78,7 +78,7 @@ impl<C: Codec> Storage for BlockQuantized<'_, C> {
     }
 }
 
-/// Decodes from `start`, the beginning of a block, on.
+/// Decodes the elements from `start` on, which is the beginning of a block.
 pub(crate) fn load<C: Codec>(
     codec: C,
     codes: &[u8],
@@ -93,7 +93,7 @@ pub(crate) fn load<C: Codec>(
     simd::dispatch(Load { codec, codes, scales, block, values });
 }
 
-/// Encodes from `start`, the beginning of a block, on.
+/// Encodes the elements from `start` on, which is the beginning of a block.
 pub(crate) fn store<C: Codec>(
     codec: C,
     codes: &mut [u8],
@@ -109,7 +109,7 @@ pub(crate) fn store<C: Codec>(
     simd::dispatch(Store { codec, codes, scales, block, values });
 }
 
-/// Where the codes and scales from `start` on begin, and the size of a block.
+/// The indices of the first code byte and of the first scale of the elements from `start` on, and the block size.
 fn chunk_len_of<C: Codec>(
     codec: C,
     codes: usize,

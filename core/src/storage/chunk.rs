@@ -1,4 +1,4 @@
-//! Tensors cut into stretches, so that several threads can step one.
+//! Tensors split into chunks, so that several threads can step one tensor.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use crate::storage::{
     StorageFormat,
 };
 
-/// A stretch of a tensor.
+/// A chunk of a tensor.
 pub(crate) enum Chunk<'a> {
     Plain(DataMut<'a>),
     Encoded(Box<dyn Storage + 'a>),
@@ -33,7 +33,7 @@ impl Chunk<'_> {
     }
 }
 
-/// Plain numbers in pieces of `len` elements, the last one shorter.
+/// Plain floats in chunks of `len` elements; the last one may be shorter.
 pub(crate) fn plain_chunks_mut(data: DataMut<'_>, len: usize) -> Vec<Chunk<'_>> {
     macro_rules! chunks {
         ($($variant:ident)*) => {
@@ -48,13 +48,13 @@ pub(crate) fn plain_chunks_mut(data: DataMut<'_>, len: usize) -> Vec<Chunk<'_>> 
     chunks!(F64 F32 Bf16 F16)
 }
 
-/// A 16-bit parameter and what is kept beside it, in pieces.
+/// A 16-bit parameter and its correction, in chunks.
 pub(crate) fn paired_chunks_mut<'a>(
     param: DataMut<'a>,
-    beside: &'a mut RawBuffer,
+    correction: &'a mut RawBuffer,
     len: usize,
 ) -> Vec<Chunk<'a>> {
-    match (param, beside) {
+    match (param, correction) {
         (DataMut::Bf16(x), RawBuffer::I8(e)) => split_float_chunks_mut(x, e, len),
         (DataMut::Bf16(x), RawBuffer::I16(e)) => split_float_chunks_mut(x, e, len),
         (DataMut::F16(x), RawBuffer::I8(e)) => split_float_chunks_mut(x, e, len),
@@ -65,25 +65,27 @@ pub(crate) fn paired_chunks_mut<'a>(
     }
 }
 
-/// A 16-bit parameter that is rounded at random, in pieces.
+/// A 16-bit parameter that is stored with stochastic rounding, in chunks.
 pub(crate) fn stochastic_chunks_mut<'a>(
     param: DataMut<'a>,
-    noise: RoundingBits<'a>,
+    rounding_bits: RoundingBits<'a>,
     len: usize,
 ) -> Vec<Chunk<'a>> {
     fn all<'a, N: StochasticRound>(
         x: &'a mut [N],
-        noise: RoundingBits<'a>,
+        rounding_bits: RoundingBits<'a>,
         len: usize,
     ) -> Vec<Chunk<'a>> {
-        let pieces = x.chunks_mut(len).enumerate();
-        pieces
-            .map(|(i, x)| Chunk::Encoded(Box::new(StochasticRounded::new(x, noise.from(i * len)))))
+        let chunks = x.chunks_mut(len).enumerate();
+        chunks
+            .map(|(i, x)| {
+                Chunk::Encoded(Box::new(StochasticRounded::new(x, rounding_bits.from(i * len))))
+            })
             .collect()
     }
     match param {
-        DataMut::Bf16(x) => all(x, noise, len),
-        DataMut::F16(x) => all(x, noise, len),
+        DataMut::Bf16(x) => all(x, rounding_bits, len),
+        DataMut::F16(x) => all(x, rounding_bits, len),
         param => plain_chunks_mut(param, len),
     }
 }
@@ -93,8 +95,8 @@ fn split_float_chunks_mut<'a, N: HalfPrecision, E: CorrectionInt>(
     error: &'a mut [E],
     len: usize,
 ) -> Vec<Chunk<'a>> {
-    let pieces = x.chunks_mut(len).zip(error.chunks_mut(len));
-    pieces
+    let chunks = x.chunks_mut(len).zip(error.chunks_mut(len));
+    chunks
         .filter_map(|(x, e)| Some(Chunk::Encoded(Box::new(SplitFloat::new(x, e).ok()?))))
         .collect()
 }
@@ -104,12 +106,12 @@ fn kahan_pair_chunks_mut<'a, N: StoredFloat>(
     compensation: &'a mut [N],
     len: usize,
 ) -> Vec<Chunk<'a>> {
-    let pieces = x.chunks_mut(len).zip(compensation.chunks_mut(len));
-    pieces.filter_map(|(x, c)| Some(Chunk::Encoded(Box::new(KahanPair::new(x, c).ok()?)))).collect()
+    let chunks = x.chunks_mut(len).zip(compensation.chunks_mut(len));
+    chunks.filter_map(|(x, c)| Some(Chunk::Encoded(Box::new(KahanPair::new(x, c).ok()?)))).collect()
 }
 
 impl EncodedBuffer {
-    /// In pieces of `len` elements, a multiple of the block; the last one is shorter.
+    /// Chunks of `len` elements, a multiple of the block size; the last one may be shorter.
     pub(crate) fn chunks_mut(&mut self, len: usize) -> Vec<Chunk<'_>> {
         fn blocks<'a, C: Codec + 'static>(
             codec: C,
@@ -137,10 +139,10 @@ impl EncodedBuffer {
         let total = self.len();
         let (format, main, side) = self.raw_mut();
         each_codec!(format, c => blocks(c, total, main, side, len), {
-            let mut pieces = Vec::new();
+            let mut chunks = Vec::new();
             each_pair!((main, side), a, b =>
-                pieces = split_float_chunks_mut(a, b, len), pieces = kahan_pair_chunks_mut(a, b, len));
-            pieces
+                chunks = split_float_chunks_mut(a, b, len), chunks = kahan_pair_chunks_mut(a, b, len));
+            chunks
         })
     }
 }
@@ -186,13 +188,16 @@ mod tests {
 
     #[test]
     fn pieces_that_are_rounded_at_random_have_the_noise_of_their_place() {
-        let noise: Vec<u16> = (0..75).map(|i| i * 871).collect();
+        let rounding_bits: Vec<u16> = (0..75).map(|i| i * 871).collect();
         let x: Vec<f32> = numbers(75).iter().map(|x| x + 0.003).collect();
         let (mut whole, mut cut) = ([bf16::ZERO; 75], [bf16::ZERO; 75]);
-        StochasticRounded::new(&mut whole, RoundingBits::Provided(&noise)).store(0, &x);
-        let pieces =
-            stochastic_chunks_mut(DataMut::Bf16(&mut cut), RoundingBits::Provided(&noise), 32);
-        for (mut piece, x) in pieces.into_iter().zip(x.chunks(32)) {
+        StochasticRounded::new(&mut whole, RoundingBits::Provided(&rounding_bits)).store(0, &x);
+        let chunks = stochastic_chunks_mut(
+            DataMut::Bf16(&mut cut),
+            RoundingBits::Provided(&rounding_bits),
+            32,
+        );
+        for (mut piece, x) in chunks.into_iter().zip(x.chunks(32)) {
             piece.data_mut().store(0, x);
         }
         assert_eq!(cut, whole);

@@ -1,28 +1,29 @@
-//! Groups of 32 numbers in 8 bits each, bent so that the codes lie where the numbers are.
+//! FlashOptim's companded format: groups of 32 values in 8-bit codes, through a curve that makes codes denser where
+//! values are.
 
 use half::f16;
 
 use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Codec, floor};
 
-/// FlashOptim's codes: 8.5 bits a number.
+/// FlashOptim's codes: 8.5 bits per element.
 ///
-/// The largest magnitude of a group, at least 1e-12, scales it; it is kept as
-/// `f16`, so that it reads back as 0 below about 3e-8 and as infinity above
-/// 65504 (the group is then NaN when it is read). Ties between two codes go up.
-/// NaN is passed over when the scale is sought, and becomes code 0.
+/// The scale of a group is its largest magnitude (of `Variance`: of the square roots), at least 1e-12. Values are
+/// encoded with this scale in `f32`; it is stored in `f16`, and so reads back as 0 below about 3e-8 and as infinity
+/// above 65504 (the group then decodes to NaN or infinity). Ties between two codes go up. NaN is ignored for the scale,
+/// and gets code 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Companded {
-    /// Signed: 127 · 2x / (1 + |x|), which is finer towards 0.
+    /// Signed: code 127 · 2x / (1 + |x|) of the scaled value x, which is finer towards 0.
     Momentum,
-    /// Unsigned: 255 · √x; negative numbers become 0.
+    /// Unsigned: code 255 · √x / scale; negative values become 0.
     Variance,
 }
 
-/// Numbers in a group.
+/// Elements per group.
 const GROUP: usize = 32;
-/// Whether a whole group has code of its own, with all lengths known. It pays where there are
-/// vector units; small processors take the way of short groups.
+/// Whether full groups have a code path of their own, with constant lengths. It pays where there are vector units; on
+/// small processors full groups take the path of short ones.
 const WHOLE: bool = cfg!(not(target_os = "none"));
 
 impl Codec for Companded {
@@ -57,7 +58,7 @@ impl Codec for Companded {
         {
             return StoredFloat::from_f32(self.compress(*values, codes));
         }
-        // The absent numbers of a short group are 0 and change nothing.
+        // A short group is padded with zeros, which do not change the scale.
         let (mut group, mut bytes) = ([0.0; GROUP], [0; GROUP]);
         group.iter_mut().zip(values).for_each(|(to, &x)| *to = x);
         let scale = self.compress(group, &mut bytes);

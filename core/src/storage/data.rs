@@ -1,4 +1,4 @@
-//! Numbers of any type, plain or not: what a step reads and writes.
+//! Tensors of any storage type, as a step reads and writes them.
 
 use half::{bf16, f16};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, ensure_len, ensure_range};
 use crate::float::bytes;
 use crate::float::{Dtype, StoredFloat};
 
-/// Numbers of one plain type, to read.
+/// A slice of one of the plain types, to read.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Data<'a> {
@@ -17,57 +17,57 @@ pub enum Data<'a> {
     F16(&'a [f16]),
 }
 
-/// Numbers in any representation, to read and write.
+/// A tensor in any representation, to read and write.
 #[allow(missing_docs)]
 pub enum DataMut<'a> {
     F64(&'a mut [f64]),
     F32(&'a mut [f32]),
     Bf16(&'a mut [bf16]),
     F16(&'a mut [f16]),
-    /// Not plain numbers.
+    /// A format that is decoded and encoded block-wise.
     Encoded(&'a mut dyn Storage),
 }
 
 /// A representation that is decoded to `f32` and encoded again, in blocks.
 ///
-/// Stretches handed to [`load`](Storage::load) and [`store`](Storage::store) start
-/// at a multiple of [`block`](Storage::block) and end at one or at the end.
+/// A chunk passed to [`load`](Storage::load) or [`store`](Storage::store) starts at a multiple of
+/// [`block`](Storage::block), and ends at one or at the end of the tensor.
 pub trait Storage: Send {
-    /// Number of elements.
+    /// The number of elements.
     fn len(&self) -> usize;
-    /// Whether there are none.
+    /// Whether there are no elements.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// How many elements are decoded and encoded together: 1 to [`MAX_BLOCK`].
+    /// The number of elements that are decoded and encoded together: 1 to [`MAX_BLOCK`].
     fn block(&self) -> usize;
     /// Decodes the elements from `start` on.
     fn load(&self, start: usize, values: &mut [f32]);
     /// Encodes the elements from `start` on.
     fn store(&mut self, start: usize, values: &[f32]);
-    /// Sets every code and scale to 0, which reads as 0: how state starts.
+    /// Sets every code and scale to 0, which decodes to 0: the initial state.
     fn zero(&mut self);
 }
 
 /// The largest block that a [`Storage`] may have.
 pub const MAX_BLOCK: usize = 2048;
 
-/// ⌊x⌋ of a number between −2²² and 2²²; 0 for NaN. A cast would do the same, but not in vectors.
+/// ⌊x⌋ for |x| ≤ 2²²; 0 for NaN. A cast would do the same, but would not be vectorised.
 #[inline(always)]
 pub(crate) fn floor(x: f32) -> i32 {
-    // In [2²³, 2²⁴) neighbours are 1 apart: the adder rounds, and the low bits are the number.
+    // In [2²³, 2²⁴) neighbouring floats are 1 apart: the addition rounds to an integer, which is in the low bits.
     const BASE: f32 = 12_582_912.0;
     let x = if x.is_nan() { 0.0 } else { x };
     let near = x + BASE;
     (near.to_bits() as i32) - (BASE.to_bits() as i32) - i32::from(near - BASE > x)
 }
 
-/// The most elements, at most [`MAX_BLOCK`], that are a whole number of blocks of every size.
+/// The largest chunk of at most [`MAX_BLOCK`] elements that is a whole number of blocks of every size in `blocks`.
 pub(crate) fn chunk_len(blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
     chunk_len_within(MAX_BLOCK, blocks)
 }
 
-/// The same, but at most `most`.
+/// The largest chunk of at most `most` elements that is a whole number of blocks of every size in `blocks`.
 pub(crate) fn chunk_len_within(
     most: usize,
     blocks: impl IntoIterator<Item = usize>,
@@ -79,11 +79,11 @@ pub(crate) fn chunk_len_within(
         let next = all.checked_mul(block)? / gcd(all, block).max(1);
         (1..=most).contains(&next).then_some(next)
     })?;
-    // `all` is 1 where there are no blocks, whatever `most` is; never 0.
+    // `all`, the least common multiple, is 1 without blocks and never 0; `most` may be 0.
     (most >= all).then(|| most / all.max(1) * all)
 }
 
-/// Refuses sizes of blocks that do not go together.
+/// Refuses block sizes whose least common multiple is more than [`MAX_BLOCK`].
 pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Result<(), Error> {
     if blocks.clone().all(|block| block == 1) {
         return Ok(());
@@ -113,15 +113,15 @@ macro_rules! each_data {
     };
 }
 
-/// Applies `$body` to the slice in a plain variant of [`DataMut`], or `$coded` to a storage.
+/// Applies `$body` to the slice in a plain variant of [`DataMut`], or `$encoded` to a storage.
 macro_rules! each_data_mut {
-    ($data:expr, $x:ident => $body:expr, $s:ident => $coded:expr) => {
+    ($data:expr, $x:ident => $body:expr, $s:ident => $encoded:expr) => {
         match $data {
             DataMut::F64($x) => $body,
             DataMut::F32($x) => $body,
             DataMut::Bf16($x) => $body,
             DataMut::F16($x) => $body,
-            DataMut::Encoded($s) => $coded,
+            DataMut::Encoded($s) => $encoded,
         }
     };
 }
@@ -137,7 +137,7 @@ impl Data<'_> {
         self.len() == 0
     }
 
-    /// The elements of this range; none of one beyond the end.
+    /// The elements of this range; empty if it goes beyond the end.
     #[cfg(feature = "alloc")]
     #[must_use]
     pub(crate) fn part(self, range: core::ops::Range<usize>) -> Self {
@@ -149,7 +149,7 @@ impl Data<'_> {
         }
     }
 
-    /// The type of the numbers.
+    /// The type of the elements.
     pub fn dtype(&self) -> Dtype {
         match self {
             Data::F64(_) => Dtype::F64,
@@ -159,7 +159,7 @@ impl Data<'_> {
         }
     }
 
-    /// The numbers, little-endian.
+    /// The elements as little-endian bytes.
     #[cfg(feature = "alloc")]
     #[must_use]
     pub fn bytes(&self) -> alloc::vec::Vec<u8> {
@@ -181,7 +181,7 @@ fn store_plain<S: Plain, T: Plain>(to: &mut [T], start: usize, values: &[S]) {
     convert(values, to.get_mut(start..).unwrap_or_default());
 }
 
-/// Numbers in another type, as many as there are of both.
+/// Converts elements to another type, up to the length of the shorter slice.
 fn convert<A: Plain, B: Plain>(from: &[A], to: &mut [B]) {
     struct Convert<'a, A, B>(&'a [A], &'a mut [B]);
     impl<A: Plain, B: Plain> Kernel for Convert<'_, A, B> {
@@ -211,7 +211,7 @@ impl DataMut<'_> {
         self.len() == 0
     }
 
-    /// The type of plain numbers; `None` for a storage.
+    /// The type of the elements; `None` for an encoded tensor.
     pub fn dtype(&self) -> Option<Dtype> {
         match self {
             DataMut::F64(_) => Some(Dtype::F64),
@@ -222,7 +222,7 @@ impl DataMut<'_> {
         }
     }
 
-    /// Plain numbers, to read.
+    /// The elements, to read; `None` for an encoded tensor.
     pub fn as_data(&self) -> Option<Data<'_>> {
         match self {
             DataMut::F64(x) => Some(Data::F64(x)),
@@ -233,10 +233,10 @@ impl DataMut<'_> {
         }
     }
 
-    /// Overwrites plain numbers with [bytes](Data::bytes).
+    /// Overwrites the elements from [bytes](Data::bytes).
     ///
     /// # Errors
-    /// Another number of bytes, or a storage. Nothing is written then.
+    /// Another number of bytes, or an encoded tensor. Nothing is written then.
     pub fn set_bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let size = self.dtype().map_or(1, Dtype::size);
         let expected = "plain numbers";
@@ -246,7 +246,7 @@ impl DataMut<'_> {
         Ok(())
     }
 
-    /// How many elements have to be handled together.
+    /// The number of elements that have to be decoded and encoded together.
     pub(crate) fn block(&self) -> usize {
         match self {
             DataMut::Encoded(s) => s.block(),
@@ -254,7 +254,7 @@ impl DataMut<'_> {
         }
     }
 
-    /// The same, borrowed for a shorter time.
+    /// Borrows the tensor for a shorter time.
     pub fn reborrow(&mut self) -> DataMut<'_> {
         match self {
             DataMut::F64(x) => DataMut::F64(x),
@@ -265,7 +265,7 @@ impl DataMut<'_> {
         }
     }
 
-    /// Decodes the elements from `start` on, as many as `out` holds.
+    /// Decodes or converts the elements from `start` on, as many as `out` holds.
     #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {
         each_data_mut!(self, x => load_plain(x, start, out), s => {
@@ -279,7 +279,7 @@ impl DataMut<'_> {
         });
     }
 
-    /// Encodes the elements from `start` on.
+    /// Encodes or converts `values` into the elements from `start` on.
     #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn store<S: Plain>(&mut self, start: usize, values: &[S]) {
         each_data_mut!(self, x => store_plain(x, start, values), s => {
@@ -293,7 +293,7 @@ impl DataMut<'_> {
         });
     }
 
-    /// Writes the same number everywhere.
+    /// Sets every element to `value`.
     pub fn fill(&mut self, value: f64) {
         fn plain<T: StoredFloat>(x: &mut [T], value: f64) {
             x.fill(T::from_f64(value));
@@ -303,22 +303,22 @@ impl DataMut<'_> {
                 return s.zero();
             }
             let wide = [value as f32; MAX_BLOCK];
-            let stretch = chunk_len([s.block()]).unwrap_or(1);
-            for start in (0..s.len()).step_by(stretch) {
-                let len = (s.len() - start).min(stretch);
+            let chunk = chunk_len([s.block()]).unwrap_or(1);
+            for start in (0..s.len()).step_by(chunk) {
+                let len = (s.len() - start).min(chunk);
                 s.store(start, wide.get(..len).unwrap_or_default());
             }
         });
     }
 
-    /// Copies the numbers of another buffer, converting each. Does nothing if no
-    /// stretch of [`MAX_BLOCK`] elements is a whole number of blocks of both.
+    /// Copies the elements of another tensor, converting each. Does nothing if the least common multiple of both block
+    /// sizes is more than [`MAX_BLOCK`].
     pub fn copy_from_mut(&mut self, from: &DataMut<'_>) {
         fn all<S: Plain>(to: &mut DataMut<'_>, from: &DataMut<'_>) {
             let mut buffer = [S::default(); MAX_BLOCK];
-            let Some(stretch) = chunk_len([to.block(), from.block()]) else { return };
-            for start in (0..to.len()).step_by(stretch) {
-                let part = buffer.get_mut(..(to.len() - start).min(stretch)).unwrap_or_default();
+            let Some(chunk) = chunk_len([to.block(), from.block()]) else { return };
+            for start in (0..to.len()).step_by(chunk) {
+                let part = buffer.get_mut(..(to.len() - start).min(chunk)).unwrap_or_default();
                 from.load(start, part);
                 to.store(start, part);
             }
@@ -331,7 +331,7 @@ impl DataMut<'_> {
     }
 }
 
-/// A plain number type whose slices can be taken out of [`Data`] and [`DataMut`].
+/// A plain type whose slices can be taken out of [`Data`] and [`DataMut`].
 pub trait Plain: StoredFloat {
     /// The slice, if it is of this type.
     fn of<'a>(data: &Data<'a>) -> Option<&'a [Self]>;

@@ -1,4 +1,4 @@
-//! Blocks of 256 numbers in 8 bits each, as bitsandbytes has them.
+//! bitsandbytes' block-wise format: blocks of 256 values in 8-bit codes of a dynamic map.
 
 use crate::float::ComputeFloat;
 use crate::storage::Codec;
@@ -6,44 +6,43 @@ use crate::storage::quant_maps::{
     self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED,
 };
 
-/// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits a number.
+/// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits per element.
 ///
-/// The largest magnitude of a block of 256 (the last may be shorter) scales it;
-/// the codes are those of a dynamic map. Two ways to encode:
+/// The scale of a block of 256 (the last may be shorter) is its largest magnitude; the codes are those of a dynamic
+/// map. There are two encodings:
 ///
-/// * the nearest code, the lower of two equally near: what a GPU does. A block of
-///   zeros has the scale 1. A NaN makes its whole block NaN, and that for good.
-/// * with `grid`, what bitsandbytes does on a CPU: the number is first rounded to
-///   one of 65536 evenly spread over [−1, 1], so that codes close to 0 never
-///   occur: 0 itself becomes 2.1e-5 (unsigned 1.56e-5) of the largest. A block of
-///   zeros has the scale 0. A NaN is left out of the scale and becomes code 0,
-///   which is −0.993 (unsigned 0) of it.
+/// * The nearest code, ties to the lower one, as bitsandbytes does on a GPU. A block of zeros has the scale 1. A NaN
+///   makes its whole block NaN, permanently.
+/// * With `cpu_grid`, as bitsandbytes does on a CPU: the scaled value is first rounded to a grid of 65536 points evenly
+///   spaced over [−1, 1], so that the codes closest to 0 never occur: 0 itself becomes 2.1e-5 (unsigned 1.56e-5) times
+///   the scale. A block of zeros has the scale 0. A NaN is ignored for the scale and gets code 0, which is −0.993
+///   (unsigned 0) times the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DynamicQuant8 {
-    /// For numbers of both signs.
+    /// Whether values of both signs are stored.
     pub signed: bool,
-    /// Encode as bitsandbytes does on a CPU.
+    /// Whether to encode as bitsandbytes does on a CPU.
     pub cpu_grid: bool,
 }
 
-/// The largest magnitude; NaN if any number is. The bits of magnitudes are in the numbers' order,
-/// those of NaN above infinity's: compilers make vectors of a maximum of integers.
+/// The largest magnitude; NaN if any value is. Magnitudes are ordered as their bits are, NaN above infinity, and
+/// compilers vectorise a maximum of integers.
 #[inline(always)]
 pub(crate) fn abs_max(values: &[f32]) -> f32 {
     let most = values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     f32::from_bits(most)
 }
 
-/// The next whole number below, of one from 0 to 65536.
+/// ⌊x⌋ for x from 0 to 65536.
 #[inline(always)]
 fn whole(x: f32) -> f32 {
-    // In [2²³, 2²⁴) neighbours are 1 apart: the adder rounds.
+    // In [2²³, 2²⁴) neighbouring floats are 1 apart: the addition rounds to an integer.
     const BASE: f32 = 12_582_912.0;
     let near = x + BASE - BASE;
     if near > x { near - 1.0 } else { near }
 }
 
-/// The largest magnitude; NaN does not count.
+/// The largest magnitude, ignoring NaN.
 #[inline(always)]
 fn largest(values: &[f32]) -> f32 {
     let largest = abs_max(values);
@@ -75,8 +74,8 @@ impl Codec for DynamicQuant8 {
             let scale = largest(values);
             let inverse = 1.0 / scale;
             self.write(values, codes, |x| {
-                // The reference clamps cells from 0 to 65535 and divides them by 65535. Neither
-                // changes a code: numbers beyond ±1 have those of ±1, and all cells were compared.
+                // The reference clamps the cell to 0..=65535 and divides it by 65535. Neither changes a code: values
+                // beyond ±1 get the codes of ±1, and the division has been compared for all cells.
                 let cell = whole((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
                 cell * (2.0 / 65535.0) - 1.0
             });
@@ -84,7 +83,7 @@ impl Codec for DynamicQuant8 {
         }
         let scale = match abs_max(values) {
             0.0 => 1.0,
-            x if x.is_nan() => f32::NAN, // the usual one
+            x if x.is_nan() => f32::NAN, // the canonical NaN
             x => x,
         };
         self.write(values, codes, |x| x / scale);
@@ -93,7 +92,7 @@ impl Codec for DynamicQuant8 {
 }
 
 impl DynamicQuant8 {
-    /// Writes the codes nearest to what `f` makes of the values.
+    /// Writes the codes nearest to `f` of each value.
     #[inline(always)]
     fn write(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
         if self.signed {

@@ -1,4 +1,4 @@
-//! Storages that own their memory, and their raw parts for checkpoints.
+//! Encoded tensors that own their memory, the names of storage formats, and the raw parts for checkpoints.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,21 +17,21 @@ use crate::storage::{
     DynamicQuant8, Plain, Storage, block_quantized, block_quantized::code_bytes, kahan, split,
 };
 
-/// How the numbers of a tensor rest in memory.
+/// How the elements of a tensor are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StorageFormat {
-    /// Plain numbers.
+    /// Plain floats.
     Plain(Dtype),
-    /// Groups of 32 in 8 bits: [`Companded`].
+    /// Groups of 32 in 8-bit codes: [`Companded`].
     Companded(Companded),
-    /// Blocks of 256 in 8 bits: [`DynamicQuant8`].
+    /// Blocks of 256 in 8-bit codes: [`DynamicQuant8`].
     DynamicQuant8(DynamicQuant8),
-    /// Blocks in 8 bits: [`BlockQuant8`].
+    /// Blocks in 8-bit codes: [`BlockQuant8`].
     BlockQuant8(BlockQuant8),
-    /// Blocks in 4 bits: [`BlockQuant4`].
+    /// Blocks in 4-bit codes: [`BlockQuant4`].
     BlockQuant4(BlockQuant4),
-    /// Blocks in floating-point 8 bits: [`BlockFp8`].
+    /// Blocks in 8-bit floats: [`BlockFp8`].
     BlockFp8(BlockFp8),
     /// `bf16` or `f16` with 8 or 16 correction bits: [`crate::storage::SplitFloat`].
     SplitFloat(Dtype, u32),
@@ -39,7 +39,7 @@ pub enum StorageFormat {
     KahanPair(Dtype),
 }
 
-/// What saved files call the format. It never changes.
+/// The name of the format in saved files. It never changes.
 impl fmt::Display for StorageFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = |signed| if signed { "signed" } else { "unsigned" };
@@ -80,12 +80,12 @@ pub enum RawDtype {
     I16,
     I8,
     U8,
-    /// 4 exponent bits, 3 mantissa bits, no infinity.
+    /// 8-bit float: 4 exponent bits, 3 mantissa bits, no infinity.
     F8E4M3,
 }
 
 impl RawDtype {
-    /// Bytes an element.
+    /// Bytes per element.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
@@ -108,18 +108,18 @@ impl From<Dtype> for RawDtype {
     }
 }
 
-/// A raw part of a buffer: numbers, codes, scales or correction bits.
+/// One raw part of an encoded tensor: codes, scales, 16-bit values or corrections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RawPart {
-    /// The reference's key: the slot's own, or one made of it (`exp_avg::scales`).
+    /// The reference's key: that of the slot, or one derived from it (`exp_avg::scales`).
     pub key: String,
     /// The type of the elements.
     pub element: RawDtype,
-    /// The elements, little-endian.
+    /// The elements as little-endian bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Raw elements, owned: plain numbers, codes or correction bits.
+/// Owned raw elements: codes, scales, 16-bit values or corrections.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum RawBuffer {
@@ -146,10 +146,10 @@ macro_rules! each_raw {
 }
 
 impl RawBuffer {
-    /// Zeros; `f64` is not among the types that are kept.
+    /// `len` zeros; of type `f32` for [`RawDtype::F64`].
     ///
     /// # Errors
-    /// No memory for them.
+    /// [`Error::OutOfMemory`].
     pub fn zeros(element: RawDtype, len: usize) -> Result<RawBuffer, Error> {
         const OF: &str = "codes";
         Ok(match element {
@@ -162,7 +162,7 @@ impl RawBuffer {
         })
     }
 
-    /// The elements, little-endian.
+    /// The elements as little-endian bytes.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
         each_raw!(self, x => to_bytes(x))
@@ -181,7 +181,7 @@ impl RawBuffer {
         }
     }
 
-    /// Puts elements back that [`RawBuffer::bytes`] gave.
+    /// Overwrites the elements from [`RawBuffer::bytes`].
     ///
     /// # Errors
     /// Another number of bytes. Nothing is written then.
@@ -191,13 +191,13 @@ impl RawBuffer {
         Ok(())
     }
 
-    /// Number of elements.
+    /// The number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         each_raw!(self, x => x.len())
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -234,7 +234,7 @@ impl RawBuffer {
     }
 }
 
-/// A tensor in a [`StorageFormat`] that is not plain, with memory of its own.
+/// A tensor in a [`StorageFormat`] that is not plain, in memory of its own.
 ///
 /// ```
 /// use bitstep::storage::{EncodedBuffer, Companded, StorageFormat, Storage};
@@ -271,8 +271,8 @@ pub(crate) use each_codec;
 
 /// Binds `$a` and `$b` to the two vectors of an elementwise format.
 macro_rules! each_pair {
-    ($coded:expr, $a:ident, $b:ident => $split:expr, $kahan:expr) => {
-        match $coded {
+    ($encoded:expr, $a:ident, $b:ident => $split:expr, $kahan:expr) => {
+        match $encoded {
             (RawBuffer::Bf16($a), RawBuffer::I8($b)) => $split,
             (RawBuffer::Bf16($a), RawBuffer::I16($b)) => $split,
             (RawBuffer::F16($a), RawBuffer::I8($b)) => $split,
@@ -287,8 +287,8 @@ macro_rules! each_pair {
 pub(crate) use each_pair;
 
 impl StorageFormat {
-    /// The elements and lengths of the two parts of a tensor of `len` numbers: codes and scales, or numbers and
-    /// corrections. `None` if it has but one, being plain, or if there is no such format.
+    /// The element types and lengths of the two parts of a tensor of `len` elements: codes and scales, or 16-bit values
+    /// and corrections. `None` if the format is plain, with a single part, or does not exist (a correction for `f32`).
     #[must_use]
     pub fn layout(self, len: usize) -> Option<[(RawDtype, usize); 2]> {
         fn blocks<C: Codec>(c: C, code: RawDtype, len: usize) -> Option<[(RawDtype, usize); 2]> {
@@ -315,7 +315,7 @@ impl StorageFormat {
         }
     }
 
-    /// The keys of the parts, as the reference of the format makes them from the slot's.
+    /// The keys of the parts, derived from the slot's as in the reference of the format.
     fn keys(self, slot: &str) -> [String; 2] {
         let key = |suffix: &str| alloc::format!("{slot}{suffix}");
         match self {
@@ -334,10 +334,10 @@ impl StorageFormat {
         }
     }
 
-    /// A tensor of blocks in memory of the caller's, where the format is known at run time only.
+    /// A block-wise tensor in the caller's memory, for a format that is known at run time only.
     ///
     /// # Errors
-    /// A format without codes and scales, or slices of another type or length than [`StorageFormat::layout`] says.
+    /// A format without codes and scales, or slices whose type or length is not that of [`StorageFormat::layout`].
     ///
     /// ```
     /// use bitstep::storage::{Companded, DataMut, StorageFormat};
@@ -372,7 +372,7 @@ impl StorageFormat {
             Err(Error::InvalidArgument { argument: "format", expected }))
     }
 
-    /// Bytes that a tensor of `len` numbers takes; `usize::MAX` where that overflows.
+    /// The bytes of a tensor of `len` elements; `usize::MAX` if that overflows.
     #[must_use]
     pub fn bytes(self, len: usize) -> usize {
         if let StorageFormat::Plain(dtype) = self {
@@ -384,24 +384,25 @@ impl StorageFormat {
 }
 
 impl EncodedBuffer {
-    /// All codes and scales 0.
+    /// A tensor with all codes and scales 0.
     ///
     /// # Errors
-    /// A plain format, one that does not exist (correction bits of an `f32`), or no memory for it.
+    /// A plain format, one that does not exist (correction bits of an `f32`), blocks of an unsupported size, or
+    /// [`Error::OutOfMemory`].
     pub fn zeros(format: StorageFormat, len: usize) -> Result<EncodedBuffer, Error> {
         let Some([(a, n), (b, m)]) = format.layout(len) else {
             return Err(Error::InvalidArgument { argument: "format", expected: "a coded storage" });
         };
-        // Codes are bytes, whatever their meaning.
+        // All codes are kept as bytes, whatever the type of the part in a checkpoint.
         let a = each_codec!(format, _c => RawDtype::U8, a);
-        let coded = EncodedBuffer {
+        let buffer = EncodedBuffer {
             format,
             len,
             main: RawBuffer::zeros(a, n)?,
             side: RawBuffer::zeros(b, m)?,
         };
-        crate::storage::check_blocks([coded.block()].into_iter())?;
-        Ok(coded)
+        crate::storage::check_blocks([buffer.block()].into_iter())?;
+        Ok(buffer)
     }
 
     /// The format.
@@ -410,7 +411,7 @@ impl EncodedBuffer {
         self.format
     }
 
-    /// The raw parts, under the keys that the reference gives them in this slot.
+    /// Copies of the raw parts, under the keys that the reference gives them in this slot.
     #[must_use]
     pub fn parts(&self, slot: &str) -> Vec<RawPart> {
         let [a, b] = self.format.keys(slot);
@@ -422,26 +423,26 @@ impl EncodedBuffer {
             .collect()
     }
 
-    /// What [`EncodedBuffer::parts`] are of, where it rests.
+    /// The memory of the two [parts](EncodedBuffer::parts).
     #[must_use]
     pub fn raws(&self) -> [&RawBuffer; 2] {
         [&self.main, &self.side]
     }
 
-    /// The same, to [put back](RawBuffer::set_bytes).
+    /// The memory of the two parts, to [overwrite](RawBuffer::set_bytes).
     pub fn raws_mut(&mut self) -> [&mut RawBuffer; 2] {
         [&mut self.main, &mut self.side]
     }
 
-    /// Format, codes or numbers, and what belongs to these.
+    /// The format; codes or 16-bit values; scales or corrections.
     pub(crate) fn raw_mut(&mut self) -> (StorageFormat, &mut RawBuffer, &mut RawBuffer) {
         (self.format, &mut self.main, &mut self.side)
     }
 
-    /// Puts a raw part back.
+    /// Overwrites a raw part.
     ///
     /// # Errors
-    /// No part of that key, another type, or another number of bytes. Nothing is written then.
+    /// An unknown key, another type, or another number of bytes. Nothing is written then.
     pub fn set_part(&mut self, slot: &str, part: &RawPart) -> Result<(), Error> {
         let keys = self.format.keys(slot);
         let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);

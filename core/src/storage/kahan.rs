@@ -1,20 +1,22 @@
-//! A 16-bit number with a second one that holds what the first had to round off.
+//! 16-bit values with a compensation: a second 16-bit value that holds the rounding error of the first.
 
 use crate::arch::simd::{self, Kernel};
 use crate::error::{Error, ensure_len};
 use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::Storage;
 
-/// The sum of two narrow numbers, the second below half the last place of the
-/// first: Kahan's compensation as a storage. In `bf16` it holds 16 bits or more
-/// of mantissa. A lost part that is not finite is kept as 0.
+/// An unevaluated sum of two 16-bit floats, the second at most half an ulp of the first: Kahan's compensation as a
+/// storage format.
+///
+/// Storing x keeps `value` = x rounded to nearest, and `compensation` = x − `value`, rounded; loading adds the two. In
+/// `bf16` the pair holds 16 or more bits of mantissa. A compensation that is not finite is stored as 0.
 pub struct KahanPair<'a, N: StoredFloat> {
     value: &'a mut [N],
     compensation: &'a mut [N],
 }
 
 impl<'a, N: StoredFloat> KahanPair<'a, N> {
-    /// Numbers with their compensations; 0 is a start that loses nothing.
+    /// Values with their compensations, which start as 0 for values that are exact.
     ///
     /// # Errors
     /// Slices of different lengths.

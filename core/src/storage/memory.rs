@@ -1,17 +1,17 @@
-//! Memory whose size comes from outside.
+//! Fallible allocation, for sizes that come from the caller.
 //!
-//! A shape, a rank, a window or a count may be any number. What it asks for is reserved in a way that can
-//! fail, and failing is an [`Error::OutOfMemory`]: the process goes on. What is granted is written to at once, so
-//! that a system that promises more memory than it has shows it here and not in the middle of a step.
+//! A shape, a rank, a window or a count may be any number. If its memory can't be allocated, the caller gets an
+//! [`Error::OutOfMemory`] and the process continues. Allocated memory is written to at once, so that a system that
+//! overcommits fails here and not in the middle of a step.
 
 use alloc::vec::Vec;
 
 use crate::error::Error;
 
-/// The items in memory of their own.
+/// Collects items into a vector; `argument` names the size in the error.
 ///
 /// # Errors
-/// No memory for them.
+/// [`Error::OutOfMemory`].
 ///
 /// ```
 /// use bitstep::{Error, storage::memory::collected};
@@ -27,15 +27,15 @@ pub fn collected<T>(
     let len = items.len();
     let mut all = Vec::new();
     all.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { argument, len })?;
-    // An iterator may be mistaken about its length, but not make the vector grow.
+    // Even if the iterator is wrong about its length, the vector must not grow.
     all.extend(items.take(len));
     Ok(all)
 }
 
-/// As many copies of a number.
+/// A vector of `len` copies of a value; `argument` names the size in the error.
 ///
 /// # Errors
-/// No memory for them.
+/// [`Error::OutOfMemory`].
 pub fn filled<T: Copy>(argument: &'static str, value: T, len: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
     all.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { argument, len })?;

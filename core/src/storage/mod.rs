@@ -1,8 +1,9 @@
-//! How numbers rest in memory between steps.
+//! How parameters and state are stored between steps: one storage format per file.
 //!
-//! Plain numbers ([`Data`], [`DataMut`]) are read and written inside the loops.
-//! Everything else is a [`Storage`]: it decodes a stretch of elements to `f32`
-//! and encodes it again, a block at a time.
+//! Plain floats ([`Data`], [`DataMut`]) are read and written inside the loops. Every other format is a [`Storage`]: it
+//! decodes a chunk of elements to `f32` and encodes it again, block by block. [`EncodedBuffer`] owns such memory,
+//! [`StorageFormat`] names a format at run time. Nothing here is named after an optimizer: which slot is stored in which
+//! format is in [`crate::optimizer`], the conversions of single floats in [`crate::float`].
 
 mod block_quant;
 mod block_quantized;

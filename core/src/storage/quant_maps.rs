@@ -1,16 +1,19 @@
-//! The dynamic maps: numbers in [−1, 1] that codes stand for.
+//! Dynamic quantization maps: the values in [−1, 1] that codes stand for.
 //!
-//! Each decade below 1 has twice as many numbers as the one beneath it, evenly
-//! spread: the midpoints of equal parts of [0.1, 1], times a power of ten. With 0
-//! and 1, and with the negatives in a signed map, that makes 2^bits numbers, in order.
+//! Decade d of D covers [10^(d−D), 10^(d−D+1)] with the midpoints of 2ᵈ (signed) or 2ᵈ⁺¹ (unsigned) equal parts, so that
+//! each decade has twice as many values as the one below it. With 0 and 1, and in a signed map the negatives, that makes
+//! 2^bits values in ascending order. Source: Dettmers et al., "8-bit Optimizers via Block-wise Quantization", 2022;
+//! `bitsandbytes.functional.create_dynamic_map` and torchao's copy of it.
+//!
+//! Encoding is defined by [`nearest`], a binary search. [`NearestCode`] computes the same codes without a search.
 
 use crate::arch::gather::Table;
 
-/// `torch.linspace(0.1, 1, n)[k]`: from the nearer end, rounded once.
+/// `torch.linspace(0.1, 1, n)[k]`: computed from the nearer end with a fused multiply-add, rounded once.
 const fn linspace(n: usize, k: usize) -> f32 {
     let (start, end) = (0.1f32, 1.0f32);
     let step = (end - start) / (n - 1) as f32;
-    // The product is exact in f64, as it is inside of a fused multiply-add.
+    // The product is exact in f64.
     if k < n / 2 {
         (start as f64 + step as f64 * k as f64) as f32
     } else {
@@ -18,11 +21,11 @@ const fn linspace(n: usize, k: usize) -> f32 {
     }
 }
 
-/// The map of N codes with this many decades.
+/// The map of N codes with this number of decades.
 const fn dynamic<const N: usize>(signed: bool, decades: usize) -> [f32; N] {
     const TENS: [f32; 7] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0];
     let mut map = [0.0f32; N];
-    let mut at = if signed { N / 2 - 1 } else { 0 }; // where 0 stands
+    let mut at = if signed { N / 2 - 1 } else { 0 }; // the index of 0
     let zero = at;
     let mut decade = 0;
     while decade < decades {
@@ -46,7 +49,7 @@ const fn dynamic<const N: usize>(signed: bool, decades: usize) -> [f32; N] {
 pub(crate) const SIGNED_8: [f32; 256] = dynamic(true, 7);
 pub(crate) const UNSIGNED_8: [f32; 256] = dynamic(false, 7);
 pub(crate) const SIGNED_4: [f32; 16] = dynamic(true, 3);
-/// Not dynamic: sixteenths, without 0.
+/// Not a dynamic map: the sixteenths from 1/16 to 1.
 pub(crate) const UNSIGNED_4: [f32; 16] = {
     let mut map = [0.0; 16];
     let mut k = 0;
@@ -57,7 +60,7 @@ pub(crate) const UNSIGNED_4: [f32; 16] = {
     map
 };
 
-/// Which of two equally near codes a number gets.
+/// Which of two equally near codes a value gets.
 #[derive(Clone, Copy)]
 pub(crate) enum Tie {
     /// The lower, as in bitsandbytes: up if `high − x < x − low`.
@@ -66,8 +69,8 @@ pub(crate) enum Tie {
     Upper,
 }
 
-/// Whether x, between two neighbours of a map, gets the code of the upper one. Once true, it
-/// stays so as x grows: rounded differences are monotone.
+/// Whether x, between two neighbours of a map, gets the code of the upper one. Monotone in x, because rounded
+/// differences are: [`thresholds`] relies on it.
 #[inline(always)]
 const fn is_up(tie: Tie, low: f32, high: f32, x: f32) -> bool {
     match tie {
@@ -76,8 +79,8 @@ const fn is_up(tie: Tie, low: f32, high: f32, x: f32) -> bool {
     }
 }
 
-/// The code of the number nearest to x; 0 for NaN. N is a power of two. As many steps for every
-/// x, none of them a branch. This is the definition; [`NearestCode`] is how to be quick about it.
+/// The code of the value nearest to x; 0 for NaN. N is a power of two. The definition of the encoding: a binary search
+/// with a fixed number of branchless steps.
 #[inline(always)]
 pub(crate) fn nearest<const N: usize>(map: &[f32; N], tie: Tie, x: f32) -> u8 {
     let (mut low, mut half) = (0, N / 2);
@@ -99,7 +102,7 @@ const fn repeated(map: &[f32; 16]) -> [f32; 256] {
     all
 }
 
-/// Bits of a float, in an order of integers that is the numbers' order.
+/// Maps the bits of a float to an integer so that integers are ordered as floats are, −0 below +0.
 const fn ordered(x: f32) -> u32 {
     let bits = x.to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
@@ -109,9 +112,9 @@ const fn from_ordered(o: u32) -> f32 {
     f32::from_bits(if o >> 31 == 1 { o & !(1 << 31) } else { !o })
 }
 
-/// The least numbers that get code 1, 2, … of a map: N − 1 of them.
+/// The smallest floats that get code 1, 2, … of a map, found by bisection over the bits: N − 1 of them.
 const fn thresholds<const N: usize>(map: &[f32; N], tie: Tie) -> [f32; N] {
-    let mut least = [f32::NAN; N]; // the last one stays: nothing reaches it
+    let mut least = [f32::NAN; N]; // the last one stays NaN: no x is ≥ it
     let mut code = 0;
     while code + 1 < N {
         let (mut not_yet, mut from) = (ordered(map[code]), ordered(map[code + 1]));
@@ -129,26 +132,31 @@ const fn thresholds<const N: usize>(map: &[f32; N], tie: Tie) -> [f32; N] {
     least
 }
 
-/// How many numbers go through each of several loops before the next do.
+/// The number of values that go through each of several loops at a time.
 pub(crate) const BATCH: usize = 256;
 
-/// Finds codes of a map of 256 without a search: a guess, and one look into a table to correct it.
+/// Finds the codes of a 256-entry map without a search: a guess from the magnitude, and one table look-up to correct it.
 ///
-/// Within a decade codes go up evenly, and each decade's line is less steep than the one below:
-/// the lowest of the lines at a magnitude, less something between 0.2 and 1, is by less than one
-/// code too low, also where two of them meet. So the code is the guess or the next one.
+/// In a decade that starts at s and has n parts, parts are 9s/n wide and their midpoints get consecutive codes. So the
+/// code of x, counted from that of 0, is ⌊L(x)⌋ with the line L(x) = `first` + (x − s) · n / 9s, where `first` is the
+/// decade's first code. From one decade to the next the slope n / 9s falls to a fifth, so that at every x the minimum of
+/// all lines is that of x's own decade.
+///
+/// Between two decades the last and the first midpoint are half a lower and half an upper part from the border; the
+/// middle between them, where the code changes, is therefore one lower part, a fifth of an upper one, above the border.
+/// There L is 0.2 too high. So ⌊L(x) − δ⌋, with 0.2 ≤ δ < 1, is the code or the one before it, at the borders too; the
+/// table of [`thresholds`] tells which.
 pub(crate) struct NearestCode<const SIGNED: bool> {
     map: &'static [f32; 256],
     tie: Tie,
-    /// The least number with the code that follows.
+    /// For each code, the smallest float with the next code.
     least: Table,
 }
 
-/// In [2²², 2²³) neighbours are half of 1 apart: a sum there is rounded to halves by the adder, and
-/// its bits count them.
+/// In [2²², 2²³) neighbouring floats are ½ apart: a sum in that range is rounded to halves, and its bits count them.
 const HALVES: f32 = 6_291_456.0;
 
-/// A decade's line: codes, counted from 0's and from [`HALVES`], over magnitudes.
+/// The line L of a decade, less δ and plus [`HALVES`]: codes, counted from that of 0, over magnitudes.
 #[derive(Clone, Copy)]
 struct GuessLine {
     slope: f32,
@@ -160,11 +168,12 @@ const fn lines(signed: bool) -> [GuessLine; 7] {
     let (mut decade, mut start) = (7, 1.0);
     while decade > 0 {
         decade -= 1;
-        start /= 10.0; // of the decade
+        start /= 10.0;
         let parts = if signed { 1 << decade } else { 2 << decade };
         let first = if signed { parts } else { parts - 1 } as f64;
         let slope = parts as f64 / (9.0 * start);
-        // Less 0.25, as it is rounded, and less at least 0.22.
+        // The sum L - δ is rounded to halves, by up to 0.25. With δ ≥ 0.22 + 0.25, L < code + 1.2 gives at most
+        // code + ½; `at_zero` is rounded down to halves, so δ < 0.97, and L ≥ code gives at least code - 1.
         let halves = (first - start * slope - 0.25 - 0.22) * 2.0;
         let floor = halves as i32 - if halves < 0.0 { 1 } else { 0 };
         lines[decade as usize] =
@@ -180,12 +189,12 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
         NearestCode { map, tie, least: Table::new(thresholds(map, tie)) }
     }
 
-    /// The code of x or the one before; of NaN any.
+    /// The code of x or the one before it; any code for NaN.
     #[inline(always)]
     fn guess(x: f32) -> u8 {
         let negative = x.to_bits() as i32 >> 31; // all ones, or none
         let magnitude = f32::from_bits((x.to_bits() & 0x7fff_ffff).min(1f32.to_bits()));
-        // Integers, because their minimum is the quicker one.
+        // As integers, whose minimum is cheaper: all lines are positive.
         let [a, b, c, d, e, f, g] =
             Self::LINES.map(|line| (magnitude * line.slope + line.at_zero).to_bits());
         let least = a.min(b).min(c.min(d)).min(e.min(f).min(g));
@@ -194,11 +203,11 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
         code.max(0) as u8
     }
 
-    /// Writes the codes of what `f` makes of the values: of the nearest numbers, 0 for NaN.
+    /// Writes the codes nearest to `f` of each value; 0 for NaN.
     #[inline(always)]
     pub(crate) fn encode(&self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
         if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
-            // Nothing is gained there by doing several numbers at a time.
+            // Without vector units batches gain nothing.
             for (code, &x) in codes.iter_mut().zip(values) {
                 *code = nearest(self.map, self.tie, f(x));
             }
@@ -206,7 +215,7 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
         }
         let (mut xs, mut guesses, mut least) = ([0.0; BATCH], [0; BATCH], [0.0; BATCH]);
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH)) {
-            // Apart, so that more elements are under way at a time.
+            // Separate loops, each of which is vectorised.
             for (x, &value) in xs.iter_mut().zip(values) {
                 *x = f(value);
             }
@@ -222,7 +231,7 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
     }
 }
 
-/// Tables that are in memory once. A GPU's kernels have to bring their own: there they are constants.
+/// Tables as statics, which exist once in memory; on a GPU as constants, because its kernels can't refer to them.
 macro_rules! tables {
     ($($(#[$doc:meta])* $name:ident: $type:ty = $value:expr;)*) => {$(
         $(#[$doc])*
@@ -235,13 +244,13 @@ macro_rules! tables {
 }
 
 tables! {
-    /// What signed codes stand for.
+    /// Values of signed 8-bit codes.
     EIGHT_SIGNED: Table = Table::new(SIGNED_8);
-    /// What unsigned codes stand for.
+    /// Values of unsigned 8-bit codes.
     EIGHT_UNSIGNED: Table = Table::new(UNSIGNED_8);
-    /// What signed codes of 4 bits stand for, over and over.
+    /// Values of signed 4-bit codes, repeated.
     FOUR_SIGNED: Table = Table::new(repeated(&SIGNED_4));
-    /// The same, unsigned.
+    /// Values of unsigned 4-bit codes, repeated.
     FOUR_UNSIGNED: Table = Table::new(repeated(&UNSIGNED_4));
 
     /// bitsandbytes' codes, signed.
@@ -253,25 +262,25 @@ tables! {
     /// torchao's codes, unsigned.
     UPPER_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Upper);
 
-    /// torchao's 4-bit codes: the least numbers that get code 1, 2, …
+    /// torchao's signed 4-bit codes: the smallest floats that get code 1, 2, …
     UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
-    /// The same, unsigned.
+    /// torchao's unsigned 4-bit codes: the smallest floats that get code 1, 2, …
     UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
 }
 
-/// Writes the numbers that codes stand for, times a scale.
+/// Writes the values of codes, times a scale.
 #[inline(always)]
 pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]) {
     if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
         for (x, &code) in values.iter_mut().zip(codes) {
-            *x = table.numbers[usize::from(code)] * scale;
+            *x = table.values[usize::from(code)] * scale;
         }
         return;
     }
     table.gather_scaled(codes, scale, values);
 }
 
-/// How many of these numbers x has reached: its code. 0 for NaN.
+/// The code of x: the number of thresholds that are ≤ x. 0 for NaN.
 #[inline(always)]
 pub(crate) fn code_by_thresholds(least: &[f32; 16], x: f32) -> u8 {
     let mut code = 0;
@@ -292,7 +301,7 @@ mod tests {
             assert!(map.contains(&0.0) && map[255] == 1.0);
         }
         assert!(SIGNED_4.is_sorted() && SIGNED_4[15] == 1.0 && SIGNED_4[7] == 0.0);
-        // One number in the lowest decade, the mean of 0.1 and 1, times 1e-6.
+        // One value in the lowest decade: the mean of 0.1 and 1, times 1e-6.
         assert_eq!(SIGNED_8[128], 0.55 * 1e-6);
         assert_eq!(SIGNED_8[126], -SIGNED_8[128]);
     }
@@ -309,14 +318,14 @@ mod tests {
         assert_eq!(nearest(&SIGNED_8, Tie::Upper, f32::NAN), 0);
     }
 
-    /// Compares a table with the definition.
+    /// Compares a [`NearestCode`] with the definition.
     fn check<const SIGNED: bool>(table: &NearestCode<SIGNED>, x: f32) {
         let mut code = [0];
         table.encode(&[x], &mut code, |x| x);
         assert_eq!(code[0], nearest(table.map, table.tie, x), "{x:e}, {SIGNED}");
     }
 
-    /// Compares the quick ways with the definition at these bits.
+    /// Compares all fast encodings with the definition, at the float of these bits.
     fn compare(bits: u32) {
         let x = f32::from_bits(bits);
         check(&LOWER_SIGNED, x);
@@ -338,7 +347,7 @@ mod tests {
                 });
             }
         });
-        // Where codes and cells begin.
+        // Around the thresholds, the map's values, and the borders of cells of 2¹⁶ floats.
         for (map, tie) in
             [&SIGNED_8, &UNSIGNED_8].into_iter().flat_map(|m| [(m, Tie::Lower), (m, Tie::Upper)])
         {

@@ -1,4 +1,4 @@
-//! A 16-bit number, and 8 or 16 bits that say where in its gap the real one lies.
+//! 16-bit floats with 8 or 16 correction bits, which hold the rounding error.
 
 use half::{bf16, f16};
 
@@ -9,11 +9,11 @@ use crate::storage::{Storage, floor};
 
 /// A 16-bit float that can carry correction bits.
 pub trait HalfPrecision: StoredFloat {
-    /// Bits of the mantissa, the hidden one not counted.
+    /// Bits of the mantissa, without the implicit one.
     const MANTISSA: i32;
-    /// The exponent's bias.
+    /// The bias of the exponent.
     const BIAS: i32;
-    /// Its bits.
+    /// The bits of the float.
     fn bits(self) -> u16;
 }
 
@@ -37,11 +37,11 @@ impl HalfPrecision for f16 {
 
 /// A signed integer of correction bits.
 pub trait CorrectionInt: Copy + Default + Send + Sync {
-    /// The largest; its negative is the smallest in use.
+    /// The largest value; its negative is the smallest in use.
     const MAX: f32;
-    /// Exact.
+    /// Converts exactly.
     fn to_f32(self) -> f32;
-    /// From a number in range.
+    /// Converts a value from −MAX to MAX.
     fn from_i32(x: i32) -> Self;
 }
 
@@ -69,19 +69,18 @@ impl CorrectionInt for i16 {
     }
 }
 
-/// FlashOptim's master weights: a narrow number with its correction.
+/// FlashOptim's master weights: 16-bit floats with a correction.
 ///
-/// The number read is `narrow + correction / MAX · s`, where s is half the gap
-/// between neighbours of the narrow number. Writing rounds to the narrow type
-/// and keeps what that lost, in units of s / MAX, halves away from zero. A NaN or
-/// infinity gets the correction −MAX, which changes nothing.
+/// A weight is `narrow + correction / MAX · s`, where s is half an ulp of `narrow`, the largest rounding error. Storing
+/// rounds to the 16-bit type, and the rounding error to a multiple of s / MAX, halves away from zero. A NaN or infinity
+/// gets the correction −MAX, which does not change it.
 pub struct SplitFloat<'a, N: HalfPrecision, E: CorrectionInt> {
     narrow: &'a mut [N],
     error: &'a mut [E],
 }
 
 impl<'a, N: HalfPrecision, E: CorrectionInt> SplitFloat<'a, N, E> {
-    /// Numbers with their corrections; all 0 is a start that loses nothing.
+    /// 16-bit floats with their corrections, which start as 0 for values that are exact.
     ///
     /// # Errors
     /// Slices of different lengths.
@@ -143,7 +142,7 @@ pub(crate) fn store<N: HalfPrecision, E: CorrectionInt>(
     simd::dispatch(Store { narrow, error, values });
 }
 
-/// The binary logarithm of half the gap at `x`; subnormals share the smallest normal's.
+/// log₂ of half an ulp of `x`; subnormals have that of the smallest normal number.
 #[inline(always)]
 fn log_scale<N: HalfPrecision>(x: N) -> i32 {
     let exponent = i32::from((x.bits() & 0x7fff) >> N::MANTISSA);
@@ -156,7 +155,7 @@ const fn exp2(e: i32) -> f32 {
     f32::from_bits(((e + 127) as u32) << 23)
 }
 
-/// x · 2^e in two steps, neither of which leaves the normal numbers.
+/// x · 2^e, as a product with two powers of two, both of which are normal numbers.
 #[inline(always)]
 fn scale(x: f32, e: i32) -> f32 {
     let half = e >> 1;

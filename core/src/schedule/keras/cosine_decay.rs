@@ -3,14 +3,21 @@ use core::f32::consts::PI;
 use super::{Decay, cos};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// A line up to `warmup_target`, if there is one, then half a cosine down to `alpha` times the rate, held after its end.
+/// Linear warm-up to `warmup_target`, if given, then half a cosine down to `alpha` times that rate, then constant.
+///
+/// # Formula
+/// initial + (target − initial) · t / warmup for t < warmup, then r · ((1 − alpha) · ½ (1 + cos(π · p)) + alpha),
+/// p = min(t − warmup, n) / n, n = `decay_steps`, r = target; without a target r = initial and warmup = 0.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.CosineDecay`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CosineDecay {
     /// The first rate.
     pub initial_learning_rate: f64,
-    /// Steps of the cosine.
+    /// Steps of the half cosine.
     pub decay_steps: f64,
-    /// Where it ends, as a share.
+    /// The last rate as a fraction of the rate at the start of the decay.
     pub alpha: f64,
     /// The rate at the end of warm-up; `None` for no warm-up.
     pub warmup_target: Option<f64>,

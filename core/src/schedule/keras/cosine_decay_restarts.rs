@@ -3,18 +3,26 @@ use core::f32::consts::PI;
 use super::{Decay, cos, log, pow};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// Half a cosine down to `alpha` times the rate, again and again: each time `t_mul` times longer and `m_mul` times lower.
+/// Half cosines down to `alpha` times the rate, repeatedly, each `t_mul` times as long and `m_mul` times as high as the
+/// one before.
+///
+/// # Formula
+/// initial · ((1 − alpha) · ½ m_mulⁱ (1 + cos(π · p)) + alpha), where i is the number of restarts before the step and p
+/// the completed fraction of the current half cosine.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.CosineDecayRestarts`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CosineDecayRestarts {
     /// The first rate.
     pub initial_learning_rate: f64,
-    /// Steps of the first cosine.
+    /// Steps of the first half cosine.
     pub first_decay_steps: f64,
-    /// How much longer each next one is.
+    /// The factor of the length at each restart.
     pub t_mul: f64,
-    /// What its height is multiplied by.
+    /// The factor of the height at each restart.
     pub m_mul: f64,
-    /// Where it ends, as a share.
+    /// The lowest rate as a fraction of the first.
     pub alpha: f64,
 }
 
@@ -79,7 +87,7 @@ mod tests {
         alpha: 0.0,
     };
 
-    /// Within the rounding of the f32 next to ½π.
+    /// Equality up to the rounding of ½π to f32.
     fn assert_near(got: f32, want: f32) {
         assert!((got - want).abs() <= 1e-7, "{got:e}, wanted {want:e}");
     }

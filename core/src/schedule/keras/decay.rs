@@ -1,4 +1,4 @@
-//! What a decay is, and its functions of f32.
+//! The trait [`Decay`], and the functions that decays use: evaluated in f64, rounded to f32.
 
 use crate::math;
 
@@ -30,7 +30,7 @@ pub(super) fn cos(x: f32) -> f32 {
     math::cos(x.into()) as f32
 }
 
-/// libm's f64 logarithm is so close that rounding it gives the nearest f32.
+/// libm's f64 logarithm, within 1 ULP, rounds to the nearest f32 but for rare near-ties.
 pub(super) fn log(x: f32) -> f32 {
     libm::log(x.into()) as f32
 }

@@ -1,4 +1,4 @@
-//! From Keras' class names and arguments to decays.
+//! Builds decays from Keras' class names and arguments.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -9,35 +9,35 @@ use super::Decay;
 use crate::hyper::{ArgError, Args, HyperParams, Value, nearest};
 use crate::schedule::arguments::{apply, name_and_args};
 
-/// A decay, or what is wrong with its arguments.
-type Made = Result<Box<dyn AnyDecay>, ArgError>;
+/// A decay, or the error in its arguments.
+type BuildResult = Result<Box<dyn AnyDecay>, ArgError>;
 
-/// How arguments make a decay. What a decay within it may be is in the list.
-pub(in crate::schedule) type Make = fn(&Entry, Args, &'static [Entry]) -> Made;
+/// The constructor of a decay; the list has the known nested decays.
+pub(in crate::schedule) type Make = fn(&Entry, Args, &'static [Entry]) -> BuildResult;
 
-/// A class, and how arguments make its decay.
+/// A class of Keras and the constructor of its decay.
 pub(in crate::schedule) struct Entry {
     pub(super) class: &'static str,
-    /// Arguments that no field stands for.
-    pub(super) apart: &'static [&'static str],
+    /// Arguments for which the decay has no field: lists and nested decays.
+    pub(super) non_fields: &'static [&'static str],
     pub(super) make: Make,
 }
 
 impl Entry {
-    /// A decay whose fields are its arguments.
+    /// A decay all of whose arguments are fields.
     pub(super) const fn of<D: AnyDecay + HyperParams + Default + 'static>(
         class: &'static str,
     ) -> Entry {
-        Entry { class, apart: &[], make: |entry, args, _| entry.read(D::default(), &args) }
+        Entry { class, non_fields: &[], make: |entry, args, _| entry.parse(D::default(), &args) }
     }
 
-    /// `decay` with its arguments.
-    pub(in crate::schedule) fn read<D: AnyDecay + HyperParams + 'static>(
+    /// `decay` with its fields set from the arguments.
+    pub(in crate::schedule) fn parse<D: AnyDecay + HyperParams + 'static>(
         &self,
         mut decay: D,
         args: &Args,
-    ) -> Made {
-        apply(self.class, args, &mut decay, self.apart)?;
+    ) -> BuildResult {
+        apply(self.class, args, &mut decay, self.non_fields)?;
         Ok(Box::new(decay))
     }
 }
@@ -59,8 +59,8 @@ impl Clone for Box<dyn AnyDecay> {
     }
 }
 
-/// A number, or a class of the list with its arguments.
-pub(in crate::schedule) fn decay_of(list: &'static [Entry], value: &Value) -> Made {
+/// A decay from a value: a number for a constant rate, or a class of the list with its arguments.
+pub(in crate::schedule) fn decay_of(list: &'static [Entry], value: &Value) -> BuildResult {
     if let Some(constant) = value.as_f64() {
         return Ok(Box::new(constant as f32));
     }

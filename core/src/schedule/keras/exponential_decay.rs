@@ -1,16 +1,22 @@
 use super::{Decay, pow};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// initial · rate^(t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+/// Exponential decay.
+///
+/// # Formula
+/// initial · decay_rate^(t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.ExponentialDecay`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ExponentialDecay {
     /// The first rate.
     pub initial_learning_rate: f64,
-    /// Steps in which the rate falls by `decay_rate`.
+    /// Steps in which the rate is multiplied by `decay_rate`.
     pub decay_steps: f64,
-    /// What it is multiplied by in those steps.
+    /// The factor per `decay_steps` steps.
     pub decay_rate: f64,
-    /// Whether it falls at once.
+    /// Whether the rate changes only every `decay_steps` steps.
     pub staircase: bool,
 }
 

@@ -1,16 +1,22 @@
 use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// initial / (1 + rate · t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+/// Decay as the inverse of time.
+///
+/// # Formula
+/// initial / (1 + decay_rate · t/n), n = `decay_steps`; with `staircase` t/n is rounded down.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.InverseTimeDecay`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InverseTimeDecay {
     /// The first rate.
     pub initial_learning_rate: f64,
-    /// The unit of time.
+    /// The unit of time, in steps.
     pub decay_steps: f64,
-    /// How fast the rate falls.
+    /// The increase of the denominator per `decay_steps` steps.
     pub decay_rate: f64,
-    /// Whether it falls at once.
+    /// Whether the rate changes only every `decay_steps` steps.
     pub staircase: bool,
 }
 

@@ -1,6 +1,8 @@
-//! The decays of Keras, for [`WarmUp`](super::WarmUp) to run after its warm-up.
+//! The learning-rate schedules of `tf.keras.optimizers.schedules`, for [`WarmUp`](super::WarmUp) to run after warm-up.
 //!
-//! They are in f32, as TensorFlow computes them: arguments are rounded first, then every operation is.
+//! Each has a file of its own. They compute in `f32`, as TensorFlow does: arguments are rounded to `f32` first, then the
+//! result of every operation. To use one as a [`Schedule`](super::Schedule), wrap it in a [`WarmUp`](super::WarmUp) with
+//! `warmup_steps: 0`.
 
 mod cosine_decay;
 mod cosine_decay_restarts;

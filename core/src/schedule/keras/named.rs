@@ -1,9 +1,9 @@
-//! Every decay of Keras that is known by its class.
+//! The table of decays that are known by their Keras class.
 
 use super::*;
 use crate::schedule::warm_up;
 
-/// Every class.
+/// Every known class, in alphabetical order.
 pub(in crate::schedule) const DECAYS: &[Entry] = &[
     Entry::of::<CosineDecay>("CosineDecay"),
     Entry::of::<CosineDecayRestarts>("CosineDecayRestarts"),
@@ -11,9 +11,9 @@ pub(in crate::schedule) const DECAYS: &[Entry] = &[
     Entry::of::<InverseTimeDecay>("InverseTimeDecay"),
     Entry {
         class: "PiecewiseConstantDecay",
-        apart: &["boundaries", "values"],
+        non_fields: &["boundaries", "values"],
         make: piecewise_constant_decay::MAKE,
     },
     Entry::of::<PolynomialDecay>("PolynomialDecay"),
-    Entry { class: "WarmUp", apart: &["decay_schedule_fn"], make: warm_up::MAKE_DECAY },
+    Entry { class: "WarmUp", non_fields: &["decay_schedule_fn"], make: warm_up::MAKE_DECAY },
 ];

@@ -5,14 +5,19 @@ use crate::hyper::{FieldVisitor, HyperParams};
 #[cfg(feature = "alloc")]
 use crate::schedule::arguments;
 
-/// One value up to and with each boundary, and one after the last.
+/// Constant between boundaries.
 ///
-/// Boundaries are whole numbers of steps: the reference cuts off what is behind the point.
+/// # Formula
+/// The value that belongs to the first boundary b with t ≤ b; the last value if t is beyond the last boundary.
+/// Boundaries are truncated to whole steps, as in the reference.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.PiecewiseConstantDecay`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PiecewiseConstantDecay<B, V> {
-    /// The last step of each value but the last.
+    /// The last step of each value but the last one.
     pub boundaries: B,
-    /// The values: one more.
+    /// The rates: one more than boundaries.
     pub values: V,
 }
 
@@ -27,11 +32,11 @@ pub(super) const MAKE: super::Make = |entry, mut args, _| {
     if got != expected {
         return Err(crate::Error::LengthMismatch { argument: "values", got, expected }.into());
     }
-    entry.read(PiecewiseConstantDecay { boundaries, values }, &args)
+    entry.parse(PiecewiseConstantDecay { boundaries, values }, &args)
 };
 
 impl<B, V> HyperParams for PiecewiseConstantDecay<B, V> {
-    /// All but `boundaries` and `values`.
+    /// All arguments but `boundaries` and `values`, which are set before.
     fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.ignored("name");
     }

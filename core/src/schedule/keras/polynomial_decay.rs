@@ -1,7 +1,14 @@
 use super::{Decay, pow};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-/// (initial − end) · (1 − t/n)^power + end, held after n = `decay_steps`; with `cycle` n is doubled, tripled, … instead.
+/// Polynomial decay, then constant.
+///
+/// # Formula
+/// (initial − end) · (1 − min(t, n) / n)^power + end, n = `decay_steps`. With `cycle`, n is instead the smallest positive
+/// multiple of `decay_steps` that is at least t, so that the rate rises again past the end.
+///
+/// # Source
+/// `tf.keras.optimizers.schedules.PolynomialDecay`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PolynomialDecay {
     /// The first rate.
@@ -12,7 +19,7 @@ pub struct PolynomialDecay {
     pub end_learning_rate: f64,
     /// The exponent.
     pub power: f64,
-    /// Whether the rate rises again past the end.
+    /// Whether the decay is stretched past its end, instead of the rate staying constant.
     pub cycle: bool,
 }
 
