@@ -14,7 +14,7 @@ fn run() -> bool {
     let mut grad = [0.5f32; MOST];
     report(0, |_, n| {
         let n = black_box(n);
-        let (weights, bias) = grad.split_at_mut(n / 2);
+        let Some((weights, bias)) = grad.split_at_mut_checked(n / 2) else { return false };
         let bias = bias.get_mut(..n - n / 2).unwrap_or_default();
         measured(&mut [weights, bias], black_box(1.0)).is_finite()
     })
