@@ -150,7 +150,7 @@ fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
 /// The norm of one tensor, rounded to its type: (Σ|x|^order)^(1/order); the largest
 /// |x| for order ∞, the smallest for −∞, the number of nonzero elements for 0
 /// (`torch.linalg.vector_norm`). Sums are in `f32` (`f64` for `f64`), in the order of
-/// [`reduce`], so squares of `f32` overflow above 1e19 and underflow below 1e-23. The norm of a
+/// [`reduce`], so in `f32` squares overflow above 1e19 and underflow below 1e-23. The norm of a
 /// single element is |x|, without squaring.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {

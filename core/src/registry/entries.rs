@@ -59,28 +59,28 @@ pub const fn fused<R: DynRule + Default + 'static>(name: &'static str) -> Optimi
     OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Fused) }
 }
 
-/// A bitsandbytes optimizer with `f32` state: computed in `f32`, `f64` parameters included.
+/// A bitsandbytes optimizer with 32-bit state by default (`optim_bits`); computed in `f32`, `f64` parameters included.
 #[inline]
 #[must_use]
 pub const fn bnb<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
 }
 
-/// A bitsandbytes optimizer with 8-bit state.
+/// A bitsandbytes optimizer with 8-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_8bit<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 8, name, args) }
 }
 
-/// bitsandbytes' AdamW with `f32` state.
+/// bitsandbytes' AdamW with 32-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_adamw(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
 }
 
-/// bitsandbytes' AdamW with 8-bit state.
+/// bitsandbytes' AdamW with 8-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_adamw_8bit(name: &'static str) -> OptimizerEntry {
@@ -136,7 +136,7 @@ fn build_anyprecision(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError
     Ok(OptimizerSpec::new(rule, if double { ComputePolicy::Double } else { ComputePolicy::Fused }))
 }
 
-/// torchtune's and Transformers' AnyPrecisionAdamW, whose state types are arguments; computed in `f64` if one of them is.
+/// AnyPrecisionAdamW, whose state types are arguments; computed in `f64` if one of them is, else in `f32`.
 #[inline]
 #[must_use]
 pub const fn anyprecision(name: &'static str) -> OptimizerEntry {
