@@ -62,7 +62,7 @@ pub enum Error {
     InvalidArgument {
         /// The argument.
         argument: &'static str,
-        /// What is accepted.
+        /// The accepted value or state.
         expected: &'static str,
     },
 }

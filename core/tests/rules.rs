@@ -304,7 +304,7 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
     assert_ne!(a[0], 1.0);
 }
 
-/// Slices shorter than two vectors take a path of their own, by way of arrays.
+/// Slices shorter than two vectors take a path of their own, through arrays.
 #[test]
 fn an_element_moves_alike_in_tensors_of_any_length() {
     /// The first `n` elements after three steps of a tensor of `len`.

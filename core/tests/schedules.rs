@@ -411,7 +411,7 @@ fn schedules_within_others_are_refused_where_the_reference_does() {
         );
         assert!(invalid, "{got:?}");
     }
-    // SequentialLR can't contain another SequentialLR; ChainedScheduler may only come first.
+    // SequentialLR can't contain another SequentialLR, and a ChainedScheduler only as its first element.
     let halve = || within("ExponentialLR", "gamma=0.5");
     let holder = |class: &str| {
         let args = [("schedulers".to_owned(), Value::List(vec![halve()]))];

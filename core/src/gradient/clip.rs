@@ -154,7 +154,7 @@ fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
 /// single element is |x|, without squaring.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
-    fn own<T: EagerFloat>(x: &[T], order: f64) -> f64 {
+    fn norm_of<T: EagerFloat>(x: &[T], order: f64) -> f64 {
         let at = |i: usize| x.get(i).map_or(T::Compute::ZERO, |&x| T::Compute::load(x));
         // The common kinds are vectorized.
         macro_rules! sum {
@@ -170,10 +170,10 @@ pub fn norm(grad: Data<'_>, order: f64) -> f64 {
         .to_f64()
     }
     match grad {
-        Data::F64(x) => own(x, order),
-        Data::F32(x) => own(x, order),
-        Data::Bf16(x) => own(x, order),
-        Data::F16(x) => own(x, order),
+        Data::F64(x) => norm_of(x, order),
+        Data::F32(x) => norm_of(x, order),
+        Data::Bf16(x) => norm_of(x, order),
+        Data::F16(x) => norm_of(x, order),
     }
 }
 
@@ -216,21 +216,21 @@ fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> 
     (round(norm, dtype), dtype)
 }
 
-/// The norm of order 2 over all tensors, each element divided by `scale`; in `f32`
+/// The norm of order 2 over all tensors, each element divided by `divisor`; in `f32`
 /// whatever their types. LOMO computes it in a first backward pass.
 #[must_use]
-pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f64) -> f64 {
-    fn own<T: StoredFloat>(x: &[T], scale: f32) -> f32 {
+pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, divisor: f64) -> f64 {
+    fn norm_of<T: StoredFloat>(x: &[T], divisor: f32) -> f32 {
         let single = x.len() == 1;
-        let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / scale);
+        let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / divisor);
         reduce::root(reduce::sum(x.len(), |i| reduce::square(at(i), single)), single)
     }
-    let scale = scale as f32;
+    let divisor = divisor as f32;
     let mut norms = grads.clone().map(|grad| match grad {
-        Data::F64(x) => own(x, scale),
-        Data::F32(x) => own(x, scale),
-        Data::Bf16(x) => own(x, scale),
-        Data::F16(x) => own(x, scale),
+        Data::F64(x) => norm_of(x, divisor),
+        Data::F32(x) => norm_of(x, divisor),
+        Data::Bf16(x) => norm_of(x, divisor),
+        Data::F16(x) => norm_of(x, divisor),
     });
     let n = grads.count();
     let [sum] = reduce::sums_by_chunk::<_, 1>(n, |_, [squares]: [&mut [f32]; 1]| {
@@ -241,7 +241,7 @@ pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f
     reduce::root(sum, n == 1).into()
 }
 
-fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
+fn grad_at<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
     grads.get(i).and_then(|g| g.as_data())
 }
 
@@ -319,7 +319,7 @@ impl ClipGradNorm {
     /// ```
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let (norm, dtype) = total(grads.len(), &|i| shared(grads, i), self.norm_type);
+        let (norm, dtype) = total(grads.len(), &|i| grad_at(grads, i), self.norm_type);
         let c = self.checked_coefficient(norm, dtype)?;
         grads.iter_mut().for_each(|g| scale_in_place(g, c));
         Ok(norm)
@@ -393,7 +393,7 @@ impl ClipByGlobalNorm {
     /// ```
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let (norm, dtype) = global_norm(grads.len(), |i| shared(grads, i), f64::INFINITY);
+        let (norm, dtype) = global_norm(grads.len(), |i| grad_at(grads, i), f64::INFINITY);
         let c = match dtype {
             Dtype::F64 => self.coefficient(norm),
             Dtype::F32 => self.coefficient(norm as f32).to_f64(),

@@ -15,7 +15,7 @@ use crate::storage::{Data, DataMut, Plain};
 /// magnitude = α / √(L · D)
 /// x ← x + magnitude · (2 u − 1),   u uniform in [0, 1)
 /// ```
-/// L is the padded sequence length and D the embedding's width; the batch size does not matter.
+/// L is the padded sequence length (`length`) and D the embedding's width (`width`); the batch size does not matter.
 ///
 /// # Source
 /// Jain et al., "NEFTune: Noisy Embeddings Improve Instruction Finetuning", 2023.

@@ -1,8 +1,8 @@
 //! An optimizer that owns its state: groups of parameters, slots, step counts.
 //!
 //! The caller keeps parameters and gradients; [`Optimizer::step`] borrows them.
-//! What PyTorch's `Optimizer` does around the rule is done here, once for all
-//! backends whose state is in host memory: a parameter without a gradient stays as
+//! It does what PyTorch's `Optimizer` does around the rule, once for all backends
+//! whose state is in host memory: a parameter without a gradient stays as
 //! it is, and so does its step count; a group's step count advances with every call.
 //!
 //! Not here: the update itself ([`crate::rule`]), the state of a single parameter
@@ -41,7 +41,7 @@ use alloc::vec::Vec;
 /// let (mut weight, grad) = ([1.0f32, 2.0], [0.5f32, -0.5]);
 /// opt.step([(w, (&mut weight).into(), (&grad).into())])?;
 /// assert!(weight[0] < 1.0 && weight[1] > 2.0);
-/// let bytes = opt.save()?; // and `opt.load(&bytes)?` into one that was made alike
+/// let bytes = opt.save()?; // and `opt.load(&bytes)?` into an optimizer that was built the same way
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -363,7 +363,7 @@ impl Optimizer {
         let states = params.iter_mut().zip(&mut self.params);
         states
             .filter_map(|(p, s)| next_task(&self.groups, &mut positions, p, s, extra))
-            .try_for_each(|one| one.run(&mut scratch))
+            .try_for_each(|update| update.run(&mut scratch))
     }
 
     /// One step as independent tasks: run all of them, on any threads and in any order.
@@ -406,7 +406,7 @@ impl Optimizer {
             (params, states) = (later, later_states);
             tasks.extend(match (batch, own) {
                 ([param], [state]) => next_task(groups, &mut positions, param, state, extra)
-                    .map(|one| Task(TaskKind::Single(one))),
+                    .map(|update| Task(TaskKind::Single(update))),
                 (batch, own) => {
                     let mut batch_positions = positions.clone();
                     let updated = batch.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
@@ -418,8 +418,9 @@ impl Optimizer {
                         let mut pairs = batch.iter_mut().zip(own);
                         let mut scratch = Scratch::default();
                         pairs.try_for_each(|(param, state)| {
-                            let one = next_task(groups, &mut batch_positions, param, state, extra);
-                            one.map_or(Ok(()), |one| one.run(&mut scratch))
+                            let update =
+                                next_task(groups, &mut batch_positions, param, state, extra);
+                            update.map_or(Ok(()), |update| update.run(&mut scratch))
                         })
                     });
                     Some(Task(TaskKind::Batch { len, cost: cost.min(max_cost), run }))
@@ -436,8 +437,8 @@ impl Optimizer {
         }
         let grads = || params.iter().map(|param| param.grad);
         let dtypes: Vec<_> = grads().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, extra, |rule, scale| {
-            rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), scale)
+        self.begin_with(&dtypes, extra, |rule, divisor| {
+            rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), divisor)
         })
     }
 
@@ -454,8 +455,8 @@ impl Optimizer {
         extra: &[(&str, f64)],
     ) -> Result<(), Error> {
         let dtypes: Vec<_> = grads.iter().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, extra, |rule, scale| {
-            rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), scale)
+        self.begin_with(&dtypes, extra, |rule, divisor| {
+            rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), divisor)
         })
     }
 
@@ -482,7 +483,7 @@ impl Optimizer {
             group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group.0 == index);
             group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
-            group.grad_norm = rule.grad_norm_divisor(extra).map(|scale| norm(rule, scale));
+            group.grad_norm = rule.grad_norm_divisor(extra).map(|divisor| norm(rule, divisor));
         }
         Ok(())
     }

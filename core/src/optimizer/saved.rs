@@ -45,7 +45,7 @@ impl Optimizer {
     /// The number of bytes that [`save`](Self::save) writes.
     #[must_use]
     pub fn saved_len(&self) -> usize {
-        self.written(None)
+        self.write_to(None)
     }
 
     /// State, step counts and learning rates as bytes, the same on every machine. `docs/checkpoints.md` describes the
@@ -80,7 +80,7 @@ impl Optimizer {
     /// # Errors
     /// `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
     pub fn save_into(&self, to: &mut [u8]) -> Result<(), Error> {
-        copied(to, |to| self.written(to))
+        copied(to, |to| self.write_to(to))
     }
 
     /// Restores what [`save`](Self::save) wrote, from an optimizer whose groups have the same [ids](OptimizerSpec::id) and
@@ -101,7 +101,7 @@ impl Optimizer {
         Reader::both(KIND, from, |from| self.read(from, names))
     }
 
-    fn written(&self, to: Option<&mut Sink<'_>>) -> usize {
+    fn write_to(&self, to: Option<&mut Sink<'_>>) -> usize {
         let mut to = Writer::new(KIND, to);
         to.number(u64::from(self.mode == Mode::Eval));
         to.number(self.groups.len() as u64);

@@ -99,7 +99,7 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
-            TaskKind::Single(one) => one.grad.len(),
+            TaskKind::Single(update) => update.grad.len(),
             TaskKind::Batch { len, .. } => *len,
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn cost(&self) -> usize {
         match &self.0 {
-            TaskKind::Single(one) => task_cost(one.grad.len(), one.memory.is_encoded()),
+            TaskKind::Single(update) => task_cost(update.grad.len(), update.memory.is_encoded()),
             TaskKind::Batch { cost, .. } => *cost,
         }
     }
@@ -127,7 +127,7 @@ impl<'a> Task<'a> {
     /// of the wrong length can't occur: [`Optimizer::tasks`](super::Optimizer::tasks) has checked them.
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
-            TaskKind::Single(one) => one.run(&mut Scratch::default()),
+            TaskKind::Single(update) => update.run(&mut Scratch::default()),
             TaskKind::Batch { run, .. } => run(),
         }
     }
@@ -139,8 +139,8 @@ impl<'a> Task<'a> {
     #[must_use]
     pub fn split(self, len: usize) -> Vec<Task<'a>> {
         match self.0 {
-            TaskKind::Single(one) => {
-                one.split(len).into_iter().map(|one| Task(TaskKind::Single(one))).collect()
+            TaskKind::Single(update) => {
+                update.split(len).into_iter().map(|update| Task(TaskKind::Single(update))).collect()
             }
             batch @ TaskKind::Batch { .. } => alloc::vec![Task(batch)],
         }

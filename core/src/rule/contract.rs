@@ -36,7 +36,7 @@ pub enum Scope {
     Group,
 }
 
-/// How an optimizer moves one parameter.
+/// How an optimizer updates one parameter.
 ///
 /// A plain configuration whose public fields carry the reference's names. The
 /// element functions take no `self`: everything they need is in [`Rule::Coefs`],
@@ -101,9 +101,9 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         let _ = extra;
         None
     }
-    /// The norm over all gradients, each divided by `scale`.
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        unscaled_norm(grads.iter().copied(), scale)
+    /// The norm over all gradients, each divided by `divisor`; by default of order 2, in `f32`.
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), divisor)
     }
     /// Whether the step depends on [`StepContext::index_in_group`].
     fn needs_index_in_group(&self) -> bool {

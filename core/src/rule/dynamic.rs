@@ -44,8 +44,8 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
         None
     }
     /// [`Rule::grad_norm`].
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        unscaled_norm(grads.iter().copied(), scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), divisor)
     }
     /// [`Rule::scalars`] of parameter `index` of an optimizer, from 0: APOLLO derives a seed from it.
     fn initial_scalars(&self, index: usize) -> ScalarState;
@@ -251,8 +251,8 @@ impl<R: Rule> DynRule for R {
     fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
         Rule::grad_norm_divisor(self, extra)
     }
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        Rule::grad_norm(self, grads, scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        Rule::grad_norm(self, grads, divisor)
     }
     fn initial_scalars(&self, _: usize) -> ScalarState {
         Rule::scalars(self)

@@ -771,11 +771,11 @@ mod tests {
     fn same_bits<R: Rule + Default, C: ComputeFloat<Stored = S>, S: StoredFloat>() {
         const N: usize = 77;
         let rule = R::default();
-        let number = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
-        let numbers: [S; N] = core::array::from_fn(number);
-        let grad: [S; N] = core::array::from_fn(|i| number(i + 5));
+        let value = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
+        let values: [S; N] = core::array::from_fn(value);
+        let grad: [S; N] = core::array::from_fn(|i| value(i + 5));
         let [vectors, scalar] = [true, false].map(|vectors| {
-            let mut param = numbers;
+            let mut param = values;
             let mut state = R::Slots::<[S; N]>::from_fn(|_| [S::default(); N]);
             let mut scalars = rule.scalars();
             for t in 1..=3 {
@@ -793,7 +793,7 @@ mod tests {
             param.map(|x| x.to_f64().to_bits())
         });
         assert_eq!(vectors, scalar, "{}", R::ID);
-        assert_ne!(vectors, numbers.map(|x| x.to_f64().to_bits()), "{}", R::ID);
+        assert_ne!(vectors, values.map(|x| x.to_f64().to_bits()), "{}", R::ID);
     }
 
     #[test]

@@ -639,8 +639,8 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
         Rule::grad_norm_divisor(&self.0, extra)
     }
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        Rule::grad_norm(&self.0, grads, scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        Rule::grad_norm(&self.0, grads, divisor)
     }
     fn initial_scalars(&self, index: usize) -> ScalarState {
         self.0.initial_scalars(index)

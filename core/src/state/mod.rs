@@ -147,7 +147,7 @@ impl<R: Rule, M: Memory> State<R, M> {
         slots::<R, M::Value>(self.active, self.len, self.memory.values_mut())
     }
 
-    fn written(&self, param: Option<&[M::Value]>, to: Option<&mut Sink<'_>>) -> usize {
+    fn write_to(&self, param: Option<&[M::Value]>, to: Option<&mut Sink<'_>>) -> usize {
         let mut to = Writer::new(KIND, to);
         to.list(R::ID.as_bytes());
         to.number(M::Value::DTYPE as u64);
@@ -166,7 +166,7 @@ impl<R: Rule, M: Memory> State<R, M> {
     /// The number of bytes that [`save`](Self::save) writes.
     #[must_use]
     pub fn saved_len(&self) -> usize {
-        self.written(None, None)
+        self.write_to(None, None)
     }
 
     /// Writes the parameter, the slots, the scalars and the step count.
@@ -175,7 +175,7 @@ impl<R: Rule, M: Memory> State<R, M> {
     /// A parameter of another length, or `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
     pub fn save(&self, param: &[M::Value], to: &mut [u8]) -> Result<(), Error> {
         ensure_len("param", param.len(), self.len)?;
-        copied(to, |to| self.written(Some(param), to))
+        copied(to, |to| self.write_to(Some(param), to))
     }
 
     /// Restores what [`save`](Self::save) wrote, from a state of the same rule, type and length.
