@@ -369,7 +369,8 @@ impl Optimizer {
     /// One step as independent tasks: run all of them, on any threads and in any order.
     ///
     /// # Errors
-    /// A wrong length or type, parameters that are being [evaluated](Self::eval), or an invalid configuration. Nothing is written then.
+    /// A wrong length or type, parameters that are being [evaluated](Self::eval), or an invalid configuration. Nothing is
+    /// written then.
     pub fn tasks<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],

@@ -73,7 +73,10 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// ([`crate::lowrank`]), these are still taken over the full parameter.
     const PARAM_ONLY_SUMS: u32 = 0;
 
-    /// Whether the configuration is valid; ranges are the reference's.
+    /// Checks the configuration against the reference's ranges.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] or [`Error::InvalidArgument`], with the argument that is refused.
     fn check(&self) -> Result<(), Error>;
     /// The learning rate of the configuration.
     fn lr(&self) -> f64;

@@ -272,8 +272,8 @@ pub trait Optimize: Rule {
         self.step_with(state, &StepContext::new(0, lr), param, grad)
     }
 
-    /// [`step`](Self::step) with the other inputs of a [`StepContext`]: the norm over all gradients, [extra](StepContext::extra)
-    /// arguments. The state sets `t`, `is_first`, `shape` and `dtype`.
+    /// [`step`](Self::step) with the other inputs of a [`StepContext`]: the norm over all gradients,
+    /// [extra arguments](StepContext::extra). The state sets `t`, `is_first`, `shape` and `dtype`.
     ///
     /// # Errors
     /// Those of [`step`](Self::step), or no [`StepContext::grad_norm`] for a rule that needs it. Nothing is written then.
