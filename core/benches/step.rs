@@ -1,6 +1,6 @@
 //! Time per step of the common rules: `cargo bench -p bitstep`.
 //!
-//! Throughput counts the bytes that must move: parameter and state read and
+//! Throughput counts the bytes of memory traffic: parameter and state read and
 //! written, gradient read. `conformance/bench/torch_step.py` runs PyTorch's own
 //! steps on the same sizes.
 #![allow(missing_docs)]
@@ -18,7 +18,7 @@ const RULES: &[(&str, &str)] =
 
 fn step(c: &mut Criterion) {
     for &(name, args) in RULES {
-        let Ok(recipe) = Args::parse(args).and_then(|a| registry::optimizer(name, &a)) else {
+        let Ok(spec) = Args::parse(args).and_then(|a| registry::optimizer(name, &a)) else {
             panic!("{name} is not a known optimizer")
         };
         let mut group = c.benchmark_group(name);
@@ -26,7 +26,7 @@ fn step(c: &mut Criterion) {
             for bits in [14, 16, 24] {
                 let n = 1usize << bits;
                 let mut optimizer = Optimizer::empty();
-                let g = optimizer.add_group(recipe.clone()).expect("a valid recipe");
+                let g = optimizer.add_group(spec.clone()).expect("a valid spec");
                 optimizer.add_param_to(g, &[n], dtype).expect("a group");
                 let [mut value, grad] = [(); 2].map(|()| Buffer::zeros(dtype, n).expect("memory"));
                 value.data_mut().fill(1.0);

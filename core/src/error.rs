@@ -1,11 +1,11 @@
-//! What can be wrong with an argument, and the checks that rules and schedules make of theirs.
+//! The [`Error`] type, and the range checks that rules and schedules share.
 //!
-//! NaN passes none of the checks but [`ensure_range`], whose caller decides.
+//! NaN fails all of the checks, except [`ensure_range`], whose caller evaluates the condition.
 //!
 //! ```
 //! use bitstep::Error;
 //! use bitstep::error::{ensure_fraction, ensure_not_negative, ensure_range};
-//! /// As torch's SGD checks its arguments, and one of its own.
+//! /// The checks of torch's SGD, and a custom one.
 //! fn check(lr: f64, momentum: f64, power: f64) -> Result<(), Error> {
 //!     ensure_not_negative("lr", lr)?;
 //!     ensure_fraction("momentum", momentum)?;
@@ -18,51 +18,51 @@
 
 use core::fmt;
 
-/// A refused argument: which one, what it was, what was expected.
+/// A refused argument: which one, its value, and what was expected.
 ///
-/// Whoever returns it has written nothing.
+/// A function that returns one has written nothing, unless its documentation says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
-    /// A number outside of its range.
+    /// A value outside its range.
     OutOfRange {
         /// The argument, under the reference's name.
         argument: &'static str,
-        /// What was given.
+        /// Its value.
         value: f64,
-        /// What is accepted, as a condition.
+        /// The accepted range, as a condition.
         expected: &'static str,
     },
     /// A buffer of the wrong length.
     LengthMismatch {
-        /// The buffer: `grad`, or a state slot's name.
+        /// The buffer: `param`, `grad`, or a state slot's name.
         argument: &'static str,
         /// Its number of elements.
         got: usize,
-        /// The number it must have.
+        /// The required number of elements.
         expected: usize,
     },
-    /// No memory for so many elements, or more than can be counted.
+    /// An allocation failed, or would have more elements than `usize` can count.
     OutOfMemory {
-        /// What they are of: a state slot's name, `shape`, `window`.
+        /// The buffer: a state slot's name, `shape`, `window`.
         argument: &'static str,
-        /// How many; `usize::MAX` for more than can be counted.
+        /// Its number of elements; `usize::MAX` if they can't be counted.
         len: usize,
     },
-    /// Saved state that is damaged, of another version, or of something else.
+    /// Saved state that is damaged, of another version, or of another object.
     SavedState {
-        /// What it says.
+        /// The field that differs.
         what: &'static str,
-        /// The number that stands there.
+        /// Its saved value.
         got: u64,
-        /// The one that belongs there.
+        /// The required value.
         expected: u64,
     },
     /// Two arguments that exclude each other, or a call that does not fit the state.
     InvalidArgument {
         /// The argument.
         argument: &'static str,
-        /// What is accepted.
+        /// The accepted value or state.
         expected: &'static str,
     },
 }
@@ -98,7 +98,7 @@ impl Error {
     /// The argument of errors about saved state.
     pub(crate) const SAVED: &str = "saved state";
 
-    /// Whether it is about saved state: that is damaged, or of something else.
+    /// Whether saved state was refused: it is damaged, of another version, or of another object.
     #[must_use]
     pub fn is_saved(&self) -> bool {
         matches!(self, Error::SavedState { .. })
@@ -106,15 +106,15 @@ impl Error {
     }
 }
 
-/// `Ok` if saved state says what it must, else an [`Error::SavedState`].
+/// `Ok` if a field of saved state has the expected value, else an [`Error::SavedState`].
 pub(crate) fn ensure_saved(what: &'static str, got: u64, expected: u64) -> Result<(), Error> {
     if got == expected { Ok(()) } else { Err(Error::SavedState { what, got, expected }) }
 }
 
-/// `Ok` if `ok`, else an [`Error::OutOfRange`].
+/// `Ok` if `ok`, else an [`Error::OutOfRange`] about `value`.
 ///
 /// # Errors
-/// This one.
+/// [`Error::OutOfRange`].
 pub fn ensure_range(
     ok: bool,
     argument: &'static str,
@@ -124,12 +124,12 @@ pub fn ensure_range(
     if ok { Ok(()) } else { Err(Error::OutOfRange { argument, value, expected }) }
 }
 
-/// `Ok` if a buffer has as many elements as it must have, else an [`Error::LengthMismatch`].
+/// `Ok` if a buffer has the expected length, else an [`Error::LengthMismatch`].
 pub(crate) fn ensure_len(argument: &'static str, got: usize, expected: usize) -> Result<(), Error> {
     if got == expected { Ok(()) } else { Err(Error::LengthMismatch { argument, got, expected }) }
 }
 
-/// value ≥ 0.
+/// Requires `value` ≥ 0.
 ///
 /// # Errors
 /// [`Error::OutOfRange`].
@@ -137,7 +137,7 @@ pub fn ensure_not_negative(argument: &'static str, value: f64) -> Result<(), Err
     ensure_range(value >= 0.0, argument, value, ">= 0")
 }
 
-/// value in [0, 1).
+/// Requires `value` in [0, 1).
 ///
 /// # Errors
 /// [`Error::OutOfRange`].
@@ -145,7 +145,7 @@ pub fn ensure_fraction(argument: &'static str, value: f64) -> Result<(), Error> 
     ensure_range((0.0..1.0).contains(&value), argument, value, "0 <= value < 1")
 }
 
-/// value in [0, 1].
+/// Requires `value` in [0, 1].
 ///
 /// # Errors
 /// [`Error::OutOfRange`].
@@ -153,7 +153,7 @@ pub fn ensure_unit(argument: &'static str, value: f64) -> Result<(), Error> {
     ensure_range((0.0..=1.0).contains(&value), argument, value, "0 <= value <= 1")
 }
 
-/// Both in [0, 1), called `betas[0]` and `betas[1]`.
+/// Requires both betas in [0, 1); errors name `betas[0]` or `betas[1]`.
 ///
 /// # Errors
 /// [`Error::OutOfRange`].

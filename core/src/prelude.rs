@@ -1,4 +1,5 @@
-//! What most programs need: `use bitstep::prelude::*`.
+//! Common imports: `use bitstep::prelude::*` brings the rules, steps with state, data views, and (with `alloc`)
+//! optimizers by name.
 
 pub use crate::error::Error;
 pub use crate::float::Dtype;

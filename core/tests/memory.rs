@@ -1,4 +1,4 @@
-//! The table in `docs/memory.md` is what the library itself computes.
+//! The table in `docs/memory.md` agrees with `OptimizerSpec::bytes_per_parameter`.
 
 use bitstep::float::Dtype;
 use bitstep::hyper::Args;
@@ -6,7 +6,7 @@ use bitstep::registry::optimizer;
 
 const PAGE: &str = include_str!("../../docs/memory.md");
 
-/// Name, arguments, type of parameters and gradients.
+/// Name, arguments, type of parameters and gradients, and that type as the page writes it.
 const ROWS: [(&str, &str, Dtype, &str); 19] = [
     ("adamw_torch", "", Dtype::F32, "f32"),
     ("adamw_torch", "", Dtype::Bf16, "bf16"),
@@ -30,8 +30,8 @@ const ROWS: [(&str, &str, Dtype, &str); 19] = [
 ];
 
 fn row((name, args, dtype, of): (&str, &str, Dtype, &str)) -> String {
-    let recipe = optimizer(name, &Args::parse(args).expect("arguments")).expect("a recipe");
-    let bytes = recipe.bytes_per_parameter(&[4096, 4096], dtype);
+    let spec = optimizer(name, &Args::parse(args).expect("arguments")).expect("a spec");
+    let bytes = spec.bytes_per_parameter(&[4096, 4096], dtype);
     let fits = |gib: f64| gib * f64::from(1u32 << 30) / bytes / 1e9;
     let args = if args.is_empty() { String::new() } else { format!(" `{args}`") };
     format!(

@@ -1,4 +1,4 @@
-//! What every rule says of itself: its rate, its defaults, which powers it needs.
+//! Properties that rules report by name: learning rate, defaults, decay bases, accepted arguments and shapes.
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value};
@@ -12,8 +12,8 @@ fn parsed(name: &str, args: &str) -> OptimizerSpec {
     optimizer(name, &Args::parse(args).expect("name=value")).expect(args)
 }
 
-fn hyper(recipe: &mut OptimizerSpec) -> Args {
-    Args::of(recipe.rule.hyper_params())
+fn hyper(spec: &mut OptimizerSpec) -> Args {
+    Args::of(spec.rule.hyper_params())
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn every_rule_hands_out_the_rate_that_it_was_given() {
     for entry in OPTIMIZERS {
         let mut plain = parsed(entry.name, "");
         match hyper(&mut plain).get("lr") {
-            // Adafactor's comes from the step unless it is told otherwise.
+            // Adafactor computes its rate from the step unless `relative_step` is off.
             Some(Value::None) => {
                 let told = parsed(entry.name, "lr=0.375, relative_step=False, warmup_init=False");
                 assert_eq!((told.rule.lr(), plain.rule.lr()), (0.375, 0.0), "{}", entry.name);
@@ -51,8 +51,8 @@ fn a_rate_that_others_are_measured_by_stays_the_first() {
     assert!(seen > 6);
 }
 
-/// [`DynRule::bases`](bitstep::rule::DynRule::bases): powers found once for a group are those that
-/// each parameter would find.
+/// [`RuleInfo::decay_bases`](bitstep::rule::RuleInfo::decay_bases): bias-correcting rules name their betas, so that a
+/// group computes the powers once.
 #[test]
 fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
     const BETAS: &[&str] = &[
@@ -70,8 +70,8 @@ fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
     for name in BETAS {
         let betas = [0.75, 0.625, 0.5];
         let betas = if *name == "ademamix" { &betas[..] } else { &betas[..2] };
-        let recipe = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
-        assert_eq!(recipe.rule.info().decay_bases, [0.75, 0.625], "{name}");
+        let spec = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
+        assert_eq!(spec.rule.info().decay_bases, [0.75, 0.625], "{name}");
     }
     assert_eq!(parsed("sgd", "").rule.info().decay_bases, [1.0; 2]);
 }
@@ -163,7 +163,7 @@ fn keras_clips_by_a_norm_of_all_where_it_is_told_to() {
         let whole = |args: &str| parsed(name, args).rule.info().is_elementwise;
         assert!(whole("") && !whole(limit), "{name}");
     }
-    // No limit, or that of each gradient goes before.
+    // A limit of 0 means none, and a limit per gradient takes precedence.
     assert_eq!((scale("adam_global_clipnorm=0.0"), scale("adam_clipnorm=1.0")), (None, None));
 }
 
@@ -271,7 +271,7 @@ fn adafactors_rate_in_force_goes_with_the_parameters_size() {
         let rule = Adafactor { scale_parameter, ..Adafactor::default() };
         rule.effective_lr(&StepContext::new(1, 0.0), rms)
     };
-    // 10⁻² times the size, which is at least ε₂ = 10⁻³.
+    // 10⁻² times the parameter's RMS, which counts as at least ε₂ = 10⁻³.
     assert_eq!([rate(2.0, true), rate(0.0, true)], [0.02, 1e-5]);
     assert_eq!([rate(2.0, false), rate(0.0, false)], [0.01; 2]);
 }
@@ -283,8 +283,8 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
     const SHORT: usize = 9;
     let step = |shape: [usize; 2], number: fn(usize, usize) -> f32| {
         let mut optimizer = Optimizer::empty();
-        let recipe = parsed("muon", "lr=0.5, adjust_lr_fn=match_rms_adamw");
-        let group = optimizer.add_group(recipe).expect("a group");
+        let spec = parsed("muon", "lr=0.5, adjust_lr_fn=match_rms_adamw");
+        let group = optimizer.add_group(spec).expect("a group");
         optimizer.add_param_to(group, &shape, bitstep::float::Dtype::F32).expect("a parameter");
         let cells = (0..shape[0]).flat_map(|i| (0..shape[1]).map(move |j| number(i, j)));
         let (mut value, grad) = (vec![1.0f32; LONG * SHORT], Buffer::F32(cells.collect()));
@@ -304,13 +304,13 @@ fn muon_steps_a_tall_matrix_of_several_stretches_as_its_transpose() {
     assert_ne!(a[0], 1.0);
 }
 
-/// Less than a loop of vectors pays for is done by way of arrays, up to two of them.
+/// Slices shorter than two vectors take a path of their own, through arrays.
 #[test]
 fn an_element_moves_alike_in_tensors_of_any_length() {
     /// The first `n` elements after three steps of a tensor of `len`.
-    fn stepped(recipe: &OptimizerSpec, len: usize, n: usize) -> Vec<u32> {
+    fn stepped(spec: &OptimizerSpec, len: usize, n: usize) -> Vec<u32> {
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(recipe.clone()).expect("valid");
+        let group = optimizer.add_group(spec.clone()).expect("valid");
         optimizer.add_param_to(group, &[len], Dtype::F32).expect("a shape");
         let wave = |scale: f32| move |i: usize| ((i * 37 + 11) % 101) as f32 * scale - 0.3;
         let mut param: Vec<f32> = (0..len).map(wave(0.01)).collect();
@@ -323,34 +323,33 @@ fn an_element_moves_alike_in_tensors_of_any_length() {
     }
     let mut seen = 0;
     for entry in OPTIMIZERS {
-        let recipe = parsed(entry.name, "");
-        let alone =
-            recipe.rule.info().is_elementwise && recipe.rule.grad_norm_divisor(&[]).is_none();
+        let spec = parsed(entry.name, "");
+        let alone = spec.rule.info().is_elementwise && spec.rule.grad_norm_divisor(&[]).is_none();
         if !alone
-            || recipe.storage != StorageConfig::default()
-            || recipe.rule.check_shape(&[1]).is_err()
+            || spec.storage != StorageConfig::default()
+            || spec.rule.check_shape(&[1]).is_err()
         {
             continue;
         }
         seen += 1;
         for n in [0, 1, 7, 15, 16, 17, 31, 32, 33, 47] {
-            assert_eq!(stepped(&recipe, n, n), stepped(&recipe, 100, n), "{} of {n}", entry.name);
+            assert_eq!(stepped(&spec, n, n), stepped(&spec, 100, n), "{} of {n}", entry.name);
         }
     }
     assert!(seen > 30, "{seen}");
 }
 
-/// What torch 2.15 makes of a group of `{"params": [p], "weight_decay": -0.5}`: its constructor
-/// refuses a decay below 0, its groups do not. A step that is taken is taken whole.
+/// The results of torch 2.15 for a group `{"params": [p], "weight_decay": -0.5}`: the constructor
+/// refuses a decay below 0, but groups do not.
 #[test]
 fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
     for (name, want) in [("sgd", [1.0, -2.20625]), ("adamw_torch", [0.897_499_9, -2.304_736_6])] {
         let args = Args::new().with("lr", 0.1);
-        let recipe = optimizer(name, &args).unwrap();
+        let spec = optimizer(name, &args).unwrap();
         assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
-        let recipe = recipe.with_args(&Args::new().with("weight_decay", -0.5)).unwrap();
+        let spec = spec.with_args(&Args::new().with("weight_decay", -0.5)).unwrap();
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(recipe).unwrap();
+        let group = optimizer.add_group(spec).unwrap();
         optimizer.add_param_to(group, &[2], Dtype::F32).unwrap();
         let mut p = [1.0f32, -2.0];
         for g in [[0.5f32, 0.25], [0.5, -0.25]] {
@@ -366,7 +365,7 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
     }
 }
 
-/// Ids stand in saved files: they are the stems of the one table of rules, each of another rule.
+/// Ids are part of saved files: each is the unique stem of a rule in `each_rule!`.
 #[test]
 fn ids_are_the_stems_of_the_rules() {
     macro_rules! ids {

@@ -1,4 +1,4 @@
-//! Schedules by name: what Transformers' strings and arguments build, and what they refuse.
+//! Schedules by name: the rates that Transformers' strings and arguments give, and the arguments that are refused.
 
 use bitstep::Error;
 use bitstep::error::ensure_range;
@@ -15,17 +15,16 @@ fn parse(args: &str) -> Args {
     Args::parse(args).expect("name=value")
 }
 
-/// A dictionary of a schedule within another.
+/// The argument for a schedule within another: its class and arguments, as a dictionary.
 fn within(class: &str, args: &str) -> Value {
     let args = parse(args).iter().map(|(n, v)| (n.to_owned(), v.clone())).collect();
     Value::Map(vec![("class".to_owned(), class.into()), ("kwargs".to_owned(), Value::Map(args))])
 }
 
-/// A name, its arguments, what it is given at each of two steps, and the rates at 0, 1 and 2.
+/// A name, its arguments, the metrics of each of two steps, and the rates at steps 0, 1 and 2.
 type Row = (&'static str, Args, [&'static [f64]; 2], [f64; 3]);
 
-/// Every name with arguments of the reference.
-/// The optimizer's rate is 8.
+/// Every name with arguments of the reference, for an optimizer with the rate 8.
 fn table() -> Vec<Row> {
     const NONE: [&[f64]; 2] = [&[], &[]];
     let halve = || within("ExponentialLR", "gamma=0.5");
@@ -57,7 +56,7 @@ fn table() -> Vec<Row> {
             NONE,
             [8.0, 5.0, 2.0],
         ),
-        // two falls of two steps
+        // two falling cosines of two steps each
         (
             "cosine_with_restarts",
             parse("num_warmup_steps=0, num_training_steps=4, num_cycles=2"),
@@ -156,7 +155,7 @@ fn table() -> Vec<Row> {
     ]
 }
 
-/// The schedule of a name for an optimizer with the rate 8.
+/// The schedule of a name, for an optimizer with the rate 8.
 fn of(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
     build(name, &args.clone().with("lr", 8.0))
 }
@@ -165,7 +164,7 @@ fn error(name: &str, args: &Args) -> ArgError {
     of(name, args).expect_err(name)
 }
 
-/// The same but for the rounding of a few operations.
+/// Asserts equality up to the rounding errors of a few operations.
 fn assert_near(got: f64, want: f64, of: &str) {
     assert!(
         (got - want).abs() <= 4.0 * f64::EPSILON * want.abs(),
@@ -281,7 +280,7 @@ fn choice_that_does_not_exist_is_named_with_those_that_do() {
 
 #[test]
 fn missing_argument_is_named() {
-    // Without a default in the reference; of Transformers' those that get_scheduler asks for.
+    // Required in the reference; for Transformers' schedules, required by get_scheduler.
     const STEPS: &[&str] = &["num_warmup_steps", "num_training_steps"];
     let required: [(&str, &[&str]); 20] = [
         ("constant_with_warmup", &["num_warmup_steps"]),
@@ -317,7 +316,7 @@ fn missing_argument_is_named() {
                 other => panic!("{name}, {argument}: {other:?}"),
             }
         }
-        // And they are enough, but for what the reference asks for in another way.
+        // They suffice, except for what the reference requires by other means.
         if !matches!(
             name,
             "cosine_with_min_lr"
@@ -334,7 +333,7 @@ fn missing_argument_is_named() {
 
 #[test]
 fn refused_value_is_named() {
-    // What the reference raises for, each with an argument that is otherwise fine.
+    // Arguments for which the reference raises, in an otherwise valid call.
     for (name, args, argument) in [
         ("cosine_with_min_lr", "num_warmup_steps=0, num_training_steps=2", "min_lr"),
         (
@@ -412,7 +411,7 @@ fn schedules_within_others_are_refused_where_the_reference_does() {
         );
         assert!(invalid, "{got:?}");
     }
-    // SequentialLR takes no other of its kind, and ChainedScheduler at its start alone.
+    // SequentialLR can't contain another SequentialLR, and a ChainedScheduler only as its first element.
     let halve = || within("ExponentialLR", "gamma=0.5");
     let holder = |class: &str| {
         let args = [("schedulers".to_owned(), Value::List(vec![halve()]))];
@@ -526,7 +525,7 @@ fn groups_have_rates_of_their_own() {
     assert_eq!(scheduler.step(&[]).expect("a step"), [8.0, 2.0, 0.5]);
     assert_eq!(scheduler.step(&[]).expect("a step"), [4.0, 1.0, 0.25]);
 
-    // The same as a stepper for each.
+    // Equal to a GroupScheduler for each group.
     let linear = Linear { num_warmup_steps: 1, num_training_steps: 3 };
     let mut steppers = [8.0, 2.0, 0.5].map(|lr| GroupScheduler::new(linear, lr));
     let mut scheduler = build("linear", &args.with("lr", [8.0, 2.0, 0.5])).expect("rates");
@@ -660,7 +659,7 @@ fn last_epoch_resumes_after_that_step() {
     assert_eq!(scheduler.lrs(), [linear.lr(8.0, 2)]);
 }
 
-/// Up in a line and down again, for ever.
+/// A triangle wave: linearly from 0 up to the base rate and down again, repeatedly.
 #[derive(Clone, Debug)]
 struct Triangle {
     half: u64,
@@ -686,7 +685,7 @@ fn triangle(half: u64, lrs: &[f64]) -> Scheduler {
     Scheduler::of("triangle", Triangle { half }, lrs).expect("a schedule")
 }
 
-/// The rates of so many steps, from those in force on.
+/// The current rates, and those after each of this many steps.
 fn rates(scheduler: &mut Scheduler, steps: usize) -> Vec<Vec<f64>> {
     let mut all = vec![scheduler.lrs().to_vec()];
     all.extend((0..steps).map(|_| scheduler.step(&[]).expect("a step").to_vec()));
@@ -715,10 +714,10 @@ fn schedule_given_is_the_one_built_of_its_name() {
             assert_eq!(own.momentum(1), built.momentum(1), "{name}");
             assert_eq!(own.step(&[]), built.step(&[]), "{name}");
         }
-        // All arguments have been given to it; what it was not told it has by default.
+        // `args` reports all arguments, defaults included.
         assert!(args.iter().all(|(argument, value)| own.args().get(argument) == Some(value)));
     }
-    // A schedule whose last step is made stops.
+    // A schedule refuses to step past its end.
     let mut own = given("torch_one_cycle", cycle.clone_box());
     rates(&mut own, 9);
     assert!(matches!(own.step(&[]), Err(Error::InvalidArgument { argument: "step", .. })));
@@ -730,7 +729,7 @@ fn schedule_of_ones_own_runs_within_others() {
         vec![Triangle { half: 2 }.clone_box(), TorchExponential { gamma: 0.5 }.clone_box()];
     let own = TorchSequential { schedulers, milestones: vec![3] };
     let mut own = Scheduler::of("triangle, then down", own, &[8.0]).expect("a schedule");
-    // up and half down; whole at the milestone, then its halves
+    // the triangle up and half down; from the milestone on, the base rate halved in each step
     assert_eq!(rates(&mut own, 5).concat(), [0.0, 4.0, 8.0, 8.0, 4.0, 2.0]);
     let wrong = vec![Triangle { half: 0 }.clone_box()];
     let refused = Scheduler::of("chained", TorchChained { schedulers: wrong }, &[8.0]);
@@ -756,10 +755,10 @@ fn schedule_of_ones_own_goes_on_from_its_state_and_from_what_replaced_its_argume
     let mut resumed = triangle(4, &[8.0, 4.0]);
     let replaced = Args::new().with("half", 5i64).with("groups", groups(&[10.0, 5.0]));
     resumed.resume(&replaced, state.clone()).expect("other arguments");
-    assert_eq!(resumed.lrs(), [6.0, 3.0]); // those that were in force
+    assert_eq!(resumed.lrs(), [6.0, 3.0]); // the rates before saving
     assert_eq!(resumed.step(&[]).expect("step 4"), [8.0, 4.0]); // 4/5 of 10 and 5
     assert_eq!((resumed.replaced(), resumed.args()), (&replaced, went_on.args()));
-    // It goes on from there once more.
+    // Resuming from the result gives the same state again.
     let again = resumed.resumed(&replaced, state.clone()).expect("the same");
     assert_eq!(again.state(), &state);
 
@@ -816,7 +815,7 @@ fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
         refused,
         ArgError::InvalidConfig(Error::InvalidArgument { argument: "groups", .. })
     ));
-    // `lr` and the like are its own.
+    // `lr` and `initial_lr` may be its own arguments.
     #[derive(Clone, Debug)]
     struct Fixed {
         lr: f64,

@@ -1,4 +1,4 @@
-//! State in memory of the caller's is that of an optimizer of one parameter, and outlives a reset.
+//! `State` agrees with an `Optimizer` of one parameter, and survives saving and loading.
 
 use bitstep::Error;
 use bitstep::float::EagerFloat;
@@ -14,25 +14,25 @@ use half::{bf16, f16};
 
 const N: usize = 37;
 
-fn numbers<S: Plain>(seed: u64) -> [S; N] {
+fn values<S: Plain>(seed: u64) -> [S; N] {
     std::array::from_fn(|i| {
         let bits = ((seed << 32) | (i as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         S::from_f64(f64::from(bits as i32) / f64::from(i32::MAX))
     })
 }
 
-/// Steps both, saves in the middle, and goes on in memory that held something else.
+/// Compares `State` and `Optimizer` over six steps; after three, `State` is saved and loaded into other memory.
 fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(OptimizerSpec::new(rule, ComputePolicy::Fused)).unwrap();
     optimizer.add_param_to(group, &[N], S::DTYPE).unwrap();
     let size = State::<R, Vec<S>>::memory_len(&rule, N);
     let (mut memory, mut later) = (vec![S::from_f32(1.0); size], vec![S::from_f32(1.0); size]);
-    let (mut ours, mut theirs) = (numbers::<S>(0), numbers::<S>(0));
+    let (mut ours, mut theirs) = (values::<S>(0), values::<S>(0));
     let mut state = State::new(&rule, N, &mut memory).unwrap();
     let mut saved = Vec::new();
     for t in 1..=6 {
-        let grad = numbers::<S>(t);
+        let grad = values::<S>(t);
         let lr = 0.01 * t as f64;
         rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
@@ -62,7 +62,7 @@ fn agrees<R: Rule + Default, S: EagerFloat + Plain>(rule: R) {
     state.load(&mut ours, &saved).unwrap();
     assert_eq!(ours, kept);
     for t in 4..=6 {
-        let grad = numbers::<S>(t);
+        let grad = values::<S>(t);
         let lr = 0.01 * t as f64;
         rule.step(&mut state, lr, &mut ours, &grad).unwrap();
         optimizer.groups_mut()[0].lr = lr;
@@ -83,13 +83,13 @@ fn agrees_in_all_types<R: Rule + Default>(rule: R) {
 fn state_is_that_of_an_optimizer_and_goes_on_after_a_reset() {
     agrees_in_all_types(AdamW::default());
     agrees_in_all_types(AdamW { amsgrad: true, ..AdamW::default() });
-    agrees_in_all_types(Sgd::default()); // no slot
-    agrees_in_all_types(Sgd { momentum: 0.9, ..Sgd::default() }); // the first step is another
+    agrees_in_all_types(Sgd::default()); // no active slot
+    agrees_in_all_types(Sgd { momentum: 0.9, ..Sgd::default() }); // the first step differs
     agrees_in_all_types(Lion::default());
-    agrees_in_all_types(NAdam::default()); // carries a number
-    agrees_in_all_types(Asgd::default()); // carries numbers that the parameter owns
-    agrees_in_all_types(ScheduleFreeAdamW::default()); // a slot that starts as the parameter, numbers of the group
-    agrees_in_all_types(StableAdamW::default()); // sums; counted by the group
+    agrees_in_all_types(NAdam::default()); // has a scalar
+    agrees_in_all_types(Asgd::default()); // scalars of the parameter
+    agrees_in_all_types(ScheduleFreeAdamW::default()); // a slot that starts as a copy of the parameter; scalars of the group
+    agrees_in_all_types(StableAdamW::default()); // sums; steps counted by the group
     agrees_in_all_types(Adagrad { initial_accumulator_value: 0.5, ..Adagrad::default() });
     agrees_in_all_types(Rprop::default());
 }
@@ -104,13 +104,13 @@ fn what_does_not_fit_is_refused_and_nothing_is_written() {
     let wrong = AdamW { eps: -1.0, ..rule };
     assert!(State::new(&wrong, N, &mut memory).is_err());
     assert_eq!(memory, [7.0; 2 * N]);
-    // As many numbers as there are none of.
+    // More values than `usize` can count.
     assert!(State::new(&rule, usize::MAX, [0f32; 0]).is_err());
 
     let mut z = [0f32; N];
     let rule = ScheduleFreeSgd::default();
     let mut state = State::new(&rule, N, &mut z).unwrap();
-    let mut param = numbers::<f32>(1);
+    let mut param = values::<f32>(1);
     let before = param;
     assert!(rule.step(&mut state, 0.1, &mut param, &[0.0; N - 1]).is_err());
     assert!(rule.step(&mut state, 0.1, &mut param[1..], &[0.0; N - 1]).is_err());
@@ -140,7 +140,7 @@ fn state_of_anything_else_is_refused() {
     assert_eq!(length, Err(Error::LengthMismatch { argument: "param", got: 1, expected: N }));
 }
 
-/// The checksum as docs/checkpoints.md has it, put in its place.
+/// The bytes of these words, with the checksum of docs/checkpoints.md in place of a last word of 0.
 fn sealed(mut words: Vec<u64>) -> Vec<u8> {
     let last = words.pop().unwrap();
     let sum = words.iter().fold(0u64, |s, w| {
@@ -155,14 +155,14 @@ fn words(bytes: &[u8]) -> Vec<u64> {
     bytes.as_chunks().0.iter().map(|w| u64::from_le_bytes(*w)).collect()
 }
 
-/// Eight letters, or fewer and zeros.
+/// A word of up to eight ASCII letters, padded with zeros.
 fn text(text: &str) -> u64 {
     let mut bytes = [0; 8];
     bytes[..text.len()].copy_from_slice(text.as_bytes());
     u64::from_le_bytes(bytes)
 }
 
-/// Two numbers of type `f32`.
+/// A word of two `f32` values.
 fn pair([a, b]: [f32; 2]) -> u64 {
     u64::from(a.to_bits()) | u64::from(b.to_bits()) << 32
 }
@@ -187,9 +187,9 @@ fn saved_bytes_are_those_that_the_page_describes() {
     let mut param = [1.0f32, 2.0];
     let (value, grad) = (Plain::data_mut(&mut param), Some(Plain::data(&[4.0f32, -8.0])));
     optimizer.step_all(&mut [Param { value, grad }], &[]).unwrap();
-    let (recipe, lr) = ("sgd eager own plain 0 0", 0.25f64.to_bits());
-    let [a, b, c] = [&recipe[..8], &recipe[8..16], &recipe[16..]].map(text);
-    let group = [1, recipe.len() as u64, a, b, c, 1, lr, 0, 0, 0, 0];
+    let (spec, lr) = ("sgd eager own plain 0 0", 0.25f64.to_bits());
+    let [a, b, c] = [&spec[..8], &spec[8..16], &spec[16..]].map(text);
+    let group = [1, spec.len() as u64, a, b, c, 1, lr, 0, 0, 0, 0];
     let param = [1, 0, 1, 2, 2, 1, 1, 1, 0, 0, 0, 0, 0, 8, slot];
     let want = [&[text("bitstep"), 3, 0][..], &group, &param, &[0]].concat();
     assert_eq!(words(&optimizer.save().unwrap()), words(&sealed(want)));
@@ -201,7 +201,7 @@ fn saved_bytes_are_those_that_the_page_describes() {
     assert_eq!(words(&linear.save().unwrap()), words(&sealed(want)));
 }
 
-/// What lies behind the checksum is no more trusted than what lies before it.
+/// A valid checksum does not make the words that it covers trusted.
 #[test]
 fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done() {
     let values = [0, 1, 2, 7, 1 << 31, 1 << 32, 1 << 61, u64::MAX >> 1, u64::MAX - 7, u64::MAX];
@@ -216,9 +216,9 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
         }
     };
     let mut optimizer = Optimizer::empty();
-    let mut recipe = bitstep::registry::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
-    recipe.storage.min_len = 0;
-    let group = optimizer.add_group(recipe).unwrap();
+    let mut spec = bitstep::registry::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
+    spec.storage.min_len = 0;
+    let group = optimizer.add_group(spec).unwrap();
     optimizer.add_param_to(group, &[3, 2], bitstep::float::Dtype::F32).unwrap();
     let before = optimizer.save().unwrap();
     let mut refused = 0;
@@ -239,9 +239,9 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
         ("adafactor_schedule", "initial_lr=0.5"),
     ] {
         let mut running = schedule::build(name, &Args::parse(args).unwrap()).unwrap();
-        let given = [1.0; 1];
-        let given = if name == "cosine" { &[][..] } else { &given };
-        (0..5).for_each(|_| _ = running.step(given).unwrap());
+        let metrics = [1.0; 1];
+        let metrics = if name == "cosine" { &[][..] } else { &metrics };
+        (0..5).for_each(|_| _ = running.step(metrics).unwrap());
         let before = running.save().unwrap();
         broken(&before, &mut |bytes| match running.load(bytes) {
             Ok(()) => running.load(&before).unwrap(),
@@ -255,7 +255,7 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
 
 #[test]
 fn a_parameter_of_any_length_has_a_length_when_saved() {
-    let rule = Sgd::default(); // no slot: no memory says how long it is
+    let rule = Sgd::default(); // no active slot, so that no memory is needed
     for len in [usize::MAX, usize::MAX / 4, usize::MAX / 4 - 1] {
         let state = State::new(&rule, len, [0f32; 0]).unwrap();
         assert!(state.saved_len() >= len);

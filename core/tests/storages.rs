@@ -1,4 +1,4 @@
-//! What storages say of themselves, and the ones in memory of the caller's.
+//! Properties of storage formats, and storages in the caller's memory.
 
 use bitstep::float::Dtype;
 use bitstep::storage::{
@@ -10,9 +10,9 @@ use half::{bf16, f16};
 #[test]
 fn empty_is_what_has_no_elements() {
     let (mut none, mut one) = ([0f32; 0], [0f32; 1]);
-    let nothing =
+    let empty =
         EncodedBuffer::zeros(StorageFormat::Companded(Companded::Momentum), 0).expect("a format");
-    assert!(Storage::is_empty(&nothing));
+    assert!(Storage::is_empty(&empty));
     assert!(Data::F32(&none).is_empty() && !Data::F32(&one).is_empty());
     assert!(DataMut::F32(&mut none).is_empty() && !DataMut::F32(&mut one).is_empty());
     let [none, one] = [0, 1].map(|len| RawBuffer::zeros(RawDtype::I8, len).expect("memory"));
@@ -24,7 +24,7 @@ fn format_knows_its_block_and_its_bytes() {
     let eight = StorageFormat::BlockQuant8(BlockQuant8 { signed: true, block: 16 });
     let four = StorageFormat::BlockQuant4(BlockQuant4 { signed: false, block: 16 });
     let companded = StorageFormat::Companded(Companded::Momentum);
-    // Codes, then a scale for each block that has begun: of f32, f32 and f16.
+    // Codes, then one scale per block, the last of which may be partial: f32, f32 and f16.
     for (format, block, bytes) in [
         (eight, 16, 33 + 3 * 4),
         (four, 16, 17 + 3 * 4),
@@ -33,11 +33,11 @@ fn format_knows_its_block_and_its_bytes() {
         (StorageFormat::KahanPair(Dtype::F16), 1, 33 * 4),
     ] {
         assert_eq!(format.bytes(33), bytes, "{format:?}");
-        let coded = EncodedBuffer::zeros(format, 33).expect("a format");
-        assert_eq!((coded.block(), coded.len()), (block, 33), "{format:?}");
+        let encoded = EncodedBuffer::zeros(format, 33).expect("a format");
+        assert_eq!((encoded.block(), encoded.len()), (block, 33), "{format:?}");
     }
     assert_eq!(StorageFormat::Plain(Dtype::F64).bytes(3), 24);
-    // Only 16-bit numbers are split or compensated.
+    // Only 16-bit values are split or compensated.
     for wide in [Dtype::F32, Dtype::F64] {
         for format in [
             StorageFormat::SplitFloat(wide, 8),
@@ -63,7 +63,7 @@ fn blocks_in_memory_of_the_callers_are_written_read_and_cleared() {
     let mut back = [9.0; 40];
     blocks.load(0, &mut back);
     assert_eq!((back[0], back[31], back[32], back[39]), (0.5, 0.5, 2.0, 2.0));
-    // Beyond the end there is nothing to read, nor to write.
+    // Loads and stores beyond the end do nothing.
     let mut beyond = [9.0; 2];
     blocks.load(64, &mut beyond);
     blocks.store(64, &[7.0; 2]);
@@ -84,17 +84,17 @@ fn split_numbers_are_cleared_with_their_corrections() {
 
 #[test]
 fn dithered_numbers_take_each_their_own_noise() {
-    // Of 1 + ¼ gap a quarter of all noise goes up.
+    // 1 + ¼ ULP rounds up for a quarter of all rounding bits.
     let x = 1.0 + 0.25 / 128.0;
-    let noise = [0, 0xffff, 0x3fff, 0x4000, 0];
-    let mut numbers = [bf16::ZERO; 5];
-    let mut dithered = StochasticRounded::new(&mut numbers, RoundingBits::Provided(&noise));
-    dithered.store(0, &[x; 2]);
-    dithered.store(2, &[x; 3]);
+    let rounding_bits = [0, 0xffff, 0x3fff, 0x4000, 0];
+    let mut values = [bf16::ZERO; 5];
+    let mut rounded = StochasticRounded::new(&mut values, RoundingBits::Provided(&rounding_bits));
+    rounded.store(0, &[x; 2]);
+    rounded.store(2, &[x; 3]);
     let mut read = [0.0; 5];
-    dithered.load(0, &mut read);
+    rounded.load(0, &mut read);
     let (up, down) = (1.0 + 1.0 / 128.0, 1.0);
     assert_eq!(read, [up, down, up, down, up]);
-    dithered.zero();
-    assert_eq!(numbers, [bf16::ZERO; 5]);
+    rounded.zero();
+    assert_eq!(values, [bf16::ZERO; 5]);
 }

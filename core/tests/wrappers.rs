@@ -1,4 +1,4 @@
-//! A rule within another keeps what it says of itself: nothing is lost on the way.
+//! Wrappers (projection, factored, forced f32) report the inner rule's properties, except for those they change.
 
 use bitstep::Error;
 use bitstep::lowrank::{Apollo, ForceF32, GaLore, Projected, Projection, SplitRule};
@@ -14,14 +14,14 @@ use bitstep::rule::{Rule, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::bf16;
 
-/// What a rule says of the norm over these gradients.
+/// The divisor and the norm that a rule reports for these gradients, as bits.
 fn norm(rule: &(impl DynRule + ?Sized), grads: &[Data<'_>]) -> (Option<u64>, u64) {
-    let given = [("loss_scale", 4.0)];
-    (rule.grad_norm_divisor(&given).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
+    let extra = [("loss_scale", 4.0)];
+    (rule.grad_norm_divisor(&extra).map(f64::to_bits), rule.grad_norm(grads, 2.0).to_bits())
 }
 
-/// That a wrapper says what the rule in it says, but for what `but` changes.
-// No trait objects: nothing of a step is compiled here, for hundreds of wrapped rules.
+/// Asserts that a wrapper reports what its inner rule does, after `but` has changed that.
+// No trait objects: they would compile the steps of hundreds of wrapped rules.
 fn keeps(
     name: &str,
     whole: &impl DynRule,
@@ -42,7 +42,7 @@ fn leaked(parts: [&[&'static str]; 2]) -> &'static [&'static str] {
     parts.concat().leak()
 }
 
-/// What a projection changes.
+/// The changes that a projection makes.
 fn more(info: RuleInfo) -> RuleInfo {
     RuleInfo {
         slots: leaked([info.slots, &PROJECTORS]),
@@ -60,7 +60,7 @@ fn galore<R: SplitRule>(rule: R) {
     keeps(&name, &Projected { projection, ..plain }, &rule, more);
 }
 
-/// Both ways, for rules that leave room for APOLLO's numbers.
+/// Both projection methods, for rules that leave room for APOLLO's scalars.
 fn projected<R: SplitRule>(rule: R) {
     galore(rule);
     let name = format!("{rule:?}");
@@ -100,7 +100,7 @@ fn rules_within_projections_keep_what_they_say() {
     projected(Lomo::default());
     projected(StableAdamW::default());
     galore(ScheduleFreeSgd::default());
-    // Steps of parameters without elements do not count for FlashOptim.
+    // FlashOptim does not count the steps of parameters without elements.
     projected(FlashAdam::default());
     projected(FlashLion::default());
     projected(FlashSgd::default());
@@ -112,7 +112,7 @@ fn rules_within_projections_keep_what_they_say() {
 
 #[test]
 fn norm_over_all_gradients_is_that_of_the_rule_within() {
-    // TensorFlow's is taken in the gradients' own type, and so is another number than the default.
+    // TensorFlow computes the norm in the gradients' own type, so it differs from the default.
     let clip = KerasClip { global_clipnorm: Some(1.0), ..KerasClip::default() };
     let keras = KerasAdam { clip, ..KerasAdam::default() };
     let decay = AdamWeightDecay { clip, ..AdamWeightDecay::default() };
@@ -157,7 +157,7 @@ fn eager_arithmetic_is_refused_where_the_reference_has_none() {
     for rule in fits {
         assert!(Optimizer::empty().add_group(eager(rule)).is_ok());
     }
-    // Without an optimizer around it, nothing is written.
+    // `update` refuses it too, before anything is written.
     let (mut param, mut slot) = ([bf16::ONE], [0.0f32]);
     let tensor = UpdateBuffers {
         shape: &[1],

@@ -7,23 +7,23 @@ use crate::float::ComputeFloat;
 use crate::float::EagerFloat;
 use crate::storage::{Data, DataMut};
 
-/// Adds up the gradients of micro-batches.
+/// Accumulates the gradients of M micro-batches, a window, as their sum or mean.
 ///
 /// ```text
 /// sum:   a ← g₁,        a ← a + gₖ
 /// mean:  a ← g₁ · (1/M), a ← a + gₖ · (1/M)
 /// ```
 /// Each operation rounds to the gradient's type. The mean multiplies by the
-/// rounded 1/M, as a loss divided by M does in a backward pass; it does not
-/// divide. In a last, partial window M is still the number that was announced,
-/// unless [`window`](Self::window) is called with the number that there will be, as Trainer does.
+/// rounded 1/M instead of dividing, as the backward pass of a loss divided by M does.
+/// In a shorter last window M stays the same, unless [`window`](Self::window) is called
+/// with the actual number of micro-batches, as Trainer does.
 ///
 /// ```
-/// use bitstep::{gradient::GradientAccumulator, storage::{Data, DataMut}};
+/// use bitstep::gradient::GradientAccumulator;
 /// let mut mean = GradientAccumulator::mean(2)?;
 /// let mut total = [0.0f32; 1];
 /// for g in [[1.0f32], [4.0]] {
-///     mean.add(DataMut::F32(&mut total), Data::F32(&g))?;
+///     mean.add((&mut total).into(), (&g).into())?;
 ///     mean.advance();
 /// }
 /// assert!(mean.is_complete() && total == [2.5]);
@@ -31,9 +31,9 @@ use crate::storage::{Data, DataMut};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GradientAccumulator {
-    /// Micro-batches to a window, as a rule.
+    /// Micro-batches in a regular window.
     every: u64,
-    /// Those of the window at hand.
+    /// Micro-batches in the current window.
     window: u64,
     seen: u64,
     mean: bool,
@@ -62,11 +62,11 @@ impl GradientAccumulator {
         Ok(GradientAccumulator { every: window, window, seen: 0, mean })
     }
 
-    /// Announces that the window about to begin has this many micro-batches; the one after it is
-    /// as long as ever.
+    /// Sets the number of micro-batches of the window about to begin; the next one has the regular
+    /// length again.
     ///
     /// # Errors
-    /// 0, or a window that has begun.
+    /// 0, or a micro-batch of the window has been added already.
     pub fn window(&mut self, window: u64) -> Result<(), Error> {
         let argument = "window";
         ensure_range(window > 0, argument, window as f64, ">= 1")?;
@@ -78,30 +78,30 @@ impl GradientAccumulator {
         Ok(())
     }
 
-    /// Forgets the micro-batches of a window that is not full: the next one begins a window.
+    /// Drops the micro-batches of an incomplete window: the next one begins a new window.
     pub const fn restart(&mut self) {
         self.window = self.every;
         self.seen = 0;
     }
 
-    /// How many micro-batches of a window that is not full are in; 0 if the next one begins one.
+    /// The number of micro-batches in the current window; 0 if the next one begins a new window.
     #[must_use]
     pub const fn position(&self) -> u64 {
         if self.is_complete() { 0 } else { self.seen }
     }
 
-    /// Micro-batches of the window that the next one belongs to.
+    /// The length of the window that the next micro-batch belongs to.
     const fn length(&self) -> u64 {
         if self.is_complete() { self.every } else { self.window }
     }
 
-    /// Whether the next micro-batch is a window of its own, so that there is nothing to add up.
+    /// Whether the next micro-batch is a window by itself, so that no accumulation is needed.
     #[must_use]
     pub const fn is_single(&self) -> bool {
         self.length() == 1
     }
 
-    /// By what the next micro-batch's gradients are multiplied: 1/M for the mean, 1 for the sum.
+    /// The factor of the next micro-batch's gradients: 1/M for the mean, 1 for the sum.
     #[must_use]
     pub fn weight(&self) -> f64 {
         if self.mean { 1.0 / self.length() as f64 } else { 1.0 }
@@ -115,7 +115,7 @@ impl GradientAccumulator {
         self.add_weighted(total, grad, self.weight())
     }
 
-    /// The same with a weight of the caller's, such as the micro-batch's share of all labels.
+    /// [`add`](Self::add) with the caller's weight `factor`, such as the micro-batch's share of all labels.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -157,7 +157,7 @@ impl GradientAccumulator {
         self.seen += 1;
     }
 
-    /// Whether the window is full: time for a step.
+    /// Whether the window is complete: time for an optimizer step.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.seen >= self.window

@@ -9,16 +9,16 @@ use crate::float::{Eager, EagerFloat};
 use crate::math::reduce;
 use crate::storage::{Data, DataMut};
 
-/// Limits every element to [−clip_value, clip_value]; NaN stays
+/// Clamps every element to [−clip_value, clip_value]; NaN stays NaN
 /// (`torch.nn.utils.clip_grad_value_`, `tensorflow.clip_by_value`).
 ///
 /// # Errors
-/// Gradients that are not plain numbers.
+/// Gradients in an encoded storage. Nothing is written then.
 ///
 /// ```
-/// use bitstep::{gradient::clip_grad_value, storage::DataMut};
+/// use bitstep::gradient::clip_grad_value;
 /// let mut g = [0.5f32, -3.0, f32::INFINITY];
-/// clip_grad_value(&mut [DataMut::F32(&mut g)], 1.0)?;
+/// clip_grad_value(&mut [(&mut g).into()], 1.0)?;
 /// assert_eq!(g, [0.5, -1.0, 1.0]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -49,25 +49,25 @@ fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The kinds of norms, number by number: for backends with loops of their own.
+/// The kind of a vector norm, with its elementwise functions for backends with their own loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Order 2.
     Two,
     /// Order 1.
     One,
-    /// Infinity: the largest.
+    /// Order ∞: the largest magnitude.
     Largest,
-    /// Minus infinity: the smallest.
+    /// Order −∞: the smallest magnitude.
     Smallest,
-    /// Order 0: the number of non-zeros.
+    /// Order 0: the number of nonzero elements.
     Count,
-    /// Any other.
+    /// Any other order.
     Power,
 }
 impl NormKind {
-    /// The kind of a norm of n numbers. That of a single number is |x|, whatever the order, but
-    /// for 0: no square overflows or vanishes.
+    /// The kind of a norm over n elements. For n = 1 it is |x| whatever the order, except 0, so that
+    /// no square overflows or underflows.
     #[must_use]
     pub fn of(order: f64, n: usize) -> NormKind {
         match order {
@@ -81,7 +81,7 @@ impl NormKind {
         }
     }
 
-    /// What one number contributes.
+    /// The term of one element, such as x² for order 2.
     #[inline(always)]
     pub fn term<A: ComputeFloat>(self, order: f64, x: A) -> A {
         let x = x.abs();
@@ -94,13 +94,13 @@ impl NormKind {
         }
     }
 
-    /// What nothing contributes.
+    /// The neutral element of [`join`](Self::join): ∞ for the smallest magnitude, else 0.
     #[inline(always)]
     pub fn start<A: ComputeFloat>(self) -> A {
         if self == NormKind::Smallest { A::from_f64(f64::INFINITY) } else { A::ZERO }
     }
 
-    /// Two contributions as one. Sums have the order of [`reduce`].
+    /// Combines two terms: their maximum, minimum or sum. Sums must follow the order of [`reduce`].
     #[inline(always)]
     pub fn join<A: ComputeFloat>(self, x: A, y: A) -> A {
         match self {
@@ -110,7 +110,7 @@ impl NormKind {
         }
     }
 
-    /// The norm, from all contributions.
+    /// The norm, from the combined terms.
     #[inline(always)]
     pub fn root<A: ComputeFloat>(self, order: f64, all: A) -> A {
         match self {
@@ -126,7 +126,7 @@ fn power<A: ComputeFloat>(x: A, exponent: A) -> A {
     A::from_f64(libm::pow(x.to_f64(), exponent.to_f64()))
 }
 
-/// A norm of some order of numbers that are few, or slow to find. Sums run in `C::Scalar`.
+/// A norm of few elements, or of ones that are slow to compute: not vectorized. Sums are in `C::Scalar`.
 fn norm_of_few<C: ComputeFloat>(n: usize, order: f64, x: &dyn Fn(usize) -> C) -> C::Scalar {
     let kind = NormKind::of(order, n);
     let term = |i: usize| kind.term(order, x(i).widen());
@@ -139,7 +139,7 @@ fn norm_of_few<C: ComputeFloat>(n: usize, order: f64, x: &dyn Fn(usize) -> C) ->
     kind.root(order, all)
 }
 
-/// [`reduce::sum`] without vectors.
+/// [`reduce::sum`], not vectorized.
 fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     let [sum] = reduce::sums_by_chunk::<_, 1>(n, |start, [terms]: [&mut [A]; 1]| {
         terms.iter_mut().enumerate().for_each(|(i, x)| *x = term(start + i));
@@ -147,16 +147,16 @@ fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     sum
 }
 
-/// The norm of one tensor, in its own type: (Σ|x|^order)^(1/order); the largest
-/// |x| for infinity, the smallest for −∞, the number of non-zeros for 0
-/// (`torch.linalg.vector_norm`). Sums run in `f32` (`f64` for `f64`), in the
-/// order of [`reduce`], so squares overflow above 1e19 and underflow below 1e-23, but for a single
-/// number: its norm is |x|.
+/// The norm of one tensor, rounded to its type: (Σ|x|^order)^(1/order); the largest
+/// |x| for order ∞, the smallest for −∞, the number of nonzero elements for 0
+/// (`torch.linalg.vector_norm`). Sums are in `f32` (`f64` for `f64`), in the order of
+/// [`reduce`], so in `f32` squares overflow above 1e19 and underflow below 1e-23. The norm of a
+/// single element is |x|, without squaring.
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
-    fn own<T: EagerFloat>(x: &[T], order: f64) -> f64 {
+    fn norm_of<T: EagerFloat>(x: &[T], order: f64) -> f64 {
         let at = |i: usize| x.get(i).map_or(T::Compute::ZERO, |&x| T::Compute::load(x));
-        // The usual kinds have loops of their own.
+        // The common kinds are vectorized.
         macro_rules! sum {
             ($kind:expr) => {
                 $kind.root(order, reduce::sum(x.len(), |i| $kind.term(order, at(i).widen())))
@@ -170,14 +170,14 @@ pub fn norm(grad: Data<'_>, order: f64) -> f64 {
         .to_f64()
     }
     match grad {
-        Data::F64(x) => own(x, order),
-        Data::F32(x) => own(x, order),
-        Data::Bf16(x) => own(x, order),
-        Data::F16(x) => own(x, order),
+        Data::F64(x) => norm_of(x, order),
+        Data::F32(x) => norm_of(x, order),
+        Data::Bf16(x) => norm_of(x, order),
+        Data::F16(x) => norm_of(x, order),
     }
 }
 
-/// The type that holds numbers of both types.
+/// The narrowest type that represents all values of both types.
 #[must_use]
 pub fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
@@ -187,7 +187,7 @@ pub fn promote(a: Dtype, b: Dtype) -> Dtype {
     }
 }
 
-/// Rounds to a type.
+/// Rounds to the nearest value of a type.
 #[must_use]
 #[inline(always)]
 pub fn round(x: f64, dtype: Dtype) -> f64 {
@@ -199,8 +199,8 @@ pub fn round(x: f64, dtype: Dtype) -> f64 {
     }
 }
 
-/// The norm over all tensors (the norm of their norms) and the type it is in:
-/// the one that holds them all.
+/// The norm over all tensors (the norm of their norms), and the type it is rounded to: the
+/// [promoted](promote) type of all of them, `f32` if there are none.
 #[must_use]
 pub fn total_norm(grads: &[Data<'_>], order: f64) -> (f64, Dtype) {
     total(grads.len(), &|i| grads.get(i).copied(), order)
@@ -216,21 +216,21 @@ fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> 
     (round(norm, dtype), dtype)
 }
 
-/// The norm of order 2 over all tensors after a division by `scale`, in `f32`
-/// whatever their types: the first of LOMO's two passes.
+/// The norm of order 2 over all tensors, each element divided by `divisor`; in `f32`
+/// whatever their types. LOMO computes it in a first backward pass.
 #[must_use]
-pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f64) -> f64 {
-    fn own<T: StoredFloat>(x: &[T], scale: f32) -> f32 {
+pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, divisor: f64) -> f64 {
+    fn norm_of<T: StoredFloat>(x: &[T], divisor: f32) -> f32 {
         let single = x.len() == 1;
-        let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / scale);
+        let at = |i: usize| x.get(i).map_or(0.0, |g| g.to_f32() / divisor);
         reduce::root(reduce::sum(x.len(), |i| reduce::square(at(i), single)), single)
     }
-    let scale = scale as f32;
+    let divisor = divisor as f32;
     let mut norms = grads.clone().map(|grad| match grad {
-        Data::F64(x) => own(x, scale),
-        Data::F32(x) => own(x, scale),
-        Data::Bf16(x) => own(x, scale),
-        Data::F16(x) => own(x, scale),
+        Data::F64(x) => norm_of(x, divisor),
+        Data::F32(x) => norm_of(x, divisor),
+        Data::Bf16(x) => norm_of(x, divisor),
+        Data::F16(x) => norm_of(x, divisor),
     });
     let n = grads.count();
     let [sum] = reduce::sums_by_chunk::<_, 1>(n, |_, [squares]: [&mut [f32]; 1]| {
@@ -241,7 +241,7 @@ pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, scale: f
     reduce::root(sum, n == 1).into()
 }
 
-fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
+fn grad_at<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
     grads.get(i).and_then(|g| g.as_data())
 }
 
@@ -249,19 +249,19 @@ fn shared<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
 /// (`torch.nn.utils.clip_grad_norm_`, Trainer's `max_grad_norm`).
 ///
 /// ```text
-/// n = norm of the norms          in the tensors' own types
+/// n = norm of the tensors' norms, in their own types
 /// c = min(1 / (n + 1e-6) · max_norm, 1)
 /// g ← g · c
 /// ```
-/// An infinite norm gives c = 0: finite gradients become 0, infinite ones NaN. A
-/// NaN norm makes everything NaN.
+/// An infinite norm gives c = 0: finite elements become 0, infinite ones NaN. A
+/// NaN norm makes all elements NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipGradNorm {
-    /// The largest norm let through.
+    /// The largest norm that is not clipped.
     pub max_norm: f64,
-    /// The order of the norm: 2, 1, infinity, any other number.
+    /// The order of the norm: 2, 1, ∞, or any other.
     pub norm_type: f64,
-    /// Refuse a norm that is NaN or infinite.
+    /// Whether to refuse a norm that is NaN or infinite.
     pub error_if_nonfinite: bool,
 }
 
@@ -278,7 +278,7 @@ impl Default for ClipGradNorm {
 }
 
 impl ClipGradNorm {
-    /// The factor c for a total norm of the given type.
+    /// The factor c for a total norm of this type, in which it is computed.
     #[must_use]
     pub fn coefficient(&self, norm: f64, dtype: Dtype) -> f64 {
         fn in_type<C: ComputeFloat>(norm: f64, max_norm: f64) -> f64 {
@@ -292,10 +292,10 @@ impl ClipGradNorm {
         }
     }
 
-    /// The factor c, or an error for a norm that is not finite, if asked for.
+    /// [`coefficient`](Self::coefficient) that obeys `error_if_nonfinite`.
     ///
     /// # Errors
-    /// See above.
+    /// A norm that is NaN or infinite, with `error_if_nonfinite`.
     pub fn checked_coefficient(&self, norm: f64, dtype: Dtype) -> Result<f64, Error> {
         if self.error_if_nonfinite {
             ensure_range(norm.is_finite(), "total_norm", norm, "finite")?;
@@ -303,23 +303,23 @@ impl ClipGradNorm {
         Ok(self.coefficient(norm, dtype))
     }
 
-    /// Clips in place and returns the norm before.
+    /// Clips in place and returns the norm before clipping.
     ///
     /// # Errors
-    /// Gradients that are not plain numbers; a non-finite norm if asked for.
+    /// Gradients in an encoded storage; a non-finite norm, with `error_if_nonfinite`.
     /// Nothing is written then.
     ///
     /// ```
-    /// use bitstep::{gradient::ClipGradNorm, storage::DataMut};
+    /// use bitstep::gradient::ClipGradNorm;
     /// let mut g = [3.0f64, -4.0];
-    /// let norm = ClipGradNorm::default().clip(&mut [DataMut::F64(&mut g)])?;
+    /// let norm = ClipGradNorm::DEFAULT.clip(&mut [(&mut g).into()])?;
     /// assert_eq!(norm, 5.0);
     /// assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] + 0.8).abs() < 1e-6);
     /// # Ok::<(), bitstep::Error>(())
     /// ```
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let (norm, dtype) = total(grads.len(), &|i| shared(grads, i), self.norm_type);
+        let (norm, dtype) = total(grads.len(), &|i| grad_at(grads, i), self.norm_type);
         let c = self.checked_coefficient(norm, dtype)?;
         grads.iter_mut().for_each(|g| scale_in_place(g, c));
         Ok(norm)
@@ -328,8 +328,8 @@ impl ClipGradNorm {
 
 /// Scales all gradients down to a total norm (of order 2) of at most `max_norm`, in place, and returns the norm before.
 ///
-/// The bits of [`ClipGradNorm::clip`] with its defaults, for gradients of one type that is known when the program is
-/// compiled: a fraction of the code, for firmware.
+/// For gradients of one type that is known at compile time: a fraction of the code of [`ClipGradNorm::clip`], for
+/// firmware, with the same bits as its defaults.
 ///
 /// ```
 /// use bitstep::gradient::clip_grad_norm;
@@ -338,7 +338,7 @@ impl ClipGradNorm {
 /// assert!((a[0] - 0.6).abs() < 1e-6 && (b[0] + 0.8).abs() < 1e-6);
 /// ```
 pub fn clip_grad_norm<S: EagerFloat>(grads: &mut [&mut [S]], max_norm: f64) -> f64 {
-    /// The norm of n values; of a single one its magnitude, so that no square overflows or vanishes.
+    /// The norm of n values; the magnitude of a single one, so that no square overflows or underflows.
     fn norm<A: ComputeFloat>(n: usize, x: &dyn Fn(usize) -> A) -> A {
         let sum = sum_of_few(n, |i| {
             let x = x(i).abs();
@@ -359,14 +359,14 @@ pub fn clip_grad_norm<S: EagerFloat>(grads: &mut [&mut [S]], max_norm: f64) -> f
     total.to_f64()
 }
 
-/// min(1 / (n + 1e-6) · max_norm, 1), as torch computes it in the norm's type.
+/// min(1 / (n + 1e-6) · max_norm, 1), computed in the norm's type as torch does.
 fn coefficient<C: ComputeFloat>(norm: C, max_norm: f64) -> C {
     let c = (C::ONE / norm.add_scalar(C::scalar(1e-6))).mul_scalar(C::scalar(max_norm));
     c.minimum(C::ONE)
 }
 
-/// TensorFlow's `clip_by_global_norm`: no ε, sums of squares halved and doubled
-/// again, and a non-finite norm makes everything NaN.
+/// TensorFlow's `clip_by_global_norm`: without ε, with sums of squares that are halved
+/// and doubled again; a non-finite norm makes all elements NaN.
 ///
 /// ```text
 /// n = √(2 Σ ½ Σ g²)
@@ -374,18 +374,26 @@ fn coefficient<C: ComputeFloat>(norm: C, max_norm: f64) -> C {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClipByGlobalNorm {
-    /// The largest norm let through.
+    /// The largest norm that is not clipped.
     pub clip_norm: f64,
 }
 
 impl ClipByGlobalNorm {
-    /// Clips in place and returns the norm before.
+    /// Clips in place and returns the norm before clipping.
     ///
     /// # Errors
-    /// Gradients that are not plain numbers. Nothing is written then.
+    /// Gradients in an encoded storage. Nothing is written then.
+    ///
+    /// ```
+    /// use bitstep::gradient::ClipByGlobalNorm;
+    /// let mut g = [3.0f32, -4.0];
+    /// let norm = ClipByGlobalNorm { clip_norm: 1.0 }.clip(&mut [(&mut g).into()])?;
+    /// assert_eq!((norm, g), (5.0, [0.6, -0.8]));
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
-        let (norm, dtype) = global_norm(grads.len(), |i| shared(grads, i), f64::INFINITY);
+        let (norm, dtype) = global_norm(grads.len(), |i| grad_at(grads, i), f64::INFINITY);
         let c = match dtype {
             Dtype::F64 => self.coefficient(norm),
             Dtype::F32 => self.coefficient(norm as f32).to_f64(),
@@ -396,7 +404,7 @@ impl ClipByGlobalNorm {
         Ok(norm)
     }
 
-    /// The factor for a norm.
+    /// The factor of all gradients for a norm; NaN if that is not finite.
     #[inline(always)]
     pub fn coefficient<C: ComputeFloat>(&self, norm: C) -> C {
         let clip = C::round_from(C::scalar(self.clip_norm));
@@ -405,7 +413,7 @@ impl ClipByGlobalNorm {
     }
 }
 
-/// TensorFlow's norm over all tensors, whose elements are first limited to ±`limit`, and its type.
+/// TensorFlow's norm over all tensors, after clamping their elements to ±`limit`, and its type.
 pub(crate) fn global_norm<'a>(
     n: usize,
     grad: impl Fn(usize) -> Option<Data<'a>>,
@@ -416,9 +424,9 @@ pub(crate) fn global_norm<'a>(
         grad: &dyn Fn(usize) -> Option<Data<'a>>,
         limit: f64,
     ) -> f64 {
-        let half =
+        let half_square =
             |i: usize| tf_half_square::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
-        tf_norm::<C>(sum_of_few(n, half)).to_f64()
+        tf_norm::<C>(sum_of_few(n, half_square)).to_f64()
     }
     let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let norm = match dtype {
@@ -430,22 +438,22 @@ pub(crate) fn global_norm<'a>(
     (norm, dtype)
 }
 
-// In parts, for backends with loops of their own.
+// The parts of this norm, for backends with their own loops.
 
-/// What an element adds to the squares of its tensor.
+/// An element's term of its tensor's sum of squares: the square of x clamped to ±`limit`.
 #[inline(always)]
 pub fn clamped_square<A: ComputeFloat, T: StoredFloat>(x: T, limit: A) -> A {
     let x = A::load(x).maximum(-limit).minimum(limit);
     x * x
 }
 
-/// What a tensor's squares add to the sum over all.
+/// A tensor's term of the sum over all tensors: half its sum of squares, rounded to `C`.
 #[inline(always)]
 pub fn tf_half_square<C: ComputeFloat>(squares: f64) -> C::Scalar {
     C::round_from(C::scalar(squares * 0.5)).widen()
 }
 
-/// The norm, from the sum over all.
+/// The norm, from the sum of [`tf_half_square`]s over all tensors: √(2 Σ).
 #[inline(always)]
 pub fn tf_norm<C: ComputeFloat>(sum: C::Scalar) -> C {
     C::round_from(sum).mul_scalar(C::scalar(2.0)).sqrt()
@@ -537,7 +545,7 @@ mod tests {
             }
             assert_eq!(norm(Data::F32(&[x]), 0.0), 1.0);
             assert_eq!(unscaled_norm([Data::F32(&[x])].into_iter(), 1.0), f64::from(x.abs()));
-            // Of several tensors of one number each, the list is summed.
+            // The norms of several tensors of one element each are squared and summed.
             let two = total_norm(&[Data::F32(&[x]), Data::F32(&[x])], 2.0).0;
             assert_eq!(two, if x < 0.0 { f64::INFINITY } else { 0.0 });
         }
@@ -546,7 +554,7 @@ mod tests {
 
     #[test]
     fn root_of_an_order_is_taken_in_the_type_of_sums() {
-        // As torch's: f32(1/3) is 3e-8 off, which is 8 ULP of the root of 2.7e37.
+        // As in torch: f32(1/3) is off by 3e-8 relative, which is 8 ULP of the root of 2.7e37.
         let x = [3e12f32, 0.0];
         assert_eq!(norm(Data::F32(&x), 3.0), 3_000_002_674_688.0);
     }

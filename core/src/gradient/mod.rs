@@ -1,5 +1,11 @@
-//! What happens to gradients before a rule sees them: clipping, accumulation,
-//! noise on embeddings, loss scaling.
+//! Gradient processing before the optimizer step: clipping, accumulation, loss
+//! scaling; and NEFTune's noise on embeddings.
+//!
+//! All of it works on slices, without a heap, and with the same bits on every
+//! backend.
+//!
+//! Not here: clipping that is part of a rule (LAMB, Keras: [`crate::optim`]), and
+//! the order of sums ([`crate::math::reduce`]).
 
 mod accumulate;
 mod clip;
@@ -15,7 +21,7 @@ pub use clip::{
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, scale_in_place};
 
-/// What norms over gradients are made of, for backends with loops of their own.
+/// The elementwise parts of gradient norms and scaling, for backends with their own loops.
 pub mod kernel {
     pub use super::clip::{NormKind, clamped_square, promote, round, tf_half_square, tf_norm};
     pub use super::scale::scaled;

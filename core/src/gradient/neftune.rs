@@ -1,4 +1,4 @@
-//! NEFTune: uniform noise on embeddings while training.
+//! NEFTune: uniform noise on embeddings during training.
 
 use half::{bf16, f16};
 
@@ -8,14 +8,14 @@ use crate::float::{ComputeFloat, StoredFloat};
 use crate::math::random::counter_u64;
 use crate::storage::{Data, DataMut, Plain};
 
-/// Adds noise to the output of an embedding, in training only.
+/// Uniform noise on the output of an embedding, for training only.
 ///
 /// # Formula
 /// ```text
 /// magnitude = α / √(L · D)
 /// x ← x + magnitude · (2 u − 1),   u uniform in [0, 1)
 /// ```
-/// L is the padded sequence length, D the embedding's width; the batch does not count.
+/// L is the padded sequence length (`length`) and D the embedding's width (`width`); the batch size does not matter.
 ///
 /// # Source
 /// Jain et al., "NEFTune: Noisy Embeddings Improve Instruction Finetuning", 2023.
@@ -27,17 +27,17 @@ pub struct Neftune {
 }
 
 impl Neftune {
-    /// α / √(L · D), in `f32` as the reference has it.
+    /// α / √(L · D), computed in `f32` as in the reference.
     #[must_use]
     pub fn magnitude(&self, length: u64, width: u64) -> f32 {
         let root = ComputeFloat::sqrt(length.wrapping_mul(width) as f32);
         (1.0 / root) * self.alpha as f32
     }
 
-    /// Adds noise made of the caller's uniform numbers in [0, 1).
+    /// Adds noise from the caller's uniform samples u in [0, 1), one per element.
     ///
     /// # Errors
-    /// α < 0 or NaN; different lengths. Nothing is written then.
+    /// α < 0 or NaN; different lengths; an encoded `output`. Nothing is written then.
     #[inline(always)]
     pub fn add_from_uniform(
         &self,
@@ -50,10 +50,10 @@ impl Neftune {
         self.run(output, length, width, |i, one| unit.load::<f64>(i, one))
     }
 
-    /// Adds noise that was drawn elsewhere: `magnitude · (2 u − 1)`, already scaled.
+    /// Adds precomputed noise, `magnitude · (2 u − 1)`.
     ///
     /// # Errors
-    /// Different lengths. Nothing is written then.
+    /// Different lengths; an encoded `output`. Nothing is written then.
     #[inline(always)]
     pub fn add_noise(output: DataMut<'_>, noise: Data<'_>) -> Result<(), Error> {
         ensure_len("noise", noise.len(), output.len())?;
@@ -75,16 +75,16 @@ impl Neftune {
         Ok(())
     }
 
-    /// Adds noise from [`uniform`]: number i of the stream (seed, step). The same
-    /// on every backend and however the tensor is cut.
+    /// Adds noise from [`uniform`]: element i takes sample i of the stream (seed, step), on
+    /// every backend and however the tensor is split.
     ///
     /// # Errors
-    /// α < 0 or NaN. Nothing is written then.
+    /// α < 0 or NaN; an encoded `output`. Nothing is written then.
     ///
     /// ```
-    /// use bitstep::{gradient::Neftune, storage::DataMut};
+    /// use bitstep::gradient::Neftune;
     /// let mut embedding = [0.0f32; 8]; // 2 tokens of width 4
-    /// Neftune { alpha: 5.0 }.add(DataMut::F32(&mut embedding), 2, 4, 42, 0)?;
+    /// Neftune { alpha: 5.0 }.add((&mut embedding).into(), 2, 4, 42, 0)?;
     /// assert!(embedding.iter().all(|x| x.abs() <= 5.0 / 8f32.sqrt()));
     /// # Ok::<(), bitstep::Error>(())
     /// ```
@@ -113,7 +113,7 @@ impl Neftune {
         let magnitude = self.magnitude(length, width);
         #[inline(always)]
         fn go<T: EagerFloat>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
-            // The bounds are rounded to the tensor's type, as its random fill does.
+            // The bounds are rounded to the tensor's type, as torch's `uniform_` does.
             let high = T::Compute::round_from(T::Compute::scalar(magnitude.to_f64())).widen();
             let low = -high;
             for (i, x) in x.iter_mut().enumerate() {
@@ -136,10 +136,10 @@ impl Neftune {
 
 const NOT_PLAIN: Error = Error::InvalidArgument { argument: "output", expected: "plain numbers" };
 
-/// Number `index` of the uniform stream (seed, step): a multiple of 2⁻²⁴ in [0, 1).
+/// Sample `index` of the uniform stream (seed, step): a multiple of 2⁻²⁴ in [0, 1).
 ///
-/// A counter-based generator: no state, any order, any cut. Three rounds of a
-/// 64-bit finaliser (Stafford's mix 13) over seed, step and index.
+/// A counter-based generator without state, so samples may be drawn in any order. Three
+/// rounds of a 64-bit finalizer (Stafford's mix 13) over seed, step and index.
 #[must_use]
 pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
     (counter_u64(seed, step, index) >> 40) as f32 / 16_777_216.0
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn random_mixes_as_splitmix64() {
-        // SplitMix64's first number from 0, by way of a step and an index that lead back to it twice.
+        // SplitMix64's first output from seed 0; this step and index bring the intermediate states back to 0.
         const FIRST: u64 = 0xe220_a839_7b1d_cdaf;
         assert_eq!(counter_u64(0, 0xbc16_d180_042c_ae66, 0x6183_80db_7ee7_604e), FIRST);
     }

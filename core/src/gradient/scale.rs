@@ -5,13 +5,14 @@ use crate::float::EagerFloat;
 use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
-/// An element of [`scale_in_place`].
+/// One element of [`scale_in_place`]: g · c, rounded to `C`.
 #[inline(always)]
 pub fn scaled<C: ComputeFloat>(g: C, c: C::Scalar) -> C {
     g.mul_scalar(c)
 }
 
-/// g ← g · c, rounded once; c is taken in `f32` (`f64` for `f64`).
+/// g ← g · c, rounded once; c is rounded to `f32` first (not for `f64` gradients). An encoded
+/// storage stays as it is.
 pub fn scale_in_place(grad: &mut DataMut<'_>, c: f64) {
     fn go<T: EagerFloat>(x: &mut [T], c: f64) {
         let c = T::Compute::scalar(c);
@@ -28,11 +29,11 @@ pub fn scale_in_place(grad: &mut DataMut<'_>, c: f64) {
     }
 }
 
-/// Whether no element is NaN or infinite.
+/// Whether all elements are finite.
 #[must_use]
 pub fn is_finite(grad: Data<'_>) -> bool {
     fn all<T: StoredFloat>(x: &[T]) -> bool {
-        // Zero times a finite number is zero; no branch, so the loop vectorises.
+        // 0 · x is zero for finite x, else NaN; without branches, so that the loop can vectorize.
         x.iter().fold(0.0f64, |sum, g| sum + g.to_f64() * 0.0) == 0.0
     }
     match grad {
@@ -43,15 +44,15 @@ pub fn is_finite(grad: Data<'_>) -> bool {
     }
 }
 
-/// The factor that a loss is multiplied by, and how it changes
-/// (`torch.amp.GradScaler`): halved when a gradient is not finite, and that step
-/// skipped; doubled after `growth_interval` good steps in a row.
+/// Dynamic loss scaling (`torch.amp.GradScaler`): the factor of the loss is halved
+/// when a gradient is not finite, and that step is skipped; it is doubled after
+/// `growth_interval` consecutive good steps.
 ///
 /// ```
-/// use bitstep::{gradient::LossScale, storage::DataMut};
-/// let mut scale = LossScale::default();
+/// use bitstep::gradient::LossScale;
+/// let mut scale = LossScale::DEFAULT;
 /// let mut g = [f32::INFINITY];
-/// let finite = scale.unscale(&mut [DataMut::F32(&mut g)])?;
+/// let finite = scale.unscale(&mut [(&mut g).into()])?;
 /// assert!(!finite); // skip the step
 /// scale.update(finite);
 /// assert_eq!(scale.scale, 32768.0);
@@ -59,15 +60,15 @@ pub fn is_finite(grad: Data<'_>) -> bool {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScale {
-    /// The factor in force.
+    /// The current factor of the loss.
     pub scale: f64,
-    /// By how much it grows.
+    /// The factor by which `scale` grows, > 1.
     pub growth_factor: f64,
-    /// By how much it shrinks.
+    /// The factor by which `scale` shrinks, < 1.
     pub backoff_factor: f64,
-    /// Good steps before it grows.
+    /// Consecutive good steps after which `scale` grows.
     pub growth_interval: u64,
-    /// Good steps since it last changed.
+    /// Good steps since `scale` last changed.
     pub good_steps: u64,
 }
 
@@ -89,7 +90,7 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// Whether the configuration is valid; the ranges are the reference's.
+    /// Checks the configuration against the reference's ranges.
     ///
     /// # Errors
     /// A growth factor of at most 1, a backoff factor of at least 1.
@@ -99,7 +100,7 @@ impl LossScale {
     }
 
     /// Divides all gradients by the scale (multiplies by its reciprocal, rounded
-    /// to `f32`, as the reference does) and says whether all were finite.
+    /// to `f32`, as the reference does) and returns whether all were finite.
     ///
     /// # Errors
     /// An invalid configuration. Nothing is written then.
@@ -114,7 +115,7 @@ impl LossScale {
         Ok(finite)
     }
 
-    /// Moves the scale on after a step (`finite`) or a skipped one.
+    /// Updates the scale after a good step (`finite`) or a skipped one.
     pub const fn update(&mut self, finite: bool) {
         if !finite {
             self.scale *= self.backoff_factor;
@@ -123,7 +124,7 @@ impl LossScale {
         }
         self.good_steps += 1;
         if self.good_steps >= self.growth_interval {
-            // The reference's f32 scale stays where it is rather than overflow.
+            // The reference's scale is an f32 and does not grow if it would overflow.
             let grown = self.scale * self.growth_factor;
             if grown <= f32::MAX as f64 {
                 self.scale = grown;

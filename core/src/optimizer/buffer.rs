@@ -1,4 +1,4 @@
-//! Memory of a state slot, of any format.
+//! [`Buffer`]: the owned memory of a state slot, in any storage format.
 
 use alloc::vec::Vec;
 
@@ -11,7 +11,7 @@ use crate::storage::{
     Chunk, Data, DataMut, EncodedBuffer, Storage, StorageFormat, plain_chunks_mut,
 };
 
-/// Numbers, owned.
+/// Owned values of one of the storage formats.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
 pub enum Buffer {
@@ -19,26 +19,26 @@ pub enum Buffer {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
     F16(Vec<f16>),
-    /// Not plain numbers.
+    /// Values in an encoded storage, such as 8-bit codes with scales.
     Encoded(EncodedBuffer),
 }
 
 impl Buffer {
-    /// Zeros in any format.
+    /// `len` zeros in any format.
     ///
     /// # Errors
-    /// A format that does not exist, or no memory for it.
+    /// An invalid format, or [no memory](Error::OutOfMemory).
     pub fn new(format: StorageFormat, len: usize) -> Result<Buffer, Error> {
         Ok(match format {
             StorageFormat::Plain(dtype) => Buffer::zeros(dtype, len)?,
-            coded => Buffer::Encoded(EncodedBuffer::zeros(coded, len)?),
+            encoded => Buffer::Encoded(EncodedBuffer::zeros(encoded, len)?),
         })
     }
 
-    /// Plain zeros.
+    /// `len` plain zeros of this type.
     ///
     /// # Errors
-    /// No memory for them.
+    /// [No memory](Error::OutOfMemory).
     pub fn zeros(dtype: Dtype, len: usize) -> Result<Buffer, Error> {
         const OF: &str = "numbers";
         Ok(match dtype {
@@ -67,7 +67,7 @@ impl Buffer {
         self.len() == 0
     }
 
-    /// How many elements are handled together.
+    /// The number of elements that are encoded together; 1 for plain values.
     pub(super) fn block(&self) -> usize {
         match self {
             Buffer::Encoded(x) => x.block(),
@@ -75,7 +75,7 @@ impl Buffer {
         }
     }
 
-    /// To read, if the numbers are plain.
+    /// The values, if they are plain; `None` for an encoded storage.
     #[must_use]
     pub fn data(&self) -> Option<Data<'_>> {
         Some(match self {
@@ -87,15 +87,15 @@ impl Buffer {
         })
     }
 
-    /// In pieces of `len` elements, a multiple of the block.
+    /// Chunks of `len` elements, a multiple of the block; the last may be shorter.
     pub(super) fn chunks_mut(&mut self, len: usize) -> Vec<Chunk<'_>> {
         match self {
             Buffer::Encoded(x) => x.chunks_mut(len),
-            numbers => plain_chunks_mut(numbers.data_mut(), len),
+            plain => plain_chunks_mut(plain.data_mut(), len),
         }
     }
 
-    /// To read and write.
+    /// The values, to read and write.
     pub fn data_mut(&mut self) -> DataMut<'_> {
         match self {
             Buffer::F64(x) => DataMut::F64(x),

@@ -1,4 +1,4 @@
-//! What is kept of a group and of a parameter.
+//! The state of a group and of a parameter, and the handles that name them.
 
 use alloc::vec::Vec;
 
@@ -8,68 +8,70 @@ use crate::float::Dtype;
 use crate::rule::{DecayPowers, ScalarState};
 use crate::storage::{Data, DataMut, RawBuffer};
 
-/// The number of a group of an [`Optimizer`](super::Optimizer), from 0 in the order in which they were added.
+/// Index of a group in an [`Optimizer`](super::Optimizer), from 0 in the order in which groups were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub usize);
 
-/// The number of a parameter of an [`Optimizer`](super::Optimizer), from 0 in the order in which they were added.
+/// Index of a parameter in an [`Optimizer`](super::Optimizer), from 0 in the order in which parameters were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParamId(pub usize);
 
-/// One tensor handed to [`Optimizer::step`](super::Optimizer::step).
+/// One parameter, as [`Optimizer::step_all`](super::Optimizer::step_all) takes it.
 pub struct Param<'a> {
     /// The parameter.
     pub value: DataMut<'a>,
-    /// Its gradient; `None` leaves the parameter and its state alone.
+    /// Its gradient; with `None` the parameter and its state stay as they are.
     pub grad: Option<Data<'a>>,
 }
 
-/// Parameters that share a recipe and a learning rate.
+/// Parameters that share a spec and a learning rate.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What moves the parameters. A schedule may write its momentum, and a resumed run all of its arguments.
+    /// The rule with its storage. A schedule may change its momentum, and a resumed run all of its arguments.
     pub spec: OptimizerSpec,
-    /// The recipe that the group was added with.
+    /// The spec that the group was added with.
     pub original_spec: OptimizerSpec,
-    /// The learning rate in force; a schedule writes it.
+    /// The current learning rate; a schedule writes it.
     pub lr: f64,
-    /// Calls of `step` so far.
+    /// Steps so far: calls of [`Optimizer::step`](super::Optimizer::step) and its variants.
     pub steps: u64,
-    /// The rule's carried numbers, if the group owns them.
+    /// The rule's scalars, if they belong to the group.
     pub scalars: ScalarState,
-    /// The type of the first parameter with a gradient, at the latest [`Optimizer::tasks`](super::Optimizer::tasks).
+    /// The type of the first gradient of the group's parameters in the current step.
     pub(super) group_dtype: Option<Dtype>,
-    /// For parameters that have made as many steps as the group.
+    /// Powers for parameters whose step number equals the group's.
     pub(super) decay_powers: DecayPowers,
-    /// The norm over all gradients, for rules that ask for it: found by
-    /// [`Optimizer::tasks`](super::Optimizer::tasks); before [`Optimizer::step_param`](super::Optimizer::step_param), the caller's to set.
+    /// The norm over all gradients in the current step, for rules that need it. Every step computes it; a caller may
+    /// overwrite it before [`Optimizer::step_param`](super::Optimizer::step_param).
     pub grad_norm: Option<f64>,
 }
 
-/// What is kept of one parameter.
+/// The state of one parameter.
 #[derive(Clone, Debug)]
 pub struct ParamState {
     /// Its group.
     pub group: GroupId,
     /// Its dimensions.
     pub shape: Vec<usize>,
-    /// Its number type. A value of another one is refused; one in a storage of the caller's is taken.
+    /// The type it was added with. Plain values of another type are refused; an encoded storage of the caller's is
+    /// accepted.
     pub dtype: Dtype,
-    /// Updates so far.
+    /// Its steps so far: only those in which it had a gradient.
     pub steps: u64,
-    /// The rule's carried numbers, if the parameter owns them.
+    /// The rule's scalars, if they belong to the parameter.
     pub scalars: ScalarState,
-    /// One buffer a slot, empty for a slot that is not in use.
+    /// One buffer per slot of the rule, empty for an inactive slot.
     pub slots: Vec<Buffer>,
-    /// Whether the slots are plain numbers whatever the recipe says
+    /// Whether the slots are stored as plain values regardless of the spec
     /// ([`Optimizer::add_plain_param`](super::Optimizer::add_plain_param)).
     pub has_plain_state: bool,
-    /// What is kept beside a 16-bit parameter ([`StorageConfig::param`](super::StorageConfig::param)): FlashOptim's `error_bits`.
+    /// The correction that is stored beside a 16-bit parameter ([`StorageConfig::param`](super::StorageConfig::param)),
+    /// such as FlashOptim's `error_bits`.
     pub correction: Option<RawBuffer>,
-    /// Seed of the bits that round it ([`ParamStorage::Stochastic`](super::ParamStorage::Stochastic)).
+    /// Seed of its rounding bits ([`ParamStorage::Stochastic`](super::ParamStorage::Stochastic)).
     pub seed: u64,
-    /// Bits to use instead, one number an element, for as long as they are here.
+    /// Rounding bits to use instead of generated ones while set: 16 per element.
     pub rounding_bits: Option<Vec<u16>>,
-    /// Whether the slots that start as the parameter have been filled.
+    /// Whether it has been stepped: slots that start as a copy of the parameter have been filled.
     pub is_initialized: bool,
 }

@@ -1,10 +1,12 @@
-//! An optimizer that owns its state: groups, parameters, counters.
+//! An optimizer that owns its state: groups of parameters, slots, step counts.
 //!
 //! The caller keeps parameters and gradients; [`Optimizer::step`] borrows them.
-//! Everything that PyTorch's `Optimizer` decides around the rule is decided here,
-//! once for all backends that keep their state in memory: a parameter without a
-//! gradient does not move, nor does its own counter; a group's counter moves with
-//! every call.
+//! It does what PyTorch's `Optimizer` does around the rule, once for all backends
+//! whose state is in host memory: a parameter without a gradient stays as
+//! it is, and so does its step count; a group's step count advances with every call.
+//!
+//! Not here: the update itself ([`crate::rule`]), the state of a single parameter
+//! without a heap ([`crate::state`]), names of optimizers ([`crate::registry`]).
 
 mod buffer;
 mod group;
@@ -39,7 +41,7 @@ use alloc::vec::Vec;
 /// let (mut weight, grad) = ([1.0f32, 2.0], [0.5f32, -0.5]);
 /// opt.step([(w, (&mut weight).into(), (&grad).into())])?;
 /// assert!(weight[0] < 1.0 && weight[1] > 2.0);
-/// let bytes = opt.save()?; // and `opt.load(&bytes)?` into one that was made alike
+/// let bytes = opt.save()?; // and `opt.load(&bytes)?` into an optimizer that was built the same way
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -50,7 +52,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// With one group, to which [`add_param`](Self::add_param) adds.
+    /// An optimizer with one group, to which [`add_param`](Self::add_param) adds.
     ///
     /// # Errors
     /// An invalid configuration.
@@ -60,7 +62,7 @@ impl Optimizer {
         Ok(optimizer)
     }
 
-    /// No groups yet.
+    /// An optimizer without groups.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
@@ -97,8 +99,8 @@ impl Optimizer {
     /// Adds a parameter to a group.
     ///
     /// # Errors
-    /// No such group, a shape that the rule has no update for, a storage that does not exist, or
-    /// [no memory](Error::OutOfMemory) for the state. The optimizer is as it was then.
+    /// An unknown group, a shape that the rule has no update for, an invalid storage format, or
+    /// [no memory](Error::OutOfMemory) for the state. The optimizer is unchanged then.
     pub fn add_param_to(
         &mut self,
         group: GroupId,
@@ -108,8 +110,8 @@ impl Optimizer {
         self.add(group, shape, dtype, false)
     }
 
-    /// The same for a parameter whose state rests as plain numbers, whatever
-    /// [`StorageConfig::slot_formats`] says: an embedding beside others with 8-bit state, as Transformers has it.
+    /// Adds a parameter whose state is stored as plain values, regardless of [`StorageConfig::slot_formats`].
+    /// Transformers does so for embeddings when the other parameters have 8-bit state.
     ///
     /// # Errors
     /// As [`add_param_to`](Self::add_param_to).
@@ -163,17 +165,17 @@ impl Optimizer {
                 let mut slot = Buffer::new(format, len).map_err(|e| with_slot_name(e, rule, k))?;
                 match (rule.slot_init(k), &mut slot) {
                     (SlotInit::CopyParam, _) => {}
-                    // Zeros already.
+                    // `Buffer::new` fills with zeros.
                     (SlotInit::Constant(0.0), plain) if !matches!(plain, Buffer::Encoded(_)) => {}
                     (SlotInit::Constant(x), slot) => slot.data_mut().fill(x),
                 }
                 Ok(slot)
             })
             .collect::<Result<_, Error>>()?;
-        let companion = g.spec.storage.param.correction_dtype(dtype);
-        let companion = companion.map(|e| RawBuffer::zeros(e, len)).transpose()?;
-        let one_more = self.params.try_reserve(1);
-        one_more.map_err(|_| Error::OutOfMemory { argument: "params", len: self.params.len() })?;
+        let correction = g.spec.storage.param.correction_dtype(dtype);
+        let correction = correction.map(|e| RawBuffer::zeros(e, len)).transpose()?;
+        let reserved = self.params.try_reserve(1);
+        reserved.map_err(|_| Error::OutOfMemory { argument: "params", len: self.params.len() })?;
         self.params.push(ParamState {
             group,
             shape: own_shape,
@@ -182,7 +184,7 @@ impl Optimizer {
             scalars: rule.initial_scalars(self.params.len()),
             slots,
             has_plain_state: plain,
-            correction: companion,
+            correction,
             seed: match g.spec.storage.param {
                 ParamStorage::Stochastic(seed) => counter_u64(seed, self.params.len() as u64, 0),
                 _ => 0,
@@ -193,7 +195,7 @@ impl Optimizer {
         Ok(ParamId(self.params.len() - 1))
     }
 
-    /// The state of a parameter; `None` if the number is of another optimizer.
+    /// The state of a parameter; `None` for an id that this optimizer does not have.
     #[must_use]
     pub fn param(&self, id: ParamId) -> Option<&ParamState> {
         self.params.get(id.0)
@@ -205,36 +207,36 @@ impl Optimizer {
         &self.groups
     }
 
-    /// The groups, to set learning rates or to restore.
+    /// The groups, to set learning rates or to restore state.
     pub fn groups_mut(&mut self) -> &mut [Group] {
         &mut self.groups
     }
 
-    /// The parameters' state.
+    /// The parameters' state, in the order in which they were added.
     #[must_use]
     pub fn params(&self) -> &[ParamState] {
         &self.params
     }
 
-    /// The parameters' state, to restore. Buffers must keep their lengths, or `step` refuses.
+    /// The parameters' state, to restore it. If a buffer changes its length, `step` fails.
     pub fn params_mut(&mut self) -> &mut [ParamState] {
         &mut self.params
     }
 
-    /// Which parameters the caller holds.
+    /// Whether the caller's parameters are those to train or those to evaluate.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Says which parameters the caller holds, without converting any: to restore.
+    /// Sets the [`mode`](Self::mode) without converting any parameter: to restore state.
     pub fn restore_mode(&mut self, mode: Mode) {
         self.mode = mode;
     }
 
-    /// Turns the parameters into those to evaluate, in place. Most rules train and
-    /// evaluate the same ones; the schedule-free ones do not. `step` then refuses
-    /// until [`train`](Self::train) turns them back.
+    /// Converts all parameters to those to evaluate, in place. Most rules train and
+    /// evaluate the same ones; the schedule-free ones do not. `step` then fails
+    /// until [`train`](Self::train) converts them back.
     ///
     /// # Errors
     /// Any wrong length, or a configuration that can't be evaluated. Nothing is written then.
@@ -242,7 +244,7 @@ impl Optimizer {
         self.switch(Mode::Eval, params)
     }
 
-    /// Turns the parameters back into those to train, in place.
+    /// Converts all parameters back to those to train, in place.
     ///
     /// # Errors
     /// Any wrong length. Nothing is written then.
@@ -255,7 +257,7 @@ impl Optimizer {
         for (index, param) in params.iter().enumerate() {
             self.check(index, param, None)?;
         }
-        // Nothing to convert, but refused like everything would be.
+        // Converting nothing reports a configuration that can't be evaluated before anything is written.
         let mut none = DataMut::F32(&mut []);
         for group in &self.groups {
             group.spec.rule.convert(ComputePolicy::Fused, to, &mut none, &mut [])?;
@@ -266,24 +268,24 @@ impl Optimizer {
         self.mode = to;
         for (param, state) in params.iter_mut().zip(&mut self.params) {
             let Some(group) = self.groups.get(state.group.0) else { continue };
-            let OptimizerSpec { rule, policy: arithmetic, .. } = &group.spec;
+            let OptimizerSpec { rule, policy, .. } = &group.spec;
             let slots = &mut state.slots;
             let mut convert = |value: &mut DataMut<'_>| {
                 let mut slots: Vec<_> = slots.iter_mut().map(Buffer::data_mut).collect();
-                rule.convert(*arithmetic, to, value, &mut slots)
+                rule.convert(*policy, to, value, &mut slots)
             };
             match &mut state.correction {
                 _ if !state.is_initialized => {}
-                Some(companion) => with_correction(param, companion, convert)?,
+                Some(correction) => with_correction(param, correction, convert)?,
                 None => convert(param)?,
             }
         }
         Ok(())
     }
 
-    /// One step of the parameters that have a gradient: each with its number, its value and that gradient.
+    /// One step of the parameters that have a gradient: for each its id, value and gradient, in any order.
     ///
-    /// Parameters that are not mentioned keep their value, their state and their own count of steps.
+    /// Parameters that are not listed keep their value, their state and their step count.
     ///
     /// # Errors
     /// Those of [`step_with`](Self::step_with). Nothing is written then.
@@ -294,12 +296,12 @@ impl Optimizer {
         self.step_with(updates, &[])
     }
 
-    /// The same with extra arguments, by name, for rules that [use any](StepContext::extra): `train_loss`, `eval_loss`,
-    /// `loss_scale`, …
+    /// [`step`](Self::step) with named extra arguments for rules that [use any](StepContext::extra): `train_loss`,
+    /// `eval_loss`, `loss_scale`, …
     ///
     /// # Errors
-    /// No such parameter, or one that is mentioned twice; any wrong length or type, an invalid configuration, parameters
-    /// that are being [evaluated](Self::eval), or no memory to work in. Nothing is written then.
+    /// An unknown parameter, or one that is listed twice; a wrong length or type, an invalid configuration, parameters
+    /// that are being [evaluated](Self::eval), or no memory for scratch space. Nothing is written then.
     pub fn step_with<'a>(
         &mut self,
         updates: impl IntoIterator<Item = (ParamId, DataMut<'a>, Data<'a>)>,
@@ -309,11 +311,11 @@ impl Optimizer {
         values.resize_with(self.params.len(), || None);
         for (id, value, grad) in updates {
             self.check(id.0, &value, Some(&grad))?;
-            let Some(place @ None) = values.get_mut(id.0) else {
+            let Some(entry @ None) = values.get_mut(id.0) else {
                 let expected = "each parameter once";
                 return Err(Error::InvalidArgument { argument: "updates", expected });
             };
-            *place = Some((value, grad));
+            *entry = Some((value, grad));
         }
         let grads = || values.iter().map(|update| update.as_ref().map(|(_, grad)| *grad));
         let mut scratch = Scratch::default();
@@ -338,36 +340,37 @@ impl Optimizer {
         Ok(())
     }
 
-    /// One step of all parameters, in the order in which they were added, with or without a gradient: what adapters call.
+    /// One step of all parameters, in the order in which they were added, with or without a gradient. For adapters.
     ///
-    /// `extra` are extra arguments, by name, for the rules that use any ([`StepContext::extra`]).
+    /// `extra` are named extra arguments for rules that use any ([`StepContext::extra`]).
     ///
     /// # Errors
-    /// Any wrong length or type, an invalid configuration, parameters that are being
-    /// [evaluated](Self::eval), or no memory to work in. Nothing is written then.
+    /// A wrong length or type, an invalid configuration, parameters that are being
+    /// [evaluated](Self::eval), or no memory for scratch space. Nothing is written then.
     pub fn step_all(
         &mut self,
         params: &mut [Param<'_>],
         extra: &[(&str, f64)],
     ) -> Result<(), Error> {
-        let mut work = Scratch::default();
+        let mut scratch = Scratch::default();
         for (param, state) in params.iter().zip(&self.params).filter(|(p, _)| p.grad.is_some()) {
             let Some(group) = self.groups.get(state.group.0) else { continue };
             let compute = group.spec.compute_dtype(param.value.dtype());
-            work.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
+            scratch.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
         }
         self.begin_tasks(params, extra)?;
-        let mut layers = alloc::vec![0u32; self.groups.len()];
+        let mut positions = alloc::vec![0u32; self.groups.len()];
         let states = params.iter_mut().zip(&mut self.params);
         states
-            .filter_map(|(p, s)| next_task(&self.groups, &mut layers, p, s, extra))
-            .try_for_each(|one| one.run(&mut work))
+            .filter_map(|(p, s)| next_task(&self.groups, &mut positions, p, s, extra))
+            .try_for_each(|update| update.run(&mut scratch))
     }
 
-    /// One step, as independent pieces of work: run them all, on any threads and in any order.
+    /// One step as independent tasks: run all of them, on any threads and in any order.
     ///
     /// # Errors
-    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    /// A wrong length or type, parameters that are being [evaluated](Self::eval), or an invalid configuration. Nothing is
+    /// written then.
     pub fn tasks<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],
@@ -376,51 +379,52 @@ impl Optimizer {
         self.tasks_batched(params, extra, 0)
     }
 
-    /// The same, with small parameters that follow each other as one piece of work, as long as
-    /// all of it is at most `work` ([`Task::cost`]).
+    /// [`tasks`](Self::tasks) that batches consecutive small parameters into one task, as long as its
+    /// [cost](Task::cost) is at most `max_cost`.
     ///
     /// # Errors
-    /// Any wrong length, or an invalid configuration. Nothing is written then.
+    /// Those of [`tasks`](Self::tasks). Nothing is written then.
     pub fn tasks_batched<'a>(
         &'a mut self,
         params: &'a mut [Param<'_>],
         extra: &'a [(&'a str, f64)],
-        work: usize,
+        max_cost: usize,
     ) -> Result<Vec<Task<'a>>, Error> {
         self.begin_tasks(params, extra)?;
         let groups = &*self.groups;
-        let mut layers = alloc::vec![0u32; groups.len()];
+        let mut positions = alloc::vec![0u32; groups.len()];
         let (mut params, mut states) = (params, &mut *self.params);
         let mut tasks = Vec::new();
         while !params.is_empty() {
-            let mut all = 0usize;
-            let few = params.iter().position(|p| {
-                all = all.saturating_add(task_cost(p.value.len(), true));
-                all > work
+            let mut cost = 0usize;
+            let end = params.iter().position(|p| {
+                cost = cost.saturating_add(task_cost(p.value.len(), true));
+                cost > max_cost
             });
-            let count = few.unwrap_or(params.len()).max(1);
-            let (now, later) = params.split_at_mut(count.min(params.len()));
-            let (own, others) = states.split_at_mut(count.min(states.len()));
-            (params, states) = (later, others);
-            tasks.extend(match (now, own) {
-                ([param], [state]) => next_task(groups, &mut layers, param, state, extra)
-                    .map(|one| Task(TaskKind::Single(one))),
-                (now, own) => {
-                    let mut layers_now = layers.clone();
-                    let moving = now.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
-                    for (_, state) in moving {
-                        layers.iter_mut().skip(state.group.0).take(1).for_each(|n| *n += 1);
+            let count = end.unwrap_or(params.len()).max(1);
+            let (batch, later) = params.split_at_mut(count.min(params.len()));
+            let (own, later_states) = states.split_at_mut(count.min(states.len()));
+            (params, states) = (later, later_states);
+            tasks.extend(match (batch, own) {
+                ([param], [state]) => next_task(groups, &mut positions, param, state, extra)
+                    .map(|update| Task(TaskKind::Single(update))),
+                (batch, own) => {
+                    let mut batch_positions = positions.clone();
+                    let updated = batch.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
+                    for (_, state) in updated {
+                        positions.iter_mut().skip(state.group.0).take(1).for_each(|n| *n += 1);
                     }
-                    let len = now.iter().map(|param| param.value.len()).sum();
+                    let len = batch.iter().map(|param| param.value.len()).sum();
                     let run = Box::new(move || {
-                        let mut pairs = now.iter_mut().zip(own);
-                        let mut work = Scratch::default();
+                        let mut pairs = batch.iter_mut().zip(own);
+                        let mut scratch = Scratch::default();
                         pairs.try_for_each(|(param, state)| {
-                            let one = next_task(groups, &mut layers_now, param, state, extra);
-                            one.map_or(Ok(()), |one| one.run(&mut work))
+                            let update =
+                                next_task(groups, &mut batch_positions, param, state, extra);
+                            update.map_or(Ok(()), |update| update.run(&mut scratch))
                         })
                     });
-                    Some(Task(TaskKind::Batch { len, work: all.min(work), run }))
+                    Some(Task(TaskKind::Batch { len, cost: cost.min(max_cost), run }))
                 }
             });
         }
@@ -434,26 +438,26 @@ impl Optimizer {
         }
         let grads = || params.iter().map(|param| param.grad);
         let dtypes: Vec<_> = grads().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, extra, |rule, scale| {
-            rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), scale)
+        self.begin_with(&dtypes, extra, |rule, divisor| {
+            rule.grad_norm(&grads().flatten().collect::<Vec<_>>(), divisor)
         })
     }
 
-    /// Begins a step whose parameters come one at a time: groups move on, and take
-    /// note of what their rules need to know of all gradients. Then
-    /// [`step_param`](Self::step_param) each.
+    /// Begins a step whose parameters are stepped one at a time, by [`step_param`](Self::step_param): advances the
+    /// groups, and computes what their rules need of all gradients. `grads` has an entry for each parameter, `None` for
+    /// one without a gradient.
     ///
     /// # Errors
-    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not a
-    /// gradient or `None` for each parameter. Nothing is written then.
+    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or a wrong number
+    /// of gradients. Nothing is written then.
     pub fn begin_step(
         &mut self,
         grads: &[Option<Data<'_>>],
         extra: &[(&str, f64)],
     ) -> Result<(), Error> {
         let dtypes: Vec<_> = grads.iter().map(|grad| grad.map(|grad| grad.dtype())).collect();
-        self.begin_with(&dtypes, extra, |rule, scale| {
-            rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), scale)
+        self.begin_with(&dtypes, extra, |rule, divisor| {
+            rule.grad_norm(&grads.iter().filter_map(|&grad| grad).collect::<Vec<_>>(), divisor)
         })
     }
 
@@ -480,18 +484,18 @@ impl Optimizer {
             group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group.0 == index);
             group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
-            group.grad_norm = rule.grad_norm_divisor(extra).map(|scale| norm(rule, scale));
+            group.grad_norm = rule.grad_norm_divisor(extra).map(|divisor| norm(rule, divisor));
         }
         Ok(())
     }
 
-    /// [`tasks`](Self::tasks) where this processor does not hold the numbers. `types` are those of
-    /// each parameter and of its gradient, `None` for one without; `norm` finds
-    /// [`DynRule::grad_norm`] over all gradients, if a rule asks for it.
+    /// [`tasks`](Self::tasks) for a backend whose tensors are not in host memory. `types` has an entry for each
+    /// parameter: its type and its gradient's, `None` for one without a gradient. `norm` computes
+    /// [`DynRule::grad_norm`] over all gradients, for a rule that needs it and with its divisor.
     ///
     /// # Errors
-    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or not as
-    /// many types as parameters. Nothing is written then.
+    /// An invalid configuration, parameters that are being [evaluated](Self::eval), or a wrong number
+    /// of types. Nothing is written then.
     pub fn prepare_all<'a>(
         &'a mut self,
         types: &[Option<[Dtype; 2]>],
@@ -500,18 +504,18 @@ impl Optimizer {
     ) -> Result<Vec<(ParamId, PreparedStep<'a>)>, Error> {
         let grads: Vec<_> = types.iter().map(|t| t.map(|[_, grad]| grad)).collect();
         self.begin_with(&grads, extra, norm)?;
-        let mut layers = alloc::vec![0u32; self.groups.len()];
-        let mut turns = Vec::with_capacity(types.len());
+        let mut positions = alloc::vec![0u32; self.groups.len()];
+        let mut steps = Vec::with_capacity(types.len());
         for (index, (types, state)) in types.iter().zip(&mut self.params).enumerate() {
-            let (Some([dtype, _]), Some(group), Some(next)) =
-                (types, self.groups.get(state.group.0), layers.get_mut(state.group.0))
+            let (Some([dtype, _]), Some(group), Some(position)) =
+                (types, self.groups.get(state.group.0), positions.get_mut(state.group.0))
             else {
                 continue;
             };
-            turns.push((ParamId(index), prepare_one(group, state, Some(*dtype), *next, extra)));
-            *next += 1;
+            steps.push((ParamId(index), prepare_one(group, state, Some(*dtype), *position, extra)));
+            *position += 1;
         }
-        Ok(turns)
+        Ok(steps)
     }
 
     fn check(
@@ -541,40 +545,41 @@ impl Optimizer {
             }
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
-        if let Some(noise) = &state.rounding_bits {
-            ensure_len("noise", noise.len(), n)?;
+        if let Some(rounding_bits) = &state.rounding_bits {
+            ensure_len("noise", rounding_bits.len(), n)?;
         }
-        if let Some(companion) = &state.correction {
-            ensure_len("companion", companion.len(), n)?;
-            let of = value.dtype().and_then(|d| group.spec.storage.param.correction_dtype(d));
-            if of != Some(companion.element()) {
+        if let Some(correction) = &state.correction {
+            ensure_len("companion", correction.len(), n)?;
+            let expected = value.dtype().and_then(|d| group.spec.storage.param.correction_dtype(d));
+            if expected != Some(correction.element()) {
                 return Err(Error::InvalidArgument { argument: "param", expected: "its own type" });
             }
         }
         Ok(())
     }
 
-    /// The update of one parameter in a step that has [begun](Self::begin_step).
-    /// `layer`: its position among those of its group that have a gradient.
+    /// The update of one parameter, in a step that has [begun](Self::begin_step). `index_in_group` is its index among
+    /// those of its group that have a gradient.
     ///
     /// # Errors
-    /// No such parameter, or any wrong length. Nothing is written then.
+    /// An unknown parameter, or a wrong length or type. Nothing is written then.
     pub fn step_param<'a>(
         &'a mut self,
         id: ParamId,
         value: DataMut<'a>,
         grad: Data<'a>,
-        layer: u32,
+        index_in_group: u32,
         extra: &'a [(&'a str, f64)],
     ) -> Result<Task<'a>, Error> {
         self.check(id.0, &value, Some(&grad))?;
         let Some(state) = self.params.get_mut(id.0) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group.0) else { return Err(NO_PARAM) };
-        Ok(Task(TaskKind::Single(param_update(group, state, value, grad, layer, extra))))
+        let update = param_update(group, state, value, grad, index_in_group, extra);
+        Ok(Task(TaskKind::Single(update)))
     }
 }
 
-/// An error about memory with the name of the slot that it was for.
+/// Puts the slot's name into an error about memory.
 fn with_slot_name(error: Error, rule: &dyn DynRule, slot: usize) -> Error {
     match (error, rule.info().slots.get(slot)) {
         (Error::OutOfMemory { len, .. }, Some(argument)) => Error::OutOfMemory { argument, len },

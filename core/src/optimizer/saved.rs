@@ -1,4 +1,4 @@
-//! An optimizer's state as bytes, and back.
+//! Saving an optimizer's state to bytes, and loading it.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -10,27 +10,28 @@ use crate::rule::Mode;
 use crate::state::saved::{Reader, Sink, Writer, copied};
 use crate::storage::memory::filled;
 
-/// What saved state begins with.
+/// The first 8 bytes of saved state.
 const KIND: &[u8; 8] = b"bitstep\0";
 
 impl OptimizerSpec {
-    /// What saved files call it, hyper-parameters left out: the rule, its arithmetic and its storage, in words that
-    /// never change.
+    /// The spec's name in saved files: rule, compute policy and storage formats, without the hyper-parameters. It never
+    /// changes.
     #[must_use]
     pub fn id(&self) -> String {
-        let (mut id, coding) = (String::new(), &self.storage);
+        let (mut id, storage) = (String::new(), &self.storage);
         self.rule.id(&mut |part| {
             id.push_str(if id.is_empty() { "" } else { "/" });
             id.push_str(part);
         });
         let state = self.state_dtype.map_or("own", |dtype| dtype.id());
-        let (compute, min_len, multiple) = (self.policy.id(), coding.min_len, coding.len_multiple);
+        let (compute, min_len, multiple) =
+            (self.policy.id(), storage.min_len, storage.len_multiple);
         // Writing to a string does not fail.
-        _ = write!(id, " {compute} {state} {} {min_len} {multiple}", coding.param);
-        // What the list does not reach is plain.
-        let coded =
-            coding.slot_formats.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
-        for slot in coding.slot_formats.iter().take(coded) {
+        _ = write!(id, " {compute} {state} {} {min_len} {multiple}", storage.param);
+        // Slots beyond the last encoded one are plain, and left out.
+        let encoded =
+            storage.slot_formats.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        for slot in storage.slot_formats.iter().take(encoded) {
             _ = match slot {
                 Some(format) => write!(id, " {format}"),
                 None => write!(id, " plain"),
@@ -41,32 +42,31 @@ impl OptimizerSpec {
 }
 
 impl Optimizer {
-    /// How many bytes [`save`](Self::save) writes.
+    /// The number of bytes that [`save`](Self::save) writes.
     #[must_use]
     pub fn saved_len(&self) -> usize {
-        self.written(None)
+        self.write_to(None)
     }
 
-    /// All state, counters and learning rates, as bytes that are the same on every machine: `docs/checkpoints.md`
-    /// describes them. Parameters and hyper-parameters are not among them.
+    /// State, step counts and learning rates as bytes, the same on every machine. `docs/checkpoints.md` describes the
+    /// format. Parameters and the other hyper-parameters are not included.
     ///
     /// # Errors
-    /// No memory for them.
+    /// [No memory](Error::OutOfMemory).
     ///
     /// ```
-    /// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
-    /// let made = || {
-    ///     let mut optimizer = Optimizer::new();
-    ///     let group = optimizer.add_group(registry::optimizer("adamw_bnb_8bit", &Args::new())?)?;
-    ///     optimizer.add_param(group, &[64, 64], Dtype::F32)?;
-    ///     Ok::<_, Box<dyn core::error::Error>>(optimizer)
-    /// };
+    /// use bitstep::{optimizer::ParamId, prelude::*};
+    /// fn build() -> Result<(Optimizer, ParamId), Box<dyn core::error::Error>> {
+    ///     let mut opt = Optimizer::new(registry::optimizer("adamw_bnb_8bit", Args::new())?)?;
+    ///     let w = opt.add_param(&[64, 64], Dtype::F32)?;
+    ///     Ok((opt, w))
+    /// }
+    /// let (mut opt, w) = build()?;
     /// let (mut weight, grad) = ([1.0f32; 4096], [0.5f32; 4096]);
-    /// let mut optimizer = made()?;
-    /// optimizer.step(&mut [Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&grad)) }], &[])?;
-    /// let mut again = made()?;
-    /// again.load(&optimizer.save()?)?;
-    /// assert_eq!(again.params()[0].slots, optimizer.params()[0].slots);
+    /// opt.step([(w, (&mut weight).into(), (&grad).into())])?;
+    /// let (mut resumed, w) = build()?;
+    /// resumed.load(&opt.save()?)?;
+    /// assert_eq!(resumed.param(w).unwrap().slots, opt.param(w).unwrap().slots);
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn save(&self) -> Result<Vec<u8>, Error> {
@@ -75,25 +75,25 @@ impl Optimizer {
         Ok(bytes)
     }
 
-    /// [`save`](Self::save) to memory of the caller's.
+    /// [`save`](Self::save) into the caller's memory.
     ///
     /// # Errors
-    /// Not [`saved_len`](Self::saved_len) bytes. Nothing is written then.
+    /// `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
     pub fn save_into(&self, to: &mut [u8]) -> Result<(), Error> {
-        copied(to, |to| self.written(to))
+        copied(to, |to| self.write_to(to))
     }
 
-    /// Goes on from what [`save`](Self::save) wrote of an optimizer with groups of the same [recipes](OptimizerSpec::id) and
-    /// parameters of the same shapes and types. Hyper-parameters other than the rates stay those of here.
+    /// Restores what [`save`](Self::save) wrote, from an optimizer whose groups have the same [ids](OptimizerSpec::id) and
+    /// whose parameters have the same shapes and types. Hyper-parameters other than the learning rates stay as they are.
     ///
     /// # Errors
-    /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another optimizer. Nothing has changed
+    /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another optimizer. Nothing is changed
     /// then.
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         self.load_named(from, &[])
     }
 
-    /// The same; also from what version 2 wrote, which called groups by `names`.
+    /// [`load`](Self::load) that also reads version 2, in which `names` identify the groups' specs: one per group.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -101,7 +101,7 @@ impl Optimizer {
         Reader::both(KIND, from, |from| self.read(from, names))
     }
 
-    fn written(&self, to: Option<&mut Sink<'_>>) -> usize {
+    fn write_to(&self, to: Option<&mut Sink<'_>>) -> usize {
         let mut to = Writer::new(KIND, to);
         to.number(u64::from(self.mode == Mode::Eval));
         to.number(self.groups.len() as u64);
@@ -123,13 +123,13 @@ impl Optimizer {
             to.number(p.seed);
             for slot in &p.slots {
                 match (slot, slot.data()) {
-                    (Buffer::Encoded(coded), _) => {
-                        coded.raws().iter().for_each(|raw| raw.save(&mut to))
+                    (Buffer::Encoded(encoded), _) => {
+                        encoded.raws().iter().for_each(|raw| raw.save(&mut to))
                     }
                     (_, data) => data.into_iter().for_each(|data| to.data(data)),
                 }
             }
-            p.correction.iter().for_each(|companion| companion.save(&mut to));
+            p.correction.iter().for_each(|correction| correction.save(&mut to));
         }
         to.end()
     }
@@ -152,20 +152,22 @@ impl Optimizer {
             from.expect("type of a parameter", p.dtype as u64)?;
             from.expect("number of dimensions of a parameter", p.shape.len() as u64)?;
             p.shape.iter().try_for_each(|&d| from.expect("dimension of a parameter", d as u64))?;
-            let (steps, started) = (from.number()?, from.truth("whether a parameter was stepped")?);
+            let (steps, initialized) =
+                (from.number()?, from.truth("whether a parameter was stepped")?);
             let (scalars, seed) = (from.floats()?, from.number()?);
             if from.puts {
-                (p.steps, p.is_initialized, p.scalars, p.seed) = (steps, started, scalars, seed);
+                (p.steps, p.is_initialized, p.scalars, p.seed) =
+                    (steps, initialized, scalars, seed);
             }
             for slot in &mut p.slots {
                 match slot {
-                    Buffer::Encoded(coded) => {
-                        coded.raws_mut().into_iter().try_for_each(|raw| raw.load(from))?;
+                    Buffer::Encoded(encoded) => {
+                        encoded.raws_mut().into_iter().try_for_each(|raw| raw.load(from))?;
                     }
                     plain => from.data(plain.data_mut())?,
                 }
             }
-            p.correction.iter_mut().try_for_each(|companion| companion.load(from))?;
+            p.correction.iter_mut().try_for_each(|correction| correction.load(from))?;
         }
         if from.puts {
             self.mode = mode;

@@ -1,4 +1,4 @@
-//! What changes of a group while it is trained: its rate, its momentum, any of its arguments.
+//! Changes to a group during training: its learning rate, its momentum, any of its arguments.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -10,12 +10,12 @@ use crate::rule::SlotInit;
 use crate::schedule::Scheduler;
 
 impl Optimizer {
-    /// Sets the rates of these groups to those in force of a schedule, and their momentum (or β₁) if it cycles that
-    /// ([`Scheduler::momentum`]).
+    /// Sets the learning rates of these groups to a schedule's current ones, in order, and their momentum (or β₁) if the
+    /// schedule cycles it ([`Scheduler::momentum`]).
     ///
     /// # Errors
-    /// Not as many groups as the schedule has, or one that there is not; a schedule that cycles the momentum of a rule
-    /// without any, which the reference refuses too; a momentum that the rule refuses. Nothing is written then.
+    /// A number of groups other than the schedule's, or an unknown one; a schedule that cycles the momentum of a rule
+    /// without one, which the reference refuses too; a momentum that the rule refuses. Nothing is written then.
     ///
     /// ```
     /// use bitstep::{prelude::*, schedule};
@@ -49,12 +49,12 @@ impl Optimizer {
         Ok(())
     }
 
-    /// A step of a schedule of these groups, as the reference makes it: from the rates in force, which may have been
-    /// set by hand, to the next ones, and [`follow`](Self::follow)s it. `metrics` as [`Scheduler::step`] has it.
+    /// Steps a schedule of these groups and [`follow`](Self::follow)s it. Like the reference, it starts from the groups'
+    /// current learning rates, which may have been set by hand. `metrics` are those of [`Scheduler::step`].
     ///
     /// # Errors
-    /// Those of [`follow`](Self::follow) and of [`Scheduler::step`]. Neither has changed then but for a momentum
-    /// that the rule refuses, where the schedule has made its step.
+    /// Those of [`follow`](Self::follow) and of [`Scheduler::step`]. Neither the schedule nor the optimizer has changed
+    /// then, with one exception: if the rule refuses a momentum, the schedule has made its step.
     pub fn step_schedule(
         &mut self,
         scheduler: &mut Scheduler,
@@ -72,19 +72,19 @@ impl Optimizer {
         self.follow(scheduler, groups)
     }
 
-    /// Changes arguments of a group in the midst of training, as the reference's `param_groups` may be changed.
-    /// State that the group's parameters need from now on is made, as they would have started with it.
+    /// Changes arguments of a group during training, like assigning to the reference's `param_groups`. Slots that become
+    /// active are allocated, with their initial values.
     ///
     /// # Errors
-    /// An unknown argument, a refused value, or one that would leave state of parameters that have been
-    /// stepped unused: a momentum of 0 after another. Nothing is written then.
+    /// An unknown argument, a refused value, or one that would deactivate a slot of a parameter that has been stepped,
+    /// such as a momentum of 0 after another one. Nothing is written then.
     pub fn set_args(&mut self, group: GroupId, args: &Args) -> Result<(), ArgError> {
         let changed = self.changed(group, args)?;
         self.change(group, changed);
         Ok(())
     }
 
-    /// What [`set_args`](Self::set_args) would make of a group: its spec, and slots to be replaced.
+    /// Computes what [`set_args`](Self::set_args) changes in a group, without changing it.
     fn changed(&self, id: GroupId, args: &Args) -> Result<Changed, ArgError> {
         let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
         let spec = group.spec.with_args(args)?;
@@ -118,17 +118,18 @@ impl Optimizer {
     }
 }
 
-/// A group's new spec, and the slots (of which parameter, which) that it needs otherwise.
+/// Pending changes of a group.
 struct Changed {
     spec: OptimizerSpec,
+    /// Index of the parameter, index of the slot, and its new buffer.
     slots: Vec<(usize, usize, Buffer)>,
 }
 
 const NO_GROUP: Error =
     Error::InvalidArgument { argument: "group", expected: "the number of a group" };
 
-/// The argument of a rule that is its momentum: the first of `betas`, or else `momentum`. The reference does not find
-/// one under any other name: a rule that has `beta1` keeps it there.
+/// The argument that sets a rule's momentum to m: the first of `betas`, else `momentum`. Other names, such as `beta1`,
+/// are not found, as in the reference.
 fn momentum(spec: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
     let mut rule = spec.rule.clone();
     let all = Args::of(rule.hyper_params());

@@ -1,4 +1,4 @@
-//! What a registry name stands for: a rule, its compute policy, its storage formats.
+//! [`OptimizerSpec`]: a rule with its compute policy and storage formats.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,16 +10,16 @@ use crate::hyper::{ArgError, Args};
 use crate::rule::{ComputePolicy, DynRule, NOT_EAGER};
 use crate::storage::{RawDtype, StorageFormat, numel};
 
-/// A rule, how it is computed, and how its state is stored: what a registry name stands for.
+/// A rule, its compute policy, and how its state is stored: all that a registry name stands for.
 #[derive(Clone, Debug)]
 pub struct OptimizerSpec {
-    /// How a parameter moves.
+    /// The update rule with its hyper-parameters.
     pub rule: Box<dyn DynRule>,
-    /// How 16-bit parameters are computed.
+    /// The type that a step is computed in.
     pub policy: ComputePolicy,
     /// The type of every plain state slot; `None` for the rule's own choice.
     pub state_dtype: Option<Dtype>,
-    /// Formats of state, and of parameters, that are not plain values.
+    /// Encoded storage of state and of parameters.
     pub storage: StorageConfig,
 }
 
@@ -34,7 +34,7 @@ impl OptimizerSpec {
         }
     }
 
-    /// This spec with some arguments changed, as a parameter group changes them.
+    /// This spec with some arguments overridden, as by a parameter group.
     ///
     /// # Errors
     /// An unknown argument, or a refused value.
@@ -52,12 +52,11 @@ impl OptimizerSpec {
         Ok(spec)
     }
 
-    /// Whether the references would step a group with these arguments: a rule's own ranges, but for
-    /// a `weight_decay` below 0, which they refuse where an optimizer is made and not where a group
-    /// brings its own.
+    /// Checks the arguments as the references check a parameter group's: against the rule's ranges, except that a
+    /// `weight_decay` below 0 is accepted, which the references refuse in an optimizer's constructor only.
     ///
     /// # Errors
-    /// The argument that is refused.
+    /// The argument that is refused, or a rule that can't be computed under [`ComputePolicy::Eager`].
     pub fn check(&self) -> Result<(), Error> {
         if self.policy == ComputePolicy::Eager && !self.rule.info().is_eager {
             return Err(NOT_EAGER);
@@ -66,10 +65,10 @@ impl OptimizerSpec {
             refused @ Err(Error::OutOfRange { argument: "weight_decay", value, .. })
                 if value < 0.0 =>
             {
-                // Refused for its number, or because this rule would lose any decay?
+                // Accepted only if the sign is the reason: some configurations refuse any decay.
                 let mut rule = self.rule.clone();
-                let some = Args::new().with("weight_decay", 1.0);
-                match some.apply("a parameter group", rule.hyper_params()) {
+                let positive = Args::new().with("weight_decay", 1.0);
+                match positive.apply("a parameter group", rule.hyper_params()) {
                     Ok(()) if rule.check().is_ok() => Ok(()),
                     _ => refused,
                 }
@@ -78,34 +77,34 @@ impl OptimizerSpec {
         }
     }
 
-    /// The type that a parameter is computed in: `f32` unless it is stored as plain values.
+    /// The compute type of a parameter. One in an encoded storage is computed as if its type were unknown.
     pub(super) fn compute_dtype(&self, param: Option<Dtype>) -> Dtype {
         self.policy.compute(param.filter(|&d| self.storage.param.is_plain(d)))
     }
 
-    /// How many elements slot k of a parameter has.
+    /// The number of elements of a slot, for a parameter of this shape and type; 0 for an inactive slot.
     #[must_use]
     pub fn slot_len(&self, slot: usize, shape: &[usize], param: Dtype) -> usize {
         self.rule.slot_len(slot, shape, self.compute_dtype(Some(param)))
     }
 
-    /// The format in which slot k of a parameter is stored.
+    /// The format in which a slot is stored, for a parameter of this shape and type.
     #[must_use]
     pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> StorageFormat {
         let len = self.slot_len(slot, shape, param);
         let StorageConfig { slot_formats: slots, min_len, len_multiple: multiple, .. } =
             &self.storage;
-        let big = len >= *min_len && len.is_multiple_of((*multiple).max(1));
-        let coded = slots.get(slot).copied().flatten().filter(|_| big);
-        coded.unwrap_or_else(|| self.plain_format(slot, param))
+        let eligible = len >= *min_len && len.is_multiple_of((*multiple).max(1));
+        let encoded = slots.get(slot).copied().flatten().filter(|_| eligible);
+        encoded.unwrap_or_else(|| self.plain_format(slot, param))
     }
 
-    /// Its format where it is stored as plain values.
+    /// The format of a slot that is stored as plain values.
     pub(super) fn plain_format(&self, slot: usize, param: Dtype) -> StorageFormat {
         self.state_dtype.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
     }
 
-    /// Bytes of memory for each element of a parameter of this shape: the element, its gradient and its state.
+    /// Bytes of memory per element of a parameter of this shape: the element, its gradient, its state and its correction.
     ///
     /// ```
     /// use bitstep::prelude::*;
@@ -121,39 +120,39 @@ impl OptimizerSpec {
         let slots = (0..self.rule.info().slots.len()).map(|k| {
             self.slot_format(k, shape, dtype).bytes(self.slot_len(k, shape, dtype)) as f64
         });
-        let companion = self.storage.param.correction_dtype(dtype).map_or(0, RawDtype::size);
-        (2 * dtype.size() + companion) as f64 + slots.sum::<f64>() / n.max(1) as f64
+        let correction = self.storage.param.correction_dtype(dtype).map_or(0, RawDtype::size);
+        (2 * dtype.size() + correction) as f64 + slots.sum::<f64>() / n.max(1) as f64
     }
 }
 
-/// Which state is not stored as plain values, and in which format.
+/// The encoded storage of state and parameters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageConfig {
-    /// The format of each slot; `None`, or no entry, is plain.
+    /// The format of each slot; `None` or a missing entry means plain values.
     pub slot_formats: Vec<Option<StorageFormat>>,
-    /// A slot with fewer elements stays plain.
+    /// Slots with fewer elements are stored as plain values.
     pub min_len: usize,
-    /// So does one whose number of elements is no multiple of this; 0 for any.
+    /// Slots whose number of elements is not a multiple of this are stored as plain values; 0 and 1 allow any length.
     pub len_multiple: usize,
-    /// What is stored beside 16-bit parameters.
+    /// How 16-bit parameters are stored.
     pub param: ParamStorage,
 }
 
-/// How 16-bit parameters keep updates that are smaller than half their spacing.
+/// How 16-bit parameters keep updates smaller than half the gap to the next value, which rounding would lose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ParamStorage {
-    /// Nothing.
+    /// Not at all: they are rounded to nearest.
     #[default]
     Plain,
-    /// 8 or 16 correction bits: [`SplitFloat`](crate::storage::SplitFloat).
+    /// With 8 or 16 correction bits beside each: [`SplitFloat`](crate::storage::SplitFloat).
     Split(u32),
-    /// A compensation of the same type: [`KahanPair`](crate::storage::KahanPair).
+    /// With a compensation of the same type beside each: [`KahanPair`](crate::storage::KahanPair).
     Kahan,
-    /// Nothing: they are rounded at random: [`StochasticRounded`](crate::storage::StochasticRounded). The seed.
+    /// By stochastic rounding, with this seed: [`StochasticRounded`](crate::storage::StochasticRounded).
     Stochastic(u64),
 }
 
-/// What saved files call it. It never changes.
+/// The name in saved files. It never changes.
 impl fmt::Display for ParamStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -166,7 +165,7 @@ impl fmt::Display for ParamStorage {
 }
 
 impl ParamStorage {
-    /// The type of the correction of a parameter of this type.
+    /// The type of the correction beside a parameter of this type; `None` if there is none.
     pub(super) fn correction_dtype(self, param: Dtype) -> Option<RawDtype> {
         match (self, param) {
             (_, Dtype::F64 | Dtype::F32) => None,
@@ -177,7 +176,7 @@ impl ParamStorage {
         }
     }
 
-    /// Whether a parameter of this type is plain values only.
+    /// Whether a parameter of this type is stored as plain values.
     pub(super) fn is_plain(self, param: Dtype) -> bool {
         let wide = matches!(param, Dtype::F64 | Dtype::F32);
         wide || self.correction_dtype(param).is_none()

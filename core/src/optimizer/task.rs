@@ -1,4 +1,4 @@
-//! The update of one parameter, of a part of one, or of several small ones: for any thread, in any order.
+//! [`Task`]: the update of a parameter, of a part of one, or of several small ones, to run on any thread in any order.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -23,10 +23,10 @@ pub struct Task<'a>(pub(super) TaskKind<'a>);
 #[expect(clippy::large_enum_variant, reason = "nearly all tasks are of one parameter")]
 pub(super) enum TaskKind<'a> {
     Single(ParamUpdate<'a>),
-    /// Parameters that follow each other, each to be prepared when its turn comes.
+    /// Consecutive parameters, each of which is prepared just before its update.
     Batch {
         len: usize,
-        work: usize,
+        cost: usize,
         run: Box<dyn FnOnce() -> Result<(), Error> + Send + 'a>,
     },
 }
@@ -41,14 +41,12 @@ pub(super) struct ParamUpdate<'a> {
     memory: UpdateMemory<'a>,
 }
 
-/// What a task writes.
+/// The memory that a task writes.
 pub(super) enum UpdateMemory<'a> {
     Whole {
         param: DataMut<'a>,
-        /// What is kept beside the parameter.
         correction: Option<&'a mut RawBuffer>,
-        /// What it is rounded with.
-        noise: Option<RoundingBits<'a>>,
+        rounding_bits: Option<RoundingBits<'a>>,
         slots: &'a mut [Buffer],
     },
     Part {
@@ -57,16 +55,16 @@ pub(super) enum UpdateMemory<'a> {
     },
 }
 
-/// A rule's carried numbers at a step of one parameter.
+/// A rule's scalars in a step of one parameter.
 pub enum ScalarsRef<'a> {
     /// The parameter's own.
     Own(&'a mut ScalarState),
-    /// A copy of its group's, which a parameter may not change.
+    /// A copy of its group's, so that changes to it are not kept.
     Group(ScalarState),
 }
 
 impl ScalarsRef<'_> {
-    /// The numbers.
+    /// The scalars, to read and write.
     pub fn get(&mut self) -> &mut ScalarState {
         match self {
             ScalarsRef::Own(scalars) => scalars,
@@ -75,33 +73,33 @@ impl ScalarsRef<'_> {
     }
 }
 
-/// The update of one parameter but for its numbers, for backends that keep those elsewhere.
+/// The update of one parameter without its values, for backends that keep those elsewhere.
 pub struct PreparedStep<'a> {
-    /// What moves the parameter.
+    /// The rule.
     pub rule: &'a dyn DynRule,
-    /// How it is computed.
+    /// The compute policy.
     pub policy: ComputePolicy,
-    /// The step. At the [first](StepContext::is_first) one, slots that start as the parameter
-    /// ([`SlotInit::CopyParam`]) are to be filled.
+    /// The step. In the [first](StepContext::is_first) one, the backend must fill slots that start as a copy of the
+    /// parameter ([`SlotInit::CopyParam`]).
     pub step: StepContext<'a>,
-    /// The carried numbers, [advanced](DynRule::advance_scalars) already.
+    /// The scalars, already [advanced](DynRule::advance_scalars).
     pub scalars: ScalarsRef<'a>,
     /// The parameter's dimensions.
     pub shape: &'a [usize],
-    /// Its state.
+    /// One buffer per slot.
     pub slots: &'a mut [Buffer],
-    /// What is kept beside it.
+    /// The correction that is stored beside a 16-bit parameter.
     pub correction: Option<&'a mut RawBuffer>,
-    /// What it is rounded with.
+    /// The bits of stochastic rounding, if the parameter is rounded so.
     pub rounding_bits: Option<RoundingBits<'a>>,
 }
 
 impl<'a> Task<'a> {
-    /// Number of elements.
+    /// The number of elements to update.
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.0 {
-            TaskKind::Single(one) => one.grad.len(),
+            TaskKind::Single(update) => update.grad.len(),
             TaskKind::Batch { len, .. } => *len,
         }
     }
@@ -112,47 +110,47 @@ impl<'a> Task<'a> {
         self.len() == 0
     }
 
-    /// About how much work it is, to deal tasks out evenly. The unit is an element of plain
-    /// numbers; one that is decoded and encoded counts eight times, and beginning takes 512.
+    /// An estimate of the run time, to distribute tasks evenly. The unit is the update of one element
+    /// stored as a plain value; an encoded element counts as 8, and starting a task as 512.
     #[must_use]
     pub fn cost(&self) -> usize {
         match &self.0 {
-            TaskKind::Single(one) => task_cost(one.grad.len(), one.memory.is_encoded()),
-            TaskKind::Batch { work, .. } => *work,
+            TaskKind::Single(update) => task_cost(update.grad.len(), update.memory.is_encoded()),
+            TaskKind::Batch { cost, .. } => *cost,
         }
     }
 
-    /// Does the work.
+    /// Runs the update.
     ///
     /// # Errors
-    /// A state buffer of the wrong length; [`Optimizer::tasks`](super::Optimizer::tasks) has checked them. No memory to work in,
-    /// of which matrix rules need some: other tasks of the step may have run then.
+    /// No memory for the scratch space that matrix rules need; other tasks of the step may have run then. A state buffer
+    /// of the wrong length can't occur: [`Optimizer::tasks`](super::Optimizer::tasks) has checked them.
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
-            TaskKind::Single(one) => one.run(&mut Scratch::default()),
+            TaskKind::Single(update) => update.run(&mut Scratch::default()),
             TaskKind::Batch { run, .. } => run(),
         }
     }
 
-    /// Cuts it into parts of `len` elements, rounded up to whole blocks, to be run on any threads and
-    /// in any order: the bits do not depend on it. One whose elements do not move on their own,
-    /// or that is a part already, stays whole, and so do several small ones. There are at most
-    /// 4,096 parts: `len` is made larger for that.
+    /// Splits the task into parts of `len` elements, rounded up to whole blocks, to run on any threads in
+    /// any order: the resulting bits are the same. There are at most 4,096 parts; `len` is increased if
+    /// needed. A task of a rule that is not elementwise, of several parameters, or that is a part
+    /// already, is not split.
     #[must_use]
     pub fn split(self, len: usize) -> Vec<Task<'a>> {
         match self.0 {
-            TaskKind::Single(one) => {
-                one.split(len).into_iter().map(|one| Task(TaskKind::Single(one))).collect()
+            TaskKind::Single(update) => {
+                update.split(len).into_iter().map(|update| Task(TaskKind::Single(update))).collect()
             }
-            several @ TaskKind::Batch { .. } => alloc::vec![Task(several)],
+            batch @ TaskKind::Batch { .. } => alloc::vec![Task(batch)],
         }
     }
 }
 
-/// The most parts that a task is cut into.
+/// The most parts that a task is split into.
 const MAX_PARTS: usize = 4096;
 
-/// Memory to work in: of one step's parameters, one after the other.
+/// Scratch space, reused for the parameters that one thread updates in a step.
 #[derive(Default)]
 pub(super) struct Scratch {
     single: Vec<f32>,
@@ -160,21 +158,22 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room.
+    /// Clears the buffer of this compute type and makes room for `len` elements.
     pub(super) fn reserve(&mut self, compute: Dtype, len: usize) -> Result<(), Error> {
-        fn room<T>(all: &mut Vec<T>, len: usize) -> Result<(), Error> {
-            all.clear();
-            all.try_reserve_exact(len)
+        fn reserve<T>(buffer: &mut Vec<T>, len: usize) -> Result<(), Error> {
+            buffer.clear();
+            buffer
+                .try_reserve_exact(len)
                 .map_err(|_| Error::OutOfMemory { argument: "workspace", len })
         }
         match compute {
             _ if len == 0 => Ok(()),
-            Dtype::F64 => room(&mut self.double, len),
-            _ => room(&mut self.single, len),
+            Dtype::F64 => reserve(&mut self.double, len),
+            _ => reserve(&mut self.single, len),
         }
     }
 
-    /// Zeros.
+    /// `len` zeros of this compute type.
     fn zeros(&mut self, compute: Dtype, len: usize) -> Result<DataMut<'_>, Error> {
         self.reserve(compute, len)?;
         Ok(match compute {
@@ -190,47 +189,46 @@ impl Scratch {
     }
 }
 
-pub(super) fn task_cost(len: usize, coded: bool) -> usize {
-    len.saturating_mul(if coded { 8 } else { 1 }).saturating_add(512)
+pub(super) fn task_cost(len: usize, encoded: bool) -> usize {
+    len.saturating_mul(if encoded { 8 } else { 1 }).saturating_add(512)
 }
 
 impl UpdateMemory<'_> {
     fn is_encoded(&self) -> bool {
         match self {
-            UpdateMemory::Whole { correction: companion, noise, slots, .. } => {
-                let coded = |slot: &Buffer| matches!(slot, Buffer::Encoded(_));
-                companion.is_some() || noise.is_some() || slots.iter().any(coded)
+            UpdateMemory::Whole { correction, rounding_bits, slots, .. } => {
+                let encoded = |slot: &Buffer| matches!(slot, Buffer::Encoded(_));
+                correction.is_some() || rounding_bits.is_some() || slots.iter().any(encoded)
             }
             UpdateMemory::Part { param, slots } => {
-                let coded = |piece: &Chunk<'_>| matches!(piece, Chunk::Encoded(_));
-                coded(param) || slots.iter().any(coded)
+                let encoded = |chunk: &Chunk<'_>| matches!(chunk, Chunk::Encoded(_));
+                encoded(param) || slots.iter().any(encoded)
             }
         }
     }
 }
 
 impl<'a> ParamUpdate<'a> {
-    pub(super) fn run(self, work: &mut Scratch) -> Result<(), Error> {
-        let ParamUpdate { rule, policy: arithmetic, step, mut scalars, grad, memory } = self;
+    pub(super) fn run(self, scratch: &mut Scratch) -> Result<(), Error> {
+        let ParamUpdate { rule, policy, step, mut scalars, grad, memory } = self;
         let scalars = scalars.get();
         let mut run = |shape: &[usize], param: &mut DataMut<'_>, slots: &mut [DataMut<'_>]| {
-            let compute = arithmetic.compute(param.dtype());
-            let work =
-                work.zeros(compute, rule.scratch_len_at(compute, &step, shape, param, &grad))?;
-            let tensor =
-                UpdateBuffers { shape, param: param.reborrow(), grad, slots, scratch: work };
-            rule.update(arithmetic, &step, scalars, tensor)
+            let compute = policy.compute(param.dtype());
+            let scratch =
+                scratch.zeros(compute, rule.scratch_len_at(compute, &step, shape, param, &grad))?;
+            let tensor = UpdateBuffers { shape, param: param.reborrow(), grad, slots, scratch };
+            rule.update(policy, &step, scalars, tensor)
         };
         match memory {
             UpdateMemory::Part { mut param, mut slots } => {
                 let slots = slots.iter_mut().map(Chunk::data_mut);
                 with_slots(slots, |slots| run(&[grad.len()], &mut param.data_mut(), slots))
             }
-            UpdateMemory::Whole { mut param, correction: companion, noise, slots } => {
+            UpdateMemory::Whole { mut param, correction, rounding_bits, slots } => {
                 let slots = slots.iter_mut().map(Buffer::data_mut);
                 with_slots(slots, |slots| {
                     let run = |param: &mut DataMut<'_>| run(step.shape, param, slots);
-                    with_whole(&mut param, companion, noise, run)
+                    with_whole(&mut param, correction, rounding_bits, run)
                 })
             }
         }
@@ -238,20 +236,20 @@ impl<'a> ParamUpdate<'a> {
 
     pub(super) fn split(self, len: usize) -> Vec<ParamUpdate<'a>> {
         let total = self.grad.len();
-        let (param, companion, noise, slots) = match self.memory {
-            UpdateMemory::Whole { param, correction: companion, noise, slots }
+        let (param, correction, rounding_bits, slots) = match self.memory {
+            UpdateMemory::Whole { param, correction, rounding_bits, slots }
                 if total > len && self.rule.info().is_elementwise =>
             {
-                (param, companion, noise, slots)
+                (param, correction, rounding_bits, slots)
             }
             memory => return alloc::vec![ParamUpdate { memory, ..self }],
         };
         let blocks = slots.iter().map(Buffer::block).chain([param.block()]);
         let len = len.max(total.div_ceil(MAX_PARTS)).max(1);
         let len = len.next_multiple_of(chunk_len(blocks).unwrap_or(1));
-        let params = match (companion, noise) {
-            (Some(companion), _) => paired_chunks_mut(param, companion, len),
-            (_, Some(noise)) => stochastic_chunks_mut(param, noise, len),
+        let params = match (correction, rounding_bits) {
+            (Some(correction), _) => paired_chunks_mut(param, correction, len),
+            (_, Some(rounding_bits)) => stochastic_chunks_mut(param, rounding_bits, len),
             _ => plain_chunks_mut(param, len),
         };
         let mut slots: Vec<_> = slots.iter_mut().map(|s| s.chunks_mut(len).into_iter()).collect();
@@ -279,7 +277,7 @@ impl<'a> ParamUpdate<'a> {
     }
 }
 
-/// Runs `f` on all slots at once, without the heap if they are few.
+/// Calls `f` with a slice of all slots, which is on the stack if they are few.
 pub(super) fn with_slots<'a, T>(
     mut slots: impl ExactSizeIterator<Item = DataMut<'a>>,
     f: impl FnOnce(&mut [DataMut<'a>]) -> T,
@@ -293,32 +291,32 @@ pub(super) fn with_slots<'a, T>(
     f(few.get_mut(..n).unwrap_or_default())
 }
 
-/// Runs `f` on a whole parameter as its rule sees it.
+/// Calls `f` with a parameter in the storage that its rule sees: with its correction, or rounded stochastically.
 pub(super) fn with_whole<T>(
     param: &mut DataMut<'_>,
-    companion: Option<&mut RawBuffer>,
-    noise: Option<RoundingBits<'_>>,
+    correction: Option<&mut RawBuffer>,
+    rounding_bits: Option<RoundingBits<'_>>,
     f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    match (companion, noise, param) {
-        (Some(companion), _, param) => with_correction(param, companion, f),
-        (_, Some(n), DataMut::Bf16(x)) => {
-            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, n)))
+    match (correction, rounding_bits, param) {
+        (Some(correction), _, param) => with_correction(param, correction, f),
+        (_, Some(bits), DataMut::Bf16(x)) => {
+            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, bits)))
         }
-        (_, Some(n), DataMut::F16(x)) => {
-            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, n)))
+        (_, Some(bits), DataMut::F16(x)) => {
+            f(&mut DataMut::Encoded(&mut StochasticRounded::new(x, bits)))
         }
         (_, _, param) => f(param),
     }
 }
 
-/// Runs `f` on a 16-bit parameter together with what is kept beside it.
+/// Calls `f` with a 16-bit parameter and its correction as one storage.
 pub(super) fn with_correction<T>(
     value: &mut DataMut<'_>,
-    companion: &mut RawBuffer,
+    correction: &mut RawBuffer,
     f: impl FnOnce(&mut DataMut<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    match (value, companion) {
+    match (value, correction) {
         (DataMut::Bf16(x), RawBuffer::I8(e)) => {
             f(&mut DataMut::Encoded(&mut SplitFloat::new(x, e)?))
         }
@@ -341,19 +339,19 @@ pub(super) fn with_correction<T>(
     }
 }
 
-/// The task of a parameter that has a gradient. `layers` counts those of each group.
+/// The update of a parameter; `None` without a gradient. `positions` counts the updated parameters of each group.
 pub(super) fn next_task<'a>(
     groups: &'a [Group],
-    layers: &mut [u32],
+    positions: &mut [u32],
     param: &'a mut Param<'_>,
     state: &'a mut ParamState,
     extra: &'a [(&'a str, f64)],
 ) -> Option<ParamUpdate<'a>> {
-    let (group, next) = (groups.get(state.group.0)?, layers.get_mut(state.group.0)?);
+    let (group, position) = (groups.get(state.group.0)?, positions.get_mut(state.group.0)?);
     let grad = param.grad?;
-    let layer = *next;
-    *next += 1;
-    Some(param_update(group, state, param.value.reborrow(), grad, layer, extra))
+    let index_in_group = *position;
+    *position += 1;
+    Some(param_update(group, state, param.value.reborrow(), grad, index_in_group, extra))
 }
 
 #[inline(always)]
@@ -362,7 +360,7 @@ pub(super) fn param_update<'a>(
     state: &'a mut ParamState,
     mut param: DataMut<'a>,
     grad: Data<'a>,
-    layer: u32,
+    index_in_group: u32,
     extra: &'a [(&'a str, f64)],
 ) -> ParamUpdate<'a> {
     if !state.is_initialized {
@@ -370,25 +368,25 @@ pub(super) fn param_update<'a>(
         let slots = &mut state.slots;
         match &mut state.correction {
             // Lengths have been checked: this can't fail.
-            Some(companion) => drop(with_correction(&mut param, companion, |value| {
-                start(rule, slots, value);
+            Some(correction) => drop(with_correction(&mut param, correction, |value| {
+                copy_param_to_slots(rule, slots, value);
                 Ok(())
             })),
-            None => start(rule, slots, &param),
+            None => copy_param_to_slots(rule, slots, &param),
         }
     }
-    let turn = prepare_one(group, state, param.dtype(), layer, extra);
+    let prepared = prepare_one(group, state, param.dtype(), index_in_group, extra);
     ParamUpdate {
-        rule: turn.rule,
-        policy: turn.policy,
-        step: turn.step,
-        scalars: turn.scalars,
+        rule: prepared.rule,
+        policy: prepared.policy,
+        step: prepared.step,
+        scalars: prepared.scalars,
         grad,
         memory: UpdateMemory::Whole {
             param,
-            correction: turn.correction,
-            noise: turn.rounding_bits,
-            slots: turn.slots,
+            correction: prepared.correction,
+            rounding_bits: prepared.rounding_bits,
+            slots: prepared.slots,
         },
     }
 }
@@ -398,19 +396,19 @@ pub(super) fn prepare_one<'a>(
     group: &'a Group,
     state: &'a mut ParamState,
     dtype: Option<Dtype>,
-    layer: u32,
+    index_in_group: u32,
     extra: &'a [(&'a str, f64)],
 ) -> PreparedStep<'a> {
     let rule = &*group.spec.rule;
     let info = rule.info();
-    let first = !state.is_initialized;
+    let is_first = !state.is_initialized;
     state.is_initialized = true;
     let shape = &state.shape;
     let mut step = StepContext {
         t: 0,
         lr: group.lr,
-        is_first: first,
-        index_in_group: layer,
+        is_first,
+        index_in_group,
         shape,
         projected: None,
         dtype,
@@ -443,8 +441,8 @@ pub(super) fn prepare_one<'a>(
     }
 }
 
-/// Copies the parameter into the slots that start as it.
-pub(super) fn start(rule: &dyn DynRule, slots: &mut [Buffer], value: &DataMut<'_>) {
+/// Copies the parameter into the slots that start as a copy of it.
+fn copy_param_to_slots(rule: &dyn DynRule, slots: &mut [Buffer], value: &DataMut<'_>) {
     for (k, slot) in slots.iter_mut().enumerate() {
         if rule.slot_init(k) == SlotInit::CopyParam && !slot.is_empty() {
             slot.data_mut().copy_from_mut(value);

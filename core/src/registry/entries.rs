@@ -1,10 +1,10 @@
-//! Entries of a registry: a rule, the policy that its reference computes in, and storage formats.
+//! Constructors of registry entries: a rule, its reference's compute policy, and storage formats.
 //!
-//! Each function makes an [`OptimizerEntry`] of a kind of reference. Who uses a few names alone makes a list of their
-//! own, and compiles no other rule:
+//! Each function makes an [`OptimizerEntry`] for one kind of reference. A program that uses a few names only declares
+//! a list of its own, and compiles no other rule:
 //!
 //! ```
-//! use bitstep::{hyper::Args, registry::{OptimizerEntry, entries, optimizer_of}, optim::{AdamW, Lion}};
+//! use bitstep::{prelude::*, registry::{OptimizerEntry, entries, optimizer_of}};
 //! static MINE: &[OptimizerEntry] = &[entries::fusible::<AdamW>("adamw_torch"), entries::bnb_8bit::<Lion>("lion_8bit")];
 //! let spec = optimizer_of(MINE, "adamw_torch", &Args::parse("lr=1e-3")?)?;
 //! assert_eq!(spec.rule.lr(), 1e-3);
@@ -24,7 +24,7 @@ use crate::optimizer::OptimizerSpec;
 use crate::rule::factored::FactoredRule;
 use crate::rule::{ComputePolicy, DynRule};
 
-/// The default rule with these arguments set.
+/// The spec of a rule's defaults with these arguments set.
 fn rule<R: DynRule + Default + 'static>(
     name: &str,
     args: &Args,
@@ -33,7 +33,7 @@ fn rule<R: DynRule + Default + 'static>(
     rule_from(R::default(), name, args, policy)
 }
 
-/// A rule with defaults of this name.
+/// The spec of this rule with these arguments set.
 fn rule_from<R: DynRule + 'static>(
     mut rule: R,
     name: &str,
@@ -45,49 +45,49 @@ fn rule_from<R: DynRule + 'static>(
     Ok(OptimizerSpec::new(rule, policy))
 }
 
-/// A reference that rounds 16-bit numbers after every tensor operation.
+/// A reference that rounds 16-bit values after every tensor operation.
 #[inline]
 #[must_use]
 pub const fn eager<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Eager) }
 }
 
-/// A reference that computes in `f32` throughout.
+/// A reference that computes in `f32` (`f64` parameters in `f64`) and rounds once.
 #[inline]
 #[must_use]
 pub const fn fused<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Fused) }
 }
 
-/// bitsandbytes: in `f32` throughout, `f64` parameters included.
+/// A bitsandbytes optimizer with 32-bit state by default (`optim_bits`); computed in `f32`, `f64` parameters included.
 #[inline]
 #[must_use]
 pub const fn bnb<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
 }
 
-/// With 8-bit state.
+/// A bitsandbytes optimizer with 8-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_8bit<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 8, name, args) }
 }
 
-/// bitsandbytes' AdamW.
+/// bitsandbytes' AdamW with 32-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_adamw(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
 }
 
-/// With 8-bit state.
+/// bitsandbytes' AdamW with 8-bit state by default.
 #[inline]
 #[must_use]
 pub const fn bnb_adamw_8bit(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 8, name, args) }
 }
 
-/// A reference whose argument `fused` chooses between the two.
+/// A reference whose argument `fused` chooses between the [`fused`] and the [`eager`] policy.
 #[inline]
 #[must_use]
 pub const fn fusible<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
@@ -99,20 +99,20 @@ pub const fn fusible<R: DynRule + Default + 'static>(name: &'static str) -> Opti
                 let expected = "fused and foreach not both";
                 return Err(Error::InvalidArgument { argument: "fused", expected }.into());
             }
-            let fused = if on("fused") { ComputePolicy::Fused } else { ComputePolicy::Eager };
-            rule::<R>(name, args, fused)
+            let policy = if on("fused") { ComputePolicy::Fused } else { ComputePolicy::Eager };
+            rule::<R>(name, args, policy)
         },
     }
 }
 
-/// FlashOptim's: over split weights and companded state.
+/// A FlashOptim optimizer: split weights and companded state.
 #[inline]
 #[must_use]
 pub const fn flash<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: flash::build::<R> }
 }
 
-/// Made by its constructor or by `create_optimizer`, as the arguments' names tell.
+/// An `init_lr` among the arguments means `create_optimizer`, whose defaults differ from the constructor's.
 #[inline]
 fn build_adam_weight_decay(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
     let created = args.get("init_lr").is_some();
@@ -136,7 +136,7 @@ fn build_anyprecision(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError
     Ok(OptimizerSpec::new(rule, if double { ComputePolicy::Double } else { ComputePolicy::Fused }))
 }
 
-/// AdamW of number types of one's choice; in `f64` where one of them is.
+/// AnyPrecisionAdamW, whose state types are arguments; computed in `f64` if one of them is, else in `f32`.
 #[inline]
 #[must_use]
 pub const fn anyprecision(name: &'static str) -> OptimizerEntry {
@@ -150,15 +150,15 @@ pub const fn single<R: DynRule + Default + 'static>(name: &'static str) -> Optim
     OptimizerEntry { name, build: |name, args| rule::<R>(name, args, ComputePolicy::Single) }
 }
 
-/// AdamW in the way of galore_torch and apollo_torch, with whatever is done with its direction.
+/// The AdamW of galore_torch and apollo_torch with this projection.
 #[inline]
 fn projected_adamw<W: ProjectionMethod>(
     name: &str,
     args: &Args,
-    way: W,
+    method: W,
 ) -> Result<OptimizerSpec, ArgError> {
     let rule = AdamWHf { reference: AdamWHfReference::Galore, ..AdamWHf::default() };
-    let mut rule = Projected::<_, W> { method: way, ..Projected::new(rule) };
+    let mut rule = Projected::<_, W> { method, ..Projected::new(rule) };
     args.apply(name, rule.hyper_params())?;
     Ok(OptimizerSpec::new(rule, ComputePolicy::Eager))
 }
@@ -177,7 +177,8 @@ pub const fn galore_adafactor(name: &'static str) -> OptimizerEntry {
     fused::<Projected<FactoredRule<Adafactor>, GaLore>>(name)
 }
 
-/// galore_torch's AdamW over bitsandbytes' Adam of 8 bits, whatever `optim_bits` says, between products that are rounded.
+/// galore_torch's 8-bit AdamW: bitsandbytes' 8-bit Adam, whatever `optim_bits` says, between projections that are
+/// computed eagerly.
 #[inline]
 #[must_use]
 pub const fn galore_adamw_8bit(name: &'static str) -> OptimizerEntry {
@@ -198,7 +199,7 @@ pub const fn galore_adamw_8bit(name: &'static str) -> OptimizerEntry {
     }
 }
 
-/// apollo_torch's AdamW. Layerwise, each parameter has an optimizer of its own, and so the first seed.
+/// apollo_torch's AdamW. In the layerwise variant, each parameter has its own optimizer, and so the first seed.
 #[inline]
 #[must_use]
 pub const fn apollo(name: &'static str) -> OptimizerEntry {
@@ -211,7 +212,7 @@ pub const fn apollo(name: &'static str) -> OptimizerEntry {
     }
 }
 
-/// torchao's: over state of 8 or 4 bits.
+/// A torchao optimizer with 8- or 4-bit state.
 #[inline]
 #[must_use]
 pub const fn torchao<R: DynRule + Default + 'static, const BITS: u32>(
@@ -220,7 +221,7 @@ pub const fn torchao<R: DynRule + Default + 'static, const BITS: u32>(
     OptimizerEntry { name, build: |name, args| torchao_adam::build::<R>(Some(BITS), name, args) }
 }
 
-/// torchao's: over state of floating-point 8 bits.
+/// A torchao optimizer with fp8 state.
 #[inline]
 #[must_use]
 pub const fn torchao_fp8<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {

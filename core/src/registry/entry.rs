@@ -1,4 +1,4 @@
-//! A name, and looking one up.
+//! [`OptimizerEntry`], and looking one up by name.
 
 use crate::hyper::{ArgError, Args, nearest};
 use crate::optimizer::OptimizerSpec;
@@ -7,11 +7,11 @@ use crate::optimizer::OptimizerSpec;
 pub struct OptimizerEntry {
     /// Transformers' string, or the reference's class in snake case.
     pub name: &'static str,
-    /// From the reference's constructor arguments to a spec.
+    /// Builds the spec from the name and the reference's constructor arguments.
     pub build: fn(&str, &Args) -> Result<OptimizerSpec, ArgError>,
 }
 
-/// The spec of one of these names, with the given constructor arguments of its reference.
+/// The spec of a name in `list`, with these constructor arguments of its reference.
 ///
 /// # Errors
 /// An unknown name or argument (with the nearest known one), or a refused value.

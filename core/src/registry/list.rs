@@ -1,4 +1,4 @@
-//! Every name.
+//! The table of all optimizers by name.
 
 use super::entries::{
     adam_weight_decay, anyprecision, apollo, bnb, bnb_8bit, bnb_adamw, bnb_adamw_8bit, eager,
@@ -35,7 +35,8 @@ pub fn optimizer(name: &str, args: impl Into<Args>) -> Result<OptimizerSpec, Arg
     optimizer_of(OPTIMIZERS, name, &args.into())
 }
 
-/// Every optimizer. Static, or each crate that names it would compile every rule anew.
+/// Every optimizer, sorted by name.
+// A static: each crate that uses a constant would compile every rule again.
 pub static OPTIMIZERS: &[OptimizerEntry] = &[
     eager::<Adadelta>("adadelta"),
     fused::<FactoredRule<Adafactor>>("adafactor"),

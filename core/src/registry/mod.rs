@@ -2,11 +2,14 @@
 //!
 //! [`optimizer`] knows every name (feature `names`); with [`entries`] a program declares a list of its own and
 //! compiles only the rules in it. A name means a rule, a compute policy and storage formats: an
-//! [`OptimizerSpec`](crate::optimizer::OptimizerSpec). Schedules have theirs in [`crate::schedule`].
+//! [`OptimizerSpec`](crate::optimizer::OptimizerSpec).
+//!
+//! Not here: the rules and their defaults ([`crate::optim`]), how arguments are parsed ([`crate::hyper`]), names of
+//! schedules ([`crate::schedule`]).
 
 pub mod entries;
 mod entry;
-// Not for the unit tests, for which every rule would be compiled a second time.
+// Left out of unit tests, which would compile every rule a second time.
 #[cfg(all(feature = "names", not(test)))]
 mod list;
 

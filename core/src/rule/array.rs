@@ -1,14 +1,14 @@
-//! Arrays whose length is a rule's own.
+//! Arrays with one entry per state slot.
 
 /// `[T; N]` for N up to 8.
 pub trait Array<T>: AsRef<[T]> + AsMut<[T]> {
-    /// Its length.
+    /// N.
     const LEN: usize;
-    /// The array of `f(0)`, `f(1)`, ….
+    /// The array `[f(0), f(1), …]`.
     fn from_fn(f: impl FnMut(usize) -> T) -> Self;
 }
 
-/// Spelt out: `core::array::from_fn` made a quarter of the code that all rules' loops are compiled from.
+/// Spelled out, because `core::array::from_fn` accounted for a quarter of the generated code of all rules' loops.
 macro_rules! arrays {
     ($($len:literal: $($i:literal)*;)*) => {
         $(impl<T> Array<T> for [T; $len] {

@@ -1,41 +1,40 @@
-//! What a step is of: its number and rate, and the tensor with its state.
+//! The inputs of a step: its number and learning rate, and the buffers of the tensor that is updated.
 
 use crate::error::Error;
 use crate::float::Dtype;
 use crate::math;
 use crate::storage::{Data, DataMut, numel};
 
-/// One step, as its caller describes it.
+/// One step of one parameter, as the caller describes it.
 #[derive(Clone, Copy, Debug)]
 pub struct StepContext<'a> {
-    /// The number of this update, from 1. Whose number: [`Rule::step_scope`](super::Rule::step_scope).
+    /// The step number, from 1: of the parameter or of its group, as [`Rule::step_scope`](super::Rule::step_scope) says.
     pub t: u64,
-    /// The learning rate in force.
+    /// The current learning rate.
     pub lr: f64,
-    /// Whether it is this tensor's first update. Where the group counts the steps, t alone doesn't say.
+    /// Whether this is the tensor's first update. `t` alone doesn't say where steps are counted by the group.
     pub is_first: bool,
     /// The parameter's position among those of its group that have a gradient.
     pub index_in_group: u32,
-    /// The dimensions of the whole parameter, also where only a part of it is stepped.
+    /// The dimensions of the whole parameter, even if only a part of it is updated.
     pub shape: &'a [usize],
-    /// The number of elements of the parameter of which `shape` is a projection, if it is one.
+    /// The number of elements of the full parameter, if `shape` is that of its low-rank projection.
     pub projected: Option<usize>,
-    /// The parameter's type in memory; `None` if it is not a plain number, or that of the arithmetic.
+    /// The type that the parameter is stored in; `None` for an encoded storage, or if it is the compute type.
     pub dtype: Option<Dtype>,
-    /// Whether its state is plain numbers, though that of others of its group may be coded.
+    /// Whether its state is stored as plain values, though that of others in the group may be encoded.
     pub has_plain_state: bool,
-    /// The type in memory of the first parameter of the group that has a gradient, if known.
+    /// The type of the gradient of the group's first parameter that has one, if known.
     pub group_dtype: Option<Dtype>,
-    /// The norm over all gradients of the step, for rules that [ask for it](super::Rule::grad_norm_divisor).
+    /// The norm over all gradients of the step, for rules that [need it](super::Rule::grad_norm_divisor).
     pub grad_norm: Option<f64>,
-    /// Numbers from outside that some rules listen to, by name: `train_loss`,
-    /// `eval_loss`, `loss_scale`, …
+    /// Extra named inputs that some rules use: `train_loss`, `eval_loss`, `loss_scale`, …
     pub extra: &'a [(&'a str, f64)],
-    /// What [`StepContext::beta_power`] need not find again.
+    /// Powers shared by the group, which [`StepContext::beta_power`] need not compute again.
     pub decay_powers: Option<&'a DecayPowers>,
 }
 
-/// Powers of [`Rule::decay_bases`](super::Rule::decay_bases), found once for all parameters of a group.
+/// Powers of [`Rule::decay_bases`](super::Rule::decay_bases), computed once for all parameters of a group.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DecayPowers {
     t: u64,
@@ -43,7 +42,7 @@ pub struct DecayPowers {
 }
 
 impl DecayPowers {
-    /// Those of these bases with the exponent t.
+    /// The bases to the power t.
     #[must_use]
     pub fn new(bases: [f64; 2], t: u64) -> Self {
         DecayPowers { t, entries: bases.map(|base| (base, math::pow(base, t as f64))) }
@@ -51,7 +50,7 @@ impl DecayPowers {
 }
 
 impl StepContext<'_> {
-    /// Step number t at learning rate `lr`, with nothing else given.
+    /// Step number t (from 1) at learning rate `lr`; every other field is empty.
     pub const fn new(t: u64, lr: f64) -> Self {
         StepContext {
             t,
@@ -72,7 +71,7 @@ impl StepContext<'_> {
     /// `base` to the power t.
     #[must_use]
     pub fn beta_power(&self, base: f64) -> f64 {
-        // Only an `Optimizer` knows any, and it needs the heap: firmware without is spared the search.
+        // Only an `Optimizer` fills these in, and it needs the heap: firmware without one skips the search.
         if cfg!(feature = "alloc")
             && let Some(powers) = self.decay_powers
             && powers.t == self.t
@@ -85,7 +84,7 @@ impl StepContext<'_> {
         math::pow(base, self.t_f64())
     }
 
-    /// The given number of that name.
+    /// The extra argument of that name.
     pub fn extra(&self, name: &str) -> Option<f64> {
         self.extra.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
     }
@@ -95,23 +94,23 @@ impl StepContext<'_> {
         numel(self.shape)
     }
 
-    /// The same step; of a parameter of this shape, if it did not say of which.
+    /// This step, with `shape` filled in if it is empty.
     pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> StepContext<'a> {
         StepContext { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
     }
 
-    /// Whether the parameter is a single number, whose [norm](crate::math::reduce::square) is that number's size.
+    /// Whether the parameter has one element: its [norm](crate::math::reduce::square) is then that element's magnitude.
     pub fn is_single(&self) -> bool {
         self.projected.unwrap_or(self.numel()) == 1
     }
 
-    /// t as a float; exact up to 2⁵³.
+    /// `t` as a float; exact up to 2⁵³.
     pub const fn t_f64(&self) -> f64 {
         self.t as f64
     }
 }
 
-/// One tensor with all that a step needs of it.
+/// A tensor's buffers for one step: parameter, gradient, state and scratch space.
 pub struct UpdateBuffers<'a, 'b> {
     /// Its dimensions; their product is the number of elements.
     pub shape: &'a [usize],
@@ -121,11 +120,12 @@ pub struct UpdateBuffers<'a, 'b> {
     pub grad: Data<'a>,
     /// One buffer for each slot, [`DynRule::slot_len`](crate::rule::DynRule::slot_len) elements long.
     pub slots: &'a mut [DataMut<'b>],
-    /// At least [`DynRule::scratch_len`](crate::rule::DynRule::scratch_len) numbers; `f64` where [`ComputePolicy::compute`](crate::rule::ComputePolicy::compute) is, else `f32`.
+    /// At least [`DynRule::scratch_len`](crate::rule::DynRule::scratch_len) elements: `f64` if the
+    /// [compute type](crate::rule::ComputePolicy::compute) is, else `f32`.
     pub scratch: DataMut<'a>,
 }
 
-/// Refuses a step without the norm that its rule asks for.
+/// Refuses a step without the gradient norm that its rule needs.
 pub(crate) fn check_norm(scale: Option<f64>, step: &StepContext) -> Result<(), Error> {
     if scale.is_some() && step.grad_norm.is_none() {
         return Err(Error::InvalidArgument {

@@ -1,4 +1,4 @@
-//! What a rule says of itself.
+//! The [`Rule`] trait, and the types that its methods speak in.
 
 use super::context::StepContext;
 use crate::error::{Error, ensure_range};
@@ -11,119 +11,121 @@ use crate::storage::Data;
 /// How a state slot starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum SlotInit {
-    /// This number everywhere.
+    /// Filled with this value.
     Constant(f64),
     /// A copy of the parameter.
     CopyParam,
 }
 
-/// What the parameter in the caller's hands is for.
+/// Which of a rule's two parameter sets the caller holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
-    /// Taking gradients at, and stepping.
+    /// The one that gradients are taken at and that is stepped.
     #[default]
     Train,
-    /// Evaluating, and saving for others to use.
+    /// The one to evaluate, and to save for inference.
     Eval,
 }
 
-/// Who counts the steps, or owns the carried numbers.
+/// Whether steps and scalars belong to the parameter or the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Each parameter: it stands still while that parameter has no gradient.
+    /// The parameter: they do not advance in a step in which it has no gradient.
     Parameter,
-    /// The whole group, with every call of the optimizer's `step`.
+    /// The group: they advance with every call of the optimizer's `step`.
     Group,
 }
 
-/// How an optimizer moves one parameter.
+/// How an optimizer updates one parameter.
 ///
 /// A plain configuration whose public fields carry the reference's names. The
-/// element functions take no `self`: all that they need of the configuration is
-/// in [`Rule::Coefs`], computed once a step on the host, so that every backend
-/// computes with the same bits.
+/// element functions take no `self`: everything they need is in [`Rule::Coefs`],
+/// which the host computes once a step, so that every backend uses the same bits.
 pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync + 'static {
-    /// One `T` for each state slot: `[T; 2]` for two.
+    /// One `T` per state slot: `[T; 2]` for two.
     type Slots<T>: Array<T>;
-    /// The step's constants.
+    /// The step's constants: bias corrections, `lr · weight_decay`, `1 − β`, …
     type Coefs<C: ComputeFloat>: Copy + Send + Sync;
 
-    /// What saved files call the rule, whatever becomes of its type's name. It never changes.
+    /// The rule's name in saved files. It never changes, even if the type is renamed.
     const ID: &'static str;
-    /// The slots' names: the reference's `state_dict` keys. Slots of the same name are one tensor
-    /// of the reference, stacked along a new first dimension in this order.
+    /// The slots' names: the reference's `state_dict` keys. Slots that share a name are one tensor
+    /// of the reference, stacked in this order along a new first dimension.
     const SLOTS: &'static [&'static str];
-    /// The combinations of slots that occur, as bit masks (bit k: slot k); at most 4.
+    /// Every value of [`Rule::active_slots`] that occurs (bit k: slot k is active); at most 4.
     const SLOT_MASKS: &'static [u32];
-    /// Names of the numbers carried from step to step beside the slots, at most [`MAX_SCALARS`].
+    /// Names of the per-step scalars, at most [`MAX_SCALARS`].
     const SCALAR_NAMES: &'static [&'static str] = &[];
-    /// Whose steps are counted.
+    /// Whether steps are counted by the parameter or the group.
     const STEP_SCOPE: Scope = Scope::Parameter;
-    /// The reference's state key of the number of steps.
+    /// The reference's `state_dict` key of the step count.
     const STEP_KEY: &'static str = "step";
-    /// Whether the reference has a way to compute that rounds 16-bit numbers after each operation. Where it is a kernel
-    /// that computes in `f32`, [eager arithmetic](crate::rule::ComputePolicy::Eager) is refused, and nothing is compiled for it.
+    /// Whether the reference can compute eagerly, rounding 16-bit values after each operation. If it is a kernel that
+    /// computes in `f32` only, [`ComputePolicy::Eager`](crate::rule::ComputePolicy::Eager) is refused and not compiled.
     const EAGER: bool = true;
-    /// Whether a step of a parameter without elements counts.
+    /// Whether a parameter without elements still counts its steps.
     const COUNTS_EMPTY_PARAMS: bool = true;
-    /// The numbers from outside that the rule [listens to](StepContext::extra).
+    /// Names of the [extra arguments](StepContext::extra) that the rule uses.
     const EXTRA_ARGS: &'static [&'static str] = &[];
     /// How many sums over the tensor the coefficients may need: 0 (elementwise), 1 or 2.
     const NUM_SUMS: usize = 0;
-    /// Which of the sums (as bits) are over the parameter alone. Where the rule steps a
-    /// projection ([`crate::lowrank`]), these are over the whole parameter all the same.
+    /// Which of the sums (bit k: sum k) depend on the parameter alone. In a low-rank projection
+    /// ([`crate::lowrank`]), these are still taken over the full parameter.
     const PARAM_ONLY_SUMS: u32 = 0;
 
-    /// Whether the configuration is valid; ranges are the reference's.
+    /// Checks the configuration against the reference's ranges.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] or [`Error::InvalidArgument`], with the argument that is refused.
     fn check(&self) -> Result<(), Error>;
     /// The learning rate of the configuration.
     fn lr(&self) -> f64;
-    /// Its weight decay, however the rule applies it; 0 if it has none.
+    /// The weight decay, however the rule applies it; 0 if it has none.
     fn weight_decay(&self) -> f64;
-    /// Whether it goes up along gradients.
+    /// Whether the step goes up the gradient (`maximize`).
     fn maximizes(&self) -> bool {
         false
     }
-    /// Fills in the defaults that depend on other arguments, as the reference's constructor does:
-    /// parameter groups then start from these values, whatever they change.
+    /// Fills in the defaults that depend on other arguments, as the reference's constructor does.
+    /// Parameter groups start from the resolved values.
     fn resolve_defaults(&mut self) {}
 
-    /// Whether this configuration needs the sums; without, [`Rule::apply_sums`] is not called.
+    /// Whether this configuration needs the sums; if not, [`Rule::apply_sums`] is not called.
     fn needs_sums(&self) -> bool {
         Self::NUM_SUMS > 0
     }
-    /// Whether this configuration carries the numbers of [`Rule::SCALAR_NAMES`].
+    /// Whether this configuration uses the scalars of [`Rule::SCALAR_NAMES`].
     fn uses_scalars(&self) -> bool {
         true
     }
-    /// What gradients are divided by before the norm over all of them is taken for
-    /// [`StepContext::grad_norm`]; `None` if the rule can do without that norm.
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        let _ = given;
+    /// The divisor of all gradients in the norm [`StepContext::grad_norm`]; `None` if the rule does
+    /// not need that norm.
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        let _ = extra;
         None
     }
-    /// That norm, of gradients divided by `scale`.
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        unscaled_norm(grads.iter().copied(), scale)
+    /// The norm over all gradients, each divided by `divisor`; by default of order 2, in `f32`.
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), divisor)
     }
-    /// Whether the step depends on the parameter's [place](StepContext::index_in_group) among the others.
+    /// Whether the step depends on [`StepContext::index_in_group`].
     fn needs_index_in_group(&self) -> bool {
         false
     }
-    /// Whose steps are counted, under this configuration.
+    /// Whether this configuration counts steps by the parameter or the group.
     fn step_scope(&self) -> Scope {
         Self::STEP_SCOPE
     }
-    /// Who owns the carried numbers: as a rule whoever counts the steps.
+    /// Whether the scalars belong to the parameter or the group; by default as the step count.
     fn scalar_scope(&self) -> Scope {
         self.step_scope()
     }
-    /// Of which numbers the constants hold [`StepContext::beta_power`]s: those are found once for a group.
+    /// The bases of the [`StepContext::beta_power`]s in the constants, so that a group computes them once.
     fn decay_bases(&self) -> [f64; 2] {
         [1.0; 2]
     }
-    /// The slots that this configuration uses; one of [`Rule::SLOT_MASKS`]. `compute` is the type that
-    /// the step is computed in: a sum needs a compensation only where it is rounded to 16 bits.
+    /// The active slots of this configuration (bit k: slot k); one of [`Rule::SLOT_MASKS`]. It depends on
+    /// the compute type because Kahan compensation is only kept when sums are rounded to 16 bits.
     fn active_slots(&self, compute: Dtype) -> u32 {
         let _ = compute;
         Self::SLOT_MASKS.first().copied().unwrap_or(0)
@@ -133,16 +135,16 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         let _ = slot;
         SlotInit::Constant(0.0)
     }
-    /// The number type in which the reference keeps slot k for a parameter of this type.
+    /// The type in which the reference stores slot k for a parameter of this type.
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype {
         let _ = slot;
         param
     }
-    /// How the carried numbers start.
+    /// The initial scalars.
     fn scalars(&self) -> ScalarState {
         [0.0; MAX_SCALARS]
     }
-    /// Moves the carried numbers on, before the coefficients are computed.
+    /// Updates the scalars at the beginning of a step, before [`Rule::coefs`].
     fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState) {
         let _ = (step, scalars);
     }
@@ -150,8 +152,8 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// The step's constants, as the reference computes them.
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, scalars: &ScalarState) -> Self::Coefs<C>;
 
-    /// What one element adds to the tensor's sums. Not rounded to `C`: PyTorch's
-    /// norms and means of 16-bit tensors add up in `f32` too.
+    /// One element's terms of the tensor's sums. They are not rounded to `C`: PyTorch
+    /// accumulates norms and means of 16-bit tensors in `f32` too.
     #[inline(always)]
     fn sum_terms<C: ComputeFloat>(
         k: &Self::Coefs<C>,
@@ -166,13 +168,13 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     fn apply_sums<C: ComputeFloat>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
         let _ = (k, sums, n);
     }
-    /// Notes numbers of the finished constants among the carried ones, for those who read the state.
+    /// Copies values of the completed constants into the scalars, for readers of the state.
     fn export_scalars<C: ComputeFloat>(k: &Self::Coefs<C>, scalars: &mut ScalarState) {
         let _ = (k, scalars);
     }
 
-    /// The update of one element: the parameter and its slots afterwards. A slot
-    /// outside of the mask comes in as zero and is not stored.
+    /// The update of one element: the new parameter and slots. An inactive slot
+    /// is passed as zero, and its new value is not stored.
     fn update<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         p: C,
@@ -180,21 +182,22 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         slots: Self::Slots<C>,
     ) -> (C, Self::Slots<C>);
 
-    /// The constant that [`Rule::convert_element`] needs to turn a parameter into the one of
-    /// mode `to`; `None` if training and evaluation share one, as they mostly do.
+    /// The weight with which [`Rule::convert_element`] converts a parameter to mode `to`; `None` if
+    /// training and evaluation use the same parameter, as in most rules.
     fn eval_weight(&self, to: Mode) -> Option<f64> {
         let _ = to;
         None
     }
-    /// One element of the parameter, turned into that of the other mode.
+    /// Converts one element of the parameter to the other mode.
     #[inline(always)]
     fn convert_element<C: ComputeFloat>(weight: C::Scalar, p: C, slots: Self::Slots<C>) -> C {
         let _ = (weight, slots);
         p
     }
 
-    /// The first half of [`Rule::update`], for what may come between ([`crate::lowrank`]): the
-    /// direction to be found in a gradient. Unless a rule says otherwise, the way from 0.
+    /// The first half of [`Rule::update`], for rules that are split by a projection
+    /// ([`crate::lowrank`]): the direction, and the new slots. By default, the update that starts
+    /// from a zero parameter.
     #[inline(always)]
     fn update_direction<C: ComputeFloat>(
         k: &Self::Coefs<C>,
@@ -203,19 +206,19 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     ) -> (C, Self::Slots<C>) {
         Self::update(k, C::ZERO, g, slots)
     }
-    /// The second half: the parameter, moved along a direction. Decay is part of it, where the rule
-    /// says so in [`Rule::check_separable`].
+    /// The second half: moves the parameter along a direction. It includes weight decay if the rule's
+    /// [`Rule::check_separable`] permits one.
     #[inline(always)]
     fn apply_direction<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, direction: C) -> C {
         let _ = k;
         p + direction
     }
-    /// Whether the two halves, one after the other, are [`Rule::update`] but for rounding. Unless a rule
-    /// says otherwise they are if nothing decays and no slot starts as the parameter: then the parameter
-    /// is only added to.
+    /// Whether [`Rule::apply_direction`] after [`Rule::update_direction`] equals [`Rule::update`] except
+    /// for rounding. By default it does if there is no weight decay and no slot starts as a copy of the
+    /// parameter: such an update only adds to the parameter.
     ///
     /// # Errors
-    /// They are not; with the argument that stands in the way.
+    /// It does not; names the argument that prevents it.
     fn check_separable(&self) -> Result<(), Error> {
         if (0..Self::SLOTS.len()).any(|slot| self.slot_init(slot) == SlotInit::CopyParam) {
             return Err(Error::InvalidArgument {
@@ -227,7 +230,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     }
 }
 
-/// Refuses a weight decay. For a rule that applies it where a projection has no parameter.
+/// Refuses a weight decay, for rules that would apply it in the projected space, where the parameter is absent.
 pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> {
     ensure_range(
         value == 0.0,
@@ -237,13 +240,13 @@ pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> 
     )
 }
 
-/// The most numbers that a rule may carry from step to step beside its slots.
+/// The most scalars that a rule may keep.
 pub const MAX_SCALARS: usize = 4;
-/// Numbers carried from step to step beside the slots.
+/// Scalars that a rule keeps from step to step beside its slots; unused ones are 0.
 pub type ScalarState = [f64; MAX_SCALARS];
 
-/// What a check says of arguments that a group may have brought: a weight decay below 0, which the
-/// references refuse where an optimizer is made, they step with if it is a group's own.
+/// The result of a check, for arguments that may be a group's own: the references refuse a weight decay
+/// below 0 in an optimizer's constructor, but not in a parameter group, and step with it.
 pub(crate) fn check_group(checked: Result<(), Error>) -> Result<(), Error> {
     match checked {
         Err(Error::OutOfRange { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),

@@ -1,8 +1,9 @@
-//! Rules without their types: what adapters, names and checkpoints work with.
+//! [`DynRule`]: a rule whose type is known at run time only, as adapters, registry names and
+//! checkpoints use it.
 //!
-//! An [`DynRule`] steps tensors whose number types and storages are known at run
-//! time only. The usual combinations run the very loops of [`crate::rule`];
-//! every other one goes through a small buffer, with the same bits.
+//! It steps tensors whose types and storages are known at run time only. The common
+//! combinations run the loops of [`crate::rule`] in place; every other one goes through small
+//! staging buffers, with the same bits.
 
 use half::{bf16, f16};
 
@@ -23,13 +24,13 @@ use crate::storage::{
 
 use super::{ComputePolicy, RuleInfo, UpdateBuffers};
 
-/// A rule of any type.
+/// A rule of any type, or a rule within wrappers.
 pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
-    /// What saved files call the rule: [`Rule::ID`], after those of what it is wrapped in.
+    /// Calls `part` with each part of the name in saved files: those of the wrappers, outermost first, then [`Rule::ID`].
     fn id(&self, part: &mut dyn FnMut(&'static str));
     /// [`Rule::check`].
     fn check(&self) -> Result<(), Error>;
-    /// What else there is to know of it.
+    /// The rule's other properties.
     fn info(&self) -> RuleInfo;
     /// The hyper-parameters.
     fn hyper_params(&mut self) -> &mut dyn HyperParams;
@@ -38,30 +39,30 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// [`Rule::resolve_defaults`].
     fn resolve_defaults(&mut self) {}
     /// [`Rule::grad_norm_divisor`].
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        let _ = given;
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        let _ = extra;
         None
     }
     /// [`Rule::grad_norm`].
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        unscaled_norm(grads.iter().copied(), scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        unscaled_norm(grads.iter().copied(), divisor)
     }
-    /// [`Rule::scalars`] of parameter number `index` of an optimizer, from 0.
+    /// [`Rule::scalars`] of parameter `index` of an optimizer, from 0: APOLLO derives a seed from it.
     fn initial_scalars(&self, index: usize) -> ScalarState;
     /// [`Rule::advance_scalars`].
     fn advance_scalars(&self, step: &StepContext, scalars: &mut ScalarState);
     /// Whether the rule has an update for parameters of this shape.
     ///
     /// # Errors
-    /// It has none.
+    /// It has none; Muon, for one, takes matrices only.
     fn check_shape(&self, shape: &[usize]) -> Result<(), Error> {
         let _ = shape;
         Ok(())
     }
-    /// How many elements slot k has for a parameter of this shape, computed in this type; 0 if
-    /// the slot is not used.
+    /// The number of elements of a slot, for a parameter of this shape and compute type; 0 if the
+    /// slot is inactive.
     fn slot_len(&self, slot: usize, shape: &[usize], compute: Dtype) -> usize;
-    /// The shape that the reference gives slot k: `shape` itself, but for row and column state.
+    /// Calls `dims` with each dimension of the slot in the reference: those of `shape`, except for row and column state.
     fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
         let _ = slot;
         shape.iter().for_each(|&d| dims(d));
@@ -70,13 +71,13 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     fn slot_dtype(&self, slot: usize, param: Dtype) -> Dtype;
     /// [`Rule::slot_init`].
     fn slot_init(&self, slot: usize) -> SlotInit;
-    /// How many numbers of scratch memory a step of a parameter of this shape needs.
+    /// The largest number of scratch elements that a step of a parameter of this shape may need.
     fn scratch_len(&self, shape: &[usize]) -> usize {
         let _ = shape;
         0
     }
-    /// How many of them this step needs: fewer, where not all that may be asked of a step is. `compute` is
-    /// the type that it computes in.
+    /// The number of scratch elements that this step needs, at most [`DynRule::scratch_len`]. `compute` is the
+    /// type that it computes in.
     fn scratch_len_at(
         &self,
         compute: Dtype,
@@ -94,34 +95,34 @@ pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// A buffer of the wrong length, or an invalid configuration. Nothing is written then.
     fn update(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         step: &StepContext,
         scalars: &mut ScalarState,
         tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error>;
-    /// Turns a parameter that has been stepped into the one of the other mode.
+    /// Converts a parameter that has been stepped to mode `to`.
     ///
     /// # Errors
     /// A buffer of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
     fn convert(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
-        let _ = (arithmetic, to, param, slots);
+        let _ = (policy, to, param, slots);
         Ok(())
     }
-    /// A copy on the heap.
+    /// A clone on the heap.
     #[cfg(feature = "alloc")]
     fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule>;
 }
 
-/// Begins a step of a group: its counter moves on, and the carried numbers that it owns.
+/// Begins a step of a group: advances its step count, and the scalars if they belong to the group.
 ///
-/// Whoever keeps parameters begins each step so: the group, then with [`begin_parameter`] each of its parameters
-/// that has a gradient. [`begin_single`] is both.
+/// Code that keeps state itself begins every step with this, then calls [`begin_parameter`] for each parameter of the
+/// group that has a gradient. [`begin_single`] does both for a group of one.
 pub fn begin_group<R: DynRule + ?Sized>(
     rule: &R,
     info: &RuleInfo,
@@ -138,8 +139,8 @@ pub fn begin_group<R: DynRule + ?Sized>(
     }
 }
 
-/// Begins a parameter's step `at`, whose number is found here: its counter moves on, and the carried numbers that it
-/// owns. `group` is how many steps its group has made.
+/// Begins a parameter's step: advances its step count, sets `at.t`, and advances the scalars if they belong to the
+/// parameter. `group` is the group's step count.
 #[inline(always)]
 pub fn begin_parameter<R: DynRule + ?Sized>(
     rule: &R,
@@ -160,8 +161,8 @@ pub fn begin_parameter<R: DynRule + ?Sized>(
     }
 }
 
-/// Begins a step of a parameter that is alone in its group, with one counter and one set of carried numbers: whoever
-/// owns them. Without a gradient, what the group owns moves on all the same.
+/// Begins a step of a parameter that is alone in its group, with one step count and one set of scalars, whichever of the
+/// two they belong to. Without a gradient, those of a group advance nevertheless.
 pub fn begin_single<R: DynRule + ?Sized>(
     rule: &R,
     at: &mut StepContext<'_>,
@@ -175,8 +176,8 @@ pub fn begin_single<R: DynRule + ?Sized>(
     if has_grad {
         begin_parameter(rule, &info, at, group.0, &mut own.0, &mut own.1);
     }
-    let owner = |who| if who == Scope::Group { group } else { own };
-    (*steps, *scalars) = (owner(info.step_scope).0, owner(info.scalar_scope).1);
+    let of = |scope| if scope == Scope::Group { group } else { own };
+    (*steps, *scalars) = (of(info.step_scope).0, of(info.scalar_scope).1);
 }
 
 #[cfg(feature = "alloc")]
@@ -186,17 +187,17 @@ impl Clone for alloc::boxed::Box<dyn DynRule> {
     }
 }
 
-/// Checks every length of a tensor against the rule's, and that the step has what the rule asks for.
+/// Checks the length of every buffer, and that the step has the gradient norm if the rule needs it.
 pub(crate) fn check_tensor(
     rule: &dyn DynRule,
-    arithmetic: ComputePolicy,
+    policy: ComputePolicy,
     step: &StepContext,
     t: &UpdateBuffers<'_, '_>,
 ) -> Result<(), Error> {
-    check_tensor_in(rule, arithmetic.compute(t.param.dtype()), step, t)
+    check_tensor_in(rule, policy.compute(t.param.dtype()), step, t)
 }
 
-/// The same where the type to compute in is known; of one type of rule, for firmware that has no others.
+/// [`check_tensor`] for a known compute type; generic, so that firmware links it for its own rule only.
 fn check_tensor_in<R: DynRule + ?Sized>(
     rule: &R,
     compute: Dtype,
@@ -222,7 +223,7 @@ fn check_tensor_in<R: DynRule + ?Sized>(
     Ok(())
 }
 
-/// A rule whose reference does not round 16-bit numbers after each operation.
+/// Refuses [`ComputePolicy::Eager`] for a rule whose reference never rounds after each operation.
 pub(crate) const NOT_EAGER: Error = Error::InvalidArgument {
     argument: "arithmetic",
     expected: "one in which the rule's reference computes",
@@ -247,11 +248,11 @@ impl<R: Rule> DynRule for R {
     fn resolve_defaults(&mut self) {
         Rule::resolve_defaults(self);
     }
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        Rule::grad_norm_divisor(self, given)
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        Rule::grad_norm_divisor(self, extra)
     }
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        Rule::grad_norm(self, grads, scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        Rule::grad_norm(self, grads, divisor)
     }
     fn initial_scalars(&self, _: usize) -> ScalarState {
         Rule::scalars(self)
@@ -270,15 +271,15 @@ impl<R: Rule> DynRule for R {
     }
     fn update(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         step: &StepContext,
         scalars: &mut ScalarState,
         mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(Rule::check(self))?;
-        check_tensor(self, arithmetic, step, &tensor)?;
+        check_tensor(self, policy, step, &tensor)?;
         let t = &mut tensor;
-        match arithmetic.compute(t.param.dtype()) {
+        match policy.compute(t.param.dtype()) {
             Dtype::F64 => update::<R, f64>(self, step, scalars, t),
             Dtype::F32 => update::<R, f32>(self, step, scalars, t),
             _ if const { !R::EAGER } => return Err(NOT_EAGER),
@@ -289,13 +290,13 @@ impl<R: Rule> DynRule for R {
     }
     fn convert(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
         let Some(weight) = mode::conversion(self, to)? else { return Ok(()) };
-        let compute = arithmetic.compute(param.dtype());
+        let compute = policy.compute(param.dtype());
         for (k, slot) in slots.iter().enumerate() {
             let name = R::SLOTS.get(k).copied().unwrap_or("slot");
             ensure_len(name, slot.len(), self.slot_len(k, &[param.len()], compute))?;
@@ -318,9 +319,10 @@ impl<R: Rule> DynRule for R {
 
 /// One step of a tensor in any storage, decoded and encoded a chunk at a time in `scratch`: for devices with little memory.
 ///
-/// [`DynRule::update`] brings code and buffers for every type; this brings those of one rule, computed in the type of
-/// `scratch` (`f32` or `f64`), with the same bits. `scratch` is cut into a buffer for the parameter, one for the
-/// gradient and one for each slot. Unlike `update`, this [advances](Rule::advance_scalars) `scalars`.
+/// [`DynRule::update`] links code and buffers for every type; this links only those of one rule and of the type of
+/// `scratch` (`f32` or `f64`), in which it computes, with the same bits. `scratch` is cut into a buffer for the
+/// parameter, one for the gradient and one for each slot, active or not. Unlike `update`, this
+/// [advances](Rule::advance_scalars) `scalars`.
 ///
 /// # Errors
 /// An invalid configuration, a buffer of the wrong length, or blocks that do not fit into `scratch`. Nothing is written
@@ -355,9 +357,9 @@ pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain>(
     Rule::check(rule)?;
     check_tensor_in(rule, C::DTYPE, step, &tensor)?;
     let t = &mut tensor;
-    let room = scratch.len() / (2 + R::SLOTS.len());
+    let max_len = scratch.len() / (2 + R::SLOTS.len());
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    let Some(chunk_len) = chunk_len_within(room.min(MAX_BLOCK), blocks.clone()) else {
+    let Some(chunk_len) = chunk_len_within(max_len.min(MAX_BLOCK), blocks.clone()) else {
         let largest = blocks.max().unwrap_or(1) as f64;
         return Err(Error::OutOfRange {
             argument: "block",
@@ -379,12 +381,12 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     slots: &[DataMut<'_>],
 ) {
     let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
-    let Some(stretch) = chunk_len(blocks) else { return };
+    let Some(chunk_len) = chunk_len(blocks) else { return };
     let weight = C::scalar(weight);
     let mut values = [C::Stored::default(); MAX_BLOCK];
     let mut state = R::Slots::<[C::Stored; MAX_BLOCK]>::from_fn(|_| values);
-    for start in (0..param.len()).step_by(stretch) {
-        let len = (param.len() - start).min(stretch);
+    for start in (0..param.len()).step_by(chunk_len) {
+        let len = (param.len() - start).min(chunk_len);
         let values = values.get_mut(..len).unwrap_or_default();
         param.load(start, values);
         for (to, from) in state.as_mut().iter_mut().zip(slots).filter(|(_, s)| !s.is_empty()) {
@@ -401,7 +403,7 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     }
 }
 
-/// A step in a type that is known.
+/// A step of checked buffers in a known compute type.
 pub(crate) fn update<R: Rule, C: ComputeFloat<Stored: Plain>>(
     rule: &R,
     step: &StepContext,

@@ -1,4 +1,4 @@
-//! The loops over the elements of a tensor: every step's.
+//! The loops over a tensor's elements: sums of a rule's terms, updates, and the staging buffers for encoded storage.
 
 use half::bf16;
 
@@ -10,26 +10,26 @@ use crate::math::reduce::{self, TermSource};
 use crate::rule::Array;
 use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len};
 
-/// Runs `$body` with `I` bound to the index of `$mask` among the rule's masks, as a constant.
-macro_rules! with_mask {
-    ($rule:ty, $mask:expr, $I:ident => $body:expr) => {{
+/// Runs `$body` with the constant `$I` bound to the index of `$active` in [`Rule::SLOT_MASKS`].
+macro_rules! with_active_slots {
+    ($rule:ty, $active:expr, $I:ident => $body:expr) => {{
         const {
             assert!(<$rule>::SLOT_MASKS.len() <= 4 && <$rule>::NUM_SUMS <= 2);
         }
-        let mask = $mask;
+        let active = $active;
         // The constant guards keep combinations that do not occur from being compiled.
         if const { <$rule>::SLOT_MASKS.len() > 1 }
-            && mask == const { $crate::rule::mask_at::<$rule, 1>() }
+            && active == const { $crate::rule::active_slots_at::<$rule, 1>() }
         {
             const $I: usize = 1;
             $body
         } else if const { <$rule>::SLOT_MASKS.len() > 2 }
-            && mask == const { $crate::rule::mask_at::<$rule, 2>() }
+            && active == const { $crate::rule::active_slots_at::<$rule, 2>() }
         {
             const $I: usize = 2;
             $body
         } else if const { <$rule>::SLOT_MASKS.len() > 3 }
-            && mask == const { $crate::rule::mask_at::<$rule, 3>() }
+            && active == const { $crate::rule::active_slots_at::<$rule, 3>() }
         {
             const $I: usize = 3;
             $body
@@ -40,26 +40,26 @@ macro_rules! with_mask {
     }};
 }
 
-pub(crate) use with_mask;
+pub(crate) use with_active_slots;
 
-/// The mask at index I, or none at all.
+/// The active slots at index I of [`Rule::SLOT_MASKS`]; none if there is no such entry.
 #[inline(always)]
-pub(crate) const fn mask_at<R: Rule, const I: usize>() -> u32 {
+pub(crate) const fn active_slots_at<R: Rule, const I: usize>() -> u32 {
     let masks = R::SLOT_MASKS;
     if I < masks.len() { masks[I] } else { 0 }
 }
 
-/// The sums of [`Rule::sum_terms`] over a tensor, or over a part of one cut at a
-/// multiple of [`reduce::PARTIAL_LEN`]; the sums of the parts are added by
-/// [`reduce::sum`]. Slices shorter than `param` count as absent.
+/// The sums of [`Rule::sum_terms`] over a tensor, or over a part cut at multiples of
+/// [`reduce::PARTIAL_LEN`]; [`reduce::sum`] adds the sums of the parts. `active` is the bit mask of
+/// [`Rule::active_slots`]. `grad` and active slots must be as long as `param`: [`step`](super::step) checks.
 pub fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
-    mask: u32,
+    active: u32,
     param: &[P],
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
@@ -72,10 +72,10 @@ struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
 impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
     Sums<'_, '_, R, C, P, G, S, I>
 {
-    /// The terms from element `start` on; the second buffer is as long as the first, or empty.
+    /// Writes the terms of the elements from `start` on; the second buffer is as long as the first, or empty.
     #[inline(always)]
     fn terms(&self, start: usize, [a, b]: [&mut [C::Scalar]; 2]) {
-        let mask = const { mask_at::<R, I>() };
+        let active = const { active_slots_at::<R, I>() };
         let n = a.len();
         let part = start..start + n;
         let (Some(param), Some(grad)) = (self.param.get(part.clone()), self.grad.get(part.clone()))
@@ -87,14 +87,14 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
             views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
         });
         let slots = slots.as_ref();
-        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+        if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
             return;
         }
         let two = R::NUM_SUMS > 1 && b.len() == n;
         let coefs = *self.coefs;
         for i in 0..n {
             let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
+                if active >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
             });
             let terms = R::sum_terms::<C>(&coefs, load_at(param, i), load_at(grad, i), state);
             a[i] = terms[0];
@@ -140,18 +140,18 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
     }
 }
 
-/// Updates a tensor, or any part of one, with finished coefficients. Does
-/// nothing if `grad` or a slot in use is shorter than `param`: [`step`](super::step) checks.
-// Handed on in registers, but where code has to be small.
+/// Updates a tensor, or any part of one, with completed coefficients. `active` is the bit mask of
+/// [`Rule::active_slots`]. Does nothing if `grad` or an active slot is shorter than `param`.
+// Inlined so that the arguments stay in registers, except where code size matters more.
 #[cfg_attr(not(target_os = "none"), inline(always))]
 pub fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
-    mask: u32,
+    active: u32,
     param: &mut [P],
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Apply<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
@@ -168,12 +168,12 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
 
     #[inline(always)]
     fn run(self) {
-        self.each::<true>();
+        self.update_all::<true>();
     }
 
     #[inline(always)]
     fn run_scalar(self) {
-        self.each::<false>();
+        self.update_all::<false>();
     }
 }
 
@@ -181,8 +181,8 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
     Apply<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
-    fn each<const VECTORS: bool>(mut self) {
-        let mask = const { mask_at::<R, I>() };
+    fn update_all<const VECTORS: bool>(mut self) {
+        let active = const { active_slots_at::<R, I>() };
         let n = self.param.len();
         let param = self.param;
         let Some(grad) = self.grad.get(..n) else { return };
@@ -191,31 +191,26 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
             views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
         });
         let slots = slots.as_mut();
-        if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+        if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
             return;
         }
         let coefs = *self.coefs;
-        if const {
-            VECTORS
-                && HAS_SHORT
-                && is_single::<C, P>()
-                && is_single::<P, G>()
-                && is_single::<G, S>()
-        } && n < 2 * SHORT
+        if const { VECTORS && HAS_SHORT && both_f32::<C, P>() && both_f32::<G, S>() }
+            && n < 2 * SHORT
         {
-            return apply_short::<R, C, P, G, S>(&coefs, mask, param, grad, slots);
+            return apply_short::<R, C, P, G, S>(&coefs, active, param, grad, slots);
         }
         for i in 0..n {
             if !VECTORS {
                 simd::one_by_one();
             }
             let state = R::Slots::<C>::from_fn(|k| {
-                if mask >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
+                if active >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
             });
             let (p, state) = R::update::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
             param[i] = p.store();
             for (k, &x) in state.as_ref().iter().enumerate() {
-                if mask >> k & 1 == 1 {
+                if active >> k & 1 == 1 {
                     store_at(slots[k], i, x);
                 }
             }
@@ -223,21 +218,21 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
     }
 }
 
-/// Numbers in a vector of the widest unit.
+/// `f32` lanes of the widest vector unit.
 const SHORT: usize = 16;
-/// Whether it may be there.
+/// Whether such a unit may be chosen at run time.
 const HAS_SHORT: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
 
-const fn is_single<A: StoredFloat, B: StoredFloat>() -> bool {
+const fn both_f32<A: StoredFloat, B: StoredFloat>() -> bool {
     matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
 }
 
-/// [`apply`] to less than a loop of vectors pays for: by way of arrays, which a compiler need not
-/// ask whether they overlap.
+/// [`apply`] for slices too short for a vectorized loop to pay off. It copies to arrays, which need
+/// no run-time checks for overlap.
 #[inline(always)]
 fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
-    mask: u32,
+    active: u32,
     param: &mut [P],
     grad: &[G],
     slots: &mut [&mut [S]],
@@ -246,7 +241,7 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
     fn load<C: ComputeFloat, T: StoredFloat>(from: &[T], start: usize) -> [C; SHORT] {
         let from = from.get(start..).unwrap_or_default();
         if let Some(from) = from.first_chunk::<SHORT>() {
-            return from.map(C::load); // no call to copy a few bytes
+            return from.map(C::load); // avoids a call to memcpy
         }
         let mut all = [C::ZERO; SHORT];
         for (x, &from) in all.iter_mut().zip(from) {
@@ -268,7 +263,7 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
     for start in (0..param.len()).step_by(SHORT) {
         let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
         let mut state = R::Slots::<[C; SHORT]>::from_fn(|k| match slots.get(k) {
-            Some(slot) if mask >> k & 1 == 1 => load(slot, start),
+            Some(slot) if active >> k & 1 == 1 => load(slot, start),
             _ => [C::ZERO; SHORT],
         });
         let each = state.as_mut();
@@ -281,16 +276,16 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
         }
         store(param, start, &p);
         for (k, (slot, each)) in slots.iter_mut().zip(&*each).enumerate() {
-            if mask >> k & 1 == 1 {
+            if active >> k & 1 == 1 {
                 store(slot, start, each);
             }
         }
     }
 }
 
-/// Element i of a slice. It is there: the lengths have been checked. A compiler for small
-/// processors does not always see that, and a panic is not to be linked there; one for vector
-/// units vectorises the loop only if it is told that nothing else can happen.
+/// Element i of a slice; the lengths have been checked. On bare-metal targets the compiler does not
+/// always prove that, and `get` keeps panics from being linked; elsewhere the loop vectorizes only
+/// with an indexing expression.
 #[inline(always)]
 fn load_at<C: ComputeFloat, T: StoredFloat>(from: &[T], i: usize) -> C {
     if cfg!(target_os = "none") {
@@ -300,7 +295,7 @@ fn load_at<C: ComputeFloat, T: StoredFloat>(from: &[T], i: usize) -> C {
     }
 }
 
-/// The same, to write.
+/// Stores element i of a slice, as [`load_at`] reads one.
 #[inline(always)]
 fn store_at<C: ComputeFloat, T: StoredFloat>(to: &mut [T], i: usize, x: C) {
     if cfg!(target_os = "none") {
@@ -312,47 +307,51 @@ fn store_at<C: ComputeFloat, T: StoredFloat>(to: &mut [T], i: usize, x: C) {
     }
 }
 
-/// What of a rule its configuration uses.
+/// Which slots and sums a rule's configuration active.
 #[derive(Clone, Copy)]
 pub(crate) struct ActiveParts {
-    pub(crate) mask: u32,
+    /// The active slots, as a bit mask.
+    pub(crate) slots: u32,
     pub(crate) sums: bool,
 }
 
 impl ActiveParts {
     pub(crate) fn of<R: Rule>(rule: &R, compute: Dtype) -> Self {
-        ActiveParts { mask: rule.active_slots(compute), sums: R::NUM_SUMS > 0 && rule.needs_sums() }
+        ActiveParts {
+            slots: rule.active_slots(compute),
+            sums: R::NUM_SUMS > 0 && rule.needs_sums(),
+        }
     }
 }
 
-/// The loops over the elements of a tensor: what the shapes of rules differ in.
+/// The loops over a tensor's elements, which differ between elementwise and factored rules.
 pub(crate) trait KernelSet<R: Rule, C: ComputeFloat>: Copy {
-    /// The sums of the terms over the whole tensor.
+    /// The sums of [`Rule::sum_terms`] over the whole tensor.
     fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         param: &[P],
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2];
-    /// The terms of the elements from `start` on, which the slices hold.
-    #[expect(clippy::too_many_arguments, reason = "a stretch of a tensor has that many parts")]
+    /// Writes the terms of one chunk, which begins at element `start` of the tensor.
+    #[expect(clippy::too_many_arguments, reason = "a chunk of a tensor has that many parts")]
     fn terms(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &[C::Stored],
         grad: &[C::Stored],
         slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     );
-    /// Updates the elements from `start` on, which the slices hold.
+    /// Updates one chunk, which begins at element `start` of the tensor.
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &mut [P],
         grad: &[G],
@@ -360,7 +359,7 @@ pub(crate) trait KernelSet<R: Rule, C: ComputeFloat>: Copy {
     );
 }
 
-/// Elementwise and tensorwise rules.
+/// The loops of elementwise and tensorwise rules.
 #[derive(Clone, Copy)]
 pub(crate) struct Elementwise;
 
@@ -368,43 +367,43 @@ impl<R: Rule, C: ComputeFloat> KernelSet<R, C> for Elementwise {
     fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         param: &[P],
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2] {
-        sums::<R, C, P, G, S>(k, mask, param, grad, slots)
+        sums::<R, C, P, G, S>(k, active, param, grad, slots)
     }
 
     fn terms(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         _: usize,
         param: &[C::Stored],
         grad: &[C::Stored],
         slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     ) {
-        with_mask!(R, mask, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> { coefs: k, param, grad, slots }.terms(0, terms));
+        with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> { coefs: k, param, grad, slots }.terms(0, terms));
     }
 
     #[cfg_attr(not(target_os = "none"), inline(always))]
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         _: usize,
         param: &mut [P],
         grad: &[G],
         slots: R::Slots<&mut [S]>,
     ) {
-        apply::<R, C, P, G, S>(k, mask, param, grad, slots);
+        apply::<R, C, P, G, S>(k, active, param, grad, slots);
     }
 }
 
-/// Passes over a tensor of zeros that stands for a parameter elsewhere: [`Rule::PARAM_ONLY_SUMS`]
-/// are those of that parameter.
+/// Loops over a projected tensor of zeros in place of the parameter. [`Rule::PARAM_ONLY_SUMS`] are
+/// replaced by those of the full parameter, the second field.
 #[derive(Clone, Copy)]
 pub(crate) struct WithParamSums<X, S>(pub(crate) X, pub(crate) [S; 2]);
 
@@ -412,27 +411,27 @@ impl<R: Rule, C: ComputeFloat, X: KernelSet<R, C>> KernelSet<R, C> for WithParam
     fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         param: &[P],
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2] {
-        replace_param_sums::<R, C>(self.0.sums(k, mask, param, grad, slots), self.1)
+        replace_param_sums::<R, C>(self.0.sums(k, active, param, grad, slots), self.1)
     }
 
     fn terms(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &[C::Stored],
         grad: &[C::Stored],
         slots: &R::Slots<&[C::Stored]>,
         [a, b]: [&mut [C::Scalar]; 2],
     ) {
-        self.0.terms(k, mask, start, param, grad, slots, [&mut *a, &mut *b]);
+        self.0.terms(k, active, start, param, grad, slots, [&mut *a, &mut *b]);
         for (bit, (terms, sum)) in [a, b].into_iter().zip(self.1).enumerate() {
-            // All terms of the zeros are zeros: one of them stands for the sum.
+            // Every term of a zero parameter is zero, so one of them can hold the whole sum.
             if let Some(first) = terms.first_mut()
                 && start == 0
                 && R::PARAM_ONLY_SUMS >> bit & 1 == 1
@@ -445,17 +444,17 @@ impl<R: Rule, C: ComputeFloat, X: KernelSet<R, C>> KernelSet<R, C> for WithParam
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &mut [P],
         grad: &[G],
         slots: R::Slots<&mut [S]>,
     ) {
-        self.0.apply(k, mask, start, param, grad, slots);
+        self.0.apply(k, active, start, param, grad, slots);
     }
 }
 
-/// The sums over the parameter alone, as if it had only n elements: their means are what counts.
+/// The [`Rule::PARAM_ONLY_SUMS`] over the full parameter, scaled to n elements: rules use their means.
 pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     k: &R::Coefs<C>,
     whole: &DataMut<'_>,
@@ -464,67 +463,67 @@ pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     if R::PARAM_ONLY_SUMS == 0 {
         return [C::Scalar::ZERO; 2];
     }
-    let zeros = <R::Slots<C> as Array<C>>::from_fn;
+    let slots = <R::Slots<C> as Array<C>>::from_fn;
     let len = whole.len();
     let mut values = [C::Stored::default(); reduce::CHUNK];
     reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
         let values = values.get_mut(..a.len()).unwrap_or_default();
         whole.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
-            [*a, *b] = R::sum_terms::<C>(k, C::load(*p), C::ZERO, zeros(|_| C::ZERO));
+            [*a, *b] = R::sum_terms::<C>(k, C::load(*p), C::ZERO, slots(|_| C::ZERO));
         }
     })
     .map(|sum| scaled_sum::<C>(sum, n, len))
 }
 
-/// A sum over `len` elements, as if there were only n.
+/// A sum over `len` elements, scaled to n elements: `sum · n / len`, in `f64`.
 #[inline(always)]
 pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
     C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
-/// The sums over zeros, and those over the parameter that they stand for.
+/// Replaces the [`Rule::PARAM_ONLY_SUMS`] among the first sums, taken over a projection, by the second, taken over the
+/// full parameter.
 #[inline(always)]
 pub fn replace_param_sums<R: Rule, C: ComputeFloat>(
     [a, b]: [C::Scalar; 2],
     [x, y]: [C::Scalar; 2],
 ) -> [C::Scalar; 2] {
-    let own = |bit: u32| R::PARAM_ONLY_SUMS >> bit & 1 == 1;
-    [if own(0) { x } else { a }, if own(1) { y } else { b }]
+    let param_only = |bit: u32| R::PARAM_ONLY_SUMS >> bit & 1 == 1;
+    [if param_only(0) { x } else { a }, if param_only(1) { y } else { b }]
 }
 
-/// All passes over a tensor whose constants are known but for the sums.
+/// One step of a tensor, with the constants of [`Rule::coefs`]: sums, then updates.
 #[expect(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
 pub(crate) fn run<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
-    uses: ActiveParts,
+    active: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
 ) {
-    let s = scalars;
-    // The combinations that are used in earnest have loops of their own.
-    if direct::<R, C, X, C::Stored, C::Stored, C::Stored>(passes, k, uses, s, t) {
+    // The common combinations of types are read and written in place.
+    if run_in_place::<R, C, X, C::Stored, C::Stored, C::Stored>(kernels, k, active, scalars, t) {
         return;
     }
     if const { matches!(C::DTYPE, Dtype::F32) } {
-        if direct::<R, C, X, bf16, bf16, bf16>(passes, k, uses, s, t)
-            || direct::<R, C, X, bf16, bf16, f32>(passes, k, uses, s, t)
+        if run_in_place::<R, C, X, bf16, bf16, bf16>(kernels, k, active, scalars, t)
+            || run_in_place::<R, C, X, bf16, bf16, f32>(kernels, k, active, scalars, t)
         {
             return;
         }
     }
-    buffered::<R, C, X>(passes, k, uses, s, t);
+    buffered::<R, C, X>(kernels, k, active, scalars, t);
 }
 
-/// Runs the typed loops if the buffers are of these types.
-fn direct<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain, S: Plain>(
-    passes: X,
+/// Runs the loops on the buffers themselves if they have these types; otherwise returns false.
+fn run_in_place<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain, S: Plain>(
+    kernels: X,
     k: &mut R::Coefs<C>,
-    uses: ActiveParts,
+    active: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
 ) -> bool {
@@ -536,17 +535,17 @@ fn direct<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain, S: P
     let slots = R::Slots::<&mut [S]>::from_fn(|_| {
         slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
     });
-    self::passes::<R, C, X, P, G, S>(passes, k, uses, scalars, param, grad, slots);
+    run_plain::<R, C, X, P, G, S>(kernels, k, active, scalars, param, grad, slots);
     true
 }
 
-/// All passes over plain numbers.
+/// One step on slices of plain values.
 #[inline(always)]
 #[expect(
     clippy::collapsible_if,
     reason = "a constant guard keeps what can not run from being compiled"
 )]
-pub(crate) fn passes<
+pub(crate) fn run_plain<
     R: Rule,
     C: ComputeFloat,
     X: KernelSet<R, C>,
@@ -554,9 +553,9 @@ pub(crate) fn passes<
     G: StoredFloat,
     S: StoredFloat,
 >(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
-    ActiveParts { mask, sums }: ActiveParts,
+    ActiveParts { slots: active, sums }: ActiveParts,
     scalars: &mut ScalarState,
     param: &mut [P],
     grad: &[G],
@@ -566,39 +565,42 @@ pub(crate) fn passes<
         if sums {
             let views = slots.as_ref();
             let views = R::Slots::<&[S]>::from_fn(|i| views.get(i).map_or(&[][..], |s| s));
-            let sums = passes.sums::<P, G, S>(k, mask, param, grad, &views);
+            let sums = kernels.sums::<P, G, S>(k, active, param, grad, &views);
             R::apply_sums::<C>(k, sums, param.len());
         }
     }
     R::export_scalars::<C>(k, scalars);
-    passes.apply::<P, G, S>(k, mask, 0, param, grad, slots);
+    kernels.apply::<P, G, S>(k, active, 0, param, grad, slots);
 }
 
-/// Whether the slots that are used are plain numbers of this type.
+/// Whether all active slots are plain values of this type.
 fn are_all_of(dtype: Dtype, slots: &[DataMut<'_>]) -> bool {
     slots.iter().all(|s| s.is_empty() || s.dtype() == Some(dtype))
 }
 
-/// Any types and storages, by way of buffers in the compute type's own numbers in memory. On its own, because a tensor that
-/// needs none of them is not to wait until the stack has grown.
+/// One step of buffers of any types and storages, through staging buffers of the compute type. Not inlined, so that only
+/// tensors that need them pay for the stack space.
 #[inline(never)]
 fn buffered<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
-    uses: ActiveParts,
+    active: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
 ) {
     match chunk_len_for(t) {
         Some(STAGING_LEN) => {
-            run_buffered::<R, C, X, STAGING_LEN>(passes, k, uses, scalars, t, STAGING_LEN)
+            run_buffered::<R, C, X, STAGING_LEN>(kernels, k, active, scalars, t, STAGING_LEN)
         }
-        Some(stretch) => run_buffered::<R, C, X, MAX_BLOCK>(passes, k, uses, scalars, t, stretch),
+        Some(chunk_len) => {
+            run_buffered::<R, C, X, MAX_BLOCK>(kernels, k, active, scalars, t, chunk_len)
+        }
         None => {}
     }
 }
 
-/// How many elements at a time hold whole blocks; a small stage, which stays in the nearest cache, if it can be.
+/// The length of a chunk, in whole blocks: [`STAGING_LEN`], whose buffers stay in the nearest cache, if it is a multiple
+/// of every block.
 fn chunk_len_for(t: &UpdateBuffers<'_, '_>) -> Option<usize> {
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
     if blocks.clone().all(|b| STAGING_LEN.is_multiple_of(b)) {
@@ -608,10 +610,10 @@ fn chunk_len_for(t: &UpdateBuffers<'_, '_>) -> Option<usize> {
     }
 }
 
-/// Elements in a small stage.
+/// Elements in a small staging buffer.
 const STAGING_LEN: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
-/// Buffers for a stretch of a tensor.
+/// Decoded values of one chunk of a tensor.
 struct StagingBuffers<'s, R: Rule, C: ComputeFloat + 's> {
     param: &'s mut [C::Stored],
     grad: &'s mut [C::Stored],
@@ -619,24 +621,24 @@ struct StagingBuffers<'s, R: Rule, C: ComputeFloat + 's> {
 }
 
 impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
-    fn load(&mut self, mask: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
+    fn load(&mut self, active: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
-        self.load_slots(mask, t, start, len);
+        self.load_slots(active, t, start, len);
     }
 
-    fn load_slots(&mut self, mask: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
+    fn load_slots(&mut self, active: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
         for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
-            if mask >> k & 1 == 1 {
+            if active >> k & 1 == 1 {
                 from.load(start, to.get_mut(..len).unwrap_or_default());
             }
         }
     }
 }
 
-/// Buffers in memory of the caller's, each `chunk_len` long.
+/// [`run`] with staging buffers cut from `scratch`, each `chunk_len` long.
 pub(crate) fn run_in_scratch<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
     active: ActiveParts,
     scalars: &mut ScalarState,
@@ -648,30 +650,30 @@ pub(crate) fn run_in_scratch<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelS
     let mut next = || chunks.next().unwrap_or_default();
     let (param, grad) = (next(), next());
     let buffers = StagingBuffers::<R, C> { param, grad, slots: R::Slots::from_fn(|_| next()) };
-    run_in_buffers(passes, k, active, scalars, t, chunk_len, buffers);
+    run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
 }
 
-/// The stage is on the stack; its size is all that is compiled anew for each B.
+/// [`run`] with staging buffers of length B on the stack. Only this function is compiled once per B.
 pub(crate) fn run_buffered<
     R: Rule,
     C: ComputeFloat<Stored: Plain>,
     X: KernelSet<R, C>,
     const B: usize,
 >(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
-    uses: ActiveParts,
+    active: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
-    stretch: usize,
+    chunk_len: usize,
 ) {
     let zeros = [C::Stored::default(); B];
     let (mut param, mut grad) = (zeros, zeros);
     let mut slots = R::Slots::<[C::Stored; B]>::from_fn(|_| zeros);
     let mut each = slots.as_mut().iter_mut();
     let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
-    let stage = StagingBuffers::<R, C> { param: &mut param, grad: &mut grad, slots };
-    run_in_buffers(passes, k, uses, scalars, t, stretch, stage);
+    let buffers = StagingBuffers::<R, C> { param: &mut param, grad: &mut grad, slots };
+    run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
 }
 
 #[expect(
@@ -679,40 +681,40 @@ pub(crate) fn run_buffered<
     reason = "a constant guard keeps what can not run from being compiled"
 )]
 fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
-    passes: X,
+    kernels: X,
     k: &mut R::Coefs<C>,
-    ActiveParts { mask, sums }: ActiveParts,
+    ActiveParts { slots: active, sums }: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
-    stretch: usize,
-    mut stage: StagingBuffers<'_, R, C>,
+    chunk_len: usize,
+    mut buffers: StagingBuffers<'_, R, C>,
 ) {
     let n = t.param.len();
-    let stretch = stretch.max(1); // it is, and now the compiler knows too: no panic is linked
+    let chunk_len = chunk_len.max(1); // never 0; tells the compiler so, which then links no panic
     if const { R::NUM_SUMS > 0 } {
         if sums {
-            // A stage is loaded once and handed out chunk by chunk.
+            // A chunk may span several of the reduction's blocks; it is loaded once.
             let mut loaded = usize::MAX;
             let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [C::Scalar]; 2]| {
                 let mut at = 0;
                 while at < a.len() {
-                    let base = (start + at) / stretch * stretch;
+                    let base = (start + at) / chunk_len * chunk_len;
                     if base != loaded {
-                        stage.load(mask, t, base, (n - base).min(stretch));
+                        buffers.load(active, t, base, (n - base).min(chunk_len));
                         loaded = base;
                     }
                     let first = start + at - base;
-                    let len = (a.len() - at).min(stretch - first);
+                    let len = (a.len() - at).min(chunk_len - first);
                     let from = first..first + len;
-                    let slots = stage.slots.as_ref();
+                    let slots = buffers.slots.as_ref();
                     let slots = R::Slots::<&[C::Stored]>::from_fn(|j| {
                         slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
                     });
-                    let param = stage.param.get(from.clone()).unwrap_or_default();
-                    let grad = stage.grad.get(from).unwrap_or_default();
+                    let param = buffers.param.get(from.clone()).unwrap_or_default();
+                    let grad = buffers.grad.get(from).unwrap_or_default();
                     let terms =
                         [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
-                    passes.terms(k, mask, start + at, param, grad, &slots, terms);
+                    kernels.terms(k, active, start + at, param, grad, &slots, terms);
                     at += len;
                 }
             });
@@ -720,19 +722,19 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
         }
     }
     R::export_scalars::<C>(k, scalars);
-    // Numbers that are of the compute type already stay where they are.
+    // Values that are of the compute type already are used in place.
     let plain_param = C::Stored::of_mut(&mut t.param).is_some();
     let plain_grad = C::Stored::of(&t.grad).is_some();
-    for start in (0..n).step_by(stretch) {
-        let len = (n - start).min(stretch);
+    for start in (0..n).step_by(chunk_len) {
+        let len = (n - start).min(chunk_len);
         let all = start..start + len;
-        stage.load_slots(mask, t, start, len);
-        let mut views = stage.slots.as_mut().iter_mut().enumerate();
+        buffers.load_slots(active, t, start, len);
+        let mut views = buffers.slots.as_mut().iter_mut().enumerate();
         let slots = R::Slots::<&mut [C::Stored]>::from_fn(|_| match views.next() {
-            Some((j, s)) if mask >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
+            Some((j, s)) if active >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
             _ => &mut [],
         });
-        let own = stage.param.get_mut(..len).unwrap_or_default();
+        let own = buffers.param.get_mut(..len).unwrap_or_default();
         let param = if plain_param {
             C::Stored::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
         } else {
@@ -742,16 +744,16 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
         let grad = if plain_grad {
             C::Stored::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
         } else {
-            let own = stage.grad.get_mut(..len).unwrap_or_default();
+            let own = buffers.grad.get_mut(..len).unwrap_or_default();
             t.grad.load(start, own);
             &*own
         };
-        passes.apply::<C::Stored, C::Stored, C::Stored>(k, mask, start, param, grad, slots);
+        kernels.apply::<C::Stored, C::Stored, C::Stored>(k, active, start, param, grad, slots);
         if !plain_param {
             t.param.store(start, own);
         }
-        for (j, (from, to)) in stage.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
-            if mask >> j & 1 == 1 {
+        for (j, (from, to)) in buffers.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
+            if active >> j & 1 == 1 {
                 to.store(start, from.get(..len).unwrap_or_default());
             }
         }
@@ -765,15 +767,15 @@ mod tests {
     use crate::optim::{AdamW, Lion, OptimiRanger, Sgd};
     use crate::rule::StepContext;
 
-    /// Three steps as compiled for vectors and without, in memory of type S.
+    /// Three steps by the vectorized loop and by the scalar one, stored as S.
     fn same_bits<R: Rule + Default, C: ComputeFloat<Stored = S>, S: StoredFloat>() {
         const N: usize = 77;
         let rule = R::default();
-        let number = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
-        let numbers: [S; N] = core::array::from_fn(number);
-        let grad: [S; N] = core::array::from_fn(|i| number(i + 5));
+        let value = |i: usize| S::from_f64(((i * 37 % 101) as f64 - 50.0) / 16.0);
+        let values: [S; N] = core::array::from_fn(value);
+        let grad: [S; N] = core::array::from_fn(|i| value(i + 5));
         let [vectors, scalar] = [true, false].map(|vectors| {
-            let mut param = numbers;
+            let mut param = values;
             let mut state = R::Slots::<[S; N]>::from_fn(|_| [S::default(); N]);
             let mut scalars = rule.scalars();
             for t in 1..=3 {
@@ -783,7 +785,7 @@ mod tests {
                 let mut each = state.as_mut().iter_mut();
                 let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
                 let (param, grad) = (&mut param[..], &grad[..]);
-                with_mask!(R, rule.active_slots(C::DTYPE), I => {
+                with_active_slots!(R, rule.active_slots(C::DTYPE), I => {
                     let apply = Apply::<R, C, S, S, S, I> { coefs, param, grad, slots };
                     if vectors { apply.run() } else { apply.run_scalar() }
                 });
@@ -791,7 +793,7 @@ mod tests {
             param.map(|x| x.to_f64().to_bits())
         });
         assert_eq!(vectors, scalar, "{}", R::ID);
-        assert_ne!(vectors, numbers.map(|x| x.to_f64().to_bits()), "{}", R::ID);
+        assert_ne!(vectors, values.map(|x| x.to_f64().to_bits()), "{}", R::ID);
     }
 
     #[test]

@@ -1,17 +1,17 @@
-//! Matrix rules with row and column state: Adafactor and its kin.
+//! Matrix rules with row and column state: Adafactor and its relatives.
 //!
-//! Instead of one number per element, such a rule keeps one per row and one per
+//! Instead of a moment per element, such a rule keeps one per row and one per
 //! column of the last two dimensions (leading ones are batches). A step reads the
 //! gradient three times and the parameter twice:
 //!
-//! 1. [`squares`]: sums of a function of the gradient along rows and down columns;
-//!    [`Factors::track`] then moves the state and leaves a factor per row and column;
+//! 1. [`squares`]: sums of [`FactoredUpdate::accumulate_term`] along rows and down columns;
+//!    [`Factors::track`] then updates the state and leaves a factor per row and column;
 //! 2. [`sums`]: [`FactoredUpdate::factored_terms`] over the whole tensor, in the flat order
 //!    of [`crate::math::reduce`]; [`Rule::apply_sums`] completes the constants;
 //! 3. [`apply`] runs [`FactoredUpdate::factored_update`].
 //!
-//! Tensors below two dimensions go through the rule's own [`Rule::update`].
-//! [`FactoredRule`] is the whole job, for tensors of any shape and type.
+//! Tensors of fewer than two dimensions use the rule's own [`Rule::update`].
+//! [`FactoredRule`] does all of this, for tensors of any shape and type.
 
 use half::{bf16, f16};
 
@@ -26,50 +26,50 @@ use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{
     ActiveParts, KernelSet, Rule, ScalarState, SlotInit, StepContext, UpdateBuffers, WithParamSums,
-    check_group, mask_at, param_sums, run, with_mask,
+    active_slots_at, check_group, param_sums, run, with_active_slots,
 };
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
-/// A rule that keeps row and column state for matrices. As a [`Rule`] it is what
-/// it does to tensors that are none.
+/// A rule that keeps row and column state for matrices. Its [`Rule`] methods apply to
+/// tensors of fewer than two dimensions.
 pub trait FactoredUpdate: Rule {
     /// [`Rule::SLOTS`], then the names of the row state and of the column state.
     const SLOT_NAMES: &'static [&'static str];
-    /// The slots (as bits) that row and column state stand in for. Both the masks
-    /// with and without them are among [`Rule::SLOT_MASKS`].
+    /// The slots (bit k: slot k) that row and column state replace. [`Rule::SLOT_MASKS`] lists
+    /// the combinations with and without them.
     const FACTORED_SLOTS: u32;
-    /// Whether the reference keeps the dimension that was summed, as 1, in the state's shape.
+    /// Whether the reference keeps the reduced dimension, as 1, in the state's shape (`keepdim`).
     const KEEPDIM: bool = false;
 
-    /// What is averaged along rows and down columns.
+    /// The function of the gradient that is averaged along rows and down columns, such as g² + ε.
     fn accumulate_term<C: ComputeFloat>(k: &Self::Coefs<C>, g: C) -> C::Scalar;
-    /// The average of n squares.
+    /// The mean of n terms, from their sum.
     #[inline(always)]
     fn mean<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
         let _ = k;
         C::round_from(sum / n)
     }
-    /// The state afterwards.
+    /// The new row or column state, from the old one and the mean.
     fn update_moment<C: ComputeFloat>(k: &Self::Coefs<C>, old: C, mean: C) -> C;
-    /// The average of the row state of a matrix of n rows.
+    /// The mean of a matrix's row state, from its sum over n rows.
     #[inline(always)]
     fn mean_of_rows<C: ComputeFloat>(k: &Self::Coefs<C>, sum: C::Scalar, n: C::Scalar) -> C {
         let _ = k;
         C::round_from(sum / n)
     }
-    /// What is computed of a row's state once.
+    /// The factor of a row, computed once from its state.
     #[inline(always)]
     fn row_factor<C: ComputeFloat>(k: &Self::Coefs<C>, row: C, mean_of_rows: C) -> C {
         let _ = (k, mean_of_rows);
         row
     }
-    /// What is computed of a column's state once.
+    /// The factor of a column, computed once from its state.
     #[inline(always)]
     fn col_factor<C: ComputeFloat>(k: &Self::Coefs<C>, col: C) -> C {
         let _ = k;
         col
     }
-    /// What multiplies the gradient of an element.
+    /// The factor of an element's gradient.
     fn element_scale<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         row_factor: C,
@@ -97,11 +97,11 @@ pub trait FactoredUpdate: Rule {
 /// A tensor as a batch of matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatrixLayout {
-    /// How many matrices.
+    /// The number of matrices.
     pub batches: usize,
-    /// Their rows.
+    /// Rows of each.
     pub rows: usize,
-    /// Their columns.
+    /// Columns of each.
     pub cols: usize,
 }
 
@@ -119,13 +119,13 @@ impl MatrixLayout {
         numel(&[self.batches, self.rows, self.cols])
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
 
-    /// How many numbers of scratch memory a step needs.
+    /// The number of scratch elements that a step needs.
     #[must_use]
     pub fn scratch_len(self) -> usize {
         [
@@ -139,7 +139,7 @@ impl MatrixLayout {
     }
 }
 
-/// The scratch memory of a step: sums first, then the factors that take their place.
+/// The scratch space of a step: row and column sums, then the factors that replace them.
 struct Scratch<'w, A> {
     rows: &'w mut [A],
     cols: &'w mut [A],
@@ -148,27 +148,27 @@ struct Scratch<'w, A> {
 }
 
 impl<'w, A> Scratch<'w, A> {
-    fn split(layout: MatrixLayout, work: &'w mut [A]) -> Option<Self> {
+    fn split(layout: MatrixLayout, scratch: &'w mut [A]) -> Option<Self> {
         let MatrixLayout { batches, rows, cols } = layout;
-        let (rows_, work) = work.split_at_mut_checked(numel(&[batches, rows]))?;
-        let (cols_, work) = work.split_at_mut_checked(numel(&[batches, cols]))?;
-        let (means, work) = work.split_at_mut_checked(batches)?;
-        let levels = work.get_mut(..numel(&[column_levels(rows), cols]))?;
+        let (rows_, scratch) = scratch.split_at_mut_checked(numel(&[batches, rows]))?;
+        let (cols_, scratch) = scratch.split_at_mut_checked(numel(&[batches, cols]))?;
+        let (means, scratch) = scratch.split_at_mut_checked(batches)?;
+        let levels = scratch.get_mut(..numel(&[column_levels(rows), cols]))?;
         Some(Scratch { rows: rows_, cols: cols_, means, levels })
     }
 }
 
 /// Writes the sums of [`FactoredUpdate::accumulate_term`] along every row and down every column
-/// into `work`. Does nothing if a slice is too short.
+/// into `scratch` ([`MatrixLayout::scratch_len`] elements). Does nothing if a slice is too short.
 pub fn squares<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     layout: MatrixLayout,
     grad: Data<'_>,
-    work: &mut [C::Scalar],
+    scratch: &mut [C::Scalar],
 ) {
-    let Some(work) = Scratch::split(layout, work) else { return };
+    let Some(scratch) = Scratch::split(layout, scratch) else { return };
     if grad.len() == layout.len() {
-        simd::dispatch_in::<C, C, _>(Squares::<R, C> { coefs, layout, grad, work });
+        simd::dispatch_in::<C, C, _>(Squares::<R, C> { coefs, layout, grad, scratch });
     }
 }
 
@@ -176,7 +176,7 @@ struct Squares<'a, R: Rule, C: ComputeFloat> {
     coefs: &'a R::Coefs<C>,
     layout: MatrixLayout,
     grad: Data<'a>,
-    work: Scratch<'a, C::Scalar>,
+    scratch: Scratch<'a, C::Scalar>,
 }
 
 impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> Kernel for Squares<'_, R, C> {
@@ -185,7 +185,7 @@ impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> Kernel for Squares<'_, R
     #[inline(always)]
     fn run(self) {
         let MatrixLayout { batches, rows, cols } = self.layout;
-        let Scratch { rows: row_sums, cols: col_sums, levels, .. } = self.work;
+        let Scratch { rows: row_sums, cols: col_sums, levels, .. } = self.scratch;
         let mut buffers = [[C::Scalar::ZERO; CHUNK]];
         for batch in 0..batches {
             let mut columns = Columns::new(levels, cols);
@@ -206,11 +206,11 @@ impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> Kernel for Squares<'_, R
     }
 }
 
-/// The squares of a row, which are added to the columns in passing.
+/// The terms of a row, which are added to the column sums on the way.
 struct RowSquares<'a, R: FactoredUpdate, C: ComputeFloat> {
     coefs: &'a R::Coefs<C>,
     grad: Data<'a>,
-    /// Where the row begins.
+    /// Index of the row's first element.
     first: usize,
     columns: &'a mut [C::Scalar],
 }
@@ -230,7 +230,7 @@ impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> TermSource<C::Scalar, 1>
             let grad = grad.get(first..).unwrap_or_default();
             return squares_of::<R, C, _>(self.coefs, grad, squares, columns);
         }
-        // The usual types of large models need no buffer.
+        // `bf16` gradients, the usual type of large models, are read without a buffer too.
         if const { matches!(C::DTYPE, Dtype::F32) } {
             if let Data::Bf16(grad) = &self.grad {
                 let grad = grad.get(first..).unwrap_or_default();
@@ -257,7 +257,7 @@ fn squares_of<R: FactoredUpdate, C: ComputeFloat, G: StoredFloat>(
     }
 }
 
-/// What an element's row and column contribute.
+/// The factor of each row and column, and the mean of each matrix's row state.
 #[derive(Clone, Copy, Debug)]
 pub struct Factors<'a, A> {
     layout: MatrixLayout,
@@ -267,16 +267,16 @@ pub struct Factors<'a, A> {
 }
 
 impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
-    /// Moves row and column state by the sums that [`squares`] left in `work`,
-    /// which holds the factors from then on. `None` if a slice is too short.
+    /// Updates row and column state from the sums that [`squares`] left in `scratch`,
+    /// and replaces those by the factors. `None` if a slice is too short.
     pub fn track<R: FactoredUpdate, C: ComputeFloat<Scalar = A, Stored: Plain>>(
         coefs: &R::Coefs<C>,
         layout: MatrixLayout,
-        work: &'a mut [A],
+        scratch: &'a mut [A],
         row: &mut DataMut<'_>,
         col: &mut DataMut<'_>,
     ) -> Option<Self> {
-        let Scratch { rows, cols, means, .. } = Scratch::split(layout, work)?;
+        let Scratch { rows, cols, means, .. } = Scratch::split(layout, scratch)?;
         let (height, width) = (layout.rows, layout.cols);
         track::<R, C>(coefs, rows, width, row);
         track::<R, C>(coefs, cols, height, col);
@@ -295,7 +295,7 @@ impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
         Some(Factors { layout, rows, cols, means })
     }
 
-    /// Cuts a stretch of `len` elements from `start` on at the ends of rows.
+    /// Cuts the `len` elements from `start` on at the ends of rows.
     #[inline(always)]
     fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
         let MatrixLayout { rows, cols, .. } = self.layout;
@@ -305,7 +305,7 @@ impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
     }
 }
 
-/// The parts of a stretch, one row's at a time.
+/// The segments of a chunk, each within one row.
 struct Segments<'a, A> {
     factors: &'a Factors<'a, A>,
     row: usize,
@@ -314,9 +314,9 @@ struct Segments<'a, A> {
     len: usize,
 }
 
-/// One of them.
+/// The part of a chunk that lies in one row.
 struct Segment<'a, A> {
-    /// Where it begins in the stretch.
+    /// Its first element's index in the chunk.
     at: usize,
     row: A,
     mean: A,
@@ -344,7 +344,7 @@ impl<'a, A: ComputeFloat> Segments<'a, A> {
     }
 }
 
-/// Turns sums over n squares into averages, and those into the state afterwards.
+/// Turns sums of n terms into means, updates `state` with them, and leaves the new state in `sums`.
 fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     sums: &mut [C::Scalar],
@@ -353,30 +353,30 @@ fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
 ) {
     let n = C::scalar(n as f64);
     let mut buffer = [C::Stored::default(); MAX_BLOCK];
-    let stretch = chunk_len([state.block()]).unwrap_or(MAX_BLOCK);
-    for (block, sums) in sums.chunks_mut(stretch).enumerate() {
+    let chunk_len = chunk_len([state.block()]).unwrap_or(MAX_BLOCK);
+    for (block, sums) in sums.chunks_mut(chunk_len).enumerate() {
         let values = buffer.get_mut(..sums.len()).unwrap_or_default();
-        state.load(block * stretch, values);
+        state.load(block * chunk_len, values);
         for (x, sum) in values.iter_mut().zip(sums) {
             let tracked = R::update_moment::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
             (*x, *sum) = (tracked.store(), tracked.widen());
         }
-        state.store(block * stretch, values);
+        state.store(block * chunk_len, values);
     }
 }
 
-/// The sums of [`FactoredUpdate::factored_terms`] over a tensor, or over a part of one cut
-/// at a multiple of [`reduce::PARTIAL_LEN`] that begins at element `start`.
+/// The sums of [`FactoredUpdate::factored_terms`] over a tensor, or over the part from element
+/// `start` on, cut at multiples of [`reduce::PARTIAL_LEN`].
 pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
-    mask: u32,
+    active: u32,
     factors: &Factors<'_, C::Scalar>,
     start: usize,
     param: &[P],
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }
@@ -399,10 +399,10 @@ impl<
     const I: usize,
 > Sums<'_, '_, R, C, P, G, S, I>
 {
-    /// The terms from element `from` of the slices on.
+    /// Writes the terms from element `from` of the slices on.
     #[inline(always)]
     fn terms(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
-        let mask = const { mask_at::<R, I>() };
+        let active = const { active_slots_at::<R, I>() };
         let views = self.slots.as_ref();
         let mut segments = self.factors.segments(self.start + from, a.len());
         while let Some(Segment { at, row, mean, cols }) = segments.next() {
@@ -420,13 +420,13 @@ impl<
                 views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
             });
             let slots = slots.as_ref();
-            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
                 return;
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
                 let state = R::Slots::<C>::from_fn(|k| {
-                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                    if active >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
                 });
                 let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
@@ -468,18 +468,18 @@ impl<
     }
 }
 
-/// Updates a tensor, or any part of one that begins at element `start`, with
-/// finished coefficients. Leaves alone what a slice is too short for.
+/// Updates a tensor, or the part that begins at its element `start`, with completed
+/// coefficients. Elements for which a slice is too short stay as they are.
 pub fn apply<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     coefs: &R::Coefs<C>,
-    mask: u32,
+    active: u32,
     factors: &Factors<'_, C::Scalar>,
     start: usize,
     param: &mut [P],
     grad: &[G],
     slots: R::Slots<&mut [S]>,
 ) {
-    with_mask!(R, mask, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> {
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Apply::<R, C, P, G, S, I> {
         coefs, factors, start, param, grad, slots
     }))
 }
@@ -506,12 +506,12 @@ impl<
 
     #[inline(always)]
     fn run(self) {
-        self.each::<true>();
+        self.update_all::<true>();
     }
 
     #[inline(always)]
     fn run_scalar(self) {
-        self.each::<false>();
+        self.update_all::<false>();
     }
 }
 
@@ -525,8 +525,8 @@ impl<
 > Apply<'_, '_, R, C, P, G, S, I>
 {
     #[inline(always)]
-    fn each<const VECTORS: bool>(mut self) {
-        let mask = const { mask_at::<R, I>() };
+    fn update_all<const VECTORS: bool>(mut self) {
+        let active = const { active_slots_at::<R, I>() };
         let coefs = *self.coefs;
         let views = self.slots.as_mut();
         let len = self.param.len();
@@ -543,7 +543,7 @@ impl<
                 views.next().and_then(|s| s.get_mut(at..at + n)).unwrap_or_default()
             });
             let slots = slots.as_mut();
-            if slots.iter().enumerate().any(|(k, s)| mask >> k & 1 == 1 && s.len() != n) {
+            if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
                 return;
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
@@ -552,14 +552,14 @@ impl<
                     simd::one_by_one();
                 }
                 let state = R::Slots::<C>::from_fn(|k| {
-                    if mask >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
+                    if active >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
                 });
                 let scale = R::element_scale::<C>(&coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
                 let (p, state) = R::factored_update::<C>(&coefs, p, g, scale, state);
                 param[i] = p.store();
                 for (k, x) in state.as_ref().iter().enumerate() {
-                    if mask >> k & 1 == 1 {
+                    if active >> k & 1 == 1 {
                         slots[k][i] = x.store();
                     }
                 }
@@ -572,25 +572,25 @@ impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Sca
     fn sums<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         param: &[P],
         grad: &[G],
         slots: &R::Slots<&[S]>,
     ) -> [C::Scalar; 2] {
-        sums::<R, C, P, G, S>(k, mask, self, 0, param, grad, slots)
+        sums::<R, C, P, G, S>(k, active, self, 0, param, grad, slots)
     }
 
     fn terms(
         self,
         coefs: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &[C::Stored],
         grad: &[C::Stored],
         slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     ) {
-        with_mask!(R, mask, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
+        with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
             coefs, factors: self, start, param, grad, slots
         }.terms(0, terms));
     }
@@ -598,18 +598,18 @@ impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Sca
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
         self,
         k: &R::Coefs<C>,
-        mask: u32,
+        active: u32,
         start: usize,
         param: &mut [P],
         grad: &[G],
         slots: R::Slots<&mut [S]>,
     ) {
-        apply::<R, C, P, G, S>(k, mask, self, start, param, grad, slots);
+        apply::<R, C, P, G, S>(k, active, self, start, param, grad, slots);
     }
 }
 
-/// The slots that a factored tensor has in full.
-fn factored_mask<R: FactoredUpdate>(rule: &R, compute: Dtype) -> u32 {
+/// The active slots that a factored tensor keeps for each element.
+fn full_slots<R: FactoredUpdate>(rule: &R, compute: Dtype) -> u32 {
     rule.active_slots(compute) & !R::FACTORED_SLOTS
 }
 
@@ -636,11 +636,11 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     fn resolve_defaults(&mut self) {
         Rule::resolve_defaults(&mut self.0);
     }
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        Rule::grad_norm_divisor(&self.0, given)
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        Rule::grad_norm_divisor(&self.0, extra)
     }
-    fn grad_norm(&self, grads: &[Data<'_>], scale: f64) -> f64 {
-        Rule::grad_norm(&self.0, grads, scale)
+    fn grad_norm(&self, grads: &[Data<'_>], divisor: f64) -> f64 {
+        Rule::grad_norm(&self.0, grads, divisor)
     }
     fn initial_scalars(&self, index: usize) -> ScalarState {
         self.0.initial_scalars(index)
@@ -655,12 +655,12 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
             None => 0,
             Some(l) if slot == full => numel(&[l.batches, l.rows]),
             Some(l) if slot == full + 1 => numel(&[l.batches, l.cols]),
-            Some(_) if factored_mask(&self.0, compute) >> slot & 1 == 1 => numel(shape),
+            Some(_) if full_slots(&self.0, compute) >> slot & 1 == 1 => numel(shape),
             Some(_) => 0,
         }
     }
     fn slot_shape(&self, slot: usize, shape: &[usize], dims: &mut dyn FnMut(usize)) {
-        // Rows are summed along the last dimension, columns along the one before.
+        // Row state is reduced along the last dimension, column state along the one before.
         let summed = (shape.len() + R::SLOTS.len()).checked_sub(slot + 1);
         let partial = slot >= R::SLOTS.len() && shape.len() > 1;
         for (axis, &d) in shape.iter().enumerate() {
@@ -682,18 +682,18 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     }
     fn update(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         step: &StepContext,
         scalars: &mut ScalarState,
         mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(Rule::check(&self.0))?;
-        rule::check_tensor(self, arithmetic, step, &tensor)?;
+        rule::check_tensor(self, policy, step, &tensor)?;
         let Some(layout) = MatrixLayout::of(tensor.shape) else {
             tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
-            return self.0.update(arithmetic, step, scalars, tensor);
+            return self.0.update(policy, step, scalars, tensor);
         };
-        match arithmetic.compute(tensor.param.dtype()) {
+        match policy.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<R, f64>(&self.0, step, scalars, layout, tensor, None).map(drop),
             Dtype::F32 => update::<R, f32>(&self.0, step, scalars, layout, tensor, None).map(drop),
             _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
@@ -707,13 +707,13 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     }
     fn convert(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
         let full = slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
-        DynRule::convert(&self.0, arithmetic, to, param, full)
+        DynRule::convert(&self.0, policy, to, param, full)
     }
     #[cfg(feature = "alloc")]
     fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
@@ -721,8 +721,8 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     }
 }
 
-/// A step of a matrix. Where it is a projection, a tensor of zeros in place of `whole`, that
-/// parameter's own sums count.
+/// A step of a matrix. For a projection, a tensor of zeros that stands for the parameter `whole`, the
+/// [`Rule::PARAM_ONLY_SUMS`] are those of `whole`.
 pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &R,
     step: &StepContext,
@@ -731,9 +731,9 @@ pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: P
     mut t: UpdateBuffers<'_, '_>,
     whole: Option<&DataMut<'_>>,
 ) -> Result<R::Coefs<C>, Error> {
-    let mut work = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
-    let (Some(work), Some((slots, [row, col]))) =
-        (<C::Scalar as Plain>::of_mut(&mut work), t.slots.split_last_chunk_mut::<2>())
+    let mut scratch = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
+    let (Some(scratch), Some((slots, [row, col]))) =
+        (<C::Scalar as Plain>::of_mut(&mut scratch), t.slots.split_last_chunk_mut::<2>())
     else {
         return Err(Error::InvalidArgument {
             argument: "work",
@@ -741,16 +741,16 @@ pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: P
         });
     };
     let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
-    squares::<R, C>(&k, layout, t.grad, work);
-    if let Some(factors) = Factors::track::<R, C>(&k, layout, work, row, col) {
+    squares::<R, C>(&k, layout, t.grad, scratch);
+    if let Some(factors) = Factors::track::<R, C>(&k, layout, scratch, row, col) {
         t.slots = slots;
-        let uses =
-            ActiveParts { mask: factored_mask(rule, C::DTYPE), ..ActiveParts::of(rule, C::DTYPE) };
+        let active =
+            ActiveParts { slots: full_slots(rule, C::DTYPE), ..ActiveParts::of(rule, C::DTYPE) };
         if let Some(whole) = whole {
             let sums = param_sums::<R, C>(&k, whole, t.param.len());
-            run::<R, C, _>(WithParamSums(&factors, sums), &mut k, uses, scalars, &mut t);
+            run::<R, C, _>(WithParamSums(&factors, sums), &mut k, active, scalars, &mut t);
         } else {
-            run::<R, C, _>(&factors, &mut k, uses, scalars, &mut t);
+            run::<R, C, _>(&factors, &mut k, active, scalars, &mut t);
         }
     }
     Ok(k)

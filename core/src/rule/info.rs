@@ -1,39 +1,39 @@
-//! The facts of a rule.
+//! [`RuleInfo`]: the facts of a rule as one value.
 
 use super::contract::{Rule, Scope};
 
-/// What there is to know of a rule, under its configuration, beside its arithmetic. A rule made of another
-/// changes what differs, and keeps all else.
+/// The properties of a configured rule, apart from its arithmetic. A wrapper copies those of its inner rule and
+/// changes the ones that differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RuleInfo {
     /// The slots' names: [`Rule::SLOTS`].
     pub slots: &'static [&'static str],
-    /// Names of the carried numbers, as many as this configuration carries: [`Rule::SCALAR_NAMES`].
+    /// Names of the scalars that this configuration uses: [`Rule::SCALAR_NAMES`], or none.
     pub scalar_names: &'static [&'static str],
-    /// The numbers from outside that the rule listens to: [`Rule::EXTRA_ARGS`].
+    /// Names of the extra arguments that the rule uses: [`Rule::EXTRA_ARGS`].
     pub extra_args: &'static [&'static str],
-    /// The reference's state key of the number of steps: [`Rule::STEP_KEY`].
+    /// The reference's `state_dict` key of the step count: [`Rule::STEP_KEY`].
     pub step_key: &'static str,
-    /// Whose steps are counted: [`Rule::step_scope`].
+    /// Whether steps are counted by the parameter or the group: [`Rule::step_scope`].
     pub step_scope: Scope,
-    /// Who owns the carried numbers: [`Rule::scalar_scope`].
+    /// Whether the scalars belong to the parameter or the group: [`Rule::scalar_scope`].
     pub scalar_scope: Scope,
-    /// Whether it may be computed in [`ComputePolicy::Eager`](super::ComputePolicy::Eager): [`Rule::EAGER`].
+    /// Whether it may be computed under [`ComputePolicy::Eager`](super::ComputePolicy::Eager): [`Rule::EAGER`].
     pub is_eager: bool,
-    /// Whether a step of a parameter without elements counts: [`Rule::COUNTS_EMPTY_PARAMS`].
+    /// Whether a parameter without elements still counts its steps: [`Rule::COUNTS_EMPTY_PARAMS`].
     pub counts_empty_params: bool,
-    /// Whether the step depends on the parameter's place among the others: [`Rule::needs_index_in_group`].
+    /// Whether the step depends on the parameter's index in its group: [`Rule::needs_index_in_group`].
     pub needs_index_in_group: bool,
-    /// Whether each element moves on its own, so that a tensor may be cut anywhere.
+    /// Whether each element is updated independently of the others, so that a tensor may be cut anywhere.
     pub is_elementwise: bool,
-    /// Whether it goes up along gradients: [`Rule::maximizes`].
+    /// Whether the step goes up the gradient: [`Rule::maximizes`].
     pub maximizes: bool,
-    /// Of which numbers powers are needed: [`Rule::decay_bases`].
+    /// The bases whose powers are needed: [`Rule::decay_bases`].
     pub decay_bases: [f64; 2],
 }
 
 impl RuleInfo {
-    /// That of a rule as it stands.
+    /// The properties of a rule that is not wrapped.
     pub fn of<R: Rule>(rule: &R) -> Self {
         RuleInfo {
             slots: R::SLOTS,

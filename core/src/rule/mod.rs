@@ -1,16 +1,21 @@
-//! What a rule is, and the loops that run one.
+//! The contract of an optimizer rule, and the loops that run one over a tensor.
 //!
 //! Three shapes cover every optimizer:
 //!
 //! * **elementwise**: one function of a parameter, its gradient, its state slots
 //!   and the step's coefficients ([`Rule::update`]);
-//! * **tensorwise**: the same, with coefficients that depend on sums over the
+//! * **tensorwise**: elementwise, with coefficients that depend on sums over the
 //!   tensor ([`Rule::NUM_SUMS`], [`Rule::sum_terms`], [`Rule::apply_sums`]);
-//! * **matrix**: row and column state ([`crate::rule::factored`]), or products of
-//!   matrices.
+//! * **matrix**: row and column state ([`factored`]), or products of matrices
+//!   ([`newton_schulz`]).
 //!
-//! [`step`] is the whole job for slices of plain numbers. [`sums`] and [`apply`]
-//! are its two halves, for callers that cut a tensor into parts.
+//! [`step`] runs one step on slices; [`sums`] and [`apply`] are its two loops, for
+//! callers that cut a tensor into parts. [`DynRule`] is a rule whose type is known
+//! at run time only.
+//!
+//! Not here: the rules themselves ([`crate::optim`]), state with its step count
+//! ([`crate::state`]), parameter groups ([`crate::optimizer`]), storage formats
+//! ([`crate::storage`]).
 
 mod array;
 mod context;
@@ -32,8 +37,8 @@ pub(crate) use contract::{check_group, no_decay};
 pub use dynamic::{DynRule, begin_group, begin_parameter, begin_single, step_buffered};
 pub(crate) use dynamic::{NOT_EAGER, check_tensor};
 pub(crate) use elementwise::{
-    ActiveParts, Elementwise, KernelSet, WithParamSums, mask_at, param_sums, run, run_in_scratch,
-    with_mask,
+    ActiveParts, Elementwise, KernelSet, WithParamSums, active_slots_at, param_sums, run,
+    run_in_scratch, with_active_slots,
 };
 pub use elementwise::{apply, replace_param_sums, scaled_sum, sums};
 pub use factored::{FactoredRule, FactoredUpdate, MatrixLayout};

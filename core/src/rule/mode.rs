@@ -1,10 +1,10 @@
-//! Rules that train one parameter and are judged by another.
+//! Rules that train one set of parameters and evaluate another.
 //!
 //! A schedule-free optimizer takes gradients at y and is evaluated at x, which it
-//! does not store: [`Rule::convert_element`] turns one into the other, in place. Whoever
-//! steps slices uses [`evaluate`], which lends out x and leaves y behind, so that a
-//! step can't meet the wrong one; [`crate::optimizer::Optimizer`] remembers its mode
-//! and refuses to step in the wrong one.
+//! does not store: [`Rule::convert_element`] converts one into the other in place. Code that
+//! steps slices uses [`evaluate`], which lends out x and restores y, so that a step
+//! never sees x; [`crate::optimizer::Optimizer`] remembers its mode and refuses to step
+//! in evaluation mode.
 
 use crate::error::{Error, ensure_len};
 use crate::float::{ComputeFloat, StoredFloat};
@@ -13,7 +13,7 @@ use crate::rule::Rule;
 
 pub use crate::rule::Mode;
 
-/// The constant of a rule's conversion; `None` if there is nothing to convert.
+/// The weight of a rule's conversion; `None` if there is nothing to convert.
 pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Error> {
     let weight = rule.eval_weight(to);
     if weight.is_some_and(|w| !w.is_finite()) {
@@ -25,8 +25,8 @@ pub(crate) fn conversion<R: Rule>(rule: &R, to: Mode) -> Result<Option<f64>, Err
     Ok(weight)
 }
 
-/// Turns a parameter into the one of the other mode, in place. One that has not
-/// been stepped yet is the same in both: leave it alone.
+/// Converts a parameter to mode `to`, in place. Don't call it before the first step:
+/// the parameter is the same in both modes then.
 ///
 /// # Errors
 /// A slice of the wrong length, or a configuration that can't be evaluated. Nothing is written then.
@@ -37,11 +37,11 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
     slots: &R::Slots<&[S]>,
 ) -> Result<(), Error> {
     let Some(weight) = conversion(rule, to)? else { return Ok(()) };
-    let mask = rule.active_slots(C::DTYPE);
+    let active = rule.active_slots(C::DTYPE);
     let slots = slots.as_ref();
     for (k, slot) in slots.iter().enumerate() {
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        ensure_len(name, slot.len(), if mask >> k & 1 == 1 { param.len() } else { 0 })?;
+        ensure_len(name, slot.len(), if active >> k & 1 == 1 { param.len() } else { 0 })?;
     }
     for (i, p) in param.iter_mut().enumerate() {
         let state = R::Slots::<C>::from_fn(|k| {
@@ -52,24 +52,25 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
     Ok(())
 }
 
-/// Lends out the parameter as it is evaluated, then turns it back into the one that
-/// is trained (with the rounding of the way there and back, as in the reference).
+/// Calls `look` with the parameter converted for evaluation, then converts it back for
+/// training. Both conversions round, as in the reference.
 ///
 /// # Errors
 /// Those of [`convert`].
 ///
 /// # Example
 /// ```
-/// use bitstep::{rule::mode::evaluate, optim::ScheduleFreeSgd, rule::{step, Rule, StepContext}};
-/// let rule = ScheduleFreeSgd { lr: 0.5, ..ScheduleFreeSgd::default() };
-/// let (mut y, mut z, mut scalars) = ([1.0f64], [1.0f64], rule.scalars());
-/// for t in 1..=3 {
+/// use bitstep::{prelude::*, rule::mode::evaluate};
+/// let rule = ScheduleFreeSgd::DEFAULT; // momentum 0.9
+/// let mut y = [1.0f64];
+/// let mut state = State::new(&rule, 1, [0.0; 1])?; // z
+/// for _ in 0..3 {
 ///     let gradient = y; // of y²/2
-///     step::<_, f64, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut scalars, &mut y, &gradient, [&mut z])?;
+///     rule.step(&mut state, 0.5, &mut y, &gradient)?;
 /// }
-/// let before = y[0];
-/// let x = evaluate::<_, f64, _, _, _>(&rule, &mut y, [&z], |x| x[0])?;
-/// assert!((before - (0.9 * x + 0.1 * z[0])).abs() < 1e-15); // y lies between x and z
+/// let (before, z) = (y[0], state.slots()[0][0]);
+/// let x = evaluate::<_, f64, _, _, _>(&rule, &mut y, state.slots(), |x| x[0])?;
+/// assert!((before - (0.9 * x + 0.1 * z)).abs() < 1e-15); // y lies between x and z
 /// assert!((y[0] - before).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -104,8 +105,8 @@ mod tests {
 
     fn optimizer(name: &str, args: &str) -> Optimizer {
         let mut optimizer = Optimizer::empty();
-        let recipe = optimizer_of(NAMES, name, &Args::parse(args).unwrap()).unwrap();
-        let group = optimizer.add_group(recipe).unwrap();
+        let spec = optimizer_of(NAMES, name, &Args::parse(args).unwrap()).unwrap();
+        let group = optimizer.add_group(spec).unwrap();
         optimizer.add_param_to(group, &[1], Dtype::F64).unwrap();
         optimizer
     }
@@ -154,8 +155,8 @@ mod tests {
     fn eval_without_momentum_is_an_error_and_training_goes_on() {
         let mut o = Optimizer::empty();
         let args = Args::new().with("betas", [0.0, 0.5]);
-        let recipe = optimizer_of(NAMES, "schedule_free_adamw", &args).unwrap();
-        let group = o.add_group(recipe).unwrap();
+        let spec = optimizer_of(NAMES, "schedule_free_adamw", &args).unwrap();
+        let group = o.add_group(spec).unwrap();
         o.add_param_to(group, &[1], Dtype::F64).unwrap();
         let mut y = [1.0];
         step(&mut o, &mut y, &[1.0]).unwrap();

@@ -1,48 +1,49 @@
-//! Rules that follow the orthogonal matrix nearest to their momentum, pass by pass: for backends
-//! that make loops of their own.
+//! Rules that replace a matrix of momenta by an approximation of the nearest orthogonal matrix (Muon), kernel by
+//! kernel: for backends with their own loops.
 
 use crate::float::ComputeFloat;
 use crate::rule::DynRule;
 use crate::rule::StepContext;
 
-/// Between these passes stand products of matrices ([`crate::math::matmul`]) and one sum
-/// ([`crate::math::reduce`]). X is the momentum as a wide matrix: of a tall one, transposed.
+/// An update by Newton–Schulz iteration. The methods are its elementwise steps; between them are matrix products
+/// ([`crate::math::matmul`]) and one sum ([`crate::math::reduce`]). X is the momentum as a wide matrix; that of a tall
+/// parameter is transposed ([`WideIndex`]).
 ///
 /// ```text
-/// X, m ← momentum(m, g)
-/// X ← divided(X, norm(Σ X²))
-/// rounds times:  G ← gram(X Xᵀ);  B ← polynomial(G, G G);  X ← next(X, B X)
-/// p ← element(p, X)
+/// m, X ← momentum(m, g)
+/// X ← normalize(X, norm(Σ X²))
+/// iterations times:  G ← gram(X Xᵀ);  B ← polynomial(G, G G);  X ← next(X, B X)
+/// p ← update(p, X)
 /// ```
 pub trait NewtonSchulz: DynRule + Copy {
     /// The step's constants.
     type Coefs<C: ComputeFloat>: Copy + Send + Sync;
 
-    /// How many rounds.
+    /// The number of iterations.
     fn iterations(&self) -> u64;
-    /// The constants for a matrix of that many rows and columns.
+    /// The step's constants for a matrix of `[rows, columns]`.
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, shape: [usize; 2]) -> Self::Coefs<C>;
-    /// An element of the momentum, and of X.
+    /// The new momentum, and X before it is normalized.
     fn momentum<C: ComputeFloat>(k: &Self::Coefs<C>, m: C, g: C) -> (C, C::Scalar);
-    /// What X is divided by.
+    /// The divisor of X, from the sum of its squares.
     fn norm<C: ComputeFloat>(k: &Self::Coefs<C>, squares: C::Scalar) -> C::Scalar;
-    /// An element of X, divided.
+    /// An element of X divided by the norm.
     fn normalize<C: ComputeFloat>(x: C::Scalar, norm: C::Scalar) -> C::Scalar;
-    /// An element of G.
+    /// An element of G, from that of X Xᵀ.
     fn gram<C: ComputeFloat>(product: C::Scalar) -> C::Scalar;
-    /// An element of B.
+    /// An element of B, from those of G and G G.
     fn polynomial<C: ComputeFloat>(
         k: &Self::Coefs<C>,
         gram: C::Scalar,
         square: C::Scalar,
     ) -> C::Scalar;
-    /// An element of the next X.
+    /// An element of the next X, from those of X and B X.
     fn next<C: ComputeFloat>(k: &Self::Coefs<C>, x: C::Scalar, product: C::Scalar) -> C::Scalar;
-    /// An element of the parameter.
+    /// The new parameter.
     fn update<C: ComputeFloat>(k: &Self::Coefs<C>, p: C, x: C::Scalar) -> C;
 }
 
-/// Where elements of a matrix stand in the wide one.
+/// Maps the elements of a row-major matrix to their places in the wide matrix: its transpose if it is tall.
 #[derive(Clone, Copy, Debug)]
 pub struct WideIndex {
     cols: usize,
@@ -51,13 +52,13 @@ pub struct WideIndex {
 }
 
 impl WideIndex {
-    /// For a matrix of that many rows and columns.
+    /// For a matrix of `[rows, columns]`.
     #[must_use]
     pub const fn new([rows, cols]: [usize; 2]) -> Self {
         WideIndex { cols, long: if rows > cols { rows } else { cols }, tall: rows > cols }
     }
 
-    /// Where element i, row by row, stands.
+    /// The index in the wide matrix of element i of the row-major matrix.
     #[must_use]
     #[inline(always)]
     pub const fn of(self, i: usize) -> usize {

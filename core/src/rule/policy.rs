@@ -1,14 +1,15 @@
-//! In which type a step is computed.
+//! The type that a step is computed in.
 
 use crate::float::Dtype;
 
-/// How 16-bit parameters are computed.
+/// Which type a step is computed in; it matters most for 16-bit parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ComputePolicy {
-    /// In `f32`, rounded once when stored: PyTorch's fused kernels.
+    /// `f64` parameters in `f64`, all others in `f32`, rounded once when stored: PyTorch's fused kernels.
     #[default]
     Fused,
-    /// Rounded after every tensor operation: PyTorch's eager kernels. Refused for a [rule that has none](super::Rule::EAGER).
+    /// 16-bit parameters are rounded after every tensor operation: PyTorch's eager kernels. Refused for a rule whose
+    /// reference [has none](super::Rule::EAGER).
     Eager,
     /// In `f32` whatever the parameter's type, `f64` included.
     Single,
@@ -17,7 +18,7 @@ pub enum ComputePolicy {
 }
 
 impl ComputePolicy {
-    /// What saved files call it. It never changes.
+    /// The policy's name in saved files. It never changes.
     #[must_use]
     pub const fn id(self) -> &'static str {
         match self {
@@ -28,7 +29,7 @@ impl ComputePolicy {
         }
     }
 
-    /// The type that a parameter is computed in, given its own (`None` for a storage).
+    /// The compute type of a parameter that is stored in this type (`None` for an encoded storage).
     #[must_use]
     pub const fn compute(self, param: Option<Dtype>) -> Dtype {
         match (param, self) {

@@ -1,32 +1,33 @@
-//! A step of plain slices.
+//! One step on slices of plain values.
 
 use super::context::{StepContext, check_norm};
 use super::contract::{Rule, ScalarState};
-use super::elementwise::{ActiveParts, Elementwise, passes};
+use super::elementwise::{ActiveParts, Elementwise, run_plain};
 use crate::error::{Error, ensure_len};
 use crate::float::{ComputeFloat, StoredFloat};
 
-/// One step of one tensor of plain numbers; the state rests in slices of the
-/// same length as the parameter, empty for a slot that the rule does not use.
+/// One step of one tensor of plain values. State slots are slices of the parameter's
+/// length, and empty if [inactive](Rule::active_slots).
 ///
-/// `C` is the type to compute in: `f64`, `f32`, or a 16-bit type for PyTorch's
-/// eager arithmetic. `scalars` start as [`Rule::scalars`] (most rules have none).
+/// `C` is the compute type: `f64`, `f32`, or [`Eager`](crate::float::Eager) of a 16-bit type for
+/// PyTorch's eager arithmetic. `scalars` start as [`Rule::scalars`] (most rules have none).
+/// [`Optimize::step`](crate::state::Optimize::step) keeps the slots, the scalars and the step count for you.
 ///
 /// # Errors
-/// An invalid configuration, or a slice of the wrong length. Nothing is written then.
+/// An invalid configuration, a slice of the wrong length, or no [`StepContext::grad_norm`] for a rule that needs one.
+/// Nothing is written then.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamW, rule::{step, Rule, StepContext}};
-/// let rule = AdamW { weight_decay: 0.1, ..AdamW::default() };
-/// let (mut p, g) = ([1.0f32, -2.0], [0.5f32, 0.25]);
-/// let (mut m, mut v) = ([0.0f32; 2], [0.0f32; 2]);
-/// let mut scalars = rule.scalars();
-/// for t in 1..=10 {
-///     let at = StepContext::new(t, 1e-3);
-///     step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut p, &g, [&mut m, &mut v, &mut []])?;
+/// use bitstep::{prelude::*, rule::step};
+/// let rule = Lion::DEFAULT;
+/// let (mut p, g) = ([1.0f32, -2.0], [0.5f32, -0.25]);
+/// let (mut momentum, mut scalars) = ([0.0f32; 2], rule.scalars());
+/// for t in 1..=2 {
+///     let at = StepContext::new(t, 0.25);
+///     step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut p, &g, [&mut momentum])?;
 /// }
-/// assert!(p[0] < 1.0 && p[1] < -1.99);
+/// assert_eq!(p, [0.5, -1.5]); // two steps of 0.25 against the gradient's sign
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 pub fn step<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
@@ -45,7 +46,7 @@ pub fn step<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredF
     Ok(())
 }
 
-/// Refuses what can't be stepped.
+/// Checks the arguments of [`step`], before anything is written.
 pub(crate) fn check_slices<R: Rule, C: ComputeFloat, P, G, S>(
     rule: &R,
     step: &StepContext,
@@ -57,14 +58,14 @@ pub(crate) fn check_slices<R: Rule, C: ComputeFloat, P, G, S>(
     check_norm(rule.grad_norm_divisor(step.extra), step)?;
     ensure_len("grad", grad.len(), param.len())?;
     for (k, slot) in slots.as_mut().iter_mut().enumerate() {
-        let used = rule.active_slots(C::DTYPE) >> k & 1 == 1;
+        let active = rule.active_slots(C::DTYPE) >> k & 1 == 1;
         let name = R::SLOTS.get(k).copied().unwrap_or("state");
-        ensure_len(name, slot.len(), if used { param.len() } else { 0 })?;
+        ensure_len(name, slot.len(), if active { param.len() } else { 0 })?;
     }
     Ok(())
 }
 
-/// [`step`] of what has been checked, with carried numbers that have been advanced.
+/// [`step`] after its checks, with scalars that have been [advanced](Rule::advance_scalars).
 pub(crate) fn step_slices<
     R: Rule,
     C: ComputeFloat,
@@ -80,6 +81,6 @@ pub(crate) fn step_slices<
     slots: R::Slots<&mut [S]>,
 ) {
     let mut coefs = rule.coefs::<C>(step, scalars);
-    let uses = ActiveParts::of(rule, C::DTYPE);
-    passes::<R, C, _, P, G, S>(Elementwise, &mut coefs, uses, scalars, param, grad, slots);
+    let active = ActiveParts::of(rule, C::DTYPE);
+    run_plain::<R, C, _, P, G, S>(Elementwise, &mut coefs, active, scalars, param, grad, slots);
 }

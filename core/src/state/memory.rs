@@ -1,55 +1,55 @@
-//! Where the numbers of a state may be.
+//! [`Memory`]: the memory that a state may use.
 
 use crate::float::EagerFloat;
 use crate::storage::Plain;
 
-/// Memory for the numbers of a [`State`](super::State): an array, a slice or array that is borrowed, a vector.
+/// Memory for the slots of a [`State`](super::State): an array, a borrowed slice or array, or a `Vec`.
 pub trait Memory {
-    /// The type of the numbers: `f64`, `f32`, `bf16` or `f16`.
-    type Number: EagerFloat + Plain;
-    /// All of it.
-    fn numbers(&self) -> &[Self::Number];
-    /// All of it, to be written.
-    fn numbers_mut(&mut self) -> &mut [Self::Number];
+    /// The type of the values: `f64`, `f32`, `bf16` or `f16`.
+    type Value: EagerFloat + Plain;
+    /// All values.
+    fn values(&self) -> &[Self::Value];
+    /// All values, to write.
+    fn values_mut(&mut self) -> &mut [Self::Value];
 }
 
 impl<S: EagerFloat + Plain, const N: usize> Memory for [S; N] {
-    type Number = S;
-    fn numbers(&self) -> &[S] {
+    type Value = S;
+    fn values(&self) -> &[S] {
         self
     }
-    fn numbers_mut(&mut self) -> &mut [S] {
+    fn values_mut(&mut self) -> &mut [S] {
         self
     }
 }
 
 impl<S: EagerFloat + Plain> Memory for [S] {
-    type Number = S;
-    fn numbers(&self) -> &[S] {
+    type Value = S;
+    fn values(&self) -> &[S] {
         self
     }
-    fn numbers_mut(&mut self) -> &mut [S] {
+    fn values_mut(&mut self) -> &mut [S] {
         self
     }
 }
 
 #[cfg(feature = "alloc")]
 impl<S: EagerFloat + Plain> Memory for alloc::vec::Vec<S> {
-    type Number = S;
-    fn numbers(&self) -> &[S] {
+    type Value = S;
+    fn values(&self) -> &[S] {
         self
     }
-    fn numbers_mut(&mut self) -> &mut [S] {
+    fn values_mut(&mut self) -> &mut [S] {
         self
     }
 }
 
 impl<M: Memory + ?Sized> Memory for &mut M {
-    type Number = M::Number;
-    fn numbers(&self) -> &[M::Number] {
-        (**self).numbers()
+    type Value = M::Value;
+    fn values(&self) -> &[M::Value] {
+        (**self).values()
     }
-    fn numbers_mut(&mut self) -> &mut [M::Number] {
-        (**self).numbers_mut()
+    fn values_mut(&mut self) -> &mut [M::Value] {
+        (**self).values_mut()
     }
 }

@@ -1,17 +1,17 @@
-//! Saved state: bytes that are the same on every machine.
+//! The byte format of saved state, the same on every machine.
 //!
-//! It is made of words of 8 bytes, little-endian. A list is the number of its bytes, then those, filled up with
-//! zeros to whole words. First comes what it is the state of, as 8 letters; then the version; at the end a
-//! checksum of all before it, so that a half-written page of flash is found out.
+//! It consists of little-endian words of 8 bytes. A list is its length in bytes, then those bytes, padded with zeros to
+//! whole words. The first word is the kind of state, as 8 ASCII letters; the second is the version; the last is a checksum
+//! of all words before it, which detects a half-written page of flash. `docs/checkpoints.md` describes it too.
 
 use crate::error::{Error, ensure_len, ensure_saved};
 use crate::float::bytes::{Constants, in_pieces, read_all};
 use crate::storage::{Data, DataMut};
 
-/// The version that is written.
+/// The version that [`Writer`] writes.
 const VERSION: u64 = 3;
 
-/// What the bytes are handed to, a few at a time.
+/// Receives the bytes, a few at a time.
 pub(crate) type Sink<'a> = dyn FnMut(&[u8]) + 'a;
 
 fn mixed(sum: u64, word: [u8; 8]) -> u64 {
@@ -23,7 +23,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes.as_chunks().0.iter().fold(0, |sum, &word| mixed(sum, word))
 }
 
-/// Writes state; without a sink it only counts.
+/// Writes state; without a sink, it only counts the bytes.
 pub(crate) struct Writer<'a, 'b> {
     to: Option<&'a mut Sink<'b>>,
     sum: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Writer<'a, 'b> {
 }
 
 impl<'a, 'b> Writer<'a, 'b> {
-    /// Begins the state of what `kind` names.
+    /// Writes the kind and the version.
     pub(crate) fn new(kind: &[u8; 8], to: Option<&'a mut Sink<'b>>) -> Self {
         let mut writer = Writer { to, sum: 0, len: 0 };
         writer.number(u64::from_le_bytes(*kind));
@@ -55,10 +55,10 @@ impl<'a, 'b> Writer<'a, 'b> {
         all.iter().for_each(|x| self.number(x.to_bits()));
     }
 
-    /// Counts a list of that many bytes.
+    /// Counts a list of this many bytes.
     pub(crate) fn list_of(&mut self, bytes: usize) {
-        let filled = bytes.checked_next_multiple_of(8).unwrap_or(usize::MAX);
-        self.len = self.len.saturating_add(8).saturating_add(filled);
+        let padded = bytes.checked_next_multiple_of(8).unwrap_or(usize::MAX);
+        self.len = self.len.saturating_add(8).saturating_add(padded);
     }
 
     pub(crate) fn list<T: Constants>(&mut self, all: &[T]) {
@@ -78,31 +78,31 @@ impl<'a, 'b> Writer<'a, 'b> {
         }
     }
 
-    /// Ends it; how many bytes there are.
+    /// Writes the checksum; returns the number of bytes in total.
     pub(crate) fn end(mut self) -> usize {
         self.number(self.sum);
         self.len
     }
 }
 
-/// Reads state again.
+/// Reads what [`Writer`] wrote.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    /// Whether anything is put in its place.
+    /// Whether values are stored; if not, they are only checked.
     pub(crate) puts: bool,
-    /// The version that wrote it.
+    /// The version of the saved state.
     pub(crate) version: u64,
 }
 
-/// What is refused whatever it says.
+/// An error about saved state that reports no value.
 const fn refused<T>(expected: &'static str) -> Result<T, Error> {
     Err(Error::InvalidArgument { argument: Error::SAVED, expected })
 }
 
 impl<'a> Reader<'a> {
-    /// Has `load` read state of what `kind` names twice: first it only compares, and when all of it is known to
-    /// fit, it puts everything in its place.
+    /// Calls `load` twice on state of this kind: the first pass only checks, and the second, once everything is known
+    /// to fit, stores the values. So an error leaves everything unchanged.
     pub(crate) fn both(
         kind: &[u8; 8],
         bytes: &'a [u8],
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
         let mut reader = Reader { rest: bytes, puts: false, version: VERSION };
         let begin = reader.number()?.to_le_bytes();
         if begin != *kind {
-            // Where today is a 0. Its lists are not filled up, and it has no checksum.
+            // Version 2 has a '2' where the kind now ends in 0; its lists are not padded, and it has no checksum.
             if kind.strip_suffix(&[0]).is_some_and(|kind| begin.strip_prefix(kind) == Some(b"2")) {
                 return Ok(Reader { version: 2, ..reader });
             }
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         Ok(self.take(8)?.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)))
     }
 
-    /// A number that means yes or no.
+    /// A boolean: 0 or 1.
     #[cfg(feature = "alloc")]
     pub(crate) fn truth(&mut self, what: &'static str) -> Result<bool, Error> {
         let number = self.number()?;
@@ -156,12 +156,12 @@ impl<'a> Reader<'a> {
         Ok(number == 1)
     }
 
-    /// Refuses a number other than the one that belongs here.
+    /// Refuses any number other than `expected`.
     pub(crate) fn expect(&mut self, what: &'static str, expected: u64) -> Result<(), Error> {
         ensure_saved(what, self.number()?, expected)
     }
 
-    /// A number of words to come, of which there are as many.
+    /// A number of words to follow, at most as many as there are.
     #[cfg(feature = "alloc")]
     pub(crate) fn count_of_words(&mut self, what: &'static str) -> Result<usize, Error> {
         let (number, most) = (self.number()?, self.rest.len() / 8);
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Refuses bytes other than those that belong here.
+    /// Refuses any bytes other than `here`.
     pub(crate) fn expect_bytes(
         &mut self,
         here: &[u8],
@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Hands state to memory that has just the room for it.
+/// Runs `save` into a buffer of exactly the right length.
 pub(crate) fn copied(
     to: &mut [u8],
     save: impl Fn(Option<&mut Sink<'_>>) -> usize,
