@@ -144,7 +144,7 @@ impl TimeoutArgs {
     }
 }
 
-/// A time that an option gives.
+/// Parses an option in seconds.
 fn seconds(option: &str, value: f64) -> Result<Duration> {
     let of = Duration::try_from_secs_f64(value).ok().filter(|d| !d.is_zero());
     let expected = || format!("--{option} is {value}, wanted seconds above 0");
@@ -204,7 +204,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Those named, or all that there are.
+/// The named backends, or all that are compiled in.
 fn backends(names: &[String], limit: Duration) -> Result<Vec<Box<dyn Backend>>> {
     let names: Vec<&str> = match names {
         [] => registry::NAMES.to_vec(),
@@ -225,7 +225,7 @@ fn verify(
     let deadline = rules.deadline.map(|s| seconds("deadline", s)).transpose()?;
     exec::own_process()?;
     let backends = backends(names, limit)?;
-    // Before the work: a path that can't be written shall not cost a run.
+    // Opened before the work, so that a path that can't be written does not cost a run.
     let mut json = json.map(File::create).transpose()?.map(BufWriter::new);
     let mut html = html.map(File::create).transpose()?;
     let (mut entries, only) = which.read()?;
@@ -235,7 +235,7 @@ fn verify(
     let cases = entries.len();
     let has_core = backends.iter().any(|b| b.name() == "core");
     let programs = backends.iter().any(|b| b.name().starts_with("exec"));
-    // Nobody shall know by its place which case it is.
+    // A program must not recognize a case by its position.
     let drawn = || programs.then(|| fastrand::u64(..1 << 32));
     let shuffle = rules.shuffle.or_else(drawn);
     let plan = Plan { shuffle, until: deadline.map(|limit| start + limit) };
@@ -290,7 +290,7 @@ fn verify(
     Ok(ok)
 }
 
-/// Prints what is unsupported, each reason once.
+/// Prints each reason for unsupported checks once.
 fn unsupported(out: &mut impl Write, reports: &[Report]) -> Result<()> {
     let mut reasons = std::collections::BTreeMap::<(&str, &str, &str), usize>::new();
     for r in reports.iter().filter(|r| r.outcome == Outcome::Unsupported) {
@@ -400,7 +400,7 @@ fn one_percent() -> Result<bool> {
     Ok(true)
 }
 
-/// Answers the one request, or one after the other.
+/// Answers one request, or a stream of them.
 fn serve(paths: Option<(PathBuf, PathBuf)>, backend: &str, limit: Duration) -> Result<bool> {
     let backend = registry::backend(backend, limit)?;
     match paths {

@@ -59,8 +59,8 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         "type",
     ];
     for entry in OPTIMIZERS {
-        let mut recipe = registry::optimizer(entry.name, &Args::new()).unwrap();
-        let hyper = names(recipe.rule.hyper_params())
+        let mut spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let hyper = names(spec.rule.hyper_params())
             .into_iter()
             .filter(|name| name.len() > 1 && !common.contains(name));
         forbidden.extend(hyper.map(str::to_owned));

@@ -72,15 +72,15 @@ fn every_wrong_neighbour_is_rejected() {
         .flat_map_iter(|(name, cases)| {
             let bounds = &bounds;
             let cases: Vec<_> = cases.iter().map(Basis::of).collect();
-            MUTATIONS.iter().filter_map(move |neighbour| {
-                let mut fitting = cases.iter().filter(|c| neighbour.applies(c.case)).peekable();
+            MUTATIONS.iter().filter_map(move |mutation| {
+                let mut fitting = cases.iter().filter(|c| mutation.applies(c.case)).peekable();
                 fitting.peek()?;
-                let wrong = neighbour.in_place_of(&Core);
+                let wrong = mutation.in_place_of(&Core);
                 let rejected = fitting.any(|c| !passes(c, &wrong, bounds));
-                match (rejected, harmless(name, neighbour.name)) {
+                match (rejected, harmless(name, mutation.name)) {
                     (true, false) | (false, true) => None,
-                    (false, false) => Some(format!("{name}: {} is not noticed", neighbour.name)),
-                    (true, true) => Some(format!("{name}: {} does harm", neighbour.name)),
+                    (false, false) => Some(format!("{name}: {} is not noticed", mutation.name)),
+                    (true, true) => Some(format!("{name}: {} does harm", mutation.name)),
                 }
             })
         })
@@ -173,8 +173,8 @@ fn every_argument_that_is_ignored_is_noticed() {
     let complaints: Vec<String> = all
         .par_iter()
         .flat_map_iter(|(name, cases)| {
-            let recipe = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
-            let arguments: Vec<_> = recipe.map_or(Vec::new(), |mut r| {
+            let spec = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
+            let arguments: Vec<_> = spec.map_or(Vec::new(), |mut r| {
                 let used = used(r.rule.hyper_params());
                 let all = Args::of(r.rule.hyper_params());
                 let known = all.iter().filter(|(k, _)| used.contains(k) && !KERNELS.contains(k));

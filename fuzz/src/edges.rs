@@ -68,9 +68,9 @@ fn class(before: f64, after: f64) -> &'static str {
     }
 }
 
-/// The recipe with every argument of some names that can be 0 set to it; `None` if there is none.
-fn zeroed(recipe: &OptimizerSpec, which: &[&str]) -> Option<OptimizerSpec> {
-    let mut changed = recipe.clone();
+/// The spec with every argument of some names that can be 0 set to it; `None` if there is none.
+fn zeroed(spec: &OptimizerSpec, which: &[&str]) -> Option<OptimizerSpec> {
+    let mut changed = spec.clone();
     let all = Args::of(changed.rule.hyper_params());
     let mut any = false;
     for (name, value) in all.iter().filter(|(name, _)| which.contains(name)) {
@@ -92,14 +92,14 @@ const BETAS: &[&str] =
 /// What our code makes of an edge: of the parameter, and of the slots that are no longer finite.
 /// `None` where the rule has no such argument.
 fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)> {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    if let Ok(any_size) = recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
-        recipe = any_size;
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    if let Ok(any_size) = spec.with_args(&Args::new().with("min_8bit_size", 0i64)) {
+        spec = any_size;
     }
-    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
+    (spec.storage.min_len, spec.storage.len_multiple) = (0, 0);
     match edge {
-        Edge::EpsZero => recipe = zeroed(&recipe, EPS)?,
-        Edge::BetaZero => recipe = zeroed(&recipe, BETAS)?,
+        Edge::EpsZero => spec = zeroed(&spec, EPS)?,
+        Edge::BetaZero => spec = zeroed(&spec, BETAS)?,
         _ => {}
     }
     let (root, normal) = limits(dtype);
@@ -114,20 +114,20 @@ fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)
     // Two ordinary steps, the special one, three ordinary ones; a matrix, for rules that want one.
     let ordinary = [0.5, -0.25, 0.125, 0.5, -0.5, 0.25];
     let mut grads = vec![ordinary; 6];
-    let at = match edge {
+    let special_step = match edge {
         Edge::EpsZero | Edge::First | Edge::Late => 0,
         _ => 2,
     };
     match edge {
-        Edge::EpsZero => grads[at] = [0.0; 6],
-        _ => grads[at][0] = special,
+        Edge::EpsZero => grads[special_step] = [0.0; 6],
+        _ => grads[special_step][0] = special,
     }
     let encoded = |x: &[f64]| x.iter().map(|&x| encode(x, dtype)).collect::<Vec<_>>();
-    let lr = recipe.rule.lr();
+    let lr = spec.rule.lr();
     let lr = if lr > 0.0 && lr.is_finite() { lr } else { 1e-3 };
     let mut trial = Trial {
         name,
-        recipe,
+        spec,
         tuned: false,
         dtype,
         shape: vec![2, 3],
@@ -135,17 +135,17 @@ fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)
         init: encoded(&[0.0625, -0.0625, 0.03125, 0.125, -0.125, 0.015625]),
         grads: grads.iter().map(|g| Some(encoded(g))).collect(),
         lrs: vec![lr; 6],
-        given: vec![],
+        extra: vec![],
     };
     if edge == Edge::LrZero {
-        trial.lrs[at] = 0.0;
+        trial.lrs[special_step] = 0.0;
     }
     let mut run = Run::new(&trial);
-    run.steps(&trial, 0..at);
+    run.steps(&trial, 0..special_step);
     let before = run.numbers();
-    run.steps(&trial, at..at + 1);
+    run.steps(&trial, special_step..special_step + 1);
     let (after, slots) = (run.numbers(), run.slots().collect::<Vec<_>>());
-    run.steps(&trial, at + 1..at + 4);
+    run.steps(&trial, special_step + 1..special_step + 4);
     let end = run.numbers();
 
     let mut what = class(before[0], after[0]).to_owned();

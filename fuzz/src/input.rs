@@ -11,7 +11,7 @@ use bitstep::storage::{
 };
 use half::{bf16, f16};
 
-use crate::run::{GIVEN, Run, Trial};
+use crate::run::{EXTRA_ARGS, Run, Trial};
 
 /// One of each kind of storage, in each of its variants.
 pub const FORMATS: [StorageFormat; 14] = [
@@ -137,11 +137,11 @@ pub(crate) fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     })
 }
 
-/// The recipe with some arguments changed at random, if it takes them.
-fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(OptimizerSpec, bool)> {
+/// The spec with some arguments changed at random, if it takes them.
+fn tuned(u: &mut Unstructured<'_>, mut spec: OptimizerSpec) -> Result<(OptimizerSpec, bool)> {
     let mut any = false;
     for _ in 0..[0, 0, 1, 2, 4][u.int_in_range(0..=4)?] {
-        let known = names(recipe.rule.hyper_params());
+        let known = names(spec.rule.hyper_params());
         let name = u.choose(&known)?;
         // A rank or a number of passes is work, not an edge.
         let value = match (*name, value(u)?) {
@@ -149,13 +149,13 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(Optimiz
             ("ns_steps" | "rank", Value::Float(_)) => Value::Int(3),
             (_, value) => value,
         };
-        let changed = recipe.with_args(&Args::new().with(name, value));
+        let changed = spec.with_args(&Args::new().with(name, value));
         // In a constructor's ranges: the properties are about those.
         if let Some(changed) = changed.ok().filter(|changed| changed.rule.check().is_ok()) {
-            (recipe, any) = (changed, true);
+            (spec, any) = (changed, true);
         }
     }
-    Ok((recipe, any))
+    Ok((spec, any))
 }
 
 /// A trial of one optimizer.
@@ -166,15 +166,15 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(Optimiz
 /// # Panics
 /// If defaults are refused.
 pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
-    let recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    let (mut recipe, mut tuned) = tuned(u, recipe)?;
+    let spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let (mut spec, mut tuned) = tuned(u, spec)?;
     if u.ratio(1u8, 3u8)? {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        if let Ok(changed) = recipe.with_args(&any_size) {
-            (recipe, tuned) = (changed, true);
+        if let Ok(changed) = spec.with_args(&any_size) {
+            (spec, tuned) = (changed, true);
         }
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.storage = StorageConfig {
+        let slots = vec![Some(*u.choose(&FORMATS)?); spec.rule.info().slots.len()];
+        spec.storage = StorageConfig {
             slot_formats: slots,
             min_len: 0,
             len_multiple: 0,
@@ -203,14 +203,15 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         n => Ok(f64::from(n) / 128.0),
     });
     let lrs = lrs.collect::<Result<_>>()?;
-    let given = (0..u.int_in_range(0..=GIVEN.len())?).map(|_| number(u)).collect::<Result<_>>()?;
-    let mut trial = Trial { name, recipe, tuned, dtype, shape, before, init, grads, lrs, given };
+    let extra =
+        (0..u.int_in_range(0..=EXTRA_ARGS.len())?).map(|_| number(u)).collect::<Result<_>>()?;
+    let mut trial = Trial { name, spec, tuned, dtype, shape, before, init, grads, lrs, extra };
     if Run::try_new(&trial).is_err() {
         // A rule that takes matrices only: one column.
         trial.shape = vec![n, 1];
         if Run::try_new(&trial).is_err() {
             // What it refuses whatever the shape: a rank, a storage.
-            trial.recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+            trial.spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
             trial.tuned = false;
         }
     }

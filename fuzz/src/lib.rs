@@ -30,7 +30,7 @@ pub use properties::{
     gradient_scale_invariant, linear, never_panics, odd_symmetry, restorable,
     second_moments_nonnegative, splittable, y_between_x_and_z,
 };
-pub use run::{GIVEN, Run, Trial};
+pub use run::{EXTRA_ARGS, Run, Trial};
 pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, library_schedule, schedules};
 
 /// Takes any bytes and panics where something is wrong.

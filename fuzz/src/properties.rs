@@ -13,15 +13,15 @@ pub type Property = fn(&Trial);
 
 /// Every property, by name.
 pub const PROPERTIES: &[(&str, Property)] = &[
-    ("panics_at_nothing", never_panics),
+    ("never_panics", never_panics),
     ("deterministic", deterministic),
     ("restorable", restorable),
     ("splittable", splittable),
     ("error_leaves_everything_untouched", error_leaves_everything_untouched),
-    ("odd", odd_symmetry),
+    ("odd_symmetry", odd_symmetry),
     ("linear", linear),
-    ("gradient_scale_is_of_no_account", gradient_scale_invariant),
-    ("second_moments_are_none_below_zero", second_moments_nonnegative),
+    ("gradient_scale_invariant", gradient_scale_invariant),
+    ("second_moments_nonnegative", second_moments_nonnegative),
     ("y_between_x_and_z", y_between_x_and_z),
 ];
 
@@ -86,7 +86,7 @@ const BLOCKS: usize = 12_800;
 /// # Panics
 /// If it does.
 pub fn splittable(trial: &Trial) {
-    if !trial.recipe.rule.info().is_elementwise {
+    if !trial.spec.rule.info().is_elementwise {
         return;
     }
     let whole = Run::whole(trial).bits();
@@ -104,21 +104,21 @@ pub fn splittable(trial: &Trial) {
 fn parts_are_parameters(trial: &Trial) {
     let mut whole = trial.clone();
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    let takes = names(whole.recipe.rule.hyper_params()).contains(&"min_8bit_size");
-    if takes && let Ok(recipe) = whole.recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
-        whole.recipe = recipe;
-        whole.recipe.storage.min_len = 0;
+    let takes = names(whole.spec.rule.hyper_params()).contains(&"min_8bit_size");
+    if takes && let Ok(spec) = whole.spec.with_args(&Args::new().with("min_8bit_size", 0i64)) {
+        whole.spec = spec;
+        whole.spec.storage.min_len = 0;
     }
     // The noise of a part would need its place in the whole.
-    let noisy = matches!(whole.recipe.storage.param, ParamStorage::Stochastic(_));
-    let by_size = whole.recipe.storage.min_len > 0 || whole.recipe.storage.len_multiple > 1;
+    let noisy = matches!(whole.spec.storage.param, ParamStorage::Stochastic(_));
+    let by_size = whole.spec.storage.min_len > 0 || whole.spec.storage.len_multiple > 1;
     // Parts that are parameters of their own have norms of their own.
-    if noisy || by_size || whole.recipe.rule.grad_norm_divisor(&whole.given()).is_some() {
+    if noisy || by_size || whole.spec.rule.grad_norm_divisor(&whole.extra()).is_some() {
         return;
     }
     let n = whole.init.len();
     let joined = bits_of(&whole);
-    let plain = whole.recipe.storage.slot_formats.iter().all(Option::is_none);
+    let plain = whole.spec.storage.slot_formats.iter().all(Option::is_none);
     for cut in if plain { [1, 259] } else { [BLOCKS, 2 * BLOCKS] } {
         let cut = cut.min(n);
         let part = |range: std::ops::Range<usize>| {
@@ -235,14 +235,14 @@ fn clamp_magnitudes(trial: &Trial) -> Trial {
         });
         all.collect()
     };
-    let mut tame = trial.clone();
-    tame.init = moderate(&trial.init);
-    tame.grads = trial.grads.iter().map(|g| g.as_ref().map(moderate)).collect();
-    for lr in &mut tame.lrs {
+    let mut clamped = trial.clone();
+    clamped.init = moderate(&trial.init);
+    clamped.grads = trial.grads.iter().map(|g| g.as_ref().map(moderate)).collect();
+    for lr in &mut clamped.lrs {
         *lr = if (1e-3..=1.0).contains(lr) { *lr } else { 0.125 };
     }
-    tame.before = 0;
-    tame
+    clamped.before = 0;
+    clamped
 }
 
 /// The trial with every number multiplied by 2^k.
@@ -309,7 +309,7 @@ pub fn gradient_scale_invariant(trial: &Trial) {
     }
     let mut trial = clamp_magnitudes(trial);
     let zeros: Args = zeros.iter().map(|&name| (name, 0.0.into())).collect();
-    trial.recipe = trial.recipe.with_args(&zeros).expect("0 is in range");
+    trial.spec = trial.spec.with_args(&zeros).expect("0 is in range");
     let here = Run::whole(&trial).numbers();
     for k in [-9, 7] {
         assert_eq!(here, Run::whole(&scaled(&trial, 0, k)).numbers(), "times 2^{k}");
@@ -343,7 +343,7 @@ const GROWING: &[&str] = &["max_exp_avg_sq", "sum", "vhat"];
 /// If they do not.
 pub fn second_moments_nonnegative(trial: &Trial) {
     let plain =
-        |slot: usize| trial.recipe.storage.slot_formats.get(slot).copied().flatten().is_none();
+        |slot: usize| trial.spec.storage.slot_formats.get(slot).copied().flatten().is_none();
     if trial.tuned {
         return;
     }

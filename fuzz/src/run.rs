@@ -8,7 +8,7 @@ use bitstep::storage::{RawBuffer, StorageFormat};
 use crate::bits::{bits, buffer, numbers};
 
 /// The numbers from outside that some rules listen to.
-pub const GIVEN: [&str; 4] = ["train_loss", "eval_loss", "loss_scale", "grokking_signal"];
+pub const EXTRA_ARGS: [&str; 4] = ["train_loss", "eval_loss", "loss_scale", "grokking_signal"];
 
 /// One optimizer, one parameter, some steps.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct Trial {
     /// The optimizer's name.
     pub name: &'static str,
     /// What moves the parameter.
-    pub recipe: OptimizerSpec,
+    pub spec: OptimizerSpec,
     /// Whether hyper-parameters differ from the defaults.
     pub tuned: bool,
     /// The parameter's number type.
@@ -31,8 +31,8 @@ pub struct Trial {
     pub grads: Vec<Option<Vec<u64>>>,
     /// The learning rate at each step.
     pub lrs: Vec<f64>,
-    /// As many of [`GIVEN`] as there are numbers here.
-    pub given: Vec<f64>,
+    /// As many of [`EXTRA_ARGS`] as there are numbers here.
+    pub extra: Vec<f64>,
 }
 
 impl Trial {
@@ -46,12 +46,12 @@ impl Trial {
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let plain = |f: &Option<StorageFormat>| matches!(f, None | Some(StorageFormat::Plain(_)));
-        self.recipe.storage.slot_formats.iter().all(plain)
-            && self.recipe.storage.param == Default::default()
+        self.spec.storage.slot_formats.iter().all(plain)
+            && self.spec.storage.param == Default::default()
     }
 
-    pub(crate) fn given(&self) -> Vec<(&'static str, f64)> {
-        GIVEN.into_iter().zip(self.given.iter().copied()).collect()
+    pub(crate) fn extra(&self) -> Vec<(&'static str, f64)> {
+        EXTRA_ARGS.into_iter().zip(self.extra.iter().copied()).collect()
     }
 }
 
@@ -71,7 +71,7 @@ impl Run {
     /// What the core refuses.
     pub fn try_new(trial: &Trial) -> Result<Run, Error> {
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(trial.recipe.clone())?;
+        let group = optimizer.add_group(trial.spec.clone())?;
         optimizer.add_param_to(group, &trial.shape, trial.dtype)?;
         optimizer.groups_mut()[0].steps = trial.before;
         optimizer.params_mut()[0].steps = trial.before;
@@ -84,7 +84,7 @@ impl Run {
     /// If it is.
     #[must_use]
     pub fn new(trial: &Trial) -> Run {
-        Run::try_new(trial).expect("a recipe and a shape that are taken")
+        Run::try_new(trial).expect("a spec and a shape that are taken")
     }
 
     /// Makes step number t of the trial.
@@ -95,7 +95,7 @@ impl Run {
         self.optimizer.groups_mut()[0].lr = trial.lrs[t];
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
-        self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
+        self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.extra())
     }
 
     /// Makes step number t in tasks of `len` elements, rounded up to whole blocks, the last one
@@ -108,7 +108,7 @@ impl Run {
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
         let mut params = [Param { value: self.value.data_mut(), grad }];
-        for task in self.optimizer.tasks(&mut params, &trial.given())? {
+        for task in self.optimizer.tasks(&mut params, &trial.extra())? {
             task.split(len).into_iter().rev().try_for_each(Task::run)?;
         }
         Ok(())

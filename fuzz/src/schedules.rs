@@ -26,21 +26,21 @@ pub trait Scheduled {
     /// [`Scheduler::lrs`].
     fn lrs(&self) -> &[f64];
     /// [`Scheduler::step`]: whether it was taken.
-    fn step(&mut self, given: &[f64]) -> bool;
+    fn step(&mut self, metric: &[f64]) -> bool;
     /// [`Scheduler::state`].
     fn state(&self) -> &SchedulerState;
     /// [`Scheduler::restore`]: whether it was taken.
     fn restore(&mut self, state: SchedulerState) -> bool;
     /// Whether a step takes a number.
-    fn listens(&self) -> bool;
+    fn follows_metric(&self) -> bool;
 }
 
 impl Scheduled for Scheduler {
     fn lrs(&self) -> &[f64] {
         Scheduler::lrs(self)
     }
-    fn step(&mut self, given: &[f64]) -> bool {
-        Scheduler::step(self, given).is_ok()
+    fn step(&mut self, metric: &[f64]) -> bool {
+        Scheduler::step(self, metric).is_ok()
     }
     fn state(&self) -> &SchedulerState {
         Scheduler::state(self)
@@ -48,7 +48,7 @@ impl Scheduled for Scheduler {
     fn restore(&mut self, state: SchedulerState) -> bool {
         Scheduler::restore(self, state).is_ok()
     }
-    fn listens(&self) -> bool {
+    fn follows_metric(&self) -> bool {
         bitstep_trainer::follows_metric(self) || !Scheduler::state(self).adafactor.is_empty()
     }
 }
@@ -243,8 +243,8 @@ impl ScheduleTrial {
 
 /// A step with what the schedule listens to; false where the reference goes no further.
 fn step(scheduler: &mut dyn Scheduled, metric: f64) -> bool {
-    let given: &[f64] = if scheduler.listens() { &[metric] } else { &[] };
-    scheduler.step(given)
+    let metric: &[f64] = if scheduler.follows_metric() { &[metric] } else { &[] };
+    scheduler.step(metric)
 }
 
 fn bits(scheduler: &dyn Scheduled) -> (String, Vec<u64>) {

@@ -106,7 +106,7 @@ fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
     let (n, steps) = (200, 25);
     let trial = Trial {
         name,
-        recipe: registry::optimizer(name, &args).expect("valid arguments"),
+        spec: registry::optimizer(name, &args).expect("valid arguments"),
         tuned: true,
         dtype: Dtype::F32,
         shape: vec![n],
@@ -114,7 +114,7 @@ fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
         init: bits(n),
         grads: (0..steps).map(|_| Some(bits(n))).collect(),
         lrs: vec![LR; steps],
-        given: vec![],
+        extra: vec![],
     };
     let mut run = Run::new(&trial);
     let mut worst: f64 = 0.0;

@@ -50,7 +50,7 @@ fn next(count: &'static LocalKey<Cell<u32>>) -> u32 {
 
 /// Gradient descent with a fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Planted {
+struct FaultyRule {
     lr: f64,
     fault: Fault,
 }
@@ -62,16 +62,16 @@ struct Coefs<S> {
     fault: Fault,
 }
 
-impl HyperParams for Planted {
+impl HyperParams for FaultyRule {
     fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
     }
 }
 
-impl Rule for Planted {
+impl Rule for FaultyRule {
     type Slots<T> = [T; 2];
     type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
-    const ID: &'static str = "planted";
+    const ID: &'static str = "faulty_rule";
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
@@ -129,7 +129,7 @@ fn trial(name: &'static str, fault: Fault) -> Trial {
     let bits = |x: f32| u64::from(x.to_bits());
     Trial {
         name,
-        recipe: OptimizerSpec::new(Planted { lr: 0.25, fault }, Default::default()),
+        spec: OptimizerSpec::new(FaultyRule { lr: 0.25, fault }, Default::default()),
         tuned: false,
         dtype: Dtype::F32,
         shape: vec![3],
@@ -137,7 +137,7 @@ fn trial(name: &'static str, fault: Fault) -> Trial {
         init: [1.0, -1.0, 0.5].map(bits).to_vec(),
         grads: [1.0, -2.0, 3.0].map(|g| Some([g, -g, g].map(bits).to_vec())).to_vec(),
         lrs: vec![0.25; 3],
-        given: vec![],
+        extra: vec![],
     }
 }
 
@@ -149,15 +149,15 @@ fn caught(property: &str, trial: &Trial) -> bool {
 
 /// Property, name that it applies to, and the fault that it must catch.
 const FAULTS: &[(&str, &str, Fault)] = &[
-    ("panics_at_nothing", "planted", Fault::Panics),
-    ("deterministic", "planted", Fault::Remembers),
-    ("restorable", "planted", Fault::Hidden),
-    ("splittable", "planted", Fault::Length),
-    ("error_leaves_everything_untouched", "planted", Fault::Late),
-    ("odd", "planted", Fault::OneSided),
+    ("never_panics", "faulty_rule", Fault::Panics),
+    ("deterministic", "faulty_rule", Fault::Remembers),
+    ("restorable", "faulty_rule", Fault::Hidden),
+    ("splittable", "faulty_rule", Fault::Length),
+    ("error_leaves_everything_untouched", "faulty_rule", Fault::Late),
+    ("odd_symmetry", "faulty_rule", Fault::OneSided),
     ("linear", "sgd", Fault::Absolute),
-    ("gradient_scale_is_of_no_account", "rprop", Fault::None),
-    ("second_moments_are_none_below_zero", "planted", Fault::Negative),
+    ("gradient_scale_invariant", "rprop", Fault::None),
+    ("second_moments_nonnegative", "faulty_rule", Fault::Negative),
     ("y_between_x_and_z", "schedule_free_sgd", Fault::HalfWay),
 ];
 
@@ -174,26 +174,26 @@ fn planted_fault_of_every_property_is_caught() {
 }
 
 /// A schedule with a fault.
-struct Faulty {
+struct FaultySchedule {
     inner: Scheduler,
     lrs: Vec<f64>,
     fault: Fault,
     steps: u32,
 }
 
-impl Faulty {
+impl FaultySchedule {
     fn make(args: &Args, fault: Fault) -> Box<dyn Scheduled> {
         let inner = build("linear", args).expect("arguments of linear");
-        Box::new(Faulty { lrs: inner.lrs().to_vec(), inner, fault, steps: 0 })
+        Box::new(FaultySchedule { lrs: inner.lrs().to_vec(), inner, fault, steps: 0 })
     }
 }
 
-impl Scheduled for Faulty {
+impl Scheduled for FaultySchedule {
     fn lrs(&self) -> &[f64] {
         &self.lrs
     }
-    fn step(&mut self, given: &[f64]) -> bool {
-        let refused = self.inner.step(given).is_err();
+    fn step(&mut self, metric: &[f64]) -> bool {
+        let refused = self.inner.step(metric).is_err();
         if refused && self.fault == Fault::Late {
             let _ = self.inner.step(&[]);
         }
@@ -214,7 +214,7 @@ impl Scheduled for Faulty {
         self.lrs = self.inner.lrs().to_vec();
         taken
     }
-    fn listens(&self) -> bool {
+    fn follows_metric(&self) -> bool {
         false
     }
 }
@@ -225,9 +225,11 @@ fn planted_fault_of_every_property_of_schedules_is_caught() {
     let constant = Args::new().with("lr", f64::NAN);
     type Make = fn(&str, &Args) -> Box<dyn Scheduled>;
     let faults: [(&str, &Args, Make); 4] = [
-        ("deterministic", &args, |_, args| Faulty::make(args, Fault::Remembers)),
-        ("restorable", &args, |_, args| Faulty::make(args, Fault::Hidden)),
-        ("error_leaves_everything_untouched", &args, |_, args| Faulty::make(args, Fault::Late)),
+        ("deterministic", &args, |_, args| FaultySchedule::make(args, Fault::Remembers)),
+        ("restorable", &args, |_, args| FaultySchedule::make(args, Fault::Hidden)),
+        ("error_leaves_everything_untouched", &args, |_, args| {
+            FaultySchedule::make(args, Fault::Late)
+        }),
         ("finite_and_never_negative", &constant, |_, args| library_schedule("constant", args)),
     ];
     let caught = |property: &str, args: &Args, make: Make| {
@@ -248,6 +250,9 @@ fn planted_fault_of_every_property_of_schedules_is_caught() {
     );
     for (property, faulty, make) in faults {
         assert!(caught(property, faulty, make), "{property} misses its fault");
-        assert!(!caught(property, &args, |_, args| Faulty::make(args, Fault::None)), "{property}");
+        assert!(
+            !caught(property, &args, |_, args| FaultySchedule::make(args, Fault::None)),
+            "{property}"
+        );
     }
 }

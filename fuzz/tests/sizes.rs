@@ -70,10 +70,10 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
     (0..u.int_in_range(1..=3)?).map(|_| size(u)).collect()
 }
 
-/// A recipe of this name with sizes for some of its arguments, as far as it takes them.
-fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    let known = names(recipe.rule.hyper_params());
+/// A spec of this name with sizes for some of its arguments, as far as it takes them.
+fn random_spec(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let known = names(spec.rule.hyper_params());
     for _ in 0..u.int_in_range(0..=3)? {
         // A rank mostly, where there is one: it is what makes memory of a small matrix.
         let rank =
@@ -81,14 +81,14 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
         let argument = rank.copied().map_or_else(|| u.choose(&known).copied(), Ok)?;
         let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
         if let Ok(changed) = registry::optimizer(name, &Args::new().with(argument, value.clone())) {
-            recipe = changed;
-        } else if let Ok(changed) = recipe.with_args(&Args::new().with(argument, value)) {
-            recipe = changed;
+            spec = changed;
+        } else if let Ok(changed) = spec.with_args(&Args::new().with(argument, value)) {
+            spec = changed;
         }
     }
     if u.ratio(1, 3)? {
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.storage = StorageConfig {
+        let slots = vec![Some(*u.choose(&FORMATS)?); spec.rule.info().slots.len()];
+        spec.storage = StorageConfig {
             slot_formats: slots,
             min_len: 0,
             len_multiple: 0,
@@ -96,17 +96,17 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
         };
     }
     if u.ratio(1, 8)? {
-        recipe.storage.param = ParamStorage::Kahan;
+        spec.storage.param = ParamStorage::Kahan;
     }
-    Ok(recipe)
+    Ok(spec)
 }
 
 fn parameter(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
-    let (recipe, shape, dtype) = (recipe(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
-    let _ = recipe.bytes_per_parameter(&shape, dtype);
-    let _ = recipe.rule.scratch_len(&shape);
+    let (spec, shape, dtype) = (random_spec(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
+    let _ = spec.bytes_per_parameter(&shape, dtype);
+    let _ = spec.rule.scratch_len(&shape);
     let mut optimizer = Optimizer::empty();
-    let Ok(group) = optimizer.add_group(recipe) else { return Ok(()) };
+    let Ok(group) = optimizer.add_group(spec) else { return Ok(()) };
     let before = LIVE.load(Ordering::Relaxed);
     match optimizer.add_param_to(group, &shape, dtype) {
         Ok(index) => assert_eq!(index, ParamId(0)),
@@ -210,10 +210,9 @@ fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
 /// A step for which there is no memory to work in has written nothing.
 fn step_without_room(name: &str, arguments: &str) {
     const N: usize = 256;
-    let recipe =
-        registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
+    let spec = registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a spec");
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(recipe).expect("a group");
+    let group = optimizer.add_group(spec).expect("a group");
     for _ in 0..2 {
         optimizer.add_param_to(group, &[N, N], Dtype::F32).expect("memory");
     }
@@ -241,10 +240,10 @@ fn step_without_room(name: &str, arguments: &str) {
 /// A step of nothing ends, whatever the other dimension.
 fn empty_of_any_length(name: &str) {
     let rank = if name.starts_with("galore") { "rank=2" } else { "" };
-    let recipe = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
+    let spec = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a spec");
     for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(recipe.clone()).expect("a group");
+        let group = optimizer.add_group(spec.clone()).expect("a group");
         // State by rows or columns may be too much.
         if optimizer.add_param_to(group, &shape, Dtype::F32).is_ok() {
             let param = Param { value: DataMut::F32(&mut []), grad: Some(Data::F32(&[])) };

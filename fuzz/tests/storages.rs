@@ -39,20 +39,20 @@ fn trial(
     state: StorageFormat,
     shape: &[usize],
 ) -> Trial {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
     // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    if names(recipe.rule.hyper_params()).contains(&"min_8bit_size") {
+    if names(spec.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        recipe = recipe.with_args(&any_size).expect("an argument of the rule's");
+        spec = spec.with_args(&any_size).expect("an argument of the rule's");
     }
-    let slots = vec![Some(state); recipe.rule.info().slots.len()];
-    recipe.storage =
+    let slots = vec![Some(state); spec.rule.info().slots.len()];
+    spec.storage =
         StorageConfig { slot_formats: slots, min_len: 0, len_multiple: 0, param: weights };
     let n = shape.iter().product();
     let mut bits = Bits(n as u64 + name.len() as u64);
     let mut trial = Trial {
         name,
-        recipe,
+        spec,
         tuned: false,
         dtype: Dtype::Bf16,
         shape: shape.to_vec(),
@@ -60,7 +60,7 @@ fn trial(
         init: bits.many(n),
         grads: (0..3).map(|_| Some(bits.many(n))).collect(),
         lrs: vec![0.1, 0.5, 0.01],
-        given: vec![1.5, 2.0],
+        extra: vec![1.5, 2.0],
     };
     if Run::try_new(&trial).is_err() {
         trial.shape = vec![n, 1]; // a rule that takes matrices only

@@ -62,16 +62,16 @@ impl Draw {
 }
 
 fn run(name: &str, dtype: Dtype) -> Option<u64> {
-    let recipe = registry::optimizer(name, &Args::new()).ok()?;
+    let spec = registry::optimizer(name, &Args::new()).ok()?;
     // Project where that is possible.
     let ranked = Args::new().with("rank", 2i64).with("update_proj_gap", 100i64);
-    let recipe = recipe.with_args(&ranked).unwrap_or(recipe);
+    let spec = spec.with_args(&ranked).unwrap_or(spec);
     // State of 8 or 4 bits, though the matrix is small.
     let any_size = Args::new().with("min_8bit_size", 0i64);
-    let mut recipe = recipe.with_args(&any_size).unwrap_or(recipe);
-    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
+    let mut spec = spec.with_args(&any_size).unwrap_or(spec);
+    (spec.storage.min_len, spec.storage.len_multiple) = (0, 0);
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(recipe).ok()?;
+    let group = optimizer.add_group(spec).ok()?;
     optimizer.add_param_to(group, &SHAPE, dtype).ok()?;
     let (mut draw, n) = (Draw(1), SHAPE.iter().product());
     let mut value = draw.buffer(dtype, n);

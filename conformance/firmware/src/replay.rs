@@ -29,8 +29,8 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     let mut optimizer = Optimizer::empty();
     for _ in 0..from.number()? {
         let json = serde_json::from_str(from.text()?).map_err(|e| format!("{e}"))?;
-        let recipe = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
-        optimizer.add_group(recipe).map_err(|e| format!("{e}"))?;
+        let spec = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
+        optimizer.add_group(spec).map_err(|e| format!("{e}"))?;
     }
     let mut values = Vec::new();
     for _ in 0..from.number()? {
@@ -49,7 +49,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
             optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
         }
         let count = from.number()?;
-        let given = (0..count)
+        let extra = (0..count)
             .map(|_| Ok((from.text()?, from.float()?)))
             .collect::<Result<Vec<_>, String>>()?;
         let mut grads = Vec::new();
@@ -67,7 +67,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
                 grad: grad.as_ref().and_then(Buffer::data),
             })
             .collect();
-        optimizer.step_all(&mut params, &given).map_err(|e| format!("{e}"))?;
+        optimizer.step_all(&mut params, &extra).map_err(|e| format!("{e}"))?;
         values.iter().for_each(|v| sum.buffer(v));
         for param in optimizer.params() {
             param.slots.iter().for_each(|slot| sum.buffer(slot));

@@ -64,8 +64,8 @@ fn buffer(t: &Tensor) -> candle_core::Result<Buffer> {
 
 /// Gradients as a backward pass hands them over. A store can only be had from one.
 fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, BackendError> {
-    let nothing = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
-    let mut store = nothing.backward().map_err(failed)?;
+    let empty = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
+    let mut store = empty.backward().map_err(failed)?;
     for ((_, var), grad) in vars.iter().zip(grads) {
         if let Some(grad) = grad {
             store.insert(var, tensor(grad.clone(), var.dims())?);
@@ -102,9 +102,9 @@ impl ParamStore for Vars {
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
         let store = store(self.0.vars(), grads)?;
-        self.0.step_with_extra_args(&store, given).map_err(failed)
+        self.0.step_with_extra_args(&store, extra).map_err(failed)
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
             spec.groups
         )));
     }
-    let given = |t: usize| -> Result<Vec<f64>, BackendError> {
+    let extra = |t: usize| -> Result<Vec<f64>, BackendError> {
         match (spec.name, spec.metric, &rms) {
             ("reduce_lr_on_plateau" | "greedy", Some(metric), _) => {
                 Ok(metric.get(t).copied().into_iter().collect())
@@ -47,7 +47,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
     };
     let mut rates = scheduler.lrs().to_vec();
     for t in 0..spec.steps {
-        rates.extend_from_slice(scheduler.step(&given(t)?).map_err(failed)?);
+        rates.extend_from_slice(scheduler.step(&extra(t)?).map_err(failed)?);
     }
     Ok(rates)
 }

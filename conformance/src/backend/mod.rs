@@ -29,13 +29,13 @@ pub(crate) mod core_gradient;
 pub(crate) mod core_schedule;
 #[cfg(feature = "ptx")]
 mod device_buffers;
+pub(crate) mod diverged;
 #[cfg(feature = "ptx")]
 mod gpu_gradient;
 pub(crate) mod host;
 pub(crate) mod lacking;
 #[cfg(feature = "ndarray")]
 mod ndarray_backend;
-pub(crate) mod parted;
 #[cfg(feature = "ptx")]
 mod ptx_backend;
 pub mod registry;

@@ -207,7 +207,7 @@ pub(crate) struct Steps {
     pub(crate) hidden: bool,
 }
 
-fn form(t: &Tensor) -> String {
+fn describe_tensor(t: &Tensor) -> String {
     format!("{} {:?}", t.dtype, t.shape)
 }
 
@@ -229,15 +229,19 @@ pub(crate) fn steps(answer: &File, inits: &[&Tensor], steps: usize) -> Result<St
         out.values.push(match answer.tensors.get(&name) {
             Some(t) if t.dtype == init.dtype && t.shape == shape => t.clone(),
             Some(t) => {
-                return Err(format!("its `{name}` is {}, wanted {}", form(t), form(&empty())));
+                return Err(format!(
+                    "its `{name}` is {}, wanted {}",
+                    describe_tensor(t),
+                    describe_tensor(&empty())
+                ));
             }
             None if lacks.is_some() => empty(),
             None => return Err(format!("it lacks `{name}`")),
         });
         let state = answer.under(&format!("p{i}.state."));
         if let Some((slot, t)) = state.iter().find(|(_, t)| t.shape.first() != Some(&steps)) {
-            let form = form(t);
-            return Err(format!("its `p{i}.state.{slot}` is {form}, wanted {steps} rows"));
+            let found = describe_tensor(t);
+            return Err(format!("its `p{i}.state.{slot}` is {found}, wanted {steps} rows"));
         }
         out.states.push(state);
         out.evals.push(answer.tensors.get(&format!("p{i}.eval")).cloned());

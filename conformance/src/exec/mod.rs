@@ -26,7 +26,7 @@ use crate::backend::{
 use crate::tensor::{Dtype, Tensor};
 use file::{Before, File, Steps};
 use folder::Folder;
-use process::{Verdict, WorkerProcess};
+use process::{ExitOutcome, WorkerProcess};
 
 pub use file::{ANSWER, REQUEST};
 pub use live::{finish, own_process};
@@ -86,11 +86,11 @@ impl Exec {
         let (Some(from), Some(to)) = (paths[0].to_str(), paths[1].to_str()) else {
             return Err(own("the folder for temporary files has no plain name".to_owned()));
         };
-        let verdict = match &self.idle {
+        let outcome = match &self.idle {
             None => process::once(&self.command, &[from, to], self.limit),
-            Some(idle) => self.ask_process(idle, from, to),
+            Some(idle) => self.request_from_worker(idle, from, to),
         };
-        let late = matches!(verdict, Verdict::Late(_));
+        let late = matches!(outcome, ExitOutcome::Late(_));
         self.late
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 Some(if late { n + 1 } else { 0 })
@@ -99,28 +99,35 @@ impl Exec {
         let about = (bytes.len() as u64).saturating_add(expected as u64);
         let most = FACTOR.saturating_mul(about).saturating_add(BESIDE);
         let read = || File::parse(&folder.read(file::ANSWER_FILE, most)?, ANSWER);
-        match verdict {
-            Verdict::Done => read().map_err(|e| BackendError::Failed(format!("the answer: {e}"))),
-            Verdict::Unsupported(why) if why.is_empty() => {
+        match outcome {
+            ExitOutcome::Done => {
+                read().map_err(|e| BackendError::Failed(format!("the answer: {e}")))
+            }
+            ExitOutcome::Unsupported(why) if why.is_empty() => {
                 Err(BackendError::Unsupported("the program gives no reason".to_owned()))
             }
-            Verdict::Unsupported(why) => Err(BackendError::Unsupported(why)),
-            Verdict::Trouble(what) | Verdict::Late(what) => Err(BackendError::Failed(what)),
+            ExitOutcome::Unsupported(why) => Err(BackendError::Unsupported(why)),
+            ExitOutcome::Trouble(what) | ExitOutcome::Late(what) => Err(BackendError::Failed(what)),
         }
     }
 
     /// One process at a time for each thread of the suite.
-    fn ask_process(&self, idle: &Mutex<Vec<WorkerProcess>>, from: &str, to: &str) -> Verdict {
+    fn request_from_worker(
+        &self,
+        idle: &Mutex<Vec<WorkerProcess>>,
+        from: &str,
+        to: &str,
+    ) -> ExitOutcome {
         let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut process = match waiting.map_or_else(|| WorkerProcess::start(&self.command), Ok) {
             Ok(process) => process,
-            Err(verdict) => return verdict,
+            Err(outcome) => return outcome,
         };
-        let verdict = process.ask(from, to, self.limit);
-        if matches!(verdict, Verdict::Done | Verdict::Unsupported(_)) {
+        let outcome = process.request(from, to, self.limit);
+        if matches!(outcome, ExitOutcome::Done | ExitOutcome::Unsupported(_)) {
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(process);
         }
-        verdict
+        outcome
     }
 }
 
@@ -144,7 +151,7 @@ impl Backend for Exec {
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         Ok(Box::new(ExecRun {
             exec: self,
-            spec: Owned::of(spec),
+            spec: OwnedSpec::of(spec),
             before: vec![Before::default(); spec.params.len()],
             done: 0,
             planned: Vec::new(),
@@ -193,7 +200,7 @@ impl Backend for Exec {
 }
 
 /// An [`OptimizerSpec`] that keeps what it is of.
-struct Owned {
+struct OwnedSpec {
     name: String,
     reference: String,
     hyper: serde_json::Map<String, serde_json::Value>,
@@ -203,10 +210,10 @@ struct Owned {
     steps: usize,
 }
 
-impl Owned {
-    fn of(spec: &OptimizerSpec<'_>) -> Owned {
+impl OwnedSpec {
+    fn of(spec: &OptimizerSpec<'_>) -> OwnedSpec {
         let given = spec.given.iter().map(|g| g.iter().map(|&what| what.to_owned()).collect());
-        Owned {
+        OwnedSpec {
             name: spec.name.to_owned(),
             reference: spec.reference.to_owned(),
             hyper: spec.hyper.clone(),
@@ -232,7 +239,7 @@ impl Owned {
 
 struct ExecRun<'a> {
     exec: &'a Exec,
-    spec: Owned,
+    spec: OwnedSpec,
     before: Vec<Before>,
     /// Steps that lie behind the first of a request.
     done: u64,

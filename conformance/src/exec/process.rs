@@ -132,7 +132,7 @@ fn ending(status: Option<ExitStatus>) -> String {
 
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum ExitOutcome {
     /// The answer should be there.
     Done,
     /// The program has no implementation.
@@ -144,20 +144,20 @@ pub(super) enum Verdict {
 }
 
 /// What a program says of its answer.
-fn verdict(line: &str) -> Option<Verdict> {
+fn parse_outcome(line: &str) -> Option<ExitOutcome> {
     let line = line.trim();
     let (word, rest) = line.split_once([' ', ':']).unwrap_or((line, ""));
     let rest = rest.trim_start_matches([' ', ':']).to_owned();
     Some(match word {
-        "done" => Verdict::Done,
-        "unsupported" => Verdict::Unsupported(rest),
-        "error" => Verdict::Trouble(format!("the program says: {rest}")),
+        "done" => ExitOutcome::Done,
+        "unsupported" => ExitOutcome::Unsupported(rest),
+        "error" => ExitOutcome::Trouble(format!("the program says: {rest}")),
         _ => return None,
     })
 }
 
-fn cannot_start(e: &io::Error) -> Verdict {
-    Verdict::Trouble(format!("the program can't be started: {e}"))
+fn cannot_start(e: &io::Error) -> ExitOutcome {
+    ExitOutcome::Trouble(format!("the program can't be started: {e}"))
 }
 
 fn seconds(limit: Duration) -> String {
@@ -165,32 +165,32 @@ fn seconds(limit: Duration) -> String {
 }
 
 /// Runs a command once.
-pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdict {
+pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> ExitOutcome {
     let mut group = match Group::start(command, arguments, Stdio::null()) {
         Ok(group) => group,
         Err(e) => return cannot_start(&e),
     };
     let (Some(out), Some(err)) = (group.child.stdout.take(), group.child.stderr.take()) else {
-        return Verdict::Trouble("the program has no output".to_owned());
+        return ExitOutcome::Trouble("the program has no output".to_owned());
     };
     let ((out, out_end), (err, err_end)) = (StderrTail::of(out), StderrTail::of(err));
     let in_time = group.wait(Instant::now() + limit);
     let status = group.end();
     // Whoever left the group may still hold the pipes: that is not waited for.
     let _ = (out_end.recv_timeout(GRACE), err_end.recv_timeout(GRACE));
-    let said = out.text().lines().rev().find(|l| !l.trim().is_empty()).and_then(verdict);
+    let said = out.text().lines().rev().find(|l| !l.trim().is_empty()).and_then(parse_outcome);
     if !in_time {
-        return Verdict::Late(format!(
+        return ExitOutcome::Late(format!(
             "no answer in {}, ended by force{}",
             seconds(limit),
             err.describe()
         ));
     }
     match (status, said) {
-        (Some(s), None) if s.success() => Verdict::Done,
+        (Some(s), None) if s.success() => ExitOutcome::Done,
         (Some(s), Some(said)) if s.success() => said,
         (status, _) => {
-            Verdict::Trouble(format!("the program {}{}", ending(status), err.describe()))
+            ExitOutcome::Trouble(format!("the program {}{}", ending(status), err.describe()))
         }
     }
 }
@@ -206,12 +206,12 @@ pub(super) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    pub(super) fn start(command: &str) -> Result<WorkerProcess, Verdict> {
+    pub(super) fn start(command: &str) -> Result<WorkerProcess, ExitOutcome> {
         let mut group = Group::start(command, &[], Stdio::piped()).map_err(|e| cannot_start(&e))?;
         let (stdin, out, err) =
             (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
         let (Some(out), Some(err)) = (out, err) else {
-            return Err(Verdict::Trouble("the program has no output".to_owned()));
+            return Err(ExitOutcome::Trouble("the program has no output".to_owned()));
         };
         // A few lines ahead: a program that writes without end has to wait.
         let (sender, lines) = sync_channel(4);
@@ -232,9 +232,9 @@ impl WorkerProcess {
     }
 
     /// Hands over a request. After anything but `Done` and `Unsupported` the program is of no more use.
-    pub(super) fn ask(&mut self, request: &str, answer: &str, limit: Duration) -> Verdict {
+    pub(super) fn request(&mut self, request: &str, answer: &str, limit: Duration) -> ExitOutcome {
         if let Ok(line) = self.lines.try_recv() {
-            return unasked(&line);
+            return unexpected_line(&line);
         }
         let sent = self.stdin.as_mut().is_some_and(|to| {
             // The lines are far shorter than a pipe is long, and only one is under way.
@@ -244,29 +244,29 @@ impl WorkerProcess {
             return self.over();
         }
         match self.lines.recv_timeout(limit) {
-            Ok(line) => verdict(&line).unwrap_or_else(|| unasked(&line)),
+            Ok(line) => parse_outcome(&line).unwrap_or_else(|| unexpected_line(&line)),
             Err(RecvTimeoutError::Disconnected) => self.over(),
             Err(RecvTimeoutError::Timeout) => {
                 self.group.end();
                 let words = self.err.describe();
-                Verdict::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
+                ExitOutcome::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
             }
         }
     }
 
     /// The program takes or gives no more lines.
-    fn over(&mut self) -> Verdict {
+    fn over(&mut self) -> ExitOutcome {
         let ended = self.group.wait(Instant::now() + GRACE);
         let status = self.group.end();
         let how = if ended { ending(status) } else { "closed its input or output".to_owned() };
         thread::sleep(Duration::from_millis(10)); // its last words may be on their way
-        Verdict::Trouble(format!("the program {how}{}", self.err.describe()))
+        ExitOutcome::Trouble(format!("the program {how}{}", self.err.describe()))
     }
 }
 
-fn unasked(line: &str) -> Verdict {
+fn unexpected_line(line: &str) -> ExitOutcome {
     let line: String = line.trim().chars().filter(|c| !c.is_control()).take(80).collect();
-    Verdict::Trouble(format!(
+    ExitOutcome::Trouble(format!(
         "the program says `{line}`, wanted `done`, `unsupported …` or `error …`, once a request"
     ))
 }

@@ -18,7 +18,7 @@
 //! A free run of low-bit state is judged like any other until a code parts from the
 //! reference's, which must look like a tie too. From then on every step of that
 //! parameter must be the one that the core makes from the backend's own numbers
-//! before it (`parted.rs`). Where nobody can follow it so, as its state is hidden or
+//! before it (`diverged.rs`). Where nobody can follow it so, as its state is hidden or
 //! the core does not have the optimizer, it may be away from the reference by what
 //! codes can carry, [`CARRIED`]. A number is never NaN or infinite where the
 //! reference's is not.
@@ -246,7 +246,7 @@ pub const SYSTEMATIC: f64 = 0.005;
 
 /// The same where codes have parted and nobody can follow. One code changes the whole movement by less than 0.009 in 95 of
 /// 100 places that were tried.
-pub const SYSTEMATIC_PARTED: f64 = 0.05;
+pub const SYSTEMATIC_DIVERGED: f64 = 0.05;
 
 const PRODUCT_F32: Exemption = Exemption {
     case: "optimizer/{galore,apollo}_*/*",
@@ -397,7 +397,7 @@ mod tests {
             what: "value",
             mode: Mode::Step,
             allow: Tolerance::Ulp(100.0),
-            reason: "a planted one",
+            reason: "a seeded one",
         };
         let bounds = Bounds::new(&[
             e,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::judge::bounds::{
-    self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES, Tolerance,
+    self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_DIVERGED, Subject, TIES, Tolerance,
 };
 use crate::judge::compare;
-use crate::judge::movement::{Element, Movement};
 use crate::judge::spread::Spread;
+use crate::judge::systematic::{Change, SystematicError};
 use crate::tensor::{Dtype, Tensor};
 
 /// The first number of a case that is off by too much.
@@ -107,25 +107,25 @@ pub(crate) struct Comparator<'a> {
     /// For each tensor the largest spacing so far, element by element.
     units: BTreeMap<String, Vec<f64>>,
     /// For each tensor the largest change of its latest step, in a free run of all steps together.
-    paths: BTreeMap<String, f64>,
+    accumulated_changes: BTreeMap<String, f64>,
     /// Each parameter's codes at this step of a free run, and those of them that were a neighbour's.
-    parting: BTreeMap<usize, [usize; 2]>,
-    /// Parameters whose codes have parted in a free run.
-    parted: BTreeMap<usize, Parted>,
+    diverging: BTreeMap<usize, [usize; 2]>,
+    /// Parameters whose codes have diverged in a free run.
+    diverged: BTreeMap<usize, Diverged>,
     /// For each tensor, how it moved as a whole: in all steps, or in the free run.
-    movements: BTreeMap<String, Movement>,
+    systematic_errors: BTreeMap<String, SystematicError>,
     /// The first movement that was off as a whole.
     systematic: Option<String>,
 }
 
-/// What is known of a parameter whose codes have parted from the reference's in a free run.
+/// What is known of a parameter whose codes have diverged from the reference's in a free run.
 #[derive(Clone, Copy, Debug)]
-struct Parted {
+struct Diverged {
     /// The step after which they had.
     since: usize,
     /// The largest changes of the reference's steps since.
-    path: f64,
-    /// Whether its steps are judged [from its own numbers](crate::backend::parted).
+    accumulated_change: f64,
+    /// Whether its steps are judged [from its own numbers](crate::backend::diverged).
     followed: bool,
 }
 
@@ -138,7 +138,7 @@ pub(crate) struct Location<'a> {
     /// The step, from 0.
     pub(crate) step: Option<usize>,
     /// By how much an element moves with the last bits of the inputs.
-    pub(crate) moves: &'a dyn Fn(usize) -> f64,
+    pub(crate) sensitivity: &'a dyn Fn(usize) -> f64,
     /// The parameter, where it is one's.
     pub(crate) param: Option<usize>,
     /// Of a parameter's value, what it was before the step, and where its movement began.
@@ -149,8 +149,16 @@ pub(crate) struct Location<'a> {
 
 impl<'a> Location<'a> {
     /// Of no parameter.
-    pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> Location<'a> {
-        Location { tensor: "", what: "", step: None, moves, param: None, from: None, derived: None }
+    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> Location<'a> {
+        Location {
+            tensor: "",
+            what: "",
+            step: None,
+            sensitivity,
+            param: None,
+            from: None,
+            derived: None,
+        }
     }
 }
 
@@ -172,10 +180,10 @@ impl<'a> Comparator<'a> {
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
-            paths: BTreeMap::new(),
-            parting: BTreeMap::new(),
-            parted: BTreeMap::new(),
-            movements: BTreeMap::new(),
+            accumulated_changes: BTreeMap::new(),
+            diverging: BTreeMap::new(),
+            diverged: BTreeMap::new(),
+            systematic_errors: BTreeMap::new(),
             systematic: None,
         }
     }
@@ -192,8 +200,8 @@ impl<'a> Comparator<'a> {
 
     /// Ends the comparisons: too many outliers are a problem, too, and an error of the whole.
     pub(crate) fn finish(&mut self) {
-        let mut whole = Movement::default();
-        self.movements.values().for_each(|m| whole.add(m));
+        let mut whole = SystematicError::default();
+        self.systematic_errors.values().for_each(|m| whole.add(m));
         let off = || whole.off(SYSTEMATIC).map(|off| format!("all together {off}"));
         if let Some(off) = self.systematic.take().or_else(off) {
             self.problem(off);
@@ -214,39 +222,39 @@ impl<'a> Comparator<'a> {
         self.mode != Mode::Values && what != "eval" && !Bounds::compensates(what)
     }
 
-    /// Parameters whose codes have parted from the reference's.
-    pub(crate) fn parted(&self) -> Vec<usize> {
-        self.parted.keys().copied().collect()
+    /// Parameters whose codes have diverged from the reference's.
+    pub(crate) fn diverged(&self) -> Vec<usize> {
+        self.diverged.keys().copied().collect()
     }
 
     /// Notes that nobody can say what the next step of a parameter should be.
-    pub(crate) fn alone(&mut self, param: usize, step: usize) {
-        let none = Parted { since: step, path: 0.0, followed: false };
-        self.parted.entry(param).or_insert(none).followed = false;
+    pub(crate) fn mark_unfollowed(&mut self, param: usize, step: usize) {
+        let none = Diverged { since: step, accumulated_change: 0.0, followed: false };
+        self.diverged.entry(param).or_insert(none).followed = false;
     }
 
     /// After each step of a free run: codes that have become a neighbour's must be few.
     pub(crate) fn end_of_step(&mut self, step: usize) {
-        for (param, [codes, ties]) in std::mem::take(&mut self.parting) {
+        for (param, [codes, ties]) in std::mem::take(&mut self.diverging) {
             if ties as f64 > (codes as f64 * TIES).max(1.0) {
                 self.problem(format!(
                     "{ties} of {codes} codes of `p{param}` part from the reference's at step {step}"
                 ));
             }
-            let parted = Parted { since: step, path: 0.0, followed: true };
+            let diverged = Diverged { since: step, accumulated_change: 0.0, followed: true };
             if ties > 0 {
-                self.parted.entry(param).or_insert(parted);
+                self.diverged.entry(param).or_insert(diverged);
             }
         }
     }
 
-    /// What to say of parameters whose codes have parted.
+    /// What to say of parameters whose codes have diverged.
     pub(crate) fn remarks(&self) -> Vec<String> {
-        let remark = |(param, p): (&usize, &Parted)| {
+        let remark = |(param, p): (&usize, &Diverged)| {
             let how = if p.followed { "from its own numbers" } else { "by what codes can carry" };
             format!("`p{param}` judged {how} after step {}", p.since)
         };
-        self.parted.iter().map(remark).collect()
+        self.diverged.iter().map(remark).collect()
     }
 
     /// Takes over what another found of steps from the backend's own numbers.
@@ -343,17 +351,18 @@ impl<'a> Comparator<'a> {
         let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
         let change = |i| at.from.map_or(0.0, |[before, _]| (want.get(i) - before.get(i)).abs());
         let change = (0..want.len()).map(change).filter(|c| c.is_finite()).fold(0.0, f64::max);
-        let parted = at.param.and_then(|i| self.parted.get_mut(&i));
-        let parted = parted.map(|p| {
-            p.path += change;
+        let diverged = at.param.and_then(|i| self.diverged.get_mut(&i));
+        let diverged = diverged.map(|p| {
+            p.accumulated_change += change;
             *p
         });
         let derived = at.derived.filter(|d| !exact && d.len() == want.len());
         let is_value = matches!(at.what, "value" | "eval");
-        let mut elements = Vec::new();
-        let path = self.paths.entry(at.tensor.to_owned()).or_default();
-        *path = change + if self.mode == Mode::Free { *path } else { 0.0 };
-        let path = *path;
+        let mut changes = Vec::new();
+        let accumulated_change = self.accumulated_changes.entry(at.tensor.to_owned()).or_default();
+        *accumulated_change =
+            change + if self.mode == Mode::Free { *accumulated_change } else { 0.0 };
+        let accumulated_change = *accumulated_change;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
@@ -372,7 +381,7 @@ impl<'a> Comparator<'a> {
                 // Not on the grid.
                 (None, _) => f64::INFINITY,
                 // From here on its own numbers say what is right.
-                _ if parted.is_some_and(|p| p.followed || !is_value) => {
+                _ if diverged.is_some_and(|p| p.followed || !is_value) => {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
@@ -380,7 +389,7 @@ impl<'a> Comparator<'a> {
                     self.codes[0] += 1;
                     self.codes[1] += usize::from(tie);
                     if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
-                        let [codes, ties] = self.parting.entry(param).or_default();
+                        let [codes, ties] = self.diverging.entry(param).or_default();
                         (*codes, *ties) = (*codes + 1, *ties + usize::from(tie));
                     }
                     if tie { 0.0 } else { apart as f64 }
@@ -412,14 +421,14 @@ impl<'a> Comparator<'a> {
                     if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
                 });
             if off && !exact && matches!(exemption, Some((_, Tolerance::Conditioned(_)))) {
-                let moves = 1.0 + (at.moves)(i) / *largest;
-                (bound, noise) = (bound * moves, noise * moves);
+                let factor = 1.0 + (at.sensitivity)(i) / *largest;
+                (bound, noise) = (bound * factor, noise * factor);
             }
             if let Some((_, Tolerance::RelativeToUpdate(share))) = exemption {
-                bound += share * path / unit;
+                bound += share * accumulated_change / unit;
             }
-            if let Some(parted) = parted.filter(|_| is_value) {
-                bound += CARRIED * parted.path / unit;
+            if let Some(diverged) = diverged.filter(|_| is_value) {
+                bound += CARRIED * diverged.accumulated_change / unit;
             }
             if let Some(tolerance) = tolerance {
                 (bound, noise) = (tolerance / unit, tolerance);
@@ -429,7 +438,7 @@ impl<'a> Comparator<'a> {
             }
             if let Some([_, start]) = at.from {
                 let (got, want) = (g - start.get(i), w - start.get(i));
-                elements.push(Element { got, want, noise });
+                changes.push(Change { got, want, noise });
             }
             if let Some(step) = at.step.filter(|_| i < MAX_SAMPLES && self.takes_samples(at.what)) {
                 let (tensor, dtype) = (name.clone(), want.dtype);
@@ -457,8 +466,8 @@ impl<'a> Comparator<'a> {
             }
         }
         self.units.insert(at.tensor.to_owned(), units);
-        if at.from.is_some() && parted.is_none_or(|p| !p.followed) {
-            self.whole(at, &Movement::of(&elements), parted.is_some());
+        if at.from.is_some() && diverged.is_none_or(|p| !p.followed) {
+            self.check_systematic(at, &SystematicError::of(&changes), diverged.is_some());
         }
         if let Some(t) = at.step {
             let history = self.history.entry(at.what.to_owned()).or_default();
@@ -467,20 +476,20 @@ impl<'a> Comparator<'a> {
         }
     }
     /// Judges a parameter's movement as a whole.
-    fn whole(&mut self, at: &Location<'_>, movement: &Movement, parted: bool) {
-        let tolerance = if parted { SYSTEMATIC_PARTED } else { SYSTEMATIC };
+    fn check_systematic(&mut self, at: &Location<'_>, error: &SystematicError, diverged: bool) {
+        let tolerance = if diverged { SYSTEMATIC_DIVERGED } else { SYSTEMATIC };
         if self.systematic.is_none() {
             let step = at.step.map_or(String::new(), |t| format!(", step {t},"));
-            let off = movement.off(tolerance);
+            let off = error.off(tolerance);
             self.systematic = off.map(|off| format!("`{}`{step} {off}", at.tensor));
         }
-        let all = self.movements.entry(at.tensor.to_owned()).or_default();
-        if parted {
-            *all = Movement::default();
+        let all = self.systematic_errors.entry(at.tensor.to_owned()).or_default();
+        if diverged {
+            *all = SystematicError::default();
         } else if self.mode == Mode::Free {
-            *all = *movement;
+            *all = *error;
         } else {
-            all.add(movement);
+            all.add(error);
         }
     }
 }

@@ -11,10 +11,10 @@ mod comparator;
 pub mod compare;
 mod derived;
 pub mod diagnose;
-mod movement;
 pub mod mutations;
 pub mod percent;
 mod sensitivity;
 pub mod spread;
+mod systematic;
 
 pub use comparator::{Failure, Sample};

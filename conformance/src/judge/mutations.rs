@@ -112,7 +112,7 @@ impl Mutation {
     /// The backend with this mistake in its optimizers.
     #[must_use]
     pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
-        MutatedBackend { backend, neighbour: self }
+        MutatedBackend { backend, mutation: self }
     }
 }
 
@@ -196,7 +196,7 @@ fn second_moment(case: &Case) -> Option<&'static str> {
 
 const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", "v"];
 
-/// What a step starts from, and what comes in: to be altered, then [answered](Scene::answer).
+/// What a step starts from, and what comes in: to be altered, then [answered](MutatedStep::answer).
 #[derive(Clone)]
 struct MutatedStep<'a> {
     backend: &'a dyn Backend,
@@ -206,13 +206,13 @@ struct MutatedStep<'a> {
     given: Vec<Vec<String>>,
     hyper: Map<String, Value>,
     groups: Vec<Group>,
-    params: Vec<Before>,
+    params: Vec<ParamState>,
     inputs: Inputs,
 }
 
 /// A parameter before the step.
 #[derive(Clone)]
-struct Before {
+struct ParamState {
     value: Tensor,
     state: BTreeMap<String, Tensor>,
     counts: Counts,
@@ -381,12 +381,12 @@ fn betas_swapped(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 /// The step counters before the step changed for the rule, but not for who reads them.
 fn shifted(mut s: MutatedStep<'_>, f: fn(f64, Counts) -> f64) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
-    let first = s.initial()?;
-    for (p, first) in s.params.iter_mut().zip(first) {
+    let initial = s.initial()?;
+    for (p, initial) in s.params.iter_mut().zip(initial) {
         // One that is fresh has no counter to change, but would begin with one.
-        let first_step = STEP_KEYS.iter().find_map(|key| first.get(*key)).map(|x| x.get(0));
-        if p.fresh && first_step.is_some_and(|step| f(step, p.counts) != step) {
-            (p.state, p.fresh) = (first, false);
+        let initial_step = STEP_KEYS.iter().find_map(|key| initial.get(*key)).map(|x| x.get(0));
+        if p.fresh && initial_step.is_some_and(|step| f(step, p.counts) != step) {
+            (p.state, p.fresh) = (initial, false);
         }
         for key in STEP_KEYS {
             if let Some(step) = p.state.get_mut(key) {
@@ -470,31 +470,31 @@ fn negated(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 
 struct MutatedBackend<'a> {
     backend: &'a dyn Backend,
-    neighbour: &'a Mutation,
+    mutation: &'a Mutation,
 }
 
 struct MutatedRun<'a> {
-    scene: MutatedStep<'a>,
+    mutated: MutatedStep<'a>,
     /// Says whether a state can be loaded.
     probe: Box<dyn Run + 'a>,
-    neighbour: &'a Mutation,
+    mutation: &'a Mutation,
     after: StepOutput,
 }
 
 impl Backend for MutatedBackend<'_> {
     fn name(&self) -> &str {
-        self.neighbour.name
+        self.mutation.name
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let probe = self.backend.optimizer(spec)?;
-        let params = spec.params.iter().map(|&value| Before {
+        let params = spec.params.iter().map(|&value| ParamState {
             value: value.clone(),
             state: BTreeMap::new(),
             counts: Counts::default(),
             fresh: true,
         });
-        let scene = MutatedStep {
+        let mutated = MutatedStep {
             backend: self.backend,
             name: spec.name.to_owned(),
             reference: spec.reference.to_owned(),
@@ -505,8 +505,8 @@ impl Backend for MutatedBackend<'_> {
             params: params.collect(),
             inputs: Inputs::default(),
         };
-        let neighbour = self.neighbour;
-        Ok(Box::new(MutatedRun { scene, probe, neighbour, after: StepOutput::default() }))
+        let mutation = self.mutation;
+        Ok(Box::new(MutatedRun { mutated, probe, mutation, after: StepOutput::default() }))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
@@ -526,15 +526,15 @@ impl Run for MutatedRun<'_> {
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
     ) -> Result<(), BackendError> {
-        self.scene.params[i] =
-            Before { value: value.clone(), state: state.clone(), counts, fresh: false };
+        self.mutated.params[i] =
+            ParamState { value: value.clone(), state: state.clone(), counts, fresh: false };
         self.probe.load(i, value, state, counts)
     }
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
-        self.scene.inputs = inputs.clone();
-        self.after = (self.neighbour.step)(self.scene.clone())?;
-        for (i, p) in self.scene.params.iter_mut().enumerate() {
+        self.mutated.inputs = inputs.clone();
+        self.after = (self.mutation.step)(self.mutated.clone())?;
+        for (i, p) in self.mutated.params.iter_mut().enumerate() {
             p.value = self.after.values[i].clone();
             p.state = self.after.states[i].clone();
             p.counts.steps += 1;

@@ -13,7 +13,7 @@ use super::number::{Bounded, half_ulp, on_grid};
 /// Numbers before a step.
 #[derive(Clone, Copy)]
 pub(super) struct Held<'a> {
-    pub(super) numbers: &'a Buffer,
+    pub(super) values: &'a Buffer,
     /// How far off each may be; nothing if they are exact.
     pub(super) errors: &'a [f64],
 }
@@ -30,18 +30,18 @@ impl Held<'_> {
             };
             x.iter().enumerate().map(one).collect()
         }
-        match self.numbers {
+        match self.values {
             Buffer::F64(x) => plain(x, self.errors),
             Buffer::F32(x) => plain(x, self.errors),
             Buffer::Bf16(x) => plain(x, self.errors),
             Buffer::F16(x) => plain(x, self.errors),
-            Buffer::Encoded(coded) => {
-                let mut numbers = vec![0.0f32; coded.len()];
-                let block = coded.block().max(1);
-                for (i, numbers) in numbers.chunks_mut(block).enumerate() {
-                    coded.load(i * block, numbers);
+            Buffer::Encoded(encoded) => {
+                let mut decoded = vec![0.0f32; encoded.len()];
+                let block = encoded.block().max(1);
+                for (i, chunk) in decoded.chunks_mut(block).enumerate() {
+                    encoded.load(i * block, chunk);
                 }
-                plain(&numbers, self.errors)
+                plain(&decoded, self.errors)
             }
         }
     }
@@ -210,23 +210,24 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
 ) -> (Answers, S) {
     let before = Before::new(task, mask);
     let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
-    let moved = moved(task, if has_sums { R::NUM_SUMS } else { 0 });
-    let constants = |moved: Perturbed, scalars: &mut ScalarState| {
+    let perturbations = perturbations(task, if has_sums { R::NUM_SUMS } else { 0 });
+    let constants = |perturbed: Perturbed, scalars: &mut ScalarState| {
         let mut step = task.step;
-        if let (Perturbed::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
-            *norm *= 1.0 + way * task.norm_error;
+        if let (Perturbed::Norm(sign), Some(norm)) = (perturbed, &mut step.grad_norm) {
+            *norm *= 1.0 + sign * task.norm_error;
         }
         let k = rule.coefs::<Bounded<T>>(&step, scalars);
         let shape = shape(&k, &before.grad);
         let mut constants = Constants::<R, T, S> { k, shape };
         if has_sums {
-            let sums = sums(&constants, &before, moved);
+            let sums = sums(&constants, &before, perturbed);
             R::apply_sums::<Bounded<T>>(&mut constants.k, sums, before.param.len());
         }
         R::export_scalars::<Bounded<T>>(&constants.k, scalars);
         constants
     };
-    let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
+    let others =
+        perturbations.into_iter().map(|perturbed| constants(perturbed, &mut task.scalars.clone()));
     let others: Vec<_> = others.collect();
     let nominal = constants(Perturbed::Nothing, task.scalars);
     let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
@@ -234,9 +235,9 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
 }
 
 /// What is moved, down and up.
-fn moved(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
+fn perturbations(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
     let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Perturbed::Norm));
-    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Perturbed::Sum(sum, way)));
+    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|sign| Perturbed::Sum(sum, sign)));
     norm.into_iter().chain(sums).flatten().collect()
 }
 
@@ -244,15 +245,15 @@ fn moved(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
 fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     before: &Before<T>,
-    moved: Perturbed,
+    perturbed: Perturbed,
 ) -> [Bounded<T::Scalar>; 2] {
     let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
     let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
     for (sum, x) in sums.iter_mut().enumerate() {
-        if let Perturbed::Sum(which, way) = moved
+        if let Perturbed::Sum(which, sign) = perturbed
             && which == sum
         {
-            x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);
+            x.value = T::Scalar::from_f64(x.value.to_f64() + sign * 2.0 * x.error);
         }
         x.error = 0.0;
     }
@@ -305,11 +306,11 @@ fn outcome<T: ComputeFloat>(
     let mut all = base.copied();
     choice::each(
         || constants.element(i, before),
-        |numbers| {
-            let numbers = numbers.map(Answer::of);
+        |values| {
+            let values = values.map(Answer::of);
             match &mut all {
-                None => all = Some(numbers),
-                Some(all) => all.iter_mut().zip(numbers).for_each(|(x, y)| x.admit(y)),
+                None => all = Some(values),
+                Some(all) => all.iter_mut().zip(values).for_each(|(x, y)| x.admit(y)),
             }
         },
     );
@@ -321,8 +322,8 @@ pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> B
     let terms: Vec<_> = terms.collect();
     let value = reduce::sum(terms.len(), |i| terms[i].value);
     let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
-    let handed: f64 = terms.iter().map(|x| x.error).sum();
+    let inherited: f64 = terms.iter().map(|x| x.error).sum();
     let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
-    let error = handed + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let error = inherited + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
     Bounded { value, error: if error.is_nan() { f64::INFINITY } else { error } }
 }

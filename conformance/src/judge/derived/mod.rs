@@ -30,7 +30,7 @@ pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances
     let step = || {
         let mut run = start(case, data, t)?;
         run.step(&Inputs::new(data, t))?;
-        Ok::<_, BackendError>(run.host().tolerances())
+        Ok::<_, BackendError>(run.store().tolerances())
     };
     step().unwrap_or_default()
 }
@@ -40,7 +40,7 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
     let Ok(mut run) = start(case, data, 0) else { return Vec::new() };
     let step = |t| {
         run.step(&Inputs::new(data, t)).ok()?;
-        Some(run.host().tolerances())
+        Some(run.store().tolerances())
     };
     (0..case.steps).map_while(step).collect()
 }

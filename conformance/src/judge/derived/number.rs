@@ -39,7 +39,7 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
 }
 
 /// No bound rather than one that is no number.
-fn known(error: f64) -> f64 {
+fn or_unbounded(error: f64) -> f64 {
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
@@ -60,7 +60,7 @@ impl<T: ComputeFloat> Bounded<T> {
     /// The result of an operation that would be `x` unrounded, off by `error` before it is rounded,
     /// `units` half ULP of which it may be rounded wrongly. `is_exact`: it is not rounded at all.
     fn result(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
-        let error = known(error);
+        let error = or_unbounded(error);
         if error == 0.0 && (is_exact || Self::NARROW) {
             return Bounded { value, error };
         }
@@ -78,11 +78,11 @@ impl<T: ComputeFloat> Bounded<T> {
 pub(crate) fn on_grid<T: StoredFloat>(value: T, x: f64, error: f64) -> f64 {
     let value = value.to_f64();
     if !error.is_finite() || !value.is_finite() {
-        return known(error);
+        return or_unbounded(error);
     }
     let ends = [T::from_f64(x - 2.0 * error).to_f64(), T::from_f64(x + 2.0 * error).to_f64()];
     let [low, high] = ends;
-    let width = known(high - low);
+    let width = or_unbounded(high - low);
     (width / 2.0).min(error + half_ulp(T::DTYPE, value))
 }
 
@@ -161,8 +161,8 @@ impl<T: ComputeFloat> Div for Bounded<T> {
         let value = self.value / other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let (x, least) = (a / b, b.abs() - other.error);
-        let handed = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
-        let error = match self.error + handed {
+        let inherited = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
+        let error = match self.error + inherited {
             0.0 => 0.0,
             error if least > 0.0 => error / least,
             _ => f64::INFINITY,

@@ -1,17 +1,17 @@
 //! The movement of a whole tensor held against the reference's: what is wrong alike everywhere.
 //!
-//! A bound an element wide says nothing about an error that all elements share: Muon's elements
+//! A bound an element wide says nothing about an error that all changes share: Muon's changes
 //! may be off by 6 % of the largest movement, and a rate that is 5 % too large stays within. Over
-//! many elements such errors do not average out, and those of rounding do. So two numbers of the
+//! many changes such errors do not average out, and those of rounding do. So two numbers of the
 //! whole are held to [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
 //! reference's movement u and the backend's g, and the mean error in the direction of u over the
 //! mean length, Σ (g − u)·sign u / Σ |u|. What the last bits of the numbers account for comes on
 //! top: errors of size e, independent of one another, change the first by √Σ (e·u)² / Σ u² and
 //! the second by √Σ e² / Σ |u|.
 
-/// Sums over elements, in units of the largest movement of each tensor and step.
+/// Sums over changes, in units of the largest movement of each tensor and step.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Movement {
+pub(crate) struct SystematicError {
     along: f64,
     square: f64,
     excess: f64,
@@ -22,7 +22,7 @@ pub(crate) struct Movement {
 
 /// The movement of one element.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Element {
+pub(crate) struct Change {
     /// The backend's.
     pub(crate) got: f64,
     /// The reference's.
@@ -31,17 +31,17 @@ pub(crate) struct Element {
     pub(crate) noise: f64,
 }
 
-impl Movement {
-    /// Of a tensor; elements that are not finite are left out, as they have been compared already.
-    pub(crate) fn of(elements: &[Element]) -> Movement {
-        let finite = |e: &&Element| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
-        let elements = || elements.iter().filter(finite);
-        let largest = elements().map(|e| e.want.abs()).fold(0.0, f64::max);
-        let mut sum = Movement::default();
+impl SystematicError {
+    /// Of a tensor; changes that are not finite are left out, as they have been compared already.
+    pub(crate) fn of(changes: &[Change]) -> SystematicError {
+        let finite = |e: &&Change| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
+        let changes = || changes.iter().filter(finite);
+        let largest = changes().map(|e| e.want.abs()).fold(0.0, f64::max);
+        let mut sum = SystematicError::default();
         if largest == 0.0 {
             return sum;
         }
-        for e in elements() {
+        for e in changes() {
             let [got, want, noise] = [e.got, e.want, e.noise].map(|x| x / largest);
             let direction = if want == 0.0 { 0.0 } else { want.signum() };
             sum.along += got * want;
@@ -54,7 +54,7 @@ impl Movement {
         sum
     }
 
-    pub(crate) fn add(&mut self, other: &Movement) {
+    pub(crate) fn add(&mut self, other: &SystematicError) {
         self.along += other.along;
         self.square += other.square;
         self.excess += other.excess;
@@ -86,10 +86,10 @@ impl Movement {
 mod tests {
     use super::*;
 
-    fn off(elements: &[(f64, f64, f64)]) -> bool {
-        let element = |&(got, want, noise): &(f64, f64, f64)| Element { got, want, noise };
-        let elements: Vec<_> = elements.iter().map(element).collect();
-        Movement::of(&elements).off(0.005).is_some()
+    fn off(changes: &[(f64, f64, f64)]) -> bool {
+        let change = |&(got, want, noise): &(f64, f64, f64)| Change { got, want, noise };
+        let changes: Vec<_> = changes.iter().map(change).collect();
+        SystematicError::of(&changes).off(0.005).is_some()
     }
 
     #[test]
