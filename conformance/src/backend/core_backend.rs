@@ -1,5 +1,4 @@
-//! The backend `core`: the rules, schedules and gradient strategies of the
-//! `bitstep` crate, built from a case's own names and arguments.
+//! The backend `core`: the rules of the `bitstep` crate, built from a case's name and arguments.
 
 use std::collections::BTreeMap;
 
@@ -48,15 +47,15 @@ fn core_spec(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, Backen
     })
 }
 
-/// The arguments of a group, with those that tell the core which reference it follows.
+/// The arguments of a group, with those added that tell the core which reference to follow.
 pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Map<String, Json> {
     let mut hyper = hyper.clone();
     let eight_bit = ["bitsandbytes.optim.", "galore_torch.GaLoreAdamW8bit"];
     if eight_bit.iter().any(|r| spec.reference.starts_with(r)) && !hyper.contains_key("quantizer") {
-        // Its goldens come from its CPU kernels, which encode 8-bit state in their own way.
+        // The goldens come from bitsandbytes' CPU kernels, which encode 8-bit state in their own way.
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }
-    // Some rules follow one of several implementations, and take its path as an argument.
+    // Some rules follow one of several implementations, and take its import path as an argument.
     if let Ok(mut built) = bitstep::registry::optimizer(spec.name, &args(&hyper))
         && names(built.rule.hyper_params()).contains(&"reference")
     {
@@ -65,8 +64,8 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
     hyper
 }
 
-/// A group changes what the constructor made of its arguments; what is no argument of the rule
-/// (a storage, a projection) makes another optimizer.
+/// Applies a group's overrides to what the constructor made of its arguments. An override that is not an argument of
+/// the rule (a storage, a projection) builds another optimizer.
 fn core_spec_of(
     spec: &OptimizerSpec<'_>,
     hyper: &Map<String, Json>,
@@ -82,11 +81,11 @@ fn core_spec_of(
     }
 }
 
-/// A run of the core's rules wherever the parameters live.
+/// A run of the core's rules over any storage of the parameters.
 pub(crate) struct CoreRun<S> {
     store: S,
     shapes: Vec<Vec<usize>>,
-    /// For each parameter, the slots whose contents are handed over with a step.
+    /// For each parameter, the slots whose contents the case supplies at each step.
     provided: Vec<Vec<(usize, &'static str)>>,
 }
 
@@ -118,7 +117,7 @@ impl<S: ParamStore> CoreRun<S> {
         Ok(CoreRun { store, shapes, provided })
     }
 
-    /// Where the parameters live.
+    /// The storage of the parameters.
     pub(crate) fn store(&self) -> &S {
         &self.store
     }
@@ -246,7 +245,7 @@ impl<S: ParamStore> Run for CoreRun<S> {
         let mut other = self.store.optimizer().clone();
         let mut values: Vec<Buffer> = (0..self.shapes.len()).map(|i| self.store.value(i)).collect();
         let mut params: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
-        // A configuration that can't be evaluated has nothing to show: the check says so.
+        // Without an evaluation value the check reports the missing answer.
         other.eval(&mut params).ok()?;
         drop(params);
         Some(convert::tensor(&values[i], &self.shapes[i]))
@@ -267,7 +266,7 @@ impl<S: ParamStore> Run for CoreRun<S> {
                         (p.key, Tensor { dtype: dtype_of(p.element), shape, bytes: p.bytes })
                     }))
                 }
-                // A slot that is not in use.
+                // An unused slot.
                 slot if slot.len() != shape.iter().product::<usize>() => {}
                 slot => parts.push(((*name).to_owned(), convert::tensor(slot, &shape))),
             }
@@ -290,12 +289,12 @@ impl<S: ParamStore> Run for CoreRun<S> {
     }
 }
 
-/// Slots of one name are one tensor in the reference, one slot a row.
+/// Splits a tensor of the reference over the slots of that name, one row each.
 #[derive(Default)]
 struct Stacked(BTreeMap<String, usize>);
 
 impl Stacked {
-    /// The next row of a tensor of `all` rows; the tensor itself if it has but one.
+    /// The next row of a tensor of `all` rows; the tensor itself if `all` is 1.
     fn next(&mut self, state: &BTreeMap<String, Tensor>, key: &str, all: usize) -> Option<Tensor> {
         let row = self.0.entry(key.to_owned()).or_default();
         *row += 1;
@@ -304,7 +303,7 @@ impl Stacked {
     }
 }
 
-/// The other way round.
+/// The inverse of [`Stacked`]: slots of one name become the rows of one tensor.
 fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
     let mut rows = BTreeMap::<String, Vec<Tensor>>::new();
     parts.into_iter().for_each(|(key, t)| rows.entry(key).or_default().push(t));
@@ -320,7 +319,7 @@ fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
     rows.into_iter().filter_map(join).collect()
 }
 
-/// The reference's key of what is kept beside a 16-bit parameter.
+/// The reference's key of the correction stored beside a 16-bit parameter.
 fn correction_key(correction: &RawBuffer) -> &'static str {
     match correction {
         RawBuffer::I8(_) | RawBuffer::I16(_) => "error_bits",

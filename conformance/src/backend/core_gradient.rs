@@ -1,4 +1,4 @@
-//! Gradient strategies of the backend `core`, from a case's own arguments.
+//! The gradient strategies of the backend `core`, built from a case's arguments.
 
 use bitstep::gradient::{
     ClipByGlobalNorm, ClipGradNorm, GradientAccumulator, Neftune, clip_grad_value,
@@ -61,7 +61,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
     }
 }
 
-/// What a group of gradients changes is refused: no strategy has arguments of a group.
+/// Refuses groups that override arguments: no gradient strategy has any.
 pub(crate) fn no_groups(hyper: &Args) -> Result<(), BackendError> {
     let Some(groups) = hyper.get("groups").filter(|&groups| *groups != Value::None) else {
         return Ok(());
@@ -76,7 +76,7 @@ pub(crate) fn no_groups(hyper: &Args) -> Result<(), BackendError> {
     }
 }
 
-/// PyTorch's clipping by a norm, from a case's arguments.
+/// `clip_grad_norm_` with a case's arguments.
 pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, BackendError> {
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = hyper.get("error_if_nonfinite").and_then(|v| v.as_bool());

@@ -1,4 +1,4 @@
-//! What is on a device for the time of a step: written there, read back, and freed in the end.
+//! Device memory for the duration of one step: written, read back, and freed on drop.
 
 use bitstep::optimizer::Buffer;
 use bitstep::storage::StorageFormat;
@@ -6,10 +6,10 @@ use bitstep_cudarc::{Device, DeviceStorage};
 
 use crate::backend::{BackendError, failed};
 
-/// What is on the device for the time of a step.
+/// A device and the addresses to be freed.
 pub(crate) struct DeviceBuffers<'a, D: Device>(pub(crate) &'a mut D, pub(crate) Vec<u64>);
 
-/// Where a part of a tensor is on the device, and how many bytes it has.
+/// Address and length in bytes of an allocation.
 pub(crate) type DeviceAlloc = (u64, usize);
 
 impl<D: Device> DeviceBuffers<'_, D> {
@@ -20,7 +20,7 @@ impl<D: Device> DeviceBuffers<'_, D> {
         Ok((at, bytes.len()))
     }
 
-    /// A slot, if it is in use.
+    /// Uploads a slot; `None` if it is not in use.
     pub(crate) fn slot(
         &mut self,
         slot: &Buffer,
@@ -54,7 +54,7 @@ impl<D: Device> DeviceBuffers<'_, D> {
 impl<D: Device> Drop for DeviceBuffers<'_, D> {
     fn drop(&mut self) {
         for at in self.1.drain(..) {
-            // Nobody is left to hear of an error.
+            // Errors in Drop can't be reported.
             let _ = self.0.free(at);
         }
     }

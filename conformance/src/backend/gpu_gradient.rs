@@ -1,4 +1,4 @@
-//! Gradient strategies of the backends `ptx` and `cuda`.
+//! The gradient strategies of the backends `ptx` and `cuda`.
 
 use bitstep::gradient::ClipByGlobalNorm;
 use bitstep_cudarc::{Clip, Device, DeviceSlice, GradientOp, Workspace, apply_gradient_ops, clip};
@@ -89,7 +89,7 @@ fn clip_norm<D: Device>(
         Some(clip_norm) => Clip::Global(ClipByGlobalNorm { clip_norm }),
         None => Clip::Norm(norm_clip(&hyper)?),
     };
-    // SAFETY: they were put there just now, with these lengths.
+    // SAFETY: all were allocated above, with these lengths.
     unsafe { clip(buffers.0, workspace, &slices, how, found.0) }.map_err(failed)?;
     let norm = buffers.read((found.0, 8))?.as_chunks().0.first().map(|b| f64::from_le_bytes(*b));
     let read = |(input, (_, at)): (&&Tensor, &(_, DeviceAlloc))| {
@@ -117,7 +117,7 @@ fn run<D: Device>(
     to: DeviceSlice,
     what: GradientOp,
 ) -> Result<(), BackendError> {
-    // SAFETY: both were put there just now, with these lengths.
+    // SAFETY: the callers allocated both, with these lengths.
     unsafe { apply_gradient_ops(buffers.0, workspace, &[(to, what)]) }.map_err(|e| match e {
         bitstep_cudarc::Error::NoKernel(what) => unsupported(&what),
         other => failed(other),

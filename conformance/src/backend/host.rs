@@ -1,11 +1,10 @@
-//! Where parameters live and how a step reaches them: all that tells the backends of
-//! this library apart.
+//! Where parameters are stored and how a step reaches them: the only difference between this library's backends.
 
 use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 
 use crate::backend::{BackendError, failed};
 
-/// Parameters at home somewhere, and their optimizer.
+/// Storage for parameters, with their optimizer.
 pub(crate) trait ParamStore {
     /// Adds a parameter to a group of the optimizer.
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError>;
@@ -13,13 +12,13 @@ pub(crate) trait ParamStore {
     /// Groups and state.
     fn optimizer(&self) -> &Optimizer;
 
-    /// The same, to set up and load.
+    /// Groups and state, for setup and loading.
     fn optimizer_mut(&mut self) -> &mut Optimizer;
 
-    /// Overwrites a parameter; the numbers in row-major order.
+    /// Overwrites a parameter with values in row-major order.
     fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError>;
 
-    /// A parameter's numbers in row-major order.
+    /// A parameter's values in row-major order.
     fn value(&self, i: usize) -> Buffer;
 
     /// One step.
@@ -27,14 +26,14 @@ pub(crate) trait ParamStore {
     -> Result<(), BackendError>;
 }
 
-/// Parameters in the host's own memory, and their optimizer.
+/// Parameters in host memory, and their optimizer.
 #[derive(Default)]
 pub(crate) struct HostParams {
     pub(crate) optimizer: Optimizer,
     pub(crate) values: Vec<Buffer>,
 }
 
-/// A host whose parameters rest in the host's own memory: only the step is its own.
+/// A backend whose parameters are stored in host memory, and which defines only the step.
 pub(crate) trait HostBackend {
     fn params(&self) -> &HostParams;
     fn params_mut(&mut self) -> &mut HostParams;
@@ -79,7 +78,7 @@ impl<T: HostBackend> ParamStore for T {
     }
 }
 
-/// Slices, one after the other on the caller's thread.
+/// Steps slices, sequentially on the caller's thread.
 #[derive(Default)]
 pub(crate) struct Slices(HostParams);
 

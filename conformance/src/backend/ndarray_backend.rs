@@ -1,4 +1,4 @@
-//! The backend `ndarray`: the same rules over array views.
+//! The backend `ndarray`: the core's rules over array views.
 
 use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use bitstep::storage::Plain;
@@ -12,12 +12,12 @@ use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 
-/// `bitstep-ndarray`. What is not about parameters is the core's own.
+/// `bitstep-ndarray`; schedules and gradient strategies are the core's.
 #[derive(Clone, Copy, Debug)]
 pub struct Ndarray {
-    /// Parameters and gradients in column-major order.
+    /// Whether parameters and gradients are column-major.
     pub fortran: bool,
-    /// Elements below which work is not cut for threads.
+    /// Number of elements below which work is not split over threads.
     pub grain: usize,
 }
 

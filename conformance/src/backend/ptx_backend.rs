@@ -1,4 +1,4 @@
-//! The backends `ptx` and `cuda`: the GPU's kernels, run by an interpreter and by a GPU.
+//! The backends `ptx` and `cuda`: the CUDA kernels, run by an interpreter and by a GPU.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 
-/// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
+/// `bitstep-cudarc`'s kernels and launch plans on the interpreter `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ptx;
 
@@ -39,14 +39,14 @@ impl Backend for Ptx {
     }
 }
 
-/// The kernels, read once.
+/// The interpreter with all kernels, which are parsed once.
 fn machine() -> Result<Machine, BackendError> {
     static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
     let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
     machine.clone().map_err(failed)
 }
 
-/// The same on the first GPU.
+/// `bitstep-cudarc` on the first GPU.
 #[cfg(feature = "cuda")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cuda;
@@ -85,7 +85,7 @@ impl Backend for Cuda {
     }
 }
 
-/// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
+/// Parameters and state in host memory, copied to the device and back in every step.
 struct DeviceTensors<D> {
     gpu: D,
     workspace: Workspace,
@@ -98,7 +98,7 @@ impl<D> DeviceTensors<D> {
     }
 }
 
-/// Writes a slot's parts back.
+/// Writes a slot's parts into the host's copy.
 fn write_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), BackendError> {
     let Buffer::Encoded(encoded) = slot else {
         let written = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
@@ -110,7 +110,7 @@ fn write_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), BackendError
     })
 }
 
-/// How a parameter rests beside its correction, or with its rounding_bits.
+/// How a parameter is stored on the device: plain, with its correction, or with bits for stochastic rounding.
 fn param_storage<D: Device>(
     buffers: &mut DeviceBuffers<'_, D>,
     dtype: Dtype,

@@ -1,4 +1,4 @@
-//! The two ways to check an optimizer, and the one to check everything else.
+//! Runs one case on one backend: optimizers by single steps and in a free run, schedules and gradients once.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,20 +22,20 @@ use crate::tensor::{Dtype, Tensor};
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// Every number within its bound.
+    /// Every value is within its bound.
     Pass,
-    /// A number off by too much, or an answer missing.
+    /// A value exceeds its bound, or an answer is missing.
     Fail,
     /// The backend has no implementation.
     Unsupported,
-    /// No answer, or no case: see the detail.
+    /// The backend failed, or the file is not a case: see the detail.
     Error,
-    /// There was nothing to compare: no step, no element. Types and shapes are right.
+    /// There was nothing to compare: no steps, or no elements. Types and shapes are right.
     Empty,
 }
 
 impl Outcome {
-    /// As reports have it.
+    /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,51 +48,51 @@ impl Outcome {
     }
 }
 
-/// How the detail of a check begins that there was no time for.
+/// The start of the detail of a check that the deadline cut off.
 pub(crate) const NOT_REACHED: &str = "not reached";
 
-/// What became of one case with one backend in one mode.
+/// The result of one case with one backend in one mode.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// `KIND/NAME/CASE`, or the file where that can't be known.
+    /// `KIND/NAME/CASE`, or the path of a file that can't be read.
     pub case: String,
     /// `optimizer`, `schedule`, `gradient`.
     pub kind: String,
-    /// The name of what ran.
+    /// The name of the reference.
     pub name: String,
     /// The backend.
     pub backend: String,
-    /// The type that the case is about.
+    /// The case's [type](Case::dtype).
     pub dtype: String,
-    /// The way to check.
+    /// How the case was checked.
     pub mode: Mode,
     /// How it ended.
     pub outcome: Outcome,
-    /// The worst error in ULP at scale: the one that takes up most of its bound.
+    /// The worst error in ULP at scale: the one that is the largest share of its bound.
     pub ulp: Option<f64>,
-    /// That one's bound; none where nothing is compared.
+    /// The worst error's bound; `None` where nothing was compared.
     pub bound: Option<f64>,
-    /// How many numbers were compared.
+    /// The number of values compared.
     pub compared: usize,
-    /// How many of them are off by too much.
+    /// The number of values that exceed their bounds.
     pub off: usize,
-    /// How many of them are a zero of the other sign.
+    /// The number of zeros with the other sign.
     pub zeros: usize,
-    /// What there is to say.
+    /// Explanation for the reader.
     pub detail: String,
-    /// The first number that is off by too much.
+    /// The first value that exceeds its bound.
     pub failure: Option<Failure>,
-    /// What the case is there to catch.
+    /// The mistake that the case is there to catch.
     pub note: String,
-    /// For each quantity the worst error of every step.
+    /// For each quantity, the worst error of every step.
     pub history: BTreeMap<String, Vec<f64>>,
-    /// Errors beside their tolerances.
+    /// The distribution of errors relative to their tolerances.
     pub spread: Spread,
-    /// Of a check that failed, some of the numbers compared.
+    /// Some of the compared values, if the check failed.
     pub samples: Vec<Sample>,
-    /// The [mistakes](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
+    /// The [mutations](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
     pub candidates: Vec<(&'static str, f64)>,
-    /// The one that fits best.
+    /// The candidate that fits best.
     pub diagnosis: Option<String>,
 }
 
@@ -123,7 +123,7 @@ impl Report {
         }
     }
 
-    /// The report of a file that is no case.
+    /// The report of a file that is not a case.
     #[must_use]
     pub fn unreadable(file: &str, backend: &str, error: &str) -> Report {
         let is = |kind: &str| file.contains(&format!("{kind}/"));
@@ -152,7 +152,7 @@ impl Report {
         }
     }
 
-    /// The reports of a case that was not reached.
+    /// The reports of a case that the deadline cut off.
     pub(crate) fn not_reached(case: &Case, backend: &str, why: &str) -> Vec<Report> {
         let modes: &[Mode] = match case.data {
             Data::Optimizer(_) => &[Mode::Step, Mode::Free],
@@ -163,7 +163,7 @@ impl Report {
             .collect()
     }
 
-    /// Whether the run was over before this check.
+    /// Whether the check ran before the deadline.
     #[must_use]
     pub fn is_reached(&self) -> bool {
         !self.detail.starts_with(NOT_REACHED)
@@ -217,14 +217,13 @@ impl Report {
     }
 }
 
-/// Checks one case in every way that its kind has.
+/// Checks one case in every mode of its kind.
 #[must_use]
 pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
     Basis::of(case).check(backend, bounds)
 }
 
-/// A case with what its answers are compared by, which is made when it is first needed and kept: for one who checks
-/// many backends.
+/// A case with its tolerances and sensitivities, computed on first use and kept, for checking many backends.
 pub struct Basis<'a> {
     /// The case.
     pub case: &'a Case,
@@ -235,7 +234,7 @@ pub struct Basis<'a> {
 }
 
 impl<'a> Basis<'a> {
-    /// That of a case.
+    /// For a case; nothing is computed yet.
     #[must_use]
     pub fn of(case: &'a Case) -> Self {
         Basis {
@@ -247,7 +246,7 @@ impl<'a> Basis<'a> {
         }
     }
 
-    /// Checks the case in every way that its kind has.
+    /// Checks the case in every mode of its kind.
     #[must_use]
     pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
         let case = self.case;
@@ -265,8 +264,8 @@ impl<'a> Basis<'a> {
         };
         match &case.data {
             Data::Optimizer(data) => {
-                // The free run first: a step is made from the reference's answer to the one before,
-                // and no backend shall have seen an answer before it gives its own.
+                // The free run comes first: a single step starts from the reference's answer to the one before, and no
+                // backend may see an answer before it gives its own.
                 let free = guarded(Mode::Free, &|bare| free_run(self, data, backend, bounds, bare));
                 let step = guarded(Mode::Step, &|bare| by_step(self, data, backend, bounds, bare));
                 vec![step, free]
@@ -310,7 +309,7 @@ fn by_step(
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
     let (mut skipped, mut lacking, mut hidden, mut later) = (0, None, false, 0);
     if case.steps == 0 {
-        backend.optimizer(&spec)?; // an unsupported one shall show
+        backend.optimizer(&spec)?; // so that an unsupported optimizer is reported
     }
     for t in 0..case.steps {
         let mut run = backend.optimizer(&spec)?;
@@ -321,7 +320,7 @@ fn by_step(
                 continue;
             }
             let updates = p.updates_before(t);
-            // One that has not joined yet has no rows to start from.
+            // A parameter without a gradient so far has no rows to start from.
             compared[i] = t == 0 || updates > 0 || !state.is_empty() || !has_state;
             let counts = Counts { updates: updates as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &state, counts) {
@@ -377,7 +376,7 @@ fn unchecked() -> String {
     "values only: the backend does not show its state".to_owned()
 }
 
-/// What there is to say where the core can't measure how far rounding is carried.
+/// The remark where the core can't measure the sensitivity.
 fn without_sensitivity(spec: &OptimizerSpec<'_>) -> Option<String> {
     let name = spec.name;
     let text = || format!("no allowance where numbers cancel: the core has no `{name}`");
@@ -400,7 +399,7 @@ fn free_run(
     }
     let none = Sensitivity::new();
     let (derived, by_table) = (basis.run(data), Tolerances::new());
-    // Steps that are made from the backend's own numbers, once its codes have parted.
+    // Compares steps with the core's from the backend's own state, once its codes have diverged.
     let mut from_own = Comparator::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
     let all = 0..data.params.len();
@@ -435,7 +434,7 @@ fn free_run(
             let derived = derived.get(t).unwrap_or(&by_table);
             compare_param(&mut comparator, case, data, &*run, (i, t), &want, (derived, &here));
             if !run.shows_state() && is_encoded(i) {
-                comparator.mark_unfollowed(i, t); // whether its codes have parted can't be seen
+                comparator.mark_unfollowed(i, t); // whether its codes have diverged can't be seen
             }
         }
         comparator.end_of_step(t);
@@ -450,8 +449,8 @@ fn free_run(
     Ok(bare.finished(comparator, remarks.into_iter().flatten()))
 }
 
-/// What is kept of a parameter's lost bits counts together with the parameter: the answer as
-/// it would be beside the reference's value, and the scale of what was added to their sum.
+/// A compensation slot is meaningful only together with the value: returns the slot as it would be beside the
+/// reference's value, and the scale of what was added to their sum.
 fn with_value(
     [got, want]: [&Tensor; 2],
     [got_value, want_value]: &[Tensor; 2],
@@ -466,10 +465,10 @@ fn with_value(
     (rounded.unwrap_or_else(|| got.clone()), (0..got.len()).map(scale).collect())
 }
 
-/// Slots that start as a copy of the parameter: what stood there before their first step.
+/// Slots that start as a copy of the parameter.
 const START_AS_PARAMETER: [&str; 3] = ["z", "ax", "la_param"];
 
-/// What one parameter should be after a step, and what it was before.
+/// The expected value and state of one parameter after a step, and those before it.
 struct Want {
     value: Tensor,
     eval: Option<Tensor>,
@@ -479,7 +478,7 @@ struct Want {
 }
 
 impl Want {
-    /// The reference's.
+    /// From the reference.
     fn of(case: &Case, data: &OptimizerCase, (i, t): (usize, usize)) -> Want {
         let p = &data.params[i];
         let mut state_before = p.state_before(t);
@@ -496,7 +495,7 @@ impl Want {
         }
     }
 
-    /// What `right`, the core, makes of the backend's own numbers.
+    /// From `right`, the core after a step from the backend's own state.
     fn from_own(data: &OptimizerCase, right: &dyn Run, own: &Shown, i: usize) -> Want {
         let (before, state_before) = own.clone();
         let mut state = right.state(i);
@@ -505,8 +504,8 @@ impl Want {
     }
 }
 
-/// Compares value, state and, at the end, `eval` of one parameter after step `t`. What is not derived may be widened
-/// by how far the core's answer moves.
+/// Compares value, state and, at the end, `eval` of one parameter after step `t`. Bounds that are not derived may be
+/// widened by the core's sensitivity.
 fn compare_param<'a>(
     comparator: &mut Comparator<'_>,
     case: &Case,
@@ -523,8 +522,8 @@ fn compare_param<'a>(
     let p = &data.params[i];
     let constant = case.hyper.get("lr").and_then(serde_json::Value::as_f64);
     let lr = data.lr.as_ref().map(|lr| lr[t]).or(constant).unwrap_or(0.0);
-    // Where moments of few bits cancel, what is left is as exact as the update would
-    // have been without: some learning rates long.
+    // Where low-bit moments cancel, the rest is only as accurate as an update without cancellation, whose size is
+    // a few learning rates.
     let floor = if is_low_bit(&case.id) { 8.0 * lr } else { 0.0 };
     let before = &expected.before;
     let start = if comparator.mode() == Mode::Free { &p.init } else { before };
@@ -651,12 +650,12 @@ fn gradient(
             comparator.problem(format!("`{tensor}` is {got}, wanted {want}"));
             continue;
         }
-        // What is added up may cancel; what is scaled or limited may not.
+        // Sums may cancel; scaling and clipping can't.
         let terms = |k: usize| (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
         let largest = |x: &mut dyn Iterator<Item = f64>| {
             x.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max)
         };
-        // Noise is a uniform number, stretched and shifted: as exact as the largest.
+        // Noise is a scaled and shifted uniform value: its error is that of the largest.
         let noise = match case.name.as_str() {
             "neftune" => largest(&mut (0..n).map(|j| g.output.get(j) - g.input.get(j))),
             _ => 0.0,
@@ -673,7 +672,7 @@ fn gradient(
         (None, _) => {}
         (Some(_), None) => comparator.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
-            // The file has it in f64, but it was computed in the type that holds all gradients.
+            // Stored in f64, but computed in the type that all gradients promote to.
             let at = Location { tensor: "norm", what: "norm", ..Location::plain(&none) };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
@@ -685,7 +684,7 @@ fn gradient(
     Ok(bare.finished(comparator, None))
 }
 
-/// The type that holds numbers of both types.
+/// The type that two types promote to.
 fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
         (a, b) if a == b => a,

@@ -1,4 +1,4 @@
-//! Holds answers against what the reference gave, number by number.
+//! Compares answers with the reference's, element by element, and collects the result of one case in one mode.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,28 +11,28 @@ use crate::judge::spread::Spread;
 use crate::judge::systematic::{Change, SystematicError};
 use crate::tensor::{Dtype, Tensor};
 
-/// The first number of a case that is off by too much.
+/// The first value of a case that exceeds its bound.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The tensor: `p0.value`, `p1.state.exp_avg`, `g0.out`, `lr`.
     pub tensor: String,
     /// The step, from 0, if there are steps.
     pub step: Option<usize>,
-    /// The element, counted row by row.
+    /// The element's index in row-major order.
     pub index: usize,
-    /// The type of the numbers.
+    /// The type of the values.
     pub dtype: Dtype,
-    /// The backend's number.
+    /// The backend's value.
     pub got: f64,
     /// Its bits.
     pub got_bits: u64,
-    /// The reference's number.
+    /// The reference's value.
     pub want: f64,
     /// Its bits.
     pub want_bits: u64,
-    /// The error at scale.
+    /// The error in ULP at scale.
     pub ulp: f64,
-    /// What was allowed.
+    /// The allowed error.
     pub bound: f64,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for Failure {
         let Failure { tensor, index, dtype, got, want, got_bits, want_bits, ulp, bound, .. } = self;
         let step = self.step.map_or(String::new(), |t| format!("step {t}, "));
         let width = 2 * dtype.size();
-        // An f32 in as few digits as tell it apart from other f32s.
+        // The shortest digits that identify an f32.
         let show = |x: f64| match dtype {
             Dtype::F32 => format!("{:?}", x as f32),
             _ => format!("{x:?}"),
@@ -53,10 +53,10 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// How many numbers of a tensor are looked at.
+/// The most samples of a tensor.
 pub(crate) const MAX_SAMPLES: usize = 8;
 
-/// A number that was compared.
+/// A compared value.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub(crate) tensor: Arc<str>,
@@ -65,12 +65,13 @@ pub struct Sample {
     pub(crate) dtype: Dtype,
     pub(crate) got: f64,
     pub(crate) want: f64,
-    /// What an ULP is here, and how many are allowed.
+    /// The size of one ULP here.
     pub(crate) unit: f64,
+    /// The allowed error, in ULP.
     pub(crate) bound: f64,
 }
 
-/// The largest error, by how much of its bound it takes up.
+/// The largest error relative to its bound.
 #[derive(Clone, Copy, Debug)]
 struct Worst {
     share: f64,
@@ -86,69 +87,69 @@ pub(crate) struct Comparator<'a> {
     worst: Option<Worst>,
     /// The first failure.
     pub(crate) first: Option<Failure>,
-    /// Numbers that are off by too much.
+    /// The number of values that exceed their bounds.
     pub(crate) failures: usize,
-    /// Numbers compared.
+    /// The number of values compared.
     pub(crate) compared: usize,
-    /// Zeros of the other sign.
+    /// The number of zeros with the other sign.
     pub(crate) zeros: usize,
-    /// Codes compared, and those of them that were a neighbour's.
+    /// The number of codes compared, and of those that were off by one.
     codes: [usize; 2],
-    /// Answers that are missing or of the wrong form.
+    /// Answers that are missing or of the wrong type or shape.
     pub(crate) problems: Vec<String>,
-    /// Some of the numbers compared.
+    /// Some of the compared values.
     pub(crate) samples: Vec<Sample>,
-    /// Errors beside their tolerances.
+    /// The distribution of errors relative to their tolerances.
     pub(crate) spread: Spread,
-    /// For each quantity the worst error of every step.
+    /// For each quantity, the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
-    /// For each exemption for outliers: how many numbers were off by more than the default, of how many.
+    /// For each exemption for outliers, the number of values beyond the default bound, and of all values.
     outliers: BTreeMap<usize, (usize, usize)>,
-    /// For each tensor the largest spacing so far, element by element.
+    /// For each tensor, the largest spacing so far of each element.
     units: BTreeMap<String, Vec<f64>>,
-    /// For each tensor the largest change of its latest step, in a free run of all steps together.
+    /// For each tensor, the largest change of an element in the latest step; in a free run, summed over all steps.
     accumulated_changes: BTreeMap<String, f64>,
-    /// Each parameter's codes at this step of a free run, and those of them that were a neighbour's.
+    /// For each parameter, the number of codes at this step of a free run, and of those that were off by one.
     diverging: BTreeMap<usize, [usize; 2]>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
-    /// For each tensor, how it moved as a whole: in all steps, or in the free run.
+    /// For each tensor, the systematic error of its update: over all single steps, or of the free run so far.
     systematic_errors: BTreeMap<String, SystematicError>,
-    /// The first movement that was off as a whole.
+    /// The first systematic error beyond its tolerance.
     systematic: Option<String>,
 }
 
-/// What is known of a parameter whose codes have diverged from the reference's in a free run.
+/// A parameter whose codes have diverged from the reference's in a free run.
 #[derive(Clone, Copy, Debug)]
 struct Diverged {
-    /// The step after which they had.
+    /// The step at which they diverged.
     since: usize,
-    /// The largest changes of the reference's steps since.
+    /// The reference's largest change of an element, summed over the steps since.
     accumulated_change: f64,
-    /// Whether its steps are judged [from its own numbers](crate::backend::diverged).
+    /// Whether its steps are compared with the core's [from its own state](crate::backend::diverged).
     followed: bool,
 }
 
-/// Where a number stands.
+/// A tensor and how it is to be compared.
 pub(crate) struct Location<'a> {
-    /// The tensor: `p0.value`.
+    /// The tensor's name: `p0.value`.
     pub(crate) tensor: &'a str,
     /// The quantity: `value`.
     pub(crate) what: &'a str,
     /// The step, from 0.
     pub(crate) step: Option<usize>,
-    /// By how much an element moves with the last bits of the inputs.
+    /// An element's sensitivity to the last bits of the inputs.
     pub(crate) sensitivity: &'a dyn Fn(usize) -> f64,
-    /// The parameter, where it is one's.
+    /// The index of the parameter that it belongs to, if any.
     pub(crate) param: Option<usize>,
-    /// Of a parameter's value, what it was before the step, and where its movement began.
+    /// For a parameter's value, its value before the step, and the one from which its update is measured.
     pub(crate) from: Option<[&'a Tensor; 2]>,
-    /// The tolerances of its elements, where they are derived.
+    /// The elements' derived tolerances, if there are any.
     pub(crate) derived: Option<&'a [f64]>,
 }
 
 impl<'a> Location<'a> {
-    /// Of no parameter.
+    /// A tensor that belongs to no parameter.
     pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> Location<'a> {
         Location {
             tensor: "",
@@ -188,17 +189,17 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// The way to check.
+    /// How the case is checked.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The worst error and its bound, where anything was judged.
+    /// The worst error and its bound, if anything was compared.
     pub(crate) fn worst(&self) -> (f64, Option<f64>) {
         self.worst.map_or((0.0, None), |w| (w.ulp, Some(w.bound)))
     }
 
-    /// Ends the comparisons: too many outliers are a problem, too, and an error of the whole.
+    /// Ends the comparisons, and reports systematic errors and too many outliers as problems.
     pub(crate) fn finish(&mut self) {
         let mut whole = SystematicError::default();
         self.systematic_errors.values().for_each(|m| whole.add(m));
@@ -217,7 +218,7 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// Whether a mistake can be told by this quantity.
+    /// Whether a diagnosis can use this quantity.
     fn takes_samples(&self, what: &str) -> bool {
         self.mode != Mode::Values && what != "eval" && !Bounds::compensates(what)
     }
@@ -227,13 +228,13 @@ impl<'a> Comparator<'a> {
         self.diverged.keys().copied().collect()
     }
 
-    /// Notes that nobody can say what the next step of a parameter should be.
+    /// Records that the core can't follow a parameter from here on.
     pub(crate) fn mark_unfollowed(&mut self, param: usize, step: usize) {
         let none = Diverged { since: step, accumulated_change: 0.0, followed: false };
         self.diverged.entry(param).or_insert(none).followed = false;
     }
 
-    /// After each step of a free run: codes that have become a neighbour's must be few.
+    /// Ends a step of a free run, and reports too many codes that were off by one.
     pub(crate) fn end_of_step(&mut self, step: usize) {
         for (param, [codes, ties]) in std::mem::take(&mut self.diverging) {
             if ties as f64 > (codes as f64 * TIES).max(1.0) {
@@ -248,7 +249,7 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// What to say of parameters whose codes have diverged.
+    /// Remarks on parameters whose codes have diverged.
     pub(crate) fn remarks(&self) -> Vec<String> {
         let remark = |(param, p): (&usize, &Diverged)| {
             let how = if p.followed { "from its own numbers" } else { "by what codes can carry" };
@@ -257,7 +258,7 @@ impl<'a> Comparator<'a> {
         self.diverged.iter().map(remark).collect()
     }
 
-    /// Takes over what another found of steps from the backend's own numbers.
+    /// Merges the results of comparing steps from the backend's own state.
     pub(crate) fn absorb(&mut self, other: Comparator<'_>) {
         let own = |text: String| format!("from its own numbers: {text}");
         for text in other.problems {
@@ -271,7 +272,7 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// What to say of codes where the reference sits on a tie; refuses too many of them.
+    /// The remark on codes that were off by one, where the reference is on a tie; too many are a problem.
     pub(crate) fn ties(&mut self) -> Option<String> {
         let [codes, ties] = self.codes;
         let text = format!("{ties} of {codes} codes on the other side of a tie");
@@ -281,14 +282,14 @@ impl<'a> Comparator<'a> {
         (ties > 0).then_some(text)
     }
 
-    /// Notes an answer that is missing or of the wrong form.
+    /// Records an answer that is missing or of the wrong type or shape.
     pub(crate) fn problem(&mut self, text: String) {
         if !self.problems.contains(&text) {
             self.problems.push(text);
         }
     }
 
-    /// Counts the zeros that have the other sign.
+    /// Counts the zeros with the other sign.
     pub(crate) fn count_zeros(&mut self, got: &Tensor, want: &Tensor) {
         if got.dtype.float().is_none() || want.dtype.float().is_none() {
             return;
@@ -300,7 +301,7 @@ impl<'a> Comparator<'a> {
         self.zeros += (0..got.len().min(want.len())).filter(other).count();
     }
 
-    /// Compares a tensor. `before` is what stood there before the step;
+    /// Compares a tensor. `before` is its value before the step, which sets the scale.
     pub(crate) fn compare(
         &mut self,
         at: &Location<'_>,
@@ -332,7 +333,7 @@ impl<'a> Comparator<'a> {
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype, at.what);
-        // No allowance makes up for a wrong code or a wrong count.
+        // No tolerance applies to codes and integers.
         let exact = want.dtype.float().is_none() && default == 0.0 || compare::is_code(want.dtype);
         let grid = compare::is_code(want.dtype) && got.dtype != want.dtype;
         let grid = grid.then(|| compare::code_grid(want.dtype));
@@ -347,7 +348,7 @@ impl<'a> Comparator<'a> {
             _ => default,
         };
         let default = if exact { 0.0 } else { default };
-        // The factor of a free run: see `bounds`.
+        // The factor of a free run, see `bounds`.
         let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
         let change = |i| at.from.map_or(0.0, |[before, _]| (want.get(i) - before.get(i)).abs());
         let change = (0..want.len()).map(change).filter(|c| c.is_finite()).fold(0.0, f64::max);
@@ -378,9 +379,9 @@ impl<'a> Comparator<'a> {
             };
             let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
             let ulp = match (code, code.and_then(apart)) {
-                // Not on the grid.
+                // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
-                // From here on its own numbers say what is right.
+                // Compared from its own state instead.
                 _ if diverged.is_some_and(|p| p.followed || !is_value) => {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
@@ -399,7 +400,8 @@ impl<'a> Comparator<'a> {
             worst_here = worst_here.max(ulp);
             self.compared += 1;
             let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
-            // What is derived holds, but where a row of the table says otherwise. What is measured is for want of it.
+            // A derived tolerance takes precedence, except over an explicit row of the table. The measured sensitivity
+            // applies only where nothing is derived.
             let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
             let row = exemption.filter(|(_, allow)| {
                 tolerance.is_none() || !matches!(allow, Tolerance::Conditioned(_))
@@ -475,7 +477,7 @@ impl<'a> Comparator<'a> {
             history[t] = history[t].max(worst_here);
         }
     }
-    /// Judges a parameter's movement as a whole.
+    /// Checks the systematic error of a parameter's update.
     fn check_systematic(&mut self, at: &Location<'_>, error: &SystematicError, diverged: bool) {
         let tolerance = if diverged { SYSTEMATIC_DIVERGED } else { SYSTEMATIC };
         if self.systematic.is_none() {

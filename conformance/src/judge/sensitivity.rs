@@ -1,13 +1,11 @@
-//! How much an answer depends on the last bit of what went in.
+//! The sensitivity of an answer to the last bits of its inputs.
 //!
-//! Where a rule subtracts numbers that nearly cancel (g + weight_decay · p, or a
-//! mean of squares less a squared mean), one rounding more or less inside of the
-//! reference moves the result by many ULP of the small difference. What a
-//! correct implementation can promise there is an answer as near as if each
-//! input were off by a few ULP. This module measures it: every input in turn is
-//! moved by one ULP, away from zero, and the core computes again. Always the
-//! core: no tolerance comes from the backend under test. What the core does not
-//! have gets no such allowance.
+//! Where a rule subtracts values that nearly cancel (g + weight_decay · p, or a mean of squares less a squared
+//! mean), one rounding more or less in the reference changes the result by many ULP of the small difference. All
+//! that a correct implementation can promise there is the answer for inputs that are a few ULP off. This module
+//! measures that: it perturbs every input in turn by one ULP, away from zero, and has the core compute again. It
+//! is always the core: no tolerance depends on the backend under test. An optimizer that the core lacks gets no
+//! such allowance.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +14,10 @@ use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use crate::tensor::Tensor;
 
-/// For each tensor, element by element, by how much the answer moves.
+/// For each tensor, the sensitivity of each element.
 pub(crate) type Sensitivity = BTreeMap<String, Vec<f64>>;
 
-/// What is moved by one ULP.
+/// The input that is perturbed by one ULP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Perturbed {
     Nothing,
@@ -28,7 +26,7 @@ enum Perturbed {
     Slot(String),
 }
 
-/// What the answers of one step, made from the reference's own numbers, depend on.
+/// The sensitivities of one step from the reference's own state.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivity {
     let answer = |perturbed: &Perturbed| -> Result<Sensitivity, BackendError> {
         let mut run = start(case, data, t, perturbed)?;
@@ -41,7 +39,7 @@ pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivit
     sum
 }
 
-/// The same for a free run: one for every step.
+/// The sensitivities of a free run, after each step.
 pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Sensitivity> {
     let answer = |perturbed: &Perturbed| -> Result<Vec<Sensitivity>, BackendError> {
         let mut run = start(case, data, 0, perturbed)?;
@@ -63,7 +61,7 @@ fn variants(slots: impl Iterator<Item = String>) -> Vec<Perturbed> {
         .collect()
 }
 
-/// Σ |moved − as it is| over the variants; nothing where an answer fails to come.
+/// Σ |perturbed − unperturbed| over the variants; empty where the core gives no answer.
 fn differences<C>(
     variants: &[Perturbed],
     answer: impl Fn(&Perturbed) -> Result<C, BackendError>,
@@ -93,7 +91,7 @@ where
     base
 }
 
-/// A run that stands before step `t`, with the reference's own numbers but for what is moved.
+/// A run before step `t`, in the reference's own state except for the perturbed input.
 fn start(
     case: &Case,
     data: &OptimizerCase,
@@ -149,7 +147,7 @@ fn answers(run: &dyn Run, params: usize) -> Sensitivity {
     out
 }
 
-/// Every element one ULP further from zero; zeros, the largest numbers and the non-finite stay.
+/// Every element one ULP further from zero, except zeros, the largest finite values and the non-finite.
 fn away_from_zero(x: &Tensor) -> Tensor {
     let mut out = x.clone();
     if x.dtype.float().is_none() {

@@ -1,15 +1,14 @@
-//! The movement of a whole tensor held against the reference's: what is wrong alike everywhere.
+//! Systematic errors: deviations of an update that all elements of a tensor share.
 //!
-//! A bound an element wide says nothing about an error that all changes share: Muon's changes
-//! may be off by 6 % of the largest movement, and a rate that is 5 % too large stays within. Over
-//! many changes such errors do not average out, and those of rounding do. So two numbers of the
-//! whole are held to [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
-//! reference's movement u and the backend's g, and the mean error in the direction of u over the
-//! mean length, Σ (g − u)·sign u / Σ |u|. What the last bits of the numbers account for comes on
-//! top: errors of size e, independent of one another, change the first by √Σ (e·u)² / Σ u² and
-//! the second by √Σ e² / Σ |u|.
+//! A bound per element says nothing about an error that all elements share: Muon's elements may be off by 6 % of
+//! the largest change, and a learning rate that is 5 % too large stays within. Over many elements such errors do
+//! not average out, while rounding errors do. So two statistics of the whole tensor are held to
+//! [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale Σ g·u / Σ u² for the reference's update u and the
+//! backend's g, and the mean error in the direction of u relative to the mean magnitude, Σ (g − u)·sign u / Σ |u|.
+//! Rounding is allowed on top: independent errors of size e change the first by √Σ (e·u)² / Σ u² and the second
+//! by √Σ e² / Σ |u|.
 
-/// Sums over changes, in units of the largest movement of each tensor and step.
+/// Sums over elements, in units of the largest change of each tensor and step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SystematicError {
     along: f64,
@@ -20,19 +19,19 @@ pub(crate) struct SystematicError {
     noise: f64,
 }
 
-/// The movement of one element.
+/// The change of one element.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
-    /// The backend's.
+    /// In the backend.
     pub(crate) got: f64,
-    /// The reference's.
+    /// In the reference.
     pub(crate) want: f64,
-    /// How far off the last bits may be.
+    /// The size of its rounding error.
     pub(crate) noise: f64,
 }
 
 impl SystematicError {
-    /// Of a tensor; changes that are not finite are left out, as they have been compared already.
+    /// The sums of one tensor. Changes that are not finite are left out: the comparison per element covers them.
     pub(crate) fn of(changes: &[Change]) -> SystematicError {
         let finite = |e: &&Change| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
         let changes = || changes.iter().filter(finite);
@@ -63,7 +62,7 @@ impl SystematicError {
         self.noise += other.noise;
     }
 
-    /// What is wrong with it as a whole, if something is.
+    /// Describes a systematic error beyond the tolerance, if there is one.
     pub(crate) fn off(&self, tolerance: f64) -> Option<String> {
         if self.square <= 0.0 {
             return None;
@@ -98,7 +97,7 @@ mod tests {
         assert!(off(&[(1.01, 1.0, 0.0), (-2.02, -2.0, 0.0)]));
         assert!(off(&[(0.99, 1.0, 0.0), (-1.98, -2.0, 0.0)]));
         assert!(!off(&[(1.05, 1.0, 0.0), (-0.95, -1.0, 0.0)]));
-        // The largest hides nothing of the many small ones.
+        // The largest element does not hide an error of many small ones.
         let mut some = vec![(1.0, 1.0, 0.0)];
         some.extend([(0.0104, 0.01, 0.0); 100]);
         assert!(off(&some));

@@ -1,4 +1,4 @@
-//! The elements of a tensor, step by step, in numbers that know how far off they may be.
+//! One step of all elements of a tensor in bounded arithmetic.
 
 use bitstep::float::{ComputeFloat, Dtype, StoredFloat};
 use bitstep::math::reduce;
@@ -10,16 +10,16 @@ use bitstep::storage::Storage;
 use super::choice;
 use super::number::{Bounded, half_ulp, on_grid};
 
-/// Numbers before a step.
+/// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
 pub(super) struct Held<'a> {
     pub(super) values: &'a Buffer,
-    /// How far off each may be; nothing if they are exact.
+    /// The error bound of each element; empty if all are exact.
     pub(super) errors: &'a [f64],
 }
 
 impl Held<'_> {
-    /// As a rule loads them; none of a slot that is not in use.
+    /// The elements as a rule loads them; empty for an unused slot.
     pub(super) fn load<T: ComputeFloat>(self) -> Vec<Bounded<T>> {
         fn plain<T: ComputeFloat, N: StoredFloat>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
             let one = |(i, &x): (usize, &N)| {
@@ -47,20 +47,20 @@ impl Held<'_> {
     }
 }
 
-/// A step of one parameter.
+/// The inputs of one parameter's step.
 pub(super) struct Task<'a> {
-    /// The type that it is computed in.
+    /// The compute type.
     pub(super) compute: Dtype,
     pub(super) step: StepContext<'a>,
     pub(super) scalars: &'a mut ScalarState,
     pub(super) param: Held<'a>,
     pub(super) grad: Held<'a>,
     pub(super) slots: &'a [Held<'a>],
-    /// By how much two correct norms over all gradients may differ, as a part of the norm.
+    /// How much two correct norms over all gradients may differ, relative to the norm.
     pub(super) norm_error: f64,
 }
 
-/// A number after the step, as it is before it is stored, and how far apart two correct ones may be.
+/// A value after the step, before it is rounded for storage, and how far apart two correct ones may be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) value: f64,
@@ -72,20 +72,20 @@ impl Answer {
         Answer { value: x.value.to_f64(), tolerance: 2.0 * x.error }
     }
 
-    /// Makes room for another outcome.
+    /// Widens the tolerance by another outcome.
     fn admit(&mut self, other: Answer) {
         let apart = (other.value - self.value).abs();
-        // Not a number, both or one of them: that is judged as it stands.
+        // NaN in either is compared as it is.
         let apart = if apart.is_finite() { apart } else { 0.0 };
         self.tolerance = self.tolerance.max(apart + other.tolerance);
     }
 }
 
-/// What stands after the step: the parameter, then each slot, none of one that is not in use.
+/// The values after the step: of the parameter, then of each slot; empty for an unused slot.
 pub(super) type Answers = Vec<Vec<Answer>>;
 
-/// What the constants of a step depend on and what no rule's arithmetic shows: each is moved, down and up, by as
-/// much as two correct implementations may differ.
+/// Inputs of a step's constants whose errors the rule's own arithmetic does not show: each is perturbed, down and
+/// up, by as much as two correct implementations may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Perturbed {
     Nothing,
@@ -95,7 +95,7 @@ enum Perturbed {
     Sum(usize, f64),
 }
 
-/// What the elements of a tensor are computed by.
+/// The element functions of a rule.
 pub(super) trait Shape<R: Rule, T: ComputeFloat> {
     fn terms(
         &self,
@@ -115,7 +115,7 @@ pub(super) trait Shape<R: Rule, T: ComputeFloat> {
     ) -> (Bounded<T>, R::Slots<Bounded<T>>);
 }
 
-/// Each on its own.
+/// Those of an elementwise rule.
 pub(super) struct Elements;
 
 impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
@@ -141,7 +141,7 @@ impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
     }
 }
 
-/// The numbers of a tensor before the step: parameter, gradient, and the slots that are used.
+/// The elements before the step: of the parameter, the gradient, and the slots in use.
 struct Before<T> {
     param: Vec<Bounded<T>>,
     grad: Vec<Bounded<T>>,
@@ -160,10 +160,10 @@ impl<T: ComputeFloat> Before<T> {
     }
 }
 
-/// The most slots that a rule has.
+/// The most slots of any rule.
 const SLOTS: usize = 8;
 
-/// A step whose constants are known. What is compiled for every rule and type is no more than this.
+/// A step with its constants. Only this is compiled for every rule and type.
 trait Prepared<T: ComputeFloat> {
     fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
     /// The parameter, then its slots.
@@ -200,8 +200,8 @@ impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S
     }
 }
 
-/// Follows the elements of a tensor; `shape` is made from the step's constants and the gradient. Hands over the
-/// shape that nothing was moved for, too.
+/// Steps all elements of a tensor; `shape` is made from the step's constants and the gradient. Also returns the
+/// unperturbed shape.
 pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     rule: &R,
     mask: u32,
@@ -234,14 +234,14 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     (outcomes(&nominal, &views, &before), nominal.shape)
 }
 
-/// What is moved, down and up.
+/// The perturbations of a step, in pairs: down and up.
 fn perturbations(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
     let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Perturbed::Norm));
     let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|sign| Perturbed::Sum(sum, sign)));
     norm.into_iter().chain(sums).flatten().collect()
 }
 
-/// The sums over a tensor, one of them moved by what two correct ones may differ by.
+/// The sums over a tensor, one of them perturbed by as much as two correct sums may differ.
 fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     before: &Before<T>,
@@ -260,8 +260,8 @@ fn sums<T: ComputeFloat>(
     sums
 }
 
-/// Every element after the step, whatever its comparisons say. `others` are pairs of constants that something was
-/// moved for, down and up.
+/// Every element after the step, over all outcomes of its comparisons. `others` are pairs of perturbed constants,
+/// down and up.
 fn outcomes<T: ComputeFloat>(
     nominal: &dyn Prepared<T>,
     others: &[&dyn Prepared<T>],
@@ -280,7 +280,7 @@ fn outcomes<T: ComputeFloat>(
                     both.tolerance = both.tolerance.max(here.tolerance);
                 }
             }
-            // Both ways of one thing: the wider of the two. Different things may come together.
+            // Of one input's two directions take the wider; the effects of different inputs add up.
             for ((total, both), base) in total.iter_mut().zip(both).zip(base) {
                 if base.tolerance.is_finite() {
                     total.tolerance += both.tolerance - base.tolerance;
@@ -296,7 +296,7 @@ fn outcomes<T: ComputeFloat>(
     answers
 }
 
-/// One element, with room for every answer to its open comparisons, and for what there was.
+/// One element, with a tolerance that covers all decisions of its open comparisons, and `base`.
 fn outcome<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
@@ -317,7 +317,7 @@ fn outcome<T: ComputeFloat>(
     all.unwrap_or_default()
 }
 
-/// The sum of numbers in the core's order, with the bound for any order: (n − 1) · u · Σ |x|.
+/// A sum in the core's order, with the error bound for any order: (n − 1) · u · Σ |x|.
 pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> Bounded<A> {
     let terms: Vec<_> = terms.collect();
     let value = reduce::sum(terms.len(), |i| terms[i].value);

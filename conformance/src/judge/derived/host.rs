@@ -1,4 +1,4 @@
-//! A place for parameters whose step is made in numbers that know how far off they may be.
+//! A backend whose steps are made in bounded arithmetic, to derive tolerances.
 
 use std::collections::BTreeMap;
 
@@ -13,25 +13,25 @@ use super::rule;
 use crate::backend::host::{HostBackend, HostParams};
 use crate::backend::{BackendError, failed};
 
-/// For each tensor, element by element, how far apart two correct answers may be.
+/// For each tensor, how far apart two correct answers may be in each element.
 pub(crate) type Tolerances = BTreeMap<String, Vec<f64>>;
 
-/// Parameters in the host's own memory, and what is known of them.
+/// Parameters in host memory, with their error bounds.
 #[derive(Default)]
 pub(super) struct Following {
     params: HostParams,
     known: BTreeMap<usize, Known>,
 }
 
-/// What is known of a parameter after its latest step: of its value, then of each slot.
+/// The error bounds of a parameter after its latest step: of its value, then of each slot.
 #[derive(Default)]
 struct Known {
     names: Vec<String>,
-    /// How far apart two correct ones may be.
+    /// How far apart two correct values may be.
     tolerances: Vec<Vec<f64>>,
-    /// How far off each may be.
+    /// The error bound of each value: half its tolerance.
     errors: Vec<Vec<f64>>,
-    /// Whether nothing will be known after its next step.
+    /// Whether there are no bounds after its next step.
     is_untracked: bool,
 }
 
@@ -41,7 +41,7 @@ impl Following {
         let mut all = Tolerances::new();
         for known in self.known.values() {
             for (name, x) in known.names.iter().zip(&known.tolerances) {
-                // Slots of one name are one tensor of the reference, one after the other.
+                // Slots of one name are one tensor of the reference, concatenated.
                 all.entry(name.clone()).or_default().extend(x);
             }
         }
@@ -59,8 +59,8 @@ fn stored<T: StoredFloat>(x: Answer) -> f64 {
     if (high - low).is_nan() { widest } else { widest.min(high - low) }
 }
 
-/// How much two correct norms over all gradients may differ, as a part of them: two that are added up in any order
-/// in `f32`, the squares half as far off as their sum; and each tensor's own norm rounded to its type.
+/// How much two correct norms over all gradients may differ, relative to the norm: the squares may be summed in any
+/// order in `f32` (the root halves a sum's relative error), and each tensor's own norm is rounded to its type.
 fn norm_error(grads: &[Option<Buffer>]) -> f64 {
     let all = || grads.iter().flatten();
     let n = all().map(Buffer::len).sum::<usize>() + all().count();
@@ -69,8 +69,8 @@ fn norm_error(grads: &[Option<Buffer>]) -> f64 {
     (n as f64 + 6.0) * half_ulp(Dtype::F32, 1.0) + 2.0 * narrow
 }
 
-/// Whether a parameter's step can be followed. What is kept beside a parameter of 16 bits, and what is rounded at
-/// random, is no rule's. Where plain numbers of several types are computed in `f64`, the constants are of fewer bits.
+/// Whether a parameter's step can be tracked. A correction beside a 16-bit parameter and stochastic rounding are
+/// outside the rule. Where state of several types is computed in `f64`, the constants have fewer bits.
 fn can_be_followed(prepared: &PreparedStep<'_>, compute: Dtype) -> bool {
     let dtypes = prepared.slots.iter().filter(|slot| !slot.is_empty()).filter_map(Buffer::data);
     let narrower = || dtypes.map(|data| data.dtype()).any(|dtype| dtype != Dtype::F64);
@@ -78,7 +78,7 @@ fn can_be_followed(prepared: &PreparedStep<'_>, compute: Dtype) -> bool {
     prepared.correction.is_none() && prepared.rounding_bits.is_none() && !is_mixed
 }
 
-/// Fills the slots that start as the parameter.
+/// Initializes the slots that start as a copy of the parameter.
 fn start(prepared: &mut PreparedStep<'_>, param: &Buffer) {
     for (k, slot) in prepared.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_empty()) {
         if prepared.rule.slot_init(k) == SlotInit::CopyParam {
@@ -87,8 +87,7 @@ fn start(prepared: &mut PreparedStep<'_>, param: &Buffer) {
     }
 }
 
-/// Writes the numbers that stand after a step, and says how far apart two correct ones may be. Of codes nothing is
-/// written.
+/// Writes the values after a step, and returns how far apart two correct ones may be. Codes are not written.
 fn write(to: &mut Buffer, answers: &[Answer]) -> Vec<f64> {
     fn plain<T: StoredFloat>(to: &mut [T], answers: &[Answer]) -> Vec<f64> {
         to.iter_mut().zip(answers).for_each(|(to, x)| *to = T::from_f64(x.value));
@@ -162,7 +161,7 @@ impl HostBackend for Following {
                     prepared.rule.info().slots.iter().map(|name| format!("p{}.state.{name}", i.0)),
                 )
                 .collect();
-            // Codes may have become others than the reference's: nobody knows from here on.
+            // Codes may differ from the reference's from here on: nothing can be derived.
             known.is_untracked = prepared
                 .slots
                 .iter()
