@@ -1,4 +1,4 @@
-//! Every property has a failure planted that it must catch.
+//! Every property has a seeded fault that it must catch.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,26 +15,26 @@ use bitstep_fuzz::{
     PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, library_schedule,
 };
 
-/// What is wrong with a rule.
+/// A fault of a rule or a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
     Panics,
-    /// Every step moves a little more than the last, whoever makes it.
+    /// Depends on how many steps all instances have made before.
     Remembers,
-    /// Counts its steps in a place that no checkpoint has.
+    /// Counts its steps outside of the saved state.
     Hidden,
-    /// Moves by the parameter's length.
+    /// Adds the parameter's length.
     Length,
-    /// Is refused only after the counters have moved.
+    /// Is refused only after the counters were advanced.
     Late,
-    /// Stays where the gradient is below 0.
+    /// Ignores negative gradients.
     OneSided,
     /// Adds a constant of its own.
     Absolute,
-    /// Averages of squares that run below 0.
+    /// Its second moment becomes negative.
     Negative,
-    /// Evaluated half-way between what is trained and z.
+    /// Evaluated half-way between the parameter and z.
     HalfWay,
 }
 
@@ -76,7 +76,7 @@ impl Rule for FaultyRule {
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        // Whoever asks the second time is told that all is well.
+        // The second check succeeds.
         let late = self.fault == Fault::Late && self.lr < 0.0 && next(&CHECKS) == 1;
         let refused = Error::OutOfRange { argument: "lr", value: self.lr, expected: "0 or more" };
         if self.lr >= 0.0 || late { Ok(()) } else { Err(refused) }
@@ -124,7 +124,7 @@ impl Rule for FaultyRule {
     }
 }
 
-/// A few steps from 1 with the gradients 1, −2, 3, under a name that properties know.
+/// A few steps with small gradients, under a name that the properties know.
 fn trial(name: &'static str, fault: Fault) -> Trial {
     let bits = |x: f32| u64::from(x.to_bits());
     Trial {
@@ -141,7 +141,7 @@ fn trial(name: &'static str, fault: Fault) -> Trial {
     }
 }
 
-/// Whether a property complains.
+/// Whether a property fails on a trial.
 fn caught(property: &str, trial: &Trial) -> bool {
     let (_, check) = PROPERTIES.iter().find(|(name, _)| *name == property).expect("a property");
     catch_unwind(AssertUnwindSafe(|| check(trial))).is_err()
@@ -167,7 +167,7 @@ fn planted_fault_of_every_property_is_caught() {
     assert_eq!(properties, FAULTS.iter().map(|f| f.0).collect::<Vec<_>>(), "one fault each");
     for &(property, name, fault) in FAULTS {
         assert!(caught(property, &trial(name, fault)), "{property} misses {fault:?}");
-        // Without the fault there is nothing to complain of, but that SGD is not Rprop.
+        // Without the fault the property must pass, except that SGD is not invariant to scale like Rprop.
         let right = fault == Fault::None || !caught(property, &trial(name, Fault::None));
         assert!(right, "{property} complains of plain SGD");
     }

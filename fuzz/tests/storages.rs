@@ -1,4 +1,4 @@
-//! Every rule over every storage of the parameter and every storage of its state.
+//! Every rule with every storage of the parameter and every storage of its state.
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, names};
@@ -11,7 +11,7 @@ use bitstep_fuzz::{
     splittable,
 };
 
-/// Bits of ordinary numbers, with any bits at all among them.
+/// Bits of ordinary values, with arbitrary bits among them.
 struct Bits(u64);
 
 impl Bits {
@@ -40,7 +40,7 @@ fn trial(
     shape: &[usize],
 ) -> Trial {
     let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    // bitsandbytes has another formula for small tensors; a part shall be as its whole.
+    // bitsandbytes has another formula for small tensors; a part must use that of the whole.
     if names(spec.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);
         spec = spec.with_args(&any_size).expect("an argument of the rule's");
@@ -63,12 +63,12 @@ fn trial(
         extra: vec![1.5, 2.0],
     };
     if Run::try_new(&trial).is_err() {
-        trial.shape = vec![n, 1]; // a rule that takes matrices only
+        trial.shape = vec![n, 1]; // a rule that takes only matrices
     }
     trial
 }
 
-/// Runs a property over everything.
+/// Runs a property over every combination.
 fn over_all(shape: &[usize], property: impl Fn(&Trial)) {
     for entry in OPTIMIZERS {
         for weights in WEIGHTS {
@@ -96,7 +96,7 @@ fn every_rule_over_every_storage_continues_from_restored_parts() {
 
 #[test]
 fn every_elementwise_rule_over_every_storage_may_be_cut_between_blocks() {
-    // A little more than a multiple of every block.
+    // A little more than a multiple of every storage's block.
     over_all(&[12_900], splittable);
 }
 
