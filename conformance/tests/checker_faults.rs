@@ -1,4 +1,4 @@
-//! Every checker has a failure planted that it must catch.
+//! Every checker has a seeded fault that it must catch.
 
 mod common;
 
@@ -19,7 +19,7 @@ use common::Draft;
 
 type Spoil<T> = Arc<dyn Fn(usize, usize, T) -> T + Send + Sync>;
 
-/// The core with something wrong in its answers: (step, parameter, answer) → answer.
+/// The core with altered answers: (step, parameter, answer) → answer.
 #[derive(Clone)]
 struct Wrong {
     value: Spoil<Tensor>,
@@ -95,7 +95,7 @@ fn with(case: &Case, wrong: &Wrong, table: &[Exemption]) -> (Vec<Report>, usize)
     (reports, bounds.stale().len())
 }
 
-/// Both ways to check must end so, and say so.
+/// Requires this outcome and detail in both modes.
 fn caught(wrong: &Wrong, outcome: Outcome, says: &str) {
     let case = committed("optimizer/adamw_torch/default_f32");
     let (right, _) = with(&case, &Wrong::default(), &[]);
@@ -108,7 +108,7 @@ fn caught(wrong: &Wrong, outcome: Outcome, says: &str) {
     }
 }
 
-/// Moves element `i` by `n` units in the last place.
+/// Changes element `i` by `n` units in the last place.
 fn off(x: &Tensor, i: usize, n: u64) -> Tensor {
     let mut x = x.clone();
     let size = x.dtype.size();
@@ -256,7 +256,7 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
     let (reports, stale) = with(&derived, &Wrong::default(), &table);
     assert_eq!(reports[0].outcome, Outcome::Pass, "{}", reports[0].detail);
     assert_eq!(stale, 1, "what is derived needs no row");
-    // Products of matrices are not derived; in some case their numbers cancel.
+    // Matrix products have no derived tolerance; in some case their terms cancel.
     let only = CaseFilter::new(Some("optimizer/{galore,apollo}_*/*")).unwrap();
     let needs = |case: &Case| {
         let (reports, stale) = with(case, &Wrong::default(), &table);

@@ -1,4 +1,4 @@
-//! List, files, golden folders and README rows tell of the same optimizers and schedules.
+//! The registry, source files, golden folders and README rows list identical optimizers and schedules.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bitstep::registry::OPTIMIZERS;
 
-/// Names that run another name's rule without a difference in any number, and so
-/// need no goldens of their own.
+/// Aliases: names that run another name's rule with identical results, and so need no goldens of their own.
 const SAME_AS: &[(&str, &str)] = &[
     ("adamw_8bit", "adamw_bnb_8bit"),
     ("apollo_adamw_layerwise", "apollo_adamw"),
@@ -19,7 +18,7 @@ const SAME_AS: &[(&str, &str)] = &[
 ];
 
 thread_local! {
-    /// The workspace, or what a test has planted in its place.
+    /// The workspace, or the folder that a test has put in its place.
     static ROOT: RefCell<PathBuf> =
         RefCell::new(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into());
 }
@@ -107,7 +106,7 @@ fn every_exporter_case_file_writes_committed_goldens() {
     }
 }
 
-/// The files and folders that the checks look at; goldens without what is in them.
+/// Copies the files and folders that the checks look at, with empty goldens.
 fn sketch(to: &Path) {
     let text = |path: &str| fs::read_to_string(root().join(path)).expect("a text");
     let write = |path: &str, text: &str| {

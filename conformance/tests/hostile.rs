@@ -1,4 +1,4 @@
-//! Programs and files that mean harm: the suite ends in time, says so, and leaves nothing behind.
+//! Malicious programs and files: the suite ends in time, reports them, and leaves nothing behind.
 #![cfg(unix)]
 
 mod common;
@@ -30,7 +30,7 @@ impl Scene {
         self.root.path().join(name)
     }
 
-    /// A script of the shell in the scene; `$HERE` is its folder.
+    /// A shell script in the folder, which it knows as `$HERE`.
     fn script(&self, name: &str, text: &str) -> String {
         let here = self.root.path().display();
         std::fs::write(self.path(name), format!("HERE='{here}'\n{text}")).unwrap();
@@ -40,12 +40,11 @@ impl Scene {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(SUITE);
         command.env("RAYON_NUM_THREADS", "1").env("TMPDIR", self.path("tmp"));
-        // What asks for more memory than this is not given it.
         command.arg(args[0]).arg("--golden").arg(self.path("golden")).args(&args[1..]);
         command
     }
 
-    /// `verify`, which leaves no temporary file: status, output, JSON lines.
+    /// Runs `verify` and checks that it leaves no temporary file: status, output, JSON lines.
     fn verify(&self, backend: &str, more: &[&str]) -> (Option<i32>, String, Vec<Value>) {
         let json = self.path("json");
         let json_text = json.display().to_string();
@@ -62,7 +61,7 @@ impl Scene {
         assert!(left.is_empty(), "left behind: {left:?}");
     }
 
-    /// The processes whose numbers stand in a file, all of which must have ended.
+    /// Checks that all processes whose ids are in a file have ended.
     fn all_ended(&self, file: &str, at_least: usize) {
         let pids = std::fs::read_to_string(self.path(file)).unwrap_or_default();
         assert!(pids.lines().count() >= at_least, "{pids:?}");
@@ -89,7 +88,7 @@ fn errors(lines: &[Value], want: &str) {
 #[test]
 fn every_request_comes_in_a_fresh_folder_of_the_owner_alone() {
     let scene = Scene::new();
-    // Puts a pipe and links to a victim wherever the next request might be guessed to be.
+    // Puts a pipe and links to a victim wherever it could guess the next request's folder to be.
     let program = scene.script(
         "guess.sh",
         r#"echo mine > "$HERE/victim"
@@ -109,7 +108,7 @@ done"#
             .as_str(),
     );
     let (status, out, _) = {
-        // The pipes that it made in the folder of temporary files are its own.
+        // Not `Scene::verify`: it would find the pipes that the program itself put into the temporary folder.
         let json = scene.path("json").display().to_string();
         let backend = format!("exec-loop:{program}");
         let args = ["verify", "--backend", &backend, "--timeout", "20", "--json", &json];
@@ -179,7 +178,7 @@ done"#,
     scene.all_ended("pids", 2);
 }
 
-/// What a program leaves in sessions of their own: a child, and one whose parent has ended.
+/// Starts processes in sessions of their own: a child, and an orphan.
 const LEAVES: &str = r#"setsid sleep 1000 >&- 2>&- &
 echo $! >> "$HERE/pids"
 setsid sh -c 'sleep 1000 & echo $! >> "$0/pids"; wait' "$HERE" >&- 2>&- &
@@ -221,8 +220,8 @@ fn a_signal_ends_the_programs_and_removes_the_folders_first() {
             scene.script("leave.sh", &format!("echo $$ >> \"$HERE/pids\"\n{LEAVES}wait\n"));
         let backend = format!("exec:{program}");
         let suite = scene.command(&["verify", "--backend", &backend, "--timeout", "1000"]);
-        // What starts the tests may ignore Ctrl-C (a shell does for what it starts in the
-        // background), and what the suite finds ignored it leaves so.
+        // The tests may run with Ctrl-C ignored (a shell does that for background jobs), and the suite leaves ignored
+        // signals ignored.
         let mut command = Command::new("env");
         command.arg("--default-signal=INT,TERM").arg(suite.get_program()).args(suite.get_args());
         command.envs(suite.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -260,7 +259,7 @@ fn a_deadline_ends_the_run_and_counts_what_was_not_reached() {
         assert!(out.contains("42 in error, 0 empty (42 of those in error not reached)"), "{out}");
         scene.all_ended("pids", 1);
     }
-    // Backends in the suite itself have no more time.
+    // The deadline holds for the suite's own backends too.
     let (status, out, _) = scene.verify("core", &["--deadline", "1e-9"]);
     assert_eq!(status, Some(1), "{out}");
     assert!(out.contains("not reached"), "{out}");
@@ -273,7 +272,7 @@ fn a_deadline_ends_the_run_and_counts_what_was_not_reached() {
     }
 }
 
-/// `verify`, `list` and `show` with 4 GiB of memory, on a folder in which one file is no case.
+/// Runs `verify`, `list` and `show` with 4 GiB of memory on a folder in which one file is not a case.
 fn refuse(scene: &Scene, file: &str, want: &str) {
     for args in [vec!["verify", "--backend", "core"], vec!["list"], vec!["show", "*"]] {
         let mut limited = Command::new("sh");
@@ -289,7 +288,7 @@ fn refuse(scene: &Scene, file: &str, want: &str) {
         let said = text(&out);
         assert!(matches!(out.status.code(), Some(1 | 2)), "{file}: {:?} {said}", out.status);
         assert!(said.contains(want), "{file}: wanted {want} in {said}");
-        // The case beside it is read all the same.
+        // The case beside it is still read.
         assert!(args[0] == "show" || said.contains("optimizer/sgd"), "{said}");
     }
 }
@@ -387,7 +386,7 @@ fn a_folder_is_entered_once_whatever_links_lead_to_it() {
     std::os::unix::fs::symlink(&inside, golden.join("again")).unwrap();
     let out = within_a_minute(&mut scene.command(&["list"]));
     assert_eq!(text(&out), "optimizer/sgd/plain  f32  2 steps  made by hand\n");
-    // A folder that is a link is one all the same.
+    // A link to a folder counts as a folder.
     let link = scene.path("link");
     std::os::unix::fs::symlink(&golden, &link).unwrap();
     let mut command = Command::new(SUITE);
@@ -395,7 +394,7 @@ fn a_folder_is_entered_once_whatever_links_lead_to_it() {
     assert_eq!(text(&out), "optimizer/sgd/plain  f32  2 steps  made by hand\n");
 }
 
-/// Whether text would do anything to a terminal but end lines.
+/// Whether text contains terminal control characters other than line ends.
 fn acts(text: &str) -> bool {
     text.chars()
         .any(|c| c != '\n' && (c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2028}')))
@@ -432,7 +431,7 @@ fn no_control_character_of_a_stranger_reaches_anybody() {
             assert!(!acts(&text), "{text:?}");
         }
         assert!(text(&out).contains("owned"), "it is shown: {}", text(&out));
-        // JSON keeps what was there.
+        // JSON keeps the original value.
         let lines = std::fs::read_to_string(&json).unwrap();
         assert!(lines.contains("\\u001b") || !lines.contains("owned"), "{lines}");
     }

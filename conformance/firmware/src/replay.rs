@@ -1,4 +1,4 @@
-//! Replays golden cases, packed by `bitstep_conformance::device`, and sums up the bits.
+//! Replays golden cases, packed by `bitstep_conformance::pack`, and hashes the bits.
 
 use alloc::format;
 use alloc::string::String;
@@ -11,8 +11,10 @@ use bitstep::registry;
 use bitstep::storage::{RawBuffer, RawDtype};
 use half::{bf16, f16};
 
-/// Replays every case; `show` gets a case's name and a sum over the bits of parameters and state
-/// after each step. What is wrong, if anything is.
+/// Replays every case; `show` gets a case's name and a hash of the bits of parameters and state after each step.
+///
+/// # Errors
+/// Data that can't be read, or a case that the core refuses.
 pub fn all(packed: &[u8], mut show: impl FnMut(&str, u64)) -> Result<(), String> {
     let mut from = Reader(packed);
     for _ in 0..from.number()? {
@@ -72,8 +74,8 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
         for param in optimizer.params() {
             param.slots.iter().for_each(|slot| sum.buffer(slot));
             param.scalars.iter().for_each(|&x| sum.float(x));
-            if let Some(companion) = &param.correction {
-                sum.raw(companion);
+            if let Some(correction) = &param.correction {
+                sum.raw(correction);
             }
         }
         optimizer.groups().iter().flat_map(|g| g.scalars).for_each(|x| sum.float(x));
@@ -114,7 +116,7 @@ fn buffer(dtype: u32, bytes: &[u8]) -> Result<Buffer, String> {
     Ok(buffer)
 }
 
-/// FNV-1a over bits. Any NaN counts as the same NaN.
+/// FNV-1a over bits, with all NaNs equal.
 struct Fnv(u64);
 
 impl Fnv {

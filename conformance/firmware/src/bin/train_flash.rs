@@ -1,4 +1,4 @@
-//! The same training in less memory: weights of 24 bits, two averages of 8 bits.
+//! The training of `train` in less memory: 24-bit weights, 8-bit moments.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::optim::FlashAdamW;
@@ -9,7 +9,7 @@ use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat, Sto
 use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
 use half::{bf16, f16};
 
-/// Numbers that share a scale.
+/// Elements that share a scale.
 const GROUP: usize = 32;
 const GROUPS: usize = PARAMS.div_ceil(GROUP);
 
@@ -20,8 +20,8 @@ fn train() -> bool {
 }
 
 fn run() -> Result<bool, bitstep::Error> {
-    // Small averages in a group with large ones are stored as 0: with the default of 1e-8 such a
-    // weight may be moved by a thousand times the rate.
+    // Small second moments in a group with large ones are stored as 0: with the default ε of 1e-8 such a weight could
+    // change by a thousand times the learning rate.
     let rule = FlashAdamW { eps: 1e-4, ..FlashAdamW::default() };
     let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
     let (mut narrow, mut error_bits) = ([bf16::ZERO; PARAMS], [0i8; PARAMS]);
@@ -32,7 +32,7 @@ fn run() -> Result<bool, bitstep::Error> {
     let mut exp_avg = BlockQuantized::new(Companded::Momentum, PARAMS, codes1, scales1)?;
     let mut exp_avg_sq = BlockQuantized::new(Companded::Variance, PARAMS, codes2, scales2)?;
 
-    // What the network computes with, from the 24 bits; a device may read them unit by unit instead.
+    // The weights decoded from 24 bits; a device may decode them unit by unit instead.
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
     weights.store(0, &params);
     let mut scalars = rule.scalars();
@@ -47,7 +47,7 @@ fn run() -> Result<bool, bitstep::Error> {
             slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
             scratch: DataMut::F32(&mut []),
         };
-        let at = StepContext::new(t, cosine.lr(0.05, t - 1)); // the rate after t − 1 updates
+        let at = StepContext::new(t, cosine.lr(0.05, t - 1)); // the learning rate after t − 1 updates
         step_buffered::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
         weights.load(0, &mut params);
     }
