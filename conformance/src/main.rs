@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check backends; status 0 only if numbers were compared and nothing failed or erred.
+    /// Check backends; status 0 only if values were compared and nothing failed or erred.
     Verify {
         #[command(flatten)]
         which: CaseArgs,
@@ -53,7 +53,7 @@ enum Command {
         #[command(flatten)]
         which: CaseArgs,
     },
-    /// Show one case and how far off a backend is at each of its steps.
+    /// Show one case, and a backend's errors at each of its steps.
     Show {
         /// `KIND/NAME/CASE`, or a glob
         case: String,
@@ -66,9 +66,9 @@ enum Command {
         #[command(flatten)]
         limit: TimeoutArgs,
     },
-    /// Write fresh vectors of the real references: other numbers, the same situations.
+    /// Run the references on new random inputs, and write the vectors.
     Export {
-        /// What inputs are drawn from
+        /// The seed of the inputs
         #[arg(long)]
         seed: u64,
         /// The suite's folder
@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
-    /// Begin the file that exports a reference.
+    /// Write the skeleton of a file that exports a reference.
     NewCase {
         /// The name in the project's tables
         name: String,
@@ -111,29 +111,29 @@ enum Command {
 
 #[derive(Args)]
 struct Rules {
-    /// Fail on what a backend has no implementation for, too
+    /// Fail on unsupported checks too
     #[arg(long)]
     strict: bool,
-    /// Fail on a zero of the other sign, too
+    /// Fail on zeros with the other sign too
     #[arg(long)]
     strict_zeros: bool,
-    /// Check other numbers in the same situations, with the core to say what is right
+    /// Check new random inputs, with the core as the oracle
     #[arg(long, value_name = "SEED")]
     fresh: Option<u64>,
-    /// The order in which programs get the cases [default: drawn, and printed]
+    /// The seed of the order in which programs get the cases [default: random, and printed]
     #[arg(long, value_name = "SEED")]
     shuffle: Option<u64>,
-    /// How long the whole run may take; what is not reached is an error
+    /// The time limit of the whole run; checks that are not reached are errors
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<f64>,
-    /// Print how large errors are beside their tolerances, name by name
+    /// Print errors relative to their tolerances, for each name
     #[arg(long)]
     tolerances: bool,
 }
 
 #[derive(Args)]
 struct TimeoutArgs {
-    /// How long a program may take over one answer
+    /// The time limit of a program for one answer
     #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
     timeout: f64,
 }

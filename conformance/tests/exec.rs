@@ -391,8 +391,8 @@ const FAULTS: [(&str, &str); 5] = [
 
 fn named(fault: &str, want: &str, failed: &[(Value, Value)]) {
     for (case, diagnosis) in failed {
-        // A beta of 0.999999 rounds to 1 in f16, which no rule accepts, so there is nothing to compare with; rounding to
-        // f32 has small effects, and too few failing values for a diagnosis. But no diagnosis is wrong.
+        // A beta of 0.999999 rounds to 1 in f16, which no rule accepts, so there is nothing to compare with;
+        // rounding to f32 has small effects, and too few failing values for a diagnosis. But no diagnosis is wrong.
         let none = fault == "f32" || fault == "f16" && case.as_str().unwrap().contains("/late_");
         assert!(diagnosis == want || none && diagnosis.is_null(), "{fault}: {case}: {diagnosis}");
     }

@@ -111,8 +111,8 @@ fn go_on(run: &str, resume: bool) -> f64 {
         for ((name, var), widest) in training.optimizer().vars().iter().zip(&mut widest) {
             let (got, want) = (floats(var), floats(&row(name, "value")));
             let init = floats(&tensors[&format!("{name}.init")]);
-            // Codes diverge where the reference is on a tie, and the CPU kernels round differently: as in the suite, only the
-            // first step is compared, which starts from the checkpoint's codes.
+            // Codes diverge where the reference is on a tie, and the CPU kernels round differently: as in the
+            // suite, only the first step is compared, which starts from the checkpoint's codes.
             let slots = &training.optimizer().state(name).unwrap().slots;
             let coded = slots.iter().any(|slot| matches!(slot, Buffer::Encoded(_)));
             if coded && t > 0 {

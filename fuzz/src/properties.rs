@@ -336,7 +336,7 @@ const SQUARES: &[&str] = &[
 /// Those of [`SQUARES`] that never decrease.
 const GROWING: &[&str] = &["max_exp_avg_sq", "sum", "vhat"];
 
-/// Second moments are never negative, and the [`GROWING`] ones never decrease, except to NaN. With default
+/// Second moments are never negative, and those that only grow never decrease, except to NaN. With default
 /// hyper-parameters, as some references accept a β outside of [0, 1].
 ///
 /// # Panics

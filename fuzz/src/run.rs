@@ -98,8 +98,8 @@ impl Run {
         self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.extra())
     }
 
-    /// Makes step t in tasks of `len` elements, rounded up to whole blocks, the last task first; in one task if it can't
-    /// be split.
+    /// Makes step t in tasks of `len` elements, rounded up to whole blocks, the last task first; in one task if it
+    /// can't be split.
     ///
     /// # Errors
     /// Whatever the core refuses.

@@ -161,7 +161,7 @@ enum Counted {
     Calls,
 }
 
-/// What the reference's step counter counts, if the case shows the difference.
+/// The meaning of the reference's step counter, if the case shows the difference.
 fn counted(case: &Case) -> Option<Counted> {
     let Data::Optimizer(data) = &case.data else { return None };
     if data.params.iter().any(|p| !p.state0.is_empty()) {
