@@ -137,8 +137,8 @@ fn planted_gaps_are_caught() {
         ("modules", every_rule_file_is_a_module_of_the_list),
         ("exporter", every_exporter_case_file_writes_committed_goldens),
     ];
-    type Plant = fn(&Path) -> std::io::Result<()>;
-    let plants: [(&str, Plant); 8] = [
+    type SeedFault = fn(&Path) -> std::io::Result<()>;
+    let faults: [(&str, SeedFault); 8] = [
         ("", |_| Ok(())),
         ("goldens", |at| fs::remove_dir_all(at.join("conformance/golden/optimizer/sgd"))),
         ("goldens", |at| fs::create_dir(at.join("conformance/golden/optimizer/sdg"))),
@@ -157,16 +157,16 @@ fn planted_gaps_are_caught() {
         ("exporter", |at| fs::write(at.join("conformance/export/cases/sdg.py"), "")),
     ];
     let here = root();
-    for (caught, plant) in plants {
+    for (caught, seed_fault) in faults {
         let folder = tempfile::tempdir().expect("a folder");
         ROOT.set(here.clone());
         sketch(folder.path());
-        plant(folder.path()).expect("planted");
+        seed_fault(folder.path()).expect("a seeded fault");
         ROOT.set(folder.path().into());
         let complaints = checks.iter().filter(|(_, check)| catch_unwind(check).is_err());
         let complaints: BTreeSet<&str> = complaints.map(|(name, _)| *name).collect();
         let right =
             if caught.is_empty() { complaints.is_empty() } else { complaints.contains(caught) };
-        assert!(right, "planted for {caught:?}, caught by {complaints:?}");
+        assert!(right, "seeded for {caught:?}, caught by {complaints:?}");
     }
 }

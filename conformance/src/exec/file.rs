@@ -69,7 +69,7 @@ impl File {
 
 /// A parameter before the first step of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Before {
+pub(crate) struct ParamStart {
     pub(crate) value: Option<Tensor>,
     pub(crate) state: BTreeMap<String, Tensor>,
     pub(crate) updates: u64,
@@ -115,7 +115,7 @@ fn start(kind: &str, name: &str, reference: &str, hyper: &Map<String, Value>) ->
 /// A request for steps of an optimizer, of which `done` have been made before.
 pub(crate) fn optimizer(
     spec: &OptimizerSpec<'_>,
-    before: &[Before],
+    before: &[ParamStart],
     done: u64,
     steps: &[Inputs],
 ) -> Result<File, String> {

@@ -24,7 +24,7 @@ use crate::backend::{
     ScheduleSpec,
 };
 use crate::tensor::{Dtype, Tensor};
-use file::{Before, File, Steps};
+use file::{File, ParamStart, Steps};
 use folder::Folder;
 use process::{ExitOutcome, WorkerProcess};
 
@@ -151,7 +151,7 @@ impl Backend for Exec {
         Ok(Box::new(ExecRun {
             exec: self,
             spec: OwnedSpec::of(spec),
-            before: vec![Before::default(); spec.params.len()],
+            before: vec![ParamStart::default(); spec.params.len()],
             done: 0,
             planned: Vec::new(),
             made: 0,
@@ -239,7 +239,7 @@ impl OwnedSpec {
 struct ExecRun<'a> {
     exec: &'a Exec,
     spec: OwnedSpec,
-    before: Vec<Before>,
+    before: Vec<ParamStart>,
     /// Steps before the first of a request.
     done: u64,
     planned: Vec<Inputs>,
@@ -267,7 +267,7 @@ impl Run for ExecRun<'_> {
     ) -> Result<(), BackendError> {
         if let Some(before) = self.before.get_mut(i) {
             let (value, state) = (Some(value.clone()), state.clone());
-            *before = Before { value, state, updates: counts.updates };
+            *before = ParamStart { value, state, updates: counts.updates };
         }
         self.done = self.done.max(counts.steps);
         self.count = 0;

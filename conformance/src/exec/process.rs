@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::live;
 
 /// The most bytes of a program's output that are kept.
-const KEPT: usize = 4096;
+const TAIL_LEN: usize = 4096;
 /// The longest line that is read.
 const LONGEST: u64 = 1 << 16;
 /// How long a program may take to end after it was told to, or has closed its output.
@@ -31,7 +31,7 @@ impl StderrTail {
             while let Ok(n @ 1..) = from.read(&mut block) {
                 let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.extend(&block[..n]);
-                let old = kept.len().saturating_sub(KEPT);
+                let old = kept.len().saturating_sub(TAIL_LEN);
                 kept.drain(..old);
             }
             // The receiver may be gone.

@@ -142,17 +142,17 @@ impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
 }
 
 /// The elements before the step: of the parameter, the gradient, and the slots in use.
-struct Before<T> {
+struct Loaded<T> {
     param: Vec<Bounded<T>>,
     grad: Vec<Bounded<T>>,
     slots: Vec<Vec<Bounded<T>>>,
 }
 
-impl<T: ComputeFloat> Before<T> {
+impl<T: ComputeFloat> Loaded<T> {
     fn new(task: &Task<'_>, mask: u32) -> Self {
         let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
         let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
-        Before {
+        Loaded {
             param: task.param.load(),
             grad: task.grad.load(),
             slots: task.slots.iter().enumerate().map(slot).collect(),
@@ -165,9 +165,9 @@ const SLOTS: usize = 8;
 
 /// A step with its constants. Only this is compiled for every rule and type.
 trait Prepared<T: ComputeFloat> {
-    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
+    fn terms(&self, i: usize, before: &Loaded<T>) -> [Bounded<T::Scalar>; 2];
     /// The parameter, then its slots.
-    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS];
+    fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS];
 }
 
 struct Constants<R: Rule, T: ComputeFloat, S> {
@@ -180,17 +180,17 @@ fn at<T: ComputeFloat>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
     x.get(i).copied().unwrap_or(Bounded::ZERO)
 }
 
-fn slots_at<R: Rule, T: ComputeFloat>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
+fn slots_at<R: Rule, T: ComputeFloat>(before: &Loaded<T>, i: usize) -> R::Slots<Bounded<T>> {
     let slot = |k: usize| before.slots.get(k).map_or(Bounded::ZERO, |slot| at(slot, i));
     <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(slot)
 }
 
 impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
-    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2] {
+    fn terms(&self, i: usize, before: &Loaded<T>) -> [Bounded<T::Scalar>; 2] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
     }
-    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS] {
+    fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         let (p, slots) = self.shape.element(&self.k, i, p, g, slots_at::<R, T>(before, i));
         let mut all = [Bounded::ZERO; 1 + SLOTS];
@@ -208,7 +208,7 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     task: &mut Task<'_>,
     shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
 ) -> (Answers, S) {
-    let before = Before::new(task, mask);
+    let before = Loaded::new(task, mask);
     let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
     let perturbations = perturbations(task, if has_sums { R::NUM_SUMS } else { 0 });
     let constants = |perturbed: Perturbed, scalars: &mut ScalarState| {
@@ -244,7 +244,7 @@ fn perturbations(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
 /// The sums over a tensor, one of them perturbed by as much as two correct sums may differ.
 fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
-    before: &Before<T>,
+    before: &Loaded<T>,
     perturbed: Perturbed,
 ) -> [Bounded<T::Scalar>; 2] {
     let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
@@ -265,7 +265,7 @@ fn sums<T: ComputeFloat>(
 fn outcomes<T: ComputeFloat>(
     nominal: &dyn Prepared<T>,
     others: &[&dyn Prepared<T>],
-    before: &Before<T>,
+    before: &Loaded<T>,
 ) -> Answers {
     let lens = std::iter::once(before.param.len()).chain(before.slots.iter().map(Vec::len));
     let mut answers: Answers = lens.map(|len| vec![Answer::default(); len]).collect();
@@ -300,7 +300,7 @@ fn outcomes<T: ComputeFloat>(
 fn outcome<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
-    before: &Before<T>,
+    before: &Loaded<T>,
     base: Option<&[Answer; 1 + SLOTS]>,
 ) -> [Answer; 1 + SLOTS] {
     let mut all = base.copied();
