@@ -333,7 +333,7 @@ impl<'a> Comparator<'a> {
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype, at.what);
-        // No tolerance applies to codes and integers.
+        // No exemption excuses a wrong code or a wrong count.
         let exact = want.dtype.float().is_none() && default == 0.0 || compare::is_code(want.dtype);
         let grid = compare::is_code(want.dtype) && got.dtype != want.dtype;
         let grid = grid.then(|| compare::code_grid(want.dtype));
@@ -381,7 +381,7 @@ impl<'a> Comparator<'a> {
             let ulp = match (code, code.and_then(apart)) {
                 // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
-                // Compared from its own state instead.
+                // After divergence a followed parameter is compared from its own state, any other by its value alone.
                 _ if diverged.is_some_and(|p| p.followed || !is_value) => {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
@@ -477,6 +477,7 @@ impl<'a> Comparator<'a> {
             history[t] = history[t].max(worst_here);
         }
     }
+
     /// Checks the systematic error of a parameter's update.
     fn check_systematic(&mut self, at: &Location<'_>, error: &SystematicError, diverged: bool) {
         let tolerance = if diverged { SYSTEMATIC_DIVERGED } else { SYSTEMATIC };
