@@ -1,5 +1,5 @@
-//! candle-nn's own AdamW and SGD as a program for the suite (`exec-loop:`), each named after the
-//! class of torch that it follows. They show no state and can't be put into the middle of a run.
+//! candle-nn's own AdamW and SGD as a program for the suite (`exec-loop:`), each under the name of the torch class
+//! that it follows. They hide their state and can't be loaded in the middle of a run.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +97,7 @@ fn build(name: &str, hyper: &Map<String, Value>, vars: Vec<Var>) -> Result<Kind,
 
 fn array(t: &Tensor) -> Result<Array, BackendError> {
     let (shape, device, x) = (t.shape.as_slice(), &Device::Cpu, t.to_f64s());
-    // Exact: every number came from the narrower type.
+    // Exact: every value came from the narrower type.
     match t.dtype {
         Dtype::F64 => Array::from_vec(x, shape, device),
         Dtype::F32 => Array::from_vec(x.iter().map(|&x| x as f32).collect(), shape, device),
@@ -128,7 +128,7 @@ impl Run for CandleRun {
     }
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
-        // A store of gradients can only be had from a backward pass.
+        // Only a backward pass can create a `GradStore`.
         let nothing = Array::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
         let mut grads = nothing.backward().map_err(failed)?;
         for (var, grad) in self.vars.iter().zip(&inputs.grads) {
@@ -156,7 +156,7 @@ impl Run for CandleRun {
         let (var, dtype) = (&self.vars[i], self.dtypes[i]);
         let numbers = || var.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>();
         let shape = var.dims();
-        // Numbers that can't be read have no place to say so but the comparison.
+        // An error can't be returned here; the comparison will fail.
         let tensor = numbers().ok().and_then(|x| Tensor::round(dtype, shape, &x));
         tensor.unwrap_or(Tensor { dtype, shape: Vec::new(), bytes: Vec::new() })
     }

@@ -28,8 +28,8 @@ impl Backend for Mine {
         "mine"
     }
 
-    // Arguments have the reference's names and are always there, defaults included. What you don't
-    // have, refuse with a reason: a case that is answered wrongly fails, one that is refused is counted.
+    // Arguments have the reference's names and are always present, defaults included. Refuse what you don't support,
+    // with a reason: a wrong answer fails, a refusal is counted.
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         if spec.name != "sgd" {
             return unsupported("only sgd");
@@ -57,7 +57,7 @@ impl Backend for Mine {
         };
         let clip = |g: &&Tensor| {
             let limit = Tensor::round(g.dtype, &[], &[limit])?.get(0);
-            // A NaN stays one.
+            // Keeps NaN.
             let one = |x: f64| {
                 if x > limit {
                     limit
@@ -104,7 +104,7 @@ impl Arguments {
     }
 }
 
-/// Yours: a parameter where your code wants it.
+/// Yours: a parameter in your code's representation.
 struct Param {
     dtype: Dtype,
     shape: Vec<usize>,
@@ -156,8 +156,8 @@ impl Param {
 struct MyRun(Vec<Param>);
 
 impl Run for MyRun {
-    // Called before a step that is to begin in the middle of a run. What your rule would need and
-    // the case does not hold, name in `BackendError::NeedsState`.
+    // Called before a step that starts in the middle of a run. If the case lacks state that your rule needs, name it in
+    // `BackendError::NeedsState`.
     fn load(
         &mut self,
         i: usize,
@@ -188,8 +188,7 @@ impl Run for MyRun {
         tensor(&self.0[i].shape, &self.0[i].value)
     }
 
-    // Under the reference's own keys. A backend that keeps its state to itself says so
-    // in `shows_state`.
+    // Under the reference's keys. A backend that hides its state says so in `shows_state`.
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
         let p = &self.0[i];
         let buffer = p.buffer.iter();

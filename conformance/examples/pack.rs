@@ -1,4 +1,4 @@
-//! `pack OUT`: writes a selection of the golden cases for devices, every optimizer's among them.
+//! `pack OUT`: packs a selection of golden cases for firmware, with cases of every optimizer.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -9,7 +9,7 @@ use bitstep_conformance::{pack, suite};
 fn main() -> Result<(), Box<dyn Error>> {
     let out = std::env::args().nth(1).ok_or("usage: pack OUT")?;
     let entries = suite::read(&[suite::committed()], &suite::CaseFilter::new(None)?)?;
-    // Of each optimizer the default arguments in every number type, and if there are none its smallest case.
+    // Each optimizer's default cases in every type, or if there are none its smallest case.
     let mut of_name = BTreeMap::<String, Vec<(u64, Case)>>::new();
     for entry in entries {
         let case = entry.case?;

@@ -37,7 +37,7 @@ def extremes(dtype):
 
 
 def extremes_apart(dtype):
-    """The same, a parameter each: for rules that couple the elements of a tensor."""
+    """Those edge values, each in a parameter of its own: for rules that couple the elements of a tensor."""
 
     def edit(inputs):
         for j, value in enumerate(EXTREMES[dtype]):
@@ -52,7 +52,7 @@ def extremes_apart(dtype):
 
 
 def singles(dtype):
-    """The same, of one number each, whose norm is its size: as gradients, then as parameters."""
+    """Those edge values in tensors of one element, whose norm is its magnitude: as gradients, then as parameters."""
 
     def edit(inputs):
         for j, value in enumerate(EXTREMES[dtype]):

@@ -97,7 +97,7 @@ def machine():
 
 
 def as_json(value):
-    """What JSON has no word for: dtypes by their name, NumPy scalars as numbers, other things by name."""
+    """Converts values that JSON lacks: dtypes by their name, NumPy scalars as numbers, other things by name."""
     if torch is not None and isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, np.generic):

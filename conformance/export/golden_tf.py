@@ -11,7 +11,7 @@ from golden import SHORT, Case, Rows, draw, raw, rng, spread
 tf.get_logger().setLevel("ERROR")
 PACKAGES = ["ml-dtypes", "numpy", "tensorflow-cpu", "tf-keras", "transformers"]
 
-# What the battery for torch has, without subnormal numbers and without squares that become subnormal.
+# The edge values of the torch battery, without subnormals and without squares that become subnormal.
 EXTREMES = [1e-15, 1e-12, 1e15, 1e25, 1e30, 3e38]
 
 

@@ -5,7 +5,7 @@ import torch
 
 from golden import run_torch_optimizer
 
-SHAPES = [(3,), (6, 3), (3, 6), (4, 4)]  # what has one dimension is never projected; tall, wide, square
+SHAPES = [(3,), (6, 3), (3, 6), (4, 4)]  # one dimension, which is never projected; tall, wide, square
 GAP = 4
 STEPS = 9  # refreshes at 0, 4 and 8
 RATES = [0.0, 0.25, 1.0, 0.5, 2.0, 0.125, 0.001, 1.0, 0.3]

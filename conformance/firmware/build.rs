@@ -1,4 +1,4 @@
-//! The memory of the board that the firmware is for, and the linker scripts of its runtime.
+//! Selects the memory layout of the target board and the linker scripts of its runtime.
 
 use std::path::PathBuf;
 use std::{env, fs};

@@ -1,6 +1,6 @@
 """optax on the CPU, as a backend of the suite, under the names of the torch classes that it has a counterpart of.
 
-Arguments that optax doesn't have are refused; coupled weight decay is put together as its manual says.
+Arguments that optax doesn't have are refused; coupled weight decay is composed as its manual says.
 """
 
 import json

@@ -1,4 +1,4 @@
-/* Requests and answers of the suite as safetensors files: what a program in C needs to be a backend. */
+/* Reads requests and writes answers of the suite (safetensors files), for backends written in C. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ static Tensor tensor(File f, const char *format, int i) {
 /* The answer. */
 static Bytes header, data;
 
-/* Rows of numbers of this shape, or, with -1 of them, one without the first dimension. */
+/* Rows of elements of this shape, or, with -1 of them, one without the first dimension. */
 static void put(const char *name, int i, const char *dtype, int rows, const char *shape, const void *from, size_t bytes) {
     char text[512], first[16] = "";
     size_t at = data.len;
@@ -83,7 +83,7 @@ static int finish(const char *to) {
     return 0;
 }
 
-/* A line a request: the paths of request and answer with a tab between them. */
+/* One line per request: the paths of request and answer, separated by a tab. */
 static int serve(int (*answer)(const char *from, const char *to)) {
     static char line[8192];
     while (fgets(line, sizeof line, stdin)) {

@@ -1,4 +1,4 @@
-"""The suite's requests and answers, with numpy alone: what stands in them, ../README.md says.
+"""Reads requests and writes answers of the suite, with numpy alone; ../README.md defines both.
 
 A backend is a function that is called for every parameter and step; `serve` does the rest.
 """
@@ -12,7 +12,7 @@ TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", 
 
 
 class Unsupported(Exception):
-    """There is no implementation of this, and why."""
+    """There is no implementation of this; with the reason."""
 
 
 class Lacks(Exception):
@@ -49,12 +49,12 @@ def write(path, meta, tensors):
 
 
 def widen(dtype, array):
-    """BF16 as f32: exact."""
+    """BF16 to f32, exactly."""
     return (array.astype("<u4") << 16).view("<f4") if dtype == "BF16" else array
 
 
 def narrow(dtype, array):
-    """To the nearest number of the type, ties to even."""
+    """Rounds to the type, ties to even."""
     if dtype != "BF16":
         return array.astype(TYPES[dtype])
     bits = np.asarray(array, "<f4", order="C").view("<u4")
@@ -63,7 +63,7 @@ def narrow(dtype, array):
 
 
 class State(dict):
-    """What is kept of a parameter, under the reference's keys."""
+    """A parameter's state, under the reference's keys."""
 
     updates = 0
 

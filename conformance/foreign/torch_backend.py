@@ -1,6 +1,6 @@
 """torch.optim, made to take one of its kernels, as a backend of the suite: `torch_backend.py foreach` or `fused`.
 
-The goldens of most names come from torch's plain kernels, so this shows how far its others are off.
+The goldens of most names come from torch's plain kernels, so this measures the errors of its other kernels.
 """
 
 import json

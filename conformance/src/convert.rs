@@ -1,4 +1,4 @@
-//! From the suite's tensors to the core's numbers and back, and its JSON to the core's arguments.
+//! Converts between the suite's tensors and the core's buffers, and from JSON to the core's arguments.
 
 use bitstep::float::{self, StoredFloat};
 use bitstep::hyper::{Args, Value};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use crate::backend::{BackendError, failed};
 use crate::tensor::{Dtype, Tensor};
 
-/// JSON as the core's arguments have it.
+/// A JSON value as an argument of the core.
 pub(crate) fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::None,
@@ -28,7 +28,7 @@ pub(crate) fn args(hyper: &Map<String, Json>) -> Args {
     hyper.iter().map(|(k, v)| (k.clone(), value(v))).collect()
 }
 
-/// The core's name of a type that parameters may have.
+/// The core's [`Dtype`](float::Dtype) of a parameter.
 pub(crate) fn dtype(dtype: Dtype) -> Result<float::Dtype, BackendError> {
     Ok(match dtype {
         Dtype::F64 => float::Dtype::F64,
@@ -43,14 +43,14 @@ pub(crate) fn dtype(dtype: Dtype) -> Result<float::Dtype, BackendError> {
     })
 }
 
-/// The numbers of a tensor.
+/// A buffer with a tensor's elements.
 pub(crate) fn buffer(t: &Tensor) -> Result<Buffer, BackendError> {
     let mut buffer = Buffer::zeros(dtype(t.dtype)?, t.len()).map_err(failed)?;
     buffer.data_mut().set_bytes(&t.bytes).map_err(failed)?;
     Ok(buffer)
 }
 
-/// A tensor of plain numbers; empty for any other buffer.
+/// A tensor with the elements of a plain buffer; empty for an encoded one.
 pub(crate) fn tensor(buffer: &Buffer, shape: &[usize]) -> Tensor {
     let (dtype, bytes) = match buffer.data() {
         Some(data) => (of(data.dtype()), data.bytes()),
@@ -59,7 +59,7 @@ pub(crate) fn tensor(buffer: &Buffer, shape: &[usize]) -> Tensor {
     Tensor { dtype, shape: shape.to_vec(), bytes }
 }
 
-/// The suite's name of a type of the core.
+/// The suite's [`Dtype`] of one of the core's.
 fn of(dtype: float::Dtype) -> Dtype {
     match dtype {
         float::Dtype::F64 => Dtype::F64,
@@ -69,7 +69,7 @@ fn of(dtype: float::Dtype) -> Dtype {
     }
 }
 
-/// Copies a tensor into numbers of the same length, rounding where their type is narrower.
+/// Copies a tensor into data of equal length, rounding where its type is narrower.
 pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
     fn all<T: StoredFloat>(to: &mut [T], t: &Tensor) {
         to.iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f64(t.get(i)));
@@ -83,7 +83,7 @@ pub(crate) fn write(to: &mut DataMut<'_>, t: &Tensor) {
     }
 }
 
-/// Writable views of owned numbers.
+/// Writable views of buffers.
 pub(crate) fn views(buffers: &mut [Buffer]) -> Vec<DataMut<'_>> {
     buffers.iter_mut().map(Buffer::data_mut).collect()
 }

@@ -1,4 +1,4 @@
-//! Fresh vectors from the real references: starts the exporter, and begins a case for it.
+//! Starts the Python exporter, which runs the references, and writes the skeleton of a new case for it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use thiserror::Error;
 
-/// Why there are no vectors, or no case.
+/// Why the exporter failed, or no skeleton was written.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum ExportError {
@@ -30,10 +30,10 @@ pub fn folder() -> PathBuf {
     if built.is_dir() || !here.is_dir() { built } else { here }
 }
 
-/// Writes a suite of this seed to a folder: that of one name, or all.
+/// Writes a suite of this seed to a folder: one name's cases, or all.
 ///
 /// # Errors
-/// An exporter that can't be started, or ends with an error, which it has printed.
+/// The exporter can't be started, or ends with an error, which it has printed.
 pub fn run(seed: u64, out: &Path, only: Option<&str>) -> Result<(), ExportError> {
     let program = folder().join("run");
     let mut command = Command::new(&program);
@@ -43,10 +43,10 @@ pub fn run(seed: u64, out: &Path, only: Option<&str>) -> Result<(), ExportError>
     if status.success() { Ok(()) } else { Err(ExportError::Failed(status)) }
 }
 
-/// Begins the file that exports a reference, in the exporter's folder of cases or another one.
+/// Writes the skeleton of the file that exports a reference.
 ///
 /// # Errors
-/// A name or reference that is none, or a file that is there already.
+/// An invalid name or reference, or a file that exists already.
 pub fn new_case(
     name: &str,
     reference: &str,

@@ -1,10 +1,10 @@
-//! Cases drawn anew: the same situations with other numbers, and the core to say what is right.
+//! Cases with new random inputs, with the core as the oracle.
 //!
-//! Who has the golden folder could look its answers up. No folder has these: parameters and
-//! gradients are drawn from a seed, and what comes of them is computed when it is asked for. All else
-//! stays as the case has it: shapes, types, arguments, which gradients are there, where a zero, an
-//! infinity or a NaN stands, what the reference drew itself, and state that a run begins with. So do
-//! the bounds. The core is right as far as it passes the case itself.
+//! A backend could look the committed answers up. It can't look these up: parameters and gradients are drawn
+//! from a seed, and the core computes the answers at run time. All else stays as it is in the case: shapes,
+//! types, arguments, which gradients are present, the positions of zeros, infinities and NaNs, what the
+//! reference drew itself, the state that a run starts from, and the bounds. The core is a valid oracle as far as
+//! it passes the case itself.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::backend::{
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ParamCase, ScheduleCase};
 use crate::tensor::{Dtype, Tensor};
 
-/// The case with other inputs, and the answers to them.
+/// The case with other inputs and the core's answers to them.
 ///
 /// # Errors
-/// The core refuses it.
+/// The core refuses the case.
 pub fn case(case: &Case, seed: u64) -> Result<Case, BackendError> {
     let mut new = case.clone();
-    // Of a case's own: the same whatever other cases there are.
+    // Seeded by the case's id, so that the draw does not depend on which other cases are read.
     let own = case.id.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     let mut rng = Rng::with_seed(own);
     match &mut new.data {
@@ -44,7 +44,7 @@ pub fn case(case: &Case, seed: u64) -> Result<Case, BackendError> {
     Ok(new)
 }
 
-/// Every number times one of ½ to 2, with either sign.
+/// Every element times a random factor from ½ to 2, with a random sign.
 fn redrawn(t: &Tensor, rng: &mut Rng) -> Tensor {
     let mut draw = |x: f64| {
         let sign = if rng.bool() { 1.0 } else { -1.0 };
@@ -54,7 +54,7 @@ fn redrawn(t: &Tensor, rng: &mut Rng) -> Tensor {
     as_type(&Tensor::f64(&t.shape, &values), t.dtype).unwrap_or_else(|| t.clone())
 }
 
-/// The same numbers in another type.
+/// The tensor converted to another type.
 fn as_type(t: &Tensor, dtype: Dtype) -> Option<Tensor> {
     if t.dtype == dtype {
         return Some(t.clone());
@@ -74,7 +74,7 @@ fn as_type(t: &Tensor, dtype: Dtype) -> Option<Tensor> {
 
 type Answer = (Tensor, BTreeMap<String, Tensor>, Option<Tensor>);
 
-/// A free run of the core, in the form that the case has its answers in.
+/// A free run of the core, in the layout of the case's answers.
 fn optimizer(case: &Case, data: &OptimizerCase) -> Result<Vec<Answer>, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let mut run = Core.optimizer(&spec)?;
@@ -94,7 +94,7 @@ fn optimizer(case: &Case, data: &OptimizerCase) -> Result<Vec<Answer>, BackendEr
     let answer = |(i, p): (usize, &ParamCase)| {
         let value = stacked(&p.value, |t| values[i].get(t).cloned());
         let state = p.state.iter().filter_map(|(slot, rows)| {
-            // What the core does not show, nobody is asked for.
+            // A slot that the core does not show is not asked of a backend.
             states[i].iter().any(|s| s.contains_key(slot)).then_some(())?;
             let row = |t: usize| {
                 let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
@@ -108,8 +108,8 @@ fn optimizer(case: &Case, data: &OptimizerCase) -> Result<Vec<Answer>, BackendEr
     Ok(data.params.iter().enumerate().map(answer).collect())
 }
 
-/// Rows of the type and shape of others; where there is none of that shape, what stands for
-/// nothing: NaN, or the other's own.
+/// Rows in the type and shape of `like`; a row that is missing or of another length becomes NaN, or, in a type
+/// without NaN, stays as it is in `like`.
 fn stacked(like: &Tensor, row: impl Fn(usize) -> Option<Tensor>) -> Tensor {
     let mut out = Tensor { bytes: Vec::with_capacity(like.bytes.len()), ..like.clone() };
     for t in 0..like.shape.first().copied().unwrap_or(0) {
@@ -122,7 +122,8 @@ fn stacked(like: &Tensor, row: impl Fn(usize) -> Option<Tensor>) -> Tensor {
     out
 }
 
-/// Rates follow from arguments alone, or from a metric: these are drawn, times one number.
+/// Redraws a schedule: multiplies the learning rates among the arguments by one random factor, and the metric by
+/// another.
 fn schedule(
     case: &Case,
     hyper: &mut Map<String, Value>,
@@ -140,7 +141,7 @@ fn schedule(
     Ok(())
 }
 
-/// Arguments that are learning rates, times a factor.
+/// Multiplies the arguments that are learning rates by a factor.
 fn rates(hyper: &mut Map<String, Value>, factor: f64) {
     for (key, value) in hyper.iter_mut() {
         match value {

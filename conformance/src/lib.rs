@@ -1,5 +1,9 @@
-//! The conformance suite: golden vectors of the real references, and what is
-//! needed to check any backend against them.
+//! The conformance suite: checks any backend against golden vectors of the reference implementations.
+//!
+//! [`golden`] reads cases, [`backend`] runs an implementation, [`judge`] compares, [`report`] prints; [`suite`]
+//! drives them over whole folders, and [`exec`] makes a program in any language a backend. The only arithmetic
+//! here is that of errors and their bounds: the update rules are in the crate `bitstep`, and the Python code
+//! that runs the references is in `conformance/export`.
 
 pub mod backend;
 mod convert;

@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check backends; status 0 only if numbers were compared and nothing failed or erred.
+    /// Check backends; status 0 only if values were compared and nothing failed or erred.
     Verify {
         #[command(flatten)]
         which: CaseArgs,
@@ -53,7 +53,7 @@ enum Command {
         #[command(flatten)]
         which: CaseArgs,
     },
-    /// Show one case and how far off a backend is at each of its steps.
+    /// Show one case, and a backend's errors at each of its steps.
     Show {
         /// `KIND/NAME/CASE`, or a glob
         case: String,
@@ -66,9 +66,9 @@ enum Command {
         #[command(flatten)]
         limit: TimeoutArgs,
     },
-    /// Write fresh vectors of the real references: other numbers, the same situations.
+    /// Run the references on new random inputs, and write the vectors.
     Export {
-        /// What inputs are drawn from
+        /// The seed of the inputs
         #[arg(long)]
         seed: u64,
         /// The suite's folder
@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
-    /// Begin the file that exports a reference.
+    /// Write the skeleton of a file that exports a reference.
     NewCase {
         /// The name in the project's tables
         name: String,
@@ -111,29 +111,29 @@ enum Command {
 
 #[derive(Args)]
 struct Rules {
-    /// Fail on what a backend has no implementation for, too
+    /// Fail on unsupported checks too
     #[arg(long)]
     strict: bool,
-    /// Fail on a zero of the other sign, too
+    /// Fail on zeros with the other sign too
     #[arg(long)]
     strict_zeros: bool,
-    /// Check other numbers in the same situations, with the core to say what is right
+    /// Check new random inputs, with the core as the oracle
     #[arg(long, value_name = "SEED")]
     fresh: Option<u64>,
-    /// The order in which programs get the cases [default: drawn, and printed]
+    /// The seed of the order in which programs get the cases [default: random, and printed]
     #[arg(long, value_name = "SEED")]
     shuffle: Option<u64>,
-    /// How long the whole run may take; what is not reached is an error
+    /// The time limit of the whole run; checks that are not reached are errors
     #[arg(long, value_name = "SECONDS")]
     deadline: Option<f64>,
-    /// Print how large errors are beside their tolerances, name by name
+    /// Print errors relative to their tolerances, for each name
     #[arg(long)]
     tolerances: bool,
 }
 
 #[derive(Args)]
 struct TimeoutArgs {
-    /// How long a program may take over one answer
+    /// The time limit of a program for one answer
     #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
     timeout: f64,
 }
@@ -144,7 +144,7 @@ impl TimeoutArgs {
     }
 }
 
-/// A time that an option gives.
+/// Parses an option in seconds.
 fn seconds(option: &str, value: f64) -> Result<Duration> {
     let of = Duration::try_from_secs_f64(value).ok().filter(|d| !d.is_zero());
     let expected = || format!("--{option} is {value}, wanted seconds above 0");
@@ -204,7 +204,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Those named, or all that there are.
+/// The named backends, or all that are compiled in.
 fn backends(names: &[String], limit: Duration) -> Result<Vec<Box<dyn Backend>>> {
     let names: Vec<&str> = match names {
         [] => registry::NAMES.to_vec(),
@@ -225,7 +225,7 @@ fn verify(
     let deadline = rules.deadline.map(|s| seconds("deadline", s)).transpose()?;
     exec::own_process()?;
     let backends = backends(names, limit)?;
-    // Before the work: a path that can't be written shall not cost a run.
+    // Opened before the work, so that a path that can't be written does not cost a run.
     let mut json = json.map(File::create).transpose()?.map(BufWriter::new);
     let mut html = html.map(File::create).transpose()?;
     let (mut entries, only) = which.read()?;
@@ -235,7 +235,7 @@ fn verify(
     let cases = entries.len();
     let has_core = backends.iter().any(|b| b.name() == "core");
     let programs = backends.iter().any(|b| b.name().starts_with("exec"));
-    // Nobody shall know by its place which case it is.
+    // A program must not recognize a case by its position.
     let drawn = || programs.then(|| fastrand::u64(..1 << 32));
     let shuffle = rules.shuffle.or_else(drawn);
     let plan = Plan { shuffle, until: deadline.map(|limit| start + limit) };
@@ -290,7 +290,7 @@ fn verify(
     Ok(ok)
 }
 
-/// Prints what is unsupported, each reason once.
+/// Prints each reason for unsupported checks once.
 fn unsupported(out: &mut impl Write, reports: &[Report]) -> Result<()> {
     let mut reasons = std::collections::BTreeMap::<(&str, &str, &str), usize>::new();
     for r in reports.iter().filter(|r| r.outcome == Outcome::Unsupported) {
@@ -400,7 +400,7 @@ fn one_percent() -> Result<bool> {
     Ok(true)
 }
 
-/// Answers the one request, or one after the other.
+/// Answers one request, or a stream of them.
 fn serve(paths: Option<(PathBuf, PathBuf)>, backend: &str, limit: Duration) -> Result<bool> {
     let backend = registry::backend(backend, limit)?;
     match paths {

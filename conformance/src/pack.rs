@@ -1,7 +1,7 @@
-//! Golden cases as a device reads them: without a file system, in one stretch of bytes.
+//! Packs golden cases into one byte string for firmware, which has no file system.
 //!
-//! Only what goes in: both a device and its host replay it, and must come to the same bits.
-//! Little-endian. Strings and byte strings have a u32 length in front, lists a u32 count:
+//! It holds the inputs alone: the device and its host both replay them, and must get identical bits.
+//! Little-endian. Strings and byte strings are prefixed by a u32 length, lists by a u32 count:
 //!
 //! ```text
 //! list of cases: id, name, steps u32,
@@ -19,7 +19,7 @@ use crate::convert;
 use crate::golden::{Case, Data, OptimizerCase};
 use crate::tensor::Tensor;
 
-/// Stands for a gradient that is not there.
+/// Marks a missing gradient.
 const NONE: u32 = 99;
 
 /// Packs the optimizer cases among `cases`.

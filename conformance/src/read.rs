@@ -1,13 +1,13 @@
-//! Files whose names come from others: opened once, looked at, and read only as far as is allowed.
+//! Reads untrusted files: opened once, checked to be plain, and read up to a limit.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::path::Path;
 
-/// Reads a plain file of at most `most` bytes. A link to one is followed; nothing is waited for
-/// (a pipe without a writer, a device), and what grows meanwhile is not read to its end.
+/// Reads a plain file of at most `most` bytes. A link to one is followed; it never blocks (on a pipe without a
+/// writer, on a device), and a file that grows meanwhile is not read to its end.
 pub(crate) fn at_most(path: &Path, most: u64) -> Result<Vec<u8>, String> {
-    // Opening a device may have effects of its own; what is read is what is looked at below.
+    // Opening a device may have side effects. The check that counts is made on the opened file below.
     if !std::fs::metadata(path).map_err(|e| e.to_string())?.is_file() {
         return Err(NOT_PLAIN.to_owned());
     }
@@ -22,10 +22,10 @@ pub(crate) fn at_most(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     opened(options.open(path).map_err(|e| e.to_string())?, most)
 }
 
-/// What is said of a pipe, a device, a folder.
+/// The error for a pipe, a device or a folder.
 pub(crate) const NOT_PLAIN: &str = "it is no plain file";
 
-/// Reads an opened file if it is a plain one of at most `most` bytes.
+/// Reads an open file if it is a plain one of at most `most` bytes.
 pub(crate) fn opened(file: File, most: u64) -> Result<Vec<u8>, String> {
     let meta = file.metadata().map_err(|e| e.to_string())?;
     if !meta.is_file() {

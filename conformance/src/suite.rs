@@ -1,4 +1,4 @@
-//! A run over whole suites.
+//! Runs backends over whole suites: reads the files, orders and bounds the work, collects the reports.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
@@ -15,7 +15,7 @@ use crate::judge::bounds::Bounds;
 use crate::judge::check::{self, Report};
 use crate::{fresh, judge::diagnose};
 
-/// A file of a suite, read.
+/// A file of a suite after reading.
 #[derive(Debug)]
 pub struct Entry {
     /// The suite's folder.
@@ -34,12 +34,12 @@ pub fn committed() -> PathBuf {
     if built.is_dir() || !here.is_dir() { built } else { here }
 }
 
-/// Which cases are expected: a glob over `KIND/NAME/CASE`, or over the name or the case alone.
+/// Selects cases by a glob over `KIND/NAME/CASE`, or over the name or the case alone.
 #[derive(Clone, Debug)]
 pub struct CaseFilter(Option<GlobMatcher>);
 
 impl CaseFilter {
-    /// Of a glob; none for all.
+    /// A filter from a glob; `None` selects all cases.
     ///
     /// # Errors
     /// An ill-formed glob.
@@ -48,13 +48,13 @@ impl CaseFilter {
         Ok(CaseFilter(glob.transpose()?))
     }
 
-    /// Whether all are expected.
+    /// Whether it selects all cases.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether a case is expected.
+    /// Whether it selects this case.
     #[must_use]
     pub fn wants(&self, id: &str) -> bool {
         let Some(glob) = &self.0 else { return true };
@@ -64,28 +64,28 @@ impl CaseFilter {
     }
 }
 
-/// The bytes of all files that are read at once.
-const TOGETHER: u64 = 1 << 32;
+/// The most bytes that one call of [`read`] loads.
+const MAX_TOTAL: u64 = 1 << 32;
 
-/// Reads the expected files of suites, in order. A file that is no case is expected
-/// if its path below the suite's folder is.
+/// Reads the selected files of suites, in order. A file that is not a case is selected
+/// by its path below the suite's folder.
 ///
 /// # Errors
-/// A folder that can't be read, or holds no cases.
+/// A folder that can't be read, or has no cases.
 pub fn read(roots: &[PathBuf], only: &CaseFilter) -> Result<Vec<Entry>, GoldenError> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
     for root in roots {
         let mut files = Vec::new();
         for path in golden::files(root)? {
-            // Of one that can't be read nothing is.
+            // A file that can't be read, or is too large, takes no memory.
             let own = path.metadata().map_or(0, |m| if m.len() > LARGEST { 0 } else { m.len() });
             bytes += own;
             files.push((path, bytes - own));
         }
         let read = files.into_par_iter().filter_map(|(path, before)| {
             let inside = path.strip_prefix(root).unwrap_or(&path).with_extension("");
-            let case = if before < TOGETHER {
+            let case = if before < MAX_TOTAL {
                 Case::read(&path, root)
             } else {
                 Err(GoldenError { file: path.clone(), problem: Problem::TooMuch(before) })
@@ -99,7 +99,7 @@ pub fn read(roots: &[PathBuf], only: &CaseFilter) -> Result<Vec<Entry>, GoldenEr
     Ok(entries)
 }
 
-/// The same cases with [other numbers](mod@crate::fresh).
+/// The cases with [other inputs](mod@crate::fresh).
 #[must_use]
 pub fn fresh(entries: Vec<Entry>, seed: u64) -> Vec<Entry> {
     let draw = |mut entry: Entry| {
@@ -119,16 +119,16 @@ pub fn fresh(entries: Vec<Entry>, seed: u64) -> Vec<Entry> {
     entries.into_par_iter().map(draw).collect()
 }
 
-/// How a run goes about it.
+/// The order of a run, and its deadline.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
-    /// Cases come in an order drawn from this, instead of their own.
+    /// The seed of a random order of the cases; `None` keeps their own.
     pub shuffle: Option<u64>,
-    /// When all of it is to be over.
+    /// The deadline.
     pub until: Option<Instant>,
 }
 
-/// Everything that a run is about.
+/// Everything that a run needs.
 struct Job<'a> {
     entries: &'a [Entry],
     backends: &'a [Box<dyn Backend>],
@@ -181,10 +181,10 @@ pub fn run(
     reports
 }
 
-/// [`run`] as planned. Reports are in the order of the entries, whatever that of the work.
+/// [`run`] with a [`Plan`]. Reports are in the order of the entries, whatever the order of the work.
 ///
-/// Where there is a deadline, work that is under way when it is over goes on without being waited
-/// for: whoever calls this should [end](crate::exec::finish) it, and then the process.
+/// After a deadline, work that is under way goes on in the background: the caller should
+/// [end](crate::exec::finish) it, and then the process.
 pub fn run_as(
     plan: &Plan,
     entries: Vec<Entry>,
@@ -206,14 +206,14 @@ pub fn run_as(
         let (all, found) = (all.clone(), found.clone());
         let until = plan.until;
         move || {
-            // One after the other in this order, on one thread; on several, nearly so.
+            // On one thread exactly in this order; on several, nearly so.
             order.into_par_iter().with_max_len(1).for_each(|k| {
                 if until.is_some_and(|until| Instant::now() >= until) {
                     return;
                 }
                 let reports = job(&all).check(k);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-                // Once the time is over there is no place for them.
+                // After the deadline the list has been taken.
                 if let Some(place) = found.get_mut(k) {
                     *place = Some(reports);
                     done();
@@ -222,13 +222,13 @@ pub fn run_as(
         }
     };
     match plan.until {
-        // Not every target has threads.
+        // No thread is spawned: not every target has them.
         None => work(),
         Some(until) => {
             let (sender, finished) = channel();
             thread::spawn(move || {
                 work();
-                // Nobody may be waiting any more.
+                // After the deadline the receiver is gone.
                 let _ = sender.send(());
             });
             let _ = finished.recv_timeout(until.saturating_duration_since(Instant::now()));
@@ -243,7 +243,7 @@ pub fn run_as(
     reports
 }
 
-/// With the mistakes that would explain it.
+/// Adds the mutations that would explain a failure.
 fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
     for r in &mut reports {
         r.candidates = diagnose::candidates(case, r);
@@ -252,7 +252,7 @@ fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
     reports
 }
 
-/// Whether a run covers the whole committed suite, so that its bounds can be judged too.
+/// Whether a run covers the whole committed suite, so that unused exemptions can be reported.
 #[must_use]
 pub fn is_committed(golden: &[PathBuf], only: &CaseFilter) -> bool {
     let same = |p: &PathBuf| p.canonicalize().ok() == committed().canonicalize().ok();

@@ -1,4 +1,4 @@
-//! Numbers of any type, as bytes with a shape: the currency between the suite and a backend.
+//! Tensors as typed bytes with a shape: what the suite and a backend exchange.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes an element.
+    /// Bytes per element.
     #[must_use]
     pub const fn size(self) -> usize {
         match self {
@@ -39,8 +39,8 @@ impl Dtype {
         }
     }
 
-    /// Bits of precision (the hidden one included) and the exponent of the
-    /// smallest normal number; `None` for whole numbers.
+    /// Bits of precision (the hidden one included) and the exponent of the smallest normal number; `None` for
+    /// integers.
     #[must_use]
     pub const fn float(self) -> Option<(i32, i32)> {
         Some(match self {
@@ -76,7 +76,7 @@ impl Dtype {
         }
     }
 
-    /// The type of a safetensors file.
+    /// The corresponding safetensors type.
     #[must_use]
     pub const fn stored(self) -> safetensors::Dtype {
         use safetensors::Dtype as S;
@@ -99,7 +99,7 @@ impl Dtype {
         }
     }
 
-    /// From the type of a safetensors file; `None` for one that no case has.
+    /// From a safetensors type; `None` for one that no case uses.
     #[must_use]
     pub fn of(dtype: safetensors::Dtype) -> Option<Dtype> {
         use safetensors::Dtype as S;
@@ -135,9 +135,9 @@ impl fmt::Display for Dtype {
 pub struct Tensor {
     /// The type of the elements.
     pub dtype: Dtype,
-    /// The dimensions; none for a single number.
+    /// The dimensions; empty for a scalar.
     pub shape: Vec<usize>,
-    /// The elements.
+    /// The elements' bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -155,7 +155,7 @@ impl Tensor {
         Tensor::f64(&[], &[value])
     }
 
-    /// Numbers rounded to the given floating-point type (to the 16-bit types by way of `f32`).
+    /// Values rounded to a floating-point type (to the 16-bit types by way of `f32`); `None` for other types.
     #[must_use]
     pub fn round(dtype: Dtype, shape: &[usize], values: &[f64]) -> Option<Tensor> {
         let bytes = match dtype {
@@ -178,7 +178,7 @@ impl Tensor {
         self.bytes.len() / self.dtype.size()
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
@@ -188,14 +188,14 @@ impl Tensor {
     #[must_use]
     pub fn row(&self, i: usize) -> Tensor {
         let shape = self.shape.get(1..).unwrap_or_default().to_vec();
-        // The number of elements may be too large for any number: there are none of a row then.
+        // The product may overflow; the row is out of bounds then, and empty.
         let size = shape.iter().fold(self.dtype.size(), |n, &d| n.saturating_mul(d));
         let at = i.saturating_mul(size)..(i.saturating_add(1)).saturating_mul(size);
         let bytes = self.bytes.get(at).unwrap_or_default().to_vec();
         Tensor { dtype: self.dtype, shape, bytes }
     }
 
-    /// The bits of element `i`, as an unsigned number.
+    /// The bits of element `i`, zero-extended.
     #[must_use]
     pub fn bits(&self, i: usize) -> u64 {
         let size = self.dtype.size();
@@ -203,7 +203,7 @@ impl Tensor {
         bytes.iter().rev().fold(0, |bits, &b| bits << 8 | u64::from(b))
     }
 
-    /// Element `i` as an `f64`: exact for every type but 64-bit whole numbers above 2⁵³.
+    /// Element `i` as an `f64`: exact for every type but 64-bit integers above 2⁵³.
     #[must_use]
     pub fn get(&self, i: usize) -> f64 {
         let bits = self.bits(i);
@@ -246,7 +246,7 @@ impl Tensor {
     }
 }
 
-/// An 8-bit float that is neither infinite nor NaN.
+/// The value of a finite 8-bit float.
 fn small_float(bits: u64, exponent_bits: i32, mantissa_bits: i32) -> f64 {
     let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
     let exponent = (bits >> mantissa_bits) as i32 & ((1 << exponent_bits) - 1);

@@ -23,8 +23,7 @@ fn sources(adapter: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The words of a file's code: what stands in comments, examples in the docs among it, may name
-/// an optimizer.
+/// The identifiers in a file's code. Comments, including documentation examples, may name an optimizer.
 fn words(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap();
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
@@ -40,7 +39,7 @@ fn words(path: &Path) -> Vec<String> {
 fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
     let mut forbidden: Vec<String> = OPTIMIZERS.iter().map(|entry| entry.name.to_owned()).collect();
     forbidden.extend(schedule::NAMES.iter().map(|&name| name.to_owned()));
-    // Words of any training program, which the adapters' own interfaces have, too.
+    // Words of any training program, which the adapters' own interfaces use too.
     let common = [
         "args",
         "clip_grad_norm",
@@ -59,14 +58,14 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         "type",
     ];
     for entry in OPTIMIZERS {
-        let mut recipe = registry::optimizer(entry.name, &Args::new()).unwrap();
-        let hyper = names(recipe.rule.hyper_params())
+        let mut spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let hyper = names(spec.rule.hyper_params())
             .into_iter()
             .filter(|name| name.len() > 1 && !common.contains(name));
         forbidden.extend(hyper.map(str::to_owned));
     }
     assert!(forbidden.len() > 200 && forbidden.contains(&"betas".to_owned()));
-    // Names of rules' types, and of what rules compute with.
+    // Names of rules' types, and of functions that rules compute with.
     let more = [
         "AdamW",
         "Adam",

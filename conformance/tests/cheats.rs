@@ -1,7 +1,7 @@
-//! Programs that cheat: none may pass.
+//! Backends that cheat: none may pass.
 //!
-//! Each is the core with its answers tampered with, honest as often as helps it. That the core
-//! itself passes these cases is another test's.
+//! Each is the core with some of its answers altered, wherever that might go unnoticed. Another test checks that the
+//! core itself passes these cases.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,19 +23,19 @@ static BOUNDS: LazyLock<Bounds> = LazyLock::new(Bounds::default);
 
 const BOTH: &[Mode] = &[Mode::Step, Mode::Free];
 
-/// Where a run stands when it is asked.
+/// The position of a run when it is asked for an answer.
 #[derive(Clone, Copy)]
 struct Now {
     /// The latest step, from 0.
     t: usize,
-    /// Steps made since it was set up.
+    /// Steps made since its construction.
     made: usize,
-    /// It has been put into the middle of a run.
+    /// Whether it was loaded in the middle of a run.
     loaded: bool,
 }
 
 impl Now {
-    /// In a free run, beyond its first step.
+    /// Whether it is in a free run, beyond the first step.
     fn free(self) -> bool {
         !self.loaded && self.made > 1
     }
@@ -51,11 +51,11 @@ struct Cheat {
     state: Arc<dyn Fn(Now, State) -> State + Send + Sync>,
     lacks: Arc<dyn Fn(Now) -> Option<String> + Send + Sync>,
     needs: Arc<dyn Fn(Counts) -> Option<String> + Send + Sync>,
-    /// What it really is, whatever the case is called.
+    /// The optimizer that it runs, whatever the case's name.
     really: Option<&'static str>,
-    /// The step of a free run after which one code of the first parameter becomes its neighbour.
+    /// The step of a free run after which one code of the first parameter is changed by one.
     part: Option<usize>,
-    /// It shows no state.
+    /// Whether it hides its state.
     hides: bool,
 }
 
@@ -77,7 +77,7 @@ struct CheatRun {
     inner: Box<dyn Run>,
     cheat: Cheat,
     now: Now,
-    /// Of each parameter, all values that it has had.
+    /// For each parameter, all its values so far.
     values: Vec<Vec<Tensor>>,
 }
 
@@ -145,13 +145,13 @@ impl Run for CheatRun {
     }
 }
 
-/// A code of the first slot that has any, moved by one.
+/// Changes a code of the first encoded slot by one.
 fn parted(mut state: State) -> State {
     let codes = state
         .iter_mut()
         .find(|(slot, x)| matches!(x.dtype, Dtype::I8 | Dtype::U8) && *slot != "error_bits");
     if let Some((_, x)) = codes {
-        // Neither the largest codes nor those about zero.
+        // Neither the largest codes nor those near zero.
         let fits = |k: &usize| (16..112).contains(&(x.bytes[*k] & 0x7f));
         if let Some(k) = (x.len() / 2..x.len()).chain(0..x.len() / 2).find(fits) {
             x.bytes[k] ^= 1;
@@ -168,7 +168,7 @@ fn state(f: impl Fn(Now, State) -> State + Send + Sync + 'static) -> Cheat {
     Cheat { state: Arc::new(f), ..Cheat::default() }
 }
 
-/// A tensor of another type, or with other numbers.
+/// Maps a tensor's elements, and converts it to a type.
 fn numbers(x: &Tensor, dtype: Dtype, f: impl Fn(usize, f64) -> f64) -> Tensor {
     let all = x.to_f64s().into_iter().enumerate().map(|(k, x)| f(k, x));
     let all: Vec<f64> = all.collect();
@@ -186,7 +186,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     entries.unwrap().into_iter().filter_map(|e| e.case.ok()).collect()
 });
 
-/// Each of them is checked dozens of times.
+/// The committed cases, whose tolerances are kept: each is checked dozens of times.
 static CHECKED: LazyLock<Vec<Basis<'static>>> =
     LazyLock::new(|| CASES.iter().map(Basis::of).collect());
 
@@ -197,10 +197,10 @@ fn data(case: &Case) -> &OptimizerCase {
     data
 }
 
-/// Numbers times steps of a case that is checked dozens of times here.
+/// The most elements times steps of a case here, as each is checked dozens of times.
 const MODERATE: usize = 20_000;
 
-/// Cases of moderate size in which several steps are made and something moves.
+/// Cases of moderate size with several steps, in which parameters change.
 fn cases(which: impl Fn(&Case) -> bool) -> Vec<Checked> {
     let moves = |case: &Case| {
         let p = &data(case).params;
@@ -224,7 +224,7 @@ fn few(mut cases: Vec<Checked>) -> Vec<Checked> {
     cases
 }
 
-/// Of both ways to check, the cases that pass.
+/// The cases that pass, for each mode.
 fn passed(cases: &[&Basis<'_>], cheat: &dyn Backend) -> Vec<(Mode, String)> {
     let reports = cases.par_iter().map(|c| c.check(cheat, &BOUNDS));
     let reports: Vec<Report> = reports.flatten_iter().collect();
@@ -232,12 +232,12 @@ fn passed(cases: &[&Basis<'_>], cheat: &dyn Backend) -> Vec<(Mode, String)> {
     passed.map(|r| (r.mode, r.case)).collect()
 }
 
-/// What to complain of.
+/// Cheats that passed, to be reported.
 #[derive(Default)]
 struct Fooled(Vec<String>);
 
 impl Fooled {
-    /// No check of these modes may pass.
+    /// Requires that no check in these modes passes.
     fn by(&mut self, what: &str, cases: &[&Basis<'_>], cheat: &dyn Backend, modes: &[Mode]) {
         let passed = passed(cases, cheat);
         for mode in modes {
@@ -271,7 +271,7 @@ fn lacking_everything_is_no_excuse() {
     all.none();
 }
 
-/// Low-bit cases whose numbers are all finite.
+/// Low-bit cases whose values are all finite.
 fn low_bit() -> Vec<Checked> {
     cases(|c| {
         let finite = |x: &Tensor| x.to_f64s().iter().all(|x| x.is_finite());
@@ -306,7 +306,7 @@ fn free_runs_of_low_bit_state_are_judged() {
         true => values[1].clone(),
         false => last(values),
     });
-    // In 16 bits the smallest rates move less than the last bits.
+    // In 16 bits the smallest learning rates change less than the last bit.
     let wide = |c: &Checked| matches!(c.case.dtype(), Dtype::F32 | Dtype::F64);
     let cases: Vec<_> = cases.into_iter().filter(wide).collect();
     all.by("standing still", &cases, &still, &[Mode::Free]);
@@ -345,7 +345,7 @@ fn free_runs_of_low_bit_state_are_held_to_their_state() {
 
 #[test]
 fn a_run_whose_codes_have_parted_is_followed() {
-    // Bytes that are one code each.
+    // Types with one code per byte.
     let one = |c: &Case| is_low_bit(&c.id) && !c.id.contains("4bit");
     let plain = |c: &Case| data(c).params.iter().all(|p| p.has_grad.iter().all(|&g| g));
     let finite = |c: &Case| !c.id.contains("nonfinite") && !c.id.contains("extremes");
@@ -360,7 +360,7 @@ fn a_run_whose_codes_have_parted_is_followed() {
         assert_eq!(r.outcome, Outcome::Pass, "{}: {}", r.case, r.detail);
         assert!(r.detail.contains("judged from its own numbers after step 1"), "{}", r.detail);
     }
-    // From then on a rate, a sign, or nothing at all.
+    // After that a wrong learning rate, a wrong sign, or no update at all.
     let mut all = Fooled::default();
     for (what, factor) in [("a rate", 1.02), ("a sign", -1.0), ("nothing", 0.0)] {
         let wrong = value(move |now, values| {
@@ -370,7 +370,7 @@ fn a_run_whose_codes_have_parted_is_followed() {
         });
         all.by(what, &cases, &Cheat { part: Some(after), ..wrong }, &[Mode::Free]);
     }
-    // Who hides the state can't be followed, and is held to the reference less closely.
+    // A backend that hides its state can't be followed, and has wider bounds.
     assert_eq!(passed(&cases, &Cheat { hides: true, ..Cheat::default() }).len(), 2 * cases.len());
     for (what, factor) in [("NaN", f64::NAN), ("a sign", -1.0), ("nothing", 0.0)] {
         let wrong = value(move |now, values| {
@@ -384,13 +384,13 @@ fn a_run_whose_codes_have_parted_is_followed() {
     all.none();
 }
 
-/// Whether the reference keeps a slot of this type.
+/// Whether the reference has a slot of this type.
 fn keeps(case: &Case, dtypes: &[Dtype]) -> bool {
     let kept = |t: &Tensor| dtypes.contains(&t.dtype) && !t.is_empty();
     data(case).params.iter().any(|p| p.state.values().any(kept))
 }
 
-/// State of some types in another, with other numbers.
+/// Returns state of some types in another type, with other values.
 fn retyped(from: Dtype, to: Dtype, f: fn(f64) -> f64) -> Cheat {
     state(move |_, mut state| {
         for x in state.values_mut().filter(|x| x.dtype == from) {
@@ -439,7 +439,7 @@ fn counts_are_exact() {
     all.none();
 }
 
-/// Every movement longer, shorter, or shifted.
+/// Maps every change of a parameter.
 fn stretched(f: impl Fn(f64, f64) -> f64 + Send + Sync + 'static) -> Cheat {
     value(move |now, values| {
         let from = if now.loaded { values.len() - 2 } else { 0 };
@@ -454,16 +454,16 @@ fn stretched(f: impl Fn(f64, f64) -> f64 + Send + Sync + 'static) -> Cheat {
 #[test]
 fn a_wide_bound_hides_no_systematic_error() {
     let mut all = Fooled::default();
-    // In bf16, Muon's smallest rates move less than the last bit of a parameter.
+    // In bf16, Muon's smallest learning rates change less than a parameter's last bit.
     let cases = cases(|c| c.name == "muon" && matches!(c.dtype(), Dtype::F32 | Dtype::F64));
     assert!(cases.len() > 20, "{}", cases.len());
     for factor in [1.01, 1.03, 1.05, 0.99, 0.95] {
         let what = format!("a rate of {factor}");
         all.by(&what, &cases, &stretched(move |x, _| x * factor), BOTH);
     }
-    // The largest elements right, all others short; and a few per cent of the largest on top.
+    // The largest elements right and all others too short; then a few per cent of the largest added.
     let short = stretched(|x, largest| if x.abs() < 0.8 * largest { 0.96 * x } else { x });
-    // A single number is the largest.
+    // In a tensor with a single element, that is the largest.
     let several = |c: &Checked| data(c.case).params.iter().any(|p| p.init.len() > 1);
     let several: Vec<_> = cases.iter().copied().filter(several).collect();
     all.by("small elements short", &several, &short, &[Mode::Free]);
@@ -472,7 +472,7 @@ fn a_wide_bound_hides_no_systematic_error() {
     all.none();
 }
 
-/// Cases of AdamW under a name that the core does not have.
+/// Cases of AdamW under a name that the core lacks.
 fn renamed(name: &str) -> Vec<Case> {
     let cases = cases(|c| c.name == "adamw_torch");
     let mut cases: Vec<Case> = cases.into_iter().map(|c| c.case.clone()).collect();
@@ -483,7 +483,7 @@ fn renamed(name: &str) -> Vec<Case> {
     cases
 }
 
-/// A number between −1 and 1 that looks like chance.
+/// A pseudo-random number from −1 to 1.
 fn chance(x: f64, k: usize) -> f64 {
     let mixed = (x.to_bits() ^ k as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -498,8 +498,8 @@ fn nobody_stretches_their_own_bounds() {
     let checked: Vec<_> = checked.iter().collect();
     let really = Some("adamw_torch");
     let last = |values: &[Tensor]| values[values.len() - 1].clone();
-    // Random numbers, others at each draw; the right ones times a factor that hangs on the last bits of what came in, so
-    // that they look sensitive; and ones that are off a little, but by far for other inputs.
+    // Random values, different at each draw; the right values times a factor that depends on the inputs' last bits, so
+    // that they look sensitive; and values that are off a little here, but far off for other inputs.
     let drawn = AtomicU64::new(0);
     let random = value(move |_, values| {
         let (x, draw) = (last(values), drawn.fetch_add(1, Ordering::Relaxed));
@@ -523,14 +523,14 @@ fn nobody_stretches_their_own_bounds() {
         let cheat = Cheat { really, ..cheat };
         all.by(what, &checked, &cheat, BOTH);
     }
-    // The right rule under another name does pass, but where numbers cancel.
+    // The right rule under another name does pass, except where values cancel.
     let honest = Cheat { really, ..Cheat::default() };
     let passed = passed(&checked, &honest).len();
     assert!(passed > cases.len(), "{passed} of {}", 2 * cases.len());
     all.none();
 }
 
-/// The same through the protocol: this very program answers requests.
+/// Cheats through the exec protocol: this test program answers the requests.
 #[test]
 fn protocol_lets_no_cheat_pass() {
     let program = std::env::current_exe().unwrap();

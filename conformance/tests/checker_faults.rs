@@ -1,4 +1,4 @@
-//! Every checker has a failure planted that it must catch.
+//! Every checker has a seeded fault that it must catch.
 
 mod common;
 
@@ -19,7 +19,7 @@ use common::Draft;
 
 type Spoil<T> = Arc<dyn Fn(usize, usize, T) -> T + Send + Sync>;
 
-/// The core with something wrong in its answers: (step, parameter, answer) → answer.
+/// The core with altered answers: (step, parameter, answer) → answer.
 #[derive(Clone)]
 struct Wrong {
     value: Spoil<Tensor>,
@@ -95,7 +95,7 @@ fn with(case: &Case, wrong: &Wrong, table: &[Exemption]) -> (Vec<Report>, usize)
     (reports, bounds.stale().len())
 }
 
-/// Both ways to check must end so, and say so.
+/// Requires this outcome and detail in both modes.
 fn caught(wrong: &Wrong, outcome: Outcome, says: &str) {
     let case = committed("optimizer/adamw_torch/default_f32");
     let (right, _) = with(&case, &Wrong::default(), &[]);
@@ -108,7 +108,7 @@ fn caught(wrong: &Wrong, outcome: Outcome, says: &str) {
     }
 }
 
-/// Moves element `i` by `n` units in the last place.
+/// Changes element `i` by `n` units in the last place.
 fn off(x: &Tensor, i: usize, n: u64) -> Tensor {
     let mut x = x.clone();
     let size = x.dtype.size();
@@ -200,28 +200,28 @@ fn wrong_norm_is_caught() {
     assert!(reports[0].detail.starts_with("norm, index 0"), "{}", reports[0].detail);
 }
 
-const PLANTED: Exemption = Exemption {
+const SEEDED: Exemption = Exemption {
     case: "optimizer/adamw_torch/*",
     dtype: Some(Dtype::F32),
     what: "value",
     mode: Mode::Step,
     allow: Tolerance::Ulp(2000.0),
-    reason: "planted",
+    reason: "seeded fault",
 };
 
 #[test]
 fn exemption_that_is_not_needed_is_stale() {
     let case = committed("optimizer/adamw_torch/default_f32");
-    let elsewhere = Exemption { case: "optimizer/nowhere/*", ..PLANTED };
-    let garbled = Exemption { case: "optimizer/{", ..PLANTED };
-    assert_eq!(with(&case, &Wrong::default(), &[PLANTED, elsewhere, garbled]).1, 3);
+    let elsewhere = Exemption { case: "optimizer/nowhere/*", ..SEEDED };
+    let garbled = Exemption { case: "optimizer/{", ..SEEDED };
+    assert_eq!(with(&case, &Wrong::default(), &[SEEDED, elsewhere, garbled]).1, 3);
 }
 
 #[test]
 fn exemption_that_is_needed_is_not_stale_and_holds_only_where_it_says() {
     let case = committed("optimizer/adamw_torch/default_f32");
     let wrong = value(|t, i, x| if (t, i) == (3, 1) { off(&x, 2, 1000) } else { x });
-    let (reports, stale) = with(&case, &wrong, &[PLANTED]);
+    let (reports, stale) = with(&case, &wrong, &[SEEDED]);
     assert_eq!(stale, 0);
     assert_eq!(reports[0].outcome, Outcome::Pass);
     assert_eq!((reports[0].ulp, reports[0].bound), (Some(1000.0), Some(2000.0)));
@@ -232,7 +232,7 @@ fn exemption_that_is_needed_is_not_stale_and_holds_only_where_it_says() {
 fn outliers_may_be_few_but_not_many() {
     let case = committed("optimizer/adamw_torch/default_f32");
     let allow = Tolerance::Outliers { ulp: 2000.0, share: 0.1 };
-    let table = [Exemption { allow, ..PLANTED }];
+    let table = [Exemption { allow, ..SEEDED }];
     let some = value(|t, i, x| if (t, i) == (3, 1) { off(&x, 2, 1000) } else { x });
     assert_eq!(with(&case, &some, &table).0[0].outcome, Outcome::Pass);
     let many = value(|_, i, x| if i == 1 { off(&x, 2, 1000) } else { x });
@@ -250,13 +250,13 @@ fn conditioned_bound_does_not_excuse_a_wrong_number() {
         dtype: None,
         what: "*",
         allow: Tolerance::Conditioned(4.0),
-        ..PLANTED
+        ..SEEDED
     }];
     let derived = committed("optimizer/sgd/maximize_bf16");
     let (reports, stale) = with(&derived, &Wrong::default(), &table);
     assert_eq!(reports[0].outcome, Outcome::Pass, "{}", reports[0].detail);
     assert_eq!(stale, 1, "what is derived needs no row");
-    // Products of matrices are not derived; in some case their numbers cancel.
+    // Matrix products have no derived tolerance; in some case their terms cancel.
     let only = CaseFilter::new(Some("optimizer/{galore,apollo}_*/*")).unwrap();
     let needs = |case: &Case| {
         let (reports, stale) = with(case, &Wrong::default(), &table);

@@ -117,7 +117,7 @@ fn verify_unsupported_is_counted_and_fails_only_if_strict_or_alone() {
     assert_eq!(line(&lines, "plain", "step")["outcome"], "unsupported");
     assert!(line(&lines, "plain", "step")["ulp"].is_null());
     assert!(out.contains("2 unsupported") && out.contains("no optimizer `sgd_of_tomorrow`"));
-    // Nothing at all was compared.
+    // Nothing was compared.
     assert_eq!(status, Some(1), "{out}");
     assert!(
         out.trim_end().ends_with("0 numbers compared, 0 off: nothing compared, which is no pass")
@@ -184,7 +184,7 @@ fn report_is_one_page_with_a_plot_and_nothing_from_elsewhere() {
     let (status, out, _) = verify(root.path(), &["--report", &page.display().to_string()]);
     assert_eq!(status, Some(0), "{out}");
     let page = std::fs::read_to_string(page).unwrap();
-    // A name's worst error, by backend and type, leads to the case's details.
+    // The worst error of a name, by backend and type, links to the case's details.
     let (link, target) = (
         "<td class=pass><a href='#optimizer/sgd/plain core step'>",
         "<details id='optimizer/sgd/plain core step'>",

@@ -1,4 +1,4 @@
-//! List, files, golden folders and README rows tell of the same optimizers and schedules.
+//! The registry, source files, golden folders and README rows list identical optimizers and schedules.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,8 +10,7 @@ use bitstep::float::Dtype;
 use bitstep::hyper::Args;
 use bitstep::registry::{self, OPTIMIZERS};
 
-/// Names that run another name's rule without a difference in any number, and so
-/// need no goldens of their own.
+/// Aliases: names that run another name's rule with identical results, and so need no goldens of their own.
 const SAME_AS: &[(&str, &str)] = &[
     ("adamw_8bit", "adamw_bnb_8bit"),
     ("apollo_adamw_layerwise", "apollo_adamw"),
@@ -21,7 +20,7 @@ const SAME_AS: &[(&str, &str)] = &[
 ];
 
 thread_local! {
-    /// The workspace, or what a test has planted in its place.
+    /// The workspace, or the folder that a test has put in its place.
     static ROOT: RefCell<PathBuf> =
         RefCell::new(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").into());
 }
@@ -153,7 +152,7 @@ fn every_exporter_case_file_writes_committed_goldens() {
     }
 }
 
-/// The files and folders that the checks look at; goldens without what is in them.
+/// Copies the files and folders that the checks look at, with empty goldens.
 fn sketch(to: &Path) {
     let text = |path: &str| fs::read_to_string(root().join(path)).expect("a text");
     let write = |path: &str, text: &str| {
@@ -184,8 +183,8 @@ fn planted_gaps_are_caught() {
         ("modules", every_rule_file_is_a_module_of_the_list),
         ("exporter", every_exporter_case_file_writes_committed_goldens),
     ];
-    type Plant = fn(&Path) -> std::io::Result<()>;
-    let plants: [(&str, Plant); 8] = [
+    type SeedFault = fn(&Path) -> std::io::Result<()>;
+    let faults: [(&str, SeedFault); 8] = [
         ("", |_| Ok(())),
         ("goldens", |at| fs::remove_dir_all(at.join("conformance/golden/optimizer/sgd"))),
         ("goldens", |at| fs::create_dir(at.join("conformance/golden/optimizer/sdg"))),
@@ -204,16 +203,16 @@ fn planted_gaps_are_caught() {
         ("exporter", |at| fs::write(at.join("conformance/export/cases/sdg.py"), "")),
     ];
     let here = root();
-    for (caught, plant) in plants {
+    for (caught, seed_fault) in faults {
         let folder = tempfile::tempdir().expect("a folder");
         ROOT.set(here.clone());
         sketch(folder.path());
-        plant(folder.path()).expect("planted");
+        seed_fault(folder.path()).expect("a seeded fault");
         ROOT.set(folder.path().into());
         let complaints = checks.iter().filter(|(_, check)| catch_unwind(check).is_err());
         let complaints: BTreeSet<&str> = complaints.map(|(name, _)| *name).collect();
         let right =
             if caught.is_empty() { complaints.is_empty() } else { complaints.contains(caught) };
-        assert!(right, "planted for {caught:?}, caught by {complaints:?}");
+        assert!(right, "seeded for {caught:?}, caught by {complaints:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Programs as backends: good ones, bad ones, and what the suite tells them.
+//! Programs as backends: correct ones, faulty ones, and the requests that they get.
 #![cfg(unix)]
 
 mod common;
@@ -28,7 +28,7 @@ fn verify(args: &[&str]) -> (Option<i32>, String, Vec<Value>) {
     (out.status.code(), String::from_utf8_lossy(&text).into_owned(), lines)
 }
 
-/// Lines without who computed.
+/// JSON lines without the backend's name.
 fn anonymous(mut lines: Vec<Value>) -> Vec<Value> {
     for line in &mut lines {
         line.as_object_mut().unwrap().remove("backend");
@@ -44,11 +44,11 @@ fn on_sgd(backend: &str, more: &[&str]) -> (Option<i32>, String, Vec<Value>) {
     verify(&[&["--golden", &root, "--backend", backend], more].concat())
 }
 
-/// What the suite says of each check of a command on two plain steps of SGD.
+/// The result of each check of a command on two plain steps of SGD.
 fn details(backend: &str, outcome: &str) -> Vec<String> {
     let (status, out, lines) = on_sgd(backend, &["--timeout", "20"]);
     assert_eq!(lines.len(), 2, "{backend}: {out}");
-    // Where all is unsupported, nothing was compared.
+    // If all is unsupported, nothing was compared.
     assert_eq!(status, Some(i32::from(outcome != "pass")), "{out}");
     let detail = |l: &Value| {
         assert_eq!(l["outcome"], outcome, "{backend}: {l}");
@@ -152,7 +152,7 @@ fn a_hanging_program_ends_with_all_that_it_started() {
         for pid in std::fs::read_to_string(&child).unwrap().lines() {
             let state = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap();
             let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            // One that has ended may still wait to be collected.
+            // A zombie that has not been reaped counts as ended.
             assert!(state.is_empty() || state.starts_with('Z'), "{prefix}: {pid} is {state}");
         }
     }
@@ -179,7 +179,7 @@ fn limits_that_are_none_are_refused() {
     }
 }
 
-/// What the right program answers about the free run of the two plain steps.
+/// The right answer for the free run of the two plain steps.
 fn answer() -> Draft {
     let mut d = Draft::sgd();
     d.meta.clear();
@@ -188,7 +188,7 @@ fn answer() -> Draft {
     d
 }
 
-/// The report of the free run with this answer; that of the steps has the wrong number of rows.
+/// The report of the free run with this answer. (The single steps fail: it has the wrong number of rows.)
 fn with_answer(answer: &Draft) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("answer");
@@ -329,14 +329,14 @@ fn no_program_sees_an_answer_before_it_gives_its_own() {
     let Data::Optimizer(data) = &case.data else { panic!() };
     let requests = requests(id);
     assert_eq!(requests.len(), 1 + case.steps, "a free run, then step by step");
-    // Nor which case it is, from what the suite calls it.
+    // Nor do the suite's names tell which case it is.
     for secret in ["strong_f32", &case.note] {
         let named = |r: &Vec<u8>| r.windows(secret.len()).any(|w| w == secret.as_bytes());
         assert!(!secret.is_empty() && !requests.iter().any(named), "{secret}");
     }
     let holds = |request: &[u8], row: &[u8]| request.windows(row.len()).any(|w| w == row);
     for (n, request) in requests.iter().enumerate() {
-        // The free run may not hold any answer; step t none from t on.
+        // The request of the free run may contain no answer; that of step t none from t on.
         for t in n.saturating_sub(1)..case.steps {
             for p in &data.params {
                 for rows in p.state.values().chain([&p.value]).map(|r| r.row(t).bytes) {
@@ -345,7 +345,7 @@ fn no_program_sees_an_answer_before_it_gives_its_own() {
             }
         }
     }
-    // That it could be found: a step begins with the answer to the one before.
+    // The search works: a step does start from the answer to the one before.
     assert!(holds(&requests[2], &data.params[0].value.row(0).bytes));
 }
 
@@ -357,7 +357,7 @@ fn no_bytes_make_the_suite_panic() {
     assert_eq!(check_answer(&good, &params, 2), Ok(()));
     for n in 0..good.len() {
         assert!(check_answer(&good[..n], &params, 2).is_err(), "{n} bytes");
-        // Most changes damage it; whether one does is the file's business.
+        // Most changes damage the file, but not all.
         for flip in [1, 0x80, 0xff] {
             let mut bytes = good.clone();
             bytes[n] ^= flip;
@@ -367,7 +367,7 @@ fn no_bytes_make_the_suite_panic() {
     assert!(check_answer(&good, &params, usize::MAX).is_err());
 }
 
-/// What the table, the JSON lines and the page of a wrong AdamW say that it looks like.
+/// The diagnoses of a wrong AdamW in the table, the JSON lines and the page.
 fn diagnoses(backend: &str) -> (Vec<(Value, Value)>, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
@@ -391,8 +391,8 @@ const FAULTS: [(&str, &str); 5] = [
 
 fn named(fault: &str, want: &str, failed: &[(Value, Value)]) {
     for (case, diagnosis) in failed {
-        // A beta of 0.999999 is 1 in f16, and there is no such rule to compare with; what f32 does
-        // is small, and of a few numbers off none is named. But nothing is named wrongly.
+        // A beta of 0.999999 rounds to 1 in f16, which no rule accepts, so there is nothing to compare with;
+        // rounding to f32 has small effects, and too few failing values for a diagnosis. But no diagnosis is wrong.
         let none = fault == "f32" || fault == "f16" && case.as_str().unwrap().contains("/late_");
         assert!(diagnosis == want || none && diagnosis.is_null(), "{fault}: {case}: {diagnosis}");
     }
@@ -435,7 +435,7 @@ fn the_numpy_backend_passes_and_each_of_its_faults_is_named() {
     let python = python.map_or("python3".to_owned(), |venv| format!("{venv}/bin/python3"));
     let numpy = Command::new(&python).args(["-c", "import numpy"]).output();
     if !numpy.is_ok_and(|out| out.status.success()) {
-        // Past the harness, which keeps what tests print that pass.
+        // Not `println!`: the harness captures the output of tests that pass.
         let text = "has no numpy, and BITSTEP_VENV_MAIN names no environment that has";
         writeln!(std::io::stderr(), "SKIPPED: the backend in Python: {python} {text}").unwrap();
         return;

@@ -1,8 +1,7 @@
-//! What a compiler may not do to our arithmetic, each with numbers that show it.
+//! Forbidden compiler transformations of floating-point arithmetic, each with inputs that reveal it.
 //!
-//! In the manner of WebAssembly's `float_exprs` tests. Inputs pass through
-//! `black_box`, so the optimiser has to keep the operations; CI runs this file in
-//! the debug and, in `.ci/adapters`, in the release profile.
+//! In the manner of WebAssembly's `float_exprs` tests. Inputs pass through `black_box`, so that the compiler has to
+//! keep the operations; CI runs this file in the debug profile and, in `.ci/adapters`, in the release profile.
 
 use std::hint::black_box as b;
 

@@ -1,4 +1,4 @@
-//! The committed goldens as a test: every case, in every way to check, and no bound that is idle.
+//! The committed goldens as a test: every case passes in every mode, and no exemption is unused.
 
 use bitstep_conformance::Core;
 use bitstep_conformance::judge::bounds::Bounds;
@@ -11,7 +11,7 @@ fn core_passes_every_committed_case_and_needs_every_exemption() {
     let bounds = Bounds::default();
     let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     assert!(entries.len() >= 600, "{} cases", entries.len());
-    // A reference that was given nothing: there is nothing to compare, which is no pass either.
+    // A case of a reference without inputs has nothing to compare, which is no pass either.
     let empty = ["gradient/accumulate/empty_f32"];
     let complaints: Vec<String> = entries
         .par_iter()

@@ -1,4 +1,4 @@
-//! Files that are no cases, each with the error that it must give.
+//! Malformed files, each with the error that it must give.
 
 mod common;
 
@@ -10,7 +10,7 @@ fn message(bytes: &[u8]) -> String {
     Case::parse(bytes).err().map_or("no error".to_owned(), |e| e.to_string())
 }
 
-/// Spoils a draft and expects an error.
+/// Corrupts a draft and expects an error.
 fn spoiled(draft: Draft, want: &str, spoil: impl FnOnce(&mut Draft)) {
     assert!(Case::parse(&draft.bytes()).is_ok(), "the draft itself is fine");
     let mut draft = draft;

@@ -1,4 +1,4 @@
-//! The goldens of every optimizer tell its rule from the neighbouring wrong ones.
+//! The goldens of every optimizer kill all applicable mutations of its rule.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use bitstep_conformance::suite::{self, CaseFilter};
 use globset::Glob;
 use rayon::prelude::*;
 
-/// Optimizers whose step counter only counts: nothing is computed from it.
+/// Optimizers whose step counter does not affect the computation.
 const UNUSED_STEP: &[&str] = &[
     "adadelta",
     "bnb_adagrad_32bit",
@@ -35,15 +35,15 @@ const UNUSED_STEP: &[&str] = &[
 
 fn harmless(name: &str, mistake: &str) -> bool {
     let about_steps = mistake.contains("bias correction") || mistake.starts_with("steps counted");
-    // Rprop knows its first step from the others, no more.
+    // Rprop only distinguishes its first step.
     let first_only = name == "rprop" && mistake.starts_with("steps counted");
     first_only || about_steps && UNUSED_STEP.contains(&name)
 }
 
-/// Numbers times steps of a case that is checked dozens of times here.
+/// The most elements times steps of a case here, as each is checked dozens of times.
 const MODERATE: usize = 6000;
 
-/// Optimizer → its cases of moderate size. That the core passes them is another test's.
+/// Optimizer → its cases of moderate size. Another test checks that the core passes them.
 fn cases() -> BTreeMap<String, Vec<Case>> {
     let mut out = BTreeMap::<String, Vec<Case>>::new();
     let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
@@ -72,15 +72,15 @@ fn every_wrong_neighbour_is_rejected() {
         .flat_map_iter(|(name, cases)| {
             let bounds = &bounds;
             let cases: Vec<_> = cases.iter().map(Basis::of).collect();
-            MUTATIONS.iter().filter_map(move |neighbour| {
-                let mut fitting = cases.iter().filter(|c| neighbour.applies(c.case)).peekable();
+            MUTATIONS.iter().filter_map(move |mutation| {
+                let mut fitting = cases.iter().filter(|c| mutation.applies(c.case)).peekable();
                 fitting.peek()?;
-                let wrong = neighbour.in_place_of(&Core);
+                let wrong = mutation.in_place_of(&Core);
                 let rejected = fitting.any(|c| !passes(c, &wrong, bounds));
-                match (rejected, harmless(name, neighbour.name)) {
+                match (rejected, harmless(name, mutation.name)) {
                     (true, false) | (false, true) => None,
-                    (false, false) => Some(format!("{name}: {} is not noticed", neighbour.name)),
-                    (true, true) => Some(format!("{name}: {} does harm", neighbour.name)),
+                    (false, false) => Some(format!("{name}: {} is not noticed", mutation.name)),
+                    (true, true) => Some(format!("{name}: {} does harm", mutation.name)),
                 }
             })
         })
@@ -88,10 +88,10 @@ fn every_wrong_neighbour_is_rejected() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
-/// Arguments that choose between kernels: a last bit at most, which bounds allow.
+/// Arguments that choose between kernels, which differ in the last bit at most, within the bounds.
 const KERNELS: &[&str] = &["foreach", "fused"];
 
-/// What no golden can show by its numbers: optimizers, arguments, why.
+/// Arguments that no golden can show by its values: (optimizers, arguments, reason).
 const IDLE: &[(&str, &str, &str)] = &[
     (
         "{adam_weight_decay,keras_adam}",
@@ -117,13 +117,13 @@ const IDLE: &[(&str, &str, &str)] = &[
     ("paged_ademamix_8bit", "t_{alpha,beta3}", "the rule of `ademamix_8bit`, in other memory"),
 ];
 
-/// Whether the table says so.
+/// Whether the table lists the argument.
 fn idle(name: &str, argument: &str) -> bool {
     let fits = |glob: &str, text: &str| Glob::new(glob).unwrap().compile_matcher().is_match(text);
     IDLE.iter().any(|(names, arguments, _)| fits(names, name) && fits(arguments, argument))
 }
 
-/// A case as if one argument had its default.
+/// A case with one argument set to its default.
 fn with_default(case: &Case, argument: &str, default: &serde_json::Value) -> Option<Case> {
     let mut case = case.clone();
     let Data::Optimizer(data) = &mut case.data else { return None };
@@ -151,7 +151,7 @@ fn json(value: &bitstep::hyper::Value) -> serde_json::Value {
     }
 }
 
-/// The arguments that change numbers.
+/// The arguments that can change values.
 fn used(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
     struct Used(Vec<&'static str>);
     impl FieldVisitor for Used {
@@ -173,8 +173,8 @@ fn every_argument_that_is_ignored_is_noticed() {
     let complaints: Vec<String> = all
         .par_iter()
         .flat_map_iter(|(name, cases)| {
-            let recipe = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
-            let arguments: Vec<_> = recipe.map_or(Vec::new(), |mut r| {
+            let spec = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
+            let arguments: Vec<_> = spec.map_or(Vec::new(), |mut r| {
                 let used = used(r.rule.hyper_params());
                 let all = Args::of(r.rule.hyper_params());
                 let known = all.iter().filter(|(k, _)| used.contains(k) && !KERNELS.contains(k));

@@ -1,4 +1,4 @@
-//! `docs/one-percent.md` is what the committed cases show.
+//! `docs/one-percent.md` is up to date.
 
 use bitstep_conformance::judge::percent;
 use bitstep_conformance::suite::{self, CaseFilter};

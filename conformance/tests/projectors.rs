@@ -1,5 +1,5 @@
-//! Projectors that the core finds for itself, where `verify` hands it the reference's:
-//! random ones to the bit, singular vectors by the angle between subspaces.
+//! Projectors that the core computes itself, whereas `verify` supplies the reference's: random ones are identical
+//! in every bit, singular vectors are compared by the angle between subspaces.
 
 use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
 use bitstep_conformance::Core;
@@ -21,7 +21,7 @@ fn data(case: &Case) -> &OptimizerCase {
     }
 }
 
-/// A free run that is given nothing; `seen` is called after every step.
+/// A free run without the reference's projectors; `seen` is called after every step.
 fn run_alone(case: &Case, mut seen: impl FnMut(usize, &dyn Run)) {
     let data = data(case);
     let mut spec = OptimizerSpec::new(case, data);
@@ -58,7 +58,7 @@ fn random_projectors_are_the_references_to_the_bit() {
     assert!(compared > 500, "{compared}");
 }
 
-/// Singular values of a matrix of `rows` x `cols`, falling.
+/// Singular values of a `rows` × `cols` matrix, in descending order.
 fn singular_values(grad: &Tensor) -> Vec<f64> {
     let (rows, cols) = (grad.shape[0], grad.shape[1]);
     let (short, long) = (rows.min(cols), rows.max(cols));
@@ -74,7 +74,7 @@ fn singular_values(grad: &Tensor) -> Vec<f64> {
     vectors.chunks(short).map(length).collect()
 }
 
-/// The vectors of a projector: its shorter dimension counts them.
+/// The vectors of a projector, along its shorter dimension.
 fn vectors(p: &Tensor, rank: usize) -> Vec<Vec<f64>> {
     let (rows, cols) = (p.shape[0], p.shape[1]);
     let as_rows = rows == rank;
@@ -104,7 +104,7 @@ fn singular_vectors_span_the_references_subspace() {
                     let sigma = singular_values(&param.grad.row(t));
                     let rank = rank.min(sigma.len());
                     let next = sigma.get(rank).copied().unwrap_or(0.0);
-                    // Where the values are close, or one of them is nothing, any basis is as good.
+                    // Where singular values are close, or one is zero, the basis is not unique.
                     if sigma[rank - 1] - next < 0.05 * sigma[0] {
                         continue;
                     }

@@ -1,5 +1,5 @@
-//! Runs that Transformers' Trainer began, gone on with on candle: the next 20 steps, with the
-//! gradients that the reference had, are those of the reference within the suite's bounds.
+//! Resumes runs of Transformers' Trainer on candle: the next 20 steps, with the reference's gradients, agree with
+//! the reference within the suite's bounds.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn runs(of: &str) -> Vec<String> {
     runs
 }
 
-/// What the file says of a continuation.
+/// The metadata of a continuation.
 fn about(run: &str) -> HashMap<String, String> {
     let bytes = std::fs::read(folder(run).join("continuation.safetensors")).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -48,7 +48,7 @@ fn training(run: &str) -> (Training, Vec<String>) {
     let (order, tensors) = continuation(run);
     let args = Arguments::read(folder(run).join("training_args.json")).unwrap();
     let init = |name: &String| Var::from_tensor(&tensors[&format!("{name}.init")]).unwrap();
-    // Not the model's order, nor the groups'; frozen parameters are no variables.
+    // In neither the model's order nor the groups'; frozen parameters are not variables.
     let trained = order.iter().filter(|name| tensors.contains_key(&format!("{name}.grad")));
     let mut vars: Vec<_> = trained.map(|name| (name.clone(), init(name))).collect();
     vars.sort_by(|a, b| b.0.cmp(&a.0));
@@ -72,18 +72,18 @@ fn go_on(run: &str, resume: bool) -> f64 {
         DType::BF16 => Dtype::Bf16,
         _ => Dtype::F32,
     };
-    // In f32, as the suite knows no free run of 16-bit parameters.
+    // In f32, as the suite has no bounds for free runs of 16-bit parameters.
     let case = format!("optimizer/{}/resumed_f32", args.training.optim);
     let subject = Subject { case: &case, dtype: Dtype::F32, what: "value", mode: Mode::Free };
     let bounds = Bounds::default();
     let per_step = match bounds.exemption(&subject) {
         Some((_, Tolerance::Ulp(ulp) | Tolerance::Conditioned(ulp))) => ulp,
         None => DEFAULT,
-        // Free runs of 8-bit state are not judged: see below.
+        // Free runs of 8-bit state are not compared, see below.
         Some(_) if case.contains("_8bit/") => DEFAULT,
         Some(other) => panic!("no bound to hold a resumed run to: {other:?}"),
     };
-    // torchao's rates are f32.
+    // torchao's learning rates are f32.
     let exact = if args.training.optim.starts_with("adamw_torch_8bit") { 1e-7 } else { 1e-15 };
     let lrs = &tensors["lr"].to_vec2::<f64>().unwrap();
     let metrics = tensors.get("metric").map(floats);
@@ -96,7 +96,7 @@ fn go_on(run: &str, resume: bool) -> f64 {
             assert!(near || !resume, "{run}, step {t}: {got} {want}");
         }
         if t == steps {
-            break; // the rate of a step that was not made
+            break; // the learning rate of a step that was not made
         }
         let names: Vec<String> =
             training.optimizer().vars().iter().map(|(name, _)| name.clone()).collect();
@@ -111,8 +111,8 @@ fn go_on(run: &str, resume: bool) -> f64 {
         for ((name, var), widest) in training.optimizer().vars().iter().zip(&mut widest) {
             let (got, want) = (floats(var), floats(&row(name, "value")));
             let init = floats(&tensors[&format!("{name}.init")]);
-            // Codes part where the reference sits on a tie, and a CPU's are rounded otherwise: the
-            // first step, from the checkpoint's own, is all that is compared, as the suite does it.
+            // Codes diverge where the reference is on a tie, and the CPU kernels round differently: as in the
+            // suite, only the first step is compared, which starts from the checkpoint's codes.
             let slots = &training.optimizer().state(name).unwrap().slots;
             let coded = slots.iter().any(|slot| matches!(slot, Buffer::Encoded(_)));
             if coded && t > 0 {
@@ -131,13 +131,13 @@ fn go_on(run: &str, resume: bool) -> f64 {
     worst
 }
 
-/// Goes on with all runs, and without their state, which leads elsewhere.
+/// Continues all runs; without their state they must end elsewhere.
 fn compare(runs: &[String]) {
     let mut off = Vec::new();
     for run in runs {
         let (worst, fresh) = (go_on(run, true), go_on(run, false));
         println!("{run}: {worst:.3} of the bound, {fresh:.1} without its state");
-        // A bf16 number has few digits to tell by.
+        // bf16 has too few digits to show a difference.
         let least = if run.ends_with("bf16") { 4.0 } else { 10.0 };
         if !(worst <= 1.0 && fresh > least) {
             off.push(run);
@@ -153,7 +153,7 @@ fn the_next_steps_of_a_trainers_run_are_the_references() {
     compare(&runs);
 }
 
-/// `adapters/trainer/export/resumed.py`: what counts is what Trainer takes from the checkpoint.
+/// `adapters/trainer/export/resumed.py`: what Trainer takes from the checkpoint takes precedence.
 #[test]
 fn the_next_steps_under_other_arguments_are_the_references() {
     let all = runs("../resumed/");
@@ -161,7 +161,7 @@ fn the_next_steps_under_other_arguments_are_the_references() {
     let (refused, all): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|run| about(run).contains_key("refused"));
     compare(&all);
-    // Nor does Trainer load an object of some class.
+    // Trainer does not load objects of arbitrary classes either.
     assert_eq!(refused.len(), 2);
     for (run, class) in refused.iter().zip(["apollo_torch", "galore_torch"]) {
         let error = import::optimizer(folder(run).join("optimizer.pt")).unwrap_err().to_string();
@@ -169,7 +169,7 @@ fn the_next_steps_under_other_arguments_are_the_references() {
     }
 }
 
-/// What the variables hold.
+/// The values of the variables.
 fn values(training: &Training) -> Vec<Vec<f64>> {
     training.optimizer().vars().iter().map(|(_, var)| floats(var)).collect()
 }
@@ -202,7 +202,7 @@ fn a_resumed_run_that_is_saved_is_loaded_under_the_arguments_it_was_resumed_with
             assert_eq!(loaded.rates(), went_on.rates(), "{run}");
             assert_eq!(values(&loaded), values(&went_on), "{run}");
         }
-        // Another schedule, or another length of one, is not the run that was saved.
+        // Another schedule, or another length, is not the saved run's.
         let with = |change: &dyn Fn(&mut Arguments)| {
             let mut args = Arguments::read(folder(run).join("training_args.json")).unwrap();
             change(&mut args);
@@ -254,7 +254,7 @@ fn state_that_does_not_fit_is_refused_and_nothing_has_changed() {
     assert_eq!(format!("{:?}", training.optimizer().inner()), before);
 }
 
-/// A pickle may ask for anything to be called; here it is data.
+/// A pickle may call any function; here it is only data.
 #[test]
 fn nothing_of_a_pickle_is_executed() {
     let folder = tempfile::tempdir().unwrap();

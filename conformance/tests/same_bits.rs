@@ -1,5 +1,5 @@
-//! Every backend of this library gives the bits of the core on every committed case: in free
-//! run and from each of the reference's own states, in any memory order, on any number of threads.
+//! Every backend of this library has the core's bits on every committed case: in a free run and in single steps, in
+//! any memory order, on any number of threads.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,10 +10,10 @@ use bitstep_conformance::suite::{self, CaseFilter, Entry};
 use bitstep_conformance::tensor::Tensor;
 use bitstep_conformance::{Core, Ndarray};
 
-/// A grain so fine that the small tensors of the cases are cut, too.
+/// A grain so small that even the cases' tensors are split over threads.
 const GRAIN: usize = 2;
 
-/// What stands there after a step, as bits; any NaN equals any NaN.
+/// The bits of value and state after a step; any NaN equals any NaN.
 type Bits = Vec<(String, Vec<u64>)>;
 
 fn bits(run: &dyn Run, params: usize) -> Bits {
@@ -29,7 +29,7 @@ fn bits(run: &dyn Run, params: usize) -> Bits {
     (0..params).flat_map(one).collect()
 }
 
-/// The answers to a case: of the free run's steps, then of a step from each state of the reference.
+/// The answers to a case: of the free run's steps, then of single steps from each state of the reference.
 fn answers(
     case: &Case,
     data: &OptimizerCase,
@@ -50,7 +50,7 @@ fn answers(
         for (i, p) in data.params.iter().enumerate() {
             let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &p.state_before(t), counts) {
-                // The file lacks what the next step depends on, for any backend.
+                // The file lacks state that the next step needs in any backend.
                 Err(BackendError::NeedsState(_)) => continue 'steps,
                 other => other?,
             }
@@ -61,7 +61,7 @@ fn answers(
     Ok(all)
 }
 
-/// Compares a backend with the core over all cases, each on up to so many threads.
+/// Compares a backend with the core over all cases, on up to `threads` threads.
 fn same_bits_as_core(backend: &(dyn Backend + Sync), threads: usize) {
     let entries = suite::read(&[suite::committed()], &CaseFilter::new(None).unwrap()).unwrap();
     let pools: Vec<_> = (1..=threads)
@@ -84,8 +84,7 @@ fn same_bits_as_core(backend: &(dyn Backend + Sync), threads: usize) {
         }
         want.len()
     };
-    // Plain threads: one of rayon's, while it waits for another pool, begins case after case on
-    // top of the one it waits for, until its stack is full.
+    // Not rayon's threads: one that waits for another pool steals further cases onto its stack, until it overflows.
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = 0;
@@ -124,7 +123,7 @@ fn ptx_has_the_bits_of_core() {
     same_bits_as_core(&bitstep_conformance::Ptx, 1);
 }
 
-/// Gradient cases, too; what the core refuses, the kernels refuse.
+/// Gradient cases; the kernels refuse what the core refuses.
 #[cfg(feature = "ptx")]
 #[test]
 fn ptx_has_the_bits_of_core_in_gradients() {

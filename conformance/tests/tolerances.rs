@@ -1,4 +1,4 @@
-//! Tolerances are derived for every rule that can be followed, and are not wide.
+//! Tolerances are derived for every rule that can be tracked, and are narrow.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use bitstep_conformance::judge::check;
 use bitstep_conformance::judge::spread::Spread;
 use bitstep_conformance::suite::{self, CaseFilter};
 
-/// Products of matrices are not followed.
+/// Optimizers with matrix products, which are not tracked.
 const BY_TABLE: &[&str] = &["muon", "galore_", "apollo_"];
 
 fn spreads(only: &str) -> BTreeMap<(String, Mode), Spread> {

@@ -1,4 +1,4 @@
-//! What may not count as a pass: nothing compared, a zero of the other sign, answers looked up.
+//! Runs that must not count as a pass: nothing compared, zeros of the other sign, looked-up answers.
 #![cfg(unix)]
 
 mod common;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const SUITE: &str = env!("CARGO_BIN_EXE_bitstep-conformance");
 
-/// `verify` on a suite: status, output, JSON lines.
+/// Runs `verify` on a suite: status, output, JSON lines.
 fn verify(root: &Path, more: &[&str]) -> (Option<i32>, String, Vec<Value>) {
     let json = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new(SUITE);
@@ -24,7 +24,7 @@ fn verify(root: &Path, more: &[&str]) -> (Option<i32>, String, Vec<Value>) {
     (out.status.code(), text, lines)
 }
 
-/// A run of no step at all, and one of tensors without elements.
+/// A case without steps, and one of tensors without elements.
 fn nothing(root: &Path) {
     let mut none = Draft::sgd();
     none.meta("steps", "0");
@@ -55,11 +55,11 @@ fn nothing_compared_is_empty_and_no_pass() {
         assert!(lines.iter().all(|l| l["outcome"] == "empty" && l["compared"] == 0), "{out}");
         assert!(out.trim_end().ends_with(last), "{out}");
     }
-    // A program that isn't there passes nothing, not even that.
+    // A missing program does not pass, not even on these.
     let (status, out, lines) = verify(root.path(), &["--backend", "exec:/no/such/program"]);
     assert_eq!(status, Some(1));
     assert!(lines.iter().all(|l| l["outcome"] != "pass"), "{out}");
-    // Beside numbers they are no failure, and still no pass.
+    // Among other cases they are no failure, and no pass either.
     Draft::sgd().write(root.path(), "plain");
     let (status, out, _) = verify(root.path(), &["--backend", "core", "--strict"]);
     assert_eq!(status, Some(0));
@@ -134,10 +134,10 @@ fn a_zero_of_the_other_sign_is_counted_and_fails_if_asked_to() {
     assert_eq!((&line["outcome"], &line["zeros"]), (&"pass".into(), &0.into()));
 }
 
-/// A hash of a request, by its bytes in whatever order: metadata come in any.
+/// A hash of a request that does not depend on the order of its bytes, as that of metadata varies.
 const HASH: &str = "od -An -v -tx1 -w1 \"$1\" | sort | cksum";
 
-/// The requests of a run, by a program that writes a line for each: its hash.
+/// The hashes of a run's requests, written by a program.
 fn order(root: &Path, more: &[&str]) -> (Vec<String>, String) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let at = log.path().display();
@@ -166,7 +166,7 @@ fn programs_get_the_cases_in_an_order_of_the_seed() {
         lines
     };
     assert_eq!(sorted(two), sorted(one.clone()));
-    // Without a seed one is drawn, and said.
+    // Without a seed, one is drawn and printed.
     let (_, out) = order(root.path(), &[]);
     let seed = out.split("--shuffle ").nth(1).unwrap().split_whitespace().next().unwrap();
     assert_eq!(
@@ -180,7 +180,7 @@ fn who_looks_answers_up_passes_but_not_what_is_drawn_anew() {
     let golden = bitstep_conformance::suite::committed();
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display();
-    // Keeps each answer of the core under a hash of its request.
+    // Stores each answer of the core under a hash of its request.
     let kept = format!("{at}/$({HASH} | tr \" \" _)");
     let learns = format!("exec:sh -c '\"{SUITE}\" serve \"$1\" \"$2\" && cp \"$2\" {kept}' -");
     let knows =

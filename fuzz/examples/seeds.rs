@@ -19,7 +19,7 @@ use bitstep_trainer::checkpoint::{Run, save};
 use safetensors::Dtype as Stored;
 use safetensors::tensor::TensorView;
 
-/// As many bytes as a trial reads, all different.
+/// As many bytes as a trial reads.
 fn bytes(head: &[u8], salt: usize) -> Vec<u8> {
     let tail = (0..120usize).map(|i| (i * (2 * salt + 37) % 251) as u8);
     head.iter().copied().chain(tail).collect()
@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         write("goldens", kind, &fs::read(smallest.ok_or("no files")?)?)?;
     }
 
-    // What a program answers to two steps of a vector in f32 and a number in f64.
+    // A program's answer to two steps of an f32 vector and an f64 scalar.
     let zeros = [0u8; 16];
     let meta = [("format".to_owned(), ANSWER.to_owned())].into();
     let tensors = [
@@ -78,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let archive = fs::read(root.join("../adapters/trainer/fixtures/torch/numpy_rate.pt"))?;
     write("resumed", "archive", &archive)?;
 
-    // What the target `checkpoints` restores.
+    // A checkpoint that the target `checkpoints` restores.
     let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
     optimizer.add_param_to(group, &[3], Dtype::F32)?;

@@ -69,7 +69,7 @@ def classes():
         yield name, lambda params, cls=cls, **k: cls(torch.nn.Linear(4, 4), **k), {"lr": 1e-3, "clip_grad_norm": 1.0}
 
 
-# What goes together, or does not.
+# Combinations that are valid, or not.
 PAIRS = [
     {"nesterov": True}, {"nesterov": True, "momentum": 0.9}, {"nesterov": True, "momentum": 0.0},
     {"nesterov": True, "momentum": 0.9, "dampening": 0.5}, {"nesterov": True, "dampening": 0.5},

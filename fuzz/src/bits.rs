@@ -1,11 +1,11 @@
-//! Buffers and their bits.
+//! Converts between buffers and bit patterns.
 
 use bitstep::float::Dtype;
 use bitstep::optimizer::Buffer;
 use bitstep::storage::{Data, Storage};
 use half::{bf16, f16};
 
-/// Numbers from bit patterns, the upper bits cut off.
+/// A buffer from bit patterns, truncated to the type's width.
 #[must_use]
 pub fn buffer(dtype: Dtype, bits: &[u64]) -> Buffer {
     match dtype {
@@ -16,7 +16,7 @@ pub fn buffer(dtype: Dtype, bits: &[u64]) -> Buffer {
     }
 }
 
-/// The bits of a buffer, every NaN alike; of a storage the bytes of its codes and scales.
+/// The bits of a buffer, with all NaNs equal; for an encoded one, the bytes of its codes and scales.
 #[must_use]
 pub fn bits(buffer: &Buffer) -> Vec<u64> {
     let Some(data) = buffer.data() else {
@@ -34,7 +34,7 @@ pub fn bits(buffer: &Buffer) -> Vec<u64> {
     }
 }
 
-/// What a buffer holds, exactly.
+/// The values of a buffer, exactly.
 #[must_use]
 pub fn numbers(buffer: &Buffer) -> Vec<f64> {
     match buffer {
@@ -50,7 +50,7 @@ pub fn numbers(buffer: &Buffer) -> Vec<f64> {
     }
 }
 
-/// Whether two numbers are the same, the sign of a zero and the kind of a NaN aside.
+/// Whether two values are equal, where zeros of both signs are equal, and all NaNs.
 #[must_use]
 pub fn eq_ignoring_zero_sign(a: f64, b: f64) -> bool {
     a == b || a.is_nan() && b.is_nan()

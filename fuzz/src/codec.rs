@@ -1,12 +1,12 @@
-//! Storages made of any bytes.
+//! The fuzz target `codecs`.
 
 use arbitrary::Unstructured;
 use bitstep::storage::{EncodedBuffer, Storage};
 
 use crate::input::{FORMATS, number};
 
-/// A storage made of any bytes: whatever stands in it reads back without a panic, and what is
-/// written reads the same after its raw parts went through a checkpoint.
+/// A storage of arbitrary bytes: it decodes without a panic, and values that are written decode to the same bits
+/// after its raw parts were saved and restored.
 ///
 /// # Panics
 /// If it does not.

@@ -1,5 +1,5 @@
-//! The edge atlas: what each rule makes of the inputs at which arithmetic changes, beside what the
-//! reference makes of them. `docs/edge-cases.md` is what [`atlas`] gives.
+//! The edge-case table: each rule's result at inputs where arithmetic changes (NaN, infinity, overflow,
+//! denormals), beside the reference's. [`edge_case_table`] writes `docs/edge-cases.md`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +16,7 @@ use bitstep_conformance::tensor;
 use crate::input::encode;
 use crate::run::{Run, Trial};
 
-/// An input, as the page calls it.
+/// An edge case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Edge {
     Nan,
@@ -47,7 +47,7 @@ const EDGES: [(Edge, &str); 10] = [
 const DTYPES: [(Dtype, &str); 4] =
     [(Dtype::F64, "f64"), (Dtype::F32, "f32"), (Dtype::Bf16, "bf16"), (Dtype::F16, "f16")];
 
-/// The largest number whose square is finite, and the smallest that is not denormal.
+/// The largest value whose square is finite, and the smallest normal one.
 fn limits(dtype: Dtype) -> (f64, f64) {
     match dtype {
         Dtype::F64 => (f64::MAX.sqrt(), f64::MIN_POSITIVE),
@@ -57,7 +57,7 @@ fn limits(dtype: Dtype) -> (f64, f64) {
     }
 }
 
-/// What became of a number.
+/// Classifies the value of an element after a step.
 fn class(before: f64, after: f64) -> &'static str {
     match after {
         x if x.is_nan() => "NaN",
@@ -68,9 +68,9 @@ fn class(before: f64, after: f64) -> &'static str {
     }
 }
 
-/// The recipe with every argument of some names that can be 0 set to it; `None` if there is none.
-fn zeroed(recipe: &OptimizerSpec, which: &[&str]) -> Option<OptimizerSpec> {
-    let mut changed = recipe.clone();
+/// The spec with those of the named arguments that may be 0 set to 0; `None` if there are none.
+fn zeroed(spec: &OptimizerSpec, which: &[&str]) -> Option<OptimizerSpec> {
+    let mut changed = spec.clone();
     let all = Args::of(changed.rule.hyper_params());
     let mut any = false;
     for (name, value) in all.iter().filter(|(name, _)| which.contains(name)) {
@@ -89,17 +89,17 @@ const EPS: &[&str] = &["eps", "epsilon", "eps1", "eps2"];
 const BETAS: &[&str] =
     &["betas", "beta1", "beta2", "beta_1", "beta_2", "beta", "momentum", "alpha", "rho"];
 
-/// What our code makes of an edge: of the parameter, and of the slots that are no longer finite.
-/// `None` where the rule has no such argument.
+/// Our result at an edge: for the parameter, and for the slots that are no longer finite. `None` where the rule has
+/// no such argument.
 fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)> {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    if let Ok(any_size) = recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
-        recipe = any_size;
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    if let Ok(any_size) = spec.with_args(&Args::new().with("min_8bit_size", 0i64)) {
+        spec = any_size;
     }
-    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
+    (spec.storage.min_len, spec.storage.len_multiple) = (0, 0);
     match edge {
-        Edge::EpsZero => recipe = zeroed(&recipe, EPS)?,
-        Edge::BetaZero => recipe = zeroed(&recipe, BETAS)?,
+        Edge::EpsZero => spec = zeroed(&spec, EPS)?,
+        Edge::BetaZero => spec = zeroed(&spec, BETAS)?,
         _ => {}
     }
     let (root, normal) = limits(dtype);
@@ -111,23 +111,23 @@ fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)
         Edge::Denormal => normal / 4.0,
         _ => 0.5,
     };
-    // Two ordinary steps, the special one, three ordinary ones; a matrix, for rules that want one.
+    // Two ordinary steps, the special one, three ordinary ones; a matrix, for rules that need one.
     let ordinary = [0.5, -0.25, 0.125, 0.5, -0.5, 0.25];
     let mut grads = vec![ordinary; 6];
-    let at = match edge {
+    let special_step = match edge {
         Edge::EpsZero | Edge::First | Edge::Late => 0,
         _ => 2,
     };
     match edge {
-        Edge::EpsZero => grads[at] = [0.0; 6],
-        _ => grads[at][0] = special,
+        Edge::EpsZero => grads[special_step] = [0.0; 6],
+        _ => grads[special_step][0] = special,
     }
     let encoded = |x: &[f64]| x.iter().map(|&x| encode(x, dtype)).collect::<Vec<_>>();
-    let lr = recipe.rule.lr();
+    let lr = spec.rule.lr();
     let lr = if lr > 0.0 && lr.is_finite() { lr } else { 1e-3 };
     let mut trial = Trial {
         name,
-        recipe,
+        spec,
         tuned: false,
         dtype,
         shape: vec![2, 3],
@@ -135,17 +135,17 @@ fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)
         init: encoded(&[0.0625, -0.0625, 0.03125, 0.125, -0.125, 0.015625]),
         grads: grads.iter().map(|g| Some(encoded(g))).collect(),
         lrs: vec![lr; 6],
-        given: vec![],
+        extra: vec![],
     };
     if edge == Edge::LrZero {
-        trial.lrs[at] = 0.0;
+        trial.lrs[special_step] = 0.0;
     }
     let mut run = Run::new(&trial);
-    run.steps(&trial, 0..at);
+    run.steps(&trial, 0..special_step);
     let before = run.numbers();
-    run.steps(&trial, at..at + 1);
+    run.steps(&trial, special_step..special_step + 1);
     let (after, slots) = (run.numbers(), run.slots().collect::<Vec<_>>());
-    run.steps(&trial, at + 1..at + 4);
+    run.steps(&trial, special_step + 1..special_step + 4);
     let end = run.numbers();
 
     let mut what = class(before[0], after[0]).to_owned();
@@ -166,10 +166,10 @@ fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)
     Some((what, state.collect::<Vec<_>>().join(", ")))
 }
 
-/// What the reference made of each edge, and a case that shows it.
+/// The reference's results at each edge, each with a case that shows it.
 type Seen = BTreeMap<Edge, BTreeMap<&'static str, String>>;
 
-/// Elements of a golden case at an edge.
+/// Collects the elements of a golden case that are at an edge.
 fn look(case: &Case, data: &OptimizerCase, seen: &mut Seen) {
     let stem = case.id.rsplit('/').next().unwrap_or_default();
     let mut note = |edge: Edge, what: &'static str| {
@@ -222,7 +222,7 @@ fn look(case: &Case, data: &OptimizerCase, seen: &mut Seen) {
     }
 }
 
-/// The whole page.
+/// The text of `docs/edge-cases.md`.
 ///
 /// # Panics
 /// If a committed case can't be read.
@@ -257,7 +257,7 @@ pub fn edge_case_table() -> String {
 fn rows(name: &'static str, seen: Option<&Seen>) -> String {
     let mut rows = String::new();
     for (edge, title) in EDGES {
-        // Types that end the same share a row.
+        // Types with equal results share a row.
         let mut by_result: Vec<((String, String), Vec<&str>)> = Vec::new();
         for (dtype, called) in DTYPES {
             let Some(result) = ours(name, edge, dtype) else { continue };

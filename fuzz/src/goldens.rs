@@ -1,4 +1,5 @@
-//! Golden files, whole ones among them: counts may be huge, dimensions zero, arguments anything.
+//! The fuzz target `goldens`: golden files, many of them well-formed, with huge counts, zero dimensions and any
+//! arguments.
 
 use std::sync::LazyLock;
 
@@ -13,13 +14,12 @@ use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check;
 use serde_json::{Map, Value, json};
 
-/// Any bytes as a golden file, and a file drawn from them. What is read as a case, the core is
-/// checked on.
+/// Reads any bytes as a golden file, and a file generated from them. If one is a case, checks the core on it.
 ///
 /// # Panics
-/// If reading it does, or checking it.
+/// If reading or checking it panics.
 pub fn goldens(data: &[u8]) {
-    // One table for all: it holds nothing of a case.
+    // Shared, as it does not depend on the case.
     static BOUNDS: LazyLock<Bounds> = LazyLock::new(Bounds::default);
     let drawn = drawn(&mut Unstructured::new(data)).unwrap_or_default();
     for case in [data, &drawn].into_iter().filter_map(|file| Case::parse(file).ok()) {
@@ -29,13 +29,13 @@ pub fn goldens(data: &[u8]) {
     }
 }
 
-/// Whether the file that [`goldens`] draws from bytes is a case.
+/// Whether the file that [`goldens`] generates from bytes is a case.
 #[must_use]
 pub fn is_golden(data: &[u8]) -> bool {
     drawn(&mut Unstructured::new(data)).is_ok_and(|file| Case::parse(&file).is_ok())
 }
 
-/// A number of steps, of elements, of anything: small more often than not.
+/// A count, small more often than not.
 fn count(u: &mut Unstructured<'_>) -> Result<u64> {
     Ok(match u.arbitrary::<u8>()? {
         0..=63 => 0,
@@ -48,7 +48,7 @@ fn count(u: &mut Unstructured<'_>) -> Result<u64> {
     })
 }
 
-/// A tensor to be: type, shape, and how many bytes that takes, if a file can have so many.
+/// The type and shape of a tensor to be generated.
 struct Drawn {
     dtype: &'static str,
     size: u64,
@@ -58,7 +58,7 @@ struct Drawn {
 impl Drawn {
     fn bytes(&self) -> Option<u64> {
         let n = self.shape.iter().try_fold(self.size, |n, &d| n.checked_mul(d));
-        // What has a zero in front of an overflow is empty all the same.
+        // A tensor with a zero dimension is empty even where the other dimensions overflow.
         let n = n.or_else(|| self.shape.contains(&0).then_some(0))?;
         (n <= 1 << 12).then_some(n)
     }
@@ -77,7 +77,7 @@ fn file(
     let mut data = Vec::new();
     for (name, t) in tensors {
         let start = data.len();
-        // One that no file can hold says that it is there, and has nothing.
+        // A tensor too large for a file is declared, but has no data.
         for _ in 0..t.bytes().unwrap_or(0) / t.size {
             let x = f64::from(u.arbitrary::<i8>()?) / 16.0;
             match t.dtype {
@@ -99,7 +99,7 @@ fn file(
     Ok(out)
 }
 
-/// Arguments: a few known ones and the sizes, with any values.
+/// A few known arguments and sizes, with any values.
 fn hyper(u: &mut Unstructured<'_>, known: &[&'static str]) -> Result<Map<String, Value>> {
     let mut out = Map::new();
     out.insert("lr".to_owned(), json!(0.125));
@@ -154,8 +154,8 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         }
         _ => {
             let name = u.choose(OPTIMIZERS)?.name;
-            let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-            let (known, slots) = (names(recipe.rule.hyper_params()), recipe.rule.info().slots);
+            let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+            let (known, slots) = (names(spec.rule.hyper_params()), spec.rule.info().slots);
             for i in 0..u.int_in_range(1..=2)? {
                 let shape = dims(u)?;
                 let &(dtype, size) = u.choose(&TYPES)?;
@@ -196,7 +196,7 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         let group = json!({"params": [0], "rank": count(u)?});
         hyper.insert("groups".to_owned(), json!(vec![group; u.int_in_range(0..=2)?]));
     }
-    // Something that does not fit.
+    // Sometimes a shape that does not fit.
     if u.ratio(1u8, 4u8)? && !tensors.is_empty() {
         let at = u.int_in_range(0..=tensors.len() - 1)?;
         tensors[at].1.shape = dims(u)?;

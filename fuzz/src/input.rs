@@ -1,4 +1,4 @@
-//! Trials from plain bytes.
+//! Decodes trials from plain bytes.
 
 use arbitrary::{Result, Unstructured};
 use bitstep::float::{Dtype, StoredFloat};
@@ -11,9 +11,9 @@ use bitstep::storage::{
 };
 use half::{bf16, f16};
 
-use crate::run::{GIVEN, Run, Trial};
+use crate::run::{EXTRA_ARGS, Run, Trial};
 
-/// One of each kind of storage, in each of its variants.
+/// Every kind of storage, in each of its variants.
 pub const FORMATS: [StorageFormat; 14] = [
     StorageFormat::Plain(Dtype::F32),
     StorageFormat::Companded(Companded::Momentum),
@@ -31,7 +31,7 @@ pub const FORMATS: [StorageFormat; 14] = [
     StorageFormat::KahanPair(Dtype::F16),
 ];
 
-/// The ways to keep a parameter.
+/// Every kind of storage for a parameter.
 pub const WEIGHTS: [ParamStorage; 5] = [
     ParamStorage::Plain,
     ParamStorage::Split(8),
@@ -40,7 +40,7 @@ pub const WEIGHTS: [ParamStorage; 5] = [
     ParamStorage::Stochastic(7),
 ];
 
-/// Numbers at which something changes.
+/// Values at which arithmetic changes.
 const SPECIAL: [f64; 24] = [
     0.0,
     -0.0,
@@ -59,16 +59,16 @@ const SPECIAL: [f64; 24] = [
     f64::MIN_POSITIVE,
     5e-324,
     1.3e154, // its square is just below the largest f64
-    1.9e19,  // the largest f32, squared root
-    1e-23,   // squares to nothing in f32
+    1.9e19,  // the square root of the largest f32
+    1e-23,   // its square underflows to 0 in f32
     3.4e38,  // the largest f32
     1.2e-38, // the smallest normal f32
     65504.0, // the largest f16
-    6e-8,    // the smallest f16
+    6e-8,    // the smallest f16 (subnormal)
     9007199254740992.0,
 ];
 
-/// Any number: the special, the small and round, and any bits.
+/// Any value: special ones, small round ones, and any bits.
 pub(crate) fn number(u: &mut Unstructured<'_>) -> Result<f64> {
     Ok(match u.arbitrary::<u8>()? % 8 {
         0..=2 => f64::from(u.arbitrary::<i16>()?) / 8192.0,
@@ -78,7 +78,7 @@ pub(crate) fn number(u: &mut Unstructured<'_>) -> Result<f64> {
     })
 }
 
-/// The bits of any number of a type.
+/// The bits of any value of a type.
 fn element(u: &mut Unstructured<'_>, dtype: Dtype) -> Result<u64> {
     if u.ratio(1u8, 8u8)? {
         return u.arbitrary();
@@ -86,7 +86,7 @@ fn element(u: &mut Unstructured<'_>, dtype: Dtype) -> Result<u64> {
     Ok(encode(number(u)?, dtype))
 }
 
-/// The bits of the nearest number of a type.
+/// The bits of a value rounded to a type.
 pub(crate) fn encode(x: f64, dtype: Dtype) -> u64 {
     match dtype {
         Dtype::F64 => x.to_bits(),
@@ -96,7 +96,7 @@ pub(crate) fn encode(x: f64, dtype: Dtype) -> u64 {
     }
 }
 
-/// n numbers: a few, repeated, or ordinary ones with a few others among them.
+/// n values: a few, repeated, or ordinary ones with a few special ones among them.
 fn elements(u: &mut Unstructured<'_>, dtype: Dtype, n: usize) -> Result<Vec<u64>> {
     if n <= 8 || u.arbitrary()? {
         let few = (0..n.min(8)).map(|_| element(u, dtype)).collect::<Result<Vec<_>>>()?;
@@ -125,7 +125,7 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
     })
 }
 
-/// A value for an argument: a number, two, a truth value, nothing.
+/// A value for an argument: a number, a pair, a bool, none.
 pub(crate) fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     Ok(match u.arbitrary::<u8>()? % 8 {
         0..=2 => Value::Float(number(u)?),
@@ -137,25 +137,25 @@ pub(crate) fn value(u: &mut Unstructured<'_>) -> Result<Value> {
     })
 }
 
-/// The recipe with some arguments changed at random, if it takes them.
-fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(OptimizerSpec, bool)> {
+/// The spec with some arguments changed at random, where it accepts them; whether any was.
+fn tuned(u: &mut Unstructured<'_>, mut spec: OptimizerSpec) -> Result<(OptimizerSpec, bool)> {
     let mut any = false;
     for _ in 0..[0, 0, 1, 2, 4][u.int_in_range(0..=4)?] {
-        let known = names(recipe.rule.hyper_params());
+        let known = names(spec.rule.hyper_params());
         let name = u.choose(&known)?;
-        // A rank or a number of passes is work, not an edge.
+        // A large rank or number of iterations only takes time.
         let value = match (*name, value(u)?) {
             ("ns_steps" | "rank", Value::Int(n)) => Value::Int(n.rem_euclid(8)),
             ("ns_steps" | "rank", Value::Float(_)) => Value::Int(3),
             (_, value) => value,
         };
-        let changed = recipe.with_args(&Args::new().with(name, value));
-        // In a constructor's ranges: the properties are about those.
+        let changed = spec.with_args(&Args::new().with(name, value));
+        // Only valid configurations: the properties are about those.
         if let Some(changed) = changed.ok().filter(|changed| changed.rule.check().is_ok()) {
-            (recipe, any) = (changed, true);
+            (spec, any) = (changed, true);
         }
     }
-    Ok((recipe, any))
+    Ok((spec, any))
 }
 
 /// A trial of one optimizer.
@@ -166,15 +166,15 @@ fn tuned(u: &mut Unstructured<'_>, mut recipe: OptimizerSpec) -> Result<(Optimiz
 /// # Panics
 /// If defaults are refused.
 pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
-    let recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    let (mut recipe, mut tuned) = tuned(u, recipe)?;
+    let spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let (mut spec, mut tuned) = tuned(u, spec)?;
     if u.ratio(1u8, 3u8)? {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        if let Ok(changed) = recipe.with_args(&any_size) {
-            (recipe, tuned) = (changed, true);
+        if let Ok(changed) = spec.with_args(&any_size) {
+            (spec, tuned) = (changed, true);
         }
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.storage = StorageConfig {
+        let slots = vec![Some(*u.choose(&FORMATS)?); spec.rule.info().slots.len()];
+        spec.storage = StorageConfig {
             slot_formats: slots,
             min_len: 0,
             len_multiple: 0,
@@ -203,14 +203,15 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         n => Ok(f64::from(n) / 128.0),
     });
     let lrs = lrs.collect::<Result<_>>()?;
-    let given = (0..u.int_in_range(0..=GIVEN.len())?).map(|_| number(u)).collect::<Result<_>>()?;
-    let mut trial = Trial { name, recipe, tuned, dtype, shape, before, init, grads, lrs, given };
+    let extra =
+        (0..u.int_in_range(0..=EXTRA_ARGS.len())?).map(|_| number(u)).collect::<Result<_>>()?;
+    let mut trial = Trial { name, spec, tuned, dtype, shape, before, init, grads, lrs, extra };
     if Run::try_new(&trial).is_err() {
-        // A rule that takes matrices only: one column.
+        // For a rule that takes only matrices: one column.
         trial.shape = vec![n, 1];
         if Run::try_new(&trial).is_err() {
-            // What it refuses whatever the shape: a rank, a storage.
-            trial.recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+            // Refused whatever the shape, for a rank or a storage.
+            trial.spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
             trial.tuned = false;
         }
     }

@@ -1,11 +1,10 @@
-//! Properties that hold for every rule, storage and schedule, each written once, and the input to
-//! try them on.
+//! Properties of every rule, storage and schedule, each written once, and generators of their inputs.
 //!
 //! A [`Trial`] is a run of one optimizer on arbitrary input: any bits, any length, any options. A
-//! property takes a trial and panics where it does not hold; [`PROPERTIES`] lists them. Trials are
-//! made of plain bytes, so one input serves everything: proptest's on stable Rust (`cargo test -p
-//! bitstep-fuzz`), libFuzzer's on nightly (`fuzz/run`), and the committed ones that once found
-//! something (`fuzz/cases`).
+//! property takes a trial and panics where it does not hold; [`PROPERTIES`] lists them. Trials are decoded from
+//! plain bytes, so the same code serves proptest on stable Rust (`cargo test -p bitstep-fuzz`), libFuzzer on nightly
+//! (`fuzz/run`), and replays of earlier findings (`fuzz/cases`). No expected values are here: those are in
+//! `conformance/golden`.
 
 mod bits;
 mod codec;
@@ -30,13 +29,13 @@ pub use properties::{
     gradient_scale_invariant, linear, never_panics, odd_symmetry, restorable,
     second_moments_nonnegative, splittable, y_between_x_and_z,
 };
-pub use run::{GIVEN, Run, Trial};
+pub use run::{EXTRA_ARGS, Run, Trial};
 pub use schedules::{SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, library_schedule, schedules};
 
-/// Takes any bytes and panics where something is wrong.
+/// A fuzz target: takes any bytes, and panics if a property is violated.
 pub type Target = fn(&[u8]);
 
-/// The targets of the fuzzers, by name.
+/// The fuzz targets, by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("rules", rules),
     ("schedules", schedules),
@@ -48,7 +47,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("resumed", resumed),
 ];
 
-/// Any property of any rule: the first byte says which.
+/// Checks a property of a rule; the first byte selects the property.
 ///
 /// # Panics
 /// If it does not hold.

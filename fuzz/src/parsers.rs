@@ -1,4 +1,4 @@
-//! What reads files of strangers: any bytes give an error or something whole, never a panic.
+//! Fuzz targets for parsers of untrusted files: any bytes give an error or a valid value, never a panic.
 
 use arbitrary::{Result, Unstructured};
 use bitstep::float::Dtype;
@@ -17,26 +17,26 @@ use crate::input::{any_trial, number, value};
 use crate::pickles::pickles;
 use crate::run::Run;
 
-/// An answer of a program that the suite asked for two steps of two parameters.
+/// A program's answer to a request for two steps of two parameters.
 ///
 /// # Panics
-/// If reading it does.
+/// If reading it panics.
 pub fn answers(data: &[u8]) {
     let single = Tensor { dtype: Float::F32, shape: vec![2], bytes: vec![0; 8] };
     let double = Tensor::f64(&[], &[0.0]);
     drop(check_answer(data, &[&single, &double], 2));
 }
 
-/// A checkpoint. What is read from it is put into an optimizer whole, or not at all.
+/// A checkpoint, which is restored into an optimizer completely or not at all.
 ///
 /// # Panics
-/// If that does.
+/// If it is restored in part, or a step from there panics.
 pub fn checkpoints(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::parse(data.to_vec()) else { return };
     drop(checkpoint.extra());
     let mut optimizer = Optimizer::empty();
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
-    let group = optimizer.add_group(recipe).expect("a valid recipe");
+    let spec = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let group = optimizer.add_group(spec).expect("a valid spec");
     optimizer.add_param_to(group, &[3], Dtype::F32).expect("a group that exists");
     let names = ["w".to_owned()];
     let mut value = bitstep::optimizer::Buffer::F32(vec![1.0, 2.0, 3.0]);
@@ -54,10 +54,10 @@ pub fn checkpoints(data: &[u8]) {
     }
 }
 
-/// A `TrainingArguments` file or one of a model's layers, and as `optim_args` the text itself.
+/// A `TrainingArguments` file, a file of a model's layers, and `optim_args` text.
 ///
 /// # Panics
-/// If reading it does, or setting up what it says.
+/// If reading it, or setting it up, panics.
 pub fn arguments(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(layers) = ModelLayers::from_json(&text) {
@@ -75,11 +75,11 @@ pub fn arguments(data: &[u8]) {
     }
 }
 
-/// The reference's state, of any keys and numbers or from any pickle, is put into an optimizer or a
-/// schedule whole, or not at all.
+/// The reference's state, with any keys and values or from any pickle, which is restored into an optimizer or a
+/// schedule completely or not at all.
 ///
 /// # Panics
-/// If it is not, or a step from there on panics.
+/// If it is restored in part, or a step from there panics.
 pub fn resumed(data: &[u8]) {
     if !pickles(data) {
         let _ = try_resumed(&mut Unstructured::new(data));
@@ -144,7 +144,7 @@ fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
         assert_eq!(run.bits(), before);
         run.steps(&trial, 0..trial.steps());
     } else {
-        // A shape that another hyper-parameter refuses is an error now, not a panic.
+        // A changed hyper-parameter may refuse the shape: an error, not a panic.
         (0..trial.steps()).for_each(|t| {
             let _ = run.step(&trial, t);
         });

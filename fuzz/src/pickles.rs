@@ -1,4 +1,4 @@
-//! Pickles of anybody's: an error or plain values, within the limits, whatever they ask for.
+//! Untrusted pickles: each gives an error or plain values within the limits.
 
 use arbitrary::{Result, Unstructured};
 use bitstep::float::Dtype;
@@ -8,13 +8,13 @@ use bitstep::registry;
 use bitstep_trainer::resume::{self, State};
 use bitstep_trainer::torch::{DEPTH, OBJECTS, PICKLE, SHARED, TorchError, Value, parse, unpickle};
 
-/// What a seed or a case of the target `resumed` begins with that is a pickle, a zip archive, or
-/// bytes to make a pickle of.
+/// The first bytes of an input of the target `resumed` that is a pickle, a zip archive, or bytes to generate a
+/// pickle from.
 const PROTOCOL: u8 = 0x80;
 const ARCHIVE: &[u8] = b"PK";
 const MADE: u8 = 0x81;
 
-/// Reads data of these kinds; whether it is of one.
+/// Reads data of these kinds; false if it is of none.
 pub(crate) fn pickles(data: &[u8]) -> bool {
     match data {
         [PROTOCOL, ..] => read(unpickle(data, 0, &mut storage)),
@@ -28,7 +28,7 @@ pub(crate) fn pickles(data: &[u8]) -> bool {
     true
 }
 
-/// A storage is as long as its key says.
+/// A storage whose length is its key.
 fn storage(key: &str) -> std::result::Result<Vec<u8>, TorchError> {
     let wrong = || TorchError::Tensor(format!("no storage `{key}`"));
     let len = key.parse::<u8>().map_err(|_| wrong())?;
@@ -43,8 +43,8 @@ fn read(value: std::result::Result<Value, TorchError>) {
     assert!(objects <= OBJECTS && text <= PICKLE && tensors <= SHARED, "{sizes:?}");
     let Ok(state) = State::try_from(value) else { return };
     let mut optimizer = Optimizer::empty();
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
-    let group = optimizer.add_group(recipe).expect("a valid recipe");
+    let spec = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let group = optimizer.add_group(spec).expect("a valid spec");
     optimizer.add_param_to(group, &[3], Dtype::F32).expect("a group that exists");
     let before = format!("{optimizer:?}");
     if resume::optimizer(&mut optimizer, &[0], &state).is_err() {
@@ -52,7 +52,7 @@ fn read(value: std::result::Result<Value, TorchError>) {
     }
 }
 
-/// Counts values, bytes of strings and bytes of tensors.
+/// Counts objects, bytes of strings and bytes of tensors.
 fn measure(value: &Value, depth: u32, sizes: &mut [u64; 3]) {
     assert!(depth <= DEPTH, "deeper than {DEPTH}");
     sizes[0] += 1;
@@ -117,7 +117,7 @@ const GLOBALS: &[&str] = &[
     "posix\nsystem\n",
 ];
 
-/// The operations that leave a tensor of one dimension.
+/// The opcodes that push a tensor of one dimension.
 fn tensor(key: &str, count: u32, offset: u8, len: u8, stride: u8) -> Vec<u8> {
     let mut ops = b"ctorch._utils\n_rebuild_tensor_v2\n((".to_vec();
     ops.extend(text("storage"));
@@ -135,7 +135,7 @@ fn text(s: &str) -> Vec<u8> {
     [b"X", &(s.len() as u32).to_le_bytes()[..], s.as_bytes()].concat()
 }
 
-/// A pickle that is likely to get somewhere.
+/// A pickle that is likely to be well-formed for a while.
 fn pickle(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let mut ops = vec![PROTOCOL, 2];
     while !u.is_empty() && ops.len() < 4096 {
@@ -169,7 +169,7 @@ fn pickle(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
                 ops.extend(tensor(key, count, offset, len, stride));
             }
             29 => {
-                // The same twice, again and again.
+                // A tuple of the top object with itself, repeatedly: its size doubles each time.
                 for _ in 0..u.int_in_range(1..=40)? {
                     ops.extend([b'q', 0, b'h', 0, 0x86]);
                 }
@@ -185,7 +185,7 @@ fn pickle(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(ops)
 }
 
-/// Small pickles that ask for much, and one that is well-meant.
+/// Small pickles that expand to much, and an ordinary one.
 #[must_use]
 pub fn pickle_seeds() -> Vec<(&'static str, Vec<u8>)> {
     let of = |ops: Vec<u8>| [&[PROTOCOL, 2][..], &ops, b"."].concat();

@@ -1,4 +1,4 @@
-//! What holds for every rule. Where it does not, a list says for which and why.
+//! The properties of every rule, with lists of exceptions.
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, names};
@@ -8,36 +8,36 @@ use crate::bits::{buffer, eq_ignoring_zero_sign, numbers};
 use crate::input::encode;
 use crate::run::{Run, Trial};
 
-/// Panics where it does not hold for a trial; returns at once where it says nothing of it.
+/// Panics if it does not hold for a trial; returns at once where it does not apply.
 pub type Property = fn(&Trial);
 
 /// Every property, by name.
 pub const PROPERTIES: &[(&str, Property)] = &[
-    ("panics_at_nothing", never_panics),
+    ("never_panics", never_panics),
     ("deterministic", deterministic),
     ("restorable", restorable),
     ("splittable", splittable),
     ("error_leaves_everything_untouched", error_leaves_everything_untouched),
-    ("odd", odd_symmetry),
+    ("odd_symmetry", odd_symmetry),
     ("linear", linear),
-    ("gradient_scale_is_of_no_account", gradient_scale_invariant),
-    ("second_moments_are_none_below_zero", second_moments_nonnegative),
+    ("gradient_scale_invariant", gradient_scale_invariant),
+    ("second_moments_nonnegative", second_moments_nonnegative),
     ("y_between_x_and_z", y_between_x_and_z),
 ];
 
-/// Any input is stepped, evaluated and turned back.
+/// Any input can be stepped, evaluated and turned back to training.
 ///
 /// # Panics
-/// If the core does, or refuses a step that fits.
+/// If the core panics, or refuses a valid step.
 pub fn never_panics(trial: &Trial) {
     let mut run = Run::whole(trial);
-    // A schedule-free rule without momentum can't be evaluated.
+    // A schedule-free rule without momentum has no evaluation value.
     if run.optimizer.eval(&mut [run.value.data_mut()]).is_ok() {
         run.optimizer.train(&mut [run.value.data_mut()]).expect("the way back");
     }
 }
 
-/// The same input gives the same bits.
+/// Equal inputs give equal bits.
 ///
 /// # Panics
 /// If it does not.
@@ -45,7 +45,7 @@ pub fn deterministic(trial: &Trial) {
     assert_eq!(Run::whole(trial).bits(), Run::whole(trial).bits());
 }
 
-/// State saved to its plain parts and restored into a new optimizer continues with the same bits.
+/// An optimizer restored from saved state continues with the bits of the original.
 ///
 /// # Panics
 /// If it does not.
@@ -77,16 +77,16 @@ pub fn restorable(trial: &Trial) {
     assert_eq!(second.bits(), Run::whole(trial).bits());
 }
 
-/// A multiple of the blocks of every storage.
+/// A multiple of every storage's block.
 const BLOCKS: usize = 12_800;
 
-/// Cutting a tensor in two changes nothing, for rules whose elements move on their own. State that
-/// rests in blocks is cut between them.
+/// Splitting a tensor changes no bits, for elementwise rules. State that is stored in blocks is split between
+/// blocks.
 ///
 /// # Panics
 /// If it does.
 pub fn splittable(trial: &Trial) {
-    if !trial.recipe.rule.info().is_elementwise {
+    if !trial.spec.rule.info().is_elementwise {
         return;
     }
     let whole = Run::whole(trial).bits();
@@ -100,25 +100,25 @@ pub fn splittable(trial: &Trial) {
     parts_are_parameters(trial);
 }
 
-/// Parts make the same steps as parameters of their own.
+/// Parts of a tensor that are parameters of their own have the bits of the whole.
 fn parts_are_parameters(trial: &Trial) {
     let mut whole = trial.clone();
-    // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    let takes = names(whole.recipe.rule.hyper_params()).contains(&"min_8bit_size");
-    if takes && let Ok(recipe) = whole.recipe.with_args(&Args::new().with("min_8bit_size", 0i64)) {
-        whole.recipe = recipe;
-        whole.recipe.storage.min_len = 0;
+    // bitsandbytes has another formula for small tensors; the part must use that of the whole.
+    let takes = names(whole.spec.rule.hyper_params()).contains(&"min_8bit_size");
+    if takes && let Ok(spec) = whole.spec.with_args(&Args::new().with("min_8bit_size", 0i64)) {
+        whole.spec = spec;
+        whole.spec.storage.min_len = 0;
     }
-    // The noise of a part would need its place in the whole.
-    let noisy = matches!(whole.recipe.storage.param, ParamStorage::Stochastic(_));
-    let by_size = whole.recipe.storage.min_len > 0 || whole.recipe.storage.len_multiple > 1;
-    // Parts that are parameters of their own have norms of their own.
-    if noisy || by_size || whole.recipe.rule.grad_norm_divisor(&whole.given()).is_some() {
+    // The rounding bits of a part would depend on its offset in the whole.
+    let noisy = matches!(whole.spec.storage.param, ParamStorage::Stochastic(_));
+    let by_size = whole.spec.storage.min_len > 0 || whole.spec.storage.len_multiple > 1;
+    // Parts as parameters have norms of their own.
+    if noisy || by_size || whole.spec.rule.grad_norm_divisor(&whole.extra()).is_some() {
         return;
     }
     let n = whole.init.len();
     let joined = bits_of(&whole);
-    let plain = whole.recipe.storage.slot_formats.iter().all(Option::is_none);
+    let plain = whole.spec.storage.slot_formats.iter().all(Option::is_none);
     for cut in if plain { [1, 259] } else { [BLOCKS, 2 * BLOCKS] } {
         let cut = cut.min(n);
         let part = |range: std::ops::Range<usize>| {
@@ -140,7 +140,7 @@ fn bits_of(trial: &Trial) -> Vec<u64> {
     crate::bits(&Run::whole(trial).value)
 }
 
-/// A refused step leaves parameter and state exactly as they were, whatever it is refused for.
+/// A refused step leaves parameter and state exactly as they were, whatever the reason.
 ///
 /// # Panics
 /// If something was written, or the step was not refused.
@@ -180,7 +180,7 @@ pub fn error_leaves_everything_untouched(trial: &Trial) {
         refused(&mut run, None, &ones(n), 1);
         run.optimizer.params_mut()[0].slots[k] = slot;
     }
-    // An invalid rate among the hyper-parameters, for all rules that have a range for it.
+    // An invalid learning rate, for all rules that check its range.
     let mut rule = run.optimizer.groups()[0].spec.rule.clone();
     if Args::new().with("lr", -1.0).apply("", rule.hyper_params()).is_ok() && rule.check().is_err()
     {
@@ -193,12 +193,12 @@ pub fn error_leaves_everything_untouched(trial: &Trial) {
     }
 }
 
-/// Rules that know left from right, and why.
+/// Rules that are not odd functions, with the reason.
 pub const NOT_ODD: &[(&str, &str)] = &[];
 
-/// Negating parameter and gradients negates the result, bit by bit but for the sign of zeros.
+/// Negating parameter and gradients negates the result, bit by bit except for the sign of zeros.
 ///
-/// Says nothing of codes: a map has no −1, and ties go up.
+/// Does not apply to codes: a map has no −1, and ties go up.
 ///
 /// # Panics
 /// If it does not.
@@ -223,7 +223,7 @@ pub fn odd_symmetry(trial: &Trial) {
     }
 }
 
-/// The trial with numbers of moderate size: magnitudes from 2⁻² to 4 with the mantissas there were.
+/// The trial with magnitudes from 2⁻² to 4, and the mantissas unchanged.
 fn clamp_magnitudes(trial: &Trial) -> Trial {
     let moderate = |bits: &Vec<u64>| -> Vec<u64> {
         let all = numbers(&buffer(trial.dtype, bits));
@@ -235,17 +235,17 @@ fn clamp_magnitudes(trial: &Trial) -> Trial {
         });
         all.collect()
     };
-    let mut tame = trial.clone();
-    tame.init = moderate(&trial.init);
-    tame.grads = trial.grads.iter().map(|g| g.as_ref().map(moderate)).collect();
-    for lr in &mut tame.lrs {
+    let mut clamped = trial.clone();
+    clamped.init = moderate(&trial.init);
+    clamped.grads = trial.grads.iter().map(|g| g.as_ref().map(moderate)).collect();
+    for lr in &mut clamped.lrs {
         *lr = if (1e-3..=1.0).contains(lr) { *lr } else { 0.125 };
     }
-    tame.before = 0;
-    tame
+    clamped.before = 0;
+    clamped
 }
 
-/// The trial with every number multiplied by 2^k.
+/// The trial with parameter and gradients multiplied by powers of 2.
 fn scaled(trial: &Trial, parameter: i32, gradient: i32) -> Trial {
     let by = |bits: &Vec<u64>, k: i32| -> Vec<u64> {
         let all = numbers(&buffer(trial.dtype, bits)).into_iter();
@@ -261,13 +261,13 @@ fn scaled(trial: &Trial, parameter: i32, gradient: i32) -> Trial {
 const LINEAR: &[&str] =
     &["asgd", "bnb_sgd_32bit", "flash_sgd", "optimi_sgd", "schedule_free_sgd", "sgd"];
 
-/// Whether a trial is fit for a symmetry of scale: plain defaults, and a type with an exponent wide
-/// enough that nothing is lost below (`f16` has 5 bits of it).
+/// Whether a scale symmetry applies: plain storage, default arguments, and a type whose exponent is wide
+/// enough that nothing underflows (`f16` has 5 bits).
 fn can_be_scaled(trial: &Trial) -> bool {
     !trial.tuned && trial.is_plain() && trial.dtype != Dtype::F16
 }
 
-/// Parameter and gradients times a power of two give the result times it, bit by bit.
+/// Scaling parameter and gradients by a power of two scales the result by it, bit by bit.
 ///
 /// # Panics
 /// If they do not.
@@ -284,7 +284,7 @@ pub fn linear(trial: &Trial) {
     }
 }
 
-/// Rules that divide the gradient's scale out, once nothing is added below (the arguments that do so are 0).
+/// Rules that do not depend on the gradient's scale, with the arguments that must be 0 for that.
 const SCALE_FREE: &[(&str, &[&str])] = &[
     ("adagrad", &["eps"]),
     ("adam", &["eps"]),
@@ -298,7 +298,7 @@ const SCALE_FREE: &[(&str, &[&str])] = &[
     ("rprop", &[]),
 ];
 
-/// Gradients times a power of two move the parameter to the same bits.
+/// Scaling the gradients by a power of two changes no bit of the parameter.
 ///
 /// # Panics
 /// If they do not.
@@ -309,14 +309,14 @@ pub fn gradient_scale_invariant(trial: &Trial) {
     }
     let mut trial = clamp_magnitudes(trial);
     let zeros: Args = zeros.iter().map(|&name| (name, 0.0.into())).collect();
-    trial.recipe = trial.recipe.with_args(&zeros).expect("0 is in range");
+    trial.spec = trial.spec.with_args(&zeros).expect("0 is in range");
     let here = Run::whole(&trial).numbers();
     for k in [-9, 7] {
         assert_eq!(here, Run::whole(&scaled(&trial, 0, k)).numbers(), "times 2^{k}");
     }
 }
 
-/// Slots that hold averages or sums of squares, or maxima of magnitudes.
+/// Slots that hold averages, sums or maxima of squares or magnitudes.
 const SQUARES: &[&str] = &[
     "acc_delta",
     "col_var",
@@ -333,17 +333,17 @@ const SQUARES: &[&str] = &[
     "vhat",
 ];
 
-/// Of these, those that only grow.
+/// Those of [`SQUARES`] that never decrease.
 const GROWING: &[&str] = &["max_exp_avg_sq", "sum", "vhat"];
 
-/// Second moments are never below 0, and those that only grow do; NaN aside. With default
-/// hyper-parameters: some references take a β outside of [0, 1].
+/// Second moments are never negative, and those that only grow never decrease, except to NaN. With default
+/// hyper-parameters, as some references accept a β outside of [0, 1].
 ///
 /// # Panics
 /// If they do not.
 pub fn second_moments_nonnegative(trial: &Trial) {
     let plain =
-        |slot: usize| trial.recipe.storage.slot_formats.get(slot).copied().flatten().is_none();
+        |slot: usize| trial.spec.storage.slot_formats.get(slot).copied().flatten().is_none();
     if trial.tuned {
         return;
     }
@@ -368,8 +368,8 @@ pub fn second_moments_nonnegative(trial: &Trial) {
     }
 }
 
-/// What a schedule-free rule trains lies between what it evaluates and where it would be without
-/// averaging: y = (1 − β) z + β x.
+/// The training parameter y of a schedule-free rule is between its average x and its base iterate z:
+/// y = (1 − β) z + β x.
 ///
 /// # Panics
 /// If it does not.
@@ -382,7 +382,7 @@ pub fn y_between_x_and_z(trial: &Trial) {
     let y = run.numbers();
     let Some((_, z)) = run.slots().find(|(name, _)| *name == "z") else { unreachable!() };
     run.optimizer.eval(&mut [run.value.data_mut()]).expect("a momentum above 0");
-    // Some units in the last place of the way there.
+    // Some units in the last place for the rounding of the conversion.
     let eps = match trial.dtype {
         Dtype::F64 => 2f64.powi(-50),
         Dtype::F32 => 2f64.powi(-21),

@@ -1,4 +1,4 @@
-//! One optimizer at work on one parameter.
+//! A run of one optimizer on one parameter.
 
 use bitstep::Error;
 use bitstep::float::Dtype;
@@ -7,23 +7,23 @@ use bitstep::storage::{RawBuffer, StorageFormat};
 
 use crate::bits::{bits, buffer, numbers};
 
-/// The numbers from outside that some rules listen to.
-pub const GIVEN: [&str; 4] = ["train_loss", "eval_loss", "loss_scale", "grokking_signal"];
+/// The extra named inputs that some rules use.
+pub const EXTRA_ARGS: [&str; 4] = ["train_loss", "eval_loss", "loss_scale", "grokking_signal"];
 
 /// One optimizer, one parameter, some steps.
 #[derive(Clone, Debug)]
 pub struct Trial {
     /// The optimizer's name.
     pub name: &'static str,
-    /// What moves the parameter.
-    pub recipe: OptimizerSpec,
+    /// The rule, storage and arguments.
+    pub spec: OptimizerSpec,
     /// Whether hyper-parameters differ from the defaults.
     pub tuned: bool,
-    /// The parameter's number type.
+    /// The parameter's type.
     pub dtype: Dtype,
     /// The parameter's dimensions.
     pub shape: Vec<usize>,
-    /// The number of steps that count as made before the first.
+    /// The initial value of the step counters.
     pub before: u64,
     /// The parameter's bits before the first step.
     pub init: Vec<u64>,
@@ -31,8 +31,8 @@ pub struct Trial {
     pub grads: Vec<Option<Vec<u64>>>,
     /// The learning rate at each step.
     pub lrs: Vec<f64>,
-    /// As many of [`GIVEN`] as there are numbers here.
-    pub given: Vec<f64>,
+    /// Values for the first of [`EXTRA_ARGS`].
+    pub extra: Vec<f64>,
 }
 
 impl Trial {
@@ -42,16 +42,16 @@ impl Trial {
         self.grads.len()
     }
 
-    /// Whether state and parameter are plain numbers.
+    /// Whether state and parameter are stored without encoding.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         let plain = |f: &Option<StorageFormat>| matches!(f, None | Some(StorageFormat::Plain(_)));
-        self.recipe.storage.slot_formats.iter().all(plain)
-            && self.recipe.storage.param == Default::default()
+        self.spec.storage.slot_formats.iter().all(plain)
+            && self.spec.storage.param == Default::default()
     }
 
-    pub(crate) fn given(&self) -> Vec<(&'static str, f64)> {
-        GIVEN.into_iter().zip(self.given.iter().copied()).collect()
+    pub(crate) fn extra(&self) -> Vec<(&'static str, f64)> {
+        EXTRA_ARGS.into_iter().zip(self.extra.iter().copied()).collect()
     }
 }
 
@@ -68,53 +68,53 @@ impl Run {
     /// Before the first step.
     ///
     /// # Errors
-    /// What the core refuses.
+    /// Whatever the core refuses.
     pub fn try_new(trial: &Trial) -> Result<Run, Error> {
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(trial.recipe.clone())?;
+        let group = optimizer.add_group(trial.spec.clone())?;
         optimizer.add_param_to(group, &trial.shape, trial.dtype)?;
         optimizer.groups_mut()[0].steps = trial.before;
         optimizer.params_mut()[0].steps = trial.before;
         Ok(Run { optimizer, value: buffer(trial.dtype, &trial.init) })
     }
 
-    /// Before the first step of a trial that is not refused.
+    /// Before the first step of a valid trial.
     ///
     /// # Panics
-    /// If it is.
+    /// If the core refuses the trial.
     #[must_use]
     pub fn new(trial: &Trial) -> Run {
-        Run::try_new(trial).expect("a recipe and a shape that are taken")
+        Run::try_new(trial).expect("a spec and a shape that are taken")
     }
 
-    /// Makes step number t of the trial.
+    /// Makes step t of the trial.
     ///
     /// # Errors
-    /// What the core refuses.
+    /// Whatever the core refuses.
     pub fn step(&mut self, trial: &Trial, t: usize) -> Result<(), Error> {
         self.optimizer.groups_mut()[0].lr = trial.lrs[t];
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
-        self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.given())
+        self.optimizer.step_all(&mut [Param { value: self.value.data_mut(), grad }], &trial.extra())
     }
 
-    /// Makes step number t in tasks of `len` elements, rounded up to whole blocks, the last one
-    /// first; in one if it can't be cut.
+    /// Makes step t in tasks of `len` elements, rounded up to whole blocks, the last task first; in one task if it
+    /// can't be split.
     ///
     /// # Errors
-    /// What the core refuses.
+    /// Whatever the core refuses.
     pub fn step_in_parts(&mut self, trial: &Trial, t: usize, len: usize) -> Result<(), Error> {
         self.optimizer.groups_mut()[0].lr = trial.lrs[t];
         let grad = trial.grads[t].as_ref().map(|g| buffer(trial.dtype, g));
         let grad = grad.as_ref().and_then(Buffer::data);
         let mut params = [Param { value: self.value.data_mut(), grad }];
-        for task in self.optimizer.tasks(&mut params, &trial.given())? {
+        for task in self.optimizer.tasks(&mut params, &trial.extra())? {
             task.split(len).into_iter().rev().try_for_each(Task::run)?;
         }
         Ok(())
     }
 
-    /// Makes the steps of the given range.
+    /// Makes the steps of a range.
     ///
     /// # Panics
     /// If a step is refused.
@@ -135,7 +135,7 @@ impl Run {
         run
     }
 
-    /// Everything that a step may write: parameter, slots, carried numbers, counters.
+    /// Everything that a step may write: parameter, slots, per-step scalars, counters.
     #[must_use]
     pub fn bits(&self) -> Vec<Vec<u64>> {
         let (group, param) = (&self.optimizer.groups()[0], &self.optimizer.params()[0]);
@@ -148,13 +148,13 @@ impl Run {
         all
     }
 
-    /// The parameter's numbers.
+    /// The parameter's values.
     #[must_use]
     pub fn numbers(&self) -> Vec<f64> {
         numbers(&self.value)
     }
 
-    /// The numbers of the slots, by name.
+    /// The values of the slots, by name.
     pub fn slots(&self) -> impl Iterator<Item = (&'static str, Vec<f64>)> {
         let names = self.optimizer.groups()[0].spec.rule.info().slots;
         let slots = self.optimizer.params()[0].slots.iter().map(numbers);

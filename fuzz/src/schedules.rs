@@ -1,4 +1,4 @@
-//! What holds for every schedule.
+//! The properties of every schedule, and trials of them.
 
 use arbitrary::{Result, Unstructured};
 use bitstep::hyper::{Args, Value};
@@ -6,7 +6,7 @@ use bitstep::schedule::{NAMES, Scheduler, SchedulerState, build};
 
 use crate::input::{number, value};
 
-/// A schedule followed for some steps.
+/// A run of one schedule.
 #[derive(Clone, Debug)]
 pub struct ScheduleTrial {
     /// Its name.
@@ -15,32 +15,32 @@ pub struct ScheduleTrial {
     pub args: Args,
     /// Whether every argument is of moderate size.
     pub moderate: bool,
-    /// What it is told at each step, if it listens.
+    /// The metric at each step, for schedules that use one.
     pub metrics: Vec<f64>,
-    /// Makes it: [`library_schedule`], but for one with a planted fault.
+    /// Builds it: [`library_schedule`], except for one with a seeded fault.
     pub make: fn(&str, &Args) -> Box<dyn Scheduled>,
 }
 
-/// What the properties ask of a schedule.
+/// The interface of a schedule under test.
 pub trait Scheduled {
     /// [`Scheduler::lrs`].
     fn lrs(&self) -> &[f64];
-    /// [`Scheduler::step`]: whether it was taken.
-    fn step(&mut self, given: &[f64]) -> bool;
+    /// [`Scheduler::step`]; false if refused.
+    fn step(&mut self, metric: &[f64]) -> bool;
     /// [`Scheduler::state`].
     fn state(&self) -> &SchedulerState;
-    /// [`Scheduler::restore`]: whether it was taken.
+    /// [`Scheduler::restore`]; false if refused.
     fn restore(&mut self, state: SchedulerState) -> bool;
-    /// Whether a step takes a number.
-    fn listens(&self) -> bool;
+    /// Whether a step takes a metric.
+    fn follows_metric(&self) -> bool;
 }
 
 impl Scheduled for Scheduler {
     fn lrs(&self) -> &[f64] {
         Scheduler::lrs(self)
     }
-    fn step(&mut self, given: &[f64]) -> bool {
-        Scheduler::step(self, given).is_ok()
+    fn step(&mut self, metric: &[f64]) -> bool {
+        Scheduler::step(self, metric).is_ok()
     }
     fn state(&self) -> &SchedulerState {
         Scheduler::state(self)
@@ -48,12 +48,12 @@ impl Scheduled for Scheduler {
     fn restore(&mut self, state: SchedulerState) -> bool {
         Scheduler::restore(self, state).is_ok()
     }
-    fn listens(&self) -> bool {
+    fn follows_metric(&self) -> bool {
         bitstep_trainer::follows_metric(self) || !Scheduler::state(self).adafactor.is_empty()
     }
 }
 
-/// A schedule of the library's.
+/// A schedule of the library.
 ///
 /// # Panics
 /// If it refuses its arguments.
@@ -72,7 +72,7 @@ pub const SCHEDULE_PROPERTIES: &[(&str, Property)] = &[
     ("finite_and_never_negative", finite_and_never_negative),
 ];
 
-/// Any property of any schedule: the first byte says which.
+/// Checks a property of a schedule; the first byte selects the property.
 ///
 /// # Panics
 /// If it does not hold.
@@ -86,7 +86,7 @@ pub fn schedules(data: &[u8]) {
     }
 }
 
-/// The arguments of each schedule, each with the range in which the rates are finite and not negative.
+/// The arguments of schedules, each with a range in which the learning rates are finite and not negative.
 const ARGUMENTS: &[(&str, f64, f64)] = &[
     ("num_warmup_steps", 0.0, 20.0),
     ("num_training_steps", 21.0, 60.0),
@@ -132,7 +132,7 @@ const ARGUMENTS: &[(&str, f64, f64)] = &[
     ("num_train_steps", 21.0, 60.0),
 ];
 
-/// Which arguments a schedule can't do without.
+/// The required arguments of a schedule.
 fn required(name: &str) -> &'static [&'static str] {
     match name {
         "constant_with_warmup" | "inverse_sqrt" => &["num_warmup_steps"],
@@ -155,7 +155,7 @@ fn required(name: &str) -> &'static [&'static str] {
     }
 }
 
-/// Arguments that only count.
+/// Whether an argument is an integer.
 fn is_count(name: &str) -> bool {
     let counts = ["patience", "cooldown", "warmup", "T_max", "T_0", "T_mult", "total_iters"];
     name.contains("steps") && name != "steps"
@@ -210,12 +210,12 @@ impl ScheduleTrial {
             }
         }
         if u.ratio(1u8, 3u8)? {
-            // Anything at all under any name.
+            // Any value for any argument.
             moderate = false;
             for _ in 0..u.int_in_range(1..=3)? {
                 let argument = u.choose(ARGUMENTS)?.0;
                 let value = value(u)?;
-                // A window is memory.
+                // A large window only takes memory.
                 let big = argument == "window_size" && value.as_f64().is_none_or(|x| x > 4096.0);
                 let with = args.clone().with(argument, value);
                 if !big && build(name, &with).is_ok() {
@@ -241,10 +241,10 @@ impl ScheduleTrial {
     }
 }
 
-/// A step with what the schedule listens to; false where the reference goes no further.
+/// A step, with the metric if the schedule uses one; false where the schedule ends.
 fn step(scheduler: &mut dyn Scheduled, metric: f64) -> bool {
-    let given: &[f64] = if scheduler.listens() { &[metric] } else { &[] };
-    scheduler.step(given)
+    let metric: &[f64] = if scheduler.follows_metric() { &[metric] } else { &[] };
+    scheduler.step(metric)
 }
 
 fn bits(scheduler: &dyn Scheduled) -> (String, Vec<u64>) {
@@ -252,7 +252,7 @@ fn bits(scheduler: &dyn Scheduled) -> (String, Vec<u64>) {
     (format!("{:?}", scheduler.state()), scheduler.lrs().iter().map(bits).collect())
 }
 
-/// The rates that a trial goes through.
+/// State and learning rates after each step of a trial.
 fn rates(trial: &ScheduleTrial) -> Vec<(String, Vec<u64>)> {
     let mut scheduler = trial.start();
     let mut rates = vec![bits(&*scheduler)];
@@ -269,7 +269,7 @@ fn deterministic(trial: &ScheduleTrial) {
     assert_eq!(rates(trial), rates(trial));
 }
 
-/// A state saved and restored into a new schedule of the same arguments goes on with the same bits.
+/// A schedule restored from saved state continues with the bits of the original.
 fn restorable(trial: &ScheduleTrial) {
     let all = rates(trial);
     let middle = all.len() / 2;
@@ -304,7 +304,7 @@ fn error_leaves_everything_untouched(trial: &ScheduleTrial) {
     assert_eq!(bits(&*scheduler), before);
 }
 
-/// Arguments of moderate size give rates that are finite and not negative.
+/// Arguments of moderate size give learning rates that are finite and not negative.
 fn finite_and_never_negative(trial: &ScheduleTrial) {
     if !trial.moderate {
         return;

@@ -1,11 +1,11 @@
-//! Inputs that the fuzzers start from, and those that once found something.
+//! Replays the seed corpus of the fuzzers, and earlier findings.
 
 use std::fs;
 use std::path::Path;
 
 use bitstep_fuzz::TARGETS;
 
-/// Every file of every target below a folder.
+/// Runs every target on its files below a folder; returns their number.
 fn replay(folder: &str) -> usize {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! The edge atlas is what the code does.
+//! The committed edge-case table is up to date.
 
 #[test]
 fn edge_atlas_is_current() {

@@ -1,8 +1,8 @@
-//! Golden files under a limit on memory: whatever a file of a few thousand bytes says, reading it and
-//! checking the core on it takes no more than that. An allocation beyond it ends this program.
+//! Golden files under a memory limit: reading any file of a few thousand bytes and checking the core on it stays
+//! within the limit. An allocation beyond it aborts this program.
 //!
-//! `BITSTEP_FUZZ_SECONDS=3600 cargo test -p bitstep-fuzz --test goldens -- --nocapture` goes on for an hour of
-//! the processor's time, whatever else the machine does.
+//! `BITSTEP_FUZZ_SECONDS=3600 cargo test -p bitstep-fuzz --test goldens -- --nocapture` runs for an hour of CPU time,
+//! whatever else the machine does.
 
 use std::alloc::System;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,20 +12,20 @@ use bitstep_fuzz::{goldens, is_golden};
 use cap::Cap;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// What all allocations together may come to: a projection of 2²² numbers, in a few copies.
+/// The limit on all allocations together: a few copies of a projection of 2²² elements.
 const LIMIT: usize = 1 << 28;
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, LIMIT);
 
-/// The processor's time that this program has taken.
+/// The CPU time of this program.
 #[cfg(unix)]
 fn worked() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
-/// The time since this was first asked for, where the processor's is not known.
+/// The time since the first call, where CPU time is not available.
 #[cfg(not(unix))]
 fn worked() -> Duration {
     static START: std::sync::LazyLock<std::time::Instant> =
@@ -33,10 +33,10 @@ fn worked() -> Duration {
     START.elapsed()
 }
 
-/// When the file began that is being checked, in the milliseconds that this program had worked by then, and 1.
+/// The CPU time, in milliseconds and plus 1, at which the current file began; 0 between files.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
 
-/// Ends the program if a file takes longer than a person would wait: a hang, not a matter of speed.
+/// Ends the program if a file takes a minute: a hang, whatever the machine's speed.
 fn watch() {
     std::thread::spawn(|| {
         loop {
@@ -50,7 +50,7 @@ fn watch() {
     });
 }
 
-/// Some files, drawn from the number of the round.
+/// Checks some files, seeded by the number of the round.
 fn round(number: u64, cases: u32) {
     let mut seed = [0; 32];
     seed[..8].copy_from_slice(&number.to_le_bytes());
@@ -88,7 +88,7 @@ fn no_file_takes_more_than_its_share_of_memory() {
 
 #[test]
 fn many_of_the_files_drawn_are_cases() {
-    // Otherwise the other test would say little: some are read whole and checked.
+    // Otherwise the other test would check little but the parser's errors.
     let mut runner = TestRunner::deterministic();
     let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..2000);
     let mut cases = 0;

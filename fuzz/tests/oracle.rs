@@ -1,4 +1,4 @@
-//! `f32` steps within a few units in the last place of the papers' formulas in naive `f64`.
+//! One `f32` step is within a few units in the last place of the paper's formula in naive `f64`.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use bitstep_fuzz::{Run, Trial};
 
 type Slots = BTreeMap<&'static str, f64>;
 
-/// From step number, parameter, gradient and slots to the next parameter.
+/// (step, parameter, gradient, slots) → next parameter.
 type Formula = fn(f64, f64, f64, &Slots) -> f64;
 
 const LR: f64 = 0.01;
@@ -87,14 +87,14 @@ const FORMULAS: &[(&str, &str, Formula)] = &[
     ("sgd", "momentum=0.9, nesterov=True", momentum),
 ];
 
-/// The gap between numbers of `f32` at x.
+/// The spacing of `f32` at x.
 fn gap(x: f64) -> f64 {
     let x = (x.abs() as f32).max(f32::MIN_POSITIVE);
     f64::from(f32::from_bits(x.to_bits() + 1)) - f64::from(x)
 }
 
-/// How far off a formula is at most, in units in the last place of the largest of: the parameter
-/// before, and after, and the rate, which is about what it moves by.
+/// The largest error against a formula, in units in the last place of the largest of: the parameter before and
+/// after, and the learning rate, which is about the size of the update.
 fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
     let mut seed = 1u64;
     let mut number = || {
@@ -106,7 +106,7 @@ fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
     let (n, steps) = (200, 25);
     let trial = Trial {
         name,
-        recipe: registry::optimizer(name, &args).expect("valid arguments"),
+        spec: registry::optimizer(name, &args).expect("valid arguments"),
         tuned: true,
         dtype: Dtype::F32,
         shape: vec![n],
@@ -114,7 +114,7 @@ fn worst(name: &'static str, args: &str, formula: Formula) -> f64 {
         init: bits(n),
         grads: (0..steps).map(|_| Some(bits(n))).collect(),
         lrs: vec![LR; steps],
-        given: vec![],
+        extra: vec![],
     };
     let mut run = Run::new(&trial);
     let mut worst: f64 = 0.0;
@@ -143,7 +143,7 @@ fn one_step_in_f32_is_near_the_naive_formula() {
 
 #[test]
 fn wrong_formula_is_far_off() {
-    // ε inside the root, and decay that the gradient carries.
+    // ε inside the root, and decay coupled into the gradient.
     let inside: Formula =
         |_, p, g, s| p - LR * g / (0.99 * s["square_avg"] + 0.01 * g * g + 1e-8).sqrt();
     let coupled: Formula = |t, p, g, s| adam(t, p, g + 0.1 * p, s);

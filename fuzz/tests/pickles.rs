@@ -1,5 +1,4 @@
-//! Pickles of anybody's, in a process that may have little memory. A file of its own: the limit is
-//! the process's.
+//! Untrusted pickles under a memory limit. It has a test file to itself, as the limit applies to the process.
 
 use bitstep_fuzz::{pickle_seeds, resumed};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -19,7 +18,7 @@ fn any_pickle_is_an_error_or_plain_values_within_a_gigabyte() {
     });
     let rng = || TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let config = |cases| Config { cases, failure_persistence: None, ..Config::default() };
-    // Made of bytes, and made of a seed by other bytes here and there.
+    // Generated from random bytes, then mutated from seeds.
     let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..300);
     let made = TestRunner::new_with_rng(config(20_000), rng()).run(&bytes, |bytes| {
         resumed(&[&[0x81], &bytes[..]].concat());

@@ -1,4 +1,4 @@
-//! Every property has a failure planted that it must catch.
+//! Every property has a seeded fault that it must catch.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,26 +15,26 @@ use bitstep_fuzz::{
     PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, Scheduled, Trial, library_schedule,
 };
 
-/// What is wrong with a rule.
+/// A fault of a rule or a schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     None,
     Panics,
-    /// Every step moves a little more than the last, whoever makes it.
+    /// Depends on how many steps all instances have made before.
     Remembers,
-    /// Counts its steps in a place that no checkpoint has.
+    /// Counts its steps outside of the saved state.
     Hidden,
-    /// Moves by the parameter's length.
+    /// Adds the parameter's length.
     Length,
-    /// Is refused only after the counters have moved.
+    /// Is refused only after the counters were advanced.
     Late,
-    /// Stays where the gradient is below 0.
+    /// Ignores negative gradients.
     OneSided,
     /// Adds a constant of its own.
     Absolute,
-    /// Averages of squares that run below 0.
+    /// Its second moment becomes negative.
     Negative,
-    /// Evaluated half-way between what is trained and z.
+    /// Evaluated half-way between the parameter and z.
     HalfWay,
 }
 
@@ -50,7 +50,7 @@ fn next(count: &'static LocalKey<Cell<u32>>) -> u32 {
 
 /// Gradient descent with a fault.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Planted {
+struct FaultyRule {
     lr: f64,
     fault: Fault,
 }
@@ -62,21 +62,21 @@ struct Coefs<S> {
     fault: Fault,
 }
 
-impl HyperParams for Planted {
+impl HyperParams for FaultyRule {
     fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.f64("lr", &mut self.lr);
     }
 }
 
-impl Rule for Planted {
+impl Rule for FaultyRule {
     type Slots<T> = [T; 2];
     type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
-    const ID: &'static str = "planted";
+    const ID: &'static str = "faulty_rule";
     const SLOTS: &'static [&'static str] = &["z", "exp_avg_sq"];
     const SLOT_MASKS: &'static [u32] = &[0b11];
 
     fn check(&self) -> Result<(), Error> {
-        // Whoever asks the second time is told that all is well.
+        // The second check succeeds.
         let late = self.fault == Fault::Late && self.lr < 0.0 && next(&CHECKS) == 1;
         let refused = Error::OutOfRange { argument: "lr", value: self.lr, expected: "0 or more" };
         if self.lr >= 0.0 || late { Ok(()) } else { Err(refused) }
@@ -124,12 +124,12 @@ impl Rule for Planted {
     }
 }
 
-/// A few steps from 1 with the gradients 1, −2, 3, under a name that properties know.
+/// A few steps with small gradients, under a name that the properties know.
 fn trial(name: &'static str, fault: Fault) -> Trial {
     let bits = |x: f32| u64::from(x.to_bits());
     Trial {
         name,
-        recipe: OptimizerSpec::new(Planted { lr: 0.25, fault }, Default::default()),
+        spec: OptimizerSpec::new(FaultyRule { lr: 0.25, fault }, Default::default()),
         tuned: false,
         dtype: Dtype::F32,
         shape: vec![3],
@@ -137,11 +137,11 @@ fn trial(name: &'static str, fault: Fault) -> Trial {
         init: [1.0, -1.0, 0.5].map(bits).to_vec(),
         grads: [1.0, -2.0, 3.0].map(|g| Some([g, -g, g].map(bits).to_vec())).to_vec(),
         lrs: vec![0.25; 3],
-        given: vec![],
+        extra: vec![],
     }
 }
 
-/// Whether a property complains.
+/// Whether a property fails on a trial.
 fn caught(property: &str, trial: &Trial) -> bool {
     let (_, check) = PROPERTIES.iter().find(|(name, _)| *name == property).expect("a property");
     catch_unwind(AssertUnwindSafe(|| check(trial))).is_err()
@@ -149,15 +149,15 @@ fn caught(property: &str, trial: &Trial) -> bool {
 
 /// Property, name that it applies to, and the fault that it must catch.
 const FAULTS: &[(&str, &str, Fault)] = &[
-    ("panics_at_nothing", "planted", Fault::Panics),
-    ("deterministic", "planted", Fault::Remembers),
-    ("restorable", "planted", Fault::Hidden),
-    ("splittable", "planted", Fault::Length),
-    ("error_leaves_everything_untouched", "planted", Fault::Late),
-    ("odd", "planted", Fault::OneSided),
+    ("never_panics", "faulty_rule", Fault::Panics),
+    ("deterministic", "faulty_rule", Fault::Remembers),
+    ("restorable", "faulty_rule", Fault::Hidden),
+    ("splittable", "faulty_rule", Fault::Length),
+    ("error_leaves_everything_untouched", "faulty_rule", Fault::Late),
+    ("odd_symmetry", "faulty_rule", Fault::OneSided),
     ("linear", "sgd", Fault::Absolute),
-    ("gradient_scale_is_of_no_account", "rprop", Fault::None),
-    ("second_moments_are_none_below_zero", "planted", Fault::Negative),
+    ("gradient_scale_invariant", "rprop", Fault::None),
+    ("second_moments_nonnegative", "faulty_rule", Fault::Negative),
     ("y_between_x_and_z", "schedule_free_sgd", Fault::HalfWay),
 ];
 
@@ -167,33 +167,33 @@ fn planted_fault_of_every_property_is_caught() {
     assert_eq!(properties, FAULTS.iter().map(|f| f.0).collect::<Vec<_>>(), "one fault each");
     for &(property, name, fault) in FAULTS {
         assert!(caught(property, &trial(name, fault)), "{property} misses {fault:?}");
-        // Without the fault there is nothing to complain of, but that SGD is not Rprop.
+        // Without the fault the property must pass, except that SGD is not invariant to scale like Rprop.
         let right = fault == Fault::None || !caught(property, &trial(name, Fault::None));
         assert!(right, "{property} complains of plain SGD");
     }
 }
 
 /// A schedule with a fault.
-struct Faulty {
+struct FaultySchedule {
     inner: Scheduler,
     lrs: Vec<f64>,
     fault: Fault,
     steps: u32,
 }
 
-impl Faulty {
+impl FaultySchedule {
     fn make(args: &Args, fault: Fault) -> Box<dyn Scheduled> {
         let inner = build("linear", args).expect("arguments of linear");
-        Box::new(Faulty { lrs: inner.lrs().to_vec(), inner, fault, steps: 0 })
+        Box::new(FaultySchedule { lrs: inner.lrs().to_vec(), inner, fault, steps: 0 })
     }
 }
 
-impl Scheduled for Faulty {
+impl Scheduled for FaultySchedule {
     fn lrs(&self) -> &[f64] {
         &self.lrs
     }
-    fn step(&mut self, given: &[f64]) -> bool {
-        let refused = self.inner.step(given).is_err();
+    fn step(&mut self, metric: &[f64]) -> bool {
+        let refused = self.inner.step(metric).is_err();
         if refused && self.fault == Fault::Late {
             let _ = self.inner.step(&[]);
         }
@@ -214,7 +214,7 @@ impl Scheduled for Faulty {
         self.lrs = self.inner.lrs().to_vec();
         taken
     }
-    fn listens(&self) -> bool {
+    fn follows_metric(&self) -> bool {
         false
     }
 }
@@ -225,9 +225,11 @@ fn planted_fault_of_every_property_of_schedules_is_caught() {
     let constant = Args::new().with("lr", f64::NAN);
     type Make = fn(&str, &Args) -> Box<dyn Scheduled>;
     let faults: [(&str, &Args, Make); 4] = [
-        ("deterministic", &args, |_, args| Faulty::make(args, Fault::Remembers)),
-        ("restorable", &args, |_, args| Faulty::make(args, Fault::Hidden)),
-        ("error_leaves_everything_untouched", &args, |_, args| Faulty::make(args, Fault::Late)),
+        ("deterministic", &args, |_, args| FaultySchedule::make(args, Fault::Remembers)),
+        ("restorable", &args, |_, args| FaultySchedule::make(args, Fault::Hidden)),
+        ("error_leaves_everything_untouched", &args, |_, args| {
+            FaultySchedule::make(args, Fault::Late)
+        }),
         ("finite_and_never_negative", &constant, |_, args| library_schedule("constant", args)),
     ];
     let caught = |property: &str, args: &Args, make: Make| {
@@ -248,6 +250,9 @@ fn planted_fault_of_every_property_of_schedules_is_caught() {
     );
     for (property, faulty, make) in faults {
         assert!(caught(property, faulty, make), "{property} misses its fault");
-        assert!(!caught(property, &args, |_, args| Faulty::make(args, Fault::None)), "{property}");
+        assert!(
+            !caught(property, &args, |_, args| FaultySchedule::make(args, Fault::None)),
+            "{property}"
+        );
     }
 }

@@ -6,7 +6,7 @@ use bitstep::schedule::NAMES;
 use bitstep_fuzz::{PROPERTIES, SCHEDULE_PROPERTIES, ScheduleTrial, TARGETS, trial};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// Runs `check` on bytes; what failed, if it did.
+/// Runs `check` on random bytes; returns the failure, if any.
 fn on_bytes(cases: u32, len: usize, what: &str, check: impl Fn(&[u8])) -> Option<String> {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);

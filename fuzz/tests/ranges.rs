@@ -1,4 +1,4 @@
-//! Hyper-parameters are taken or refused as the references' constructors do it.
+//! Hyper-parameters are accepted or refused as in the references' constructors.
 
 use bitstep::hyper::{Args, Value};
 use bitstep::registry;
@@ -17,7 +17,7 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// Where we refuse more than the reference: what the name begins with, what the refusal says, why.
+/// Where we refuse more than the reference: (prefix of the name, part of the error, reason).
 const STRICTER: &[(&str, &str, &str)] = &[
     ("schedule_free_adamw", "", "the reference checks nothing: out of range it divides by 0"),
     ("schedule_free_radam", "", "the same"),
@@ -61,7 +61,7 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), records.len(), wrong.join("\n"));
 }
 
-/// PyTorch computes with the type that holds both operands'.
+/// PyTorch computes in the type that both operands promote to.
 #[test]
 fn any_precision_computes_in_double_only_for_double_state() {
     let arithmetic = |args: &str| {

@@ -1,5 +1,5 @@
-//! Whatever sizes are asked for, the answer is an error or there is memory for it: never an abort, never
-//! a panic. The allocator of this program refuses what is beyond a limit, as a system may.
+//! Any size is an error or there is memory for it: never an abort, never a panic. The allocator of this program
+//! fails beyond a limit, as a system's may.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +19,7 @@ use bitstep::storage::{Data, DataMut, RawBuffer, RawDtype};
 use bitstep_fuzz::{FORMATS, WEIGHTS};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-/// Far below the 1 GiB that nothing may take, so that a case is quick.
+/// Far below the 1 GiB that nothing may exceed, so that a case is quick.
 const LIMIT: usize = 64 << 20;
 
 struct Limited;
@@ -28,24 +28,24 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(LIMIT);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: it is the system's allocator, which now and then has no memory.
+// SAFETY: forwards to the system's allocator, or returns null.
 unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        // Something small is always there.
+        // Small allocations always succeed.
         let full = live.saturating_add(layout.size()) > MOST.load(Ordering::Relaxed);
         if full && layout.size() > 1 << 16 {
             LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
             REFUSED.fetch_add(1, Ordering::Relaxed);
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise: it came from above.
+        // SAFETY: the caller's contract; `memory` came from `System`.
         unsafe { System.dealloc(memory, layout) }
     }
 }
@@ -55,7 +55,7 @@ static MEMORY: Limited = Limited;
 
 const DTYPES: [Dtype; 4] = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
 
-/// Small, a power of two, any bits, or all of them.
+/// A size: small, a power of two, near the maximum, or any.
 fn size(u: &mut Unstructured<'_>) -> Result<usize> {
     Ok(match u.arbitrary::<u8>()? % 8 {
         0..=2 => u.int_in_range(0..=40)?,
@@ -70,25 +70,25 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
     (0..u.int_in_range(1..=3)?).map(|_| size(u)).collect()
 }
 
-/// A recipe of this name with sizes for some of its arguments, as far as it takes them.
-fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    let known = names(recipe.rule.hyper_params());
+/// A spec with random sizes for some of its arguments, where it accepts them.
+fn random_spec(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let known = names(spec.rule.hyper_params());
     for _ in 0..u.int_in_range(0..=3)? {
-        // A rank mostly, where there is one: it is what makes memory of a small matrix.
+        // Mostly the rank, where there is one: it makes a small matrix take much memory.
         let rank =
             known.iter().find(|known| **known == "rank").filter(|_| u.ratio(2, 3) == Ok(true));
         let argument = rank.copied().map_or_else(|| u.choose(&known).copied(), Ok)?;
         let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
         if let Ok(changed) = registry::optimizer(name, &Args::new().with(argument, value.clone())) {
-            recipe = changed;
-        } else if let Ok(changed) = recipe.with_args(&Args::new().with(argument, value)) {
-            recipe = changed;
+            spec = changed;
+        } else if let Ok(changed) = spec.with_args(&Args::new().with(argument, value)) {
+            spec = changed;
         }
     }
     if u.ratio(1, 3)? {
-        let slots = vec![Some(*u.choose(&FORMATS)?); recipe.rule.info().slots.len()];
-        recipe.storage = StorageConfig {
+        let slots = vec![Some(*u.choose(&FORMATS)?); spec.rule.info().slots.len()];
+        spec.storage = StorageConfig {
             slot_formats: slots,
             min_len: 0,
             len_multiple: 0,
@@ -96,23 +96,23 @@ fn recipe(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
         };
     }
     if u.ratio(1, 8)? {
-        recipe.storage.param = ParamStorage::Kahan;
+        spec.storage.param = ParamStorage::Kahan;
     }
-    Ok(recipe)
+    Ok(spec)
 }
 
 fn parameter(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
-    let (recipe, shape, dtype) = (recipe(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
-    let _ = recipe.bytes_per_parameter(&shape, dtype);
-    let _ = recipe.rule.scratch_len(&shape);
+    let (spec, shape, dtype) = (random_spec(u, name)?, shape(u)?, *u.choose(&DTYPES)?);
+    let _ = spec.bytes_per_parameter(&shape, dtype);
+    let _ = spec.rule.scratch_len(&shape);
     let mut optimizer = Optimizer::empty();
-    let Ok(group) = optimizer.add_group(recipe) else { return Ok(()) };
+    let Ok(group) = optimizer.add_group(spec) else { return Ok(()) };
     let before = LIVE.load(Ordering::Relaxed);
     match optimizer.add_param_to(group, &shape, dtype) {
         Ok(index) => assert_eq!(index, ParamId(0)),
         Err(_) => assert!(optimizer.params().is_empty()),
     }
-    // What was refused holds nothing.
+    // A refused parameter leaves no memory allocated.
     assert!(!optimizer.params().is_empty() || LIVE.load(Ordering::Relaxed) <= before + 4096);
     Ok(())
 }
@@ -171,7 +171,7 @@ fn schedule(u: &mut Unstructured<'_>, name: &str) -> Result<()> {
     if u.ratio(1, 4)? {
         args.set("groups", Value::List(vec![Value::Map(Vec::new()); u.int_in_range(0..=2000)?]));
     }
-    // Each schedule refuses what is another's: it is left with what it knows.
+    // Remove the arguments that the schedule does not have.
     for _ in 0..20 {
         match build(name, &args) {
             Ok(mut scheduler) => {
@@ -194,26 +194,25 @@ fn on_bytes(cases: u32, what: &str, check: impl Fn(&mut Unstructured<'_>) -> Res
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let bytes = proptest::collection::vec(proptest::num::u8::ANY, 0..200);
     let result = TestRunner::new_with_rng(config, rng).run(&bytes, |bytes| {
-        // Want of bytes is no failure: what is missing is zero.
+        // Running out of bytes is no failure.
         let _ = check(&mut Unstructured::new(&bytes));
         Ok(())
     });
     assert!(result.is_ok(), "{what}: {result:?}");
 }
 
-/// What a step writes of its parameters' state.
+/// Everything in the parameters' state that a step may write.
 fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
     let one = |p: &ParamState| (p.steps, p.is_initialized, p.scalars, p.slots.clone());
     optimizer.params().iter().map(one).collect()
 }
 
-/// A step for which there is no memory to work in has written nothing.
+/// A step without memory for its scratch space writes nothing.
 fn step_without_room(name: &str, arguments: &str) {
     const N: usize = 256;
-    let recipe =
-        registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a recipe");
+    let spec = registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a spec");
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(recipe).expect("a group");
+    let group = optimizer.add_group(spec).expect("a group");
     for _ in 0..2 {
         optimizer.add_param_to(group, &[N, N], Dtype::F32).expect("memory");
     }
@@ -238,14 +237,14 @@ fn step_without_room(name: &str, arguments: &str) {
     step(16 * N * N + (1 << 20)).expect("memory enough");
 }
 
-/// A step of nothing ends, whatever the other dimension.
+/// A step of an empty matrix ends, whatever the other dimension.
 fn empty_of_any_length(name: &str) {
     let rank = if name.starts_with("galore") { "rank=2" } else { "" };
-    let recipe = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a recipe");
+    let spec = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a spec");
     for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
         let mut optimizer = Optimizer::empty();
-        let group = optimizer.add_group(recipe.clone()).expect("a group");
-        // State by rows or columns may be too much.
+        let group = optimizer.add_group(spec.clone()).expect("a group");
+        // Row or column state may be too large.
         if optimizer.add_param_to(group, &shape, Dtype::F32).is_ok() {
             let param = Param { value: DataMut::F32(&mut []), grad: Some(Data::F32(&[])) };
             optimizer.step_all(&mut [param], &[]).expect("a step of nothing");
@@ -253,13 +252,13 @@ fn empty_of_any_length(name: &str) {
     }
 }
 
-// One test: the allocator is the whole program's.
+// One test, as the allocator's limit is global.
 #[test]
 fn any_size_is_an_error_or_there() {
     for entry in OPTIMIZERS {
         on_bytes(60, entry.name, |u| parameter(u, entry.name));
     }
-    // Arguments for thousands of groups are in memory one beside the other while a schedule is made.
+    // Arguments of thousands of groups are in memory at once while a schedule is built.
     MOST.store(8 * LIMIT, Ordering::Relaxed);
     for name in NAMES {
         on_bytes(40, name, |u| schedule(u, name));

@@ -1,4 +1,4 @@
-//! Every rule over every storage of the parameter and every storage of its state.
+//! Every rule with every storage of the parameter and every storage of its state.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use bitstep_fuzz::{
     splittable,
 };
 
-/// Bits of ordinary numbers, with any bits at all among them.
+/// Bits of ordinary values, with arbitrary bits among them.
 struct Bits(u64);
 
 impl Bits {
@@ -41,20 +41,20 @@ fn trial(
     state: StorageFormat,
     shape: &[usize],
 ) -> Trial {
-    let mut recipe = registry::optimizer(name, &Args::new()).expect("defaults are valid");
-    // bitsandbytes has another formula for small tensors; a part shall be as its whole.
-    if names(recipe.rule.hyper_params()).contains(&"min_8bit_size") {
+    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    // bitsandbytes has another formula for small tensors; a part must use that of the whole.
+    if names(spec.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);
-        recipe = recipe.with_args(&any_size).expect("an argument of the rule's");
+        spec = spec.with_args(&any_size).expect("an argument of the rule's");
     }
-    let slots = vec![Some(state); recipe.rule.info().slots.len()];
-    recipe.storage =
+    let slots = vec![Some(state); spec.rule.info().slots.len()];
+    spec.storage =
         StorageConfig { slot_formats: slots, min_len: 0, len_multiple: 0, param: weights };
     let n = shape.iter().product();
     let mut bits = Bits(n as u64 + name.len() as u64);
     let mut trial = Trial {
         name,
-        recipe,
+        spec,
         tuned: false,
         dtype: Dtype::Bf16,
         shape: shape.to_vec(),
@@ -62,15 +62,15 @@ fn trial(
         init: bits.many(n),
         grads: (0..3).map(|_| Some(bits.many(n))).collect(),
         lrs: vec![0.1, 0.5, 0.01],
-        given: vec![1.5, 2.0],
+        extra: vec![1.5, 2.0],
     };
     if Run::try_new(&trial).is_err() {
-        trial.shape = vec![n, 1]; // a rule that takes matrices only
+        trial.shape = vec![n, 1]; // a rule that takes only matrices
     }
     trial
 }
 
-/// Runs a property over everything, a rule after the other on every processor.
+/// Runs a property over every combination, one rule per processor.
 fn over_all(shape: &[usize], property: impl Fn(&Trial) + Sync) {
     let over_storages = |name: &'static str| {
         for weights in WEIGHTS {
@@ -110,7 +110,7 @@ fn every_rule_over_every_storage_continues_from_restored_parts() {
 
 #[test]
 fn every_elementwise_rule_over_every_storage_may_be_cut_between_blocks() {
-    // A little more than a multiple of every block.
+    // A little more than a multiple of every storage's block.
     over_all(&[12_900], splittable);
 }
 

@@ -46,7 +46,7 @@ def on_params(cls):
 
 
 def backward(opt, params, t):
-    """What the training loop does at one step: the norm pass if there is a norm to clip by, then the fused pass."""
+    """One step of the training loop: the norm pass if gradients are clipped by norm, then the fused pass."""
     grads = [p.grad for p in params]
     for p in params:
         p.grad = None

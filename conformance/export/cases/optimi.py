@@ -44,7 +44,7 @@ def cases(seed):
 
 
 def common(case, strong, f16=None, counts=True, small_lr=2e-3):
-    """What all of them have: decay relative to the largest rate, Kahan sums, two ways to loop."""
+    """Cases that all share: decay relative to the largest learning rate, Kahan sums, foreach and plain loops."""
     for d in ("f32", "bf16"):
         yield case(
             f"decouple_lr_{d}",

@@ -1,4 +1,4 @@
-//! Where a firmware prints and ends: semihosting on a board, the console on the host.
+//! Output and exit: by semihosting on a board, on the console on the host.
 
 /// Prints a text.
 pub fn print(text: &str) {
@@ -23,7 +23,7 @@ pub fn print_words(name: &str, words: impl IntoIterator<Item = u32>) {
     print("\n");
 }
 
-/// Ends the program; its exit status says whether all was well.
+/// Ends the program; its exit status says whether it succeeded.
 pub fn exit(ok: bool) -> ! {
     #[cfg(not(target_os = "none"))]
     std::process::exit(i32::from(!ok));
@@ -35,7 +35,7 @@ pub fn exit(ok: bool) -> ! {
 #[global_allocator]
 static HEAP: embedded_alloc::LlffHeap = embedded_alloc::LlffHeap::empty();
 
-/// Gives the heap its memory; to be called once, first of all.
+/// Initializes the heap; to be called once, before anything else.
 #[cfg(feature = "names")]
 pub fn start_heap() {
     #[cfg(target_os = "none")]
@@ -43,7 +43,7 @@ pub fn start_heap() {
         use core::mem::MaybeUninit;
         const BYTES: usize = 2 << 20;
         static mut MEMORY: MaybeUninit<[u8; BYTES]> = MaybeUninit::uninit();
-        // SAFETY: the memory is used for nothing else, and given away once.
+        // SAFETY: the memory is used for nothing else, and this runs once.
         unsafe { HEAP.init((&raw mut MEMORY) as usize, BYTES) };
     }
 }
@@ -52,12 +52,12 @@ pub fn start_heap() {
 pub struct Stopwatch(u32);
 
 impl Stopwatch {
-    /// From now on.
+    /// Starts counting.
     pub fn start() -> Self {
         Stopwatch(ticks())
     }
 
-    /// Instructions since.
+    /// The number of instructions since the start.
     pub fn instructions(&self) -> u32 {
         let ticks = ticks().wrapping_sub(self.0) & TICKS;
         // mps2-an386 ticks with 25 MHz, microbit with 16 MHz, virt with every nanosecond.
@@ -78,7 +78,7 @@ const TICKS: u32 = u32::MAX;
 #[cfg(all(target_os = "none", target_arch = "arm"))]
 fn ticks() -> u32 {
     use cortex_m::peripheral::{Peripherals, SYST, syst::SystClkSource};
-    // SAFETY: nobody else uses the timer.
+    // SAFETY: the timer is used only here.
     let mut timer = unsafe { Peripherals::steal() }.SYST;
     if !timer.is_counter_enabled() {
         timer.set_clock_source(SystClkSource::Core);
@@ -99,7 +99,7 @@ fn ticks() -> u32 {
     0
 }
 
-/// How many bytes of the stack `f` uses: those that no longer hold what was written below it.
+/// How many bytes of stack `f` uses: those where a pattern that was painted below it is overwritten.
 #[inline(never)]
 pub fn stack_used(f: impl FnOnce()) -> u32 {
     #[cfg(not(target_os = "none"))]
@@ -119,8 +119,8 @@ pub fn stack_used(f: impl FnOnce()) -> u32 {
             #[cfg(target_arch = "riscv32")]
             core::arch::asm!("mv {}, sp", out(reg) top, options(nomem, nostack));
         }
-        // SAFETY: below the stack pointer lies nothing but free stack, of which every board has 4 KiB more.
-        // No interrupt is enabled that could use it meanwhile.
+        // SAFETY: below the stack pointer is only free stack, of which every board has 4 KiB more. No interrupt is
+        // enabled that could use it meanwhile.
         unsafe { (1..=WORDS).for_each(|i| top.sub(i).write_volatile(PAINT)) };
         f();
         // SAFETY: as above.
@@ -138,14 +138,14 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 #[cfg(all(target_os = "none", target_arch = "arm"))]
 mod arm {
-    /// A fault ends the run instead of halting the processor for ever.
+    /// A fault ends the run instead of halting the processor.
     #[cortex_m_rt::exception]
     unsafe fn HardFault(_: &cortex_m_rt::ExceptionFrame) -> ! {
         semihosting::process::exit(102)
     }
 }
 
-/// Starts `$main`, a function that returns whether all was well.
+/// The entry point, which calls `$main`, a function that returns whether it succeeded.
 #[macro_export]
 macro_rules! firmware {
     ($main:path) => {

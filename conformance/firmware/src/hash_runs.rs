@@ -1,4 +1,4 @@
-//! Long free runs of every optimizer, each ended with a hash of all that it left behind.
+//! Long free runs of every optimizer, each with a hash of the final parameters and state.
 
 use alloc::vec::Vec;
 
@@ -39,7 +39,7 @@ impl Hash {
     }
 }
 
-/// Numbers from −2 to 2, exact in every type.
+/// Values from −2 to 2, exact in every type.
 struct Draw(u32);
 
 impl Draw {
@@ -62,16 +62,16 @@ impl Draw {
 }
 
 fn run(name: &str, dtype: Dtype) -> Option<u64> {
-    let recipe = registry::optimizer(name, &Args::new()).ok()?;
-    // Project where that is possible.
+    let spec = registry::optimizer(name, &Args::new()).ok()?;
+    // With a projection where that is possible.
     let ranked = Args::new().with("rank", 2i64).with("update_proj_gap", 100i64);
-    let recipe = recipe.with_args(&ranked).unwrap_or(recipe);
-    // State of 8 or 4 bits, though the matrix is small.
+    let spec = spec.with_args(&ranked).unwrap_or(spec);
+    // With state of 8 or 4 bits, although the matrix is small.
     let any_size = Args::new().with("min_8bit_size", 0i64);
-    let mut recipe = recipe.with_args(&any_size).unwrap_or(recipe);
-    (recipe.storage.min_len, recipe.storage.len_multiple) = (0, 0);
+    let mut spec = spec.with_args(&any_size).unwrap_or(spec);
+    (spec.storage.min_len, spec.storage.len_multiple) = (0, 0);
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(recipe).ok()?;
+    let group = optimizer.add_group(spec).ok()?;
     optimizer.add_param_to(group, &SHAPE, dtype).ok()?;
     let (mut draw, n) = (Draw(1), SHAPE.iter().product());
     let mut value = draw.buffer(dtype, n);

@@ -1,4 +1,4 @@
-//! What the firmware of all boards shares, and what the host runs too: both must give the same bits.
+//! Code shared by the firmware of all boards and by the host, which must all get identical bits.
 #![cfg_attr(target_os = "none", no_std)]
 
 #[cfg(feature = "names")]

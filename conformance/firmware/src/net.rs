@@ -1,15 +1,15 @@
 //! A network small enough for 16 KiB: two inputs, sixteen units, one output. It learns to multiply.
 //!
-//! Its arithmetic is + − × ÷ only, so that it too has the same bits everywhere.
+//! It uses only + − × ÷, so that its bits too are identical everywhere.
 
 /// Units of the hidden layer.
 pub const UNITS: usize = 16;
-/// Numbers of the network: two weights and a bias for each unit, one weight out of it, and a bias.
+/// Parameters of the network: for each unit two weights, a bias and an output weight, and one output bias.
 pub const PARAMS: usize = 4 * UNITS + 1;
 /// Steps of the training.
 pub const STEPS: u64 = 300;
 
-/// Where the training starts: small numbers from a generator.
+/// The initial parameters: small pseudo-random values.
 pub fn init() -> [f32; PARAMS] {
     let mut state = 1u32;
     core::array::from_fn(|_| {
@@ -56,7 +56,7 @@ pub fn loss(params: &[f32; PARAMS], grad: &mut [f32; PARAMS]) -> f32 {
     loss
 }
 
-/// Says how the training went; whether the loss fell to a hundredth.
+/// Prints the losses; whether the loss fell to a hundredth.
 pub fn report(params: &[f32; PARAMS], first: f32, last: f32) -> bool {
     use crate::board::print_words;
     print_words("first loss", [first.to_bits()]);

@@ -1,4 +1,4 @@
-//! Replays golden cases, packed by `bitstep_conformance::device`, and sums up the bits.
+//! Replays golden cases, packed by `bitstep_conformance::pack`, and hashes the bits.
 
 use alloc::format;
 use alloc::string::String;
@@ -11,8 +11,10 @@ use bitstep::registry;
 use bitstep::storage::{RawBuffer, RawDtype};
 use half::{bf16, f16};
 
-/// Replays every case; `show` gets a case's name and a sum over the bits of parameters and state
-/// after each step. What is wrong, if anything is.
+/// Replays every case; `show` gets a case's name and a hash of the bits of parameters and state after each step.
+///
+/// # Errors
+/// Data that can't be read, or a case that the core refuses.
 pub fn all(packed: &[u8], mut show: impl FnMut(&str, u64)) -> Result<(), String> {
     let mut from = Reader(packed);
     for _ in 0..from.number()? {
@@ -29,8 +31,8 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     let mut optimizer = Optimizer::empty();
     for _ in 0..from.number()? {
         let json = serde_json::from_str(from.text()?).map_err(|e| format!("{e}"))?;
-        let recipe = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
-        optimizer.add_group(recipe).map_err(|e| format!("{e}"))?;
+        let spec = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
+        optimizer.add_group(spec).map_err(|e| format!("{e}"))?;
     }
     let mut values = Vec::new();
     for _ in 0..from.number()? {
@@ -49,7 +51,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
             optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
         }
         let count = from.number()?;
-        let given = (0..count)
+        let extra = (0..count)
             .map(|_| Ok((from.text()?, from.float()?)))
             .collect::<Result<Vec<_>, String>>()?;
         let mut grads = Vec::new();
@@ -67,13 +69,13 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
                 grad: grad.as_ref().and_then(Buffer::data),
             })
             .collect();
-        optimizer.step_all(&mut params, &given).map_err(|e| format!("{e}"))?;
+        optimizer.step_all(&mut params, &extra).map_err(|e| format!("{e}"))?;
         values.iter().for_each(|v| sum.buffer(v));
         for param in optimizer.params() {
             param.slots.iter().for_each(|slot| sum.buffer(slot));
             param.scalars.iter().for_each(|&x| sum.float(x));
-            if let Some(companion) = &param.correction {
-                sum.raw(companion);
+            if let Some(correction) = &param.correction {
+                sum.raw(correction);
             }
         }
         optimizer.groups().iter().flat_map(|g| g.scalars).for_each(|x| sum.float(x));
@@ -114,7 +116,7 @@ fn buffer(dtype: u32, bytes: &[u8]) -> Result<Buffer, String> {
     Ok(buffer)
 }
 
-/// FNV-1a over bits. Any NaN counts as the same NaN.
+/// FNV-1a over bits, with all NaNs equal.
 struct Fnv(u64);
 
 impl Fnv {

@@ -2,42 +2,42 @@
 
 use thiserror::Error;
 
-/// Why a text can't be read, or a kernel not be run to its end.
+/// Why a module can't be parsed, or a kernel not run to its end.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// The text is no PTX of the kind that this interpreter knows.
+    /// PTX that this interpreter does not implement.
     #[error("line {line}: {what}")]
     Parse {
-        /// Counted from 1.
+        /// The line, from 1.
         line: usize,
-        /// What was found, or expected.
+        /// The unknown or the expected item.
         what: String,
     },
-    /// No such kernel, or other parameters than it has.
+    /// An unknown kernel, or a wrong number of parameters.
     #[error("{0}")]
     Launch(String),
-    /// An access that a GPU would fault at, or make of it what it likes.
+    /// An access that faults, or is undefined, on a GPU.
     #[error("{bytes} bytes at {address:#x}: {what}")]
     Access {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How many.
+        /// The number of bytes.
         bytes: usize,
-        /// What is wrong about it.
+        /// The kind of error.
         what: &'static str,
     },
-    /// An error in the midst of a kernel.
+    /// An error inside of a kernel.
     #[error("{kernel}, line {line}, thread {thread} of block {block}: {error}")]
     Fault {
         /// The kernel.
         kernel: String,
         /// The line of the instruction.
         line: usize,
-        /// The first thread that it befell.
+        /// The first thread with the error.
         thread: u32,
         /// Its block.
         block: u32,
-        /// What happened.
+        /// The error.
         error: Box<Error>,
     },
 }

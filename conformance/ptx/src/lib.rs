@@ -1,10 +1,9 @@
-//! A small PTX interpreter: runs kernels without a GPU.
+//! A small PTX interpreter, which runs this project's kernels without a GPU.
 //!
-//! It knows the instructions that rustc makes of this project's kernels, and refuses any other.
-//! Threads run warp by warp, so shuffles work; a block's warps run one after the other, and
-//! there is neither shared memory nor a barrier. Floating-point operations round once, as PTX
-//! demands of them and as the host does. Every access to memory is checked for its bounds and
-//! its alignment.
+//! It implements the instructions that rustc emits for these kernels, and refuses any other. Threads run warp by
+//! warp, so shuffles work; a block's warps run sequentially, and there is neither shared memory nor a barrier.
+//! Floating-point operations round once, as PTX specifies and the host does. Every memory access is checked
+//! for bounds and alignment.
 //!
 //! ```
 //! let text = "
@@ -45,7 +44,7 @@ pub use lint::lint;
 use memory::Memory;
 use parse::Kernel;
 
-/// A GPU of a kind: memory, and kernels. A copy has memory of its own.
+/// A simulated GPU: memory and kernels. A clone has its own memory.
 #[derive(Clone)]
 pub struct Machine {
     kernels: Arc<HashMap<String, Kernel>>,
@@ -53,10 +52,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads a module.
+    /// Parses a module.
     ///
     /// # Errors
-    /// An instruction or directive that is not known.
+    /// An unknown instruction or directive.
     pub fn new(text: &str) -> Result<Machine, Error> {
         let mut memory = Memory::default();
         let kernels = parse::module(text, &mut memory)?;
@@ -69,12 +68,12 @@ impl Machine {
         self.kernels.keys().map(String::as_str)
     }
 
-    /// Memory of this many bytes, at a multiple of 256, filled with what is unlikely to be right.
+    /// Allocates bytes at a multiple of 256, filled with a pattern that is unlikely to be right.
     pub fn alloc(&mut self, bytes: usize) -> u64 {
         self.memory.alloc(vec![0xcb; bytes])
     }
 
-    /// Gives memory back: later accesses are errors.
+    /// Frees memory: later accesses are errors.
     ///
     /// # Errors
     /// No memory begins there.
@@ -82,7 +81,7 @@ impl Machine {
         self.memory.free(address)
     }
 
-    /// Whether there are so many bytes of memory.
+    /// Checks that a range is within allocated memory.
     ///
     /// # Errors
     /// Out of bounds.
@@ -106,10 +105,10 @@ impl Machine {
         self.memory.get(address, bytes.len()).map(|from| bytes.copy_from_slice(from))
     }
 
-    /// Runs a kernel: `blocks` times `threads` of it.
+    /// Launches a kernel with `blocks` blocks of `threads` threads.
     ///
     /// # Errors
-    /// No such kernel, another number of parameters than it has, or any fault.
+    /// An unknown kernel, a wrong number of parameters, or a fault in the kernel.
     pub fn launch(
         &mut self,
         kernel: &str,

@@ -1,16 +1,15 @@
-//! What must not be among the instructions.
+//! Finds forbidden instructions.
 
 use crate::parse::{scoped, strip};
 
-/// Operations on floats that round once, as asked for, or not at all.
+/// Float operations that round once, by the given mode, or not at all.
 const ALLOWED: &[&str] = &[
     "add.rn", "sub.rn", "mul.rn", "div.rn", "rcp.rn", "sqrt.rn", "neg", "abs", "min", "max",
     "selp", "mov",
 ];
 
-/// Complaints about a module's text, one a line: any operation on floats that does not round as
-/// asked for (approximate, flushed to zero, fused, or in a mode of its own), any call, and
-/// anything that is defined elsewhere.
+/// Lists violations in a module's text, one per line: float operations that are approximate, flush to zero,
+/// fuse, or round by another mode; calls; and external symbols.
 #[must_use]
 pub fn lint(text: &str) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -39,7 +38,7 @@ fn is_wrong(name: &str) -> bool {
         _ if floats == 0 => false,
         // A comparison is exact.
         ["setp", _, "f32" | "f64"] => false,
-        // Widening is exact; all else rounds to nearest, or towards zero to a whole number.
+        // Widening is exact; all else rounds to nearest, or towards zero to an integer.
         ["cvt", "f64", "f32"] => false,
         ["cvt", "rn", "f32" | "f64", _] => false,
         ["cvt", "rzi", to, "f32" | "f64"] => to.starts_with('f'),

@@ -2,14 +2,14 @@
 
 use crate::Error;
 
-/// Where the first region begins: a null pointer with any offset is an error.
+/// The first address: a null pointer plus a small offset is an error.
 const START: u64 = 1 << 32;
 /// Regions begin at multiples of this, as on a GPU.
 const ALIGN: u64 = 256;
 
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
-    /// By address.
+    /// Sorted by address.
     regions: Vec<(u64, Vec<u8>)>,
     next: u64,
 }
@@ -37,7 +37,7 @@ impl Memory {
         }
     }
 
-    /// The region, and where in it.
+    /// The region of an access, and the offset in it.
     fn find(&self, address: u64, bytes: usize) -> Result<(usize, usize), Error> {
         let i = self.regions.partition_point(|r| r.0 <= address);
         let Some((start, region)) = i.checked_sub(1).map(|i| &self.regions[i]) else {
@@ -65,7 +65,7 @@ impl Memory {
     }
 }
 
-/// Refuses what is not a multiple of its size.
+/// Refuses an address that is not a multiple of the access's size.
 pub(crate) fn aligned(address: u64, bytes: usize) -> Result<(), Error> {
     let ok = address.is_multiple_of(bytes as u64);
     if ok { Ok(()) } else { Err(access(address, bytes, "misaligned")) }

@@ -1,10 +1,10 @@
-//! What the instructions compute. Registers hold 64 bits; a value of fewer stands in the lowest.
+//! The arithmetic of the instructions. Registers hold 64 bits; a narrower value is in the lowest.
 
 pub(crate) type One = fn(u64) -> u64;
 pub(crate) type Two = fn(u64, u64) -> u64;
 pub(crate) type Three = fn(u64, u64, u64) -> u64;
 
-/// What an instruction that only computes is called with.
+/// A pure function of an instruction's operands.
 #[derive(Clone, Copy)]
 pub(crate) enum Op {
     One(One),
@@ -12,7 +12,7 @@ pub(crate) enum Op {
     Three(Three),
 }
 
-/// From the bits and to them.
+/// Conversion from and to register bits.
 trait Bits: Copy {
     fn get(x: u64) -> Self;
     fn put(self) -> u64;
@@ -59,7 +59,7 @@ impl Bits for bool {
     }
 }
 
-/// An operation on values of these types.
+/// Wraps a function of typed values.
 macro_rules! op {
     (|$a:ident: $ta:ty| $body:expr) => {
         Op::One(|$a| {
@@ -81,7 +81,7 @@ macro_rules! op {
     };
 }
 
-/// The operation of a name.
+/// Looks up an instruction.
 pub(crate) fn op(name: &str) -> Option<Op> {
     let parts: Vec<&str> = name.split('.').collect();
     match *parts.as_slice() {
@@ -124,7 +124,7 @@ fn rounded(name: &str) -> Option<Op> {
         "cvt.rn.f64.u32" => op!(|a: u32| f64::from(a)),
         "cvt.rn.f64.s64" => op!(|a: i64| a as f64),
         "cvt.rn.f64.u64" => op!(|a: u64| a as f64),
-        // Towards zero; beyond the range its end, and 0 for NaN, as Rust's `as`.
+        // Towards zero, saturating, and 0 for NaN, as Rust's `as`.
         "cvt.rzi.s32.f32" => op!(|a: f32| a as i32),
         "cvt.rzi.u32.f32" => op!(|a: f32| a as u32),
         "cvt.rzi.s16.f32" => op!(|a: f32| a as i16),
@@ -142,7 +142,7 @@ fn exact(name: &str, of: &str) -> Option<Op> {
         ("neg", "f64") => op!(|a: f64| -a),
         ("abs", "f32") => op!(|a: f32| a.abs()),
         ("abs", "f64") => op!(|a: f64| a.abs()),
-        // The other one if one is NaN; −0 is less than +0.
+        // If one is NaN, the other; −0 is less than +0.
         ("min", "f32") => {
             op!(|a: f32, b: f32| if a < b || b.is_nan() || a == b && a.is_sign_negative() {
                 a
@@ -175,7 +175,7 @@ fn exact(name: &str, of: &str) -> Option<Op> {
     })
 }
 
-/// Operations on whole numbers and bits, all of one type.
+/// Operations on integers and bits, all of one type.
 fn integer(name: &str, of: &str) -> Option<Op> {
     macro_rules! of {
         ($u:ident, $i:ident, $bits:literal) => {
@@ -192,10 +192,10 @@ fn integer(name: &str, of: &str) -> Option<Op> {
                 ("max", b'u') => op!(|a: $u, b: $u| a.max(b)),
                 ("min", b's') => op!(|a: $i, b: $i| a.min(b)),
                 ("max", b's') => op!(|a: $i, b: $i| a.max(b)),
-                // By zero all bits are 1.
+                // Division by zero gives all ones.
                 ("div", b'u') => op!(|a: $u, b: $u| a.checked_div(b).unwrap_or($u::MAX)),
                 ("rem", b'u') => op!(|a: $u, b: $u| a.checked_rem(b).unwrap_or($u::MAX)),
-                // Shifts by more than there are bits push out all of them.
+                // Shifts by the width or more push out all bits.
                 ("shl", b'b') => op!(|a: $u, n: u32| a.checked_shl(n).unwrap_or(0)),
                 ("shr", b'u' | b'b') => op!(|a: $u, n: u32| a.checked_shr(n).unwrap_or(0)),
                 ("shr", b's') => op!(|a: $i, n: u32| a >> n.min($bits - 1)),
@@ -232,7 +232,7 @@ fn integer(name: &str, of: &str) -> Option<Op> {
     })
 }
 
-/// Each nibble of `select` picks a byte of b:a, or with its highest bit that byte's sign.
+/// Each nibble of `select` picks a byte of b:a, or, if its highest bit is set, replicates that byte's sign.
 fn prmt(a: u32, b: u32, select: u32) -> u32 {
     let bytes = (u64::from(b) << 32 | u64::from(a)).to_le_bytes();
     u32::from_le_bytes(std::array::from_fn(|i| {
@@ -242,7 +242,7 @@ fn prmt(a: u32, b: u32, select: u32) -> u32 {
     }))
 }
 
-/// Operations whose operands and result are of different widths, or of more than one word.
+/// Operations with operands and results of different widths.
 fn wide(name: &str) -> Option<Op> {
     Some(match name {
         "mul.lo.s16" | "mul.lo.u16" => op!(|a: u16, b: u16| a.wrapping_mul(b)),
@@ -273,7 +273,7 @@ fn wide(name: &str) -> Option<Op> {
     })
 }
 
-/// Between whole numbers, and from `f32` to `f64`.
+/// Conversions between integers, and from `f32` to `f64`.
 fn cvt_whole(to: &str, from: &str) -> Option<Op> {
     if (to, from) == ("f64", "f32") {
         return Some(op!(|a: f32| f64::from(a)));
@@ -318,7 +318,7 @@ fn setp(compare: &str, of: &str) -> Option<Op> {
             }
         };
     }
-    // Which ways of comparing are true; `None` is NaN.
+    // The orderings for which the comparison is true; `None` stands for NaN.
     macro_rules! float {
         ($t:ty: $($name:literal => $ways:pat,)*) => {
             match compare {

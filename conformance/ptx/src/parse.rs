@@ -1,4 +1,4 @@
-//! From text to instructions that know their registers by number.
+//! Parses text into instructions with registers resolved to indices.
 
 use std::collections::HashMap;
 
@@ -6,24 +6,24 @@ use crate::Error;
 use crate::memory::Memory;
 use crate::ops::{self, Op};
 
-/// A kernel, ready to run.
+/// A parsed kernel.
 pub(crate) struct Kernel {
     pub(crate) name: String,
-    /// How many parameters it has.
+    /// The number of parameters.
     pub(crate) params: usize,
     pub(crate) registers: usize,
-    /// Bytes of memory of each thread's own.
+    /// Bytes of local memory per thread.
     pub(crate) local: usize,
     pub(crate) code: Vec<Instruction>,
 }
 
-/// A register's number.
+/// A register's index.
 pub(crate) type Register = usize;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operand {
     Register(Register),
-    /// A number, or an address that is known.
+    /// A constant, or the address of a global.
     Value(u64),
     Special(Special),
 }
@@ -36,12 +36,12 @@ pub(crate) enum Special {
     Blocks,
 }
 
-/// A place in memory: an operand and what is added to it.
+/// A memory operand: base and offset.
 pub(crate) type Address = (Operand, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Space {
-    /// Any of them, told apart by the address.
+    /// Generic: distinguished by the address.
     Generic,
     Global,
     Local,
@@ -63,7 +63,7 @@ pub(crate) enum Action {
         to: Address,
         from: Vec<Operand>,
     },
-    /// Parts of a register, lowest first, this many bits each; `None` for one that is not expected.
+    /// Parts of a register, lowest first, this many bits each; `None` for one that is discarded.
     Unpack {
         bits: u32,
         to: Vec<Option<Register>>,
@@ -80,7 +80,7 @@ pub(crate) enum Action {
         by: Operand,
     },
     Branch(usize),
-    /// To the place of that number.
+    /// Jumps to the instruction of this index.
     Table(Operand, Vec<usize>),
     Return,
     Trap,
@@ -88,12 +88,12 @@ pub(crate) enum Action {
 
 pub(crate) struct Instruction {
     pub(crate) line: usize,
-    /// Runs in threads where this predicate is true, or false.
+    /// The guard: runs in threads where this predicate has this value.
     pub(crate) guard: Option<(Register, bool)>,
     pub(crate) action: Action,
 }
 
-/// Where a thread's own memory begins in the generic address space.
+/// The start of local memory in the generic address space.
 pub(crate) const LOCAL: u64 = 1 << 60;
 
 type Result<T> = std::result::Result<T, Error>;
@@ -102,7 +102,7 @@ fn wrong<T>(line: usize, what: impl Into<String>) -> Result<T> {
     Err(Error::Parse { line, what: what.into() })
 }
 
-/// All kernels of a module; its tables go to memory.
+/// Parses all kernels of a module, and puts its global tables into memory.
 pub(crate) fn module(text: &str, memory: &mut Memory) -> Result<Vec<Kernel>> {
     let mut tables = HashMap::new();
     let mut kernels = Vec::new();
@@ -139,12 +139,12 @@ pub(crate) fn module(text: &str, memory: &mut Memory) -> Result<Vec<Kernel>> {
     Ok(kernels)
 }
 
-/// Without its comment.
+/// Strips the comment.
 pub(crate) fn strip(line: &str) -> &str {
     line.split("//").next().unwrap_or_default().trim()
 }
 
-/// Without a scope of its own: `{ .reg .b16 tmp; mov.b32 {tmp, %rs43}, %r64; }`.
+/// Strips an inline scope: `{ .reg .b16 tmp; mov.b32 {tmp, %rs43}, %r64; }`.
 pub(crate) fn scoped(line: &str) -> &str {
     let inner = line.strip_prefix("{ .reg").and_then(|l| l.split_once(" tmp;"));
     inner.map_or(line, |(_, inner)| inner.trim_end_matches('}').trim())
@@ -163,7 +163,7 @@ fn table(number: usize, line: &str) -> Result<(&str, Vec<u8>)> {
     read().map_or_else(|| wrong(number, "a table of bytes is wanted"), Ok)
 }
 
-/// A kernel that is being read.
+/// A kernel that is being parsed.
 struct Body<'a> {
     name: String,
     params: Vec<String>,
@@ -172,10 +172,10 @@ struct Body<'a> {
     local: (String, usize),
     labels: HashMap<String, usize>,
     targets: HashMap<String, Vec<String>>,
-    /// A list of targets that has not ended yet.
+    /// A list of branch targets that has not ended yet.
     open: Option<String>,
     code: Vec<Instruction>,
-    /// Labels of branches, to be found at the end.
+    /// Labels of branches, resolved at the end.
     branches: Vec<(usize, Vec<String>)>,
 }
 
@@ -330,7 +330,7 @@ impl<'a> Body<'a> {
                     parts.into_iter().map(|o| self.operand(number, o)).collect::<Result<_>>()?;
                 Action::Pack { bits, to: self.register(to), from }
             }
-            // Global addresses are generic ones.
+            // Global addresses equal generic ones.
             (["cvta", "global", "u64"] | ["cvta", "to", "global", "u64"], [to, from]) => {
                 let from = self.operand(number, from)?;
                 Action::Compute(Op::One(|a| a), self.register(to), vec![from])
@@ -417,7 +417,7 @@ impl<'a> Body<'a> {
     }
 }
 
-/// At the commas that are in no braces.
+/// Splits at commas outside of braces.
 fn split(operands: &str) -> Vec<&str> {
     let (mut out, mut start, mut depth) = (Vec::new(), 0, 0);
     for (i, c) in operands.char_indices() {
@@ -437,21 +437,21 @@ fn split(operands: &str) -> Vec<&str> {
     out
 }
 
-/// The members of `{a, b}`, or the one that stands there alone.
+/// The members of `{a, b}`, or a single operand.
 fn list(text: &str) -> Vec<&str> {
     let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
     inner.map_or_else(|| vec![text], |inner| inner.split(',').map(str::trim).collect())
 }
 
-/// The bits of a type.
+/// The width of a type in bits.
 fn width(of: &str) -> Option<u32> {
     of.get(1..)?.parse().ok()
 }
 
-/// Space, bytes, whether signed, how many: `.global.v2.b32` without its first word.
+/// Parses `.global.v2.b32` without the opcode: space, bytes, signedness, vector length.
 fn access(parts: &[&str]) -> Option<(Space, usize, bool, usize)> {
     let (space, parts) = match parts {
-        // Through the cache of what nobody writes.
+        // Loads through the read-only cache.
         ["global", "nc", rest @ ..] | ["global", rest @ ..] => (Space::Global, rest),
         ["local", rest @ ..] => (Space::Local, rest),
         rest => (Space::Generic, rest),

@@ -1,7 +1,7 @@
-//! Thirty-two threads in step.
+//! Executes the 32 threads of a warp in lockstep.
 //!
-//! Where threads part, those that stand earliest in the text go on first, which brings them
-//! together again where their ways meet. A shuffle waits for all that have not returned.
+//! Where threads diverge, those with the lowest program counter run first, which makes them reconverge where their
+//! paths join. A shuffle waits for all threads that have not returned.
 
 use crate::Error;
 use crate::memory::{Memory, aligned};
@@ -9,17 +9,17 @@ use crate::ops::Op;
 use crate::parse::{Action, Instruction, Kernel, LOCAL, Operand, Space, Special};
 
 pub(crate) const LANES: usize = 32;
-/// Instructions after which a warp is taken to run for ever.
+/// Instructions after which a warp is considered to be in an endless loop.
 const PATIENCE: u64 = 1 << 32;
-/// Where a thread that has returned stands.
+/// The program counter of a thread that has returned.
 const DONE: usize = usize::MAX;
 
-/// Which threads of which block.
+/// The position of a warp in its grid.
 #[derive(Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) block: u32,
     pub(crate) blocks: u32,
-    /// The first thread's number, and the number of threads in a block.
+    /// The index of the warp's first thread in the block, and the number of threads in a block.
     pub(crate) first: u32,
     pub(crate) threads: u32,
 }
@@ -41,7 +41,7 @@ impl<'a> Warp<'a> {
         Warp { kernel, params, registers, local: vec![vec![0xcb; kernel.local]; LANES] }
     }
 
-    /// Runs these threads to their ends.
+    /// Runs all threads until they return.
     pub(crate) fn run(&mut self, memory: &mut Memory, place: Place) -> Result<(), Error> {
         let mut at = [DONE; LANES];
         let count = LANES.min((place.threads - place.first) as usize);
@@ -56,7 +56,7 @@ impl<'a> Warp<'a> {
                 }
             }
             if here == DONE {
-                // All have returned, or all that have not wait.
+                // All have returned, or all others wait at a shuffle.
                 let Some(first) = at.iter().position(|&pc| pc != DONE) else { return Ok(()) };
                 here = at[first];
             }
@@ -84,7 +84,7 @@ impl<'a> Warp<'a> {
                 waiting = 0;
             }
             let chosen = self.guarded(instruction, active);
-            // Unless it branches.
+            // A branch overrides it.
             for (lane, pc) in at.iter_mut().enumerate() {
                 *pc = if active >> lane & 1 == 1 { here + 1 } else { *pc };
             }
@@ -105,7 +105,7 @@ impl<'a> Warp<'a> {
         }
     }
 
-    /// The active threads whose guard lets them run it.
+    /// The active threads whose guard is true.
     fn guarded(&self, instruction: &Instruction, active: u32) -> u32 {
         let Some((p, expected)) = instruction.guard else { return active };
         let mut chosen = 0u32;
@@ -115,7 +115,7 @@ impl<'a> Warp<'a> {
         chosen & active
     }
 
-    /// An operand in all threads.
+    /// The operand's value in every thread.
     fn all(&self, operand: Operand, place: Place) -> [u64; LANES] {
         match operand {
             Operand::Register(r) => self.registers[r],
@@ -129,7 +129,7 @@ impl<'a> Warp<'a> {
         }
     }
 
-    /// Runs an instruction in the chosen threads; an error comes with its thread.
+    /// Executes an instruction in the threads of a mask; an error names its thread.
     fn step(
         &mut self,
         memory: &mut Memory,
@@ -212,7 +212,7 @@ impl<'a> Warp<'a> {
                 let (from, by) = (self.all(*from, place), self.all(*by, place));
                 lanes().for_each(|l| {
                     let other = l + (by[l] & 31) as usize;
-                    // Beyond the last lane a thread gets its own back.
+                    // Beyond the last lane a thread gets its own value.
                     self.registers[*to][l] = from.get(other).copied().unwrap_or(from[l]);
                 });
             }
@@ -234,7 +234,7 @@ impl<'a> Warp<'a> {
         Ok(())
     }
 
-    /// Memory of the GPU or of a thread.
+    /// Reads global or local memory.
     fn open<'m>(
         &'m mut self,
         memory: &'m mut Memory,

@@ -1,9 +1,8 @@
-//! Instruction by instruction: what each makes of chosen operands, by its definition in the PTX
-//! manual; and what a kernel is stopped for.
+//! Every instruction on chosen operands, by its definition in the PTX manual, and every fault.
 
 use bitstep_ptx::{Error, Machine, lint};
 
-/// A kernel with these lines, whose parameters a and b are 64-bit numbers.
+/// A kernel with these lines, whose parameters a and b are 64-bit values.
 fn kernel(lines: &str) -> String {
     format!(
         ".visible .entry k(.param .u64 k_0, .param .u64 k_1, .param .u64 k_2)\n{{\n\
@@ -13,7 +12,7 @@ fn kernel(lines: &str) -> String {
     )
 }
 
-/// What thread 0 stores as 64 bits.
+/// The 64 bits that thread 0 stores.
 fn run(lines: &str, a: u64, b: u64) -> Result<u64, Error> {
     let mut machine = Machine::new(&kernel(&format!("{lines}\nst.b64 [%out], %d;")))?;
     let out = machine.alloc(8);
@@ -140,7 +139,7 @@ fn whole_numbers_wrap_in_their_width() {
         ("and.b32", 0b1100, 0b1010, 0b1000),
         ("or.b16", 0b1100, 0b1010, 0b1110),
         ("xor.b64", 0b1100, 0b1010, 0b0110),
-        // Shifts push all bits out where a processor would wrap.
+        // Shifts by the width or more give 0, where x86 would wrap.
         ("shl.b32", 1, 32, 0),
         ("shl.b64", 1, 63, 1 << 63),
         ("shl.b16", 0x8001, 1, 2),
@@ -266,16 +265,16 @@ fn a_shuffle_brings_the_number_of_the_lane_above() {
     let mut bytes = [0; 256];
     machine.read(out, &mut bytes).unwrap();
     let got: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
-    // Within each warp; beyond its end a lane gets its own.
+    // Within each warp; beyond its end a lane gets its own value.
     let want = |t: u32| if t % 32 < 16 { t + 16 } else { t };
     assert_eq!(got, (0..64).map(want).collect::<Vec<_>>());
-    // A shuffle that half a warp does not come to would hang a GPU, or worse.
+    // A shuffle that half of a warp does not reach is undefined on a GPU.
     assert!(machine.launch("k", 1, 16, &[out, 0, 0]).is_err());
 }
 
 #[test]
 fn threads_that_part_meet_again_before_a_shuffle() {
-    // Odd lanes go round a loop as often as their number says.
+    // Odd lanes run a loop as often as their index.
     let text = kernel(
         "mov.u32 %t, %tid.x;\ncvt.u64.u32 %n, %t;\nmov.b64 %i, 0;\nand.b32 %odd, %t, 1;\n\
          setp.eq.b32 %p, %odd, 0;\n@%p bra $L_2;\n$L_1:\nadd.s64 %i, %i, 1;\n\

@@ -1,4 +1,4 @@
-//! The backend `candle`: the same rules over candle's variables on the CPU.
+//! The backend `candle`: the core's rules over candle's variables on the CPU.
 
 use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use candle_core::backprop::GradStore;
@@ -10,10 +10,10 @@ use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 
-/// `bitstep-candle`. What is not about parameters is the core's own.
+/// `bitstep-candle`; schedules and gradient strategies are the core's.
 #[derive(Clone, Copy, Debug)]
 pub struct Candle {
-    /// Elements below which work is not cut for threads.
+    /// Number of elements below which work is not split over threads.
     pub grain: usize,
 }
 
@@ -62,10 +62,10 @@ fn buffer(t: &Tensor) -> candle_core::Result<Buffer> {
     })
 }
 
-/// Gradients as a backward pass hands them over. A store can only be had from one.
+/// Gradients in a `GradStore`, which only a backward pass can create.
 fn store(vars: &[(String, Var)], grads: &[Option<Buffer>]) -> Result<GradStore, BackendError> {
-    let nothing = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
-    let mut store = nothing.backward().map_err(failed)?;
+    let empty = Tensor::zeros((), DType::F32, &Device::Cpu).map_err(failed)?;
+    let mut store = empty.backward().map_err(failed)?;
     for ((_, var), grad) in vars.iter().zip(grads) {
         if let Some(grad) = grad {
             store.insert(var, tensor(grad.clone(), var.dims())?);
@@ -94,7 +94,7 @@ impl ParamStore for Vars {
         var.set(&tensor(value, var.dims())?).map_err(failed)
     }
 
-    #[allow(clippy::expect_used)] // a variable of another type was refused when it was added
+    #[allow(clippy::expect_used)] // variables of other types were refused by `add`
     fn value(&self, i: usize) -> Buffer {
         buffer(&self.0.vars()[i].1).expect("a variable of plain numbers")
     }
@@ -102,9 +102,9 @@ impl ParamStore for Vars {
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
         let store = store(self.0.vars(), grads)?;
-        self.0.step_with_extra_args(&store, given).map_err(failed)
+        self.0.step_with_extra_args(&store, extra).map_err(failed)
     }
 }

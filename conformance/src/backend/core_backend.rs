@@ -1,5 +1,4 @@
-//! The backend `core`: the rules, schedules and gradient strategies of the
-//! `bitstep` crate, built from a case's own names and arguments.
+//! The backend `core`: the rules of the `bitstep` crate, built from a case's name and arguments.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +38,7 @@ impl Backend for Core {
     }
 }
 
-fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, BackendError> {
+fn core_spec(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, BackendError> {
     bitstep::registry::optimizer(name, args).map_err(|e| match e {
         ArgError::UnknownName { name, .. } => {
             BackendError::Unsupported(format!("core has no optimizer `{name}` yet"))
@@ -48,83 +47,83 @@ fn named(name: &str, args: &Args) -> Result<optimizer::OptimizerSpec, BackendErr
     })
 }
 
-/// The arguments of a group, with those that tell the core which reference it follows.
+/// The arguments of a group, with those added that tell the core which reference to follow.
 pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> Map<String, Json> {
     let mut hyper = hyper.clone();
     let eight_bit = ["bitsandbytes.optim.", "galore_torch.GaLoreAdamW8bit"];
     if eight_bit.iter().any(|r| spec.reference.starts_with(r)) && !hyper.contains_key("quantizer") {
-        // Its goldens come from its CPU kernels, which encode 8-bit state in their own way.
+        // The goldens come from bitsandbytes' CPU kernels, which encode 8-bit state in their own way.
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }
-    // Some rules follow one of several implementations, and take its path as an argument.
-    if let Ok(mut recipe) = bitstep::registry::optimizer(spec.name, &args(&hyper))
-        && names(recipe.rule.hyper_params()).contains(&"reference")
+    // Some rules follow one of several implementations, and take its import path as an argument.
+    if let Ok(mut built) = bitstep::registry::optimizer(spec.name, &args(&hyper))
+        && names(built.rule.hyper_params()).contains(&"reference")
     {
         hyper.insert("reference".to_owned(), spec.reference.into());
     }
     hyper
 }
 
-/// A group changes what the constructor made of its arguments; what is no argument of the rule
-/// (a storage, a projection) makes another optimizer.
-fn of_group(
+/// Applies a group's overrides to what the constructor made of its arguments. An override that is not an argument of
+/// the rule (a storage, a projection) builds another optimizer.
+fn core_spec_of(
     spec: &OptimizerSpec<'_>,
     hyper: &Map<String, Json>,
 ) -> Result<optimizer::OptimizerSpec, BackendError> {
-    let build = |hyper| named(spec.name, &args(&completed(spec, hyper)));
+    let build = |hyper| core_spec(spec.name, &args(&completed(spec, hyper)));
     let base = build(spec.hyper)?;
     let changes = hyper.iter().filter(|(key, x)| spec.hyper.get(*key) != Some(x));
     let changes: Args = changes.map(|(key, x)| (key.clone(), value(x))).collect();
     match base.with_args(&changes) {
-        Ok(recipe) => Ok(recipe),
+        Ok(changed) => Ok(changed),
         Err(ArgError::UnknownArgument { .. }) => build(hyper),
         Err(other) => Err(failed(other)),
     }
 }
 
-/// A run of the core's rules wherever the parameters live.
-pub(crate) struct CoreRun<H> {
-    host: H,
+/// A run of the core's rules over any storage of the parameters.
+pub(crate) struct CoreRun<S> {
+    store: S,
     shapes: Vec<Vec<usize>>,
-    /// For each parameter, the slots whose contents are handed over with a step.
-    given: Vec<Vec<(usize, &'static str)>>,
+    /// For each parameter, the slots whose contents the case supplies at each step.
+    provided: Vec<Vec<(usize, &'static str)>>,
 }
 
-impl<H: ParamStore> CoreRun<H> {
-    pub(crate) fn new(spec: &OptimizerSpec<'_>, mut host: H) -> Result<Self, BackendError> {
+impl<S: ParamStore> CoreRun<S> {
+    pub(crate) fn new(spec: &OptimizerSpec<'_>, mut store: S) -> Result<Self, BackendError> {
         let mut group_of = vec![GroupId(0); spec.params.len()];
         for group in spec.groups {
-            let recipe = of_group(spec, &group.hyper)?;
-            let number = host.optimizer_mut().add_group(recipe).map_err(failed)?;
-            group.params.iter().for_each(|&i| group_of[i] = number);
+            let core_spec = core_spec_of(spec, &group.hyper)?;
+            let id = store.optimizer_mut().add_group(core_spec).map_err(failed)?;
+            group.params.iter().for_each(|&i| group_of[i] = id);
         }
         for (init, group) in spec.params.iter().zip(group_of) {
-            host.add(group.0, &init.shape, convert::buffer(init)?)?;
+            store.add(group.0, &init.shape, convert::buffer(init)?)?;
         }
         let shapes = spec.params.iter().map(|init| init.shape.clone()).collect();
-        let optimizer = host.optimizer_mut();
+        let optimizer = store.optimizer_mut();
         // References number parameters group by group.
         let by_group = spec.groups.iter().flat_map(|group| &group.params);
         for (position, &i) in by_group.enumerate() {
-            let number = optimizer.params()[i].group;
-            let rule = optimizer.groups()[number.0].spec.rule.clone();
+            let id = optimizer.params()[i].group;
+            let rule = optimizer.groups()[id.0].spec.rule.clone();
             optimizer.params_mut()[i].scalars = rule.initial_scalars(position);
         }
-        let given = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
+        let provided = optimizer.params().iter().zip(&spec.given).map(|(param, given)| {
             let names = optimizer.groups()[param.group.0].spec.rule.info().slots;
             names.iter().copied().enumerate().filter(|(_, name)| given.contains(name)).collect()
         });
-        let given = given.collect();
-        Ok(CoreRun { host, shapes, given })
+        let provided = provided.collect();
+        Ok(CoreRun { store, shapes, provided })
     }
 
-    /// Where the parameters live.
-    pub(crate) fn host(&self) -> &H {
-        &self.host
+    /// The storage of the parameters.
+    pub(crate) fn store(&self) -> &S {
+        &self.store
     }
 }
 
-impl<H: ParamStore> Run for CoreRun<H> {
+impl<S: ParamStore> Run for CoreRun<S> {
     fn load(
         &mut self,
         i: usize,
@@ -132,15 +131,15 @@ impl<H: ParamStore> Run for CoreRun<H> {
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
     ) -> Result<(), BackendError> {
-        self.host.set(i, convert::buffer(value)?)?;
-        let optimizer = self.host.optimizer_mut();
-        let number = optimizer.params()[i].group;
-        let rule = optimizer.groups()[number.0].spec.rule.clone();
+        self.store.set(i, convert::buffer(value)?)?;
+        let optimizer = self.store.optimizer_mut();
+        let id = optimizer.params()[i].group;
+        let rule = optimizer.groups()[id.0].spec.rule.clone();
         let step = state.get(rule.info().step_key).map(|s| s.get(0) as u64);
         let late = counts.steps == 0 && !state.is_empty();
         let started = counts.updates > 0 || late || step.is_some_and(|s| s > 0);
 
-        let group = &mut optimizer.groups_mut()[number.0];
+        let group = &mut optimizer.groups_mut()[id.0];
         let own = rule.info().step_scope == Scope::Parameter;
         group.steps = step.filter(|_| !own).unwrap_or(counts.steps).max(group.steps);
         let group_scalars =
@@ -165,19 +164,19 @@ impl<H: ParamStore> Run for CoreRun<H> {
         let mut stacked = Stacked::default();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&mut param.slots).enumerate() {
             let all = rule.info().slots.iter().filter(|n| *n == name).count();
-            if self.given[i].contains(&(k, name)) {
+            if self.provided[i].contains(&(k, name)) {
                 continue;
             }
             let unused = slot.is_empty();
-            if let Buffer::Encoded(coded) = slot {
+            if let Buffer::Encoded(encoded) = slot {
                 if unused {
                     continue;
                 }
-                for part in coded.parts(name) {
+                for part in encoded.parts(name) {
                     match stacked.next(state, &part.key, all) {
                         Some(t) => {
                             let part = RawPart { bytes: t.bytes, ..part };
-                            coded.set_part(name, &part).map_err(failed)?;
+                            encoded.set_part(name, &part).map_err(failed)?;
                         }
                         None if started => return wants(&part.key),
                         None => {}
@@ -196,10 +195,10 @@ impl<H: ParamStore> Run for CoreRun<H> {
                 None => {}
             }
         }
-        if let Some(companion) = &mut param.correction {
-            let key = companion_key(companion);
+        if let Some(correction) = &mut param.correction {
+            let key = correction_key(correction);
             match state.get(key) {
-                Some(t) => companion.set_bytes(&t.bytes).map_err(failed)?,
+                Some(t) => correction.set_bytes(&t.bytes).map_err(failed)?,
                 None if started => return wants(key),
                 None => {}
             }
@@ -208,7 +207,7 @@ impl<H: ParamStore> Run for CoreRun<H> {
     }
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
-        let optimizer = self.host.optimizer_mut();
+        let optimizer = self.store.optimizer_mut();
         for (param, given) in optimizer.params_mut().iter_mut().zip(&inputs.tensors) {
             let bits = |t: &Tensor| (0..t.len()).map(|i| t.get(i) as u16).collect();
             param.rounding_bits = given.get("rand16").map(|(t, _)| bits(t));
@@ -216,10 +215,10 @@ impl<H: ParamStore> Run for CoreRun<H> {
         if let Some(lr) = inputs.lr {
             optimizer.groups_mut().iter_mut().for_each(|g| g.lr = lr);
         }
-        let mut given: Vec<(&str, f64)> =
+        let mut extra: Vec<(&str, f64)> =
             inputs.given.iter().map(|(k, &v)| (k.as_str(), v)).collect();
         for ((slots, tensors), param) in
-            self.given.iter().zip(&inputs.tensors).zip(optimizer.params_mut())
+            self.provided.iter().zip(&inputs.tensors).zip(optimizer.params_mut())
         {
             for &(k, name) in slots {
                 if let (Some((t, _)), Some(slot)) = (tensors.get(name), param.slots.get_mut(k)) {
@@ -230,51 +229,53 @@ impl<H: ParamStore> Run for CoreRun<H> {
                         )));
                     }
                     convert::write(&mut slot.data_mut(), t);
-                    given.push((name, 1.0));
+                    extra.push((name, 1.0));
                 }
             }
         }
         let grads = inputs.grads.iter().map(|g| g.as_ref().map(convert::buffer).transpose());
-        self.host.step(&grads.collect::<Result<Vec<_>, BackendError>>()?, &given)
+        self.store.step(&grads.collect::<Result<Vec<_>, BackendError>>()?, &extra)
     }
 
     fn value(&self, i: usize) -> Tensor {
-        convert::tensor(&self.host.value(i), &self.shapes[i])
+        convert::tensor(&self.store.value(i), &self.shapes[i])
     }
 
     fn eval(&self, i: usize) -> Option<Tensor> {
-        let mut other = self.host.optimizer().clone();
-        let mut values: Vec<Buffer> = (0..self.shapes.len()).map(|i| self.host.value(i)).collect();
+        let mut other = self.store.optimizer().clone();
+        let mut values: Vec<Buffer> = (0..self.shapes.len()).map(|i| self.store.value(i)).collect();
         let mut params: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
-        // A configuration that can't be evaluated has nothing to show: the check says so.
+        // Without an evaluation value the check reports the missing answer.
         other.eval(&mut params).ok()?;
         drop(params);
         Some(convert::tensor(&values[i], &self.shapes[i]))
     }
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
-        let param = &self.host.optimizer().params()[i];
-        let group = &self.host.optimizer().groups()[param.group.0];
+        let param = &self.store.optimizer().params()[i];
+        let group = &self.store.optimizer().groups()[param.group.0];
         let rule = &*group.spec.rule;
         let mut parts = Vec::new();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&param.slots).enumerate() {
             let mut shape = Vec::new();
             rule.slot_shape(k, &param.shape, &mut |d| shape.push(d));
             match slot {
-                Buffer::Encoded(coded) => parts.extend(coded.parts(name).into_iter().map(|p| {
-                    let shape = vec![p.bytes.len() / p.element.size()];
-                    (p.key, Tensor { dtype: element(p.element), shape, bytes: p.bytes })
-                })),
-                // A slot that is not in use.
+                Buffer::Encoded(encoded) => {
+                    parts.extend(encoded.parts(name).into_iter().map(|p| {
+                        let shape = vec![p.bytes.len() / p.element.size()];
+                        (p.key, Tensor { dtype: dtype_of(p.element), shape, bytes: p.bytes })
+                    }))
+                }
+                // An unused slot.
                 slot if slot.len() != shape.iter().product::<usize>() => {}
                 slot => parts.push(((*name).to_owned(), convert::tensor(slot, &shape))),
             }
         }
         let mut out = stack(parts);
-        if let Some(companion) = &param.correction {
-            let dtype = element(companion.element());
-            let t = Tensor { dtype, shape: param.shape.clone(), bytes: companion.bytes() };
-            out.insert(companion_key(companion).to_owned(), t);
+        if let Some(correction) = &param.correction {
+            let dtype = dtype_of(correction.element());
+            let t = Tensor { dtype, shape: param.shape.clone(), bytes: correction.bytes() };
+            out.insert(correction_key(correction).to_owned(), t);
         }
         let own = rule.info().scalar_scope == Scope::Parameter;
         let scalars = if own { &param.scalars } else { &group.scalars };
@@ -288,12 +289,12 @@ impl<H: ParamStore> Run for CoreRun<H> {
     }
 }
 
-/// Slots of one name are one tensor in the reference, one slot a row.
+/// Splits a tensor of the reference over the slots of that name, one row each.
 #[derive(Default)]
 struct Stacked(BTreeMap<String, usize>);
 
 impl Stacked {
-    /// The next row of a tensor of `all` rows; the tensor itself if it has but one.
+    /// The next row of a tensor of `all` rows; the tensor itself if `all` is 1.
     fn next(&mut self, state: &BTreeMap<String, Tensor>, key: &str, all: usize) -> Option<Tensor> {
         let row = self.0.entry(key.to_owned()).or_default();
         *row += 1;
@@ -302,7 +303,7 @@ impl Stacked {
     }
 }
 
-/// The other way round.
+/// The inverse of [`Stacked`]: slots of one name become the rows of one tensor.
 fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
     let mut rows = BTreeMap::<String, Vec<Tensor>>::new();
     parts.into_iter().for_each(|(key, t)| rows.entry(key).or_default().push(t));
@@ -318,16 +319,16 @@ fn stack(parts: Vec<(String, Tensor)>) -> BTreeMap<String, Tensor> {
     rows.into_iter().filter_map(join).collect()
 }
 
-/// The reference's key of what is kept beside a 16-bit parameter.
-fn companion_key(companion: &RawBuffer) -> &'static str {
-    match companion {
+/// The reference's key of the correction stored beside a 16-bit parameter.
+fn correction_key(correction: &RawBuffer) -> &'static str {
+    match correction {
         RawBuffer::I8(_) | RawBuffer::I16(_) => "error_bits",
         _ => "compensation",
     }
 }
 
-fn element(element: RawDtype) -> Dtype {
-    match element {
+fn dtype_of(raw: RawDtype) -> Dtype {
+    match raw {
         RawDtype::F64 => Dtype::F64,
         RawDtype::F32 => Dtype::F32,
         RawDtype::Bf16 => Dtype::Bf16,

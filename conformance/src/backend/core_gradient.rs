@@ -1,4 +1,4 @@
-//! Gradient strategies of the backend `core`, from a case's own arguments.
+//! The gradient strategies of the backend `core`, built from a case's arguments.
 
 use bitstep::gradient::{
     ClipByGlobalNorm, ClipGradNorm, GradientAccumulator, Neftune, clip_grad_value,
@@ -28,7 +28,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
                 norm_clip(&hyper)?.clip(&mut views(&mut grads))
             };
             let norm = Some(norm.map_err(failed)?);
-            Ok(GradientAnswer { norm, ..plain_answer(&grads, shapes) })
+            Ok(GradientAnswer { norm, ..answer_of(&grads, shapes) })
         }
         "clip_grad_value" => {
             let limit = match (number("clip_value"), number("clip_value_min")) {
@@ -40,7 +40,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
                 (None, None) => return Err(lacks("clip_value")),
             };
             clip_grad_value(&mut views(&mut grads), limit).map_err(failed)?;
-            Ok(plain_answer(&grads, shapes))
+            Ok(answer_of(&grads, shapes))
         }
         "accumulate" => accumulate(spec, number("gradient_accumulation_steps"), {
             hyper.get("reduction").and_then(|v| v.as_str()) == Some("mean")
@@ -53,7 +53,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
                     neftune(alpha, input, given.get("unit"), given.get("noise"), grad)?;
                 }
             }
-            Ok(plain_answer(&grads, shapes))
+            Ok(answer_of(&grads, shapes))
         }
         other => {
             Err(BackendError::Unsupported(format!("core has no gradient strategy `{other}` yet")))
@@ -61,7 +61,7 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
     }
 }
 
-/// What a group of gradients changes is refused: no strategy has arguments of a group.
+/// Refuses groups that override arguments: no gradient strategy has any.
 pub(crate) fn no_groups(hyper: &Args) -> Result<(), BackendError> {
     let Some(groups) = hyper.get("groups").filter(|&groups| *groups != Value::None) else {
         return Ok(());
@@ -76,7 +76,7 @@ pub(crate) fn no_groups(hyper: &Args) -> Result<(), BackendError> {
     }
 }
 
-/// PyTorch's clipping by a norm, from a case's arguments.
+/// `clip_grad_norm_` with a case's arguments.
 pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, BackendError> {
     let number = |name: &str| hyper.get(name).and_then(|v| v.as_f64());
     let flag = hyper.get("error_if_nonfinite").and_then(|v| v.as_bool());
@@ -87,7 +87,7 @@ pub(crate) fn norm_clip(hyper: &Args) -> Result<ClipGradNorm, BackendError> {
     })
 }
 
-fn plain_answer(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {
+fn answer_of(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {
     let outputs = grads.iter().zip(shapes).map(|(g, s)| convert::tensor(g, &s)).collect();
     GradientAnswer { outputs, norm: None }
 }
@@ -102,16 +102,16 @@ fn accumulate(
         let rows = input.shape.first().copied().unwrap_or(0);
         let window = window.map_or(rows as u64, |w| w as u64);
         let new = if mean { GradientAccumulator::mean } else { GradientAccumulator::sum };
-        let mut accumulation = new(window).map_err(failed)?;
+        let mut accumulator = new(window).map_err(failed)?;
         let shape = input.shape.get(1..).unwrap_or_default();
         let mut total =
             Buffer::zeros(convert::dtype(input.dtype)?, shape.iter().product()).map_err(failed)?;
         for m in 0..rows {
             let row = convert::buffer(&input.row(m))?;
             if let Some(row) = row.data() {
-                accumulation.add(total.data_mut(), row).map_err(failed)?;
+                accumulator.add(total.data_mut(), row).map_err(failed)?;
             }
-            accumulation.advance();
+            accumulator.advance();
         }
         outputs.push(convert::tensor(&total, shape));
     }

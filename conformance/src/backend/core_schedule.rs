@@ -1,4 +1,4 @@
-//! Schedules of the backend `core`, from a case's own arguments.
+//! The schedules of the backend `core`, built from a case's arguments.
 
 use bitstep::hyper::{ArgError, Args, Value};
 use bitstep::schedule::{self, Scheduler};
@@ -19,7 +19,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
         && hyper.get("dtype").is_none()
         && rms.iter().any(|&x| x.is_finite() && f64::from(x as f32) != x)
     {
-        hyper.set("dtype", "float64"); // no f32 parameter has such an RMS
+        hyper.set("dtype", "float64"); // an RMS that f32 can't represent
     }
 
     let mut scheduler = build(spec.name, hyper)?;
@@ -30,7 +30,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
             spec.groups
         )));
     }
-    let given = |t: usize| -> Result<Vec<f64>, BackendError> {
+    let extra = |t: usize| -> Result<Vec<f64>, BackendError> {
         match (spec.name, spec.metric, &rms) {
             ("reduce_lr_on_plateau" | "greedy", Some(metric), _) => {
                 Ok(metric.get(t).copied().into_iter().collect())
@@ -47,13 +47,13 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
     };
     let mut rates = scheduler.lrs().to_vec();
     for t in 0..spec.steps {
-        rates.extend_from_slice(scheduler.step(&given(t)?).map_err(failed)?);
+        rates.extend_from_slice(scheduler.step(&extra(t)?).map_err(failed)?);
     }
     Ok(rates)
 }
 
-/// The scheduler of a case. Its `hyper` and groups may also describe the optimizer that the schedule was tried on
-/// (`momentum`, `betas`): what the schedule has no argument for can't change a rate.
+/// The scheduler of a case. Its `hyper` and groups may also hold arguments of the optimizer that the schedule drove
+/// (`momentum`, `betas`). They are dropped: what is not an argument of the schedule can't change a rate.
 fn build(name: &str, mut hyper: Args) -> Result<Scheduler, BackendError> {
     let groups = hyper.take("groups").unwrap_or(Value::None);
     let of_any = |key: &str| ["params", "lr", "initial_lr"].contains(&key);
@@ -78,7 +78,7 @@ fn build(name: &str, mut hyper: Args) -> Result<Scheduler, BackendError> {
     schedule::build(name, &hyper.with("groups", groups)).map_err(failed)
 }
 
-/// Groups with those of their arguments that fit.
+/// Groups, reduced to the arguments that `fits` accepts.
 fn filtered(groups: &Value, fits: impl Fn(&str, &Value) -> bool) -> Value {
     let Value::List(groups) = groups else { return groups.clone() };
     let own = groups.iter().map(|group| match group {

@@ -1,11 +1,10 @@
-//! Where parameters live and how a step reaches them: all that tells the backends of
-//! this library apart.
+//! Where parameters are stored and how a step reaches them: the only difference between this library's backends.
 
 use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 
 use crate::backend::{BackendError, failed};
 
-/// Parameters at home somewhere, and their optimizer.
+/// Storage for parameters, with their optimizer.
 pub(crate) trait ParamStore {
     /// Adds a parameter to a group of the optimizer.
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError>;
@@ -13,33 +12,33 @@ pub(crate) trait ParamStore {
     /// Groups and state.
     fn optimizer(&self) -> &Optimizer;
 
-    /// The same, to set up and load.
+    /// Groups and state, for setup and loading.
     fn optimizer_mut(&mut self) -> &mut Optimizer;
 
-    /// Overwrites a parameter; the numbers in row-major order.
+    /// Overwrites a parameter with values in row-major order.
     fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError>;
 
-    /// A parameter's numbers in row-major order.
+    /// A parameter's values in row-major order.
     fn value(&self, i: usize) -> Buffer;
 
     /// One step.
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)])
+    fn step(&mut self, grads: &[Option<Buffer>], extra: &[(&str, f64)])
     -> Result<(), BackendError>;
 }
 
-/// Parameters in the host's own memory, and their optimizer.
+/// Parameters in host memory, and their optimizer.
 #[derive(Default)]
-pub(crate) struct Home {
+pub(crate) struct HostParams {
     pub(crate) optimizer: Optimizer,
     pub(crate) values: Vec<Buffer>,
 }
 
-/// A host whose parameters rest in the host's own memory: only the step is its own.
+/// A backend whose parameters are stored in host memory, and which defines only the step.
 pub(crate) trait HostBackend {
-    fn home(&self) -> &Home;
-    fn home_mut(&mut self) -> &mut Home;
-    /// [`Host::step`].
-    fn step(&mut self, grads: &[Option<Buffer>], given: &[(&str, f64)])
+    fn params(&self) -> &HostParams;
+    fn params_mut(&mut self) -> &mut HostParams;
+    /// [`ParamStore::step`].
+    fn step(&mut self, grads: &[Option<Buffer>], extra: &[(&str, f64)])
     -> Result<(), BackendError>;
 }
 
@@ -47,61 +46,61 @@ impl<T: HostBackend> ParamStore for T {
     fn add(&mut self, group: usize, shape: &[usize], value: Buffer) -> Result<(), BackendError> {
         let dtype = value.data().map(|d| d.dtype());
         let dtype = dtype.ok_or_else(|| failed("a parameter that is not plain"))?;
-        let home = self.home_mut();
-        home.optimizer.add_param_to(GroupId(group), shape, dtype).map_err(failed)?;
-        home.values.push(value);
+        let params = self.params_mut();
+        params.optimizer.add_param_to(GroupId(group), shape, dtype).map_err(failed)?;
+        params.values.push(value);
         Ok(())
     }
 
     fn optimizer(&self) -> &Optimizer {
-        &self.home().optimizer
+        &self.params().optimizer
     }
 
     fn optimizer_mut(&mut self) -> &mut Optimizer {
-        &mut self.home_mut().optimizer
+        &mut self.params_mut().optimizer
     }
 
     fn set(&mut self, i: usize, value: Buffer) -> Result<(), BackendError> {
-        self.home_mut().values[i] = value;
+        self.params_mut().values[i] = value;
         Ok(())
     }
 
     fn value(&self, i: usize) -> Buffer {
-        self.home().values[i].clone()
+        self.params().values[i].clone()
     }
 
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
-        HostBackend::step(self, grads, given)
+        HostBackend::step(self, grads, extra)
     }
 }
 
-/// Slices, one after the other on the caller's thread.
+/// Steps slices, sequentially on the caller's thread.
 #[derive(Default)]
-pub(crate) struct Slices(Home);
+pub(crate) struct Slices(HostParams);
 
 impl HostBackend for Slices {
-    fn home(&self) -> &Home {
+    fn params(&self) -> &HostParams {
         &self.0
     }
 
-    fn home_mut(&mut self) -> &mut Home {
+    fn params_mut(&mut self) -> &mut HostParams {
         &mut self.0
     }
 
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
         let params = self.0.values.iter_mut().zip(grads).map(|(value, grad)| Param {
             value: value.data_mut(),
             grad: grad.as_ref().and_then(Buffer::data),
         });
         let mut params: Vec<Param<'_>> = params.collect();
-        self.0.optimizer.step_all(&mut params, given).map_err(failed)
+        self.0.optimizer.step_all(&mut params, extra).map_err(failed)
     }
 }

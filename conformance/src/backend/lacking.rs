@@ -1,14 +1,13 @@
-//! Who may be excused from a step: the file lacks state to start from.
+//! Whether a backend may skip a step because the file lacks state.
 
 use crate::Core;
 use crate::backend::{Backend, BackendError, Counts, OptimizerSpec};
 use crate::golden::OptimizerCase;
 
-/// Whether parameter `i` may lack `slot` before step `t`: the core, given the same step, lacks
-/// that very slot.
+/// Accepts that parameter `i` lacks `slot` before step `t` only if the core lacks that slot there too.
 ///
 /// # Errors
-/// What speaks against it.
+/// Why the skip is not accepted.
 pub(crate) fn excused(
     spec: &OptimizerSpec<'_>,
     data: &OptimizerCase,
@@ -26,7 +25,7 @@ pub(crate) fn excused(
     let state = p.state_before(t);
     let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
     match run.load(i, &p.value_before(t), &state, counts) {
-        // The core names the first of all that it lacks.
+        // The core names only the first of the slots that it lacks.
         Err(BackendError::NeedsState(first))
             if first == slot || run.state(i).contains_key(slot) =>
         {

@@ -1,26 +1,25 @@
-//! What is being checked.
+//! The interface that a checked implementation has, and this library's own implementations of it.
 //!
-//! A [`Backend`] gets the inputs of a case, never its answers, and computes. To
-//! have your own checked, copy `examples/my_backend.rs`, which runs with
-//! `cargo run -p bitstep-conformance --example my_backend`: implement the trait
-//! and hand it to [`suite::run`](crate::suite::run) or
-//! [`check::case`](crate::judge::check::case). A program in another language goes
-//! behind [`exec`](crate::exec).
+//! Here are the traits [`Backend`] and [`Run`], their inputs, the backends `core`, `ndarray`, `candle`, `ptx` and
+//! `cuda`, and their [`registry`]. A backend gets the inputs of a case, never its answers; nothing here compares
+//! or tolerates anything ([`crate::judge`] does), and no update rule is implemented here.
 //!
-//! * [`optimizer`](Backend::optimizer) builds a [`Run`]: the parameters at their
-//!   start, no state yet, as after the reference's constructor. The suite then
-//!   calls [`step`](Run::step) for a free run; or it [`load`](Run::load)s every
-//!   parameter with the reference's own value and state of some step and makes
-//!   one step from there. It reads [`value`](Run::value) and
-//!   [`state`](Run::state) after each. A run that can't be put into the middle
-//!   refuses to be loaded as unsupported, one whose state can't be seen says so in
-//!   [`shows_state`](Run::shows_state); what remains is checked.
+//! To have your own checked, copy `examples/my_backend.rs`, which runs with
+//! `cargo run -p bitstep-conformance --example my_backend`: implement the trait and pass it to
+//! [`suite::run`](crate::suite::run) or [`check::case`](crate::judge::check::case). A program in another language
+//! goes behind [`exec`](crate::exec).
+//!
+//! * [`optimizer`](Backend::optimizer) builds a [`Run`]: parameters at their initial values, no state yet, as after
+//!   the reference's constructor. The suite then calls [`step`](Run::step) for a free run; or it
+//!   [`load`](Run::load)s every parameter with the reference's value and state at some step and makes one step
+//!   from there. It reads [`value`](Run::value) and [`state`](Run::state) after each. A run that can't start in
+//!   the middle refuses `load` as unsupported; one whose state is hidden says so in
+//!   [`shows_state`](Run::shows_state); the rest is checked.
 //! * [`schedule`](Backend::schedule) and [`gradient`](Backend::gradient) are plain functions.
 //!
-//! What a backend has no implementation for, it [refuses](BackendError::Unsupported);
-//! the suite counts and prints that. Names are those of `GOLDEN_FORMAT.md`,
-//! hyper-parameters those of the reference's constructor, state slots those of
-//! its `state_dict`.
+//! A backend [refuses](BackendError::Unsupported) what it has no implementation for; the suite counts and prints
+//! that. Names are those of the golden format, hyper-parameters those of the reference's constructor, state
+//! slots those of its `state_dict`.
 
 #[cfg(feature = "candle")]
 mod candle_backend;
@@ -29,13 +28,13 @@ pub(crate) mod core_gradient;
 pub(crate) mod core_schedule;
 #[cfg(feature = "ptx")]
 mod device_buffers;
+pub(crate) mod diverged;
 #[cfg(feature = "ptx")]
 mod gpu_gradient;
 pub(crate) mod host;
 pub(crate) mod lacking;
 #[cfg(feature = "ndarray")]
 mod ndarray_backend;
-pub(crate) mod parted;
 #[cfg(feature = "ptx")]
 mod ptx_backend;
 pub mod registry;
@@ -57,15 +56,14 @@ use serde_json::{Map, Value};
 use crate::golden::{Case, GradientCase, Group, OptimizerCase, ScheduleCase};
 use crate::tensor::Tensor;
 
-/// Why there is no answer.
+/// Why a backend gives no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendError {
-    /// The backend has no implementation of this, and why.
+    /// The backend has no implementation of this; with the reason.
     Unsupported(String),
-    /// The backend has one, but it did not work.
+    /// The backend has an implementation, but it failed.
     Failed(String),
-    /// [`Run::load`] only: the case does not hold this piece of state, so the
-    /// parameter can't be checked from here.
+    /// [`Run::load`] only: the case lacks this slot, so the parameter can't be checked from this step.
     NeedsState(String),
 }
 
@@ -75,36 +73,35 @@ pub(crate) fn failed(e: impl std::fmt::Display) -> BackendError {
 
 /// An implementation of any of the references.
 pub trait Backend: Send + Sync {
-    /// What `--backend` calls it.
+    /// The name for `--backend`.
     fn name(&self) -> &str;
 
-    /// Sets up an optimizer over parameters at their start.
+    /// Sets up an optimizer over parameters at their initial values.
     ///
     /// # Errors
     /// [`BackendError`].
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError>;
 
-    /// The rates of every group, (T+1) × G in rows: at construction, then after each step.
+    /// The learning rates of every group, (T+1) × G in rows: at construction, then after each step.
     ///
     /// # Errors
     /// [`BackendError`].
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError>;
 
-    /// What becomes of the gradients.
+    /// Applies a gradient strategy.
     ///
     /// # Errors
     /// [`BackendError`].
     fn gradient(&self, spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendError>;
 }
 
-/// An optimizer at work.
+/// A running optimizer.
 pub trait Run {
-    /// Puts parameter `i` into the middle of a run: its value, its state, and its counters.
-    /// `state` holds what the case has, under the reference's keys; nothing if
-    /// the parameter has had no gradient yet.
+    /// Puts parameter `i` into the middle of a run: its value, its state, and its counters. `state` holds the slots
+    /// that the case has, under the reference's keys; it is empty if the parameter has had no gradient yet.
     ///
     /// # Errors
-    /// [`BackendError::NeedsState`] if something is missing that the next step depends on.
+    /// [`BackendError::NeedsState`] if a slot is missing that the next step depends on.
     fn load(
         &mut self,
         i: usize,
@@ -113,8 +110,8 @@ pub trait Run {
         counts: Counts,
     ) -> Result<(), BackendError>;
 
-    /// What the steps to come will be given, in order, if that is known: the suite says so before
-    /// the first step of a free run, so that a backend may compute them all at once.
+    /// The inputs of all steps to come, in order: the suite calls this before the first step of a free run, so that
+    /// a backend may compute them all at once.
     fn plan(&mut self, steps: &[Inputs]) {
         let _ = steps;
     }
@@ -125,70 +122,70 @@ pub trait Run {
     /// [`BackendError`].
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError>;
 
-    /// Parameter `i`, in its own type.
+    /// The value of parameter `i`, in its own type.
     fn value(&self, i: usize) -> Tensor;
 
-    /// Everything that is kept of parameter `i`, under the reference's keys, in
-    /// any number type; the group's part is repeated for each of its parameters.
+    /// The whole state of parameter `i`, under the reference's keys, in any type; group state is repeated for each
+    /// of the group's parameters.
     fn state(&self, i: usize) -> BTreeMap<String, Tensor>;
 
-    /// Parameter `i` as shown for evaluation, if the optimizer makes that difference.
+    /// The evaluation value of parameter `i`, if the optimizer distinguishes training from evaluation.
     fn eval(&self, i: usize) -> Option<Tensor> {
         let _ = i;
         None
     }
 
-    /// The state that parameter `i`'s step would have needed and that was not loaded, if a
-    /// backend learns of it only at the step: [`BackendError::NeedsState`], later.
+    /// A slot that parameter `i`'s step needed and that was not loaded, for a backend that learns of it only at the
+    /// step: a late [`BackendError::NeedsState`].
     fn lacks(&self, i: usize) -> Option<String> {
         let _ = i;
         None
     }
 
-    /// Whether [`state`](Run::state) can be seen at all. Where it can't, values alone are compared.
+    /// Whether [`state`](Run::state) is available. If not, only values are compared.
     fn shows_state(&self) -> bool {
         true
     }
 }
 
-/// How far a run has come.
+/// The counters of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Gradients that this parameter has had since the case began. A step
-    /// counter among the loaded state is to be preferred: a case may begin late.
+    /// Gradients that this parameter has had since the case began. A step counter in the loaded state takes
+    /// precedence: a case may begin late.
     pub updates: u64,
     /// Steps that the optimizer has made since the case began.
     pub steps: u64,
 }
 
-/// What comes from outside at a step.
+/// The inputs of one step.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    /// The number of the step, from 0.
+    /// The index of the step, from 0.
     pub t: usize,
     /// A gradient for each parameter that has one.
     pub grads: Vec<Option<Tensor>>,
-    /// The rate in force; `None` for that of the arguments.
+    /// The learning rate in force; `None` for the one of the arguments.
     pub lr: Option<f64>,
-    /// Other numbers: `train_loss`, `loss_scale`, ….
+    /// Extra scalars: `train_loss`, `loss_scale`, ….
     pub given: BTreeMap<String, f64>,
-    /// For each parameter, what the reference drew or decomposed for itself: the
-    /// tensor in force, and whether it came into force at this very step.
+    /// For each parameter, the tensors that the reference drew at random or decomposed, and whether each came into
+    /// force at this step.
     pub tensors: Vec<BTreeMap<String, (Tensor, bool)>>,
 }
 
-/// An optimizer to be set up.
+/// The configuration of an optimizer.
 #[derive(Clone, Debug)]
 pub struct OptimizerSpec<'a> {
-    /// The name of what ran, as in `GOLDEN_FORMAT.md`.
+    /// The name of the reference, as in the golden format.
     pub name: &'a str,
-    /// Import path of what ran: tells two implementations of one name apart.
+    /// Its import path, which distinguishes implementations of one name.
     pub reference: &'a str,
-    /// The constructor's arguments, which groups may change.
+    /// The constructor's arguments; groups may override them.
     pub hyper: &'a Map<String, Value>,
-    /// Every parameter is in exactly one.
+    /// The groups; every parameter is in exactly one.
     pub groups: &'a [Group],
-    /// The parameters at their start.
+    /// The initial parameters.
     pub params: Vec<&'a Tensor>,
     /// For each parameter, the names of [`Inputs::tensors`].
     pub given: Vec<Vec<&'a str>>,
@@ -237,12 +234,12 @@ impl Inputs {
     }
 }
 
-/// A schedule to be followed.
+/// The configuration of a schedule.
 #[derive(Clone, Debug)]
 pub struct ScheduleSpec<'a> {
-    /// The name of what ran.
+    /// The name of the reference.
     pub name: &'a str,
-    /// Import path of what ran.
+    /// Its import path.
     pub reference: &'a str,
     /// The reference's constructor arguments.
     pub hyper: &'a Map<String, Value>,
@@ -250,9 +247,9 @@ pub struct ScheduleSpec<'a> {
     pub steps: usize,
     /// Number of groups.
     pub groups: usize,
-    /// The value handed over at each step, for schedules driven by one.
+    /// The metric at each step, for schedules driven by one.
     pub metric: Option<&'a [f64]>,
-    /// Whatever else came from outside.
+    /// Extra inputs.
     pub given: &'a BTreeMap<String, Tensor>,
 }
 
@@ -272,18 +269,18 @@ impl<'a> ScheduleSpec<'a> {
     }
 }
 
-/// Gradients to be treated.
+/// The inputs of a gradient strategy.
 #[derive(Clone, Debug)]
 pub struct GradientSpec<'a> {
-    /// The name of what ran.
+    /// The name of the reference.
     pub name: &'a str,
-    /// Import path of what ran.
+    /// Its import path.
     pub reference: &'a str,
     /// The reference's arguments.
     pub hyper: &'a Map<String, Value>,
-    /// The gradients; for `accumulate` with one row a micro-batch.
+    /// The gradients; for `accumulate` with one row per micro-batch.
     pub inputs: Vec<&'a Tensor>,
-    /// For each gradient, what the reference drew for itself.
+    /// For each gradient, the random tensors that the reference drew.
     pub given: Vec<&'a BTreeMap<String, Tensor>>,
 }
 
@@ -301,11 +298,11 @@ impl<'a> GradientSpec<'a> {
     }
 }
 
-/// Gradients after their treatment.
+/// The output of a gradient strategy.
 #[derive(Clone, Debug, Default)]
 pub struct GradientAnswer {
-    /// One for each that went in, of the same type.
+    /// One gradient per input, of equal type.
     pub outputs: Vec<Tensor>,
-    /// The total norm before, where there is one.
+    /// The total norm before clipping, for strategies that compute one.
     pub norm: Option<f64>,
 }

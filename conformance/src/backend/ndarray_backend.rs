@@ -1,4 +1,4 @@
-//! The backend `ndarray`: the same rules over array views.
+//! The backend `ndarray`: the core's rules over array views.
 
 use bitstep::optimizer::{Buffer, GroupId, Optimizer};
 use bitstep::storage::Plain;
@@ -12,12 +12,12 @@ use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 
-/// `bitstep-ndarray`. What is not about parameters is the core's own.
+/// `bitstep-ndarray`; schedules and gradient strategies are the core's.
 #[derive(Clone, Copy, Debug)]
 pub struct Ndarray {
-    /// Parameters and gradients in column-major order.
+    /// Whether parameters and gradients are column-major.
     pub fortran: bool,
-    /// Elements below which work is not cut for threads.
+    /// Number of elements below which work is not split over threads.
     pub grain: usize,
 }
 
@@ -27,7 +27,7 @@ impl Backend for Ndarray {
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
-        let host = Arrays { of: *self, optimizer: Optimizer::empty(), values: Vec::new() };
+        let host = Arrays { settings: *self, optimizer: Optimizer::empty(), values: Vec::new() };
         Ok(Box::new(CoreRun::new(spec, host)?))
     }
 
@@ -48,7 +48,7 @@ enum AnyArray {
 }
 
 struct Arrays {
-    of: Ndarray,
+    settings: Ndarray,
     optimizer: Optimizer,
     values: Vec<AnyArray>,
 }
@@ -69,7 +69,7 @@ fn array<T: Plain>(
 
 impl Arrays {
     fn array(&self, value: Buffer, shape: &[usize]) -> Result<AnyArray, BackendError> {
-        let f = self.of.fortran;
+        let f = self.settings.fortran;
         Ok(match value {
             Buffer::F64(x) => AnyArray::F64(array(x, shape, f)?),
             Buffer::F32(x) => AnyArray::F32(array(x, shape, f)?),
@@ -120,7 +120,7 @@ impl ParamStore for Arrays {
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
         let shapes = self.optimizer.params().iter().map(|p| &p.shape);
         let grads = grads
@@ -128,9 +128,9 @@ impl ParamStore for Arrays {
             .zip(shapes)
             .map(|(g, shape)| g.clone().map(|g| self.array(g, shape)).transpose())
             .collect::<Result<Vec<_>, _>>()?;
-        let mut items = Vec::new();
+        let mut params = Vec::new();
         for (value, grad) in self.values.iter_mut().zip(&grads) {
-            items.push(match (value, grad) {
+            params.push(match (value, grad) {
                 (AnyArray::F64(v), Some(AnyArray::F64(g))) => {
                     ArrayParam::new(v.view_mut(), Some(g.view()))
                 }
@@ -150,6 +150,7 @@ impl ParamStore for Arrays {
                 _ => return Err(failed("a gradient of another type than its parameter")),
             });
         }
-        par_step_with_grain(&mut self.optimizer, &mut items, given, self.of.grain).map_err(failed)
+        par_step_with_grain(&mut self.optimizer, &mut params, extra, self.settings.grain)
+            .map_err(failed)
     }
 }

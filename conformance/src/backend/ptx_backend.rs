@@ -1,4 +1,4 @@
-//! The backends `ptx` and `cuda`: the GPU's kernels, run by an interpreter and by a GPU.
+//! The backends `ptx` and `cuda`: the CUDA kernels, run by an interpreter and by a GPU.
 
 use std::sync::OnceLock;
 
@@ -9,14 +9,14 @@ use bitstep_cudarc::{Device, DeviceStorage, Error, ParamJob, Workspace};
 use bitstep_ptx::Machine;
 
 use crate::backend::core_backend::{Core, CoreRun};
-use crate::backend::device_buffers::{DeviceBuffers, Lodging};
+use crate::backend::device_buffers::{DeviceAlloc, DeviceBuffers};
 use crate::backend::gpu_gradient;
-use crate::backend::host::{Home, HostBackend};
+use crate::backend::host::{HostBackend, HostParams};
 use crate::backend::{
     Backend, BackendError, GradientAnswer, GradientSpec, OptimizerSpec, Run, ScheduleSpec, failed,
 };
 
-/// `bitstep-cudarc`'s kernels and plans on `bitstep-ptx`.
+/// `bitstep-cudarc`'s kernels and launch plans on the interpreter `bitstep-ptx`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ptx;
 
@@ -39,14 +39,14 @@ impl Backend for Ptx {
     }
 }
 
-/// The kernels, read once.
+/// The interpreter with all kernels, which are parsed once.
 fn machine() -> Result<Machine, BackendError> {
     static MACHINE: OnceLock<Result<Machine, bitstep_ptx::Error>> = OnceLock::new();
     let machine = MACHINE.get_or_init(|| Machine::new(bitstep_cudarc::ptx()));
     machine.clone().map_err(failed)
 }
 
-/// The same on the first GPU.
+/// `bitstep-cudarc` on the first GPU.
 #[cfg(feature = "cuda")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cuda;
@@ -85,42 +85,42 @@ impl Backend for Cuda {
     }
 }
 
-/// Parameters and state at home in the host's memory: they go to the device for a step, and come back.
+/// Parameters and state in host memory, copied to the device and back in every step.
 struct DeviceTensors<D> {
     gpu: D,
     workspace: Workspace,
-    home: Home,
+    params: HostParams,
 }
 
 impl<D> DeviceTensors<D> {
     fn on(gpu: D) -> Self {
-        DeviceTensors { gpu, workspace: Workspace::default(), home: Home::default() }
+        DeviceTensors { gpu, workspace: Workspace::default(), params: HostParams::default() }
     }
 }
 
-/// Writes a slot's parts back.
-fn put_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), BackendError> {
-    let Buffer::Encoded(coded) = slot else {
-        let numbers = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
-        return numbers.map_err(failed);
+/// Writes a slot's parts into the host's copy.
+fn write_back(slot: &mut Buffer, parts: Vec<Vec<u8>>) -> Result<(), BackendError> {
+    let Buffer::Encoded(encoded) = slot else {
+        let written = parts.first().map_or(Ok(()), |bytes| slot.data_mut().set_bytes(bytes));
+        return written.map_err(failed);
     };
-    let old: Vec<RawPart> = coded.parts("");
+    let old: Vec<RawPart> = encoded.parts("");
     old.into_iter().zip(parts).try_for_each(|(part, bytes)| {
-        coded.set_part("", &RawPart { bytes, ..part }).map_err(failed)
+        encoded.set_part("", &RawPart { bytes, ..part }).map_err(failed)
     })
 }
 
-/// How a parameter rests beside its companion, or with its noise.
-fn place<D: Device>(
-    guests: &mut DeviceBuffers<'_, D>,
+/// How a parameter is stored on the device: plain, with its correction, or with bits for stochastic rounding.
+fn param_storage<D: Device>(
+    buffers: &mut DeviceBuffers<'_, D>,
     dtype: Dtype,
     at: u64,
-    companion: Option<&RawBuffer>,
-    noise: Option<RoundingBits<'_>>,
-) -> Result<(DeviceStorage, Option<Lodging>), BackendError> {
-    if let Some(companion) = companion {
-        let beside = guests.add(&companion.bytes())?;
-        let format = match companion {
+    correction: Option<&RawBuffer>,
+    rounding_bits: Option<RoundingBits<'_>>,
+) -> Result<(DeviceStorage, Option<DeviceAlloc>), BackendError> {
+    if let Some(correction) = correction {
+        let beside = buffers.add(&correction.bytes())?;
+        let format = match correction {
             RawBuffer::I8(_) => StorageFormat::SplitFloat(dtype, 8),
             RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
             _ => StorageFormat::KahanPair(dtype),
@@ -128,92 +128,97 @@ fn place<D: Device>(
         return Ok((DeviceStorage::At(format, at, beside.0), Some(beside)));
     }
     let narrow = matches!(dtype, Dtype::Bf16 | Dtype::F16);
-    Ok(match noise.filter(|_| narrow) {
+    Ok(match rounding_bits.filter(|_| narrow) {
         None => (DeviceStorage::plain(dtype, at), None),
         Some(RoundingBits::Counter { seed, step, .. }) => {
             (DeviceStorage::Dithered { dtype, at, bits: 0, counter: [seed, step] }, None)
         }
         Some(RoundingBits::Provided(bits)) => {
             let bytes: Vec<u8> = bits.iter().flat_map(|b| b.to_le_bytes()).collect();
-            let bits = guests.add(&bytes)?.0;
+            let bits = buffers.add(&bytes)?.0;
             (DeviceStorage::Dithered { dtype, at, bits, counter: [0; 2] }, None)
         }
     })
 }
 
 impl<D: Device> HostBackend for DeviceTensors<D> {
-    fn home(&self) -> &Home {
-        &self.home
+    fn params(&self) -> &HostParams {
+        &self.params
     }
 
-    fn home_mut(&mut self) -> &mut Home {
-        &mut self.home
+    fn params_mut(&mut self) -> &mut HostParams {
+        &mut self.params
     }
 
     fn step(
         &mut self,
         grads: &[Option<Buffer>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), BackendError> {
         let all: Vec<Option<Data<'_>>> =
             grads.iter().map(|g| g.as_ref().and_then(Buffer::data)).collect();
-        let Home { optimizer, values } = &mut self.home;
+        let HostParams { optimizer, values } = &mut self.params;
         let types = values.iter().zip(&all);
         let types: Vec<_> =
             types.map(|(v, g)| Some([v.data()?.dtype(), g.as_ref()?.dtype()])).collect();
         let present: Vec<Data<'_>> = all.iter().filter_map(|&g| g).collect();
-        let turns =
-            optimizer.prepare_all(&types, given, |rule, scale| rule.grad_norm(&present, scale));
-        let mut turns = turns.map_err(failed)?;
+        let prepared_steps =
+            optimizer.prepare_all(&types, extra, |rule, scale| rule.grad_norm(&present, scale));
+        let mut prepared_steps = prepared_steps.map_err(failed)?;
 
-        let mut guests = DeviceBuffers(&mut self.gpu, Vec::new());
+        let mut buffers = DeviceBuffers(&mut self.gpu, Vec::new());
         let mut jobs = Vec::new();
-        let mut lodgings = Vec::new();
-        for (index, turn) in &mut turns {
+        let mut allocations = Vec::new();
+        for (index, prepared) in &mut prepared_steps {
             let (Some(data), Some(grad)) = (values[index.0].data(), all[index.0]) else {
                 return Err(failed("a parameter that is not plain"));
             };
-            let value = guests.add(&data.bytes())?;
-            let gradient = guests.add(&grad.bytes())?;
-            let (param, companion) = place(
-                &mut guests,
+            let value = buffers.add(&data.bytes())?;
+            let gradient = buffers.add(&grad.bytes())?;
+            let (param, correction) = param_storage(
+                &mut buffers,
                 data.dtype(),
                 value.0,
-                turn.correction.as_deref(),
-                turn.rounding_bits,
+                prepared.correction.as_deref(),
+                prepared.rounding_bits,
             )?;
             let slots: Vec<_> =
-                turn.slots.iter().map(|slot| guests.slot(slot)).collect::<Result<_, _>>()?;
+                prepared.slots.iter().map(|slot| buffers.slot(slot)).collect::<Result<_, _>>()?;
             jobs.push(ParamJob {
-                rule: turn.rule,
-                policy: turn.policy,
-                step: turn.step,
-                scalars: turn.scalars.get(),
-                shape: turn.shape,
+                rule: prepared.rule,
+                policy: prepared.policy,
+                step: prepared.step,
+                scalars: prepared.scalars.get(),
+                shape: prepared.shape,
                 param,
                 grad: (grad.dtype(), gradient.0),
-                slots: slots.iter().map(|slot| slot.as_ref().map(|(place, _)| *place)).collect(),
-                starts: turn.step.is_first,
+                slots: slots
+                    .iter()
+                    .map(|slot| slot.as_ref().map(|(storage, _)| *storage))
+                    .collect(),
+                starts: prepared.step.is_first,
                 persistent: None,
                 grad_scale: None,
             });
-            lodgings.push((value, companion, slots));
+            allocations.push((value, correction, slots));
         }
-        bitstep_cudarc::run(guests.0, &mut self.workspace, &mut jobs).map_err(|e| match e {
+        bitstep_cudarc::run(buffers.0, &mut self.workspace, &mut jobs).map_err(|e| match e {
             Error::NoKernel(what) => BackendError::Unsupported(format!("no kernel for {what}")),
             other => failed(other),
         })?;
         drop(jobs);
 
-        for ((index, turn), (value, companion, slots)) in turns.into_iter().zip(lodgings) {
-            values[index.0].data_mut().set_bytes(&guests.read(value)?).map_err(failed)?;
-            if let (Some(at), Some(to)) = (companion, turn.correction) {
-                to.set_bytes(&guests.read(at)?).map_err(failed)?;
+        for ((index, prepared), (value, correction, slots)) in
+            prepared_steps.into_iter().zip(allocations)
+        {
+            values[index.0].data_mut().set_bytes(&buffers.read(value)?).map_err(failed)?;
+            if let (Some(at), Some(to)) = (correction, prepared.correction) {
+                to.set_bytes(&buffers.read(at)?).map_err(failed)?;
             }
-            for (slot, parts) in turn.slots.iter_mut().zip(slots) {
+            for (slot, parts) in prepared.slots.iter_mut().zip(slots) {
                 let parts = parts.into_iter().flat_map(|(_, parts)| parts);
-                let parts: Vec<_> = parts.map(|at| guests.read(at)).collect::<Result<_, _>>()?;
-                put_back(slot, parts)?;
+                let parts: Vec<_> = parts.map(|at| buffers.read(at)).collect::<Result<_, _>>()?;
+                write_back(slot, parts)?;
             }
         }
         Ok(())

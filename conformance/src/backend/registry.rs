@@ -1,4 +1,4 @@
-//! Backends by name.
+//! Looks up backends by name.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use crate::Core;
 use crate::backend::Backend;
 use crate::exec::Exec;
 
-/// Why there is no backend of a name.
+/// A failed lookup.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum UnknownBackend {
-    /// No backend has it, or none that was compiled in.
+    /// No backend that is compiled in has this name.
     #[error(
         "unknown backend `{0}`, known: {known}, exec:COMMAND, exec-loop:COMMAND \
          (`candle` and `cuda` need `--features` of their names)",
@@ -21,7 +21,7 @@ pub enum UnknownBackend {
     Unknown(String),
 }
 
-/// Every name of a backend that is compiled in, but for those that run only where they are asked for.
+/// The compiled-in backends that run by default.
 pub const NAMES: &[&str] = &[
     "core",
     #[cfg(feature = "ndarray")]
@@ -30,7 +30,7 @@ pub const NAMES: &[&str] = &[
     "candle",
 ];
 
-/// Names that [`backend`] knows beside [`NAMES`]: these have not implementations of everything.
+/// Further names that [`backend`] knows: backends without an implementation of everything, which run on request.
 pub const PARTIAL: &[&str] = &[
     #[cfg(feature = "ptx")]
     "ptx",
@@ -38,8 +38,8 @@ pub const PARTIAL: &[&str] = &[
     "cuda",
 ];
 
-/// The backend of a name: one of [`NAMES`] or [`PARTIAL`], or a program. `limit` is how long a program may take
-/// over an answer.
+/// The backend of a name: one of [`NAMES`] or [`PARTIAL`], or a program. `limit` bounds the time that a program
+/// has for an answer.
 ///
 /// # Errors
 /// An unknown name.

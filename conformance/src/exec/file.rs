@@ -1,4 +1,4 @@
-//! Requests and answers as files.
+//! Encodes requests, and decodes and validates answers, as safetensors files.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,16 +9,16 @@ use crate::backend::{GradientSpec, Inputs, OptimizerSpec, ScheduleSpec};
 use crate::golden;
 use crate::tensor::{Dtype, Tensor};
 
-/// The value of `format` in what the suite writes.
+/// The value of `format` in a request.
 pub const REQUEST: &str = "bitstep-request/1";
-/// The value of `format` in what a program writes.
+/// The value of `format` in an answer.
 pub const ANSWER: &str = "bitstep-answer/1";
 
-/// What the two files are called, whatever they are about.
+/// The names of the two files, which do not depend on the case.
 pub(super) const REQUEST_FILE: &str = "request.safetensors";
 pub(super) const ANSWER_FILE: &str = "answer.safetensors";
 
-/// A safetensors file, taken apart.
+/// A decoded safetensors file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct File {
     pub(crate) meta: BTreeMap<String, String>,
@@ -40,7 +40,7 @@ impl File {
         self.tensors.insert(name.into(), tensor);
     }
 
-    /// All tensors whose names begin so, by what follows.
+    /// All tensors whose names have this prefix, by the rest of the name.
     pub(crate) fn under(&self, prefix: &str) -> BTreeMap<String, Tensor> {
         let own =
             |(k, t): (&String, &Tensor)| Some((k.strip_prefix(prefix)?.to_owned(), t.clone()));
@@ -69,13 +69,13 @@ impl File {
 
 /// A parameter before the first step of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Before {
+pub(crate) struct ParamStart {
     pub(crate) value: Option<Tensor>,
     pub(crate) state: BTreeMap<String, Tensor>,
     pub(crate) updates: u64,
 }
 
-/// Rows one above the other; zeros where there is none. Nothing if there is no row at all.
+/// Stacks rows, with zeros for missing ones; `None` if all are missing.
 fn rows<'a>(
     rows: impl Iterator<Item = Option<&'a Tensor>> + Clone,
 ) -> Result<Option<Tensor>, String> {
@@ -98,7 +98,7 @@ fn rows<'a>(
     Ok(Some(Tensor { dtype: first.dtype, shape, bytes }))
 }
 
-/// A tensor of whole numbers of 8 bits.
+/// A `u8` vector.
 pub(crate) fn u8s(values: Vec<u8>) -> Tensor {
     Tensor { dtype: Dtype::U8, shape: vec![values.len()], bytes: values }
 }
@@ -112,10 +112,10 @@ fn start(kind: &str, name: &str, reference: &str, hyper: &Map<String, Value>) ->
     file
 }
 
-/// Steps of an optimizer: `done` of them lie behind.
+/// A request for steps of an optimizer, of which `done` have been made before.
 pub(crate) fn optimizer(
     spec: &OptimizerSpec<'_>,
-    before: &[Before],
+    before: &[ParamStart],
     done: u64,
     steps: &[Inputs],
 ) -> Result<File, String> {
@@ -155,7 +155,7 @@ pub(crate) fn optimizer(
             let given = steps.iter().map(|s| s.tensors.get(i)?.get(*what));
             if let Some(t) = rows(given.clone().map(|g| g.map(|(t, _)| t)))? {
                 file.put(format!("p{i}.given.{what}"), t);
-                // 0: there is none yet; 1: that of the step before; 2: it came into force just now
+                // 0: none yet; 1: unchanged since the step before; 2: new at this step
                 let fresh = given.map(|g| g.map_or(0, |(_, fresh)| 1 + u8::from(*fresh)));
                 file.put(format!("p{i}.fresh.{what}"), u8s(fresh.collect()));
             }
@@ -197,7 +197,7 @@ pub(crate) fn gradient(spec: &GradientSpec<'_>) -> File {
     file
 }
 
-/// What a program answered to an optimizer's request.
+/// The answer to an optimizer's request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Steps {
     pub(crate) values: Vec<Tensor>,
@@ -207,11 +207,11 @@ pub(crate) struct Steps {
     pub(crate) hidden: bool,
 }
 
-fn form(t: &Tensor) -> String {
+fn describe_tensor(t: &Tensor) -> String {
     format!("{} {:?}", t.dtype, t.shape)
 }
 
-/// Takes an answer, every part of which may be missing or of the wrong form.
+/// Decodes an answer, any part of which may be missing or of the wrong type or shape.
 pub(crate) fn steps(answer: &File, inits: &[&Tensor], steps: usize) -> Result<Steps, String> {
     let hidden = match answer.meta.get("state").map(String::as_str) {
         None => false,
@@ -229,15 +229,19 @@ pub(crate) fn steps(answer: &File, inits: &[&Tensor], steps: usize) -> Result<St
         out.values.push(match answer.tensors.get(&name) {
             Some(t) if t.dtype == init.dtype && t.shape == shape => t.clone(),
             Some(t) => {
-                return Err(format!("its `{name}` is {}, wanted {}", form(t), form(&empty())));
+                return Err(format!(
+                    "its `{name}` is {}, wanted {}",
+                    describe_tensor(t),
+                    describe_tensor(&empty())
+                ));
             }
             None if lacks.is_some() => empty(),
             None => return Err(format!("it lacks `{name}`")),
         });
         let state = answer.under(&format!("p{i}.state."));
         if let Some((slot, t)) = state.iter().find(|(_, t)| t.shape.first() != Some(&steps)) {
-            let form = form(t);
-            return Err(format!("its `p{i}.state.{slot}` is {form}, wanted {steps} rows"));
+            let found = describe_tensor(t);
+            return Err(format!("its `p{i}.state.{slot}` is {found}, wanted {steps} rows"));
         }
         out.states.push(state);
         out.evals.push(answer.tensors.get(&format!("p{i}.eval")).cloned());

@@ -1,8 +1,8 @@
-//! A folder for one request and its answer.
+//! A private temporary folder for one request and its answer.
 //!
-//! It is made for the request alone, for its owner alone, under a name that did not exist, and kept
-//! open: whatever a program puts in its place, files are made and read in this one, by their names
-//! in it. Nothing that stands there already is written to, and no link is followed.
+//! It is created with mode 0700 under a random new name, and kept open: files are created and read relative to the
+//! open folder, so a program can't substitute another one for it. No existing file is written to, and no link is
+//! followed.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -46,7 +46,7 @@ impl Folder {
         self.dir.path().join(name)
     }
 
-    /// Writes a file that isn't there yet.
+    /// Writes a file that must not exist yet.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         #[cfg(unix)]
         let mut file = {
@@ -64,7 +64,7 @@ impl Folder {
         file.write_all(bytes)
     }
 
-    /// Reads a plain file of at most so many bytes, without waiting for anybody.
+    /// Reads a plain file of at most `most` bytes, without blocking.
     pub(super) fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, String> {
         #[cfg(unix)]
         let opened = {
@@ -75,7 +75,7 @@ impl Folder {
         #[cfg(unix)]
         let opened = opened.map_err(|e| match e {
             rustix::io::Errno::NOENT => "no file was written".to_owned(),
-            // A link, a socket.
+            // A link or a socket.
             rustix::io::Errno::LOOP | rustix::io::Errno::NXIO => read::NOT_PLAIN.to_owned(),
             e => io::Error::from(e).to_string(),
         });

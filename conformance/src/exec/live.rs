@@ -1,10 +1,10 @@
-//! What the suite has alive: programs, all that they started, and folders. Whatever ends the suite
-//! (the last check, a deadline, Ctrl-C) ends these first.
+//! The registry of live programs, their descendants, and temporary folders. Whatever ends the suite (the last
+//! check, a deadline, Ctrl-C) ends these first.
 //!
-//! A program is the leader of a process group, which is ended as a whole. What has left its group is
-//! found on Linux, where the suite's own process can [adopt](own_process) those whose parents have
-//! ended: none of its children is a stranger then, and what is no program's is ended with the
-//! program that it came from or, if that can't be told, as soon as no program runs.
+//! A program leads a process group, which is killed as a whole. Descendants that left the group are found on Linux,
+//! where the suite becomes their [subreaper](own_process): every child that is not a registered program is then
+//! a program's orphan, and is killed with the program that it descends from or, if that is unknown, as soon as no
+//! program runs.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,17 +17,17 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// How long the end of what was killed is waited for.
+/// How long to wait for a killed process to end.
 const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Live {
     programs: BTreeSet<i32>,
     folders: BTreeSet<PathBuf>,
-    /// Whether children that are no programs may be ended.
+    /// Whether this process is a subreaper, so that children that are not programs may be killed.
     #[cfg(target_os = "linux")]
     adopts: bool,
-    /// Nothing is begun any more.
+    /// Whether the run is over, and nothing may be started.
     over: bool,
 }
 
@@ -49,7 +49,7 @@ impl Live {
     }
 }
 
-/// Makes a folder that is removed at the latest with the suite's end.
+/// Makes a folder that is removed at the latest when the suite ends.
 pub(super) fn folder(make: impl Fn() -> io::Result<TempDir>) -> io::Result<TempDir> {
     let mut live = live();
     live.check()?;
@@ -60,12 +60,12 @@ pub(super) fn folder(make: impl Fn() -> io::Result<TempDir>) -> io::Result<TempD
 
 /// Removes a folder.
 pub(super) fn remove(path: &Path) {
-    // What a program made of it may withstand.
+    // May fail, by what a program made of the folder.
     let _ = std::fs::remove_dir_all(path);
     live().folders.remove(path);
 }
 
-/// Starts a program. Not two at a time: a child is known before anybody asks whose it is.
+/// Starts a program. The lock is held meanwhile, so that a child is registered before it can be taken for an orphan.
 pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     let mut live = live();
     live.check()?;
@@ -74,8 +74,8 @@ pub(super) fn start(command: &mut Command) -> io::Result<Child> {
     Ok(child)
 }
 
-/// Ends a program and all that it started; none if it does not end, as one in the middle of a
-/// call into the kernel may not.
+/// Ends a program and all that it started. `None` if it does not end: a process in an uninterruptible system call
+/// may not.
 pub(super) fn end(child: &mut Child) -> Option<ExitStatus> {
     #[cfg(target_os = "linux")]
     let family = family(child);
@@ -97,7 +97,7 @@ pub(super) fn end(child: &mut Child) -> Option<ExitStatus> {
 #[cfg(unix)]
 fn kill_group(child: &mut Child) {
     use rustix::process::{Pid, Signal, kill_process_group};
-    // It is not collected yet, so its number is still its own. There may be nobody left.
+    // It has not been reaped, so its id is still its own. The group may be empty.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
     let _ = child.kill();
 }
@@ -107,7 +107,7 @@ fn kill_group(child: &mut Child) {
     let _ = child.kill();
 }
 
-/// Whether a program has ended. It is not collected yet, so its number is still its own.
+/// Whether a program has ended. It is not reaped, so its id stays its own.
 #[cfg(unix)]
 pub(super) fn ended(child: &mut Child) -> bool {
     use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -120,16 +120,15 @@ pub(super) fn ended(child: &mut Child) -> bool {
     !matches!(child.try_wait(), Ok(None))
 }
 
-/// Makes this process the parent of all that its programs leave behind, so that it can end them;
-/// and has Ctrl-C and the like end them, too, before they end this process. For a process that
-/// starts no others but these.
+/// Makes this process the subreaper of its programs' descendants, so that it can end them, and makes Ctrl-C and
+/// similar signals end them before this process. Only for a process that starts no other children.
 ///
 /// # Errors
-/// No thread for the signals.
+/// The signal thread can't be started.
 pub fn own_process() -> io::Result<()> {
     #[cfg(target_os = "linux")]
     {
-        // A kernel too old for it, or none: what left its group stays.
+        // Without kernel support, descendants that left their group survive.
         let me = rustix::process::getpid();
         live().adopts = rustix::process::set_child_subreaper(Some(me)).is_ok();
     }
@@ -137,14 +136,14 @@ pub fn own_process() -> io::Result<()> {
     {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
         let all = [SIGINT, SIGTERM, SIGHUP, SIGQUIT];
-        // What `nohup` had ignored stays so.
+        // Signals ignored by `nohup` stay ignored.
         let expected = all.into_iter().filter(|signal| !ignored(*signal));
         let mut signals = signal_hook::iterator::Signals::new(expected)?;
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 SIGNALLED.store(true, Ordering::SeqCst);
                 end_all();
-                // As if it had not been caught.
+                // End as if the signal had not been caught.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
         })?;
@@ -152,7 +151,7 @@ pub fn own_process() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a signal is ignored, where the system tells.
+/// Whether a signal is ignored, as far as `/proc` tells.
 #[cfg(unix)]
 fn ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -164,9 +163,8 @@ fn ignored(signal: i32) -> bool {
 /// Whether a signal is about to end this process.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
 
-/// Ends every program, removes every folder, and lets none be begun: the end of a run. Does not
-/// return if a signal has done so already, and is about to end this process: what its programs
-/// came to then is no result.
+/// Ends a run: every program is killed, every folder removed, and no more can be started. If a signal has done so
+/// already and is about to end this process, it does not return: the programs' answers are no results then.
 pub fn finish() {
     end_all();
     while SIGNALLED.load(Ordering::SeqCst) {
@@ -180,7 +178,7 @@ fn end_all() {
     #[cfg(unix)]
     for &program in &live.programs {
         use rustix::process::{Pid, Signal, kill_process_group};
-        // Those are children that nobody has collected: their numbers are still theirs.
+        // These children have not been reaped: their ids are still their own.
         if let Some(pid) = Pid::from_raw(program) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
@@ -200,7 +198,7 @@ mod linux {
     use super::*;
     use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, waitid};
 
-    /// A process, as `/proc` has it.
+    /// A process in `/proc`.
     struct Process {
         id: i32,
         parent: i32,
@@ -208,12 +206,12 @@ mod linux {
         dead: bool,
     }
 
-    /// All processes that can be seen.
+    /// All visible processes.
     fn processes() -> Vec<Process> {
         let one = |entry: io::Result<std::fs::DirEntry>| {
             let id = entry.ok()?.file_name().to_str()?.parse().ok()?;
             let stat = std::fs::read(format!("/proc/{id}/stat")).ok()?;
-            // The name, in parentheses, may hold anything: what counts stands behind the last one.
+            // The name, in parentheses, may contain anything: the fields begin after the last `)`.
             let rest = stat.rsplit(|&b| b == b')').next()?;
             let mut fields = std::str::from_utf8(rest).ok()?.split_ascii_whitespace();
             let dead = matches!(fields.next()?, "Z" | "X");
@@ -223,7 +221,7 @@ mod linux {
         std::fs::read_dir("/proc").into_iter().flatten().filter_map(one).collect()
     }
 
-    /// Adds to some processes all that descend from them.
+    /// Adds all descendants to a set of processes.
     fn descend(family: &mut BTreeSet<i32>, all: &[Process]) {
         loop {
             let before = family.len();
@@ -235,24 +233,24 @@ mod linux {
         }
     }
 
-    /// A program and all that descends from it.
+    /// A program and its descendants.
     pub(super) fn family(child: &mut Child) -> BTreeSet<i32> {
         let mut family = BTreeSet::from([child.id().cast_signed()]);
-        // Of one that has ended nothing descends any more.
+        // The children of an ended process have another parent.
         if live().adopts && !ended(child) {
             descend(&mut family, &processes());
         }
         family
     }
 
-    /// Whether this process has any child.
+    /// Whether this process has any children.
     fn any_child() -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::All, options), Err(rustix::io::Errno::CHILD))
     }
 
     impl Live {
-        /// Ends the children of this process that are no programs and belong to a family; all of
+        /// Ends the children of this process that are not programs and belong to a family; all of
         /// them if no program is left.
         pub(super) fn sweep(&mut self, mut family: BTreeSet<i32>) {
             let until = Instant::now() + GRACE;
@@ -262,7 +260,7 @@ mod linux {
                 let leaders = family.clone();
                 let alone = self.programs.is_empty();
                 let me = getpid().as_raw_pid();
-                // Only children: their numbers are theirs until they are collected here.
+                // Only children: their ids are their own until they are reaped here.
                 let orphans =
                     all.iter().filter(|p| p.parent == me && !self.programs.contains(&p.id));
                 let ours = orphans
@@ -280,7 +278,7 @@ mod linux {
             }
         }
 
-        /// Ends all that descends from this process.
+        /// Ends all descendants of this process.
         pub(super) fn sweep_all(&mut self) {
             let until = Instant::now() + GRACE;
             while self.adopts && any_child() {
@@ -294,7 +292,7 @@ mod linux {
                 }
                 for child in all.iter().filter(|p| p.parent == me) {
                     if self.programs.contains(&child.id) {
-                        // Whoever started it collects it.
+                        // The thread that started it reaps it.
                         let pid = Pid::from_raw(child.id);
                         let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
                     } else {
@@ -306,7 +304,7 @@ mod linux {
         }
     }
 
-    /// Kills a child that nobody knows, and collects it.
+    /// Kills and reaps an orphan.
     fn end_orphan(id: i32) {
         let Some(pid) = Pid::from_raw(id) else { return };
         let _ = kill_process(pid, Signal::KILL);

@@ -1,12 +1,12 @@
 //! `exec:COMMAND` and `exec-loop:COMMAND`: programs in any language as backends.
 //!
-//! The suite writes a request, a safetensors file of inputs, and the program an
-//! answer, another one: `conformance/README.md` says what stands in them. A free
-//! run is one request. A step is one, too: it begins with the reference's
-//! answer to the step before, which the program has answered by then.
+//! The suite writes a request, a safetensors file of inputs, and the program writes an answer, another one:
+//! `conformance/README.md` defines both. A free run is one request. So is a single step, which starts from the
+//! reference's answer to the step before; the program has answered that one by then.
 //!
-//! Whatever a program does, the suite goes on: `process.rs` sees to its end, and
-//! an answer is bytes from a stranger until `file.rs` has looked at every part.
+//! Nothing that a program does can fool, hang or end the suite: `process` and `live` end it with all that it
+//! started, `folder` isolates its files, and `file` validates every part of its answer. `serve` is the program's
+//! side. What the answers are compared with is in [`crate::judge`].
 
 mod file;
 mod folder;
@@ -24,9 +24,9 @@ use crate::backend::{
     ScheduleSpec,
 };
 use crate::tensor::{Dtype, Tensor};
-use file::{Before, File, Steps};
+use file::{File, ParamStart, Steps};
 use folder::Folder;
-use process::{Verdict, WorkerProcess};
+use process::{ExitOutcome, WorkerProcess};
 
 pub use file::{ANSWER, REQUEST};
 pub use live::{finish, own_process};
@@ -35,29 +35,28 @@ pub use serve::{answer, serve};
 /// How long a program may take over one answer, unless told otherwise.
 pub const LIMIT: Duration = Duration::from_secs(30);
 
-/// After so many answers in a row that didn't come in time, none is asked for.
+/// After so many timeouts in a row, no more requests are made.
 const GIVE_UP: usize = 5;
 
-/// The bytes that an answer may have for each one that it is about: those of its request, and of
-/// the numbers that are asked for without being in it. An f64 of every slot for every bf16 of a
-/// parameter and its gradient comes to a third of it.
+/// The most bytes of an answer per byte of its request and of the outputs that are not inputs too. An f64 of
+/// every slot for every bf16 of a parameter and its gradient is a third of it.
 const FACTOR: u64 = 64;
-/// And so many more, whatever the request.
+/// The bytes that any answer may have in addition.
 const BESIDE: u64 = 1 << 20;
 
-/// A program.
+/// A program as a backend.
 #[derive(Debug)]
 pub struct Exec {
     name: String,
     command: String,
-    /// The processes that wait for a request; none for a program that answers one and ends.
+    /// The idle workers of `exec-loop:`; `None` for `exec:`.
     idle: Option<Mutex<Vec<WorkerProcess>>>,
     limit: Duration,
     late: AtomicUsize,
 }
 
 impl Exec {
-    /// The backend of a name such as `exec:COMMAND`; none if it has no such prefix.
+    /// The backend of a name such as `exec:COMMAND`; `None` without such a prefix.
     #[must_use]
     pub fn new(name: &str, limit: Duration) -> Option<Exec> {
         let (prefix, command) = name.split_once(':')?;
@@ -70,7 +69,7 @@ impl Exec {
         Some(Exec { name, command, idle, limit, late: AtomicUsize::new(0) })
     }
 
-    /// Asks for an answer, in which so many bytes of numbers are expected that the request has none of.
+    /// Requests an answer. `expected` is the number of its bytes that the size of the request does not account for.
     fn request(&self, request: &File, expected: usize) -> Result<File, BackendError> {
         let late = self.late.load(Ordering::Relaxed);
         if late >= GIVE_UP {
@@ -86,11 +85,11 @@ impl Exec {
         let (Some(from), Some(to)) = (paths[0].to_str(), paths[1].to_str()) else {
             return Err(own("the folder for temporary files has no plain name".to_owned()));
         };
-        let verdict = match &self.idle {
+        let outcome = match &self.idle {
             None => process::once(&self.command, &[from, to], self.limit),
-            Some(idle) => self.ask_process(idle, from, to),
+            Some(idle) => self.request_from_worker(idle, from, to),
         };
-        let late = matches!(verdict, Verdict::Late(_));
+        let late = matches!(outcome, ExitOutcome::Late(_));
         self.late
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 Some(if late { n + 1 } else { 0 })
@@ -99,35 +98,42 @@ impl Exec {
         let about = (bytes.len() as u64).saturating_add(expected as u64);
         let most = FACTOR.saturating_mul(about).saturating_add(BESIDE);
         let read = || File::parse(&folder.read(file::ANSWER_FILE, most)?, ANSWER);
-        match verdict {
-            Verdict::Done => read().map_err(|e| BackendError::Failed(format!("the answer: {e}"))),
-            Verdict::Unsupported(why) if why.is_empty() => {
+        match outcome {
+            ExitOutcome::Done => {
+                read().map_err(|e| BackendError::Failed(format!("the answer: {e}")))
+            }
+            ExitOutcome::Unsupported(why) if why.is_empty() => {
                 Err(BackendError::Unsupported("the program gives no reason".to_owned()))
             }
-            Verdict::Unsupported(why) => Err(BackendError::Unsupported(why)),
-            Verdict::Trouble(what) | Verdict::Late(what) => Err(BackendError::Failed(what)),
+            ExitOutcome::Unsupported(why) => Err(BackendError::Unsupported(why)),
+            ExitOutcome::Trouble(what) | ExitOutcome::Late(what) => Err(BackendError::Failed(what)),
         }
     }
 
-    /// One process at a time for each thread of the suite.
-    fn ask_process(&self, idle: &Mutex<Vec<WorkerProcess>>, from: &str, to: &str) -> Verdict {
+    /// Takes an idle worker or starts one, so each thread of the suite uses one at a time.
+    fn request_from_worker(
+        &self,
+        idle: &Mutex<Vec<WorkerProcess>>,
+        from: &str,
+        to: &str,
+    ) -> ExitOutcome {
         let waiting = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut process = match waiting.map_or_else(|| WorkerProcess::start(&self.command), Ok) {
             Ok(process) => process,
-            Err(verdict) => return verdict,
+            Err(outcome) => return outcome,
         };
-        let verdict = process.ask(from, to, self.limit);
-        if matches!(verdict, Verdict::Done | Verdict::Unsupported(_)) {
+        let outcome = process.request(from, to, self.limit);
+        if matches!(outcome, ExitOutcome::Done | ExitOutcome::Unsupported(_)) {
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(process);
         }
-        verdict
+        outcome
     }
 }
 
-/// Whether bytes are an answer of so many steps to a request about such parameters.
+/// Validates an answer of `steps` steps to a request with these parameters.
 ///
 /// # Errors
-/// What is wrong with them.
+/// The defect.
 pub fn check_answer(bytes: &[u8], params: &[&Tensor], steps: usize) -> Result<(), String> {
     file::steps(&File::parse(bytes, ANSWER)?, params, steps).map(|_| ())
 }
@@ -144,8 +150,8 @@ impl Backend for Exec {
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         Ok(Box::new(ExecRun {
             exec: self,
-            spec: Owned::of(spec),
-            before: vec![Before::default(); spec.params.len()],
+            spec: OwnedSpec::of(spec),
+            before: vec![ParamStart::default(); spec.params.len()],
             done: 0,
             planned: Vec::new(),
             made: 0,
@@ -171,7 +177,7 @@ impl Backend for Exec {
         let mut outputs = Vec::new();
         for (i, input) in spec.inputs.iter().enumerate() {
             let name = format!("g{i}.out");
-            // Micro-batches stand in a first dimension, which goes.
+            // The first dimension, micro-batches, is reduced.
             let shape = match spec.name {
                 "accumulate" => input.shape.get(1..).unwrap_or_default(),
                 _ => &input.shape,
@@ -192,8 +198,8 @@ impl Backend for Exec {
     }
 }
 
-/// An [`OptimizerSpec`] that keeps what it is of.
-struct Owned {
+/// An owned [`OptimizerSpec`].
+struct OwnedSpec {
     name: String,
     reference: String,
     hyper: serde_json::Map<String, serde_json::Value>,
@@ -203,10 +209,10 @@ struct Owned {
     steps: usize,
 }
 
-impl Owned {
-    fn of(spec: &OptimizerSpec<'_>) -> Owned {
+impl OwnedSpec {
+    fn of(spec: &OptimizerSpec<'_>) -> OwnedSpec {
         let given = spec.given.iter().map(|g| g.iter().map(|&what| what.to_owned()).collect());
-        Owned {
+        OwnedSpec {
             name: spec.name.to_owned(),
             reference: spec.reference.to_owned(),
             hyper: spec.hyper.clone(),
@@ -232,9 +238,9 @@ impl Owned {
 
 struct ExecRun<'a> {
     exec: &'a Exec,
-    spec: Owned,
-    before: Vec<Before>,
-    /// Steps that lie behind the first of a request.
+    spec: OwnedSpec,
+    before: Vec<ParamStart>,
+    /// Steps before the first of a request.
     done: u64,
     planned: Vec<Inputs>,
     /// Steps made since the latest request.
@@ -261,7 +267,7 @@ impl Run for ExecRun<'_> {
     ) -> Result<(), BackendError> {
         if let Some(before) = self.before.get_mut(i) {
             let (value, state) = (Some(value.clone()), state.clone());
-            *before = Before { value, state, updates: counts.updates };
+            *before = ParamStart { value, state, updates: counts.updates };
         }
         self.done = self.done.max(counts.steps);
         self.count = 0;
@@ -275,7 +281,7 @@ impl Run for ExecRun<'_> {
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         if self.made == self.count {
             if self.count > 0 {
-                // Where it stands now is the program's own, and may be more than it shows.
+                // The program's state may be more than it shows, so it can't be resumed.
                 let text = "one step at a time needs the state before each";
                 return Err(BackendError::Failed(text.to_owned()));
             }
@@ -302,7 +308,7 @@ impl Run for ExecRun<'_> {
     }
 
     fn eval(&self, i: usize) -> Option<Tensor> {
-        // It is shown after the last step only.
+        // The answer has it for the last step only.
         let last = self.made == self.count;
         self.answer.evals.get(i).filter(|_| last)?.clone()
     }

@@ -1,4 +1,4 @@
-//! Programs that may do anything: end early, never end, start others, write without end.
+//! Runs untrusted programs, which may end early, never end, start others, or write without end.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -10,19 +10,19 @@ use std::time::{Duration, Instant};
 
 use super::live;
 
-/// How much of what a program writes is kept.
-const KEPT: usize = 4096;
-/// The longest line that is read as an answer.
+/// The most bytes of a program's output that are kept.
+const TAIL_LEN: usize = 4096;
+/// The longest line that is read.
 const LONGEST: u64 = 1 << 16;
-/// How long a program that was told to end, or has closed its output, may take over it.
+/// How long a program may take to end after it was told to, or has closed its output.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// What a program wrote last.
+/// The last bytes that a program wrote.
 #[derive(Clone, Debug, Default)]
 struct StderrTail(Arc<Mutex<VecDeque<u8>>>);
 
 impl StderrTail {
-    /// Reads on until the end, in a thread of its own, which tells when that is reached.
+    /// Reads to the end in a thread of its own; the receiver gets a message when it is reached.
     fn of(mut from: impl Read + Send + 'static) -> (StderrTail, Receiver<()>) {
         let tail = StderrTail::default();
         let (kept, (done, end)) = (tail.clone(), sync_channel(1));
@@ -31,10 +31,10 @@ impl StderrTail {
             while let Ok(n @ 1..) = from.read(&mut block) {
                 let mut kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.extend(&block[..n]);
-                let old = kept.len().saturating_sub(KEPT);
+                let old = kept.len().saturating_sub(TAIL_LEN);
                 kept.drain(..old);
             }
-            // Nobody may be waiting any more.
+            // The receiver may be gone.
             let _ = done.send(());
         });
         (tail, end)
@@ -47,7 +47,7 @@ impl StderrTail {
         text.chars().filter(|&c| c == '\n' || !c.is_control()).collect()
     }
 
-    /// The last lines in one, to be put after what happened.
+    /// The last lines, joined, as a suffix of an error message.
     fn describe(&self) -> String {
         let text = self.text();
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
@@ -58,17 +58,17 @@ impl StderrTail {
     }
 }
 
-/// A program and all that it starts. Ends with this value.
+/// A program and all that it starts, ended on drop.
 #[derive(Debug)]
 struct Group {
     child: Child,
-    /// Its end has been seen to, and this is how it ended.
+    /// Set once it has been ended: its status, if known.
     over: Option<Option<ExitStatus>>,
 }
 
 impl Group {
     fn start(command: &str, arguments: &[&str], stdin: Stdio) -> io::Result<Group> {
-        // The shell splits the command; what follows is handed on as it is.
+        // The shell splits the command, and passes the arguments on verbatim.
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{command} \"$@\""), "sh"]).args(arguments);
         shell.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -77,7 +77,7 @@ impl Group {
         Ok(Group { child: live::start(&mut shell)?, over: None })
     }
 
-    /// Waits for the end, but not for longer than this.
+    /// Waits for its end until a deadline; whether it ended.
     fn wait(&mut self, until: Instant) -> bool {
         let mut pause = Duration::from_millis(1);
         while self.over.is_none() && !live::ended(&mut self.child) {
@@ -88,7 +88,7 @@ impl Group {
         true
     }
 
-    /// Ends what is left of the program and of all that it started.
+    /// Ends whatever is left of the program and of all that it started.
     fn end(&mut self) -> Option<ExitStatus> {
         *self.over.get_or_insert_with(|| live::end(&mut self.child))
     }
@@ -100,7 +100,7 @@ impl Drop for Group {
     }
 }
 
-/// How a program ended, as a person would say it.
+/// Describes how a program ended.
 fn ending(status: Option<ExitStatus>) -> String {
     let Some(status) = status else { return "ended".to_owned() };
     let signal = |n: i32| {
@@ -130,34 +130,34 @@ fn ending(status: Option<ExitStatus>) -> String {
     }
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
-    /// The answer should be there.
+pub(super) enum ExitOutcome {
+    /// The answer should have been written.
     Done,
-    /// The program has no implementation.
+    /// The program has no implementation; with its reason.
     Unsupported(String),
-    /// What went wrong.
+    /// The program failed.
     Trouble(String),
-    /// The time was over.
+    /// The timeout expired.
     Late(String),
 }
 
-/// What a program says of its answer.
-fn verdict(line: &str) -> Option<Verdict> {
+/// Parses a line of the protocol.
+fn parse_outcome(line: &str) -> Option<ExitOutcome> {
     let line = line.trim();
     let (word, rest) = line.split_once([' ', ':']).unwrap_or((line, ""));
     let rest = rest.trim_start_matches([' ', ':']).to_owned();
     Some(match word {
-        "done" => Verdict::Done,
-        "unsupported" => Verdict::Unsupported(rest),
-        "error" => Verdict::Trouble(format!("the program says: {rest}")),
+        "done" => ExitOutcome::Done,
+        "unsupported" => ExitOutcome::Unsupported(rest),
+        "error" => ExitOutcome::Trouble(format!("the program says: {rest}")),
         _ => return None,
     })
 }
 
-fn cannot_start(e: &io::Error) -> Verdict {
-    Verdict::Trouble(format!("the program can't be started: {e}"))
+fn cannot_start(e: &io::Error) -> ExitOutcome {
+    ExitOutcome::Trouble(format!("the program can't be started: {e}"))
 }
 
 fn seconds(limit: Duration) -> String {
@@ -165,40 +165,40 @@ fn seconds(limit: Duration) -> String {
 }
 
 /// Runs a command once.
-pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> Verdict {
+pub(super) fn once(command: &str, arguments: &[&str], limit: Duration) -> ExitOutcome {
     let mut group = match Group::start(command, arguments, Stdio::null()) {
         Ok(group) => group,
         Err(e) => return cannot_start(&e),
     };
     let (Some(out), Some(err)) = (group.child.stdout.take(), group.child.stderr.take()) else {
-        return Verdict::Trouble("the program has no output".to_owned());
+        return ExitOutcome::Trouble("the program has no output".to_owned());
     };
     let ((out, out_end), (err, err_end)) = (StderrTail::of(out), StderrTail::of(err));
     let in_time = group.wait(Instant::now() + limit);
     let status = group.end();
-    // Whoever left the group may still hold the pipes: that is not waited for.
+    // Processes that left the group may still hold the pipes open.
     let _ = (out_end.recv_timeout(GRACE), err_end.recv_timeout(GRACE));
-    let said = out.text().lines().rev().find(|l| !l.trim().is_empty()).and_then(verdict);
+    let said = out.text().lines().rev().find(|l| !l.trim().is_empty()).and_then(parse_outcome);
     if !in_time {
-        return Verdict::Late(format!(
+        return ExitOutcome::Late(format!(
             "no answer in {}, ended by force{}",
             seconds(limit),
             err.describe()
         ));
     }
     match (status, said) {
-        (Some(s), None) if s.success() => Verdict::Done,
+        (Some(s), None) if s.success() => ExitOutcome::Done,
         (Some(s), Some(said)) if s.success() => said,
         (status, _) => {
-            Verdict::Trouble(format!("the program {}{}", ending(status), err.describe()))
+            ExitOutcome::Trouble(format!("the program {}{}", ending(status), err.describe()))
         }
     }
 }
 
-/// A program that answers one request after the other.
+/// A program that answers many requests (`exec-loop:`).
 #[derive(Debug)]
 pub(super) struct WorkerProcess {
-    /// Dropped first: the end of its input tells the program to end.
+    /// Dropped first: end of input tells the program to end.
     stdin: Option<ChildStdin>,
     group: Group,
     lines: Receiver<String>,
@@ -206,14 +206,14 @@ pub(super) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    pub(super) fn start(command: &str) -> Result<WorkerProcess, Verdict> {
+    pub(super) fn start(command: &str) -> Result<WorkerProcess, ExitOutcome> {
         let mut group = Group::start(command, &[], Stdio::piped()).map_err(|e| cannot_start(&e))?;
         let (stdin, out, err) =
             (group.child.stdin.take(), group.child.stdout.take(), group.child.stderr.take());
         let (Some(out), Some(err)) = (out, err) else {
-            return Err(Verdict::Trouble("the program has no output".to_owned()));
+            return Err(ExitOutcome::Trouble("the program has no output".to_owned()));
         };
-        // A few lines ahead: a program that writes without end has to wait.
+        // Bounded, so that a program that writes without end blocks.
         let (sender, lines) = sync_channel(4);
         thread::spawn(move || {
             let mut out = BufReader::new(out);
@@ -231,42 +231,42 @@ impl WorkerProcess {
         Ok(WorkerProcess { stdin, group, lines, err: StderrTail::of(err).0 })
     }
 
-    /// Hands over a request. After anything but `Done` and `Unsupported` the program is of no more use.
-    pub(super) fn ask(&mut self, request: &str, answer: &str, limit: Duration) -> Verdict {
+    /// Sends a request and waits for the outcome. After any but `Done` and `Unsupported` the worker must be dropped.
+    pub(super) fn request(&mut self, request: &str, answer: &str, limit: Duration) -> ExitOutcome {
         if let Ok(line) = self.lines.try_recv() {
-            return unasked(&line);
+            return unexpected_line(&line);
         }
         let sent = self.stdin.as_mut().is_some_and(|to| {
-            // The lines are far shorter than a pipe is long, and only one is under way.
+            // Can't block: a line is far shorter than the pipe's buffer, and only one is in flight.
             writeln!(to, "{request}\t{answer}").and_then(|()| to.flush()).is_ok()
         });
         if !sent {
             return self.over();
         }
         match self.lines.recv_timeout(limit) {
-            Ok(line) => verdict(&line).unwrap_or_else(|| unasked(&line)),
+            Ok(line) => parse_outcome(&line).unwrap_or_else(|| unexpected_line(&line)),
             Err(RecvTimeoutError::Disconnected) => self.over(),
             Err(RecvTimeoutError::Timeout) => {
                 self.group.end();
                 let words = self.err.describe();
-                Verdict::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
+                ExitOutcome::Late(format!("no answer in {}, ended by force{words}", seconds(limit)))
             }
         }
     }
 
-    /// The program takes or gives no more lines.
-    fn over(&mut self) -> Verdict {
+    /// The outcome after the program has closed its input or output.
+    fn over(&mut self) -> ExitOutcome {
         let ended = self.group.wait(Instant::now() + GRACE);
         let status = self.group.end();
         let how = if ended { ending(status) } else { "closed its input or output".to_owned() };
-        thread::sleep(Duration::from_millis(10)); // its last words may be on their way
-        Verdict::Trouble(format!("the program {how}{}", self.err.describe()))
+        thread::sleep(Duration::from_millis(10)); // its last output may still be in flight
+        ExitOutcome::Trouble(format!("the program {how}{}", self.err.describe()))
     }
 }
 
-fn unasked(line: &str) -> Verdict {
+fn unexpected_line(line: &str) -> ExitOutcome {
     let line: String = line.trim().chars().filter(|c| !c.is_control()).take(80).collect();
-    Verdict::Trouble(format!(
+    ExitOutcome::Trouble(format!(
         "the program says `{line}`, wanted `done`, `unsupported …` or `error …`, once a request"
     ))
 }

@@ -1,4 +1,4 @@
-//! The other side: answers requests with a backend of this language.
+//! The program's side of the protocol: answers requests with a Rust backend.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -14,7 +14,7 @@ use crate::golden::{self, Group};
 use crate::read;
 use crate::tensor::{Dtype, Tensor};
 
-/// Answers one request after the other: the program's side of `exec-loop:`.
+/// Answers a stream of requests: the program's side of `exec-loop:`.
 ///
 /// # Errors
 /// Lines that can't be read or written.
@@ -35,7 +35,7 @@ pub fn serve(
     Ok(())
 }
 
-/// Answers one request: the program's side of `exec:`, which prints what this returns.
+/// Answers one request, and returns the line to print: the program's side of `exec:`.
 #[must_use]
 pub fn answer(backend: &dyn Backend, request: &Path, to: &Path) -> String {
     let answered = self::request(request).and_then(|file| of(backend, &file)).and_then(|answer| {
@@ -56,7 +56,7 @@ fn request(path: &Path) -> Result<File, BackendError> {
     File::parse(&bytes, REQUEST).map_err(BackendError::Failed)
 }
 
-/// What keeps a file from being a request.
+/// The error for a missing or invalid key.
 fn bad(key: &str) -> BackendError {
     BackendError::Failed(format!("the request has no good `{key}`"))
 }
@@ -115,7 +115,7 @@ fn numbered(file: &File, letter: char, what: &str) -> usize {
     (0..).take_while(|i| file.tensors.contains_key(&format!("{letter}{i}.{what}"))).count()
 }
 
-/// The rows of every tensor, step after step.
+/// Collects the rows of every tensor.
 #[derive(Default)]
 struct Rows {
     tensors: BTreeMap<String, Vec<Tensor>>,
@@ -131,7 +131,7 @@ impl Rows {
 
     fn into_file(self, out: &mut File) {
         for (name, rows) in self.tensors {
-            // What has no row, or another form, at some step can't be shown.
+            // A tensor that is missing at some step, or changes its shape, can't be shown.
             let Some(first) = rows.first() else { continue };
             let same = |t: &Tensor| t.dtype == first.dtype && t.shape == first.shape;
             if rows.len() == self.steps && rows.iter().all(same) {
@@ -202,7 +202,7 @@ fn optimizer(
         }
     }
     if steps == 0 {
-        // Nothing was shown, and nothing is expected but its form.
+        // Without steps an answer has the types and shapes alone.
         for i in 0..count {
             let x = run.value(i);
             let shape = [&[0], &x.shape[..]].concat();
@@ -226,7 +226,7 @@ fn groups(text: &str, count: usize) -> Option<Vec<Group>> {
     list.into_iter().map(group).collect()
 }
 
-/// What comes from outside at step `t` of a request.
+/// The inputs of step `t` of a request.
 fn inputs(
     file: &File,
     given: &[Vec<String>],

@@ -1,4 +1,4 @@
-//! What keeps a file from being a case.
+//! Why a file is not a case.
 
 use std::path::PathBuf;
 
@@ -7,17 +7,17 @@ use thiserror::Error;
 
 use crate::tensor::Dtype;
 
-/// A file and what is wrong with it.
+/// A file and its defect.
 #[derive(Debug, Error)]
 #[error("{}: {problem}", file.display())]
 pub struct GoldenError {
     /// The file, or the suite's folder.
     pub file: PathBuf,
-    /// What is wrong.
+    /// The defect.
     pub problem: Problem,
 }
 
-/// What is wrong with a file.
+/// A defect of a file.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -60,7 +60,7 @@ pub enum Problem {
 
 impl Problem {
     pub(super) fn key(key: &str, value: &str, expected: &str) -> Problem {
-        // As much of a long one as shows what it is.
+        // The head of a long value is enough to recognize it.
         let mut shown: String = value.chars().take(200).collect();
         if shown.len() < value.len() {
             shown.push('…');

@@ -1,4 +1,4 @@
-//! Which files a suite has.
+//! Finds the files of a suite.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{GoldenError, Problem};
 
-/// What tells a folder from every other, by whatever path it is reached.
+/// Identifies a folder independently of the path to it.
 #[cfg(unix)]
 fn identity(dir: &Path) -> std::io::Result<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
@@ -16,15 +16,15 @@ fn identity(dir: &Path) -> std::io::Result<(u64, u64)> {
 
 #[cfg(not(unix))]
 fn identity(dir: &Path) -> std::io::Result<PathBuf> {
-    // Where no path can be resolved, there are no links either.
+    // A system that can't resolve paths has no links either.
     Ok(fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned()))
 }
 
-/// The cases of a suite: all below `root` that is called `*.safetensors` and is no folder, in order.
-/// A folder is entered once, whatever links lead to it.
+/// The cases of a suite: every `*.safetensors` below `root` that is not a folder, sorted. A folder is entered
+/// once, whatever links lead to it.
 ///
 /// # Errors
-/// A folder that can't be read, or holds none.
+/// A folder that can't be read, or has none.
 pub fn files(root: &Path) -> Result<Vec<PathBuf>, GoldenError> {
     let mut out = Vec::new();
     let located = |problem| GoldenError { file: root.to_owned(), problem };
@@ -38,7 +38,7 @@ pub fn files(root: &Path) -> Result<Vec<PathBuf>, GoldenError> {
 
 fn walk(root: &Path, out: &mut Vec<PathBuf>) -> std::io::Result<()> {
     let mut seen = BTreeSet::new();
-    // Links last: a folder goes by the path on which it lies.
+    // Links last, so that a folder is known by its own path.
     let (mut folders, mut links) = (vec![root.to_owned()], VecDeque::new());
     while let Some(dir) = folders.pop().or_else(|| links.pop_front()) {
         if !seen.insert(identity(&dir)?) {

@@ -6,7 +6,7 @@ use super::Problem;
 use super::tensors::{Tensors, check_dtype, check_shape};
 use crate::tensor::{Dtype, Tensor};
 
-/// Gradients before and after.
+/// Gradients before and after a strategy.
 #[derive(Clone, Debug)]
 pub struct GradientCase {
     /// In order.
@@ -18,11 +18,11 @@ pub struct GradientCase {
 /// One gradient.
 #[derive(Clone, Debug)]
 pub struct GradientTensor {
-    /// What goes in; for `accumulate` one row a micro-batch.
+    /// The input; for `accumulate` one row per micro-batch.
     pub input: Tensor,
-    /// What comes out.
+    /// The expected output.
     pub output: Tensor,
-    /// What the reference drew for itself.
+    /// Random tensors that the reference drew (`g{i}.given.…`).
     pub given: BTreeMap<String, Tensor>,
 }
 

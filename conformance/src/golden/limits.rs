@@ -1,26 +1,26 @@
-//! What a file may ask for: no more memory or time than its bytes can account for.
+//! Limits on what a file can make a reader allocate or compute, in proportion to its size.
 
 use serde_json::{Map, Value};
 
 use super::{OptimizerCase, Problem};
 
-/// The bytes that a file may have.
+/// The most bytes of a file.
 pub const LARGEST: u64 = 1 << 28;
 
-/// Those of the table of tensors at its head, which takes up some ten times as much in memory.
+/// The most bytes of its safetensors header, which takes some ten times as much in memory.
 const HEADER: u64 = 1 << 24;
 
-/// The steps of a run.
+/// The most steps of a run.
 const STEPS: usize = 1 << 16;
 
-/// The characters of `hyper`: every group has a copy of what holds for all.
+/// The most characters of `hyper`: every group has a copy of the common arguments.
 const HYPER: usize = 1 << 14;
 
-/// Arguments that say how much memory or time something takes, and what they may be at most: far
-/// more than any use of them, and little enough that no rule runs out of either.
+/// Arguments that decide how much memory or time a rule takes, with their maxima: far beyond any real use, and
+/// small enough that no rule runs out of either.
 const SIZES: [(&str, f64); 3] = [("rank", 4096.0), ("window_size", 4096.0), ("ns_steps", 100.0)];
 
-/// The elements of a projection that any file may ask for.
+/// The most elements of a projection, whatever the size of the file.
 const PROJECTION: usize = 1 << 22;
 
 pub(super) fn header(bytes: &[u8]) -> Result<(), Problem> {
@@ -42,7 +42,7 @@ pub(super) fn steps(steps: usize, bytes: usize) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A shape, be the tensor ever so empty.
+/// Bounds the product of the dimensions without zeros, which an empty tensor could make huge.
 pub(super) fn shape(name: &str, shape: &[usize], bytes: usize) -> Result<(), Problem> {
     let product = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
     if product.is_none_or(|n| n > bytes) {
@@ -63,7 +63,7 @@ pub(super) fn length(key: &str, text: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Looks for arguments that are sizes, in groups and in schedules within schedules, too.
+/// Checks all size arguments, including those of groups and of nested schedules.
 pub(super) fn sizes(hyper: &Map<String, Value>) -> Result<(), Problem> {
     hyper.iter().try_for_each(|(key, value)| {
         let most = SIZES.iter().find(|(name, _)| name == key).map(|&(_, most)| most);
@@ -77,8 +77,8 @@ pub(super) fn sizes(hyper: &Map<String, Value>) -> Result<(), Problem> {
     })
 }
 
-/// Holds a rank to the parameters: a projection has as many rows or columns as the larger
-/// dimension, even that of a tensor without elements.
+/// Bounds a rank by the parameters: a projection has as many rows or columns as their larger
+/// dimension, even if the tensor has no elements.
 pub(super) fn rank(data: &OptimizerCase, bytes: usize) -> Result<(), Problem> {
     let dims = data.params.iter().flat_map(|p| &p.init.shape);
     let largest = dims.max().copied().unwrap_or(0);

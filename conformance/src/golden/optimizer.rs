@@ -8,23 +8,23 @@ use super::Problem;
 use super::tensors::{Tensors, check_dtype, check_shape, no_nan, series};
 use crate::tensor::Tensor;
 
-/// Parameters over time.
+/// Parameters, gradients and state over all steps.
 #[derive(Clone, Debug)]
 pub struct OptimizerCase {
-    /// In the order in which the reference got them.
+    /// In the order of the reference's constructor argument.
     pub params: Vec<ParamCase>,
-    /// Every parameter is in exactly one.
+    /// Parameter groups; every parameter is in exactly one.
     pub groups: Vec<Group>,
-    /// The learning rate in force at each step; without it, that of the arguments.
+    /// The learning rate in force at each step; `None`: the one of the arguments throughout.
     pub lr: Option<Vec<f64>>,
-    /// Other numbers that came from outside, a step each.
+    /// Extra scalar inputs (`given.…`), one value per step.
     pub given: BTreeMap<String, Vec<f64>>,
 }
 
 /// Parameters that share their arguments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
-    /// Their numbers.
+    /// Their indices.
     pub params: Vec<usize>,
     /// All constructor arguments that hold for them.
     pub hyper: Map<String, Value>,
@@ -33,37 +33,37 @@ pub struct Group {
 /// One parameter.
 #[derive(Clone, Debug)]
 pub struct ParamCase {
-    /// Before the first step.
+    /// Its value before the first step.
     pub init: Tensor,
-    /// T rows.
+    /// The gradients, T rows.
     pub grad: Tensor,
-    /// Whether there was a gradient, a step each.
+    /// Whether it had a gradient, for each step.
     pub has_grad: Vec<bool>,
-    /// T rows: after each step.
+    /// Its value after each step, T rows.
     pub value: Tensor,
-    /// T rows a slot: after each step.
+    /// Its slots after each step, T rows each.
     pub state: BTreeMap<String, Tensor>,
-    /// The state before the first step, of runs that start late (our extension).
+    /// The state before the first step, for runs that do not start from scratch.
     pub state0: BTreeMap<String, Tensor>,
-    /// As shown for evaluation, after the last step.
+    /// Its evaluation value after the last step.
     pub eval: Option<Tensor>,
-    /// What the reference drew or decomposed for itself.
+    /// Tensors that the reference drew at random or decomposed (`p{i}.given.…`).
     pub given: BTreeMap<String, Given>,
 }
 
-/// A tensor from outside.
+/// A tensor that the case supplies: noise, a projector.
 #[derive(Clone, Debug)]
 pub enum Given {
-    /// One row a step.
+    /// One row per step.
     Steps(Tensor),
-    /// One row a refresh, and the steps at which they came into force.
+    /// One row per refresh, and the steps at which the rows came into force.
     Refreshes(Tensor, Vec<usize>),
-    /// The same at every step.
+    /// One value for all steps.
     Constant(Tensor),
 }
 
 impl Given {
-    /// What is in force at step `t`, and whether it came into force just then.
+    /// The tensor in force at step `t`, and whether it came into force at that step.
     #[must_use]
     pub fn at(&self, t: usize) -> Option<(Tensor, bool)> {
         match self {
@@ -84,19 +84,19 @@ impl ParamCase {
         if t == 0 { self.init.clone() } else { self.value.row(t - 1) }
     }
 
-    /// The slots before step `t`; none if the optimizer has yet to make them.
+    /// The slots before step `t`; empty if the optimizer has not created them yet.
     #[must_use]
     pub fn state_before(&self, t: usize) -> BTreeMap<String, Tensor> {
         if t == 0 {
             return self.state0.clone();
         }
-        // Rows from before a parameter joined may be filled with NaN.
+        // Rows before a parameter's first gradient may be filled with NaN.
         let joined = !self.state0.is_empty() || self.updates_before(t) > 0;
         let rows = self.state.iter().map(|(slot, rows)| (slot.clone(), rows.row(t - 1)));
         rows.filter(|(_, row)| joined || !row.has_nan()).collect()
     }
 
-    /// How many gradients there were before step `t`.
+    /// The number of gradients before step `t`.
     #[must_use]
     pub fn updates_before(&self, t: usize) -> usize {
         self.has_grad.iter().take(t).filter(|&&g| g).count()
@@ -201,7 +201,7 @@ fn param(tensors: &mut Tensors, i: usize, steps: usize) -> Result<ParamCase, Pro
     Ok(ParamCase { init, grad, has_grad, value, state, state0, eval, given })
 }
 
-/// Checks every element, with the one before it.
+/// Checks every element, given the one before it.
 fn one_by_one(
     name: &str,
     tensor: &Tensor,

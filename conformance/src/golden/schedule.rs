@@ -6,16 +6,16 @@ use super::Problem;
 use super::tensors::{Tensors, check_dtype, no_nan, series};
 use crate::tensor::{Dtype, Tensor};
 
-/// Learning rates over time.
+/// Learning rates over all steps.
 #[derive(Clone, Debug)]
 pub struct ScheduleCase {
     /// Number of groups.
     pub groups: usize,
     /// (T+1) × G rates, in rows: at construction, then after each step.
     pub lr: Vec<f64>,
-    /// The value handed over at each step, for schedules driven by one.
+    /// The metric at each step, for schedules driven by one.
     pub metric: Option<Vec<f64>>,
-    /// Whatever else came from outside (`given.…`).
+    /// Extra inputs (`given.…`).
     pub given: BTreeMap<String, Tensor>,
 }
 

@@ -1,11 +1,11 @@
-//! The tensors of a file, and what is asked of each.
+//! The tensors of a file, and checks of their names, shapes and types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Problem;
 use crate::tensor::{Dtype, Tensor};
 
-/// The tensors of a file, taken out one by one.
+/// The tensors of a file; each is removed when it is read.
 pub(super) struct Tensors(pub(super) BTreeMap<String, Tensor>);
 
 impl Tensors {
@@ -17,7 +17,7 @@ impl Tensors {
         self.optional(name).ok_or_else(|| Problem::MissingTensor(name.to_owned()))
     }
 
-    /// All tensors whose names begin so, by what follows.
+    /// All tensors whose names have this prefix, by the rest of the name.
     pub(super) fn with_prefix(&mut self, prefix: &str) -> BTreeMap<String, Tensor> {
         let names: Vec<String> = self.0.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
         names
@@ -26,11 +26,11 @@ impl Tensors {
             .collect()
     }
 
-    /// The numbers n for which there is a tensor `{letter}{n}.…`, which must be 0, 1, 2, ….
+    /// How many n there are with a tensor `{letter}{n}.…`; they must be 0, 1, 2, ….
     pub(super) fn numbered(&self, letter: char, needed: &str) -> Result<usize, Problem> {
         let number = |k: &String| k.strip_prefix(letter)?.split_once('.')?.0.parse::<usize>().ok();
         let found: BTreeSet<usize> = self.0.keys().filter_map(number).collect();
-        // The first hole among the numbers, or the end.
+        // The first missing index, or the end.
         let count = found.iter().zip(0..).take_while(|&(&n, i)| n == i).count();
         if count < found.len() || count == 0 {
             return Err(Problem::MissingTensor(format!("{letter}{count}.{needed}")));
@@ -54,7 +54,7 @@ pub(super) fn check_dtype(name: &str, got: Dtype, ok: bool, expected: &str) -> R
     Err(Problem::Dtype { tensor: name.to_owned(), got, expected: expected.to_owned() })
 }
 
-/// A vector of T numbers in `f64`.
+/// A vector of T values in `f64`.
 pub(super) fn series(name: &str, tensor: Tensor, steps: usize) -> Result<Vec<f64>, Problem> {
     check_dtype(name, tensor.dtype, tensor.dtype == Dtype::F64, "f64")?;
     check_shape(name, &tensor, &[steps])?;

@@ -1,33 +1,30 @@
-//! How far an answer may be off.
+//! The table of error bounds that are not derived from the rule.
 //!
-//! A number of an optimizer is held to the tolerance that is derived from its rule (`derived`). This is the
-//! only table of others: of schedules and gradients, and of what can't be followed, which is codes and all that comes
-//! after them in a free run, what is kept beside a parameter of 16 bits, products of matrices, and carried numbers.
+//! An optimizer's values are held to the tolerance that `derived` computes from the rule itself. This is the only
+//! table of all other bounds: of schedules and gradients, and of what error analysis can't track, which is codes
+//! and everything after them in a free run, the correction stored beside a 16-bit parameter, matrix products, and
+//! per-step scalars.
 //!
-//! * `step` and `values`: [`DEFAULT`] ULP at scale; whole numbers and codes must be equal.
-//! * `free`: every step may add that much, at the largest scale that the element
-//!   has had: after step t (from 1) the bound is t times [`DEFAULT`] times the
-//!   largest spacing so far. (An error made while a number was large does not
-//!   shrink when the number does.)
+//! * `step` and `values`: [`DEFAULT`] ULP at scale; integers and codes must be equal.
+//! * `free`: every step may add that much, at the largest scale that the element has had: after step t (from 1)
+//!   the bound is t times [`DEFAULT`] times the largest spacing so far. (An error made while a value was large
+//!   does not shrink when the value does.)
 //!
-//! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be the
-//! neighbouring one where the reference sits on a tie, which is counted, printed
-//! and may happen to 1 % of a case's codes; a parameter's scale is at least 8
-//! learning rates. Codes are judged on their own grid, whatever type they come in.
+//! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be off by one where the reference is on
+//! a tie, which is counted and printed, and allowed for 1 % of a case's codes; a parameter's scale is at least 8
+//! learning rates. Codes are compared on their own grid, whatever type a backend returns them in.
 //!
-//! A free run of low-bit state is judged like any other until a code parts from the
-//! reference's, which must look like a tie too. From then on every step of that
-//! parameter must be the one that the core makes from the backend's own numbers
-//! before it (`parted.rs`). Where nobody can follow it so, as its state is hidden or
-//! the core does not have the optimizer, it may be away from the reference by what
-//! codes can carry, [`CARRIED`]. A number is never NaN or infinite where the
-//! reference's is not.
+//! A free run of low-bit state is compared like any other until a code diverges from the reference's, which must
+//! look like a tie too. From then on every step of that parameter must be the one that the core makes from the
+//! backend's own state before it (`backend/diverged.rs`). Where that is impossible, because the state is hidden or
+//! the core lacks the optimizer, the parameter may differ from the reference by what diverged codes can cause,
+//! [`CARRIED`]. NaN and infinity are never accepted where the reference is finite.
 //!
-//! What is wrong alike everywhere may hide in bounds an element wide, so the movement
-//! as a whole is judged as well: [`SYSTEMATIC`].
+//! An error common to all elements may be within every element's bound, so each tensor's update is also compared
+//! as a whole: [`SYSTEMATIC`].
 //!
-//! What needs more and is not derived stands in [`EXEMPTIONS`], with the reason. An exemption that
-//! no committed case needs fails the run over the committed suite.
+//! Looser bounds that are not derived are in [`EXEMPTIONS`], each with its reason. An exemption that no committed
+//! case needs fails the run over the committed suite.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,19 +36,19 @@ use crate::tensor::Dtype;
 /// The bound of a single step, in ULP at scale.
 pub const DEFAULT: f64 = 4.0;
 
-/// The way to check.
+/// How a case is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// One step at a time, each from the reference's own numbers.
+    /// One step at a time, each from the reference's own state.
     Step,
-    /// The whole run from its start.
+    /// The whole run from the initial parameters.
     Free,
     /// Schedules and gradients.
     Values,
 }
 
 impl Mode {
-    /// As reports have it.
+    /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -62,49 +59,47 @@ impl Mode {
     }
 }
 
-/// Where a bound holds that is not the default.
+/// A bound other than the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exemption {
-    /// Which cases, as a glob over `KIND/NAME/CASE`.
+    /// The cases, as a glob over `KIND/NAME/CASE`.
     pub case: &'static str,
-    /// The number's type; `None` for any.
+    /// The values' type; `None` for any.
     pub dtype: Option<Dtype>,
-    /// Which number, as a glob: `value`, `eval`, a state slot, `lr`, `out`, `norm`.
+    /// The quantity, as a glob: `value`, `eval`, a state slot, `lr`, `out`, `norm`.
     pub what: &'static str,
-    /// The way to check.
+    /// How the case is checked.
     pub mode: Mode,
-    /// What holds instead.
+    /// The bound.
     pub allow: Tolerance,
-    /// Why the default can't hold.
+    /// Why the default bound can't hold.
     pub reason: &'static str,
 }
 
-/// What holds instead of the default.
+/// A bound that replaces the default.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tolerance {
-    /// This many ULP at scale a step.
+    /// This many ULP at scale per step.
     Ulp(f64),
-    /// This many times the spacing plus what one ULP in each input (the
-    /// parameter, the gradient, every slot) moves the core's answer. For
-    /// differences that nearly cancel.
+    /// This many times the sum of the spacing and the core's sensitivity to one ULP in each input (the
+    /// parameter, the gradient, every slot). For differences that nearly cancel.
     Conditioned(f64),
-    /// This many ULP at scale, but no more than this share of a case's numbers
-    /// (or one) beyond the default. For codes that flip on ties.
+    /// This many ULP at scale, with no more than this share of a case's values (or one) beyond the default.
     #[allow(missing_docs)]
     Outliers { ulp: f64, share: f64 },
-    /// The default plus this share of the largest change that the step makes in the
-    /// tensor. For a reference that computes its update in fewer bits.
+    /// The default plus this share of the largest change that the step makes in the tensor. For a reference that
+    /// computes its update in lower precision.
     RelativeToUpdate(f64),
 }
 
-/// Slots that keep what a sum lost to rounding. Their own last bits mean little: they are judged
-/// as if the value beside them were the reference's, at the scale of what was added to both.
+/// Slots that hold the rounding error of a sum (Kahan compensation). Their own last bits mean little: they are
+/// compared as if the value beside them were the reference's, at the scale of what was added to both.
 pub const COMPENSATIONS: &[&str] = &["compensation", "kahan_comp"];
 
-/// State that a case may hold and a backend need not show, with the reason: case glob, slot, reason.
+/// State that a case may hold and a backend need not show: case glob, slot, reason.
 pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
 
-/// All that is not [`DEFAULT`].
+/// All bounds other than [`DEFAULT`] that are not derived.
 pub const EXEMPTIONS: &[Exemption] = &[
     Exemption { mode: Mode::Step, ..MUON },
     Exemption { mode: Mode::Free, ..MUON },
@@ -153,7 +148,7 @@ pub const EXEMPTIONS: &[Exemption] = &[
     },
 ];
 
-/// The last resort of what is not derived: see [`crate::condition`].
+/// The last resort where no tolerance is derived: see `sensitivity`.
 const CANCELLING: Exemption = Exemption {
     case: "optimizer/*",
     dtype: None,
@@ -189,7 +184,7 @@ const MUON: Exemption = Exemption {
 const COMPENSATION_F64: Exemption =
     Exemption { what: "compensation", allow: Tolerance::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
 
-/// An ULP of `f32`, in those of `f64`.
+/// One ULP of `f32`, in ULP of `f64`.
 const F32_ULP: f64 = (1u64 << 29) as f64;
 
 const SINGLE: Exemption = Exemption {
@@ -218,35 +213,35 @@ const ANYPRECISION_F64: Exemption = Exemption {
     ..SINGLE
 };
 
-/// Optimizers whose state rests in codes and scales.
+/// Optimizers whose state is stored as codes and scales.
 const LOW_BIT: &str = "optimizer/{flash_*,*_8bit,*_4bit,torchao_*}/*";
 
-/// Whether a case is of an optimizer whose state rests in codes and scales.
+/// Whether a case is of an optimizer whose state is stored as codes and scales.
 #[must_use]
 pub fn is_low_bit(case: &str) -> bool {
     static GLOB: LazyLock<Option<GlobMatcher>> = LazyLock::new(|| matcher(LOW_BIT));
     GLOB.as_ref().is_some_and(|g| g.is_match(case))
 }
 
-/// The part of a case's codes that may be a neighbour's: the reference on a tie.
+/// The share of a case's codes that may be off by one, where the reference is on a tie.
 pub const TIES: f64 = 0.01;
 
-/// How far two free runs may be apart whose codes have parted and that nobody can follow, in largest movements of the
-/// reference, added up over the steps since. One element moves no further in a step than that,
-/// whatever its code, so two updates differ by twice as much at most; Lion does so when a code
-/// turns its sign. Of 12,600 codes moved by one in the committed cases, 240 carried further: those
+/// How far a free run may be from the reference's after codes have diverged, where the core can't follow it: this
+/// many times the reference's largest change of an element, summed over the steps since. No element changes by
+/// more than that in a step, whatever its code, so two updates differ by at most twice as much; Lion's do when a
+/// code flips its sign. Of 12,600 codes changed by one in the committed cases, 240 had a larger effect: those
 /// where FlashAdam's second moment has the code 0, and the update is divided by ε alone.
 pub const CARRIED: f64 = 2.0;
 
-/// How far the movement as a whole may be off, beyond what the last bits of its numbers account
-/// for: the factor by which it is too long (the least squares' fit on the reference's), and the
-/// mean error in its direction over its mean length. Over all committed cases the core is within
-/// 0.0005; an argument off by one per cent is 0.01 where the movement is proportional to it.
+/// The allowed systematic error of an update, beyond what rounding accounts for: the deviation from 1 of its scale
+/// (the least-squares fit to the reference's update), and its mean error in the update's direction relative to
+/// the mean magnitude. Over all committed cases the core is within 0.0005; an argument off by one per cent gives
+/// 0.01 where the update is proportional to it.
 pub const SYSTEMATIC: f64 = 0.005;
 
-/// The same where codes have parted and nobody can follow. One code changes the whole movement by less than 0.009 in 95 of
-/// 100 places that were tried.
-pub const SYSTEMATIC_PARTED: f64 = 0.05;
+/// [`SYSTEMATIC`] after codes have diverged, where the core can't follow. One code changes the whole update by less
+/// than 0.009 in 95 of 100 places that were tried.
+pub const SYSTEMATIC_DIVERGED: f64 = 0.05;
 
 const PRODUCT_F32: Exemption = Exemption {
     case: "optimizer/{galore,apollo}_*/*",
@@ -261,25 +256,25 @@ const PRODUCT_F32: Exemption = Exemption {
 
 const PRODUCT_F64: Exemption = Exemption { dtype: Some(Dtype::F64), ..PRODUCT_F32 };
 
-/// A glob, ready to match; none if it is ill-formed. It takes long to make one: once is enough.
+/// A compiled glob; `None` if it is ill-formed. Compiling is slow, so callers keep it.
 fn matcher(glob: &str) -> Option<GlobMatcher> {
     Glob::new(glob).ok().map(|glob| glob.compile_matcher())
 }
 
-/// A number to be judged.
+/// The key by which exemptions are looked up.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
     /// `KIND/NAME/CASE`.
     pub case: &'a str,
-    /// Its type.
+    /// The values' type.
     pub dtype: Dtype,
-    /// `value`, a state slot, ….
+    /// The quantity: `value`, a state slot, ….
     pub what: &'a str,
-    /// The way to check.
+    /// How the case is checked.
     pub mode: Mode,
 }
 
-/// The table at work: knows which exemptions were needed.
+/// The table of exemptions, with a record of which were used.
 #[derive(Debug)]
 pub struct Bounds {
     table: Vec<(Exemption, Option<[GlobMatcher; 2]>)>,
@@ -293,7 +288,7 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// Of a table; an ill-formed glob matches nothing, and so shows as stale.
+    /// From a table; an ill-formed glob matches nothing, and so is reported as stale.
     #[must_use]
     pub fn new(table: &[Exemption]) -> Self {
         let globs = |e: &Exemption| Some([matcher(e.case)?, matcher(e.what)?]);
@@ -301,7 +296,7 @@ impl Bounds {
         Bounds { needed: table.iter().map(|_| AtomicBool::new(false)).collect(), table }
     }
 
-    /// The exemption that holds for a number, if one does: the first that fits.
+    /// The first exemption that matches.
     #[must_use]
     pub fn exemption(&self, s: &Subject<'_>) -> Option<(usize, Tolerance)> {
         let i = self.table.iter().position(|(e, globs)| {
@@ -314,7 +309,7 @@ impl Bounds {
         Some((i, self.table[i].0.allow))
     }
 
-    /// Why an exemption is there.
+    /// The reason of an exemption.
     #[must_use]
     pub fn reason(&self, exemption: usize) -> &'static str {
         self.table[exemption].0.reason
@@ -329,13 +324,13 @@ impl Bounds {
         }
     }
 
-    /// Notes that a number was off by more than the default.
+    /// Records that a value needed the exemption.
     pub fn mark_used(&self, exemption: usize) {
         self.needed[exemption].store(true, Ordering::Relaxed);
     }
 
-    /// Exemptions that no number has needed. A free run begins with a step, so what steps need
-    /// free runs may need too.
+    /// Exemptions that no value has needed. A free run begins with a step, so one that steps need counts as
+    /// needed for free runs too.
     #[must_use]
     pub fn stale(&self) -> Vec<&Exemption> {
         let rows = || self.table.iter().map(|(e, _)| e).zip(&self.needed);
@@ -347,14 +342,14 @@ impl Bounds {
         rows().filter(|(e, n)| !is_needed(n) && !of_step(e)).map(|(e, _)| e).collect()
     }
 
-    /// The default allowance of a quantity: ULP at scale in a single step.
+    /// The default bound of a quantity, in ULP at scale for a single step.
     #[must_use]
     pub fn default_for(dtype: Dtype, what: &str) -> f64 {
         let scale = what.ends_with(".scale") || what.ends_with("::scales");
         if scale || what.starts_with("absmax") {
             1.0
         } else if dtype.float().is_some() || dtype == Dtype::I16 {
-            DEFAULT // the last of 16 correction bits is that of an f32
+            DEFAULT // the last of 16 correction bits is the last bit of an f32
         } else {
             0.0
         }
@@ -366,7 +361,7 @@ impl Bounds {
         COMPENSATIONS.contains(&slot)
     }
 
-    /// Why a backend need not show this piece of state, if so.
+    /// The reason why a backend need not show this slot, if there is one.
     #[must_use]
     pub fn informational(case: &str, slot: &str) -> Option<&'static str> {
         static GLOBS: LazyLock<Vec<Option<GlobMatcher>>> =
@@ -397,7 +392,7 @@ mod tests {
             what: "value",
             mode: Mode::Step,
             allow: Tolerance::Ulp(100.0),
-            reason: "a planted one",
+            reason: "a seeded one",
         };
         let bounds = Bounds::new(&[
             e,

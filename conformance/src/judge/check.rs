@@ -1,12 +1,12 @@
-//! The two ways to check an optimizer, and the one to check everything else.
+//! Runs one case on one backend: optimizers by single steps and in a free run, schedules and gradients once.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use crate::Core;
+use crate::backend::diverged::{self, Shown};
 use crate::backend::lacking;
-use crate::backend::parted::{self, Shown};
 use crate::backend::{
     Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, Run, ScheduleSpec,
 };
@@ -22,20 +22,20 @@ use crate::tensor::{Dtype, Tensor};
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// Every number within its bound.
+    /// Every value is within its bound.
     Pass,
-    /// A number off by too much, or an answer missing.
+    /// A value exceeds its bound, or an answer is missing.
     Fail,
     /// The backend has no implementation.
     Unsupported,
-    /// No answer, or no case: see the detail.
+    /// The backend failed, or the file is not a case: see the detail.
     Error,
-    /// There was nothing to compare: no step, no element. Types and shapes are right.
+    /// There was nothing to compare: no steps, or no elements. Types and shapes are right.
     Empty,
 }
 
 impl Outcome {
-    /// As reports have it.
+    /// The name in reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -48,51 +48,51 @@ impl Outcome {
     }
 }
 
-/// How the detail of a check begins that there was no time for.
+/// The start of the detail of a check that the deadline cut off.
 pub(crate) const NOT_REACHED: &str = "not reached";
 
-/// What became of one case with one backend in one mode.
+/// The result of one case with one backend in one mode.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// `KIND/NAME/CASE`, or the file where that can't be known.
+    /// `KIND/NAME/CASE`, or the path of a file that can't be read.
     pub case: String,
     /// `optimizer`, `schedule`, `gradient`.
     pub kind: String,
-    /// The name of what ran.
+    /// The name of the reference.
     pub name: String,
     /// The backend.
     pub backend: String,
-    /// The type that the case is about.
+    /// The case's [type](Case::dtype).
     pub dtype: String,
-    /// The way to check.
+    /// How the case was checked.
     pub mode: Mode,
     /// How it ended.
     pub outcome: Outcome,
-    /// The worst error in ULP at scale: the one that takes up most of its bound.
+    /// The worst error in ULP at scale: the one that is the largest share of its bound.
     pub ulp: Option<f64>,
-    /// That one's bound; none where nothing is judged.
+    /// The worst error's bound; `None` where nothing was compared.
     pub bound: Option<f64>,
-    /// How many numbers were compared.
+    /// The number of values compared.
     pub compared: usize,
-    /// How many of them are off by too much.
+    /// The number of values that exceed their bounds.
     pub off: usize,
-    /// How many of them are a zero of the other sign.
+    /// The number of zeros with the other sign.
     pub zeros: usize,
-    /// What there is to say.
+    /// Explanation for the reader.
     pub detail: String,
-    /// The first number that is off by too much.
+    /// The first value that exceeds its bound.
     pub failure: Option<Failure>,
-    /// What the case is there to catch.
+    /// The mistake that the case is there to catch.
     pub note: String,
-    /// For each quantity the worst error of every step.
+    /// For each quantity, the worst error of every step.
     pub history: BTreeMap<String, Vec<f64>>,
-    /// Errors beside their tolerances.
+    /// The distribution of errors relative to their tolerances.
     pub spread: Spread,
-    /// Of a check that failed, some of the numbers compared.
+    /// Some of the compared values, if the check failed.
     pub samples: Vec<Sample>,
-    /// The [mistakes](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
+    /// The [mutations](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
     pub candidates: Vec<(&'static str, f64)>,
-    /// The one that fits best.
+    /// The candidate that fits best.
     pub diagnosis: Option<String>,
 }
 
@@ -123,7 +123,7 @@ impl Report {
         }
     }
 
-    /// The report of a file that is no case.
+    /// The report of a file that is not a case.
     #[must_use]
     pub fn unreadable(file: &str, backend: &str, error: &str) -> Report {
         let is = |kind: &str| file.contains(&format!("{kind}/"));
@@ -152,7 +152,7 @@ impl Report {
         }
     }
 
-    /// The reports of a case that was not reached.
+    /// The reports of a case that the deadline cut off.
     pub(crate) fn not_reached(case: &Case, backend: &str, why: &str) -> Vec<Report> {
         let modes: &[Mode] = match case.data {
             Data::Optimizer(_) => &[Mode::Step, Mode::Free],
@@ -163,7 +163,7 @@ impl Report {
             .collect()
     }
 
-    /// Whether the run was over before this check.
+    /// Whether the check ran before the deadline.
     #[must_use]
     pub fn is_reached(&self) -> bool {
         !self.detail.starts_with(NOT_REACHED)
@@ -180,22 +180,23 @@ impl Report {
         self
     }
 
-    fn judged(
+    fn finished(
         mut self,
-        mut judge: Comparator<'_>,
+        mut comparator: Comparator<'_>,
         remarks: impl IntoIterator<Item = String>,
     ) -> Report {
-        judge.finish();
-        let ties = judge.ties();
-        let (ulp, bound) = judge.worst();
+        comparator.finish();
+        let ties = comparator.ties();
+        let (ulp, bound) = comparator.worst();
         (self.ulp, self.bound) = (Some(ulp), bound);
-        let mut detail = judge.problems.clone();
-        if let Some(first) = &judge.first {
-            let count = judge.failures;
-            detail.push(format!("{first} ({count} of {} numbers off)", judge.compared));
+        let mut detail = comparator.problems.clone();
+        if let Some(first) = &comparator.first {
+            let count = comparator.failures;
+            detail.push(format!("{first} ({count} of {} numbers off)", comparator.compared));
         }
         let bad = !detail.is_empty();
-        (self.compared, self.off, self.zeros) = (judge.compared, judge.failures, judge.zeros);
+        (self.compared, self.off, self.zeros) =
+            (comparator.compared, comparator.failures, comparator.zeros);
         self.outcome = match (bad, self.compared) {
             (true, _) => Outcome::Fail,
             (false, 0) => Outcome::Empty,
@@ -205,48 +206,47 @@ impl Report {
             detail.push("nothing to compare".to_owned());
         }
         detail.extend(ties);
-        detail.extend(judge.remarks());
+        detail.extend(comparator.remarks());
         detail.extend(remarks);
         self.detail = detail.join("; ");
-        self.failure = judge.first;
-        self.samples = if bad { judge.samples } else { Vec::new() };
-        self.history = judge.history;
-        self.spread = judge.spread;
+        self.failure = comparator.first;
+        self.samples = if bad { comparator.samples } else { Vec::new() };
+        self.history = comparator.history;
+        self.spread = comparator.spread;
         self
     }
 }
 
-/// Checks one case in every way that its kind has.
+/// Checks one case in every mode of its kind.
 #[must_use]
 pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
     Basis::of(case).check(backend, bounds)
 }
 
-/// A case with what its answers are judged by, which is made when it is first needed and kept: for one who checks
-/// many backends.
+/// A case with its tolerances and sensitivities, computed on first use and kept, for checking many backends.
 pub struct Basis<'a> {
     /// The case.
     pub case: &'a Case,
     steps: Vec<OnceLock<Tolerances>>,
     run: OnceLock<Vec<Tolerances>>,
-    moves: Vec<OnceLock<Sensitivity>>,
-    run_moves: OnceLock<Vec<Sensitivity>>,
+    step_sensitivities: Vec<OnceLock<Sensitivity>>,
+    run_sensitivities: OnceLock<Vec<Sensitivity>>,
 }
 
 impl<'a> Basis<'a> {
-    /// That of a case.
+    /// For a case; nothing is computed yet.
     #[must_use]
     pub fn of(case: &'a Case) -> Self {
         Basis {
             case,
             steps: (0..case.steps).map(|_| OnceLock::new()).collect(),
             run: OnceLock::new(),
-            moves: (0..case.steps).map(|_| OnceLock::new()).collect(),
-            run_moves: OnceLock::new(),
+            step_sensitivities: (0..case.steps).map(|_| OnceLock::new()).collect(),
+            run_sensitivities: OnceLock::new(),
         }
     }
 
-    /// Checks the case in every way that its kind has.
+    /// Checks the case in every mode of its kind.
     #[must_use]
     pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
         let case = self.case;
@@ -264,8 +264,8 @@ impl<'a> Basis<'a> {
         };
         match &case.data {
             Data::Optimizer(data) => {
-                // The free run first: a step is made from the reference's answer to the one before,
-                // and no backend shall have seen an answer before it gives its own.
+                // The free run comes first: a single step starts from the reference's answer to the one before, and no
+                // backend may see an answer before it gives its own.
                 let free = guarded(Mode::Free, &|bare| free_run(self, data, backend, bounds, bare));
                 let step = guarded(Mode::Step, &|bare| by_step(self, data, backend, bounds, bare));
                 vec![step, free]
@@ -288,11 +288,11 @@ impl<'a> Basis<'a> {
     }
 
     fn sensitivity(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
-        self.moves[t].get_or_init(|| sensitivity::of_step(self.case, data, t))
+        self.step_sensitivities[t].get_or_init(|| sensitivity::of_step(self.case, data, t))
     }
 
     fn run_sensitivity(&self, data: &OptimizerCase) -> &[Sensitivity] {
-        self.run_moves.get_or_init(|| sensitivity::of_run(self.case, data))
+        self.run_sensitivities.get_or_init(|| sensitivity::of_run(self.case, data))
     }
 }
 
@@ -305,50 +305,58 @@ fn by_step(
 ) -> Result<Report, BackendError> {
     let case = basis.case;
     let spec = OptimizerSpec::new(case, data);
-    let mut judge = Comparator::new(bounds, &case.id, Mode::Step);
+    let mut comparator = Comparator::new(bounds, &case.id, Mode::Step);
     let has_state = data.params.iter().any(|p| !p.state.is_empty());
     let (mut skipped, mut lacking, mut hidden, mut later) = (0, None, false, 0);
     if case.steps == 0 {
-        backend.optimizer(&spec)?; // an unsupported one shall show
+        backend.optimizer(&spec)?; // so that an unsupported optimizer is reported
     }
     for t in 0..case.steps {
         let mut run = backend.optimizer(&spec)?;
-        let mut judged = vec![true; data.params.len()];
+        let mut compared = vec![true; data.params.len()];
         for (i, p) in data.params.iter().enumerate() {
             let state = p.state_before(t);
             if t == 0 && state.is_empty() {
                 continue;
             }
             let updates = p.updates_before(t);
-            // One that has not joined yet has no rows to start from.
-            judged[i] = t == 0 || updates > 0 || !state.is_empty() || !has_state;
+            // A parameter without a gradient so far has no rows to start from.
+            compared[i] = t == 0 || updates > 0 || !state.is_empty() || !has_state;
             let counts = Counts { updates: updates as u64, steps: t as u64 };
             match run.load(i, &p.value_before(t), &state, counts) {
                 Err(BackendError::NeedsState(slot)) if t > 0 => {
                     lacking::excused(&spec, data, (i, t), &slot).map_err(BackendError::Failed)?;
                     lacking = Some(slot);
-                    judged[i] = false;
+                    compared[i] = false;
                 }
                 other => other?,
             }
         }
-        if judged.contains(&true) || judged.is_empty() {
+        if compared.contains(&true) || compared.is_empty() {
             run.step(&Inputs::new(data, t))?;
-            for (i, judged) in judged.iter_mut().enumerate().filter(|(_, j)| **j) {
+            for (i, compared) in compared.iter_mut().enumerate().filter(|(_, j)| **j) {
                 let Some(slot) = run.lacks(i) else { continue };
                 lacking::excused(&spec, data, (i, t), &slot).map_err(BackendError::Failed)?;
                 lacking = Some(slot);
-                *judged = false;
+                *compared = false;
             }
         }
-        skipped += judged.iter().filter(|&&j| !j).count();
+        skipped += compared.iter().filter(|&&j| !j).count();
         hidden |= !run.shows_state();
-        later += judged.iter().filter(|&&j| j && t > 0).count();
-        let moves = || basis.sensitivity(data, t);
+        later += compared.iter().filter(|&&j| j && t > 0).count();
+        let sensitivity = || basis.sensitivity(data, t);
         let derived = basis.step(data, t);
-        for (i, _) in judged.iter().enumerate().filter(|(_, j)| **j) {
+        for (i, _) in compared.iter().enumerate().filter(|(_, j)| **j) {
             let want = Want::of(case, data, (i, t));
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &moves));
+            compare_param(
+                &mut comparator,
+                case,
+                data,
+                &*run,
+                (i, t),
+                &want,
+                (derived, &sensitivity),
+            );
         }
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
@@ -360,16 +368,16 @@ fn by_step(
         let all = case.steps * data.params.len();
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
-    let remarks = [skipped, hidden.then(unchecked), unmeasured(&spec)];
-    Ok(bare.judged(judge, remarks.into_iter().flatten()))
+    let remarks = [skipped, hidden.then(unchecked), without_sensitivity(&spec)];
+    Ok(bare.finished(comparator, remarks.into_iter().flatten()))
 }
 
 fn unchecked() -> String {
     "values only: the backend does not show its state".to_owned()
 }
 
-/// What there is to say where the core can't measure how far rounding is carried.
-fn unmeasured(spec: &OptimizerSpec<'_>) -> Option<String> {
+/// The remark where the core can't measure the sensitivity.
+fn without_sensitivity(spec: &OptimizerSpec<'_>) -> Option<String> {
     let name = spec.name;
     let text = || format!("no allowance where numbers cancel: the core has no `{name}`");
     Core.optimizer(spec).is_err().then(text)
@@ -383,7 +391,7 @@ fn free_run(
     bare: Report,
 ) -> Result<Report, BackendError> {
     let case = basis.case;
-    let mut judge = Comparator::new(bounds, &case.id, Mode::Free);
+    let mut comparator = Comparator::new(bounds, &case.id, Mode::Free);
     let spec = OptimizerSpec::new(case, data);
     let mut run = backend.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
@@ -391,50 +399,58 @@ fn free_run(
     }
     let none = Sensitivity::new();
     let (derived, by_table) = (basis.run(data), Tolerances::new());
-    // Steps that are made from the backend's own numbers, once its codes have parted.
-    let mut own = Comparator::new(bounds, &case.id, Mode::Step);
+    // Compares steps with the core's from the backend's own state, once its codes have diverged.
+    let mut from_own = Comparator::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
     let all = 0..data.params.len();
-    let coded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
+    let is_encoded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
     let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
     run.plan(&inputs);
     for (t, inputs) in inputs.iter().enumerate() {
         run.step(inputs)?;
-        let parted = judge.parted();
-        let follow = !parted.is_empty() && !before.is_empty();
-        let right = follow.then(|| parted::step(&spec, data, &before, t)).flatten();
-        for i in parted {
+        let diverged = comparator.diverged();
+        let follow = !diverged.is_empty() && !before.is_empty();
+        let right = follow.then(|| diverged::step(&spec, data, &before, t)).flatten();
+        for i in diverged {
             let Some(right) = &right else {
-                judge.alone(i, t);
+                comparator.mark_unfollowed(i, t);
                 continue;
             };
             let want = Want::from_own(data, &**right, &before[i], i);
-            let moves = || basis.sensitivity(data, t);
-            compare_param(&mut own, case, data, &*run, (i, t), &want, (&by_table, &moves));
+            let sensitivity = || basis.sensitivity(data, t);
+            compare_param(
+                &mut from_own,
+                case,
+                data,
+                &*run,
+                (i, t),
+                &want,
+                (&by_table, &sensitivity),
+            );
         }
         for i in all.clone() {
             let here = || basis.run_sensitivity(data).get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
-            compare_param(&mut judge, case, data, &*run, (i, t), &want, (derived, &here));
-            if !run.shows_state() && coded(i) {
-                judge.alone(i, t); // whether its codes have parted can't be seen
+            compare_param(&mut comparator, case, data, &*run, (i, t), &want, (derived, &here));
+            if !run.shows_state() && is_encoded(i) {
+                comparator.mark_unfollowed(i, t); // whether its codes have diverged can't be seen
             }
         }
-        judge.end_of_step(t);
-        if !judge.parted().is_empty() && run.shows_state() {
-            before = parted::shown(&*run, data.params.len());
+        comparator.end_of_step(t);
+        if !comparator.diverged().is_empty() && run.shows_state() {
+            before = diverged::shown(&*run, data.params.len());
         }
     }
-    own.finish();
-    own.ties();
-    judge.absorb(own);
-    let remarks = [(!run.shows_state()).then(unchecked), unmeasured(&spec)];
-    Ok(bare.judged(judge, remarks.into_iter().flatten()))
+    from_own.finish();
+    from_own.ties();
+    comparator.absorb(from_own);
+    let remarks = [(!run.shows_state()).then(unchecked), without_sensitivity(&spec)];
+    Ok(bare.finished(comparator, remarks.into_iter().flatten()))
 }
 
-/// What is kept of a parameter's lost bits counts together with the parameter: the answer as
-/// it would be beside the reference's value, and the scale of what was added to their sum.
+/// A compensation slot is meaningful only together with the value: returns the slot as it would be beside the
+/// reference's value, and the scale of what was added to their sum.
 fn with_value(
     [got, want]: [&Tensor; 2],
     [got_value, want_value]: &[Tensor; 2],
@@ -449,10 +465,10 @@ fn with_value(
     (rounded.unwrap_or_else(|| got.clone()), (0..got.len()).map(scale).collect())
 }
 
-/// Slots that start as a copy of the parameter: what stood there before their first step.
+/// Slots that start as a copy of the parameter.
 const START_AS_PARAMETER: [&str; 3] = ["z", "ax", "la_param"];
 
-/// What one parameter should be after a step, and what it was before.
+/// The expected value and state of one parameter after a step, and those before it.
 struct Want {
     value: Tensor,
     eval: Option<Tensor>,
@@ -462,7 +478,7 @@ struct Want {
 }
 
 impl Want {
-    /// The reference's.
+    /// From the reference.
     fn of(case: &Case, data: &OptimizerCase, (i, t): (usize, usize)) -> Want {
         let p = &data.params[i];
         let mut state_before = p.state_before(t);
@@ -479,7 +495,7 @@ impl Want {
         }
     }
 
-    /// What `right`, the core, makes of the backend's own numbers.
+    /// From `right`, the core after a step from the backend's own state.
     fn from_own(data: &OptimizerCase, right: &dyn Run, own: &Shown, i: usize) -> Want {
         let (before, state_before) = own.clone();
         let mut state = right.state(i);
@@ -488,10 +504,10 @@ impl Want {
     }
 }
 
-/// Compares value, state and, at the end, `eval` of one parameter after step `t`. What is not derived may be widened
-/// by how far the core's answer moves.
+/// Compares value, state and, at the end, `eval` of one parameter after step `t`. Bounds that are not derived may be
+/// widened by the core's sensitivity.
 fn compare_param<'a>(
-    judge: &mut Comparator<'_>,
+    comparator: &mut Comparator<'_>,
     case: &Case,
     data: &OptimizerCase,
     run: &dyn Run,
@@ -500,37 +516,50 @@ fn compare_param<'a>(
     (derived, sensitivity): (&Tolerances, &dyn Fn() -> &'a Sensitivity),
 ) {
     let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
-    let moves = |tensor: &str, i: usize| {
+    let sensitivity = |tensor: &str, i: usize| {
         sensitivity().get(tensor).and_then(|x| x.get(i)).copied().unwrap_or(0.0)
     };
     let p = &data.params[i];
-    let given = case.hyper.get("lr").and_then(serde_json::Value::as_f64);
-    let lr = data.lr.as_ref().map(|lr| lr[t]).or(given).unwrap_or(0.0);
-    // Where moments of few bits cancel, what is left is as exact as the update would
-    // have been without: some learning rates long.
+    let constant = case.hyper.get("lr").and_then(serde_json::Value::as_f64);
+    let lr = data.lr.as_ref().map(|lr| lr[t]).or(constant).unwrap_or(0.0);
+    // Where low-bit moments cancel, the rest is only as accurate as an update without cancellation, whose size is
+    // a few learning rates.
     let floor = if is_low_bit(&case.id) { 8.0 * lr } else { 0.0 };
     let before = &expected.before;
-    let start = if judge.mode() == Mode::Free { &p.init } else { before };
+    let start = if comparator.mode() == Mode::Free { &p.init } else { before };
     let answers = [("value", Some(run.value(i)), Some(&expected.value))];
     let eval = expected.eval.as_ref().map(|want| ("eval", run.eval(i), Some(want)));
     for (what, got, want) in answers.into_iter().chain(eval) {
         let (tensor, Some(want)) = (format!("p{i}.{what}"), want) else { continue };
         let Some(got) = got else {
-            judge.problem(format!("the backend does not show `{tensor}`"));
+            comparator.problem(format!("the backend does not show `{tensor}`"));
             continue;
         };
         if got.dtype != want.dtype || got.shape != want.shape {
             let (g, w) = (describe_tensor(&got), describe_tensor(want));
-            judge.problem(format!("`{tensor}` is {g}, wanted {w}"));
+            comparator.problem(format!("`{tensor}` is {g}, wanted {w}"));
             continue;
         }
-        let moves = |k| moves(&tensor, k);
+        let sensitivity = |k| sensitivity(&tensor, k);
         let from = (what == "value").then_some([before, start]);
         let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
-        let at = Location { tensor: &tensor, what, step, moves: &moves, param, from, derived };
+        let at = Location {
+            tensor: &tensor,
+            what,
+            step,
+            sensitivity: &sensitivity,
+            param,
+            from,
+            derived,
+        };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
-        judge.compare_by(&at, &got, want, |k| if large(before(k)) { before(k) } else { floor });
+        comparator.compare_by(
+            &at,
+            &got,
+            want,
+            |k| if large(before(k)) { before(k) } else { floor },
+        );
     }
     if !run.shows_state() {
         return;
@@ -544,14 +573,14 @@ fn compare_param<'a>(
         let tensor = format!("p{i}.state.{slot}");
         match got.get(slot) {
             Some(got) => {
-                let moves = |k| moves(&tensor, k);
+                let sensitivity = |k| sensitivity(&tensor, k);
                 let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
-                let moves = &moves;
+                let sensitivity = &sensitivity;
                 let at = Location {
                     tensor: &tensor,
                     what: slot,
                     step,
-                    moves,
+                    sensitivity,
                     param,
                     from: None,
                     derived,
@@ -560,15 +589,15 @@ fn compare_param<'a>(
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];
                     let values = [run.value(i), expected.value.clone()];
-                    judge.count_zeros(got, want);
+                    comparator.count_zeros(got, want);
                     let (got, scale) = with_value([got, want], &values, &before);
-                    judge.compare_by(&at, &got, want, |k| scale[k]);
+                    comparator.compare_by(&at, &got, want, |k| scale[k]);
                 } else {
-                    judge.compare(&at, got, want, state_before);
+                    comparator.compare(&at, got, want, state_before);
                 }
             }
             None if Bounds::informational(&case.id, slot).is_some() => {}
-            None => judge.problem(format!("the backend does not show the state `{tensor}`")),
+            None => comparator.problem(format!("the backend does not show the state `{tensor}`")),
         }
     }
 }
@@ -586,18 +615,18 @@ fn schedule(
 ) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let got = backend.schedule(&ScheduleSpec::new(case, data))?;
-    let mut judge = Comparator::new(bounds, &case.id, Mode::Values);
+    let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if got.len() == data.lr.len() {
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
             let at = Location { tensor: "lr", what: "lr", step: Some(t), ..Location::plain(&none) };
-            judge.compare(&at, &row(&got), &row(&data.lr), None);
+            comparator.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
-        judge.problem(format!("{} rates, wanted {}", got.len(), data.lr.len()));
+        comparator.problem(format!("{} rates, wanted {}", got.len(), data.lr.len()));
     }
-    Ok(bare.judged(judge, None))
+    Ok(bare.finished(comparator, None))
 }
 
 fn gradient(
@@ -609,24 +638,24 @@ fn gradient(
 ) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let answer = backend.gradient(&GradientSpec::new(case, data))?;
-    let mut judge = Comparator::new(bounds, &case.id, Mode::Values);
+    let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if answer.outputs.len() != data.tensors.len() {
         let (got, want) = (answer.outputs.len(), data.tensors.len());
-        judge.problem(format!("{got} gradients, wanted {want}"));
+        comparator.problem(format!("{got} gradients, wanted {want}"));
     }
     for (i, (got, g)) in answer.outputs.iter().zip(&data.tensors).enumerate() {
         let (tensor, n) = (format!("g{i}.out"), g.output.len());
         if got.dtype != g.output.dtype || got.shape != g.output.shape {
             let (got, want) = (describe_tensor(got), describe_tensor(&g.output));
-            judge.problem(format!("`{tensor}` is {got}, wanted {want}"));
+            comparator.problem(format!("`{tensor}` is {got}, wanted {want}"));
             continue;
         }
-        // What is added up may cancel; what is scaled or limited may not.
+        // Sums may cancel; scaling and clipping can't.
         let terms = |k: usize| (k..g.input.len()).step_by(n.max(1)).map(|j| g.input.get(j));
         let largest = |x: &mut dyn Iterator<Item = f64>| {
             x.map(f64::abs).filter(|x| x.is_finite()).fold(0.0, f64::max)
         };
-        // Noise is a uniform number, stretched and shifted: as exact as the largest.
+        // Noise is a scaled and shifted uniform value: its error is that of the largest.
         let noise = match case.name.as_str() {
             "neftune" => largest(&mut (0..n).map(|j| g.output.get(j) - g.input.get(j))),
             _ => 0.0,
@@ -637,25 +666,25 @@ fn gradient(
             _ => 0.0,
         };
         let at = Location { tensor: &tensor, what: "out", ..Location::plain(&none) };
-        judge.compare_by(&at, got, &g.output, scale);
+        comparator.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
         (None, _) => {}
-        (Some(_), None) => judge.problem("the backend does not show `norm`".to_owned()),
+        (Some(_), None) => comparator.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
-            // The file has it in f64, but it was computed in the type that holds all gradients.
+            // Stored in f64, but computed in the type that all gradients promote to.
             let at = Location { tensor: "norm", what: "norm", ..Location::plain(&none) };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {
-                judge.compare(&at, &got, &want, None);
+                comparator.compare(&at, &got, &want, None);
             }
         }
     }
-    Ok(bare.judged(judge, None))
+    Ok(bare.finished(comparator, None))
 }
 
-/// The type that holds numbers of both types.
+/// The type that two types promote to.
 fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
         (a, b) if a == b => a,

@@ -1,38 +1,38 @@
-//! Holds answers against what the reference gave, number by number.
+//! Compares answers with the reference's, element by element, and collects the result of one case in one mode.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::judge::bounds::{
-    self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_PARTED, Subject, TIES, Tolerance,
+    self, Bounds, CARRIED, Mode, SYSTEMATIC, SYSTEMATIC_DIVERGED, Subject, TIES, Tolerance,
 };
 use crate::judge::compare;
-use crate::judge::movement::{Element, Movement};
 use crate::judge::spread::Spread;
+use crate::judge::systematic::{Change, SystematicError};
 use crate::tensor::{Dtype, Tensor};
 
-/// The first number of a case that is off by too much.
+/// The first value of a case that exceeds its bound.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The tensor: `p0.value`, `p1.state.exp_avg`, `g0.out`, `lr`.
     pub tensor: String,
     /// The step, from 0, if there are steps.
     pub step: Option<usize>,
-    /// The element, counted row by row.
+    /// The element's index in row-major order.
     pub index: usize,
-    /// The type of the numbers.
+    /// The type of the values.
     pub dtype: Dtype,
-    /// The backend's number.
+    /// The backend's value.
     pub got: f64,
     /// Its bits.
     pub got_bits: u64,
-    /// The reference's number.
+    /// The reference's value.
     pub want: f64,
     /// Its bits.
     pub want_bits: u64,
-    /// The error at scale.
+    /// The error in ULP at scale.
     pub ulp: f64,
-    /// What was allowed.
+    /// The allowed error.
     pub bound: f64,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for Failure {
         let Failure { tensor, index, dtype, got, want, got_bits, want_bits, ulp, bound, .. } = self;
         let step = self.step.map_or(String::new(), |t| format!("step {t}, "));
         let width = 2 * dtype.size();
-        // An f32 in as few digits as tell it apart from other f32s.
+        // The shortest digits that identify an f32.
         let show = |x: f64| match dtype {
             Dtype::F32 => format!("{:?}", x as f32),
             _ => format!("{x:?}"),
@@ -53,10 +53,10 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// How many numbers of a tensor are looked at.
+/// The most samples of a tensor.
 pub(crate) const MAX_SAMPLES: usize = 8;
 
-/// A number that was compared.
+/// A compared value.
 #[derive(Clone, Debug)]
 pub struct Sample {
     pub(crate) tensor: Arc<str>,
@@ -65,12 +65,13 @@ pub struct Sample {
     pub(crate) dtype: Dtype,
     pub(crate) got: f64,
     pub(crate) want: f64,
-    /// What an ULP is here, and how many are allowed.
+    /// The size of one ULP here.
     pub(crate) unit: f64,
+    /// The allowed error, in ULP.
     pub(crate) bound: f64,
 }
 
-/// The largest error, by how much of its bound it takes up.
+/// The largest error relative to its bound.
 #[derive(Clone, Copy, Debug)]
 struct Worst {
     share: f64,
@@ -86,71 +87,79 @@ pub(crate) struct Comparator<'a> {
     worst: Option<Worst>,
     /// The first failure.
     pub(crate) first: Option<Failure>,
-    /// Numbers that are off by too much.
+    /// The number of values that exceed their bounds.
     pub(crate) failures: usize,
-    /// Numbers compared.
+    /// The number of values compared.
     pub(crate) compared: usize,
-    /// Zeros of the other sign.
+    /// The number of zeros with the other sign.
     pub(crate) zeros: usize,
-    /// Codes compared, and those of them that were a neighbour's.
+    /// The number of codes compared, and of those that were off by one.
     codes: [usize; 2],
-    /// Answers that are missing or of the wrong form.
+    /// Answers that are missing or of the wrong type or shape.
     pub(crate) problems: Vec<String>,
-    /// Some of the numbers compared.
+    /// Some of the compared values.
     pub(crate) samples: Vec<Sample>,
-    /// Errors beside their tolerances.
+    /// The distribution of errors relative to their tolerances.
     pub(crate) spread: Spread,
-    /// For each quantity the worst error of every step.
+    /// For each quantity, the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
-    /// For each exemption for outliers: how many numbers were off by more than the default, of how many.
+    /// For each exemption for outliers, the number of values beyond the default bound, and of all values.
     outliers: BTreeMap<usize, (usize, usize)>,
-    /// For each tensor the largest spacing so far, element by element.
+    /// For each tensor, the largest spacing so far of each element.
     units: BTreeMap<String, Vec<f64>>,
-    /// For each tensor the largest change of its latest step, in a free run of all steps together.
-    paths: BTreeMap<String, f64>,
-    /// Each parameter's codes at this step of a free run, and those of them that were a neighbour's.
-    parting: BTreeMap<usize, [usize; 2]>,
-    /// Parameters whose codes have parted in a free run.
-    parted: BTreeMap<usize, Parted>,
-    /// For each tensor, how it moved as a whole: in all steps, or in the free run.
-    movements: BTreeMap<String, Movement>,
-    /// The first movement that was off as a whole.
+    /// For each tensor, the largest change of an element in the latest step; in a free run, summed over all steps.
+    accumulated_changes: BTreeMap<String, f64>,
+    /// For each parameter, the number of codes at this step of a free run, and of those that were off by one.
+    diverging: BTreeMap<usize, [usize; 2]>,
+    /// Parameters whose codes have diverged in a free run.
+    diverged: BTreeMap<usize, Diverged>,
+    /// For each tensor, the systematic error of its update: over all single steps, or of the free run so far.
+    systematic_errors: BTreeMap<String, SystematicError>,
+    /// The first systematic error beyond its tolerance.
     systematic: Option<String>,
 }
 
-/// What is known of a parameter whose codes have parted from the reference's in a free run.
+/// A parameter whose codes have diverged from the reference's in a free run.
 #[derive(Clone, Copy, Debug)]
-struct Parted {
-    /// The step after which they had.
+struct Diverged {
+    /// The step at which they diverged.
     since: usize,
-    /// The largest changes of the reference's steps since.
-    path: f64,
-    /// Whether its steps are judged [from its own numbers](crate::backend::parted).
+    /// The reference's largest change of an element, summed over the steps since.
+    accumulated_change: f64,
+    /// Whether its steps are compared with the core's [from its own state](crate::backend::diverged).
     followed: bool,
 }
 
-/// Where a number stands.
+/// A tensor and how it is to be compared.
 pub(crate) struct Location<'a> {
-    /// The tensor: `p0.value`.
+    /// The tensor's name: `p0.value`.
     pub(crate) tensor: &'a str,
     /// The quantity: `value`.
     pub(crate) what: &'a str,
     /// The step, from 0.
     pub(crate) step: Option<usize>,
-    /// By how much an element moves with the last bits of the inputs.
-    pub(crate) moves: &'a dyn Fn(usize) -> f64,
-    /// The parameter, where it is one's.
+    /// An element's sensitivity to the last bits of the inputs.
+    pub(crate) sensitivity: &'a dyn Fn(usize) -> f64,
+    /// The index of the parameter that it belongs to, if any.
     pub(crate) param: Option<usize>,
-    /// Of a parameter's value, what it was before the step, and where its movement began.
+    /// For a parameter's value, its value before the step, and the one from which its update is measured.
     pub(crate) from: Option<[&'a Tensor; 2]>,
-    /// The tolerances of its elements, where they are derived.
+    /// The elements' derived tolerances, if there are any.
     pub(crate) derived: Option<&'a [f64]>,
 }
 
 impl<'a> Location<'a> {
-    /// Of no parameter.
-    pub(crate) fn plain(moves: &'a dyn Fn(usize) -> f64) -> Location<'a> {
-        Location { tensor: "", what: "", step: None, moves, param: None, from: None, derived: None }
+    /// A tensor that belongs to no parameter.
+    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> Location<'a> {
+        Location {
+            tensor: "",
+            what: "",
+            step: None,
+            sensitivity,
+            param: None,
+            from: None,
+            derived: None,
+        }
     }
 }
 
@@ -172,28 +181,28 @@ impl<'a> Comparator<'a> {
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
-            paths: BTreeMap::new(),
-            parting: BTreeMap::new(),
-            parted: BTreeMap::new(),
-            movements: BTreeMap::new(),
+            accumulated_changes: BTreeMap::new(),
+            diverging: BTreeMap::new(),
+            diverged: BTreeMap::new(),
+            systematic_errors: BTreeMap::new(),
             systematic: None,
         }
     }
 
-    /// The way to check.
+    /// How the case is checked.
     pub(crate) fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// The worst error and its bound, where anything was judged.
+    /// The worst error and its bound, if anything was compared.
     pub(crate) fn worst(&self) -> (f64, Option<f64>) {
         self.worst.map_or((0.0, None), |w| (w.ulp, Some(w.bound)))
     }
 
-    /// Ends the comparisons: too many outliers are a problem, too, and an error of the whole.
+    /// Ends the comparisons, and reports systematic errors and too many outliers as problems.
     pub(crate) fn finish(&mut self) {
-        let mut whole = Movement::default();
-        self.movements.values().for_each(|m| whole.add(m));
+        let mut whole = SystematicError::default();
+        self.systematic_errors.values().for_each(|m| whole.add(m));
         let off = || whole.off(SYSTEMATIC).map(|off| format!("all together {off}"));
         if let Some(off) = self.systematic.take().or_else(off) {
             self.problem(off);
@@ -209,47 +218,47 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// Whether a mistake can be told by this quantity.
+    /// Whether a diagnosis can use this quantity.
     fn takes_samples(&self, what: &str) -> bool {
         self.mode != Mode::Values && what != "eval" && !Bounds::compensates(what)
     }
 
-    /// Parameters whose codes have parted from the reference's.
-    pub(crate) fn parted(&self) -> Vec<usize> {
-        self.parted.keys().copied().collect()
+    /// Parameters whose codes have diverged from the reference's.
+    pub(crate) fn diverged(&self) -> Vec<usize> {
+        self.diverged.keys().copied().collect()
     }
 
-    /// Notes that nobody can say what the next step of a parameter should be.
-    pub(crate) fn alone(&mut self, param: usize, step: usize) {
-        let none = Parted { since: step, path: 0.0, followed: false };
-        self.parted.entry(param).or_insert(none).followed = false;
+    /// Records that the core can't follow a parameter from here on.
+    pub(crate) fn mark_unfollowed(&mut self, param: usize, step: usize) {
+        let none = Diverged { since: step, accumulated_change: 0.0, followed: false };
+        self.diverged.entry(param).or_insert(none).followed = false;
     }
 
-    /// After each step of a free run: codes that have become a neighbour's must be few.
+    /// Ends a step of a free run, and reports too many codes that were off by one.
     pub(crate) fn end_of_step(&mut self, step: usize) {
-        for (param, [codes, ties]) in std::mem::take(&mut self.parting) {
+        for (param, [codes, ties]) in std::mem::take(&mut self.diverging) {
             if ties as f64 > (codes as f64 * TIES).max(1.0) {
                 self.problem(format!(
                     "{ties} of {codes} codes of `p{param}` part from the reference's at step {step}"
                 ));
             }
-            let parted = Parted { since: step, path: 0.0, followed: true };
+            let diverged = Diverged { since: step, accumulated_change: 0.0, followed: true };
             if ties > 0 {
-                self.parted.entry(param).or_insert(parted);
+                self.diverged.entry(param).or_insert(diverged);
             }
         }
     }
 
-    /// What to say of parameters whose codes have parted.
+    /// Remarks on parameters whose codes have diverged.
     pub(crate) fn remarks(&self) -> Vec<String> {
-        let remark = |(param, p): (&usize, &Parted)| {
+        let remark = |(param, p): (&usize, &Diverged)| {
             let how = if p.followed { "from its own numbers" } else { "by what codes can carry" };
             format!("`p{param}` judged {how} after step {}", p.since)
         };
-        self.parted.iter().map(remark).collect()
+        self.diverged.iter().map(remark).collect()
     }
 
-    /// Takes over what another found of steps from the backend's own numbers.
+    /// Merges the results of comparing steps from the backend's own state.
     pub(crate) fn absorb(&mut self, other: Comparator<'_>) {
         let own = |text: String| format!("from its own numbers: {text}");
         for text in other.problems {
@@ -263,7 +272,7 @@ impl<'a> Comparator<'a> {
         }
     }
 
-    /// What to say of codes where the reference sits on a tie; refuses too many of them.
+    /// The remark on codes that were off by one, where the reference is on a tie; too many are a problem.
     pub(crate) fn ties(&mut self) -> Option<String> {
         let [codes, ties] = self.codes;
         let text = format!("{ties} of {codes} codes on the other side of a tie");
@@ -273,14 +282,14 @@ impl<'a> Comparator<'a> {
         (ties > 0).then_some(text)
     }
 
-    /// Notes an answer that is missing or of the wrong form.
+    /// Records an answer that is missing or of the wrong type or shape.
     pub(crate) fn problem(&mut self, text: String) {
         if !self.problems.contains(&text) {
             self.problems.push(text);
         }
     }
 
-    /// Counts the zeros that have the other sign.
+    /// Counts the zeros with the other sign.
     pub(crate) fn count_zeros(&mut self, got: &Tensor, want: &Tensor) {
         if got.dtype.float().is_none() || want.dtype.float().is_none() {
             return;
@@ -292,7 +301,7 @@ impl<'a> Comparator<'a> {
         self.zeros += (0..got.len().min(want.len())).filter(other).count();
     }
 
-    /// Compares a tensor. `before` is what stood there before the step;
+    /// Compares a tensor. `before` is its value before the step, which sets the scale.
     pub(crate) fn compare(
         &mut self,
         at: &Location<'_>,
@@ -324,7 +333,7 @@ impl<'a> Comparator<'a> {
             Subject { case: self.case, dtype: want.dtype, what: at.what, mode: self.mode };
         let exemption = self.bounds.exemption(&subject);
         let default = Bounds::default_for(want.dtype, at.what);
-        // No allowance makes up for a wrong code or a wrong count.
+        // No exemption excuses a wrong code or a wrong count.
         let exact = want.dtype.float().is_none() && default == 0.0 || compare::is_code(want.dtype);
         let grid = compare::is_code(want.dtype) && got.dtype != want.dtype;
         let grid = grid.then(|| compare::code_grid(want.dtype));
@@ -339,21 +348,22 @@ impl<'a> Comparator<'a> {
             _ => default,
         };
         let default = if exact { 0.0 } else { default };
-        // The factor of a free run: see `bounds`.
+        // The factor of a free run, see `bounds`.
         let steps = at.step.filter(|_| self.mode == Mode::Free).map(|t| (t + 1) as f64);
         let change = |i| at.from.map_or(0.0, |[before, _]| (want.get(i) - before.get(i)).abs());
         let change = (0..want.len()).map(change).filter(|c| c.is_finite()).fold(0.0, f64::max);
-        let parted = at.param.and_then(|i| self.parted.get_mut(&i));
-        let parted = parted.map(|p| {
-            p.path += change;
+        let diverged = at.param.and_then(|i| self.diverged.get_mut(&i));
+        let diverged = diverged.map(|p| {
+            p.accumulated_change += change;
             *p
         });
         let derived = at.derived.filter(|d| !exact && d.len() == want.len());
         let is_value = matches!(at.what, "value" | "eval");
-        let mut elements = Vec::new();
-        let path = self.paths.entry(at.tensor.to_owned()).or_default();
-        *path = change + if self.mode == Mode::Free { *path } else { 0.0 };
-        let path = *path;
+        let mut changes = Vec::new();
+        let accumulated_change = self.accumulated_changes.entry(at.tensor.to_owned()).or_default();
+        *accumulated_change =
+            change + if self.mode == Mode::Free { *accumulated_change } else { 0.0 };
+        let accumulated_change = *accumulated_change;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
@@ -369,10 +379,10 @@ impl<'a> Comparator<'a> {
             };
             let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
             let ulp = match (code, code.and_then(apart)) {
-                // Not on the grid.
+                // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
-                // From here on its own numbers say what is right.
-                _ if parted.is_some_and(|p| p.followed || !is_value) => {
+                // After divergence a followed parameter is compared from its own state, any other by its value alone.
+                _ if diverged.is_some_and(|p| p.followed || !is_value) => {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
@@ -380,7 +390,7 @@ impl<'a> Comparator<'a> {
                     self.codes[0] += 1;
                     self.codes[1] += usize::from(tie);
                     if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
-                        let [codes, ties] = self.parting.entry(param).or_default();
+                        let [codes, ties] = self.diverging.entry(param).or_default();
                         (*codes, *ties) = (*codes + 1, *ties + usize::from(tie));
                     }
                     if tie { 0.0 } else { apart as f64 }
@@ -390,7 +400,8 @@ impl<'a> Comparator<'a> {
             worst_here = worst_here.max(ulp);
             self.compared += 1;
             let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
-            // What is derived holds, but where a row of the table says otherwise. What is measured is for want of it.
+            // A derived tolerance takes precedence, except over an explicit row of the table. The measured sensitivity
+            // applies only where nothing is derived.
             let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
             let row = exemption.filter(|(_, allow)| {
                 tolerance.is_none() || !matches!(allow, Tolerance::Conditioned(_))
@@ -412,14 +423,14 @@ impl<'a> Comparator<'a> {
                     if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
                 });
             if off && !exact && matches!(exemption, Some((_, Tolerance::Conditioned(_)))) {
-                let moves = 1.0 + (at.moves)(i) / *largest;
-                (bound, noise) = (bound * moves, noise * moves);
+                let factor = 1.0 + (at.sensitivity)(i) / *largest;
+                (bound, noise) = (bound * factor, noise * factor);
             }
             if let Some((_, Tolerance::RelativeToUpdate(share))) = exemption {
-                bound += share * path / unit;
+                bound += share * accumulated_change / unit;
             }
-            if let Some(parted) = parted.filter(|_| is_value) {
-                bound += CARRIED * parted.path / unit;
+            if let Some(diverged) = diverged.filter(|_| is_value) {
+                bound += CARRIED * diverged.accumulated_change / unit;
             }
             if let Some(tolerance) = tolerance {
                 (bound, noise) = (tolerance / unit, tolerance);
@@ -429,7 +440,7 @@ impl<'a> Comparator<'a> {
             }
             if let Some([_, start]) = at.from {
                 let (got, want) = (g - start.get(i), w - start.get(i));
-                elements.push(Element { got, want, noise });
+                changes.push(Change { got, want, noise });
             }
             if let Some(step) = at.step.filter(|_| i < MAX_SAMPLES && self.takes_samples(at.what)) {
                 let (tensor, dtype) = (name.clone(), want.dtype);
@@ -457,8 +468,8 @@ impl<'a> Comparator<'a> {
             }
         }
         self.units.insert(at.tensor.to_owned(), units);
-        if at.from.is_some() && parted.is_none_or(|p| !p.followed) {
-            self.whole(at, &Movement::of(&elements), parted.is_some());
+        if at.from.is_some() && diverged.is_none_or(|p| !p.followed) {
+            self.check_systematic(at, &SystematicError::of(&changes), diverged.is_some());
         }
         if let Some(t) = at.step {
             let history = self.history.entry(at.what.to_owned()).or_default();
@@ -466,21 +477,22 @@ impl<'a> Comparator<'a> {
             history[t] = history[t].max(worst_here);
         }
     }
-    /// Judges a parameter's movement as a whole.
-    fn whole(&mut self, at: &Location<'_>, movement: &Movement, parted: bool) {
-        let tolerance = if parted { SYSTEMATIC_PARTED } else { SYSTEMATIC };
+
+    /// Checks the systematic error of a parameter's update.
+    fn check_systematic(&mut self, at: &Location<'_>, error: &SystematicError, diverged: bool) {
+        let tolerance = if diverged { SYSTEMATIC_DIVERGED } else { SYSTEMATIC };
         if self.systematic.is_none() {
             let step = at.step.map_or(String::new(), |t| format!(", step {t},"));
-            let off = movement.off(tolerance);
+            let off = error.off(tolerance);
             self.systematic = off.map(|off| format!("`{}`{step} {off}", at.tensor));
         }
-        let all = self.movements.entry(at.tensor.to_owned()).or_default();
-        if parted {
-            *all = Movement::default();
+        let all = self.systematic_errors.entry(at.tensor.to_owned()).or_default();
+        if diverged {
+            *all = SystematicError::default();
         } else if self.mode == Mode::Free {
-            *all = *movement;
+            *all = *error;
         } else {
-            all.add(movement);
+            all.add(error);
         }
     }
 }

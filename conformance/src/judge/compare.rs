@@ -1,10 +1,8 @@
 //! Errors in units in the last place *at scale*.
 //!
-//! |got − want|, divided by the spacing of `want`'s type at max(|want|, |the
-//! value before the step|). A number that passes near zero is then not blamed for
-//! cancellation. Any NaN matches any NaN, an infinity only itself; below the
-//! smallest normal number the spacing is that of the subnormals; for whole
-//! numbers and codes it is 1.
+//! |got − want|, divided by the spacing of `want`'s type at max(|want|, |value before the step|): a parameter
+//! that passes near zero is then not blamed for cancellation. Any NaN matches any NaN, an infinity only itself;
+//! below the smallest normal number the spacing is that of the subnormals; for integers and codes it is 1.
 
 use crate::tensor::{Dtype, Tensor};
 
@@ -36,8 +34,7 @@ fn power_of_two(e: i32) -> f64 {
     }
 }
 
-/// The error of one number, in ULP at scale; infinite where one is NaN or
-/// infinite and the other is not the same.
+/// The error of one value, in ULP at scale; infinite where one is NaN or infinite and the other does not match.
 #[must_use]
 pub fn ulp(dtype: Dtype, got: f64, want: f64, before: f64) -> f64 {
     error(got, want, spacing(dtype, scale(want, before)))
@@ -55,15 +52,14 @@ pub fn error(got: f64, want: f64, unit: f64) -> f64 {
     }
 }
 
-/// max(|want|, |before|) over those that are finite.
+/// max(|want|, |before|), ignoring the non-finite.
 #[must_use]
 pub fn scale(want: f64, before: f64) -> f64 {
     let finite = |x: f64| if x.is_finite() { x.abs() } else { 0.0 };
     finite(want).max(finite(before))
 }
 
-/// How many codes lie between two, for types whose numbers are codes. `packed`:
-/// two codes of 4 bits in a byte.
+/// The distance between two codes, for types that hold codes. `packed`: two codes of 4 bits in a byte.
 #[must_use]
 pub fn codes_apart(dtype: Dtype, got: u64, want: u64, packed: bool) -> Option<u64> {
     match dtype {
@@ -84,26 +80,26 @@ pub fn codes_apart(dtype: Dtype, got: u64, want: u64, packed: bool) -> Option<u6
     }
 }
 
-/// Whether a type's numbers are codes: [`codes_apart`] counts them.
+/// Whether a type holds codes, which [`codes_apart`] measures.
 #[must_use]
 pub fn is_code(dtype: Dtype) -> bool {
     codes_apart(dtype, 0, 0, false).is_some()
 }
 
-/// What the codes of a type stand for, in the order of their bits.
+/// The values of all codes of a type, indexed by their bits.
 #[must_use]
 pub fn code_grid(dtype: Dtype) -> Vec<f64> {
     Tensor { dtype, shape: vec![256], bytes: (0..=255).collect() }.to_f64s()
 }
 
-/// The code that stands for exactly this number, if one does; any NaN is any NaN.
+/// The code with exactly this value, if there is one; all NaNs are equal.
 #[must_use]
 pub fn code(grid: &[f64], x: f64) -> Option<u64> {
     let same = |&y: &f64| y == x || (y.is_nan() && x.is_nan());
     grid.iter().position(same).map(|bits| bits as u64)
 }
 
-/// Whether two elements agree in every bit (any NaN with any NaN).
+/// Whether two elements are identical in every bit (all NaNs are equal).
 #[must_use]
 pub fn same_bits(a: &Tensor, b: &Tensor, i: usize) -> bool {
     a.dtype == b.dtype && (a.bits(i) == b.bits(i) || (a.get(i).is_nan() && b.get(i).is_nan()))
@@ -147,7 +143,7 @@ mod tests {
         let next = f64::from(1f32.next_up());
         assert_eq!(ulp(Dtype::F32, next, 1.0, 0.0), 1.0);
         assert_eq!(ulp(Dtype::F32, 1.0, 1.0, 0.0), 0.0);
-        // Below a power of two the spacing halves, but the unit is the want's.
+        // Below a power of two the spacing halves, but the unit is that at `want`.
         assert_eq!(ulp(Dtype::F32, f64::from(1f32.next_down()), 1.0, 0.0), 0.5);
         // The value before the step was 1: an error of 1e-9 near zero is small.
         assert!(ulp(Dtype::F32, 1e-9, 0.0, 1.0) < 0.01);

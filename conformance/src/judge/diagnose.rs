@@ -1,8 +1,7 @@
-//! What a wrong answer looks like: the known mistakes, held against the numbers.
+//! Diagnoses a failure by comparing the answers with those of the known [mutations](crate::judge::mutations).
 //!
-//! A mistake fits a check that failed if the right rule with this mistake gives
-//! the backend's numbers, both where they are off and where they are not. Which
-//! of several that fit is meant, the other cases of the optimizer tell.
+//! A mutation fits a failed check if the core with this mutation reproduces the backend's values, both those that
+//! exceed their bounds and those that don't. If several fit, the optimizer's other cases decide.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +14,16 @@ use crate::judge::comparator::{MAX_SAMPLES, Sample};
 use crate::judge::compare;
 use crate::judge::mutations::{MUTATIONS, Mutation, VARIANTS};
 
-/// The part of the numbers off, and of the others, that a mistake must give.
+/// The share of the failing values, and of the passing ones, that a mutation must reproduce.
 const ENOUGH: f64 = 0.95;
 
-/// The part of the parameters' numbers that must be off: of a few, many mistakes give any.
+/// The share of the parameters' values that must fail: many mutations reproduce a few.
 const MANY: f64 = 0.1;
 
-/// How far from the mistaken rule, in bounds: two programs that make one mistake round differently.
+/// The allowed distance from the mutated rule, in bounds: two programs with one mistake may round differently.
 const SLACK: f64 = 4.0;
 
-/// The mistakes that fit a check that failed, each with the part of all numbers that it gives.
+/// The mutations that fit a failed check, each with the share of all values that it reproduces.
 #[must_use]
 pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     let Data::Optimizer(data) = &case.data else { return Vec::new() };
@@ -40,7 +39,7 @@ pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     fitting.filter_map(|n| Some((n.name, fit(case, data, report, n)?))).collect()
 }
 
-/// The part of all numbers that a mistake gives, if it fits.
+/// The share of all values that a mutation reproduces, if it fits.
 fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Mutation) -> Option<f64> {
     let wrong = mistake.in_place_of(&Core);
     let answers = match report.mode {
@@ -48,14 +47,14 @@ fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Mutation) -
         _ => free(case, data, &wrong),
     };
     let answers = answers.ok()?;
-    // Of the numbers off, and of the others: how many there are, how many the mistake gives.
+    // For the passing values, then the failing ones: [all, reproduced].
     let mut counts = [[0usize; 2]; 2];
     for s in &report.samples {
         let Some(x) = answers.get(s.step).and_then(|a| a.get(&*s.tensor)?.get(s.index)) else {
             continue;
         };
         let off = is_off(s);
-        // The mistake may have made the number larger.
+        // The mutation may have made the value larger, and with it the spacing.
         let unit = s.unit.max(compare::spacing(s.dtype, compare::scale(*x, 0.0)));
         let given = compare::error(s.got, *x, unit) <= SLACK * s.bound.max(1.0);
         let [all, fits] = &mut counts[usize::from(off)];
@@ -71,7 +70,7 @@ fn is_off(s: &Sample) -> bool {
     compare::error(s.got, s.want, s.unit) > s.bound
 }
 
-/// For each tensor its first numbers.
+/// For each tensor, its first elements.
 type Shown = BTreeMap<String, Vec<f64>>;
 
 fn show(run: &dyn Run, params: usize, out: &mut Shown) {
@@ -130,8 +129,7 @@ fn steps(
     (0..case.steps).map(step).collect()
 }
 
-/// Says of every check that failed what it looks like, by the votes of all checks of one
-/// optimizer with one backend.
+/// Diagnoses every failed check by a vote over all checks of one optimizer with one backend.
 pub fn vote_diagnoses(reports: &mut [Report]) {
     let key = |r: &Report| (r.backend.clone(), r.kind.clone(), r.name.clone());
     let mut votes = BTreeMap::<_, BTreeMap<&str, (usize, f64)>>::new();
@@ -147,7 +145,7 @@ pub fn vote_diagnoses(reports: &mut [Report]) {
         let order = |a: &(usize, f64), b: &(usize, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
         let Some(best) = r.candidates.iter().map(of).max_by(order) else { continue };
         let mut names = r.candidates.iter().filter(|c| of(c) == best).map(|&(name, _)| name);
-        // Of several that fit alike none is known.
+        // A tie gives no diagnosis.
         r.diagnosis = names.next().filter(|_| names.next().is_none()).map(str::to_owned);
     }
 }

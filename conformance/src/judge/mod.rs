@@ -1,9 +1,9 @@
-//! Whether a backend's answers are right.
+//! Decides whether a backend's answers are right.
 //!
-//! [`check`] runs a case, `comparator` compares numbers, [`bounds`] and `derived` say how far off they may be,
-//! `sensitivity` how much an input's last bit matters, [`diagnose`] which known mistake ([`mutations`]) explains
-//! what is wrong, [`percent`] whether an argument off by one percent is noticed. Running a backend is in
-//! [`crate::backend`], printing in [`crate::report`].
+//! [`check`] runs a case, `comparator` compares values, [`bounds`] and `derived` define the tolerances,
+//! `sensitivity` measures how much an input's last bit matters, `systematic` finds errors common to all elements,
+//! [`diagnose`] names the [mutation](mutations) that explains a failure, [`percent`] finds whether an argument off
+//! by one per cent is noticed. Backends are in [`crate::backend`], printing in [`crate::report`].
 
 pub mod bounds;
 pub mod check;
@@ -11,10 +11,10 @@ mod comparator;
 pub mod compare;
 mod derived;
 pub mod diagnose;
-mod movement;
 pub mod mutations;
 pub mod percent;
 mod sensitivity;
 pub mod spread;
+mod systematic;
 
 pub use comparator::{Failure, Sample};

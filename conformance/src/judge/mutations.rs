@@ -1,9 +1,8 @@
-//! The mistakes that implementations make: rules next to the right one.
+//! Mutations: the mistakes that implementations make.
 //!
-//! A [`Mutation`] makes a backend wrong in one known way, by handing altered
-//! arguments, gradients or state to the right rule, or by altering its answer.
-//! The suite's own tests use them to show that the goldens tell each of them
-//! from the right rule.
+//! A [`Mutation`] makes a backend wrong in one known way, by passing altered arguments, gradients or state to the
+//! right rule, or by altering its answer. `tests/mutation_kill.rs` shows that the goldens kill each of them;
+//! [`crate::judge::diagnose`] explains failures by them.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +17,12 @@ use crate::golden::{Case, Data, Group};
 use crate::judge::comparator::MAX_SAMPLES;
 use crate::tensor::Tensor;
 
-/// One wrong rule.
+/// One known mistake.
 #[derive(Clone, Copy)]
 pub struct Mutation {
-    /// What it does, as a person would say it.
+    /// Its name in reports.
     pub name: &'static str,
-    /// Whether a case has what the mistake is about.
+    /// Whether a case has the arguments or state that it alters.
     applies: fn(&Case, &Group) -> bool,
     step: fn(MutatedStep<'_>) -> Result<StepOutput, BackendError>,
 }
@@ -34,7 +33,7 @@ impl std::fmt::Debug for Mutation {
     }
 }
 
-/// Every known mistake.
+/// Every mutation that the goldens must kill.
 pub const MUTATIONS: &[Mutation] = &[
     Mutation { name: "weight decay ignored", applies: decays, step: decay_ignored },
     Mutation {
@@ -93,8 +92,8 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation { name: "gradient negated", applies: |_, _| true, step: negated },
 ];
 
-/// What some references do on purpose, so that not every golden can tell it from the right rule:
-/// known to [`crate::judge::diagnose`] only.
+/// Deviations that some references make on purpose, so that not every golden can kill them; for
+/// [`crate::judge::diagnose`] only.
 pub const VARIANTS: &[Mutation] = &[Mutation {
     name: "hyper-parameters in f32",
     applies: |_, _| true,
@@ -102,17 +101,17 @@ pub const VARIANTS: &[Mutation] = &[Mutation {
 }];
 
 impl Mutation {
-    /// Whether a case has what the mistake is about.
+    /// Whether a case has the arguments or state that it alters.
     #[must_use]
     pub fn applies(&self, case: &Case) -> bool {
         let Data::Optimizer(data) = &case.data else { return false };
         data.groups.iter().any(|g| (self.applies)(case, g))
     }
 
-    /// The backend with this mistake in its optimizers.
+    /// The backend with this mutation in its optimizers.
     #[must_use]
     pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
-        MutatedBackend { backend, neighbour: self }
+        MutatedBackend { backend, mutation: self }
     }
 }
 
@@ -136,7 +135,7 @@ fn decays(_: &Case, group: &Group) -> bool {
     number(group, "weight_decay").is_some_and(|wd| wd != 0.0)
 }
 
-/// The keys of the two betas, if they differ.
+/// The two betas, if they differ.
 fn two_betas(group: &Group) -> Option<(f64, f64)> {
     let list = group.hyper.get("betas").and_then(Value::as_array);
     let listed = list.and_then(|b| Some((b.first()?.as_f64()?, b.get(1)?.as_f64()?)));
@@ -147,7 +146,7 @@ fn two_betas(group: &Group) -> Option<(f64, f64)> {
     listed.or_else(single).filter(|(a, b)| a != b)
 }
 
-/// The keys under which references keep the number of steps.
+/// The keys under which references store the number of steps.
 const STEP_KEYS: [&str; 3] = ["step", "step_num", "k"];
 
 fn counts(case: &Case) -> bool {
@@ -155,14 +154,14 @@ fn counts(case: &Case) -> bool {
     data.params.iter().any(|p| STEP_KEYS.iter().any(|k| p.state.contains_key(*k)))
 }
 
-/// What a step counter counts.
+/// Whether a step counter counts the updates of its parameter or the calls of `step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Counted {
     Updates,
     Calls,
 }
 
-/// What the reference's step counter counts, if a case shows the difference.
+/// The meaning of the reference's step counter, if the case shows the difference.
 fn counted(case: &Case) -> Option<Counted> {
     let Data::Optimizer(data) = &case.data else { return None };
     if data.params.iter().any(|p| !p.state0.is_empty()) {
@@ -188,7 +187,7 @@ fn eps_key(group: &Group) -> Option<&'static str> {
     ["eps", "epsilon"].into_iter().find(|k| number(group, k).is_some_and(|eps| eps != 0.0))
 }
 
-/// The slot whose root stands in the denominator.
+/// The slot whose root is in the denominator.
 fn second_moment(case: &Case) -> Option<&'static str> {
     let Data::Optimizer(data) = &case.data else { return None };
     SECOND_MOMENTS.into_iter().find(|k| data.params.iter().any(|p| p.state.contains_key(*k)))
@@ -196,7 +195,7 @@ fn second_moment(case: &Case) -> Option<&'static str> {
 
 const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", "v"];
 
-/// What a step starts from, and what comes in: to be altered, then [answered](Scene::answer).
+/// The state before a step and its inputs, to be altered and then [stepped](MutatedStep::answer).
 #[derive(Clone)]
 struct MutatedStep<'a> {
     backend: &'a dyn Backend,
@@ -206,13 +205,13 @@ struct MutatedStep<'a> {
     given: Vec<Vec<String>>,
     hyper: Map<String, Value>,
     groups: Vec<Group>,
-    params: Vec<Before>,
+    params: Vec<ParamState>,
     inputs: Inputs,
 }
 
 /// A parameter before the step.
 #[derive(Clone)]
-struct Before {
+struct ParamState {
     value: Tensor,
     state: BTreeMap<String, Tensor>,
     counts: Counts,
@@ -244,14 +243,14 @@ impl MutatedStep<'_> {
         }
     }
 
-    /// The state of every parameter before anything has happened.
+    /// The initial state of every parameter.
     fn initial(&self) -> Result<Vec<BTreeMap<String, Tensor>>, BackendError> {
         let spec = self.spec();
         let run = self.backend.optimizer(&spec)?;
         Ok((0..self.params.len()).map(|i| run.state(i)).collect())
     }
 
-    /// The right rule's answer.
+    /// The answer of the right rule.
     fn answer(&self) -> Result<StepOutput, BackendError> {
         let spec = self.spec();
         let mut run = self.backend.optimizer(&spec)?;
@@ -278,7 +277,7 @@ impl MutatedStep<'_> {
         self.group(i).and_then(|g| number(g, key)).unwrap_or(0.0)
     }
 
-    /// The rate in force for parameter `i`.
+    /// The learning rate in force for parameter `i`.
     fn lr(&self, i: usize) -> f64 {
         self.inputs.lr.unwrap_or_else(|| {
             self.group(i)
@@ -303,7 +302,7 @@ impl MutatedStep<'_> {
     }
 }
 
-/// A tensor of the same type, element by element.
+/// Applies a function to every element, and rounds to the tensor's type.
 fn map(x: &Tensor, f: impl Fn(usize, f64) -> f64) -> Tensor {
     let values: Vec<f64> = x.to_f64s().iter().enumerate().map(|(i, &x)| f(i, x)).collect();
     Tensor::round(x.dtype, &x.shape, &values).unwrap_or_else(|| x.clone())
@@ -345,7 +344,7 @@ fn decay_without_lr(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> 
     s.answer()
 }
 
-/// (p − u)(1 − lr·wd) for p(1 − lr·wd) − u, or the other way round.
+/// (p − u)(1 − lr·wd) for p(1 − lr·wd) − u, or vice versa.
 fn decay_late(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
     let mut out = undecayed(s.clone()).answer()?;
@@ -354,7 +353,7 @@ fn decay_late(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
         out.values[i] = map(&out.values[i], |k, x| {
             let (early, late) = (x - factor * p.get(k), x - factor * x);
             let right = right.values[i].get(k);
-            // The one that the rule does not do.
+            // Take the order that the rule does not use.
             if (late - right).abs() < (early - right).abs() { early } else { late }
         });
     }
@@ -378,15 +377,15 @@ fn betas_swapped(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     s.answer()
 }
 
-/// The step counters before the step changed for the rule, but not for who reads them.
+/// Changes the step counters that the rule sees, but not those that the backend shows.
 fn shifted(mut s: MutatedStep<'_>, f: fn(f64, Counts) -> f64) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
-    let first = s.initial()?;
-    for (p, first) in s.params.iter_mut().zip(first) {
-        // One that is fresh has no counter to change, but would begin with one.
-        let first_step = STEP_KEYS.iter().find_map(|key| first.get(*key)).map(|x| x.get(0));
-        if p.fresh && first_step.is_some_and(|step| f(step, p.counts) != step) {
-            (p.state, p.fresh) = (first, false);
+    let initial = s.initial()?;
+    for (p, initial) in s.params.iter_mut().zip(initial) {
+        // A parameter that has not been loaded has no counter yet: give it the initial state.
+        let initial_step = STEP_KEYS.iter().find_map(|key| initial.get(*key)).map(|x| x.get(0));
+        if p.fresh && initial_step.is_some_and(|step| f(step, p.counts) != step) {
+            (p.state, p.fresh) = (initial, false);
         }
         for key in STEP_KEYS {
             if let Some(step) = p.state.get_mut(key) {
@@ -405,7 +404,7 @@ fn shifted(mut s: MutatedStep<'_>, f: fn(f64, Counts) -> f64) -> Result<StepOutp
     Ok(out)
 }
 
-/// Of a counter that all share: as often as the parameter that moved least.
+/// A shared counter counts only as often as the parameter with the fewest gradients.
 fn steps_with_gradient(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let least = s.params.iter().map(|p| p.counts.updates).min().unwrap_or(0);
     s.params.iter_mut().for_each(|p| p.counts.updates = least);
@@ -419,7 +418,7 @@ fn with_eps(mut s: MutatedStep<'_>, f: impl Fn(f64) -> f64) -> Result<StepOutput
     s.answer()
 }
 
-/// √(v + ε) for √v + ε: element by element the ε′ that makes it so.
+/// √(v + ε) for √v + ε, by an ε′ for each element that has this effect.
 fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let mut out = s.answer()?;
     for i in s.moving() {
@@ -429,7 +428,7 @@ fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
         let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
         let step = STEP_KEYS.iter().find_map(|k| state.get(*k)).map(|t| t.get(0));
         let Some(step) = step else { continue };
-        // Adams root the corrected moment, but for those of the older Transformers.
+        // Adam takes the root of the corrected moment, except in older Transformers.
         let correction = match two_betas(group) {
             Some((_, beta2)) if s.name != "adamw_hf" => 1.0 - beta2.powf(step),
             _ => 1.0,
@@ -470,31 +469,31 @@ fn negated(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 
 struct MutatedBackend<'a> {
     backend: &'a dyn Backend,
-    neighbour: &'a Mutation,
+    mutation: &'a Mutation,
 }
 
 struct MutatedRun<'a> {
-    scene: MutatedStep<'a>,
-    /// Says whether a state can be loaded.
+    mutated: MutatedStep<'a>,
+    /// An unmutated run, which checks whether a state can be loaded.
     probe: Box<dyn Run + 'a>,
-    neighbour: &'a Mutation,
+    mutation: &'a Mutation,
     after: StepOutput,
 }
 
 impl Backend for MutatedBackend<'_> {
     fn name(&self) -> &str {
-        self.neighbour.name
+        self.mutation.name
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
         let probe = self.backend.optimizer(spec)?;
-        let params = spec.params.iter().map(|&value| Before {
+        let params = spec.params.iter().map(|&value| ParamState {
             value: value.clone(),
             state: BTreeMap::new(),
             counts: Counts::default(),
             fresh: true,
         });
-        let scene = MutatedStep {
+        let mutated = MutatedStep {
             backend: self.backend,
             name: spec.name.to_owned(),
             reference: spec.reference.to_owned(),
@@ -505,8 +504,8 @@ impl Backend for MutatedBackend<'_> {
             params: params.collect(),
             inputs: Inputs::default(),
         };
-        let neighbour = self.neighbour;
-        Ok(Box::new(MutatedRun { scene, probe, neighbour, after: StepOutput::default() }))
+        let mutation = self.mutation;
+        Ok(Box::new(MutatedRun { mutated, probe, mutation, after: StepOutput::default() }))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
@@ -526,15 +525,15 @@ impl Run for MutatedRun<'_> {
         state: &BTreeMap<String, Tensor>,
         counts: Counts,
     ) -> Result<(), BackendError> {
-        self.scene.params[i] =
-            Before { value: value.clone(), state: state.clone(), counts, fresh: false };
+        self.mutated.params[i] =
+            ParamState { value: value.clone(), state: state.clone(), counts, fresh: false };
         self.probe.load(i, value, state, counts)
     }
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
-        self.scene.inputs = inputs.clone();
-        self.after = (self.neighbour.step)(self.scene.clone())?;
-        for (i, p) in self.scene.params.iter_mut().enumerate() {
+        self.mutated.inputs = inputs.clone();
+        self.after = (self.mutation.step)(self.mutated.clone())?;
+        for (i, p) in self.mutated.params.iter_mut().enumerate() {
             p.value = self.after.values[i].clone();
             p.state = self.after.states[i].clone();
             p.counts.steps += 1;

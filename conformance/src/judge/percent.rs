@@ -1,8 +1,7 @@
-//! How sharp the golden cases are: arguments that are off by one per cent.
+//! How sharp the golden cases are: whether they notice an argument that is off by one per cent.
 //!
-//! An optimizer of the core is given one argument one per cent too large, or too small; a committed
-//! case should notice. [`page`] says which arguments of which optimizers are held to that, and
-//! which are not: it is `docs/one-percent.md`.
+//! The core is run with one argument one per cent too large, or too small; a committed case should fail. [`page`]
+//! lists for each optimizer the arguments for which one does, and the others: `docs/one-percent.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,10 +19,10 @@ use crate::judge::bounds::Bounds;
 use crate::judge::check::{Basis, Outcome};
 use crate::tensor::Tensor;
 
-/// What a number is multiplied by.
+/// The factors that an argument is multiplied by.
 pub const FACTORS: [f64; 2] = [1.01, 0.99];
 
-/// An argument: its name and, of one that is a list, which of its numbers.
+/// An argument: its name and, for a list, an index into it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Argument {
     name: String,
@@ -40,19 +39,19 @@ impl std::fmt::Display for Argument {
 }
 
 impl Argument {
-    /// The learning rate: what stands in the arguments and what comes with each step.
+    /// The learning rate, in the arguments and at each step.
     #[must_use]
     pub fn lr() -> Argument {
         Argument { name: "lr".to_owned(), index: None }
     }
 
-    /// An argument that is a number.
+    /// A scalar argument.
     #[must_use]
     pub fn named(name: &str) -> Argument {
         Argument { name: name.to_owned(), index: None }
     }
 
-    /// The numbers among arguments that are no counts: those with a decimal point.
+    /// The numeric arguments that are not counts: those with a decimal point, other than 0.
     fn all(hyper: &Map<String, Value>) -> BTreeSet<Argument> {
         let is_number = |x: &Value| x.is_f64() && x.as_f64() != Some(0.0);
         let mut out = BTreeSet::new();
@@ -89,9 +88,9 @@ impl Argument {
 /// The core with one argument of its optimizers multiplied.
 #[derive(Clone, Debug)]
 pub struct Off {
-    /// Which.
+    /// The argument.
     pub argument: Argument,
-    /// By what.
+    /// The factor.
     pub factor: f64,
 }
 
@@ -154,7 +153,7 @@ impl Run for OffRun<'_> {
     }
 }
 
-/// Of one optimizer, which arguments are held to one per cent by some case, and which by none.
+/// One optimizer's arguments: those for which some case notices one per cent, and the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Held {
@@ -162,7 +161,7 @@ pub struct Held {
     pub not: BTreeSet<Argument>,
 }
 
-/// Finds that out, for every optimizer that has a case.
+/// Tries every argument of every optimizer that has a case.
 #[must_use]
 pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
     let all: Vec<Basis<'_>> = cases.iter().map(Basis::of).collect();
@@ -205,7 +204,7 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
     out
 }
 
-/// Whether some case notices; yes where no case can have the argument so.
+/// Whether some case fails; also true where every case's optimizer refuses the altered argument.
 fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64, bounds: &Bounds) -> bool {
     let off = Off { argument: argument.clone(), factor };
     let mut possible = false;
@@ -221,7 +220,7 @@ fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64, bounds: &Boun
     noticed || !possible
 }
 
-/// The page about it.
+/// The text of `docs/one-percent.md`.
 #[must_use]
 pub fn page(held: &BTreeMap<String, Held>) -> String {
     let list = |arguments: &BTreeSet<Argument>| {

@@ -1,13 +1,11 @@
-//! How much an answer depends on the last bit of what went in.
+//! The sensitivity of an answer to the last bits of its inputs.
 //!
-//! Where a rule subtracts numbers that nearly cancel (g + weight_decay · p, or a
-//! mean of squares less a squared mean), one rounding more or less inside of the
-//! reference moves the result by many ULP of the small difference. What a
-//! correct implementation can promise there is an answer as near as if each
-//! input were off by a few ULP. This module measures it: every input in turn is
-//! moved by one ULP, away from zero, and the core computes again. Always the
-//! core: no tolerance comes from the backend under test. What the core does not
-//! have gets no such allowance.
+//! Where a rule subtracts values that nearly cancel (g + weight_decay · p, or a mean of squares less a squared
+//! mean), one rounding more or less in the reference changes the result by many ULP of the small difference. All
+//! that a correct implementation can promise there is the answer for inputs that are a few ULP off. This module
+//! measures that: it perturbs every input in turn by one ULP, away from zero, and has the core compute again. It
+//! is always the core: no tolerance depends on the backend under test. An optimizer that the core lacks gets no
+//! such allowance.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +14,10 @@ use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use crate::tensor::Tensor;
 
-/// For each tensor, element by element, by how much the answer moves.
+/// For each tensor, the sensitivity of each element.
 pub(crate) type Sensitivity = BTreeMap<String, Vec<f64>>;
 
-/// What is moved by one ULP.
+/// The input that is perturbed by one ULP.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Perturbed {
     Nothing,
@@ -28,25 +26,25 @@ enum Perturbed {
     Slot(String),
 }
 
-/// What the answers of one step, made from the reference's own numbers, depend on.
+/// The sensitivities of one step from the reference's own state.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivity {
-    let answer = |moved: &Perturbed| -> Result<Sensitivity, BackendError> {
-        let mut run = start(case, data, t, moved)?;
-        run.step(&inputs(data, t, moved))?;
+    let answer = |perturbed: &Perturbed| -> Result<Sensitivity, BackendError> {
+        let mut run = start(case, data, t, perturbed)?;
+        run.step(&inputs(data, t, perturbed))?;
         Ok(answers(&*run, data.params.len()))
     };
     let slots = data.params.iter().flat_map(|p| p.state_before(t).into_keys());
-    let [mut sum] = differences(&variants(slots), |moved| Ok([answer(moved)?]));
+    let [mut sum] = differences(&variants(slots), |perturbed| Ok([answer(perturbed)?]));
     sum.retain(|_, x| x.iter().any(|&x| x > 0.0));
     sum
 }
 
-/// The same for a free run: one for every step.
+/// The sensitivities of a free run, after each step.
 pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Sensitivity> {
-    let answer = |moved: &Perturbed| -> Result<Vec<Sensitivity>, BackendError> {
-        let mut run = start(case, data, 0, moved)?;
+    let answer = |perturbed: &Perturbed| -> Result<Vec<Sensitivity>, BackendError> {
+        let mut run = start(case, data, 0, perturbed)?;
         let step = |t| {
-            run.step(&inputs(data, t, moved))?;
+            run.step(&inputs(data, t, perturbed))?;
             Ok(answers(&*run, data.params.len()))
         };
         (0..case.steps).map(step).collect()
@@ -63,7 +61,7 @@ fn variants(slots: impl Iterator<Item = String>) -> Vec<Perturbed> {
         .collect()
 }
 
-/// Σ |moved − as it is| over the variants; nothing where an answer fails to come.
+/// Σ |perturbed − unperturbed| over the variants; empty where the core gives no answer.
 fn differences<C>(
     variants: &[Perturbed],
     answer: impl Fn(&Perturbed) -> Result<C, BackendError>,
@@ -73,8 +71,8 @@ where
 {
     let Ok(mut base) = answer(&Perturbed::Nothing) else { return C::default() };
     let mut sums: Vec<Sensitivity> = Vec::new();
-    for moved in variants {
-        let Ok(mut other) = answer(moved) else { continue };
+    for perturbed in variants {
+        let Ok(mut other) = answer(perturbed) else { continue };
         sums.resize(other.as_mut().len(), Sensitivity::new());
         for ((sum, a), b) in sums.iter_mut().zip(base.as_mut()).zip(other.as_mut()) {
             for (tensor, b) in b.iter() {
@@ -93,15 +91,16 @@ where
     base
 }
 
-/// A run that stands before step `t`, with the reference's own numbers but for what is moved.
+/// A run before step `t`, in the reference's own state except for the perturbed input.
 fn start(
     case: &Case,
     data: &OptimizerCase,
     t: usize,
-    moved: &Perturbed,
+    perturbed: &Perturbed,
 ) -> Result<Box<dyn Run>, BackendError> {
-    let shift = |x: Tensor, this: bool| if this { away(&x) } else { x };
-    let values = data.params.iter().map(|p| shift(p.value_before(t), *moved == Perturbed::Value));
+    let shift = |x: Tensor, this: bool| if this { away_from_zero(&x) } else { x };
+    let values =
+        data.params.iter().map(|p| shift(p.value_before(t), *perturbed == Perturbed::Value));
     let values: Vec<Tensor> = values.collect();
     let mut spec = OptimizerSpec::new(case, data);
     if t == 0 {
@@ -113,7 +112,7 @@ fn start(
         let state = p.state_before(t).into_iter();
         let state: BTreeMap<_, _> = state
             .map(|(slot, x)| {
-                let this = matches!(moved, Perturbed::Slot(s) if *s == slot);
+                let this = matches!(perturbed, Perturbed::Slot(s) if *s == slot);
                 (slot, shift(x, this))
             })
             .collect();
@@ -129,10 +128,10 @@ fn start(
     Ok(run)
 }
 
-fn inputs(data: &OptimizerCase, t: usize, moved: &Perturbed) -> Inputs {
+fn inputs(data: &OptimizerCase, t: usize, perturbed: &Perturbed) -> Inputs {
     let mut inputs = Inputs::new(data, t);
-    if *moved == Perturbed::Grad {
-        inputs.grads.iter_mut().flatten().for_each(|g| *g = away(g));
+    if *perturbed == Perturbed::Grad {
+        inputs.grads.iter_mut().flatten().for_each(|g| *g = away_from_zero(g));
     }
     inputs
 }
@@ -148,8 +147,8 @@ fn answers(run: &dyn Run, params: usize) -> Sensitivity {
     out
 }
 
-/// Every element one ULP further from zero; zeros, the largest numbers and the non-finite stay.
-fn away(x: &Tensor) -> Tensor {
+/// Every element one ULP further from zero, except zeros, the largest finite values and the non-finite.
+fn away_from_zero(x: &Tensor) -> Tensor {
     let mut out = x.clone();
     if x.dtype.float().is_none() {
         return out;
@@ -174,7 +173,7 @@ mod tests {
     #[test]
     fn away_moves_by_one_ulp_and_leaves_the_special() {
         let x = [1.0, -1.0, 0.0, f64::NAN, f64::INFINITY, f64::from(f32::MAX)];
-        let moved = away(&Tensor::round(Dtype::F32, &[6], &x).unwrap()).to_f64s();
+        let moved = away_from_zero(&Tensor::round(Dtype::F32, &[6], &x).unwrap()).to_f64s();
         assert_eq!(moved[0], f64::from(1f32.next_up()));
         assert_eq!(moved[1], -moved[0]);
         assert_eq!(moved[2], 0.0);

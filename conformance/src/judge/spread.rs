@@ -1,17 +1,17 @@
-//! How large errors are beside their tolerances, and tolerances beside an ULP, over many numbers.
+//! Distributions of errors relative to their tolerances, and of tolerances in ULP.
 
 use std::collections::BTreeMap;
 
-/// Steps to a factor of 2.
+/// Bins per factor of 2.
 const FINE: f64 = 8.0;
-/// What stands for 0.
+/// The bin of 0.
 const LEAST: f64 = 1e-9;
 
-/// Numbers from 0 on, counted by their size.
+/// A histogram of non-negative values, with logarithmic bins.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     bins: BTreeMap<i32, u64>,
-    /// The largest.
+    /// The largest value.
     pub largest: f64,
 }
 
@@ -29,13 +29,13 @@ impl Histogram {
         self.largest = self.largest.max(other.largest);
     }
 
-    /// How many there are.
+    /// The number of values.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.bins.values().sum()
     }
 
-    /// What this part of them is not above, within a tenth; 0 if there are none.
+    /// The quantile of this share, within a tenth; 0 if there are no values.
     #[must_use]
     pub fn quantile(&self, part: f64) -> f64 {
         let expected = (self.count() as f64 * part).ceil();
@@ -50,14 +50,14 @@ impl Histogram {
     }
 }
 
-/// What was compared with tolerances that are derived from the rule.
+/// Statistics over values whose tolerances are derived from the rule.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spread {
-    /// Errors, as parts of what is allowed.
+    /// Errors relative to their tolerances.
     pub shares: Histogram,
     /// Tolerances, in ULP.
     pub ulps: Histogram,
-    /// Numbers that were judged by the table.
+    /// The number of values whose bounds are from the table instead.
     pub by_table: u64,
 }
 
@@ -67,7 +67,7 @@ impl Spread {
         self.ulps.note(bound);
     }
 
-    /// Takes over what another has noted.
+    /// Adds another's counts.
     pub fn add(&mut self, other: &Spread) {
         self.shares.add(&other.shares);
         self.ulps.add(&other.ulps);

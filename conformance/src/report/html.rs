@@ -1,4 +1,4 @@
-//! `--report`: one page without scripts, fonts or pictures from elsewhere.
+//! `--report`: one self-contained page, without scripts, external fonts or images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ th{position:sticky;top:0;background:#fff}td:nth-child(-n+3),th:nth-child(-n+3){t
 details{border-bottom:1px solid #e3e6ea;padding:.3rem 0}summary{cursor:pointer;font-family:ui-monospace,monospace}\
 svg{max-width:100%;height:auto}pre{white-space:pre-wrap;background:#f5f6f8;padding:.6rem;border-radius:4px}a{color:inherit}";
 
-/// The colours of the curves; one that follows comes round again.
+/// The colours of the curves, used cyclically.
 const COLOURS: [&str; 6] = ["#0b6fa4", "#c2571a", "#2e8540", "#8e44ad", "#a0522d", "#5b6770"];
 
 /// The page.
@@ -59,12 +59,12 @@ pub fn page(reports: &[Report]) -> String {
     out
 }
 
-/// Where the details of a check stand.
+/// The anchor of a check's details.
 fn anchor(r: &Report) -> String {
     escape(&format!("{} {} {}", r.case, r.backend, r.mode.name()))
 }
 
-/// Names by backend and type: the error that takes up most of its bound, and where it is.
+/// A table of names by backend and type: the error that is the largest share of its bound, with a link to its check.
 fn matrix(out: &mut String, reports: &[Report]) {
     let mut cells = BTreeMap::<_, BTreeMap<_, &Report>>::new();
     let mut columns = BTreeSet::new();
@@ -177,7 +177,7 @@ fn case(out: &mut String, r: &Report) {
     out.push_str("</details>\n");
 }
 
-/// The worst error of every step, a curve for each quantity; the axis is linear up to 1 ULP, logarithmic above.
+/// Plots the worst error of every step, a curve per quantity; the axis is linear up to 1 ULP, logarithmic above.
 fn plot(out: &mut String, r: &Report) {
     const W: f64 = 640.0;
     const H: f64 = 180.0;

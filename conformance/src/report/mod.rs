@@ -1,4 +1,7 @@
-//! What is shown: JSON lines, a table, failures.
+//! Prints results: JSON lines, a table, failures, and in [`html`] a page.
+//!
+//! Everything here formats [`Report`]s that [`crate::judge`] made; the only decision is [`verdict`], whether a run is
+//! a pass. Names and messages of untrusted files and programs go through [`text`] first.
 
 pub mod html;
 pub mod text;
@@ -35,7 +38,7 @@ pub fn json_line(r: &Report) -> String {
     plain_json(&line.to_string())
 }
 
-/// Makes a failure of every pass in which a zero has the other sign.
+/// Turns every pass with a zero of the other sign into a failure.
 pub fn strict_zeros(reports: &mut [Report]) {
     for r in reports.iter_mut().filter(|r| r.outcome == Outcome::Pass && r.zeros > 0) {
         r.outcome = Outcome::Fail;
@@ -45,26 +48,26 @@ pub fn strict_zeros(reports: &mut [Report]) {
     }
 }
 
-/// How many checks ended in each way.
+/// Counts of checks and values by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Within bounds.
+    /// Checks within bounds.
     pub pass: usize,
-    /// Off by too much.
+    /// Checks with a value beyond its bound.
     pub fail: usize,
-    /// Without an implementation.
+    /// Checks without an implementation.
     pub unsupported: usize,
-    /// Without an answer, or no case at all.
+    /// Checks without an answer, and files that are not cases.
     pub error: usize,
-    /// With nothing to compare.
+    /// Checks with nothing to compare.
     pub empty: usize,
-    /// Of those in error, the ones for which there was no time.
+    /// Checks in error that the deadline cut off.
     pub not_reached: usize,
-    /// Numbers compared.
+    /// Values compared.
     pub compared: usize,
-    /// Numbers that are off by too much.
+    /// Values beyond their bounds.
     pub off: usize,
-    /// Zeros of the other sign.
+    /// Zeros with the other sign.
     pub zeros: usize,
 }
 
@@ -88,17 +91,17 @@ impl Totals {
         totals
     }
 
-    /// How many checks there were.
+    /// The number of checks.
     #[must_use]
     pub fn checks(&self) -> usize {
         self.pass + self.fail + self.unsupported + self.error + self.empty
     }
 }
 
-/// What a run comes to, in one line that says whether it is a pass.
+/// The summary of a run in one line; `Ok` if the run is a pass.
 ///
 /// # Errors
-/// The same line, of a run that is none: something failed or erred, or nothing was compared.
+/// The summary of a run in which something failed or erred, or nothing was compared.
 pub fn verdict(reports: &[Report]) -> Result<String, String> {
     let t = Totals::of(reports);
     let Totals { pass, fail, unsupported, error, empty, compared, off, .. } = t;
@@ -110,7 +113,7 @@ pub fn verdict(reports: &[Report]) -> Result<String, String> {
         let _ = write!(line, " ({} of those in error not reached)", t.not_reached);
     }
     let _ = write!(line, "; {compared} numbers compared, {off} off");
-    // One backend's numbers say nothing of another's.
+    // Every backend must have compared something of its own.
     let backends: BTreeSet<&str> = reports.iter().map(|r| r.backend.as_str()).collect();
     let idle = backends
         .into_iter()
@@ -124,20 +127,20 @@ pub fn verdict(reports: &[Report]) -> Result<String, String> {
     if fail + error == 0 && compared > 0 && idle.is_empty() { Ok(line) } else { Err(line) }
 }
 
-/// A row of the table: one name, backend and way to check.
+/// A row of the table: one name, backend and mode.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// `KIND/NAME`.
     pub what: String,
     /// The backend.
     pub backend: String,
-    /// The way to check.
+    /// How the cases were checked.
     pub mode: Mode,
     /// Checks by outcome.
     pub totals: Totals,
-    /// The error that takes up most of its bound, and that bound.
+    /// The error that is the largest share of its bound, and that bound.
     pub worst: Option<(f64, f64)>,
-    /// What more than half of the checks that failed look like.
+    /// The diagnosis shared by more than half of the failed checks.
     pub diagnosis: Option<String>,
 }
 
@@ -213,7 +216,7 @@ pub fn table(reports: &[Report]) -> String {
     out
 }
 
-/// A number in as few characters as it needs.
+/// Formats a number briefly.
 #[must_use]
 pub fn figure(x: f64) -> String {
     if x == x.trunc() && x.abs() < 1e6 {
@@ -225,8 +228,8 @@ pub fn figure(x: f64) -> String {
     }
 }
 
-/// What there is to say of a check that did not pass, and how to run only that again, with
-/// these arguments more.
+/// Describes a check that did not pass, with the command that reruns only this one; `more` is appended to its
+/// arguments.
 #[must_use]
 pub fn trouble(r: &Report, more: &str) -> String {
     let (what, mode) = (r.outcome.name(), r.mode.name());
@@ -251,7 +254,7 @@ pub fn trouble(r: &Report, more: &str) -> String {
     out
 }
 
-/// How large errors are beside derived tolerances, and those in ULP: a line a name, backend and mode.
+/// Errors relative to derived tolerances, and tolerances in ULP: a line per name, backend and mode.
 #[must_use]
 pub fn tolerances(reports: &[Report]) -> String {
     let mut all = BTreeMap::<(&str, &str, &str), Spread>::new();

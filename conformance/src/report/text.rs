@@ -1,9 +1,9 @@
-//! Text of strangers (names, notes, what a program says) where people see it.
+//! Escapes untrusted text (names, notes, a program's messages) for display.
 
 use std::borrow::Cow;
 
-/// Whether a character may do something to a terminal or to the text around it instead of being
-/// seen: control characters, line separators, and what turns the direction of writing.
+/// Whether a character may affect a terminal or the surrounding text instead of being shown: control characters,
+/// line separators, invisible ones, and those that change the writing direction.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
@@ -11,8 +11,7 @@ fn acts(c: char) -> bool {
         || matches!(c, '\u{e0000}'..='\u{e007f}')
 }
 
-/// Text in one line, in which nothing acts on a terminal: such characters are spelled out, as
-/// `\n` or `\u{1b}`.
+/// The text in one line, with such characters escaped, as `\n` or `\u{1b}`.
 #[must_use]
 pub fn plain(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
@@ -29,7 +28,7 @@ pub fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON in which every such character is spelled as JSON spells it: the same value.
+/// JSON with such characters escaped as JSON escapes them; its value is unchanged.
 pub(crate) fn plain_json(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

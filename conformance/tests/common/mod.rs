@@ -1,4 +1,4 @@
-//! Golden files made by hand, to be spoiled.
+//! Golden files made by hand, to be corrupted by tests.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use safetensors::tensor::TensorView;
 
-/// Runs a command to its end, which has to come within a minute whatever programs and files do.
+/// Runs a command, which must end within a minute.
 pub fn within_a_minute(command: &mut Command) -> Output {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| std::fs::File::create(folder.path().join(name)).unwrap();
@@ -30,7 +30,7 @@ pub fn within_a_minute(command: &mut Command) -> Output {
     Output { status, stdout: read("out"), stderr: read("err") }
 }
 
-/// What a file will hold.
+/// The contents of a file to be written.
 #[derive(Clone)]
 pub struct Draft {
     pub meta: BTreeMap<String, String>,
@@ -70,14 +70,14 @@ impl Draft {
         d
     }
 
-    /// A constant rate of two groups.
+    /// A constant learning rate of two groups.
     pub fn constant() -> Draft {
         let mut d = Draft::new("schedule", "constant", 2, r#"{"lr": 0.5}"#);
         d.set("lr", Tensor::f64(&[3, 2], &[0.5, 0.25, 0.5, 0.25, 0.5, 0.25]));
         d
     }
 
-    /// Clipping a vector of norm 5 to 2.5, give or take 1e-6.
+    /// Clipping a vector of norm 5 to 2.5, within 1e-6.
     pub fn clip() -> Draft {
         let hyper = r#"{"max_norm": 10.0, "norm_type": 2.0}"#;
         let mut d = Draft::new("gradient", "clip_grad_norm", 1, hyper);
@@ -110,7 +110,7 @@ impl Draft {
         safetensors::serialize(views, Some(meta)).unwrap()
     }
 
-    /// Writes the file where it belongs below `root`.
+    /// Writes the file to its place below `root`.
     pub fn write(&self, root: &Path, case: &str) -> PathBuf {
         let folder = root.join(&self.meta["kind"]).join(&self.meta["name"]);
         std::fs::create_dir_all(&folder).unwrap();

@@ -1,7 +1,7 @@
-//! Functions of one number, checked on every number there is, each against a slow way to the same.
+//! Exhaustive checks of unary functions, each against a slow implementation.
 //!
-//! `cargo run --release -p bitstep-exhaustive` takes all 2³² inputs of each; `cargo test` a sample
-//! of every exponent, and all inputs of 16 bits.
+//! `cargo run --release -p bitstep-exhaustive` runs all 2³² `f32` inputs of each; `cargo test` runs a sample
+//! of every exponent, and all 16-bit inputs.
 
 use bitstep::float::{ComputeFloat, RoundNarrow, StoredFloat};
 use bitstep::storage::{
@@ -10,10 +10,10 @@ use bitstep::storage::{
 };
 use half::{bf16, f16};
 
-/// Checks a stretch of inputs in ascending order; `Err` says which is wrong.
+/// Checks a chunk of inputs in ascending order; `Err` describes the first wrong one.
 pub type Check = fn(&[f32]) -> Result<(), String>;
 
-/// Every check, by name. Inputs that a check says nothing of it passes over.
+/// Every check, by name. A check skips inputs that are not in its domain.
 pub const CHECKS: &[(&str, Check)] = &[
     ("sqrt", sqrt),
     ("bf16", |x| narrow::<bf16>(x, 0x7f80)),
@@ -39,18 +39,18 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("stochastic_bf16", stochastic),
 ];
 
-/// Every input from `first` to `last` (as bits), in ascending order of their values: `check` gets
-/// them in stretches.
+/// Runs `check` on chunks of the inputs with ranks from `first` to `last`, where ranks are in ascending order of
+/// values, and returns their number.
 ///
 /// # Errors
-/// The first that is wrong.
+/// The first wrong input.
 pub fn over(first: u32, last: u32, step: u32, check: Check) -> Result<u64, String> {
     let mut stretch = Vec::with_capacity(STRETCH);
     let (mut bits, mut count) = (u64::from(first), 0);
     while bits <= last.into() {
         stretch.clear();
         while stretch.len() < STRETCH && bits <= last.into() {
-            // Ascending: negative numbers backwards, then the others.
+            // Ascending: the bits of negative values run backwards.
             let rank = bits as u32;
             let x = if rank >= 1 << 31 { rank ^ 1 << 31 } else { !rank };
             stretch.push(f32::from_bits(x));
@@ -68,7 +68,7 @@ fn wrong<T: core::fmt::Debug>(x: f32, got: T, want: T) -> Result<(), String> {
     Err(format!("{x:e} ({:#010x}): {got:?}, wanted {want:?}", x.to_bits()))
 }
 
-/// Rounded without leaving `f32`, and stored, it is what a conversion makes of it.
+/// Rounding within `f32` and storing equals a conversion.
 fn eager<N: RoundNarrow>(all: &[f32]) -> Result<(), String> {
     for &x in all {
         let (rounded, want) = (N::round(x), N::from_f32(x));
@@ -81,7 +81,7 @@ fn eager<N: RoundNarrow>(all: &[f32]) -> Result<(), String> {
     Ok(())
 }
 
-/// The root lies nearer to √x than the points half-way to its neighbours, whose squares are exact in `f64`.
+/// The root is correctly rounded: √x is between the midpoints to its neighbours, whose squares are exact in `f64`.
 fn sqrt(all: &[f32]) -> Result<(), String> {
     for &x in all {
         let root = ComputeFloat::sqrt(x);
@@ -101,9 +101,9 @@ fn sqrt(all: &[f32]) -> Result<(), String> {
     Ok(())
 }
 
-/// The neighbours of the truncated number are compared as `f64`, ties go to the even code.
+/// Compares the distances to the two adjacent values in `f64`, with ties to the even code.
 fn narrow<N: StoredFloat + Bits>(all: &[f32], infinity: u16) -> Result<(), String> {
-    let mut at = 0u16; // a pointer that walks along with the inputs
+    let mut at = 0u16; // the code below the input, which ascends with the inputs
     for &x in all {
         let got = N::from_f32(x);
         if x.is_nan() {
@@ -120,7 +120,7 @@ fn narrow<N: StoredFloat + Bits>(all: &[f32], infinity: u16) -> Result<(), Strin
         while at > 0 && value(at) > size {
             at -= 1;
         }
-        // As if the exponent went on: half-way beyond the largest finite number begins infinity.
+        // Infinity begins half-way to the next value that an unbounded exponent would have.
         let next = match at + 1 {
             code if code == infinity => 2.0 * value(infinity - 1) - value(infinity - 2),
             code => value(code),
@@ -136,11 +136,11 @@ fn narrow<N: StoredFloat + Bits>(all: &[f32], infinity: u16) -> Result<(), Strin
     Ok(())
 }
 
-/// A 16-bit number from and to its bits.
+/// Conversion of a 16-bit float from and to its bits.
 pub trait Bits {
-    /// From.
+    /// From bits.
     fn of_bits(bits: u16) -> Self;
-    /// To.
+    /// To bits.
     fn bits_of(self) -> u16;
 }
 
@@ -164,7 +164,7 @@ impl Bits for f16 {
 
 const BLOCK: usize = 256;
 
-/// Codes of inputs, in blocks whose first number sets the scale.
+/// Encodes inputs in blocks whose first element sets the scale.
 fn encode<C: Codec>(
     codec: C,
     first: f32,
@@ -191,7 +191,7 @@ where
     Ok(())
 }
 
-/// What each code stands for at the scale 1.
+/// The value of each code at scale 1.
 fn map<C: Codec<Scale = f32>>(codec: C) -> Vec<f32> {
     let count = 1usize << C::BITS;
     (0..count)
@@ -204,13 +204,13 @@ fn map<C: Codec<Scale = f32>>(codec: C) -> Vec<f32> {
         .collect()
 }
 
-/// Inputs from −1 or 0 to 1.
+/// The inputs in [−1, 1], or in [0, 1] if unsigned.
 fn within(all: &[f32], signed: bool) -> Vec<f32> {
     let low = if signed { -1.0 } else { 0.0 };
     all.iter().copied().filter(|x| (low..=1.0).contains(x)).collect()
 }
 
-/// The last of the map's numbers that is at most x, found by walking; the first if none is.
+/// The index of the last value of the map that is at most x, found by walking; 0 if none is.
 fn walk(map: &[f32], at: &mut usize, x: f32) -> usize {
     while *at + 1 < map.len() && map[*at + 1] <= x {
         *at += 1;
@@ -221,7 +221,7 @@ fn walk(map: &[f32], at: &mut usize, x: f32) -> usize {
     *at
 }
 
-/// The nearest code; the lower of two.
+/// The nearest code; ties go to the lower one.
 fn dynamic(all: &[f32], signed: bool) -> Result<(), String> {
     let codec = DynamicQuant8 { signed, cpu_grid: false };
     let (map, mut at) = (map(codec), 0);
@@ -233,7 +233,7 @@ fn dynamic(all: &[f32], signed: bool) -> Result<(), String> {
     })
 }
 
-/// The nearest code to the middle of the cell of 65536 that a number falls into.
+/// The nearest code to the centre of the input's cell, of 65536.
 fn grid(all: &[f32], signed: bool) -> Result<(), String> {
     let codec = DynamicQuant8 { signed, cpu_grid: true };
     let (map, mut at) = (map(codec), 0);
@@ -247,7 +247,7 @@ fn grid(all: &[f32], signed: bool) -> Result<(), String> {
     })
 }
 
-/// The nearest code; the upper of two.
+/// The nearest code; ties go to the upper one.
 fn scaled<C: Codec<Scale = f32>>(codec: C, all: &[f32], signed: bool) -> Result<(), String> {
     let (map, mut at) = (map(codec), 0);
     encode(codec, 1.0, &within(all, signed), &mut |x, code| {
@@ -259,7 +259,7 @@ fn scaled<C: Codec<Scale = f32>>(codec: C, all: &[f32], signed: bool) -> Result<
     })
 }
 
-/// The nearest number of the type, ties to the even code: those up to 448, which scales a block by 1.
+/// The nearest value, ties to the even code, for inputs up to 448: that maximum gives the block the scale 1.
 fn fp8(all: &[f32]) -> Result<(), String> {
     let codec = BlockFp8 { block: BLOCK };
     let (map, mut at) = (map(codec), 0);
@@ -276,7 +276,7 @@ fn fp8(all: &[f32]) -> Result<(), String> {
     })
 }
 
-/// The formula in `f64`; within a hundredth of a per mille of a tie either code will do.
+/// The formula in `f64`; within 5e-5 of a tie either code is right.
 fn companded(codec: Companded, all: &[f32]) -> Result<(), String> {
     let signed = codec == Companded::Momentum;
     encode(codec, 1.0, &within(all, signed), &mut |x, code| {
@@ -290,7 +290,7 @@ fn companded(codec: Companded, all: &[f32]) -> Result<(), String> {
     })
 }
 
-/// What is read back is off by half a unit of the correction's last bit, and what `f32` rounds.
+/// The decoded value is off by at most half a unit of the correction's last bit, plus rounding in `f32`.
 fn split<N, E>(all: &[f32], steps: f64, mantissa: i32, bias: i32) -> Result<(), String>
 where
     N: bitstep::storage::HalfPrecision + Bits,
@@ -322,7 +322,7 @@ where
     Ok(())
 }
 
-/// The two parts hold 16 bits of mantissa: off by 2⁻¹⁶ of the number at most.
+/// The two parts hold 16 bits of mantissa: the relative error is at most 2⁻¹⁶.
 fn kahan(all: &[f32]) -> Result<(), String> {
     let mut value = vec![bf16::ZERO; all.len()];
     let mut lost = vec![bf16::ZERO; all.len()];
@@ -343,7 +343,7 @@ fn kahan(all: &[f32]) -> Result<(), String> {
     Ok(())
 }
 
-/// The least noise takes a number to the next away from 0 unless it is one already, the most cuts it.
+/// The rounding bits 0 round away from zero, unless the input is exact; all ones truncate.
 fn stochastic(all: &[f32]) -> Result<(), String> {
     for &x in all.iter().filter(|x| x.is_finite()) {
         let bits = x.to_bits();

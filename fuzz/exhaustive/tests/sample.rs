@@ -1,4 +1,4 @@
-//! A sample of every exponent, all inputs of 16 bits, and planted mistakes.
+//! A sample of every exponent, all 16-bit inputs, and seeded faults.
 
 use bitstep::float::ComputeFloat;
 use bitstep::float::EagerFloat;
@@ -8,7 +8,7 @@ use half::{bf16, f16};
 #[test]
 fn sample_of_every_exponent_is_right() {
     for (name, check) in CHECKS {
-        // A prime number of steps, so that every bit of the mantissa changes.
+        // A prime stride, so that every bit of the mantissa changes.
         let count = over(0, u32::MAX, 12_289, *check).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(count, 349_497);
         // Around 0, ±1 and the ends.
@@ -20,7 +20,7 @@ fn sample_of_every_exponent_is_right() {
     }
 }
 
-/// Every number of a 16-bit type goes to `f32` and back, and has the root that is nearest.
+/// Every value of a 16-bit type survives conversion to `f32` and back, and its root is the nearest value.
 fn all_of<N: EagerFloat + Bits>() {
     for bits in 0..=u16::MAX {
         let x = N::of_bits(bits);

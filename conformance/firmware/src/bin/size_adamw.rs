@@ -1,3 +1,3 @@
-//! What a firmware with this optimizer weighs.
+//! Measures the size and cost of AdamW in a firmware.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 bitstep_firmware::measure!(AdamW, AdamW::DEFAULT, 2);

@@ -1,4 +1,4 @@
-//! What a firmware with AdamW over weights of 24 bits and averages of 8 weighs.
+//! Measures the size and cost of AdamW with 24-bit weights and 8-bit moments in a firmware.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::Error;
@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 const GROUP: usize = 32;
 
-/// All that rests in memory of the parameter and its state, but for the 16 bits of the weights.
+/// Everything that is stored for a parameter and its state, except the 16-bit part of the weights.
 #[derive(Default)]
 struct State {
     error_bits: [[i8; GROUP]; MOST / GROUP],

@@ -1,4 +1,4 @@
-//! What a firmware without an optimizer weighs.
+//! The baseline: a firmware without an optimizer.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 fn run() -> bool {

@@ -1,3 +1,3 @@
-//! What a firmware with this optimizer weighs.
+//! Measures the size and cost of SGD in a firmware.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 bitstep_firmware::measure!(Sgd, Sgd::DEFAULT, 0);

@@ -1,4 +1,4 @@
-//! Trains a network with AdamW along a cosine.
+//! Trains a network with AdamW and a cosine schedule.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::prelude::*;

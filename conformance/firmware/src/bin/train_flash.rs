@@ -1,4 +1,4 @@
-//! The same training in less memory: weights of 24 bits, two averages of 8 bits.
+//! The training of `train` in less memory: 24-bit weights, 8-bit moments.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::prelude::*;
@@ -8,7 +8,7 @@ use bitstep::storage::{BlockQuantized, Companded, SplitFloat, Storage};
 use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
 use half::{bf16, f16};
 
-/// Numbers that share a scale.
+/// Elements that share a scale.
 const GROUP: usize = 32;
 const GROUPS: usize = PARAMS.div_ceil(GROUP);
 
@@ -33,7 +33,7 @@ fn run() -> Result<bool, bitstep::Error> {
     let mut exp_avg = BlockQuantized::new(Companded::Momentum, PARAMS, codes1, scales1)?;
     let mut exp_avg_sq = BlockQuantized::new(Companded::Variance, PARAMS, codes2, scales2)?;
 
-    // What the network computes with, from the 24 bits; a device may read them unit by unit instead.
+    // The weights decoded from 24 bits; a device may decode them unit by unit instead.
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
     weights.store(0, &params);
     let mut scalars = OPT.scalars();

@@ -1,4 +1,4 @@
-//! The same training, saved to flash and gone on with after a reset, again and again.
+//! The training of `train`, saved to flash and resumed after each of many resets.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep::prelude::*;
@@ -14,10 +14,10 @@ const COSINE: Cosine =
 /// Updates between two resets.
 const AWAKE: u64 = 50;
 
-/// Stands for a page of flash: the one thing that outlives a reset. Erased flash is all ones.
+/// Simulates a page of flash, which alone survives a reset. Erased flash is all ones.
 struct Flash([u8; 1024]);
 
-/// What the firmware does from one reset to the next; how many updates there have been in all.
+/// Runs the firmware from one reset to the next; returns the total number of updates.
 fn awake(flash: &mut Flash) -> Result<u64, Error> {
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
     let mut state = State::new(&OPT, PARAMS, [0.0; 2 * PARAMS])?;
@@ -49,7 +49,7 @@ fn train() -> bool {
         if steps == STEPS {
             let Ok(params) = saved(&flash) else { return false };
             let last = loss(&params, &mut grad);
-            // A page that lost power while it was written is refused.
+            // A page whose write was interrupted by a power loss is refused.
             flash.0.iter_mut().skip(500).for_each(|byte| *byte = 0xff);
             return report(&params, first, last) && saved(&flash).is_err();
         }

@@ -1,4 +1,4 @@
-//! Replays golden cases, compiled in from the file that the environment variable `CASES` names.
+//! Replays golden cases from the file named by the environment variable `CASES` at compile time.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use bitstep_firmware::{board, replay};

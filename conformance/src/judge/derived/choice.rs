@@ -1,27 +1,27 @@
-//! Comparisons that the bounds leave open are answered both ways.
+//! Takes both branches of comparisons that the error bounds leave undecided.
 //!
-//! A rule may take one of two numbers by a comparison of others ([`super::number`]). Where these are nearer
-//! to each other than they may be off, two correct implementations may take different ones. So the
-//! computation is made again with the other answer, and every outcome is right.
+//! A rule may select a value by a comparison ([`super::number`]). Where the compared values differ by less than
+//! their error bounds, two correct implementations may decide differently. So the computation is repeated with
+//! the other decision, and every outcome is accepted.
 
 use std::cell::Cell;
 
-/// So many open comparisons of one element are answered both ways, which makes 2 to that power outcomes.
-const MOST: u32 = 3;
+/// The most open comparisons of one element that are decided both ways, which makes 2 to that power outcomes.
+const MAX_OPEN: u32 = 3;
 
 #[derive(Clone, Copy, Default)]
 struct Choices {
     /// Open comparisons so far.
     open: u32,
-    /// Which of them (as bits) are answered the other way.
-    turned: u32,
+    /// Which of them (as bits) are decided the other way.
+    flipped: u32,
 }
 
 thread_local! {
-    static CHOICES: Cell<Choices> = const { Cell::new(Choices { open: 0, turned: 0 }) };
+    static CHOICES: Cell<Choices> = const { Cell::new(Choices { open: 0, flipped: 0 }) };
 }
 
-/// The answer of a comparison, or the other one.
+/// The result of a comparison, flipped if it is open and this run flips it.
 pub(super) fn answer(natural: bool, is_open: impl FnOnce() -> bool) -> bool {
     if !is_open() {
         return natural;
@@ -29,20 +29,20 @@ pub(super) fn answer(natural: bool, is_open: impl FnOnce() -> bool) -> bool {
     CHOICES.with(|cell| {
         let choices = cell.get();
         cell.set(Choices { open: choices.open + 1, ..choices });
-        natural ^ (choices.open < MOST && choices.turned >> choices.open & 1 == 1)
+        natural ^ (choices.open < MAX_OPEN && choices.flipped >> choices.open & 1 == 1)
     })
 }
 
-/// Hands over what `compute` gives with every answer to its open comparisons, the natural ones first.
+/// Calls `compute` once for every combination of decisions, the natural ones first, and `outcome` on each result.
 pub(super) fn each<T>(mut compute: impl FnMut() -> T, mut outcome: impl FnMut(T)) {
-    let mut run = |turned: u32| {
-        CHOICES.set(Choices { open: 0, turned });
+    let mut run = |flipped: u32| {
+        CHOICES.set(Choices { open: 0, flipped });
         outcome(compute());
-        CHOICES.get().open.min(MOST)
+        CHOICES.get().open.min(MAX_OPEN)
     };
     let open = run(0);
-    for turned in 1..1u32 << open {
-        run(turned);
+    for flipped in 1..1u32 << open {
+        run(flipped);
     }
     CHOICES.set(Choices::default());
 }

@@ -1,4 +1,4 @@
-//! Row and column state, in numbers that know how far off they may be.
+//! Factored (row and column) state in bounded arithmetic.
 
 use bitstep::float::{ComputeFloat, StoredFloat};
 use bitstep::rule::factored::{FactoredUpdate, MatrixLayout};
@@ -6,18 +6,18 @@ use bitstep::rule::factored::{FactoredUpdate, MatrixLayout};
 use super::follow::{Held, Shape, sum};
 use super::number::Bounded;
 
-/// What an element's row and column contribute, and the state that this comes from.
+/// The row and column factors of an element's scale, and the state that they are computed from.
 pub(super) struct Factors<T: ComputeFloat> {
     layout: MatrixLayout,
     rows: Vec<Bounded<T>>,
     cols: Vec<Bounded<T>>,
     means: Vec<Bounded<T>>,
-    /// The state of the rows, and of the columns, afterwards.
+    /// The row state and the column state after the step.
     pub(super) states: [Vec<Bounded<T>>; 2],
 }
 
 impl<T: ComputeFloat> Factors<T> {
-    /// After a step with this gradient.
+    /// Updates the state by a gradient and computes the factors.
     pub(super) fn new<R: FactoredUpdate>(
         k: &R::Coefs<Bounded<T>>,
         layout: MatrixLayout,

@@ -1,4 +1,4 @@
-//! The elements of a tensor, step by step, in numbers that know how far off they may be.
+//! One step of all elements of a tensor in bounded arithmetic.
 
 use bitstep::float::{ComputeFloat, Dtype, StoredFloat};
 use bitstep::math::reduce;
@@ -10,16 +10,16 @@ use bitstep::storage::Storage;
 use super::choice;
 use super::number::{Bounded, half_ulp, on_grid};
 
-/// Numbers before a step.
+/// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
 pub(super) struct Held<'a> {
-    pub(super) numbers: &'a Buffer,
-    /// How far off each may be; nothing if they are exact.
+    pub(super) values: &'a Buffer,
+    /// The error bound of each element; empty if all are exact.
     pub(super) errors: &'a [f64],
 }
 
 impl Held<'_> {
-    /// As a rule loads them; none of a slot that is not in use.
+    /// The elements as a rule loads them; empty for an unused slot.
     pub(super) fn load<T: ComputeFloat>(self) -> Vec<Bounded<T>> {
         fn plain<T: ComputeFloat, N: StoredFloat>(x: &[N], errors: &[f64]) -> Vec<Bounded<T>> {
             let one = |(i, &x): (usize, &N)| {
@@ -30,37 +30,37 @@ impl Held<'_> {
             };
             x.iter().enumerate().map(one).collect()
         }
-        match self.numbers {
+        match self.values {
             Buffer::F64(x) => plain(x, self.errors),
             Buffer::F32(x) => plain(x, self.errors),
             Buffer::Bf16(x) => plain(x, self.errors),
             Buffer::F16(x) => plain(x, self.errors),
-            Buffer::Encoded(coded) => {
-                let mut numbers = vec![0.0f32; coded.len()];
-                let block = coded.block().max(1);
-                for (i, numbers) in numbers.chunks_mut(block).enumerate() {
-                    coded.load(i * block, numbers);
+            Buffer::Encoded(encoded) => {
+                let mut decoded = vec![0.0f32; encoded.len()];
+                let block = encoded.block().max(1);
+                for (i, chunk) in decoded.chunks_mut(block).enumerate() {
+                    encoded.load(i * block, chunk);
                 }
-                plain(&numbers, self.errors)
+                plain(&decoded, self.errors)
             }
         }
     }
 }
 
-/// A step of one parameter.
+/// The inputs of one parameter's step.
 pub(super) struct Task<'a> {
-    /// The type that it is computed in.
+    /// The compute type.
     pub(super) compute: Dtype,
     pub(super) step: StepContext<'a>,
     pub(super) scalars: &'a mut ScalarState,
     pub(super) param: Held<'a>,
     pub(super) grad: Held<'a>,
     pub(super) slots: &'a [Held<'a>],
-    /// By how much two correct norms over all gradients may differ, as a part of the norm.
+    /// How much two correct norms over all gradients may differ, relative to the norm.
     pub(super) norm_error: f64,
 }
 
-/// A number after the step, as it is before it is stored, and how far apart two correct ones may be.
+/// A value after the step, before it is rounded for storage, and how far apart two correct ones may be.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) value: f64,
@@ -72,20 +72,20 @@ impl Answer {
         Answer { value: x.value.to_f64(), tolerance: 2.0 * x.error }
     }
 
-    /// Makes room for another outcome.
+    /// Widens the tolerance by another outcome.
     fn admit(&mut self, other: Answer) {
         let apart = (other.value - self.value).abs();
-        // Not a number, both or one of them: that is judged as it stands.
+        // NaN in either is compared as it is.
         let apart = if apart.is_finite() { apart } else { 0.0 };
         self.tolerance = self.tolerance.max(apart + other.tolerance);
     }
 }
 
-/// What stands after the step: the parameter, then each slot, none of one that is not in use.
+/// The values after the step: of the parameter, then of each slot; empty for an unused slot.
 pub(super) type Answers = Vec<Vec<Answer>>;
 
-/// What the constants of a step depend on and what no rule's arithmetic shows: each is moved, down and up, by as
-/// much as two correct implementations may differ.
+/// Inputs of a step's constants whose errors the rule's own arithmetic does not show: each is perturbed, down and
+/// up, by as much as two correct implementations may differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Perturbed {
     Nothing,
@@ -95,7 +95,7 @@ enum Perturbed {
     Sum(usize, f64),
 }
 
-/// What the elements of a tensor are computed by.
+/// The element functions of a rule.
 pub(super) trait Shape<R: Rule, T: ComputeFloat> {
     fn terms(
         &self,
@@ -115,7 +115,7 @@ pub(super) trait Shape<R: Rule, T: ComputeFloat> {
     ) -> (Bounded<T>, R::Slots<Bounded<T>>);
 }
 
-/// Each on its own.
+/// Those of an elementwise rule.
 pub(super) struct Elements;
 
 impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
@@ -141,18 +141,18 @@ impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
     }
 }
 
-/// The numbers of a tensor before the step: parameter, gradient, and the slots that are used.
-struct Before<T> {
+/// The elements before the step: of the parameter, the gradient, and the slots in use.
+struct Loaded<T> {
     param: Vec<Bounded<T>>,
     grad: Vec<Bounded<T>>,
     slots: Vec<Vec<Bounded<T>>>,
 }
 
-impl<T: ComputeFloat> Before<T> {
+impl<T: ComputeFloat> Loaded<T> {
     fn new(task: &Task<'_>, mask: u32) -> Self {
         let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
         let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
-        Before {
+        Loaded {
             param: task.param.load(),
             grad: task.grad.load(),
             slots: task.slots.iter().enumerate().map(slot).collect(),
@@ -160,14 +160,14 @@ impl<T: ComputeFloat> Before<T> {
     }
 }
 
-/// The most slots that a rule has.
+/// The most slots of any rule.
 const SLOTS: usize = 8;
 
-/// A step whose constants are known. What is compiled for every rule and type is no more than this.
+/// A step with its constants. Only this is compiled for every rule and type.
 trait Prepared<T: ComputeFloat> {
-    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2];
+    fn terms(&self, i: usize, before: &Loaded<T>) -> [Bounded<T::Scalar>; 2];
     /// The parameter, then its slots.
-    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS];
+    fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS];
 }
 
 struct Constants<R: Rule, T: ComputeFloat, S> {
@@ -180,17 +180,17 @@ fn at<T: ComputeFloat>(x: &[Bounded<T>], i: usize) -> Bounded<T> {
     x.get(i).copied().unwrap_or(Bounded::ZERO)
 }
 
-fn slots_at<R: Rule, T: ComputeFloat>(before: &Before<T>, i: usize) -> R::Slots<Bounded<T>> {
+fn slots_at<R: Rule, T: ComputeFloat>(before: &Loaded<T>, i: usize) -> R::Slots<Bounded<T>> {
     let slot = |k: usize| before.slots.get(k).map_or(Bounded::ZERO, |slot| at(slot, i));
     <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(slot)
 }
 
 impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S> {
-    fn terms(&self, i: usize, before: &Before<T>) -> [Bounded<T::Scalar>; 2] {
+    fn terms(&self, i: usize, before: &Loaded<T>) -> [Bounded<T::Scalar>; 2] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
     }
-    fn element(&self, i: usize, before: &Before<T>) -> [Bounded<T>; 1 + SLOTS] {
+    fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         let (p, slots) = self.shape.element(&self.k, i, p, g, slots_at::<R, T>(before, i));
         let mut all = [Bounded::ZERO; 1 + SLOTS];
@@ -200,71 +200,72 @@ impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S
     }
 }
 
-/// Follows the elements of a tensor; `shape` is made from the step's constants and the gradient. Hands over the
-/// shape that nothing was moved for, too.
+/// Steps all elements of a tensor; `shape` is made from the step's constants and the gradient. Also returns the
+/// unperturbed shape.
 pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     rule: &R,
     mask: u32,
     task: &mut Task<'_>,
     shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
 ) -> (Answers, S) {
-    let before = Before::new(task, mask);
+    let before = Loaded::new(task, mask);
     let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
-    let moved = moved(task, if has_sums { R::NUM_SUMS } else { 0 });
-    let constants = |moved: Perturbed, scalars: &mut ScalarState| {
+    let perturbations = perturbations(task, if has_sums { R::NUM_SUMS } else { 0 });
+    let constants = |perturbed: Perturbed, scalars: &mut ScalarState| {
         let mut step = task.step;
-        if let (Perturbed::Norm(way), Some(norm)) = (moved, &mut step.grad_norm) {
-            *norm *= 1.0 + way * task.norm_error;
+        if let (Perturbed::Norm(sign), Some(norm)) = (perturbed, &mut step.grad_norm) {
+            *norm *= 1.0 + sign * task.norm_error;
         }
         let k = rule.coefs::<Bounded<T>>(&step, scalars);
         let shape = shape(&k, &before.grad);
         let mut constants = Constants::<R, T, S> { k, shape };
         if has_sums {
-            let sums = sums(&constants, &before, moved);
+            let sums = sums(&constants, &before, perturbed);
             R::apply_sums::<Bounded<T>>(&mut constants.k, sums, before.param.len());
         }
         R::export_scalars::<Bounded<T>>(&constants.k, scalars);
         constants
     };
-    let others = moved.into_iter().map(|moved| constants(moved, &mut task.scalars.clone()));
+    let others =
+        perturbations.into_iter().map(|perturbed| constants(perturbed, &mut task.scalars.clone()));
     let others: Vec<_> = others.collect();
     let nominal = constants(Perturbed::Nothing, task.scalars);
     let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
     (outcomes(&nominal, &views, &before), nominal.shape)
 }
 
-/// What is moved, down and up.
-fn moved(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
+/// The perturbations of a step, in pairs: down and up.
+fn perturbations(task: &Task<'_>, sums: usize) -> Vec<Perturbed> {
     let norm = task.step.grad_norm.map(|_| [-1.0, 1.0].map(Perturbed::Norm));
-    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|way| Perturbed::Sum(sum, way)));
+    let sums = (0..sums).map(|sum| [-1.0, 1.0].map(|sign| Perturbed::Sum(sum, sign)));
     norm.into_iter().chain(sums).flatten().collect()
 }
 
-/// The sums over a tensor, one of them moved by what two correct ones may differ by.
+/// The sums over a tensor, one of them perturbed by as much as two correct sums may differ.
 fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
-    before: &Before<T>,
-    moved: Perturbed,
+    before: &Loaded<T>,
+    perturbed: Perturbed,
 ) -> [Bounded<T::Scalar>; 2] {
     let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
     let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
     for (sum, x) in sums.iter_mut().enumerate() {
-        if let Perturbed::Sum(which, way) = moved
+        if let Perturbed::Sum(which, sign) = perturbed
             && which == sum
         {
-            x.value = T::Scalar::from_f64(x.value.to_f64() + way * 2.0 * x.error);
+            x.value = T::Scalar::from_f64(x.value.to_f64() + sign * 2.0 * x.error);
         }
         x.error = 0.0;
     }
     sums
 }
 
-/// Every element after the step, whatever its comparisons say. `others` are pairs of constants that something was
-/// moved for, down and up.
+/// Every element after the step, over all outcomes of its comparisons. `others` are pairs of perturbed constants,
+/// down and up.
 fn outcomes<T: ComputeFloat>(
     nominal: &dyn Prepared<T>,
     others: &[&dyn Prepared<T>],
-    before: &Before<T>,
+    before: &Loaded<T>,
 ) -> Answers {
     let lens = std::iter::once(before.param.len()).chain(before.slots.iter().map(Vec::len));
     let mut answers: Answers = lens.map(|len| vec![Answer::default(); len]).collect();
@@ -279,7 +280,7 @@ fn outcomes<T: ComputeFloat>(
                     both.tolerance = both.tolerance.max(here.tolerance);
                 }
             }
-            // Both ways of one thing: the wider of the two. Different things may come together.
+            // Of one input's two directions take the wider; the effects of different inputs add up.
             for ((total, both), base) in total.iter_mut().zip(both).zip(base) {
                 if base.tolerance.is_finite() {
                     total.tolerance += both.tolerance - base.tolerance;
@@ -295,34 +296,34 @@ fn outcomes<T: ComputeFloat>(
     answers
 }
 
-/// One element, with room for every answer to its open comparisons, and for what there was.
+/// One element, with a tolerance that covers all decisions of its open comparisons, and `base`.
 fn outcome<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
-    before: &Before<T>,
+    before: &Loaded<T>,
     base: Option<&[Answer; 1 + SLOTS]>,
 ) -> [Answer; 1 + SLOTS] {
     let mut all = base.copied();
     choice::each(
         || constants.element(i, before),
-        |numbers| {
-            let numbers = numbers.map(Answer::of);
+        |values| {
+            let values = values.map(Answer::of);
             match &mut all {
-                None => all = Some(numbers),
-                Some(all) => all.iter_mut().zip(numbers).for_each(|(x, y)| x.admit(y)),
+                None => all = Some(values),
+                Some(all) => all.iter_mut().zip(values).for_each(|(x, y)| x.admit(y)),
             }
         },
     );
     all.unwrap_or_default()
 }
 
-/// The sum of numbers in the core's order, with the bound for any order: (n − 1) · u · Σ |x|.
+/// A sum in the core's order, with the error bound for any order: (n − 1) · u · Σ |x|.
 pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> Bounded<A> {
     let terms: Vec<_> = terms.collect();
     let value = reduce::sum(terms.len(), |i| terms[i].value);
     let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
-    let handed: f64 = terms.iter().map(|x| x.error).sum();
+    let inherited: f64 = terms.iter().map(|x| x.error).sum();
     let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
-    let error = handed + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let error = inherited + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
     Bounded { value, error: if error.is_nan() { f64::INFINITY } else { error } }
 }

@@ -1,16 +1,15 @@
-//! Tolerances that are derived from the rule itself.
+//! Derives tolerances from the rule itself, by running error analysis.
 //!
-//! The very step that is checked is made once more, in numbers that carry a bound on their rounding
-//! error ([`number`]). Two correct implementations are at most twice that bound apart: each is within
-//! it of what the formula gives. Stored in a type of fewer bits, they come to stand on the numbers of
-//! that type around them. Beyond that:
+//! The checked step is repeated in arithmetic that carries a bound on its rounding error ([`number`]). Each correct
+//! implementation is within that bound of the exact formula, so two of them are at most twice the bound apart.
+//! Stored in a narrower type, they round to that type's neighbouring values. Beyond that:
 //!
-//! * a sum may be made in any order: (n − 1) · u · Σ |x|;
-//! * a comparison of numbers that may be equal is answered both ways ([`choice`]);
-//! * what the step's constants take from sums and norms is moved by what two of those may differ by.
+//! * a sum may be computed in any order: (n − 1) · u · Σ |x|;
+//! * a comparison of values that may be equal is decided both ways ([`choice`]);
+//! * sums and norms that enter the step's constants are perturbed by as much as two correct ones may differ.
 //!
-//! Nothing here is written for one optimizer. What can't be followed (codes, products of matrices)
-//! is judged by the table in [`crate::bounds`]. `docs/tolerances.md` has the whole of it.
+//! Nothing here is specific to an optimizer. What can't be tracked (codes, matrix products) is compared by the
+//! table in [`crate::judge::bounds`]. `docs/tolerances.md` has the details.
 
 mod choice;
 mod factors;
@@ -25,27 +24,27 @@ use crate::golden::{Case, OptimizerCase};
 use host::Following;
 pub(crate) use host::Tolerances;
 
-/// Those of one step, made from the reference's own numbers; nothing of what can't be followed.
+/// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {
     let step = || {
         let mut run = start(case, data, t)?;
         run.step(&Inputs::new(data, t))?;
-        Ok::<_, BackendError>(run.host().tolerances())
+        Ok::<_, BackendError>(run.store().tolerances())
     };
     step().unwrap_or_default()
 }
 
-/// Those of a free run, after each step: errors go on from step to step.
+/// The tolerances of a free run, after each step: errors propagate from step to step.
 pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
     let Ok(mut run) = start(case, data, 0) else { return Vec::new() };
     let step = |t| {
         run.step(&Inputs::new(data, t)).ok()?;
-        Some(run.host().tolerances())
+        Some(run.store().tolerances())
     };
     (0..case.steps).map_while(step).collect()
 }
 
-/// A run that stands before step `t`.
+/// A run before step `t`.
 fn start(case: &Case, data: &OptimizerCase, t: usize) -> Result<CoreRun<Following>, BackendError> {
     let mut run = CoreRun::new(&OptimizerSpec::new(case, data), Following::default())?;
     for (i, p) in data.params.iter().enumerate() {

@@ -1,16 +1,16 @@
-//! A number that knows how far off it may be: running error analysis (Wilkinson; Higham, *Accuracy
+//! Values with a bound on their rounding error: running error analysis (Wilkinson; Higham, *Accuracy
 //! and Stability of Numerical Algorithms*, section 3.3).
 //!
-//! A [`Bounded`] computes what its type computes, bit for bit, and carries beside it a bound on the
-//! distance from what the formula gives without rounding. An operation hands on the bounds of what
-//! goes in, and adds that of its own rounding: half an ULP of its result, one for a square root,
-//! which vector libraries round less well. What is exact adds nothing, as it is exact everywhere.
+//! A [`Bounded`] computes what its type computes, bit for bit, and carries a bound on the distance from the exact
+//! result of the formula. An operation propagates the bounds of its operands and adds that of its own rounding:
+//! half an ULP of its result, one for a square root, which vector libraries round less well. An exact operation
+//! adds nothing, as it is exact in every implementation.
 //!
-//! Where a tensor of 16 bits is rounded after each operation, everybody rounds at the same place. So
-//! the bound is not half of those coarse ULP: numbers within it round to one or two neighbours, and
-//! it is half of what lies between these.
+//! Where a 16-bit tensor is rounded after each operation, all implementations round at the same place. So the bound
+//! is not half of those coarse ULP: unrounded values within the bound round to one or two adjacent 16-bit values,
+//! and the new bound is half the distance between these.
 //!
-//! The operations are no part of what calls them: every rule is compiled with them, for four types.
+//! The larger operations are not inlined: every rule is compiled with them, for four types.
 
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
@@ -21,14 +21,14 @@ use num_traits::{One, Zero};
 
 use super::choice;
 
-/// A number with a bound on its error.
+/// A value with a bound on its error.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Bounded<T> {
     pub(crate) value: T,
     pub(crate) error: f64,
 }
 
-/// Half the distance between neighbours at `x`, or somewhat more.
+/// Half an ULP at `x`, or somewhat more.
 pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
     let (unit, least) = match dtype {
         Dtype::F64 => (f64::EPSILON / 2.0, 5e-324),
@@ -39,29 +39,29 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
     (x.abs() * unit).max(least)
 }
 
-/// No bound rather than one that is no number.
-fn known(error: f64) -> f64 {
+/// Turns a NaN bound into an infinite one.
+fn or_unbounded(error: f64) -> f64 {
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
 impl<T: ComputeFloat> Bounded<T> {
-    /// Exactly this number.
+    /// An exact value.
     pub(crate) fn exact(value: T) -> Self {
         Bounded { value, error: 0.0 }
     }
 
-    /// Whether a type rounds coarser than what its operations are made in.
+    /// Whether the type is narrower than the one that its operations compute in.
     const NARROW: bool = matches!(T::DTYPE, Dtype::Bf16 | Dtype::F16);
 
-    /// A part of an operation on numbers of the type.
+    /// An intermediate result, which an implementation may round to this type or not.
     fn part(x: Bounded<T::Scalar>) -> Bounded<T::Scalar> {
         x.part_of(T::DTYPE)
     }
 
-    /// The result of an operation that would be `x` unrounded, off by `error` before it is rounded,
-    /// `units` half ULP of which it may be rounded wrongly. `is_exact`: it is not rounded at all.
+    /// The result of an operation: `x` before rounding, with the error bound `error`, to which rounding adds `units`
+    /// half ULP. `is_exact`: the operation does not round.
     fn result(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
-        let error = known(error);
+        let error = or_unbounded(error);
         if error == 0.0 && (is_exact || Self::NARROW) {
             return Bounded { value, error };
         }
@@ -73,21 +73,21 @@ impl<T: ComputeFloat> Bounded<T> {
     }
 }
 
-/// How far off `value` may be, which is `x` rounded to its type, where `x` may be off by `error`. Of two who are
-/// that far off, each rounds to a number between the two ends; half of what they may differ by.
+/// The error bound of `value`, which is `x` rounded to its type, where `x` has the bound `error`: two implementations
+/// within it round to values between the two ends, and the bound is half of what these may differ by.
 #[inline(never)]
 pub(crate) fn on_grid<T: StoredFloat>(value: T, x: f64, error: f64) -> f64 {
     let value = value.to_f64();
     if !error.is_finite() || !value.is_finite() {
-        return known(error);
+        return or_unbounded(error);
     }
     let ends = [T::from_f64(x - 2.0 * error).to_f64(), T::from_f64(x + 2.0 * error).to_f64()];
     let [low, high] = ends;
-    let width = known(high - low);
+    let width = or_unbounded(high - low);
     (width / 2.0).min(error + half_ulp(T::DTYPE, value))
 }
 
-/// Compares, and notes where the bounds leave the answer open.
+/// Whether the bounds leave a comparison undecided.
 fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
     let error = 2.0 * (a.error + b.error);
     error > 0.0 && (a.value.to_f64() - b.value.to_f64()).abs() <= error
@@ -117,7 +117,7 @@ impl<T: ComputeFloat> PartialOrd for Bounded<T> {
     }
 }
 
-/// Whether a + b is the sum itself (Knuth's error of a sum, which is exact).
+/// Whether a + b was exact: Knuth's TwoSum computes its rounding error exactly.
 fn sum_is_exact(a: f64, b: f64, sum: f64) -> bool {
     let part = sum - a;
     (a - (sum - part)) + (b - part) == 0.0
@@ -162,8 +162,8 @@ impl<T: ComputeFloat> Div for Bounded<T> {
         let value = self.value / other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let (x, least) = (a / b, b.abs() - other.error);
-        let handed = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
-        let error = match self.error + handed {
+        let inherited = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
+        let error = match self.error + inherited {
             0.0 => 0.0,
             error if least > 0.0 => error / least,
             _ => f64::INFINITY,
@@ -191,7 +191,7 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     fn from_f32(x: f32) -> Self {
         Bounded::exact(T::from_f32(x))
     }
-    /// A constant of a step. Those are made in `f64`, by libraries that may differ in its last bits.
+    /// A constant of a step, computed in `f64` by math libraries that may differ in the last bits.
     #[inline(never)]
     fn from_f64(x: f64) -> Self {
         let value = T::from_f64(x);
@@ -260,7 +260,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
         };
         Bounded { value, error }
     }
-    /// The one who rounds it and the other who does not differ by half an ULP.
+    /// An implementation that rounds an intermediate result and one that does not differ by half an ULP.
     fn part_of(self, dtype: Dtype) -> Self {
         let x = self.value.to_f64();
         let is_in = |y: f64| self.error == 0.0 && y == x;
@@ -290,8 +290,8 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     fn is_nan(self) -> bool {
         self.value.is_nan()
     }
-    // PyTorch's kernels make an operation of 16-bit numbers in `f32` where they have vectors of them, and round each
-    // part of it where they do not: at the end of a tensor, and in all of a short one.
+    // PyTorch's vectorized kernels compute a 16-bit operation in `f32` and round once; their scalar tails, and all of
+    // a short tensor, round every intermediate result.
     #[inline(never)]
     fn rsqrt(self) -> Self {
         Self::round_from(Self::Scalar::ONE / Self::part(self.widen().sqrt()))
@@ -316,7 +316,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
         Self::round_from(self.widen() + Self::part(Self::part(value * a.widen()) / b.widen()))
     }
-    // Both take part where it is open which of two is the larger: no choice, as they are near each other.
+    // Where it is open which operand is larger, the two are close: the wider bound covers both, without a branch.
     fn maximum(self, other: Self) -> Self {
         Bounded { value: self.value.maximum(other.value), error: self.error.max(other.error) }
     }
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn a_narrow_type_rounds_to_one_or_two() {
         let wide = |value: f32, error: f64| bounded(value, error);
-        // Far from a tie: one number.
+        // Far from a tie: one value.
         assert_eq!(Bounded::<Eager<bf16>>::round_from(wide(1.001, 1e-6)).error, 0.0);
         // Near a tie, 1 + 1/256: two, one ULP apart.
         assert_eq!(

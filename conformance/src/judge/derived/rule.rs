@@ -1,4 +1,4 @@
-//! A rule's own step, whatever rule it is.
+//! Dispatches a dynamic rule to its bounded step.
 
 use std::any::Any;
 
@@ -14,7 +14,7 @@ use super::factors::Factors;
 use super::follow::{Answer, Answers, Elements, Task, follow};
 use super::number::Bounded;
 
-/// The step of a rule whose arithmetic can be followed; none of any other.
+/// The bounded step of a rule; `None` for rules whose arithmetic can't be tracked.
 pub(super) fn step(rule: &dyn DynRule, task: &mut Task<'_>) -> Option<Answers> {
     find(rule, task)
 }
@@ -26,7 +26,7 @@ macro_rules! find {
         factored { $($_f:ident: $factored:ident,)* }
         $($rest:tt)*
     ) => {
-        /// Finds out what rule it is.
+        /// Downcasts to every known rule in turn.
         fn find(rule: &dyn DynRule, task: &mut Task<'_>) -> Option<Answers> {
             let any: &dyn Any = rule;
             $(if let Some(rule) = any.downcast_ref::<$element>() {
@@ -44,7 +44,7 @@ macro_rules! find {
 }
 bitstep::each_rule!(find);
 
-/// A rule that moves element by element, with sums over the tensor if it has any.
+/// An elementwise or tensorwise rule.
 fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
     fn of<R: Rule, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Answers {
         follow::<R, T, _>(rule, rule.active_slots(T::DTYPE), task, |_, _| Elements).0
@@ -57,7 +57,7 @@ fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
     }
 }
 
-/// A rule with row and column state.
+/// A factored rule; on tensors that it does not factor, an elementwise one.
 fn matrix<R: FactoredUpdate>(rule: &R, task: &mut Task<'_>) -> Answers {
     fn of<R: FactoredUpdate, T: ComputeFloat>(
         rule: &R,

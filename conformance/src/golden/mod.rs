@@ -1,8 +1,9 @@
-//! Reading `bitstep-golden/1`: a file becomes a [`Case`] whose parts are known to fit together.
+//! Reads `bitstep-golden/1`: a file becomes a [`Case`] whose parts are known to fit together.
 //!
-//! Whatever is read here was written by strangers. A file that is damaged,
-//! truncated, of another format or at odds with itself gives a [`GoldenError`]
-//! that names the file, what is wrong in it and what was expected.
+//! Files are untrusted. One that is damaged, truncated, of another format or inconsistent gives a
+//! [`GoldenError`] that names the file, the defect and the expected content; `limits` bounds the memory and
+//! time that it may cause. Nothing here runs or compares anything: that is [`crate::backend`] and
+//! [`crate::judge`].
 
 mod error;
 mod files;
@@ -31,7 +32,7 @@ use tensors::Tensors;
 /// The format's name, the value of `format` in every case.
 pub const FORMAT: &str = "bitstep-golden/1";
 
-/// What a case is about.
+/// The kind of reference that a case records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -59,21 +60,21 @@ pub struct Case {
     pub path: PathBuf,
     /// `KIND/NAME/CASE`.
     pub id: String,
-    /// What it is about.
+    /// Optimizer, schedule or gradient strategy.
     pub kind: Kind,
-    /// Transformers' string or the reference's class in snake case.
+    /// Transformers' string, or the reference's class in snake case.
     pub name: String,
-    /// Import path of what ran.
+    /// Import path of the reference.
     pub reference: String,
     /// The reference's constructor arguments, without `groups`.
     pub hyper: Map<String, Value>,
     /// Number of steps.
     pub steps: usize,
-    /// What the case is there to catch.
+    /// The mistake that the case is there to catch.
     pub note: String,
-    /// Everything in the metadata, as it stands.
+    /// All metadata, verbatim.
     pub metadata: BTreeMap<String, String>,
-    /// The tensors, as the kind has them.
+    /// The tensors, by kind.
     pub data: Data,
 }
 
@@ -159,7 +160,7 @@ impl Case {
         Ok(Case { path, id, kind, name, reference, hyper, steps, note, metadata, data })
     }
 
-    /// The type that the case is about: the first parameter's, the first gradient's, `f64` for rates.
+    /// The type that a report shows: the first parameter's, the first gradient's, `f64` for rates.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
         match &self.data {
@@ -172,7 +173,7 @@ impl Case {
 
 pub(crate) type Split = (BTreeMap<String, String>, BTreeMap<String, Tensor>);
 
-/// Takes a safetensors file apart.
+/// Splits a safetensors file into metadata and tensors.
 pub(crate) fn split(bytes: &[u8]) -> Result<Split, Problem> {
     let damaged = |e: safetensors::SafeTensorError| Problem::Damaged(e.to_string());
     limits::header(bytes)?;
@@ -183,7 +184,7 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Split, Problem> {
         limits::shape(name, view.shape(), bytes.len())?;
     }
     let tensors = file.iter().filter_map(|(name, view)| {
-        // A type that no case has belongs to a tensor that is not ours.
+        // A tensor of a type that no case uses is unknown, and skipped.
         let dtype = Dtype::of(view.dtype())?;
         let tensor = Tensor { dtype, shape: view.shape().to_vec(), bytes: view.data().to_vec() };
         Some((name.to_owned(), tensor))
@@ -191,7 +192,7 @@ pub(crate) fn split(bytes: &[u8]) -> Result<Split, Problem> {
     Ok((metadata, tensors.collect()))
 }
 
-/// Python writes `NaN`, `Infinity` and `-Infinity` into JSON, which has no such words: puts quotes around them.
+/// Quotes `NaN`, `Infinity` and `-Infinity`, which Python writes into JSON and JSON does not have.
 fn quote_non_finite(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     let mut rest = json;

@@ -1,4 +1,4 @@
-//! What is right after codes have parted: one step of the core, from the backend's own numbers.
+//! The expected step after codes have diverged: one step of the core from the backend's own state.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use crate::tensor::Tensor;
 /// A parameter's value and state.
 pub(crate) type Shown = (Tensor, BTreeMap<String, Tensor>);
 
-/// What a run shows of every parameter.
+/// Value and state of every parameter.
 pub(crate) fn shown(run: &dyn Run, params: usize) -> Vec<Shown> {
     (0..params).map(|i| (run.value(i), run.state(i))).collect()
 }
 
-/// The core after step `t`, made from these numbers; none where it can't be put there.
+/// The core after step `t` from these values and states; `None` where it can't be loaded with them.
 pub(crate) fn step<'a>(
     spec: &OptimizerSpec<'_>,
     data: &OptimizerCase,
@@ -36,7 +36,7 @@ pub(crate) fn step<'a>(
     Some(run)
 }
 
-/// Codes in the type of the reference's.
+/// Codes converted to the type in which the reference stores them.
 fn as_in(x: &Tensor, rows: Option<&Tensor>) -> Option<Tensor> {
     let Some(rows) = rows.filter(|rows| compare::is_code(rows.dtype) && rows.dtype != x.dtype)
     else {

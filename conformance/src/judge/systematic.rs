@@ -1,17 +1,16 @@
-//! The movement of a whole tensor held against the reference's: what is wrong alike everywhere.
+//! Systematic errors: deviations of an update that all elements of a tensor share.
 //!
-//! A bound an element wide says nothing about an error that all elements share: Muon's elements
-//! may be off by 6 % of the largest movement, and a rate that is 5 % too large stays within. Over
-//! many elements such errors do not average out, and those of rounding do. So two numbers of the
-//! whole are held to [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale, Σ g·u / Σ u² for the
-//! reference's movement u and the backend's g, and the mean error in the direction of u over the
-//! mean length, Σ (g − u)·sign u / Σ |u|. What the last bits of the numbers account for comes on
-//! top: errors of size e, independent of one another, change the first by √Σ (e·u)² / Σ u² and
-//! the second by √Σ e² / Σ |u|.
+//! A bound per element says nothing about an error that all elements share: Muon's elements may be off by 6 % of
+//! the largest change, and a learning rate that is 5 % too large stays within. Over many elements such errors do
+//! not average out, while rounding errors do. So two statistics of the whole tensor are held to
+//! [`SYSTEMATIC`](crate::judge::bounds::SYSTEMATIC): the scale Σ g·u / Σ u² for the reference's update u and the
+//! backend's g, and the mean error in the direction of u relative to the mean magnitude, Σ (g − u)·sign u / Σ |u|.
+//! Rounding is allowed on top: independent errors of size e change the first by √Σ (e·u)² / Σ u² and the second
+//! by √Σ e² / Σ |u|.
 
-/// Sums over elements, in units of the largest movement of each tensor and step.
+/// Sums over elements, in units of the largest change of each tensor and step.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Movement {
+pub(crate) struct SystematicError {
     along: f64,
     square: f64,
     excess: f64,
@@ -20,28 +19,28 @@ pub(crate) struct Movement {
     noise: f64,
 }
 
-/// The movement of one element.
+/// The change of one element.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Element {
-    /// The backend's.
+pub(crate) struct Change {
+    /// In the backend.
     pub(crate) got: f64,
-    /// The reference's.
+    /// In the reference.
     pub(crate) want: f64,
-    /// How far off the last bits may be.
+    /// The size of its rounding error.
     pub(crate) noise: f64,
 }
 
-impl Movement {
-    /// Of a tensor; elements that are not finite are left out, as they have been compared already.
-    pub(crate) fn of(elements: &[Element]) -> Movement {
-        let finite = |e: &&Element| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
-        let elements = || elements.iter().filter(finite);
-        let largest = elements().map(|e| e.want.abs()).fold(0.0, f64::max);
-        let mut sum = Movement::default();
+impl SystematicError {
+    /// The sums of one tensor. Changes that are not finite are left out: the comparison per element covers them.
+    pub(crate) fn of(changes: &[Change]) -> SystematicError {
+        let finite = |e: &&Change| e.got.is_finite() && e.want.is_finite() && e.noise.is_finite();
+        let changes = || changes.iter().filter(finite);
+        let largest = changes().map(|e| e.want.abs()).fold(0.0, f64::max);
+        let mut sum = SystematicError::default();
         if largest == 0.0 {
             return sum;
         }
-        for e in elements() {
+        for e in changes() {
             let [got, want, noise] = [e.got, e.want, e.noise].map(|x| x / largest);
             let direction = if want == 0.0 { 0.0 } else { want.signum() };
             sum.along += got * want;
@@ -54,7 +53,7 @@ impl Movement {
         sum
     }
 
-    pub(crate) fn add(&mut self, other: &Movement) {
+    pub(crate) fn add(&mut self, other: &SystematicError) {
         self.along += other.along;
         self.square += other.square;
         self.excess += other.excess;
@@ -63,7 +62,7 @@ impl Movement {
         self.noise += other.noise;
     }
 
-    /// What is wrong with it as a whole, if something is.
+    /// Describes a systematic error beyond the tolerance, if there is one.
     pub(crate) fn off(&self, tolerance: f64) -> Option<String> {
         if self.square <= 0.0 {
             return None;
@@ -86,10 +85,10 @@ impl Movement {
 mod tests {
     use super::*;
 
-    fn off(elements: &[(f64, f64, f64)]) -> bool {
-        let element = |&(got, want, noise): &(f64, f64, f64)| Element { got, want, noise };
-        let elements: Vec<_> = elements.iter().map(element).collect();
-        Movement::of(&elements).off(0.005).is_some()
+    fn off(changes: &[(f64, f64, f64)]) -> bool {
+        let change = |&(got, want, noise): &(f64, f64, f64)| Change { got, want, noise };
+        let changes: Vec<_> = changes.iter().map(change).collect();
+        SystematicError::of(&changes).off(0.005).is_some()
     }
 
     #[test]
@@ -98,7 +97,7 @@ mod tests {
         assert!(off(&[(1.01, 1.0, 0.0), (-2.02, -2.0, 0.0)]));
         assert!(off(&[(0.99, 1.0, 0.0), (-1.98, -2.0, 0.0)]));
         assert!(!off(&[(1.05, 1.0, 0.0), (-0.95, -1.0, 0.0)]));
-        // The largest hides nothing of the many small ones.
+        // The largest element does not hide an error of many small ones.
         let mut some = vec![(1.0, 1.0, 0.0)];
         some.extend([(0.0104, 0.01, 0.0); 100]);
         assert!(off(&some));
