@@ -43,7 +43,7 @@ fn setup(dtype: DType) -> Result<(Vec<Var>, GradStore)> {
     Ok((vars, grads))
 }
 
-/// The fastest of some steps, in milliseconds: what others do on the machine only adds.
+/// The fastest of several steps, in milliseconds: other processes only add time.
 fn time(steps: usize, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
     step()?;
     let mut best = f64::INFINITY;

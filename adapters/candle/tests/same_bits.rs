@@ -1,4 +1,4 @@
-//! Every optimizer of the list gives the bits of the core on candle's variables.
+//! Every named optimizer gives the bits of the core on candle's variables.
 
 use bitstep::gradient::ClipGradNorm;
 use bitstep::hyper::Args;
@@ -13,7 +13,7 @@ use candle_nn::{Optimizer as _, VarMap};
 const SHAPES: &[&[usize]] = &[&[], &[5], &[3, 4], &[2, 3, 5], &[70, 1000]];
 const STEPS: u32 = 3;
 
-/// The shapes that a rule has an update for: some move matrices only.
+/// The shapes that a rule accepts: some step matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
     let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
     let shapes: Vec<_> =
@@ -22,7 +22,7 @@ fn shapes(name: &str) -> Vec<&'static [usize]> {
     shapes
 }
 
-/// Numbers that look random, from their position.
+/// Pseudo-random values, from their index.
 fn numbers<T: Plain>(shape: &[usize], salt: u32) -> Vec<T> {
     (0..shape.iter().product::<usize>() as u32)
         .map(|i| (i ^ salt).wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8)
@@ -64,7 +64,7 @@ fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
     let mut optimizer = Optimizer::new(vars.clone(), recipe).unwrap();
     for t in 0..STEPS {
         let grads: Vec<Tensor> = shapes(name).iter().map(|s| tensor::<T>(s, 100 + t)).collect();
-        // A store can only be had from a backward pass: of zero, then filled.
+        // Only a backward pass makes a store: of a constant, and then filled.
         let zero = vars[0].sum_all().unwrap();
         let mut store = zero.backward().unwrap();
         for (var, grad) in vars.iter().zip(grads) {
@@ -117,7 +117,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     let mut grads = loss.backward().unwrap();
     optimizer.step_and_free(&mut grads, &[]).unwrap();
     assert_ne!(linear.weight().to_vec2::<f32>().unwrap(), before);
-    // Variables without a gradient have not moved, nor their counters.
+    // Variables without a gradient have not changed, nor have their counters.
     assert_eq!(optimizer.state("a.weight").unwrap().steps, 0);
     assert_eq!(optimizer.state("b.weight").unwrap().steps, 1);
     assert!(grads.get(linear.weight()).is_none(), "freed");

@@ -1,4 +1,4 @@
-//! What stands around the optimizer: groups, schedules, accumulation, clipping, loss scaling,
+//! Training around the optimizer: groups, schedules, accumulation, clipping, loss scaling,
 //! checkpoints, layer-wise backward passes.
 
 use bitstep::error::ensure_range;
@@ -17,7 +17,7 @@ use candle_nn::{Linear, Optimizer as _, VarBuilder, VarMap};
 
 const LAYERS: usize = 3;
 
-/// A small network with all that groups tell apart.
+/// A small network with every kind of parameter that groups distinguish.
 struct Model {
     map: VarMap,
     layers: Vec<Linear>,
@@ -56,13 +56,13 @@ impl Model {
         self.normalise(&x).unwrap().sqr().unwrap().mean_all().unwrap()
     }
 
-    /// candle's quick way has no gradient.
+    /// candle's fused layer norm has no gradient.
     fn normalise(&self, x: &Tensor) -> Result<Tensor> {
         let bias = self.norm.bias().expect("a bias");
         candle_nn::ops::layer_norm_slow(x, self.norm.weight(), bias, 1e-5)
     }
 
-    /// The same with the layers cut apart.
+    /// The forward pass split into layers.
     fn cut_loss(&self, t: usize, layers: &mut Layers) -> Result<Tensor> {
         let mut x = numbers(&[4, 6], 100 + t);
         for layer in &self.layers {
@@ -96,7 +96,7 @@ fn biases_and_norms_do_not_decay() {
     }
 }
 
-/// What the real Trainer makes of small models in Python.
+/// The groups that the real Trainer makes for small models in Python.
 #[test]
 fn groups_are_trainers_where_layers_are_known() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../trainer/fixtures/layers/5.23.0.json");
@@ -165,7 +165,7 @@ fn every_group_may_have_a_schedule_of_its_own() {
     assert_eq!(training.rates(), [0.1 * 0.9, 0.1]);
 }
 
-/// Half of the rate in every second window of `length` steps.
+/// Halves the rate in every second window of `length` steps.
 #[derive(Clone, Debug)]
 struct Windows {
     length: u64,
@@ -197,7 +197,7 @@ fn a_schedule_of_ones_own_takes_the_place_of_trainers() {
     };
     let model = Model::new(DType::F32);
     let mut went_on = training(&model, 2).unwrap();
-    let rates = went_on.rates(); // no longer those of a warm-up, which begins with 0
+    let rates = went_on.rates(); // not those of a warm-up, which starts at 0
     assert!(rates.iter().all(|&lr| lr > 0.0));
     let half: Vec<f64> = rates.iter().map(|lr| 0.5 * lr).collect();
     let want = [&rates, &half, &half, &rates, &rates, &half];
@@ -215,7 +215,7 @@ fn a_schedule_of_ones_own_takes_the_place_of_trainers() {
         resumed.backward(&other.loss(t)).unwrap();
     }
     assert_eq!((other.bits(), resumed.rates()), (model.bits(), went_on.rates()));
-    // Another one of that name, or what is none at all.
+    // A schedule of that name with another argument, or with an invalid one.
     assert!(training(&other, 3).unwrap().load(&path).is_err());
     assert!(training(&other, 0).is_err());
     let refused = resumed.set_schedule(|_| Scheduler::of("windows", Windows { length: 2 }, &[1.0]));
@@ -237,7 +237,7 @@ fn a_rate_set_by_hand_lasts_until_its_schedule_makes_a_step() {
         training.backward(&model.loss(t)).unwrap();
         assert_eq!(training.rates(), [0.01, 0.25]);
     }
-    // torch multiplies the rates that it finds.
+    // torch multiplies the current rates.
     training.metric(1.0).unwrap();
     training.metric(1.0).unwrap();
     assert_eq!(training.rates(), [0.005, 0.125]);
@@ -257,7 +257,7 @@ fn micro_batches_of_one_batch_give_its_mean_and_its_clipped_norm() {
         let Outcome::Stepped(norm) = last else { panic!("{last:?}") };
         (model.bits(), norm)
     };
-    // The mean of a batch with itself is that batch, to the bit.
+    // The mean of a batch and itself is that batch, to the bit.
     let once = step(r#", "max_grad_norm": 0.01"#, &[5]);
     let twice = step(r#", "max_grad_norm": 0.01, "gradient_accumulation_steps": 2"#, &[5, 5]);
     assert_eq!(once, twice);

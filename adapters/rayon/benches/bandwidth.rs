@@ -1,10 +1,10 @@
-//! The machine's bandwidth with the streams of an AdamW step: four read, three of them written.
+//! The machine's memory bandwidth with the streams of an AdamW step: four are read, three of them written.
 //!
 //! ```text
 //! rustc -O -C target-cpu=native bandwidth.rs && ./bandwidth THREADS ELEMENTS
 //! ```
-//! Each line on standard input makes one pass over four arrays of `f32`; its seconds come back on
-//! a line of standard output. What an optimizer does takes at least that long out of cache.
+//! Each line on standard input makes one pass over four arrays of `f32`; its time in
+//! seconds is printed on standard output. Out of cache, an optimizer step takes at least that long.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
