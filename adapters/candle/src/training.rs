@@ -137,7 +137,7 @@ impl Training {
         let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
         let mut optimizer = Optimizer::empty();
         for group in &setup.groups {
-            let number = optimizer.add_group(group.recipe.clone(), [])?;
+            let number = optimizer.add_group(group.spec.clone(), [])?;
             for &i in &group.members {
                 let (name, var) = vars[i].clone();
                 match group.plain.contains(&i) {
