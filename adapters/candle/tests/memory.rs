@@ -17,9 +17,9 @@ fn ones() -> Tensor {
 
 fn optimizer(vars: &[Var]) -> Result<Optimizer> {
     let mut optimizer = Optimizer::empty();
-    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let named = vars.iter().enumerate().map(|(i, var)| (format!("v{i}"), var.clone()));
-    optimizer.add_group(recipe, named)?;
+    optimizer.add_group(spec, named)?;
     Ok(optimizer)
 }
 

@@ -60,8 +60,8 @@ fn tensor<T: Plain + WithDType>(shape: &[usize], salt: u32) -> Tensor {
 fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
     let vars: Vec<Var> =
         shapes(name).iter().map(|s| Var::from_tensor(&tensor::<T>(s, 7)).unwrap()).collect();
-    let recipe = registry::optimizer(name, &Args::new()).unwrap();
-    let mut optimizer = Optimizer::new(vars.clone(), recipe).unwrap();
+    let spec = registry::optimizer(name, &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.clone(), spec).unwrap();
     for t in 0..STEPS {
         let grads: Vec<Tensor> = shapes(name).iter().map(|s| tensor::<T>(s, 100 + t)).collect();
         // Only a backward pass makes a store: of a constant, and then filled.
@@ -108,9 +108,9 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
-    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(recipe, named).unwrap();
+    optimizer.add_group(spec, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
     let x = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
     let loss = candle_nn::Module::forward(&linear, &x).unwrap().sqr().unwrap().sum_all().unwrap();
@@ -127,8 +127,8 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
 fn clipping_scales_all_gradients_in_place() {
     let var = Var::ones(4, DType::F32, &Device::Cpu).unwrap();
     let grads = (var.as_tensor() * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
-    let optimizer = Optimizer::new(vec![var.clone()], recipe).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let optimizer = Optimizer::new(vec![var.clone()], spec).unwrap();
     assert_eq!(optimizer.clip_grad_norm(&grads, &ClipGradNorm::default()).unwrap(), 6.0);
     let clipped = grads.get(&var).unwrap().to_vec1::<f32>().unwrap();
     assert!(clipped.iter().all(|g| (g - 0.5).abs() < 1e-6));
@@ -139,8 +139,8 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let vars = [4, 5].map(|n| Var::ones(n, DType::F32, &Device::Cpu).unwrap());
     let mut store = vars[0].sum_all().unwrap().backward().unwrap();
     store.insert(&vars[1], Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
-    let mut optimizer = Optimizer::new(vars.to_vec(), recipe).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.to_vec(), spec).unwrap();
     assert!(optimizer.step(&store).is_err());
     assert_eq!(vars[0].to_vec1::<f32>().unwrap(), [1.0; 4]);
 }

@@ -139,11 +139,11 @@ fn the_rate_in_force_is_the_schedules() {
 fn every_group_may_have_a_schedule_of_its_own() {
     let model = Model::new(DType::F32);
     let mut optimizer = Optimizer::empty();
-    let recipe = |name, lr| registry::optimizer(name, &Args::new().with("lr", lr)).unwrap();
+    let spec = |name, lr| registry::optimizer(name, &Args::new().with("lr", lr)).unwrap();
     let (weights, rest): (Vec<_>, Vec<_>) =
         model.vars().into_iter().partition(|(name, _)| name.ends_with("weight"));
-    optimizer.add_group(recipe("lion_32bit", 0.1), weights).unwrap();
-    optimizer.add_group(recipe("sgd", 0.2), rest).unwrap();
+    optimizer.add_group(spec("lion_32bit", 0.1), weights).unwrap();
+    optimizer.add_group(spec("sgd", 0.2), rest).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     let schedule = |name, lr: f64, args: &str| {
         let mut args = Args::parse(args).unwrap();
@@ -343,9 +343,9 @@ fn a_resumed_run_has_the_bits_of_one_that_went_on() {
 #[test]
 fn evaluation_turns_schedule_free_variables_and_back() {
     let model = Model::new(DType::F32);
-    let recipe = registry::optimizer("schedule_free_sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("schedule_free_sgd", &Args::new().with("lr", 0.1)).unwrap();
     let vars: Vec<Var> = model.vars().into_iter().map(|(_, var)| var).collect();
-    let mut optimizer = Optimizer::new(vars, recipe).unwrap();
+    let mut optimizer = Optimizer::new(vars, spec).unwrap();
     for t in 0..4 {
         optimizer.backward_step(&model.loss(t)).unwrap();
     }
@@ -366,15 +366,15 @@ fn evaluation_turns_schedule_free_variables_and_back() {
 fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
     let mut refused = 0;
     for entry in OPTIMIZERS {
-        let recipe = registry::optimizer(entry.name, &Args::new()).unwrap();
-        let fits = |dims: &[usize]| recipe.rule.check_shape(dims).is_ok();
+        let spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let fits = |dims: &[usize]| spec.rule.check_shape(dims).is_ok();
         let vars = |model: &Model| -> Vec<Var> {
             let vars = model.vars().into_iter().map(|(_, var)| var);
             vars.filter(|var| fits(var.dims())).collect()
         };
         let (whole, cut) = (Model::new(DType::F32), Model::new(DType::F32));
-        let mut a = Optimizer::new(vars(&whole), recipe.clone()).unwrap();
-        let mut b = Optimizer::new(vars(&cut), recipe.clone()).unwrap();
+        let mut a = Optimizer::new(vars(&whole), spec.clone()).unwrap();
+        let mut b = Optimizer::new(vars(&cut), spec.clone()).unwrap();
         for t in 0..3 {
             let mut layers = Layers::new();
             let loss = cut.cut_loss(t, &mut layers).unwrap();
@@ -402,9 +402,9 @@ fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
 #[test]
 fn what_is_set_by_hand_is_used() {
     let model = Model::new(DType::F32);
-    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(recipe, model.vars()).unwrap();
+    optimizer.add_group(spec, model.vars()).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     training.set_clip(Some(ClipGradNorm { max_norm: 1e-3, ..ClipGradNorm::default() }));
     training.set_accumulation(GradientAccumulator::sum(2).unwrap());

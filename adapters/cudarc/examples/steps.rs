@@ -86,16 +86,16 @@ fn measure(
     bandwidth: f64,
 ) -> Result<()> {
     let mut model = DeviceOptimizer::new(Cuda::open(0)?);
-    let recipe = registry::optimizer(name, &Args::new())?;
+    let spec = registry::optimizer(name, &Args::new())?;
     let bytes: f64 = shapes
         .iter()
         .map(|s| {
             let n = s.iter().product::<usize>() as f64;
             // State and parameter are read and written, the gradient is read.
-            n * (2.0 * recipe.bytes_per_parameter(s, dtype) - dtype.size() as f64)
+            n * (2.0 * spec.bytes_per_parameter(s, dtype) - dtype.size() as f64)
         })
         .sum();
-    let group = model.add_group(recipe)?;
+    let group = model.add_group(spec)?;
     let mut tensors = Vec::new();
     for shape in shapes {
         model.add_param(group, shape, dtype)?;

@@ -118,10 +118,10 @@ struct Both<D: Device> {
 
 impl<D: Device> Both<D> {
     fn new(device: D, name: &str, args: &Args, dtype: Dtype, shapes: &[&[usize]]) -> Self {
-        let recipe = || registry::optimizer(name, args).unwrap();
+        let spec = || registry::optimizer(name, args).unwrap();
         let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::empty());
-        let group = device.add_group(recipe()).unwrap();
-        assert_eq!(host.add_group(recipe()).unwrap(), group);
+        let group = device.add_group(spec()).unwrap();
+        assert_eq!(host.add_group(spec()).unwrap(), group);
         let (mut tensors, mut values) = (Vec::new(), Vec::new());
         for (i, shape) in shapes.iter().enumerate() {
             device.add_param(group, shape, dtype).unwrap();

@@ -18,8 +18,8 @@ fn pass(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
 }
 
 fn main() {
-    let given: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let [threads, n] = given[..] else { panic!("usage: bandwidth THREADS ELEMENTS") };
+    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let [threads, n] = args[..] else { panic!("usage: bandwidth THREADS ELEMENTS") };
     let (mut p, mut m, mut v, g) = (vec![1.0; n], vec![1.0; n], vec![1.0; n], vec![1e-3; n]);
     let part = n.div_ceil(threads.max(1)).max(1);
     let mut answers = std::io::stdout().lock();

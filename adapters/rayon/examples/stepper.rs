@@ -21,8 +21,8 @@ use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
 use bitstep::registry;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let given: Vec<String> = std::env::args().skip(1).collect();
-    let [name, args, dtype, threads, shapes @ ..] = given.as_slice() else {
+    let argv: Vec<String> = std::env::args().skip(1).collect();
+    let [name, args, dtype, threads, shapes @ ..] = argv.as_slice() else {
         return Err("usage: stepper NAME ARGS DTYPE THREADS SHAPE…".into());
     };
     let dtype = match dtype.as_str() {
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut answers = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        let (steps, given): (usize, &[_]) = match line?.as_str() {
+        let (steps, extra): (usize, &[_]) = match line?.as_str() {
             "refresh" => (1, &[]),
             steps => (steps.parse()?, &[("projector", 1.0)]),
         };
@@ -69,9 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
             let start = Instant::now();
             if threads == 1 {
-                optimizer.step_all(&mut params, given)?;
+                optimizer.step_all(&mut params, extra)?;
             } else {
-                bitstep_rayon::step(&mut optimizer, &mut params, given)?;
+                bitstep_rayon::step(&mut optimizer, &mut params, extra)?;
             }
             best = best.min(start.elapsed().as_secs_f64());
         }

@@ -103,8 +103,8 @@ fn run(case: &Json) -> usize {
             .map(|(p, g)| Param { value: DataMut::F64(p), grad: Some(Data::F64(g)) })
             .collect();
         optimizer.step_all(&mut params, &[]).unwrap();
-        let given: Vec<f64> = case["metric"][t].as_f64().into_iter().collect();
-        optimizer.step_schedule(&mut scheduler, &groups, &given).unwrap();
+        let metric: Vec<f64> = case["metric"][t].as_f64().into_iter().collect();
+        optimizer.step_schedule(&mut scheduler, &groups, &metric).unwrap();
         if let Some(set) = case["by_hand"].get((t + 1).to_string()) {
             for (group, lr) in optimizer.groups_mut().iter_mut().zip(numbers(set)) {
                 group.lr = lr;

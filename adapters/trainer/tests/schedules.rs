@@ -54,9 +54,9 @@ fn run(case: &Json, steps: usize, metrics: &[f64]) -> (Vec<Vec<f64>>, Option<(us
     };
     let mut all = vec![scheduler.lrs().to_vec()];
     for at in 1..=steps {
-        let metric = ["reduce_lr_on_plateau", "greedy"].contains(&name);
-        let given = if metric { &metrics[at - 1..at] } else { &[] };
-        match scheduler.step(given) {
+        let takes_metric = ["reduce_lr_on_plateau", "greedy"].contains(&name);
+        let metric = if takes_metric { &metrics[at - 1..at] } else { &[] };
+        match scheduler.step(metric) {
             Ok(lrs) => all.push(lrs.to_vec()),
             Err(e) => return (all, Some((at, e.to_string()))),
         }

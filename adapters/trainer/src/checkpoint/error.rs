@@ -35,7 +35,7 @@ pub enum CheckpointError {
     Word {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// Its value in the file.
         found: String,
     },
     /// A duplicate name, a name that a file can't have, or another number of names than parameters.
