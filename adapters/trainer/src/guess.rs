@@ -38,6 +38,7 @@ const USES: &[&str] = &[
 ];
 /// Routers of experts, which have layer types of their own since 5.
 const ROUTERS: &[&str] = &["gate", "router"];
+/// Other matrices in layers with types of their own.
 const OWN_TYPES: &[&str] = &["objective"];
 
 impl Parameter {
