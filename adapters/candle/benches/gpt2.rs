@@ -43,7 +43,7 @@ fn setup(dtype: DType) -> Result<(Vec<Var>, GradStore)> {
     Ok((vars, grads))
 }
 
-/// The fastest of some steps, in milliseconds: what others do on the machine only adds.
+/// The fastest of several steps, in milliseconds: other processes only add time.
 fn time(steps: usize, mut step: impl FnMut() -> Result<()>) -> Result<f64> {
     step()?;
     let mut best = f64::INFINITY;
@@ -70,9 +70,8 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             }
             for threads in [1, 2] {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-                let recipe =
-                    registry::optimizer(name, &Args::parse("lr=1e-3, weight_decay=0.01")?)?;
-                let mut ours = bitstep_candle::Optimizer::new(vars.clone(), recipe)?;
+                let spec = registry::optimizer(name, &Args::parse("lr=1e-3, weight_decay=0.01")?)?;
+                let mut ours = bitstep_candle::Optimizer::new(vars.clone(), spec)?;
                 let our_time = pool.install(|| time(15, || ours.step(&grads)))?;
                 let factor = their_time / our_time;
                 println!(

@@ -1,9 +1,10 @@
-//! Makes AdamW steps on demand and says how long each took: a side of `conformance/bench/peers.py`.
+//! Makes AdamW steps on demand and prints how long each took: one side of `conformance/bench/peers.py`.
 //!
 //! ```text
 //! stepper bitstep|candle-nn DTYPE THREADS SHAPE…
 //! ```
-//! Each line on standard input makes one step; its seconds come back on standard output.
+//! Each line on standard input makes one step; its time in seconds is printed on standard
+//! output.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -15,8 +16,8 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Optimizer, ParamsAdamW};
 
 fn main() -> std::result::Result<(), Box<dyn Error>> {
-    let given: Vec<String> = std::env::args().skip(1).collect();
-    let [side, dtype, threads, shapes @ ..] = given.as_slice() else {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [side, dtype, threads, shapes @ ..] = args.as_slice() else {
         return Err("usage: stepper bitstep|candle-nn DTYPE THREADS SHAPE…".into());
     };
     let dtype: DType = dtype.parse()?;
@@ -39,8 +40,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
         }
         "bitstep" => {
             let args = Args::parse("lr=1e-3, weight_decay=0.01")?;
-            let recipe = registry::optimizer("adamw_torch_fused", &args)?;
-            let mut ours = bitstep_candle::Optimizer::new(vars, recipe)?;
+            let spec = registry::optimizer("adamw_torch_fused", &args)?;
+            let mut ours = bitstep_candle::Optimizer::new(vars, spec)?;
             Box::new(move || ours.step(&grads))
         }
         other => return Err(format!("bitstep or candle-nn, not {other}").into()),

@@ -1,5 +1,5 @@
-//! Peak memory of one training step of a deep network, measured on a process of its own each:
-//! with all gradients alive, with each freed as it is used, and layer by layer.
+//! Peak memory of a training step of a deep network, each variant measured in a process of its own:
+//! with all gradients alive, with each freed once it is used, and layer by layer.
 //!
 //! ```text
 //! cargo run --release -p bitstep-candle --example memory
@@ -28,8 +28,8 @@ fn run(way: &str, optim: &str) -> std::result::Result<(), Box<dyn std::error::Er
         .chunks(2)
         .map(|pair| Linear::new(pair[0].as_tensor().clone(), Some(pair[1].as_tensor().clone())))
         .collect();
-    let recipe = registry::optimizer(optim, &Args::new().with("lr", 1e-3))?;
-    let mut optimizer = Optimizer::new(vars, recipe)?;
+    let spec = registry::optimizer(optim, &Args::new().with("lr", 1e-3))?;
+    let mut optimizer = Optimizer::new(vars, spec)?;
     let x = Tensor::ones((8, WIDTH), DType::F32, cpu)?;
     let forward = |x: &Tensor, layer: &Linear| -> Result<Tensor> { layer.forward(x)?.tanh() };
     let whole = || -> Result<Tensor> {

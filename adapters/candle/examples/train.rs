@@ -1,4 +1,4 @@
-//! Trains a small network to read digits, with any optimizer and any schedule.
+//! Trains a small network to classify digits, with any optimizer and any schedule.
 //!
 //! ```text
 //! cargo run --release -p bitstep-candle --example train -- --optim adamw_torch --schedule cosine
@@ -19,16 +19,16 @@ use plotters::prelude::*;
 /// Train a digit classifier and draw its loss.
 #[derive(Parser)]
 struct Cli {
-    /// A name of Transformers' `optim`, `NAME` or `NAME:TYPE` with a type of the weights
+    /// An optimizer's name in Transformers, `NAME` or `NAME:TYPE` with a type for the weights
     #[arg(long, default_value = "adamw_torch")]
     optim: String,
     /// Its arguments, as in Transformers: `momentum=0.9, nesterov=True`
     #[arg(long, default_value = "")]
     optim_args: String,
-    /// Optimizers to draw in one picture, in place of --optim
+    /// Optimizers to draw in one plot, instead of --optim
     #[arg(long, value_delimiter = ',')]
     compare: Vec<String>,
-    /// A name of Transformers' `lr_scheduler_type`
+    /// A schedule's name in Transformers (`lr_scheduler_type`)
     #[arg(long, default_value = "linear")]
     schedule: String,
     /// The schedule's own arguments: `min_lr_rate=0.1`
@@ -40,13 +40,13 @@ struct Cli {
     /// Weight decay
     #[arg(long, default_value_t = 0.0)]
     weight_decay: f64,
-    /// Steps of warm-up; below 1 a share of all
+    /// Warm-up steps; below 1, a fraction of all steps
     #[arg(long, default_value_t = 0.05)]
     warmup: f64,
-    /// Steps
+    /// Number of steps
     #[arg(long, default_value_t = 600)]
     steps: usize,
-    /// Images a step
+    /// Images per step
     #[arg(long, default_value_t = 64)]
     batch: usize,
     /// Norm that gradients are clipped to; 0 for none
@@ -55,10 +55,10 @@ struct Cli {
     /// Type of the weights
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Weights,
-    /// Where the picture goes
+    /// File for the plot
     #[arg(long, default_value = "loss.svg")]
     plot: PathBuf,
-    /// A `TrainingArguments` file of Transformers, in place of the arguments above
+    /// A `TrainingArguments` file of Transformers, instead of the arguments above
     #[arg(long)]
     arguments: Option<PathBuf>,
 }
@@ -92,7 +92,7 @@ impl Model {
         let vb = VarBuilder::from_varmap(&map, dtype, &Device::Cpu);
         let layer = |i: usize, from, to| candle_nn::linear(from, to, vb.pp(format!("layer{i}")));
         let layers = [layer(0, 64, 128)?, layer(1, 128, 64)?, layer(2, 64, 10)?];
-        // candle's random numbers on the CPU have no seed; a run shall be repeatable.
+        // candle's random numbers on the CPU can't be seeded, and runs should be repeatable.
         let mut random = Random(1);
         for (_, var) in named_vars(&map) {
             let fan_in = var.dims().last().copied().unwrap_or(1) as f64;
@@ -121,7 +121,7 @@ impl Model {
     }
 }
 
-/// Numbers that look random (splitmix64).
+/// A pseudo-random generator (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -158,11 +158,11 @@ impl Digits {
     }
 }
 
-/// What a run gave.
+/// The results of a run.
 struct Curve {
     name: String,
     losses: Vec<f64>,
-    /// Mean loss and share of right answers over the training images, and the same over others.
+    /// Mean loss and accuracy on the training images, and on the test images.
     train: (f64, f64),
     test: (f64, f64),
 }
@@ -229,7 +229,7 @@ fn train(
 }
 
 fn plot(curves: &[Curve], path: &Path) -> std::result::Result<(), Box<dyn std::error::Error>> {
-    // A mean over some steps: single batches jump.
+    // Smoothed, as the losses of single batches are noisy.
     let smooth = |losses: &[f64]| -> Vec<(f64, f64)> {
         let mut mean = None;
         let each = losses.iter().enumerate().map(|(t, &x)| {

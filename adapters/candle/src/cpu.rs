@@ -1,4 +1,4 @@
-//! Borrowing candle's storage on the CPU.
+//! Operations on candle's CPU storage, in place.
 
 use std::cell::{Cell, RefCell};
 
@@ -12,12 +12,12 @@ use candle_core::{
     CpuStorage, DType, Error, InplaceOp1, InplaceOp2, Layout, Result, Storage, Tensor, Var,
 };
 
-/// The update of one variable, as an operation in place on its storage.
+/// The update of one variable as an in-place operation.
 pub(crate) struct Step<'a> {
     pub(crate) state: RefCell<&'a mut Optimizer>,
     pub(crate) index: usize,
     pub(crate) layer: u32,
-    pub(crate) given: &'a [(&'a str, f64)],
+    pub(crate) extra: &'a [(&'a str, f64)],
     pub(crate) grain: usize,
 }
 
@@ -38,7 +38,7 @@ impl InplaceOp2 for Step<'_> {
 }
 
 impl Step<'_> {
-    /// A step of a variable that has no elements.
+    /// The step of a variable without elements.
     pub(crate) fn without_elements(&self, dtype: DType) -> Result<()> {
         match dtype {
             DType::F64 => self.run(DataMut::F64(&mut []), Data::F64(&[])),
@@ -51,7 +51,7 @@ impl Step<'_> {
     fn run(&self, mut value: DataMut<'_>, grad: Data<'_>) -> Result<()> {
         let mut state = self.state.borrow_mut();
         let task = state
-            .step_param(ParamId(self.index), value.reborrow(), grad, self.layer, self.given)
+            .step_param(ParamId(self.index), value.reborrow(), grad, self.layer, self.extra)
             .map_err(Error::wrap)?;
         bitstep_rayon::run_with_grain(vec![task], self.grain).map_err(Error::wrap)
     }
@@ -104,7 +104,7 @@ pub(crate) fn with_data<T>(
     f(&slices)
 }
 
-/// A multiplication in place.
+/// An in-place multiplication.
 struct Multiply(f64);
 
 impl InplaceOp1 for Multiply {
@@ -118,7 +118,7 @@ impl InplaceOp1 for Multiply {
     }
 }
 
-/// The factor that clips gradients, and their total norm.
+/// The factor that clips the gradients, and their total norm.
 pub(crate) fn clip_factor(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Result<(f64, f64)> {
     let (total, dtype) = with_data(grads, |data| {
         let data: Vec<Data<'_>> = data.iter().copied().flatten().collect();
@@ -128,9 +128,9 @@ pub(crate) fn clip_factor(grads: &[Option<Tensor>], clip: &ClipGradNorm) -> Resu
     Ok((factor, total))
 }
 
-/// Gradients that nobody else holds, to be written to. Backward passes and callers hand the same
-/// tensor to several variables. Each is copied as it comes, so that all are there twice only if
-/// somebody else holds them.
+/// Copies the gradients, so that they can be written to: backward passes and callers may pass one
+/// tensor for several variables. Each original is dropped once it is copied, so that twice the
+/// memory is needed only where others hold them.
 pub(crate) fn own(grads: &mut [Option<Tensor>]) -> Result<()> {
     for grad in grads.iter_mut().flatten().filter(|grad| grad.elem_count() > 0) {
         *grad = grad.copy()?;
@@ -138,18 +138,18 @@ pub(crate) fn own(grads: &mut [Option<Tensor>]) -> Result<()> {
     Ok(())
 }
 
-/// Multiplies gradients that are [one's own](own).
+/// Multiplies gradients that [no one else holds](own).
 pub(crate) fn scale(grads: &[Option<Tensor>], factor: f64) -> Result<()> {
     each(grads, &Multiply(factor))
 }
 
-/// An operation in place on every gradient that has elements: candle refuses the others.
+/// Runs an in-place operation on every gradient with elements: candle refuses the others.
 fn each(grads: &[Option<Tensor>], op: &impl InplaceOp1) -> Result<()> {
     let mut some = grads.iter().flatten().filter(|grad| grad.elem_count() > 0);
     some.try_for_each(|grad| grad.inplace_op1(op))
 }
 
-/// The opposite of a loss scale, and whether all gradients so far were finite.
+/// Division by the loss scale, and whether all gradients so far were finite.
 struct Unscale<'a>(&'a LossScale, Cell<bool>);
 
 impl InplaceOp1 for Unscale<'_> {
@@ -164,14 +164,14 @@ impl InplaceOp1 for Unscale<'_> {
     }
 }
 
-/// Divides gradients that are [one's own](own) by a loss scale; whether all were finite.
+/// Divides gradients that [no one else holds](own) by a loss scale; returns whether all were finite.
 pub(crate) fn unscale(grads: &[Option<Tensor>], scale: &LossScale) -> Result<bool> {
     let op = Unscale(scale, Cell::new(true));
     each(grads, &op)?;
     Ok(op.1.get())
 }
 
-/// Noise, number `draw` of a seed's, on its way into zeros of the output's shape.
+/// NEFTune's noise, draw number `draw` of a seed, added to zeros of the output's shape.
 struct Noise<'a>(&'a Neftune, [u64; 2], u64, u64);
 
 impl InplaceOp1 for Noise<'_> {
@@ -186,8 +186,13 @@ impl InplaceOp1 for Noise<'_> {
     }
 }
 
-/// The output with noise; gradients pass through to it.
-pub(crate) fn noisy(output: &Tensor, neftune: &Neftune, seed: u64, draw: u64) -> Result<Tensor> {
+/// The output with noise added, through which gradients pass to the output.
+pub(crate) fn add_noise(
+    output: &Tensor,
+    neftune: &Neftune,
+    seed: u64,
+    draw: u64,
+) -> Result<Tensor> {
     let [.., length, width] = *output.dims() else {
         return Err(Error::msg("an embedding's output of tokens and their numbers was wanted"));
     };
@@ -199,7 +204,7 @@ pub(crate) fn noisy(output: &Tensor, neftune: &Neftune, seed: u64, draw: u64) ->
     output + noise
 }
 
-/// A micro-batch's gradient on its way into the total.
+/// Adds a micro-batch's gradient to the total.
 struct Add<'a>(&'a GradientAccumulator, f64);
 
 impl InplaceOp2 for Add<'_> {
@@ -223,16 +228,16 @@ impl InplaceOp2 for Add<'_> {
 pub(crate) fn accumulate(
     total: &Tensor,
     grad: &Tensor,
-    by: &GradientAccumulator,
+    accumulator: &GradientAccumulator,
     weight: f64,
 ) -> Result<()> {
     match total.elem_count() {
         0 => Ok(()),
-        _ => total.inplace_op2(&grad.contiguous()?, &Add(by, weight)),
+        _ => total.inplace_op2(&grad.contiguous()?, &Add(accumulator, weight)),
     }
 }
 
-/// Saved numbers on their way into a variable.
+/// Fills a variable from a checkpoint.
 struct Fill<'a>(&'a Checkpoint, &'a str);
 
 impl InplaceOp1 for Fill<'_> {
@@ -245,7 +250,7 @@ impl InplaceOp1 for Fill<'_> {
     }
 }
 
-/// Overwrites a variable with what a checkpoint has under its name.
+/// Overwrites a variable with the checkpoint's tensor of that name.
 pub(crate) fn fill(var: &Tensor, name: &str, from: &Checkpoint) -> Result<()> {
     match var.elem_count() {
         0 => Ok(()),
@@ -253,7 +258,7 @@ pub(crate) fn fill(var: &Tensor, name: &str, from: &Checkpoint) -> Result<()> {
     }
 }
 
-/// A variable's numbers, copied.
+/// A copy of a variable's values.
 pub(crate) fn buffer(var: &Tensor) -> Result<Buffer> {
     let flat = var.flatten_all()?;
     Ok(match flat.dtype() {
@@ -265,7 +270,7 @@ pub(crate) fn buffer(var: &Tensor) -> Result<Buffer> {
     })
 }
 
-/// Overwrites a variable.
+/// Overwrites a variable with a buffer.
 pub(crate) fn set(var: &Var, buffer: Buffer) -> Result<()> {
     let (shape, device) = (var.dims(), var.device());
     let tensor = match buffer {
@@ -278,8 +283,8 @@ pub(crate) fn set(var: &Var, buffer: Buffer) -> Result<()> {
     var.set(&tensor?)
 }
 
-/// A gradient without elements, of which only the type is known.
-pub(crate) fn nothing(dtype: DType) -> Option<Data<'static>> {
+/// Data without elements, for where only the type of a gradient matters.
+pub(crate) fn empty_data(dtype: DType) -> Option<Data<'static>> {
     match dtype {
         DType::F64 => Some(Data::F64(&[])),
         DType::F32 => Some(Data::F32(&[])),

@@ -13,11 +13,12 @@ use candle_core::{CudaDevice, CudaStorage, DType, Error, Layout, Result, Storage
 
 use crate::memory::Places;
 
-/// Groups of variables on a GPU, what moves them, and their state beside them.
+/// Groups of variables on a GPU, their optimizers, and their state on the same GPU.
 ///
-/// Everything is launched on candle's own stream, over candle's own storage; nothing is copied,
-/// and nothing waits but what reads ([`norm`](Self::norm), [`download`](Self::download), and the
-/// rules that [`DeviceOptimizer`] names). Many variables go in one launch.
+/// Kernels are launched on candle's own stream and work on candle's own storage. Nothing is copied,
+/// and the host waits only where it reads from the device ([`norm`](Self::norm),
+/// [`download`](Self::download), and the rules listed at [`DeviceOptimizer`]). One launch updates
+/// many variables.
 ///
 /// ```no_run
 /// use bitstep::{hyper::Args, gradient::ClipGradNorm, registry};
@@ -33,38 +34,38 @@ use crate::memory::Places;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct CudaOptimizer {
-    resident: DeviceOptimizer<Cuda>,
+    inner: DeviceOptimizer<Cuda>,
     workspace: Workspace,
     vars: Vec<(String, Var)>,
     places: Places,
-    /// A norm, and what gradients were multiplied by.
+    /// The address of two `f64`: a total norm, and the factor that gradients were multiplied by.
     clipped: u64,
 }
 
 impl CudaOptimizer {
-    /// No groups yet; for variables on this device.
+    /// An optimizer without groups, for variables on this device.
     ///
     /// # Errors
-    /// A device that is too old, or the driver's own.
+    /// A device that is too old, or an error of the driver.
     pub fn on(device: &CudaDevice) -> Result<Self> {
         let mut cuda = Cuda::on(device.cuda_stream()).map_err(Error::wrap)?;
         let clipped = cuda.alloc(16).map_err(Error::wrap)?;
-        let (resident, workspace) = (DeviceOptimizer::new(cuda), Workspace::default());
+        let (inner, workspace) = (DeviceOptimizer::new(cuda), Workspace::default());
         let (vars, places) = (Vec::new(), Places::default());
-        Ok(CudaOptimizer { resident, workspace, vars, places, clipped })
+        Ok(CudaOptimizer { inner, workspace, vars, places, clipped })
     }
 
-    /// Adds variables that share a recipe; returns the group's number.
+    /// Adds a group of variables that share a spec.
     ///
     /// # Errors
-    /// An invalid recipe; a variable that is not on a GPU, or not of f64, f32, bf16 or f16, or that
+    /// An invalid spec; a variable that is not on a GPU, or not of f64, f32, bf16 or f16, or that
     /// shares memory with another ([`SharedMemory`](crate::SharedMemory)).
     pub fn add_group(
         &mut self,
-        recipe: OptimizerSpec,
+        spec: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<GroupId> {
-        let group = self.resident.add_group(recipe).map_err(Error::wrap)?;
+        let group = self.inner.add_group(spec).map_err(Error::wrap)?;
         vars.into_iter().try_for_each(|(name, var)| self.add_var(group, name, var))?;
         Ok(group)
     }
@@ -79,7 +80,7 @@ impl CudaOptimizer {
         }
         let dtype = crate::number(&name, &var)?;
         let at = self.places.free(&self.vars, &name, &var)?;
-        self.resident.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
+        self.inner.add_param(group, var.dims(), dtype).map_err(Error::wrap)?;
         at.into_iter().for_each(|at| self.places.add(at, self.vars.len()));
         self.vars.push((name, var));
         Ok(())
@@ -88,47 +89,48 @@ impl CudaOptimizer {
     /// The groups: learning rates and counters.
     #[must_use]
     pub fn groups(&self) -> &[Group] {
-        self.resident.groups()
+        self.inner.groups()
     }
 
     /// The groups, to set learning rates.
     pub fn groups_mut(&mut self) -> &mut [Group] {
-        self.resident.groups_mut()
+        self.inner.groups_mut()
     }
 
-    /// The variables under their names, in the order in which they were added.
+    /// The variables with their names, in the order in which they were added.
     #[must_use]
     pub fn vars(&self) -> &[(String, Var)] {
         &self.vars
     }
 
-    /// One step; `given` are numbers from outside, for the rules that listen to any.
+    /// One step. `extra` are extra arguments by name, for the rules that use any.
     ///
     /// # Errors
     /// A gradient of another shape, type or device than its variable, one that shares memory with a
-    /// variable, or what has no kernels: nothing is launched then. Or the driver's own.
-    pub fn step_with_extra_args(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+    /// variable, or a rule or storage without kernels: nothing is launched then. Or an error of the
+    /// driver.
+    pub fn step_with_extra_args(&mut self, grads: &GradStore, extra: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
         let grads = crate::check(&self.vars, &self.places, grads)?;
-        self.run(&grads, |resident, memory| {
-            // SAFETY: variables and gradients have these lengths; their guards are held until all
-            // is launched, on the stream on which candle orders whatever comes later.
-            unsafe { resident.step(memory, given) }.map_err(Error::wrap)
+        self.run(&grads, |inner, memory| {
+            // SAFETY: variables and gradients have these lengths. Their guards are held until all
+            // kernels are launched, and candle launches later work on the same stream.
+            unsafe { inner.step(memory, extra) }.map_err(Error::wrap)
         })
     }
 
     /// Scales the gradients of all variables in place, to a total norm of at most `clip.max_norm`.
-    /// The norm before stays on the device until [`norm`](Self::norm) asks for it.
+    /// The norm before clipping stays on the device until [`norm`](Self::norm) reads it.
     ///
     /// # Errors
-    /// A gradient that is not contiguous, or of a type that is no number's; one that shares memory
-    /// with a variable or another one; a non-finite norm, if `clip` refuses one. Nothing is written
+    /// A gradient that is not contiguous, not of f64, f32, bf16 or f16, or that shares memory with a
+    /// variable or another gradient; a non-finite norm, if `clip` refuses one. Nothing is written
     /// then.
     pub fn clip_grad_norm(&mut self, grads: &GradStore, clip: &ClipGradNorm) -> Result<()> {
         let grads: Vec<_> = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
         self.places.check(&self.vars, &grads, true)?;
         let grads: Vec<Tensor> = grads.into_iter().flatten().collect();
-        let stream = self.resident.device().stream().clone();
+        let stream = self.inner.device().stream().clone();
         let guards: Vec<_> = grads.iter().map(Tensor::storage_and_layout).collect();
         let mut uses = Vec::new();
         let numbers = guards.iter().map(|(storage, layout)| {
@@ -136,57 +138,58 @@ impl CudaOptimizer {
             Ok(DeviceSlice { at, len: layout.shape().elem_count(), dtype })
         });
         let numbers = numbers.collect::<Result<Vec<_>>>()?;
-        let (device, how) = (self.resident.device(), Clip::Norm(*clip));
+        let (device, how) = (self.inner.device(), Clip::Norm(*clip));
         // SAFETY: as in `step_with_extra_args`.
         unsafe { bitstep_cudarc::clip(device, &mut self.workspace, &numbers, how, self.clipped) }
             .map_err(Error::wrap)
     }
 
-    /// The total norm that the last [`clip_grad_norm`](Self::clip_grad_norm) found; waits for it.
+    /// The total norm that the last [`clip_grad_norm`](Self::clip_grad_norm) computed. Waits for the
+    /// device.
     ///
     /// # Errors
-    /// The driver's own.
+    /// An error of the driver.
     pub fn norm(&mut self) -> Result<f64> {
         let mut bytes = [0; 8];
-        self.resident.device().read(self.clipped, &mut bytes).map_err(Error::wrap)?;
+        self.inner.device().read(self.clipped, &mut bytes).map_err(Error::wrap)?;
         Ok(f64::from_le_bytes(bytes))
     }
 
-    /// Turns the variables into those to evaluate; the same ones for most rules, but not for the
-    /// schedule-free ones. By way of the host's memory.
+    /// Converts the variables to their evaluation values, which differ from the trained ones for the
+    /// schedule-free rules only. The conversion runs on the host.
     ///
     /// # Errors
     /// A configuration that can't be evaluated. Nothing is written then.
     pub fn eval(&mut self) -> Result<()> {
         let none = vec![None; self.vars.len()];
         // SAFETY: as in `step_with_extra_args`.
-        self.run(&none, |resident, memory| unsafe { resident.eval(memory) }.map_err(Error::wrap))
+        self.run(&none, |inner, memory| unsafe { inner.eval(memory) }.map_err(Error::wrap))
     }
 
-    /// Turns the variables back into those to train.
+    /// Converts the variables back to their training values.
     ///
     /// # Errors
-    /// The driver's own.
+    /// An error of the driver.
     pub fn train(&mut self) -> Result<()> {
         let none = vec![None; self.vars.len()];
         // SAFETY: as in `step_with_extra_args`.
-        self.run(&none, |resident, memory| unsafe { resident.train(memory) }.map_err(Error::wrap))
+        self.run(&none, |inner, memory| unsafe { inner.train(memory) }.map_err(Error::wrap))
     }
 
-    /// Groups, counters and buffers, read from the device: to save.
+    /// Groups, counters and buffers, read from the device: to save them.
     ///
     /// # Errors
-    /// The driver's own.
+    /// An error of the driver.
     pub fn download(&mut self) -> Result<State> {
-        self.resident.download().map_err(Error::wrap)
+        self.inner.download().map_err(Error::wrap)
     }
 
-    /// Goes on from such a state; variables are the caller's to set.
+    /// Loads such a state; the caller sets the variables themselves.
     ///
     /// # Errors
-    /// Another number of parameters, or other shapes.
+    /// Another number of parameters, other shapes, or an error of the driver.
     pub fn load(&mut self, state: State) -> Result<()> {
-        self.resident.load(state).map_err(Error::wrap)
+        self.inner.load(state).map_err(Error::wrap)
     }
 
     /// Runs `f` on the memory of all variables and their gradients.
@@ -195,7 +198,7 @@ impl CudaOptimizer {
         grads: &[Option<Tensor>],
         f: impl FnOnce(&mut DeviceOptimizer<Cuda>, &[Memory]) -> Result<()>,
     ) -> Result<()> {
-        let stream = self.resident.device().stream().clone();
+        let stream = self.inner.device().stream().clone();
         let values: Vec<_> = self.vars.iter().map(|(_, var)| var.storage_and_layout()).collect();
         let grads: Vec<_> =
             grads.iter().map(|g| g.as_ref().map(Tensor::storage_and_layout)).collect();
@@ -209,15 +212,15 @@ impl CudaOptimizer {
             };
             memory.push(Memory { value, len: layout.shape().elem_count(), grad });
         }
-        f(&mut self.resident, &memory)
+        f(&mut self.inner, &memory)
     }
 }
 
 impl Drop for CudaOptimizer {
     fn drop(&mut self) {
-        let device = self.resident.device();
+        let device = self.inner.device();
         for at in self.workspace.memory().chain([self.clipped]) {
-            // Nobody is left to hear of an error.
+            // Errors in `Drop` can't be reported.
             let _ = device.free(at);
         }
     }
@@ -226,12 +229,12 @@ impl Drop for CudaOptimizer {
 impl candle_nn::Optimizer for CudaOptimizer {
     type Config = OptimizerSpec;
 
-    /// One group, on the first variable's device; variables are named by their position.
-    fn new(vars: Vec<Var>, recipe: OptimizerSpec) -> Result<Self> {
+    /// An optimizer with one group on the first variable's device; variables are named by their position.
+    fn new(vars: Vec<Var>, spec: OptimizerSpec) -> Result<Self> {
         let first = vars.first().ok_or_else(|| Error::msg("a variable was wanted"))?;
         let mut optimizer = Self::on(first.device().as_cuda_device()?)?;
         let named = vars.into_iter().enumerate().map(|(i, var)| (i.to_string(), var));
-        optimizer.add_group(recipe, named)?;
+        optimizer.add_group(spec, named)?;
         Ok(optimizer)
     }
 
@@ -239,18 +242,18 @@ impl candle_nn::Optimizer for CudaOptimizer {
         self.step_with_extra_args(grads, &[])
     }
 
-    /// The first group's.
+    /// The first group's learning rate.
     fn learning_rate(&self) -> f64 {
         self.groups().first().map_or(0.0, |g| g.lr)
     }
 
-    /// Every group's.
+    /// Sets every group's learning rate.
     fn set_learning_rate(&mut self, lr: f64) {
         self.groups_mut().iter_mut().for_each(|g| g.lr = lr);
     }
 }
 
-/// The type and the place of a contiguous tensor's numbers.
+/// The type and device address of a contiguous tensor.
 fn place<'a>(
     storage: &'a Storage,
     layout: &Layout,

@@ -1,8 +1,8 @@
 //! bitstep's optimizers for [candle](candle_core).
 //!
-//! [`Optimizer`] is a drop-in [`candle_nn::Optimizer`] whose configuration is a
-//! [`OptimizerSpec`]: any optimizer of the list. It writes to the `Var`s in place, with
-//! no temporary tensor and no copy of parameter, gradient or state.
+//! [`Optimizer`] is a drop-in [`candle_nn::Optimizer`] whose configuration is an
+//! [`OptimizerSpec`]: any optimizer of the registry. It updates the `Var`s in place, without
+//! temporary tensors and without copying parameters, gradients or state.
 //!
 //! ```
 //! use bitstep::{hyper::Args, registry};
@@ -11,8 +11,8 @@
 //! use candle_nn::Optimizer as _;
 //!
 //! let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
-//! let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
-//! let mut optimizer = Optimizer::new(vec![weight.clone()], recipe)?;
+//! let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
+//! let mut optimizer = Optimizer::new(vec![weight.clone()], spec)?;
 //! for _ in 0..10 {
 //!     optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
 //! }
@@ -20,19 +20,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Beside it:
+//! The crate also has:
 //! * parameters by name ([`named_vars`]), groups ([`Optimizer::add_group`]), their state
-//!   ([`Optimizer::state`]), clipping by global norm ([`Optimizer::clip_grad_norm`]);
-//! * [`Training`], which does what Transformers' Trainer does around the optimizer: groups from
-//!   a `TrainingArguments` file, schedules, clipping, accumulation, loss scaling, checkpoints;
-//! * [`import`], which goes on from a checkpoint that Trainer wrote;
-//! * steps that free each gradient as they go ([`Optimizer::step_and_free`]), or hold the
+//!   ([`Optimizer::state`]), clipping by the global norm ([`Optimizer::clip_grad_norm`]);
+//! * [`Training`], Transformers' Trainer around the optimizer: groups from a `TrainingArguments`
+//!   file, schedules, clipping, accumulation, loss scaling, checkpoints;
+//! * [`import`], which reads a checkpoint that Trainer wrote;
+//! * steps that free each gradient once it is used ([`Optimizer::step_and_free`]), or hold the
 //!   gradients of one layer at a time ([`Layers`]).
 //!
-//! Those are for variables on the CPU; elsewhere they are an error. With the feature `cuda`,
-//! `CudaOptimizer` steps variables on a GPU, with the same bits: on candle's own stream and
-//! storage, by `bitstep-cudarc`. It builds where candle's `cuda` builds, with nvcc. **It has not met
-//! a card yet**: it has been type-checked, and what it launches runs in an interpreter.
+//! All of these take variables on the CPU and refuse others. With the feature `cuda`,
+//! `CudaOptimizer` steps variables on a GPU with the same bits, by `bitstep-cudarc`, on candle's
+//! own stream and storage. It builds where candle's `cuda` builds, with nvcc. **It has not run on a
+//! GPU yet**: it has been type-checked, and its kernels have run in an interpreter.
+//!
+//! Metal is not supported, and `CudaOptimizer` has no [`Training`].
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
@@ -66,13 +68,13 @@ use candle_nn::VarMap;
 
 use memory::Places;
 
-/// The variables of a map under their names, in the order of the names: a hash
-/// map's own order changes from run to run, and state could not be resumed.
+/// The variables of a map with their names, sorted by name: the order of a hash map
+/// changes from run to run, so that state could not be resumed.
 ///
-/// A [`VarBuilder`](candle_nn::VarBuilder) does not show what it was made from, and hands out
-/// tensors. Those from a [`VarMap`] are variables, which this map still has under the
-/// builder's names; those from a file or another map are constants, which no gradient reaches:
-/// to train them, load the file into the map ([`VarMap::load`]).
+/// A [`VarBuilder`](candle_nn::VarBuilder) hands out tensors and does not show their origin.
+/// Those from a [`VarMap`] are variables, which this map holds under the builder's names. Those
+/// from a file or another map are constants without gradients: to train them, load the file into
+/// the map ([`VarMap::load`]).
 #[must_use]
 pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
     let data = map.data().lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -81,7 +83,7 @@ pub fn named_vars(map: &VarMap) -> Vec<(String, Var)> {
     vars
 }
 
-/// Groups of variables, what moves them, and their state.
+/// Groups of variables on the CPU, their optimizers, and their state.
 #[derive(Debug)]
 pub struct Optimizer {
     state: State,
@@ -98,23 +100,23 @@ impl Default for Optimizer {
 }
 
 impl Optimizer {
-    /// No groups yet.
+    /// An optimizer without groups.
     #[must_use]
     pub fn empty() -> Self {
         Self::default()
     }
 
-    /// Adds variables that share a recipe; returns the group's number.
+    /// Adds a group of variables that share a spec.
     ///
     /// # Errors
-    /// An invalid recipe; a variable that is not on the CPU, or not of f64, f32, bf16 or f16, or
+    /// An invalid spec; a variable that is not on the CPU, or not of f64, f32, bf16 or f16, or
     /// that shares memory with another ([`SharedMemory`]).
     pub fn add_group(
         &mut self,
-        recipe: OptimizerSpec,
+        spec: OptimizerSpec,
         vars: impl IntoIterator<Item = (String, Var)>,
     ) -> Result<GroupId> {
-        let group = self.state.add_group(recipe).map_err(Error::wrap)?;
+        let group = self.state.add_group(spec).map_err(Error::wrap)?;
         vars.into_iter().try_for_each(|(name, var)| self.add_var(group, name, var))?;
         Ok(group)
     }
@@ -122,15 +124,15 @@ impl Optimizer {
     /// Adds one variable to a group.
     ///
     /// # Errors
-    /// No such group, a name that no checkpoint can have, a variable as in [`add_group`](Self::add_group), or one that is there
-    /// already, be it under another name: torch refuses that across groups, and warns that it
-    /// will within one.
+    /// No such group; a name that no checkpoint can have; a variable as in
+    /// [`add_group`](Self::add_group), or one that was added before, even under another name. (torch
+    /// refuses that across groups, and within one warns that it will.)
     pub fn add_var(&mut self, group: GroupId, name: String, var: Var) -> Result<()> {
         self.add(group, name, var, State::add_param_to)
     }
 
-    /// The same for a variable whose state rests as plain numbers, whatever the group's recipe
-    /// says ([`State::add_plain_param`]).
+    /// Adds one variable whose state is stored unquantized, whatever the group's spec says
+    /// ([`State::add_plain_param`]).
     ///
     /// # Errors
     /// As [`add_var`](Self::add_var).
@@ -148,12 +150,12 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Sets the number of elements below which a variable is not cut for threads.
+    /// Sets the number of elements below which a variable is not split among threads.
     pub fn set_grain(&mut self, grain: usize) {
         self.grain = grain;
     }
 
-    /// Sets one group's learning rate; a schedule's value goes here.
+    /// Sets one group's learning rate, as a schedule gives it.
     ///
     /// # Errors
     /// No such group.
@@ -165,7 +167,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What is kept of the variable of that name.
+    /// The state of the variable with that name.
     #[must_use]
     pub fn state(&self, name: &str) -> Option<&ParamState> {
         let index = self.vars.iter().position(|(n, _)| n == name)?;
@@ -178,89 +180,89 @@ impl Optimizer {
         &self.state
     }
 
-    /// The same, to restore.
+    /// Groups, counters and buffers, mutably: to restore them.
     pub fn inner_mut(&mut self) -> &mut State {
         &mut self.state
     }
 
-    /// The variables under their names, in the order in which they were added.
+    /// The variables with their names, in the order in which they were added.
     #[must_use]
     pub fn vars(&self) -> &[(String, Var)] {
         &self.vars
     }
 
-    /// One step; `given` are numbers from outside, for the rules that listen to any.
+    /// One step. `extra` are extra arguments by name, for the rules that use any.
     ///
     /// # Errors
     /// A gradient of another shape, type or device than its variable, or one that shares memory
     /// with a variable ([`SharedMemory`]). Nothing is written then.
-    pub fn step_with_extra_args(&mut self, grads: &GradStore, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_with_extra_args(&mut self, grads: &GradStore, extra: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.get(var).cloned()).collect();
-        self.step_with(grads, given)
+        self.step_with(grads, extra)
     }
 
-    /// One step that drops each gradient as soon as it is used.
+    /// One step that frees each gradient as soon as it is used.
     ///
     /// # Errors
     /// As [`step_with_extra_args`](Self::step_with_extra_args).
-    pub fn step_and_free(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_and_free(&mut self, grads: &mut GradStore, extra: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
-        self.step_with(grads, given)
+        self.step_with(grads, extra)
     }
 
-    /// One step with a gradient, or none, for each variable in their order.
+    /// One step with a gradient or `None` for each variable, in the order of [`vars`](Self::vars).
     ///
     /// # Errors
     /// As [`step_with_extra_args`](Self::step_with_extra_args).
-    pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_with(&mut self, grads: Vec<Option<Tensor>>, extra: &[(&str, f64)]) -> Result<()> {
         let grads = self.check(grads)?;
-        cpu::with_data(&grads, |data| self.state.begin_step(data, given).map_err(Error::wrap))?;
+        cpu::with_data(&grads, |data| self.state.begin_step(data, extra).map_err(Error::wrap))?;
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in grads.into_iter().enumerate() {
             let Some(grad) = grad else { continue };
             let layer = &mut layers[self.state.params()[index].group.0];
-            self.step_one(index, &grad, *layer, given)?;
+            self.step_one(index, &grad, *layer, extra)?;
             *layer += 1;
         }
         Ok(())
     }
 
-    /// Begins a step whose gradients come a few at a time; then
-    /// [`step_some`](Self::step_some) as often as there are any. See [`Layers`].
+    /// Begins a step whose gradients arrive a few at a time; call
+    /// [`step_some`](Self::step_some) for each portion. See [`Layers`].
     ///
     /// # Errors
     /// A rule that needs the norm over all gradients before the first update.
-    pub fn begin(&mut self, given: &[(&str, f64)]) -> Result<()> {
-        let all_at_once = |g: &Group| g.spec.rule.grad_norm_divisor(given).is_some();
+    pub fn begin(&mut self, extra: &[(&str, f64)]) -> Result<()> {
+        let all_at_once = |g: &Group| g.spec.rule.grad_norm_divisor(extra).is_some();
         if let Some(number) = self.state.groups().iter().position(all_at_once) {
             let message = "needs the norm over all gradients: step with all of them";
             return Err(Error::msg(format!("group {number} {message}")));
         }
-        let nothing =
-            self.vars.iter().map(|(_, var)| cpu::nothing(var.dtype())).collect::<Vec<_>>();
-        self.state.begin_step(&nothing, given).map_err(Error::wrap)
+        let empty =
+            self.vars.iter().map(|(_, var)| cpu::empty_data(var.dtype())).collect::<Vec<_>>();
+        self.state.begin_step(&empty, extra).map_err(Error::wrap)
     }
 
-    /// The update of the variables that have a gradient here; drops those gradients.
+    /// Updates the variables that have a gradient in `grads`, and frees those gradients.
     ///
     /// # Errors
     /// As [`step_with_extra_args`](Self::step_with_extra_args).
-    pub fn step_some(&mut self, grads: &mut GradStore, given: &[(&str, f64)]) -> Result<()> {
+    pub fn step_some(&mut self, grads: &mut GradStore, extra: &[(&str, f64)]) -> Result<()> {
         let grads = self.vars.iter().map(|(_, var)| grads.remove(var)).collect();
         let mut layers = vec![0u32; self.state.groups().len()];
         for (index, grad) in self.check(grads)?.into_iter().enumerate() {
-            // All variables count, as their gradients will come, or have come.
+            // All variables count: those without a gradient here get theirs in another call.
             let layer = &mut layers[self.state.params()[index].group.0];
             if let Some(grad) = grad {
-                self.step_one(index, &grad, *layer, given)?;
+                self.step_one(index, &grad, *layer, extra)?;
             }
             *layer += 1;
         }
         Ok(())
     }
 
-    /// Turns the variables into those to evaluate; the same ones for most rules, but not for
-    /// the schedule-free ones. Copies them.
+    /// Converts the variables to their evaluation values, which differ from the trained ones for
+    /// the schedule-free rules only. Copies them.
     ///
     /// # Errors
     /// A configuration that can't be evaluated. Nothing is written then.
@@ -268,7 +270,7 @@ impl Optimizer {
         self.switch(State::eval)
     }
 
-    /// Turns the variables back into those to train.
+    /// Converts the variables back to their training values.
     ///
     /// # Errors
     /// Those of candle.
@@ -286,7 +288,7 @@ impl Optimizer {
     }
 
     /// Scales the gradients of all variables in place, to a total norm of at most
-    /// `clip.max_norm`; returns the norm before.
+    /// `clip.max_norm`; returns the norm before clipping.
     ///
     /// # Errors
     /// A non-finite norm, if `clip` refuses one; a gradient that shares memory with a variable or
@@ -299,7 +301,6 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// Contiguous gradients, if all of them fit.
     fn check(&self, grads: Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> {
         check(&self.vars, &self.places, grads)
     }
@@ -309,11 +310,11 @@ impl Optimizer {
         index: usize,
         grad: &Tensor,
         layer: u32,
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<()> {
         let (state, grain) = (RefCell::new(&mut self.state), self.grain);
-        let step = cpu::Step { state, index, layer, given, grain };
-        // candle refuses to write into a tensor without elements, but the step counts.
+        let step = cpu::Step { state, index, layer, extra, grain };
+        // candle refuses to write to a tensor without elements, but the step counts.
         match self.vars[index].1.elem_count() {
             0 => step.without_elements(grad.dtype()),
             _ => self.vars[index].1.inplace_op2(grad, &step),
@@ -328,11 +329,11 @@ type Switch = fn(&mut State, &mut [DataMut<'_>]) -> std::result::Result<(), bits
 impl candle_nn::Optimizer for Optimizer {
     type Config = OptimizerSpec;
 
-    /// One group; variables are named by their position.
-    fn new(vars: Vec<Var>, recipe: OptimizerSpec) -> Result<Self> {
+    /// An optimizer with one group, whose variables are named by their position.
+    fn new(vars: Vec<Var>, spec: OptimizerSpec) -> Result<Self> {
         let mut optimizer = Self::default();
         let named = vars.into_iter().enumerate().map(|(i, var)| (i.to_string(), var));
-        optimizer.add_group(recipe, named)?;
+        optimizer.add_group(spec, named)?;
         Ok(optimizer)
     }
 
@@ -340,18 +341,18 @@ impl candle_nn::Optimizer for Optimizer {
         self.step_with_extra_args(grads, &[])
     }
 
-    /// The first group's.
+    /// The first group's learning rate.
     fn learning_rate(&self) -> f64 {
         self.state.groups().first().map_or(0.0, |g| g.lr)
     }
 
-    /// Every group's.
+    /// Sets every group's learning rate.
     fn set_learning_rate(&mut self, lr: f64) {
         self.state.groups_mut().iter_mut().for_each(|g| g.lr = lr);
     }
 }
 
-/// Contiguous gradients, if all of them fit their variables.
+/// Makes the gradients contiguous, and refuses any that does not match its variable.
 fn check(
     vars: &[(String, Var)],
     places: &Places,
@@ -371,8 +372,8 @@ fn check(
             let (got, want) = (form(&grad), form(var));
             return Err(Error::msg(format!("gradient of {name}: {got}, wanted {want}")));
         }
-        // It holds on to what it was computed from. One that autograd left transposed is
-        // laid out in order.
+        // Detached from the graph, which it would keep alive; contiguous, as autograd may
+        // leave it transposed.
         grad.detach().contiguous().map(Some)
     };
     let grads = vars.iter().zip(grads).map(one).collect::<Result<Vec<_>>>()?;

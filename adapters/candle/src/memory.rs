@@ -1,16 +1,16 @@
-//! Which variables and gradients share memory.
+//! Detection of variables and gradients that share memory.
 
 use std::collections::BTreeMap;
 
 use candle_core::{Error, Result, Storage, Tensor, Var};
 use thiserror::Error as ThisError;
 
-/// Two tensors that share memory, one of which would be written.
+/// Two tensors share memory, and one of them would be written to.
 #[derive(Clone, Debug, PartialEq, Eq, ThisError)]
 #[error("{0} and {1} share memory")]
 pub struct SharedMemory(pub String, pub String);
 
-/// A tensor's storage, and from where to where it reaches there. `None` of one without elements.
+/// A tensor's storage, and the range of elements that it spans there. `None` if it has no elements.
 fn place(tensor: &Tensor) -> Option<[usize; 3]> {
     if tensor.elem_count() == 0 {
         return None;
@@ -22,23 +22,23 @@ fn place(tensor: &Tensor) -> Option<[usize; 3]> {
     Some([std::ptr::from_ref(storage).addr(), start, start + steps.sum::<usize>() + 1])
 }
 
-/// Places that do not overlap, and whose they are.
+/// Disjoint memory ranges, each with the index of its variable or gradient.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Places(BTreeMap<[usize; 2], (usize, usize)>);
 
 impl Places {
-    /// Who is where that place is.
+    /// The owner of a range that overlaps this one.
     fn find(&self, [storage, start, end]: [usize; 3]) -> Option<usize> {
         let (&[other, _], &(until, who)) = self.0.range(..[storage, end]).next_back()?;
         (other == storage && until > start).then_some(who)
     }
 
-    /// Takes a place that nobody has a part of.
+    /// Adds a range that overlaps no other.
     pub(crate) fn add(&mut self, [storage, start, end]: [usize; 3], who: usize) {
         self.0.insert([storage, start], (end, who));
     }
 
-    /// The place of a variable that is about to be added, if it is nobody's yet.
+    /// The range of a variable that is about to be added; an error if it overlaps another variable's.
     pub(crate) fn free(
         &self,
         vars: &[(String, Var)],
@@ -56,8 +56,7 @@ impl Places {
         }
     }
 
-    /// Refuses gradients that lie where a variable does and, if they are to be `written`, where
-    /// another gradient does.
+    /// Refuses gradients that overlap a variable or, if they will be `written`, another gradient.
     pub(crate) fn check(
         &self,
         vars: &[(String, Var)],
@@ -69,7 +68,7 @@ impl Places {
             |kind: &str, i: usize| format!("{kind} `{}`", vars.get(i).map_or("", |(name, _)| name));
         for (i, (grad, (_, var))) in grads.iter().zip(vars).enumerate() {
             let Some(at) = grad.as_ref().and_then(place) else { continue };
-            // candle takes no two tensors of one storage where it writes, wherever they lie.
+            // An in-place operation of candle refuses two tensors of one storage, even if disjoint.
             let own = place(var).is_some_and(|var| var[0] == at[0]);
             if let Some(var) = self.find(at).or(own.then_some(i)) {
                 let (var, grad) = (named("variable", var), named("the gradient of", i));

@@ -1,4 +1,4 @@
-//! What Trainer does around an optimizer.
+//! Transformers' Trainer around an optimizer.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -16,17 +16,17 @@ use crate::{Optimizer, cpu, import};
 
 mod window;
 
-/// What became of a micro-batch.
+/// The effect of a micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
-    /// Its gradients wait for those of more micro-batches.
+    /// Its gradients were added to those of its accumulation window, which is not full yet.
     Accumulated,
-    /// The variables moved by its share of the window, of which there is more to come: as LOMO
-    /// has it. The rates stay until the window is full.
+    /// The variables were updated with this micro-batch alone, as LOMO does, and its window is not
+    /// full yet. Learning rates stay until it is.
     Moved,
-    /// The variables moved; the norm of all gradients before clipping, if they are clipped.
+    /// The variables were updated. The norm of all gradients before clipping, if they are clipped.
     Stepped(Option<f64>),
-    /// A gradient was not finite: the loss scale has been cut, and nothing moved.
+    /// A gradient was not finite: the loss scale was reduced, and the variables were not updated.
     Skipped,
 }
 
@@ -51,28 +51,28 @@ pub enum Outcome {
 pub struct Training {
     optimizer: Optimizer,
     schedulers: Vec<Scheduler>,
-    /// For each schedule, the groups whose rates it sets.
+    /// For each schedule, the groups whose learning rates it sets.
     scheduled: Vec<Vec<GroupId>>,
     clip: Option<ClipGradNorm>,
     accumulation: GradientAccumulator,
     totals: Vec<Option<Tensor>>,
-    /// Labels in each micro-batch of the window, where the caller said so.
+    /// The number of labels in each micro-batch of the window, if the caller announced them.
     labels: Vec<u64>,
-    /// Whether the variables move with each micro-batch.
+    /// Whether the variables are updated with each micro-batch.
     every_micro_batch: bool,
     loss_scale: Option<LossScale>,
     neftune: Option<Neftune>,
-    /// The seed of the noise, and how often there was any.
+    /// The seed of NEFTune's noise, and the number of draws so far.
     noise: (u64, u64),
 }
 
 impl Training {
-    /// As Trainer sets up the training of these variables, for the file's `max_steps` or else
-    /// `num_training_steps`. Types of layers are guessed: [`Parameter::guess`]. Of a variable with
-    /// several names (tied weights) the first counts, as in `named_parameters()`.
+    /// Sets up the training of these variables as Trainer does, for the file's `max_steps` or else
+    /// `num_training_steps`. Layer types are guessed: [`Parameter::guess`]. The first name of a
+    /// variable with several (tied weights) is used, as in `named_parameters()`.
     ///
     /// # Errors
-    /// What the arguments or the variables can't be used for.
+    /// Arguments or variables that training can't be set up with.
     pub fn new(
         args: &Arguments,
         vars: impl IntoIterator<Item = (String, Var)>,
@@ -84,10 +84,11 @@ impl Training {
         Self::with_layers(args, vars, num_training_steps, guess)
     }
 
-    /// The same where types of layers are known: `layers` is given the name and shape of each
-    /// variable and returns a [`Parameter`] for each, in their order.
+    /// [`new`](Self::new) with known layer types: `layers` takes the name and shape of each
+    /// variable and returns a [`Parameter`] for each, in the same order.
     ///
     /// ```
+    /// use bitstep::optimizer::GroupId;
     /// use bitstep_candle::Training;
     /// use bitstep_trainer::{Arguments, Layer, ModelLayers, Parameter};
     /// use candle_core::{DType, Device, Var};
@@ -95,13 +96,13 @@ impl Training {
     /// let args = Arguments::from_json(r#"{"weight_decay": 0.1, "max_steps": 10}"#)?;
     /// let var = || Var::ones(4, DType::F32, &Device::Cpu);
     /// let vars = || Ok::<_, candle_core::Error>([("scale.weight".to_owned(), var()?)]);
-    /// // As the caller knows them.
+    /// // Layer types that the caller knows.
     /// let training = Training::with_layers(&args, vars()?, None, |named| {
     ///     let norm = |&(name, shape): &(&str, &[usize])| Parameter::of(name, shape, Layer::LayerNorm);
     ///     Ok(named.iter().map(norm).collect())
     /// })?;
-    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 1); // does not decay
-    /// // As a model in Python has them.
+    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, GroupId(1)); // does not decay
+    /// // Layer types of a model in Python.
     /// let layers = ModelLayers::from_json(
     ///     r#"{"modules": {"": [], "scale": []},
     ///     "parameters": [{"names": ["scale.weight"], "shape": [4]}]}"#,
@@ -109,13 +110,13 @@ impl Training {
     /// let training = Training::with_layers(&args, vars()?, None, |named| {
     ///     layers.parameters(named.iter().copied())
     /// })?;
-    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, 0);
+    /// assert_eq!(training.optimizer().state("scale.weight").unwrap().group, GroupId(0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// Those of `layers`; as many parameters as variables are expected, of their shapes; and as
-    /// [`new`](Self::new).
+    /// Those of `layers`, parameters that do not match the variables in number and shapes, and
+    /// those of [`new`](Self::new).
     pub fn with_layers(
         args: &Arguments,
         vars: impl IntoIterator<Item = (String, Var)>,
@@ -136,7 +137,7 @@ impl Training {
         let setup = args.setup(&parameters, num_training_steps).map_err(Error::wrap)?;
         let mut optimizer = Optimizer::empty();
         for group in &setup.groups {
-            let number = optimizer.add_group(group.recipe.clone(), [])?;
+            let number = optimizer.add_group(group.spec.clone(), [])?;
             for &i in &group.members {
                 let (name, var) = vars[i].clone();
                 match group.plain.contains(&i) {
@@ -155,10 +156,10 @@ impl Training {
         Ok(training)
     }
 
-    /// An optimizer with nothing around it yet.
+    /// Wraps an optimizer, without schedules, clipping, accumulation or loss scaling.
     ///
     /// # Errors
-    /// None that is known.
+    /// None known.
     pub fn of(optimizer: Optimizer) -> Result<Self> {
         Ok(Training {
             totals: vec![None; optimizer.vars().len()],
@@ -175,10 +176,10 @@ impl Training {
         })
     }
 
-    /// Lets a schedule set the rates of these groups, in their order, from now on.
+    /// Lets a schedule set the learning rates of these groups, in this order, from now on.
     ///
     /// # Errors
-    /// Not as many groups as the schedule has, or one that there is not.
+    /// Another number of groups than the schedule has, or a group that does not exist.
     pub fn attach(&mut self, scheduler: Scheduler, groups: Vec<GroupId>) -> Result<()> {
         let all = self.optimizer.inner().groups().len();
         if scheduler.lrs().len() != groups.len() || groups.iter().any(|&g| g.0 >= all) {
@@ -192,8 +193,8 @@ impl Training {
         Ok(())
     }
 
-    /// Puts a schedule of the caller's own, for all groups, in place of those that there are: `of` makes it for the
-    /// groups' own rates. Momentum that another schedule has cycled stays as it is.
+    /// Replaces all schedules with one of the caller's for all groups, which `of` builds from the
+    /// groups' initial learning rates. Momentum that another schedule has cycled stays as it is.
     ///
     /// ```
     /// use bitstep::hyper::{FieldVisitor, HyperParams};
@@ -228,7 +229,7 @@ impl Training {
     /// ```
     ///
     /// # Errors
-    /// Those of `of` and of [`attach`](Self::attach); the schedules are as before then.
+    /// Those of `of` and of [`attach`](Self::attach); the schedules are unchanged then.
     pub fn set_schedule(
         &mut self,
         of: impl FnOnce(&[f64]) -> std::result::Result<Scheduler, ArgError>,
@@ -237,7 +238,7 @@ impl Training {
         let lrs: Vec<f64> = groups.iter().map(|group| group.spec.rule.lr()).collect();
         let scheduler = of(&lrs).map_err(Error::wrap)?;
         self.attach(scheduler, (0..lrs.len()).map(GroupId).collect())?;
-        // The last one stays.
+        // Only the new one stays.
         self.schedulers.drain(..self.schedulers.len() - 1);
         self.scheduled.drain(..self.scheduled.len() - 1);
         Ok(())
@@ -248,35 +249,36 @@ impl Training {
         self.clip = clip;
     }
 
-    /// Scales the loss, for 16-bit gradients.
+    /// Scales the loss, for 16-bit gradients that would underflow.
     pub fn set_loss_scale(&mut self, scale: Option<LossScale>) {
         self.loss_scale = scale;
     }
 
-    /// Puts noise on what [`embedded`](Self::embedded) is given, drawn from this seed.
+    /// Adds noise drawn from this seed to the tensors passed to [`embedded`](Self::embedded).
     pub fn set_neftune(&mut self, neftune: Option<Neftune>, seed: u64) {
         self.neftune = neftune;
         self.noise = (seed, 0);
     }
 
-    /// What the model goes on with, given what its input embedding gives (…, length, width): the
-    /// same with noise, if that is asked for (`neftune_noise_alpha`) and the variables are those
-    /// to train. candle's modules have no hooks, so the model calls this where Trainer hooks in.
+    /// Adds NEFTune's noise to the output of the model's input embedding (…, length, width), if
+    /// `neftune_noise_alpha` is set and the optimizer is in training mode; otherwise returns the
+    /// output itself. candle's modules have no hooks, so the model calls this where Trainer's hook
+    /// would run.
     ///
     /// # Errors
-    /// A tensor of fewer than two dimensions, or not of the CPU's floating-point types.
+    /// A tensor of fewer than two dimensions, not on the CPU, or not of f64, f32, bf16 or f16.
     pub fn embedded(&mut self, output: &Tensor) -> Result<Tensor> {
         let Some(neftune) = &self.neftune else { return Ok(output.clone()) };
         if self.optimizer.inner().mode() == Mode::Eval {
             return Ok(output.clone());
         }
         let (seed, draw) = self.noise;
-        let noisy = cpu::noisy(output, neftune, seed, draw)?;
+        let noisy = cpu::add_noise(output, neftune, seed, draw)?;
         self.noise = (seed, draw.wrapping_add(1));
         Ok(noisy)
     }
 
-    /// Hands a metric to the schedules that are driven by one.
+    /// Steps the schedules that are driven by a metric.
     ///
     /// # Errors
     /// Those of the schedule.
@@ -284,8 +286,8 @@ impl Training {
         self.step_schedules(Some(metric))
     }
 
-    /// A step of the schedules that are driven by a metric, or of those that are not. They go on
-    /// from the rates in force, whoever has set them.
+    /// Steps the schedules that are driven by a metric, or those that are not. They continue from
+    /// the current learning rates, also if those were set by hand.
     fn step_schedules(&mut self, metric: Option<f64>) -> Result<()> {
         let state = self.optimizer.inner_mut();
         for (scheduler, groups) in self.schedulers.iter_mut().zip(&self.scheduled) {
@@ -297,34 +299,35 @@ impl Training {
         Ok(())
     }
 
-    /// The groups' learning rates in force.
+    /// The groups' current learning rates.
     #[must_use]
     pub fn rates(&self) -> Vec<f64> {
         self.optimizer.inner().groups().iter().map(|g| g.lr).collect()
     }
 
-    /// The factor in force on the loss.
+    /// The current loss scale.
     #[must_use]
     pub fn loss_scale(&self) -> Option<&LossScale> {
         self.loss_scale.as_ref()
     }
 
-    /// Variables, groups and state.
+    /// The optimizer: variables, groups and state.
     #[must_use]
     pub fn optimizer(&self) -> &Optimizer {
         &self.optimizer
     }
 
-    /// The same, to change.
+    /// The optimizer, mutably.
     pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.optimizer
     }
 
-    /// Saves everything that goes on depends on, the variables among it, in one file that is
-    /// replaced at once. `extra` is handed back by [`load`](Self::load).
+    /// Saves everything that resuming needs, the variables included, to one file that is replaced
+    /// atomically. [`load`](Self::load) returns `extra`.
     ///
     /// # Errors
-    /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; micro-batches that wait.
+    /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; an accumulation window that is not
+    /// full.
     pub fn save(&self, path: impl AsRef<Path>, extra: &BTreeMap<String, String>) -> Result<()> {
         if self.accumulation.position() > 0 {
             return Err(Error::msg("micro-batches wait for a step: save after it"));
@@ -353,7 +356,8 @@ impl Training {
         })
     }
 
-    /// Goes on from a saved run of the same variables, groups and schedules.
+    /// Resumes a saved run of the same variables, groups and schedules; returns the `extra` that was
+    /// saved.
     ///
     /// # Errors
     /// [`CheckpointError`](checkpoint::CheckpointError), wrapped; nothing has changed then.
@@ -362,7 +366,7 @@ impl Training {
         let names = self.names();
         let vars = self.optimizer.vars();
         let dtypes: Vec<_> =
-            vars.iter().map(|(_, var)| cpu::nothing(var.dtype()).map(|d| d.dtype())).collect();
+            vars.iter().map(|(_, var)| cpu::empty_data(var.dtype()).map(|d| d.dtype())).collect();
         let restored = file
             .prepare(self.optimizer.inner(), &names, &self.schedulers, &dtypes)
             .map_err(Error::wrap)?;
@@ -385,14 +389,13 @@ impl Training {
         Ok(extra)
     }
 
-    /// Goes on from a checkpoint folder of Trainer: `optimizer.pt`, `scheduler.pt` and, where the
-    /// loss is scaled, `scaler.pt` if there is one. None names a parameter: `order` has the names
-    /// as `model.named_parameters()` gives them, those of frozen parameters, which are no variables
-    /// here, among them or not. The variables themselves are the caller's to load, from
-    /// `model.safetensors`.
+    /// Resumes from a checkpoint folder of Trainer: `optimizer.pt`, `scheduler.pt` and, where the
+    /// loss is scaled, `scaler.pt` if it exists. These files have no parameter names: `order` is the
+    /// names in the order of `model.named_parameters()`, with or without frozen parameters, which
+    /// are no variables here. The caller loads the variables themselves, from `model.safetensors`.
     ///
     /// # Errors
-    /// A file that is not one, or state that does not fit; nothing has changed then.
+    /// A file that can't be read, or state that does not match; nothing has changed then.
     pub fn resume(&mut self, folder: impl AsRef<Path>, order: &[&str]) -> Result<()> {
         let folder = folder.as_ref();
         let saved = import::optimizer(folder.join("optimizer.pt"))?;
@@ -409,7 +412,7 @@ impl Training {
         if let Some((name, _)) = vars.iter().find(|(name, _)| !order.contains(&name.as_str())) {
             return Err(Error::msg(format!("`{name}` is not in the order of parameters")));
         }
-        // The reference numbers parameters group by group, each group in the model's order.
+        // torch numbers parameters group by group, each group in the model's order.
         let params = self.optimizer.inner().params();
         let groups = 0..self.optimizer.inner().groups().len();
         let found = |name: &&str| vars.iter().position(|(n, _)| n == name);
@@ -431,7 +434,7 @@ impl Training {
     }
 }
 
-/// Under which name a checkpoint's `extra` has the loss scale and its good steps.
+/// The key of the loss scale and its number of good steps in a checkpoint's `extra`.
 const LOSS_SCALE: &str = "bitstep.loss_scale";
-/// The same of the noise: its seed and how often there was any.
+/// The key of the noise: its seed and number of draws.
 const NOISE: &str = "bitstep.noise";

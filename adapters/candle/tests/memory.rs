@@ -17,13 +17,13 @@ fn ones() -> Tensor {
 
 fn optimizer(vars: &[Var]) -> Result<Optimizer> {
     let mut optimizer = Optimizer::empty();
-    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let named = vars.iter().enumerate().map(|(i, var)| (format!("v{i}"), var.clone()));
-    optimizer.add_group(recipe, named)?;
+    optimizer.add_group(spec, named)?;
     Ok(optimizer)
 }
 
-/// Everything that a step may change.
+/// Everything that a step may modify.
 fn all(vars: &[Var], optimizer: &Optimizer) -> String {
     let numbers: Vec<Vec<f32>> = vars.iter().map(|v| v.to_vec1().unwrap()).collect();
     format!("{numbers:?} {:?}", optimizer.inner())
@@ -35,7 +35,7 @@ fn a_variable_that_is_added_twice_is_refused() {
     let error = optimizer(&[a.clone(), b.clone(), a.clone()]).unwrap_err().to_string();
     assert!(error.contains("variable `v0` and variable `v2` share memory"), "{error}");
     optimizer(&[a, b]).unwrap();
-    // Those without elements share nothing.
+    // Tensors without elements share no memory.
     let empty = Var::zeros(0, DType::F32, &Device::Cpu).unwrap();
     optimizer(&[empty.clone(), empty]).unwrap();
 }
@@ -60,7 +60,7 @@ fn a_gradient_that_is_a_variable_is_refused_before_anything_moves() {
         assert!(error.contains(expected), "{error}");
         assert_eq!(all(&vars, &optimizer), before);
 
-        // The same of a gradient store: clipping writes.
+        // In a gradient store too: clipping writes to gradients.
         let mut store = three[2].sum_all().unwrap().backward().unwrap();
         store.remove(&three[2]);
         for (var, grad) in vars.iter().zip(grads.iter().flatten()) {
@@ -97,5 +97,5 @@ fn gradients_that_share_memory_are_read_but_not_scaled_in_place() {
     let error = clipped.unwrap_err().to_string();
     assert!(error.contains("the gradient of `v0` and the gradient of `v1`"), "{error}");
     assert_eq!(both.to_vec1::<f32>().unwrap()[11], 11.0);
-    training.micro_batch(grads(6), &[]).unwrap(); // beside one another
+    training.micro_batch(grads(6), &[]).unwrap(); // disjoint parts of one storage
 }

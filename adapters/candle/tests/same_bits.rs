@@ -1,4 +1,4 @@
-//! Every optimizer of the list gives the bits of the core on candle's variables.
+//! Every named optimizer gives the bits of the core on candle's variables.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +15,7 @@ use candle_nn::{Optimizer as _, VarMap};
 const SHAPES: &[&[usize]] = &[&[], &[5], &[3, 4], &[2, 3, 5], &[70, 1000]];
 const STEPS: u32 = 3;
 
-/// The shapes that a rule has an update for: some move matrices only.
+/// The shapes that a rule accepts: some step matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
     let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
     let shapes: Vec<_> =
@@ -24,7 +24,7 @@ fn shapes(name: &str) -> Vec<&'static [usize]> {
     shapes
 }
 
-/// Numbers that look random, from their position.
+/// Pseudo-random values, from their index.
 fn numbers<T: Plain>(shape: &[usize], salt: u32) -> Vec<T> {
     (0..shape.iter().product::<usize>() as u32)
         .map(|i| (i ^ salt).wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8)
@@ -62,11 +62,11 @@ fn tensor<T: Plain + WithDType>(shape: &[usize], salt: u32) -> Tensor {
 fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
     let vars: Vec<Var> =
         shapes(name).iter().map(|s| Var::from_tensor(&tensor::<T>(s, 7)).unwrap()).collect();
-    let recipe = registry::optimizer(name, &Args::new()).unwrap();
-    let mut optimizer = Optimizer::new(vars.clone(), recipe).unwrap();
+    let spec = registry::optimizer(name, &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.clone(), spec).unwrap();
     for t in 0..STEPS {
         let grads: Vec<Tensor> = shapes(name).iter().map(|s| tensor::<T>(s, 100 + t)).collect();
-        // A store can only be had from a backward pass: of zero, then filled.
+        // Only a backward pass makes a store: of a constant, and then filled.
         let zero = vars[0].sum_all().unwrap();
         let mut store = zero.backward().unwrap();
         for (var, grad) in vars.iter().zip(grads) {
@@ -114,16 +114,16 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
-    let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(recipe, named).unwrap();
+    optimizer.add_group(spec, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
     let x = Tensor::ones((1, 3), DType::F32, &Device::Cpu).unwrap();
     let loss = candle_nn::Module::forward(&linear, &x).unwrap().sqr().unwrap().sum_all().unwrap();
     let mut grads = loss.backward().unwrap();
     optimizer.step_and_free(&mut grads, &[]).unwrap();
     assert_ne!(linear.weight().to_vec2::<f32>().unwrap(), before);
-    // Variables without a gradient have not moved, nor their counters.
+    // Variables without a gradient have not changed, nor have their counters.
     assert_eq!(optimizer.state("a.weight").unwrap().steps, 0);
     assert_eq!(optimizer.state("b.weight").unwrap().steps, 1);
     assert!(grads.get(linear.weight()).is_none(), "freed");
@@ -133,8 +133,8 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
 fn clipping_scales_all_gradients_in_place() {
     let var = Var::ones(4, DType::F32, &Device::Cpu).unwrap();
     let grads = (var.as_tensor() * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
-    let optimizer = Optimizer::new(vec![var.clone()], recipe).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let optimizer = Optimizer::new(vec![var.clone()], spec).unwrap();
     assert_eq!(optimizer.clip_grad_norm(&grads, &ClipGradNorm::default()).unwrap(), 6.0);
     let clipped = grads.get(&var).unwrap().to_vec1::<f32>().unwrap();
     assert!(clipped.iter().all(|g| (g - 0.5).abs() < 1e-6));
@@ -145,8 +145,8 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let vars = [4, 5].map(|n| Var::ones(n, DType::F32, &Device::Cpu).unwrap());
     let mut store = vars[0].sum_all().unwrap().backward().unwrap();
     store.insert(&vars[1], Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
-    let recipe = registry::optimizer("adamw_torch", &Args::new()).unwrap();
-    let mut optimizer = Optimizer::new(vars.to_vec(), recipe).unwrap();
+    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let mut optimizer = Optimizer::new(vars.to_vec(), spec).unwrap();
     assert!(optimizer.step(&store).is_err());
     assert_eq!(vars[0].to_vec1::<f32>().unwrap(), [1.0; 4]);
 }

@@ -1,5 +1,5 @@
-//! Runs of Transformers' Trainer, recorded by `adapters/trainer/export/traces.py`, made again: the rates
-//! of every step to the last bit, the parameters after every step within a bound.
+//! Reproduces runs of Transformers' Trainer that `adapters/trainer/export/traces.py` recorded: the learning
+//! rates of every step to the bit, the parameters after every step within a bound.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ impl Trace {
         let mut args = Arguments::from_json_as(&text, version).unwrap();
         let t = &mut args.training;
         if t.optim.contains("8bit") && t.optim != "adamw_torch_8bit" {
-            // That is where it ran.
+            // The recorded runs were on the CPU.
             let more = if t.optim_args.is_empty() { "" } else { "," };
             t.optim_args = format!("quantizer=cpu{more}{}", t.optim_args);
         }
@@ -77,7 +77,7 @@ fn floats(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Makes the run again; the largest error of a parameter, in ULP of the largest of its tensor.
+/// Reproduces the run; returns the largest error of a parameter, in ULP of the largest value of its tensor.
 fn replay(trace: &Trace) -> f64 {
     let (name, names, args) = (&trace.name, trace.names(), trace.arguments());
     let every = args.training.gradient_accumulation_steps;
@@ -98,7 +98,7 @@ fn replay(trace: &Trace) -> f64 {
     for (step, (window, rates)) in trace.numbers("windows").unwrap().iter().zip(rates).enumerate() {
         let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         let got = training.rates();
-        // LOMO knows no groups.
+        // LOMO has no groups.
         let expected = if rates.len() == 1 { vec![rates[0]; got.len()] } else { rates };
         assert_eq!(
             bits(&got),
@@ -124,7 +124,7 @@ fn replay(trace: &Trace) -> f64 {
         }
         for (n, var) in &vars {
             let value = &trace.tensors[&format!("{n}.value")];
-            // Of large ones the end alone is kept.
+            // Only the end of large tensors is recorded.
             let rows = value.dim(0).unwrap();
             let all = trace.numbers("windows").unwrap().len();
             let Some(row) = (step + rows).checked_sub(all) else { continue };
@@ -140,9 +140,9 @@ fn replay(trace: &Trace) -> f64 {
     worst
 }
 
-/// What a parameter may differ by, in ULP of the largest number of its tensor, after up to twelve
-/// steps whose errors add up. What is left of torch without its fused multiply-add: norms that are
-/// summed in another order, and powers and roots that it finds in another type.
+/// The tolerance of a parameter, in ULP of the largest value of its tensor, after up to twelve steps
+/// whose errors add up. The remaining differences to torch without its fused multiply-add are norms
+/// summed in another order, and powers and roots computed in another type.
 const BOUND: f64 = 2.0;
 
 #[test]
@@ -158,7 +158,7 @@ fn recorded_runs_of_trainer_are_made_again() {
     assert!(far.is_empty(), "{far:#?}");
 }
 
-/// Every schedule of Trainer, and every strategy around the optimizer, is among the runs.
+/// The runs cover every schedule of Trainer, and every strategy around the optimizer.
 #[test]
 fn recorded_runs_cover_what_trainer_does() {
     let traces = Trace::all();

@@ -1,4 +1,4 @@
-//! What stands around the optimizer: groups, schedules, accumulation, clipping, loss scaling,
+//! Training around the optimizer: groups, schedules, accumulation, clipping, loss scaling,
 //! checkpoints, layer-wise backward passes.
 
 use bitstep::error::ensure_range;
@@ -17,7 +17,7 @@ use candle_nn::{Linear, Optimizer as _, VarBuilder, VarMap};
 
 const LAYERS: usize = 3;
 
-/// A small network with all that groups tell apart.
+/// A small network with every kind of parameter that groups distinguish.
 struct Model {
     map: VarMap,
     layers: Vec<Linear>,
@@ -56,13 +56,13 @@ impl Model {
         self.normalise(&x).unwrap().sqr().unwrap().mean_all().unwrap()
     }
 
-    /// candle's quick way has no gradient.
+    /// candle's fused layer norm has no gradient.
     fn normalise(&self, x: &Tensor) -> Result<Tensor> {
         let bias = self.norm.bias().expect("a bias");
         candle_nn::ops::layer_norm_slow(x, self.norm.weight(), bias, 1e-5)
     }
 
-    /// The same with the layers cut apart.
+    /// The forward pass split into layers.
     fn cut_loss(&self, t: usize, layers: &mut Layers) -> Result<Tensor> {
         let mut x = numbers(&[4, 6], 100 + t);
         for layer in &self.layers {
@@ -96,7 +96,7 @@ fn biases_and_norms_do_not_decay() {
     }
 }
 
-/// What the real Trainer makes of small models in Python.
+/// The groups that the real Trainer makes for small models in Python.
 #[test]
 fn groups_are_trainers_where_layers_are_known() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../trainer/fixtures/layers/5.23.0.json");
@@ -139,11 +139,11 @@ fn the_rate_in_force_is_the_schedules() {
 fn every_group_may_have_a_schedule_of_its_own() {
     let model = Model::new(DType::F32);
     let mut optimizer = Optimizer::empty();
-    let recipe = |name, lr| registry::optimizer(name, &Args::new().with("lr", lr)).unwrap();
+    let spec = |name, lr| registry::optimizer(name, &Args::new().with("lr", lr)).unwrap();
     let (weights, rest): (Vec<_>, Vec<_>) =
         model.vars().into_iter().partition(|(name, _)| name.ends_with("weight"));
-    optimizer.add_group(recipe("lion_32bit", 0.1), weights).unwrap();
-    optimizer.add_group(recipe("sgd", 0.2), rest).unwrap();
+    optimizer.add_group(spec("lion_32bit", 0.1), weights).unwrap();
+    optimizer.add_group(spec("sgd", 0.2), rest).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     let schedule = |name, lr: f64, args: &str| {
         let mut args = Args::parse(args).unwrap();
@@ -165,7 +165,7 @@ fn every_group_may_have_a_schedule_of_its_own() {
     assert_eq!(training.rates(), [0.1 * 0.9, 0.1]);
 }
 
-/// Half of the rate in every second window of `length` steps.
+/// Halves the rate in every second window of `length` steps.
 #[derive(Clone, Debug)]
 struct Windows {
     length: u64,
@@ -197,7 +197,7 @@ fn a_schedule_of_ones_own_takes_the_place_of_trainers() {
     };
     let model = Model::new(DType::F32);
     let mut went_on = training(&model, 2).unwrap();
-    let rates = went_on.rates(); // no longer those of a warm-up, which begins with 0
+    let rates = went_on.rates(); // not those of a warm-up, which starts at 0
     assert!(rates.iter().all(|&lr| lr > 0.0));
     let half: Vec<f64> = rates.iter().map(|lr| 0.5 * lr).collect();
     let want = [&rates, &half, &half, &rates, &rates, &half];
@@ -215,7 +215,7 @@ fn a_schedule_of_ones_own_takes_the_place_of_trainers() {
         resumed.backward(&other.loss(t)).unwrap();
     }
     assert_eq!((other.bits(), resumed.rates()), (model.bits(), went_on.rates()));
-    // Another one of that name, or what is none at all.
+    // A schedule of that name with another argument, or with an invalid one.
     assert!(training(&other, 3).unwrap().load(&path).is_err());
     assert!(training(&other, 0).is_err());
     let refused = resumed.set_schedule(|_| Scheduler::of("windows", Windows { length: 2 }, &[1.0]));
@@ -237,7 +237,7 @@ fn a_rate_set_by_hand_lasts_until_its_schedule_makes_a_step() {
         training.backward(&model.loss(t)).unwrap();
         assert_eq!(training.rates(), [0.01, 0.25]);
     }
-    // torch multiplies the rates that it finds.
+    // torch multiplies the current rates.
     training.metric(1.0).unwrap();
     training.metric(1.0).unwrap();
     assert_eq!(training.rates(), [0.005, 0.125]);
@@ -257,7 +257,7 @@ fn micro_batches_of_one_batch_give_its_mean_and_its_clipped_norm() {
         let Outcome::Stepped(norm) = last else { panic!("{last:?}") };
         (model.bits(), norm)
     };
-    // The mean of a batch with itself is that batch, to the bit.
+    // The mean of a batch and itself is that batch, to the bit.
     let once = step(r#", "max_grad_norm": 0.01"#, &[5]);
     let twice = step(r#", "max_grad_norm": 0.01, "gradient_accumulation_steps": 2"#, &[5, 5]);
     assert_eq!(once, twice);
@@ -343,9 +343,9 @@ fn a_resumed_run_has_the_bits_of_one_that_went_on() {
 #[test]
 fn evaluation_turns_schedule_free_variables_and_back() {
     let model = Model::new(DType::F32);
-    let recipe = registry::optimizer("schedule_free_sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("schedule_free_sgd", &Args::new().with("lr", 0.1)).unwrap();
     let vars: Vec<Var> = model.vars().into_iter().map(|(_, var)| var).collect();
-    let mut optimizer = Optimizer::new(vars, recipe).unwrap();
+    let mut optimizer = Optimizer::new(vars, spec).unwrap();
     for t in 0..4 {
         optimizer.backward_step(&model.loss(t)).unwrap();
     }
@@ -366,15 +366,15 @@ fn evaluation_turns_schedule_free_variables_and_back() {
 fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
     let mut refused = 0;
     for entry in OPTIMIZERS {
-        let recipe = registry::optimizer(entry.name, &Args::new()).unwrap();
-        let fits = |dims: &[usize]| recipe.rule.check_shape(dims).is_ok();
+        let spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let fits = |dims: &[usize]| spec.rule.check_shape(dims).is_ok();
         let vars = |model: &Model| -> Vec<Var> {
             let vars = model.vars().into_iter().map(|(_, var)| var);
             vars.filter(|var| fits(var.dims())).collect()
         };
         let (whole, cut) = (Model::new(DType::F32), Model::new(DType::F32));
-        let mut a = Optimizer::new(vars(&whole), recipe.clone()).unwrap();
-        let mut b = Optimizer::new(vars(&cut), recipe.clone()).unwrap();
+        let mut a = Optimizer::new(vars(&whole), spec.clone()).unwrap();
+        let mut b = Optimizer::new(vars(&cut), spec.clone()).unwrap();
         for t in 0..3 {
             let mut layers = Layers::new();
             let loss = cut.cut_loss(t, &mut layers).unwrap();
@@ -402,9 +402,9 @@ fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
 #[test]
 fn what_is_set_by_hand_is_used() {
     let model = Model::new(DType::F32);
-    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(recipe, model.vars()).unwrap();
+    optimizer.add_group(spec, model.vars()).unwrap();
     let mut training = Training::of(optimizer).unwrap();
     training.set_clip(Some(ClipGradNorm { max_norm: 1e-3, ..ClipGradNorm::default() }));
     training.set_accumulation(GradientAccumulator::sum(2).unwrap());

@@ -1,4 +1,4 @@
-//! From micro-batches to steps: windows, labels, gradients that belong to others, tied weights.
+//! Accumulation of micro-batches: windows, labels, shared gradients, tied weights.
 
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale};
 use bitstep::hyper::Args;
@@ -20,13 +20,13 @@ fn numbers(x: &Tensor) -> Vec<f32> {
     x.to_vec1().unwrap()
 }
 
-/// Plain descent at a rate of 1 over variables `a`, `b`, ….
+/// Plain gradient descent at learning rate 1 on variables `a`, `b`, ….
 fn descent(vars: &[&Var]) -> Training {
-    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let spec = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
     let names = ["a", "b", "c"].map(str::to_owned);
     let vars = names.into_iter().zip(vars.iter().map(|&var| var.clone()));
-    optimizer.add_group(recipe, vars).unwrap();
+    optimizer.add_group(spec, vars).unwrap();
     Training::of(optimizer).unwrap()
 }
 
@@ -46,7 +46,7 @@ fn a_window_announced_is_one_and_those_after_it_are_as_long_as_ever() {
     assert_eq!(outcomes, "...S.S...S...S");
     assert_eq!(numbers(&w), [-4.0], "each window is a mean");
 
-    // A window of one, as the last of an epoch may be.
+    // A window of one micro-batch, as at the end of an epoch.
     training.expect(1).unwrap();
     let step = |training: &mut Training| {
         training.micro_batch(vec![Some(tensor(&[1.0]))], &[]).unwrap() != Outcome::Accumulated
@@ -59,8 +59,8 @@ fn a_group_that_is_added_later_moves_in_every_window() {
     let (a, b) = (var(&[0.0]), var(&[0.0]));
     let mut training = descent(&[&a]);
     training.set_accumulation(GradientAccumulator::mean(2).unwrap());
-    let recipe = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
-    training.optimizer_mut().add_group(recipe, [("b".to_owned(), b.clone())]).unwrap();
+    let spec = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    training.optimizer_mut().add_group(spec, [("b".to_owned(), b.clone())]).unwrap();
     for _ in 0..6 {
         let grads = vec![Some(tensor(&[1.0])), Some(tensor(&[1.0]))];
         training.micro_batch(grads, &[]).unwrap();
@@ -74,7 +74,7 @@ fn gradients_that_are_handed_in_stay_as_they_are() {
     let mut training = descent(&[&a, &b]);
     training.set_clip(Some(ClipGradNorm { max_norm: 1.0, ..ClipGradNorm::default() }));
     training.set_loss_scale(Some(LossScale { scale: 4.0, ..LossScale::default() }));
-    // One tensor for both: divided by 4 once, of the norm √2 · 10, clipped to 1 once.
+    // One tensor for both variables: divided by 4 once, of norm √2 · 10, clipped to 1 once.
     let shared = tensor(&[24.0, 32.0]);
     let grads = vec![Some(shared.clone()), Some(shared.clone())];
     let Outcome::Stepped(Some(norm)) = training.micro_batch(grads, &[]).unwrap() else { panic!() };
@@ -102,10 +102,10 @@ fn labels_weigh_micro_batches() {
     };
     let moved = window(&[31, 37, 30, 35], &[1.0, 2.0, 3.0, 4.0]);
     assert!((moved - (31.0 + 74.0 + 90.0 + 140.0) / 133.0).abs() < 1e-6, "{moved}");
-    // No label, so no mean: such a loss is NaN, and nothing of it counts.
+    // Without labels the mean loss is NaN, and does not count.
     assert!((window(&[0, 2], &[f32::NAN, 3.0]) - 3.0).abs() < 1e-6);
     assert!(training.expect_labels(&[0, 0]).is_err() && training.expect_labels(&[]).is_err());
-    // Good for one window.
+    // Applies to one window only.
     for _ in 0..4 {
         training.micro_batch(vec![Some(tensor(&[1.0]))], &[]).unwrap();
     }
@@ -142,16 +142,16 @@ fn lomo_is_not_clipped_and_moves_with_every_micro_batch() {
 #[test]
 fn a_variable_is_there_once() {
     let w = var(&[0.0; 4]);
-    let recipe = || registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let spec = || registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(recipe(), [("embed".to_owned(), w.clone())]).unwrap();
-    let again = optimizer.add_group(recipe(), [("head".to_owned(), w.clone())]).unwrap_err();
+    optimizer.add_group(spec(), [("embed".to_owned(), w.clone())]).unwrap();
+    let again = optimizer.add_group(spec(), [("head".to_owned(), w.clone())]).unwrap_err();
     assert!(again.to_string().contains("`embed` and variable `head` share memory"), "{again}");
     let within = optimizer.add_var(GroupId(0), "head".to_owned(), w.clone()).unwrap_err();
     assert!(within.to_string().contains("`embed` and variable `head` share memory"), "{within}");
     assert_eq!(optimizer.vars().len(), 1);
 
-    // As `named_parameters()` has it: the first name counts.
+    // The first name is used, as in `named_parameters()`.
     let args = Arguments::from_json(
         r#"{"optim": "sgd", "learning_rate": 1, "lr_scheduler_type": "constant", "max_steps": 1}"#,
     );

@@ -1,5 +1,5 @@
-/* What a program without an operating system gives the library: here pieces of one array, of which
- * none comes back. A firmware gives its own allocator. */
+/* The functions that a program without an operating system defines for the library. Here memory comes
+ * from one array and is never freed; firmware would use its own allocator. */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -22,5 +22,5 @@ void bitstep_abort(void) {
     abort();
 }
 
-/* Hosted targets' libcore names this function; nothing calls it where a panic does not unwind. */
+/* libcore for hosted targets refers to this symbol; it is never called where panics do not unwind. */
 void rust_eh_personality(void) {}

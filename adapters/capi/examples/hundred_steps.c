@@ -1,5 +1,5 @@
 /* Two groups, a cosine, clipping: 100 steps, saved and resumed halfway; then one rule whose state is
- * in memory of our own. Prints the bits of the parameters. */
+ * in the caller's memory. Prints the bits of the parameters. */
 #include "bitstep.h"
 
 #include <stdio.h>
@@ -29,7 +29,7 @@ static bitstep_optimizer *make(void) {
     return optimizer;
 }
 
-/* State in memory of our own: the same steps as an optimizer of that one tensor. */
+/* A rule with its state in the caller's memory makes the same steps as an optimizer of that tensor. */
 static void own_memory(void) {
     bitstep_rule *rule = NULL;
     check(bitstep_rule_new("adamw_bnb_8bit", "lr=1e-2, min_8bit_size=0", &rule, &error));
@@ -58,7 +58,7 @@ static void own_memory(void) {
     }
     size_t taken = 0;
     check(bitstep_optimizer_state_size(optimizer, &taken, &error));
-    if (taken != 2 * (300 + 2 * 4)) { /* two states: codes, and a scale for each block of 256 */
+    if (taken != 2 * (300 + 2 * 4)) { /* two slots: 8-bit codes, and a scale per block of 256 */
         fprintf(stderr, "state takes %zu bytes\n", taken);
         exit(1);
     }
@@ -67,7 +67,7 @@ static void own_memory(void) {
     bitstep_optimizer_free(optimizer);
 }
 
-/* What is wrong is refused with a message, and nothing is written. */
+/* Errors come with a message, and nothing is written. */
 static void mistakes(bitstep_optimizer *optimizer) {
     size_t group = 7;
     if (bitstep_optimizer_add_group(optimizer, "adamw_troch", NULL, &group, &error) != BITSTEP_ARGUMENT ||

@@ -1,4 +1,4 @@
-// The same from C++: handles that free themselves, errors that are thrown.
+// hundred_steps.c in C++: RAII handles, errors as exceptions.
 #include "bitstep.h"
 
 #include <array>

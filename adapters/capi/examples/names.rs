@@ -1,4 +1,4 @@
-//! Prints the names that the C interface knows, a line each: optimizers, an empty line, schedules.
+//! Prints the names that the C interface accepts, one a line: optimizers, an empty line, schedules.
 
 fn main() {
     bitstep::registry::OPTIMIZERS.iter().for_each(|entry| println!("{}", entry.name));

@@ -54,7 +54,7 @@ class Optimizer:
 
 
 def ulps(got, want, before):
-    """Units in the last place at scale: a number that passes near 0 is not blamed for cancellation."""
+    """Units in the last place of `scale`, so that a value near 0 is not blamed for cancellation."""
     spacing = np.spacing(np.maximum(np.maximum(np.abs(want), np.abs(before)), np.finfo(np.float32).tiny))
     return float((np.abs(got.astype(np.float64) - want) / spacing).max())
 
@@ -77,7 +77,7 @@ def main():
         theirs = make(params)
         of_name = 0.0
         for _ in range(STEPS):
-            # One step at a time: both begin each step with the same numbers.
+            # One step at a time: both begin each step with the same values.
             for array, param in zip(arrays, params):
                 array[...] = param.detach().numpy()
             before = [array.copy() for array in arrays]

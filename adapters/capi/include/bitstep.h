@@ -5,37 +5,37 @@
 #include <stdint.h>
 
 /*
- All is well.
+ Success.
  */
 #define BITSTEP_OK 0
 
 /*
- A pointer is NULL, not aligned, or overlaps another that is written to.
+ A pointer is NULL or misaligned, or memory that is written to overlaps other memory of the call.
  */
 #define BITSTEP_POINTER 1
 
 /*
- An argument is unknown, or has a value that is refused.
+ An argument is unknown or its value is refused.
  */
 #define BITSTEP_ARGUMENT 2
 
 /*
- A buffer has the wrong length, or there is the wrong number of them.
+ A buffer has the wrong length, or the number of buffers is wrong.
  */
 #define BITSTEP_LENGTH 3
 
 /*
- Saved state is damaged, or of another optimizer.
+ Saved state is damaged or belongs to another optimizer.
  */
 #define BITSTEP_STATE 4
 
 /*
- A defect of this library; the handle must only be freed.
+ A bug in this library. The handle must not be used any more, except to free it.
  */
 #define BITSTEP_PANIC 5
 
 /*
- There is no memory for what was asked for.
+ Out of memory.
  */
 #define BITSTEP_MEMORY 6
 
@@ -65,12 +65,12 @@
 typedef struct bitstep_optimizer bitstep_optimizer;
 
 /*
- A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.
+ A rule with its hyper-parameters. It is immutable and independent of parameters: threads may share it.
  */
 typedef struct bitstep_rule bitstep_rule;
 
 /*
- A schedule at work for all groups of an optimizer.
+ A schedule with its state, for all groups of an optimizer.
  */
 typedef struct bitstep_schedule bitstep_schedule;
 
@@ -79,15 +79,15 @@ typedef struct bitstep_schedule bitstep_schedule;
  */
 typedef struct bitstep_tensor {
   /*
-   The numbers, one after the other, in native byte order, beginning at a multiple of their size.
+   The elements, contiguous, in native byte order, aligned to their size.
    */
   void *data;
   /*
-   How many; of the gradient as many.
+   The number of elements of the parameter, and of the gradient.
    */
   size_t len;
   /*
-   `BITSTEP_F32`, …
+   The parameter's type: `BITSTEP_F32`, …
    */
   uint32_t dtype;
   /*
@@ -95,32 +95,32 @@ typedef struct bitstep_tensor {
    */
   uint32_t grad_dtype;
   /*
-   The gradient; NULL for none: the parameter and its state then stay as they are.
+   The gradient, or NULL: the parameter and its state then stay unchanged.
    */
   const void *grad;
 } bitstep_tensor;
 
 /*
- Room for a message. The caller owns it; NULL in its place for none.
+ A buffer for an error message, owned by the caller. Functions take NULL where no message is wanted.
  */
 typedef struct bitstep_error {
   /*
-   What went wrong, ended by a 0, cut off if it is longer. Only written on an error, and not
-   where it is seen to overlap anything else that the call got.
+   The message, NUL-terminated and truncated to fit. Written on an error only, and not if the buffer
+   is found to overlap other memory passed to the call.
    */
   char message[256];
 } bitstep_error;
 
 /*
- A number with a name: an argument, or what a rule listens to (`train_loss`).
+ A named number: a hyper-parameter, or an extra argument of a step (`train_loss`).
  */
 typedef struct bitstep_number {
   /*
-   Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
+   Its name, at most 64 bytes. A hyper-parameter that is a list repeats its name: `betas`, `betas`.
    */
   const char *name;
   /*
-   Its value; 0 and 1 for false and true.
+   Its value; 0 and 1 stand for false and true.
    */
   double value;
 } bitstep_number;
@@ -130,11 +130,12 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- Clips gradients to a norm of that order (2, 1, infinity, …), as torch's `clip_grad_norm_`, and
- writes the norm before to `norm`. The gradients are the tensors' `data`; their `grad` is ignored.
+ Clips gradients to a total norm of at most `max_norm`, as torch's `clip_grad_norm_` does, and writes
+ the norm before clipping to `norm`. `norm_type` is its order: 2, 1, infinity, … The gradients are the
+ tensors' `data`; their `grad` is ignored.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_clip_grad_norm(const struct bitstep_tensor *gradients,
                                size_t count,
@@ -144,22 +145,22 @@ int32_t bitstep_clip_grad_norm(const struct bitstep_tensor *gradients,
                                struct bitstep_error *error);
 
 /*
- To be defined by the caller: `size` bytes at a multiple of `align`, or NULL.
+ Defined by the caller: allocates `size` bytes aligned to `align`, or returns NULL.
  */
 extern void *bitstep_allocate(size_t size, size_t align);
 
 /*
- To be defined by the caller: gives back what `bitstep_allocate` gave.
+ Defined by the caller: frees memory from `bitstep_allocate`.
  */
 extern void bitstep_release(void *memory, size_t size, size_t align);
 
 /*
- To be defined by the caller: no memory even for something small, or a defect. Must not return.
+ Defined by the caller: ends the program after a failed small allocation or a bug. Must not return.
  */
 extern void bitstep_abort(void);
 
 /*
- Makes an optimizer without parameters. To be freed with `bitstep_optimizer_free`.
+ Creates an optimizer without groups or parameters. Free it with `bitstep_optimizer_free`.
 
  # Safety
  Pointers are valid or NULL.
@@ -167,17 +168,17 @@ extern void bitstep_abort(void);
 int32_t bitstep_optimizer_new(struct bitstep_optimizer **optimizer, struct bitstep_error *error);
 
 /*
- Frees an optimizer; NULL is left alone.
+ Frees an optimizer. NULL is ignored.
 
  # Safety
- It is used no more.
+ It is not used afterwards.
  */
 void bitstep_optimizer_free(struct bitstep_optimizer *optimizer);
 
 /*
- Adds a group of parameters that share `name`, one of Transformers' `optim=` strings, and
- `arguments`, under the reference's names: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`, at most
- 65536 bytes; NULL for the defaults. Its number is written to `group`.
+ Adds a group of parameters and writes its index to `group`. `name` is one of Transformers' `optim=`
+ strings. `arguments` are the hyper-parameters under the reference's names, as JSON or text, at most
+ 65536 bytes: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`; NULL for the defaults.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -189,7 +190,8 @@ int32_t bitstep_optimizer_add_group(struct bitstep_optimizer *optimizer,
                                     struct bitstep_error *error);
 
 /*
- The same with arguments as plain numbers, at most 1024, without a string to be read.
+ Adds a group as `bitstep_optimizer_add_group` does, with the hyper-parameters as at most 1024 named
+ numbers, so that no string has to be parsed.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -202,11 +204,11 @@ int32_t bitstep_optimizer_add_group_of(struct bitstep_optimizer *optimizer,
                                        struct bitstep_error *error);
 
 /*
- Adds a parameter of `dimensions` dimensions to a group. Steps get the parameters in this order.
- `BITSTEP_MEMORY` if there is none for its state.
+ Adds a parameter of `dimensions` dimensions to a group. Steps take the parameters in the order in
+ which they were added. Returns `BITSTEP_MEMORY` if its state can't be allocated.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
                                     size_t group,
@@ -216,8 +218,7 @@ int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
                                     struct bitstep_error *error);
 
 /*
- Sets a group's learning rate, as a schedule does. A rate that is negative or NaN is refused, as
- by every reference's constructor.
+ Sets a group's learning rate. A negative rate or NaN is refused, as by every reference's constructor.
 
  # Safety
  Pointers are valid or NULL.
@@ -228,7 +229,7 @@ int32_t bitstep_optimizer_set_lr(struct bitstep_optimizer *optimizer,
                                  struct bitstep_error *error);
 
 /*
- Writes a group's learning rate to `lr`.
+ Writes a group's current learning rate to `lr`.
 
  # Safety
  Pointers are valid or NULL.
@@ -239,12 +240,12 @@ int32_t bitstep_optimizer_lr(const struct bitstep_optimizer *optimizer,
                              struct bitstep_error *error);
 
 /*
- One step of all parameters, in the order in which they were added, each with the type that it was
- added with. `given` are numbers that some rules listen to, `train_loss` for one; mostly there are
- none, and those that no rule of the optimizer listens to are refused.
+ Steps all parameters. `tensors` are in the order in which the parameters were added, and of the types
+ that they were added with. `given_numbers` are extra arguments that some rules use, such as
+ `train_loss`; a name that no rule of the optimizer uses is refused.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_optimizer_step(struct bitstep_optimizer *optimizer,
                                const struct bitstep_tensor *tensors,
@@ -254,9 +255,8 @@ int32_t bitstep_optimizer_step(struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
 /*
- Turns parameters into those to evaluate, in place: schedule-free optimizers have others than
- those that they train. Until `bitstep_optimizer_train`, steps are refused. Gradients are not looked
- at.
+ Converts the parameters to their evaluation values, in place. Only schedule-free optimizers evaluate
+ other values than they train. Steps are refused until `bitstep_optimizer_train`. Gradients are ignored.
 
  # Safety
  As `bitstep_optimizer_step`.
@@ -267,7 +267,7 @@ int32_t bitstep_optimizer_eval(struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
 /*
- Turns them back into those to train.
+ Converts the parameters back to their training values.
 
  # Safety
  As `bitstep_optimizer_step`.
@@ -278,7 +278,7 @@ int32_t bitstep_optimizer_train(struct bitstep_optimizer *optimizer,
                                 struct bitstep_error *error);
 
 /*
- Writes to `size` how many bytes the numbers of the state take in memory.
+ Writes the size of all state buffers, in bytes, to `size`.
 
  # Safety
  Pointers are valid or NULL.
@@ -288,12 +288,12 @@ int32_t bitstep_optimizer_state_size(const struct bitstep_optimizer *optimizer,
                                      struct bitstep_error *error);
 
 /*
- Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
- `bitstep_rule_free`.
+ Creates a rule from `name` and `arguments`, which are those of `bitstep_optimizer_add_group`. Free it
+ with `bitstep_rule_free`.
 
- Refused are rules that need to know more than one parameter: a norm over all gradients, a
- parameter's place among the others, a seed of its own. Names that keep something beside 16-bit
- parameters are refused where they do. Take an optimizer for them.
+ Refuses rules that depend on more than one parameter: on the norm over all gradients, on the
+ parameter's index in its group, or on a seed per parameter. Names that store correction bits beside
+ 16-bit parameters are refused for parameters of those types. Use an optimizer for all of them.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -304,18 +304,18 @@ int32_t bitstep_rule_new(const char *name,
                          struct bitstep_error *error);
 
 /*
- Frees a rule; NULL is left alone.
+ Frees a rule. NULL is ignored.
 
  # Safety
- It is used no more.
+ It is not used afterwards.
  */
 void bitstep_rule_free(struct bitstep_rule *rule);
 
 /*
- Writes to `size` how many bytes of state a parameter of this shape and type needs.
+ Writes the size of the state of a parameter of this shape and type, in bytes, to `size`.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_rule_state_size(const struct bitstep_rule *rule,
                                 const size_t *shape,
@@ -325,15 +325,15 @@ int32_t bitstep_rule_state_size(const struct bitstep_rule *rule,
                                 struct bitstep_error *error);
 
 /*
- One step of one parameter at learning rate `lr`, which is neither negative nor NaN, with its state
- in `memory`: `size` bytes as `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the
- first step they must be 0. Memory that was saved is to be restored on the same kind of machine.
+ Steps one parameter at learning rate `lr`, which must not be negative or NaN. Its state is in
+ `memory`: `size` bytes, as `bitstep_rule_state_size` gives them, aligned to 8 and all 0 before the
+ first step. The bytes are in native order: restore them on the same kind of machine only.
 
- The bits are those of an optimizer of that one parameter. Numbers in `given_numbers` that the rule
- does not listen to are refused.
+ The result has the same bits as a `bitstep_optimizer` of that one parameter. `given_numbers` are extra
+ arguments; a name that the rule does not use is refused.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_rule_step(const struct bitstep_rule *rule,
                           double lr,
@@ -347,7 +347,7 @@ int32_t bitstep_rule_step(const struct bitstep_rule *rule,
                           struct bitstep_error *error);
 
 /*
- Writes to `size` how many bytes `bitstep_optimizer_save` needs.
+ Writes the number of bytes that `bitstep_optimizer_save` needs to `size`.
 
  # Safety
  Pointers are valid or NULL.
@@ -357,11 +357,10 @@ int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
                                     struct bitstep_error *error);
 
 /*
- Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
- every machine, and those of `Optimizer::save` in Rust. They begin with `bitstep`, a 0, and the
- version of what follows, as the 8 bytes of a little-endian number, and end with a checksum. Later
- versions of this interface read what this one writes, and this one reads what versions 2 and 3
- wrote.
+ Saves all state, counters and learning rates to `memory`, which is `size` bytes long. The bytes are
+ the same on every machine, and those of `Optimizer::save` in Rust. They begin with `bitstep`, a 0 and
+ the format version as a little-endian 64-bit integer, and end with a checksum. Later versions of this
+ interface read what this one writes, and this one reads what versions 2 and 3 wrote.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -372,9 +371,9 @@ int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
 /*
- Goes on from saved state, in an optimizer whose groups have the same rules, arithmetic and storage
- and whose parameters have the same shapes and types; any other is refused, and so are damaged bytes
- and a version that is not known. Arguments other than the rate are those of here.
+ Loads saved state into an optimizer whose groups have the same rules, compute policy and storage, and
+ whose parameters have the same shapes and types. Any other is refused, and so are damaged bytes and an
+ unknown version. Learning rates are loaded; all other hyper-parameters stay as they are.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -385,9 +384,9 @@ int32_t bitstep_optimizer_load(struct bitstep_optimizer *optimizer,
                                struct bitstep_error *error);
 
 /*
- Makes the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are
- the reference's, and of the optimizer `lr`, or `groups` if there are several; at most 65536 bytes.
- To be freed with `bitstep_schedule_free`.
+ Creates the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are the
+ reference's, and the optimizer's `lr`, or `groups` if there are several; at most 65536 bytes.
+ Free it with `bitstep_schedule_free`.
 
  # Safety
  Pointers are valid or NULL, strings end with 0.
@@ -398,19 +397,19 @@ int32_t bitstep_schedule_new(const char *name,
                              struct bitstep_error *error);
 
 /*
- Frees a schedule; NULL is left alone.
+ Frees a schedule. NULL is ignored.
 
  # Safety
- It is used no more.
+ It is not used afterwards.
  */
 void bitstep_schedule_free(struct bitstep_schedule *schedule);
 
 /*
- Makes a scheduler step. `given`: the metric for `reduce_lr_on_plateau` and `greedy`, a number
- for each group for `adafactor_schedule`; for all others none.
+ Makes a scheduler step. `given` is the metric for `reduce_lr_on_plateau` and `greedy`, one value per
+ group for `adafactor_schedule`, and empty for all others.
 
  # Safety
- Pointers are valid or NULL, and there is as much behind them as is said.
+ Pointers are valid or NULL and point to as many elements as stated.
  */
 int32_t bitstep_schedule_step(struct bitstep_schedule *schedule,
                               const double *given,
@@ -418,7 +417,7 @@ int32_t bitstep_schedule_step(struct bitstep_schedule *schedule,
                               struct bitstep_error *error);
 
 /*
- Writes the learning rate in force for a group to `lr`.
+ Writes a group's current learning rate to `lr`.
 
  # Safety
  Pointers are valid or NULL.
@@ -429,9 +428,9 @@ int32_t bitstep_schedule_lr(const struct bitstep_schedule *schedule,
                             struct bitstep_error *error);
 
 /*
- Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
- the reference's schedules do, and their momentum if the schedule cycles it: a rule without one is
- refused then.
+ Sets the learning rates of all groups of an optimizer to the schedule's current ones, without a range
+ check, as the reference's schedules do. A schedule that cycles momentum sets that too; a rule without
+ momentum is refused then.
 
  # Safety
  Pointers are valid or NULL.
@@ -441,7 +440,7 @@ int32_t bitstep_schedule_apply(const struct bitstep_schedule *schedule,
                                struct bitstep_error *error);
 
 /*
- Writes to `size` how many bytes `bitstep_schedule_save` needs.
+ Writes the number of bytes that `bitstep_schedule_save` needs to `size`.
 
  # Safety
  Pointers are valid or NULL.
@@ -451,8 +450,8 @@ int32_t bitstep_schedule_save_size(const struct bitstep_schedule *schedule,
                                    struct bitstep_error *error);
 
 /*
- Writes where the schedule stands to `memory`, `size` bytes long. As with an optimizer's, later
- versions read it.
+ Saves the schedule's state to `memory`, which is `size` bytes long. As with an optimizer's state,
+ later versions read it.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -463,7 +462,7 @@ int32_t bitstep_schedule_save(const struct bitstep_schedule *schedule,
                               struct bitstep_error *error);
 
 /*
- Goes on from there, in a schedule that was made alike.
+ Loads saved state into a schedule that was created with the same name and arguments.
 
  # Safety
  Pointers are valid or NULL, and there are `size` bytes at `memory`.

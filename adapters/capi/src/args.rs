@@ -1,4 +1,4 @@
-//! Arguments as JSON, as text, or as plain numbers.
+//! Hyper-parameters as JSON, as `key=value` text, or as named numbers.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -7,27 +7,27 @@ use core::ffi::c_char;
 use bitstep::hyper::{Args, Value};
 use serde_json::Value as Json;
 
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, Fault, fault};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, Status, err};
 use crate::places::Places;
 
-/// A number with a name: an argument, or what a rule listens to (`train_loss`).
+/// A named number: a hyper-parameter, or an extra argument of a step (`train_loss`).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct NamedNumber {
-    /// Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
+    /// Its name, at most 64 bytes. A hyper-parameter that is a list repeats its name: `betas`, `betas`.
     pub name: *const c_char,
-    /// Its value; 0 and 1 for false and true.
+    /// Its value; 0 and 1 stand for false and true.
     pub value: f64,
 }
 
-/// All names are shorter.
+/// Longer than any name of the library.
 const LONGEST_NAME: usize = 64;
-/// Text is read into values, which take some thirty times the memory.
+/// A limit, because the parsed values take about thirty times the memory of the text.
 const LONGEST_TEXT: usize = 1 << 16;
-/// More numbers than anything has arguments.
+/// More than any optimizer or schedule has arguments.
 const MOST_NUMBERS: usize = 1024;
 
-/// A name.
+/// Reads a name.
 ///
 /// # Safety
 /// As [`Places::text`].
@@ -35,27 +35,27 @@ pub(crate) unsafe fn name<'a>(
     places: &mut Places,
     what: &str,
     text: *const c_char,
-) -> Result<&'a str, Fault> {
-    // SAFETY: the caller's promise.
+) -> Result<&'a str, Status> {
+    // SAFETY: guaranteed by the caller.
     unsafe { places.text(what, text, LONGEST_NAME) }
 }
 
-/// `{"lr": 1e-3}` or `lr=1e-3, eps=1e-6`; NULL or nothing for the defaults.
+/// Parses `{"lr": 1e-3}` or `lr=1e-3, eps=1e-6`; NULL or an empty string gives the defaults.
 ///
 /// # Safety
 /// As [`Places::text`].
-pub(crate) unsafe fn args(places: &mut Places, pointer: *const c_char) -> Result<Args, Fault> {
+pub(crate) unsafe fn args(places: &mut Places, pointer: *const c_char) -> Result<Args, Status> {
     if pointer.is_null() {
         return Ok(Args::new());
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let text = unsafe { places.text("arguments", pointer, LONGEST_TEXT) }?.trim();
     if !text.starts_with('{') {
         return Ok(Args::parse(text)?);
     }
-    // Lists within lists are read to a depth of 128.
-    let map: serde_json::Map<_, _> = serde_json::from_str(text)
-        .or_else(|e| fault(BITSTEP_ARGUMENT, format!("arguments: {e}")))?;
+    // serde_json limits nesting to a depth of 128.
+    let map: serde_json::Map<_, _> =
+        serde_json::from_str(text).or_else(|e| err(BITSTEP_ARGUMENT, format!("arguments: {e}")))?;
     Ok(map.into_iter().map(|(name, json)| (name, value(json))).collect())
 }
 
@@ -72,7 +72,7 @@ fn value(json: Json) -> Value {
     }
 }
 
-/// Arguments from plain numbers.
+/// Builds arguments from named numbers.
 ///
 /// # Safety
 /// As [`numbers`].
@@ -80,11 +80,11 @@ pub(crate) unsafe fn from_numbers(
     places: &mut Places,
     pointer: *const NamedNumber,
     count: usize,
-) -> Result<Args, Fault> {
+) -> Result<Args, Status> {
     let mut all: Vec<(&str, Vec<Value>)> = Vec::new();
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     for (name, x) in unsafe { numbers(places, "arguments", pointer, count) }? {
-        // Counts and truth values are whole.
+        // Integers and booleans arrive as whole numbers.
         let whole = x == (x as i64) as f64;
         let value = if whole { Value::Int(x as i64) } else { Value::Float(x) };
         match all.iter_mut().find(|(n, _)| *n == name) {
@@ -99,53 +99,53 @@ pub(crate) unsafe fn from_numbers(
     Ok(all.into_iter().map(|(name, values)| (name, one(values))).collect())
 }
 
-/// Names with their numbers.
+/// Reads a list of named numbers.
 ///
 /// # Safety
-/// As [`Places::list`], and as [`Places::text`] of every name.
+/// As [`Places::list`], and [`Places::text`] for every name.
 unsafe fn numbers<'a>(
     places: &mut Places,
     what: &str,
     pointer: *const NamedNumber,
     count: usize,
-) -> Result<Vec<(&'a str, f64)>, Fault> {
+) -> Result<Vec<(&'a str, f64)>, Status> {
     if count > MOST_NUMBERS {
-        return fault(BITSTEP_LENGTH, format!("{what}: {count} numbers, at most {MOST_NUMBERS}"));
+        return err(BITSTEP_LENGTH, format!("{what}: {count} numbers, at most {MOST_NUMBERS}"));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let list = unsafe { places.list(what, pointer, count)? };
     let one = |n: &NamedNumber| {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         Ok((unsafe { name(places, "a name", n.name) }?, n.value))
     };
     list.iter().map(one).collect()
 }
 
-/// Numbers that a rule listens to: those that `known` knows, each once.
+/// Reads the extra arguments of a step. Refuses a name that `known` rejects, and one that occurs twice.
 ///
 /// # Safety
 /// As [`numbers`].
-pub(crate) unsafe fn given<'a>(
+pub(crate) unsafe fn extra<'a>(
     places: &mut Places,
     pointer: *const NamedNumber,
     count: usize,
     known: impl Fn(&str) -> bool,
-) -> Result<Vec<(&'a str, f64)>, Fault> {
-    // SAFETY: the caller's promise.
+) -> Result<Vec<(&'a str, f64)>, Status> {
+    // SAFETY: guaranteed by the caller.
     let all: Vec<(&str, f64)> = unsafe { numbers(places, "given", pointer, count)? };
     for (i, (name, _)) in all.iter().enumerate() {
         if !known(name) {
-            return fault(BITSTEP_ARGUMENT, format!("given: nothing listens to `{name}`"));
+            return err(BITSTEP_ARGUMENT, format!("given: nothing listens to `{name}`"));
         }
         if all.iter().take(i).any(|(earlier, _)| earlier == name) {
-            return fault(BITSTEP_ARGUMENT, format!("given: `{name}` comes twice"));
+            return err(BITSTEP_ARGUMENT, format!("given: `{name}` comes twice"));
         }
     }
     Ok(all)
 }
 
-/// A rate as every reference's constructor takes it.
-pub(crate) fn check_rate(lr: f64) -> Result<(), Fault> {
+/// Refuses a learning rate that every reference's constructor would refuse: negative or NaN.
+pub(crate) fn check_rate(lr: f64) -> Result<(), Status> {
     if lr >= 0.0 {
         return Ok(());
     }

@@ -1,17 +1,18 @@
-//! What is done to gradients before a step.
+//! Gradient clipping.
 
 use bitstep::gradient::ClipGradNorm;
 use bitstep::storage::memory::collected;
 
 use crate::error::ErrorMessage;
-use crate::places::answer;
+use crate::places::ffi_call;
 use crate::tensor::{Tensor, data_mut, note};
 
-/// Clips gradients to a norm of that order (2, 1, infinity, …), as torch's `clip_grad_norm_`, and
-/// writes the norm before to `norm`. The gradients are the tensors' `data`; their `grad` is ignored.
+/// Clips gradients to a total norm of at most `max_norm`, as torch's `clip_grad_norm_` does, and writes
+/// the norm before clipping to `norm`. `norm_type` is its order: 2, 1, infinity, … The gradients are the
+/// tensors' `data`; their `grad` is ignored.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_clip_grad_norm(
     gradients: *const Tensor,
@@ -21,9 +22,9 @@ pub unsafe extern "C" fn bitstep_clip_grad_norm(
     norm: *mut f64,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let norm = places.out("norm", norm)?;
             let gradients = places.list("gradients", gradients, count)?;
             note(places, gradients, false)?;

@@ -1,23 +1,23 @@
-//! Without std: memory and the end of the program are the caller's.
+//! The allocator and the panic handler without std: both call functions that the caller defines.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::c_void;
 
 unsafe extern "C" {
-    /// To be defined by the caller: `size` bytes at a multiple of `align`, or NULL.
+    /// Defined by the caller: allocates `size` bytes aligned to `align`, or returns NULL.
     fn bitstep_allocate(size: usize, align: usize) -> *mut c_void;
-    /// To be defined by the caller: gives back what `bitstep_allocate` gave.
+    /// Defined by the caller: frees memory from `bitstep_allocate`.
     fn bitstep_release(memory: *mut c_void, size: usize, align: usize);
-    /// To be defined by the caller: no memory even for something small, or a defect. Must not return.
+    /// Defined by the caller: ends the program after a failed small allocation or a bug. Must not return.
     fn bitstep_abort() -> !;
 }
 
 struct CallerAllocator;
 
-// SAFETY: the caller promises what an allocator must.
+// SAFETY: the caller's functions meet the requirements of an allocator.
 unsafe impl GlobalAlloc for CallerAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: any size and alignment may be asked for.
+        // SAFETY: any size and alignment may be requested.
         unsafe { bitstep_allocate(layout.size(), layout.align()) }.cast()
     }
 

@@ -11,20 +11,20 @@ use bitstep::registry;
 use bitstep::rule::mode::Mode;
 use bitstep::storage::memory::collected;
 
-use crate::args::{NamedNumber, args, check_rate, from_numbers, given, name};
-use crate::error::{BITSTEP_LENGTH, ErrorMessage, Fault, fault};
-use crate::places::{Places, answer};
+use crate::args::{NamedNumber, args, check_rate, extra, from_numbers, name};
+use crate::error::{BITSTEP_LENGTH, ErrorMessage, Status, err};
+use crate::places::{Places, ffi_call};
 use crate::tensor::{Tensor, data_mut, grad, note};
 
 /// Groups of parameters and their state.
 #[derive(Default)]
 pub struct Optimizer {
     pub(crate) inner: bitstep::optimizer::Optimizer,
-    /// The names that the groups were made of.
+    /// The registry names of the groups, which saved state refers to.
     pub(crate) names: Vec<&'static str>,
 }
 
-/// Makes an optimizer without parameters. To be freed with `bitstep_optimizer_free`.
+/// Creates an optimizer without groups or parameters. Free it with `bitstep_optimizer_free`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -33,9 +33,9 @@ pub unsafe extern "C" fn bitstep_optimizer_new(
     optimizer: *mut *mut Optimizer,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let out = places.out("optimizer", optimizer)?;
             out.set(Box::into_raw(Box::default()));
             Ok(())
@@ -43,29 +43,28 @@ pub unsafe extern "C" fn bitstep_optimizer_new(
     }
 }
 
-/// Frees an optimizer; NULL is left alone.
+/// Frees an optimizer. NULL is ignored.
 ///
 /// # Safety
-/// It is used no more.
+/// It is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_optimizer_free(optimizer: *mut Optimizer) {
     if !optimizer.is_null() {
-        // SAFETY: it came out of `Box::into_raw`, and is used no more.
+        // SAFETY: it came from `Box::into_raw` and is not used afterwards.
         drop(unsafe { Box::from_raw(optimizer) });
     }
 }
 
-fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Fault> {
-    let recipe = registry::optimizer(name, args)?;
-    let group = optimizer.inner.add_group(recipe)?;
+fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Status> {
+    let group = optimizer.inner.add_group(registry::optimizer(name, args)?)?;
     let known = bitstep::registry::OPTIMIZERS.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
     Ok(group.0)
 }
 
-/// Adds a group of parameters that share `name`, one of Transformers' `optim=` strings, and
-/// `arguments`, under the reference's names: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`, at most
-/// 65536 bytes; NULL for the defaults. Its number is written to `group`.
+/// Adds a group of parameters and writes its index to `group`. `name` is one of Transformers' `optim=`
+/// strings. `arguments` are the hyper-parameters under the reference's names, as JSON or text, at most
+/// 65536 bytes: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`; NULL for the defaults.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -77,9 +76,9 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group(
     group: *mut usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             let group = places.out("group", group)?;
             let name = self::name(places, "name", name)?;
@@ -91,7 +90,8 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group(
     }
 }
 
-/// The same with arguments as plain numbers, at most 1024, without a string to be read.
+/// Adds a group as `bitstep_optimizer_add_group` does, with the hyper-parameters as at most 1024 named
+/// numbers, so that no string has to be parsed.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -104,9 +104,9 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group_of(
     group: *mut usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             let group = places.out("group", group)?;
             let name = self::name(places, "name", name)?;
@@ -118,11 +118,11 @@ pub unsafe extern "C" fn bitstep_optimizer_add_group_of(
     }
 }
 
-/// Adds a parameter of `dimensions` dimensions to a group. Steps get the parameters in this order.
-/// `BITSTEP_MEMORY` if there is none for its state.
+/// Adds a parameter of `dimensions` dimensions to a group. Steps take the parameters in the order in
+/// which they were added. Returns `BITSTEP_MEMORY` if its state can't be allocated.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_optimizer_add_param(
     optimizer: *mut Optimizer,
@@ -132,9 +132,9 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
     dtype: u32,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             let shape = places.list("shape", shape, dimensions)?;
             places.check()?;
@@ -147,8 +147,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
 const NO_GROUP: bitstep::Error =
     bitstep::Error::InvalidArgument { argument: "group", expected: "the number of a group" };
 
-/// Sets a group's learning rate, as a schedule does. A rate that is negative or NaN is refused, as
-/// by every reference's constructor.
+/// Sets a group's learning rate. A negative rate or NaN is refused, as by every reference's constructor.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -159,9 +158,9 @@ pub unsafe extern "C" fn bitstep_optimizer_set_lr(
     lr: f64,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             check_rate(lr)?;
             let group = optimizer.inner.groups_mut().get_mut(group);
@@ -171,7 +170,7 @@ pub unsafe extern "C" fn bitstep_optimizer_set_lr(
     }
 }
 
-/// Writes a group's learning rate to `lr`.
+/// Writes a group's current learning rate to `lr`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -182,9 +181,9 @@ pub unsafe extern "C" fn bitstep_optimizer_lr(
     lr: *mut f64,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle("optimizer", optimizer)?;
             let lr = places.out("lr", lr)?;
             places.check()?;
@@ -194,20 +193,20 @@ pub unsafe extern "C" fn bitstep_optimizer_lr(
     }
 }
 
-fn check_count(optimizer: &Optimizer, count: usize) -> Result<(), Fault> {
+fn check_count(optimizer: &Optimizer, count: usize) -> Result<(), Status> {
     let expected = optimizer.inner.params().len();
     if count != expected {
-        return fault(BITSTEP_LENGTH, format!("{count} tensors, but {expected} parameters"));
+        return err(BITSTEP_LENGTH, format!("{count} tensors, but {expected} parameters"));
     }
     Ok(())
 }
 
-/// One step of all parameters, in the order in which they were added, each with the type that it was
-/// added with. `given` are numbers that some rules listen to, `train_loss` for one; mostly there are
-/// none, and those that no rule of the optimizer listens to are refused.
+/// Steps all parameters. `tensors` are in the order in which the parameters were added, and of the types
+/// that they were added with. `given_numbers` are extra arguments that some rules use, such as
+/// `train_loss`; a name that no rule of the optimizer uses is refused.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_optimizer_step(
     optimizer: *mut Optimizer,
@@ -217,19 +216,19 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
     given_count: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             check_count(optimizer, count)?;
             let tensors = places.list("tensors", tensors, count)?;
             let rules = || optimizer.inner.groups().iter().map(|group| &group.spec.rule);
             let known = |name: &str| rules().any(|rule| rule.info().extra_args.contains(&name));
-            let given = given(places, given_numbers, given_count, known)?;
+            let extra = extra(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
             places.check()?;
             let params = tensors.iter().map(|t| Param { value: data_mut(t), grad: grad(t) });
-            Ok(optimizer.inner.step_all(&mut collected("tensors", params)?, &given)?)
+            Ok(optimizer.inner.step_all(&mut collected("tensors", params)?, &extra)?)
         })
     }
 }
@@ -242,8 +241,8 @@ unsafe fn switch(
     tensors: *const Tensor,
     count: usize,
     to: Mode,
-) -> Result<(), Fault> {
-    // SAFETY: the caller's promise, here and below.
+) -> Result<(), Status> {
+    // SAFETY: guaranteed by the caller, here and below.
     let optimizer = unsafe { places.handle_mut("optimizer", optimizer)? };
     check_count(optimizer, count)?;
     // SAFETY: as above.
@@ -251,7 +250,7 @@ unsafe fn switch(
     note(places, tensors, false)?;
     places.check()?;
     let params = tensors.iter().map(|t| {
-        // SAFETY: as above, and checked.
+        // SAFETY: as above; the tensors have been checked.
         unsafe { data_mut(t) }
     });
     let mut params = collected("tensors", params)?;
@@ -262,9 +261,8 @@ unsafe fn switch(
     Ok(())
 }
 
-/// Turns parameters into those to evaluate, in place: schedule-free optimizers have others than
-/// those that they train. Until `bitstep_optimizer_train`, steps are refused. Gradients are not looked
-/// at.
+/// Converts the parameters to their evaluation values, in place. Only schedule-free optimizers evaluate
+/// other values than they train. Steps are refused until `bitstep_optimizer_train`. Gradients are ignored.
 ///
 /// # Safety
 /// As `bitstep_optimizer_step`.
@@ -275,11 +273,11 @@ pub unsafe extern "C" fn bitstep_optimizer_eval(
     count: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, |places| switch(places, optimizer, tensors, count, Mode::Eval)) }
+    // SAFETY: guaranteed by the caller.
+    unsafe { ffi_call(error, |places| switch(places, optimizer, tensors, count, Mode::Eval)) }
 }
 
-/// Turns them back into those to train.
+/// Converts the parameters back to their training values.
 ///
 /// # Safety
 /// As `bitstep_optimizer_step`.
@@ -290,11 +288,11 @@ pub unsafe extern "C" fn bitstep_optimizer_train(
     count: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise.
-    unsafe { answer(error, |places| switch(places, optimizer, tensors, count, Mode::Train)) }
+    // SAFETY: guaranteed by the caller.
+    unsafe { ffi_call(error, |places| switch(places, optimizer, tensors, count, Mode::Train)) }
 }
 
-/// Writes to `size` how many bytes the numbers of the state take in memory.
+/// Writes the size of all state buffers, in bytes, to `size`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -312,9 +310,9 @@ pub unsafe extern "C" fn bitstep_optimizer_state_size(
     let bytes = |p: &bitstep::optimizer::ParamState| {
         p.slots.iter().map(slot).sum::<usize>() + p.correction.as_ref().map_or(0, raw)
     };
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle("optimizer", optimizer)?;
             let size = places.out("size", size)?;
             places.check()?;

@@ -1,5 +1,5 @@
-//! The pointers of one call: each is checked, and where it points is noted, so that what is written
-//! to is known to be apart from all else.
+//! The pointers of one call. Each is checked, and its memory range is recorded, so that no range that is
+//! written to overlaps another.
 
 use alloc::format;
 use alloc::string::String;
@@ -9,32 +9,32 @@ use core::ffi::{CStr, c_char, c_void};
 use bitstep::float::Dtype;
 
 use crate::error::{
-    BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, ErrorMessage, Fault, fault,
+    BITSTEP_ARGUMENT, BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_POINTER, ErrorMessage, Status, err,
 };
 
 /// Runs the body of a function of the interface.
 ///
 /// # Safety
-/// `error` is NULL or points to a [`ErrorMessage`].
-pub(crate) unsafe fn answer(
+/// `error` is NULL or points to an [`ErrorMessage`].
+pub(crate) unsafe fn ffi_call(
     error: *mut ErrorMessage,
-    body: impl FnOnce(&mut Places) -> Result<(), Fault>,
+    body: impl FnOnce(&mut Places) -> Result<(), Status>,
 ) -> i32 {
     let mut places = Places::default();
     let run = || body(&mut places);
     #[cfg(feature = "std")]
     let result = std::panic::catch_unwind(core::panic::AssertUnwindSafe(run))
-        .unwrap_or_else(|_| fault(crate::error::BITSTEP_PANIC, "a defect of bitstep: it panicked"));
+        .unwrap_or_else(|_| err(crate::error::BITSTEP_PANIC, "a defect of bitstep: it panicked"));
     #[cfg(not(feature = "std"))]
     let result = run();
-    let Err(Fault(status, message)) = result else { return BITSTEP_OK };
+    let Err(Status(status, message)) = result else { return BITSTEP_OK };
     if error.is_null() || places.meet(error as usize, size_of::<ErrorMessage>()) {
         return status;
     }
-    // SAFETY: not NULL, and aligned as bytes always are; the rest is the caller's promise.
+    // SAFETY: not NULL, and bytes are always aligned; the rest is guaranteed by the caller.
     let room = unsafe { &mut (*error).message };
     room.fill(0);
-    // The last byte stays 0. A message cut within a character is still a string of bytes.
+    // The last byte stays 0. Truncation may split a UTF-8 character.
     let most = room.len() - 1;
     for (to, byte) in room.iter_mut().zip(message.bytes().take(most)) {
         *to = byte as c_char;
@@ -42,7 +42,7 @@ pub(crate) unsafe fn answer(
     status
 }
 
-/// Where all that a call got lies.
+/// The memory ranges of everything passed to a call.
 #[derive(Default)]
 pub(crate) struct Places(Vec<Place>);
 
@@ -53,19 +53,19 @@ struct Place {
     written: bool,
 }
 
-/// A place for an answer.
+/// An output pointer.
 pub(crate) struct Out<T>(*mut T);
 
 impl<T> Out<T> {
-    /// Writes the answer; nothing can go wrong any more.
+    /// Writes the output, once nothing can fail any more.
     pub(crate) fn set(self, value: T) {
-        // SAFETY: `Places::out` has checked what can be checked; the rest is its caller's promise.
+        // SAFETY: `Places::out` has checked what can be checked; the rest is guaranteed by its caller.
         unsafe { self.0.write(value) }
     }
 }
 
 impl Places {
-    /// Notes `size` bytes, of which nothing is written or read here.
+    /// Checks and records a range of `size` bytes, without accessing it.
     fn note(
         &mut self,
         what: &str,
@@ -73,24 +73,24 @@ impl Places {
         size: Option<usize>,
         align: usize,
         written: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Status> {
         let start = pointer as usize;
         let size = size.filter(|&size| size <= isize::MAX as usize);
         match size.and_then(|size| start.checked_add(size)) {
-            // To nothing at all any pointer will do.
+            // An empty range may have any pointer, even NULL.
             Some(end) if end == start => Ok(()),
             Some(end) if start != 0 && start.is_multiple_of(align) => {
                 if self.0.try_reserve(1).is_err() {
-                    return fault(BITSTEP_MEMORY, "no memory to look for overlaps");
+                    return err(BITSTEP_MEMORY, "no memory to look for overlaps");
                 }
                 self.0.push(Place { start, end, written });
                 Ok(())
             }
-            _ => fault(BITSTEP_POINTER, format!("{what}: NULL, not aligned, or too long")),
+            _ => err(BITSTEP_POINTER, format!("{what}: NULL, not aligned, or too long")),
         }
     }
 
-    /// Notes numbers of a type.
+    /// Records `len` elements of a type.
     pub(crate) fn numbers(
         &mut self,
         what: &str,
@@ -98,113 +98,113 @@ impl Places {
         len: usize,
         dtype: Dtype,
         written: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Status> {
         self.note(what, pointer, len.checked_mul(dtype.size()), dtype.size(), written)
     }
 
-    /// Bytes that are written to, beginning at a multiple of `align`.
+    /// Records bytes that are written to, aligned to `align`.
     pub(crate) fn written(
         &mut self,
         what: &str,
         pointer: *const c_void,
         size: usize,
         align: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Status> {
         self.note(what, pointer, Some(size), align, true)
     }
 
-    fn one<T>(&mut self, what: &str, pointer: *const T, written: bool) -> Result<(), Fault> {
+    fn one<T>(&mut self, what: &str, pointer: *const T, written: bool) -> Result<(), Status> {
         self.note(what, pointer.cast(), Some(size_of::<T>()), align_of::<T>(), written)
     }
 
-    /// What a handle stands for.
+    /// The object behind a handle.
     ///
     /// # Safety
-    /// `pointer` is NULL or a live handle that nobody changes meanwhile.
+    /// `pointer` is NULL or a live handle that no one modifies meanwhile.
     pub(crate) unsafe fn handle<'a, T>(
         &mut self,
         what: &str,
         pointer: *const T,
-    ) -> Result<&'a T, Fault> {
+    ) -> Result<&'a T, Status> {
         self.one(what, pointer, false)?;
-        // SAFETY: not NULL and aligned; the rest is the caller's promise.
+        // SAFETY: not NULL and aligned; the rest is guaranteed by the caller.
         Ok(unsafe { &*pointer })
     }
 
-    /// The same, to change it.
+    /// The object behind a handle, mutably.
     ///
     /// # Safety
-    /// `pointer` is NULL or a live handle that nobody else uses meanwhile.
+    /// `pointer` is NULL or a live handle that no one else uses meanwhile.
     pub(crate) unsafe fn handle_mut<'a, T>(
         &mut self,
         what: &str,
         pointer: *mut T,
-    ) -> Result<&'a mut T, Fault> {
+    ) -> Result<&'a mut T, Status> {
         self.one(what, pointer, true)?;
-        // SAFETY: not NULL and aligned; the rest is the caller's promise.
+        // SAFETY: not NULL and aligned; the rest is guaranteed by the caller.
         Ok(unsafe { &mut *pointer })
     }
 
-    /// A place for an answer.
+    /// An output pointer.
     ///
     /// # Safety
     /// `pointer` is NULL, or a `T` may be written there.
-    pub(crate) unsafe fn out<T>(&mut self, what: &str, pointer: *mut T) -> Result<Out<T>, Fault> {
+    pub(crate) unsafe fn out<T>(&mut self, what: &str, pointer: *mut T) -> Result<Out<T>, Status> {
         self.one(what, pointer, true)?;
         Ok(Out(pointer))
     }
 
-    /// `count` elements at `pointer`, which may be NULL if there are none.
+    /// `count` elements at `pointer`, which may be NULL if `count` is 0.
     ///
     /// # Safety
-    /// There are that many, and they live and stay as they are as long as the answer.
+    /// There are that many, and they stay valid and unchanged for `'a`.
     pub(crate) unsafe fn list<'a, T>(
         &mut self,
         what: &str,
         pointer: *const T,
         count: usize,
-    ) -> Result<&'a [T], Fault> {
+    ) -> Result<&'a [T], Status> {
         self.note(what, pointer.cast(), count.checked_mul(size_of::<T>()), align_of::<T>(), false)?;
         if count == 0 {
             return Ok(&[]);
         }
-        // SAFETY: not NULL, aligned, no larger than an object may be; the rest is the caller's promise.
+        // SAFETY: not NULL, aligned, at most `isize::MAX` bytes; the rest is guaranteed by the caller.
         Ok(unsafe { core::slice::from_raw_parts(pointer, count) })
     }
 
     /// A string of at most `longest` bytes.
     ///
     /// # Safety
-    /// `text` is NULL or a string ended by 0, which lives as long as the answer.
+    /// `text` is NULL or a NUL-terminated string that stays valid for `'a`.
     pub(crate) unsafe fn text<'a>(
         &mut self,
         what: &str,
         text: *const c_char,
         longest: usize,
-    ) -> Result<&'a str, Fault> {
+    ) -> Result<&'a str, Status> {
         if text.is_null() {
-            return fault(BITSTEP_POINTER, format!("{what} is NULL"));
+            return err(BITSTEP_POINTER, format!("{what} is NULL"));
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         let found = unsafe { CStr::from_ptr(text) };
         let len = found.count_bytes();
         self.note(what, text.cast(), len.checked_add(1), 1, false)?;
         if len > longest {
             let head = String::from_utf8_lossy(found.to_bytes().get(..40).unwrap_or_default());
             let message = format!("{what} is too long: {len} bytes, beginning with `{head}`");
-            return fault(BITSTEP_ARGUMENT, message);
+            return err(BITSTEP_ARGUMENT, message);
         }
-        found.to_str().or_else(|_| fault(BITSTEP_ARGUMENT, format!("{what} is not UTF-8")))
+        found.to_str().or_else(|_| err(BITSTEP_ARGUMENT, format!("{what} is not UTF-8")))
     }
 
-    /// Refuses what is written to where it overlaps anything. To be called before anything is written.
-    pub(crate) fn check(&mut self) -> Result<(), Fault> {
+    /// Refuses a written range that overlaps any other. Must be called before the first write.
+    pub(crate) fn check(&mut self) -> Result<(), Status> {
         self.0.sort_unstable();
-        // The furthest end so far, of all and of what is written.
+        // The furthest end so far, of all ranges and of the written ones.
         let (mut end, mut end_written) = (0, 0);
         for place in &self.0 {
             if place.start < end_written || place.written && place.start < end {
-                return fault(BITSTEP_POINTER, "what is written to overlaps something else");
+                return err(BITSTEP_POINTER, "what is written to overlaps something else");
             }
             end = end.max(place.end);
             if place.written {
@@ -214,7 +214,7 @@ impl Places {
         Ok(())
     }
 
-    /// Whether any of them meets these bytes.
+    /// Whether any recorded range overlaps these bytes.
     pub(crate) fn meet(&self, start: usize, size: usize) -> bool {
         let end = start.saturating_add(size);
         self.0.iter().any(|place| place.start < end && start < place.end)

@@ -1,7 +1,7 @@
-//! A rule over state in the caller's memory: an optimizer of one tensor that is nothing but bytes.
+//! A rule whose state is in the caller's memory: an optimizer of one tensor whose state is plain bytes.
 //!
-//! The memory holds a counter, the rule's carried numbers and the slots. It may be copied, moved
-//! and written to a file by its owner.
+//! The memory holds the step counter, the rule's per-step scalars and the slots. Its owner may copy it,
+//! move it and write it to a file.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,15 +16,15 @@ use bitstep::rule::{UpdateBuffers as CoreTensor, begin_single};
 use bitstep::storage::{DataMut, RawDtype, StorageFormat};
 use half::{bf16, f16};
 
-use crate::args::{NamedNumber, args, check_rate, given, name};
-use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, ErrorMessage, Fault, fault};
-use crate::places::answer;
+use crate::args::{NamedNumber, args, check_rate, extra, name};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, ErrorMessage, Status, err};
+use crate::places::ffi_call;
 use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
-/// A rule with its arguments. It does not change, and knows nothing of parameters: threads may share it.
+/// A rule with its hyper-parameters. It is immutable and independent of parameters: threads may share it.
 pub struct Rule(OptimizerSpec);
 
-/// What stands before the slots. All zeros: no step yet.
+/// Precedes the slots. All zeros before the first step.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 struct Header {
@@ -33,12 +33,12 @@ struct Header {
     scalars: bitstep::rule::ScalarState,
 }
 
-/// Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
-/// `bitstep_rule_free`.
+/// Creates a rule from `name` and `arguments`, which are those of `bitstep_optimizer_add_group`. Free it
+/// with `bitstep_rule_free`.
 ///
-/// Refused are rules that need to know more than one parameter: a norm over all gradients, a
-/// parameter's place among the others, a seed of its own. Names that keep something beside 16-bit
-/// parameters are refused where they do. Take an optimizer for them.
+/// Refuses rules that depend on more than one parameter: on the norm over all gradients, on the
+/// parameter's index in its group, or on a seed per parameter. Names that store correction bits beside
+/// 16-bit parameters are refused for parameters of those types. Use an optimizer for all of them.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -49,48 +49,48 @@ pub unsafe extern "C" fn bitstep_rule_new(
     rule: *mut *mut Rule,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let out = places.out("rule", rule)?;
             let name = self::name(places, "name", name)?;
             let arguments = args(places, arguments)?;
             places.check()?;
-            let recipe = registry::optimizer(name, &arguments)?;
-            check_alone(&recipe, &[])?;
-            out.set(Box::into_raw(Box::new(Rule(recipe))));
+            let spec = registry::optimizer(name, &arguments)?;
+            check_alone(&spec, &[])?;
+            out.set(Box::into_raw(Box::new(Rule(spec))));
             Ok(())
         })
     }
 }
 
-/// Refuses a rule whose step of one parameter is not known from that parameter alone.
-fn check_alone(recipe: &OptimizerSpec, given: &[(&str, f64)]) -> Result<(), Fault> {
-    let rule = &*recipe.rule;
+/// Refuses a rule whose update of one parameter depends on other parameters.
+fn check_alone(spec: &OptimizerSpec, extra: &[(&str, f64)]) -> Result<(), Status> {
+    let rule = &*spec.rule;
     let [first, second] = [0, 1].map(|index| rule.initial_scalars(index).map(f64::to_bits));
-    if rule.grad_norm_divisor(given).is_some()
+    if rule.grad_norm_divisor(extra).is_some()
         || rule.info().needs_index_in_group
         || first != second
     {
         let message = "rule: needs to know of all parameters; take an optimizer for it";
-        return fault(BITSTEP_ARGUMENT, message);
+        return err(BITSTEP_ARGUMENT, message);
     }
     Ok(())
 }
 
-/// Frees a rule; NULL is left alone.
+/// Frees a rule. NULL is ignored.
 ///
 /// # Safety
-/// It is used no more.
+/// It is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_rule_free(rule: *mut Rule) {
     if !rule.is_null() {
-        // SAFETY: it came out of `Box::into_raw`, and is used no more.
+        // SAFETY: it came from `Box::into_raw` and is not used afterwards.
         drop(unsafe { Box::from_raw(rule) });
     }
 }
 
-/// A slot in memory: its format, its length, and where its parts begin.
+/// A slot: its format, its length, and the offsets of its parts in the memory.
 struct Slot {
     format: StorageFormat,
     len: usize,
@@ -103,24 +103,24 @@ fn numel(shape: &[usize]) -> Option<usize> {
     if zero { Some(0) } else { all() }
 }
 
-fn too_large() -> Fault {
-    Fault(BITSTEP_MEMORY, "shape: too large".into())
+fn too_large() -> Status {
+    Status(BITSTEP_MEMORY, "shape: too large".into())
 }
 
-/// Where everything lies, and the size of all.
+/// The slots with their offsets, and the total size.
 fn layout(
-    recipe: &OptimizerSpec,
+    spec: &OptimizerSpec,
     shape: &[usize],
     dtype: Dtype,
-) -> Result<(Vec<Slot>, usize), Fault> {
-    if recipe.storage.param != bitstep::optimizer::ParamStorage::Plain
+) -> Result<(Vec<Slot>, usize), Status> {
+    if spec.storage.param != bitstep::optimizer::ParamStorage::Plain
         && !matches!(dtype, Dtype::F64 | Dtype::F32)
     {
-        return fault(BITSTEP_ARGUMENT, "rule: keeps something beside parameters of this type");
+        return err(BITSTEP_ARGUMENT, "rule: keeps something beside parameters of this type");
     }
-    // Whatever the slots are: such a parameter can't be.
+    // Refused whatever the slots are: no parameter can be this large.
     numel(shape).and_then(|n| n.checked_mul(dtype.size())).ok_or_else(too_large)?;
-    recipe.rule.check_shape(shape)?;
+    spec.rule.check_shape(shape)?;
     let mut end = size_of::<Header>();
     let mut part = |element: RawDtype, len: usize| {
         let start = end;
@@ -129,9 +129,9 @@ fn layout(
         Some(start)
     };
     let mut slots = Vec::new();
-    for k in 0..recipe.rule.info().slots.len() {
-        let format = recipe.slot_format(k, shape, dtype);
-        let len = recipe.slot_len(k, shape, dtype);
+    for k in 0..spec.rule.info().slots.len() {
+        let format = spec.slot_format(k, shape, dtype);
+        let len = spec.slot_len(k, shape, dtype);
         let parts = match (format, format.layout(len)) {
             (StorageFormat::Plain(dtype), _) => part(dtype.into(), len).map(|a| [a, a]),
             (_, Some([(a, n), (b, m)])) => part(a, n).zip(part(b, m)).map(|(a, b)| [a, b]),
@@ -143,10 +143,10 @@ fn layout(
     Ok((slots, end))
 }
 
-/// Writes to `size` how many bytes of state a parameter of this shape and type needs.
+/// Writes the size of the state of a parameter of this shape and type, in bytes, to `size`.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_rule_state_size(
     rule: *const Rule,
@@ -156,9 +156,9 @@ pub unsafe extern "C" fn bitstep_rule_state_size(
     size: *mut usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let rule = places.handle("rule", rule)?;
             let size = places.out("size", size)?;
             let shape = places.list("shape", shape, dimensions)?;
@@ -169,12 +169,12 @@ pub unsafe extern "C" fn bitstep_rule_state_size(
     }
 }
 
-/// Numbers at a place in the state.
+/// Elements at an offset of the state.
 ///
 /// # Safety
-/// `start` is a part's with that many numbers of that type, in memory that nobody else touches.
+/// `start` is the offset of a part with that many elements of that type, in memory that no one else accesses.
 unsafe fn numbers<'a>(memory: *mut u8, start: usize, element: RawDtype, len: usize) -> DataMut<'a> {
-    // SAFETY: the caller's promise. Parts begin at multiples of 8, and so does the memory.
+    // SAFETY: guaranteed by the caller. The parts and the memory itself are aligned to 8.
     unsafe {
         let at = memory.add(start);
         match element {
@@ -186,15 +186,15 @@ unsafe fn numbers<'a>(memory: *mut u8, start: usize, element: RawDtype, len: usi
     }
 }
 
-/// One step of one parameter at learning rate `lr`, which is neither negative nor NaN, with its state
-/// in `memory`: `size` bytes as `bitstep_rule_state_size` says, beginning at a multiple of 8. Before the
-/// first step they must be 0. Memory that was saved is to be restored on the same kind of machine.
+/// Steps one parameter at learning rate `lr`, which must not be negative or NaN. Its state is in
+/// `memory`: `size` bytes, as `bitstep_rule_state_size` gives them, aligned to 8 and all 0 before the
+/// first step. The bytes are in native order: restore them on the same kind of machine only.
 ///
-/// The bits are those of an optimizer of that one parameter. Numbers in `given_numbers` that the rule
-/// does not listen to are refused.
+/// The result has the same bits as a `bitstep_optimizer` of that one parameter. `given_numbers` are extra
+/// arguments; a name that the rule does not use is refused.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_rule_step(
     rule: *const Rule,
@@ -208,65 +208,65 @@ pub unsafe extern "C" fn bitstep_rule_step(
     given_count: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let rule = places.handle("rule", rule)?;
             let shape = places.list("shape", shape, dimensions)?;
             let tensors = places.list("tensor", tensor, 1)?;
             let known = |name: &str| rule.0.rule.info().extra_args.contains(&name);
-            let given = given(places, given_numbers, given_count, known)?;
+            let extra = extra(places, given_numbers, given_count, known)?;
             note(places, tensors, true)?;
-            // One byte at least: the memory must be somewhere to be of the right size.
+            // At least one byte, so that NULL is refused as a pointer even if `size` is wrongly 0.
             places.written("memory", memory, size.max(1), 8)?;
             places.check()?;
             check_rate(lr)?;
             let [tensor] = tensors else { return Ok(()) };
-            step(&rule.0, lr, tensor, shape, memory.cast(), size, &given)
+            step(&rule.0, lr, tensor, shape, memory.cast(), size, &extra)
         })
     }
 }
 
 /// # Safety
-/// The tensor and the memory have been checked; nobody else touches them meanwhile.
+/// The tensor and the memory have been checked; no one else accesses them meanwhile.
 unsafe fn step(
-    recipe: &OptimizerSpec,
+    spec: &OptimizerSpec,
     lr: f64,
     tensor: &Tensor,
     shape: &[usize],
     memory: *mut u8,
     size: usize,
-    given: &[(&str, f64)],
-) -> Result<(), Fault> {
+    extra: &[(&str, f64)],
+) -> Result<(), Status> {
     let dtype = dtype(tensor.dtype)?;
-    let (places, expected) = layout(recipe, shape, dtype)?;
+    let (places, expected) = layout(spec, shape, dtype)?;
     if size != expected {
-        return fault(BITSTEP_LENGTH, format!("memory has {size} bytes, {expected} are needed"));
+        return err(BITSTEP_LENGTH, format!("memory has {size} bytes, {expected} are needed"));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let (param, grad) = unsafe { (data_mut(tensor), grad(tensor)) };
     let numel = numel(shape).ok_or_else(too_large)?;
     if param.len() != numel {
         let got = param.len();
-        return fault(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
+        return err(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
     }
-    let rule = &*recipe.rule;
+    let rule = &*spec.rule;
     rule.check()?;
-    check_alone(recipe, given)?;
-    // SAFETY: the memory has room for it in front, and begins at a multiple of 8.
+    check_alone(spec, extra)?;
+    // SAFETY: the memory begins with it and is aligned to 8.
     let header = unsafe { &mut *memory.cast::<Header>() };
     let Header { mut steps, started, mut scalars } = *header;
     let first = started == 0;
     if first && steps == 0 {
         scalars = rule.initial_scalars(0);
     }
-    let (dtype_of, lead) = (Some(dtype), grad.map(|grad| grad.dtype()));
+    let (dtype_of, group_dtype) = (Some(dtype), grad.map(|grad| grad.dtype()));
     let mut at = StepContext {
         is_first: first,
         shape,
         dtype: dtype_of,
-        group_dtype: lead,
-        extra: given,
+        group_dtype,
+        extra,
         ..StepContext::new(0, lr)
     };
     begin_single(rule, &mut at, grad.is_some(), &mut steps, &mut scalars);
@@ -274,13 +274,13 @@ unsafe fn step(
         *header = Header { steps, started, scalars };
         return Ok(());
     };
-    let double = recipe.policy.compute(Some(dtype)) == Dtype::F64;
+    let double = spec.policy.compute(Some(dtype)) == Dtype::F64;
     let compute = if double { Dtype::F64 } else { Dtype::F32 };
-    // From here on nothing goes wrong: lengths are the layout's, and the rule has been checked.
-    let mut work = Buffer::zeros(compute, rule.scratch_len(shape))?;
+    // Only this allocation can still fail: lengths come from the layout, and the rule has been checked.
+    let mut scratch = Buffer::zeros(compute, rule.scratch_len(shape))?;
 
     let firsts = places.iter().map(|slot| {
-        // SAFETY: the parts lie where `layout` says, behind the header and apart from each other.
+        // SAFETY: the parts lie at the offsets of `layout`, after the header and disjoint.
         unsafe { first_part(memory, slot) }
     });
     let mut firsts: Vec<DataMut<'_>> = firsts.collect();
@@ -290,11 +290,11 @@ unsafe fn step(
         None => DataMut::F32(&mut []),
     });
     let mut seconds: Vec<DataMut<'_>> = seconds.collect();
-    let mut coded = Vec::new();
+    let mut encoded = Vec::new();
     for (slot, scales) in places.iter().zip(&mut seconds) {
-        coded.push(match slot.format.layout(slot.len) {
+        encoded.push(match slot.format.layout(slot.len) {
             Some([(_, len), _]) => {
-                // SAFETY: as above; the first part of a coded slot is bytes.
+                // SAFETY: as above; the first part of an encoded slot is bytes.
                 let codes = unsafe { slice_mut(memory.add(slot.parts[0]), len) };
                 Some(slot.format.view(slot.len, codes, scales)?)
             }
@@ -303,8 +303,8 @@ unsafe fn step(
     }
     let mut slots: Vec<DataMut<'_>> = firsts
         .iter_mut()
-        .zip(&mut coded)
-        .map(|(plain, coded)| match coded {
+        .zip(&mut encoded)
+        .map(|(plain, encoded)| match encoded {
             Some(storage) => DataMut::Encoded(&mut **storage),
             None => plain.reborrow(),
         })
@@ -318,10 +318,10 @@ unsafe fn step(
             }
         }
     }
-    let tensor = CoreTensor { shape, param, grad, slots: &mut slots, scratch: work.data_mut() };
-    // A parameter does not change what is its group's.
+    let tensor = CoreTensor { shape, param, grad, slots: &mut slots, scratch: scratch.data_mut() };
+    // As in an optimizer, an update changes the scalars only if the parameter owns them.
     let mut own = scalars;
-    rule.update(recipe.policy, &at, &mut own, tensor)?;
+    rule.update(spec.policy, &at, &mut own, tensor)?;
     if rule.info().scalar_scope == Scope::Parameter {
         scalars = own;
     }
@@ -329,13 +329,13 @@ unsafe fn step(
     Ok(())
 }
 
-/// The numbers of a plain slot; none of a coded one.
+/// The elements of a plain slot; empty for an encoded one.
 ///
 /// # Safety
 /// As [`numbers`].
 unsafe fn first_part<'a>(memory: *mut u8, slot: &Slot) -> DataMut<'a> {
     match slot.format {
-        // SAFETY: the caller's promise.
+        // SAFETY: guaranteed by the caller.
         StorageFormat::Plain(dtype) => unsafe {
             numbers(memory, slot.parts[0], dtype.into(), slot.len)
         },

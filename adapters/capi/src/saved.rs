@@ -1,11 +1,11 @@
-//! An optimizer's state as bytes, and back.
+//! Saving an optimizer's state to bytes, and loading it.
 
 use crate::error::ErrorMessage;
 use crate::optimizer::Optimizer;
-use crate::places::answer;
+use crate::places::ffi_call;
 use crate::tensor::slice_mut;
 
-/// Writes to `size` how many bytes `bitstep_optimizer_save` needs.
+/// Writes the number of bytes that `bitstep_optimizer_save` needs to `size`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -15,9 +15,9 @@ pub unsafe extern "C" fn bitstep_optimizer_save_size(
     size: *mut usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle("optimizer", optimizer)?;
             let size = places.out("size", size)?;
             places.check()?;
@@ -27,11 +27,10 @@ pub unsafe extern "C" fn bitstep_optimizer_save_size(
     }
 }
 
-/// Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
-/// every machine, and those of `Optimizer::save` in Rust. They begin with `bitstep`, a 0, and the
-/// version of what follows, as the 8 bytes of a little-endian number, and end with a checksum. Later
-/// versions of this interface read what this one writes, and this one reads what versions 2 and 3
-/// wrote.
+/// Saves all state, counters and learning rates to `memory`, which is `size` bytes long. The bytes are
+/// the same on every machine, and those of `Optimizer::save` in Rust. They begin with `bitstep`, a 0 and
+/// the format version as a little-endian 64-bit integer, and end with a checksum. Later versions of this
+/// interface read what this one writes, and this one reads what versions 2 and 3 wrote.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -42,9 +41,9 @@ pub unsafe extern "C" fn bitstep_optimizer_save(
     size: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle("optimizer", optimizer)?;
             places.written("memory", memory.cast(), size, 1)?;
             places.check()?;
@@ -53,9 +52,9 @@ pub unsafe extern "C" fn bitstep_optimizer_save(
     }
 }
 
-/// Goes on from saved state, in an optimizer whose groups have the same rules, arithmetic and storage
-/// and whose parameters have the same shapes and types; any other is refused, and so are damaged bytes
-/// and a version that is not known. Arguments other than the rate are those of here.
+/// Loads saved state into an optimizer whose groups have the same rules, compute policy and storage, and
+/// whose parameters have the same shapes and types. Any other is refused, and so are damaged bytes and an
+/// unknown version. Learning rates are loaded; all other hyper-parameters stay as they are.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -66,9 +65,9 @@ pub unsafe extern "C" fn bitstep_optimizer_load(
     size: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             let bytes = places.list("memory", memory, size)?;
             places.check()?;

@@ -8,17 +8,17 @@ use bitstep::schedule::{Scheduler, build};
 use bitstep::storage::memory::collected;
 
 use crate::args::{args, name};
-use crate::error::{BITSTEP_LENGTH, ErrorMessage, fault};
+use crate::error::{BITSTEP_LENGTH, ErrorMessage, err};
 use crate::optimizer::Optimizer;
-use crate::places::answer;
+use crate::places::ffi_call;
 use crate::tensor::slice_mut;
 
-/// A schedule at work for all groups of an optimizer.
+/// A schedule with its state, for all groups of an optimizer.
 pub struct Schedule(Scheduler);
 
-/// Makes the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are
-/// the reference's, and of the optimizer `lr`, or `groups` if there are several; at most 65536 bytes.
-/// To be freed with `bitstep_schedule_free`.
+/// Creates the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are the
+/// reference's, and the optimizer's `lr`, or `groups` if there are several; at most 65536 bytes.
+/// Free it with `bitstep_schedule_free`.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -29,9 +29,9 @@ pub unsafe extern "C" fn bitstep_schedule_new(
     schedule: *mut *mut Schedule,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let out = places.out("schedule", schedule)?;
             let name = self::name(places, "name", name)?;
             let arguments = args(places, arguments)?;
@@ -43,23 +43,23 @@ pub unsafe extern "C" fn bitstep_schedule_new(
     }
 }
 
-/// Frees a schedule; NULL is left alone.
+/// Frees a schedule. NULL is ignored.
 ///
 /// # Safety
-/// It is used no more.
+/// It is not used afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_free(schedule: *mut Schedule) {
     if !schedule.is_null() {
-        // SAFETY: it came out of `Box::into_raw`, and is used no more.
+        // SAFETY: it came from `Box::into_raw` and is not used afterwards.
         drop(unsafe { Box::from_raw(schedule) });
     }
 }
 
-/// Makes a scheduler step. `given`: the metric for `reduce_lr_on_plateau` and `greedy`, a number
-/// for each group for `adafactor_schedule`; for all others none.
+/// Makes a scheduler step. `given` is the metric for `reduce_lr_on_plateau` and `greedy`, one value per
+/// group for `adafactor_schedule`, and empty for all others.
 ///
 /// # Safety
-/// Pointers are valid or NULL, and there is as much behind them as is said.
+/// Pointers are valid or NULL and point to as many elements as stated.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn bitstep_schedule_step(
     schedule: *mut Schedule,
@@ -67,9 +67,9 @@ pub unsafe extern "C" fn bitstep_schedule_step(
     count: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle_mut("schedule", schedule)?;
             let given = places.list("given", given, count)?;
             places.check()?;
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn bitstep_schedule_step(
     }
 }
 
-/// Writes the learning rate in force for a group to `lr`.
+/// Writes a group's current learning rate to `lr`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -90,14 +90,14 @@ pub unsafe extern "C" fn bitstep_schedule_lr(
     lr: *mut f64,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle("schedule", schedule)?;
             let lr = places.out("lr", lr)?;
             places.check()?;
             let Some(&rate) = schedule.0.lrs().get(group) else {
-                return fault(BITSTEP_LENGTH, "the schedule has fewer groups");
+                return err(BITSTEP_LENGTH, "the schedule has fewer groups");
             };
             lr.set(rate);
             Ok(())
@@ -105,9 +105,9 @@ pub unsafe extern "C" fn bitstep_schedule_lr(
     }
 }
 
-/// Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
-/// the reference's schedules do, and their momentum if the schedule cycles it: a rule without one is
-/// refused then.
+/// Sets the learning rates of all groups of an optimizer to the schedule's current ones, without a range
+/// check, as the reference's schedules do. A schedule that cycles momentum sets that too; a rule without
+/// momentum is refused then.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -117,16 +117,16 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
     optimizer: *mut Optimizer,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle("schedule", schedule)?;
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             places.check()?;
             let groups = optimizer.inner.groups().len();
             if groups != schedule.0.lrs().len() {
                 let message = "schedule and optimizer differ in the number of groups";
-                return fault(BITSTEP_LENGTH, message);
+                return err(BITSTEP_LENGTH, message);
             }
             let all = collected("groups", (0..groups).map(GroupId))?;
             optimizer.inner.follow(&schedule.0, &all)?;
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn bitstep_schedule_apply(
     }
 }
 
-/// Writes to `size` how many bytes `bitstep_schedule_save` needs.
+/// Writes the number of bytes that `bitstep_schedule_save` needs to `size`.
 ///
 /// # Safety
 /// Pointers are valid or NULL.
@@ -145,9 +145,9 @@ pub unsafe extern "C" fn bitstep_schedule_save_size(
     size: *mut usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle("schedule", schedule)?;
             let size = places.out("size", size)?;
             places.check()?;
@@ -157,8 +157,8 @@ pub unsafe extern "C" fn bitstep_schedule_save_size(
     }
 }
 
-/// Writes where the schedule stands to `memory`, `size` bytes long. As with an optimizer's, later
-/// versions read it.
+/// Saves the schedule's state to `memory`, which is `size` bytes long. As with an optimizer's state,
+/// later versions read it.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -169,9 +169,9 @@ pub unsafe extern "C" fn bitstep_schedule_save(
     size: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle("schedule", schedule)?;
             places.written("memory", memory.cast(), size, 1)?;
             places.check()?;
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn bitstep_schedule_save(
     }
 }
 
-/// Goes on from there, in a schedule that was made alike.
+/// Loads saved state into a schedule that was created with the same name and arguments.
 ///
 /// # Safety
 /// Pointers are valid or NULL, and there are `size` bytes at `memory`.
@@ -191,9 +191,9 @@ pub unsafe extern "C" fn bitstep_schedule_load(
     size: usize,
     error: *mut ErrorMessage,
 ) -> i32 {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: guaranteed by the caller, here and below.
     unsafe {
-        answer(error, |places| {
+        ffi_call(error, |places| {
             let schedule = places.handle_mut("schedule", schedule)?;
             let bytes = places.list("memory", memory, size)?;
             places.check()?;

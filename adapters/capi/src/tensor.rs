@@ -7,7 +7,7 @@ use bitstep::float::Dtype;
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 
-use crate::error::{BITSTEP_ARGUMENT, Fault, fault};
+use crate::error::{BITSTEP_ARGUMENT, Status, err};
 use crate::places::Places;
 
 /// IEEE binary64: `double`.
@@ -23,30 +23,30 @@ pub const BITSTEP_F16: u32 = 3;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Tensor {
-    /// The numbers, one after the other, in native byte order, beginning at a multiple of their size.
+    /// The elements, contiguous, in native byte order, aligned to their size.
     pub data: *mut c_void,
-    /// How many; of the gradient as many.
+    /// The number of elements of the parameter, and of the gradient.
     pub len: usize,
-    /// `BITSTEP_F32`, …
+    /// The parameter's type: `BITSTEP_F32`, …
     pub dtype: u32,
     /// The gradient's type.
     pub grad_dtype: u32,
-    /// The gradient; NULL for none: the parameter and its state then stay as they are.
+    /// The gradient, or NULL: the parameter and its state then stay unchanged.
     pub grad: *const c_void,
 }
 
-pub(crate) fn dtype(number: u32) -> Result<Dtype, Fault> {
+pub(crate) fn dtype(number: u32) -> Result<Dtype, Status> {
     Ok(match number {
         BITSTEP_F64 => Dtype::F64,
         BITSTEP_F32 => Dtype::F32,
         BITSTEP_BF16 => Dtype::Bf16,
         BITSTEP_F16 => Dtype::F16,
-        other => return fault(BITSTEP_ARGUMENT, format!("{other} is no BITSTEP_F32, _F64, …")),
+        other => return err(BITSTEP_ARGUMENT, format!("{other} is no BITSTEP_F32, _F64, …")),
     })
 }
 
-/// Notes where the data of tensors lie, and their gradients if they are looked at.
-pub(crate) fn note(places: &mut Places, tensors: &[Tensor], grads: bool) -> Result<(), Fault> {
+/// Records the memory ranges of the tensors' data and, if `grads`, of their gradients.
+pub(crate) fn note(places: &mut Places, tensors: &[Tensor], grads: bool) -> Result<(), Status> {
     for t in tensors {
         places.numbers("data", t.data, t.len, dtype(t.dtype)?, true)?;
         if grads && !t.grad.is_null() {
@@ -56,13 +56,13 @@ pub(crate) fn note(places: &mut Places, tensors: &[Tensor], grads: bool) -> Resu
     Ok(())
 }
 
-/// The numbers, to write.
+/// The elements, mutably.
 ///
 /// # Safety
-/// The tensor has been [noted](note) in places that were checked; there are `len` numbers at `data`,
-/// which nobody else touches as long as the answer lives.
+/// The tensor has been [recorded](note) in places that were checked; there are `len` elements at `data`,
+/// which no one else accesses during `'a`.
 pub(crate) unsafe fn data_mut<'a>(t: &Tensor) -> DataMut<'a> {
-    // SAFETY: the caller's promise; the type is the tensor's.
+    // SAFETY: guaranteed by the caller; the type is the tensor's.
     unsafe {
         match t.dtype {
             BITSTEP_F64 => DataMut::F64(slice_mut(t.data.cast::<f64>(), t.len)),
@@ -76,12 +76,12 @@ pub(crate) unsafe fn data_mut<'a>(t: &Tensor) -> DataMut<'a> {
 /// The gradient, if there is one.
 ///
 /// # Safety
-/// As [`data_mut`], of `grad`.
+/// As [`data_mut`], for `grad`.
 pub(crate) unsafe fn grad<'a>(t: &Tensor) -> Option<Data<'a>> {
     if t.grad.is_null() {
         return None;
     }
-    // SAFETY: the caller's promise; the type is the gradient's.
+    // SAFETY: guaranteed by the caller; the type is the gradient's.
     Some(unsafe {
         match t.grad_dtype {
             BITSTEP_F64 => Data::F64(slice(t.grad.cast::<f64>(), t.len)),
@@ -98,7 +98,7 @@ pub(crate) unsafe fn slice_mut<'a, T>(pointer: *mut T, len: usize) -> &'a mut [T
     if len == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { core::slice::from_raw_parts_mut(pointer, len) }
 }
 
@@ -108,6 +108,6 @@ unsafe fn slice<'a, T>(pointer: *const T, len: usize) -> &'a [T] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { core::slice::from_raw_parts(pointer, len) }
 }

@@ -1,4 +1,4 @@
-//! The committed header is what the code says. `BITSTEP_RENEW=1` writes it anew.
+//! The committed header is the one that cbindgen generates. `BITSTEP_RENEW=1` regenerates it.
 
 use std::path::Path;
 

@@ -1,12 +1,12 @@
-//! What the header promises of pointers, saved state, types and numbers: what is wrong is refused, and
-//! nothing is written then.
+//! The header's guarantees on pointers, saved state, types and sizes: errors are reported, and nothing is
+//! written then.
 
 use std::ffi::{CString, c_char, c_void};
 use std::ptr::{null, null_mut};
 
 use bitstep_capi::*;
 
-/// The message of a call, and its status.
+/// A call's status and message.
 fn call(f: impl FnOnce(*mut ErrorMessage) -> i32) -> (i32, String) {
     let mut error = ErrorMessage { message: [0; 256] };
     let status = f(&mut error);
@@ -14,7 +14,7 @@ fn call(f: impl FnOnce(*mut ErrorMessage) -> i32) -> (i32, String) {
     (status, String::from_utf8(text).expect("a message in UTF-8"))
 }
 
-/// As [`call`] of what must go well.
+/// [`call`], asserting success.
 fn well(f: impl FnOnce(*mut ErrorMessage) -> i32) {
     assert_eq!(call(f), (BITSTEP_OK, String::new()));
 }
@@ -26,7 +26,7 @@ fn text(s: &str) -> CString {
 fn optimizer(name: &str, arguments: &str, shape: &[usize], dtype: u32) -> *mut Optimizer {
     let (name, arguments) = (text(name), text(arguments));
     let (mut made, mut group) = (null_mut(), 7);
-    // SAFETY: strings and places that live.
+    // SAFETY: live strings and outputs.
     unsafe {
         well(|e| bitstep_optimizer_new(&mut made, e));
         let (name, arguments) = (name.as_ptr(), arguments.as_ptr());
@@ -38,7 +38,7 @@ fn optimizer(name: &str, arguments: &str, shape: &[usize], dtype: u32) -> *mut O
 
 fn rule(name: &str, arguments: &str) -> Result<*mut Rule, (i32, String)> {
     let (name, arguments, mut made) = (text(name), text(arguments), null_mut());
-    // SAFETY: strings and a place that live.
+    // SAFETY: live strings and outputs.
     match call(|e| unsafe { bitstep_rule_new(name.as_ptr(), arguments.as_ptr(), &mut made, e) }) {
         (BITSTEP_OK, _) => Ok(made),
         refused => Err(refused),
@@ -47,14 +47,14 @@ fn rule(name: &str, arguments: &str) -> Result<*mut Rule, (i32, String)> {
 
 fn schedule(name: &str, arguments: &str) -> *mut Schedule {
     let (name, arguments, mut made) = (text(name), text(arguments), null_mut());
-    // SAFETY: strings and a place that live.
+    // SAFETY: live strings and outputs.
     well(|e| unsafe { bitstep_schedule_new(name.as_ptr(), arguments.as_ptr(), &mut made, e) });
     made
 }
 
 fn saved(optimizer: *const Optimizer) -> Vec<u8> {
     let mut size = 0;
-    // SAFETY: a live handle, and memory of the length that is said.
+    // SAFETY: a live handle, and memory of the stated length.
     unsafe {
         well(|e| bitstep_optimizer_save_size(optimizer, &mut size, e));
         let mut memory = vec![0; size];
@@ -74,7 +74,7 @@ fn type_that_was_not_declared_is_refused_and_nothing_is_written() {
     let before = saved(o);
     let (mut data, grad) = ([1.0f64; 4], [1.0f32; 4]);
     let t = tensor(&mut data, BITSTEP_F64, &grad, BITSTEP_F32);
-    // SAFETY: a live handle, and tensors that live.
+    // SAFETY: a live handle, and live tensors.
     unsafe {
         let (status, message) = call(|e| bitstep_optimizer_step(o, &t, 1, null(), 0, e));
         assert_eq!(status, BITSTEP_ARGUMENT, "{message}");
@@ -96,16 +96,16 @@ fn what_is_written_to_overlaps_nothing() {
             (BITSTEP_POINTER, "what is written to overlaps something else")
         );
     };
-    // SAFETY: live handles, and memory that lives and is as long as is said.
+    // SAFETY: live handles, and memory that is live and of the stated length.
     unsafe {
-        // The norm within a gradient.
+        // The norm inside a gradient.
         let mut grad = [2.0f64; 4];
         let t = tensor(&mut grad, BITSTEP_F64, &[0.0f32; 0], 0);
         let norm = t.data.cast::<f64>().add(1);
         expect(&mut |e| bitstep_clip_grad_norm(&t, 1, 1.0, 2.0, norm, e));
         assert_eq!(grad, [2.0; 4]);
 
-        // Data over the list of tensors, or over the names of given numbers.
+        // Data over the list of tensors, or over the names of extra arguments.
         let mut list = [[0u64; 16]; 1];
         let at: *mut Tensor = list.as_mut_ptr().cast();
         let mut its = tensor(&mut [0f32; 4], BITSTEP_F32, &[0f32; 4], BITSTEP_F32);
@@ -122,7 +122,7 @@ fn what_is_written_to_overlaps_nothing() {
         let two = optimizer("grokadamw", "", &[1], BITSTEP_F32);
         expect(&mut |e| bitstep_optimizer_step(two, &over, 1, &given, 1, e));
 
-        // A shape within a rule's memory; the tensor itself there.
+        // The shape, or the tensor itself, inside a rule's memory.
         let (mut x, g) = ([1.0f32; 4], [1.0f32; 4]);
         let t = tensor(&mut x, BITSTEP_F32, &g, BITSTEP_F32);
         let mut size = 0;
@@ -135,7 +135,7 @@ fn what_is_written_to_overlaps_nothing() {
         assert!(memory.iter().enumerate().all(|(i, &x)| x == if i == 9 { 4 } else { 0 }));
         assert_eq!(x, [1.0; 4]);
 
-        // Answers within what is read.
+        // Outputs inside memory that is read.
         let mut words = [4usize, 1];
         let inside: *mut usize = words.as_mut_ptr();
         expect(&mut |e| bitstep_rule_state_size(r, inside, 2, BITSTEP_F32, inside.add(1), e));
@@ -145,14 +145,14 @@ fn what_is_written_to_overlaps_nothing() {
         let group: *mut usize = name.as_mut_ptr().cast();
         expect(&mut |e| bitstep_optimizer_add_group(o, bytes.cast(), null(), group, e));
         expect(&mut |e| bitstep_rule_new(bytes.cast(), null(), bytes.cast(), e));
-        // In a handle itself.
+        // Inside a handle itself.
         expect(&mut |e| bitstep_optimizer_lr(o, 0, o.cast(), e));
         expect(&mut |e| bitstep_schedule_lr(s, 0, s.cast(), e));
         let all = saved(o);
         expect(&mut |e| bitstep_optimizer_save(o, o.cast(), 8, e));
         assert_eq!(saved(o), all);
 
-        // A message goes nowhere where anything else is.
+        // A message is not written over anything else.
         let mut grad = [3.0f64; 64];
         let t = tensor(&mut grad, BITSTEP_F64, &[0.0f32; 0], 0);
         let inside = t.data.cast::<ErrorMessage>();
@@ -183,7 +183,7 @@ fn pointer_that_is_not_aligned_is_refused() {
         assert_eq!(status, BITSTEP_POINTER);
         assert!(message.contains("not aligned"), "{message}");
     };
-    // SAFETY: live handles, memory that lives; what is not aligned is what is tested.
+    // SAFETY: live handles and memory; misalignment is what is tested.
     unsafe {
         expect(&mut |e| bitstep_optimizer_new(odd.cast(), e));
         expect(&mut |e| bitstep_optimizer_add_group(o, name.as_ptr(), null(), odd.cast(), e));
@@ -231,14 +231,14 @@ fn pointer_that_is_not_aligned_is_refused() {
 fn state_of_anything_else_is_refused() {
     let makes: [&dyn Fn() -> *mut Optimizer; 6] = [
         &|| optimizer("adamw_torch", "", &[2, 3], BITSTEP_F32),
-        // The same slots, by another name, in another shape, of another type, with another number of them.
+        // The same slots under another name, another shape, another type, another number of parameters.
         &|| optimizer("adam", "", &[2, 3], BITSTEP_F32),
         &|| optimizer("adamw_torch", "", &[3, 2], BITSTEP_F32),
         &|| optimizer("adamw_torch", "", &[6], BITSTEP_F32),
         &|| optimizer("adamw_torch", "", &[2, 3], BITSTEP_F64),
         &|| optimizer("adamw_torch", "amsgrad=True", &[2, 3], BITSTEP_F32),
     ];
-    // SAFETY: live handles, and memory of the length that is said.
+    // SAFETY: live handles, and memory of the stated length.
     unsafe {
         let (a, mut x) = (makes[0](), [1f32; 6]);
         let t = tensor(&mut x, BITSTEP_F32, &[1f32; 6], BITSTEP_F32);
@@ -261,7 +261,7 @@ fn state_of_anything_else_is_refused() {
                 }
                 assert_eq!(saved(b), before, "{i}: something was written");
             }
-            // Every length, and every byte of what tells one state from another, may be wrong.
+            // Any length, and any byte of the part that identifies the state, may be wrong.
             for at in 0..state.len() {
                 assert_eq!(load(b, &state[..at]), BITSTEP_STATE, "{i}: cut at {at}");
                 let mut other = state.clone();
@@ -301,7 +301,7 @@ fn rates_and_given_numbers_that_mean_nothing_are_refused() {
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
     let (loss, unknown) = (text("train_loss"), text("tran_loss"));
     let [loss, unknown] = [&loss, &unknown].map(|s| NamedNumber { name: s.as_ptr(), value: 1.0 });
-    // SAFETY: live handles, and tensors and numbers that live.
+    // SAFETY: live handles, and live tensors and numbers.
     unsafe {
         let mut size = 0;
         well(|e| bitstep_rule_state_size(r, [1].as_ptr(), 1, BITSTEP_F32, &mut size, e));
@@ -338,8 +338,8 @@ fn rates_and_given_numbers_that_mean_nothing_are_refused() {
     }
 }
 
-/// Whatever a rule over the caller's memory takes, an optimizer of that one parameter has the same bits
-/// of; the others are refused.
+/// Every rule that accepts the caller's memory gives the bits of an optimizer of that one parameter; the
+/// others are refused.
 #[test]
 fn rule_steps_as_an_optimizer_does_or_is_refused() {
     let (mut refused, mut taken) = (Vec::new(), 0);
@@ -359,7 +359,7 @@ fn rule_steps_as_an_optimizer_does_or_is_refused() {
             };
             taken += 1;
             let o = optimizer(entry.name, arguments, shape, BITSTEP_F32);
-            // SAFETY: live handles, and memory that lives and is as long as is said.
+            // SAFETY: live handles, and memory that is live and of the stated length.
             unsafe {
                 let mut size = 0;
                 let dims = shape.len();
@@ -372,7 +372,7 @@ fn rule_steps_as_an_optimizer_does_or_is_refused() {
                         (0..24u16).map(|i| f32::from((i * 7 + t * 5) % 13) - 6.5).collect();
                     let mut lr = 0.0;
                     well(|e| bitstep_optimizer_lr(o, 0, &mut lr, e));
-                    // Now and then there is no gradient, at first too.
+                    // Some steps have no gradient, the first one among them.
                     let no_grad = t % 3 == 0;
                     let [mut a, mut b] =
                         [&mut x, &mut y].map(|x| tensor(x, BITSTEP_F32, &grad, BITSTEP_F32));
@@ -393,7 +393,7 @@ fn rule_steps_as_an_optimizer_does_or_is_refused() {
         }
     }
     assert!(taken >= 70, "{taken}");
-    // A norm over all gradients, a place among the layers, a seed of its own.
+    // The norm over all gradients, the index in the group, a seed per parameter.
     for name in ["grokadamw", "apollo_adamw"] {
         assert!(refused.iter().any(|(refused, _)| *refused == name), "{name}: {refused:?}");
     }
@@ -405,7 +405,7 @@ fn rule_steps_as_an_optimizer_does_or_is_refused() {
     let (mut x, scale) = ([1f32], text("loss_scale"));
     let t = tensor(&mut x, BITSTEP_F32, &[1f32], BITSTEP_F32);
     let scale = NamedNumber { name: scale.as_ptr(), value: 2.0 };
-    // SAFETY: a live handle, and memory that lives and is as long as is said.
+    // SAFETY: a live handle, and memory that is live and of the stated length.
     unsafe {
         let mut size = 0;
         well(|e| bitstep_rule_state_size(r, [1].as_ptr(), 1, BITSTEP_F32, &mut size, e));
@@ -423,7 +423,7 @@ fn long_names_and_texts_are_refused_soon() {
     let (long, mut group) = (text(&"x".repeat(1 << 26)), 7);
     let o = optimizer("adamw_torch", "", &[1], BITSTEP_F32);
     let name = text("adamw_torch");
-    // SAFETY: a live handle, strings that live.
+    // SAFETY: a live handle and strings.
     unsafe {
         for (name, arguments) in [(long.as_ptr(), null()), (name.as_ptr(), long.as_ptr())] {
             let (status, message) =

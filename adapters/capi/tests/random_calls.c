@@ -23,7 +23,7 @@
 
 enum { ARENA = 1 << 14, CALLS = 200, HANDLES = 4, PARAMS = 5, PIECES = 96, STATUSES = 7, MOST = 64 };
 
-/* Chance. */
+/* Random values. */
 
 static uint64_t seed, state;
 static unsigned call_number;
@@ -39,7 +39,7 @@ static uint64_t next(void) { /* splitmix64 */
 static size_t below(size_t n) { return (size_t)(next() % n); }
 static int one_in(size_t n) { return below(n) == 0; }
 
-/* A size: a small one mostly. */
+/* A size, usually a small one. */
 static size_t any_size(void) {
     switch (below(12)) {
         case 0: return (size_t)(next() >> below(64));
@@ -60,7 +60,7 @@ static double any_number(void) {
     }
 }
 
-/* What is wrong. */
+/* Reporting of failures. */
 
 static uint64_t calls, by_status[STATUSES];
 static struct { const char *name; uint64_t calls, well; } functions[40];
@@ -72,7 +72,7 @@ static void where(void) {
     if (write(2, text, (size_t)n) < 0) _exit(3);
 }
 
-/* A few calls of small tensors that take half a minute of the processor, or wait ten, do not end. */
+/* A few calls on small tensors that use half a minute of CPU time, or wait for ten, are taken to hang. */
 static void on_alarm(int number) {
     (void)number;
     const char text[] = "\nrandom_calls: a call that does not end";
@@ -98,13 +98,13 @@ static void wrong(const char *what) {
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-/* All memory that a call may reach: pieces of one arena, which ends where nothing is mapped. */
+/* All memory passed to calls: pieces of one arena, which ends at an unmapped page. */
 
 static unsigned char *arena, *before;
 static size_t used;
 static struct piece { size_t start, end; int written; } pieces[PIECES];
 static size_t count_of_pieces;
-static int spoilt; /* whether any argument of the call is not as it should be */
+static int spoilt; /* whether any argument of the call is invalid */
 
 static void note(const void *pointer, size_t size, int written) {
     const unsigned char *p = pointer;
@@ -123,7 +123,7 @@ static int overlap(void) {
     return 0;
 }
 
-/* A place for something that the library reads through: it keeps what is put there. */
+/* Memory for something that the library only reads: its contents stay unchanged. */
 static void *place(size_t size, size_t align) {
     used = (used + align - 1) / align * align;
     if (size > ARENA - used) wrong("too small an arena for this program");
@@ -132,7 +132,7 @@ static void *place(size_t size, size_t align) {
     return p;
 }
 
-/* A place for numbers and answers: NULL, odd, or over something else now and then. */
+/* Memory for data and outputs: sometimes NULL, misaligned, or overlapping something else. */
 static void *data(size_t size, size_t align, int written) {
     void *p;
     if (size > ARENA / 2) size = ARENA / 2;
@@ -197,7 +197,7 @@ static const char *name_of(char **names, size_t count) {
     return string(name, strlen(name));
 }
 
-/* Arguments that some names take; most refuse most of them. */
+/* Arguments that some names accept; most names refuse most of them. */
 static size_t arguments(char *text, size_t room, int of_schedule) {
     static const char *const of_optimizers[] = {"lr", "weight_decay", "momentum", "rank", "amsgrad", "eps",
         "min_8bit_size", "block_size", "betas", "nesterov", "scale", "update_proj_gap", "clip_grad_norm", "centered"};
@@ -207,7 +207,7 @@ static size_t arguments(char *text, size_t room, int of_schedule) {
     size_t len = 0, n = of_schedule ? 1 + below(4) : below(3);
     int json = one_in(2);
     if (n == 0) return 0;
-    spoilt = 1; /* whether they are taken is not known here */
+    spoilt = 1; /* it is not known here whether they are accepted */
     if (json) len += (size_t)snprintf(text + len, room - len, "{");
     for (size_t i = 0; i < n; i++) {
         const char *name = of_schedule ? of_schedules[below(sizeof of_schedules / sizeof *of_schedules)]
@@ -270,7 +270,7 @@ static const bitstep_number *given(size_t *count) {
     return numbers(names, sizeof names / sizeof *names, count, 3);
 }
 
-/* Handles, and what is known of them. */
+/* Handles, and what the test knows about them. */
 
 struct optimizer {
     bitstep_optimizer *handle;
@@ -287,7 +287,7 @@ static size_t saved_size, saved_schedule_size;
 
 #define PICK(list) (&(list)[below(HANDLES)])
 
-/* A handle, or NULL, or one byte further. */
+/* A handle, or NULL, or a handle plus one byte. */
 static void *handle(void *h) {
     if (one_in(60)) {
         spoilt = 1;
@@ -302,7 +302,7 @@ static size_t size_of(uint32_t dtype) { return dtype == BITSTEP_F64 ? 8 : dtype 
 
 static void fill(unsigned char *p, size_t size) {
     for (size_t i = 0; p != NULL && i < size; i++) p[i] = (unsigned char)next();
-    /* Ordinary floats mostly. */
+    /* Usually ordinary floats. */
     for (size_t i = 0; p != NULL && i + 4 <= size && !one_in(9); i += 4) {
         float x = (float)((double)below(2000) / 250.0 - 4.0);
         memcpy(p + i, &x, 4);
@@ -353,7 +353,7 @@ static const bitstep_tensor *tensors(struct optimizer *o, size_t *count, int wit
         size_t wanted = i < o->params ? o->numel[i] : 1, numel = wanted;
         if (numel > MOST) spoilt = 1, numel = 1;
         list[i] = tensor(numel, wanted, i < o->params ? o->dtype[i] : BITSTEP_F32, with_grads);
-        if (!with_grads) list[i].grad = (const void *)(uintptr_t)next(); /* not looked at */
+        if (!with_grads) list[i].grad = (const void *)(uintptr_t)next(); /* ignored */
     }
     memcpy(p, list, real * sizeof *p);
     note(p, real * sizeof *p, 0);
@@ -391,7 +391,7 @@ static const size_t *shape_of(size_t *dimensions, size_t *numel) {
     return p;
 }
 
-/* One call: `before` is taken, the call made, and all memory compared. */
+/* One call: memory is copied to `before`, the call is made, and all memory is compared. */
 
 static int check(int status, int must) {
     calls++;
@@ -521,7 +521,7 @@ static void one_call(void) {
             CALL(1, bitstep_optimizer_state_size, h, at);
             break;
         }
-        case 17: { /* save, by its own size or another */
+        case 17: { /* save, with the right size or another */
             void *h = handle(o->handle);
             size_t *at = data(8, 8, 1), size;
             if (!CALL(1, bitstep_optimizer_save_size, h, at)) break;
@@ -672,7 +672,7 @@ static void one_round(void) {
     }
 }
 
-/* The processor's seconds: an hour is an hour, whatever else the machine does. */
+/* CPU time in seconds, so that a run does as much whatever else the machine does. */
 static double seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);

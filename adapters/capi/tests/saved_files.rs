@@ -1,7 +1,7 @@
-//! State that earlier versions of this interface saved still loads, and goes on with the same bits.
+//! State saved by earlier versions of this interface still loads, and training resumes with the same bits.
 //!
-//! `saved/2.txt` holds what version 2 wrote, a line for each optimizer and schedule: its name, the
-//! saved bytes, and what its own code made of them: the bits of parameters, or of rates, some steps later.
+//! `saved/2.txt` was written by version 2, with a line for each optimizer and schedule: its name, the
+//! saved bytes, and the bits of parameters, or of rates, that version 2 had some steps later.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -14,7 +14,7 @@ use bitstep::schedule::NAMES;
 use bitstep_capi::*;
 use half::bf16;
 
-/// What a schedule can't do without.
+/// The arguments that a schedule requires.
 fn schedule_args(name: &str) -> &'static str {
     match name {
         "cosine" | "cosine_with_restarts" | "linear" => "num_warmup_steps=2, num_training_steps=9",
@@ -43,7 +43,7 @@ fn schedule_args(name: &str) -> &'static str {
     }
 }
 
-/// Arguments by which small tensors are coded where large ones are.
+/// Arguments that quantize the state of small tensors too.
 fn optimizer_args(name: &str) -> &'static str {
     let built = bitstep::registry::optimizer(name, &Args::new()).unwrap();
     let hyper = Args::of(built.clone().rule.hyper_params());
@@ -75,7 +75,7 @@ fn numbers(len: usize, salt: u64) -> impl Iterator<Item = f64> {
     })
 }
 
-/// An optimizer with a wide and a narrow matrix and, where it moves vectors, one of those.
+/// An optimizer with a wide and a narrow matrix and, where the rule takes vectors, a vector.
 struct Toy {
     optimizer: *mut Optimizer,
     single: Vec<f32>,
@@ -86,13 +86,13 @@ struct Toy {
 impl Toy {
     fn new(name: &str) -> Toy {
         let (mut optimizer, mut group) = (null_mut(), 0);
-        // Of 4 and 8 bits from this length on, whatever the arguments say.
+        // Quantized to 4 and 8 bits from this length on, whatever the arguments are.
         let large = ["adamw_torch_4bit", "adamw_torch_8bit", "torchao_adam_fp8"].contains(&name);
         let narrow = if large { 4096 } else { 32 };
         let (shapes, dtypes) = ([[4, 8], [2, narrow / 2]], [BITSTEP_F32, BITSTEP_BF16]);
         let (name, args) = (text(name), text(optimizer_args(name)));
         let mut double = Vec::new();
-        // SAFETY: strings and places that live.
+        // SAFETY: live strings and outputs.
         unsafe {
             assert_eq!(bitstep_optimizer_new(&mut optimizer, null_mut()), BITSTEP_OK);
             let (name, args) = (name.as_ptr(), args.as_ptr());
@@ -126,7 +126,7 @@ impl Toy {
             tensor(self.double.as_mut_ptr().cast(), 3, BITSTEP_F64),
         ];
         let count = if self.double.is_empty() { 2 } else { 3 };
-        // SAFETY: a live handle, and tensors that live.
+        // SAFETY: a live handle, and live tensors.
         unsafe {
             let (o, list) = (self.optimizer, tensors.as_ptr());
             assert_eq!(
@@ -139,7 +139,7 @@ impl Toy {
 
     fn saved(&self) -> Vec<u8> {
         let mut size = 0;
-        // SAFETY: a live handle, and memory of the length that is said.
+        // SAFETY: a live handle, and memory of the stated length.
         unsafe {
             assert_eq!(
                 bitstep_optimizer_save_size(self.optimizer, &mut size, null_mut()),
@@ -153,7 +153,7 @@ impl Toy {
     }
 
     fn load(&mut self, bytes: &[u8]) -> (i32, String) {
-        // SAFETY: a live handle, and memory of the length that is said.
+        // SAFETY: a live handle, and memory of the stated length.
         told(|e| unsafe { bitstep_optimizer_load(self.optimizer, bytes.as_ptr(), bytes.len(), e) })
     }
 
@@ -167,7 +167,7 @@ impl Toy {
         let sum = all.iter().fold(0xcbf2_9ce4_8422_2325u64, |sum, &b| {
             (sum ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
         });
-        // SAFETY: it is used no more.
+        // SAFETY: it is not used afterwards.
         unsafe { bitstep_optimizer_free(self.optimizer) };
         format!("{} {sum:016x}", hex(&all[..216.min(all.len())]))
     }
@@ -175,7 +175,7 @@ impl Toy {
 
 fn made(name: &str) -> *mut Schedule {
     let (name, args, mut schedule) = (text(name), text(schedule_args(name)), null_mut());
-    // SAFETY: strings and a place that live.
+    // SAFETY: live strings and outputs.
     let made =
         unsafe { bitstep_schedule_new(name.as_ptr(), args.as_ptr(), &mut schedule, null_mut()) };
     assert_eq!(made, BITSTEP_OK, "{name:?}");
@@ -186,7 +186,7 @@ fn schedule_step(schedule: *mut Schedule, name: &str, t: u32) -> String {
     let metric = [f64::from((t * 7) % 5)];
     let listens = ["reduce_lr_on_plateau", "greedy", "adafactor_schedule"].contains(&name);
     let (pointer, mut lr) = (if listens { metric.as_ptr() } else { null() }, 0.0);
-    // SAFETY: a live schedule, and places that live.
+    // SAFETY: a live schedule, and live outputs.
     unsafe {
         let stepped = bitstep_schedule_step(schedule, pointer, listens.into(), null_mut());
         assert_eq!(stepped, BITSTEP_OK, "{name} {t}");
@@ -197,7 +197,7 @@ fn schedule_step(schedule: *mut Schedule, name: &str, t: u32) -> String {
 
 fn schedule_saved(schedule: *const Schedule) -> Vec<u8> {
     let mut size = 0;
-    // SAFETY: a live schedule, and memory of the length that is said.
+    // SAFETY: a live schedule, and memory of the stated length.
     unsafe {
         assert_eq!(bitstep_schedule_save_size(schedule, &mut size, null_mut()), BITSTEP_OK);
         let mut memory = vec![0; size];
@@ -210,14 +210,14 @@ fn schedule_saved(schedule: *const Schedule) -> Vec<u8> {
 }
 
 fn schedule_load(schedule: *mut Schedule, bytes: &[u8]) -> (i32, String) {
-    // SAFETY: a live schedule, and memory of the length that is said.
+    // SAFETY: a live schedule, and memory of the stated length.
     told(|e| unsafe { bitstep_schedule_load(schedule, bytes.as_ptr(), bytes.len(), e) })
 }
 
 /// The rates of the next steps.
 fn schedule_told(schedule: *mut Schedule, name: &str) -> String {
     let rates: Vec<_> = (3..7).map(|t| schedule_step(schedule, name, t)).collect();
-    // SAFETY: it is used no more.
+    // SAFETY: it is not used afterwards.
     unsafe { bitstep_schedule_free(schedule) };
     rates.join(" ")
 }
@@ -247,7 +247,7 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
         let (bytes, told) = expected.remove(entry.name).unwrap();
         let mut toy = Toy::new(entry.name);
         assert_eq!(toy.load(&bytes), (BITSTEP_OK, String::new()), "{}", entry.name);
-        // What is saved today says the same.
+        // State saved by this version loads to the same.
         let mut again = Toy::new(entry.name);
         assert_eq!(again.load(&toy.saved()), (BITSTEP_OK, String::new()), "{}", entry.name);
         assert!(again.saved() == toy.saved(), "{}", entry.name);
@@ -288,7 +288,7 @@ fn state_of_another_version_or_kind_is_refused() {
         let other = |bytes: &[u8]| [&bytes[..7], &[last], &bytes[8..]].concat();
         refused(&other(&state), &other(&rates), what);
     }
-    // SAFETY: they are used no more.
+    // SAFETY: they are not used afterwards.
     unsafe {
         bitstep_optimizer_free(toy.optimizer);
         bitstep_schedule_free(schedule);

@@ -1,4 +1,4 @@
-//! A schedule that is saved and loaded goes on as if it had not been.
+//! A schedule that was saved and loaded continues as the original does.
 
 use std::ffi::CString;
 use std::ptr::{null, null_mut};
@@ -10,7 +10,7 @@ const LISTENS: &[&str] = &["reduce_lr_on_plateau", "greedy", "adafactor_schedule
 fn made(name: &str, arguments: &str) -> *mut Schedule {
     let (name, arguments) = (CString::new(name).unwrap(), CString::new(arguments).unwrap());
     let mut schedule = null_mut();
-    // SAFETY: strings and places that live.
+    // SAFETY: live strings and outputs.
     let status = unsafe {
         bitstep_schedule_new(name.as_ptr(), arguments.as_ptr(), &mut schedule, null_mut())
     };
@@ -18,12 +18,12 @@ fn made(name: &str, arguments: &str) -> *mut Schedule {
     schedule
 }
 
-/// A step with a metric where there is one to be had, and the rate then.
+/// A step, with the metric for schedules that take one, and the rate after it.
 fn step(schedule: *mut Schedule, name: &str, t: u32) -> u64 {
     let metric = [f64::from((t * 7) % 5)];
     let given = if LISTENS.contains(&name) { &metric[..] } else { &[] };
     let (pointer, mut lr) = (if given.is_empty() { null() } else { given.as_ptr() }, 0.0);
-    // SAFETY: a live schedule, and places that live.
+    // SAFETY: a live schedule, and live outputs.
     unsafe {
         assert_eq!(bitstep_schedule_step(schedule, pointer, given.len(), null_mut()), BITSTEP_OK);
         assert_eq!(bitstep_schedule_lr(schedule, 0, &mut lr, null_mut()), BITSTEP_OK);
@@ -43,7 +43,7 @@ fn schedule_saved_and_loaded_goes_on() {
         let (schedule, copy) = (made(name, arguments), made(name, arguments));
         (0..7).for_each(|t| _ = step(schedule, name, t));
         let mut size = 0;
-        // SAFETY: live schedules, and memory of the length that is said.
+        // SAFETY: live schedules, and memory of the stated length.
         unsafe {
             assert_eq!(bitstep_schedule_save_size(schedule, &mut size, null_mut()), BITSTEP_OK);
             let mut memory = vec![0u8; size];
@@ -57,7 +57,7 @@ fn schedule_saved_and_loaded_goes_on() {
         for t in 7..15 {
             assert_eq!(step(schedule, name, t), step(copy, name, t), "{name} at {t}");
         }
-        // SAFETY: live schedules, used no more.
+        // SAFETY: live schedules, not used afterwards.
         unsafe {
             bitstep_schedule_free(schedule);
             bitstep_schedule_free(copy);

@@ -1,4 +1,4 @@
-//! Sizes that no machine has memory for, under a limit of memory: errors, where a process once ended.
+//! Sizes that no machine has memory for are errors and do not end the process. Runs under a memory limit.
 
 use std::ffi::CString;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use bitstep_capi::*;
 
-/// Runs this test again in a process that may have 512 MiB.
+/// Runs this test again in a process limited to 512 MiB.
 fn limited(test: &str) -> bool {
     const LIMIT: u64 = 512 << 20;
     if std::env::var_os("BITSTEP_LIMITED").is_some() {
@@ -35,7 +35,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
         return;
     }
     let text = |s: &str| CString::new(s).expect("no 0 within");
-    // SAFETY: live handles, strings and places that live.
+    // SAFETY: live handles, live strings and outputs.
     unsafe {
         let (mut o, mut group) = (null_mut(), 0);
         assert_eq!(bitstep_optimizer_new(&mut o, null_mut()), BITSTEP_OK);
@@ -78,7 +78,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
                         dtype,
                         &mut error,
                     );
-                    // A rule without state keeps nothing of a parameter that somebody else has room for.
+                    // A rule without state accepts any parameter that the caller could have memory for.
                     let numel = shape.iter().try_fold(1usize, |n: usize, &d| n.checked_mul(d));
                     let can_be = numel.is_some_and(|n| n <= isize::MAX as usize / 2);
                     let fits = status == BITSTEP_OK && can_be;
@@ -89,7 +89,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
         }
         bitstep_optimizer_free(o);
 
-        // A small matrix, and a space of a rank that is none.
+        // A small matrix with a rank that is far too large.
         let mut o = null_mut();
         assert_eq!(bitstep_optimizer_new(&mut o, null_mut()), BITSTEP_OK);
         let (name, arguments) = (text("apollo_adamw"), text("rank=1099511627776"));
@@ -98,7 +98,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
         assert_eq!(add, BITSTEP_MEMORY);
         bitstep_optimizer_free(o);
 
-        // A window of 16 GiB grows with use.
+        // A window of 16 GiB is allocated as it fills.
         let (mut s, name) = (null_mut(), text("greedy"));
         let arguments = text("smooth=True, window_size=2147483647");
         let made = bitstep_schedule_new(name.as_ptr(), arguments.as_ptr(), &mut s, null_mut());
@@ -106,7 +106,7 @@ fn parameter_of_any_size_is_an_error_or_there() {
         assert_eq!(bitstep_schedule_step(s, &1.0, 1, null_mut()), BITSTEP_OK);
         bitstep_schedule_free(s);
 
-        // Groups times the numbers of their arguments.
+        // The number of groups times that of their arguments.
         let many = "{\"lr\": 1, \"groups\": [".to_owned()
             + &"{},".repeat(10_000)
             + "{}], \"milestones\": ["

@@ -1,6 +1,7 @@
-//! Steps on a GPU, in ms and as a share of the card's own copy bandwidth: for `RESULTS.md`.
+//! Times of steps on a GPU, in ms and as a fraction of its copy bandwidth, for `RESULTS.md`.
 //!
-//! `conformance/bench/torch_steps.py` prints the same lines for PyTorch and FlashOptim; run both on one card.
+//! `conformance/bench/torch_steps.py` prints the same lines for PyTorch and FlashOptim; run both on the same
+//! GPU.
 
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ fn gpt2() -> Vec<Vec<usize>> {
     shapes
 }
 
-/// A model of 7 billion parameters, as Llama 2's.
+/// A model of 7 billion parameters, like Llama 2's.
 fn seven_billion() -> Vec<Vec<usize>> {
     let (width, hidden) = (4096, 11008);
     let mut shapes = vec![vec![32000, width], vec![32000, width], vec![width]];
@@ -42,7 +43,7 @@ fn seven_billion() -> Vec<Vec<usize>> {
     shapes
 }
 
-/// The median of some runs, in ms, each followed by a wait for the stream.
+/// The median of several runs in ms, each of which waits for the stream.
 fn time(mut run: impl FnMut() -> Result<()>, mut wait: impl FnMut() -> Result<()>) -> Result<f64> {
     run()?;
     wait()?;
@@ -57,7 +58,7 @@ fn time(mut run: impl FnMut() -> Result<()>, mut wait: impl FnMut() -> Result<()
     Ok(times[times.len() / 2])
 }
 
-/// GB/s of a copy within the card, read and written bytes counted.
+/// The bandwidth of a copy in device memory in GB/s, counting read and written bytes.
 fn copy_bandwidth(cuda: &mut Cuda) -> Result<f64> {
     let bytes = 4 << 30;
     let (from, to) = (cuda.alloc(bytes)?, cuda.alloc(bytes)?);
@@ -85,16 +86,16 @@ fn measure(
     bandwidth: f64,
 ) -> Result<()> {
     let mut model = DeviceOptimizer::new(Cuda::open(0)?);
-    let recipe = registry::optimizer(name, &Args::new())?;
+    let spec = registry::optimizer(name, &Args::new())?;
     let bytes: f64 = shapes
         .iter()
         .map(|s| {
             let n = s.iter().product::<usize>() as f64;
             // State and parameter are read and written, the gradient is read.
-            n * (2.0 * recipe.bytes_per_parameter(s, dtype) - dtype.size() as f64)
+            n * (2.0 * spec.bytes_per_parameter(s, dtype) - dtype.size() as f64)
         })
         .sum();
-    let group = model.add_group(recipe)?;
+    let group = model.add_group(spec)?;
     let mut tensors = Vec::new();
     for shape in shapes {
         model.add_param(group, shape, dtype)?;

@@ -1,32 +1,32 @@
-//! Plain numbers as bytes, and back.
+//! Transfer of unquantized buffers.
 
 use bitstep::optimizer::Buffer;
 
 use crate::Device;
 
-/// The bytes of plain numbers; of others, none.
+/// The bytes of an unquantized buffer; empty for an encoded one.
 pub(crate) fn bytes(buffer: &Buffer) -> Vec<u8> {
     buffer.data().map(|data| data.bytes()).unwrap_or_default()
 }
 
-/// Fills a buffer of plain numbers from the device.
+/// Fills an unquantized buffer from the device.
 pub(crate) fn read<D: Device>(device: &mut D, at: u64, to: &mut Buffer) -> Result<(), D::Error> {
     let mut raw = bytes(to);
     if !raw.is_empty() {
         device.read(at, &mut raw)?;
     }
-    // Of plain numbers there are as many bytes; of others, none.
+    // The length matches: `raw` has the bytes of this buffer.
     _ = to.data_mut().set_bytes(&raw);
     Ok(())
 }
 
-/// Multiplies a gradient by a number of the device's, if there is one.
-pub(crate) fn multiply<D: Device>(
+/// Multiplies a gradient by the scale at a device address, if there is one.
+pub(crate) fn apply_grad_scale<D: Device>(
     device: &mut D,
-    by: Option<u64>,
+    grad_scale: Option<u64>,
     grad: &mut Buffer,
 ) -> Result<(), D::Error> {
-    if let Some(at) = by.filter(|_| !grad.is_empty()) {
+    if let Some(at) = grad_scale.filter(|_| !grad.is_empty()) {
         let mut raw = [0; 8];
         device.read(at, &mut raw)?;
         bitstep::gradient::scale_in_place(&mut grad.data_mut(), f64::from_le_bytes(raw));

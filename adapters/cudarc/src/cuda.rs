@@ -1,4 +1,4 @@
-//! The device of that name, by way of the driver.
+//! CUDA devices, through the driver API.
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
@@ -9,19 +9,19 @@ use thiserror::Error;
 
 use crate::Device;
 
-/// Why a device is not at hand, or does not do what it was asked to.
+/// An error of a CUDA device.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum CudaError {
     /// The driver's library was not found.
     #[error("no CUDA driver")]
     NoDriver,
-    /// The driver knows no device of that number.
+    /// The driver has no device with that ordinal.
     #[error("no CUDA device")]
     NoDevice,
-    /// The kernels are for compute capability 7.5 and later.
+    /// The kernels need compute capability 7.5 or later.
     #[error("the device has compute capability {0}.{1}, 7.5 is wanted")]
     TooOld(i32, i32),
-    /// An address that the driver knows nothing of.
+    /// An address that the driver does not know.
     #[error("{0:#x} is no memory of a device")]
     NotMemory(u64),
     /// Memory of another device, or of another context.
@@ -30,7 +30,7 @@ pub enum CudaError {
     /// There is no such kernel.
     #[error("no kernel `{0}`")]
     NoKernel(String),
-    /// The driver's own.
+    /// An error of the driver.
     #[error("CUDA: {0:?}")]
     Driver(DriverError),
 }
@@ -46,10 +46,10 @@ impl From<DriverError> for CudaError {
     }
 }
 
-/// A CUDA device and one of its streams. Everything happens on that stream, in order; nothing
-/// waits for it but [`Device::read`].
+/// A CUDA device and one of its streams. All operations are on that stream, in order; only
+/// [`Device::read`] waits for it.
 ///
-/// A kernel is compiled by the driver when it is first launched.
+/// The driver compiles a kernel when it is first loaded or launched.
 pub struct Cuda {
     stream: Arc<CudaStream>,
     kernels: HashMap<String, Kernel>,
@@ -64,7 +64,7 @@ struct Kernel {
 unsafe impl Send for Cuda {}
 
 impl Cuda {
-    /// Device number `ordinal`, on its default stream.
+    /// The device with this ordinal, on its default stream.
     ///
     /// # Errors
     /// No driver, no such device, or one that is too old.
@@ -75,7 +75,7 @@ impl Cuda {
         Cuda::on(CudaContext::new(ordinal)?.default_stream())
     }
 
-    /// A stream of the caller's.
+    /// The caller's stream.
     ///
     /// # Errors
     /// The device is too old.
@@ -103,7 +103,7 @@ impl Cuda {
         let missing = || CudaError::NoKernel(name.to_owned());
         let text = CString::new(crate::kernel(name).ok_or_else(missing)?).map_err(|_| missing())?;
         let symbol = CString::new(name).map_err(|_| missing())?;
-        // SAFETY: the text ends with a zero; the module lives as long as its function.
+        // SAFETY: the text is NUL-terminated; the module lives as long as its function.
         let kernel = unsafe {
             let module = result::module::load_data(text.as_ptr().cast())?;
             Kernel { module, function: result::module::get_function(module, symbol)? }
@@ -116,10 +116,10 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
-        // What is still running has to end before its code goes.
+        // Running kernels must finish before their code is unloaded.
         if self.bind().is_ok() && self.stream.synchronize().is_ok() {
             for kernel in self.kernels.values() {
-                // SAFETY: loaded by `function`, and not used any more.
+                // SAFETY: loaded by `function`, and no longer used.
                 let unloaded = unsafe { result::module::unload(kernel.module) };
                 self.stream.context().record_err(unloaded);
             }
@@ -127,11 +127,11 @@ impl Drop for Cuda {
     }
 }
 
-/// Whether the driver's library can be loaded. cudarc knows only where it loads it itself, and not
-/// where another crate (candle) has it linked.
+/// Whether the driver's library can be loaded. cudarc can tell only if it loads the library itself, not
+/// if another crate (candle) links it.
 fn driver_is_there() -> bool {
     let mut names = ["libcuda.so", "libcuda.so.1", "nvcuda.dll"].into_iter();
-    // SAFETY: the driver's library may be loaded at any time, as its every user does.
+    // SAFETY: the driver's library may be loaded at any time.
     names.any(|name| unsafe { libloading::Library::new(name) }.is_ok())
 }
 
@@ -140,25 +140,25 @@ impl Device for Cuda {
 
     fn alloc(&mut self, bytes: usize) -> Result<u64, CudaError> {
         self.bind()?;
-        // SAFETY: nobody reads the memory before it is written, in the stream's order.
+        // SAFETY: the memory is written before it is read, in stream order.
         Ok(unsafe { result::malloc_async(self.stream.cu_stream(), bytes.max(1)) }?)
     }
 
     fn free(&mut self, address: u64) -> Result<(), CudaError> {
         self.bind()?;
-        // SAFETY: from `alloc`; freed in the stream's order, after all that uses it.
+        // SAFETY: from `alloc`; freed in stream order, after all uses.
         Ok(unsafe { result::free_async(address, self.stream.cu_stream()) }?)
     }
 
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
         self.bind()?;
-        // SAFETY: the driver takes its own copy of pageable memory before it returns.
+        // SAFETY: the driver copies pageable memory before it returns.
         Ok(unsafe { result::memcpy_htod_async(address, bytes, self.stream.cu_stream()) }?)
     }
 
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), CudaError> {
         self.bind()?;
-        // SAFETY: the bytes are borrowed until the stream has come to the end of the copy.
+        // SAFETY: the bytes are borrowed until the stream has finished the copy.
         unsafe { result::memcpy_dtoh_async(bytes, address, self.stream.cu_stream()) }?;
         Ok(self.stream.synchronize()?)
     }
@@ -168,7 +168,7 @@ impl Device for Cuda {
         self.bind()?;
         let mut ordinal = -1i32;
         let to = (&raw mut ordinal).cast();
-        // SAFETY: that attribute is an `int`; any address may be asked for.
+        // SAFETY: the attribute is an `int`; any address may be queried.
         let answer =
             unsafe { sys::cuPointerGetAttribute(to, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, address) };
         match answer {
@@ -197,8 +197,8 @@ impl Device for Cuda {
         let function = self.function(kernel)?;
         let mut params = params.each_mut().map(|p| (&raw mut *p).cast::<c_void>());
         let stream = self.stream.cu_stream();
-        // SAFETY: a kernel of three 64-bit parameters, which the driver copies; what the table
-        // says of memory is the caller's to promise.
+        // SAFETY: the kernel has three 64-bit parameters, which the driver copies; the caller
+        // guarantees the addresses in the table.
         unsafe {
             result::launch_kernel(
                 function,

@@ -1,47 +1,47 @@
-//! What runs kernels.
+//! The interface to a device that runs kernels.
 
-/// A GPU, or what stands in for one. Everything happens in the order of the calls.
+/// A GPU, or an emulation of one. Operations take effect in the order of the calls.
 pub trait Device {
-    /// What can go wrong.
+    /// The device's errors.
     type Error: std::error::Error;
 
-    /// Memory of this many bytes, at a multiple of 256.
+    /// Allocates memory, aligned to 256 bytes.
     ///
     /// # Errors
-    /// There is none left.
+    /// Out of memory.
     fn alloc(&mut self, bytes: usize) -> Result<u64, Self::Error>;
-    /// Gives it back, once what has been launched is done with it.
+    /// Frees memory from [`alloc`](Self::alloc), after everything launched so far.
     ///
     /// # Errors
-    /// It is not the device's.
+    /// An address that is not from `alloc`.
     fn free(&mut self, address: u64) -> Result<(), Self::Error>;
-    /// Copies to the device. The bytes may be changed when it returns.
+    /// Copies to the device. The caller may reuse `bytes` afterwards.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error>;
-    /// Copies from the device, when all that was launched is done.
+    /// Waits for everything launched so far, and copies from the device.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error>;
-    /// Refuses memory that is not the device's.
+    /// Checks that memory belongs to the device.
     ///
     /// # Errors
-    /// It is not.
+    /// It does not.
     fn check(&mut self, address: u64, bytes: usize) -> Result<(), Self::Error>;
-    /// Gets a kernel of [`crate::ptx`] ready to be launched, if it is not yet.
+    /// Loads a kernel of [`crate::ptx`], if it is not loaded yet.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     fn load(&mut self, kernel: &str) -> Result<(), Self::Error> {
         let _ = kernel;
         Ok(())
     }
-    /// Runs a kernel of [`crate::ptx`]: `blocks` times `threads`.
+    /// Launches a kernel of [`crate::ptx`] with `blocks` blocks of `threads` threads.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     fn launch(
         &mut self,
         kernel: &str,

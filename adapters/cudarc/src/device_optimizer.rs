@@ -1,4 +1,4 @@
-//! An optimizer whose state lives on a device.
+//! An optimizer with its state in device memory.
 
 use bitstep::float::Dtype;
 use bitstep::optimizer::{Buffer, Group, GroupId, Optimizer, OptimizerSpec, ParamId, PreparedStep};
@@ -8,7 +8,7 @@ use bitstep::storage::{
     DataMut, RawBuffer, RawDtype, RawPart as StoragePart, RoundingBits, StorageFormat,
 };
 
-use crate::bytes::{bytes, multiply, read};
+use crate::bytes::{apply_grad_scale, bytes, read};
 use crate::device_storage::DeviceStorage;
 use crate::job::{PERSISTENT_BYTES, ParamJob};
 use crate::kernel_spec::{has_kernels, persistent_scalar};
@@ -18,56 +18,56 @@ use crate::{Device, Error};
 
 mod state_io;
 
-/// A parameter in the device's memory, and its gradient; the numbers one after the other.
+/// A contiguous parameter in device memory, and its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// Where the parameter is.
+    /// The parameter's address.
     pub value: u64,
-    /// How many elements it has.
+    /// Its number of elements.
     pub len: usize,
-    /// The type and place of its gradient; `None` leaves the parameter and its state alone.
+    /// The type and address of its gradient; `None` leaves the parameter and its state unchanged.
     pub grad: Option<(Dtype, u64)>,
 }
 
-/// Where a part of the state is, and how many bytes it has.
+/// The address and size in bytes of a part of the state.
 type Part = (u64, usize);
 
-/// What the device holds of one parameter.
+/// The state of one parameter on the device.
 struct State {
     dtype: Dtype,
     len: usize,
     /// The format and the parts of each slot; `None` for one that is not in use.
     slots: Vec<Option<(StorageFormat, Vec<Part>)>>,
-    /// What is kept beside the parameter: its format together with that, and the place.
-    companion: Option<(StorageFormat, Part)>,
-    /// [`ParamJob::kept`], for rules that carry numbers on.
-    kept: Option<u64>,
-    /// What of these numbers is to be read there.
-    noted: Vec<Readback>,
+    /// The correction bits of the parameter: the format that both form, and the bits.
+    correction: Option<(StorageFormat, Part)>,
+    /// [`ParamJob::persistent`], for rules with per-step scalars.
+    persistent: Option<u64>,
+    /// The readbacks of those scalars that are still to be made.
+    readbacks: Vec<Readback>,
 }
 
-/// Groups of parameters, with state in the device's memory.
+/// Groups of parameters, with their state in device memory.
 ///
-/// Learning rates and counters are the host's, as everywhere: [`DeviceOptimizer::groups_mut`]. A step
-/// waits for nothing, and allocates nothing once the first one is made and no parameter is added.
-/// Only two kinds of rules make it wait: one that asks for a norm over all gradients (they are
-/// read back: better [`clip`](crate::clip) them), and one that renews projectors from the gradient.
+/// Learning rates and counters are on the host: [`DeviceOptimizer::groups_mut`]. A step does not wait
+/// for the device, and allocates only at first or after a parameter was added. Two kinds of rules do
+/// wait: those that need the norm over all gradients, which are read back (prefer to
+/// [`clip`](crate::clip) them), and those that refresh projectors from the gradient.
 ///
-/// # In a CUDA graph
-/// [`DeviceOptimizer::prepare`] is all that the host does for a step; [`DeviceOptimizer::launch`] launches
-/// kernels and nothing else, and may be captured. Before each replay, `prepare` that step: while it
-/// answers `true`, the launches are those that were captured.
+/// # CUDA graphs
+/// [`DeviceOptimizer::prepare`] is the host's part of a step. [`DeviceOptimizer::launch`] only launches
+/// kernels and may be captured. Before each replay, `prepare` the step: as long as it returns `true`,
+/// the launches are those that were captured.
 pub struct DeviceOptimizer<D: Device> {
     device: D,
     optimizer: Optimizer,
     workspace: Workspace,
     states: Vec<State>,
-    ready: LaunchList,
-    by: Option<u64>,
+    launch_list: LaunchList,
+    grad_scale: Option<u64>,
 }
 
 impl<D: Device> DeviceOptimizer<D> {
-    /// No groups yet.
+    /// An optimizer without groups.
     pub fn new(device: D) -> Self {
         let (optimizer, workspace) = (Optimizer::empty(), Workspace::default());
         DeviceOptimizer {
@@ -75,8 +75,8 @@ impl<D: Device> DeviceOptimizer<D> {
             optimizer,
             workspace,
             states: Vec::new(),
-            ready: LaunchList::default(),
-            by: None,
+            launch_list: LaunchList::default(),
+            grad_scale: None,
         }
     }
 
@@ -89,17 +89,17 @@ impl<D: Device> DeviceOptimizer<D> {
     ///
     /// # Errors
     /// An invalid configuration, or a rule without kernels.
-    pub fn add_group(&mut self, recipe: OptimizerSpec) -> Result<GroupId, Error<D::Error>> {
-        if !has_kernels(&*recipe.rule) {
-            return Err(no_kernel(&*recipe.rule));
+    pub fn add_group(&mut self, spec: OptimizerSpec) -> Result<GroupId, Error<D::Error>> {
+        if !has_kernels(&*spec.rule) {
+            return Err(no_kernel(&*spec.rule));
         }
-        Ok(self.optimizer.add_group(recipe)?)
+        Ok(self.optimizer.add_group(spec)?)
     }
 
-    /// [`Optimizer::add_param`]; the state is allocated on the device.
+    /// [`Optimizer::add_param_to`], with the state in device memory.
     ///
     /// # Errors
-    /// Those of `add_param`, or the device's own.
+    /// Those of `add_param_to`, or an error of the device.
     pub fn add_param(
         &mut self,
         group: GroupId,
@@ -112,7 +112,7 @@ impl<D: Device> DeviceOptimizer<D> {
         Ok(index)
     }
 
-    /// Brings a parameter's state to the device; the host keeps none of it.
+    /// Moves a parameter's state from the host to the device.
     fn upload(&mut self, index: usize, dtype: Dtype) -> Result<State, D::Error> {
         let device = &mut self.device;
         let number = {
@@ -128,10 +128,10 @@ impl<D: Device> DeviceOptimizer<D> {
             let slot = std::mem::replace(slot, Buffer::F32(Vec::new()));
             slots.push(match slot.is_empty() {
                 true => None,
-                false => Some(put(device, slot)?),
+                false => Some(upload_slot(device, slot)?),
             });
         }
-        let companion = match param.correction.take() {
+        let correction = match param.correction.take() {
             None => None,
             Some(raw) => {
                 let format = match raw {
@@ -139,19 +139,19 @@ impl<D: Device> DeviceOptimizer<D> {
                     RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
                     _ => StorageFormat::KahanPair(dtype),
                 };
-                Some((format, part(device, &raw.bytes())?))
+                Some((format, upload_part(device, &raw.bytes())?))
             }
         };
-        let kept = match number {
+        let persistent = match number {
             None => None,
             Some(number) => {
                 let mut bytes = vec![0; PERSISTENT_BYTES];
                 bytes[..8].copy_from_slice(&number.to_le_bytes());
-                Some(part(device, &bytes)?.0)
+                Some(upload_part(device, &bytes)?.0)
             }
         };
         let len = param.shape.iter().product();
-        Ok(State { dtype, len, slots, companion, kept, noted: Vec::new() })
+        Ok(State { dtype, len, slots, correction, persistent, readbacks: Vec::new() })
     }
 
     /// The groups: learning rates and counters.
@@ -164,21 +164,21 @@ impl<D: Device> DeviceOptimizer<D> {
         self.optimizer.groups_mut()
     }
 
-    /// The rule's numbers carried on for a parameter, read from the device where it found them;
-    /// `None` if there is no such parameter.
+    /// The per-step scalars of a parameter, read from the device where it computes them; `None` if there
+    /// is no such parameter.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     pub fn scalars(&mut self, param: ParamId) -> Result<Option<ScalarState>, Error<D::Error>> {
         let (Some(state), Some(own)) =
             (self.states.get_mut(param.0), self.optimizer.params_mut().get_mut(param.0))
         else {
             return Ok(None);
         };
-        for record in &state.noted {
-            record.read_back(&mut self.device, &mut own.scalars).map_err(Error::Device)?;
+        for readback in &state.readbacks {
+            readback.read_back(&mut self.device, &mut own.scalars).map_err(Error::Device)?;
         }
-        state.noted.clear();
+        state.readbacks.clear();
         Ok(Some(own.scalars))
     }
 
@@ -191,38 +191,38 @@ impl<D: Device> DeviceOptimizer<D> {
     /// One step of all parameters, in the order in which they were added.
     ///
     /// # Errors
-    /// Not a tensor for each parameter, a wrong length, an address that is not a multiple of its
-    /// type's size, tensors that overlap or are not the device's, or what has no kernels: before
-    /// anything is launched. Or the device's own.
+    /// Another number of tensors than parameters, a wrong length, a misaligned address, tensors that
+    /// overlap or do not belong to the device, or a storage without kernels, before anything is
+    /// launched. Or an error of the device.
     ///
     /// # Safety
-    /// Each tensor's memory is the device's, has the length that it says, and is used by nobody
-    /// else until what is launched here has run.
+    /// Each tensor's memory belongs to the device, has the stated length, and is not used by anything
+    /// else until the launches have run.
     pub unsafe fn step(
         &mut self,
         tensors: &[Tensor],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), Error<D::Error>> {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            self.prepare(tensors, given)?;
+            self.prepare(tensors, extra)?;
             self.launch()
         }
     }
 
-    /// From now on, steps multiply gradients on their way by a number of type `f64` that the device
-    /// has at that address, as [`norm`](crate::norm) leaves one; gradients themselves stay as they
-    /// are. The bits are those of [`clip`](crate::clip) and a step, for two passes less. `None`: no
-    /// longer.
+    /// Makes steps multiply gradients, as they load them, by the `f64` at a device address, such as the
+    /// factor that [`norm`](crate::norm) writes. The gradients in memory are not modified. The bits are
+    /// those of [`clip`](crate::clip) and a step, with two passes over the gradients less. `None` stops
+    /// it.
     ///
     /// # Safety
-    /// The number is there until the last of those steps has run.
-    pub unsafe fn set_grad_scale(&mut self, by: Option<u64>) {
-        self.by = by;
+    /// The address is valid until the last of those steps has run.
+    pub unsafe fn set_grad_scale(&mut self, grad_scale: Option<u64>) {
+        self.grad_scale = grad_scale;
     }
 
-    /// The host's part of a step: counters move on, constants and tables are written. Whether the
-    /// launches to come are those of the step before, address for address.
+    /// The host's part of a step: advances counters, and writes constants and tables. Returns whether
+    /// the launches are identical to the previous step's, addresses included.
     ///
     /// # Errors
     /// As [`step`](Self::step).
@@ -232,25 +232,26 @@ impl<D: Device> DeviceOptimizer<D> {
     pub unsafe fn prepare(
         &mut self,
         tensors: &[Tensor],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<bool, Error<D::Error>> {
         check(&mut self.device, &self.states, tensors)?;
         let types = self.states.iter().zip(tensors);
         let types: Vec<_> = types.map(|(s, t)| Some([s.dtype, t.grad?.0])).collect();
         let mut grads = Vec::new();
-        if self.optimizer.groups().iter().any(|g| g.spec.rule.grad_norm_divisor(given).is_some()) {
+        if self.optimizer.groups().iter().any(|g| g.spec.rule.grad_norm_divisor(extra).is_some()) {
             for (tensor, (dtype, at)) in tensors.iter().filter_map(|t| Some((t, t.grad?))) {
                 let mut grad = Buffer::zeros(dtype, tensor.len)?;
                 read(&mut self.device, at, &mut grad).map_err(Error::Device)?;
-                multiply(&mut self.device, self.by, &mut grad).map_err(Error::Device)?;
+                apply_grad_scale(&mut self.device, self.grad_scale, &mut grad)
+                    .map_err(Error::Device)?;
                 grads.push(grad);
             }
         }
         let grads: Vec<_> = grads.iter().filter_map(Buffer::data).collect();
         let norm = |rule: &dyn DynRule, scale| rule.grad_norm(&grads, scale);
-        let mut turns = self.optimizer.prepare_all(&types, given, norm)?;
+        let mut prepared = self.optimizer.prepare_all(&types, extra, norm)?;
         let mut jobs = Vec::new();
-        for (index, turn) in &mut turns {
+        for (index, prepared) in &mut prepared {
             let (state, tensor) = (&self.states[index.0], &tensors[index.0]);
             let Some(grad) = tensor.grad else { continue };
             let slot = |slot: &Option<(StorageFormat, Vec<Part>)>| {
@@ -259,94 +260,100 @@ impl<D: Device> DeviceOptimizer<D> {
                 Some(DeviceStorage::At(*format, at(0), at(1)))
             };
             jobs.push(ParamJob {
-                param: place(state, tensor.value, turn)?,
-                rule: turn.rule,
-                policy: turn.policy,
-                step: turn.step,
-                scalars: turn.scalars.get(),
-                shape: turn.shape,
+                param: param_storage(state, tensor.value, prepared)?,
+                rule: prepared.rule,
+                policy: prepared.policy,
+                step: prepared.step,
+                scalars: prepared.scalars.get(),
+                shape: prepared.shape,
                 grad,
                 slots: state.slots.iter().map(slot).collect(),
-                starts: turn.step.is_first,
-                persistent: state.kept,
-                grad_scale: self.by,
+                starts: prepared.step.is_first,
+                persistent: state.persistent,
+                grad_scale: self.grad_scale,
             });
         }
-        let (ready, records) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
+        let (launch_list, readbacks) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
         drop(jobs);
-        for (index, _) in &turns {
-            self.states[index.0].noted.clear();
+        for (index, _) in &prepared {
+            self.states[index.0].readbacks.clear();
         }
-        for record in records {
-            // Jobs are turns.
-            let Some((index, turn)) = turns.get_mut(record.index) else { continue };
-            match record.what {
+        for readback in readbacks {
+            // Job i belongs to prepared step i.
+            let Some((index, prepared)) = prepared.get_mut(readback.index) else { continue };
+            match readback.what {
                 ReadbackKind::Finished(..) => {
-                    record.read_back(&mut self.device, turn.scalars.get())
+                    readback.read_back(&mut self.device, prepared.scalars.get())
                 }
                 _ => {
-                    self.states[index.0].noted.push(record);
+                    self.states[index.0].readbacks.push(readback);
                     Ok(())
                 }
             }
             .map_err(Error::Device)?;
         }
-        let same = self.ready == ready;
-        self.ready = ready;
-        Ok(same)
+        let unchanged = self.launch_list == launch_list;
+        self.launch_list = launch_list;
+        Ok(unchanged)
     }
 
-    /// The device's part of a step that has been [prepared](Self::prepare): launches, and nothing
-    /// else.
+    /// The device's part of a [prepared](Self::prepare) step: launches only.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     ///
     /// # Safety
-    /// The tensors are still what they were when the step was prepared.
+    /// The tensors are still as they were when the step was prepared.
     pub unsafe fn launch(&mut self) -> Result<(), Error<D::Error>> {
-        self.ready.launch(&mut self.device)
+        self.launch_list.launch(&mut self.device)
     }
 }
 
 impl State {
-    /// What has been allocated.
+    /// The addresses of all allocations.
     fn memory(&self) -> impl Iterator<Item = u64> {
         let parts = self.slots.iter().flatten().flat_map(|(_, parts)| parts.iter().map(|p| p.0));
-        parts.chain(self.companion.map(|(_, part)| part.0)).chain(self.kept)
+        parts.chain(self.correction.map(|(_, part)| part.0)).chain(self.persistent)
     }
 }
 
 impl<D: Device> Drop for DeviceOptimizer<D> {
     fn drop(&mut self) {
         for at in self.states.iter().flat_map(State::memory).chain(self.workspace.memory()) {
-            // Nobody is left to hear of an error.
+            // Errors in `Drop` can't be reported.
             let _ = self.device.free(at);
         }
     }
 }
 
-fn part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
+fn upload_part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
     let at = device.alloc(bytes.len())?;
     device.write(at, bytes)?;
     Ok((at, bytes.len()))
 }
 
-fn put<D: Device>(device: &mut D, slot: Buffer) -> Result<(StorageFormat, Vec<Part>), D::Error> {
-    if let Buffer::Encoded(coded) = &slot {
-        let parts = coded.parts("").into_iter().map(|p| part(device, &p.bytes));
-        return Ok((coded.format(), parts.collect::<Result<_, _>>()?));
+fn upload_slot<D: Device>(
+    device: &mut D,
+    slot: Buffer,
+) -> Result<(StorageFormat, Vec<Part>), D::Error> {
+    if let Buffer::Encoded(encoded) = &slot {
+        let parts = encoded.parts("").into_iter().map(|p| upload_part(device, &p.bytes));
+        return Ok((encoded.format(), parts.collect::<Result<_, _>>()?));
     }
     let dtype = slot.data().map_or(Dtype::F32, |data| data.dtype());
-    Ok((StorageFormat::Plain(dtype), vec![part(device, &bytes(&slot))?]))
+    Ok((StorageFormat::Plain(dtype), vec![upload_part(device, &bytes(&slot))?]))
 }
 
-fn place<E>(state: &State, at: u64, turn: &PreparedStep<'_>) -> Result<DeviceStorage, Error<E>> {
+fn param_storage<E>(
+    state: &State,
+    at: u64,
+    prepared: &PreparedStep<'_>,
+) -> Result<DeviceStorage, Error<E>> {
     let dtype = state.dtype;
-    if let Some((format, beside)) = state.companion {
+    if let Some((format, beside)) = state.correction {
         return Ok(DeviceStorage::At(format, at, beside.0));
     }
-    Ok(match turn.rounding_bits {
+    Ok(match prepared.rounding_bits {
         Some(RoundingBits::Counter { seed, step, .. })
             if matches!(dtype, Dtype::Bf16 | Dtype::F16) =>
         {
@@ -359,7 +366,7 @@ fn place<E>(state: &State, at: u64, turn: &PreparedStep<'_>) -> Result<DeviceSto
     })
 }
 
-/// Refuses what a kernel would take for something else.
+/// Refuses tensors that kernels would read or write wrongly.
 fn check<D: Device>(
     device: &mut D,
     states: &[State],
@@ -389,7 +396,7 @@ fn check<D: Device>(
         }
     }
     ranges.sort_unstable();
-    // The furthest that any range, and that any written one, has come so far.
+    // The furthest end so far, of all ranges and of the written ones.
     let mut ends = [(0, 0); 2];
     for &(at, end, written, index) in &ranges {
         let clash = ends[usize::from(!written)];

@@ -1,4 +1,4 @@
-//! Where a tensor is and how it rests there; its way to plain numbers and back.
+//! The storage of a tensor in device memory, and its conversion to the compute type and back.
 
 use bitstep::float::Dtype;
 use bitstep::storage::{Codec, Companded, StorageFormat};
@@ -7,26 +7,27 @@ use crate::Error;
 use crate::plan::{LaunchPlan, name, phase, wide};
 use crate::table::{CodecDesc, MAX_SLOTS};
 
-/// How numbers rest in the device's memory, and where.
+/// How a tensor is stored in device memory, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DeviceStorage {
-    /// In a format: its numbers or codes, and what stands beside them (0 for plain numbers).
+    /// In a format: the addresses of its elements or codes, and of its scales or corrections (0 for a
+    /// plain format).
     At(StorageFormat, u64, u64),
-    /// As 16-bit numbers that are rounded at random.
+    /// As 16-bit elements that are rounded stochastically.
     Dithered {
         /// Their type.
         dtype: Dtype,
-        /// Where they are.
+        /// Their address.
         at: u64,
-        /// 16 random bits for each; 0 to count them from seed and step.
+        /// The address of 16 random bits for each element; 0 to derive them from seed and step.
         bits: u64,
-        /// The seed, and the number of the step.
+        /// The seed and the step number.
         counter: [u64; 2],
     },
 }
 
 impl DeviceStorage {
-    /// Plain numbers.
+    /// An unquantized tensor.
     #[must_use]
     pub fn plain(dtype: Dtype, at: u64) -> DeviceStorage {
         DeviceStorage::At(StorageFormat::Plain(dtype), at, 0)
@@ -46,67 +47,68 @@ impl DeviceStorage {
     }
 }
 
-/// Launches that move tensors: phase, kernel, items and line.
-pub(crate) type Moves = Vec<(u32, String, u64, CodecDesc)>;
+/// Launches that convert tensors: phase, kernel, items and descriptor.
+pub(crate) type Conversions = Vec<(u32, String, u64, CodecDesc)>;
 
 impl LaunchPlan {
-    /// Copies a parameter into a slot, by way of `f64` if it is of that type, else of `f32`.
+    /// Copies a parameter to a slot, through `f64` if it is of that type, otherwise through `f32`.
     pub(crate) fn copy<E>(
         &mut self,
         from: &DeviceStorage,
         to: &DeviceStorage,
         len: u64,
     ) -> Result<(), Error<E>> {
-        let by = wide(from.dtype().unwrap_or(Dtype::F32));
-        let plain = self.alloc_scratch(len, by);
-        for (phase, verb, place) in
+        let via = wide(from.dtype().unwrap_or(Dtype::F32));
+        let plain = self.alloc_scratch(len, via);
+        for (phase, verb, storage) in
             [(phase::FROM_PARAM, "load", from), (phase::TO_SLOT, "store", to)]
         {
-            let Some((kernel, items, line)) = storage(place, by, len) else {
-                return Err(Error::NoKernel(format!("{place:?} to start from")));
+            let Some((kernel, items, desc)) = codec(storage, via, len) else {
+                return Err(Error::NoKernel(format!("{storage:?} to start from")));
             };
             self.launch_per_block(
                 phase,
                 format!("{verb}_{kernel}"),
                 items,
-                CodecDesc { plain, ..line },
+                CodecDesc { plain, ..desc },
             );
         }
         Ok(())
     }
 
-    /// Makes sure that a tensor is there in the type to compute in; returns where.
+    /// The address of a tensor in the compute type. Adds the conversions unless it has that type; `written`
+    /// adds the ones back too.
     pub(crate) fn open<E>(
         &mut self,
-        moves: &mut Moves,
+        conversions: &mut Conversions,
         compute: Dtype,
-        place: &DeviceStorage,
+        storage: &DeviceStorage,
         len: u64,
         written: bool,
     ) -> Result<u64, Error<E>> {
-        if place.dtype() == Some(compute) {
-            return Ok(place.address());
+        if storage.dtype() == Some(compute) {
+            return Ok(storage.address());
         }
-        let Some((kernel, items, line)) = storage(place, compute, len) else {
-            return Err(Error::NoKernel(format!("{place:?}")));
+        let Some((kernel, items, desc)) = codec(storage, compute, len) else {
+            return Err(Error::NoKernel(format!("{storage:?}")));
         };
-        let mut go = |inner: bool, kernel: &str, items, line| {
+        let mut go = |inner: bool, kernel: &str, items, desc| {
             let (load, store) =
                 if inner { (phase::WIDEN, phase::NARROW) } else { (phase::LOAD, phase::STORE) };
-            moves.push((load, format!("load_{kernel}"), items, line));
+            conversions.push((load, format!("load_{kernel}"), items, desc));
             if written {
-                moves.push((store, format!("store_{kernel}"), items, line));
+                conversions.push((store, format!("store_{kernel}"), items, desc));
             }
         };
-        let plain = match place.dtype() {
+        let plain = match storage.dtype() {
             Some(_) => {
                 let plain = self.alloc_scratch(len, compute);
-                go(false, &kernel, items, CodecDesc { plain, ..line });
+                go(false, &kernel, items, CodecDesc { plain, ..desc });
                 return Ok(plain);
             }
             None => self.alloc_scratch(len, Dtype::F32),
         };
-        go(false, &kernel, items, CodecDesc { plain, ..line });
+        go(false, &kernel, items, CodecDesc { plain, ..desc });
         if compute == Dtype::F32 {
             return Ok(plain);
         }
@@ -121,15 +123,15 @@ impl LaunchPlan {
         Ok(to)
     }
 
-    /// Adds the launches that move tensors.
-    pub(crate) fn moved(&mut self, moves: Moves) {
-        for (phase, kernel, items, line) in moves {
-            self.launch_per_block(phase, kernel, items, line);
+    /// Adds the launches of conversions.
+    pub(crate) fn add_conversions(&mut self, conversions: Conversions) {
+        for (phase, kernel, items, desc) in conversions {
+            self.launch_per_block(phase, kernel, items, desc);
         }
     }
 }
 
-/// The kernels' suffix for tensors of these types, if there are such kernels.
+/// The suffix of the kernels that read tensors of these types directly, if they exist.
 pub(crate) fn direct(
     compute: Dtype,
     param: &DeviceStorage,
@@ -157,11 +159,11 @@ pub(crate) fn direct(
     found.map(|(.., suffix)| suffix)
 }
 
-/// The kernels between a storage and plain numbers (of `plain` type if it is plain itself, else
-/// `f32`), its number of items, and its line.
-fn storage(place: &DeviceStorage, plain: Dtype, len: u64) -> Option<(String, u64, CodecDesc)> {
+/// The kernels that convert a storage to unquantized elements and back, its number of items, and its
+/// descriptor. The elements are of type `plain` if the storage is unquantized itself, otherwise `f32`.
+fn codec(storage: &DeviceStorage, plain: Dtype, len: u64) -> Option<(String, u64, CodecDesc)> {
     let base = CodecDesc { items: len, len, ..CodecDesc::default() };
-    let (format, main, side) = match *place {
+    let (format, main, side) = match *storage {
         DeviceStorage::Dithered { dtype, at, bits, counter } => {
             let kernel = format!("dithered_{}", name(dtype));
             return Some((kernel, len, CodecDesc { main: at, side: bits, with: counter, ..base }));

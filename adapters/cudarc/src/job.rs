@@ -1,53 +1,53 @@
-//! What a step is asked to do to one tensor.
+//! The per-parameter job of a step.
 
 use bitstep::float::Dtype;
 use bitstep::rule::{ComputePolicy, DynRule};
 use bitstep::rule::{ScalarState, StepContext};
 
-use crate::device_storage::{DeviceStorage, Moves};
+use crate::device_storage::{Conversions, DeviceStorage};
 use crate::kernel_spec::KernelSpec;
 use crate::plan::{LaunchPlan, Readback, ReadbackKind, name, phase};
 use crate::table::CodecDesc;
 
 /// The update of one tensor.
 pub struct ParamJob<'a> {
-    /// What moves it.
+    /// The rule.
     pub rule: &'a dyn DynRule,
     /// How 16-bit parameters are computed.
     pub policy: ComputePolicy,
-    /// The step.
+    /// The step's context.
     pub step: StepContext<'a>,
-    /// The carried numbers, which have been advanced.
+    /// The per-step scalars, already advanced to this step.
     pub scalars: &'a mut ScalarState,
     /// The parameter's dimensions.
     pub shape: &'a [usize],
-    /// The parameter.
+    /// The parameter's memory.
     pub param: DeviceStorage,
-    /// Its gradient: plain numbers.
+    /// The gradient's type and address.
     pub grad: (Dtype, u64),
-    /// Its state; `None` for a slot that is not in use.
+    /// The state slots; `None` for a slot that is not in use.
     pub slots: Vec<Option<DeviceStorage>>,
-    /// Whether the slots that start as the parameter are to be filled.
+    /// Whether to initialize the slots that start as a copy of the parameter.
     pub starts: bool,
-    /// Memory of [`PERSISTENT_BYTES`] bytes where the device keeps what it finds out for the carried numbers,
-    /// from step to step; `None`: they are read back at once.
+    /// Address of [`PERSISTENT_BYTES`] bytes where the device keeps its per-step scalars between steps.
+    /// With `None` they are read back after each step.
     pub persistent: Option<u64>,
-    /// Where the device has a number of type `f64` that the gradient is multiplied by on its way
-    /// into the step, if it is; the gradient itself stays as it is.
+    /// Device address of an `f64` by which the step multiplies the gradient when it loads it. The
+    /// gradient in memory is not modified.
     pub grad_scale: Option<u64>,
 }
 
-/// Bytes of [`ParamJob::persistent`].
+/// The size of [`ParamJob::persistent`] in bytes.
 pub const PERSISTENT_BYTES: usize = 512;
-/// Where constants are kept, after the number of a norm and its limiter.
+/// The offset of the constants in it, after a norm and its limiter.
 const PERSISTENT_COEFS: u64 = 64;
 
 impl LaunchPlan {
-    /// Makes sure that a job's gradient is there in the type to compute in, and multiplied if it is
-    /// to be; returns where.
+    /// The address of a job's gradient in the compute type, scaled. Adds the conversion unless the
+    /// gradient can be used as it is.
     pub(crate) fn gradient(
         &mut self,
-        moves: &mut Moves,
+        conversions: &mut Conversions,
         compute: Dtype,
         job: &ParamJob<'_>,
         len: u64,
@@ -57,34 +57,37 @@ impl LaunchPlan {
             return main;
         }
         let (plain, with) = (self.alloc_scratch(len, compute), [job.grad_scale.unwrap_or(0), 0]);
-        let line = CodecDesc { items: len, len, main, plain, with, ..CodecDesc::default() };
+        let desc = CodecDesc { items: len, len, main, plain, with, ..CodecDesc::default() };
         let kernel = format!("load_{}_{}", name(dtype), name(compute));
-        moves.push((phase::LOAD, kernel, len, line));
+        conversions.push((phase::LOAD, kernel, len, desc));
         plain
     }
 
-    /// Notes numbers of a job's constants in the end.
+    /// Adds the readback of a job's exported scalars, if it has any.
     pub(crate) fn read_back(
         &mut self,
         index: usize,
         job: &ParamJob<'_>,
-        (typed, compute): (&'static dyn KernelSpec, Dtype),
+        (kernels, compute): (&'static dyn KernelSpec, Dtype),
         (at, coefs): (u64, Vec<u8>),
         on_device: bool,
     ) {
-        if !typed.exports_scalars() {
+        if !kernels.exports_scalars() {
             return;
         }
         let what = if !on_device {
-            ReadbackKind::Finished(typed, compute, coefs)
-        } else if let Some(kept) = job.persistent.map(|kept| kept + PERSISTENT_COEFS) {
+            ReadbackKind::Finished(kernels, compute, coefs)
+        } else if let Some(persistent) =
+            job.persistent.map(|persistent| persistent + PERSISTENT_COEFS)
+        {
             let words = coefs.len().div_ceil(8) as u64;
-            let line = CodecDesc { items: words, main: at, plain: kept, ..CodecDesc::default() };
-            self.launch_per_block(phase::KEEP, "load_f64_f64".to_owned(), words, line);
-            ReadbackKind::Constants(typed, compute, kept, coefs.len())
+            let desc =
+                CodecDesc { items: words, main: at, plain: persistent, ..CodecDesc::default() };
+            self.launch_per_block(phase::PERSIST, "load_f64_f64".to_owned(), words, desc);
+            ReadbackKind::Constants(kernels, compute, persistent, coefs.len())
         } else {
-            ReadbackKind::Constants(typed, compute, at, coefs.len())
+            ReadbackKind::Constants(kernels, compute, at, coefs.len())
         };
-        self.records.push(Readback { index, what });
+        self.readbacks.push(Readback { index, what });
     }
 }

@@ -1,4 +1,4 @@
-//! From a rule of any type to the kernels of its own.
+//! Finds the kernels of a rule, given as `dyn DynRule`.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -18,25 +18,25 @@ use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::{Data, DataMut};
 use half::{bf16, f16};
 
-/// The passes that a rule makes over a tensor.
+/// The passes of a rule over a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Over its elements, after sums if the configuration needs any.
+    /// A pass over the elements, after sums if the configuration needs any.
     Elements,
-    /// The same, and over rows and columns before, from two dimensions on.
+    /// From two dimensions on, passes over rows and columns before that.
     Matrix,
 }
 
-/// What a launch has to know of a rule.
+/// A rule's kernels, and the host's part of their work.
 pub(crate) trait KernelSpec: Sync {
-    /// What its kernels' names begin with.
+    /// The prefix of the kernels' names.
     fn stem(&self) -> &'static str;
     fn shape(&self) -> Shape;
-    /// How many slots it has, those of rows and columns not counted.
+    /// The number of slots, without those of rows and columns.
     fn slots(&self) -> usize;
-    /// Whether the constants need sums; `None` of another rule.
+    /// Whether the constants need sums over the tensor; `None` for another rule.
     fn needs_sums(&self, rule: &dyn DynRule) -> Option<bool>;
-    /// The constants, as the kernels read them.
+    /// The bytes of the step's constants, as the kernels read them.
     fn coefs(
         &self,
         rule: &dyn DynRule,
@@ -44,20 +44,20 @@ pub(crate) trait KernelSpec: Sync {
         step: &StepContext,
         scalars: &ScalarState,
     ) -> Option<Vec<u8>>;
-    /// Completes the constants of a tensor without elements.
+    /// Completes the constants for a tensor without elements.
     fn finish_empty(&self, compute: Dtype, coefs: &mut [u8]);
-    /// Notes what is to be carried on.
+    /// Copies values of the constants to the per-step scalars ([`Rule::export_scalars`]).
     fn export_scalars(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState);
-    /// Whether there is anything to note.
+    /// Whether the rule has scalars to export.
     fn exports_scalars(&self) -> bool;
-    /// Whether any of its sums is over the parameter alone.
+    /// Whether any of the sums is over the parameter alone.
     fn sums_param(&self) -> bool;
 }
 
-/// The same of a rule that follows an orthogonal matrix.
+/// The kernels of a Newton-Schulz rule.
 pub(crate) trait NewtonSchulzKernels: Sync {
     fn stem(&self) -> &'static str;
-    /// How many rounds; `None` of another rule.
+    /// The number of iterations; `None` for another rule.
     fn iterations(&self, rule: &dyn DynRule) -> Option<u64>;
     fn coefs(
         &self,
@@ -68,11 +68,11 @@ pub(crate) trait NewtonSchulzKernels: Sync {
     ) -> Option<Vec<u8>>;
 }
 
-/// [`Projected`], whatever it is made of.
+/// [`Projected`], whatever its rule and method.
 pub(crate) trait RefreshProjector {
     /// [`Projected::refresh_due`].
     fn refresh_due(&self, step: &StepContext) -> Option<ProjectorKind>;
-    /// [`Projected::refresh`], with scratch memory of its own.
+    /// [`Projected::refresh`], which allocates its own scratch memory.
     fn refresh(
         &self,
         of: (ComputePolicy, Option<Dtype>),
@@ -89,43 +89,35 @@ impl<R: SplitRule, W: ProjectionMethod> RefreshProjector for Projected<R, W> {
     }
     fn refresh(
         &self,
-        (arithmetic, param): (ComputePolicy, Option<Dtype>),
+        (policy, param): (ComputePolicy, Option<Dtype>),
         step: &StepContext,
         scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
     ) -> Result<(), bitstep::Error> {
-        let compute = match arithmetic.compute(param) {
+        let compute = match policy.compute(param) {
             Dtype::F64 => Dtype::F64,
             _ => Dtype::F32,
         };
         let mut work = Buffer::zeros(compute, self.scratch_len(step.shape))?;
-        Projected::refresh(
-            self,
-            (arithmetic, param),
-            step,
-            scalars,
-            grad,
-            projectors,
-            work.data_mut(),
-        )
+        Projected::refresh(self, (policy, param), step, scalars, grad, projectors, work.data_mut())
     }
 }
 
-/// What a rule on projected gradients is made of.
+/// The parts of a rule on projected gradients.
 pub(crate) struct LowRankParts<'a> {
     pub(crate) whole: &'a dyn RefreshProjector,
     pub(crate) projection: Projection,
     pub(crate) inner: &'a dyn DynRule,
-    /// Whether the inner rule computes in `f32` whatever is around it.
+    /// Whether the inner rule computes in `f32` whatever the compute policy.
     pub(crate) is_single_precision: bool,
-    /// What is done with its directions: limited by norms, or brought back.
+    /// APOLLO's configuration. `None` for GaLore, which projects directions back.
     pub(crate) scales: Option<Apollo>,
-    /// How many carried numbers are the inner rule's.
+    /// The number of per-step scalars of the inner rule.
     pub(crate) num_scalars: usize,
 }
 
-/// Calls a generic function for the type of that name.
+/// Evaluates `$body` with `$C` as the compute type of a dtype.
 macro_rules! in_type {
     ($compute:expr, $C:ident => $body:expr) => {
         match $compute {
@@ -149,7 +141,7 @@ macro_rules! in_type {
     };
 }
 
-/// How a rule of type R is found in an [`DynRule`]: as it is, or as a [`FactoredRule`].
+/// How a rule of type R is found in a [`DynRule`]: directly, or inside a [`FactoredRule`].
 trait Downcast<R>: Sync {
     const SHAPE: Shape;
     fn find(rule: &dyn DynRule) -> Option<&R>;
@@ -263,14 +255,14 @@ fn projected<R: SplitRule, W: ProjectionMethod>(rule: &dyn DynRule) -> Option<Lo
     })
 }
 
-/// The bytes of constants, zeros between their fields. The kernels read them as a structure.
+/// The bytes of the constants, with zeros as padding: the memory layout that the kernels read.
 fn coefs_to_bytes<T: Constants>(x: T) -> Vec<u8> {
     let mut bytes = vec![0; size_of::<T>()];
     x.write(&mut bytes);
     bytes
 }
 
-/// The constants whose [`image`] it is, or what a kernel made of it.
+/// Reads the constants from [their bytes](coefs_to_bytes), possibly modified by a kernel.
 fn coefs_from_bytes<T: Constants>(bytes: &[u8]) -> Option<T> {
     T::read(bytes).filter(|_| bytes.len() == size_of::<T>())
 }
@@ -289,7 +281,7 @@ macro_rules! rules {
             $(&Of::<$tr, Plain>(stringify!($t), PhantomData),)*
             $(&Of::<$fr, OfMatrix>(stringify!($f), PhantomData),)*
         ];
-        static ORTHOGONAL: &[&dyn NewtonSchulzKernels] =
+        static NEWTON_SCHULZ: &[&dyn NewtonSchulzKernels] =
             &[$(&Of::<$or, ()>(stringify!($o), PhantomData),)*];
         static PROJECTED: &[fn(&dyn DynRule) -> Option<LowRankParts<'_>>] = &[$(projected::<$p, $w>,)*];
     };
@@ -297,7 +289,7 @@ macro_rules! rules {
 
 bitstep::each_rule!(rules);
 
-/// The kernels of a rule; `None` if it has none.
+/// The kernels of an elementwise, tensorwise or factored rule.
 pub(crate) fn kernel_spec(rule: &dyn DynRule) -> Option<&'static dyn KernelSpec> {
     RULES.iter().copied().find(|t| t.needs_sums(rule).is_some())
 }
@@ -308,20 +300,20 @@ pub(crate) fn has_kernels(rule: &dyn DynRule) -> bool {
     newton_schulz_kernels(rule).is_some() || kernel_spec(inner).is_some()
 }
 
-/// Which of a rule's carried numbers the device keeps itself, if any.
+/// The index of the per-step scalar that is kept on the device, if any: the norm of APOLLO's limiter.
 pub(crate) fn persistent_scalar(rule: &dyn DynRule) -> Option<usize> {
     let low = low_rank_parts(rule).filter(|low| low.projection.projects())?;
     low.scales.filter(|apollo| apollo.limits_growth()).map(|_| low.num_scalars + 1)
 }
 
-/// The same of a rule that follows an orthogonal matrix, and its number of rounds.
+/// The kernels of a Newton-Schulz rule, and its number of iterations.
 pub(crate) fn newton_schulz_kernels(
     rule: &dyn DynRule,
 ) -> Option<(&'static dyn NewtonSchulzKernels, u64)> {
-    ORTHOGONAL.iter().find_map(|&t| Some((t, t.iterations(rule)?)))
+    NEWTON_SCHULZ.iter().find_map(|&t| Some((t, t.iterations(rule)?)))
 }
 
-/// What a rule on projected gradients is made of; `None` of another rule.
+/// The parts of a rule on projected gradients; `None` for another rule.
 pub(crate) fn low_rank_parts(rule: &dyn DynRule) -> Option<LowRankParts<'_>> {
     PROJECTED.iter().find_map(|of| of(rule))
 }

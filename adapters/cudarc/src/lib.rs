@@ -1,47 +1,47 @@
-//! bitstep on CUDA.
+//! bitstep's optimizers on CUDA devices.
 //!
 //! The kernels are the core itself, compiled by rustc for the GPU: the same source, the same
-//! roundings, and so the same bits. They come with this crate as PTX ([`ptx`]); what is needed to
-//! run is the driver alone, and that is found at run time.
+//! roundings, and so the same bits. They come with this crate as PTX ([`ptx`]). Running them needs
+//! the driver only, which is loaded at run time: no nvcc, no NVRTC, no toolkit.
 //!
-//! [`DeviceOptimizer`] keeps an optimizer's state in the device's memory and makes one step of any number
-//! of tensors in a few launches, on a stream of the caller's:
+//! [`DeviceOptimizer`] keeps an optimizer's state in device memory and steps any number of tensors in a
+//! few launches, on the caller's stream:
 //!
 //! ```no_run
-//! use bitstep::{hyper::Args, registry, float::Dtype};
-//! use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, UpdateBuffers};
+//! use bitstep::prelude::*;
+//! use bitstep_cudarc::{Cuda, Device, DeviceOptimizer, Tensor};
 //! let mut optimizer = DeviceOptimizer::new(Cuda::open(0)?);
 //! let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
 //! optimizer.add_param(group, &[1024, 1024], Dtype::F32)?;
-//! // Memory of your own; for `CudaSlice`s there is `step_slices`, which is safe.
+//! // Raw device memory; for `CudaSlice`s there is `step_slices`, which is safe.
 //! let value = optimizer.device().alloc(4 << 20)?;
 //! let grad = optimizer.device().alloc(4 << 20)?;
-//! let tensor = UpdateBuffers { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
-//! // SAFETY: both were allocated above, and nobody else has them.
+//! let tensor = Tensor { value, len: 1 << 20, grad: Some((Dtype::F32, grad)) };
+//! // SAFETY: both were allocated above, and nothing else uses them.
 //! unsafe { optimizer.step(&[tensor], &[])? };
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The numbers of a step are computed by the host, as for every backend. All tensors that need the
-//! same kernel go in one launch. Tensors of one type run kernels of their own; other storages are
-//! decoded to plain numbers in a workspace, and encoded again.
+//! The host computes the scalars of a step, as for every backend. All tensors that need the same
+//! kernel share a launch. Tensors of common types have kernels that read them directly; other storages
+//! are decoded in a workspace, and encoded again.
 //!
-//! [`apply_gradient_ops`] is for gradients: multiplication, clipping by value, accumulation, NEFTune; [`clip`]
-//! clips them by their norm, which never leaves the device; or [`norm`] only finds it, and a step
-//! [reads it](DeviceOptimizer::set_grad_scale).
+//! [`apply_gradient_ops`] multiplies gradients, clips them by value, accumulates them and adds NEFTune's
+//! noise. [`clip`] clips them by their norm, which stays on the device. [`norm`] only computes it, and a
+//! step [applies the factor](DeviceOptimizer::set_grad_scale).
 //!
-//! Products of matrices have the core's fixed order. Projectors (GaLore, APOLLO) are renewed by the
-//! host, from the gradient, which is read back when it is time, or drawn at random; a better one is
-//! written into its slot. In the core, any rule can be projected; here, those of the references can.
-//! What has no kernels is refused before anything is launched.
+//! A step consists of [`DeviceOptimizer::prepare`], the host's part, and [`DeviceOptimizer::launch`], the
+//! device's, which may be captured in a CUDA graph. [`DeviceOptimizer::download`] reads the state, and
+//! [`DeviceOptimizer::load`] writes it. Scalars that only the device computes (Adafactor's root mean
+//! square, the norm of APOLLO's limiter) are read [on request](DeviceOptimizer::scalars).
 //!
-//! A step is [`DeviceOptimizer::prepare`], the host's part, and [`DeviceOptimizer::launch`], the device's, which
-//! may be captured in a CUDA graph. State comes back with [`DeviceOptimizer::download`] and goes on with
-//! [`DeviceOptimizer::load`]. What a device keeps for itself (the root mean square that Adafactor notes,
-//! the norm that APOLLO limits) is read when it is [asked for](DeviceOptimizer::scalars).
-//!
-//! [`run`] is the same for state of the caller's, on any [`Device`]: the suite's backend `ptx` runs
+//! [`run`] steps with state that the caller manages, on any [`Device`]: the suite's backend `ptx` runs
 //! it on an interpreter.
+//!
+//! Limits: products of matrices keep the core's fixed order, without cuBLAS. The host refreshes
+//! projectors (GaLore, APOLLO), from the gradient that it reads back, or at random; a better projector
+//! can be written to its slot. The core can project any rule, this crate those that the references
+//! project. A rule or storage without kernels is refused before anything is launched.
 
 mod bytes;
 #[cfg(feature = "cuda")]
@@ -74,29 +74,29 @@ pub use slices::{Pair, Slice, SliceMut};
 pub use step::run;
 use thiserror::Error;
 
-/// Why a step was not made.
+/// The error of a step.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum Error<E> {
     /// There is no kernel for this rule or storage. Nothing has been launched.
     #[error("no kernel for {0}")]
     NoKernel(String),
-    /// Refused by the core. Nothing has been launched.
+    /// An error of the core. Nothing has been launched.
     #[error(transparent)]
     Core(#[from] bitstep::Error),
-    /// A null pointer, or one that no number of the tensor's type can have. Nothing has been launched.
+    /// A null pointer, or one that is misaligned for the tensor's type. Nothing has been launched.
     #[error("tensor {tensor} is at {address:#x}, no multiple of {size} above 0")]
     Misaligned {
         /// The tensor, or its gradient.
         tensor: usize,
-        /// Where it was said to be.
+        /// Its address.
         address: u64,
-        /// The size of a number.
+        /// The size of an element.
         size: u64,
     },
-    /// Memory that is written here and used there. Nothing has been launched.
+    /// A tensor that is written overlaps another. Nothing has been launched.
     #[error("tensors {} and {} overlap", tensors[0], tensors[1])]
     Overlap {
-        /// Which, each with its gradient.
+        /// Their indices; either may be the tensor itself or its gradient.
         tensors: [usize; 2],
     },
     /// A parameter of another type than it was added with. Nothing has been launched.
@@ -109,12 +109,12 @@ pub enum Error<E> {
         /// The type it was added with.
         expected: bitstep::float::Dtype,
     },
-    /// The device's own.
+    /// An error of the device.
     #[error(transparent)]
     Device(E),
 }
 
-/// The kernels' text.
+/// The PTX of all kernels.
 pub fn ptx() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| {
@@ -124,8 +124,8 @@ pub fn ptx() -> &'static str {
     })
 }
 
-/// The text of one kernel alone, with what it needs of the rest; `None` if there is none of that
-/// name. A driver compiles it much faster than all of them.
+/// The PTX of one kernel with its header; `None` if there is no kernel of that name. A driver compiles
+/// it much faster than all kernels.
 pub fn kernel(name: &str) -> Option<String> {
     let text = ptx();
     let (head, _) = text.split_once(".visible .entry")?;

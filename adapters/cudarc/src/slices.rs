@@ -1,4 +1,4 @@
-//! Steps of `CudaSlice`s, which know their length and their type.
+//! Safe steps over `CudaSlice`s, which know their length and type.
 
 use bitstep::float::Dtype;
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
@@ -6,7 +6,7 @@ use half::{bf16, f16};
 
 use crate::{Cuda, CudaError, DeviceOptimizer, Error, Tensor};
 
-/// A parameter.
+/// A parameter of any type.
 pub enum SliceMut<'a> {
     /// IEEE binary64.
     F64(&'a mut CudaSlice<f64>),
@@ -18,7 +18,7 @@ pub enum SliceMut<'a> {
     F16(&'a mut CudaSlice<f16>),
 }
 
-/// A gradient.
+/// A gradient of any type.
 #[derive(Clone, Copy)]
 pub enum Slice<'a> {
     /// IEEE binary64.
@@ -31,20 +31,20 @@ pub enum Slice<'a> {
     F16(&'a CudaSlice<f16>),
 }
 
-/// A parameter and its gradient; without one, it is left alone.
+/// A parameter and its gradient; `None` leaves the parameter and its state unchanged.
 pub type Pair<'a> = (SliceMut<'a>, Option<Slice<'a>>);
 
 impl DeviceOptimizer<Cuda> {
-    /// [`DeviceOptimizer::step`] of slices, in the order in which parameters were added. cudarc's own
-    /// events say when the step is done, where it manages them.
+    /// [`DeviceOptimizer::step`] on slices, in the order in which parameters were added. Where cudarc
+    /// tracks the slices with events, it synchronizes other streams with this step.
     ///
     /// # Errors
-    /// As there; a slice of another context, a parameter of another type than it was added with,
-    /// or a gradient of another length: before anything is launched.
+    /// Those of [`step`](DeviceOptimizer::step); a slice of another context, a parameter of another
+    /// type than it was added with, or a gradient of another length, before anything is launched.
     pub fn step_slices(
         &mut self,
         pairs: &mut [Pair<'_>],
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<(), Error<CudaError>> {
         let stream = self.device().stream().clone();
         let mut guards = Vec::new();
@@ -75,9 +75,9 @@ impl DeviceOptimizer<Cuda> {
             };
             tensors.push(Tensor { value, len, grad });
         }
-        // SAFETY: slices are the device's and have their length; these are borrowed, parameters
-        // for nobody else; and the stream, or an event of the guards', orders who comes later.
-        unsafe { self.step(&tensors, given) }
+        // SAFETY: the slices belong to the device and have their length. They are borrowed, the
+        // parameters exclusively, and the stream, or an event of the guards, orders later uses.
+        unsafe { self.step(&tensors, extra) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! One step of all tensors: which kernels the update of each takes.
+//! The kernels of a step of all tensors.
 
 use bitstep::float::Dtype;
 use bitstep::rule::SlotInit;
@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::device_storage::direct;
 use crate::job::ParamJob;
 use crate::kernel_spec::{Shape, low_rank_parts, newton_schulz_kernels};
-use crate::plan::lowrank::renew;
+use crate::plan::lowrank::refresh_projectors;
 use crate::plan::{
     Granularity, LaunchList, LaunchPlan, Readback, Workspace, name, no_kernel, phase, prepare,
 };
@@ -19,16 +19,16 @@ use crate::table::TensorDesc;
 /// Runs one step of all jobs.
 ///
 /// # Errors
-/// A rule or storage without kernels, before anything is launched; or the device's own.
+/// A rule or storage without kernels, before anything is launched; or an error of the device.
 pub fn run<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
     jobs: &mut [ParamJob<'_>],
 ) -> Result<(), Error<D::Error>> {
-    let (ready, records) = plan(device, workspace, jobs)?;
-    ready.launch(device)?;
-    for record in records {
-        record.read_back(device, jobs[record.index].scalars).map_err(Error::Device)?;
+    let (launch_list, readbacks) = plan(device, workspace, jobs)?;
+    launch_list.launch(device)?;
+    for readback in readbacks {
+        readback.read_back(device, jobs[readback.index].scalars).map_err(Error::Device)?;
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub(crate) fn plan<D: Device>(
     workspace: &mut Workspace,
     jobs: &mut [ParamJob<'_>],
 ) -> Result<(LaunchList, Vec<Readback>), Error<D::Error>> {
-    jobs.iter_mut().try_for_each(|job| renew(device, job))?;
+    jobs.iter_mut().try_for_each(|job| refresh_projectors(device, job))?;
     prepare(device, workspace, |plan| {
         jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
     })
@@ -47,10 +47,10 @@ pub(crate) fn plan<D: Device>(
 
 impl LaunchPlan {
     fn job<E>(&mut self, index: usize, job: &ParamJob<'_>) -> Result<(), Error<E>> {
-        if let Some((typed, rounds)) = newton_schulz_kernels(job.rule) {
-            return self.orthogonal(typed, rounds, job);
+        if let Some((kernels, iterations)) = newton_schulz_kernels(job.rule) {
+            return self.newton_schulz(kernels, iterations, job);
         }
-        let compute = |arithmetic: ComputePolicy| arithmetic.compute(job.param.dtype());
+        let compute = |policy: ComputePolicy| policy.compute(job.param.dtype());
         match low_rank_parts(job.rule) {
             None => self.rule(index, job, job.rule, compute(job.policy)),
             Some(low) if low.projection.projects() => self.projected(index, job, &low),
@@ -69,74 +69,74 @@ impl LaunchPlan {
         compute: Dtype,
     ) -> Result<(), Error<E>> {
         let len = job.shape.iter().product::<usize>() as u64;
-        let (typed, mut coefs, at) = self.constants(rule, compute, &job.step, job.scalars)?;
-        let sums = typed.needs_sums(rule).ok_or_else(|| no_kernel(rule))?;
+        let (kernels, mut coefs, at) = self.constants(rule, compute, &job.step, job.scalars)?;
+        let sums = kernels.needs_sums(rule).ok_or_else(|| no_kernel(rule))?;
         if sums && len == 0 {
-            typed.finish_empty(compute, &mut coefs);
+            kernels.finish_empty(compute, &mut coefs);
         }
         let sums = sums && len > 0;
-        let layout = MatrixLayout::of(job.shape).filter(|_| typed.shape() == Shape::Matrix);
-        let slots = job.slots.get(..typed.slots()).unwrap_or_default();
+        let layout = MatrixLayout::of(job.shape).filter(|_| kernels.shape() == Shape::Matrix);
+        let slots = job.slots.get(..kernels.slots()).unwrap_or_default();
         let direct = match layout {
             None => direct(compute, &job.param, job.grad.0, slots),
-            // A matrix rule has kernels for tensors of the type to compute in only.
+            // Matrix rules have kernels for tensors of the compute type only.
             Some(_) => {
                 direct(compute, &job.param, job.grad.0, slots).filter(|s| *s == name(compute))
             }
         };
         self.start(job, rule, len)?;
-        let mut row = TensorDesc { len, coefs: at, ..TensorDesc::default() };
-        let mut moves = Vec::new();
+        let mut desc = TensorDesc { len, coefs: at, ..TensorDesc::default() };
+        let mut conversions = Vec::new();
         if direct.is_some() {
-            (row.param, row.grad, row.by) =
+            (desc.param, desc.grad, desc.grad_scale) =
                 (job.param.address(), job.grad.1, job.grad_scale.unwrap_or(0));
-            for (to, slot) in row.slots.iter_mut().zip(slots) {
+            for (to, slot) in desc.slots.iter_mut().zip(slots) {
                 *to = slot.map_or(0, |s| s.address());
             }
         } else {
-            row.param = self.open(&mut moves, compute, &job.param, len, true)?;
+            desc.param = self.open(&mut conversions, compute, &job.param, len, true)?;
             if layout.is_none() {
-                row.grad = self.gradient(&mut moves, compute, job, len);
+                desc.grad = self.gradient(&mut conversions, compute, job, len);
             }
-            for (to, slot) in row.slots.iter_mut().zip(slots) {
+            for (to, slot) in desc.slots.iter_mut().zip(slots) {
                 if let Some(slot) = slot {
-                    *to = self.open(&mut moves, compute, slot, len, true)?;
+                    *to = self.open(&mut conversions, compute, slot, len, true)?;
                 }
             }
         }
         let suffix = direct.unwrap_or_else(|| name(compute));
-        let stem = typed.stem();
+        let stem = kernels.stem();
         let mut prefix = stem.to_owned();
         if let Some(layout) = layout {
-            // The sums of its squares take gradients as they come.
-            row.grad = self.gradient(&mut moves, compute, job, len);
-            row.by = 0;
-            self.matrix(&mut moves, typed, compute, layout, &job.slots, &mut row)?;
+            // The passes over rows and columns read the gradient without a scale.
+            desc.grad = self.gradient(&mut conversions, compute, job, len);
+            desc.grad_scale = 0;
+            self.matrix(&mut conversions, kernels, compute, layout, &job.slots, &mut desc)?;
             prefix.push_str("_scaled");
         }
         if sums {
-            let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &row);
+            let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &desc);
             let kernel = format!("{stem}_finish_{}", name(compute));
             self.launch(
                 phase::FINISH,
                 kernel,
                 Granularity::Block,
                 [1, 1],
-                TensorDesc { sums, ..row },
+                TensorDesc { sums, ..desc },
             );
         }
         self.launch_per_block(
             phase::APPLY,
             format!("{prefix}_apply_{suffix}"),
             len,
-            TensorDesc { ..row },
+            TensorDesc { ..desc },
         );
-        self.read_back(index, job, (typed, compute), (at, coefs), sums);
-        self.moved(moves);
+        self.read_back(index, job, (kernels, compute), (at, coefs), sums);
+        self.add_conversions(conversions);
         Ok(())
     }
 
-    /// Fills the slots that start as the parameter, if it is time.
+    /// On the first step, initializes the slots that start as a copy of the parameter.
     pub(crate) fn start<E>(
         &mut self,
         job: &ParamJob<'_>,

@@ -1,12 +1,12 @@
-//! Every instruction of the kernels, on chosen operands: the interpreter against definitions of its
-//! own kind, written out here another way (whole numbers in 128 bits, `f32` by way of `f64`). An
-//! instruction without a definition fails.
+//! Every instruction of the kernels on selected operands: the interpreter against independent
+//! definitions, implemented differently (integers in 128 bits, `f32` through `f64`). An instruction
+//! without a definition fails.
 
 use std::collections::BTreeSet;
 
 use bitstep_ptx::Machine;
 
-/// What is no arithmetic: `conformance/ptx/tests/opcodes.rs` has a test of each.
+/// Instructions without arithmetic, each tested in `conformance/ptx/tests/opcodes.rs`.
 const ELSEWHERE: [&str; 9] = [
     "ret",
     "bra",
@@ -19,7 +19,7 @@ const ELSEWHERE: [&str; 9] = [
     "trap",
 ];
 
-/// Operands: edges of every width, and floats of every kind in either width.
+/// Operands: edge cases of every integer width, and floats of every kind in both widths.
 fn operands() -> Vec<u64> {
     let whole = [0, 1, 2, 7, 31, 32, 33, 64, 0x7f, 0x80, 0x7fff, 0x8000, 0xffff, 0x8000_0000];
     let wide = [0x7fff_ffff, 0xffff_ffff, 1 << 63, u64::MAX, 0x0123_4567_89ab_cdef];
@@ -37,7 +37,7 @@ fn low(x: i128, of: &str) -> u64 {
     (x as u128 & ((1 << bits(of)) - 1)) as u64
 }
 
-/// As a number: with a sign if the type has one.
+/// The integer value, signed if the type is.
 fn number(x: u64, of: &str) -> i128 {
     let x = low(x.into(), of).into();
     if of.starts_with('s') && x >> (bits(of) - 1) == 1 { x - (1 << bits(of)) } else { x }
@@ -47,12 +47,12 @@ fn float(x: u64, of: &str) -> f64 {
     if of == "f32" { f32::from_bits(x as u32).into() } else { f64::from_bits(x) }
 }
 
-/// Rounds once more where that changes nothing: a sum, product, quotient or root in 53 bits.
+/// Rounds to `f32`, where double rounding is exact: a sum, product, quotient or root computed in 53 bits.
 fn as_bits(x: f64, of: &str) -> u64 {
     if of == "f32" { (x as f32).to_bits().into() } else { x.to_bits() }
 }
 
-/// How many operands there are, and what becomes of them; `None` of an unknown instruction.
+/// The number of operands and the definition; `None` for an unknown instruction.
 fn definition(name: &str, [a, b, c]: [u64; 3]) -> Option<(usize, u64)> {
     let parts: Vec<&str> = name.split('.').collect();
     let (&verb, &of) = (parts.first()?, parts.last()?);
@@ -97,7 +97,7 @@ fn definition(name: &str, [a, b, c]: [u64; 3]) -> Option<(usize, u64)> {
         ("mul", ["wide"]) => (2, n(a).wrapping_mul(n(b)) as u64 & twice(of)),
         ("mad", ["lo"]) => (3, low(n(a).wrapping_mul(n(b)).wrapping_add(n(c)), of)),
         ("mad", ["wide"]) => (3, (n(a).wrapping_mul(n(b)) as u64).wrapping_add(c) & twice(of)),
-        // By zero, a GPU answers with ones.
+        // A GPU returns all ones for a division by zero.
         ("div", []) => (2, n(a).checked_div(n(b)).map_or(mask(of), |x| low(x, of))),
         ("rem", []) => (2, n(a).checked_rem(n(b)).map_or(mask(of), |x| low(x, of))),
         ("min", []) => (2, low(n(a).min(n(b)), of)),
@@ -181,7 +181,7 @@ fn convert(types: &[&str], a: u64) -> Option<u64> {
     })
 }
 
-/// What loads and stores of this name bring, of memory that holds `a`: number by number.
+/// The values that loads and stores of this name give for memory that contains `a`.
 fn in_memory(name: &str, a: u64) -> Option<(usize, Vec<u64>)> {
     let parts: Vec<&str> = name.split('.').collect();
     let (&of, count) = (parts.last()?, parts.iter().find_map(|p| p.strip_prefix('v')));
@@ -195,7 +195,7 @@ fn in_memory(name: &str, a: u64) -> Option<(usize, Vec<u64>)> {
     (size > 0).then(|| (count, bytes.chunks(size).take(count).map(one).collect()))
 }
 
-/// Runs lines that leave a number in `%d`.
+/// Runs lines of PTX that leave a value in `%d`.
 fn run(lines: &str, [a, b, c]: [u64; 3]) -> u64 {
     let text = format!(
         ".visible .entry k(.param .u64 k_0, .param .u64 k_1, .param .u64 k_2, .param .u64 k_3)\n{{\n\
@@ -214,7 +214,7 @@ fn run(lines: &str, [a, b, c]: [u64; 3]) -> u64 {
 fn names() -> BTreeSet<&'static str> {
     let lines = bitstep_cudarc::ptx().lines().map(|line| {
         let line = line.trim();
-        // In a scope of its own, behind a declaration.
+        // In a nested scope, after a declaration.
         let line =
             line.strip_prefix('{').map_or(line, |l| l.split_once(';').map_or("", |(_, l)| l));
         let line = line.trim();
@@ -238,7 +238,7 @@ fn every_instruction_of_the_kernels_does_what_its_definition_says() {
         }
         seen += 1;
         if name.starts_with("ld.param") {
-            // Each of the runs below begins with it.
+            // Each run below starts with it.
             assert_eq!(name, "ld.param.b64");
             continue;
         }
@@ -259,7 +259,7 @@ fn every_instruction_of_the_kernels_does_what_its_definition_says() {
                 let size = bits(name.split('.').next_back().unwrap()) as usize / 8;
                 let lines = match name.starts_with("ld.") {
                     true => format!("{fill}{name} {list}, [{place}];"),
-                    // One number among zeros, and the word that it lies in.
+                    // One value among zeros, and the word that contains it.
                     false => {
                         let zero = fill.replace("%a", "0");
                         let list = list.replace("%d", "%a").replace("%x", "0");
@@ -281,7 +281,7 @@ fn every_instruction_of_the_kernels_does_what_its_definition_says() {
         let (arity, _) =
             definition(name, [1, 1, 1]).unwrap_or_else(|| panic!("no definition of {name}"));
         for (i, &a) in operands.iter().enumerate() {
-            // Every second operand, if there is one, and for a third a few.
+            // All second operands, if there is one, and a few third ones.
             for &b in if arity > 1 { &operands[..] } else { &operands[..1] } {
                 let c = some[i % some.len()];
                 let (_, want) = definition(name, [a, b, c]).unwrap();

@@ -1,4 +1,4 @@
-//! The kernels' text.
+//! The PTX of the kernels.
 
 use bitstep_cudarc::{kernel, ptx};
 
@@ -9,7 +9,7 @@ fn ptx_holds_no_operation_that_was_not_asked_for() {
     assert!(complaints.is_empty(), "{} complaints, the first: {}", complaints.len(), complaints[0]);
 }
 
-/// The same text with one operation planted in it, in each of the ways that are forbidden.
+/// The PTX with one forbidden operation added, for each kind.
 #[test]
 fn an_operation_planted_among_the_kernels_is_found() {
     for (good, bad) in [

@@ -1,4 +1,4 @@
-//! State on a device: the bits of the core's own optimizer, few launches, typed refusals.
+//! State on a device: the bits of the core's optimizer, few launches, typed errors.
 
 use bitstep::float::Dtype;
 use bitstep::gradient::ClipGradNorm;
@@ -14,7 +14,7 @@ use bitstep_cudarc::{
 use bitstep_ptx::Machine;
 use half::{bf16, f16};
 
-/// What is asked of a device.
+/// The calls of a device.
 #[derive(Clone, Debug, PartialEq)]
 enum Call {
     Alloc,
@@ -24,11 +24,11 @@ enum Call {
     Launch(String, [u32; 2], [u64; 3]),
 }
 
-/// The interpreter, and what was asked of it.
+/// The interpreter, which records the calls.
 struct Counted {
     machine: Machine,
     calls: Vec<Call>,
-    /// Whether all that is read is ones.
+    /// Whether every read returns all ones.
     garbled: bool,
 }
 
@@ -83,7 +83,7 @@ fn device() -> Counted {
     Counted { machine, calls: Vec::new(), garbled: false }
 }
 
-/// Numbers without a pattern, of either sign, about 1.
+/// Pseudo-random values of either sign, around magnitude 1.
 fn numbers(seed: u64, len: usize, dtype: Dtype) -> Buffer {
     let x = (0..len as u64).map(|i| {
         let bits = (seed + i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -107,7 +107,7 @@ fn raw(buffer: &Buffer) -> Vec<u8> {
     }
 }
 
-/// A model on a device, and one in the host's memory.
+/// A model on a device, and the same model on the host.
 struct Both<D: Device> {
     device: DeviceOptimizer<D>,
     tensors: Vec<Tensor>,
@@ -118,10 +118,10 @@ struct Both<D: Device> {
 
 impl<D: Device> Both<D> {
     fn new(device: D, name: &str, args: &Args, dtype: Dtype, shapes: &[&[usize]]) -> Self {
-        let recipe = || registry::optimizer(name, args).unwrap();
+        let spec = || registry::optimizer(name, args).unwrap();
         let (mut device, mut host) = (DeviceOptimizer::new(device), Optimizer::empty());
-        let group = device.add_group(recipe()).unwrap();
-        assert_eq!(host.add_group(recipe()).unwrap(), group);
+        let group = device.add_group(spec()).unwrap();
+        assert_eq!(host.add_group(spec()).unwrap(), group);
         let (mut tensors, mut values) = (Vec::new(), Vec::new());
         for (i, shape) in shapes.iter().enumerate() {
             device.add_param(group, shape, dtype).unwrap();
@@ -152,7 +152,7 @@ impl<D: Device> Both<D> {
             .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
             .collect();
         self.host.step_all(&mut params, &[]).unwrap();
-        // SAFETY: all of it was allocated above, and nobody else has it.
+        // SAFETY: all of it was allocated above, and nothing else uses it.
         unsafe { self.device.step(&self.tensors, &[]) }.unwrap();
     }
 
@@ -175,7 +175,7 @@ impl<D: Device> Both<D> {
                     "{what}: parameter {i}, slot {k}"
                 );
             }
-            // Any NaN equals any NaN: a tensor without elements has a mean of that kind.
+            // Any NaN equals any NaN: the mean of a tensor without elements is one.
             let bits = |x: f64| if x.is_nan() { u64::MAX } else { x.to_bits() };
             let scalars = self.device.scalars(ParamId(i)).unwrap().map(|s| s.map(bits));
             let want = self.host.params()[i].scalars.map(bits);
@@ -224,7 +224,7 @@ fn rules_with_products_of_matrices_have_the_bits_of_the_core() {
     let low = |args: &str| Args::parse(&format!("rank=3, update_proj_gap=2, {args}")).unwrap();
     for (name, args, dtypes) in [
         ("muon", Args::new(), &[F32, F64, Bf16, F16][..]),
-        // Singular vectors every other step, and numbers drawn at random.
+        // Singular vectors every other step, and random projectors.
         ("galore_adamw", low("scale=2"), &[F32, Bf16]),
         ("galore_adamw", low("proj_type=full"), &[F64]),
         ("galore_adafactor", low("scale_parameter=true, relative_step=true"), &[F32, F16]),
@@ -247,7 +247,7 @@ fn rules_with_products_of_matrices_have_the_bits_of_the_core() {
     }
 }
 
-/// What a device hands back need not be values: flags that are neither 0 nor 1.
+/// Bytes read from a device may be invalid values: flags that are neither 0 nor 1.
 #[test]
 fn constants_that_are_no_values_are_not_taken() {
     let mut both = Both::new(device(), "adafactor", &Args::new(), Dtype::F32, &[&[40, 60]]);
@@ -267,7 +267,7 @@ fn stochastic_rounding_counts_its_bits_on_the_device() {
     }
 }
 
-/// What a third step asks of a device, after the second has asked the same.
+/// The calls of a third step, which must equal those of the second.
 fn costs(name: &str, args: &str, count: usize) -> Vec<Call> {
     let shapes = vec![&[50, 41][..]; count];
     let mut both = Both::new(device(), name, &Args::parse(args).unwrap(), Dtype::F32, &shapes);
@@ -275,16 +275,16 @@ fn costs(name: &str, args: &str, count: usize) -> Vec<Call> {
     let mut calls = [(); 2].map(|()| {
         let (tensors, device) = (both.tensors.clone(), both.device.device());
         device.calls.clear();
-        // SAFETY: all of it was allocated above, and nobody else has it.
+        // SAFETY: all of it was allocated above, and nothing else uses it.
         unsafe { both.device.prepare(&tensors, &[]) }.unwrap();
-        // The host's part: one table, and nothing that waits or allocates.
+        // The host's part: one table, without waiting or allocating.
         assert_eq!(both.device.device().calls, [Call::Write], "{name}");
         both.device.device().calls.clear();
         // SAFETY: as above.
         unsafe { both.device.launch() }.unwrap();
         std::mem::take(&mut both.device.device().calls)
     });
-    // A captured graph has the addresses of the first; a second one of those steps would run it.
+    // A captured graph has the addresses of the first tensors, and would step those again.
     assert_eq!(calls[0], calls[1], "{name}");
     std::mem::take(&mut calls[0])
 }
@@ -315,7 +315,7 @@ fn a_step_after_the_first_launches_and_nothing_else() {
 fn prepared_launches_change_when_the_tensors_do() {
     let mut both = Both::new(device(), "adamw_torch", &Args::new(), Dtype::F32, &[&[8], &[9]]);
     let mut tensors = both.tensors.clone();
-    // SAFETY: all of it was allocated above, and nobody else has it.
+    // SAFETY: all of it was allocated above, and nothing else uses it.
     let mut prepare = |tensors: &[Tensor]| unsafe { both.device.prepare(tensors, &[]) }.unwrap();
     assert!(!prepare(&tensors) && prepare(&tensors));
     tensors[1].grad = None;
@@ -348,7 +348,7 @@ fn state_comes_back_and_goes_on_elsewhere() {
         let shapes: [&[usize]; 2] = [&[40, 60], &[64, 32]];
         let mut both = Both::new(device(), name, &args, dtype, &shapes);
         both.step();
-        // As after a checkpoint: all that is known is what was brought back.
+        // As after a checkpoint: only the downloaded state is known.
         let saved = both.device.download().unwrap();
         for (ours, theirs) in saved.params().iter().zip(both.host.params()) {
             assert!(ours.slots == theirs.slots, "{name}");
@@ -365,7 +365,7 @@ fn state_comes_back_and_goes_on_elsewhere() {
         (other.host, other.step) = (both.host.clone(), both.step);
         other.step();
         other.assert_same(name);
-        // Of another model, nothing is taken.
+        // The state of another model is refused.
         let mut small = Both::new(device(), name, &args, dtype, &[&[40, 61]]);
         let error = small.device.load(both.device.download().unwrap()).unwrap_err();
         assert!(matches!(error, Error::Core(bitstep::Error::LengthMismatch { .. })), "{error}");
@@ -381,12 +381,12 @@ fn evaluation_has_the_parameters_of_the_core() {
         both.step();
         for eval in [true, false] {
             let mut views: Vec<_> = both.values.iter_mut().map(Buffer::data_mut).collect();
-            // SAFETY: all of it was allocated above, and nobody else has it.
+            // SAFETY: all of it was allocated above, and nothing else uses it.
             unsafe {
                 if eval {
                     both.host.eval(&mut views).unwrap();
                     both.device.eval(&both.tensors).unwrap();
-                    // A step would be one of the wrong parameters.
+                    // A step would update the wrong parameters.
                     let refused = both.device.step(&both.tensors, &[]).unwrap_err();
                     assert!(matches!(refused, Error::Core(_)), "{refused}");
                 } else {
@@ -434,7 +434,7 @@ fn gradients_multiplied_on_their_way_are_as_if_clipped() {
                 both.device.device().write(at, &raw(grad)).unwrap();
                 ours.push(DeviceSlice { at, len: tensor.len, dtype });
             }
-            // SAFETY: all of it was allocated above, and nobody else has it.
+            // SAFETY: all of it was allocated above, and nothing else uses it.
             unsafe {
                 norm(both.device.device(), &mut workspace, &ours, Clip::Norm(clip), found).unwrap();
                 both.device.step(&both.tensors, &[]).unwrap();
@@ -452,7 +452,7 @@ fn gradients_multiplied_on_their_way_are_as_if_clipped() {
     }
 }
 
-/// Everything about a norm stays on the device, and is the core's to the bit.
+/// The norm stays on the device, and has the bits of the core.
 #[test]
 fn gradients_are_clipped_by_their_norm_without_waiting() {
     let mut device = device();
@@ -470,10 +470,10 @@ fn gradients_are_clipped_by_their_norm_without_waiting() {
         .map(|g| DeviceSlice { at: put(&raw(g)), len: g.len(), dtype: Dtype::F32 })
         .collect();
     let how = ClipGradNorm { max_norm: 0.25, ..ClipGradNorm::default() };
-    // Once, that memory is there.
+    // Once, so that memory is allocated.
     for _ in 0..2 {
         device.calls.clear();
-        // SAFETY: all of it was allocated above, and nobody else has it.
+        // SAFETY: all of it was allocated above, and nothing else uses it.
         unsafe { clip(&mut device, &mut workspace, &ours, Clip::Norm(how), found) }.unwrap();
     }
     assert!(device.calls.iter().all(|c| matches!(c, Call::Write | Call::Launch(..))));
@@ -488,7 +488,7 @@ fn gradients_are_clipped_by_their_norm_without_waiting() {
         device.read(got.at, &mut bytes).unwrap();
         assert!(bytes == raw(want));
     }
-    // One that is to refuse looks before it scales.
+    // A clip that may refuse reads the norm before it scales.
     device.write(ours[1].at, &f32::NAN.to_le_bytes()).unwrap();
     let how = ClipGradNorm { error_if_nonfinite: true, ..how };
     // SAFETY: as above.
@@ -529,11 +529,11 @@ fn a_step_that_can_not_be_made_launches_nothing() {
         refused(|t| t.truncate(1)),
         Error::Core(bitstep::Error::LengthMismatch { .. })
     ));
-    // Memory that is not the device's, or not enough of it.
+    // Memory that does not belong to the device, or is too short.
     assert!(matches!(refused(|t| t[0].value = 1 << 60), Error::Device(_)));
     assert!(matches!(refused(|t| t[0].value += 1 << 40), Error::Device(_)));
     assert_eq!(both.device.device().launches(), 0);
-    // Gradients may be shared: nobody writes them.
+    // Gradients may be shared: they are not written to.
     let mut tensors = good.clone();
     tensors[1].grad = tensors[0].grad;
     // SAFETY: all of it was allocated above.
@@ -543,14 +543,14 @@ fn a_step_that_can_not_be_made_launches_nothing() {
 #[test]
 fn a_rule_without_kernels_is_refused_by_name() {
     let mut resident = DeviceOptimizer::new(device());
-    // In the core any rule can be projected; there are kernels for the references' only.
+    // The core can project any rule; kernels exist for those that the references project.
     let projected = Projected::<Lion, GaLore>::default();
     let error =
         resident.add_group(OptimizerSpec::new(projected, ComputePolicy::Fused)).unwrap_err();
     assert_eq!(error.to_string(), "no kernel for rules of the kind `Projected`");
 }
 
-/// What the driver says, by its number.
+/// Errors of the driver, by their code.
 #[cfg(feature = "cuda")]
 #[test]
 fn what_the_driver_says_has_a_type() {

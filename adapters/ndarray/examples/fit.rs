@@ -1,6 +1,7 @@
-//! Fits a line through points with any optimizer: `cargo run -p bitstep-ndarray --example fit -- adamw_torch lr=0.1`
+//! Fits a plane to points with any optimizer: `cargo run -p bitstep-ndarray --example fit -- adamw_torch lr=0.1`
 
-use bitstep::{hyper::Args, optimizer::Optimizer, registry};
+use bitstep::optimizer::GroupId;
+use bitstep::prelude::*;
 use bitstep_ndarray::{ArrayParam, add_param, step};
 use ndarray::{Array1, Array2, Axis, array};
 
@@ -15,10 +16,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let y = x.dot(&array![3.0, -2.0]) + 1.0;
 
     let (mut weight, mut bias) = (Array1::<f64>::zeros(2), Array1::<f64>::zeros(1));
-    let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(registry::optimizer(&name, &args)?)?;
-    add_param(&mut optimizer, group, &weight.view())?;
-    add_param(&mut optimizer, group, &bias.view())?;
+    let mut optimizer = Optimizer::new(registry::optimizer(&name, &args)?)?;
+    add_param(&mut optimizer, GroupId(0), &weight.view())?;
+    add_param(&mut optimizer, GroupId(0), &bias.view())?;
     for t in 0..=300 {
         let error = x.dot(&weight) + bias[0] - &y;
         if t % 50 == 0 {

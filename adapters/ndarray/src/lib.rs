@@ -1,25 +1,28 @@
-//! bitstep over [`ndarray`] views of any dimension and memory order.
+//! bitstep's optimizers over [`ndarray`] views of any dimension and memory order.
 //!
 //! ```
-//! use bitstep::{hyper::Args, registry, optimizer::Optimizer};
-//! use bitstep_ndarray::{Item, add_param, step};
+//! use bitstep::optimizer::GroupId;
+//! use bitstep::prelude::*;
+//! use bitstep_ndarray::{ArrayParam, add_param, step};
 //! use ndarray::{Array2, array};
 //!
 //! let mut weight = array![[1.0f32, 2.0], [3.0, 4.0]];
 //! let grad = Array2::from_elem((2, 2), 0.5f32);
-//! let mut optimizer = Optimizer::new();
-//! let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
-//! add_param(&mut optimizer, group, &weight.view())?;
-//! step(&mut optimizer, &mut [Item::new(weight.view_mut(), Some(grad.view()))], &[])?;
+//! let mut optimizer = Optimizer::new(registry::optimizer("adamw_torch", &Args::new())?)?;
+//! add_param(&mut optimizer, GroupId(0), &weight.view())?;
+//! step(&mut optimizer, &mut [ArrayParam::new(weight.view_mut(), Some(grad.view()))], &[])?;
 //! assert!(weight[[0, 0]] < 1.0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! State is kept in logical (row-major) order whatever the memory order of the
-//! views, so checkpoints do not depend on it, and so do sums over a tensor. A
-//! view in standard order is stepped in place; any other one (Fortran, permuted,
-//! strided, reversed) is gathered into a buffer, stepped and scattered back, with
-//! the same bits, at the cost of one copy each way.
+//! State is stored in logical (row-major) order, so neither checkpoints nor sums over
+//! a tensor depend on the views' memory order. A view in standard order is stepped in
+//! place. Any other view (Fortran order, permuted, strided, reversed) is gathered into
+//! a buffer, stepped and scattered back, with the same bits, at the cost of one copy
+//! each way. The feature `rayon` adds `par_step`, which runs on rayon's threads.
+//!
+//! It does not compute gradients; groups, schedules and saving are those of
+//! [`Optimizer`] itself.
 
 use bitstep::Error;
 use bitstep::optimizer::{GroupId, Optimizer, Param, ParamId};
@@ -31,7 +34,7 @@ use ndarray::{ArrayView, ArrayViewMut, CowArray, Dimension, IxDyn};
 pub struct ArrayParam<'a>(Box<dyn DynArrayParam + 'a>);
 
 impl<'a> ArrayParam<'a> {
-    /// `None` for a parameter without a gradient: it stays as it is.
+    /// A parameter whose `grad` is `None` keeps its value and state.
     pub fn new<T: Plain, D: Dimension>(
         value: ArrayViewMut<'a, T, D>,
         grad: Option<ArrayView<'a, T, D>>,
@@ -50,7 +53,7 @@ trait DynArrayParam {
 
 struct Views<'a, T> {
     value: ArrayViewMut<'a, T, IxDyn>,
-    /// The values in standard order, where the view is not.
+    /// The values in standard order, if the view has another order.
     gathered: Option<Vec<T>>,
     grad: Option<CowArray<'a, T, IxDyn>>,
     shape_matches: bool,
@@ -101,10 +104,10 @@ impl<T: Plain> DynArrayParam for Views<'_, T> {
     }
 }
 
-/// Adds a parameter of this view's shape and type; returns its number.
+/// Adds a parameter of this view's shape and type to a group.
 ///
 /// # Errors
-/// No such group.
+/// Those of [`Optimizer::add_param_to`].
 pub fn add_param<T: Plain, D: Dimension>(
     optimizer: &mut Optimizer,
     group: GroupId,
@@ -113,23 +116,24 @@ pub fn add_param<T: Plain, D: Dimension>(
     optimizer.add_param_to(group, value.shape(), T::DTYPE)
 }
 
-/// One step of all parameters, in the order in which they were added.
+/// Steps all parameters, in the order in which they were added. `extra` are extra
+/// arguments by name, for the rules that use any.
 ///
 /// # Errors
-/// A gradient of another shape, a parameter of another size than was added.
-/// Nothing is written then.
+/// A gradient of another shape than its parameter, or an error of
+/// [`Optimizer::step_all`]. Nothing is written then.
 pub fn step(
     optimizer: &mut Optimizer,
     items: &mut [ArrayParam<'_>],
-    given: &[(&str, f64)],
+    extra: &[(&str, f64)],
 ) -> Result<(), Error> {
-    with_params(items, |params| optimizer.step_all(params, given))
+    with_params(items, |params| optimizer.step_all(params, extra))
 }
 
-/// The same on rayon's threads: the same bits, whatever their number.
+/// [`step`] on rayon's threads, with the same bits whatever their number.
 ///
-/// Work is cut where the rule allows it and only as far as it pays: tensors are
-/// dealt out whole below [`bitstep_rayon::GRAIN`] elements.
+/// Tensors are split where the rule allows it; below [`bitstep_rayon::GRAIN`]
+/// elements they are not.
 ///
 /// # Errors
 /// As [`step`].
@@ -137,12 +141,12 @@ pub fn step(
 pub fn par_step(
     optimizer: &mut Optimizer,
     items: &mut [ArrayParam<'_>],
-    given: &[(&str, f64)],
+    extra: &[(&str, f64)],
 ) -> Result<(), Error> {
-    par_step_with_grain(optimizer, items, given, bitstep_rayon::GRAIN)
+    par_step_with_grain(optimizer, items, extra, bitstep_rayon::GRAIN)
 }
 
-/// The same with another size below which work is not cut.
+/// [`par_step`] with another size below which tensors are not split.
 ///
 /// # Errors
 /// As [`step`].
@@ -150,11 +154,11 @@ pub fn par_step(
 pub fn par_step_with_grain(
     optimizer: &mut Optimizer,
     items: &mut [ArrayParam<'_>],
-    given: &[(&str, f64)],
+    extra: &[(&str, f64)],
     grain: usize,
 ) -> Result<(), Error> {
     with_params(items, |params| {
-        bitstep_rayon::run_with_grain(optimizer.tasks_batched(params, given, grain)?, grain)
+        bitstep_rayon::run_with_grain(optimizer.tasks_batched(params, extra, grain)?, grain)
     })
 }
 

@@ -1,4 +1,4 @@
-//! Every optimizer of the list gives the bits of the core, in any memory order and on any number of threads.
+//! Every named optimizer gives the bits of the core, in any memory order and on any number of threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +14,7 @@ use ndarray::{Array, ArrayD, IxDyn, ShapeBuilder};
 const SHAPES: &[&[usize]] = &[&[], &[5], &[3, 4], &[0, 2], &[2, 3, 5], &[70, 1000]];
 const STEPS: u32 = 3;
 
-/// The shapes that a rule has an update for: some move matrices only.
+/// The shapes that a rule accepts: some step matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
     let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
     let shapes: Vec<_> =
@@ -23,7 +23,7 @@ fn shapes(name: &str) -> Vec<&'static [usize]> {
     shapes
 }
 
-/// Numbers that look random, from their position.
+/// Pseudo-random values, from their index.
 fn numbers<T: Plain>(shape: &[usize], salt: u32, fortran: bool) -> ArrayD<T> {
     let rows: Vec<T> = (0..shape.iter().product::<usize>() as u32)
         .map(|i| (i ^ salt).wrapping_mul(2_654_435_761).wrapping_add(salt) >> 8)
@@ -79,7 +79,7 @@ fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
         add_param(&mut optimizer, GroupId(group), &value.view()).unwrap();
     }
     for t in 0..STEPS {
-        // Gradients in the other order than the parameters.
+        // Gradients in another memory order than the parameters.
         let grads: Vec<ArrayD<T>> =
             shapes(name).iter().map(|s| numbers(s, 100 + t, fortran && t % 2 == 0)).collect();
         let mut items: Vec<ArrayParam<'_>> = values

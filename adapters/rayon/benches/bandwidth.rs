@@ -1,10 +1,10 @@
-//! The machine's bandwidth with the streams of an AdamW step: four read, three of them written.
+//! The machine's memory bandwidth with the streams of an AdamW step: four are read, three of them written.
 //!
 //! ```text
 //! rustc -O -C target-cpu=native bandwidth.rs && ./bandwidth THREADS ELEMENTS
 //! ```
-//! Each line on standard input makes one pass over four arrays of `f32`; its seconds come back on
-//! a line of standard output. What an optimizer does takes at least that long out of cache.
+//! Each line on standard input makes one pass over four arrays of `f32`; its time in
+//! seconds is printed on standard output. Out of cache, an optimizer step takes at least that long.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
@@ -18,8 +18,8 @@ fn pass(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
 }
 
 fn main() {
-    let given: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    let [threads, n] = given[..] else { panic!("usage: bandwidth THREADS ELEMENTS") };
+    let args: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let [threads, n] = args[..] else { panic!("usage: bandwidth THREADS ELEMENTS") };
     let (mut p, mut m, mut v, g) = (vec![1.0; n], vec![1.0; n], vec![1.0; n], vec![1e-3; n]);
     let part = n.div_ceil(threads.max(1)).max(1);
     let mut answers = std::io::stdout().lock();

@@ -1,15 +1,15 @@
-//! Makes steps on demand and says how long each took: one side of `conformance/bench/peers.py`.
+//! Makes steps on demand and prints how long each took: one side of `conformance/bench/peers.py`.
 //!
 //! ```text
 //! stepper NAME ARGS DTYPE THREADS SHAPE…
 //! ```
-//! A shape is `768x3072`; ARGS are as in `optim_args`, or empty; what follows a slash in them is for
-//! matrices alone (`lr=1e-3 / rank=128`). Each line on standard input says how many steps to make;
-//! the seconds of the fastest come back on a line of standard output.
+//! A shape is written `768x3072`. ARGS are as in `optim_args`, or empty; those after a slash apply to
+//! matrices only (`lr=1e-3 / rank=128`). Each line on standard input is a number of steps to make; the
+//! time of the fastest, in seconds, is printed on standard output.
 //!
-//! A projector is given and stays, unless a line says `refresh`, which makes one step: finding
-//! singular vectors takes far longer than the rest of it. With the feature `faer`, `galore_adamw+faer` has its
-//! products and singular vectors from there.
+//! Projectors are fixed, unless a line is `refresh`, which makes one step: finding singular vectors takes
+//! far longer than the rest of it. With the feature `faer`, `galore_adamw+faer` computes its products and
+//! singular vectors with faer.
 
 use std::error::Error;
 use std::io::{BufRead, Write};
@@ -21,8 +21,8 @@ use bitstep::optimizer::{Buffer, Optimizer, OptimizerSpec, Param};
 use bitstep::registry;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let given: Vec<String> = std::env::args().skip(1).collect();
-    let [name, args, dtype, threads, shapes @ ..] = given.as_slice() else {
+    let argv: Vec<String> = std::env::args().skip(1).collect();
+    let [name, args, dtype, threads, shapes @ ..] = argv.as_slice() else {
         return Err("usage: stepper NAME ARGS DTYPE THREADS SHAPE…".into());
     };
     let dtype = match dtype.as_str() {
@@ -33,15 +33,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("a type of f32, bf16, f16 or f64, not {other}").into()),
     };
     let threads: usize = threads.parse()?;
-    // This thread is one of them: no step waits until two others are awake.
+    // This thread is part of the pool, so that no step waits for others to wake up.
     rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build_global()?;
 
     let mut optimizer = Optimizer::empty();
     let (plain, more) = args.split_once('/').unwrap_or((args, ""));
-    let group = optimizer.add_group(recipe(name, &Args::parse(plain)?)?)?;
-    let recipe = recipe(name, &Args::parse(&format!("{plain}, {more}"))?)?;
-    let slots = recipe.rule.info().slots;
-    let matrices = if more.is_empty() { group } else { optimizer.add_group(recipe)? };
+    let group = optimizer.add_group(spec(name, &Args::parse(plain)?)?)?;
+    let spec = spec(name, &Args::parse(&format!("{plain}, {more}"))?)?;
+    let slots = spec.rule.info().slots;
+    let matrices = if more.is_empty() { group } else { optimizer.add_group(spec)? };
     let (mut values, mut grads) = (Vec::new(), Vec::new());
     for (i, shape) in shapes.iter().enumerate() {
         let shape = shape.split('x').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut answers = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        let (steps, given): (usize, &[_]) = match line?.as_str() {
+        let (steps, extra): (usize, &[_]) = match line?.as_str() {
             "refresh" => (1, &[]),
             steps => (steps.parse()?, &[("projector", 1.0)]),
         };
@@ -69,9 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 params.map(|(v, g)| Param { value: v.data_mut(), grad: g.data() }).collect();
             let start = Instant::now();
             if threads == 1 {
-                optimizer.step_all(&mut params, given)?;
+                optimizer.step_all(&mut params, extra)?;
             } else {
-                bitstep_rayon::step(&mut optimizer, &mut params, given)?;
+                bitstep_rayon::step(&mut optimizer, &mut params, extra)?;
             }
             best = best.min(start.elapsed().as_secs_f64());
         }
@@ -81,7 +81,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn recipe(name: &str, args: &Args) -> Result<OptimizerSpec, Box<dyn Error>> {
+fn spec(name: &str, args: &Args) -> Result<OptimizerSpec, Box<dyn Error>> {
     #[cfg(feature = "faer")]
     if name == "galore_adamw+faer" {
         use bitstep::lowrank::{GaLore, Projected};

@@ -1,4 +1,4 @@
-//! faer's products and singular vectors.
+//! Matrix products and singular vectors by faer.
 
 use bitstep::float::ComputeFloat;
 use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
@@ -8,19 +8,21 @@ use faer::linalg::matmul::matmul;
 use faer::traits::RealField;
 use faer::{Accum, MatMut, MatRef};
 
-/// Linear algebra by the crate `faer`, on as many threads as its global setting says.
+/// Linear algebra by the crate `faer`, on as many threads as its global setting allows.
 ///
-/// Faster than [`PortableLinearAlgebra`], above all where a projector is renewed from singular vectors. In
-/// return the bits depend on the processor, the number of threads and faer's version: a rule with
-/// this algebra is exempt from bitstep's promise of the same bits. Nothing uses it unless told to.
+/// Faster than [`PortableLinearAlgebra`], above all when a projector is refreshed from singular vectors.
+/// In return the bits depend on the processor, the number of threads and faer's version: a rule that
+/// uses it is exempt from bitstep's promise of the same bits. Nothing uses it by default.
 ///
 /// ```
-/// use bitstep::{rule::ComputePolicy, lowrank::{GaLore, Projected}, optim::AdamWHf, optimizer::OptimizerSpec};
+/// use bitstep::lowrank::{GaLore, Projected};
+/// use bitstep::prelude::*;
 /// use bitstep_rayon::Faer;
 /// let mut rule = Projected::<AdamWHf, GaLore, Faer>::default();
 /// rule.projection.rank = Some(128);
-/// let recipe = OptimizerSpec::new(rule, ComputePolicy::Eager);
-/// # let _ = recipe;
+/// let optimizer = Optimizer::new(OptimizerSpec::new(rule, ComputePolicy::Eager))?;
+/// # let _ = optimizer;
+/// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Faer;
@@ -58,7 +60,7 @@ impl LinearAlgebra for Faer {
             (Data::F64(x), DataMut::F64(short), DataMut::F64(long)) => svd(dims, x, short, long),
             _ => None,
         };
-        // Where there is a NaN, faer finds nothing.
+        // faer finds no decomposition of a matrix with a NaN.
         if done.is_none() {
             PortableLinearAlgebra::truncated_svd(dims, matrix, short, long, scratch);
         }
@@ -67,7 +69,7 @@ impl LinearAlgebra for Faer {
 
 type Strided<'a, T> = (&'a [T], (usize, usize));
 
-/// `None`, with nothing written, if a slice is too short or neither its rows nor its columns lie in one piece.
+/// `None`, with nothing written, if a slice is too short or neither its rows nor its columns are contiguous.
 fn multiply<T: RealField>(
     [rows, depth, cols]: [usize; 3],
     [a, b]: [Strided<'_, T>; 2],

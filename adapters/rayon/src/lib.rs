@@ -1,8 +1,23 @@
-//! bitstep's tasks on rayon's threads. The bits do not depend on the number of threads.
+//! bitstep's optimizers on rayon's threads. The bits do not depend on the number of threads.
 //!
-//! The thread that makes the steps had better be one of the pool's
-//! (`rayon::ThreadPoolBuilder::use_current_thread`): it then begins at once, where it would else wait
-//! for others to wake up, which takes as long as a step of a hundred thousand parameters.
+//! ```
+//! use bitstep::optimizer::Param;
+//! use bitstep::prelude::*;
+//! let mut optimizer = Optimizer::new(registry::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
+//! optimizer.add_param(&[2], Dtype::F32)?;
+//! let mut weight = [1.0f32, 2.0];
+//! let param = Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&[1.0, 1.0])) };
+//! bitstep_rayon::step(&mut optimizer, &mut [param], &[])?;
+//! assert_eq!(weight, [0.5, 1.5]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The calling thread should be one of the pool's (`rayon::ThreadPoolBuilder::use_current_thread`).
+//! It then starts at once; otherwise it waits for other threads to wake up, which takes as long as a
+//! step of a hundred thousand parameters.
+//!
+//! It computes no gradients and shards nothing over processes or machines. The feature `faer` adds
+//! `Faer`, whose bits do depend on the machine.
 
 use bitstep::Error;
 use bitstep::optimizer::{Optimizer, Param, Task};
@@ -13,37 +28,25 @@ mod algebra;
 #[cfg(feature = "faer")]
 pub use algebra::Faer;
 
-/// The [work](Task::cost) that is worth a thread of its own: some 10 µs of it, several times what waking one takes. Threads that
-/// are awake share it out in quarters.
+/// The [cost](Task::cost) from which work is worth another thread: about 10 µs, several times what
+/// waking a thread takes. Threads that are awake share work in quarters of it.
 pub const GRAIN: usize = 1 << 16;
 
-/// [`Optimizer::step`] on all threads.
+/// [`Optimizer::step_all`] on all threads.
 ///
 /// # Errors
-/// Those of [`Optimizer::step`].
-///
-/// ```
-/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
-/// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(registry::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
-/// optimizer.add_param(group, &[2], Dtype::F32)?;
-/// let mut weight = [1.0f32, 2.0];
-/// let param = Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&[1.0, 1.0])) };
-/// bitstep_rayon::step(&mut optimizer, &mut [param], &[])?;
-/// assert_eq!(weight, [0.5, 1.5]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// Those of [`Optimizer::step_all`].
 pub fn step(
     optimizer: &mut Optimizer,
     params: &mut [Param<'_>],
-    given: &[(&str, f64)],
+    extra: &[(&str, f64)],
 ) -> Result<(), Error> {
-    run(optimizer.tasks_batched(params, given, GRAIN)?)
+    run(optimizer.tasks_batched(params, extra, GRAIN)?)
 }
 
-/// Runs the tasks of a step: small tensors are dealt out whole, a large one is
-/// cut where its rule allows it. A step of less than two [`GRAIN`]s stays on the caller's thread,
-/// which has made it before another one would be awake.
+/// Runs the tasks of a step. Small tensors are distributed whole; a large one is split where its rule
+/// allows it. A step of less than two [`GRAIN`]s stays on the calling thread, which finishes it before
+/// another would be awake.
 ///
 /// # Errors
 /// Those of [`Task::run`].
@@ -51,7 +54,7 @@ pub fn run(tasks: Vec<Task<'_>>) -> Result<(), Error> {
     run_with_grain(tasks, GRAIN)
 }
 
-/// The same with another grain.
+/// [`run`] with another grain.
 ///
 /// # Errors
 /// Those of [`Task::run`].
@@ -61,7 +64,7 @@ pub fn run_with_grain(tasks: Vec<Task<'_>>, grain: usize) -> Result<(), Error> {
     if threads == 1 || total / 2 < grain {
         return tasks.into_iter().try_for_each(Task::run);
     }
-    // Several parts for each thread, so that one that begins late is left with fewer of them.
+    // Several parts per thread, so that a thread that starts late takes fewer of them.
     let part = (total / (8 * threads)).max(grain / 4).max(1);
     let tasks = if tasks.iter().any(|task| task.cost() > part) {
         tasks.into_iter().flat_map(|task| in_parts(task, part)).collect()

@@ -1,4 +1,4 @@
-//! faer's products and singular vectors are those of the core, but for rounding.
+//! faer's products and singular vectors agree with the core's up to rounding.
 
 use bitstep::lowrank::{LinearAlgebra, PortableLinearAlgebra};
 use bitstep::math::matmul::MatrixView;
@@ -47,7 +47,7 @@ fn products_of_every_layout_are_the_cores_but_for_rounding() {
     }
 }
 
-/// Where neither rows nor columns lie in one piece, or a slice is too short, the core answers.
+/// The core computes what faer can't take: strides where neither rows nor columns are contiguous, short slices.
 #[test]
 fn views_that_faer_does_not_know_are_the_cores() {
     let x = numbers(64, 3);
@@ -64,7 +64,7 @@ fn views_that_faer_does_not_know_are_the_cores() {
 #[test]
 fn singular_vectors_are_the_cores_up_to_their_sign() {
     let ([rows, cols], rank) = ([6, 9], 4);
-    // A diagonal that stands out: well separated values.
+    // A dominant diagonal: well separated singular values.
     let mut matrix = numbers(rows * cols, 4);
     for (i, x) in [40.0, 25.0, 15.0, 9.0, 5.0, 2.0].into_iter().enumerate() {
         matrix[i * cols + i] += x;

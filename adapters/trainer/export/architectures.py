@@ -1,6 +1,6 @@
 """Builds the models of every architecture of Transformers from their default configurations, on
-no device, and writes their parameters: name, shape, type of layer, and whether Trainer lets it
-decay. See README.md beside it."""
+the `meta` device, and writes their parameters: name, shape, layer type, and whether Trainer applies
+weight decay. See README.md beside it."""
 
 import importlib
 import os

@@ -19,7 +19,7 @@ from transformers import Trainer, TrainingArguments
 
 assert transformers.__version__ == "5.23.0", transformers.__version__
 
-# optimi would take its Triton kernels, which need a GPU.
+# optimi would use its Triton kernels, which need a GPU.
 sys.modules["optimi.stableadamw"]._default_to_triton = lambda params: False
 
 # Lines of TrainingArguments; one file each, as to_json_string() writes it.
@@ -62,7 +62,7 @@ ARGUMENTS = {
     },
 }
 
-# Runs of which a checkpoint is written and gone on with.
+# Runs that are saved and resumed.
 RUNS = {
     "adamw_torch": {"weight_decay": 0.1},
     "adafactor": {"weight_decay": 0.01, "learning_rate": 5e-3},

@@ -1,5 +1,5 @@
-"""Runs Transformers' Trainer, of whatever version is installed, on small models and writes their
-layers and the groups that it makes of them. See README.md beside it."""
+"""Runs Trainer of the installed version of Transformers on small models and writes their layers and the
+groups that it makes for them. See README.md beside it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The types of a model's layers, for `bitstep_trainer::ModelLayers`. To be copied."""
+"""The types of a model's layers, for `bitstep_trainer::ModelLayers`. Copy it into your own code."""
 
 import json
 

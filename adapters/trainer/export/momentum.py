@@ -1,5 +1,5 @@
-"""Runs torch's schedules over its optimizers, in f64: momentum that a schedule cycles, and rates that are set by hand
-in between. Writes ../fixtures/momentum.json and ../fixtures/by_hand.json, which `tests/scheduled.rs` compares with."""
+"""Runs torch's schedules over its optimizers, in f64: cycled momentum, and learning rates that are set by hand between
+steps. Writes ../fixtures/momentum.json and ../fixtures/by_hand.json, which `tests/scheduled.rs` compares with."""
 
 import json
 import warnings

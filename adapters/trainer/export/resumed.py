@@ -1,5 +1,5 @@
-"""Lets Transformers' Trainer save a run, and go on with it under arguments of another day; writes what
-`conformance/tests/resumed.rs` compares with to ../fixtures/resumed. See README.md beside it."""
+"""Lets Transformers' Trainer save a run and resume it with other arguments, and writes the fixtures of
+`conformance/tests/resumed.rs` to ../fixtures/resumed. See README.md beside it."""
 
 import argparse
 import json
@@ -48,7 +48,7 @@ class Bf16(export.Model):
         return super().forward(x.bfloat16(), labels)
 
 
-# name: model, arguments, those that are others on the second day
+# name: model, arguments, those that differ when resuming
 LINEAR = {"lr_scheduler_type": "linear", "warmup_steps": 2, "max_steps": 20, "learning_rate": 1e-2}
 PLATEAU = {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps", "eval_steps": 1, "max_steps": 20,
            "learning_rate": 0.5}
@@ -150,7 +150,7 @@ def run(out, name, model, first, other):
         try:
             t.train(resume_from_checkpoint=str(at))
         except Exception as e:
-            # What Trainer itself can't load.
+            # State that Trainer itself can't load.
             save_file({}, folder / "continuation.safetensors", metadata | {"refused": str(e)[:200]})
             return print(f"{name}: {type(e).__name__}")
         r = t.recorder
@@ -210,7 +210,7 @@ def numpy_rates(out):
     print("numpy", s.state_dict(), opt.state_dict()["param_groups"])
 
 
-# torch's own schedules: the arguments that one is saved with, and those of another day.
+# torch's schedules: the arguments of the saved one, and those when resuming.
 OWN = {
     "torch_constant": ({"factor": 0.25, "total_iters": 7}, {"factor": 0.5, "total_iters": 3}),
     "torch_linear": ({"start_factor": 0.25, "total_iters": 8}, {"start_factor": 0.5, "total_iters": 6}),

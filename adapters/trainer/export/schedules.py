@@ -34,7 +34,7 @@ TORCH = {
     "torch_step": lr_scheduler.StepLR,
 }
 
-# What every case of a schedule starts from.
+# The arguments that every case of a schedule starts from.
 BASE = {
     "constant": {},
     "constant_with_warmup": {"num_warmup_steps": 2},
@@ -98,7 +98,7 @@ WHOLE_ARGUMENTS = {
     "torch_polynomial": ["total_iters"],
     "torch_step": ["step_size"],
 }
-# Arguments that only mean something together: every pair of values.
+# Arguments that interact: every pair of values.
 PAIRS = {
     "linear": {"num_warmup_steps": [0, 1, 4, 6, 8], "num_training_steps": [0, 1, 4, 6]},
     "cosine": {"num_warmup_steps": [0, 1, 4, 6, 8], "num_training_steps": [0, 1, 4, 6]},

@@ -1,5 +1,5 @@
-"""Runs the Trainer of the Transformers at hand on one setting after another and writes what it
-makes of each, or how it refuses it, to ../fixtures/settings/trainer-VERSION.json.
+"""Runs Trainer of the installed version of Transformers on many settings and writes the results, or the
+errors, to ../fixtures/settings/trainer-VERSION.json.
 See README.md beside it."""
 
 import argparse
@@ -32,10 +32,10 @@ sys.modules["torchdistx.optimizers"].AnyPrecisionAdamW = AnyPrecisionAdamW
 import optimi  # noqa: E402,F401
 import torchao.optim  # noqa: E402
 
-# Where 4.49 looks for it.
+# The path in which 4.49 looks for it.
 sys.modules["torchao.prototype.low_bit_optim"] = torchao.optim
 
-# optimi would take its Triton kernels, which need a GPU.
+# optimi would use its Triton kernels, which need a GPU.
 sys.modules["optimi.stableadamw"]._default_to_triton = lambda params: False
 
 STEPS = 4
@@ -113,7 +113,7 @@ def run(what: str, text: str) -> dict:
 
             def create_scheduler(*a, **kw):
                 nonlocal stage
-                # Before the first step, while the numbers are as the optimizer got them.
+                # Before the first step, while the arguments are unchanged.
                 out["hyper"] = [hyper(g) for g in t.optimizer.param_groups]
                 stage = "scheduler"
                 made = make(*a, **kw)
@@ -133,7 +133,7 @@ def run(what: str, text: str) -> dict:
             out["steps"] = t.state.global_step
             out["accumulation"] = t.args.gradient_accumulation_steps
         else:
-            # Trainer's own optimizer and schedule, in a loop of ours: ten times as fast.
+            # Trainer's optimizer and schedule in a loop of our own, ten times as fast.
             stage = "trainer"
             t = Trainer.__new__(Trainer)
             t.args, t.model, t.model_wrapped = args, model, model
@@ -197,7 +197,7 @@ def cases():
     for key in keys:
         for optim in ["adamw_torch", "sgd"]:
             yield "null", json.dumps({"optim": optim, "learning_rate": 0.5, key: None})
-    # 11. Names of the schedule's own in lr_scheduler_kwargs, and everybody else's.
+    # 11. Names of the schedule's own arguments in lr_scheduler_kwargs, and of others.
     schedules = {
         "linear": {}, "cosine": {}, "cosine_with_restarts": {}, "polynomial": {}, "constant": {},
         "constant_with_warmup": {}, "inverse_sqrt": {}, "reduce_lr_on_plateau": {},
@@ -239,7 +239,7 @@ def cases():
                    '{"num_decay_steps": "2", "min_lr_ratio": "0.5", "decay_type": "linear"}']:
         yield "kwargs", case(**sgd, lr_scheduler_type="warmup_stable_decay",
                              lr_scheduler_kwargs=kwargs)
-    # 17. Numbers that are none, and numbers in quotes.
+    # 17. NaN and infinities, and numbers in quotes.
     floats = ["learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
               "max_grad_norm"]
     for key in floats:
@@ -345,7 +345,7 @@ def main() -> None:
     head = {"version": VERSION, "steps": STEPS}
     text = json.dumps(head)[:-1] + ', "cases": [\n' + ",\n".join(lines) + "\n]}\n"
     (out / f"trainer-{VERSION}.json").write_text(text)
-    # Files as this version writes them, to tell it by.
+    # Files as this version writes them, which identify the version.
     written = {"default": {}, "infinite": {"max_grad_norm": math.inf, "learning_rate": -math.inf,
                                            "weight_decay": math.nan}}
     for name, args in written.items():

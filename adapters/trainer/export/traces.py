@@ -30,11 +30,11 @@ from transformers.trainer_pt_utils import (  # noqa: E402
 VERSION = transformers.__version__
 STEPS = 12
 
-# optimi would take its Triton kernels, which need a GPU; AdaLomo moves a tensor to one.
+# optimi would use its Triton kernels, which need a GPU; AdaLomo moves a tensor to one.
 sys.modules["optimi.stableadamw"]._default_to_triton = lambda params: False
 torch.Tensor.cuda = lambda self, *a, **kw: self
-# This dummy reports the rates of all parameters to be logged, for its one group. torch refuses
-# that by now; nothing moves by what it reports.
+# This dummy scheduler reports the rates of all parameters for logging, with one group. torch now refuses
+# that; the reported rates do not affect the updates.
 reported = LayerWiseDummyScheduler.get_lr
 LayerWiseDummyScheduler.get_lr = lambda self: reported(self)[:1]
 
@@ -146,7 +146,7 @@ class RecordingTrainer(Trainer):
 
     def take(self, name, grad):
         if self.weighted is None:
-            # The loss has been divided by the window; by a power of two, so nothing is lost.
+            # The loss has been divided by the window, a power of two, so exactly.
             grad = grad * self.window
         else:
             grad = self.weighted[name]
@@ -182,7 +182,7 @@ class RecordingTrainer(Trainer):
 
 
 # An optimizer's arguments, and what else a run is made of: `dtype`, `samples`, `steps`, `metrics`,
-# `resume` (the step at which it is saved and gone on with), `model`, `only` (versions).
+# `resume` (the step at which it is saved and resumed), `model`, `only` (versions).
 LINEAR = {"lr_scheduler_type": "linear", "learning_rate": 1e-2, "max_steps": STEPS}
 RUNS = {}
 
@@ -241,7 +241,7 @@ add("num_steps", optim="adamw_torch",
 add("labels", gradient_accumulation_steps=4, model="tagger", optim="adamw_torch", batch=4)
 add("labels_lomo", gradient_accumulation_steps=4, model="tagger", optim="lomo", batch=4)
 
-# Optimizers whose gradients are gone before they could be clipped.
+# Optimizers that free gradients before they could be clipped.
 for optim in ["lomo", "adalomo"]:
     add(optim, optim=optim, max_grad_norm=0.01, warmup_steps=2)
     add(f"{optim}_accumulated", optim=optim, gradient_accumulation_steps=2, max_grad_norm=0.01)
@@ -258,8 +258,8 @@ for optim in ["adafactor", "adagrad", "rmsprop", "grokadamw", "stable_adamw", "l
 add("sgd_nesterov", optim="sgd", optim_args="momentum=0.9, nesterov=True", weight_decay=0.05)
 for optim in ["schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd"]:
     add(optim, optim=optim, weight_decay=0.05, lr_scheduler_type="constant", warmup_steps=3)
-# Not beyond the first projection: the signs of singular vectors are LAPACK's to choose, and with
-# the next ones moments that were kept in the old ones change their meaning.
+# Only the first projection: LAPACK chooses the signs of singular vectors, so after a refresh the moments
+# refer to another basis.
 add("galore_adamw", optim="galore_adamw", optim_args="rank=2, update_proj_gap=50, scale=0.5",
     **TARGETS)
 add("apollo_adamw", optim="apollo_adamw", optim_args="rank=2, update_proj_gap=5", **TARGETS)
@@ -276,7 +276,7 @@ for optim in ["adamw_bnb_8bit", "lion_8bit", "ademamix_8bit"]:
     add(f"{optim}_embedding", only=["5.23.0", "4.49.0"], optim=optim, words=128, width=32,
         max_steps=3, weight_decay=0.05)
 
-# Saved in the middle and gone on with.
+# Saved in the middle and resumed.
 for name, more in {
     "adamw_torch": {"weight_decay": 0.1, "lr_scheduler_type": "cosine", "warmup_steps": 2},
     "adafactor": {}, "lion_32bit": {}, "rmsprop": {}, "adagrad": {},
@@ -318,7 +318,7 @@ def run(out, name):
     with tempfile.TemporaryDirectory() as tmp:
         t = trainer(tmp, arguments, more)
         text = t.args.to_json_string()
-        # Trainer writes its own number into the dictionary that it was given.
+        # Trainer writes its own value into the dictionary passed to it.
         if "accelerator_config" in arguments:
             both = json.loads(text)
             both.update({"gradient_accumulation_steps": 1,
@@ -352,7 +352,7 @@ def run(out, name):
     for n in names:
         tensors[f"{n}.init"] = begin[n]
         tensors[f"{n}.grad"] = torch.stack([g[n] for g in t.grads])
-        # Of large ones the end only, so that the file stays small.
+        # Only the end of large tensors, so that the file stays small.
         tensors[f"{n}.value"] = torch.stack([v[n] for v in (r.values[-1:] if large else r.values)])
     meta = {
         "arguments": given(text), "order": names, "embeddings": sorted(embeddings),

@@ -1,4 +1,4 @@
-//! A `TrainingArguments` file.
+//! `TrainingArguments` files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub enum TrainingError {
     Io {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Not JSON.
@@ -30,12 +30,12 @@ pub enum TrainingError {
     /// JSON, but not an object.
     #[error("training arguments: wanted an object")]
     NotAnObject,
-    /// A key that is neither known nor known to be of no account.
+    /// An unknown key.
     #[error("training arguments: unknown key `{}`{}", Short(key), hint(nearest))]
     UnknownKey {
         /// The key.
         key: String,
-        /// The known key that is most like it, if one is.
+        /// The most similar known key, if any is similar.
         nearest: Option<&'static str>,
     },
     /// A value of the wrong type or range.
@@ -43,15 +43,15 @@ pub enum TrainingError {
     Value {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// Its value in the file.
         value: String,
-        /// What is accepted.
+        /// The accepted values.
         expected: &'static str,
     },
-    /// A regular expression that can't be read, or needs what Rust's `regex` does not have.
+    /// A regular expression that is invalid, or uses features that Rust's `regex` lacks.
     #[error("`optim_target_modules`: {0}")]
     Pattern(#[from] regex::Error),
-    /// An optimizer that needs `optim_target_modules`, which are not set or fit nothing.
+    /// An optimizer that needs `optim_target_modules`, which are not set or match nothing.
     #[error(
         "`{optim}` needs `optim_target_modules` that fit a linear layer, got {}",
         Short(targets)
@@ -59,13 +59,13 @@ pub enum TrainingError {
     Targets {
         /// The optimizer.
         optim: String,
-        /// What was given.
+        /// The value in the file.
         targets: String,
     },
-    /// A parameter whose name can't be that of a tensor in a checkpoint.
+    /// A parameter name that a checkpoint can't have.
     #[error(transparent)]
     Name(#[from] CheckpointError),
-    /// Micro-batches to add up, where each gradient is used and freed as it comes about.
+    /// Gradient accumulation with an optimizer that uses and frees each gradient in the backward pass.
     #[error(
         "`{optim}` does not support gradient accumulation: `gradient_accumulation_steps` is {steps}, wanted 1"
     )]
@@ -75,7 +75,7 @@ pub enum TrainingError {
         /// Micro-batches to a step.
         steps: u64,
     },
-    /// A schedule that waits for a metric, where every parameter has a schedule of its own.
+    /// A schedule driven by a metric, with an optimizer that has a schedule per parameter.
     #[error(
         "`{optim}` can't follow `{schedule}`: it hands no metric to the schedules of its parameters"
     )]
@@ -85,7 +85,7 @@ pub enum TrainingError {
         /// The schedule.
         schedule: String,
     },
-    /// The number of steps is neither in the file nor given.
+    /// The number of steps is neither in the file nor passed.
     #[error("`max_steps` is not set: give the number of steps")]
     Steps,
     /// An optimizer, schedule or argument that is refused.
@@ -100,7 +100,7 @@ fn hint(nearest: &Option<&'static str>) -> String {
     nearest.map_or(String::new(), |n| format!("; did you mean `{n}`?"))
 }
 
-/// How many bytes a file may have.
+/// The maximum size of a file in bytes.
 const LONGEST: u64 = 1 << 20;
 
 /// `optim_target_modules`.
@@ -108,31 +108,31 @@ const LONGEST: u64 = 1 << 20;
 pub enum Targets {
     /// Every linear layer.
     AllLinear,
-    /// The layers whose whole name fits a regular expression.
+    /// The layers whose whole name matches a regular expression.
     Pattern(String),
-    /// The layers whose name has one of these in it, or fits one as a regular expression.
+    /// The layers whose name contains one of these, or matches one as a regular expression.
     List(Vec<String>),
 }
 
-/// What a `TrainingArguments` file says about how parameters move.
+/// The part of a `TrainingArguments` file that affects how parameters are updated.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arguments {
     /// Optimizer, schedule, clipping, accumulation.
     pub training: TrainingArguments,
     /// The layers that GaLore and APOLLO project.
     pub optim_target_modules: Option<Targets>,
-    /// Steps in all, if the file has a number above 0.
+    /// `max_steps`, if it is above 0.
     pub max_steps: Option<u64>,
     /// Whether the loss is scaled.
     pub fp16: bool,
-    /// Whether the `*_layerwise` names follow the schedule, as they did before Transformers 5.12.
-    /// Since then the rate of each parameter stays what it was at first, without warm-up, as the
-    /// hooks that would move it are never set: a fault there. `None` is what the version does.
+    /// Whether the `*_layerwise` optimizers follow the schedule, as they did before Transformers 5.12.
+    /// Since then each parameter keeps its initial learning rate, without warm-up, because of a bug:
+    /// the hooks that would change it are never registered. `None` does what the version does.
     pub layerwise_schedule: Option<bool>,
 }
 
 impl Arguments {
-    /// Reads a file: a regular one of at most 1 MiB. Transformers writes a few thousand bytes.
+    /// Reads a regular file of at most 1 MiB. (Transformers writes a few thousand bytes.)
     ///
     /// # Errors
     /// [`TrainingError`].
@@ -140,7 +140,7 @@ impl Arguments {
         Self::from_json(&text(path.as_ref())?)
     }
 
-    /// Reads a file as this version's Trainer would.
+    /// [`read`](Self::read) as this version's Trainer would.
     ///
     /// # Errors
     /// [`TrainingError`].
@@ -148,9 +148,9 @@ impl Arguments {
         Self::from_json_as(&text(path.as_ref())?, version)
     }
 
-    /// Reads what `TrainingArguments.to_json_string()` writes, as the version does that wrote it:
-    /// keys that only 4.49 or only 4 has tell it, and without them it is the newest.
-    /// A key that is left out has Transformers' default; one that is not known is an error.
+    /// Parses the output of `TrainingArguments.to_json_string()` as the version that wrote it would,
+    /// which is told by keys that only some versions have; without any it is the newest. A missing
+    /// key has Transformers' default; an unknown one is an error.
     ///
     /// # Errors
     /// [`TrainingError`].
@@ -327,14 +327,14 @@ impl File {
         self.float("warmup_steps", &mut t.warmup_steps)?;
         let ratio = self.get("warmup_ratio").filter(|_| self.version >= Version::V5_23);
         let Some(ratio) = ratio else { return Ok(()) };
-        // The first of 5 put it in the place of `warmup_steps`, and wrote both.
+        // The first versions of 5 wrote both keys, and used it as `warmup_steps`.
         if ONLY_5.iter().any(|key| self.keys.contains_key(*key)) {
             return self.float("warmup_ratio", &mut t.warmup_steps);
         }
         Err(bad("warmup_ratio", ratio, "left out: `warmup_steps` below 1 is a share"))
     }
 
-    /// A dictionary, or one written as a string, of which Trainer makes a dictionary.
+    /// A dictionary, or a string that Trainer parses to one.
     fn kwargs(&self) -> Result<Args, TrainingError> {
         const KEY: &str = "lr_scheduler_kwargs";
         let Some(given) = self.get(KEY) else { return Ok(Args::new()) };
@@ -345,11 +345,11 @@ impl File {
             }
             _ => return Err(bad(KEY, given, "a dictionary")),
         };
-        // Each key is looked for among those before it.
+        // Bounded, as each key is compared with all before it.
         if map.len() > 1000 {
             return Err(bad(KEY, given, "a dictionary of at most 1000 keys"));
         }
-        // A schedule gets a string as it stands and can't reckon with it.
+        // Trainer passes a string on unconverted, with which a schedule can't compute.
         if let Some((_, v)) = map.iter().find(|(_, v)| v.as_str().is_some() && v.as_f64().is_some())
         {
             return Err(bad(KEY, v, "a dictionary of numbers that are not in quotes"));
@@ -357,12 +357,12 @@ impl File {
         Ok(map.into_iter().collect())
     }
 
-    /// `accelerator_config.gradient_accumulation_kwargs.num_steps`, which Trainer takes for
-    /// `gradient_accumulation_steps`, and refuses beside one above 1.
+    /// `accelerator_config.gradient_accumulation_kwargs.num_steps`, which Trainer uses as
+    /// `gradient_accumulation_steps`, and refuses if that is above 1.
     fn num_steps(&self, other: u64) -> Result<Option<u64>, TrainingError> {
         const KEY: &str = "accelerator_config";
         let Some(config) = self.get(KEY) else { return Ok(None) };
-        // Trainer also takes the name of a file.
+        // Trainer also accepts the name of a file.
         let Value::Map(config) = config else { return Err(bad(KEY, config, "a dictionary")) };
         let of = |map: &[(String, Value)], key| {
             map.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
@@ -403,7 +403,7 @@ impl File {
     }
 }
 
-/// What Trainer makes of a string within a dictionary that was itself a string.
+/// Trainer's conversion of a string inside a dictionary that was itself written as a string.
 fn unquoted(value: Value) -> Value {
     let Value::Str(s) = &value else { return value };
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());

@@ -1,15 +1,15 @@
 //! Saving and resuming a run.
 //!
-//! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file: each
-//! parameter under its own name, what is kept of it under `NAME/SLOT`, and in the metadata, as
-//! JSON under `bitstep`, the rules with their hyper-parameters and storage, the counters and the
-//! schedules. `docs/checkpoints.md` describes it. What earlier versions of the format hold loads too,
-//! and no name of Rust's is in it.
+//! A checkpoint is one [safetensors](https://github.com/huggingface/safetensors) file. It has each
+//! parameter under its name and its state under `NAME/SLOT`. The metadata has, as JSON under
+//! `bitstep`, the rules with their hyper-parameters and storage, the counters and the schedules.
+//! `docs/checkpoints.md` describes the format. It contains no names of Rust items, and earlier versions
+//! of it still load.
 //!
-//! It is written beside its place, read back, flushed to the disk and renamed: whoever reads finds the old file or the new one, never a part of one. Of a link, what it links to is
-//! replaced. The permissions of an old file are kept, its owner and other hard links are not. What
-//! a killed process leaves is named `.bitstep-checkpoint-….tmp`, and the next save in that folder
-//! clears it.
+//! A file is written to the same folder under a temporary name, read back, flushed to disk and renamed:
+//! readers find the old file or the new one, never a partial one. For a symbolic link, its target is
+//! replaced. The permissions of an old file are preserved, its owner and other hard links are not. A
+//! killed process leaves a file `.bitstep-checkpoint-….tmp`, which the next save in that folder removes.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,13 +41,13 @@ pub use error::CheckpointError;
 use error::in_words;
 use replace::Replacement;
 
-/// What `format` says in the metadata.
+/// The value of `format` in the metadata.
 pub const FORMAT: &str = "bitstep-checkpoint/3";
 
-/// The key of what is kept beside a 16-bit parameter, after the parameter's name.
+/// The key of the correction bits of a 16-bit parameter, after the parameter's name.
 const CORRECTION: &str = "correction";
 
-/// What it says in all files that can be read: version 1, 2, ….
+/// The values of `format` that can be read: versions 1, 2, ….
 const FORMATS: [&str; 3] = ["bitstep-checkpoint/1", "bitstep-checkpoint/2", FORMAT];
 
 fn io(path: &Path) -> impl Fn(std::io::Error) -> CheckpointError {
@@ -62,16 +62,16 @@ pub struct Run<'a> {
     pub optimizer: &'a Optimizer,
     /// A name for each parameter, in the optimizer's order.
     pub names: &'a [String],
-    /// The schedules at work.
+    /// The schedules.
     pub schedulers: &'a [Scheduler],
-    /// Whatever else is to be kept: the epoch, the loss scale, ….
+    /// Other data to save: the epoch, the loss scale, ….
     pub extra: &'a BTreeMap<String, String>,
 }
 
-/// Saves a run and its parameters; `values` in the optimizer's order.
+/// Saves a run and its parameters, whose `values` are in the optimizer's order.
 ///
 /// # Errors
-/// [`CheckpointError`]; an old file is left as it was then.
+/// [`CheckpointError`]; an old file is unchanged then.
 pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), CheckpointError> {
     check_names(run.names, run.optimizer)?;
     if values.len() != run.names.len() {
@@ -117,7 +117,7 @@ pub fn save(path: &Path, run: &Run<'_>, values: &[Data<'_>]) -> Result<(), Check
     Ok(())
 }
 
-/// How a file differs from what was to be written, if it does.
+/// The difference of a file to the intended contents, if there is any.
 fn difference(
     path: &Path,
     tensors: &[(String, Saved<'_>)],
@@ -169,10 +169,10 @@ pub struct Checkpoint {
     bytes: Vec<u8>,
     /// Parsed once: files have thousands of tensors.
     header: Metadata,
-    /// Where the tensors begin.
+    /// The offset of the tensors.
     start: usize,
     about: Map<String, Json>,
-    /// Of the format.
+    /// The version of the format.
     version: usize,
 }
 
@@ -185,7 +185,7 @@ impl Checkpoint {
         Self::parse(crate::file::read(path, u64::MAX).map_err(io(path))?)
     }
 
-    /// The bytes of a file.
+    /// Parses the bytes of a file.
     ///
     /// # Errors
     /// [`CheckpointError`].
@@ -204,7 +204,7 @@ impl Checkpoint {
         }
     }
 
-    /// What was kept beside optimizer and schedules.
+    /// The other data that was saved ([`Run::extra`]).
     #[must_use]
     pub fn extra(&self) -> BTreeMap<String, String> {
         let extra = self.about.get("extra").and_then(Json::as_object);
@@ -212,7 +212,7 @@ impl Checkpoint {
         extra.into_iter().flatten().filter_map(text).collect()
     }
 
-    /// Puts everything back: state, counters and rates, the schedules, and the parameters.
+    /// Restores state, counters, learning rates, schedules and parameters.
     ///
     /// # Errors
     /// [`CheckpointError`]; nothing has changed then.
@@ -239,9 +239,9 @@ impl Checkpoint {
         restored.commit(optimizer, schedulers)
     }
 
-    /// The same for parameters that can't be lent all at once: checks everything, against the
-    /// types of the parameters, and leaves it to the caller to [`fill`](Self::fill) each and
-    /// then to [`commit`](Restored::commit).
+    /// [`restore`](Self::restore) for parameters that can't be borrowed all at once: checks everything,
+    /// given the types of the parameters. The caller then [`fill`](Self::fill)s each parameter, and
+    /// [`commit`](Restored::commit)s.
     ///
     /// # Errors
     /// [`CheckpointError`].
@@ -301,7 +301,7 @@ impl Checkpoint {
         Ok(Restored { optimizer: next, schedulers })
     }
 
-    /// Overwrites a parameter of the saved length and type with the saved numbers.
+    /// Overwrites a parameter with the saved values of its name.
     ///
     /// # Errors
     /// No such tensor, or one of another length or type; nothing has changed then.
@@ -319,7 +319,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The carried numbers of a group or parameter; `scalars` where they have no names.
+    /// The per-step scalars of a group or parameter; `scalars` where the rule names none.
     fn scalars(
         &self,
         about: &Json,
@@ -378,7 +378,7 @@ impl Checkpoint {
         for (k, slot) in param.slots.iter_mut().enumerate() {
             let key = slot_key(names, k);
             if let Buffer::Encoded(coded) = slot {
-                // Before version 3 keys of parts were made of the parameter's name and the slot's.
+                // Before version 3 the keys of parts were built from the names of the parameter and the slot.
                 let old = self.version < 3;
                 let of = if old { format!("{name}/{key}") } else { key };
                 for part in coded.parts(&of) {
@@ -396,10 +396,10 @@ impl Checkpoint {
             let found = self.bytes(&format!("{name}/{key}"), dtype, &[slot.len()], seen)?;
             slot.data_mut().set_bytes(found)?;
         }
-        if let Some(companion) = &mut param.correction {
-            let correction = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
-            let (key, of) = (format!("{name}/{correction}"), file_type(companion.element()));
-            companion.set_bytes(self.bytes(&key, Some(of), &[companion.len()], seen)?)?;
+        if let Some(correction) = &mut param.correction {
+            let key = if self.version < 3 { old_words::CORRECTION } else { CORRECTION };
+            let (key, of) = (format!("{name}/{key}"), file_type(correction.element()));
+            correction.set_bytes(self.bytes(&key, Some(of), &[correction.len()], seen)?)?;
         }
         Ok(())
     }
@@ -417,20 +417,20 @@ impl Checkpoint {
                 about.ok_or_else(|| wrong(format!("no `{key}`")))
             };
             let (here, made) = (describe_spec(&group.spec), describe_spec(&group.original_spec));
-            let in_words_of_today = |saved: &Map<String, Json>| match self.version {
+            let in_current_words = |saved: &Map<String, Json>| match self.version {
                 1 | 2 => old_words::translated(saved, here["rule"].as_str().unwrap_or_default()),
                 _ => Ok(saved.clone()),
             };
-            let saved_recipe = in_words_of_today(about("recipe")?)?;
+            let saved_spec = in_current_words(about("recipe")?)?;
             let saved_made = match self.version {
-                1 => saved_recipe.clone(),
-                _ => in_words_of_today(about("made")?)?,
+                1 => saved_spec.clone(),
+                _ => in_current_words(about("made")?)?,
             };
-            let only_saved = saved_recipe.keys().filter(|key| !here.contains_key(*key));
+            let only_saved = saved_spec.keys().filter(|key| !here.contains_key(*key));
             let mut since = Args::new();
             for key in here.keys().chain(only_saved) {
-                let (saved, here) = (saved_recipe.get(key), here.get(key));
-                // What a schedule or a reference's checkpoint has changed since the group was made.
+                let (saved, here) = (saved_spec.get(key), here.get(key));
+                // Changed by a schedule or a reference's checkpoint since the group was created.
                 if let (Some(hyper), Some(value), true) =
                     (key.strip_prefix("hyper."), saved, same(saved_made.get(key), made.get(key)))
                 {
@@ -462,7 +462,7 @@ impl Checkpoint {
     }
 }
 
-/// A state that fits, not yet in force.
+/// A checked state, not applied yet.
 #[derive(Debug)]
 pub struct Restored {
     optimizer: Optimizer,
@@ -470,7 +470,7 @@ pub struct Restored {
 }
 
 impl Restored {
-    /// Puts it in force, for the optimizer and the schedules that it was prepared for.
+    /// Applies it to the optimizer and the schedules that it was prepared for.
     ///
     /// # Errors
     /// Other schedules.
@@ -491,11 +491,11 @@ fn wrong(what: impl std::fmt::Display) -> CheckpointError {
     CheckpointError::Metadata(what.to_string())
 }
 
-/// Whether a tensor of a checkpoint can have this name: what adds parameters asks, so that not
-/// the first `save` is refused.
+/// Refuses a name that a tensor of a checkpoint can't have. Called when parameters are added, so that the
+/// error does not come with the first `save`.
 ///
 /// # Errors
-/// A name with a `/`, which parts it from its state, and safetensors' own name.
+/// A name with a `/`, which separates it from its slots, and safetensors' reserved name.
 pub fn check_name(name: &str) -> Result<(), CheckpointError> {
     if name.contains('/') {
         return Err(CheckpointError::Names(format!("`{name}` has a `/` in it")));
@@ -519,18 +519,18 @@ fn check_names(names: &[String], optimizer: &Optimizer) -> Result<(), Checkpoint
     }
 }
 
-/// What moves a group, to be compared word by word.
-fn describe_spec(recipe: &OptimizerSpec) -> Map<String, Json> {
-    let mut recipe = recipe.clone();
-    let (hyper, mut rule) = (Args::of(recipe.rule.hyper_params()), Vec::new());
-    recipe.rule.id(&mut |part| rule.push(part));
+/// The description of a group's spec, for comparison.
+fn describe_spec(spec: &OptimizerSpec) -> Map<String, Json> {
+    let mut spec = spec.clone();
+    let (hyper, mut rule) = (Args::of(spec.rule.hyper_params()), Vec::new());
+    spec.rule.id(&mut |part| rule.push(part));
     let StorageConfig { slot_formats: slots, min_len, len_multiple: multiple, param: weights } =
-        &recipe.storage;
+        &spec.storage;
     let slots = slots.iter().map(|slot| slot.map(|format| format.to_string()));
     let about: [(&str, Json); 7] = [
         ("rule", rule.join("/").into()),
-        ("compute", recipe.policy.id().into()),
-        ("state", recipe.state_dtype.map(Dtype::id).into()),
+        ("compute", spec.policy.id().into()),
+        ("state", spec.state_dtype.map(Dtype::id).into()),
         ("slots", slots.collect()),
         ("min_len", (*min_len).into()),
         ("multiple", (*multiple).into()),
@@ -578,7 +578,7 @@ fn about_args(args: &Args) -> Map<String, Json> {
     args.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect()
 }
 
-/// Whether two values mean the same: a count may have become a number, 0 is 0.0.
+/// Whether two values are equal, where an integer equals the same float: 0 is 0.0.
 fn same(a: Option<&Json>, b: Option<&Json>) -> bool {
     match (a, b) {
         (Some(Json::Array(a)), Some(Json::Array(b))) => {
@@ -625,7 +625,7 @@ fn about_schedule(scheduler: &Scheduler) -> Json {
     })
 }
 
-/// The schedule that goes on instead of one made alike. Version 1 does not tell what it was made of.
+/// The saved schedule, for one created with equal arguments here. Version 1 did not save the arguments.
 fn schedule(
     version: usize,
     number: usize,
@@ -730,7 +730,7 @@ fn about_scalars(rule: &dyn DynRule, scalars: &ScalarState) -> Map<String, Json>
     named.map(|(name, &x)| ((*name).to_owned(), number(x))).collect()
 }
 
-/// A piece of what is kept of a parameter, under its key.
+/// A part of a parameter's state, with its key.
 struct StoredAs<'a> {
     key: String,
     buffer: Slot<'a>,
@@ -741,7 +741,7 @@ enum Slot<'a> {
     Part(RawPart),
 }
 
-/// The key of slot k: its name, numbered where a rule has several of one name.
+/// The key of slot k: its name, numbered if the rule has several of that name.
 fn slot_key(names: &[&str], k: usize) -> String {
     let name = names[k];
     let earlier = names[..k].iter().filter(|n| **n == name).count();
@@ -771,9 +771,9 @@ fn slots<'a>(
             }
         }
     }
-    if let Some(companion) = &param.correction {
-        let (key, element) = (CORRECTION.to_owned(), companion.element());
-        kept.push(kept_part(RawPart { key, element, bytes: companion.bytes() }));
+    if let Some(correction) = &param.correction {
+        let (key, element) = (CORRECTION.to_owned(), correction.element());
+        kept.push(kept_part(RawPart { key, element, bytes: correction.bytes() }));
     }
     kept
 }
@@ -791,7 +791,7 @@ fn file_type(element: RawDtype) -> FileType {
     }
 }
 
-/// A tensor on its way to a file.
+/// A tensor to save.
 struct Saved<'a> {
     shape: Vec<usize>,
     numbers: Numbers<'a>,

@@ -1,10 +1,10 @@
-//! Opening files that others name.
+//! Reading files from untrusted paths.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Opens a regular file. A pipe or a device, which may never end or never begin, is an error.
+/// Opens a regular file. A pipe or a device is an error, since opening or reading it may block forever.
 pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     let regular = |about: &std::fs::Metadata| match about.is_file() {
         true => Ok(about.len()),
@@ -13,7 +13,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     regular(&std::fs::metadata(path)?)?;
     let mut options = File::options();
     options.read(true);
-    // Another file may have come there since: opening a pipe would wait for its writer.
+    // The file may have been replaced since: opening a pipe would wait for its writer.
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
@@ -24,7 +24,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, len))
 }
 
-/// Reads a regular file of so many bytes at most.
+/// Reads a regular file of at most `most` bytes.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let (file, len) = open(path)?;
     let mut bytes = Vec::new();

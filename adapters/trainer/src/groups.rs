@@ -1,4 +1,4 @@
-//! Which parameters share their arguments.
+//! Trainer's parameter groups.
 
 use regex::Regex;
 
@@ -6,7 +6,7 @@ use crate::arguments::{Arguments, Targets, TrainingError};
 use crate::layers::Parameter;
 use crate::training_arguments::GroupKind;
 
-/// Trainer's groups, in its order, and the numbers of their parameters.
+/// Trainer's groups in its order, with the indices of their parameters.
 pub(crate) fn groups(
     args: &Arguments,
     parameters: &[Parameter],
@@ -29,7 +29,7 @@ pub(crate) fn groups(
     Ok(vec![(GroupKind::NoDecay, rest), (GroupKind::Target, target)])
 }
 
-/// `optim_target_modules`, to compare names with.
+/// `optim_target_modules`, compiled for matching names.
 struct Fits<'a> {
     all: bool,
     parts: &'a [String],

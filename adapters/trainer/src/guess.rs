@@ -1,11 +1,11 @@
-//! What types a model's layers are likely to have.
+//! Guesses of the types of a model's layers.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::layers::{Layer, Parameter};
 use crate::version::Version;
 
-/// Norms that are no LayerNorm, though they have a bias.
+/// Words in names of norms with a bias that are no LayerNorm.
 const OTHER_NORMS: &[&str] = &[
     "rms",
     "rmsnorm",
@@ -17,11 +17,11 @@ const OTHER_NORMS: &[&str] = &[
     "normalization",
     "identity",
 ];
-/// What a table of embeddings is called where nothing in its name says so; the last word counts.
+/// Last words of names of embedding tables that do not contain "embed".
 const TABLES: &[&str] = &["wte", "wpe", "shared", "emb", "codebook", "token", "tokens"];
-/// The same for words that may stand anywhere.
+/// Words anywhere in names of such tables.
 const TABLE_WORDS: &[&str] = &["relative", "reference", "queries", "feat"];
-/// What is done to embeddings by a matrix.
+/// Words for matrices that are applied to embeddings.
 const USES: &[&str] = &[
     "proj",
     "projs",
@@ -36,21 +36,22 @@ const USES: &[&str] = &[
     "unembed",
     "out",
 ];
-/// Matrices in layers of a type of their own, and since when the choice of experts is one.
+/// Routers of experts, which have layer types of their own since 5.
 const ROUTERS: &[&str] = &["gate", "router"];
+/// Other matrices in layers with types of their own.
 const OWN_TYPES: &[&str] = &["objective"];
 
 impl Parameter {
     /// Guesses the types of a model's layers from the names and shapes of all its parameters, in
     /// any order.
     ///
-    /// Seen are words in names; whether a weight has a bias beside it (an embedding and most
-    /// RMSNorms have none, a LayerNorm has one); what goes before a norm that has a number for a
-    /// name; and whether matrices that have a bias are transposed, as those of GPT-2's `Conv1D`.
-    /// Of the 599 architectures of Transformers 5.23 that can be built from their defaults, the
-    /// guess is off, in any parameter of any of their models, in 15 for what decays, in 7 for
-    /// what is linear and in 6 for what is an embedding. `version` matters for models of experts:
-    /// before 5 most of their routers were linear layers.
+    /// It uses words in names; whether a weight has a bias (an embedding and most RMSNorms have
+    /// none, a LayerNorm has one); the layer before a norm whose name is a number; and whether
+    /// matrices with a bias are transposed, as those of GPT-2's `Conv1D`. Of the 599 architectures
+    /// of Transformers 5.23 that can be built from their defaults, the guess is wrong for some
+    /// parameter of some model in 15 for weight decay, in 7 for linear layers and in 6 for
+    /// embeddings. `version` matters for mixtures of experts: before 5 most of their routers were
+    /// linear layers.
     ///
     /// ```
     /// use bitstep_trainer::{Layer, Parameter, Version};
@@ -75,7 +76,7 @@ impl Parameter {
         named.iter().map(|(name, shape)| Parameter::of(name, shape, model.layer(name))).collect()
     }
 
-    /// The same from one name and shape, where less can be seen.
+    /// Guesses the layer type from one name and shape alone, which is less reliable.
     #[must_use]
     pub fn new(name: &str, shape: &[usize]) -> Parameter {
         let model = Model::new(&[(name, shape)], Version::default());
@@ -86,7 +87,7 @@ impl Parameter {
 /// All parameters by name.
 struct Model<'a> {
     shapes: HashMap<String, &'a [usize]>,
-    /// The last parts of the names of layers whose matrix is laid out with its inputs first.
+    /// The last parts of the names of layers whose matrices have the inputs first.
     transposed: HashSet<String>,
     version: Version,
 }
@@ -133,7 +134,7 @@ impl<'a> Model<'a> {
         if OTHER_NORMS.iter().any(|word| has(word)) {
             return false;
         }
-        // One of a sequence: after a convolution it is another norm.
+        // In a numbered sequence, a norm after a convolution is no LayerNorm.
         let (sequence, number) = module.rsplit_once('.').unwrap_or(("", module));
         let Ok(number) = number.parse::<u64>() else { return true };
         let before = (1..=2)
@@ -157,7 +158,7 @@ impl<'a> Model<'a> {
             return Layer::Other;
         }
         let is_table = if last == "query" {
-            // That of an attention has keys to meet.
+            // The query of an attention has a key beside it.
             let around = module.strip_suffix("query").unwrap_or(module);
             !self.shapes.contains_key(&format!("{around}key.weight"))
         } else {
@@ -174,7 +175,7 @@ fn last(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
-/// The words of a layer's own name, or, if that is but a number, of the nearest around it.
+/// The words of a layer's own name or, if that is a number, of the innermost enclosing module with words.
 fn words(module: &str) -> Vec<&str> {
     fn split(part: &str) -> Vec<&str> {
         let words = part.split(|c: char| c == '_' || c.is_ascii_digit());

@@ -1,9 +1,9 @@
-//! Between JSON and the core's values.
+//! Conversion between JSON and the core's argument values.
 
 use bitstep::hyper::Value;
 use serde_json::Value as Json;
 
-/// JSON as the core's arguments have it.
+/// Converts JSON to an argument value.
 pub(crate) fn value(json: &Json) -> Value {
     match json {
         Json::Null => Value::None,
@@ -18,16 +18,16 @@ pub(crate) fn value(json: &Json) -> Value {
     }
 }
 
-/// Reads JSON as Python writes it: with `NaN`, `Infinity` and `-Infinity` for numbers.
+/// Parses JSON as Python writes it, with the literals `NaN`, `Infinity` and `-Infinity`.
 pub(crate) fn read(text: &str) -> Result<Value, serde_json::Error> {
-    // They become strings that begin as nothing in this text does: with one colon more.
+    // The literals become strings with a unique prefix: one colon more than any run in the text.
     let longest = text.split(|c| c != ':').map(str::len).max().unwrap_or(0);
     let mark = ":".repeat(longest + 1);
     let json: Json = serde_json::from_str(&quoted(text, &mark))?;
     Ok(unmarked(value(&json), &mark))
 }
 
-/// Puts those names into quotes, with `mark` before them.
+/// Quotes those literals, with the prefix `mark`.
 fn quoted(text: &str, mark: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let (mut within, mut rest) = (false, text);
@@ -63,7 +63,7 @@ fn unmarked(value: Value, mark: &str) -> Value {
     }
 }
 
-/// The other way round. JSON has no infinity or NaN: their names stand for them.
+/// Converts an argument value to JSON. Infinities and NaN become strings.
 pub(crate) fn json(value: &Value) -> Json {
     match value {
         Value::None => Json::Null,
@@ -76,7 +76,8 @@ pub(crate) fn json(value: &Value) -> Json {
     }
 }
 
-/// A number, or its name; reading it back gives the same bits, but for the payload of a NaN.
+/// A number, or the name of an infinity or NaN. Reading it back gives the same bits, except for the payload
+/// of a NaN.
 pub(crate) fn number(x: f64) -> Json {
     match serde_json::Number::from_f64(x) {
         Some(x) => Json::Number(x),
@@ -86,7 +87,7 @@ pub(crate) fn number(x: f64) -> Json {
     }
 }
 
-/// Reads such a number.
+/// Reads a number written by [`number`].
 pub(crate) fn as_f64(json: &Json) -> Option<f64> {
     json.as_f64().or_else(|| value(json).as_f64())
 }
@@ -107,7 +108,7 @@ mod tests {
         assert!(matches!(b[1], Value::Float(x) if x.is_nan()));
         assert_eq!(get("c"), Some(Value::Str("NaN, \"Infinity".into())));
         assert_eq!(get("d\\"), Some(Value::Float(f64::INFINITY)));
-        // No string is taken for such a number.
+        // Strings are not mistaken for such literals.
         let Ok(value) = read(r#"[":NaN", "::NaN", NaN]"#) else { panic!() };
         let Value::List(list) = value else { panic!() };
         assert_eq!(list[..2], [":NaN".into(), "::NaN".into()]);

@@ -1,4 +1,4 @@
-//! The keys of a `TrainingArguments` file, and what they say about who wrote it.
+//! The keys of a `TrainingArguments` file, and the version of Transformers that they imply.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use bitstep::hyper::Value;
 
 use crate::version::Version;
 
-/// The Transformers that wrote a file, which writes every key it has. Where nothing tells it is
-/// the newest.
+/// The version of Transformers that wrote a file, told by its keys: each version writes all that it
+/// has. Without a telling key it is the newest.
 pub(crate) fn version(file: &BTreeMap<String, Value>) -> Version {
     let has = |keys: &[&str]| keys.iter().any(|key| file.contains_key(*key));
     if has(ONLY_5) {
@@ -21,7 +21,7 @@ pub(crate) fn version(file: &BTreeMap<String, Value>) -> Version {
     }
 }
 
-/// Keys that came with 5.
+/// Keys that were introduced with 5.
 pub(crate) const ONLY_5: &[&str] = &[
     "activation_checkpointing",
     "activation_checkpointing_kwargs",
@@ -38,8 +38,8 @@ pub(crate) const ONLY_5: &[&str] = &[
 const ONLY_4_49: &[&str] =
     &["dispatch_batches", "evaluation_strategy", "split_batches", "use_ipex"];
 
-/// Keys that 5.23 no longer has. (`warmup_ratio` and some others 5.0 still had; it has keys
-/// of its own by which it is told first.)
+/// Keys that 5.23 no longer has. (5.0 still had `warmup_ratio` and some others, but is recognized by
+/// its own keys first.)
 const ONLY_4: &[&str] = &[
     "adafactor",
     "fp16_backend",
@@ -71,7 +71,7 @@ const ONLY_4: &[&str] = &[
     "warmup_ratio",
 ];
 
-/// Keys that decide how parameters move.
+/// Keys that affect how parameters are updated.
 pub(crate) const READ: &[&str] = &[
     "adafactor",
     "accelerator_config",
@@ -94,7 +94,7 @@ pub(crate) const READ: &[&str] = &[
     "weight_decay",
 ];
 
-/// Keys that change who moves the parameters, or how gradients come about.
+/// Keys that replace the optimizer or change how gradients are computed.
 pub(crate) const MUST_BE_OFF: &[&str] = &["deepspeed", "fsdp", "parallelism_config"];
 
 /// The other keys of Transformers 4.49 to 5.23, of its `Seq2SeqTrainingArguments` and

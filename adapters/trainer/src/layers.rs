@@ -1,29 +1,29 @@
-//! What is known of a parameter: its name, its shape, and the type of its layer.
+//! Parameters: their names, shapes and layer types.
 
 use crate::training_arguments::has_weight_decay;
 use crate::version::Version;
 
-/// The type of the layer that a parameter belongs to, as far as Trainer asks for it.
+/// The type of the layer that a parameter belongs to, as far as it matters to Trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layer {
-    /// `torch.nn.Linear`, or derived from it: its `weight` is what GaLore and APOLLO project.
-    /// GPT-2's `Conv1D`, which multiplies by a matrix too, is not one.
+    /// `torch.nn.Linear` or a subclass. GaLore and APOLLO project its `weight`.
+    /// GPT-2's `Conv1D`, which multiplies by a matrix too, is none.
     Linear,
-    /// `torch.nn.Embedding`, or derived from it: Trainer keeps the state of its `weight` in 32
-    /// bits, where the others' has 8.
+    /// `torch.nn.Embedding` or a subclass. Trainer keeps the state of its `weight` in 32 bits, where
+    /// that of others has 8.
     Embedding,
-    /// `torch.nn.LayerNorm`, or derived from it: it does not decay, whatever its name.
+    /// `torch.nn.LayerNorm` or a subclass. It has no weight decay, whatever its name.
     LayerNorm,
-    /// One of the norms that Transformers up to 4.52 kept a list of, `LlamaRMSNorm` and
-    /// `T5LayerNorm` among them: there it does not decay, whatever its name.
+    /// A norm of the list that Transformers had up to 4.52, such as `LlamaRMSNorm` and
+    /// `T5LayerNorm`. There it has no weight decay, whatever its name.
     Norm,
-    /// Any other, most RMSNorms and all BatchNorms among them: whether it decays is told by its
-    /// name.
+    /// Any other type, including most RMSNorms and all BatchNorms. Its name decides whether it has
+    /// weight decay.
     Other,
 }
 
-/// What is known of a parameter before training.
+/// A parameter as it is known before training.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Parameter {
@@ -33,13 +33,13 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// The type of its layer.
     pub layer: Layer,
-    /// Another type that counts too: of a layer that shares it under a later name, or of one
-    /// around its own.
+    /// A second layer type that applies: of another layer that shares the parameter, or of an enclosing
+    /// layer.
     pub also: Option<Layer>,
 }
 
 impl Parameter {
-    /// A parameter of a layer of known type.
+    /// A parameter with a known layer type.
     #[must_use]
     pub fn of(name: &str, shape: &[usize], layer: Layer) -> Parameter {
         Parameter { name: name.to_owned(), shape: shape.to_vec(), layer, also: None }
@@ -51,15 +51,15 @@ impl Parameter {
         self.is(Layer::Linear) && self.name.ends_with(".weight")
     }
 
-    /// Whether it is the table of an embedding, also where an output layer shares it:
-    /// bitsandbytes' 8-bit names keep its state in 32 bits.
+    /// Whether it is the table of an embedding, even if an output layer shares it: bitsandbytes' 8-bit
+    /// optimizers keep its state in 32 bits.
     #[must_use]
     pub fn is_embedding(&self) -> bool {
         self.is(Layer::Embedding) && (self.name == "weight" || self.name.ends_with(".weight"))
     }
 
-    /// Whether weight decay is for it, as Trainer of this version has it: it is in no LayerNorm,
-    /// nor is it called a bias or a norm.
+    /// Whether this version's Trainer applies weight decay to it: it is not in a LayerNorm, and its
+    /// name is not that of a bias or norm.
     #[must_use]
     pub fn has_weight_decay(&self, version: Version) -> bool {
         if self.is(Layer::LayerNorm) {

@@ -1,6 +1,6 @@
-//! Training as Transformers' Trainer sets it up, on any backend: a `TrainingArguments` file
-//! becomes groups, a schedule, clipping and accumulation ([`Arguments`], [`Setup`]), and a run
-//! is saved and resumed ([`checkpoint`]), also one that was begun in Python ([`torch`], [`resume`]).
+//! The setup of training of Transformers' Trainer, for any backend: a `TrainingArguments` file
+//! becomes groups, a schedule, clipping and accumulation ([`Arguments`], [`Setup`]). Runs are saved
+//! and resumed ([`checkpoint`]), including runs that were started in Python ([`torch`], [`resume`]).
 //!
 //! ```
 //! use bitstep_trainer::{Arguments, Parameter};
@@ -14,9 +14,13 @@
 //! let setup = args.setup(&parameters, None)?;
 //! assert_eq!(setup.groups[0].members, [0]); // decays
 //! assert_eq!(setup.groups[1].members, [1]); // does not
-//! assert_eq!(setup.scheduler.lrs(), [0.0, 0.0]); // warming up
+//! assert_eq!(setup.scheduler.lrs(), [0.0, 0.0]); // start of the warm-up
 //! # Ok::<(), bitstep_trainer::TrainingError>(())
 //! ```
+//!
+//! It has no training loop: an adapter such as `bitstep-candle` computes gradients and applies the
+//! setup. Data, logging, evaluation and distributed training are outside its scope; arguments for them
+//! are ignored, or refused where they would change the updates.
 
 mod arguments;
 pub mod checkpoint;
@@ -28,9 +32,9 @@ mod keys;
 mod layers;
 mod model_layers;
 mod optim_args;
-mod recipe;
 pub mod resume;
 mod setup;
+mod spec;
 pub mod torch;
 mod training_arguments;
 mod version;

@@ -1,4 +1,4 @@
-//! The layers of a model in Python, as `adapters/trainer/export/model_layers.py` writes them down.
+//! The layers of a model in Python, in the format of `adapters/trainer/export/model_layers.py`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::layers::{Layer, Parameter};
 
-/// Why a file of layers can't be used.
+/// The error of reading or using a file of layers.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum LayersError {
@@ -17,39 +17,39 @@ pub enum LayersError {
     Io {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Not JSON.
     #[error("model layers: {0}")]
     Json(#[from] serde_json::Error),
-    /// JSON of another form.
+    /// JSON with another structure.
     #[error("model layers: {at}: wanted {expected}")]
     Form {
-        /// Where.
+        /// The path in the JSON.
         at: String,
-        /// What should stand there.
+        /// The expected value.
         expected: &'static str,
     },
     /// A parameter that the model does not have.
     #[error("model layers: no parameter `{0}`")]
     Unknown(String),
-    /// A parameter that has another shape there.
+    /// A parameter with another shape in the file.
     #[error("model layers: `{name}` has the shape {want:?}, not {got:?}")]
     Shape {
         /// The parameter.
         name: String,
         /// Its shape in the file.
         want: Vec<usize>,
-        /// Its shape here.
+        /// The shape that was passed.
         got: Vec<usize>,
     },
 }
 
-/// How many bytes a file may have.
+/// The maximum size of a file in bytes.
 const LONGEST: u64 = 1 << 28;
 
-/// The parameters of a model in Python and the types of their layers.
+/// The parameters of a model in Python, with their layer types.
 ///
 /// ```
 /// use bitstep_trainer::{Layer, ModelLayers};
@@ -74,12 +74,12 @@ const LONGEST: u64 = 1 << 28;
 pub struct ModelLayers {
     /// In the order of `named_parameters()`.
     all: Vec<Parameter>,
-    /// Under all names that a parameter has.
+    /// By all names of a parameter.
     numbers: HashMap<String, usize>,
 }
 
 impl ModelLayers {
-    /// Reads a file: a regular one of at most 256 MiB. A large model's has a few.
+    /// Reads a regular file of at most 256 MiB. (A large model's has a few.)
     ///
     /// # Errors
     /// [`LayersError`].
@@ -91,8 +91,8 @@ impl ModelLayers {
         Self::from_json(&text)
     }
 
-    /// Reads `{"modules": {name: [types]}, "parameters": [{"names": […], "shape": […]}]}`: the
-    /// types are the module's own and those that it is derived from.
+    /// Parses `{"modules": {name: [types]}, "parameters": [{"names": […], "shape": […]}]}`, where
+    /// `types` are a module's class and its base classes.
     ///
     /// # Errors
     /// [`LayersError`].
@@ -132,21 +132,21 @@ impl ModelLayers {
         Ok(ModelLayers { all, numbers })
     }
 
-    /// All parameters, in the order of the model's `named_parameters()`: the order in which a
-    /// checkpoint of Trainer has them.
+    /// All parameters, in the order of the model's `named_parameters()`, which is that of Trainer's
+    /// checkpoints.
     #[must_use]
     pub fn all(&self) -> &[Parameter] {
         &self.all
     }
 
-    /// The parameter of this name. One that the model has twice is found under both names, and
-    /// is called by the first, as Trainer calls it.
+    /// The parameter with this name. A shared parameter is found under all of its names, and has the
+    /// first of them, as in Trainer.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.numbers.get(name).map(|&number| &self.all[number])
     }
 
-    /// The parameters of these names and shapes, in their order.
+    /// The parameters with these names and shapes, in this order.
     ///
     /// # Errors
     /// A name that the model does not have, or a shape that differs.
@@ -179,7 +179,7 @@ fn dimensions(value: &Json) -> Option<Vec<usize>> {
     value.as_array()?.iter().map(size).collect()
 }
 
-/// The type of a module, given those that it is derived from.
+/// The layer type of a module from its class and base classes.
 fn own_type(classes: &Json) -> Option<Layer> {
     let found = classes.as_array()?.iter().map(|class| class.as_str().map(layer_of));
     let found = found.collect::<Option<Vec<_>>>()?;
@@ -191,16 +191,16 @@ fn own_type(classes: &Json) -> Option<Layer> {
 #[derive(Clone, Copy)]
 struct Module {
     layer: Layer,
-    /// The norm that it is, or is in.
+    /// The norm that it is, or that encloses it.
     norm: Option<Layer>,
 }
 
 impl Module {
-    /// `before` has the module that it is in.
+    /// `before` contains the enclosing module.
     fn of(name: &str, own: Layer, before: &HashMap<&str, Module>) -> Option<Module> {
         let is_norm = matches!(own, Layer::LayerNorm | Layer::Norm);
         if name.is_empty() {
-            // Trainer looks at what is in the model, not at the model itself.
+            // Trainer checks the modules of the model, not the model itself.
             return Some(Module { layer: if is_norm { Layer::Other } else { own }, norm: None });
         }
         let around = before.get(name.rsplit_once('.').map_or("", |(around, _)| around))?;
@@ -208,7 +208,7 @@ impl Module {
     }
 }
 
-/// A parameter is of the module of its first name.
+/// The parameter with these names, whose layer is that of the first name.
 fn parameter(
     names: &[&str],
     shape: &[usize],
@@ -230,7 +230,7 @@ fn parameter(
     Ok(parameter)
 }
 
-/// The type that Trainer asks for, if this is one.
+/// The layer type of a class, if it matters to Trainer.
 fn layer_of(class: &str) -> Option<Layer> {
     match class {
         "torch.nn.modules.linear.Linear" => Some(Layer::Linear),
@@ -243,7 +243,7 @@ fn layer_of(class: &str) -> Option<Layer> {
     }
 }
 
-/// What modules of Transformers 4.49 add to `ALL_LAYERNORM_LAYERS`.
+/// The classes that modules of Transformers 4.49 add to `ALL_LAYERNORM_LAYERS`.
 const LISTED: &[&str] = &[
     "ChameleonRMSNorm",
     "GraniteMoeRMSNorm",

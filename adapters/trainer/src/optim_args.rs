@@ -1,34 +1,34 @@
-//! `optim_args`, read as Trainer reads it: words first, numbers by whoever asks for them.
+//! `optim_args`, parsed as by Trainer: into strings first, which each optimizer converts.
 
 use bitstep::hyper::{ArgError, Value};
 
-/// The words of `optim_args`, by name.
+/// The values of `optim_args` as strings, by name.
 pub(crate) struct Words(Vec<(String, String)>);
 
-/// What Trainer makes of a word.
+/// How Trainer converts a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Python's `float`.
     Float,
     /// Python's `int`.
     Int,
-    /// `y`, `yes`, `t`, `true`, `on`, `1` or their opposites.
+    /// A boolean: `y`, `yes`, `t`, `true`, `on`, `1` or their opposites.
     Truth,
-    /// Whether it is `true`, `1` or `yes`; anything else is false.
+    /// A boolean: `true`, `1` and `yes` are true, anything else is false.
     Yes,
-    /// Python's `bool`: whether there is anything.
+    /// Python's `bool` of a string: false only if it is empty.
     Any,
-    /// As it stands.
+    /// The string itself.
     Text,
-    /// As it stands, where the optimizer wants a number and refuses it.
+    /// The string itself, for an argument that must be a number: the optimizer refuses it.
     Refused,
-    /// Not at all: the name is known to other versions of Trainer.
+    /// Ignored, as other versions of Trainer use the name.
     Unread,
 }
 
 impl Words {
     /// # Errors
-    /// A piece that is not `name=value`.
+    /// A part that is not `name=value`.
     pub(crate) fn parse(text: &str) -> Result<Words, ArgError> {
         let mut words = Words(Vec::new());
         if text.is_empty() {
@@ -56,12 +56,12 @@ impl Words {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The value of a name, if it is there.
+    /// The value of a name, if it is present.
     ///
     /// # Errors
-    /// A word that Trainer can't read.
+    /// A value that Trainer can't convert.
     pub(crate) fn get(&self, name: &str, kind: Kind) -> Result<Option<Value>, ArgError> {
-        // The last counts.
+        // The last one counts.
         let last = self.0.iter().rev().find(|(n, _)| n == name);
         let Some((_, word)) = last else { return Ok(None) };
         let lower = || word.to_lowercase();
@@ -93,7 +93,7 @@ impl Words {
     }
 }
 
-/// A number as Python's `float` and `int` take it: with space around it, and `_` between digits.
+/// Strips what Python's `float` and `int` accept in a number: surrounding spaces, and `_` between digits.
 fn digits(word: &str) -> Option<String> {
     let word = word.trim();
     let bytes = word.as_bytes();

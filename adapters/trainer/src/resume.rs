@@ -1,7 +1,7 @@
-//! Going on from a run that was begun with the reference.
+//! Resuming a run that was started with the reference in Python.
 //!
-//! The reference keeps optimizer state under its own keys; rules declare their slots under the
-//! same ones, so no table is needed. How the numbers are read from a file is not known here.
+//! Rules declare their slots under the reference's own state keys, so no table is needed.
+//! [`torch`](crate::torch) reads the files.
 
 mod arguments;
 mod error;
@@ -20,24 +20,24 @@ use bitstep::schedule::Scheduler;
 pub use error::ResumeError;
 pub use schedule::scheduler;
 
-/// A reference's optimizer: what `optimizer.state_dict()` holds.
+/// The state of a reference's optimizer: the contents of `optimizer.state_dict()`.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// For each parameter, numbered group by group as the reference does it, the numbers under
-    /// each key, those of a dictionary within (bitsandbytes' `__bnb_optimizer_quant_state__`) among
-    /// them; nothing for one that has had no gradient.
+    /// For each parameter, numbered group by group as in the reference, the values under each key,
+    /// including those of a nested dictionary (bitsandbytes' `__bnb_optimizer_quant_state__`). Empty
+    /// for a parameter that has had no gradient.
     pub params: Vec<BTreeMap<String, Vec<f64>>>,
-    /// For each group, how many parameters it has, and its arguments and counters.
+    /// For each group, its number of parameters, and its arguments and counters.
     pub groups: Vec<(usize, Args)>,
 }
 
-/// Puts the reference's state into an optimizer with the same groups. `order` says which
-/// parameter here each of the reference's is.
+/// Loads the reference's state into an optimizer with the same groups. `order` is the index here of
+/// each of the reference's parameters.
 ///
-/// As with the reference, everything that a group holds is the checkpoint's then: rate,
-/// `betas`, `weight_decay` and the rest. And as torch does it on loading, state is rounded to the
-/// type of its parameter, where it was kept in a wider one (Adafactor's under 16-bit parameters);
-/// but for bitsandbytes, which has a loader of its own.
+/// As with the reference, all hyper-parameters of the groups are loaded too: learning rate, `betas`,
+/// `weight_decay` and the rest. As torch does on loading, state is rounded to the type of its
+/// parameter if it was stored in a wider one (Adafactor's with 16-bit parameters), except for
+/// bitsandbytes, which has its own loader.
 ///
 /// # Errors
 /// [`ResumeError`]; nothing has changed then.
@@ -76,7 +76,7 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
             parameter(&mut next, i, number, state, saved)?;
         }
     }
-    // Schedule-free says which of its two faces the parameters show.
+    // Schedule-free optimizers store whether the parameters are the training or evaluation values.
     let eval = from
         .groups
         .iter()
@@ -86,8 +86,8 @@ pub fn optimizer(to: &mut Optimizer, order: &[usize], from: &State) -> Result<()
     Ok(())
 }
 
-/// An optimizer and the schedule of all its groups, as Trainer loads them. The rates in force are
-/// the optimizer's; only GreedyLR brings its own.
+/// Loads an optimizer and the schedule of all its groups, as Trainer does. The learning rates are those
+/// of the optimizer's state, except with GreedyLR, which has its own.
 ///
 /// # Errors
 /// [`ResumeError`]; nothing has changed then.
@@ -110,11 +110,10 @@ pub fn run(
     Ok(())
 }
 
-/// Puts the reference's loss scale (`torch.amp.GradScaler.state_dict()`) in force.
+/// Loads the reference's loss scale (`torch.amp.GradScaler.state_dict()`).
 ///
 /// # Errors
-/// [`ResumeError`], also for the empty dictionary of one that was not enabled; nothing has changed
-/// then.
+/// [`ResumeError`], also for the empty dictionary of a disabled one; nothing has changed then.
 pub fn loss_scale(to: &mut LossScale, from: &Args) -> Result<(), ResumeError> {
     let missing = |key: &str| ResumeError::Missing { of: "loss scale".into(), key: key.into() };
     let number = |key: &str| from.get(key).and_then(|v| v.as_f64()).ok_or_else(|| missing(key));
@@ -150,7 +149,7 @@ fn parameter(
         });
     }
     let rule = next.groups()[group].spec.rule.clone();
-    // Of the parameter, or of its whole group.
+    // From the parameter, or else from its group.
     let number = |key: &str| {
         let own = state.get(key).and_then(|x| x.first()).copied();
         own.or_else(|| shared.get(key).and_then(|v| v.as_f64()))
@@ -178,7 +177,7 @@ fn parameter(
     if !started {
         return Ok(());
     }
-    // A rule without a counter of its own (plain momentum) has begun if it has any state.
+    // A rule without a counter (SGD's momentum) has started if it has any state.
     param.steps = steps.unwrap_or(1.0) as u64;
     param.is_initialized = true;
     slots::fill(i, param, rule.info().slots, state)

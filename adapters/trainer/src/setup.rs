@@ -1,4 +1,4 @@
-//! Everything that Trainer makes of its arguments.
+//! The training setup that Trainer derives from its arguments.
 
 use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::hyper::Args;
@@ -12,42 +12,42 @@ use crate::layers::Parameter;
 use crate::training_arguments::TrainingArguments;
 use crate::version::Version;
 
-/// Parameters that share their arguments.
+/// Parameters that share a spec.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// What moves them.
-    pub recipe: OptimizerSpec,
-    /// Their numbers, in the order in which they were given.
+    /// Their optimizer.
+    pub spec: OptimizerSpec,
+    /// Their indices among the parameters passed to [`Arguments::setup`].
     pub members: Vec<usize>,
-    /// Those of them whose state rests as plain numbers, whatever the recipe says: embeddings
-    /// beside bitsandbytes' 8-bit state.
+    /// Those of them whose state is stored unquantized, whatever the spec says: embeddings, with
+    /// bitsandbytes' 8-bit optimizers.
     pub plain: Vec<usize>,
 }
 
-/// All that training needs beside model and data.
+/// Everything that training needs besides model and data.
 #[derive(Debug)]
 pub struct Setup {
-    /// Every parameter is in exactly one. One may be empty, as in Trainer.
+    /// The groups. Every parameter is in exactly one; a group may be empty, as in Trainer.
     pub groups: Vec<Group>,
-    /// The groups' learning rates.
+    /// The schedule of the groups' learning rates.
     pub scheduler: Scheduler,
-    /// How gradients are clipped, if they are. Never where they are gone before they could be
-    /// ([`TrainingArguments::steps_in_backward`]).
+    /// How gradients are clipped. `None` without clipping, and for optimizers that use each gradient
+    /// in the backward pass ([`TrainingArguments::steps_in_backward`]).
     pub clip: Option<ClipGradNorm>,
-    /// The mean over micro-batches.
+    /// The mean over the micro-batches of a window.
     pub accumulation: GradientAccumulator,
-    /// Whether each micro-batch moves the parameters, by its share of the window, rather than the
-    /// window as a whole; the rates wait for its end all the same. So it is with LOMO.
+    /// Whether parameters are updated with each micro-batch, by its share of the window, rather than
+    /// once per window, as LOMO does. Learning rates change at the end of the window all the same.
     pub every_micro_batch: bool,
-    /// By what the loss is multiplied, with `fp16`.
+    /// The loss scale, with `fp16`.
     pub loss_scale: Option<LossScale>,
-    /// Noise on what the embedding gives, if asked for.
+    /// NEFTune's noise on the embedding's output, if `neftune_noise_alpha` is set.
     pub neftune: Option<Neftune>,
-    /// Steps in all, where known.
+    /// The total number of steps, if known.
     pub num_training_steps: Option<u64>,
 }
 
-/// Whether a schedule waits for a metric, rather than for a step.
+/// Whether a schedule is driven by a metric rather than by steps.
 #[must_use]
 pub fn follows_metric(scheduler: &Scheduler) -> bool {
     let state = scheduler.state();
@@ -75,11 +75,11 @@ impl Arguments {
             .into_iter()
             .map(|(kind, members)| {
                 let plain = members.iter().copied().filter(plain).collect();
-                Ok(Group { recipe: t.optimizer_spec(kind)?, members, plain })
+                Ok(Group { spec: t.optimizer_spec(kind)?, members, plain })
             })
             .collect::<Result<Vec<_>, TrainingError>>()?;
         let num_training_steps = self.max_steps.or(num_training_steps);
-        let lrs: Vec<f64> = groups.iter().map(|g| g.recipe.rule.lr()).collect();
+        let lrs: Vec<f64> = groups.iter().map(|g| g.spec.rule.lr()).collect();
         if num_training_steps.is_none() && t.needs_training_steps() {
             return Err(TrainingError::Steps);
         }
@@ -100,7 +100,7 @@ impl Arguments {
         })
     }
 
-    /// What becomes of a schedule under an optimizer for each parameter.
+    /// The schedule in effect with an optimizer per parameter.
     fn layerwise(&self, scheduler: Scheduler, lrs: &[f64]) -> Result<Scheduler, TrainingError> {
         let t = &self.training;
         if !self.layerwise_schedule.unwrap_or(t.version < Version::V5_23) {

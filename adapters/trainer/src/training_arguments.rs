@@ -1,4 +1,4 @@
-//! What Transformers' Trainer makes of its `TrainingArguments`.
+//! The arguments of Transformers' Trainer, and the settings that it derives from them.
 
 use bitstep::Error;
 use bitstep::hyper::{ArgError, Args, Value};
@@ -6,7 +6,7 @@ use bitstep::schedule::{self, Scheduler};
 
 use crate::version::Version;
 
-/// The part of `TrainingArguments` that decides how parameters move, with its defaults.
+/// The part of `TrainingArguments` that affects how parameters are updated, with its defaults.
 ///
 /// ```
 /// use bitstep_trainer::{GroupKind, TrainingArguments};
@@ -16,22 +16,23 @@ use crate::version::Version;
 ///     learning_rate: 0.1,
 ///     ..TrainingArguments::default()
 /// };
-/// let recipe = args.recipe(GroupKind::Decay)?;
-/// assert_eq!(recipe.rule.lr(), 0.1);
+/// let spec = args.optimizer_spec(GroupKind::Decay)?;
+/// assert_eq!(spec.rule.lr(), 0.1);
 ///
 /// let typo = TrainingArguments { optim_args: "momentun=0.9".into(), ..args };
-/// assert!(typo.recipe(GroupKind::Decay).unwrap_err().to_string().contains("did you mean `momentum`"));
+/// let error = typo.optimizer_spec(GroupKind::Decay).unwrap_err();
+/// assert!(error.to_string().contains("did you mean `momentum`"));
 /// # Ok::<(), bitstep::hyper::ArgError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainingArguments {
     /// The optimizer's name.
     pub optim: String,
-    /// `name=value, name=value`.
+    /// The optimizer's own arguments: `name=value, name=value`.
     pub optim_args: String,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Weight decay of the group that decays.
+    /// Weight decay of the group that has any.
     pub weight_decay: f64,
     /// β₁ of the optimizers of the Adam family.
     pub adam_beta1: f64,
@@ -39,22 +40,22 @@ pub struct TrainingArguments {
     pub adam_beta2: f64,
     /// ε of the optimizers of the Adam family.
     pub adam_epsilon: f64,
-    /// Warm-up: a number of steps, from 5 on also a share of all steps below 1. The schedule-free
-    /// optimizers take it as it is, where it is below 1 too.
+    /// Warm-up steps. From 5 on, a value below 1 is a fraction of all steps. The schedule-free
+    /// optimizers take the value unconverted, even below 1.
     pub warmup_steps: f64,
-    /// Warm-up as a share of all steps, where `warmup_steps` is 0; only before 5.
+    /// Warm-up as a fraction of all steps, if `warmup_steps` is 0; only before 5.
     pub warmup_ratio: f64,
     /// The schedule's name.
     pub lr_scheduler_type: String,
     /// The schedule's own arguments.
     pub lr_scheduler_kwargs: Args,
-    /// Gradients are clipped to this norm; 0, less, or NaN for never.
+    /// The norm that gradients are clipped to. At 0, below, or NaN they are not clipped.
     pub max_grad_norm: f64,
-    /// Micro-batches to a step.
+    /// Micro-batches per step.
     pub gradient_accumulation_steps: u64,
-    /// Noise on the embeddings.
+    /// The magnitude of NEFTune's noise on embeddings.
     pub neftune_noise_alpha: Option<f64>,
-    /// Whose Trainer is followed.
+    /// The version of Transformers to reproduce.
     pub version: Version,
 }
 
@@ -80,27 +81,27 @@ impl Default for TrainingArguments {
     }
 }
 
-/// Which of the groups that Trainer makes.
+/// The kind of a parameter group of Trainer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupKind {
-    /// Parameters that decay ([`has_weight_decay`]).
+    /// Parameters with weight decay ([`has_weight_decay`]).
     Decay,
     /// Biases and norms: no weight decay.
     NoDecay,
-    /// The matrices of `optim_target_modules`, of GaLore and APOLLO, which don't decay.
+    /// The matrices of `optim_target_modules`, for GaLore and APOLLO: no weight decay.
     Target,
 }
 
-/// Whether Trainer decays a parameter of this name: not a bias, not of a norm.
+/// Whether Trainer applies weight decay to a parameter of this name, which is not that of a bias or norm.
 ///
-/// Trainer also looks at the layer's type; a name is all that is known here.
+/// Trainer also checks the layer's type, which this function does not know.
 ///
 /// ```
-/// use bitstep_trainer::decays;
-/// assert!(decays("model.layers.0.mlp.up_proj.weight"));
-/// assert!(!decays("model.layers.0.mlp.up_proj.bias"));
-/// assert!(!decays("model.layers.0.input_layernorm.weight"));
-/// assert!(!decays("model.norm.weight") && decays("model.normal.weight"));
+/// use bitstep_trainer::has_weight_decay;
+/// assert!(has_weight_decay("model.layers.0.mlp.up_proj.weight"));
+/// assert!(!has_weight_decay("model.layers.0.mlp.up_proj.bias"));
+/// assert!(!has_weight_decay("model.layers.0.input_layernorm.weight"));
+/// assert!(!has_weight_decay("model.norm.weight") && has_weight_decay("model.normal.weight"));
 /// ```
 #[must_use]
 pub fn has_weight_decay(name: &str) -> bool {
@@ -111,26 +112,26 @@ pub fn has_weight_decay(name: &str) -> bool {
 }
 
 impl TrainingArguments {
-    /// Whether the optimizer projects some matrices, which must be named.
+    /// Whether the optimizer projects some matrices, which `optim_target_modules` must name.
     #[must_use]
     pub fn needs_target_modules(&self) -> bool {
         self.optim.starts_with("galore") || self.optim.starts_with("apollo")
     }
 
-    /// Whether parameters move in the backward pass itself, each gradient being used and freed as
-    /// it comes about: LOMO's names and the `*_layerwise` ones. Nothing is left to be clipped then.
+    /// Whether parameters are updated during the backward pass, which frees each gradient once it is
+    /// used: LOMO's and the `*_layerwise` optimizers. There are no gradients left to clip then.
     #[must_use]
     pub fn steps_in_backward(&self) -> bool {
         self.is_layerwise() || self.steps_every_micro_batch()
     }
 
-    /// Whether every parameter has an optimizer, and a schedule, of its own.
+    /// Whether every parameter has its own optimizer and schedule.
     #[must_use]
     pub fn is_layerwise(&self) -> bool {
         self.needs_target_modules() && self.optim.ends_with("_layerwise")
     }
 
-    /// Whether parameters move with every micro-batch of a window, as LOMO's names have it.
+    /// Whether parameters are updated with every micro-batch of a window, as LOMO's optimizers do.
     #[must_use]
     pub fn steps_every_micro_batch(&self) -> bool {
         matches!(self.optim.as_str(), "lomo" | "adalomo")
@@ -141,22 +142,22 @@ impl TrainingArguments {
         self.optim.contains("8bit") && !self.optim.starts_with("adamw_torch")
     }
 
-    /// Whether embeddings keep 32-bit state although others have 8-bit state: with bitsandbytes'
-    /// own optimizers.
+    /// Whether embeddings keep 32-bit state although others have 8-bit state, as with bitsandbytes'
+    /// optimizers.
     #[must_use]
     pub fn skips_embeddings(&self) -> bool {
-        // 4.49 looks for a class that it does not use.
+        // 4.49 tests for a class that it does not use.
         self.version > Version::V4_49 && self.is_bnb_8bit() && !self.needs_target_modules()
     }
 
-    /// Whether the optimizer keeps its rates as numbers of type `f32`: torchao's names.
+    /// Whether the optimizer stores its learning rates as `f32`, as torchao's do.
     #[must_use]
     pub fn has_single_rates(&self) -> bool {
         matches!(self.optim.as_str(), "adamw_torch_8bit" | "adamw_torch_4bit")
     }
 
-    /// The schedule, for groups with these rates. As in Transformers' `get_scheduler`, some
-    /// schedules know nothing of warm-up or of the number of steps.
+    /// The schedule for groups with these learning rates. As in Transformers' `get_scheduler`, some
+    /// schedules ignore warm-up or the number of steps.
     ///
     /// # Errors
     /// An unknown schedule or argument, with the nearest known one; a refused value.
@@ -190,10 +191,10 @@ impl TrainingArguments {
         Ok(if self.has_single_rates() { scheduler.in_single() } else { scheduler })
     }
 
-    /// `lr_scheduler_kwargs`, as far as they count, without what is Trainer's own to set.
+    /// `lr_scheduler_kwargs`, if the schedule uses them. Refuses those that Trainer sets itself.
     fn kwargs(&self) -> Result<Args, ArgError> {
         let name = self.lr_scheduler_type.as_str();
-        // Trainer hands these no arguments.
+        // Trainer passes these no arguments.
         if matches!(name, "constant" | "constant_with_warmup")
             || (name == "inverse_sqrt" && self.version < Version::V5_23)
         {
@@ -203,7 +204,7 @@ impl TrainingArguments {
         if self.warms_up() && args.get("last_epoch").and_then(Value::as_i64) == Some(-1) {
             args.take("last_epoch");
         }
-        // The schedule's own, beside what the reference's takes.
+        // Arguments of bitstep's schedules that the reference's do not have.
         let unknown = |name: &&str| match *name {
             "lr" | "groups" | "lr_init" | "last_epoch" => true,
             "initial_lr" => self.lr_scheduler_type != "adafactor_schedule",
@@ -227,24 +228,24 @@ impl TrainingArguments {
 
     fn warms_up(&self) -> bool {
         let name = self.lr_scheduler_type.as_str();
-        // torch's own are not Trainer's to choose; they take their arguments only.
+        // Trainer can't choose torch's schedules; they take their own arguments only.
         !(matches!(name, "constant" | "reduce_lr_on_plateau" | "greedy")
             || name.starts_with("torch_"))
     }
 
-    /// Whether the schedule depends on the number of steps in all.
+    /// Whether the schedule depends on the total number of steps.
     #[must_use]
     pub fn needs_training_steps(&self) -> bool {
         let forever = ["constant_with_warmup", "inverse_sqrt"];
         self.warms_up() && !forever.contains(&self.lr_scheduler_type.as_str())
     }
 
-    /// Whether this version's Trainer takes these numbers, whatever the schedule.
+    /// Refuses a warm-up that this version's Trainer refuses, whatever the schedule.
     pub(crate) fn check_warmup(&self) -> Result<(), Error> {
         let (steps, ratio) = (self.warmup_steps, self.warmup_ratio);
         let (of_ratio, of_steps) = if self.version >= Version::V5_23 {
             let finite = (0.0..f64::INFINITY).contains(&steps);
-            // What took the place of the ratio is `warmup_steps` below 1.
+            // `warmup_steps` below 1 replaces the ratio.
             ((ratio == 0.0, "warmup_ratio == 0, from 5 on"), (finite, "0 <= value < inf"))
         } else {
             let whole = steps >= 0.0 && steps.fract() == 0.0;
@@ -261,7 +262,7 @@ impl TrainingArguments {
         Ok(())
     }
 
-    /// Warm-up in whole steps, of this many in all.
+    /// Warm-up in whole steps, out of this many.
     #[must_use]
     pub fn warmup(&self, num_training_steps: u64) -> u64 {
         let share = |of: f64| (num_training_steps as f64 * of).ceil() as u64;

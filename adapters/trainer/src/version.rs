@@ -1,8 +1,8 @@
-//! Whose Trainer is followed.
+//! Versions of Transformers.
 
-/// The Transformers whose Trainer is followed, where they differ.
+/// The version of Transformers whose Trainer is reproduced, where versions differ.
 ///
-/// Each stands for what was run; those between are nearest to the one below them.
+/// These versions have been run; use the closest earlier one for a version between them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Version {

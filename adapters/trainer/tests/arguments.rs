@@ -1,4 +1,4 @@
-//! `TrainingArguments` files that Transformers wrote, and what its Trainer makes of them.
+//! `TrainingArguments` files of Transformers give the groups and schedules of its Trainer.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn json(name: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
 }
 
-/// Equal, be a number written as 0 or as 0.0.
+/// Equality, where 0 equals 0.0.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
@@ -25,7 +25,7 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// A value as JSON has it.
+/// A value as JSON.
 fn plain(value: &bitstep::hyper::Value) -> Value {
     use bitstep::hyper::Value as Ours;
     match value {
@@ -39,7 +39,7 @@ fn plain(value: &bitstep::hyper::Value) -> Value {
     }
 }
 
-/// The parameters of the exporter's model for groups, in its order.
+/// The parameters of the exporter's model, in its order.
 fn parameters() -> Vec<Parameter> {
     let linear = ["attn.q_proj", "attn.k_proj", "mlp"];
     let mut all = Vec::new();
@@ -72,17 +72,17 @@ fn groups_decay_and_rates_are_trainers() {
         assert_eq!(serde_json::json!(names), want["groups"], "{name}");
 
         for (group, want) in setup.groups.iter().zip(want["hyper"].as_array().unwrap()) {
-            let mut rule = group.recipe.rule.clone();
+            let mut rule = group.spec.rule.clone();
             let args = bitstep::hyper::Args::of(rule.hyper_params());
             for (key, want) in want.as_object().unwrap() {
-                // The rule fills in what the reference looks up later.
+                // The rule resolves defaults that the reference looks up later.
                 let Some(got) = args.get(key).filter(|_| key != "max_lr") else { continue };
                 assert!(same(&plain(got), want), "{name}: `{key}` is {got}, wanted {want}");
                 compared += 1;
             }
         }
         for (group, decay) in setup.groups.iter().zip(want["weight_decay"].as_array().unwrap()) {
-            let mut rule = group.recipe.rule.clone();
+            let mut rule = group.spec.rule.clone();
             let args = bitstep::hyper::Args::of(rule.hyper_params());
             let got = args.get("weight_decay").and_then(|v| v.as_f64());
             assert_eq!(got, decay.as_f64(), "{name}");
@@ -94,7 +94,7 @@ fn groups_decay_and_rates_are_trainers() {
             }
             for (got, want) in setup.scheduler.lrs().iter().zip(want.as_array().unwrap()) {
                 let want = want.as_f64().unwrap();
-                // A cosine's last bit is the mathematics library's.
+                // The last bit of a cosine depends on the math library.
                 assert!((got - want).abs() <= want * 1e-15, "{name}, step {t}: {got} {want}");
             }
         }
@@ -235,7 +235,7 @@ fn json_that_nests_deep_is_an_error() {
     };
     assert!(Arguments::from_json(&nested(100)).is_ok());
     assert!(matches!(Arguments::from_json(&nested(130)), Err(TrainingError::Json(_))));
-    // Each key is looked for among those before it.
+    // Each key is compared with all before it.
     let keys: Vec<String> = (0..100_000).map(|i| format!("\"k{i}\": 1")).collect();
     let many = format!("{{\"lr_scheduler_kwargs\": {{{}}}}}", keys.join(","));
     assert!(matches!(

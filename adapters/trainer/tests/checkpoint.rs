@@ -1,4 +1,4 @@
-//! Saving, resuming and refusing.
+//! Saving and resuming runs, and refusing files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use bitstep_trainer::checkpoint::{Checkpoint, CheckpointError, Run, save};
 
 const SHAPES: [&[usize]; 4] = [&[40, 120], &[64, 80], &[5, 3], &[4096, 1]];
 
-/// A run of some optimizer over made-up gradients.
+/// A run of an optimizer with synthetic gradients.
 struct Toy {
     optimizer: Optimizer,
     values: Vec<Buffer>,
@@ -84,7 +84,7 @@ impl Toy {
             .iter_mut()
             .zip(&grads)
             .enumerate()
-            // One parameter joins late.
+            // One parameter gets gradients later than the others.
             .map(|(i, (v, g))| Param {
                 value: v.data_mut(),
                 grad: g.data().filter(|_| i != 2 || t > 4),
@@ -118,7 +118,7 @@ impl Toy {
         Ok(())
     }
 
-    /// Parameters, state, rates: all that a further step depends on.
+    /// Parameters, state, learning rates: everything that the next step depends on.
     fn bits(&self) -> String {
         let values = format!("{:?}", self.values);
         let states: Vec<_> = self.schedulers.iter().map(Scheduler::state).collect();
@@ -164,7 +164,7 @@ fn schedules_with_a_memory_go_on_where_they_were() {
     }
 }
 
-/// The rate, every second step a tenth of it.
+/// The rate, and a tenth of it in every second step.
 #[derive(Clone, Debug)]
 struct Breather {
     every: u64,
@@ -267,7 +267,7 @@ fn what_does_not_fit_is_refused_and_nothing_is_half_loaded() {
     fewer.names.pop();
     assert!(matches!(refused(fewer), CheckpointError::Surplus(name) if name.starts_with("wide")));
 
-    // Another shape with as many elements.
+    // Another shape with the same number of elements.
     let mut bent = Toy::new("adamw_torch", Dtype::F32, "cosine");
     bent.optimizer.params_mut()[0].shape = vec![120, 40];
     assert!(matches!(refused(bent), CheckpointError::Tensor { name, .. } if name == "up.weight"));
@@ -291,13 +291,13 @@ fn a_save_that_fails_leaves_the_old_file_and_nothing_else() {
     toy.save(&path).unwrap();
     let before = std::fs::read(&path).unwrap();
     toy.step();
-    toy.names[0] = "norm".into(); // a name twice
+    toy.names[0] = "norm".into(); // a duplicate name
     assert!(matches!(toy.save(&path), Err(CheckpointError::Names(_))));
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// The names in a folder, and the files' lengths.
+/// The names and lengths of the files in a folder.
 fn names(folder: &Path) -> Vec<(String, u64)> {
     let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
     let name = |e: &std::fs::DirEntry| e.file_name().into_string().unwrap();
@@ -412,7 +412,7 @@ fn permissions_and_links_of_an_old_file_are_kept() {
     let at = |name: &str| folder.path().join(name);
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let toy = Toy::new("adamw_torch", Dtype::F32, "cosine");
-    // A new one has those of any new file.
+    // A new file has the default permissions.
     std::fs::write(at("any"), "").unwrap();
     toy.save(&at("run")).unwrap();
     assert_eq!(mode(&at("run")), mode(&at("any")));
@@ -421,7 +421,7 @@ fn permissions_and_links_of_an_old_file_are_kept() {
         toy.save(&at("run")).unwrap();
         assert_eq!(mode(&at("run")), expected);
     }
-    // By way of links, one of them relative and one to what is not there yet.
+    // Through links, one of them relative and one to a file that does not exist yet.
     std::fs::create_dir(at("deep")).unwrap();
     symlink("../run", at("deep/link")).unwrap();
     symlink(at("deep/link"), at("latest")).unwrap();
@@ -453,7 +453,7 @@ fn permissions_and_links_of_an_old_file_are_kept() {
 
 const FULL: &str = "BITSTEP_TEST_DISK_IS_FULL";
 
-/// Not a test of its own: what the next one starts, with a limit on the length of files.
+/// The child process of the next test, with a limit on file sizes.
 #[test]
 fn child_whose_disk_is_full() {
     let Ok(path) = std::env::var(FULL) else { return };
@@ -472,7 +472,7 @@ fn a_full_disk_is_an_error_of_the_system_and_leaves_the_old_file() {
     let path = folder.path().join("run.safetensors");
     Toy::new("adamw_torch", Dtype::F32, "cosine").save(&path).unwrap();
     let before = std::fs::read(&path).unwrap();
-    // Files of 32 or 64 KiB at most, as shells count; without the signal writing fails.
+    // Files of at most 32 or 64 KiB, depending on the shell's unit. With the signal ignored, writing fails.
     let child = std::process::Command::new("sh")
         .args(["-c", "trap '' XFSZ; ulimit -f 64; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
@@ -489,7 +489,7 @@ fn a_full_disk_is_an_error_of_the_system_and_leaves_the_old_file() {
 const STEPS: u64 = 4000;
 const CHILD: &str = "BITSTEP_TEST_SAVES_HERE";
 
-/// Not a test of its own: what the next one starts and kills. Saves after every step.
+/// The child process that the next test kills. Saves after every step.
 #[test]
 fn child_that_saves_after_every_step() {
     let Ok(path) = std::env::var(CHILD) else { return };
@@ -516,7 +516,7 @@ fn a_killed_process_leaves_a_whole_file_and_the_resumed_run_has_the_same_bits() 
             assert_eq!(child.try_wait().unwrap(), None, "the child ended before it saved");
             std::thread::yield_now();
         }
-        // At another place in the child's work each time.
+        // At a different point of the child's work each time.
         std::thread::sleep(std::time::Duration::from_micros(700 * round + 130));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -524,7 +524,7 @@ fn a_killed_process_leaves_a_whole_file_and_the_resumed_run_has_the_same_bits() 
         let mut resumed = Toy::new("flash_adamw", Dtype::Bf16, "constant_with_warmup");
         resumed.load(&path).unwrap();
         assert!(resumed.t > 0 && resumed.t < STEPS);
-        // Of what earlier ones were writing, nothing is left.
+        // Files that earlier children were writing have been removed.
         let begun = names(folder.path()).into_iter().filter(|(name, len)| part(name) && *len > 0);
         assert!(begun.count() <= 1, "{:?}", names(folder.path()));
         let mut whole = Toy::new("flash_adamw", Dtype::Bf16, "constant_with_warmup");

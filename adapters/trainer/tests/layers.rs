@@ -1,4 +1,4 @@
-//! The types of layers: as a model in Python has them, and as they are guessed.
+//! Layer types: of a model in Python, and as guessed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
 const VERSIONS: [(&str, Version); 3] =
     [("4.49.0", Version::V4_49), ("4.57.6", Version::V4_57), ("5.23.0", Version::V5_23)];
 
-/// What Trainer makes of a small model.
+/// The groups that Trainer makes for a small model.
 struct Answer {
     of: String,
     version: Version,
@@ -71,13 +71,13 @@ fn targets_by_types_are_trainers() {
         args.training.optim = "galore_adamw".into();
         args.optim_target_modules = Some(Targets::AllLinear);
         let Some(want) = names(&want["linear"]) else {
-            // 4.49 takes a head that shares the embedding's table twice, which torch refuses.
+            // 4.49 adds a head that shares the embedding's table twice, which torch refuses.
             refused.push(of);
             continue;
         };
         match groups(&args, layers.all()) {
             Ok(got) => assert_eq!(got[1], want, "{of}"),
-            // All of GPT-2 that is linear is its head, which is the embedding.
+            // The only linear layer of GPT-2 is its head, which is the embedding.
             Err(TrainingError::Targets { .. }) => assert!(want.is_empty(), "{of}"),
             Err(other) => panic!("{of}: {other}"),
         }
@@ -89,7 +89,7 @@ fn targets_by_types_are_trainers() {
 #[test]
 fn embeddings_by_types_are_those_that_8_bit_optimizers_leave_in_32() {
     for Answer { of, version, layers, want } in answers() {
-        // 4.49 tells only an optimizer that it does not have.
+        // 4.49 passes this only to an optimizer that it does not have.
         let want = names(&want["in_32_bits"]).unwrap();
         if version == Version::V4_49 {
             assert!(want.is_empty(), "{of}");
@@ -115,8 +115,8 @@ fn guess_of_small_models_is_off_where_names_say_nothing() {
             off.push(of);
         }
     }
-    // A tied head that comes before its embedding; a list that 4.49 keeps of some RMSNorms; a
-    // model with one of everything.
+    // A tied head that comes before its embedding; the RMSNorms of a list in 4.49; a model with layers
+    // of all types.
     let want = [
         "LlamaForCausalLM in 4.49.0",
         "Others in 4.49.0",
@@ -127,7 +127,7 @@ fn guess_of_small_models_is_off_where_names_say_nothing() {
     assert_eq!(off, want);
 }
 
-/// The models of an architecture: name, shape, what it is.
+/// The models of an architecture, as parameters with name, shape and kind.
 type Model = Vec<(String, Vec<usize>, String)>;
 
 fn architectures() -> BTreeMap<String, Vec<Model>> {
@@ -152,7 +152,7 @@ fn architectures() -> BTreeMap<String, Vec<Model>> {
     all
 }
 
-/// The architectures for which a guess is off, and a parameter of each, by what is guessed.
+/// The architectures for which a guess is wrong, with a parameter of each, by the guessed property.
 fn off(
     architectures: &BTreeMap<String, Vec<Model>>,
     guess: &dyn Fn(&Model) -> Vec<Parameter>,

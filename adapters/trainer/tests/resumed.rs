@@ -1,5 +1,5 @@
-//! What a reference's files mean (`export/resumed.py`): loss scales, numpy's rates, schedules of
-//! other arguments and other kinds. Whole runs are compared in `conformance/tests/resume.rs`.
+//! Files of the reference (`export/resumed.py`): loss scales, learning rates as numpy scalars, schedules
+//! with other arguments and of other kinds. Whole runs are compared in `conformance/tests/resume.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ fn loss_scale_goes_on_as_torchs() {
         scale.update(*good == 1.0);
         assert_eq!(row[..], [scale.scale, scale.good_steps as f64]);
     }
-    // torch refuses the empty dictionary of a scale that was not enabled, too.
+    // torch too refuses the empty dictionary of a disabled scale.
     let before = scale;
     let disabled = torch::scaler(path("scaler/disabled.pt")).unwrap();
     let error = resume::loss_scale(&mut scale, &disabled).unwrap_err();
@@ -45,7 +45,7 @@ fn loss_scale_goes_on_as_torchs() {
     assert_eq!(scale, before);
 }
 
-/// torch casts state to the type of its parameter, whatever the rule keeps it in.
+/// torch casts state to the type of its parameter, whatever type the rule uses.
 #[test]
 fn state_under_16_bit_parameters_is_rounded_as_torch_rounds_it() {
     let state = torch::optimizer(path("adafactor_bf16/optimizer.pt")).unwrap();

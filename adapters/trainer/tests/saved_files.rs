@@ -1,8 +1,8 @@
-//! Files that earlier versions saved still load, and go on with the same bits.
+//! Files saved by earlier versions still load, and training resumes with the same bits.
 //!
-//! A folder of `fixtures/checkpoints` holds what one version of the format wrote, one file a case, and
-//! in `expected.txt` what its own code made of them: the first bits of each parameter after one further
-//! step, then a sum over all bits, of parameters and state, as loaded and as stepped.
+//! A folder of `fixtures/checkpoints` has the files of one version of the format, one for each case.
+//! Its `expected.txt` was written by the code of that version: the first bits of each parameter after
+//! one further step, then hashes of all bits of parameters and state, as loaded and as stepped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -29,7 +29,7 @@ use regex::Regex;
 use safetensors::SafeTensors;
 use serde_json::Value as Json;
 
-/// The schedules with what they can't do without.
+/// The schedules with their required arguments.
 fn schedule(name: &str, groups: usize) -> Scheduler {
     let args = match name {
         "constant_with_warmup" => "num_warmup_steps=2",
@@ -98,19 +98,15 @@ fn filled(dtype: Dtype, len: usize, salt: u64) -> Buffer {
 }
 
 impl Toy {
-    fn new(
-        recipes: Vec<OptimizerSpec>,
-        params: &[(usize, &[usize], Dtype)],
-        scheduler: &str,
-    ) -> Toy {
+    fn new(specs: Vec<OptimizerSpec>, params: &[(usize, &[usize], Dtype)], scheduler: &str) -> Toy {
         let mut optimizer = Optimizer::empty();
-        let schedulers = vec![schedule(scheduler, recipes.len())];
-        for recipe in recipes {
-            optimizer.add_group(recipe).unwrap();
+        let schedulers = vec![schedule(scheduler, specs.len())];
+        for spec in specs {
+            optimizer.add_group(spec).unwrap();
         }
         let (mut names, mut values) = (Vec::new(), Vec::new());
         for &(group, shape, dtype) in params {
-            // A vector, where only matrices are moved.
+            // A vector, which the rule does not accept.
             if optimizer.add_param_to(GroupId(group), shape, dtype).is_ok() {
                 names.push(format!("w{}", names.len()));
                 values.push(filled(dtype, shape.iter().product(), values.len() as u64 + 1));
@@ -157,7 +153,7 @@ impl Toy {
         file.restore(optimizer, &self.names, schedulers, &mut values).map_err(|e| e.to_string())
     }
 
-    /// FNV-1a over all that a further step depends on.
+    /// FNV-1a over everything that the next step depends on.
     fn sum(&self) -> u64 {
         let mut sum = 0xcbf2_9ce4_8422_2325u64;
         let mut add = |bytes: &[u8]| {
@@ -205,7 +201,7 @@ impl Toy {
         sum
     }
 
-    /// What `expected.txt` says of a run that has just been loaded.
+    /// The line of `expected.txt` for a run that has just been loaded.
     fn told(mut self) -> String {
         let loaded = self.sum();
         if self.optimizer.mode() == Mode::Eval {
@@ -233,11 +229,11 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
     }
 }
 
-fn recipe(name: &str, args: &str) -> OptimizerSpec {
+fn spec(name: &str, args: &str) -> OptimizerSpec {
     registry::optimizer(name, &Args::parse(args).unwrap()).unwrap()
 }
 
-/// The recipe of a name, by which small tensors are coded where large ones are.
+/// The spec of a name, changed so that the state of small tensors is quantized too.
 fn small(name: &str) -> OptimizerSpec {
     let args = match name {
         _ if name.starts_with("galore") || name.starts_with("apollo") => "rank=2",
@@ -245,10 +241,10 @@ fn small(name: &str) -> OptimizerSpec {
         _ if name.starts_with("torchao") => "block_size=32",
         _ => "",
     };
-    let mut made = recipe(name, args);
+    let mut made = spec(name, args);
     let hyper = Args::of(made.rule.hyper_params());
     if hyper.get("optim_bits").and_then(Value::as_u64) == Some(8) {
-        made = recipe(name, &format!("{args}, min_8bit_size=32"));
+        made = spec(name, &format!("{args}, min_8bit_size=32"));
     }
     made.storage.min_len = made.storage.min_len.min(32);
     made
@@ -287,13 +283,13 @@ fn own_formats() -> Vec<StorageFormat> {
     ]
 }
 
-/// Every policy, type of state and storage, at least once, of recipes that have no name.
+/// Every policy, state type and storage, at least once, in specs that have no name.
 fn own_cases() -> Vec<(&'static str, Toy)> {
-    let adamw = || recipe("adamw_torch", "lr=0.02, weight_decay=0.1");
+    let adamw = || spec("adamw_torch", "lr=0.02, weight_decay=0.1");
     let with = |change: &dyn Fn(&mut OptimizerSpec)| {
-        let mut recipe = adamw();
-        change(&mut recipe);
-        recipe
+        let mut spec = adamw();
+        change(&mut spec);
+        spec
     };
     let slots = |momentum: StorageFormat, square: StorageFormat| {
         with(&|r: &mut OptimizerSpec| {
@@ -314,8 +310,8 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
         (0, &[5], Dtype::F64),
     ];
     let narrow: &[(usize, &[usize], Dtype)] = &[(0, &[5], Dtype::Bf16), (0, &[4], Dtype::F16)];
-    let one = |recipe: OptimizerSpec| Toy::new(vec![recipe], matrices, "constant");
-    let two = |recipe: OptimizerSpec| Toy::new(vec![recipe], narrow, "constant");
+    let one = |spec: OptimizerSpec| Toy::new(vec![spec], matrices, "constant");
+    let two = |spec: OptimizerSpec| Toy::new(vec![spec], narrow, "constant");
     let formats = own_formats();
     let names = [
         "companded",
@@ -361,13 +357,12 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
             })),
         ),
     ]);
-    // As large as the references' own limits ask for.
+    // As large as the references' own limits require.
     let large: &[(usize, &[usize], Dtype)] = &[(0, &[64, 64], Dtype::Bf16)];
     for name in ["adamw_bnb_8bit", "adamw_torch_4bit"] {
-        cases.push((name, Toy::new(vec![recipe(name, "")], large, "constant")));
+        cases.push((name, Toy::new(vec![spec(name, "")], large, "constant")));
     }
-    let recipes =
-        vec![recipe("adamw_torch", ""), recipe("muon", "lr=0.1"), recipe("sgd", "momentum=0.9")];
+    let specs = vec![spec("adamw_torch", ""), spec("muon", "lr=0.1"), spec("sgd", "momentum=0.9")];
     let params: &[(usize, &[usize], Dtype)] = &[
         (2, &[3], Dtype::F32),
         (1, &[2, 3], Dtype::F32),
@@ -375,19 +370,19 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
         (2, &[0], Dtype::F32),
         (0, &[2], Dtype::F16),
     ];
-    cases.push(("groups", Toy::new(recipes, params, "cosine")));
-    // A momentum that is no longer the one that the group was made with.
+    cases.push(("groups", Toy::new(specs, params, "cosine")));
+    // A momentum that differs from the one that the group was created with.
     let mut cycled = Toy::new(vec![adamw()], &[(0, &[3], Dtype::F32)], "constant");
     let cycle = Args::parse("max_lr=0.1, total_steps=10").unwrap();
     cycled.schedulers = vec![build("torch_one_cycle", &cycle).unwrap()];
     cases.push(("cycled", cycled));
     cases.push((
         "eval",
-        Toy::new(vec![recipe("schedule_free_adamw", "")], &[(0, &[3], Dtype::F32)], "constant"),
+        Toy::new(vec![spec("schedule_free_adamw", "")], &[(0, &[3], Dtype::F32)], "constant"),
     ));
-    // Hyper-parameters that JSON has no number for.
+    // Hyper-parameters that are no JSON numbers.
     let odd = with(&|r: &mut OptimizerSpec| {
-        *r = recipe("adafactor", "")
+        *r = spec("adafactor", "")
             .with_args(&Args::new().with("clip_threshold", f64::INFINITY))
             .unwrap()
     });
@@ -395,7 +390,7 @@ fn own_cases() -> Vec<(&'static str, Toy)> {
     cases
 }
 
-/// Every name with some schedule, what has no name, and all names together.
+/// Every name with some schedule, the specs without a name, and all names together.
 fn cases() -> BTreeMap<String, Toy> {
     let named = OPTIMIZERS.iter().zip(NAMES.iter().cycle());
     let named = named.map(|(entry, schedule)| {
@@ -409,7 +404,7 @@ fn cases() -> BTreeMap<String, Toy> {
     named.chain(own).chain([all]).collect()
 }
 
-/// The versions, and of how many of these there are files.
+/// The versions, and the number of files of each.
 const VERSIONS: [(u32, usize); 3] = [(1, 28), (2, 102), (3, 23)];
 const NOW: u32 = 3;
 
@@ -422,7 +417,7 @@ fn evaluated(toy: &mut Toy) {
     toy.optimizer.eval(&mut values).unwrap();
 }
 
-/// `cargo test -p bitstep-trainer --test saved_files -- --ignored`: before the format becomes another.
+/// `cargo test -p bitstep-trainer --test saved_files -- --ignored`: before the format changes.
 #[test]
 #[ignore = "writes the files of today's version"]
 fn write() {
@@ -479,7 +474,7 @@ fn with_about(bytes: &[u8], about: &Json) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), &header[..], data].concat()
 }
 
-/// The format's own words: all keys and strings but the arguments of the references and what is the caller's.
+/// The format's own keys and strings: all except the references' arguments and the caller's data.
 fn own_words(json: &Json, to: &mut Vec<String>) {
     match json {
         Json::String(word) => to.push(word.clone()),
@@ -522,7 +517,7 @@ fn no_name_of_rust_is_in_a_file() {
         }
         seen.extend(identifiers.into_iter().map(str::to_owned));
     }
-    // That would have been found.
+    // Checks that the search finds names.
     for name in [
         "AdamW",
         "FactoredRule",
@@ -532,7 +527,7 @@ fn no_name_of_rust_is_in_a_file() {
         "Some",
         "Companded",
         "Bf16",
-        "KahanPair",
+        "Kahan",
     ] {
         assert!(seen.contains(name), "{name}");
     }
@@ -591,10 +586,10 @@ fn what_no_version_wrote_is_an_error_that_names_it() {
                 assert_eq!(toy.sum(), before, "{version}/{name}: {what}");
                 error
             };
-            let recipe = whole["groups"][0]["recipe"].as_object().unwrap();
-            for key in recipe.keys().filter(|key| !key.starts_with("hyper.")) {
+            let spec = whole["groups"][0]["recipe"].as_object().unwrap();
+            for key in spec.keys().filter(|key| !key.starts_with("hyper.")) {
                 let mut about = whole.clone();
-                let other = match &recipe[key] {
+                let other = match &spec[key] {
                     Json::String(word) => (word.clone() + "x").into(),
                     Json::Number(n) => (n.as_u64().unwrap() + 1).into(),
                     Json::Array(list) => [&list[..], &["gone:4".into()]].concat().into(),
@@ -632,7 +627,7 @@ fn what_no_version_wrote_is_an_error_that_names_it() {
     }
 }
 
-/// bitsandbytes' key of scales is not the codes' with something behind it.
+/// bitsandbytes' key of the scales is not the key of the codes with a suffix.
 #[test]
 fn no_name_of_a_parameter_makes_two_tensors_one() {
     let folder = tempfile::tempdir().unwrap();
@@ -655,14 +650,14 @@ fn no_name_of_a_parameter_makes_two_tensors_one() {
     }
 }
 
-/// No name is of such a rule; it was called by its wrapper alone.
+/// No name has such a rule, whose saved name was that of its wrapper only.
 #[test]
 fn a_rule_that_is_only_wrapped_loads_from_version_2() {
     let bytes = std::fs::read(folder(2).join("own_state_f32.safetensors")).unwrap();
     let with = |rule: &str| {
         let mut about = about(&bytes);
-        for recipe in ["recipe", "made"] {
-            about["groups"][0][recipe]["rule"] = rule.into();
+        for spec in ["recipe", "made"] {
+            about["groups"][0][spec]["rule"] = rule.into();
         }
         let mut toy = cases().remove("own_state_f32").unwrap();
         let rule = AdamW { lr: 0.02, weight_decay: 0.1, ..AdamW::default() };
@@ -677,27 +672,27 @@ fn a_rule_that_is_only_wrapped_loads_from_version_2() {
     assert_eq!(with("AdamW").unwrap_err(), error);
 }
 
-/// `warmup_steps` was a count once: an argument's type in Rust is nothing that a file depends on.
+/// `warmup_steps` used to be an integer: files do not depend on an argument's Rust type.
 #[test]
 fn a_whole_number_is_a_number() {
     let bytes = std::fs::read(folder(NOW).join("own_eval.safetensors")).unwrap();
     let mut about = about(&bytes);
-    for recipe in ["recipe", "made"] {
-        about["groups"][0][recipe]["hyper.warmup_steps"] = 0.into();
+    for spec in ["recipe", "made"] {
+        about["groups"][0][spec]["hyper.warmup_steps"] = 0.into();
     }
     let load = |about: &Json| {
         let mut toy = cases().remove("own_eval").unwrap();
         toy.load(&Checkpoint::parse(with_about(&bytes, about)).unwrap()).map(|()| toy.sum())
     };
     assert_eq!(load(&about), load(&self::about(&bytes)));
-    for recipe in ["recipe", "made"] {
-        about["groups"][0][recipe]["hyper.warmup_steps"] = 1.into();
+    for spec in ["recipe", "made"] {
+        about["groups"][0][spec]["hyper.warmup_steps"] = 1.into();
     }
     let error = load(&about).unwrap_err();
     assert_eq!(error, "group 0: `hyper.warmup_steps` was 1 and is 0.0");
 }
 
-/// Every name over every type of parameter and every storage of state and of the parameter.
+/// Every name with every parameter type and every storage of state and parameter.
 #[test]
 fn every_name_type_and_storage_goes_there_and_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -713,23 +708,22 @@ fn every_name_type_and_storage_goes_there_and_back() {
     let dtypes = [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16];
     for entry in OPTIMIZERS {
         let toy = || {
-            let (mut recipes, mut params): (_, Vec<(usize, &[usize], _)>) =
-                (Vec::new(), Vec::new());
+            let (mut specs, mut params): (_, Vec<(usize, &[usize], _)>) = (Vec::new(), Vec::new());
             for (i, &format) in formats.iter().enumerate() {
-                let mut recipe = small(entry.name);
-                let slots = vec![Some(format); recipe.rule.info().slots.len()];
+                let mut spec = small(entry.name);
+                let slots = vec![Some(format); spec.rule.info().slots.len()];
                 let weights = weights[i % weights.len()];
-                recipe.storage = StorageConfig {
+                spec.storage = StorageConfig {
                     slot_formats: slots,
                     min_len: 0,
                     len_multiple: 1,
                     param: weights,
                 };
-                recipes.push(recipe);
+                specs.push(spec);
                 params.extend(dtypes.map(|dtype| (i, [4, 16].as_slice(), dtype)));
                 params.push((i, &[3], Dtype::Bf16));
             }
-            Toy::new(recipes, &params, "constant")
+            Toy::new(specs, &params, "constant")
         };
         let (mut saved, mut loaded) = (toy(), toy());
         assert!(saved.names.len() >= formats.len() * dtypes.len(), "{}", entry.name);

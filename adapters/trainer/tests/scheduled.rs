@@ -1,5 +1,5 @@
-//! Schedules over optimizers, against what torch did (`export/momentum.py`): momentum that is
-//! cycled, and rates that are set by hand in between.
+//! Schedules of optimizers, compared with torch (`export/momentum.py`): cycled momentum, and learning
+//! rates that are set by hand between steps.
 
 use std::path::Path;
 
@@ -35,17 +35,17 @@ fn numbers(json: &Json) -> Vec<f64> {
     json.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
-/// The optimizer of a case before its schedule, and the schedule or its refusal.
+/// The optimizer of a case without its schedule, and the schedule or its error.
 fn made(case: &Json) -> (Optimizer, Result<Scheduler, ArgError>) {
     let optim = case["optimizer"].as_str().unwrap();
-    let recipe = registry::optimizer(optim, &args(&case["args"])).unwrap();
+    let spec = registry::optimizer(optim, &args(&case["args"])).unwrap();
     let mut optimizer = Optimizer::empty();
     for group in case["groups"].as_array().unwrap() {
-        let group = optimizer.add_group(recipe.with_args(&args(group)).unwrap()).unwrap();
+        let group = optimizer.add_group(spec.with_args(&args(group)).unwrap()).unwrap();
         optimizer.add_param_to(group, &[1], Dtype::F64).unwrap();
     }
     let mut all = args(&case["schedule_args"]);
-    all.set("lr", recipe.rule.lr());
+    all.set("lr", spec.rule.lr());
     let lrs = optimizer.groups().iter().map(|g| Value::Map(vec![("lr".into(), g.lr.into())]));
     all.set("groups", Value::List(lrs.collect()));
     (optimizer, schedule::build(case["schedule"].as_str().unwrap(), &all))
@@ -63,7 +63,7 @@ fn near(got: f64, want: f64, ulps: f64) -> bool {
     (got - want).abs() <= ulps * f64::EPSILON * want.abs()
 }
 
-/// Runs a case; the number of rows compared.
+/// Runs a case; returns the number of rows compared.
 fn run(case: &Json) -> usize {
     let title = format!("{} over {}", case["schedule"], case["optimizer"]);
     let (mut optimizer, scheduler) = made(case);
@@ -87,7 +87,7 @@ fn run(case: &Json) -> usize {
                 let got = momentum(&mut optimizer, g.0).unwrap();
                 assert!(near(got, want, 4.0), "{title}, step {t}: momentum {got}, wanted {want}");
             }
-            // torch fuses multiplications with additions, here and there.
+            // torch uses fused multiply-add in some places.
             let (got, want) = (p[g.0][0], row[g.0].as_f64().unwrap());
             let bound = 1e-13 * want.abs().max(1.0);
             assert!((got - want).abs() <= bound, "{title}, step {t}: {got}, wanted {want}");
@@ -103,8 +103,8 @@ fn run(case: &Json) -> usize {
             .map(|(p, g)| Param { value: DataMut::F64(p), grad: Some(Data::F64(g)) })
             .collect();
         optimizer.step_all(&mut params, &[]).unwrap();
-        let given: Vec<f64> = case["metric"][t].as_f64().into_iter().collect();
-        optimizer.step_schedule(&mut scheduler, &groups, &given).unwrap();
+        let metric: Vec<f64> = case["metric"][t].as_f64().into_iter().collect();
+        optimizer.step_schedule(&mut scheduler, &groups, &metric).unwrap();
         if let Some(set) = case["by_hand"].get((t + 1).to_string()) {
             for (group, lr) in optimizer.groups_mut().iter_mut().zip(numbers(set)) {
                 group.lr = lr;

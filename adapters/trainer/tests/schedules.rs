@@ -1,4 +1,4 @@
-//! Every schedule at the edges of its arguments, beside what Transformers and torch make of them.
+//! Every schedule at the edges of its arguments, compared with Transformers and torch.
 
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value};
@@ -8,8 +8,8 @@ use bitstep::schedule::build;
 use bitstep::storage::{Data, DataMut};
 use serde_json::Value as Json;
 
-/// What is refused here though the reference goes on with finite rates, and why. `None` stands for
-/// any value of the argument.
+/// Arguments that are refused here although the reference continues with finite rates, and why. `None`
+/// stands for any value of the argument.
 const REFUSED: &[(&str, &str, Option<&str>, &str)] = &[
     ("", "", Some("-1"), "a count is not negative"),
     ("reduce_lr_on_plateau", "factor", Some("\"nan\""), "no rate would ever change"),
@@ -39,7 +39,7 @@ fn value(json: &Json) -> Value {
     }
 }
 
-/// The rates up to the end or the first error, and the error with the number of its step.
+/// The rates up to the end or the first error, and that error with its step.
 fn run(case: &Json, steps: usize, metrics: &[f64]) -> (Vec<Vec<f64>>, Option<(usize, String)>) {
     let name = case["name"].as_str().unwrap();
     let lrs: Vec<f64> = case["group_lrs"].as_array().unwrap().iter().map(number).collect();
@@ -54,9 +54,9 @@ fn run(case: &Json, steps: usize, metrics: &[f64]) -> (Vec<Vec<f64>>, Option<(us
     };
     let mut all = vec![scheduler.lrs().to_vec()];
     for at in 1..=steps {
-        let metric = ["reduce_lr_on_plateau", "greedy"].contains(&name);
-        let given = if metric { &metrics[at - 1..at] } else { &[] };
-        match scheduler.step(given) {
+        let takes_metric = ["reduce_lr_on_plateau", "greedy"].contains(&name);
+        let metric = if takes_metric { &metrics[at - 1..at] } else { &[] };
+        match scheduler.step(metric) {
             Ok(lrs) => all.push(lrs.to_vec()),
             Err(e) => return (all, Some((at, e.to_string()))),
         }
@@ -68,7 +68,7 @@ fn same(got: &[f64], want: &[f64]) -> bool {
     let near = |(got, want): (&f64, &f64)| {
         got == want
             || (got.is_nan() && want.is_nan())
-            // The mathematics library's last bit, of a cosine that may cancel.
+            // The last bit of a cosine depends on the math library, and it may cancel.
             || (got - want).abs() <= want.abs().max(1e-2) * 4e-16
     };
     got.len() == want.len() && got.iter().zip(want).all(near)
@@ -98,7 +98,7 @@ fn rates_and_refusals_at_the_edges_are_the_references() {
             (Some(at), error) => {
                 wrong.push(format!("{head}: there {} at {at}, here {error:?}", case["error"]));
             }
-            // Rates that are no numbers may be refused as well.
+            // NaN rates may be refused as well.
             (None, Some(_)) if !finite => refused += 1,
             (None, Some((step, error))) => {
                 let known = REFUSED.iter().position(|(name, argument, value, _)| {
@@ -131,7 +131,7 @@ fn rates_and_refusals_at_the_edges_are_the_references() {
     assert!(stale.is_empty(), "no longer needed: {stale:?}");
 }
 
-/// Warm-up to the last step is trained to its end; only then the reference divides by zero.
+/// Training with warm-up to the last step completes; the reference divides by zero only after it.
 #[test]
 fn polynomial_that_only_warms_up_is_refused_at_its_last_step() {
     let args = Args::parse("lr=0.1,num_warmup_steps=4,num_training_steps=4").unwrap();
@@ -143,7 +143,7 @@ fn polynomial_that_only_warms_up_is_refused_at_its_last_step() {
     assert_eq!(scheduler.lrs(), [0.1 * 0.75]);
 }
 
-/// A warm-up below 1, as Trainer 5 hands it on: the first step's rate is above the full one.
+/// A warm-up below 1, as Trainer 5 passes it on: the first step's rate is above the full one.
 #[test]
 fn schedule_free_rules_warm_up_over_fractions_of_a_step() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/settings/schedules.json");
@@ -156,9 +156,9 @@ fn schedule_free_rules_warm_up_over_fractions_of_a_step() {
             .with("lr", lr)
             .with("warmup_steps", number(&case["warmup_steps"]))
             .with("foreach", false);
-        let recipe = optimizer(case["optim"].as_str().unwrap(), &args).unwrap();
+        let spec = optimizer(case["optim"].as_str().unwrap(), &args).unwrap();
         let mut running = Optimizer::empty();
-        let group = running.add_group(recipe).unwrap();
+        let group = running.add_group(spec).unwrap();
         running.add_param_to(group, &[1], Dtype::F64).unwrap();
         let mut value = [1.0f64];
         let numbers = |key: &str| case[key].as_array().unwrap().iter().map(number);

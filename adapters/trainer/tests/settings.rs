@@ -1,4 +1,4 @@
-//! One setting after another as the Trainer of three versions takes or refuses it.
+//! Settings, each accepted or refused as by the Trainer of three versions.
 
 use bitstep::hyper::{Args, Value};
 use bitstep_trainer::{Arguments, Parameter, Version, follows_metric};
@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 const VERSIONS: [(&str, Version); 3] =
     [("4.49.0", Version::V4_49), ("4.57.6", Version::V4_57), ("5.23.0", Version::V5_23)];
 
-/// What is otherwise here than there, by a part of the line that says so, and why.
+/// Known differences to Trainer, identified by a part of the line that reports them, with the reason.
 const OTHERWISE: &[(&str, &str)] = &[
     ("is not a valid OptimizerNames", "a name of one version is known to all"),
     ("is not a valid SchedulerType", "a name of one version is known to all"),
@@ -60,7 +60,7 @@ fn parameters() -> Vec<Parameter> {
 }
 
 struct Outcome {
-    /// The rates of each step.
+    /// The learning rates of each step.
     lrs: Vec<Vec<f64>>,
     /// The arguments of each group's rule.
     hyper: Vec<Args>,
@@ -78,7 +78,7 @@ fn run(file: &str, version: Version, steps: u64) -> Result<Outcome, String> {
             setup.scheduler.step(&[]).map_err(|e| e.to_string())?;
         }
     }
-    let hyper = setup.groups.iter_mut().map(|g| Args::of(g.recipe.rule.hyper_params())).collect();
+    let hyper = setup.groups.iter_mut().map(|g| Args::of(g.spec.rule.hyper_params())).collect();
     Ok(Outcome {
         lrs,
         hyper,
@@ -101,7 +101,7 @@ fn number(json: &Json) -> Option<f64> {
 }
 
 fn near(got: f64, want: f64) -> bool {
-    // The mathematics library's last bit.
+    // The last bit depends on the math library.
     got == want || (got.is_nan() && want.is_nan()) || (got - want).abs() <= want.abs() * 1e-15
 }
 
@@ -120,7 +120,7 @@ fn same(got: &Value, want: &Json) -> bool {
     }
 }
 
-/// What differs, if anything does.
+/// The difference, if there is any.
 fn difference(got: &Outcome, want: &Json, compared: &mut usize) -> Option<String> {
     let rests_in_f32 = want["file"].as_str().unwrap().contains("\"adamw_torch_8bit\"");
     let list = |key: &str| want[key].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -137,11 +137,11 @@ fn difference(got: &Outcome, want: &Json, compared: &mut usize) -> Option<String
             return Some(format!("step {step}: there {row:?}, here {:?}", got.lrs.get(step)));
         }
     }
-    // All groups, or the last.
+    // All groups, or only the last.
     let first = got.hyper.len() - list("hyper").len().min(got.hyper.len());
     for (group, want) in (first..).zip(list("hyper")) {
         for (key, want) in want.as_object().unwrap() {
-            // The rule fills in what the reference looks up later, and has no kernel to choose.
+            // The rule resolves defaults that the reference looks up later, and has no choice of kernel.
             let skip = ["lr", "fused", "max_lr"].contains(&key.as_str()) && !want.is_string();
             let Some(value) = got.hyper[group].get(key).filter(|_| !skip) else { continue };
             *compared += 1;
@@ -151,7 +151,7 @@ fn difference(got: &Outcome, want: &Json, compared: &mut usize) -> Option<String
         }
     }
     if let Some(clip) = want.get("clip") {
-        // Trainer clips with a norm above 0 only.
+        // Trainer clips only if the norm is above 0.
         let clip = number(clip);
         let fits = match (got.clip, clip) {
             (Some(got), Some(want)) => near(got, want),
@@ -224,7 +224,7 @@ fn file_tells_the_version_that_wrote_it() {
     assert_eq!(version(r#"{"learning_rate": 1}"#), Version::V5_23);
     assert_eq!(version(r#"{"warmup_ratio": 0.1}"#), Version::V4_57);
     assert_eq!(version(r#"{"evaluation_strategy": "no"}"#), Version::V4_49);
-    // 5.0 still had a `warmup_ratio`, and put it in the place of `warmup_steps`.
+    // 5.0 still had a `warmup_ratio`, and used it as `warmup_steps`.
     let text = r#"{"use_cache": false, "warmup_ratio": 0.25, "warmup_steps": 3}"#;
     let args = Arguments::from_json(text).unwrap();
     assert_eq!((args.training.version, args.training.warmup(20)), (Version::V5_23, 5));

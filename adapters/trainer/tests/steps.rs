@@ -1,4 +1,4 @@
-//! When parameters move, and by what gradients: accumulation, clipping, layer-wise optimizers.
+//! When parameters are updated, and with which gradients: accumulation, clipping, layer-wise optimizers.
 
 use bitstep_trainer::{Arguments, Parameter, TrainingError};
 
@@ -59,7 +59,7 @@ fn layerwise_names_take_no_accumulation_no_clipping_and_a_constant_rate() {
     assert!(plateau.setup(&parameters(), None).is_ok(), "which nothing follows");
     let error = followed(plateau).setup(&parameters(), None).unwrap_err();
     assert!(matches!(error, TrainingError::LayerwiseMetric { .. }), "{error}");
-    // A schedule that Trainer would refuse is refused all the same.
+    // A schedule that Trainer refuses is still refused.
     let kwargs = r#", "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 1}"#;
     assert!(args(kwargs).setup(&parameters(), None).is_err());
 }

@@ -1,4 +1,4 @@
-//! Files of `torch.save`: those of PyTorch, and those of nobody's.
+//! Files of `torch.save`: written by PyTorch, and malformed ones.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/torch").join(name)
 }
 
-/// A pickle of protocol 2, with storages of 8 MiB for whatever key.
+/// Reads a pickle of protocol 2, with an 8 MiB storage for any key.
 fn run(operations: &[u8]) -> Result<Value, TorchError> {
     let pickle = [b"\x80\x02", operations, b"."].concat();
     unpickle(&pickle, 0, &mut |_| Ok(vec![0; 8 << 20]))
@@ -28,7 +28,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     zip.finish().unwrap().into_inner()
 }
 
-/// The operations that leave a tensor of one dimension.
+/// The operations that build a one-dimensional tensor.
 fn tensor(key: &str, count: u32, offset: u16, len: u16, stride: u8) -> Vec<u8> {
     let mut ops =
         b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU".to_vec();
@@ -127,7 +127,7 @@ fn the_old_format_is_an_error_that_says_how_to_convert_it() {
 #[test]
 fn nothing_is_called_and_what_is_unknown_keeps_its_name_only() {
     let value = run(b"cposix\nsystem\nX\x06\x00\x00\x00touch x\x85R");
-    assert!(value.is_err()); // a string longer than what is said
+    assert!(value.is_err()); // a string longer than declared
     let value = run(b"cposix\nsystem\nX\x07\x00\x00\x00touch x\x85R").unwrap();
     assert!(matches!(&value, Value::Opaque(name) if name == "posix.system"), "{value:?}");
     // A state that needs it is refused.
@@ -194,7 +194,7 @@ fn a_tensor_beyond_its_storage_is_refused() {
     }
 }
 
-/// What an archive says of the length of its entries is checked against what is there.
+/// The declared lengths of an archive's entries are checked against the actual ones.
 #[test]
 fn an_entry_of_a_declared_length_that_is_not_there_is_refused() {
     let storage = 1.0f32.to_le_bytes();
@@ -203,8 +203,8 @@ fn an_entry_of_a_declared_length_that_is_not_there_is_refused() {
     assert!(matches!(parse(&whole), Ok(Value::Tensor(_))));
     let central = whole.windows(4).position(|w| w == b"PK\x01\x02").unwrap();
     let at = central + whole[central..].windows(6).position(|w| w == b"data/0").unwrap();
-    // Compressed and uncompressed length stand 26 and 22 bytes before the name, and so does
-    // "saved/", which takes 6.
+    // Compressed and uncompressed length are 26 and 22 bytes before the name, which starts with
+    // "saved/", another 6 bytes.
     for size in [5u32, 1 << 20, u32::MAX - 1] {
         let mut file = whole.clone();
         for field in [at - 6 - 26, at - 6 - 22] {
@@ -216,18 +216,18 @@ fn an_entry_of_a_declared_length_that_is_not_there_is_refused() {
     }
     let mut file = whole.clone();
     let last = file.windows(4).position(|w| w == storage).unwrap();
-    file[last] ^= 1; // the checksum no longer fits
+    file[last] ^= 1; // the checksum no longer matches
     assert!(matches!(parse(&file), Err(TorchError::Archive(_))));
     assert!(matches!(parse(&whole[..whole.len() / 2]), Err(TorchError::Archive(_))));
 }
 
-/// Small files that ask for much, each an error of this kind.
+/// Small files that would need a lot of memory or time, each refused by this limit.
 fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let nested = |depth: usize| [b"N".to_vec(), vec![0x85; depth]].concat();
     let mut doubled = b"Xd\x00\x00\x00".to_vec();
     doubled.extend([b'x'; 100]);
     for i in 0..64u8 {
-        doubled.extend([b'q', i, b'h', i, 0x86]); // (x, x) of what is there
+        doubled.extend([b'q', i, b'h', i, 0x86]); // (x, x) of the previous value
     }
     let mut lists = b"]".to_vec();
     for i in 0..60u8 {
@@ -273,7 +273,7 @@ fn bombs() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-/// `_rebuild_parameter(x)` whose x is itself, by way of its list of arguments.
+/// `_rebuild_parameter(x)` whose x is itself, through its list of arguments.
 fn parameter_of_itself() -> Vec<u8> {
     b"]q\x00ctorch._utils\n_rebuild_parameter\nh\x00Rq\x010h\x00h\x01a0h\x01".to_vec()
 }
@@ -288,7 +288,7 @@ fn numbers_of_numbers() -> Vec<u8> {
 
 const CHILD: &str = "BITSTEP_TEST_BOMBS";
 
-/// Not a test of its own: what the next one starts, to have a limit of memory for itself.
+/// The child process of the next test, which has its own memory limit.
 #[cfg(target_os = "linux")]
 #[test]
 fn child_that_reads_bombs() {

@@ -1,4 +1,4 @@
-//! From micro-batches to steps.
+//! Accumulation of micro-batches into steps.
 
 use bitstep::gradient::GradientAccumulator;
 use candle_core::{Error, Result, Tensor};
@@ -7,14 +7,15 @@ use super::{Outcome, Training};
 use crate::cpu;
 
 impl Training {
-    /// Steps after so many micro-batches, with the mean or the sum of their gradients.
+    /// Sets how many micro-batches make a step, and whether it uses the mean or the sum of their
+    /// gradients. Discards a window that is not full.
     pub fn set_accumulation(&mut self, accumulation: GradientAccumulator) {
         self.accumulation = accumulation;
         self.begin_window();
     }
 
-    /// Announces that the window about to begin has only this many micro-batches, as the last
-    /// one of an epoch may. Those after it are as long as ever.
+    /// Sets the number of micro-batches of the next window only, such as the shorter last one of an
+    /// epoch.
     ///
     /// # Errors
     /// 0, or a window that has begun.
@@ -24,11 +25,11 @@ impl Training {
         Ok(())
     }
 
-    /// Announces the micro-batches of the window about to begin by the number of labels in each:
-    /// their gradients, of losses that are means over those labels, are weighted by it. That is
-    /// what Trainer does for models that take `num_items_in_batch` (nearly all of Transformers'
-    /// own), which it tells how many labels (other than −100) the window has; the mean over
-    /// micro-batches is another number wherever they differ. Good for one window.
+    /// Sets the number of labels in each micro-batch of the next window. The gradients, of losses
+    /// that are means over those labels, are weighted by it. Trainer does so for models that take
+    /// `num_items_in_batch` (nearly all of Transformers' own), to which it passes the number of
+    /// labels (other than −100) of the window; where the counts differ, this is not the mean over
+    /// micro-batches. Applies to one window.
     ///
     /// # Errors
     /// No micro-batch, no label in any, or a window that has begun.
@@ -41,7 +42,7 @@ impl Training {
         Ok(())
     }
 
-    /// By what the next micro-batch's gradients are multiplied.
+    /// The factor of the next micro-batch's gradients.
     fn weight(&self) -> f64 {
         let sum: f64 = self.labels.iter().map(|&n| n as f64).sum();
         match self.labels.get(self.accumulation.position() as usize) {
@@ -50,14 +51,14 @@ impl Training {
         }
     }
 
-    /// Forgets the micro-batches of a window that is not full.
+    /// Discards the micro-batches of a window that is not full.
     pub(super) fn begin_window(&mut self) {
         self.accumulation.restart();
         self.totals.fill(None);
         self.labels.clear();
     }
 
-    /// The backward pass of a micro-batch and, when enough of them are in, a step.
+    /// The backward pass of a micro-batch and, once the window is full, a step.
     ///
     /// # Errors
     /// Those of candle; a schedule past its end.
@@ -68,35 +69,35 @@ impl Training {
         };
         let grads = self.optimizer.vars().iter().map(|(_, var)| store.remove(var)).collect();
         drop(store);
-        // candle makes a gradient for each variable.
+        // candle allocates a gradient for each variable, which no one else holds.
         self.run(grads, &[], true)
     }
 
-    /// The same for gradients that come from elsewhere, one or none for each variable in the
-    /// optimizer's order; `given` are numbers from outside. The gradients themselves stay as they
-    /// are, and one tensor may be that of several variables.
+    /// [`backward`](Self::backward) with gradients computed elsewhere: one or `None` for each
+    /// variable, in the optimizer's order. `extra` are extra arguments of the rules. The tensors are
+    /// not modified, and several variables may share one.
     ///
     /// # Errors
     /// As [`backward`](Self::backward).
     pub fn micro_batch(
         &mut self,
         grads: Vec<Option<Tensor>>,
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
     ) -> Result<Outcome> {
-        self.run(grads, given, false)
+        self.run(grads, extra, false)
     }
 
-    /// `own`: whether nobody else holds the gradients.
+    /// `own`: whether no one else holds the gradients, so that they may be modified.
     fn run(
         &mut self,
         grads: Vec<Option<Tensor>>,
-        given: &[(&str, f64)],
+        extra: &[(&str, f64)],
         mut own: bool,
     ) -> Result<Outcome> {
         let mut grads = self.optimizer.check(grads)?;
         let weight = self.weight();
         if weight == 0.0 {
-            // Without labels there is no loss to speak of: its mean is NaN.
+            // Without labels the loss is a mean of nothing, NaN, and must not count.
             for grad in grads.iter_mut().flatten() {
                 *grad = grad.zeros_like()?;
             }
@@ -137,7 +138,7 @@ impl Training {
             }
             norm = Some(total);
         }
-        self.optimizer.step_with(grads, given)?;
+        self.optimizer.step_with(grads, extra)?;
         if self.accumulation.position() > 0 {
             return Ok(Outcome::Moved);
         }
@@ -145,9 +146,9 @@ impl Training {
         Ok(Outcome::Stepped(norm))
     }
 
-    /// Adds a micro-batch's gradients to those of its window.
+    /// Adds a micro-batch's gradients to the totals of its window.
     fn accumulate(&mut self, grads: &[Option<Tensor>], weight: f64) -> Result<()> {
-        // Groups may have been added since.
+        // Variables may have been added since.
         self.totals.resize(grads.len(), None);
         for (total, grad) in self.totals.iter_mut().zip(grads) {
             let Some(grad) = grad else { continue };
@@ -161,7 +162,7 @@ impl Training {
     }
 }
 
-/// Makes the gradients one's own where it `matters`; whether they are then.
+/// Copies gradients that others may hold if it `matters`; returns whether they may be modified.
 fn own_and(own: bool, grads: &mut [Option<Tensor>], matters: bool) -> Result<bool> {
     if matters && !own {
         cpu::own(grads)?;

@@ -1,5 +1,5 @@
-//! From a storage to plain numbers and back. A rule whose tensors are not all of the usual types
-//! runs between the two, as the core's does.
+//! Conversion from a storage to unquantized elements and back. A rule whose tensors have no kernels that
+//! read them directly runs between the two, as in the core.
 
 use core::slice;
 
@@ -19,75 +19,75 @@ use crate::table::CodecDesc;
 /// Runs `f` on every item of a table.
 ///
 /// # Safety
-/// There are `count` lines.
+/// The table has `count` valid descriptors.
 #[inline(always)]
 unsafe fn each(table: *const CodecDesc, count: u64, chunks: u64, f: impl Fn(&CodecDesc, usize)) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        for_each_chunk_per_block(table, count, chunks, |line: &CodecDesc, chunk, at, step| {
-            let (start, end) = part(line.items, chunk);
+        for_each_chunk_per_block(table, count, chunks, |desc: &CodecDesc, chunk, at, step| {
+            let (start, end) = part(desc.items, chunk);
             let mut i = start + at;
             while i < end {
-                f(line, i as usize);
+                f(desc, i as usize);
                 i += step;
             }
         });
     }
 }
 
-/// What is done to an item of a storage.
+/// The conversion of an item of a storage.
 trait Converted {
     /// # Safety
-    /// The table says what is where, and no other thread has this item.
-    unsafe fn load(line: &CodecDesc, i: usize);
+    /// The descriptor is valid, and no other thread accesses this item.
+    unsafe fn load(desc: &CodecDesc, i: usize);
     /// # Safety
-    /// As [`Moved::load`].
-    unsafe fn store(line: &CodecDesc, i: usize);
+    /// As [`Converted::load`].
+    unsafe fn store(desc: &CodecDesc, i: usize);
 }
 
-/// Plain numbers of another type.
+/// Elements of type T, converted to N.
 struct Plain<T, N>(T, N);
 
-/// Where `with` says so, they are gradients, multiplied on their way.
+/// `with[0]` is the address of a scale for gradients, or 0.
 impl<T: EagerFloat, N: EagerFloat> Converted for Plain<T, N> {
     #[inline(always)]
-    unsafe fn load(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
+    unsafe fn load(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            let x = scaled_grad(*(line.main as *const T).add(i), factor::<T>(line.with[0]));
-            store(line.plain, i, N::Compute::load(x));
+            let x = scaled_grad(*(desc.main as *const T).add(i), factor::<T>(desc.with[0]));
+            store(desc.plain, i, N::Compute::load(x));
         }
     }
     #[inline(always)]
-    unsafe fn store(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { *(line.main as *mut T).add(i) = load::<N::Compute>(line.plain, i).store() }
+    unsafe fn store(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { *(desc.main as *mut T).add(i) = load::<N::Compute>(desc.plain, i).store() }
     }
 }
 
 /// One element of an array, as a slice.
 ///
 /// # Safety
-/// It exists, and no other thread has it.
+/// It exists, and no other thread accesses it.
 #[inline(always)]
 unsafe fn one<'a, T>(array: u64, i: usize) -> &'a mut [T] {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { slice::from_raw_parts_mut((array as *mut T).add(i), 1) }
 }
 
-/// A storage of one element at a time, opened there.
+/// A storage whose elements are converted one at a time.
 trait OpenStorage {
     /// # Safety
-    /// As [`Moved::load`].
-    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage));
+    /// As [`Converted::load`].
+    unsafe fn open(desc: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage));
 }
 
 struct Splits<N, E>(N, E);
 impl<N: HalfPrecision, E: CorrectionInt> OpenStorage for Splits<N, E> {
     #[inline(always)]
-    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
-        // SAFETY: as the caller promises.
-        let (narrow, error) = unsafe { (one::<N>(line.main, i), one::<E>(line.side, i)) };
+    unsafe fn open(desc: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: guaranteed by the caller.
+        let (narrow, error) = unsafe { (one::<N>(desc.main, i), one::<E>(desc.side, i)) };
         if let Ok(mut split) = SplitFloat::new(narrow, error) {
             f(&mut split);
         }
@@ -97,9 +97,9 @@ impl<N: HalfPrecision, E: CorrectionInt> OpenStorage for Splits<N, E> {
 struct Kahans<N>(N);
 impl<N: StoredFloat> OpenStorage for Kahans<N> {
     #[inline(always)]
-    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
-        // SAFETY: as the caller promises.
-        let (value, compensation) = unsafe { (one::<N>(line.main, i), one::<N>(line.side, i)) };
+    unsafe fn open(desc: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: guaranteed by the caller.
+        let (value, compensation) = unsafe { (one::<N>(desc.main, i), one::<N>(desc.side, i)) };
         if let Ok(mut kahan) = KahanPair::new(value, compensation) {
             f(&mut kahan);
         }
@@ -109,15 +109,15 @@ impl<N: StoredFloat> OpenStorage for Kahans<N> {
 struct Dithers<N>(N);
 impl<N: StochasticRound> OpenStorage for Dithers<N> {
     #[inline(always)]
-    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
-        // SAFETY: as the caller promises.
-        let values = unsafe { one::<N>(line.main, i) };
-        let noise = if line.side == 0 {
-            let [seed, step] = line.with;
+    unsafe fn open(desc: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage)) {
+        // SAFETY: guaranteed by the caller.
+        let values = unsafe { one::<N>(desc.main, i) };
+        let noise = if desc.side == 0 {
+            let [seed, step] = desc.with;
             RoundingBits::Counter { seed, step, first: i as u64 }
         } else {
-            // SAFETY: as the caller promises.
-            RoundingBits::Provided(unsafe { one::<u16>(line.side, i) })
+            // SAFETY: guaranteed by the caller.
+            RoundingBits::Provided(unsafe { one::<u16>(desc.side, i) })
         };
         f(&mut StochasticRounded::new(values, noise));
     }
@@ -126,19 +126,19 @@ impl<N: StochasticRound> OpenStorage for Dithers<N> {
 struct PerElement<S>(S);
 impl<S: OpenStorage> Converted for PerElement<S> {
     #[inline(always)]
-    unsafe fn load(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { S::open(line, i, |s| s.load(0, one(line.plain, i))) }
+    unsafe fn load(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { S::open(desc, i, |s| s.load(0, one(desc.plain, i))) }
     }
     #[inline(always)]
-    unsafe fn store(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { S::open(line, i, |s| s.store(0, one(line.plain, i))) }
+    unsafe fn store(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { S::open(desc, i, |s| s.store(0, one(desc.plain, i))) }
     }
 }
 
-/// A codec as the host describes it: whether for both signs (or, of [`DynamicQuant8`], as bits with its
-/// way of encoding), and the size of a block.
+/// A codec from the host's parameters: whether it is signed, and its block size. For [`DynamicQuant8`] the
+/// first has bit 0 for signed, bit 1 for the CPU's grid.
 trait CodecSource: Codec {
     fn new(with: [u64; 2]) -> Self;
 }
@@ -174,24 +174,24 @@ impl CodecSource for BlockFp8 {
     }
 }
 
-/// Blocks that share a scale, one a thread.
+/// A storage whose blocks share a scale, one block per thread.
 struct PerBlock<D>(D);
 
 impl<D: CodecSource> PerBlock<D> {
     /// # Safety
-    /// As [`Moved::load`].
+    /// As [`Converted::load`].
     #[inline(always)]
-    unsafe fn open(line: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage, &mut [f32])) {
-        let codec = D::new(line.with);
-        let (start, len) = (i * codec.block(), line.len as usize);
+    unsafe fn open(desc: &CodecDesc, i: usize, f: impl FnOnce(&mut dyn Storage, &mut [f32])) {
+        let codec = D::new(desc.with);
+        let (start, len) = (i * codec.block(), desc.len as usize);
         let n = if len - start < codec.block() { len - start } else { codec.block() };
         let bytes = |x: usize| if D::BITS == 4 { x.div_ceil(2) } else { x };
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
-            let codes = (line.main as *mut u8).add(bytes(start));
+            let codes = (desc.main as *mut u8).add(bytes(start));
             let codes = slice::from_raw_parts_mut(codes, bytes(n));
-            let plain = slice::from_raw_parts_mut((line.plain as *mut f32).add(start), n);
-            if let Ok(mut blocks) = BlockQuantized::new(codec, n, codes, one(line.side, i)) {
+            let plain = slice::from_raw_parts_mut((desc.plain as *mut f32).add(start), n);
+            if let Ok(mut blocks) = BlockQuantized::new(codec, n, codes, one(desc.side, i)) {
                 f(&mut blocks, plain);
             }
         }
@@ -200,14 +200,14 @@ impl<D: CodecSource> PerBlock<D> {
 
 impl<D: CodecSource> Converted for PerBlock<D> {
     #[inline(always)]
-    unsafe fn load(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { Self::open(line, i, |s, plain| s.load(0, plain)) }
+    unsafe fn load(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Self::open(desc, i, |s, plain| s.load(0, plain)) }
     }
     #[inline(always)]
-    unsafe fn store(line: &CodecDesc, i: usize) {
-        // SAFETY: as the caller promises.
-        unsafe { Self::open(line, i, |s, plain| s.store(0, plain)) }
+    unsafe fn store(desc: &CodecDesc, i: usize) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { Self::open(desc, i, |s, plain| s.store(0, plain)) }
     }
 }
 
@@ -216,13 +216,13 @@ macro_rules! entries {
         const _: () = {
             #[unsafe(export_name = concat!("load_", $name))]
             unsafe extern "ptx-kernel" fn load(table: *const CodecDesc, count: u64, chunks: u64) {
-                // SAFETY: the host's tables are what the kernel expects.
-                unsafe { each(table, count, chunks, |line, i| <$moved>::load(line, i)) }
+                // SAFETY: the host's tables have this kernel's descriptors.
+                unsafe { each(table, count, chunks, |desc, i| <$moved>::load(desc, i)) }
             }
             #[unsafe(export_name = concat!("store_", $name))]
             unsafe extern "ptx-kernel" fn store(table: *const CodecDesc, count: u64, chunks: u64) {
-                // SAFETY: the host's tables are what the kernel expects.
-                unsafe { each(table, count, chunks, |line, i| <$moved>::store(line, i)) }
+                // SAFETY: the host's tables have this kernel's descriptors.
+                unsafe { each(table, count, chunks, |desc, i| <$moved>::store(desc, i)) }
             }
         };
     )*};

@@ -1,4 +1,4 @@
-//! What happens to gradients element by element, in the core's own functions.
+//! Elementwise operations on gradients, by the core's functions.
 
 use core::slice;
 
@@ -10,10 +10,10 @@ use crate::grid::for_each_chunk_per_block;
 use crate::rules::part;
 use crate::table::GradientDesc;
 
-/// Runs `f` on every element of a table, alone in slices: what is changed, and what is read.
+/// Runs `f` on every element, with one-element slices of the gradient and of the second operand.
 ///
 /// # Safety
-/// There are `count` lines, and they say what is where.
+/// The table has `count` valid descriptors.
 #[inline(always)]
 unsafe fn each<T: Plain, U: Plain>(
     table: *const GradientDesc,
@@ -21,55 +21,55 @@ unsafe fn each<T: Plain, U: Plain>(
     chunks: u64,
     f: impl Fn(&GradientDesc, &mut [T], &[U]),
 ) {
-    // SAFETY: as the caller promises; a chunk's elements are this block's alone, and each of
-    // them one thread's.
+    // SAFETY: guaranteed by the caller; a chunk's elements belong to this block, and each of them
+    // to one thread.
     unsafe {
-        for_each_chunk_per_block(table, count, chunks, |line: &GradientDesc, chunk, at, step| {
-            let (start, end) = part(line.len, chunk);
+        for_each_chunk_per_block(table, count, chunks, |desc: &GradientDesc, chunk, at, step| {
+            let (start, end) = part(desc.len, chunk);
             let mut i = start + at;
             while i < end {
-                let x = slice::from_raw_parts_mut((line.to as *mut T).add(i as usize), 1);
-                let y: &[U] = match line.from {
+                let x = slice::from_raw_parts_mut((desc.to as *mut T).add(i as usize), 1);
+                let y: &[U] = match desc.from {
                     0 => &[],
                     from => slice::from_raw_parts((from as *const U).add(i as usize), 1),
                 };
-                f(line, x, y);
+                f(desc, x, y);
                 i += step;
             }
         });
     }
 }
 
-// Lengths of one can't be wrong, so there is no error to pass on.
+// Slices of one element have no length errors to report.
 
 #[inline(always)]
-fn scale<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
-    scale_in_place(&mut T::data_mut(x), f64::from_bits(line.number));
+fn scale<T: Plain, U: Plain>(desc: &GradientDesc, x: &mut [T], _: &[U]) {
+    scale_in_place(&mut T::data_mut(x), f64::from_bits(desc.number));
 }
 
-/// By a number that the device has found.
+/// Multiplication by an `f64` in device memory.
 #[inline(always)]
-fn scale_by<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
-    // SAFETY: the host's table says where the number is.
-    scale_in_place(&mut T::data_mut(x), unsafe { *(line.number as *const f64) });
+fn scale_by<T: Plain, U: Plain>(desc: &GradientDesc, x: &mut [T], _: &[U]) {
+    // SAFETY: the host's descriptor has its address.
+    scale_in_place(&mut T::data_mut(x), unsafe { *(desc.number as *const f64) });
 }
 
 #[inline(always)]
-fn clip_value<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], _: &[U]) {
-    let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(line.number));
+fn clip_value<T: Plain, U: Plain>(desc: &GradientDesc, x: &mut [T], _: &[U]) {
+    let _ = clip_grad_value(&mut [T::data_mut(x)], f64::from_bits(desc.number));
 }
 
-/// `counts`: micro-batches of a window, those seen, and whether their mean is expected.
+/// `counts`: micro-batches of a window, those seen, and whether to compute their mean.
 #[inline(always)]
-fn accumulate<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], y: &[U]) {
-    let [window, seen, mean] = line.counts;
+fn accumulate<T: Plain, U: Plain>(desc: &GradientDesc, x: &mut [T], y: &[U]) {
+    let [window, seen, mean] = desc.counts;
     let new = if mean == 1 {
         GradientAccumulator::mean(window)
     } else {
         GradientAccumulator::sum(window)
     };
     if let Ok(mut accumulation) = new {
-        // One more than none is all that there is to know.
+        // It only matters whether any was seen.
         if seen > 0 {
             accumulation.advance();
         }
@@ -77,11 +77,11 @@ fn accumulate<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], y: &[U]) {
     }
 }
 
-/// `counts`: length and width.
+/// `counts`: length and width of a sequence.
 #[inline(always)]
-fn unit<T: Plain, U: Plain>(line: &GradientDesc, x: &mut [T], y: &[U]) {
-    let [length, width, _] = line.counts;
-    let neftune = Neftune { alpha: f64::from_bits(line.number) };
+fn unit<T: Plain, U: Plain>(desc: &GradientDesc, x: &mut [T], y: &[U]) {
+    let [length, width, _] = desc.counts;
+    let neftune = Neftune { alpha: f64::from_bits(desc.number) };
     let _ = neftune.add_from_uniform(T::data_mut(x), U::data(y), length, width);
 }
 
@@ -95,7 +95,7 @@ macro_rules! entries {
         const _: () = {
             #[unsafe(export_name = concat!("gradient_", $name))]
             unsafe extern "ptx-kernel" fn entry(table: *const GradientDesc, count: u64, chunks: u64) {
-                // SAFETY: the host's tables are what the kernel expects.
+                // SAFETY: the host's tables have this kernel's descriptors.
                 unsafe { each::<$t, $u>(table, count, chunks, $f::<$t, $u>) }
             }
         };

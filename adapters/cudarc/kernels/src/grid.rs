@@ -1,4 +1,4 @@
-//! Who does what: work is dealt out to blocks of threads, or to warps, chunk by chunk.
+//! Distribution of chunks of work over blocks or warps, and operations across a warp.
 
 use core::arch::asm;
 use core::arch::nvptx::{_block_dim_x, _block_idx_x, _grid_dim_x, _thread_idx_x};
@@ -10,29 +10,29 @@ use crate::table::TableRow;
 /// Threads in a warp, and lanes of a sum.
 pub(crate) const WARP: u64 = 32;
 
-/// This thread's number and the number of threads, both within the block.
+/// This thread's index in its block, and the number of threads of the block.
 fn thread() -> (u64, u64) {
     // SAFETY: reads two registers.
     unsafe { (u64::from(_thread_idx_x() as u32), u64::from(_block_dim_x() as u32)) }
 }
 
-/// The number of this block, and of blocks.
+/// The index of this block, and the number of blocks.
 fn block() -> (u64, u64) {
     // SAFETY: reads two registers.
     unsafe { (u64::from(_block_idx_x() as u32), u64::from(_grid_dim_x() as u32)) }
 }
 
-/// This thread's number within its warp.
+/// This thread's index in its warp.
 pub(crate) fn lane() -> u64 {
     thread().0 % WARP
 }
 
-/// The line of a table that a chunk belongs to.
+/// The descriptor that a chunk belongs to, by binary search.
 ///
 /// # Safety
-/// There are `count` lines, at least one.
+/// The table has `count` descriptors, at least one.
 #[inline(always)]
-unsafe fn line<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a L {
+unsafe fn find_desc<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a L {
     let (mut low, mut high) = (0, count);
     while high - low > 1 {
         let middle = (low + high) / 2;
@@ -47,11 +47,11 @@ unsafe fn line<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a 
     unsafe { &*table.add(low as usize) }
 }
 
-/// Runs `f` on every chunk: with the line, the number of the chunk within it, and where this
-/// thread begins and how far it steps in a chunk.
+/// Runs `f` on the chunks of this block, with the descriptor, the index of the chunk in it, and the
+/// start and stride of this thread in the chunk.
 ///
 /// # Safety
-/// There are `count` lines, at least one.
+/// The table has `count` descriptors, at least one.
 #[inline(always)]
 pub(crate) unsafe fn for_each_chunk_per_block<'a, L: TableRow + 'a>(
     table: *const L,
@@ -61,17 +61,17 @@ pub(crate) unsafe fn for_each_chunk_per_block<'a, L: TableRow + 'a>(
 ) {
     let ((mut chunk, stride), (at, step)) = (block(), thread());
     while chunk < chunks {
-        // SAFETY: as the caller promises.
-        let line = unsafe { line(table, count, chunk) };
-        f(line, chunk - line.first_block(), at, step);
+        // SAFETY: guaranteed by the caller.
+        let desc = unsafe { find_desc(table, count, chunk) };
+        f(desc, chunk - desc.first_block(), at, step);
         chunk += stride;
     }
 }
 
-/// The same, one chunk a warp.
+/// Runs `f` on the chunks of this warp, with the descriptor and the index of the chunk in it.
 ///
 /// # Safety
-/// There are `count` lines, at least one.
+/// The table has `count` descriptors, at least one.
 #[inline(always)]
 pub(crate) unsafe fn for_each_chunk_per_warp<'a, L: TableRow + 'a>(
     table: *const L,
@@ -83,20 +83,20 @@ pub(crate) unsafe fn for_each_chunk_per_warp<'a, L: TableRow + 'a>(
     let warps = threads / WARP;
     let mut chunk = block * warps + at / WARP;
     while chunk < chunks {
-        // SAFETY: as the caller promises.
-        let line = unsafe { line(table, count, chunk) };
-        f(line, chunk - line.first_block());
+        // SAFETY: guaranteed by the caller.
+        let desc = unsafe { find_desc(table, count, chunk) };
+        f(desc, chunk - desc.first_block());
         chunk += blocks * warps;
     }
 }
 
-/// The lanes' numbers folded 16, 8, 4, 2, 1: the sum, in lane 0.
+/// The sum over the lanes, folded 16, 8, 4, 2, 1. The result is in lane 0.
 #[inline(always)]
 pub(crate) fn warp_sum<A: ComputeFloat>(x: A) -> A {
     warp_fold(x, |x, y| x + y)
 }
 
-/// The same of whatever makes one number of two.
+/// Reduces the lanes by `join`, folded 16, 8, 4, 2, 1. The result is in lane 0.
 #[inline(always)]
 pub(crate) fn warp_fold<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> A {
     let mut width = 16;
@@ -107,7 +107,7 @@ pub(crate) fn warp_fold<A: ComputeFloat>(mut x: A, join: impl Fn(A, A) -> A) -> 
     x
 }
 
-/// Joins what the items of a part contribute, lane by lane and then all lanes: in lane 0.
+/// Reduces the terms of a range, first in each lane, then over the lanes. The result is in lane 0.
 #[inline(always)]
 pub(crate) fn warp_reduce<A: ComputeFloat>(
     (start, end): (u64, u64),
@@ -124,12 +124,12 @@ pub(crate) fn warp_reduce<A: ComputeFloat>(
     warp_fold(all, join)
 }
 
-/// The number of the lane so many above.
+/// The value of the lane `lanes` above.
 #[inline(always)]
 fn shfl_down<A: ComputeFloat>(x: A, lanes: u32) -> A {
     fn shuffle(x: u32, lanes: u32) -> u32 {
         let y: u32;
-        // SAFETY: all lanes of the warp are here; no memory is touched.
+        // SAFETY: all lanes of the warp execute this; no memory is accessed.
         unsafe {
             asm!("shfl.sync.down.b32 {y}, {x}, {n}, 0x1f, 0xffffffff;",
                 y = out(reg32) y, x = in(reg32) x, n = in(reg32) lanes, options(nomem, nostack));

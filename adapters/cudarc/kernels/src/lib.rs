@@ -1,7 +1,7 @@
-//! The core as GPU kernels: one generic function a shape, and the lists of what there is of each.
-//! No arithmetic: that is the core's.
+//! The core as GPU kernels: a generic function for each shape of rule, and lists of its instances.
+//! The arithmetic is the core's; there is none here.
 //!
-//! Every kernel gets a table of tensors, its number of lines, and the number of chunks of work.
+//! Every kernel takes a table of descriptors, their number, and the number of chunks of work.
 #![no_std]
 #![feature(abi_ptx, stdarch_nvptx, asm_experimental_arch)]
 

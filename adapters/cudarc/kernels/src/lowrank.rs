@@ -1,4 +1,4 @@
-//! Rules on projected gradients: what stands between the products.
+//! Rules on projected gradients: the passes between the matrix products.
 
 use bitstep::float::ComputeFloat;
 use bitstep::float::{Eager, EagerFloat};
@@ -15,14 +15,14 @@ use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
 use crate::sums::split;
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, TensorDesc};
 
-/// Zeros at `param`, 8 bytes each.
+/// Sets 8-byte words at `param` to zero.
 #[inline(always)]
 unsafe fn clear(table: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's table says what is where; each element is one thread's.
+    // SAFETY: the host's descriptors are valid; each element belongs to one thread.
     unsafe { each(table, count, chunks, |t, i| *(t.param as *mut u64).add(i) = 0) }
 }
 
-/// A projected gradient becomes a direction, at `param`.
+/// Computes the direction of a projected gradient, at `param`.
 #[inline(always)]
 unsafe fn direct<R: Rule, C: ComputeFloat<Stored: EagerFloat>>(
     table: *const TensorDesc,
@@ -57,11 +57,11 @@ unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: 
     }
 }
 
-/// Completes constants: with `sums` over the `len` elements of a projection, and, at `factors[0]`,
-/// those over the `width` elements of the parameter.
+/// Completes the constants with the sums over the `len` elements of a projection (`sums`) and over the
+/// `width` elements of the parameter (`factors[0]`).
 #[inline(always)]
 unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: as above; one thread a row changes its constants.
+    // SAFETY: as above; one thread per descriptor writes its constants.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, _, at, _| {
             if at == 0 {
@@ -77,7 +77,7 @@ unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64,
     }
 }
 
-/// A parameter moves along its directions, at `grad`.
+/// Updates a parameter along the directions at `grad`.
 #[inline(always)]
 unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -89,7 +89,7 @@ unsafe fn follow<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64,
     }
 }
 
-/// A product, times the number whose bits are in `width`.
+/// Multiplies a product by the `f64` whose bits are in `width`.
 #[inline(always)]
 unsafe fn galore<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -101,7 +101,7 @@ unsafe fn galore<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: 
     }
 }
 
-/// Squares of channels, block by block.
+/// Sums of the squares of channels, by block.
 #[inline(always)]
 unsafe fn channels<C: ComputeFloat>(table: *const ChannelDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -119,7 +119,8 @@ unsafe fn channels<C: ComputeFloat>(table: *const ChannelDesc, count: u64, chunk
     }
 }
 
-/// Factors at `param`, from squares of directions (`sums`) and projections (`factors[0]`), `width` of each.
+/// Computes the factors at `param` from the sums of `width` squares of directions (`sums`) and of
+/// projections (`factors[0]`).
 #[inline(always)]
 unsafe fn factors<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -135,7 +136,7 @@ unsafe fn factors<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks:
 /// An element of a scaled gradient.
 ///
 /// # Safety
-/// The table says what is where, and the element exists.
+/// The descriptor is valid, and the element exists.
 #[inline(always)]
 unsafe fn scaled<C: ComputeFloat>(t: &ApolloDesc, i: usize, limiter: Option<C>) -> C {
     let (row, col) = split(i as u64, t.cols);
@@ -144,7 +145,7 @@ unsafe fn scaled<C: ComputeFloat>(t: &ApolloDesc, i: usize, limiter: Option<C>) 
         (false, true) => row,
         (false, false) => 0,
     };
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     let (g, factor) = unsafe { (load(t.grad, i), load(t.factors, channel as usize)) };
     Apollo::scaled(g, factor, C::scalar(f64::from_bits(t.root)), t.front == 1, limiter)
 }
@@ -163,10 +164,10 @@ unsafe fn scaled_squares<C: ComputeFloat>(table: *const ApolloDesc, count: u64, 
     }
 }
 
-/// The limiter, and the norm to remember, from the sum of all squares at `to`.
+/// Computes the limiter, and the norm to keep, from the sum of all squares at `to`.
 #[inline(always)]
 unsafe fn limit<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
-    // SAFETY: as above; one thread a line writes.
+    // SAFETY: as above; one thread per descriptor writes.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &ApolloDesc, _, at, _| {
             if at == 0 {

@@ -1,4 +1,4 @@
-//! Matrix rules with row and column state.
+//! Factored rules, with row and column state.
 
 use bitstep::float::ComputeFloat;
 use bitstep::float::{Eager, EagerFloat};
@@ -11,14 +11,14 @@ use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
 use crate::sums::{column, items, split};
 use crate::table::{CHUNK, ROWS, TensorDesc};
 
-/// Sums of squares along the rows, a block at a time.
+/// Sums of squares along the rows, by block.
 #[inline(always)]
 unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(
     table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let k = *(t.coefs as *const R::Coefs<C>);
@@ -40,14 +40,14 @@ unsafe fn rows<R: FactoredUpdate, C: ComputeFloat>(
     }
 }
 
-/// Sums of squares down the columns, a block of rows at a time.
+/// Sums of squares down the columns, by block of rows.
 #[inline(always)]
 unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(
     table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
@@ -63,15 +63,15 @@ unsafe fn cols<R: FactoredUpdate, C: ComputeFloat>(
     }
 }
 
-/// Moves row or column state, `len` numbers at `param`, by sums over `width` squares, which
-/// become the state in the type of sums; of columns, their factors.
+/// Updates row or column state, `len` values at `param`, from the sums over `width` squares. The sums are
+/// overwritten with the state of rows, or with the factors of columns.
 #[inline(always)]
 unsafe fn track<R: FactoredUpdate, C: ComputeFloat, const COLS: bool>(
     table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
@@ -90,14 +90,14 @@ unsafe fn track<R: FactoredUpdate, C: ComputeFloat, const COLS: bool>(
     }
 }
 
-/// Row state (`len` numbers) becomes factors, with its sum over each batch, which becomes a mean.
+/// Turns row state (`len` values) into factors, and writes its mean over each batch.
 #[inline(always)]
 unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(
     table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let k = *(t.coefs as *const R::Coefs<C>);
@@ -120,10 +120,10 @@ unsafe fn factors<R: FactoredUpdate, C: ComputeFloat>(
     }
 }
 
-/// What multiplies the gradient of an element.
+/// The factor of an element's gradient.
 ///
 /// # Safety
-/// The table says what is where.
+/// The descriptor is valid.
 #[inline(always)]
 unsafe fn scale<R: FactoredUpdate, C: ComputeFloat>(
     t: &TensorDesc,
@@ -148,7 +148,7 @@ unsafe fn apply<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where; a chunk's elements are this block's alone.
+    // SAFETY: the host's descriptors are valid; a chunk's elements belong to this block only.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |t: &TensorDesc, chunk, at, step| {
             let (start, end) = part(t.len, chunk);
@@ -172,7 +172,7 @@ unsafe fn sums<R: FactoredUpdate, C: ComputeFloat<Stored: EagerFloat>>(
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let (start, end) = part(t.len, chunk);

@@ -1,4 +1,4 @@
-//! Rules that follow an orthogonal matrix: the passes between its products.
+//! Newton-Schulz rules: the passes between the matrix products.
 
 use bitstep::float::ComputeFloat;
 use bitstep::float::Eager;
@@ -14,7 +14,7 @@ use crate::table::TensorDesc;
 /// Runs `f` on every element of a table.
 ///
 /// # Safety
-/// There are `count` lines.
+/// The table has `count` valid descriptors.
 #[inline(always)]
 pub(crate) unsafe fn each(
     table: *const TensorDesc,
@@ -22,7 +22,7 @@ pub(crate) unsafe fn each(
     chunks: u64,
     f: impl Fn(&TensorDesc, usize),
 ) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |line: &TensorDesc, chunk, at, step| {
             let (start, end) = part(line.len, chunk);
@@ -35,7 +35,7 @@ pub(crate) unsafe fn each(
     }
 }
 
-// `factors[0]`: X, of `height` by `width` elements before it was laid out.
+// `factors[0]` is X, the wide form of a matrix of `height` by `width` elements.
 
 #[inline(always)]
 unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(
@@ -43,7 +43,7 @@ unsafe fn begin<R: NewtonSchulz, C: ComputeFloat>(
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where; each element is one thread's.
+    // SAFETY: the host's descriptors are valid; each element belongs to one thread.
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
@@ -99,7 +99,7 @@ unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const TensorDesc, count:
     }
 }
 
-/// `factors[1]`: the product.
+/// `factors[1]` is the product.
 #[inline(always)]
 unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(
     table: *const TensorDesc,
@@ -133,7 +133,7 @@ unsafe fn apply<R: NewtonSchulz, C: ComputeFloat>(
     }
 }
 
-/// The squares of X, block by block.
+/// Sums of the squares of X, by block.
 #[inline(always)]
 unsafe fn squares<A: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.

@@ -1,4 +1,4 @@
-//! Norms over gradients, which stay on the device.
+//! Norms over gradients.
 
 use bitstep::float::Eager;
 use bitstep::float::{ComputeFloat, StoredFloat};
@@ -29,7 +29,7 @@ const fn order(kind: u32) -> NormKind {
     }
 }
 
-/// Makes one number of each block.
+/// Reduces each block to one value.
 #[inline(always)]
 unsafe fn blocks<A: ComputeFloat>(
     table: *const NormDesc,
@@ -38,7 +38,7 @@ unsafe fn blocks<A: ComputeFloat>(
     kind: NormKind,
     term: impl Fn(&NormDesc, usize) -> A,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
         for_each_chunk_per_warp(table, count, chunks, |t: &NormDesc, chunk| {
             let join = |x, y| kind.join(x, y);
@@ -61,7 +61,7 @@ unsafe fn norm<T: ComputeFloat, const KIND: u32>(table: *const NormDesc, count: 
     }
 }
 
-/// TensorFlow's squares, in the type of sums of the norm.
+/// Sums of TensorFlow's clamped squares, in the sum type of the norm.
 #[inline(always)]
 unsafe fn squares<T: StoredFloat, A: ComputeFloat>(
     table: *const NormDesc,
@@ -76,7 +76,7 @@ unsafe fn squares<T: StoredFloat, A: ComputeFloat>(
     }
 }
 
-/// Each block of a segment becomes its largest or smallest number.
+/// Reduces each block of a segment to its largest or smallest value.
 #[inline(always)]
 unsafe fn extreme<A: ComputeFloat, const KIND: u32>(
     table: *const FoldDesc,
@@ -98,7 +98,7 @@ unsafe fn extreme<A: ComputeFloat, const KIND: u32>(
     }
 }
 
-/// Runs `f` once a line.
+/// Runs `f` once per descriptor.
 #[inline(always)]
 unsafe fn once(table: *const NormDesc, count: u64, chunks: u64, f: impl Fn(&NormDesc)) {
     // SAFETY: as above.
@@ -111,7 +111,7 @@ unsafe fn once(table: *const NormDesc, count: u64, chunks: u64, f: impl Fn(&Norm
     }
 }
 
-/// A tensor's norm, for the list of all.
+/// The norm of one tensor, an element of the list of all norms.
 #[inline(always)]
 unsafe fn root<T: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -129,7 +129,7 @@ unsafe fn root<T: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64)
     }
 }
 
-/// The norm over all, and what gradients are multiplied by.
+/// The norm over all tensors, and the factor of the gradients.
 #[inline(always)]
 unsafe fn total<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -147,7 +147,7 @@ unsafe fn total<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64
     }
 }
 
-/// TensorFlow's, of one tensor.
+/// TensorFlow's half squares of one tensor.
 #[inline(always)]
 unsafe fn halves<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -159,7 +159,7 @@ unsafe fn halves<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u6
     }
 }
 
-/// TensorFlow's, over all.
+/// TensorFlow's norm over all tensors, and the factor of the gradients.
 #[inline(always)]
 unsafe fn global<C: ComputeFloat>(table: *const NormDesc, count: u64, chunks: u64) {
     // SAFETY: as above.

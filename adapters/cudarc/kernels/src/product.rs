@@ -1,4 +1,4 @@
-//! Products of matrices, in the core's order.
+//! Matrix products, in the core's order.
 
 use bitstep::float::ComputeFloat;
 use bitstep::float::Eager;
@@ -12,7 +12,7 @@ use crate::table::{ProductDesc, TILE, TILES};
 
 const _: () = assert!(TILE == 4, "tiles are written out: a loop would keep its arrays in memory");
 
-/// Four numbers of a column times four of a row, added to a tile.
+/// Adds the outer product of four elements of a column and four of a row to a tile.
 #[inline(always)]
 fn add<A: ComputeFloat>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] {
     let row = |sums: [A; 4], x: A| {
@@ -21,18 +21,18 @@ fn add<A: ComputeFloat>(tile: [[A; 4]; 4], x: [A; 4], y: [A; 4]) -> [[A; 4]; 4] 
     [row(tile[0], x[0]), row(tile[1], x[1]), row(tile[2], x[2]), row(tile[3], x[3])]
 }
 
-/// One tile and another.
+/// The sum of two tiles.
 #[inline(always)]
 fn join<A: ComputeFloat>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
     let row = |a: [A; 4], b: [A; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]];
     [row(a[0], b[0]), row(a[1], b[1]), row(a[2], b[2]), row(a[3], b[3])]
 }
 
-/// One tile a thread: its rows and columns are spread over the product, so that neighbours read
-/// neighbours. Rounded to the type of the factors.
+/// One tile per thread. The rows and columns of a tile are spread over the product, so that adjacent
+/// threads read adjacent elements. Rounded to the type of the factors.
 #[inline(always)]
 unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's table says what is where; each element is one thread's.
+    // SAFETY: the host's descriptors are valid; each element belongs to one thread.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |p: &ProductDesc, chunk, at, step| {
             let (down, across) = (p.rows.div_ceil(TILE), p.cols.div_ceil(TILE));
@@ -43,7 +43,7 @@ unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks
             let mut tile = chunk * TILES + at;
             while tile < end {
                 let (i, j) = split(tile, across);
-                // What is beyond the edge is computed like the last, and not stored.
+                // Beyond the edge, the last row or column is computed again and not stored.
                 let row = |n: u64| within(i + n * down, p.rows);
                 let col = |n: u64| within(j + n * across, p.cols);
                 let x = |n, k| load::<C>(a, (row(n) * a_row + k * a_col) as usize).widen();
@@ -77,7 +77,7 @@ unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks
     }
 }
 
-/// The index, or the last there is.
+/// The index, or the last one if it is too large.
 #[inline(always)]
 fn within(i: u64, len: u64) -> u64 {
     if i < len { i } else { len - 1 }

@@ -11,67 +11,67 @@ use half::{bf16, f16};
 use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
 use crate::table::{CHUNK, TensorDesc};
 
-/// A tensor's memory.
+/// The addresses of a tensor, its gradient and its state.
 pub(crate) struct ElementPtrs<R: Rule, P, G: EagerFloat, S> {
     param: *mut P,
     grad: *const G,
     slots: R::Slots<*mut S>,
-    by: Option<Scalar<G>>,
+    grad_scale: Option<Scalar<G>>,
 }
 
-/// What gradients are multiplied by on their way, if `at` says where that is.
+/// The scale of gradients at address `at`; `None` if that is 0.
 ///
 /// # Safety
-/// It is there.
+/// The address is 0 or valid.
 #[inline(always)]
 pub(crate) unsafe fn factor<G: EagerFloat>(at: u64) -> Option<Scalar<G>> {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     if at == 0 { None } else { Some(G::Compute::scalar(unsafe { *(at as *const f64) })) }
 }
 
 #[inline(always)]
-pub(crate) fn scaled_grad<G: EagerFloat>(g: G, by: Option<Scalar<G>>) -> G::Compute {
+pub(crate) fn scaled_grad<G: EagerFloat>(g: G, grad_scale: Option<Scalar<G>>) -> G::Compute {
     let g = G::Compute::load(g);
-    match by {
+    match grad_scale {
         None => g,
-        Some(by) => scaled(g, by),
+        Some(scale) => scaled(g, scale),
     }
 }
 
-/// What multiplies numbers of this type.
+/// The scalar type that a gradient of this type is multiplied by.
 pub(crate) type Scalar<G> = <<G as EagerFloat>::Compute as ComputeFloat>::Scalar;
 
-/// Number i of those at an address, to compute in C.
+/// Loads element i of an array, to compute in C.
 ///
 /// # Safety
-/// It is there, and of C's type in memory.
+/// It exists, and has C's stored type.
 #[inline(always)]
 pub(crate) unsafe fn load<C: ComputeFloat>(at: u64, i: usize) -> C {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     C::load(unsafe { *(at as *const C::Stored).add(i) })
 }
 
-/// Writes it.
+/// Stores element i of an array.
 ///
 /// # Safety
-/// As [`load`]; no other thread has it.
+/// As [`load`]; no other thread accesses it.
 #[inline(always)]
 pub(crate) unsafe fn store<C: ComputeFloat>(at: u64, i: usize, x: C) {
-    // SAFETY: as the caller promises.
+    // SAFETY: guaranteed by the caller.
     unsafe { *(at as *mut C::Stored).add(i) = x.store() }
 }
 
 impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> ElementPtrs<R, P, G, S> {
     /// # Safety
-    /// The row says what is where.
+    /// The descriptor is valid.
     #[inline(always)]
-    pub(crate) unsafe fn new(row: &TensorDesc) -> Self {
+    pub(crate) unsafe fn new(desc: &TensorDesc) -> Self {
         ElementPtrs {
-            param: row.param as *mut P,
-            grad: row.grad as *const G,
-            slots: R::Slots::from_fn(|k| row.slots.get(k).map_or(0, |&s| s) as *mut S),
-            // SAFETY: as the caller promises.
-            by: unsafe { factor::<G>(row.by) },
+            param: desc.param as *mut P,
+            grad: desc.grad as *const G,
+            slots: R::Slots::from_fn(|k| desc.slots.get(k).map_or(0, |&s| s) as *mut S),
+            // SAFETY: guaranteed by the caller.
+            grad_scale: unsafe { factor::<G>(desc.grad_scale) },
         }
     }
 
@@ -80,21 +80,25 @@ impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> ElementPtrs<R, P, G
     #[inline(always)]
     pub(crate) unsafe fn load<C: ComputeFloat>(&self, i: usize) -> (C, C, R::Slots<C>) {
         let slots = self.slots.as_ref();
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let state = R::Slots::<C>::from_fn(|k| match slots.get(k) {
                 Some(slot) if !slot.is_null() => C::load(*slot.add(i)),
                 _ => C::ZERO,
             });
-            (C::load(*self.param.add(i)), C::load(scaled_grad(*self.grad.add(i), self.by)), state)
+            (
+                C::load(*self.param.add(i)),
+                C::load(scaled_grad(*self.grad.add(i), self.grad_scale)),
+                state,
+            )
         }
     }
 
     /// # Safety
-    /// As [`At::load`]; no other thread has this element.
+    /// As [`ElementPtrs::load`]; no other thread accesses this element.
     #[inline(always)]
     pub(crate) unsafe fn store<C: ComputeFloat>(&self, i: usize, p: C, state: &R::Slots<C>) {
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             *self.param.add(i) = p.store();
             for (slot, x) in self.slots.as_ref().iter().zip(state.as_ref()) {
@@ -106,23 +110,23 @@ impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> ElementPtrs<R, P, G
     }
 }
 
-/// The part of a tensor that is a chunk of it.
+/// The range of elements of a chunk.
 #[inline(always)]
 pub(crate) fn part(len: u64, chunk: u64) -> (u64, u64) {
     let start = chunk * CHUNK;
     (start, if len - start < CHUNK { len } else { start + CHUNK })
 }
 
-/// Neighbours that are loaded and stored at once: 128 bits of `f32`.
+/// Four adjacent elements that are loaded and stored at once: 128 bits of `f32`.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
 pub(crate) struct Wide<T>([T; 4]);
-/// The same of 16-bit numbers.
+/// Four adjacent 16-bit elements.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub(crate) struct Narrow<T>([T; 4]);
 
-/// Four neighbours of a type.
+/// A type of which four adjacent elements can be loaded and stored at once.
 pub(crate) trait Four: StoredFloat {
     type Pack: Copy;
     fn pack(x: [Self; 4]) -> Self::Pack;
@@ -147,22 +151,22 @@ macro_rules! four {
 four! { f32 in Wide; bf16 in Narrow; f16 in Narrow; }
 
 impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> ElementPtrs<R, P, G, S> {
-    /// Whether four neighbours may be loaded and stored at once.
+    /// Whether all addresses are aligned for that.
     #[inline(always)]
     fn fits(&self) -> bool {
         let slots = self.slots.as_ref().iter().fold(0, |bits, &slot| bits | slot as usize);
-        // Neighbours of all types begin at multiples of what the widest wants.
+        // The alignment of the widest type is required of all.
         (self.param as usize | self.grad as usize | slots).is_multiple_of(16)
     }
 
     /// Steps elements i to i + 3.
     ///
     /// # Safety
-    /// They exist, no other thread has them, and [`At::fits`].
+    /// They exist, no other thread accesses them, and [`ElementPtrs::fits`] is true.
     #[inline(always)]
     unsafe fn step_x4<C: ComputeFloat>(&self, k: &R::Coefs<C>, i: usize) {
         let slots = self.slots.as_ref();
-        // SAFETY: as the caller promises.
+        // SAFETY: guaranteed by the caller.
         unsafe {
             let mut param = P::unpack(*(self.param.add(i) as *const P::Pack));
             let grad = G::unpack(*(self.grad.add(i) as *const G::Pack));
@@ -170,11 +174,11 @@ impl<R: Rule, P: Four, G: Four + EagerFloat, S: Four> ElementPtrs<R, P, G, S> {
                 Some(slot) if !slot.is_null() => S::unpack(*(slot.add(i) as *const S::Pack)),
                 _ => [S::default(); 4],
             });
-            // Written out: a loop that is not unrolled keeps its arrays in memory.
-            lane_of_four::<R, C, P, G, S, 0>(k, &mut param, &grad, self.by, &mut state);
-            lane_of_four::<R, C, P, G, S, 1>(k, &mut param, &grad, self.by, &mut state);
-            lane_of_four::<R, C, P, G, S, 2>(k, &mut param, &grad, self.by, &mut state);
-            lane_of_four::<R, C, P, G, S, 3>(k, &mut param, &grad, self.by, &mut state);
+            // Written out: a loop that is not unrolled keeps its arrays in local memory.
+            lane_of_four::<R, C, P, G, S, 0>(k, &mut param, &grad, self.grad_scale, &mut state);
+            lane_of_four::<R, C, P, G, S, 1>(k, &mut param, &grad, self.grad_scale, &mut state);
+            lane_of_four::<R, C, P, G, S, 2>(k, &mut param, &grad, self.grad_scale, &mut state);
+            lane_of_four::<R, C, P, G, S, 3>(k, &mut param, &grad, self.grad_scale, &mut state);
             *(self.param.add(i) as *mut P::Pack) = P::pack(param);
             for (slot, x) in slots.iter().zip(state.as_ref()) {
                 if !slot.is_null() {
@@ -198,13 +202,13 @@ fn lane_of_four<
     k: &R::Coefs<C>,
     param: &mut [P; 4],
     grad: &[G; 4],
-    by: Option<Scalar<G>>,
+    grad_scale: Option<Scalar<G>>,
     state: &mut R::Slots<[S; 4]>,
 ) {
     let before = state.as_ref();
     let before = R::Slots::<C>::from_fn(|j| before.get(j).map_or(C::ZERO, |s| C::load(s[V])));
     let (p, after) =
-        R::update::<C>(k, C::load(param[V]), C::load(scaled_grad(grad[V], by)), before);
+        R::update::<C>(k, C::load(param[V]), C::load(scaled_grad(grad[V], grad_scale)), before);
     param[V] = p.store();
     for (to, x) in state.as_mut().iter_mut().zip(after.as_ref()) {
         to[V] = x.store();
@@ -221,7 +225,7 @@ unsafe fn one_by_one<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S:
     step: u64,
 ) {
     while i < end {
-        // SAFETY: a chunk's elements are this block's alone, and each of them one thread's.
+        // SAFETY: a chunk's elements belong to this block, and each of them to one thread.
         unsafe {
             let (p, g, state) = tensor.load::<C>(i as usize);
             let (p, state) = R::update::<C>(k, p, g, state);
@@ -233,33 +237,33 @@ unsafe fn one_by_one<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S:
 
 #[inline(always)]
 unsafe fn apply<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
-    rows: *const TensorDesc,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
-        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, chunk, at, step| {
-            let (start, end) = part(row.len, chunk);
-            let k = *(row.coefs as *const R::Coefs<C>);
-            one_by_one::<R, C, P, G, S>(&ElementPtrs::new(row), &k, start + at, end, step);
+        for_each_chunk_per_block(table, count, chunks, |desc: &TensorDesc, chunk, at, step| {
+            let (start, end) = part(desc.len, chunk);
+            let k = *(desc.coefs as *const R::Coefs<C>);
+            one_by_one::<R, C, P, G, S>(&ElementPtrs::new(desc), &k, start + at, end, step);
         });
     }
 }
 
-/// The same, by fours where addresses and lengths allow it.
+/// [`apply`], four elements at a time where alignment and length allow it.
 #[inline(always)]
 unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat, S: Four>(
-    rows: *const TensorDesc,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
-        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, chunk, at, step| {
-            let (start, end) = part(row.len, chunk);
-            let k = *(row.coefs as *const R::Coefs<C>);
-            let tensor = ElementPtrs::<R, P, G, S>::new(row);
+        for_each_chunk_per_block(table, count, chunks, |desc: &TensorDesc, chunk, at, step| {
+            let (start, end) = part(desc.len, chunk);
+            let k = *(desc.coefs as *const R::Coefs<C>);
+            let tensor = ElementPtrs::<R, P, G, S>::new(desc);
             let fours = if tensor.fits() { (end - start) / 4 } else { 0 };
             let mut four = at;
             while four < fours {
@@ -273,17 +277,17 @@ unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat,
 
 #[inline(always)]
 unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: StoredFloat>(
-    rows: *const TensorDesc,
+    table: *const TensorDesc,
     count: u64,
     chunks: u64,
 ) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
-        for_each_chunk_per_warp(rows, count, chunks, |row: &TensorDesc, chunk| {
-            let (start, end) = part(row.len, chunk);
-            let k = *(row.coefs as *const R::Coefs<C>);
-            let tensor = ElementPtrs::<R, P, G, S>::new(row);
-            write_sums::<C::Scalar>(row, chunk, start, end, |i| {
+        for_each_chunk_per_warp(table, count, chunks, |desc: &TensorDesc, chunk| {
+            let (start, end) = part(desc.len, chunk);
+            let k = *(desc.coefs as *const R::Coefs<C>);
+            let tensor = ElementPtrs::<R, P, G, S>::new(desc);
+            write_sums::<C::Scalar>(desc, chunk, start, end, |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 R::sum_terms::<C>(&k, p, g, state)
             });
@@ -291,13 +295,13 @@ unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: Store
     }
 }
 
-/// Sums the terms of a chunk, in the core's order, and notes both sums.
+/// Sums the terms of a chunk in the core's order, and stores both sums.
 ///
 /// # Safety
-/// The table says what is where.
+/// The descriptor is valid.
 #[inline(always)]
 pub(crate) unsafe fn write_sums<A: ComputeFloat>(
-    row: &TensorDesc,
+    desc: &TensorDesc,
     chunk: u64,
     start: u64,
     end: u64,
@@ -312,39 +316,39 @@ pub(crate) unsafe fn write_sums<A: ComputeFloat>(
     }
     let (a, b) = (warp_sum(a), warp_sum(b));
     if lane() == 0 {
-        let to = row.sums as *mut A;
-        // SAFETY: there is room for two sums a chunk.
+        let to = desc.sums as *mut A;
+        // SAFETY: there is room for two sums per chunk.
         unsafe {
             *to.add(chunk as usize) = a;
-            *to.add((row.len.div_ceil(CHUNK) + chunk) as usize) = b;
+            *to.add((desc.len.div_ceil(CHUNK) + chunk) as usize) = b;
         }
     }
 }
 
 #[inline(always)]
-unsafe fn finish<R: Rule, C: ComputeFloat>(rows: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's table says what is where; one thread a row changes its constants.
+unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
+    // SAFETY: the host's descriptors are valid; one thread per descriptor writes its constants.
     unsafe {
-        for_each_chunk_per_block(rows, count, chunks, |row: &TensorDesc, _, at, _| {
+        for_each_chunk_per_block(table, count, chunks, |desc: &TensorDesc, _, at, _| {
             if at == 0 {
-                let sums = row.sums as *const C::Scalar;
-                let k = &mut *(row.coefs as *mut R::Coefs<C>);
-                R::apply_sums::<C>(k, [*sums, *sums.add(1)], row.len as usize);
+                let sums = desc.sums as *const C::Scalar;
+                let k = &mut *(desc.coefs as *mut R::Coefs<C>);
+                R::apply_sums::<C>(k, [*sums, *sums.add(1)], desc.len as usize);
             }
         });
     }
 }
 
-/// Entries by name, over tables of lines of a type.
+/// Defines kernel entries by name, over tables of a descriptor type.
 macro_rules! entries {
     ($($name:expr => $body:path;)*) => {
         entries! { in crate::table::TensorDesc; $($name => $body;)* }
     };
-    (in $line:ty; $($name:expr => $body:path;)*) => {$(
+    (in $desc:ty; $($name:expr => $body:path;)*) => {$(
         const _: () = {
             #[unsafe(export_name = $name)]
-            unsafe extern "ptx-kernel" fn entry(table: *const $line, count: u64, chunks: u64) {
-                // SAFETY: the host's tables are what the kernel expects.
+            unsafe extern "ptx-kernel" fn entry(table: *const $desc, count: u64, chunks: u64) {
+                // SAFETY: the host's tables have this kernel's descriptors.
                 unsafe { $body(table, count, chunks) }
             }
         };

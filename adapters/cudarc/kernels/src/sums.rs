@@ -1,4 +1,4 @@
-//! Sums of sums: the core's order, level by level.
+//! Reduction of sums, level by level in the core's order.
 
 use bitstep::float::ComputeFloat;
 
@@ -6,16 +6,16 @@ use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane,
 use crate::rules::part;
 use crate::table::{CHUNK, FoldDesc, ROWS};
 
-/// Each block of numbers of a segment becomes one.
+/// Sums each block of values of a segment.
 #[inline(always)]
 unsafe fn blocks<A: ComputeFloat>(table: *const FoldDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
-        for_each_chunk_per_warp(table, count, chunks, |line: &FoldDesc, chunk| {
-            let a_segment = line.len.div_ceil(CHUNK);
+        for_each_chunk_per_warp(table, count, chunks, |desc: &FoldDesc, chunk| {
+            let a_segment = desc.len.div_ceil(CHUNK);
             let (segment, block) = split(chunk, a_segment);
-            let (start, end) = part(line.len, block);
-            let from = (line.from as *const A).add((segment * line.len) as usize);
+            let (start, end) = part(desc.len, block);
+            let from = (desc.from as *const A).add((segment * desc.len) as usize);
             let mut sum = A::ZERO;
             let mut i = start + lane();
             while i < end {
@@ -24,43 +24,43 @@ unsafe fn blocks<A: ComputeFloat>(table: *const FoldDesc, count: u64, chunks: u6
             }
             let sum = warp_sum(sum);
             if lane() == 0 {
-                *(line.to as *mut A).add(chunk as usize) = sum;
+                *(desc.to as *mut A).add(chunk as usize) = sum;
             }
         });
     }
 }
 
-/// Each block of rows of a segment becomes one row.
+/// Sums each block of rows of a segment to one row.
 #[inline(always)]
 unsafe fn columns<A: ComputeFloat>(table: *const FoldDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's table says what is where.
+    // SAFETY: the host's descriptors are valid.
     unsafe {
-        for_each_chunk_per_block(table, count, chunks, |line: &FoldDesc, chunk, at, step| {
-            let from = line.from as *const A;
-            let (mut i, end) = items(line.segments, line.len, line.width, chunk, at);
+        for_each_chunk_per_block(table, count, chunks, |desc: &FoldDesc, chunk, at, step| {
+            let from = desc.from as *const A;
+            let (mut i, end) = items(desc.segments, desc.len, desc.width, chunk, at);
             while i < end {
-                let sum = column(line.len, line.width, i, |j| *from.add(j));
-                *(line.to as *mut A).add(i as usize) = sum;
+                let sum = column(desc.len, desc.width, i, |j| *from.add(j));
+                *(desc.to as *mut A).add(i as usize) = sum;
                 i += step;
             }
         });
     }
 }
 
-/// Quotient and remainder; nothing of nothing, where Rust would panic.
+/// Quotient and remainder; 0 for a divisor of 0, where the operators would panic.
 #[inline(always)]
 pub(crate) fn split(x: u64, by: u64) -> (u64, u64) {
     (x.checked_div(by).unwrap_or(0), x.checked_rem(by).unwrap_or(0))
 }
 
-/// The part of a chunk's sums down columns that begins with this thread's.
+/// This thread's first item of a chunk, and the chunk's end, for sums over columns.
 #[inline(always)]
 pub(crate) fn items(segments: u64, len: u64, width: u64, chunk: u64, at: u64) -> (u64, u64) {
     let (start, end) = part(segments * len.div_ceil(ROWS) * width, chunk);
     (start + at, end)
 }
 
-/// The sum of one column of one block of rows; numbers through blocks, then columns.
+/// The sum of one column in one block of rows. Items are numbered by block, then by column.
 #[inline(always)]
 pub(crate) fn column<A: ComputeFloat>(
     len: u64,
@@ -87,7 +87,7 @@ macro_rules! entries {
         const _: () = {
             #[unsafe(export_name = $name)]
             unsafe extern "ptx-kernel" fn entry(table: *const FoldDesc, count: u64, chunks: u64) {
-                // SAFETY: the host's tables are what the kernel expects.
+                // SAFETY: the host's tables have this kernel's descriptors.
                 unsafe { $body(table, count, chunks) }
             }
         };

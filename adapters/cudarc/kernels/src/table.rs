@@ -1,25 +1,25 @@
-//! What host and device agree on; both compile this file. Addresses are the device's, 0 where
-//! there is nothing. A launch gets a table of tensors; the work is numbered through, in chunks,
-//! over all of them.
+//! The descriptors that the host writes and the kernels read; both compile this file. A launch has a
+//! table of descriptors, and its work is numbered in chunks over all of them. Addresses are device
+//! addresses; 0 stands for none.
 
-/// The most slots that a rule may have.
+/// The maximum number of slots of a rule.
 pub(crate) const MAX_SLOTS: usize = 6;
 /// Items in a chunk: a block of [`bitstep::math::reduce`].
 pub(crate) const CHUNK: u64 = 1024;
-/// Rows of a sum down columns that one thread adds: a block of [`bitstep::math::reduce`].
+/// Rows that one thread adds in a sum over columns: a block of [`bitstep::math::reduce`].
 pub(crate) const ROWS: u64 = 32;
 
-/// Tiles of a product in a chunk.
+/// Tiles of a matrix product in a chunk.
 pub(crate) const TILES: u64 = 128;
 /// Rows, and columns, of a tile.
 pub(crate) const TILE: u64 = 4;
 
-/// A line of a table.
+/// A descriptor in a table.
 pub(crate) trait TableRow {
-    /// The number of chunks of all lines before this one.
+    /// The number of chunks of all descriptors before this one.
     #[allow(dead_code, reason = "the device reads it")]
     fn first_block(&self) -> u64;
-    /// Sets it.
+    /// Sets [`first_block`](Self::first_block).
     #[allow(dead_code, reason = "the host writes it")]
     fn set_first_block(&mut self, first: u64);
 }
@@ -28,7 +28,7 @@ pub(crate) trait TableRow {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TensorDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
     /// Elements.
     pub(crate) len: u64,
@@ -40,80 +40,81 @@ pub(crate) struct TensorDesc {
     pub(crate) slots: [u64; MAX_SLOTS],
     /// The rule's constants.
     pub(crate) coefs: u64,
-    /// Sums, or what becomes of them.
+    /// Sums, or results computed from them.
     pub(crate) sums: u64,
-    /// Of a matrix: factors of the rows, of the columns, and what goes with each batch.
+    /// For a factored rule: factors of the rows, factors of the columns, and the mean of each batch. Other
+    /// kernels document their use.
     pub(crate) factors: [u64; 3],
     /// Rows of a matrix.
     pub(crate) height: u64,
     /// Columns of a matrix.
     pub(crate) width: u64,
-    /// Where the `f64` is that the gradient is multiplied by on its way; 0 if there is none.
-    pub(crate) by: u64,
+    /// The `f64` by which the gradient is multiplied when it is loaded; 0 for none.
+    pub(crate) grad_scale: u64,
 }
 
-/// Numbers to be summed: `segments` times `len`, each `width` wide.
+/// Values to reduce: `segments` segments of `len` rows of `width` values.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FoldDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
-    /// Numbers that become one, if they are not too many.
+    /// The length of a segment.
     pub(crate) len: u64,
-    /// How many times so many there are.
+    /// The number of segments.
     pub(crate) segments: u64,
-    /// Columns, each summed on its own.
+    /// The number of columns, which are reduced separately.
     pub(crate) width: u64,
-    /// The numbers.
+    /// The values.
     pub(crate) from: u64,
-    /// What becomes of them.
+    /// The results of each block.
     pub(crate) to: u64,
 }
 
-/// A tensor that moves between a storage and plain numbers of the type to compute in.
+/// A tensor to convert between its storage and unquantized elements of the compute type.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CodecDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
-    /// Elements; of blocks, blocks.
+    /// Elements, or blocks for block-wise storage.
     pub(crate) items: u64,
     /// Elements.
     pub(crate) len: u64,
-    /// Numbers or codes.
+    /// Elements or codes.
     pub(crate) main: u64,
-    /// What stands beside them: corrections, scales, random bits.
+    /// Corrections, scales or random bits that go with them.
     pub(crate) side: u64,
-    /// The plain numbers.
+    /// The unquantized elements.
     pub(crate) plain: u64,
-    /// What the storage has to say of itself.
+    /// Parameters of the storage; for a gradient, the address of its scale.
     pub(crate) with: [u64; 2],
 }
 
-/// A gradient, or what is added to one.
+/// A gradient to modify.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct GradientDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
     /// Elements.
     pub(crate) len: u64,
-    /// What is changed.
+    /// The gradient.
     pub(crate) to: u64,
-    /// What it is changed by, element by element.
+    /// A second operand of the same length; 0 for none.
     pub(crate) from: u64,
-    /// The bits of a limit, a factor or a magnitude.
+    /// The bits of a limit, factor or magnitude, or the address of a factor.
     pub(crate) number: u64,
-    /// Whatever is counted.
+    /// Counts, which the kernels document.
     pub(crate) counts: [u64; 3],
 }
 
-/// A product of matrices: element (i, j) of a factor stands at `i · strides[0] + j · strides[1]`,
-/// the product row by row.
+/// A matrix product. Element (i, j) of a factor is at index `i · strides[0] + j · strides[1]`; the
+/// product is row-major.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProductDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
     /// Rows of the product.
     pub(crate) rows: u64,
@@ -129,29 +130,29 @@ pub(crate) struct ProductDesc {
     pub(crate) to: u64,
 }
 
-/// Numbers whose squares are summed, channel by channel.
+/// A matrix whose squares are summed by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ChannelDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
-    /// Numbers in a channel.
+    /// Elements of a channel.
     pub(crate) len: u64,
-    /// From one channel to the next.
+    /// The distance from one channel to the next.
     pub(crate) start: u64,
-    /// From one number to the next.
+    /// The distance from one element to the next.
     pub(crate) stride: u64,
-    /// The numbers.
+    /// The elements.
     pub(crate) from: u64,
-    /// The sums of blocks, channel by channel.
+    /// The sums of blocks, by channel.
     pub(crate) to: u64,
 }
 
-/// A gradient that is scaled by channels.
+/// A gradient that APOLLO scales by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ApolloDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
     /// Elements.
     pub(crate) len: u64,
@@ -159,47 +160,47 @@ pub(crate) struct ApolloDesc {
     pub(crate) cols: u64,
     /// The gradient.
     pub(crate) grad: u64,
-    /// The channels' factors.
+    /// The factors of the channels.
     pub(crate) factors: u64,
-    /// How many.
+    /// The number of channels.
     pub(crate) count: u64,
-    /// Whether they belong to columns.
+    /// Whether channels are columns.
     pub(crate) by_column: u64,
-    /// The bits of the root of the scale.
+    /// The bits of the square root of the scale.
     pub(crate) root: u64,
-    /// Whether it comes first.
+    /// Whether that is applied before the limiter.
     pub(crate) front: u64,
-    /// The norm to remember, and the limiter; 0 if there is none.
+    /// Two `f64`: the norm to keep for the next step, and the limiter; 0 without a limiter.
     pub(crate) cell: u64,
-    /// Whether there is a norm to remember already.
+    /// Whether a norm has been kept before.
     pub(crate) seen: u64,
     /// Sums, or directions.
     pub(crate) to: u64,
 }
 
-/// Numbers that a norm is taken of, or what has been found of them.
+/// Values to compute a norm of, or partial results.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NormDesc {
-    /// [`Line::first`].
+    /// [`TableRow::first_block`].
     pub(crate) first: u64,
-    /// Numbers.
+    /// The number of values.
     pub(crate) len: u64,
-    /// The numbers, or what they make together.
+    /// The values, or their partial results.
     pub(crate) from: u64,
-    /// What becomes of them.
+    /// The result.
     pub(crate) to: u64,
     /// The bits of the order, or of a limit.
     pub(crate) number: u64,
-    /// The bits of the largest norm that is let through.
+    /// The bits of the norm to clip to.
     pub(crate) most: u64,
     /// Whether `to` is of `f64`.
     pub(crate) wide: u64,
 }
 
-macro_rules! lines {
-    ($($line:ty),*) => {$(
-        impl TableRow for $line {
+macro_rules! rows {
+    ($($row:ty),*) => {$(
+        impl TableRow for $row {
             fn first_block(&self) -> u64 {
                 self.first
             }
@@ -209,7 +210,7 @@ macro_rules! lines {
         }
     )*};
 }
-lines!(
+rows!(
     TensorDesc,
     FoldDesc,
     CodecDesc,

@@ -1,15 +1,15 @@
-//! To the host and back: to save, to go on elsewhere, to evaluate.
+//! Transfer of the state to the host and back: to save it, to move it, to evaluate.
 
 use bitstep::storage::memory::filled;
 
 use super::*;
 
 impl<D: Device> DeviceOptimizer<D> {
-    /// Slot k of a parameter, read from the device as plain numbers or codes and what stands
-    /// beside them; nothing if it is not in use.
+    /// The bytes of slot k of a parameter, read from the device: elements, or codes and scales. Empty if
+    /// the slot is not in use.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     pub fn slot(&mut self, param: ParamId, slot: usize) -> Result<Vec<Vec<u8>>, Error<D::Error>> {
         let found =
             self.states.get(param.0).and_then(|s| s.slots.get(slot)).and_then(Option::as_ref);
@@ -22,10 +22,10 @@ impl<D: Device> DeviceOptimizer<D> {
         parts.iter().map(&mut read).collect()
     }
 
-    /// The optimizer with all of its state, read from the device: to save, or to go on elsewhere.
+    /// A copy of the optimizer with all state, read from the device: to save it, or to continue elsewhere.
     ///
     /// # Errors
-    /// The device's own.
+    /// An error of the device.
     pub fn download(&mut self) -> Result<Optimizer, Error<D::Error>> {
         for param in 0..self.states.len() {
             self.scalars(bitstep::optimizer::ParamId(param))?;
@@ -36,19 +36,19 @@ impl<D: Device> DeviceOptimizer<D> {
                 let parts = self.slot(bitstep::optimizer::ParamId(index), k)?;
                 let Some((format, _)) = &self.states[index].slots[k] else { continue };
                 let param = &host.params()[index];
-                let recipe = &host.groups()[param.group.0].spec;
-                let len = recipe.slot_len(k, &param.shape, self.states[index].dtype);
+                let spec = &host.groups()[param.group.0].spec;
+                let len = spec.slot_len(k, &param.shape, self.states[index].dtype);
                 let mut slot = Buffer::new(*format, len)?;
-                if let Buffer::Encoded(coded) = &mut slot {
-                    for (old, bytes) in coded.parts("").into_iter().zip(parts) {
-                        coded.set_part("", &StoragePart { bytes, ..old })?;
+                if let Buffer::Encoded(encoded) = &mut slot {
+                    for (old, bytes) in encoded.parts("").into_iter().zip(parts) {
+                        encoded.set_part("", &StoragePart { bytes, ..old })?;
                     }
                 } else if let Some(bytes) = parts.first() {
                     slot.data_mut().set_bytes(bytes).map_err(Error::Core)?;
                 }
                 host.params_mut()[index].slots[k] = slot;
             }
-            if let Some((format, (at, len))) = self.states[index].companion {
+            if let Some((format, (at, len))) = self.states[index].correction {
                 let mut bytes = filled("state", 0, len)?;
                 self.device.read(at, &mut bytes).map_err(Error::Device)?;
                 let element = match format {
@@ -64,11 +64,10 @@ impl<D: Device> DeviceOptimizer<D> {
         Ok(host)
     }
 
-    /// Goes on from an optimizer and its state, with groups and parameters like those here: from a
-    /// checkpoint, or from elsewhere.
+    /// Continues from an optimizer with equal groups and parameters, such as one loaded from a checkpoint.
     ///
     /// # Errors
-    /// Another number of parameters, or another shape: nothing is changed. Or the device's own.
+    /// Another number of parameters, or other shapes: nothing has changed then. Or an error of the device.
     pub fn load(&mut self, host: Optimizer) -> Result<(), Error<D::Error>> {
         let (got, expected) = (host.params().len(), self.states.len());
         if got != expected {
@@ -89,10 +88,10 @@ impl<D: Device> DeviceOptimizer<D> {
         Ok(())
     }
 
-    /// [`Optimizer::eval`]: by way of the host's memory, for rules that make that difference.
+    /// [`Optimizer::eval`]. The conversion runs on the host.
     ///
     /// # Errors
-    /// Those of `eval`, of a step's tensors, or the device's own.
+    /// Those of `eval`, those of [`step`](Self::step) for its tensors, or an error of the device.
     ///
     /// # Safety
     /// As [`step`](Self::step).
@@ -100,7 +99,7 @@ impl<D: Device> DeviceOptimizer<D> {
         self.switch(tensors, Optimizer::eval)
     }
 
-    /// [`Optimizer::train`], likewise.
+    /// [`Optimizer::train`]. The conversion runs on the host.
     ///
     /// # Errors
     /// As [`eval`](Self::eval).

@@ -1,4 +1,4 @@
-//! What happens to gradients on the device, element by element.
+//! Elementwise operations on gradients.
 
 use bitstep::float::Dtype;
 
@@ -6,59 +6,58 @@ use crate::plan::{LaunchPlan, Workspace, launch, name};
 use crate::table::GradientDesc;
 use crate::{Device, Error};
 
-/// Memory of so many plain numbers of a type.
+/// A contiguous array of unquantized elements in device memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceSlice {
-    /// Where it is.
+    /// Its address.
     pub at: u64,
-    /// How many numbers.
+    /// The number of elements.
     pub len: usize,
     /// Their type.
     pub dtype: Dtype,
 }
 
-/// What is to be done to a gradient, as the core does it.
+/// An operation on a gradient, as the core does it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum GradientOp {
     /// [`bitstep::gradient::scale_in_place`].
     Multiply(f64),
-    /// The same by a number of type `f64` that is on the device, there.
+    /// Multiplication by the `f64` at a device address.
     MultiplyBy(u64),
     /// [`bitstep::gradient::clip_grad_value`].
     ClipValue(f64),
     /// [`bitstep::gradient::GradientAccumulator::add`] of a micro-batch's gradient.
     Accumulate {
-        /// The micro-batch's.
+        /// The micro-batch's gradient.
         from: DeviceSlice,
-        /// Micro-batches that are added up.
+        /// The number of micro-batches of the window.
         window: u64,
-        /// Those added before it.
+        /// The number of micro-batches added before this one.
         seen: u64,
-        /// Whether their mean is expected, or their sum.
+        /// Whether to compute the mean rather than the sum.
         mean: bool,
     },
     /// [`bitstep::gradient::Neftune::add_from_uniform`].
     Unit {
-        /// Numbers between 0 and 1.
+        /// Uniform random values between 0 and 1.
         from: DeviceSlice,
         /// The noise's magnitude: `Neftune::alpha`.
         magnitude: f64,
-        /// Numbers in a sequence, and in a token.
+        /// The length of a sequence in tokens, and the width of a token.
         dimensions: [u64; 2],
     },
     /// [`bitstep::gradient::Neftune::add_noise`].
     Noise(DeviceSlice),
 }
 
-/// Changes any number of gradients, in one launch for each kind of change and type.
+/// Applies operations to any number of gradients, in one launch for each kind of operation and type.
 ///
 /// # Errors
-/// Lengths that differ, or types that do not go together: before anything is launched. Or the
-/// device's own.
+/// Lengths or types that differ, before anything is launched. Or an error of the device.
 ///
 /// # Safety
-/// The memory is the device's, has the lengths that it is said to have, and is used by nobody
-/// else until what is launched here has run.
+/// The memory belongs to the device, has the stated lengths, and is not used by anything else until
+/// the launches have run.
 pub unsafe fn apply_gradient_ops<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
@@ -68,38 +67,38 @@ pub unsafe fn apply_gradient_ops<D: Device>(
     Ok(())
 }
 
-fn add<E>(plan: &mut LaunchPlan, (to, change): &(DeviceSlice, GradientOp)) -> Result<(), Error<E>> {
-    add_at(0, plan, to, change)
+fn add<E>(plan: &mut LaunchPlan, (to, op): &(DeviceSlice, GradientOp)) -> Result<(), Error<E>> {
+    add_at(0, plan, to, op)
 }
 
-/// Adds a change to a phase of a plan.
+/// Adds an operation to a phase of a plan.
 pub(crate) fn add_at<E>(
     phase: u32,
     plan: &mut LaunchPlan,
     to: &DeviceSlice,
-    change: &GradientOp,
+    op: &GradientOp,
 ) -> Result<(), Error<E>> {
-    let line = GradientDesc { len: to.len as u64, to: to.at, ..GradientDesc::default() };
-    let (kernel, from, line) = match *change {
-        GradientOp::Multiply(c) => ("scale", None, GradientDesc { number: c.to_bits(), ..line }),
-        GradientOp::MultiplyBy(at) => ("scale_by", None, GradientDesc { number: at, ..line }),
+    let desc = GradientDesc { len: to.len as u64, to: to.at, ..GradientDesc::default() };
+    let (kernel, from, desc) = match *op {
+        GradientOp::Multiply(c) => ("scale", None, GradientDesc { number: c.to_bits(), ..desc }),
+        GradientOp::MultiplyBy(at) => ("scale_by", None, GradientDesc { number: at, ..desc }),
         GradientOp::ClipValue(limit) => {
-            ("clip_value", None, GradientDesc { number: limit.to_bits(), ..line })
+            ("clip_value", None, GradientDesc { number: limit.to_bits(), ..desc })
         }
         GradientOp::Accumulate { from, window, seen, mean } => {
-            // How many of this window: the first one of the next begins anew.
+            // Those of this window: the next one starts from zero.
             let seen = seen.checked_rem(window).unwrap_or(0);
             let counts = [window, seen, mean.into()];
-            ("accumulate", Some(from), GradientDesc { counts, ..line })
+            ("accumulate", Some(from), GradientDesc { counts, ..desc })
         }
         GradientOp::Unit { from, magnitude, dimensions: [length, width] } => {
             let counts = [length, width, 0];
-            ("unit", Some(from), GradientDesc { number: magnitude.to_bits(), counts, ..line })
+            ("unit", Some(from), GradientDesc { number: magnitude.to_bits(), counts, ..desc })
         }
-        GradientOp::Noise(from) => ("noise", Some(from), line),
+        GradientOp::Noise(from) => ("noise", Some(from), desc),
     };
     let kernel = format!("gradient_{kernel}_{}", name(to.dtype));
-    let mut line = line;
+    let mut desc = desc;
     if let Some(from) = from {
         if from.len != to.len {
             let (got, expected) = (from.len, to.len);
@@ -108,8 +107,8 @@ pub(crate) fn add_at<E>(
         if from.dtype != to.dtype {
             return Err(Error::NoKernel(format!("{:?} beside {:?}", from.dtype, to.dtype)));
         }
-        line.from = from.at;
+        desc.from = from.at;
     }
-    plan.launch_per_block(phase, kernel, line.len, line);
+    plan.launch_per_block(phase, kernel, desc.len, desc);
     Ok(())
 }

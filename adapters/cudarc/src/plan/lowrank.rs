@@ -7,20 +7,20 @@ use bitstep::rule::StepContext;
 use bitstep::rule::factored::MatrixLayout;
 use bitstep::storage::StorageFormat;
 
-use crate::bytes::{bytes, multiply, read};
+use crate::bytes::{apply_grad_scale, bytes, read};
 use crate::device_storage::DeviceStorage;
 use crate::job::ParamJob;
 use crate::kernel_spec::{LowRankParts, Shape, low_rank_parts};
-use crate::plan::newton_schulz::View;
+use crate::plan::newton_schulz::DeviceMatrix;
 use crate::plan::{Granularity, LaunchPlan, Readback, ReadbackKind, name, no_kernel, phase, wide};
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, CodecDesc, TensorDesc};
 use crate::{Device, Error};
 
-// Between the gradient's being there and the inner rule.
+// Phases between loading the gradient and the inner rule.
 const PROJECT: u32 = phase::WIDEN + 1;
 const PROJECT_AGAIN: u32 = PROJECT + 1;
 const TO_OWN: u32 = PROJECT + 2;
-// Between the inner rule and the parameter's being stored.
+// Phases between the inner rule and storing the parameter.
 const FROM_OWN: u32 = phase::APPLY + 1;
 const BACK: u32 = FROM_OWN + 1;
 const BACK_AGAIN: u32 = BACK + 1;
@@ -32,9 +32,9 @@ const LIMIT: u32 = BACK + 50;
 const DIRECTIONS: u32 = BACK + 51;
 const FOLLOW: u32 = BACK + 52;
 
-/// Renews a job's projectors, if this step is the time: on the host, from a gradient that is read
-/// back if singular vectors are expected.
-pub(crate) fn renew<D: Device>(
+/// Refreshes a job's projectors, if they are due at this step. The host computes them, from the gradient
+/// read back from the device if they are singular vectors.
+pub(crate) fn refresh_projectors<D: Device>(
     device: &mut D,
     job: &mut ParamJob<'_>,
 ) -> Result<(), Error<D::Error>> {
@@ -46,12 +46,12 @@ pub(crate) fn renew<D: Device>(
     };
     let mut grad = Buffer::zeros(job.grad.0, len)?;
     read(device, job.grad.1, &mut grad).map_err(Error::Device)?;
-    multiply(device, job.grad_scale, &mut grad).map_err(Error::Device)?;
+    apply_grad_scale(device, job.grad_scale, &mut grad).map_err(Error::Device)?;
     let dims = low.projection.shape_of(job.shape).map_or([None; 3], |plan| plan.projector_lens());
-    let mut places = [0; 3];
+    let mut addresses = [0; 3];
     let mut buffers = Vec::new();
-    let keys = low.inner.info().slots.len();
-    for ((to, dims), slot) in places.iter_mut().zip(dims).zip(job.slots.iter().skip(keys)) {
+    let num_slots = low.inner.info().slots.len();
+    for ((to, dims), slot) in addresses.iter_mut().zip(dims).zip(job.slots.iter().skip(num_slots)) {
         let dtype = match slot {
             Some(DeviceStorage::At(StorageFormat::Plain(dtype), at, _)) => {
                 *to = *at;
@@ -69,19 +69,19 @@ pub(crate) fn renew<D: Device>(
         low.whole.refresh(of, &step, job.scalars, grad, &mut views)?;
     }
     drop(views);
-    for (at, buffer) in places.into_iter().zip(&buffers).filter(|(_, b)| !b.is_empty()) {
+    for (at, buffer) in addresses.into_iter().zip(&buffers).filter(|(_, b)| !b.is_empty()) {
         device.write(at, &bytes(buffer)).map_err(Error::Device)?;
     }
     Ok(())
 }
 
-/// A matrix on its way.
+/// The buffers of one projected parameter.
 struct ProjectionBuffers<'a> {
     shapes: Shapes,
     compute: Dtype,
-    /// Its gradient.
+    /// The gradient.
     grad: u64,
-    /// The projectors, where there are any.
+    /// The projectors; 0 if there is none on that side.
     left: u64,
     right: u64,
     projected: u64,
@@ -102,16 +102,16 @@ impl LaunchPlan {
         let own = if low.is_single_precision { Dtype::F32 } else { compute };
         let size = |[a, b]: [usize; 2]| (a * b) as u64;
         let (small, len) = (size(shapes.low_rank_shape()), size([shapes.rows, shapes.cols]));
-        let keys = low.inner.info().slots.len();
-        let (slots, projectors) = job.slots.split_at_checked(keys).ok_or_else(none)?;
-        let mut moves = Vec::new();
-        let param = self.open(&mut moves, compute, &job.param, len, true)?;
-        let grad = self.gradient(&mut moves, compute, job, len);
+        let num_slots = low.inner.info().slots.len();
+        let (slots, projectors) = job.slots.split_at_checked(num_slots).ok_or_else(none)?;
+        let mut conversions = Vec::new();
+        let param = self.open(&mut conversions, compute, &job.param, len, true)?;
+        let grad = self.gradient(&mut conversions, compute, job, len);
         let mut open = |which: usize| {
             let dims = shapes.projector_lens().get(which).copied().flatten();
             match (dims, projectors.get(which)) {
                 (Some(dims), Some(Some(place))) => {
-                    self.open(&mut moves, compute, place, size(dims), false)
+                    self.open(&mut conversions, compute, place, size(dims), false)
                 }
                 _ => Ok(0),
             }
@@ -123,85 +123,84 @@ impl LaunchPlan {
         };
         let projected = self.alloc_scratch(small, compute);
         let direction = self.alloc_scratch(small, compute);
-        let way =
+        let buffers =
             ProjectionBuffers { shapes, compute, grad, left, right, projected, direction, low };
-        self.project(&way);
+        self.project(&buffers);
 
-        // The inner rule, over zeros.
-        let mut row =
+        // The inner rule, applied to a parameter of zeros.
+        let mut desc =
             TensorDesc { len: small, param: direction, grad: projected, ..TensorDesc::default() };
         if own != compute {
-            (row.param, row.grad) =
+            (desc.param, desc.grad) =
                 (self.alloc_scratch(small, own), self.alloc_scratch(small, own));
-            self.convert(TO_OWN, [compute, own], [projected, row.grad], small);
+            self.convert(TO_OWN, [compute, own], [projected, desc.grad], small);
         }
         let words = (small * own.size() as u64).div_ceil(8);
-        let zeros = TensorDesc { len: words, param: row.param, ..TensorDesc::default() };
+        let zeros = TensorDesc { len: words, param: desc.param, ..TensorDesc::default() };
         self.launch_per_block(PROJECT, "clear".to_owned(), words, zeros);
         let dims = shapes.low_rank_shape();
         let step = StepContext { shape: &dims, projected: Some(len as usize), ..job.step };
-        let (typed, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
-        row.coefs = at;
+        let (kernels, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
+        desc.coefs = at;
         let known = if low.is_single_precision {
             self.constants(low.inner, compute, &step, job.scalars)?.2
         } else {
             at
         };
-        for (to, slot) in row.slots.iter_mut().zip(slots.iter().take(typed.slots())) {
+        for (to, slot) in desc.slots.iter_mut().zip(slots.iter().take(kernels.slots())) {
             if let Some(slot) = slot {
-                *to = self.open(&mut moves, own, slot, small, true)?;
+                *to = self.open(&mut conversions, own, slot, small, true)?;
             }
         }
-        let (stem, suffix) = (typed.stem(), name(own));
-        let matrix = typed.shape() == Shape::Matrix;
+        let (stem, suffix) = (kernels.stem(), name(own));
+        let matrix = kernels.shape() == Shape::Matrix;
         if let Some(layout) = MatrixLayout::of(&dims).filter(|_| matrix) {
-            self.matrix(&mut moves, typed, own, layout, slots, &mut row)?;
+            self.matrix(&mut conversions, kernels, own, layout, slots, &mut desc)?;
         }
-        let sums = typed.needs_sums(low.inner).ok_or_else(none)?;
+        let sums = kernels.needs_sums(low.inner).ok_or_else(none)?;
         if sums && len == 0 {
-            typed.finish_empty(own, &mut coefs);
+            kernels.finish_empty(own, &mut coefs);
         }
         let sums = sums && len > 0;
         if sums {
             let kernel = if matrix { "scaled_sums" } else { "sums" };
             let of_low = match small {
                 0 => 0,
-                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), own, &row),
+                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), own, &desc),
             };
-            let of_param = if typed.sums_param() {
+            let of_param = if kernels.sums_param() {
                 let param = match own == compute {
                     true => param,
-                    false => self.open(&mut moves, own, &job.param, len, false)?,
+                    false => self.open(&mut conversions, own, &job.param, len, false)?,
                 };
-                let line = TensorDesc { len, param, coefs: at, ..TensorDesc::default() };
-                self.sums(format!("{stem}_param_sums_{suffix}"), own, &line)
+                let desc = TensorDesc { len, param, coefs: at, ..TensorDesc::default() };
+                self.sums(format!("{stem}_param_sums_{suffix}"), own, &desc)
             } else {
                 0
             };
-            let line = TensorDesc { len: small, coefs: at, sums: of_low, ..TensorDesc::default() };
-            let line = TensorDesc { factors: [of_param, 0, 0], width: len, ..line };
+            let desc = TensorDesc { len: small, coefs: at, sums: of_low, ..TensorDesc::default() };
+            let desc = TensorDesc { factors: [of_param, 0, 0], width: len, ..desc };
             let kernel = format!("{stem}_finish_low_{suffix}");
-            self.launch(phase::FINISH, kernel, Granularity::Block, [1, 1], line);
+            self.launch(phase::FINISH, kernel, Granularity::Block, [1, 1], desc);
         }
         let kernel = if matrix { "scaled_apply" } else { "direct" };
-        let line = row;
-        self.launch_per_block(phase::APPLY, format!("{stem}_{kernel}_{suffix}"), small, line);
-        self.read_back(index, job, (typed, own), (at, coefs), sums);
+        self.launch_per_block(phase::APPLY, format!("{stem}_{kernel}_{suffix}"), small, desc);
+        self.read_back(index, job, (kernels, own), (at, coefs), sums);
         if own != compute {
-            self.convert(FROM_OWN, [own, compute], [row.param, direction], small);
+            self.convert(FROM_OWN, [own, compute], [desc.param, direction], small);
         }
 
         let grad = match &low.scales {
-            None => self.bring_back(&way),
-            Some(apollo) => self.scale(index, job, &way, apollo),
+            None => self.bring_back(&buffers),
+            Some(apollo) => self.scale(index, job, &buffers, apollo),
         };
-        let line = TensorDesc { len, param, grad, coefs: known, ..TensorDesc::default() };
-        self.launch_per_block(FOLLOW, format!("{stem}_follow_{}", name(compute)), len, line);
-        self.moved(moves);
+        let desc = TensorDesc { len, param, grad, coefs: known, ..TensorDesc::default() };
+        self.launch_per_block(FOLLOW, format!("{stem}_follow_{}", name(compute)), len, desc);
+        self.add_conversions(conversions);
         Ok(())
     }
 
-    /// Copies plain numbers, from type to type.
+    /// Converts elements from type to type.
     fn convert(&mut self, phase: u32, types: [Dtype; 2], [main, plain]: [u64; 2], len: u64) {
         let kernel = format!("load_{}_{}", name(types[0]), name(types[1]));
         self.launch_per_block(
@@ -212,12 +211,13 @@ impl LaunchPlan {
         );
     }
 
-    fn project(&mut self, way: &ProjectionBuffers<'_>) {
-        let Shapes { rows, cols, side, .. } = way.shapes;
-        let [rows, cols, inner] = [rows, cols, way.shapes.intermediate_len()].map(|d| d as u64);
-        let whole: View = (way.grad, [cols, 1]);
-        let (p, q): (View, View) = ((way.left, [1, inner]), (way.right, [1, cols]));
-        let (of, to) = (way.compute, way.projected);
+    fn project(&mut self, buffers: &ProjectionBuffers<'_>) {
+        let Shapes { rows, cols, side, .. } = buffers.shapes;
+        let [rows, cols, inner] = [rows, cols, buffers.shapes.intermediate_len()].map(|d| d as u64);
+        let whole: DeviceMatrix = (buffers.grad, [cols, 1]);
+        let (p, q): (DeviceMatrix, DeviceMatrix) =
+            ((buffers.left, [1, inner]), (buffers.right, [1, cols]));
+        let (of, to) = (buffers.compute, buffers.projected);
         match side {
             Side::Right => self.product(PROJECT, of, [rows, cols, inner], [whole, q], to),
             Side::Left => self.product(PROJECT, of, [inner, rows, cols], [p, whole], to),
@@ -230,78 +230,79 @@ impl LaunchPlan {
         }
     }
 
-    /// Directions, brought back and scaled.
-    fn bring_back(&mut self, way: &ProjectionBuffers<'_>) -> u64 {
-        let Shapes { rows, cols, side, .. } = way.shapes;
-        let [rows, cols, inner] = [rows, cols, way.shapes.intermediate_len()].map(|d| d as u64);
-        let (of, len) = (way.compute, rows * cols);
+    /// The directions, projected back and scaled.
+    fn bring_back(&mut self, buffers: &ProjectionBuffers<'_>) -> u64 {
+        let Shapes { rows, cols, side, .. } = buffers.shapes;
+        let [rows, cols, inner] = [rows, cols, buffers.shapes.intermediate_len()].map(|d| d as u64);
+        let (of, len) = (buffers.compute, rows * cols);
         let (tall, wide) = match side {
-            Side::Right => (way.direction, way.right),
-            Side::Left => (way.left, way.direction),
+            Side::Right => (buffers.direction, buffers.right),
+            Side::Left => (buffers.left, buffers.direction),
             Side::Both => {
                 let between = self.alloc_scratch(rows * inner, of);
-                let factors = [(way.left, [inner, 1]), (way.direction, [inner, 1])];
+                let factors = [(buffers.left, [inner, 1]), (buffers.direction, [inner, 1])];
                 self.product(BACK, of, [rows, inner, inner], factors, between);
-                (between, way.right)
+                (between, buffers.right)
             }
         };
         let directions = self.alloc_scratch(len, of);
         let factors = [(tall, [inner, 1]), (wide, [cols, 1])];
         self.product(BACK_AGAIN, of, [rows, inner, cols], factors, directions);
-        let width = way.low.projection.scale.to_bits();
-        let line = TensorDesc { len, param: directions, width, ..TensorDesc::default() };
-        self.launch_per_block(DIRECTIONS, format!("galore_{}", name(of)), len, line);
+        let width = buffers.low.projection.scale.to_bits();
+        let desc = TensorDesc { len, param: directions, width, ..TensorDesc::default() };
+        self.launch_per_block(DIRECTIONS, format!("galore_{}", name(of)), len, desc);
         directions
     }
 
-    /// The gradient, scaled as the projection's directions are long, and limited. Its rule's second
-    /// half turns directions round, as the references' does: no factor is negative.
+    /// APOLLO: the gradient, scaled by the ratio of the norms of the inner rule's directions and the
+    /// projected gradient, and limited. The factors are not negative; the sign of the descent is
+    /// applied by the rule's `apply_direction`, as in the references.
     fn scale(
         &mut self,
         index: usize,
         job: &ParamJob<'_>,
-        way: &ProjectionBuffers<'_>,
+        buffers: &ProjectionBuffers<'_>,
         apollo: &Apollo,
     ) -> u64 {
-        let Channels { count, len, start, stride, by_column } = apollo.factors(&way.shapes);
-        let (of, suffix) = (wide(way.compute), name(way.compute));
+        let Channels { count, len, start, stride, by_column } = apollo.factors(&buffers.shapes);
+        let (of, suffix) = (wide(buffers.compute), name(buffers.compute));
         let [count, of_one] = [count as u64, len as u64];
-        let squares = [way.direction, way.projected].map(|from| {
+        let squares = [buffers.direction, buffers.projected].map(|from| {
             let blocks = of_one.div_ceil(CHUNK);
             if blocks == 0 {
                 return self.push_zeros(count, of);
             }
             let to = self.alloc_scratch(count * blocks, of);
             let (start, stride) = (start as u64, stride as u64);
-            let line = ChannelDesc { first: 0, len: of_one, start, stride, from, to };
+            let desc = ChannelDesc { first: 0, len: of_one, start, stride, from, to };
             let chunks = [count * blocks, of_one];
-            self.launch(BACK, format!("channels_{suffix}"), Granularity::Warp, chunks, line);
+            self.launch(BACK, format!("channels_{suffix}"), Granularity::Warp, chunks, desc);
             self.fold(FOLD_CHANNELS, of, count, blocks, to)
         });
-        let factors = self.alloc_scratch(count, way.compute);
-        let line =
+        let factors = self.alloc_scratch(count, buffers.compute);
+        let desc =
             TensorDesc { len: count, param: factors, sums: squares[0], ..TensorDesc::default() };
-        let line = TensorDesc { factors: [squares[1], 0, 0], width: of_one, ..line };
-        self.launch_per_block(FACTORS, format!("apollo_factors_{suffix}"), count, line);
+        let desc = TensorDesc { factors: [squares[1], 0, 0], width: of_one, ..desc };
+        self.launch_per_block(FACTORS, format!("apollo_factors_{suffix}"), count, desc);
 
-        let len = (way.shapes.rows * way.shapes.cols) as u64;
-        let mut line = ApolloDesc {
+        let len = (buffers.shapes.rows * buffers.shapes.cols) as u64;
+        let mut desc = ApolloDesc {
             first: 0,
             len,
-            cols: way.shapes.cols as u64,
-            grad: way.grad,
+            cols: buffers.shapes.cols as u64,
+            grad: buffers.grad,
             factors,
             count,
             by_column: by_column.into(),
-            root: way.low.projection.sqrt_scale().to_bits(),
+            root: buffers.low.projection.sqrt_scale().to_bits(),
             front: apollo.scale_first().into(),
             cell: 0,
             seen: (!job.step.is_first).into(),
             to: 0,
         };
         if apollo.limits_growth() {
-            let which = way.low.num_scalars + 1;
-            line.cell = job.persistent.unwrap_or_else(|| {
+            let which = buffers.low.num_scalars + 1;
+            desc.cell = job.persistent.unwrap_or_else(|| {
                 let before = job.scalars.get(which).copied().unwrap_or(0.0);
                 self.push(&[before.to_le_bytes(), [0; 8]].concat())
             });
@@ -312,16 +313,16 @@ impl LaunchPlan {
                 let to = self.alloc_scratch(blocks, of);
                 let chunks = [blocks, len];
                 let kernel = format!("apollo_squares_{suffix}");
-                self.launch(LENGTH, kernel, Granularity::Warp, chunks, ApolloDesc { to, ..line });
+                self.launch(LENGTH, kernel, Granularity::Warp, chunks, ApolloDesc { to, ..desc });
                 self.fold(FOLD_LENGTH, of, 1, blocks, to)
             };
             let kernel = format!("apollo_limit_{suffix}");
-            self.launch(LIMIT, kernel, Granularity::Block, [1, 1], ApolloDesc { to: sum, ..line });
-            self.records.push(Readback { index, what: ReadbackKind::Number(line.cell, which) });
+            self.launch(LIMIT, kernel, Granularity::Block, [1, 1], ApolloDesc { to: sum, ..desc });
+            self.readbacks.push(Readback { index, what: ReadbackKind::Number(desc.cell, which) });
         }
-        let directions = self.alloc_scratch(len, way.compute);
-        line.to = directions;
-        self.launch_per_block(DIRECTIONS, format!("apollo_directions_{suffix}"), len, line);
+        let directions = self.alloc_scratch(len, buffers.compute);
+        desc.to = directions;
+        self.launch_per_block(DIRECTIONS, format!("apollo_directions_{suffix}"), len, desc);
         directions
     }
 }

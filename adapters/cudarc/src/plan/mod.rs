@@ -1,8 +1,8 @@
-//! From tensors to launches: the same for every device.
+//! Plans the kernel launches of a step, independently of the device.
 //!
-//! A step is a list of phases. In each, all tensors that need the same kernel go in one launch.
-//! Tensors of the usual types run the kernels of those; any other storage is first turned into
-//! plain numbers of the type to compute in, and back at the end, as the core does it.
+//! A step is a list of phases. In each, all tensors that need the same kernel share a launch.
+//! Tensors of common types have kernels that read them directly. Any other storage is first decoded
+//! to values of the compute type, and encoded again at the end, as in the core.
 
 pub(crate) mod gradient;
 pub(crate) mod lowrank;
@@ -21,18 +21,18 @@ use crate::device::Device;
 use crate::kernel_spec::{KernelSpec, kernel_spec};
 use crate::table::{CHUNK, TableRow};
 
-/// Device memory that a step needs beside its tensors. It grows at the first step, or when
-/// tensors are added, and is then reused.
+/// Device memory that a step needs besides its tensors. It grows at the first step, or when
+/// tensors are added, and is reused afterwards.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    /// Tables and constants, written at every step.
+    /// Descriptor tables and constants, written at every step.
     tables: Region,
-    /// Sums, and numbers on their way from one storage to another.
+    /// Sums and decoded tensors.
     scratch: Region,
 }
 
 impl Workspace {
-    /// What has been allocated: its owner's to free.
+    /// The addresses that it has allocated, which the owner frees.
     pub fn memory(&self) -> impl Iterator<Item = u64> {
         [self.tables, self.scratch].into_iter().filter(|r| r.len > 0).map(|r| r.at)
     }
@@ -58,12 +58,12 @@ impl Region {
     }
 }
 
-/// Launches that are ready: kernel, blocks and threads, parameters.
+/// Prepared launches: kernel, blocks and threads, parameters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct LaunchList(Vec<(String, [u32; 2], [u64; 3])>);
 
 impl LaunchList {
-    /// Launches them, in their order.
+    /// Launches them in order.
     pub(crate) fn launch<D: Device>(&self, device: &mut D) -> Result<(), Error<D::Error>> {
         self.0.iter().try_for_each(|(kernel, [blocks, threads], params)| {
             device.launch(kernel, *blocks, *threads, *params).map_err(Error::Device)
@@ -71,18 +71,18 @@ impl LaunchList {
     }
 }
 
-/// Launches what `fill` plans; returns what is to be noted of it in the end.
+/// Launches what `fill` plans; returns the readbacks.
 pub(crate) fn launch<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
     fill: impl Fn(&mut LaunchPlan) -> Result<(), Error<D::Error>>,
 ) -> Result<Vec<Readback>, Error<D::Error>> {
-    let (ready, records) = prepare(device, workspace, fill)?;
-    ready.launch(device)?;
-    Ok(records)
+    let (launch_list, readbacks) = prepare(device, workspace, fill)?;
+    launch_list.launch(device)?;
+    Ok(readbacks)
 }
 
-/// Writes the tables of what `fill` plans, in one go; allocates if it never needed so much.
+/// Writes the tables of what `fill` plans in one copy, after growing the workspace if necessary.
 pub(crate) fn prepare<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
@@ -104,16 +104,16 @@ pub(crate) fn prepare<D: Device>(
     if !plan.bytes.is_empty() {
         device.write(workspace.tables.at, &plan.bytes).map_err(Error::Device)?;
     }
-    let mut ready = Vec::new();
+    let mut launch_list = Vec::new();
     for ((_, kernel), launch) in plan.launches {
         device.load(&kernel).map_err(Error::Device)?;
         let (blocks, threads) = launch.grid();
-        ready.push((kernel, [blocks, threads], [launch.at, launch.lines, launch.chunks]));
+        launch_list.push((kernel, [blocks, threads], [launch.at, launch.descs, launch.chunks]));
     }
-    Ok((LaunchList(ready), plan.records))
+    Ok((LaunchList(launch_list), plan.readbacks))
 }
 
-/// When a launch comes.
+/// The order of launches.
 pub(crate) mod phase {
     pub(crate) const FROM_PARAM: u32 = 0;
     pub(crate) const TO_SLOT: u32 = 1;
@@ -127,13 +127,13 @@ pub(crate) mod phase {
     pub(crate) const SUMS: u32 = 60;
     pub(crate) const FOLD_SUMS: u32 = 61;
     pub(crate) const FINISH: u32 = 80;
-    pub(crate) const KEEP: u32 = 81;
+    pub(crate) const PERSIST: u32 = 81;
     pub(crate) const APPLY: u32 = 90;
     pub(crate) const NARROW: u32 = 100_000;
     pub(crate) const STORE: u32 = 100_001;
 }
 
-/// Who gets a chunk.
+/// Whether a chunk is processed by a block of threads or by a warp.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Granularity {
     #[default]
@@ -145,22 +145,22 @@ pub(crate) enum Granularity {
 struct Launch {
     table: Vec<u8>,
     at: u64,
-    lines: u64,
+    descs: u64,
     chunks: u64,
-    share: Granularity,
-    /// The most items in a chunk.
+    granularity: Granularity,
+    /// The largest number of items in a chunk.
     items: u64,
 }
 
-/// Threads in a block, at the most.
+/// The maximum number of threads in a block.
 const THREADS: u64 = 256;
-/// Blocks of a launch, at the most: they go round.
+/// The maximum number of blocks in a launch; each loops over several chunks beyond that.
 const BLOCKS: u64 = 1 << 16;
 const WARP: u64 = 32;
 
 impl Launch {
     fn grid(&self) -> (u32, u32) {
-        let (chunks, threads) = match self.share {
+        let (chunks, threads) = match self.granularity {
             Granularity::Block => (self.chunks, self.items.next_multiple_of(WARP)),
             Granularity::Warp => (self.chunks.div_ceil(THREADS / WARP), self.chunks * WARP),
         };
@@ -168,14 +168,14 @@ impl Launch {
     }
 }
 
-/// What is written and launched.
+/// The tables and launches of a step.
 pub(crate) struct LaunchPlan {
     base: u64,
     bytes: Vec<u8>,
     scratch_base: u64,
     scratch: u64,
     launches: BTreeMap<(u32, String), Launch>,
-    pub(crate) records: Vec<Readback>,
+    pub(crate) readbacks: Vec<Readback>,
 }
 
 impl LaunchPlan {
@@ -186,11 +186,11 @@ impl LaunchPlan {
             scratch_base: workspace.scratch.at,
             scratch: 0,
             launches: BTreeMap::new(),
-            records: Vec::new(),
+            readbacks: Vec::new(),
         }
     }
 
-    /// Bytes to be written; returns where they will be.
+    /// Adds bytes to the tables; returns their device address.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(16), 0);
         let at = self.base + self.bytes.len() as u64;
@@ -198,51 +198,51 @@ impl LaunchPlan {
         at
     }
 
-    /// Room for so many numbers.
+    /// Allocates scratch memory for `count` elements.
     pub(crate) fn alloc_scratch(&mut self, count: u64, of: Dtype) -> u64 {
         let at = self.scratch_base + self.scratch;
         self.scratch += (count * of.size() as u64).next_multiple_of(256);
         at
     }
 
-    /// So many zeros.
+    /// Adds `count` zeros to the tables; returns their device address.
     pub(crate) fn push_zeros(&mut self, count: u64, of: Dtype) -> u64 {
         self.push(&vec![0; count as usize * of.size()])
     }
 
-    /// Adds a line to a launch.
+    /// Adds a descriptor to a launch.
     pub(crate) fn launch<L: TableRow>(
         &mut self,
         phase: u32,
         kernel: String,
-        share: Granularity,
+        granularity: Granularity,
         [chunks, items]: [u64; 2],
-        mut line: L,
+        mut desc: L,
     ) {
         if chunks == 0 {
             return;
         }
         let launch = self.launches.entry((phase, kernel)).or_default();
-        line.set_first_block(launch.chunks);
-        launch.table.extend_from_slice(bytes(&line));
-        launch.lines += 1;
+        desc.set_first_block(launch.chunks);
+        launch.table.extend_from_slice(bytes(&desc));
+        launch.descs += 1;
         launch.chunks += chunks;
-        launch.share = share;
+        launch.granularity = granularity;
         launch.items = launch.items.max(items.min(CHUNK));
     }
 
-    /// Adds a line of so many items, dealt out to blocks of threads.
+    /// Adds a descriptor of `items` items to a launch whose chunks are processed by blocks.
     pub(crate) fn launch_per_block<L: TableRow>(
         &mut self,
         phase: u32,
         kernel: String,
         items: u64,
-        line: L,
+        desc: L,
     ) {
-        self.launch(phase, kernel, Granularity::Block, [items.div_ceil(CHUNK), items], line);
+        self.launch(phase, kernel, Granularity::Block, [items.div_ceil(CHUNK), items], desc);
     }
 
-    /// Puts the tables where the launches will find them.
+    /// Appends the launches' tables.
     fn tables(&mut self) {
         let mut launches = std::mem::take(&mut self.launches);
         for launch in launches.values_mut() {
@@ -251,7 +251,7 @@ impl LaunchPlan {
         self.launches = launches;
     }
 
-    /// The constants of a step, as far as the host knows them: their bytes, and where they will be.
+    /// Adds the constants of a step, as far as the host computes them; returns their bytes and address.
     pub(crate) fn constants<E>(
         &mut self,
         rule: &dyn DynRule,
@@ -259,47 +259,47 @@ impl LaunchPlan {
         step: &StepContext<'_>,
         scalars: &ScalarState,
     ) -> Result<(&'static dyn KernelSpec, Vec<u8>, u64), Error<E>> {
-        let typed = kernel_spec(rule).ok_or_else(|| no_kernel(rule))?;
-        let coefs = typed.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
+        let kernels = kernel_spec(rule).ok_or_else(|| no_kernel(rule))?;
+        let coefs = kernels.coefs(rule, compute, step, scalars).ok_or_else(|| no_kernel(rule))?;
         let at = self.push(&coefs);
-        // They are copied in words.
+        // Readbacks copy them in 8-byte words.
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        Ok((typed, coefs, at))
+        Ok((kernels, coefs, at))
     }
 }
 
-/// Something of which a rule's numbers are noted in the end.
+/// A readback of a job's per-step scalars after its launches.
 pub(crate) struct Readback {
-    /// The job.
+    /// The index of the job.
     pub(crate) index: usize,
     pub(crate) what: ReadbackKind,
 }
 
-/// What it is, and where.
+/// The source of a readback.
 pub(crate) enum ReadbackKind {
-    /// Constants that the host has finished.
+    /// Constants that the host has completed.
     Finished(&'static dyn KernelSpec, Dtype, Vec<u8>),
-    /// Constants that the device finishes, and their length.
+    /// Constants that the device completes: their address and length.
     Constants(&'static dyn KernelSpec, Dtype, u64, usize),
-    /// A number, and which of those carried it is.
+    /// The address of an `f64`, and the index of its scalar.
     Number(u64, usize),
 }
 
 impl Readback {
-    /// Notes the numbers, once they are there.
+    /// Stores the values in the scalars, after the launches.
     pub(crate) fn read_back<D: Device>(
         &self,
         device: &mut D,
         scalars: &mut ScalarState,
     ) -> Result<(), D::Error> {
         match &self.what {
-            ReadbackKind::Finished(typed, compute, coefs) => {
-                typed.export_scalars(*compute, coefs, scalars)
+            ReadbackKind::Finished(kernels, compute, coefs) => {
+                kernels.export_scalars(*compute, coefs, scalars)
             }
-            &ReadbackKind::Constants(typed, compute, at, len) => {
+            &ReadbackKind::Constants(kernels, compute, at, len) => {
                 let mut coefs = vec![0; len];
                 device.read(at, &mut coefs)?;
-                typed.export_scalars(compute, &coefs, scalars);
+                kernels.export_scalars(compute, &coefs, scalars);
             }
             &ReadbackKind::Number(at, which) => {
                 let mut bytes = [0; 8];
@@ -313,17 +313,17 @@ impl Readback {
     }
 }
 
-/// A line's bytes.
-fn bytes<L: TableRow>(line: &L) -> &[u8] {
-    // SAFETY: lines are made of 64-bit numbers and nothing else.
-    unsafe { std::slice::from_raw_parts((&raw const *line).cast(), size_of::<L>()) }
+/// A descriptor's bytes.
+fn bytes<L: TableRow>(desc: &L) -> &[u8] {
+    // SAFETY: descriptors consist of 64-bit integers only, without padding.
+    unsafe { std::slice::from_raw_parts((&raw const *desc).cast(), size_of::<L>()) }
 }
 
 pub(crate) fn name(dtype: Dtype) -> &'static str {
     dtype.id()
 }
 
-/// The type of sums.
+/// The type that sums over tensors of a compute type are computed in.
 pub(crate) fn wide(compute: Dtype) -> Dtype {
     if compute == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }
 }

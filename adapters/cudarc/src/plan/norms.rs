@@ -1,4 +1,4 @@
-//! Clipping by a norm over all gradients, which stays on the device.
+//! Clipping by the norm over all gradients, which stays on the device.
 
 use bitstep::float::Dtype;
 use bitstep::gradient::kernel::{NormKind, promote};
@@ -12,9 +12,9 @@ use crate::{Device, DeviceSlice, Error, GradientOp};
 /// How gradients are clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Clip {
-    /// PyTorch's way.
+    /// PyTorch's `clip_grad_norm_`.
     Norm(ClipGradNorm),
-    /// TensorFlow's way.
+    /// TensorFlow's `clip_by_global_norm`.
     Global(ClipByGlobalNorm),
 }
 
@@ -26,17 +26,17 @@ const FOLD_LIST: u32 = 22;
 const TOTAL: u32 = 40;
 const SCALE: u32 = 41;
 
-/// Scales gradients down as the core does ([`ClipGradNorm::clip`], [`ClipByGlobalNorm::clip`]),
-/// in place. At `to`, a multiple of 8, the device is left with two numbers of type `f64`: the
-/// total norm before, and what the gradients were multiplied by. The host does not wait for them,
-/// unless the clip is to refuse a norm that is not finite.
+/// Clips gradients in place, as the core does ([`ClipGradNorm::clip`], [`ClipByGlobalNorm::clip`]).
+/// Writes two `f64` to `to`, a device address aligned to 8: the total norm before clipping, and the
+/// factor of the gradients. The host does not wait for them, unless `clip` refuses a norm that is not
+/// finite.
 ///
 /// # Errors
-/// A norm that is not finite, where that is to be refused: gradients are as they were. Or the
-/// device's own.
+/// A norm that is not finite, if `clip` refuses it: gradients are unchanged then. Or an error of the
+/// device.
 ///
 /// # Safety
-/// As [`apply_gradient_ops`](crate::apply_gradient_ops); `to` has room for two numbers.
+/// As [`apply_gradient_ops`](crate::apply_gradient_ops); `to` has room for two `f64`.
 pub unsafe fn clip<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
@@ -66,11 +66,11 @@ pub unsafe fn clip<D: Device>(
     Ok(())
 }
 
-/// The first half of [`clip`]: finds both numbers, and leaves the gradients alone. A step may read
-/// the second one on its way ([`DeviceOptimizer::set_grad_scale`](crate::DeviceOptimizer::set_grad_scale)).
+/// The first half of [`clip`]: computes norm and factor, and does not modify the gradients. A step can
+/// apply the factor ([`DeviceOptimizer::set_grad_scale`](crate::DeviceOptimizer::set_grad_scale)).
 ///
 /// # Errors
-/// The device's own.
+/// An error of the device.
 ///
 /// # Safety
 /// As [`clip`].
@@ -88,7 +88,7 @@ pub unsafe fn norm<D: Device>(
     Ok(())
 }
 
-/// The kernels of an order, and those that fold what they leave.
+/// The kernels of a norm's order: for the elements, and for their partial results.
 fn kernels(order: NormKind) -> (&'static str, &'static str) {
     match order {
         NormKind::Two => ("norm_two", "fold"),
@@ -101,7 +101,7 @@ fn kernels(order: NormKind) -> (&'static str, &'static str) {
 }
 
 impl LaunchPlan {
-    /// The norm over gradients, and what they are to be multiplied by.
+    /// Plans the norm over the gradients and their factor.
     fn norm(&mut self, gradients: &[DeviceSlice], clip: Clip, to: u64) {
         let dtype = gradients.iter().map(|g| g.dtype).reduce(promote).unwrap_or(Dtype::F32);
         let of = wide(dtype);
@@ -110,13 +110,13 @@ impl LaunchPlan {
             Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
         };
         let kernels = |n| kernels(NormKind::of(order, n));
-        let line =
+        let desc =
             NormDesc { number: order.to_bits(), most: most.to_bits(), ..NormDesc::default() };
         let list = self.alloc_scratch(gradients.len() as u64, of);
         for (i, g) in gradients.iter().enumerate() {
             let to = list + (i * of.size()) as u64;
-            let line =
-                NormDesc { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..line };
+            let desc =
+                NormDesc { len: g.len as u64, from: g.at, wide: (of == Dtype::F64).into(), ..desc };
             let (terms, fold, one, sum) = match clip {
                 Clip::Norm(_) => {
                     let (terms, fold) = kernels(g.len);
@@ -128,10 +128,10 @@ impl LaunchPlan {
                     (terms, "fold", format!("norm_halves_{}", name(dtype)), of)
                 }
             };
-            let from = self.blocks([TERMS, FOLD], [&terms, fold], sum, line);
-            self.launch(OF_ONE, one, Granularity::Block, [1, 1], NormDesc { from, to, ..line });
+            let from = self.blocks([TERMS, FOLD], [&terms, fold], sum, desc);
+            self.launch(OF_ONE, one, Granularity::Block, [1, 1], NormDesc { from, to, ..desc });
         }
-        let all = NormDesc { len: gradients.len() as u64, from: list, ..line };
+        let all = NormDesc { len: gradients.len() as u64, from: list, ..desc };
         let (from, total) = match clip {
             Clip::Norm(_) => {
                 let (terms, fold) = kernels(gradients.len());
@@ -145,31 +145,31 @@ impl LaunchPlan {
         self.launch(TOTAL, kernel, Granularity::Block, [1, 1], NormDesc { from, to, ..all });
     }
 
-    /// What the numbers of a line make together.
+    /// Reduces the values of a descriptor to one; returns its address.
     fn blocks(
         &mut self,
         [first, next]: [u32; 2],
         [terms, fold]: [&str; 2],
         of: Dtype,
-        line: NormDesc,
+        desc: NormDesc,
     ) -> u64 {
-        if line.len == 0 {
-            let nothing: f64 = NormKind::of(f64::from_bits(line.number), 0).start();
+        if desc.len == 0 {
+            let nothing: f64 = NormKind::of(f64::from_bits(desc.number), 0).start();
             let bytes = match of {
                 Dtype::F64 => nothing.to_le_bytes().to_vec(),
                 _ => (nothing as f32).to_le_bytes().to_vec(),
             };
-            // TensorFlow's squares are sums, whatever the limit.
+            // TensorFlow's squares are summed, whatever `number` holds.
             return self.push(if fold == "fold" { &[0; 8] } else { &bytes });
         }
-        let blocks = line.len.div_ceil(CHUNK);
+        let blocks = desc.len.div_ceil(CHUNK);
         let to = self.alloc_scratch(blocks, of);
         self.launch(
             first,
             terms.to_owned(),
             Granularity::Warp,
-            [blocks, line.len],
-            NormDesc { to, ..line },
+            [blocks, desc.len],
+            NormDesc { to, ..desc },
         );
         self.fold_by(fold, next, of, 1, blocks, to)
     }

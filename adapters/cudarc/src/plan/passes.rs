@@ -1,30 +1,30 @@
-//! Launches over several levels: sums of sums, and the passes of matrix rules.
+//! Launches over several levels: reductions, and the passes of factored rules.
 
 use bitstep::float::Dtype;
 use bitstep::rule::factored::MatrixLayout;
 
 use crate::Error;
-use crate::device_storage::{DeviceStorage, Moves};
+use crate::device_storage::{Conversions, DeviceStorage};
 use crate::kernel_spec::KernelSpec;
 use crate::plan::{Granularity, LaunchPlan, name, phase, wide};
 use crate::table::{CHUNK, FoldDesc, ROWS, TensorDesc};
 
 impl LaunchPlan {
-    /// Both sums over a tensor of at least one element.
-    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, row: &TensorDesc) -> u64 {
-        let (wide, blocks) = (wide(compute), row.len.div_ceil(CHUNK));
+    /// Both sums over a tensor with at least one element; returns their address.
+    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, desc: &TensorDesc) -> u64 {
+        let (wide, blocks) = (wide(compute), desc.len.div_ceil(CHUNK));
         let sums = self.alloc_scratch(2 * blocks, wide);
         self.launch(
             phase::SUMS,
             kernel,
             Granularity::Warp,
-            [blocks, row.len],
-            TensorDesc { sums, ..*row },
+            [blocks, desc.len],
+            TensorDesc { sums, ..*desc },
         );
         self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
     }
 
-    /// Folds `segments` times `len` numbers to one each; returns where those are.
+    /// Sums each of `segments` segments of `len` values; returns the address of the sums.
     pub(crate) fn fold(
         &mut self,
         phase: u32,
@@ -36,7 +36,7 @@ impl LaunchPlan {
         self.fold_by("fold", phase, of, segments, len, from)
     }
 
-    /// The same by kernels of that name.
+    /// Reduces each segment by the kernels of a name.
     pub(crate) fn fold_by(
         &mut self,
         kernel: &str,
@@ -56,7 +56,7 @@ impl LaunchPlan {
         from
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a line of a table has that many parts")]
+    #[expect(clippy::too_many_arguments, reason = "a descriptor has that many parts")]
     pub(crate) fn fold_once(
         &mut self,
         kernel: &str,
@@ -78,26 +78,26 @@ impl LaunchPlan {
         );
     }
 
-    /// The passes over rows and columns, which leave factors.
+    /// The passes over rows and columns, which compute the factors of the elements.
     pub(crate) fn matrix<E>(
         &mut self,
-        moves: &mut Moves,
-        typed: &dyn KernelSpec,
+        conversions: &mut Conversions,
+        kernels: &dyn KernelSpec,
         compute: Dtype,
         layout: MatrixLayout,
         slots: &[Option<DeviceStorage>],
-        row: &mut TensorDesc,
+        desc: &mut TensorDesc,
     ) -> Result<(), Error<E>> {
-        let (of, stem, suffix) = (wide(compute), typed.stem(), name(compute));
+        let (of, stem, suffix) = (wide(compute), kernels.stem(), name(compute));
         let [batches, height, width] = [layout.batches, layout.rows, layout.cols].map(|d| d as u64);
-        (row.height, row.width) = (height, width);
+        (desc.height, desc.width) = (height, width);
         let (rows, cols) = (batches * height, batches * width);
-        // Of a matrix without elements there may be no state.
+        // A matrix without elements may have no state.
         let nothing = DeviceStorage::plain(compute, 0);
-        let [row_state, col_state] = [typed.slots(), typed.slots() + 1]
+        let [row_state, col_state] = [kernels.slots(), kernels.slots() + 1]
             .map(|k| slots.get(k).copied().flatten().unwrap_or(nothing));
-        let row_state = self.open(moves, compute, &row_state, rows, true)?;
-        let col_state = self.open(moves, compute, &col_state, cols, true)?;
+        let row_state = self.open(conversions, compute, &row_state, rows, true)?;
+        let col_state = self.open(conversions, compute, &col_state, cols, true)?;
 
         let a_row = width.div_ceil(CHUNK);
         let row_sums = if width == 0 {
@@ -110,7 +110,7 @@ impl LaunchPlan {
                 kernel,
                 Granularity::Warp,
                 [rows * a_row, width],
-                TensorDesc { sums: to, ..*row },
+                TensorDesc { sums: to, ..*desc },
             );
             self.fold(phase::FOLD_SQUARES, of, rows, a_row, to)
         };
@@ -124,7 +124,7 @@ impl LaunchPlan {
                 phase::SQUARES,
                 kernel,
                 cols * a_col,
-                TensorDesc { sums: from, ..*row },
+                TensorDesc { sums: from, ..*desc },
             );
             let (mut len, mut phase) = (a_col, phase::FOLD_SQUARES);
             while len > 1 {
@@ -140,7 +140,7 @@ impl LaunchPlan {
             }
             from
         };
-        let coefs = row.coefs;
+        let coefs = desc.coefs;
         self.launch_per_block(
             phase::TRACK,
             format!("{stem}_track_rows_{suffix}"),
@@ -167,13 +167,13 @@ impl LaunchPlan {
                 ..TensorDesc::default()
             },
         );
-        // One level at least: a block of its own is how even one number is summed.
+        // At least one level: even a single value is summed as a block.
         let blocks = height.div_ceil(CHUNK);
         let to = self.alloc_scratch(batches * blocks, of);
         self.fold_once("fold", phase::FOLD_ROWS, of, batches, height, row_sums, to);
         let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
-        row.factors = [row_sums, col_sums, self.alloc_scratch(batches, of)];
-        let factors = row.factors;
+        desc.factors = [row_sums, col_sums, self.alloc_scratch(batches, of)];
+        let factors = desc.factors;
         self.launch_per_block(
             phase::FACTORS,
             format!("{stem}_factors_{suffix}"),

@@ -1,10 +1,10 @@
-//! Why a run can't be saved or resumed.
+//! The error of saving or resuming a run.
 
 use bitstep::hyper::{ArgError, Short};
 use serde_json::Value as Json;
 use thiserror::Error;
 
-/// Why a run can't be saved or resumed.
+/// The error of saving or resuming a run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -13,38 +13,38 @@ pub enum CheckpointError {
     Io {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Not a safetensors file, or a damaged one.
     #[error("not a whole safetensors file: {0}")]
     SafeTensors(#[from] safetensors::SafeTensorError),
-    /// A safetensors file, but not one of these.
+    /// A safetensors file that is no checkpoint.
     #[error("metadata: {0}")]
     Metadata(String),
     /// A checkpoint of another program, or of a later version of this one.
     #[error("`format` is {}, known are {known}", Short(found))]
     Format {
-        /// What the file says.
+        /// The format of the file.
         found: String,
-        /// What can be read.
+        /// The formats that can be read.
         known: String,
     },
-    /// A word of an earlier version that it never wrote.
+    /// A value that the earlier version never wrote.
     #[error("`{key}` is {}, which no version has written", Short(found))]
     Word {
         /// The key.
         key: &'static str,
-        /// What stands there.
+        /// Its value in the file.
         found: String,
     },
-    /// Two parameters of one name, one that a file can't have, or not a name for each parameter.
+    /// A duplicate name, a name that a file can't have, or another number of names than parameters.
     #[error("names of parameters: {0}")]
     Names(String),
-    /// A tensor that is needed and not there.
+    /// A missing tensor.
     #[error("no tensor `{}`", Short(.0))]
     Missing(String),
-    /// A tensor, or a parameter, that nothing here asks for.
+    /// A tensor or parameter that is not used here.
     #[error("`{}` belongs to nothing that is being resumed", Short(.0))]
     Surplus(String),
     /// A tensor of another shape or type.
@@ -52,51 +52,51 @@ pub enum CheckpointError {
     Tensor {
         /// The tensor.
         name: String,
-        /// What stands in the file.
+        /// Shape and type in the file.
         got: String,
-        /// What the optimizer has.
+        /// Shape and type in the optimizer.
         expected: String,
     },
-    /// A group that moves otherwise than when it was saved.
+    /// A group with another spec than when it was saved.
     #[error("group {group}: {} was {} and is {here}", Short(what), Short(saved))]
     Recipe {
-        /// The group's number.
+        /// The group's index.
         group: usize,
         /// The rule, a hyper-parameter, or a storage.
         what: String,
-        /// What was saved.
+        /// The saved value.
         saved: String,
-        /// What is being resumed.
+        /// The value here.
         here: String,
     },
-    /// Not the same number of groups or schedules, or another group for a parameter.
+    /// Another number of groups or schedules, or another group of a parameter.
     #[error("{what} were {saved} and are {here}")]
     Layout {
-        /// What is counted.
+        /// The objects.
         what: String,
-        /// When saved.
+        /// The saved value.
         saved: usize,
-        /// Now.
+        /// The value here.
         here: usize,
     },
-    /// What has been written is not what is read back. The old file is still there.
+    /// The written file reads back differently. The old file is unchanged.
     #[error("{path}: what was written is not what is read back: {what}")]
     ReadBack {
         /// The file.
         path: String,
-        /// What differs.
+        /// The difference.
         what: String,
     },
-    /// A schedule that runs otherwise than when it was saved.
+    /// A schedule that differs from the saved one.
     #[error("schedule {schedule}: {what} was {saved} and is {here}")]
     Schedule {
-        /// The schedule's number.
+        /// The schedule's index.
         schedule: usize,
         /// Its name, or an argument.
         what: String,
-        /// What was saved.
+        /// The saved value.
         saved: String,
-        /// What is being resumed.
+        /// The value here.
         here: String,
     },
     /// An argument that is refused.
@@ -107,7 +107,7 @@ pub enum CheckpointError {
     Core(#[from] bitstep::Error),
 }
 
-/// What stands in a file, in the words of an error.
+/// A value of a file, as error messages show it.
 pub(super) fn in_words(json: Option<&Json>) -> String {
     json.map_or("nothing".to_owned(), Json::to_string)
 }

@@ -1,16 +1,16 @@
-//! What versions 1 and 2 of the format said in the words of Rust types, as those were called then.
+//! Versions 1 and 2 of the format contained names of Rust types, as they were at the time.
 //!
-//! Nobody writes these words any more: no renaming touches them.
+//! They are only read, and must not change when types are renamed.
 
 use regex::Regex;
 use serde_json::{Map, Value as Json, json};
 
 use super::error::{CheckpointError, in_words};
 
-/// The key of what is kept beside a 16-bit parameter.
+/// The key of the correction bits of a 16-bit parameter.
 pub(super) const CORRECTION: &str = "companion";
 
-/// Names of types that don't tell which rule it is. Its arguments do.
+/// Names of types that several rules shared, which their arguments distinguish.
 const RULES: [(&str, &[&str]); 6] = [
     ("Matrix", &["adafactor", "adafactor_torch", "adalomo"]),
     ("Projected", &["galore/", "apollo/"]),
@@ -27,7 +27,7 @@ const STATE: &str = r"^(?:None|Some\((F64|F32|Bf16|F16)\))$";
 
 const STORAGE: &str = r"^Coding \{ slots: (\[.*\]), min_len: (\d+), multiple: (\d+), weights: (Plain|Kahan|Split|Stochastic)(?:\((\d+)\))? \}$";
 
-/// From the slots in small letters to JSON, one after the other.
+/// Replacements that turn the lowercased slots into JSON, applied in this order.
 const SLOTS: [(&str, &str); 11] = [
     ("none", "null"),
     ("signed: true", "signed"),
@@ -42,7 +42,7 @@ const SLOTS: [(&str, &str); 11] = [
     (r"some\(fp8\(fp8 \{ block: (\d+) \}\)\)", r#""fp8:$1""#),
 ];
 
-/// A recipe in the words of today. The rule is the one at hand if it had that name.
+/// Translates a saved spec to today's ids. The rule is the current one if it had the saved name.
 pub(super) fn translated(
     saved: &Map<String, Json>,
     rule: &str,
@@ -71,7 +71,7 @@ fn named((key, value): (&str, Json)) -> (String, Json) {
     (key.to_owned(), value)
 }
 
-/// Whether a rule with this id had a type of that name.
+/// Whether the rule with this id had a type of that name.
 fn was_called(id: &str, old: &str) -> bool {
     match RULES.iter().find(|(word, _)| *word == old) {
         Some((_, ids)) => ids.iter().any(|i| id == *i || i.ends_with('/') && id.starts_with(i)),

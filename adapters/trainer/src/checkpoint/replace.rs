@@ -1,4 +1,4 @@
-//! Replacing a file by another one at once.
+//! Atomic replacement of a file.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tempfile::{Builder, NamedTempFile};
 
-/// What the names of files that are being written begin and end with.
+/// Prefix and suffix of the names of files being written.
 const NAME: [&str; 2] = [".bitstep-checkpoint-", ".tmp"];
 
-/// A file that is being written beside the one that it will replace. Whoever writes it holds a
-/// lock on it, which ends with the process: what is not locked was left by one that was killed.
+/// A file being written in the folder of the one that it will replace. The writer holds a lock on it,
+/// which ends with the process: an unlocked file was left by a killed process.
 pub(super) struct Replacement {
     part: NamedTempFile,
     to: PathBuf,
@@ -19,7 +19,7 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// Begins to replace `path`, or what it links to, and clears what killed processes left there.
+    /// Begins to replace `path`, or its target if it is a link, and removes files left by killed processes.
     pub(super) fn begin(path: &Path) -> io::Result<Replacement> {
         let to = follow(path)?;
         let permissions = match fs::metadata(&to) {
@@ -32,32 +32,32 @@ impl Replacement {
         clear(folder);
         let mut builder = Builder::new();
         builder.prefix(NAME[0]).suffix(NAME[1]);
-        // Whom others let read and write a new file, as the system has it.
+        // A new file has the permissions that the process's umask allows.
         #[cfg(unix)]
         if permissions.is_none() {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(Permissions::from_mode(0o666));
         }
         let part = builder.tempfile_in(folder)?;
-        // A file system without locks: there nothing is cleared.
+        // May fail on a file system without locks, where nothing is removed either.
         let _ = part.as_file().lock();
         Ok(Replacement { part, to, permissions })
     }
 
-    /// Where the new file is being written.
+    /// The path of the new file while it is being written.
     pub(super) fn path(&self) -> &Path {
         self.part.path()
     }
 
-    /// Puts the new file in the old one's place, with its permissions. The data first, then the
-    /// name: a crash in between leaves the old file.
+    /// Replaces the old file, keeping its permissions. Data is flushed before the rename: a crash in
+    /// between leaves the old file.
     pub(super) fn finish(self) -> io::Result<()> {
         if let Some(permissions) = self.permissions {
             self.part.as_file().set_permissions(permissions)?;
         }
         self.part.as_file().sync_all()?;
         self.part.persist(&self.to).map_err(|e| e.error)?;
-        // The folder's entry is data, too, where a folder can be opened at all.
+        // The folder's entry needs flushing too, on systems where a folder can be opened.
         match File::open(folder(&self.to)) {
             Ok(folder) => folder.sync_all(),
             Err(_) => Ok(()),
@@ -65,7 +65,7 @@ impl Replacement {
     }
 }
 
-/// What a path links to in the end; it need not be there.
+/// The final target of a path through links; it need not exist.
 fn follow(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..40 {
@@ -84,7 +84,7 @@ fn folder(path: &Path) -> &Path {
     }
 }
 
-/// Removes what nobody writes any more. What can't be is left there: it is no reason not to save.
+/// Removes files that no process is writing any more. Failures are ignored, as they do not prevent saving.
 fn clear(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -94,7 +94,7 @@ fn clear(folder: &Path) {
             continue;
         }
         let Ok(file) = File::options().write(true).open(entry.path()) else { continue };
-        // An empty one may have been made just now, and be locked next.
+        // An empty file may have just been created, and not be locked yet.
         let begun = file.metadata().is_ok_and(|about| {
             let age = about.modified().ok().and_then(|at| at.elapsed().ok());
             about.len() > 0 || age.is_some_and(|age| age > Duration::from_secs(60))

@@ -1,8 +1,8 @@
-//! What the reference calls a group's arguments, and what a rule calls them.
+//! Hyper-parameters of the reference's groups, under a rule's names.
 
 use bitstep::hyper::{Args, HyperParams, Value, names};
 
-/// The arguments of a rule that one of the reference's `param_groups` holds.
+/// The rule's arguments that one of the reference's `param_groups` contains.
 pub(super) fn of_group(rule: &mut dyn HyperParams, saved: &Args) -> Args {
     let known = names(rule);
     let mut all: Args = saved
@@ -10,7 +10,7 @@ pub(super) fn of_group(rule: &mut dyn HyperParams, saved: &Args) -> Args {
         .filter(|(name, _)| *name != "lr" && known.contains(name))
         .map(|(name, value)| (name.to_owned(), value.clone()))
         .collect();
-    // bitsandbytes keeps two arguments of whatever name under `betas`.
+    // bitsandbytes stores two arguments under `betas`, whatever their names.
     if let Some(Value::List(pair)) = saved.get("betas")
         && !known.contains(&"betas")
     {

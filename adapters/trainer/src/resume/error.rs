@@ -1,40 +1,40 @@
-//! Why a reference's run can't be gone on with.
+//! The error of resuming a reference's run.
 
 use bitstep::hyper::ArgError;
 use thiserror::Error;
 
-/// Why a reference's run can't be gone on with.
+/// The error of resuming a reference's run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ResumeError {
-    /// Not the same number of something.
+    /// A number that differs.
     #[error("{what}: {saved} in the checkpoint, {here} here")]
     Count {
-        /// What is counted.
+        /// The counted objects.
         what: String,
-        /// In the checkpoint.
+        /// Their number in the checkpoint.
         saved: usize,
-        /// Here.
+        /// Their number here.
         here: usize,
     },
-    /// Something that the next step depends on is missing.
+    /// A value that the next step needs is missing.
     #[error("{of}: no `{key}` in the checkpoint")]
     Missing {
-        /// Whose it is.
+        /// The object it belongs to.
         of: String,
         /// Its key.
         key: String,
     },
-    /// State that rests in memory otherwise than here.
+    /// State in another storage than here.
     #[error("parameter {parameter}, `{slot}`: {saved} in the checkpoint, {here} here")]
     Storage {
-        /// The parameter's number.
+        /// The parameter's index.
         parameter: usize,
-        /// Which of its state.
+        /// The state slot.
         slot: String,
-        /// How it rests in the checkpoint.
+        /// The storage in the checkpoint.
         saved: String,
-        /// How it rests here.
+        /// The storage here.
         here: String,
     },
     /// A schedule of another kind.

@@ -1,18 +1,18 @@
-//! What the reference's schedulers keep, and what the schedules here make of it.
+//! The state of the reference's schedulers.
 
 use bitstep::hyper::{Args, Value};
 use bitstep::schedule::{GreedyState, PlateauState, Scheduler, SchedulerState};
 
 use super::ResumeError;
 
-/// Puts the reference's schedule into a scheduler of the same kind: what `scheduler.state_dict()`
-/// holds.
+/// Loads the reference's schedule, the contents of `scheduler.state_dict()`, into a scheduler of the
+/// same kind.
 ///
-/// As with the reference, what that holds counts instead of today's arguments: the base rates of
-/// Transformers' schedules, all arguments of ReduceLROnPlateau and GreedyLR, and those of torch's
-/// own schedules but for what they keep elsewhere (OneCycleLR's rates, in the optimizer's groups)
-/// and for ChainedScheduler and SequentialLR. What it does not hold is today's: the number of
-/// steps, of warm-up and of all, of Transformers' schedules.
+/// As with the reference, the arguments in that state override the current ones: the base learning
+/// rates of Transformers' schedules, all arguments of ReduceLROnPlateau and GreedyLR, and those of
+/// torch's schedules, except for what they store elsewhere (OneCycleLR's rates, in the optimizer's
+/// groups) and for ChainedScheduler and SequentialLR. Arguments that the state does not have stay: the
+/// numbers of warm-up steps and of all steps of Transformers' schedules.
 ///
 /// # Errors
 /// [`ResumeError`]; nothing has changed then.
@@ -32,7 +32,7 @@ pub fn scheduler(to: &mut Scheduler, from: &Args) -> Result<(), ResumeError> {
         Some(_) => from.renamed(GREEDY_ARGUMENTS),
         None => from.own(to.name()),
     };
-    // Each group has its own. (A number stays: it is the optimizer's default, which `polynomial` reads.)
+    // Each group has its own rate. (A single number stays: the optimizer's default, which `polynomial` reads.)
     let listed = to.args().get("lr").is_some_and(|lr| lr.as_list().is_some());
     if listed && replaced.get("groups").is_some() {
         replaced.set("lr", Value::None);
@@ -57,7 +57,7 @@ pub fn scheduler(to: &mut Scheduler, from: &Args) -> Result<(), ResumeError> {
     Ok(to.resume(&replaced, state)?)
 }
 
-/// As many rates as there are groups here.
+/// Checks that there are as many rates as groups here.
 fn check(state: &SchedulerState, to: &Scheduler) -> Result<(), ResumeError> {
     let (saved, here) = (state.lrs.len(), to.lrs().len());
     match saved == here {
@@ -70,7 +70,7 @@ const LAMBDA: &str = "LambdaLR";
 const PLATEAU: &str = "ReduceLROnPlateau";
 const GREEDY: &str = "GreedyLR";
 
-/// The class that the reference has for a name; `None` for one of torch's many.
+/// The reference's class for a name; `None` for torch's schedules.
 fn class(name: &str) -> Option<&'static str> {
     match name {
         "reduce_lr_on_plateau" => Some(PLATEAU),
@@ -80,7 +80,7 @@ fn class(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Keys of the state, and the arguments that they are.
+/// Keys of the state, with the arguments that they hold.
 type Names = &'static [(&'static str, &'static str)];
 
 const PLATEAU_ARGUMENTS: Names = &[
@@ -111,11 +111,11 @@ const GREEDY_ARGUMENTS: Names = &[
     ("reset_start_original", "reset_start"),
 ];
 
-/// What `state_dict()` holds.
+/// The contents of `state_dict()`.
 struct Saved<'a>(&'a Args);
 
 impl Saved<'_> {
-    /// The class that it is of, as far as that can be told.
+    /// Its class, as far as the keys tell.
     fn class(&self) -> Option<&'static str> {
         let has = |key| self.0.get(key).is_some();
         match () {
@@ -142,7 +142,7 @@ impl Saved<'_> {
         floats(self.0.get(key)).ok_or_else(|| self.missing(key))
     }
 
-    /// These entries as arguments. Rates become those that groups begin with.
+    /// These entries as arguments. Learning rates become the groups' initial ones.
     fn renamed(&self, names: &[(&str, &str)]) -> Args {
         let value = |&(key, name): &(&str, &str)| {
             let value = self.0.get(key)?;
@@ -151,7 +151,7 @@ impl Saved<'_> {
         names.iter().filter_map(value).collect()
     }
 
-    /// The arguments of one of torch's own.
+    /// The arguments of one of torch's schedules.
     fn own(&self, name: &str) -> Args {
         let same: &[&str] = match name {
             "torch_constant" => &["factor", "total_iters"],
@@ -203,7 +203,7 @@ impl Saved<'_> {
                 let what = "values of the running mean".to_owned();
                 return Err(ResumeError::Count { what, saved: len, here: size });
             }
-            // Room for what is to come, but not for whatever a file asks for.
+            // Allocates the whole window, unless a file asks for too much.
             const ROOM: usize = 1 << 20;
             window.resize(if size <= ROOM { size } else { len }, 0.0);
         }
@@ -227,7 +227,7 @@ fn floats(value: Option<&Value>) -> Option<Vec<f64>> {
     value?.as_list()?.iter().map(Value::as_f64).collect()
 }
 
-/// Rates as those that groups begin with.
+/// Learning rates as the groups' initial ones.
 fn groups(rates: &Value) -> Option<Value> {
     let group = |lr: &Value| {
         let keys = ["lr", "initial_lr"].into_iter();

@@ -1,4 +1,4 @@
-//! The numbers of a parameter's state.
+//! The state slots of a parameter.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::ResumeError;
 
 type Numbers = BTreeMap<String, Vec<f64>>;
 
-/// Fills every slot in use of parameter number i.
+/// Fills every slot in use of parameter i.
 pub(super) fn fill(
     i: usize,
     param: &mut ParamState,
@@ -24,31 +24,31 @@ pub(super) fn fill(
             continue;
         }
         let name = names[k];
-        let from = Saved { i, state, which: place(names, k), name };
+        let from = Saved { i, state, which: stack_position(names, k), name };
         match slot {
-            Buffer::Encoded(coded) => from.coded(coded)?,
+            Buffer::Encoded(encoded) => from.encoded(encoded)?,
             plain => from.plain(plain, dtype)?,
         }
     }
-    let Some(companion) = &mut param.correction else { return Ok(()) };
+    let Some(correction) = &mut param.correction else { return Ok(()) };
     // The compensation of optimi, and of AnyPrecision.
     const KEYS: [&str; 2] = ["kahan_comp", "compensation"];
     let key = KEYS.into_iter().find(|key| state.contains_key(*key));
     let from = Saved { i, state, which: (0, 1), name: key.unwrap_or(KEYS[0]) };
-    if companion.element() != dtype.into() {
+    if correction.element() != dtype.into() {
         return Err(from.storage("plain numbers", "correction bits"));
     }
-    let bytes = bytes(companion.element(), from.numbers(from.name, companion.len())?);
-    Ok(companion.set_bytes(&bytes)?)
+    let bytes = bytes(correction.element(), from.numbers(from.name, correction.len())?);
+    Ok(correction.set_bytes(&bytes)?)
 }
 
-/// Which slot of its name slot k is, and how many there are: the reference stacks them.
-fn place(names: &[&str], k: usize) -> (usize, usize) {
+/// The position of slot k among the slots of its name, and their number: the reference stacks them.
+fn stack_position(names: &[&str], k: usize) -> (usize, usize) {
     let count = |names: &[&str], name: &str| names.iter().filter(|n| **n == name).count();
     (count(&names[..k], names[k]), count(names, names[k]))
 }
 
-/// Where one slot of a parameter is to be found.
+/// The saved values of one slot.
 struct Saved<'a> {
     i: usize,
     state: &'a Numbers,
@@ -57,7 +57,7 @@ struct Saved<'a> {
 }
 
 impl Saved<'_> {
-    /// So many numbers under a key.
+    /// The `expected` values of this slot under a key.
     fn numbers(&self, key: &str, expected: usize) -> Result<&[f64], ResumeError> {
         let of = || format!("parameter {}", self.i);
         let missing = || ResumeError::Missing { of: of(), key: key.to_owned() };
@@ -76,7 +76,7 @@ impl Saved<'_> {
         ResumeError::Storage { parameter, slot, saved: saved.into(), here: here.into() }
     }
 
-    /// The key of what belongs to the slot: `absmax1` to `state1`.
+    /// The key of an array that belongs to the slot: `absmax1` for `state1`.
     fn beside(&self, what: &str) -> Option<String> {
         Some(format!("{what}{}", self.name.strip_prefix("state")?))
     }
@@ -87,13 +87,13 @@ impl Saved<'_> {
             return Err(self.storage("8-bit codes", "plain numbers"));
         }
         let numbers = self.numbers(self.name, to.len())?;
-        // bitsandbytes' state is never cast.
+        // bitsandbytes never casts its state.
         let cast = absmax.is_none();
         write(&mut to.data_mut(), numbers, if cast { param } else { Dtype::F64 });
         Ok(())
     }
 
-    fn coded(&self, to: &mut EncodedBuffer) -> Result<(), ResumeError> {
+    fn encoded(&self, to: &mut EncodedBuffer) -> Result<(), ResumeError> {
         let here = to.format().to_string();
         if let StorageFormat::DynamicQuant8(_) = to.format() {
             let [absmax, map] = ["absmax", "qmap"].map(|what| self.beside(what));
@@ -114,7 +114,7 @@ impl Saved<'_> {
     }
 }
 
-/// Whether these are the numbers that the codes of a block-wise format stand for, to the bit.
+/// Whether a quantization map is that of a block-wise format, to the bit.
 fn same_map(format: StorageFormat, map: &[f64]) -> Result<bool, ResumeError> {
     let mut all = EncodedBuffer::zeros(format, 256)?;
     for part in all.parts("") {
@@ -131,7 +131,7 @@ fn same_map(format: StorageFormat, map: &[f64]) -> Result<bool, ResumeError> {
         && map.iter().zip(here).all(|(&a, b)| bits(a) == b.to_bits() || a == 0.0 && b == 0.0))
 }
 
-/// Numbers as the little-endian bytes of a type.
+/// Values as the little-endian bytes of a type.
 fn bytes(element: RawDtype, numbers: &[f64]) -> Vec<u8> {
     fn all<const N: usize>(numbers: &[f64], to: impl Fn(f64) -> [u8; N]) -> Vec<u8> {
         numbers.iter().flat_map(|&x| to(x)).collect()
@@ -147,7 +147,7 @@ fn bytes(element: RawDtype, numbers: &[f64]) -> Vec<u8> {
     }
 }
 
-/// Writes numbers, rounded to the type of their parameter first.
+/// Writes values, rounded to the type of their parameter first.
 fn write(to: &mut DataMut<'_>, numbers: &[f64], param: Dtype) {
     fn all<T: StoredFloat>(to: &mut [T], numbers: &[f64], cast: impl Fn(f64) -> f64) {
         to.iter_mut().zip(numbers).for_each(|(x, &n)| *x = T::from_f64(cast(n)));

@@ -8,8 +8,8 @@ use super::error::TorchError;
 use super::pickle::PICKLE;
 use super::plain::{Value, unpickle};
 
-/// The pickled number that a file of the old format begins with: 0x1950a86a20f9469cfc6c, after
-/// the protocol.
+/// The start of a file of the old format: the protocol and the pickled magic number
+/// 0x1950a86a20f9469cfc6c.
 const OLD: &[u8] = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.";
 
 /// Reads an archive.
@@ -26,13 +26,13 @@ pub(super) fn read<R: Read + Seek>(mut reader: R) -> Result<Value, TorchError> {
     let folder = names.find_map(|name| name.strip_suffix("data.pkl").map(str::to_owned));
     let folder = folder.ok_or_else(|| wrong("no `data.pkl`"))?;
     drop(names);
-    // What has been read: entries may lie one over another, and no file is read twice.
+    // The bytes read so far: entries may overlap, and the total must not exceed the file.
     let mut seen = 0u64;
     let mut entry = |name: &str, most: u64| {
         let name = format!("{folder}{name}");
         let wrong = |e: &dyn std::fmt::Display| wrong(format!("`{name}`: {e}"));
         let file = archive.by_name(&name).map_err(|e| wrong(&e))?;
-        // Nothing that torch.save writes is compressed, so nothing is longer than the file.
+        // torch.save does not compress, so no entry is longer than the file.
         if file.compression() != CompressionMethod::Stored {
             return Err(wrong(&"compressed"));
         }
@@ -47,7 +47,7 @@ pub(super) fn read<R: Read + Seek>(mut reader: R) -> Result<Value, TorchError> {
         let mut bytes = Vec::new();
         let len = usize::try_from(size).map_err(|e| wrong(&e))?;
         bytes.try_reserve_exact(len).map_err(|e| wrong(&e))?;
-        // To its end, where its checksum is compared.
+        // Read to the end, where the checksum is verified.
         file.take(size.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| wrong(&e))?;
         match bytes.len() == len {
             true => Ok(bytes),

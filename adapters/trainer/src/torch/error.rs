@@ -1,8 +1,8 @@
-//! Why a file can't be read.
+//! The error of reading a file.
 
 use thiserror::Error;
 
-/// Why a file can't be read.
+/// The error of reading a file.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TorchError {
@@ -11,44 +11,44 @@ pub enum TorchError {
     Io {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// What `torch.save` wrote before PyTorch 1.6, and with
+    /// A file of the format of `torch.save` before PyTorch 1.6, or with
     /// `_use_new_zipfile_serialization=False`.
     #[error(
         "the format of torch.save before PyTorch 1.6, which is not read; to convert it: \
          `torch.save(torch.load(path, weights_only=True), path)`"
     )]
     OldFormat,
-    /// Not a zip archive that `torch.save` wrote.
+    /// Not a zip archive of `torch.save`.
     #[error("not what torch.save writes: {0}")]
     Archive(String),
-    /// A pickle that is cut off, or damaged, or of another kind than Python's.
+    /// A pickle that is truncated, damaged or not valid.
     #[error("not what torch.save writes: byte {at} of its pickle: {what}")]
     Pickle {
-        /// Where.
+        /// The offset.
         at: usize,
-        /// What is wrong there.
+        /// The problem.
         what: String,
     },
-    /// A file that asks for more than a file may.
+    /// A file that exceeds a limit.
     #[error("more {what} than the {limit} that a file may have")]
     Limit {
-        /// Of what.
+        /// The limited resource.
         what: &'static str,
-        /// How much there may be.
+        /// The limit.
         limit: u64,
     },
-    /// A tensor that does not fit its storage, or a storage that is not what it is said to be.
+    /// A tensor that exceeds its storage, or a storage of another size than declared.
     #[error("not what torch.save writes: {0}")]
     Tensor(String),
-    /// Readable, but not what was looked for.
+    /// A readable file with other contents than expected.
     #[error("not what torch.save writes of {of}: {what}")]
     Content {
-        /// What was looked for.
+        /// The expected contents.
         of: &'static str,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
 }

@@ -1,14 +1,14 @@
-//! Reading what `torch.save` wrote, as plain data.
+//! Reading files of `torch.save` as plain data.
 //!
-//! A `.pt` file is a zip archive that holds a pickle, which is a program for a small machine that
-//! may call anything, and the storages of its tensors. Here nothing is executed: of what a pickle
-//! names, the constructors of tensors, parameters, dictionaries, sets and numpy's numbers are
-//! understood; everything else becomes [`Value::Opaque`] under its name.
+//! A `.pt` file is a zip archive of a pickle and the storages of its tensors. A pickle is a program for
+//! a stack machine, which could call anything. Here nothing is executed: the constructors of tensors,
+//! parameters, dictionaries, sets and numpy's numbers are understood, and anything else becomes
+//! [`Value::Opaque`] with its name.
 //!
-//! What a file may ask for is limited, whatever it says of itself: [`DEPTH`], [`OBJECTS`],
-//! [`OPERATIONS`], [`PICKLE`]. Each storage is read once and shared by its tensors; none is taken
-//! to be longer than it is; and tensors that share storages have, laid out one by one, at most
-//! twice the bytes of the archive, or [`SHARED`] if that is more.
+//! Files are untrusted, and their demands are limited: [`DEPTH`], [`OBJECTS`], [`OPERATIONS`],
+//! [`PICKLE`]. Each storage is read once and shared by its tensors; its declared length is checked
+//! against the actual one. Tensors that share storages may have, all copied out, at most twice the bytes
+//! of the archive, or [`SHARED`] if that is more.
 //!
 //! ```no_run
 //! use bitstep_trainer::torch::{Value, read};

@@ -1,39 +1,39 @@
-//! A pickle's own machine, up to the graph of values that it leaves. Time and memory are linear in
-//! the pickle's length; what is referred to often is there once.
+//! The stack machine of pickles, which builds a graph of values. Time and memory are linear in the
+//! pickle's length: a value that is referenced several times is in the graph once.
 
 use super::error::TorchError;
 
-/// How many values a pickle may have, each counted as often as it is referred to.
+/// The maximum number of values in a pickle, each counted as often as it is referenced.
 pub const OBJECTS: u64 = 4 << 20;
-/// How many operations a pickle may have.
+/// The maximum number of operations in a pickle.
 pub const OPERATIONS: u64 = 16 << 20;
-/// How many bytes a pickle may have, and its strings in all, each counted as often as it is
-/// referred to.
+/// The maximum size of a pickle in bytes, and of all its strings, each counted as often as it is
+/// referenced.
 pub const PICKLE: u64 = 64 << 20;
 
-/// A value's number.
+/// A value's index in the graph.
 pub(super) type Id = u32;
 
-/// A value, which names the values in it by number.
+/// A value, which refers to the values in it by index.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
     None,
     Bool(bool),
     Int(i64),
-    /// A whole number of more than 64 bits.
+    /// An integer of more than 64 bits.
     Wide,
     Float(f64),
     Str(&'a str),
     Bytes(&'a [u8]),
     /// A list, tuple or set.
     List(Vec<Id>),
-    /// Keys and values in turn.
+    /// Alternating keys and values.
     Dict(Vec<Id>),
     /// Module and name.
     Global(&'a str, &'a str),
-    /// What lies outside of the pickle, by its id.
+    /// An object outside the pickle (a storage), by its persistent id.
     Persistent(Id),
-    /// What a class or function would make of arguments, and the state put into that.
+    /// A call of a class or function with its arguments, and the state applied to the result.
     Call {
         callee: Id,
         args: Id,
@@ -118,7 +118,7 @@ impl<'a> Machine<'a> {
         Err(TorchError::Pickle { at: self.at, what: what.into() })
     }
 
-    /// One operation; the value, once there is one.
+    /// Runs one operation; returns the pickle's value at its end.
     fn step(&mut self) -> Result<Option<Id>, TorchError> {
         let [opcode] = self.fixed()?;
         match opcode {
@@ -268,7 +268,8 @@ impl<'a> Machine<'a> {
         Ok(None)
     }
 
-    /// What a class or function makes of the arguments on top. Dictionaries are filled later.
+    /// The result of a class or function called with the arguments on top of the stack. Dictionaries are
+    /// filled later.
     fn call(&mut self) -> Result<(), TorchError> {
         let (args, callee) = (self.pop()?, self.pop()?);
         let first = match self.nodes.get(args as usize) {
@@ -281,7 +282,7 @@ impl<'a> Machine<'a> {
             | (Some(Node::Global("builtins" | "__builtin__", "dict")), None) => {
                 self.push(Node::Dict(Vec::new()))
             }
-            // What MultiStepLR keeps its milestones in, pickled whole.
+            // The container of MultiStepLR's milestones, pickled with its contents.
             (Some(Node::Global("collections", "Counter")), Some(items))
                 if matches!(self.nodes.get(items as usize), Some(Node::Dict(_))) =>
             {
@@ -297,7 +298,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Puts items into the list or dictionary on top.
+    /// Adds items to the list or dictionary on top of the stack.
     fn extend(&mut self, mut items: Vec<Id>, pairs: bool) -> Result<(), TorchError> {
         let top = self.top()?;
         match self.nodes.get_mut(top as usize) {
@@ -305,7 +306,7 @@ impl<'a> Machine<'a> {
             Some(Node::Dict(dict)) if pairs && items.len().is_multiple_of(2) => {
                 dict.append(&mut items)
             }
-            // A class of its own that is filled as one of these: what is in it is left out.
+            // Another class that is filled like one of these: its items are dropped.
             Some(Node::Call { .. }) => {}
             _ => return self.wrong("items for what holds none"),
         }
@@ -321,7 +322,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What lies below the last mark is out of reach.
+    /// Values below the last mark are out of reach.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -423,7 +424,7 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// A whole number from its little-endian two's complement of any length.
+/// An integer from its little-endian two's complement of any length.
 fn whole<'a>(bytes: &[u8]) -> Node<'a> {
     let fill = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
     let (low, high) = bytes.split_at(bytes.len().min(8));

@@ -1,5 +1,5 @@
-//! From the graph that a pickle leaves to plain values: what is referred to often is there often,
-//! so the size of the whole is known before any of it is made.
+//! Conversion of a pickle's graph to plain values. A value that is referenced several times is copied,
+//! so the size of the whole is computed before anything is built.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use super::error::TorchError;
 use super::pickle::{Graph, Id, Node, OBJECTS, PICKLE, run};
 use super::tensor::{Tensor, number, numel, width};
 
-/// How deep values may nest.
+/// The maximum nesting depth of values.
 pub const DEPTH: u32 = 100;
-/// How many bytes tensors that share storages may have in any case.
+/// The size in bytes that tensors sharing storages may have in any case.
 pub const SHARED: u64 = 64 << 20;
 
-/// A value of Python's, as plain data.
+/// A Python value as plain data.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Value {
     /// `None`.
     None,
-    /// `True` or `False`; numpy's, too.
+    /// `True` or `False`, also numpy's.
     Bool(bool),
-    /// A whole number of up to 64 bits; numpy's, too.
+    /// An integer of up to 64 bits, also numpy's.
     Int(i64),
-    /// Any other number; numpy's, too.
+    /// Any other number, also numpy's.
     Float(f64),
     /// A string.
     Str(String),
@@ -33,19 +33,19 @@ pub enum Value {
     Bytes(Vec<u8>),
     /// A list, tuple or set.
     List(Vec<Value>),
-    /// A dictionary in its order. Of two entries of one key, the later one counts.
+    /// A dictionary in its order. Of two entries with one key, the later one counts.
     Dict(Vec<(Value, Value)>),
     /// A tensor or parameter.
     Tensor(Tensor),
-    /// Anything else: its class, or what was called to make it. What it was made of is left out.
+    /// Anything else: the name of its class, or of the function that would create it. Arguments are dropped.
     Opaque(String),
 }
 
-/// Reads a pickle alone: `data.pkl` of an archive of `archive` bytes. `storage` is asked once for
-/// the bytes of each storage by its key.
+/// Reads a pickle alone: `data.pkl` of an archive of `archive` bytes. `storage` is called once for each
+/// storage, and returns its bytes for its key.
 ///
 /// # Errors
-/// [`TorchError`], those of `storage` among them.
+/// [`TorchError`], including those of `storage`.
 pub fn unpickle(
     pickle: &[u8],
     archive: u64,
@@ -67,7 +67,7 @@ pub fn unpickle(
     Plain { graph, storage, storages: HashMap::new() }.value(graph.top)
 }
 
-/// How much a value is, with all that is in it.
+/// The size of a value with everything in it.
 #[derive(Clone, Copy, Default)]
 struct Size {
     objects: u64,
@@ -85,7 +85,7 @@ impl Size {
     }
 }
 
-/// Each value is measured once. What nests too deep, in itself among others, ends the recursion.
+/// Each value is measured once. Values that nest too deeply, or in themselves, end the recursion.
 fn measure(
     graph: &Graph<'_>,
     id: Id,
@@ -130,21 +130,21 @@ fn measure(
     Ok(size)
 }
 
-/// What a call makes.
+/// The result of a call.
 enum Made<'a> {
     Tensor(Parts<'a>),
-    /// The same as that value, as far as numbers go.
+    /// A wrapper of that value with the same data.
     Same(Id),
     Latin1(&'a str),
     Number(Value),
     Other,
 }
 
-/// What a tensor is made of.
+/// The parts of a tensor.
 struct Parts<'a> {
     dtype: Dtype,
     key: &'a str,
-    /// How many elements or, of an untyped storage, bytes there are said to be.
+    /// The declared number of elements or, for an untyped storage, of bytes.
     declared: (usize, usize),
     offset: usize,
     shape: Vec<usize>,
@@ -198,7 +198,7 @@ fn made<'a>(graph: &Graph<'a>, id: Id) -> Result<Made<'a>, TorchError> {
     })
 }
 
-/// The characters that stand for bytes: how Python 3 writes them in protocol 2.
+/// Characters that stand for bytes, as Python 3 writes bytes in protocol 2.
 fn encoded<'a>(graph: &Graph<'a>, id: Id) -> Option<&'a str> {
     let Node::Call { callee, args, .. } = *graph.node(id) else { return None };
     match (graph.global(callee)?, graph.list(args)?) {
@@ -210,7 +210,7 @@ fn encoded<'a>(graph: &Graph<'a>, id: Id) -> Option<&'a str> {
     }
 }
 
-/// A few bytes, however they are written.
+/// Bytes in any of their encodings.
 fn few(graph: &Graph<'_>, id: Id) -> Option<Vec<u8>> {
     match (graph.node(id), encoded(graph, id)) {
         (Node::Bytes(bytes), _) if bytes.len() <= 8 => Some(bytes.to_vec()),
@@ -219,7 +219,7 @@ fn few(graph: &Graph<'_>, id: Id) -> Option<Vec<u8>> {
     }
 }
 
-/// A number of numpy's.
+/// A numpy scalar.
 fn numpy(kind: &str, big: bool, bytes: &[u8]) -> Option<Value> {
     let mut word = [0u8; 8];
     let word = word.get_mut(..bytes.len())?;
@@ -247,7 +247,7 @@ fn numpy(kind: &str, big: bool, bytes: &[u8]) -> Option<Value> {
         Dtype::U64 => Value::Int(i64::try_from(u64::from_le_bytes(word.try_into().ok()?)).ok()?),
         Dtype::F64 | Dtype::F32 | Dtype::F16 => Value::Float(number(dtype, word)?),
         Dtype::I64 => Value::Int(i64::from_le_bytes(word.try_into().ok()?)),
-        // Of 32 bits at most: exact by way of f64.
+        // Of at most 32 bits, so exact as f64.
         _ => Value::Int(number(dtype, word)? as i64),
     })
 }
@@ -264,7 +264,7 @@ fn tensor<'a>(graph: &Graph<'a>, args: &[Id], named: Option<&str>) -> Result<Mad
     let Some(&[kind, class, key, _, count]) = graph.list(storage) else {
         return Err(wrong("a storage of other than five parts"));
     };
-    // Numbers, as text.
+    // Numbers in the form of text.
     let key = graph.str(key).filter(|key| key.len() <= 64);
     let (Some("storage"), Some((_, class)), Some(key), Some(count)) =
         (graph.str(kind), graph.global(class), key, graph.count(count))
@@ -285,7 +285,7 @@ fn tensor<'a>(graph: &Graph<'a>, args: &[Id], named: Option<&str>) -> Result<Mad
     Ok(Made::Tensor(Parts { dtype, key, declared: (count, unit), offset, shape, strides }))
 }
 
-/// The type of a storage's class, or of that name in `torch`.
+/// The type of a storage class, or of a dtype name in `torch`.
 fn dtype(name: &str) -> Option<Dtype> {
     Some(match name {
         "DoubleStorage" | "float64" => Dtype::F64,

@@ -1,4 +1,4 @@
-//! What is needed of an optimizer's, a schedule's and a loss scale's file.
+//! Reading the files of an optimizer, a schedule and a loss scale.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,40 +8,40 @@ use bitstep::hyper::{Args, Value as Arg};
 use super::{TorchError, Value, read};
 use crate::resume::State;
 
-/// What `torch.save(optimizer.state_dict(), …)` wrote.
+/// Reads a file written by `torch.save(optimizer.state_dict(), …)`.
 ///
 /// # Errors
-/// A file that can't be read, or is something else.
+/// A file that can't be read or has other contents.
 pub fn optimizer(path: impl AsRef<Path>) -> Result<State, TorchError> {
     State::try_from(read(path.as_ref())?)
 }
 
-/// What `torch.save(scheduler.state_dict(), …)` wrote.
+/// Reads a file written by `torch.save(scheduler.state_dict(), …)`.
 ///
 /// # Errors
-/// A file that can't be read, or is something else.
+/// A file that can't be read or has other contents.
 pub fn scheduler(path: impl AsRef<Path>) -> Result<Args, TorchError> {
     let of = "a schedule";
     arguments(of, entries(of, read(path.as_ref())?, "a state dictionary")?)
 }
 
-/// What `torch.save(scaler.state_dict(), …)` wrote.
+/// Reads a file written by `torch.save(scaler.state_dict(), …)`.
 ///
 /// # Errors
-/// A file that can't be read, or is something else.
+/// A file that can't be read or has other contents.
 pub fn scaler(path: impl AsRef<Path>) -> Result<Args, TorchError> {
     let of = "a loss scale";
     arguments(of, entries(of, read(path.as_ref())?, "a state dictionary")?)
 }
 
 const OF: &str = "an optimizer";
-/// Under what bitsandbytes keeps state together since 0.50.
+/// The key of bitsandbytes' nested state since 0.50.
 const NESTED: &str = "__bnb_optimizer_quant_state__";
 
 impl TryFrom<Value> for State {
     type Error = TorchError;
 
-    /// What `optimizer.state_dict()` holds.
+    /// Converts the contents of `optimizer.state_dict()`.
     fn try_from(value: Value) -> Result<State, TorchError> {
         let mut top = entries(OF, value, "a state dictionary")?;
         let (states, groups) = (take(&mut top, "state")?, take(&mut top, "param_groups")?);
@@ -88,7 +88,7 @@ fn slot(
     key: String,
     value: &Value,
 ) -> Result<(), TorchError> {
-    // An object whose content is not known, as GaLore's projector: Trainer does not load it either.
+    // An object of unknown content, such as GaLore's projector: Trainer does not load it either.
     if let Value::Opaque(name) = value {
         return Err(wrong(OF, format!("`{name}` as `{key}` of a parameter, which is not read")));
     }
@@ -113,15 +113,15 @@ fn entries(
     }
 }
 
-/// Takes the entry of that key out.
+/// Removes the entry with that key.
 fn take(entries: &mut Vec<(Value, Value)>, key: &str) -> Result<Value, TorchError> {
     let at = entries.iter().rposition(|(k, _)| matches!(k, Value::Str(k) if k == key));
     at.map(|at| entries.remove(at).1).ok_or_else(|| wrong(OF, format!("no `{key}`")))
 }
 
-/// The entries that arguments can have.
+/// The entries that can be arguments.
 fn arguments(of: &'static str, entries: Vec<(Value, Value)>) -> Result<Args, TorchError> {
-    // Each is looked for among those before it.
+    // Bounded, as each key is compared with all before it.
     const MOST: usize = 1000;
     if entries.len() > MOST {
         return Err(TorchError::Limit { what: "keys of a group", limit: MOST as u64 });
@@ -157,7 +157,7 @@ fn whole(value: Value) -> Result<i64, TorchError> {
     }
 }
 
-/// What a value is, in words.
+/// The kind of a value, for error messages.
 fn kind(value: &Value) -> String {
     let kind = match value {
         Value::None => "None",
@@ -173,7 +173,7 @@ fn kind(value: &Value) -> String {
     kind.to_owned()
 }
 
-/// A value as arguments have it, a tensor of one number as that; `None` for what is none.
+/// A value as an argument, where a tensor of one element is a number; `None` if it can't be one.
 fn plain(value: Value) -> Option<Arg> {
     Some(match value {
         Value::None => Arg::None,
@@ -198,7 +198,7 @@ fn plain(value: Value) -> Option<Arg> {
     })
 }
 
-/// The numbers of a tensor in row-major order, or one number; `None` for anything else.
+/// The elements of a tensor in row-major order, or a single number; `None` for anything else.
 fn numbers(value: &Value) -> Option<Vec<f64>> {
     match value {
         Value::Bool(b) => Some(vec![f64::from(u8::from(*b))]),

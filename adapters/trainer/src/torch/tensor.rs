@@ -1,4 +1,4 @@
-//! A tensor of a file.
+//! Tensors of a file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-/// A tensor: a view of a storage, which it may share with others.
+/// A tensor: a view of a storage, which tensors may share.
 #[derive(Clone)]
 pub struct Tensor {
     dtype: Dtype,
     shape: Vec<usize>,
     strides: Vec<usize>,
     offset: usize,
-    /// Little-endian. The last element of the view is in it.
+    /// Little-endian. Contains all elements of the view.
     storage: Arc<Vec<u8>>,
 }
 
@@ -28,16 +28,16 @@ pub(super) fn width(dtype: Dtype) -> usize {
     dtype.bitsize() / 8
 }
 
-/// How many elements a shape has.
+/// The number of elements of a shape.
 pub(super) fn numel(shape: &[usize]) -> Option<usize> {
-    // Torch refuses a shape whose dimensions other than 0 overflow, too.
+    // torch too refuses a shape whose nonzero dimensions overflow.
     let mut others = shape.iter().filter(|&&d| d > 0);
     let others = others.try_fold(1usize, |n, &d| n.checked_mul(d))?;
     Some(if shape.contains(&0) { 0 } else { others })
 }
 
 impl Tensor {
-    /// `None` if an element is beyond the storage's end.
+    /// `None` if an element is outside the storage.
     pub(super) fn new(
         dtype: Dtype,
         shape: Vec<usize>,
@@ -81,7 +81,7 @@ impl Tensor {
         bytes
     }
 
-    /// Its elements in row-major order; `None` if they are 8-bit floating-point numbers.
+    /// Its elements in row-major order; `None` for 8-bit floating-point types.
     #[must_use]
     pub fn to_f64(&self) -> Option<Vec<f64>> {
         let mut numbers = Vec::with_capacity(self.numel());

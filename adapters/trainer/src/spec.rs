@@ -1,4 +1,4 @@
-//! From the training arguments to one group's rule.
+//! The spec of a group's optimizer from the training arguments.
 
 use bitstep::hyper::{ArgError, Args, Value, nearest};
 use bitstep::optimizer::OptimizerSpec;
@@ -9,21 +9,21 @@ use crate::training_arguments::{GroupKind, TrainingArguments};
 use crate::version::Version;
 
 impl TrainingArguments {
-    /// The recipe of one of Trainer's groups, with the arguments that Trainer itself sets.
+    /// The spec of one of Trainer's groups, with the arguments that Trainer itself sets.
     ///
-    /// Where Trainer surprises, so does this: `optim_args`' `weight_decay` never
-    /// counts (the groups carry `weight_decay`), for `stable_adamw` any text
-    /// after `kahan_sum=` or `decouple_lr=`, even `False`, means true and none means
-    /// false, and before 5 most optimizers don't look at `optim_args`.
+    /// It reproduces Trainer's quirks: `weight_decay` in `optim_args` has no effect
+    /// (the groups set `weight_decay`); for `stable_adamw` any text after `kahan_sum=`
+    /// or `decouple_lr=`, even `False`, means true, and no text means false; before 5
+    /// most optimizers ignore `optim_args`.
     ///
     /// # Errors
     /// An unknown optimizer or argument, with the nearest known one; a refused
-    /// value. Trainer ignores unknown arguments in silence; this does not.
+    /// value. Unlike Trainer, this does not silently ignore unknown arguments.
     pub fn optimizer_spec(&self, members: GroupKind) -> Result<OptimizerSpec, ArgError> {
         self.check_warmup()?;
         let words = Words::parse(&self.optim_args)?;
-        let recipe = registry::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
-        // The groups bring their own, which only this constructor looks at too.
+        let spec = registry::optimizer(name_of(&self.optim), &self.arguments(members, &words)?)?;
+        // The groups set their own decay. Only StableAdamW's constructor checks it too.
         let mut group = Args::new();
         if !(self.needs_target_modules() || self.optim.ends_with("lomo")) {
             group.set("weight_decay", self.group_decay(members));
@@ -31,14 +31,14 @@ impl TrainingArguments {
         if self.optim == "stable_adamw" {
             registry::optimizer(&self.optim, &group)?;
         }
-        recipe.with_args(&group)
+        spec.with_args(&group)
     }
 
     fn group_decay(&self, members: GroupKind) -> f64 {
         if members == GroupKind::Decay { self.weight_decay } else { 0.0 }
     }
 
-    /// The constructor's arguments; the group's `weight_decay` is not among them.
+    /// The constructor's arguments, without the group's `weight_decay`.
     fn arguments(&self, members: GroupKind, words: &Words) -> Result<Args, ArgError> {
         use Kind::{Any, Float, Int, Refused, Text, Truth, Unread, Yes};
         let optim = self.optim.as_str();
@@ -50,7 +50,7 @@ impl TrainingArguments {
             args.set("eps", self.adam_epsilon);
         };
         let mut known = Vec::new();
-        // An argument of `optim_args`, or Trainer's own default.
+        // Takes an argument from `optim_args`, or else Trainer's own default.
         let mut take = |args: &mut Args, name: &'static str, kind: Kind, default: Option<Value>| {
             known.push(name);
             if let Some(value) = words.get(name, kind)?.or(default) {
@@ -71,7 +71,7 @@ impl TrainingArguments {
                 take(&mut args, "variance_dtype", Text, Some("float32".into()))?;
                 take(&mut args, "compensation_buffer_dtype", Text, Some("bfloat16".into()))?;
             }
-            // Before 5 Trainer does not look at their `optim_args`.
+            // Before 5 Trainer ignores their `optim_args`.
             "sgd" | "adagrad" | "rmsprop" => {
                 let own: &[(&'static str, Kind)] = match optim {
                     "sgd" => &[("momentum", Float), ("dampening", Float), ("nesterov", Yes)],
@@ -138,7 +138,7 @@ impl TrainingArguments {
             }
             _ if low_rank => {
                 let (galore, target) = (optim.starts_with("galore"), members == GroupKind::Target);
-                // 4.49 leaves APOLLO with the numbers of its own constructor.
+                // 4.49 leaves APOLLO with the defaults of its own constructor.
                 if target && !galore && self.version > Version::V4_49 {
                     adam(&mut args);
                 }
@@ -154,7 +154,7 @@ impl TrainingArguments {
                 if target {
                     own.iter().for_each(|(name, value)| args.set(name, value.clone()));
                 }
-                // The layerwise variant is not named here: there Adafactor keeps its own defaults.
+                // The layerwise variant is absent: Adafactor keeps its own defaults there.
                 if optim == "galore_adafactor" {
                     args.set("scale_parameter", false);
                     args.set("relative_step", false);
@@ -164,7 +164,7 @@ impl TrainingArguments {
             _ => adam(&mut args),
         }
         if self.is_bnb_8bit() {
-            // Not Trainer's, which passes it over: whose quantizer, the GPU's or the CPU's.
+            // An argument that Trainer ignores: whether to quantize as on the GPU or on the CPU.
             take(&mut args, "quantizer", Text, None)?;
         }
         match words.names().find(|name| !known.contains(name)) {
@@ -178,12 +178,12 @@ impl TrainingArguments {
     }
 }
 
-/// The name of the rule: some names say only where a step runs.
+/// The registry name of an optimizer: some of Trainer's names differ only in where a step runs.
 fn name_of(optim: &str) -> &str {
     match optim {
         "adamw_torch_xla" => "adamw_torch",
         "adamw_torch_npu_fused" => "adamw_torch_fused",
-        // Apex has AdamW's formula; it runs on CUDA only, in an order of its own.
+        // Apex has AdamW's formula; it runs on CUDA only, with another order of operations.
         "adamw_apex_fused" => "adamw_torch_fused",
         other => other,
     }
@@ -219,13 +219,13 @@ mod tests {
                 weight_decay,
                 ..TrainingArguments::default()
             };
-            let mut recipe = args.optimizer_spec(members)?;
-            Ok::<_, ArgError>(Args::of(recipe.rule.hyper_params()).get("weight_decay").cloned())
+            let mut spec = args.optimizer_spec(members)?;
+            Ok::<_, ArgError>(Args::of(spec.rule.hyper_params()).get("weight_decay").cloned())
         };
         let of = |members| decay("sgd", 0.5, "weight_decay=0.9", members);
         assert_eq!(of(GroupKind::Decay), Ok(Some(Value::Float(0.5))));
         assert_eq!(of(GroupKind::NoDecay), Ok(Some(Value::Float(0.0))));
-        // A constructor checks its own, a group's is not looked at; StableAdamW gets both.
+        // A constructor checks its own decay, but not a group's; StableAdamW's gets both.
         assert!(decay("sgd", 0.5, "weight_decay=-0.9", GroupKind::Decay).is_err());
         let negative = Ok(Some(Value::Float(-0.5)));
         assert_eq!(decay("adamw_torch", -0.5, "", GroupKind::Decay), negative);
