@@ -134,17 +134,9 @@ fn norm_of_few<C: ComputeFloat>(n: usize, order: f64, x: &dyn Fn(usize) -> C) ->
         NormKind::Largest | NormKind::Smallest => {
             (0..n).map(term).fold(kind.start(), |all, x| kind.join(all, x))
         }
-        _ => sum_of_few(n, term),
+        _ => reduce::sum_scalar(n, &term),
     };
     kind.root(order, all)
-}
-
-/// [`reduce::sum`], not vectorized.
-fn sum_of_few<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
-    let [sum] = reduce::sums_by_chunk::<_, 1>(n, |start, [terms]: [&mut [A]; 1]| {
-        terms.iter_mut().enumerate().for_each(|(i, x)| *x = term(start + i));
-    });
-    sum
 }
 
 /// The norm of one tensor, rounded to its type: (Σ|x|^order)^(1/order); the largest
@@ -340,7 +332,7 @@ impl ClipGradNorm {
 pub fn clip_grad_norm<S: EagerFloat>(grads: &mut [&mut [S]], max_norm: f64) -> f64 {
     /// The norm of n values; the magnitude of a single one, so that no square overflows or underflows.
     fn norm<A: ComputeFloat>(n: usize, x: &dyn Fn(usize) -> A) -> A {
-        let sum = sum_of_few(n, |i| {
+        let sum = reduce::sum_scalar(n, &|i| {
             let x = x(i).abs();
             if n == 1 { x } else { x * x }
         });
@@ -426,7 +418,7 @@ pub(crate) fn global_norm<'a>(
     ) -> f64 {
         let half_square =
             |i: usize| tf_half_square::<C>(grad(i).map_or(0.0, |g| norm_squared::<C>(g, limit)));
-        tf_norm::<C>(sum_of_few(n, half_square)).to_f64()
+        tf_norm::<C>(reduce::sum_scalar(n, &half_square)).to_f64()
     }
     let dtype = (0..n).filter_map(&grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let norm = match dtype {

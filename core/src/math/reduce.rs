@@ -268,6 +268,22 @@ pub fn sum<A: ComputeFloat>(n: usize, term: impl Fn(usize) -> A) -> A {
     simd::dispatch(Sum(n, term))
 }
 
+/// [`sum`], one term after the other: little code and little stack, for few terms and for firmware.
+pub(crate) fn sum_scalar<A: ComputeFloat>(n: usize, term: &dyn Fn(usize) -> A) -> A {
+    let of_block = |block: usize| {
+        let start = block * BLOCK;
+        let mut lanes = [[A::ZERO; LANES]; 1];
+        for i in 0..(n - start).min(BLOCK) {
+            if let Some(lane) = lanes[0].get_mut(i % LANES) {
+                *lane = *lane + term(start + i);
+            }
+        }
+        let [sum] = fold(&mut lanes);
+        sum
+    };
+    if n <= BLOCK { of_block(0) } else { sum_scalar(n.div_ceil(BLOCK), &of_block) }
+}
+
 /// The term of an element in a 2-norm, before the [root]: x². For a tensor of a single element |x|, as in
 /// `torch.linalg.vector_norm`, so that nothing overflows or underflows.
 #[must_use]
@@ -286,6 +302,14 @@ pub fn root<A: ComputeFloat>(sum: A, single: bool) -> A {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scalar_sum_has_the_bits_of_the_sum() {
+        let term = |i: usize| ((i * 7919 % 10_007) as f32 - 5000.0) / 333.0;
+        for n in [0, 1, 31, 32, 33, 1023, 1024, 1025, 2048, 40_000, BLOCK * BLOCK + 1] {
+            assert_eq!(sum_scalar(n, &term).to_bits(), sum(n, term).to_bits(), "{n}");
+        }
+    }
     extern crate std;
     use std::vec::Vec;
 
