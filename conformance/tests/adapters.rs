@@ -58,7 +58,7 @@ fn adapters_name_no_optimizer_no_schedule_and_no_hyper_parameter() {
         "type",
     ];
     for entry in OPTIMIZERS {
-        let mut spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let mut spec = registry::optimizer(entry.name, Args::new()).unwrap();
         let hyper = names(spec.rule.hyper_params())
             .into_iter()
             .filter(|name| name.len() > 1 && !common.contains(name));

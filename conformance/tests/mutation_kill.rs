@@ -173,7 +173,7 @@ fn every_argument_that_is_ignored_is_noticed() {
     let complaints: Vec<String> = all
         .par_iter()
         .flat_map_iter(|(name, cases)| {
-            let spec = registry::optimizer(name, &Args::new().with("lr", 1e-3)).ok();
+            let spec = registry::optimizer(name, Args::new().with("lr", 1e-3)).ok();
             let arguments: Vec<_> = spec.map_or(Vec::new(), |mut r| {
                 let used = used(r.rule.hyper_params());
                 let all = Args::of(r.rule.hyper_params());

@@ -30,7 +30,7 @@ const ROWS: [(&str, &str, Dtype, &str); 19] = [
 ];
 
 fn row((name, args, dtype, of): (&str, &str, Dtype, &str)) -> String {
-    let spec = optimizer(name, &Args::parse(args).expect("arguments")).expect("a spec");
+    let spec = optimizer(name, Args::parse(args).expect("arguments")).expect("a spec");
     let bytes = spec.bytes_per_parameter(&[4096, 4096], dtype);
     let fits = |gib: f64| gib * f64::from(1u32 << 30) / bytes / 1e9;
     let args = if args.is_empty() { String::new() } else { format!(" `{args}`") };

@@ -9,7 +9,7 @@ use bitstep::rule::Rule;
 use bitstep::storage::{Data, DataMut};
 
 fn parsed(name: &str, args: &str) -> OptimizerSpec {
-    optimizer(name, &Args::parse(args).expect("name=value")).expect(args)
+    optimizer(name, Args::parse(args).expect("name=value")).expect(args)
 }
 
 fn hyper(spec: &mut OptimizerSpec) -> Args {
@@ -70,7 +70,7 @@ fn powers_are_found_once_for_the_rules_that_correct_their_bias() {
     for name in BETAS {
         let betas = [0.75, 0.625, 0.5];
         let betas = if *name == "ademamix" { &betas[..] } else { &betas[..2] };
-        let spec = optimizer(name, &Args::new().with("betas", betas.to_vec())).expect(name);
+        let spec = optimizer(name, Args::new().with("betas", betas.to_vec())).expect(name);
         assert_eq!(spec.rule.info().decay_bases, [0.75, 0.625], "{name}");
     }
     assert_eq!(parsed("sgd", "").rule.info().decay_bases, [1.0; 2]);
@@ -87,7 +87,7 @@ fn bitsandbytes_adamw_decays_by_default_and_its_adam_does_not() {
 #[test]
 fn bitsandbytes_codes_are_found_by_one_of_two_ways() {
     for (how, known) in [("cpu", true), ("nearest", true), ("gpu", false)] {
-        assert_eq!(optimizer("bnb_adam_8bit", &Args::new().with("quantizer", how)).is_ok(), known);
+        assert_eq!(optimizer("bnb_adam_8bit", Args::new().with("quantizer", how)).is_ok(), known);
     }
 }
 
@@ -111,7 +111,7 @@ fn muon_takes_matrices_with_columns() {
 #[test]
 fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
     let taken =
-        |name: &str, size: i64| optimizer(name, &Args::new().with("block_size", size)).is_ok();
+        |name: &str, size: i64| optimizer(name, Args::new().with("block_size", size)).is_ok();
     for (name, size, expected) in [
         ("torchao_adam8bit", 0, false),
         ("torchao_adam8bit", 1, true),
@@ -128,18 +128,15 @@ fn torchaos_blocks_are_neither_empty_nor_odd_in_4_bits() {
 fn schedule_free_refuses_what_would_divide_by_nothing() {
     for name in ["schedule_free_adamw", "schedule_free_radam"] {
         for wrong in ["lr=-1.0", "eps=-1e-8", "weight_decay=-0.1"] {
-            assert!(
-                optimizer(name, &Args::parse(wrong).expect("args")).is_err(),
-                "{name}: {wrong}"
-            );
+            assert!(optimizer(name, Args::parse(wrong).expect("args")).is_err(), "{name}: {wrong}");
         }
         for betas in [[1.0, 0.9], [0.9, 1.0]] {
-            assert!(optimizer(name, &Args::new().with("betas", betas)).is_err(), "{name}");
+            assert!(optimizer(name, Args::new().with("betas", betas)).is_err(), "{name}");
         }
     }
     for wrong in ["lr=-1.0", "momentum=1.0", "momentum=0.0", "weight_decay=-0.1"] {
         assert!(
-            optimizer("schedule_free_sgd", &Args::parse(wrong).expect("args")).is_err(),
+            optimizer("schedule_free_sgd", Args::parse(wrong).expect("args")).is_err(),
             "{wrong}"
         );
     }
@@ -173,7 +170,7 @@ fn adam_weight_decay_of_create_optimizer_has_its_epsilon() {
         hyper(&mut parsed("adam_weight_decay", args)).get("epsilon").and_then(Value::as_f64)
     };
     let created =
-        optimizer("adam_weight_decay", &Args::new().with("init_lr", 0.1)).expect("created");
+        optimizer("adam_weight_decay", Args::new().with("init_lr", 0.1)).expect("created");
     assert_eq!(eps(""), Some(1e-7));
     let text = format!("{:?}", created.rule);
     assert!(text.contains("epsilon: 1e-8"), "{text}");
@@ -243,12 +240,12 @@ fn ademamix_without_a_warm_up_has_its_third_beta_at_once() {
 
 #[test]
 fn what_lies_on_the_edge_of_a_range_is_taken_or_refused() {
-    let taken = |name, args: &str| optimizer(name, &Args::parse(args).expect("args")).is_ok();
+    let taken = |name, args: &str| optimizer(name, Args::parse(args).expect("args")).is_ok();
     assert!(taken("muon", "ns_steps=99") && !taken("muon", "ns_steps=100"));
     assert!(taken("bnb_adam_32bit", "optim_bits=8") && !taken("bnb_adam_32bit", "optim_bits=16"));
     let ademamix = |betas: [f64; 3], t_beta3: Option<i64>| {
         let args = Args::new().with("betas", betas);
-        optimizer("ademamix", &t_beta3.map_or(args.clone(), |t| args.with("t_beta3", t))).is_ok()
+        optimizer("ademamix", t_beta3.map_or(args.clone(), |t| args.with("t_beta3", t))).is_ok()
     };
     assert!(ademamix([0.0, 0.9, 0.0], None) && ademamix([0.0, 0.9, 0.0], Some(0)));
     assert!(!ademamix([0.0, 0.9, 0.9], Some(5)) && !ademamix([0.9, 0.9, 0.0], Some(5)));
@@ -346,7 +343,7 @@ fn decay_below_0_of_a_group_is_stepped_with_as_by_torch() {
     for (name, want) in [("sgd", [1.0, -2.20625]), ("adamw_torch", [0.897_499_9, -2.304_736_6])] {
         let args = Args::new().with("lr", 0.1);
         let spec = optimizer(name, &args).unwrap();
-        assert!(optimizer(name, &args.with("weight_decay", -0.5)).is_err());
+        assert!(optimizer(name, args.with("weight_decay", -0.5)).is_err());
         let spec = spec.with_args(&Args::new().with("weight_decay", -0.5)).unwrap();
         let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(spec).unwrap();

@@ -216,7 +216,7 @@ fn any_word_behind_a_right_checksum_is_taken_or_refused_and_nothing_is_half_done
         }
     };
     let mut optimizer = Optimizer::empty();
-    let mut spec = bitstep::registry::optimizer("adamw_bnb_8bit", &Args::new()).unwrap();
+    let mut spec = bitstep::registry::optimizer("adamw_bnb_8bit", Args::new()).unwrap();
     spec.storage.min_len = 0;
     let group = optimizer.add_group(spec).unwrap();
     optimizer.add_param_to(group, &[3, 2], bitstep::float::Dtype::F32).unwrap();

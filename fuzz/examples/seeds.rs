@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // A checkpoint that the target `checkpoints` restores.
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
+    let group = optimizer.add_group(registry::optimizer("adamw_torch", Args::new())?)?;
     optimizer.add_param_to(group, &[3], Dtype::F32)?;
     let (mut value, grad) = ([1.0f32, 2.0, 3.0], [0.5f32, -0.5, 0.0]);
     let grad = Some(Data::F32(&grad));

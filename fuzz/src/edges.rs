@@ -92,7 +92,7 @@ const BETAS: &[&str] =
 /// Our result at an edge: for the parameter, and for the slots that are no longer finite. `None` where the rule has
 /// no such argument.
 fn ours(name: &'static str, edge: Edge, dtype: Dtype) -> Option<(String, String)> {
-    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
     if let Ok(any_size) = spec.with_args(&Args::new().with("min_8bit_size", 0i64)) {
         spec = any_size;
     }

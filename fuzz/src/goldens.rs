@@ -154,7 +154,7 @@ fn drawn(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         }
         _ => {
             let name = u.choose(OPTIMIZERS)?.name;
-            let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+            let mut spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
             let (known, slots) = (names(spec.rule.hyper_params()), spec.rule.info().slots);
             for i in 0..u.int_in_range(1..=2)? {
                 let shape = dims(u)?;

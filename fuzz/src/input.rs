@@ -166,7 +166,7 @@ fn tuned(u: &mut Unstructured<'_>, mut spec: OptimizerSpec) -> Result<(Optimizer
 /// # Panics
 /// If defaults are refused.
 pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
-    let spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
     let (mut spec, mut tuned) = tuned(u, spec)?;
     if u.ratio(1u8, 3u8)? {
         let any_size = Args::new().with("min_8bit_size", 0i64);
@@ -211,7 +211,7 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
         trial.shape = vec![n, 1];
         if Run::try_new(&trial).is_err() {
             // Refused whatever the shape, for a rank or a storage.
-            trial.spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+            trial.spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
             trial.tuned = false;
         }
     }

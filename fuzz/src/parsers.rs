@@ -35,7 +35,7 @@ pub fn checkpoints(data: &[u8]) {
     let Ok(checkpoint) = Checkpoint::parse(data.to_vec()) else { return };
     drop(checkpoint.extra());
     let mut optimizer = Optimizer::empty();
-    let spec = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let spec = registry::optimizer("adamw_torch", Args::new()).expect("defaults are valid");
     let group = optimizer.add_group(spec).expect("a valid spec");
     optimizer.add_param_to(group, &[3], Dtype::F32).expect("a group that exists");
     let names = ["w".to_owned()];

@@ -43,7 +43,7 @@ fn read(value: std::result::Result<Value, TorchError>) {
     assert!(objects <= OBJECTS && text <= PICKLE && tensors <= SHARED, "{sizes:?}");
     let Ok(state) = State::try_from(value) else { return };
     let mut optimizer = Optimizer::empty();
-    let spec = registry::optimizer("adamw_torch", &Args::new()).expect("defaults are valid");
+    let spec = registry::optimizer("adamw_torch", Args::new()).expect("defaults are valid");
     let group = optimizer.add_group(spec).expect("a valid spec");
     optimizer.add_param_to(group, &[3], Dtype::F32).expect("a group that exists");
     let before = format!("{optimizer:?}");

@@ -72,7 +72,7 @@ fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
 
 /// A spec with random sizes for some of its arguments, where it accepts them.
 fn random_spec(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
-    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
     let known = names(spec.rule.hyper_params());
     for _ in 0..u.int_in_range(0..=3)? {
         // Mostly the rank, where there is one: it makes a small matrix take much memory.
@@ -80,7 +80,7 @@ fn random_spec(u: &mut Unstructured<'_>, name: &str) -> Result<OptimizerSpec> {
             known.iter().find(|known| **known == "rank").filter(|_| u.ratio(2, 3) == Ok(true));
         let argument = rank.copied().map_or_else(|| u.choose(&known).copied(), Ok)?;
         let value = Value::Int(i64::try_from(size(u)?).unwrap_or(i64::MAX));
-        if let Ok(changed) = registry::optimizer(name, &Args::new().with(argument, value.clone())) {
+        if let Ok(changed) = registry::optimizer(name, Args::new().with(argument, value.clone())) {
             spec = changed;
         } else if let Ok(changed) = spec.with_args(&Args::new().with(argument, value)) {
             spec = changed;
@@ -210,7 +210,7 @@ fn states(optimizer: &Optimizer) -> Vec<(u64, bool, [f64; 4], Vec<Buffer>)> {
 /// A step without memory for its scratch space writes nothing.
 fn step_without_room(name: &str, arguments: &str) {
     const N: usize = 256;
-    let spec = registry::optimizer(name, &Args::parse(arguments).expect("text")).expect("a spec");
+    let spec = registry::optimizer(name, Args::parse(arguments).expect("text")).expect("a spec");
     let mut optimizer = Optimizer::empty();
     let group = optimizer.add_group(spec).expect("a group");
     for _ in 0..2 {
@@ -240,7 +240,7 @@ fn step_without_room(name: &str, arguments: &str) {
 /// A step of an empty matrix ends, whatever the other dimension.
 fn empty_of_any_length(name: &str) {
     let rank = if name.starts_with("galore") { "rank=2" } else { "" };
-    let spec = registry::optimizer(name, &Args::parse(rank).expect("text")).expect("a spec");
+    let spec = registry::optimizer(name, Args::parse(rank).expect("text")).expect("a spec");
     for shape in [[0, 1 << 40], [1 << 40, 0], [usize::MAX, 0], [0, usize::MAX]] {
         let mut optimizer = Optimizer::empty();
         let group = optimizer.add_group(spec.clone()).expect("a group");

@@ -41,7 +41,7 @@ fn trial(
     state: StorageFormat,
     shape: &[usize],
 ) -> Trial {
-    let mut spec = registry::optimizer(name, &Args::new()).expect("defaults are valid");
+    let mut spec = registry::optimizer(name, Args::new()).expect("defaults are valid");
     // bitsandbytes has another formula for small tensors; a part must use that of the whole.
     if names(spec.rule.hyper_params()).contains(&"min_8bit_size") {
         let any_size = Args::new().with("min_8bit_size", 0i64);

@@ -28,7 +28,7 @@ fn run(way: &str, optim: &str) -> std::result::Result<(), Box<dyn std::error::Er
         .chunks(2)
         .map(|pair| Linear::new(pair[0].as_tensor().clone(), Some(pair[1].as_tensor().clone())))
         .collect();
-    let spec = registry::optimizer(optim, &Args::new().with("lr", 1e-3))?;
+    let spec = registry::optimizer(optim, Args::new().with("lr", 1e-3))?;
     let mut optimizer = Optimizer::new(vars, spec)?;
     let x = Tensor::ones((8, WIDTH), DType::F32, cpu)?;
     let forward = |x: &Tensor, layer: &Linear| -> Result<Tensor> { layer.forward(x)?.tanh() };

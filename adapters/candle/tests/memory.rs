@@ -17,7 +17,7 @@ fn ones() -> Tensor {
 
 fn optimizer(vars: &[Var]) -> Result<Optimizer> {
     let mut optimizer = Optimizer::empty();
-    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", Args::new().with("lr", 0.1)).unwrap();
     let named = vars.iter().enumerate().map(|(i, var)| (format!("v{i}"), var.clone()));
     optimizer.add_group(spec, named)?;
     Ok(optimizer)

@@ -17,7 +17,7 @@ const STEPS: u32 = 3;
 
 /// The shapes that a rule accepts: some step matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
-    let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
+    let rule = registry::optimizer(name, Args::new()).unwrap().rule;
     let shapes: Vec<_> =
         SHAPES.iter().copied().filter(|shape| rule.check_shape(shape).is_ok()).collect();
     assert!(shapes.len() > 1, "{name}");
@@ -38,7 +38,7 @@ fn bits<T: Plain>(x: &[T]) -> Vec<u64> {
 
 fn core<T: Plain>(name: &str) -> Vec<Vec<u64>> {
     let mut optimizer = Core::empty();
-    let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
+    let group = optimizer.add_group(registry::optimizer(name, Args::new()).unwrap()).unwrap();
     let mut values: Vec<Vec<T>> = shapes(name).iter().map(|s| numbers(s, 7)).collect();
     for shape in shapes(name) {
         optimizer.add_param_to(group, shape, T::DTYPE).unwrap();
@@ -62,7 +62,7 @@ fn tensor<T: Plain + WithDType>(shape: &[usize], salt: u32) -> Tensor {
 fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
     let vars: Vec<Var> =
         shapes(name).iter().map(|s| Var::from_tensor(&tensor::<T>(s, 7)).unwrap()).collect();
-    let spec = registry::optimizer(name, &Args::new()).unwrap();
+    let spec = registry::optimizer(name, Args::new()).unwrap();
     let mut optimizer = Optimizer::new(vars.clone(), spec).unwrap();
     for t in 0..STEPS {
         let grads: Vec<Tensor> = shapes(name).iter().map(|s| tensor::<T>(s, 100 + t)).collect();
@@ -114,7 +114,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
     let names: Vec<_> = named.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.bias", "a.weight", "b.bias", "b.weight"]);
 
-    let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("adamw_torch", Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
     optimizer.add_group(spec, named).unwrap();
     let before = linear.weight().to_vec2::<f32>().unwrap();
@@ -133,7 +133,7 @@ fn a_map_gives_its_variables_in_the_order_of_their_names_and_steps_free_gradient
 fn clipping_scales_all_gradients_in_place() {
     let var = Var::ones(4, DType::F32, &Device::Cpu).unwrap();
     let grads = (var.as_tensor() * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
-    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let spec = registry::optimizer("adamw_torch", Args::new()).unwrap();
     let optimizer = Optimizer::new(vec![var.clone()], spec).unwrap();
     assert_eq!(optimizer.clip_grad_norm(&grads, &ClipGradNorm::default()).unwrap(), 6.0);
     let clipped = grads.get(&var).unwrap().to_vec1::<f32>().unwrap();
@@ -145,7 +145,7 @@ fn a_gradient_of_another_shape_is_refused_and_nothing_is_written() {
     let vars = [4, 5].map(|n| Var::ones(n, DType::F32, &Device::Cpu).unwrap());
     let mut store = vars[0].sum_all().unwrap().backward().unwrap();
     store.insert(&vars[1], Tensor::ones(3, DType::F32, &Device::Cpu).unwrap());
-    let spec = registry::optimizer("adamw_torch", &Args::new()).unwrap();
+    let spec = registry::optimizer("adamw_torch", Args::new()).unwrap();
     let mut optimizer = Optimizer::new(vars.to_vec(), spec).unwrap();
     assert!(optimizer.step(&store).is_err());
     assert_eq!(vars[0].to_vec1::<f32>().unwrap(), [1.0; 4]);

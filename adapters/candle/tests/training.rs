@@ -139,7 +139,7 @@ fn the_rate_in_force_is_the_schedules() {
 fn every_group_may_have_a_schedule_of_its_own() {
     let model = Model::new(DType::F32);
     let mut optimizer = Optimizer::empty();
-    let spec = |name, lr| registry::optimizer(name, &Args::new().with("lr", lr)).unwrap();
+    let spec = |name, lr| registry::optimizer(name, Args::new().with("lr", lr)).unwrap();
     let (weights, rest): (Vec<_>, Vec<_>) =
         model.vars().into_iter().partition(|(name, _)| name.ends_with("weight"));
     optimizer.add_group(spec("lion_32bit", 0.1), weights).unwrap();
@@ -343,7 +343,7 @@ fn a_resumed_run_has_the_bits_of_one_that_went_on() {
 #[test]
 fn evaluation_turns_schedule_free_variables_and_back() {
     let model = Model::new(DType::F32);
-    let spec = registry::optimizer("schedule_free_sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("schedule_free_sgd", Args::new().with("lr", 0.1)).unwrap();
     let vars: Vec<Var> = model.vars().into_iter().map(|(_, var)| var).collect();
     let mut optimizer = Optimizer::new(vars, spec).unwrap();
     for t in 0..4 {
@@ -366,7 +366,7 @@ fn evaluation_turns_schedule_free_variables_and_back() {
 fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
     let mut refused = 0;
     for entry in OPTIMIZERS {
-        let spec = registry::optimizer(entry.name, &Args::new()).unwrap();
+        let spec = registry::optimizer(entry.name, Args::new()).unwrap();
         let fits = |dims: &[usize]| spec.rule.check_shape(dims).is_ok();
         let vars = |model: &Model| -> Vec<Var> {
             let vars = model.vars().into_iter().map(|(_, var)| var);
@@ -402,7 +402,7 @@ fn layer_by_layer_has_the_bits_of_all_at_once_for_every_optimizer() {
 #[test]
 fn what_is_set_by_hand_is_used() {
     let model = Model::new(DType::F32);
-    let spec = registry::optimizer("sgd", &Args::new().with("lr", 0.1)).unwrap();
+    let spec = registry::optimizer("sgd", Args::new().with("lr", 0.1)).unwrap();
     let mut optimizer = Optimizer::empty();
     optimizer.add_group(spec, model.vars()).unwrap();
     let mut training = Training::of(optimizer).unwrap();

@@ -22,7 +22,7 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 
 /// Plain gradient descent at learning rate 1 on variables `a`, `b`, ….
 fn descent(vars: &[&Var]) -> Training {
-    let spec = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let spec = registry::optimizer("sgd", Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
     let names = ["a", "b", "c"].map(str::to_owned);
     let vars = names.into_iter().zip(vars.iter().map(|&var| var.clone()));
@@ -59,7 +59,7 @@ fn a_group_that_is_added_later_moves_in_every_window() {
     let (a, b) = (var(&[0.0]), var(&[0.0]));
     let mut training = descent(&[&a]);
     training.set_accumulation(GradientAccumulator::mean(2).unwrap());
-    let spec = registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let spec = registry::optimizer("sgd", Args::new().with("lr", 1.0)).unwrap();
     training.optimizer_mut().add_group(spec, [("b".to_owned(), b.clone())]).unwrap();
     for _ in 0..6 {
         let grads = vec![Some(tensor(&[1.0])), Some(tensor(&[1.0]))];
@@ -142,7 +142,7 @@ fn lomo_is_not_clipped_and_moves_with_every_micro_batch() {
 #[test]
 fn a_variable_is_there_once() {
     let w = var(&[0.0; 4]);
-    let spec = || registry::optimizer("sgd", &Args::new().with("lr", 1.0)).unwrap();
+    let spec = || registry::optimizer("sgd", Args::new().with("lr", 1.0)).unwrap();
     let mut optimizer = Optimizer::empty();
     optimizer.add_group(spec(), [("embed".to_owned(), w.clone())]).unwrap();
     let again = optimizer.add_group(spec(), [("head".to_owned(), w.clone())]).unwrap_err();

@@ -45,7 +45,7 @@ fn schedule_args(name: &str) -> &'static str {
 
 /// Arguments that quantize the state of small tensors too.
 fn optimizer_args(name: &str) -> &'static str {
-    let built = bitstep::registry::optimizer(name, &Args::new()).unwrap();
+    let built = bitstep::registry::optimizer(name, Args::new()).unwrap();
     let hyper = Args::of(built.clone().rule.hyper_params());
     let low_rank = hyper.get("rank").is_some();
     match hyper.get("optim_bits").and_then(Value::as_u64) {

@@ -86,7 +86,7 @@ fn measure(
     bandwidth: f64,
 ) -> Result<()> {
     let mut model = DeviceOptimizer::new(Cuda::open(0)?);
-    let spec = registry::optimizer(name, &Args::new())?;
+    let spec = registry::optimizer(name, Args::new())?;
     let bytes: f64 = shapes
         .iter()
         .map(|s| {

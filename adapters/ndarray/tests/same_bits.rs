@@ -16,7 +16,7 @@ const STEPS: u32 = 3;
 
 /// The shapes that a rule accepts: some step matrices only.
 fn shapes(name: &str) -> Vec<&'static [usize]> {
-    let rule = registry::optimizer(name, &Args::new()).unwrap().rule;
+    let rule = registry::optimizer(name, Args::new()).unwrap().rule;
     let shapes: Vec<_> =
         SHAPES.iter().copied().filter(|shape| rule.check_shape(shape).is_ok()).collect();
     assert!(shapes.len() > 1, "{name}");
@@ -40,7 +40,7 @@ fn numbers<T: Plain>(shape: &[usize], salt: u32, fortran: bool) -> ArrayD<T> {
 
 fn optimizer(name: &str) -> (Optimizer, usize) {
     let mut optimizer = Optimizer::empty();
-    let group = optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
+    let group = optimizer.add_group(registry::optimizer(name, Args::new()).unwrap()).unwrap();
     (optimizer, group.0)
 }
 

@@ -49,7 +49,7 @@ impl Toy {
         let mut optimizer = Optimizer::empty();
         let mut values = Vec::new();
         for _ in 0..2 {
-            optimizer.add_group(registry::optimizer(name, &Args::new()).unwrap()).unwrap();
+            optimizer.add_group(registry::optimizer(name, Args::new()).unwrap()).unwrap();
         }
         for (i, shape) in SHAPES.iter().enumerate() {
             optimizer.add_param_to(GroupId(i % 2), shape, dtype).unwrap();

@@ -230,7 +230,7 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
 }
 
 fn spec(name: &str, args: &str) -> OptimizerSpec {
-    registry::optimizer(name, &Args::parse(args).unwrap()).unwrap()
+    registry::optimizer(name, Args::parse(args).unwrap()).unwrap()
 }
 
 /// The spec of a name, changed so that the state of small tensors is quantized too.

@@ -38,7 +38,7 @@ fn numbers(json: &Json) -> Vec<f64> {
 /// The optimizer of a case without its schedule, and the schedule or its error.
 fn made(case: &Json) -> (Optimizer, Result<Scheduler, ArgError>) {
     let optim = case["optimizer"].as_str().unwrap();
-    let spec = registry::optimizer(optim, &args(&case["args"])).unwrap();
+    let spec = registry::optimizer(optim, args(&case["args"])).unwrap();
     let mut optimizer = Optimizer::empty();
     for group in case["groups"].as_array().unwrap() {
         let group = optimizer.add_group(spec.with_args(&args(group)).unwrap()).unwrap();
@@ -133,7 +133,7 @@ fn a_rate_set_by_hand_is_gone_on_from_where_torch_goes_on_from_it() {
 #[test]
 fn a_step_that_is_refused_changes_neither_rates_nor_schedule() {
     let mut optimizer = Optimizer::empty();
-    optimizer.add_group(registry::optimizer("sgd", &Args::new()).unwrap()).unwrap();
+    optimizer.add_group(registry::optimizer("sgd", Args::new()).unwrap()).unwrap();
     let args = Args::parse("max_lr=0.1, total_steps=4").unwrap();
     let mut cycle = schedule::build("torch_one_cycle", &args).unwrap();
     assert!(optimizer.follow(&cycle, &[GroupId(1)]).is_err(), "no such group");

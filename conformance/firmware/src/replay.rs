@@ -31,7 +31,7 @@ fn one(from: &mut Reader<'_>) -> Result<u64, String> {
     let mut optimizer = Optimizer::empty();
     for _ in 0..from.number()? {
         let json = serde_json::from_str(from.text()?).map_err(|e| format!("{e}"))?;
-        let spec = registry::optimizer(name, &args(json)).map_err(|e| format!("{e}"))?;
+        let spec = registry::optimizer(name, args(json)).map_err(|e| format!("{e}"))?;
         optimizer.add_group(spec).map_err(|e| format!("{e}"))?;
     }
     let mut values = Vec::new();

@@ -56,7 +56,7 @@ pub(crate) fn completed(spec: &OptimizerSpec<'_>, hyper: &Map<String, Json>) -> 
         hyper.insert("quantizer".to_owned(), "cpu".into());
     }
     // Some rules follow one of several implementations, and take its import path as an argument.
-    if let Ok(mut built) = bitstep::registry::optimizer(spec.name, &args(&hyper))
+    if let Ok(mut built) = bitstep::registry::optimizer(spec.name, args(&hyper))
         && names(built.rule.hyper_params()).contains(&"reference")
     {
         hyper.insert("reference".to_owned(), spec.reference.into());
