@@ -1,6 +1,7 @@
 //! The conformance suite: golden vectors of the real references, and what is
 //! needed to check any backend against them.
 
+pub mod add;
 pub mod backend;
 mod convert;
 pub mod exec;

@@ -244,7 +244,8 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
     });
     let mut expected: BTreeMap<String, (Vec<u8>, String)> = lines.collect();
     for entry in OPTIMIZERS {
-        let (bytes, told) = expected.remove(entry.name).unwrap();
+        // What came later, no version 2 wrote.
+        let Some((bytes, told)) = expected.remove(entry.name) else { continue };
         let mut toy = Toy::new(entry.name);
         assert_eq!(toy.load(&bytes), (BITSTEP_OK, String::new()), "{}", entry.name);
         // What is saved today says the same.
