@@ -123,9 +123,11 @@ pub struct NewOptimizer<'a> {
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
 pub enum AddError {
-    #[error("the name `{0}` is not snake_case: wanted words of a-z and 0-9 with one _ between them, a letter first")]
+    #[error(
+        "the name `{0}` is not snake_case: wanted words of a-z and 0-9 with one _ between them, a letter first"
+    )]
     Name(String),
-    #[error("the name `{0}` is a word of Rust's, or a module's of the optimizers")]
+    #[error("the name `{0}` is a word of Rust's")]
     Reserved(String),
     #[error("the type `{0}` is not CamelCase: wanted a capital letter, then letters and digits")]
     Type(String),
@@ -252,7 +254,8 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
         return Err(AddError::Type(type_name));
     }
     let at = Checkout { root, name };
-    let exists = |name: &str, place: &str| AddError::Exists { name: name.into(), place: place.into() };
+    let exists =
+        |name: &str, place: &str| AddError::Exists { name: name.into(), place: place.into() };
     if let Some(place) = at.place()? {
         return Err(exists(name, &place));
     }
@@ -267,7 +270,8 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
     files.push((at.path(CASES), export::optimizer_case(name, module, class)));
     files.push(at.edited(RANGES, |text| {
         let end = "\n\n\n# What goes together";
-        let class = format!("\n    from {module} import {class}\n\n    yield \"{name}\", {class}, {{}}");
+        let class =
+            format!("\n\n    from {module} import {class}\n\n    yield \"{name}\", {class}, {{}}");
         text.contains(end).then(|| text.replacen(end, &(class + end), 1))
     })?);
     files.push(at.edited(README, |text| {
@@ -285,7 +289,8 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.+!".contains(c);
             !text.is_empty() && text.chars().all(plain)
         };
-        let pinned = package.split_once("==").filter(|(name, version)| sound(name) && sound(version));
+        let pinned =
+            package.split_once("==").filter(|(name, version)| sound(name) && sound(version));
         pinned.ok_or_else(|| AddError::Package(package.to_owned()))?;
         files.push(at.edited(PACKAGES, |text| {
             let main = format!("  \"{package}\",\n]");

@@ -14,9 +14,7 @@ use bitstep_conformance::judge::check::{Outcome, Report};
 use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan};
-use bitstep_conformance::{
-    add, backend::registry, exec, export, judge::percent, report::html,
-};
+use bitstep_conformance::{add, backend::registry, exec, export, judge::percent, report::html};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

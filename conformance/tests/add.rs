@@ -78,13 +78,8 @@ fn with(word: &str) -> BTreeSet<String> {
     table().into_iter().filter(|(_, how)| how == word).map(|(file, _)| file).collect()
 }
 
-const NEW_RULE: [&str; 5] = [
-    "new_rule",
-    "--reference",
-    "some_package.module.NewRule",
-    "--package",
-    "some-package==1.2.3",
-];
+const NEW_RULE: [&str; 5] =
+    ["new_rule", "--reference", "some_package.module.NewRule", "--package", "some-package==1.2.3"];
 
 #[test]
 fn page_lists_what_an_optimizer_touches() {
@@ -102,7 +97,8 @@ fn page_lists_what_an_optimizer_touches() {
         assert!(there.exists(), "{file}");
         if let Way::Regenerated(command) = way {
             let program = command.split(' ').next().expect("a program");
-            let known = program == "cargo" || program.starts_with('$') || root().join(program).exists();
+            let known =
+                program == "cargo" || program.starts_with('$') || root().join(program).exists();
             assert!(known, "{command}");
         }
     }
@@ -145,7 +141,10 @@ fn add_writes_the_files_that_the_page_says_and_prints_the_rest() {
             "core/src/registry/list.rs",
             "    eager::<NAdam>(\"nadam\"),\n    eager::<NewRule>(\"new_rule\"),\n",
         ),
-        ("README.md", "\n| `new_rule` | some_package.module.NewRule | ✓ | ✓ | ✓ |\n| `optimi_adam` |"),
+        (
+            "README.md",
+            "\n| `new_rule` | some_package.module.NewRule | ✓ | ✓ | ✓ |\n| `optimi_adam` |",
+        ),
         ("docs/checkpoints.md", "`nadam`, `new_rule`, `optimi_adam`"),
         ("conformance/export/main.lock", "\nsome-package==1.2.3\n"),
         ("conformance/export/pyproject.toml", "\n  \"some-package==1.2.3\",\n]\ntf ="),
@@ -179,7 +178,8 @@ fn a_core_with_the_template_compiles() {
     assert_eq!(status, Some(0), "{out}");
     let workspace = read("Cargo.toml");
     let rest = workspace.split_once("[workspace.package]").expect("the workspace's package").1;
-    let alone = format!("[workspace]\nresolver = \"3\"\nmembers = [\"core\"]\n[workspace.package]{rest}");
+    let alone =
+        format!("[workspace]\nresolver = \"3\"\nmembers = [\"core\"]\n[workspace.package]{rest}");
     let alone = alone.split("[profile.").next().expect("a manifest").to_owned();
     fs::write(folder.path().join("Cargo.toml"), alone).expect("a manifest");
     for file in ["Cargo.lock", "core/Cargo.toml", "docs/embedding.md"] {
@@ -249,7 +249,9 @@ fn refused_add_says_why_and_writes_nothing() {
         assert!(out.contains("is no import path"), "{out}");
     }
     // What is blank, or not there, has nothing that could be written anew.
-    for (name, want) in [("new_rule", "still says FILL IN"), ("another", "there is no `another` yet")] {
+    for (name, want) in
+        [("new_rule", "still says FILL IN"), ("another", "there is no `another` yet")]
+    {
         let (status, out) = add(folder.path(), &[name, "--regenerate"]);
         assert_eq!(status, Some(2), "{out}");
         assert!(out.contains(want), "{out}");

@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn line_goes_before_the_first_that_comes_after_it() {
-        let key = |line: &str| line.strip_prefix("mod ")?.strip_suffix(';').map(|_| &line[4..]);
+        fn key(line: &str) -> Option<&str> {
+            line.strip_prefix("mod ")?.strip_suffix(';')
+        }
         let marks = ["// begin\n", "// end"];
         let text = "// begin\nmod b;\n\nmod d;\n// end\nmod z;\n";
         let with = |new: &str| line(text, marks, new, key);
