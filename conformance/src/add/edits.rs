@@ -46,8 +46,8 @@ pub(super) fn word(
     Some(format!("{}{}{}", &text[..start], join(&words), &text[end..]))
 }
 
-/// The columns that rustfmt fills.
-const WIDTH: usize = 100;
+/// The columns that rustfmt fills with an import.
+const WIDTH: usize = 99;
 
 /// Words with commas between them, as rustfmt wraps an import: lines of four spaces, each as full as it can be.
 pub(super) fn wrapped(words: &[&str]) -> String {
