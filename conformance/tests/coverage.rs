@@ -6,7 +6,9 @@ use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
-use bitstep::registry::OPTIMIZERS;
+use bitstep::float::Dtype;
+use bitstep::hyper::Args;
+use bitstep::registry::{self, OPTIMIZERS};
 
 /// Names that run another name's rule without a difference in any number, and so
 /// need no goldens of their own.
@@ -77,6 +79,50 @@ fn every_optimizer_and_schedule_has_one_readme_row() {
         let unique: BTreeSet<String> = rows.iter().cloned().collect();
         assert_eq!(rows.len(), unique.len(), "a row twice among {marker}");
         assert_eq!(unique, want, "{marker}");
+    }
+}
+
+/// A number of bytes, without zeros at its end.
+fn bytes(x: f64) -> String {
+    format!("{x:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// The README's row of an optimizer, but for its name and reference.
+fn facts(name: &str) -> String {
+    const SHAPE: [usize; 2] = [1024, 1024];
+    let spec = registry::optimizer(name, Args::new()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let slots = spec.rule.info().slots.iter().enumerate();
+    let used = slots.filter(|&(k, _)| spec.slot_len(k, &SHAPE, Dtype::F32) > 0);
+    let mut used: Vec<String> = used.map(|(_, slot)| format!("`{slot}`")).collect();
+    used.dedup(); // stacked slots have one name
+    let [f32, bf16] = [Dtype::F32, Dtype::Bf16].map(|d| bytes(spec.bytes_per_parameter(&SHAPE, d)));
+    format!("{} | {f32} | {bf16} |", used.join(", "))
+}
+
+#[test]
+fn every_readme_row_tells_state_and_bytes() {
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).expect("README.md");
+    let renewed: Vec<String> = readme
+        .lines()
+        .map(|line| {
+            let cells: Vec<&str> = line.split(" | ").collect();
+            match (line.strip_prefix("| `").and_then(|l| l.split_once('`')), cells.len()) {
+                (Some((name, _)), 5) if listed().contains(name) => {
+                    format!("{} | {} | {}", cells[0], cells[1], facts(name))
+                }
+                _ => line.to_owned(),
+            }
+        })
+        .collect();
+    let renewed = renewed.join("\n") + "\n";
+    assert_eq!(renewed.matches(" | ").count(), readme.matches(" | ").count());
+    if std::env::var_os("BITSTEP_RENEW").is_some() {
+        fs::write(&path, renewed).expect("README.md");
+        return;
+    }
+    for (old, new) in readme.lines().zip(renewed.lines()) {
+        assert_eq!(old, new, "renewed by BITSTEP_RENEW=1");
     }
 }
 

@@ -1,5 +1,7 @@
 //! Every rule over every storage of the parameter and every storage of its state.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bitstep::float::Dtype;
 use bitstep::hyper::{Args, names};
 use bitstep::optimizer::{ParamStorage, StorageConfig};
@@ -68,19 +70,31 @@ fn trial(
     trial
 }
 
-/// Runs a property over everything.
-fn over_all(shape: &[usize], property: impl Fn(&Trial)) {
-    for entry in OPTIMIZERS {
+/// Runs a property over everything, a rule after the other on every processor.
+fn over_all(shape: &[usize], property: impl Fn(&Trial) + Sync) {
+    let over_storages = |name: &'static str| {
         for weights in WEIGHTS {
             for state in FORMATS {
-                let what = format!("{} x {weights:?} x {state:?}", entry.name);
-                let run = || property(&trial(entry.name, weights, state, shape));
+                let what = format!("{name} x {weights:?} x {state:?}");
+                let run = || property(&trial(name, weights, state, shape));
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
                     panic!("{what}");
                 }
             }
         }
-    }
+    };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(entry) = OPTIMIZERS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            over_storages(entry.name);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
 }
 
 #[test]

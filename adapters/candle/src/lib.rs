@@ -34,6 +34,10 @@
 //! storage, by `bitstep-cudarc`. It builds where candle's `cuda` builds, with nvcc. **It has not met
 //! a card yet**: it has been type-checked, and what it launches runs in an interpreter.
 
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -1,5 +1,7 @@
 //! Every optimizer of the list gives the bits of the core on candle's variables.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bitstep::gradient::ClipGradNorm;
 use bitstep::hyper::Args;
 use bitstep::optimizer::{Optimizer as Core, Param};
@@ -77,25 +79,29 @@ fn candle<T: Plain + WithDType>(name: &str) -> Vec<Vec<u64>> {
 
 #[test]
 fn every_optimizer_has_the_bits_of_core_on_one_two_and_three_threads() {
-    for entry in OPTIMIZERS {
-        let want = core::<f32>(entry.name);
-        for threads in 1..=3 {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let got = pool.install(|| candle::<f32>(entry.name));
-            assert!(got == want, "{} on {threads} threads", entry.name);
+    let pools = [1, 2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+    let of_name = |name| {
+        let want = core::<f32>(name);
+        for pool in &pools {
+            let got = pool.install(|| candle::<f32>(name));
+            assert!(got == want, "{name} on {} threads", pool.current_num_threads());
         }
-        assert!(candle::<f64>(entry.name) == core::<f64>(entry.name), "{} f64", entry.name);
-        assert!(
-            candle::<half::bf16>(entry.name) == core::<half::bf16>(entry.name),
-            "{} bf16",
-            entry.name
-        );
-        assert!(
-            candle::<half::f16>(entry.name) == core::<half::f16>(entry.name),
-            "{} f16",
-            entry.name
-        );
-    }
+        assert!(candle::<f64>(name) == core::<f64>(name), "{name} f64");
+        assert!(candle::<half::bf16>(name) == core::<half::bf16>(name), "{name} bf16");
+        assert!(candle::<half::f16>(name) == core::<half::f16>(name), "{name} f16");
+    };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(entry) = OPTIMIZERS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            of_name(entry.name);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
 }
 
 #[test]

@@ -103,18 +103,18 @@ typedef struct bitstep_tensor {
 /*
  Room for a message. The caller owns it; NULL in its place for none.
  */
-typedef struct ErrorMessage {
+typedef struct bitstep_error {
   /*
    What went wrong, ended by a 0, cut off if it is longer. Only written on an error, and not
    where it is seen to overlap anything else that the call got.
    */
   char message[256];
-} ErrorMessage;
+} bitstep_error;
 
 /*
  A number with a name: an argument, or what a rule listens to (`train_loss`).
  */
-typedef struct NamedNumber {
+typedef struct bitstep_number {
   /*
    Its name, at most 64 bytes. As an argument it may come several times: `betas`, `betas`.
    */
@@ -123,7 +123,7 @@ typedef struct NamedNumber {
    Its value; 0 and 1 for false and true.
    */
   double value;
-} NamedNumber;
+} bitstep_number;
 
 #ifdef __cplusplus
 extern "C" {
@@ -141,7 +141,7 @@ int32_t bitstep_clip_grad_norm(const struct bitstep_tensor *gradients,
                                double max_norm,
                                double norm_type,
                                double *norm,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  To be defined by the caller: `size` bytes at a multiple of `align`, or NULL.
@@ -164,7 +164,7 @@ extern void bitstep_abort(void);
  # Safety
  Pointers are valid or NULL.
  */
-int32_t bitstep_optimizer_new(struct bitstep_optimizer **optimizer, struct ErrorMessage *error);
+int32_t bitstep_optimizer_new(struct bitstep_optimizer **optimizer, struct bitstep_error *error);
 
 /*
  Frees an optimizer; NULL is left alone.
@@ -186,7 +186,7 @@ int32_t bitstep_optimizer_add_group(struct bitstep_optimizer *optimizer,
                                     const char *name,
                                     const char *arguments,
                                     size_t *group,
-                                    struct ErrorMessage *error);
+                                    struct bitstep_error *error);
 
 /*
  The same with arguments as plain numbers, at most 1024, without a string to be read.
@@ -196,10 +196,10 @@ int32_t bitstep_optimizer_add_group(struct bitstep_optimizer *optimizer,
  */
 int32_t bitstep_optimizer_add_group_of(struct bitstep_optimizer *optimizer,
                                        const char *name,
-                                       const struct NamedNumber *arguments,
+                                       const struct bitstep_number *arguments,
                                        size_t count,
                                        size_t *group,
-                                       struct ErrorMessage *error);
+                                       struct bitstep_error *error);
 
 /*
  Adds a parameter of `dimensions` dimensions to a group. Steps get the parameters in this order.
@@ -213,7 +213,7 @@ int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
                                     const size_t *shape,
                                     size_t dimensions,
                                     uint32_t dtype,
-                                    struct ErrorMessage *error);
+                                    struct bitstep_error *error);
 
 /*
  Sets a group's learning rate, as a schedule does. A rate that is negative or NaN is refused, as
@@ -225,7 +225,7 @@ int32_t bitstep_optimizer_add_param(struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_set_lr(struct bitstep_optimizer *optimizer,
                                  size_t group,
                                  double lr,
-                                 struct ErrorMessage *error);
+                                 struct bitstep_error *error);
 
 /*
  Writes a group's learning rate to `lr`.
@@ -236,7 +236,7 @@ int32_t bitstep_optimizer_set_lr(struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_lr(const struct bitstep_optimizer *optimizer,
                              size_t group,
                              double *lr,
-                             struct ErrorMessage *error);
+                             struct bitstep_error *error);
 
 /*
  One step of all parameters, in the order in which they were added, each with the type that it was
@@ -249,9 +249,9 @@ int32_t bitstep_optimizer_lr(const struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_step(struct bitstep_optimizer *optimizer,
                                const struct bitstep_tensor *tensors,
                                size_t count,
-                               const struct NamedNumber *given_numbers,
+                               const struct bitstep_number *given_numbers,
                                size_t given_count,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  Turns parameters into those to evaluate, in place: schedule-free optimizers have others than
@@ -264,7 +264,7 @@ int32_t bitstep_optimizer_step(struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_eval(struct bitstep_optimizer *optimizer,
                                const struct bitstep_tensor *tensors,
                                size_t count,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  Turns them back into those to train.
@@ -275,7 +275,7 @@ int32_t bitstep_optimizer_eval(struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_train(struct bitstep_optimizer *optimizer,
                                 const struct bitstep_tensor *tensors,
                                 size_t count,
-                                struct ErrorMessage *error);
+                                struct bitstep_error *error);
 
 /*
  Writes to `size` how many bytes the numbers of the state take in memory.
@@ -285,7 +285,7 @@ int32_t bitstep_optimizer_train(struct bitstep_optimizer *optimizer,
  */
 int32_t bitstep_optimizer_state_size(const struct bitstep_optimizer *optimizer,
                                      size_t *size,
-                                     struct ErrorMessage *error);
+                                     struct bitstep_error *error);
 
 /*
  Makes a rule of `name` and `arguments`, as `bitstep_optimizer_add_group` does. To be freed with
@@ -301,7 +301,7 @@ int32_t bitstep_optimizer_state_size(const struct bitstep_optimizer *optimizer,
 int32_t bitstep_rule_new(const char *name,
                          const char *arguments,
                          struct bitstep_rule **rule,
-                         struct ErrorMessage *error);
+                         struct bitstep_error *error);
 
 /*
  Frees a rule; NULL is left alone.
@@ -322,7 +322,7 @@ int32_t bitstep_rule_state_size(const struct bitstep_rule *rule,
                                 size_t dimensions,
                                 uint32_t dtype,
                                 size_t *size,
-                                struct ErrorMessage *error);
+                                struct bitstep_error *error);
 
 /*
  One step of one parameter at learning rate `lr`, which is neither negative nor NaN, with its state
@@ -342,9 +342,9 @@ int32_t bitstep_rule_step(const struct bitstep_rule *rule,
                           size_t dimensions,
                           void *memory,
                           size_t size,
-                          const struct NamedNumber *given_numbers,
+                          const struct bitstep_number *given_numbers,
                           size_t given_count,
-                          struct ErrorMessage *error);
+                          struct bitstep_error *error);
 
 /*
  Writes to `size` how many bytes `bitstep_optimizer_save` needs.
@@ -354,7 +354,7 @@ int32_t bitstep_rule_step(const struct bitstep_rule *rule,
  */
 int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
                                     size_t *size,
-                                    struct ErrorMessage *error);
+                                    struct bitstep_error *error);
 
 /*
  Writes all state, counters and learning rates to `memory`, `size` bytes long. The same bytes on
@@ -369,7 +369,7 @@ int32_t bitstep_optimizer_save_size(const struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
                                uint8_t *memory,
                                size_t size,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  Goes on from saved state, in an optimizer whose groups have the same rules, arithmetic and storage
@@ -382,7 +382,7 @@ int32_t bitstep_optimizer_save(const struct bitstep_optimizer *optimizer,
 int32_t bitstep_optimizer_load(struct bitstep_optimizer *optimizer,
                                const uint8_t *memory,
                                size_t size,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  Makes the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are
@@ -395,7 +395,7 @@ int32_t bitstep_optimizer_load(struct bitstep_optimizer *optimizer,
 int32_t bitstep_schedule_new(const char *name,
                              const char *arguments,
                              struct bitstep_schedule **schedule,
-                             struct ErrorMessage *error);
+                             struct bitstep_error *error);
 
 /*
  Frees a schedule; NULL is left alone.
@@ -415,7 +415,7 @@ void bitstep_schedule_free(struct bitstep_schedule *schedule);
 int32_t bitstep_schedule_step(struct bitstep_schedule *schedule,
                               const double *given,
                               size_t count,
-                              struct ErrorMessage *error);
+                              struct bitstep_error *error);
 
 /*
  Writes the learning rate in force for a group to `lr`.
@@ -426,7 +426,7 @@ int32_t bitstep_schedule_step(struct bitstep_schedule *schedule,
 int32_t bitstep_schedule_lr(const struct bitstep_schedule *schedule,
                             size_t group,
                             double *lr,
-                            struct ErrorMessage *error);
+                            struct bitstep_error *error);
 
 /*
  Sets the learning rates of all groups of an optimizer to those in force, whatever they are, as
@@ -438,7 +438,7 @@ int32_t bitstep_schedule_lr(const struct bitstep_schedule *schedule,
  */
 int32_t bitstep_schedule_apply(const struct bitstep_schedule *schedule,
                                struct bitstep_optimizer *optimizer,
-                               struct ErrorMessage *error);
+                               struct bitstep_error *error);
 
 /*
  Writes to `size` how many bytes `bitstep_schedule_save` needs.
@@ -448,7 +448,7 @@ int32_t bitstep_schedule_apply(const struct bitstep_schedule *schedule,
  */
 int32_t bitstep_schedule_save_size(const struct bitstep_schedule *schedule,
                                    size_t *size,
-                                   struct ErrorMessage *error);
+                                   struct bitstep_error *error);
 
 /*
  Writes where the schedule stands to `memory`, `size` bytes long. As with an optimizer's, later
@@ -460,7 +460,7 @@ int32_t bitstep_schedule_save_size(const struct bitstep_schedule *schedule,
 int32_t bitstep_schedule_save(const struct bitstep_schedule *schedule,
                               uint8_t *memory,
                               size_t size,
-                              struct ErrorMessage *error);
+                              struct bitstep_error *error);
 
 /*
  Goes on from there, in a schedule that was made alike.
@@ -471,7 +471,7 @@ int32_t bitstep_schedule_save(const struct bitstep_schedule *schedule,
 int32_t bitstep_schedule_load(struct bitstep_schedule *schedule,
                               const uint8_t *memory,
                               size_t size,
-                              struct ErrorMessage *error);
+                              struct bitstep_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

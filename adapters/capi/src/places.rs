@@ -15,7 +15,7 @@ use crate::error::{
 /// Runs the body of a function of the interface.
 ///
 /// # Safety
-/// `error` is NULL or points to a [`Failure`].
+/// `error` is NULL or points to a [`ErrorMessage`].
 pub(crate) unsafe fn answer(
     error: *mut ErrorMessage,
     body: impl FnOnce(&mut Places) -> Result<(), Fault>,

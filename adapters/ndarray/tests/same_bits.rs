@@ -1,5 +1,7 @@
 //! Every optimizer of the list gives the bits of the core, in any memory order and on any number of threads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bitstep::hyper::Args;
 use bitstep::optimizer::{GroupId, Optimizer, Param};
 use bitstep::registry;
@@ -90,48 +92,50 @@ fn adapter<T: Plain>(name: &str, fortran: bool, step: Step) -> Vec<Vec<u64>> {
     values.iter().map(bytes).collect()
 }
 
-fn over_all(test: impl Fn(&str)) {
-    OPTIMIZERS.iter().for_each(|entry| test(entry.name));
+/// An optimizer after the other on every processor.
+fn over_all(test: impl Fn(&str) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(entry) = OPTIMIZERS.get(next.fetch_add(1, Ordering::Relaxed)) {
+            test(entry.name);
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+}
+
+fn in_both_orders<T: Plain>(name: &str) {
+    let want = core::<T>(name);
+    for fortran in [false, true] {
+        assert_eq!(adapter::<T>(name, fortran, bitstep_ndarray::step), want, "{name}");
+    }
 }
 
 #[test]
 fn every_optimizer_in_c_and_fortran_order_has_the_bits_of_core() {
     over_all(|name| {
-        for fortran in [false, true] {
-            assert_eq!(
-                adapter::<f32>(name, fortran, bitstep_ndarray::step),
-                core::<f32>(name),
-                "{name}"
-            );
-            assert_eq!(
-                adapter::<f64>(name, fortran, bitstep_ndarray::step),
-                core::<f64>(name),
-                "{name}"
-            );
-            assert_eq!(
-                adapter::<bf16>(name, fortran, bitstep_ndarray::step),
-                core::<bf16>(name),
-                "{name}"
-            );
-            assert_eq!(
-                adapter::<f16>(name, fortran, bitstep_ndarray::step),
-                core::<f16>(name),
-                "{name}"
-            );
-        }
+        in_both_orders::<f32>(name);
+        in_both_orders::<f64>(name);
+        in_both_orders::<bf16>(name);
+        in_both_orders::<f16>(name);
     });
 }
 
 #[cfg(feature = "rayon")]
 #[test]
 fn every_optimizer_on_one_two_and_three_threads_has_the_bits_of_core() {
-    for threads in 1..=3 {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        over_all(|name| {
+    let pools = [1, 2, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap());
+    over_all(|name| {
+        let want = core::<f32>(name);
+        for pool in &pools {
             let got = pool.install(|| adapter::<f32>(name, false, bitstep_ndarray::par_step));
-            assert_eq!(got, core::<f32>(name), "{name} on {threads} threads");
-        });
-    }
+            assert_eq!(got, want, "{name} on {} threads", pool.current_num_threads());
+        }
+    });
 }
 
 #[test]

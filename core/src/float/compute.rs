@@ -6,9 +6,10 @@
 //! two roundings: computed in `f32` and stored narrow (PyTorch's *fused* kernels,
 //! our default), or computed in the narrow type itself (PyTorch's *eager* ones): in [`Eager`](super::Eager).
 
-use core::ops::{Add, Div, Mul, Neg, Sub};
+use core::ops::{Div, Neg, Sub};
 
 use half::{bf16, f16};
+use num_traits::{One, Zero};
 
 use super::{Dtype, StoredFloat};
 use crate::arch::sqrt;
@@ -20,22 +21,16 @@ use crate::arch::sqrt;
 /// (`f64` for `f64`). As PyTorch does, `add_scalar` and `add_scaled` round it to
 /// `Self` first; the other operations take it as it is.
 pub trait ComputeFloat:
-    StoredFloat
-    + PartialOrd
-    + Add<Output = Self>
-    + Sub<Output = Self>
-    + Mul<Output = Self>
-    + Div<Output = Self>
-    + Neg<Output = Self>
+    StoredFloat + PartialOrd + Zero + One + Sub<Output = Self> + Div<Output = Self> + Neg<Output = Self>
 {
     /// Numbers of this type in memory.
     type Stored: StoredFloat;
     /// Constants of a step, operations inside an operation, and sums: `f64` for `f64`, else `f32`.
     type Scalar: ComputeFloat<Scalar = Self::Scalar>;
 
-    /// Zero.
+    /// Zero, as a constant.
     const ZERO: Self;
-    /// One.
+    /// One, as a constant.
     const ONE: Self;
 
     /// Exact.

@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::scale::scale_in_place;
+use super::scale::{scale_in_place, scaled};
 use crate::error::{Error, ensure_range};
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 use crate::float::{Eager, EagerFloat};
@@ -50,7 +50,6 @@ fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
 }
 
 /// The kinds of norms, number by number: for backends with loops of their own.
-#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormKind {
     /// Order 2.
@@ -66,8 +65,6 @@ pub enum NormKind {
     /// Any other.
     Power,
 }
-
-#[doc(hidden)]
 impl NormKind {
     /// The kind of a norm of n numbers. That of a single number is |x|, whatever the order, but
     /// for 0: no square overflows or vanishes.
@@ -181,7 +178,6 @@ pub fn norm(grad: Data<'_>, order: f64) -> f64 {
 }
 
 /// The type that holds numbers of both types.
-#[doc(hidden)]
 #[must_use]
 pub fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
@@ -192,7 +188,6 @@ pub fn promote(a: Dtype, b: Dtype) -> Dtype {
 }
 
 /// Rounds to a type.
-#[doc(hidden)]
 #[must_use]
 #[inline(always)]
 pub fn round(x: f64, dtype: Dtype) -> f64 {
@@ -287,9 +282,7 @@ impl ClipGradNorm {
     #[must_use]
     pub fn coefficient(&self, norm: f64, dtype: Dtype) -> f64 {
         fn in_type<C: ComputeFloat>(norm: f64, max_norm: f64) -> f64 {
-            let norm = C::round_from(C::scalar(norm)).add_scalar(C::scalar(1e-6));
-            let c = (C::ONE / norm).mul_scalar(C::scalar(max_norm));
-            c.minimum(C::ONE).to_f64()
+            self::coefficient(C::round_from(C::scalar(norm)), max_norm).to_f64()
         }
         match dtype {
             Dtype::F64 => in_type::<f64>(norm, self.max_norm),
@@ -333,6 +326,45 @@ impl ClipGradNorm {
     }
 }
 
+/// Scales all gradients down to a total norm (of order 2) of at most `max_norm`, in place, and returns the norm before.
+///
+/// The bits of [`ClipGradNorm::clip`] with its defaults, for gradients of one type that is known when the program is
+/// compiled: a fraction of the code, for firmware.
+///
+/// ```
+/// use bitstep::gradient::clip_grad_norm;
+/// let (mut a, mut b) = ([3.0f32, 0.0], [-4.0f32]);
+/// assert_eq!(clip_grad_norm(&mut [&mut a, &mut b], 1.0), 5.0);
+/// assert!((a[0] - 0.6).abs() < 1e-6 && (b[0] + 0.8).abs() < 1e-6);
+/// ```
+pub fn clip_grad_norm<S: EagerFloat>(grads: &mut [&mut [S]], max_norm: f64) -> f64 {
+    /// The norm of n values; of a single one its magnitude, so that no square overflows or vanishes.
+    fn norm<A: ComputeFloat>(n: usize, x: &dyn Fn(usize) -> A) -> A {
+        let sum = sum_of_few(n, |i| {
+            let x = x(i).abs();
+            if n == 1 { x } else { x * x }
+        });
+        if n == 1 { sum } else { sum.sqrt() }
+    }
+    let of_tensor = |grad: &[S]| {
+        let at = |i: usize| grad.get(i).map_or(S::Compute::ZERO, |&x| S::Compute::load(x)).widen();
+        S::Compute::round_from(norm(grad.len(), &at))
+    };
+    let of_norms = |i: usize| grads.get(i).map_or(S::Compute::ZERO, |g| of_tensor(g)).widen();
+    let total = S::Compute::round_from(norm(grads.len(), &of_norms));
+    let c = coefficient(total, max_norm).widen();
+    for g in grads.iter_mut().flat_map(|grad| grad.iter_mut()) {
+        *g = scaled(S::Compute::load(*g), c).store();
+    }
+    total.to_f64()
+}
+
+/// min(1 / (n + 1e-6) · max_norm, 1), as torch computes it in the norm's type.
+fn coefficient<C: ComputeFloat>(norm: C, max_norm: f64) -> C {
+    let c = (C::ONE / norm.add_scalar(C::scalar(1e-6))).mul_scalar(C::scalar(max_norm));
+    c.minimum(C::ONE)
+}
+
 /// TensorFlow's `clip_by_global_norm`: no ε, sums of squares halved and doubled
 /// again, and a non-finite norm makes everything NaN.
 ///
@@ -365,7 +397,6 @@ impl ClipByGlobalNorm {
     }
 
     /// The factor for a norm.
-    #[doc(hidden)]
     #[inline(always)]
     pub fn coefficient<C: ComputeFloat>(&self, norm: C) -> C {
         let clip = C::round_from(C::scalar(self.clip_norm));
@@ -402,7 +433,6 @@ pub(crate) fn global_norm<'a>(
 // In parts, for backends with loops of their own.
 
 /// What an element adds to the squares of its tensor.
-#[doc(hidden)]
 #[inline(always)]
 pub fn clamped_square<A: ComputeFloat, T: StoredFloat>(x: T, limit: A) -> A {
     let x = A::load(x).maximum(-limit).minimum(limit);
@@ -410,14 +440,12 @@ pub fn clamped_square<A: ComputeFloat, T: StoredFloat>(x: T, limit: A) -> A {
 }
 
 /// What a tensor's squares add to the sum over all.
-#[doc(hidden)]
 #[inline(always)]
 pub fn tf_half_square<C: ComputeFloat>(squares: f64) -> C::Scalar {
     C::round_from(C::scalar(squares * 0.5)).widen()
 }
 
 /// The norm, from the sum over all.
-#[doc(hidden)]
 #[inline(always)]
 pub fn tf_norm<C: ComputeFloat>(sum: C::Scalar) -> C {
     C::round_from(sum).mul_scalar(C::scalar(2.0)).sqrt()
@@ -440,6 +468,46 @@ fn norm_squared<C: ComputeFloat>(grad: Data<'_>, limit: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Plain;
+
+    fn small_clip_has_the_bits_of_the_general<S: EagerFloat + Plain>() {
+        let values = |seed: u32, n: usize| -> [S; 1100] {
+            core::array::from_fn(|i| {
+                let x = (i as u32 + 1).wrapping_mul(seed).wrapping_mul(0x9e37_79b9) >> 8;
+                S::from_f64(if i < n { f64::from(x) / 2e6 - 4.0 } else { 0.0 })
+            })
+        };
+        for max_norm in [1.0, 1e3, 0.0, f64::INFINITY, f64::NAN] {
+            for (n, odd) in [(1100, 0.5), (7, f64::INFINITY), (1, 3.0), (0, 1.0), (40, f64::NAN)] {
+                let (mut a, mut b) = (values(3, n), [S::from_f64(odd)]);
+                let (mut c, mut d) = (a, b);
+                for tensors in 0..=2 {
+                    let mut small = [&mut a[..n], &mut b[..]];
+                    let ours = clip_grad_norm(&mut small[..tensors], max_norm);
+                    let mut general = [S::data_mut(&mut c[..n]), S::data_mut(&mut d)];
+                    let clip = ClipGradNorm { max_norm, ..ClipGradNorm::DEFAULT };
+                    let theirs = clip.clip(&mut general[..tensors]).unwrap();
+                    assert_eq!(
+                        ours.to_bits() << 1,
+                        theirs.to_bits() << 1,
+                        "{n}, {odd}, {max_norm}"
+                    );
+                    for (x, y) in a.iter().chain(&b).zip(c.iter().chain(&d)) {
+                        let (x, y) = (x.to_f64(), y.to_f64());
+                        assert!(x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn clip_of_one_type_has_the_bits_of_the_general() {
+        small_clip_has_the_bits_of_the_general::<f64>();
+        small_clip_has_the_bits_of_the_general::<f32>();
+        small_clip_has_the_bits_of_the_general::<bf16>();
+        small_clip_has_the_bits_of_the_general::<f16>();
+    }
 
     #[test]
     fn norm_of_each_order_matches_hand_computation() {

@@ -5,8 +5,7 @@ use crate::float::EagerFloat;
 use crate::float::{ComputeFloat, StoredFloat};
 use crate::storage::{Data, DataMut};
 
-/// An element of [`multiply`].
-#[doc(hidden)]
+/// An element of [`scale_in_place`].
 #[inline(always)]
 pub fn scaled<C: ComputeFloat>(g: C, c: C::Scalar) -> C {
     g.mul_scalar(c)

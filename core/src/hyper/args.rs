@@ -102,6 +102,19 @@ impl Args {
     }
 }
 
+impl From<&Args> for Args {
+    fn from(args: &Args) -> Args {
+        args.clone()
+    }
+}
+
+/// `[("lr", 1e-3), ("eps", 1e-6)]`. Values of several types: [`Args::with`].
+impl<V: Into<Value>, const N: usize> From<[(&str, V); N]> for Args {
+    fn from(items: [(&str, V); N]) -> Args {
+        items.into_iter().map(|(name, value)| (name, value.into())).collect()
+    }
+}
+
 impl<N: Into<String>> FromIterator<(N, Value)> for Args {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(items: I) -> Args {
         let mut args = Args::new();

@@ -27,8 +27,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012. Reference:
-/// `torch.optim.Adadelta`. The paper has no learning rate: η is 1.
+/// Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012. Reference: `torch.optim.Adadelta`. The paper has no
+/// learning rate: η is 1.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -46,21 +46,22 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `acc_delta` | 0 | u |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and `acc_delta` NaN, for good. A
-/// finite one whose square overflows stops the element.
+/// A NaN or infinite gradient makes the element and `acc_delta` NaN permanently. A finite gradient whose square
+/// overflows makes v infinite, which stops the element.
 ///
 /// # Example
 /// From empty averages with ε = 1 and ρ = 0.75, g = 2√3 gives v = 3 and Δ = g/2:
 /// ```
-/// use bitstep::{optim::Adadelta, rule::{step, Rule, StepContext}};
-/// let rule = Adadelta { rho: 0.75, eps: 1.0, ..Adadelta::default() };
-/// let (mut p, mut v, mut u) = ([2.0f64], [0.0f64], [0.0f64]);
-/// let g = 12f64.sqrt();
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut rule.scalars(), &mut p, &[g], [&mut v, &mut u])?;
+/// use bitstep::prelude::*;
+/// let rule = Adadelta { rho: 0.75, eps: 1.0, ..Adadelta::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 1.0, &mut p, &[12f64.sqrt()])?;
 /// assert!((p[0] - (2.0 - 3f64.sqrt())).abs() < 1e-15);
+/// let [v, u] = state.slots();
 /// assert!((v[0] - 3.0).abs() < 1e-15 && (u[0] - 0.75).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

@@ -1,4 +1,4 @@
-//! Adafactor, as Transformers has it.
+//! Transformers' Adafactor.
 
 use crate::error::Error;
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
@@ -8,8 +8,7 @@ use crate::math::reduce;
 use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// Adafactor: second moments of matrices by row and column, with a learning rate
-/// of its own or from outside.
+/// Adafactor: second moments of matrices by row and column, with a learning rate of its own or the caller's.
 ///
 /// # Formula
 /// ```text
@@ -36,15 +35,14 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p + (−λ α) · p
 /// p ← p − u
 /// ```
-/// α is f32(RMS(p)) · f32(ρ) if RMS(p) > ε₂, else the number max(ε₂, …) · ρ rounded
-/// once (for `f64` everything is f64). If √Σu² is not a number, so is the step.
+/// α is f32(RMS(p)) · f32(ρ) if RMS(p) > ε₂, else max(ε₂, …) · ρ rounded once (for `f64` parameters everything is
+/// `f64`). If √Σu² is NaN, so is the update.
 ///
 /// # Source
-/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory
-/// Cost", 2018. Reference: `transformers.optimization.Adafactor`, which computes
-/// 16-bit parameters in `f32` and keeps their state so. Unlike the paper it
-/// averages squares instead of summing them, and the first moment averages
-/// updates that contain α. [`crate::optim::AdafactorTorch`] differs on purpose.
+/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018. Reference:
+/// `transformers.optimization.Adafactor`, which computes 16-bit parameters in `f32` and keeps their state in `f32`.
+/// Unlike the paper it averages squares instead of summing them, and the first moment averages updates that contain α.
+/// [`crate::optim::AdafactorTorch`] is a different rule.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -64,43 +62,39 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | --- | --- | --- |
 /// | `exp_avg` | 0 | M; with `beta1` only |
 /// | `exp_avg_sq` | 0 | V of a tensor below two dimensions |
-/// | `exp_avg_sq_row` | 0 | R, one number for each row of the last two dimensions |
-/// | `exp_avg_sq_col` | 0 | C, one number for each column |
-/// | `RMS` | 0 | a number: RMS(p) before the step |
+/// | `exp_avg_sq_row` | 0 | R, one value for each row of the last two dimensions |
+/// | `exp_avg_sq_col` | 0 | C, one value for each column |
+/// | `RMS` | 0 | a scalar: RMS(p) before the step |
 ///
-/// `f32` for 16-bit parameters.
+/// All of it is `f32` for 16-bit parameters.
 ///
 /// # Errors
 /// Both `lr` and `relative_step`, or neither; `warmup_init` without `relative_step`.
 ///
 /// # Non-finite input
-/// A NaN gradient makes its row and column of state NaN, and through RMS(U) the
-/// whole parameter. An infinite one makes its own update NaN, with the same end.
-/// A NaN in the parameter counts as RMS(p) ≤ ε₂ and stays where it is.
+/// A NaN gradient makes its row and column of state NaN, and through RMS(U) the whole parameter. An infinite one makes
+/// its own update NaN, with the same result. A NaN in the parameter counts as RMS(p) ≤ ε₂ and stays in its element.
 ///
 /// # Example
-/// The first step forgets V: every |u| of a single element is 1, and α = 0.5.
+/// At t = 1 β is 0, so V is the squared gradient, the |u| of a single element is 1, and α = 0.5.
 /// ```
-/// use bitstep::rule::{DynRule, ComputePolicy, UpdateBuffers};
-/// use bitstep::{rule::factored::FactoredRule, optim::Adafactor, rule::StepContext};
-/// use bitstep::storage::{Data, DataMut};
-/// let rule = Adafactor { lr: Some(0.5), scale_parameter: false, relative_step: false, ..Adafactor::default() };
-/// let (mut p, mut row, mut col, mut work) = ([3.0f64], [0.0f64], [0.0f64], [0.0f64; 4]);
-/// FactoredRule(rule).update(ComputePolicy::Fused, &StepContext::new(1, 0.5), &mut [0.0; 4], UpdateBuffers {
-///     shape: &[1, 1],
-///     param: DataMut::F64(&mut p),
-///     grad: Data::F64(&[-2.0]),
-///     slots: &mut [DataMut::F64(&mut []), DataMut::F64(&mut []), DataMut::F64(&mut row), DataMut::F64(&mut col)],
-///     work: DataMut::F64(&mut work),
-/// })?;
-/// assert_eq!((p, row, col), ([3.5], [4.0], [4.0]));
+/// use bitstep::{prelude::*, rule::factored::FactoredRule};
+///
+/// let rule = Adafactor { lr: Some(0.5), scale_parameter: false, relative_step: false, ..Adafactor::DEFAULT };
+/// let mut opt = Optimizer::new(OptimizerSpec::new(FactoredRule(rule), ComputePolicy::Fused))?;
+/// let w = opt.add_param(&[1, 1], Dtype::F64)?;
+/// let mut p = [3.0];
+/// opt.step([(w, DataMut::F64(&mut p), Data::F64(&[-2.0]))])?;
+/// assert_eq!(p, [3.5]);
+/// let [_, _, row, col] = &opt.params()[w.0].slots[..] else { unreachable!() };
+/// assert!(matches!((row.data(), col.data()), (Some(Data::F64([4.0])), Some(Data::F64([4.0])))));
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adafactor {
-    /// Learning rate from outside.
+    /// Learning rate, unless it is relative.
     pub lr: Option<f64>,
-    /// Added to every squared gradient; the least scale of a parameter.
+    /// ε₁, added to every squared gradient; ε₂, the least scale of a parameter.
     pub eps: (f64, f64),
     /// The largest RMS of an update before the learning rate.
     pub clip_threshold: f64,
@@ -114,7 +108,7 @@ pub struct Adafactor {
     pub scale_parameter: bool,
     /// Whether the learning rate is a function of the step.
     pub relative_step: bool,
-    /// Whether that function starts near 0.
+    /// Whether the relative learning rate warms up from near 0.
     pub warmup_init: bool,
 }
 
@@ -151,7 +145,7 @@ impl Adafactor {
         least.min(1.0 / libm::sqrt(t))
     }
 
-    /// α, the rate in force, from the state's `RMS`: what AdafactorSchedule reports.
+    /// α, the learning rate in effect, from the state's `RMS`: the value that AdafactorSchedule reports.
     #[must_use]
     pub fn effective_lr(&self, step: &StepContext, rms: f64) -> f64 {
         let floor = self.eps.1;
@@ -173,15 +167,15 @@ constants! {
         single: bool,
         scales: bool,
         decays: bool,
-        /// RMS(p) counts from here on.
+        /// ε₂, the least RMS(p) that scales the rate.
         least_rms: S,
         relative_lr: S,
         minus_weight_decay: S,
         rms: S,
-        /// Until the sums are known, those of a parameter whose RMS is too small.
+        /// Rate and decay for RMS(p) ≤ ε₂, which `apply_sums` replaces where RMS(p) is larger.
         lr: S,
         minus_decay: S,
-        /// What the update is divided by.
+        /// The divisor of the update.
         clip: S,
     }
 }
@@ -200,7 +194,7 @@ impl HyperParams for Adafactor {
     }
 }
 
-/// u / clip · α, its average, and the parameter moved by either.
+/// The parameter moved by u / clip · α or by its running average, and that average.
 #[inline(always)]
 fn descend<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
     let u = u.div_scalar(k.clip).mul_scalar(k.lr);
@@ -214,7 +208,7 @@ fn decay<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C) -> C {
     if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
 }
 
-/// The squares that RMS(p) and RMS(u) are of.
+/// The squares that RMS(p) and RMS(u) average.
 #[inline(always)]
 fn squares<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C) -> [C::Scalar; 2] {
     [reduce::square(p.widen(), k.single), reduce::square(u.widen(), k.single)]

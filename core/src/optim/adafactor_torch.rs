@@ -1,4 +1,4 @@
-//! Adafactor, as PyTorch has it.
+//! PyTorch's Adafactor.
 
 use crate::error::{Error, ensure_not_negative, ensure_range};
 use crate::float::{ComputeFloat, Dtype};
@@ -8,8 +8,8 @@ use crate::math::reduce;
 use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the
-/// learning rate bounds the relative step, and there is no first moment.
+/// PyTorch's Adafactor: like [`crate::optim::Adafactor`], but ε₁ is a floor, the learning rate bounds the relative
+/// step, and there is no first moment.
 ///
 /// # Formula
 /// ```text
@@ -35,10 +35,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// a is computed in f64 from norms that were rounded to the parameter's type.
 ///
 /// # Source
-/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory
-/// Cost", 2018. Reference: `torch.optim.Adafactor`. Where `eps[0]` is none, the
-/// machine epsilon of the first parameter of the group that has a gradient counts
-/// for all of them. `foreach` rounds once more, which shows in 16 bits.
+/// Shazeer and Stern, "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost", 2018. Reference:
+/// `torch.optim.Adafactor`. Where `eps[0]` is none, the machine epsilon of the first parameter of the group that has a
+/// gradient is used for the whole group. `foreach` rounds once more, which matters in 16-bit types.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -55,24 +54,25 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | slot | start | meaning |
 /// | --- | --- | --- |
 /// | `variance` | 0 | V of a tensor below two dimensions |
-/// | `row_var` | 0 | R, one number for each row of the last two dimensions |
-/// | `col_var` | 0 | C, one number for each column |
+/// | `row_var` | 0 | R, one value for each row of the last two dimensions |
+/// | `col_var` | 0 | C, one value for each column |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient makes its row, its column and, through the mean of rows, every
-/// element NaN. RMS(U) and RMS(p) that are NaN count as 1 and ε₂.
+/// A NaN gradient makes its row, its column and, through the mean of rows, every element NaN. A NaN RMS(U) does not
+/// clip, and a NaN RMS(p) counts as ε₂.
 ///
 /// # Example
-/// The first step forgets V: u is a sign, and α = RMS(p) · min(η, 1).
+/// At t = 1 w is 1, so V is the squared gradient, u is a sign, and α = RMS(p) · min(η, 1).
 /// ```
-/// use bitstep::{optim::AdafactorTorch, rule::{step, Rule, StepContext}};
-/// let rule = AdafactorTorch { lr: 0.25, weight_decay: 1.0, ..AdafactorTorch::default() };
-/// let (mut p, mut v) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.25), &mut rule.scalars(), &mut p, &[-3.0], [&mut v])?;
-/// assert_eq!((p, v), ([2.0], [9.0])); // 2 · (1 − 0.25) + 2 · 0.25
+/// use bitstep::prelude::*;
+/// let rule = AdafactorTorch { weight_decay: 1.0, ..AdafactorTorch::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.25, &mut p, &[-3.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (2.0, 9.0)); // 2 · (1 − 0.25) + 2 · 0.25
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -123,7 +123,7 @@ constants! {
         least_scale: f64,
         rate: f64,
         d: f64,
-        /// −α over the clipping of the update.
+        /// −α over the divisor that clips the update; set once the sums are known.
         minus_step_size: S,
         multiplies_first: bool,
         maximize: bool,
@@ -144,7 +144,7 @@ impl HyperParams for AdafactorTorch {
     }
 }
 
-/// The distance from 1 to the next larger number.
+/// The distance from 1 to the next larger value.
 const fn epsilon(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F64 => f64::EPSILON,
@@ -154,7 +154,7 @@ const fn epsilon(dtype: Dtype) -> f64 {
     }
 }
 
-/// 1 / √v, v no less than ε₁².
+/// 1 / √max(v, ε₁²).
 #[inline(always)]
 fn scale_of<C: ComputeFloat>(k: &Coefs<C::Scalar>, v: C) -> C {
     v.maximum(C::round_from(k.eps_squared)).rsqrt()

@@ -21,12 +21,11 @@ use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 /// s ← s + g · g
 /// p ← p + (−η / (1 + (t − 1) δ)) · g / (√s + ε)
 /// ```
-/// With `foreach`, rate · g is an operation of its own, which eager 16-bit arithmetic rounds.
+/// With `foreach`, rate · g is an operation of its own, which the eager compute policy rounds in 16-bit types.
 ///
 /// # Source
-/// Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning
-/// and Stochastic Optimization", 2011. Reference: `torch.optim.Adagrad`. The
-/// paper knows neither decay nor ε outside of the root.
+/// Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011.
+/// Reference: `torch.optim.Adagrad`. The paper has neither weight decay nor an ε outside the root.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -42,35 +41,35 @@ use crate::rule::{Rule, ScalarState, SlotInit, StepContext};
 /// # State
 /// | slot | start | meaning |
 /// | --- | --- | --- |
-/// | `sum` | `initial_accumulator_value` | s; exists before the first step |
+/// | `sum` | `initial_accumulator_value` | s; in the reference it exists before the first step |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient makes the element and its sum NaN, for good. An infinite one,
-/// or a finite one whose square overflows, makes the sum infinite: then the
-/// first gives NaN, the second no movement.
+/// A NaN gradient makes the element and its sum NaN permanently. An infinite gradient makes the sum infinite and the
+/// element NaN; a finite gradient whose square overflows makes the sum infinite, which stops the element.
 ///
 /// # Example
 /// At t = 1 from an empty sum p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adagrad, rule::{step, Rule, StepContext}};
-/// let rule = Adagrad { lr: 0.5, ..Adagrad::default() };
-/// let (mut p, mut s) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut s])?;
-/// assert!((p[0] - 2.5).abs() < 1e-10 && s[0] == 16.0);
+/// use bitstep::prelude::*;
+/// let rule = Adagrad::DEFAULT;
+/// let mut state = State::new(&rule, 1, [0.0f64])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert!((p[0] - 2.5).abs() < 1e-10 && state.slots()[0][0] == 16.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adagrad {
     /// Learning rate.
     pub lr: f64,
-    /// How fast the rate falls with the steps.
+    /// How fast the learning rate falls with the number of steps.
     pub lr_decay: f64,
     /// Coupled weight decay: added to the gradient.
     pub weight_decay: f64,
-    /// What the sum of squares starts from.
+    /// Initial value of the sum of squares.
     pub initial_accumulator_value: f64,
     /// Added to the denominator.
     pub eps: f64,
@@ -104,9 +103,9 @@ constants! {
     pub struct Coefs<S> {
         weight_decay: S,
         eps: S,
-        /// A factor of the gradient alone, 1 but for `foreach`.
+        /// Multiplies the gradient before the division: 1 unless `foreach`.
         scale: S,
-        /// The other factor of the update.
+        /// Multiplies the quotient: 1 with `foreach`.
         minus_rate: S,
         decays: bool,
         maximize: bool,

@@ -9,8 +9,7 @@ use crate::math::reduce;
 use crate::rule::factored::FactoredUpdate;
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
-/// AdaLomo: an adaptive step fused into the backward pass, its second moments by
-/// row and column.
+/// AdaLomo: an adaptive step fused into the backward pass, with second moments by row and column.
 ///
 /// # Formula
 /// ```text
@@ -26,7 +25,7 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 ///
 /// # Order of operations
 /// ```text
-/// g ← as in Lomo
+/// g ← unscaled, clamped and clipped as in Lomo
 /// x ← g · g + ε₁
 /// R ← R · β + (1 − β) · (Σ x / columns)        C ← C · β + (1 − β) · (Σ x / rows)
 /// r ← 1 / √(R / (Σ R / rows))                  c ← 1 / √C
@@ -35,13 +34,13 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// p ← p · (1 − α λ)
 /// p ← p + (−α) · u
 /// ```
-/// All in `f32`, for `f64` parameters too. If RMS(p) exceeds ε₂, α and 1 − αλ are
-/// `f32` products, else f64 ones rounded once.
+/// All in `f32`, for `f64` parameters too. If RMS(p) exceeds ε₂, α and 1 − αλ are `f32` products, else `f64` products
+/// rounded once.
 ///
 /// # Source
-/// Lv et al., "AdaLomo: Low-memory Optimization with Adaptive Learning Rate", 2023.
-/// Reference: `lomo_optim.AdaLomo`, whose step counter is the model's. The
-/// reference takes one and two dimensions; here leading ones are batches.
+/// Lv et al., "AdaLomo: Low-memory Optimization with Adaptive Learning Rate", 2023. Reference: `lomo_optim.AdaLomo`,
+/// whose step counter is the model's. The reference takes tensors of one or two dimensions; here leading dimensions are
+/// batches.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -59,35 +58,35 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | slot | start | meaning |
 /// | --- | --- | --- |
 /// | `exp_avg_sq` | 0 | V of a tensor below two dimensions |
-/// | `exp_avg_sq_row` | 0 | R, one number for each row of the last two dimensions |
-/// | `exp_avg_sq_col` | 0 | C, one number for each column |
+/// | `exp_avg_sq_row` | 0 | R, one value for each row of the last two dimensions |
+/// | `exp_avg_sq_col` | 0 | C, one value for each column |
 ///
-/// Always `f32`. `step_num` is the group's: it moves with every step, also of
-/// parameters without a gradient.
+/// All of it is `f32`. `step_num` belongs to the group: it counts every step, also for parameters without a gradient.
 ///
 /// # Errors
 /// `clip_grad_norm` at most 0; a step without the norm that it needs.
 ///
 /// # Non-finite input
-/// A NaN gradient makes its parameter NaN, and under `clip_grad_norm` all of them.
+/// A NaN gradient makes its parameter NaN, and under `clip_grad_norm` every parameter.
 ///
 /// # Example
-/// The first step forgets V: u is a sign, and α = 0.5 · RMS(p).
+/// At t = 1 β is 0, so V is the squared gradient, u is a sign, and α = 0.5 · RMS(p).
 /// ```
-/// use bitstep::{optim::AdaLomo, rule::{step, Rule, StepContext}};
-/// let rule = AdaLomo { weight_decay: 0.5, ..AdaLomo::default() };
-/// let (mut p, mut v) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4096.0], [&mut v])?;
-/// assert_eq!((p, v), ([2.0], [16.0])); // 2 · (1 − 0.5) + 1
+/// use bitstep::prelude::*;
+/// let rule = AdaLomo { weight_decay: 0.5, ..AdaLomo::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4096.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (2.0, 16.0)); // 2 · (1 − 0.5) + 1
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdaLomo {
     /// Learning rate.
     pub lr: f64,
-    /// What the loss, and so every gradient, was multiplied by.
+    /// The factor by which the loss, and so every gradient, was multiplied.
     pub loss_scale: Option<f64>,
-    /// Added to every squared gradient; the least scale of a parameter.
+    /// ε₁, added to every squared gradient; ε₂, the least scale of a parameter.
     pub eps: (f64, f64),
     /// The largest RMS of an update before the learning rate.
     pub clip_threshold: f64,
@@ -135,14 +134,14 @@ constants! {
         one_minus_beta2: S,
         eps: S,
         clip_threshold: S,
-        /// RMS(p) counts from here on.
+        /// ε₂, the least RMS(p) that scales the rate.
         least_rms: S,
         lr: S,
         weight_decay: S,
-        /// Until the sums are known, those of a parameter whose RMS is too small.
+        /// Rate and decay for RMS(p) ≤ ε₂, which `apply_sums` replaces where RMS(p) is larger.
         minus_step_size: S,
         decay: S,
-        /// What the update is divided by.
+        /// The divisor of the update.
         divisor: S,
         decays: bool,
         single: bool,
@@ -176,7 +175,7 @@ impl Rule for AdaLomo {
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
-        // As the reference has it: NaN passes.
+        // As in the reference, NaN passes.
         ensure_range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
     }
 

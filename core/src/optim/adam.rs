@@ -1,4 +1,4 @@
-//! Adam: the gradient's average over the root of its square's.
+//! Adam: the running average of the gradient over the root of that of its square.
 
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype};
@@ -14,9 +14,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first
-/// line. With `amsgrad`, the largest v so far stands under the root. `maximize`
-/// negates g, but not the decay.
+/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first line. With `amsgrad`, the largest v so far
+/// replaces v under the root. `maximize` negates g, but not the decay.
 ///
 /// # Order of operations
 /// ```text
@@ -28,10 +27,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Reddi et
-/// al., "On the Convergence of Adam and Beyond", 2018, for `amsgrad`. Reference:
-/// `torch.optim.Adam`. The paper has no weight decay; the reference corrects the
-/// bias of the largest v, the paper on AMSGrad corrects none.
+/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Reddi et al., "On the Convergence of Adam and
+/// Beyond", 2018, for `amsgrad`. Reference: `torch.optim.Adam`. The paper has no weight decay; the reference corrects
+/// the bias of the largest v, the paper on AMSGrad corrects none.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -52,19 +50,21 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `max_exp_avg_sq` | 0 | largest v so far; with `amsgrad` only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adam, rule::{step, Rule, StepContext}};
-/// let rule = Adam { lr: 0.5, weight_decay: 0.5, ..Adam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-5.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = Adam { weight_decay: 0.5, ..Adam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?; // m and v
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-5.0])?;
 /// assert!((p[0] - 2.5).abs() < 1e-8); // g = −5 + 0.5 · 2 = −4
+/// let [m, v, _] = state.slots();
 /// assert!((m[0] + 0.4).abs() < 1e-15 && (v[0] - 0.016).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

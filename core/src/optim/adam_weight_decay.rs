@@ -17,7 +17,7 @@ use crate::storage::Data;
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) m / (√v + ε)
 /// ```
-/// With `amsgrad`, the largest v so far stands under the root.
+/// With `amsgrad`, the largest v so far replaces v under the root.
 ///
 /// # Order of operations
 /// ```text
@@ -27,14 +27,13 @@ use crate::storage::Data;
 /// v ← v + (g · g − v) · (1 − β₂)
 /// p ← p − (m · α) / (√v + ε)             α = η · √(1 − β₂ᵗ) / (1 − β₁ᵗ)
 /// ```
-/// All of it, α and the powers too, is computed and rounded in the variable's type; η, β
-/// and λ are rounded to `f32` first.
+/// Everything, including α and the powers, is computed and rounded in the variable's type; η, β and λ are rounded to
+/// `f32` first.
 ///
 /// # Source
-/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference
-/// (`adam_weight_decay`): `transformers.optimization_tf.AdamWeightDecay`, on Keras' former
-/// Adam, also as made by `create_optimizer`, whose argument names are accepted too. The
-/// paper adds ε to the corrected root.
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference (`adam_weight_decay`):
+/// `transformers.optimization_tf.AdamWeightDecay`, built on Keras' legacy Adam, also as made by `create_optimizer`,
+/// whose argument names are accepted too. The paper adds ε to the corrected root.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -46,11 +45,10 @@ use crate::storage::Data;
 /// | `amsgrad` | | | false |
 /// | `weight_decay_rate` | λ | any | 0 |
 /// | `decay` | | ≥ 0 | 0 |
-/// | `clip` | | ≥ 0; not by norm and by all | none |
+/// | `clip` | | ≥ 0; not both by norm and by global norm | none |
 ///
-/// The rate that a step brings is the one in force: `decay`, and the schedule of
-/// `create_optimizer`, have been applied to it. Which variables decay is decided by their
-/// names ([`AdamWeightDecay::decays`]): those that don't belong into a group with
+/// The learning rate of a step is final: the caller has already applied `decay` and the schedule of `create_optimizer`.
+/// Which variables decay depends on their names ([`AdamWeightDecay::decays`]); those that don't belong in a group with
 /// `weight_decay_rate` 0.
 ///
 /// # State
@@ -60,21 +58,23 @@ use crate::storage::Data;
 /// | `v` | 0 | v |
 /// | `vhat` | 0 | largest v so far; with `amsgrad` only |
 ///
-/// t is that of the optimizer, also for a variable that joins late.
+/// t counts the steps of the optimizer, also for a variable that is added later.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good; only `vhat`
-/// keeps the largest number before. Clipping by a non-finite norm spreads it.
+/// A NaN or infinite gradient makes the element and its state NaN permanently; only `vhat` keeps the largest v before
+/// it. Clipping by a non-finite norm spreads it.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamWeightDecay, rule::{step, Rule, StepContext}};
-/// let rule = AdamWeightDecay { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, weight_decay_rate: 0.5, ..AdamWeightDecay::default() };
-/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule =
+///     AdamWeightDecay { beta_1: 0.0, beta_2: 0.0, epsilon: 1.0, weight_decay_rate: 0.5, ..AdamWeightDecay::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[3.0])?;
 /// assert_eq!(p, [1.125]); // 2 − 0.5 · 2 · 0.5 − 0.5 · 3 / (3 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -92,7 +92,7 @@ pub struct AdamWeightDecay {
     pub amsgrad: bool,
     /// Decoupled weight decay.
     pub weight_decay_rate: f64,
-    /// How fast the rate falls with time; not applied here.
+    /// How fast the learning rate falls with the number of steps; applied by the caller.
     pub decay: f64,
     /// Limits on gradients.
     pub clip: KerasClip,
@@ -119,17 +119,17 @@ impl Default for AdamWeightDecay {
 }
 
 impl AdamWeightDecay {
-    /// What `create_optimizer` makes, but for its arguments.
+    /// The defaults of `create_optimizer`.
     #[cfg(feature = "alloc")]
     pub(crate) fn created() -> Self {
         AdamWeightDecay { epsilon: 1e-8, ..AdamWeightDecay::default() }
     }
 
-    /// What `create_optimizer` excludes from decay.
+    /// The parts of names that `create_optimizer` excludes from decay.
     pub const EXCLUDED: &'static [&'static str] = &["LayerNorm", "layer_norm", "bias"];
 
-    /// Whether a variable of this name decays: if the name contains a piece of `include`, or
-    /// else none of `exclude`. (Before version 4.50 of Transformers the pieces were patterns.)
+    /// Whether a variable of this name decays: if the name contains one of the strings in `include`, or else none of
+    /// those in `exclude`. (Before version 4.50 of Transformers they were patterns.)
     ///
     /// ```
     /// use bitstep::optim::AdamWeightDecay;

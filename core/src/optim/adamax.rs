@@ -26,9 +26,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, section 7.
-/// Reference: `torch.optim.Adamax`. The paper has no ε, the reference adds it
-/// inside of the maximum.
+/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015, section 7. Reference: `torch.optim.Adamax`. The
+/// paper has no ε, the reference adds it inside the maximum.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -46,28 +45,29 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `exp_inf` | 0 | u |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN, for good, and stays in its state.
+/// A NaN or infinite gradient makes the element NaN permanently, and stays in its state.
 ///
 /// # Example
 /// At t = 1 the correction cancels the average's weight, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::Adamax, rule::{step, Rule, StepContext}};
-/// let rule = Adamax { lr: 0.5, eps: 0.0, ..Adamax::default() };
-/// let (mut p, mut m, mut u) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut u])?;
-/// assert!((p[0] - 2.5).abs() < 1e-15 && u[0] == 4.0);
+/// use bitstep::prelude::*;
+/// let rule = Adamax { eps: 0.0, ..Adamax::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?; // m and u
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert!((p[0] - 2.5).abs() < 1e-15 && state.slots()[1][0] == 4.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adamax {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the running average of the gradient and of its largest size.
+    /// Decay of the running average of the gradient and of the running maximum of its absolute value.
     pub betas: (f64, f64),
-    /// Added to the size of the gradient.
+    /// Added to the absolute value of the gradient.
     pub eps: f64,
     /// Coupled weight decay: added to the gradient.
     pub weight_decay: f64,

@@ -14,7 +14,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// With `amsgrad`, the largest v so far stands under the root. `maximize` negates g.
+/// With `amsgrad`, the largest v so far replaces v under the root. `maximize` negates g.
 ///
 /// # Order of operations
 /// ```text
@@ -26,10 +26,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019.
-/// Reference: `torch.optim.AdamW` (`adamw_torch`; `adamw_torch_fused` is the same
-/// rule computed in `f32` for 16-bit parameters). The paper multiplies λ by the
-/// schedule only, the reference by the learning rate too.
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference: `torch.optim.AdamW` (`adamw_torch`;
+/// `adamw_torch_fused` is the same rule computed in `f32` for 16-bit parameters). The paper multiplies λ by the
+/// schedule only, the reference also by the learning rate.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -49,19 +48,21 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `max_exp_avg_sq` | 0 | largest v so far; with `amsgrad` only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::AdamW, rule::{step, Rule, StepContext}};
-/// let rule = AdamW { lr: 0.5, weight_decay: 0.5, ..AdamW::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = AdamW { weight_decay: 0.5, ..AdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?; // m and v
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 2.0).abs() < 1e-8); // 2 · (1 − 0.5 · 0.5) + 0.5
+/// let [m, v, _] = state.slots();
 /// assert!((m[0] + 0.4).abs() < 1e-15 && (v[0] - 0.016).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

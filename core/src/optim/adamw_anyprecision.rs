@@ -1,4 +1,4 @@
-//! AdamW with a number type of its own for each piece of state, and Kahan summation.
+//! AdamW with a chosen number type for each state slot, and Kahan summation.
 
 use crate::error::Error;
 use crate::float::{ComputeFloat, Dtype};
@@ -16,8 +16,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// u = −η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 /// p ← p + u
 /// ```
-/// With `use_kahan_summation`, what an addition to p loses to rounding is kept in c and
-/// added to the next one:
+/// With `use_kahan_summation`, what an addition to p loses to rounding is kept in c and added to the next one:
 /// ```text
 /// c ← c + u
 /// p' = p + c
@@ -33,13 +32,12 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p + (−η · (1 / (1 − β₁ᵗ))) · m / d        or c in the place of p, and then
 /// r ← p,  p ← p + c,  r ← r − p,  c ← c + r
 /// ```
-/// Each assignment rounds to the type of what stands on its left, d having that of v; the
-/// operations themselves run in `f32`, or in `f64` where an operand is. The corrections are
-/// `f32` throughout, the powers too.
+/// Each assignment rounds to the type of its left-hand side, d having that of v; the operations themselves run in
+/// `f32`, or in `f64` where an operand is `f64`. The corrections, including the powers, are `f32` throughout.
 ///
 /// # Source
-/// Reference: `llama_cookbook.policies.anyprecision_optimizer.AnyPrecisionAdamW`
-/// (`adamw_anyprecision`). Of a parameter without dimensions, d is at least `f32`.
+/// Reference: `llama_cookbook.policies.anyprecision_optimizer.AnyPrecisionAdamW` (`adamw_anyprecision`). For a
+/// parameter without dimensions, d is at least `f32`.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -64,24 +62,23 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// None: the reference checks nothing.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
-/// A step too small for a bf16 is not lost, but collected until it shows:
+/// An update below half the spacing of bf16 is not lost: updates accumulate until they change p.
 /// ```
-/// use bitstep::{optim::AdamWAnyPrecision, rule::{step, Rule, StepContext}};
+/// use bitstep::prelude::*;
 /// use half::bf16;
-/// let rule = AdamWAnyPrecision { use_kahan_summation: true, ..AdamWAnyPrecision::default() };
+///
+/// let rule = AdamWAnyPrecision { use_kahan_summation: true, ..AdamWAnyPrecision::DEFAULT };
+/// let mut state = State::new(&rule, 1, [bf16::ZERO; 3])?;
 /// let (mut p, g) = ([bf16::from_f32(256.0)], [bf16::from_f32(-1.0)]);
-/// let [mut m, mut v, mut c] = [[bf16::ZERO]; 3];
-/// let mut scalars = rule.scalars();
-/// let mut at = |t, lr| {
-///     let step_t = StepContext::new(t, lr);
-///     step::<_, f32, _, _, _>(&rule, &step_t, &mut scalars, &mut p, &g, [&mut m, &mut v, &mut c])?;
-///     Ok::<_, bitstep::Error>((p[0].to_f32(), c[0].to_f32()))
-/// };
-/// assert_eq!(at(1, 0.5)?, (256.0, 0.503_906_25)); // 0.5, but for moments in bf16: one spacing more
-/// assert!(at(2, 1.0)?.0 == 258.0); // 1.5 is rounded up to the spacing, 2
+/// rule.step(&mut state, 0.5, &mut p, &g)?;
+/// let c = state.slots()[2][0];
+/// // 0.5, but for moments in bf16: one spacing more
+/// assert_eq!((p[0].to_f32(), c.to_f32()), (256.0, 0.503_906_25));
+/// rule.step(&mut state, 1.0, &mut p, &g)?;
+/// assert!(p[0].to_f32() == 258.0); // 1.5 is rounded up to the spacing, 2
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,13 +91,13 @@ pub struct AdamWAnyPrecision {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// Keep what additions to the parameter lose.
+    /// Keep what additions to the parameter lose to rounding.
     pub use_kahan_summation: bool,
     /// Type of the average of the gradient.
     pub momentum_dtype: Dtype,
     /// Type of the average of its square.
     pub variance_dtype: Dtype,
-    /// Type of what additions lost.
+    /// Type of the compensation: what additions lost.
     pub compensation_buffer_dtype: Dtype,
 }
 
@@ -125,7 +122,7 @@ impl Default for AdamWAnyPrecision {
 }
 
 impl AdamWAnyPrecision {
-    /// Whether a piece of state is `f64`, so that the arithmetic has to be.
+    /// Whether a slot is `f64`, so that the step has to be computed in `f64`.
     #[cfg(feature = "alloc")]
     pub(crate) fn has_double(&self) -> bool {
         let types = [self.momentum_dtype, self.variance_dtype, self.compensation_buffer_dtype];
@@ -153,7 +150,7 @@ constants! {
     }
 }
 
-/// Rounds a result on the way to another, in an operation on operands of these types.
+/// Rounds an intermediate result of an operation on operands of these types.
 #[inline(always)]
 fn via<S: ComputeFloat, const N: usize>(operands: [Dtype; N], x: S) -> S {
     if operands.contains(&Dtype::F64) {
@@ -255,7 +252,7 @@ impl Rule for AdamWAnyPrecision {
         let step_size = 1.0 / correction(beta1) * step.lr as f32;
         let param = step.dtype.unwrap_or(C::DTYPE);
         let (m, v, c) = (self.momentum_dtype, self.variance_dtype, self.compensation_buffer_dtype);
-        // PyTorch divides by a tensor without dimensions, which counts as much as another one.
+        // PyTorch divides by an f32 tensor without dimensions, whose type counts only if d has no dimensions either.
         let narrow = matches!(v, Dtype::Bf16 | Dtype::F16);
         let d = if step.shape.is_empty() && narrow { Dtype::F32 } else { v };
         Coefs {

@@ -1,4 +1,4 @@
-//! The AdamW that Transformers used to have.
+//! Transformers' former AdamW.
 
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::ComputeFloat;
@@ -14,7 +14,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p − η √(1 − β₂ᵗ) / (1 − β₁ᵗ) m / (√v + ε)
 /// p ← p − η λ p
 /// ```
-/// Without `correct_bias` the first step size is η.
+/// Without `correct_bias` the step size in the third line is η.
 ///
 /// # Order of operations
 /// ```text
@@ -24,13 +24,12 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p + (−η √(1 − β₂ᵗ) / (1 − β₁ᵗ)) · m / d
 /// p ← p + (−η λ) · p        if λ > 0
 /// ```
-/// In GaLore's copy m / d is rounded before the step size comes in.
+/// GaLore's copy rounds m / d before it is multiplied by the step size.
 ///
 /// # Source
-/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference
-/// (`adamw_hf`): `transformers.optimization.AdamW`, until 4.49, and `galore_torch.GaLoreAdamW`
-/// for parameters that it does not project. The paper adds ε to the corrected root and
-/// decays the parameter from before the update.
+/// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Reference (`adamw_hf`):
+/// `transformers.optimization.AdamW`, until 4.49, and `galore_torch.GaLoreAdamW` for parameters that it does not
+/// project. The paper adds ε to the corrected root and decays the parameter as it was before the update.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -40,7 +39,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `eps` | ε | ≥ 0 | 1e-6 |
 /// | `weight_decay` | λ | any; none if ≤ 0 | 0 |
 /// | `correct_bias` | | | true |
-/// | `reference` | | which of the two | Transformers' |
+/// | `reference` | | which implementation | Transformers' |
 ///
 /// # State
 /// | slot | start | meaning |
@@ -49,17 +48,18 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `exp_avg_sq` | 0 | v |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdamWHf, rule::{step, Rule, StepContext}};
-/// let rule = AdamWHf { lr: 0.5, weight_decay: 0.5, betas: (0.0, 0.0), eps: 1.0, ..AdamWHf::default() };
-/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-3.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = AdamWHf { weight_decay: 0.5, betas: (0.0, 0.0), eps: 1.0, ..AdamWHf::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-3.0])?;
 /// assert_eq!(p, [1.78125]); // 2 + 0.5 · 3 / (3 + 1) = 2.375, less a quarter of that
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -75,7 +75,7 @@ pub struct AdamWHf {
     pub weight_decay: f64,
     /// Whether the averages are corrected for their start at 0.
     pub correct_bias: bool,
-    /// Whose operations are followed.
+    /// The implementation whose order of operations is followed.
     pub reference: AdamWHfReference,
 }
 

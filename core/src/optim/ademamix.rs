@@ -15,8 +15,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η λ p − η (m₁ / (1 − β₁ᵗ) + α m₂) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// With `t_alpha`, α grows linearly to its value over so many steps; with `t_beta3`, β₃
-/// grows from β₁ to its value, the half-life of m₂ growing linearly:
+/// With `t_alpha`, α grows linearly to its value over that many steps; with `t_beta3`, β₃ grows from β₁ to its value,
+/// the half-life of m₂ growing linearly:
 /// ```text
 /// β₃ = exp(ln β₁ ln β₃ / ((1 − t/T) ln β₃ + t/T ln β₁))
 /// ```
@@ -32,10 +32,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older", 2024.
-/// Reference: `bitsandbytes.optim.AdEMAMix` (`ademamix`, `paged_ademamix_32bit`):
-/// everything in `f32`, the state too. Its 8-bit kernel computes the same. The paper
-/// adds the decay to the update; the reference applies it first.
+/// Pagliardini, Ablin and Grangier, "The AdEMAMix Optimizer: Better, Faster, Older", 2024. Reference:
+/// `bitsandbytes.optim.AdEMAMix` (`ademamix`, `paged_ademamix_32bit`): arithmetic and state are `f32` throughout. The
+/// 8-bit kernel computes the same update. The paper adds the decay to the update; the reference applies it first.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -53,22 +52,23 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | slot | start | meaning |
 /// | --- | --- | --- |
 /// | `state1` | 0 | m₁, in `f32` |
-/// | `state1` | 0 | m₂, in `f32`; the reference stacks it on m₁ |
+/// | `state1` | 0 | m₂, in `f32`; the reference stacks both in one tensor |
 /// | `state2` | 0 | v, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::AdEMAMix, rule::{step, Rule, StepContext}};
-/// let rule = AdEMAMix { lr: 0.5, betas: (0.5, 0.0, 0.75), alpha: 2.0, eps: 0.0, weight_decay: 0.5, ..AdEMAMix::default() };
-/// let (mut p, mut m1, mut m2, mut v) = ([2.0f32], [0.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m1, &mut m2, &mut v])?;
-/// assert_eq!((m1, m2, v), ([2.0], [1.0], [16.0]));
+/// use bitstep::prelude::*;
+/// let rule = AdEMAMix { betas: (0.5, 0.0, 0.75), alpha: 2.0, eps: 0.0, weight_decay: 0.5, ..AdEMAMix::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 3])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[4.0])?;
+/// assert_eq!(state.slots(), [[2.0], [1.0], [16.0]]); // m₁, m₂ and v
 /// assert_eq!(p, [0.75]); // 2 · (1 − 0.25) − 0.5 · (4 + 2 · 1) / 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -80,15 +80,15 @@ pub struct AdEMAMix {
     pub betas: (f64, f64, f64),
     /// Weight of the slow average.
     pub alpha: f64,
-    /// Steps until `alpha` has its value.
+    /// Steps until α reaches its value.
     pub t_alpha: Option<f64>,
-    /// Steps until β₃ has its value.
+    /// Steps until β₃ reaches its value.
     pub t_beta3: Option<f64>,
     /// Added to the denominator.
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 

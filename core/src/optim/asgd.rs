@@ -1,4 +1,4 @@
-//! ASGD: gradient descent whose path is averaged.
+//! ASGD: gradient descent whose iterates are averaged.
 
 use crate::error::{Error, ensure_not_negative};
 use crate::float::ComputeFloat;
@@ -30,13 +30,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p + (−1) · (g + ν · p) · ηₜ
 /// a ← a + (p − a) · μₜ
 /// ```
-/// ηₜ and μₜ are kept in `f32`, whatever the parameter's type; with `foreach` the
-/// next ηₜ is also computed in it.
+/// ηₜ and μₜ are kept in `f32`, whatever the parameter's type; with `foreach` the next ηₜ is also computed in `f32`.
 ///
 /// # Source
-/// Polyak and Juditsky, "Acceleration of stochastic approximation by averaging",
-/// 1992. Reference: `torch.optim.ASGD`. A step uses the rate that the step before
-/// worked out, so a schedule takes effect one step late.
+/// Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992. Reference: `torch.optim.ASGD`. A
+/// step uses the rate that the previous step computed, so a schedule takes effect one step late.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -53,33 +51,35 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | slot | start | meaning |
 /// | --- | --- | --- |
 /// | `ax` | 0 | a |
-/// | `eta` | the rate at the first step | ηₜ₊₁, one number |
-/// | `mu` | 1 | μₜ₊₁, one number |
+/// | `eta` | the rate at the first step | ηₜ₊₁, a scalar |
+/// | `mu` | 1 | μₜ₊₁, a scalar |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its average NaN or infinite, for good.
+/// A NaN or infinite gradient makes the element and its average NaN or infinite permanently.
 ///
 /// # Example
 /// Until t₀ has passed, the average is the parameter:
 /// ```
-/// use bitstep::{optim::Asgd, rule::{step, Rule, StepContext}};
-/// let rule = Asgd { lr: 0.5, lambd: 0.5, ..Asgd::default() };
-/// let (mut p, mut a, mut scalars) = ([2.0f64], [0.0f64], rule.scalars());
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut scalars, &mut p, &[-4.0], [&mut a])?;
-/// assert_eq!((p[0], a[0]), (3.5, 3.5)); // 2 · (1 − 0.25) + 0.5 · 4
-/// assert!((scalars[0] - 0.5 / 1.25f64.powf(0.75)).abs() < 1e-7 && scalars[1] == 1.0);
+/// use bitstep::prelude::*;
+/// let rule = Asgd { lambd: 0.5, ..Asgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (3.5, 3.5)); // 2 · (1 − 0.25) + 0.5 · 4
+/// let [eta, mu, ..] = *state.scalars();
+/// assert!((eta - 0.5 / 1.25f64.powf(0.75)).abs() < 1e-7 && mu == 1.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Asgd {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the parameter, and part of what makes the rate fall.
+    /// Decay of the parameter; it also sets how fast the learning rate falls.
     pub lambd: f64,
-    /// The power by which the rate falls.
+    /// Exponent of the learning rate's fall.
     pub alpha: f64,
     /// The step after which averaging begins.
     pub t0: f64,
@@ -111,7 +111,7 @@ impl Default for Asgd {
 }
 
 impl Asgd {
-    /// The rate that step t leaves to the next.
+    /// ηₜ₊₁: the rate of the step after this one.
     fn next_eta(&self, step: &StepContext) -> f64 {
         if self.foreach == Some(true) {
             let base = 1.0 + (self.lambd * step.lr) as f32 * step.t as f32;
@@ -123,7 +123,7 @@ impl Asgd {
         }
     }
 
-    /// The weight that step t leaves to the next.
+    /// μₜ₊₁: the averaging weight of the step after this one.
     fn next_mu(&self, step: &StepContext) -> f64 {
         let averaged = step.t_f64() - self.t0;
         f64::from((1.0 / if averaged > 1.0 { averaged } else { 1.0 }) as f32)

@@ -1,4 +1,4 @@
-//! GrokAdamW.
+//! GrokAdamW: AdamW over a gradient whose slow component is amplified.
 
 use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
 use crate::float::ComputeFloat;
@@ -8,7 +8,7 @@ use crate::math;
 use crate::math::reduce;
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// GrokAdamW: AdamW over a gradient whose slow part is amplified.
+/// GrokAdamW: AdamW over a gradient whose slow component is amplified.
 ///
 /// # Formula
 /// ```text
@@ -37,12 +37,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Lee et al., "Grokfast: Accelerated Grokking by Amplifying Slow Gradients", 2024, combined with
-/// AdamW by Hartford. Reference: `grokadamw.GrokAdamW` (`grokadamw`). It cuts each parameter's
-/// gradient by its own norm, corrects m by the β₁ that no layer has lowered, adds ε to the
-/// uncorrected root, and counts as layers a group's parameters with a gradient. Its functions for
-/// the signal are the caller's here: their mean comes in as the given number `grokking_signal`;
-/// without it, `train_loss` and `eval_loss` make it.
+/// Lee et al., "Grokfast: Accelerated Grokking by Amplifying Slow Gradients", 2024, combined with AdamW by Hartford.
+/// Reference: `grokadamw.GrokAdamW` (`grokadamw`). It clips each parameter's gradient by that gradient's own norm,
+/// corrects m with β₁ instead of the layer's β, adds ε to the uncorrected root, and counts as layers the parameters of
+/// a group that have a gradient. The reference's signal functions are left to the caller, who passes their mean as the
+/// extra argument `grokking_signal`; without it, the signal is computed from `train_loss` and `eval_loss`.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -65,19 +64,22 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `grok_ema` | 0 | e |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// While clipping, a NaN gradient makes the whole tensor NaN; an infinite one, or a norm that
-/// overflows, makes the finite elements' gradients 0 and the infinite ones NaN. NaN is for good.
+/// While clipping, a NaN gradient makes the whole tensor NaN; an infinite one, or a norm that overflows, makes the
+/// finite elements' gradients 0 and the infinite ones NaN. NaN is permanent.
 ///
 /// # Example
-/// With α₀ = ½ a first gradient of −2, within the threshold, counts half again: h = −2 + 2 · (−1).
+/// With α₀ = ½ a first gradient of −2, below the clipping threshold, gives e = −1 and h = −2 + 2 · (−1).
 /// ```
-/// use bitstep::{optim::GrokAdamW, rule::{step, Rule, StepContext}};
-/// let rule = GrokAdamW { lr: 0.5, eps: 0.0, alpha_init: 0.5, weight_decay: 0.5, gradient_clipping: 3.0, ..GrokAdamW::default() };
-/// let (mut p, mut m, mut v, mut e) = ([2.0f64], [0.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-2.0], [&mut m, &mut v, &mut e])?;
+/// use bitstep::prelude::*;
+/// let rule =
+///     GrokAdamW { eps: 0.0, alpha_init: 0.5, weight_decay: 0.5, gradient_clipping: 3.0, ..GrokAdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 3])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-2.0])?;
+/// let [m, _, e] = state.slots();
 /// assert_eq!(e[0], -1.0);
 /// assert!((m[0] + 0.4).abs() < 1e-15); // 0.1 · h
 /// assert!((p[0] - 2.0).abs() < 1e-15); // 2 · (1 − 0.5 · 0.5) + 0.5
@@ -95,13 +97,13 @@ pub struct GrokAdamW {
     pub weight_decay: f64,
     /// Decay of the slow average while there is no signal.
     pub alpha_init: f64,
-    /// How much the slow average counts.
+    /// Weight of the slow average.
     pub lamb: f64,
-    /// How much beta1 falls from layer to layer.
+    /// Fraction by which β₁ falls from layer to layer.
     pub gamma: f64,
     /// How fast the slow average's decay falls with the signal.
     pub grokking_signal_decay_rate: f64,
-    /// The largest norm of a parameter's gradient that is let through; none if not positive.
+    /// The largest norm of a parameter's gradient; no clipping if not positive.
     pub gradient_clipping: f64,
 }
 
@@ -126,7 +128,8 @@ impl Default for GrokAdamW {
     }
 }
 
-/// How far the validation loss is above the training loss, as a share of the larger.
+/// The caller's grokking signal, or else how far the validation loss is above the training loss, relative to the
+/// larger.
 fn signal(step: &StepContext) -> f64 {
     if let Some(signal) = step.extra("grokking_signal") {
         return signal;
@@ -141,7 +144,7 @@ fn signal(step: &StepContext) -> f64 {
 }
 
 constants! {
-    /// The constants of a step. `clip` waits for the norm.
+    /// The constants of a step; `clip` is set once the norm is known.
     pub struct Coefs<S> {
         max_norm: f64,
         single: bool,

@@ -23,9 +23,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
-/// Reference: `bitsandbytes.optim.Lion` (`lion_32bit`, `paged_lion_32bit`): everything
-/// in `f32`, the state too. Its 8-bit kernel computes the same.
+/// Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023. Reference: `bitsandbytes.optim.Lion`
+/// (`lion_32bit`, `paged_lion_32bit`): arithmetic and state are `f32` throughout. The 8-bit kernel computes the same
+/// update.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -41,19 +41,21 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state1` | 0 | m, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// The sign of NaN is 0: the parameter stays where it is, but m is NaN for good.
+/// The sign of NaN is 0: the parameter only decays, but m stays NaN.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::Lion, rule::{step, Rule, StepContext}};
-/// let rule = Lion { lr: 0.5, weight_decay: 0.5, ..Lion::default() };
-/// let (mut p, mut m) = ([2.0f32], [-1.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0], [&mut m])?;
+/// use bitstep::prelude::*;
+/// let rule = Lion { weight_decay: 0.5, ..Lion::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// state.slots_mut()[0][0] = -1.0;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[4.0])?;
 /// assert_eq!(p, [2.0]); // u = −0.9 + 0.4 < 0: 2 · (1 − 0.25) + 0.5
-/// assert!((m[0] + 0.95).abs() < 1e-6); // −0.99 + 0.04
+/// assert!((state.slots()[0][0] + 0.95).abs() < 1e-6); // −0.99 + 0.04
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,7 +66,7 @@ pub struct Lion {
     pub betas: (f64, f64),
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 

@@ -6,8 +6,7 @@ use crate::gradient::ClipGradNorm;
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// LOMO: a step consumes one gradient and keeps nothing, so gradients need not
-/// exist side by side.
+/// LOMO: a step consumes one gradient and keeps no state, so that gradients need not be in memory together.
 ///
 /// # Formula
 /// ```text
@@ -25,16 +24,14 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p · (1 − η λ)
 /// p ← p + (−η) · g
 /// ```
-/// All in `f32`, for `f64` parameters too. The norm is that of gradients before
-/// their values are clamped, over all parameters: the first of two backward passes
-/// ([`StepContext::grad_norm`]).
+/// All in `f32`, for `f64` parameters too. The norm is over all gradients, before they are clamped: the reference takes
+/// it in the first of two backward passes; here it comes with the step ([`StepContext::grad_norm`]).
 ///
 /// # Source
-/// Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited
-/// Resources", 2023. Reference: `lomo_optim.Lomo`. The loss scale is given at every
-/// step (`loss_scale`); with one, a norm that is not finite leaves everything as
-/// it is. How the scale moves is its owner's business
-/// ([`crate::gradient::LossScale`]; the reference halves it at every overflow).
+/// Lv et al., "Full Parameter Fine-tuning for Large Language Models with Limited Resources", 2023. Reference:
+/// `lomo_optim.Lomo`. The loss scale is an extra argument of every step (`loss_scale`); with one, a step whose norm is
+/// not finite changes nothing. Adjusting the scale is left to the caller ([`crate::gradient::LossScale`]; the reference
+/// halves it at every overflow).
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -51,16 +48,17 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// `clip_grad_norm` at most 0; a step without the norm that it needs.
 ///
 /// # Non-finite input
-/// With a loss scale the step is skipped. Without one, a NaN or infinite gradient
-/// makes its element so, or under `clip_grad_norm` a NaN everything NaN.
+/// With a loss scale the step is skipped. Without one, a NaN or infinite gradient makes its element non-finite; under
+/// `clip_grad_norm`, a NaN makes everything NaN.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::Lomo, rule::{step, Rule, StepContext}};
-/// let rule = Lomo { clip_grad_norm: Some(1.0), weight_decay: 0.5, ..Lomo::default() };
-/// let at = StepContext { grad_norm: Some(4.0), ..StepContext::new(1, 0.5) };
-/// let mut p = [2.0f32];
-/// step::<_, f32, _, _, f32>(&rule, &at, &mut rule.scalars(), &mut p, &[4.0], [])?;
+/// use bitstep::prelude::*;
+/// let rule = Lomo { clip_grad_norm: Some(1.0), weight_decay: 0.5, ..Lomo::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 0])?; // no slots
+/// let mut p = [2.0];
+/// let step = StepContext { grad_norm: Some(4.0), ..StepContext::new(1, 0.5) };
+/// rule.step_with(&mut state, &step, &mut p, &[4.0])?;
 /// assert!((p[0] - 1.0).abs() < 1e-6); // 2 · (1 − 0.25) − 0.5 · 4 / 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -89,7 +87,7 @@ impl Default for Lomo {
 }
 
 constants! {
-    /// What happens to a gradient first: unscaled, clamped, multiplied.
+    /// How a gradient is unscaled, clamped, and clipped by the norm.
     pub(super) struct Clip<S> {
         loss_scale: S,
         limit: S,
@@ -141,9 +139,9 @@ constants! {
     }
 }
 
-/// The loss scale of the step.
-fn loss_scale(given: &[(&str, f64)]) -> Option<f64> {
-    given.iter().find(|(name, _)| *name == "loss_scale").map(|&(_, s)| s)
+/// The loss scale among the extra arguments of the step.
+fn loss_scale(extra: &[(&str, f64)]) -> Option<f64> {
+    extra.iter().find(|(name, _)| *name == "loss_scale").map(|&(_, s)| s)
 }
 
 impl HyperParams for Lomo {
@@ -152,7 +150,7 @@ impl HyperParams for Lomo {
         f.opt_f64("clip_grad_norm", &mut self.clip_grad_norm);
         f.opt_f64("clip_grad_value", &mut self.clip_grad_value);
         f.f64("weight_decay", &mut self.weight_decay);
-        f.ignored("loss_scale_args"); // the scale itself is given
+        f.ignored("loss_scale_args"); // the scale itself is an extra argument
     }
 }
 
@@ -167,7 +165,7 @@ impl Rule for Lomo {
 
     fn check(&self) -> Result<(), Error> {
         let norm = self.clip_grad_norm.unwrap_or(1.0);
-        // As the reference has it: NaN passes.
+        // As in the reference, NaN passes.
         ensure_range(norm > 0.0 || norm.is_nan(), "clip_grad_norm", norm, "> 0")
     }
 
@@ -178,8 +176,8 @@ impl Rule for Lomo {
         self.weight_decay
     }
 
-    fn grad_norm_divisor(&self, given: &[(&str, f64)]) -> Option<f64> {
-        let scale = loss_scale(given);
+    fn grad_norm_divisor(&self, extra: &[(&str, f64)]) -> Option<f64> {
+        let scale = loss_scale(extra);
         if self.clip_grad_norm.is_some() { Some(scale.unwrap_or(1.0)) } else { scale }
     }
 

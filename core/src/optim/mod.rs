@@ -1,9 +1,9 @@
-//! Every optimizer: one rule a file, under the reference's name.
+//! Every optimizer: one rule per file, under the reference's name.
 //!
 //! [`AdamW`] is in [`adamw`], [`Adafactor`] in [`adafactor`], and so on; families are in folders: [`bnb`] for
 //! bitsandbytes, [`flash`] for FlashOptim, [`keras`], [`optimi`], [`schedule_free`]. A file holds a rule's
-//! documentation, defaults, ranges, formula and unit tests. How it is run is in [`crate::rule`], how its state is
-//! stored in [`crate::storage`], and which name of a reference means which rule in [`crate::registry`].
+//! documentation, defaults, ranges, formula and unit tests. [`crate::rule`] runs a rule, [`crate::storage`] stores its
+//! state, and [`crate::registry`] maps the names that the references use to rules.
 
 pub mod adadelta;
 pub mod adafactor;
@@ -67,10 +67,10 @@ pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
 pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 
-/// Hands the rules, each with a stem that names what belongs to it, to a macro: by their shape,
-/// as loops over elements, over elements with sums, over matrices with row and column state, and
-/// between products of matrices; and those that are projected, by what they are made of.
-/// For backends that need code of their own for each type of rule.
+/// Passes every rule, with the stem that its files and kernels are named after, to a macro. Rules are grouped by shape:
+/// loops over elements, loops over elements after sums over the tensor, matrices with row and column state, and passes
+/// between matrix products. Then come the projected rules, each with its projection, and those whose direction and
+/// application run separately. For backends that need code for each type of rule.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! each_rule {

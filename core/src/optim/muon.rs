@@ -15,8 +15,8 @@ use crate::rule::{ComputePolicy, DynRule, RuleInfo, check_tensor};
 use crate::rule::{ScalarState, Scope, SlotInit, StepContext, UpdateBuffers, check_group};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
-/// Muon: the update is the orthogonal matrix nearest to the momentum, found by a
-/// Newton–Schulz iteration in bf16. For matrices only.
+/// Muon: the update is the orthogonal matrix nearest to the momentum, found by a Newton–Schulz iteration in bf16. For
+/// matrices only.
 ///
 /// # Formula
 /// ```text
@@ -44,15 +44,13 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// p ← p · (1 − η λ)
 /// p ← p + (−η r) · x
 /// ```
-/// Products are those of [`crate::math::matmul`]; between the roundings named everything is
-/// `f32` (`f64` where the parameter is). The last line is computed in the wider of
-/// bf16 and the parameter's type, `f32` for f16.
+/// Products are those of [`crate::math::matmul`]; between the roundings shown everything is `f32` (`f64` where the
+/// parameter is). The last line is computed in the wider of bf16 and the parameter's type, `f32` for f16.
 ///
 /// # Source
-/// Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024;
-/// the adjustments are those of Liu et al., "Muon is Scalable for LLM Training",
-/// 2025, and Bernstein, "Deriving Muon", 2025. Reference: `torch.optim.Muon`, whose
-/// momentum is an average, and whose decay is by the rate before adjustment.
+/// Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the adjustments are those of Liu et
+/// al., "Muon is Scalable for LLM Training", 2025, and Bernstein, "Deriving Muon", 2025. Reference: `torch.optim.Muon`,
+/// whose momentum is a running average, and whose weight decay uses the learning rate before adjustment.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -72,28 +70,22 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// | `momentum_buffer` | 0 | M |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range; a parameter that is not a matrix, or one
-/// without columns.
+/// A hyper-parameter outside its range; a parameter that is not a matrix, or one without columns.
 ///
 /// # Non-finite input
-/// One NaN or infinity in the gradient makes the whole parameter NaN; in the
-/// momentum it stays at its element.
+/// One NaN or infinity in the gradient makes the whole parameter NaN; in the momentum it stays at its element.
 ///
 /// # Example
-/// A single number's direction is its sign, which five rounds of the default
-/// polynomial, in bf16, leave at 0.6875:
+/// For a single element the orthogonal matrix is its sign, which five iterations of the default polynomial, in bf16,
+/// bring to 0.6875:
 /// ```
-/// use bitstep::rule::{DynRule, ComputePolicy, UpdateBuffers};
-/// use bitstep::{optim::Muon, rule::StepContext, storage::{Data, DataMut}};
-/// let rule: Muon = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::default() };
-/// let (mut p, mut m, mut work) = ([0.0f32], [0.0f32], [0.0f32; 4]);
-/// rule.update(ComputePolicy::Eager, &StepContext::new(1, 1.0), &mut rule.initial_scalars(0), UpdateBuffers {
-///     shape: &[1, 1],
-///     param: DataMut::F32(&mut p),
-///     grad: Data::F32(&[-8.0]),
-///     slots: &mut [DataMut::F32(&mut m)],
-///     work: DataMut::F32(&mut work),
-/// })?;
+/// use bitstep::prelude::*;
+/// let rule = Muon { lr: 1.0, weight_decay: 0.0, ..Muon::DEFAULT };
+/// let mut opt = Optimizer::new(OptimizerSpec::new(rule, ComputePolicy::Eager))?;
+/// let w = opt.add_param(&[1, 1], Dtype::F32)?;
+/// let mut p = [0.0];
+/// opt.step([(w, DataMut::F32(&mut p), Data::F32(&[-8.0]))])?;
+/// let Some(Data::F32(m)) = opt.params()[w.0].slots[0].data() else { unreachable!() };
 /// assert!(p[0] == 0.6875 && (m[0] + 0.4).abs() < 1e-6);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -115,7 +107,7 @@ pub struct Muon<A = PortableLinearAlgebra> {
     pub ns_steps: u64,
     /// How the shape changes the learning rate.
     pub adjust_lr_fn: Option<AdjustLr>,
-    /// Where products come from.
+    /// The implementation of matrix products.
     pub algebra: A,
 }
 
@@ -137,7 +129,7 @@ impl Muon {
 }
 
 impl<A> Muon<A> {
-    /// The reference's defaults, over products of one's choice.
+    /// The reference's defaults, with the matrix products of `algebra`.
     pub const fn with_algebra(algebra: A) -> Self {
         Muon {
             lr: 1e-3,
@@ -182,7 +174,7 @@ impl<A> HyperParams for Muon<A> {
 }
 
 impl<A> Muon<A> {
-    /// r: what the shape makes of the learning rate.
+    /// r: the factor of the learning rate for a matrix of this shape.
     #[must_use]
     pub fn lr_ratio(&self, rows: usize, cols: usize) -> f64 {
         let (rows, cols) = (rows as f64, cols as f64);
@@ -253,14 +245,14 @@ impl<A: LinearAlgebra> DynRule for Muon<A> {
     }
     fn update(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         step: &StepContext,
         _: &mut ScalarState,
         tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(self.check())?;
-        check_tensor(self, arithmetic, step, &tensor)?;
-        match arithmetic.compute(tensor.param.dtype()) {
+        check_tensor(self, policy, step, &tensor)?;
+        match policy.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<A, f64>(self, step, tensor),
             Dtype::F32 => update::<A, f32>(self, step, tensor),
             Dtype::Bf16 => update::<A, Eager<bf16>>(self, step, tensor),
@@ -369,7 +361,7 @@ fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     let (x, rest) = work.split_at_mut(rows * cols);
     let place = WideIndex::new([rows, cols]);
 
-    // Momentum, and what is made of it, laid out as a wide matrix.
+    // The momentum, and X laid out as a wide matrix.
     each(momentum, |start, m: &mut [C::Stored]| {
         let mut g = [C::Stored::default(); MAX_BLOCK];
         t.grad.load(start, g.get_mut(..m.len()).unwrap_or_default());
@@ -392,13 +384,13 @@ fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     Ok(())
 }
 
-/// Loads, changes and stores a buffer in stretches that fit its storage.
+/// Loads, changes and stores a buffer in chunks that fit its storage.
 fn each<S: Plain>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [S])) {
     let len = data.len();
-    let stretch = chunk_len([data.block()]).unwrap_or(MAX_BLOCK);
+    let chunk = chunk_len([data.block()]).unwrap_or(MAX_BLOCK);
     let mut values = [S::default(); MAX_BLOCK];
-    for start in (0..len).step_by(stretch) {
-        let values = values.get_mut(..(len - start).min(stretch)).unwrap_or_default();
+    for start in (0..len).step_by(chunk) {
+        let values = values.get_mut(..(len - start).min(chunk)).unwrap_or_default();
         data.load(start, values);
         f(start, values);
         data.store(start, values);
@@ -411,7 +403,7 @@ fn round<W: ComputeFloat>(x: W) -> W {
     W::load(x.store::<Eager<bf16>>())
 }
 
-/// The Newton–Schulz iteration on X, `short` × `long`, whose numbers are those of bf16.
+/// The Newton–Schulz iteration on X, `short` × `long`, whose elements are bf16 values.
 fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
     rule: &Muon<A>,
     k: &Coefs<C::Scalar>,
@@ -430,7 +422,7 @@ fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
         // A ← X Xᵀ
         A::gram([short, long], MatrixView::new(&*x, long), a);
         in_vectors(a, &[], |a, _| <Muon<A>>::gram::<C>(a));
-        // B ← b A + c A²: A is symmetric to the bit, so that A A is A Aᵀ.
+        // B ← b A + c A²: A is exactly symmetric, so A A is A Aᵀ.
         A::gram([short, short], MatrixView::new(&*a, short), b);
         in_vectors(b, a, |square, a| <Muon<A>>::polynomial::<C>(k, a, square));
         // X ← a X + B X
@@ -444,7 +436,8 @@ fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
     }
 }
 
-/// Changes each number of `to`, by the one of `with` that stands where it does, if `with` has any.
+/// Replaces each element x of `to` by f(x, y), where y is the element of `with` at the same place, or 0 if `with` is
+/// empty.
 fn in_vectors<W: ComputeFloat>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
     simd::dispatch(InVectors { to, with, f });
 }

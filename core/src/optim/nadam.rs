@@ -16,8 +16,8 @@ use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η (μₜ₊₁ m / (1 − Πₜ₊₁) + (1 − μₜ) g / (1 − Πₜ)) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first
-/// line. `maximize` negates g, but not the decay.
+/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first line. `maximize` negates g, but not the
+/// decay.
 ///
 /// # Order of operations
 /// ```text
@@ -31,8 +31,7 @@ use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 /// Π is kept in `f32`, whatever the parameter's type.
 ///
 /// # Source
-/// Dozat, "Incorporating Nesterov Momentum into Adam", 2016. Reference:
-/// `torch.optim.NAdam`.
+/// Dozat, "Incorporating Nesterov Momentum into Adam", 2016. Reference: `torch.optim.NAdam`.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -51,21 +50,23 @@ use crate::rule::{MAX_SCALARS, Rule, ScalarState, StepContext};
 /// | --- | --- | --- |
 /// | `exp_avg` | 0 | m |
 /// | `exp_avg_sq` | 0 | v |
-/// | `mu_product` | 1 | Π, one number |
+/// | `mu_product` | 1 | Π, a scalar |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// Without averaging (β₁ = β₂ = 0) μ is 0 and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::NAdam, rule::{step, Rule, StepContext}};
-/// let rule = NAdam { lr: 0.5, betas: (0.0, 0.0), ..NAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = NAdam { betas: (0.0, 0.0), ..NAdam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// let [m, v] = state.slots();
 /// assert!((p[0] - 2.5).abs() < 1e-8 && m[0] == -4.0 && v[0] == 16.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

@@ -1,4 +1,4 @@
-//! RAdam: Adam that waits until its variance can be trusted.
+//! RAdam: Adam that does not divide by √v until the variance of that estimate is small enough.
 
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::ComputeFloat;
@@ -18,8 +18,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p − η m / (1 − β₁ᵗ) · r √(1 − β₂ᵗ) / (√v + ε)   if ρ > 5
 /// p ← p − η m / (1 − β₁ᵗ)                              otherwise
 /// ```
-/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first
-/// line. `maximize` negates g, but not the decay.
+/// With `decoupled_weight_decay`, p ← p − η λ p takes the place of the first line. `maximize` negates g, but not the
+/// decay.
 ///
 /// # Order of operations
 /// ```text
@@ -29,15 +29,15 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// u ← (m / (1 − β₁ᵗ)) · η,  if ρ > 5 then · ((1 / (√v + ε)) · √(1 − β₂ᵗ)) · r
 /// p ← p + (−1) · u
 /// ```
-/// and with `foreach`, where c is −√(1 − β₂ᵗ) · (η r / (1 − β₁ᵗ)) and h is 0 if
-/// ρ > 5, and c is −0 and h is −η / (1 − β₁ᵗ) otherwise:
+/// and with `foreach`, where c is −√(1 − β₂ᵗ) · (η r / (1 − β₁ᵗ)) and h is 0 if ρ > 5, and c is −0 and h is
+/// −η / (1 − β₁ᵗ) otherwise:
 /// ```text
 /// p ← p + m · (1 / ((√v + ε) / c) + h)
 /// ```
 ///
 /// # Source
-/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020.
-/// Reference: `torch.optim.RAdam`. The paper rectifies from ρ > 4 and has no ε.
+/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020. Reference: `torch.optim.RAdam`. The
+/// paper rectifies from ρ > 4 and has no ε.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -57,18 +57,19 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `exp_avg_sq` | 0 | v |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
-/// At t = 1 nothing is rectified, so p moves by η·g:
+/// At t = 1 ρ is not above 5, and the correction cancels the weight of the average, so p moves by η·g:
 /// ```
-/// use bitstep::{optim::RAdam, rule::{step, Rule, StepContext}};
-/// let rule = RAdam { lr: 0.5, ..RAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = RAdam::DEFAULT;
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 4.0).abs() < 1e-15);
 /// # Ok::<(), bitstep::Error>(())
 /// ```

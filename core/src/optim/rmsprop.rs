@@ -1,11 +1,11 @@
-//! RMSprop: the gradient over the root of its square's average.
+//! RMSprop: the gradient over the root of the running average of its square.
 
 use crate::error::{Error, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// RMSprop, plain, centered or with momentum.
+/// RMSprop: plain, centered, or with momentum.
 ///
 /// # Formula
 /// ```text
@@ -26,11 +26,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012; Graves, "Generating
-/// Sequences With Recurrent Neural Networks", 2013, for the centered form.
-/// Reference: `torch.optim.RMSprop`. Graves has ε inside of the root. v − ḡ² may
-/// come out below 0 where the gradient hardly changes; its root is NaN, as in the
-/// reference.
+/// Tieleman and Hinton, "Lecture 6.5: rmsprop", 2012; Graves, "Generating Sequences With Recurrent Neural Networks",
+/// 2013, for the centered form. Reference: `torch.optim.RMSprop`. Graves has ε inside the root. v − ḡ² may come out
+/// below 0 where the gradient hardly changes; its root is NaN, as in the reference.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -51,20 +49,20 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `grad_avg` | 0 | ḡ; with `centered` only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN, for good, and with it the
-/// state; an infinite v stays so.
+/// A NaN or infinite gradient makes the element NaN permanently, and its state NaN or infinite.
 ///
 /// # Example
 /// With α = 0.75 and an empty v, d is half the gradient's size:
 /// ```
-/// use bitstep::{optim::RmsProp, rule::{step, Rule, StepContext}};
-/// let rule = RmsProp { lr: 0.5, alpha: 0.75, eps: 0.0, ..RmsProp::default() };
-/// let (mut p, mut v) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut v, &mut [], &mut []])?;
-/// assert_eq!((p[0], v[0]), (3.0, 4.0)); // 2 + 0.5 · 4 / √4
+/// use bitstep::prelude::*;
+/// let rule = RmsProp { alpha: 0.75, eps: 0.0, ..RmsProp::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?; // v; neither b nor ḡ
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (3.0, 4.0)); // 2 + 0.5 · 4 / √4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,9 +75,9 @@ pub struct RmsProp {
     pub eps: f64,
     /// Coupled weight decay: added to the gradient.
     pub weight_decay: f64,
-    /// What is kept of the buffer at each step.
+    /// Decay of the momentum buffer.
     pub momentum: f64,
-    /// Take the variance about the mean instead of the mean square.
+    /// Use the variance about the mean instead of the mean square.
     pub centered: bool,
     /// Ascend instead of descend.
     pub maximize: bool,

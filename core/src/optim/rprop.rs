@@ -14,7 +14,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p − sign(g) s
 /// g′ ← g
 /// ```
-/// where g′ is what was remembered of the step before. `maximize` negates g.
+/// where g′ is the gradient that the previous step stored. `maximize` negates g.
 ///
 /// # Order of operations
 /// ```text
@@ -23,12 +23,11 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// g ← 0 if f = η⁻
 /// p ← p + (−1) · sign(g) · s
 /// ```
-/// A narrow type that can't tell η⁻ from 1 or 0 takes it as such.
+/// Where a 16-bit type rounds η⁻ to 1 or to 0, it is treated as that value.
 ///
 /// # Source
-/// Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation
-/// Learning: The RPROP Algorithm", 1993. Reference: `torch.optim.Rprop`: after a
-/// change of sign it forgets the gradient rather than go back.
+/// Riedmiller and Braun, "A Direct Adaptive Method for Faster Backpropagation Learning: The RPROP Algorithm", 1993.
+/// Reference: `torch.optim.Rprop`: after a change of sign it stores 0 as the gradient instead of undoing the last step.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -38,7 +37,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `step_sizes` | Γmin, Γmax | any | 1e-6, 50 |
 /// | `maximize` | | | false |
 ///
-/// Only the rate in force at the parameter's first step matters.
+/// Only the learning rate at the parameter's first step has an effect.
 ///
 /// # State
 /// | slot | start | meaning |
@@ -47,22 +46,23 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `step_size` | the rate at the first step | s |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient has the sign 0: the element rests, and goes on once a number
-/// has come and gone. An infinite one is as good as any other, but infinity
-/// times 0 is NaN.
+/// A NaN gradient has the sign 0: the element stays where it is, and its step size stays the same for this step and the
+/// next. An infinite gradient counts by its sign like any other; its product with 0 is NaN, whose sign is 0 too.
 ///
 /// # Example
-/// The same sign twice, then a change: steps of 0.5, 0.5 · 2, and none.
+/// Two gradients of one sign, then one of the other: steps of 0.5, 0.5 · 2, and none.
 /// ```
-/// use bitstep::{optim::Rprop, rule::{step, Rule, StepContext}};
-/// let rule = Rprop { lr: 0.5, etas: (0.25, 2.0), ..Rprop::default() };
-/// let (mut p, mut prev, mut size) = ([2.0f32], [0.0f32], [0.0f32]);
-/// for (t, g) in [(1, 3.0), (2, 0.1), (3, -7.0)] {
-///     step::<_, f32, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut rule.scalars(), &mut p, &[g], [&mut prev, &mut size])?;
+/// use bitstep::prelude::*;
+/// let rule = Rprop { etas: (0.25, 2.0), ..Rprop::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// for g in [3.0, 0.1, -7.0] {
+///     rule.step(&mut state, 0.5, &mut p, &[g])?;
 /// }
+/// let [prev, size] = state.slots();
 /// assert_eq!((p[0], prev[0], size[0]), (0.5, 0.0, 0.25));
 /// # Ok::<(), bitstep::Error>(())
 /// ```

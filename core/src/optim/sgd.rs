@@ -1,11 +1,11 @@
-//! SGD: gradient descent, with momentum.
+//! SGD: gradient descent, optionally with momentum.
 
 use crate::error::{Error, ensure_range};
 use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// Stochastic gradient descent, plain, with momentum or with Nesterov's.
+/// Stochastic gradient descent: plain, with momentum, or with Nesterov momentum.
 ///
 /// # Formula
 /// ```text
@@ -24,10 +24,9 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Sutskever et al., "On the importance of initialization and momentum in deep
-/// learning", 2013. Reference: `torch.optim.SGD`. There the rate multiplies the
-/// whole buffer, in the paper only what enters it; the first buffer is the
-/// gradient, without dampening.
+/// Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013. Reference:
+/// `torch.optim.SGD`. The reference multiplies the whole buffer by the learning rate, the paper only what enters it.
+/// The first buffer of the reference is the gradient, without dampening.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -45,30 +44,31 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `momentum_buffer` | the first gradient | b; with momentum only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range. As in the reference, NaN is inside.
+/// A hyper-parameter outside its range. As in the reference, NaN passes.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient goes into the parameter, and stays in the buffer.
+/// A NaN or infinite gradient makes the parameter non-finite, and stays in the buffer.
 ///
 /// # Example
 /// Two steps with the gradient 1: the buffer is 1, then 0.5 · 1 + 1 = 1.5.
 /// ```
-/// use bitstep::{optim::Sgd, rule::{step, Rule, StepContext}};
-/// let rule = Sgd { lr: 0.5, momentum: 0.5, ..Sgd::default() };
-/// let (mut p, mut b) = ([2.0f32], [0.0f32]);
-/// for t in 1..=2 {
-///     step::<_, f32, _, _, _>(&rule, &StepContext::new(t, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut b])?;
+/// use bitstep::prelude::*;
+/// let rule = Sgd { momentum: 0.5, ..Sgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// let mut p = [2.0];
+/// for _ in 0..2 {
+///     rule.step(&mut state, 0.5, &mut p, &[1.0])?;
 /// }
-/// assert_eq!((p[0], b[0]), (0.75, 1.5)); // 2 − 0.5 · 1 − 0.5 · 1.5
+/// assert_eq!((p[0], state.slots()[0][0]), (0.75, 1.5)); // 2 − 0.5 · 1 − 0.5 · 1.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// Learning rate.
     pub lr: f64,
-    /// What is kept of the buffer at each step.
+    /// Decay of the momentum buffer.
     pub momentum: f64,
-    /// What is kept out of the buffer of each gradient but the first.
+    /// Share of each gradient after the first that is kept out of the buffer.
     pub dampening: f64,
     /// Coupled weight decay: added to the gradient.
     pub weight_decay: f64,
@@ -133,7 +133,7 @@ impl Rule for Sgd {
     const SLOT_MASKS: &'static [u32] = &[0b0, 0b1];
 
     fn check(&self) -> Result<(), Error> {
-        // The reference refuses what is below 0, and NaN is not.
+        // The reference refuses values below 0, and NaN is not below 0.
         let not_below_0 =
             |argument, x: f64| ensure_range(x >= 0.0 || x.is_nan(), argument, x, ">= 0");
         not_below_0("lr", self.lr)?;

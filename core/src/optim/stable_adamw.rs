@@ -18,8 +18,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// p ← p − η' λ p
 /// p ← p − η' m / (√v + ε)
 /// ```
-/// With `decouple_lr` the decay is (η' / η_max) λ p. Where sums are rounded to 16 bits, the update
-/// is compensated: it is added to c, c to p, and what p could not hold stays in c.
+/// With `decouple_lr` the decay is (η' / η_max) λ p. Where sums are rounded to 16 bits, the update is
+/// Kahan-compensated: it is added to c, c is added to p, and what rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -38,8 +38,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// ```
 ///
 /// # Source
-/// Wortsman et al., "Stable and low-precision training for large-scale vision-language models", 2023.
-/// Reference: `optimi.StableAdamW` (`stable_adamw`). The decay, too, uses the rate that r has cut.
+/// Wortsman et al., "Stable and low-precision training for large-scale vision-language models", 2023. Reference:
+/// `optimi.StableAdamW` (`stable_adamw`). The weight decay also uses the rate that r has reduced.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -50,7 +50,7 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `eps` | ε | ≥ 0 | 1e-6 |
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
 /// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 /// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
 ///
@@ -61,23 +61,25 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `exp_avg_sq` | 0 | v |
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
-/// `eps_sq` is ε² in the parameter's type, which in `f16` is easily 0.
+/// The scalar `eps_sq` is ε² in the parameter's type, which in `f16` is easily 0.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN for good. The mean is then NaN, and a NaN mean
-/// cuts nothing, so the other elements step as in AdamW.
+/// A NaN or infinite gradient makes the element NaN permanently. The mean is then NaN, which does not reduce the rate,
+/// so the other elements step as in AdamW.
 ///
 /// # Example
-/// At t = 1 both averages are the gradient's own, g² / v is 1, and p moves by η·sign(g):
+/// At t = 1 the averages are g and g² themselves, g² / v is 1, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::StableAdamW, rule::{step, Rule, StepContext}};
-/// let rule = StableAdamW { lr: 0.5, weight_decay: 0.5, ..StableAdamW::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = StableAdamW { weight_decay: 0.5, ..StableAdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 2.0).abs() < 1e-6); // 2 · (1 − 0.5 · 0.5) + 0.5
+/// let [m, v, _] = state.slots();
 /// assert_eq!((m[0], v[0]), (-4.0, 16.0));
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -97,7 +99,7 @@ pub struct StableAdamW {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -125,11 +127,11 @@ impl Default for StableAdamW {
 }
 
 constants! {
-    /// The constants of a step. The last two wait for the mean.
+    /// The constants of a step; the last two are set once the mean is known.
     pub struct Coefs<S> {
         lr: f64,
         weight_decay: f64,
-        unit_lr: f64,
+        decay_base_lr: f64,
         one_minus_beta1: S,
         beta2: S,
         one_minus_beta2: S,
@@ -154,7 +156,7 @@ impl HyperParams for StableAdamW {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
     }
@@ -187,7 +189,7 @@ impl Rule for StableAdamW {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn scalar_scope(&self) -> Scope {
@@ -205,7 +207,7 @@ impl Rule for StableAdamW {
         Coefs {
             lr: step.lr,
             weight_decay: self.weight_decay,
-            unit_lr: optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr),
+            decay_base_lr: optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr),
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::foreach_scalar(beta2, foreach),
             one_minus_beta2: C::scalar(1.0 - beta2),
@@ -234,7 +236,7 @@ impl Rule for StableAdamW {
         let rms = C::round_from(sums[0] / C::scalar(n as f64)).sqrt().to_f64();
         // As Python's max(1, rms): NaN is not larger.
         let lr = k.lr / if rms > 1.0 { rms } else { 1.0 };
-        k.decay = C::foreach_scalar(optimi::decay(lr, k.weight_decay, k.unit_lr), k.foreach);
+        k.decay = C::foreach_scalar(optimi::decay(lr, k.weight_decay, k.decay_base_lr), k.foreach);
         k.minus_lr = C::scalar(-lr);
     }
 

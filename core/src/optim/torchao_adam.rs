@@ -7,10 +7,10 @@ use crate::rule::{Rule, ScalarState, StepContext};
 
 /// torchao's Adam, with decoupled or coupled weight decay, in `f32` throughout.
 ///
-/// The names `adamw_torch_8bit`, `adamw_torch_4bit`, `torchao_adam8bit`, … run it
-/// over [`BlockQuant8`](crate::storage::BlockQuant8), [`BlockQuant4`](crate::storage::BlockQuant4)
-/// and [`BlockFp8`](crate::storage::BlockFp8). With other storages it is PyTorch's Adam(W)
-/// up to the rounding of the scalars.
+/// The registry names `adamw_torch_8bit`, `adamw_torch_4bit`, `torchao_adam8bit`, … run it over
+/// [`BlockQuant8`](crate::storage::BlockQuant8), [`BlockQuant4`](crate::storage::BlockQuant4) and
+/// [`BlockFp8`](crate::storage::BlockFp8). With other storages it is PyTorch's Adam(W) up to the rounding of the
+/// scalars.
 ///
 /// # Formula
 /// ```text
@@ -20,8 +20,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// v ← β₂ v + (1 − β₂) g²
 /// p ← p − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// With `amsgrad`, the largest v so far stands under the root. The update uses
-/// the moments as they are before a storage rounds them.
+/// With `amsgrad`, the largest v so far replaces v under the root. The update uses the moments as they are before the
+/// storage rounds them.
 ///
 /// # Order of operations
 /// ```text
@@ -34,8 +34,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// η is `f32`, βᵗ an `f32` power; 1 − β is computed in `f64`.
 ///
 /// # Source
-/// torchao 0.18.0, `torchao.optim.Adam8bit`, `AdamW8bit`, `Adam4bit`, `AdamW4bit`,
-/// `AdamFp8`, `AdamWFp8`.
+/// torchao 0.18.0, `torchao.optim.Adam8bit`, `AdamW8bit`, `Adam4bit`, `AdamW4bit`, `AdamFp8`, `AdamWFp8`.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -54,20 +53,21 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `max_exp_avg_sq` | 0 | largest v so far; with `amsgrad` only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN for good; in a block-wise
-/// storage it makes the whole block of moments NaN, and with it all its weights.
+/// A NaN or infinite gradient makes the element NaN permanently; in a block-wise storage it makes the whole block of
+/// moments NaN, and with it all its weights.
 ///
 /// # Example
-/// At t = 1 the corrections cancel the averages' weights, so p moves by η·sign(g), but for β in f32: 1 − f32(0.999) is
-/// 1.29e-5 below 0.001, and the root of v's average 6.4e-6 too large:
+/// At t = 1 the corrections cancel the averages' weights, so p moves by η·sign(g), except that β is `f32`:
+/// 1 − f32(0.999) is a relative 1.29e-5 below 0.001, so the corrected root of v is a relative 6.4e-6 too large:
 /// ```
-/// use bitstep::{optim::TorchaoAdamW, rule::{step, Rule, StepContext}};
-/// let rule = TorchaoAdamW { lr: 0.5, weight_decay: 0.5, ..TorchaoAdamW::default() };
-/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = TorchaoAdamW { weight_decay: 0.5, ..TorchaoAdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 1.999_996_8).abs() < 3e-7); // 2 − 0.5 · 0.5 · 2 + 0.5 / 1.000 006 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -220,8 +220,8 @@ mod storage {
         }
     }
 
-    /// The rule over state of 8 or 4 bits, or of floating-point 8 bits for `None`.
-    /// Tensors below 4096 elements, or not a multiple of a block, keep it plain.
+    /// The spec of the rule with 8-bit or 4-bit state, or fp8 state for `None`. Tensors with fewer than 4096 elements,
+    /// or not a whole number of blocks, keep unquantized state.
     pub(crate) fn build<R: DynRule + Default + 'static>(
         bits: Option<u32>,
         name: &str,
@@ -237,10 +237,10 @@ mod storage {
         let expected = "1 <= value <= 2048, even for 4 bits";
         let fits = (1..=MAX_BLOCK).contains(&block) && (bits != Some(4) || block.is_multiple_of(2));
         ensure_range(fits, "block_size", block_size as f64, expected)?;
-        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Fused);
-        recipe.storage.min_len = 4096;
-        recipe.storage.len_multiple = block;
-        let slots = recipe.rule.info().slots.iter().map(|&slot| {
+        let mut spec = OptimizerSpec::new(rule, ComputePolicy::Fused);
+        spec.storage.min_len = 4096;
+        spec.storage.len_multiple = block;
+        let slots = spec.rule.info().slots.iter().map(|&slot| {
             let signed = slot == "exp_avg";
             Some(match bits {
                 Some(8) => StorageFormat::BlockQuant8(BlockQuant8 { signed, block }),
@@ -248,10 +248,10 @@ mod storage {
                 None => StorageFormat::BlockFp8(BlockFp8 { block }),
             })
         });
-        recipe.storage.slot_formats = slots.collect();
+        spec.storage.slot_formats = slots.collect();
         if bf16_stochastic_round {
-            recipe.storage.param = ParamStorage::Stochastic(0);
+            spec.storage.param = ParamStorage::Stochastic(0);
         }
-        Ok(recipe)
+        Ok(spec)
     }
 }

@@ -33,14 +33,13 @@ use alloc::vec::Vec;
 /// Groups of parameters and their state.
 ///
 /// ```
-/// use bitstep::{hyper::Args, registry, optimizer::{Optimizer, Param}, float::Dtype, storage::{Data, DataMut}};
-/// let recipe = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
-/// let mut optimizer = Optimizer::new();
-/// let group = optimizer.add_group(recipe)?;
-/// optimizer.add_param(group, &[2], Dtype::F32)?;
+/// use bitstep::prelude::*;
+/// let mut opt = Optimizer::new(registry::optimizer("adamw_torch", [("lr", 0.1)])?)?;
+/// let w = opt.add_param(&[2], Dtype::F32)?;
 /// let (mut weight, grad) = ([1.0f32, 2.0], [0.5f32, -0.5]);
-/// optimizer.step(&mut [Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&grad)) }], &[])?;
+/// opt.step([(w, (&mut weight).into(), (&grad).into())])?;
 /// assert!(weight[0] < 1.0 && weight[1] > 2.0);
+/// let bytes = opt.save()?; // and `opt.load(&bytes)?` into one that was made alike
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -116,13 +115,13 @@ impl Optimizer {
     /// As [`add_param_to`](Self::add_param_to).
     ///
     /// ```
-    /// use bitstep::{hyper::Args, registry, optimizer::{Buffer, Optimizer}, float::Dtype};
-    /// let mut optimizer = Optimizer::new();
-    /// let group = optimizer.add_group(registry::optimizer("adamw_bnb_8bit", &Args::new())?)?;
-    /// optimizer.add_param(group, &[64, 64], Dtype::F32)?;
-    /// optimizer.add_plain_param(group, &[64, 64], Dtype::F32)?;
-    /// let slot = |param: usize| &optimizer.params()[param].slots[0];
-    /// assert!(matches!(slot(0), Buffer::Coded(_)) && matches!(slot(1), Buffer::F32(_)));
+    /// use bitstep::{optimizer::Buffer, prelude::*};
+    /// let mut opt = Optimizer::empty();
+    /// let group = opt.add_group(registry::optimizer("adamw_bnb_8bit", Args::new())?)?;
+    /// let weight = opt.add_param_to(group, &[64, 64], Dtype::F32)?;
+    /// let embedding = opt.add_plain_param(group, &[64, 64], Dtype::F32)?;
+    /// let slot = |id| &opt.param(id).unwrap().slots[0];
+    /// assert!(matches!(slot(weight), Buffer::Encoded(_)) && matches!(slot(embedding), Buffer::F32(_)));
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
     pub fn add_plain_param(
@@ -192,6 +191,12 @@ impl Optimizer {
             is_initialized: false,
         });
         Ok(ParamId(self.params.len() - 1))
+    }
+
+    /// The state of a parameter; `None` if the number is of another optimizer.
+    #[must_use]
+    pub fn param(&self, id: ParamId) -> Option<&ParamState> {
+        self.params.get(id.0)
     }
 
     /// The groups.

@@ -18,15 +18,14 @@ impl Optimizer {
     /// without any, which the reference refuses too; a momentum that the rule refuses. Nothing is written then.
     ///
     /// ```
-    /// use bitstep::{hyper::Args, registry, optimizer::Optimizer, schedule};
-    /// let mut optimizer = Optimizer::new();
-    /// optimizer.add_group(registry::optimizer("adamw_torch", &Args::new())?)?;
-    /// let cycle = Args::parse("max_lr=0.1, total_steps=10")?;
-    /// let mut cycle = schedule::build("torch_one_cycle", &cycle)?;
-    /// optimizer.follow(&cycle, &[0])?;
-    /// assert!((optimizer.groups()[0].lr - 0.1 / 25.0).abs() < 1e-15);
-    /// optimizer.step_schedule(&mut cycle, &[0], &[])?;
-    /// let args = Args::of(optimizer.groups_mut()[0].spec.rule.hyper());
+    /// use bitstep::{prelude::*, schedule};
+    /// let mut opt = Optimizer::empty();
+    /// let group = opt.add_group(registry::optimizer("adamw_torch", Args::new())?)?;
+    /// let mut cycle = schedule::build("torch_one_cycle", &Args::parse("max_lr=0.1, total_steps=10")?)?;
+    /// opt.follow(&cycle, &[group])?;
+    /// assert!((opt.groups()[0].lr - 0.1 / 25.0).abs() < 1e-15);
+    /// opt.step_schedule(&mut cycle, &[group], &[])?;
+    /// let args = Args::of(opt.groups_mut()[0].spec.rule.hyper_params());
     /// let betas = args.get("betas").and_then(|betas| betas.as_list()).unwrap();
     /// assert!((betas[0].as_f64().unwrap() - 0.9).abs() < 1e-15); // 0.95 before
     /// # Ok::<(), Box<dyn core::error::Error>>(())

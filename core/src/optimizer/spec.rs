@@ -1,4 +1,4 @@
-//! What a name of the references stands for: a rule, how it is computed, and how its numbers are stored.
+//! What a registry name stands for: a rule, its compute policy, its storage formats.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -10,46 +10,46 @@ use crate::hyper::{ArgError, Args};
 use crate::rule::{ComputePolicy, DynRule, NOT_EAGER};
 use crate::storage::{RawDtype, StorageFormat, numel};
 
-/// A rule with the way it is computed: what a name of the references stands for.
+/// A rule, how it is computed, and how its state is stored: what a registry name stands for.
 #[derive(Clone, Debug)]
 pub struct OptimizerSpec {
     /// How a parameter moves.
     pub rule: Box<dyn DynRule>,
     /// How 16-bit parameters are computed.
     pub policy: ComputePolicy,
-    /// The number type of every plain state slot; `None` for the rule's own choice.
+    /// The type of every plain state slot; `None` for the rule's own choice.
     pub state_dtype: Option<Dtype>,
-    /// What does not rest in memory as plain numbers.
+    /// Formats of state, and of parameters, that are not plain values.
     pub storage: StorageConfig,
 }
 
 impl OptimizerSpec {
-    /// A rule over plain numbers.
-    pub fn new(rule: impl DynRule + 'static, arithmetic: ComputePolicy) -> OptimizerSpec {
+    /// A rule whose parameters and state are plain values.
+    pub fn new(rule: impl DynRule + 'static, policy: ComputePolicy) -> OptimizerSpec {
         OptimizerSpec {
             rule: Box::new(rule),
-            policy: arithmetic,
+            policy,
             state_dtype: None,
             storage: StorageConfig::default(),
         }
     }
 
-    /// The same with some arguments changed, as a parameter group changes them.
+    /// This spec with some arguments changed, as a parameter group changes them.
     ///
     /// # Errors
     /// An unknown argument, or a refused value.
     ///
     /// ```
-    /// use bitstep::{hyper::Args, registry::optimizer};
-    /// let recipe = optimizer("adamw_torch", &Args::parse("lr=1e-3, eps=1e-6")?)?;
-    /// assert_eq!(recipe.with(&Args::parse("lr=1e-4")?)?.rule.lr(), 1e-4);
+    /// use bitstep::prelude::*;
+    /// let spec = registry::optimizer("adamw_torch", [("lr", 1e-3), ("eps", 1e-6)])?;
+    /// assert_eq!(spec.with_args(&[("lr", 1e-4)].into())?.rule.lr(), 1e-4);
     /// # Ok::<(), bitstep::hyper::ArgError>(())
     /// ```
     pub fn with_args(&self, args: &Args) -> Result<OptimizerSpec, ArgError> {
-        let mut recipe = self.clone();
-        args.apply("a parameter group", recipe.rule.hyper_params())?;
-        recipe.check()?;
-        Ok(recipe)
+        let mut spec = self.clone();
+        args.apply("a parameter group", spec.rule.hyper_params())?;
+        spec.check()?;
+        Ok(spec)
     }
 
     /// Whether the references would step a group with these arguments: a rule's own ranges, but for
@@ -78,18 +78,18 @@ impl OptimizerSpec {
         }
     }
 
-    /// The type that a parameter is computed in: `f32` if it is more than its plain numbers.
+    /// The type that a parameter is computed in: `f32` unless it is stored as plain values.
     pub(super) fn compute_dtype(&self, param: Option<Dtype>) -> Dtype {
         self.policy.compute(param.filter(|&d| self.storage.param.is_plain(d)))
     }
 
-    /// How many numbers slot k of a parameter has.
+    /// How many elements slot k of a parameter has.
     #[must_use]
     pub fn slot_len(&self, slot: usize, shape: &[usize], param: Dtype) -> usize {
         self.rule.slot_len(slot, shape, self.compute_dtype(Some(param)))
     }
 
-    /// How slot k of a parameter rests in memory.
+    /// The format in which slot k of a parameter is stored.
     #[must_use]
     pub fn slot_format(&self, slot: usize, shape: &[usize], param: Dtype) -> StorageFormat {
         let len = self.slot_len(slot, shape, param);
@@ -100,19 +100,19 @@ impl OptimizerSpec {
         coded.unwrap_or_else(|| self.plain_format(slot, param))
     }
 
-    /// The same if it is not coded.
+    /// Its format where it is stored as plain values.
     pub(super) fn plain_format(&self, slot: usize, param: Dtype) -> StorageFormat {
         self.state_dtype.unwrap_or_else(|| self.rule.slot_dtype(slot, param)).into()
     }
 
-    /// Bytes of memory for each number of a parameter of this shape: the number
-    /// itself, its gradient and its state.
+    /// Bytes of memory for each element of a parameter of this shape: the element, its gradient and its state.
     ///
     /// ```
-    /// use bitstep::{hyper::Args, registry::optimizer, float::Dtype};
-    /// let bytes = |name, dtype| Ok::<f64, bitstep::hyper::ArgError>(optimizer(name, &Args::new())?.bytes_per_parameter(&[1 << 20], dtype));
-    /// assert_eq!(bytes("adamw_torch", Dtype::F32)?, 16.0);
-    /// assert_eq!(bytes("flash_adamw", Dtype::Bf16)?, 7.125); // 1/16 for each of two scales
+    /// use bitstep::prelude::*;
+    /// let adamw = registry::optimizer("adamw_torch", Args::new())?;
+    /// assert_eq!(adamw.bytes_per_parameter(&[1 << 20], Dtype::F32), 16.0);
+    /// let flash = registry::optimizer("flash_adamw", Args::new())?;
+    /// assert_eq!(flash.bytes_per_parameter(&[1 << 20], Dtype::Bf16), 7.125); // 1/16 for each of two scales
     /// # Ok::<(), bitstep::hyper::ArgError>(())
     /// ```
     #[must_use]
@@ -126,7 +126,7 @@ impl OptimizerSpec {
     }
 }
 
-/// What of a recipe does not rest in memory as plain numbers.
+/// Which state is not stored as plain values, and in which format.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StorageConfig {
     /// The format of each slot; `None`, or no entry, is plain.
@@ -135,11 +135,11 @@ pub struct StorageConfig {
     pub min_len: usize,
     /// So does one whose number of elements is no multiple of this; 0 for any.
     pub len_multiple: usize,
-    /// What is kept beside 16-bit parameters.
+    /// What is stored beside 16-bit parameters.
     pub param: ParamStorage,
 }
 
-/// What is kept beside 16-bit parameters, so that small updates are not lost.
+/// How 16-bit parameters keep updates that are smaller than half their spacing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ParamStorage {
     /// Nothing.
@@ -149,7 +149,7 @@ pub enum ParamStorage {
     Split(u32),
     /// A compensation of the same type: [`KahanPair`](crate::storage::KahanPair).
     Kahan,
-    /// Nothing, but they are rounded at random: [`StochasticRounded`](crate::storage::StochasticRounded). The seed.
+    /// Nothing: they are rounded at random: [`StochasticRounded`](crate::storage::StochasticRounded). The seed.
     Stochastic(u64),
 }
 
@@ -166,7 +166,7 @@ impl fmt::Display for ParamStorage {
 }
 
 impl ParamStorage {
-    /// The type of what is kept beside a parameter of this type.
+    /// The type of the correction of a parameter of this type.
     pub(super) fn correction_dtype(self, param: Dtype) -> Option<RawDtype> {
         match (self, param) {
             (_, Dtype::F64 | Dtype::F32) => None,
@@ -177,7 +177,7 @@ impl ParamStorage {
         }
     }
 
-    /// Whether a parameter of this type is nothing but its plain numbers.
+    /// Whether a parameter of this type is plain values only.
     pub(super) fn is_plain(self, param: Dtype) -> bool {
         let wide = matches!(param, Dtype::F64 | Dtype::F32);
         wide || self.correction_dtype(param).is_none()

@@ -1,4 +1,4 @@
-//! What names stand for: a rule, the arithmetic that its reference computes in, and storage.
+//! Entries of a registry: a rule, the policy that its reference computes in, and storage formats.
 //!
 //! Each function makes an [`OptimizerEntry`] of a kind of reference. Who uses a few names alone makes a list of their
 //! own, and compiles no other rule:
@@ -6,8 +6,8 @@
 //! ```
 //! use bitstep::{hyper::Args, registry::{OptimizerEntry, entries, optimizer_of}, optim::{AdamW, Lion}};
 //! static MINE: &[OptimizerEntry] = &[entries::fusible::<AdamW>("adamw_torch"), entries::bnb_8bit::<Lion>("lion_8bit")];
-//! let recipe = optimizer_of(MINE, "adamw_torch", &Args::parse("lr=1e-3")?)?;
-//! assert_eq!(recipe.rule.lr(), 1e-3);
+//! let spec = optimizer_of(MINE, "adamw_torch", &Args::parse("lr=1e-3")?)?;
+//! assert_eq!(spec.rule.lr(), 1e-3);
 //! assert!(optimizer_of(MINE, "lion_8bi", &Args::new()).unwrap_err().to_string().contains("`lion_8bit`"));
 //! # Ok::<(), bitstep::hyper::ArgError>(())
 //! ```
@@ -28,21 +28,21 @@ use crate::rule::{ComputePolicy, DynRule};
 fn rule<R: DynRule + Default + 'static>(
     name: &str,
     args: &Args,
-    arithmetic: ComputePolicy,
+    policy: ComputePolicy,
 ) -> Result<OptimizerSpec, ArgError> {
-    rule_from(R::default(), name, args, arithmetic)
+    rule_from(R::default(), name, args, policy)
 }
 
-/// The same, for a name with defaults of its own.
+/// A rule with defaults of this name.
 fn rule_from<R: DynRule + 'static>(
     mut rule: R,
     name: &str,
     args: &Args,
-    arithmetic: ComputePolicy,
+    policy: ComputePolicy,
 ) -> Result<OptimizerSpec, ArgError> {
     args.apply(name, rule.hyper_params())?;
     rule.resolve_defaults();
-    Ok(OptimizerSpec::new(rule, arithmetic))
+    Ok(OptimizerSpec::new(rule, policy))
 }
 
 /// A reference that rounds 16-bit numbers after every tensor operation.
@@ -66,7 +66,7 @@ pub const fn bnb<R: DynRule + Default + 'static>(name: &'static str) -> Optimize
     OptimizerEntry { name, build: |name, args| bnb::build(R::default(), 32, name, args) }
 }
 
-/// The same with 8-bit state.
+/// With 8-bit state.
 #[inline]
 #[must_use]
 pub const fn bnb_8bit<R: DynRule + Default + 'static>(name: &'static str) -> OptimizerEntry {
@@ -80,7 +80,7 @@ pub const fn bnb_adamw(name: &'static str) -> OptimizerEntry {
     OptimizerEntry { name, build: |name, args| bnb::build(BnbAdam::adamw(), 32, name, args) }
 }
 
-/// The same with 8-bit state.
+/// With 8-bit state.
 #[inline]
 #[must_use]
 pub const fn bnb_adamw_8bit(name: &'static str) -> OptimizerEntry {

@@ -3,15 +3,15 @@
 use crate::hyper::{ArgError, Args, nearest};
 use crate::optimizer::OptimizerSpec;
 
-/// A name and what it stands for.
+/// A registry name and how its spec is built.
 pub struct OptimizerEntry {
     /// Transformers' string, or the reference's class in snake case.
     pub name: &'static str,
-    /// From the reference's constructor arguments to a recipe.
+    /// From the reference's constructor arguments to a spec.
     pub build: fn(&str, &Args) -> Result<OptimizerSpec, ArgError>,
 }
 
-/// The recipe of one of these names, with the given constructor arguments of its reference.
+/// The spec of one of these names, with the given constructor arguments of its reference.
 ///
 /// # Errors
 /// An unknown name or argument (with the nearest known one), or a refused value.
@@ -27,7 +27,7 @@ pub fn optimizer_of(
             nearest: nearest(name, list.iter().map(|e| e.name)),
         });
     };
-    let recipe = (entry.build)(name, args)?;
-    recipe.rule.check()?;
-    Ok(recipe)
+    let spec = (entry.build)(name, args)?;
+    spec.rule.check()?;
+    Ok(spec)
 }

@@ -18,21 +18,21 @@ use crate::optim::{
 use crate::optimizer::OptimizerSpec;
 use crate::rule::factored::FactoredRule;
 
-/// The recipe of a name, with the given constructor arguments of its reference.
+/// The spec of a registry name with these arguments of its reference's constructor: `[("lr", 1e-3)]`, or [`Args`].
 ///
 /// # Errors
 /// An unknown name or argument (with the nearest known one), or a refused value.
 ///
 /// ```
-/// use bitstep::{hyper::Args, registry::optimizer};
-/// assert!(optimizer("adamw_torch", &Args::parse("lr=1e-3, weight_decay=0.1")?).is_ok());
-/// let error = optimizer("adamw_torch", &Args::parse("weight_decy=0.1")?).unwrap_err();
+/// use bitstep::prelude::*;
+/// assert!(registry::optimizer("adamw_torch", [("lr", 1e-3), ("weight_decay", 0.1)]).is_ok());
+/// let error = registry::optimizer("adamw_torch", [("weight_decy", 0.1)]).unwrap_err();
 /// assert_eq!(error.to_string(), "`adamw_torch` has no argument `weight_decy`; did you mean `weight_decay`?");
-/// assert!(optimizer("adamw_troch", &Args::new()).unwrap_err().to_string().contains("`adamw_torch`"));
-/// # Ok::<(), bitstep::hyper::ArgError>(())
+/// let error = registry::optimizer("adamw_troch", Args::new()).unwrap_err();
+/// assert!(error.to_string().contains("`adamw_torch`"));
 /// ```
-pub fn optimizer(name: &str, args: &Args) -> Result<OptimizerSpec, ArgError> {
-    optimizer_of(OPTIMIZERS, name, args)
+pub fn optimizer(name: &str, args: impl Into<Args>) -> Result<OptimizerSpec, ArgError> {
+    optimizer_of(OPTIMIZERS, name, &args.into())
 }
 
 /// Every optimizer. Static, or each crate that names it would compile every rule anew.

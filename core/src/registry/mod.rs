@@ -1,6 +1,8 @@
-//! From the references' names and argument names to recipes.
+//! From registry names and arguments to specs: `optim="adamw_torch"` of Transformers, `torch.optim.Adagrad`, ….
 //!
-//! `optim="adamw_torch"` and the arguments of its constructor make a [`OptimizerSpec`](crate::optimizer::OptimizerSpec).
+//! [`optimizer`] knows every name (feature `names`); with [`entries`] a program declares a list of its own and
+//! compiles only the rules in it. A name means a rule, a compute policy and storage formats: an
+//! [`OptimizerSpec`](crate::optimizer::OptimizerSpec). Schedules have theirs in [`crate::schedule`].
 
 pub mod entries;
 mod entry;

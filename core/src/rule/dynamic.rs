@@ -15,7 +15,7 @@ use crate::rule::Array;
 use crate::rule::mode::{self, Mode};
 use crate::rule::{
     ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext, check_group,
-    check_norm, run, run_buffered,
+    check_norm, run, run_in_scratch,
 };
 use crate::storage::{
     Data, DataMut, MAX_BLOCK, Plain, check_blocks, chunk_len, chunk_len_within, numel,
@@ -316,62 +316,60 @@ impl<R: Rule> DynRule for R {
     }
 }
 
-/// One step of a tensor in any representations, decoded and encoded through buffers of B elements on the stack.
+/// One step of a tensor in any storage, decoded and encoded a chunk at a time in `scratch`: for devices with little memory.
 ///
-/// For devices with little memory: [`DynRule::update`] brings code and buffers for every number type, this only those
-/// of a rule and a type to compute in that are known beforehand. The bits are the same. Unlike there, `scalars` are
-/// [advanced](Rule::advance_scalars) here, as [`rule::step`](crate::rule::step) does.
+/// [`DynRule::update`] brings code and buffers for every type; this brings those of one rule, computed in the type of
+/// `scratch` (`f32` or `f64`), with the same bits. `scratch` is cut into a buffer for the parameter, one for the
+/// gradient and one for each slot. Unlike `update`, this [advances](Rule::advance_scalars) `scalars`.
 ///
 /// # Errors
-/// An invalid configuration, a buffer of the wrong length, or blocks that B is too small for. Nothing is written then.
+/// An invalid configuration, a buffer of the wrong length, or blocks that do not fit into `scratch`. Nothing is written
+/// then.
 ///
 /// # Example
 /// ```
-/// use bitstep::{rule::{UpdateBuffers, step_buffered}, optim::FlashLion, rule::{Rule, StepContext}, storage::{BlockQuantized, Companded, Data, DataMut}};
-/// let rule = FlashLion::default();
+/// use bitstep::{prelude::*, rule::{UpdateBuffers, step_buffered}, storage::{BlockQuantized, Companded}};
 /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
 /// let mut momentum = BlockQuantized::new(Companded::Momentum, 40, &mut codes, &mut scales)?;
 /// let mut param = [1.0f32; 40];
 /// let tensor = UpdateBuffers {
 ///     shape: &[40],
-///     param: DataMut::F32(&mut param),
-///     grad: Data::F32(&[1.0; 40]),
+///     param: (&mut param).into(),
+///     grad: (&[1.0f32; 40]).into(),
 ///     slots: &mut [DataMut::Encoded(&mut momentum)],
-///     work: DataMut::F32(&mut []),
+///     scratch: DataMut::F32(&mut []),
 /// };
-/// step_buffered::<_, f32, 32>(&rule, &StepContext::new(1, 0.25), &mut rule.scalars(), tensor)?;
+/// let mut scalars = FlashLion::DEFAULT.scalars();
+/// let scratch = &mut [0.0f32; 3 * 32];
+/// step_buffered(&FlashLion::DEFAULT, &StepContext::new(1, 0.25), &mut scalars, tensor, scratch)?;
 /// assert_eq!(param, [0.75; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn step_buffered<R: Rule, C: ComputeFloat<Stored: Plain>, const B: usize>(
+pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain>(
     rule: &R,
     step: &StepContext,
     scalars: &mut ScalarState,
     mut tensor: UpdateBuffers<'_, '_>,
+    scratch: &mut [C],
 ) -> Result<(), Error> {
     Rule::check(rule)?;
     check_tensor_in(rule, C::DTYPE, step, &tensor)?;
     let t = &mut tensor;
+    let room = scratch.len() / (2 + R::SLOTS.len());
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    let Some(stretch) = chunk_len_within(B, blocks.clone()) else {
+    let Some(chunk_len) = chunk_len_within(room.min(MAX_BLOCK), blocks.clone()) else {
         let largest = blocks.max().unwrap_or(1) as f64;
         return Err(Error::OutOfRange {
             argument: "block",
             value: largest,
-            expected: "blocks that B is a multiple of",
+            expected: "blocks that fit into the scratch buffers",
         });
     };
     let step = &StepContext { shape: t.shape, dtype: t.param.dtype(), ..*step };
     Rule::advance_scalars(rule, step, scalars);
     let mut k = rule.coefs::<C>(step, scalars);
-    run_buffered::<R, C, _, B>(
-        Elementwise,
-        &mut k,
-        ActiveParts::of(rule, C::DTYPE),
-        scalars,
-        t,
-        stretch,
-    );
+    let active = ActiveParts::of(rule, C::DTYPE);
+    run_in_scratch::<R, C, _>(Elementwise, &mut k, active, scalars, t, chunk_len, scratch);
     Ok(())
 }
 

@@ -478,14 +478,12 @@ pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
 }
 
 /// A sum over `len` elements, as if there were only n.
-#[doc(hidden)]
 #[inline(always)]
 pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
     C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
 /// The sums over zeros, and those over the parameter that they stand for.
-#[doc(hidden)]
 #[inline(always)]
 pub fn replace_param_sums<R: Rule, C: ComputeFloat>(
     [a, b]: [C::Scalar; 2],
@@ -634,6 +632,23 @@ impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
             }
         }
     }
+}
+
+/// Buffers in memory of the caller's, each `chunk_len` long.
+pub(crate) fn run_in_scratch<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
+    passes: X,
+    k: &mut R::Coefs<C>,
+    active: ActiveParts,
+    scalars: &mut ScalarState,
+    t: &mut UpdateBuffers<'_, '_>,
+    chunk_len: usize,
+    scratch: &mut [C::Stored],
+) {
+    let mut chunks = scratch.chunks_mut(chunk_len.max(1));
+    let mut next = || chunks.next().unwrap_or_default();
+    let (param, grad) = (next(), next());
+    let buffers = StagingBuffers::<R, C> { param, grad, slots: R::Slots::from_fn(|_| next()) };
+    run_in_buffers(passes, k, active, scalars, t, chunk_len, buffers);
 }
 
 /// The stage is on the stack; its size is all that is compiled anew for each B.

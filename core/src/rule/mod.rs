@@ -32,7 +32,7 @@ pub(crate) use contract::{check_group, no_decay};
 pub use dynamic::{DynRule, begin_group, begin_parameter, begin_single, step_buffered};
 pub(crate) use dynamic::{NOT_EAGER, check_tensor};
 pub(crate) use elementwise::{
-    ActiveParts, Elementwise, KernelSet, WithParamSums, mask_at, param_sums, run, run_buffered,
+    ActiveParts, Elementwise, KernelSet, WithParamSums, mask_at, param_sums, run, run_in_scratch,
     with_mask,
 };
 pub use elementwise::{apply, replace_param_sums, scaled_sum, sums};

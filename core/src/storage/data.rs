@@ -369,6 +369,44 @@ macro_rules! plain {
                 DataMut::$variant(x)
             }
         }
+
+        impl<'a> From<&'a [$type]> for Data<'a> {
+            fn from(x: &'a [$type]) -> Self {
+                Data::$variant(x)
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a [$type; N]> for Data<'a> {
+            fn from(x: &'a [$type; N]) -> Self {
+                Data::$variant(x)
+            }
+        }
+
+        impl<'a> From<&'a mut [$type]> for DataMut<'a> {
+            fn from(x: &'a mut [$type]) -> Self {
+                DataMut::$variant(x)
+            }
+        }
+
+        impl<'a, const N: usize> From<&'a mut [$type; N]> for DataMut<'a> {
+            fn from(x: &'a mut [$type; N]) -> Self {
+                DataMut::$variant(x)
+            }
+        }
+
+        #[cfg(feature = "alloc")]
+        impl<'a> From<&'a alloc::vec::Vec<$type>> for Data<'a> {
+            fn from(x: &'a alloc::vec::Vec<$type>) -> Self {
+                Data::$variant(x)
+            }
+        }
+
+        #[cfg(feature = "alloc")]
+        impl<'a> From<&'a mut alloc::vec::Vec<$type>> for DataMut<'a> {
+            fn from(x: &'a mut alloc::vec::Vec<$type>) -> Self {
+                DataMut::$variant(x)
+            }
+        }
     )*};
 }
 plain! { f64, F64; f32, F32; bf16, Bf16; f16, F16; }

@@ -45,12 +45,12 @@ fn measured(
         slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
         scratch: DataMut::F32(&mut []),
     };
-    step_buffered::<_, f32, GROUP>(&FlashAdamW::default(), at, scalars, tensor)
+    step_buffered(&FlashAdamW::DEFAULT, at, scalars, tensor, &mut [0.0f32; 4 * GROUP])
 }
 
 fn run() -> bool {
     let mut state = State::default();
-    let mut scalars = FlashAdamW::default().scalars();
+    let mut scalars = FlashAdamW::DEFAULT.scalars();
     let (mut param, grad) = ([bf16::ONE; MOST], black_box([0.5f32; MOST]));
     report(size_of::<State>(), |t, n| {
         let n = black_box(n);

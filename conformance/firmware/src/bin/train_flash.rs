@@ -1,11 +1,10 @@
 //! The same training in less memory: weights of 24 bits, two averages of 8 bits.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use bitstep::optim::FlashAdamW;
-use bitstep::rule::{Rule, StepContext};
+use bitstep::prelude::*;
 use bitstep::rule::{UpdateBuffers, step_buffered};
-use bitstep::schedule::{Cosine, Schedule};
-use bitstep::storage::{BlockQuantized, Companded, Data, DataMut, SplitFloat, Storage};
+use bitstep::schedule::Cosine;
+use bitstep::storage::{BlockQuantized, Companded, SplitFloat, Storage};
 use bitstep_firmware::net::{PARAMS, STEPS, init, loss, report};
 use half::{bf16, f16};
 
@@ -15,15 +14,17 @@ const GROUPS: usize = PARAMS.div_ceil(GROUP);
 
 bitstep_firmware::firmware!(train);
 
+// Small averages in a group with large ones are stored as 0: with the default of 1e-8 such a
+// weight may be moved by a thousand times the rate.
+const OPT: FlashAdamW = FlashAdamW { lr: 0.05, eps: 1e-4, ..FlashAdamW::DEFAULT };
+const COSINE: Cosine =
+    Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::DEFAULT };
+
 fn train() -> bool {
     run().unwrap_or(false)
 }
 
 fn run() -> Result<bool, bitstep::Error> {
-    // Small averages in a group with large ones are stored as 0: with the default of 1e-8 such a
-    // weight may be moved by a thousand times the rate.
-    let rule = FlashAdamW { eps: 1e-4, ..FlashAdamW::default() };
-    let cosine = Cosine { num_warmup_steps: 20, num_training_steps: STEPS, ..Cosine::default() };
     let (mut narrow, mut error_bits) = ([bf16::ZERO; PARAMS], [0i8; PARAMS]);
     let (mut codes, mut scales) = ([[0u8; PARAMS]; 2], [[f16::ZERO; GROUPS]; 2]);
     let [codes1, codes2] = &mut codes;
@@ -35,7 +36,7 @@ fn run() -> Result<bool, bitstep::Error> {
     // What the network computes with, from the 24 bits; a device may read them unit by unit instead.
     let (mut params, mut grad) = (init(), [0.0; PARAMS]);
     weights.store(0, &params);
-    let mut scalars = rule.scalars();
+    let mut scalars = OPT.scalars();
     weights.load(0, &mut params);
     let first = loss(&params, &mut grad);
     for t in 1..=STEPS {
@@ -47,8 +48,8 @@ fn run() -> Result<bool, bitstep::Error> {
             slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
             scratch: DataMut::F32(&mut []),
         };
-        let at = StepContext::new(t, cosine.lr(0.05, t - 1)); // the rate after t − 1 updates
-        step_buffered::<_, f32, GROUP>(&rule, &at, &mut scalars, tensor)?;
+        let at = StepContext::new(t, COSINE.lr(OPT.lr, t - 1)); // the rate after t − 1 updates
+        step_buffered(&OPT, &at, &mut scalars, tensor, &mut [0.0f32; 4 * GROUP])?;
         weights.load(0, &mut params);
     }
     let last = loss(&params, &mut grad);

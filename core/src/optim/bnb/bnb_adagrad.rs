@@ -1,4 +1,4 @@
-//! Adagrad as bitsandbytes has it.
+//! bitsandbytes' Adagrad.
 
 use super::common::BnbState;
 use crate::error::{Error, ensure_not_negative, ensure_range};
@@ -24,9 +24,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// With 8-bit state −η multiplies g before the division.
 ///
 /// # Source
-/// Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and
-/// Stochastic Optimization", 2011. Reference: `bitsandbytes.optim.Adagrad`
-/// (`bnb_adagrad_32bit`): everything in `f32`, the state too.
+/// Duchi, Hazan and Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization", 2011.
+/// Reference: `bitsandbytes.optim.Adagrad` (`bnb_adagrad_32bit`): arithmetic and state are `f32` throughout.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -44,18 +43,20 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state1` | 0 | s, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN; s stays NaN or infinite for good.
+/// A NaN or infinite gradient makes the element NaN; s stays NaN or infinite.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbAdagrad, rule::{step, Rule, StepContext}};
-/// let rule = BnbAdagrad { lr: 0.5, eps: 1.0, weight_decay: 0.5, ..BnbAdagrad::default() };
-/// let (mut p, mut s) = ([2.0f32], [7.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
-/// assert_eq!((p, s), ([1.7], [16.0])); // g = 3: 2 − 0.5 · 3 / (4 + 1)
+/// use bitstep::prelude::*;
+/// let rule = BnbAdagrad { eps: 1.0, weight_decay: 0.5, ..BnbAdagrad::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// state.slots_mut()[0][0] = 7.0;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[2.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (1.7, 16.0)); // g = 3: 2 − 0.5 · 3 / (4 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,7 +71,7 @@ pub struct BnbAdagrad {
     pub initial_accumulator_value: f64,
     /// Added to the denominator.
     pub eps: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 
@@ -97,8 +98,8 @@ constants! {
     pub struct Coefs<S> {
         weight_decay: S,
         eps: S,
-        before: S,
-        after: S,
+        pre_scale: S,
+        post_scale: S,
         decays: bool,
     }
 }
@@ -145,12 +146,12 @@ impl Rule for BnbAdagrad {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let eight = self.state.is_8bit(step);
-        let (before, after) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
+        let (pre_scale, post_scale) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             eps: C::scalar(self.eps),
-            before: C::scalar(before),
-            after: C::scalar(after),
+            pre_scale: C::scalar(pre_scale),
+            post_scale: C::scalar(post_scale),
             decays: self.weight_decay > 0.0 || eight,
         }
     }
@@ -159,7 +160,7 @@ impl Rule for BnbAdagrad {
     fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let s = s.addcmul(g, g, C::Scalar::ONE);
-        let update = g.mul_scalar(k.before) / s.sqrt().add_scalar(k.eps);
-        (p.add_scaled(update, k.after), [s])
+        let update = g.mul_scalar(k.pre_scale) / s.sqrt().add_scalar(k.eps);
+        (p.add_scaled(update, k.post_scale), [s])
     }
 }

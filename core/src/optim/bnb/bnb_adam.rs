@@ -1,4 +1,4 @@
-//! Adam as bitsandbytes has it, with decoupled weight decay.
+//! bitsandbytes' Adam and AdamW, both with decoupled weight decay.
 
 use super::common::BnbState;
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -23,19 +23,18 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// v ← v · β₂ + ((1 − β₂) · g) · g
 /// p ← p + (−η √(1 − β₂ᵗ) / (1 − β₁ᵗ)) · (m / (√v + ε √(1 − β₂ᵗ)))
 /// ```
-/// With 8-bit state the last line is, before the state is coded again,
+/// With 8-bit state the last line is, before the state is encoded again,
 /// ```text
 /// p ← p + (−η / (1 − β₁ᵗ)) · m / (√v / √(1 − β₂ᵗ) + ε)
 /// ```
-/// Both are one body: the factor stands before or after the division, the root of the
-/// correction below √v or beside ε; the other place holds a 1.
+/// One body computes both: the step size multiplies before or after the division, and √(1 − β₂ᵗ) divides √v or
+/// multiplies ε; the factors not in use are 1.
 ///
 /// # Source
-/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Loshchilov and
-/// Hutter, "Decoupled Weight Decay Regularization", 2019. Reference:
-/// `bitsandbytes.optim.Adam` (`bnb_adam_32bit`) and `bitsandbytes.optim.AdamW`
-/// (`bnb_adamw_32bit`, `paged_adamw_32bit`): everything in `f32`, the state too. Its
-/// Adam decays as AdamW does, and `amsgrad` does nothing.
+/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Loshchilov and Hutter, "Decoupled Weight Decay
+/// Regularization", 2019. Reference: `bitsandbytes.optim.Adam` (`bnb_adam_32bit`) and `bitsandbytes.optim.AdamW`
+/// (`bnb_adamw_32bit`, `paged_adamw_32bit`): arithmetic and state are `f32` throughout. bitsandbytes' Adam decays as
+/// AdamW does, and `amsgrad` does nothing.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -43,7 +42,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `lr` | η | ≥ 0 | 1e-3 |
 /// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.999 |
 /// | `eps` | ε | ≥ 0 | 1e-8 |
-/// | `weight_decay` | λ | ≥ 0 | 0; 1e-2 for the names of AdamW |
+/// | `weight_decay` | λ | ≥ 0 | 0; 1e-2 under the registry names of AdamW |
 /// | `state` | | | 32-bit |
 ///
 /// # State
@@ -53,18 +52,19 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state2` | 0 | v, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::BnbAdam, rule::{step, Rule, StepContext}};
-/// let rule = BnbAdam { lr: 0.5, weight_decay: 0.5, ..BnbAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = BnbAdam { weight_decay: 0.5, ..BnbAdam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 2.0).abs() < 1e-8); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -78,7 +78,7 @@ pub struct BnbAdam {
     pub eps: f64,
     /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 
@@ -114,10 +114,10 @@ constants! {
         one_minus_beta1: S,
         beta2: S,
         one_minus_beta2: S,
-        root: S,
+        sqrt_correction2: S,
         eps: S,
-        before: S,
-        after: S,
+        pre_scale: S,
+        post_scale: S,
     }
 }
 
@@ -166,11 +166,11 @@ impl Rule for BnbAdam {
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let correction1 = 1.0 - step.beta_power(beta1);
-        let root = libm::sqrt(1.0 - step.beta_power(beta2));
-        let (root, eps, before, after) = if self.state.is_8bit(step) {
-            (root, self.eps, -step.lr / correction1, 1.0)
+        let sqrt_correction2 = libm::sqrt(1.0 - step.beta_power(beta2));
+        let (sqrt_correction2, eps, pre_scale, post_scale) = if self.state.is_8bit(step) {
+            (sqrt_correction2, self.eps, -step.lr / correction1, 1.0)
         } else {
-            (1.0, self.eps * root, 1.0, -step.lr * root / correction1)
+            (1.0, self.eps * sqrt_correction2, 1.0, -step.lr * sqrt_correction2 / correction1)
         };
         Coefs {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
@@ -178,10 +178,10 @@ impl Rule for BnbAdam {
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::scalar(beta2),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            root: C::scalar(root),
+            sqrt_correction2: C::scalar(sqrt_correction2),
             eps: C::scalar(eps),
-            before: C::scalar(before),
-            after: C::scalar(after),
+            pre_scale: C::scalar(pre_scale),
+            post_scale: C::scalar(post_scale),
         }
     }
 
@@ -190,9 +190,9 @@ impl Rule for BnbAdam {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let p = p.mul_scalar(k.decay);
-        let denom = v.sqrt().div_scalar(k.root).add_scalar(k.eps);
-        let update = m.mul_scalar(k.before) / denom;
-        (p.add_scaled(update, k.after), [m, v])
+        let denom = v.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
+        let update = m.mul_scalar(k.pre_scale) / denom;
+        (p.add_scaled(update, k.post_scale), [m, v])
     }
 
     fn check_separable(&self) -> Result<(), Error> {

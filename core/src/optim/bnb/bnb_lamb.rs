@@ -1,4 +1,4 @@
-//! LAMB as bitsandbytes has it: Adam with a limit on the norm of its update.
+//! bitsandbytes' LAMB: Adam with a limit on the norm of its update.
 
 use super::common::{BnbState, trust_ratio};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -34,17 +34,15 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
-/// 2020. Reference: `bitsandbytes.optim.LAMB` (`bnb_lamb_32bit`): everything in `f32`,
-/// the state too. The paper scales every update to the parameter's norm and counts the
-/// decay into it; the reference only cuts the larger ones, before the bias correction.
-/// `bias_correction`, `amsgrad` and `adam_w_mode` do nothing.
+/// You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020. Reference:
+/// `bitsandbytes.optim.LAMB` (`bnb_lamb_32bit`): arithmetic and state are `f32` throughout. The paper scales every
+/// update to the parameter's norm, the decay included; the reference only reduces larger updates, and does so before
+/// the bias correction. `bias_correction`, `amsgrad` and `adam_w_mode` do nothing.
 ///
-/// Also `galore_torch.GaLoreAdamW8bit` (`galore_adamw_8bit`), which is bitsandbytes' Adam, and hands
-/// its `percentile_clipping` of 100 over by position, where bitsandbytes now has `max_unorm`. So the
-/// updates of parameters with 32-bit state are limited to 100 norms, and a projected one, which is a
-/// parameter of zeros to bitsandbytes, does not move but for its decay. `percentile_clipping=0` lifts
-/// that limit.
+/// Also `galore_torch.GaLoreAdamW8bit` (`galore_adamw_8bit`), which is bitsandbytes' Adam, and passes its
+/// `percentile_clipping` of 100 by position, where bitsandbytes now has `max_unorm`. So updates of parameters with
+/// 32-bit state are limited to 100 times the parameter's norm, and a projected parameter, which bitsandbytes sees as
+/// zeros, moves by its decay only. `percentile_clipping=0` removes the limit.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -62,24 +60,24 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state1` | 0 | m, in `f32` |
 /// | `state2` | 0 | v, in `f32` |
 ///
-/// With a limit, `unorm_vec` is carried for its reader: ‖u‖ of the last step; 0 with 8-bit state.
+/// With a limit, the scalar `unorm_vec` records ‖u‖ of the last step, or 0 with 8-bit state; no update depends on it.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient makes its element NaN; the norm then is NaN, and r is 1. An infinite u
-/// makes r 0: the other elements stay where they are.
+/// A NaN gradient makes its element NaN; the norm then is NaN, and r is 1. An infinite u makes r 0: the other elements
+/// stay where they are.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbLamb, rule::{step, Rule, StepContext}};
-/// let rule = BnbLamb { lr: 1.0, betas: (0.0, 0.0), eps: 0.0, ..BnbLamb::default() };
-/// let (mut p, mut m, mut v) = ([3.0f32, 4.0], [0.0f32; 2], [0.0f32; 2]);
-/// let mut scalars = rule.scalars();
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut scalars, &mut p, &[7.0, -7.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = BnbLamb { betas: (0.0, 0.0), eps: 0.0, ..BnbLamb::DEFAULT };
+/// let mut state = State::new(&rule, 2, [0.0f32; 4])?;
+/// let mut p = [3.0, 4.0];
+/// rule.step(&mut state, 1.0, &mut p, &[7.0, -7.0])?;
 /// assert_eq!(p, [2.0, 5.0]); // u = (1, −1): its norm √2 is below that of p
-/// assert_eq!(scalars[0] as f32, 2f32.sqrt());
+/// assert_eq!(state.scalars()[0] as f32, 2f32.sqrt());
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,7 +92,7 @@ pub struct BnbLamb {
     pub weight_decay: f64,
     /// The largest norm of an update, as a multiple of the parameter's.
     pub max_unorm: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 
@@ -124,14 +122,14 @@ constants! {
         one_minus_beta1: S,
         beta2: S,
         one_minus_beta2: S,
-        root: S,
+        sqrt_correction2: S,
         eps: S,
-        before: S,
-        after: S,
-        /// Decay after a step along a direction.
+        pre_scale: S,
+        post_scale: S,
+        /// For [`Rule::apply_direction`], which decays after the step.
         decays: bool,
         minus_decay: S,
-        /// Whether the norm of the update is limited, and what that takes.
+        /// Whether the norm of the update is limited; the fields below serve that.
         limited: bool,
         max_unorm: f64,
         single: bool,
@@ -160,8 +158,8 @@ impl BnbLamb {
     fn moments<C: ComputeFloat>(k: &Coefs<C::Scalar>, g: C, [m, v]: [C; 2]) -> (C, C, C) {
         let m = m.mul_scalar(k.beta1).add_scaled(g, k.one_minus_beta1);
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
-        let denom = v.sqrt().div_scalar(k.root).add_scalar(k.eps);
-        (m, v, m.mul_scalar(k.before) / denom)
+        let denom = v.sqrt().div_scalar(k.sqrt_correction2).add_scalar(k.eps);
+        (m, v, m.mul_scalar(k.pre_scale) / denom)
     }
 }
 
@@ -213,13 +211,13 @@ impl Rule for BnbLamb {
     ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         let correction1 = 1.0 - step.beta_power(beta1);
-        let root = libm::sqrt(1.0 - step.beta_power(beta2));
-        let step_size = -step.lr * root / correction1;
+        let sqrt_correction2 = libm::sqrt(1.0 - step.beta_power(beta2));
+        let step_size = -step.lr * sqrt_correction2 / correction1;
         let eight = self.state.is_8bit(step);
-        let (root, eps, before, after) = if eight {
-            (root, self.eps, -step.lr / correction1, 1.0)
+        let (sqrt_correction2, eps, pre_scale, post_scale) = if eight {
+            (sqrt_correction2, self.eps, -step.lr / correction1, 1.0)
         } else {
-            (1.0, self.eps * root, 1.0, step_size)
+            (1.0, self.eps * sqrt_correction2, 1.0, step_size)
         };
         Coefs {
             decay: C::scalar(1.0 - step.lr * self.weight_decay),
@@ -227,10 +225,10 @@ impl Rule for BnbLamb {
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::scalar(beta2),
             one_minus_beta2: C::scalar(1.0 - beta2),
-            root: C::scalar(root),
+            sqrt_correction2: C::scalar(sqrt_correction2),
             eps: C::scalar(eps),
-            before: C::scalar(before),
-            after: C::scalar(after),
+            pre_scale: C::scalar(pre_scale),
+            post_scale: C::scalar(post_scale),
             decays: self.weight_decay > 0.0,
             minus_decay: C::scalar(-step.lr * self.weight_decay),
             limited: self.needs_sums() && !eight,
@@ -261,7 +259,7 @@ impl Rule for BnbLamb {
             let [param, update] = [param, update].map(|sum| reduce::root(sum, k.single).to_f64());
             k.unorm = update;
             let ratio = trust_ratio(k.max_unorm, param, update);
-            k.after = C::scalar(k.step_size * ratio);
+            k.post_scale = C::scalar(k.step_size * ratio);
         }
     }
 
@@ -272,9 +270,9 @@ impl Rule for BnbLamb {
     #[inline(always)]
     fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, slots: [C; 2]) -> (C, [C; 2]) {
         let (m, v, update) = Self::moments(k, g, slots);
-        (p.mul_scalar(k.decay).add_scaled(update, k.after), [m, v])
+        (p.mul_scalar(k.decay).add_scaled(update, k.post_scale), [m, v])
     }
-    /// As GaLore's copy of AdamW does: the decay comes last.
+    /// The decay comes last, as in GaLore's copy of AdamW.
     #[inline(always)]
     fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         let p = p + direction;

@@ -1,4 +1,4 @@
-//! LARS as bitsandbytes has it: SGD with momentum and a limit on the norm of its update.
+//! bitsandbytes' LARS: SGD with momentum and a limit on the norm of its update.
 
 use super::common::{BnbState, trust_ratio};
 use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
@@ -11,7 +11,7 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 ///
 /// # Formula
 /// ```text
-/// m ← μ m + g + λ p        the first time: g + λ p
+/// m ← μ m + g + λ p        at the first step: g + λ p
 /// p ← p − η min(1, τ ‖p‖ / ‖m‖) m
 /// ```
 ///
@@ -26,16 +26,16 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// The norms are `f32`, r is `f64`. With 8-bit state there is no r.
 ///
 /// # Source
-/// You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017.
-/// Reference: `bitsandbytes.optim.LARS` (`bnb_lars_32bit`): everything in `f32`, the
-/// state too. The paper scales every gradient, before the momentum; the reference only
-/// cuts updates that are too large. `dampening` and `nesterov` do nothing.
+/// You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks", 2017. Reference:
+/// `bitsandbytes.optim.LARS` (`bnb_lars_32bit`): arithmetic and state are `f32` throughout. The paper scales every
+/// gradient, before the momentum; the reference only reduces updates that are too large. `dampening` and `nesterov` do
+/// nothing.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
 /// | --- | --- | --- | --- |
 /// | `lr` | η | ≥ 0 | 1e-3 (the reference has none) |
-/// | `momentum` | μ | (0, 1) | 0.9 (the reference refuses its own, 0) |
+/// | `momentum` | μ | (0, 1) | 0.9 (the reference refuses its own default, 0) |
 /// | `dampening` | | [0, 1) | 0 |
 /// | `weight_decay` | λ | ≥ 0 | 0 |
 /// | `max_unorm` | τ | any; no limit if ≤ 0 | 0.02 |
@@ -46,31 +46,31 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// | --- | --- | --- |
 /// | `state1` | 0 | m, in `f32` |
 ///
-/// `unorm_vec` is carried for its reader: ‖m‖ of the last step; 0 without a limit.
+/// The scalar `unorm_vec` records ‖m‖ of the last step, or 0 without a limit; no update depends on it.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN makes its element NaN; the norm then is NaN, and r is 1. An infinite m makes
-/// r 0: the other elements stay where they are.
+/// A NaN gradient makes its element NaN; the norm then is NaN, and r is 1. An infinite m makes r 0: the other elements
+/// stay where they are.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbLars, rule::{step, Rule, StepContext}};
-/// let rule = BnbLars { lr: 1.0, max_unorm: 0.5, ..BnbLars::default() };
-/// let (mut p, mut m) = ([3.0f32, 4.0], [0.0f32; 2]);
-/// let mut scalars = rule.scalars();
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 1.0), &mut scalars, &mut p, &[6.0, -8.0], [&mut m])?;
+/// use bitstep::prelude::*;
+/// let rule = BnbLars { max_unorm: 0.5, ..BnbLars::DEFAULT };
+/// let mut state = State::new(&rule, 2, [0.0f32; 2])?;
+/// let mut p = [3.0, 4.0];
+/// rule.step(&mut state, 1.0, &mut p, &[6.0, -8.0])?;
 /// assert_eq!(p, [1.5, 6.0]); // ‖m‖ = 10, but 0.5 · ‖p‖ = 2.5: a quarter of m
-/// assert_eq!(scalars[0], 10.0);
+/// assert_eq!(state.scalars()[0], 10.0);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BnbLars {
     /// Learning rate.
     pub lr: f64,
-    /// What is kept of the buffer from step to step.
+    /// Decay of the momentum buffer.
     pub momentum: f64,
     /// Checked, but without effect.
     pub dampening: f64,
@@ -78,7 +78,7 @@ pub struct BnbLars {
     pub weight_decay: f64,
     /// The largest norm of an update, as a multiple of the parameter's.
     pub max_unorm: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 
@@ -108,7 +108,7 @@ constants! {
         minus_lr: S,
         decays: bool,
         first: bool,
-        /// Whether the norm of the update is limited, and what that takes.
+        /// Whether the norm of the update is limited; the fields below serve that.
         limited: bool,
         max_unorm: f64,
         single: bool,

@@ -1,4 +1,4 @@
-//! RMSprop as bitsandbytes has it.
+//! bitsandbytes' RMSprop.
 
 use super::common::BnbState;
 use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
@@ -24,9 +24,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// With 8-bit state −η multiplies g before the division.
 ///
 /// # Source
-/// Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012. Reference:
-/// `bitsandbytes.optim.RMSprop` (`rmsprop_bnb`, `rmsprop_bnb_32bit`): everything in
-/// `f32`, the state too. `momentum` does nothing.
+/// Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012. Reference: `bitsandbytes.optim.RMSprop`
+/// (`rmsprop_bnb`, `rmsprop_bnb_32bit`): arithmetic and state are `f32` throughout. `momentum` does nothing.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -45,18 +44,19 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state1` | 0 | s, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN; s stays NaN or infinite for good.
+/// A NaN or infinite gradient makes the element NaN; s stays NaN or infinite.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbRmsprop, rule::{step, Rule, StepContext}};
-/// let rule = BnbRmsprop { lr: 0.5, alpha: 0.75, eps: 1.0, ..BnbRmsprop::default() };
-/// let (mut p, mut s) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[2.0], [&mut s])?;
-/// assert_eq!((p, s), ([1.5], [1.0])); // s = 0.25 · 4: 2 − 0.5 · 2 / (1 + 1)
+/// use bitstep::prelude::*;
+/// let rule = BnbRmsprop { alpha: 0.75, eps: 1.0, ..BnbRmsprop::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[2.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (1.5, 1.0)); // s = 0.25 · 4: 2 − 0.5 · 2 / (1 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub struct BnbRmsprop {
     pub momentum: f64,
     /// Must be false.
     pub centered: bool,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 
@@ -103,8 +103,8 @@ constants! {
         alpha: S,
         one_minus_alpha: S,
         eps: S,
-        before: S,
-        after: S,
+        pre_scale: S,
+        post_scale: S,
         decays: bool,
     }
 }
@@ -154,14 +154,14 @@ impl Rule for BnbRmsprop {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let eight = self.state.is_8bit(step);
-        let (before, after) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
+        let (pre_scale, post_scale) = if eight { (-step.lr, 1.0) } else { (1.0, -step.lr) };
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             alpha: C::scalar(self.alpha),
             one_minus_alpha: C::scalar(1.0 - self.alpha),
             eps: C::scalar(self.eps),
-            before: C::scalar(before),
-            after: C::scalar(after),
+            pre_scale: C::scalar(pre_scale),
+            post_scale: C::scalar(post_scale),
             decays: self.weight_decay > 0.0 || eight,
         }
     }
@@ -170,7 +170,7 @@ impl Rule for BnbRmsprop {
     fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, g: C, [s]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(p, k.weight_decay) } else { g };
         let s = s.mul_scalar(k.alpha).addcmul(g, g, k.one_minus_alpha);
-        let update = g.mul_scalar(k.before) / s.sqrt().add_scalar(k.eps);
-        (p.add_scaled(update, k.after), [s])
+        let update = g.mul_scalar(k.pre_scale) / s.sqrt().add_scalar(k.eps);
+        (p.add_scaled(update, k.post_scale), [s])
     }
 }

@@ -1,4 +1,4 @@
-//! SGD with momentum as bitsandbytes has it.
+//! bitsandbytes' SGD with momentum.
 
 use super::common::BnbState;
 use crate::error::{Error, ensure_fraction, ensure_not_negative, ensure_range};
@@ -10,7 +10,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 ///
 /// # Formula
 /// ```text
-/// m ← μ m + g + λ p        the first time: g + λ p
+/// m ← μ m + g + λ p        at the first step: g + λ p
 /// p ← p − η m
 /// ```
 ///
@@ -22,14 +22,14 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Reference: `bitsandbytes.optim.SGD` (`bnb_sgd_32bit`): everything in `f32`, the state
-/// too. `dampening` and `nesterov` do nothing.
+/// Reference: `bitsandbytes.optim.SGD` (`bnb_sgd_32bit`): arithmetic and state are `f32` throughout. `dampening` and
+/// `nesterov` do nothing.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
 /// | --- | --- | --- | --- |
 /// | `lr` | η | ≥ 0 | 1e-3 (the reference has none) |
-/// | `momentum` | μ | (0, 1) | 0.9 (the reference refuses its own, 0) |
+/// | `momentum` | μ | (0, 1) | 0.9 (the reference refuses its own default, 0) |
 /// | `dampening` | | [0, 1) | 0 |
 /// | `weight_decay` | λ | ≥ 0 | 0 |
 /// | `state` | | | 32-bit |
@@ -40,33 +40,35 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `state1` | 0 | m, in `f32` |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// It stays in m and p. With 8-bit state λ = 0 does not keep a non-finite p out of m.
+/// A NaN or infinity stays in m and p. With 8-bit state λ = 0 does not keep a non-finite p out of m.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::BnbSgd, rule::{step, Rule, StepContext}};
-/// let rule = BnbSgd { lr: 0.5, momentum: 0.5, weight_decay: 0.25, ..BnbSgd::default() };
-/// let (mut p, mut m) = ([4.0f32], [100.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
-/// assert_eq!((p, m), ([3.0], [2.0])); // what m held before does not count at t = 1
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m])?;
-/// assert_eq!((p, m), ([1.625], [2.75])); // 1 + 0.75 + 1
+/// use bitstep::prelude::*;
+/// let rule = BnbSgd { momentum: 0.5, weight_decay: 0.25, ..BnbSgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// state.slots_mut()[0][0] = 100.0;
+/// let mut p = [4.0];
+/// rule.step(&mut state, 0.5, &mut p, &[1.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (3.0, 2.0)); // what m held before does not count at t = 1
+/// rule.step(&mut state, 0.5, &mut p, &[1.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (1.625, 2.75)); // 1 + 0.75 + 1
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BnbSgd {
     /// Learning rate.
     pub lr: f64,
-    /// What is kept of the buffer from step to step.
+    /// Decay of the momentum buffer.
     pub momentum: f64,
     /// Checked, but without effect.
     pub dampening: f64,
     /// Coupled weight decay.
     pub weight_decay: f64,
-    /// How the state is kept.
+    /// Whether the state is stored in 32 or in 8 bits.
     pub state: BnbState,
 }
 

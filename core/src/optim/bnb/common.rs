@@ -1,19 +1,18 @@
-//! What bitsandbytes' optimizers have in common.
+//! Shared by bitsandbytes' optimizers: the width of their state, the trust ratio, the specs.
 
 use crate::error::{Error, ensure_range};
 use crate::hyper::FieldVisitor;
 use crate::rule::StepContext;
 
-/// How bitsandbytes keeps a parameter's state.
+/// The width of the state that bitsandbytes keeps of a parameter.
 ///
-/// Its kernels for 8-bit state differ from those for 32-bit state in more than the
-/// storage: elsewhere an ε, the order of two factors, a decay of zero that is not
-/// skipped, no trust ratio. So the rules have to know which one is meant.
+/// Its kernels for 8-bit state differ from those for 32-bit state in more than the storage: where ε is added, the order
+/// of two factors, a decay of zero that is not skipped, no trust ratio. So a rule has to know which kernel it follows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BnbState {
     /// 32, or 8 for block-wise 8-bit state.
     pub optim_bits: u64,
-    /// Parameters with fewer elements have 32-bit state all the same.
+    /// Parameters with fewer elements always have 32-bit state.
     pub min_8bit_size: u64,
 }
 
@@ -29,7 +28,7 @@ impl Default for BnbState {
 }
 
 impl BnbState {
-    /// Shows the arguments that every constructor has.
+    /// Visits the arguments that every constructor takes.
     pub(crate) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.u64("optim_bits", &mut self.optim_bits);
         f.must_be_none("args");
@@ -48,8 +47,8 @@ impl BnbState {
     }
 }
 
-/// The trust ratio: the factor that cuts an update of norm `unorm` down to `max_unorm` times the
-/// parameter's.
+/// The trust ratio: the factor that reduces an update of norm `unorm` to at most `max_unorm` times the parameter's
+/// norm.
 pub(crate) fn trust_ratio(max_unorm: f64, param_norm: f64, unorm: f64) -> f64 {
     let limit = max_unorm * param_norm;
     if unorm > limit { limit / unorm } else { 1.0 }
@@ -65,10 +64,10 @@ mod storage {
     use crate::rule::{ComputePolicy, DynRule};
     use crate::storage::{DynamicQuant8, StorageFormat};
 
-    /// A rule over 32-bit state, or 8-bit where its arguments say so and the tensor is large enough.
+    /// The spec of a rule with 32-bit state, or 8-bit state where its arguments say so and the tensor is large enough.
     ///
-    /// One argument more than the reference has: `quantizer`, `"nearest"` as on a
-    /// GPU (the default), or `"cpu"` ([`DynamicQuant8`]).
+    /// It takes one argument that the reference does not have: `quantizer`, `"nearest"` as on a GPU (the default), or
+    /// `"cpu"` ([`DynamicQuant8`]).
     pub(crate) fn build<R: DynRule + 'static>(
         mut rule: R,
         bits: i64,
@@ -89,11 +88,11 @@ mod storage {
         args.apply(name, rule.hyper_params())?;
         let set = Args::of(rule.hyper_params());
         let count = |name| set.get(name).and_then(Value::as_u64);
-        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Single);
+        let mut spec = OptimizerSpec::new(rule, ComputePolicy::Single);
         if count("optim_bits") == Some(8) {
-            recipe.storage.min_len = count("min_8bit_size").unwrap_or(0) as usize;
-            let slots = recipe.rule.info().slots.iter();
-            // Only the average of squares has the unsigned map; a projector has none.
+            spec.storage.min_len = count("min_8bit_size").unwrap_or(0) as usize;
+            let slots = spec.rule.info().slots.iter();
+            // Only the average of squares uses the unsigned map; a projector is not quantized.
             let format = |slot: &&str| {
                 let dynamic = StorageFormat::DynamicQuant8(DynamicQuant8 {
                     signed: *slot != "state2",
@@ -101,8 +100,8 @@ mod storage {
                 });
                 slot.starts_with("state").then_some(dynamic)
             };
-            recipe.storage.slot_formats = slots.map(format).collect();
+            spec.storage.slot_formats = slots.map(format).collect();
         }
-        Ok(recipe)
+        Ok(spec)
     }
 }

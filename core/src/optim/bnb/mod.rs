@@ -1,6 +1,6 @@
 //! bitsandbytes' optimizers, computed in `f32` throughout.
 //!
-//! One rule a file; what they share is in `common`.
+//! One rule per file; shared code is in `common`.
 
 pub mod bnb_adagrad;
 pub mod bnb_adam;

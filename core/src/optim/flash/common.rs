@@ -1,6 +1,6 @@
-//! What FlashOptim's optimizers share: powers in `f32`, and the arguments that choose storages.
+//! Shared by FlashOptim's optimizers: powers in `f32`, and the arguments that choose storages.
 
-/// βᵗ by squaring, every product rounded to `f32`: CUDA's power with a whole exponent.
+/// βᵗ by squaring, every product rounded to `f32`: CUDA's power with an integer exponent.
 pub(crate) fn powi(beta: f32, t: u64) -> f32 {
     let (mut power, mut base, mut t) = (1.0, beta, t);
     while t > 0 {
@@ -31,7 +31,7 @@ mod storage {
     use crate::rule::{ComputePolicy, DynRule};
     use crate::storage::{Companded, StorageFormat};
 
-    /// The arguments of every FlashOptim constructor that change storages or nothing.
+    /// The arguments of every FlashOptim constructor that choose storages or have no effect here.
     struct Storages<'a> {
         rule: &'a mut dyn HyperParams,
         quantize: bool,
@@ -48,7 +48,7 @@ mod storage {
         }
     }
 
-    /// A rule of FlashOptim over the storages that its arguments choose.
+    /// The spec of a FlashOptim rule with the storages that its arguments choose.
     pub(crate) fn build<R: DynRule + Default + 'static>(
         name: &str,
         args: &Args,
@@ -67,17 +67,17 @@ mod storage {
                 return Err(Error::OutOfRange { argument, value: bits as f64, expected }.into());
             }
         };
-        let mut recipe = OptimizerSpec::new(rule, ComputePolicy::Fused);
-        recipe.storage.param = weights;
+        let mut spec = OptimizerSpec::new(rule, ComputePolicy::Fused);
+        spec.storage.param = weights;
         if quantize {
-            let slots = recipe.rule.info().slots.iter().map(|&slot| {
+            let slots = spec.rule.info().slots.iter().map(|&slot| {
                 let square = slot == "exp_avg_sq";
                 let codes = if square { Companded::Variance } else { Companded::Momentum };
                 Some(StorageFormat::Companded(codes))
             });
-            recipe.storage.slot_formats = slots.collect::<Vec<_>>();
+            spec.storage.slot_formats = slots.collect::<Vec<_>>();
         }
-        Ok(recipe)
+        Ok(spec)
     }
 }
 

@@ -8,10 +8,9 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// FlashOptim's Adam, with decoupled or coupled weight decay.
 ///
-/// The names `flash_adam` and `flash_adamw` run it over split weights
-/// ([`SplitFloat`](crate::storage::SplitFloat)) and companded moments
-/// ([`Companded`](crate::storage::Companded)); with other storages it is
-/// PyTorch's Adam(W) up to the rounding of the scalars.
+/// The registry names `flash_adam` and `flash_adamw` run it over split weights
+/// ([`SplitFloat`](crate::storage::SplitFloat)) and companded moments ([`Companded`](crate::storage::Companded)); with
+/// other storages it is PyTorch's Adam(W) up to the rounding of the scalars.
 ///
 /// # Formula
 /// ```text
@@ -31,10 +30,9 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// p ← p · (1 − η λ)
 /// p ← p − (η · (m / (1 − β₁ᵗ))) / (√(v / (1 − β₂ᵗ)) + ε)
 /// ```
-/// Scalars are `f32`: 1 − β is a difference of `f32`, βᵗ a product of them by
-/// squaring; η λ is multiplied in `f64`. Coupled decay is added also at λ = 0, so
-/// that an infinite weight makes its gradient NaN. Without `fused`: 1 − β and
-/// 1 − η λ in `f64`, βᵗ by pow, v ← v · β₂ + ((1 − β₂) · g) · g, and no decay at λ = 0.
+/// Scalars are `f32`: 1 − β is subtracted in `f32`, βᵗ is computed in `f32` by repeated squaring; η λ is multiplied in
+/// `f64`. Coupled decay is added even at λ = 0, so that an infinite weight makes its gradient NaN. Without `fused`:
+/// 1 − β and 1 − η λ in `f64`, βᵗ by pow, v ← v · β₂ + ((1 − β₂) · g) · g, and no decay at λ = 0.
 ///
 /// # Source
 /// FlashOptim 0.1.4, `flashoptim.FlashAdam` and `flashoptim.FlashAdamW`.
@@ -56,19 +54,20 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// | `exp_avg_sq` | 0 | v |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient makes the weight NaN for good. Companded moments forget it at
-/// the next step: NaN is stored as 0, an infinity makes its group of 32 NaN once.
+/// A NaN gradient makes the weight NaN permanently. Companded moments drop it at the next step: NaN is stored as 0, and
+/// an infinity makes its group of 32 NaN once.
 ///
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::FlashAdamW, rule::{step, Rule, StepContext}};
-/// let rule = FlashAdamW { lr: 0.5, weight_decay: 0.5, ..FlashAdamW::default() };
-/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = FlashAdamW { weight_decay: 0.5, ..FlashAdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert!((p[0] - 2.0).abs() < 1e-6); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -84,7 +83,7 @@ pub struct FlashAdamRule<const DECOUPLED: bool> {
     pub weight_decay: f64,
     /// Decay by λ η / η₀ instead of λ η. Only where decay is decoupled.
     pub decouple_lr: bool,
-    /// The scalars of the reference's kernel, not of its eager path.
+    /// Compute the scalars as the reference's kernel does, not as its eager path does.
     pub fused: bool,
 }
 
@@ -169,7 +168,7 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
         let (beta1, beta2) = (self.betas.0 as f32, self.betas.1 as f32);
-        let rest = |beta: f64| {
+        let one_minus = |beta: f64| {
             if self.fused { 1.0 - beta as f32 } else { (1.0 - beta) as f32 }
         };
         let power = |beta| if self.fused { powi(beta, step.t) } else { powf(beta, step.t_f64()) };
@@ -182,9 +181,9 @@ impl<const DECOUPLED: bool> Rule for FlashAdamRule<DECOUPLED> {
                 (true, false) => (1.0 - decay) as f32,
             }),
             beta1: scalar(beta1),
-            one_minus_beta1: scalar(rest(self.betas.0)),
+            one_minus_beta1: scalar(one_minus(self.betas.0)),
             beta2: scalar(beta2),
-            one_minus_beta2: scalar(rest(self.betas.1)),
+            one_minus_beta2: scalar(one_minus(self.betas.1)),
             correction1: scalar(1.0 - power(beta1)),
             correction2: scalar(1.0 - power(beta2)),
             eps: scalar(self.eps as f32),

@@ -7,8 +7,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 
 /// FlashOptim's Lion.
 ///
-/// The name `flash_lion` runs it over split weights ([`SplitFloat`](crate::storage::SplitFloat))
-/// and a companded momentum ([`Companded`](crate::storage::Companded)).
+/// The registry name `flash_lion` runs it over split weights ([`SplitFloat`](crate::storage::SplitFloat)) and a
+/// companded momentum ([`Companded`](crate::storage::Companded)).
 ///
 /// # Formula
 /// ```text
@@ -25,8 +25,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// p ← p · (1 − η λ)
 /// p ← p − u · η
 /// ```
-/// Scalars are `f32`: 1 − β is a difference of `f32`; η λ is multiplied in `f64`.
-/// Without `fused`: 1 − β and 1 − η λ in `f64`, and both averages are lerps.
+/// Scalars are `f32`: 1 − β is subtracted in `f32`; η λ is multiplied in `f64`. Without `fused`: 1 − β and 1 − η λ in
+/// `f64`, and both averages are lerps.
 ///
 /// # Source
 /// FlashOptim 0.1.4, `flashoptim.FlashLion`.
@@ -46,17 +46,18 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `exp_avg` | 0 | m |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// The sign of NaN is 0: the weight only decays. A companded momentum forgets a NaN.
+/// The sign of NaN is 0: the weight only decays. A companded momentum stores NaN as 0.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::FlashLion, rule::{step, Rule, StepContext}};
-/// let rule = FlashLion { lr: 0.5, weight_decay: 0.5, ..FlashLion::default() };
-/// let (mut p, mut m) = ([2.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0f32], [&mut m])?;
+/// use bitstep::prelude::*;
+/// let rule = FlashLion { weight_decay: 0.5, ..FlashLion::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
 /// assert_eq!(p[0], 2.0); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -70,7 +71,7 @@ pub struct FlashLion {
     pub weight_decay: f64,
     /// Decay by λ η / η₀ instead of λ η.
     pub decouple_lr: bool,
-    /// The arithmetic of the reference's kernel, not of its eager path.
+    /// Compute as the reference's kernel does, not as its eager path does.
     pub fused: bool,
 }
 
@@ -139,14 +140,14 @@ impl Rule for FlashLion {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let scalar = |x: f32| C::scalar(x.into());
-        let rest = |x: f64| if self.fused { 1.0 - x as f32 } else { (1.0 - x) as f32 };
+        let one_minus = |x: f64| if self.fused { 1.0 - x as f32 } else { (1.0 - x) as f32 };
         let decay = if self.decouple_lr { step.lr / self.lr } else { step.lr } * self.weight_decay;
         Coefs {
             beta1: scalar(self.betas.0 as f32),
-            one_minus_beta1: scalar(rest(self.betas.0)),
+            one_minus_beta1: scalar(one_minus(self.betas.0)),
             beta2: scalar(self.betas.1 as f32),
-            one_minus_beta2: scalar(rest(self.betas.1)),
-            decay: scalar(rest(decay)),
+            one_minus_beta2: scalar(one_minus(self.betas.1)),
+            decay: scalar(one_minus(decay)),
             lr: scalar(step.lr as f32),
             fused: self.fused,
         }

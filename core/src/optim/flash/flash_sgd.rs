@@ -7,9 +7,8 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 
 /// FlashOptim's SGD, with decoupled or coupled weight decay.
 ///
-/// The names `flash_sgd` and `flash_sgdw` run it over split weights
-/// ([`SplitFloat`](crate::storage::SplitFloat)) and a companded momentum
-/// ([`Companded`](crate::storage::Companded)).
+/// The registry names `flash_sgd` and `flash_sgdw` run it over split weights
+/// ([`SplitFloat`](crate::storage::SplitFloat)) and a companded momentum ([`Companded`](crate::storage::Companded)).
 ///
 /// # Formula
 /// ```text
@@ -18,13 +17,13 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// p ← (1 − η λ) p             decoupled (FlashSGDW)
 /// p ← p − η b                 with nesterov p − η (g + μ b); without momentum p − η g
 /// ```
-/// With `decouple_lr` the decay is λ η / η₀, η₀ being the constructor's rate.
-/// Unlike PyTorch's, the first step is dampened too.
+/// With `decouple_lr` the decay is λ η / η₀, η₀ being the constructor's rate. Unlike in PyTorch's SGD, the first step
+/// is dampened too.
 ///
 /// # Order of operations
-/// As written, products before sums. Scalars are `f32`; η λ and 1 − τ are computed
-/// in `f64` before, 1 − η λ after they are rounded. Coupled decay is added also at
-/// λ = 0. Without `fused`, or without momentum: 1 − η λ in `f64`, and no decay at λ = 0.
+/// As written, products before sums. Scalars are `f32`; η λ and 1 − τ are computed in `f64` before, 1 − η λ after they
+/// are rounded. Coupled decay is added even at λ = 0. Without `fused`, or without momentum: 1 − η λ in `f64`, and no
+/// decay at λ = 0.
 ///
 /// # Source
 /// FlashOptim 0.1.4, `flashoptim.FlashSGD` and `flashoptim.FlashSGDW`.
@@ -46,18 +45,20 @@ use crate::rule::{Rule, ScalarState, StepContext, no_decay};
 /// | `momentum_buffer` | 0 | b; with momentum only |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN gradient makes the weight NaN for good; a companded momentum forgets it.
+/// A NaN gradient makes the weight NaN permanently; a companded momentum stores it as 0.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::FlashSgd, rule::{step, Rule, StepContext}};
-/// let rule = FlashSgd { lr: 0.5, momentum: 0.5, dampening: 0.5, ..FlashSgd::default() };
-/// let (mut p, mut b) = ([2.0f32], [1.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[4.0f32], [&mut b])?;
-/// assert_eq!((b[0], p[0]), (2.5, 0.75)); // 0.5 · 1 + 0.5 · 4, 2 − 0.5 · 2.5
+/// use bitstep::prelude::*;
+/// let rule = FlashSgd { momentum: 0.5, dampening: 0.5, ..FlashSgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32])?;
+/// state.slots_mut()[0][0] = 1.0;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[4.0])?;
+/// assert_eq!((state.slots()[0][0], p[0]), (2.5, 0.75)); // 0.5 · 1 + 0.5 · 4, 2 − 0.5 · 2.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,7 +67,7 @@ pub struct FlashSgdRule<const DECOUPLED: bool> {
     pub lr: f64,
     /// Decay of the running sum of gradients.
     pub momentum: f64,
-    /// What is held back of each gradient.
+    /// Share of each gradient that is kept out of the buffer.
     pub dampening: f64,
     /// Weight decay.
     pub weight_decay: f64,
@@ -74,7 +75,7 @@ pub struct FlashSgdRule<const DECOUPLED: bool> {
     pub nesterov: bool,
     /// Decay by λ η / η₀ instead of λ η. Only where decay is decoupled.
     pub decouple_lr: bool,
-    /// The scalars of the reference's kernel, not of its eager path.
+    /// Compute the scalars as the reference's kernel does, not as its eager path does.
     pub fused: bool,
 }
 

@@ -1,6 +1,6 @@
 //! FlashOptim's optimizers, over split weights and companded state.
 //!
-//! One rule a file; what they share is in `common`.
+//! One rule per file; shared code is in `common`.
 
 mod common;
 pub mod flash_adam;

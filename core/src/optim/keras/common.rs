@@ -10,7 +10,7 @@ use crate::storage::Data;
 /// Limits on gradients, in the order in which Keras applies them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KerasClip {
-    /// The largest element.
+    /// The largest absolute value of an element.
     pub clipvalue: Option<f64>,
     /// The largest norm of one gradient.
     pub clipnorm: Option<f64>,
@@ -25,7 +25,7 @@ impl Default for KerasClip {
 }
 
 constants! {
-    /// The limits as a step applies them.
+    /// The limits in the type that a step is computed in.
     pub(crate) struct Clip<C> {
         by_value: bool,
         by_norm: bool,
@@ -41,14 +41,14 @@ impl KerasClip {
     /// No limits.
     pub const DEFAULT: Self = KerasClip { clipvalue: None, clipnorm: None, global_clipnorm: None };
 
-    /// Shows the arguments under the names of Keras' constructors.
+    /// Visits the arguments under the names of Keras' constructors.
     pub(crate) fn fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("clipnorm", &mut self.clipnorm);
         f.opt_f64("clipvalue", &mut self.clipvalue);
         f.opt_f64("global_clipnorm", &mut self.global_clipnorm);
     }
 
-    /// Shows them under the names of `create_optimizer`.
+    /// Visits the arguments under the names of `create_optimizer`.
     pub(crate) fn created_fields(&mut self, f: &mut dyn FieldVisitor) {
         f.opt_f64("adam_clipnorm", &mut self.clipnorm);
         f.opt_f64("adam_global_clipnorm", &mut self.global_clipnorm);
@@ -93,7 +93,7 @@ impl<C: ComputeFloat> Clip<C> {
         if self.by_value { g.maximum(-self.limit).minimum(self.limit) } else { g }
     }
 
-    /// What an element adds to the squared norm of its gradient.
+    /// An element's term in the squared norm of its gradient.
     #[inline(always)]
     pub(crate) fn square(&self, g: C) -> C::Scalar {
         let g = self.limited(g);
@@ -107,7 +107,7 @@ impl<C: ComputeFloat> Clip<C> {
         self.divisor = norm.maximum(self.norm);
     }
 
-    /// The gradient within its limits.
+    /// The clipped gradient.
     #[inline(always)]
     pub(crate) fn apply(&self, g: C) -> C {
         let g = self.limited(g);

@@ -1,4 +1,4 @@
-//! Keras' Adam, which Transformers makes for TensorFlow where nothing decays.
+//! Keras' Adam, which Transformers uses for TensorFlow without weight decay.
 
 use super::common::{Clip, KerasClip};
 use crate::error::{Error, ensure_range};
@@ -24,13 +24,13 @@ use crate::storage::Data;
 /// v ← v + (g · g − v) · (1 − β₂)
 /// p ← p − (m · α) / (√v + ε)             α = η · √(1 − β₂ᵗ) / (1 − β₁ᵗ)
 /// ```
-/// All of it, α and the powers too, is computed and rounded in the variable's type. η, and
-/// β under the powers, are rounded to `f32` first; 1 − β is not.
+/// Everything, including α and the powers, is computed and rounded in the variable's type. η, and β under the powers,
+/// are rounded to `f32` first; 1 − β is not.
 ///
 /// # Source
-/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015. Reference
-/// (`keras_adam`): what `transformers.optimization_tf.create_optimizer` returns without
-/// weight decay, `tf_keras.optimizers.Adam`. The paper adds ε to the corrected root.
+/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015. Reference (`keras_adam`): what
+/// `transformers.optimization_tf.create_optimizer` returns without weight decay, `tf_keras.optimizers.Adam`. The paper
+/// adds ε to the corrected root.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -40,10 +40,10 @@ use crate::storage::Data;
 /// | `adam_beta2` | β₂ | any | 0.999 |
 /// | `adam_epsilon` | ε | any | 1e-8 |
 /// | `weight_decay_rate` | | ≤ 0: else it is [`AdamWeightDecay`](crate::optim::AdamWeightDecay) | 0 |
-/// | `clip` | | by norm or by all, not both | none |
+/// | `clip` | | by norm or by global norm, not both | none |
 ///
-/// The rate that a step brings is the one in force: the schedule of `create_optimizer` has
-/// been applied to it. A limit that is not above 0 is none.
+/// The learning rate of a step is final: the caller has already applied the schedule of `create_optimizer`. A clipping
+/// limit that is not above 0 is no limit.
 ///
 /// # State
 /// | slot | start | meaning |
@@ -51,21 +51,22 @@ use crate::storage::Data;
 /// | `m` | 0 | m |
 /// | `v` | 0 | v |
 ///
-/// t is that of the optimizer, also for a variable that joins late.
+/// t counts the steps of the optimizer, also for a variable that is added later.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good. Clipping by a
-/// non-finite norm spreads it.
+/// A NaN or infinite gradient makes the element and its state NaN permanently. Clipping by a non-finite norm spreads
+/// it.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::KerasAdam, rule::{step, Rule, StepContext}};
-/// let rule = KerasAdam { adam_beta1: 0.0, adam_beta2: 0.0, adam_epsilon: 1.0, ..KerasAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f32], [0.0f32], [0.0f32]);
-/// step::<_, f32, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[3.0], [&mut m, &mut v])?;
+/// use bitstep::prelude::*;
+/// let rule = KerasAdam { adam_beta1: 0.0, adam_beta2: 0.0, adam_epsilon: 1.0, ..KerasAdam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f32; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[3.0])?;
 /// assert_eq!(p, [1.625]); // 2 − 0.5 · 3 / (3 + 1)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -104,7 +105,8 @@ impl Default for KerasAdam {
 }
 
 impl KerasAdam {
-    /// The limits that this generation of Keras heeds: those above 0, the norm of each first.
+    /// The limits that this generation of Keras applies: those above 0, and the norm of each gradient before the global
+    /// norm.
     fn limits(&self) -> KerasClip {
         let clipnorm = self.clip.clipnorm.filter(|&limit| limit > 0.0);
         let all = self.clip.global_clipnorm.filter(|&limit| limit > 0.0 && clipnorm.is_none());

@@ -1,6 +1,6 @@
 //! Keras' Adam, as `transformers.create_optimizer` makes it for TensorFlow, and its clipping.
 //!
-//! One rule a file; what they share is in `common`.
+//! One rule per file; shared code is in `common`.
 
 mod common;
 pub mod keras_adam;

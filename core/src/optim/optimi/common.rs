@@ -1,38 +1,38 @@
-//! What the rules of the library `optimi` share: bias-corrected decay rates, its two
-//! kinds of decoupled weight decay, Kahan summation.
+//! Shared by the rules of the library `optimi`: bias-corrected decay rates, its two kinds of decoupled weight decay,
+//! Kahan summation.
 
 use crate::error::{Error, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype};
 use crate::math;
 use crate::rule::Scope;
 
-/// β with Adam's bias correction worked into it: (βᵗ − β) / (βᵗ − 1).
+/// β with Adam's bias correction folded into it: (βᵗ − β) / (βᵗ − 1).
 pub(crate) fn debiased_beta(beta: f64, t: f64) -> f64 {
     let power = math::pow(beta, t);
     (power - beta) / (power - 1.0)
 }
 
-/// What decay is relative to: the largest rate if it is decoupled from the rate, else 1.
+/// The divisor of the rate in weight decay: the largest rate if decay is decoupled from the rate, else 1.
 pub(crate) fn decay_base_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> f64 {
     if decouple_lr { max_lr.unwrap_or(lr) } else { 1.0 }
 }
 
-/// The largest rate as the constructor leaves it.
+/// The largest rate after the constructor's defaults.
 pub(crate) fn resolved_max_lr(decouple_lr: bool, max_lr: Option<f64>, lr: f64) -> Option<f64> {
     max_lr.or(decouple_lr.then_some(lr))
 }
 
-/// What the parameter is multiplied by to decay: 1 − (η / unit) λ.
-pub(crate) fn decay(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
-    if weight_decay == 0.0 { 1.0 } else { 1.0 - lr / unit_lr * weight_decay }
+/// The factor by which a parameter decays: 1 − (η / base) λ.
+pub(crate) fn decay(lr: f64, weight_decay: f64, decay_base_lr: f64) -> f64 {
+    if weight_decay == 0.0 { 1.0 } else { 1.0 - lr / decay_base_lr * weight_decay }
 }
 
-/// What Adan divides by to decay: 1 + (η / unit) λ.
-pub(crate) fn decay_divisor(lr: f64, weight_decay: f64, unit_lr: f64) -> f64 {
-    if weight_decay == 0.0 { 1.0 } else { 1.0 + lr / unit_lr * weight_decay }
+/// The divisor by which a parameter decays in Adan: 1 + (η / base) λ.
+pub(crate) fn decay_divisor(lr: f64, weight_decay: f64, decay_base_lr: f64) -> f64 {
+    if weight_decay == 0.0 { 1.0 } else { 1.0 + lr / decay_base_lr * weight_decay }
 }
 
-/// RAdam's rectification; `None` as long as the variance is unknown.
+/// RAdam's rectification; `None` while ρ ≤ 5.
 pub(crate) fn rectification(beta2: f64, t: f64) -> Option<f64> {
     let power = math::pow(beta2, t);
     let limit = 2.0 / (1.0 - beta2) - 1.0;
@@ -41,24 +41,24 @@ pub(crate) fn rectification(beta2: f64, t: f64) -> Option<f64> {
     (rho > 5.0).then(|| libm::sqrt(squared))
 }
 
-/// Whether updates are compensated: left to itself, wherever sums are rounded to 16 bits.
+/// Whether updates are compensated: by default wherever sums are rounded to 16 bits, and never elsewhere.
 pub(crate) fn kahan(kahan_sum: Option<bool>, compute: Dtype) -> bool {
     kahan_sum.unwrap_or(true) && compute.size() == 2
 }
 
-/// p + c, and what the rounding lost of it.
+/// p + c, and what rounding lost of it.
 #[inline(always)]
 pub(crate) fn add_compensated<C: ComputeFloat>(p: C, c: C) -> (C, C) {
     let sum = p + c;
     (sum, c + (p - sum))
 }
 
-/// A group counts its steps; with the step fused into the backward pass, each parameter does.
-pub(crate) const fn counter(gradient_release: bool) -> Scope {
+/// Whether steps belong to the group or, where they are fused into the backward pass, to each parameter.
+pub(crate) const fn step_scope(gradient_release: bool) -> Scope {
     if gradient_release { Scope::Parameter } else { Scope::Group }
 }
 
-/// The ranges that all of them check.
+/// The range checks that all rules share.
 pub(crate) fn check(lr: f64, weight_decay: f64, max_lr: Option<f64>) -> Result<(), Error> {
     ensure_not_negative("lr", lr)?;
     ensure_not_negative("weight_decay", weight_decay)?;

@@ -1,6 +1,6 @@
 //! optimi's optimizers ([`StableAdamW`](super::StableAdamW) is one more).
 //!
-//! One rule a file; what they share is in `common`.
+//! One rule per file; shared code is in `common`.
 
 pub(crate) mod common;
 pub mod optimi_adam;

@@ -1,4 +1,4 @@
-//! Adam and AdamW as the library `optimi` has them.
+//! Adam and AdamW of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
-/// Adam and AdamW as in optimi.
+/// optimi's Adam and AdamW.
 ///
 /// # Formula
 /// ```text
@@ -18,8 +18,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// v ← β̂₂ v + (1 − β̂₂) g²
 /// p ← p − η m / (√v + ε)
 /// ```
-/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c.
+/// Where sums are rounded to 16 bits, the update is Kahan-compensated: it is added to c, c is added to p, and what
+/// rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -38,10 +38,9 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// ```
 ///
 /// # Source
-/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Loshchilov and Hutter,
-/// "Decoupled Weight Decay Regularization", 2019. References: `optimi.Adam` (`optimi_adam`) and
-/// `optimi.AdamW` (`optimi_adamw`: `decouple_wd`, λ = 1e-2). Debiased decay rates give the same
-/// averages as the paper's corrections, but for ε, which meets a corrected v.
+/// Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2015; Loshchilov and Hutter, "Decoupled Weight Decay
+/// Regularization", 2019. References: `optimi.Adam` (`optimi_adam`) and `optimi.AdamW` (`optimi_adamw`: `decouple_wd`,
+/// λ = 1e-2). Debiased decay rates give the paper's corrected averages, so ε is added to the root of a corrected v.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -53,7 +52,7 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `decouple_wd` | | | false |
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
 /// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 /// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
 ///
@@ -65,18 +64,20 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
-/// At t = 1 the averages are the gradient's own, and p moves by η·sign(g):
+/// At t = 1 the averages are g and g² themselves, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::OptimiAdam, rule::{step, Rule, StepContext}};
-/// let rule = OptimiAdam { lr: 0.5, eps: 0.0, weight_decay: 0.5, decouple_wd: true, ..OptimiAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = OptimiAdam { eps: 0.0, weight_decay: 0.5, decouple_wd: true, ..OptimiAdam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// let [m, v, _] = state.slots();
 /// assert_eq!((p[0], m[0], v[0]), (2.0, -4.0, 16.0)); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -90,7 +91,7 @@ pub struct OptimiAdam {
     pub weight_decay: f64,
     /// Added to the denominator.
     pub eps: f64,
-    /// Decay the parameter, not by way of the gradient.
+    /// Decay the parameter directly instead of through the gradient.
     pub decouple_wd: bool,
     /// Decay by lr / max_lr instead of lr.
     pub decouple_lr: bool,
@@ -98,7 +99,7 @@ pub struct OptimiAdam {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -154,7 +155,7 @@ impl HyperParams for OptimiAdam {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
     }
@@ -185,7 +186,7 @@ impl Rule for OptimiAdam {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn active_slots(&self, compute: Dtype) -> u32 {
@@ -196,8 +197,8 @@ impl Rule for OptimiAdam {
         let foreach = self.foreach == Some(true);
         let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,

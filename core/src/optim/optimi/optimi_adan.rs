@@ -1,4 +1,4 @@
-//! Adan as the library `optimi` has it.
+//! Adan of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_betas, ensure_fraction, ensure_not_negative};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
-/// Adan as in optimi.
+/// optimi's Adan.
 ///
 /// # Formula
 /// ```text
@@ -17,8 +17,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// p ← p − η (m + β₂ d) / (√v + ε)
 /// p ← p / (1 + η λ)                  or p / (1 + (η / η_max) λ) with `decouple_lr`
 /// ```
-/// g₋ is the gradient of the parameter's last update, at the first one g itself. Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c.
+/// g₋ is the gradient of the parameter's previous update, and g itself at the first. Where sums are rounded to 16 bits,
+/// the update is Kahan-compensated: it is added to c, c is added to p, and what rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -41,9 +41,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// ```
 ///
 /// # Source
-/// Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models", 2023.
-/// Reference: `optimi.Adan` (`optimi_adan`). Its optimizer never looks at its argument `adam_wd`: the
-/// decay is always the one above.
+/// Xie et al., "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models", 2023. Reference:
+/// `optimi.Adan` (`optimi_adan`). Its argument `adam_wd` has no effect: the decay is always the one above.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -68,19 +67,20 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// At t = 1 there is no difference yet, and p moves by η·sign(g):
 /// ```
-/// use bitstep::{optim::OptimiAdan, rule::{step, Rule, StepContext}};
-/// let rule = OptimiAdan { lr: 0.5, eps: 0.0, weight_decay: 0.5, ..OptimiAdan::default() };
-/// let (mut p, mut m, mut d, mut v, mut g) = ([2.0f64], [0.0f64], [0.0f64], [0.0f64], [0.0f64]);
-/// let slots = [&mut m[..], &mut d, &mut v, &mut g, &mut []];
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], slots)?;
+/// use bitstep::prelude::*;
+/// let rule = OptimiAdan { eps: 0.0, weight_decay: 0.5, ..OptimiAdan::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 4])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// let [m, d, v, g, _] = state.slots();
 /// assert_eq!((p[0], m[0], d[0], v[0], g[0]), (2.0, -4.0, 0.0, 16.0, 4.0)); // 2.5 / (1 + 0.5 · 0.5)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -100,7 +100,7 @@ pub struct OptimiAdan {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -139,7 +139,7 @@ constants! {
         eps: S,
         minus_lr: S,
         minus_lr_beta2: S,
-        shrink: S,
+        decay_divisor: S,
         kahan: bool,
     }
 }
@@ -157,7 +157,7 @@ impl HyperParams for OptimiAdan {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
         f.f64("beta3", &mut self.betas.2);
@@ -191,7 +191,7 @@ impl Rule for OptimiAdan {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn active_slots(&self, compute: Dtype) -> u32 {
@@ -202,7 +202,7 @@ impl Rule for OptimiAdan {
         let foreach = self.foreach == Some(true);
         let (_, beta2, _) = self.betas;
         let debiased = |beta| optimi::debiased_beta(beta, step.t_f64());
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
         let beta3 = debiased(self.betas.2);
         Coefs {
             first: step.is_first,
@@ -214,7 +214,11 @@ impl Rule for OptimiAdan {
             eps: C::scalar(self.eps),
             minus_lr: C::scalar(-step.lr),
             minus_lr_beta2: C::scalar(-step.lr * beta2),
-            shrink: C::scalar(optimi::decay_divisor(step.lr, self.weight_decay, unit_lr)),
+            decay_divisor: C::scalar(optimi::decay_divisor(
+                step.lr,
+                self.weight_decay,
+                decay_base_lr,
+            )),
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
         }
     }
@@ -231,7 +235,7 @@ impl Rule for OptimiAdan {
         let to = if k.kahan { c } else { p };
         let moved = to.addcdiv(m, denom, k.minus_lr).addcdiv(d, denom, k.minus_lr_beta2);
         let (p, c) = if k.kahan { optimi::add_compensated(p, moved) } else { (moved, c) };
-        (p.div_scalar(k.shrink), [m, d, v, -g, c])
+        (p.div_scalar(k.decay_divisor), [m, d, v, -g, c])
     }
 }
 

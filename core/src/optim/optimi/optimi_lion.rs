@@ -1,4 +1,4 @@
-//! Lion as the library `optimi` has it.
+//! Lion of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_betas};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// Lion as in optimi.
+/// optimi's Lion.
 ///
 /// # Formula
 /// ```text
@@ -15,8 +15,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// m ← β₂ m + (1 − β₂) g
 /// p ← p − η u
 /// ```
-/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c.
+/// Where sums are rounded to 16 bits, the update is Kahan-compensated: it is added to c, c is added to p, and what
+/// rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -33,8 +33,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023.
-/// Reference: `optimi.Lion` (`optimi_lion`).
+/// Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023. Reference: `optimi.Lion` (`optimi_lion`).
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -44,7 +43,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `weight_decay` | λ | ≥ 0 | 0 |
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
 /// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 ///
 /// # State
@@ -54,19 +53,20 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// An infinite gradient steps by its sign, but makes m infinite; NaN makes m NaN. The sign of NaN
-/// is 0: the parameter then only decays.
+/// An infinite gradient steps by its sign, but makes m infinite; NaN makes m NaN. The sign of NaN is 0: the parameter
+/// then only decays.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::OptimiLion, rule::{step, Rule, StepContext}};
-/// let rule = OptimiLion { lr: 0.5, betas: (0.5, 0.75), weight_decay: 0.5, ..OptimiLion::default() };
-/// let (mut p, mut m) = ([2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut []])?;
-/// assert_eq!((p[0], m[0]), (2.0, -1.0)); // 2 · (1 − 0.5 · 0.5) + 0.5
+/// use bitstep::prelude::*;
+/// let rule = OptimiLion { betas: (0.5, 0.75), weight_decay: 0.5, ..OptimiLion::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (2.0, -1.0)); // 2 · (1 − 0.5 · 0.5) + 0.5
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,7 +83,7 @@ pub struct OptimiLion {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -128,7 +128,7 @@ impl HyperParams for OptimiLion {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.ignored("gradient_release");
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
     }
@@ -162,8 +162,8 @@ impl Rule for OptimiLion {
     }
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
         Coefs {
             decay: C::foreach_scalar(decay, self.foreach == Some(true)),
             one_minus_beta1: C::scalar(1.0 - self.betas.0),

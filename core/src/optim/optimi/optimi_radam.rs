@@ -1,4 +1,4 @@
-//! RAdam as the library `optimi` has it.
+//! RAdam of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, Scope, StepContext};
 
-/// RAdam as in optimi.
+/// optimi's RAdam.
 ///
 /// # Formula
 /// ```text
@@ -20,8 +20,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// r = √((ρ − 4)(ρ − 2) ρ∞ / ((ρ∞ − 4)(ρ∞ − 2) ρ))
 /// p ← p − η r m / (√v + ε)           if ρ > 5, else p − η m
 /// ```
-/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c.
+/// Where sums are rounded to 16 bits, the update is Kahan-compensated: it is added to c, c is added to p, and what
+/// rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -40,8 +40,8 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// ```
 ///
 /// # Source
-/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020.
-/// Reference: `optimi.RAdam` (`optimi_radam`).
+/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020. Reference: `optimi.RAdam`
+/// (`optimi_radam`).
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -53,7 +53,7 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `decouple_wd` | | | false |
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
 /// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 /// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
 ///
@@ -65,18 +65,20 @@ use crate::rule::{Rule, ScalarState, Scope, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
-/// At t = 1 the averages are the gradient's own, and the variance is unknown: a plain step.
+/// At t = 1 the averages are g and g² themselves, and ρ is not above 5: p moves by η·g.
 /// ```
-/// use bitstep::{optim::OptimiRAdam, rule::{step, Rule, StepContext}};
-/// let rule = OptimiRAdam { lr: 0.5, weight_decay: 0.5, decouple_wd: true, ..OptimiRAdam::default() };
-/// let (mut p, mut m, mut v) = ([2.0f64], [0.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut []])?;
+/// use bitstep::prelude::*;
+/// let rule = OptimiRAdam { weight_decay: 0.5, decouple_wd: true, ..OptimiRAdam::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// let [m, v, _] = state.slots();
 /// assert_eq!((p[0], m[0], v[0]), (3.5, -4.0, 16.0)); // 2 · (1 − 0.5 · 0.5) + 0.5 · 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
@@ -90,7 +92,7 @@ pub struct OptimiRAdam {
     pub weight_decay: f64,
     /// Added to the denominator.
     pub eps: f64,
-    /// Decay the parameter, not by way of the gradient.
+    /// Decay the parameter directly instead of through the gradient.
     pub decouple_wd: bool,
     /// Decay by lr / max_lr instead of lr.
     pub decouple_lr: bool,
@@ -98,7 +100,7 @@ pub struct OptimiRAdam {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -155,7 +157,7 @@ impl HyperParams for OptimiRAdam {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
     }
@@ -186,7 +188,7 @@ impl Rule for OptimiRAdam {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn active_slots(&self, compute: Dtype) -> u32 {
@@ -197,8 +199,8 @@ impl Rule for OptimiRAdam {
         let foreach = self.foreach == Some(true);
         let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
         let rectification = optimi::rectification(self.betas.1, step.t_f64());
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {

@@ -1,4 +1,4 @@
-//! Ranger: RAdam with lookahead, as the library `optimi` has it.
+//! Ranger, RAdam with lookahead, of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_betas, ensure_not_negative, ensure_range};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 
-/// Ranger: RAdam with lookahead.
+/// optimi's Ranger: RAdam with lookahead.
 ///
 /// # Formula
 /// ```text
@@ -21,8 +21,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// p ← p − η r m / (√v + ε)           if ρ > 5, else p − η m
 /// every k steps: a ← a + α (p − a),  p ← a
 /// ```
-/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c. The lookahead step is then added to that rest.
+/// Where sums are rounded to 16 bits, the update is Kahan-compensated: it is added to c, c is added to p, and what
+/// rounding loses stays in c. The lookahead step is then added to that remainder.
 ///
 /// # Order of operations
 /// ```text
@@ -45,10 +45,10 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// ```
 ///
 /// # Source
-/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020.
-/// Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019; Wright and Demeure,
-/// "Ranger21", 2021. Reference: `optimi.Ranger` (`optimi_ranger`). Its two implementations keep a
-/// different rest after a compensated lookahead step; so does this one.
+/// Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020. Zhang et al., "Lookahead Optimizer: k
+/// steps forward, 1 step back", 2019; Wright and Demeure, "Ranger21", 2021. Reference: `optimi.Ranger`
+/// (`optimi_ranger`). Its implementations with and without `foreach` leave different remainders in c after a
+/// compensated lookahead step; this rule follows both.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -57,13 +57,13 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// | `betas` | β₁, β₂ | [0, 1) | 0.9, 0.99 |
 /// | `weight_decay` | λ | ≥ 0 | 0 |
 /// | `eps` | ε | ≥ 0 | 1e-6 |
-/// | `k` | steps from lookahead to lookahead | ≥ 1 | 6 |
+/// | `k` | steps from one lookahead to the next | ≥ 1 | 6 |
 /// | `alpha` | α | | 0.5 |
 /// | `decouple_wd` | | | true |
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
-/// | `foreach` | round factors to 16 bits where the parameter has 16; keep the whole rest | | none: no |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
+/// | `foreach` | round factors to 16 bits where the parameter has 16; keep the whole remainder | | none: no |
 /// | `gradient_release` | each parameter counts its own steps | | false: the group counts |
 ///
 /// # State
@@ -75,20 +75,20 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
-/// At t = 1 the averages are the gradient's own, and the variance is unknown: a plain step, of which
-/// lookahead takes half.
+/// At t = 1 the averages are g and g² themselves, and ρ is not above 5: p moves by η·g, of which lookahead takes half.
 /// ```
-/// use bitstep::{optim::OptimiRanger, rule::{step, Rule, StepContext}};
-/// let rule = OptimiRanger { lr: 0.5, weight_decay: 0.5, k: 1, ..OptimiRanger::default() };
-/// let (mut p, mut m, mut v, mut a) = ([2.0f64], [0.0f64], [0.0f64], [2.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut p, &[-4.0], [&mut m, &mut v, &mut a, &mut []])?;
-/// assert_eq!((p[0], a[0]), (2.75, 2.75)); // halfway from 2 to 2 · (1 − 0.5 · 0.5) + 0.5 · 4
+/// use bitstep::prelude::*;
+/// let rule = OptimiRanger { weight_decay: 0.5, k: 1, ..OptimiRanger::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 3])?; // a starts as p
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[-4.0])?;
+/// assert_eq!((p[0], state.slots()[2][0]), (2.75, 2.75)); // halfway from 2 to 2 · (1 − 0.5 · 0.5) + 0.5 · 4
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -101,11 +101,11 @@ pub struct OptimiRanger {
     pub weight_decay: f64,
     /// Added to the denominator.
     pub eps: f64,
-    /// Steps from lookahead to lookahead.
+    /// Steps from one lookahead to the next.
     pub k: u64,
-    /// How far lookahead goes.
+    /// How far lookahead moves from a towards p.
     pub alpha: f64,
-    /// Decay the parameter, not by way of the gradient.
+    /// Decay the parameter directly instead of through the gradient.
     pub decouple_wd: bool,
     /// Decay by lr / max_lr instead of lr.
     pub decouple_lr: bool,
@@ -113,8 +113,8 @@ pub struct OptimiRanger {
     pub max_lr: Option<f64>,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]), and the whole of
-    /// what a compensated lookahead step leaves over.
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]), and keep the whole
+    /// remainder of a compensated lookahead step.
     pub foreach: Option<bool>,
     /// Each parameter counts its own steps.
     pub gradient_release: bool,
@@ -159,18 +159,18 @@ constants! {
         kahan: bool,
         looks_ahead: bool,
         alpha: S,
-        rest: S,
+        remainder: S,
     }
 }
 
 impl OptimiRanger {
-    /// The parameter that lookahead keeps, moved towards p, and the compensation after it.
+    /// The lookahead average a moved towards p, and the compensation afterwards.
     #[inline(always)]
     fn look_ahead<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, a: C, c: C) -> (C, C) {
         if k.kahan {
             let c = c.add_scaled(p - a, k.alpha);
             let moved = a + c;
-            (moved, c.add_scaled(a - moved, k.rest))
+            (moved, c.add_scaled(a - moved, k.remainder))
         } else {
             (a.add_scaled(p - a, k.alpha), c)
         }
@@ -192,7 +192,7 @@ impl HyperParams for OptimiRanger {
         f.opt_bool("foreach", &mut self.foreach);
         f.ignored("triton");
         f.bool("gradient_release", &mut self.gradient_release);
-        // Under these names a parameter group has them.
+        // The names that a parameter group uses.
         f.f64("beta1", &mut self.betas.0);
         f.f64("beta2", &mut self.betas.1);
     }
@@ -224,7 +224,7 @@ impl Rule for OptimiRanger {
     }
 
     fn step_scope(&self) -> Scope {
-        optimi::counter(self.gradient_release)
+        optimi::step_scope(self.gradient_release)
     }
 
     fn active_slots(&self, compute: Dtype) -> u32 {
@@ -239,8 +239,8 @@ impl Rule for OptimiRanger {
         let foreach = self.foreach == Some(true);
         let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
         let rectification = optimi::rectification(self.betas.1, step.t_f64());
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
@@ -256,7 +256,7 @@ impl Rule for OptimiRanger {
             kahan: optimi::kahan(self.kahan_sum, C::DTYPE),
             looks_ahead: step.t.is_multiple_of(self.k),
             alpha: C::scalar(self.alpha),
-            rest: C::scalar(if foreach { 1.0 } else { self.alpha }),
+            remainder: C::scalar(if foreach { 1.0 } else { self.alpha }),
         }
     }
 

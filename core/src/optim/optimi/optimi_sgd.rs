@@ -1,4 +1,4 @@
-//! SGD as the library `optimi` has it.
+//! SGD of the library `optimi`.
 
 use super::common as optimi;
 use crate::error::{Error, ensure_fraction};
@@ -6,7 +6,7 @@ use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
 use crate::rule::{Rule, ScalarState, StepContext};
 
-/// SGD as in optimi.
+/// optimi's SGD.
 ///
 /// # Formula
 /// ```text
@@ -16,8 +16,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// m ← μ m + g                        or μ m + (1 − μ) g with `dampening`
 /// p ← p − η m                        or η g without momentum
 /// ```
-/// Where sums are rounded to 16 bits, the update is compensated: it is added to c, c to p, and what
-/// p could not hold stays in c.
+/// Where sums are rounded to 16 bits, the update is Kahan-compensated: it is added to c, c is added to p, and what
+/// rounding loses stays in c.
 ///
 /// # Order of operations
 /// ```text
@@ -34,8 +34,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 ///
 /// # Source
-/// Reference: `optimi.SGD` (`optimi_sgd`). Dampening is by 1 − μ, where torch's is a number of its
-/// own. With `torch_init` and dampening, m starts as the first gradient instead of 0.
+/// Reference: `optimi.SGD` (`optimi_sgd`). Dampening is by 1 − μ, where torch's is an argument of its own. With
+/// `torch_init` and dampening, m starts as the first gradient instead of 0.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -48,7 +48,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `decouple_lr` | | | false |
 /// | `max_lr` | η_max | ≥ 0 | `lr` |
 /// | `torch_init` | | | false |
-/// | `kahan_sum` | | | none: where sums are rounded to 16 bits |
+/// | `kahan_sum` | | | none: wherever sums are rounded to 16 bits |
 /// | `foreach` | round factors to 16 bits where the parameter has 16 | | none: no |
 ///
 /// # State
@@ -58,18 +58,21 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// | `kahan_comp` | 0 | c; only where updates are compensated |
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN or infinite, for good.
+/// A NaN or infinite gradient makes the element NaN or infinite permanently.
 ///
 /// # Example
 /// ```
-/// use bitstep::{optim::OptimiSgd, rule::{step, Rule, StepContext}};
-/// let rule = OptimiSgd { lr: 0.5, momentum: 0.5, weight_decay: 0.5, ..OptimiSgd::default() };
-/// let (mut p, mut m) = ([2.0f64], [4.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut rule.scalars(), &mut p, &[1.0], [&mut m, &mut []])?;
-/// assert_eq!((p[0], m[0]), (0.0, 4.0)); // m = 0.5 · 4 + (1 + 0.5 · 2)
+/// use bitstep::prelude::*;
+/// let rule = OptimiSgd { momentum: 0.5, weight_decay: 0.5, ..OptimiSgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?;
+/// state.slots_mut()[0][0] = 4.0;
+/// state.set_steps(1);
+/// let mut p = [2.0];
+/// rule.step(&mut state, 0.5, &mut p, &[1.0])?;
+/// assert_eq!((p[0], state.slots()[0][0]), (0.0, 4.0)); // m = 0.5 · 4 + (1 + 0.5 · 2)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,7 +85,7 @@ pub struct OptimiSgd {
     pub weight_decay: f64,
     /// Average the gradients instead of adding them up.
     pub dampening: bool,
-    /// Decay the parameter, not by way of the gradient.
+    /// Decay the parameter directly instead of through the gradient.
     pub decouple_wd: bool,
     /// Decay by lr / max_lr instead of lr.
     pub decouple_lr: bool,
@@ -92,7 +95,7 @@ pub struct OptimiSgd {
     pub torch_init: bool,
     /// Compensate 16-bit sums; none: yes.
     pub kahan_sum: Option<bool>,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -181,8 +184,8 @@ impl Rule for OptimiSgd {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
-        let unit_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, unit_lr);
+        let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
+        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,
@@ -206,7 +209,7 @@ impl Rule for OptimiSgd {
         let sum = m.mul_scalar(k.momentum) + g;
         let average = m.lerp(g, k.one_minus_momentum);
         let moved = if k.dampening { average } else { sum };
-        // Without momentum the state stands still, if there is any.
+        // Without momentum the state, if there is any, does not change.
         let (m, update) = if k.has_momentum { (moved, moved) } else { (m, g) };
         if k.kahan {
             let (p, c) = optimi::add_compensated(p, c.add_scaled(update, k.minus_lr));

@@ -1,15 +1,15 @@
-//! What the schedule-free rules share: the weights of the average x, which y steps along with.
+//! Shared by the schedule-free rules: the weights of the average x.
 
 use crate::math;
 use crate::rule::mode::Mode;
 use crate::rule::{ScalarState, StepContext};
 
-/// The numbers that a group carries.
+/// Names of the group's per-step scalars.
 pub(crate) const SCALARS: &[&str] = &["scheduled_lr", "lr_max", "weight_sum"];
-/// How they start.
+/// Their initial values.
 pub(crate) const START: ScalarState = [0.0, -1.0, 0.0, 0.0];
 
-/// How much a step counts in the average.
+/// How a step is weighted in the average.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weighting {
     pub(crate) r: f64,
@@ -21,7 +21,7 @@ impl Weighting {
         math::pow(step.t_f64(), self.r) * math::pow(lr_max, self.weight_lr_power)
     }
 
-    /// Takes a step at the rate `lr` into the carried numbers.
+    /// Adds a step at learning rate `lr` to the scalars.
     pub(crate) fn advance(self, step: &StepContext, lr: f64, scalars: &mut ScalarState) {
         let [scheduled_lr, lr_max, weight_sum, _] = scalars;
         *scheduled_lr = lr;
@@ -30,7 +30,7 @@ impl Weighting {
         *weight_sum += self.weight(step, *lr_max);
     }
 
-    /// How far x moves towards z: the step's share of all weights, 0 as long as they are 0.
+    /// How far x moves towards z: the step's share of the sum of weights, or 0 while that sum is 0.
     pub(crate) fn averaging_weight(
         self,
         step: &StepContext,
@@ -40,7 +40,7 @@ impl Weighting {
     }
 }
 
-/// The weight of z by which y becomes x, or x becomes y again.
+/// The weight of z in the interpolation that turns y into x, to evaluate, or x back into y, to train.
 pub(crate) fn conversion(to: Mode, momentum: f64) -> f64 {
     match to {
         Mode::Eval => 1.0 - 1.0 / momentum,
@@ -48,7 +48,7 @@ pub(crate) fn conversion(to: Mode, momentum: f64) -> f64 {
     }
 }
 
-/// The scale of a linear warm-up. Of less than one step it is the first step's: above 1.
+/// The scale of a linear warm-up. With `warmup_steps` between 0 and 1, it is above 1 at the first step.
 pub(crate) fn warmup(step: &StepContext, warmup_steps: f64) -> f64 {
     let t = step.t_f64();
     if t - 1.0 < warmup_steps { t / warmup_steps } else { 1.0 }

@@ -1,6 +1,6 @@
-//! Schedule-Free optimizers: trained at y, evaluated at x.
+//! Schedule-Free optimizers: trained at y, evaluated at the average x.
 //!
-//! One rule a file; what they share is in `common`.
+//! One rule per file; shared code is in `common`.
 
 mod common;
 pub mod schedule_free_adamw;

@@ -1,4 +1,4 @@
-//! Schedule-free AdamW.
+//! Schedule-free AdamW: the average of the iterates takes the place of a learning-rate schedule.
 
 use super::common::{self as schedule_free, Weighting};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -20,8 +20,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// x ← (1 − c) x + c z
 /// y ← (1 − β₁) z + β₁ x
 /// ```
-/// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
-/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
+/// Gradients are taken at y, the parameter; x is the point to evaluate. x is not stored: it is y extrapolated away from
+/// z, and [`Rule::convert_element`] converts between the two.
 ///
 /// # Order of operations
 /// ```text
@@ -37,8 +37,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 ///
 /// # Source
 /// Defazio et al., "The Road Less Scheduled", 2024. Reference: `schedulefree.AdamWScheduleFree`
-/// (`schedule_free_adamw`). Steps, weights and the largest rate are counted for the whole group,
-/// steps without a gradient included; so is the t of the bias correction.
+/// (`schedule_free_adamw`). Steps, weights and the largest rate are counted for the whole group, steps without a
+/// gradient included; so is the t of the bias correction.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -63,19 +63,20 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// and for the group `k` (steps), `scheduled_lr` (η), `lr_max`, `weight_sum`.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good.
+/// A NaN or infinite gradient makes the element and its state NaN permanently.
 ///
 /// # Example
 /// At t = 1 the normalised gradient is ±1 and c = 1, so y = z = x:
 /// ```
-/// use bitstep::{optim::ScheduleFreeAdamW, rule::{step, Rule, StepContext}};
-/// let rule = ScheduleFreeAdamW { lr: 0.5, eps: 0.0, weight_decay: 0.25, ..ScheduleFreeAdamW::default() };
-/// let (mut y, mut z, mut v) = ([2.0f64], [2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
-/// assert_eq!((y[0], z[0]), (2.25, 2.25)); // 2 − 0.5 · (−1 + 0.25 · 2)
+/// use bitstep::prelude::*;
+/// let rule = ScheduleFreeAdamW { eps: 0.0, weight_decay: 0.25, ..ScheduleFreeAdamW::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?; // z starts as y
+/// let mut y = [2.0];
+/// rule.step(&mut state, 0.5, &mut y, &[-4.0])?;
+/// assert_eq!((y[0], state.slots()[0][0]), (2.25, 2.25)); // 2 − 0.5 · (−1 + 0.25 · 2)
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,13 +89,13 @@ pub struct ScheduleFreeAdamW {
     pub eps: f64,
     /// Weight decay, taken at y.
     pub weight_decay: f64,
-    /// Steps over which the rate rises to `lr`; of less than one, how far above it the first step's rate is.
+    /// Steps of linear warm-up to `lr`; between 0 and 1, the first step's rate is `lr / warmup_steps`.
     pub warmup_steps: f64,
-    /// Later steps count as the power r of their number.
+    /// Exponent of t in the weight of a step.
     pub r: f64,
-    /// Steps count as this power of the largest rate so far.
+    /// Exponent of the largest rate so far in the weight of a step.
     pub weight_lr_power: f64,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
 }
 
@@ -133,7 +134,7 @@ constants! {
         eps: S,
         weight_decay: S,
         decays: bool,
-        share: S,
+        averaging_weight: S,
         y_step: S,
         z_step: S,
     }
@@ -195,7 +196,7 @@ impl Rule for ScheduleFreeAdamW {
         scalars: &ScalarState,
     ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let share = self.weighting().averaging_weight(step, scalars);
+        let averaging_weight = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
             beta2: C::foreach_scalar(beta2, self.foreach == Some(true)),
@@ -204,8 +205,8 @@ impl Rule for ScheduleFreeAdamW {
             eps: C::scalar(self.eps),
             weight_decay: C::scalar(self.weight_decay),
             decays: self.weight_decay != 0.0,
-            share: C::scalar(share),
-            y_step: C::scalar(lr * (beta1 * (1.0 - share) - 1.0)),
+            averaging_weight: C::scalar(averaging_weight),
+            y_step: C::scalar(lr * (beta1 * (1.0 - averaging_weight) - 1.0)),
             z_step: C::scalar(-lr),
         }
     }
@@ -215,7 +216,7 @@ impl Rule for ScheduleFreeAdamW {
         let v = v.mul_scalar(k.beta2).addcmul(g, g, k.one_minus_beta2);
         let u = g / v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
         let u = if k.decays { u.add_scaled(y, k.weight_decay) } else { u };
-        let y = y.lerp(z, k.share).add_scaled(u, k.y_step);
+        let y = y.lerp(z, k.averaging_weight).add_scaled(u, k.y_step);
         (y, [z.add_scaled(u, k.z_step), v])
     }
 

@@ -1,4 +1,4 @@
-//! Schedule-free RAdam.
+//! Schedule-free RAdam: the average of the iterates takes the place of a learning-rate schedule.
 
 use super::common::{self as schedule_free, Weighting};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
@@ -21,8 +21,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// x ← (1 − c) x + c z
 /// y ← (1 − β₁) z + β₁ x
 /// ```
-/// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
-/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
+/// Gradients are taken at y, the parameter; x is the point to evaluate. x is not stored: it is y extrapolated away from
+/// z, and [`Rule::convert_element`] converts between the two.
 ///
 /// # Order of operations
 /// ```text
@@ -37,10 +37,10 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// ```
 ///
 /// # Source
-/// Defazio et al., "The Road Less Scheduled", 2024; Liu et al., "On the Variance of the Adaptive
-/// Learning Rate and Beyond", 2020. Reference: `schedulefree.RAdamScheduleFree`
-/// (`schedule_free_radam`). The bound on ρ is 4, not 5 as in torch. As long as it is not reached,
-/// the silent phase leaves z and the weights at 0, and y where it is, for the rate is 0.
+/// Defazio et al., "The Road Less Scheduled", 2024; Liu et al., "On the Variance of the Adaptive Learning Rate and
+/// Beyond", 2020. Reference: `schedulefree.RAdamScheduleFree` (`schedule_free_radam`). The bound on ρ is 4, not 5 as in
+/// torch. Until it is exceeded, the rate of the silent phase is 0, which leaves y and z where they are and the weights
+/// at 0.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -65,23 +65,26 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// and for the group `k` (steps), `scheduled_lr` (η), `lr_max`, `weight_sum`.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN, for good, also in the silent
-/// phase, where it is multiplied by 0.
+/// A NaN or infinite gradient makes the element and its state NaN permanently, also in the silent phase, where it is
+/// multiplied by 0.
 ///
 /// # Example
-/// The first steps are SGD's, unless silent:
+/// The first steps are SGD's, or with `silent_sgd_phase` none:
 /// ```
-/// use bitstep::{optim::ScheduleFreeRAdam, rule::{step, Rule, StepContext}};
-/// let mut rule = ScheduleFreeRAdam { lr: 0.5, ..ScheduleFreeRAdam::default() };
-/// let (mut y, mut z, mut v) = ([2.0f64], [2.0f64], [0.0f64]);
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
-/// assert_eq!((y[0], z[0]), (2.0, 2.0));
-/// rule.silent_sgd_phase = false;
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut rule.scalars(), &mut y, &[-4.0], [&mut z, &mut v])?;
-/// assert_eq!((y[0], z[0]), (4.0, 4.0));
+/// use bitstep::prelude::*;
+/// let rule = ScheduleFreeRAdam::DEFAULT;
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?; // z starts as y
+/// let mut y = [2.0];
+/// rule.step(&mut state, 0.5, &mut y, &[-4.0])?;
+/// assert_eq!((y[0], state.slots()[0][0]), (2.0, 2.0));
+///
+/// let rule = ScheduleFreeRAdam { silent_sgd_phase: false, ..rule };
+/// let mut state = State::new(&rule, 1, [0.0f64; 2])?;
+/// rule.step(&mut state, 0.5, &mut y, &[-4.0])?;
+/// assert_eq!((y[0], state.slots()[0][0]), (4.0, 4.0));
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -94,13 +97,13 @@ pub struct ScheduleFreeRAdam {
     pub eps: f64,
     /// Weight decay, taken at y.
     pub weight_decay: f64,
-    /// Later steps count as the power r of their number.
+    /// Exponent of t in the weight of a step.
     pub r: f64,
-    /// Steps count as this power of the largest rate so far.
+    /// Exponent of the largest rate so far in the weight of a step.
     pub weight_lr_power: f64,
-    /// Constants as in PyTorch's multi-tensor kernels ([`ComputeFloat::foreach_scalar`]).
+    /// Round scalars as PyTorch's multi-tensor kernels do ([`ComputeFloat::foreach_scalar`]).
     pub foreach: Option<bool>,
-    /// Do not move before the variance is known.
+    /// Do not move while ρ ≤ 4.
     pub silent_sgd_phase: bool,
 }
 
@@ -129,7 +132,7 @@ impl ScheduleFreeRAdam {
         Weighting { r: self.r, weight_lr_power: self.weight_lr_power }
     }
 
-    /// The rectification; `None` as long as the variance is unknown.
+    /// The rectification; `None` while ρ ≤ 4.
     fn rectification(&self, step: &StepContext) -> Option<f64> {
         let power = math::pow(self.betas.1, step.t_f64());
         let limit = 2.0 / (1.0 - self.betas.1) - 1.0;
@@ -149,7 +152,7 @@ constants! {
         adaptive: bool,
         weight_decay: S,
         decays: bool,
-        share: S,
+        averaging_weight: S,
         y_step: S,
         z_step: S,
     }
@@ -212,7 +215,7 @@ impl Rule for ScheduleFreeRAdam {
         scalars: &ScalarState,
     ) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
-        let share = self.weighting().averaging_weight(step, scalars);
+        let averaging_weight = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
             beta2: C::foreach_scalar(beta2, self.foreach == Some(true)),
@@ -222,8 +225,8 @@ impl Rule for ScheduleFreeRAdam {
             adaptive: self.rectification(step).is_some(),
             weight_decay: C::scalar(self.weight_decay),
             decays: self.weight_decay != 0.0,
-            share: C::scalar(share),
-            y_step: C::scalar(lr * (beta1 * (1.0 - share) - 1.0)),
+            averaging_weight: C::scalar(averaging_weight),
+            y_step: C::scalar(lr * (beta1 * (1.0 - averaging_weight) - 1.0)),
             z_step: C::scalar(-lr),
         }
     }
@@ -234,7 +237,7 @@ impl Rule for ScheduleFreeRAdam {
         let normalised = g / v.div_scalar(k.correction2).sqrt().add_scalar(k.eps);
         let u = if k.adaptive { normalised } else { g };
         let u = if k.decays { u.add_scaled(y, k.weight_decay) } else { u };
-        let y = y.lerp(z, k.share).add_scaled(u, k.y_step);
+        let y = y.lerp(z, k.averaging_weight).add_scaled(u, k.y_step);
         (y, [z.add_scaled(u, k.z_step), v])
     }
 

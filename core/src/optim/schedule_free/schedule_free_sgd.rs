@@ -1,4 +1,4 @@
-//! Schedule-free SGD.
+//! Schedule-free SGD: the average of the iterates takes the place of a learning-rate schedule.
 
 use super::common::{self as schedule_free, Weighting};
 use crate::error::{Error, ensure_not_negative, ensure_range};
@@ -18,8 +18,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// x ← (1 − c) x + c z
 /// y ← (1 − μ) z + μ x
 /// ```
-/// Gradients are taken at y, the parameter; x is the one to evaluate. x is not stored: it is
-/// y moved away from z, and [`Rule::convert_element`] makes the one of the other.
+/// Gradients are taken at y, the parameter; x is the point to evaluate. x is not stored: it is y extrapolated away from
+/// z, and [`Rule::convert_element`] converts between the two.
 ///
 /// # Order of operations
 /// ```text
@@ -32,9 +32,8 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// ```
 ///
 /// # Source
-/// Defazio et al., "The Road Less Scheduled", 2024. Reference: `schedulefree.SGDScheduleFree`
-/// (`schedule_free_sgd`). Steps, weights and the largest rate are counted for the whole group,
-/// steps without a gradient included.
+/// Defazio et al., "The Road Less Scheduled", 2024. Reference: `schedulefree.SGDScheduleFree` (`schedule_free_sgd`).
+/// Steps, weights and the largest rate are counted for the whole group, steps without a gradient included.
 ///
 /// # Hyper-parameters
 /// | field | symbol | range | default |
@@ -54,22 +53,23 @@ use crate::rule::{Rule, ScalarState, Scope, SlotInit, StepContext};
 /// and for the group `k` (steps), `scheduled_lr` (η), `lr_max`, `weight_sum`.
 ///
 /// # Errors
-/// A hyper-parameter outside of its range.
+/// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element NaN or infinite, for good.
+/// A NaN or infinite gradient makes the element NaN or infinite permanently.
 ///
 /// # Example
-/// At t = 1 all of the average is the first step: c = 1, and y = z = x.
+/// At t = 1 the first step is all of the average: c = 1, and y = z = x.
 /// ```
-/// use bitstep::{optim::ScheduleFreeSgd, rule::{step, Rule, StepContext}};
-/// let rule = ScheduleFreeSgd { lr: 0.5, momentum: 0.5, ..ScheduleFreeSgd::default() };
-/// let (mut y, mut z, mut scalars) = ([1.0f64], [1.0f64], rule.scalars());
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(1, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
-/// assert_eq!((y[0], z[0]), (0.5, 0.5));
+/// use bitstep::prelude::*;
+/// let rule = ScheduleFreeSgd { momentum: 0.5, ..ScheduleFreeSgd::DEFAULT };
+/// let mut state = State::new(&rule, 1, [0.0f64])?; // z starts as y
+/// let mut y = [1.0];
+/// rule.step(&mut state, 0.5, &mut y, &[1.0])?;
+/// assert_eq!((y[0], state.slots()[0][0]), (0.5, 0.5));
 /// // Then c = ½: y ← lerp(0.5, 0.5, ½) − 0.5 · 0.75 · 1, z ← 0.5 − 0.5 · 1.
-/// step::<_, f64, _, _, _>(&rule, &StepContext::new(2, 0.5), &mut scalars, &mut y, &[1.0], [&mut z])?;
-/// assert_eq!((y[0], z[0]), (0.125, 0.0));
+/// rule.step(&mut state, 0.5, &mut y, &[1.0])?;
+/// assert_eq!((y[0], state.slots()[0][0]), (0.125, 0.0));
 /// # Ok::<(), bitstep::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,11 +80,11 @@ pub struct ScheduleFreeSgd {
     pub momentum: f64,
     /// Weight decay, taken at y.
     pub weight_decay: f64,
-    /// Steps over which the rate rises to `lr`; of less than one, how far above it the first step's rate is.
+    /// Steps of linear warm-up to `lr`; between 0 and 1, the first step's rate is `lr / warmup_steps`.
     pub warmup_steps: f64,
-    /// Later steps count as the power r of their number.
+    /// Exponent of t in the weight of a step.
     pub r: f64,
-    /// Steps count as this power of the largest rate so far.
+    /// Exponent of the largest rate so far in the weight of a step.
     pub weight_lr_power: f64,
 }
 
@@ -117,7 +117,7 @@ constants! {
     pub struct Coefs<S> {
         weight_decay: S,
         decays: bool,
-        share: S,
+        averaging_weight: S,
         y_step: S,
         z_step: S,
     }
@@ -177,13 +177,13 @@ impl Rule for ScheduleFreeSgd {
         step: &StepContext,
         scalars: &ScalarState,
     ) -> Coefs<C::Scalar> {
-        let share = self.weighting().averaging_weight(step, scalars);
+        let averaging_weight = self.weighting().averaging_weight(step, scalars);
         let [lr, ..] = *scalars;
         Coefs {
             weight_decay: C::scalar(self.weight_decay),
             decays: self.weight_decay != 0.0,
-            share: C::scalar(share),
-            y_step: C::scalar(lr * (self.momentum * (1.0 - share) - 1.0)),
+            averaging_weight: C::scalar(averaging_weight),
+            y_step: C::scalar(lr * (self.momentum * (1.0 - averaging_weight) - 1.0)),
             z_step: C::scalar(-lr),
         }
     }
@@ -191,7 +191,7 @@ impl Rule for ScheduleFreeSgd {
     #[inline(always)]
     fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, y: C, g: C, [z]: [C; 1]) -> (C, [C; 1]) {
         let g = if k.decays { g.add_scaled(y, k.weight_decay) } else { g };
-        let y = y.lerp(z, k.share).add_scaled(g, k.y_step);
+        let y = y.lerp(z, k.averaging_weight).add_scaled(g, k.y_step);
         (y, [z.add_scaled(g, k.z_step)])
     }
 

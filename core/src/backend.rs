@@ -1,0 +1,35 @@
+//! For writers of backends: everything that a loop of one's own needs of a rule.
+//!
+//! [`Optimizer`](crate::optimizer::Optimizer) steps memory that this processor can read. A backend that keeps its
+//! tensors elsewhere (a GPU, another process) or has loops of its own asks for each parameter's
+//! [`PreparedStep`](crate::optimizer::PreparedStep), finds the rule's type, and runs the functions below in its loops;
+//! they are the very functions of the core's own, so the bits are the same.
+//!
+//! | a rule that is … | calls, in this order |
+//! | --- | --- |
+//! | elementwise | [`Rule::coefs`] once a step, [`Rule::update`] for each element |
+//! | tensorwise | [`Rule::sum_terms`] summed in the order of [`reduce`](crate::math::reduce), [`Rule::apply_sums`], then as above |
+//! | factored | [`factored`]: row and column moments, then as above with a scale for each element |
+//! | Newton–Schulz | [`NewtonSchulz`], between [products](crate::math::matmul) |
+//! | projected | [`crate::lowrank`]: project, run the inner rule on zeros, bring its direction back |
+//!
+//! * Constants go to a device as bytes: [`Constants`].
+//! * A group's step begins with [`begin_group`], a parameter's with [`begin_parameter`]; [`begin_single`] is both.
+//! * [`sums`] and [`apply`] are the core's two loops over slices. [`scaled_sum`] and [`replace_param_sums`] are for a
+//!   projected rule whose sums are over the whole parameter.
+//! * Gradients: the terms of norms and of clipping, one element at a time ([`gradient`]).
+//! * [`each_rule!`](crate::each_rule) lists the rules by shape, for backends that need code for each of them.
+//! * [`collected`] and [`filled`] allocate, and report a lack of memory as an error.
+
+pub use crate::float::bytes::Constants;
+pub use crate::rule::{
+    NewtonSchulz, Rule, apply, begin_group, begin_parameter, begin_single, factored,
+    replace_param_sums, scaled_sum, sums,
+};
+#[cfg(feature = "alloc")]
+pub use crate::storage::memory::{collected, filled};
+
+/// Norms and clipping, one element at a time.
+pub mod gradient {
+    pub use crate::gradient::kernel::*;
+}
