@@ -17,6 +17,8 @@ use crate::export::{self, ExportError};
 pub enum Way {
     /// `add NAME` writes it, or into it.
     Added,
+    /// The same, and a command completes it.
+    Completed(&'static str),
     /// A command writes it anew: `add NAME --regenerate`.
     Regenerated(&'static str),
     /// By hand, where a check asks for it.
@@ -30,13 +32,16 @@ pub const TOUCHED: &[(&str, Way)] = &[
     (NAMES, Way::Added),
     (CASES, Way::Added),
     (RANGES, Way::Added),
-    (README, Way::Added),
     (SAVED, Way::Added),
     (PACKAGES, Way::Added),
     (LOCK, Way::Added),
     (
         "conformance/golden/optimizer/NAME",
         Way::Regenerated("conformance/export/run --only NAME --out conformance/golden"),
+    ),
+    (
+        README,
+        Way::Completed("BITSTEP_RENEW=1 cargo test --quiet -p bitstep-conformance --test coverage"),
     ),
     (
         "docs/one-percent.md",
@@ -275,7 +280,7 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
         text.contains(end).then(|| text.replacen(end, &(class + end), 1))
     })?);
     files.push(at.edited(README, |text| {
-        let row = format!("| `{name}` | {reference} | ✓ | ✓ | ✓ |");
+        let row = format!("| `{name}` | {reference} | x | x | x |");
         edits::line(text, ["<!-- optimizers -->", "<!-- /optimizers -->"], &row, |line| {
             Some(line.strip_prefix("| `")?.split_once('`')?.0)
         })
@@ -365,10 +370,10 @@ fn ensure_filled(root: &Path, name: &str) -> Result<(), AddError> {
 /// What is left to do: of each file, the command that writes it anew.
 pub fn commands(name: &str) -> impl Iterator<Item = (String, String)> {
     TOUCHED.iter().filter_map(move |(file, way)| match way {
-        Way::Regenerated(command) => {
+        Way::Completed(command) | Way::Regenerated(command) => {
             Some((file.replace("NAME", name), command.replace("NAME", name)))
         }
-        _ => None,
+        Way::Added | Way::ByHand => None,
     })
 }
 
