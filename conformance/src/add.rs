@@ -329,7 +329,7 @@ fn modules(text: &str, name: &str, type_name: &str) -> Option<String> {
         line.strip_prefix("pub mod ")?.strip_suffix(';')
     })?;
     let import = format!("pub use {name}::{type_name};");
-    let text = edits::line(&text, ["//!", "/// Hands"], &import, |line| {
+    let text = edits::line(&text, ["//!", "macro_rules! each_rule"], &import, |line| {
         Some(line.strip_prefix("pub use ")?.split_once("::")?.0)
     })?;
     // A line of its own: nothing formats the inside of a macro.
