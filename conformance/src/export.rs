@@ -57,15 +57,7 @@ pub fn new_case(
     if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(plain) {
         return Err(ExportError::Name(name.to_owned()));
     }
-    let word = |part: &str| {
-        let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && part.chars().all(rest)
-    };
-    let Some((module, class)) =
-        reference.rsplit_once('.').filter(|_| reference.split('.').all(word))
-    else {
-        return Err(ExportError::Reference(reference.to_owned()));
-    };
+    let (module, class) = import_path(reference)?;
     let path = folder.join(format!("{name}.py"));
     let text = if schedule {
         format!(
@@ -85,8 +77,28 @@ def cases(seed):
 "
         )
     } else {
-        format!(
-            "from {module} import {class}
+        optimizer_case(name, module, class)
+    };
+    let failed = |e| ExportError::Write(path.clone(), e);
+    let mut file = std::fs::File::create_new(&path).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    Ok(path)
+}
+
+/// The module and the class of an import path.
+pub(crate) fn import_path(reference: &str) -> Result<(&str, &str), ExportError> {
+    let word = |part: &str| {
+        let rest = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && part.chars().all(rest)
+    };
+    let path = reference.rsplit_once('.').filter(|_| reference.split('.').all(word));
+    path.ok_or_else(|| ExportError::Reference(reference.to_owned()))
+}
+
+/// The beginning of the file that exports an optimizer.
+pub(crate) fn optimizer_case(name: &str, module: &str, class: &str) -> String {
+    format!(
+        "from {module} import {class}
 
 from battery import battery, maker
 
@@ -95,16 +107,11 @@ ENV = \"main\"
 
 def cases(seed):
     case = maker(\"{name}\", {class}, seed)
-    # Arguments under which wrong rules part from the right one: a large rate, a large decay, no default.
+    # FILL IN arguments under which wrong rules part from the right one: a large rate, a large decay, no default.
     yield from battery(case, {{\"lr\": 0.05}})
-    # And what the battery doesn't know: a case for every option of its own.
+    # FILL IN what the battery doesn't know: a case for every option of its own.
     for d in (\"f32\", \"f64\", \"bf16\", \"f16\"):
         yield case(f\"option_{{d}}\", \"what it is there to catch\", {{\"lr\": 0.05}}, dtype=d, steps=12)
 "
-        )
-    };
-    let failed = |e| ExportError::Write(path.clone(), e);
-    let mut file = std::fs::File::create_new(&path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    Ok(path)
+    )
 }

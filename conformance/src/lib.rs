@@ -5,6 +5,7 @@
 //! here is that of errors and their bounds: the update rules are in the crate `bitstep`, and the Python code
 //! that runs the references is in `conformance/export`.
 
+pub mod add;
 pub mod backend;
 mod convert;
 pub mod exec;

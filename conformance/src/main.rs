@@ -14,7 +14,7 @@ use bitstep_conformance::judge::check::{Outcome, Report};
 use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan};
-use bitstep_conformance::{backend::registry, exec, export, judge::percent, report::html};
+use bitstep_conformance::{add, backend::registry, exec, export, judge::percent, report::html};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -78,6 +78,20 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         only: Option<String>,
     },
+    /// Begin an optimizer: the rule's file from a template, its lines in the lists, its exporter case. CONTRIBUTING.md
+    /// goes on from there.
+    Add {
+        /// The name in the project's tables, which everything about the optimizer has
+        name: String,
+        #[command(flatten)]
+        what: NewArgs,
+        /// Of an optimizer that is filled in, write anew what commands write: goldens, pages, kernels
+        #[arg(long, conflicts_with = "reference")]
+        regenerate: bool,
+        /// The checkout [default: where this was built]
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+    },
     /// Write the skeleton of a file that exports a reference.
     NewCase {
         /// The name in the project's tables
@@ -107,6 +121,22 @@ enum Command {
         #[command(flatten)]
         limit: TimeoutArgs,
     },
+}
+
+#[derive(Args)]
+struct NewArgs {
+    /// The reference's import path, such as torch.optim.AdamW
+    #[arg(long, value_name = "PATH", required_unless_present = "regenerate")]
+    reference: Option<String>,
+    /// The Rust type [default: the name in CamelCase]
+    #[arg(long = "type", value_name = "TYPE")]
+    type_name: Option<String>,
+    /// What the reference computes 16-bit parameters in
+    #[arg(long, default_value = "eager")]
+    entry: add::Entry,
+    /// The package that brings the reference, if the exporter has not got it
+    #[arg(long, value_name = "NAME==VERSION")]
+    package: Option<String>,
 }
 
 #[derive(Args)]
@@ -186,6 +216,13 @@ fn main() -> ExitCode {
             .get()
             .and_then(|limit| show(&CaseArgs { golden, only: Some(case) }, &backend, limit)),
         Command::Export { seed, out, only } => export(seed, &out, only.as_deref()),
+        Command::Add { name, what, regenerate, root } => {
+            let root = root.unwrap_or_else(add::checkout);
+            match &what.reference {
+                Some(reference) if !regenerate => begin(&root, &name, reference, &what),
+                _ => regenerated(&root, &name),
+            }
+        }
         Command::NewCase { name, reference, schedule, folder } => {
             new_case(&name, &reference, schedule, folder)
         }
@@ -413,6 +450,37 @@ fn serve(paths: Option<(PathBuf, PathBuf)>, backend: &str, limit: Duration) -> R
 fn export(seed: u64, out: &Path, only: Option<&str>) -> Result<bool> {
     export::run(seed, out, only)?;
     println!("the suite is in {0}: verify --golden {0}", out.display());
+    Ok(true)
+}
+
+/// Writes what can be, and prints the rest of the way.
+fn begin(root: &Path, name: &str, reference: &str, what: &NewArgs) -> Result<bool> {
+    let (type_name, package) = (what.type_name.as_deref(), what.package.as_deref());
+    let new = add::NewOptimizer { name, reference, type_name, entry: what.entry, package };
+    let here = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
+    println!("written:");
+    for path in add::begin(root, &new)? {
+        println!("  {}", here(&path));
+    }
+    println!("\nnow fill in the rule and its exporter case, until these pass:");
+    println!("  cargo test -p bitstep {name}");
+    println!("  conformance/export/run --only {name} --out conformance/golden");
+    println!(
+        "  cargo run --release -p bitstep-conformance -- verify --backend core --backend ndarray --only 'optimizer/{name}/*'"
+    );
+    println!("\nthen what is written anew, by `add {name} --regenerate` or one by one:");
+    for (_, command) in add::commands(name) {
+        println!("  {command}");
+    }
+    println!("\nand what these ask for, as CONTRIBUTING.md says:");
+    for check in add::CHECKS {
+        println!("  {check}");
+    }
+    Ok(true)
+}
+
+fn regenerated(root: &Path, name: &str) -> Result<bool> {
+    add::regenerate(root, name, |command| println!("$ {command}"))?;
     Ok(true)
 }
 

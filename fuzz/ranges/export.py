@@ -2,12 +2,14 @@
 
 Every number among a constructor's arguments is set to values in and around the usual ranges, the
 others staying at their defaults. Run with the exporter's environment (conformance/export/README.md):
-    python fuzz/ranges/export.py
+    python fuzz/ranges/export.py [NAME...]
+With names, records of others stay as they are.
 """
 
 import inspect
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
 
@@ -101,8 +103,11 @@ def plain(value):
 
 
 def main():
-    records = []
+    page, only = Path(__file__).parent / "ranges.json", sys.argv[1:]
+    records = [r for r in json.loads(page.read_text()) if r[0] not in only] if only else []
     for name, cls, base in classes():
+        if only and name not in only:
+            continue
         tries = [{}]
         accepts = set(inspect.signature(cls.__defaults__[0].__init__ if inspect.isfunction(cls) else cls.__init__).parameters)
         for key, default in numbers(cls, base):
@@ -135,7 +140,7 @@ def main():
                 continue
             records.append([name, {k: plain(v) for k, v in args.items()}, taken])
     lines = ",\n".join(json.dumps(r) for r in records)
-    (Path(__file__).parent / "ranges.json").write_text(f"[\n{lines}\n]\n")
+    page.write_text(f"[\n{lines}\n]\n")
     print(len(records), "constructions,", sum(not r[2] for r in records), "refused")
 
 

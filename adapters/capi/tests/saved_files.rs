@@ -244,7 +244,8 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
     });
     let mut expected: BTreeMap<String, (Vec<u8>, String)> = lines.collect();
     for entry in OPTIMIZERS {
-        let (bytes, told) = expected.remove(entry.name).unwrap();
+        // What came later, no version 2 wrote.
+        let Some((bytes, told)) = expected.remove(entry.name) else { continue };
         let mut toy = Toy::new(entry.name);
         assert_eq!(toy.load(&bytes), (BITSTEP_OK, String::new()), "{}", entry.name);
         // State saved by this version loads to the same.
@@ -255,7 +256,7 @@ fn every_state_loads_and_goes_on_with_the_same_bits() {
         assert_eq!(toy.told(), told, "{}", entry.name);
     }
     for name in NAMES {
-        let (bytes, told) = expected.remove(*name).unwrap();
+        let Some((bytes, told)) = expected.remove(*name) else { continue };
         let (schedule, again) = (made(name), made(name));
         assert_eq!(schedule_load(schedule, &bytes), (BITSTEP_OK, String::new()), "{name}");
         let new = schedule_saved(schedule);
