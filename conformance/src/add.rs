@@ -276,10 +276,11 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
     files.push(at.edited(NAMES, |text| names(text, name, &type_name, entry))?);
     files.push((at.path(CASES), export::optimizer_case(name, module, class)));
     files.push(at.edited(RANGES, |text| {
-        let end = "\n\n\n# What goes together";
+        let table = text.find("\nPAIRS = [")?;
+        let (before, rest) = text.split_at(text[..table].rfind("\n\n\n")?);
         let class =
-            format!("\n\n    from {module} import {class}\n\n    yield \"{name}\", {class}, {{}}");
-        text.contains(end).then(|| text.replacen(end, &(class + end), 1))
+            format!("    from {module} import {class}\n\n    yield \"{name}\", {class}, {{}}");
+        Some(format!("{before}\n\n{class}{rest}"))
     })?);
     files.push(at.edited(README, |text| {
         let row = format!("| `{name}` | {reference} | x | x | x |");

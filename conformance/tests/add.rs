@@ -194,7 +194,7 @@ fn add_writes_the_files_that_the_page_says_and_prints_the_rest() {
         ("conformance/export/pyproject.toml", "\n  \"some-package==1.2.3\",\n]\ntf ="),
         (
             "fuzz/ranges/export.py",
-            "    from some_package.module import NewRule\n\n    yield \"new_rule\", NewRule, {}\n\n\n# What",
+            "    from some_package.module import NewRule\n\n    yield \"new_rule\", NewRule, {}\n\n\n",
         ),
     ] {
         assert!(text(file).contains(new), "{new:?} in {file}:\n{}", text(file));
