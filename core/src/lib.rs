@@ -46,9 +46,14 @@
 //! **C and C++**: `bitstep.h`, with and without an operating system:
 //!
 //! ```c
+//! bitstep_optimizer *optimizer;
+//! size_t group, shape[] = {3, 2};
+//! bitstep_optimizer_new(&optimizer, &error);
 //! bitstep_optimizer_add_group(optimizer, "adamw_torch", "{\"lr\": 1e-3}", &group, &error);
 //! bitstep_optimizer_add_param(optimizer, group, shape, 2, BITSTEP_F32, &error);
-//! bitstep_optimizer_step(optimizer, &tensor, 1, NULL, 0, &error);
+//!
+//! bitstep_tensor tensor = {weights, 6, BITSTEP_F32, BITSTEP_F32, gradient};
+//! if (bitstep_optimizer_step(optimizer, &tensor, 1, NULL, 0, &error) != BITSTEP_OK) puts(error.message);
 //! ```
 //!
 //! # Three independent choices

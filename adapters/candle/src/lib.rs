@@ -38,7 +38,8 @@
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
-struct Readme;
+#[doc = include_str!("../../../docs/training.md")]
+struct Pages;
 
 mod cpu;
 #[cfg(feature = "cuda")]

@@ -43,6 +43,10 @@
 //! can be written to its slot. The core can project any rule, this crate those that the references
 //! project. A rule or storage without kernels is refused before anything is launched.
 
+#[cfg(all(doctest, feature = "cuda"))]
+#[doc = include_str!("../README.md")]
+struct Page;
+
 mod bytes;
 #[cfg(feature = "cuda")]
 mod cuda;
