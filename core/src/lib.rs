@@ -15,17 +15,18 @@
 //! const COSINE: Cosine = Cosine { num_warmup_steps: 30, num_training_steps: 300, ..Cosine::DEFAULT };
 //!
 //! let mut w = [1.0f32; 65];
-//! let mut state = State::new(&OPT, 65, [0.0; 2 * 65])?; // two averages of each weight
+//! let mut state = State::new(&OPT, 65, [0.0; 2 * 65])?; // two averages of each weight (`State::memory_len`)
 //! for _ in 0..300 {
 //!     let g = w; // of half the square
-//!     let lr = COSINE.lr(OPT.lr, state.steps()); // updates so far: Trainer's rate
+//!     let lr = COSINE.lr(OPT.lr, state.steps()); // the rate after so many updates, as Trainer has it
 //!     OPT.step(&mut state, lr, &mut w, &g)?;
 //! }
 //! assert!(w[0].abs() < 0.1);
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! **A runtime of your own.** Optimizers by their references' names, groups and state kept for you:
+//! **With a heap** (feature `names`). Optimizers by their references' names, chosen at run time; groups and state kept
+//! for you:
 //!
 #![cfg_attr(feature = "names", doc = "```")]
 #![cfg_attr(not(feature = "names"), doc = "```ignore")]
@@ -64,11 +65,13 @@
 //! | **storage** | how values are stored between steps: `f64` `f32` `bf16` `f16`, split or compensated weights, 8 and 4 bits | [`storage`] |
 //! | **backend** | where the loop runs: slices here, SIMD and threads, ndarray, candle, CUDA, your own | [`backend`] |
 //!
-//! Any value of one goes with any value of the others. A [projection](lowrank) (GaLore, APOLLO) wraps a rule.
+//! Values of one go with values of the others, as far as a rule allows: Muon is for matrices, and a rule whose
+//! reference has no eager kernels refuses that policy. A [projection](lowrank) (GaLore, APOLLO) wraps a rule.
 //!
 //! # What is promised
 //!
-//! Every `+ − × ÷ √` rounds once, to nearest even; nothing is fused or reassociated, on any processor, and sums have
+//! Every `+ − × ÷ √` rounds once, to nearest even; multiplication and addition are never
+//! fused (no FMA) or reassociated, on any processor, and sums have
 //! [one order](math::reduce). So one step from the same inputs has the same bits on every backend, vector unit and
 //! number of threads. 16-bit parameters are computed in `f32` and rounded when stored, as PyTorch's fused kernels do;
 //! [`ComputePolicy::Eager`](rule::ComputePolicy::Eager) rounds after every operation, as its other kernels do, and a

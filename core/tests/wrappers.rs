@@ -143,8 +143,8 @@ fn eager_arithmetic_is_refused_where_the_reference_has_none() {
         ..OptimizerSpec::new(Lion::default(), ComputePolicy::Eager)
     };
     let refused = Error::InvalidArgument {
-        argument: "arithmetic",
-        expected: "one in which the rule's reference computes",
+        argument: "policy",
+        expected: "a policy that the rule's reference supports",
     };
     for rule in [
         Box::new(Lion::default()) as Box<dyn DynRule>,

@@ -231,7 +231,7 @@ fn step_without_room(name: &str, arguments: &str) {
     };
     let refused = step(N * N);
     assert!(
-        matches!(refused, Err(Error::OutOfMemory { argument: "workspace", .. })),
+        matches!(refused, Err(Error::OutOfMemory { argument: "scratch", .. })),
         "{name}: {refused:?}"
     );
     step(16 * N * N + (1 << 20)).expect("memory enough");

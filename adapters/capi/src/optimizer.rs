@@ -145,7 +145,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
 }
 
 const NO_GROUP: bitstep::Error =
-    bitstep::Error::InvalidArgument { argument: "group", expected: "the number of a group" };
+    bitstep::Error::InvalidArgument { argument: "group", expected: "the id of a group" };
 
 /// Sets a group's learning rate. A negative rate or NaN is refused, as by every reference's constructor.
 ///

@@ -1,5 +1,5 @@
 """Lets Transformers' Trainer save a run and resume it with other arguments, and writes the fixtures of
-`conformance/tests/resumed.rs` to ../fixtures/resumed. See README.md beside it."""
+`tests/resumed.rs` to ../fixtures/resumed. See README.md beside it."""
 
 import argparse
 import json

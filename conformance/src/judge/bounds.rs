@@ -10,8 +10,8 @@
 //!   the bound is t times [`DEFAULT`] times the largest spacing so far. (An error made while a value was large
 //!   does not shrink when the value does.)
 //!
-//! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be off by one where the reference is on
-//! a tie, which is counted and printed, and allowed for 1 % of a case's codes; a parameter's scale is at least 8
+//! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be off by one (as on a tie; that the
+//! reference is on one is not checked), which is counted and printed, and allowed for 1 % of a case's codes; a parameter's scale is at least 8
 //! learning rates. Codes are compared on their own grid, whatever type a backend returns them in.
 //!
 //! A free run of low-bit state is compared like any other until a code diverges from the reference's, which must
@@ -95,9 +95,6 @@ pub enum Tolerance {
 /// Slots that hold the rounding error of a sum (Kahan compensation). Their own last bits mean little: they are
 /// compared as if the value beside them were the reference's, at the scale of what was added to both.
 pub const COMPENSATIONS: &[&str] = &["compensation", "kahan_comp"];
-
-/// State that a case may hold and a backend need not show: case glob, slot, reason.
-pub const INFORMATIONAL: &[(&str, &str, &str)] = &[];
 
 /// All bounds other than [`DEFAULT`] that are not derived.
 pub const EXEMPTIONS: &[Exemption] = &[
@@ -223,7 +220,7 @@ pub fn is_low_bit(case: &str) -> bool {
     GLOB.as_ref().is_some_and(|g| g.is_match(case))
 }
 
-/// The share of a case's codes that may be off by one, where the reference is on a tie.
+/// The share of a case's codes that may be off by one, as where the reference is on a tie.
 pub const TIES: f64 = 0.01;
 
 /// How far a free run may be from the reference's after codes have diverged, where the core can't follow it: this
@@ -359,16 +356,6 @@ impl Bounds {
     #[must_use]
     pub fn compensates(slot: &str) -> bool {
         COMPENSATIONS.contains(&slot)
-    }
-
-    /// The reason why a backend need not show this slot, if there is one.
-    #[must_use]
-    pub fn informational(case: &str, slot: &str) -> Option<&'static str> {
-        static GLOBS: LazyLock<Vec<Option<GlobMatcher>>> =
-            LazyLock::new(|| INFORMATIONAL.iter().map(|(glob, ..)| matcher(glob)).collect());
-        let fits = |g: &Option<GlobMatcher>| g.as_ref().is_some_and(|g| g.is_match(case));
-        let mut rows = INFORMATIONAL.iter().zip(&*GLOBS);
-        rows.find(|((_, s, _), g)| *s == slot && fits(g)).map(|((.., reason), _)| *reason)
     }
 }
 

@@ -591,7 +591,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
 }
 
 const WRONG_SCRATCH: Error = Error::InvalidArgument {
-    argument: "work",
+    argument: "scratch",
     expected: "f64 numbers if computed in f64, else f32, as many as the rule asks for",
 };
 

@@ -141,8 +141,8 @@ impl Adafactor {
             return step.lr;
         }
         let t = step.t_f64();
-        let least = if self.warmup_init { 1e-6 * t } else { 1e-2 };
-        least.min(1.0 / libm::sqrt(t))
+        let cap = if self.warmup_init { 1e-6 * t } else { 1e-2 };
+        cap.min(1.0 / libm::sqrt(t))
     }
 
     /// α, the learning rate in effect, from the state's `RMS`: the value that AdafactorSchedule reports.
@@ -235,7 +235,7 @@ impl Rule for Adafactor {
         if self.warmup_init && !self.relative_step {
             return Err(Error::InvalidArgument {
                 argument: "warmup_init",
-                expected: "relative_step too",
+                expected: "relative_step = true",
             });
         }
         Ok(())

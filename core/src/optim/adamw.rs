@@ -51,7 +51,8 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// A hyper-parameter outside its range.
 ///
 /// # Non-finite input
-/// A NaN or infinite gradient makes the element and its state NaN permanently.
+/// A NaN gradient makes the element and its state NaN permanently. After an infinite one the element is NaN; m is infinite,
+/// and NaN from the next step on; v stays infinite.
 ///
 /// # Example
 /// At t = 1 both corrections cancel the averages' weights, so p moves by η·sign(g):

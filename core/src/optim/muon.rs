@@ -354,7 +354,7 @@ fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     let (&[rows, cols], [momentum]) = (t.shape, t.slots) else { return Ok(()) };
     let Some(work) = <C::Scalar as Plain>::of_mut(&mut t.scratch) else {
         let expected = "f64 numbers if computed in f64, else f32";
-        return Err(Error::InvalidArgument { argument: "work", expected });
+        return Err(Error::InvalidArgument { argument: "scratch", expected });
     };
     let k = rule.coefs::<C>(step, [rows, cols]);
     let (short, long) = (rows.min(cols), rows.max(cols));

@@ -145,7 +145,7 @@ impl Optimizer {
         let Some(g) = self.groups.get(group.0) else {
             return Err(Error::InvalidArgument {
                 argument: "group",
-                expected: "the number of a group",
+                expected: "the id of a group",
             });
         };
         let rule = &*g.spec.rule;
@@ -546,10 +546,10 @@ impl Optimizer {
         }
         check_blocks(state.slots.iter().map(Buffer::block).chain([value.block()]))?;
         if let Some(rounding_bits) = &state.rounding_bits {
-            ensure_len("noise", rounding_bits.len(), n)?;
+            ensure_len("rounding_bits", rounding_bits.len(), n)?;
         }
         if let Some(correction) = &state.correction {
-            ensure_len("companion", correction.len(), n)?;
+            ensure_len("correction", correction.len(), n)?;
             let expected = value.dtype().and_then(|d| group.spec.storage.param.correction_dtype(d));
             if expected != Some(correction.element()) {
                 return Err(Error::InvalidArgument { argument: "param", expected: "its own type" });
@@ -588,4 +588,4 @@ fn with_slot_name(error: Error, rule: &dyn DynRule, slot: usize) -> Error {
 }
 
 const NO_PARAM: Error =
-    Error::InvalidArgument { argument: "param", expected: "the number of a parameter of a group" };
+    Error::InvalidArgument { argument: "param", expected: "the id of a parameter" };

@@ -140,7 +140,10 @@ impl Optimizer {
         for (i, group) in self.groups.iter_mut().enumerate() {
             let (id, name) = (group.spec.id(), names.get(i).copied().unwrap_or_default());
             let here = if from.version == 2 { name } else { &id };
-            from.expect_bytes(here.as_bytes(), "groups of the same rules, arithmetic and storage")?;
+            from.expect_bytes(
+                here.as_bytes(),
+                "groups of the same rules, compute policies and storage",
+            )?;
             let (steps, lr, scalars) = (from.number()?, from.float()?, from.floats()?);
             if from.puts {
                 (group.steps, group.lr, group.scalars) = (steps, lr, scalars);

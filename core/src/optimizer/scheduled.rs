@@ -96,7 +96,7 @@ impl Optimizer {
                     continue;
                 }
                 if param.is_initialized && !slot.is_empty() {
-                    let expected = "arguments by which a state slot in use stays as it is";
+                    let expected = "arguments that keep every initialized state slot";
                     return Err(Error::InvalidArgument { argument: "args", expected }.into());
                 }
                 let mut slot = Buffer::new(spec.slot_format(k, &param.shape, param.dtype), len)?;
@@ -125,8 +125,7 @@ struct Changed {
     slots: Vec<(usize, usize, Buffer)>,
 }
 
-const NO_GROUP: Error =
-    Error::InvalidArgument { argument: "group", expected: "the number of a group" };
+const NO_GROUP: Error = Error::InvalidArgument { argument: "group", expected: "the id of a group" };
 
 /// The argument that sets a rule's momentum to m: the first of `betas`, else `momentum`. Other names, such as `beta1`,
 /// are not found, as in the reference.

@@ -18,6 +18,7 @@ use crate::storage::{
 };
 
 /// The update of one parameter, of a part of one, or of several small ones.
+#[must_use = "the step has been counted: run it"]
 pub struct Task<'a>(pub(super) TaskKind<'a>);
 
 #[expect(clippy::large_enum_variant, reason = "nearly all tasks are of one parameter")]
@@ -74,6 +75,7 @@ impl ScalarsRef<'_> {
 }
 
 /// The update of one parameter without its values, for backends that keep those elsewhere.
+#[must_use = "the step has been counted: make it"]
 pub struct PreparedStep<'a> {
     /// The rule.
     pub rule: &'a dyn DynRule,
@@ -164,7 +166,7 @@ impl Scratch {
             buffer.clear();
             buffer
                 .try_reserve_exact(len)
-                .map_err(|_| Error::OutOfMemory { argument: "workspace", len })
+                .map_err(|_| Error::OutOfMemory { argument: "scratch", len })
         }
         match compute {
             _ if len == 0 => Ok(()),

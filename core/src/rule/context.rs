@@ -16,13 +16,14 @@ pub struct StepContext<'a> {
     pub is_first: bool,
     /// The parameter's position among those of its group that have a gradient.
     pub index_in_group: u32,
-    /// The dimensions of the whole parameter, even if only a part of it is updated.
+    /// The dimensions of the parameter, also where only a part of it is updated; those of its low-rank projection where
+    /// that is what a rule updates.
     pub shape: &'a [usize],
     /// The number of elements of the full parameter, if `shape` is that of its low-rank projection.
     pub projected: Option<usize>,
-    /// The type that the parameter is stored in; `None` for an encoded storage, or if it is the compute type.
+    /// The type that the parameter is stored in; `None` if it is unknown or encoded.
     pub dtype: Option<Dtype>,
-    /// Whether its state is stored as plain values, though that of others in the group may be encoded.
+    /// Whether the parameter is excluded from encoded state that others of its group have.
     pub has_plain_state: bool,
     /// The type of the gradient of the group's first parameter that has one, if known.
     pub group_dtype: Option<Dtype>,
@@ -50,7 +51,7 @@ impl DecayPowers {
 }
 
 impl StepContext<'_> {
-    /// Step number t (from 1) at learning rate `lr`; every other field is empty.
+    /// Step number t (from 1) at learning rate `lr`; the first update if t is 1; every other field is empty.
     pub const fn new(t: u64, lr: f64) -> Self {
         StepContext {
             t,

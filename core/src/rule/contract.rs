@@ -1,4 +1,4 @@
-//! The [`Rule`] trait, and the types that its methods speak in.
+//! The [`Rule`] trait, and the types that its methods use.
 
 use super::context::StepContext;
 use crate::error::{Error, ensure_range};
@@ -54,13 +54,13 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     const SLOTS: &'static [&'static str];
     /// Every value of [`Rule::active_slots`] that occurs (bit k: slot k is active); at most 4.
     const SLOT_MASKS: &'static [u32];
-    /// Names of the per-step scalars, at most [`MAX_SCALARS`].
+    /// Names of the scalars that persist from step to step, at most [`MAX_SCALARS`].
     const SCALAR_NAMES: &'static [&'static str] = &[];
     /// Whether steps are counted by the parameter or the group.
     const STEP_SCOPE: Scope = Scope::Parameter;
     /// The reference's `state_dict` key of the step count.
     const STEP_KEY: &'static str = "step";
-    /// Whether the reference can compute eagerly, rounding 16-bit values after each operation. If it is a kernel that
+    /// Whether the reference can compute eagerly, rounding 16-bit values after each operation. If not, because it is a kernel that
     /// computes in `f32` only, [`ComputePolicy::Eager`](crate::rule::ComputePolicy::Eager) is refused and not compiled.
     const EAGER: bool = true;
     /// Whether a parameter without elements still counts its steps.
@@ -82,7 +82,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     fn lr(&self) -> f64;
     /// The weight decay, however the rule applies it; 0 if it has none.
     fn weight_decay(&self) -> f64;
-    /// Whether the step goes up the gradient (`maximize`).
+    /// Whether the rule maximizes (`maximize`).
     fn maximizes(&self) -> bool {
         false
     }
@@ -223,7 +223,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         if (0..Self::SLOTS.len()).any(|slot| self.slot_init(slot) == SlotInit::CopyParam) {
             return Err(Error::InvalidArgument {
                 argument: "rank",
-                expected: "none: a slot of the rule stands for the parameter",
+                expected: "none: this rule copies the parameter into its state",
             });
         }
         no_decay("weight_decay", self.weight_decay())
@@ -232,12 +232,7 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
 
 /// Refuses a weight decay, for rules that would apply it in the projected space, where the parameter is absent.
 pub(crate) fn no_decay(argument: &'static str, value: f64) -> Result<(), Error> {
-    ensure_range(
-        value == 0.0,
-        argument,
-        value,
-        "= 0: in a projection this rule has nothing to decay",
-    )
+    ensure_range(value == 0.0, argument, value, "= 0: this rule has no decay under a projection")
 }
 
 /// The most scalars that a rule may keep.

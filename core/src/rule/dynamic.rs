@@ -218,15 +218,15 @@ fn check_tensor_in<R: DynRule + ?Sized>(
     check_blocks(t.slots.iter().map(DataMut::block).chain([t.param.block()]))?;
     let expected = rule.scratch_len_at(compute, step, t.shape, &t.param, &t.grad);
     if t.scratch.len() < expected {
-        return Err(Error::LengthMismatch { argument: "work", got: t.scratch.len(), expected });
+        return Err(Error::LengthMismatch { argument: "scratch", got: t.scratch.len(), expected });
     }
     Ok(())
 }
 
-/// Refuses [`ComputePolicy::Eager`] for a rule whose reference never rounds after each operation.
+/// The error for [`ComputePolicy::Eager`] for a rule whose reference never rounds after each operation.
 pub(crate) const NOT_EAGER: Error = Error::InvalidArgument {
-    argument: "arithmetic",
-    expected: "one in which the rule's reference computes",
+    argument: "policy",
+    expected: "a policy that the rule's reference supports",
 };
 
 impl<R: Rule> DynRule for R {

@@ -307,7 +307,7 @@ fn store_at<C: ComputeFloat, T: StoredFloat>(to: &mut [T], i: usize, x: C) {
     }
 }
 
-/// Which slots and sums a rule's configuration active.
+/// The slots and sums that a rule's configuration uses.
 #[derive(Clone, Copy)]
 pub(crate) struct ActiveParts {
     /// The active slots, as a bit mask.

@@ -736,7 +736,7 @@ pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: P
         (<C::Scalar as Plain>::of_mut(&mut scratch), t.slots.split_last_chunk_mut::<2>())
     else {
         return Err(Error::InvalidArgument {
-            argument: "work",
+            argument: "scratch",
             expected: "f64 numbers if computed in f64, else f32",
         });
     };

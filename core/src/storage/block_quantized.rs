@@ -86,7 +86,7 @@ pub(crate) fn load<C: Codec>(
     start: usize,
     values: &mut [f32],
 ) {
-    let (codes, scales, block) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start)
+    let (codes, scales, block) = locate_block::<C>(codec, codes.len(), scales.len(), start)
         .map_or((&[][..], &[][..], 1), |(at, s, b)| {
             (codes.get(at..).unwrap_or_default(), scales.get(s..).unwrap_or_default(), b)
         });
@@ -101,7 +101,7 @@ pub(crate) fn store<C: Codec>(
     start: usize,
     values: &[f32],
 ) {
-    let Some((at, s, block)) = chunk_len_of::<C>(codec, codes.len(), scales.len(), start) else {
+    let Some((at, s, block)) = locate_block::<C>(codec, codes.len(), scales.len(), start) else {
         return;
     };
     let codes = codes.get_mut(at..).unwrap_or_default();
@@ -110,7 +110,7 @@ pub(crate) fn store<C: Codec>(
 }
 
 /// The indices of the first code byte and of the first scale of the elements from `start` on, and the block size.
-fn chunk_len_of<C: Codec>(
+fn locate_block<C: Codec>(
     codec: C,
     codes: usize,
     scales: usize,

@@ -391,7 +391,10 @@ impl EncodedBuffer {
     /// [`Error::OutOfMemory`].
     pub fn zeros(format: StorageFormat, len: usize) -> Result<EncodedBuffer, Error> {
         let Some([(a, n), (b, m)]) = format.layout(len) else {
-            return Err(Error::InvalidArgument { argument: "format", expected: "a coded storage" });
+            return Err(Error::InvalidArgument {
+                argument: "format",
+                expected: "an encoded format",
+            });
         };
         // All codes are kept as bytes, whatever the type of the part in a checkpoint.
         let a = each_codec!(format, _c => RawDtype::U8, a);

@@ -20,8 +20,8 @@ pub enum Clip {
 
 const TERMS: u32 = 0;
 const FOLD: u32 = 1;
-const OF_ONE: u32 = 20;
-const OPTIMIZERS: u32 = 21;
+const PER_TENSOR: u32 = 20;
+const REDUCE_NORMS: u32 = 21;
 const FOLD_LIST: u32 = 22;
 const TOTAL: u32 = 40;
 const SCALE: u32 = 41;
@@ -129,14 +129,14 @@ impl LaunchPlan {
                 }
             };
             let from = self.blocks([TERMS, FOLD], [&terms, fold], sum, desc);
-            self.launch(OF_ONE, one, Granularity::Block, [1, 1], NormDesc { from, to, ..desc });
+            self.launch(PER_TENSOR, one, Granularity::Block, [1, 1], NormDesc { from, to, ..desc });
         }
         let all = NormDesc { len: gradients.len() as u64, from: list, ..desc };
         let (from, total) = match clip {
             Clip::Norm(_) => {
                 let (terms, fold) = kernels(gradients.len());
                 let terms = format!("{terms}_{}", name(of));
-                (self.blocks([OPTIMIZERS, FOLD_LIST], [&terms, fold], of, all), "total")
+                (self.blocks([REDUCE_NORMS, FOLD_LIST], [&terms, fold], of, all), "total")
             }
             Clip::Global(_) if gradients.is_empty() => (self.push_zeros(1, of), "global"),
             Clip::Global(_) => (self.fold(FOLD_LIST, of, 1, all.len, list), "global"),
