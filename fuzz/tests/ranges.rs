@@ -64,11 +64,11 @@ fn hyper_parameters_are_refused_where_the_reference_refuses_them() {
 /// PyTorch computes in the type that both operands promote to.
 #[test]
 fn any_precision_computes_in_double_only_for_double_state() {
-    let arithmetic = |args: &str| {
+    let policy = |args: &str| {
         let args = Args::parse(args).expect("arguments");
         registry::optimizer("adamw_anyprecision", &args).expect("types that it takes").policy
     };
-    assert_eq!(arithmetic(""), ComputePolicy::Fused);
-    assert_eq!(arithmetic("momentum_dtype=float32"), ComputePolicy::Fused);
-    assert_eq!(arithmetic("variance_dtype=float64"), ComputePolicy::Double);
+    assert_eq!(policy(""), ComputePolicy::Fused);
+    assert_eq!(policy("momentum_dtype=float32"), ComputePolicy::Fused);
+    assert_eq!(policy("variance_dtype=float64"), ComputePolicy::Double);
 }

@@ -331,17 +331,17 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     }
     fn update(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         step: &StepContext,
         scalars: &mut ScalarState,
         tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
         check_group(self.check())?;
         if !self.projects() {
-            return self.rule.update(arithmetic, step, scalars, tensor);
+            return self.rule.update(policy, step, scalars, tensor);
         }
-        rule::check_tensor(self, arithmetic, step, &tensor)?;
-        match arithmetic.compute(tensor.param.dtype()) {
+        rule::check_tensor(self, policy, step, &tensor)?;
+        match policy.compute(tensor.param.dtype()) {
             Dtype::F64 => self.project::<f64>(step, scalars, tensor),
             Dtype::F32 => self.project::<f32>(step, scalars, tensor),
             _ if const { !R::EAGER } => Err(rule::NOT_EAGER),
@@ -351,15 +351,15 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
     }
     fn convert(
         &self,
-        arithmetic: ComputePolicy,
+        policy: ComputePolicy,
         to: Mode,
         param: &mut DataMut<'_>,
         slots: &mut [DataMut<'_>],
     ) -> Result<(), Error> {
         if self.projects() {
-            return self.rule.convert(arithmetic, to, &mut DataMut::F32(&mut []), &mut []);
+            return self.rule.convert(policy, to, &mut DataMut::F32(&mut []), &mut []);
         }
-        self.rule.convert(arithmetic, to, param, slots)
+        self.rule.convert(policy, to, param, slots)
     }
     #[cfg(feature = "alloc")]
     fn clone_box(&self) -> alloc::boxed::Box<dyn DynRule> {
@@ -425,14 +425,14 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
     /// wrong type or too little of it.
     pub fn refresh(
         &self,
-        (arithmetic, param): (ComputePolicy, Option<Dtype>),
+        (policy, param): (ComputePolicy, Option<Dtype>),
         step: &StepContext,
         scalars: &mut ScalarState,
         grad: Data<'_>,
         projectors: &mut [DataMut<'_>],
         scratch: DataMut<'_>,
     ) -> Result<(), Error> {
-        match arithmetic.compute(param) {
+        match policy.compute(param) {
             Dtype::F64 => self.refresh_in::<f64>(step, scalars, grad, projectors, scratch),
             Dtype::F32 => self.refresh_in::<f32>(step, scalars, grad, projectors, scratch),
             _ if const { !R::EAGER } => Err(rule::NOT_EAGER),

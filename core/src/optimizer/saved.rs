@@ -98,7 +98,7 @@ impl Optimizer {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_named(&mut self, from: &[u8], names: &[&str]) -> Result<(), Error> {
-        Reader::both(KIND, from, |from| self.read(from, names))
+        Reader::validate_then_apply(KIND, from, |from| self.read(from, names))
     }
 
     fn write_to(&self, to: Option<&mut Sink<'_>>) -> usize {
@@ -135,7 +135,7 @@ impl Optimizer {
     }
 
     fn read(&mut self, from: &mut Reader<'_>, names: &[&str]) -> Result<(), Error> {
-        let mode = if from.truth("mode")? { Mode::Eval } else { Mode::Train };
+        let mode = if from.read_bool("mode")? { Mode::Eval } else { Mode::Train };
         from.expect("number of groups", self.groups.len() as u64)?;
         for (i, group) in self.groups.iter_mut().enumerate() {
             let (id, name) = (group.spec.id(), names.get(i).copied().unwrap_or_default());
@@ -145,7 +145,7 @@ impl Optimizer {
                 "groups of the same rules, compute policies and storage",
             )?;
             let (steps, lr, scalars) = (from.number()?, from.float()?, from.floats()?);
-            if from.puts {
+            if from.is_applying {
                 (group.steps, group.lr, group.scalars) = (steps, lr, scalars);
             }
         }
@@ -156,9 +156,9 @@ impl Optimizer {
             from.expect("number of dimensions of a parameter", p.shape.len() as u64)?;
             p.shape.iter().try_for_each(|&d| from.expect("dimension of a parameter", d as u64))?;
             let (steps, initialized) =
-                (from.number()?, from.truth("whether a parameter was stepped")?);
+                (from.number()?, from.read_bool("whether a parameter was stepped")?);
             let (scalars, seed) = (from.floats()?, from.number()?);
-            if from.puts {
+            if from.is_applying {
                 (p.steps, p.is_initialized, p.scalars, p.seed) =
                     (steps, initialized, scalars, seed);
             }
@@ -172,7 +172,7 @@ impl Optimizer {
             }
             p.correction.iter_mut().try_for_each(|correction| correction.load(from))?;
         }
-        if from.puts {
+        if from.is_applying {
             self.mode = mode;
         }
         Ok(())

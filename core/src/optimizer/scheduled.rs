@@ -37,12 +37,12 @@ impl Optimizer {
             let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
             next.push(match scheduler.momentum(position) {
                 None => None,
-                Some(m) => Some(self.changed(id, &momentum(&group.spec, m)?)?),
+                Some(m) => Some(self.plan_change(id, &momentum(&group.spec, m)?)?),
             });
         }
         for ((&id, &lr), changed) in groups.iter().zip(scheduler.lrs()).zip(next) {
             if let Some(changed) = changed {
-                self.change(id, changed);
+                self.apply_change(id, changed);
             }
             self.groups.iter_mut().skip(id.0).take(1).for_each(|group| group.lr = lr);
         }
@@ -79,13 +79,13 @@ impl Optimizer {
     /// An unknown argument, a refused value, or one that would deactivate a slot of a parameter that has been stepped,
     /// such as a momentum of 0 after another one. Nothing is written then.
     pub fn set_args(&mut self, group: GroupId, args: &Args) -> Result<(), ArgError> {
-        let changed = self.changed(group, args)?;
-        self.change(group, changed);
+        let changed = self.plan_change(group, args)?;
+        self.apply_change(group, changed);
         Ok(())
     }
 
     /// Computes what [`set_args`](Self::set_args) changes in a group, without changing it.
-    fn changed(&self, id: GroupId, args: &Args) -> Result<Changed, ArgError> {
+    fn plan_change(&self, id: GroupId, args: &Args) -> Result<Changed, ArgError> {
         let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
         let spec = group.spec.with_args(args)?;
         let mut slots = Vec::new();
@@ -109,7 +109,7 @@ impl Optimizer {
         Ok(Changed { spec, slots })
     }
 
-    fn change(&mut self, id: GroupId, changed: Changed) {
+    fn apply_change(&mut self, id: GroupId, changed: Changed) {
         for (i, k, slot) in changed.slots {
             let param = self.params.iter_mut().skip(i).take(1);
             param.flat_map(|p| p.slots.get_mut(k)).for_each(|old| *old = slot.clone());

@@ -52,7 +52,7 @@ impl Scheduler {
     /// ```
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         let mut state = self.state().clone();
-        Reader::both(KIND, from, |from| {
+        Reader::validate_then_apply(KIND, from, |from| {
             from.expect_bytes(self.name().as_bytes(), "a schedule of the same name")?;
             read(&mut state, from)
         })?;
@@ -129,7 +129,7 @@ fn read(state: &mut SchedulerState, from: &mut Reader<'_>) -> Result<(), Error> 
     for a in &mut state.adafactor {
         a.lr = from.float()?;
         a.step = from.number()?;
-        a.f32 = from.truth("whether a rate is an f32")?;
+        a.f32 = from.read_bool("whether a rate is an f32")?;
     }
     Ok(())
 }

@@ -185,12 +185,12 @@ impl<R: Rule, M: Memory> State<R, M> {
     /// rule, type, length or set of active slots. Nothing is changed then.
     pub fn load(&mut self, param: &mut [M::Value], from: &[u8]) -> Result<(), Error> {
         ensure_len("param", param.len(), self.len)?;
-        Reader::both(KIND, from, |from| {
+        Reader::validate_then_apply(KIND, from, |from| {
             from.expect_bytes(R::ID.as_bytes(), "state of the same rule")?;
             from.expect("type", M::Value::DTYPE as u64)?;
             from.expect("number of elements", self.len as u64)?;
             let (steps, scalars) = (from.number()?, from.floats()?);
-            if from.puts {
+            if from.is_applying {
                 (self.steps, self.scalars) = (steps, scalars);
             }
             from.data(M::Value::data_mut(param))?;

@@ -90,7 +90,7 @@ impl<'a, 'b> Writer<'a, 'b> {
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
     /// Whether values are stored; if not, they are only checked.
-    pub(crate) puts: bool,
+    pub(crate) is_applying: bool,
     /// The version of the saved state.
     pub(crate) version: u64,
 }
@@ -103,14 +103,14 @@ const fn refused<T>(expected: &'static str) -> Result<T, Error> {
 impl<'a> Reader<'a> {
     /// Calls `load` twice on state of this kind: the first pass only checks, and the second, once everything is known
     /// to fit, stores the values. So an error leaves everything unchanged.
-    pub(crate) fn both(
+    pub(crate) fn validate_then_apply(
         kind: &[u8; 8],
         bytes: &'a [u8],
         mut load: impl FnMut(&mut Self) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let reader = Self::new(kind, bytes)?;
-        for puts in [false, true] {
-            let mut reader = Reader { puts, ..reader };
+        for is_applying in [false, true] {
+            let mut reader = Reader { is_applying, ..reader };
             load(&mut reader)?;
             ensure_saved("number of bytes after the end", reader.rest.len() as u64, 0)?;
         }
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
     }
 
     fn new(kind: &[u8; 8], bytes: &'a [u8]) -> Result<Self, Error> {
-        let mut reader = Reader { rest: bytes, puts: false, version: VERSION };
+        let mut reader = Reader { rest: bytes, is_applying: false, version: VERSION };
         let begin = reader.number()?.to_le_bytes();
         if begin != *kind {
             // Version 2 has a '2' where the kind now ends in 0; its lists are not padded, and it has no checksum.
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
 
     /// A boolean: 0 or 1.
     #[cfg(feature = "alloc")]
-    pub(crate) fn truth(&mut self, what: &'static str) -> Result<bool, Error> {
+    pub(crate) fn read_bool(&mut self, what: &'static str) -> Result<bool, Error> {
         let number = self.number()?;
         ensure_saved(what, number, number.min(1))?;
         Ok(number == 1)
@@ -202,7 +202,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn list<T: Constants>(&mut self, to: &mut [T]) -> Result<(), Error> {
         let bytes = self.bytes()?;
         ensure_saved("bytes of a slot", bytes.len() as u64, size_of_val(to) as u64)?;
-        if self.puts {
+        if self.is_applying {
             read_all(bytes, to);
         }
         Ok(())
