@@ -5,7 +5,7 @@
 //! downcasts to the rule's type, and calls the functions below in its loops. The core's loops call the same functions,
 //! so the bits are the same.
 //!
-//! | shape of the rule | calls, in this order |
+//! | kind of rule | calls, in this order |
 //! | --- | --- |
 //! | elementwise | [`Rule::coefs`] once a step, [`Rule::update`] for each element |
 //! | tensorwise | [`Rule::sum_terms`] summed in the order of [`reduce`](crate::math::reduce), [`Rule::apply_sums`], then as above |
@@ -16,9 +16,9 @@
 //! * [`Constants`] converts a step's constants to bytes, to copy them to a device.
 //! * A group's step begins with [`begin_group`], a parameter's with [`begin_parameter`]; [`begin_single`] does both.
 //! * [`sums`] and [`apply`] are the core's two loops over slices. [`scaled_sum`] and [`replace_param_sums`] are for a
-//!   projected rule whose sums are over the whole parameter.
+//!   projected rule whose sums are over the full parameter.
 //! * [`gradient`] has the terms of norms and of clipping, one element at a time.
-//! * [`each_rule!`](crate::each_rule) lists the rules by shape, for backends that need code for each of them.
+//! * [`each_rule!`](crate::each_rule) lists the rules by kind, for backends that need code for each of them.
 //! * [`collected`] and [`filled`] allocate, and report a lack of memory as an error.
 
 pub use crate::float::bytes::Constants;

@@ -29,7 +29,7 @@ pub(crate) trait Kernel {
 
 /// Prevents the vectorisation of the loop in which it is called.
 #[inline(always)]
-pub(crate) fn one_by_one() {
+pub(crate) fn prevent_vectorization() {
     core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
 }
 

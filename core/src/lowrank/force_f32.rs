@@ -93,11 +93,11 @@ impl<R: Rule> SplitRule for ForceF32<R> {
         &self,
         step: &StepContext,
         scalars: &mut ScalarState,
-        whole: &DataMut<'_>,
+        full: &DataMut<'_>,
         low: UpdateBuffers<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
         let k = self.0.coefs::<C>(step, scalars);
-        split_rule::compute_direction::<R, f32>(&self.0, step, scalars, whole, low);
+        split_rule::compute_direction::<R, f32>(&self.0, step, scalars, full, low);
         Ok(k)
     }
 

@@ -18,7 +18,9 @@ use crate::math::reduce::CHUNK;
 use crate::math::svd;
 use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
-use crate::rule::{MAX_SCALARS, ScalarState, SlotInit, StepContext, UpdateBuffers, check_group};
+use crate::rule::{
+    MAX_SCALARS, ScalarState, SlotInit, StepContext, UpdateBuffers, allow_negative_decay,
+};
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// How a parameter is updated from the direction of its projected gradient.
@@ -336,7 +338,7 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> DynRule for Projected<
         scalars: &mut ScalarState,
         tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        check_group(self.check())?;
+        allow_negative_decay(self.check())?;
         if !self.projects() {
             return self.rule.update(policy, step, scalars, tensor);
         }

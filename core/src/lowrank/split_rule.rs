@@ -26,7 +26,7 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     /// The constants of the step, for [`apply_direction`](Self::apply_direction).
     type Coefs<C: ComputeFloat>: Copy;
 
-    /// Computes the direction of a gradient into the parameter of `low`, which must be zeros. `whole` is the parameter
+    /// Computes the direction of a gradient into the parameter of `low`, which must be zeros. `full` is the parameter
     /// that is projected.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
         &self,
         step: &StepContext,
         scalars: &mut ScalarState,
-        whole: &DataMut<'_>,
+        full: &DataMut<'_>,
         low: UpdateBuffers<'_, '_>,
     ) -> Result<Self::Coefs<C>, Error>;
 
@@ -137,11 +137,11 @@ pub(super) fn compute_direction<R: Rule, C: ComputeFloat<Scalar: Plain, Stored: 
     rule: &R,
     step: &StepContext,
     scalars: &mut ScalarState,
-    whole: &DataMut<'_>,
+    full: &DataMut<'_>,
     mut low: UpdateBuffers<'_, '_>,
 ) -> R::Coefs<C> {
     let mut k = rule.coefs::<C>(step, scalars);
-    let sums = param_sums::<R, C>(&k, whole, low.param.len());
+    let sums = param_sums::<R, C>(&k, full, low.param.len());
     let uses = ActiveParts::of(rule, C::DTYPE);
     run::<Direction<R>, C, _>(WithParamSums(Elementwise, sums), &mut k, uses, scalars, &mut low);
     k
@@ -158,10 +158,10 @@ impl<R: Rule> SplitRule for R {
         &self,
         step: &StepContext,
         scalars: &mut ScalarState,
-        whole: &DataMut<'_>,
+        full: &DataMut<'_>,
         low: UpdateBuffers<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
-        Ok(compute_direction(self, step, scalars, whole, low))
+        Ok(compute_direction(self, step, scalars, full, low))
     }
 
     #[inline(always)]
@@ -186,13 +186,13 @@ impl<R: FactoredUpdate> SplitRule for FactoredRule<R> {
         &self,
         step: &StepContext,
         scalars: &mut ScalarState,
-        whole: &DataMut<'_>,
+        full: &DataMut<'_>,
         low: UpdateBuffers<'_, '_>,
     ) -> Result<<R as Rule>::Coefs<C>, Error> {
         let Some(layout) = MatrixLayout::of(low.shape) else {
             return Err(Error::InvalidArgument { argument: "shape", expected: "a matrix" });
         };
-        factored::update::<R, C>(&self.0, step, scalars, layout, low, Some(whole))
+        factored::update::<R, C>(&self.0, step, scalars, layout, low, Some(full))
     }
 
     #[inline(always)]

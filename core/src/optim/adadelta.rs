@@ -111,8 +111,8 @@ impl HyperParams for Adadelta {
         f.f64("eps", &mut self.eps);
         f.f64("weight_decay", &mut self.weight_decay);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["foreach", "capturable", "differentiable"] {
-            f.ignored(placement);
+        for ignored_flag in ["foreach", "capturable", "differentiable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -92,7 +92,7 @@ use crate::rule::{Rule, ScalarState, StepContext};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adafactor {
-    /// Learning rate, unless it is relative.
+    /// Learning rate; `None` if `relative_step`.
     pub lr: Option<f64>,
     /// ε₁, added to every squared gradient; ε₂, the least scale of a parameter.
     pub eps: (f64, f64),
@@ -164,9 +164,9 @@ constants! {
         beta1: S,
         one_minus_beta1: S,
         has_beta1: bool,
-        single: bool,
-        scales: bool,
-        decays: bool,
+        is_scalar: bool,
+        scale_parameter: bool,
+        has_decay: bool,
         /// ε₂, the least RMS(p) that scales the rate.
         least_rms: S,
         relative_lr: S,
@@ -205,13 +205,13 @@ fn descend<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
 
 #[inline(always)]
 fn decay<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C) -> C {
-    if k.decays { p.add_scaled(p, k.minus_decay) } else { p }
+    if k.has_decay { p.add_scaled(p, k.minus_decay) } else { p }
 }
 
 /// The squares that RMS(p) and RMS(u) average.
 #[inline(always)]
 fn squares<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C) -> [C::Scalar; 2] {
-    [reduce::square(p.widen(), k.single), reduce::square(u.widen(), k.single)]
+    [reduce::square(p.widen(), k.is_scalar), reduce::square(u.widen(), k.is_scalar)]
 }
 
 impl Rule for Adafactor {
@@ -268,9 +268,9 @@ impl Rule for Adafactor {
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             has_beta1: self.beta1.is_some(),
-            single: step.is_single(),
-            scales: self.scale_parameter,
-            decays: self.weight_decay != 0.0,
+            is_scalar: step.is_single(),
+            scale_parameter: self.scale_parameter,
+            has_decay: self.weight_decay != 0.0,
             least_rms: C::scalar(self.eps.1),
             relative_lr: C::scalar(self.relative_lr(step)),
             minus_weight_decay: C::scalar(-self.weight_decay),
@@ -294,9 +294,9 @@ impl Rule for Adafactor {
 
     fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
         let root = C::scalar(ComputeFloat::sqrt(n as f64));
-        let [p, u] = [p, u].map(|sum| reduce::root(sum, k.single));
+        let [p, u] = [p, u].map(|sum| reduce::root(sum, k.is_scalar));
         k.rms = p / root;
-        if k.scales && k.rms > k.least_rms {
+        if k.scale_parameter && k.rms > k.least_rms {
             k.lr = k.rms * k.relative_lr;
             k.minus_decay = k.minus_weight_decay * k.lr;
         }

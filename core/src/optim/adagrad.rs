@@ -121,8 +121,8 @@ impl HyperParams for Adagrad {
         f.f64("eps", &mut self.eps);
         f.opt_bool("foreach", &mut self.foreach);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["differentiable", "fused"] {
-            f.ignored(placement);
+        for ignored_flag in ["differentiable", "fused"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -131,8 +131,8 @@ impl HyperParams for Adam {
         f.bool("amsgrad", &mut self.amsgrad);
         f.bool("maximize", &mut self.maximize);
         f.bool("decoupled_weight_decay", &mut self.decoupled_weight_decay);
-        for placement in ["foreach", "capturable", "differentiable", "fused"] {
-            f.ignored(placement);
+        for ignored_flag in ["foreach", "capturable", "differentiable", "fused"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -107,8 +107,8 @@ impl HyperParams for Adamax {
         f.f64("eps", &mut self.eps);
         f.f64("weight_decay", &mut self.weight_decay);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["foreach", "differentiable", "capturable"] {
-            f.ignored(placement);
+        for ignored_flag in ["foreach", "differentiable", "capturable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

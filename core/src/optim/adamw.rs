@@ -124,8 +124,8 @@ impl HyperParams for AdamW {
         f.f64("weight_decay", &mut self.weight_decay);
         f.bool("amsgrad", &mut self.amsgrad);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["foreach", "capturable", "differentiable", "fused"] {
-            f.ignored(placement);
+        for ignored_flag in ["foreach", "capturable", "differentiable", "fused"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -156,8 +156,8 @@ impl HyperParams for Asgd {
         f.f64("weight_decay", &mut self.weight_decay);
         f.opt_bool("foreach", &mut self.foreach);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["differentiable", "capturable"] {
-            f.ignored(placement);
+        for ignored_flag in ["differentiable", "capturable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -67,10 +67,14 @@ pub use sgd::Sgd;
 pub use stable_adamw::StableAdamW;
 pub use torchao_adam::{TorchaoAdam, TorchaoAdamRule, TorchaoAdamW};
 
-/// Passes every rule, with the stem that its files and kernels are named after, to a macro. Rules are grouped by shape:
-/// loops over elements, loops over elements after sums over the tensor, matrices with row and column state, and passes
-/// between matrix products. Then come the projected rules, each with its projection, and those whose direction and
-/// application run separately. For backends that need code for each type of rule.
+/// Passes every rule, with the stem that its files and kernels are named after, to a macro: for backends that need code
+/// for each type of rule. The rules are grouped by [kind](crate::rule):
+///
+/// * `elementwise`, `tensorwise` and `factored`;
+/// * `orthogonal`: the Newton–Schulz rules;
+/// * `projected`: pairs of an inner rule and its projection;
+/// * `directed` and `directed_factored`: the inner rules of `projected` again, for which computing a direction and
+///   applying it are separate loops; the second key has the factored ones.
 #[macro_export]
 macro_rules! each_rule {
     ($go:ident) => {

@@ -12,7 +12,7 @@ use crate::math::matmul::MatrixView;
 use crate::math::reduce;
 use crate::rule::newton_schulz::{NewtonSchulz, WideIndex};
 use crate::rule::{ComputePolicy, DynRule, RuleInfo, check_tensor};
-use crate::rule::{ScalarState, Scope, SlotInit, StepContext, UpdateBuffers, check_group};
+use crate::rule::{ScalarState, Scope, SlotInit, StepContext, UpdateBuffers, allow_negative_decay};
 use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
 /// Muon: the update is the orthogonal matrix nearest to the momentum, found by a Newton–Schulz iteration in bf16. For
@@ -250,7 +250,7 @@ impl<A: LinearAlgebra> DynRule for Muon<A> {
         _: &mut ScalarState,
         tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        check_group(self.check())?;
+        allow_negative_decay(self.check())?;
         check_tensor(self, policy, step, &tensor)?;
         match policy.compute(tensor.param.dtype()) {
             Dtype::F64 => update::<A, f64>(self, step, tensor),

@@ -142,8 +142,8 @@ impl HyperParams for RAdam {
         f.bool("decoupled_weight_decay", &mut self.decoupled_weight_decay);
         f.opt_bool("foreach", &mut self.foreach);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["capturable", "differentiable"] {
-            f.ignored(placement);
+        for ignored_flag in ["capturable", "differentiable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -127,8 +127,8 @@ impl HyperParams for RmsProp {
         f.f64("momentum", &mut self.momentum);
         f.bool("centered", &mut self.centered);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["capturable", "foreach", "differentiable"] {
-            f.ignored(placement);
+        for ignored_flag in ["capturable", "foreach", "differentiable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

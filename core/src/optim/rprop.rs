@@ -109,8 +109,8 @@ impl HyperParams for Rprop {
         f.pair("etas", &mut self.etas.0, &mut self.etas.1);
         f.pair("step_sizes", &mut self.step_sizes.0, &mut self.step_sizes.1);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["capturable", "foreach", "differentiable"] {
-            f.ignored(placement);
+        for ignored_flag in ["capturable", "foreach", "differentiable"] {
+            f.ignored(ignored_flag);
         }
     }
 }

@@ -119,8 +119,8 @@ impl HyperParams for Sgd {
         f.f64("weight_decay", &mut self.weight_decay);
         f.bool("nesterov", &mut self.nesterov);
         f.bool("maximize", &mut self.maximize);
-        for placement in ["foreach", "differentiable", "fused"] {
-            f.ignored(placement);
+        for ignored_flag in ["foreach", "differentiable", "fused"] {
+            f.ignored(ignored_flag);
         }
     }
 }

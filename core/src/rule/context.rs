@@ -19,7 +19,7 @@ pub struct StepContext<'a> {
     /// The dimensions of the parameter, also where only a part of it is updated; those of its low-rank projection where
     /// that is what a rule updates.
     pub shape: &'a [usize],
-    /// The number of elements of the full parameter, if `shape` is that of its low-rank projection.
+    /// If `shape` is that of a low-rank projection: the number of elements of the full parameter, before projection.
     pub projected: Option<usize>,
     /// The type that the parameter is stored in; `None` if it is unknown or encoded.
     pub dtype: Option<Dtype>,
@@ -90,13 +90,13 @@ impl StepContext<'_> {
         self.extra.iter().find(|(n, _)| *n == name).map(|&(_, x)| x)
     }
 
-    /// The number of elements of the whole parameter.
+    /// The number of elements of `shape`, which for a low-rank projection is not the full parameter's.
     pub fn numel(&self) -> usize {
         numel(self.shape)
     }
 
     /// This step, with `shape` filled in if it is empty.
-    pub(crate) fn of<'a>(&'a self, shape: &'a [usize]) -> StepContext<'a> {
+    pub(crate) fn with_default_shape<'a>(&'a self, shape: &'a [usize]) -> StepContext<'a> {
         StepContext { shape: if self.shape.is_empty() { shape } else { self.shape }, ..*self }
     }
 
@@ -113,7 +113,7 @@ impl StepContext<'_> {
 
 /// A tensor's buffers for one step: parameter, gradient, state and scratch space.
 pub struct UpdateBuffers<'a, 'b> {
-    /// Its dimensions; their product is the number of elements.
+    /// The parameter's dimensions; their product is the number of elements.
     pub shape: &'a [usize],
     /// The parameter.
     pub param: DataMut<'a>,

@@ -168,7 +168,8 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     fn apply_sums<C: ComputeFloat>(k: &mut Self::Coefs<C>, sums: [C::Scalar; 2], n: usize) {
         let _ = (k, sums, n);
     }
-    /// Copies values of the completed constants into the scalars, for readers of the state.
+    /// Copies values of the completed constants into the scalars, so that they appear in the
+    /// saved state.
     fn export_scalars<C: ComputeFloat>(k: &Self::Coefs<C>, scalars: &mut ScalarState) {
         let _ = (k, scalars);
     }
@@ -213,12 +214,12 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         let _ = k;
         p + direction
     }
-    /// Whether [`Rule::apply_direction`] after [`Rule::update_direction`] equals [`Rule::update`] except
-    /// for rounding. By default it does if there is no weight decay and no slot starts as a copy of the
+    /// Returns an error unless [`Rule::apply_direction`] after [`Rule::update_direction`] equals
+    /// [`Rule::update`] except for rounding. By default it does if there is no weight decay and no slot starts as a copy of the
     /// parameter: such an update only adds to the parameter.
     ///
     /// # Errors
-    /// It does not; names the argument that prevents it.
+    /// The two differ: [`Error::OutOfRange`] or [`Error::InvalidArgument`], with the argument that causes it.
     fn check_separable(&self) -> Result<(), Error> {
         if (0..Self::SLOTS.len()).any(|slot| self.slot_init(slot) == SlotInit::CopyParam) {
             return Err(Error::InvalidArgument {
@@ -242,7 +243,7 @@ pub type ScalarState = [f64; MAX_SCALARS];
 
 /// The result of a check, for arguments that may be a group's own: the references refuse a weight decay
 /// below 0 in an optimizer's constructor, but not in a parameter group, and step with it.
-pub(crate) fn check_group(checked: Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn allow_negative_decay(checked: Result<(), Error>) -> Result<(), Error> {
     match checked {
         Err(Error::OutOfRange { argument: "weight_decay", value, .. }) if value < 0.0 => Ok(()),
         checked => checked,

@@ -1,9 +1,9 @@
 //! [`DynRule`]: a rule whose type is known at run time only, as adapters, registry names and
 //! checkpoints use it.
 //!
-//! It steps tensors whose types and storages are known at run time only. The common
-//! combinations run the loops of [`crate::rule`] in place; every other one goes through small
-//! staging buffers, with the same bits.
+//! Its tensors may have any types and storages. The common combinations run the loops of
+//! [`crate::rule`] in place; every other one goes through small staging buffers, with the same
+//! bits.
 
 use half::{bf16, f16};
 
@@ -15,8 +15,8 @@ use crate::hyper::HyperParams;
 use crate::rule::Array;
 use crate::rule::mode::{self, Mode};
 use crate::rule::{
-    ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext, check_group,
-    check_norm, run, run_in_scratch,
+    ActiveParts, Elementwise, Rule, ScalarState, Scope, SlotInit, StepContext,
+    allow_negative_decay, check_norm, run, run_in_scratch,
 };
 use crate::storage::{
     Data, DataMut, MAX_BLOCK, Plain, check_blocks, chunk_len, chunk_len_within, numel,
@@ -24,7 +24,7 @@ use crate::storage::{
 
 use super::{ComputePolicy, RuleInfo, UpdateBuffers};
 
-/// A rule of any type, or a rule within wrappers.
+/// A type-erased rule.
 pub trait DynRule: core::any::Any + core::fmt::Debug + Send + Sync {
     /// Calls `part` with each part of the name in saved files: those of the wrappers, outermost first, then [`Rule::ID`].
     fn id(&self, part: &mut dyn FnMut(&'static str));
@@ -162,7 +162,7 @@ pub fn begin_parameter<R: DynRule + ?Sized>(
 }
 
 /// Begins a step of a parameter that is alone in its group, with one step count and one set of scalars, whichever of the
-/// two they belong to. Without a gradient, those of a group advance nevertheless.
+/// two they belong to. Group-scoped counters advance even without a gradient.
 pub fn begin_single<R: DynRule + ?Sized>(
     rule: &R,
     at: &mut StepContext<'_>,
@@ -276,7 +276,7 @@ impl<R: Rule> DynRule for R {
         scalars: &mut ScalarState,
         mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        check_group(Rule::check(self))?;
+        allow_negative_decay(Rule::check(self))?;
         check_tensor(self, policy, step, &tensor)?;
         let t = &mut tensor;
         match policy.compute(t.param.dtype()) {
@@ -329,6 +329,7 @@ impl<R: Rule> DynRule for R {
 /// then.
 ///
 /// # Example
+/// `tensor.scratch` is empty: the step uses only the argument `scratch`.
 /// ```
 /// use bitstep::{prelude::*, rule::{UpdateBuffers, step_buffered}, storage::{BlockQuantized, Companded}};
 /// let (mut codes, mut scales) = ([0; 40], [half::f16::ZERO; 2]);
@@ -410,6 +411,6 @@ pub(crate) fn update<R: Rule, C: ComputeFloat<Stored: Plain>>(
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
 ) {
-    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
+    let mut k = rule.coefs::<C>(&step.with_default_shape(t.shape), scalars);
     run::<R, C, _>(Elementwise, &mut k, ActiveParts::of(rule, C::DTYPE), scalars, t);
 }

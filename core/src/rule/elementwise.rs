@@ -195,14 +195,14 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
             return;
         }
         let coefs = *self.coefs;
-        if const { VECTORS && HAS_SHORT && both_f32::<C, P>() && both_f32::<G, S>() }
-            && n < 2 * SHORT
+        if const { VECTORS && MAY_USE_AVX512 && both_f32::<C, P>() && both_f32::<G, S>() }
+            && n < 2 * MAX_LANES
         {
             return apply_short::<R, C, P, G, S>(&coefs, active, param, grad, slots);
         }
         for i in 0..n {
             if !VECTORS {
-                simd::one_by_one();
+                simd::prevent_vectorization();
             }
             let state = R::Slots::<C>::from_fn(|k| {
                 if active >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
@@ -219,9 +219,9 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
 }
 
 /// `f32` lanes of the widest vector unit.
-const SHORT: usize = 16;
-/// Whether such a unit may be chosen at run time.
-const HAS_SHORT: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
+const MAX_LANES: usize = 16;
+/// Whether that unit, AVX-512, may be chosen at run time.
+const MAY_USE_AVX512: bool = cfg!(all(feature = "std", target_arch = "x86_64"));
 
 const fn both_f32<A: StoredFloat, B: StoredFloat>() -> bool {
     matches!(A::DTYPE, Dtype::F32) && matches!(B::DTYPE, Dtype::F32)
@@ -238,21 +238,21 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
     slots: &mut [&mut [S]],
 ) {
     #[inline(always)]
-    fn load<C: ComputeFloat, T: StoredFloat>(from: &[T], start: usize) -> [C; SHORT] {
+    fn load<C: ComputeFloat, T: StoredFloat>(from: &[T], start: usize) -> [C; MAX_LANES] {
         let from = from.get(start..).unwrap_or_default();
-        if let Some(from) = from.first_chunk::<SHORT>() {
+        if let Some(from) = from.first_chunk::<MAX_LANES>() {
             return from.map(C::load); // avoids a call to memcpy
         }
-        let mut all = [C::ZERO; SHORT];
+        let mut all = [C::ZERO; MAX_LANES];
         for (x, &from) in all.iter_mut().zip(from) {
             *x = C::load(from);
         }
         all
     }
     #[inline(always)]
-    fn store<C: ComputeFloat, T: StoredFloat>(to: &mut [T], start: usize, all: &[C; SHORT]) {
+    fn store<C: ComputeFloat, T: StoredFloat>(to: &mut [T], start: usize, all: &[C; MAX_LANES]) {
         let to = to.get_mut(start..).unwrap_or_default();
-        if let Some(to) = to.first_chunk_mut::<SHORT>() {
+        if let Some(to) = to.first_chunk_mut::<MAX_LANES>() {
             *to = all.map(C::store);
             return;
         }
@@ -260,14 +260,14 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
             *to = x.store();
         }
     }
-    for start in (0..param.len()).step_by(SHORT) {
+    for start in (0..param.len()).step_by(MAX_LANES) {
         let (mut p, g) = (load::<C, P>(param, start), load::<C, G>(grad, start));
-        let mut state = R::Slots::<[C; SHORT]>::from_fn(|k| match slots.get(k) {
+        let mut state = R::Slots::<[C; MAX_LANES]>::from_fn(|k| match slots.get(k) {
             Some(slot) if active >> k & 1 == 1 => load(slot, start),
-            _ => [C::ZERO; SHORT],
+            _ => [C::ZERO; MAX_LANES],
         });
         let each = state.as_mut();
-        for i in 0..SHORT {
+        for i in 0..MAX_LANES {
             let (to, next) = R::update::<C>(coefs, p[i], g[i], R::Slots::from_fn(|k| each[k][i]));
             p[i] = to;
             for (each, &x) in each.iter_mut().zip(next.as_ref()) {
@@ -402,8 +402,8 @@ impl<R: Rule, C: ComputeFloat> KernelSet<R, C> for Elementwise {
     }
 }
 
-/// Loops over a projected tensor of zeros in place of the parameter. [`Rule::PARAM_ONLY_SUMS`] are
-/// replaced by those of the full parameter, the second field.
+/// Runs the kernels on a zero-filled projected parameter. The [`Rule::PARAM_ONLY_SUMS`] are replaced by
+/// those of the full parameter, the second field.
 #[derive(Clone, Copy)]
 pub(crate) struct WithParamSums<X, S>(pub(crate) X, pub(crate) [S; 2]);
 
@@ -457,18 +457,18 @@ impl<R: Rule, C: ComputeFloat, X: KernelSet<R, C>> KernelSet<R, C> for WithParam
 /// The [`Rule::PARAM_ONLY_SUMS`] over the full parameter, scaled to n elements: rules use their means.
 pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     k: &R::Coefs<C>,
-    whole: &DataMut<'_>,
+    full: &DataMut<'_>,
     n: usize,
 ) -> [C::Scalar; 2] {
     if R::PARAM_ONLY_SUMS == 0 {
         return [C::Scalar::ZERO; 2];
     }
     let slots = <R::Slots<C> as Array<C>>::from_fn;
-    let len = whole.len();
+    let len = full.len();
     let mut values = [C::Stored::default(); reduce::CHUNK];
     reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
         let values = values.get_mut(..a.len()).unwrap_or_default();
-        whole.load(start, values);
+        full.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
             [*a, *b] = R::sum_terms::<C>(k, C::load(*p), C::ZERO, slots(|_| C::ZERO));
         }
@@ -482,21 +482,22 @@ pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::S
     C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
-/// Replaces the [`Rule::PARAM_ONLY_SUMS`] among the first sums, taken over a projection, by the second, taken over the
-/// full parameter.
+/// Replaces the [`Rule::PARAM_ONLY_SUMS`] among `projected`, the sums over a projection, by those in `full`, the sums over
+/// the full parameter.
 #[inline(always)]
 pub fn replace_param_sums<R: Rule, C: ComputeFloat>(
-    [a, b]: [C::Scalar; 2],
-    [x, y]: [C::Scalar; 2],
+    projected: [C::Scalar; 2],
+    full: [C::Scalar; 2],
 ) -> [C::Scalar; 2] {
     let param_only = |bit: u32| R::PARAM_ONLY_SUMS >> bit & 1 == 1;
+    let ([a, b], [x, y]) = (projected, full);
     [if param_only(0) { x } else { a }, if param_only(1) { y } else { b }]
 }
 
 /// One step of a tensor, with the constants of [`Rule::coefs`]: sums, then updates.
 #[expect(
     clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
+    reason = "a constant guard keeps unreachable code from being compiled"
 )]
 pub(crate) fn run<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     kernels: X,
@@ -543,7 +544,7 @@ fn run_in_place<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain
 #[inline(always)]
 #[expect(
     clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
+    reason = "a constant guard keeps unreachable code from being compiled"
 )]
 pub(crate) fn run_plain<
     R: Rule,
@@ -678,7 +679,7 @@ pub(crate) fn run_buffered<
 
 #[expect(
     clippy::collapsible_if,
-    reason = "a constant guard keeps what can not run from being compiled"
+    reason = "a constant guard keeps unreachable code from being compiled"
 )]
 fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     kernels: X,

@@ -26,7 +26,7 @@ use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{
     ActiveParts, KernelSet, Rule, ScalarState, SlotInit, StepContext, UpdateBuffers, WithParamSums,
-    active_slots_at, check_group, param_sums, run, with_active_slots,
+    active_slots_at, allow_negative_decay, param_sums, run, with_active_slots,
 };
 use crate::storage::{Data, DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 
@@ -144,17 +144,18 @@ struct Scratch<'w, A> {
     rows: &'w mut [A],
     cols: &'w mut [A],
     means: &'w mut [A],
+    /// Partial sums of the columns of one matrix: a row of them for each of its [`column_levels`].
     levels: &'w mut [A],
 }
 
 impl<'w, A> Scratch<'w, A> {
     fn split(layout: MatrixLayout, scratch: &'w mut [A]) -> Option<Self> {
-        let MatrixLayout { batches, rows, cols } = layout;
-        let (rows_, scratch) = scratch.split_at_mut_checked(numel(&[batches, rows]))?;
-        let (cols_, scratch) = scratch.split_at_mut_checked(numel(&[batches, cols]))?;
+        let MatrixLayout { batches, rows: height, cols: width } = layout;
+        let (rows, scratch) = scratch.split_at_mut_checked(numel(&[batches, height]))?;
+        let (cols, scratch) = scratch.split_at_mut_checked(numel(&[batches, width]))?;
         let (means, scratch) = scratch.split_at_mut_checked(batches)?;
-        let levels = scratch.get_mut(..numel(&[column_levels(rows), cols]))?;
-        Some(Scratch { rows: rows_, cols: cols_, means, levels })
+        let levels = scratch.get_mut(..numel(&[column_levels(height), width]))?;
+        Some(Scratch { rows, cols, means, levels })
     }
 }
 
@@ -221,7 +222,7 @@ impl<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>> TermSource<C::Scalar, 1>
     #[inline(always)]
     #[expect(
         clippy::collapsible_if,
-        reason = "a constant guard keeps what can not run from being compiled"
+        reason = "a constant guard keeps unreachable code from being compiled"
     )]
     fn fill(&mut self, start: usize, [squares]: [&mut [C::Scalar]; 1]) {
         let columns = self.columns.get_mut(start..).unwrap_or_default();
@@ -278,8 +279,8 @@ impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
     ) -> Option<Self> {
         let Scratch { rows, cols, means, .. } = Scratch::split(layout, scratch)?;
         let (height, width) = (layout.rows, layout.cols);
-        track::<R, C>(coefs, rows, width, row);
-        track::<R, C>(coefs, cols, height, col);
+        update_moments::<R, C>(coefs, rows, width, row);
+        update_moments::<R, C>(coefs, cols, height, col);
         for (batch, mean) in means.iter_mut().enumerate() {
             let rows = rows.get_mut(batch * height..(batch + 1) * height).unwrap_or_default();
             let sum = reduce::sum(rows.len(), |i| rows.get(i).copied().unwrap_or(A::ZERO));
@@ -295,7 +296,7 @@ impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
         Some(Factors { layout, rows, cols, means })
     }
 
-    /// Cuts the `len` elements from `start` on at the ends of rows.
+    /// Splits [start, start + len) at row boundaries.
     #[inline(always)]
     fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
         let MatrixLayout { rows, cols, .. } = self.layout;
@@ -345,7 +346,7 @@ impl<'a, A: ComputeFloat> Segments<'a, A> {
 }
 
 /// Turns sums of n terms into means, updates `state` with them, and leaves the new state in `sums`.
-fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
+fn update_moments<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
     coefs: &R::Coefs<C>,
     sums: &mut [C::Scalar],
     n: usize,
@@ -358,8 +359,8 @@ fn track<R: FactoredUpdate, C: ComputeFloat<Stored: Plain>>(
         let values = buffer.get_mut(..sums.len()).unwrap_or_default();
         state.load(block * chunk_len, values);
         for (x, sum) in values.iter_mut().zip(sums) {
-            let tracked = R::update_moment::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
-            (*x, *sum) = (tracked.store(), tracked.widen());
+            let moment = R::update_moment::<C>(coefs, C::load(*x), R::mean::<C>(coefs, *sum, n));
+            (*x, *sum) = (moment.store(), moment.widen());
         }
         state.store(block * chunk_len, values);
     }
@@ -549,7 +550,7 @@ impl<
             let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
                 if !VECTORS {
-                    simd::one_by_one();
+                    simd::prevent_vectorization();
                 }
                 let state = R::Slots::<C>::from_fn(|k| {
                     if active >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
@@ -687,7 +688,7 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
         scalars: &mut ScalarState,
         mut tensor: UpdateBuffers<'_, '_>,
     ) -> Result<(), Error> {
-        check_group(Rule::check(&self.0))?;
+        allow_negative_decay(Rule::check(&self.0))?;
         rule::check_tensor(self, policy, step, &tensor)?;
         let Some(layout) = MatrixLayout::of(tensor.shape) else {
             tensor.slots = tensor.slots.get_mut(..R::SLOTS.len()).unwrap_or_default();
@@ -721,15 +722,15 @@ impl<R: FactoredUpdate> DynRule for FactoredRule<R> {
     }
 }
 
-/// A step of a matrix. For a projection, a tensor of zeros that stands for the parameter `whole`, the
-/// [`Rule::PARAM_ONLY_SUMS`] are those of `whole`.
+/// A step of a matrix. For a projection, a tensor of zeros that stands for the parameter `full`, the
+/// [`Rule::PARAM_ONLY_SUMS`] are those of `full`.
 pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     rule: &R,
     step: &StepContext,
     scalars: &mut ScalarState,
     layout: MatrixLayout,
     mut t: UpdateBuffers<'_, '_>,
-    whole: Option<&DataMut<'_>>,
+    full: Option<&DataMut<'_>>,
 ) -> Result<R::Coefs<C>, Error> {
     let mut scratch = core::mem::replace(&mut t.scratch, DataMut::F32(&mut []));
     let (Some(scratch), Some((slots, [row, col]))) =
@@ -740,14 +741,14 @@ pub(crate) fn update<R: FactoredUpdate, C: ComputeFloat<Scalar: Plain, Stored: P
             expected: "f64 numbers if computed in f64, else f32",
         });
     };
-    let mut k = rule.coefs::<C>(&step.of(t.shape), scalars);
+    let mut k = rule.coefs::<C>(&step.with_default_shape(t.shape), scalars);
     squares::<R, C>(&k, layout, t.grad, scratch);
     if let Some(factors) = Factors::track::<R, C>(&k, layout, scratch, row, col) {
         t.slots = slots;
         let active =
             ActiveParts { slots: full_slots(rule, C::DTYPE), ..ActiveParts::of(rule, C::DTYPE) };
-        if let Some(whole) = whole {
-            let sums = param_sums::<R, C>(&k, whole, t.param.len());
+        if let Some(full) = full {
+            let sums = param_sums::<R, C>(&k, full, t.param.len());
             run::<R, C, _>(WithParamSums(&factors, sums), &mut k, active, scalars, &mut t);
         } else {
             run::<R, C, _>(&factors, &mut k, active, scalars, &mut t);

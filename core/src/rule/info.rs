@@ -1,8 +1,8 @@
-//! [`RuleInfo`]: the facts of a rule as one value.
+//! [`RuleInfo`]: the static properties of a rule.
 
 use super::contract::{Rule, Scope};
 
-/// The properties of a configured rule, apart from its arithmetic. A wrapper copies those of its inner rule and
+/// The properties of a configured rule, apart from its update formula. A wrapper copies those of its inner rule and
 /// changes the ones that differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RuleInfo {

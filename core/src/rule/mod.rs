@@ -1,13 +1,16 @@
 //! The contract of an optimizer rule, and the loops that run one over a tensor.
 //!
-//! Three shapes cover every optimizer:
+//! There are five kinds of rules, those of [`crate::backend`]:
 //!
 //! * **elementwise**: one function of a parameter, its gradient, its state slots
 //!   and the step's coefficients ([`Rule::update`]);
 //! * **tensorwise**: elementwise, with coefficients that depend on sums over the
 //!   tensor ([`Rule::NUM_SUMS`], [`Rule::sum_terms`], [`Rule::apply_sums`]);
-//! * **matrix**: row and column state ([`factored`]), or products of matrices
-//!   ([`newton_schulz`]).
+//! * **factored**: a matrix with row and column state ([`factored`]);
+//! * **Newton–Schulz**: a matrix that goes through products of matrices
+//!   ([`newton_schulz`]);
+//! * **projected**: another rule, run on a low-rank projection of a matrix
+//!   ([`crate::lowrank`]).
 //!
 //! [`step`] runs one step on slices; [`sums`] and [`apply`] are its two loops, for
 //! callers that cut a tensor into parts. [`DynRule`] is a rule whose type is known
@@ -33,7 +36,7 @@ pub use array::Array;
 pub(crate) use context::check_norm;
 pub use context::{DecayPowers, StepContext, UpdateBuffers};
 pub use contract::{MAX_SCALARS, Mode, Rule, ScalarState, Scope, SlotInit};
-pub(crate) use contract::{check_group, no_decay};
+pub(crate) use contract::{allow_negative_decay, no_decay};
 pub use dynamic::{DynRule, begin_group, begin_parameter, begin_single, step_buffered};
 pub(crate) use dynamic::{NOT_EAGER, check_tensor};
 pub(crate) use elementwise::{

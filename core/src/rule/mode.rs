@@ -2,8 +2,8 @@
 //!
 //! A schedule-free optimizer takes gradients at y and is evaluated at x, which it
 //! does not store: [`Rule::convert_element`] converts one into the other in place. Code that
-//! steps slices uses [`evaluate`], which lends out x and restores y, so that a step
-//! never sees x; [`crate::optimizer::Optimizer`] remembers its mode and refuses to step
+//! steps slices uses [`evaluate`], which passes x to a closure, then restores y, so that
+//! a step never sees x; [`crate::optimizer::Optimizer`] remembers its mode and refuses to step
 //! in evaluation mode.
 
 use crate::error::{Error, ensure_len};
@@ -52,7 +52,7 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
     Ok(())
 }
 
-/// Calls `look` with the parameter converted for evaluation, then converts it back for
+/// Calls `f` with the parameter converted for evaluation, then converts it back for
 /// training. Both conversions round, as in the reference.
 ///
 /// # Errors
@@ -78,13 +78,13 @@ pub fn evaluate<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat, T>(
     rule: &R,
     param: &mut [P],
     slots: R::Slots<&[S]>,
-    look: impl FnOnce(&[P]) -> T,
+    f: impl FnOnce(&[P]) -> T,
 ) -> Result<T, Error> {
     conversion(rule, Mode::Train)?;
     convert::<R, C, P, S>(rule, Mode::Eval, param, &slots)?;
-    let seen = look(param);
+    let result = f(param);
     convert::<R, C, P, S>(rule, Mode::Train, param, &slots)?;
-    Ok(seen)
+    Ok(result)
 }
 
 #[cfg(all(test, feature = "alloc"))]

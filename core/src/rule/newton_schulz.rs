@@ -7,7 +7,8 @@ use crate::rule::StepContext;
 
 /// An update by Newton–Schulz iteration. The methods are its elementwise steps; between them are matrix products
 /// ([`crate::math::matmul`]) and one sum ([`crate::math::reduce`]). X is the momentum as a wide matrix; that of a tall
-/// parameter is transposed ([`WideIndex`]).
+/// parameter is transposed ([`WideIndex`]). Here m is the momentum and g the gradient; G is
+/// the Gram matrix of X and B a polynomial of G, both computed anew in each iteration.
 ///
 /// ```text
 /// m, X ← momentum(m, g)
