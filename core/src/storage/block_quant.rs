@@ -3,8 +3,8 @@
 use crate::storage::Codec;
 use crate::storage::dynamic::abs_max;
 use crate::storage::quant_maps::{
-    self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, UPPER_SIGNED,
-    UPPER_SIGNED_4, UPPER_UNSIGNED, UPPER_UNSIGNED_4, code_by_thresholds,
+    self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, TORCHAO_SIGNED,
+    TORCHAO_SIGNED_4, TORCHAO_UNSIGNED, TORCHAO_UNSIGNED_4, code_by_thresholds,
 };
 
 /// torchao's 8-bit codes: a dynamic map; a tie between two codes goes to the upper one.
@@ -14,7 +14,7 @@ use crate::storage::quant_maps::{
 /// Source: `torchao.optim.subclass_8bit.OptimState8bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockQuant8 {
-    /// Whether values of both signs are stored; negative ones become 0 otherwise.
+    /// Whether values of both signs are stored; otherwise negative ones become 0.
     pub signed: bool,
     /// Elements per block.
     pub block: usize,
@@ -28,7 +28,7 @@ pub struct BlockQuant8 {
 /// Source: `torchao.optim.subclass_4bit.OptimState4bit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockQuant4 {
-    /// Whether values of both signs are stored; others become the smallest code otherwise.
+    /// Whether values of both signs are stored; otherwise negative ones get the smallest code.
     pub signed: bool,
     /// Elements per block; even.
     pub block: usize,
@@ -74,9 +74,9 @@ impl Codec for BlockQuant8 {
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
         let scale = scale(values);
         if self.signed {
-            UPPER_SIGNED.encode(values, codes, |x| x / scale);
+            TORCHAO_SIGNED.encode(values, codes, |x| x / scale);
         } else {
-            UPPER_UNSIGNED.encode(values, codes, |x| x / scale);
+            TORCHAO_UNSIGNED.encode(values, codes, |x| x / scale);
         }
         scale
     }
@@ -104,12 +104,12 @@ impl Codec for BlockQuant4 {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let least = if self.signed { &UPPER_SIGNED_4 } else { &UPPER_UNSIGNED_4 };
+        let thresholds = if self.signed { &TORCHAO_SIGNED_4 } else { &TORCHAO_UNSIGNED_4 };
         let scale = scale(values);
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH / 2)) {
             let mut each = [0; BATCH];
             for (code, &x) in each.iter_mut().zip(values) {
-                *code = code_by_thresholds(least, x / scale);
+                *code = code_by_thresholds(thresholds, x / scale);
             }
             for (code, &[first, second]) in codes.iter_mut().zip(each.as_chunks().0) {
                 *code = first << 4 | second;
@@ -212,7 +212,7 @@ mod tests {
         codec.decode(&whole, scale, &mut back);
         let codes = |i: usize| whole[i / 2] >> (4 * (1 - i % 2)) & 15;
         for (i, x) in values.iter().enumerate() {
-            assert_eq!(codes(i), code_by_thresholds(&UPPER_SIGNED_4, x / scale), "{i}");
+            assert_eq!(codes(i), code_by_thresholds(&TORCHAO_SIGNED_4, x / scale), "{i}");
             assert_eq!(back[i], SIGNED_4[usize::from(codes(i))] * scale, "{i}");
         }
     }

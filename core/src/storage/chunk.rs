@@ -79,7 +79,7 @@ pub(crate) fn stochastic_chunks_mut<'a>(
         let chunks = x.chunks_mut(len).enumerate();
         chunks
             .map(|(i, x)| {
-                Chunk::Encoded(Box::new(StochasticRounded::new(x, rounding_bits.from(i * len))))
+                Chunk::Encoded(Box::new(StochasticRounded::new(x, rounding_bits.skip(i * len))))
             })
             .collect()
     }
@@ -137,10 +137,10 @@ impl EncodedBuffer {
                 .collect()
         }
         let total = self.len();
-        let (format, main, side) = self.raw_mut();
-        each_codec!(format, c => blocks(c, total, main, side, len), {
+        let (format, values_or_codes, scales_or_corrections) = self.format_and_parts_mut();
+        each_codec!(format, c => blocks(c, total, values_or_codes, scales_or_corrections, len), {
             let mut chunks = Vec::new();
-            each_pair!((main, side), a, b =>
+            each_pair!((values_or_codes, scales_or_corrections), a, b =>
                 chunks = split_float_chunks_mut(a, b, len), chunks = kahan_pair_chunks_mut(a, b, len));
             chunks
         })
@@ -173,8 +173,8 @@ mod tests {
             whole.store(0, &x);
             let mut cut = EncodedBuffer::zeros(format, 75).unwrap();
             let mut at = 0;
-            for mut piece in cut.chunks_mut(32) {
-                let mut data = piece.data_mut();
+            for mut chunk in cut.chunks_mut(32) {
+                let mut data = chunk.data_mut();
                 let len = data.len();
                 data.store(0, &x[at..at + len]);
                 at += len;
@@ -197,8 +197,8 @@ mod tests {
             RoundingBits::Provided(&rounding_bits),
             32,
         );
-        for (mut piece, x) in chunks.into_iter().zip(x.chunks(32)) {
-            piece.data_mut().store(0, x);
+        for (mut chunk, x) in chunks.into_iter().zip(x.chunks(32)) {
+            chunk.data_mut().store(0, x);
         }
         assert_eq!(cut, whole);
     }

@@ -20,11 +20,11 @@ pub enum Companded {
     Variance,
 }
 
-/// Elements per group.
+/// Elements per block, which FlashOptim calls a group.
 const GROUP: usize = 32;
-/// Whether full groups have a code path of their own, with constant lengths. It pays where there are vector units; on
-/// small processors full groups take the path of short ones.
-const WHOLE: bool = cfg!(not(target_os = "none"));
+/// Whether full blocks have a code path of their own, with constant lengths. It pays where there are vector units; on
+/// small processors full blocks take the path of short ones.
+const FAST_FULL_BLOCKS: bool = cfg!(not(target_os = "none"));
 
 impl Codec for Companded {
     type Scale = f16;
@@ -37,7 +37,7 @@ impl Codec for Companded {
     #[inline(always)]
     fn decode(self, codes: &[u8], scale: f16, values: &mut [f32]) {
         let scale = StoredFloat::to_f32(scale);
-        if WHOLE
+        if FAST_FULL_BLOCKS
             && let (Ok(values), Ok(codes)) =
                 (<&mut [f32; GROUP]>::try_from(&mut *values), <&[u8; GROUP]>::try_from(codes))
         {
@@ -52,7 +52,7 @@ impl Codec for Companded {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f16 {
-        if WHOLE
+        if FAST_FULL_BLOCKS
             && let (Ok(values), Ok(codes)) =
                 (<&[f32; GROUP]>::try_from(values), <&mut [u8; GROUP]>::try_from(&mut *codes))
         {

@@ -67,20 +67,20 @@ pub(crate) fn chunk_len(blocks: impl IntoIterator<Item = usize>) -> Option<usize
     chunk_len_within(MAX_BLOCK, blocks)
 }
 
-/// The largest chunk of at most `most` elements that is a whole number of blocks of every size in `blocks`.
+/// The largest chunk of at most `max` elements that is a whole number of blocks of every size in `blocks`.
 pub(crate) fn chunk_len_within(
-    most: usize,
+    max: usize,
     blocks: impl IntoIterator<Item = usize>,
 ) -> Option<usize> {
     fn gcd(a: usize, b: usize) -> usize {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let all = blocks.into_iter().try_fold(1usize, |all, block| {
-        let next = all.checked_mul(block)? / gcd(all, block).max(1);
-        (1..=most).contains(&next).then_some(next)
+    let lcm = blocks.into_iter().try_fold(1usize, |lcm, block| {
+        let next = lcm.checked_mul(block)? / gcd(lcm, block).max(1);
+        (1..=max).contains(&next).then_some(next)
     })?;
-    // `all`, the least common multiple, is 1 without blocks and never 0; `most` may be 0.
-    (most >= all).then(|| most / all.max(1) * all)
+    // `lcm`, the least common multiple, is 1 without blocks and never 0; `max` may be 0.
+    (max >= lcm).then(|| max / lcm.max(1) * lcm)
 }
 
 /// Refuses block sizes whose least common multiple is more than [`MAX_BLOCK`].

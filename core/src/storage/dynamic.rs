@@ -2,9 +2,7 @@
 
 use crate::float::ComputeFloat;
 use crate::storage::Codec;
-use crate::storage::quant_maps::{
-    self, EIGHT_SIGNED, EIGHT_UNSIGNED, LOWER_SIGNED, LOWER_UNSIGNED,
-};
+use crate::storage::quant_maps::{self, BNB_SIGNED, BNB_UNSIGNED, EIGHT_SIGNED, EIGHT_UNSIGNED};
 
 /// bitsandbytes' block-wise dynamic 8-bit codes: 8.125 bits per element.
 ///
@@ -35,7 +33,7 @@ pub(crate) fn abs_max(values: &[f32]) -> f32 {
 
 /// ⌊x⌋ for x from 0 to 65536.
 #[inline(always)]
-fn whole(x: f32) -> f32 {
+fn floor_f32(x: f32) -> f32 {
     // In [2²³, 2²⁴) neighbouring floats are 1 apart: the addition rounds to an integer.
     const BASE: f32 = 12_582_912.0;
     let near = x + BASE - BASE;
@@ -44,7 +42,7 @@ fn whole(x: f32) -> f32 {
 
 /// The largest magnitude, ignoring NaN.
 #[inline(always)]
-fn largest(values: &[f32]) -> f32 {
+fn abs_max_ignoring_nan(values: &[f32]) -> f32 {
     let largest = abs_max(values);
     if !largest.is_nan() {
         return largest;
@@ -71,12 +69,12 @@ impl Codec for DynamicQuant8 {
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
         if self.cpu_grid {
-            let scale = largest(values);
+            let scale = abs_max_ignoring_nan(values);
             let inverse = 1.0 / scale;
-            self.write(values, codes, |x| {
+            self.encode_with(values, codes, |x| {
                 // The reference clamps the cell to 0..=65535 and divides it by 65535. Neither changes a code: values
                 // beyond ±1 get the codes of ±1, and the division has been compared for all cells.
-                let cell = whole((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
+                let cell = floor_f32((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
                 cell * (2.0 / 65535.0) - 1.0
             });
             return scale;
@@ -86,7 +84,7 @@ impl Codec for DynamicQuant8 {
             x if x.is_nan() => f32::NAN, // the canonical NaN
             x => x,
         };
-        self.write(values, codes, |x| x / scale);
+        self.encode_with(values, codes, |x| x / scale);
         scale
     }
 }
@@ -94,11 +92,11 @@ impl Codec for DynamicQuant8 {
 impl DynamicQuant8 {
     /// Writes the codes nearest to `f` of each value.
     #[inline(always)]
-    fn write(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
+    fn encode_with(self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
         if self.signed {
-            LOWER_SIGNED.encode(values, codes, f);
+            BNB_SIGNED.encode(values, codes, f);
         } else {
-            LOWER_UNSIGNED.encode(values, codes, f);
+            BNB_UNSIGNED.encode(values, codes, f);
         }
     }
 }

@@ -249,11 +249,11 @@ impl RawBuffer {
 pub struct EncodedBuffer {
     format: StorageFormat,
     len: usize,
-    main: RawBuffer,
-    side: RawBuffer,
+    values_or_codes: RawBuffer,
+    scales_or_corrections: RawBuffer,
 }
 
-/// Binds `$c` to the codec of a block-wise format, `$main` to its codes and `$side` to its scales.
+/// Evaluates `$body` with `$c` bound to the codec of a block-wise format; `$other` for any other format.
 macro_rules! each_codec {
     ($format:expr, $c:ident => $body:expr, $other:expr) => {
         match $format {
@@ -401,8 +401,8 @@ impl EncodedBuffer {
         let buffer = EncodedBuffer {
             format,
             len,
-            main: RawBuffer::zeros(a, n)?,
-            side: RawBuffer::zeros(b, m)?,
+            values_or_codes: RawBuffer::zeros(a, n)?,
+            scales_or_corrections: RawBuffer::zeros(b, m)?,
         };
         crate::storage::check_blocks([buffer.block()].into_iter())?;
         Ok(buffer)
@@ -419,7 +419,7 @@ impl EncodedBuffer {
     pub fn parts(&self, slot: &str) -> Vec<RawPart> {
         let [a, b] = self.format.keys(slot);
         let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
-        [(a, &self.main), (b, &self.side)]
+        [(a, &self.values_or_codes), (b, &self.scales_or_corrections)]
             .into_iter()
             .zip(elements)
             .map(|((key, raw), (element, _))| RawPart { key, element, bytes: raw.bytes() })
@@ -429,17 +429,19 @@ impl EncodedBuffer {
     /// The memory of the two [parts](EncodedBuffer::parts).
     #[must_use]
     pub fn raws(&self) -> [&RawBuffer; 2] {
-        [&self.main, &self.side]
+        [&self.values_or_codes, &self.scales_or_corrections]
     }
 
     /// The memory of the two parts, to [overwrite](RawBuffer::set_bytes).
     pub fn raws_mut(&mut self) -> [&mut RawBuffer; 2] {
-        [&mut self.main, &mut self.side]
+        [&mut self.values_or_codes, &mut self.scales_or_corrections]
     }
 
     /// The format; codes or 16-bit values; scales or corrections.
-    pub(crate) fn raw_mut(&mut self) -> (StorageFormat, &mut RawBuffer, &mut RawBuffer) {
-        (self.format, &mut self.main, &mut self.side)
+    pub(crate) fn format_and_parts_mut(
+        &mut self,
+    ) -> (StorageFormat, &mut RawBuffer, &mut RawBuffer) {
+        (self.format, &mut self.values_or_codes, &mut self.scales_or_corrections)
     }
 
     /// Overwrites a raw part.
@@ -450,8 +452,10 @@ impl EncodedBuffer {
         let keys = self.format.keys(slot);
         let elements = self.format.layout(self.len).unwrap_or([(RawDtype::U8, 0); 2]);
         let at = keys.iter().position(|k| *k == part.key);
-        let (Some(at), raw) = (at, if at == Some(0) { &mut self.main } else { &mut self.side })
-        else {
+        let (Some(at), raw) = (
+            at,
+            if at == Some(0) { &mut self.values_or_codes } else { &mut self.scales_or_corrections },
+        ) else {
             return Err(Error::InvalidArgument {
                 argument: "part",
                 expected: "a key of this storage",
@@ -491,8 +495,8 @@ impl Storage for EncodedBuffer {
                 block_quantized::load(c, codes, scales, start, values);
             }
         }
-        each_codec!(self.format, c => block(c, &self.main, &self.side, start, values), {
-            each_pair!((&self.main, &self.side), a, b =>
+        each_codec!(self.format, c => block(c, &self.values_or_codes, &self.scales_or_corrections, start, values), {
+            each_pair!((&self.values_or_codes, &self.scales_or_corrections), a, b =>
                 split::load(a, b, start, values), kahan::load(a, b, start, values))
         });
     }
@@ -511,14 +515,14 @@ impl Storage for EncodedBuffer {
                 block_quantized::store(c, codes, scales, start, values);
             }
         }
-        each_codec!(self.format, c => block(c, &mut self.main, &mut self.side, start, values), {
-            each_pair!((&mut self.main, &mut self.side), a, b =>
+        each_codec!(self.format, c => block(c, &mut self.values_or_codes, &mut self.scales_or_corrections, start, values), {
+            each_pair!((&mut self.values_or_codes, &mut self.scales_or_corrections), a, b =>
                 split::store(a, b, start, values), kahan::store(a, b, start, values))
         });
     }
 
     fn zero(&mut self) {
-        self.main.zero();
-        self.side.zero();
+        self.values_or_codes.zero();
+        self.scales_or_corrections.zero();
     }
 }

@@ -114,22 +114,22 @@ const fn from_ordered(o: u32) -> f32 {
 
 /// The smallest floats that get code 1, 2, … of a map, found by bisection over the bits: N − 1 of them.
 const fn thresholds<const N: usize>(map: &[f32; N], tie: Tie) -> [f32; N] {
-    let mut least = [f32::NAN; N]; // the last one stays NaN: no x is ≥ it
+    let mut thresholds = [f32::NAN; N]; // the last one stays NaN: no x is ≥ it
     let mut code = 0;
     while code + 1 < N {
-        let (mut not_yet, mut from) = (ordered(map[code]), ordered(map[code + 1]));
-        while from - not_yet > 1 {
-            let middle = not_yet + (from - not_yet) / 2;
+        let (mut below, mut at_or_above) = (ordered(map[code]), ordered(map[code + 1]));
+        while at_or_above - below > 1 {
+            let middle = below + (at_or_above - below) / 2;
             if is_up(tie, map[code], map[code + 1], from_ordered(middle)) {
-                from = middle;
+                at_or_above = middle;
             } else {
-                not_yet = middle;
+                below = middle;
             }
         }
-        least[code] = from_ordered(from);
+        thresholds[code] = from_ordered(at_or_above);
         code += 1;
     }
-    least
+    thresholds
 }
 
 /// The number of values that go through each of several loops at a time.
@@ -150,7 +150,7 @@ pub(crate) struct NearestCode<const SIGNED: bool> {
     map: &'static [f32; 256],
     tie: Tie,
     /// For each code, the smallest float with the next code.
-    least: Table,
+    thresholds: Table,
 }
 
 /// In [2²², 2²³) neighbouring floats are ½ apart: a sum in that range is rounded to halves, and its bits count them.
@@ -186,7 +186,7 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
     const LINES: [GuessLine; 7] = lines(SIGNED);
 
     const fn new(map: &'static [f32; 256], tie: Tie) -> Self {
-        NearestCode { map, tie, least: Table::new(thresholds(map, tie)) }
+        NearestCode { map, tie, thresholds: Table::new(thresholds(map, tie)) }
     }
 
     /// The code of x or the one before it; any code for NaN.
@@ -197,8 +197,8 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
         // As integers, whose minimum is cheaper: all lines are positive.
         let [a, b, c, d, e, f, g] =
             Self::LINES.map(|line| (magnitude * line.slope + line.at_zero).to_bits());
-        let least = a.min(b).min(c.min(d)).min(e.min(f).min(g));
-        let place = (least - HALVES.to_bits()) as i32 >> 1;
+        let lowest = a.min(b).min(c.min(d)).min(e.min(f).min(g));
+        let place = (lowest - HALVES.to_bits()) as i32 >> 1;
         let code = if SIGNED { 127 + (place ^ negative) } else { place & !negative };
         code.max(0) as u8
     }
@@ -213,7 +213,7 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
             }
             return;
         }
-        let (mut xs, mut guesses, mut least) = ([0.0; BATCH], [0; BATCH], [0.0; BATCH]);
+        let (mut xs, mut guesses, mut thresholds) = ([0.0; BATCH], [0; BATCH], [0.0; BATCH]);
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH)) {
             // Separate loops, each of which is vectorised.
             for (x, &value) in xs.iter_mut().zip(values) {
@@ -222,9 +222,11 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
             for (guess, &x) in guesses.iter_mut().zip(&xs) {
                 *guess = Self::guess(x);
             }
-            self.least.gather_scaled(&guesses, 1.0, &mut least);
-            for (((code, x), guess), least) in codes.iter_mut().zip(&xs).zip(&guesses).zip(&least) {
-                let nearest = guess + u8::from(x >= least);
+            self.thresholds.gather_scaled(&guesses, 1.0, &mut thresholds);
+            for (((code, x), guess), threshold) in
+                codes.iter_mut().zip(&xs).zip(&guesses).zip(&thresholds)
+            {
+                let nearest = guess + u8::from(x >= threshold);
                 *code = if x.is_nan() { 0 } else { nearest };
             }
         }
@@ -254,18 +256,18 @@ tables! {
     FOUR_UNSIGNED: Table = Table::new(repeated(&UNSIGNED_4));
 
     /// bitsandbytes' codes, signed.
-    LOWER_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Lower);
+    BNB_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Lower);
     /// bitsandbytes' codes, unsigned.
-    LOWER_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Lower);
+    BNB_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Lower);
     /// torchao's codes, signed.
-    UPPER_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Upper);
+    TORCHAO_SIGNED: NearestCode<true> = NearestCode::new(&SIGNED_8, Tie::Upper);
     /// torchao's codes, unsigned.
-    UPPER_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Upper);
+    TORCHAO_UNSIGNED: NearestCode<false> = NearestCode::new(&UNSIGNED_8, Tie::Upper);
 
     /// torchao's signed 4-bit codes: the smallest floats that get code 1, 2, …
-    UPPER_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
+    TORCHAO_SIGNED_4: [f32; 16] = thresholds(&SIGNED_4, Tie::Upper);
     /// torchao's unsigned 4-bit codes: the smallest floats that get code 1, 2, …
-    UPPER_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
+    TORCHAO_UNSIGNED_4: [f32; 16] = thresholds(&UNSIGNED_4, Tie::Upper);
 }
 
 /// Writes the values of codes, times a scale.
@@ -282,10 +284,10 @@ pub(crate) fn decode(table: &Table, codes: &[u8], scale: f32, values: &mut [f32]
 
 /// The code of x: the number of thresholds that are ≤ x. 0 for NaN.
 #[inline(always)]
-pub(crate) fn code_by_thresholds(least: &[f32; 16], x: f32) -> u8 {
+pub(crate) fn code_by_thresholds(thresholds: &[f32; 16], x: f32) -> u8 {
     let mut code = 0;
-    for &least in least {
-        code += u32::from(x >= least);
+    for threshold in thresholds {
+        code += u32::from(x >= *threshold);
     }
     code as u8
 }
@@ -328,12 +330,14 @@ mod tests {
     /// Compares all fast encodings with the definition, at the float of these bits.
     fn compare(bits: u32) {
         let x = f32::from_bits(bits);
-        check(&LOWER_SIGNED, x);
-        check(&LOWER_UNSIGNED, x);
-        check(&UPPER_SIGNED, x);
-        check(&UPPER_UNSIGNED, x);
-        for (least, map) in [(&UPPER_SIGNED_4, &SIGNED_4), (&UPPER_UNSIGNED_4, &UNSIGNED_4)] {
-            assert_eq!(code_by_thresholds(least, x), nearest(map, Tie::Upper, x), "{x:e}");
+        check(&BNB_SIGNED, x);
+        check(&BNB_UNSIGNED, x);
+        check(&TORCHAO_SIGNED, x);
+        check(&TORCHAO_UNSIGNED, x);
+        for (thresholds, map) in
+            [(&TORCHAO_SIGNED_4, &SIGNED_4), (&TORCHAO_UNSIGNED_4, &UNSIGNED_4)]
+        {
+            assert_eq!(code_by_thresholds(thresholds, x), nearest(map, Tie::Upper, x), "{x:e}");
         }
     }
 

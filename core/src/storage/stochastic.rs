@@ -25,15 +25,15 @@ pub enum RoundingBits<'a> {
 }
 
 impl RoundingBits<'_> {
-    /// The rounding bits of the elements from `element` on.
+    /// The rounding bits without those of the first `count` elements.
     #[cfg(feature = "alloc")]
-    pub(crate) fn from(self, element: usize) -> Self {
+    pub(crate) fn skip(self, count: usize) -> Self {
         match self {
             RoundingBits::Counter { seed, step, first } => {
-                RoundingBits::Counter { seed, step, first: first.wrapping_add(element as u64) }
+                RoundingBits::Counter { seed, step, first: first.wrapping_add(count as u64) }
             }
             RoundingBits::Provided(bits) => {
-                RoundingBits::Provided(bits.get(element..).unwrap_or_default())
+                RoundingBits::Provided(bits.get(count..).unwrap_or_default())
             }
         }
     }
