@@ -53,7 +53,7 @@ pub struct ParamState {
     pub group: GroupId,
     /// Its dimensions.
     pub shape: Vec<usize>,
-    /// The type it was added with. Plain values of another type are refused; an encoded storage of the caller's is
+    /// The type it was added with. Plain values of another type are refused; caller-encoded storage is
     /// accepted.
     pub dtype: Dtype,
     /// Its steps so far: only those in which it had a gradient.

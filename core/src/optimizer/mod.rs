@@ -223,7 +223,7 @@ impl Optimizer {
         &mut self.params
     }
 
-    /// Whether the caller's parameters are those to train or those to evaluate.
+    /// Whether the caller's parameters hold their training or evaluation values.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -234,8 +234,8 @@ impl Optimizer {
         self.mode = mode;
     }
 
-    /// Converts all parameters to those to evaluate, in place. Most rules train and
-    /// evaluate the same ones; the schedule-free ones do not. `step` then fails
+    /// Converts all parameters to their evaluation values, in place. With most rules these are
+    /// the training values; with the schedule-free ones they are not. `step` then fails
     /// until [`train`](Self::train) converts them back.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl Optimizer {
         self.switch(Mode::Eval, params)
     }
 
-    /// Converts all parameters back to those to train, in place.
+    /// Converts all parameters back to their training values, in place.
     ///
     /// # Errors
     /// Any wrong length. Nothing is written then.
@@ -366,7 +366,8 @@ impl Optimizer {
             .try_for_each(|update| update.run(&mut scratch))
     }
 
-    /// One step as independent tasks: run all of them, on any threads and in any order.
+    /// One step as independent tasks: run all of them, on any threads and in any order. The step is counted at once: a task
+    /// that is dropped loses its update.
     ///
     /// # Errors
     /// A wrong length or type, parameters that are being [evaluated](Self::eval), or an invalid configuration. Nothing is
@@ -380,7 +381,8 @@ impl Optimizer {
     }
 
     /// [`tasks`](Self::tasks) that batches consecutive small parameters into one task, as long as its
-    /// [cost](Task::cost) is at most `max_cost`.
+    /// [cost](Task::cost) is at most `max_cost`. The groups' step is counted at once here too: a task that is dropped loses
+    /// its updates.
     ///
     /// # Errors
     /// Those of [`tasks`](Self::tasks). Nothing is written then.
@@ -412,7 +414,9 @@ impl Optimizer {
                     let mut batch_positions = positions.clone();
                     let updated = batch.iter().zip(&*own).filter(|(param, _)| param.grad.is_some());
                     for (_, state) in updated {
-                        positions.iter_mut().skip(state.group.0).take(1).for_each(|n| *n += 1);
+                        if let Some(n) = positions.get_mut(state.group.0) {
+                            *n += 1;
+                        }
                     }
                     let len = batch.iter().map(|param| param.value.len()).sum();
                     let run = Box::new(move || {
@@ -489,7 +493,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// [`tasks`](Self::tasks) for a backend whose tensors are not in host memory. `types` has an entry for each
+    /// One step as a [`PreparedStep`] for each parameter with a gradient: for a backend whose tensors are not in host
+    /// memory. The step is counted at once: a [`PreparedStep`] that is dropped loses its update. `types` has an entry for each
     /// parameter: its type and its gradient's, `None` for one without a gradient. `norm` computes
     /// [`DynRule::grad_norm`] over all gradients, for a rule that needs it and with its divisor.
     ///
@@ -558,7 +563,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The update of one parameter, in a step that has [begun](Self::begin_step). `index_in_group` is its index among
+    /// The update of one parameter, in a step that has [begun](Self::begin_step), as a task that must be run: the
+    /// parameter's step is counted already, and dropping the task loses the update. `index_in_group` is its index among
     /// those of its group that have a gradient.
     ///
     /// # Errors

@@ -44,7 +44,9 @@ impl Optimizer {
             if let Some(changed) = changed {
                 self.apply_change(id, changed);
             }
-            self.groups.iter_mut().skip(id.0).take(1).for_each(|group| group.lr = lr);
+            if let Some(group) = self.groups.get_mut(id.0) {
+                group.lr = lr;
+            }
         }
         Ok(())
     }
@@ -111,10 +113,13 @@ impl Optimizer {
 
     fn apply_change(&mut self, id: GroupId, changed: Changed) {
         for (i, k, slot) in changed.slots {
-            let param = self.params.iter_mut().skip(i).take(1);
-            param.flat_map(|p| p.slots.get_mut(k)).for_each(|old| *old = slot.clone());
+            if let Some(old) = self.params.get_mut(i).and_then(|p| p.slots.get_mut(k)) {
+                *old = slot;
+            }
         }
-        self.groups.iter_mut().skip(id.0).take(1).for_each(|g| g.spec = changed.spec.clone());
+        if let Some(group) = self.groups.get_mut(id.0) {
+            group.spec = changed.spec;
+        }
     }
 }
 
@@ -135,7 +140,9 @@ fn momentum(spec: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
     match (all.get("betas"), all.get("momentum")) {
         (Some(Value::List(betas)), _) if all.get("beta1").is_none() => {
             let mut betas = betas.clone();
-            betas.iter_mut().take(1).for_each(|first| *first = Value::Float(m));
+            if let Some(first) = betas.first_mut() {
+                *first = Value::Float(m);
+            }
             Ok(Args::new().with("betas", Value::List(betas)))
         }
         (_, Some(_)) => Ok(Args::new().with("momentum", m)),

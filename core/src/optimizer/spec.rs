@@ -77,7 +77,8 @@ impl OptimizerSpec {
         }
     }
 
-    /// The compute type of a parameter. One in an encoded storage is computed as if its type were unknown.
+    /// The compute type of a parameter. One in an encoded storage is computed in `f32`, unless the
+    /// policy is [`ComputePolicy::Double`].
     pub(super) fn compute_dtype(&self, param: Option<Dtype>) -> Dtype {
         self.policy.compute(param.filter(|&d| self.storage.param.is_plain(d)))
     }
