@@ -366,8 +366,8 @@ impl Optimizer {
             .try_for_each(|update| update.run(&mut scratch))
     }
 
-    /// One step as independent tasks: run all of them, on any threads and in any order. The step is counted at once: a task
-    /// that is dropped loses its update.
+    /// One step as independent tasks: run all of them, on any threads and in any order. The step is counted at once: a
+    /// task that is dropped loses its update.
     ///
     /// # Errors
     /// A wrong length or type, parameters that are being [evaluated](Self::eval), or an invalid configuration. Nothing is
@@ -381,8 +381,8 @@ impl Optimizer {
     }
 
     /// [`tasks`](Self::tasks) that batches consecutive small parameters into one task, as long as its
-    /// [cost](Task::cost) is at most `max_cost`. The groups' step is counted at once here too: a task that is dropped loses
-    /// its updates.
+    /// [cost](Task::cost) is at most `max_cost`. The groups' step is counted at once here too: a task that is dropped
+    /// loses its updates.
     ///
     /// # Errors
     /// Those of [`tasks`](Self::tasks). Nothing is written then.
@@ -494,8 +494,8 @@ impl Optimizer {
     }
 
     /// One step as a [`PreparedStep`] for each parameter with a gradient: for a backend whose tensors are not in host
-    /// memory. The step is counted at once: a [`PreparedStep`] that is dropped loses its update. `types` has an entry for each
-    /// parameter: its type and its gradient's, `None` for one without a gradient. `norm` computes
+    /// memory. The step is counted at once: a [`PreparedStep`] that is dropped loses its update. `types` has an entry for
+    /// each parameter: its type and its gradient's, `None` for one without a gradient. `norm` computes
     /// [`DynRule::grad_norm`] over all gradients, for a rule that needs it and with its divisor.
     ///
     /// # Errors

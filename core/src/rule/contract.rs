@@ -215,8 +215,8 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         p + direction
     }
     /// Returns an error unless [`Rule::apply_direction`] after [`Rule::update_direction`] equals
-    /// [`Rule::update`] except for rounding. By default it does if there is no weight decay and no slot starts as a copy of the
-    /// parameter: such an update only adds to the parameter.
+    /// [`Rule::update`] except for rounding. By default they are equal if there is no weight decay and
+    /// no slot starts as a copy of the parameter: such an update only adds to the parameter.
     ///
     /// # Errors
     /// The two differ: [`Error::OutOfRange`] or [`Error::InvalidArgument`], with the argument that causes it.

@@ -482,8 +482,8 @@ pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::S
     C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
-/// Replaces the [`Rule::PARAM_ONLY_SUMS`] among `projected`, the sums over a projection, by those in `full`, the sums over
-/// the full parameter.
+/// Replaces the [`Rule::PARAM_ONLY_SUMS`] among `projected`, the sums over a projection, by those in `full`, the sums
+/// over the full parameter.
 #[inline(always)]
 pub fn replace_param_sums<R: Rule, C: ComputeFloat>(
     projected: [C::Scalar; 2],

@@ -296,7 +296,7 @@ impl<'a, A: ComputeFloat<Scalar = A>> Factors<'a, A> {
         Some(Factors { layout, rows, cols, means })
     }
 
-    /// Splits [start, start + len) at row boundaries.
+    /// Splits `start..start + len` at row boundaries.
     #[inline(always)]
     fn segments(&self, start: usize, len: usize) -> Segments<'_, A> {
         let MatrixLayout { rows, cols, .. } = self.layout;
