@@ -282,7 +282,7 @@ impl<D: Device> DeviceOptimizer<D> {
             // Job i belongs to prepared step i.
             let Some((index, prepared)) = prepared.get_mut(readback.index) else { continue };
             match readback.what {
-                ReadbackKind::Finished(..) => {
+                ReadbackKind::HostConstants(..) => {
                     readback.read_back(&mut self.device, prepared.scalars.get())
                 }
                 _ => {

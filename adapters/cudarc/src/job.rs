@@ -76,7 +76,7 @@ impl LaunchPlan {
             return;
         }
         let what = if !on_device {
-            ReadbackKind::Finished(kernels, compute, coefs)
+            ReadbackKind::HostConstants(kernels, compute, coefs)
         } else if let Some(persistent) =
             job.persistent.map(|persistent| persistent + PERSISTENT_COEFS)
         {
@@ -84,9 +84,9 @@ impl LaunchPlan {
             let desc =
                 CodecDesc { items: words, main: at, plain: persistent, ..CodecDesc::default() };
             self.launch_per_block(phase::PERSIST, "load_f64_f64".to_owned(), words, desc);
-            ReadbackKind::Constants(kernels, compute, persistent, coefs.len())
+            ReadbackKind::DeviceConstants(kernels, compute, persistent, coefs.len())
         } else {
-            ReadbackKind::Constants(kernels, compute, at, coefs.len())
+            ReadbackKind::DeviceConstants(kernels, compute, at, coefs.len())
         };
         self.readbacks.push(Readback { index, what });
     }

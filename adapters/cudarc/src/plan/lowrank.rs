@@ -19,18 +19,19 @@ use crate::{Device, Error};
 // Phases between loading the gradient and the inner rule.
 const PROJECT: u32 = phase::WIDEN + 1;
 const PROJECT_AGAIN: u32 = PROJECT + 1;
-const TO_OWN: u32 = PROJECT + 2;
-// Phases between the inner rule and storing the parameter.
-const FROM_OWN: u32 = phase::APPLY + 1;
-const BACK: u32 = FROM_OWN + 1;
-const BACK_AGAIN: u32 = BACK + 1;
-const FOLD_CHANNELS: u32 = BACK + 10;
-const FACTORS: u32 = BACK + 30;
-const LENGTH: u32 = BACK + 31;
-const FOLD_LENGTH: u32 = BACK + 32;
-const LIMIT: u32 = BACK + 50;
-const DIRECTIONS: u32 = BACK + 51;
-const FOLLOW: u32 = BACK + 52;
+const TO_INNER_DTYPE: u32 = PROJECT + 2;
+// Phases between the inner rule and storing the parameter. The gap after each
+// FOLD phase is for the further levels of that sum.
+const FROM_INNER_DTYPE: u32 = phase::APPLY + 1;
+const PROJECT_BACK: u32 = FROM_INNER_DTYPE + 1;
+const PROJECT_BACK_AGAIN: u32 = PROJECT_BACK + 1;
+const FOLD_CHANNELS: u32 = PROJECT_BACK + 10;
+const FACTORS: u32 = PROJECT_BACK + 30;
+const NORM: u32 = PROJECT_BACK + 31;
+const FOLD_NORM: u32 = PROJECT_BACK + 32;
+const LIMIT: u32 = PROJECT_BACK + 50;
+const DIRECTIONS: u32 = PROJECT_BACK + 51;
+const APPLY_DIRECTION: u32 = PROJECT_BACK + 52;
 
 /// Refreshes a job's projectors, if they are due at this step. The host computes them, from the gradient
 /// read back from the device if they are singular vectors.
@@ -99,7 +100,7 @@ impl LaunchPlan {
         let none = || no_kernel(job.rule);
         let shapes = low.projection.shape_of(job.shape).ok_or_else(none)?;
         let compute = job.policy.compute(job.param.dtype());
-        let own = if low.is_single_precision { Dtype::F32 } else { compute };
+        let inner_dtype = if low.is_single_precision { Dtype::F32 } else { compute };
         let size = |[a, b]: [usize; 2]| (a * b) as u64;
         let (small, len) = (size(shapes.low_rank_shape()), size([shapes.rows, shapes.cols]));
         let num_slots = low.inner.info().slots.len();
@@ -130,72 +131,79 @@ impl LaunchPlan {
         // The inner rule, applied to a parameter of zeros.
         let mut desc =
             TensorDesc { len: small, param: direction, grad: projected, ..TensorDesc::default() };
-        if own != compute {
+        if inner_dtype != compute {
             (desc.param, desc.grad) =
-                (self.alloc_scratch(small, own), self.alloc_scratch(small, own));
-            self.convert(TO_OWN, [compute, own], [projected, desc.grad], small);
+                (self.alloc_scratch(small, inner_dtype), self.alloc_scratch(small, inner_dtype));
+            self.convert(TO_INNER_DTYPE, [compute, inner_dtype], [projected, desc.grad], small);
         }
-        let words = (small * own.size() as u64).div_ceil(8);
+        let words = (small * inner_dtype.size() as u64).div_ceil(8);
         let zeros = TensorDesc { len: words, param: desc.param, ..TensorDesc::default() };
         self.launch_per_block(PROJECT, "clear".to_owned(), words, zeros);
         let dims = shapes.low_rank_shape();
         let step = StepContext { shape: &dims, projected: Some(len as usize), ..job.step };
-        let (kernels, mut coefs, at) = self.constants(low.inner, own, &step, job.scalars)?;
+        let (kernels, mut coefs, at) =
+            self.constants(low.inner, inner_dtype, &step, job.scalars)?;
         desc.coefs = at;
-        let known = if low.is_single_precision {
+        let outer_coefs = if low.is_single_precision {
             self.constants(low.inner, compute, &step, job.scalars)?.2
         } else {
             at
         };
         for (to, slot) in desc.slots.iter_mut().zip(slots.iter().take(kernels.slots())) {
             if let Some(slot) = slot {
-                *to = self.open(&mut conversions, own, slot, small, true)?;
+                *to = self.open(&mut conversions, inner_dtype, slot, small, true)?;
             }
         }
-        let (stem, suffix) = (kernels.stem(), name(own));
+        let (stem, suffix) = (kernels.stem(), name(inner_dtype));
         let matrix = kernels.shape() == Shape::Matrix;
         if let Some(layout) = MatrixLayout::of(&dims).filter(|_| matrix) {
-            self.matrix(&mut conversions, kernels, own, layout, slots, &mut desc)?;
+            self.matrix(&mut conversions, kernels, inner_dtype, layout, slots, &mut desc)?;
         }
         let sums = kernels.needs_sums(low.inner).ok_or_else(none)?;
         if sums && len == 0 {
-            kernels.finish_empty(own, &mut coefs);
+            kernels.finish_empty(inner_dtype, &mut coefs);
         }
         let sums = sums && len > 0;
         if sums {
             let kernel = if matrix { "scaled_sums" } else { "sums" };
             let of_low = match small {
                 0 => 0,
-                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), own, &desc),
+                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), inner_dtype, &desc),
             };
             let of_param = if kernels.sums_param() {
-                let param = match own == compute {
+                let param = match inner_dtype == compute {
                     true => param,
-                    false => self.open(&mut conversions, own, &job.param, len, false)?,
+                    false => self.open(&mut conversions, inner_dtype, &job.param, len, false)?,
                 };
                 let desc = TensorDesc { len, param, coefs: at, ..TensorDesc::default() };
-                self.sums(format!("{stem}_param_sums_{suffix}"), own, &desc)
+                self.sums(format!("{stem}_param_sums_{suffix}"), inner_dtype, &desc)
             } else {
                 0
             };
             let desc = TensorDesc { len: small, coefs: at, sums: of_low, ..TensorDesc::default() };
+            // The kernel takes the sums over the full parameter from `factors[0]`, and its length from `width`.
             let desc = TensorDesc { factors: [of_param, 0, 0], width: len, ..desc };
             let kernel = format!("{stem}_finish_low_{suffix}");
             self.launch(phase::FINISH, kernel, Granularity::Block, [1, 1], desc);
         }
         let kernel = if matrix { "scaled_apply" } else { "direct" };
         self.launch_per_block(phase::APPLY, format!("{stem}_{kernel}_{suffix}"), small, desc);
-        self.read_back(index, job, (kernels, own), (at, coefs), sums);
-        if own != compute {
-            self.convert(FROM_OWN, [own, compute], [desc.param, direction], small);
+        self.read_back(index, job, (kernels, inner_dtype), (at, coefs), sums);
+        if inner_dtype != compute {
+            self.convert(FROM_INNER_DTYPE, [inner_dtype, compute], [desc.param, direction], small);
         }
 
         let grad = match &low.scales {
-            None => self.bring_back(&buffers),
+            None => self.project_back(&buffers),
             Some(apollo) => self.scale(index, job, &buffers, apollo),
         };
-        let desc = TensorDesc { len, param, grad, coefs: known, ..TensorDesc::default() };
-        self.launch_per_block(FOLLOW, format!("{stem}_follow_{}", name(compute)), len, desc);
+        let desc = TensorDesc { len, param, grad, coefs: outer_coefs, ..TensorDesc::default() };
+        self.launch_per_block(
+            APPLY_DIRECTION,
+            format!("{stem}_follow_{}", name(compute)),
+            len,
+            desc,
+        );
         self.add_conversions(conversions);
         Ok(())
     }
@@ -231,7 +239,7 @@ impl LaunchPlan {
     }
 
     /// The directions, projected back and scaled.
-    fn bring_back(&mut self, buffers: &ProjectionBuffers<'_>) -> u64 {
+    fn project_back(&mut self, buffers: &ProjectionBuffers<'_>) -> u64 {
         let Shapes { rows, cols, side, .. } = buffers.shapes;
         let [rows, cols, inner] = [rows, cols, buffers.shapes.intermediate_len()].map(|d| d as u64);
         let (of, len) = (buffers.compute, rows * cols);
@@ -241,13 +249,14 @@ impl LaunchPlan {
             Side::Both => {
                 let between = self.alloc_scratch(rows * inner, of);
                 let factors = [(buffers.left, [inner, 1]), (buffers.direction, [inner, 1])];
-                self.product(BACK, of, [rows, inner, inner], factors, between);
+                self.product(PROJECT_BACK, of, [rows, inner, inner], factors, between);
                 (between, buffers.right)
             }
         };
         let directions = self.alloc_scratch(len, of);
         let factors = [(tall, [inner, 1]), (wide, [cols, 1])];
-        self.product(BACK_AGAIN, of, [rows, inner, cols], factors, directions);
+        self.product(PROJECT_BACK_AGAIN, of, [rows, inner, cols], factors, directions);
+        // The kernel takes the scale from the bits of `width`, which is not a width here.
         let width = buffers.low.projection.scale.to_bits();
         let desc = TensorDesc { len, param: directions, width, ..TensorDesc::default() };
         self.launch_per_block(DIRECTIONS, format!("galore_{}", name(of)), len, desc);
@@ -255,7 +264,7 @@ impl LaunchPlan {
     }
 
     /// APOLLO: the gradient, scaled by the ratio of the norms of the inner rule's directions and the
-    /// projected gradient, and limited. The factors are not negative; the sign of the descent is
+    /// projected gradient, and its growth limited. The factors are not negative; the sign of the descent is
     /// applied by the rule's `apply_direction`, as in the references.
     fn scale(
         &mut self,
@@ -276,12 +285,19 @@ impl LaunchPlan {
             let (start, stride) = (start as u64, stride as u64);
             let desc = ChannelDesc { first: 0, len: of_one, start, stride, from, to };
             let chunks = [count * blocks, of_one];
-            self.launch(BACK, format!("channels_{suffix}"), Granularity::Warp, chunks, desc);
+            self.launch(
+                PROJECT_BACK,
+                format!("channels_{suffix}"),
+                Granularity::Warp,
+                chunks,
+                desc,
+            );
             self.fold(FOLD_CHANNELS, of, count, blocks, to)
         });
         let factors = self.alloc_scratch(count, buffers.compute);
         let desc =
             TensorDesc { len: count, param: factors, sums: squares[0], ..TensorDesc::default() };
+        // The kernel takes a channel's length from `width`.
         let desc = TensorDesc { factors: [squares[1], 0, 0], width: of_one, ..desc };
         self.launch_per_block(FACTORS, format!("apollo_factors_{suffix}"), count, desc);
 
@@ -313,12 +329,13 @@ impl LaunchPlan {
                 let to = self.alloc_scratch(blocks, of);
                 let chunks = [blocks, len];
                 let kernel = format!("apollo_squares_{suffix}");
-                self.launch(LENGTH, kernel, Granularity::Warp, chunks, ApolloDesc { to, ..desc });
-                self.fold(FOLD_LENGTH, of, 1, blocks, to)
+                self.launch(NORM, kernel, Granularity::Warp, chunks, ApolloDesc { to, ..desc });
+                self.fold(FOLD_NORM, of, 1, blocks, to)
             };
             let kernel = format!("apollo_limit_{suffix}");
             self.launch(LIMIT, kernel, Granularity::Block, [1, 1], ApolloDesc { to: sum, ..desc });
-            self.readbacks.push(Readback { index, what: ReadbackKind::Number(desc.cell, which) });
+            self.readbacks
+                .push(Readback { index, what: ReadbackKind::DeviceF64(desc.cell, which) });
         }
         let directions = self.alloc_scratch(len, buffers.compute);
         desc.to = directions;

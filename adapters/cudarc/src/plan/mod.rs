@@ -58,14 +58,24 @@ impl Region {
     }
 }
 
-/// Prepared launches: kernel, blocks and threads, parameters.
+/// Prepared launches, in order.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct LaunchList(Vec<(String, [u32; 2], [u64; 3])>);
+pub(crate) struct LaunchList(Vec<PreparedLaunch>);
+
+/// A launch whose table is in device memory.
+#[derive(Clone, Debug, PartialEq)]
+struct PreparedLaunch {
+    kernel: String,
+    blocks: u32,
+    threads: u32,
+    /// The kernel's parameters: the table's address, and its numbers of descriptors and of chunks.
+    params: [u64; 3],
+}
 
 impl LaunchList {
     /// Launches them in order.
     pub(crate) fn launch<D: Device>(&self, device: &mut D) -> Result<(), Error<D::Error>> {
-        self.0.iter().try_for_each(|(kernel, [blocks, threads], params)| {
+        self.0.iter().try_for_each(|PreparedLaunch { kernel, blocks, threads, params }| {
             device.launch(kernel, *blocks, *threads, *params).map_err(Error::Device)
         })
     }
@@ -91,7 +101,7 @@ pub(crate) fn prepare<D: Device>(
     let plan = loop {
         let mut plan = LaunchPlan::new(workspace);
         fill(&mut plan)?;
-        plan.tables();
+        plan.append_tables();
         let (tables, scratch) = (plan.bytes.len(), plan.scratch as usize);
         let grown = [
             workspace.tables.grow(device, tables).map_err(Error::Device)?,
@@ -108,27 +118,35 @@ pub(crate) fn prepare<D: Device>(
     for ((_, kernel), launch) in plan.launches {
         device.load(&kernel).map_err(Error::Device)?;
         let (blocks, threads) = launch.grid();
-        launch_list.push((kernel, [blocks, threads], [launch.at, launch.descs, launch.chunks]));
+        let params = [launch.at, launch.descs, launch.chunks];
+        launch_list.push(PreparedLaunch { kernel, blocks, threads, params });
     }
     Ok((LaunchList(launch_list), plan.readbacks))
 }
 
-/// The order of launches.
+/// The order of launches. A sum takes one launch for each level of its reduction, and their phases count up from that of
+/// `FOLD_SQUARES`, `FOLD_ROWS` or `FOLD_SUMS`: the gaps that follow are reserved for them. `lowrank` and `newton_schulz`
+/// put their own phases into the gaps after `WIDEN` and `APPLY`.
 pub(crate) mod phase {
     pub(crate) const FROM_PARAM: u32 = 0;
     pub(crate) const TO_SLOT: u32 = 1;
     pub(crate) const LOAD: u32 = 2;
+    /// Converts loaded values from `f32`, which block-wise codes decode to, to another compute type.
     pub(crate) const WIDEN: u32 = 3;
     pub(crate) const SQUARES: u32 = 10;
     pub(crate) const FOLD_SQUARES: u32 = 11;
+    /// Updates row and column state from the sums.
     pub(crate) const TRACK: u32 = 30;
     pub(crate) const FOLD_ROWS: u32 = 31;
     pub(crate) const FACTORS: u32 = 50;
     pub(crate) const SUMS: u32 = 60;
     pub(crate) const FOLD_SUMS: u32 = 61;
+    /// Completes the constants with the sums over a tensor.
     pub(crate) const FINISH: u32 = 80;
+    /// Copies completed constants to memory that outlives the step.
     pub(crate) const PERSIST: u32 = 81;
     pub(crate) const APPLY: u32 = 90;
+    /// Undoes [`WIDEN`], before the values are encoded.
     pub(crate) const NARROW: u32 = 100_000;
     pub(crate) const STORE: u32 = 100_001;
 }
@@ -144,8 +162,11 @@ pub(crate) enum Granularity {
 #[derive(Default)]
 struct Launch {
     table: Vec<u8>,
+    /// The table's device address.
     at: u64,
+    /// The number of descriptors in the table.
     descs: u64,
+    /// The number of chunks of all descriptors.
     chunks: u64,
     granularity: Granularity,
     /// The largest number of items in a chunk.
@@ -243,7 +264,7 @@ impl LaunchPlan {
     }
 
     /// Appends the launches' tables.
-    fn tables(&mut self) {
+    fn append_tables(&mut self) {
         let mut launches = std::mem::take(&mut self.launches);
         for launch in launches.values_mut() {
             launch.at = self.push(&launch.table);
@@ -278,11 +299,11 @@ pub(crate) struct Readback {
 /// The source of a readback.
 pub(crate) enum ReadbackKind {
     /// Constants that the host has completed.
-    Finished(&'static dyn KernelSpec, Dtype, Vec<u8>),
+    HostConstants(&'static dyn KernelSpec, Dtype, Vec<u8>),
     /// Constants that the device completes: their address and length.
-    Constants(&'static dyn KernelSpec, Dtype, u64, usize),
+    DeviceConstants(&'static dyn KernelSpec, Dtype, u64, usize),
     /// The address of an `f64`, and the index of its scalar.
-    Number(u64, usize),
+    DeviceF64(u64, usize),
 }
 
 impl Readback {
@@ -293,15 +314,15 @@ impl Readback {
         scalars: &mut ScalarState,
     ) -> Result<(), D::Error> {
         match &self.what {
-            ReadbackKind::Finished(kernels, compute, coefs) => {
+            ReadbackKind::HostConstants(kernels, compute, coefs) => {
                 kernels.export_scalars(*compute, coefs, scalars)
             }
-            &ReadbackKind::Constants(kernels, compute, at, len) => {
+            &ReadbackKind::DeviceConstants(kernels, compute, at, len) => {
                 let mut coefs = vec![0; len];
                 device.read(at, &mut coefs)?;
                 kernels.export_scalars(compute, &coefs, scalars);
             }
-            &ReadbackKind::Number(at, which) => {
+            &ReadbackKind::DeviceF64(at, which) => {
                 let mut bytes = [0; 8];
                 device.read(at, &mut bytes)?;
                 if let Some(number) = scalars.get_mut(which) {

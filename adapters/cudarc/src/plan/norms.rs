@@ -44,16 +44,16 @@ pub unsafe fn clip<D: Device>(
     clip: Clip,
     to: u64,
 ) -> Result<(), Error<D::Error>> {
-    let waits = matches!(clip, Clip::Norm(ClipGradNorm { error_if_nonfinite: true, .. }));
+    let syncs_host = matches!(clip, Clip::Norm(ClipGradNorm { error_if_nonfinite: true, .. }));
     let scale = |plan: &mut LaunchPlan| {
         let by = GradientOp::MultiplyBy(to + 8);
         gradients.iter().try_for_each(|g| add_at(SCALE, plan, g, &by))
     };
     launch(device, workspace, |plan| {
         plan.norm(gradients, clip, to);
-        if waits { Ok(()) } else { scale(plan) }
+        if syncs_host { Ok(()) } else { scale(plan) }
     })?;
-    if waits {
+    if syncs_host {
         let mut norm = [0; 8];
         device.read(to, &mut norm).map_err(Error::Device)?;
         let value = f64::from_le_bytes(norm);
@@ -105,13 +105,13 @@ impl LaunchPlan {
     fn norm(&mut self, gradients: &[DeviceSlice], clip: Clip, to: u64) {
         let dtype = gradients.iter().map(|g| g.dtype).reduce(promote).unwrap_or(Dtype::F32);
         let of = wide(dtype);
-        let (order, most) = match clip {
+        let (order, max_norm) = match clip {
             Clip::Norm(clip) => (clip.norm_type, clip.max_norm),
             Clip::Global(clip) => (f64::INFINITY, clip.clip_norm),
         };
         let kernels = |n| kernels(NormKind::of(order, n));
         let desc =
-            NormDesc { number: order.to_bits(), most: most.to_bits(), ..NormDesc::default() };
+            NormDesc { number: order.to_bits(), most: max_norm.to_bits(), ..NormDesc::default() };
         let list = self.alloc_scratch(gradients.len() as u64, of);
         for (i, g) in gradients.iter().enumerate() {
             let to = list + (i * of.size()) as u64;

@@ -99,34 +99,34 @@ impl LaunchPlan {
         let row_state = self.open(conversions, compute, &row_state, rows, true)?;
         let col_state = self.open(conversions, compute, &col_state, cols, true)?;
 
-        let a_row = width.div_ceil(CHUNK);
+        let chunks_per_row = width.div_ceil(CHUNK);
         let row_sums = if width == 0 {
             self.push_zeros(rows, of)
         } else {
-            let to = self.alloc_scratch(rows * a_row, of);
+            let to = self.alloc_scratch(rows * chunks_per_row, of);
             let kernel = format!("{stem}_rows_{suffix}");
             self.launch(
                 phase::SQUARES,
                 kernel,
                 Granularity::Warp,
-                [rows * a_row, width],
+                [rows * chunks_per_row, width],
                 TensorDesc { sums: to, ..*desc },
             );
-            self.fold(phase::FOLD_SQUARES, of, rows, a_row, to)
+            self.fold(phase::FOLD_SQUARES, of, rows, chunks_per_row, to)
         };
-        let a_col = height.div_ceil(ROWS);
+        let chunks_per_col = height.div_ceil(ROWS);
         let col_sums = if height == 0 {
             self.push_zeros(cols, of)
         } else {
-            let mut from = self.alloc_scratch(cols * a_col, of);
+            let mut from = self.alloc_scratch(cols * chunks_per_col, of);
             let kernel = format!("{stem}_cols_{suffix}");
             self.launch_per_block(
                 phase::SQUARES,
                 kernel,
-                cols * a_col,
+                cols * chunks_per_col,
                 TensorDesc { sums: from, ..*desc },
             );
-            let (mut len, mut phase) = (a_col, phase::FOLD_SQUARES);
+            let (mut len, mut phase) = (chunks_per_col, phase::FOLD_SQUARES);
             while len > 1 {
                 let items = cols * len.div_ceil(ROWS);
                 let to = self.alloc_scratch(items, of);
@@ -167,7 +167,7 @@ impl LaunchPlan {
                 ..TensorDesc::default()
             },
         );
-        // At least one level: even a single value is summed as a block.
+        // At least one level, even for a single value: `sums` must not be `row_sums`, which the factors overwrite.
         let blocks = height.div_ceil(CHUNK);
         let to = self.alloc_scratch(batches * blocks, of);
         self.fold_once("fold", phase::FOLD_ROWS, of, batches, height, row_sums, to);
