@@ -1,4 +1,4 @@
-//! `replay CASES`: what the boards make of the cases that `pack` has written, on this machine.
+//! `replay CASES`: runs the cases that `pack` has written on this machine, for comparison with the firmware.
 
 extern crate alloc;
 

@@ -1,4 +1,4 @@
-//! Code shared by the firmware of all boards and by the host, which must all get identical bits.
+//! Code shared by the firmware of all emulated boards and by the host, which must all get identical bits.
 #![cfg_attr(target_os = "none", no_std)]
 
 #[cfg(feature = "names")]

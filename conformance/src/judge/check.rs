@@ -12,7 +12,7 @@ use crate::backend::{
 };
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::bounds::{Bounds, Mode, is_low_bit};
-use crate::judge::comparator::{Comparator, Failure, Location, Sample};
+use crate::judge::comparator::{Comparator, Failure, Sample, TensorCheck};
 use crate::judge::compare::is_code;
 use crate::judge::derived::{self, Tolerances};
 use crate::judge::sensitivity::{self, Sensitivity};
@@ -98,7 +98,7 @@ pub struct Report {
 
 impl Report {
     /// A report without figures.
-    fn bare(case: &Case, backend: &str, mode: Mode) -> Report {
+    fn without_figures(case: &Case, backend: &str, mode: Mode) -> Report {
         Report {
             case: case.id.clone(),
             kind: case.kind.name().to_owned(),
@@ -158,8 +158,9 @@ impl Report {
             Data::Optimizer(_) => &[Mode::Step, Mode::Free],
             _ => &[Mode::Values],
         };
-        let bare = modes.iter().map(|&mode| Report::bare(case, backend, mode));
-        bare.map(|bare| bare.refused(BackendError::Failed(format!("{NOT_REACHED}: {why}"))))
+        let blank = modes.iter().map(|&mode| Report::without_figures(case, backend, mode));
+        blank
+            .map(|blank| blank.with_error(BackendError::Failed(format!("{NOT_REACHED}: {why}"))))
             .collect()
     }
 
@@ -169,7 +170,7 @@ impl Report {
         !self.detail.starts_with(NOT_REACHED)
     }
 
-    fn refused(mut self, why: BackendError) -> Report {
+    fn with_error(mut self, why: BackendError) -> Report {
         (self.outcome, self.detail) = match why {
             BackendError::Unsupported(why) => (Outcome::Unsupported, why),
             BackendError::Failed(why) => (Outcome::Error, why),
@@ -180,7 +181,7 @@ impl Report {
         self
     }
 
-    fn finished(
+    fn with_results(
         mut self,
         mut comparator: Comparator<'_>,
         remarks: impl IntoIterator<Item = String>,
@@ -251,14 +252,17 @@ impl<'a> Basis<'a> {
     pub fn check(&self, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> {
         let case = self.case;
         let guarded = |mode: Mode, f: &dyn Fn(Report) -> Result<Report, BackendError>| {
-            let bare = Report::bare(case, backend.name(), mode);
-            match catch_unwind(AssertUnwindSafe(|| f(bare.clone()))) {
+            let blank = Report::without_figures(case, backend.name(), mode);
+            match catch_unwind(AssertUnwindSafe(|| f(blank.clone()))) {
                 Ok(Ok(report)) => report,
-                Ok(Err(refused)) => bare.refused(refused),
+                Ok(Err(error)) => blank.with_error(error),
                 Err(panic) => {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
                     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-                    bare.refused(BackendError::Failed(format!("panicked: {}", text.unwrap_or("?"))))
+                    blank.with_error(BackendError::Failed(format!(
+                        "panicked: {}",
+                        text.unwrap_or("?")
+                    )))
                 }
             }
         };
@@ -266,15 +270,17 @@ impl<'a> Basis<'a> {
             Data::Optimizer(data) => {
                 // The free run comes first: a single step starts from the reference's answer to the one before, and no
                 // backend may see an answer before it gives its own.
-                let free = guarded(Mode::Free, &|bare| free_run(self, data, backend, bounds, bare));
-                let step = guarded(Mode::Step, &|bare| by_step(self, data, backend, bounds, bare));
+                let free =
+                    guarded(Mode::Free, &|blank| free_run(self, data, backend, bounds, blank));
+                let step =
+                    guarded(Mode::Step, &|blank| by_step(self, data, backend, bounds, blank));
                 vec![step, free]
             }
             Data::Schedule(data) => {
-                vec![guarded(Mode::Values, &|bare| schedule(case, data, backend, bounds, bare))]
+                vec![guarded(Mode::Values, &|blank| schedule(case, data, backend, bounds, blank))]
             }
             Data::Gradient(data) => {
-                vec![guarded(Mode::Values, &|bare| gradient(case, data, backend, bounds, bare))]
+                vec![guarded(Mode::Values, &|blank| gradient(case, data, backend, bounds, blank))]
             }
         }
     }
@@ -301,7 +307,7 @@ fn by_step(
     data: &OptimizerCase,
     backend: &dyn Backend,
     bounds: &Bounds,
-    bare: Report,
+    blank: Report,
 ) -> Result<Report, BackendError> {
     let case = basis.case;
     let spec = OptimizerSpec::new(case, data);
@@ -334,19 +340,20 @@ fn by_step(
         }
         if compared.contains(&true) || compared.is_empty() {
             run.step(&Inputs::new(data, t))?;
-            for (i, compared) in compared.iter_mut().enumerate().filter(|(_, j)| **j) {
+            for (i, compared) in compared.iter_mut().enumerate().filter(|(_, compared)| **compared)
+            {
                 let Some(slot) = run.lacks(i) else { continue };
                 lacking::excused(&spec, data, (i, t), &slot).map_err(BackendError::Failed)?;
                 lacking = Some(slot);
                 *compared = false;
             }
         }
-        skipped += compared.iter().filter(|&&j| !j).count();
+        skipped += compared.iter().filter(|&&compared| !compared).count();
         hidden |= !run.shows_state();
-        later += compared.iter().filter(|&&j| j && t > 0).count();
+        later += compared.iter().filter(|&&compared| compared && t > 0).count();
         let sensitivity = || basis.sensitivity(data, t);
         let derived = basis.step(data, t);
-        for (i, _) in compared.iter().enumerate().filter(|(_, j)| **j) {
+        for (i, _) in compared.iter().enumerate().filter(|(_, compared)| **compared) {
             let want = Want::of(case, data, (i, t));
             compare_param(
                 &mut comparator,
@@ -369,7 +376,7 @@ fn by_step(
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
     let remarks = [skipped, hidden.then(unchecked), without_sensitivity(&spec)];
-    Ok(bare.finished(comparator, remarks.into_iter().flatten()))
+    Ok(blank.with_results(comparator, remarks.into_iter().flatten()))
 }
 
 fn unchecked() -> String {
@@ -388,7 +395,7 @@ fn free_run(
     data: &OptimizerCase,
     backend: &dyn Backend,
     bounds: &Bounds,
-    bare: Report,
+    blank: Report,
 ) -> Result<Report, BackendError> {
     let case = basis.case;
     let mut comparator = Comparator::new(bounds, &case.id, Mode::Free);
@@ -446,7 +453,7 @@ fn free_run(
     from_own.ties();
     comparator.absorb(from_own);
     let remarks = [(!run.shows_state()).then(unchecked), without_sensitivity(&spec)];
-    Ok(bare.finished(comparator, remarks.into_iter().flatten()))
+    Ok(blank.with_results(comparator, remarks.into_iter().flatten()))
 }
 
 /// A compensation slot is meaningful only together with the value: returns the slot as it would be beside the
@@ -543,7 +550,7 @@ fn compare_param<'a>(
         let sensitivity = |k| sensitivity(&tensor, k);
         let from = (what == "value").then_some([before, start]);
         let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
-        let at = Location {
+        let at = TensorCheck {
             tensor: &tensor,
             what,
             step,
@@ -565,9 +572,9 @@ fn compare_param<'a>(
         return;
     }
     let got = run.state(i);
-    let joined = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
+    let has_been_updated = !p.state0.is_empty() || p.updates_before(t + 1) > 0;
     for (slot, want) in &expected.state {
-        if !joined && want.has_nan() {
+        if !has_been_updated && want.has_nan() {
             continue;
         }
         let tensor = format!("p{i}.state.{slot}");
@@ -576,7 +583,7 @@ fn compare_param<'a>(
                 let sensitivity = |k| sensitivity(&tensor, k);
                 let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
                 let sensitivity = &sensitivity;
-                let at = Location {
+                let at = TensorCheck {
                     tensor: &tensor,
                     what: slot,
                     step,
@@ -610,7 +617,7 @@ fn schedule(
     data: &ScheduleCase,
     backend: &dyn Backend,
     bounds: &Bounds,
-    bare: Report,
+    blank: Report,
 ) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let got = backend.schedule(&ScheduleSpec::new(case, data))?;
@@ -619,13 +626,18 @@ fn schedule(
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at = Location { tensor: "lr", what: "lr", step: Some(t), ..Location::plain(&none) };
+            let at = TensorCheck {
+                tensor: "lr",
+                what: "lr",
+                step: Some(t),
+                ..TensorCheck::plain(&none)
+            };
             comparator.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
         comparator.problem(format!("{} rates, wanted {}", got.len(), data.lr.len()));
     }
-    Ok(bare.finished(comparator, None))
+    Ok(blank.with_results(comparator, None))
 }
 
 fn gradient(
@@ -633,7 +645,7 @@ fn gradient(
     data: &GradientCase,
     backend: &dyn Backend,
     bounds: &Bounds,
-    bare: Report,
+    blank: Report,
 ) -> Result<Report, BackendError> {
     let none = |_| 0.0;
     let answer = backend.gradient(&GradientSpec::new(case, data))?;
@@ -664,7 +676,7 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = Location { tensor: &tensor, what: "out", ..Location::plain(&none) };
+        let at = TensorCheck { tensor: &tensor, what: "out", ..TensorCheck::plain(&none) };
         comparator.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -672,7 +684,7 @@ fn gradient(
         (Some(_), None) => comparator.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // Stored in f64, but computed in the type that all gradients promote to.
-            let at = Location { tensor: "norm", what: "norm", ..Location::plain(&none) };
+            let at = TensorCheck { tensor: "norm", what: "norm", ..TensorCheck::plain(&none) };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {
@@ -680,7 +692,7 @@ fn gradient(
             }
         }
     }
-    Ok(bare.finished(comparator, None))
+    Ok(blank.with_results(comparator, None))
 }
 
 /// The type that two types promote to.

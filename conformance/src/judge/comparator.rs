@@ -131,7 +131,7 @@ struct Diverged {
 }
 
 /// A tensor and how it is to be compared.
-pub(crate) struct Location<'a> {
+pub(crate) struct TensorCheck<'a> {
     /// The tensor's name: `p0.value`.
     pub(crate) tensor: &'a str,
     /// The quantity: `value`.
@@ -148,10 +148,10 @@ pub(crate) struct Location<'a> {
     pub(crate) derived: Option<&'a [f64]>,
 }
 
-impl<'a> Location<'a> {
+impl<'a> TensorCheck<'a> {
     /// A tensor that belongs to no parameter.
-    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> Location<'a> {
-        Location {
+    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> TensorCheck<'a> {
+        TensorCheck {
             tensor: "",
             what: "",
             step: None,
@@ -304,7 +304,7 @@ impl<'a> Comparator<'a> {
     /// Compares a tensor. `before` is its value before the step, which sets the scale.
     pub(crate) fn compare(
         &mut self,
-        at: &Location<'_>,
+        at: &TensorCheck<'_>,
         got: &Tensor,
         want: &Tensor,
         before: Option<&Tensor>,
@@ -316,7 +316,7 @@ impl<'a> Comparator<'a> {
     /// [`Comparator::compare`] with the magnitude before the step as a function of the index.
     pub(crate) fn compare_by(
         &mut self,
-        at: &Location<'_>,
+        at: &TensorCheck<'_>,
         got: &Tensor,
         want: &Tensor,
         before: impl Fn(usize) -> f64,
@@ -386,14 +386,14 @@ impl<'a> Comparator<'a> {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
-                    let tie = apart == 1 && low_bit;
+                    let off_by_one = apart == 1 && low_bit;
                     self.codes[0] += 1;
-                    self.codes[1] += usize::from(tie);
+                    self.codes[1] += usize::from(off_by_one);
                     if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
                         let [codes, ties] = self.diverging.entry(param).or_default();
-                        (*codes, *ties) = (*codes + 1, *ties + usize::from(tie));
+                        (*codes, *ties) = (*codes + 1, *ties + usize::from(off_by_one));
                     }
-                    if tie { 0.0 } else { apart as f64 }
+                    if off_by_one { 0.0 } else { apart as f64 }
                 }
                 (_, None) => compare::error(g, w, unit),
             };
@@ -434,7 +434,7 @@ impl<'a> Comparator<'a> {
             }
             if let Some(tolerance) = tolerance {
                 (bound, noise) = (tolerance / unit, tolerance);
-                self.spread.note(ulp, bound);
+                self.spread.record(ulp, bound);
             } else if !exact {
                 self.spread.by_table += 1;
             }
@@ -479,7 +479,7 @@ impl<'a> Comparator<'a> {
     }
 
     /// Checks the systematic error of a parameter's update.
-    fn check_systematic(&mut self, at: &Location<'_>, error: &SystematicError, diverged: bool) {
+    fn check_systematic(&mut self, at: &TensorCheck<'_>, error: &SystematicError, diverged: bool) {
         let tolerance = if diverged { SYSTEMATIC_DIVERGED } else { SYSTEMATIC };
         if self.systematic.is_none() {
             let step = at.step.map_or(String::new(), |t| format!(", step {t},"));

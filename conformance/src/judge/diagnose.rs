@@ -15,13 +15,13 @@ use crate::judge::compare;
 use crate::judge::mutations::{MUTATIONS, Mutation, VARIANTS};
 
 /// The share of the failing values, and of the passing ones, that a mutation must reproduce.
-const ENOUGH: f64 = 0.95;
+const MIN_REPRODUCED_SHARE: f64 = 0.95;
 
 /// The share of the parameters' values that must fail: many mutations reproduce a few.
-const MANY: f64 = 0.1;
+const MIN_FAILING_SHARE: f64 = 0.1;
 
 /// The allowed distance from the mutated rule, in bounds: two programs with one mistake may round differently.
-const SLACK: f64 = 4.0;
+const MAX_BOUNDS_APART: f64 = 4.0;
 
 /// The mutations that fit a failed check, each with the share of all values that it reproduces.
 #[must_use]
@@ -32,7 +32,7 @@ pub fn candidates(case: &Case, report: &Report) -> Vec<(&'static str, f64)> {
     }
     let values = || report.samples.iter().filter(|s| s.tensor.ends_with(".value"));
     let off = values().filter(|s| is_off(s)).count();
-    if (off as f64) < MANY * values().count() as f64 {
+    if (off as f64) < MIN_FAILING_SHARE * values().count() as f64 {
         return Vec::new();
     }
     let fitting = MUTATIONS.iter().chain(VARIANTS).filter(|n| n.applies(case));
@@ -56,11 +56,11 @@ fn fit(case: &Case, data: &OptimizerCase, report: &Report, mistake: &Mutation) -
         let off = is_off(s);
         // The mutation may have made the value larger, and with it the spacing.
         let unit = s.unit.max(compare::spacing(s.dtype, compare::scale(*x, 0.0)));
-        let given = compare::error(s.got, *x, unit) <= SLACK * s.bound.max(1.0);
+        let given = compare::error(s.got, *x, unit) <= MAX_BOUNDS_APART * s.bound.max(1.0);
         let [all, fits] = &mut counts[usize::from(off)];
         (*all, *fits) = (*all + 1, *fits + usize::from(given));
     }
-    let enough = |[all, fits]: [usize; 2]| fits as f64 >= ENOUGH * all as f64;
+    let enough = |[all, fits]: [usize; 2]| fits as f64 >= MIN_REPRODUCED_SHARE * all as f64;
     let [others, off] = counts;
     let fits = off[0] > 0 && enough(off) && enough(others);
     fits.then(|| (off[1] + others[1]) as f64 / (off[0] + others[0]) as f64)

@@ -3,7 +3,9 @@
 //! [`check`] runs a case, `comparator` compares values, [`bounds`] and `derived` define the tolerances,
 //! `sensitivity` measures how much an input's last bit matters, `systematic` finds errors common to all elements,
 //! [`diagnose`] names the [mutation](mutations) that explains a failure, [`percent`] finds whether an argument off
-//! by one per cent is noticed. Backends are in [`crate::backend`], printing in [`crate::report`].
+//! by one per cent is noticed. Errors are in *ULP at scale* ([`compare`]): in units of the spacing of the value's
+//! type at the larger magnitude of the expected value and the value before the step. Backends are in
+//! [`crate::backend`], printing in [`crate::report`].
 
 pub mod bounds;
 pub mod check;

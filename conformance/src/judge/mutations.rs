@@ -295,7 +295,7 @@ impl MutatedStep<'_> {
     }
 
     /// Parameters that have a gradient.
-    fn moving(&self) -> Vec<usize> {
+    fn with_gradient(&self) -> Vec<usize> {
         (0..self.params.len())
             .filter(|&i| self.inputs.grads.get(i).is_some_and(Option::is_some))
             .collect()
@@ -331,7 +331,7 @@ fn decay_coupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 
 fn decay_decoupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let mut out = undecayed(s.clone()).answer()?;
-    for i in s.moving() {
+    for i in s.with_gradient() {
         let (factor, p) = (s.lr(i) * s.number(i, "weight_decay"), &s.params[i].value);
         out.values[i] = map(&out.values[i], |k, x| x - factor * p.get(k));
     }
@@ -348,7 +348,7 @@ fn decay_without_lr(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> 
 fn decay_late(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let right = s.answer()?;
     let mut out = undecayed(s.clone()).answer()?;
-    for i in s.moving() {
+    for i in s.with_gradient() {
         let (factor, p) = (s.lr(i) * s.number(i, "weight_decay"), &s.params[i].value);
         out.values[i] = map(&out.values[i], |k, x| {
             let (early, late) = (x - factor * p.get(k), x - factor * x);
@@ -421,7 +421,7 @@ fn with_eps(mut s: MutatedStep<'_>, f: impl Fn(f64) -> f64) -> Result<StepOutput
 /// √(v + ε) for √v + ε, by an ε′ for each element that has this effect.
 fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     let mut out = s.answer()?;
-    for i in s.moving() {
+    for i in s.with_gradient() {
         let Some(group) = s.group(i) else { continue };
         let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
         let state = &out.states[i];

@@ -14,8 +14,11 @@ use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use crate::tensor::Tensor;
 
+/// For each tensor, the value of each element.
+type TensorValues = BTreeMap<String, Vec<f64>>;
+
 /// For each tensor, the sensitivity of each element.
-pub(crate) type Sensitivity = BTreeMap<String, Vec<f64>>;
+pub(crate) type Sensitivity = TensorValues;
 
 /// The input that is perturbed by one ULP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +31,7 @@ enum Perturbed {
 
 /// The sensitivities of one step from the reference's own state.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivity {
-    let answer = |perturbed: &Perturbed| -> Result<Sensitivity, BackendError> {
+    let answer = |perturbed: &Perturbed| -> Result<TensorValues, BackendError> {
         let mut run = start(case, data, t, perturbed)?;
         run.step(&inputs(data, t, perturbed))?;
         Ok(answers(&*run, data.params.len()))
@@ -41,7 +44,7 @@ pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Sensitivit
 
 /// The sensitivities of a free run, after each step.
 pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Sensitivity> {
-    let answer = |perturbed: &Perturbed| -> Result<Vec<Sensitivity>, BackendError> {
+    let answer = |perturbed: &Perturbed| -> Result<Vec<TensorValues>, BackendError> {
         let mut run = start(case, data, 0, perturbed)?;
         let step = |t| {
             run.step(&inputs(data, t, perturbed))?;
@@ -67,7 +70,7 @@ fn differences<C>(
     answer: impl Fn(&Perturbed) -> Result<C, BackendError>,
 ) -> C
 where
-    C: Default + AsMut<[Sensitivity]>,
+    C: Default + AsMut<[TensorValues]>,
 {
     let Ok(mut base) = answer(&Perturbed::Nothing) else { return C::default() };
     let mut sums: Vec<Sensitivity> = Vec::new();
@@ -136,8 +139,8 @@ fn inputs(data: &OptimizerCase, t: usize, perturbed: &Perturbed) -> Inputs {
     inputs
 }
 
-fn answers(run: &dyn Run, params: usize) -> Sensitivity {
-    let mut out = Sensitivity::new();
+fn answers(run: &dyn Run, params: usize) -> TensorValues {
+    let mut out = TensorValues::new();
     for i in 0..params {
         out.insert(format!("p{i}.value"), run.value(i).to_f64s());
         out.extend(run.eval(i).map(|x| (format!("p{i}.eval"), x.to_f64s())));

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// Bins per factor of 2.
-const FINE: f64 = 8.0;
-/// The bin of 0.
-const LEAST: f64 = 1e-9;
+/// How many bins a factor of 2 is divided into.
+const BINS_PER_DOUBLING: f64 = 8.0;
+/// Smaller values, 0 among them, share this value's bin.
+const SMALLEST_VALUE: f64 = 1e-9;
 
 /// A histogram of non-negative values, with logarithmic bins.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,8 +16,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    fn note(&mut self, x: f64) {
-        let bin = (x.clamp(LEAST, 1e30).log2() * FINE).ceil() as i32;
+    fn add_value(&mut self, x: f64) {
+        let bin = (x.clamp(SMALLEST_VALUE, 1e30).log2() * BINS_PER_DOUBLING).ceil() as i32;
         *self.bins.entry(bin).or_default() += 1;
         self.largest = self.largest.max(x);
     }
@@ -45,8 +45,9 @@ impl Histogram {
             (seen as f64 >= expected).then_some(*bin)
         };
         let bin = self.bins.iter().find_map(upto);
-        let x = bin.map_or(0.0, |bin| (f64::from(bin) / FINE).exp2().min(self.largest));
-        if x <= 2.0 * LEAST { 0.0 } else { x }
+        let x =
+            bin.map_or(0.0, |bin| (f64::from(bin) / BINS_PER_DOUBLING).exp2().min(self.largest));
+        if x <= 2.0 * SMALLEST_VALUE { 0.0 } else { x }
     }
 }
 
@@ -62,9 +63,9 @@ pub struct Spread {
 }
 
 impl Spread {
-    pub(crate) fn note(&mut self, error: f64, bound: f64) {
-        self.shares.note(if error == 0.0 { 0.0 } else { error / bound });
-        self.ulps.note(bound);
+    pub(crate) fn record(&mut self, error: f64, bound: f64) {
+        self.shares.add_value(if error == 0.0 { 0.0 } else { error / bound });
+        self.ulps.add_value(bound);
     }
 
     /// Adds another's counts.
@@ -82,7 +83,7 @@ mod tests {
     #[test]
     fn quantiles_are_near() {
         let mut h = Histogram::default();
-        (1..=1000).for_each(|i| h.note(f64::from(i)));
+        (1..=1000).for_each(|i| h.add_value(f64::from(i)));
         for (part, x) in [(0.5, 500.0), (0.99, 990.0)] {
             assert!((h.quantile(part) / x - 1.0).abs() < 0.1, "{}", h.quantile(part));
         }
