@@ -53,27 +53,11 @@ pub fn convert<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat>(
 }
 
 /// Calls `f` with the parameter converted for evaluation, then converts it back for
-/// training. Both conversions round, as in the reference.
+/// training. Both conversions round, as in the reference. [`Optimize::evaluate`](crate::state::Optimize::evaluate),
+/// with an example, does so for a rule with its state.
 ///
 /// # Errors
 /// Those of [`convert`].
-///
-/// # Example
-/// ```
-/// use bitstep::{prelude::*, rule::mode::evaluate};
-/// let rule = ScheduleFreeSgd::DEFAULT; // momentum 0.9
-/// let mut y = [1.0f64];
-/// let mut state = State::new(&rule, 1, [0.0; 1])?; // z
-/// for _ in 0..3 {
-///     let gradient = y; // of y²/2
-///     rule.step(&mut state, 0.5, &mut y, &gradient)?;
-/// }
-/// let (before, z) = (y[0], state.slots()[0][0]);
-/// let x = evaluate::<_, f64, _, _, _>(&rule, &mut y, state.slots(), |x| x[0])?;
-/// assert!((before - (0.9 * x + 0.1 * z)).abs() < 1e-15); // y lies between x and z
-/// assert!((y[0] - before).abs() < 1e-15);
-/// # Ok::<(), bitstep::Error>(())
-/// ```
 pub fn evaluate<R: Rule, C: ComputeFloat, P: StoredFloat, S: StoredFloat, T>(
     rule: &R,
     param: &mut [P],

@@ -11,25 +11,12 @@ use crate::float::{ComputeFloat, StoredFloat};
 ///
 /// `C` is the compute type: `f64`, `f32`, or [`Eager`](crate::float::Eager) of a 16-bit type for
 /// PyTorch's eager arithmetic. `scalars` start as [`Rule::scalars`] (most rules have none).
-/// [`Optimize::step`](crate::state::Optimize::step) keeps the slots, the scalars and the step count for you.
+/// For backends and for slots in memory of any layout: [`Optimize::step`](crate::state::Optimize::step), with an
+/// example, keeps slots, scalars and the step count, and knows the types.
 ///
 /// # Errors
 /// An invalid configuration, a slice of the wrong length, or no [`StepContext::grad_norm`] for a rule that needs one.
 /// Nothing is written then.
-///
-/// # Example
-/// ```
-/// use bitstep::{prelude::*, rule::step};
-/// let rule = Lion::DEFAULT;
-/// let (mut p, g) = ([1.0f32, -2.0], [0.5f32, -0.25]);
-/// let (mut momentum, mut scalars) = ([0.0f32; 2], rule.scalars());
-/// for t in 1..=2 {
-///     let at = StepContext::new(t, 0.25);
-///     step::<_, f32, _, _, _>(&rule, &at, &mut scalars, &mut p, &g, [&mut momentum])?;
-/// }
-/// assert_eq!(p, [0.5, -1.5]); // two steps of 0.25 against the gradient's sign
-/// # Ok::<(), bitstep::Error>(())
-/// ```
 pub fn step<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat>(
     rule: &R,
     step: &StepContext,

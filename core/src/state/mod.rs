@@ -14,6 +14,7 @@ pub use memory::Memory;
 
 use crate::error::{Error, ensure_len};
 use crate::float::{ComputeFloat, Eager, EagerFloat, StoredFloat};
+use crate::rule::mode;
 use crate::rule::{
     Array, ComputePolicy, NOT_EAGER, Rule, ScalarState, SlotInit, StepContext, begin_single,
     check_slices, step_slices,
@@ -310,6 +311,42 @@ pub trait Optimize: Rule {
             Dtype::Bf16 => state.step_as::<Eager<half::bf16>>(self, step, param, grad),
             Dtype::F16 => state.step_as::<Eager<half::f16>>(self, step, param, grad),
         }
+    }
+
+    /// Calls `f` with the parameter to evaluate, then restores the one to train: a schedule-free rule trains at y and
+    /// evaluates at x; for most rules they are one. Both conversions round, as in the reference.
+    ///
+    /// # Errors
+    /// A parameter of another length than the state is for, or a configuration that can't be evaluated. Nothing is
+    /// written then.
+    ///
+    /// # Example
+    /// ```
+    /// use bitstep::prelude::*;
+    /// let rule = ScheduleFreeSgd::DEFAULT; // momentum 0.9
+    /// let mut y = [1.0f64];
+    /// let mut state = State::new(&rule, 1, [0.0; 1])?; // z
+    /// for _ in 0..3 {
+    ///     let gradient = y; // of y²/2
+    ///     rule.step(&mut state, 0.5, &mut y, &gradient)?;
+    /// }
+    /// let (before, z) = (y[0], state.slots()[0][0]);
+    /// let x = rule.evaluate(&state, &mut y, |x| x[0])?;
+    /// assert!((before - (0.9 * x + 0.1 * z)).abs() < 1e-15); // y lies between x and z
+    /// assert!((y[0] - before).abs() < 1e-15);
+    /// # Ok::<(), bitstep::Error>(())
+    /// ```
+    fn evaluate<M: Memory, T>(
+        &self,
+        state: &State<Self, M>,
+        param: &mut [M::Value],
+        f: impl FnOnce(&[M::Value]) -> T,
+    ) -> Result<T, Error> {
+        ensure_len("param", param.len(), state.len)?;
+        if state.steps == 0 {
+            return Ok(f(param)); // not trained yet: one parameter for both
+        }
+        mode::evaluate::<Self, Scalar<M::Value>, _, _, _>(self, param, state.slots(), f)
     }
 }
 
