@@ -314,7 +314,7 @@ pub trait Optimize: Rule {
     }
 
     /// Calls `f` with the parameter to evaluate, then restores the one to train: a schedule-free rule trains at y and
-    /// evaluates at x; for most rules they are one. Both conversions round, as in the reference.
+    /// evaluates at x; for most rules they are one. Both conversions are computed as [`step`](Self::step) is, and round.
     ///
     /// # Errors
     /// A parameter of another length than the state is for, or a configuration that can't be evaluated. Nothing is
