@@ -4,7 +4,8 @@ use bitstep::float::EagerFloat;
 use bitstep::optimizer::{Buffer, ParamId};
 use bitstep::prelude::*;
 use bitstep::rule::mode::Mode;
-use bitstep::storage::Plain;
+use bitstep::rule::{UpdateBuffers, step_buffered};
+use bitstep::storage::{BlockQuantized, Companded, Plain};
 use half::{bf16, f16};
 
 const N: usize = 21;
@@ -175,4 +176,30 @@ fn step_of_an_unknown_or_a_repeated_parameter_is_refused_and_writes_nothing() {
     assert!(optimizer.param(ParamId(2)).is_none());
     assert!(Optimizer::empty().add_param(&[N], Dtype::F32).is_err());
     assert!(matches!(optimizer.param(a).unwrap().slots[0], Buffer::F32(_)));
+}
+
+#[test]
+fn step_in_too_little_scratch_is_refused_and_writes_nothing() {
+    let rule = FlashLion::DEFAULT;
+    let (mut codes, mut scales) = ([7u8; N], [half::f16::ONE; 1]);
+    let mut param = values::<f32>(0);
+    let mut scalars = rule.scalars();
+    let mut step = |scratch: &mut dyn FnMut(UpdateBuffers<'_, '_>) -> Result<(), Error>| {
+        let momentum = BlockQuantized::new(Companded::Momentum, N, &mut codes, &mut scales);
+        let mut momentum = momentum.unwrap();
+        scratch(UpdateBuffers {
+            shape: &[N],
+            param: (&mut param).into(),
+            grad: (&values::<f32>(1)).into(),
+            slots: &mut [DataMut::Encoded(&mut momentum)],
+            scratch: DataMut::F32(&mut []),
+        })
+    };
+    let at = StepContext::new(1, 0.1);
+    let few = step(&mut |t| step_buffered(&rule, &at, &mut scalars, t, &mut [[0f32; 32]; 2]));
+    let expected = Error::LengthMismatch { argument: "scratch", got: 2, expected: 3 };
+    assert_eq!(few, Err(expected));
+    let short = step(&mut |t| step_buffered(&rule, &at, &mut scalars, t, &mut [[0f32; 31]; 3]));
+    assert!(matches!(short, Err(Error::OutOfRange { argument: "block", .. })));
+    assert_eq!((param, codes, scales), (values(0), [7; N], [half::f16::ONE]));
 }

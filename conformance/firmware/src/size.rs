@@ -22,9 +22,52 @@ pub fn report(state: usize, mut step: impl FnMut(u64, usize) -> bool) -> bool {
     ok
 }
 
-/// A firmware that steps with the constant `$rule` of type `$type`, of whose slots `$slots` are in use.
+/// A firmware that steps slices with `$rule` of type `$type`, of whose slots `$slots` are active: `rule::step` alone.
 #[macro_export]
 macro_rules! measure {
+    ($type:ty, $rule:expr, $slots:expr) => {
+        use bitstep::rule::{Rule, ScalarState, StepContext, step};
+        use bitstep_firmware::size::{MOST, report};
+        use core::hint::black_box;
+
+        #[inline(never)]
+        fn measured(
+            at: &StepContext<'_>,
+            scalars: &mut ScalarState,
+            param: &mut [f32],
+            grad: &[f32],
+            slots: <$type as Rule>::Slots<&mut [f32]>,
+        ) -> bool {
+            // A constant configuration, as a firmware has it: the branches of others are not compiled.
+            let rule: $type = $rule;
+            step::<_, f32, _, _, _>(&rule, at, scalars, param, grad, slots).is_ok()
+        }
+
+        fn run() -> bool {
+            let rule: $type = $rule;
+            let mut state = [[0.0f32; MOST]; $slots];
+            let mut scalars = rule.scalars();
+            let (mut param, grad) = ([1.0f32; MOST], black_box([0.5f32; MOST]));
+            report(size_of_val(&state), |t, n| {
+                let n = black_box(n);
+                let mut views = state.iter_mut();
+                let slots =
+                    <<$type as Rule>::Slots<&mut [f32]> as bitstep::rule::Array<_>>::from_fn(
+                        |_| views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default(),
+                    );
+                let (Some(param), Some(grad)) = (param.get_mut(..n), grad.get(..n)) else {
+                    return false;
+                };
+                measured(&StepContext::new(t, black_box(1e-3)), &mut scalars, param, grad, slots)
+            })
+        }
+        $crate::firmware!(run);
+    };
+}
+
+/// A firmware that steps a `State` with the constant `$rule` of type `$type`, of whose slots `$slots` are active.
+#[macro_export]
+macro_rules! measure_state {
     ($type:ty, $rule:expr, $slots:expr) => {
         use bitstep::prelude::*;
         use bitstep_firmware::size::{MOST, report};

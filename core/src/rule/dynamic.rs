@@ -320,13 +320,13 @@ impl<R: Rule> DynRule for R {
 /// One step of a tensor in any storage, decoded and encoded a chunk at a time in `scratch`: for devices with little memory.
 ///
 /// [`DynRule::update`] links code and buffers for every type; this links only those of one rule and of the type of
-/// `scratch` (`f32` or `f64`), in which it computes, with the same bits. `scratch` is cut into a buffer for the
+/// `scratch` (`f32` or `f64`), in which it computes, with the same bits. `scratch` holds a buffer for the
 /// parameter, one for the gradient and one for each slot, active or not. Unlike `update`, this
 /// [advances](Rule::advance_scalars) `scalars`.
 ///
 /// # Errors
-/// An invalid configuration, a buffer of the wrong length, or blocks that do not fit into `scratch`. Nothing is written
-/// then.
+/// An invalid configuration, a buffer of the wrong length, fewer buffers than are needed, or blocks longer than one.
+/// Nothing is written then.
 ///
 /// # Example
 /// `tensor.scratch` is empty: the step uses only the argument `scratch`.
@@ -343,24 +343,27 @@ impl<R: Rule> DynRule for R {
 ///     scratch: DataMut::F32(&mut []),
 /// };
 /// let mut scalars = FlashLion::DEFAULT.scalars();
-/// let scratch = &mut [0.0f32; 3 * 32];
+/// let scratch = &mut [[0.0f32; 32]; 3];
 /// step_buffered(&FlashLion::DEFAULT, &StepContext::new(1, 0.25), &mut scalars, tensor, scratch)?;
 /// assert_eq!(param, [0.75; 40]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
-pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain>(
+pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain, const B: usize>(
     rule: &R,
     step: &StepContext,
     scalars: &mut ScalarState,
     mut tensor: UpdateBuffers<'_, '_>,
-    scratch: &mut [C],
+    scratch: &mut [[C; B]],
 ) -> Result<(), Error> {
     Rule::check(rule)?;
     check_tensor_in(rule, C::DTYPE, step, &tensor)?;
     let t = &mut tensor;
-    let max_len = scratch.len() / (2 + R::SLOTS.len());
+    let expected = 2 + R::SLOTS.len();
+    if scratch.len() < expected {
+        return Err(Error::LengthMismatch { argument: "scratch", got: scratch.len(), expected });
+    }
     let blocks = t.slots.iter().map(DataMut::block).chain([t.param.block()]);
-    let Some(chunk_len) = chunk_len_within(max_len.min(MAX_BLOCK), blocks.clone()) else {
+    let Some(chunk_len) = chunk_len_within(B, blocks.clone()) else {
         let largest = blocks.max().unwrap_or(1) as f64;
         return Err(Error::OutOfRange {
             argument: "block",
@@ -372,7 +375,7 @@ pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain>(
     Rule::advance_scalars(rule, step, scalars);
     let mut k = rule.coefs::<C>(step, scalars);
     let active = ActiveParts::of(rule, C::DTYPE);
-    run_in_scratch::<R, C, _>(Elementwise, &mut k, active, scalars, t, chunk_len, scratch);
+    run_in_scratch::<R, C, _, B>(Elementwise, &mut k, active, scalars, t, chunk_len, scratch);
     Ok(())
 }
 

@@ -637,18 +637,23 @@ impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
     }
 }
 
-/// [`run`] with staging buffers cut from `scratch`, each `chunk_len` long.
-pub(crate) fn run_in_scratch<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
+/// [`run`] with the staging buffers of `scratch`.
+pub(crate) fn run_in_scratch<
+    R: Rule,
+    C: ComputeFloat<Stored: Plain>,
+    X: KernelSet<R, C>,
+    const B: usize,
+>(
     kernels: X,
     k: &mut R::Coefs<C>,
     active: ActiveParts,
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
     chunk_len: usize,
-    scratch: &mut [C::Stored],
+    scratch: &mut [[C::Stored; B]],
 ) {
-    let mut chunks = scratch.chunks_mut(chunk_len.max(1));
-    let mut next = || chunks.next().unwrap_or_default();
+    let mut each = scratch.iter_mut();
+    let mut next = || each.next().map_or(&mut [][..], |buffer| buffer);
     let (param, grad) = (next(), next());
     let buffers = StagingBuffers::<R, C> { param, grad, slots: R::Slots::from_fn(|_| next()) };
     run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);

@@ -45,7 +45,7 @@ fn measured(
         slots: &mut [DataMut::Encoded(&mut exp_avg), DataMut::Encoded(&mut exp_avg_sq)],
         scratch: DataMut::F32(&mut []),
     };
-    step_buffered(&FlashAdamW::DEFAULT, at, scalars, tensor, &mut [0.0f32; 4 * GROUP])
+    step_buffered(&FlashAdamW::DEFAULT, at, scalars, tensor, &mut [[0.0f32; GROUP]; 4])
 }
 
 fn run() -> bool {

@@ -49,7 +49,7 @@ fn run() -> Result<bool, bitstep::Error> {
             scratch: DataMut::F32(&mut []),
         };
         let at = StepContext::new(t, COSINE.lr(OPT.lr, t - 1)); // the rate after t − 1 updates
-        step_buffered(&OPT, &at, &mut scalars, tensor, &mut [0.0f32; 4 * GROUP])?;
+        step_buffered(&OPT, &at, &mut scalars, tensor, &mut [[0.0f32; GROUP]; 4])?;
         weights.load(0, &mut params);
     }
     let last = loss(&params, &mut grad);
