@@ -10,6 +10,7 @@ use std::process::Command;
 
 use thiserror::Error;
 
+use crate::built_in;
 use crate::export::{self, ExportError};
 
 /// How a file comes to know of a new optimizer.
@@ -158,11 +159,11 @@ pub enum AddError {
     Command(String, std::process::ExitStatus),
 }
 
-/// The workspace that this was built in, or the current folder.
+/// The checkout that this was built in, or the current folder.
 #[must_use]
 pub fn checkout() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().filter(|root| root.is_dir());
-    built.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    let built = built_in::checkout().and_then(|at| at.parent().map(Path::to_path_buf));
+    built.filter(|at| !at.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("."))
 }
 
 fn ensure_name(name: &str) -> Result<(), AddError> {

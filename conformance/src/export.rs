@@ -6,6 +6,8 @@ use std::process::Command;
 
 use thiserror::Error;
 
+use crate::built_in;
+
 /// Why the exporter failed, or no skeleton was written.
 #[derive(Debug, Error)]
 #[allow(missing_docs)]
@@ -14,6 +16,11 @@ pub enum ExportError {
     Start(PathBuf, std::io::Error),
     #[error("the exporter did not succeed: {0}")]
     Failed(std::process::ExitStatus),
+    #[error(
+        "the exporter is not built in (feature `vectors` of bitstep-conformance): build with the feature, or \
+         run this in a checkout"
+    )]
+    NotBuiltIn,
     #[error("the name `{0}` is none for a file: wanted a-z, 0-9 and _, a letter first")]
     Name(String),
     #[error("the reference `{0}` is no import path, such as torch.optim.AdamW")]
@@ -22,12 +29,48 @@ pub enum ExportError {
     Write(PathBuf, std::io::Error),
 }
 
-/// The exporter's folder.
-#[must_use]
-pub fn folder() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("export");
-    let here = Path::new("conformance").join("export");
-    if built.is_dir() || !here.is_dir() { built } else { here }
+/// The exporter's folder in a place without a checkout.
+const UNPACKED: &str = "bitstep-export";
+
+/// The exporter's folder: that of a checkout, or where there is none, `bitstep-export` in the current folder. It
+/// is written the first time; from then on it is the user's, cases of theirs included.
+///
+/// # Errors
+/// It can't be written, or the exporter is not built in.
+pub fn folder() -> Result<PathBuf, ExportError> {
+    if let Some(checkout) = built_in::checkout() {
+        return Ok(checkout.join("export"));
+    }
+    let folder = PathBuf::from(UNPACKED);
+    if !folder.is_dir() {
+        if built_in::exporter().is_empty() {
+            return Err(ExportError::NotBuiltIn);
+        }
+        let failed = |e| ExportError::Write(folder.clone(), e);
+        // Half an exporter must not be taken for a whole one.
+        let unpacked = tempfile::tempdir_in(".").map_err(failed)?;
+        unpack(unpacked.path()).map_err(failed)?;
+        std::fs::rename(unpacked.path(), &folder).map_err(failed)?;
+        eprintln!("the exporter is in {UNPACKED}");
+    }
+    Ok(folder)
+}
+
+/// Writes the exporter's files.
+fn unpack(to: &Path) -> std::io::Result<()> {
+    for (inside, bytes) in built_in::exporter() {
+        let path = to.join(inside);
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        std::fs::write(&path, bytes)?;
+        #[cfg(unix)]
+        if bytes.starts_with(b"#!") {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes a suite of this seed to a folder: one name's cases, or all.
@@ -35,7 +78,7 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// The exporter can't be started, or ends with an error, which it has printed.
 pub fn run(seed: u64, out: &Path, only: Option<&str>) -> Result<(), ExportError> {
-    let program = folder().join("run");
+    let program = folder()?.join("run");
     let mut command = Command::new(&program);
     command.arg("--seed").arg(seed.to_string()).arg("--out").arg(out);
     command.args(only.iter().flat_map(|name| ["--only", name]));

@@ -4,9 +4,12 @@
 //! drives them over whole folders, and [`exec`] makes a program in any language a backend. The only arithmetic
 //! here is that of errors and their bounds: the update rules are in the crate `bitstep`, and the Python code
 //! that runs the references is in `conformance/export`.
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod add;
 pub mod backend;
+mod built_in;
 mod convert;
 pub mod exec;
 pub mod export;

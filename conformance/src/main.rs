@@ -13,7 +13,7 @@ use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check::{Outcome, Report};
 use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
-use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan};
+use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan, Suite};
 use bitstep_conformance::{add, backend::registry, exec, export, judge::percent, report::html};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -192,8 +192,11 @@ struct CaseArgs {
 }
 
 impl CaseArgs {
-    fn golden(&self) -> Vec<PathBuf> {
-        if self.golden.is_empty() { vec![suite::committed()] } else { self.golden.clone() }
+    fn golden(&self) -> Vec<Suite> {
+        if self.golden.is_empty() {
+            return vec![suite::committed()];
+        }
+        self.golden.iter().cloned().map(Suite::Folder).collect()
     }
 
     fn read(&self) -> Result<(Vec<Entry>, CaseFilter)> {
@@ -378,7 +381,7 @@ fn show(which: &CaseArgs, backend: &str, limit: Duration) -> Result<bool> {
         let mut out = std::io::stdout().lock();
         describe(&mut out, &case)?;
         let bounds = Bounds::default();
-        let entry = [Entry { root: entry.root, file: entry.file, case: Ok(case) }];
+        let entry = [Entry { file: entry.file, case: Ok(case) }];
         for r in suite::run(&entry, &backends, &bounds, || {}) {
             ok &= !matches!(r.outcome, Outcome::Fail | Outcome::Error);
             let figures = match (r.ulp, r.bound) {
@@ -485,7 +488,7 @@ fn regenerated(root: &Path, name: &str) -> Result<bool> {
 }
 
 fn new_case(name: &str, reference: &str, schedule: bool, to: Option<PathBuf>) -> Result<bool> {
-    let to = to.unwrap_or_else(|| export::folder().join("cases"));
+    let to = to.map_or_else(|| export::folder().map(|at| at.join("cases")), Ok)?;
     let path = export::new_case(name, reference, schedule, &to)?;
     println!("{}: fill in its arguments, then export --only {name}", path.display());
     Ok(true)

@@ -13,25 +13,37 @@ use crate::backend::{Backend, BackendError};
 use crate::golden::{self, Case, GoldenError, LARGEST, Problem};
 use crate::judge::bounds::Bounds;
 use crate::judge::check::{self, Report};
-use crate::{fresh, judge::diagnose};
+use crate::{built_in, fresh, judge::diagnose};
 
 /// A file of a suite after reading.
 #[derive(Debug)]
 pub struct Entry {
-    /// The suite's folder.
-    pub root: PathBuf,
     /// The file as a report names it.
     pub file: String,
     /// The case, or what keeps the file from being one.
     pub case: Result<Case, GoldenError>,
 }
 
-/// The committed suite.
+/// Where the cases of a suite are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// A folder, with `KIND/NAME/CASE.safetensors` in it.
+    Folder(PathBuf),
+    /// The committed suite as it was when this was built (feature `vectors`).
+    BuiltIn,
+}
+
+impl From<PathBuf> for Suite {
+    fn from(folder: PathBuf) -> Suite {
+        Suite::Folder(folder)
+    }
+}
+
+/// The committed suite: of the checkout that this was built in, or of that in the current folder, or
+/// where there is none, as it was built in.
 #[must_use]
-pub fn committed() -> PathBuf {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let here = Path::new("conformance").join("golden");
-    if built.is_dir() || !here.is_dir() { built } else { here }
+pub fn committed() -> Suite {
+    built_in::checkout().map_or(Suite::BuiltIn, |at| Suite::Folder(at.join("golden")))
 }
 
 /// Selects cases by a glob over `KIND/NAME/CASE`, or over the name or the case alone.
@@ -71,32 +83,54 @@ const MAX_TOTAL: u64 = 1 << 32;
 /// by its path below the suite's folder.
 ///
 /// # Errors
-/// A folder that can't be read, or has no cases.
-pub fn read(roots: &[PathBuf], only: &CaseFilter) -> Result<Vec<Entry>, GoldenError> {
+/// A folder that can't be read, or has no cases; no cases that are built in.
+pub fn read(suites: &[Suite], only: &CaseFilter) -> Result<Vec<Entry>, GoldenError> {
     let mut entries = Vec::new();
     let mut bytes = 0u64;
-    for root in roots {
-        let mut files = Vec::new();
-        for path in golden::files(root)? {
-            // A file that can't be read, or is too large, takes no memory.
-            let own = path.metadata().map_or(0, |m| if m.len() > LARGEST { 0 } else { m.len() });
-            bytes += own;
-            files.push((path, bytes - own));
+    for suite in suites {
+        match suite {
+            Suite::Folder(root) => entries.append(&mut folder(root, only, &mut bytes)?),
+            Suite::BuiltIn => entries.append(&mut inside(only)?),
         }
-        let read = files.into_par_iter().filter_map(|(path, before)| {
-            let inside = path.strip_prefix(root).unwrap_or(&path).with_extension("");
-            let case = if before < MAX_TOTAL {
-                Case::read(&path, root)
-            } else {
-                Err(GoldenError { file: path.clone(), problem: Problem::TooMuch(before) })
-            };
-            let id = case.as_ref().map_or_else(|_| inside.display().to_string(), |c| c.id.clone());
-            let file = path.display().to_string();
-            only.wants(&id).then(|| Entry { root: root.clone(), file, case })
-        });
-        entries.par_extend(read);
     }
     Ok(entries)
+}
+
+/// The selected cases of a folder; `bytes` is how many the files before it have.
+fn folder(root: &Path, only: &CaseFilter, bytes: &mut u64) -> Result<Vec<Entry>, GoldenError> {
+    let mut files = Vec::new();
+    for path in golden::files(root)? {
+        // A file that can't be read, or is too large, takes no memory.
+        let own = path.metadata().map_or(0, |m| if m.len() > LARGEST { 0 } else { m.len() });
+        files.push((path, *bytes));
+        *bytes += own;
+    }
+    let read = files.into_par_iter().filter_map(|(path, before)| {
+        let inside = path.strip_prefix(root).unwrap_or(&path).with_extension("");
+        let case = if before < MAX_TOTAL {
+            Case::read(&path, root)
+        } else {
+            Err(GoldenError { file: path.clone(), problem: Problem::TooMuch(before) })
+        };
+        let id = case.as_ref().map_or_else(|_| inside.display().to_string(), |c| c.id.clone());
+        let file = path.display().to_string();
+        only.wants(&id).then_some(Entry { file, case })
+    });
+    Ok(read.collect())
+}
+
+/// The selected cases of those that are built in.
+fn inside(only: &CaseFilter) -> Result<Vec<Entry>, GoldenError> {
+    let files = built_in::golden();
+    if files.is_empty() {
+        return Err(GoldenError { file: "golden vectors".into(), problem: Problem::NotBuiltIn });
+    }
+    let read = files.par_iter().filter_map(|&(path, bytes)| {
+        let case = Case::of(bytes, Path::new(path), Path::new(""));
+        let id = path.strip_suffix(".safetensors").unwrap_or(path);
+        only.wants(id).then(|| Entry { file: path.to_owned(), case })
+    });
+    Ok(read.collect())
 }
 
 /// The cases with [other inputs](mod@crate::fresh).
@@ -254,7 +288,11 @@ fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
 
 /// Whether a run covers the whole committed suite, so that unused exemptions can be reported.
 #[must_use]
-pub fn is_committed(golden: &[PathBuf], only: &CaseFilter) -> bool {
-    let same = |p: &PathBuf| p.canonicalize().ok() == committed().canonicalize().ok();
-    only.is_all() && golden.iter().any(same)
+pub fn is_committed(suites: &[Suite], only: &CaseFilter) -> bool {
+    let plain = |suite: &Suite| match suite {
+        Suite::Folder(folder) => folder.canonicalize().ok().map(Suite::Folder),
+        Suite::BuiltIn => Some(Suite::BuiltIn),
+    };
+    let committed = plain(&committed());
+    only.is_all() && suites.iter().any(|suite| plain(suite) == committed)
 }

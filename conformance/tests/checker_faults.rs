@@ -3,6 +3,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bitstep_conformance::Core;
@@ -85,7 +86,7 @@ impl Run for WrongRun {
 }
 
 fn committed(id: &str) -> Case {
-    let root = suite::committed();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     Case::read(&root.join(id).with_extension("safetensors"), &root).unwrap()
 }
 

@@ -177,7 +177,7 @@ fn programs_get_the_cases_in_an_order_of_the_seed() {
 
 #[test]
 fn who_looks_answers_up_passes_but_not_what_is_drawn_anew() {
-    let golden = bitstep_conformance::suite::committed();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().display();
     // Stores each answer of the core under a hash of its request.
@@ -201,7 +201,7 @@ fn who_looks_answers_up_passes_but_not_what_is_drawn_anew() {
 
 #[test]
 fn who_computes_passes_what_is_drawn_anew_whatever_the_seed() {
-    let golden = bitstep_conformance::suite::committed();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let rules =
         "adamw_torch,sgd,adafactor,adamw_bnb_8bit,galore_adamw,schedule_free_adamw,lion_8bit";
     let some = format!("*/{{{rules}}}/{{default,late,groups,nograd}}_f32");

@@ -101,6 +101,8 @@
 //! | [`rule`], [`backend`] | the contract of a rule, for those who write one or a backend |
 //! | [`float`], [`math`], [`error`] | types of numbers, sums and products with one result everywhere, typed errors |
 #![no_std]
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Kernels are compiled where unstable features are at hand: the GPU's own square root is one.
 #![cfg_attr(target_arch = "nvptx64", feature(core_float_math))]
 #![deny(unsafe_code)]

@@ -1,24 +1,4 @@
-//! bitstep's optimizers for [candle](candle_core).
-//!
-//! [`Optimizer`] is a drop-in [`candle_nn::Optimizer`] whose configuration is an
-//! [`OptimizerSpec`]: any optimizer of the registry. It updates the `Var`s in place, without
-//! temporary tensors and without copying parameters, gradients or state.
-//!
-//! ```
-//! use bitstep::{hyper::Args, registry};
-//! use bitstep_candle::Optimizer;
-//! use candle_core::{DType, Device, Var};
-//! use candle_nn::Optimizer as _;
-//!
-//! let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;
-//! let spec = registry::optimizer("adamw_torch", &Args::new().with("lr", 0.1))?;
-//! let mut optimizer = Optimizer::new(vec![weight.clone()], spec)?;
-//! for _ in 0..10 {
-//!     optimizer.backward_step(&weight.sqr()?.sum_all()?)?;
-//! }
-//! assert!(weight.sum_all()?.to_scalar::<f32>()? < 3.0);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! The crate also has:
 //! * parameters by name ([`named_vars`]), groups ([`Optimizer::add_group`]), their state
@@ -35,6 +15,8 @@
 //! GPU yet**: it has been type-checked, and its kernels have run in an interpreter.
 //!
 //! Metal is not supported, and `CudaOptimizer` has no [`Training`].
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

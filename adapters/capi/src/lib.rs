@@ -36,6 +36,8 @@
 //!   `bitstep_abort`.
 //!
 //! It does not compute gradients, and steps on the calling thread only.
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
 
 extern crate alloc;

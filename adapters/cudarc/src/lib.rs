@@ -42,6 +42,8 @@
 //! projectors (GaLore, APOLLO), from the gradient that it reads back, or at random; a better projector
 //! can be written to its slot. The core can project any rule, this crate those that the references
 //! project. A rule or storage without kernels is refused before anything is launched.
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(all(doctest, feature = "cuda"))]
 #[doc = include_str!("../README.md")]
@@ -59,7 +61,6 @@ mod plan;
 #[cfg(feature = "cuda")]
 mod slices;
 mod step;
-#[path = "../kernels/src/table.rs"]
 mod table;
 
 use std::sync::OnceLock;

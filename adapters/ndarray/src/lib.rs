@@ -1,19 +1,4 @@
-//! bitstep's optimizers over [`ndarray`] views of any dimension and memory order.
-//!
-//! ```
-//! use bitstep::optimizer::GroupId;
-//! use bitstep::prelude::*;
-//! use bitstep_ndarray::{ArrayParam, add_param, step};
-//! use ndarray::{Array2, array};
-//!
-//! let mut weight = array![[1.0f32, 2.0], [3.0, 4.0]];
-//! let grad = Array2::from_elem((2, 2), 0.5f32);
-//! let mut optimizer = Optimizer::new(registry::optimizer("adamw_torch", &Args::new())?)?;
-//! add_param(&mut optimizer, GroupId(0), &weight.view())?;
-//! step(&mut optimizer, &mut [ArrayParam::new(weight.view_mut(), Some(grad.view()))], &[])?;
-//! assert!(weight[[0, 0]] < 1.0);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! State is stored in logical (row-major) order, so neither checkpoints nor sums over
 //! a tensor depend on the views' memory order. A view in standard order is stepped in
@@ -23,6 +8,8 @@
 //!
 //! It does not compute gradients; groups, schedules and saving are those of
 //! [`Optimizer`] itself.
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use bitstep::Error;
 use bitstep::optimizer::{GroupId, Optimizer, Param, ParamId};

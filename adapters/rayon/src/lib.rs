@@ -1,16 +1,4 @@
-//! bitstep's optimizers on rayon's threads. The bits do not depend on the number of threads.
-//!
-//! ```
-//! use bitstep::optimizer::Param;
-//! use bitstep::prelude::*;
-//! let mut optimizer = Optimizer::new(registry::optimizer("sgd", &Args::new().with("lr", 0.5))?)?;
-//! optimizer.add_param(&[2], Dtype::F32)?;
-//! let mut weight = [1.0f32, 2.0];
-//! let param = Param { value: DataMut::F32(&mut weight), grad: Some(Data::F32(&[1.0, 1.0])) };
-//! bitstep_rayon::step(&mut optimizer, &mut [param], &[])?;
-//! assert_eq!(weight, [0.5, 1.5]);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+#![doc = include_str!("../README.md")]
 //!
 //! The calling thread should be one of the pool's (`rayon::ThreadPoolBuilder::use_current_thread`).
 //! It then starts at once; otherwise it waits for other threads to wake up, which takes as long as a
@@ -18,6 +6,8 @@
 //!
 //! It computes no gradients and shards nothing over processes or machines. The feature `faer` adds
 //! `Faer`, whose bits do depend on the machine.
+// docs.rs marks what a feature brings.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 use bitstep::Error;
 use bitstep::optimizer::{Optimizer, Param, Task};

@@ -1,32 +1,4 @@
-//! A small PTX interpreter, which runs this project's kernels without a GPU.
-//!
-//! It implements the instructions that rustc emits for these kernels, and refuses any other. Threads run warp by
-//! warp, so shuffles work; a block's warps run sequentially, and there is neither shared memory nor a barrier.
-//! Floating-point operations round once, as PTX specifies and the host does. Every memory access is checked
-//! for bounds and alignment.
-//!
-//! ```
-//! let text = "
-//! .visible .entry double(.param .u64 double_param_0)
-//! {
-//!     ld.param.b64 %rd1, [double_param_0];
-//!     mov.u32 %r1, %tid.x;
-//!     mul.wide.u32 %rd3, %r1, 4;
-//!     add.s64 %rd2, %rd1, %rd3;
-//!     ld.b32 %r2, [%rd2];
-//!     add.rn.f32 %r2, %r2, %r2;
-//!     st.b32 [%rd2], %r2;
-//!     ret;
-//! }";
-//! let mut machine = bitstep_ptx::Machine::new(text)?;
-//! let memory = machine.alloc(32 * 4);
-//! machine.write(memory, &1.5f32.to_le_bytes().repeat(32))?;
-//! machine.launch("double", 1, 32, &[memory])?;
-//! let mut out = [0; 4];
-//! machine.read(memory + 124, &mut out)?;
-//! assert_eq!(f32::from_le_bytes(out), 3.0);
-//! # Ok::<(), bitstep_ptx::Error>(())
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod device;
 mod error;

@@ -32,6 +32,11 @@ pub enum Problem {
     NoOracle(String),
     #[error("no golden cases (`*.safetensors`) in this folder")]
     Empty,
+    #[error(
+        "not built in (feature `vectors` of bitstep-conformance), and there is no checkout: build with the \
+         feature, or pass the folder of a suite (--golden DIR)"
+    )]
+    NotBuiltIn,
     #[error("damaged, or no safetensors file: {0}")]
     Damaged(String),
     #[error("foreign: `format` is {}, wanted `bitstep-golden/1`", found.as_ref().map_or("missing".into(), |f| format!("`{}`", Short(f))))]

@@ -95,7 +95,13 @@ impl Case {
     pub fn read(path: &Path, root: &Path) -> Result<Case, GoldenError> {
         let located = |problem| GoldenError { file: path.to_owned(), problem };
         let bytes = read::at_most(path, LARGEST).map_err(|e| located(Problem::Io(e)))?;
-        let mut case = Case::parse(&bytes).map_err(located)?;
+        Case::of(&bytes, path, root)
+    }
+
+    /// The case of a file's bytes, at its place in a suite.
+    pub(crate) fn of(bytes: &[u8], path: &Path, root: &Path) -> Result<Case, GoldenError> {
+        let located = |problem| GoldenError { file: path.to_owned(), problem };
+        let mut case = Case::parse(bytes).map_err(located)?;
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         case.id = format!("{}/{}/{stem}", case.kind.name(), case.name);
         path.clone_into(&mut case.path);

@@ -15,4 +15,5 @@ mod norms;
 mod product;
 mod rules;
 mod sums;
+#[path = "../../src/table.rs"]
 mod table;
