@@ -253,7 +253,7 @@ impl Checkout<'_> {
 /// A name, type, reference or package that is none, one that there is already, a folder that is no checkout: then
 /// nothing has been written. A file that can't be written.
 pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddError> {
-    let NewOptimizer { name, reference, type_name, entry, package } = *new;
+    let NewOptimizer { name, reference, type_name, package, .. } = *new;
     ensure_name(name)?;
     let type_name = type_name.map_or_else(|| camel_case(name), str::to_owned);
     let camel = type_name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -274,7 +274,7 @@ pub fn begin(root: &Path, new: &NewOptimizer<'_>) -> Result<Vec<PathBuf>, AddErr
 
     let mut files = vec![(at.path(RULE), rule(name, &type_name, reference))];
     files.push(at.edited(MODULES, |text| modules(text, name, &type_name))?);
-    files.push(at.edited(NAMES, |text| names(text, name, &type_name, entry))?);
+    files.push(at.edited(NAMES, |text| names(text, new, &type_name))?);
     files.push((at.path(CASES), export::optimizer_case(name, module, class)));
     files.push(at.edited(RANGES, |text| {
         let table = text.find("\nPAIRS = [")?;
@@ -342,18 +342,19 @@ fn modules(text: &str, name: &str, type_name: &str) -> Option<String> {
     edits::line(&text, marks, &stem, |line| Some(line.trim_start().split_once(": ")?.0))
 }
 
-/// The import, and the name's line, in `registry/list.rs`.
-fn names(text: &str, name: &str, type_name: &str, entry: Entry) -> Option<String> {
+/// The import, and the name's line in its family, in `registry/list.rs`.
+fn names(text: &str, new: &NewOptimizer<'_>, type_name: &str) -> Option<String> {
     let marks = ["use crate::optim::{", "};"];
     let text = edits::word(text, marks, type_name, |c| c == ',', edits::wrapped)?;
-    let entry = match entry {
+    let entry = match new.entry {
         Entry::Eager => "eager",
         Entry::Fused => "fused",
         Entry::Fusible => "fusible",
         Entry::Single => "single",
     };
-    let marks = ["pub static OPTIMIZERS", "];"];
-    edits::line(&text, marks, &format!("    {entry}::<{type_name}>(\"{name}\"),"), |line| {
+    let torch = new.reference.starts_with("torch.optim.");
+    let marks = [if torch { "const TORCH:" } else { "const OTHERS:" }, "];"];
+    edits::line(&text, marks, &format!("    {entry}::<{type_name}>(\"{}\"),", new.name), |line| {
         Some(line.split_once("(\"")?.1.split_once('"')?.0)
     })
 }

@@ -183,7 +183,7 @@ fn add_writes_the_files_that_the_page_says_and_prints_the_rest() {
         ("core/src/registry/list.rs", " NAdam, NewRule,"),
         (
             "core/src/registry/list.rs",
-            "    eager::<NAdam>(\"nadam\"),\n    eager::<NewRule>(\"new_rule\"),\n",
+            "    single::<Lomo>(\"lomo\"),\n    eager::<NewRule>(\"new_rule\"),\n",
         ),
         (
             "README.md",

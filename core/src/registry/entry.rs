@@ -4,6 +4,7 @@ use crate::hyper::{ArgError, Args, nearest};
 use crate::optimizer::OptimizerSpec;
 
 /// A registry name and how its spec is built.
+#[derive(Clone, Copy)]
 pub struct OptimizerEntry {
     /// Transformers' string, or the reference's class in snake case.
     pub name: &'static str,

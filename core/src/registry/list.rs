@@ -1,4 +1,5 @@
-//! The table of all optimizers by name.
+//! The table of all optimizers by name, by the families that features choose.
+#![cfg_attr(not(feature = "names"), allow(unused_imports, reason = "some families are left out"))]
 
 use super::entries::{
     adam_weight_decay, anyprecision, apollo, bnb, bnb_8bit, bnb_adamw, bnb_adamw_8bit, eager,
@@ -35,30 +36,40 @@ pub fn optimizer(name: &str, args: impl Into<Args>) -> Result<OptimizerSpec, Arg
     optimizer_of(OPTIMIZERS, name, &args.into())
 }
 
-/// Every optimizer, sorted by name.
-// A static: each crate that uses a constant would compile every rule again.
-pub static OPTIMIZERS: &[OptimizerEntry] = &[
+/// `torch.optim`.
+#[cfg(feature = "names-torch")]
+const TORCH: &[OptimizerEntry] = &[
     eager::<Adadelta>("adadelta"),
-    fused::<FactoredRule<Adafactor>>("adafactor"),
     eager::<FactoredRule<AdafactorTorch>>("adafactor_torch"),
     fusible::<Adagrad>("adagrad"),
-    single::<FactoredRule<AdaLomo>>("adalomo"),
     fusible::<Adam>("adam"),
-    adam_weight_decay("adam_weight_decay"),
     eager::<Adamax>("adamax"),
-    bnb_adamw_8bit("adamw_8bit"),
-    anyprecision("adamw_anyprecision"),
-    bnb_adamw_8bit("adamw_bnb_8bit"),
-    eager::<AdamWHf>("adamw_hf"),
     fusible::<AdamW>("adamw_torch"),
-    torchao::<TorchaoAdamW, 4>("adamw_torch_4bit"),
-    torchao::<TorchaoAdamW, 8>("adamw_torch_8bit"),
     fused::<AdamW>("adamw_torch_fused"),
+    eager::<Asgd>("asgd"),
+    eager::<Muon>("muon"),
+    eager::<NAdam>("nadam"),
+    eager::<RAdam>("radam"),
+    eager::<RmsProp>("rmsprop"),
+    eager::<Rprop>("rprop"),
+    fusible::<Sgd>("sgd"),
+];
+
+/// Transformers' own.
+#[cfg(feature = "names-transformers")]
+const TRANSFORMERS: &[OptimizerEntry] = &[
+    fused::<FactoredRule<Adafactor>>("adafactor"),
+    adam_weight_decay("adam_weight_decay"),
+    eager::<AdamWHf>("adamw_hf"),
+];
+
+/// bitsandbytes.
+#[cfg(feature = "names-bnb")]
+const BNB: &[OptimizerEntry] = &[
+    bnb_adamw_8bit("adamw_8bit"),
+    bnb_adamw_8bit("adamw_bnb_8bit"),
     bnb::<AdEMAMix>("ademamix"),
     bnb_8bit::<AdEMAMix>("ademamix_8bit"),
-    apollo("apollo_adamw"),
-    apollo("apollo_adamw_layerwise"),
-    eager::<Asgd>("asgd"),
     bnb::<BnbAdagrad>("bnb_adagrad_32bit"),
     bnb_8bit::<BnbAdagrad>("bnb_adagrad_8bit"),
     bnb::<BnbAdam>("bnb_adam_32bit"),
@@ -70,24 +81,43 @@ pub static OPTIMIZERS: &[OptimizerEntry] = &[
     bnb_8bit::<BnbLars>("bnb_lars_8bit"),
     bnb::<BnbSgd>("bnb_sgd_32bit"),
     bnb_8bit::<BnbSgd>("bnb_sgd_8bit"),
+    bnb::<Lion>("lion_32bit"),
+    bnb_8bit::<Lion>("lion_8bit"),
+    bnb_adamw("paged_adamw_32bit"),
+    bnb_adamw_8bit("paged_adamw_8bit"),
+    bnb::<AdEMAMix>("paged_ademamix_32bit"),
+    bnb_8bit::<AdEMAMix>("paged_ademamix_8bit"),
+    bnb::<Lion>("paged_lion_32bit"),
+    bnb_8bit::<Lion>("paged_lion_8bit"),
+    bnb::<BnbRmsprop>("rmsprop_bnb"),
+    bnb::<BnbRmsprop>("rmsprop_bnb_32bit"),
+    bnb_8bit::<BnbRmsprop>("rmsprop_bnb_8bit"),
+];
+
+/// torchao.
+#[cfg(feature = "names-torchao")]
+const TORCHAO: &[OptimizerEntry] = &[
+    torchao::<TorchaoAdamW, 4>("adamw_torch_4bit"),
+    torchao::<TorchaoAdamW, 8>("adamw_torch_8bit"),
+    torchao::<TorchaoAdam, 4>("torchao_adam4bit"),
+    torchao::<TorchaoAdam, 8>("torchao_adam8bit"),
+    torchao_fp8::<TorchaoAdam>("torchao_adam_fp8"),
+    torchao_fp8::<TorchaoAdamW>("torchao_adamw_fp8"),
+];
+
+/// FlashOptim.
+#[cfg(feature = "names-flash")]
+const FLASH: &[OptimizerEntry] = &[
     flash::<FlashAdam>("flash_adam"),
     flash::<FlashAdamW>("flash_adamw"),
     flash::<FlashLion>("flash_lion"),
     flash::<FlashSgd>("flash_sgd"),
     flash::<FlashSgdW>("flash_sgdw"),
-    galore_adafactor("galore_adafactor"),
-    galore_adafactor("galore_adafactor_layerwise"),
-    galore_adamw("galore_adamw"),
-    galore_adamw_8bit("galore_adamw_8bit"),
-    galore_adamw_8bit("galore_adamw_8bit_layerwise"),
-    galore_adamw("galore_adamw_layerwise"),
-    eager::<GrokAdamW>("grokadamw"),
-    eager::<KerasAdam>("keras_adam"),
-    bnb::<Lion>("lion_32bit"),
-    bnb_8bit::<Lion>("lion_8bit"),
-    single::<Lomo>("lomo"),
-    eager::<Muon>("muon"),
-    eager::<NAdam>("nadam"),
+];
+
+/// optimi.
+#[cfg(feature = "names-optimi")]
+const OPTIMI: &[OptimizerEntry] = &[
     eager::<OptimiAdam>("optimi_adam"),
     optimi_adamw("optimi_adamw"),
     eager::<OptimiAdan>("optimi_adan"),
@@ -95,25 +125,110 @@ pub static OPTIMIZERS: &[OptimizerEntry] = &[
     eager::<OptimiRAdam>("optimi_radam"),
     eager::<OptimiRanger>("optimi_ranger"),
     eager::<OptimiSgd>("optimi_sgd"),
-    bnb_adamw("paged_adamw_32bit"),
-    bnb_adamw_8bit("paged_adamw_8bit"),
-    bnb::<AdEMAMix>("paged_ademamix_32bit"),
-    bnb_8bit::<AdEMAMix>("paged_ademamix_8bit"),
-    bnb::<Lion>("paged_lion_32bit"),
-    bnb_8bit::<Lion>("paged_lion_8bit"),
-    eager::<RAdam>("radam"),
-    eager::<RmsProp>("rmsprop"),
-    bnb::<BnbRmsprop>("rmsprop_bnb"),
-    bnb::<BnbRmsprop>("rmsprop_bnb_32bit"),
-    bnb_8bit::<BnbRmsprop>("rmsprop_bnb_8bit"),
-    eager::<Rprop>("rprop"),
+];
+
+/// schedulefree.
+#[cfg(feature = "names-schedule-free")]
+const SCHEDULE_FREE: &[OptimizerEntry] = &[
     eager::<ScheduleFreeAdamW>("schedule_free_adamw"),
     eager::<ScheduleFreeRAdam>("schedule_free_radam"),
     eager::<ScheduleFreeSgd>("schedule_free_sgd"),
-    fusible::<Sgd>("sgd"),
-    eager::<StableAdamW>("stable_adamw"),
-    torchao::<TorchaoAdam, 4>("torchao_adam4bit"),
-    torchao::<TorchaoAdam, 8>("torchao_adam8bit"),
-    torchao_fp8::<TorchaoAdam>("torchao_adam_fp8"),
-    torchao_fp8::<TorchaoAdamW>("torchao_adamw_fp8"),
 ];
+
+/// galore_torch and apollo_torch.
+#[cfg(feature = "names-lowrank")]
+const LOWRANK: &[OptimizerEntry] = &[
+    apollo("apollo_adamw"),
+    apollo("apollo_adamw_layerwise"),
+    galore_adafactor("galore_adafactor"),
+    galore_adafactor("galore_adafactor_layerwise"),
+    galore_adamw("galore_adamw"),
+    galore_adamw_8bit("galore_adamw_8bit"),
+    galore_adamw_8bit("galore_adamw_8bit_layerwise"),
+    galore_adamw("galore_adamw_layerwise"),
+];
+
+/// Packages with one or two optimizers.
+#[cfg(feature = "names-others")]
+const OTHERS: &[OptimizerEntry] = &[
+    single::<FactoredRule<AdaLomo>>("adalomo"),
+    anyprecision("adamw_anyprecision"),
+    eager::<GrokAdamW>("grokadamw"),
+    eager::<KerasAdam>("keras_adam"),
+    single::<Lomo>("lomo"),
+    eager::<StableAdamW>("stable_adamw"),
+];
+
+/// Every optimizer of the families that are chosen, sorted by name.
+// A static: each crate that uses a constant would compile every rule again.
+pub static OPTIMIZERS: &[OptimizerEntry] = &SORTED;
+
+const FAMILIES: &[&[OptimizerEntry]] = &[
+    #[cfg(feature = "names-torch")]
+    TORCH,
+    #[cfg(feature = "names-transformers")]
+    TRANSFORMERS,
+    #[cfg(feature = "names-bnb")]
+    BNB,
+    #[cfg(feature = "names-torchao")]
+    TORCHAO,
+    #[cfg(feature = "names-flash")]
+    FLASH,
+    #[cfg(feature = "names-optimi")]
+    OPTIMI,
+    #[cfg(feature = "names-schedule-free")]
+    SCHEDULE_FREE,
+    #[cfg(feature = "names-lowrank")]
+    LOWRANK,
+    #[cfg(feature = "names-others")]
+    OTHERS,
+];
+
+const COUNT: usize = {
+    let (mut count, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        count += FAMILIES[family].len();
+        family += 1;
+    }
+    count
+};
+
+const SORTED: [OptimizerEntry; COUNT] = {
+    const NONE: OptimizerEntry = OptimizerEntry {
+        name: "",
+        build: |name, _| {
+            let name = name.into();
+            Err(ArgError::UnknownName { kind: "optimizer", name, nearest: None })
+        },
+    };
+    let mut sorted = [NONE; COUNT];
+    let (mut count, mut family) = (0, 0);
+    while family < FAMILIES.len() {
+        let mut i = 0;
+        while i < FAMILIES[family].len() {
+            let entry = FAMILIES[family][i];
+            let mut at = count;
+            while at > 0 && is_before(entry.name, sorted[at - 1].name) {
+                sorted[at] = sorted[at - 1];
+                at -= 1;
+            }
+            sorted[at] = entry;
+            (count, i) = (count + 1, i + 1);
+        }
+        family += 1;
+    }
+    sorted
+};
+
+/// `a < b`, for constants.
+const fn is_before(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() {
+        if a[i] != b[i] {
+            return a[i] < b[i];
+        }
+        i += 1;
+    }
+    a.len() < b.len()
+}
