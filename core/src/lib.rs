@@ -85,6 +85,7 @@
 //! | `std` (default; brings `alloc`) | the widest vector unit, chosen at run time | the target's baseline; the same bits |
 //! | `alloc` | [`optimizer`], [`hyper::Args`], [`registry`] | rules, schedules, clipping and storages over memory of yours |
 //! | `names` (brings `alloc`) | every optimizer by its reference's name | only rules that the program names are compiled |
+//! | `names-torch`, `names-bnb`, … | the names of one family of references; `registry` without a family knows none | |
 //!
 //! # Map
 //!
@@ -140,5 +141,9 @@ pub mod storage;
 #[cfg(all(doctest, feature = "names"))]
 #[doc = include_str!("../../docs/embedding.md")]
 struct Embedding;
+
+#[cfg(all(doctest, feature = "names"))]
+#[doc = include_str!("../../docs/cost.md")]
+struct Cost;
 
 pub use error::Error;
