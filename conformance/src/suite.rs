@@ -296,3 +296,29 @@ pub fn is_committed(suites: &[Suite], only: &CaseFilter) -> bool {
     let committed = plain(&committed());
     only.is_all() && suites.iter().any(|suite| plain(suite) == committed)
 }
+
+#[cfg(all(test, feature = "vectors"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_that_are_built_in_are_the_committed_ones() {
+        let Suite::Folder(root) = committed() else { panic!("this is a checkout") };
+        let files = golden::files(&root).unwrap();
+        assert_eq!(files.len(), built_in::golden().len());
+        for (path, (inside, bytes)) in files.iter().zip(built_in::golden()) {
+            assert_eq!(*path, root.join(inside));
+            assert_eq!(std::fs::read(path).unwrap(), *bytes, "{inside}");
+        }
+    }
+
+    #[test]
+    fn read_gives_the_same_cases_from_a_folder_and_built_in() {
+        let only = CaseFilter::new(Some("*/{linear,sgd}/default*")).unwrap();
+        let ids = |suite| -> Vec<String> {
+            read(&[suite], &only).unwrap().into_iter().map(|e| e.case.unwrap().id).collect()
+        };
+        assert_eq!(ids(committed()), ids(Suite::BuiltIn));
+        assert!(ids(Suite::BuiltIn).len() > 3);
+    }
+}
