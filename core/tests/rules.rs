@@ -17,6 +17,12 @@ fn hyper(spec: &mut OptimizerSpec) -> Args {
 }
 
 #[test]
+fn list_of_names_is_sorted_without_a_name_twice() {
+    assert!(OPTIMIZERS.is_sorted_by(|a, b| a.name < b.name));
+    assert!(OPTIMIZERS.len() > 70 && OPTIMIZERS.iter().all(|entry| !entry.name.is_empty()));
+}
+
+#[test]
 fn every_rule_hands_out_the_rate_that_it_was_given() {
     for entry in OPTIMIZERS {
         let mut plain = parsed(entry.name, "");

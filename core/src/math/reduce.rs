@@ -137,7 +137,7 @@ pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
         let mut lanes = [[A::ZERO; LANES]; K];
         while at < end {
             let len = if end - at < CHUNK { end - at } else { CHUNK };
-            terms.fill(at, buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default()));
+            terms.fill(at, starts(buffers, len));
             for (lane, buffer) in lanes.iter_mut().zip(&*buffers) {
                 let (rows, rest) = buffer.get(..len).unwrap_or_default().as_chunks::<LANES>();
                 for row in rows {
@@ -160,6 +160,12 @@ pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
             return levels.map_or(sums, Levels::finish);
         }
     }
+}
+
+/// The first elements of each buffer. It knows nothing of the terms, and so is compiled once for all of them.
+#[inline(always)]
+fn starts<A, const K: usize>(buffers: &mut [[A; CHUNK]; K], len: usize) -> [&mut [A]; K] {
+    buffers.each_mut().map(|b| b.get_mut(..len).unwrap_or_default())
 }
 
 /// The sums of K terms over n indices, computed index by index.

@@ -22,6 +22,7 @@ use crate::storage::{
     Data, DataMut, MAX_BLOCK, Plain, check_blocks, chunk_len, chunk_len_within, numel,
 };
 
+use super::elementwise::filled;
 use super::{ComputePolicy, RuleInfo, UpdateBuffers};
 
 /// A type-erased rule.
@@ -379,6 +380,12 @@ pub fn step_buffered<R: Rule, C: ComputeFloat<Stored = C> + Plain, const B: usiz
     Ok(())
 }
 
+/// Element i of each slot. Of any rule, as [`elementwise`](super::elementwise)'s.
+#[inline(always)]
+fn load_decoded_at<C: ComputeFloat, A: Array<C>>(state: &[[C::Stored; MAX_BLOCK]], i: usize) -> A {
+    A::from_fn(|k| state.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x)))
+}
+
 fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     weight: f64,
     param: &mut DataMut<'_>,
@@ -388,7 +395,7 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     let Some(chunk_len) = chunk_len(blocks) else { return };
     let weight = C::scalar(weight);
     let mut values = [C::Stored::default(); MAX_BLOCK];
-    let mut state = R::Slots::<[C::Stored; MAX_BLOCK]>::from_fn(|_| values);
+    let mut state: R::Slots<[C::Stored; MAX_BLOCK]> = filled(values);
     for start in (0..param.len()).step_by(chunk_len) {
         let len = (param.len() - start).min(chunk_len);
         let values = values.get_mut(..len).unwrap_or_default();
@@ -398,9 +405,7 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
         }
         for (i, p) in values.iter_mut().enumerate() {
             let state = state.as_ref();
-            let slots = R::Slots::<C>::from_fn(|k| {
-                state.get(k).and_then(|s| s.get(i)).map_or(C::ZERO, |&x| C::load(x))
-            });
+            let slots: R::Slots<C> = load_decoded_at(state, i);
             *p = R::convert_element(weight, C::load(*p), slots).store();
         }
         param.store(start, values);

@@ -1,5 +1,7 @@
 //! The loops over a tensor's elements: sums of a rule's terms, updates, and the staging buffers for encoded storage.
 
+use core::ops::{Deref, Range};
+
 use half::bf16;
 
 use super::context::UpdateBuffers;
@@ -82,20 +84,15 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
         else {
             return;
         };
-        let views = self.slots.as_ref();
-        let slots = R::Slots::<&[S]>::from_fn(|k| {
-            views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
-        });
+        let slots: R::Slots<&[S]> = parts(self.slots.as_ref(), part);
         let slots = slots.as_ref();
-        if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
+        if !are_as_long(slots, active, n) {
             return;
         }
         let two = R::NUM_SUMS > 1 && b.len() == n;
         let coefs = *self.coefs;
         for i in 0..n {
-            let state = R::Slots::<C>::from_fn(|k| {
-                if active >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
-            });
+            let state: R::Slots<C> = load_slots_at(slots, active, i);
             let terms = R::sum_terms::<C>(&coefs, load_at(param, i), load_at(grad, i), state);
             a[i] = terms[0];
             if two {
@@ -186,12 +183,9 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
         let n = self.param.len();
         let param = self.param;
         let Some(grad) = self.grad.get(..n) else { return };
-        let mut views = self.slots.as_mut().iter_mut();
-        let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
-            views.next().and_then(|s| s.get_mut(..n)).unwrap_or_default()
-        });
+        let mut slots: R::Slots<&mut [S]> = parts_mut(self.slots.as_mut(), 0..n);
         let slots = slots.as_mut();
-        if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
+        if !are_as_long(slots, active, n) {
             return;
         }
         let coefs = *self.coefs;
@@ -204,9 +198,7 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
             if !VECTORS {
                 simd::prevent_vectorization();
             }
-            let state = R::Slots::<C>::from_fn(|k| {
-                if active >> k & 1 == 1 { load_at(slots[k], i) } else { C::ZERO }
-            });
+            let state: R::Slots<C> = load_slots_at(slots, active, i);
             let (p, state) = R::update::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
             param[i] = p.store();
             for (k, &x) in state.as_ref().iter().enumerate() {
@@ -281,6 +273,78 @@ fn apply_short<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: Stor
             }
         }
     }
+}
+
+// What follows depends on the types of numbers alone, not on the rule. A closure in a rule's loop is compiled for
+// every rule, type and vector unit: these were a third of all that is.
+
+/// A part of each slice; empty where it is shorter.
+#[inline(always)]
+pub(super) fn parts<'a, S, A: Array<&'a [S]>>(slots: &[&'a [S]], part: Range<usize>) -> A {
+    A::from_fn(|k| slots.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default())
+}
+
+/// [`parts`] of slices that may be written.
+#[inline(always)]
+fn read_parts<'a, S, A: Array<&'a [S]>>(slots: &'a [&mut [S]], part: Range<usize>) -> A {
+    A::from_fn(|k| slots.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default())
+}
+
+/// The first n elements of each active slice; empty of the others.
+#[inline(always)]
+fn active_starts<'a, S, A: Array<&'a mut [S]>>(
+    slots: &'a mut [&mut [S]],
+    active: u32,
+    n: usize,
+) -> A {
+    let mut slots = slots.iter_mut().enumerate();
+    A::from_fn(|_| match slots.next() {
+        Some((k, s)) if active >> k & 1 == 1 => s.get_mut(..n).unwrap_or_default(),
+        _ => &mut [],
+    })
+}
+
+/// [`parts`] that may be written.
+#[inline(always)]
+pub(super) fn parts_mut<'a, S, A: Array<&'a mut [S]>>(
+    slots: &'a mut [&mut [S]],
+    part: Range<usize>,
+) -> A {
+    let mut slots = slots.iter_mut();
+    A::from_fn(|_| slots.next().and_then(|s| s.get_mut(part.clone())).unwrap_or_default())
+}
+
+/// Buffers as slices.
+#[inline(always)]
+fn slices<'a, S, A: Array<&'a mut [S]>, const B: usize>(buffers: &'a mut [[S; B]]) -> A {
+    let mut buffers = buffers.iter_mut();
+    A::from_fn(|_| buffers.next().map_or(&mut [][..], |buffer| buffer))
+}
+
+/// Whether every active slice has n elements.
+#[inline(always)]
+pub(super) fn are_as_long<S, X: Deref<Target = [S]>>(slots: &[X], active: u32, n: usize) -> bool {
+    for (k, slot) in slots.iter().enumerate() {
+        if active >> k & 1 == 1 && slot.len() != n {
+            return false;
+        }
+    }
+    true
+}
+
+/// Element i of each active slice, as [`load_at`] reads one; zero of the others.
+#[inline(always)]
+pub(super) fn load_slots_at<
+    C: ComputeFloat,
+    S: StoredFloat,
+    X: Deref<Target = [S]>,
+    A: Array<C>,
+>(
+    slots: &[X],
+    active: u32,
+    i: usize,
+) -> A {
+    A::from_fn(|k| if active >> k & 1 == 1 { load_at(&slots[k], i) } else { C::ZERO })
 }
 
 /// Element i of a slice; the lengths have been checked. On bare-metal targets the compiler does not
@@ -466,14 +530,14 @@ pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     let slots = <R::Slots<C> as Array<C>>::from_fn;
     let len = full.len();
     let mut values = [C::Stored::default(); reduce::CHUNK];
-    reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
+    let [a, b] = reduce::sums_by_chunk::<_, 2>(len, |start, [a, b]: [&mut [C::Scalar]; 2]| {
         let values = values.get_mut(..a.len()).unwrap_or_default();
         full.load(start, values);
         for ((a, b), p) in a.iter_mut().zip(b).zip(values) {
             [*a, *b] = R::sum_terms::<C>(k, C::load(*p), C::ZERO, slots(|_| C::ZERO));
         }
-    })
-    .map(|sum| scaled_sum::<C>(sum, n, len))
+    });
+    [scaled_sum::<C>(a, n, len), scaled_sum::<C>(b, n, len)]
 }
 
 /// A sum over `len` elements, scaled to n elements: `sum · n / len`, in `f64`.
@@ -532,12 +596,16 @@ fn run_in_place<R: Rule, C: ComputeFloat, X: KernelSet<R, C>, P: Plain, G: Plain
         return false;
     }
     let (Some(param), Some(grad)) = (P::of_mut(&mut t.param), G::of(&t.grad)) else { return false };
-    let mut slots = t.slots.iter_mut();
-    let slots = R::Slots::<&mut [S]>::from_fn(|_| {
-        slots.next().and_then(|s| S::of_mut(s)).unwrap_or_default()
-    });
+    let slots: R::Slots<&mut [S]> = plain_slots(t.slots);
     run_plain::<R, C, X, P, G, S>(kernels, k, active, scalars, param, grad, slots);
     true
+}
+
+/// The values of slots of this type; empty of others.
+#[inline(always)]
+fn plain_slots<'a, S: Plain, A: Array<&'a mut [S]>>(slots: &'a mut [DataMut<'_>]) -> A {
+    let mut slots = slots.iter_mut();
+    A::from_fn(|_| slots.next().and_then(S::of_mut).unwrap_or_default())
 }
 
 /// One step on slices of plain values.
@@ -659,6 +727,12 @@ pub(crate) fn run_in_scratch<
     run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
 }
 
+/// An array of copies.
+#[inline(always)]
+pub(super) fn filled<T: Copy, A: Array<T>>(x: T) -> A {
+    A::from_fn(|_| x)
+}
+
 /// [`run`] with staging buffers of length B on the stack. Only this function is compiled once per B.
 pub(crate) fn run_buffered<
     R: Rule,
@@ -675,9 +749,8 @@ pub(crate) fn run_buffered<
 ) {
     let zeros = [C::Stored::default(); B];
     let (mut param, mut grad) = (zeros, zeros);
-    let mut slots = R::Slots::<[C::Stored; B]>::from_fn(|_| zeros);
-    let mut each = slots.as_mut().iter_mut();
-    let slots = R::Slots::from_fn(|_| each.next().map_or(&mut [][..], |s| s));
+    let mut slots: R::Slots<[C::Stored; B]> = filled(zeros);
+    let slots = slices(slots.as_mut());
     let buffers = StagingBuffers::<R, C> { param: &mut param, grad: &mut grad, slots };
     run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
 }
@@ -712,15 +785,13 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
                     let first = start + at - base;
                     let len = (a.len() - at).min(chunk_len - first);
                     let from = first..first + len;
-                    let slots = buffers.slots.as_ref();
-                    let slots = R::Slots::<&[C::Stored]>::from_fn(|j| {
-                        slots.get(j).and_then(|s| s.get(from.clone())).unwrap_or_default()
-                    });
+                    let slots: R::Slots<&[C::Stored]> =
+                        read_parts(buffers.slots.as_ref(), from.clone());
                     let param = buffers.param.get(from.clone()).unwrap_or_default();
                     let grad = buffers.grad.get(from).unwrap_or_default();
-                    let terms =
-                        [&mut *a, &mut *b].map(|t| t.get_mut(at..at + len).unwrap_or_default());
-                    kernels.terms(k, active, start + at, param, grad, &slots, terms);
+                    let a = a.get_mut(at..at + len).unwrap_or_default();
+                    let b = b.get_mut(at..at + len).unwrap_or_default();
+                    kernels.terms(k, active, start + at, param, grad, &slots, [a, b]);
                     at += len;
                 }
             });
@@ -735,11 +806,7 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
         let len = (n - start).min(chunk_len);
         let all = start..start + len;
         buffers.load_slots(active, t, start, len);
-        let mut views = buffers.slots.as_mut().iter_mut().enumerate();
-        let slots = R::Slots::<&mut [C::Stored]>::from_fn(|_| match views.next() {
-            Some((j, s)) if active >> j & 1 == 1 => s.get_mut(..len).unwrap_or_default(),
-            _ => &mut [],
-        });
+        let slots = active_starts(buffers.slots.as_mut(), active, len);
         let own = buffers.param.get_mut(..len).unwrap_or_default();
         let param = if plain_param {
             C::Stored::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()

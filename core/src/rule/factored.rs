@@ -21,7 +21,7 @@ use crate::float::Eager;
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 use crate::hyper::HyperParams;
 use crate::math::reduce::{self, CHUNK, Columns, TermSource, column_levels};
-use crate::rule::Array;
+use crate::rule::elementwise::{are_as_long, load_slots_at, parts, parts_mut};
 use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{
@@ -417,18 +417,14 @@ impl<
             ) else {
                 return;
             };
-            let slots = R::Slots::<&[S]>::from_fn(|k| {
-                views.get(k).and_then(|s| s.get(part.clone())).unwrap_or_default()
-            });
+            let slots: R::Slots<&[S]> = parts(views, part);
             let slots = slots.as_ref();
-            if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
+            if !are_as_long(slots, active, n) {
                 return;
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
-                let state = R::Slots::<C>::from_fn(|k| {
-                    if active >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
-                });
+                let state: R::Slots<C> = load_slots_at(slots, active, i);
                 let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
                 [a[i], b[i]] = R::factored_terms::<C>(self.coefs, p, g, scale, state);
@@ -539,12 +535,9 @@ impl<
             else {
                 return;
             };
-            let mut views = views.iter_mut();
-            let mut slots = R::Slots::<&mut [S]>::from_fn(|_| {
-                views.next().and_then(|s| s.get_mut(at..at + n)).unwrap_or_default()
-            });
+            let mut slots: R::Slots<&mut [S]> = parts_mut(views, at..at + n);
             let slots = slots.as_mut();
-            if slots.iter().enumerate().any(|(k, s)| active >> k & 1 == 1 && s.len() != n) {
+            if !are_as_long(slots, active, n) {
                 return;
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
@@ -552,9 +545,7 @@ impl<
                 if !VECTORS {
                     simd::prevent_vectorization();
                 }
-                let state = R::Slots::<C>::from_fn(|k| {
-                    if active >> k & 1 == 1 { C::load(slots[k][i]) } else { C::ZERO }
-                });
+                let state: R::Slots<C> = load_slots_at(slots, active, i);
                 let scale = R::element_scale::<C>(&coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
                 let (p, state) = R::factored_update::<C>(&coefs, p, g, scale, state);
