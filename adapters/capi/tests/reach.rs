@@ -140,7 +140,8 @@ impl Drop for Run {
 }
 
 fn tensor(value: &mut [f32], grad: &[f32]) -> Tensor {
-    let (len, grad) = (value.len(), grad.as_ptr().cast());
+    let grad = if grad.is_empty() { null() } else { grad.as_ptr().cast() };
+    let len = value.len();
     let data = value.as_mut_ptr().cast();
     Tensor { data, len, dtype: BITSTEP_F32, grad_dtype: BITSTEP_F32, grad }
 }
@@ -319,11 +320,11 @@ fn copy_state(from: &Run, to: &mut Run) {
                 let dims = shape.as_mut_ptr();
                 well(|e| bitstep_optimizer_entry_shape(a, p, k, dims, entry.dimensions, e));
                 assert_eq!(shape.iter().product::<usize>(), entry.len, "{}", name(&entry.key));
-                let mut bytes = vec![0u8; entry.size];
+                let mut bytes = vec![0u8; entry.size + 1];
                 well(|e| bitstep_optimizer_entry_read(a, p, k, bytes.as_mut_ptr(), entry.size, e));
                 well(|e| bitstep_optimizer_entry_write(b, p, k, bytes.as_ptr(), entry.size, e));
                 refused(BITSTEP_LENGTH, "", |e| {
-                    bitstep_optimizer_entry_write(b, p, k, bytes.as_ptr(), entry.size - 1, e)
+                    bitstep_optimizer_entry_write(b, p, k, bytes.as_ptr(), entry.size + 1, e)
                 });
             }
             refused(BITSTEP_ARGUMENT, "entry", |e| {
