@@ -7,6 +7,7 @@
 #include "bitstep.h"
 #include "request.h"
 
+#include <math.h>
 #include <setjmp.h>
 
 static bitstep_optimizer *optimizer;
@@ -165,6 +166,26 @@ static uint32_t dtype(const char *name) {
     return i;
 }
 
+/* The number that a tensor holds. */
+static double number(Tensor t) {
+    int64_t whole = 0;
+    double wide;
+    float narrow;
+    uint32_t bits = 0;
+    if (t.bytes > sizeof wide) longjmp(failed, BITSTEP_LENGTH);
+    if (!strcmp(t.dtype, "F64")) return memcpy(&wide, t.at, 8), wide;
+    if (!strcmp(t.dtype, "F32")) return memcpy(&narrow, t.at, 4), narrow;
+    if (!strcmp(t.dtype, "BF16")) return bits = (uint32_t)(t.at[1] << 8 | t.at[0]) << 16, memcpy(&narrow, &bits, 4), narrow;
+    if (!strcmp(t.dtype, "F16")) {
+        bits = (uint32_t)(t.at[1] << 8 | t.at[0]);
+        int exponent = bits >> 10 & 31;
+        narrow = exponent == 31 ? (bits & 1023 ? NAN : INFINITY) : ldexpf((float)(bits & 1023) + 1024.0f * (exponent > 0), (exponent ? exponent : 1) - 25);
+        return bits >> 15 ? -narrow : narrow;
+    }
+    memcpy(&whole, t.at, t.bytes); /* a count */
+    return (double)whole;
+}
+
 /* Row s of so many of a tensor. */
 static uint8_t *row(Tensor t, int s, int rows) { return t.at + (size_t)s * (t.bytes / (size_t)rows); }
 
@@ -211,10 +232,7 @@ static char *load_state(File f, int i, size_t at, uint64_t done, uint64_t update
     size_t which, of, last = info.entries - 1;
     /* The last entry is the number of steps. */
     Tensor step = state0(f, i, entry(at, last, &which, &of).key);
-    double steps = 0;
-    if (step.at && !strcmp(step.dtype, "F64")) memcpy(&steps, step.at, 8);
-    else if (step.at && !strcmp(step.dtype, "I64")) { int64_t n; memcpy(&n, step.at, 8); steps = (double)n; }
-    else if (step.at) { float x; memcpy(&x, step.at, 4); steps = x; }
+    double steps = step.at ? number(step) : 0;
     int started = updates > 0 || (!done && any) || steps > 0;
     check(bitstep_optimizer_set_group_steps(optimizer, info.group, done, &error));
     check(bitstep_optimizer_set_param_steps(optimizer, at, updates, (uint32_t)started, &error));
@@ -228,21 +246,18 @@ static char *load_state(File f, int i, size_t at, uint64_t done, uint64_t update
     for (int numbers = 1; numbers >= 0; numbers--)
         for (size_t k = 0; k < last; k++) {
             bitstep_state_entry e = entry(at, k, &which, &of);
-            int number = e.slot == SIZE_MAX && !e.dimensions && e.dtype == BITSTEP_F64;
+            int is_number = e.slot == SIZE_MAX && !e.dimensions && e.dtype == BITSTEP_F64;
             bitstep_slot slot = {{0}, {0}, 0, 0};
             if (e.slot != SIZE_MAX) check(bitstep_optimizer_slot(optimizer, at, e.slot, &slot, &error));
-            if (number != numbers || (*slot.name && is_given(f, i, slot.name)) || (*slot.name && !slot.len)) continue;
+            if (is_number != numbers || (*slot.name && is_given(f, i, slot.name)) || (*slot.name && !slot.len)) continue;
             Tensor t = state0(f, i, e.key);
             if (!t.at) {
                 if (started) return copy(e.key, strlen(e.key));
                 continue;
             }
             const uint8_t *from = t.at + which * (t.bytes / of);
-            double x;
-            float narrow;
-            if (number) {
-                if (!strcmp(t.dtype, "F64")) memcpy(&x, t.at, 8);
-                else memcpy(&narrow, t.at, 4), x = narrow;
+            if (is_number) {
+                double x = number(t);
                 check(bitstep_optimizer_entry_write(optimizer, at, k, (uint8_t *)&x, 8, &error));
             } else if (*slot.name && !strncmp(e.key, slot.name, sizeof e.key) && dtype(t.dtype) <= BITSTEP_F16 &&
                        e.dtype <= BITSTEP_F16) { /* plain numbers, of whatever type */
