@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -97,19 +96,8 @@ inline bitstep_tensor tensor_of(void *data, std::size_t len, std::uint32_t dtype
     return {data, len, dtype, dtype, grad};
 }
 
-/// A list of tensors, from wherever they are.
-class tensors {
-  public:
-    tensors(std::initializer_list<bitstep_tensor> list) : data_(list.begin()), size_(list.size()) {}
-    tensors(const std::vector<bitstep_tensor> &list) : data_(list.data()), size_(list.size()) {}
-    tensors(const bitstep_tensor *data, std::size_t size) : data_(data), size_(size) {}
-    const bitstep_tensor *data() const noexcept { return data_; }
-    std::size_t size() const noexcept { return size_; }
-
-  private:
-    const bitstep_tensor *data_;
-    std::size_t size_;
-};
+/// The tensors of all parameters, in the order in which these were added. A list in braces is one, too.
+using tensors = std::vector<bitstep_tensor>;
 
 /// Named numbers for a step, such as {{"train_loss", 0.5}}.
 using numbers = std::vector<bitstep_number>;
@@ -180,18 +168,18 @@ class optimizer {
     void add_param(std::size_t group, const std::vector<std::size_t> &shape, std::uint32_t dtype = BITSTEP_F32) {
         call(bitstep_optimizer_add_param, get(), group, shape.data(), shape.size(), dtype);
     }
-    void step(tensors all, const numbers &given = {}) {
+    void step(const tensors &all, const numbers &given = {}) {
         call(bitstep_optimizer_step, get(), all.data(), all.size(), given.data(), given.size());
     }
 #ifdef BITSTEP_STD
     /// On so many threads, or on one for each processor.
-    void step_threads(tensors all, std::size_t threads = 0, const numbers &given = {}) {
+    void step_threads(const tensors &all, std::size_t threads = 0, const numbers &given = {}) {
         call(bitstep_optimizer_step_threads, get(), all.data(), all.size(), given.data(), given.size(), threads);
     }
 #endif
     void follow(const schedule &schedule) { call(bitstep_schedule_apply, schedule.get(), get()); }
-    void eval(tensors all) { call(bitstep_optimizer_eval, get(), all.data(), all.size()); }
-    void train(tensors all) { call(bitstep_optimizer_train, get(), all.data(), all.size()); }
+    void eval(const tensors &all) { call(bitstep_optimizer_eval, get(), all.data(), all.size()); }
+    void train(const tensors &all) { call(bitstep_optimizer_train, get(), all.data(), all.size()); }
     bool evaluates() const {
         std::uint32_t mode = 0;
         call(bitstep_optimizer_mode, get(), &mode);
@@ -255,24 +243,24 @@ class optimizer {
 };
 
 /// Clips gradients by their total norm, which is returned.
-inline double clip_grad_norm(tensors gradients, double max_norm, double norm_type = 2, bool error_if_nonfinite = false) {
+inline double clip_grad_norm(const tensors &gradients, double max_norm, double norm_type = 2, bool error_if_nonfinite = false) {
     double norm = 0;
     call(bitstep_clip_grad_norm, gradients.data(), gradients.size(), max_norm, norm_type,
          std::int32_t{error_if_nonfinite}, &norm);
     return norm;
 }
 
-inline void clip_grad_value(tensors gradients, double clip_value) {
+inline void clip_grad_value(const tensors &gradients, double clip_value) {
     call(bitstep_clip_grad_value, gradients.data(), gradients.size(), clip_value);
 }
 
-inline double total_norm(tensors gradients, double norm_type = 2) {
+inline double total_norm(const tensors &gradients, double norm_type = 2) {
     double norm = 0;
     call(bitstep_total_norm, gradients.data(), gradients.size(), norm_type, &norm);
     return norm;
 }
 
-inline bool is_finite(tensors gradients) {
+inline bool is_finite(const tensors &gradients) {
     std::int32_t finite = 0;
     call(bitstep_is_finite, gradients.data(), gradients.size(), &finite);
     return finite != 0;
@@ -284,7 +272,7 @@ class loss_scale {
     loss_scale() { call(bitstep_loss_scale_default, &state); }
     explicit loss_scale(const bitstep_loss_scale &state) : state(state) {}
     /// Divides gradients by the scale; whether they were finite.
-    bool unscale(tensors gradients) const {
+    bool unscale(const tensors &gradients) const {
         std::int32_t finite = 0;
         call(bitstep_unscale, &state, gradients.data(), gradients.size(), &finite);
         return finite != 0;
@@ -303,7 +291,7 @@ class accumulator {
         handle_.reset(made);
     }
     /// Adds each tensor's gradient to its data; whether it is time for a step.
-    bool add(tensors totals) {
+    bool add(const tensors &totals) {
         std::int32_t complete = 0;
         call(bitstep_accumulator_add, get(), totals.data(), totals.size(), &complete);
         return complete != 0;
