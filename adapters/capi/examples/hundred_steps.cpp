@@ -50,8 +50,7 @@ void run() {
         optimizer.follow(schedule);
         const auto tensors = {bitstep::tensor(a, grad_a),
                               bitstep::tensor_of(b.data(), b.size(), BITSTEP_BF16, grad_b.data())};
-        if (t % 2 == 0) optimizer.step(tensors);
-        else optimizer.step_threads(tensors, 2); // the same bits
+        optimizer.step(tensors);
         schedule.step();
     }
     expect(optimizer.param_steps(0) == 100, "the number of steps");

@@ -22,7 +22,7 @@ int main() {
             const auto sums = {bitstep::tensor(total_w, grad_w), bitstep::tensor(total_b, grad_b)};
             if (!accumulator.add(sums)) continue;
             bitstep::clip_grad_norm(sums, training.setup.max_grad_norm, 2, true);
-            training.optimizer.step({bitstep::tensor(w, total_w), bitstep::tensor(b, total_b)});
+            training.optimizer.step_threads({bitstep::tensor(w, total_w), bitstep::tensor(b, total_b)});
             training.schedule.step();
             training.optimizer.follow(training.schedule);
             steps++;
