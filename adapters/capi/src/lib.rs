@@ -58,6 +58,8 @@ mod state;
 mod steps;
 mod tensor;
 mod text;
+#[cfg(feature = "std")]
+mod threads;
 #[cfg(feature = "trainer")]
 mod training;
 

@@ -25,7 +25,7 @@ pub struct Optimizer {
     pub(crate) names: Vec<&'static str>,
     /// The threads of `bitstep_optimizer_step_threads`.
     #[cfg(feature = "std")]
-    pub(crate) pool: Option<crate::steps::Threads>,
+    pub(crate) pool: Option<crate::threads::Threads>,
 }
 
 /// Creates an optimizer without groups or parameters. Free it with `bitstep_optimizer_free`.

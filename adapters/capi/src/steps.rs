@@ -92,10 +92,10 @@ pub unsafe extern "C" fn bitstep_optimizer_step_param(
 }
 
 #[cfg(feature = "std")]
-pub use threads::*;
+pub use parallel::*;
 
 #[cfg(feature = "std")]
-mod threads {
+mod parallel {
     use alloc::format;
     use alloc::vec::Vec;
     use core::ffi::c_void;
@@ -105,8 +105,9 @@ mod threads {
 
     use bitstep::optimizer::{Param, Task};
 
-    use crate::error::{BITSTEP_MEMORY, BITSTEP_OK, BITSTEP_PANIC, BITSTEP_POINTER, Status};
+    use crate::error::{BITSTEP_OK, BITSTEP_PANIC, BITSTEP_POINTER, Status};
     use crate::optimizer::check_tensors;
+    use crate::threads::Threads;
 
     use super::*;
 
@@ -143,48 +144,15 @@ mod threads {
                     let message = format!("threads: {threads}, but at most {MOST_THREADS}");
                     return err(BITSTEP_ARGUMENT, message);
                 }
-                if optimizer.pool.as_ref().is_none_or(|pool| pool.wanted != threads) {
+                if optimizer.pool.as_ref().is_none_or(|pool| pool.wanted() != threads) {
                     optimizer.pool = None;
                     optimizer.pool = Some(Threads::new(threads)?);
                 }
-                let Some(pool) = optimizer.pool.as_ref().and_then(|all| all.pool.as_ref()) else {
-                    return Ok(());
-                };
-                let inner = &mut optimizer.inner;
+                let Optimizer { inner, pool: Some(pool), .. } = optimizer else { return Ok(()) };
                 let params = tensors.iter().map(|t| Param { value: data_mut(t), grad: grad(t) });
                 let mut params = collected("tensors", params)?;
-                Ok(pool.install(|| bitstep_rayon::step(inner, &mut params, &extra))?)
+                Ok(pool.run(|| bitstep_rayon::step(inner, &mut params, &extra))?)
             })
-        }
-    }
-
-    /// Threads that have ended when this is dropped, so that none is left in a library that is unloaded.
-    pub struct Threads {
-        /// Their number as the caller has it: 0 for one for each processor.
-        wanted: usize,
-        pool: Option<rayon::ThreadPool>,
-        handles: Vec<std::thread::JoinHandle<()>>,
-    }
-
-    impl Threads {
-        fn new(wanted: usize) -> Result<Threads, Status> {
-            let mut handles = Vec::new();
-            let start = |thread: rayon::ThreadBuilder| {
-                handles.push(std::thread::Builder::new().spawn(|| thread.run())?);
-                Ok(())
-            };
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(wanted).spawn_handler(start);
-            match pool.build() {
-                Ok(pool) => Ok(Threads { wanted, pool: Some(pool), handles }),
-                Err(e) => err(BITSTEP_MEMORY, format!("threads: {e}")),
-            }
-        }
-    }
-
-    impl Drop for Threads {
-        fn drop(&mut self) {
-            self.pool = None; // which tells them to end
-            self.handles.drain(..).for_each(|thread| _ = thread.join());
         }
     }
 
