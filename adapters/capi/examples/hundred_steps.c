@@ -128,7 +128,7 @@ int main(void) {
         memcpy(grad_b, b, sizeof b);
         double norm = 0;
         const bitstep_tensor to_clip = {grad_a, 6, BITSTEP_F32, BITSTEP_F32, NULL};
-        check(bitstep_clip_grad_norm(&to_clip, 1, 1.0, 2.0, &norm, &error));
+        check(bitstep_clip_grad_norm(&to_clip, 1, 1.0, 2.0, 0, &norm, &error));
         const bitstep_tensor tensors[] = {
             {a, 6, BITSTEP_F32, BITSTEP_F32, grad_a},
             {b, 40, BITSTEP_BF16, BITSTEP_BF16, grad_b},

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ffi::c_char;
 
 use bitstep::hyper::{Args, Value};
+use bitstep::optimizer::OptimizerSpec;
 use serde_json::Value as Json;
 
 use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, Status, err};
@@ -23,7 +24,7 @@ pub struct NamedNumber {
 /// Longer than any name of the library.
 const LONGEST_NAME: usize = 64;
 /// A limit, because the parsed values take about thirty times the memory of the text.
-const LONGEST_TEXT: usize = 1 << 16;
+pub(crate) const LONGEST_TEXT: usize = 1 << 16;
 /// More than any optimizer or schedule has arguments.
 const MOST_NUMBERS: usize = 1024;
 
@@ -70,6 +71,18 @@ fn value(json: Json) -> Value {
         Json::Array(list) => Value::List(list.into_iter().map(value).collect()),
         Json::Object(map) => Value::Map(map.into_iter().map(|(k, v)| (k, value(v))).collect()),
     }
+}
+
+/// The spec of an optimizer's name, and of how its state and its weights are stored if the arguments `storage` and
+/// `weights` say so.
+pub(crate) fn spec(name: &str, args: &Args) -> Result<OptimizerSpec, Status> {
+    let mut args = args.clone();
+    let (storage, weights) = (args.take("storage"), args.take("weights"));
+    let spec = bitstep::registry::optimizer(name, args)?;
+    if storage.is_none() && weights.is_none() {
+        return Ok(spec);
+    }
+    Ok(spec.with_storage(&storage.unwrap_or_default(), &weights.unwrap_or_default())?)
 }
 
 /// Builds arguments from named numbers.

@@ -35,7 +35,8 @@
 //!   of the parameters, a message) fails, Rust's allocator ends the process; without std it calls
 //!   `bitstep_abort`.
 //!
-//! It does not compute gradients, and steps on the calling thread only.
+//! It does not compute gradients. A step is made on the calling thread, unless it is asked for on others:
+//! `bitstep_optimizer_step_threads`, `bitstep_optimizer_step_tasks`.
 // docs.rs marks what a feature brings.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![no_std]
@@ -47,6 +48,7 @@ extern crate std;
 mod args;
 mod error;
 mod gradient;
+mod names;
 #[cfg(not(feature = "std"))]
 mod no_std_runtime;
 mod optimizer;
@@ -54,13 +56,26 @@ mod places;
 mod rule;
 mod saved;
 mod schedule;
+mod state;
+mod steps;
 mod tensor;
+mod text;
+#[cfg(feature = "std")]
+mod threads;
+#[cfg(feature = "trainer")]
+mod training;
 
 pub use args::NamedNumber;
 pub use error::*;
 pub use gradient::*;
+pub use names::*;
 pub use optimizer::*;
 pub use rule::*;
 pub use saved::*;
 pub use schedule::*;
+pub use state::*;
+pub use steps::*;
 pub use tensor::*;
+pub use text::Name;
+#[cfg(feature = "trainer")]
+pub use training::*;

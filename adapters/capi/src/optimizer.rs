@@ -4,15 +4,16 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ffi::c_char;
+use core::fmt::Display;
 
 use bitstep::hyper::Args;
-use bitstep::optimizer::{Buffer, GroupId, Param};
-use bitstep::registry;
+use bitstep::optimizer::{Buffer, GroupId, Param, ParamState};
+use bitstep::registry::OPTIMIZERS;
 use bitstep::rule::mode::Mode;
 use bitstep::storage::memory::collected;
 
-use crate::args::{NamedNumber, args, check_rate, extra, from_numbers, name};
-use crate::error::{BITSTEP_LENGTH, ErrorMessage, Status, err};
+use crate::args::{NamedNumber, args, check_rate, extra, from_numbers, name, spec};
+use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, ErrorMessage, Status, err};
 use crate::places::{Places, ffi_call};
 use crate::tensor::{Tensor, data_mut, grad, note};
 
@@ -22,6 +23,9 @@ pub struct Optimizer {
     pub(crate) inner: bitstep::optimizer::Optimizer,
     /// The registry names of the groups, which saved state refers to.
     pub(crate) names: Vec<&'static str>,
+    /// The threads of `bitstep_optimizer_step_threads`.
+    #[cfg(feature = "std")]
+    pub(crate) pool: Option<crate::threads::Threads>,
 }
 
 /// Creates an optimizer without groups or parameters. Free it with `bitstep_optimizer_free`.
@@ -56,15 +60,19 @@ pub unsafe extern "C" fn bitstep_optimizer_free(optimizer: *mut Optimizer) {
 }
 
 fn add_group(optimizer: &mut Optimizer, name: &str, args: &Args) -> Result<usize, Status> {
-    let group = optimizer.inner.add_group(registry::optimizer(name, args)?)?;
-    let known = bitstep::registry::OPTIMIZERS.iter().find(|entry| entry.name == name);
+    let group = optimizer.inner.add_group(spec(name, args)?)?;
+    let known = OPTIMIZERS.iter().find(|entry| entry.name == name);
     optimizer.names.push(known.map_or("", |entry| entry.name));
     Ok(group.0)
 }
 
 /// Adds a group of parameters and writes its index to `group`. `name` is one of Transformers' `optim=`
 /// strings. `arguments` are the hyper-parameters under the reference's names, as JSON or text, at most
-/// 65536 bytes: `{"lr": 1e-3}` or `lr=1e-3, weight_decay=0.1`; NULL for the defaults.
+/// 65536 bytes: `{"lr": 1e-3}` or `lr=1e-3, betas=[0.9, 0.95]`; NULL for the defaults.
+///
+/// Two more arguments say how numbers are kept between steps, by the names that saved files have for it:
+/// `storage`, that of all slots or of some, `{"exp_avg": "companded:momentum"}`, and `weights`, that of
+/// 16-bit parameters: `plain`, `split:8`, `split:16`, `kahan` or `stochastic:SEED`.
 ///
 /// # Safety
 /// Pointers are valid or NULL, strings end with 0.
@@ -144,7 +152,7 @@ pub unsafe extern "C" fn bitstep_optimizer_add_param(
     }
 }
 
-const NO_GROUP: bitstep::Error =
+pub(crate) const NO_GROUP: bitstep::Error =
     bitstep::Error::InvalidArgument { argument: "group", expected: "the id of a group" };
 
 /// Sets a group's learning rate. A negative rate or NaN is refused, as by every reference's constructor.
@@ -193,12 +201,44 @@ pub unsafe extern "C" fn bitstep_optimizer_lr(
     }
 }
 
-fn check_count(optimizer: &Optimizer, count: usize) -> Result<(), Status> {
+pub(crate) fn check_count(optimizer: &Optimizer, count: usize) -> Result<(), Status> {
     let expected = optimizer.inner.params().len();
     if count != expected {
-        return err(BITSTEP_LENGTH, format!("{count} tensors, but {expected} parameters"));
+        return err(BITSTEP_LENGTH, format!("count: {count} tensors, but {expected} parameters"));
     }
     Ok(())
+}
+
+/// Names the tensor that is not of its parameter's length or type.
+pub(crate) fn check_tensors(optimizer: &Optimizer, tensors: &[Tensor]) -> Result<(), Status> {
+    let pairs = tensors.iter().zip(optimizer.inner.params()).enumerate();
+    for (i, (tensor, state)) in pairs {
+        check_tensor(&format_args!("tensors[{i}]"), tensor, state)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn check_tensor(
+    what: &dyn Display,
+    tensor: &Tensor,
+    state: &ParamState,
+) -> Result<(), Status> {
+    let len: usize = state.shape.iter().product();
+    if tensor.len != len {
+        let message = format!("{what}: {} numbers, but the parameter has {len}", tensor.len);
+        return err(BITSTEP_LENGTH, message);
+    }
+    if tensor.dtype != state.dtype as u32 {
+        let message = format!("{what}: not {}, the type of the parameter", state.dtype.id());
+        return err(BITSTEP_ARGUMENT, message);
+    }
+    Ok(())
+}
+
+/// Whether a rule of the optimizer uses an extra argument of that name.
+pub(crate) fn known(optimizer: &Optimizer) -> impl Fn(&str) -> bool {
+    let rules = || optimizer.inner.groups().iter().map(|group| &group.spec.rule);
+    move |name| rules().any(|rule| rule.info().extra_args.contains(&name))
 }
 
 /// Steps all parameters. `tensors` are in the order in which the parameters were added, and of the types
@@ -222,11 +262,10 @@ pub unsafe extern "C" fn bitstep_optimizer_step(
             let optimizer = places.handle_mut("optimizer", optimizer)?;
             check_count(optimizer, count)?;
             let tensors = places.list("tensors", tensors, count)?;
-            let rules = || optimizer.inner.groups().iter().map(|group| &group.spec.rule);
-            let known = |name: &str| rules().any(|rule| rule.info().extra_args.contains(&name));
-            let extra = extra(places, given_numbers, given_count, known)?;
-            note(places, tensors, true)?;
+            let extra = extra(places, given_numbers, given_count, known(optimizer))?;
+            note(places, "tensors", tensors, true)?;
             places.check()?;
+            check_tensors(optimizer, tensors)?;
             let params = tensors.iter().map(|t| Param { value: data_mut(t), grad: grad(t) });
             Ok(optimizer.inner.step_all(&mut collected("tensors", params)?, &extra)?)
         })
@@ -247,8 +286,9 @@ unsafe fn switch(
     check_count(optimizer, count)?;
     // SAFETY: as above.
     let tensors = unsafe { places.list("tensors", tensors, count)? };
-    note(places, tensors, false)?;
+    note(places, "tensors", tensors, false)?;
     places.check()?;
+    check_tensors(optimizer, tensors)?;
     let params = tensors.iter().map(|t| {
         // SAFETY: as above; the tensors have been checked.
         unsafe { data_mut(t) }

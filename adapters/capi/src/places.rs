@@ -5,6 +5,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char, c_void};
+use core::fmt::Display;
 
 use bitstep::float::Dtype;
 
@@ -68,7 +69,7 @@ impl Places {
     /// Checks and records a range of `size` bytes, without accessing it.
     fn note(
         &mut self,
-        what: &str,
+        what: &dyn Display,
         pointer: *const c_void,
         size: Option<usize>,
         align: usize,
@@ -93,7 +94,7 @@ impl Places {
     /// Records `len` elements of a type.
     pub(crate) fn numbers(
         &mut self,
-        what: &str,
+        what: &dyn Display,
         pointer: *const c_void,
         len: usize,
         dtype: Dtype,
@@ -110,11 +111,11 @@ impl Places {
         size: usize,
         align: usize,
     ) -> Result<(), Status> {
-        self.note(what, pointer, Some(size), align, true)
+        self.note(&what, pointer, Some(size), align, true)
     }
 
     fn one<T>(&mut self, what: &str, pointer: *const T, written: bool) -> Result<(), Status> {
-        self.note(what, pointer.cast(), Some(size_of::<T>()), align_of::<T>(), written)
+        self.note(&what, pointer.cast(), Some(size_of::<T>()), align_of::<T>(), written)
     }
 
     /// The object behind a handle.
@@ -164,7 +165,13 @@ impl Places {
         pointer: *const T,
         count: usize,
     ) -> Result<&'a [T], Status> {
-        self.note(what, pointer.cast(), count.checked_mul(size_of::<T>()), align_of::<T>(), false)?;
+        self.note(
+            &what,
+            pointer.cast(),
+            count.checked_mul(size_of::<T>()),
+            align_of::<T>(),
+            false,
+        )?;
         if count == 0 {
             return Ok(&[]);
         }
@@ -188,7 +195,7 @@ impl Places {
         // SAFETY: guaranteed by the caller.
         let found = unsafe { CStr::from_ptr(text) };
         let len = found.count_bytes();
-        self.note(what, text.cast(), len.checked_add(1), 1, false)?;
+        self.note(&what, text.cast(), len.checked_add(1), 1, false)?;
         if len > longest {
             let head = String::from_utf8_lossy(found.to_bytes().get(..40).unwrap_or_default());
             let message = format!("{what} is too long: {len} bytes, beginning with `{head}`");

@@ -10,15 +10,15 @@ use core::ffi::{c_char, c_void};
 
 use bitstep::float::Dtype;
 use bitstep::optimizer::{Buffer, OptimizerSpec};
-use bitstep::registry;
+use bitstep::rule::mode::Mode;
 use bitstep::rule::{Scope, SlotInit, StepContext};
 use bitstep::rule::{UpdateBuffers as CoreTensor, begin_single};
 use bitstep::storage::{DataMut, RawDtype, StorageFormat};
 use half::{bf16, f16};
 
-use crate::args::{NamedNumber, args, check_rate, extra, name};
+use crate::args::{NamedNumber, args, check_rate, extra, name, spec};
 use crate::error::{BITSTEP_ARGUMENT, BITSTEP_LENGTH, BITSTEP_MEMORY, ErrorMessage, Status, err};
-use crate::places::ffi_call;
+use crate::places::{Places, ffi_call};
 use crate::tensor::{Tensor, data_mut, dtype, grad, note, slice_mut};
 
 /// A rule with its hyper-parameters. It is immutable and independent of parameters: threads may share it.
@@ -29,9 +29,15 @@ pub struct Rule(OptimizerSpec);
 #[derive(Clone, Copy, Default)]
 struct Header {
     steps: u64,
-    started: u64,
+    /// [`STARTED`], [`EVALUATES`].
+    flags: u64,
     scalars: bitstep::rule::ScalarState,
 }
+
+/// The parameter has been stepped.
+const STARTED: u64 = 1;
+/// The parameter has its evaluation values.
+const EVALUATES: u64 = 2;
 
 /// Creates a rule from `name` and `arguments`, which are those of `bitstep_optimizer_add_group`. Free it
 /// with `bitstep_rule_free`.
@@ -56,7 +62,7 @@ pub unsafe extern "C" fn bitstep_rule_new(
             let name = self::name(places, "name", name)?;
             let arguments = args(places, arguments)?;
             places.check()?;
-            let spec = registry::optimizer(name, &arguments)?;
+            let spec = spec(name, &arguments)?;
             check_alone(&spec, &[])?;
             out.set(Box::into_raw(Box::new(Rule(spec))));
             Ok(())
@@ -216,7 +222,7 @@ pub unsafe extern "C" fn bitstep_rule_step(
             let tensors = places.list("tensor", tensor, 1)?;
             let known = |name: &str| rule.0.rule.info().extra_args.contains(&name);
             let extra = extra(places, given_numbers, given_count, known)?;
-            note(places, tensors, true)?;
+            note(places, "tensor", tensors, true)?;
             // At least one byte, so that NULL is refused as a pointer even if `size` is wrongly 0.
             places.written("memory", memory, size.max(1), 8)?;
             places.check()?;
@@ -239,24 +245,19 @@ unsafe fn step(
     extra: &[(&str, f64)],
 ) -> Result<(), Status> {
     let dtype = dtype(tensor.dtype)?;
-    let (places, expected) = layout(spec, shape, dtype)?;
-    if size != expected {
-        return err(BITSTEP_LENGTH, format!("memory has {size} bytes, {expected} are needed"));
-    }
+    let places = checked_layout(spec, tensor, shape, size)?;
     // SAFETY: guaranteed by the caller.
-    let (param, grad) = unsafe { (data_mut(tensor), grad(tensor)) };
-    let numel = numel(shape).ok_or_else(too_large)?;
-    if param.len() != numel {
-        let got = param.len();
-        return err(BITSTEP_LENGTH, format!("the tensor has {got} numbers, its shape {numel}"));
-    }
+    let (mut param, grad) = unsafe { (data_mut(tensor), grad(tensor)) };
     let rule = &*spec.rule;
     rule.check()?;
     check_alone(spec, extra)?;
     // SAFETY: the memory begins with it and is aligned to 8.
     let header = unsafe { &mut *memory.cast::<Header>() };
-    let Header { mut steps, started, mut scalars } = *header;
-    let first = started == 0;
+    let Header { mut steps, flags, mut scalars } = *header;
+    if flags & EVALUATES != 0 {
+        return err(BITSTEP_ARGUMENT, "mode: training is wanted, call bitstep_rule_train first");
+    }
+    let first = flags & STARTED == 0;
     if first && steps == 0 {
         scalars = rule.initial_scalars(0);
     }
@@ -271,14 +272,47 @@ unsafe fn step(
     };
     begin_single(rule, &mut at, grad.is_some(), &mut steps, &mut scalars);
     let Some(grad) = grad else {
-        *header = Header { steps, started, scalars };
+        *header = Header { steps, flags, scalars };
         return Ok(());
     };
     let double = spec.policy.compute(Some(dtype)) == Dtype::F64;
     let compute = if double { Dtype::F64 } else { Dtype::F32 };
     // Only this allocation can still fail: lengths come from the layout, and the rule has been checked.
     let mut scratch = Buffer::zeros(compute, rule.scratch_len(shape))?;
+    // As in an optimizer, an update changes the scalars only if the parameter owns them.
+    let mut own = scalars;
+    // SAFETY: the memory has the layout's slots after its header, and is the caller's alone.
+    unsafe {
+        with_slots(&places, memory, |slots| {
+            if first {
+                for (k, slot) in slots.iter_mut().enumerate() {
+                    match rule.slot_init(k) {
+                        SlotInit::CopyParam => slot.copy_from_mut(&param),
+                        SlotInit::Constant(x) => slot.fill(x),
+                    }
+                }
+            }
+            let (param, scratch) = (param.reborrow(), scratch.data_mut());
+            let tensor = CoreTensor { shape, param, grad, slots, scratch };
+            Ok(rule.update(spec.policy, &at, &mut own, tensor)?)
+        })?;
+    }
+    if rule.info().scalar_scope == Scope::Parameter {
+        scalars = own;
+    }
+    *header = Header { steps, flags: STARTED, scalars };
+    Ok(())
+}
 
+/// Calls `f` with the slots that lie in the memory.
+///
+/// # Safety
+/// The memory has these slots at their offsets, is aligned to 8, and no one else accesses it meanwhile.
+unsafe fn with_slots<T>(
+    places: &[Slot],
+    memory: *mut u8,
+    f: impl FnOnce(&mut [DataMut<'_>]) -> Result<T, Status>,
+) -> Result<T, Status> {
     let firsts = places.iter().map(|slot| {
         // SAFETY: the parts lie at the offsets of `layout`, after the header and disjoint.
         unsafe { first_part(memory, slot) }
@@ -309,24 +343,109 @@ unsafe fn step(
             None => plain.reborrow(),
         })
         .collect();
+    f(&mut slots)
+}
 
-    if first {
-        for (k, slot) in slots.iter_mut().enumerate() {
-            match rule.slot_init(k) {
-                SlotInit::CopyParam => slot.copy_from_mut(&param),
-                SlotInit::Constant(x) => slot.fill(x),
+/// Converts a parameter to its evaluation values, in place, as `bitstep_optimizer_eval` does. Steps are refused
+/// until `bitstep_rule_train`. `memory` is its state; the gradient is ignored.
+///
+/// # Safety
+/// As `bitstep_rule_step`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitstep_rule_eval(
+    rule: *const Rule,
+    tensor: *const Tensor,
+    shape: *const usize,
+    dimensions: usize,
+    memory: *mut c_void,
+    size: usize,
+    error: *mut ErrorMessage,
+) -> i32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        ffi_call(error, |places| {
+            switch(places, rule, tensor, (shape, dimensions), (memory, size), Mode::Eval)
+        })
+    }
+}
+
+/// Converts a parameter back to its training values.
+///
+/// # Safety
+/// As `bitstep_rule_step`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitstep_rule_train(
+    rule: *const Rule,
+    tensor: *const Tensor,
+    shape: *const usize,
+    dimensions: usize,
+    memory: *mut c_void,
+    size: usize,
+    error: *mut ErrorMessage,
+) -> i32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        ffi_call(error, |places| {
+            switch(places, rule, tensor, (shape, dimensions), (memory, size), Mode::Train)
+        })
+    }
+}
+
+/// # Safety
+/// As [`bitstep_rule_step`].
+unsafe fn switch(
+    places: &mut Places,
+    rule: *const Rule,
+    tensor: *const Tensor,
+    (shape, dimensions): (*const usize, usize),
+    (memory, size): (*mut c_void, usize),
+    to: Mode,
+) -> Result<(), Status> {
+    // SAFETY: guaranteed by the caller, here and below.
+    unsafe {
+        let Rule(spec) = places.handle("rule", rule)?;
+        let shape = places.list("shape", shape, dimensions)?;
+        let tensors = places.list("tensor", tensor, 1)?;
+        note(places, "tensor", tensors, false)?;
+        places.written("memory", memory, size.max(1), 8)?;
+        places.check()?;
+        let [tensor] = tensors else { return Ok(()) };
+        let slots = checked_layout(spec, tensor, shape, size)?;
+        let memory: *mut u8 = memory.cast();
+        let header = &mut *memory.cast::<Header>();
+        let mut param = data_mut(tensor);
+        // Converting nothing reports a configuration that can't be evaluated.
+        spec.rule.convert(spec.policy, to, &mut DataMut::F32(&mut []), &mut [])?;
+        let evaluates = header.flags & EVALUATES != 0;
+        if evaluates != (to == Mode::Eval) {
+            if header.flags & STARTED != 0 {
+                with_slots(&slots, memory, |slots| {
+                    Ok(spec.rule.convert(spec.policy, to, &mut param, slots)?)
+                })?;
             }
+            header.flags ^= EVALUATES;
         }
+        Ok(())
     }
-    let tensor = CoreTensor { shape, param, grad, slots: &mut slots, scratch: scratch.data_mut() };
-    // As in an optimizer, an update changes the scalars only if the parameter owns them.
-    let mut own = scalars;
-    rule.update(spec.policy, &at, &mut own, tensor)?;
-    if rule.info().scalar_scope == Scope::Parameter {
-        scalars = own;
+}
+
+/// The slots, if memory and tensor have the length that rule and shape ask for.
+fn checked_layout(
+    spec: &OptimizerSpec,
+    tensor: &Tensor,
+    shape: &[usize],
+    size: usize,
+) -> Result<Vec<Slot>, Status> {
+    let (places, expected) = layout(spec, shape, dtype(tensor.dtype)?)?;
+    if size != expected {
+        return err(BITSTEP_LENGTH, format!("memory has {size} bytes, {expected} are needed"));
     }
-    *header = Header { steps, started: 1, scalars };
-    Ok(())
+    let numel = numel(shape).ok_or_else(too_large)?;
+    if tensor.len != numel {
+        let got = tensor.len;
+        return err(BITSTEP_LENGTH, format!("tensor: {got} numbers, but its shape has {numel}"));
+    }
+    Ok(places)
 }
 
 /// The elements of a plain slot; empty for an encoded one.

@@ -14,7 +14,7 @@ use crate::places::ffi_call;
 use crate::tensor::slice_mut;
 
 /// A schedule with its state, for all groups of an optimizer.
-pub struct Schedule(Scheduler);
+pub struct Schedule(pub(crate) Scheduler);
 
 /// Creates the schedule `name`, one of Transformers' `lr_scheduler_type=` strings. `arguments` are the
 /// reference's, and the optimizer's `lr`, or `groups` if there are several; at most 65536 bytes.
@@ -97,9 +97,82 @@ pub unsafe extern "C" fn bitstep_schedule_lr(
             let lr = places.out("lr", lr)?;
             places.check()?;
             let Some(&rate) = schedule.0.lrs().get(group) else {
-                return err(BITSTEP_LENGTH, "the schedule has fewer groups");
+                return err(BITSTEP_LENGTH, "group: the schedule has fewer groups");
             };
             lr.set(rate);
+            Ok(())
+        })
+    }
+}
+
+/// Writes a group's learning rate after `steps` scheduler steps from the start of training to `lr`, whatever
+/// steps have been made: update t of a training loop, counted from 1, has that after t - 1. At most 2^20
+/// steps; a schedule that is driven by a metric is refused.
+///
+/// # Safety
+/// Pointers are valid or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitstep_schedule_lr_at(
+    schedule: *const Schedule,
+    group: usize,
+    steps: u64,
+    lr: *mut f64,
+    error: *mut ErrorMessage,
+) -> i32 {
+    // SAFETY: guaranteed by the caller, here and below.
+    unsafe {
+        ffi_call(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let lr = places.out("lr", lr)?;
+            places.check()?;
+            lr.set(schedule.0.lr_at(group, steps)?);
+            Ok(())
+        })
+    }
+}
+
+/// Writes the number of groups that the schedule has rates for to `groups`, and that of the scheduler steps
+/// made to `steps`.
+///
+/// # Safety
+/// Pointers are valid or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitstep_schedule_sizes(
+    schedule: *const Schedule,
+    groups: *mut usize,
+    steps: *mut u64,
+    error: *mut ErrorMessage,
+) -> i32 {
+    // SAFETY: guaranteed by the caller, here and below.
+    unsafe {
+        ffi_call(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let (groups, steps) = (places.out("groups", groups)?, places.out("steps", steps)?);
+            places.check()?;
+            groups.set(schedule.0.lrs().len());
+            steps.set(schedule.0.state().step);
+            Ok(())
+        })
+    }
+}
+
+/// Copies a schedule with its state. Free the copy with `bitstep_schedule_free`.
+///
+/// # Safety
+/// Pointers are valid or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bitstep_schedule_clone(
+    schedule: *const Schedule,
+    copy: *mut *mut Schedule,
+    error: *mut ErrorMessage,
+) -> i32 {
+    // SAFETY: guaranteed by the caller, here and below.
+    unsafe {
+        ffi_call(error, |places| {
+            let schedule = places.handle("schedule", schedule)?;
+            let copy = places.out("copy", copy)?;
+            places.check()?;
+            copy.set(Box::into_raw(Box::new(Schedule(schedule.0.clone()))));
             Ok(())
         })
     }

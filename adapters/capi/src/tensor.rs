@@ -19,6 +19,15 @@ pub const BITSTEP_BF16: u32 = 2;
 /// IEEE binary16.
 pub const BITSTEP_F16: u32 = 3;
 
+/// A 16-bit integer, in entries of state only.
+pub const BITSTEP_I16: u32 = 4;
+/// An 8-bit integer, in entries of state only.
+pub const BITSTEP_I8: u32 = 5;
+/// A byte: an 8-bit code, or two of 4 bits; in entries of state only.
+pub const BITSTEP_U8: u32 = 6;
+/// An 8-bit float with 4 exponent bits, in entries of state only.
+pub const BITSTEP_F8E4M3: u32 = 7;
+
 /// A parameter with its gradient. The caller owns both.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -41,16 +50,31 @@ pub(crate) fn dtype(number: u32) -> Result<Dtype, Status> {
         BITSTEP_F32 => Dtype::F32,
         BITSTEP_BF16 => Dtype::Bf16,
         BITSTEP_F16 => Dtype::F16,
-        other => return err(BITSTEP_ARGUMENT, format!("{other} is no BITSTEP_F32, _F64, …")),
+        other => {
+            let message = format!("dtype: {other} is no BITSTEP_F32, _F64, _BF16 or _F16");
+            return err(BITSTEP_ARGUMENT, message);
+        }
     })
 }
 
-/// Records the memory ranges of the tensors' data and, if `grads`, of their gradients.
-pub(crate) fn note(places: &mut Places, tensors: &[Tensor], grads: bool) -> Result<(), Status> {
-    for t in tensors {
-        places.numbers("data", t.data, t.len, dtype(t.dtype)?, true)?;
+/// Records the memory ranges of the tensors' data and, if `grads`, of their gradients; `what` is the argument's name.
+pub(crate) fn note(
+    places: &mut Places,
+    what: &str,
+    tensors: &[Tensor],
+    grads: bool,
+) -> Result<(), Status> {
+    let of = |i: usize, type_name: &str, number: u32| {
+        dtype(number).map_err(|Status(status, message)| {
+            Status(status, format!("{what}[{i}].{type_name}: {message}"))
+        })
+    };
+    for (i, t) in tensors.iter().enumerate() {
+        let data = format_args!("{what}[{i}].data");
+        places.numbers(&data, t.data, t.len, of(i, "dtype", t.dtype)?, true)?;
         if grads && !t.grad.is_null() {
-            places.numbers("grad", t.grad, t.len, dtype(t.grad_dtype)?, false)?;
+            let grad = format_args!("{what}[{i}].grad");
+            places.numbers(&grad, t.grad, t.len, of(i, "grad_dtype", t.grad_dtype)?, false)?;
         }
     }
     Ok(())
@@ -82,14 +106,24 @@ pub(crate) unsafe fn grad<'a>(t: &Tensor) -> Option<Data<'a>> {
         return None;
     }
     // SAFETY: guaranteed by the caller; the type is the gradient's.
-    Some(unsafe {
-        match t.grad_dtype {
-            BITSTEP_F64 => Data::F64(slice(t.grad.cast::<f64>(), t.len)),
-            BITSTEP_BF16 => Data::Bf16(slice(t.grad.cast::<bf16>(), t.len)),
-            BITSTEP_F16 => Data::F16(slice(t.grad.cast::<f16>(), t.len)),
-            _ => Data::F32(slice(t.grad.cast::<f32>(), t.len)),
+    Some(unsafe { data(t.grad, t.len, t.grad_dtype) })
+}
+
+/// Numbers to read.
+///
+/// # Safety
+/// They have been [recorded](Places::numbers) in places that were checked; there are `len` of that type, which no one
+/// writes to during `'a`.
+pub(crate) unsafe fn data<'a>(numbers: *const c_void, len: usize, dtype: u32) -> Data<'a> {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        match dtype {
+            BITSTEP_F64 => Data::F64(slice(numbers.cast::<f64>(), len)),
+            BITSTEP_BF16 => Data::Bf16(slice(numbers.cast::<bf16>(), len)),
+            BITSTEP_F16 => Data::F16(slice(numbers.cast::<f16>(), len)),
+            _ => Data::F32(slice(numbers.cast::<f32>(), len)),
         }
-    })
+    }
 }
 
 /// # Safety
@@ -104,7 +138,7 @@ pub(crate) unsafe fn slice_mut<'a, T>(pointer: *mut T, len: usize) -> &'a mut [T
 
 /// # Safety
 /// `len` elements at `pointer`, or none.
-unsafe fn slice<'a, T>(pointer: *const T, len: usize) -> &'a [T] {
+pub(crate) unsafe fn slice<'a, T>(pointer: *const T, len: usize) -> &'a [T] {
     if len == 0 {
         return &[];
     }

@@ -102,7 +102,7 @@ fn what_is_written_to_overlaps_nothing() {
         let mut grad = [2.0f64; 4];
         let t = tensor(&mut grad, BITSTEP_F64, &[0.0f32; 0], 0);
         let norm = t.data.cast::<f64>().add(1);
-        expect(&mut |e| bitstep_clip_grad_norm(&t, 1, 1.0, 2.0, norm, e));
+        expect(&mut |e| bitstep_clip_grad_norm(&t, 1, 1.0, 2.0, 0, norm, e));
         assert_eq!(grad, [2.0; 4]);
 
         // Data over the list of tensors, or over the names of extra arguments.
@@ -113,7 +113,7 @@ fn what_is_written_to_overlaps_nothing() {
         at.write(its);
         expect(&mut |e| bitstep_optimizer_step(o, at, 1, null(), 0, e));
         expect(&mut |e| bitstep_optimizer_eval(o, at, 1, e));
-        expect(&mut |e| bitstep_clip_grad_norm(at, 1, 1.0, 2.0, &mut 0.0, e));
+        expect(&mut |e| bitstep_clip_grad_norm(at, 1, 1.0, 2.0, 0, &mut 0.0, e));
         let grok = optimizer("grokadamw", "", &[4], BITSTEP_F32);
         let mut name = *b"train_loss\0\0\0\0\0\0";
         let given = NamedNumber { name: name.as_ptr().cast::<c_char>(), value: 1.0 };
@@ -157,7 +157,7 @@ fn what_is_written_to_overlaps_nothing() {
         let t = tensor(&mut grad, BITSTEP_F64, &[0.0f32; 0], 0);
         let inside = t.data.cast::<ErrorMessage>();
         let twice = [t, t];
-        let status = bitstep_clip_grad_norm(twice.as_ptr(), 2, 1.0, 2.0, &mut 0.0, inside);
+        let status = bitstep_clip_grad_norm(twice.as_ptr(), 2, 1.0, 2.0, 0, &mut 0.0, inside);
         assert_eq!((status, grad), (BITSTEP_POINTER, [3.0; 64]));
 
         bitstep_schedule_free(s);
@@ -198,8 +198,8 @@ fn pointer_that_is_not_aligned_is_refused() {
         expect(&mut |e| bitstep_optimizer_eval(o, odd.cast(), 1, e));
         expect(&mut |e| bitstep_optimizer_state_size(o, odd.cast(), e));
         expect(&mut |e| bitstep_optimizer_save_size(o, odd.cast(), e));
-        expect(&mut |e| bitstep_clip_grad_norm(&t, 1, 1.0, 2.0, odd.cast(), e));
-        expect(&mut |e| bitstep_clip_grad_norm(odd.cast(), 1, 1.0, 2.0, &mut 0.0, e));
+        expect(&mut |e| bitstep_clip_grad_norm(&t, 1, 1.0, 2.0, 0, odd.cast(), e));
+        expect(&mut |e| bitstep_clip_grad_norm(odd.cast(), 1, 1.0, 2.0, 0, &mut 0.0, e));
         expect(&mut |e| bitstep_rule_new(name, null(), odd.cast(), e));
         expect(&mut |e| bitstep_rule_state_size(r, odd.cast(), 1, 1, &mut size, e));
         expect(&mut |e| bitstep_rule_state_size(r, shape.as_ptr(), 1, 1, odd.cast(), e));

@@ -89,6 +89,18 @@ fn parameter_of_any_size_is_an_error_or_there() {
         }
         bitstep_optimizer_free(o);
 
+        // State that is there once and can't be there twice.
+        let (mut o, mut copy) = (null_mut(), null_mut());
+        assert_eq!(bitstep_optimizer_new(&mut o, null_mut()), BITSTEP_OK);
+        let (name, shape) = (text("adamw_torch"), [1usize << 25]);
+        bitstep_optimizer_add_group(o, name.as_ptr(), null(), &mut group, null_mut());
+        let add = bitstep_optimizer_add_param(o, 0, shape.as_ptr(), 1, BITSTEP_F32, null_mut());
+        assert_eq!(add, BITSTEP_OK);
+        let mut error = ErrorMessage { message: [0; 256] };
+        assert_eq!(bitstep_optimizer_clone(o, &mut copy, &mut error), BITSTEP_MEMORY);
+        assert!(copy.is_null());
+        bitstep_optimizer_free(o);
+
         // A small matrix with a rank that is far too large.
         let mut o = null_mut();
         assert_eq!(bitstep_optimizer_new(&mut o, null_mut()), BITSTEP_OK);

@@ -53,6 +53,14 @@ pub(crate) fn to_bytes<T: Constants>(all: &[T]) -> alloc::vec::Vec<u8> {
     bytes
 }
 
+/// Writes as many values as there is memory for.
+#[cfg(feature = "alloc")]
+pub(crate) fn write_all<T: Constants>(all: &[T], to: &mut [u8]) {
+    for (x, to) in all.iter().zip(to.chunks_exact_mut(size_of::<T>().max(1))) {
+        x.write(to);
+    }
+}
+
 /// Reads as many values as there are bytes and elements for; elements whose bytes are not valid are left as they are.
 pub(crate) fn read_all<T: Constants>(bytes: &[u8], to: &mut [T]) {
     for (to, bytes) in to.iter_mut().zip(bytes.chunks_exact(size_of::<T>().max(1))) {

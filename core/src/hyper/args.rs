@@ -20,14 +20,20 @@ impl Args {
         Args(Vec::new())
     }
 
-    /// Parses `name=value, name=value`, the syntax of Transformers' `TrainingArguments.optim_args`.
+    /// Parses `name=value, name=value`, the syntax of Transformers' `TrainingArguments.optim_args`. A value may be a list
+    /// of words too: `betas=[0.9, 0.95]` or `betas=(0.9, 0.95)`.
     ///
     /// # Errors
     /// A part without `=`.
     pub fn parse(text: &str) -> Result<Args, ArgError> {
-        let pieces = text.split(',').map(str::trim).filter(|p| !p.is_empty());
+        let mut open = false;
+        let outside = |c: char| {
+            open = matches!(c, '[' | '(') || open && !matches!(c, ']' | ')');
+            c == ',' && !open
+        };
+        let pieces = text.split(outside).map(str::trim).filter(|p| !p.is_empty());
         let read = |piece: &str| match piece.split_once('=') {
-            Some((name, value)) => Ok((name.trim().to_owned(), Value::parse(value.trim()))),
+            Some((name, value)) => Ok((name.trim().to_owned(), Value::parse_list(value.trim()))),
             None => Err(ArgError::Value {
                 argument: piece.to_owned(),
                 value: Value::None,
@@ -542,6 +548,14 @@ mod tests {
             .with("flag", true)
             .with("x", 1e-3);
         assert_eq!(args, want);
+        let lists = Args::parse("betas=[0.9, 0.95],eps=(1e-30,1e-3) , k=[], x=[1, y=2").unwrap();
+        let want = [
+            ("betas", Value::List(alloc::vec![0.9.into(), 0.95.into()])),
+            ("eps", Value::List(alloc::vec![1e-30.into(), 1e-3.into()])),
+            ("k", Value::List(Vec::new())),
+            ("x", "[1, y=2".into()),
+        ];
+        assert!(lists.iter().eq(want.iter().map(|(name, value)| (*name, value))), "{lists:?}");
         assert!(Args::parse("rank").is_err());
         let twice = Args::parse("rank=64, x=1, rank=8").unwrap();
         assert_eq!(twice, Args::new().with("rank", 8i64).with("x", 1i64));

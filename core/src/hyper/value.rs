@@ -44,6 +44,18 @@ impl Value {
         }
     }
 
+    /// [`Value::parse`] of a word, or of each in `[a, b]` or `(a, b)`.
+    pub(super) fn parse_list(text: &str) -> Value {
+        let inner = |ends: [char; 2]| text.strip_prefix(ends[0])?.strip_suffix(ends[1]);
+        match inner(['[', ']']).or_else(|| inner(['(', ')'])) {
+            None => Value::parse(text),
+            Some(list) => {
+                let words = list.split(',').map(str::trim).filter(|word| !word.is_empty());
+                Value::List(words.map(Value::parse).collect())
+            }
+        }
+    }
+
     /// The value as a float, if it is a number, or the name of an infinity or NaN, for which JSON has no numbers.
     #[must_use]
     pub fn as_f64(&self) -> Option<f64> {

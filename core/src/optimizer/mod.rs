@@ -195,6 +195,33 @@ impl Optimizer {
         Ok(ParamId(self.params.len() - 1))
     }
 
+    /// A copy, for sizes that may be too large for the memory that is left. (`clone` ends the process then.)
+    ///
+    /// # Errors
+    /// [No memory](Error::OutOfMemory).
+    pub fn try_clone(&self) -> Result<Optimizer, Error> {
+        let mut params = Vec::new();
+        let reserved = params.try_reserve_exact(self.params.len());
+        reserved.map_err(|_| Error::OutOfMemory { argument: "params", len: self.params.len() })?;
+        for p in &self.params {
+            let mut slots = Vec::new();
+            for slot in &p.slots {
+                slots.push(slot.try_clone()?);
+            }
+            let rounding_bits = p.rounding_bits.as_ref();
+            let rounding_bits =
+                rounding_bits.map(|bits| collected("rounding_bits", bits.iter().copied()));
+            params.push(ParamState {
+                shape: p.shape.clone(),
+                slots,
+                correction: p.correction.as_ref().map(RawBuffer::try_clone).transpose()?,
+                rounding_bits: rounding_bits.transpose()?,
+                ..*p
+            });
+        }
+        Ok(Optimizer { groups: self.groups.clone(), params, mode: self.mode })
+    }
+
     /// The state of a parameter; `None` for an id that this optimizer does not have.
     #[must_use]
     pub fn param(&self, id: ParamId) -> Option<&ParamState> {

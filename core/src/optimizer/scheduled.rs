@@ -91,6 +91,12 @@ impl Optimizer {
         let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
         let spec = group.spec.with_args(args)?;
         let mut slots = Vec::new();
+        let kept = spec.rule.info().slots == group.spec.rule.info().slots;
+        if !kept && self.params.iter().any(|param| param.group == id) {
+            // A rank makes a projection of a rule, whose state is another.
+            let expected = "arguments under which the state has the same slots";
+            return Err(Error::InvalidArgument { argument: "args", expected }.into());
+        }
         for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == id) {
             for (k, slot) in param.slots.iter().enumerate() {
                 let len = spec.slot_len(k, &param.shape, param.dtype);

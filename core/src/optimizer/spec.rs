@@ -1,12 +1,14 @@
 //! [`OptimizerSpec`]: a rule with its compute policy and storage formats.
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
+use core::str::FromStr;
 
 use crate::error::Error;
 use crate::float::Dtype;
-use crate::hyper::{ArgError, Args};
+use crate::hyper::{ArgError, Args, Value, nearest};
 use crate::rule::{ComputePolicy, DynRule, NOT_EAGER};
 use crate::storage::{RawDtype, StorageFormat, numel};
 
@@ -49,6 +51,66 @@ impl OptimizerSpec {
         let mut spec = self.clone();
         args.apply("a parameter group", spec.rule.hyper_params())?;
         spec.check()?;
+        Ok(spec)
+    }
+
+    /// This spec with another storage, by the names of formats in saved files. `storage` is one format for all slots, or a
+    /// dictionary of slots and formats; `weights` is that of 16-bit parameters: `plain`, `split:8`, `split:16`, `kahan`
+    /// or `stochastic:SEED`. `None` leaves what the spec has.
+    ///
+    /// # Errors
+    /// An unknown slot or format.
+    ///
+    /// ```
+    /// use bitstep::{hyper::Value, prelude::*};
+    /// let radam = registry::optimizer("radam", Args::new())?;
+    /// let formats = Value::Map(vec![("exp_avg".into(), "companded:momentum".into())]);
+    /// let small = radam.with_storage(&formats, &"split:8".into())?; // weights of 24 bits
+    /// assert_eq!(small.bytes_per_parameter(&[1 << 20], Dtype::Bf16), 5.0 + 17.0 / 16.0 + 2.0);
+    /// assert!(radam.with_storage(&"companded".into(), &Value::None).is_err());
+    /// # Ok::<(), bitstep::hyper::ArgError>(())
+    /// ```
+    pub fn with_storage(
+        &self,
+        storage: &Value,
+        weights: &Value,
+    ) -> Result<OptimizerSpec, ArgError> {
+        let refused = |argument: &str, value: &Value, expected: &str| ArgError::Value {
+            argument: argument.to_owned(),
+            value: value.clone(),
+            expected: expected.to_owned(),
+        };
+        let format = |value: &Value| match value.as_str() {
+            Some(text) => Ok(text.parse::<StorageFormat>()?),
+            None => Err(refused("storage", value, "the name of a format")),
+        };
+        let mut spec = self.clone();
+        let slots = self.rule.info().slots;
+        let formats = &mut spec.storage.slot_formats;
+        formats.resize(slots.len(), None);
+        match storage {
+            Value::None => {}
+            Value::Map(map) => {
+                for (name, value) in map {
+                    let format = format(value)?;
+                    if !slots.contains(&name.as_str()) {
+                        return Err(ArgError::UnknownArgument {
+                            of: "storage".to_owned(),
+                            argument: name.clone(),
+                            nearest: nearest(name, slots.iter().copied()),
+                        });
+                    }
+                    let own = formats.iter_mut().zip(slots).filter(|(_, slot)| *slot == name);
+                    own.for_each(|(to, _)| *to = Some(format));
+                }
+            }
+            one => formats.fill(Some(format(one)?)),
+        }
+        match (weights, weights.as_str()) {
+            (Value::None, _) => {}
+            (_, Some(text)) => spec.storage.param = text.parse()?,
+            (value, None) => return Err(refused("weights", value, "the name of a storage")),
+        }
         Ok(spec)
     }
 
@@ -161,6 +223,25 @@ impl fmt::Display for ParamStorage {
             ParamStorage::Split(bits) => write!(f, "split:{bits}"),
             ParamStorage::Kahan => f.write_str("kahan"),
             ParamStorage::Stochastic(seed) => write!(f, "stochastic:{seed}"),
+        }
+    }
+}
+
+/// The inverse of its `Display`.
+impl FromStr for ParamStorage {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<ParamStorage, Error> {
+        let expected = "`plain`, `split:8`, `split:16`, `kahan` or `stochastic:SEED`";
+        let seed = || text.strip_prefix("stochastic:").and_then(|seed| seed.parse().ok());
+        match text {
+            "plain" => Ok(ParamStorage::Plain),
+            "split:8" => Ok(ParamStorage::Split(8)),
+            "split:16" => Ok(ParamStorage::Split(16)),
+            "kahan" => Ok(ParamStorage::Kahan),
+            _ => seed()
+                .map(ParamStorage::Stochastic)
+                .ok_or(Error::InvalidArgument { argument: "weights", expected }),
         }
     }
 }

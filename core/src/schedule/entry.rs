@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::arguments::apply;
 use super::group_scheduler::AnySchedule;
 use super::keras;
-use crate::hyper::{ArgError, Args, HyperParams, names, nearest};
+use crate::hyper::{ArgError, Args, HyperParams, Value, names, nearest};
 
 /// A named schedule and its constructor.
 pub(super) struct Entry {
@@ -17,6 +17,8 @@ pub(super) struct Entry {
     class: &'static str,
     /// Arguments for which the schedule has no field: lists and nested schedules.
     non_fields: &'static [&'static str],
+    /// The fields with their defaults, `None` for those that have none.
+    fields: fn() -> Args,
     pub(super) make: Make,
 }
 
@@ -53,7 +55,7 @@ impl Entry {
         class: &'static str,
     ) -> Entry {
         let make = Make::Pure(|entry, args, context| entry.parse(S::default(), args, context));
-        Entry::with(name, class, &[], make)
+        Entry::with(name, class, &[], fields::<S>, make)
     }
 
     /// A schedule with a constructor of its own.
@@ -61,9 +63,19 @@ impl Entry {
         name: &'static str,
         class: &'static str,
         non_fields: &'static [&'static str],
+        fields: fn() -> Args,
         make: Make,
     ) -> Entry {
-        Entry { name, class, non_fields, make }
+        Entry { name, class, non_fields, fields, make }
+    }
+
+    /// All arguments of the schedule with their defaults, `None` for those that must be given.
+    pub(super) fn defaults(&self) -> Args {
+        let own = |name: &str| !["lr_init", "last_epoch"].contains(&name);
+        let of_groups = self.non_fields.iter().map(|name| ((*name).to_owned(), Value::None));
+        let fields = (self.fields)();
+        let fields = fields.iter().filter(|(name, _)| own(name));
+        of_groups.chain(fields.map(|(name, value)| (name.to_owned(), value.clone()))).collect()
     }
 
     /// `schedule` with its fields set from the arguments, `lr_init` and `last_epoch` from the context.
@@ -96,6 +108,20 @@ impl Entry {
         };
         groups.iter().map(read).collect()
     }
+}
+
+/// The fields of a schedule with their defaults, `None` for those that have none.
+pub(super) fn fields<S: HyperParams + Default>() -> Args {
+    fields_of(S::default())
+}
+
+/// [`fields`] of a schedule that has just been made.
+pub(super) fn fields_of(mut schedule: impl HyperParams) -> Args {
+    let mut fields = Args::of(&mut schedule);
+    for &name in schedule.required() {
+        fields.set(name, Value::None);
+    }
+    fields
 }
 
 /// The schedule of this name.

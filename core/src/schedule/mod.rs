@@ -105,7 +105,7 @@ pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
 pub use metric::{MetricMode, ThresholdMode};
 #[cfg(feature = "alloc")]
-pub use named::NAMES;
+pub use named::{NAMES, defaults};
 pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
 #[cfg(feature = "alloc")]

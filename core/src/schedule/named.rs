@@ -1,10 +1,18 @@
 //! The table of schedules that are known by a name.
 
+use super::entry::fields;
 use super::*;
+use crate::hyper::Args;
 
 /// Every named schedule, in alphabetical order.
 pub(super) const SCHEDULES: &[Entry] = &[
-    Entry::with("adafactor_schedule", "AdafactorSchedule", &[], Make::Adafactor),
+    Entry::with(
+        "adafactor_schedule",
+        "AdafactorSchedule",
+        &[],
+        fields::<AdafactorSchedule>,
+        Make::Adafactor,
+    ),
     Entry::of::<Constant>("constant", "get_constant_schedule"),
     Entry::of::<ConstantWithWarmup>("constant_with_warmup", "get_constant_schedule_with_warmup"),
     Entry::of::<Cosine>("cosine", "get_cosine_schedule_with_warmup"),
@@ -21,12 +29,24 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "get_cosine_with_hard_restarts_schedule_with_warmup",
     ),
     Entry::of::<CreateOptimizerSchedule>("create_optimizer", "create_optimizer"),
-    Entry::with("greedy", "get_greedy_schedule", &[], Make::Greedy),
+    Entry::with("greedy", "get_greedy_schedule", &[], fields::<GreedyLr>, Make::Greedy),
     Entry::of::<InverseSqrt>("inverse_sqrt", "get_inverse_sqrt_schedule"),
     Entry::of::<Linear>("linear", "get_linear_schedule_with_warmup"),
     Entry::of::<Polynomial>("polynomial", "get_polynomial_decay_schedule_with_warmup"),
-    Entry::with("reduce_lr_on_plateau", "ReduceLROnPlateau", &[], Make::Plateau),
-    Entry::with("torch_chained", "ChainedScheduler", &["schedulers"], torch_chained::MAKE),
+    Entry::with(
+        "reduce_lr_on_plateau",
+        "ReduceLROnPlateau",
+        &[],
+        fields::<ReduceLrOnPlateau>,
+        Make::Plateau,
+    ),
+    Entry::with(
+        "torch_chained",
+        "ChainedScheduler",
+        &["schedulers"],
+        Args::new,
+        torch_chained::MAKE,
+    ),
     Entry::of::<TorchConstant>("torch_constant", "ConstantLR"),
     Entry::of::<TorchCosineAnnealing>("torch_cosine_annealing", "CosineAnnealingLR"),
     Entry::of::<TorchCosineAnnealingWarmRestarts>(
@@ -36,17 +56,24 @@ pub(super) const SCHEDULES: &[Entry] = &[
     Entry::of::<TorchCyclic>("torch_cyclic", "CyclicLR"),
     Entry::of::<TorchExponential>("torch_exponential", "ExponentialLR"),
     Entry::of::<TorchLinear>("torch_linear", "LinearLR"),
-    Entry::with("torch_multi_step", "MultiStepLR", &["milestones"], torch_multi_step::MAKE),
+    Entry::with(
+        "torch_multi_step",
+        "MultiStepLR",
+        &["milestones"],
+        torch_multi_step::FIELDS,
+        torch_multi_step::MAKE,
+    ),
     Entry::of::<TorchOneCycle>("torch_one_cycle", "OneCycleLR"),
     Entry::of::<TorchPolynomial>("torch_polynomial", "PolynomialLR"),
     Entry::with(
         "torch_sequential",
         "SequentialLR",
         &["schedulers", "milestones"],
+        Args::new,
         torch_sequential::MAKE,
     ),
     Entry::of::<TorchStep>("torch_step", "StepLR"),
-    Entry::with("warm_up", "WarmUp", &["decay_schedule_fn"], warm_up::MAKE),
+    Entry::with("warm_up", "WarmUp", &["decay_schedule_fn"], warm_up::FIELDS, warm_up::MAKE),
     Entry::of::<WarmupStableDecay>("warmup_stable_decay", "get_wsd_schedule"),
 ];
 
@@ -61,10 +88,39 @@ pub const NAMES: &[&str] = &{
     names
 };
 
+/// The arguments of a named schedule with their defaults, `None` for those that must be given. All take the optimizer's
+/// `lr`, or its `groups`, besides.
+#[must_use]
+pub fn defaults(name: &str) -> Option<Args> {
+    SCHEDULES.iter().find(|entry| entry.name == name).map(Entry::defaults)
+}
+
 #[cfg(test)]
 mod tests {
     use super::entry::of_class;
     use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_schedule_and_what_has_none_is_none() {
+        let text = |name| {
+            defaults(name).map(|args| {
+                let all = args.iter().map(|(name, value)| alloc::format!("{name}={value}"));
+                all.collect::<alloc::vec::Vec<_>>().join(" ")
+            })
+        };
+        let cosine = "num_warmup_steps=None num_training_steps=None num_cycles=0.5";
+        assert_eq!(text("cosine").as_deref(), Some(cosine));
+        assert_eq!(text("torch_multi_step").as_deref(), Some("milestones=None gamma=0.1"));
+        assert_eq!(text("constant").as_deref(), Some(""));
+        assert_eq!(text("cosin"), None);
+        // Whatever has no default can't be left out, and whatever has one can.
+        for name in NAMES {
+            let needed = defaults(name).unwrap();
+            let needed = needed.iter().any(|(_, value)| *value == crate::hyper::Value::None);
+            let built = build(name, &Args::new());
+            assert!(built.is_ok() || needed, "{name}: {built:?}");
+        }
+    }
 
     #[test]
     fn class_is_known_with_and_without_its_module() {

@@ -12,6 +12,7 @@ use super::group_scheduler::PAST_THE_END;
 use super::named::SCHEDULES;
 use super::*;
 use crate::Error;
+use crate::error::ensure_range;
 use crate::hyper::{ArgError, Args, Value};
 
 /// Builds the schedule of a name, for all groups of an optimizer, at the start of training.
@@ -293,6 +294,41 @@ impl Scheduler {
         check_groups("lrs", &lrs, self.state.lrs.len())?;
         self.state.lrs.copy_from_slice(lrs);
         Ok(())
+    }
+
+    /// A group's rate after `step` scheduler steps from the start of training, whatever steps have been made. Takes
+    /// O(`step`) where the reference is recursive.
+    ///
+    /// # Errors
+    /// An unknown group; a schedule that is driven by a metric or an optimizer, as its rates do not follow from the
+    /// number of steps; a step beyond the last, or above 2²⁰.
+    ///
+    /// ```
+    /// use bitstep::{hyper::Args, schedule::build};
+    /// let mut linear = build("linear", &Args::parse("lr=0.5, num_warmup_steps=4, num_training_steps=8")?)?;
+    /// assert_eq!(linear.lr_at(0, 1)?, 0.125);
+    /// assert_eq!(linear.lrs(), [0.0]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn lr_at(&self, group: usize, step: u64) -> Result<f64, Error> {
+        const MOST: u64 = 1 << 20;
+        let Kind::Pure(schedules) = &self.kind else {
+            let expected = "a schedule whose rates follow from the number of steps";
+            return Err(Error::InvalidArgument { argument: "schedule", expected });
+        };
+        let (Some(schedule), Some(&base)) = (schedules.get(group), self.base_lrs.get(group)) else {
+            let expected = "the number of a group";
+            return Err(Error::InvalidArgument { argument: "group", expected });
+        };
+        if schedule.last_step().is_some_and(|last| step > last) {
+            return Err(PAST_THE_END);
+        }
+        ensure_range(step <= MOST, "step", step as f64, "<= 2^20")?;
+        Ok(match step {
+            _ if self.single => single(base, schedule.lr(1.0, step)),
+            0 => schedule.start(base),
+            _ => schedule.lr(base, step),
+        })
     }
 
     /// The momentum (or β₁) that the last step, or before the first step the construction, has set for a group. `None`

@@ -31,8 +31,17 @@ pub struct TorchMultiStep<M> {
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.parse(TorchMultiStep { milestones, gamma: 0.1 }, args, context)
+    entry.parse(starting(milestones), args, context)
 });
+
+#[cfg(feature = "alloc")]
+pub(super) const FIELDS: fn() -> crate::hyper::Args =
+    || super::entry::fields_of(starting::<[u64; 0]>([]));
+
+#[cfg(feature = "alloc")]
+fn starting<M>(milestones: M) -> TorchMultiStep<M> {
+    TorchMultiStep { milestones, gamma: 0.1 }
+}
 
 impl<M> HyperParams for TorchMultiStep<M> {
     /// All arguments but `milestones`, which is set before.

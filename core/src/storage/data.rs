@@ -166,6 +166,17 @@ impl Data<'_> {
         each_data!(self, x => bytes::to_bytes(x))
     }
 
+    /// [`Data::bytes`] into the caller's memory.
+    ///
+    /// # Errors
+    /// Another number of bytes. Nothing is written then.
+    #[cfg(feature = "alloc")]
+    pub fn write_bytes(&self, to: &mut [u8]) -> Result<(), Error> {
+        crate::error::ensure_len("bytes", to.len(), self.len() * self.dtype().size())?;
+        each_data!(self, x => bytes::write_all(x, to));
+        Ok(())
+    }
+
     /// Converts the elements from `start` on.
     #[cfg_attr(not(any(target_os = "none", target_os = "cuda")), inline(never))]
     pub(crate) fn load<S: Plain>(&self, start: usize, out: &mut [S]) {

@@ -4,17 +4,19 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use core::str::FromStr;
 
 use half::{bf16, f16};
 
 use crate::error::{Error, ensure_len};
-use crate::float::bytes::{read_all, to_bytes};
+use crate::float::bytes::{read_all, to_bytes, write_all};
 use crate::float::{Dtype, StoredFloat};
 use crate::state::saved::{Reader, Writer};
-use crate::storage::memory::filled;
+use crate::storage::memory::{collected, filled};
 use crate::storage::{
     BlockFp8, BlockQuant4, BlockQuant8, BlockQuantized, Codec, Companded, Data, DataMut,
-    DynamicQuant8, Plain, Storage, block_quantized, block_quantized::code_bytes, kahan, split,
+    DynamicQuant8, MAX_BLOCK, Plain, Storage, block_quantized, block_quantized::code_bytes, kahan,
+    split,
 };
 
 /// How the elements of a tensor are stored.
@@ -60,6 +62,63 @@ impl fmt::Display for StorageFormat {
             StorageFormat::SplitFloat(dtype, bits) => write!(f, "split:{}:{bits}", dtype.id()),
             StorageFormat::KahanPair(dtype) => write!(f, "kahan:{}", dtype.id()),
         }
+    }
+}
+
+/// The inverse of its `Display`.
+impl FromStr for StorageFormat {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<StorageFormat, Error> {
+        let expected =
+            "a format as in saved files: `f32`, `companded:momentum`, `scaled8:signed:256`";
+        let none = Error::InvalidArgument { argument: "storage", expected };
+        let mut words = text.split(':');
+        let all = [words.next(), words.next(), words.next(), words.next()];
+        let dtype = |word: Option<&str>| {
+            [Dtype::F64, Dtype::F32, Dtype::Bf16, Dtype::F16]
+                .into_iter()
+                .find(|d| Some(d.id()) == word)
+        };
+        let sign = |word: &str| match word {
+            "signed" => Some(true),
+            "unsigned" => Some(false),
+            _ => None,
+        };
+        let block = |word: &str| word.parse().ok().filter(|block| (1..=MAX_BLOCK).contains(block));
+        let format = match all {
+            [word, None, ..] => dtype(word).map(StorageFormat::Plain),
+            [Some("companded"), Some("momentum"), None, _] => {
+                Some(StorageFormat::Companded(Companded::Momentum))
+            }
+            [Some("companded"), Some("variance"), None, _] => {
+                Some(StorageFormat::Companded(Companded::Variance))
+            }
+            [Some("dynamic8"), Some(signed), Some(grid @ ("cpu" | "nearest")), None] => {
+                sign(signed)
+                    .map(|signed| DynamicQuant8 { signed, cpu_grid: grid == "cpu" })
+                    .map(StorageFormat::DynamicQuant8)
+            }
+            [Some("scaled8"), Some(signed), Some(len), None] => sign(signed)
+                .zip(block(len))
+                .map(|(signed, block)| StorageFormat::BlockQuant8(BlockQuant8 { signed, block })),
+            [Some("scaled4"), Some(signed), Some(len), None] => sign(signed)
+                .zip(block(len).filter(|block| block.is_multiple_of(2)))
+                .map(|(signed, block)| StorageFormat::BlockQuant4(BlockQuant4 { signed, block })),
+            [Some("fp8"), Some(len), None, _] => {
+                block(len).map(|block| StorageFormat::BlockFp8(BlockFp8 { block }))
+            }
+            [Some("split"), narrow, Some(bits @ ("8" | "16")), None] => dtype(narrow)
+                .map(|dtype| StorageFormat::SplitFloat(dtype, if bits == "8" { 8 } else { 16 })),
+            [Some("kahan"), narrow, None, _] => dtype(narrow).map(StorageFormat::KahanPair),
+            _ => None,
+        };
+        // A correction of an `f32` does not exist.
+        format
+            .filter(|format| {
+                matches!(format, StorageFormat::Plain(_)) || format.layout(1).is_some()
+            })
+            .ok_or(none)
     }
 }
 
@@ -179,6 +238,32 @@ impl RawBuffer {
             RawBuffer::I8(_) => RawDtype::I8,
             RawBuffer::U8(_) => RawDtype::U8,
         }
+    }
+
+    /// [`RawBuffer::bytes`] into the caller's memory.
+    ///
+    /// # Errors
+    /// Another number of bytes. Nothing is written then.
+    pub fn write_bytes(&self, to: &mut [u8]) -> Result<(), Error> {
+        ensure_len("part", to.len(), self.len() * self.element().size())?;
+        each_raw!(self, x => write_all(x, to));
+        Ok(())
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_clone(&self) -> Result<RawBuffer, Error> {
+        const OF: &str = "codes";
+        Ok(match self {
+            RawBuffer::F32(x) => RawBuffer::F32(collected(OF, x.iter().copied())?),
+            RawBuffer::Bf16(x) => RawBuffer::Bf16(collected(OF, x.iter().copied())?),
+            RawBuffer::F16(x) => RawBuffer::F16(collected(OF, x.iter().copied())?),
+            RawBuffer::I16(x) => RawBuffer::I16(collected(OF, x.iter().copied())?),
+            RawBuffer::I8(x) => RawBuffer::I8(collected(OF, x.iter().copied())?),
+            RawBuffer::U8(x) => RawBuffer::U8(collected(OF, x.iter().copied())?),
+        })
     }
 
     /// Overwrites the elements from [`RawBuffer::bytes`].
@@ -315,8 +400,10 @@ impl StorageFormat {
         }
     }
 
-    /// The keys of the parts, derived from the slot's as in the reference of the format.
-    fn keys(self, slot: &str) -> [String; 2] {
+    /// The keys of the parts, derived from the slot's as in the reference of the format. The second is empty for plain
+    /// values.
+    #[must_use]
+    pub fn keys(self, slot: &str) -> [String; 2] {
         let key = |suffix: &str| alloc::format!("{slot}{suffix}");
         match self {
             StorageFormat::Plain(_) => [key(""), String::new()],
@@ -406,6 +493,19 @@ impl EncodedBuffer {
         };
         crate::storage::check_blocks([buffer.block()].into_iter())?;
         Ok(buffer)
+    }
+
+    /// A copy.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub fn try_clone(&self) -> Result<EncodedBuffer, Error> {
+        let [values_or_codes, scales_or_corrections] = self.raws();
+        Ok(EncodedBuffer {
+            values_or_codes: values_or_codes.try_clone()?,
+            scales_or_corrections: scales_or_corrections.try_clone()?,
+            ..*self
+        })
     }
 
     /// The format.
@@ -524,5 +624,67 @@ impl Storage for EncodedBuffer {
     fn zero(&mut self) {
         self.values_or_codes.zero();
         self.scales_or_corrections.zero();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn name_of_a_format_leads_back_to_it() {
+        let formats = [
+            StorageFormat::Plain(Dtype::F16),
+            StorageFormat::Companded(Companded::Momentum),
+            StorageFormat::Companded(Companded::Variance),
+            StorageFormat::DynamicQuant8(DynamicQuant8 { signed: true, cpu_grid: false }),
+            StorageFormat::DynamicQuant8(DynamicQuant8 { signed: false, cpu_grid: true }),
+            StorageFormat::BlockQuant8(BlockQuant8 { signed: true, block: 256 }),
+            StorageFormat::BlockQuant4(BlockQuant4 { signed: false, block: 128 }),
+            StorageFormat::BlockFp8(BlockFp8 { block: 2048 }),
+            StorageFormat::SplitFloat(Dtype::Bf16, 16),
+            StorageFormat::KahanPair(Dtype::F16),
+        ];
+        for format in formats {
+            assert_eq!(format.to_string().parse(), Ok(format));
+        }
+    }
+
+    #[test]
+    fn what_names_no_format_is_refused() {
+        for text in [
+            "",
+            "f8",
+            "f32:8",
+            "companded",
+            "companded:momentum:8",
+            "dynamic8:signed",
+            "scaled8:signed:0",
+            "scaled8:signed:2049",
+            "scaled4:signed:7",
+            "fp8:-1",
+            "split:f32:8",
+            "split:bf16:9",
+            "kahan:f64",
+        ] {
+            assert!(text.parse::<StorageFormat>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn copy_has_the_values_and_bytes_of_the_original() {
+        let format = StorageFormat::Companded(Companded::Variance);
+        let mut original = EncodedBuffer::zeros(format, 40).unwrap();
+        original.store(0, &[0.25; 32]);
+        let copy = original.try_clone().unwrap();
+        assert_eq!(copy, original);
+        for (raw, other) in original.raws().iter().zip(copy.raws()) {
+            let mut bytes = raw.bytes();
+            assert!(raw.write_bytes(&mut bytes[1..]).is_err());
+            bytes.fill(0xee);
+            raw.write_bytes(&mut bytes).unwrap();
+            assert_eq!(bytes, other.bytes());
+        }
     }
 }
