@@ -313,7 +313,9 @@ pub fn settle<'a>(reports: &mut [Report], case: impl Fn(&Report) -> Option<&'a C
         let group: Vec<&Report> = members.iter().map(|&i| &reports[i]).collect();
         let names = named(&group, &case);
         let mut by_name = BTreeMap::<Option<&String>, Vec<usize>>::new();
-        for (k, &i) in members.iter().enumerate().filter(|(_, i)| group_failed(&reports[**i])) {
+        for (k, &i) in
+            members.iter().enumerate().filter(|(_, i)| reports[**i].outcome == Outcome::Fail)
+        {
             by_name.entry(names.get(&k)).or_default().push(i);
         }
         // What the failures of one diagnosis have in common, beside all that passed.
@@ -332,10 +334,6 @@ pub fn settle<'a>(reports: &mut [Report], case: impl Fn(&Report) -> Option<&'a C
             }
         }
     }
-}
-
-fn group_failed(r: &Report) -> bool {
-    r.outcome == Outcome::Fail
 }
 
 /// The names of failed checks, by their place in the group.
@@ -364,43 +362,41 @@ fn named<'a>(
         };
         let order = |a: &(usize, f64), b: &(usize, f64)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1));
         let ranked = support.iter().map(|(name, s)| (*name, left(s))).filter(|(_, l)| l.0 > 0);
-        let Some((name, best)) = ranked.clone().max_by(|a, b| order(&a.1, &b.1)) else { break };
+        let Some((_, best)) = ranked.clone().max_by(|a, b| order(&a.1, &b.1)) else { break };
         let equal: Vec<&str> = ranked.filter(|(_, l)| *l == best).map(|(name, _)| name).collect();
-        if asked.insert(name) {
-            // The checks that passed, in a type in which some failed.
-            let s = &support[name];
-            let types: BTreeSet<&str> =
-                s.explained.keys().map(|&k| group[k].dtype.as_str()).collect();
-            let passed = group.iter().filter(|r| {
-                r.outcome == Outcome::Pass && r.mode == Mode::Step && types.contains(&*r.dtype)
-            });
-            let against = passed.filter_map(|r| case(r)).filter(|c| shows(c, name)).count();
-            support.entry(name).and_modify(|s| s.contradicted += against);
-            let s = &support[name];
-            let allowed = MAX_CONTRADICTED_SHARE * s.explained.len() as f64;
-            if std::env::var_os("DIAG").is_some() {
-                eprintln!(
-                    "{name}: explains {}, left {best:?}, contradicted {} ({against} passed); equal {equal:?}",
-                    s.explained.len(),
-                    s.contradicted
-                );
-            }
-            if s.contradicted as f64 > allowed {
+        if let Some(&name) = equal.iter().find(|name| !asked.contains(*name)) {
+            asked.insert(name);
+            let Some(s) = support.get_mut(name) else { break };
+            s.contradicted += passed_against(group, s, name, case);
+            if s.contradicted as f64 > MAX_CONTRADICTED_SHARE * s.explained.len() as f64 {
                 support.remove(name);
             }
             continue;
         }
-        let explained: Vec<usize> =
-            support[name].explained.keys().filter(|k| !names.contains_key(*k)).copied().collect();
         match equal[..] {
-            [_] => names.extend(explained.into_iter().map(|k| (k, name.to_owned()))),
-            // A tie gives no diagnosis.
-            _ => {
-                for name in equal {
-                    support.remove(name);
-                }
+            [name] => {
+                let explained = support[name].explained.keys().filter(|k| !names.contains_key(*k));
+                let explained: Vec<usize> = explained.copied().collect();
+                names.extend(explained.into_iter().map(|k| (k, name.to_owned())));
             }
+            // A tie gives no diagnosis.
+            _ => support.retain(|name, _| !equal.contains(name)),
         }
     }
     names
+}
+
+/// How many checks that passed contradict a mistake, in the types in which it explains failures.
+fn passed_against<'a>(
+    group: &[&Report],
+    support: &Support,
+    name: &str,
+    case: &impl Fn(&Report) -> Option<&'a Case>,
+) -> usize {
+    let types: BTreeSet<&str> =
+        support.explained.keys().map(|&k| group[k].dtype.as_str()).collect();
+    let passed = group.iter().filter(|r| {
+        r.outcome == Outcome::Pass && r.mode == Mode::Step && types.contains(&*r.dtype)
+    });
+    passed.filter_map(|r| case(r)).filter(|c| shows(c, name)).count()
 }

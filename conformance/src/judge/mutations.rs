@@ -350,7 +350,11 @@ fn decay_ignored(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 }
 
 fn decay_coupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
-    let decay: Vec<f64> = (0..s.params.len()).map(|i| s.number(i, "weight_decay")).collect();
+    // Where the gradient is negated, decay comes after that.
+    let maximizes = |i| s.group(i).is_some_and(|g| g.hyper.get("maximize") == Some(&true.into()));
+    let sign = |i| if maximizes(i) { -1.0 } else { 1.0 };
+    let decay = (0..s.params.len()).map(|i| sign(i) * s.number(i, "weight_decay"));
+    let decay: Vec<f64> = decay.collect();
     let mut s = undecayed(s);
     let grads = s.inputs.grads.iter_mut().zip(&s.params).zip(decay);
     for ((grad, p), wd) in grads {
@@ -456,7 +460,7 @@ fn eps_inside(s: MutatedStep<'_>, is_early: bool) -> Result<StepOutput, BackendE
     for i in s.with_gradient() {
         let Some(group) = s.group(i) else { continue };
         let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
-        let state = &out.states[i];
+        let state = out.states[i].clone();
         let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
         let step = STEP_KEYS.iter().find_map(|k| state.get(*k)).map(|t| t.get(0));
         let Some(step) = step else { continue };
@@ -466,20 +470,28 @@ fn eps_inside(s: MutatedStep<'_>, is_early: bool) -> Result<StepOutput, BackendE
             _ => 1.0,
         };
         let (before, after) = if is_early { (1.0, correction.sqrt()) } else { (correction, 1.0) };
-        let v: Vec<f64> = v.to_f64s().iter().map(|v| v / before).collect();
-        let mut values = out.values[i].to_f64s();
-        for (k, value) in values.iter_mut().enumerate().take(MAX_SAMPLES) {
-            let inside = (v.get(k).copied().unwrap_or(0.0) + eps).sqrt();
-            let root = v.get(k).copied().unwrap_or(0.0).sqrt();
-            let answer = with_eps(s.clone(), |_| (inside - root) / after)?;
-            *value = answer.values[i].get(k);
-        }
-        let (dtype, shape) = (out.values[i].dtype, out.values[i].shape.clone());
-        if let Some(wrong) = Tensor::round(dtype, &shape, &values) {
-            out.values[i] = wrong;
+        let mean = state.get("grad_avg");
+        for k in 0..out.values[i].len().min(MAX_SAMPLES).min(v.len()) {
+            let v = v.get(k) - mean.map_or(0.0, |mean| mean.get(k) * mean.get(k));
+            let inside = (v / before + eps).sqrt();
+            let answer = with_eps(s.clone(), |_| (inside - (v / before).sqrt()) / after)?;
+            put(&mut out.values[i], k, &answer.values[i]);
+            for (slot, x) in &mut out.states[i] {
+                answer.states[i].get(slot).into_iter().for_each(|new| put(x, k, new));
+            }
         }
     }
     Ok(out)
+}
+
+/// Takes one element of another tensor.
+fn put(x: &mut Tensor, k: usize, from: &Tensor) {
+    let at = k * x.dtype.size()..(k + 1) * x.dtype.size();
+    if let (true, Some(new)) = (x.dtype == from.dtype, from.bytes.get(at.clone()))
+        && let Some(old) = x.bytes.get_mut(at)
+    {
+        old.copy_from_slice(new);
+    }
 }
 
 fn rounded(mut s: MutatedStep<'_>, to: fn(f64) -> f64) -> Result<StepOutput, BackendError> {

@@ -25,6 +25,8 @@ struct Param {
     value: Vec<f64>,
     state: State,
     updates: u64,
+    /// Whether it has been without a gradient.
+    missed: bool,
 }
 
 struct PlantedRun {
@@ -59,6 +61,7 @@ impl Backend for Planted {
                 value: init.to_f64s(),
                 state: State::new(),
                 updates: 0,
+                missed: false,
             })
         };
         let params = spec.params.iter().enumerate().map(param).collect::<Result<_, _>>()?;
@@ -86,9 +89,17 @@ impl Run for PlantedRun {
         p.value = value.to_f64s();
         p.state = state.iter().map(|(slot, x)| (slot.clone(), x.to_f64s())).collect();
         p.updates = counts.updates;
-        let needs = self.name != "sgd" || number(&p.arguments, "momentum") != 0.0;
-        match needs && state.is_empty() && counts.updates > 0 {
-            true => Err(BackendError::NeedsState("its state".to_owned())),
+        p.missed = counts.updates < counts.steps;
+        let needs = match self.name.as_str() {
+            "sgd" if number(&p.arguments, "momentum") == 0.0 => return Ok(()),
+            "sgd" => "momentum_buffer",
+            "rmsprop" => "square_avg",
+            "adafactor" => "RMS",
+            "adafactor_torch" => "variance",
+            _ => "exp_avg",
+        };
+        match state.is_empty() && counts.updates > 0 {
+            true => Err(BackendError::NeedsState(needs.to_owned())),
             false => Ok(()),
         }
     }
@@ -96,7 +107,8 @@ impl Run for PlantedRun {
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         let first = self.params[0].arguments.clone();
         for (p, g) in self.params.iter_mut().zip(&inputs.grads) {
-            let Some(g) = g.as_ref().map(Tensor::to_f64s) else {
+            let Some(mut g) = g.as_ref().map(Tensor::to_f64s) else {
+                p.missed = true;
                 if self.bug == "missing_is_zero" {
                     let zeros = vec![0.0; p.value.len()];
                     one_step(&self.name, p, &zeros, inputs.lr, self.bug);
@@ -105,6 +117,15 @@ impl Run for PlantedRun {
             };
             if self.bug == "first_group" {
                 p.arguments = first.clone();
+            }
+            let is_here = match self.bug {
+                "one_element" => p.value.len() == 1,
+                "after_missing" => p.missed,
+                "first_step" => inputs.t == 0,
+                _ => false,
+            };
+            if is_here {
+                g.iter_mut().for_each(|g| *g *= 1.5);
             }
             let lr = inputs.lr.filter(|_| self.bug != "first_rate");
             one_step(&self.name, p, &g, lr, self.bug);

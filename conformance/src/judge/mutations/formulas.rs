@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     MutatedStep, Mutation, STEP_KEYS, StepOutput, decays, eps_key, has_eps, is_coupled, map,
-    number, shifted, two_betas, undecayed,
+    number, two_betas, undecayed,
 };
 use crate::backend::BackendError;
 use crate::golden::{Case, Data, Group};
@@ -19,8 +19,13 @@ type Answer = Result<StepOutput, BackendError>;
 pub const FORMULAS: &[Mutation] = &[
     Mutation {
         name: "bias correction off by one",
-        applies: |case, _| super::counts(case),
-        step: |s| shifted(s, |step, _| step - 1.0),
+        applies: is_adam,
+        step: |s| {
+            reformed(s, |f| {
+                f.correction1 = 1.0 - f.betas.0.powf(f.t - 1.0);
+                f.root_correction2 = (1.0 - f.betas.1.powf(f.t - 1.0)).sqrt();
+            })
+        },
     },
     Mutation {
         name: "epsilon inside the root",
@@ -151,79 +156,78 @@ pub const FORMULAS: &[Mutation] = &[
         name: "momentum as an average: 1 - momentum times the gradient",
         applies: has_momentum,
         step: |s| {
-            along(s, |x| {
-                let b = x.old.map_or(x.g, |b| x.momentum * b + (1.0 - x.momentum) * x.g);
-                (if x.nesterov { x.g + x.momentum * b } else { b }, b)
-            })
+            along(
+                s,
+                |_| true,
+                |x| {
+                    let b = x.old.map_or(x.g, |b| x.momentum * b + (1.0 - x.momentum) * x.g);
+                    (if x.nesterov { x.g + x.momentum * b } else { b }, b)
+                },
+            )
         },
     },
     Mutation {
         name: "momentum as an average: 1 - momentum times the gradient",
         applies: has_momentum,
         step: |s| {
-            along(s, |x| {
-                let b = x.momentum * x.old.unwrap_or(0.0) + (1.0 - x.momentum) * x.g;
-                (if x.nesterov { x.g + x.momentum * b } else { b }, b)
-            })
+            along(
+                s,
+                |_| true,
+                |x| {
+                    let b = x.momentum * x.old.unwrap_or(0.0) + (1.0 - x.momentum) * x.g;
+                    (if x.nesterov { x.g + x.momentum * b } else { b }, b)
+                },
+            )
         },
     },
     Mutation {
         name: "learning rate inside of the momentum",
         applies: has_momentum,
         step: |s| {
-            along(s, |x| {
-                let g = x.lr * x.g;
-                let b = x.old.map_or(g, |b| x.momentum * b + (1.0 - x.dampening) * g);
-                let d = if x.nesterov { g + x.momentum * b } else { b };
-                (d / x.lr, b)
-            })
-        },
-    },
-    Mutation {
-        name: "weight decay added after the momentum",
-        applies: |case, group| has_momentum(case, group) && decays(case, group),
-        step: |s| {
-            along(s, |x| {
-                let g = x.g - x.decay;
-                let b = x.old.map_or(g, |b| x.momentum * b + (1.0 - x.dampening) * g);
-                let d = if x.nesterov { g + x.momentum * b } else { b };
-                (d + x.decay, b)
-            })
+            along(
+                s,
+                |_| true,
+                |x| {
+                    let g = x.lr * x.g;
+                    let b = x.old.map_or(g, |b| x.momentum * b + (1.0 - x.dampening) * g);
+                    let d = if x.nesterov { g + x.momentum * b } else { b };
+                    (d / x.lr, b)
+                },
+            )
         },
     },
     Mutation {
         name: "Nesterov's momentum where none is asked for",
         applies: |case, group| has_momentum(case, group) && !is_on(group, "nesterov"),
-        step: |s| along(s, |x| (x.g + x.momentum * x.new, x.new)),
-    },
-    Mutation {
-        name: "Nesterov's momentum from the buffer before the step",
-        applies: has_nesterov,
-        step: |s| along(s, |x| (x.g + x.momentum * x.old.unwrap_or(0.0), x.new)),
+        step: |s| along(s, |g| !is_on(g, "nesterov"), |x| (x.g + x.momentum * x.new, x.new)),
     },
     Mutation {
         name: "Nesterov's momentum with the factor on the gradient",
         applies: has_nesterov,
-        step: |s| along(s, |x| (x.new + x.momentum * x.g, x.new)),
+        step: |s| along(s, |g| is_on(g, "nesterov"), |x| (x.new + x.momentum * x.g, x.new)),
     },
     Mutation {
         name: "Nesterov's momentum without the gradient",
         applies: has_nesterov,
-        step: |s| along(s, |x| (x.momentum * x.new, x.new)),
+        step: |s| along(s, |g| is_on(g, "nesterov"), |x| (x.momentum * x.new, x.new)),
     },
     Mutation {
         name: "Nesterov's momentum with the buffer in place of the gradient",
         applies: has_nesterov,
-        step: |s| along(s, |x| (x.new + x.momentum * x.new, x.new)),
+        step: |s| along(s, |g| is_on(g, "nesterov"), |x| (x.new + x.momentum * x.new, x.new)),
     },
     Mutation {
         name: "Nesterov's step kept as the buffer",
         applies: has_nesterov,
         step: |s| {
-            along(s, |x| {
-                let d = x.g + x.momentum * x.new;
-                (d, d)
-            })
+            along(
+                s,
+                |g| is_on(g, "nesterov"),
+                |x| {
+                    let d = x.g + x.momentum * x.new;
+                    (d, d)
+                },
+            )
         },
     },
     Mutation {
@@ -352,6 +356,7 @@ fn is_adam(case: &Case, group: &Group) -> bool {
 
 /// An Adam's constants at one step.
 struct Form {
+    t: f64,
     betas: (f64, f64),
     correction1: f64,
     root_correction2: f64,
@@ -381,8 +386,15 @@ fn reformed(s: MutatedStep<'_>, f: fn(&mut Form)) -> Answer {
         let (correction1, root_correction2) = corrections(betas);
         // Where epsilon comes before the correction, the right rule divides it as well.
         let early = if adds_early(&s.name) { root_correction2 } else { 1.0 };
-        let mut want = Form { betas, correction1, root_correction2, eps: eps / early };
+        let mut want = Form { t, betas, correction1, root_correction2, eps: eps / early };
         f(&mut want);
+        if want.correction1 == 0.0 {
+            // ∞ · m / ∞
+            for i in params {
+                out.values[i] = map(&out.values[i], |_, _| f64::NAN);
+            }
+            continue;
+        }
         let (own1, own2) = corrections(want.betas);
         let early = if adds_early(&s.name) { own2 } else { 1.0 };
         let root = want.root_correction2 / own2;
@@ -514,8 +526,6 @@ fn directed(s: &MutatedStep<'_>, i: usize) -> Option<Vec<f64>> {
 struct Element {
     /// The gradient in the direction of descent, with the coupled decay.
     g: f64,
-    /// The coupled decay in it.
-    decay: f64,
     /// The buffer before, if there is one.
     old: Option<f64>,
     /// The right buffer after.
@@ -526,8 +536,12 @@ struct Element {
     nesterov: bool,
 }
 
-/// A step of −η along another direction, with another buffer: the function gives both.
-fn along(s: MutatedStep<'_>, f: fn(&Element) -> (f64, f64)) -> Answer {
+/// A step of −η along another direction, with another buffer, in some groups: the function gives both.
+fn along(
+    s: MutatedStep<'_>,
+    concerns: fn(&Group) -> bool,
+    f: fn(&Element) -> (f64, f64),
+) -> Answer {
     let mut out = s.answer()?;
     let mut straight = if is_coupled(&s.name) { undecayed(s.clone()) } else { s.clone() };
     for (key, to) in [("momentum", 0.0.into()), ("dampening", 0.0.into())] {
@@ -540,13 +554,11 @@ fn along(s: MutatedStep<'_>, f: fn(&Element) -> (f64, f64)) -> Answer {
     let mut buffers = BTreeMap::new();
     for i in s.with_gradient() {
         let (Some(g), Some(group)) = (directed(&s, i), s.group(i)) else { continue };
-        let Some(new) = out.states[i].get(BUFFER) else { continue };
+        let Some(new) = out.states[i].get(BUFFER).filter(|_| concerns(group)) else { continue };
         let old = s.params[i].state.get(BUFFER).filter(|_| !s.params[i].fresh);
-        let decay = if is_coupled(&s.name) { s.number(i, "weight_decay") } else { 0.0 };
         let element = |k: usize| {
             f(&Element {
                 g: g[k],
-                decay: decay * s.params[i].value.get(k),
                 old: old.map(|b| b.get(k)),
                 new: new.get(k),
                 momentum: s.number(i, "momentum"),
@@ -569,10 +581,14 @@ fn along(s: MutatedStep<'_>, f: fn(&Element) -> (f64, f64)) -> Answer {
 }
 
 fn dampened_first(s: MutatedStep<'_>) -> Answer {
-    along(s, |x| {
-        let b = x.momentum * x.old.unwrap_or(0.0) + (1.0 - x.dampening) * x.g;
-        (if x.nesterov { x.g + x.momentum * b } else { b }, b)
-    })
+    along(
+        s,
+        |_| true,
+        |x| {
+            let b = x.momentum * x.old.unwrap_or(0.0) + (1.0 - x.dampening) * x.g;
+            (if x.nesterov { x.g + x.momentum * b } else { b }, b)
+        },
+    )
 }
 
 /// Adafactor's argument for the largest update.
