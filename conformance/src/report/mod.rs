@@ -35,14 +35,14 @@ pub fn json_line(r: &Report) -> String {
         "bound": number(r.bound),
         "detail": r.detail,
         "diagnosis": r.diagnosis,
+        "compared": r.compared,
+        "zeros": r.zeros,
         "off": parts.off,
         "within": parts.within,
         "exact": parts.exact,
         "params_off": params,
         "steps_off": parts.steps,
         "only": r.only,
-        "compared": r.compared,
-        "zeros": r.zeros,
     });
     plain_json(&line.to_string())
 }
