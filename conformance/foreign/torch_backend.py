@@ -1,6 +1,7 @@
 """torch.optim, made to take one of its kernels, as a backend of the suite: `torch_backend.py foreach` or `fused`.
 
 The goldens of most names come from torch's plain kernels, so this measures the errors of its other kernels.
+`torch_backend.py FAULT` runs the optimizers of faulty_torch.py, wrong in one way.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import torch
 
+import faulty_torch
 from request import Unsupported, serve, widen
 
 torch.set_num_threads(1)
@@ -33,9 +35,20 @@ def bits(x):
     return {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16"}[x.dtype], x.numpy()
 
 
+def faulty(request, groups):
+    """Plain kernels with the fault that was asked for."""
+    name = NAMES[request.name]
+    if KERNEL not in faulty_torch.FAULTS.get(name, ()):
+        raise Unsupported(f"no fault {KERNEL} of {name}")
+    if any(group.get("foreach") or group.get("fused") for group in groups):
+        raise Unsupported("plain kernels only")
+    return getattr(faulty_torch, name)(groups, KERNEL, **request.hyper)
+
+
 def backend(request):
     if request.kind != "optimizer" or request.name not in NAMES:
         raise Unsupported(f"only {', '.join(NAMES)}")
+    is_kernel = KERNEL in ("foreach", "fused")
     groups, params, arguments = json.loads(request.meta["groups"]), {}, {}
     for group in groups:
         numbers = group.pop("params")
@@ -45,13 +58,17 @@ def backend(request):
             raise Unsupported("torch has no fused kernel of it")
         if KERNEL == "foreach" and group.get("fused"):
             raise Unsupported("fused is asked for")
-        group[KERNEL] = True
+        if is_kernel:
+            group[KERNEL] = True
         for i in numbers:
             params[i] = torch.nn.Parameter(tensor(*request.tensors[f"p{i}.init"]))
             arguments[i] = group
         group["params"] = [params[i] for i in numbers]
-    hyper = {**request.hyper, KERNEL: True}
-    optimizer = getattr(torch.optim, NAMES[request.name])(groups, **hyper)
+    if is_kernel:
+        hyper = {**request.hyper, KERNEL: True}
+        optimizer = getattr(torch.optim, NAMES[request.name])(groups, **hyper)
+    else:
+        optimizer = faulty(request, groups)
     meta, out, shown = {"format": "bitstep-answer/1"}, {}, {i: [] for i in params}
     updates = request.array("updates")
     for i, p in params.items():

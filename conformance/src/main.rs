@@ -305,6 +305,10 @@ fn verify(
     if rules.tolerances {
         write!(out, "\n{}", report::tolerances(&reports))?;
     }
+    let groups = report::groups::text(&reports);
+    if !groups.is_empty() {
+        write!(out, "\nfailures by diagnosis:\n{groups}")?;
+    }
     let mut more: String =
         which.golden.iter().map(|g| format!(" --golden {}", g.display())).collect();
     more.extend(rules.fresh.map(|seed| format!(" --fresh {seed}")));

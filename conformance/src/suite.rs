@@ -1,5 +1,6 @@
 //! Runs backends over whole suites: reads the files, orders and bounds the work, collects the reports.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -211,7 +212,7 @@ pub fn run(
         reports
     });
     let mut reports: Vec<Report> = checked.collect();
-    diagnose::vote_diagnoses(&mut reports);
+    settle(&mut reports, entries);
     reports
 }
 
@@ -273,16 +274,22 @@ pub fn run_as(
         reports.unwrap_or_else(|| job(&all).not_reached(k, "the time for the whole run was over"))
     });
     let mut reports: Vec<Report> = reports.collect();
-    diagnose::vote_diagnoses(&mut reports);
+    // After the deadline the checks that passed are not asked.
+    let is_over = plan.until.is_some_and(|until| Instant::now() >= until);
+    settle(&mut reports, if is_over { &[] } else { &all.0 });
     reports
+}
+
+/// Names the mistakes that explain the failures.
+fn settle(reports: &mut [Report], entries: &[Entry]) {
+    let cases = entries.iter().filter_map(|e| e.case.as_ref().ok());
+    let cases: HashMap<&str, &Case> = cases.map(|c| (c.id.as_str(), c)).collect();
+    diagnose::settle(reports, |r| cases.get(r.case.as_str()).copied());
 }
 
 /// Adds the mutations that would explain a failure.
 fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
-    for r in &mut reports {
-        r.candidates = diagnose::candidates(case, r);
-        r.samples = Vec::new();
-    }
+    reports.iter_mut().for_each(|r| r.examine(case));
     reports
 }
 

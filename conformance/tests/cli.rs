@@ -55,6 +55,12 @@ fn verify_good_suite_passes_with_a_line_a_check() {
         "diagnosis",
         "compared",
         "zeros",
+        "off",
+        "within",
+        "exact",
+        "params_off",
+        "steps_off",
+        "only",
     ];
     for l in &lines {
         let found: Vec<_> = l.as_object().unwrap().keys().map(String::as_str).collect();

@@ -453,3 +453,44 @@ fn the_numpy_backend_passes_and_each_of_its_faults_is_named() {
         named(fault, want, &failed);
     }
 }
+
+/// Runs the suite on each fault of `faulty_torch.py`, which names the diagnosis that it wants.
+#[test]
+fn the_torch_backend_passes_and_each_of_its_faults_is_named() {
+    use std::io::Write;
+    let python = std::env::var("BITSTEP_VENV_MAIN");
+    let python = python.map_or("python3".to_owned(), |venv| format!("{venv}/bin/python3"));
+    let text = "import json, faulty_torch; print(json.dumps(faulty_torch.FAULTS))";
+    let mut command = Command::new(&python);
+    command.args(["-B", "-c", text]).env("PYTHONPATH", foreign(""));
+    let faults = command.output().ok().filter(|out| out.status.success());
+    let Some(faults) = faults else {
+        // Not `println!`: the harness captures the output of tests that pass.
+        let text = "has no torch, and BITSTEP_VENV_MAIN names no environment that has";
+        writeln!(std::io::stderr(), "SKIPPED: faults in torch: {python} {text}").unwrap();
+        return;
+    };
+    let faults: Value = serde_json::from_slice(&faults.stdout).unwrap();
+    let cases = "{strong,amsgrad,nesterov,dampening,default,eps_large,lr_schedule,late,clip}";
+    let mut named = 0;
+    for (class, name) in
+        [("AdamW", "adamw_torch"), ("SGD", "sgd"), ("Adafactor", "adafactor_torch")]
+    {
+        for (fault, want) in faults[class].as_object().unwrap() {
+            let program = foreign("torch_backend.py");
+            let backend = format!("exec-loop:'{python}' -B '{}' {fault}", program.display());
+            let only = format!("optimizer/{name}/{cases}_*");
+            let (status, out, lines) = verify(&["--only", &only, "--backend", &backend]);
+            let failed: Vec<_> = lines.iter().filter(|l| l["outcome"] == "fail").collect();
+            if want == "" {
+                assert_eq!((status, failed.len()), (Some(0), 0), "{fault}: {out}");
+                continue;
+            }
+            named += 1;
+            assert!(failed.iter().any(|l| l["diagnosis"] == *want), "{name} {fault}: {out}");
+            let wrong = |l: &&&Value| !l["diagnosis"].is_null() && l["diagnosis"] != *want;
+            assert!(!failed.iter().any(|l| wrong(&l)), "{name} {fault}: {out}");
+        }
+    }
+    assert!(named >= 18, "{named}");
+}

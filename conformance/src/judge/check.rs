@@ -1,6 +1,6 @@
 //! Runs one case on one backend: optimizers by single steps and in a free run, schedules and gradients once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
@@ -12,9 +12,11 @@ use crate::backend::{
 };
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::bounds::{Bounds, Mode, is_low_bit};
-use crate::judge::comparator::{Comparator, Failure, Sample, TensorCheck};
+use crate::judge::common::{self, Unit};
+use crate::judge::comparator::{Comparator, Failure, Sample, TensorCheck, TensorTally};
 use crate::judge::compare::is_code;
 use crate::judge::derived::{self, Tolerances};
+use crate::judge::diagnose::Candidate;
 use crate::judge::sensitivity::{self, Sensitivity};
 use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
@@ -90,10 +92,19 @@ pub struct Report {
     pub spread: Spread,
     /// Some of the compared values, if the check failed.
     pub samples: Vec<Sample>,
-    /// The [mutations](crate::judge::mutations::MUTATIONS) that fit, see [`crate::judge::diagnose`].
-    pub candidates: Vec<(&'static str, f64)>,
-    /// The candidate that fits best.
+    /// How each tensor came out.
+    pub tensors: BTreeMap<String, TensorTally>,
+    /// What may be said of the case, for comparing the failed checks with those that passed.
+    pub(crate) settings: Vec<String>,
+    /// The parameters and steps that were compared.
+    pub(crate) units: Vec<Unit>,
+    /// The [mistakes](crate::judge::mutations) that fit a failed check or contradict it, see
+    /// [`crate::judge::diagnose`].
+    pub candidates: Vec<Candidate>,
+    /// The mistake that explains the failure, by all checks of the optimizer.
     pub diagnosis: Option<String>,
+    /// What the failures of this diagnosis have in common, and most that is right has not.
+    pub only: Vec<String>,
 }
 
 impl Report {
@@ -118,8 +129,12 @@ impl Report {
             history: BTreeMap::new(),
             spread: Spread::default(),
             samples: Vec::new(),
+            tensors: BTreeMap::new(),
+            settings: Vec::new(),
+            units: Vec::new(),
             candidates: Vec::new(),
             diagnosis: None,
+            only: Vec::new(),
         }
     }
 
@@ -147,8 +162,12 @@ impl Report {
             history: BTreeMap::new(),
             spread: Spread::default(),
             samples: Vec::new(),
+            tensors: BTreeMap::new(),
+            settings: Vec::new(),
+            units: Vec::new(),
             candidates: Vec::new(),
             diagnosis: None,
+            only: Vec::new(),
         }
     }
 
@@ -168,6 +187,45 @@ impl Report {
     #[must_use]
     pub fn is_reached(&self) -> bool {
         !self.detail.starts_with(NOT_REACHED)
+    }
+
+    /// The quantities of which some value exceeds its bound, and the parameters that have them.
+    #[must_use]
+    pub fn off_parts(&self) -> OffParts {
+        let mut parts = OffParts::default();
+        let mut all = BTreeMap::<&str, (usize, usize)>::new();
+        let (mut params, mut steps) = (BTreeSet::new(), BTreeSet::<usize>::new());
+        for x in self.tensors.values().filter(|x| x.compared > 0) {
+            let (inexact, off) = all.entry(&x.what).or_default();
+            (*inexact, *off) = (*inexact + x.inexact, *off + x.off());
+            params.extend(x.param);
+            steps.extend(x.steps.keys());
+            parts.params.extend(x.param.filter(|_| x.off() > 0));
+            parts.steps.extend(x.steps.iter().filter(|(_, off)| **off > 0).map(|(t, _)| t));
+        }
+        for (what, (inexact, off)) in all {
+            let of = match (inexact, off) {
+                (0, 0) => &mut parts.exact,
+                (_, 0) => &mut parts.within,
+                _ => &mut parts.off,
+            };
+            of.push(what.to_owned());
+        }
+        (parts.all_params, parts.all_steps) = (params.len(), steps.len());
+        parts
+    }
+
+    /// Adds what the diagnosis needs, and drops the samples.
+    pub(crate) fn examine(&mut self, case: &Case) {
+        self.candidates = crate::judge::diagnose::candidates(case, self);
+        self.samples = Vec::new();
+        if matches!(self.outcome, Outcome::Pass | Outcome::Fail) {
+            self.settings = common::settings(case);
+            self.units = common::units(case, self);
+        }
+        if self.outcome == Outcome::Pass {
+            self.tensors = BTreeMap::new();
+        }
     }
 
     fn with_error(mut self, why: BackendError) -> Report {
@@ -212,9 +270,57 @@ impl Report {
         self.detail = detail.join("; ");
         self.failure = comparator.first;
         self.samples = if bad { comparator.samples } else { Vec::new() };
+        self.tensors = comparator.tensors;
         self.history = comparator.history;
         self.spread = comparator.spread;
         self
+    }
+}
+
+/// Where a check is off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OffParts {
+    /// Quantities with a value beyond its bound.
+    pub off: Vec<String>,
+    /// Quantities that differ, within their bounds.
+    pub within: Vec<String>,
+    /// Quantities that are equal in every value.
+    pub exact: Vec<String>,
+    /// The parameters with a value beyond its bound.
+    pub params: BTreeSet<usize>,
+    /// The number of parameters compared.
+    pub all_params: usize,
+    /// The steps at which a value is beyond its bound.
+    pub steps: BTreeSet<usize>,
+    /// The number of steps compared.
+    pub all_steps: usize,
+}
+
+impl std::fmt::Display for OffParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut parts = Vec::new();
+        for (what, of) in
+            [("off", &self.off), ("within bounds", &self.within), ("exact", &self.exact)]
+        {
+            if !of.is_empty() {
+                parts.push(format!("{what}: {}", of.join(", ")));
+            }
+        }
+        if self.params.len() < self.all_params && !self.params.is_empty() {
+            let params: Vec<_> = self.params.iter().map(|i| format!("p{i}")).collect();
+            parts.push(format!("{} only", params.join(", ")));
+        }
+        match (self.steps.first(), self.steps.last()) {
+            (Some(first), Some(last)) if self.steps.len() < self.all_steps => {
+                parts.push(match self.steps.len() {
+                    1 => format!("step {first} only"),
+                    n if last - first + 1 == n => format!("steps {first} to {last} only"),
+                    n => format!("{n} of {} steps", self.all_steps),
+                });
+            }
+            _ => {}
+        }
+        f.write_str(&parts.join("; "))
     }
 }
 

@@ -71,6 +71,39 @@ pub struct Sample {
     pub(crate) bound: f64,
 }
 
+/// When a step computes a quantity: its counter, the rest of the state, the value, what is derived from the value.
+fn place_in_step(what: &str) -> u8 {
+    match what {
+        "step" | "step_num" | "k" => 0,
+        "value" => 2,
+        "eval" => 3,
+        _ => 1,
+    }
+}
+
+/// How the values of one tensor came out.
+#[derive(Clone, Debug, Default)]
+pub struct TensorTally {
+    /// The quantity: `value`, `exp_avg`.
+    pub what: String,
+    /// The index of the parameter that it belongs to, if any.
+    pub param: Option<usize>,
+    /// The number of values compared.
+    pub compared: usize,
+    /// The number of values that differ at all.
+    pub inexact: usize,
+    /// For each step, the number of values that exceed their bounds.
+    pub steps: BTreeMap<usize, usize>,
+}
+
+impl TensorTally {
+    /// The number of values that exceed their bounds.
+    #[must_use]
+    pub fn off(&self) -> usize {
+        self.steps.values().sum()
+    }
+}
+
 /// The largest error relative to its bound.
 #[derive(Clone, Copy, Debug)]
 struct Worst {
@@ -85,8 +118,10 @@ pub(crate) struct Comparator<'a> {
     case: &'a str,
     mode: Mode,
     worst: Option<Worst>,
-    /// The first failure.
+    /// The first failure, in the order of computation: a value comes after the state that it was computed from.
     pub(crate) first: Option<Failure>,
+    /// Its step, parameter and place in the step.
+    first_place: Option<(Option<usize>, Option<usize>, u8)>,
     /// The number of values that exceed their bounds.
     pub(crate) failures: usize,
     /// The number of values compared.
@@ -101,6 +136,8 @@ pub(crate) struct Comparator<'a> {
     pub(crate) samples: Vec<Sample>,
     /// The distribution of errors relative to their tolerances.
     pub(crate) spread: Spread,
+    /// How each tensor came out.
+    pub(crate) tensors: BTreeMap<String, TensorTally>,
     /// For each quantity, the worst error of every step.
     pub(crate) history: BTreeMap<String, Vec<f64>>,
     /// For each exemption for outliers, the number of values beyond the default bound, and of all values.
@@ -171,6 +208,7 @@ impl<'a> Comparator<'a> {
             mode,
             worst: None,
             first: None,
+            first_place: None,
             failures: 0,
             compared: 0,
             zeros: 0,
@@ -178,6 +216,7 @@ impl<'a> Comparator<'a> {
             problems: Vec::new(),
             samples: Vec::new(),
             spread: Spread::default(),
+            tensors: BTreeMap::new(),
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
@@ -266,6 +305,14 @@ impl<'a> Comparator<'a> {
         }
         self.failures += other.failures;
         self.compared += other.compared;
+        for (tensor, other) in other.tensors {
+            let of = self.tensors.entry(tensor).or_default();
+            of.compared += other.compared;
+            of.inexact += other.inexact;
+            for (step, off) in other.steps {
+                *of.steps.entry(step).or_default() += off;
+            }
+        }
         if let Some(first) = other.first {
             let tensor = own(first.tensor);
             self.first.get_or_insert(Failure { tensor, ..first });
@@ -366,7 +413,7 @@ impl<'a> Comparator<'a> {
         let accumulated_change = *accumulated_change;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
-        let mut worst_here = 0.0f64;
+        let (mut worst_here, mut off_here, mut inexact_here) = (0.0f64, 0, 0);
         let name: Arc<str> = at.tensor.into();
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
@@ -398,6 +445,7 @@ impl<'a> Comparator<'a> {
                 (_, None) => compare::error(g, w, unit),
             };
             worst_here = worst_here.max(ulp);
+            inexact_here += usize::from(ulp > 0.0);
             self.compared += 1;
             let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
             // A derived tolerance takes precedence, except over an explicit row of the table. The measured sensitivity
@@ -453,20 +501,30 @@ impl<'a> Comparator<'a> {
             }
             if ulp > bound {
                 self.failures += 1;
-                self.first.get_or_insert_with(|| Failure {
-                    tensor: at.tensor.to_owned(),
-                    step: at.step,
-                    index: i,
-                    dtype: want.dtype,
-                    got: g,
-                    got_bits: got.bits(i),
-                    want: w,
-                    want_bits: want.bits(i),
-                    ulp,
-                    bound,
-                });
+                off_here += 1;
+                let place = (at.step, at.param, place_in_step(at.what));
+                if self.first_place.is_none_or(|first| place < first) {
+                    self.first_place = Some(place);
+                    self.first = Some(Failure {
+                        tensor: at.tensor.to_owned(),
+                        step: at.step,
+                        index: i,
+                        dtype: want.dtype,
+                        got: g,
+                        got_bits: got.bits(i),
+                        want: w,
+                        want_bits: want.bits(i),
+                        ulp,
+                        bound,
+                    });
+                }
             }
         }
+        let tally = self.tensors.entry(at.tensor.to_owned()).or_default();
+        (tally.what, tally.param) = (at.what.to_owned(), at.param);
+        tally.compared += want.len();
+        tally.inexact += inexact_here;
+        *tally.steps.entry(at.step.unwrap_or(0)).or_default() += off_here;
         self.units.insert(at.tensor.to_owned(), units);
         if at.from.is_some() && diverged.is_none_or(|p| !p.followed) {
             self.check_systematic(at, &SystematicError::of(&changes), diverged.is_some());

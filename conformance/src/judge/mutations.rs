@@ -17,6 +17,12 @@ use crate::golden::{Case, Data, Group};
 use crate::judge::comparator::MAX_SAMPLES;
 use crate::tensor::Tensor;
 
+mod arguments;
+mod formulas;
+
+pub use arguments::ignored_arguments;
+pub use formulas::FORMULAS;
+
 /// One known mistake.
 #[derive(Clone, Copy)]
 pub struct Mutation {
@@ -82,7 +88,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "epsilon inside the root",
         applies: |case, group| has_eps(case, group) && second_moment(case).is_some(),
-        step: eps_inside,
+        step: |s| eps_inside(s, false),
     },
     Mutation {
         name: "hyper-parameters in f16",
@@ -111,8 +117,34 @@ impl Mutation {
     /// The backend with this mutation in its optimizers.
     #[must_use]
     pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
-        MutatedBackend { backend, mutation: self }
+        MutatedBackend { backend, name: self.name, step: &self.step }
     }
+}
+
+/// What a mutation does to a step.
+type Wrong<'a> = &'a (dyn Fn(MutatedStep<'_>) -> Result<StepOutput, BackendError> + Send + Sync);
+
+/// A mistake with which a case can be computed.
+pub struct Mistake {
+    /// Its name in reports.
+    pub name: String,
+    step: Box<dyn Fn(MutatedStep<'_>) -> Result<StepOutput, BackendError> + Send + Sync>,
+}
+
+impl Mistake {
+    /// The backend with this mistake in its optimizers.
+    #[must_use]
+    pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
+        MutatedBackend { backend, name: &self.name, step: &self.step }
+    }
+}
+
+/// Every known mistake that can be made in a case.
+#[must_use]
+pub fn mistakes(case: &Case) -> Vec<Mistake> {
+    let known = MUTATIONS.iter().chain(VARIANTS).chain(FORMULAS).filter(|m| m.applies(case));
+    let known = known.map(|m| Mistake { name: m.name.to_owned(), step: Box::new(m.step) });
+    known.chain(ignored_arguments(case)).collect()
 }
 
 /// Names whose reference adds weight decay to the gradient.
@@ -318,7 +350,11 @@ fn decay_ignored(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 }
 
 fn decay_coupled(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
-    let decay: Vec<f64> = (0..s.params.len()).map(|i| s.number(i, "weight_decay")).collect();
+    // Where the gradient is negated, decay comes after that.
+    let maximizes = |i| s.group(i).is_some_and(|g| g.hyper.get("maximize") == Some(&true.into()));
+    let sign = |i| if maximizes(i) { -1.0 } else { 1.0 };
+    let decay = (0..s.params.len()).map(|i| sign(i) * s.number(i, "weight_decay"));
+    let decay: Vec<f64> = decay.collect();
     let mut s = undecayed(s);
     let grads = s.inputs.grads.iter_mut().zip(&s.params).zip(decay);
     for ((grad, p), wd) in grads {
@@ -418,13 +454,13 @@ fn with_eps(mut s: MutatedStep<'_>, f: impl Fn(f64) -> f64) -> Result<StepOutput
     s.answer()
 }
 
-/// √(v + ε) for √v + ε, by an ε′ for each element that has this effect.
-fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
+/// √(v + ε) for √v + ε, by an ε′ for each element that has this effect; before Adam's correction, or after it.
+fn eps_inside(s: MutatedStep<'_>, is_early: bool) -> Result<StepOutput, BackendError> {
     let mut out = s.answer()?;
     for i in s.with_gradient() {
         let Some(group) = s.group(i) else { continue };
         let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
-        let state = &out.states[i];
+        let state = out.states[i].clone();
         let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
         let step = STEP_KEYS.iter().find_map(|k| state.get(*k)).map(|t| t.get(0));
         let Some(step) = step else { continue };
@@ -433,20 +469,29 @@ fn eps_inside(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
             Some((_, beta2)) if s.name != "adamw_hf" => 1.0 - beta2.powf(step),
             _ => 1.0,
         };
-        let v: Vec<f64> = v.to_f64s().iter().map(|v| v / correction).collect();
-        let mut values = out.values[i].to_f64s();
-        for (k, value) in values.iter_mut().enumerate().take(MAX_SAMPLES) {
-            let inside = (v.get(k).copied().unwrap_or(0.0) + eps).sqrt();
-            let root = v.get(k).copied().unwrap_or(0.0).sqrt();
-            let answer = with_eps(s.clone(), |_| inside - root)?;
-            *value = answer.values[i].get(k);
-        }
-        let (dtype, shape) = (out.values[i].dtype, out.values[i].shape.clone());
-        if let Some(wrong) = Tensor::round(dtype, &shape, &values) {
-            out.values[i] = wrong;
+        let (before, after) = if is_early { (1.0, correction.sqrt()) } else { (correction, 1.0) };
+        let mean = state.get("grad_avg");
+        for k in 0..out.values[i].len().min(MAX_SAMPLES).min(v.len()) {
+            let v = v.get(k) - mean.map_or(0.0, |mean| mean.get(k) * mean.get(k));
+            let inside = (v / before + eps).sqrt();
+            let answer = with_eps(s.clone(), |_| (inside - (v / before).sqrt()) / after)?;
+            put(&mut out.values[i], k, &answer.values[i]);
+            for (slot, x) in &mut out.states[i] {
+                answer.states[i].get(slot).into_iter().for_each(|new| put(x, k, new));
+            }
         }
     }
     Ok(out)
+}
+
+/// Takes one element of another tensor.
+fn put(x: &mut Tensor, k: usize, from: &Tensor) {
+    let at = k * x.dtype.size()..(k + 1) * x.dtype.size();
+    if let (true, Some(new)) = (x.dtype == from.dtype, from.bytes.get(at.clone()))
+        && let Some(old) = x.bytes.get_mut(at)
+    {
+        old.copy_from_slice(new);
+    }
 }
 
 fn rounded(mut s: MutatedStep<'_>, to: fn(f64) -> f64) -> Result<StepOutput, BackendError> {
@@ -469,20 +514,21 @@ fn negated(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 
 struct MutatedBackend<'a> {
     backend: &'a dyn Backend,
-    mutation: &'a Mutation,
+    name: &'a str,
+    step: Wrong<'a>,
 }
 
 struct MutatedRun<'a> {
     mutated: MutatedStep<'a>,
     /// An unmutated run, which checks whether a state can be loaded.
     probe: Box<dyn Run + 'a>,
-    mutation: &'a Mutation,
+    wrong: Wrong<'a>,
     after: StepOutput,
 }
 
 impl Backend for MutatedBackend<'_> {
     fn name(&self) -> &str {
-        self.mutation.name
+        self.name
     }
 
     fn optimizer(&self, spec: &OptimizerSpec<'_>) -> Result<Box<dyn Run + '_>, BackendError> {
@@ -504,8 +550,8 @@ impl Backend for MutatedBackend<'_> {
             params: params.collect(),
             inputs: Inputs::default(),
         };
-        let mutation = self.mutation;
-        Ok(Box::new(MutatedRun { mutated, probe, mutation, after: StepOutput::default() }))
+        let after = StepOutput::default();
+        Ok(Box::new(MutatedRun { mutated, probe, wrong: self.step, after }))
     }
 
     fn schedule(&self, spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
@@ -532,7 +578,7 @@ impl Run for MutatedRun<'_> {
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         self.mutated.inputs = inputs.clone();
-        self.after = (self.mutation.step)(self.mutated.clone())?;
+        self.after = (self.wrong)(self.mutated.clone())?;
         for (i, p) in self.mutated.params.iter_mut().enumerate() {
             p.value = self.after.values[i].clone();
             p.state = self.after.states[i].clone();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::judge::check::{Outcome, Report};
 use crate::report::text::plain;
-use crate::report::{Totals, figure, rows};
+use crate::report::{Totals, figure, groups, rows};
 
 const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:76rem;padding:0 1rem;color:#1b1f24;background:#fff}\
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}\
@@ -45,6 +45,7 @@ pub fn page(reports: &[Report]) -> String {
     );
     matrix(&mut out, reports);
     summary(&mut out, reports);
+    failures(&mut out, reports);
     let mut name = String::new();
     for r in reports {
         let heading =
@@ -141,6 +142,46 @@ fn summary(out: &mut String, reports: &[Report]) {
     out.push_str("</table>");
 }
 
+/// The failures of one diagnosis together.
+fn failures(out: &mut String, reports: &[Report]) {
+    let groups = groups::of(reports);
+    if groups.is_empty() {
+        return;
+    }
+    out.push_str(
+        "<h2 id=failures>Failures by diagnosis</h2><table><tr><th>looks like<th>name<th>backend\
+         <th>checks<th>where<th>only",
+    );
+    for g in &groups {
+        let _ = write!(
+            out,
+            "<tr><td class=fail>{}<td><a href='#{}'>{}</a><td>{}<td>{}<td>{}<td>{}",
+            escape(g.diagnosis.unwrap_or(groups::UNKNOWN)),
+            escape(&g.what),
+            escape(&g.what),
+            escape(g.backend),
+            g.checks.len(),
+            escape(&g.parts()),
+            escape(&g.only.join(", ")),
+        );
+    }
+    out.push_str("</table>");
+    for g in &groups {
+        let _ = write!(
+            out,
+            "<details><summary>{}: {} ({})</summary><p>",
+            escape(g.diagnosis.unwrap_or(groups::UNKNOWN)),
+            escape(&g.what),
+            escape(g.backend)
+        );
+        for r in &g.checks {
+            let (case, mode) = (escape(&r.case), r.mode.name());
+            let _ = write!(out, "<a href='#{}'>{case}</a> ({mode})<br>", anchor(r));
+        }
+        out.push_str("</p></details>\n");
+    }
+}
+
 fn case(out: &mut String, r: &Report) {
     let open = if matches!(r.outcome, Outcome::Fail | Outcome::Error) { " open" } else { "" };
     let figures = match (r.ulp, r.bound) {
@@ -162,6 +203,10 @@ fn case(out: &mut String, r: &Report) {
     );
     if let Some(diagnosis) = &r.diagnosis {
         let _ = write!(out, "<p class=fail>Looks like: {}.</p>", escape(diagnosis));
+    }
+    let parts = r.off_parts().to_string();
+    if r.outcome == Outcome::Fail && !parts.is_empty() {
+        let _ = write!(out, "<p>{}.</p>", escape(&parts));
     }
     if r.compared > 0 {
         let _ = write!(

@@ -3,6 +3,7 @@
 //! Everything here formats [`Report`]s that [`crate::judge`] made; the only decision is [`verdict`], whether a run is
 //! a pass. Names and messages of untrusted files and programs go through [`text`] first.
 
+pub mod groups;
 pub mod html;
 pub mod text;
 
@@ -12,7 +13,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 
 use crate::judge::bounds::Mode;
-use crate::judge::check::{Outcome, Report};
+use crate::judge::check::{OffParts, Outcome, Report};
 use crate::judge::spread::Spread;
 use crate::report::text::{plain, plain_json};
 
@@ -20,6 +21,8 @@ use crate::report::text::{plain, plain_json};
 #[must_use]
 pub fn json_line(r: &Report) -> String {
     let number = |x: Option<f64>| x.map(|x| x.min(f64::MAX));
+    let parts = if r.outcome == Outcome::Fail { r.off_parts() } else { OffParts::default() };
+    let params: Vec<String> = parts.params.iter().map(|i| format!("p{i}")).collect();
     let line = json!({
         "case": r.case,
         "kind": r.kind,
@@ -34,6 +37,12 @@ pub fn json_line(r: &Report) -> String {
         "diagnosis": r.diagnosis,
         "compared": r.compared,
         "zeros": r.zeros,
+        "off": parts.off,
+        "within": parts.within,
+        "exact": parts.exact,
+        "params_off": params,
+        "steps_off": parts.steps,
+        "only": r.only,
     });
     plain_json(&line.to_string())
 }
@@ -238,8 +247,12 @@ pub fn trouble(r: &Report, more: &str) -> String {
         let _ = write!(out, "\n    note   {}", plain(&r.note));
     }
     let _ = write!(out, "\n    detail {}", plain(&r.detail));
+    let parts = r.off_parts().to_string();
+    if r.outcome == Outcome::Fail && !parts.is_empty() {
+        let _ = write!(out, "\n    where  {}", plain(&parts));
+    }
     if let Some(diagnosis) = &r.diagnosis {
-        let _ = write!(out, "\n    looks like: {diagnosis}");
+        let _ = write!(out, "\n    looks like: {}", plain(diagnosis));
     }
     if !r.name.is_empty() {
         let command = "cargo run --release -p bitstep-conformance -- verify";
