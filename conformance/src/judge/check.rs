@@ -405,12 +405,13 @@ fn free_run(
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
     let none = Sensitivity::new();
-    let (derived, by_table) = (basis.run(data), Tolerances::new());
+    let (derived, by_table) = (basis.run(data), Tolerances::default());
     // Compares steps with the core's from the backend's own state, once its codes have diverged.
     let mut from_own = Comparator::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
     let all = 0..data.params.len();
     let is_encoded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
+    let mut is_open = vec![false; data.params.len()];
     let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
     run.plan(&inputs);
     for (t, inputs) in inputs.iter().enumerate() {
@@ -418,6 +419,8 @@ fn free_run(
         let diverged = comparator.diverged();
         let follow = !diverged.is_empty() && !before.is_empty();
         let right = follow.then(|| diverged::step(&spec, data, &before, t)).flatten();
+        let own = right.as_ref().map(|_| derived::of_own(&spec, data, &before, t));
+        let own = own.unwrap_or_default();
         for i in diverged {
             let Some(right) = &right else {
                 comparator.mark_unfollowed(i, t);
@@ -432,16 +435,19 @@ fn free_run(
                 &*run,
                 (i, t),
                 &want,
-                (&by_table, &sensitivity),
+                (&own, &sensitivity),
             );
         }
         for i in all.clone() {
             let here = || basis.run_sensitivity(data).get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
+            let by_rule = derived.numbers(&format!("p{i}.value")).is_some();
             compare_param(&mut comparator, case, data, &*run, (i, t), &want, (derived, &here));
-            if !run.shows_state() && is_encoded(i) {
-                comparator.mark_unfollowed(i, t); // whether its codes have diverged can't be seen
+            // Whether open codes have diverged can't be seen.
+            is_open[i] |= !by_rule || derived.has_open_codes(i);
+            if !run.shows_state() && is_encoded(i) && is_open[i] {
+                comparator.mark_unfollowed(i, t);
             }
         }
         comparator.end_of_step(t);
@@ -522,7 +528,6 @@ fn compare_param<'a>(
     expected: &Want,
     (derived, sensitivity): (&Tolerances, &dyn Fn() -> &'a Sensitivity),
 ) {
-    let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
     let sensitivity = |tensor: &str, i: usize| {
         sensitivity().get(tensor).and_then(|x| x.get(i)).copied().unwrap_or(0.0)
     };
@@ -549,7 +554,8 @@ fn compare_param<'a>(
         }
         let sensitivity = |k| sensitivity(&tensor, k);
         let from = (what == "value").then_some([before, start]);
-        let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
+        let (step, param) = (Some(t), Some(i));
+        let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
         let at = TensorCheck {
             tensor: &tensor,
             what,
@@ -558,6 +564,7 @@ fn compare_param<'a>(
             param,
             from,
             derived,
+            codes,
         };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
@@ -581,7 +588,8 @@ fn compare_param<'a>(
         match got.get(slot) {
             Some(got) => {
                 let sensitivity = |k| sensitivity(&tensor, k);
-                let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
+                let (step, param) = (Some(t), Some(i));
+        let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
                 let sensitivity = &sensitivity;
                 let at = TensorCheck {
                     tensor: &tensor,
@@ -591,6 +599,7 @@ fn compare_param<'a>(
                     param,
                     from: None,
                     derived,
+                    codes,
                 };
                 let state_before = expected.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {

@@ -93,8 +93,12 @@ pub(crate) struct Comparator<'a> {
     pub(crate) compared: usize,
     /// The number of zeros with the other sign.
     pub(crate) zeros: usize,
-    /// The number of codes compared, and of those that were off by one.
+    /// The number of codes compared without derived ends, and of those that were off by one.
     codes: [usize; 2],
+    /// The number of codes compared with derived ends.
+    derived_codes: usize,
+    /// The number of those that may be one of several, and of those that were not the reference's.
+    open: [usize; 2],
     /// Answers that are missing or of the wrong type or shape.
     pub(crate) problems: Vec<String>,
     /// Some of the compared values.
@@ -109,14 +113,25 @@ pub(crate) struct Comparator<'a> {
     units: BTreeMap<String, Vec<f64>>,
     /// For each tensor, the largest change of an element in the latest step; in a free run, summed over all steps.
     accumulated_changes: BTreeMap<String, f64>,
-    /// For each parameter, the number of codes at this step of a free run, and of those that were off by one.
-    diverging: BTreeMap<usize, [usize; 2]>,
+    /// For each parameter, its codes at this step of a free run.
+    diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
     /// For each tensor, the systematic error of its update: over all single steps, or of the free run so far.
     systematic_errors: BTreeMap<String, SystematicError>,
     /// The first systematic error beyond its tolerance.
     systematic: Option<String>,
+}
+
+/// The codes of a parameter at one step of a free run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Diverging {
+    /// The number of codes compared without derived ends.
+    codes: usize,
+    /// The number of those that were off by one.
+    ties: usize,
+    /// Whether any code is not the reference's.
+    has_parted: bool,
 }
 
 /// A parameter whose codes have diverged from the reference's in a free run.
@@ -146,6 +161,8 @@ pub(crate) struct TensorCheck<'a> {
     pub(crate) from: Option<[&'a Tensor; 2]>,
     /// The elements' derived tolerances, if there are any.
     pub(crate) derived: Option<&'a [f64]>,
+    /// For codes, the first and the last that each may be, as raw bits, where that is derived.
+    pub(crate) codes: Option<[&'a [u64]; 2]>,
 }
 
 impl<'a> TensorCheck<'a> {
@@ -159,6 +176,7 @@ impl<'a> TensorCheck<'a> {
             param: None,
             from: None,
             derived: None,
+            codes: None,
         }
     }
 }
@@ -175,6 +193,8 @@ impl<'a> Comparator<'a> {
             compared: 0,
             zeros: 0,
             codes: [0; 2],
+            derived_codes: 0,
+            open: [0; 2],
             problems: Vec::new(),
             samples: Vec::new(),
             spread: Spread::default(),
@@ -236,14 +256,14 @@ impl<'a> Comparator<'a> {
 
     /// Ends a step of a free run, and reports too many codes that were off by one.
     pub(crate) fn end_of_step(&mut self, step: usize) {
-        for (param, [codes, ties]) in std::mem::take(&mut self.diverging) {
+        for (param, Diverging { codes, ties, has_parted }) in std::mem::take(&mut self.diverging) {
             if ties as f64 > (codes as f64 * TIES).max(1.0) {
                 self.problem(format!(
                     "{ties} of {codes} codes of `p{param}` part from the reference's at step {step}"
                 ));
             }
             let diverged = Diverged { since: step, accumulated_change: 0.0, followed: true };
-            if ties > 0 {
+            if has_parted {
                 self.diverged.entry(param).or_insert(diverged);
             }
         }
@@ -274,6 +294,13 @@ impl<'a> Comparator<'a> {
 
     /// The remark on codes that were off by one, where the reference is on a tie; too many are a problem.
     pub(crate) fn ties(&mut self) -> Option<String> {
+        let [open, parted] = self.open;
+        if parted > 0 {
+            let all = self.derived_codes;
+            return Some(format!(
+                "{parted} codes not the reference's, of {open} that may be either of two, of {all}"
+            ));
+        }
         let [codes, ties] = self.codes;
         let text = format!("{ties} of {codes} codes on the other side of a tie");
         if ties as f64 > (codes as f64 * TIES).max(1.0) {
@@ -358,6 +385,7 @@ impl<'a> Comparator<'a> {
             *p
         });
         let derived = at.derived.filter(|d| !exact && d.len() == want.len());
+        let codes = at.codes.filter(|codes| codes.iter().all(|x| x.len() == want.len()));
         let is_value = matches!(at.what, "value" | "eval");
         let mut changes = Vec::new();
         let accumulated_change = self.accumulated_changes.entry(at.tensor.to_owned()).or_default();
@@ -378,6 +406,14 @@ impl<'a> Comparator<'a> {
                 Some(grid) => compare::code(grid, g),
             };
             let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
+            // The reference's code and this one must both be ones that the element may have.
+            let may_be = |bits, [a, b]: [u64; 2]| compare::is_between(want.dtype, bits, [a, b], packed);
+            let ends = codes.map(|[a, b]| [a[i], b[i]]);
+            let width = ends.filter(|&ends| {
+                may_be(want.bits(i), ends) && code.is_some_and(|code| may_be(code, ends))
+            });
+            let width =
+                width.and_then(|[a, b]| compare::codes_apart(want.dtype, a, b, packed));
             let ulp = match (code, code.and_then(apart)) {
                 // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
@@ -386,14 +422,23 @@ impl<'a> Comparator<'a> {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
-                    let off_by_one = apart == 1 && low_bit;
-                    self.codes[0] += 1;
-                    self.codes[1] += usize::from(off_by_one);
+                    // Without derived ends a share of the codes may be off by one, as on a tie.
+                    let on_tie = match ends {
+                        Some(_) => apart > 0 && width.is_some(),
+                        None => apart == 1 && low_bit,
+                    };
+                    let counts = if ends.is_some() { &mut self.open } else { &mut self.codes };
+                    counts[0] += usize::from(ends.is_none_or(|[a, b]| a != b));
+                    counts[1] += usize::from(on_tie);
+                    self.derived_codes += usize::from(ends.is_some());
                     if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
-                        let [codes, ties] = self.diverging.entry(param).or_default();
-                        (*codes, *ties) = (*codes + 1, *ties + usize::from(off_by_one));
+                        let diverging = self.diverging.entry(param).or_default();
+                        let shared = usize::from(ends.is_none());
+                        diverging.codes += shared;
+                        diverging.ties += shared * usize::from(on_tie);
+                        diverging.has_parted |= on_tie;
                     }
-                    if off_by_one { 0.0 } else { apart as f64 }
+                    if on_tie { 0.0 } else { apart as f64 }
                 }
                 (_, None) => compare::error(g, w, unit),
             };

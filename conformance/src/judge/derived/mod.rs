@@ -8,17 +8,24 @@
 //! * a comparison of values that may be equal is decided both ways ([`choice`]);
 //! * sums and norms that enter the step's constants are perturbed by as much as two correct ones may differ.
 //!
-//! Nothing here is specific to an optimizer. What can't be tracked (codes, matrix products) is compared by the
-//! table in [`crate::judge::bounds`]. `docs/tolerances.md` has the details.
+//! Storages in few bits hand the ends of a bound through their own encoding ([`encoded`]), matrix products add
+//! n · u · |A| |B| ([`product`]), and the roundings of a Newton–Schulz iteration are decided both ways ([`orthogonal`]).
+//! Nothing here is specific to an optimizer. What can't be tracked is compared by the table in
+//! [`crate::judge::bounds`]. `docs/tolerances.md` has the details.
 
 mod choice;
+mod encoded;
 mod factors;
 mod follow;
 mod host;
+mod lowrank;
 mod number;
+mod orthogonal;
+mod product;
 mod rule;
 
 use crate::backend::core_backend::CoreRun;
+use crate::backend::diverged::{self, Shown};
 use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
@@ -42,6 +49,17 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
         Some(run.store().tolerances())
     };
     (0..case.steps).map_while(step).collect()
+}
+
+/// The tolerances of step `t` from a backend's own values and state.
+pub(crate) fn of_own(
+    spec: &OptimizerSpec<'_>,
+    data: &OptimizerCase,
+    before: &[Shown],
+    t: usize,
+) -> Tolerances {
+    let run = diverged::step_in(spec, data, before, t, Following::default());
+    run.map(|run| run.store().tolerances()).unwrap_or_default()
 }
 
 /// A run before step `t`.

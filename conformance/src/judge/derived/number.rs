@@ -12,6 +12,7 @@
 //!
 //! The larger operations are not inlined: every rule is compiled with them, for four types.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -37,6 +38,18 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
         Dtype::F16 => (1.0 / 2048.0, 3e-8),
     };
     (x.abs() * unit).max(least)
+}
+
+thread_local! {
+    static CONSTANTS: Cell<Dtype> = const { Cell::new(Dtype::F64) };
+}
+
+/// Calls `f` with constants of steps that the reference computes in this type.
+pub(super) fn with_constants_in<X>(dtype: Dtype, f: impl FnOnce() -> X) -> X {
+    let before = CONSTANTS.replace(dtype);
+    let result = f();
+    CONSTANTS.set(before);
+    result
 }
 
 /// Turns a NaN bound into an infinite one.
@@ -195,7 +208,8 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     #[inline(never)]
     fn from_f64(x: f64) -> Self {
         let value = T::from_f64(x);
-        let error = 4.0 * half_ulp(Dtype::F64, x);
+        // Two ULP of the type that it is computed in.
+        let error = 4.0 * half_ulp(CONSTANTS.get(), x);
         let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
         let error = match T::DTYPE {
             _ if is_whole => 0.0,
