@@ -407,13 +407,11 @@ impl<'a> Comparator<'a> {
             };
             let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
             // The reference's code and this one must both be ones that the element may have.
-            let may_be = |bits, [a, b]: [u64; 2]| compare::is_between(want.dtype, bits, [a, b], packed);
             let ends = codes.map(|[a, b]| [a[i], b[i]]);
-            let width = ends.filter(|&ends| {
-                may_be(want.bits(i), ends) && code.is_some_and(|code| may_be(code, ends))
+            let both_may_be = ends.is_some_and(|ends| {
+                let may_be = |code| compare::is_between(want.dtype, code, ends, packed);
+                may_be(want.bits(i)) && code.is_some_and(may_be)
             });
-            let width =
-                width.and_then(|[a, b]| compare::codes_apart(want.dtype, a, b, packed));
             let ulp = match (code, code.and_then(apart)) {
                 // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
@@ -424,7 +422,7 @@ impl<'a> Comparator<'a> {
                 (_, Some(apart)) => {
                     // Without derived ends a share of the codes may be off by one, as on a tie.
                     let on_tie = match ends {
-                        Some(_) => apart > 0 && width.is_some(),
+                        Some(_) => apart > 0 && both_may_be,
                         None => apart == 1 && low_bit,
                     };
                     let counts = if ends.is_some() { &mut self.open } else { &mut self.codes };

@@ -8,7 +8,7 @@ use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 
 use super::choice;
-use super::number::{Bounded, half_ulp, on_grid};
+use super::number::{Bounded, Source, added, half_ulp, on_grid};
 
 /// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
@@ -279,10 +279,25 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
         R::export_scalars::<Bounded<T>>(&constants.k, scalars);
         constants
     };
-    let others =
-        perturbations.into_iter().map(|perturbed| constants(perturbed, &mut task.scalars.clone()));
+    let mut exported = Vec::new();
+    let others = perturbations.into_iter().map(|perturbed| {
+        let mut scalars = *task.scalars;
+        let constants = constants(perturbed, &mut scalars);
+        exported.push(scalars);
+        constants
+    });
     let others: Vec<_> = others.collect();
     let nominal = constants(Perturbed::Nothing, task.scalars);
+    for (k, error) in task.scalar_errors.iter_mut().enumerate() {
+        let x = task.scalars[k];
+        let apart = |other: &ScalarState| (other[k] - x).abs();
+        let wider = |pair: &[ScalarState]| pair.iter().map(apart).fold(0.0, f64::max);
+        let apart: f64 = exported.chunks(2).map(wider).sum();
+        if apart > 0.0 && apart.is_finite() {
+            // Beside the sum it takes a quotient and a root.
+            *error = apart / 2.0 + 2.0 * half_ulp(T::Scalar::DTYPE, x);
+        }
+    }
     let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
     let answers = outcomes(&nominal, &views, &before);
     Followed { answers, nominal, others }
@@ -390,6 +405,7 @@ pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> B
     let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
     let inherited: f64 = terms.iter().map(|x| x.error).sum();
     let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
-    let error = inherited + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let rounding = count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let error = inherited + added(Source::Sum, rounding);
     Bounded { value, error: if error.is_nan() { f64::INFINITY } else { error } }
 }

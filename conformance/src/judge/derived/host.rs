@@ -29,6 +29,11 @@ impl Tolerances {
         self.numbers.get(tensor).map(|x| &x[..])
     }
 
+    /// All numbers' tolerances.
+    pub(crate) fn into_numbers(self) -> BTreeMap<String, Vec<f64>> {
+        self.numbers
+    }
+
     /// The ends of a tensor's codes.
     pub(crate) fn codes(&self, tensor: &str) -> Option<[&[u64]; 2]> {
         self.codes.get(tensor).map(|[a, b]| [&a[..], &b[..]])

@@ -40,6 +40,55 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
     (x.abs() * unit).max(least)
 }
 
+/// What adds to a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// +, −.
+    Addition,
+    /// ×.
+    Multiplication,
+    /// ÷.
+    Division,
+    /// √.
+    Root,
+    /// A constant of the step.
+    Constant,
+    /// A sum over a tensor, a row or a column.
+    Sum,
+    /// A product of matrices.
+    Product,
+}
+
+impl Source {
+    pub(crate) const ALL: [(Source, &'static str); 7] = [
+        (Source::Addition, "+"),
+        (Source::Multiplication, "×"),
+        (Source::Division, "÷"),
+        (Source::Root, "√"),
+        (Source::Constant, "constants"),
+        (Source::Sum, "sums"),
+        (Source::Product, "products of matrices"),
+    ];
+}
+
+thread_local! {
+    static IGNORED: Cell<Option<Source>> = const { Cell::new(None) };
+}
+
+/// Calls `f` with nothing added to bounds by this source.
+pub(super) fn without<X>(source: Source, f: impl FnOnce() -> X) -> X {
+    IGNORED.set(Some(source));
+    let result = f();
+    IGNORED.set(None);
+    result
+}
+
+/// What a source adds: nothing if it is ignored.
+#[inline(always)]
+pub(super) fn added(source: Source, error: f64) -> f64 {
+    if IGNORED.get() == Some(source) { 0.0 } else { error }
+}
+
 thread_local! {
     static CONSTANTS: Cell<Dtype> = const { Cell::new(Dtype::F64) };
 }
@@ -143,7 +192,7 @@ impl<T: ComputeFloat> Add for Bounded<T> {
         let value = self.value + other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let is_exact = sum_is_exact(a, b, value.to_f64());
-        Self::result(value, a + b, self.error + other.error, 1.0, is_exact)
+        Self::result(value, a + b, self.error + other.error, added(Source::Addition, 1.0), is_exact)
     }
 }
 
@@ -164,7 +213,7 @@ impl<T: ComputeFloat> Mul for Bounded<T> {
         let error =
             product(a, other.error) + product(b, self.error) + product(self.error, other.error);
         let is_exact = error == 0.0 && a.mul_add(b, -value.to_f64()) == 0.0;
-        Self::result(value, a * b, error, 1.0, is_exact)
+        Self::result(value, a * b, error, added(Source::Multiplication, 1.0), is_exact)
     }
 }
 
@@ -182,7 +231,7 @@ impl<T: ComputeFloat> Div for Bounded<T> {
             _ => f64::INFINITY,
         };
         let is_exact = error == 0.0 && value.to_f64().mul_add(b, -a) == 0.0;
-        Self::result(value, x, error, 1.0, is_exact)
+        Self::result(value, x, error, added(Source::Division, 1.0), is_exact)
     }
 }
 
@@ -209,7 +258,7 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     fn from_f64(x: f64) -> Self {
         let value = T::from_f64(x);
         // Two ULP of the type that it is computed in.
-        let error = 4.0 * half_ulp(CONSTANTS.get(), x);
+        let error = added(Source::Constant, 4.0 * half_ulp(CONSTANTS.get(), x));
         let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
         let error = match T::DTYPE {
             _ if is_whole => 0.0,
@@ -296,7 +345,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
             error => ((x + error).sqrt() - x.sqrt()).max(x.sqrt()),
         };
         let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
-        Self::result(value, x.sqrt(), error, 2.0, is_exact)
+        Self::result(value, x.sqrt(), error, added(Source::Root, 2.0), is_exact)
     }
     fn abs(self) -> Self {
         Bounded { value: self.value.abs(), ..self }

@@ -3,7 +3,7 @@
 use bitstep::float::{ComputeFloat, Dtype};
 use bitstep::math::matmul::{MatrixView, matmul};
 
-use super::number::{Bounded, half_ulp};
+use super::number::{Bounded, Source, added, half_ulp};
 
 /// A matrix in a slice: element (i, j) is at index `i · strides.0 + j · strides.1`.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ fn errors<A: ComputeFloat>(
             } else {
                 0.0
             };
-            let error = inherited + rounding;
+            let error = inherited + added(Source::Product, rounding);
             if error.is_nan() { f64::INFINITY } else { error }
         }));
     }
