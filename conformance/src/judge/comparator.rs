@@ -111,8 +111,6 @@ pub(crate) struct Comparator<'a> {
     outliers: BTreeMap<usize, (usize, usize)>,
     /// For each tensor, the largest spacing so far of each element.
     units: BTreeMap<String, Vec<f64>>,
-    /// For each tensor, the largest change of an element in the latest step; in a free run, summed over all steps.
-    accumulated_changes: BTreeMap<String, f64>,
     /// For each parameter, its codes at this step of a free run.
     diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
@@ -153,8 +151,6 @@ pub(crate) struct TensorCheck<'a> {
     pub(crate) what: &'a str,
     /// The step, from 0.
     pub(crate) step: Option<usize>,
-    /// An element's sensitivity to the last bits of the inputs.
-    pub(crate) sensitivity: &'a dyn Fn(usize) -> f64,
     /// The index of the parameter that it belongs to, if any.
     pub(crate) param: Option<usize>,
     /// For a parameter's value, its value before the step, and the one from which its update is measured.
@@ -167,12 +163,11 @@ pub(crate) struct TensorCheck<'a> {
 
 impl<'a> TensorCheck<'a> {
     /// A tensor that belongs to no parameter.
-    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> TensorCheck<'a> {
+    pub(crate) fn plain() -> TensorCheck<'a> {
         TensorCheck {
             tensor: "",
             what: "",
             step: None,
-            sensitivity,
             param: None,
             from: None,
             derived: None,
@@ -201,7 +196,6 @@ impl<'a> Comparator<'a> {
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
-            accumulated_changes: BTreeMap::new(),
             diverging: BTreeMap::new(),
             diverged: BTreeMap::new(),
             systematic_errors: BTreeMap::new(),
@@ -370,7 +364,7 @@ impl<'a> Comparator<'a> {
             _ if exact => 0.0,
             Some((
                 _,
-                Tolerance::Ulp(ulp) | Tolerance::Conditioned(ulp) | Tolerance::Outliers { ulp, .. },
+                Tolerance::Ulp(ulp) | Tolerance::Outliers { ulp, .. },
             )) => ulp,
             _ => default,
         };
@@ -388,10 +382,6 @@ impl<'a> Comparator<'a> {
         let codes = at.codes.filter(|codes| codes.iter().all(|x| x.len() == want.len()));
         let is_value = matches!(at.what, "value" | "eval");
         let mut changes = Vec::new();
-        let accumulated_change = self.accumulated_changes.entry(at.tensor.to_owned()).or_default();
-        *accumulated_change =
-            change + if self.mode == Mode::Free { *accumulated_change } else { 0.0 };
-        let accumulated_change = *accumulated_change;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let mut worst_here = 0.0f64;
@@ -443,13 +433,9 @@ impl<'a> Comparator<'a> {
             worst_here = worst_here.max(ulp);
             self.compared += 1;
             let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
-            // A derived tolerance takes precedence, except over an explicit row of the table. The measured sensitivity
-            // applies only where nothing is derived.
+            // A derived tolerance takes precedence, except over an explicit row of the table.
             let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
-            let row = exemption.filter(|(_, allow)| {
-                tolerance.is_none() || !matches!(allow, Tolerance::Conditioned(_))
-            });
-            if let Some((e, allow)) = row {
+            if let Some((e, allow)) = exemption {
                 if off {
                     self.bounds.mark_used(e);
                 }
@@ -458,20 +444,13 @@ impl<'a> Comparator<'a> {
                     (*over, *all) = (*over + usize::from(off), *all + 1);
                 }
             }
-            let tolerance = tolerance.filter(|_| !off || row.is_none());
+            let tolerance = tolerance.filter(|_| !off || exemption.is_none());
             let mut bound = base * steps;
             let mut noise = base
                 * *largest
                 * at.step.map_or(1.0, |t| {
                     if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
                 });
-            if off && !exact && matches!(exemption, Some((_, Tolerance::Conditioned(_)))) {
-                let factor = 1.0 + (at.sensitivity)(i) / *largest;
-                (bound, noise) = (bound * factor, noise * factor);
-            }
-            if let Some((_, Tolerance::RelativeToUpdate(share))) = exemption {
-                bound += share * accumulated_change / unit;
-            }
             if let Some(diverged) = diverged.filter(|_| is_value) {
                 bound += CARRIED * diverged.accumulated_change / unit;
             }

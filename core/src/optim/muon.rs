@@ -400,7 +400,7 @@ fn each<S: Plain>(data: &mut DataMut<'_>, mut f: impl FnMut(usize, &mut [S])) {
 /// To bf16 and back.
 #[inline(always)]
 fn round<W: ComputeFloat>(x: W) -> W {
-    x.rounded(Dtype::Bf16)
+    W::load(x.store::<Eager<bf16>>())
 }
 
 /// The Newton–Schulz iteration on X, `short` × `long`, whose elements are bf16 values.

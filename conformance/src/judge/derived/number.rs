@@ -40,6 +40,12 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
     (x.abs() * unit).max(least)
 }
 
+thread_local! {
+    /// The latest value that was stored in a plain type, and its bound: a rule may round a value by storing it and
+    /// loading it again.
+    static STORED: Cell<Option<(f64, f64)>> = const { Cell::new(None) };
+}
+
 /// What adds to a bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -305,11 +311,21 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     fn load<N: StoredFloat>(x: N) -> Self {
         let any: &dyn std::any::Any = &x;
-        any.downcast_ref::<Self>().copied().unwrap_or_else(|| Bounded::exact(T::load(x)))
+        if let Some(bounded) = any.downcast_ref::<Self>() {
+            return *bounded;
+        }
+        let stored = STORED.take().filter(|(value, _)| *value == x.to_f64());
+        Bounded { value: T::load(x), error: stored.map_or(0.0, |(_, error)| error) }
     }
     fn store<N: StoredFloat>(self) -> N {
         let any: &dyn std::any::Any = &self;
-        any.downcast_ref::<N>().copied().unwrap_or_else(|| self.value.store())
+        if let Some(bounded) = any.downcast_ref::<N>() {
+            return *bounded;
+        }
+        let stored: N = self.value.store();
+        let bound = || (stored.to_f64(), on_grid(stored, self.value.to_f64(), self.error));
+        STORED.set((self.error > 0.0).then(bound));
+        stored
     }
     #[inline(never)]
     fn rounded(self, dtype: Dtype) -> Self {
@@ -418,6 +434,17 @@ mod tests {
         assert!(near(b.sqrt(), 8f64.sqrt() - 7.8f64.sqrt()));
         assert_eq!((a / bounded(0.1, 0.2)).error, f64::INFINITY);
         assert!((bounded(0.0, 0.04).sqrt().error - 0.2).abs() < 1e-6, "near zero");
+    }
+
+    #[test]
+    fn value_that_is_rounded_by_storing_keeps_its_bound() {
+        let rounded = |x: Bounded<f32>| Bounded::<f32>::load(x.store::<Eager<bf16>>());
+        for (value, error) in [(1.0f32 + 1.0 / 256.0, 1e-6), (1.001, 1e-6), (1.001, 0.0)] {
+            let x = bounded(value, error);
+            assert_eq!(rounded(x).error, x.rounded(Dtype::Bf16).error, "{x:?}");
+        }
+        assert_eq!(rounded(bounded(1.0 + 1.0 / 256.0, 1e-6)).error, 1.0 / 256.0);
+        assert_eq!(Bounded::<f32>::load(bf16::ONE).error, 0.0);
     }
 
     #[test]

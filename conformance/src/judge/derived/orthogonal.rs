@@ -213,6 +213,9 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let place = place.of(i);
         let value = at.x.get(place).copied().unwrap_or(T::Scalar::ZERO);
         let error = effects.get(place).copied().unwrap_or(0.0) / 2.0;
+        // Added to a bf16 parameter, the scaled element is a part of the operation, rounded or not.
+        let part = if T::DTYPE == Dtype::Bf16 { half_ulp(T::DTYPE, value.to_f64()) / 2.0 } else { 0.0 };
+        let error = error + part;
         Answer::of(<R as NewtonSchulz>::update::<Bounded<T>>(&k, p, Bounded { value, error }))
     };
     Some(vec![param.iter().enumerate().map(updated).collect(), moved])
