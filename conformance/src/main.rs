@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::judge::bounds::Bounds;
-use bitstep_conformance::judge::check::{Outcome, Report};
+use bitstep_conformance::judge::check::{self, Outcome, Report};
 use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan, Suite};
@@ -384,6 +384,12 @@ fn show(which: &CaseArgs, backend: &str, limit: Duration) -> Result<bool> {
         let case = entry.case?;
         let mut out = std::io::stdout().lock();
         describe(&mut out, &case)?;
+        for (tensor, shares) in check::origins(&case) {
+            let shares: Vec<_> =
+                shares.iter().map(|(name, x)| format!("{name} {:.0} %", 100.0 * x)).collect();
+            let tensor = format!("tolerance of {}", plain(&tensor));
+            writeln!(out, "  {tensor:32} {}", shares.join(", "))?;
+        }
         let bounds = Bounds::default();
         let entry = [Entry { file: entry.file, case: Ok(case) }];
         for r in suite::run(&entry, &backends, &bounds, || {}) {

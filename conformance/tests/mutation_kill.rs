@@ -9,7 +9,7 @@ use bitstep_conformance::backend::Backend;
 use bitstep_conformance::golden::{Case, Data};
 use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check::{Basis, Outcome};
-use bitstep_conformance::judge::mutations::MUTATIONS;
+use bitstep_conformance::judge::mutations::{MUTATIONS, NEIGHBOURS};
 use bitstep_conformance::suite::{self, CaseFilter};
 use globset::Glob;
 use rayon::prelude::*;
@@ -72,7 +72,7 @@ fn every_wrong_neighbour_is_rejected() {
         .flat_map_iter(|(name, cases)| {
             let bounds = &bounds;
             let cases: Vec<_> = cases.iter().map(Basis::of).collect();
-            MUTATIONS.iter().filter_map(move |mutation| {
+            MUTATIONS.iter().chain(NEIGHBOURS).filter_map(move |mutation| {
                 let mut fitting = cases.iter().filter(|c| mutation.applies(c.case)).peekable();
                 fitting.peek()?;
                 let wrong = mutation.in_place_of(&Core);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::Core;
-use crate::backend::{Backend, Counts, Inputs, OptimizerSpec, Run};
+use crate::backend::core_backend::CoreRun;
+use crate::backend::host::{ParamStore, Slices};
+use crate::backend::{Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::OptimizerCase;
 use crate::judge::compare;
 use crate::tensor::Tensor;
@@ -17,14 +18,24 @@ pub(crate) fn shown(run: &dyn Run, params: usize) -> Vec<Shown> {
 }
 
 /// The core after step `t` from these values and states; `None` where it can't be loaded with them.
-pub(crate) fn step<'a>(
+pub(crate) fn step(
     spec: &OptimizerSpec<'_>,
     data: &OptimizerCase,
     before: &[Shown],
     t: usize,
-) -> Option<Box<dyn Run + 'a>> {
-    let core: &'static Core = &Core;
-    let mut run = core.optimizer(spec).ok()?;
+) -> Option<Box<dyn Run>> {
+    Some(Box::new(step_in(spec, data, before, t, Slices::default())?))
+}
+
+/// [`step`] with parameters in a store.
+pub(crate) fn step_in<S: ParamStore>(
+    spec: &OptimizerSpec<'_>,
+    data: &OptimizerCase,
+    before: &[Shown],
+    t: usize,
+    store: S,
+) -> Option<CoreRun<S>> {
+    let mut run = CoreRun::new(spec, store).ok()?;
     for (i, ((value, state), p)) in before.iter().zip(&data.params).enumerate() {
         let counts = Counts { updates: p.updates_before(t) as u64, steps: t as u64 };
         let state =

@@ -1,24 +1,24 @@
 //! The table of error bounds that are not derived from the rule.
 //!
 //! An optimizer's values are held to the tolerance that `derived` computes from the rule itself. This is the only
-//! table of all other bounds: of schedules and gradients, and of what error analysis can't track, which is codes
-//! and everything after them in a free run, the correction stored beside a 16-bit parameter, matrix products, and
-//! per-step scalars.
+//! table of all other bounds: of schedules and gradients, of scalars that no sum goes into, of values whose derived
+//! tolerance is infinite, and of all values of an optimizer that the core lacks.
 //!
 //! * `step` and `values`: [`DEFAULT`] ULP at scale; integers and codes must be equal.
 //! * `free`: every step may add that much, at the largest scale that the element has had: after step t (from 1)
 //!   the bound is t times [`DEFAULT`] times the largest spacing so far. (An error made while a value was large
 //!   does not shrink when the value does.)
 //!
-//! Low-bit state ([`is_low_bit`]): scales may be off by 1 ULP; a code may be off by one (as on a tie; that the
-//! reference is on one is not checked), which is counted and printed, and allowed for 1 % of a case's codes; a parameter's scale is at least 8
-//! learning rates. Codes are compared on their own grid, whatever type a backend returns them in.
+//! Low-bit state ([`is_low_bit`]): which codes an element may have is derived. For an optimizer that the core lacks,
+//! scales may be off by 1 ULP, and codes by one, which is counted and printed, and allowed for 1 % of a case's codes; a
+//! parameter's scale is at least 8 learning rates. Codes are compared on their own grid, whatever type a backend
+//! returns them in.
 //!
-//! A free run of low-bit state is compared like any other until a code diverges from the reference's, which must
-//! look like a tie too. From then on every step of that parameter must be the one that the core makes from the
-//! backend's own state before it (`backend/diverged.rs`). Where that is impossible, because the state is hidden or
-//! the core lacks the optimizer, the parameter may differ from the reference by what diverged codes can cause,
-//! [`CARRIED`]. NaN and infinity are never accepted where the reference is finite.
+//! A free run of low-bit state is compared like any other until a code is another than the reference's where both
+//! may be. From then on every step of that parameter must be the one that the core makes from the backend's own state
+//! before it (`backend/diverged.rs`), to tolerances derived from that. Where that is impossible, because the state is
+//! hidden or the core lacks the optimizer, the parameter may differ from the reference by what diverged codes can
+//! cause, [`CARRIED`]. NaN and infinity are never accepted where the reference is finite.
 //!
 //! An error common to all elements may be within every element's bound, so each tensor's update is also compared
 //! as a whole: [`SYSTEMATIC`].
@@ -81,15 +81,9 @@ pub struct Exemption {
 pub enum Tolerance {
     /// This many ULP at scale per step.
     Ulp(f64),
-    /// This many times the sum of the spacing and the core's sensitivity to one ULP in each input (the
-    /// parameter, the gradient, every slot). For differences that nearly cancel.
-    Conditioned(f64),
     /// This many ULP at scale, with no more than this share of a case's values (or one) beyond the default.
     #[allow(missing_docs)]
     Outliers { ulp: f64, share: f64 },
-    /// The default plus this share of the largest change that the step makes in the tensor. For a reference that
-    /// computes its update in lower precision.
-    RelativeToUpdate(f64),
 }
 
 /// Slots that hold the rounding error of a sum (Kahan compensation). Their own last bits mean little: they are
@@ -98,24 +92,6 @@ pub const COMPENSATIONS: &[&str] = &["compensation", "kahan_comp"];
 
 /// All bounds other than [`DEFAULT`] that are not derived.
 pub const EXEMPTIONS: &[Exemption] = &[
-    Exemption { mode: Mode::Step, ..MUON },
-    Exemption { mode: Mode::Free, ..MUON },
-    Exemption { mode: Mode::Step, ..SINGLE },
-    Exemption { mode: Mode::Free, ..SINGLE },
-    Exemption { mode: Mode::Step, ..COMPENSATION_F64 },
-    Exemption { mode: Mode::Free, ..COMPENSATION_F64 },
-    Exemption { mode: Mode::Step, ..COMPENSATION_MIXED },
-    Exemption { mode: Mode::Free, ..COMPENSATION_MIXED },
-    Exemption { mode: Mode::Step, ..ANYPRECISION_F64 },
-    Exemption { mode: Mode::Free, ..ANYPRECISION_F64 },
-    Exemption { mode: Mode::Step, ..PRODUCT_F32 },
-    Exemption { mode: Mode::Free, ..PRODUCT_F32 },
-    Exemption { mode: Mode::Step, ..PRODUCT_F64 },
-    Exemption { mode: Mode::Free, ..PRODUCT_F64 },
-    Exemption { mode: Mode::Step, ..SCALE },
-    Exemption { mode: Mode::Free, ..SCALE },
-    Exemption { mode: Mode::Step, ..CANCELLING },
-    Exemption { mode: Mode::Free, ..CANCELLING },
     Exemption {
         case: "schedule/{cosine*,torch_cosine_annealing_warm_restarts,torch_one_cycle,\
                warmup_stable_decay}/*",
@@ -145,70 +121,8 @@ pub const EXEMPTIONS: &[Exemption] = &[
     },
 ];
 
-/// The last resort where no tolerance is derived: see `sensitivity`.
-const CANCELLING: Exemption = Exemption {
-    case: "optimizer/*",
-    dtype: None,
-    what: "*",
-    mode: Mode::Step,
-    allow: Tolerance::Conditioned(DEFAULT),
-    reason: "gradient and decay, old and new momentum, parameter and update may nearly cancel, and \
-             the reference contracts a product and a sum to one fma where we do not: the default, \
-             with what an ULP of each input moves the answer by",
-};
-
-const SCALE: Exemption = Exemption {
-    case: LOW_BIT,
-    dtype: Some(Dtype::F32),
-    what: "{*.scale,absmax*}",
-    mode: Mode::Step,
-    allow: Tolerance::Ulp(2.0),
-    reason: "a scale is the largest moment of a block, a sum of two products of which the \
-             reference contracts one: two roundings more",
-};
-
-const MUON: Exemption = Exemption {
-    case: "optimizer/muon/*",
-    dtype: None,
-    what: "value",
-    mode: Mode::Step,
-    allow: Tolerance::RelativeToUpdate(0.06),
-    reason: "products are rounded to bf16 fifteen times; where their f32 sums, in another order, \
-             fall on the other side of a tie, later products move with them: a sixth of 17 x 33 \
-             matrices differ from exact sums, by up to 0.04 where the largest element is 1.2",
-};
-
-const COMPENSATION_F64: Exemption =
-    Exemption { what: "compensation", allow: Tolerance::Ulp(16.0 * F32_ULP), ..ANYPRECISION_F64 };
-
 /// One ULP of `f32`, in ULP of `f64`.
 const F32_ULP: f64 = (1u64 << 29) as f64;
-
-const SINGLE: Exemption = Exemption {
-    case: "optimizer/galore_adamw_8bit/*",
-    dtype: Some(Dtype::F64),
-    what: "value",
-    mode: Mode::Step,
-    allow: Tolerance::Ulp(DEFAULT * F32_ULP),
-    reason: "the reference computes f64 parameters in f32: the default, in ULP of f32",
-};
-
-const COMPENSATION_MIXED: Exemption = Exemption {
-    case: "optimizer/adamw_anyprecision/types_*_f64",
-    dtype: Some(Dtype::F32),
-    what: "compensation",
-    allow: Tolerance::Outliers { ulp: 128.0, share: 0.02 },
-    reason: "the same, and where update and decay nearly cancel, one ULP of the update is many of \
-             what is left",
-    ..SINGLE
-};
-
-const ANYPRECISION_F64: Exemption = Exemption {
-    case: "optimizer/adamw_anyprecision/*",
-    reason: "the reference's bias correction is an f32, whose root comes from a vector library and \
-             is up to one ULP off: the default, in ULP of f32",
-    ..SINGLE
-};
 
 /// Optimizers whose state is stored as codes and scales.
 const LOW_BIT: &str = "optimizer/{flash_*,*_8bit,*_4bit,torchao_*}/*";
@@ -220,7 +134,7 @@ pub fn is_low_bit(case: &str) -> bool {
     GLOB.as_ref().is_some_and(|g| g.is_match(case))
 }
 
-/// The share of a case's codes that may be off by one, as where the reference is on a tie.
+/// The share of a case's codes that may be off by one, as on a tie, where the core lacks the optimizer.
 pub const TIES: f64 = 0.01;
 
 /// How far a free run may be from the reference's after codes have diverged, where the core can't follow it: this
@@ -239,19 +153,6 @@ pub const SYSTEMATIC: f64 = 0.005;
 /// [`SYSTEMATIC`] after codes have diverged, where the core can't follow. One code changes the whole update by less
 /// than 0.009 in 95 of 100 places that were tried.
 pub const SYSTEMATIC_DIVERGED: f64 = 0.05;
-
-const PRODUCT_F32: Exemption = Exemption {
-    case: "optimizer/{galore,apollo}_*/*",
-    dtype: Some(Dtype::F32),
-    what: "*",
-    mode: Mode::Step,
-    allow: Tolerance::Ulp(1000.0),
-    reason: "what stands behind a product of matrices: terms that cancel leave the rounding of the \
-             larger ones, and the reference fuses each product with its sum. Of four suites the \
-             worst is 426, among sums of 37",
-};
-
-const PRODUCT_F64: Exemption = Exemption { dtype: Some(Dtype::F64), ..PRODUCT_F32 };
 
 /// A compiled glob; `None` if it is ill-formed. Compiling is slow, so callers keep it.
 fn matcher(glob: &str) -> Option<GlobMatcher> {
@@ -383,12 +284,12 @@ mod tests {
         };
         let bounds = Bounds::new(&[
             e,
-            Exemption { case: "*", allow: Tolerance::RelativeToUpdate(0.5), ..e },
+            Exemption { case: "*", allow: Tolerance::Outliers { ulp: 200.0, share: 0.5 }, ..e },
         ]);
         let subject = |case, what| Subject { case, dtype: Dtype::F32, what, mode: Mode::Step };
         let of = |case, what| bounds.exemption(&subject(case, what));
         assert_eq!(of("optimizer/muon/x", "value"), Some((0, Tolerance::Ulp(100.0))));
-        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Tolerance::RelativeToUpdate(0.5))));
+        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Tolerance::Outliers { ulp: 200.0, share: 0.5 })));
         assert_eq!(of("optimizer/muon/x", "exp_avg"), None);
         bounds.mark_used(0);
         assert_eq!(bounds.stale().len(), 1);

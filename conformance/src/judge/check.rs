@@ -14,10 +14,9 @@ use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::bounds::{Bounds, Mode, is_low_bit};
 use crate::judge::common::{self, Unit};
 use crate::judge::comparator::{Comparator, Failure, Sample, TensorCheck, TensorTally};
-use crate::judge::compare::is_code;
-use crate::judge::derived::{self, Tolerances};
+use crate::judge::compare::{self, is_code};
+use crate::judge::derived::{self, Origins, Tolerances};
 use crate::judge::diagnose::Candidate;
-use crate::judge::sensitivity::{self, Sensitivity};
 use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
@@ -330,14 +329,12 @@ pub fn case(case: &Case, backend: &dyn Backend, bounds: &Bounds) -> Vec<Report> 
     Basis::of(case).check(backend, bounds)
 }
 
-/// A case with its tolerances and sensitivities, computed on first use and kept, for checking many backends.
+/// A case with its tolerances, computed on first use and kept, for checking many backends.
 pub struct Basis<'a> {
     /// The case.
     pub case: &'a Case,
     steps: Vec<OnceLock<Tolerances>>,
     run: OnceLock<Vec<Tolerances>>,
-    step_sensitivities: Vec<OnceLock<Sensitivity>>,
-    run_sensitivities: OnceLock<Vec<Sensitivity>>,
 }
 
 impl<'a> Basis<'a> {
@@ -348,8 +345,6 @@ impl<'a> Basis<'a> {
             case,
             steps: (0..case.steps).map(|_| OnceLock::new()).collect(),
             run: OnceLock::new(),
-            step_sensitivities: (0..case.steps).map(|_| OnceLock::new()).collect(),
-            run_sensitivities: OnceLock::new(),
         }
     }
 
@@ -398,13 +393,15 @@ impl<'a> Basis<'a> {
     fn run(&self, data: &OptimizerCase) -> &[Tolerances] {
         self.run.get_or_init(|| derived::of_run(self.case, data))
     }
+}
 
-    fn sensitivity(&self, data: &OptimizerCase, t: usize) -> &Sensitivity {
-        self.step_sensitivities[t].get_or_init(|| sensitivity::of_step(self.case, data, t))
-    }
-
-    fn run_sensitivity(&self, data: &OptimizerCase) -> &[Sensitivity] {
-        self.run_sensitivities.get_or_init(|| sensitivity::of_run(self.case, data))
+/// For each tensor of an optimizer's case, which operations its tolerances come from, and how much of them: in a rule
+/// one operation multiplies another's error, so the shares may add up to more than 1.
+#[must_use]
+pub fn origins(case: &Case) -> Origins {
+    match &case.data {
+        Data::Optimizer(data) => derived::origins(case, data),
+        _ => Vec::new(),
     }
 }
 
@@ -457,7 +454,6 @@ fn by_step(
         skipped += compared.iter().filter(|&&compared| !compared).count();
         hidden |= !run.shows_state();
         later += compared.iter().filter(|&&compared| compared && t > 0).count();
-        let sensitivity = || basis.sensitivity(data, t);
         let derived = basis.step(data, t);
         for (i, _) in compared.iter().enumerate().filter(|(_, compared)| **compared) {
             let want = Want::of(case, data, (i, t));
@@ -468,7 +464,7 @@ fn by_step(
                 &*run,
                 (i, t),
                 &want,
-                (derived, &sensitivity),
+                derived,
             );
         }
     }
@@ -481,7 +477,7 @@ fn by_step(
         let all = case.steps * data.params.len();
         format!("{skipped} of {all} parameter-steps checked in the free run only: the file lacks state to start from{slot}")
     });
-    let remarks = [skipped, hidden.then(unchecked), without_sensitivity(&spec)];
+    let remarks = [skipped, hidden.then(unchecked), underived(&spec)];
     Ok(blank.with_results(comparator, remarks.into_iter().flatten()))
 }
 
@@ -489,10 +485,10 @@ fn unchecked() -> String {
     "values only: the backend does not show its state".to_owned()
 }
 
-/// The remark where the core can't measure the sensitivity.
-fn without_sensitivity(spec: &OptimizerSpec<'_>) -> Option<String> {
+/// The remark where no tolerance is derived.
+fn underived(spec: &OptimizerSpec<'_>) -> Option<String> {
     let name = spec.name;
-    let text = || format!("no allowance where numbers cancel: the core has no `{name}`");
+    let text = || format!("no tolerance is derived: the core has no `{name}`");
     Core.optimizer(spec).is_err().then(text)
 }
 
@@ -510,13 +506,13 @@ fn free_run(
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
         run.load(i, &p.init, &p.state0, Counts::default())?;
     }
-    let none = Sensitivity::new();
-    let (derived, by_table) = (basis.run(data), Tolerances::new());
+    let (derived, by_table) = (basis.run(data), Tolerances::default());
     // Compares steps with the core's from the backend's own state, once its codes have diverged.
     let mut from_own = Comparator::new(bounds, &case.id, Mode::Step);
     let mut before = Vec::new();
     let all = 0..data.params.len();
     let is_encoded = |i: usize| data.params[i].state.values().any(|rows| is_code(rows.dtype));
+    let mut is_open = vec![false; data.params.len()];
     let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
     run.plan(&inputs);
     for (t, inputs) in inputs.iter().enumerate() {
@@ -524,30 +520,33 @@ fn free_run(
         let diverged = comparator.diverged();
         let follow = !diverged.is_empty() && !before.is_empty();
         let right = follow.then(|| diverged::step(&spec, data, &before, t)).flatten();
+        let own = right.as_ref().map(|_| derived::of_own(&spec, data, &before, t));
+        let own = own.unwrap_or_default();
         for i in diverged {
             let Some(right) = &right else {
                 comparator.mark_unfollowed(i, t);
                 continue;
             };
             let want = Want::from_own(data, &**right, &before[i], i);
-            let sensitivity = || basis.sensitivity(data, t);
-            compare_param(
+                compare_param(
                 &mut from_own,
                 case,
                 data,
                 &*run,
                 (i, t),
                 &want,
-                (&by_table, &sensitivity),
+                &own,
             );
         }
         for i in all.clone() {
-            let here = || basis.run_sensitivity(data).get(t).unwrap_or(&none);
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
-            compare_param(&mut comparator, case, data, &*run, (i, t), &want, (derived, &here));
-            if !run.shows_state() && is_encoded(i) {
-                comparator.mark_unfollowed(i, t); // whether its codes have diverged can't be seen
+            let by_rule = derived.numbers(&format!("p{i}.value")).is_some();
+            compare_param(&mut comparator, case, data, &*run, (i, t), &want, derived);
+            // Whether open codes have diverged can't be seen.
+            is_open[i] |= !by_rule || derived.has_open_codes(i);
+            if !run.shows_state() && is_encoded(i) && is_open[i] {
+                comparator.mark_unfollowed(i, t);
             }
         }
         comparator.end_of_step(t);
@@ -558,7 +557,7 @@ fn free_run(
     from_own.finish();
     from_own.ties();
     comparator.absorb(from_own);
-    let remarks = [(!run.shows_state()).then(unchecked), without_sensitivity(&spec)];
+    let remarks = [(!run.shows_state()).then(unchecked), underived(&spec)];
     Ok(blank.with_results(comparator, remarks.into_iter().flatten()))
 }
 
@@ -576,6 +575,19 @@ fn with_value(
     let answers: Vec<f64> = (0..got.len()).map(beside).collect();
     let rounded = Tensor::round(got.dtype, &got.shape, &answers);
     (rounded.unwrap_or_else(|| got.clone()), (0..got.len()).map(scale).collect())
+}
+
+/// For each element, that of two answers which is nearer to the reference's.
+fn nearer(a: &Tensor, b: Tensor, want: &Tensor) -> Tensor {
+    let mut out = b;
+    let size = out.dtype.size();
+    for k in 0..a.len().min(out.len()) {
+        let off = |x: f64| compare::error(x, want.get(k), 1.0);
+        if a.dtype == out.dtype && off(a.get(k)) <= off(out.get(k)) {
+            out.bytes[k * size..(k + 1) * size].copy_from_slice(&a.bytes[k * size..(k + 1) * size]);
+        }
+    }
+    out
 }
 
 /// Slots that start as a copy of the parameter.
@@ -617,21 +629,16 @@ impl Want {
     }
 }
 
-/// Compares value, state and, at the end, `eval` of one parameter after step `t`. Bounds that are not derived may be
-/// widened by the core's sensitivity.
-fn compare_param<'a>(
+/// Compares value, state and, at the end, `eval` of one parameter after step `t`.
+fn compare_param(
     comparator: &mut Comparator<'_>,
     case: &Case,
     data: &OptimizerCase,
     run: &dyn Run,
     (i, t): (usize, usize),
     expected: &Want,
-    (derived, sensitivity): (&Tolerances, &dyn Fn() -> &'a Sensitivity),
+    derived: &Tolerances,
 ) {
-    let derived = |tensor: &str| derived.get(tensor).map(|x| &x[..]);
-    let sensitivity = |tensor: &str, i: usize| {
-        sensitivity().get(tensor).and_then(|x| x.get(i)).copied().unwrap_or(0.0)
-    };
     let p = &data.params[i];
     let constant = case.hyper.get("lr").and_then(serde_json::Value::as_f64);
     let lr = data.lr.as_ref().map(|lr| lr[t]).or(constant).unwrap_or(0.0);
@@ -653,17 +660,17 @@ fn compare_param<'a>(
             comparator.problem(format!("`{tensor}` is {g}, wanted {w}"));
             continue;
         }
-        let sensitivity = |k| sensitivity(&tensor, k);
         let from = (what == "value").then_some([before, start]);
-        let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
+        let (step, param) = (Some(t), Some(i));
+        let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
         let at = TensorCheck {
             tensor: &tensor,
             what,
             step,
-            sensitivity: &sensitivity,
             param,
             from,
             derived,
+            codes,
         };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
@@ -686,24 +693,26 @@ fn compare_param<'a>(
         let tensor = format!("p{i}.state.{slot}");
         match got.get(slot) {
             Some(got) => {
-                let sensitivity = |k| sensitivity(&tensor, k);
-                let (step, param, derived) = (Some(t), Some(i), derived(&tensor));
-                let sensitivity = &sensitivity;
+                        let (step, param) = (Some(t), Some(i));
+        let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
                 let at = TensorCheck {
                     tensor: &tensor,
                     what: slot,
                     step,
-                    sensitivity,
                     param,
                     from: None,
                     derived,
+                    codes,
                 };
                 let state_before = expected.state_before.get(slot);
                 if Bounds::compensates(slot) && got.len() == want.len() {
                     let before = [before.clone(), state_before.unwrap_or(want).clone()];
                     let values = [run.value(i), expected.value.clone()];
                     comparator.count_zeros(got, want);
-                    let (got, scale) = with_value([got, want], &values, &before);
+                    let (beside, scale) = with_value([got, want], &values, &before);
+                    // A derived tolerance counts that the value may be another one, to which it need not be in
+                    // proportion: then the nearer of the two is judged.
+                    let got = if derived.is_some() { nearer(got, beside, want) } else { beside };
                     comparator.compare_by(&at, &got, want, |k| scale[k]);
                 } else {
                     comparator.compare(&at, got, want, state_before);
@@ -725,7 +734,6 @@ fn schedule(
     bounds: &Bounds,
     blank: Report,
 ) -> Result<Report, BackendError> {
-    let none = |_| 0.0;
     let got = backend.schedule(&ScheduleSpec::new(case, data))?;
     let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if got.len() == data.lr.len() {
@@ -736,7 +744,7 @@ fn schedule(
                 tensor: "lr",
                 what: "lr",
                 step: Some(t),
-                ..TensorCheck::plain(&none)
+                ..TensorCheck::plain()
             };
             comparator.compare(&at, &row(&got), &row(&data.lr), None);
         }
@@ -753,7 +761,6 @@ fn gradient(
     bounds: &Bounds,
     blank: Report,
 ) -> Result<Report, BackendError> {
-    let none = |_| 0.0;
     let answer = backend.gradient(&GradientSpec::new(case, data))?;
     let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if answer.outputs.len() != data.tensors.len() {
@@ -782,7 +789,7 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = TensorCheck { tensor: &tensor, what: "out", ..TensorCheck::plain(&none) };
+        let at = TensorCheck { tensor: &tensor, what: "out", ..TensorCheck::plain() };
         comparator.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -790,7 +797,7 @@ fn gradient(
         (Some(_), None) => comparator.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // Stored in f64, but computed in the type that all gradients promote to.
-            let at = TensorCheck { tensor: "norm", what: "norm", ..TensorCheck::plain(&none) };
+            let at = TensorCheck { tensor: "norm", what: "norm", ..TensorCheck::plain() };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {

@@ -128,8 +128,12 @@ pub(crate) struct Comparator<'a> {
     pub(crate) compared: usize,
     /// The number of zeros with the other sign.
     pub(crate) zeros: usize,
-    /// The number of codes compared, and of those that were off by one.
+    /// The number of codes compared without derived ends, and of those that were off by one.
     codes: [usize; 2],
+    /// The number of codes compared with derived ends.
+    derived_codes: usize,
+    /// The number of those that may be one of several, and of those that were not the reference's.
+    open: [usize; 2],
     /// Answers that are missing or of the wrong type or shape.
     pub(crate) problems: Vec<String>,
     /// Some of the compared values.
@@ -144,16 +148,25 @@ pub(crate) struct Comparator<'a> {
     outliers: BTreeMap<usize, (usize, usize)>,
     /// For each tensor, the largest spacing so far of each element.
     units: BTreeMap<String, Vec<f64>>,
-    /// For each tensor, the largest change of an element in the latest step; in a free run, summed over all steps.
-    accumulated_changes: BTreeMap<String, f64>,
-    /// For each parameter, the number of codes at this step of a free run, and of those that were off by one.
-    diverging: BTreeMap<usize, [usize; 2]>,
+    /// For each parameter, its codes at this step of a free run.
+    diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
     /// For each tensor, the systematic error of its update: over all single steps, or of the free run so far.
     systematic_errors: BTreeMap<String, SystematicError>,
     /// The first systematic error beyond its tolerance.
     systematic: Option<String>,
+}
+
+/// The codes of a parameter at one step of a free run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Diverging {
+    /// The number of codes compared without derived ends.
+    codes: usize,
+    /// The number of those that were off by one.
+    ties: usize,
+    /// Whether any code is not the reference's.
+    has_parted: bool,
 }
 
 /// A parameter whose codes have diverged from the reference's in a free run.
@@ -175,27 +188,27 @@ pub(crate) struct TensorCheck<'a> {
     pub(crate) what: &'a str,
     /// The step, from 0.
     pub(crate) step: Option<usize>,
-    /// An element's sensitivity to the last bits of the inputs.
-    pub(crate) sensitivity: &'a dyn Fn(usize) -> f64,
     /// The index of the parameter that it belongs to, if any.
     pub(crate) param: Option<usize>,
     /// For a parameter's value, its value before the step, and the one from which its update is measured.
     pub(crate) from: Option<[&'a Tensor; 2]>,
     /// The elements' derived tolerances, if there are any.
     pub(crate) derived: Option<&'a [f64]>,
+    /// For codes, the first and the last that each may be, as raw bits, where that is derived.
+    pub(crate) codes: Option<[&'a [u64]; 2]>,
 }
 
 impl<'a> TensorCheck<'a> {
     /// A tensor that belongs to no parameter.
-    pub(crate) fn plain(sensitivity: &'a dyn Fn(usize) -> f64) -> TensorCheck<'a> {
+    pub(crate) fn plain() -> TensorCheck<'a> {
         TensorCheck {
             tensor: "",
             what: "",
             step: None,
-            sensitivity,
             param: None,
             from: None,
             derived: None,
+            codes: None,
         }
     }
 }
@@ -213,6 +226,8 @@ impl<'a> Comparator<'a> {
             compared: 0,
             zeros: 0,
             codes: [0; 2],
+            derived_codes: 0,
+            open: [0; 2],
             problems: Vec::new(),
             samples: Vec::new(),
             spread: Spread::default(),
@@ -220,7 +235,6 @@ impl<'a> Comparator<'a> {
             history: BTreeMap::new(),
             outliers: BTreeMap::new(),
             units: BTreeMap::new(),
-            accumulated_changes: BTreeMap::new(),
             diverging: BTreeMap::new(),
             diverged: BTreeMap::new(),
             systematic_errors: BTreeMap::new(),
@@ -275,14 +289,14 @@ impl<'a> Comparator<'a> {
 
     /// Ends a step of a free run, and reports too many codes that were off by one.
     pub(crate) fn end_of_step(&mut self, step: usize) {
-        for (param, [codes, ties]) in std::mem::take(&mut self.diverging) {
+        for (param, Diverging { codes, ties, has_parted }) in std::mem::take(&mut self.diverging) {
             if ties as f64 > (codes as f64 * TIES).max(1.0) {
                 self.problem(format!(
                     "{ties} of {codes} codes of `p{param}` part from the reference's at step {step}"
                 ));
             }
             let diverged = Diverged { since: step, accumulated_change: 0.0, followed: true };
-            if ties > 0 {
+            if has_parted {
                 self.diverged.entry(param).or_insert(diverged);
             }
         }
@@ -321,6 +335,13 @@ impl<'a> Comparator<'a> {
 
     /// The remark on codes that were off by one, where the reference is on a tie; too many are a problem.
     pub(crate) fn ties(&mut self) -> Option<String> {
+        let [open, parted] = self.open;
+        if parted > 0 {
+            let all = self.derived_codes;
+            return Some(format!(
+                "{parted} codes not the reference's, of {open} that may be either of two, of {all}"
+            ));
+        }
         let [codes, ties] = self.codes;
         let text = format!("{ties} of {codes} codes on the other side of a tie");
         if ties as f64 > (codes as f64 * TIES).max(1.0) {
@@ -390,7 +411,7 @@ impl<'a> Comparator<'a> {
             _ if exact => 0.0,
             Some((
                 _,
-                Tolerance::Ulp(ulp) | Tolerance::Conditioned(ulp) | Tolerance::Outliers { ulp, .. },
+                Tolerance::Ulp(ulp) | Tolerance::Outliers { ulp, .. },
             )) => ulp,
             _ => default,
         };
@@ -405,12 +426,9 @@ impl<'a> Comparator<'a> {
             *p
         });
         let derived = at.derived.filter(|d| !exact && d.len() == want.len());
+        let codes = at.codes.filter(|codes| codes.iter().all(|x| x.len() == want.len()));
         let is_value = matches!(at.what, "value" | "eval");
         let mut changes = Vec::new();
-        let accumulated_change = self.accumulated_changes.entry(at.tensor.to_owned()).or_default();
-        *accumulated_change =
-            change + if self.mode == Mode::Free { *accumulated_change } else { 0.0 };
-        let accumulated_change = *accumulated_change;
         let mut units = self.units.remove(at.tensor).unwrap_or_default();
         units.resize(want.len(), 0.0);
         let (mut worst_here, mut off_here, mut inexact_here) = (0.0f64, 0, 0);
@@ -425,6 +443,12 @@ impl<'a> Comparator<'a> {
                 Some(grid) => compare::code(grid, g),
             };
             let apart = |code| compare::codes_apart(want.dtype, code, want.bits(i), packed);
+            // The reference's code and this one must both be ones that the element may have.
+            let ends = codes.map(|[a, b]| [a[i], b[i]]);
+            let both_may_be = ends.is_some_and(|ends| {
+                let may_be = |code| compare::is_between(want.dtype, code, ends, packed);
+                may_be(want.bits(i)) && code.is_some_and(may_be)
+            });
             let ulp = match (code, code.and_then(apart)) {
                 // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
@@ -433,14 +457,23 @@ impl<'a> Comparator<'a> {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
-                    let off_by_one = apart == 1 && low_bit;
-                    self.codes[0] += 1;
-                    self.codes[1] += usize::from(off_by_one);
+                    // Without derived ends a share of the codes may be off by one, as on a tie.
+                    let on_tie = match ends {
+                        Some(_) => apart > 0 && both_may_be,
+                        None => apart == 1 && low_bit,
+                    };
+                    let counts = if ends.is_some() { &mut self.open } else { &mut self.codes };
+                    counts[0] += usize::from(ends.is_none_or(|[a, b]| a != b));
+                    counts[1] += usize::from(on_tie);
+                    self.derived_codes += usize::from(ends.is_some());
                     if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
-                        let [codes, ties] = self.diverging.entry(param).or_default();
-                        (*codes, *ties) = (*codes + 1, *ties + usize::from(off_by_one));
+                        let diverging = self.diverging.entry(param).or_default();
+                        let shared = usize::from(ends.is_none());
+                        diverging.codes += shared;
+                        diverging.ties += shared * usize::from(on_tie);
+                        diverging.has_parted |= on_tie;
                     }
-                    if off_by_one { 0.0 } else { apart as f64 }
+                    if on_tie { 0.0 } else { apart as f64 }
                 }
                 (_, None) => compare::error(g, w, unit),
             };
@@ -448,13 +481,9 @@ impl<'a> Comparator<'a> {
             inexact_here += usize::from(ulp > 0.0);
             self.compared += 1;
             let tolerance = derived.map(|d| d[i]).filter(|t| t.is_finite());
-            // A derived tolerance takes precedence, except over an explicit row of the table. The measured sensitivity
-            // applies only where nothing is derived.
+            // A derived tolerance takes precedence, except over an explicit row of the table.
             let off = ulp > tolerance.map_or(default * steps, |tolerance| tolerance / unit);
-            let row = exemption.filter(|(_, allow)| {
-                tolerance.is_none() || !matches!(allow, Tolerance::Conditioned(_))
-            });
-            if let Some((e, allow)) = row {
+            if let Some((e, allow)) = exemption {
                 if off {
                     self.bounds.mark_used(e);
                 }
@@ -463,20 +492,13 @@ impl<'a> Comparator<'a> {
                     (*over, *all) = (*over + usize::from(off), *all + 1);
                 }
             }
-            let tolerance = tolerance.filter(|_| !off || row.is_none());
+            let tolerance = tolerance.filter(|_| !off || exemption.is_none());
             let mut bound = base * steps;
             let mut noise = base
                 * *largest
                 * at.step.map_or(1.0, |t| {
                     if self.mode == Mode::Free { ((t + 1) as f64).sqrt() } else { 1.0 }
                 });
-            if off && !exact && matches!(exemption, Some((_, Tolerance::Conditioned(_)))) {
-                let factor = 1.0 + (at.sensitivity)(i) / *largest;
-                (bound, noise) = (bound * factor, noise * factor);
-            }
-            if let Some((_, Tolerance::RelativeToUpdate(share))) = exemption {
-                bound += share * accumulated_change / unit;
-            }
             if let Some(diverged) = diverged.filter(|_| is_value) {
                 bound += CARRIED * diverged.accumulated_change / unit;
             }

@@ -80,6 +80,23 @@ pub fn codes_apart(dtype: Dtype, got: u64, want: u64, packed: bool) -> Option<u6
     }
 }
 
+/// Whether a code is one of those from the first to the last of two, in either order.
+#[must_use]
+pub fn is_between(dtype: Dtype, code: u64, [a, b]: [u64; 2], packed: bool) -> bool {
+    if packed && dtype == Dtype::U8 {
+        let within = |shift: u32| {
+            let [code, a, b] = [code, a, b].map(|x| x >> shift & 15);
+            (a.min(b)..=a.max(b)).contains(&code)
+        };
+        return within(0) && within(4);
+    }
+    let apart = |a, b| codes_apart(dtype, a, b, false);
+    match (apart(a, code), apart(code, b), apart(a, b)) {
+        (Some(x), Some(y), Some(all)) => x + y == all,
+        _ => false,
+    }
+}
+
 /// Whether a type holds codes, which [`codes_apart`] measures.
 #[must_use]
 pub fn is_code(dtype: Dtype) -> bool {

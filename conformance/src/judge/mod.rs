@@ -1,8 +1,8 @@
 //! Decides whether a backend's answers are right.
 //!
 //! [`check`] runs a case, `comparator` compares values, [`bounds`] and `derived` define the tolerances,
-//! `sensitivity` measures how much an input's last bit matters, `systematic` finds errors common to all elements,
-//! [`diagnose`] names the [mistake](mutations) that explains a failure, `common` what failures have in common, [`percent`] finds whether an argument off
+//! `systematic` finds errors common to all elements, [`diagnose`] names the [mistake](mutations) that explains a
+//! failure, `common` what failures have in common, [`percent`] finds whether an argument off
 //! by one per cent is noticed. Errors are in *ULP at scale* ([`compare`]): in units of the spacing of the value's
 //! type at the larger magnitude of the expected value and the value before the step. Backends are in
 //! [`crate::backend`], printing in [`crate::report`].
@@ -16,7 +16,6 @@ mod derived;
 pub mod diagnose;
 pub mod mutations;
 pub mod percent;
-mod sensitivity;
 pub mod spread;
 mod systematic;
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use half::f16;
+use half::{bf16, f16};
 use serde_json::{Map, Value};
 
 use crate::backend::{
@@ -14,7 +14,9 @@ use crate::backend::{
     ScheduleSpec,
 };
 use crate::golden::{Case, Data, Group};
+use crate::judge::bounds::is_low_bit;
 use crate::judge::comparator::MAX_SAMPLES;
+use crate::judge::compare::is_code;
 use crate::tensor::Tensor;
 
 mod arguments;
@@ -96,6 +98,100 @@ pub const MUTATIONS: &[Mutation] = &[
         step: |s| rounded(s, |x| f64::from(f16::from_f64(x))),
     },
     Mutation { name: "gradient negated", applies: |_, _| true, step: negated },
+];
+
+/// More mistakes that the goldens must kill, of rules that few implementations have: too special to explain a failure.
+pub const NEIGHBOURS: &[Mutation] = &[
+    Mutation {
+        name: "no look ahead",
+        applies: |_, group| group.hyper.get("nesterov") == Some(&Value::Bool(true)),
+        step: |s| with_argument(s, "nesterov", |_| Value::Bool(false)),
+    },
+    // Projections.
+    Mutation { name: "projector in bf16", applies: projects, step: projector_in_bf16 },
+    Mutation {
+        name: "projector not divided by the root of the rank",
+        applies: |case, group| case.name.starts_with("apollo") && rank_above_one(case, group),
+        step: projector_undivided,
+    },
+    Mutation {
+        name: "scale of the projection applied twice",
+        applies: |case, group| {
+            projects(case, group) && number(group, "scale").is_some_and(|scale| scale != 1.0)
+        },
+        step: |s| with_argument(s, "scale", |x| Value::from(x.as_f64().unwrap_or(1.0).powi(2))),
+    },
+    Mutation {
+        name: "growth of the norm not limited",
+        applies: |_, group| group.hyper.get("disable_nl") == Some(&Value::Bool(false)),
+        step: |s| with_argument(s, "disable_nl", |_| Value::Bool(true)),
+    },
+    // Newton-Schulz iterations.
+    Mutation {
+        name: "one iteration too few",
+        applies: |_, group| number(group, "ns_steps").is_some_and(|steps| steps > 0.0),
+        step: |s| {
+            with_argument(s, "ns_steps", |x| Value::from(x.as_u64().unwrap_or(1).saturating_sub(1)))
+        },
+    },
+    Mutation {
+        name: "learning rate adjusted to shrinking shapes too",
+        applies: |case, group| adjusts(group) == Some(Value::Null) && has_wide_matrix(case, group),
+        step: |s| with_argument(s, "adjust_lr_fn", |_| "spectral_unclamped".into()),
+    },
+    Mutation {
+        name: "weight decay by the adjusted learning rate",
+        applies: |case, group| {
+            decays(case, group) && adjusts(group) == Some("match_rms_adamw".into())
+        },
+        step: decay_adjusted,
+    },
+    // Factored second moments.
+    Mutation {
+        name: "update not clipped",
+        applies: |_, group| number(group, "clip_threshold").is_some(),
+        step: |s| with_argument(s, "clip_threshold", |_| Value::from(1e30)),
+    },
+    Mutation {
+        name: "size of the parameter not bounded below",
+        applies: |_, group| {
+            group.hyper.get("scale_parameter") == Some(&Value::Bool(true))
+                && group.hyper.get("eps").and_then(Value::as_array).is_some()
+        },
+        step: |s| {
+            with_argument(s, "eps", |eps| {
+                Value::from(vec![eps.get(0).cloned().unwrap_or_default(), Value::from(0.0)])
+            })
+        },
+    },
+    // Schedule-free averages.
+    Mutation {
+        name: "evaluated where it is trained",
+        applies: |case, _| case.name.starts_with("schedule_free"),
+        step: |s| {
+            let mut out = s.answer()?;
+            for (eval, value) in out.evals.iter_mut().zip(&out.values) {
+                *eval = eval.is_some().then(|| value.clone());
+            }
+            Ok(out)
+        },
+    },
+    Mutation {
+        name: "average of the last point alone",
+        applies: |case, _| case.name.starts_with("schedule_free"),
+        step: last_point,
+    },
+    // State in few bits.
+    Mutation {
+        name: "one code in fifty the next one",
+        applies: |case, _| is_low_bit(&case.id) && has_codes(case),
+        step: |s| spoiled(s, next_code),
+    },
+    Mutation {
+        name: "scales in bf16",
+        applies: |case, _| is_low_bit(&case.id) && has_codes(case),
+        step: |s| spoiled(s, scale_in_bf16),
+    },
 ];
 
 /// Deviations that some references make on purpose, so that not every golden can kill them; for
@@ -226,6 +322,32 @@ fn second_moment(case: &Case) -> Option<&'static str> {
 }
 
 const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", "v"];
+
+fn projects(_: &Case, group: &Group) -> bool {
+    number(group, "rank").is_some()
+}
+
+fn rank_above_one(_: &Case, group: &Group) -> bool {
+    let random = group.hyper.get("proj").is_none_or(|proj| proj == "random");
+    random && number(group, "rank").is_some_and(|rank| rank > 1.0)
+}
+
+fn adjusts(group: &Group) -> Option<Value> {
+    group.hyper.get("adjust_lr_fn").cloned()
+}
+
+/// Whether a matrix of the group has more columns than rows.
+fn has_wide_matrix(case: &Case, group: &Group) -> bool {
+    let Data::Optimizer(data) = &case.data else { return false };
+    let is_wide = |&i: &usize| matches!(data.params[i].init.shape[..], [rows, cols] if rows < cols);
+    group.params.iter().any(is_wide)
+}
+
+fn has_codes(case: &Case) -> bool {
+    let Data::Optimizer(data) = &case.data else { return false };
+    let is_coded = |rows: &Tensor| is_code(rows.dtype);
+    data.params.iter().any(|p| p.state.values().any(is_coded))
+}
 
 /// The state before a step and its inputs, to be altered and then [stepped](MutatedStep::answer).
 #[derive(Clone)]
@@ -510,6 +632,102 @@ fn rounded(mut s: MutatedStep<'_>, to: fn(f64) -> f64) -> Result<StepOutput, Bac
 fn negated(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
     s.inputs.grads.iter_mut().flatten().for_each(|g| *g = map(g, |_, g| -g));
     s.answer()
+}
+
+/// Changes an argument of the groups that have it.
+fn with_argument(
+    mut s: MutatedStep<'_>,
+    key: &str,
+    f: impl Fn(&Value) -> Value,
+) -> Result<StepOutput, BackendError> {
+    s.set(key, |g| g.hyper.get(key).map(&f));
+    s.answer()
+}
+
+/// Alters the projectors that the reference drew or decomposed.
+fn with_projectors(
+    mut s: MutatedStep<'_>,
+    f: impl Fn(&MutatedStep<'_>, usize, &Tensor) -> Tensor,
+) -> Result<StepOutput, BackendError> {
+    let given = s.inputs.tensors.clone();
+    for (i, given) in given.iter().enumerate() {
+        for (name, (projector, now)) in given.iter().filter(|(name, _)| name.starts_with("projector")) {
+            let altered = f(&s, i, projector);
+            s.inputs.tensors[i].insert(name.clone(), (altered, *now));
+        }
+    }
+    s.answer()
+}
+
+fn projector_in_bf16(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
+    with_projectors(s, |_, _, x| map(x, |_, x| bf16::from_f64(x).to_f64()))
+}
+
+fn projector_undivided(s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
+    with_projectors(s, |s, i, x| {
+        let root = s.number(i, "rank").sqrt();
+        map(x, |_, x| x * root)
+    })
+}
+
+/// 1 − η r λ for 1 − η λ, where r = 0.2 √max(rows, columns).
+fn decay_adjusted(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
+    let longest = |group: &Group| {
+        let shapes = group.params.iter().map(|&i| s.params[i].value.shape.iter().max());
+        shapes.flatten().max().copied().unwrap_or(1) as f64
+    };
+    let ratios: Vec<f64> = s.groups.iter().map(|g| 0.2 * longest(g).sqrt()).collect();
+    for (group, ratio) in s.groups.iter_mut().zip(ratios) {
+        let decay = number(group, "weight_decay").unwrap_or(0.0);
+        group.hyper.insert("weight_decay".to_owned(), Value::from(decay * ratio));
+    }
+    s.answer()
+}
+
+/// The weights of all points before are forgotten, though the sum is shown as it should be.
+fn last_point(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
+    const SUM: &str = "weight_sum";
+    let right = s.answer()?;
+    for p in &mut s.params {
+        if let Some(sum) = p.state.get_mut(SUM) {
+            *sum = map(sum, |_, _| 0.0);
+        }
+    }
+    let mut out = s.answer()?;
+    for (state, right) in out.states.iter_mut().zip(right.states) {
+        if let Some(sum) = right.get(SUM) {
+            state.insert(SUM.to_owned(), sum.clone());
+        }
+    }
+    Ok(out)
+}
+
+/// Alters the state that is shown, and kept.
+fn spoiled(
+    s: MutatedStep<'_>,
+    f: fn(&str, &Tensor) -> Tensor,
+) -> Result<StepOutput, BackendError> {
+    let mut out = s.answer()?;
+    for state in &mut out.states {
+        state.iter_mut().for_each(|(slot, x)| *x = f(slot, x));
+    }
+    Ok(out)
+}
+
+/// The next code towards the middle, for one element in fifty.
+fn next_code(_: &str, x: &Tensor) -> Tensor {
+    let mut x = x.clone();
+    if is_code(x.dtype) {
+        for code in x.bytes.iter_mut().step_by(50) {
+            *code = if *code & 0x7f > 0x40 { *code - 1 } else { *code + 1 };
+        }
+    }
+    x
+}
+
+fn scale_in_bf16(slot: &str, x: &Tensor) -> Tensor {
+    let is_scale = slot.ends_with("scale") || slot.ends_with("scales") || slot.starts_with("absmax");
+    if is_scale { map(x, |_, x| bf16::from_f64(x).to_f64()) } else { x.clone() }
 }
 
 struct MutatedBackend<'a> {

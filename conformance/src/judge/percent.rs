@@ -194,7 +194,9 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
     let told = pairs.into_par_iter().map(|(name, argument, cases)| {
         let cases = cases.iter().filter(|(_, a)| a.contains(argument)).map(|(basis, _)| *basis);
         let cases: Vec<_> = cases.collect();
-        (name, argument.clone(), FACTORS.iter().all(|&f| noticed(&cases, argument, f, &bounds)))
+        let tried: Vec<bool> =
+            FACTORS.iter().filter_map(|&f| noticed(&cases, argument, f, &bounds)).collect();
+        (name, argument.clone(), !tried.is_empty() && tried.into_iter().all(|noticed| noticed))
     });
     let mut out = BTreeMap::<String, Held>::new();
     for (name, argument, noticed) in told.collect::<Vec<_>>() {
@@ -204,8 +206,13 @@ pub fn held(cases: &[Case]) -> BTreeMap<String, Held> {
     out
 }
 
-/// Whether some case fails; also true where every case's optimizer refuses the altered argument.
-fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64, bounds: &Bounds) -> bool {
+/// Whether some case fails; `None` where no case could be run, as every optimizer refuses the altered argument.
+fn noticed(
+    cases: &[&Basis<'_>],
+    argument: &Argument,
+    factor: f64,
+    bounds: &Bounds,
+) -> Option<bool> {
     let off = Off { argument: argument.clone(), factor };
     let mut possible = false;
     let noticed = cases.iter().any(|basis| {
@@ -217,7 +224,7 @@ fn noticed(cases: &[&Basis<'_>], argument: &Argument, factor: f64, bounds: &Boun
         possible = true;
         basis.check(&off, bounds).iter().any(|r| r.outcome == Outcome::Fail)
     });
-    noticed || !possible
+    possible.then_some(noticed)
 }
 
 /// The text of `docs/one-percent.md`.

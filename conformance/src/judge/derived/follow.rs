@@ -8,7 +8,7 @@ use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 
 use super::choice;
-use super::number::{Bounded, half_ulp, on_grid};
+use super::number::{Bounded, Source, added, half_ulp, on_grid};
 
 /// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
@@ -58,6 +58,10 @@ pub(super) struct Task<'a> {
     pub(super) slots: &'a [Held<'a>],
     /// How much two correct norms over all gradients may differ, relative to the norm.
     pub(super) norm_error: f64,
+    /// The error bound of each scalar.
+    pub(super) scalar_errors: &'a mut ScalarState,
+    /// The parameter that is projected, if this step only computes a direction.
+    pub(super) full: Option<Held<'a>>,
 }
 
 /// A value after the step, before it is rounded for storage, and how far apart two correct ones may be.
@@ -72,8 +76,13 @@ impl Answer {
         Answer { value: x.value.to_f64(), tolerance: 2.0 * x.error }
     }
 
+    /// The value, rounded to a type, with its error bound: half of the tolerance.
+    pub(super) fn bounded<T: ComputeFloat>(self) -> Bounded<T> {
+        Bounded { value: T::from_f64(self.value), error: self.tolerance / 2.0 }
+    }
+
     /// Widens the tolerance by another outcome.
-    fn admit(&mut self, other: Answer) {
+    pub(super) fn admit(&mut self, other: Answer) {
         let apart = (other.value - self.value).abs();
         // NaN in either is compared as it is.
         let apart = if apart.is_finite() { apart } else { 0.0 };
@@ -141,8 +150,36 @@ impl<R: Rule, T: ComputeFloat> Shape<R, T> for Elements {
     }
 }
 
-/// The elements before the step: of the parameter, the gradient, and the slots in use.
+/// The elements of an elementwise rule's direction.
+pub(super) struct Directions;
+
+impl<R: Rule, T: ComputeFloat> Shape<R, T> for Directions {
+    fn terms(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        _: usize,
+        p: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> [Bounded<T::Scalar>; 2] {
+        R::sum_terms::<Bounded<T>>(k, p, g, slots)
+    }
+    fn element(
+        &self,
+        k: &R::Coefs<Bounded<T>>,
+        _: usize,
+        _: Bounded<T>,
+        g: Bounded<T>,
+        slots: R::Slots<Bounded<T>>,
+    ) -> (Bounded<T>, R::Slots<Bounded<T>>) {
+        R::update_direction::<Bounded<T>>(k, g, slots)
+    }
+}
+
+/// The elements before the step: of the parameter, the gradient, and the slots in use; and of the parameter that is
+/// projected.
 struct Loaded<T> {
+    full: Vec<Bounded<T>>,
     param: Vec<Bounded<T>>,
     grad: Vec<Bounded<T>>,
     slots: Vec<Vec<Bounded<T>>>,
@@ -153,6 +190,7 @@ impl<T: ComputeFloat> Loaded<T> {
         let used = |k: usize| mask.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
         let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load() } else { Vec::new() };
         Loaded {
+            full: task.full.map(Held::load).unwrap_or_default(),
             param: task.param.load(),
             grad: task.grad.load(),
             slots: task.slots.iter().enumerate().map(slot).collect(),
@@ -166,13 +204,25 @@ const SLOTS: usize = 8;
 /// A step with its constants. Only this is compiled for every rule and type.
 trait Prepared<T: ComputeFloat> {
     fn terms(&self, i: usize, before: &Loaded<T>) -> [Bounded<T::Scalar>; 2];
+    /// The terms of an element of the parameter that is projected.
+    fn full_terms(&self, p: Bounded<T>) -> [Bounded<T::Scalar>; 2];
     /// The parameter, then its slots.
     fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS];
 }
 
-struct Constants<R: Rule, T: ComputeFloat, S> {
-    k: R::Coefs<Bounded<T>>,
-    shape: S,
+/// A step's constants, complete with its sums.
+pub(super) struct Constants<R: Rule, T: ComputeFloat, S> {
+    pub(super) k: R::Coefs<Bounded<T>>,
+    pub(super) shape: S,
+}
+
+/// A step that has been followed.
+pub(super) struct Followed<R: Rule, T: ComputeFloat, S> {
+    pub(super) answers: Answers,
+    /// The unperturbed constants.
+    pub(super) nominal: Constants<R, T, S>,
+    /// The perturbed ones, in pairs: down and up.
+    pub(super) others: Vec<Constants<R, T, S>>,
 }
 
 #[inline(never)]
@@ -190,6 +240,10 @@ impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         self.shape.terms(&self.k, i, p, g, slots_at::<R, T>(before, i))
     }
+    fn full_terms(&self, p: Bounded<T>) -> [Bounded<T::Scalar>; 2] {
+        let none = <R::Slots<Bounded<T>> as Array<Bounded<T>>>::from_fn(|_| Bounded::ZERO);
+        R::sum_terms::<Bounded<T>>(&self.k, p, Bounded::ZERO, none)
+    }
     fn element(&self, i: usize, before: &Loaded<T>) -> [Bounded<T>; 1 + SLOTS] {
         let (p, g) = (at(&before.param, i), at(&before.grad, i));
         let (p, slots) = self.shape.element(&self.k, i, p, g, slots_at::<R, T>(before, i));
@@ -200,14 +254,13 @@ impl<R: Rule, T: ComputeFloat, S: Shape<R, T>> Prepared<T> for Constants<R, T, S
     }
 }
 
-/// Steps all elements of a tensor; `shape` is made from the step's constants and the gradient. Also returns the
-/// unperturbed shape.
+/// Steps all elements of a tensor; `shape` is made from the step's constants and the gradient.
 pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
     rule: &R,
     mask: u32,
     task: &mut Task<'_>,
     shape: impl Fn(&R::Coefs<Bounded<T>>, &[Bounded<T>]) -> S,
-) -> (Answers, S) {
+) -> Followed<R, T, S> {
     let before = Loaded::new(task, mask);
     let has_sums = R::NUM_SUMS > 0 && rule.needs_sums();
     let perturbations = perturbations(task, if has_sums { R::NUM_SUMS } else { 0 });
@@ -220,18 +273,34 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
         let shape = shape(&k, &before.grad);
         let mut constants = Constants::<R, T, S> { k, shape };
         if has_sums {
-            let sums = sums(&constants, &before, perturbed);
+            let sums = sums(&constants, &before, perturbed, R::PARAM_ONLY_SUMS);
             R::apply_sums::<Bounded<T>>(&mut constants.k, sums, before.param.len());
         }
         R::export_scalars::<Bounded<T>>(&constants.k, scalars);
         constants
     };
-    let others =
-        perturbations.into_iter().map(|perturbed| constants(perturbed, &mut task.scalars.clone()));
+    let mut exported = Vec::new();
+    let others = perturbations.into_iter().map(|perturbed| {
+        let mut scalars = *task.scalars;
+        let constants = constants(perturbed, &mut scalars);
+        exported.push(scalars);
+        constants
+    });
     let others: Vec<_> = others.collect();
     let nominal = constants(Perturbed::Nothing, task.scalars);
+    for (k, error) in task.scalar_errors.iter_mut().enumerate() {
+        let x = task.scalars[k];
+        let apart = |other: &ScalarState| (other[k] - x).abs();
+        let wider = |pair: &[ScalarState]| pair.iter().map(apart).fold(0.0, f64::max);
+        let apart: f64 = exported.chunks(2).map(wider).sum();
+        if apart > 0.0 && apart.is_finite() {
+            // Beside the sum it takes a quotient and a root.
+            *error = apart / 2.0 + 2.0 * half_ulp(T::Scalar::DTYPE, x);
+        }
+    }
     let views: Vec<&dyn Prepared<T>> = others.iter().map(|x| x as &dyn Prepared<T>).collect();
-    (outcomes(&nominal, &views, &before), nominal.shape)
+    let answers = outcomes(&nominal, &views, &before);
+    Followed { answers, nominal, others }
 }
 
 /// The perturbations of a step, in pairs: down and up.
@@ -246,9 +315,21 @@ fn sums<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     before: &Loaded<T>,
     perturbed: Perturbed,
+    param_only: u32,
 ) -> [Bounded<T::Scalar>; 2] {
-    let terms: Vec<_> = (0..before.param.len()).map(|i| constants.terms(i, before)).collect();
+    let n = before.param.len();
+    let terms: Vec<_> = (0..n).map(|i| constants.terms(i, before)).collect();
     let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
+    if !before.full.is_empty() && param_only != 0 {
+        let terms: Vec<_> = before.full.iter().map(|&p| constants.full_terms(p)).collect();
+        let scale = n as f64 / terms.len() as f64;
+        for k in (0..2).filter(|k| param_only >> k & 1 == 1) {
+            let Bounded { value, error } = sum(terms.iter().map(|term| term[k]));
+            let value = T::Scalar::from_f64(value.to_f64() * scale);
+            let error = error * scale + half_ulp(T::Scalar::DTYPE, value.to_f64());
+            sums[k] = Bounded { value, error };
+        }
+    }
     for (sum, x) in sums.iter_mut().enumerate() {
         if let Perturbed::Sum(which, sign) = perturbed
             && which == sum
@@ -324,6 +405,7 @@ pub(super) fn sum<A: ComputeFloat>(terms: impl Iterator<Item = Bounded<A>>) -> B
     let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
     let inherited: f64 = terms.iter().map(|x| x.error).sum();
     let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
-    let error = inherited + count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let rounding = count.saturating_sub(1) as f64 * half_ulp(A::DTYPE, magnitude);
+    let error = inherited + added(Source::Sum, rounding);
     Bounded { value, error: if error.is_nan() { f64::INFINITY } else { error } }
 }

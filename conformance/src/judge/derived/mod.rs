@@ -8,20 +8,30 @@
 //! * a comparison of values that may be equal is decided both ways ([`choice`]);
 //! * sums and norms that enter the step's constants are perturbed by as much as two correct ones may differ.
 //!
-//! Nothing here is specific to an optimizer. What can't be tracked (codes, matrix products) is compared by the
-//! table in [`crate::judge::bounds`]. `docs/tolerances.md` has the details.
+//! Storages in few bits hand the ends of a bound through their own encoding ([`encoded`]), matrix products add
+//! n · u · |A| |B| ([`product`]), and the roundings of a Newton–Schulz iteration are decided both ways ([`orthogonal`]).
+//! Nothing here is specific to an optimizer. What can't be tracked is compared by the table in
+//! [`crate::judge::bounds`]. `docs/tolerances.md` has the details.
 
 mod choice;
+mod encoded;
 mod factors;
 mod follow;
 mod host;
+mod lowrank;
 mod number;
+mod orthogonal;
+mod product;
 mod rule;
 
+use std::collections::BTreeMap;
+
 use crate::backend::core_backend::CoreRun;
+use crate::backend::diverged::{self, Shown};
 use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
+use number::Source;
 pub(crate) use host::Tolerances;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
@@ -42,6 +52,45 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
         Some(run.store().tolerances())
     };
     (0..case.steps).map_while(step).collect()
+}
+
+/// A tensor, and the share of its tolerances, over all steps, that goes if a source adds nothing: the largest first.
+pub(crate) type Origins = Vec<(String, Vec<(&'static str, f64)>)>;
+
+/// Where the tolerances of a case's steps come from.
+pub(crate) fn origins(case: &Case, data: &OptimizerCase) -> Origins {
+    let totals = || {
+        let mut totals = BTreeMap::<String, f64>::new();
+        for t in 0..case.steps {
+            for (tensor, x) in of_step(case, data, t).into_numbers() {
+                let sum: f64 = x.into_iter().filter(|x| x.is_finite()).sum();
+                *totals.entry(tensor).or_default() += sum;
+            }
+        }
+        totals
+    };
+    let all = totals();
+    let without = Source::ALL.map(|(source, name)| (name, number::without(source, totals)));
+    let of = |(tensor, all): (&String, &f64)| {
+        let share = |(name, totals): &(&'static str, BTreeMap<String, f64>)| {
+            (*name, 1.0 - totals.get(tensor).copied().unwrap_or(0.0) / all)
+        };
+        let mut shares: Vec<_> = without.iter().map(share).filter(|(_, x)| *x >= 0.005).collect();
+        shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        (tensor.clone(), shares)
+    };
+    all.iter().filter(|(_, all)| **all > 0.0).map(of).collect()
+}
+
+/// The tolerances of step `t` from a backend's own values and state.
+pub(crate) fn of_own(
+    spec: &OptimizerSpec<'_>,
+    data: &OptimizerCase,
+    before: &[Shown],
+    t: usize,
+) -> Tolerances {
+    let run = diverged::step_in(spec, data, before, t, Following::default());
+    run.map(|run| run.store().tolerances()).unwrap_or_default()
 }
 
 /// A run before step `t`.

@@ -12,6 +12,7 @@
 //!
 //! The larger operations are not inlined: every rule is compiled with them, for four types.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -37,6 +38,73 @@ pub(crate) fn half_ulp(dtype: Dtype, x: f64) -> f64 {
         Dtype::F16 => (1.0 / 2048.0, 3e-8),
     };
     (x.abs() * unit).max(least)
+}
+
+thread_local! {
+    /// The latest value that was stored in a plain type, and its bound: a rule may round a value by storing it and
+    /// loading it again.
+    static STORED: Cell<Option<(f64, f64)>> = const { Cell::new(None) };
+}
+
+/// What adds to a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// +, −.
+    Addition,
+    /// ×.
+    Multiplication,
+    /// ÷.
+    Division,
+    /// √.
+    Root,
+    /// A constant of the step.
+    Constant,
+    /// A sum over a tensor, a row or a column.
+    Sum,
+    /// A product of matrices.
+    Product,
+}
+
+impl Source {
+    pub(crate) const ALL: [(Source, &'static str); 7] = [
+        (Source::Addition, "+"),
+        (Source::Multiplication, "×"),
+        (Source::Division, "÷"),
+        (Source::Root, "√"),
+        (Source::Constant, "constants"),
+        (Source::Sum, "sums"),
+        (Source::Product, "products of matrices"),
+    ];
+}
+
+thread_local! {
+    static IGNORED: Cell<Option<Source>> = const { Cell::new(None) };
+}
+
+/// Calls `f` with nothing added to bounds by this source.
+pub(super) fn without<X>(source: Source, f: impl FnOnce() -> X) -> X {
+    IGNORED.set(Some(source));
+    let result = f();
+    IGNORED.set(None);
+    result
+}
+
+/// What a source adds: nothing if it is ignored.
+#[inline(always)]
+pub(super) fn added(source: Source, error: f64) -> f64 {
+    if IGNORED.get() == Some(source) { 0.0 } else { error }
+}
+
+thread_local! {
+    static CONSTANTS: Cell<Dtype> = const { Cell::new(Dtype::F64) };
+}
+
+/// Calls `f` with constants of steps that the reference computes in this type.
+pub(super) fn with_constants_in<X>(dtype: Dtype, f: impl FnOnce() -> X) -> X {
+    let before = CONSTANTS.replace(dtype);
+    let result = f();
+    CONSTANTS.set(before);
+    result
 }
 
 /// Turns a NaN bound into an infinite one.
@@ -130,7 +198,7 @@ impl<T: ComputeFloat> Add for Bounded<T> {
         let value = self.value + other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let is_exact = sum_is_exact(a, b, value.to_f64());
-        Self::result(value, a + b, self.error + other.error, 1.0, is_exact)
+        Self::result(value, a + b, self.error + other.error, added(Source::Addition, 1.0), is_exact)
     }
 }
 
@@ -151,7 +219,7 @@ impl<T: ComputeFloat> Mul for Bounded<T> {
         let error =
             product(a, other.error) + product(b, self.error) + product(self.error, other.error);
         let is_exact = error == 0.0 && a.mul_add(b, -value.to_f64()) == 0.0;
-        Self::result(value, a * b, error, 1.0, is_exact)
+        Self::result(value, a * b, error, added(Source::Multiplication, 1.0), is_exact)
     }
 }
 
@@ -169,7 +237,7 @@ impl<T: ComputeFloat> Div for Bounded<T> {
             _ => f64::INFINITY,
         };
         let is_exact = error == 0.0 && value.to_f64().mul_add(b, -a) == 0.0;
-        Self::result(value, x, error, 1.0, is_exact)
+        Self::result(value, x, error, added(Source::Division, 1.0), is_exact)
     }
 }
 
@@ -195,7 +263,8 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     #[inline(never)]
     fn from_f64(x: f64) -> Self {
         let value = T::from_f64(x);
-        let error = 4.0 * half_ulp(Dtype::F64, x);
+        // Two ULP of the type that it is computed in.
+        let error = added(Source::Constant, 4.0 * half_ulp(CONSTANTS.get(), x));
         let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
         let error = match T::DTYPE {
             _ if is_whole => 0.0,
@@ -242,11 +311,21 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     fn load<N: StoredFloat>(x: N) -> Self {
         let any: &dyn std::any::Any = &x;
-        any.downcast_ref::<Self>().copied().unwrap_or_else(|| Bounded::exact(T::load(x)))
+        if let Some(bounded) = any.downcast_ref::<Self>() {
+            return *bounded;
+        }
+        let stored = STORED.take().filter(|(value, _)| *value == x.to_f64());
+        Bounded { value: T::load(x), error: stored.map_or(0.0, |(_, error)| error) }
     }
     fn store<N: StoredFloat>(self) -> N {
         let any: &dyn std::any::Any = &self;
-        any.downcast_ref::<N>().copied().unwrap_or_else(|| self.value.store())
+        if let Some(bounded) = any.downcast_ref::<N>() {
+            return *bounded;
+        }
+        let stored: N = self.value.store();
+        let bound = || (stored.to_f64(), on_grid(stored, self.value.to_f64(), self.error));
+        STORED.set((self.error > 0.0).then(bound));
+        stored
     }
     #[inline(never)]
     fn rounded(self, dtype: Dtype) -> Self {
@@ -282,7 +361,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
             error => ((x + error).sqrt() - x.sqrt()).max(x.sqrt()),
         };
         let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
-        Self::result(value, x.sqrt(), error, 2.0, is_exact)
+        Self::result(value, x.sqrt(), error, added(Source::Root, 2.0), is_exact)
     }
     fn abs(self) -> Self {
         Bounded { value: self.value.abs(), ..self }
@@ -355,6 +434,17 @@ mod tests {
         assert!(near(b.sqrt(), 8f64.sqrt() - 7.8f64.sqrt()));
         assert_eq!((a / bounded(0.1, 0.2)).error, f64::INFINITY);
         assert!((bounded(0.0, 0.04).sqrt().error - 0.2).abs() < 1e-6, "near zero");
+    }
+
+    #[test]
+    fn value_that_is_rounded_by_storing_keeps_its_bound() {
+        let rounded = |x: Bounded<f32>| Bounded::<f32>::load(x.store::<Eager<bf16>>());
+        for (value, error) in [(1.0f32 + 1.0 / 256.0, 1e-6), (1.001, 1e-6), (1.001, 0.0)] {
+            let x = bounded(value, error);
+            assert_eq!(rounded(x).error, x.rounded(Dtype::Bf16).error, "{x:?}");
+        }
+        assert_eq!(rounded(bounded(1.0 + 1.0 / 256.0, 1e-6)).error, 1.0 / 256.0);
+        assert_eq!(Bounded::<f32>::load(bf16::ONE).error, 0.0);
     }
 
     #[test]
