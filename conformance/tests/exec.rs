@@ -8,7 +8,6 @@ use std::process::Command;
 
 use bitstep_conformance::exec::check_answer;
 use bitstep_conformance::golden::{Case, Data};
-use bitstep_conformance::suite;
 use common::{Draft, f32s};
 use serde_json::Value;
 
