@@ -630,7 +630,7 @@ pub unsafe extern "C" fn bitstep_optimizer_entry_shape(
     unsafe {
         ffi_call(error, |places| {
             let optimizer = places.handle("optimizer", optimizer)?;
-            let size = dimensions.checked_mul(size_of::<usize>()).unwrap_or(usize::MAX);
+            let size = dimensions.saturating_mul(size_of::<usize>());
             places.written("shape", shape.cast(), size, align_of::<usize>())?;
             places.check()?;
             let (param, group) = self::param(optimizer, param)?;
