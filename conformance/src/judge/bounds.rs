@@ -289,7 +289,10 @@ mod tests {
         let subject = |case, what| Subject { case, dtype: Dtype::F32, what, mode: Mode::Step };
         let of = |case, what| bounds.exemption(&subject(case, what));
         assert_eq!(of("optimizer/muon/x", "value"), Some((0, Tolerance::Ulp(100.0))));
-        assert_eq!(of("optimizer/sgd/x", "value"), Some((1, Tolerance::Outliers { ulp: 200.0, share: 0.5 })));
+        assert_eq!(
+            of("optimizer/sgd/x", "value"),
+            Some((1, Tolerance::Outliers { ulp: 200.0, share: 0.5 }))
+        );
         assert_eq!(of("optimizer/muon/x", "exp_avg"), None);
         bounds.mark_used(0);
         assert_eq!(bounds.stale().len(), 1);

@@ -457,15 +457,7 @@ fn by_step(
         let derived = basis.step(data, t);
         for (i, _) in compared.iter().enumerate().filter(|(_, compared)| **compared) {
             let want = Want::of(case, data, (i, t));
-            compare_param(
-                &mut comparator,
-                case,
-                data,
-                &*run,
-                (i, t),
-                &want,
-                derived,
-            );
+            compare_param(&mut comparator, case, data, &*run, (i, t), &want, derived);
         }
     }
     if let Some(slot) = lacking.as_ref().filter(|_| later == 0) {
@@ -528,15 +520,7 @@ fn free_run(
                 continue;
             };
             let want = Want::from_own(data, &**right, &before[i], i);
-                compare_param(
-                &mut from_own,
-                case,
-                data,
-                &*run,
-                (i, t),
-                &want,
-                &own,
-            );
+            compare_param(&mut from_own, case, data, &*run, (i, t), &want, &own);
         }
         for i in all.clone() {
             let want = Want::of(case, data, (i, t));
@@ -663,15 +647,7 @@ fn compare_param(
         let from = (what == "value").then_some([before, start]);
         let (step, param) = (Some(t), Some(i));
         let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
-        let at = TensorCheck {
-            tensor: &tensor,
-            what,
-            step,
-            param,
-            from,
-            derived,
-            codes,
-        };
+        let at = TensorCheck { tensor: &tensor, what, step, param, from, derived, codes };
         let large = |x: f64| x.abs() >= floor || x.is_nan();
         let before = |k| before.get(k);
         comparator.compare_by(
@@ -693,8 +669,8 @@ fn compare_param(
         let tensor = format!("p{i}.state.{slot}");
         match got.get(slot) {
             Some(got) => {
-                        let (step, param) = (Some(t), Some(i));
-        let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
+                let (step, param) = (Some(t), Some(i));
+                let (derived, codes) = (derived.numbers(&tensor), derived.codes(&tensor));
                 let at = TensorCheck {
                     tensor: &tensor,
                     what: slot,
@@ -740,12 +716,8 @@ fn schedule(
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at = TensorCheck {
-                tensor: "lr",
-                what: "lr",
-                step: Some(t),
-                ..TensorCheck::plain()
-            };
+            let at =
+                TensorCheck { tensor: "lr", what: "lr", step: Some(t), ..TensorCheck::plain() };
             comparator.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {

@@ -409,10 +409,7 @@ impl<'a> Comparator<'a> {
         let low_bit = bounds::is_low_bit(self.case);
         let base = match exemption {
             _ if exact => 0.0,
-            Some((
-                _,
-                Tolerance::Ulp(ulp) | Tolerance::Outliers { ulp, .. },
-            )) => ulp,
+            Some((_, Tolerance::Ulp(ulp) | Tolerance::Outliers { ulp, .. })) => ulp,
             _ => default,
         };
         let default = if exact { 0.0 } else { default };

@@ -651,7 +651,9 @@ fn with_projectors(
 ) -> Result<StepOutput, BackendError> {
     let given = s.inputs.tensors.clone();
     for (i, given) in given.iter().enumerate() {
-        for (name, (projector, now)) in given.iter().filter(|(name, _)| name.starts_with("projector")) {
+        for (name, (projector, now)) in
+            given.iter().filter(|(name, _)| name.starts_with("projector"))
+        {
             let altered = f(&s, i, projector);
             s.inputs.tensors[i].insert(name.clone(), (altered, *now));
         }
@@ -703,10 +705,7 @@ fn last_point(mut s: MutatedStep<'_>) -> Result<StepOutput, BackendError> {
 }
 
 /// Alters the state that is shown, and kept.
-fn spoiled(
-    s: MutatedStep<'_>,
-    f: fn(&str, &Tensor) -> Tensor,
-) -> Result<StepOutput, BackendError> {
+fn spoiled(s: MutatedStep<'_>, f: fn(&str, &Tensor) -> Tensor) -> Result<StepOutput, BackendError> {
     let mut out = s.answer()?;
     for state in &mut out.states {
         state.iter_mut().for_each(|(slot, x)| *x = f(slot, x));
@@ -726,7 +725,8 @@ fn next_code(_: &str, x: &Tensor) -> Tensor {
 }
 
 fn scale_in_bf16(slot: &str, x: &Tensor) -> Tensor {
-    let is_scale = slot.ends_with("scale") || slot.ends_with("scales") || slot.starts_with("absmax");
+    let is_scale =
+        slot.ends_with("scale") || slot.ends_with("scales") || slot.starts_with("absmax");
     if is_scale { map(x, |_, x| bf16::from_f64(x).to_f64()) } else { x.clone() }
 }
 

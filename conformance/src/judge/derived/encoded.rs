@@ -74,8 +74,13 @@ pub(super) fn store(to: &mut EncodedBuffer, answers: &[Answer]) -> Option<Stored
             let slack = if magnitude == 0.0 && x.tolerance == 0.0 { 0.0 } else { slack };
             // The largest of the block must stay the largest, at its end of the scale.
             let is_scale = |end: f64, scale: f64| end >= scale;
-            let large = if magnitude - x.tolerance >= least { least } else { (magnitude + slack).min(least) };
-            let small = if is_scale(magnitude + x.tolerance, most) { most } else { magnitude - slack };
+            let large = if magnitude - x.tolerance >= least {
+                least
+            } else {
+                (magnitude + slack).min(least)
+            };
+            let small =
+                if is_scale(magnitude + x.tolerance, most) { most } else { magnitude - slack };
             let sign = 1f64.copysign(x.value);
             outer[b * block + i] = (sign * large) as f32;
             inner[b * block + i] = (sign * small) as f32;
@@ -225,7 +230,11 @@ pub(super) fn store_pair(to: &mut EncodedBuffer, answers: &[Answer]) -> StoredPa
     let errors = answers.iter().zip(loaded).map(|(x, y)| {
         // The last bit of the correction may differ as well.
         let rounding = (x.value - f64::from(y)).abs();
-        if x.tolerance == 0.0 { 0.0 } else { x.tolerance / 2.0 + if rounding.is_nan() { 0.0 } else { rounding } }
+        if x.tolerance == 0.0 {
+            0.0
+        } else {
+            x.tolerance / 2.0 + if rounding.is_nan() { 0.0 } else { rounding }
+        }
     });
     StoredPair { value, correction, codes, errors: errors.collect() }
 }
@@ -245,14 +254,16 @@ mod tests {
         let format = StorageFormat::Companded(Companded::Momentum);
         let mut to = EncodedBuffer::zeros(format, 3).unwrap();
         let stored = store(&mut to, &answers(&[3.0, 1.0, 1.1], 0.0)).unwrap();
-        let widths: Vec<_> = (0..3).map(|i| stored.codes[0][i].abs_diff(stored.codes[1][i])).collect();
+        let widths: Vec<_> =
+            (0..3).map(|i| stored.codes[0][i].abs_diff(stored.codes[1][i])).collect();
         assert_eq!(widths, [0, 1, 0], "{:?}", stored.codes);
         assert_eq!((&stored.scales[..], &stored.errors[..]), (&[0.0][..], &[0.0; 3][..]));
     }
 
     #[test]
     fn scale_has_the_band_of_the_largest_and_codes_follow_it() {
-        let format = StorageFormat::BlockQuant8(bitstep::storage::BlockQuant8 { signed: true, block: 4 });
+        let format =
+            StorageFormat::BlockQuant8(bitstep::storage::BlockQuant8 { signed: true, block: 4 });
         let mut to = EncodedBuffer::zeros(format, 4).unwrap();
         let mut all = answers(&[0.5, -2.0, 1.0, 0.0], 0.0);
         all[1].tolerance = 0.25;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bitstep::float::{Dtype, StoredFloat};
 use bitstep::optimizer::{Buffer, PreparedStep};
 use bitstep::rule::{ComputePolicy, ScalarState, SlotInit};
-use bitstep::storage::{RawBuffer, RoundingBits, Storage, StochasticRound, StochasticRounded};
+use bitstep::storage::{RawBuffer, RoundingBits, StochasticRound, StochasticRounded, Storage};
 
 use super::encoded;
 use super::follow::{Answer, Held, Task};
@@ -117,7 +117,11 @@ fn start(prepared: &mut PreparedStep<'_>, param: &Buffer) {
 /// Writes 16-bit values after a step with stochastic rounding, and returns how far apart two correct ones may be: the
 /// same bits round both ends.
 fn write_rounded(to: &mut Buffer, bits: RoundingBits<'_>, answers: &[Answer]) -> Vec<f64> {
-    fn of<N: StochasticRound>(to: &mut [N], bits: RoundingBits<'_>, answers: &[Answer]) -> Vec<f64> {
+    fn of<N: StochasticRound>(
+        to: &mut [N],
+        bits: RoundingBits<'_>,
+        answers: &[Answer],
+    ) -> Vec<f64> {
         let mut at = |way: f64| -> Vec<f64> {
             let values: Vec<f32> =
                 answers.iter().map(|x| (x.value + way * x.tolerance) as f32).collect();
@@ -182,7 +186,8 @@ impl HostBackend for Following {
             if known.is_untracked {
                 continue;
             }
-            let after = step(i.0, &mut prepared, &mut values[i.0], (grad, dtype), norm_error, known);
+            let after =
+                step(i.0, &mut prepared, &mut values[i.0], (grad, dtype), norm_error, known);
             *known = after.unwrap_or(Known { is_untracked: true, ..Known::default() });
         }
         Ok(())

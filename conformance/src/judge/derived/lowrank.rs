@@ -48,12 +48,8 @@ impl<R: FactoredUpdate> Inner for FactoredRule<R> {
         let layout = MatrixLayout::of(task.step.shape)?;
         let (slots, states) = task.slots.split_at(R::SLOTS.len().min(task.slots.len()));
         let mask = self.0.active_slots(T::DTYPE) & !R::FACTORED_SLOTS;
-        let mut task = Task {
-            slots,
-            scalars: task.scalars,
-            scalar_errors: task.scalar_errors,
-            ..*task
-        };
+        let mut task =
+            Task { slots, scalars: task.scalars, scalar_errors: task.scalar_errors, ..*task };
         let factors = |k: &_, grad: &[Bounded<T>]| Factors::new::<R>(k, layout, grad, states);
         let followed = follow::<R, T, _>(&self.0, mask, &mut task, factors);
         let mut answers = followed.answers;
@@ -194,9 +190,7 @@ impl Method for Apollo {
                         let these = [limiter, last].map(Answer::of);
                         match &mut both {
                             None => both = Some(these),
-                            Some(both) => {
-                                both.iter_mut().zip(these).for_each(|(x, y)| x.admit(y))
-                            }
+                            Some(both) => both.iter_mut().zip(these).for_each(|(x, y)| x.admit(y)),
                         }
                     },
                 );
@@ -293,8 +287,7 @@ fn of<R: Inner, W: Method, T: ComputeFloat>(
     let first = R::SCALAR_NAMES.len();
     let scalars = [&mut *task.scalars, &mut *task.scalar_errors];
     let scalars = scalars.map(|x| x.get_mut(first..).unwrap_or_default());
-    let directions =
-        rule.method.directions::<T>(&rule.projection, &task.step, &update, scalars);
+    let directions = rule.method.directions::<T>(&rule.projection, &task.step, &update, scalars);
     let param = task.param.load::<T>();
     let apply = |k: &R::Coefs<Bounded<T>>, i: usize| {
         let direction = directions.get(i).copied().unwrap_or(Bounded::ZERO);

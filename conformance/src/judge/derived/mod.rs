@@ -31,8 +31,8 @@ use crate::backend::diverged::{self, Shown};
 use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
-use number::Source;
 pub(crate) use host::Tolerances;
+use number::Source;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {

@@ -88,7 +88,8 @@ impl<R: NewtonSchulz, T: ComputeFloat> Iteration<R, T> {
     }
     fn next(&self, at: &mut Matrices<T::Scalar>) {
         let mut product = vec![T::Scalar::ZERO; self.short * self.long];
-        let (b, x) = (MatrixView::new(&at.polynomial, self.short), MatrixView::new(&at.x, self.long));
+        let (b, x) =
+            (MatrixView::new(&at.polynomial, self.short), MatrixView::new(&at.x, self.long));
         matmul([self.short, self.short, self.long], b, x, &mut product);
         for (x, product) in at.x.iter_mut().zip(product) {
             *x = R::next::<T>(&self.k, *x, product);
@@ -134,7 +135,12 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
     let &[rows, cols] = task.step.shape else { return None };
     let (short, long) = (rows.min(cols), rows.max(cols));
     let k = rule.coefs::<Bounded<T>>(&task.step, [rows, cols]);
-    let plain = Iteration::<R, T> { rule: *rule, k: rule.coefs::<T>(&task.step, [rows, cols]), short, long };
+    let plain = Iteration::<R, T> {
+        rule: *rule,
+        k: rule.coefs::<T>(&task.step, [rows, cols]),
+        short,
+        long,
+    };
     let place = WideIndex::new([rows, cols]);
     let (param, grad) = (task.param.load::<T>(), task.grad.load::<T>());
     let momentum = task.slots.first()?.load::<T>();
@@ -167,7 +173,12 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let norm = R::norm::<Bounded<T>>(&k, squares);
         if norm.error > 0.0 {
             // The norm is rounded to bf16 too; an open one moves all elements together.
-            open.push(Open { iteration: 0, stage: Stage::Start, index: usize::MAX, width: 2.0 * norm.error });
+            open.push(Open {
+                iteration: 0,
+                stage: Stage::Start,
+                index: usize::MAX,
+                width: 2.0 * norm.error,
+            });
         }
         let norm = Bounded::exact(norm.value);
         x.iter().map(|&x| R::normalize::<Bounded<T>>(in_f32(x), norm)).collect()
@@ -182,8 +193,7 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let x = exact(&at.x);
         let view = Matrix::new(&x, long);
         let product = product_summed_in(Dtype::F32, [short, long, short], view, view.transposed());
-        let bounded: Vec<_> =
-            product.iter().map(|&x| R::gram::<Bounded<T>>(in_f32(x))).collect();
+        let bounded: Vec<_> = product.iter().map(|&x| R::gram::<Bounded<T>>(in_f32(x))).collect();
         before.gram = settle(&mut open, (iteration, Stage::Gram), &bounded);
         let gram = exact(&before.gram);
         let view = Matrix::new(&gram, short);
@@ -214,7 +224,8 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let value = at.x.get(place).copied().unwrap_or(T::Scalar::ZERO);
         let error = effects.get(place).copied().unwrap_or(0.0) / 2.0;
         // Added to a bf16 parameter, the scaled element is a part of the operation, rounded or not.
-        let part = if T::DTYPE == Dtype::Bf16 { half_ulp(T::DTYPE, value.to_f64()) / 2.0 } else { 0.0 };
+        let part =
+            if T::DTYPE == Dtype::Bf16 { half_ulp(T::DTYPE, value.to_f64()) / 2.0 } else { 0.0 };
         let error = error + part;
         Answer::of(<R as NewtonSchulz>::update::<Bounded<T>>(&k, p, Bounded { value, error }))
     };
@@ -253,8 +264,7 @@ fn effects<R: NewtonSchulz, T: ComputeFloat>(
             let norm = start.iter().zip(&at.x).map(|(a, b)| a.to_f64() / b.to_f64());
             let norm = norm.filter(|x| x.is_finite()).fold(0.0, f64::max).max(width);
             for x in &mut at.x {
-                *x = T::Scalar::from_f64(x.to_f64() * norm / (norm + width))
-                    .rounded(Dtype::Bf16);
+                *x = T::Scalar::from_f64(x.to_f64() * norm / (norm + width)).rounded(Dtype::Bf16);
             }
             let other = plain.result(0, Stage::X, at);
             for (i, (a, b)) in result.iter().zip(other).enumerate() {

@@ -73,10 +73,8 @@ fn errors<A: ComputeFloat>(
     let mut out = Vec::with_capacity(rows * cols);
     // b by rows, so that the inner loop runs over contiguous memory.
     let by_row = |k: usize| (0..cols).map(move |j| b.at(k, j));
-    let right: Vec<[f64; 2]> = (0..depth)
-        .flat_map(by_row)
-        .map(|y| [y.value.to_f64().abs(), y.error])
-        .collect();
+    let right: Vec<[f64; 2]> =
+        (0..depth).flat_map(by_row).map(|y| [y.value.to_f64().abs(), y.error]).collect();
     let mut sums = vec![Sums::default(); cols];
     for i in 0..rows {
         sums.fill(Sums { is_exact: true, ..Sums::default() });
@@ -135,7 +133,10 @@ mod tests {
     fn errors_of_factors_are_handed_on_and_exact_products_add_none() {
         let (mut a, b) = (exact(&[2.0, 0.0]), exact(&[4.0, 0.0, 3.0, 1.0]));
         let of = |a: &[Bounded<f32>]| product([1, 2, 2], Matrix::new(a, 2), Matrix::new(&b, 2));
-        assert_eq!(of(&a).iter().map(|x| (x.value, x.error)).collect::<Vec<_>>(), [(8.0, 0.0), (0.0, 0.0)]);
+        assert_eq!(
+            of(&a).iter().map(|x| (x.value, x.error)).collect::<Vec<_>>(),
+            [(8.0, 0.0), (0.0, 0.0)]
+        );
         a[1].error = 0.5;
         let all = of(&a);
         assert!((all[0].error - 1.5).abs() < 1e-5 && (all[1].error - 0.5).abs() < 1e-5, "{all:?}");

@@ -6,9 +6,9 @@ use bitstep::float::Eager;
 use bitstep::float::{ComputeFloat, Dtype};
 use bitstep::lowrank::{Apollo, ForceF32, GaLore, Projected};
 use bitstep::optim::*;
+use bitstep::rule::factored::{FactoredRule, FactoredUpdate, MatrixLayout};
 use bitstep::rule::mode::Mode;
 use bitstep::rule::{Array, DynRule, Rule};
-use bitstep::rule::factored::{FactoredRule, FactoredUpdate, MatrixLayout};
 use half::{bf16, f16};
 
 use super::factors::Factors;
@@ -110,7 +110,8 @@ fn evaluated<R: Rule>(
         slots: &[Held<'_>],
     ) -> Vec<Answer> {
         let used = |k: usize| active.checked_shr(k as u32).unwrap_or(0) & 1 == 1;
-        let slot = |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load::<T>() } else { Vec::new() };
+        let slot =
+            |(k, slot): (usize, &Held<'_>)| if used(k) { slot.load::<T>() } else { Vec::new() };
         let slots: Vec<_> = slots.iter().enumerate().map(slot).collect();
         let weight = Bounded::<T>::scalar(weight);
         let element = |(i, p): (usize, Bounded<T>)| {
