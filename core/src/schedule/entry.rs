@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use super::arguments::apply;
 use super::group_scheduler::AnySchedule;
 use super::keras;
-use crate::hyper::{ArgError, Args, HyperParams, names, nearest};
+use crate::hyper::{ArgError, Args, FieldMut, FieldVisitor, HyperParams, names, nearest};
 
 /// A named schedule and its constructor.
 pub(super) struct Entry {
@@ -16,7 +16,9 @@ pub(super) struct Entry {
     /// The reference's class or function.
     class: &'static str,
     /// Arguments for which the schedule has no field: lists and nested schedules.
-    non_fields: &'static [&'static str],
+    pub(super) non_fields: &'static [&'static str],
+    /// Its fields, with their defaults.
+    pub(super) fields: fn() -> Box<dyn HyperParams>,
     pub(super) make: Make,
 }
 
@@ -46,6 +48,21 @@ pub(super) struct BuildContext {
     pub(super) decays: &'static [keras::Entry],
 }
 
+/// Fields that are set from the [context](BuildContext).
+const LR_INIT: &str = "lr_init";
+const LAST_EPOCH: &str = "last_epoch";
+
+/// Passes on all fields but those that are set from the context.
+pub(super) struct OwnFields<'a>(pub(super) &'a mut dyn FieldVisitor);
+
+impl FieldVisitor for OwnFields<'_> {
+    fn field(&mut self, name: &'static str, slot: FieldMut<'_>) {
+        if name != LR_INIT && name != LAST_EPOCH {
+            self.0.field(name, slot);
+        }
+    }
+}
+
 impl Entry {
     /// A schedule all of whose arguments are fields.
     pub(super) const fn of<S: AnySchedule + Default + 'static>(
@@ -53,7 +70,7 @@ impl Entry {
         class: &'static str,
     ) -> Entry {
         let make = Make::Pure(|entry, args, context| entry.parse(S::default(), args, context));
-        Entry::with(name, class, &[], make)
+        Entry::with(name, class, &[], || Box::new(S::default()), make)
     }
 
     /// A schedule with a constructor of its own.
@@ -61,9 +78,10 @@ impl Entry {
         name: &'static str,
         class: &'static str,
         non_fields: &'static [&'static str],
+        fields: fn() -> Box<dyn HyperParams>,
         make: Make,
     ) -> Entry {
-        Entry { name, class, non_fields, make }
+        Entry { name, class, non_fields, fields, make }
     }
 
     /// `schedule` with its fields set from the arguments, `lr_init` and `last_epoch` from the context.
@@ -74,11 +92,11 @@ impl Entry {
         context: BuildContext,
     ) -> BuildResult {
         let fields = names(&mut schedule);
-        if fields.contains(&"lr_init") {
-            args.set("lr_init", context.lr);
+        if fields.contains(&LR_INIT) {
+            args.set(LR_INIT, context.lr);
         }
-        if fields.contains(&"last_epoch") {
-            args.set("last_epoch", context.last_epoch);
+        if fields.contains(&LAST_EPOCH) {
+            args.set(LAST_EPOCH, context.last_epoch);
         }
         apply(self.name, &args, &mut schedule, self.non_fields)?;
         schedule.check()?;

@@ -1,10 +1,18 @@
 //! The table of schedules that are known by a name.
 
+use alloc::boxed::Box;
+
 use super::*;
 
 /// Every named schedule, in alphabetical order.
 pub(super) const SCHEDULES: &[Entry] = &[
-    Entry::with("adafactor_schedule", "AdafactorSchedule", &[], Make::Adafactor),
+    Entry::with(
+        "adafactor_schedule",
+        "AdafactorSchedule",
+        &[],
+        || Box::new(AdafactorSchedule::default()),
+        Make::Adafactor,
+    ),
     Entry::of::<Constant>("constant", "get_constant_schedule"),
     Entry::of::<ConstantWithWarmup>("constant_with_warmup", "get_constant_schedule_with_warmup"),
     Entry::of::<Cosine>("cosine", "get_cosine_schedule_with_warmup"),
@@ -21,12 +29,30 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "get_cosine_with_hard_restarts_schedule_with_warmup",
     ),
     Entry::of::<CreateOptimizerSchedule>("create_optimizer", "create_optimizer"),
-    Entry::with("greedy", "get_greedy_schedule", &[], Make::Greedy),
+    Entry::with(
+        "greedy",
+        "get_greedy_schedule",
+        &[],
+        || Box::new(<GreedyLr>::default()),
+        Make::Greedy,
+    ),
     Entry::of::<InverseSqrt>("inverse_sqrt", "get_inverse_sqrt_schedule"),
     Entry::of::<Linear>("linear", "get_linear_schedule_with_warmup"),
     Entry::of::<Polynomial>("polynomial", "get_polynomial_decay_schedule_with_warmup"),
-    Entry::with("reduce_lr_on_plateau", "ReduceLROnPlateau", &[], Make::Plateau),
-    Entry::with("torch_chained", "ChainedScheduler", &["schedulers"], torch_chained::MAKE),
+    Entry::with(
+        "reduce_lr_on_plateau",
+        "ReduceLROnPlateau",
+        &[],
+        || Box::new(<ReduceLrOnPlateau>::default()),
+        Make::Plateau,
+    ),
+    Entry::with(
+        "torch_chained",
+        "ChainedScheduler",
+        &["schedulers"],
+        || Box::new(TorchChained { schedulers: () }),
+        torch_chained::MAKE,
+    ),
     Entry::of::<TorchConstant>("torch_constant", "ConstantLR"),
     Entry::of::<TorchCosineAnnealing>("torch_cosine_annealing", "CosineAnnealingLR"),
     Entry::of::<TorchCosineAnnealingWarmRestarts>(
@@ -36,17 +62,30 @@ pub(super) const SCHEDULES: &[Entry] = &[
     Entry::of::<TorchCyclic>("torch_cyclic", "CyclicLR"),
     Entry::of::<TorchExponential>("torch_exponential", "ExponentialLR"),
     Entry::of::<TorchLinear>("torch_linear", "LinearLR"),
-    Entry::with("torch_multi_step", "MultiStepLR", &["milestones"], torch_multi_step::MAKE),
+    Entry::with(
+        "torch_multi_step",
+        "MultiStepLR",
+        &["milestones"],
+        || Box::new(torch_multi_step::at(())),
+        torch_multi_step::MAKE,
+    ),
     Entry::of::<TorchOneCycle>("torch_one_cycle", "OneCycleLR"),
     Entry::of::<TorchPolynomial>("torch_polynomial", "PolynomialLR"),
     Entry::with(
         "torch_sequential",
         "SequentialLR",
         &["schedulers", "milestones"],
+        || Box::new(TorchSequential { schedulers: (), milestones: () }),
         torch_sequential::MAKE,
     ),
     Entry::of::<TorchStep>("torch_step", "StepLR"),
-    Entry::with("warm_up", "WarmUp", &["decay_schedule_fn"], warm_up::MAKE),
+    Entry::with(
+        "warm_up",
+        "WarmUp",
+        &["decay_schedule_fn"],
+        || Box::new(warm_up::with(())),
+        warm_up::MAKE,
+    ),
     Entry::of::<WarmupStableDecay>("warmup_stable_decay", "get_wsd_schedule"),
 ];
 

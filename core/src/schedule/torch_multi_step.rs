@@ -31,8 +31,14 @@ pub struct TorchMultiStep<M> {
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.parse(TorchMultiStep { milestones, gamma: 0.1 }, args, context)
+    entry.parse(at(milestones), args, context)
 });
+
+/// The default of everything but the milestones.
+#[cfg(feature = "alloc")]
+pub(super) fn at<M>(milestones: M) -> TorchMultiStep<M> {
+    TorchMultiStep { milestones, gamma: 0.1 }
+}
 
 impl<M> HyperParams for TorchMultiStep<M> {
     /// All arguments but `milestones`, which is set before.
