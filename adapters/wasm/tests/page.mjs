@@ -20,6 +20,8 @@ const served = `http://127.0.0.1:${server.address().port}/`;
 async function open(address, options) {
   const context = await browser.newContext(options);
   const page = await context.newPage();
+  page.setDefaultTimeout(120000); // of a machine that is busy
+  page.setDefaultNavigationTimeout(120000);
   const wrong = [];
   page.on("pageerror", (error) => wrong.push(error.stack));
   page.on("console", (message) => message.type() === "error" && !/favicon/.test(message.location().url) && wrong.push(message.text()));
@@ -28,7 +30,7 @@ async function open(address, options) {
     if (![served, "file://", "data:", "blob:"].some((own) => url.startsWith(own))) wrong.push(`asks ${url}`);
   });
   await page.goto(address);
-  await page.waitForSelector("html[data-ready]", { timeout: 60000 });
+  await page.waitForSelector("html[data-ready]", { timeout: 120000 });
   return { page, close: async () => (assert.deepEqual(wrong, []), context.close()) };
 }
 const shot = (page, name, fullPage = true) => page.screenshot({ path: `${folder}/${name}.png`, fullPage });
