@@ -4,7 +4,7 @@ import { test } from "node:test";
 import init, * as bitstep from "bitstep";
 import { AdamW } from "bitstep/one/adamw";
 import { Lion } from "bitstep/one/lion";
-import { RmsProp } from "bitstep/one/rms_prop";
+import { RmsProp } from "bitstep/one/rmsprop";
 import { Sgd } from "bitstep/one/sgd";
 
 const { Optimizer, Schedule } = bitstep;
