@@ -8,7 +8,9 @@ use alloc::vec::Vec;
 use super::arguments::apply;
 use super::group_scheduler::AnySchedule;
 use super::keras;
-use crate::hyper::{ArgError, Args, HyperParams, Value, names, nearest};
+use crate::hyper::{
+    ArgError, Args, FieldMut, FieldVisitor, HyperParams, Value, names, nearest,
+};
 
 /// A named schedule and its constructor.
 pub(super) struct Entry {
@@ -16,9 +18,9 @@ pub(super) struct Entry {
     /// The reference's class or function.
     class: &'static str,
     /// Arguments for which the schedule has no field: lists and nested schedules.
-    non_fields: &'static [&'static str],
-    /// The fields with their defaults, `None` for those that have none.
-    fields: fn() -> Args,
+    pub(super) non_fields: &'static [&'static str],
+    /// Its fields, with their defaults.
+    pub(super) fields: fn() -> Box<dyn HyperParams>,
     pub(super) make: Make,
 }
 
@@ -48,6 +50,21 @@ pub(super) struct BuildContext {
     pub(super) decays: &'static [keras::Entry],
 }
 
+/// Fields that are set from the [context](BuildContext).
+const LR_INIT: &str = "lr_init";
+const LAST_EPOCH: &str = "last_epoch";
+
+/// Passes on all fields but those that are set from the context.
+pub(super) struct OwnFields<'a>(pub(super) &'a mut dyn FieldVisitor);
+
+impl FieldVisitor for OwnFields<'_> {
+    fn field(&mut self, name: &'static str, slot: FieldMut<'_>) {
+        if name != LR_INIT && name != LAST_EPOCH {
+            self.0.field(name, slot);
+        }
+    }
+}
+
 impl Entry {
     /// A schedule all of whose arguments are fields.
     pub(super) const fn of<S: AnySchedule + Default + 'static>(
@@ -55,7 +72,7 @@ impl Entry {
         class: &'static str,
     ) -> Entry {
         let make = Make::Pure(|entry, args, context| entry.parse(S::default(), args, context));
-        Entry::with(name, class, &[], fields::<S>, make)
+        Entry::with(name, class, &[], || Box::new(S::default()), make)
     }
 
     /// A schedule with a constructor of its own.
@@ -63,7 +80,7 @@ impl Entry {
         name: &'static str,
         class: &'static str,
         non_fields: &'static [&'static str],
-        fields: fn() -> Args,
+        fields: fn() -> Box<dyn HyperParams>,
         make: Make,
     ) -> Entry {
         Entry { name, class, non_fields, fields, make }
@@ -71,10 +88,13 @@ impl Entry {
 
     /// All arguments of the schedule with their defaults, `None` for those that must be given.
     pub(super) fn defaults(&self) -> Args {
-        let own = |name: &str| !["lr_init", "last_epoch"].contains(&name);
+        let mut schedule = (self.fields)();
+        let mut fields = Args::of(schedule.as_mut());
+        for &name in schedule.required() {
+            fields.set(name, Value::None);
+        }
         let of_groups = self.non_fields.iter().map(|name| ((*name).to_owned(), Value::None));
-        let fields = (self.fields)();
-        let fields = fields.iter().filter(|(name, _)| own(name));
+        let fields = fields.iter().filter(|(name, _)| ![LR_INIT, LAST_EPOCH].contains(name));
         of_groups.chain(fields.map(|(name, value)| (name.to_owned(), value.clone()))).collect()
     }
 
@@ -86,11 +106,11 @@ impl Entry {
         context: BuildContext,
     ) -> BuildResult {
         let fields = names(&mut schedule);
-        if fields.contains(&"lr_init") {
-            args.set("lr_init", context.lr);
+        if fields.contains(&LR_INIT) {
+            args.set(LR_INIT, context.lr);
         }
-        if fields.contains(&"last_epoch") {
-            args.set("last_epoch", context.last_epoch);
+        if fields.contains(&LAST_EPOCH) {
+            args.set(LAST_EPOCH, context.last_epoch);
         }
         apply(self.name, &args, &mut schedule, self.non_fields)?;
         schedule.check()?;
@@ -108,20 +128,6 @@ impl Entry {
         };
         groups.iter().map(read).collect()
     }
-}
-
-/// The fields of a schedule with their defaults, `None` for those that have none.
-pub(super) fn fields<S: HyperParams + Default>() -> Args {
-    fields_of(S::default())
-}
-
-/// [`fields`] of a schedule that has just been made.
-pub(super) fn fields_of(mut schedule: impl HyperParams) -> Args {
-    let mut fields = Args::of(&mut schedule);
-    for &name in schedule.required() {
-        fields.set(name, Value::None);
-    }
-    fields
 }
 
 /// The schedule of this name.

@@ -109,7 +109,7 @@ pub use named::{NAMES, defaults};
 pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
 #[cfg(feature = "alloc")]
-pub use scheduler::{Scheduler, SchedulerState, build};
+pub use scheduler::{Scheduler, SchedulerState, build, visit_arguments};
 pub use torch_chained::TorchChained;
 pub use torch_constant::TorchConstant;
 pub use torch_cosine_annealing::TorchCosineAnnealing;

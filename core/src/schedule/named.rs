@@ -1,8 +1,8 @@
 //! The table of schedules that are known by a name.
 
-use super::entry::fields;
+use alloc::boxed::Box;
+
 use super::*;
-use crate::hyper::Args;
 
 /// Every named schedule, in alphabetical order.
 pub(super) const SCHEDULES: &[Entry] = &[
@@ -10,7 +10,7 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "adafactor_schedule",
         "AdafactorSchedule",
         &[],
-        fields::<AdafactorSchedule>,
+        || Box::new(AdafactorSchedule::default()),
         Make::Adafactor,
     ),
     Entry::of::<Constant>("constant", "get_constant_schedule"),
@@ -29,7 +29,13 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "get_cosine_with_hard_restarts_schedule_with_warmup",
     ),
     Entry::of::<CreateOptimizerSchedule>("create_optimizer", "create_optimizer"),
-    Entry::with("greedy", "get_greedy_schedule", &[], fields::<GreedyLr>, Make::Greedy),
+    Entry::with(
+        "greedy",
+        "get_greedy_schedule",
+        &[],
+        || Box::new(<GreedyLr>::default()),
+        Make::Greedy,
+    ),
     Entry::of::<InverseSqrt>("inverse_sqrt", "get_inverse_sqrt_schedule"),
     Entry::of::<Linear>("linear", "get_linear_schedule_with_warmup"),
     Entry::of::<Polynomial>("polynomial", "get_polynomial_decay_schedule_with_warmup"),
@@ -37,14 +43,14 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "reduce_lr_on_plateau",
         "ReduceLROnPlateau",
         &[],
-        fields::<ReduceLrOnPlateau>,
+        || Box::new(<ReduceLrOnPlateau>::default()),
         Make::Plateau,
     ),
     Entry::with(
         "torch_chained",
         "ChainedScheduler",
         &["schedulers"],
-        Args::new,
+        || Box::new(TorchChained { schedulers: () }),
         torch_chained::MAKE,
     ),
     Entry::of::<TorchConstant>("torch_constant", "ConstantLR"),
@@ -60,7 +66,7 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "torch_multi_step",
         "MultiStepLR",
         &["milestones"],
-        torch_multi_step::FIELDS,
+        || Box::new(torch_multi_step::at(())),
         torch_multi_step::MAKE,
     ),
     Entry::of::<TorchOneCycle>("torch_one_cycle", "OneCycleLR"),
@@ -69,11 +75,17 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "torch_sequential",
         "SequentialLR",
         &["schedulers", "milestones"],
-        Args::new,
+        || Box::new(TorchSequential { schedulers: (), milestones: () }),
         torch_sequential::MAKE,
     ),
     Entry::of::<TorchStep>("torch_step", "StepLR"),
-    Entry::with("warm_up", "WarmUp", &["decay_schedule_fn"], warm_up::FIELDS, warm_up::MAKE),
+    Entry::with(
+        "warm_up",
+        "WarmUp",
+        &["decay_schedule_fn"],
+        || Box::new(warm_up::with(())),
+        warm_up::MAKE,
+    ),
     Entry::of::<WarmupStableDecay>("warmup_stable_decay", "get_wsd_schedule"),
 ];
 

@@ -7,13 +7,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::arguments::{Groups, bad, suggest};
-use super::entry::{BuildContext, of_name};
+use super::entry::{BuildContext, OwnFields, of_name};
 use super::group_scheduler::PAST_THE_END;
 use super::named::SCHEDULES;
 use super::*;
 use crate::Error;
 use crate::error::ensure_range;
-use crate::hyper::{ArgError, Args, Value};
+use crate::hyper::{ArgError, Args, FieldVisitor, Value};
 
 /// Builds the schedule of a name, for all groups of an optimizer, at the start of training.
 ///
@@ -47,6 +47,39 @@ pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
         }
         _ => error,
     })
+}
+
+/// Passes every argument of the schedule of a name to `f`, with its default, and returns the names of those without one.
+/// Not among them is what [`build`] takes of the optimizer.
+///
+/// # Errors
+/// An unknown name, with the nearest known one.
+///
+/// ```
+/// use bitstep::hyper::{FieldMut, FieldVisitor};
+/// use bitstep::schedule::visit_arguments;
+/// struct Names(Vec<&'static str>);
+/// impl FieldVisitor for Names {
+///     fn field(&mut self, name: &'static str, _: FieldMut<'_>) {
+///         self.0.push(name);
+///     }
+/// }
+/// let mut names = Names(Vec::new());
+/// assert_eq!(visit_arguments("torch_multi_step", &mut names)?, ["milestones"]);
+/// assert_eq!(names.0, ["milestones", "gamma", "verbose"]);
+/// # Ok::<(), bitstep::hyper::ArgError>(())
+/// ```
+pub fn visit_arguments(
+    name: &str,
+    f: &mut dyn FieldVisitor,
+) -> Result<Vec<&'static str>, ArgError> {
+    let entry = of_name(SCHEDULES, name)?;
+    let mut fields = (entry.fields)();
+    for argument in entry.non_fields {
+        f.value(argument, &mut Value::None);
+    }
+    fields.fields(&mut OwnFields(f));
+    Ok(entry.non_fields.iter().chain(fields.required()).copied().collect())
 }
 
 fn build_entry(entry: &Entry, given_args: &Args) -> Result<Scheduler, ArgError> {

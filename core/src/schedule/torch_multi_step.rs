@@ -31,15 +31,12 @@ pub struct TorchMultiStep<M> {
 #[cfg(feature = "alloc")]
 pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.parse(starting(milestones), args, context)
+    entry.parse(at(milestones), args, context)
 });
 
+/// The default of everything but the milestones.
 #[cfg(feature = "alloc")]
-pub(super) const FIELDS: fn() -> crate::hyper::Args =
-    || super::entry::fields_of(starting::<[u64; 0]>([]));
-
-#[cfg(feature = "alloc")]
-fn starting<M>(milestones: M) -> TorchMultiStep<M> {
+pub(super) fn at<M>(milestones: M) -> TorchMultiStep<M> {
     TorchMultiStep { milestones, gamma: 0.1 }
 }
 

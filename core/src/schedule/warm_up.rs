@@ -59,14 +59,12 @@ fn take_decay(
 ) -> Result<WarmUp<Box<dyn AnyDecay>>, ArgError> {
     let decay = super::arguments::take("warm_up", "decay_schedule_fn", args)?;
     let decay_schedule_fn = keras::decay_of(decays, &decay)?;
-    Ok(starting(decay_schedule_fn))
+    Ok(with(decay_schedule_fn))
 }
 
+/// The default of everything but the decay.
 #[cfg(feature = "alloc")]
-pub(super) const FIELDS: fn() -> Args = || super::entry::fields_of(starting(()));
-
-#[cfg(feature = "alloc")]
-fn starting<D>(decay_schedule_fn: D) -> WarmUp<D> {
+pub(super) fn with<D>(decay_schedule_fn: D) -> WarmUp<D> {
     WarmUp { initial_learning_rate: 0.0, decay_schedule_fn, warmup_steps: 0, power: 1.0 }
 }
 
