@@ -315,7 +315,7 @@ impl Optimizer {
     }
 
     /// One step. `grads` are those of `params`; `None`: their attributes `grad`. `dense(tensor)` makes a contiguous copy
-    /// of one that has gaps, and `back(tensor, copy)` writes it back.
+    /// of one that has gaps, and `back(tensor, copy)` writes it back. A rate that is `None` stays as it is.
     #[pyo3(signature = (params, grads, lrs, extra, threads, dense, back))]
     #[expect(clippy::too_many_arguments, reason = "called from one place")]
     fn step<'py>(
@@ -323,7 +323,7 @@ impl Optimizer {
         py: Python<'py>,
         params: &Bound<'py, PyList>,
         grads: Option<&Bound<'py, PyList>>,
-        lrs: Option<Vec<f64>>,
+        lrs: Option<Vec<Option<f64>>>,
         extra: Option<Vec<(String, f64)>>,
         threads: usize,
         dense: &Bound<'py, PyAny>,
@@ -392,7 +392,7 @@ impl Optimizer {
             return Err(PyValueError::new_err(message));
         }
         for (group, lr) in self.inner.groups_mut().iter_mut().zip(lrs.unwrap_or_default()) {
-            group.lr = lr;
+            group.lr = lr.unwrap_or(group.lr);
         }
         let extra = extra.unwrap_or_default();
         let extra: Vec<(&str, f64)> = extra.iter().map(|(name, x)| (name.as_str(), *x)).collect();

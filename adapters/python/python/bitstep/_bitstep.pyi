@@ -11,6 +11,31 @@ def schedules() -> list[str]:
 def quantization_map(signed: bool) -> list[float]:
     """The 256 values of an 8-bit map, from the most negative."""
 
+def verify(
+    name: str,
+    backend: Any,
+    only: str | None = None,
+    golden: list[str] = [],
+    json: str | None = None,
+    html: str | None = None,
+    fresh: int | None = None,
+    strict: bool = False,
+) -> tuple[bool, str]:
+    """Checks an object against golden vectors."""
+
+def check(
+    name: str, backend: Any, only: str | None = None, golden: list[str] = []
+) -> list[tuple[str, str, str, str]]:
+    """The outcomes of checks as (case, mode, outcome, detail)."""
+
+def cases(only: str | None = None, golden: list[str] = []) -> list[str]:
+    """The ids of the cases."""
+
+def same_bits(
+    backend: Any, only: str | None = None, golden: list[str] = []
+) -> tuple[int, list[str], list[tuple[str, str]]]:
+    """Compares answers with the core's, bit by bit."""
+
 class Optimizer:
     """Groups of parameters and their state; the caller keeps the parameters."""
 
@@ -32,7 +57,7 @@ class Optimizer:
         self,
         params: list[Any],
         grads: list[Any] | None,
-        lrs: list[float] | None,
+        lrs: list[float | None] | None,
         extra: list[tuple[str, float]] | None,
         threads: int,
         dense: Callable[[Any], Any],

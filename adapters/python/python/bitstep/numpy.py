@@ -40,20 +40,20 @@ class Optimizer:
         self.name, self.threads = name, threads
         self.params: list[np.ndarray] = []
         self._core = _bitstep.Optimizer()
-        self._lrs: list[float] = []
+        self._lrs: list[float | None] = []
         groups = params if params and isinstance(params[0], Mapping) else [{"params": params}]
         for group in groups:
             own = {key: value for key, value in group.items() if key != "params"}
             index = self._core.add_group(name, arguments, own)
             lr = self._core.arguments(index).get("lr")
-            self._lrs.append(float("nan") if lr is None else float(lr))
+            self._lrs.append(None if lr is None else float(lr))
             for array in group["params"]:
                 self._core.add_param(index, list(array.shape), _name(array.dtype))
                 self.params.append(array)
 
     @property
-    def lr(self) -> list[float]:
-        """The learning rate of each group."""
+    def lr(self) -> list[float | None]:
+        """The learning rate of each group; None where the rule computes its own."""
         return self._lrs
 
     @lr.setter

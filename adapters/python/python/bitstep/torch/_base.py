@@ -188,7 +188,7 @@ class Optimizer(torch.optim.Optimizer):
         self._core = core
         self._seen.append(seen)
 
-    def _follow_groups(self) -> list[float]:
+    def _follow_groups(self) -> list[float | None]:
         """Hands changed arguments of the groups to the core; returns the learning rates."""
         lrs = []
         for index, (group, seen) in enumerate(zip(self.param_groups, self._seen)):
@@ -207,7 +207,7 @@ class Optimizer(torch.optim.Optimizer):
                 self._core.set_arguments(index, changed)
                 seen.update(changed)
             lr = group.get("lr")
-            lrs.append(float(lr) if lr is not None else float("nan"))
+            lrs.append(None if lr is None else float(lr))
         return lrs
 
     def _write_counters(self) -> None:
