@@ -48,5 +48,5 @@ def record(name: str, module: str | None = None, cls: str | None = None) -> dict
     for r in records():
         if r["name"] == name and module in (None, r["module"]) and cls in (None, r["class"]):
             return r
-    return {"name": name, "module": "", "class": name, "arguments": [], "group": {}, "state": {}, "modes": False,
+    return {"name": name, "module": "", "class": name, "arguments": [], "group": {}, "state": None, "modes": False,
             "tensor_lr": False}

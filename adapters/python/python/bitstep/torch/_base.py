@@ -232,8 +232,10 @@ class Optimizer(torch.optim.Optimizer):
                 old = group.get(key, _MISSING)
                 if isinstance(old, torch.Tensor):
                     group[key] = torch.tensor(value, dtype=old.dtype)
-                elif old is not _MISSING:
-                    group[key] = int(value) if isinstance(old, int) and not isinstance(old, bool) else value
+                elif isinstance(old, int) and not isinstance(old, bool):
+                    group[key] = int(value)
+                elif old is not _MISSING or self._reference["state"] is None:
+                    group[key] = value
 
     @property
     def _infos(self) -> list[dict[str, Any]]:
@@ -279,7 +281,7 @@ class Optimizer(torch.optim.Optimizer):
             return {}
         info, kinds = self._infos[group], self._kinds()
         # A reference that is known shows only what it keeps (torch's SGD counts no steps).
-        shown = kinds if self._reference["module"] else None
+        shown = kinds if self._reference["state"] is not None else None
         found: dict[str, Any] = {}
         numbers = {} if info["steps_by_group"] else {info["step_key"]: steps}
         numbers |= {} if info["scalars_by_group"] else dict(zip(info["scalars"], scalars))
