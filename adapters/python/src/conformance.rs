@@ -33,7 +33,8 @@ fn failed(py: Python<'_>, error: &PyErr) -> BackendError {
         "Unsupported" => BackendError::Unsupported(text),
         "Lacks" => BackendError::NeedsState(text),
         _ => {
-            let place = error.traceback(py).and_then(|trace| trace.format().ok()).unwrap_or_default();
+            let place =
+                error.traceback(py).and_then(|trace| trace.format().ok()).unwrap_or_default();
             let last = place.lines().rev().find(|line| line.trim_start().starts_with("File"));
             let last = last.map(|line| format!(" ({})", line.trim())).unwrap_or_default();
             BackendError::Failed(format!("{name}: {text}{last}"))
@@ -75,7 +76,10 @@ fn from_python(tensor: &Bound<'_, PyAny>) -> PyResult<Tensor> {
     let (_, dtype) = known.ok_or_else(|| PyValueError::new_err(format!("unknown type {name}")))?;
     let len = shape.iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d));
     if len != Some(bytes.len()) {
-        return Err(PyValueError::new_err(format!("{} bytes for {shape:?} of {name}", bytes.len())));
+        return Err(PyValueError::new_err(format!(
+            "{} bytes for {shape:?} of {name}",
+            bytes.len()
+        )));
     }
     Ok(Tensor { dtype: *dtype, shape, bytes })
 }
@@ -103,7 +107,8 @@ impl Backend for Object {
                 let hyper = serde_json::Value::Object(group.hyper.clone()).to_string();
                 groups.append((&group.params, hyper))?;
             }
-            let params: Vec<_> = spec.params.iter().map(|p| to_python(py, p)).collect::<PyResult<_>>()?;
+            let params: Vec<_> =
+                spec.params.iter().map(|p| to_python(py, p)).collect::<PyResult<_>>()?;
             let hyper = serde_json::Value::Object(spec.hyper.clone()).to_string();
             let arguments = (spec.name, spec.reference, hyper, groups, params, &spec.given);
             let run = self.object.bind(py).call_method1("optimizer", arguments)?.unbind();
@@ -116,7 +121,8 @@ impl Backend for Object {
             let hyper = serde_json::Value::Object(spec.hyper.clone()).to_string();
             let given = tensors(py, spec.given)?;
             let metric = spec.metric.map(<[f64]>::to_vec);
-            let arguments = (spec.name, spec.reference, hyper, spec.steps, spec.groups, metric, given);
+            let arguments =
+                (spec.name, spec.reference, hyper, spec.steps, spec.groups, metric, given);
             self.object.bind(py).call_method1("schedule", arguments)?.extract()
         })
     }
@@ -149,7 +155,8 @@ impl Run for ObjectRun {
         counts: Counts,
     ) -> Result<(), BackendError> {
         ask(|py| {
-            let arguments = (i, to_python(py, value)?, tensors(py, state)?, counts.updates, counts.steps);
+            let arguments =
+                (i, to_python(py, value)?, tensors(py, state)?, counts.updates, counts.steps);
             self.run.bind(py).call_method1("load", arguments)?;
             Ok(())
         })
@@ -157,7 +164,8 @@ impl Run for ObjectRun {
 
     fn step(&mut self, inputs: &Inputs) -> Result<(), BackendError> {
         ask(|py| {
-            let grads = inputs.grads.iter().map(|g| g.as_ref().map(|g| to_python(py, g)).transpose());
+            let grads =
+                inputs.grads.iter().map(|g| g.as_ref().map(|g| to_python(py, g)).transpose());
             let grads = grads.collect::<PyResult<Vec<_>>>()?;
             let drawn = inputs.tensors.iter().map(|all| {
                 let dict = PyDict::new(py);
@@ -174,7 +182,8 @@ impl Run for ObjectRun {
     }
 
     fn value(&self, i: usize) -> Tensor {
-        let read = |run: &Bound<'_, PyAny>| from_python(&run.call_method1("value", (i,))?).map(Some);
+        let read =
+            |run: &Bound<'_, PyAny>| from_python(&run.call_method1("value", (i,))?).map(Some);
         // A missing answer is of no type and no shape, which the comparison refuses.
         let missing = || Tensor { dtype: Dtype::Bool, shape: vec![0], bytes: Vec::new() };
         self.show(i, read).unwrap_or_else(missing)
@@ -182,7 +191,8 @@ impl Run for ObjectRun {
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
         self.show(i, |run| {
-            let state = run.call_method1("state", (i,))?.cast_into::<PyDict>().map_err(PyErr::from)?;
+            let state =
+                run.call_method1("state", (i,))?.cast_into::<PyDict>().map_err(PyErr::from)?;
             state.iter().map(|(key, t)| Ok((key.extract()?, from_python(&t)?))).collect()
         })
     }
@@ -195,7 +205,9 @@ impl Run for ObjectRun {
     }
 
     fn shows_state(&self) -> bool {
-        Python::attach(|py| self.run.bind(py).getattr("shows_state").is_ok_and(|x| x.is_truthy().unwrap_or(true)))
+        Python::attach(|py| {
+            self.run.bind(py).getattr("shows_state").is_ok_and(|x| x.is_truthy().unwrap_or(true))
+        })
     }
 }
 
@@ -307,7 +319,11 @@ fn bits(run: &dyn Run, params: usize) -> Bits {
 }
 
 /// The answers to a case: of the free run's steps, then of single steps from each state of the reference.
-fn answers(case: &Case, data: &OptimizerCase, backend: &dyn Backend) -> Result<Vec<Bits>, BackendError> {
+fn answers(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+) -> Result<Vec<Bits>, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let mut all = Vec::new();
     let mut run = backend.optimizer(&spec)?;
@@ -362,7 +378,9 @@ pub(crate) fn same_bits(
             Data::Gradient(_) => None,
         });
         match compared {
-            None => unsupported.push((case.id.clone(), "no gradient strategies from Python".to_owned())),
+            None => {
+                unsupported.push((case.id.clone(), "no gradient strategies from Python".to_owned()))
+            }
             Some(Ok((true, count))) => equal += count,
             Some(Ok((false, _))) => different.push(case.id.clone()),
             Some(Err(BackendError::Unsupported(why))) => unsupported.push((case.id.clone(), why)),

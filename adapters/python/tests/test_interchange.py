@@ -115,5 +115,6 @@ def test_state_of_ten_steps_is_taken_over(record, way, monkeypatch):
     opt = second(got, **arguments, **extra(second))
     opt.load_state_dict(saved)
     go(opt, got, 10, 20, shapes)
-    quantized = any(w in record["class"] for w in ("8bit", "4bit", "Fp8"))
+    # Muon's reference multiplies matrices in bf16, in another order of sums.
+    quantized = any(w in record["class"] for w in ("8bit", "4bit", "Fp8", "Muon"))
     compare(got, want, fresh(dtype, shapes), dtype, quantized)

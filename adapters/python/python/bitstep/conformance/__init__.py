@@ -71,4 +71,7 @@ def verify(
     backend = Foreign(optimizer, name, hidden_state)
     folders = [str(folder) for folder in golden]
     json, report = (None if path is None else str(path) for path in (json, report))
-    return _bitstep.verify("python", backend, _glob(name, only), folders, json, report, fresh, strict)
+    ok, text = _bitstep.verify("python", backend, _glob(name, only), folders, json, report, fresh, strict)
+    module, cls = getattr(optimizer, "__module__", "MODULE"), getattr(optimizer, "__qualname__", "NAME")
+    again = f"python -m bitstep.conformance verify --optimizer {module}:{cls} --as {name}"
+    return ok, text.replace("cargo run --release -p bitstep-conformance -- verify --backend python", again)

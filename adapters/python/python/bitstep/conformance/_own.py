@@ -169,7 +169,7 @@ class Run:
         for slot, key, dtype, _, old in parts:
             row = rows.get(key, 0)
             rows[key] = row + 1
-            if key in self.provided[i]:
+            if key in self.provided[i] or not old:
                 continue
             if key not in state:
                 if started:

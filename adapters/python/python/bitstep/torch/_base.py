@@ -299,7 +299,8 @@ class Optimizer(torch.optim.Optimizer):
             found[f"qmap{number}"] = torch.tensor(_bitstep.quantization_map(signed), dtype=torch.float32)
             codes = found[f"state{number}"]
             p = self._params()[i]
-            found[f"state{number}"] = codes.reshape(p.shape) if codes.numel() == p.numel() else codes
+            if codes.shape[-1] == p.numel():  # else those of a projection
+                found[f"state{number}"] = codes.reshape(codes.shape[:-1] + p.shape)
         if "compensation" in found and "kahan_comp" in kinds:
             found["kahan_comp"] = found.pop("compensation")
         for key, kind in kinds.items():
@@ -433,6 +434,8 @@ class Optimizer(torch.optim.Optimizer):
         for slot, key, dtype, shape, old in parts:
             row = rows.get(key, 0)
             rows[key] = row + 1
+            if not old:  # a parameter without elements
+                continue
             value = state.get(key)
             if value is None and key == "compensation":
                 value = state.get("kahan_comp")
