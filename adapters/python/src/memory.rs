@@ -71,16 +71,17 @@ impl From<PyErr> for Refusal {
     }
 }
 
-/// Reads what tensors are, and remembers how the last type's are read.
+type Exchange = unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int;
+
+/// Reads what tensors are, and remembers how those of each class are read.
 pub(crate) struct Reader<'py> {
     py: Python<'py>,
-    class: *mut ffi::PyTypeObject,
-    exchange: Option<unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int>,
+    classes: Vec<(*mut ffi::PyTypeObject, Option<Exchange>)>,
 }
 
 impl<'py> Reader<'py> {
     pub(crate) fn new(py: Python<'py>) -> Self {
-        Reader { py, class: std::ptr::null_mut(), exchange: None }
+        Reader { py, classes: Vec::new() }
     }
 
     /// The memory of a tensor with these dimensions. `what` names it in errors.
@@ -91,11 +92,15 @@ impl<'py> Reader<'py> {
         what: &dyn Fn() -> String,
     ) -> Result<Memory, Refusal> {
         let class = tensor.get_type_ptr();
-        if class != self.class {
-            self.exchange = exchange(&tensor.get_type())?;
-            self.class = class;
-        }
-        match self.exchange {
+        let exchange = match self.classes.iter().find(|(known, _)| *known == class) {
+            Some(&(_, exchange)) => exchange,
+            None => {
+                let exchange = exchange(&tensor.get_type())?;
+                self.classes.push((class, exchange));
+                exchange
+            }
+        };
+        match exchange {
             Some(read) => self.dlpack(read, tensor, shape, what),
             None if tensor.hasattr("__array_interface__")? => numpy(tensor, shape, what),
             None => torch(tensor, shape, what),
@@ -104,7 +109,7 @@ impl<'py> Reader<'py> {
 
     fn dlpack(
         &self,
-        read: unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int,
+        read: Exchange,
         tensor: &Bound<'py, PyAny>,
         shape: &[usize],
         what: &dyn Fn() -> String,
@@ -157,9 +162,7 @@ unsafe fn array<'a>(start: *const i64, len: usize) -> &'a [i64] {
 }
 
 /// The function by which a class describes its tensors; `None` if it has none of a version that is known.
-fn exchange(
-    class: &Bound<'_, PyType>,
-) -> PyResult<Option<unsafe extern "C" fn(*mut c_void, *mut DlTensor) -> c_int>> {
+fn exchange(class: &Bound<'_, PyType>) -> PyResult<Option<Exchange>> {
     // A subclass may keep its values elsewhere (`DTensor`); its own attributes decide.
     let module = class.module().map(|name| name.to_string()).unwrap_or_default();
     let plain = ["Tensor", "Parameter"].contains(&&*class.name()?.to_string());

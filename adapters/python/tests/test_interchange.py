@@ -5,8 +5,11 @@ the reason; what can't be exchanged is listed with why.
 """
 
 import importlib
+import os
 
 import pytest
+
+os.environ["TORCHDYNAMO_DISABLE"] = "1"  # torchao would compile its step, for minutes
 
 torch = pytest.importorskip("torch")
 
@@ -21,16 +24,17 @@ NOT_EXCHANGED = {
 }
 GIVEN = {"lr": 1e-2, "momentum": 0.9}
 SHAPES = [(64, 128), (5, 3), (7,)]
-# In units of the largest move of the parameter over all steps: f64 tells a wrong formula from rounding.
+# In units of the largest move of the parameter over all steps: f64 tells a wrong formula from rounding. Besides, each of
+# the twenty steps rounds the parameter by up to half a unit in the last place, in both runs.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5}
+STEPS = 20
 # 8-bit codes: a code may fall on the other side of a midpoint. torchao's and bitsandbytes' CPU kernels differ from
 # the references on a GPU, which the core follows by default; here the CPU's way is asked for.
 QUANTIZED = 0.05
 
 
 def classes():
-    for r in records():
-        yield pytest.param(r, id=f"{r['module'].split('.')[0]}.{r['class']}")
+    return [pytest.param(r, id=f"{r['module'].split('.')[0]}.{r['class']}") for r in records()]
 
 
 def setup(record, dtype):
@@ -47,7 +51,7 @@ def setup(record, dtype):
     module = importlib.import_module(f"bitstep.torch.{family.get(record['module'], record['module'])}")
     ours = getattr(module, record["class"])
     names = [a["name"] for a in record["arguments"]]
-    arguments = {"lr": 1e-2} if record["class"] != "Adafactor" or record["module"] == "torch.optim" else {}
+    arguments = {} if "relative_step" in names else {"lr": 1e-2}
     required = [a["name"] for a in record["arguments"] if "default" not in a]
     arguments |= {name: GIVEN[name] for name in required}
     if record["class"] in ("SGD", "SGD8bit", "SGD32bit", "LARS", "LARS8bit", "LARS32bit", "RMSprop", "Lion") and "momentum" in names:
@@ -89,7 +93,8 @@ def compare(got, want, start, dtype, quantized):
         off = (a.double() - b.double()).abs().max()
         limit = QUANTIZED if quantized and a.numel() >= 4096 else TOLERANCE[dtype]
         assert moved > 0 or a.numel() == 0
-        assert off <= limit * moved, f"off by {(off / moved):.2e} of the largest move"
+        rounding = STEPS * torch.finfo(dtype).eps * b.abs().max().double() if b.numel() else 0.0
+        assert off <= limit * moved + rounding, f"off by {(off / moved):.2e} of the largest move"
 
 
 @pytest.mark.parametrize("way", ["theirs_then_ours", "ours_then_theirs"])
@@ -105,7 +110,13 @@ def test_state_of_ten_steps_is_taken_over(record, way, monkeypatch):
     shapes = [SHAPES[0]] if record["class"] == "Muon" else SHAPES
     want = fresh(dtype, shapes)
     reference = theirs(want, **arguments)
-    go(reference, want, 0, 20, shapes)
+    go(reference, want, 0, 10, shapes)
+    if way == "ours_then_theirs":
+        # What it makes of a state that it loads: torch rounds that to the type of the parameter.
+        again = theirs(want, **arguments)
+        again.load_state_dict(reference.state_dict())
+        reference = again
+    go(reference, want, 10, 20, shapes)
     got = fresh(dtype, shapes)
     first, second = (theirs, ours) if way == "theirs_then_ours" else (ours, theirs)
     extra = lambda cls: more if cls is ours else {}  # noqa: E731
