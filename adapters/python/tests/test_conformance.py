@@ -33,11 +33,22 @@ def test_wrong_answer_of_the_package_would_be_noticed():
     assert equal == 0 and different == ["optimizer/adamw_torch/default_f32"]
 
 
-def test_own_classes_pass():
+@pytest.mark.parametrize(
+    ("cls", "name"),
+    [
+        ("AdamW", "adamw_torch"),
+        ("SGD", "sgd"),
+        ("NAdam", "nadam"),
+        ("Adafactor", "adafactor"),
+        ("Lion", "lion_32bit"),
+        ("AdamWScheduleFree", "schedule_free_adamw"),
+    ],
+)
+def test_own_classes_pass(cls, name):
     pytest.importorskip("torch")
     import bitstep.torch
 
-    outcomes = conformance.check(bitstep.torch.AdamW, "adamw_torch")
+    outcomes = conformance.check(getattr(bitstep.torch, cls), name)
     wrong = [o for o in outcomes if o.outcome in ("fail", "error")]
     assert wrong == [] and sum(o.outcome == "pass" for o in outcomes) > 40
 

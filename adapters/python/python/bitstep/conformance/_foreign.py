@@ -6,15 +6,12 @@ import inspect
 import json
 from typing import Any
 
+from .. import _bitstep
 from .._references import from_json, record
+from ._answers import Lacks, Unsupported
+from ._own import Own
 
-
-class Unsupported(Exception):
-    """There is no implementation of this; with the reason."""
-
-
-class Lacks(Exception):
-    """The case holds no such state, and the step needs it."""
+__all__ = ["Foreign", "Lacks", "Unsupported"]
 
 
 def _number(value: Any) -> Any:
@@ -36,9 +33,10 @@ class Foreign:
     def optimizer(self, name: str, reference: str, hyper: str, groups: Any, params: Any, given: Any) -> Run:
         if name != self.name:
             raise Unsupported(f"only {self.name}")
-        if any(given):
+        if any(not what.startswith("qmap") for names in given for what in names):  # the maps are constants
             raise Unsupported("tensors that the reference drew at random can't be handed over")
-        return Run(self, _arguments(json.loads(hyper)), [(p, _arguments(json.loads(h))) for p, h in groups], params)
+        own = Own().optimizer(name, reference, hyper, groups, params, given) if name in _bitstep.optimizers() else None
+        return Run(self, own, _arguments(json.loads(hyper)), [(p, _arguments(json.loads(h))) for p, h in groups], params)
 
     def schedule(self, name: str, *_: Any) -> Any:
         raise Unsupported("only optimizers")
@@ -57,12 +55,13 @@ def _arguments(hyper: dict[str, Any]) -> dict[str, Any]:
 class Run:
     """A running optimizer."""
 
-    def __init__(self, foreign: Foreign, hyper: dict[str, Any], groups: Any, params: Any) -> None:
+    def __init__(self, foreign: Foreign, own: Any, hyper: dict[str, Any], groups: Any, params: Any) -> None:
         import torch
 
         from ._tensors import tensor
 
-        self.foreign, self.shows_state = foreign, not foreign.hidden
+        self.foreign, self.own, self.shows_state = foreign, own, not foreign.hidden
+        self.loaded: dict[int, dict[str, Any]] = {}
         self.params = [torch.nn.Parameter(tensor(p)) for p in params]
         self.is_class = inspect.isclass(foreign.optimizer_class)
         if self.is_class:
@@ -111,21 +110,22 @@ class Run:
             elif kind == "float":
                 found[key] = given.item()
             elif kind and kind.startswith("tensor ") and given.dim() == 0 and given.dtype == torch.float64:
-                found[key] = given.to(getattr(torch, kind.removeprefix("tensor ")))
+                narrow = given.to(getattr(torch, kind.removeprefix("tensor ")))
+                found[key] = narrow if narrow.item() == given.item() else given
             else:
                 found[key] = given
-        if updates and not found:
-            missing = [key for key in kinds if kinds[key].startswith("tensor")]
-            if missing:
-                raise Lacks(missing[0])
+        if self.own is not None:
+            self.own.load(i, value, state, updates, steps)  # raises `Lacks` where the core lacks state
         if not self.is_class:
             self.states[i] = found
             return
         group = next(g for g in self.opt.param_groups if any(p is self.params[i] for p in g["params"]))
         for key in [key for key in found if key in counters and key not in kinds]:
             group[key] = found.pop(key)
-        if found:
+        if found and isinstance(self.opt.state, dict):
             self.opt.state[self.params[i]].update(found)
+        elif found:
+            self.loaded[i] = found  # an optimizer whose state can be replaced only
 
     def step(self, t: int, grads: Any, lr: float | None, given: dict[str, float], drawn: Any) -> None:
         import torch
@@ -135,6 +135,12 @@ class Run:
         if given:
             raise Unsupported(f"extra numbers can't be handed over: {', '.join(given)}")
         if self.is_class:
+            if self.loaded:
+                order = [p for group in self.opt.param_groups for p in group["params"]]
+                ids = {i: next(k for k, p in enumerate(order) if p is self.params[i]) for i in self.loaded}
+                saved = {**self.opt.state_dict(), "state": {ids[i]: state for i, state in self.loaded.items()}}
+                self.opt.load_state_dict(saved)
+                self.loaded = {}
             for p, grad in zip(self.params, grads):
                 p.grad = None if grad is None else tensor(grad)
             for group in self.opt.param_groups if lr is not None else ():

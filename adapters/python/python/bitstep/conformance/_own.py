@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _bitstep
 from ..numpy import _back, _dense
-from ._foreign import Unsupported
+from ._answers import Lacks, Unsupported
 
 TYPES = {"bfloat16": np.dtype("uint16"), "float8_e4m3fn": np.dtype("uint8")}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
@@ -139,8 +139,6 @@ class Run:
         self.provided = [set(names) for names in given]
 
     def load(self, i: int, value: Any, state: dict[str, Any], updates: int, steps: int) -> None:
-        from ._foreign import Lacks
-
         self.values[i][...] = array(value)
         group = self.group_of[i]
         info = self.infos[group]

@@ -57,7 +57,9 @@ def _scalar(value: float, kind: str) -> Any:
         return int(value)
     if kind == "float":
         return float(value)
-    return torch.tensor(value, dtype=getattr(torch, kind.removeprefix("tensor ")))
+    number = torch.tensor(value, dtype=getattr(torch, kind.removeprefix("tensor ")))
+    exact = number.item() == value or value != value
+    return number if exact else torch.tensor(value, dtype=torch.float64)
 
 
 def _wrap_quantized(state: dict[str, Any], param: torch.Tensor) -> None:
@@ -144,7 +146,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _register(self, core: _bitstep.Optimizer, group: dict[str, Any], own: Iterable[str], index: int) -> dict[str, Any]:
         """Adds a group to the core; returns what it has read of it."""
-        changes = {key: _plain(group[key]) for key in own if key != "params" and key != "lr"}
+        changes = {key: _plain(group[key]) for key in own if key not in ("params", "lr")}
+        if group.get("lr") is not None:
+            changes["lr"] = float(group["lr"])
         probe = _bitstep.Optimizer()
         known = None
         while known is None:
@@ -157,8 +161,6 @@ class Optimizer(torch.optim.Optimizer):
                 if not unknown:
                     raise
                 del changes[unknown[0]]
-        if "lr" in group and "lr" in known and group["lr"] is not None:
-            changes["lr"] = float(group["lr"])
         core.add_group(self._name, self._arguments, changes)
         for i, p in enumerate(group["params"]):
             if p.is_complex() or not p.is_floating_point():
