@@ -147,8 +147,9 @@ class Optimizer(torch.optim.Optimizer):
     def _register(self, core: _bitstep.Optimizer, group: dict[str, Any], own: Iterable[str], index: int) -> dict[str, Any]:
         """Adds a group to the core; returns what it has read of it."""
         changes = {key: _plain(group[key]) for key in own if key not in ("params", "lr")}
-        if group.get("lr") is not None:
-            changes["lr"] = float(group["lr"])
+        lr = group.get("lr")
+        if lr is not None or "lr" in self._arguments and "lr" in group:
+            changes["lr"] = None if lr is None else float(lr)
         probe = _bitstep.Optimizer()
         known = None
         while known is None:
