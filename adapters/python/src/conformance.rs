@@ -349,8 +349,10 @@ fn answers(
     Ok(all)
 }
 
-/// Compares every answer to every golden case of an optimizer or a schedule with the core's, bit by bit. Returns the
-/// number of equal answers, what differs, and what is unsupported with the reason.
+/// The number of equal answers, the cases that differ, and the unsupported ones with the reason.
+type Compared = (usize, Vec<String>, Vec<(String, String)>);
+
+/// Compares every answer to every golden case of an optimizer or a schedule with the core's, bit by bit.
 #[pyfunction]
 #[pyo3(signature = (backend, only=None, golden=vec![]))]
 pub(crate) fn same_bits(
@@ -358,7 +360,7 @@ pub(crate) fn same_bits(
     backend: Py<PyAny>,
     only: Option<String>,
     golden: Vec<PathBuf>,
-) -> PyResult<(usize, Vec<String>, Vec<(String, String)>)> {
+) -> PyResult<Compared> {
     let entries = entries(only.as_deref(), golden)?;
     let object = Object { name: "python".to_owned(), object: backend };
     let (mut equal, mut different, mut unsupported) = (0, Vec::new(), Vec::new());
