@@ -340,6 +340,26 @@ def test_own_state_dict_is_exact(name):
     assert same(a, b)
 
 
+@pytest.mark.parametrize("name", ["galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw"])
+def test_projected_groups_go_on_with_the_same_bits(name):
+    def start(ps):
+        group = {"params": ps, "rank": 4, "update_proj_gap": 2, "scale": 0.25, "proj_type": "std"}
+        return bitstep.torch.optimizer(name, [group | ({"proj": "random"} if name.startswith("apollo") else {})])
+
+    a = params((16, 12))
+    opt = start(a)
+    for t in range(3):
+        with_grads(a, t)
+        opt.step()
+    b = [torch.nn.Parameter(p.detach().clone()) for p in a]
+    other = start(b)
+    other.load_state_dict(opt.state_dict())
+    for t in range(3, 6):
+        with_grads(a, t), with_grads(b, t)
+        opt.step(), other.step()
+    assert same(a, b)
+
+
 def test_damaged_state_dicts_are_refused_and_change_nothing():
     ps = with_grads(params((5,), (4,)))
     opt = AdamW(ps, lr=0.1)

@@ -283,13 +283,13 @@ class Optimizer(torch.optim.Optimizer):
         if not stepped:
             return {}
         info, kinds = self._infos[group], self._kinds()
-        # A reference that is known shows only what it keeps (torch's SGD counts no steps).
+        # Some references count no steps (torch's SGD).
         shown = kinds if self._reference["state"] is not None else None
         found: dict[str, Any] = {}
         numbers = {} if info["steps_by_group"] else {info["step_key"]: steps}
         numbers |= {} if info["scalars_by_group"] else dict(zip(info["scalars"], scalars))
         for key, value in numbers.items():
-            if shown is None or key in shown:
+            if shown is None or key in shown or key != info["step_key"]:
                 found[key] = _scalar(value, kinds.get(key, "tensor float32"))
         stacks: dict[str, list[torch.Tensor]] = {}
         for _, key, dtype, shape, data in self._core.parts(i):
@@ -447,6 +447,8 @@ class Optimizer(torch.optim.Optimizer):
             if keys.count(key) > 1:
                 value = value[row]
             kind = getattr(torch, dtype)
+            if not isinstance(value, torch.Tensor):
+                raise ValueError(f"state of parameter {i}: `{key}` is a {type(value).__name__}, but must be a tensor")
             if value.dtype == torch.uint8 and kind.is_floating_point and key.startswith("state"):
                 raise ValueError(f"state of parameter {i}: `{key}` is 8-bit codes, but must be {dtype}")
             data = _bytes(value, kind)
