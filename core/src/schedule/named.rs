@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 
 use super::*;
+use crate::hyper::Args;
 
 /// Every named schedule, in alphabetical order.
 pub(super) const SCHEDULES: &[Entry] = &[

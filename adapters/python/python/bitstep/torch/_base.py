@@ -1,0 +1,510 @@
+"""`Optimizer`, which all classes of `bitstep.torch` are."""
+
+from __future__ import annotations
+
+import ctypes
+from copy import deepcopy
+from itertools import chain
+from types import MappingProxyType
+from typing import Any, Callable, Iterable, Mapping
+
+import torch
+
+from .. import _bitstep
+from .._references import from_json, record
+
+__all__ = ["Optimizer"]
+
+_MISSING = object()
+
+
+def _dense(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy."""
+    if isinstance(tensor, torch.Tensor):
+        return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+    return tensor
+
+
+def _back(tensor: torch.Tensor, copy: torch.Tensor) -> None:
+    with torch.no_grad():
+        tensor.copy_(copy)
+
+
+def _plain(value: Any) -> Any:
+    """An argument as the core reads it."""
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, torch.Tensor):
+        return value.item()
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _bytes(tensor: torch.Tensor, dtype: torch.dtype) -> bytes:
+    tensor = tensor.detach().to(device="cpu", dtype=dtype).contiguous()
+    return ctypes.string_at(tensor.data_ptr(), tensor.numel() * tensor.element_size()) if tensor.numel() else b""
+
+
+def _tensor(dtype: str, shape: list[int], data: bytearray) -> torch.Tensor:
+    kind = getattr(torch, dtype)
+    return torch.frombuffer(data, dtype=kind).reshape(shape) if data else torch.empty(shape, dtype=kind)
+
+
+def _scalar(value: float, kind: str) -> Any:
+    """A number as the reference keeps it."""
+    if kind == "int":
+        return int(value)
+    if kind == "float":
+        return float(value)
+    number = torch.tensor(value, dtype=getattr(torch, kind.removeprefix("tensor ")))
+    exact = number.item() == value or value != value
+    return number if exact else torch.tensor(value, dtype=torch.float64)
+
+
+def _wrap_quantized(state: dict[str, Any], param: torch.Tensor) -> None:
+    """Puts codes and scales into torchao's tensors, if it is installed."""
+    slots = [key.removesuffix(".codes") for key in state if key.endswith(".codes")]
+    if not slots:
+        return
+    try:
+        from torchao.optim.subclass_4bit import OptimState4bit
+        from torchao.optim.subclass_8bit import OptimState8bit
+        from torchao.optim.subclass_fp8 import OptimStateFp8
+    except ImportError:
+        return
+    for slot in slots:
+        codes, scale = state.pop(f"{slot}.codes"), state.pop(f"{slot}.scale")
+        block, signed = param.numel() // scale.numel(), slot == "exp_avg"
+        if codes.dtype != torch.uint8:
+            state[slot] = OptimStateFp8(codes.reshape(param.shape), scale, param.dtype)
+        elif codes.numel() == param.numel():
+            empty = OptimState8bit.zeros(param.shape, signed, block, dtype=param.dtype)
+            state[slot] = OptimState8bit(codes.reshape(param.shape), scale, empty.qmap, signed, dtype=param.dtype)
+        else:
+            empty = OptimState4bit.zeros(param.shape, signed, block, dtype=param.dtype)
+            state[slot] = OptimState4bit(codes, scale, empty.qmap, signed, param.shape, dtype=param.dtype)
+
+
+class Optimizer(torch.optim.Optimizer):
+    """An optimizer by its registry name.
+
+    `arguments` are those of the reference's constructor, under its names. Parameters are CPU tensors of
+    float64, float32, bfloat16 or float16; a step changes them in place, all in one call, on
+    `torch.get_num_threads()` threads and without the interpreter's lock.
+
+    The state is the core's: `state` is a copy to look at, `load_state_dict` replaces it.
+    """
+
+    _name: str
+    _reference: dict[str, Any] | None = None
+    _modes = False
+
+    def __init__(self, params: Any, name: str, arguments: Mapping[str, Any]) -> None:
+        if isinstance(params, torch.nn.Module):
+            params = params.parameters()
+        self._name = name
+        if self._reference is None:
+            self._reference = record(name)
+        defaults = {a["name"]: from_json(a["default"]) for a in self._reference["arguments"] if "default" in a}
+        self._arguments = {
+            key: _plain(value)
+            for key, value in arguments.items()
+            if key not in defaults or _plain(value) != _plain(defaults[key])
+        }
+        self._core = _bitstep.Optimizer()
+        self._seen: list[dict[str, Any]] = []
+        probe = _bitstep.Optimizer()
+        probe.add_group(name, self._arguments)
+        known = probe.arguments(0)
+        group = {key: from_json(value) for key, value in self._reference["group"].items()}
+        for key, value in {**known, **defaults, **arguments}.items():
+            if key in group or not self._reference["group"]:
+                # Some defaults are another argument's value (optimi's `max_lr`).
+                group[key] = known.get(key) if value is None and key != "lr" else value
+        if self._modes:
+            group["train_mode"] = True
+        if "betas" in group and "betas" not in known:
+            names = self._two_in_betas(known)
+            group["betas"] = tuple(known.get(n, 0.0) for n in names)
+        super().__init__(params, group)
+
+    # --- groups ---------------------------------------------------------------
+
+    @staticmethod
+    def _two_in_betas(known: Mapping[str, Any]) -> tuple[str, str]:
+        """bitsandbytes keeps two arguments under `betas`, whatever their names."""
+        return ("alpha", "momentum") if "alpha" in known else ("momentum", "dampening")
+
+    def _read(self, group: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+        """The rule's arguments in a group."""
+        found = {key: _plain(group[key]) for key in known if key in group and key != "lr"}
+        if "betas" in group and "betas" not in known:
+            pair = zip(self._two_in_betas(known), group["betas"])
+            found.update({key: _plain(value) for key, value in pair if key in known})
+        return found
+
+    def _register(self, core: _bitstep.Optimizer, group: dict[str, Any], own: Iterable[str], index: int) -> dict[str, Any]:
+        """Adds a group to the core; returns what it has read of it."""
+        changes = {key: _plain(group[key]) for key in own if key not in ("params", "lr")}
+        lr = group.get("lr")
+        if lr is not None or "lr" in self._arguments and "lr" in group:
+            changes["lr"] = None if lr is None else float(lr)
+        probe = _bitstep.Optimizer()
+        known = None
+        while known is None:
+            try:
+                probe.add_group(self._name, self._arguments, changes)
+                known = probe.arguments(0)
+            except ValueError as error:
+                # What is no argument is the caller's own, as in torch (`name`, `initial_lr`).
+                unknown = [key for key in changes if f"no argument `{key}`" in str(error)]
+                if not unknown:
+                    raise
+                del changes[unknown[0]]
+        core.add_group(self._name, self._arguments, changes)
+        for i, p in enumerate(group["params"]):
+            if p.is_complex() or not p.is_floating_point():
+                raise ValueError(f"params[{i}] of group {index}: dtype is {p.dtype}, but must be real and floating-point")
+            dtype = str(p.dtype).removeprefix("torch.")
+            if dtype not in ("float64", "float32", "bfloat16", "float16"):
+                raise ValueError(
+                    f"params[{i}] of group {index}: dtype is {p.dtype}, "
+                    "but must be float64, float32, bfloat16 or float16"
+                )
+            core.add_param(index, list(p.shape), dtype)
+        return self._read(group, known)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group, as torch's does."""
+        own = set(param_group) - {"params"} if isinstance(param_group, dict) else set()
+        super().add_param_group(param_group)
+        core = self._core.copy()
+        try:
+            group = self.param_groups[-1]
+            if self._reference["tensor_lr"] and not isinstance(group["lr"], torch.Tensor):
+                group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
+            seen = self._register(core, group, own, len(self.param_groups) - 1)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+        self._core = core
+        self._seen.append(seen)
+
+    def _follow_groups(self) -> list[float | None]:
+        """Hands changed arguments of the groups to the core; returns the learning rates."""
+        lrs = []
+        for index, (group, seen) in enumerate(zip(self.param_groups, self._seen)):
+            changed = {}
+            for key, old in seen.items():
+                if key in group:
+                    value = group[key]
+                    if value is not old and value != old:
+                        value = _plain(value)
+                        if value != old:
+                            changed[key] = value
+            if "betas" in group and "betas" not in seen:
+                now = self._read({"betas": group["betas"]}, seen)
+                changed.update({key: value for key, value in now.items() if value != seen[key]})
+            if changed:
+                self._core.set_arguments(index, changed)
+                seen.update(changed)
+            lr = group.get("lr")
+            lrs.append(None if lr is None else float(lr))
+        return lrs
+
+    def _write_counters(self) -> None:
+        """Shows steps and scalars of groups where the reference keeps them in its groups."""
+        for index, group in enumerate(self.param_groups):
+            info = self._infos[index]
+            if not (info["steps_by_group"] or info["scalars_by_group"]):
+                continue
+            steps, scalars = self._core.group_state(index)
+            if not steps:
+                continue
+            numbers = {info["step_key"]: steps} if info["steps_by_group"] else {}
+            if info["scalars_by_group"]:
+                numbers.update(zip(info["scalars"], scalars))
+            for key, kind in (self._reference.get("counters") or {}).items():
+                if key not in group:
+                    known_kind = isinstance(kind, str) and key in numbers
+                    group[key] = _scalar(numbers[key], kind) if known_kind else from_json(kind)
+                elif kind is True:
+                    group[key] = True
+            for key, value in numbers.items():
+                old = group.get(key, _MISSING)
+                if isinstance(old, torch.Tensor):
+                    group[key] = torch.tensor(value, dtype=old.dtype)
+                elif isinstance(old, int) and not isinstance(old, bool):
+                    group[key] = int(value)
+                elif old is not _MISSING or self._reference["state"] is None:
+                    group[key] = value
+
+    @property
+    def _infos(self) -> list[dict[str, Any]]:
+        found = self.__dict__.get("_info_cache")
+        if found is None or len(found) != len(self.param_groups):
+            found = [self._core.info(g) for g in range(len(self.param_groups))]
+            self.__dict__["_info_cache"] = found
+        return found
+
+    def _params(self) -> list[torch.Tensor]:
+        if len(self.param_groups) == 1:
+            return self.param_groups[0]["params"]
+        return list(chain.from_iterable(group["params"] for group in self.param_groups))
+
+    # --- steps ----------------------------------------------------------------
+
+    def step(self, closure: Callable[[], Any] | None = None, *, extra: Mapping[str, float] | None = None) -> Any:
+        """One step of every parameter that has a gradient.
+
+        `closure` evaluates the model again and returns the loss. `extra` are the named numbers that a few
+        rules use (GrokAdamW's `train_loss` and `eval_loss`).
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        lrs = self._follow_groups()
+        more = [(key, float(value)) for key, value in extra.items()] if extra else None
+        self._core.step(self._params(), None, lrs, more, torch.get_num_threads(), _dense, _back)
+        self._write_counters()
+        return loss
+
+    # --- state ----------------------------------------------------------------
+
+    def _kinds(self) -> dict[str, str]:
+        """How the reference keeps its numbers, by key."""
+        kinds = self._reference.get("state") or {}
+        return {path.rpartition("/")[2]: kind for path, kind in kinds.items()}
+
+    def _state_of(self, i: int, group: int) -> dict[str, Any]:
+        steps, scalars, stepped = self._core.param_state(i)
+        if not stepped:
+            return {}
+        info, kinds = self._infos[group], self._kinds()
+        # Some references count no steps (torch's SGD).
+        shown = kinds if self._reference["state"] is not None else None
+        found: dict[str, Any] = {}
+        numbers = {} if info["steps_by_group"] else {info["step_key"]: steps}
+        numbers |= {} if info["scalars_by_group"] else dict(zip(info["scalars"], scalars))
+        for key, value in numbers.items():
+            if shown is None or key in shown or key != info["step_key"]:
+                found[key] = _scalar(value, kinds.get(key, "tensor float32"))
+        stacks: dict[str, list[torch.Tensor]] = {}
+        for _, key, dtype, shape, data in self._core.parts(i):
+            stacks.setdefault(key, []).append(_tensor(dtype, shape, data))
+        for key, rows in stacks.items():
+            found[key] = rows[0] if len(rows) == 1 else torch.stack(rows)
+        for key in [key for key in found if key.startswith("absmax")]:
+            number = key.removeprefix("absmax")
+            signed = number == "1"
+            found[f"qmap{number}"] = torch.tensor(_bitstep.quantization_map(signed), dtype=torch.float32)
+            codes = found[f"state{number}"]
+            p = self._params()[i]
+            if codes.shape[-1] == p.numel():  # else those of a projection
+                found[f"state{number}"] = codes.reshape(codes.shape[:-1] + p.shape)
+        if "compensation" in found and "kahan_comp" in kinds:
+            found["kahan_comp"] = found.pop("compensation")
+        for key, kind in kinds.items():
+            if kind == "NoneType":
+                found.setdefault(key, None)
+            elif key == "eps_sq":  # a constant that optimi keeps beside the state
+                p, eps = self._params()[i], self.param_groups[group]["eps"]
+                found[key] = torch.tensor(eps**2, dtype=p.dtype)
+            elif key == "unorm_vec":  # memory of bitsandbytes' that holds nothing between steps
+                found[key] = torch.zeros(1)
+        return found
+
+    @property
+    def state(self) -> Mapping[torch.Tensor, dict[str, Any]]:  # type: ignore[override]
+        """A copy of the state, by parameter. To change it, change a `state_dict` and load that."""
+        found, i = {}, 0
+        for index, group in enumerate(self.param_groups):
+            for p in group["params"]:
+                state = self._state_of(i, index)
+                if state:
+                    found[p] = state
+                i += 1
+        return MappingProxyType(found)
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        if value:
+            raise ValueError("state can't be assigned: use load_state_dict")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state under the reference's own keys."""
+        saved = super().state_dict()
+        paths = self._reference.get("state") or {}
+        homes = {path.rpartition("/")[2]: path.rpartition("/")[0] for path in paths if "/" in path}
+        for i, state in saved["state"].items():
+            for key in [key for key in state if key in homes]:
+                state.setdefault(homes[key], {})[key] = state.pop(key)
+            _wrap_quantized(state, self._params()[i])
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Loads a state_dict of this class or of its reference.
+
+        Unlike torch, state keeps the precision that it was saved in, whatever the type of its parameter.
+        """
+        state_dict = state_dict.copy()
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = hook(self, state_dict)
+            if changed is not None:
+                state_dict = changed
+        groups, saved_groups = self.param_groups, deepcopy(state_dict["param_groups"])
+        if len(groups) != len(saved_groups):
+            raise ValueError("loaded state dict has a different number of parameter groups")
+        if any(len(g["params"]) != len(s["params"]) for g, s in zip(groups, saved_groups)):
+            raise ValueError("loaded state dict contains a parameter group that doesn't match the size of optimizer's group")
+        ids = list(chain.from_iterable(s["params"] for s in saved_groups))
+        for group, saved in zip(groups, saved_groups):
+            saved["params"] = group["params"]
+            if "param_names" in group and "param_names" not in saved:
+                saved["param_names"] = group["param_names"]
+        core, seen = _bitstep.Optimizer(), []
+        for index, group in enumerate(saved_groups):
+            seen.append(self._register(core, group, self._saved_arguments(group), index))
+        infos = [core.info(g) for g in range(len(saved_groups))]
+        i = 0
+        for index, group in enumerate(saved_groups):
+            for _ in group["params"]:
+                self._load_param(core, i, index, group, infos[index], state_dict["state"].get(ids[i]) or {})
+                i += 1
+        core.training = all(group.get("train_mode", True) for group in saved_groups)
+        self.param_groups, self._core, self._seen = saved_groups, core, seen
+        self.__dict__["_info_cache"] = infos
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+    def _saved_arguments(self, group: Mapping[str, Any]) -> list[str]:
+        """The keys of a saved group that are the rule's arguments."""
+        probe = _bitstep.Optimizer()
+        probe.add_group(self._name, self._arguments)
+        known = probe.arguments(0)
+        if "betas" in group and "betas" not in known:
+            for key, value in zip(self._two_in_betas(known), group["betas"]):
+                if key in known:
+                    group[key] = value  # type: ignore[index]
+        return [key for key in group if key in known]
+
+    def _load_param(
+        self,
+        core: _bitstep.Optimizer,
+        i: int,
+        index: int,
+        group: Mapping[str, Any],
+        info: Mapping[str, Any],
+        saved: Mapping[str, Any],
+    ) -> None:
+        state: dict[str, Any] = {}
+        for key, value in saved.items():
+            if isinstance(value, Mapping):
+                state.update(value)
+            elif hasattr(value, "codes") and hasattr(value, "scale"):  # torchao's quantised tensors
+                state[f"{key}.codes"], state[f"{key}.scale"] = value.codes, value.scale
+            else:
+                state[key] = value
+        started = bool(state)
+
+        def number(key: str) -> float | None:
+            value = state.get(key, group.get(key))
+            return None if value is None else float(value)
+
+        steps = number(info["step_key"])
+        _, scalars, _ = core.param_state(i)
+        for k, name in enumerate(info["scalars"]):
+            value = number(name)
+            if value is not None:
+                scalars[k] = value
+            elif started:
+                raise ValueError(f"state of parameter {i} has no `{name}`")
+        if info["steps_by_group"] or info["scalars_by_group"]:
+            old_steps, old_scalars = core.group_state(index)
+            core.set_group_state(
+                index,
+                int(steps or 0) if info["steps_by_group"] else old_steps,
+                scalars if info["scalars_by_group"] else old_scalars,
+            )
+        if not started:
+            return
+        core.set_param_state(i, int(1 if steps is None else steps), scalars, True)
+        parts = core.parts(i)
+        keys = [key for _, key, *_ in parts]
+        rows: dict[str, int] = {}
+        for slot, key, dtype, shape, old in parts:
+            row = rows.get(key, 0)
+            rows[key] = row + 1
+            if not old:  # a parameter without elements
+                continue
+            value = state.get(key)
+            if value is None and key == "compensation":
+                value = state.get("kahan_comp")
+            if value is None:
+                raise ValueError(f"state of parameter {i} has no `{key}`")
+            if keys.count(key) > 1:
+                value = value[row]
+            kind = getattr(torch, dtype)
+            if not isinstance(value, torch.Tensor):
+                raise ValueError(f"state of parameter {i}: `{key}` is a {type(value).__name__}, but must be a tensor")
+            if value.dtype == torch.uint8 and kind.is_floating_point and key.startswith("state"):
+                raise ValueError(f"state of parameter {i}: `{key}` is 8-bit codes, but must be {dtype}")
+            data = _bytes(value, kind)
+            if len(data) != len(old):
+                raise ValueError(
+                    f"state of parameter {i}: `{key}` has {value.numel()} elements, but must have {len(old) // kind.itemsize}"
+                )
+            core.set_part(i, slot, key, data)
+        for number_, signed in (("1", True), ("2", False)):
+            given = state.get(f"qmap{number_}")
+            if given is not None and f"absmax{number_}" in keys:
+                ours = torch.tensor(_bitstep.quantization_map(signed), dtype=torch.float32)
+                if not torch.equal(given.detach().cpu().float(), ours):
+                    raise ValueError(f"state of parameter {i}: `qmap{number_}` is another map than this optimizer's")
+
+    def __getstate__(self) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "defaults": self.defaults,
+            "param_groups": self.param_groups,
+            "_name": self._name,
+            "_reference": self._reference,
+            "_arguments": self._arguments,
+            "_seen": self._seen,
+            "_saved": self._core.save(),
+            "_training": self._core.training,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        saved, training = state.pop("_saved"), state.pop("_training")
+        super().__setstate__(state)
+        core = _bitstep.Optimizer()
+        for index, group in enumerate(self.param_groups):
+            self._register(core, group, self._saved_arguments(group), index)
+        core.load(saved)
+        core.training = training
+        self._core = core
+
+
+class Modes:
+    """Parameters have other values where they are evaluated than where they are trained."""
+
+    _modes = True
+
+    def eval(self: Any) -> None:
+        """Converts the parameters to the values to evaluate, in place."""
+        self._switch(False)
+
+    def train(self: Any) -> None:
+        """Converts the parameters back to the values to train, in place."""
+        self._switch(True)
+
+    def _switch(self: Any, train: bool) -> None:
+        if self._core.training != train:
+            self._follow_groups()
+            with torch.no_grad():
+                self._core.switch(self._params(), train)
+        for group in self.param_groups:
+            group["train_mode"] = train
