@@ -104,7 +104,11 @@ pub const MUTATIONS: &[Mutation] = &[
 pub const NEIGHBOURS: &[Mutation] = &[
     Mutation {
         name: "no look ahead",
-        applies: |_, group| group.hyper.get("nesterov") == Some(&Value::Bool(true)),
+        // bitsandbytes takes the argument and does nothing.
+        applies: |case, group| {
+            group.hyper.get("nesterov") == Some(&Value::Bool(true))
+                && !case.name.starts_with("bnb_")
+        },
         step: |s| with_argument(s, "nesterov", |_| Value::Bool(false)),
     },
     // Projections.
