@@ -11,7 +11,7 @@ pub mod bounds;
 pub mod check;
 mod comparator;
 pub mod compare;
-mod derived;
+pub(crate) mod derived;
 pub mod diagnose;
 pub mod mutations;
 pub mod percent;

@@ -16,6 +16,7 @@ mod factors;
 mod follow;
 mod host;
 mod number;
+mod own;
 mod rule;
 
 use crate::backend::core_backend::CoreRun;
@@ -23,6 +24,7 @@ use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, OptimizerCase};
 use host::Following;
 pub(crate) use host::Tolerances;
+pub(crate) use own::of_rule;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {

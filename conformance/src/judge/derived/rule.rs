@@ -45,7 +45,7 @@ macro_rules! find {
 bitstep::each_rule!(find);
 
 /// An elementwise or tensorwise rule.
-fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
+pub(super) fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
     fn of<R: Rule, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Answers {
         follow::<R, T, _>(rule, rule.active_slots(T::DTYPE), task, |_, _| Elements).0
     }

@@ -1,0 +1,143 @@
+//! The core as the oracle: fills in the answers of a case that has only inputs.
+
+use std::collections::BTreeMap;
+
+use crate::Core;
+use crate::backend::{
+    Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, ScheduleSpec,
+};
+use crate::golden::{Case, Data, Given, OptimizerCase, ParamCase};
+use crate::tensor::{Dtype, Tensor};
+
+/// `reference` in a case whose answers are the core's.
+pub const ORACLE: &str = concat!("bitstep-core ", env!("CARGO_PKG_VERSION"));
+
+/// Whether a slot holds a projection, which no backend can be expected to draw or decompose alike: the case supplies
+/// it.
+fn is_projection(slot: &str) -> bool {
+    slot.starts_with("projector")
+}
+
+/// The case with the core's answers to its inputs.
+///
+/// # Errors
+/// The core refuses the case, or has an answer that the format does not have, such as a rate that is NaN.
+pub fn answered(case: &Case) -> Result<Case, BackendError> {
+    let mut new = case.clone();
+    match &mut new.data {
+        Data::Optimizer(data) => optimizer(case, data)?,
+        Data::Schedule(data) => {
+            data.lr = Core.schedule(&ScheduleSpec::new(case, data))?;
+            if data.lr.iter().any(|x| x.is_nan()) {
+                return Err(BackendError::Failed("a rate is NaN".to_owned()));
+            }
+        }
+        Data::Gradient(data) => {
+            let answer = Core.gradient(&GradientSpec::new(case, data))?;
+            data.tensors.iter_mut().zip(answer.outputs).for_each(|(g, out)| g.output = out);
+            data.norm = answer.norm;
+        }
+    }
+    Ok(new)
+}
+
+/// A parameter's value and state.
+pub(crate) type Shown = (Tensor, BTreeMap<String, Tensor>);
+
+/// A free run of a backend: value and state of every parameter after each step, and the values for evaluation.
+pub(crate) fn run(
+    case: &Case,
+    data: &OptimizerCase,
+    backend: &dyn Backend,
+) -> Result<(Vec<Vec<Shown>>, Vec<Option<Tensor>>), BackendError> {
+    let spec = OptimizerSpec::new(case, data);
+    let mut run = backend.optimizer(&spec)?;
+    for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
+        run.load(i, &p.init, &p.state0, Counts::default())?;
+    }
+    let count = data.params.len();
+    let mut rows = Vec::new();
+    let inputs: Vec<Inputs> = (0..case.steps).map(|t| Inputs::new(data, t)).collect();
+    run.plan(&inputs);
+    for inputs in &inputs {
+        run.step(inputs)?;
+        rows.push((0..count).map(|i| (run.value(i), run.state(i))).collect());
+    }
+    let evals = (0..count).map(|i| run.eval(i)).collect();
+    Ok((rows, evals))
+}
+
+fn optimizer(case: &Case, data: &mut OptimizerCase) -> Result<(), BackendError> {
+    for p in &mut data.params {
+        p.given.retain(|what, _| !is_projection(what));
+    }
+    let (rows, evals) = run(case, data, &Core)?;
+    let shows_eval = data.params.iter().zip(&evals).enumerate().any(|(i, (p, eval))| {
+        let last = rows.last().and_then(|row| row.get(i)).map_or(&p.init, |(value, _)| value);
+        eval.as_ref().is_some_and(|eval| eval != last)
+    });
+    for (i, (p, eval)) in data.params.iter_mut().zip(evals).enumerate() {
+        let own: Vec<&Shown> = rows.iter().filter_map(|row| row.get(i)).collect();
+        let values: Vec<&Tensor> = own.iter().map(|(value, _)| value).collect();
+        p.value = stacked(&p.init, &values);
+        p.eval = if shows_eval { eval } else { None };
+        p.state = state(p, &own);
+        let projections: Vec<String> =
+            p.state.keys().filter(|slot| is_projection(slot)).cloned().collect();
+        for slot in projections {
+            if let Some(rows) = p.state.remove(&slot) {
+                p.given.insert(slot, Given::Steps(rows));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of one type and shape under each other.
+fn stacked(like: &Tensor, rows: &[&Tensor]) -> Tensor {
+    let shape = [&[rows.len()], &like.shape[..]].concat();
+    let bytes = rows.iter().flat_map(|t| t.bytes.iter().copied()).collect();
+    Tensor { dtype: like.dtype, shape, bytes }
+}
+
+/// The slots of a parameter after each step. Before its first gradient a reference has no state: NaN stands for it
+/// where the type has one, and a slot of codes is left out.
+fn state(p: &ParamCase, rows: &[&Shown]) -> BTreeMap<String, Tensor> {
+    let joined = |t: usize| !p.state0.is_empty() || p.updates_before(t + 1) > 0;
+    let Some(first) = (0..rows.len()).find(|&t| joined(t)) else { return BTreeMap::new() };
+    let mut out = BTreeMap::new();
+    for (slot, like) in &rows[first].1 {
+        let nothing = nan_like(like);
+        let row = |t: usize| {
+            if joined(t) { rows[t].1.get(slot) } else { nothing.as_ref() }
+        };
+        let all: Option<Vec<&Tensor>> = (0..rows.len()).map(row).collect();
+        let same = |t: &&Tensor| t.dtype == like.dtype && t.shape == like.shape;
+        if let Some(all) = all.filter(|all| all.iter().all(same)) {
+            out.insert(slot.clone(), stacked(like, &all));
+        }
+    }
+    out
+}
+
+fn nan_like(like: &Tensor) -> Option<Tensor> {
+    Tensor::round(like.dtype, &like.shape, &vec![f64::NAN; like.len()])
+}
+
+/// The keys under which references store the number of steps.
+pub(crate) const STEP_KEYS: [&str; 3] = ["step", "step_num", "k"];
+
+/// The state that a parameter may start from: what the core shows of it, without projections.
+pub(crate) fn start(shown: &Shown, counter: Option<f64>) -> BTreeMap<String, Tensor> {
+    let mut state = shown.1.clone();
+    state.retain(|slot, _| !is_projection(slot));
+    for key in STEP_KEYS {
+        if let (Some(step), Some(counter)) = (state.get_mut(key), counter)
+            && step.dtype == Dtype::F64
+            && step.len() == 1
+        {
+            *step = Tensor { shape: step.shape.clone(), ..Tensor::scalar(counter) };
+        }
+    }
+    state
+}
