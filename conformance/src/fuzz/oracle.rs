@@ -100,28 +100,20 @@ fn stacked(like: &Tensor, rows: &[&Tensor]) -> Tensor {
     Tensor { dtype: like.dtype, shape, bytes }
 }
 
-/// The slots of a parameter after each step. Before its first gradient a reference has no state: NaN stands for it
-/// where the type has one, and a slot of codes is left out.
+/// The slots of a parameter after each step. As in the suite's cases, a parameter whose first gradient comes later has
+/// none: at some step its state does not exist yet.
 fn state(p: &ParamCase, rows: &[&Shown]) -> BTreeMap<String, Tensor> {
-    let joined = |t: usize| !p.state0.is_empty() || p.updates_before(t + 1) > 0;
-    let Some(first) = (0..rows.len()).find(|&t| joined(t)) else { return BTreeMap::new() };
-    let mut out = BTreeMap::new();
-    for (slot, like) in &rows[first].1 {
-        let nothing = nan_like(like);
-        let row = |t: usize| {
-            if joined(t) { rows[t].1.get(slot) } else { nothing.as_ref() }
-        };
-        let all: Option<Vec<&Tensor>> = (0..rows.len()).map(row).collect();
-        let same = |t: &&Tensor| t.dtype == like.dtype && t.shape == like.shape;
-        if let Some(all) = all.filter(|all| all.iter().all(same)) {
-            out.insert(slot.clone(), stacked(like, &all));
-        }
+    let Some((_, first)) = rows.first() else { return BTreeMap::new() };
+    if p.state0.is_empty() && p.updates_before(1) == 0 {
+        return BTreeMap::new();
     }
-    out
-}
-
-fn nan_like(like: &Tensor) -> Option<Tensor> {
-    Tensor::round(like.dtype, &like.shape, &vec![f64::NAN; like.len()])
+    let slot = |(slot, like): (&String, &Tensor)| {
+        // A slot without elements shows nothing, not even whether it is in use.
+        let same = |t: &&Tensor| t.dtype == like.dtype && t.shape == like.shape && !t.is_empty();
+        let all = rows.iter().map(|(_, state)| state.get(slot).filter(same));
+        Some((slot.clone(), stacked(like, &all.collect::<Option<Vec<&Tensor>>>()?)))
+    };
+    first.iter().filter_map(slot).collect()
 }
 
 /// The keys under which references store the number of steps.

@@ -6,8 +6,6 @@
 //! * A step that is refused has written nothing. (What a program has written before it refuses can't be seen from
 //!   outside: this is asked of backends in Rust alone.)
 
-use std::collections::BTreeMap;
-
 use bitstep::registry;
 
 use super::edit;
@@ -110,9 +108,6 @@ fn restored(
     }
     for (i, (p, (value, state))) in data.params.iter().zip(before).enumerate() {
         let updates = p.updates_before(middle) as u64;
-        let joined = updates > 0 || !p.state0.is_empty();
-        let none = BTreeMap::new();
-        let state = if joined { state } else { &none };
         run.load(i, value, state, Counts { updates, steps: middle as u64 })?;
     }
     let inputs: Vec<Inputs> = (middle..case.steps).map(|t| Inputs::new(data, t)).collect();
