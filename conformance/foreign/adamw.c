@@ -57,13 +57,13 @@ static int answer(const char *from, const char *to) {
     File f = load(from);
     if (!f.header) return printf("error no request at %s\n", from), 0;
     if (!strstr(f.header, "\"name\":\"adamw_torch\"")) return refuse("only adamw_torch");
-    if (!strncmp(value(f, "hyper", "amsgrad"), "true", 4)) return refuse("no amsgrad");
+    if (!strncmp(value(f, "groups", "amsgrad"), "true", 4)) return refuse("no amsgrad");
     if (strstr(value(f, "groups", "params"), "\\\"params\\\"")) return refuse("one group only");
-    double lr0 = number(value(f, "hyper", "lr"), 0), wd = number(value(f, "hyper", "weight_decay"), 0);
-    double eps = number(value(f, "hyper", "eps"), 0);
-    char *betas = value(f, "hyper", "betas"), *second;
+    double lr0 = number(value(f, "groups", "lr"), 0), wd = number(value(f, "groups", "weight_decay"), 0);
+    double eps = number(value(f, "groups", "eps"), 0);
+    char *betas = value(f, "groups", "betas"), *second;
     double beta1 = number(betas + 1, &second), beta2 = number(second + 1, 0);
-    double sign = strncmp(value(f, "hyper", "maximize"), "true", 4) ? 1 : -1;
+    double sign = strncmp(value(f, "groups", "maximize"), "true", 4) ? 1 : -1;
     int coupled = !strcmp(fault, "coupled"), inside = !strcmp(fault, "eps_inside");
     int swapped = !strcmp(fault, "betas_swapped"), before = !strcmp(fault, "eps_before");
     int lr32 = !strcmp(fault, "lr_f32"), one = !strcmp(fault, "one_element");

@@ -196,6 +196,9 @@ struct FuzzArgs {
     /// Which inputs are drawn
     #[arg(long, value_enum, default_value_t = Inputs::All)]
     profile: Inputs,
+    /// What is right: the core, what the references do (with the exporter's Python), or a program (exec-loop:COMMAND)
+    #[arg(long, value_name = "NAME", default_value = "core")]
+    oracle: String,
     /// Draw nothing: check the cases of --golden again, properties included
     #[arg(long)]
     replay: bool,
@@ -445,9 +448,9 @@ fn fuzz(which: &CaseArgs, name: &str, limit: Duration, what: &FuzzArgs) -> Resul
     }
     let mut json = what.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
     let mut html = what.report.as_ref().map(File::create).transpose()?;
-    let until = match (what.seconds, what.cases) {
+    let time = match (what.seconds, what.cases) {
         (None, Some(_)) => None,
-        (given, _) => Some(start + seconds("seconds", given.unwrap_or(60.0))?),
+        (given, _) => Some(seconds("seconds", given.unwrap_or(60.0))?),
     };
     let options = fuzz::Options {
         golden: which.golden(),
@@ -460,13 +463,17 @@ fn fuzz(which: &CaseArgs, name: &str, limit: Duration, what: &FuzzArgs) -> Resul
         },
         seed: what.seed,
         cases: what.cases.unwrap_or(u64::MAX),
-        until,
+        time,
         all: what.go_on,
     };
     let progress = Arc::new(fuzz::Progress::default());
     let bar = progress_line(&progress, start);
-    let summary = fuzz::run(&options, &*backend, &progress);
-    drop(backend);
+    let oracle = match what.oracle.as_str() {
+        "reference" => registry::backend(&export::reference(), limit)?,
+        name => registry::backend(name, limit)?,
+    };
+    let summary = fuzz::run(&options, &*backend, &*oracle, &progress);
+    drop((backend, oracle));
     exec::finish();
     bar.finish_and_clear();
     let summary = summary?;

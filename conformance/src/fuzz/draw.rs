@@ -195,7 +195,13 @@ fn rows(dtype: Dtype, shape: &[usize], rows: &[Vec<f64>]) -> Option<Tensor> {
 }
 
 /// A run of this plan, without answers; `None` where the plan does not fit the name.
-pub(crate) fn case(pool: &Pool, plan: &Plan, seed: u64, index: u64) -> Option<Case> {
+/// `by_core`: whether the core will answer it, or the reference.
+pub(crate) fn case(
+    pool: &Pool,
+    plan: &Plan,
+    (seed, index): (u64, u64),
+    by_core: bool,
+) -> Option<Case> {
     let template = pool.templates.get(plan.template.index(pool.templates.len().max(1)))?;
     let mut rng = Rng::with_seed(plan.numbers);
     let hyper = hyper(pool, template, plan);
@@ -216,7 +222,7 @@ pub(crate) fn case(pool: &Pool, plan: &Plan, seed: u64, index: u64) -> Option<Ca
         id: format!("{}/{}/fuzz_{seed}_{index}", pool.kind.name(), pool.name),
         kind: pool.kind,
         name: pool.name.clone(),
-        reference: ORACLE.to_owned(),
+        reference: if by_core { ORACLE.to_owned() } else { template.reference.clone() },
         hyper,
         steps,
         note: String::new(),
@@ -253,8 +259,9 @@ fn optimizer(
             let before = Before { t, last, param: &init, decay };
             grads.push(numbers(p.grad, dtype, n, rng, &before));
         }
-        let has_grad: Vec<bool> =
-            (0..plan.steps).map(|t| has_gradient(p.missing, t, plan.steps, rng)).collect();
+        let has_grad: Vec<bool> = (0..plan.steps)
+            .map(|t| n == 0 || has_gradient(p.missing, t, plan.steps, rng))
+            .collect();
         let mut given = BTreeMap::new();
         if stochastic && dtype == Dtype::Bf16 {
             let bits = (0..plan.steps * n).flat_map(|_| rng.u16(..).to_le_bytes());

@@ -84,8 +84,14 @@ pub fn finding(f: &Finding, backend: &str, folder: Option<&Path>) -> String {
     let error = error_of(&f.reports);
     let error = if error.is_empty() { error } else { format!(": {error}") };
     let _ = write!(out, "\n    run    {}{error}", size(&f.case));
-    let hyper = serde_json::Value::Object(f.case.hyper.clone()).to_string();
-    let _ = write!(out, "\n    hyper  {}", plain(&hyper));
+    let mut groups = vec![f.case.hyper.clone()];
+    if let Data::Optimizer(data) = &f.case.data {
+        groups = data.groups.iter().map(|g| g.hyper.clone()).collect();
+    }
+    for hyper in groups {
+        let hyper = serde_json::Value::Object(hyper).to_string();
+        let _ = write!(out, "\n    hyper  {}", plain(&hyper));
+    }
     out.push_str(&inputs(&f.case));
     let _ = write!(out, "\n    note   {}", plain(&f.explanation.words()));
     let _ = write!(out, "\n    detail {}", plain(&f.explanation.detail));

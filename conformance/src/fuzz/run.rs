@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
 use super::explain;
 use super::finding::{Arguments, Finding, Progress, Summary, is_property};
-use super::oracle::answered;
+use super::oracle::Oracle;
 use super::plan::{self, Plan, Profile};
 use super::template::{self, Pool};
 use super::{draw, properties, shrink};
@@ -35,8 +35,8 @@ pub struct Options {
     pub seed: u64,
     /// The most runs.
     pub cases: u64,
-    /// When to stop drawing.
-    pub until: Option<Instant>,
+    /// How long to draw.
+    pub time: Option<Duration>,
     /// Whether to go on with a name after its first finding.
     pub all: bool,
 }
@@ -68,14 +68,20 @@ struct Drawn {
 }
 
 /// Run number `index` of a name.
-fn drawn(pool: &Pool, profile: Profile, seed: u64, index: u64) -> Result<Drawn, u64> {
+fn drawn(
+    pool: &Pool,
+    profile: Profile,
+    (seed, index): (u64, u64),
+    oracle: &dyn Backend,
+) -> Result<Drawn, u64> {
     let plans = plan::plans(profile);
     for refused in 0..DRAWS {
         let name = pool.name.bytes().fold(seed, |h, b| own_seed(h, b.into()));
         let Some(plan) = plan::draw(&plans, own_seed(name, index * DRAWS + refused)) else {
             continue;
         };
-        let case = draw::case(pool, &plan, seed, index).and_then(|case| answered(&case).ok());
+        let case = draw::case(pool, &plan, (seed, index), oracle.name() == "core")
+            .and_then(|case| Oracle { by: oracle, slots: Some(&pool.slots) }.answered(&case).ok());
         if let Some(case) = case {
             return Ok(Drawn { case, plan, refused });
         }
@@ -135,6 +141,7 @@ fn pools(options: &Options) -> Result<Vec<Pool>, FuzzError> {
             let mut one = template::pool(case.kind, case.name.clone(), std::slice::from_ref(&case));
             if let Some(of) = of {
                 one.defaults.clone_from(&of.defaults);
+                one.slots.clone_from(&of.slots);
             }
             near.push(one);
         }
@@ -145,22 +152,23 @@ fn pools(options: &Options) -> Result<Vec<Pool>, FuzzError> {
     if pools.is_empty() { Err(FuzzError::NoName) } else { Ok(pools) }
 }
 
-/// Fuzzes a backend.
+/// Fuzzes a backend. The oracle is the core, or a program that runs the references.
 ///
 /// # Errors
 /// A suite that can't be read, or no name.
 pub fn run(
     options: &Options,
     backend: &dyn Backend,
+    oracle: &dyn Backend,
     progress: &Progress,
 ) -> Result<Summary, FuzzError> {
-    let start = Instant::now();
     let pools = pools(options)?;
+    let start = Instant::now();
     let bounds = Bounds::default();
     let mut summary = Summary { of: pools.len(), ..Summary::default() };
     let mut open: Vec<usize> = (0..pools.len()).collect();
     let mut unsupported = vec![0u64; pools.len()];
-    let over = || options.until.is_some_and(|until| Instant::now() >= until);
+    let over = || options.time.is_some_and(|time| start.elapsed() >= time);
     let mut next = 0u64;
     // Batches of a fixed size: which runs a name gets does not depend on the number of threads.
     while next < options.cases && !open.is_empty() && !over() {
@@ -177,7 +185,7 @@ pub fn run(
                     return None;
                 }
                 progress.runs.fetch_add(1, Ordering::Relaxed);
-                Some(match drawn(&pools[k], options.profile, options.seed, index) {
+                Some(match drawn(&pools[k], options.profile, (options.seed, index), oracle) {
                     Err(refused) => Outcomes::Refused(refused),
                     Ok(drawn) => {
                         let asked = index % PROPERTIES_EVERY == 0;
@@ -191,7 +199,10 @@ pub fn run(
             let pool = &pools[k];
             let Some(outcome) = outcome else { continue };
             match outcome {
-                Outcomes::Refused(n) => *summary.refused.entry(pool.name.clone()).or_default() += n,
+                Outcomes::Refused(n) => {
+                    *summary.refused.entry(pool.name.clone()).or_default() += n;
+                    unsupported[k] += 1;
+                }
                 Outcomes::Ran { drawn, reports } => {
                     if drawn.refused > 0 {
                         *summary.refused.entry(pool.name.clone()).or_default() += drawn.refused;
@@ -199,9 +210,7 @@ pub fn run(
                     unsupported[k] += u64::from(count(&mut summary, pool, &drawn, &reports));
                     if badness(&reports).is_some() {
                         found(
-                            options,
-                            backend,
-                            &bounds,
+                            &Parties { options, backend, oracle, bounds: &bounds },
                             &mut summary,
                             pool,
                             (index, *drawn),
@@ -246,7 +255,7 @@ pub fn replay(
 /// Runs between two looks at what failed.
 const BATCH: u64 = 64;
 
-/// After so many runs of a name that a backend refuses, and none that it takes, no more are drawn.
+/// After so many runs of a name that backend or oracle refuse, and none that they take, no more are drawn.
 const GIVE_UP: u64 = 48;
 
 /// Counts a run; whether the backend refused it.
@@ -273,17 +282,25 @@ fn count(summary: &mut Summary, pool: &Pool, drawn: &Drawn, reports: &[Report]) 
     false
 }
 
+/// Who takes part.
+struct Parties<'a> {
+    options: &'a Options,
+    backend: &'a dyn Backend,
+    oracle: &'a dyn Backend,
+    bounds: &'a Bounds,
+}
+
 /// Shrinks and explains a failing run, or counts it where one like it is known.
 fn found(
-    options: &Options,
-    backend: &dyn Backend,
-    bounds: &Bounds,
+    parties: &Parties<'_>,
     summary: &mut Summary,
     pool: &Pool,
     (index, drawn): (u64, Drawn),
     reports: &[Report],
 ) {
     let Some(bad) = badness(reports) else { return };
+    let Parties { backend, bounds, .. } = *parties;
+    let oracle = Oracle { by: parties.oracle, slots: Some(&pool.slots) };
     let known = summary.findings.iter_mut().find(|f| {
         f.case.name == pool.name && f.case.kind == pool.kind && badness(&f.reports) == Some(bad)
     });
@@ -295,16 +312,16 @@ fn found(
     let defaults = reference.map(|t| pool.defaults(t)).unwrap_or_default();
     let property = is_property(reports);
     let still = |case: &Case| {
-        let case = answered(case).ok()?;
+        let case = oracle.answered(case).ok()?;
         let reports = judged(&case, backend, bounds, property);
         (badness(&reports) == Some(bad) && is_property(&reports) == property).then_some(case)
     };
     let shrunk = shrink::shrink(&drawn.case, &defaults, still);
     let judge = |case: &Case| {
-        let case = answered(case).ok()?;
+        let case = oracle.answered(case).ok()?;
         Some(judged(&case, backend, bounds, property))
     };
-    let neighbours = neighbours(options, pool, &drawn.case, &shrunk.case, index);
+    let neighbours = neighbours(parties, pool, &drawn.case, &shrunk.case, index);
     let explanation = explain::explain(&shrunk.case, &defaults, &neighbours, &judge);
     let mut case = shrunk.case;
     case.note = explanation.words();
@@ -315,16 +332,17 @@ fn found(
 
 /// Runs like a failing one, to tell mistakes apart: the first one, others with its arguments, and any others.
 fn neighbours(
-    options: &Options,
+    parties: &Parties<'_>,
     pool: &Pool,
     first: &Case,
     shrunk: &Case,
     index: u64,
 ) -> Vec<Case> {
+    let oracle = parties.oracle;
     let mut all = vec![first.clone()];
     for k in 0..NEIGHBOURS {
-        let seed = own_seed(options.seed, index ^ 0x5eed);
-        let Ok(other) = drawn(pool, Profile::Ordinary, seed, k) else { continue };
+        let seed = own_seed(parties.options.seed, index ^ 0x5eed);
+        let Ok(other) = drawn(pool, Profile::Ordinary, (seed, k), oracle) else { continue };
         if k % 2 == 0 {
             let mut case = other.case.clone();
             case.hyper = shrunk.hyper.clone();
@@ -334,7 +352,8 @@ fn neighbours(
                 let params = (0..to.params.len()).collect();
                 to.groups = vec![crate::golden::Group { params, hyper: only.hyper.clone() }];
             }
-            all.extend(answered(&case));
+            let oracle = Oracle { by: oracle, slots: Some(&pool.slots) };
+            all.extend(oracle.answered(&case));
         } else {
             all.push(other.case);
         }

@@ -48,6 +48,9 @@ pub(crate) enum Source {
     Gradient(GradientCase),
 }
 
+/// The state that the suite's cases of a name show: for each slot, its type beside each type of parameter.
+pub(crate) type Slots = BTreeMap<String, BTreeMap<Dtype, Dtype>>;
+
 /// All templates of one name.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool {
@@ -56,6 +59,8 @@ pub(crate) struct Pool {
     pub(crate) templates: Vec<Template>,
     /// The types of parameters that the suite has of this name.
     pub(crate) dtypes: Vec<Dtype>,
+    /// The state that is shown.
+    pub(crate) slots: Slots,
     /// For each reference, its default arguments as far as they are known.
     pub(crate) defaults: BTreeMap<String, Map<String, Value>>,
 }
@@ -150,7 +155,15 @@ pub(crate) fn pool(kind: Kind, name: String, cases: &[Case]) -> Pool {
     let mut seen = BTreeSet::new();
     let mut dtypes = BTreeSet::new();
     let mut defaults = BTreeMap::new();
+    let mut slots = Slots::new();
     for case in cases {
+        if let Data::Optimizer(data) = &case.data {
+            for p in &data.params {
+                for (slot, t) in p.state.iter().chain(&p.state0) {
+                    slots.entry(slot.clone()).or_default().entry(p.init.dtype).or_insert(t.dtype);
+                }
+            }
+        }
         let one = template(case);
         let stem = case.id.rsplit('/').next().unwrap_or_default();
         if stem.starts_with("default") {
@@ -177,5 +190,5 @@ pub(crate) fn pool(kind: Kind, name: String, cases: &[Case]) -> Pool {
         }
     }
     let dtypes: Vec<Dtype> = dtypes.into_iter().filter(|&d| convert::dtype(d).is_ok()).collect();
-    Pool { kind, name, templates, dtypes, defaults }
+    Pool { kind, name, templates, dtypes, slots, defaults }
 }
