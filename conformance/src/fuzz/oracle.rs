@@ -7,9 +7,9 @@ use crate::Core;
 use crate::backend::{
     Backend, BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, ScheduleSpec,
 };
-use crate::fresh;
 use crate::golden::{Case, Data, Given, OptimizerCase, ParamCase};
 use crate::tensor::{Dtype, Tensor};
+use crate::{convert, fresh};
 
 /// `reference` in a case whose answers are the core's.
 pub const ORACLE: &str = concat!("bitstep-core ", env!("CARGO_PKG_VERSION"));
@@ -106,9 +106,13 @@ fn as_in_the_suite(
 ) -> BTreeMap<String, Tensor> {
     let known = state.into_iter().filter_map(|(slot, t)| {
         let types = slots.get(&slot)?;
+        // Codes stay codes, and whole numbers whole: only the type of a number is the suite's.
+        let number = |dtype: Dtype| convert::dtype(dtype).is_ok();
         let t = match types.get(&param) {
-            Some(&dtype) => fresh::as_type(&t, dtype).unwrap_or(t),
-            None => t,
+            Some(&dtype) if number(dtype) && number(t.dtype) => {
+                fresh::as_type(&t, dtype).unwrap_or(t)
+            }
+            _ => t,
         };
         Some((slot, t))
     });
