@@ -3,7 +3,8 @@
     bitstep-conformance verify --only '{adamw_torch,sgd,adafactor}' \
         --backend 'exec-loop:python3 conformance/foreign/numpy_backend.py'
 
-FAULT=coupled, eps_inside, f16, f32 or off_by_one makes AdamW wrong. The suite says which.
+FAULT makes it wrong, and the suite says how. AdamW: coupled, eps_inside, f16, f32, off_by_one, betas_swapped,
+eps_before, no_maximum, lr_f32, one_element, denormal, after_missing; SGD: dampening_first, nesterov.
 """
 
 import math
@@ -24,6 +25,14 @@ def adamw(p, g, state, arg, dtype):
         arg = {key: float(narrow(x)) if type(x) is float else x for key, x in arg.items()}
         arg["betas"] = [float(narrow(x)) for x in arg["betas"]]
     (beta1, beta2), lr, decay = arg["betas"], arg["lr"], arg["weight_decay"]
+    if FAULT == "betas_swapped":
+        beta1, beta2 = beta2, beta1
+    if FAULT == "lr_f32":
+        lr = float(np.float32(lr))
+    if FAULT == "one_element" and p.size == 1:
+        lr = lr / 2
+    if FAULT == "denormal":
+        g = np.where(np.abs(g) < np.finfo(g.dtype).tiny, g * 0, g)
     g = -g if arg["maximize"] else g
     if FAULT == "coupled":
         g = g + decay * p
@@ -31,6 +40,8 @@ def adamw(p, g, state, arg, dtype):
         p = p * (1 - lr * decay)
     m, v = state.start("exp_avg", np.zeros_like(g)), state.start("exp_avg_sq", np.zeros_like(g))
     t = state.start("step", 0.0) + 1
+    if FAULT == "after_missing" and state.missed:
+        m = np.zeros_like(m)
     way = g - m
     m = m + (1 - beta1) * way if 1 - beta1 < 0.5 else g - way * (1 - (1 - beta1))
     v = v * beta2 + (1 - beta2) * g * g
@@ -39,9 +50,12 @@ def adamw(p, g, state, arg, dtype):
         t = t + 1
     correction1, correction2 = 1 - beta1 ** float(t), 1 - beta2 ** float(t)
     if arg["amsgrad"]:
-        v = state["max_exp_avg_sq"] = np.maximum(state.start("max_exp_avg_sq", np.zeros_like(g)), v)
+        largest = state.start("max_exp_avg_sq", np.zeros_like(g))
+        v = state["max_exp_avg_sq"] = v if FAULT == "no_maximum" else np.maximum(largest, v)
     if FAULT == "eps_inside":
         denominator = np.sqrt(v / correction2 + arg["eps"])
+    elif FAULT == "eps_before":
+        denominator = (np.sqrt(v) + arg["eps"]) / math.sqrt(correction2)
     else:
         denominator = np.sqrt(v) / math.sqrt(correction2) + arg["eps"]
     return p + -lr / correction1 * m / denominator
@@ -56,10 +70,13 @@ def sgd(p, g, state, arg, dtype):
     if arg["momentum"]:
         old = state.get("momentum_buffer", None)
         if old is None:
-            m = state.start("momentum_buffer", g)
+            m = state.start("momentum_buffer", (1 - arg["dampening"]) * g if FAULT == "dampening_first" else g)
         else:
             m = state["momentum_buffer"] = old * arg["momentum"] + (1 - arg["dampening"]) * g
-        g = g + arg["momentum"] * m if arg["nesterov"] else m
+        if FAULT == "nesterov" and old is not None:
+            g = g + arg["momentum"] * old if arg["nesterov"] else m
+        else:
+            g = g + arg["momentum"] * m if arg["nesterov"] else m
     return p + -arg["lr"] * g
 
 

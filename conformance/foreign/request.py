@@ -66,6 +66,7 @@ class State(dict):
     """A parameter's state, under the reference's keys."""
 
     updates = 0
+    missed = False  # whether the step before had no gradient
 
     def start(self, slot, value):
         """A slot's value; the given one if the parameter has had no gradient yet."""
@@ -76,11 +77,20 @@ class State(dict):
         return self[slot]
 
 
+def arguments(value):
+    """JSON has no NaN and no infinity: they come by name."""
+    if isinstance(value, dict):
+        return {key: arguments(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [arguments(x) for x in value]
+    return float(value) if value in ("NaN", "Infinity", "-Infinity") else value
+
+
 class Request:
     def __init__(self, path):
         self.meta, self.tensors = read(path)
         self.kind, self.name = self.meta["kind"], self.meta["name"]
-        self.hyper = json.loads(self.meta["hyper"])
+        self.hyper = arguments(json.loads(self.meta["hyper"]))
 
     def array(self, name):
         found = self.tensors.get(name)
@@ -94,7 +104,7 @@ def steps(request, step):
     """Runs `step(value, grad, state, arguments, type)` -> value; state changes in place."""
     meta, out = {"format": "bitstep-answer/1"}, {}
     count, rates = int(request.meta["steps"]), request.array("lr")
-    for group in json.loads(request.meta["groups"]):
+    for group in arguments(json.loads(request.meta["groups"])):
         for i in group["params"]:
             dtype, value = request.tensors[f"p{i}.init"]
             value = widen(dtype, value).copy()
@@ -104,11 +114,12 @@ def steps(request, step):
             try:
                 for t in range(count):
                     if has is None or has[t]:
-                        arguments = group if rates is None else {**group, "lr": float(rates[t])}
-                        value = narrow(dtype, step(value, grads[t], state, arguments, dtype))
+                        own = group if rates is None else {**group, "lr": float(rates[t])}
+                        value = narrow(dtype, step(value, grads[t], state, own, dtype))
                         rows_value, value = value, widen(dtype, value)
-                        state.updates += 1
+                        state.updates, state.missed = state.updates + 1, False
                     else:
+                        state.missed = True
                         rows_value = narrow(dtype, value)
                     rows.append((rows_value, {slot: np.copy(x) for slot, x in state.items()}))
             except Lacks as lacks:

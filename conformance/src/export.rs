@@ -86,6 +86,20 @@ pub fn run(seed: u64, out: &Path, only: Option<&str>) -> Result<(), ExportError>
     if status.success() { Ok(()) } else { Err(ExportError::Failed(status)) }
 }
 
+/// The references as a program, by the exporter's Python: that of `BITSTEP_VENV_MAIN`, or of the environment that
+/// `export/run` made.
+///
+/// # Errors
+/// As [`folder`].
+pub fn reference() -> Result<String, ExportError> {
+    let folder = folder()?;
+    let venv = std::env::var_os("BITSTEP_VENV_MAIN").map(PathBuf::from);
+    let python = venv.unwrap_or_else(|| folder.join(".venv")).join("bin").join("python");
+    let program = folder.join("reference.py");
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''"));
+    Ok(format!("exec-loop:{} -B {}", quoted(&python), quoted(&program)))
+}
+
 /// Writes the skeleton of the file that exports a reference.
 ///
 /// # Errors

@@ -55,7 +55,7 @@ fn redrawn(t: &Tensor, rng: &mut Rng) -> Tensor {
 }
 
 /// The tensor converted to another type.
-fn as_type(t: &Tensor, dtype: Dtype) -> Option<Tensor> {
+pub(crate) fn as_type(t: &Tensor, dtype: Dtype) -> Option<Tensor> {
     if t.dtype == dtype {
         return Some(t.clone());
     }

@@ -14,7 +14,9 @@ use bitstep_conformance::judge::check::{self, Outcome, Report};
 use bitstep_conformance::report::text::plain;
 use bitstep_conformance::report::{self, Totals};
 use bitstep_conformance::suite::{self, CaseFilter, Entry, Plan, Suite};
-use bitstep_conformance::{add, backend::registry, exec, export, judge::percent, report::html};
+use bitstep_conformance::{
+    add, backend::registry, exec, export, fuzz, judge::percent, report::html,
+};
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -47,6 +49,19 @@ enum Command {
         report: Option<PathBuf>,
         #[command(flatten)]
         rules: Rules,
+    },
+    /// Look for inputs at which a backend is wrong: draw runs, compare with the core, shrink and explain what fails.
+    /// Status 0 only if values were compared and nothing failed.
+    Fuzz {
+        #[command(flatten)]
+        which: CaseArgs,
+        /// The backend, or exec:COMMAND or exec-loop:COMMAND
+        #[arg(long, value_name = "NAME", default_value = "core")]
+        backend: String,
+        #[command(flatten)]
+        limit: TimeoutArgs,
+        #[command(flatten)]
+        what: FuzzArgs,
     },
     /// List the cases.
     List {
@@ -162,6 +177,54 @@ struct Rules {
 }
 
 #[derive(Args)]
+struct FuzzArgs {
+    /// How long to draw runs; without it and --cases, 60
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// How many runs to draw
+    #[arg(long, value_name = "N")]
+    cases: Option<u64>,
+    /// The seed of the runs
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// Where findings are written, as a suite of their own
+    #[arg(long, value_name = "DIR", default_value = "fuzz-findings")]
+    out: PathBuf,
+    /// Only arguments and types of this case
+    #[arg(long, value_name = "CASE")]
+    like: Option<String>,
+    /// Which inputs are drawn
+    #[arg(long, value_enum, default_value_t = Inputs::All)]
+    profile: Inputs,
+    /// What is right: the core, what the references do (with the exporter's Python), or a program (exec-loop:COMMAND)
+    #[arg(long, value_name = "NAME", default_value = "core")]
+    oracle: String,
+    /// Draw nothing: check the cases of --golden again, properties included
+    #[arg(long)]
+    replay: bool,
+    /// Go on with a name after its first finding
+    #[arg(long)]
+    go_on: bool,
+    /// Write one JSON object a finding
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write a page with the findings
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+/// Which inputs are drawn.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Inputs {
+    /// What occurs in training
+    Ordinary,
+    /// The ends of ranges, NaN, infinity, denormals, cancellation, ties
+    Edges,
+    /// Both
+    All,
+}
+
+#[derive(Args)]
 struct TimeoutArgs {
     /// The time limit of a program for one answer
     #[arg(long, value_name = "SECONDS", default_value_t = exec::LIMIT.as_secs_f64())]
@@ -213,6 +276,9 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Verify { which, backend, limit, json, report, rules } => {
             limit.get().and_then(|limit| verify(&which, &backend, limit, json, report, &rules))
+        }
+        Command::Fuzz { which, backend, limit, what } => {
+            limit.get().and_then(|limit| fuzz(&which, &backend, limit, &what))
         }
         Command::List { which } => list(&which),
         Command::Show { case, golden, backend, limit } => limit
@@ -355,6 +421,116 @@ fn progress(total: usize) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed}") {
         bar.set_style(style);
     }
+    bar
+}
+
+/// Whether a folder is the committed suite or lies in it: only what references wrote belongs there.
+fn is_in_suite(folder: &Path) -> bool {
+    let Suite::Folder(suite) = suite::committed() else { return false };
+    let Ok(suite) = suite.canonicalize() else { return false };
+    let known = folder.ancestors().find_map(|dir| dir.canonicalize().ok());
+    known.is_some_and(|known| known.starts_with(suite))
+}
+
+fn fuzz(which: &CaseArgs, name: &str, limit: Duration, what: &FuzzArgs) -> Result<bool> {
+    let start = Instant::now();
+    exec::own_process()?;
+    let backend = registry::backend(name, limit)?;
+    if is_in_suite(&what.out) {
+        return Err(
+            format!("--out is {}, in the suite of the references", what.out.display()).into()
+        );
+    }
+    if what.replay {
+        let only = CaseFilter::new(which.only.as_deref())?;
+        let reports = fuzz::replay(&which.golden(), &only, &*backend)?;
+        drop(backend);
+        exec::finish();
+        let mut out = std::io::stdout().lock();
+        for r in reports.iter().filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error)) {
+            writeln!(out, "{}\n", report::trouble(r, ""))?;
+        }
+        let verdict = report::verdict(&reports);
+        writeln!(out, "{}", verdict.as_ref().unwrap_or_else(|line| line))?;
+        return Ok(verdict.is_ok());
+    }
+    let mut json = what.json.as_ref().map(File::create).transpose()?.map(BufWriter::new);
+    let mut html = what.report.as_ref().map(File::create).transpose()?;
+    let time = match (what.seconds, what.cases) {
+        (None, Some(_)) => None,
+        (given, _) => Some(seconds("seconds", given.unwrap_or(60.0))?),
+    };
+    let options = fuzz::Options {
+        golden: which.golden(),
+        only: CaseFilter::new(which.only.as_deref())?,
+        like: what.like.as_deref().map(|like| CaseFilter::new(Some(like))).transpose()?,
+        profile: match what.profile {
+            Inputs::Ordinary => fuzz::Profile::Ordinary,
+            Inputs::Edges => fuzz::Profile::Edges,
+            Inputs::All => fuzz::Profile::All,
+        },
+        seed: what.seed,
+        cases: what.cases.unwrap_or(u64::MAX),
+        time,
+        all: what.go_on,
+    };
+    let progress = Arc::new(fuzz::Progress::default());
+    let bar = progress_line(&progress, start);
+    let oracle = match what.oracle.as_str() {
+        "reference" => registry::backend(&export::reference()?, limit)?,
+        name => registry::backend(name, limit)?,
+    };
+    let summary = fuzz::run(&options, &*backend, &*oracle, &progress);
+    drop((backend, oracle));
+    exec::finish();
+    bar.finish_and_clear();
+    let summary = summary?;
+
+    let mut out = std::io::stdout().lock();
+    for f in &summary.findings {
+        fuzz::write(&f.case, &what.out)?;
+        writeln!(out, "{}\n", fuzz::finding(f, name, Some(&what.out)))?;
+        if let Some(json) = &mut json {
+            writeln!(json, "{}", fuzz::json(f, name, Some(&what.out)))?;
+        }
+    }
+    if let Some(json) = &mut json {
+        json.flush()?;
+    }
+    if let Some(html) = &mut html {
+        let reports: Vec<Report> =
+            summary.findings.iter().flat_map(|f| f.reports.clone()).collect();
+        html.write_all(html::page(&reports).as_bytes())?;
+    }
+    write!(out, "{}", fuzz::text(&summary))?;
+    if summary.compared == 0 {
+        writeln!(out, "nothing compared, which is no pass")?;
+    }
+    Ok(summary.findings.is_empty() && summary.compared > 0)
+}
+
+/// A line with runs a second, names and combinations covered, and findings so far.
+fn progress_line(progress: &Arc<fuzz::Progress>, start: Instant) -> ProgressBar {
+    use std::sync::atomic::Ordering::Relaxed;
+    let bar = ProgressBar::new_spinner();
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    let (own, progress) = (bar.clone(), progress.clone());
+    std::thread::spawn(move || {
+        while !own.is_finished() {
+            let [runs, names, cells, found] =
+                [&progress.runs, &progress.names, &progress.cells, &progress.findings]
+                    .map(|count| count.load(Relaxed));
+            let rate = runs as f64 / start.elapsed().as_secs_f64().max(1e-3);
+            own.set_message(format!(
+                "{runs} runs, {rate:.0} a second; {names} names, {cells} combinations; {found} found"
+            ));
+            own.tick();
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    });
     bar
 }
 

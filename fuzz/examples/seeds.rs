@@ -32,19 +32,23 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(name), bytes)
     };
-    for (i, entry) in OPTIMIZERS.iter().enumerate() {
-        let head = [(i % PROPERTIES.len()) as u8, i as u8];
-        write("rules", entry.name, &bytes(&head, i))?;
+    // By name: a new one changes no other's seed.
+    let salt = |name: &str| name.bytes().map(usize::from).sum::<usize>();
+    for name in OPTIMIZERS.iter().map(|entry| entry.name) {
+        let (property, _) = PROPERTIES[salt(name) % PROPERTIES.len()];
+        write("rules", name, &bytes(format!("{property}\n{name}\n").as_bytes(), salt(name)))?;
     }
-    for (i, name) in NAMES.iter().enumerate() {
-        let head = [(i % SCHEDULE_PROPERTIES.len()) as u8, i as u8];
-        write("schedules", name, &bytes(&head, i))?;
+    for name in NAMES {
+        let (property, _) = SCHEDULE_PROPERTIES[salt(name) % SCHEDULE_PROPERTIES.len()];
+        write("schedules", name, &bytes(format!("{property}\n{name}\n").as_bytes(), salt(name)))?;
     }
     for i in 0..13 {
         write("codecs", &i.to_string(), &bytes(&[i as u8], i))?;
     }
-    for i in 0..4 {
-        write("resumed", &i.to_string(), &bytes(&[i as u8 % 2, i as u8], i))?;
+    // The first byte: an optimizer, or a schedule.
+    for (i, name) in ["adamw_torch", "linear", "sgd", "cosine"].into_iter().enumerate() {
+        let head = [&[i as u8 % 2], name.as_bytes(), b"\n"].concat();
+        write("resumed", &i.to_string(), &bytes(&head, i))?;
     }
 
     // The smallest golden case of each kind.

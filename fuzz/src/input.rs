@@ -218,11 +218,64 @@ pub fn trial(u: &mut Unstructured<'_>, name: &'static str) -> Result<Trial> {
     Ok(trial)
 }
 
+/// Takes a name from an input: one of `known`, if the input goes on with a line of it, so that a kept input means the
+/// same whatever names are added; else one that the next two bytes choose, so that any bytes mean something.
+///
+/// # Errors
+/// Never for want of bytes: what is missing is zero.
+pub fn named(u: &mut Unstructured<'_>, known: &[&'static str]) -> Result<&'static str> {
+    let head = u.peek_bytes(u.len().min(LONGEST_NAME)).unwrap_or_default();
+    let line = head.split(|&b| b == b'\n').next().filter(|line| line.len() < head.len());
+    if let Some(name) = known.iter().find(|name| line == Some(name.as_bytes())) {
+        u.bytes(name.len() + 1)?;
+        return Ok(name);
+    }
+    let key: [u8; 2] = u.arbitrary()?;
+    // The name with the largest hash: one more name takes its share, and moves no other.
+    let hash = |name: &&&str| {
+        let all = key.iter().chain(name.as_bytes());
+        let h = all.fold(0xcbf2_9ce4_8422_2325u64, |h, &b| {
+            (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+        });
+        (h ^ (h >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    };
+    known.iter().max_by_key(hash).copied().ok_or(arbitrary::Error::EmptyChoose)
+}
+
+/// The most bytes of a name and the end of its line.
+const LONGEST_NAME: usize = 64;
+
 /// A trial of any optimizer.
 ///
 /// # Errors
 /// Never for want of bytes: what is missing is zero.
 pub fn any_trial(u: &mut Unstructured<'_>) -> Result<Trial> {
-    let at = u.int_in_range(0..=OPTIMIZERS.len() - 1)?;
-    trial(u, OPTIMIZERS[at].name)
+    let names: Vec<&'static str> = OPTIMIZERS.iter().map(|entry| entry.name).collect();
+    let name = named(u, &names)?;
+    trial(u, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_name_moves_no_kept_input_and_few_others() {
+        let old = ["adam", "lion", "sgd", "rmsprop", "muon", "lomo", "rprop", "nadam", "asgd"];
+        let new = [&["aaa"], &old[..]].concat();
+        let of = |bytes: &[u8], known: &[&'static str]| {
+            named(&mut Unstructured::new(bytes), known).expect("a name")
+        };
+        for name in old {
+            let kept = format!("{name}\nbytes");
+            assert_eq!((of(kept.as_bytes(), &old), of(kept.as_bytes(), &new)), (name, name));
+        }
+        let keys = || (0..=u16::MAX).map(u16::to_le_bytes);
+        let moved = keys().filter(|key| of(key, &old) != of(key, &new)).count();
+        assert!((1..65_536 / 7).contains(&moved), "{moved}");
+        assert!(keys().all(|key| of(&key, &old) == of(&key, &new) || of(&key, &new) == "aaa"));
+        for name in old {
+            assert!(keys().any(|key| of(&key, &old) == name), "{name} is never drawn");
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub use bits::{bits, buffer, eq_ignoring_zero_sign, numbers};
 pub use codec::codecs;
 pub use edges::edge_case_table;
 pub use goldens::{goldens, is_golden};
-pub use input::{FORMATS, WEIGHTS, any_trial, trial};
+pub use input::{FORMATS, WEIGHTS, any_trial, named, trial};
 pub use parsers::{answers, arguments, checkpoints, resumed};
 pub use pickles::pickle_seeds;
 pub use properties::{
@@ -47,14 +47,17 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("resumed", resumed),
 ];
 
-/// Checks a property of a rule; the first byte selects the property.
+/// Checks a property of a rule. An input begins with a line that names the property and one that names the optimizer,
+/// or with bytes that choose them.
 ///
 /// # Panics
 /// If it does not hold.
 pub fn rules(data: &[u8]) {
-    let Some((&which, rest)) = data.split_first() else { return };
-    let (_, property) = PROPERTIES[usize::from(which) % PROPERTIES.len()];
-    if let Ok(trial) = any_trial(&mut arbitrary::Unstructured::new(rest)) {
+    let mut u = arbitrary::Unstructured::new(data);
+    let names: Vec<&'static str> = PROPERTIES.iter().map(|(name, _)| *name).collect();
+    let Ok(name) = named(&mut u, &names) else { return };
+    let property = PROPERTIES.iter().find(|(known, _)| *known == name);
+    if let (Some((_, property)), Ok(trial)) = (property, any_trial(&mut u)) {
         property(&trial);
     }
 }

@@ -5,7 +5,6 @@ use bitstep::float::Dtype;
 use bitstep::hyper::{Args, Value};
 use bitstep::optimizer::Optimizer;
 use bitstep::registry;
-use bitstep::registry::OPTIMIZERS;
 use bitstep::schedule::{NAMES, build};
 use bitstep_conformance::exec::check_answer;
 use bitstep_conformance::tensor::{Dtype as Float, Tensor};
@@ -13,7 +12,7 @@ use bitstep_trainer::checkpoint::Checkpoint;
 use bitstep_trainer::resume::{self, State};
 use bitstep_trainer::{Arguments, ModelLayers, Parameter};
 
-use crate::input::{any_trial, number, value};
+use crate::input::{any_trial, named, number, value};
 use crate::pickles::pickles;
 use crate::run::Run;
 
@@ -88,7 +87,7 @@ pub fn resumed(data: &[u8]) {
 
 fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
     if u.arbitrary()? {
-        let name = NAMES[u.int_in_range(0..=NAMES.len() - 1)?];
+        let name = named(u, NAMES)?;
         let Ok(mut scheduler) = build(name, &Args::parse("num_warmup_steps=2").unwrap_or_default())
             .or_else(|_| build("constant", &Args::new()))
         else {
@@ -116,7 +115,7 @@ fn try_resumed(u: &mut Unstructured<'_>) -> Result<()> {
     let mut rule = run.optimizer.groups()[0].spec.rule.clone();
     let mut group = Args::of(rule.hyper_params());
     for _ in 0..u.int_in_range(0..=2)? {
-        let at = u.int_in_range(0..=OPTIMIZERS.len())? % group.iter().count().max(1);
+        let at = usize::from(u.arbitrary::<u8>()?) % group.iter().count().max(1);
         let name = group.iter().nth(at).map(|(name, _)| name.to_owned());
         let resource = |name: &str| ["rank", "ns_steps"].contains(&name);
         if let Some(name) = name.filter(|name| !resource(name)) {

@@ -4,7 +4,7 @@ use arbitrary::{Result, Unstructured};
 use bitstep::hyper::{Args, Value};
 use bitstep::schedule::{NAMES, Scheduler, SchedulerState, build};
 
-use crate::input::{number, value};
+use crate::input::{named, number, value};
 
 /// A run of one schedule.
 #[derive(Clone, Debug)]
@@ -72,16 +72,18 @@ pub const SCHEDULE_PROPERTIES: &[(&str, Property)] = &[
     ("finite_and_never_negative", finite_and_never_negative),
 ];
 
-/// Checks a property of a schedule; the first byte selects the property.
+/// Checks a property of a schedule. An input begins with a line that names the property and one that names the
+/// schedule, or with bytes that choose them.
 ///
 /// # Panics
 /// If it does not hold.
 pub fn schedules(data: &[u8]) {
-    let Some((&which, rest)) = data.split_first() else { return };
-    let (_, property) = SCHEDULE_PROPERTIES[usize::from(which) % SCHEDULE_PROPERTIES.len()];
-    let mut u = Unstructured::new(rest);
-    let Ok(at) = u.int_in_range(0..=NAMES.len() - 1) else { return };
-    if let Ok(trial) = ScheduleTrial::new(&mut u, NAMES[at]) {
+    let mut u = Unstructured::new(data);
+    let names: Vec<&'static str> = SCHEDULE_PROPERTIES.iter().map(|(name, _)| *name).collect();
+    let Ok(name) = named(&mut u, &names) else { return };
+    let property = SCHEDULE_PROPERTIES.iter().find(|(known, _)| *known == name);
+    let trial = named(&mut u, NAMES).and_then(|name| ScheduleTrial::new(&mut u, name));
+    if let (Some((_, property)), Ok(trial)) = (property, trial) {
         property(&trial);
     }
 }

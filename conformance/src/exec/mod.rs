@@ -8,7 +8,7 @@
 //! started, `folder` isolates its files, and `file` validates every part of its answer. `serve` is the program's
 //! side. What the answers are compared with is in [`crate::judge`].
 
-mod file;
+pub(crate) mod file;
 mod folder;
 mod live;
 mod process;

@@ -12,7 +12,7 @@ pub mod check;
 mod common;
 mod comparator;
 pub mod compare;
-mod derived;
+pub(crate) mod derived;
 pub mod diagnose;
 pub mod mutations;
 pub mod percent;

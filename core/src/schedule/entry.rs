@@ -8,9 +8,7 @@ use alloc::vec::Vec;
 use super::arguments::apply;
 use super::group_scheduler::AnySchedule;
 use super::keras;
-use crate::hyper::{
-    ArgError, Args, FieldMut, FieldVisitor, HyperParams, Value, names, nearest,
-};
+use crate::hyper::{ArgError, Args, FieldMut, FieldVisitor, HyperParams, Value, names, nearest};
 
 /// A named schedule and its constructor.
 pub(super) struct Entry {

@@ -106,7 +106,7 @@ fn norm_error(grads: &[Option<Buffer>]) -> f64 {
 }
 
 /// Initializes the slots that start as a copy of the parameter.
-fn start(prepared: &mut PreparedStep<'_>, param: &Buffer) {
+pub(super) fn start(prepared: &mut PreparedStep<'_>, param: &Buffer) {
     for (k, slot) in prepared.slots.iter_mut().enumerate().filter(|(_, slot)| !slot.is_empty()) {
         if prepared.rule.slot_init(k) == SlotInit::CopyParam {
             slot.data_mut().copy_from_mut(&param.clone().data_mut());

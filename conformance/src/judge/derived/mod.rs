@@ -21,6 +21,7 @@ mod host;
 mod lowrank;
 mod number;
 mod orthogonal;
+mod own;
 mod product;
 mod rule;
 
@@ -33,6 +34,7 @@ use crate::golden::{Case, OptimizerCase};
 use host::Following;
 pub(crate) use host::Tolerances;
 use number::Source;
+pub(crate) use own::of_rule;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {

@@ -134,7 +134,7 @@ fn evaluated<R: Rule>(
 }
 
 /// An elementwise or tensorwise rule.
-fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
+pub(super) fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
     fn of<R: Rule, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Answers {
         follow::<R, T, _>(rule, rule.active_slots(T::DTYPE), task, |_, _| Elements).answers
     }
