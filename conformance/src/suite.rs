@@ -289,7 +289,7 @@ fn settle(reports: &mut [Report], entries: &[Entry]) {
 
 /// Adds the mutations that would explain a failure.
 fn diagnosed(case: &Case, mut reports: Vec<Report>) -> Vec<Report> {
-    reports.iter_mut().for_each(|r| r.examine(case));
+    reports.iter_mut().for_each(|r| diagnose::examine(case, r));
     reports
 }
 

@@ -14,7 +14,6 @@ use bitstep_conformance::backend::{
 use bitstep_conformance::golden::Case;
 use bitstep_conformance::judge::bounds::{Bounds, Exemption, Mode, Tolerance};
 use bitstep_conformance::judge::check::{self, Outcome, Report};
-use bitstep_conformance::suite::{self, CaseFilter};
 use bitstep_conformance::tensor::{Dtype, Tensor};
 use common::Draft;
 

@@ -12,11 +12,9 @@ use crate::backend::{
 };
 use crate::golden::{Case, Data, GradientCase, OptimizerCase, ScheduleCase};
 use crate::judge::bounds::{Bounds, Mode, is_low_bit};
-use crate::judge::common::{self, Unit};
 use crate::judge::comparator::{Comparator, Failure, Sample, TensorCheck, TensorTally};
 use crate::judge::compare::{self, is_code};
 use crate::judge::derived::{self, Origins, Tolerances};
-use crate::judge::diagnose::Candidate;
 use crate::judge::spread::Spread;
 use crate::tensor::{Dtype, Tensor};
 
@@ -104,6 +102,23 @@ pub struct Report {
     pub diagnosis: Option<String>,
     /// What the failures of this diagnosis have in common, and most that is right has not.
     pub only: Vec<String>,
+}
+
+/// A mistake beside a failed check.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The mistake's name.
+    pub name: String,
+    /// The share of all values that it reproduces within their bounds, if it fits; `None` if it contradicts the
+    /// check.
+    pub share: Option<f64>,
+}
+
+/// A parameter at a step, with what may be said of it as bits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit {
+    pub(crate) traits: u32,
+    pub(crate) off: bool,
 }
 
 impl Report {
@@ -212,19 +227,6 @@ impl Report {
         }
         (parts.all_params, parts.all_steps) = (params.len(), steps.len());
         parts
-    }
-
-    /// Adds what the diagnosis needs, and drops the samples.
-    pub(crate) fn examine(&mut self, case: &Case) {
-        self.candidates = crate::judge::diagnose::candidates(case, self);
-        self.samples = Vec::new();
-        if matches!(self.outcome, Outcome::Pass | Outcome::Fail) {
-            self.settings = common::settings(case);
-            self.units = common::units(case, self);
-        }
-        if self.outcome == Outcome::Pass {
-            self.tensors = BTreeMap::new();
-        }
     }
 
     fn with_error(mut self, why: BackendError) -> Report {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::golden::{Case, Data, OptimizerCase};
 use crate::judge::bounds::Mode;
-use crate::judge::check::{Outcome, Report};
+use crate::judge::check::{Outcome, Report, Unit};
 use crate::tensor::Tensor;
 
 /// What may be said of a parameter at a step.
@@ -30,13 +30,6 @@ const TRAITS: [&str; 15] = [
     "groups after the first",
     "the first group",
 ];
-
-/// A parameter at a step, with its traits as bits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Unit {
-    traits: u32,
-    off: bool,
-}
 
 /// The most traits that are named together.
 const MOST: usize = 2;

@@ -11,7 +11,7 @@ use crate::Core;
 use crate::backend::{Backend, BackendError, Counts, Inputs, OptimizerSpec, Run};
 use crate::golden::{Case, Data, OptimizerCase};
 use crate::judge::bounds::{Bounds, Mode};
-use crate::judge::check::{Outcome, Report};
+use crate::judge::check::{Candidate, Outcome, Report};
 use crate::judge::common;
 use crate::judge::comparator::{MAX_SAMPLES, Sample};
 use crate::judge::compare;
@@ -36,14 +36,17 @@ const VISIBLE_ULP: f64 = 1024.0;
 /// The most elements times steps of a passing case that is computed with a mistake.
 const MAX_PASSING_SIZE: usize = 20_000;
 
-/// A mistake beside a failed check.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// The mistake's name.
-    pub name: String,
-    /// The share of all values that it reproduces within their bounds, if it fits; `None` if it contradicts the
-    /// check.
-    pub share: Option<f64>,
+/// Adds to a report what the diagnosis needs, and drops its samples.
+pub(crate) fn examine(case: &Case, report: &mut Report) {
+    report.candidates = candidates(case, report);
+    report.samples = Vec::new();
+    if matches!(report.outcome, Outcome::Pass | Outcome::Fail) {
+        report.settings = common::settings(case);
+        report.units = common::units(case, report);
+    }
+    if report.outcome == Outcome::Pass {
+        report.tensors = BTreeMap::new();
+    }
 }
 
 /// The mistakes that fit a failed check or contradict it.

@@ -21,9 +21,11 @@ use crate::tensor::Tensor;
 
 mod arguments;
 mod formulas;
+mod known;
 
 pub use arguments::ignored_arguments;
 pub use formulas::FORMULAS;
+pub use known::mistakes;
 
 /// One known mistake.
 #[derive(Clone, Copy)]
@@ -237,14 +239,6 @@ impl Mistake {
     pub fn in_place_of<'a>(&'a self, backend: &'a dyn Backend) -> impl Backend + 'a {
         MutatedBackend { backend, name: &self.name, step: &self.step }
     }
-}
-
-/// Every known mistake that can be made in a case.
-#[must_use]
-pub fn mistakes(case: &Case) -> Vec<Mistake> {
-    let known = MUTATIONS.iter().chain(VARIANTS).chain(FORMULAS).filter(|m| m.applies(case));
-    let known = known.map(|m| Mistake { name: m.name.to_owned(), step: Box::new(m.step) });
-    known.chain(ignored_arguments(case)).collect()
 }
 
 /// Names whose reference adds weight decay to the gradient.

@@ -14,6 +14,7 @@ use super::choice;
 use super::factors::Factors;
 use super::follow::{Answer, Answers, Directions, Held, Task, follow, sum};
 use super::number::Bounded;
+use super::plain;
 use super::product::{Matrix, product};
 
 /// A rule that can be inside of a projection.
@@ -59,7 +60,7 @@ impl<R: FactoredUpdate> Inner for FactoredRule<R> {
         Some(Directed { answers, k: followed.nominal.k, others })
     }
     fn whole(&self, task: &mut Task<'_>) -> Option<Answers> {
-        super::rule::step(self, task)
+        Some(plain::matrix(&self.0, task))
     }
 }
 
@@ -83,7 +84,7 @@ impl<R: Rule> Inner for ForceF32<R> {
             scalar_errors: task.scalar_errors,
             ..*task
         };
-        super::rule::step(&self.0, &mut task)
+        Some(plain::elements(&self.0, &mut task))
     }
 }
 

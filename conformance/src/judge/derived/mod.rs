@@ -22,6 +22,7 @@ mod lowrank;
 mod number;
 mod orthogonal;
 mod own;
+mod plain;
 mod product;
 mod rule;
 

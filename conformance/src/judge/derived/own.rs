@@ -6,7 +6,7 @@ use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::rule::{Rule, ScalarState};
 
 use super::follow::{Held, Task};
-use super::{host, rule};
+use super::{host, plain};
 
 /// For the parameter, then for each slot, its elements after a step, each with how far apart two correct ones may be.
 pub(crate) type Stepped = Vec<Vec<(f64, f64)>>;
@@ -46,7 +46,7 @@ pub(crate) fn of_rule<R: Rule>(
                 scalar_errors: &mut ScalarState::default(),
                 full: None,
             };
-            let answers = rule::elements(own, task);
+            let answers = plain::elements(own, task);
             let pairs = answers
                 .into_iter()
                 .map(|all| all.into_iter().map(|x| (x.value, x.tolerance)).collect());

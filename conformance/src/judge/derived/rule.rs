@@ -6,16 +6,16 @@ use bitstep::float::Eager;
 use bitstep::float::{ComputeFloat, Dtype};
 use bitstep::lowrank::{Apollo, ForceF32, GaLore, Projected};
 use bitstep::optim::*;
-use bitstep::rule::factored::{FactoredRule, FactoredUpdate, MatrixLayout};
+use bitstep::rule::factored::FactoredRule;
 use bitstep::rule::mode::Mode;
 use bitstep::rule::{Array, DynRule, Rule};
 use half::{bf16, f16};
 
-use super::factors::Factors;
-use super::follow::{Answer, Answers, Elements, Held, Task, follow};
+use super::follow::{Answer, Answers, Held, Task};
 use super::lowrank::{self, Directed, Inner};
 use super::number::Bounded;
 use super::orthogonal;
+use super::plain::{elements, matrix};
 
 /// The bounded step of a rule; `None` for rules whose arithmetic can't be tracked.
 pub(super) fn step(rule: &dyn DynRule, task: &mut Task<'_>) -> Option<Answers> {
@@ -40,7 +40,6 @@ macro_rules! find {
                 Some(elements(self, task))
             }
         })*
-
 
         /// Downcasts to every known rule in turn.
         fn find(rule: &dyn DynRule, task: &mut Task<'_>) -> Option<Answers> {
@@ -131,47 +130,4 @@ fn evaluated<R: Rule>(
         Dtype::Bf16 => of::<R, Eager<bf16>>(weight, active, param, slots),
         Dtype::F16 => of::<R, Eager<f16>>(weight, active, param, slots),
     })
-}
-
-/// An elementwise or tensorwise rule.
-pub(super) fn elements<R: Rule>(rule: &R, task: &mut Task<'_>) -> Answers {
-    fn of<R: Rule, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Answers {
-        follow::<R, T, _>(rule, rule.active_slots(T::DTYPE), task, |_, _| Elements).answers
-    }
-    match task.compute {
-        Dtype::F64 => of::<R, f64>(rule, task),
-        Dtype::F32 => of::<R, f32>(rule, task),
-        Dtype::Bf16 => of::<R, Eager<bf16>>(rule, task),
-        Dtype::F16 => of::<R, Eager<f16>>(rule, task),
-    }
-}
-
-/// A factored rule; on tensors that it does not factor, an elementwise one.
-fn matrix<R: FactoredUpdate>(rule: &R, task: &mut Task<'_>) -> Answers {
-    fn of<R: FactoredUpdate, T: ComputeFloat>(
-        rule: &R,
-        layout: MatrixLayout,
-        task: &mut Task<'_>,
-    ) -> Answers {
-        let (slots, states) = task.slots.split_at(R::SLOTS.len().min(task.slots.len()));
-        let mask = rule.active_slots(T::DTYPE) & !R::FACTORED_SLOTS;
-        let mut task =
-            Task { slots, scalars: task.scalars, scalar_errors: task.scalar_errors, ..*task };
-        let factors = |k: &_, grad: &[Bounded<T>]| Factors::new::<R>(k, layout, grad, states);
-        let followed = follow::<R, T, _>(rule, mask, &mut task, factors);
-        let (mut answers, states) = (followed.answers, followed.nominal.shape.states);
-        answers.extend(states.map(|state| state.into_iter().map(Answer::of).collect()));
-        answers
-    }
-    let Some(layout) = MatrixLayout::of(task.step.shape) else {
-        let slots = task.slots.get(..R::SLOTS.len()).unwrap_or_default();
-        let (scalars, scalar_errors) = (&mut *task.scalars, &mut *task.scalar_errors);
-        return elements(rule, &mut Task { slots, scalars, scalar_errors, ..*task });
-    };
-    match task.compute {
-        Dtype::F64 => of::<R, f64>(rule, layout, task),
-        Dtype::F32 => of::<R, f32>(rule, layout, task),
-        Dtype::Bf16 => of::<R, Eager<bf16>>(rule, layout, task),
-        Dtype::F16 => of::<R, Eager<f16>>(rule, layout, task),
-    }
 }
