@@ -194,10 +194,14 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
     fn guess(x: f32) -> u8 {
         let negative = x.to_bits() as i32 >> 31; // all ones, or none
         let magnitude = f32::from_bits((x.to_bits() & 0x7fff_ffff).min(1f32.to_bits()));
-        // As integers, whose minimum is cheaper: all lines are positive.
-        let [a, b, c, d, e, f, g] =
-            Self::LINES.map(|line| (magnitude * line.slope + line.at_zero).to_bits());
-        let lowest = a.min(b).min(c.min(d)).min(e.min(f).min(g));
+        // As integers, whose minimum is cheaper: all lines are positive. An array's `map` would be a call for each line
+        // where the compiler does not inline it, as in WebAssembly.
+        let height =
+            |k: usize| (magnitude * Self::LINES[k].slope + Self::LINES[k].at_zero).to_bits();
+        let lowest = height(0)
+            .min(height(1))
+            .min(height(2).min(height(3)))
+            .min(height(4).min(height(5)).min(height(6)));
         let place = (lowest - HALVES.to_bits()) as i32 >> 1;
         let code = if SIGNED { 127 + (place ^ negative) } else { place & !negative };
         code.max(0) as u8

@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "no-modules" => bindgen.no_modules(true)?,
         _ => return Err(format!("`{target}`: web or no-modules").into()),
     };
+    // A package's script loads the module that lies beside it.
+    bindgen.omit_default_module_path(target != "web");
     bindgen.remove_name_section(true).remove_producers_section(true);
     bindgen.input_path(module).out_name(name).typescript(target == "web").generate(folder)?;
     Ok(())
