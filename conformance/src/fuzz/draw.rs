@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::oracle::{self, ORACLE};
 use super::plan::{Change, Missing, Plan, Rates, Start};
-use super::template::{Pool, Source, Template, number};
+use super::template::{Pool, Slots, Source, Template, number};
 use super::values::{Before, Pattern, numbers};
 use crate::Core;
 use crate::backend::{Backend, ScheduleSpec};
@@ -231,8 +231,8 @@ pub(crate) fn case(
     };
     match plan.start {
         Start::Fresh => Some(case),
-        Start::Preset => Some(preset(case, None)),
-        Start::Late(counter) => Some(preset(case, Some(counter))),
+        Start::Preset => Some(preset(case, &pool.slots, None)),
+        Start::Late(counter) => Some(preset(case, &pool.slots, Some(counter))),
     }
 }
 
@@ -300,8 +300,9 @@ fn optimizer(
     Some(OptimizerCase { params, groups: groups.map(group).collect(), lr, given })
 }
 
-/// The run from the state that the core has after some steps with other gradients.
-fn preset(case: Case, counter: Option<f64>) -> Case {
+/// The run from the state that the core has after some steps with other gradients. A late counter is one up to whose
+/// last step the suite's type holds every count: the state between two steps could not be handed over otherwise.
+fn preset(case: Case, slots: &Slots, counter: Option<f64>) -> Case {
     let Data::Optimizer(data) = &case.data else { return case };
     let mut before = data.clone();
     let mut rng = Rng::with_seed(case.steps as u64);
@@ -322,11 +323,15 @@ fn preset(case: Case, counter: Option<f64>) -> Case {
     let warm = Case { steps, ..case.clone() };
     let Ok((rows, _)) = oracle::run(&warm, &before, &Core) else { return case };
     let mut case = case;
+    let steps = case.steps as f64;
     let Data::Optimizer(data) = &mut case.data else { return case };
+    let most = |p: &ParamCase| oracle::largest_count(slots, p.init.dtype).unwrap_or(0.0);
+    let most = data.params.iter().map(most).fold(f64::INFINITY, f64::min) - steps;
+    let counter = counter.map(|counter| counter.min(most)).filter(|counter| *counter > 0.0);
     if let Some(last) = rows.last() {
         for (p, shown) in data.params.iter_mut().zip(last) {
             p.init = shown.0.clone();
-            p.state0 = oracle::start(shown, counter);
+            p.state0 = oracle::start(shown, slots, counter);
         }
     }
     case

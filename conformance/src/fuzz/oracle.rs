@@ -66,6 +66,16 @@ impl Oracle<'_> {
             p.given.retain(|what, _| !is_projection(what));
         }
         let (rows, evals) = run(case, data, self.by)?;
+        let is_projected = |i: usize| {
+            let last = rows.last().and_then(|row| row.get(i));
+            last.is_some_and(|(_, state)| state.keys().any(|slot| is_projection(slot)))
+        };
+        let joins_later = |p: &ParamCase| p.state0.is_empty() && p.has_grad.first() == Some(&false);
+        if data.params.iter().enumerate().any(|(i, p)| joins_later(p) && is_projected(i)) {
+            // The format has no row for a projection that does not exist yet.
+            let why = "a projected parameter without a gradient at the first step";
+            return Err(BackendError::Unsupported(why.to_owned()));
+        }
         let before = data.clone();
         let shows_eval = data.params.iter().zip(&evals).enumerate().any(|(i, (p, eval))| {
             let last = rows.last().and_then(|row| row.get(i)).map_or(&p.init, |(value, _)| value);
@@ -180,17 +190,40 @@ fn state(p: &ParamCase, rows: &[&Shown]) -> BTreeMap<String, Tensor> {
 /// The keys under which references store the number of steps.
 pub(crate) const STEP_KEYS: [&str; 3] = ["step", "step_num", "k"];
 
-/// The state that a parameter may start from: what the core shows of it, without projections.
-pub(crate) fn start(shown: &Shown, counter: Option<f64>) -> BTreeMap<String, Tensor> {
+/// The state that a parameter may start from: what the core shows of it, without projections, in the suite's types, so
+/// that it is handed over as exactly as what the run itself shows. A count of steps that the suite does not show is left
+/// out: after the next step nobody could say it.
+pub(crate) fn start(
+    shown: &Shown,
+    slots: &Slots,
+    counter: Option<f64>,
+) -> BTreeMap<String, Tensor> {
+    let param = shown.0.dtype;
     let mut state = shown.1.clone();
-    state.retain(|slot, _| !is_projection(slot));
+    state.retain(|slot, _| {
+        !is_projection(slot) && (slots.contains_key(slot) || !STEP_KEYS.contains(&slot.as_str()))
+    });
+    state.extend(as_in_the_suite(state.clone(), slots, param));
     for key in STEP_KEYS {
         if let (Some(step), Some(counter)) = (state.get_mut(key), counter)
-            && step.dtype == Dtype::F64
+            && let Some(late) = fresh::as_type(&Tensor::scalar(counter), step.dtype)
             && step.len() == 1
         {
-            *step = Tensor { shape: step.shape.clone(), ..Tensor::scalar(counter) };
+            *step = Tensor { shape: step.shape.clone(), ..late };
         }
     }
     state
+}
+
+/// The largest count of steps up to which the suite's type for it, beside a parameter of this type, holds every whole
+/// number; `None` if the suite shows no count.
+pub(crate) fn largest_count(slots: &Slots, param: Dtype) -> Option<f64> {
+    let types = STEP_KEYS.iter().find_map(|&key| slots.get(key))?;
+    let dtype = types.get(&param).copied().unwrap_or(Dtype::F64);
+    // A count passes through `f64`, too.
+    let bits = match dtype.float() {
+        Some((precision, _)) => precision,
+        None => (8 * dtype.size() as i32 - 1).min(53),
+    };
+    Some(2f64.powi(bits))
 }

@@ -362,3 +362,37 @@ fn neighbours(
 
 /// How many neighbours are drawn.
 const NEIGHBOURS: u64 = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Core;
+    use crate::judge::mutations::MUTATIONS;
+
+    fn findings(seed: u64, threads: usize) -> Vec<(Vec<u8>, u64, usize)> {
+        let options = Options {
+            golden: vec![suite::committed()],
+            only: CaseFilter::new(Some("optimizer/{adamw_torch,sgd}/*")).unwrap(),
+            like: None,
+            profile: Profile::All,
+            seed,
+            cases: 64,
+            time: None,
+            all: false,
+        };
+        let wrong = MUTATIONS.iter().find(|m| m.name.contains("off by one")).unwrap();
+        let wrong = wrong.in_place_of(&Core);
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let ran = threads.install(|| run(&options, &wrong, &Core, &Progress::default())).unwrap();
+        let of = |f: &Finding| (super::super::bytes(&f.case).unwrap(), f.index, f.tries);
+        ran.findings.iter().map(of).collect()
+    }
+
+    #[test]
+    fn equal_seeds_give_equal_findings_on_any_number_of_threads() {
+        let first = findings(1, 1);
+        assert!(!first.is_empty(), "nothing was found");
+        assert!(first == findings(1, 2), "other findings on two threads");
+        assert!(first != findings(2, 1), "equal findings of another seed");
+    }
+}
