@@ -224,13 +224,13 @@ impl Mutation {
 }
 
 /// What a mutation does to a step.
-type Wrong<'a> = &'a (dyn Fn(MutatedStep<'_>) -> Result<StepOutput, BackendError> + Send + Sync);
+type WrongStep = dyn Fn(MutatedStep<'_>) -> Result<StepOutput, BackendError> + Send + Sync;
 
 /// A mistake with which a case can be computed.
 pub struct Mistake {
     /// Its name in reports.
     pub name: String,
-    step: Box<dyn Fn(MutatedStep<'_>) -> Result<StepOutput, BackendError> + Send + Sync>,
+    step: Box<WrongStep>,
 }
 
 impl Mistake {
@@ -731,14 +731,14 @@ fn scale_in_bf16(slot: &str, x: &Tensor) -> Tensor {
 struct MutatedBackend<'a> {
     backend: &'a dyn Backend,
     name: &'a str,
-    step: Wrong<'a>,
+    step: &'a WrongStep,
 }
 
 struct MutatedRun<'a> {
     mutated: MutatedStep<'a>,
     /// An unmutated run, which checks whether a state can be loaded.
     probe: Box<dyn Run + 'a>,
-    wrong: Wrong<'a>,
+    wrong: &'a WrongStep,
     after: StepOutput,
 }
 
