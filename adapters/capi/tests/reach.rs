@@ -453,6 +453,7 @@ fn storage_and_weights_are_arguments_too() {
     }
     // Half the state of `f32`, by one word.
     let run = Run::new("adamw_torch", "storage=bf16").expect("an optimizer");
+    // SAFETY: the handle is alive, and what is pointed to outlives the call.
     well(|e| unsafe { bitstep_optimizer_state_size(run.optimizer, &mut size, e) });
     assert_eq!(size, 2 * 2 * (24 + 300 + 320));
 }
@@ -465,6 +466,7 @@ fn error_names_the_parameter() {
         all[1].len = 299;
         // SAFETY: a live handle and tensors.
         let step = |all: &[Tensor]| {
+            // SAFETY: the handle is alive, and what is pointed to outlives the call.
             call(|e| unsafe { bitstep_optimizer_step(o, all.as_ptr(), 3, null(), 0, e) })
         };
         assert_eq!(

@@ -308,13 +308,10 @@ fn arguments(case: &Case, defaults: &Map<String, Value>, judge: &Judge<'_>) -> V
         None => x.to_string(),
     };
     for (key, x) in &case.hyper {
-        match defaults.get(key) {
-            Some(default) if default != x => {
-                if with(key, default) == Some(true) {
-                    out.push(format!("only with `{key}` = {} (not {})", shown(x), shown(default)));
-                }
-            }
-            _ => {}
+        let needed =
+            defaults.get(key).filter(|default| *default != x && with(key, default) == Some(true));
+        if let Some(default) = needed {
+            out.push(format!("only with `{key}` = {} (not {})", shown(x), shown(default)));
         }
         let is_rate = matches!(key.as_str(), "lr" | "learning_rate" | "init_lr");
         // Positions of a list, or the argument itself.

@@ -132,12 +132,15 @@ fn as_in_the_suite(
 /// A parameter's value and state.
 pub(crate) type Shown = (Tensor, BTreeMap<String, Tensor>);
 
-/// A free run of a backend: value and state of every parameter after each step, and the values for evaluation.
+/// For each step, every parameter's value and state; the values for evaluation.
+pub(crate) type Shows = (Vec<Vec<Shown>>, Vec<Option<Tensor>>);
+
+/// A free run of a backend.
 pub(crate) fn run(
     case: &Case,
     data: &OptimizerCase,
     backend: &dyn Backend,
-) -> Result<(Vec<Vec<Shown>>, Vec<Option<Tensor>>), BackendError> {
+) -> Result<Shows, BackendError> {
     let spec = OptimizerSpec::new(case, data);
     let mut run = backend.optimizer(&spec)?;
     for (i, p) in data.params.iter().enumerate().filter(|(_, p)| !p.state0.is_empty()) {
