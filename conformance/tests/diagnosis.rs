@@ -3,6 +3,7 @@
 mod planted;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use bitstep_conformance::backend::Backend;
 use bitstep_conformance::golden::Data;
@@ -11,29 +12,38 @@ use bitstep_conformance::judge::check::{Outcome, Report};
 use bitstep_conformance::report;
 use bitstep_conformance::suite::{self, CaseFilter, Entry};
 use planted::Planted;
+use rayon::prelude::*;
 
 /// The most elements times steps of a case here.
 const MODERATE: usize = 6000;
 
-fn cases(names: &str) -> Vec<Entry> {
-    let only = CaseFilter::new(Some(&format!("optimizer/{names}/*_f{{32,64}}"))).unwrap();
-    let mut entries = suite::read(&[suite::committed()], &only).unwrap();
-    entries.retain(|e| {
-        let Ok(case) = &e.case else { return true };
-        let Data::Optimizer(data) = &case.data else { return false };
-        data.params.iter().map(|p| p.init.len()).sum::<usize>() * case.steps <= MODERATE
-    });
-    entries
-}
+const OPTIMIZERS: [&str; 6] =
+    ["adam", "adamw_torch", "sgd", "rmsprop", "adafactor", "adafactor_torch"];
 
-fn check(names: &str, bug: &'static str) -> Vec<Report> {
+/// Optimizer → its cases of moderate size, read once.
+static CASES: LazyLock<BTreeMap<&str, Vec<Entry>>> = LazyLock::new(|| {
+    let only = format!("optimizer/{{{}}}/*_f{{32,64}}", OPTIMIZERS.join(","));
+    let only = CaseFilter::new(Some(&only)).unwrap();
+    let mut out = BTreeMap::<&str, Vec<Entry>>::new();
+    for entry in suite::read(&[suite::committed()], &only).unwrap() {
+        let case = entry.case.as_ref().unwrap();
+        let Data::Optimizer(data) = &case.data else { continue };
+        if data.params.iter().map(|p| p.init.len()).sum::<usize>() * case.steps <= MODERATE {
+            let name = OPTIMIZERS.into_iter().find(|name| *name == case.name).unwrap();
+            out.entry(name).or_default().push(entry);
+        }
+    }
+    out
+});
+
+fn check(name: &str, bug: &'static str) -> Vec<Report> {
     let backends: Vec<Box<dyn Backend>> = vec![Box::new(Planted(bug))];
-    suite::run(&cases(names), &backends, &Bounds::default(), || {})
+    suite::run(&CASES[name], &backends, &Bounds::default(), || {})
 }
 
 #[test]
 fn the_plain_code_is_right_without_a_bug() {
-    let reports = check("{adam,adamw_torch,sgd,rmsprop,adafactor,adafactor_torch}", "");
+    let reports: Vec<Report> = OPTIMIZERS.into_iter().flat_map(|name| check(name, "")).collect();
     let wrong: Vec<String> = reports
         .iter()
         .filter(|r| matches!(r.outcome, Outcome::Fail | Outcome::Error))
@@ -119,8 +129,7 @@ const BUGS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn planted_bugs_are_named() {
-    let mut complaints = Vec::new();
-    for &(optimizer, bug, want) in BUGS {
+    let complaints = BUGS.par_iter().filter_map(|&(optimizer, bug, want)| {
         let reports = check(optimizer, bug);
         let failed = reports.iter().filter(|r| r.outcome == Outcome::Fail);
         let mut names = BTreeMap::<&str, usize>::new();
@@ -129,10 +138,9 @@ fn planted_bugs_are_named() {
         }
         // Some checks of a bug may show too little for a name, but none may have a wrong one.
         let is_right = names.contains_key(want) && names.keys().all(|n| n.is_empty() || *n == want);
-        if !is_right {
-            complaints.push(format!("{optimizer} {bug}: wanted {want:?}: {names:?}"));
-        }
-    }
+        (!is_right).then(|| format!("{optimizer} {bug}: wanted {want:?}: {names:?}"))
+    });
+    let complaints: Vec<String> = complaints.collect();
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 

@@ -806,14 +806,16 @@ impl Run for MutatedRun<'_> {
     }
 
     fn value(&self, i: usize) -> Tensor {
-        self.after.values[i].clone()
+        self.mutated.params[i].value.clone()
     }
 
     fn state(&self, i: usize) -> BTreeMap<String, Tensor> {
-        self.after.states[i].clone()
+        let p = &self.mutated.params[i];
+        if p.fresh { self.probe.state(i) } else { p.state.clone() }
     }
 
     fn eval(&self, i: usize) -> Option<Tensor> {
-        self.after.evals[i].clone()
+        // Before the first step there is none.
+        self.after.evals.get(i).cloned().flatten()
     }
 }

@@ -80,7 +80,9 @@ fn defaults(case: &Case) -> Option<(Vec<&'static str>, Args)> {
             }
         }
     }
-    let mut spec = registry::optimizer(&case.name, Args::new().with("lr", 1e-3)).ok()?;
+    // Some need a rate, and some refuse one beside their own.
+    let made = registry::optimizer(&case.name, Args::new().with("lr", 1e-3));
+    let mut spec = made.or_else(|_| registry::optimizer(&case.name, Args::new())).ok()?;
     let hyper: &mut dyn HyperParams = spec.rule.hyper_params();
     let mut used = Used(Vec::new());
     hyper.fields(&mut used);
