@@ -106,7 +106,9 @@ fn can_be_shown(data: &OptimizerCase, rows: &[Vec<Shown>]) -> Result<(), Backend
         return no("a parameter with state from before and no gradient at the first step");
     }
     if !data.params.is_empty() && data.params.iter().all(starts_later) {
-        return no("no parameter has a gradient at the first step: what the group counts has no row");
+        return no(
+            "no parameter has a gradient at the first step: what the group counts has no row",
+        );
     }
     let is_projected = |i: usize| {
         let last = rows.last().and_then(|row| row.get(i));
