@@ -282,6 +282,12 @@ fn optimizer(
         });
         groups[p.group.index(overrides.len().max(1))].push(i);
     }
+    // What a group counts is shown by a parameter that has had a gradient.
+    if params.iter().all(|p: &ParamCase| p.has_grad.first() == Some(&false))
+        && let Some(p) = params.first_mut()
+    {
+        p.has_grad[0] = true;
+    }
     let group = |(k, params): (usize, Vec<usize>)| {
         let mut own = hyper.clone();
         own.extend(overrides.get(k).cloned().unwrap_or_default());
@@ -332,6 +338,7 @@ fn preset(case: Case, slots: &Slots, counter: Option<f64>) -> Case {
         for (p, shown) in data.params.iter_mut().zip(last) {
             p.init = shown.0.clone();
             p.state0 = oracle::start(shown, slots, counter);
+            p.has_grad.iter_mut().take(1).for_each(|has| *has = true);
         }
     }
     case

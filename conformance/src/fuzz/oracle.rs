@@ -25,7 +25,7 @@ fn is_projection(slot: &str) -> bool {
 pub(crate) struct Oracle<'a> {
     /// The core, or a program that runs the references.
     pub(crate) by: &'a dyn Backend,
-    /// The slots that the suite's cases have, and their types; all that the oracle shows if `None`.
+    /// The slots that the suite's cases have, and the types of scalars; all that the oracle shows if `None`.
     pub(crate) slots: Option<&'a Slots>,
 }
 
@@ -66,16 +66,7 @@ impl Oracle<'_> {
             p.given.retain(|what, _| !is_projection(what));
         }
         let (rows, evals) = run(case, data, self.by)?;
-        let is_projected = |i: usize| {
-            let last = rows.last().and_then(|row| row.get(i));
-            last.is_some_and(|(_, state)| state.keys().any(|slot| is_projection(slot)))
-        };
-        let joins_later = |p: &ParamCase| p.state0.is_empty() && p.has_grad.first() == Some(&false);
-        if data.params.iter().enumerate().any(|(i, p)| joins_later(p) && is_projected(i)) {
-            // The format has no row for a projection that does not exist yet.
-            let why = "a projected parameter without a gradient at the first step";
-            return Err(BackendError::Unsupported(why.to_owned()));
-        }
+        can_be_shown(data, &rows)?;
         let before = data.clone();
         let shows_eval = data.params.iter().zip(&evals).enumerate().any(|(i, (p, eval))| {
             let last = rows.last().and_then(|row| row.get(i)).map_or(&p.init, |(value, _)| value);
@@ -107,8 +98,30 @@ impl Oracle<'_> {
     }
 }
 
-/// State in the slots and types of the suite's cases: the core has a counter where a reference has none, and keeps in
-/// `f64` what a reference keeps in a tensor's type.
+/// Refuses runs whose state between two steps the format can't show, so that no backend could start from it.
+fn can_be_shown(data: &OptimizerCase, rows: &[Vec<Shown>]) -> Result<(), BackendError> {
+    let no = |why: &str| Err(BackendError::Unsupported(why.to_owned()));
+    let starts_later = |p: &ParamCase| p.has_grad.first() == Some(&false);
+    if data.params.iter().any(|p| starts_later(p) && !p.state0.is_empty()) {
+        return no("a parameter with state from before and no gradient at the first step");
+    }
+    if !data.params.is_empty() && data.params.iter().all(starts_later) {
+        return no(
+            "no parameter has a gradient at the first step: what the group counts has no row",
+        );
+    }
+    let is_projected = |i: usize| {
+        let last = rows.last().and_then(|row| row.get(i));
+        last.is_some_and(|(_, state)| state.keys().any(|slot| is_projection(slot)))
+    };
+    if data.params.iter().enumerate().any(|(i, p)| starts_later(p) && is_projected(i)) {
+        return no("a projected parameter without a gradient at the first step");
+    }
+    Ok(())
+}
+
+/// State in the slots of the suite's cases, scalars in their types: the core has a counter where a reference has none,
+/// and keeps in `f64` what a reference keeps in a tensor's type.
 fn as_in_the_suite(
     state: BTreeMap<String, Tensor>,
     slots: &Slots,

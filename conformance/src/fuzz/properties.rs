@@ -101,6 +101,10 @@ fn restored(
 ) -> Result<Option<String>, BackendError> {
     let middle = case.steps / 2;
     let Some(before) = middle.checked_sub(1).and_then(|t| whole.get(t)) else { return Ok(None) };
+    // What is shown of a parameter before its first gradient is no state of it, but may count the group's steps.
+    if data.params.iter().any(|p| p.state0.is_empty() && p.updates_before(middle) == 0) {
+        return Ok(None);
+    }
     let spec = OptimizerSpec::new(case, data);
     let mut run = backend.optimizer(&spec)?;
     if !run.shows_state() {

@@ -47,7 +47,8 @@ pub(crate) enum Source {
     Gradient(GradientCase),
 }
 
-/// The state that the suite's cases of a name show: for each slot, its type beside each type of parameter.
+/// The state that the suite's cases of a name show: for each slot, if it is a scalar, its type beside each type of
+/// parameter.
 pub(crate) type Slots = BTreeMap<String, BTreeMap<Dtype, Dtype>>;
 
 /// All templates of one name.
@@ -158,8 +159,14 @@ pub(crate) fn pool(kind: Kind, name: String, cases: &[Case]) -> Pool {
     for case in cases {
         if let Data::Optimizer(data) = &case.data {
             for p in &data.params {
-                for (slot, t) in p.state.iter().chain(&p.state0) {
-                    slots.entry(slot.clone()).or_default().entry(p.init.dtype).or_insert(t.dtype);
+                let rows = p.state.iter().map(|(slot, t)| (slot, t.dtype, t.shape.len() == 1));
+                let first = p.state0.iter().map(|(slot, t)| (slot, t.dtype, t.shape.is_empty()));
+                for (slot, dtype, is_scalar) in rows.chain(first) {
+                    let types = slots.entry(slot.clone()).or_default();
+                    // The type of a tensor like the parameter may be an argument; the core has it.
+                    if is_scalar && !p.init.shape.is_empty() {
+                        types.entry(p.init.dtype).or_insert(dtype);
+                    }
                 }
             }
         }
