@@ -265,13 +265,15 @@ mod tests {
         let format =
             StorageFormat::BlockQuant8(bitstep::storage::BlockQuant8 { signed: true, block: 4 });
         let mut to = EncodedBuffer::zeros(format, 4).unwrap();
-        let mut all = answers(&[0.5, -2.0, 1.0, 0.0], 0.0);
+        // The map has 1, but not -1.
+        let mut all = answers(&[0.5, 2.0, 1.0, 0.0], 0.0);
         all[1].tolerance = 0.25;
         let stored = store(&mut to, &all).unwrap();
         assert!((stored.scales[0] - 0.5).abs() < 1e-6, "{:?}", stored.scales);
         assert_eq!(stored.codes[0][1], stored.codes[1][1], "the largest has its code anyway");
         assert!(stored.codes[0][2] > stored.codes[1][2], "the others have not: {:?}", stored.codes);
-        assert!((stored.errors[1] - 0.25).abs() < 1e-6 && stored.errors[3] == 0.0);
+        let errors = &stored.errors;
+        assert!((errors[1] - 0.25).abs() < 1e-6 && errors[3] == 0.0, "{errors:?}");
     }
 
     #[test]
