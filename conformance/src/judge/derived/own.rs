@@ -6,6 +6,7 @@ use bitstep::optimizer::{Buffer, Optimizer};
 use bitstep::rule::{Rule, ScalarState};
 
 use super::follow::{Held, Task};
+use super::number::with_constants_in;
 use super::{host, plain};
 
 /// For the parameter, then for each slot, its elements after a step, each with how far apart two correct ones may be.
@@ -46,7 +47,8 @@ pub(crate) fn of_rule<R: Rule>(
                 scalar_errors: &mut ScalarState::default(),
                 full: None,
             };
-            let answers = plain::elements(own, task);
+            // Constants of `f32` are not those of `f64`.
+            let answers = with_constants_in(compute, || plain::elements(own, task));
             let pairs = answers
                 .into_iter()
                 .map(|all| all.into_iter().map(|x| (x.value, x.tolerance)).collect());
