@@ -3,7 +3,7 @@
 //! `plan` and `draw` make runs: hyper-parameters within the reference's ranges and at their ends, groups, types,
 //! shapes, gradients by pattern, missing gradients, rates, late counters. `oracle` has the core answer them,
 //! [`crate::judge`] compares under derived tolerances, `shrink` makes what fails as small as it can be, `explain` says
-//! what it is, and [`write`] keeps it as a case that `verify` replays. Equal seeds give equal runs, whatever the number
+//! what it is, and [`write()`] keeps it as a case that `verify` replays. Equal seeds give equal runs, whatever the number
 //! of threads. `docs/fuzzing.md` shows the way from nothing to a finding.
 
 mod draw;
