@@ -394,7 +394,11 @@ fn named(fault: &str, want: &str, failed: &[(Value, Value)]) {
     for (case, diagnosis) in failed {
         // A beta of 0.999999 rounds to 1 in f16, which no rule accepts, so there is nothing to compare with;
         // rounding to f32 has small effects, and too few failing values for a diagnosis. But no diagnosis is wrong.
-        let none = fault == "f32" || fault == "f16" && case.as_str().unwrap().contains("/late_");
+        // Where one group keeps amsgrad's maximum and another does not, no mistake is known with epsilon inside the root.
+        let is = |part: &str| case.as_str().unwrap().contains(part);
+        let none = fault == "f32"
+            || fault == "f16" && is("/late_")
+            || fault == "eps_inside" && is("/groups_");
         assert!(diagnosis == want || none && diagnosis.is_null(), "{fault}: {case}: {diagnosis}");
     }
     assert!(failed.iter().filter(|(_, d)| d == want).count() > 4, "{fault}");
