@@ -438,6 +438,15 @@ static void only_read(void) {
     for (size_t i = 0; i < count_of_pieces; i++) pieces[i].written = 0;
 }
 
+/* What has been placed last at `pointer`, to be read, is not looked at by the calls that follow: it may lie over anything. */
+static void ignored(const void *pointer) {
+    for (size_t i = count_of_pieces; i-- > 0;)
+        if (!pieces[i].written && arena + pieces[i].start == (const unsigned char *)pointer) {
+            pieces[i] = pieces[--count_of_pieces];
+            return;
+        }
+}
+
 /* A list of gradients alone. */
 static const bitstep_tensor *gradients(size_t *count) {
     bitstep_tensor list[3];
@@ -720,6 +729,7 @@ static void other_call(struct optimizer *o, bitstep_rule **r, bitstep_schedule *
                     if (CALL(0, bitstep_rule_step, h, 1e-2, t, shape, dimensions, memory, size, NULL, 0)) wrong("a step in evaluation");
                     CALL(0, bitstep_rule_train, h, t, shape, dimensions, memory, size);
                 } else if (one_in(4)) {
+                    ignored(its.grad); /* a step refuses one that lies over its memory; a conversion has no use for it */
                     CALL(0, bitstep_rule_train, h, t, shape, dimensions, memory, one_in(2) ? size : size + 8);
                     CALL(0, bitstep_rule_eval, h, t, shape, dimensions, memory, size + 8);
                 }
