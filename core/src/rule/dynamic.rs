@@ -188,8 +188,12 @@ impl Clone for alloc::boxed::Box<dyn DynRule> {
     }
 }
 
-/// Checks the length of every buffer, and that the step has the gradient norm if the rule needs it.
-pub(crate) fn check_tensor(
+/// Checks the length of every buffer, and that the step has the gradient norm if the rule needs it: what an
+/// implementation of [`DynRule::update`] begins with, so that nothing is written on an error.
+///
+/// # Errors
+/// [`Error::LengthMismatch`] with the buffer, [`Error::InvalidArgument`] without the norm, [`DynRule::check_shape`]'s.
+pub fn check_tensor(
     rule: &dyn DynRule,
     policy: ComputePolicy,
     step: &StepContext,

@@ -37,8 +37,10 @@ pub(crate) use context::check_norm;
 pub use context::{DecayPowers, StepContext, UpdateBuffers};
 pub use contract::{MAX_SCALARS, Mode, Rule, ScalarState, Scope, SlotInit};
 pub(crate) use contract::{allow_negative_decay, no_decay};
-pub use dynamic::{DynRule, begin_group, begin_parameter, begin_single, step_buffered};
-pub(crate) use dynamic::{NOT_EAGER, check_tensor};
+pub(crate) use dynamic::NOT_EAGER;
+pub use dynamic::{
+    DynRule, begin_group, begin_parameter, begin_single, check_tensor, step_buffered,
+};
 pub(crate) use elementwise::{
     ActiveParts, Elementwise, KernelSet, WithParamSums, active_slots_at, param_sums, run,
     run_in_scratch, with_active_slots,

@@ -94,7 +94,8 @@ pub(crate) fn check_blocks(blocks: impl Iterator<Item = usize> + Clone) -> Resul
 }
 
 /// The number of elements of a shape; `usize::MAX` where that overflows.
-pub(crate) fn numel(shape: &[usize]) -> usize {
+#[must_use]
+pub fn numel(shape: &[usize]) -> usize {
     if shape.contains(&0) {
         return 0;
     }
