@@ -46,6 +46,31 @@ struct State {
     readbacks: Vec<Readback>,
 }
 
+/// What a step counts, to undo it.
+struct Counters {
+    groups: Vec<(u64, ScalarState)>,
+    params: Vec<(u64, ScalarState, bool)>,
+}
+
+impl Counters {
+    fn of(optimizer: &Optimizer) -> Self {
+        let params = optimizer.params().iter().map(|p| (p.steps, p.scalars, p.is_initialized));
+        Counters {
+            groups: optimizer.groups().iter().map(|g| (g.steps, g.scalars)).collect(),
+            params: params.collect(),
+        }
+    }
+
+    fn restore(self, optimizer: &mut Optimizer) {
+        for (group, old) in optimizer.groups_mut().iter_mut().zip(self.groups) {
+            (group.steps, group.scalars) = old;
+        }
+        for (param, old) in optimizer.params_mut().iter_mut().zip(self.params) {
+            (param.steps, param.scalars, param.is_initialized) = old;
+        }
+    }
+}
+
 /// Groups of parameters, with their state in device memory.
 ///
 /// Learning rates and counters are on the host: [`DeviceOptimizer::groups_mut`]. A step does not wait
@@ -235,6 +260,23 @@ impl<D: Device> DeviceOptimizer<D> {
         extra: &[(&str, f64)],
     ) -> Result<bool, Error<D::Error>> {
         check(&mut self.device, &self.states, tensors)?;
+        let counters = Counters::of(&self.optimizer);
+        let launch_list = self.count_and_plan(tensors, extra);
+        if launch_list.is_err() {
+            counters.restore(&mut self.optimizer);
+        }
+        let launch_list = launch_list?;
+        let unchanged = self.launch_list == launch_list;
+        self.launch_list = launch_list;
+        Ok(unchanged)
+    }
+
+    /// Counts the step and plans its launches. On an error the step is counted all the same.
+    fn count_and_plan(
+        &mut self,
+        tensors: &[Tensor],
+        extra: &[(&str, f64)],
+    ) -> Result<LaunchList, Error<D::Error>> {
         let types = self.states.iter().zip(tensors);
         let types: Vec<_> = types.map(|(s, t)| Some([s.dtype, t.grad?.0])).collect();
         let mut grads = Vec::new();
@@ -275,26 +317,26 @@ impl<D: Device> DeviceOptimizer<D> {
         }
         let (launch_list, readbacks) = plan(&mut self.device, &mut self.workspace, &mut jobs)?;
         drop(jobs);
-        for (index, _) in &prepared {
-            self.states[index.0].readbacks.clear();
-        }
+        let mut later: Vec<_> = prepared.iter().map(|(index, _)| (*index, Vec::new())).collect();
         for readback in readbacks {
             // Job i belongs to prepared step i.
-            let Some((index, prepared)) = prepared.get_mut(readback.index) else { continue };
+            let job = readback.index;
+            let (Some((_, prepared)), Some((_, later))) =
+                (prepared.get_mut(job), later.get_mut(job))
+            else {
+                continue;
+            };
             match readback.what {
-                ReadbackKind::HostConstants(..) => {
-                    readback.read_back(&mut self.device, prepared.scalars.get())
-                }
-                _ => {
-                    self.states[index.0].readbacks.push(readback);
-                    Ok(())
-                }
+                ReadbackKind::HostConstants(..) => readback
+                    .read_back(&mut self.device, prepared.scalars.get())
+                    .map_err(Error::Device)?,
+                _ => later.push(readback),
             }
-            .map_err(Error::Device)?;
         }
-        let unchanged = self.launch_list == launch_list;
-        self.launch_list = launch_list;
-        Ok(unchanged)
+        for (index, readbacks) in later {
+            self.states[index.0].readbacks = readbacks;
+        }
+        Ok(launch_list)
     }
 
     /// The device's part of a [prepared](Self::prepare) step: launches only.

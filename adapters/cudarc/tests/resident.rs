@@ -30,6 +30,8 @@ struct Counted {
     calls: Vec<Call>,
     /// Whether every read returns all ones.
     garbled: bool,
+    /// Whether nothing can be written.
+    broken: bool,
 }
 
 impl Counted {
@@ -53,6 +55,9 @@ impl Device for Counted {
     }
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error> {
         self.calls.push(Call::Write);
+        if self.broken {
+            return Err(bitstep_ptx::Error::Launch("broken".into()));
+        }
         Device::write(&mut self.machine, address, bytes)
     }
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> Result<(), Self::Error> {
@@ -80,7 +85,7 @@ impl Device for Counted {
 
 fn device() -> Counted {
     let machine = Machine::new(bitstep_cudarc::ptx()).unwrap();
-    Counted { machine, calls: Vec::new(), garbled: false }
+    Counted { machine, calls: Vec::new(), garbled: false, broken: false }
 }
 
 /// Pseudo-random values of either sign, around magnitude 1.
@@ -320,6 +325,26 @@ fn prepared_launches_change_when_the_tensors_do() {
     assert!(!prepare(&tensors) && prepare(&tensors));
     tensors[1].grad = None;
     assert!(!prepare(&tensors) && prepare(&tensors));
+}
+
+#[test]
+fn a_step_that_fails_has_not_been_counted() {
+    // Counters of parameters, of groups, and scalars of either.
+    for name in ["adamw_torch", "schedule_free_adamw", "nadam", "muon", "lomo"] {
+        let mut both = Both::new(device(), name, &Args::new(), Dtype::F32, &[&[8, 4], &[3, 3]]);
+        for broken in [true, false, true, true, false] {
+            both.device.device().broken = broken;
+            if broken {
+                let tensors = both.tensors.clone();
+                // SAFETY: all of it was allocated above, and nothing else uses it.
+                let failed = unsafe { both.device.step(&tensors, &[]) };
+                assert!(matches!(failed, Err(Error::Device(_))), "{name}");
+            } else {
+                both.step();
+                both.assert_same(name);
+            }
+        }
+    }
 }
 
 #[test]
