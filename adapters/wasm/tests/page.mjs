@@ -113,7 +113,7 @@ try {
     // What is only out of range is brought back into it, or said.
     const { page, close } = await open(served + made({ steps: 1e99 }, good, { ...good, args: { lr: "x", momentum: [1] } }), wide);
     assert.equal(await page.locator("[name=steps]").inputValue(), "20000");
-    const errors = await page.locator(".card .error").allInnerTexts();
+    const errors = await page.locator(".card .error").allTextContents();
     assert.ok(errors.length === 2 && !errors[0] && errors[1], JSON.stringify(errors));
     await close();
   }
@@ -140,7 +140,7 @@ try {
     await page.locator("#add").focus();
     await page.keyboard.press("Enter");
     assert.equal(await page.locator("#cards .card").count(), 5);
-    await page.locator("#cards summary").nth(1).focus();
+    await page.locator("#cards > .card > details > summary").nth(1).focus();
     await page.keyboard.press("Enter");
     await settle(page);
     assert.equal(await page.locator("#cards > .card > details[open]").count(), 1);
