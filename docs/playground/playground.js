@@ -76,14 +76,16 @@ function toAddress() {
 function fromAddress() {
   try {
     const { settings, runs } = JSON.parse(decodeURIComponent(location.hash.slice(1)));
-    if (!SURFACES[settings.surface] || !Array.isArray(runs) || !runs.length) return null;
+    if (!Object.hasOwn(SURFACES, settings.surface) || !Array.isArray(runs) || !runs.length) return null;
     const all = settingsOf(settings.surface, settings);
-    const number = (x) => typeof x === "number";
-    if (![all.steps, all.noise, all.seed, all.clip, ...all.start].every(number) || all.start.length !== 2) return null;
+    if (![all.steps, all.noise, all.seed, all.clip, ...all.start].every(Number.isFinite) || all.start.length !== 2) return null;
+    if (!["f32", "bf16"].includes(all.dtype)) return null;
+    const [optimizers, schedules] = [bitstep.optimizers(), SCHEDULES_OF_PAGE()];
+    if (!runs.every((r) => optimizers.includes(r.optimizer) && schedules.includes(r.schedule))) return null;
     all.steps = Math.max(1, Math.min(MOST_STEPS, Math.round(all.steps)));
     return {
       settings: all,
-      runs: runs.slice(0, MOST_RUNS).map((r) => run(String(r.optimizer), { ...r.args }, String(r.schedule), { ...r.scheduleArgs })),
+      runs: runs.slice(0, MOST_RUNS).map((r) => run(r.optimizer, { ...r.args }, r.schedule, { ...r.scheduleArgs })),
     };
   } catch {
     return null;

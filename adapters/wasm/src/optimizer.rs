@@ -453,10 +453,11 @@ fn convert(
     to: Mode,
     values: &mut [DataMut<'_>],
 ) -> Result<()> {
-    Ok(match to {
+    match to {
         Mode::Eval => inner.eval(values)?,
         Mode::Train => inner.train(values)?,
-    })
+    }
+    Ok(())
 }
 
 /// The bytes per element of a large parameter: the element, its gradient, its state.

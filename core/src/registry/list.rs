@@ -159,7 +159,8 @@ const OTHERS: &[OptimizerEntry] = &[
     eager::<StableAdamW>("stable_adamw"),
 ];
 
-/// Every optimizer of the families that are chosen, sorted by name.
+/// Every optimizer of the families that are chosen, sorted by name. If `BITSTEP_NAMES` is set where this is compiled,
+/// only those that it lists, as in `adamw_torch,lion_8bit`; nothing of the others is in the program then.
 // A static: each crate that uses a constant would compile every rule again.
 pub static OPTIMIZERS: &[OptimizerEntry] = &SORTED;
 
@@ -184,12 +185,19 @@ const FAMILIES: &[&[OptimizerEntry]] = &[
     OTHERS,
 ];
 
+const LISTED: Option<&str> = option_env!("BITSTEP_NAMES");
+
 const COUNT: usize = {
     let (mut count, mut family) = (0, 0);
     while family < FAMILIES.len() {
-        count += FAMILIES[family].len();
+        let mut i = 0;
+        while i < FAMILIES[family].len() {
+            count += is_listed(FAMILIES[family][i].name) as usize;
+            i += 1;
+        }
         family += 1;
     }
+    assert!(count == listed_count(count), "BITSTEP_NAMES has a name that is unknown or there twice");
     count
 };
 
@@ -207,13 +215,17 @@ const SORTED: [OptimizerEntry; COUNT] = {
         let mut i = 0;
         while i < FAMILIES[family].len() {
             let entry = FAMILIES[family][i];
+            i += 1;
+            if !is_listed(entry.name) {
+                continue;
+            }
             let mut at = count;
             while at > 0 && is_before(entry.name, sorted[at - 1].name) {
                 sorted[at] = sorted[at - 1];
                 at -= 1;
             }
             sorted[at] = entry;
-            (count, i) = (count + 1, i + 1);
+            count += 1;
         }
         family += 1;
     }
@@ -231,4 +243,38 @@ const fn is_before(a: &str, b: &str) -> bool {
         i += 1;
     }
     a.len() < b.len()
+}
+
+/// Whether `BITSTEP_NAMES` has this name, or is not set.
+const fn is_listed(name: &str) -> bool {
+    let Some(listed) = LISTED else { return true };
+    let (listed, name) = (listed.as_bytes(), name.as_bytes());
+    let mut start = 0;
+    while start + name.len() <= listed.len() {
+        let mut i = 0;
+        while i < name.len() && listed[start + i] == name[i] {
+            i += 1;
+        }
+        let end = start + name.len();
+        if i == name.len() && (end == listed.len() || listed[end] == b',') {
+            return true;
+        }
+        // To behind the next comma.
+        while start < listed.len() && listed[start] != b',' {
+            start += 1;
+        }
+        start += 1;
+    }
+    false
+}
+
+/// The number of names in `BITSTEP_NAMES`; `all` if it is not set.
+const fn listed_count(all: usize) -> usize {
+    let Some(listed) = LISTED else { return all };
+    let (mut count, mut i) = (1, 0);
+    while i < listed.len() {
+        count += (listed.as_bytes()[i] == b',') as usize;
+        i += 1;
+    }
+    count
 }
