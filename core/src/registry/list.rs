@@ -197,7 +197,10 @@ const COUNT: usize = {
         }
         family += 1;
     }
-    assert!(count == listed_count(count), "BITSTEP_NAMES has a name that is unknown or there twice");
+    assert!(
+        count == listed_count(count),
+        "BITSTEP_NAMES has a name that is unknown or there twice"
+    );
     count
 };
 
