@@ -63,10 +63,12 @@ pub(crate) enum Source {
     Sum,
     /// A product of matrices.
     Product,
+    /// A power, cosine or logarithm.
+    Function,
 }
 
 impl Source {
-    pub(crate) const ALL: [(Source, &'static str); 7] = [
+    pub(crate) const ALL: [(Source, &'static str); 8] = [
         (Source::Addition, "+"),
         (Source::Multiplication, "×"),
         (Source::Division, "÷"),
@@ -74,6 +76,7 @@ impl Source {
         (Source::Constant, "constants"),
         (Source::Sum, "sums"),
         (Source::Product, "products of matrices"),
+        (Source::Function, "powers, cosines and logarithms"),
     ];
 }
 
@@ -155,6 +158,21 @@ pub(crate) fn on_grid<T: StoredFloat>(value: T, x: f64, error: f64) -> f64 {
     (width / 2.0).min(error + half_ulp(T::DTYPE, value))
 }
 
+impl<T: ComputeFloat> Bounded<T> {
+    /// The one of two that has the value `chosen`. Where it is open which is larger, the two are close: the wider bound
+    /// covers both, without a branch.
+    fn one_of(self, other: Self, chosen: T) -> Self {
+        let error = if is_open(&self, &other) || chosen.is_nan() {
+            self.error.max(other.error)
+        } else if chosen == self.value {
+            self.error
+        } else {
+            other.error
+        };
+        Bounded { value: chosen, error }
+    }
+}
+
 /// Whether the bounds leave a comparison undecided.
 fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
     let error = 2.0 * (a.error + b.error);
@@ -163,7 +181,9 @@ fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
 
 impl<T: ComputeFloat> PartialEq for Bounded<T> {
     fn eq(&self, other: &Self) -> bool {
-        choice::answer(self.value == other.value, || is_open(self, other))
+        // What has the same value and bound is the same number, such as a constant that was selected before.
+        let same = self.value == other.value && self.error == other.error;
+        choice::answer(self.value == other.value, || !same && is_open(self, other))
     }
 }
 
@@ -395,12 +415,11 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
         Self::round_from(self.widen() + Self::part(Self::part(value * a.widen()) / b.widen()))
     }
-    // Where it is open which operand is larger, the two are close: the wider bound covers both, without a branch.
     fn maximum(self, other: Self) -> Self {
-        Bounded { value: self.value.maximum(other.value), error: self.error.max(other.error) }
+        self.one_of(other, self.value.maximum(other.value))
     }
     fn minimum(self, other: Self) -> Self {
-        Bounded { value: self.value.minimum(other.value), error: self.error.max(other.error) }
+        self.one_of(other, self.value.minimum(other.value))
     }
 }
 
@@ -445,6 +464,21 @@ mod tests {
         }
         assert_eq!(rounded(bounded(1.0 + 1.0 / 256.0, 1e-6)).error, 1.0 / 256.0);
         assert_eq!(Bounded::<f32>::load(bf16::ONE).error, 0.0);
+    }
+
+    #[test]
+    fn larger_of_two_has_its_own_bound_unless_it_is_open_which_that_is() {
+        let (a, b, near) = (bounded(1.0, 0.1), bounded(3.0, 0.2), bounded(1.3, 0.3));
+        assert_eq!([a.maximum(b).error, a.minimum(b).error, b.minimum(a).error], [0.2, 0.1, 0.1]);
+        assert_eq!([a.maximum(near).error, a.minimum(near).error], [0.3; 2]);
+    }
+
+    #[test]
+    fn constant_is_equal_to_itself_however_it_was_rounded() {
+        let (third, other) = (Bounded::<f64>::scalar(1.0 / 3.0), Bounded::<f64>::scalar(0.3));
+        let mut answers = Vec::new();
+        choice::each(|| (third == third, third == other), |x| answers.push(x));
+        assert_eq!(answers, [(true, false)]);
     }
 
     #[test]

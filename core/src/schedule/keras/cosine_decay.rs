@@ -1,7 +1,8 @@
 use core::f32::consts::PI;
 
-use super::{Decay, cos};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Linear warm-up to `warmup_target`, if given, then half a cosine down to `alpha` times that rate, then constant.
 ///
@@ -57,16 +58,17 @@ impl HyperParams for CosineDecay {
     }
 }
 
-impl Decay for CosineDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let step = step as f32;
-        let (steps, warmup) = (self.decay_steps as f32, self.warmup_steps as f32);
-        let initial = self.initial_learning_rate as f32;
-        let decay = |step: f32, from: f32| {
-            let wave = 0.5 * (1.0 + cos(PI * (step / steps)));
-            from * ((1.0 - self.alpha) as f32 * wave + self.alpha as f32)
+impl<F: ScheduleFloat> Decay<F> for CosineDecay {
+    fn rate(&self, step: u64) -> F {
+        let step = F::count(step);
+        let [half, pi, alpha, rest] = [0.5, PI.into(), self.alpha, 1.0 - self.alpha].map(F::of);
+        let (steps, warmup) = (F::of(self.decay_steps), F::of(self.warmup_steps));
+        let initial = F::of(self.initial_learning_rate);
+        let decay = |step: F, from: F| {
+            let wave = half * (F::ONE + (pi * (step / steps)).cos());
+            from * (rest * wave + alpha)
         };
-        match self.warmup_target.map(|t| t as f32) {
+        match self.warmup_target.map(F::of) {
             None => decay(if steps < step { steps } else { step }, initial),
             Some(target) => {
                 let step = if steps + warmup < step { steps + warmup } else { step };

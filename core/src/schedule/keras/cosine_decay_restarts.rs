@@ -1,7 +1,8 @@
 use core::f32::consts::PI;
 
-use super::{Decay, cos, log, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Half cosines down to `alpha` times the rate, repeatedly, each `t_mul` times as long and `m_mul` times as high as the
 /// one before.
@@ -58,20 +59,21 @@ impl HyperParams for CosineDecayRestarts {
     }
 }
 
-impl Decay for CosineDecayRestarts {
-    fn rate(&self, step: u64) -> f32 {
-        let (t_mul, m_mul, alpha) = (self.t_mul as f32, self.m_mul as f32, self.alpha as f32);
-        let done = step as f32 / self.first_decay_steps as f32;
-        let (restarts, done) = if t_mul == 1.0 {
-            let restarts = libm::floorf(done);
+impl<F: ScheduleFloat> Decay<F> for CosineDecayRestarts {
+    fn rate(&self, step: u64) -> F {
+        let [t_mul, m_mul, alpha] = [self.t_mul, self.m_mul, self.alpha].map(F::of);
+        let [half, pi, one] = [0.5, PI.into(), 1.0].map(F::of);
+        let done = F::count(step) / F::of(self.first_decay_steps);
+        let (restarts, done) = if t_mul == one {
+            let restarts = done.floor();
             (restarts, done - restarts)
         } else {
-            let restarts = libm::floorf(log(1.0 - done * (1.0 - t_mul)) / log(t_mul));
-            let before = (1.0 - pow(t_mul, restarts)) / (1.0 - t_mul);
-            (restarts, (done - before) / pow(t_mul, restarts))
+            let restarts = ((one - done * (one - t_mul)).log() / t_mul.log()).floor();
+            let before = (one - t_mul.pow(restarts)) / (one - t_mul);
+            (restarts, (done - before) / t_mul.pow(restarts))
         };
-        let wave = 0.5 * pow(m_mul, restarts) * (1.0 + cos(PI * done));
-        self.initial_learning_rate as f32 * ((1.0 - alpha) * wave + alpha)
+        let wave = half * m_mul.pow(restarts) * (one + (pi * done).cos());
+        F::of(self.initial_learning_rate) * ((one - alpha) * wave + alpha)
     }
 }
 

@@ -1,5 +1,6 @@
-use super::{Decay, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Exponential decay.
 ///
@@ -50,11 +51,11 @@ impl HyperParams for ExponentialDecay {
     }
 }
 
-impl Decay for ExponentialDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let p = step as f32 / self.decay_steps as f32;
-        let p = if self.staircase { libm::floorf(p) } else { p };
-        self.initial_learning_rate as f32 * pow(self.decay_rate as f32, p)
+impl<F: ScheduleFloat> Decay<F> for ExponentialDecay {
+    fn rate(&self, step: u64) -> F {
+        let p = F::count(step) / F::of(self.decay_steps);
+        let p = if self.staircase { p.floor() } else { p };
+        F::of(self.initial_learning_rate) * F::of(self.decay_rate).pow(p)
     }
 }
 

@@ -3,7 +3,7 @@ use super::Decay;
 use crate::hyper::Value;
 use crate::hyper::{FieldVisitor, HyperParams};
 #[cfg(feature = "alloc")]
-use crate::schedule::arguments;
+use crate::schedule::{ScheduleFloat, arguments};
 
 /// Constant between boundaries.
 ///
@@ -42,11 +42,11 @@ impl<B, V> HyperParams for PiecewiseConstantDecay<B, V> {
     }
 }
 
-impl<B: AsRef<[f64]>, V: AsRef<[f64]>> Decay for PiecewiseConstantDecay<B, V> {
+impl<F: ScheduleFloat, B: AsRef<[f64]>, V: AsRef<[f64]>> Decay<F> for PiecewiseConstantDecay<B, V> {
     /// NaN if there are too few values.
-    fn rate(&self, step: u64) -> f32 {
+    fn rate(&self, step: u64) -> F {
         let (boundaries, values) = (self.boundaries.as_ref(), self.values.as_ref());
-        let value = |i: usize| values.get(i).map_or(f32::NAN, |&v| v as f32);
+        let value = |i: usize| F::of(values.get(i).copied().unwrap_or(f64::NAN));
         let within = |&b: &f64| step as f64 <= libm::trunc(b);
         match (boundaries.first(), boundaries.last()) {
             (Some(first), _) if within(first) => value(0),

@@ -1,5 +1,6 @@
-use super::{Decay, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Polynomial decay, then constant.
 ///
@@ -55,17 +56,18 @@ impl HyperParams for PolynomialDecay {
     }
 }
 
-impl Decay for PolynomialDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let (initial, end) = (self.initial_learning_rate as f32, self.end_learning_rate as f32);
-        let mut step = step as f32;
-        let mut steps = self.decay_steps as f32;
+impl<F: ScheduleFloat> Decay<F> for PolynomialDecay {
+    fn rate(&self, step: u64) -> F {
+        let arguments = [self.initial_learning_rate, self.end_learning_rate, self.power];
+        let [initial, end, power] = arguments.map(F::of);
+        let mut step = F::count(step);
+        let mut steps = F::of(self.decay_steps);
         if self.cycle {
-            steps *= if step == 0.0 { 1.0 } else { libm::ceilf(step / steps) };
+            steps = steps * if step == F::ZERO { F::ONE } else { (step / steps).ceil() };
         } else if step > steps {
             step = steps;
         }
-        (initial - end) * pow(1.0 - step / steps, self.power as f32) + end
+        (initial - end) * (F::ONE - step / steps).pow(power) + end
     }
 }
 
