@@ -11,7 +11,7 @@ use bitstep::schedule::ScheduleFloat;
 use half::{bf16, f16};
 
 use super::follow::{Held, sum};
-use super::number::{Bounded, half_ulp, on_grid};
+use super::number::{Bounded, Source, added, half_ulp, on_grid};
 use crate::backend::{GradientSpec, core_gradient};
 use crate::convert;
 use crate::tensor::Tensor;
@@ -257,17 +257,28 @@ fn scale<C: ComputeFloat>(
     Some(GradientTolerances { outputs, norm: Some(2.0 * total.error) })
 }
 
+/// A sum as TensorFlow makes it: of 16-bit terms in 16 bits, each term and each partial sum rounded, in any order.
+fn tf_sum<C: ComputeFloat>(terms: Vec<Bounded<C::Scalar>>) -> Bounded<C::Scalar> {
+    let count = terms.iter().filter(|x| x.value.to_f64() != 0.0).count();
+    let magnitude: f64 = terms.iter().map(|x| x.value.to_f64().abs() + x.error).sum();
+    let is_narrow = matches!(C::DTYPE, Dtype::Bf16 | Dtype::F16);
+    let rounding = (2.0 * count as f64 - 1.0).max(0.0) * half_ulp(C::DTYPE, magnitude);
+    let Bounded { value, error } = sum(terms.into_iter());
+    let rounding = if is_narrow && count > 1 { added(Source::Sum, rounding) } else { 0.0 };
+    Bounded { value, error: error + rounding }
+}
+
 fn by_global_norm<C: ComputeFloat>(
     inputs: &[Buffer],
     clip: ClipByGlobalNorm,
 ) -> Option<GradientTolerances> {
     let half_square = |x: &Buffer| {
         let squares = load::<C::Scalar>(x).into_iter().map(|x| x * x);
-        let Bounded { value, error } = sum(squares);
+        let Bounded { value, error } = tf_sum::<C>(squares.collect());
         let half = Bounded { value: C::Scalar::from_f64(value.to_f64() * 0.5), error: error * 0.5 };
         Bounded::<C>::round_from(half).widen()
     };
-    let total = tf_norm::<Bounded<C>>(sum(inputs.iter().map(half_square)));
+    let total = tf_norm::<Bounded<C>>(tf_sum::<C>(inputs.iter().map(half_square).collect()));
     scale(inputs, total, clip.coefficient(total))
 }
 

@@ -65,10 +65,12 @@ pub(crate) enum Source {
     Product,
     /// A power, cosine or logarithm.
     Function,
+    /// A part of an operation in 16 bits, which may be rounded or not.
+    Part,
 }
 
 impl Source {
-    pub(crate) const ALL: [(Source, &'static str); 8] = [
+    pub(crate) const ALL: [(Source, &'static str); 9] = [
         (Source::Addition, "+"),
         (Source::Multiplication, "×"),
         (Source::Division, "÷"),
@@ -77,6 +79,7 @@ impl Source {
         (Source::Sum, "sums"),
         (Source::Product, "products of matrices"),
         (Source::Function, "powers, cosines and logarithms"),
+        (Source::Part, "parts of 16-bit operations"),
     ];
 }
 
@@ -107,6 +110,29 @@ pub(super) fn with_constants_in<X>(dtype: Dtype, f: impl FnOnce() -> X) -> X {
     let before = CONSTANTS.replace(dtype);
     let result = f();
     CONSTANTS.set(before);
+    result
+}
+
+/// What an implementation does with the parts of an operation in 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// Rounds them or not: the bound covers both.
+    Either,
+    /// Rounds none, as PyTorch's vectors do.
+    Kept,
+    /// Rounds all, as PyTorch does in what fills no vector.
+    Rounded,
+}
+
+thread_local! {
+    static PARTS: Cell<Parts> = const { Cell::new(Parts::Either) };
+}
+
+/// Calls `f` with parts of operations treated so.
+pub(super) fn with_parts<X>(parts: Parts, f: impl FnOnce() -> X) -> X {
+    let before = PARTS.replace(parts);
+    let result = f();
+    PARTS.set(before);
     result
 }
 
@@ -361,6 +387,11 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     /// An implementation that rounds an intermediate result and one that does not differ by half an ULP.
     fn part_of(self, dtype: Dtype) -> Self {
+        match PARTS.get() {
+            Parts::Either => {}
+            Parts::Kept => return self,
+            Parts::Rounded => return self.rounded(dtype),
+        }
         let x = self.value.to_f64();
         let is_in = |y: f64| self.error == 0.0 && y == x;
         let error = match dtype {
@@ -369,7 +400,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
             Dtype::F16 if !is_in(f16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
             _ => 0.0,
         };
-        Bounded { error: self.error + error, ..self }
+        Bounded { error: self.error + added(Source::Part, error), ..self }
     }
     #[inline(never)]
     fn sqrt(self) -> Self {
@@ -479,6 +510,17 @@ mod tests {
         let mut answers = Vec::new();
         choice::each(|| (third == third, third == other), |x| answers.push(x));
         assert_eq!(answers, [(true, false)]);
+    }
+
+    #[test]
+    fn parts_are_rounded_or_not_or_either() {
+        // (1 + 2⁻⁷)² is 1 + 2⁻⁶ + 2⁻¹⁴, and without the last in bf16.
+        let [x, y] = [-1.015625f32, 1.0078125].map(|x| Bounded::exact(Eager::<bf16>::new(x)));
+        let one = |parts| with_parts(parts, || x.add_scaled(y, bounded(1.0078125, 0.0)));
+        let value = |x: Bounded<Eager<bf16>>| (StoredFloat::to_f64(x.value), x.error);
+        assert_eq!(value(one(Parts::Kept)), (2f64.powi(-14), 0.0));
+        assert_eq!(value(one(Parts::Rounded)), (0.0, 0.0));
+        assert!(one(Parts::Either).error > 2f64.powi(-15));
     }
 
     #[test]
