@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn warmup_ends_before_its_last_step() {
         assert_eq!([0, 3, 4].map(|t| warmup(t, 4)), [Some(0.0), Some(0.75), None]);
-        assert_eq!(warmup(0, 0), None);
+        assert_eq!(warmup::<f64>(0, 0), None);
     }
 
     #[test]
     fn progress_goes_on_past_the_end() {
         // (t − 2)/(10 − 2); a training shorter than warm-up lasts one step
-        assert_eq!([2, 6, 10, 14].map(|t| progress(t, 2, 10)), [0.0, 0.5, 1.0, 1.5]);
-        assert_eq!(progress(7, 5, 3), 2.0);
+        assert_eq!([2, 6, 10, 14].map(|t| progress::<f64>(t, 2, 10)), [0.0, 0.5, 1.0, 1.5]);
+        assert_eq!(progress::<f64>(7, 5, 3), 2.0);
     }
 
     #[test]
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn first_of_two_equal_numbers_is_the_larger_and_the_smaller() {
         // As in Python; visible where the zeros differ in sign.
-        assert!(max(0.0, -0.0).is_sign_positive() && max(-0.0, 0.0).is_sign_negative());
-        assert!(min(0.0, -0.0).is_sign_positive() && min(-0.0, 0.0).is_sign_negative());
+        assert!(max(0.0_f64, -0.0).is_sign_positive() && max(-0.0_f64, 0.0).is_sign_negative());
+        assert!(min(0.0_f64, -0.0).is_sign_positive() && min(-0.0_f64, 0.0).is_sign_negative());
         assert!(max(f64::NAN, 1.0).is_nan() && min(f64::NAN, 1.0).is_nan());
         assert_eq!((max(1.0, 2.0), min(1.0, 2.0)), (2.0, 1.0));
     }

@@ -231,6 +231,9 @@ mod tests {
         fn lr(&self, base_lr: f64, step: u64) -> f64 {
             base_lr * step as f64
         }
+    }
+
+    impl ScheduleFacts for Short {
         fn last_step(&self) -> Option<u64> {
             Some(2)
         }

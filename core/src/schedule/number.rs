@@ -140,10 +140,9 @@ mod tests {
     #[test]
     fn functions_round_to_their_type() {
         // 2^½ = 1.414 213 562 37…, cos 1 = 0.540 302 305 86…, ln 10 = 2.302 585 092 99…
-        let of = ScheduleFloat::pow;
-        assert_eq!(of(2.0_f32, 0.5), core::f32::consts::SQRT_2);
-        assert_eq!(ScheduleFloat::cos(1.0_f32), 0.540_302_3);
-        assert_eq!(ScheduleFloat::log(10.0_f32), core::f32::consts::LN_10);
-        assert_eq!(ScheduleFloat::single(0.1_f64), f64::from(0.1_f32));
+        assert_eq!(<f32 as ScheduleFloat>::pow(2.0, 0.5), core::f32::consts::SQRT_2);
+        assert_eq!(<f32 as ScheduleFloat>::cos(1.0), 0.540_302_3);
+        assert_eq!(<f32 as ScheduleFloat>::log(10.0), core::f32::consts::LN_10);
+        assert_eq!(<f64 as ScheduleFloat>::single(0.1), f64::from(0.1_f32));
     }
 }

@@ -163,6 +163,6 @@ mod tests {
 
     #[test]
     fn parts_of_no_steps_come_to_an_end() {
-        assert!(TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING }.lr(8.0, 3).is_nan());
+        assert!(TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING }.lr(8.0_f64, 3).is_nan());
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn no_steps_at_all_divide_by_zero_and_step_0_multiplies() {
         let s = TorchLinear { start_factor: 0.25, end_factor: 1.0, total_iters: 0 };
-        assert!(s.restart_in_sequence(8.0).is_nan());
+        assert!(s.restart_in_sequence(8.0_f64).is_nan());
         assert_eq!(s.next(99.0, 8.0, 0), 2.0);
         assert_eq!(TorchLinear { total_iters: 2, ..s }.restart_in_sequence(8.0), 2.0);
     }

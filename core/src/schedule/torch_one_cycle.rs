@@ -224,7 +224,7 @@ mod tests {
         // (1 − ½) · 2/4 + ½; the top; the last step: (¼ − 1) · 5/5 + 1
         assert_eq!([0, 2, 4, 9].map(|t| LINES.lr(9.0, t)), [0.5, 0.75, 1.0, 0.25]);
         // beyond the last phase: (¼ − 1) · 6/5 + 1, the sum of −0.9 and 1
-        assert!((LINES.lr(9.0, 10) - 0.1).abs() <= f64::EPSILON);
+        assert!((LINES.lr(9.0_f64, 10) - 0.1).abs() <= f64::EPSILON);
     }
 
     #[test]

@@ -105,6 +105,6 @@ mod tests {
     fn rate_without_steps_stays() {
         let s = TorchPolynomial { total_iters: 0, power: 1.0 };
         assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [8.0; 2]);
-        assert!(s.restart_in_sequence(8.0).is_nan()); // 1 − 0/0
+        assert!(s.restart_in_sequence(8.0_f64).is_nan()); // 1 − 0/0
     }
 }

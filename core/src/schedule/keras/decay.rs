@@ -22,12 +22,18 @@ impl<D: Decay + ?Sized> Decay for alloc::boxed::Box<D> {
     }
 }
 
+/// The rate in `f32`.
+#[cfg(test)]
+pub(super) fn rate(decay: &impl Decay, step: u64) -> f32 {
+    decay.rate(step)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn number_is_a_constant_rate() {
-        assert_eq!([0, u64::MAX].map(|t| 0.5_f32.rate(t)), [0.5; 2]);
+        assert_eq!([0, u64::MAX].map(|t| rate(&0.5_f32, t)), [0.5; 2]);
     }
 }

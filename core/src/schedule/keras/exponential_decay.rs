@@ -61,6 +61,7 @@ impl<F: ScheduleFloat> Decay<F> for ExponentialDecay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const QUARTER: ExponentialDecay = ExponentialDecay {
@@ -73,13 +74,13 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // ¼ to the powers 0, 1/2, 2/2, 3/2, and 6/2 well past decay_steps
-        assert_eq!([0, 1, 2, 3, 6].map(|t| QUARTER.rate(t)), [1.0, 0.5, 0.25, 0.125, 0.015625]);
+        assert_eq!([0, 1, 2, 3, 6].map(|t| rate(&QUARTER, t)), [1.0, 0.5, 0.25, 0.125, 0.015625]);
     }
 
     #[test]
     fn staircase_falls_every_decay_steps() {
         let s = ExponentialDecay { staircase: true, ..QUARTER };
         // ¼ to the powers ⌊1/2⌋, ⌊2/2⌋, ⌊3/2⌋
-        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.25, 0.25]);
+        assert_eq!([1, 2, 3].map(|t| rate(&s, t)), [1.0, 0.25, 0.25]);
     }
 }

@@ -61,6 +61,7 @@ impl<F: ScheduleFloat> Decay<F> for InverseTimeDecay {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const HALF: InverseTimeDecay = InverseTimeDecay {
@@ -73,13 +74,13 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // 1/(1 + 0), 1/(1 + 2/2), 1/(1 + 3/2), 1/(1 + 6/2)
-        assert_eq!([0, 2, 3, 6].map(|t| HALF.rate(t)), [1.0, 0.5, 0.4, 0.25]);
+        assert_eq!([0, 2, 3, 6].map(|t| rate(&HALF, t)), [1.0, 0.5, 0.4, 0.25]);
     }
 
     #[test]
     fn staircase_falls_every_decay_steps() {
         let s = InverseTimeDecay { staircase: true, ..HALF };
         // 1/(1 + ⌊1/2⌋), 1/(1 + ⌊2/2⌋), 1/(1 + ⌊3/2⌋)
-        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.5, 0.5]);
+        assert_eq!([1, 2, 3].map(|t| rate(&s, t)), [1.0, 0.5, 0.5]);
     }
 }

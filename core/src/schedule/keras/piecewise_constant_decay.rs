@@ -61,6 +61,7 @@ impl<F: ScheduleFloat, B: AsRef<[f64]>, V: AsRef<[f64]>> Decay<F> for PiecewiseC
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     #[test]
@@ -68,24 +69,24 @@ mod tests {
         let s = PiecewiseConstantDecay { boundaries: [2.0, 4.0], values: [1.0, 0.5, 0.25] };
         // up to and with 2, up to and with 4, and after
         let want = [1.0, 1.0, 0.5, 0.5, 0.25, 0.25];
-        assert_eq!([0, 2, 3, 4, 5, 100].map(|t| s.rate(t)), want);
+        assert_eq!([0, 2, 3, 4, 5, 100].map(|t| rate(&s, t)), want);
     }
 
     #[test]
     fn boundary_is_cut_to_a_whole_step() {
         let s = PiecewiseConstantDecay { boundaries: [2.7], values: [1.0, 0.5] };
-        assert_eq!([2, 3].map(|t| s.rate(t)), [1.0, 0.5]);
+        assert_eq!([2, 3].map(|t| rate(&s, t)), [1.0, 0.5]);
     }
 
     #[test]
     fn rate_without_boundaries_is_the_only_value() {
         let s = PiecewiseConstantDecay { boundaries: [0.0; 0], values: [0.5] };
-        assert_eq!(s.rate(7), 0.5);
+        assert_eq!(rate(&s, 7), 0.5);
     }
 
     #[test]
     fn rate_without_its_value_is_nan() {
         let s = PiecewiseConstantDecay { boundaries: [2.0], values: [0.0; 0] };
-        assert!(s.rate(0).is_nan() && s.rate(3).is_nan());
+        assert!(rate(&s, 0).is_nan() && rate(&s, 3).is_nan());
     }
 }
