@@ -560,11 +560,16 @@ fn show(which: &CaseArgs, backend: &str, limit: Duration) -> Result<bool> {
         let case = entry.case?;
         let mut out = std::io::stdout().lock();
         describe(&mut out, &case)?;
-        for (tensor, shares) in check::origins(&case) {
+        for (tensor, total, shares) in check::origins(&case) {
             let shares: Vec<_> =
                 shares.iter().map(|(name, x)| format!("{name} {:.0} %", 100.0 * x)).collect();
+            let from = match (total == 0.0, shares.is_empty()) {
+                (true, _) => "0, as every operation is exact or rounds at one place".to_owned(),
+                (_, true) => "several operations, none of which matters alone".to_owned(),
+                _ => shares.join(", "),
+            };
             let tensor = format!("tolerance of {}", plain(&tensor));
-            writeln!(out, "  {tensor:32} {}", shares.join(", "))?;
+            writeln!(out, "  {tensor:32} {from}")?;
         }
         let bounds = Bounds::default();
         let entry = [Entry { file: entry.file, case: Ok(case) }];

@@ -55,6 +55,8 @@ struct Cheat {
     really: Option<&'static str>,
     /// The step of a free run after which one code of the first parameter is changed by one.
     part: Option<usize>,
+    /// After this step of a free run, by how much more than the core's the first parameter moves.
+    moves: Option<(usize, f64)>,
     /// Whether it hides its state.
     hides: bool,
 }
@@ -68,6 +70,7 @@ impl Default for Cheat {
             needs: Arc::new(|_| None),
             really: None,
             part: None,
+            moves: None,
             hides: false,
         }
     }
@@ -121,6 +124,16 @@ impl Run for CheatRun {
         if self.cheat.part == Some(inputs.t) && !self.now.loaded {
             let steps = inputs.t as u64 + 1;
             let (value, state) = (self.inner.value(0), parted(self.inner.state(0)));
+            self.inner.load(0, &value, &state, Counts { updates: steps, steps })?;
+        }
+        if let Some((since, factor)) = self.cheat.moves
+            && inputs.t > since
+            && !self.now.loaded
+        {
+            let steps = inputs.t as u64 + 1;
+            let (from, to) = (&self.values[0][inputs.t], self.inner.value(0));
+            let moved = |k, x: f64| from.get(k) + factor * (x - from.get(k));
+            let (value, state) = (numbers(&to, to.dtype, moved), self.inner.state(0));
             self.inner.load(0, &value, &state, Counts { updates: steps, steps })?;
         }
         for (i, values) in self.values.iter_mut().enumerate() {
@@ -356,9 +369,12 @@ fn a_run_whose_codes_have_parted_is_followed() {
     let mut all = Fooled::default();
     all.by("a code", &cases, &Cheat { part: Some(1), ..Cheat::default() }, &[Mode::Free]);
     // In these a boundary is, and the core's code is not the reference's.
-    for (id, after) in
-        [("optimizer/flash_sgd/eager_bf16", 9), ("optimizer/flash_sgdw/eager_nesterov_bf16", 7)]
-    {
+    let goes_on = ("optimizer/flash_sgd/eager_parted_bf16", 8);
+    for (id, after) in [
+        ("optimizer/flash_sgd/eager_bf16", 9),
+        ("optimizer/flash_sgdw/eager_nesterov_bf16", 7),
+        goes_on,
+    ] {
         let parts = self::cases(|c| c.id == id);
         let reports = parts.iter().flat_map(|c| c.check(&Cheat::default(), &BOUNDS));
         let free: Vec<Report> = reports.filter(|r| r.mode == Mode::Free).collect();
@@ -366,6 +382,24 @@ fn a_run_whose_codes_have_parted_is_followed() {
         assert_eq!(free[0].outcome, Outcome::Pass, "{id}: {}", free[0].detail);
         let says = format!("judged from its own numbers after step {after}");
         assert!(free[0].detail.contains(&says), "{}", free[0].detail);
+    }
+    // The steps after that are held to the core's from the program's own numbers.
+    let (id, after) = goes_on;
+    let parts = self::cases(|c| c.id == id);
+    assert!(parts[0].case.steps > after + 8);
+    for (what, factor) in [
+        ("NaN", f64::NAN),
+        ("a sign", -1.0),
+        ("nothing", 0.0),
+        ("half a rate", 0.5),
+        ("a rate", 1.5),
+    ] {
+        // The first wrong step may be any of those.
+        for since in [after, after + 1, after + 4] {
+            let wrong = Cheat { moves: Some((since, factor)), ..Cheat::default() };
+            let what = format!("{what} after step {since}, where a code has parted at {after}");
+            all.by(&what, &parts, &wrong, &[Mode::Free]);
+        }
     }
     // A backend that hides its state can't be followed, and has wider bounds.
     assert_eq!(passed(&cases, &Cheat { hides: true, ..Cheat::default() }).len(), 2 * cases.len());

@@ -204,6 +204,35 @@ fn report_is_one_page_with_a_plot_and_nothing_from_elsewhere() {
 }
 
 #[test]
+fn show_says_which_operations_a_tolerance_comes_from() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+    let table: [(&str, &str, &[&str]); 10] = [
+        ("optimizer/adamw_torch/default_f32", "p0.value", &["×", "+"]),
+        ("optimizer/adamw_torch/strong_bf16", "p1.value", &["parts of 16-bit operations"]),
+        ("optimizer/bnb_adam_8bit/strong_f32", "p0.state.absmax1", &["×", "+"]),
+        ("optimizer/galore_adamw/right_f32", "p3.state.exp_avg", &["products of matrices"]),
+        ("optimizer/muon/strong_f32", "p0.value", &["products of matrices"]),
+        ("optimizer/adafactor/strong_f32", "p0.state.RMS", &["sums"]),
+        ("schedule/torch_polynomial/long", "lr", &["÷", "powers, cosines and logarithms"]),
+        ("schedule/torch_step/default", "lr", &["×"]),
+        ("gradient/clip_grad_norm/large_f32", "norm", &["sums"]),
+        ("gradient/clip_grad_value/default_f32", "g0.out", &["0, as every operation is exact"]),
+    ];
+    for (case, tensor, sources) in table {
+        let out = text(&run(&["show", case, "--golden", golden]).stdout);
+        let of = |line: &str| Some(line.trim().strip_prefix("tolerance of ")?.to_owned());
+        let line = out
+            .lines()
+            .filter_map(of)
+            .find(|line| line.strip_prefix(tensor).is_some_and(|rest| rest.starts_with(' ')));
+        let line = line.unwrap_or_else(|| panic!("no tolerance of {tensor} in {out}"));
+        for source in sources {
+            assert!(line.contains(source), "{case}: {source} in {line}");
+        }
+    }
+}
+
+#[test]
 fn list_and_show_name_the_case() {
     let root = tempfile::tempdir().unwrap();
     Draft::sgd().write(root.path(), "plain");

@@ -5,7 +5,7 @@ pub use crate::error::Error;
 pub use crate::float::Dtype;
 pub use crate::optim::*;
 pub use crate::rule::{ComputePolicy, Rule, StepContext};
-pub use crate::schedule::Schedule;
+pub use crate::schedule::{Schedule, ScheduleFacts};
 pub use crate::state::{Optimize, State};
 pub use crate::storage::{Data, DataMut};
 #[cfg(feature = "alloc")]

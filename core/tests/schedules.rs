@@ -7,7 +7,7 @@ use bitstep::optim::Sgd;
 use bitstep::optimizer::{GroupId, Optimizer, OptimizerSpec};
 use bitstep::rule::ComputePolicy;
 use bitstep::schedule::{
-    AnySchedule, GroupScheduler, Linear, NAMES, Schedule, Scheduler, TorchChained,
+    AnySchedule, GroupScheduler, Linear, NAMES, Schedule, ScheduleFacts, Scheduler, TorchChained,
     TorchExponential, TorchOneCycle, TorchSequential, build,
 };
 
@@ -672,12 +672,15 @@ impl HyperParams for Triangle {
 }
 
 impl Schedule for Triangle {
-    fn check(&self) -> Result<(), Error> {
-        ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
-    }
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         let t = step % (2 * self.half);
         base_lr * t.min(2 * self.half - t) as f64 / self.half as f64
+    }
+}
+
+impl ScheduleFacts for Triangle {
+    fn check(&self) -> Result<(), Error> {
+        ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
     }
 }
 
@@ -810,6 +813,8 @@ fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
             base_lr
         }
     }
+
+    impl ScheduleFacts for Grouped {}
     let refused = Scheduler::of("grouped", Grouped(1.0), &[1.0]).unwrap_err();
     assert!(matches!(
         refused,
@@ -832,6 +837,8 @@ fn argument_of_ones_own_that_is_the_optimizers_is_refused() {
             base_lr + if step == 0 { self.initial_lr } else { self.lr }
         }
     }
+
+    impl ScheduleFacts for Fixed {}
     let mut fixed = Scheduler::of("fixed", Fixed { lr: 3.0, initial_lr: 7.0 }, &[1.0]).unwrap();
     assert_eq!(rates(&mut fixed, 1).concat(), [8.0, 4.0]);
 }

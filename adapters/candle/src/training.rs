@@ -198,7 +198,7 @@ impl Training {
     ///
     /// ```
     /// use bitstep::hyper::{FieldVisitor, HyperParams};
-    /// use bitstep::schedule::{Schedule, Scheduler};
+    /// use bitstep::schedule::{Schedule, ScheduleFacts, Scheduler};
     /// use bitstep_candle::Training;
     /// use bitstep_trainer::Arguments;
     /// use candle_core::{DType, Device, Var};
@@ -216,6 +216,8 @@ impl Training {
     ///         if step % 3 == 2 { 0.1 * base_lr } else { base_lr }
     ///     }
     /// }
+    ///
+    /// impl ScheduleFacts for Breather {}
     ///
     /// let args = Arguments::from_json(r#"{"learning_rate": 0.5, "max_steps": 10}"#)?;
     /// let weight = Var::ones((2, 3), DType::F32, &Device::Cpu)?;

@@ -8,7 +8,7 @@ use bitstep::gradient::{ClipGradNorm, GradientAccumulator, LossScale, Neftune};
 use bitstep::hyper::{Args, FieldVisitor, HyperParams, Value};
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
-use bitstep::schedule::{self, Schedule, Scheduler};
+use bitstep::schedule::{self, Schedule, ScheduleFacts, Scheduler};
 use bitstep::storage::DataMut;
 use bitstep_candle::{Layers, Optimizer, Outcome, Training, named_vars};
 use bitstep_trainer::{Arguments, ModelLayers, Parameter};
@@ -178,11 +178,14 @@ impl HyperParams for Windows {
 }
 
 impl Schedule for Windows {
-    fn check(&self) -> std::result::Result<(), bitstep::Error> {
-        ensure_range(self.length > 0, "length", self.length as f64, "length >= 1")
-    }
     fn lr(&self, base_lr: f64, step: u64) -> f64 {
         if step / self.length % 2 == 1 { 0.5 * base_lr } else { base_lr }
+    }
+}
+
+impl ScheduleFacts for Windows {
+    fn check(&self) -> std::result::Result<(), bitstep::Error> {
+        ensure_range(self.length > 0, "length", self.length as f64, "length >= 1")
     }
 }
 

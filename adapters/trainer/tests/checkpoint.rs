@@ -8,7 +8,7 @@ use bitstep::hyper::{Args, FieldVisitor, HyperParams};
 use bitstep::optimizer::{Buffer, GroupId, Optimizer, Param};
 use bitstep::registry;
 use bitstep::registry::OPTIMIZERS;
-use bitstep::schedule::{Schedule, Scheduler};
+use bitstep::schedule::{Schedule, ScheduleFacts, Scheduler};
 use bitstep::storage::Data;
 use bitstep_trainer::TrainingArguments;
 use bitstep_trainer::checkpoint::{Checkpoint, CheckpointError, Run, save};
@@ -181,6 +181,8 @@ impl Schedule for Breather {
         if step.is_multiple_of(self.every) { 0.1 * base_lr } else { base_lr }
     }
 }
+
+impl ScheduleFacts for Breather {}
 
 #[test]
 fn a_schedule_of_ones_own_goes_on_where_it_was_and_another_is_refused() {

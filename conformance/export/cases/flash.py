@@ -61,6 +61,14 @@ def cases(seed):
             yield from common(case, strong, decoupled=name in ("flash_adamw", "flash_lion", "flash_sgdw"))
             for title, note, hyper in variants:
                 yield case(title, note, {**strong, **hyper}, shapes=[(40,)], steps=8)
+            if name == "flash_sgd":
+                yield case(
+                    "eager_parted_bf16",
+                    "a code that may be either of two and is another in a program that rounds one operation once: steps after that",
+                    {**strong, "nesterov": True, "fused": False},
+                    shapes=[(47,)],
+                    steps=20,
+                )
 
 
 def common(case, strong, decoupled):

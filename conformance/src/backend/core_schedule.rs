@@ -7,6 +7,18 @@ use crate::backend::{BackendError, ScheduleSpec, failed};
 use crate::convert::args;
 
 pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> {
+    let (mut scheduler, metrics) = scheduler(spec)?;
+    let mut rates = scheduler.lrs().to_vec();
+    for metrics in metrics {
+        rates.extend_from_slice(scheduler.step(&metrics).map_err(failed)?);
+    }
+    Ok(rates)
+}
+
+/// The scheduler of a case, and the metrics of each step.
+pub(crate) fn scheduler(
+    spec: &ScheduleSpec<'_>,
+) -> Result<(Scheduler, Vec<Vec<f64>>), BackendError> {
     let mut hyper = args(spec.hyper);
     let has_groups = hyper.get("groups").is_some_and(|g| *g != Value::None);
     let listed = hyper.get("lr").is_some_and(|lr| lr.as_list().is_some());
@@ -22,7 +34,7 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
         hyper.set("dtype", "float64"); // an RMS that f32 can't represent
     }
 
-    let mut scheduler = build(spec.name, hyper)?;
+    let scheduler = build(spec.name, hyper)?;
     let count = scheduler.lrs().len();
     if count != spec.groups {
         return Err(BackendError::Failed(format!(
@@ -45,14 +57,11 @@ pub(crate) fn answer(spec: &ScheduleSpec<'_>) -> Result<Vec<f64>, BackendError> 
             _ => Ok(Vec::new()),
         }
     };
-    let mut rates = scheduler.lrs().to_vec();
-    for t in 0..spec.steps {
-        rates.extend_from_slice(scheduler.step(&extra(t)?).map_err(failed)?);
-    }
-    Ok(rates)
+    let metrics = (0..spec.steps).map(extra).collect::<Result<_, _>>()?;
+    Ok((scheduler, metrics))
 }
 
-/// The scheduler of a case. Its `hyper` and groups may also hold arguments of the optimizer that the schedule drove
+/// Builds a scheduler. Its `hyper` and groups may also hold arguments of the optimizer that the schedule drove
 /// (`momentum`, `betas`). They are dropped: what is not an argument of the schedule can't change a rate.
 fn build(name: &str, mut hyper: Args) -> Result<Scheduler, BackendError> {
     let groups = hyper.take("groups").unwrap_or(Value::None);

@@ -1,8 +1,8 @@
 //! The table of error bounds that are not derived from the rule.
 //!
-//! An optimizer's values are held to the tolerance that `derived` computes from the rule itself. This is the only
-//! table of all other bounds: of schedules and gradients, of scalars that no sum goes into, of values whose derived
-//! tolerance is infinite, and of all values of an optimizer that the core lacks.
+//! Values are held to the tolerance that `derived` computes from the rule, the schedule or the gradient strategy
+//! itself. This is the only table of all other bounds: of scalars that no sum goes into, of values whose derived
+//! tolerance is infinite, and of all values of what the core lacks.
 //!
 //! * `step` and `values`: [`DEFAULT`] ULP at scale; integers and codes must be equal.
 //! * `free`: every step may add that much, at the largest scale that the element has had: after step t (from 1)
@@ -91,38 +91,7 @@ pub enum Tolerance {
 pub const COMPENSATIONS: &[&str] = &["compensation", "kahan_comp"];
 
 /// All bounds other than [`DEFAULT`] that are not derived.
-pub const EXEMPTIONS: &[Exemption] = &[
-    Exemption {
-        case: "schedule/{cosine*,torch_cosine_annealing_warm_restarts,torch_one_cycle,\
-               warmup_stable_decay}/*",
-        dtype: None,
-        what: "lr",
-        mode: Mode::Values,
-        allow: Tolerance::Outliers { ulp: 512.0, share: 0.01 },
-        reason: "glibc's cosine, which Python calls, is 1 ULP off the nearest number once in 1300; \
-                 ours is not, and where 1 + cos nearly cancels that ULP is hundreds of the rate",
-    },
-    Exemption {
-        case: "schedule/torch_{cosine_annealing,sequential,chained}/*",
-        dtype: None,
-        what: "lr",
-        mode: Mode::Values,
-        allow: Tolerance::Ulp(512.0),
-        reason: "the same cosine in a recursive schedule, which carries the difference on",
-    },
-    Exemption {
-        case: "schedule/{warm_up,create_optimizer}/*",
-        dtype: None,
-        what: "lr",
-        mode: Mode::Values,
-        allow: Tolerance::Outliers { ulp: DEFAULT * F32_ULP, share: 0.1 },
-        reason: "TensorFlow's rates are f32: these are 4 ULP of f32. It calls glibc's cosf and powf, \
-                 which are 1 ULP off the nearest number once in 140 and in 7000",
-    },
-];
-
-/// One ULP of `f32`, in ULP of `f64`.
-const F32_ULP: f64 = (1u64 << 29) as f64;
+pub const EXEMPTIONS: &[Exemption] = &[];
 
 /// Optimizers whose state is stored as codes and scales.
 const LOW_BIT: &str = "optimizer/{flash_*,*_8bit,*_4bit,torchao_*}/*";

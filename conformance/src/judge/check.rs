@@ -397,14 +397,11 @@ impl<'a> Basis<'a> {
     }
 }
 
-/// For each tensor of an optimizer's case, which operations its tolerances come from, and how much of them: in a rule
+/// For each tensor of a case, which operations its tolerances come from, and how much of them: in a rule
 /// one operation multiplies another's error, so the shares may add up to more than 1.
 #[must_use]
 pub fn origins(case: &Case) -> Origins {
-    match &case.data {
-        Data::Optimizer(data) => derived::origins(case, data),
-        _ => Vec::new(),
-    }
+    derived::origins(case)
 }
 
 fn by_step(
@@ -712,14 +709,21 @@ fn schedule(
     bounds: &Bounds,
     blank: Report,
 ) -> Result<Report, BackendError> {
-    let got = backend.schedule(&ScheduleSpec::new(case, data))?;
+    let spec = ScheduleSpec::new(case, data);
+    let got = backend.schedule(&spec)?;
+    let derived = derived::of_schedule(&spec).unwrap_or_default();
     let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if got.len() == data.lr.len() {
         let groups = data.groups;
         for t in 0..=case.steps {
             let row = |x: &[f64]| Tensor::f64(&[groups], &x[t * groups..(t + 1) * groups]);
-            let at =
-                TensorCheck { tensor: "lr", what: "lr", step: Some(t), ..TensorCheck::plain() };
+            let at = TensorCheck {
+                tensor: "lr",
+                what: "lr",
+                step: Some(t),
+                derived: derived.get(t).map(|row| &row[..]),
+                ..TensorCheck::plain()
+            };
             comparator.compare(&at, &row(&got), &row(&data.lr), None);
         }
     } else {
@@ -735,7 +739,9 @@ fn gradient(
     bounds: &Bounds,
     blank: Report,
 ) -> Result<Report, BackendError> {
-    let answer = backend.gradient(&GradientSpec::new(case, data))?;
+    let spec = GradientSpec::new(case, data);
+    let answer = backend.gradient(&spec)?;
+    let derived = derived::of_gradient(&spec).unwrap_or_default();
     let mut comparator = Comparator::new(bounds, &case.id, Mode::Values);
     if answer.outputs.len() != data.tensors.len() {
         let (got, want) = (answer.outputs.len(), data.tensors.len());
@@ -763,7 +769,8 @@ fn gradient(
             "neftune" => largest(&mut terms(k)).max(noise),
             _ => 0.0,
         };
-        let at = TensorCheck { tensor: &tensor, what: "out", ..TensorCheck::plain() };
+        let derived = derived.outputs.get(i).map(|x| &x[..]);
+        let at = TensorCheck { tensor: &tensor, what: "out", derived, ..TensorCheck::plain() };
         comparator.compare_by(&at, got, &g.output, scale);
     }
     match (data.norm, answer.norm) {
@@ -771,7 +778,8 @@ fn gradient(
         (Some(_), None) => comparator.problem("the backend does not show `norm`".to_owned()),
         (Some(want), Some(got)) => {
             // Stored in f64, but computed in the type that all gradients promote to.
-            let at = TensorCheck { tensor: "norm", what: "norm", ..TensorCheck::plain() };
+            let derived = derived.norm.as_ref().map(std::slice::from_ref);
+            let at = TensorCheck { tensor: "norm", what: "norm", derived, ..TensorCheck::plain() };
             let dtype = data.tensors.iter().map(|g| g.input.dtype).reduce(promote);
             let round = |x| Tensor::round(dtype.unwrap_or(Dtype::F32), &[], &[x]);
             if let (Some(got), Some(want)) = (round(got), round(want)) {

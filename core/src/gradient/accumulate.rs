@@ -130,8 +130,8 @@ impl GradientAccumulator {
         fn go<T: EagerFloat>(total: &mut [T], grad: &[T], first: bool, factor: f64) {
             let factor = T::Compute::scalar(factor);
             for (a, &g) in total.iter_mut().zip(grad) {
-                let g = T::Compute::load(g).mul_scalar(factor);
-                *a = if first { g } else { T::Compute::load(*a) + g }.store();
+                let before = (!first).then(|| T::Compute::load(*a));
+                *a = accumulated(before, T::Compute::load(g), factor).store();
             }
         }
         match (total, grad) {
@@ -162,6 +162,13 @@ impl GradientAccumulator {
     pub const fn is_complete(&self) -> bool {
         self.seen >= self.window
     }
+}
+
+/// One element of a total: the sum so far, if there is one, and a gradient times its weight.
+#[inline(always)]
+pub fn accumulated<C: ComputeFloat>(total: Option<C>, g: C, weight: C::Scalar) -> C {
+    let g = g.mul_scalar(weight);
+    total.map_or(g, |total| total + g)
 }
 
 #[cfg(test)]

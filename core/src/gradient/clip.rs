@@ -24,9 +24,8 @@ use crate::storage::{Data, DataMut};
 /// ```
 pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(), Error> {
     fn clip<T: EagerFloat>(x: &mut [T], limit: f64) {
-        let [low, high] = [-limit, limit].map(|x| T::Compute::round_from(T::Compute::scalar(x)));
         for g in x {
-            *g = T::Compute::load(*g).maximum(low).minimum(high).store();
+            *g = clamped(T::Compute::load(*g), limit).store();
         }
     }
     check_plain(grads)?;
@@ -40,6 +39,13 @@ pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// One element of [`clip_grad_value`].
+#[inline(always)]
+pub fn clamped<C: ComputeFloat>(g: C, limit: f64) -> C {
+    let [low, high] = [-limit, limit].map(|x| C::round_from(C::scalar(x)));
+    g.maximum(low).minimum(high)
 }
 
 fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
@@ -351,8 +357,8 @@ pub fn clip_grad_norm<S: EagerFloat>(grads: &mut [&mut [S]], max_norm: f64) -> f
     total.to_f64()
 }
 
-/// min(1 / (n + 1e-6) · max_norm, 1), computed in the norm's type as torch does.
-fn coefficient<C: ComputeFloat>(norm: C, max_norm: f64) -> C {
+/// The factor of [`ClipGradNorm`]: min(1 / (n + 1e-6) · max_norm, 1), computed in the norm's type as torch does.
+pub fn coefficient<C: ComputeFloat>(norm: C, max_norm: f64) -> C {
     let c = (C::ONE / norm.add_scalar(C::scalar(1e-6))).mul_scalar(C::scalar(max_norm));
     c.minimum(C::ONE)
 }

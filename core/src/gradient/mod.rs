@@ -21,8 +21,12 @@ pub use clip::{
 pub use neftune::{Neftune, uniform};
 pub use scale::{LossScale, is_finite, scale_in_place};
 
-/// The elementwise parts of gradient norms and scaling, for backends with their own loops.
+/// The elementwise parts of the gradient strategies, for backends with their own loops.
 pub mod kernel {
-    pub use super::clip::{NormKind, clamped_square, promote, round, tf_half_square, tf_norm};
+    pub use super::accumulate::accumulated;
+    pub use super::clip::{
+        NormKind, clamped, clamped_square, coefficient, promote, round, tf_half_square, tf_norm,
+    };
+    pub use super::neftune::noisy;
     pub use super::scale::scaled;
 }

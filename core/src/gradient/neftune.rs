@@ -115,12 +115,10 @@ impl Neftune {
         fn go<T: EagerFloat>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
             // The bounds are rounded to the tensor's type, as torch's `uniform_` does.
             let high = T::Compute::round_from(T::Compute::scalar(magnitude.to_f64())).widen();
-            let low = -high;
             for (i, x) in x.iter_mut().enumerate() {
                 let mut unit = [0.0];
                 draw(i, &mut unit);
-                let noise = T::Compute::scalar(unit[0]) * (high - low) + low;
-                *x = (T::Compute::load(*x) + T::Compute::round_from(noise)).store();
+                *x = noisy(T::Compute::load(*x), T::Compute::scalar(unit[0]), high).store();
             }
         }
         match output {
@@ -143,6 +141,13 @@ const NOT_PLAIN: Error = Error::InvalidArgument { argument: "output", expected: 
 #[must_use]
 pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
     (counter_u64(seed, step, index) >> 40) as f32 / 16_777_216.0
+}
+
+/// One element with noise: u in [0, 1) scaled to [−`high`, `high`).
+#[inline(always)]
+pub fn noisy<C: ComputeFloat>(x: C, unit: C::Scalar, high: C::Scalar) -> C {
+    let low = -high;
+    x + C::round_from(unit * (high - low) + low)
 }
 
 #[cfg(test)]

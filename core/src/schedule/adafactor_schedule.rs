@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use crate::hyper::{ArgError, Args};
 use crate::hyper::{FieldVisitor, HyperParams};
 
-use super::min;
+use super::{ScheduleFloat, min};
 
 /// The learning rate that [`Adafactor`](crate::optim::Adafactor) computes for itself, reported as a schedule.
 ///
@@ -50,9 +50,9 @@ pub struct AdafactorSchedule {
 
 /// The state of [`AdafactorSchedule`] for one group.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdafactorScheduleState {
+pub struct AdafactorScheduleState<F = f64> {
     /// The current rate.
-    pub lr: f64,
+    pub lr: F,
     /// The number of optimizer steps so far.
     pub step: u64,
     /// Whether the reference holds the rate in an f32 tensor.
@@ -125,33 +125,35 @@ impl AdafactorSchedule {
     }
 
     /// A scheduler step after an optimizer step; `rms` is the RMS of the group's first parameter before that step.
-    pub fn step(&self, state: &mut AdafactorScheduleState, rms: f64) {
+    pub fn step<F: ScheduleFloat>(&self, state: &mut AdafactorScheduleState<F>, rms: f64) {
         state.step = state.step.saturating_add(1);
-        let t = state.step as f64;
+        let t = F::count(state.step);
         let relative = if self.relative_step {
-            min(if self.warmup_init { 1e-6 * t } else { 1e-2 }, 1.0 / libm::sqrt(t))
+            let most = if self.warmup_init { F::of(1e-6) * t } else { F::of(1e-2) };
+            min(most, F::ONE / t.sqrt())
         } else {
             state.lr
         };
         // The reference compares in the tensor's type as well.
         let least = if self.f64 { self.eps.1 } else { f64::from(self.eps.1 as f32) };
         let scaled = self.scale_parameter && rms > least;
-        let scale = match self.scale_parameter {
+        let scale = F::of(match self.scale_parameter {
             true if scaled => rms,
             true => self.eps.1,
             false => 1.0,
-        };
+        });
         let scale_is_tensor = scaled && !self.f64;
         let relative_is_tensor = !self.relative_step && state.f32;
         state.lr = if scale_is_tensor || relative_is_tensor {
-            f64::from(scale as f32 * relative as f32)
+            // The product of two `f32` is exact in `f64`.
+            (scale.single() * relative.single()).single()
         } else {
             scale * relative
         };
         // Once the rate is a tensor it stays one: later values are written into it.
         state.f32 |= scale_is_tensor;
         if state.f32 {
-            state.lr = f64::from(state.lr as f32);
+            state.lr = state.lr.single();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Helpers shared by the schedules: warm-up, progress, the cosine, values per group.
 
+use super::ScheduleFloat;
 use crate::Error;
 use crate::error::ensure_range;
 
@@ -9,26 +10,26 @@ use crate::error::ensure_range;
 /// use bitstep::schedule::{max, progress, warmup};
 /// /// Linear warm-up, then linear decay, but not below a tenth.
 /// fn factor(step: u64) -> f64 {
-///     warmup(step, 2).unwrap_or_else(|| max(0.1, 1.0 - progress(step, 2, 6)))
+///     warmup(step, 2).unwrap_or_else(|| max(0.1, 1.0 - progress::<f64>(step, 2, 6)))
 /// }
 /// assert_eq!([0, 1, 2, 4, 6].map(factor), [0.0, 0.5, 1.0, 0.5, 0.1]);
 /// ```
 #[must_use]
-pub fn warmup(step: u64, num_warmup_steps: u64) -> Option<f64> {
-    (step < num_warmup_steps).then(|| step as f64 / num_warmup_steps as f64)
+pub fn warmup<F: ScheduleFloat>(step: u64, num_warmup_steps: u64) -> Option<F> {
+    (step < num_warmup_steps).then(|| F::count(step) / F::count(num_warmup_steps))
 }
 
 /// (step − warmup) / max(1, training − warmup): 0 at the end of warm-up, 1 at the end of training, above 1 past it.
 #[must_use]
-pub fn progress(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> f64 {
-    let [step, warmup, training] = [step, num_warmup_steps, num_training_steps].map(|n| n as f64);
-    (step - warmup) / max(1.0, training - warmup)
+pub fn progress<F: ScheduleFloat>(step: u64, num_warmup_steps: u64, num_training_steps: u64) -> F {
+    let [step, warmup, training] = [step, num_warmup_steps, num_training_steps].map(F::count);
+    (step - warmup) / max(F::ONE, training - warmup)
 }
 
 /// ½ (1 + cos(π · num_cycles · 2 · progress)), in the reference's order.
-pub(super) fn cosine_wave(num_cycles: f64, progress: f64) -> f64 {
-    use core::f64::consts::PI;
-    0.5 * (1.0 + crate::math::cos(PI * num_cycles * 2.0 * progress))
+pub(super) fn cosine_wave<F: ScheduleFloat>(num_cycles: f64, progress: F) -> F {
+    let [half, two, pi, cycles] = [0.5, 2.0, core::f64::consts::PI, num_cycles].map(F::of);
+    half * (F::ONE + (pi * cycles * two * progress).cos())
 }
 
 /// Refuses an infinite `num_cycles`: Python's `math.cos` raises an error for infinity.
@@ -38,13 +39,13 @@ pub(super) fn check_cycles(num_cycles: f64) -> Result<(), Error> {
 
 /// Python's `max`: the first argument if either is NaN.
 #[must_use]
-pub fn max(a: f64, b: f64) -> f64 {
+pub fn max<F: ScheduleFloat>(a: F, b: F) -> F {
     if b > a { b } else { a }
 }
 
 /// Python's `min`: the first argument if either is NaN.
 #[must_use]
-pub fn min(a: f64, b: f64) -> f64 {
+pub fn min<F: ScheduleFloat>(a: F, b: F) -> F {
     if b < a { b } else { a }
 }
 
@@ -130,14 +131,14 @@ mod tests {
     #[test]
     fn warmup_ends_before_its_last_step() {
         assert_eq!([0, 3, 4].map(|t| warmup(t, 4)), [Some(0.0), Some(0.75), None]);
-        assert_eq!(warmup(0, 0), None);
+        assert_eq!(warmup::<f64>(0, 0), None);
     }
 
     #[test]
     fn progress_goes_on_past_the_end() {
         // (t − 2)/(10 − 2); a training shorter than warm-up lasts one step
-        assert_eq!([2, 6, 10, 14].map(|t| progress(t, 2, 10)), [0.0, 0.5, 1.0, 1.5]);
-        assert_eq!(progress(7, 5, 3), 2.0);
+        assert_eq!([2, 6, 10, 14].map(|t| progress::<f64>(t, 2, 10)), [0.0, 0.5, 1.0, 1.5]);
+        assert_eq!(progress::<f64>(7, 5, 3), 2.0);
     }
 
     #[test]
@@ -163,8 +164,8 @@ mod tests {
     #[test]
     fn first_of_two_equal_numbers_is_the_larger_and_the_smaller() {
         // As in Python; visible where the zeros differ in sign.
-        assert!(max(0.0, -0.0).is_sign_positive() && max(-0.0, 0.0).is_sign_negative());
-        assert!(min(0.0, -0.0).is_sign_positive() && min(-0.0, 0.0).is_sign_negative());
+        assert!(max(0.0_f64, -0.0).is_sign_positive() && max(-0.0_f64, 0.0).is_sign_negative());
+        assert!(min(0.0_f64, -0.0).is_sign_positive() && min(-0.0_f64, 0.0).is_sign_negative());
         assert!(max(f64::NAN, 1.0).is_nan() && min(f64::NAN, 1.0).is_nan());
         assert_eq!((max(1.0, 2.0), min(1.0, 2.0)), (2.0, 1.0));
     }

@@ -1,4 +1,4 @@
-use super::Schedule;
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 use crate::hyper::{FieldVisitor, HyperParams};
 
 /// The group's own rate at every step.
@@ -15,11 +15,13 @@ impl HyperParams for Constant {
     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
-impl Schedule for Constant {
-    fn lr(&self, base_lr: f64, _: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for Constant {
+    fn lr(&self, base_lr: F, _: u64) -> F {
         base_lr
     }
 }
+
+impl ScheduleFacts for Constant {}
 
 #[cfg(test)]
 mod tests {

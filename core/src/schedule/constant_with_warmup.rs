@@ -1,4 +1,4 @@
-use super::{Schedule, warmup};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Linear warm-up from 0, then constant.
@@ -31,11 +31,13 @@ impl HyperParams for ConstantWithWarmup {
     }
 }
 
-impl Schedule for ConstantWithWarmup {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        base_lr * warmup(step, self.num_warmup_steps).unwrap_or(1.0)
+impl<F: ScheduleFloat> Schedule<F> for ConstantWithWarmup {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or(F::ONE)
     }
 }
+
+impl ScheduleFacts for ConstantWithWarmup {}
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,6 @@
-use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
+use super::{
+    Schedule, ScheduleFacts, ScheduleFloat, check_cycles, cosine_wave, max, progress, warmup,
+};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
@@ -55,18 +57,20 @@ impl HyperParams for Cosine {
     }
 }
 
-impl Schedule for Cosine {
-    fn check(&self) -> Result<(), Error> {
-        check_cycles(self.num_cycles)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for Cosine {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         let wave = || {
             let p = progress(step, self.num_warmup_steps, self.num_training_steps);
             // The reference also multiplies by 1 and adds its floor of 0, which changes no bit.
-            max(0.0, cosine_wave(self.num_cycles, p))
+            max(F::ZERO, cosine_wave(self.num_cycles, p))
         };
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)
+    }
+}
+
+impl ScheduleFacts for Cosine {
+    fn check(&self) -> Result<(), Error> {
+        check_cycles(self.num_cycles)
     }
 }
 

@@ -1,5 +1,5 @@
 use super::cosine_with_min_lr::{min_rate, one_minimum};
-use super::{Schedule, check_cycles, cosine_wave, max};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
@@ -80,26 +80,28 @@ impl HyperParams for CosineWarmupWithMinLr {
     }
 }
 
-impl Schedule for CosineWarmupWithMinLr {
+impl<F: ScheduleFloat> Schedule<F> for CosineWarmupWithMinLr {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let counts = [step, self.num_warmup_steps, self.num_training_steps];
+        let [t, warmup, training] = counts.map(F::count);
+        let factor = if step < self.num_warmup_steps {
+            match self.warmup_lr_rate.map(F::of) {
+                None => (t + F::ONE) / max(F::ONE, warmup),
+                Some(w) => w + (F::ONE - w) * t / max(F::ONE, warmup - F::ONE),
+            }
+        } else {
+            let p = (t - warmup + F::ONE) / max(F::ONE, training - warmup);
+            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
+            max(F::ZERO, cosine_wave(self.num_cycles, p) * (F::ONE - min) + min)
+        };
+        base_lr * factor
+    }
+}
+
+impl ScheduleFacts for CosineWarmupWithMinLr {
     fn check(&self) -> Result<(), Error> {
         check_cycles(self.num_cycles)?;
         one_minimum(self.min_lr, self.min_lr_rate, self.lr_init)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let [t, warmup, training] =
-            [step, self.num_warmup_steps, self.num_training_steps].map(|n| n as f64);
-        let factor = if t < warmup {
-            match self.warmup_lr_rate {
-                None => (t + 1.0) / max(1.0, warmup),
-                Some(w) => w + (1.0 - w) * t / max(1.0, warmup - 1.0),
-            }
-        } else {
-            let p = (t - warmup + 1.0) / max(1.0, training - warmup);
-            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
-            max(0.0, cosine_wave(self.num_cycles, p) * (1.0 - min) + min)
-        };
-        base_lr * factor
     }
 }
 

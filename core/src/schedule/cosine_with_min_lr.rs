@@ -1,4 +1,6 @@
-use super::{Schedule, check_cycles, cosine_wave, max, progress, warmup};
+use super::{
+    Schedule, ScheduleFacts, ScheduleFloat, check_cycles, cosine_wave, max, progress, warmup,
+};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -73,19 +75,21 @@ impl HyperParams for CosineWithMinLr {
     }
 }
 
-impl Schedule for CosineWithMinLr {
+impl<F: ScheduleFloat> Schedule<F> for CosineWithMinLr {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let wave = || {
+            let p: F = progress(step, self.num_warmup_steps, self.num_training_steps);
+            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
+            max(F::ZERO, cosine_wave(self.num_cycles, p) * (F::ONE - min) + min)
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)
+    }
+}
+
+impl ScheduleFacts for CosineWithMinLr {
     fn check(&self) -> Result<(), Error> {
         check_cycles(self.num_cycles)?;
         one_minimum(self.min_lr, self.min_lr_rate, self.lr_init)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let wave = || {
-            let p = progress(step, self.num_warmup_steps, self.num_training_steps);
-            let min = min_rate(self.min_lr, self.min_lr_rate, self.lr_init);
-            max(0.0, cosine_wave(self.num_cycles, p) * (1.0 - min) + min)
-        };
-        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(wave)
     }
 }
 
@@ -105,8 +109,13 @@ pub(super) fn one_minimum(
 }
 
 /// The lowest rate as a fraction of the group's.
-pub(super) fn min_rate(min_lr: Option<f64>, min_lr_rate: Option<f64>, lr_init: f64) -> f64 {
-    min_lr.map(|m| m / lr_init).or(min_lr_rate).unwrap_or(0.0)
+pub(super) fn min_rate<F: ScheduleFloat>(
+    min_lr: Option<f64>,
+    min_lr_rate: Option<f64>,
+    lr_init: f64,
+) -> F {
+    let [min_lr, min_lr_rate] = [min_lr, min_lr_rate].map(|x| x.map(F::of));
+    min_lr.map(|m| m / F::of(lr_init)).or(min_lr_rate).unwrap_or(F::ZERO)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 use core::f64::consts::PI;
 
-use super::{Schedule, max, progress, warmup};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, max, progress, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::cos;
 
 /// Linear warm-up from 0, then `num_cycles` half cosines from the group's rate to 0; 0 past the end.
 ///
@@ -53,24 +52,26 @@ impl HyperParams for CosineWithRestarts {
     }
 }
 
-impl Schedule for CosineWithRestarts {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for CosineWithRestarts {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         let falls = || {
-            let p = progress(step, self.num_warmup_steps, self.num_training_steps);
-            if p >= 1.0 {
-                return 0.0;
+            let p: F = progress(step, self.num_warmup_steps, self.num_training_steps);
+            if p >= F::ONE {
+                return F::ZERO;
             }
-            let x = self.num_cycles * p;
-            max(0.0, 0.5 * (1.0 + cos(PI * modulo_1(x))))
+            let x = F::of(self.num_cycles) * p;
+            max(F::ZERO, F::of(0.5) * (F::ONE + (F::of(PI) * modulo_1(x)).cos()))
         };
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(falls)
     }
 }
 
+impl ScheduleFacts for CosineWithRestarts {}
+
 /// Python's `x % 1.0`: never negative, unlike Rust's.
-fn modulo_1(x: f64) -> f64 {
-    let rest = x - libm::trunc(x);
-    if rest < 0.0 { rest + 1.0 } else { rest }
+fn modulo_1<F: ScheduleFloat>(x: F) -> F {
+    let rest = x - x.trunc();
+    if rest < F::ZERO { rest + F::ONE } else { rest }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::keras::{Decay, PolynomialDecay};
-use super::{Schedule, WarmUp};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, WarmUp};
 use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Linear warm-up, then polynomial decay to a fraction of the rate: the schedule of Transformers' TensorFlow models.
@@ -76,8 +76,8 @@ impl HyperParams for CreateOptimizerSchedule {
     }
 }
 
-impl Schedule for CreateOptimizerSchedule {
-    fn lr(&self, _: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for CreateOptimizerSchedule {
+    fn lr(&self, _: F, step: u64) -> F {
         let decay = PolynomialDecay {
             initial_learning_rate: self.init_lr,
             decay_steps: self.num_train_steps as f64 - self.num_warmup_steps as f64,
@@ -91,9 +91,11 @@ impl Schedule for CreateOptimizerSchedule {
             warmup_steps: self.num_warmup_steps,
             power: 1.0,
         };
-        f64::from(warm_up.rate(step))
+        F::from_single(warm_up.rate(step))
     }
 }
+
+impl ScheduleFacts for CreateOptimizerSchedule {}
 
 #[cfg(test)]
 mod tests {

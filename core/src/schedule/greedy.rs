@@ -2,7 +2,7 @@
 use alloc::vec::Vec;
 
 use super::metric::{MODES, THRESHOLD_MODES};
-use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max, min};
+use super::{MetricMode, PerGroup, ScheduleFloat, ThresholdMode, check_groups, max, min};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -203,13 +203,13 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
     ///
     /// # Errors
     /// Arguments that [`check`](Self::check) refuses, or a buffer of the wrong length; nothing is changed then.
-    pub fn step(
+    pub fn step<F: ScheduleFloat>(
         &self,
         state: &mut GreedyState,
         window: &mut [f64],
         metric: f64,
-        initial_lrs: &[f64],
-        lrs: &mut [f64],
+        initial_lrs: &[F],
+        lrs: &mut [F],
     ) -> Result<(), Error> {
         self.check(lrs.len())?;
         length("initial_lrs", initial_lrs.len(), lrs.len())?;
@@ -257,22 +257,23 @@ impl<L: PerGroup, H: PerGroup> GreedyLr<L, H> {
         Ok(())
     }
 
-    fn raise(&self, state: &mut GreedyState, lrs: &mut [f64]) {
+    fn raise<F: ScheduleFloat>(&self, state: &mut GreedyState, lrs: &mut [F]) {
         for (i, lr) in lrs.iter_mut().enumerate() {
-            let new = min(*lr / self.factor, self.max_lr.at(i).unwrap_or(f64::NAN));
-            if new - *lr > self.eps {
+            let most = F::of(self.max_lr.at(i).unwrap_or(f64::NAN));
+            let new = min(*lr / F::of(self.factor), most);
+            if new - *lr > F::of(self.eps) {
                 *lr = new;
             }
         }
         state.reset_start = self.reset_start;
     }
 
-    fn lower(&self, state: &mut GreedyState, initial_lrs: &[f64], lrs: &mut [f64]) {
+    fn lower<F: ScheduleFloat>(&self, state: &mut GreedyState, initial_lrs: &[F], lrs: &mut [F]) {
         let mut all_at_min = true;
         for (i, lr) in lrs.iter_mut().enumerate() {
-            let least = self.min_lr.at(i).unwrap_or(f64::NAN);
-            let new = max(*lr * self.factor, least);
-            if *lr - new > self.eps {
+            let least = F::of(self.min_lr.at(i).unwrap_or(f64::NAN));
+            let new = max(*lr * F::of(self.factor), least);
+            if *lr - new > F::of(self.eps) {
                 *lr = new;
             }
             if *lr > least {

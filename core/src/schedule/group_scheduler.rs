@@ -2,7 +2,10 @@
 
 #[cfg(feature = "alloc")]
 use alloc::boxed::Box;
+#[cfg(feature = "alloc")]
+use core::any::Any;
 
+use super::ScheduleFloat;
 use crate::Error;
 #[cfg(feature = "alloc")]
 use crate::hyper::HyperParams;
@@ -10,56 +13,64 @@ use crate::hyper::HyperParams;
 /// A learning rate as a function of the number of scheduler steps.
 ///
 /// A closed form provides [`lr`](Schedule::lr) and inherits the rest; the other methods are for torch's schedules
-/// that modify the current rate, and for the containers that run them.
-pub trait Schedule: core::fmt::Debug {
-    /// `Ok` if the reference would accept these arguments.
-    ///
-    /// # Errors
-    /// The argument that it refuses.
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
+/// that modify the current rate, and for the containers that run them. Rates are `f64`; the schedules of this module
+/// are written over any [`ScheduleFloat`], so that the conformance suite can run them in numbers that know their
+/// rounding error.
+pub trait Schedule<F = f64>: ScheduleFacts {
     /// The rate after `step` scheduler steps, for a group whose own rate (its `initial_lr`) is `base_lr`.
     ///
     /// Update t of a training loop, counted from 1, uses `lr(base_lr, t - 1)`. Takes O(`step`) where the reference is
     /// recursive; [`GroupScheduler`] does not.
-    fn lr(&self, base_lr: f64, step: u64) -> f64;
+    fn lr(&self, base_lr: F, step: u64) -> F;
 
     /// The rate after construction, if this is the group's first schedule.
-    fn start(&self, base_lr: f64) -> f64 {
+    fn start(&self, base_lr: F) -> F
+    where
+        F: Copy,
+    {
         self.attach(base_lr, base_lr, 0)
     }
 
     /// The rate after construction for a group with the current rate `lr` that has an `initial_lr` already, `base_lr`:
     /// because another schedule was constructed before (`step` is 0) or training is resumed.
-    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: F, lr: F, step: u64) -> F {
         let _ = lr;
         self.lr(base_lr, step)
     }
 
     /// The rate after scheduler step number `step`, from the current rate `lr`.
-    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, base_lr: F, lr: F, step: u64) -> F {
         let _ = lr;
         self.lr(base_lr, step)
     }
 
     /// The rate at the milestone where [`TorchSequential`](super::TorchSequential) switches to this schedule, in closed
     /// form.
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
         self.lr(base_lr, 0)
     }
 
     /// The rate after the construction of a [`TorchSequential`](super::TorchSequential) whose first schedule this is.
-    fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+    fn begin_in_sequence(&self, base_lr: F, lr: F) -> F {
         self.attach(base_lr, lr, 0)
     }
 
     /// The group's `initial_lr` after construction, which later schedules use as their `base_lr`.
     /// `first`: this is the group's first schedule.
-    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+    fn initial_lr(&self, base_lr: F, first: bool) -> F {
         let _ = first;
         base_lr
+    }
+}
+
+/// What is known of a schedule beside its rates; of most schedules nothing.
+pub trait ScheduleFacts: core::fmt::Debug {
+    /// `Ok` if the reference would accept these arguments.
+    ///
+    /// # Errors
+    /// The argument that it refuses.
+    fn check(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// The last step that the reference makes before it raises an error; `None` if there is no such limit.
@@ -83,9 +94,6 @@ pub trait Schedule: core::fmt::Debug {
 macro_rules! forward {
     ($pointer:ty) => {
         impl<S: Schedule + ?Sized> Schedule for $pointer {
-            fn check(&self) -> Result<(), Error> {
-                (**self).check()
-            }
             fn lr(&self, base_lr: f64, step: u64) -> f64 {
                 (**self).lr(base_lr, step)
             }
@@ -107,6 +115,12 @@ macro_rules! forward {
             fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
                 (**self).initial_lr(base_lr, first)
             }
+        }
+
+        impl<S: ScheduleFacts + ?Sized> ScheduleFacts for $pointer {
+            fn check(&self) -> Result<(), Error> {
+                (**self).check()
+            }
             fn last_step(&self) -> Option<u64> {
                 (**self).last_step()
             }
@@ -127,7 +141,7 @@ forward!(Box<S>);
 /// A schedule with named arguments whose type is known at run time only, for a [`Scheduler`](super::Scheduler) to run.
 /// Implemented for every `Clone` type that is a [`Schedule`] and has [`HyperParams`].
 #[cfg(feature = "alloc")]
-pub trait AnySchedule: Schedule + HyperParams + Send + Sync {
+pub trait AnySchedule: Schedule + HyperParams + Any + Send + Sync {
     /// A boxed copy.
     fn clone_box(&self) -> Box<dyn AnySchedule>;
 }
@@ -195,7 +209,11 @@ pub(super) const PAST_THE_END: Error =
     Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
 
 /// [`Schedule::lr`] of a recursive schedule: all steps from the start.
-pub(super) fn iterate(schedule: &(impl Schedule + ?Sized), base_lr: f64, step: u64) -> f64 {
+pub(super) fn iterate<F: ScheduleFloat>(
+    schedule: &(impl Schedule<F> + ?Sized),
+    base_lr: F,
+    step: u64,
+) -> F {
     let start = schedule.start(base_lr);
     (1..=step).fold(start, |lr, step| schedule.next(base_lr, lr, step))
 }
@@ -213,6 +231,9 @@ mod tests {
         fn lr(&self, base_lr: f64, step: u64) -> f64 {
             base_lr * step as f64
         }
+    }
+
+    impl ScheduleFacts for Short {
         fn last_step(&self) -> Option<u64> {
             Some(2)
         }

@@ -1,4 +1,4 @@
-use super::{Schedule, warmup};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, warmup};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -49,19 +49,21 @@ impl HyperParams for InverseSqrt {
     }
 }
 
-impl Schedule for InverseSqrt {
+impl<F: ScheduleFloat> Schedule<F> for InverseSqrt {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let decay = || {
+            let timescale = F::of(self.timescale());
+            let shift = timescale - F::count(self.num_warmup_steps);
+            F::ONE / ((F::count(step) + shift) / timescale).sqrt()
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
+    }
+}
+
+impl ScheduleFacts for InverseSqrt {
     fn check(&self) -> Result<(), Error> {
         let timescale = self.timescale();
         ensure_range(timescale > 0.0, "timescale", timescale, "timescale > 0")
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let decay = || {
-            let timescale = self.timescale();
-            let shift = timescale - self.num_warmup_steps as f64;
-            1.0 / libm::sqrt((step as f64 + shift) / timescale)
-        };
-        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 }
 

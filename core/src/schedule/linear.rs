@@ -1,4 +1,4 @@
-use super::{Schedule, max, warmup};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, max, warmup};
 use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Linear warm-up from 0, then linear decay to 0.
@@ -34,16 +34,18 @@ impl HyperParams for Linear {
     }
 }
 
-impl Schedule for Linear {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for Linear {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         let decay = || {
-            let [t, w, n] =
-                [step, self.num_warmup_steps, self.num_training_steps].map(|n| n as f64);
-            max(0.0, (n - t) / max(1.0, n - w))
+            let counts = [step, self.num_warmup_steps, self.num_training_steps];
+            let [t, w, n] = counts.map(F::count);
+            max(F::ZERO, (n - t) / max(F::ONE, n - w))
         };
         base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 }
+
+impl ScheduleFacts for Linear {}
 
 #[cfg(test)]
 mod tests {

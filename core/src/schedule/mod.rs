@@ -61,6 +61,7 @@ mod linear;
 mod metric;
 #[cfg(feature = "alloc")]
 mod named;
+mod number;
 mod polynomial;
 mod reduce_lr_on_plateau;
 #[cfg(feature = "alloc")]
@@ -100,16 +101,17 @@ pub use greedy::{GreedyLr, GreedyState};
 #[cfg(feature = "alloc")]
 pub use group_scheduler::AnySchedule;
 use group_scheduler::iterate;
-pub use group_scheduler::{GroupScheduler, Schedule};
+pub use group_scheduler::{GroupScheduler, Schedule, ScheduleFacts};
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
 pub use metric::{MetricMode, ThresholdMode};
 #[cfg(feature = "alloc")]
 pub use named::{NAMES, defaults};
+pub use number::ScheduleFloat;
 pub use polynomial::Polynomial;
 pub use reduce_lr_on_plateau::{PlateauState, ReduceLrOnPlateau};
 #[cfg(feature = "alloc")]
-pub use scheduler::{Scheduler, SchedulerState, build, visit_arguments};
+pub use scheduler::{Scheduler, SchedulerKind, SchedulerState, build, visit_arguments};
 pub use torch_chained::TorchChained;
 pub use torch_constant::TorchConstant;
 pub use torch_cosine_annealing::TorchCosineAnnealing;

@@ -1,8 +1,7 @@
-use super::{Schedule, warmup};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, warmup};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::pow;
 
 /// Linear warm-up from 0, then polynomial decay to `lr_end`.
 ///
@@ -70,25 +69,28 @@ impl HyperParams for Polynomial {
     }
 }
 
-impl Schedule for Polynomial {
+impl<F: ScheduleFloat> Schedule<F> for Polynomial {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let (init, end) = (F::of(self.lr_init), F::of(self.lr_end));
+        let decay = || {
+            if step > self.num_training_steps {
+                return end / init;
+            }
+            let counts = [step, self.num_warmup_steps, self.num_training_steps];
+            let [t, w, n] = counts.map(F::count);
+            let remaining = F::ONE - (t - w) / (n - w);
+            ((init - end) * remaining.pow(F::of(self.power)) + end) / init
+        };
+        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
+    }
+}
+
+impl ScheduleFacts for Polynomial {
     fn check(&self) -> Result<(), Error> {
         ensure_range(self.lr_init > self.lr_end, "lr_end", self.lr_end, "lr_end < lr")?;
         ensure_range(self.lr_init != 0.0, "lr", self.lr_init, "lr != 0")?;
         let steps = self.num_warmup_steps.saturating_add(self.num_training_steps);
         ensure_range(steps > 0, "num_training_steps", 0.0, "num_training_steps >= 1")
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let decay = || {
-            if step > self.num_training_steps {
-                return self.lr_end / self.lr_init;
-            }
-            let [t, w, n] =
-                [step, self.num_warmup_steps, self.num_training_steps].map(|n| n as f64);
-            let remaining = 1.0 - (t - w) / (n - w);
-            ((self.lr_init - self.lr_end) * pow(remaining, self.power) + self.lr_end) / self.lr_init
-        };
-        base_lr * warmup(step, self.num_warmup_steps).unwrap_or_else(decay)
     }
 
     fn last_step(&self) -> Option<u64> {

@@ -2,7 +2,7 @@
 use alloc::vec::Vec;
 
 use super::metric::{MODES, THRESHOLD_MODES};
-use super::{MetricMode, PerGroup, ThresholdMode, check_groups, max};
+use super::{MetricMode, PerGroup, ScheduleFloat, ThresholdMode, check_groups, max};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -140,11 +140,11 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
     ///
     /// # Errors
     /// Arguments that [`check`](Self::check) refuses; nothing is changed then.
-    pub fn step(
+    pub fn step<F: ScheduleFloat>(
         &self,
         state: &mut PlateauState,
         metric: f64,
-        lrs: &mut [f64],
+        lrs: &mut [F],
     ) -> Result<(), Error> {
         self.check(lrs.len())?;
         if self.mode.better(metric, state.best, self.threshold, self.threshold_mode) {
@@ -159,8 +159,9 @@ impl<M: PerGroup> ReduceLrOnPlateau<M> {
         }
         if state.num_bad_epochs > self.patience {
             for (i, lr) in lrs.iter_mut().enumerate() {
-                let new = max(*lr * self.factor, self.min_lr.at(i).unwrap_or(f64::NAN));
-                if *lr - new > self.eps {
+                let least = F::of(self.min_lr.at(i).unwrap_or(f64::NAN));
+                let new = max(*lr * F::of(self.factor), least);
+                if *lr - new > F::of(self.eps) {
                     *lr = new;
                 }
             }

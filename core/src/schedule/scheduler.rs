@@ -100,14 +100,16 @@ fn build_entry(entry: &Entry, given_args: &Args) -> Result<Scheduler, ArgError> 
             let (lr, decays) = (groups.default_lr, keras::named::DECAYS);
             let context = BuildContext { lr, last_epoch, schedules: SCHEDULES, decays };
             let each = groups.each(&args)?.into_iter().map(|args| make(entry, args, context));
-            Kind::Pure(each.collect::<Result<_, _>>()?)
+            SchedulerKind::Pure(each.collect::<Result<_, _>>()?)
         }
-        Make::Plateau => {
-            Kind::Plateau(reduce_lr_on_plateau::for_all(&entry.parse_each(&groups.each(&args)?)?)?)
+        Make::Plateau => SchedulerKind::Plateau(reduce_lr_on_plateau::for_all(
+            &entry.parse_each(&groups.each(&args)?)?,
+        )?),
+        Make::Greedy => {
+            SchedulerKind::Greedy(greedy::for_all(&entry.parse_each(&groups.each(&args)?)?)?)
         }
-        Make::Greedy => Kind::Greedy(greedy::for_all(&entry.parse_each(&groups.each(&args)?)?)?),
         Make::Adafactor => {
-            Kind::Adafactor(adafactor_schedule::for_each(entry, &args, &groups.changes)?)
+            SchedulerKind::Adafactor(adafactor_schedule::for_each(entry, &args, &groups.changes)?)
         }
     };
     Ok(Scheduler::new(entry.name, given_args, kind, groups, last_epoch))
@@ -124,7 +126,7 @@ pub struct Scheduler {
     replaced: Args,
     /// The caller's own schedule, if it was not built from a name.
     own: Option<Box<dyn AnySchedule>>,
-    kind: Kind,
+    kind: SchedulerKind,
     /// The groups' `initial_lr`.
     base_lrs: Vec<f64>,
     /// The groups' rates when the schedule was built.
@@ -149,13 +151,16 @@ pub struct SchedulerState {
     pub adafactor: Vec<AdafactorScheduleState>,
 }
 
+/// What a [`Scheduler`] runs.
 #[derive(Clone, Debug)]
-enum Kind {
+pub enum SchedulerKind {
     /// One schedule per group.
     Pure(Vec<Box<dyn AnySchedule>>),
+    /// One for all groups, driven by a metric.
     Plateau(ReduceLrOnPlateau<Vec<f64>>),
+    /// One for all groups, driven by a metric.
     Greedy(GreedyLr<Vec<f64>, Vec<f64>>),
-    /// One schedule per group.
+    /// One schedule per group, driven by its optimizer.
     Adafactor(Vec<AdafactorSchedule>),
 }
 
@@ -166,7 +171,7 @@ impl Scheduler {
     /// ```
     /// use bitstep::error::ensure_range;
     /// use bitstep::hyper::{FieldVisitor, HyperParams};
-    /// use bitstep::schedule::{Schedule, Scheduler};
+    /// use bitstep::schedule::{Schedule, ScheduleFacts, Scheduler};
     ///
     /// /// Linearly up and down again, repeatedly.
     /// #[derive(Clone, Debug)]
@@ -181,12 +186,15 @@ impl Scheduler {
     /// }
     ///
     /// impl Schedule for Triangle {
-    ///     fn check(&self) -> Result<(), bitstep::Error> {
-    ///         ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
-    ///     }
     ///     fn lr(&self, base_lr: f64, step: u64) -> f64 {
     ///         let t = step % (2 * self.half);
     ///         base_lr * t.min(2 * self.half - t) as f64 / self.half as f64
+    ///     }
+    /// }
+    ///
+    /// impl ScheduleFacts for Triangle {
+    ///     fn check(&self) -> Result<(), bitstep::Error> {
+    ///         ensure_range(self.half > 0, "half", self.half as f64, "half >= 1")
     ///     }
     /// }
     ///
@@ -227,11 +235,17 @@ impl Scheduler {
         groups.have_rates_alone()?;
         args.apply(name, &mut *schedule)?;
         schedule.check()?;
-        let kind = Kind::Pure(groups.lrs.iter().map(|_| schedule.clone()).collect());
+        let kind = SchedulerKind::Pure(groups.lrs.iter().map(|_| schedule.clone()).collect());
         Ok(Scheduler { own: Some(schedule), ..Self::new(name, given_args, kind, groups, -1) })
     }
 
-    fn new(name: &str, args: &Args, kind: Kind, groups: Groups, last_epoch: i64) -> Scheduler {
+    fn new(
+        name: &str,
+        args: &Args,
+        kind: SchedulerKind,
+        groups: Groups,
+        last_epoch: i64,
+    ) -> Scheduler {
         let step = u64::try_from(last_epoch.saturating_add(1)).unwrap_or(0);
         let mut state = SchedulerState {
             step,
@@ -241,7 +255,7 @@ impl Scheduler {
             adafactor: Vec::new(),
         };
         match &kind {
-            Kind::Pure(schedules) => {
+            SchedulerKind::Pure(schedules) => {
                 let groups = schedules.iter().zip(&groups.initial_lrs).zip(&mut state.lrs);
                 for ((schedule, initial), lr) in groups {
                     *lr = match initial {
@@ -251,9 +265,9 @@ impl Scheduler {
                     };
                 }
             }
-            Kind::Plateau(schedule) => state.plateau = Some(schedule.start()),
-            Kind::Greedy(schedule) => state.greedy = Some((schedule.start(), Vec::new())),
-            Kind::Adafactor(schedules) => {
+            SchedulerKind::Plateau(schedule) => state.plateau = Some(schedule.start()),
+            SchedulerKind::Greedy(schedule) => state.greedy = Some((schedule.start(), Vec::new())),
+            SchedulerKind::Adafactor(schedules) => {
                 state.adafactor = schedules.iter().map(AdafactorSchedule::start).collect();
                 state.lrs = state.adafactor.iter().map(|state| state.lr).collect();
             }
@@ -269,6 +283,18 @@ impl Scheduler {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What it runs, for who computes its rates in [other numbers](ScheduleFloat).
+    #[must_use]
+    pub fn kind(&self) -> &SchedulerKind {
+        &self.kind
+    }
+
+    /// The `initial_lr` of each group, and its rate when the schedule was built.
+    #[must_use]
+    pub fn first_lrs(&self) -> [&[f64]; 2] {
+        [&self.base_lrs, &self.first_lrs]
     }
 
     /// The arguments that it was built from.
@@ -299,7 +325,7 @@ impl Scheduler {
         self.single = true;
         let (step, state) = (self.state.step, &mut self.state);
         match &self.kind {
-            Kind::Pure(schedules) => {
+            SchedulerKind::Pure(schedules) => {
                 for ((schedule, &base), lr) in
                     schedules.iter().zip(&self.base_lrs).zip(&mut state.lrs)
                 {
@@ -345,7 +371,7 @@ impl Scheduler {
     /// ```
     pub fn lr_at(&self, group: usize, step: u64) -> Result<f64, Error> {
         const MOST: u64 = 1 << 20;
-        let Kind::Pure(schedules) = &self.kind else {
+        let SchedulerKind::Pure(schedules) = &self.kind else {
             let expected = "a schedule whose rates follow from the number of steps";
             return Err(Error::InvalidArgument { argument: "schedule", expected });
         };
@@ -368,7 +394,7 @@ impl Scheduler {
     /// if the schedule sets none: only [`TorchOneCycle`] and [`TorchCyclic`] do.
     #[must_use]
     pub fn momentum(&self, group: usize) -> Option<f64> {
-        let Kind::Pure(schedules) = &self.kind else { return None };
+        let SchedulerKind::Pure(schedules) = &self.kind else { return None };
         let schedule = schedules.get(group)?;
         match self.state.step {
             0 => schedule.start_momentum(),
@@ -386,16 +412,16 @@ impl Scheduler {
     pub fn step(&mut self, metrics: &[f64]) -> Result<&[f64], Error> {
         let SchedulerState { step, lrs, plateau, greedy, adafactor } = &mut self.state;
         let expected = match &self.kind {
-            Kind::Pure(_) => 0,
-            Kind::Plateau(_) | Kind::Greedy(_) => 1,
-            Kind::Adafactor(_) => lrs.len(),
+            SchedulerKind::Pure(_) => 0,
+            SchedulerKind::Plateau(_) | SchedulerKind::Greedy(_) => 1,
+            SchedulerKind::Adafactor(_) => lrs.len(),
         };
         if metrics.len() != expected {
             return Err(Error::LengthMismatch { argument: "given", got: metrics.len(), expected });
         }
         let next = step.saturating_add(1);
         match (&self.kind, metrics) {
-            (Kind::Pure(schedules), _) => {
+            (SchedulerKind::Pure(schedules), _) => {
                 if schedules.iter().filter_map(|s| s.last_step()).any(|last| next > last) {
                     return Err(PAST_THE_END);
                 }
@@ -406,12 +432,12 @@ impl Scheduler {
                     };
                 }
             }
-            (Kind::Plateau(schedule), &[metric]) => {
+            (SchedulerKind::Plateau(schedule), &[metric]) => {
                 if let Some(state) = plateau {
                     schedule.step(state, metric, lrs)?;
                 }
             }
-            (Kind::Greedy(schedule), &[metric]) => {
+            (SchedulerKind::Greedy(schedule), &[metric]) => {
                 if let Some((state, window)) = greedy {
                     if window.len() < schedule.window_len() && window.len() <= state.at {
                         let more = window.try_reserve(1);
@@ -422,7 +448,7 @@ impl Scheduler {
                     schedule.step(state, window, metric, &self.first_lrs, lrs)?;
                 }
             }
-            (Kind::Adafactor(schedules), _) => {
+            (SchedulerKind::Adafactor(schedules), _) => {
                 let states = schedules.iter().zip(adafactor);
                 for (((schedule, state), &rms), lr) in states.zip(metrics).zip(lrs) {
                     schedule.step(state, rms);
@@ -450,7 +476,7 @@ impl Scheduler {
     /// A state of another schedule or number of groups.
     pub fn check_state(&self, state: &SchedulerState) -> Result<(), Error> {
         let size = match &self.kind {
-            Kind::Greedy(schedule) => schedule.window_len(),
+            SchedulerKind::Greedy(schedule) => schedule.window_len(),
             _ => 0,
         };
         // The window is at least as long as its counters say, and not longer than the full window.

@@ -3,7 +3,7 @@ use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
@@ -141,9 +141,12 @@ impl<S> HyperParams for TorchChained<S> {
     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
-impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
+impl<T, S: Deref<Target = [T]>> TorchChained<S> {
     /// Applies `f` to every schedule in order, with the `initial_lr` that its constructor found.
-    fn fold(&self, base_lr: f64, lr: f64, f: impl Fn(usize, &T, f64, f64) -> f64) -> f64 {
+    fn fold<F: ScheduleFloat>(&self, base_lr: F, lr: F, f: impl Fn(usize, &T, F, F) -> F) -> F
+    where
+        T: Schedule<F>,
+    {
         let mut base = base_lr;
         self.schedulers.iter().enumerate().fold(lr, |lr, (i, s)| {
             let lr = f(i, s, base, lr);
@@ -153,41 +156,45 @@ impl<T: Schedule, S: Deref<Target = [T]>> TorchChained<S> {
     }
 }
 
-impl<T: Schedule, S: Deref<Target = [T]> + Debug> Schedule for TorchChained<S> {
-    fn check(&self) -> Result<(), Error> {
-        if self.schedulers.is_empty() {
-            return Err(Error::LengthMismatch { argument: "schedulers", got: 0, expected: 1 });
-        }
-        self.schedulers.iter().try_for_each(T::check)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat, T: Schedule<F>, S: Deref<Target = [T]> + Debug> Schedule<F>
+    for TorchChained<S>
+{
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn start(&self, base_lr: f64) -> f64 {
+    fn start(&self, base_lr: F) -> F {
         self.fold(base_lr, base_lr, |i, s, base, lr| match i {
             0 => s.start(base),
             _ => s.attach(base, lr, 0),
         })
     }
 
-    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: F, lr: F, step: u64) -> F {
         self.fold(base_lr, lr, |_, s, base, lr| s.attach(base, lr, step))
     }
 
-    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, base_lr: F, lr: F, step: u64) -> F {
         self.fold(base_lr, lr, |_, s, base, lr| s.next(base, lr, step))
     }
 
     /// The reference makes step 0 here instead of a construction: a schedule that multiplies at every step does so here.
-    fn begin_in_sequence(&self, base_lr: f64, lr: f64) -> f64 {
+    fn begin_in_sequence(&self, base_lr: F, lr: F) -> F {
         self.next(base_lr, lr, 0)
     }
 
-    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
+    fn initial_lr(&self, base_lr: F, first: bool) -> F {
         let schedulers = self.schedulers.iter().enumerate();
         schedulers.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
+    }
+}
+
+impl<T: ScheduleFacts, S: Deref<Target = [T]> + Debug> ScheduleFacts for TorchChained<S> {
+    fn check(&self) -> Result<(), Error> {
+        if self.schedulers.is_empty() {
+            return Err(Error::LengthMismatch { argument: "schedulers", got: 0, expected: 1 });
+        }
+        self.schedulers.iter().try_for_each(T::check)
     }
 
     fn last_step(&self) -> Option<u64> {

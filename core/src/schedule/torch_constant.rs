@@ -1,4 +1,4 @@
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::Error;
 use crate::error::ensure_unit;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -48,34 +48,38 @@ impl HyperParams for TorchConstant {
     }
 }
 
-impl Schedule for TorchConstant {
-    fn check(&self) -> Result<(), Error> {
-        ensure_unit("factor", self.factor)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchConstant {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: F, lr: F, step: u64) -> F {
         self.next(base_lr, lr, step)
     }
 
-    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, _: F, lr: F, step: u64) -> F {
+        let factor = F::of(self.factor);
         if step == 0 {
-            lr * self.factor
+            lr * factor
         } else if step == self.total_iters {
-            lr * (1.0 / self.factor)
+            lr * (F::ONE / factor)
         } else {
             lr
         }
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
+        let factor = F::of(self.factor);
         match self.total_iters {
-            0 => base_lr * (self.factor + (1.0 - self.factor)),
-            _ => base_lr * self.factor,
+            0 => base_lr * (factor + (F::ONE - factor)),
+            _ => base_lr * factor,
         }
+    }
+}
+
+impl ScheduleFacts for TorchConstant {
+    fn check(&self) -> Result<(), Error> {
+        ensure_unit("factor", self.factor)
     }
 
     fn last_step(&self) -> Option<u64> {

@@ -1,10 +1,9 @@
 use crate::error::ensure_range;
 use core::f64::consts::PI;
 
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::cos;
 
 /// A cosine between the rate and `eta_min`: down in `t_max` steps, up again in as many, repeatedly.
 ///
@@ -58,32 +57,36 @@ impl HyperParams for TorchCosineAnnealing {
     }
 }
 
-impl Schedule for TorchCosineAnnealing {
-    fn check(&self) -> Result<(), Error> {
-        ensure_range(self.t_max > 0, "T_max", self.t_max as f64, "T_max >= 1")
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchCosineAnnealing {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: F, lr: F, _: u64) -> F {
         lr
     }
 
-    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, base_lr: F, lr: F, step: u64) -> F {
         let wave = self.t_max.saturating_mul(2);
         let before = step.checked_sub(1).unwrap_or(wave.saturating_sub(1));
-        let (t, n) = (step as f64, self.t_max as f64);
+        let [t, n] = [step, self.t_max].map(F::count);
+        let [one, pi, eta_min] = [1.0, PI, self.eta_min].map(F::of);
         if before.checked_rem(wave) == Some(self.t_max) {
-            return lr + (base_lr - self.eta_min) * (1.0 - cos(PI / n)) / 2.0;
+            return lr + (base_lr - eta_min) * (one - (pi / n).cos()) / F::of(2.0);
         }
-        (1.0 + cos(PI * t / n)) / (1.0 + cos(PI * (t - 1.0) / n)) * (lr - self.eta_min)
-            + self.eta_min
+        let height = |t: F| one + (pi * t / n).cos();
+        height(t) / height(t - one) * (lr - eta_min) + eta_min
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
-        self.eta_min + (base_lr - self.eta_min) * (1.0 + 1.0) / 2.0
+    fn restart_in_sequence(&self, base_lr: F) -> F {
+        let eta_min = F::of(self.eta_min);
+        eta_min + (base_lr - eta_min) * F::of(1.0 + 1.0) / F::of(2.0)
+    }
+}
+
+impl ScheduleFacts for TorchCosineAnnealing {
+    fn check(&self) -> Result<(), Error> {
+        ensure_range(self.t_max > 0, "T_max", self.t_max as f64, "T_max >= 1")
     }
 }
 

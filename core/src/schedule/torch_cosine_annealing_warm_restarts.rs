@@ -1,10 +1,9 @@
 use crate::error::ensure_range;
 use core::f64::consts::PI;
 
-use super::Schedule;
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::cos;
 
 /// Half cosines from the rate to `eta_min`, repeatedly, each `t_mult` times as long as the one before.
 ///
@@ -87,16 +86,19 @@ impl TorchCosineAnnealingWarmRestarts {
     }
 }
 
-impl Schedule for TorchCosineAnnealingWarmRestarts {
+impl<F: ScheduleFloat> Schedule<F> for TorchCosineAnnealingWarmRestarts {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let (cur, part) = self.position(step);
+        let wave = F::ONE + (F::of(PI) * F::count(cur) / F::count(part)).cos();
+        let eta_min = F::of(self.eta_min);
+        eta_min + (base_lr - eta_min) * wave / F::of(2.0)
+    }
+}
+
+impl ScheduleFacts for TorchCosineAnnealingWarmRestarts {
     fn check(&self) -> Result<(), Error> {
         ensure_range(self.t_0 > 0, "T_0", self.t_0 as f64, "T_0 >= 1")?;
         ensure_range(self.t_mult > 0, "T_mult", self.t_mult as f64, "T_mult >= 1")
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let (cur, part) = self.position(step);
-        let wave = 1.0 + cos(PI * cur as f64 / part as f64);
-        self.eta_min + (base_lr - self.eta_min) * wave / 2.0
     }
 }
 
@@ -161,6 +163,6 @@ mod tests {
 
     #[test]
     fn parts_of_no_steps_come_to_an_end() {
-        assert!(TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING }.lr(8.0, 3).is_nan());
+        assert!(TorchCosineAnnealingWarmRestarts { t_0: 0, ..DOUBLING }.lr(8.0_f64, 3).is_nan());
     }
 }

@@ -1,4 +1,4 @@
-use super::Schedule;
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -108,29 +108,52 @@ impl HyperParams for TorchCyclic {
 
 impl TorchCyclic {
     /// h and s of the formula.
-    fn height(&self, step: u64) -> (f64, f64) {
-        let (t, up) = (step as f64, self.step_size_up);
-        let total = up + self.step_size_down.unwrap_or(up);
+    fn height<F: ScheduleFloat>(&self, step: u64) -> (F, F) {
+        let (t, up, one) = (F::count(step), F::of(self.step_size_up), F::ONE);
+        let total = up + self.step_size_down.map_or(up, F::of);
         let ratio = up / total;
-        let cycle = libm::floor(1.0 + t / total);
-        let x = 1.0 + t / total - cycle;
-        let height = if x <= ratio { x / ratio } else { (x - 1.0) / (ratio - 1.0) };
+        let cycle = (one + t / total).floor();
+        let x = one + t / total - cycle;
+        let height = if x <= ratio { x / ratio } else { (x - one) / (ratio - one) };
         let scale = match self.mode {
-            CyclicMode::Triangular => 1.0,
-            CyclicMode::Triangular2 => 1.0 / pow(2.0, cycle - 1.0),
-            CyclicMode::ExpRange => pow(self.gamma, t),
+            CyclicMode::Triangular => one,
+            CyclicMode::Triangular2 => one / F::of(2.0).pow(cycle - one),
+            CyclicMode::ExpRange => F::of(self.gamma).pow(t),
         };
         (height, scale)
     }
 
-    fn between(&self, base_lr: f64, step: u64) -> f64 {
+    fn between<F: ScheduleFloat>(&self, base_lr: F, step: u64) -> F {
         let (height, scale) = self.height(step);
-        let height = (self.max_lr - base_lr) * height;
+        let height = (F::of(self.max_lr) - base_lr) * height;
         base_lr + height * scale
     }
 }
 
-impl Schedule for TorchCyclic {
+impl<F: ScheduleFloat> Schedule<F> for TorchCyclic {
+    fn lr(&self, _: F, step: u64) -> F {
+        self.between(F::of(self.base_lr), step)
+    }
+
+    fn start(&self, _: F) -> F {
+        self.between(F::of(self.base_lr), 0)
+    }
+
+    /// The reference sets its own `base_lr` only after this.
+    fn attach(&self, base_lr: F, _: F, step: u64) -> F {
+        self.between(base_lr, step)
+    }
+
+    fn begin_in_sequence(&self, _: F, _: F) -> F {
+        self.between(F::of(self.base_lr), 0)
+    }
+
+    fn initial_lr(&self, base_lr: F, first: bool) -> F {
+        if first { F::of(self.base_lr) } else { base_lr }
+    }
+}
+
+impl ScheduleFacts for TorchCyclic {
     fn check(&self) -> Result<(), Error> {
         let up = self.step_size_up;
         let down = self.step_size_down.unwrap_or(up);
@@ -138,10 +161,6 @@ impl Schedule for TorchCyclic {
         ensure_range(up.is_finite() && up != 0.0, "step_size_up", up, expected)?;
         let expected = "finite, step_size_up + step_size_down != 0";
         ensure_range(down.is_finite() && up + down != 0.0, "step_size_down", down, expected)
-    }
-
-    fn lr(&self, _: f64, step: u64) -> f64 {
-        self.between(self.base_lr, step)
     }
 
     fn last_step(&self) -> Option<u64> {
@@ -155,25 +174,8 @@ impl Schedule for TorchCyclic {
         [near.saturating_add(1), near, near.saturating_sub(1)].into_iter().find(finite)
     }
 
-    fn start(&self, _: f64) -> f64 {
-        self.between(self.base_lr, 0)
-    }
-
-    /// The reference sets its own `base_lr` only after this.
-    fn attach(&self, base_lr: f64, _: f64, step: u64) -> f64 {
-        self.between(base_lr, step)
-    }
-
-    fn begin_in_sequence(&self, _: f64, _: f64) -> f64 {
-        self.between(self.base_lr, 0)
-    }
-
-    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
-        if first { self.base_lr } else { base_lr }
-    }
-
     fn momentum(&self, step: u64) -> Option<f64> {
-        let (height, scale) = self.height(step);
+        let (height, scale) = self.height::<f64>(step);
         let height = (self.max_momentum - self.base_momentum) * height;
         self.cycle_momentum.then_some(self.max_momentum - height * scale)
     }

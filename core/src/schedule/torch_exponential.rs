@@ -1,4 +1,4 @@
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::hyper::{FieldVisitor, HyperParams};
 
 /// Multiplies the rate by `gamma` at every step.
@@ -42,23 +42,25 @@ impl HyperParams for TorchExponential {
     }
 }
 
-impl Schedule for TorchExponential {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchExponential {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: F, lr: F, _: u64) -> F {
         lr
     }
 
-    fn next(&self, _: f64, lr: f64, _: u64) -> f64 {
-        lr * self.gamma
+    fn next(&self, _: F, lr: F, _: u64) -> F {
+        lr * F::of(self.gamma)
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
         base_lr
     }
 }
+
+impl ScheduleFacts for TorchExponential {}
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-use super::{Schedule, iterate, min};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate, min};
 use crate::Error;
 use crate::error::{ensure_range, ensure_unit};
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -52,37 +52,40 @@ impl HyperParams for TorchLinear {
     }
 }
 
-impl Schedule for TorchLinear {
-    fn check(&self) -> Result<(), Error> {
-        let (start, end) = (self.start_factor, self.end_factor);
-        ensure_range(start > 0.0 && start <= 1.0, "start_factor", start, "0 < start_factor <= 1")?;
-        ensure_unit("end_factor", end)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchLinear {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, _: f64, lr: f64, step: u64) -> f64 {
-        if step == 0 { lr * self.start_factor } else { lr }
+    fn attach(&self, _: F, lr: F, step: u64) -> F {
+        if step == 0 { lr * F::of(self.start_factor) } else { lr }
     }
 
-    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, _: F, lr: F, step: u64) -> F {
+        let start = F::of(self.start_factor);
         if step == 0 {
-            return lr * self.start_factor;
+            return lr * start;
         }
         if step > self.total_iters {
             return lr;
         }
-        let change = self.end_factor - self.start_factor;
-        let before = self.total_iters as f64 * self.start_factor + (step - 1) as f64 * change;
-        lr * (1.0 + change / before)
+        let change = F::of(self.end_factor) - start;
+        let before = F::count(self.total_iters) * start + F::count(step - 1) * change;
+        lr * (F::ONE + change / before)
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
         // NaN for `total_iters` 0, where the reference divides by 0.
-        let done = min(self.total_iters as f64, 0.0) / self.total_iters as f64;
-        base_lr * (self.start_factor + done)
+        let n = F::count(self.total_iters);
+        base_lr * (F::of(self.start_factor) + min(n, F::ZERO) / n)
+    }
+}
+
+impl ScheduleFacts for TorchLinear {
+    fn check(&self) -> Result<(), Error> {
+        let (start, end) = (self.start_factor, self.end_factor);
+        ensure_range(start > 0.0 && start <= 1.0, "start_factor", start, "0 < start_factor <= 1")?;
+        ensure_unit("end_factor", end)
     }
 }
 
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn no_steps_at_all_divide_by_zero_and_step_0_multiplies() {
         let s = TorchLinear { start_factor: 0.25, end_factor: 1.0, total_iters: 0 };
-        assert!(s.restart_in_sequence(8.0).is_nan());
+        assert!(s.restart_in_sequence(8.0_f64).is_nan());
         assert_eq!(s.next(99.0, 8.0, 0), 2.0);
         assert_eq!(TorchLinear { total_iters: 2, ..s }.restart_in_sequence(8.0), 2.0);
     }

@@ -2,9 +2,8 @@ use core::fmt::Debug;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::pow;
 
 /// Multiplies the rate by `gamma` at each milestone.
 ///
@@ -49,29 +48,31 @@ impl<M> HyperParams for TorchMultiStep<M> {
 }
 
 impl<M: AsRef<[u64]>> TorchMultiStep<M> {
-    fn factor(&self, step: u64) -> Option<f64> {
+    fn factor<F: ScheduleFloat>(&self, step: u64) -> Option<F> {
         let times = self.milestones.as_ref().iter().filter(|&&m| m == step).count();
-        (times > 0).then(|| pow(self.gamma, times as f64))
+        (times > 0).then(|| F::of(self.gamma).pow(F::count(times as u64)))
     }
 }
 
-impl<M: AsRef<[u64]> + Debug> Schedule for TorchMultiStep<M> {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat, M: AsRef<[u64]> + Debug> Schedule<F> for TorchMultiStep<M> {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: F, lr: F, step: u64) -> F {
         self.next(base_lr, lr, step)
     }
 
-    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, _: F, lr: F, step: u64) -> F {
         self.factor(step).map_or(lr, |factor| lr * factor)
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
         self.factor(0).map_or(base_lr, |factor| base_lr * factor)
     }
 }
+
+impl<M: AsRef<[u64]> + Debug> ScheduleFacts for TorchMultiStep<M> {}
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,9 @@
 use crate::error::{ensure_range, ensure_unit};
 use core::f64::consts::PI;
 
-use super::Schedule;
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::cos;
 
 /// One rise to `max_lr`, then a fall far below the rate at the start.
 ///
@@ -122,34 +121,50 @@ impl TorchOneCycle {
     }
 
     /// The end of the first phase, and that of the second-to-last phase, in steps.
-    fn ends(&self) -> (f64, f64) {
-        let n = self.total().unwrap_or(0) as f64;
-        let up = self.pct_start * n - 1.0;
-        (up, if self.three_phase { 2.0 * self.pct_start * n - 2.0 } else { up })
+    fn ends<F: ScheduleFloat>(&self) -> (F, F) {
+        let n = F::count(self.total().unwrap_or(0));
+        let [two, pct_start] = [2.0, self.pct_start].map(F::of);
+        let up = pct_start * n - F::ONE;
+        (up, if self.three_phase { two * pct_start * n - two } else { up })
     }
 
     /// The value at a step: from `low` to `high` in the first phase, and to `end` in the last.
-    fn anneal(&self, step: u64, low: f64, high: f64, end: f64) -> f64 {
-        let (t, n) = (step as f64, self.total().unwrap_or(0) as f64);
+    fn anneal<F: ScheduleFloat>(&self, step: u64, low: F, high: F, end: F) -> F {
+        let (t, last) = (F::count(step), F::count(self.total().unwrap_or(0)) - F::ONE);
         let (up, down) = self.ends();
         let (from, to, start, stop) = if t <= up {
-            (low, high, 0.0, up)
+            (low, high, F::ZERO, up)
         } else if !self.three_phase {
-            (high, end, up, n - 1.0)
+            (high, end, up, last)
         } else if t <= down {
             (high, low, up, down)
         } else {
-            (low, end, down, n - 1.0)
+            (low, end, down, last)
         };
         let pct = (t - start) / (stop - start);
         match self.anneal_strategy {
-            Anneal::Cos => to + (from - to) / 2.0 * (cos(PI * pct) + 1.0),
+            Anneal::Cos => {
+                let [two, pi] = [2.0, PI].map(F::of);
+                to + (from - to) / two * ((pi * pct).cos() + F::ONE)
+            }
             Anneal::Linear => (to - from) * pct + from,
         }
     }
 }
 
-impl Schedule for TorchOneCycle {
+impl<F: ScheduleFloat> Schedule<F> for TorchOneCycle {
+    fn lr(&self, _: F, step: u64) -> F {
+        let max = F::of(self.max_lr);
+        let first = max / F::of(self.div_factor);
+        self.anneal(step, first, max, first / F::of(self.final_div_factor))
+    }
+
+    fn initial_lr(&self, _: F, _: bool) -> F {
+        F::of(self.max_lr) / F::of(self.div_factor)
+    }
+}
+
+impl ScheduleFacts for TorchOneCycle {
     fn check(&self) -> Result<(), Error> {
         let expected = "total_steps, or epochs and steps_per_epoch";
         let total =
@@ -169,18 +184,9 @@ impl Schedule for TorchOneCycle {
         ensure_range(pct * total != 1.0, "pct_start", pct, "pct_start * total_steps != 1")
     }
 
-    fn lr(&self, _: f64, step: u64) -> f64 {
-        let first = self.max_lr / self.div_factor;
-        self.anneal(step, first, self.max_lr, first / self.final_div_factor)
-    }
-
-    fn initial_lr(&self, _: f64, _: bool) -> f64 {
-        self.max_lr / self.div_factor
-    }
-
     fn last_step(&self) -> Option<u64> {
         let total = self.total()?;
-        let (_, before) = self.ends();
+        let (_, before) = self.ends::<f64>();
         if before == total as f64 - 1.0 { total.checked_sub(1) } else { Some(total) }
     }
 
@@ -218,7 +224,7 @@ mod tests {
         // (1 − ½) · 2/4 + ½; the top; the last step: (¼ − 1) · 5/5 + 1
         assert_eq!([0, 2, 4, 9].map(|t| LINES.lr(9.0, t)), [0.5, 0.75, 1.0, 0.25]);
         // beyond the last phase: (¼ − 1) · 6/5 + 1, the sum of −0.9 and 1
-        assert!((LINES.lr(9.0, 10) - 0.1).abs() <= f64::EPSILON);
+        assert!((LINES.lr(9.0_f64, 10) - 0.1).abs() <= f64::EPSILON);
     }
 
     #[test]

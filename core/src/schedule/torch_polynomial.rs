@@ -1,6 +1,5 @@
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::pow;
 
 /// Polynomial decay to 0.
 ///
@@ -49,32 +48,34 @@ impl HyperParams for TorchPolynomial {
     }
 }
 
-impl Schedule for TorchPolynomial {
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchPolynomial {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, _: f64, lr: f64, _: u64) -> f64 {
+    fn attach(&self, _: F, lr: F, _: u64) -> F {
         lr
     }
 
-    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
+    fn next(&self, _: F, lr: F, step: u64) -> F {
         if step > self.total_iters {
             return lr;
         }
-        let (t, n) = (step as f64, self.total_iters as f64);
-        lr * pow((1.0 - t / n) / (1.0 - (t - 1.0) / n), self.power)
+        let (t, n, one) = (F::count(step), F::count(self.total_iters), F::ONE);
+        lr * ((one - t / n) / (one - (t - one) / n)).pow(F::of(self.power))
     }
 
+    fn restart_in_sequence(&self, base_lr: F) -> F {
+        // NaN for `total_iters` 0, where the reference divides by 0.
+        let n = F::count(self.total_iters);
+        base_lr * (F::ONE - F::ZERO / n).pow(F::of(self.power))
+    }
+}
+
+impl ScheduleFacts for TorchPolynomial {
     fn last_step(&self) -> Option<u64> {
         let divides = self.power < 0.0 && self.power.is_finite();
         if divides { self.total_iters.checked_sub(1) } else { None }
-    }
-
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
-        // NaN for `total_iters` 0, where the reference divides by 0.
-        let n = self.total_iters as f64;
-        base_lr * pow(1.0 - 0.0 / n, self.power)
     }
 }
 
@@ -104,6 +105,6 @@ mod tests {
     fn rate_without_steps_stays() {
         let s = TorchPolynomial { total_iters: 0, power: 1.0 };
         assert_eq!([0, 1].map(|t| s.lr(8.0, t)), [8.0; 2]);
-        assert!(s.restart_in_sequence(8.0).is_nan()); // 1 − 0/0
+        assert!(s.restart_in_sequence(8.0_f64).is_nan()); // 1 − 0/0
     }
 }

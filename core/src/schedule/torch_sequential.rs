@@ -3,7 +3,7 @@ use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
@@ -54,25 +54,67 @@ impl<S, M> HyperParams for TorchSequential<S, M> {
     fn fields(&mut self, _: &mut dyn FieldVisitor) {}
 }
 
-impl<T: Schedule, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
-    /// The schedule that is active at a step, the `initial_lr` that its constructor found, and its milestone.
-    fn at(&self, base_lr: f64, step: u64) -> Option<(&T, f64, Option<u64>)> {
+impl<T, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
+    /// The index of the schedule that is active at a step, and its milestone.
+    fn place(&self, step: u64) -> (usize, Option<u64>) {
         let milestones = self.milestones.as_ref();
         let index = bisect_right(milestones, step);
-        let base = self.base(base_lr, index, true);
-        let began = index.checked_sub(1).and_then(|i| milestones.get(i)).copied();
-        Some((self.schedulers.get(index)?, base, began))
+        (index, index.checked_sub(1).and_then(|i| milestones.get(i)).copied())
+    }
+
+    /// The schedule that is active at a step, the `initial_lr` that its constructor found, and its milestone.
+    fn at<F: ScheduleFloat>(&self, base_lr: F, step: u64) -> Option<(&T, F, Option<u64>)>
+    where
+        T: Schedule<F>,
+    {
+        let (index, began) = self.place(step);
+        Some((self.schedulers.get(index)?, self.base(base_lr, index, true), began))
     }
 
     /// The group's `initial_lr` after the construction of the first `count` schedules.
-    fn base(&self, base_lr: f64, count: usize, first: bool) -> f64 {
+    fn base<F: ScheduleFloat>(&self, base_lr: F, count: usize, first: bool) -> F
+    where
+        T: Schedule<F>,
+    {
         let constructed = self.schedulers.iter().take(count).enumerate();
         constructed.fold(base_lr, |base, (i, s)| s.initial_lr(base, first && i == 0))
     }
 }
 
-impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Schedule
-    for TorchSequential<S, M>
+impl<F, T, S, M> Schedule<F> for TorchSequential<S, M>
+where
+    F: ScheduleFloat,
+    T: Schedule<F>,
+    S: Deref<Target = [T]> + Debug,
+    M: AsRef<[u64]> + Debug,
+{
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        iterate(self, base_lr, step)
+    }
+
+    fn attach(&self, base_lr: F, lr: F, _: u64) -> F {
+        let reset = self.base(base_lr, self.schedulers.len(), true);
+        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin_in_sequence(base, reset))
+    }
+
+    fn next(&self, base_lr: F, lr: F, step: u64) -> F {
+        match self.at(base_lr, step) {
+            None => lr,
+            Some((s, base, Some(began))) if began == step => s.restart_in_sequence(base),
+            Some((s, base, began)) => s.next(base, lr, step.saturating_sub(began.unwrap_or(0))),
+        }
+    }
+
+    fn initial_lr(&self, base_lr: F, first: bool) -> F {
+        self.base(base_lr, self.schedulers.len(), first)
+    }
+}
+
+impl<T, S, M> ScheduleFacts for TorchSequential<S, M>
+where
+    T: ScheduleFacts,
+    S: Deref<Target = [T]> + Debug,
+    M: AsRef<[u64]> + Debug,
 {
     fn check(&self) -> Result<(), Error> {
         let got = self.milestones.as_ref().len();
@@ -83,27 +125,6 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
             return Err(Error::LengthMismatch { argument: "milestones", got, expected });
         }
         self.schedulers.iter().try_for_each(T::check)
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        iterate(self, base_lr, step)
-    }
-
-    fn attach(&self, base_lr: f64, lr: f64, _: u64) -> f64 {
-        let reset = self.base(base_lr, self.schedulers.len(), true);
-        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin_in_sequence(base, reset))
-    }
-
-    fn next(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
-        match self.at(base_lr, step) {
-            None => lr,
-            Some((s, base, Some(began))) if began == step => s.restart_in_sequence(base),
-            Some((s, base, began)) => s.next(base, lr, step.saturating_sub(began.unwrap_or(0))),
-        }
-    }
-
-    fn initial_lr(&self, base_lr: f64, first: bool) -> f64 {
-        self.base(base_lr, self.schedulers.len(), first)
     }
 
     fn last_step(&self) -> Option<u64> {
@@ -118,8 +139,8 @@ impl<T: Schedule, S: Deref<Target = [T]> + Debug, M: AsRef<[u64]> + Debug> Sched
     }
 
     fn momentum(&self, step: u64) -> Option<f64> {
-        let (s, _, began) = self.at(0.0, step)?;
-        s.momentum(step.saturating_sub(began.unwrap_or(0)))
+        let (index, began) = self.place(step);
+        self.schedulers.get(index)?.momentum(step.saturating_sub(began.unwrap_or(0)))
     }
 
     /// The reference constructs all schedules, then repeats the initial step of the first one.

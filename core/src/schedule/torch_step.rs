@@ -1,4 +1,4 @@
-use super::{Schedule, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
 use crate::Error;
 use crate::error::ensure_range;
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -51,25 +51,28 @@ impl HyperParams for TorchStep {
     }
 }
 
-impl Schedule for TorchStep {
-    fn check(&self) -> Result<(), Error> {
-        ensure_range(self.step_size > 0, "step_size", self.step_size as f64, "step_size >= 1")
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
+impl<F: ScheduleFloat> Schedule<F> for TorchStep {
+    fn lr(&self, base_lr: F, step: u64) -> F {
         iterate(self, base_lr, step)
     }
 
-    fn attach(&self, base_lr: f64, lr: f64, step: u64) -> f64 {
+    fn attach(&self, base_lr: F, lr: F, step: u64) -> F {
         self.next(base_lr, lr, step)
     }
 
-    fn next(&self, _: f64, lr: f64, step: u64) -> f64 {
-        if step != 0 && step.is_multiple_of(self.step_size) { lr * self.gamma } else { lr }
+    fn next(&self, _: F, lr: F, step: u64) -> F {
+        let falls = step != 0 && step.is_multiple_of(self.step_size);
+        if falls { lr * F::of(self.gamma) } else { lr }
     }
 
-    fn restart_in_sequence(&self, base_lr: f64) -> f64 {
+    fn restart_in_sequence(&self, base_lr: F) -> F {
         base_lr
+    }
+}
+
+impl ScheduleFacts for TorchStep {
+    fn check(&self) -> Result<(), Error> {
+        ensure_range(self.step_size > 0, "step_size", self.step_size as f64, "step_size >= 1")
     }
 }
 

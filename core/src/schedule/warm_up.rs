@@ -4,10 +4,10 @@ use core::fmt::Debug;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::Schedule;
+use super::keras::Decay;
 #[cfg(feature = "alloc")]
 use super::keras::{self, AnyDecay};
-use super::keras::{Decay, pow};
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 #[cfg(feature = "alloc")]
 use crate::hyper::{ArgError, Args};
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -82,22 +82,25 @@ impl<D> HyperParams for WarmUp<D> {
     }
 }
 
-impl<D: Decay> Decay for WarmUp<D> {
-    fn rate(&self, step: u64) -> f32 {
-        if (step as f32) < self.warmup_steps as f32 {
-            let done = step as f32 / self.warmup_steps as f32;
-            self.initial_learning_rate as f32 * pow(done, self.power as f32)
+impl<F: ScheduleFloat, D: Decay<F>> Decay<F> for WarmUp<D> {
+    fn rate(&self, step: u64) -> F {
+        let (done, steps) = (F::count(step), F::count(self.warmup_steps));
+        if done < steps {
+            let power = F::of(self.power);
+            F::of(self.initial_learning_rate) * (done / steps).pow(power)
         } else {
             self.decay_schedule_fn.rate(step.saturating_sub(self.warmup_steps))
         }
     }
 }
 
-impl<D: Decay + Debug> Schedule for WarmUp<D> {
-    fn lr(&self, _: f64, step: u64) -> f64 {
-        f64::from(self.rate(step))
+impl<F: ScheduleFloat, D: Decay<F::Single> + Debug> Schedule<F> for WarmUp<D> {
+    fn lr(&self, _: F, step: u64) -> F {
+        F::from_single(self.rate(step))
     }
 }
+
+impl<D: Debug> ScheduleFacts for WarmUp<D> {}
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,8 @@
 use core::f64::consts::PI;
 
-use super::{Schedule, check_cycles, cosine_wave, max};
+use super::{Schedule, ScheduleFacts, ScheduleFloat, check_cycles, cosine_wave, max};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::math::cos;
 
 /// Warm-up, a constant phase, decay; warm-up and decay each have one of three [`DecayShape`]s.
 ///
@@ -102,44 +101,47 @@ impl HyperParams for WarmupStableDecay {
     }
 }
 
-impl Schedule for WarmupStableDecay {
+impl<F: ScheduleFloat> Schedule<F> for WarmupStableDecay {
+    fn lr(&self, base_lr: F, step: u64) -> F {
+        let counts = [step, self.num_warmup_steps, self.num_decay_steps];
+        let [t, warmup, decay] = counts.map(F::count);
+        // Negative if warm-up and decay are longer than training: then decay has progressed already when warm-up ends.
+        let stable = match self.num_stable_steps {
+            Some(stable) => F::count(stable),
+            None => F::count(self.num_training_steps.unwrap_or(0)) - warmup - decay,
+        };
+        let (one, least) = (F::ONE, F::of(self.min_lr_ratio));
+        let scaled = |x: F| max(F::ZERO, x * (one - least) + least);
+        let factor = if t < warmup {
+            let p = t / max(one, warmup);
+            scaled(match self.warmup_type {
+                DecayShape::Linear => p,
+                DecayShape::Cosine => F::of(0.5) * (one - (F::of(PI) * p).cos()),
+                DecayShape::OneMinusSqrt => one - (one - p).sqrt(),
+            })
+        } else if t < warmup + stable {
+            one
+        } else if t < warmup + stable + decay {
+            let p = (t - warmup - stable) / max(one, decay);
+            scaled(match self.decay_type {
+                DecayShape::Linear => one - p,
+                DecayShape::Cosine => cosine_wave(self.num_cycles, p),
+                DecayShape::OneMinusSqrt => one - p.sqrt(),
+            })
+        } else {
+            least
+        };
+        base_lr * factor
+    }
+}
+
+impl ScheduleFacts for WarmupStableDecay {
     fn check(&self) -> Result<(), Error> {
         if self.num_training_steps.is_none() && self.num_stable_steps.is_none() {
             let expected = "num_training_steps or num_stable_steps";
             return Err(Error::InvalidArgument { argument: "num_stable_steps", expected });
         }
         if self.decay_type == DecayShape::Cosine { check_cycles(self.num_cycles) } else { Ok(()) }
-    }
-
-    fn lr(&self, base_lr: f64, step: u64) -> f64 {
-        let [t, warmup, decay] =
-            [step, self.num_warmup_steps, self.num_decay_steps].map(|n| n as f64);
-        // Negative if warm-up and decay are longer than training: then decay has progressed already when warm-up ends.
-        let stable = match self.num_stable_steps {
-            Some(stable) => stable as f64,
-            None => self.num_training_steps.unwrap_or(0) as f64 - warmup - decay,
-        };
-        let scaled = |x: f64| max(0.0, x * (1.0 - self.min_lr_ratio) + self.min_lr_ratio);
-        let factor = if t < warmup {
-            let p = t / max(1.0, warmup);
-            scaled(match self.warmup_type {
-                DecayShape::Linear => p,
-                DecayShape::Cosine => 0.5 * (1.0 - cos(PI * p)),
-                DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(1.0 - p),
-            })
-        } else if t < warmup + stable {
-            1.0
-        } else if t < warmup + stable + decay {
-            let p = (t - warmup - stable) / max(1.0, decay);
-            scaled(match self.decay_type {
-                DecayShape::Linear => 1.0 - p,
-                DecayShape::Cosine => cosine_wave(self.num_cycles, p),
-                DecayShape::OneMinusSqrt => 1.0 - libm::sqrt(p),
-            })
-        } else {
-            self.min_lr_ratio
-        };
-        base_lr * factor
     }
 }
 

@@ -8,7 +8,7 @@ use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 
 use super::choice;
-use super::number::{Bounded, Source, added, half_ulp, on_grid};
+use super::number::{Bounded, Parts, Source, added, half_ulp, on_grid, with_parts};
 
 /// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
@@ -378,7 +378,30 @@ fn outcomes<T: ComputeFloat>(
 }
 
 /// One element, with a tolerance that covers all decisions of its open comparisons, and `base`.
+///
+/// What nearly cancels in 16 bits may be 0 or not, by whether parts of an operation are rounded, and a quotient of it
+/// has no bound. Then its outcomes with all of them rounded and with none are what is allowed.
 fn outcome<T: ComputeFloat>(
+    constants: &dyn Prepared<T>,
+    i: usize,
+    before: &Loaded<T>,
+    base: Option<&[Answer; 1 + SLOTS]>,
+) -> [Answer; 1 + SLOTS] {
+    let mut all = decided(constants, i, before, base);
+    if T::DTYPE.size() < 4 && all.iter().any(|x| x.tolerance == f64::INFINITY) {
+        let [kept, rounded] = [Parts::Kept, Parts::Rounded]
+            .map(|parts| with_parts(parts, || decided(constants, i, before, base)));
+        for ((x, mut kept), rounded) in all.iter_mut().zip(kept).zip(rounded) {
+            kept.admit(rounded);
+            if x.tolerance == f64::INFINITY {
+                *x = kept;
+            }
+        }
+    }
+    all
+}
+
+fn decided<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
     before: &Loaded<T>,

@@ -17,6 +17,7 @@ mod choice;
 mod encoded;
 mod factors;
 mod follow;
+mod gradient;
 mod host;
 mod lowrank;
 mod number;
@@ -25,17 +26,22 @@ mod own;
 mod plain;
 mod product;
 mod rule;
+mod schedule;
 
 use std::collections::BTreeMap;
 
 use crate::backend::core_backend::CoreRun;
 use crate::backend::diverged::{self, Shown};
-use crate::backend::{BackendError, Counts, Inputs, OptimizerSpec, Run};
-use crate::golden::{Case, OptimizerCase};
+use crate::backend::{
+    BackendError, Counts, GradientSpec, Inputs, OptimizerSpec, Run, ScheduleSpec,
+};
+use crate::golden::{Case, Data, OptimizerCase};
+pub(crate) use gradient::of_gradient;
 use host::Following;
 pub(crate) use host::Tolerances;
 use number::Source;
 pub(crate) use own::of_rule;
+pub(crate) use schedule::of_schedule;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.
 pub(crate) fn of_step(case: &Case, data: &OptimizerCase, t: usize) -> Tolerances {
@@ -57,17 +63,35 @@ pub(crate) fn of_run(case: &Case, data: &OptimizerCase) -> Vec<Tolerances> {
     (0..case.steps).map_while(step).collect()
 }
 
-/// A tensor, and the share of its tolerances, over all steps, that goes if a source adds nothing: the largest first.
-pub(crate) type Origins = Vec<(String, Vec<(&'static str, f64)>)>;
+/// A tensor, the sum of its finite tolerances over all steps, and the share of it that goes if a source adds nothing:
+/// the largest first.
+pub(crate) type Origins = Vec<(String, f64, Vec<(&'static str, f64)>)>;
 
-/// Where the tolerances of a case's steps come from.
-pub(crate) fn origins(case: &Case, data: &OptimizerCase) -> Origins {
+/// Where the tolerances of a case come from: of an optimizer's single steps, of rates, of gradients and their norm.
+pub(crate) fn origins(case: &Case) -> Origins {
     let totals = || {
         let mut totals = BTreeMap::<String, f64>::new();
-        for t in 0..case.steps {
-            for (tensor, x) in of_step(case, data, t).into_numbers() {
-                let sum: f64 = x.into_iter().filter(|x| x.is_finite()).sum();
-                *totals.entry(tensor).or_default() += sum;
+        let mut add = |tensor: String, x: &[f64]| {
+            let sum: f64 = x.iter().filter(|x| x.is_finite()).sum();
+            *totals.entry(tensor).or_default() += sum;
+        };
+        match &case.data {
+            Data::Optimizer(data) => {
+                for t in 0..case.steps {
+                    let all = of_step(case, data, t).into_numbers();
+                    all.into_iter().for_each(|(tensor, x)| add(tensor, &x));
+                }
+            }
+            Data::Schedule(data) => {
+                let rows = of_schedule(&ScheduleSpec::new(case, data)).unwrap_or_default();
+                rows.iter().for_each(|row| add("lr".to_owned(), row));
+            }
+            Data::Gradient(data) => {
+                let all = of_gradient(&GradientSpec::new(case, data)).unwrap_or_default();
+                for (i, x) in all.outputs.iter().enumerate() {
+                    add(format!("g{i}.out"), x);
+                }
+                all.norm.iter().for_each(|x| add("norm".to_owned(), &[*x]));
             }
         }
         totals
@@ -80,9 +104,9 @@ pub(crate) fn origins(case: &Case, data: &OptimizerCase) -> Origins {
         };
         let mut shares: Vec<_> = without.iter().map(share).filter(|(_, x)| *x >= 0.005).collect();
         shares.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-        (tensor.clone(), shares)
+        (tensor.clone(), *all, shares)
     };
-    all.iter().filter(|(_, all)| **all > 0.0).map(of).collect()
+    all.iter().map(of).collect()
 }
 
 /// The tolerances of step `t` from a backend's own values and state.

@@ -63,10 +63,14 @@ pub(crate) enum Source {
     Sum,
     /// A product of matrices.
     Product,
+    /// A power, cosine or logarithm.
+    Function,
+    /// A part of an operation in 16 bits, which may be rounded or not.
+    Part,
 }
 
 impl Source {
-    pub(crate) const ALL: [(Source, &'static str); 7] = [
+    pub(crate) const ALL: [(Source, &'static str); 9] = [
         (Source::Addition, "+"),
         (Source::Multiplication, "×"),
         (Source::Division, "÷"),
@@ -74,6 +78,8 @@ impl Source {
         (Source::Constant, "constants"),
         (Source::Sum, "sums"),
         (Source::Product, "products of matrices"),
+        (Source::Function, "powers, cosines and logarithms"),
+        (Source::Part, "parts of 16-bit operations"),
     ];
 }
 
@@ -104,6 +110,29 @@ pub(super) fn with_constants_in<X>(dtype: Dtype, f: impl FnOnce() -> X) -> X {
     let before = CONSTANTS.replace(dtype);
     let result = f();
     CONSTANTS.set(before);
+    result
+}
+
+/// What an implementation does with the parts of an operation in 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parts {
+    /// Rounds them or not: the bound covers both.
+    Either,
+    /// Rounds none, as PyTorch's vectors do.
+    Kept,
+    /// Rounds all, as PyTorch does in what fills no vector.
+    Rounded,
+}
+
+thread_local! {
+    static PARTS: Cell<Parts> = const { Cell::new(Parts::Either) };
+}
+
+/// Calls `f` with parts of operations treated so.
+pub(super) fn with_parts<X>(parts: Parts, f: impl FnOnce() -> X) -> X {
+    let before = PARTS.replace(parts);
+    let result = f();
+    PARTS.set(before);
     result
 }
 
@@ -155,6 +184,21 @@ pub(crate) fn on_grid<T: StoredFloat>(value: T, x: f64, error: f64) -> f64 {
     (width / 2.0).min(error + half_ulp(T::DTYPE, value))
 }
 
+impl<T: ComputeFloat> Bounded<T> {
+    /// The one of two that has the value `chosen`. Where it is open which is larger, the two are close: the wider bound
+    /// covers both, without a branch.
+    fn one_of(self, other: Self, chosen: T) -> Self {
+        let error = if is_open(&self, &other) || chosen.is_nan() {
+            self.error.max(other.error)
+        } else if chosen == self.value {
+            self.error
+        } else {
+            other.error
+        };
+        Bounded { value: chosen, error }
+    }
+}
+
 /// Whether the bounds leave a comparison undecided.
 fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
     let error = 2.0 * (a.error + b.error);
@@ -163,7 +207,9 @@ fn is_open<T: ComputeFloat>(a: &Bounded<T>, b: &Bounded<T>) -> bool {
 
 impl<T: ComputeFloat> PartialEq for Bounded<T> {
     fn eq(&self, other: &Self) -> bool {
-        choice::answer(self.value == other.value, || is_open(self, other))
+        // What has the same value and bound is the same number, such as a constant that was selected before.
+        let same = self.value == other.value && self.error == other.error;
+        choice::answer(self.value == other.value, || !same && is_open(self, other))
     }
 }
 
@@ -341,6 +387,11 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     /// An implementation that rounds an intermediate result and one that does not differ by half an ULP.
     fn part_of(self, dtype: Dtype) -> Self {
+        match PARTS.get() {
+            Parts::Either => {}
+            Parts::Kept => return self,
+            Parts::Rounded => return self.rounded(dtype),
+        }
         let x = self.value.to_f64();
         let is_in = |y: f64| self.error == 0.0 && y == x;
         let error = match dtype {
@@ -349,7 +400,7 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
             Dtype::F16 if !is_in(f16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
             _ => 0.0,
         };
-        Bounded { error: self.error + error, ..self }
+        Bounded { error: self.error + added(Source::Part, error), ..self }
     }
     #[inline(never)]
     fn sqrt(self) -> Self {
@@ -395,12 +446,11 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     fn addcdiv(self, a: Self, b: Self, value: Self::Scalar) -> Self {
         Self::round_from(self.widen() + Self::part(Self::part(value * a.widen()) / b.widen()))
     }
-    // Where it is open which operand is larger, the two are close: the wider bound covers both, without a branch.
     fn maximum(self, other: Self) -> Self {
-        Bounded { value: self.value.maximum(other.value), error: self.error.max(other.error) }
+        self.one_of(other, self.value.maximum(other.value))
     }
     fn minimum(self, other: Self) -> Self {
-        Bounded { value: self.value.minimum(other.value), error: self.error.max(other.error) }
+        self.one_of(other, self.value.minimum(other.value))
     }
 }
 
@@ -445,6 +495,32 @@ mod tests {
         }
         assert_eq!(rounded(bounded(1.0 + 1.0 / 256.0, 1e-6)).error, 1.0 / 256.0);
         assert_eq!(Bounded::<f32>::load(bf16::ONE).error, 0.0);
+    }
+
+    #[test]
+    fn larger_of_two_has_its_own_bound_unless_it_is_open_which_that_is() {
+        let (a, b, near) = (bounded(1.0, 0.1), bounded(3.0, 0.2), bounded(1.3, 0.3));
+        assert_eq!([a.maximum(b).error, a.minimum(b).error, b.minimum(a).error], [0.2, 0.1, 0.1]);
+        assert_eq!([a.maximum(near).error, a.minimum(near).error], [0.3; 2]);
+    }
+
+    #[test]
+    fn constant_is_equal_to_itself_however_it_was_rounded() {
+        let (third, other) = (Bounded::<f64>::scalar(1.0 / 3.0), Bounded::<f64>::scalar(0.3));
+        let mut answers = Vec::new();
+        choice::each(|| (third == third, third == other), |x| answers.push(x));
+        assert_eq!(answers, [(true, false)]);
+    }
+
+    #[test]
+    fn parts_are_rounded_or_not_or_either() {
+        // (1 + 2⁻⁷)² is 1 + 2⁻⁶ + 2⁻¹⁴, and without the last in bf16.
+        let [x, y] = [-1.015625f32, 1.0078125].map(|x| Bounded::exact(Eager::<bf16>::new(x)));
+        let one = |parts| with_parts(parts, || x.add_scaled(y, bounded(1.0078125, 0.0)));
+        let value = |x: Bounded<Eager<bf16>>| (StoredFloat::to_f64(x.value), x.error);
+        assert_eq!(value(one(Parts::Kept)), (2f64.powi(-14), 0.0));
+        assert_eq!(value(one(Parts::Rounded)), (0.0, 0.0));
+        assert!(one(Parts::Either).error > 2f64.powi(-15));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 use core::f32::consts::PI;
 
-use super::{Decay, cos, log, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Half cosines down to `alpha` times the rate, repeatedly, each `t_mul` times as long and `m_mul` times as high as the
 /// one before.
@@ -58,25 +59,27 @@ impl HyperParams for CosineDecayRestarts {
     }
 }
 
-impl Decay for CosineDecayRestarts {
-    fn rate(&self, step: u64) -> f32 {
-        let (t_mul, m_mul, alpha) = (self.t_mul as f32, self.m_mul as f32, self.alpha as f32);
-        let done = step as f32 / self.first_decay_steps as f32;
-        let (restarts, done) = if t_mul == 1.0 {
-            let restarts = libm::floorf(done);
+impl<F: ScheduleFloat> Decay<F> for CosineDecayRestarts {
+    fn rate(&self, step: u64) -> F {
+        let [t_mul, m_mul, alpha] = [self.t_mul, self.m_mul, self.alpha].map(F::of);
+        let [half, pi, one] = [0.5, PI.into(), 1.0].map(F::of);
+        let done = F::count(step) / F::of(self.first_decay_steps);
+        let (restarts, done) = if t_mul == one {
+            let restarts = done.floor();
             (restarts, done - restarts)
         } else {
-            let restarts = libm::floorf(log(1.0 - done * (1.0 - t_mul)) / log(t_mul));
-            let before = (1.0 - pow(t_mul, restarts)) / (1.0 - t_mul);
-            (restarts, (done - before) / pow(t_mul, restarts))
+            let restarts = ((one - done * (one - t_mul)).log() / t_mul.log()).floor();
+            let before = (one - t_mul.pow(restarts)) / (one - t_mul);
+            (restarts, (done - before) / t_mul.pow(restarts))
         };
-        let wave = 0.5 * pow(m_mul, restarts) * (1.0 + cos(PI * done));
-        self.initial_learning_rate as f32 * ((1.0 - alpha) * wave + alpha)
+        let wave = half * m_mul.pow(restarts) * (one + (pi * done).cos());
+        F::of(self.initial_learning_rate) * ((one - alpha) * wave + alpha)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const DOUBLING: CosineDecayRestarts = CosineDecayRestarts {
@@ -95,27 +98,27 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // The top; in the middle of the first cosine ½ (1 + cos ½π)
-        assert_eq!(DOUBLING.rate(0), 1.0);
-        assert_near(DOUBLING.rate(2), 0.5);
+        assert_eq!(rate(&DOUBLING, 0), 1.0);
+        assert_near(rate(&DOUBLING, 2), 0.5);
         // Step 4 is the top of the second, ½ as high; step 8 is 4 of its 8 steps in: ½ · ½
-        assert_eq!(DOUBLING.rate(4), 0.5);
-        assert_near(DOUBLING.rate(8), 0.25);
+        assert_eq!(rate(&DOUBLING, 4), 0.5);
+        assert_near(rate(&DOUBLING, 8), 0.25);
         // Step 4 + 8 is the top of the third
-        assert_eq!(DOUBLING.rate(12), 0.25);
+        assert_eq!(rate(&DOUBLING, 12), 0.25);
     }
 
     #[test]
     fn restarts_of_equal_length_come_every_first_decay_steps() {
         let s = CosineDecayRestarts { t_mul: 1.0, ..DOUBLING };
         // 6 = 4 + 2: ½ · ½ (1 + cos ½π); 8 = 2 · 4: the top, ½² high
-        assert_near(s.rate(6), 0.25);
-        assert_eq!(s.rate(8), 0.25);
+        assert_near(rate(&s, 6), 0.25);
+        assert_eq!(rate(&s, 8), 0.25);
     }
 
     #[test]
     fn alpha_is_the_share_at_the_end() {
         let s = CosineDecayRestarts { alpha: 0.25, ..DOUBLING };
         // ¾ · ½ + ¼ in the middle
-        assert_near(s.rate(2), 0.625);
+        assert_near(rate(&s, 2), 0.625);
     }
 }

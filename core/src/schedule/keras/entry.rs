@@ -3,6 +3,7 @@
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::any::Any;
 use core::fmt::Debug;
 
 use super::Decay;
@@ -42,8 +43,9 @@ impl Entry {
     }
 }
 
-/// A decay whose type is known at run time only.
-pub(in crate::schedule) trait AnyDecay: Decay + Debug + Send + Sync {
+/// A decay whose type is known at run time only. Implemented for every `Clone` type that is a [`Decay`].
+pub trait AnyDecay: Decay + Debug + Any + Send + Sync {
+    /// A boxed copy.
     fn clone_box(&self) -> Box<dyn AnyDecay>;
 }
 

@@ -1,5 +1,6 @@
-use super::{Decay, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Exponential decay.
 ///
@@ -50,16 +51,17 @@ impl HyperParams for ExponentialDecay {
     }
 }
 
-impl Decay for ExponentialDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let p = step as f32 / self.decay_steps as f32;
-        let p = if self.staircase { libm::floorf(p) } else { p };
-        self.initial_learning_rate as f32 * pow(self.decay_rate as f32, p)
+impl<F: ScheduleFloat> Decay<F> for ExponentialDecay {
+    fn rate(&self, step: u64) -> F {
+        let p = F::count(step) / F::of(self.decay_steps);
+        let p = if self.staircase { p.floor() } else { p };
+        F::of(self.initial_learning_rate) * F::of(self.decay_rate).pow(p)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const QUARTER: ExponentialDecay = ExponentialDecay {
@@ -72,13 +74,13 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // ¼ to the powers 0, 1/2, 2/2, 3/2, and 6/2 well past decay_steps
-        assert_eq!([0, 1, 2, 3, 6].map(|t| QUARTER.rate(t)), [1.0, 0.5, 0.25, 0.125, 0.015625]);
+        assert_eq!([0, 1, 2, 3, 6].map(|t| rate(&QUARTER, t)), [1.0, 0.5, 0.25, 0.125, 0.015625]);
     }
 
     #[test]
     fn staircase_falls_every_decay_steps() {
         let s = ExponentialDecay { staircase: true, ..QUARTER };
         // ¼ to the powers ⌊1/2⌋, ⌊2/2⌋, ⌊3/2⌋
-        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.25, 0.25]);
+        assert_eq!([1, 2, 3].map(|t| rate(&s, t)), [1.0, 0.25, 0.25]);
     }
 }

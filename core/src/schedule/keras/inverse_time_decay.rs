@@ -1,5 +1,6 @@
 use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Decay as the inverse of time.
 ///
@@ -50,16 +51,17 @@ impl HyperParams for InverseTimeDecay {
     }
 }
 
-impl Decay for InverseTimeDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let p = step as f32 / self.decay_steps as f32;
-        let p = if self.staircase { libm::floorf(p) } else { p };
-        self.initial_learning_rate as f32 / (1.0 + self.decay_rate as f32 * p)
+impl<F: ScheduleFloat> Decay<F> for InverseTimeDecay {
+    fn rate(&self, step: u64) -> F {
+        let p = F::count(step) / F::of(self.decay_steps);
+        let p = if self.staircase { p.floor() } else { p };
+        F::of(self.initial_learning_rate) / (F::ONE + F::of(self.decay_rate) * p)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const HALF: InverseTimeDecay = InverseTimeDecay {
@@ -72,13 +74,13 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // 1/(1 + 0), 1/(1 + 2/2), 1/(1 + 3/2), 1/(1 + 6/2)
-        assert_eq!([0, 2, 3, 6].map(|t| HALF.rate(t)), [1.0, 0.5, 0.4, 0.25]);
+        assert_eq!([0, 2, 3, 6].map(|t| rate(&HALF, t)), [1.0, 0.5, 0.4, 0.25]);
     }
 
     #[test]
     fn staircase_falls_every_decay_steps() {
         let s = InverseTimeDecay { staircase: true, ..HALF };
         // 1/(1 + ⌊1/2⌋), 1/(1 + ⌊2/2⌋), 1/(1 + ⌊3/2⌋)
-        assert_eq!([1, 2, 3].map(|t| s.rate(t)), [1.0, 0.5, 0.5]);
+        assert_eq!([1, 2, 3].map(|t| rate(&s, t)), [1.0, 0.5, 0.5]);
     }
 }

@@ -19,10 +19,10 @@ mod polynomial_decay;
 pub use cosine_decay::CosineDecay;
 pub use cosine_decay_restarts::CosineDecayRestarts;
 pub use decay::Decay;
-pub(super) use decay::pow;
-use decay::{cos, log};
 #[cfg(feature = "alloc")]
-pub(super) use entry::{AnyDecay, Entry, Make, decay_of};
+pub use entry::AnyDecay;
+#[cfg(feature = "alloc")]
+pub(super) use entry::{Entry, Make, decay_of};
 pub use exponential_decay::ExponentialDecay;
 pub use inverse_time_decay::InverseTimeDecay;
 pub use piecewise_constant_decay::PiecewiseConstantDecay;

@@ -3,7 +3,7 @@ use super::Decay;
 use crate::hyper::Value;
 use crate::hyper::{FieldVisitor, HyperParams};
 #[cfg(feature = "alloc")]
-use crate::schedule::arguments;
+use crate::schedule::{ScheduleFloat, arguments};
 
 /// Constant between boundaries.
 ///
@@ -42,11 +42,11 @@ impl<B, V> HyperParams for PiecewiseConstantDecay<B, V> {
     }
 }
 
-impl<B: AsRef<[f64]>, V: AsRef<[f64]>> Decay for PiecewiseConstantDecay<B, V> {
+impl<F: ScheduleFloat, B: AsRef<[f64]>, V: AsRef<[f64]>> Decay<F> for PiecewiseConstantDecay<B, V> {
     /// NaN if there are too few values.
-    fn rate(&self, step: u64) -> f32 {
+    fn rate(&self, step: u64) -> F {
         let (boundaries, values) = (self.boundaries.as_ref(), self.values.as_ref());
-        let value = |i: usize| values.get(i).map_or(f32::NAN, |&v| v as f32);
+        let value = |i: usize| F::of(values.get(i).copied().unwrap_or(f64::NAN));
         let within = |&b: &f64| step as f64 <= libm::trunc(b);
         match (boundaries.first(), boundaries.last()) {
             (Some(first), _) if within(first) => value(0),
@@ -61,6 +61,7 @@ impl<B: AsRef<[f64]>, V: AsRef<[f64]>> Decay for PiecewiseConstantDecay<B, V> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     #[test]
@@ -68,24 +69,24 @@ mod tests {
         let s = PiecewiseConstantDecay { boundaries: [2.0, 4.0], values: [1.0, 0.5, 0.25] };
         // up to and with 2, up to and with 4, and after
         let want = [1.0, 1.0, 0.5, 0.5, 0.25, 0.25];
-        assert_eq!([0, 2, 3, 4, 5, 100].map(|t| s.rate(t)), want);
+        assert_eq!([0, 2, 3, 4, 5, 100].map(|t| rate(&s, t)), want);
     }
 
     #[test]
     fn boundary_is_cut_to_a_whole_step() {
         let s = PiecewiseConstantDecay { boundaries: [2.7], values: [1.0, 0.5] };
-        assert_eq!([2, 3].map(|t| s.rate(t)), [1.0, 0.5]);
+        assert_eq!([2, 3].map(|t| rate(&s, t)), [1.0, 0.5]);
     }
 
     #[test]
     fn rate_without_boundaries_is_the_only_value() {
         let s = PiecewiseConstantDecay { boundaries: [0.0; 0], values: [0.5] };
-        assert_eq!(s.rate(7), 0.5);
+        assert_eq!(rate(&s, 7), 0.5);
     }
 
     #[test]
     fn rate_without_its_value_is_nan() {
         let s = PiecewiseConstantDecay { boundaries: [2.0], values: [0.0; 0] };
-        assert!(s.rate(0).is_nan() && s.rate(3).is_nan());
+        assert!(rate(&s, 0).is_nan() && rate(&s, 3).is_nan());
     }
 }

@@ -1,5 +1,6 @@
-use super::{Decay, pow};
+use super::Decay;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 
 /// Polynomial decay, then constant.
 ///
@@ -55,22 +56,24 @@ impl HyperParams for PolynomialDecay {
     }
 }
 
-impl Decay for PolynomialDecay {
-    fn rate(&self, step: u64) -> f32 {
-        let (initial, end) = (self.initial_learning_rate as f32, self.end_learning_rate as f32);
-        let mut step = step as f32;
-        let mut steps = self.decay_steps as f32;
+impl<F: ScheduleFloat> Decay<F> for PolynomialDecay {
+    fn rate(&self, step: u64) -> F {
+        let arguments = [self.initial_learning_rate, self.end_learning_rate, self.power];
+        let [initial, end, power] = arguments.map(F::of);
+        let mut step = F::count(step);
+        let mut steps = F::of(self.decay_steps);
         if self.cycle {
-            steps *= if step == 0.0 { 1.0 } else { libm::ceilf(step / steps) };
+            steps = steps * if step == F::ZERO { F::ONE } else { (step / steps).ceil() };
         } else if step > steps {
             step = steps;
         }
-        (initial - end) * pow(1.0 - step / steps, self.power as f32) + end
+        (initial - end) * (F::ONE - step / steps).pow(power) + end
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::decay::rate;
     use super::*;
 
     const LINE: PolynomialDecay = PolynomialDecay {
@@ -84,15 +87,15 @@ mod tests {
     #[test]
     fn rate_follows_the_formula() {
         // ¾ · 1 + ¼, ¾ · (1 − 2/4) + ¼, ¾ · (1 − 3/4) + ¼, then the end
-        assert_eq!([0, 2, 3, 4, 9].map(|t| LINE.rate(t)), [1.0, 0.625, 0.4375, 0.25, 0.25]);
+        assert_eq!([0, 2, 3, 4, 9].map(|t| rate(&LINE, t)), [1.0, 0.625, 0.4375, 0.25, 0.25]);
         // ¾ · (½)² + ¼
-        assert_eq!(PolynomialDecay { power: 2.0, ..LINE }.rate(2), 0.4375);
+        assert_eq!(rate(&PolynomialDecay { power: 2.0, ..LINE }, 2), 0.4375);
     }
 
     #[test]
     fn cycle_stretches_the_decay_past_its_end() {
         let s = PolynomialDecay { cycle: true, ..LINE };
         // n = 4 up to 4, then 4 · ⌈6/4⌉ = 8: ¾ · (1 − 6/8) + ¼; at 8 the end; at 9 n = 12: ¾ · ¼ + ¼
-        assert_eq!([0, 4, 6, 8, 9].map(|t| s.rate(t)), [1.0, 0.25, 0.4375, 0.25, 0.4375]);
+        assert_eq!([0, 4, 6, 8, 9].map(|t| rate(&s, t)), [1.0, 0.25, 0.4375, 0.25, 0.4375]);
     }
 }
