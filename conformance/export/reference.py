@@ -1,9 +1,10 @@
-"""The references as a program behind `exec-loop:`: answers whole runs with what the real optimizers do.
+"""The references as a program behind `exec-loop:`: answers whole runs with what the real ones do.
 
     bitstep-conformance fuzz --backend core --oracle reference
 
-runs it with the exporter's Python (BITSTEP_VENV_MAIN). Which class a name is, and how its state is read, is what the
-cases files say. A run from preset state, of several types or with inputs beside the gradients is not taken.
+runs it with the exporter's Python (BITSTEP_VENV_MAIN). Which class a name is, how it is made and how its state is
+read is what the cases files say: they are run with `run_torch_optimizer` and `Schedules.case` replaced by functions
+that only write down what they were called with. What a run can't be made from is refused, with the reason.
 """
 
 import importlib
@@ -11,7 +12,9 @@ import inspect
 import json
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "foreign")]
@@ -23,39 +26,57 @@ import golden  # noqa: E402  before any reference: it says how torch is to run
 import battery  # noqa: E402
 import export  # noqa: E402
 import request as protocol  # noqa: E402
+import schedules  # noqa: E402
 import torch  # noqa: E402
 
+run_torch_optimizer = golden.run_torch_optimizer
+Unsupported = protocol.Unsupported
 SHORT = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
-KNOWN = {}  # name: (class, arguments, how it is run)
+OPTIMIZERS = {}  # name: (class, arguments, how it is run)
+SCHEDULES = {}  # name: what makes the scheduler
+AROUND = {}  # name: the context that its runs need, such as one without a compiler
+LOOKED_FOR = set()
 
 
 def remember(name, cls, seed, hyper=None, prefix="", **run):
-    KNOWN.setdefault(name, (cls, hyper or {}, run))
-    return lambda *_, **__: None
+    """In place of `battery.maker`."""
+    OPTIMIZERS.setdefault(name, (cls, hyper or {}, run))
+    return lambda *_, **__: SimpleNamespace()  # some files change what was made
 
 
-def find(name):
-    """The first maker of a name in the cases files of this environment."""
-    for path, env, names in export.files(name):
-        if env == "main" and name not in KNOWN:
-            spec = importlib.util.spec_from_file_location(f"cases_{path.stem}", path)
-            module = importlib.util.module_from_spec(spec)
-            try:
-                spec.loader.exec_module(module)
-                for _ in module.cases(1):
-                    pass
-            except Exception:  # what is done with a case that was not made
+def remember_schedule(self, *_, **__):
+    SCHEDULES[self.name] = self.make
+
+
+def find(name, among):
+    """What the cases file of a name has noted. A file is run once."""
+    for path, env, names in export.files(name) if name not in LOOKED_FOR else ():
+        if env != "main":
+            continue
+        LOOKED_FOR.update(names)
+        spec = importlib.util.spec_from_file_location(f"cases_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+            on_cpu = getattr(getattr(module, "flash_on_cpu", None), "running", nullcontext)
+            AROUND.update(dict.fromkeys(names, getattr(module, "uncompiled", on_cpu)))
+            for _ in module.cases(1):
                 pass
-    return KNOWN.get(name)
+        except Exception:  # what is done with a case that was not made
+            pass
+    LOOKED_FOR.add(name)
+    if name not in among:
+        raise Unsupported("no cases file of this environment says how it is run")
+    return among[name]
 
 
 def constructor(cls, given, own):
     """Arguments as the constructor takes them: those that it has, types by name, pairs as tuples."""
-    wanted = inspect.signature(cls.__init__).parameters if inspect.isclass(cls) else {}
-    any_name = not wanted or any(p.kind is p.VAR_KEYWORD for p in wanted.values())
+    wanted = inspect.signature(cls.__init__ if inspect.isclass(cls) else cls).parameters
+    any_name = any(p.kind is p.VAR_KEYWORD for p in wanted.values())
     out = dict(own)
     for key, x in given.items():
-        if key in ("reference", "quantizer", "params") or not (any_name or key in wanted):
+        if key in ("reference", "quantizer", "params", "groups") or not (any_name or key in wanted):
             continue
         default = getattr(wanted.get(key), "default", None)
         if isinstance(default, torch.dtype) and isinstance(x, str):
@@ -64,19 +85,49 @@ def constructor(cls, given, own):
     return out
 
 
-def backend(request):
-    found = find(request.name) if request.kind == "optimizer" else None
-    if not found:
-        raise protocol.Unsupported("no cases file of this environment has it")
-    cls, own, run = found
-    if run.get("before") or any(name.startswith("given.") for name in request.tensors):
-        raise protocol.Unsupported("inputs beside the gradients")
-    if any(".state0." in name or ".given." in name for name in request.tensors):
-        raise protocol.Unsupported("a run from preset state, or with given tensors")
+def preset(wanted, step):
+    """`prepare` of a run that starts from state: one step makes the slots, then each is overwritten. None may be left
+    as that step made it."""
+
+    def prepare(opt, params):
+        others = lambda: [{k: v for k, v in g.items() if k != "params"} for g in opt.param_groups]
+        start, before = [p.detach().clone() for p in params], json.dumps(others(), default=str)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        step(opt, params, 0) if step else opt.step()
+        if json.dumps(others(), default=str) != before:
+            raise Unsupported("a run from preset state: a group has state of its own")
+        with torch.no_grad():
+            for p, x, slots in zip(params, start, wanted):
+                p.copy_(x)
+                p.grad = None
+                state = opt.state[p]
+                if not slots:
+                    opt.state.pop(p)
+                elif {k for k, v in state.items() if isinstance(v, (torch.Tensor, int, float))} != set(slots):
+                    raise Unsupported("a run from preset state: it has other slots than are shown")
+                for slot, x in slots.items():
+                    if isinstance(state[slot], torch.Tensor):
+                        state[slot].copy_(torch.from_numpy(x.astype("f8") if x.dtype == "f4" else x.copy()))
+                    else:
+                        state[slot] = type(state[slot])(x)
+
+    return prepare
+
+
+def optimizer(request):
+    cls, own, run = find(request.name, OPTIMIZERS)
+    if run.get("before") or any(".given." in name or name.startswith("given.") for name in request.tensors):
+        raise Unsupported("inputs beside the gradients")
     count = len([n for n in request.tensors if n.endswith(".init")])
     dtypes = {request.tensors[f"p{i}.init"][0] for i in range(count)}
     if len(dtypes) > 1:
-        raise protocol.Unsupported("parameters of several types")
+        raise Unsupported("parameters of several types")
+    start = [request.under(f"p{i}.state0.") for i in range(count)]
+    if any(start):
+        if run.get("state") or run.get("prepare"):
+            raise Unsupported("a run from preset state: it is not where torch has it")
+        run = {**run, "prepare": preset(start, run.get("step"))}
     steps, rates = int(request.meta["steps"]), request.array("lr")
     has = [request.array(f"p{i}.has_grad") for i in range(count)]
     hyper = constructor(cls, request.hyper, own)
@@ -85,19 +136,87 @@ def backend(request):
         groups = [{"params": g["params"], **constructor(cls, g, {})} for g in groups]
     else:
         groups = None
-    case = golden.run_torch_optimizer(
-        "fuzz", request.name, cls, hyper, seed=0, note="", steps=steps, groups=groups,
-        inputs=golden.Inputs(
-            [request.array(f"p{i}.init").astype("f8") for i in range(count)],
-            [request.array(f"p{i}.grad").astype("f8") for i in range(count)],
-        ),
-        lr=None if rates is None else [float(x) for x in rates],
-        has_grad=(lambda i, t: has[i] is None or bool(has[i][t])) if any(h is not None for h in has) else None,
-        **{**run, "dtype": SHORT[dtypes.pop()]},
-    )
+    dtype = SHORT[dtypes.pop()]
+    if dtype in ("bf16", "f16") and any(g.get("foreach") for g in [request.hyper, *(groups or [])]):
+        raise Unsupported("foreach in 16 bits: PyTorch rounds the factors of _foreach_mul_ to the type of the tensors")
+    with AROUND.get(request.name, nullcontext)():
+        case = run_torch_optimizer(
+            "fuzz", request.name, cls, hyper, seed=0, note="", steps=steps, groups=groups,
+            inputs=golden.Inputs(
+                [request.array(f"p{i}.init").astype("f8") for i in range(count)],
+                [request.array(f"p{i}.grad").astype("f8") for i in range(count)],
+            ),
+            lr=None if rates is None else [float(x) for x in rates],
+            has_grad=(lambda i, t: has[i] is None or bool(has[i][t])) if any(h is not None for h in has) else None,
+            **{**run, "dtype": dtype},
+        )
     skip = ("init", "grad", "has_grad")
-    out = {n: t for n, t in case.tensors.items() if n[0] == "p" and n.split(".", 1)[1] not in skip}
-    return {"format": "bitstep-answer/1"}, out
+    return {n: t for n, t in case.tensors.items() if n[0] == "p" and n.split(".", 1)[1] not in skip}
+
+
+def schedule(request):
+    make, hyper = find(request.name, SCHEDULES), dict(request.hyper)
+    if any(name.startswith("given.") for name in request.tensors):
+        raise Unsupported("inputs beside the metric")
+    groups = hyper.pop("groups", None) or [{} for _ in range(int(request.meta["groups"]))]
+    opt = schedules.optimizer(hyper.pop("lr"), [{k: v for k, v in g.items() if k != "params"} for g in groups])
+    if hyper.get("last_epoch", -1) != -1:
+        for group in opt.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+    if "schedulers" in hyper:
+        parts = [{k: v for k, v in s.items() if k != "name"} for s in hyper["schedulers"]]
+        hyper["schedulers"] = [(s["name"], own) for s, own in zip(hyper["schedulers"], parts)]
+    names = inspect.signature(make).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in names.values()):
+        hyper = {k: v for k, v in hyper.items() if k in names}
+    metric, scheduler = request.array("metric"), make(opt, **hyper)
+    rows = [schedules.rates(opt)]
+    for t in range(int(request.meta["steps"])):
+        opt.step()
+        scheduler.step() if metric is None else scheduler.step(metric[t])
+        rows.append(schedules.rates(opt))
+    return {"lr": golden.np.array(rows, dtype="f8")}
+
+
+def gradient(request):
+    tensors = []
+    while (name := f"g{len(tensors)}.in") in request.tensors:
+        dtype, x = request.tensors[name]
+        wide = torch.from_numpy(golden.np.asarray(protocol.widen(dtype, x), "f8"))
+        tensors.append(wide.to(getattr(torch, golden.SHORT[SHORT[dtype]])))
+    hyper = request.hyper
+    if any(".given." in name for name in request.tensors):
+        raise Unsupported("inputs beside the gradients")
+    out = {}
+    if request.name == "accumulate":
+        window, mean = hyper["gradient_accumulation_steps"], hyper["reduction"] == "mean"
+        params = [torch.nn.Parameter(torch.zeros_like(x[0])) for x in tensors]
+        for w, x in zip(params, tensors):
+            for row in x:
+                loss = (w * row).sum()
+                (loss / window if mean else loss).backward()
+    else:
+        params = [torch.nn.Parameter(torch.zeros_like(x)) for x in tensors]
+        for p, x in zip(params, tensors):
+            p.grad = x.clone()
+        if request.name == "clip_grad_norm":
+            order = {**hyper, "norm_type": float(hyper["norm_type"])}
+            out["norm"] = float(torch.nn.utils.clip_grad_norm_(params, **order))
+        elif request.name == "clip_grad_value":
+            torch.nn.utils.clip_grad_value_(params, **hyper)
+        else:
+            raise Unsupported("no torch function of this environment")
+    return out | {f"g{i}.out": p.grad for i, p in enumerate(params) if p.grad is not None}
+
+
+def backend(request):
+    kind = {"optimizer": optimizer, "schedule": schedule, "gradient": gradient}[request.kind]
+    try:
+        return {"format": "bitstep-answer/1"}, kind(request)
+    except Unsupported:
+        raise
+    except Exception as e:  # what the reference refuses is not a run of it
+        raise Unsupported(f"the reference says {type(e).__name__}: {e}".replace("\n", " ")) from e
 
 
 def write(path, meta, tensors):
@@ -106,4 +225,7 @@ def write(path, meta, tensors):
 
 protocol.write = write
 battery.maker = remember
+schedules.Schedules.case = remember_schedule
+# What a case says of packages takes longer than the run.
+golden.distributions, golden.path_of = lambda _: [], lambda _: ""
 protocol.serve(backend)

@@ -2,11 +2,13 @@
 
 The goldens of most names come from torch's plain kernels, so this measures the errors of its other kernels.
 `torch_backend.py FAULT` runs the optimizers of faulty_torch.py, wrong in one way; with several faults and commas
-between them, each optimizer has its own.
+between them, each optimizer has its own; `AdamW.coupled` is for AdamW alone. `torch_backend.py @FILE` reads them from
+a file, anew for each request.
 """
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,9 +41,10 @@ def bits(x):
 def faulty(request, groups):
     """Plain kernels with the fault that was asked for."""
     name = NAMES[request.name]
-    own = {fault for fault in KERNEL.split(",") if fault in faulty_torch.FAULTS.get(name, ())}
+    faults = Path(KERNEL[1:]).read_text() if KERNEL.startswith("@") else KERNEL
+    own = {fault.removeprefix(f"{name}.") for fault in faults.split(",")} & faulty_torch.FAULTS.get(name, {}).keys()
     if len(own) != 1:
-        raise Unsupported(f"not one fault of {name} among {KERNEL}")
+        raise Unsupported(f"not one fault of {name} among {faults}")
     if any(group.get("foreach") or group.get("fused") for group in groups):
         raise Unsupported("plain kernels only")
     return getattr(faulty_torch, name)(groups, *own, **request.hyper)

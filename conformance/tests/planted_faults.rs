@@ -23,8 +23,12 @@ const FAULTS: [(&str, &str, bool, &[&str]); 12] = [
     ("adamw_torch", "eps_before", true, &["looks like: epsilon added before the bias correction"]),
     ("adamw_torch", "no_maximum", false, &["looks like: amsgrad's maximum not kept"]),
     ("sgd", "dampening_first", false, &["looks like: dampening on the first step"]),
-    // Without dampening it is the formula of momentum alone, and so has no name of its own.
-    ("sgd", "nesterov", false, &["only with `nesterov` = true"]),
+    (
+        "sgd",
+        "nesterov",
+        false,
+        &["looks like: Nesterov's momentum with the buffer before the step"],
+    ),
     (
         "adamw_torch",
         "lr_f32",

@@ -106,7 +106,9 @@ impl Exec {
                 Err(BackendError::Unsupported("the program gives no reason".to_owned()))
             }
             ExitOutcome::Unsupported(why) => Err(BackendError::Unsupported(why)),
-            ExitOutcome::Trouble(what) | ExitOutcome::Late(what) => Err(BackendError::Failed(what)),
+            ExitOutcome::Failed(what) | ExitOutcome::Trouble(what) | ExitOutcome::Late(what) => {
+                Err(BackendError::Failed(what))
+            }
         }
     }
 
@@ -123,7 +125,8 @@ impl Exec {
             Err(outcome) => return outcome,
         };
         let outcome = process.request(from, to, self.limit);
-        if matches!(outcome, ExitOutcome::Done | ExitOutcome::Unsupported(_)) {
+        // One that takes seconds to start is kept after an error that it reports itself.
+        if !matches!(outcome, ExitOutcome::Trouble(_) | ExitOutcome::Late(_)) {
             idle.lock().unwrap_or_else(PoisonError::into_inner).push(process);
         }
         outcome

@@ -137,6 +137,8 @@ pub(super) enum ExitOutcome {
     Done,
     /// The program has no implementation; with its reason.
     Unsupported(String),
+    /// The program says that this request failed; it may be asked another.
+    Failed(String),
     /// The program failed.
     Trouble(String),
     /// The timeout expired.
@@ -151,7 +153,7 @@ fn parse_outcome(line: &str) -> Option<ExitOutcome> {
     Some(match word {
         "done" => ExitOutcome::Done,
         "unsupported" => ExitOutcome::Unsupported(rest),
-        "error" => ExitOutcome::Trouble(format!("the program says: {rest}")),
+        "error" => ExitOutcome::Failed(format!("the program says: {rest}")),
         _ => return None,
     })
 }
@@ -231,7 +233,7 @@ impl WorkerProcess {
         Ok(WorkerProcess { stdin, group, lines, err: StderrTail::of(err).0 })
     }
 
-    /// Sends a request and waits for the outcome. After any but `Done` and `Unsupported` the worker must be dropped.
+    /// Sends a request and waits for the outcome. After `Trouble` and `Late` the worker must be dropped.
     pub(super) fn request(&mut self, request: &str, answer: &str, limit: Duration) -> ExitOutcome {
         if let Ok(line) = self.lines.try_recv() {
             return unexpected_line(&line);

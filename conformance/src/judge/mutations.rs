@@ -321,6 +321,9 @@ fn second_moment(case: &Case) -> Option<&'static str> {
 
 const SECOND_MOMENTS: [&str; 5] = ["exp_avg_sq", "square_avg", "sum", "state2", "v"];
 
+/// The slots of amsgrad's maximum.
+const MAXIMA: [&str; 2] = ["max_exp_avg_sq", "vhat"];
+
 fn projects(_: &Case, group: &Group) -> bool {
     number(group, "rank").is_some()
 }
@@ -581,7 +584,9 @@ fn eps_inside(s: MutatedStep<'_>, is_early: bool) -> Result<StepOutput, BackendE
         let Some(group) = s.group(i) else { continue };
         let Some(eps) = eps_key(group).and_then(|k| number(group, k)) else { continue };
         let state = out.states[i].clone();
-        let Some(v) = SECOND_MOMENTS.iter().find_map(|k| state.get(*k)) else { continue };
+        // With amsgrad the root is of the maximum.
+        let mut moments = MAXIMA.iter().chain(&SECOND_MOMENTS);
+        let Some(v) = moments.find_map(|k| state.get(*k)) else { continue };
         let step = STEP_KEYS.iter().find_map(|k| state.get(*k)).map(|t| t.get(0));
         let Some(step) = step else { continue };
         // Adam takes the root of the corrected moment, except in older Transformers.

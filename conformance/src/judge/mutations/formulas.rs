@@ -212,6 +212,17 @@ pub const FORMULAS: &[Mutation] = &[
         step: |s| along(s, |g| is_on(g, "nesterov"), |x| (x.momentum * x.new, x.new)),
     },
     Mutation {
+        name: "Nesterov's momentum with the buffer before the step",
+        applies: has_nesterov,
+        step: |s| {
+            along(
+                s,
+                |g| is_on(g, "nesterov"),
+                |x| (x.g + x.momentum * x.old.unwrap_or(x.new), x.new),
+            )
+        },
+    },
+    Mutation {
         name: "Nesterov's momentum with the buffer in place of the gradient",
         applies: has_nesterov,
         step: |s| along(s, |g| is_on(g, "nesterov"), |x| (x.new + x.momentum * x.new, x.new)),
