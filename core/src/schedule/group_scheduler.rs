@@ -192,7 +192,7 @@ impl<S: Schedule> GroupScheduler<S> {
     /// Makes a scheduler step and returns the new rate.
     ///
     /// # Errors
-    /// A step beyond [`Schedule::last_step`]; nothing is changed then.
+    /// A step beyond [`ScheduleFacts::last_step`]; nothing is changed then.
     pub fn step(&mut self) -> Result<f64, Error> {
         let step = self.step.saturating_add(1);
         if self.schedule.last_step().is_some_and(|last| step > last) {
@@ -204,7 +204,7 @@ impl<S: Schedule> GroupScheduler<S> {
     }
 }
 
-/// The error for a step beyond [`Schedule::last_step`].
+/// The error for a step beyond [`ScheduleFacts::last_step`].
 pub(super) const PAST_THE_END: Error =
     Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
 

@@ -16,7 +16,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// # Errors
 /// `lr_init` ≤ `lr_end`; an `lr_init` of 0, or no steps at all, by which the reference divides. If warm-up lasts exactly
 /// as long as training, or `power` is negative, the reference divides by zero at the last step of training:
-/// [`last_step`](Schedule::last_step) is the step before.
+/// [`last_step`](super::ScheduleFacts::last_step) is the step before.
 ///
 /// # Example
 /// ```

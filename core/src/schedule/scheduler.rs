@@ -208,7 +208,7 @@ impl Scheduler {
     /// ```
     ///
     /// # Errors
-    /// Arguments that the schedule's [`check`](Schedule::check) refuses; an argument called `groups`.
+    /// Arguments that the schedule's [`check`](ScheduleFacts::check) refuses; an argument called `groups`.
     pub fn of(
         name: &str,
         mut schedule: impl AnySchedule + 'static,

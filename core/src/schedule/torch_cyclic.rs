@@ -13,7 +13,7 @@ use crate::math::pow;
 ///
 /// # Source
 /// `torch.optim.lr_scheduler.CyclicLR`, without a user-defined `scale_fn`. The group's own rate is not used.
-/// The reference cycles momentum in the opposite direction: [`momentum`](Schedule::momentum).
+/// The reference cycles momentum in the opposite direction: [`momentum`](super::ScheduleFacts::momentum).
 ///
 /// # Errors
 /// A `step_size_up`, or a sum of both step sizes, that is 0, by which the reference divides; a step size that is not

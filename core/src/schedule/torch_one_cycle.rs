@@ -15,7 +15,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// # Source
 /// `torch.optim.lr_scheduler.OneCycleLR`. The group's own rate is not used. The reference makes step n, beyond the end of
 /// the last phase (unless that phase has length 0, by which it would divide), and refuses any later one. It cycles
-/// momentum in the opposite direction: [`momentum`](Schedule::momentum).
+/// momentum in the opposite direction: [`momentum`](super::ScheduleFacts::momentum).
 ///
 /// # Errors
 /// No number of steps, or 0; `pct_start` outside of [0, 1]; a first phase that ends at step 0, by whose length the
