@@ -521,11 +521,22 @@ fn free_run(
             let want = Want::from_own(data, &**right, &before[i], i);
             compare_param(&mut from_own, case, data, &*run, (i, t), &want, &own);
         }
+        comparator.can_follow = !before.is_empty() && run.shows_state();
         for i in all.clone() {
             let want = Want::of(case, data, (i, t));
             let derived = derived.get(t).unwrap_or(&by_table);
             let by_rule = derived.numbers(&format!("p{i}.value")).is_some();
             compare_param(&mut comparator, case, data, &*run, (i, t), &want, derived);
+            if comparator.takes_unbounded(i, t) {
+                let own = derived::of_own(&spec, data, &before, t);
+                match diverged::step(&spec, data, &before, t) {
+                    Some(right) => {
+                        let want = Want::from_own(data, &*right, &before[i], i);
+                        compare_param(&mut from_own, case, data, &*run, (i, t), &want, &own);
+                    }
+                    None => comparator.problem(format!("`p{i}` has no bound at step {t}")),
+                }
+            }
             // Whether open codes have diverged can't be seen.
             is_open[i] |= !by_rule || derived.has_open_codes(i);
             if !run.shows_state() && is_encoded(i) && is_open[i] {
@@ -533,7 +544,8 @@ fn free_run(
             }
         }
         comparator.end_of_step(t);
-        if !comparator.diverged().is_empty() && run.shows_state() {
+        let next = derived.get(t + 1).is_some_and(Tolerances::has_unbounded);
+        if (next || !comparator.diverged().is_empty()) && run.shows_state() {
             before = diverged::shown(&*run, data.params.len());
         }
     }

@@ -1,6 +1,6 @@
 //! Compares answers with the reference's, element by element, and collects the result of one case in one mode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::judge::bounds::{
@@ -152,6 +152,11 @@ pub(crate) struct Comparator<'a> {
     diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
+    /// Whether this step of a free run can also be judged from the program's own numbers before it.
+    pub(crate) can_follow: bool,
+    /// Parameters that have to be, at this step: a number is off the table's bound where its derived one has grown
+    /// without limit.
+    unbounded: BTreeSet<usize>,
     /// For each tensor, the systematic error of its update: over all single steps, or of the free run so far.
     systematic_errors: BTreeMap<String, SystematicError>,
     /// The first systematic error beyond its tolerance.
@@ -237,6 +242,8 @@ impl<'a> Comparator<'a> {
             units: BTreeMap::new(),
             diverging: BTreeMap::new(),
             diverged: BTreeMap::new(),
+            can_follow: false,
+            unbounded: BTreeSet::new(),
             systematic_errors: BTreeMap::new(),
             systematic: None,
         }
@@ -285,6 +292,17 @@ impl<'a> Comparator<'a> {
     pub(crate) fn mark_unfollowed(&mut self, param: usize, step: usize) {
         let none = Diverged { since: step, accumulated_change: 0.0, followed: false };
         self.diverged.entry(param).or_insert(none).followed = false;
+    }
+
+    /// Whether a parameter is to be judged from the program's own numbers at this step, and so from here on.
+    pub(crate) fn takes_unbounded(&mut self, param: usize, step: usize) -> bool {
+        let is = self.unbounded.remove(&param);
+        if is {
+            let since = step.saturating_sub(1);
+            let followed = Diverged { since, accumulated_change: 0.0, followed: true };
+            self.diverged.entry(param).or_insert(followed);
+        }
+        is
     }
 
     /// Ends a step of a free run, and reports too many codes that were off by one.
@@ -514,6 +532,15 @@ impl<'a> Comparator<'a> {
                 let of = Sample { tensor, step, index: i, dtype, got: g, want: w, unit, bound };
                 self.samples.push(of);
             }
+            if let Some(param) = at.param
+                && ulp > bound
+                && self.can_follow
+                && derived.is_some_and(|d| d[i] == f64::INFINITY)
+                && g.is_finite() == w.is_finite()
+            {
+                self.unbounded.insert(param);
+                continue;
+            }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {
                 self.worst = Some(Worst { share, ulp, bound });
@@ -545,7 +572,8 @@ impl<'a> Comparator<'a> {
         tally.inexact += inexact_here;
         *tally.steps.entry(at.step.unwrap_or(0)).or_default() += off_here;
         self.units.insert(at.tensor.to_owned(), units);
-        if at.from.is_some() && diverged.is_none_or(|p| !p.followed) {
+        let is_unbounded = at.param.is_some_and(|param| self.unbounded.contains(&param));
+        if at.from.is_some() && !is_unbounded && diverged.is_none_or(|p| !p.followed) {
             self.check_systematic(at, &SystematicError::of(&changes), diverged.is_some());
         }
         if let Some(t) = at.step {

@@ -34,6 +34,11 @@ impl Tolerances {
         self.numbers
     }
 
+    /// Whether a number has no bound.
+    pub(crate) fn has_unbounded(&self) -> bool {
+        self.numbers.values().flatten().any(|&x| x == f64::INFINITY)
+    }
+
     /// The ends of a tensor's codes.
     pub(crate) fn codes(&self, tensor: &str) -> Option<[&[u64]; 2]> {
         self.codes.get(tensor).map(|[a, b]| [&a[..], &b[..]])
