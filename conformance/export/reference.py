@@ -119,6 +119,8 @@ def optimizer(request):
     cls, own, run = find(request.name, OPTIMIZERS)
     if run.get("before") or any(".given." in name or name.startswith("given.") for name in request.tensors):
         raise Unsupported("inputs beside the gradients")
+    if request.hyper.get("gradient_release"):
+        raise Unsupported("gradient_release: its steps are made by hooks of the backward pass")
     count = len([n for n in request.tensors if n.endswith(".init")])
     dtypes = {request.tensors[f"p{i}.init"][0] for i in range(count)}
     if len(dtypes) > 1:
@@ -137,7 +139,8 @@ def optimizer(request):
     else:
         groups = None
     dtype = SHORT[dtypes.pop()]
-    if dtype in ("bf16", "f16") and any(g.get("foreach") for g in [request.hyper, *(groups or [])]):
+    foreach = cls.__module__.startswith("torch.optim") and any(g.get("foreach") for g in [request.hyper, *(groups or [])])
+    if foreach and dtype in ("bf16", "f16"):
         raise Unsupported("foreach in 16 bits: PyTorch rounds the factors of _foreach_mul_ to the type of the tensors")
     with AROUND.get(request.name, nullcontext)():
         case = run_torch_optimizer(
@@ -190,6 +193,8 @@ def gradient(request):
     out = {}
     if request.name == "accumulate":
         window, mean = hyper["gradient_accumulation_steps"], hyper["reduction"] == "mean"
+        if window < 1:
+            raise Unsupported("no steps to accumulate")
         params = [torch.nn.Parameter(torch.zeros_like(x[0])) for x in tensors]
         for w, x in zip(params, tensors):
             for row in x:

@@ -1,6 +1,8 @@
-"""Prints docs/backends.md from the JSON lines of `run`: `page.py FOLDER`."""
+"""Prints docs/backends.md from the JSON lines of `run`: `page.py FOLDER`. Without a folder the part about the committed
+cases stays as it stands there, and only that about fuzzing is made anew, from `found`."""
 
 import json
+import re
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -16,6 +18,7 @@ WHAT = {
     "burn": "burn-optim, on burn-flex, against PyTorch",
 }
 HERE = Path(__file__).resolve().parent
+UNDER_FUZZ = "# Under fuzzing\n"
 
 
 def version(name):
@@ -45,6 +48,32 @@ def figure(x):
     if x >= 1e300:
         return "∞"
     return f"{x:.0f}" if x < 10000 else f"{x:.1e}"
+
+
+def fuzzed():
+    print(UNDER_FUZZ)
+    print("""What [`fuzz`](fuzzing.md) finds in them, each made as small as it can be; the core is the oracle. Written by `conformance/foreign/run fuzz`; a line's command shows it again. One finding of each optimizer: after its first it is left alone.
+""")
+    for name in WHAT:
+        folder = HERE / "found" / name
+        if not (folder / "summary.txt").exists():
+            continue
+        # Without the time it took.
+        summary = re.sub(r" in .*? a second\)", "", (folder / "summary.txt").read_text().strip())
+        print(f"## {name}{version(name)}: fuzzed\n\n{summary}.\n")
+        lines = [json.loads(line) for line in (folder / "found.jsonl").read_text().splitlines()]
+        if not lines:
+            continue
+        print("| name | smallest run | error | what is known of it | to see it |")
+        print("| --- | --- | --- | --- | --- |")
+        for c in sorted(lines, key=lambda c: c["name"]):
+            known = [f"off: {', '.join(c['off'])}" if c["off"] else c["detail"].split("; ")[0]]
+            known += [f"looks like: {c['diagnosis']}"] if c["diagnosis"] else []
+            known += [f"shows {', '.join(c['conditions'])}"] if c["conditions"] else []
+            text = "; ".join(known).replace("|", "\\|").replace("\n", " ")
+            more = f"{c['more']} more runs failed" if c["more"] else "no other run failed"
+            print(f"| `{c['name']}` | {c['size']} | {c['error'] or '–'} | {text}; {more} | `conformance/foreign/run again {name} {c['case']}` |")
+        print()
 
 
 def main(folder):
@@ -101,4 +130,8 @@ A case counts as matched if the whole run from its start stays within the [bound
         print()
 
 
-main(Path(sys.argv[1]))
+if len(sys.argv) > 1:
+    main(Path(sys.argv[1]))
+else:
+    print((HERE / "../../docs/backends.md").read_text().split(UNDER_FUZZ)[0], end="")
+fuzzed()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import faulty_torch
-from request import Unsupported, serve, widen
+from request import Unsupported, arguments, serve, widen
 
 torch.set_num_threads(1)
 KERNEL = sys.argv[1]
@@ -54,7 +54,7 @@ def backend(request):
     if request.kind != "optimizer" or request.name not in NAMES:
         raise Unsupported(f"only {', '.join(NAMES)}")
     is_kernel = KERNEL in ("foreach", "fused")
-    groups, params, arguments = json.loads(request.meta["groups"]), {}, {}
+    groups, params, of_param = arguments(json.loads(request.meta["groups"])), {}, {}
     for group in groups:
         numbers = group.pop("params")
         if KERNEL == "fused" and group.get("foreach"):
@@ -67,7 +67,7 @@ def backend(request):
             group[KERNEL] = True
         for i in numbers:
             params[i] = torch.nn.Parameter(tensor(*request.tensors[f"p{i}.init"]))
-            arguments[i] = group
+            of_param[i] = group
         group["params"] = [params[i] for i in numbers]
     if is_kernel:
         hyper = {**request.hyper, KERNEL: True}
@@ -81,7 +81,7 @@ def backend(request):
         state = {n[len(prefix):]: t for n, t in request.tensors.items() if n.startswith(prefix)}
         if state:
             optimizer.state[p] = {slot: tensor(*t) for slot, t in state.items()}
-        elif updates[i] > 0 and (request.name != "sgd" or arguments[i]["momentum"]):
+        elif updates[i] > 0 and (request.name != "sgd" or of_param[i]["momentum"]):
             meta[f"p{i}.lacks"] = "step" if request.name != "sgd" else "momentum_buffer"
     rates, count = request.array("lr"), int(request.meta["steps"])
     for t in range(count):

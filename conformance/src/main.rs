@@ -205,6 +205,9 @@ struct FuzzArgs {
     /// Go on with a name after its first finding
     #[arg(long)]
     go_on: bool,
+    /// Print for each name how many runs were compared, and which draws the oracle did not take
+    #[arg(long)]
+    tally: bool,
     /// Write one JSON object a finding
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -477,7 +480,8 @@ fn fuzz(which: &CaseArgs, name: &str, limit: Duration, what: &FuzzArgs) -> Resul
     let progress = Arc::new(fuzz::Progress::default());
     let bar = progress_line(&progress, start);
     let oracle = match what.oracle.as_str() {
-        "reference" => registry::backend(&export::reference()?, limit)?,
+        // It imports a name's packages when it is first asked for it, which takes far longer than an answer.
+        "reference" => registry::backend(&export::reference()?, limit.max(STARTS))?,
         name => registry::backend(name, limit)?,
     };
     let summary = fuzz::run(&options, &*backend, &*oracle, &progress);
@@ -502,12 +506,18 @@ fn fuzz(which: &CaseArgs, name: &str, limit: Duration, what: &FuzzArgs) -> Resul
             summary.findings.iter().flat_map(|f| f.reports.clone()).collect();
         html.write_all(html::page(&reports).as_bytes())?;
     }
+    if what.tally {
+        write!(out, "{}", fuzz::tally(&summary))?;
+    }
     write!(out, "{}", fuzz::text(&summary))?;
     if summary.compared == 0 {
         writeln!(out, "nothing compared, which is no pass")?;
     }
     Ok(summary.findings.is_empty() && summary.compared > 0)
 }
+
+/// The least time that the references have for an answer.
+const STARTS: Duration = Duration::from_secs(300);
 
 /// A line with runs a second, names and combinations covered, and findings so far.
 fn progress_line(progress: &Arc<fuzz::Progress>, start: Instant) -> ProgressBar {

@@ -217,6 +217,10 @@ pub(crate) fn case(
         }
         Source::Gradient(like) => (1, Data::Gradient(gradient(&pool.name, like, plan, &mut rng)?)),
     };
+    let mut metadata = BTreeMap::from([("seed".to_owned(), seed.to_string())]);
+    if let Some(versions) = template.versions.as_ref().filter(|_| !by_core) {
+        metadata.insert("versions".to_owned(), versions.clone());
+    }
     let case = Case {
         path: PathBuf::new(),
         id: format!("{}/{}/fuzz_{seed}_{index}", pool.kind.name(), pool.name),
@@ -226,7 +230,7 @@ pub(crate) fn case(
         hyper,
         steps,
         note: String::new(),
-        metadata: BTreeMap::from([("seed".to_owned(), seed.to_string())]),
+        metadata,
         data,
     };
     match plan.start {

@@ -12,7 +12,8 @@ use super::values::{is_denormal, limits};
 use crate::golden::{Case, Data};
 use crate::judge::bounds::Mode;
 use crate::judge::check::{Outcome, Report};
-use crate::judge::{compare, diagnose};
+use crate::judge::derived::{self, Parting};
+use crate::judge::{Sample, compare, diagnose};
 use crate::report::figure;
 use crate::tensor::Dtype;
 
@@ -27,6 +28,8 @@ pub struct Explanation {
     pub diagnosis: Option<String>,
     /// In which inputs it shows.
     pub conditions: Vec<String>,
+    /// At which operation of a step the answer parts from what is right.
+    pub parts: Option<String>,
     /// The first number that is off, or what the backend said.
     pub detail: String,
 }
@@ -46,6 +49,9 @@ impl Explanation {
         }
         if let Some(diagnosis) = &self.diagnosis {
             let _ = write!(out, "; looks like: {diagnosis}");
+        }
+        if let Some(parts) = &self.parts {
+            let _ = write!(out, "; parts at {parts}");
         }
         if !self.conditions.is_empty() {
             let _ = write!(out, "; shows {}", self.conditions.join(", "));
@@ -106,8 +112,56 @@ pub(crate) fn explain(
         conditions.extend(course(case, judge));
     }
     conditions.extend(arguments(case, defaults, judge));
+    let parts = parts(case, &reports, neighbours, judge);
     let diagnosis = diagnosis(case, reports, neighbours, judge);
-    Explanation { off, right, diagnosis, conditions, detail }
+    Explanation { off, right, diagnosis, conditions, parts, detail }
+}
+
+/// The operations at which the first step that is off may part from what is right, and how many of its numbers are off.
+fn partings(case: &Case, reports: &[Report], constants: bool) -> Option<(Vec<Parting>, usize)> {
+    let data = edit::optimizer(case)?;
+    let is_off = |s: &&Sample| compare::error(s.got, s.want, s.unit) > s.bound;
+    let report = reports.iter().find(|r| r.mode == Mode::Step && r.outcome == Outcome::Fail)?;
+    let first = report.samples.iter().filter(is_off).min_by_key(|s| s.step)?;
+    // One parameter: each has constants and operations of its own.
+    let param = first.tensor.split('.').next()?;
+    let of_step = report.samples.iter().filter(|s| s.step == first.step);
+    let own: Vec<&Sample> = of_step.filter(|s| s.tensor.split('.').next() == Some(param)).collect();
+    let off = own.iter().filter(|s| is_off(s) && s.got.is_finite()).count();
+    Some((derived::parting(case, data, first.step, &own, constants), off))
+}
+
+/// How many neighbours are asked whether it is a constant, and of how many numbers that are off: for fewer, a constant
+/// can make up for anything.
+const ASKED: (usize, usize) = (4, 3);
+
+/// At which operation the answer parts from what is right, in words. A single number can be had by another result of
+/// any operation before it, so neighbours of more numbers say whether it is a constant of the step.
+fn parts(
+    case: &Case,
+    reports: &[Report],
+    neighbours: &[Case],
+    judge: &Judge<'_>,
+) -> Option<String> {
+    let (all, _) = partings(case, reports, false)?;
+    let failing = neighbours.iter().filter_map(|near| partings(near, &judge(near)?, true));
+    let failing = failing.filter(|(_, off)| *off >= ASKED.1).take(ASKED.0);
+    let failing: Vec<Vec<Parting>> = failing.map(|(all, _)| all).collect();
+    // Not all: where a number is not finite, or hardly off, nothing can be searched for.
+    let with_one = failing.iter().filter(|all| !all.is_empty()).count();
+    let is_constant = 2 * with_one > failing.len();
+    let mut left = all.iter().filter(|p| p.is_constant() == is_constant);
+    let mut out = left.next()?.to_string();
+    let later: Vec<String> = match is_constant {
+        true => left.take(2).map(|p| format!(", or {p}")).collect(),
+        false => left.map(|p| p.sign().to_owned()).collect(),
+    };
+    if is_constant {
+        out.extend(later);
+    } else if !later.is_empty() {
+        let _ = write!(out, ", or after it ({})", later.join(" "));
+    }
+    Some(out)
 }
 
 /// The mistake that fits most of the failing checks of the run and its neighbours.

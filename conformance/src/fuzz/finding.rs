@@ -34,14 +34,14 @@ pub struct Summary {
     pub compared: u64,
     /// Runs that the backend has no implementation for, by name and reason.
     pub unsupported: BTreeMap<(String, String), u64>,
-    /// Draws that the core refused, by name: no run came of them.
-    pub refused: BTreeMap<String, u64>,
+    /// Draws that the oracle refused, by name and reason: no run came of them.
+    pub refused: BTreeMap<(String, String), u64>,
     /// Runs without elements or steps.
     pub empty: u64,
     /// Numbers compared.
     pub numbers: u64,
-    /// Names of which a run was compared.
-    pub names: BTreeSet<String>,
+    /// Names of which a run was compared, and how many.
+    pub names: BTreeMap<String, u64>,
     /// All names.
     pub of: usize,
     /// Combinations of gradient pattern, type and hyper-parameters of which a run was compared.
@@ -64,6 +64,12 @@ pub enum Arguments {
 }
 
 impl Summary {
+    pub(super) fn refuse(&mut self, name: &str, why: Vec<String>) {
+        for why in why {
+            *self.refused.entry((name.to_owned(), why)).or_default() += 1;
+        }
+    }
+
     /// The number of combinations that [`cells`](Self::cells) can hold: those of every type in use.
     #[must_use]
     pub fn all_cells(&self) -> usize {

@@ -25,7 +25,7 @@ pub use explain::Explanation;
 pub use finding::{Arguments, Finding, Progress, Summary};
 pub use oracle::{ORACLE, answered};
 pub use plan::Profile;
-pub use report::{finding, json, text};
+pub use report::{finding, json, tally, text};
 pub use rule::{RuleFuzz, Symmetry, fuzz_rule};
 pub use run::{FuzzError, Options, replay, run};
 pub use values::Pattern;

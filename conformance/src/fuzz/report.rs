@@ -1,6 +1,6 @@
 //! Prints what was fuzzed and found: text, and JSON lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -124,6 +124,7 @@ pub fn json(f: &Finding, backend: &str, folder: Option<&Path>) -> String {
         "off": e.off,
         "right": e.right,
         "diagnosis": e.diagnosis,
+        "parts": e.parts,
         "conditions": e.conditions,
         "detail": e.detail,
         "tries": f.tries,
@@ -131,6 +132,25 @@ pub fn json(f: &Finding, backend: &str, folder: Option<&Path>) -> String {
         "again": folder.map(|folder| again(f, backend, folder)),
     });
     plain_json(&line.to_string())
+}
+
+/// The runs of each name: compared, not taken by the oracle, and why.
+#[must_use]
+pub fn tally(s: &Summary) -> String {
+    let mut out = String::new();
+    let refused = s.refused.keys().map(|(name, _)| name);
+    let names: BTreeSet<&String> = s.names.keys().chain(refused).collect();
+    for name in names {
+        let compared = s.names.get(name).copied().unwrap_or_default();
+        let _ = writeln!(out, "{name}: {compared} runs compared");
+        let own = s.refused.iter().filter(|((other, _), _)| other == name);
+        let mut why: Vec<(u64, &str)> = own.map(|((_, why), n)| (*n, why.as_str())).collect();
+        why.sort_unstable_by(|a, b| b.cmp(a));
+        for (n, why) in why {
+            let _ = writeln!(out, "    {n} draws not taken: {}", plain(why));
+        }
+    }
+    out
 }
 
 /// What was tried, in a few lines.
@@ -154,7 +174,7 @@ pub fn text(s: &Summary) -> String {
     let _ = writeln!(
         out,
         "{} runs compared in {seconds:.1} s ({:.0} a second), {} numbers; {} of {} names, {} of {} combinations of \
-         gradients, types and arguments; {} runs unsupported, {} empty, {refused} draws not taken by the core; {} found",
+         gradients, types and arguments; {} runs unsupported, {} empty, {refused} draws not taken by the oracle; {} found",
         s.compared,
         s.compared as f64 / seconds.max(1e-3),
         s.numbers,

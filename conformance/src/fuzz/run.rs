@@ -13,7 +13,7 @@ use super::oracle::Oracle;
 use super::plan::{self, Plan, Profile};
 use super::template::{self, Pool};
 use super::{draw, properties, shrink};
-use crate::backend::Backend;
+use crate::backend::{Backend, BackendError};
 use crate::golden::{Case, Data, GoldenError, Kind};
 use crate::judge::bounds::Bounds;
 use crate::judge::check::{self, Outcome, Report};
@@ -63,7 +63,8 @@ const DRAWS: u64 = 8;
 struct Drawn {
     case: Case,
     plan: Plan,
-    refused: u64,
+    /// Why draws before it were refused.
+    refused: Vec<String>,
 }
 
 /// Run number `index` of a name.
@@ -72,20 +73,26 @@ fn drawn(
     profile: Profile,
     (seed, index): (u64, u64),
     oracle: &dyn Backend,
-) -> Result<Drawn, u64> {
+) -> Result<Drawn, Vec<String>> {
     let plans = plan::plans(profile);
-    for refused in 0..DRAWS {
+    let mut refused = Vec::new();
+    for n in 0..DRAWS {
         let name = pool.name.bytes().fold(seed, |h, b| own_seed(h, b.into()));
-        let Some(plan) = plan::draw(&plans, own_seed(name, index * DRAWS + refused)) else {
+        let plan = plan::draw(&plans, own_seed(name, index * DRAWS + n));
+        let case = plan.and_then(|plan| {
+            Some((draw::case(pool, &plan, (seed, index), oracle.name() == "core")?, plan))
+        });
+        let Some((case, plan)) = case else {
+            refused.push("such inputs do not fit the name".to_owned());
             continue;
         };
-        let case = draw::case(pool, &plan, (seed, index), oracle.name() == "core")
-            .and_then(|case| Oracle { by: oracle, slots: Some(&pool.slots) }.answered(&case).ok());
-        if let Some(case) = case {
-            return Ok(Drawn { case, plan, refused });
+        match (Oracle { by: oracle, slots: Some(&pool.slots) }).answered(&case) {
+            Ok(case) => return Ok(Drawn { case, plan, refused }),
+            Err(BackendError::Unsupported(why) | BackendError::Failed(why)) => refused.push(why),
+            Err(BackendError::NeedsState(slot)) => refused.push(format!("it lacks `{slot}`")),
         }
     }
-    Err(DRAWS)
+    Err(refused)
 }
 
 /// How a run's arguments stand to their defaults.
@@ -114,7 +121,7 @@ fn judged(case: &Case, backend: &dyn Backend, bounds: &Bounds, properties: bool)
 
 /// What became of one run.
 enum Outcomes {
-    Refused(u64),
+    Refused(Vec<String>),
     Ran { drawn: Box<Drawn>, reports: Vec<Report> },
 }
 
@@ -198,14 +205,12 @@ pub fn run(
             let pool = &pools[k];
             let Some(outcome) = outcome else { continue };
             match outcome {
-                Outcomes::Refused(n) => {
-                    *summary.refused.entry(pool.name.clone()).or_default() += n;
+                Outcomes::Refused(why) => {
+                    summary.refuse(&pool.name, why);
                     unsupported[k] += 1;
                 }
-                Outcomes::Ran { drawn, reports } => {
-                    if drawn.refused > 0 {
-                        *summary.refused.entry(pool.name.clone()).or_default() += drawn.refused;
-                    }
+                Outcomes::Ran { mut drawn, reports } => {
+                    summary.refuse(&pool.name, std::mem::take(&mut drawn.refused));
                     unsupported[k] += u64::from(count(&mut summary, pool, &drawn, &reports));
                     if badness(&reports).is_some() {
                         found(
@@ -224,7 +229,7 @@ pub fn run(
         open.retain(|&k| {
             let name = pools[k].name.as_str();
             (options.all || !done.contains(name))
-                && (unsupported[k] < GIVE_UP || summary.names.contains(name))
+                && (unsupported[k] < GIVE_UP || summary.names.contains_key(name))
         });
         progress.findings.store(summary.findings.len() as u64, Ordering::Relaxed);
         progress.names.store(summary.names.len() as u64, Ordering::Relaxed);
@@ -269,7 +274,7 @@ fn count(summary: &mut Summary, pool: &Pool, drawn: &Drawn, reports: &[Report]) 
         return false;
     }
     summary.compared += 1;
-    summary.names.insert(pool.name.clone());
+    *summary.names.entry(pool.name.clone()).or_default() += 1;
     if let Data::Optimizer(data) = &drawn.case.data {
         let reference = pool.templates.get(drawn.plan.template.index(pool.templates.len()));
         let defaults = reference.map(|t| pool.defaults(t)).unwrap_or_default();
@@ -369,8 +374,8 @@ mod tests {
     use crate::Core;
     use crate::judge::mutations::MUTATIONS;
 
-    fn findings(seed: u64, threads: usize) -> Vec<(String, u64, usize)> {
-        let options = Options {
+    fn options(seed: u64) -> Options {
+        Options {
             golden: vec![suite::committed()],
             only: CaseFilter::new(Some("optimizer/{adamw_torch,sgd}/*")).unwrap(),
             like: None,
@@ -379,7 +384,27 @@ mod tests {
             cases: 64,
             time: None,
             all: false,
-        };
+        }
+    }
+
+    #[test]
+    fn the_operation_is_named_at_which_an_answer_parts() {
+        for (mistake, want) in [
+            ("epsilon doubled", "the constant 1e-8, which would have to be "),
+            ("epsilon inside the root", "√"),
+        ] {
+            let wrong = MUTATIONS.iter().find(|m| m.name == mistake).unwrap();
+            let wrong = wrong.in_place_of(&Core);
+            let ran = run(&options(1), &wrong, &Core, &Progress::default()).unwrap();
+            let found = ran.findings.iter().find(|f| f.case.name == "adamw_torch").unwrap();
+            let parts = found.explanation.parts.as_deref().unwrap_or_default();
+            assert!(parts.contains(want), "{mistake}: {parts}");
+            assert!(found.case.note.contains(parts), "{}", found.case.note);
+        }
+    }
+
+    fn findings(seed: u64, threads: usize) -> Vec<(String, u64, usize)> {
+        let options = options(seed);
         let wrong = MUTATIONS.iter().find(|m| m.name.contains("off by one")).unwrap();
         let wrong = wrong.in_place_of(&Core);
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

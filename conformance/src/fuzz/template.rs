@@ -21,6 +21,8 @@ use crate::tensor::Dtype;
 pub(crate) struct Template {
     /// The path of the reference that the case records.
     pub(crate) reference: String,
+    /// The versions of its packages.
+    pub(crate) versions: Option<String>,
     /// All arguments, with those added that tell the core which reference to follow.
     pub(crate) hyper: Map<String, Value>,
     /// The inputs.
@@ -99,6 +101,7 @@ pub(crate) fn number(x: f64) -> Value {
 
 fn template(case: &Case) -> Template {
     let (reference, hyper) = (case.reference.clone(), case.hyper.clone());
+    let versions = case.metadata.get("versions").cloned();
     match &case.data {
         Data::Optimizer(data) => {
             let spec = OptimizerSpec { params: Vec::new(), ..OptimizerSpec::new(case, data) };
@@ -116,13 +119,13 @@ fn template(case: &Case) -> Template {
                 scalars,
                 has_rate: data.lr.is_some(),
             };
-            Template { reference, hyper, inputs }
+            Template { reference, versions, hyper, inputs }
         }
         Data::Schedule(data) => {
-            Template { reference, hyper, inputs: Source::Schedule(data.clone()) }
+            Template { reference, versions, hyper, inputs: Source::Schedule(data.clone()) }
         }
         Data::Gradient(data) => {
-            Template { reference, hyper, inputs: Source::Gradient(data.clone()) }
+            Template { reference, versions, hyper, inputs: Source::Gradient(data.clone()) }
         }
     }
 }

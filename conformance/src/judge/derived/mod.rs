@@ -23,6 +23,7 @@ mod lowrank;
 mod number;
 mod orthogonal;
 mod own;
+mod parting;
 mod plain;
 mod product;
 mod rule;
@@ -41,6 +42,7 @@ use host::Following;
 pub(crate) use host::Tolerances;
 use number::Source;
 pub(crate) use own::of_rule;
+pub(crate) use parting::{Parting, parting};
 pub(crate) use schedule::of_schedule;
 
 /// The tolerances of one step from the reference's own state; nothing for what can't be tracked.

@@ -12,7 +12,7 @@
 //!
 //! The larger operations are not inlined: every rule is compiled with them, for four types.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -99,6 +99,48 @@ pub(super) fn without<X>(source: Source, f: impl FnOnce() -> X) -> X {
 #[inline(always)]
 pub(super) fn added(source: Source, error: f64) -> f64 {
     if IGNORED.get() == Some(source) { 0.0 } else { error }
+}
+
+/// An operation that was made while [`traced`] was on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Operation {
+    pub(crate) source: Source,
+    pub(crate) operands: [f64; 2],
+    pub(crate) result: f64,
+}
+
+thread_local! {
+    static IS_TRACED: Cell<bool> = const { Cell::new(false) };
+    /// The operations so far, and of one of them, by its place, another result.
+    static TRACE: RefCell<(Vec<Operation>, Option<(usize, f64)>)> =
+        const { RefCell::new((Vec::new(), None)) };
+}
+
+/// Calls `f` and says which operations it makes; one of them, by its place, may be given another result.
+pub(super) fn traced<X>(other: Option<(usize, f64)>, f: impl FnOnce() -> X) -> (X, Vec<Operation>) {
+    TRACE.set((Vec::new(), other));
+    IS_TRACED.set(true);
+    let result = f();
+    IS_TRACED.set(false);
+    (result, TRACE.take().0)
+}
+
+/// The result of an operation, or what it is to be instead.
+#[inline(always)]
+fn made<T: ComputeFloat>(source: Source, operands: [f64; 2], result: T) -> T {
+    if IS_TRACED.get() { note(source, operands, result) } else { result }
+}
+
+#[cold]
+fn note<T: ComputeFloat>(source: Source, operands: [f64; 2], result: T) -> T {
+    TRACE.with_borrow_mut(|(all, other)| {
+        let result = match *other {
+            Some((at, x)) if at == all.len() => T::from_f64(x),
+            _ => result,
+        };
+        all.push(Operation { source, operands, result: result.to_f64() });
+        result
+    })
 }
 
 thread_local! {
@@ -237,12 +279,17 @@ fn sum_is_exact(a: f64, b: f64, sum: f64) -> bool {
     (a - (sum - part)) + (b - part) == 0.0
 }
 
+/// Whether the rounding error of a product or quotient of this size is a number of `f64`, so that a test for 0 can see it.
+fn shows_error(x: f64) -> bool {
+    x.abs() > 1e-290
+}
+
 impl<T: ComputeFloat> Add for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn add(self, other: Self) -> Self {
-        let value = self.value + other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let value = made(Source::Addition, [a, b], self.value + other.value);
         let is_exact = sum_is_exact(a, b, value.to_f64());
         Self::result(value, a + b, self.error + other.error, added(Source::Addition, 1.0), is_exact)
     }
@@ -259,12 +306,14 @@ impl<T: ComputeFloat> Mul for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn mul(self, other: Self) -> Self {
-        let value = self.value * other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let value = made(Source::Multiplication, [a, b], self.value * other.value);
         let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a.abs() * b.abs() };
         let error =
             product(a, other.error) + product(b, self.error) + product(self.error, other.error);
-        let is_exact = error == 0.0 && a.mul_add(b, -value.to_f64()) == 0.0;
+        let is_zero = a == 0.0 || b == 0.0;
+        let is_exact =
+            error == 0.0 && (is_zero || shows_error(a * b) && a.mul_add(b, -value.to_f64()) == 0.0);
         Self::result(value, a * b, error, added(Source::Multiplication, 1.0), is_exact)
     }
 }
@@ -273,8 +322,8 @@ impl<T: ComputeFloat> Div for Bounded<T> {
     type Output = Self;
     #[inline(never)]
     fn div(self, other: Self) -> Self {
-        let value = self.value / other.value;
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
+        let value = made(Source::Division, [a, b], self.value / other.value);
         let (x, least) = (a / b, b.abs() - other.error);
         let inherited = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
         let error = match self.error + inherited {
@@ -282,7 +331,8 @@ impl<T: ComputeFloat> Div for Bounded<T> {
             error if least > 0.0 => error / least,
             _ => f64::INFINITY,
         };
-        let is_exact = error == 0.0 && value.to_f64().mul_add(b, -a) == 0.0;
+        let is_exact =
+            error == 0.0 && (a == 0.0 || shows_error(a) && value.to_f64().mul_add(b, -a) == 0.0);
         Self::result(value, x, error, added(Source::Division, 1.0), is_exact)
     }
 }
@@ -308,7 +358,7 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
     /// A constant of a step, computed in `f64` by math libraries that may differ in the last bits.
     #[inline(never)]
     fn from_f64(x: f64) -> Self {
-        let value = T::from_f64(x);
+        let value = made(Source::Constant, [x, x], T::from_f64(x));
         // Two ULP of the type that it is computed in.
         let error = added(Source::Constant, 4.0 * half_ulp(CONSTANTS.get(), x));
         let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
@@ -404,14 +454,15 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     #[inline(never)]
     fn sqrt(self) -> Self {
-        let value = self.value.sqrt();
-        let (x, s) = (self.value.to_f64(), value.to_f64());
+        let x = self.value.to_f64();
+        let value = made(Source::Root, [x, x], self.value.sqrt());
+        let s = value.to_f64();
         let error = match self.error {
             0.0 => 0.0,
             error if error <= x => error / (x.sqrt() + (x - error).sqrt()),
             error => ((x + error).sqrt() - x.sqrt()).max(x.sqrt()),
         };
-        let is_exact = error == 0.0 && s.mul_add(s, -x) == 0.0;
+        let is_exact = error == 0.0 && (x == 0.0 || shows_error(x) && s.mul_add(s, -x) == 0.0);
         Self::result(value, x.sqrt(), error, added(Source::Root, 2.0), is_exact)
     }
     fn abs(self) -> Self {
@@ -472,6 +523,18 @@ mod tests {
         }
         let third = Bounded::exact(1.0f32) / three;
         assert_eq!(third.error, f64::from(third.value) * f64::from(f32::EPSILON) / 2.0);
+    }
+
+    #[test]
+    fn an_error_too_small_for_a_number_is_one() {
+        let [tenth, tiny] = [0.1, 2e-315].map(Bounded::<f64>::exact);
+        for inexact in [tenth * tiny, tiny / Bounded::exact(3.0), tiny.sqrt()] {
+            assert!(inexact.error >= 5e-324, "{inexact:?}");
+        }
+        let zero = Bounded::exact(0.0);
+        for exact in [zero * tiny, zero / tiny, zero.sqrt(), tiny + tiny] {
+            assert_eq!(exact.error, 0.0, "{exact:?}");
+        }
     }
 
     #[test]
