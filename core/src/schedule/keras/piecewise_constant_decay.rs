@@ -2,8 +2,9 @@ use super::Decay;
 #[cfg(feature = "alloc")]
 use crate::hyper::Value;
 use crate::hyper::{FieldVisitor, HyperParams};
+use crate::schedule::ScheduleFloat;
 #[cfg(feature = "alloc")]
-use crate::schedule::{ScheduleFloat, arguments};
+use crate::schedule::arguments;
 
 /// Constant between boundaries.
 ///
