@@ -111,18 +111,20 @@ pub(crate) struct Operation {
 
 thread_local! {
     static IS_TRACED: Cell<bool> = const { Cell::new(false) };
-    /// The operations so far, and of one of them, by its place, another result.
-    static TRACE: RefCell<(Vec<Operation>, Option<(usize, f64)>)> =
-        const { RefCell::new((Vec::new(), None)) };
+    /// The operations so far.
+    static TRACE: RefCell<Vec<Operation>> = const { RefCell::new(Vec::new()) };
+    /// The place of an operation that is given another result, and that result.
+    static OTHER: Cell<Option<(usize, f64)>> = const { Cell::new(None) };
 }
 
 /// Calls `f` and says which operations it makes; one of them, by its place, may be given another result.
 pub(super) fn traced<X>(other: Option<(usize, f64)>, f: impl FnOnce() -> X) -> (X, Vec<Operation>) {
-    TRACE.set((Vec::new(), other));
+    TRACE.take();
+    OTHER.set(other);
     IS_TRACED.set(true);
     let result = f();
     IS_TRACED.set(false);
-    (result, TRACE.take().0)
+    (result, TRACE.take())
 }
 
 /// The result of an operation, or what it is to be instead.
@@ -133,8 +135,8 @@ fn made<T: ComputeFloat>(source: Source, operands: [f64; 2], result: T) -> T {
 
 #[cold]
 fn note<T: ComputeFloat>(source: Source, operands: [f64; 2], result: T) -> T {
-    TRACE.with_borrow_mut(|(all, other)| {
-        let result = match *other {
+    TRACE.with_borrow_mut(|all| {
+        let result = match OTHER.get() {
             Some((at, x)) if at == all.len() => T::from_f64(x),
             _ => result,
         };
