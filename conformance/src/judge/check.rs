@@ -246,7 +246,7 @@ impl Report {
         remarks: impl IntoIterator<Item = String>,
     ) -> Report {
         comparator.finish();
-        let ties = comparator.ties();
+        let ties = comparator.remark();
         let (ulp, bound) = comparator.worst();
         (self.ulp, self.bound) = (Some(ulp), bound);
         let mut detail = comparator.problems.clone();
@@ -550,7 +550,7 @@ fn free_run(
         }
     }
     from_own.finish();
-    from_own.ties();
+    from_own.remark();
     comparator.absorb(from_own);
     let remarks = [(!run.shows_state()).then(unchecked), underived(&spec)];
     Ok(blank.with_results(comparator, remarks.into_iter().flatten()))

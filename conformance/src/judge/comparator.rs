@@ -152,6 +152,8 @@ pub(crate) struct Comparator<'a> {
     diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
+    /// How many numbers were not judged: a correct one may be NaN where another is none.
+    may_be_nan: usize,
     /// Whether this step of a free run can also be judged from the program's own numbers before it.
     pub(crate) can_follow: bool,
     /// Parameters that have to be, at this step: a number is off the table's bound where its derived one has grown
@@ -242,6 +244,7 @@ impl<'a> Comparator<'a> {
             units: BTreeMap::new(),
             diverging: BTreeMap::new(),
             diverged: BTreeMap::new(),
+            may_be_nan: 0,
             can_follow: false,
             unbounded: BTreeSet::new(),
             systematic_errors: BTreeMap::new(),
@@ -336,6 +339,7 @@ impl<'a> Comparator<'a> {
             self.problem(own(text));
         }
         self.failures += other.failures;
+        self.may_be_nan += other.may_be_nan;
         self.compared += other.compared;
         for (tensor, other) in other.tensors {
             let of = self.tensors.entry(tensor).or_default();
@@ -351,8 +355,18 @@ impl<'a> Comparator<'a> {
         }
     }
 
+    /// The remark on what was not judged to the end.
+    pub(crate) fn remark(&mut self) -> Option<String> {
+        let nan = (self.may_be_nan > 0)
+            .then(|| format!("{} numbers not judged that may be NaN", self.may_be_nan));
+        match (self.ties(), nan) {
+            (Some(a), Some(b)) => Some(format!("{a}; {b}")),
+            (a, b) => a.or(b),
+        }
+    }
+
     /// The remark on codes that were off by one, where the reference is on a tie; too many are a problem.
-    pub(crate) fn ties(&mut self) -> Option<String> {
+    fn ties(&mut self) -> Option<String> {
         let [open, parted] = self.open;
         if parted > 0 {
             let all = self.derived_codes;
@@ -450,6 +464,10 @@ impl<'a> Comparator<'a> {
         let name: Arc<str> = at.tensor.into();
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
+            if derived.is_some_and(|d| d[i].is_nan()) {
+                self.may_be_nan += 1;
+                continue;
+            }
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));
             *largest = if steps.is_some() { largest.max(unit) } else { unit };
             let steps = steps.map_or(1.0, |steps| steps * (*largest / unit));

@@ -64,7 +64,8 @@ pub(super) struct Task<'a> {
     pub(super) full: Option<Held<'a>>,
 }
 
-/// A value after the step, before it is rounded for storage, and how far apart two correct ones may be.
+/// A value after the step, before it is rounded for storage, and how far apart two correct ones may be: NaN if one may be
+/// NaN where the other is a number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) value: f64,

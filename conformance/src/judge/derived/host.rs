@@ -92,8 +92,8 @@ impl Following {
 
 /// How far apart two correct answers may be once they are stored in this type.
 fn stored<T: StoredFloat>(x: Answer) -> f64 {
-    if x.tolerance == 0.0 {
-        return 0.0;
+    if x.tolerance == 0.0 || x.tolerance.is_nan() {
+        return x.tolerance;
     }
     let [low, high] = [-1.0, 1.0].map(|way| T::from_f64(x.value + way * x.tolerance).to_f64());
     let widest = x.tolerance + 2.0 * half_ulp(T::DTYPE, x.value.abs() + x.tolerance);

@@ -227,12 +227,18 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let part =
             if T::DTYPE == Dtype::Bf16 { half_ulp(T::DTYPE, value.to_f64()) / 2.0 } else { 0.0 };
         let error = error + part;
-        Answer::of(<R as NewtonSchulz>::update::<Bounded<T>>(&k, p, Bounded { value, error }))
+        let mut answer =
+            Answer::of(<R as NewtonSchulz>::update::<Bounded<T>>(&k, p, Bounded { value, error }));
+        if error.is_nan() || p.error.is_nan() {
+            answer.tolerance = f64::NAN;
+        }
+        answer
     };
     Some(vec![param.iter().enumerate().map(updated).collect(), moved])
 }
 
-/// What all open numbers together may move each element of the result by.
+/// What all open numbers together may move each element of the result by; NaN if one of them decides whether it is a
+/// number: what cancels to 0 or nearly so, divided by its norm.
 fn effects<R: NewtonSchulz, T: ComputeFloat>(
     plain: &Iteration<R, T>,
     start: &[T::Scalar],
@@ -244,8 +250,12 @@ fn effects<R: NewtonSchulz, T: ComputeFloat>(
     let last = plain.rule.iterations();
     let mut add = |index: usize, effect: f64| {
         if let Some(to) = effects.get_mut(index) {
-            *to += if effect.is_finite() { effect } else { 0.0 };
+            *to += if effect == f64::INFINITY { 0.0 } else { effect };
         }
+    };
+    let apart = |a: T::Scalar, b: T::Scalar| {
+        let [a, b] = [a, b].map(StoredFloat::to_f64);
+        if a == b || a.is_nan() && b.is_nan() { 0.0 } else { (a - b).abs() }
     };
     let shift = |x: &mut T::Scalar, by: f64| *x = T::Scalar::from_f64(x.to_f64() + by);
     for Open { iteration, stage, index, width } in open {
@@ -268,7 +278,7 @@ fn effects<R: NewtonSchulz, T: ComputeFloat>(
             }
             let other = plain.result(0, Stage::X, at);
             for (i, (a, b)) in result.iter().zip(other).enumerate() {
-                add(i, (a.to_f64() - b.to_f64()).abs());
+                add(i, apart(*a, b));
             }
             continue;
         }
@@ -282,7 +292,7 @@ fn effects<R: NewtonSchulz, T: ComputeFloat>(
         }
         let other = plain.result(iteration, stage, at);
         for (i, (a, b)) in result.iter().zip(other).enumerate() {
-            add(i, (a.to_f64() - b.to_f64()).abs());
+            add(i, apart(*a, b));
         }
     }
     effects
