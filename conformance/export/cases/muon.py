@@ -8,6 +8,12 @@ SHAPES = [(5, 3), (3, 7)]
 DTYPES = ("f32", "f64", "bf16", "f16")
 
 
+def cancelling(inputs):
+    """The second gradient takes the momentum to 0, or to what a fused multiply-add leaves."""
+    for g, sign in zip(inputs.grads, (1.0, -1.0)):
+        g[:, 0, 0] = [-1.0546875 * sign, 0.6328125 * sign, 0.890625 * sign]
+
+
 def cases(seed):
     case = maker("muon", Muon, seed, shapes=SHAPES)
     strong = {"lr": 0.2, "weight_decay": 0.4, "momentum": 0.6, "eps": 1e-3}
@@ -48,6 +54,15 @@ def cases(seed):
             edit=singles(d),
             dtype=d,
             steps=5,
+        )
+        yield case(
+            f"cancelling_{d}",
+            "momentum that cancels in matrices of one number, and is divided by its own size: 0 / 0 or not",
+            {**strong, "nesterov": False, "eps": 0.0},
+            shapes=[(1, 1)] * 2,
+            edit=cancelling,
+            dtype=d,
+            steps=3,
         )
         yield case(
             f"nonfinite_{d}",
