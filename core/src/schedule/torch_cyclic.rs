@@ -21,7 +21,7 @@ use crate::math::pow;
 ///
 /// # Example
 /// ```
-/// use bitstep::schedule::{Schedule, TorchCyclic};
+/// use bitstep::schedule::{Schedule, ScheduleFacts, TorchCyclic};
 /// let s = TorchCyclic { base_lr: 1.0, max_lr: 3.0, step_size_up: 2.0, ..TorchCyclic::DEFAULT };
 /// assert_eq!([0, 1, 2, 3, 4].map(|t| s.lr(0.0, t)), [1.0, 2.0, 3.0, 2.0, 1.0]);
 /// assert_eq!(s.momentum(2), Some(0.8));
