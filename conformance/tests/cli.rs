@@ -203,6 +203,34 @@ fn report_is_one_page_with_a_plot_and_nothing_from_elsewhere() {
     }
 }
 
+/// Of the cases with NaN, infinities and extremes only those that are about it, and there the update of the step that cancels, in both parameters.
+#[test]
+fn what_may_be_nan_is_not_judged_and_counted() {
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+    let out = text(
+        &run(&[
+            "show",
+            "optimizer/muon/{cancelling,extremes,large,nonfinite,single}*",
+            "--golden",
+            golden,
+        ])
+        .stdout,
+    );
+    let (mut case, mut found) = ("", Vec::new());
+    for line in out.lines() {
+        if line.starts_with("optimizer/") {
+            case = line;
+        }
+        if let Some(count) = line.trim().strip_suffix(" numbers not judged that may be NaN") {
+            found.push((case, count));
+        }
+    }
+    // In a single step, then in a free run, where the next step starts from it.
+    let of = |case| [(case, "2"), (case, "4")];
+    let want = ["optimizer/muon/cancelling_bf16", "optimizer/muon/cancelling_f32"].map(of);
+    assert_eq!(found, want.concat());
+}
+
 #[test]
 fn show_says_which_operations_a_tolerance_comes_from() {
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");

@@ -464,7 +464,7 @@ impl<'a> Comparator<'a> {
         let name: Arc<str> = at.tensor.into();
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
-            if derived.is_some_and(|d| d[i].is_nan()) {
+            if g.is_nan() != w.is_nan() && derived.is_some_and(|d| d[i].is_nan()) {
                 self.may_be_nan += 1;
                 continue;
             }
