@@ -25,9 +25,10 @@ def case(seed, title, note, alpha, shape=(2, 5, 6), dtype="f32", training=True, 
     after = neftune_post_forward_hook(Module(alpha, training), None, before)
     tensors = {"g0.in": before, "g0.out": after}
     if training:
-        # The reference's own stream again: uniform numbers in [0, 1) of the same type.
+        # The reference's own stream again: uniform numbers in [0, 1), for 16-bit types in f32, in which it draws them.
         torch.manual_seed(stream)
-        tensors["g0.given.unit"] = torch.zeros_like(before).uniform_(0, 1)
+        drawn = torch.float64 if dtype == "f64" else torch.float32
+        tensors["g0.given.unit"] = torch.zeros_like(before, dtype=drawn).uniform_(0, 1)
     hyper = {"neftune_noise_alpha": alpha, "training": training}
     reference = "transformers.integrations.neftune.neftune_post_forward_hook"
     return Case("gradient", NAME, title, reference, hyper, 1, note, tensors, seed, ["torch", "transformers", "numpy"])

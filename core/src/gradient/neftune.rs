@@ -34,7 +34,8 @@ impl Neftune {
         (1.0 / root) * self.alpha as f32
     }
 
-    /// Adds noise from the caller's uniform samples u in [0, 1), one per element.
+    /// Adds noise from the caller's uniform samples u in [0, 1), one per element: for 16-bit numbers in `f32`, as torch
+    /// draws them.
     ///
     /// # Errors
     /// α < 0 or NaN; different lengths; an encoded `output`. Nothing is written then.
@@ -113,8 +114,8 @@ impl Neftune {
         let magnitude = self.magnitude(length, width);
         #[inline(always)]
         fn go<T: EagerFloat>(x: &mut [T], magnitude: f32, draw: impl Fn(usize, &mut [f64; 1])) {
-            // The bounds are rounded to the tensor's type, as torch's `uniform_` does.
-            let high = T::Compute::round_from(T::Compute::scalar(magnitude.to_f64())).widen();
+            // torch draws 16-bit noise in `f32`, between bounds of `f32`, and rounds what it has drawn.
+            let high = T::Compute::scalar(magnitude.to_f64());
             for (i, x) in x.iter_mut().enumerate() {
                 let mut unit = [0.0];
                 draw(i, &mut unit);

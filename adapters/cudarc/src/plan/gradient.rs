@@ -39,7 +39,7 @@ pub enum GradientOp {
     },
     /// [`bitstep::gradient::Neftune::add_from_uniform`].
     Unit {
-        /// Uniform random values between 0 and 1.
+        /// Uniform random values between 0 and 1: of the type of the numbers, or for 16 bits in `f32`.
         from: DeviceSlice,
         /// The noise's magnitude: `Neftune::alpha`.
         magnitude: f64,
@@ -97,14 +97,18 @@ pub(crate) fn add_at<E>(
         }
         GradientOp::Noise(from) => ("noise", Some(from), desc),
     };
-    let kernel = format!("gradient_{kernel}_{}", name(to.dtype));
+    let mut kernel = format!("gradient_{kernel}_{}", name(to.dtype));
     let mut desc = desc;
     if let Some(from) = from {
         if from.len != to.len {
             let (got, expected) = (from.len, to.len);
             return Err(bitstep::Error::LengthMismatch { argument: "grad", got, expected }.into());
         }
-        if from.dtype != to.dtype {
+        let is_drawn_wide = matches!(op, GradientOp::Unit { .. })
+            && matches!((to.dtype, from.dtype), (Dtype::Bf16 | Dtype::F16, Dtype::F32));
+        if is_drawn_wide {
+            kernel.push_str("_f32");
+        } else if from.dtype != to.dtype {
             return Err(Error::NoKernel(format!("{:?} beside {:?}", from.dtype, to.dtype)));
         }
         desc.from = from.at;

@@ -138,12 +138,8 @@ fn noise(
         widths(all.map(|(x, noise)| x + noise))
     }
     fn drawn<C: ComputeFloat>(x: &Buffer, unit: &Buffer, high: f32) -> Vec<f64> {
-        // torch draws 16-bit noise in `f32`, between bounds of `f32`: its numbers come to us rounded, and whoever
-        // takes the tensor's type for that of the arithmetic rounds the bounds as well.
-        let wide = C::Scalar::from_f64(high.into());
-        let narrow = C::round_from(wide).widen();
-        let apart = (wide.to_f64() - narrow.to_f64()).abs();
-        let high = Bounded { value: narrow, error: apart / 2.0 };
+        let high = Bounded::exact(C::Scalar::from_f64(high.into()));
+        // Samples of 16 bits are rounded: whoever drew the noise had more.
         let is_rounded = unit.data().is_some_and(|unit| unit.dtype().size() < 4);
         let drawn = |unit: Bounded<f64>| {
             let lost = if is_rounded { half_ulp(C::DTYPE, unit.value) / 2.0 } else { 0.0 };
