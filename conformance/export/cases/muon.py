@@ -1,6 +1,7 @@
 from torch.optim import Muon
 
 from battery import EXTREMES, battery, maker, nonfinite, singles
+from golden import draw, rng
 
 ENV = "main"
 # Matrices only: tall, wide, and with a side of 1.
@@ -12,6 +13,13 @@ def cancelling(inputs):
     """The second gradient takes the momentum to 0, or to what a fused multiply-add leaves."""
     for g, sign in zip(inputs.grads, (1.0, -1.0)):
         g[:, 0, 0] = [-1.0546875 * sign, 0.6328125 * sign, 0.890625 * sign]
+
+
+def ties(inputs):
+    """Numbers with which a tie of X Xᵀ, and its mirror image, are rounded to one side or the other by the order of the
+    sum, and both together move what neither moves alone. Drawn once: of twenty suites, one had such numbers."""
+    drawn = draw(rng(215, "optimizer", "muon", "large_f32"), [(9, 300), (35, 20)], 1)
+    inputs.inits[0], inputs.grads[0] = drawn.inits[1], drawn.grads[1]
 
 
 def cases(seed):
@@ -101,6 +109,14 @@ def cases(seed):
     yield case("steps_1_f64", "one iteration", {"lr": 0.1, "ns_steps": 1}, dtype="f64", steps=4)
     yield case("momentum_0_f32", "momentum = 0: the gradient", {"lr": 0.1, "momentum": 0.0}, steps=4)
     yield case("decay0_f32", "no decay", {"lr": 0.1, "weight_decay": 0.0}, steps=4)
+    yield case(
+        "ties_f32",
+        "a number of the Gram matrix on a tie of bf16, and its mirror image: both may round either way, together",
+        strong,
+        shapes=[(35, 20)],
+        edit=ties,
+        steps=1,
+    )
     yield case("eps_large_f32", "eps above every norm: a floor, not a sum", {"lr": 0.1, "eps": 100.0}, steps=4)
     yield case(
         "joins_f32",

@@ -7,6 +7,8 @@
 //! other neighbour in its place, and what each open number moves the result by is added up. (So effects of several open
 //! numbers on each other's later roundings count to first order only.)
 
+use std::collections::BTreeMap;
+
 use bitstep::float::{ComputeFloat, Dtype, Eager, StoredFloat};
 use bitstep::math::matmul::{MatrixView, gram, matmul};
 use bitstep::math::reduce;
@@ -28,7 +30,7 @@ pub(super) fn step<R: NewtonSchulz>(rule: &R, task: &mut Task<'_>) -> Option<Ans
 }
 
 /// The matrices of the iteration that are rounded to bf16.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     /// The momentum.
     Start,
@@ -40,13 +42,14 @@ enum Stage {
     Polynomial,
 }
 
-/// An open number: where it is, and how far it is to the other neighbour.
+/// An open number: where it is, how far it is to the other neighbour, and on which sides that may lie.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     iteration: u64,
     stage: Stage,
     index: usize,
     width: f64,
+    sides: [bool; 2],
 }
 
 /// The iteration on a wide matrix.
@@ -117,18 +120,31 @@ impl<R: NewtonSchulz, T: ComputeFloat> Iteration<R, T> {
     }
 }
 
-/// Notes the open numbers of a matrix, and returns its values.
+/// Notes the open numbers of a matrix, and returns its values. `end`: a number with what is rounded at one of the ends
+/// of its bound, which tells the side that its other neighbour is on.
 fn settle<A: ComputeFloat>(
     open: &mut Vec<Open>,
     (iteration, stage): (u64, Stage),
     matrix: &[Bounded<A>],
+    end: impl Fn(usize, f64) -> Option<A>,
 ) -> Vec<A> {
     for (index, x) in matrix.iter().enumerate() {
         if x.error > 0.0 && x.value.to_f64().is_finite() {
-            open.push(Open { iteration, stage, index, width: 2.0 * x.error });
+            let is_other = |sign| end(index, sign).is_some_and(|end| end != x.value);
+            let sides = match [-1.0, 1.0].map(is_other) {
+                [false, false] => [true; 2],
+                sides => sides,
+            };
+            open.push(Open { iteration, stage, index, width: 2.0 * x.error, sides });
         }
     }
     matrix.iter().map(|x| x.value).collect()
+}
+
+/// `x` at one end of its bound, and beyond by some roundings of numbers of the size of `scale`.
+fn end<A: ComputeFloat>(x: &Bounded<A>, scale: f64, sign: f64) -> A {
+    let roundings = 8.0 * half_ulp(Dtype::F32, scale.abs().max(x.value.to_f64().abs()));
+    A::from_f64(x.value.to_f64() + sign * (2.0 * x.error + roundings))
 }
 
 fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option<Answers> {
@@ -160,7 +176,7 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         moved.push(Answer::of(m));
         *x.get_mut(place.of(i))? = next;
     }
-    let start = settle(&mut open, (0, Stage::Start), &x);
+    let start = settle(&mut open, (0, Stage::Start), &x, |_, _| None);
 
     let mut states = Vec::new();
     let normalized: Vec<_> = {
@@ -178,13 +194,14 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
                 stage: Stage::Start,
                 index: usize::MAX,
                 width: 2.0 * norm.error,
+                sides: [false, true],
             });
         }
         let norm = Bounded::exact(norm.value);
         x.iter().map(|&x| R::normalize::<Bounded<T>>(in_f32(x), norm)).collect()
     };
     let mut at = Matrices {
-        x: settle(&mut open, (0, Stage::X), &normalized),
+        x: settle(&mut open, (0, Stage::X), &normalized, |_, _| None),
         gram: Vec::new(),
         polynomial: Vec::new(),
     };
@@ -194,7 +211,8 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
         let view = Matrix::new(&x, long);
         let product = product_summed_in(Dtype::F32, [short, long, short], view, view.transposed());
         let bounded: Vec<_> = product.iter().map(|&x| R::gram::<Bounded<T>>(in_f32(x))).collect();
-        before.gram = settle(&mut open, (iteration, Stage::Gram), &bounded);
+        let of = |i: usize, sign| Some(R::gram::<T>(end(product.get(i)?, 0.0, sign)));
+        before.gram = settle(&mut open, (iteration, Stage::Gram), &bounded, of);
         let gram = exact(&before.gram);
         let view = Matrix::new(&gram, short);
         let product = product_summed_in(Dtype::F32, [short; 3], view, view.transposed());
@@ -202,7 +220,12 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
             R::polynomial::<Bounded<T>>(&k, in_f32(*g), in_f32(*x))
         };
         let bounded: Vec<_> = gram.iter().zip(&product).map(of).collect();
-        before.polynomial = settle(&mut open, (iteration, Stage::Polynomial), &bounded);
+        let of = |i: usize, sign| {
+            let g = before.gram.get(i)?;
+            let square = end(product.get(i)?, 4.0 * g.to_f64(), sign);
+            Some(R::polynomial::<T>(&plain.k, *g, square))
+        };
+        before.polynomial = settle(&mut open, (iteration, Stage::Polynomial), &bounded, of);
         let polynomial = exact(&before.polynomial);
         let product = product_summed_in(
             Dtype::F32,
@@ -214,7 +237,13 @@ fn of<R: NewtonSchulz, T: ComputeFloat>(rule: &R, task: &mut Task<'_>) -> Option
             R::next::<Bounded<T>>(&k, in_f32(*x), in_f32(*product))
         };
         let bounded: Vec<_> = x.iter().zip(&product).map(of).collect();
-        at.x = settle(&mut open, (iteration + 1, Stage::X), &bounded);
+        let of = |i: usize, sign| {
+            let x = at.x.get(i)?;
+            let product = end(product.get(i)?, 4.0 * x.to_f64(), sign);
+            Some(R::next::<T>(&plain.k, *x, product))
+        };
+        let next = settle(&mut open, (iteration + 1, Stage::X), &bounded, of);
+        at.x = next;
         states.push(before);
     }
 
@@ -250,49 +279,89 @@ fn effects<R: NewtonSchulz, T: ComputeFloat>(
     let last = plain.rule.iterations();
     let mut add = |index: usize, effect: f64| {
         if let Some(to) = effects.get_mut(index) {
-            *to += if effect == f64::INFINITY { 0.0 } else { effect };
+            *to += effect;
         }
     };
     let apart = |a: T::Scalar, b: T::Scalar| {
         let [a, b] = [a, b].map(StoredFloat::to_f64);
-        if a == b || a.is_nan() && b.is_nan() { 0.0 } else { (a - b).abs() }
+        let apart = (a - b).abs();
+        if a == b || a.is_nan() && b.is_nan() || apart == f64::INFINITY { 0.0 } else { apart }
     };
     let shift = |x: &mut T::Scalar, by: f64| *x = T::Scalar::from_f64(x.to_f64() + by);
-    for Open { iteration, stage, index, width } in open {
-        if stage == Stage::X && iteration == last {
-            add(index, width);
-            continue;
-        }
+    // How far the result moves with the other neighbours, on one side, of some open numbers of one matrix.
+    let on_side = |all: &[Open], side: f64| -> Vec<f64> {
+        let Some(&Open { iteration, stage, .. }) = all.first() else { return Vec::new() };
         let none = || Matrices { x: Vec::new(), gram: Vec::new(), polynomial: Vec::new() };
         let mut at = match stage {
             Stage::Start => Matrices { x: start.to_vec(), ..none() },
             _ => states.get(iteration as usize).cloned().unwrap_or_else(none),
         };
-        if index == usize::MAX {
-            // ‖X‖ larger is X smaller by as much.
-            at.x = plain.normalized(start);
-            let norm = start.iter().zip(&at.x).map(|(a, b)| a.to_f64() / b.to_f64());
-            let norm = norm.filter(|x| x.is_finite()).fold(0.0, f64::max).max(width);
-            for x in &mut at.x {
-                *x = T::Scalar::from_f64(x.to_f64() * norm / (norm + width)).rounded(Dtype::Bf16);
+        let mut first = (iteration, stage);
+        for &Open { index, width, .. } in all {
+            if index == usize::MAX {
+                // ‖X‖ larger is X smaller by as much.
+                at.x = plain.normalized(start);
+                let norm = start.iter().zip(&at.x).map(|(a, b)| a.to_f64() / b.to_f64());
+                let norm = norm.filter(|x| x.is_finite()).fold(0.0, f64::max).max(width);
+                for x in &mut at.x {
+                    let moved = T::Scalar::from_f64(x.to_f64() * norm / (norm + width));
+                    *x = moved.rounded(Dtype::Bf16);
+                }
+                first = (0, Stage::X);
+                continue;
             }
-            let other = plain.result(0, Stage::X, at);
-            for (i, (a, b)) in result.iter().zip(other).enumerate() {
-                add(i, apart(*a, b));
+            let matrix = match stage {
+                Stage::Start | Stage::X => &mut at.x,
+                Stage::Gram => &mut at.gram,
+                Stage::Polynomial => &mut at.polynomial,
+            };
+            if let Some(x) = matrix.get_mut(index) {
+                shift(x, side * width);
             }
+        }
+        let other = plain.result(first.0, first.1, at);
+        result.iter().zip(other).map(|(a, b)| apart(*a, b)).collect()
+    };
+    let with = |all: &[Open]| -> Vec<f64> {
+        let [down, up] = all.first().map_or([false; 2], |x| x.sides);
+        match (down, up) {
+            (true, false) => on_side(all, -1.0),
+            (false, _) => on_side(all, 1.0),
+            (true, true) => {
+                // NaN where one of them is.
+                let both = on_side(all, -1.0).into_iter().zip(on_side(all, 1.0));
+                both.map(|(a, b)| if a > b { a + 0.0 * b } else { b + 0.0 * a }).collect()
+            }
+        }
+    };
+    let places: BTreeMap<_, _> =
+        open.iter().map(|x| ((x.iteration, x.stage, x.index), *x)).collect();
+    for one in open {
+        let Open { iteration, stage, index, width, .. } = one;
+        if stage == Stage::X && iteration == last {
+            add(index, width);
             continue;
         }
-        let matrix = match stage {
-            Stage::Start | Stage::X => &mut at.x,
-            Stage::Gram => &mut at.gram,
-            Stage::Polynomial => &mut at.polynomial,
+        // X Xᵀ and its polynomial are symmetric: who rounds the one number to its other neighbour mostly does so with
+        // the one across the diagonal as well, and the two together may move later roundings that neither moves alone.
+        let across = match stage {
+            Stage::Gram | Stage::Polynomial => {
+                let (i, j) = (index / plain.short, index % plain.short);
+                places.get(&(iteration, stage, j * plain.short + i)).filter(|x| x.index != index)
+            }
+            _ => None,
         };
-        if let Some(x) = matrix.get_mut(index) {
-            shift(x, width);
-        }
-        let other = plain.result(iteration, stage, at);
-        for (i, (a, b)) in result.iter().zip(other).enumerate() {
-            add(i, apart(*a, b));
+        match across {
+            Some(other) if other.index < index => {} // done with the other one
+            Some(other) => {
+                let (alone, across, both) = (with(&[one]), with(&[*other]), with(&[one, *other]));
+                for (i, ((a, b), c)) in alone.into_iter().zip(across).zip(both).enumerate() {
+                    // NaN where one of them is.
+                    let sum = a + b;
+                    add(i, if c > sum { c } else { sum + 0.0 * c });
+                }
+            }
+            None => with(&[one]).into_iter().enumerate().for_each(|(i, x)| add(i, x)),
         }
     }
     effects
