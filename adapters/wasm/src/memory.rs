@@ -16,8 +16,12 @@ thread_local! {
     static FREED: RefCell<Vec<Vec<u64>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Words of a cache line. Tensors begin at one: what crosses two is read twice.
+const LINE: usize = 8;
+
 /// Numbers of one type.
 pub(crate) struct Tensor {
+    /// A line more than the numbers need.
     words: Vec<u64>,
     dtype: Dtype,
     len: usize,
@@ -36,7 +40,7 @@ impl Tensor {
     /// Zeros.
     pub(crate) fn zeros(dtype: Dtype, len: usize) -> Result<Tensor> {
         let none = Error::OutOfMemory { argument: "param", len };
-        let words = len.checked_mul(dtype.size()).ok_or(none)?.div_ceil(8);
+        let words = len.checked_mul(dtype.size()).ok_or(none)?.div_ceil(8) + LINE;
         let mut memory = FREED.with_borrow_mut(|freed| {
             let fits = |v: &Vec<u64>| v.capacity() >= words && v.capacity() / 2 <= words;
             freed.iter().position(fits).map(|at| freed.swap_remove(at)).unwrap_or_default()
@@ -47,16 +51,25 @@ impl Tensor {
         Ok(Tensor { words: memory, dtype, len })
     }
 
+    fn words(&self) -> &[u64] {
+        self.words.get(self.words.as_ptr().align_offset(LINE * 8)..).unwrap_or_default()
+    }
+
+    fn words_mut(&mut self) -> &mut [u64] {
+        let start = self.words.as_ptr().align_offset(LINE * 8);
+        self.words.get_mut(start..).unwrap_or_default()
+    }
+
     /// To read.
     pub(crate) fn data(&self) -> Data<'_> {
         fn of<T: bytemuck::Pod>(words: &[u64], len: usize) -> &[T] {
             bytemuck::cast_slice(words).get(..len).unwrap_or_default()
         }
         match self.dtype {
-            Dtype::F64 => Data::F64(of(&self.words, self.len)),
-            Dtype::F32 => Data::F32(of(&self.words, self.len)),
-            Dtype::Bf16 => Data::Bf16(of(&self.words, self.len)),
-            Dtype::F16 => Data::F16(of(&self.words, self.len)),
+            Dtype::F64 => Data::F64(of(self.words(), self.len)),
+            Dtype::F32 => Data::F32(of(self.words(), self.len)),
+            Dtype::Bf16 => Data::Bf16(of(self.words(), self.len)),
+            Dtype::F16 => Data::F16(of(self.words(), self.len)),
         }
     }
 
@@ -65,18 +78,19 @@ impl Tensor {
         fn of<T: bytemuck::Pod>(words: &mut [u64], len: usize) -> &mut [T] {
             bytemuck::cast_slice_mut(words).get_mut(..len).unwrap_or_default()
         }
+        let len = self.len;
         match self.dtype {
-            Dtype::F64 => DataMut::F64(of(&mut self.words, self.len)),
-            Dtype::F32 => DataMut::F32(of(&mut self.words, self.len)),
-            Dtype::Bf16 => DataMut::Bf16(of(&mut self.words, self.len)),
-            Dtype::F16 => DataMut::F16(of(&mut self.words, self.len)),
+            Dtype::F64 => DataMut::F64(of(self.words_mut(), len)),
+            Dtype::F32 => DataMut::F32(of(self.words_mut(), len)),
+            Dtype::Bf16 => DataMut::Bf16(of(self.words_mut(), len)),
+            Dtype::F16 => DataMut::F16(of(self.words_mut(), len)),
         }
     }
 
     /// A view for JavaScript, until the module's memory grows: then its length is 0.
     pub(crate) fn view(&mut self) -> Object {
         let len = self.len;
-        let words = self.words.as_mut_ptr();
+        let words = self.words_mut().as_mut_ptr();
         // SAFETY: the memory has `len` numbers of this type, is never given back to the allocator (`FREED`), and
         // whatever JavaScript writes there is a number; no reference to it lives while JavaScript runs.
         unsafe {
@@ -93,10 +107,11 @@ impl Tensor {
         fn of<T: bytemuck::Pod>(words: &mut [u64], len: usize) -> &mut [T] {
             bytemuck::cast_slice_mut(words).get_mut(..len).unwrap_or_default()
         }
+        let len = self.len;
         match from {
-            ArrayOf::F64(x) => x.copy_to(of(&mut self.words, self.len)),
-            ArrayOf::F32(x) => x.copy_to(of(&mut self.words, self.len)),
-            ArrayOf::Bits(x) => x.copy_to(of(&mut self.words, self.len)),
+            ArrayOf::F64(x) => x.copy_to(of(self.words_mut(), len)),
+            ArrayOf::F32(x) => x.copy_to(of(self.words_mut(), len)),
+            ArrayOf::Bits(x) => x.copy_to(of(self.words_mut(), len)),
         }
     }
 
@@ -106,9 +121,9 @@ impl Tensor {
             bytemuck::cast_slice(words).get(..len).unwrap_or_default()
         }
         match to {
-            ArrayOf::F64(x) => x.copy_from(of(&self.words, self.len)),
-            ArrayOf::F32(x) => x.copy_from(of(&self.words, self.len)),
-            ArrayOf::Bits(x) => x.copy_from(of(&self.words, self.len)),
+            ArrayOf::F64(x) => x.copy_from(of(self.words(), self.len)),
+            ArrayOf::F32(x) => x.copy_from(of(self.words(), self.len)),
+            ArrayOf::Bits(x) => x.copy_from(of(self.words(), self.len)),
         }
     }
 }

@@ -101,8 +101,10 @@ pub trait ComputeFloat:
     /// −1, 0 or 1; 0 for NaN (torch.sign).
     #[inline(always)]
     fn sign(self) -> Self {
-        let positive = if self > Self::ZERO { Self::ONE } else { Self::ZERO };
-        if self < Self::ZERO { -Self::ONE } else { positive }
+        // Two masks and a difference: less than a choice of three.
+        let is_positive = if self > Self::ZERO { Self::ONE } else { Self::ZERO };
+        let is_negative = if self < Self::ZERO { Self::ONE } else { Self::ZERO };
+        is_positive - is_negative
     }
 
     /// x + s.
