@@ -26,6 +26,7 @@ WORLD = 4
 # in rows of a block and in rows of less.
 SHAPES = [(18, 256), (72, 64), (3, 32), (1, 7), (5,), (0, 3)]
 MATRICES = [(18, 256), (3, 32), (1, 7), (72, 64)]
+FEW = (1, 3)  # processes, for every name; of each kind there are all of 1 to 4
 STEPS, LONG = 7, 50  # RAdam begins to move at its sixth step
 BF16 = torch.bfloat16
 # One of each kind: name, arguments, those of its groups, type.
@@ -132,10 +133,10 @@ class Worker:
         self.mine = {n: mesh for n, mesh in self.meshes.items() if rank < n}
         self.found = {}
 
-    def everywhere(self, key, of):
-        """What `of` finds with plain tensors, and on each mesh that this process is in."""
+    def everywhere(self, key, of, counts=range(1, WORLD + 1)):
+        """What `of` finds with plain tensors, and on the meshes of so many processes that this one is in."""
         for n, mesh in {0: None, **self.mine}.items():
-            if n or self.rank == 0:
+            if n in counts or n == self.rank == 0:
                 self.found[f"{key}/{n}"] = of(mesh)
 
     def names(self):
@@ -149,7 +150,7 @@ class Worker:
             return run
 
         for name in bitstep.optimizers():
-            self.everywhere(f"names/{name}", of(name))
+            self.everywhere(f"names/{name}", of(name), FEW)
 
     def kinds(self):
         def of(kind):
@@ -332,6 +333,10 @@ class Worker:
         self.found["refused/mesh"] = refused(new(made(square, [Replicate(), Shard(0)])), ValueError)
         partial = torch.nn.Parameter(DTensor.from_local(value, mesh, [Partial()], run_check=False))
         self.found["refused/partial"] = refused(new(partial), ValueError)
+        uneven = DTensor.from_local(
+            value[: 8 if self.rank == 0 else 0], mesh, [Shard(0)], run_check=False, shape=value.shape, stride=(8, 1)
+        )
+        self.found["refused/uneven"] = refused(new(torch.nn.Parameter(uneven)), ValueError)
         # A group that is refused later leaves the optimizer as it is.
         ok = made(mesh, [Shard(0)])
         opt = bitstep.torch.StableAdamW([ok], lr=0.1)
@@ -346,6 +351,11 @@ class Worker:
         other.grad = distribute_tensor(value, mesh, [Shard(1)], src_data_rank=None)
         self.found["refused/columns of a gradient"] = refused(opt.step, ValueError)
         self.found["refused/unchanged"] = (digest([ok, other]), opt._core.save()) == before
+        # To look at the state asks no other process.
+        other.grad = placed(value, mesh)
+        opt.step()
+        if self.rank == 0:
+            self.found["looked at"] = [sorted(state) for state in opt.state.values()]
         # Whole in every process: stepped whole.
         p, q = made(mesh, [Replicate()]), torch.nn.Parameter(value.clone())
         for x in (p, q):
@@ -403,15 +413,15 @@ def found(tmp_path_factory):
     return results
 
 
-def of_meshes(found, key):
+def of_meshes(found, key, counts=range(1, WORLD + 1)):
     """The plain result, and those of each process of each mesh."""
     plain = found[0][f"{key}/0"]
-    return plain, [(n, rank, found[rank][f"{key}/{n}"]) for n in range(1, WORLD + 1) for rank in range(n)]
+    return plain, [(n, rank, found[rank][f"{key}/{n}"]) for n in counts for rank in range(n)]
 
 
 @pytest.mark.parametrize("name", bitstep.optimizers())
 def test_bits_of_every_name_do_not_depend_on_the_number_of_processes(found, name):
-    plain, others = of_meshes(found, f"names/{name}")
+    plain, others = of_meshes(found, f"names/{name}", FEW)
     assert [(n, rank) for n, rank, bits in others if bits != plain] == []
 
 
@@ -494,7 +504,13 @@ def test_unsupported_placements_are_refused_before_anything_is_written(found):
         assert "2 dimensions" in its["refused/mesh"] and "(odd)" in its["refused/mesh"]
         assert "P" in its["refused/partial"] and "params[0] of group 1" in its["refused/group"]
         assert "grads[1]" in its["refused/gradient"] and "grads[1]" in its["refused/columns of a gradient"]
-        assert its["refused/unchanged"]
+        assert its["refused/unchanged"] and "rows are here" in its["refused/uneven"]
+
+
+def test_looking_at_the_state_shows_what_is_here(found):
+    # The first parameter is this process's, the second another's.
+    here, elsewhere = found[0]["looked at"]
+    assert "exp_avg" in here and "exp_avg" not in elsewhere
 
 
 def test_replicated_parameters_are_stepped_whole(found):

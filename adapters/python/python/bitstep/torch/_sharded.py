@@ -19,7 +19,19 @@ from torch.distributed.tensor import DTensor, Shard
 
 from .. import _bitstep
 
-__all__ = ["Layout", "gather", "gradient", "layouts", "local", "local_rows", "norms", "placed", "scatter", "spread", "whole"]
+__all__ = [
+    "Layout",
+    "gather",
+    "gradient",
+    "layouts",
+    "local",
+    "local_rows",
+    "norms",
+    "placed",
+    "scatter",
+    "spread",
+    "whole",
+]
 
 
 
@@ -92,8 +104,13 @@ def layouts(
     earlier groups: what is assigned is balanced over all of them, the largest tensors first, by the number of elements.
     """
     for i, p in enumerate(params):
-        if isinstance(p, DTensor) and not _is_rows(p) and not (p.device_mesh.ndim == 1 and p.placements[0].is_replicate()):
+        if not isinstance(p, DTensor) or p.device_mesh.ndim == 1 and p.placements[0].is_replicate():
+            continue
+        if not _is_rows(p):
             raise ValueError(f"{name(i)}: placement is {_placements(p)}, but must be Shard(0) or Replicate() on one of 1")
+        start, end = _rows(p.shape[0], p.device_mesh.size(), p.device_mesh.get_local_rank())
+        if len(local(p)) != end - start:
+            raise ValueError(f"{name(i)}: {len(local(p))} of its rows are here, but must be {end - start}, as of torch.chunk")
     loads: dict[Any, list[int]] = {}
     for layout in before:
         if layout is not None and layout.owner is not None:
