@@ -19,6 +19,8 @@
 //!   projected rule whose sums are over the full parameter.
 //! * [`gradient`] has the terms of norms and of clipping, one element at a time.
 //! * [`each_rule!`](crate::each_rule) lists the rules by kind, for backends that need code for each of them.
+//! * [`Optimizer::add_part`](crate::optimizer::Optimizer::add_part) is for parameters that several processes hold in
+//!   parts.
 //! * [`collected`] and [`filled`] allocate, and report a lack of memory as an error.
 
 pub use crate::float::bytes::Constants;

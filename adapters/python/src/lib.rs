@@ -4,6 +4,7 @@
 //! a reference keeps its state, is `python/bitstep`'s; the updates are the core's.
 
 mod args;
+mod clip;
 mod conformance;
 mod memory;
 mod optimizer;
@@ -24,6 +25,9 @@ fn _bitstep(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(optimizers, module)?)?;
     module.add_function(wrap_pyfunction!(schedule::schedules, module)?)?;
     module.add_function(wrap_pyfunction!(optimizer::quantization_map, module)?)?;
+    module.add_function(wrap_pyfunction!(clip::norms, module)?)?;
+    module.add_function(wrap_pyfunction!(clip::clip_coefficient, module)?)?;
+    module.add_function(wrap_pyfunction!(clip::scale, module)?)?;
     module.add_function(wrap_pyfunction!(conformance::verify, module)?)?;
     module.add_function(wrap_pyfunction!(conformance::check, module)?)?;
     module.add_function(wrap_pyfunction!(conformance::cases, module)?)?;

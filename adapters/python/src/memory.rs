@@ -225,7 +225,7 @@ fn refuse_layout(tensor: &Bound<'_, PyAny>, what: &dyn Fn() -> String) -> PyResu
         return Err(not_on_cpu(tensor, what));
     }
     if tensor.hasattr("_local_tensor")? {
-        let message = format!("{}: a DTensor; its local tensors are not stepped yet", what());
+        let message = format!("{}: a DTensor, whose elements are in several processes", what());
         return Err(PyTypeError::new_err(message));
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Groups of parameters, their state, and steps over borrowed tensors.
 
 use bitstep::hyper::{ArgError, Args};
-use bitstep::optimizer::{Buffer, GroupId, OptimizerSpec, Param, ParamId};
+use bitstep::optimizer::{Buffer, GroupId, OptimizerSpec, Param, ParamId, ParamState};
 use bitstep::registry;
 use bitstep::rule::Scope;
 use bitstep::rule::mode::Mode;
@@ -170,21 +170,61 @@ impl Optimizer {
         Ok(self.inner.add_group(spec).map_err(error)?.0)
     }
 
-    /// Adds a parameter to a group. `plain`: its state is not encoded, whatever its group's is.
-    #[pyo3(signature = (group, shape, dtype, plain=false))]
+    /// Adds a parameter to a group. `plain`: its state is not encoded, whatever its group's is. `part`: only these of its
+    /// elements, from the first to that behind the last.
+    #[pyo3(signature = (group, shape, dtype, plain=false, part=None))]
     fn add_param(
         &mut self,
         group: usize,
         shape: Vec<usize>,
         dtype: &str,
         plain: bool,
+        part: Option<(usize, usize)>,
     ) -> PyResult<usize> {
         let (id, dtype) = (GroupId(group), self::dtype(dtype)?);
-        let added = match plain {
-            true => self.inner.add_plain_param(id, &shape, dtype),
-            false => self.inner.add_param_to(id, &shape, dtype),
+        let added = match part {
+            Some((start, end)) => self.inner.add_part(id, &shape, dtype, start..end),
+            None if plain => self.inner.add_plain_param(id, &shape, dtype),
+            None => self.inner.add_param_to(id, &shape, dtype),
         };
         Ok(added.map_err(error)?.0)
+    }
+
+    /// The number of elements of which parts of a parameter must be multiples; `None` if it can't be stepped in parts.
+    fn part_multiple(
+        &self,
+        group: usize,
+        shape: Vec<usize>,
+        dtype: &str,
+    ) -> PyResult<Option<usize>> {
+        Ok(self.group(group)?.spec.part_multiple(&shape, self::dtype(dtype)?))
+    }
+
+    /// For each group the norm over these whole gradients; `None` if its rule needs none.
+    fn grad_norms(
+        &self,
+        py: Python<'_>,
+        grads: &Bound<'_, PyList>,
+        extra: Vec<(String, f64)>,
+    ) -> PyResult<Vec<Option<f64>>> {
+        let mut reader = Reader::new(py);
+        let mut memory = Vec::with_capacity(grads.len());
+        for (i, grad) in grads.iter().enumerate() {
+            let shape: Vec<usize> = grad.getattr("shape")?.extract()?;
+            let read = reader.memory(&grad, &shape, &|| format!("grads[{i}]"));
+            memory.push(read.map_err(|refusal| strided(refusal, i, "grads"))?);
+        }
+        let extra: Vec<(&str, f64)> = extra.iter().map(|(name, x)| (name.as_str(), *x)).collect();
+        // SAFETY: `grads` keeps the tensors, and nobody writes them while the lock is held.
+        let grads: Vec<_> = memory.iter().map(|m| unsafe { m.data() }).collect();
+        Ok(self.inner.grad_norms(&grads, &extra))
+    }
+
+    /// Gives each group the norm over all gradients for its next step.
+    fn give_grad_norms(&mut self, norms: Vec<Option<f64>>) {
+        for (group, norm) in self.inner.groups_mut().iter_mut().zip(norms) {
+            group.given_grad_norm = norm;
+        }
     }
 
     /// Changes arguments of a group.
@@ -250,23 +290,41 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The slots in use of a parameter, under their keys of the reference: copies of their parts.
-    fn parts<'py>(&self, py: Python<'py>, i: usize) -> PyResult<Vec<Part<'py>>> {
+    /// The slots in use of a parameter, under their keys of the reference: copies of their parts. `rows`: it holds this
+    /// many rows of the parameter, and the first dimension of each part is that of its rows.
+    #[pyo3(signature = (i, rows=None))]
+    fn parts<'py>(
+        &self,
+        py: Python<'py>,
+        i: usize,
+        rows: Option<usize>,
+    ) -> PyResult<Vec<Part<'py>>> {
         let param = self.param(i)?;
-        let rule = &self.group(param.group.0)?.spec.rule;
+        let spec = &self.group(param.group.0)?.spec;
+        let rule = &spec.rule;
+        let mut held = param.shape.clone();
+        if let (Some(rows), Some(first)) = (rows, held.first_mut()) {
+            *first = rows;
+        }
         let mut parts: Vec<Part<'py>> = Vec::new();
         for (k, (name, slot)) in rule.info().slots.iter().zip(&param.slots).enumerate() {
             let mut shape = Vec::new();
-            rule.slot_shape(k, &param.shape, &mut |d| shape.push(d));
+            rule.slot_shape(k, &held, &mut |d| shape.push(d));
             match slot {
                 Buffer::Encoded(encoded) => {
-                    for part in encoded.parts(name) {
+                    let row = param.shape.iter().skip(1).product();
+                    let by_row = spec.slot_format(k, &param.shape, param.dtype).layout(row);
+                    for (j, part) in encoded.parts(name).into_iter().enumerate() {
                         let bytes = PyByteArray::new(py, &part.bytes);
-                        let len = part.bytes.len() / part.element.size();
-                        parts.push((Some(k), part.key, raw_name(part.element), vec![len], bytes));
+                        let shape = match (rows, by_row) {
+                            (Some(rows), Some(layout)) => vec![rows, layout[j.min(1)].1],
+                            _ => vec![part.bytes.len() / part.element.size()],
+                        };
+                        parts.push((Some(k), part.key, raw_name(part.element), shape, bytes));
                     }
                 }
                 // Not in use.
+                _ if rows.is_some() && spec.slot_len(k, &param.shape, param.dtype) == 0 => {}
                 slot if slot.len() != shape.iter().product::<usize>() => {}
                 slot => {
                     let element = slot.data().map_or(RawDtype::F32, |data| data.dtype().into());
@@ -278,7 +336,7 @@ impl Optimizer {
         if let Some(correction) = &param.correction {
             let bytes = PyByteArray::new(py, &correction.bytes());
             let (key, element) = (correction_key(correction), raw_name(correction.element()));
-            parts.push((None, key.to_owned(), element, param.shape.clone(), bytes));
+            parts.push((None, key.to_owned(), element, held, bytes));
         }
         Ok(parts)
     }
@@ -344,7 +402,8 @@ impl Optimizer {
                 Some(grads) => grads.get_item(i)?,
                 None => param.getattr(intern!(py, "grad"))?,
             };
-            let value = match reader.memory(&param, &state.shape, &|| format!("params[{i}]")) {
+            let shape = held_shape(state);
+            let value = match reader.memory(&param, shape, &|| format!("params[{i}]")) {
                 Ok(memory) => memory,
                 Err(Refusal::Other(error)) => {
                     if grad.is_none() {
@@ -359,7 +418,7 @@ impl Optimizer {
                 }
                 Err(Refusal::Strided) => {
                     let copy = dense.call1((&param,))?;
-                    let read = reader.memory(&copy, &state.shape, &|| format!("params[{i}]"));
+                    let read = reader.memory(&copy, shape, &|| format!("params[{i}]"));
                     copies.push((param.clone(), copy.clone()));
                     held.push(copy);
                     read.map_err(|refusal| strided(refusal, i, "params"))?
@@ -369,10 +428,10 @@ impl Optimizer {
                 None
             } else {
                 let what = || format!("grads[{i}]");
-                let read = match reader.memory(&grad, &state.shape, &what) {
+                let read = match reader.memory(&grad, shape, &what) {
                     Err(Refusal::Strided) => {
                         let copy = dense.call1((&grad,))?;
-                        let read = reader.memory(&copy, &state.shape, &what);
+                        let read = reader.memory(&copy, shape, &what);
                         held.push(copy);
                         read
                     }
@@ -443,7 +502,7 @@ impl Optimizer {
         let mut reader = Reader::new(py);
         let mut memory = Vec::with_capacity(params.len());
         for (i, (param, state)) in params.iter().zip(self.inner.params()).enumerate() {
-            let read = reader.memory(&param, &state.shape, &|| format!("params[{i}]"));
+            let read = reader.memory(&param, held_shape(state), &|| format!("params[{i}]"));
             memory.push(Some((read.map_err(|refusal| strided(refusal, i, "params"))?, None)));
         }
         if let Err(i) = check_disjoint(&memory) {
@@ -481,6 +540,11 @@ impl Optimizer {
     fn load(&mut self, state: &[u8]) -> PyResult<()> {
         self.inner.load(state).map_err(error)
     }
+}
+
+/// The dimensions of the tensor that a step takes: one, for a part of a parameter.
+fn held_shape(state: &ParamState) -> &[usize] {
+    if state.is_part() { std::slice::from_ref(&state.len) } else { &state.shape }
 }
 
 fn strided(refusal: Refusal, i: usize, what: &str) -> PyErr {

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use super::buffer::Buffer;
 use super::spec::OptimizerSpec;
 use crate::float::Dtype;
-use crate::rule::{DecayPowers, ScalarState};
-use crate::storage::{Data, DataMut, RawBuffer};
+use crate::rule::{DecayPowers, DynRule, ScalarState};
+use crate::storage::{Data, DataMut, RawBuffer, numel};
 
 /// Index of a group in an [`Optimizer`](super::Optimizer), from 0 in the order in which groups were added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +44,9 @@ pub struct Group {
     /// The norm over all gradients in the current step, for rules that need it. Every step computes it; a caller may
     /// overwrite it before [`Optimizer::step_param`](super::Optimizer::step_param).
     pub grad_norm: Option<f64>,
+    /// That norm for the next step, which then takes it from here and computes none: for who holds
+    /// [parts](super::Optimizer::add_part) of parameters, as no norm over whole gradients follows from parts of them.
+    pub given_grad_norm: Option<f64>,
 }
 
 /// The state of one parameter.
@@ -53,6 +56,10 @@ pub struct ParamState {
     pub group: GroupId,
     /// Its dimensions.
     pub shape: Vec<usize>,
+    /// The first of its elements that this optimizer holds: 0, unless it is a [part](super::Optimizer::add_part).
+    pub first: usize,
+    /// How many of its elements this optimizer holds: all, unless it is a [part](super::Optimizer::add_part).
+    pub len: usize,
     /// The type it was added with. Plain values of another type are refused; caller-encoded storage is
     /// accepted.
     pub dtype: Dtype,
@@ -74,4 +81,27 @@ pub struct ParamState {
     pub rounding_bits: Option<Vec<u16>>,
     /// Whether it has been stepped: slots that start as a copy of the parameter have been filled.
     pub is_initialized: bool,
+}
+
+impl ParamState {
+    /// Whether this optimizer holds only some of the parameter's elements, or none of them.
+    #[must_use]
+    pub fn is_part(&self) -> bool {
+        self.len != numel(&self.shape)
+    }
+
+    /// The most scratch elements that a step of it needs.
+    pub(super) fn scratch_len(&self, rule: &dyn DynRule) -> usize {
+        if self.is_part() { 0 } else { rule.scratch_len(&self.shape) }
+    }
+
+    /// The number of elements of a slot here, for this compute type.
+    pub(super) fn slot_len(&self, rule: &dyn DynRule, slot: usize, compute: Dtype) -> usize {
+        match (self.is_part(), self.len) {
+            (false, _) => rule.slot_len(slot, &self.shape, compute),
+            // Nor has a rule that is not elementwise any state then, whatever the shape.
+            (true, 0) => 0,
+            (true, len) => rule.slot_len(slot, &[len], compute),
+        }
+    }
 }

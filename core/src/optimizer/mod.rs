@@ -31,6 +31,7 @@ use crate::storage::memory::collected;
 use crate::storage::{Data, DataMut, RawBuffer, check_blocks, numel};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 /// Groups of parameters and their state.
 ///
@@ -84,6 +85,7 @@ impl Optimizer {
             group_dtype: None,
             decay_powers: DecayPowers::default(),
             grad_norm: None,
+            given_grad_norm: None,
         });
         Ok(GroupId(self.groups.len() - 1))
     }
@@ -107,7 +109,49 @@ impl Optimizer {
         shape: &[usize],
         dtype: Dtype,
     ) -> Result<ParamId, Error> {
-        self.add(group, shape, dtype, false)
+        self.add(group, shape, dtype, false, None)
+    }
+
+    /// Adds a parameter of which this optimizer holds and steps only the `elements`; other optimizers, in other processes,
+    /// hold the others. Values, gradients and state are then as long as the part.
+    ///
+    /// A rule whose update of an element depends on others steps a whole parameter or nothing: one process has all
+    /// of its elements and the others none (`0..0`), and still count its steps. Elsewhere a part begins and ends at a
+    /// multiple of [`OptimizerSpec::part_multiple`], or at the parameter's end. Together the parts have the bits
+    /// of the whole: a step knows the whole parameter's shape and, to round at random, the part's place in it.
+    ///
+    /// Every process adds every parameter, in the same order, and steps those that have a gradient in any, with an empty
+    /// one where it holds nothing. A norm over all gradients comes from the caller ([`Group::given_grad_norm`],
+    /// [`grad_norms`](Self::grad_norms)). Bytes that [`save`](Self::save) writes are those of the part, and load into the
+    /// same part.
+    ///
+    /// # Errors
+    /// As [`add_param_to`](Self::add_param_to); elements that the parameter does not have, or that can't be stepped on
+    /// their own.
+    ///
+    /// ```
+    /// use bitstep::prelude::*;
+    /// let adam = || registry::optimizer("adam", [("lr", 0.5)]);
+    /// let mut whole = [1.0f32, 2.0, 3.0];
+    /// let mut opt = Optimizer::new(adam()?)?;
+    /// let w = opt.add_param(&[3], Dtype::F32)?;
+    /// opt.step([(w, (&mut whole).into(), (&[0.1f32, -0.2, 0.3]).into())])?;
+    /// // The second of two processes.
+    /// let mut second = [3.0f32];
+    /// let mut opt = Optimizer::new(adam()?)?;
+    /// let w = opt.add_part(GroupId(0), &[3], Dtype::F32, 2..3)?;
+    /// opt.step([(w, (&mut second).into(), (&[0.3f32]).into())])?;
+    /// assert_eq!(second[0], whole[2]);
+    /// # Ok::<(), Box<dyn core::error::Error>>(())
+    /// ```
+    pub fn add_part(
+        &mut self,
+        group: GroupId,
+        shape: &[usize],
+        dtype: Dtype,
+        elements: Range<usize>,
+    ) -> Result<ParamId, Error> {
+        self.add(group, shape, dtype, false, Some(elements))
     }
 
     /// Adds a parameter whose state is stored as plain values, regardless of [`StorageConfig::slot_formats`].
@@ -132,7 +176,7 @@ impl Optimizer {
         shape: &[usize],
         dtype: Dtype,
     ) -> Result<ParamId, Error> {
-        self.add(group, shape, dtype, true)
+        self.add(group, shape, dtype, true, None)
     }
 
     fn add(
@@ -141,6 +185,7 @@ impl Optimizer {
         shape: &[usize],
         dtype: Dtype,
         plain: bool,
+        part: Option<Range<usize>>,
     ) -> Result<ParamId, Error> {
         let Some(g) = self.groups.get(group.0) else {
             return Err(Error::InvalidArgument {
@@ -154,14 +199,34 @@ impl Optimizer {
             return Err(Error::OutOfMemory { argument: "shape", len });
         }
         rule.check_shape(shape)?;
-        let own_shape = collected("shape", shape.iter().copied())?;
-        let slots = (0..rule.info().slots.len())
+        let part = part.unwrap_or(0..len);
+        check_part(&g.spec, shape, dtype, &part)?;
+        let mut state = ParamState {
+            group,
+            shape: collected("shape", shape.iter().copied())?,
+            first: part.start,
+            len: part.len(),
+            dtype,
+            steps: 0,
+            scalars: rule.initial_scalars(self.params.len()),
+            slots: Vec::new(),
+            has_plain_state: plain,
+            correction: None,
+            seed: match g.spec.storage.param {
+                ParamStorage::Stochastic(seed) => counter_u64(seed, self.params.len() as u64, 0),
+                _ => 0,
+            },
+            rounding_bits: None,
+            is_initialized: false,
+        };
+        let compute = g.spec.compute_dtype(Some(dtype));
+        state.slots = (0..rule.info().slots.len())
             .map(|k| {
                 let format = match plain {
                     true => g.spec.plain_format(k, dtype),
                     false => g.spec.slot_format(k, shape, dtype),
                 };
-                let len = g.spec.slot_len(k, shape, dtype);
+                let len = state.slot_len(rule, k, compute);
                 let mut slot = Buffer::new(format, len).map_err(|e| with_slot_name(e, rule, k))?;
                 match (rule.slot_init(k), &mut slot) {
                     (SlotInit::CopyParam, _) => {}
@@ -173,25 +238,10 @@ impl Optimizer {
             })
             .collect::<Result<_, Error>>()?;
         let correction = g.spec.storage.param.correction_dtype(dtype);
-        let correction = correction.map(|e| RawBuffer::zeros(e, len)).transpose()?;
+        state.correction = correction.map(|e| RawBuffer::zeros(e, state.len)).transpose()?;
         let reserved = self.params.try_reserve(1);
         reserved.map_err(|_| Error::OutOfMemory { argument: "params", len: self.params.len() })?;
-        self.params.push(ParamState {
-            group,
-            shape: own_shape,
-            dtype,
-            steps: 0,
-            scalars: rule.initial_scalars(self.params.len()),
-            slots,
-            has_plain_state: plain,
-            correction,
-            seed: match g.spec.storage.param {
-                ParamStorage::Stochastic(seed) => counter_u64(seed, self.params.len() as u64, 0),
-                _ => 0,
-            },
-            rounding_bits: None,
-            is_initialized: false,
-        });
+        self.params.push(state);
         Ok(ParamId(self.params.len() - 1))
     }
 
@@ -349,7 +399,7 @@ impl Optimizer {
         for (update, state) in values.iter().zip(&self.params) {
             if let (Some((value, _)), Some(group)) = (update, self.groups.get(state.group.0)) {
                 let compute = group.spec.compute_dtype(value.dtype());
-                scratch.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
+                scratch.reserve(compute, state.scratch_len(&*group.spec.rule))?;
             }
         }
         self.begin_step(&grads().collect::<Vec<_>>(), extra)?;
@@ -383,7 +433,7 @@ impl Optimizer {
         for (param, state) in params.iter().zip(&self.params).filter(|(p, _)| p.grad.is_some()) {
             let Some(group) = self.groups.get(state.group.0) else { continue };
             let compute = group.spec.compute_dtype(param.value.dtype());
-            scratch.reserve(compute, group.spec.rule.scratch_len(&state.shape))?;
+            scratch.reserve(compute, state.scratch_len(&*group.spec.rule))?;
         }
         self.begin_tasks(params, extra)?;
         let mut positions = alloc::vec![0u32; self.groups.len()];
@@ -507,6 +557,13 @@ impl Optimizer {
         ensure_len("params", grads.len(), self.params.len())?;
         for group in &self.groups {
             group.spec.check()?;
+            if group.given_grad_norm.is_none()
+                && group.spec.rule.grad_norm_divisor(extra).is_some()
+                && self.params.iter().any(ParamState::is_part)
+            {
+                let expected = "the norm over whole gradients, as parameters are held in parts";
+                return Err(Error::InvalidArgument { argument: "given_grad_norm", expected });
+            }
         }
         for (index, group) in self.groups.iter_mut().enumerate() {
             let (rule, info) = (&*group.spec.rule, group.spec.rule.info());
@@ -515,9 +572,23 @@ impl Optimizer {
             group.decay_powers = DecayPowers::new(info.decay_bases, group.steps);
             let own = grads.iter().zip(&self.params).filter(|(_, state)| state.group.0 == index);
             group.group_dtype = own.filter_map(|(grad, _)| *grad).next();
-            group.grad_norm = rule.grad_norm_divisor(extra).map(|divisor| norm(rule, divisor));
+            let given = group.given_grad_norm.take();
+            let divisor = rule.grad_norm_divisor(extra);
+            group.grad_norm = divisor.map(|by| given.unwrap_or_else(|| norm(rule, by)));
         }
         Ok(())
+    }
+
+    /// The norm over all gradients that each group's rule needs of a step with these whole gradients and `extra`
+    /// arguments; `None` for a rule that needs none. It is what [`Group::given_grad_norm`] takes.
+    ///
+    /// `grads` are those of the parameters that have one, in order. They are not looked at if no rule needs them.
+    #[must_use]
+    pub fn grad_norms(&self, grads: &[Data<'_>], extra: &[(&str, f64)]) -> Vec<Option<f64>> {
+        let rules = self.groups.iter().map(|group| &*group.spec.rule);
+        rules
+            .map(|rule| rule.grad_norm_divisor(extra).map(|by| rule.grad_norm(grads, by)))
+            .collect()
     }
 
     /// One step as a [`PreparedStep`] for each parameter with a gradient: for a backend whose tensors are not in host
@@ -558,7 +629,7 @@ impl Optimizer {
     ) -> Result<(), Error> {
         let Some(state) = self.params.get(index) else { return Err(NO_PARAM) };
         let Some(group) = self.groups.get(state.group.0) else { return Err(NO_PARAM) };
-        let n = numel(&state.shape);
+        let n = state.len;
         ensure_len("param", value.len(), n)?;
         ensure_len("grad", grad.map_or(n, Data::len), n)?;
         if value.dtype().is_some_and(|dtype| dtype != state.dtype) {
@@ -568,9 +639,12 @@ impl Optimizer {
             });
         }
         let rule = &*group.spec.rule;
+        if state.is_part() && n > 0 && !rule.info().is_elementwise {
+            return Err(NOT_IN_PARTS);
+        }
         let compute = group.spec.compute_dtype(value.dtype());
         for (k, slot) in state.slots.iter().enumerate() {
-            let expected = rule.slot_len(k, &state.shape, compute);
+            let expected = state.slot_len(rule, k, compute);
             if slot.len() != expected {
                 let name = rule.info().slots.get(k).copied().unwrap_or("slot");
                 return ensure_len(name, slot.len(), expected);
@@ -611,6 +685,34 @@ impl Optimizer {
         Ok(Task(TaskKind::Single(update)))
     }
 }
+
+/// Refuses elements that a parameter does not have, or that can't be stepped apart from its others.
+fn check_part(
+    spec: &OptimizerSpec,
+    shape: &[usize],
+    dtype: Dtype,
+    part: &Range<usize>,
+) -> Result<(), Error> {
+    let n = numel(shape);
+    if part.start > part.end || part.end > n {
+        let expected = "a range of the parameter's elements";
+        return Err(Error::InvalidArgument { argument: "elements", expected });
+    }
+    if part.is_empty() || part.len() == n {
+        return Ok(());
+    }
+    let Some(multiple) = spec.part_multiple(shape, dtype) else { return Err(NOT_IN_PARTS) };
+    if part.start % multiple != 0 || part.end % multiple != 0 && part.end != n {
+        let expected = "a range that begins and ends between blocks of the state";
+        return Err(Error::InvalidArgument { argument: "elements", expected });
+    }
+    Ok(())
+}
+
+const NOT_IN_PARTS: Error = Error::InvalidArgument {
+    argument: "elements",
+    expected: "all or none: the rule's update of an element depends on others",
+};
 
 /// Puts the slot's name into an error about memory.
 fn with_slot_name(error: Error, rule: &dyn DynRule, slot: usize) -> Error {

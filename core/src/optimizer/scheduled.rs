@@ -99,7 +99,8 @@ impl Optimizer {
         }
         for (i, param) in self.params.iter().enumerate().filter(|(_, p)| p.group == id) {
             for (k, slot) in param.slots.iter().enumerate() {
-                let len = spec.slot_len(k, &param.shape, param.dtype);
+                let compute = spec.compute_dtype(Some(param.dtype));
+                let len = param.slot_len(&*spec.rule, k, compute);
                 if len == slot.len() {
                     continue;
                 }

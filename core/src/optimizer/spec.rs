@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::float::Dtype;
 use crate::hyper::{ArgError, Args, Value, nearest};
 use crate::rule::{ComputePolicy, DynRule, NOT_EAGER};
-use crate::storage::{RawDtype, StorageFormat, numel};
+use crate::storage::{RawDtype, StorageFormat, common_block, numel};
 
 /// A rule, its compute policy, and how its state is stored: all that a registry name stands for.
 #[derive(Clone, Debug)]
@@ -160,6 +160,28 @@ impl OptimizerSpec {
         let eligible = len >= *min_len && len.is_multiple_of((*multiple).max(1));
         let encoded = slots.get(slot).copied().flatten().filter(|_| eligible);
         encoded.unwrap_or_else(|| self.plain_format(slot, param))
+    }
+
+    /// Where a parameter of this shape and type may be cut, so that each [part](super::Optimizer::add_part) is stepped on
+    /// its own: after a multiple of this many elements. It is 1, or the length of a block for state in blocks; `None` if
+    /// the update of an element depends on others.
+    ///
+    /// ```
+    /// use bitstep::prelude::*;
+    /// let multiple = |name| {
+    ///     let spec = registry::optimizer(name, Args::new())?;
+    ///     Ok::<_, bitstep::hyper::ArgError>(spec.part_multiple(&[64, 64], Dtype::F32))
+    /// };
+    /// assert_eq!(multiple("adamw_torch")?, Some(1));
+    /// assert_eq!(multiple("adamw_bnb_8bit")?, Some(256));
+    /// assert_eq!(multiple("adafactor")?, None);
+    /// # Ok::<(), bitstep::hyper::ArgError>(())
+    /// ```
+    #[must_use]
+    pub fn part_multiple(&self, shape: &[usize], param: Dtype) -> Option<usize> {
+        let info = self.rule.info();
+        let blocks = (0..info.slots.len()).map(|k| self.slot_format(k, shape, param).block());
+        info.is_elementwise.then(|| common_block(usize::MAX, blocks))?
     }
 
     /// The format of a slot that is stored as plain values.

@@ -14,7 +14,7 @@ use crate::rule::{
 };
 use crate::storage::{
     Chunk, Data, DataMut, KahanPair, RawBuffer, RoundingBits, SplitFloat, StochasticRounded,
-    chunk_len, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut,
+    chunk_len, numel, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut,
 };
 
 /// The update of one parameter, of a part of one, or of several small ones.
@@ -227,9 +227,15 @@ impl<'a> ParamUpdate<'a> {
                 with_slots(slots, |slots| run(&[grad.len()], &mut param.data_mut(), slots))
             }
             UpdateMemory::Whole { mut param, correction, rounding_bits, slots } => {
+                let len = [grad.len()];
+                let is_part = len != [numel(step.shape)];
+                if is_part && len == [0] {
+                    return Ok(()); // its elements are stepped elsewhere
+                }
+                let shape = if is_part { &len } else { step.shape };
                 let slots = slots.iter_mut().map(Buffer::data_mut);
                 with_slots(slots, |slots| {
-                    let run = |param: &mut DataMut<'_>| run(step.shape, param, slots);
+                    let run = |param: &mut DataMut<'_>| run(shape, param, slots);
                     with_whole(&mut param, correction, rounding_bits, run)
                 })
             }
@@ -431,7 +437,11 @@ pub(super) fn prepare_one<'a>(
         rounding_bits: matches!(group.spec.storage.param, ParamStorage::Stochastic(_)).then_some(
             match &state.rounding_bits {
                 Some(bits) => RoundingBits::Provided(bits),
-                None => RoundingBits::Counter { seed: state.seed, step: state.steps, first: 0 },
+                None => RoundingBits::Counter {
+                    seed: state.seed,
+                    step: state.steps,
+                    first: state.first as u64,
+                },
             },
         ),
         slots: &mut state.slots,

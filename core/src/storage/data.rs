@@ -72,15 +72,20 @@ pub(crate) fn chunk_len_within(
     max: usize,
     blocks: impl IntoIterator<Item = usize>,
 ) -> Option<usize> {
+    let lcm = common_block(max, blocks)?;
+    // It is 1 without blocks and never 0; `max` may be 0.
+    (max >= lcm).then(|| max / lcm.max(1) * lcm)
+}
+
+/// The least common multiple of all `blocks`, if it is at most `max`.
+pub(crate) fn common_block(max: usize, blocks: impl IntoIterator<Item = usize>) -> Option<usize> {
     fn gcd(a: usize, b: usize) -> usize {
         if b == 0 { a } else { gcd(b, a % b) }
     }
-    let lcm = blocks.into_iter().try_fold(1usize, |lcm, block| {
+    blocks.into_iter().try_fold(1usize, |lcm, block| {
         let next = lcm.checked_mul(block)? / gcd(lcm, block).max(1);
         (1..=max).contains(&next).then_some(next)
-    })?;
-    // `lcm`, the least common multiple, is 1 without blocks and never 0; `max` may be 0.
-    (max >= lcm).then(|| max / lcm.max(1) * lcm)
+    })
 }
 
 /// Refuses block sizes whose least common multiple is more than [`MAX_BLOCK`].

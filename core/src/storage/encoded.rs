@@ -372,6 +372,11 @@ macro_rules! each_pair {
 pub(crate) use each_pair;
 
 impl StorageFormat {
+    /// The number of elements that are encoded together; 1 for a format without blocks.
+    pub(crate) fn block(self) -> usize {
+        each_codec!(self, c => c.block(), 1)
+    }
+
     /// The element types and lengths of the two parts of a tensor of `len` elements: codes and scales, or 16-bit values
     /// and corrections. `None` if the format is plain, with a single part, or does not exist (a correction for `f32`).
     #[must_use]
@@ -578,7 +583,7 @@ impl Storage for EncodedBuffer {
     }
 
     fn block(&self) -> usize {
-        each_codec!(self.format, c => c.block(), 1)
+        self.format.block()
     }
 
     fn load(&self, start: usize, values: &mut [f32]) {

@@ -28,7 +28,7 @@ pub(crate) use chunk::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_ch
 pub use companded::Companded;
 pub use data::numel;
 pub use data::{Data, DataMut, MAX_BLOCK, Plain, Storage};
-pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, floor};
+pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, common_block, floor};
 pub use dynamic::DynamicQuant8;
 #[cfg(feature = "alloc")]
 pub use encoded::{EncodedBuffer, RawBuffer, RawDtype, RawPart, StorageFormat};

@@ -13,8 +13,9 @@ from . import _classes
 from ._base import Optimizer
 from ._classes import *  # noqa: F403
 from ._classes import __all__ as _all
+from ._clip import clip_grad_norm_
 
-__all__ = ["Optimizer", "optimizer", *_all]
+__all__ = ["Optimizer", "clip_grad_norm_", "optimizer", *_all]
 
 
 def optimizer(name: str, params: Any, **arguments: Any) -> Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from copy import deepcopy
 from itertools import chain
+from math import prod
 from types import MappingProxyType
 from typing import Any, Callable, Iterable, Mapping
 
@@ -16,6 +17,17 @@ from .._references import from_json, record
 __all__ = ["Optimizer"]
 
 _MISSING = object()
+
+
+def _sharding() -> Any:
+    # On first use only: it imports DTensor, which takes as long as torch itself.
+    from . import _sharded
+
+    return _sharded
+
+
+def _count(bounds: tuple[int, int]) -> int:
+    return bounds[1] - bounds[0]
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:
@@ -91,7 +103,8 @@ class Optimizer(torch.optim.Optimizer):
 
     `arguments` are those of the reference's constructor, under its names. Parameters are CPU tensors of
     float64, float32, bfloat16 or float16; a step changes them in place, all in one call, on
-    `torch.get_num_threads()` threads and without the interpreter's lock.
+    `torch.get_num_threads()` threads and without the interpreter's lock. They may be DTensors in rows: the processes
+    of their mesh then make the same calls, of which `state_dict` and `load_state_dict` are some, too.
 
     The state is the core's: `state` is a copy to look at, `load_state_dict` replaces it.
     """
@@ -114,6 +127,7 @@ class Optimizer(torch.optim.Optimizer):
         }
         self._core = _bitstep.Optimizer()
         self._seen: list[dict[str, Any]] = []
+        self._layouts: list[Any] = []
         probe = _bitstep.Optimizer()
         probe.add_group(name, self._arguments)
         known = probe.arguments(0)
@@ -144,8 +158,10 @@ class Optimizer(torch.optim.Optimizer):
             found.update({key: _plain(value) for key, value in pair if key in known})
         return found
 
-    def _register(self, core: _bitstep.Optimizer, group: dict[str, Any], own: Iterable[str], index: int) -> dict[str, Any]:
-        """Adds a group to the core; returns what it has read of it."""
+    def _register(
+        self, core: _bitstep.Optimizer, layouts: list[Any], group: dict[str, Any], own: Iterable[str], index: int
+    ) -> dict[str, Any]:
+        """Adds a group to the core, and its parameters' layouts; returns what it has read of it."""
         changes = {key: _plain(group[key]) for key in own if key not in ("params", "lr")}
         lr = group.get("lr")
         if lr is not None or "lr" in self._arguments and "lr" in group:
@@ -172,23 +188,35 @@ class Optimizer(torch.optim.Optimizer):
                     f"params[{i}] of group {index}: dtype is {p.dtype}, "
                     "but must be float64, float32, bfloat16 or float16"
                 )
-            core.add_param(index, list(p.shape), dtype)
+        own_layouts = [None] * len(group["params"])
+        if any(hasattr(p, "placements") for p in group["params"]):
+            sharded, names = _sharding(), group.get("param_names")
+            own_layouts = sharded.layouts(
+                group["params"],
+                lambda p: core.part_multiple(index, list(p.shape), str(p.dtype).removeprefix("torch.")),
+                layouts,
+                lambda i: f"params[{i}] of group {index}" + (f" ({names[i]})" if names else ""),
+            )
+        for p, layout in zip(group["params"], own_layouts):
+            dtype = str(p.dtype).removeprefix("torch.")
+            core.add_param(index, list(p.shape), dtype, part=layout.part if layout else None)
+        layouts.extend(own_layouts)
         return self._read(group, known)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch's does."""
         own = set(param_group) - {"params"} if isinstance(param_group, dict) else set()
         super().add_param_group(param_group)
-        core = self._core.copy()
+        core, layouts = self._core.copy(), self._layouts.copy()
         try:
             group = self.param_groups[-1]
             if self._reference["tensor_lr"] and not isinstance(group["lr"], torch.Tensor):
                 group["lr"] = torch.tensor(group["lr"], dtype=torch.float32)
-            seen = self._register(core, group, own, len(self.param_groups) - 1)
+            seen = self._register(core, layouts, group, own, len(self.param_groups) - 1)
         except BaseException:
             self.param_groups.pop()
             raise
-        self._core = core
+        self._core, self._layouts = core, layouts
         self._seen.append(seen)
 
     def _follow_groups(self) -> list[float | None]:
@@ -248,6 +276,14 @@ class Optimizer(torch.optim.Optimizer):
             self.__dict__["_info_cache"] = found
         return found
 
+    @property
+    def _has_dtensors(self) -> bool:
+        found = self.__dict__.get("_dtensor_cache")
+        if found is None or found[0] != len(self.param_groups):
+            found = (len(self.param_groups), any(hasattr(p, "placements") for p in self._params()))
+            self.__dict__["_dtensor_cache"] = found
+        return found[1]
+
     def _params(self) -> list[torch.Tensor]:
         if len(self.param_groups) == 1:
             return self.param_groups[0]["params"]
@@ -267,9 +303,73 @@ class Optimizer(torch.optim.Optimizer):
                 loss = closure()
         lrs = self._follow_groups()
         more = [(key, float(value)) for key, value in extra.items()] if extra else None
-        self._core.step(self._params(), None, lrs, more, torch.get_num_threads(), _dense, _back)
+        if self._has_dtensors:
+            self._step_sharded(lrs, more)
+        else:
+            self._core.step(self._params(), None, lrs, more, torch.get_num_threads(), _dense, _back)
         self._write_counters()
         return loss
+
+    def _step_sharded(self, lrs: list[float | None], more: list[tuple[str, float]] | None) -> None:
+        sharded, params = _sharding(), self._params()
+        grads = [sharded.gradient(p, i) for i, p in enumerate(params)]
+        if any(norm is not None for norm in self._core.grad_norms([], more or [])):
+            whole = [_dense(sharded.whole(p.grad)) for p in params if p.grad is not None]
+            self._core.give_grad_norms(self._core.grad_norms(whole, more or []))
+            del whole
+        held, held_grads = self._held(grads)
+        self._core.step(held, held_grads, lrs, more, torch.get_num_threads(), _dense, _back)
+        self._give_back(held, [i for i, grad in enumerate(grads) if grad is not None])
+
+    def _held(self, grads: list[torch.Tensor | None] | None) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+        """What the core steps of each parameter and its gradient: the rows that are here, or at its owner all of them.
+
+        Without `grads`, of every parameter.
+        """
+        sharded, params = _sharding(), self._params()
+        held = [sharded.local(p).detach() for p in params]
+        held_grads = list(grads or [None] * len(params))
+        moved = [
+            i
+            for i, layout in enumerate(self._layouts)
+            if layout is not None and layout.owner is not None and (grads is None or grads[i] is not None)
+        ]
+        items = [(self._layouts[i], params[i].shape, params[i].dtype, held[i]) for i in moved]
+        if grads is not None:
+            items += [(self._layouts[i], params[i].shape, grads[i].dtype, grads[i]) for i in moved]
+        for k, whole in enumerate(sharded.gather(items)):
+            i = moved[k % len(moved)]
+            (held if k < len(moved) else held_grads)[i] = whole
+        for i, layout in enumerate(self._layouts):
+            if layout is None:
+                continue
+            p, grad = params[i], held_grads[i]
+            if not layout.here:
+                held[i] = torch.empty(0, dtype=p.dtype)
+                if grads is not None and grads[i] is not None:
+                    grad = torch.empty(0, dtype=grads[i].dtype)
+            elif layout.owner is not None:
+                continue
+            # The core takes a part as one dimension.
+            shape = p.shape if _count(layout.part) == p.numel() else (-1,)
+            held[i] = held[i].reshape(shape)
+            held_grads[i] = None if grad is None else grad.reshape(shape)
+        return held, held_grads
+
+    def _give_back(self, held: list[torch.Tensor], stepped: list[int]) -> None:
+        """Writes what the core has stepped to the parameters that it was copied from."""
+        sharded, params = _sharding(), self._params()
+        moved = [i for i in stepped if self._layouts[i] is not None and self._layouts[i].owner is not None]
+        items = [(self._layouts[i], params[i].shape, params[i].dtype, held[i]) for i in moved]
+        with torch.no_grad():
+            for i, rows in zip(moved, sharded.scatter(items)):
+                sharded.local(params[i]).copy_(rows)
+            for i in stepped:
+                layout = self._layouts[i]
+                if layout is not None and layout.owner is None and held[i].numel():
+                    rows = sharded.local(params[i])
+                    if rows.data_ptr() != held[i].data_ptr():
+                        rows.copy_(held[i].reshape(rows.shape))
 
     # --- state ----------------------------------------------------------------
 
@@ -292,7 +392,12 @@ class Optimizer(torch.optim.Optimizer):
             if shown is None or key in shown or key != info["step_key"]:
                 found[key] = _scalar(value, kinds.get(key, "tensor float32"))
         stacks: dict[str, list[torch.Tensor]] = {}
-        for _, key, dtype, shape, data in self._core.parts(i):
+        layout, p = self._layouts[i], self._params()[i]
+        if layout is not None and not layout.here:
+            return found
+        in_rows = layout is not None and layout.owner is None
+        own = (_count(layout.rows), *p.shape[1:]) if in_rows else p.shape
+        for _, key, dtype, shape, data in self._core.parts(i, own[0] if in_rows else None):
             stacks.setdefault(key, []).append(_tensor(dtype, shape, data))
         for key, rows in stacks.items():
             found[key] = rows[0] if len(rows) == 1 else torch.stack(rows)
@@ -300,18 +405,19 @@ class Optimizer(torch.optim.Optimizer):
             number = key.removeprefix("absmax")
             signed = number == "1"
             found[f"qmap{number}"] = torch.tensor(_bitstep.quantization_map(signed), dtype=torch.float32)
-            codes = found[f"state{number}"]
-            p = self._params()[i]
-            if codes.shape[-1] == p.numel():  # else those of a projection
-                found[f"state{number}"] = codes.reshape(codes.shape[:-1] + p.shape)
+            codes, stacked = found[f"state{number}"], len(stacks[f"state{number}"]) > 1
+            if codes[0 if stacked else ...].numel() == prod(own):  # else those of a projection
+                found[f"state{number}"] = codes.reshape(*codes.shape[: int(stacked)], *own)
+        if in_rows:
+            for key, rows in stacks.items():
+                found[key] = _sharding().placed(layout, found[key], p.shape[0], int(len(rows) > 1))
         if "compensation" in found and "kahan_comp" in kinds:
             found["kahan_comp"] = found.pop("compensation")
         for key, kind in kinds.items():
             if kind == "NoneType":
                 found.setdefault(key, None)
             elif key == "eps_sq":  # a constant that optimi keeps beside the state
-                p, eps = self._params()[i], self.param_groups[group]["eps"]
-                found[key] = torch.tensor(eps**2, dtype=p.dtype)
+                found[key] = torch.tensor(self.param_groups[group]["eps"] ** 2, dtype=p.dtype)
             elif key == "unorm_vec":  # memory of bitsandbytes' that holds nothing between steps
                 found[key] = torch.zeros(1)
         return found
@@ -334,14 +440,18 @@ class Optimizer(torch.optim.Optimizer):
             raise ValueError("state can't be assigned: use load_state_dict")
 
     def state_dict(self) -> dict[str, Any]:
-        """The state under the reference's own keys."""
+        """The state under the reference's own keys; that of a parameter in rows is in rows."""
         saved = super().state_dict()
+        if any(layout is not None and layout.owner is not None for layout in self._layouts):
+            saved["state"].update(_sharding().spread(saved["state"], self._layouts))
+            saved["state"] = dict(sorted(saved["state"].items()))
         paths = self._reference.get("state") or {}
         homes = {path.rpartition("/")[2]: path.rpartition("/")[0] for path in paths if "/" in path}
         for i, state in saved["state"].items():
             for key in [key for key in state if key in homes]:
                 state.setdefault(homes[key], {})[key] = state.pop(key)
-            _wrap_quantized(state, self._params()[i])
+            if self._layouts[i] is None:
+                _wrap_quantized(state, self._params()[i])
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -364,17 +474,18 @@ class Optimizer(torch.optim.Optimizer):
             saved["params"] = group["params"]
             if "param_names" in group and "param_names" not in saved:
                 saved["param_names"] = group["param_names"]
-        core, seen = _bitstep.Optimizer(), []
+        core, layouts, seen = _bitstep.Optimizer(), [], []
         for index, group in enumerate(saved_groups):
-            seen.append(self._register(core, group, self._saved_arguments(group), index))
+            seen.append(self._register(core, layouts, group, self._saved_arguments(group), index))
         infos = [core.info(g) for g in range(len(saved_groups))]
         i = 0
         for index, group in enumerate(saved_groups):
             for _ in group["params"]:
-                self._load_param(core, i, index, group, infos[index], state_dict["state"].get(ids[i]) or {})
+                saved = state_dict["state"].get(ids[i]) or {}
+                self._load_param(core, i, index, group, infos[index], saved, layouts[i])
                 i += 1
         core.training = all(group.get("train_mode", True) for group in saved_groups)
-        self.param_groups, self._core, self._seen = saved_groups, core, seen
+        self.param_groups, self._core, self._seen, self._layouts = saved_groups, core, seen, layouts
         self.__dict__["_info_cache"] = infos
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
@@ -398,6 +509,7 @@ class Optimizer(torch.optim.Optimizer):
         group: Mapping[str, Any],
         info: Mapping[str, Any],
         saved: Mapping[str, Any],
+        layout: Any,
     ) -> None:
         state: dict[str, Any] = {}
         for key, value in saved.items():
@@ -408,6 +520,14 @@ class Optimizer(torch.optim.Optimizer):
             else:
                 state[key] = value
         started = bool(state)
+        in_rows = layout is not None and layout.owner is None
+        for key in sorted(state):
+            value = state[key]
+            # Every process takes part in collecting a tensor; those that don't step it drop it at once.
+            if hasattr(value, "placements") and not (in_rows and value.ndim):
+                value = value.full_tensor()
+            dropped = isinstance(value, torch.Tensor) and value.numel() > 1 and layout is not None and not layout.here
+            state[key] = None if dropped else value
 
         def number(key: str) -> float | None:
             value = state.get(key, group.get(key))
@@ -431,20 +551,24 @@ class Optimizer(torch.optim.Optimizer):
         if not started:
             return
         core.set_param_state(i, int(1 if steps is None else steps), scalars, True)
-        parts = core.parts(i)
+        if layout is not None and not layout.here:
+            return
+        parts = core.parts(i, _count(layout.rows) if in_rows else None)
         keys = [key for _, key, *_ in parts]
         rows: dict[str, int] = {}
         for slot, key, dtype, shape, old in parts:
-            row = rows.get(key, 0)
+            row, stacked = rows.get(key, 0), keys.count(key)
             rows[key] = row + 1
-            if not old:  # a parameter without elements
+            if not old and not in_rows:  # a parameter without elements
                 continue
             value = state.get(key)
             if value is None and key == "compensation":
                 value = state.get("kahan_comp")
             if value is None:
                 raise ValueError(f"state of parameter {i} has no `{key}`")
-            if keys.count(key) > 1:
+            if in_rows and isinstance(value, torch.Tensor):
+                value = _sharding().local_rows(layout, value, stacked if stacked > 1 else 0)
+            if stacked > 1:
                 value = value[row]
             kind = getattr(torch, dtype)
             if not isinstance(value, torch.Tensor):
@@ -459,6 +583,8 @@ class Optimizer(torch.optim.Optimizer):
             core.set_part(i, slot, key, data)
         for number_, signed in (("1", True), ("2", False)):
             given = state.get(f"qmap{number_}")
+            if hasattr(given, "placements"):
+                given = given.full_tensor()
             if given is not None and f"absmax{number_}" in keys:
                 ours = torch.tensor(_bitstep.quantization_map(signed), dtype=torch.float32)
                 if not torch.equal(given.detach().cpu().float(), ours):
@@ -480,12 +606,12 @@ class Optimizer(torch.optim.Optimizer):
         state = dict(state)
         saved, training = state.pop("_saved"), state.pop("_training")
         super().__setstate__(state)
-        core = _bitstep.Optimizer()
+        core, layouts = _bitstep.Optimizer(), []
         for index, group in enumerate(self.param_groups):
-            self._register(core, group, self._saved_arguments(group), index)
+            self._register(core, layouts, group, self._saved_arguments(group), index)
         core.load(saved)
         core.training = training
-        self._core = core
+        self._core, self._layouts = core, layouts
 
 
 class Modes:
@@ -504,7 +630,12 @@ class Modes:
     def _switch(self: Any, train: bool) -> None:
         if self._core.training != train:
             self._follow_groups()
-            with torch.no_grad():
-                self._core.switch(self._params(), train)
+            if self._has_dtensors:
+                held, _ = self._held(None)
+                self._core.switch(held, train)
+                self._give_back(held, list(range(len(held))))
+            else:
+                with torch.no_grad():
+                    self._core.switch(self._params(), train)
         for group in self.param_groups:
             group["train_mode"] = train
