@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from request import Unsupported, serve, widen
+from request import Unsupported, arguments, serve, widen
 
 jax.config.update("jax_enable_x64", True)
 TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -114,7 +114,7 @@ def backend(request):
     if started and known is None:
         raise Unsupported("its state can't be set to the reference's: another form")
     count, rates = int(request.meta["steps"]), request.array("lr")
-    for group in json.loads(request.meta["groups"]):
+    for group in arguments(json.loads(request.meta["groups"])):
         rule = RULES[request.name]
         changing = optax.inject_hyperparams(lambda lr: rule({**group, "lr": lr})) if rates is not None else None
         chain = changing(lr=float(rates[0])) if changing else rule(group)

@@ -730,7 +730,7 @@ fn schedule_given_is_the_one_built_of_its_name() {
 fn schedule_of_ones_own_runs_within_others() {
     let schedulers =
         vec![Triangle { half: 2 }.clone_box(), TorchExponential { gamma: 0.5 }.clone_box()];
-    let own = TorchSequential { schedulers, milestones: vec![3] };
+    let own = TorchSequential { schedulers, milestones: vec![3], last_epoch: -1 };
     let mut own = Scheduler::of("triangle, then down", own, &[8.0]).expect("a schedule");
     // the triangle up and half down; from the milestone on, the base rate halved in each step
     assert_eq!(rates(&mut own, 5).concat(), [0.0, 4.0, 8.0, 8.0, 4.0, 2.0]);

@@ -19,7 +19,9 @@ def case(seed, title, note, window, reduction, dtype="f32", shapes=((5, 3), (7,)
             edit(wide)
         x = torch.from_numpy(wide).to(DTYPES[dtype])
         w = torch.nn.Parameter(torch.zeros(shape, dtype=DTYPES[dtype]))
-        for row in x:
+        for m, row in enumerate(x):
+            if m % window == 0:
+                w.grad = None  # as `zero_grad` does after the optimizer's step
             # A gradient of ones times the mean's factor, then times x: as a loss / M runs backward.
             loss = (w * row).sum()
             (loss / window if reduction == "mean" else loss).backward()
@@ -35,6 +37,8 @@ def cases(seed):
     yield case(seed, "mean7_f32", "seven", 7, "mean")
     yield case(seed, "mean1_f32", "a window of one", 1, "mean")
     yield case(seed, "partial_f32", "a partial window: three of four micro-batches, each a quarter", 4, "mean", batches=3)
+
+    yield case(seed, "windows_f32", "five micro-batches in windows of three: the gradient is that of the second", 3, "mean", batches=5)
 
     def special(w):
         w[0].flat[:2] = [np.inf, np.nan]

@@ -147,6 +147,14 @@ def cases(seed):
         ],
         steps=4,
     )
+    for letter, coefficients in (("a", (0.0, 1e30, 1.0)), ("b", (1e30, 0.0, 1.0)), ("c", (1e30, 1.0, 0.0))):
+        yield case(
+            f"coefficient_0_{letter}_f32",
+            f"{letter} = 0 where the iteration overflows: to the matrix that a product is added to, 0 is no factor",
+            {"ns_coefficients": coefficients, "ns_steps": 4},
+            shapes=[(1, 1), (1, 3)],
+            steps=2,
+        )
 
 
 def extremes(dtype):

@@ -62,6 +62,13 @@ def common(case, strong, f16=None, counts=True, small_lr=2e-3):
         lr=[strong["lr"] * r for r in FALL],
         steps=len(FALL),
     )
+    yield case(
+        "decay_1_f32",
+        "decay of everything at the full rate: a factor of 0 counts as no decay, but to Adan, which divides",
+        {**strong, "decouple_lr": True, "weight_decay": 1.0},
+        lr=[strong["lr"] * r for r in FALL],
+        steps=len(FALL),
+    )
     for d in ("bf16", "f16"):
         own = {**strong, **((f16 or {}) if d == "f16" else {})}
         yield case(f"kahan_off_{d}", "no compensation: a 16-bit sum as it is", {**own, "kahan_sum": False}, dtype=d, steps=10)

@@ -16,8 +16,11 @@ def described(hyper):
 def cases(seed):
     s = Schedules("torch_sequential", make, seed, "torch.optim.lr_scheduler.SequentialLR", described)
 
-    def case(title, note, *schedulers, milestones, steps=40, **more):
-        return s.case(title, note, {"schedulers": list(schedulers), "milestones": milestones}, steps, **more)
+    def case(title, note, *schedulers, milestones, steps=40, last_epoch=None, **more):
+        hyper = {"schedulers": list(schedulers), "milestones": milestones}
+        if last_epoch is not None:
+            hyper["last_epoch"] = last_epoch
+        return s.case(title, note, hyper, steps, **more)
 
     warm = ("torch_linear", {"start_factor": 0.1, "total_iters": 10})
     flat = ("torch_constant", {"factor": 0.5, "total_iters": 4})
@@ -39,3 +42,8 @@ def cases(seed):
     yield case("one_cycle", "one cycle second: the first schedule begins at its first rate", warm, ("torch_one_cycle", {"max_lr": 0.2, "total_steps": 30}), milestones=[10])
     yield case("one_cycle_first", "one cycle first: the second starts from its first rate", ("torch_one_cycle", {"max_lr": 0.2, "total_steps": 20}), fall, milestones=[20])
     yield case("groups", "each group from its own rate", warm, wave, fall, milestones=[10, 25], groups=3)
+    cycle = ("torch_cyclic", {"base_lr": 1e-3, "max_lr": 0.1, "step_size_up": 4})
+    yield case("resumed_0", "resumed after step 0: the first begins at its start, one step nearer to the milestone", warm, fall, milestones=[10], last_epoch=0)
+    yield case("resumed_late", "resumed past the milestone: the second multiplies the rate that the first begins with", warm, wave, fall, milestones=[4, 20], last_epoch=5)
+    yield case("resumed_at", "resumed at the milestone, which is not met any more", warm, flat, milestones=[8], last_epoch=7, steps=20)
+    yield case("resumed_cyclic", "a cycle first, in groups that have an initial_lr: later schedules start from that", cycle, fall, milestones=[12], last_epoch=3, groups=2)

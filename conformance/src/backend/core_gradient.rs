@@ -42,9 +42,18 @@ pub(crate) fn answer(spec: &GradientSpec<'_>) -> Result<GradientAnswer, BackendE
             clip_grad_value(&mut views(&mut grads), limit).map_err(failed)?;
             Ok(answer_of(&grads, shapes))
         }
-        "accumulate" => accumulate(spec, number("gradient_accumulation_steps"), {
-            hyper.get("reduction").and_then(|v| v.as_str()) == Some("mean")
-        }),
+        "accumulate" => {
+            let window = match hyper.get("gradient_accumulation_steps") {
+                None => None,
+                Some(steps) => {
+                    let whole = steps.as_i64().and_then(|steps| u64::try_from(steps).ok());
+                    let wrong = "`gradient_accumulation_steps` is no number of micro-batches";
+                    Some(whole.ok_or_else(|| failed(wrong))?)
+                }
+            };
+            let is_mean = hyper.get("reduction").and_then(|v| v.as_str()) == Some("mean");
+            accumulate(spec, window, is_mean)
+        }
         "neftune" => {
             if flag("training") != Some(false) {
                 let alpha = number("neftune_noise_alpha").or_else(|| number("alpha"));
@@ -94,13 +103,13 @@ fn answer_of(grads: &[Buffer], shapes: Vec<Vec<usize>>) -> GradientAnswer {
 
 fn accumulate(
     spec: &GradientSpec<'_>,
-    window: Option<f64>,
+    window: Option<u64>,
     mean: bool,
 ) -> Result<GradientAnswer, BackendError> {
     let mut outputs = Vec::new();
     for input in &spec.inputs {
         let rows = input.shape.first().copied().unwrap_or(0);
-        let window = window.map_or(rows as u64, |w| w as u64);
+        let window = window.unwrap_or(rows as u64);
         let new = if mean { GradientAccumulator::mean } else { GradientAccumulator::sum };
         let mut accumulator = new(window).map_err(failed)?;
         let shape = input.shape.get(1..).unwrap_or_default();

@@ -13,7 +13,7 @@ use super::plan::{Change, Missing, Plan, Rates, Start};
 use super::template::{Pool, Slots, Source, Template, number};
 use super::values::{Before, Pattern, numbers};
 use crate::Core;
-use crate::backend::{Backend, ScheduleSpec};
+use crate::backend::{Backend, GradientSpec, ScheduleSpec};
 use crate::convert;
 use crate::golden::{
     Case, Data, Given, GradientCase, GradientTensor, Group, OptimizerCase, ParamCase, ScheduleCase,
@@ -89,8 +89,16 @@ fn is_taken(pool: &Pool, template: &Template, hyper: &Map<String, Value>) -> boo
             };
             Core.schedule(&spec).is_ok()
         }
-        // Gradient strategies are tried as a whole.
-        Source::Gradient(_) => true,
+        Source::Gradient(ref like) => {
+            let spec = GradientSpec {
+                name: &pool.name,
+                reference: ORACLE,
+                hyper,
+                inputs: like.tensors.iter().map(|g| &g.input).collect(),
+                given: like.tensors.iter().map(|g| &g.given).collect(),
+            };
+            Core.gradient(&spec).is_ok()
+        }
     }
 }
 

@@ -316,12 +316,18 @@ fn found(
     let defaults = reference.map(|t| pool.defaults(t)).unwrap_or_default();
     let property = is_property(reports);
     let still = |case: &Case| {
+        if !pool.has_types_of(case) {
+            return None;
+        }
         let case = oracle.answered(case).ok()?;
         let reports = judged(&case, backend, bounds, property);
         (badness(&reports) == Some(bad) && is_property(&reports) == property).then_some(case)
     };
     let shrunk = shrink::shrink(&drawn.case, &defaults, still);
     let judge = |case: &Case| {
+        if !pool.has_types_of(case) {
+            return None;
+        }
         let case = oracle.answered(case).ok()?;
         Some(judged(&case, backend, bounds, property))
     };

@@ -72,6 +72,17 @@ impl Pool {
     pub(crate) fn defaults(&self, of: &Template) -> Map<String, Value> {
         self.defaults.get(&of.reference).cloned().unwrap_or_default()
     }
+
+    /// Whether the suite has cases with parameters of these types. Shrinking goes to no others: nobody says that the
+    /// oracle is right there.
+    pub(crate) fn has_types_of(&self, case: &Case) -> bool {
+        match &case.data {
+            Data::Optimizer(data) => {
+                data.params.iter().all(|p| self.dtypes.contains(&p.init.dtype))
+            }
+            _ => true,
+        }
+    }
 }
 
 /// An argument of the core as JSON.
@@ -200,4 +211,20 @@ pub(crate) fn pool(kind: Kind, name: String, cases: &[Case]) -> Pool {
     }
     let dtypes: Vec<Dtype> = dtypes.into_iter().filter(|&d| convert::dtype(d).is_ok()).collect();
     Pool { kind, name, templates, dtypes, slots, defaults }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::edit;
+    use super::*;
+
+    #[test]
+    fn types_of_a_pool_are_those_of_its_cases() {
+        let only = CaseFilter::new(Some("optimizer/torchao_adam8bit/*")).unwrap();
+        let case = suite::read(&[suite::committed()], &only).unwrap().remove(0).case.unwrap();
+        let pool = &pools(&[suite::committed()], &only).unwrap()[0];
+        let with = |dtype| edit::with_dtype(&case, dtype).unwrap();
+        assert!(pool.has_types_of(&with(Dtype::F32)) && pool.has_types_of(&with(Dtype::Bf16)));
+        assert!(!pool.has_types_of(&with(Dtype::F64)), "{:?}", pool.dtypes);
+    }
 }

@@ -73,7 +73,8 @@ use crate::storage::{DataMut, MAX_BLOCK, Plain, chunk_len, numel};
 /// A hyper-parameter outside its range; a parameter that is not a matrix, or one without columns.
 ///
 /// # Non-finite input
-/// One NaN or infinity in the gradient makes the whole parameter NaN; in the momentum it stays at its element.
+/// One NaN or infinity in the gradient makes the whole parameter NaN; in the momentum it stays at its element. A
+/// coefficient a or b of 0 leaves out what it multiplies, also where that is not finite.
 ///
 /// # Example
 /// For a single element the orthogonal matrix is its sign, which five iterations of the default polynomial, in bf16,
@@ -279,6 +280,12 @@ constants! {
     }
 }
 
+/// The matrix that a product is added to, times its coefficient: as BLAS does, 0 times it is 0 whatever it holds.
+#[inline(always)]
+fn added<S: ComputeFloat>(coefficient: S, x: S) -> S {
+    if coefficient == S::ZERO { S::ZERO } else { coefficient * x }
+}
+
 impl<A: LinearAlgebra> NewtonSchulz for Muon<A> {
     type Coefs<C: ComputeFloat> = Coefs<C::Scalar>;
 
@@ -333,12 +340,12 @@ impl<A: LinearAlgebra> NewtonSchulz for Muon<A> {
         square: C::Scalar,
     ) -> C::Scalar {
         let [_, b, c] = k.polynomial;
-        round(b * gram + c * square)
+        round(added(b, gram) + c * square)
     }
     #[inline(always)]
     fn next<C: ComputeFloat>(k: &Coefs<C::Scalar>, x: C::Scalar, product: C::Scalar) -> C::Scalar {
         let [a, ..] = k.polynomial;
-        round(a * x + product)
+        round(added(a, x) + product)
     }
     #[inline(always)]
     fn update<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, x: C::Scalar) -> C {

@@ -76,7 +76,7 @@ pub(super) const SCHEDULES: &[Entry] = &[
         "torch_sequential",
         "SequentialLR",
         &["schedulers", "milestones"],
-        || Box::new(TorchSequential { schedulers: (), milestones: () }),
+        || Box::new(TorchSequential { schedulers: (), milestones: (), last_epoch: -1 }),
         torch_sequential::MAKE,
     ),
     Entry::of::<TorchStep>("torch_step", "StepLR"),

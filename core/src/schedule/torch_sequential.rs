@@ -3,7 +3,7 @@ use core::ops::Deref;
 
 #[cfg(feature = "alloc")]
 use super::Make;
-use super::{Schedule, ScheduleFacts, ScheduleFloat, iterate};
+use super::{Schedule, ScheduleFacts, ScheduleFloat};
 use crate::Error;
 use crate::hyper::{FieldVisitor, HyperParams};
 
@@ -14,7 +14,9 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// whatever the current rate; from there on that schedule counts its own steps.
 ///
 /// # Source
-/// `torch.optim.lr_scheduler.SequentialLR`, its schedules constructed in their order.
+/// `torch.optim.lr_scheduler.SequentialLR`, its schedules constructed in their order. Its `last_epoch` moves the
+/// milestones alone: the schedules within begin at their start, and one whose milestone has passed makes its own step 0
+/// at the first step instead of a start in closed form.
 ///
 /// # Errors
 /// No schedules, or not exactly one milestone fewer than schedules; a schedule that refuses its arguments.
@@ -24,7 +26,7 @@ use crate::hyper::{FieldVisitor, HyperParams};
 /// use bitstep::schedule::{Schedule, TorchConstant, TorchExponential, TorchSequential};
 /// let (warm, cool) = (TorchConstant { factor: 0.5, total_iters: 9 }, TorchExponential { gamma: 0.5 });
 /// let schedulers: [&dyn Schedule; 2] = [&warm, &cool];
-/// let s = TorchSequential { schedulers: &schedulers[..], milestones: [2] };
+/// let s = TorchSequential { schedulers: &schedulers[..], milestones: [2], last_epoch: -1 };
 /// assert_eq!([0, 1, 2, 3].map(|t| s.lr(1.0, t)), [0.5, 0.5, 1.0, 0.5]);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -33,6 +35,8 @@ pub struct TorchSequential<S, M> {
     pub schedulers: S,
     /// The first step of each schedule but the first.
     pub milestones: M,
+    /// The step after which training is resumed; −1 for its start.
+    pub last_epoch: i64,
 }
 
 #[cfg(feature = "alloc")]
@@ -46,29 +50,53 @@ pub(super) const MAKE: Make = Make::Pure(|entry, mut args, context| {
     }
     let schedulers = super::torch_chained::schedules(nested, context)?;
     let milestones = super::arguments::steps(entry.name, "milestones", &mut args)?;
-    entry.parse(TorchSequential { schedulers, milestones }, args, context)
+    entry.parse(TorchSequential { schedulers, milestones, last_epoch: -1 }, args, context)
 });
 
 impl<S, M> HyperParams for TorchSequential<S, M> {
-    /// There are no arguments but `schedulers` and `milestones`, which are set before.
-    fn fields(&mut self, _: &mut dyn FieldVisitor) {}
+    /// Without `schedulers` and `milestones`, which are set before.
+    fn fields(&mut self, f: &mut dyn FieldVisitor) {
+        f.i64("last_epoch", &mut self.last_epoch);
+    }
+}
+
+/// Where a step falls.
+struct Place {
+    /// The index of the schedule that is active.
+    index: usize,
+    /// The step of that schedule.
+    own: u64,
+    /// Whether it starts here, in closed form.
+    restarts: bool,
 }
 
 impl<T, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
-    /// The index of the schedule that is active at a step, and its milestone.
-    fn place(&self, step: u64) -> (usize, Option<u64>) {
-        let milestones = self.milestones.as_ref();
-        let index = bisect_right(milestones, step);
-        (index, index.checked_sub(1).and_then(|i| milestones.get(i)).copied())
+    /// The step at which training starts or is resumed.
+    fn first(&self) -> u64 {
+        u64::try_from(self.last_epoch.saturating_add(1)).unwrap_or(0)
     }
 
-    /// The schedule that is active at a step, the `initial_lr` that its constructor found, and its milestone.
-    fn at<F: ScheduleFloat>(&self, base_lr: F, step: u64) -> Option<(&T, F, Option<u64>)>
-    where
-        T: Schedule<F>,
-    {
-        let (index, began) = self.place(step);
-        Some((self.schedulers.get(index)?, self.base(base_lr, index, true), began))
+    /// The step that is step 0 of a schedule: its milestone; for the one that the constructor begins, the first step;
+    /// for another whose milestone has passed by then, the step after that.
+    fn began(&self, index: usize) -> u64 {
+        let (milestones, first) = (self.milestones.as_ref(), self.first());
+        let milestone = index.checked_sub(1).and_then(|i| milestones.get(i)).copied();
+        match milestone {
+            Some(milestone) if milestone > first => milestone,
+            _ if index == bisect_right(milestones, 0) => first,
+            _ => first.saturating_add(1),
+        }
+    }
+
+    fn place(&self, step: u64) -> Place {
+        let milestones = self.milestones.as_ref();
+        let index = bisect_right(milestones, step);
+        let milestone = index.checked_sub(1).and_then(|i| milestones.get(i));
+        Place {
+            index,
+            own: step.saturating_sub(self.began(index)),
+            restarts: milestone == Some(&step),
+        }
     }
 
     /// The group's `initial_lr` after the construction of the first `count` schedules.
@@ -89,20 +117,23 @@ where
     M: AsRef<[u64]> + Debug,
 {
     fn lr(&self, base_lr: F, step: u64) -> F {
-        iterate(self, base_lr, step)
+        let start = self.start(base_lr);
+        (self.first() + 1..=step).fold(start, |lr, step| self.next(base_lr, lr, step))
     }
 
     fn attach(&self, base_lr: F, lr: F, _: u64) -> F {
-        let reset = self.base(base_lr, self.schedulers.len(), true);
-        self.at(base_lr, 0).map_or(lr, |(s, base, _)| s.begin_in_sequence(base, reset))
+        let none_before = self.last_epoch < 0;
+        let reset = self.base(base_lr, self.schedulers.len(), none_before);
+        let index = bisect_right(self.milestones.as_ref(), 0);
+        let base = self.base(base_lr, index, none_before);
+        self.schedulers.get(index).map_or(lr, |s| s.begin_in_sequence(base, reset))
     }
 
     fn next(&self, base_lr: F, lr: F, step: u64) -> F {
-        match self.at(base_lr, step) {
-            None => lr,
-            Some((s, base, Some(began))) if began == step => s.restart_in_sequence(base),
-            Some((s, base, began)) => s.next(base, lr, step.saturating_sub(began.unwrap_or(0))),
-        }
+        let Place { index, own, restarts } = self.place(step);
+        let Some(s) = self.schedulers.get(index) else { return lr };
+        let base = self.base(base_lr, index, self.last_epoch < 0);
+        if restarts { s.restart_in_sequence(base) } else { s.next(base, lr, own) }
     }
 
     fn initial_lr(&self, base_lr: F, first: bool) -> F {
@@ -129,24 +160,23 @@ where
 
     fn last_step(&self) -> Option<u64> {
         let milestones = self.milestones.as_ref();
-        let began =
-            |i: usize| i.checked_sub(1).and_then(|i| milestones.get(i)).copied().unwrap_or(0);
         self.schedulers.iter().enumerate().find_map(|(i, s)| {
-            let last = began(i).saturating_add(s.last_step()?);
+            let last = self.began(i).saturating_add(s.last_step()?);
             // No limit if the next schedule takes over in time.
             milestones.get(i).is_none_or(|&m| m > last.saturating_add(1)).then_some(last)
         })
     }
 
     fn momentum(&self, step: u64) -> Option<f64> {
-        let (index, began) = self.place(step);
-        self.schedulers.get(index)?.momentum(step.saturating_sub(began.unwrap_or(0)))
+        let Place { index, own, .. } = self.place(step);
+        self.schedulers.get(index)?.momentum(own)
     }
 
     /// The reference constructs all schedules, then repeats the initial step of the first one.
     fn start_momentum(&self) -> Option<f64> {
         let constructed = || self.schedulers.iter().rev().find_map(T::start_momentum);
-        self.momentum(0).or_else(constructed)
+        let begun = self.schedulers.get(bisect_right(self.milestones.as_ref(), 0));
+        begun.and_then(|s| s.momentum(0)).or_else(constructed)
     }
 }
 
@@ -168,14 +198,14 @@ fn bisect_right(milestones: &[u64], step: u64) -> usize {
 mod tests {
     use super::*;
 
-    use crate::schedule::{TorchConstant, TorchExponential, TorchOneCycle};
+    use crate::schedule::{TorchConstant, TorchExponential, TorchLinear, TorchOneCycle};
 
     #[test]
     fn each_schedule_takes_over_at_its_milestone_from_the_base_rate() {
         let (halve, hold) =
             (TorchExponential { gamma: 0.5 }, TorchConstant { factor: 0.25, total_iters: 2 });
         let schedulers: [&dyn Schedule; 3] = [&halve, &hold, &halve];
-        let s = TorchSequential { schedulers: &schedulers[..], milestones: [2, 5] };
+        let s = TorchSequential { schedulers: &schedulers[..], milestones: [2, 5], last_epoch: -1 };
         assert_eq!(s.check(), Ok(()));
         // 8, 8 · ½; at 2 8 · ¼, whatever the 4 was; two steps later · 4; at 5 8 again, then halved at each step
         let want = [8.0, 4.0, 2.0, 2.0, 8.0, 8.0, 4.0, 2.0];
@@ -185,8 +215,27 @@ mod tests {
     #[test]
     fn milestone_0_begins_with_the_second_schedule() {
         let schedulers = [0.5, 0.25].map(|gamma| TorchExponential { gamma });
-        let s = TorchSequential { schedulers: &schedulers[..], milestones: [0] };
+        let s = TorchSequential { schedulers: &schedulers[..], milestones: [0], last_epoch: -1 };
         assert_eq!([0, 1, 2].map(|t| s.lr(8.0, t)), [8.0, 2.0, 0.5]);
+    }
+
+    #[test]
+    fn a_resumed_sequence_keeps_its_milestones_and_begins_its_schedules() {
+        let (rise, fall) = (
+            TorchLinear { total_iters: 4, start_factor: 0.5, ..TorchLinear::DEFAULT },
+            TorchExponential { gamma: 0.5 },
+        );
+        let schedulers: [&dyn Schedule; 2] = [&rise, &fall];
+        let s = |last_epoch| TorchSequential {
+            schedulers: &schedulers[..],
+            milestones: [2],
+            last_epoch,
+        };
+        // 8 · ½, then ⅛ more of the 8 a step; at milestone 2, one step earlier than from the start, 8 again
+        assert_eq!([0, 1, 2, 3].map(|t| s(-1).lr(8.0, t)), [4.0, 5.0, 8.0, 4.0]);
+        assert_eq!([1, 2, 3].map(|t| s(0).lr(8.0, t)), [4.0, 8.0, 4.0]);
+        // The milestone has passed: the fall's own step 0 halves the rate that the rise began with.
+        assert_eq!([2, 3, 4].map(|t| s(1).lr(8.0, t)), [4.0, 2.0, 1.0]);
     }
 
     #[test]
@@ -194,13 +243,14 @@ mod tests {
         let length =
             |argument, got, expected| Err(Error::LengthMismatch { argument, got, expected });
         let halve = [TorchExponential { gamma: 0.5 }; 2];
-        let s = TorchSequential { schedulers: &halve[..0], milestones: [0; 0] };
+        let s = TorchSequential { schedulers: &halve[..0], milestones: [0; 0], last_epoch: -1 };
         assert_eq!(s.check(), length("schedulers", 0, 1));
-        let s = TorchSequential { schedulers: &halve[..], milestones: [1, 2] };
+        let s = TorchSequential { schedulers: &halve[..], milestones: [1, 2], last_epoch: -1 };
         assert_eq!(s.check(), length("milestones", 2, 1));
 
         let grow = [TorchConstant { factor: 2.0, total_iters: 1 }];
-        let got = TorchSequential { schedulers: &grow[..], milestones: [0; 0] }.check();
+        let got =
+            TorchSequential { schedulers: &grow[..], milestones: [0; 0], last_epoch: -1 }.check();
         assert!(
             matches!(got, Err(Error::OutOfRange { argument: "factor", value: 2.0, .. })),
             "{got:?}"
@@ -211,9 +261,15 @@ mod tests {
     fn last_step_counts_from_the_milestone_unless_the_next_takes_over() {
         let cycles = [4, 3].map(|n| TorchOneCycle { total_steps: Some(n), ..Default::default() });
         // The first would refuse step 5: the second takes over in time at 5, and refuses its own 4.
-        let s = |milestone| TorchSequential { schedulers: &cycles[..], milestones: [milestone] };
+        let s = |milestone| TorchSequential {
+            schedulers: &cycles[..],
+            milestones: [milestone],
+            last_epoch: -1,
+        };
         assert_eq!(s(5).last_step(), Some(8));
         assert_eq!(s(6).last_step(), Some(4));
+        // Resumed at 3, the first counts from there.
+        assert_eq!(TorchSequential { last_epoch: 2, ..s(9) }.last_step(), Some(7));
     }
 
     #[test]
@@ -233,9 +289,9 @@ mod tests {
         let halve = TorchExponential { gamma: 0.5 };
         let (two, six) = (cycle(8.0), cycle(24.0));
         let all: [&dyn Schedule; 3] = [&two, &six, &halve];
-        let s = TorchSequential { schedulers: &all[..], milestones: [1, 2] };
+        let s = TorchSequential { schedulers: &all[..], milestones: [1, 2], last_epoch: -1 };
         assert_eq!(Schedule::initial_lr(&s, 1.0, true), 6.0);
-        let none = TorchSequential { schedulers: &all[2..], milestones: [0; 0] };
+        let none = TorchSequential { schedulers: &all[2..], milestones: [0; 0], last_epoch: -1 };
         assert_eq!(Schedule::initial_lr(&none, 1.0, true), 1.0);
     }
 }

@@ -27,6 +27,15 @@ pub(crate) fn decay(lr: f64, weight_decay: f64, decay_base_lr: f64) -> f64 {
     if weight_decay == 0.0 { 1.0 } else { 1.0 - lr / decay_base_lr * weight_decay }
 }
 
+/// [`decay`] as all but StableAdamW apply it: the reference keeps the factor in place of λ and asks that whether there
+/// is decay at all, so that a factor of 0 leaves a parameter as it is.
+pub(crate) fn decay_unless_0(lr: f64, weight_decay: f64, decay_base_lr: f64) -> f64 {
+    match decay(lr, weight_decay, decay_base_lr) {
+        0.0 => 1.0,
+        factor => factor,
+    }
+}
+
 /// The divisor by which a parameter decays in Adan: 1 + (η / base) λ.
 pub(crate) fn decay_divisor(lr: f64, weight_decay: f64, decay_base_lr: f64) -> f64 {
     if weight_decay == 0.0 { 1.0 } else { 1.0 + lr / decay_base_lr * weight_decay }
@@ -85,6 +94,13 @@ mod tests {
         assert_eq!(decay(0.5, 0.5, decay_base_lr(true, Some(2.0), 0.25)), 0.875);
         assert_eq!(decay(0.5, 0.5, decay_base_lr(true, None, 0.25)), 0.0);
         assert_eq!(decay(f64::INFINITY, 0.0, 1.0), 1.0);
+    }
+
+    #[test]
+    fn decay_of_everything_is_none() {
+        assert_eq!((decay(0.5, 2.0, 1.0), decay_unless_0(0.5, 2.0, 1.0)), (0.0, 1.0));
+        assert_eq!(decay_unless_0(0.5, 1.0, 1.0), 0.5);
+        assert!(decay_unless_0(f64::NAN, 1.0, 1.0).is_nan());
     }
 
     #[test]

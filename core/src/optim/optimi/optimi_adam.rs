@@ -198,7 +198,7 @@ impl Rule for OptimiAdam {
         let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
         let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
+        let decay = optimi::decay_unless_0(step.lr, self.weight_decay, decay_base_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,

@@ -163,7 +163,7 @@ impl Rule for OptimiLion {
 
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
+        let decay = optimi::decay_unless_0(step.lr, self.weight_decay, decay_base_lr);
         Coefs {
             decay: C::foreach_scalar(decay, self.foreach == Some(true)),
             one_minus_beta1: C::scalar(1.0 - self.betas.0),

@@ -200,7 +200,7 @@ impl Rule for OptimiRAdam {
         let beta1 = optimi::debiased_beta(self.betas.0, step.t_f64());
         let beta2 = optimi::debiased_beta(self.betas.1, step.t_f64());
         let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
+        let decay = optimi::decay_unless_0(step.lr, self.weight_decay, decay_base_lr);
         let rectification = optimi::rectification(self.betas.1, step.t_f64());
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {

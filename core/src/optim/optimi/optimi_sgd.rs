@@ -185,7 +185,7 @@ impl Rule for OptimiSgd {
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let foreach = self.foreach == Some(true);
         let decay_base_lr = optimi::decay_base_lr(self.decouple_lr, self.max_lr, self.lr);
-        let decay = optimi::decay(step.lr, self.weight_decay, decay_base_lr);
+        let decay = optimi::decay_unless_0(step.lr, self.weight_decay, decay_base_lr);
         let decoupled = self.decouple_wd || self.decouple_lr;
         Coefs {
             couples: !decoupled && self.weight_decay != 0.0,
