@@ -130,7 +130,7 @@ impl Optimizer {
     /// their own.
     ///
     /// ```
-    /// use bitstep::prelude::*;
+    /// use bitstep::{optimizer::GroupId, prelude::*};
     /// let adam = || registry::optimizer("adam", [("lr", 0.5)]);
     /// let mut whole = [1.0f32, 2.0, 3.0];
     /// let mut opt = Optimizer::new(adam()?)?;
@@ -702,7 +702,8 @@ fn check_part(
         return Ok(());
     }
     let Some(multiple) = spec.part_multiple(shape, dtype) else { return Err(NOT_IN_PARTS) };
-    if part.start % multiple != 0 || part.end % multiple != 0 && part.end != n {
+    let between = |at: usize| at.is_multiple_of(multiple) || at == n;
+    if !between(part.start) || !between(part.end) {
         let expected = "a range that begins and ends between blocks of the state";
         return Err(Error::InvalidArgument { argument: "elements", expected });
     }

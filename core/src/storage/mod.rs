@@ -26,9 +26,11 @@ pub use block_quantized::{BlockQuantized, Codec};
 #[cfg(feature = "alloc")]
 pub(crate) use chunk::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut};
 pub use companded::Companded;
+#[cfg(feature = "alloc")]
+pub(crate) use data::common_block;
 pub use data::numel;
 pub use data::{Data, DataMut, MAX_BLOCK, Plain, Storage};
-pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, common_block, floor};
+pub(crate) use data::{check_blocks, chunk_len, chunk_len_within, floor};
 pub use dynamic::DynamicQuant8;
 #[cfg(feature = "alloc")]
 pub use encoded::{EncodedBuffer, RawBuffer, RawDtype, RawPart, StorageFormat};

@@ -363,7 +363,9 @@ class Optimizer(torch.optim.Optimizer):
         items = [(self._layouts[i], params[i].shape, params[i].dtype, held[i]) for i in moved]
         with torch.no_grad():
             for i, rows in zip(moved, sharded.scatter(items)):
-                sharded.local(params[i]).copy_(rows)
+                to = sharded.local(params[i])
+                if to.data_ptr() != rows.data_ptr():
+                    to.copy_(rows)
             for i in stepped:
                 layout = self._layouts[i]
                 if layout is not None and layout.owner is None and held[i].numel():

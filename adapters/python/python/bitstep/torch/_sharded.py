@@ -173,16 +173,18 @@ def _by_mesh(items: Sequence[Item]) -> Iterable[list[int]]:
 
 def _exchange(to: list[list[torch.Tensor]], sizes: list[int], group: Any) -> tuple[torch.Tensor, ...]:
     """Sends to every process its pieces, and returns what came from each, of these sizes."""
-    pieces = [torch.cat(row) if row else torch.empty(0, dtype=torch.uint8) for row in to]
-    if len(pieces) == 1:
-        return (pieces[0],)
     received = torch.empty(sum(sizes), dtype=torch.uint8)
-    dist.all_to_all_single(received, torch.cat(pieces), sizes, [len(piece) for piece in pieces], group=group)
+    if len(to) > 1:
+        sent = torch.cat([torch.empty(0, dtype=torch.uint8), *(piece for pieces in to for piece in pieces)])
+        dist.all_to_all_single(received, sent, sizes, [sum(map(len, pieces)) for pieces in to], group=group)
     return received.split(sizes)
 
 
 def gather(items: Sequence[Item]) -> list[torch.Tensor | None]:
-    """Whole tensors at their owners, from the rows in each process; None elsewhere. One exchange for each mesh."""
+    """Whole tensors at their owners, from the rows in each process; None elsewhere. One exchange for each mesh.
+
+    A tensor whose rows are all in one process, of one, is not copied.
+    """
     found: list[torch.Tensor | None] = [None] * len(items)
     for own in _by_mesh(items):
         first = items[own[0]][0]
@@ -190,26 +192,34 @@ def gather(items: Sequence[Item]) -> list[torch.Tensor | None]:
         sizes = [0] * first.processes
         for k in own:
             layout, shape, dtype, rows = items[k]
-            to[layout.owner].append(_bytes(rows))
             if layout.here:
                 sizes = [a + b for a, b in zip(sizes, _sizes(layout, shape, dtype))]
+            else:
+                to[layout.owner].append(_bytes(rows))
+        sizes[first.rank] = 0  # its own rows are not sent
         received = _exchange(to, sizes, first.group)
         at = [0] * first.processes
         for k in own:
-            layout, shape, dtype, _ = items[k]
+            layout, shape, dtype, rows = items[k]
             if not layout.here:
+                continue
+            if layout.processes == 1:
+                found[k] = rows
                 continue
             found[k] = torch.empty(shape, dtype=dtype)
             parts = _sizes(layout, shape, dtype)
             whole = found[k].view(-1).view(torch.uint8).split(parts)
             for rank, size in enumerate(parts):
+                if rank == first.rank:
+                    whole[rank].copy_(_bytes(rows))
+                    continue
                 whole[rank].copy_(received[rank][at[rank] : at[rank] + size])
                 at[rank] += size
     return found
 
 
 def scatter(items: Sequence[Item]) -> list[torch.Tensor]:
-    """The rows of this process, of whole tensors at their owners. One exchange for each mesh."""
+    """The rows of this process, of whole tensors at their owners, which view them. One exchange for each mesh."""
     found: list[torch.Tensor] = [None] * len(items)  # type: ignore[list-item]
     for own in _by_mesh(items):
         first = items[own[0]][0]
@@ -218,16 +228,21 @@ def scatter(items: Sequence[Item]) -> list[torch.Tensor]:
         for k in own:
             layout, shape, dtype, whole = items[k]
             parts = _sizes(layout, shape, dtype)
-            sizes[layout.owner] += parts[first.rank]
             if layout.here:
                 for rank, piece in enumerate(_bytes(whole).split(parts)):
-                    to[rank].append(piece)
+                    if rank != first.rank:
+                        to[rank].append(piece)
+            else:
+                sizes[layout.owner] += parts[first.rank]
         received = _exchange(to, sizes, first.group)
         at = [0] * first.processes
         for k in own:
-            layout, shape, dtype, _ = items[k]
+            layout, shape, dtype, whole = items[k]
             size = _sizes(layout, shape, dtype)[first.rank]
             start, end = _rows(shape[0], layout.processes, first.rank)
+            if layout.here:
+                found[k] = whole[start:end]
+                continue
             found[k] = torch.empty([end - start, *shape[1:]], dtype=dtype)
             piece = received[layout.owner][at[layout.owner] : at[layout.owner] + size]
             found[k].view(-1).view(torch.uint8).copy_(piece)
@@ -271,7 +286,8 @@ def spread(states: dict[int, dict[str, Any]], known: Sequence[Layout | None]) ->
                     places.append((i, key))
                     items.append((known[i], *tensor, states[i][key] if known[i].here else None))
         for (i, key), (layout, shape, *_), rows in zip(places, items, scatter(items)):
-            found[i][key] = placed(layout, rows, shape[0])
+            # A view would keep the whole tensor alive.
+            found[i][key] = placed(layout, rows.clone() if layout.here else rows, shape[0])
     return found
 
 
