@@ -42,14 +42,16 @@ def _back(tensor: torch.Tensor, copy: torch.Tensor) -> None:
         tensor.copy_(copy)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str = "argument") -> Any:
     """An argument as the core reads it."""
     if isinstance(value, torch.dtype):
         return str(value).removeprefix("torch.")
     if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"Tensor {name} must be 1-element, not of shape {tuple(value.shape)}")
         return value.item()
     if isinstance(value, (tuple, list)):
-        return [_plain(v) for v in value]
+        return [_plain(v, name) for v in value]
     return value
 
 
@@ -121,9 +123,9 @@ class Optimizer(torch.optim.Optimizer):
             self._reference = record(name)
         defaults = {a["name"]: from_json(a["default"]) for a in self._reference["arguments"] if "default" in a}
         self._arguments = {
-            key: _plain(value)
+            key: _plain(value, key)
             for key, value in arguments.items()
-            if key not in defaults or _plain(value) != _plain(defaults[key])
+            if key not in defaults or _plain(value, key) != _plain(defaults[key])
         }
         self._core = _bitstep.Optimizer()
         self._seen: list[dict[str, Any]] = []
@@ -152,17 +154,17 @@ class Optimizer(torch.optim.Optimizer):
 
     def _read(self, group: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
         """The rule's arguments in a group."""
-        found = {key: _plain(group[key]) for key in known if key in group and key != "lr"}
+        found = {key: _plain(group[key], key) for key in known if key in group and key != "lr"}
         if "betas" in group and "betas" not in known:
             pair = zip(self._two_in_betas(known), group["betas"])
-            found.update({key: _plain(value) for key, value in pair if key in known})
+            found.update({key: _plain(value, key) for key, value in pair if key in known})
         return found
 
     def _register(
         self, core: _bitstep.Optimizer, layouts: list[Any], group: dict[str, Any], own: Iterable[str], index: int
     ) -> dict[str, Any]:
         """Adds a group to the core, and its parameters' layouts; returns what it has read of it."""
-        changes = {key: _plain(group[key]) for key in own if key not in ("params", "lr")}
+        changes = {key: _plain(group[key], key) for key in own if key not in ("params", "lr")}
         lr = group.get("lr")
         if lr is not None or "lr" in self._arguments and "lr" in group:
             changes["lr"] = None if lr is None else float(lr)
