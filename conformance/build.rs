@@ -1,9 +1,12 @@
 //! Lists the golden vectors and the exporter's files, so that a program that is installed has them.
 
-use std::env;
-use std::fmt::Write as _;
-use std::fs;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "vectors")]
+use std::{
+    env,
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

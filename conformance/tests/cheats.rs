@@ -487,6 +487,11 @@ fn a_wide_bound_hides_no_systematic_error() {
     let mut all = Fooled::default();
     // In bf16, Muon's smallest learning rates change less than a parameter's last bit.
     let cases = cases(|c| c.name == "muon" && matches!(c.dtype(), Dtype::F32 | Dtype::F64));
+    // What has become infinite is it at any rate.
+    let is_finite = |c: &Checked| {
+        data(c.case).params.iter().any(|p| p.value.to_f64s().iter().any(|x| x.is_finite()))
+    };
+    let cases: Vec<_> = cases.into_iter().filter(is_finite).collect();
     assert!(cases.len() > 20, "{}", cases.len());
     for factor in [1.01, 1.03, 1.05, 0.99, 0.95] {
         let what = format!("a rate of {factor}");
