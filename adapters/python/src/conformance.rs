@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use std::time::Duration;
+
 use bitstep_conformance::Core;
 use bitstep_conformance::backend::{
     Backend, BackendError, Counts, GradientAnswer, GradientSpec, Inputs, OptimizerSpec, Run,
     ScheduleSpec,
 };
+use bitstep_conformance::fuzz;
 use bitstep_conformance::golden::{Case, Data, OptimizerCase};
 use bitstep_conformance::judge::bounds::Bounds;
 use bitstep_conformance::judge::check::{Outcome, Report};
@@ -292,6 +295,64 @@ pub(crate) fn check(
         (r.case.clone(), r.mode.name().to_owned(), r.outcome.name().to_owned(), detail)
     };
     Ok(reports.iter().map(row).collect())
+}
+
+/// Draws runs for an object, with the core as the oracle, and makes what fails small. Returns whether nothing was found,
+/// and the text to show; writes the findings to a folder, as cases.
+#[pyfunction]
+#[pyo3(signature = (name, backend, only, out, cases=None, seconds=None, seed=1, profile="all", go_on=false))]
+#[expect(clippy::too_many_arguments, reason = "the options of a command")]
+pub(crate) fn fuzz_object(
+    py: Python<'_>,
+    name: String,
+    backend: Py<PyAny>,
+    only: String,
+    out: PathBuf,
+    cases: Option<u64>,
+    seconds: Option<f64>,
+    seed: u64,
+    profile: &str,
+    go_on: bool,
+) -> PyResult<(bool, String)> {
+    let wrong = |e: &dyn std::fmt::Display| PyValueError::new_err(e.to_string());
+    let profile = match profile {
+        "all" => fuzz::Profile::All,
+        "ordinary" => fuzz::Profile::Ordinary,
+        "edges" => fuzz::Profile::Edges,
+        other => {
+            return Err(wrong(&format!("profile: {other}, but must be all, ordinary or edges")));
+        }
+    };
+    let time = match (seconds, cases) {
+        (None, Some(_)) => None,
+        (given, _) => Some(
+            Duration::try_from_secs_f64(given.unwrap_or(60.0))
+                .map_err(|e| wrong(&format!("seconds: {e}")))?,
+        ),
+    };
+    let options = fuzz::Options {
+        golden: vec![Suite::BuiltIn],
+        only: CaseFilter::new(Some(&only)).map_err(|e| wrong(&e))?,
+        like: None,
+        profile,
+        seed,
+        cases: cases.unwrap_or(u64::MAX),
+        time,
+        all: go_on,
+    };
+    let object = Object { name, object: backend };
+    let ran = py.detach(|| fuzz::run(&options, &object, &Core, &fuzz::Progress::default()));
+    let summary = ran.map_err(|e| wrong(&e))?;
+    let mut text = String::new();
+    for finding in &summary.findings {
+        fuzz::write(&finding.case, &out).map_err(PyOSError::new_err)?;
+        let _ = writeln!(text, "{}\n", fuzz::finding(finding, &object.name, Some(&out)));
+    }
+    text.push_str(&fuzz::text(&summary));
+    if summary.compared == 0 {
+        text.push_str("nothing compared, which is no pass\n");
+    }
+    Ok((summary.findings.is_empty() && summary.compared > 0, text))
 }
 
 /// The ids of the cases, of the wheel or of folders.

@@ -32,6 +32,7 @@ fn _bitstep(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(conformance::check, module)?)?;
     module.add_function(wrap_pyfunction!(conformance::cases, module)?)?;
     module.add_function(wrap_pyfunction!(conformance::same_bits, module)?)?;
+    module.add_function(wrap_pyfunction!(conformance::fuzz_object, module)?)?;
     module.add_class::<optimizer::Optimizer>()?;
     module.add_class::<schedule::Scheduler>()
 }

@@ -124,3 +124,42 @@ def test_command_line(tmp_path):
     assert fine.returncode == 0, fine.stdout + fine.stderr
     assert command("verify", "--optimizer", "mine:Other", *only).returncode != 0
     assert "optimizer/adamw_torch/default_f32" in command("list", "--only", "adamw_torch").stdout
+
+
+def test_fuzzing_finds_a_mistake_makes_it_small_and_names_it(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    def wrong(p, g, state, lr, betas, eps, weight_decay, maximize=False, amsgrad=False, **_):
+        if maximize or amsgrad:
+            raise conformance.Unsupported("not written")
+        state["step"] = state.get("step", torch.tensor(0.0)) + 1
+        t = state["step"].item()
+        m = state["exp_avg"] = betas[0] * state.get("exp_avg", torch.zeros_like(p)) + (1 - betas[0]) * g
+        v = state["exp_avg_sq"] = betas[1] * state.get("exp_avg_sq", torch.zeros_like(p)) + (1 - betas[1]) * g * g
+        root = torch.sqrt(v / (1 - betas[1] ** t) + eps)  # epsilon belongs behind the root
+        return p * (1 - lr * weight_decay) - lr / (1 - betas[0] ** t) * m / root
+
+    ok, text = conformance.fuzz(wrong, "adamw_torch", tmp_path, cases=200, profile="ordinary")
+    assert not ok and "epsilon inside the root" in text, text
+    found = list(tmp_path.rglob("*.safetensors"))
+    assert len(found) == 1 and "python -m bitstep.conformance verify --optimizer " in text
+    outcomes = conformance.check(wrong, "adamw_torch", golden=[tmp_path])
+    assert [o.outcome for o in outcomes].count("fail") > 0
+    # The finding is small: of few numbers, and what is right passes it.
+    assert found[0].stat().st_size < 4096
+    assert all(o.outcome == "pass" for o in conformance.check(torch.optim.AdamW, "adamw_torch", golden=[tmp_path]))
+
+
+def test_fuzzing_finds_nothing_in_torchs_own(tmp_path):
+    torch = pytest.importorskip("torch")
+
+    class Plain(torch.optim.AdamW):
+        """Without its `foreach` kernels, which round a product's factor to 16 bits where the others do not."""
+
+        def __init__(self, params, foreach=None, fused=None, **arguments):
+            super().__init__(params, foreach=False, **arguments)
+
+    ok, text = conformance.fuzz(Plain, "adamw_torch", tmp_path, cases=40, profile="ordinary")
+    assert ok and not list(tmp_path.rglob("*.safetensors")), text
+    with pytest.raises(ValueError, match="profile"):
+        conformance.fuzz(torch.optim.AdamW, "adamw_torch", tmp_path, cases=1, profile="odd")

@@ -39,6 +39,19 @@ def check(
 ) -> list[tuple[str, str, str, str]]:
     """The outcomes of checks as (case, mode, outcome, detail)."""
 
+def fuzz_object(
+    name: str,
+    backend: Any,
+    only: str,
+    out: str,
+    cases: int | None = None,
+    seconds: float | None = None,
+    seed: int = 1,
+    profile: str = "all",
+    go_on: bool = False,
+) -> tuple[bool, str]:
+    """Draws runs for an object, with the core as the oracle."""
+
 def cases(only: str | None = None, golden: list[str] = []) -> list[str]:
     """The ids of the cases."""
 
