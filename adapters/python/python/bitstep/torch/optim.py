@@ -537,7 +537,8 @@ class Muon(Optimizer):
 
     Non-finite input
 
-    One NaN or infinity in the gradient makes the whole parameter NaN; in the momentum it stays at its element.
+    One NaN or infinity in the gradient makes the whole parameter NaN; in the momentum it stays at its element. A
+    coefficient a or b of 0 leaves out what it multiplies, also where that is not finite.
 
     Errors
 
