@@ -11,14 +11,21 @@ use pyo3::types::PyList;
 use crate::args::error;
 use crate::memory::{Memory, Reader, Refusal, dtype};
 
-fn memory<'py>(reader: &mut Reader<'py>, grad: &Bound<'py, PyAny>, i: usize) -> PyResult<Memory> {
-    let shape: Vec<usize> = grad.getattr("shape")?.extract()?;
-    reader.memory(grad, &shape, &|| format!("grads[{i}]")).map_err(|refusal| match refusal {
-        Refusal::Other(error) => error,
-        Refusal::Strided => PyValueError::new_err(format!(
-            "grads[{i}]: its elements are not contiguous and aligned"
-        )),
-    })
+/// Where the gradients of a list lie. The list keeps them.
+fn memory(py: Python<'_>, grads: &Bound<'_, PyList>) -> PyResult<Vec<Memory>> {
+    let mut reader = Reader::new(py);
+    let mut all = Vec::with_capacity(grads.len());
+    for (i, grad) in grads.iter().enumerate() {
+        let shape: Vec<usize> = grad.getattr("shape")?.extract()?;
+        let read = reader.memory(&grad, &shape, &|| format!("grads[{i}]"));
+        all.push(read.map_err(|refusal| match refusal {
+            Refusal::Other(error) => error,
+            Refusal::Strided => PyValueError::new_err(format!(
+                "grads[{i}]: its elements are not contiguous and aligned"
+            )),
+        })?);
+    }
+    Ok(all)
 }
 
 /// The norm of each of these whole gradients, rounded to its type.
@@ -28,12 +35,7 @@ pub(crate) fn norms(
     grads: &Bound<'_, PyList>,
     norm_type: f64,
 ) -> PyResult<Vec<f64>> {
-    let mut reader = Reader::new(py);
-    let memory: Vec<Memory> = grads
-        .iter()
-        .enumerate()
-        .map(|(i, grad)| memory(&mut reader, &grad, i))
-        .collect::<PyResult<_>>()?;
+    let memory = memory(py, grads)?;
     // SAFETY: `grads` keeps the tensors, which the caller must not change meanwhile.
     Ok(py
         .detach(|| memory.iter().map(|m| gradient::norm(unsafe { m.data() }, norm_type)).collect()))
@@ -83,12 +85,7 @@ pub(crate) fn clip_coefficient(
 /// Multiplies gradients by a factor, in place.
 #[pyfunction]
 pub(crate) fn scale(py: Python<'_>, grads: &Bound<'_, PyList>, factor: f64) -> PyResult<()> {
-    let mut reader = Reader::new(py);
-    let memory: Vec<Memory> = grads
-        .iter()
-        .enumerate()
-        .map(|(i, grad)| memory(&mut reader, &grad, i))
-        .collect::<PyResult<_>>()?;
+    let memory = memory(py, grads)?;
     // SAFETY: as in `norms`; they are written one after the other, so none while another is.
     py.detach(|| memory.iter().for_each(|m| scale_in_place(&mut unsafe { m.data_mut() }, factor)));
     Ok(())
