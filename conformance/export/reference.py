@@ -17,6 +17,7 @@ import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "foreign")]
@@ -153,6 +154,23 @@ def preset(wanted, step):
     return prepare
 
 
+def drawing(request, steps, has):
+    """Has torchao's rounding find the run's bits where it draws its own."""
+    order = [i for group in json.loads(request.meta["groups"]) for i in group["params"]]
+    rows = {i: request.array(f"p{i}.given.rand16") for i in order}
+    wanted = iter(
+        [rows[i][t] for t in range(steps) for i in order if rows[i] is not None and (has[i] is None or has[i][t])]
+    )
+
+    def randint(low, high, size, **more):
+        bits = next(wanted)
+        if (low, high, tuple(size)) != (0, 1 << 16, bits.shape):
+            raise Unsupported(f"what is drawn is no 16 bits for each number: {low}, {high}, {tuple(size)}")
+        return torch.from_numpy(np.asarray(bits, "i4")).to(more.get("dtype") or torch.int64)
+
+    return mock.patch.object(torch, "randint", randint)
+
+
 def has_nan(tensor):
     dtype, _, data = tensor
     if dtype not in protocol.TYPES:
@@ -162,7 +180,8 @@ def has_nan(tensor):
 
 def optimizer(request):
     cls, own, run = find(request.name, OPTIMIZERS)
-    if run.get("before") or any(".given." in name or name.startswith("given.") for name in request.tensors):
+    bits = {name for name in request.tensors if name.endswith(".given.rand16")}
+    if run.get("before") or any("given." in name for name in request.tensors if name not in bits):
         raise Unsupported("inputs beside the gradients")
     if request.hyper.get("gradient_release"):
         raise Unsupported("gradient_release: its steps are made by hooks of the backward pass")
@@ -200,7 +219,7 @@ def optimizer(request):
     foreach = cls.__module__.startswith("torch.optim") and any(g.get("foreach") for g in [request.hyper, *(groups or [])])
     if foreach and dtype in ("bf16", "f16"):
         raise Unsupported("foreach in 16 bits: PyTorch rounds the factors of _foreach_mul_ to the type of the tensors")
-    with AROUND.get(request.name, nullcontext)():
+    with AROUND.get(request.name, nullcontext)(), drawing(request, steps, has) if bits else nullcontext():
         case = run_torch_optimizer(
             "fuzz", request.name, cls, hyper, seed=0, note="", steps=steps, groups=groups,
             inputs=golden.Inputs(

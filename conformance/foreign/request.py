@@ -9,6 +9,7 @@ import sys
 import numpy as np
 
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "U8": "u1"}
+TYPES |= {"I8": "i1", "I16": "<i2", "U16": "<u2"}  # codes, and bits for rounding at random
 
 
 class Unsupported(Exception):

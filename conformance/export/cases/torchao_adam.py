@@ -163,3 +163,11 @@ def one(name, cls, seed):
             steps=8,
             after=recorder.after,
         )
+    yield case(
+        "stochastic_f16",
+        "f16 weights are rounded to nearest whatever the argument says",
+        {**STRONG, "bf16_stochastic_round": True},
+        shapes=[(65,), (7,)],
+        dtype="f16",
+        steps=8,
+    )

@@ -233,7 +233,8 @@ pub enum ParamStorage {
     Split(u32),
     /// With a compensation of the same type beside each: [`KahanPair`](crate::storage::KahanPair).
     Kahan,
-    /// By stochastic rounding, with this seed: [`StochasticRounded`](crate::storage::StochasticRounded).
+    /// `bf16` by stochastic rounding, with this seed: [`StochasticRounded`](crate::storage::StochasticRounded). `f16` is
+    /// rounded to nearest, as torchao's `bf16_stochastic_round` leaves it.
     Stochastic(u64),
 }
 
@@ -283,7 +284,11 @@ impl ParamStorage {
     /// Whether a parameter of this type is stored as plain values.
     pub(super) fn is_plain(self, param: Dtype) -> bool {
         let wide = matches!(param, Dtype::F64 | Dtype::F32);
-        wide || self.correction_dtype(param).is_none()
-            && !matches!(self, ParamStorage::Stochastic(_))
+        wide || self.correction_dtype(param).is_none() && !self.is_stochastic(param)
+    }
+
+    /// Whether a parameter of this type is rounded at random.
+    pub(super) fn is_stochastic(self, param: Dtype) -> bool {
+        matches!(self, ParamStorage::Stochastic(_)) && param == Dtype::Bf16
     }
 }

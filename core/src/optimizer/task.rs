@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::buffer::Buffer;
 use super::group::{Group, Param, ParamState};
-use super::spec::ParamStorage;
 use crate::error::Error;
 use crate::float::Dtype;
 use crate::rule::{
@@ -434,16 +433,16 @@ pub(super) fn prepare_one<'a>(
         step,
         shape,
         correction: state.correction.as_mut(),
-        rounding_bits: matches!(group.spec.storage.param, ParamStorage::Stochastic(_)).then_some(
-            match &state.rounding_bits {
-                Some(bits) => RoundingBits::Provided(bits),
-                None => RoundingBits::Counter {
-                    seed: state.seed,
-                    step: state.steps,
-                    first: state.first as u64,
-                },
+        rounding_bits: group.spec.storage.param.is_stochastic(state.dtype).then_some(match &state
+            .rounding_bits
+        {
+            Some(bits) => RoundingBits::Provided(bits),
+            None => RoundingBits::Counter {
+                seed: state.seed,
+                step: state.steps,
+                first: state.first as u64,
             },
-        ),
+        }),
         slots: &mut state.slots,
         scalars: if own {
             ScalarsRef::Own(&mut state.scalars)
