@@ -25,3 +25,4 @@ def cases(seed):
     )
     yield s.case("long_warmup", "warm-up outlasts training", {"num_warmup_steps": 40, "num_training_steps": 30}, steps=60)
     yield s.case("long", "many powers", {"num_warmup_steps": 9, "num_training_steps": 1200, "power": 0.9}, steps=1210)
+    yield s.case("resumed_behind", "resumed behind a warm-up that is all of training, at whose end it would divide by 0", {"num_warmup_steps": 30, "num_training_steps": 30, "last_epoch": 30}, steps=5)

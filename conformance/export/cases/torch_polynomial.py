@@ -16,3 +16,4 @@ def cases(seed):
     yield s.case("long", "a power a step: rounding piles up", {"total_iters": 1000, "power": 0.9}, steps=1010)
     yield s.case("groups", "each group from its own rate", {"total_iters": 11, "power": 1.5}, groups=3, steps=12)
     yield s.case("resumed", "construction changes nothing", {"total_iters": 20, "power": 1.5, "last_epoch": 7}, steps=15)
+    yield s.case("resumed_behind_0", "resumed behind the step at which it would raise 0 to a negative power", {"total_iters": 6, "power": -1.5, "last_epoch": 6}, steps=5)

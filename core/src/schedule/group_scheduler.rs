@@ -73,9 +73,15 @@ pub trait ScheduleFacts: core::fmt::Debug {
         Ok(())
     }
 
-    /// The last step that the reference makes before it raises an error; `None` if there is no such limit.
+    /// The last step that the reference makes, from the start, before it raises an error; `None` if there is no such
+    /// limit.
     fn last_step(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether the reference makes this step, where training may have been resumed behind the [last](Self::last_step).
+    fn has_step(&self, step: u64) -> bool {
+        self.last_step().is_none_or(|last| step <= last)
     }
 
     /// The momentum (or β₁) that scheduler step number `step` sets; `None` if it sets none.
@@ -123,6 +129,9 @@ macro_rules! forward {
             }
             fn last_step(&self) -> Option<u64> {
                 (**self).last_step()
+            }
+            fn has_step(&self, step: u64) -> bool {
+                (**self).has_step(step)
             }
             fn momentum(&self, step: u64) -> Option<f64> {
                 (**self).momentum(step)
@@ -192,10 +201,10 @@ impl<S: Schedule> GroupScheduler<S> {
     /// Makes a scheduler step and returns the new rate.
     ///
     /// # Errors
-    /// A step beyond [`ScheduleFacts::last_step`]; nothing is changed then.
+    /// A step that the schedule [has not](ScheduleFacts::has_step); nothing is changed then.
     pub fn step(&mut self) -> Result<f64, Error> {
         let step = self.step.saturating_add(1);
-        if self.schedule.last_step().is_some_and(|last| step > last) {
+        if !self.schedule.has_step(step) {
             return Err(PAST_THE_END);
         }
         self.step = step;
@@ -204,7 +213,7 @@ impl<S: Schedule> GroupScheduler<S> {
     }
 }
 
-/// The error for a step beyond [`ScheduleFacts::last_step`].
+/// The error for a step that a schedule [has not](ScheduleFacts::has_step).
 pub(super) const PAST_THE_END: Error =
     Error::InvalidArgument { argument: "step", expected: "no step beyond the schedule's last" };
 
@@ -277,6 +286,7 @@ mod tests {
             assert_eq!(p.begin_in_sequence(8.0, 2.0), s.begin_in_sequence(8.0, 2.0));
             assert_eq!(p.initial_lr(8.0, true), s.initial_lr(8.0, true));
             assert_eq!(p.last_step(), s.last_step());
+            assert_eq!([2, 3].map(|t| p.has_step(t)), [2, 3].map(|t| s.has_step(t)));
             assert_eq!(p.momentum(1), s.momentum(1));
             assert_eq!(p.start_momentum(), s.start_momentum());
         }

@@ -99,6 +99,10 @@ impl ScheduleFacts for Polynomial {
             warmup == training || (warmup < training && self.power < 0.0 && self.power.is_finite());
         if divides { training.checked_sub(1) } else { None }
     }
+
+    fn has_step(&self, step: u64) -> bool {
+        self.last_step().is_none() || step != self.num_training_steps
+    }
 }
 
 #[cfg(test)]

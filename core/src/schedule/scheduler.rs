@@ -422,7 +422,7 @@ impl Scheduler {
         let next = step.saturating_add(1);
         match (&self.kind, metrics) {
             (SchedulerKind::Pure(schedules), _) => {
-                if schedules.iter().filter_map(|s| s.last_step()).any(|last| next > last) {
+                if !schedules.iter().all(|s| s.has_step(next)) {
                     return Err(PAST_THE_END);
                 }
                 for ((schedule, &base), lr) in schedules.iter().zip(&self.base_lrs).zip(lrs) {

@@ -201,6 +201,10 @@ impl<T: ScheduleFacts, S: Deref<Target = [T]> + Debug> ScheduleFacts for TorchCh
         self.schedulers.iter().filter_map(T::last_step).min()
     }
 
+    fn has_step(&self, step: u64) -> bool {
+        self.schedulers.iter().all(|s| s.has_step(step))
+    }
+
     fn momentum(&self, step: u64) -> Option<f64> {
         self.schedulers.iter().rev().find_map(|s| s.momentum(step))
     }

@@ -85,6 +85,10 @@ impl ScheduleFacts for TorchConstant {
     fn last_step(&self) -> Option<u64> {
         if self.factor == 0.0 { self.total_iters.checked_sub(1) } else { None }
     }
+
+    fn has_step(&self, step: u64) -> bool {
+        self.last_step().is_none() || step != self.total_iters
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +121,9 @@ mod tests {
         assert_eq!((lr.lr(), lr.step()), (0.0, Ok(0.0)));
         assert!(matches!(lr.step(), Err(Error::InvalidArgument { argument: "step", .. })));
         assert_eq!(lr.lr(), 0.0);
+        // Resumed behind it there is nothing to divide.
+        let mut late = GroupScheduler::resume(s, 8.0, 8.0, 2);
+        assert_eq!((late.lr(), late.step()), (8.0, Ok(8.0)));
     }
 
     #[test]

@@ -77,6 +77,10 @@ impl ScheduleFacts for TorchPolynomial {
         let divides = self.power < 0.0 && self.power.is_finite();
         if divides { self.total_iters.checked_sub(1) } else { None }
     }
+
+    fn has_step(&self, step: u64) -> bool {
+        self.last_step().is_none() || step != self.total_iters
+    }
 }
 
 #[cfg(test)]

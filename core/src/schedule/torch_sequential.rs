@@ -167,6 +167,11 @@ where
         })
     }
 
+    fn has_step(&self, step: u64) -> bool {
+        let Place { index, own, .. } = self.place(step);
+        self.schedulers.get(index).is_none_or(|s| s.has_step(own))
+    }
+
     fn momentum(&self, step: u64) -> Option<f64> {
         let Place { index, own, .. } = self.place(step);
         self.schedulers.get(index)?.momentum(own)

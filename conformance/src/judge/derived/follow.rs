@@ -8,7 +8,7 @@ use bitstep::rule::{Rule, ScalarState, StepContext};
 use bitstep::storage::Storage;
 
 use super::choice;
-use super::number::{Bounded, Parts, Source, added, half_ulp, on_grid, with_parts};
+use super::number::{self, Bounded, Source, added, half_ulp, on_grid};
 
 /// A buffer before a step, with error bounds.
 #[derive(Clone, Copy)]
@@ -85,9 +85,13 @@ impl Answer {
     /// Widens the tolerance by another outcome.
     pub(super) fn admit(&mut self, other: Answer) {
         let apart = (other.value - self.value).abs();
-        // NaN in either is compared as it is.
-        let apart = if apart.is_finite() { apart } else { 0.0 };
-        self.tolerance = self.tolerance.max(apart + other.tolerance);
+        self.tolerance = match self.value.is_nan() != other.value.is_nan() {
+            _ if self.tolerance.is_nan() => f64::NAN,
+            true => f64::NAN,
+            // Where both are NaN, or one is infinite, or both.
+            false if !apart.is_finite() => self.tolerance.max(other.tolerance),
+            false => self.tolerance.max(apart + other.tolerance),
+        };
     }
 }
 
@@ -381,7 +385,7 @@ fn outcomes<T: ComputeFloat>(
 /// One element, with a tolerance that covers all decisions of its open comparisons, and `base`.
 ///
 /// What nearly cancels in 16 bits may be 0 or not, by whether parts of an operation are rounded, and a quotient of it
-/// has no bound. Then its outcomes with all of them rounded and with none are what is allowed.
+/// has no bound. Then its outcomes with each of them rounded or not are what is allowed.
 fn outcome<T: ComputeFloat>(
     constants: &dyn Prepared<T>,
     i: usize,
@@ -390,12 +394,17 @@ fn outcome<T: ComputeFloat>(
 ) -> [Answer; 1 + SLOTS] {
     let mut all = decided(constants, i, before, base);
     if T::DTYPE.size() < 4 && all.iter().any(|x| x.tolerance == f64::INFINITY) {
-        let [kept, rounded] = [Parts::Kept, Parts::Rounded]
-            .map(|parts| with_parts(parts, || decided(constants, i, before, base)));
-        for ((x, mut kept), rounded) in all.iter_mut().zip(kept).zip(rounded) {
-            kept.admit(rounded);
+        let mut parted: Option<[Answer; 1 + SLOTS]> = None;
+        number::each_parts(
+            || decided(constants, i, before, base),
+            |outcome| match &mut parted {
+                None => parted = Some(outcome),
+                Some(all) => all.iter_mut().zip(outcome).for_each(|(x, y)| x.admit(y)),
+            },
+        );
+        for (x, parted) in all.iter_mut().zip(parted.unwrap_or_default()) {
             if x.tolerance == f64::INFINITY {
-                *x = kept;
+                *x = parted;
             }
         }
     }

@@ -1,10 +1,10 @@
 //! Values with a bound on their rounding error: running error analysis (Wilkinson; Higham, *Accuracy
 //! and Stability of Numerical Algorithms*, section 3.3).
 //!
-//! A [`Bounded`] computes what its type computes, bit for bit, and carries a bound on the distance from the exact
-//! result of the formula. An operation propagates the bounds of its operands and adds that of its own rounding:
-//! half an ULP of its result, one for a square root, which vector libraries round less well. An exact operation
-//! adds nothing, as it is exact in every implementation.
+//! A [`Bounded`] computes what its type computes, bit for bit, and carries a bound: another correct implementation has
+//! a number that is at most twice the bound away. An operation propagates the bounds of its operands and adds that of
+//! its own rounding: half an ULP of its result, one for a square root, which vector libraries round less well. An exact
+//! operation adds nothing, as it is exact in every implementation.
 //!
 //! Where a 16-bit tensor is rounded after each operation, all implementations round at the same place. So the bound
 //! is not half of those coarse ULP: unrounded values within the bound round to one or two adjacent 16-bit values,
@@ -157,27 +157,33 @@ pub(super) fn with_constants_in<X>(dtype: Dtype, f: impl FnOnce() -> X) -> X {
     result
 }
 
-/// What an implementation does with the parts of an operation in 16 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parts {
-    /// Rounds them or not: the bound covers both.
-    Either,
-    /// Rounds none, as PyTorch's vectors do.
-    Kept,
-    /// Rounds all, as PyTorch does in what fills no vector.
-    Rounded,
+/// The most parts of operations of one element that are decided one by one; all later ones are as the last of these.
+const MAX_PARTS: u32 = 8;
+
+/// Which parts of operations in 16 bits are rounded, as bits, and how many there were so far.
+#[derive(Clone, Copy)]
+struct Parts {
+    rounded: u32,
+    seen: u32,
 }
 
 thread_local! {
-    static PARTS: Cell<Parts> = const { Cell::new(Parts::Either) };
+    /// Without it an implementation may round each part or not, and the bound covers both.
+    static PARTS: Cell<Option<Parts>> = const { Cell::new(None) };
 }
 
-/// Calls `f` with parts of operations treated so.
-pub(super) fn with_parts<X>(parts: Parts, f: impl FnOnce() -> X) -> X {
-    let before = PARTS.replace(parts);
-    let result = f();
-    PARTS.set(before);
-    result
+/// Calls `compute` once for every combination of parts that are rounded and not, with none first, and `outcome` on
+/// each result. PyTorch's vectors round none, and of what fills no vector some, by the operation.
+pub(super) fn each_parts<X>(compute: impl Fn() -> X, mut outcome: impl FnMut(X)) {
+    let mut run = |rounded: u32| {
+        PARTS.set(Some(Parts { rounded, seen: 0 }));
+        outcome(compute());
+        PARTS.take().map_or(0, |parts| parts.seen.min(MAX_PARTS))
+    };
+    let seen = run(0);
+    for rounded in 1..1u32 << seen {
+        run(rounded);
+    }
 }
 
 /// Turns a NaN bound into an infinite one.
@@ -311,8 +317,9 @@ impl<T: ComputeFloat> Mul for Bounded<T> {
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let value = made(Source::Multiplication, [a, b], self.value * other.value);
         let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a.abs() * b.abs() };
-        let error =
-            product(a, other.error) + product(b, self.error) + product(self.error, other.error);
+        // Half of what a′b′ may be away from ab, where a′ and b′ are two bounds away from a and b.
+        let both = 2.0 * product(self.error, other.error);
+        let error = product(a, other.error) + product(b, self.error) + both;
         let is_zero = a == 0.0 || b == 0.0;
         let is_exact =
             error == 0.0 && (is_zero || shows_error(a * b) && a.mul_add(b, -value.to_f64()) == 0.0);
@@ -326,7 +333,7 @@ impl<T: ComputeFloat> Div for Bounded<T> {
     fn div(self, other: Self) -> Self {
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let value = made(Source::Division, [a, b], self.value / other.value);
-        let (x, least) = (a / b, b.abs() - other.error);
+        let (x, least) = (a / b, b.abs() - 2.0 * other.error);
         let inherited = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
         let error = match self.error + inherited {
             0.0 => 0.0,
@@ -439,10 +446,10 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
     }
     /// An implementation that rounds an intermediate result and one that does not differ by half an ULP.
     fn part_of(self, dtype: Dtype) -> Self {
-        match PARTS.get() {
-            Parts::Either => {}
-            Parts::Kept => return self,
-            Parts::Rounded => return self.rounded(dtype),
+        if let Some(parts) = PARTS.get() {
+            PARTS.set(Some(Parts { seen: parts.seen + 1, ..parts }));
+            let is_rounded = parts.rounded >> parts.seen.min(MAX_PARTS - 1) & 1 == 1;
+            return if is_rounded { self.rounded(dtype) } else { self };
         }
         let x = self.value.to_f64();
         let is_in = |y: f64| self.error == 0.0 && y == x;
@@ -461,8 +468,8 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
         let s = value.to_f64();
         let error = match self.error {
             0.0 => 0.0,
-            error if error <= x => error / (x.sqrt() + (x - error).sqrt()),
-            error => ((x + error).sqrt() - x.sqrt()).max(x.sqrt()),
+            error if 2.0 * error <= x => error / (x.sqrt() + (x - 2.0 * error).sqrt()),
+            error => ((x + 2.0 * error).sqrt() - x.sqrt()).max(x.sqrt()) / 2.0,
         };
         let is_exact = error == 0.0 && (x == 0.0 || shows_error(x) && s.mul_add(s, -x) == 0.0);
         Self::result(value, x.sqrt(), error, added(Source::Root, 2.0), is_exact)
@@ -544,11 +551,24 @@ mod tests {
         let (a, b) = (bounded(2.0, 0.1), bounded(8.0, 0.2));
         let near = |x: Bounded<f32>, error: f64| (x.error - error).abs() < 1e-5;
         assert!(near(a + b, 0.3) && near(a - b, 0.3));
-        assert!(near(a * b, 2.0 * 0.2 + 8.0 * 0.1 + 0.02));
-        assert!(near(a / b, (0.1 + 0.25 * 0.2) / 7.8));
-        assert!(near(b.sqrt(), 8f64.sqrt() - 7.8f64.sqrt()));
-        assert_eq!((a / bounded(0.1, 0.2)).error, f64::INFINITY);
-        assert!((bounded(0.0, 0.04).sqrt().error - 0.2).abs() < 1e-6, "near zero");
+        assert!(near(a * b, 2.0 * 0.2 + 8.0 * 0.1 + 0.04));
+        assert!(near(a / b, (0.1 + 0.25 * 0.2) / 7.6));
+        assert!(near(b.sqrt(), (8f64.sqrt() - 7.6f64.sqrt()) / 2.0));
+        assert_eq!((a / bounded(0.1, 0.05)).error, f64::INFINITY);
+        assert!((bounded(0.0, 0.08).sqrt().error - 0.2).abs() < 1e-6, "near zero");
+    }
+
+    #[test]
+    fn another_implementation_is_within_two_bounds() {
+        let (a, b) = (bounded(1.0, 0.3), bounded(1.0, 0.2));
+        let ends = |x: Bounded<f32>| [-2.0, 2.0].map(|sign| f64::from(x.value) + sign * x.error);
+        let covers = |x: Bounded<f32>, other: f64| {
+            (other - f64::from(x.value)).abs() <= 2.0 * x.error * (1.0 + 1e-6)
+        };
+        for (x, y) in ends(a).into_iter().flat_map(|x| ends(b).map(|y| (x, y))) {
+            assert!(covers(a * b, x * y) && covers(a * a, x * x) && covers(a / b, x / y));
+            assert!(covers(a + b, x + y) && covers(a - b, x - y) && covers(a.sqrt(), x.max(0.0).sqrt()));
+        }
     }
 
     #[test]
@@ -581,11 +601,11 @@ mod tests {
     fn parts_are_rounded_or_not_or_either() {
         // (1 + 2⁻⁷)² is 1 + 2⁻⁶ + 2⁻¹⁴, and without the last in bf16.
         let [x, y] = [-1.015625f32, 1.0078125].map(|x| Bounded::exact(Eager::<bf16>::new(x)));
-        let one = |parts| with_parts(parts, || x.add_scaled(y, bounded(1.0078125, 0.0)));
-        let value = |x: Bounded<Eager<bf16>>| (StoredFloat::to_f64(x.value), x.error);
-        assert_eq!(value(one(Parts::Kept)), (2f64.powi(-14), 0.0));
-        assert_eq!(value(one(Parts::Rounded)), (0.0, 0.0));
-        assert!(one(Parts::Either).error > 2f64.powi(-15));
+        let sum = || x.add_scaled(y, bounded(1.0078125, 0.0));
+        let mut outcomes = Vec::new();
+        each_parts(sum, |x| outcomes.push((StoredFloat::to_f64(x.value), x.error)));
+        assert_eq!(outcomes, [(2f64.powi(-14), 0.0), (0.0, 0.0)]);
+        assert!(sum().error > 2f64.powi(-15));
     }
 
     #[test]
