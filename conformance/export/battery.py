@@ -4,6 +4,7 @@ A cases file adds the options that are its optimizer's own.
 """
 
 import numpy as np
+import torch
 
 from golden import run_torch_optimizer
 
@@ -82,6 +83,28 @@ def shrink(inputs):
     """Gradients that grow small after a third of the steps: what remembers a maximum shows."""
     for g in inputs.grads:
         g[len(g) // 3 :] *= 1 / 16
+
+
+def cancelled(case, decay="weight_decay", **more):
+    """Coupled decay that gradients in 16 bits cancel. PyTorch rounds the product of decay and parameter before it adds in
+    what fills no vector, where 0 is left, and not in vectors, where the product's rounding error is."""
+    for d, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
+
+        def edit(inputs, dtype=dtype):
+            for j, x in enumerate(inputs.inits):
+                x = torch.from_numpy(x).to(dtype)
+                inputs.inits[j] = x.double().numpy()
+                inputs.grads[j][:] = -(0.3 * x.float()).to(dtype).double().numpy()
+
+        yield case(
+            f"cancelled_{d}",
+            "decay that the gradient cancels, but for a rounding error",
+            {decay: 0.3, **more},
+            dtype=d,
+            shapes=[(1,), (37,)],
+            steps=3,
+            edit=edit,
+        )
 
 
 def maker(name, cls, seed, hyper=None, prefix="", **run):

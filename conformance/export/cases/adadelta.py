@@ -1,6 +1,6 @@
 from torch.optim import Adadelta
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -10,6 +10,7 @@ def cases(seed):
     strong = {"lr": 0.7, "rho": 0.6, "eps": 1e-2, "weight_decay": 0.3}
     late = {"step": 999_990, "square_avg": "positive", "acc_delta": "positive"}
     yield from battery(case, strong, late=late)
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"decay_{d}",

@@ -1,6 +1,6 @@
 from torch.optim import Adagrad
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -9,6 +9,7 @@ def cases(seed):
     case = maker("adagrad", Adagrad, seed)
     strong = {"lr": 0.2, "lr_decay": 0.3, "weight_decay": 0.2, "initial_accumulator_value": 0.1, "eps": 0.01}
     yield from battery(case, strong, late={"step": 999_990, "sum": "positive"}, late_hyper={"lr_decay": 1e-5})
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"lr_decay_{d}",

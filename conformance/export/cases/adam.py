@@ -1,7 +1,7 @@
 from torch.optim import Adam
 
 from adamw_torch import LATE, STRONG, amsgrad, edges, groups
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -9,6 +9,7 @@ ENV = "main"
 def cases(seed):
     case = maker("adam", Adam, seed)
     yield from battery(case, STRONG, late=LATE, late_hyper={"betas": (0.9, 0.999999)})
+    yield from cancelled(case)
     yield from amsgrad(case)
     for d in ("f32", "bf16"):
         yield case(

@@ -1,6 +1,6 @@
 from torch.optim import Adamax
 
-from battery import battery, maker, shrink
+from battery import battery, cancelled, maker, shrink
 
 ENV = "main"
 
@@ -10,6 +10,7 @@ def cases(seed):
     strong = {"lr": 0.05, "betas": (0.8, 0.9), "eps": 1e-2, "weight_decay": 0.2}
     late = {"step": 999_990, "exp_avg": "signed", "exp_inf": "positive"}
     yield from battery(case, strong, late=late, late_hyper={"betas": (0.999999, 0.99)})
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"shrink_{d}",

@@ -1,6 +1,6 @@
 from torch.optim import ASGD
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -10,6 +10,7 @@ def cases(seed):
     strong = {"lr": 0.1, "lambd": 0.3, "alpha": 0.6, "t0": 3, "weight_decay": 0.2}
     late = {"step": 999_990, "ax": "signed", "eta": 0.003, "mu": 1e-6}
     yield from battery(case, strong, late=late, late_hyper={"lambd": 1e-3})
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"average_{d}",

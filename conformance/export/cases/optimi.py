@@ -1,6 +1,6 @@
 import optimi
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 from golden import group_of, torch_state
 
 ENV = "main"
@@ -115,7 +115,8 @@ def edges(case, strong):
 
 
 def decoupled(case, strong, coupled):
-    """The other kind of decay than the strong case has."""
+    """The other kind of decay than the strong case has; coupled decay that is cancelled."""
+    yield from cancelled(case, decouple_wd=False)
     for d in ("f32", "f64", "bf16"):
         yield case(
             f"{'decoupled' if coupled else 'coupled'}_{d}",

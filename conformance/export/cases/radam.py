@@ -1,6 +1,6 @@
 from torch.optim import RAdam
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -10,6 +10,7 @@ def cases(seed):
     strong = {"lr": 0.02, "betas": (0.8, 0.97), "eps": 1e-3, "weight_decay": 0.2}
     late = {"step": 999_990, "exp_avg": "signed", "exp_avg_sq": "positive"}
     yield from battery(case, strong, late=late, late_hyper={"betas": (0.9, 0.999999)})
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"decoupled_{d}",

@@ -1,6 +1,6 @@
 from torch.optim import RMSprop
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -10,6 +10,7 @@ def cases(seed):
     strong = {"lr": 0.02, "alpha": 0.8, "eps": 0.01, "weight_decay": 0.2, "momentum": 0.6}
     late = {"step": 999_990, "square_avg": "positive", "momentum_buffer": "signed"}
     yield from battery(case, strong, late=late)
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"centered_{d}",

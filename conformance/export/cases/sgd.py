@@ -1,6 +1,6 @@
 from torch.optim import SGD
 
-from battery import battery, maker
+from battery import battery, cancelled, maker
 
 ENV = "main"
 
@@ -9,6 +9,7 @@ def cases(seed):
     case = maker("sgd", SGD, seed)
     strong = {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.2}
     yield from battery(case, strong, late={"momentum_buffer": "signed"})
+    yield from cancelled(case)
     for d in ("f32", "f64", "bf16", "f16"):
         yield case(
             f"nesterov_{d}",

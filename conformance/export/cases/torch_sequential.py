@@ -46,4 +46,6 @@ def cases(seed):
     yield case("resumed_0", "resumed after step 0: the first begins at its start, one step nearer to the milestone", warm, fall, milestones=[10], last_epoch=0)
     yield case("resumed_late", "resumed past the milestone: the second multiplies the rate that the first begins with", warm, wave, fall, milestones=[4, 20], last_epoch=5)
     yield case("resumed_at", "resumed at the milestone, which is not met any more", warm, flat, milestones=[8], last_epoch=7, steps=20)
+    yield case("disordered", "milestones that are not in order: Python searches them all the same", warm, fall, wave, milestones=[9, 4], steps=20)
+    yield case("disordered_0", "a milestone of 0 behind others: its schedule makes its own step 0 when its turn comes", warm, fall, flat, wave, milestones=[10, 16, 0], steps=30)
     yield case("resumed_cyclic", "a cycle first, in groups that have an initial_lr: later schedules start from that", cycle, fall, milestones=[12], last_epoch=3, groups=2)

@@ -466,6 +466,10 @@ impl<'a> Comparator<'a> {
             let (g, w) = (got.get(i), want.get(i));
             if g.is_nan() != w.is_nan() && derived.is_some_and(|d| d[i].is_nan()) {
                 self.may_be_nan += 1;
+                // What comes of it is judged from the program's own numbers.
+                if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
+                    self.diverging.entry(param).or_default().has_parted = true;
+                }
                 continue;
             }
             let unit = compare::spacing(want.dtype, compare::scale(w, before(i)));

@@ -76,27 +76,30 @@ impl<T, S: Deref<Target = [T]>, M: AsRef<[u64]>> TorchSequential<S, M> {
         u64::try_from(self.last_epoch.saturating_add(1)).unwrap_or(0)
     }
 
-    /// The step that is step 0 of a schedule: its milestone; for the one that the constructor begins, the first step;
-    /// for another whose milestone has passed by then, the step after that.
-    fn began(&self, index: usize) -> u64 {
-        let (milestones, first) = (self.milestones.as_ref(), self.first());
-        let milestone = index.checked_sub(1).and_then(|i| milestones.get(i)).copied();
-        match milestone {
-            Some(milestone) if milestone > first => milestone,
-            _ if index == bisect_right(milestones, 0) => first,
-            _ => first.saturating_add(1),
-        }
+    /// The next step at which another schedule may take over.
+    fn next_milestone(&self, step: u64) -> Option<u64> {
+        self.milestones.as_ref().iter().copied().filter(|&m| m > step).min()
     }
 
+    /// Milestones that are not in order let a schedule have several turns, so its steps are counted.
     fn place(&self, step: u64) -> Place {
         let milestones = self.milestones.as_ref();
+        let restarts = |index: usize, at: u64| {
+            index.checked_sub(1).and_then(|i| milestones.get(i)) == Some(&at)
+        };
         let index = bisect_right(milestones, step);
-        let milestone = index.checked_sub(1).and_then(|i| milestones.get(i));
-        Place {
-            index,
-            own: step.saturating_sub(self.began(index)),
-            restarts: milestone == Some(&step),
+        // The steps of this schedule so far; the constructor makes step 0 of one of them.
+        let mut made = u64::from(index == bisect_right(milestones, 0));
+        let mut turn = Some(self.first().saturating_add(1));
+        while let Some(begin) = turn.filter(|&begin| begin <= step) {
+            turn = self.next_milestone(begin);
+            if bisect_right(milestones, begin) == index {
+                made = if restarts(index, begin) { 0 } else { made };
+                let end = turn.map_or(step, |next| step.min(next - 1));
+                made = made.saturating_add(end - begin).saturating_add(1);
+            }
         }
+        Place { index, own: made.saturating_sub(1), restarts: restarts(index, step) }
     }
 
     /// The group's `initial_lr` after the construction of the first `count` schedules.
@@ -159,12 +162,19 @@ where
     }
 
     fn last_step(&self) -> Option<u64> {
-        let milestones = self.milestones.as_ref();
-        self.schedulers.iter().enumerate().find_map(|(i, s)| {
-            let last = self.began(i).saturating_add(s.last_step()?);
-            // No limit if the next schedule takes over in time.
-            milestones.get(i).is_none_or(|&m| m > last.saturating_add(1)).then_some(last)
-        })
+        let mut turn = Some(self.first().saturating_add(1));
+        while let Some(begin) = turn {
+            turn = self.next_milestone(begin);
+            let Place { index, own, .. } = self.place(begin);
+            if let Some(last) = self.schedulers.get(index).and_then(T::last_step) {
+                // The last step before the schedule's end, unless the next takes over in time.
+                let last = last.checked_sub(own).map_or(begin - 1, |n| begin.saturating_add(n));
+                if turn.is_none_or(|next| last < next - 1) {
+                    return Some(last);
+                }
+            }
+        }
+        None
     }
 
     fn has_step(&self, step: u64) -> bool {
@@ -241,6 +251,20 @@ mod tests {
         assert_eq!([1, 2, 3].map(|t| s(0).lr(8.0, t)), [4.0, 8.0, 4.0]);
         // The milestone has passed: the fall's own step 0 halves the rate that the rise began with.
         assert_eq!([2, 3, 4].map(|t| s(1).lr(8.0, t)), [4.0, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn milestone_behind_others_is_met_by_nobody() {
+        let schedulers = [TorchExponential { gamma: 0.5 }; 4];
+        let milestones = [3, 5, 0];
+        let s = TorchSequential { schedulers: &schedulers[..], milestones, last_epoch: -1 };
+        let place = |t| {
+            let Place { index, own, restarts } = s.place(t);
+            (index, own, restarts)
+        };
+        assert_eq!([2, 3, 4].map(place), [(0, 2, false), (1, 0, true), (1, 1, false)]);
+        // Python's search finds the last at once, whose milestone is 0.
+        assert_eq!([5, 7].map(place), [(3, 0, false), (3, 2, false)]);
     }
 
     #[test]
