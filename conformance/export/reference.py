@@ -178,11 +178,18 @@ def has_nan(tensor):
     return bool(np.isnan(protocol.widen(dtype, np.frombuffer(data, protocol.TYPES[dtype]))).any())
 
 
+def is_finite(tensor):
+    dtype, _, data = tensor
+    return bool(np.isfinite(protocol.widen(dtype, np.frombuffer(data, protocol.TYPES[dtype]))).all())
+
+
 def optimizer(request):
     cls, own, run = find(request.name, OPTIMIZERS)
     bits = {name for name in request.tensors if name.endswith(".given.rand16")}
     if run.get("before") or any("given." in name for name in request.tensors if name not in bits):
         raise Unsupported("inputs beside the gradients")
+    if (other := request.hyper.get("reference")) and other.split(".")[0] != cls.__module__.split(".")[0]:
+        raise Unsupported(f"{other} is not in this environment")
     if request.hyper.get("gradient_release"):
         raise Unsupported("gradient_release: its steps are made by hooks of the backward pass")
     count = len([n for n in request.tensors if n.endswith(".init")])
@@ -200,6 +207,8 @@ def optimizer(request):
     groups = protocol.arguments(json.loads(request.meta["groups"]))
     if len(groups) > 1 or any(g[k] != request.hyper.get(k) for g in groups for k in g if k != "params"):
         groups = [{"params": g["params"], **constructor(cls, g, {}), **beside(cls, g)} for g in groups]
+        for own_arguments in groups:  # PyTorch checks those of the constructor alone, the core each group's
+            cls([torch.zeros(2, 2)], **{**hyper, **{k: x for k, x in own_arguments.items() if k != "params" and k in hyper}})
     else:
         groups = None
     if groups is None and not run.get("made"):
@@ -219,6 +228,8 @@ def optimizer(request):
     foreach = cls.__module__.startswith("torch.optim") and any(g.get("foreach") for g in [request.hyper, *(groups or [])])
     if foreach and dtype in ("bf16", "f16"):
         raise Unsupported("foreach in 16 bits: PyTorch rounds the factors of _foreach_mul_ to the type of the tensors")
+    if foreach and request.name == "asgd":
+        raise Unsupported("foreach ASGD: its rate is a power in f32, whose last bit is the vector library's own")
     with AROUND.get(request.name, nullcontext)(), drawing(request, steps, has) if bits else nullcontext():
         case = run_torch_optimizer(
             "fuzz", request.name, cls, hyper, seed=0, note="", steps=steps, groups=groups,
@@ -230,9 +241,12 @@ def optimizer(request):
             has_grad=(lambda i, t: has[i] is None or bool(has[i][t])) if any(h is not None for h in has) else None,
             **{**run, "dtype": dtype},
         )
-    if request.hyper.get("fused") and request.hyper.get("amsgrad"):
+    if any({**request.hyper, **g}.get("fused") and {**request.hyper, **g}.get("amsgrad") for g in groups or [{}]):
         if any(name.endswith(".exp_avg_sq") and has_nan(t) for name, t in case.tensors.items()):
             raise Unsupported("fused amsgrad: the last elements of a tensor forget a NaN of `exp_avg_sq`, the others not")
+    is_data = all(np.isfinite(request.array(f"p{i}.{x}")).all() for i in range(count) for x in ("init", "grad"))
+    if request.name == "muon" and is_data and not all(is_finite(t) for n, t in case.tensors.items() if n.endswith(".value")):
+        raise Unsupported("muon: products that overflow, where a library may leave out what it multiplies by 0")
     skip = ("init", "grad", "has_grad")
     return {n: t for n, t in case.tensors.items() if n[0] == "p" and n.split(".", 1)[1] not in skip}
 

@@ -1,3 +1,5 @@
+import math
+
 from bitsandbytes.optim import AdEMAMix
 
 from battery import NO_F64, battery, maker
@@ -54,6 +56,7 @@ def cases(seed):
     yield case("alpha0_f32", "alpha = 0: the slow average is kept but not used", {"alpha": 0.0, "lr": 0.02}, steps=8)
     yield case("beta1_0_f32", "beta1 = 0", {"betas": (0.0, 0.99, 0.9), "lr": 0.02}, steps=8)
     yield case("eps0_f32", "eps = 0 with zero gradients: 0/0", {"eps": 0.0}, steps=8)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield case("eps_large_f32", "eps = 1 beside the corrected root", {"eps": 1.0, "lr": 0.2}, steps=8)
     yield case("decay0_f32", "no decay", {"lr": 0.02, "weight_decay": 0.0}, steps=8)
     yield case(

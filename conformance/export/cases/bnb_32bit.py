@@ -1,5 +1,7 @@
 """bitsandbytes' optimizers with 32-bit state. Some arguments are accepted and ignored: cases hold that."""
 
+import math
+
 from bitsandbytes.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 
 from battery import NO_F64, battery, maker
@@ -46,6 +48,7 @@ def adam(case):
     yield case("beta1_0_f32", "beta1 = 0", {"betas": (0.0, 0.99), "lr": 0.1}, steps=8)
     yield case("beta2_0_f32", "beta2 = 0", {"betas": (0.9, 0.0), "lr": 0.1}, steps=8)
     yield case("eps0_f32", "eps = 0 with zero gradients: 0/0", {"eps": 0.0, "lr": 0.1}, steps=8)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield groups(case, strong, {"lr": 0.01, "betas": (0.5, 0.7), "eps": 0.1, "weight_decay": 0.0})
 
 

@@ -1,5 +1,7 @@
 """bitsandbytes' LAMB and LARS with 32-bit state: the norm of an update is limited to a multiple of the parameter's."""
 
+import math
+
 from bitsandbytes.optim import LAMB, LARS
 
 from battery import NO_F64, battery, maker
@@ -27,6 +29,7 @@ def lamb(case):
     )
     yield case("eps_large_f32", "eps = 1 inside the norm", {"lr": 0.2, "eps": 1.0, "max_unorm": 0.1}, steps=12)
     yield case("eps0_f32", "eps = 0 with zero gradients: 0/0 makes the norm NaN", {"eps": 0.0, "lr": 0.1}, steps=8)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield case(
         "groups_f32",
         "groups with arguments of their own",

@@ -1,3 +1,5 @@
+import math
+
 from bitsandbytes.optim import Lion
 
 from battery import NO_F64, battery, maker
@@ -22,6 +24,7 @@ def cases(seed):
             steps=12,
         )
     yield case("beta1_0_f32", "beta1 = 0: the sign of the gradient", {"betas": (0.0, 0.9), "lr": 0.05}, steps=8)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield case("beta2_0_f32", "beta2 = 0: the momentum is the last gradient", {"betas": (0.9, 0.0), "lr": 0.05}, steps=8)
     yield case("decay0_f32", "no decay", {"lr": 0.05}, steps=8)
     yield case("decay_over_1_f32", "lr * weight_decay above 1: the parameter changes sign", {"lr": 0.5, "weight_decay": 3.0}, steps=8)

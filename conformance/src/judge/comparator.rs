@@ -358,7 +358,7 @@ impl<'a> Comparator<'a> {
     /// The remark on what was not judged to the end.
     pub(crate) fn remark(&mut self) -> Option<String> {
         let nan = (self.may_be_nan > 0)
-            .then(|| format!("{} numbers not judged that may be NaN", self.may_be_nan));
+            .then(|| format!("{} numbers not judged that may be NaN or infinite", self.may_be_nan));
         match (self.ties(), nan) {
             (Some(a), Some(b)) => Some(format!("{a}; {b}")),
             (a, b) => a.or(b),
@@ -464,7 +464,8 @@ impl<'a> Comparator<'a> {
         let name: Arc<str> = at.tensor.into();
         for (i, largest) in units.iter_mut().enumerate() {
             let (g, w) = (got.get(i), want.get(i));
-            if g.is_nan() != w.is_nan() && derived.is_some_and(|d| d[i].is_nan()) {
+            let kind = |x: f64| (x.is_nan(), x.is_finite());
+            if kind(g) != kind(w) && derived.is_some_and(|d| d[i].is_nan()) {
                 self.may_be_nan += 1;
                 // What comes of it is judged from the program's own numbers.
                 if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {

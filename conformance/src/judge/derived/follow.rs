@@ -65,7 +65,7 @@ pub(super) struct Task<'a> {
 }
 
 /// A value after the step, before it is rounded for storage, and how far apart two correct ones may be: NaN if one may be
-/// NaN where the other is a number.
+/// NaN or infinite where the other is not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Answer {
     pub(super) value: f64,
@@ -85,10 +85,11 @@ impl Answer {
     /// Widens the tolerance by another outcome.
     pub(super) fn admit(&mut self, other: Answer) {
         let apart = (other.value - self.value).abs();
-        self.tolerance = match self.value.is_nan() != other.value.is_nan() {
+        let kind = |x: f64| (x.is_nan(), x.is_finite());
+        self.tolerance = match kind(self.value) != kind(other.value) {
             _ if self.tolerance.is_nan() => f64::NAN,
             true => f64::NAN,
-            // Where both are NaN, or one is infinite, or both.
+            // Where both are NaN or infinite.
             false if !apart.is_finite() => self.tolerance.max(other.tolerance),
             false => self.tolerance.max(apart + other.tolerance),
         };

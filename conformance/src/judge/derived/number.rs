@@ -209,7 +209,8 @@ impl<T: ComputeFloat> Bounded<T> {
     /// half ULP. `is_exact`: the operation does not round.
     fn result(value: T, x: f64, error: f64, units: f64, is_exact: bool) -> Self {
         let error = or_unbounded(error);
-        if error == 0.0 && (is_exact || Self::NARROW) {
+        // What overflows from exact operands does so everywhere.
+        if error == 0.0 && (is_exact || Self::NARROW || value.to_f64().is_infinite()) {
             return Bounded { value, error };
         }
         if Self::NARROW {
@@ -316,7 +317,8 @@ impl<T: ComputeFloat> Mul for Bounded<T> {
     fn mul(self, other: Self) -> Self {
         let (a, b) = (self.value.to_f64(), other.value.to_f64());
         let value = made(Source::Multiplication, [a, b], self.value * other.value);
-        let product = |a: f64, b: f64| if a == 0.0 || b == 0.0 { 0.0 } else { a.abs() * b.abs() };
+        // 0 times what may be anything may be NaN, which makes the bound infinite.
+        let product = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a.abs() * b };
         // Half of what a′b′ may be away from ab, where a′ and b′ are two bounds away from a and b.
         let both = 2.0 * product(self.error, other.error);
         let error = product(a, other.error) + product(b, self.error) + both;
@@ -336,9 +338,10 @@ impl<T: ComputeFloat> Div for Bounded<T> {
         let (x, least) = (a / b, b.abs() - 2.0 * other.error);
         let inherited = if other.error == 0.0 { 0.0 } else { x.abs() * other.error };
         let error = match self.error + inherited {
+            // The divisor may be 0, and 0 / 0 is NaN.
+            _ if other.error > 0.0 && least <= 0.0 => f64::INFINITY,
             0.0 => 0.0,
-            error if least > 0.0 => error / least,
-            _ => f64::INFINITY,
+            error => error / least,
         };
         let is_exact =
             error == 0.0 && (a == 0.0 || shows_error(a) && value.to_f64().mul_add(b, -a) == 0.0);
@@ -453,8 +456,14 @@ impl<T: ComputeFloat> ComputeFloat for Bounded<T> {
         }
         let x = self.value.to_f64();
         let is_in = |y: f64| self.error == 0.0 && y == x;
+        let overflows = match dtype {
+            Dtype::Bf16 => bf16::from_f64(x).is_infinite(),
+            Dtype::F16 => f16::from_f64(x).is_infinite(),
+            _ => false,
+        };
         let error = match dtype {
             _ if !x.is_finite() => 0.0,
+            _ if overflows => f64::INFINITY,
             Dtype::Bf16 if !is_in(bf16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
             Dtype::F16 if !is_in(f16::from_f64(x).to_f64()) => half_ulp(dtype, x) / 2.0,
             _ => 0.0,
