@@ -129,6 +129,7 @@ def make(name, path, hyper):
 def measure(name, dtype, size, threads, options):
     """A line of the table; with `reason` in place of times if a side can't run."""
     line = {"name": name, "dtype": dtype, "size": size, "threads": threads, "machine": machine()}
+    line["clock"] = "processor" if options.processor_time else "wall"
     try:
         path, hyper, _ = reference(name)
         construct, args = make(name, path, hyper)
@@ -210,11 +211,14 @@ def chosen(given, known):
 def main(options):
     names = chosen(options.names, [path.name for path in sorted(GOLDEN.iterdir())])
     lists, types = chosen(options.lists, LISTS), chosen(options.types, TYPES)
+    if options.processor_time and options.threads != 1:
+        raise SystemExit("--processor-time is that of one thread: --threads 1")
+    peers.PROCESSOR_TIME = options.processor_time
     LINES.parent.mkdir(exist_ok=True)
     for name in names:
         for dtype in (t for t in reference(name)[2] if t in types):
             for size in lists:
-                for threads in sorted({1, os.cpu_count()}):
+                for threads in [options.threads] if options.threads else sorted({1, os.cpu_count()}):
                     line = measure(name, dtype, size, threads, options)
                     ratio = f"{line['theirs'] / line['ours']:.2f} x" if "ours" in line else line["reason"]
                     print(f"{name:22} {dtype:5} {size:10} {threads:2}   {ratio}", flush=True)
