@@ -129,6 +129,7 @@ def make(name, path, hyper):
 def measure(name, dtype, size, threads, options):
     """A line of the table; with `reason` in place of times if a side can't run."""
     line = {"name": name, "dtype": dtype, "size": size, "threads": threads, "machine": machine()}
+    line["clock"] = "processor" if options.processor_time else "wall"
     try:
         path, hyper, _ = reference(name)
         construct, args = make(name, path, hyper)
@@ -163,6 +164,12 @@ def machine():
     return f"{fields.get('model name', 'processor')} × {os.cpu_count()} ({' '.join(u for u in units if u in flags)})"
 
 
+def unmeasured(lines):
+    """How many rows there are beside these."""
+    rows = len(LISTS) * len({1, os.cpu_count()}) * sum(len(reference(path.name)[2]) for path in GOLDEN.iterdir())
+    return f"; {rows - len(lines)} were not measured" if rows > len(lines) else ""
+
+
 def write(lines):
     """The table: rows below 1 first, what could not run last."""
     ran = sorted((line for line in lines if "ours" in line), key=lambda line: line["theirs"] / line["ours"])
@@ -173,8 +180,8 @@ def write(lines):
         "# Every name beside its reference",
         "",
         f"{lines[0]['machine']}; PyTorch {torch.__version__}. {len(ran)} rows measured, of which {len(below)} below 1; "
-        f"{len(failed)} could not run. Each side makes a step in turn, with its default arguments; the ratio is the "
-        "reference's median time over this library's. FlashOptim has no CPU path: its names are measured "
+        f"{len(failed)} could not run{unmeasured(lines)}. Each side makes a step in turn, with its default arguments; the "
+        "ratio is the reference's median time over this library's. FlashOptim has no CPU path: its names are measured "
         "against PyTorch's fused step. Low-rank names have rank 128 and a projector that stays.",
     ]
 
@@ -187,6 +194,10 @@ def write(lines):
             where = f"| `{line['name']}` | {line['dtype']} | {line['size']} | {line['threads']} "
             out.append(where + f"| {ours * 1e3:.3f} ms | {theirs * 1e3:.3f} ms | {theirs / ours:.2f} |")
 
+    if any(line["clock"] == "processor" for line in lines):
+        note = "Others used the machine: rows of one thread have the processor's time (`--processor-time`)"
+        more = "." if all(line["clock"] == "processor" for line in lines) else ", others the time that passed."
+        out.extend(["", note + more])
     table("Below 1", below)
     table("From 1 on", ran[len(below) :])
     if failed:
@@ -210,11 +221,14 @@ def chosen(given, known):
 def main(options):
     names = chosen(options.names, [path.name for path in sorted(GOLDEN.iterdir())])
     lists, types = chosen(options.lists, LISTS), chosen(options.types, TYPES)
+    if options.processor_time and options.threads != 1:
+        raise SystemExit("--processor-time is that of one thread: --threads 1")
+    peers.PROCESSOR_TIME = options.processor_time
     LINES.parent.mkdir(exist_ok=True)
     for name in names:
         for dtype in (t for t in reference(name)[2] if t in types):
             for size in lists:
-                for threads in sorted({1, os.cpu_count()}):
+                for threads in [options.threads] if options.threads else sorted({1, os.cpu_count()}):
                     line = measure(name, dtype, size, threads, options)
                     ratio = f"{line['theirs'] / line['ours']:.2f} x" if "ours" in line else line["reason"]
                     print(f"{name:22} {dtype:5} {size:10} {threads:2}   {ratio}", flush=True)
@@ -222,6 +236,6 @@ def main(options):
                         file.write(json.dumps(line) + "\n")
     newest = {}
     for line in map(json.loads, LINES.read_text().splitlines()):
-        if line["machine"] == machine():
+        if line["machine"] == machine() and "clock" in line:
             newest[line["name"], line["dtype"], line["size"], line["threads"]] = line
     write(list(newest.values()))

@@ -10,7 +10,7 @@ use core::ops::{Div, Neg, Sub};
 use half::{bf16, f16};
 use num_traits::{One, Zero};
 
-use super::{Dtype, StoredFloat};
+use super::{Dtype, RoundNarrow, StoredFloat};
 use crate::arch::sqrt;
 
 /// A type that a rule computes in.
@@ -48,12 +48,13 @@ pub trait ComputeFloat:
     /// Rounds to the values of a type, as [`store`](Self::store) does; `F64` changes nothing.
     #[inline(always)]
     fn rounded(self, dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F64 => self,
-            Dtype::F32 => Self::load(self.to_f32()),
-            Dtype::Bf16 => Self::load(<bf16 as StoredFloat>::from_f32(self.to_f32())),
-            Dtype::F16 => Self::load(<f16 as StoredFloat>::from_f32(self.to_f32())),
-        }
+        // All three are computed and one is chosen, so that a loop needs no branch.
+        let single = self.to_f32();
+        let (brain, half) =
+            (<bf16 as RoundNarrow>::round(single), <f16 as RoundNarrow>::round(single));
+        let narrow = if dtype == Dtype::Bf16 { brain } else { half };
+        let narrow = if dtype == Dtype::F32 { single } else { narrow };
+        if dtype == Dtype::F64 { self } else { Self::load(narrow) }
     }
 
     /// Marks an intermediate result within an operation on tensors of this type, and returns it unchanged. PyTorch's

@@ -69,7 +69,7 @@ pub fn matmul<A: ComputeFloat<Scalar = A>>(
 ) {
     // A matrix without elements may have any number of rows.
     if !out.is_empty() && out.len() == rows.saturating_mul(cols) {
-        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: false, out });
+        run(Matmul { rows, depth, cols, a, b, symmetric: false, out });
     }
 }
 
@@ -89,7 +89,7 @@ pub fn gram<A: ComputeFloat<Scalar = A>>(
 ) {
     if !out.is_empty() && out.len() == rows.saturating_mul(rows) {
         let (cols, b) = (rows, a.transposed());
-        simd::dispatch(Matmul { rows, depth, cols, a, b, symmetric: true, out });
+        run(Matmul { rows, depth, cols, a, b, symmetric: true, out });
     }
 }
 
@@ -114,6 +114,12 @@ pub fn dot_in_order<S: Copy>(
         all = join(all, block);
     }
     all
+}
+
+fn run<A: ComputeFloat<Scalar = A>>(product: Matmul<'_, A>) {
+    #[cfg(all(feature = "std", target_arch = "x86_64"))]
+    let Some(product) = narrow::run(product) else { return };
+    simd::dispatch(product);
 }
 
 struct Matmul<'a, A> {
@@ -181,18 +187,181 @@ impl<A: ComputeFloat<Scalar = A>> Kernel for Matmul<'_, A> {
     }
 }
 
-/// Copies the part below the diagonal above it, in squares that fit the cache.
-#[inline(always)]
-fn mirror<A: Copy>(n: usize, out: &mut [A]) {
-    const SIDE: usize = 16;
-    for top in (0..n).step_by(SIDE) {
-        for left in (0..=top).step_by(SIDE) {
-            for i in top..(top + SIDE).min(n) {
-                for j in left..(left + SIDE).min(i) {
-                    let below = out.get(i * n + j).copied();
-                    if let (Some(x), Some(above)) = (below, out.get_mut(j * n + i)) {
-                        *above = x;
+/// Products of `f32` matrices that hold bf16 numbers, two products at a time, with the same bits.
+#[cfg(all(feature = "std", target_arch = "x86_64"))]
+mod narrow {
+    use core::any::TypeId;
+
+    use super::{K_BLOCK, Matmul, MatrixView, mirror};
+    use crate::arch::bf16::{self, COLS, PAIRS, ROWS};
+    use crate::arch::simd::{self, Kernel};
+    use crate::float::ComputeFloat;
+
+    /// Packed panels on the stack.
+    const PANELS: usize = 8;
+    /// Below so many products the other loop is done before the numbers have been looked at.
+    const LEAST: usize = 1 << 15;
+
+    /// Computes the product, or gives it back where its numbers are others or the processor has no such instruction.
+    pub(super) fn run<A: ComputeFloat<Scalar = A>>(
+        product: Matmul<'_, A>,
+    ) -> Option<Matmul<'_, A>> {
+        let Matmul { rows, depth, cols, a, b, .. } = product;
+        let is_large =
+            rows.min(cols) >= ROWS && rows.saturating_mul(depth).saturating_mul(cols) >= LEAST;
+        if is_large && bf16::is_available() && holds(a) && (product.symmetric || holds(b)) {
+            simd::dispatch(Narrow(product));
+            return None;
+        }
+        Some(product)
+    }
+
+    /// Whether the numbers are such that the instruction has the bits of single operations.
+    fn holds<A: ComputeFloat>(view: MatrixView<'_, A>) -> bool {
+        TypeId::of::<A>() == TypeId::of::<f32>() && bf16::are_narrow(view.data)
+    }
+
+    struct Narrow<'a, A>(Matmul<'a, A>);
+
+    impl<A: ComputeFloat<Scalar = A>> Kernel for Narrow<'_, A> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run(self) {
+            let Matmul { rows, depth, cols, a, b, symmetric, out } = self.0;
+            let mut panels = [[[0; COLS]; PAIRS]; PANELS];
+            let mut strip = [[0; PAIRS]; ROWS];
+            let mut sums = [[0.0; COLS]; ROWS];
+            for k in (0..depth).step_by(K_BLOCK) {
+                let len = (depth - k).min(K_BLOCK);
+                for from in (0..cols).step_by(COLS * PANELS) {
+                    let starts = (from..cols).step_by(COLS);
+                    for (panel, j) in panels.iter_mut().zip(starts.clone()) {
+                        pack_panel(b, [k, len], [j, (cols - j).min(COLS)], panel);
                     }
+                    let first = if symmetric { from / ROWS * ROWS } else { 0 };
+                    for i in (first..rows).step_by(ROWS) {
+                        let height = (rows - i).min(ROWS);
+                        for (row, i) in strip.iter_mut().zip(i..i + height) {
+                            pack_row(a, i, [k, len], row);
+                        }
+                        for (panel, j) in panels.iter().zip(starts.clone()) {
+                            if symmetric && j >= i + height {
+                                break; // above the diagonal, from here on
+                            }
+                            let panel = panel.get(..len.div_ceil(2)).unwrap_or_default();
+                            bf16::tile(&strip, panel, &mut sums);
+                            for (ii, sums) in sums.iter().enumerate().take(height) {
+                                let start = (i + ii) * cols + j;
+                                let end = start + (cols - j).min(COLS);
+                                let to = out.get_mut(start..end).unwrap_or_default();
+                                for (to, sum) in to.iter_mut().zip(sums) {
+                                    let sum = A::from_exact(*sum);
+                                    *to = if k == 0 { sum } else { *to + sum };
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+            if symmetric {
+                mirror(rows, out);
+            }
+        }
+    }
+
+    /// Elements k to k + len of a row, as pairs. An odd one has a 0 beside it, whose product changes no sum.
+    #[inline(always)]
+    fn pack_row<A: ComputeFloat>(
+        from: MatrixView<'_, A>,
+        i: usize,
+        [k, len]: [usize; 2],
+        to: &mut [u32; PAIRS],
+    ) {
+        let (down, right) = from.strides;
+        let start = i * down + k * right;
+        if let (1, Some(row)) = (right, from.data.get(start..start + len)) {
+            let (pairs, rest) = row.as_chunks();
+            for (to, [x, y]) in to.iter_mut().zip(pairs) {
+                *to = bf16::pair(x.to_f32(), y.to_f32());
+            }
+            if let (Some(to), Some(x)) = (to.get_mut(pairs.len()), rest.first()) {
+                *to = bf16::pair(x.to_f32(), 0.0);
+            }
+            return;
+        }
+        for (to, kk) in to.iter_mut().zip((0..len).step_by(2)) {
+            let second = if kk + 1 < len { from.at(i, k + kk + 1).to_f32() } else { 0.0 };
+            *to = bf16::pair(from.at(i, k + kk).to_f32(), second);
+        }
+    }
+
+    /// Columns of the panel: rows k to k + len of the matrix, as pairs of rows.
+    #[inline(always)]
+    fn pack_panel<A: ComputeFloat>(
+        from: MatrixView<'_, A>,
+        [k, len]: [usize; 2],
+        [j, width]: [usize; 2],
+        to: &mut [[u32; COLS]; PAIRS],
+    ) {
+        let (down, right) = from.strides;
+        if right == 1 {
+            let row = |kk: usize| {
+                let start = (k + kk) * down + j;
+                from.data.get(start..start + width).filter(|_| kk < len)
+            };
+            for (to, kk) in to.iter_mut().zip((0..len).step_by(2)) {
+                let (first, second) = (row(kk).unwrap_or_default(), row(kk + 1));
+                match second {
+                    Some(second) => {
+                        for ((to, x), y) in to.iter_mut().zip(first).zip(second) {
+                            *to = bf16::pair(x.to_f32(), y.to_f32());
+                        }
+                    }
+                    None => {
+                        for (to, x) in to.iter_mut().zip(first) {
+                            *to = bf16::pair(x.to_f32(), 0.0);
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        let transposed = from.transposed();
+        let mut column = [0; PAIRS];
+        for jj in 0..width {
+            pack_row(transposed, j + jj, [k, len], &mut column);
+            for (to, pair) in to.iter_mut().zip(column).take(len.div_ceil(2)) {
+                if let Some(to) = to.get_mut(jj) {
+                    *to = pair;
+                }
+            }
+        }
+    }
+}
+
+/// Copies the part below the diagonal above it, square by square: rows may be pages apart, so each part of one is read
+/// and written as a whole.
+#[inline(always)]
+fn mirror<A: ComputeFloat>(n: usize, out: &mut [A]) {
+    const SIDE: usize = 16;
+    let mut square = [[A::ZERO; SIDE]; SIDE];
+    for top in (0..n).step_by(SIDE) {
+        let height = (n - top).min(SIDE);
+        for left in (0..=top).step_by(SIDE) {
+            for (ii, i) in (top..top + height).enumerate() {
+                let below = out.get(i * n + left..).unwrap_or_default();
+                for (column, &x) in square.iter_mut().zip(below) {
+                    column[ii] = x;
+                }
+            }
+            for (j, column) in (left..(left + SIDE).min(n)).zip(&square) {
+                // On the diagonal, what lies beyond it.
+                let start = (j + 1).max(top);
+                let (from, to) =
+                    (column.get(start - top..height), j * n + start..j * n + top + height);
+                if let (Some(from), Some(to)) = (from, out.get_mut(to)) {
+                    to.copy_from_slice(from);
                 }
             }
         }
@@ -324,6 +493,60 @@ mod tests {
                         sum += block.iter().fold(0.0, |s, &l| s + a[i * k + l] * b[l * n + j]);
                     }
                     assert_eq!(out[i * n + j].to_bits(), sum.to_bits(), "{m} {k} {n}");
+                }
+            }
+        }
+    }
+
+    /// Every way of a product has the bits of the definition, where the numbers are of bf16: those of ordinary size, some
+    /// that would be subnormal or overflow, and some that are no bf16 numbers.
+    #[test]
+    fn product_of_bf16_numbers_follows_the_definition() {
+        let narrow = |x: f32| f32::from_bits(x.to_bits() & 0xffff_0000);
+        let ordinary = |i: usize| match i % 13 {
+            0 => -0.0,
+            1 => 3e12 * libm::sinf(i as f32),
+            2 => 1e-12 * libm::sinf(i as f32),
+            _ => libm::sinf(i as f32 * 1.3) * libm::expf((i % 9) as f32),
+        };
+        for [m, k, n] in [[12, 64, 64], [13, 301, 45], [50, 600, 33], [64, 129, 300]] {
+            for (scale, exact) in
+                [(1.0, true), (1e-30, true), (1e-38, true), (1e26, true), (1.0, false)]
+            {
+                let numbers = |n: usize, f: usize| -> Vec<f32> {
+                    let number = |i: usize| ordinary(i * f) * scale;
+                    (0..n).map(|i| if exact { narrow(number(i)) } else { number(i) }).collect()
+                };
+                let (a, b) = (numbers(m * k, 3), numbers(k * n, 7));
+                let mut out = std::vec![f32::NAN; m * n];
+                let mut check = |x: MatrixView<'_, f32>, y: MatrixView<'_, f32>| {
+                    matmul([m, k, n], x, y, &mut out);
+                    for i in 0..m {
+                        for j in 0..n {
+                            let add = |s, l| s + a[i * k + l] * b[l * n + j];
+                            let (is, was) =
+                                (out[i * n + j], dot_in_order(k, 0.0, add, |s, t| s + t));
+                            let same = is.to_bits() == was.to_bits() || is.is_nan() && was.is_nan();
+                            assert!(same, "{m} {k} {n} times {scale}: {is} {was}");
+                        }
+                    }
+                };
+                check(MatrixView::new(&a, k), MatrixView::new(&b, n));
+                let (across, down) = (turned(&a, k), turned(&b, n));
+                check(
+                    MatrixView::new(&across, m).transposed(),
+                    MatrixView::new(&down, k).transposed(),
+                );
+                let mut square = std::vec![f32::NAN; m * m];
+                gram([m, k], MatrixView::new(&a, k), &mut square);
+                for (l, is) in square.iter().enumerate() {
+                    let (i, j) = (l / m, l % m);
+                    let add = |s, l| s + a[i * k + l] * a[j * k + l];
+                    let was = dot_in_order(k, 0.0, add, |s, t| s + t);
+                    assert!(
+                        is.to_bits() == was.to_bits() || is.is_nan() && was.is_nan(),
+                        "{m} {k} times {scale}"
+                    );
                 }
             }
         }

@@ -222,6 +222,7 @@ impl Rule for AdamWAnyPrecision {
     const EAGER: bool = false;
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq", "compensation"];
     const SLOT_MASKS: &'static [u32] = &[0b011, 0b111];
+    const HAS_USUAL_COEFS: bool = true;
 
     fn check(&self) -> Result<(), Error> {
         Ok(())
@@ -271,6 +272,27 @@ impl Rule for AdamWAnyPrecision {
             d,
             c,
         }
+    }
+
+    /// State of bf16, as is the default.
+    #[inline(always)]
+    fn usual_coefs<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        param: Dtype,
+        active: u32,
+    ) -> Option<Coefs<C::Scalar>> {
+        let kahan = active == 0b111;
+        let [m, v, d, c] = [Dtype::Bf16; 4];
+        let types = [k.param, k.m, k.v, k.d, k.c];
+        (types == [param, m, v, d, c] && k.kahan == kahan).then_some(Coefs {
+            kahan,
+            param,
+            m,
+            v,
+            d,
+            c,
+            ..*k
+        })
     }
 
     #[inline(always)]

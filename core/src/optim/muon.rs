@@ -370,11 +370,15 @@ fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
 
     // The momentum, and X laid out as a wide matrix.
     each(momentum, |start, m: &mut [C::Stored]| {
-        let mut g = [C::Stored::default(); MAX_BLOCK];
-        t.grad.load(start, g.get_mut(..m.len()).unwrap_or_default());
-        for (i, (m, g)) in m.iter_mut().zip(g).enumerate() {
-            let (moved, next) = <Muon<A>>::momentum::<C>(&k, C::load(*m), C::load(g));
+        let (mut g, mut next) = ([C::Stored::default(); MAX_BLOCK], [C::Scalar::ZERO; MAX_BLOCK]);
+        let g = g.get_mut(..m.len()).unwrap_or_default();
+        t.grad.load(start, g);
+        in_vectors(m, g, &mut next, |m, g, next| {
+            let (moved, ahead) = <Muon<A>>::momentum::<C>(&k, C::load(*m), C::load(g));
             *m = moved.store();
+            *next = ahead;
+        });
+        for (i, &next) in next.iter().enumerate().take(m.len()) {
             if let Some(x) = x.get_mut(place.of(start + i)) {
                 *x = next;
             }
@@ -383,10 +387,13 @@ fn update<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
     orthogonalise::<A, C>(rule, &k, [short, long], x, rest);
 
     each(&mut t.param, |start, p: &mut [C::Stored]| {
-        for (i, p) in p.iter_mut().enumerate() {
-            let x = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
-            *p = <Muon<A> as NewtonSchulz>::update::<C>(&k, C::load(*p), x).store();
+        let mut update = [C::Scalar::ZERO; MAX_BLOCK];
+        for (i, to) in update.iter_mut().enumerate().take(p.len()) {
+            *to = x.get(place.of(start + i)).copied().unwrap_or(C::Scalar::ZERO);
         }
+        in_vectors(p, &update, &mut [(); MAX_BLOCK], |p, x, ()| {
+            *p = <Muon<A> as NewtonSchulz>::update::<C>(&k, C::load(*p), x).store();
+        });
     });
     Ok(())
 }
@@ -421,17 +428,17 @@ fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
     let zero = C::Scalar::ZERO;
     let sum = reduce::sum(x.len(), |i| x.get(i).map_or(zero, |&x| reduce::square(x, k.single)));
     let norm = <Muon<A>>::norm::<C>(k, sum);
-    in_vectors(x, &[], |x, _| <Muon<A>>::normalize::<C>(x, norm));
+    replace(x, &[], |x, _| <Muon<A>>::normalize::<C>(x, norm));
     let (a, rest) = scratch.split_at_mut(short * short);
     let (b, rest) = rest.split_at_mut(short * short);
     let Some(bx) = rest.get_mut(..x.len()) else { return };
     for _ in 0..rule.ns_steps {
         // A ← X Xᵀ
         A::gram([short, long], MatrixView::new(&*x, long), a);
-        in_vectors(a, &[], |a, _| <Muon<A>>::gram::<C>(a));
+        replace(a, &[], |a, _| <Muon<A>>::gram::<C>(a));
         // B ← b A + c A²: A is exactly symmetric, so A A is A Aᵀ.
         A::gram([short, short], MatrixView::new(&*a, short), b);
-        in_vectors(b, a, |square, a| <Muon<A>>::polynomial::<C>(k, a, square));
+        replace(b, a, |square, a| <Muon<A>>::polynomial::<C>(k, a, square));
         // X ← a X + B X
         A::matmul(
             [short, short, long],
@@ -439,32 +446,39 @@ fn orthogonalise<A: LinearAlgebra, C: ComputeFloat<Scalar: Plain>>(
             MatrixView::new(&*x, long),
             bx,
         );
-        in_vectors(x, bx, |x, bx| <Muon<A>>::next::<C>(k, x, bx));
+        replace(x, bx, |x, bx| <Muon<A>>::next::<C>(k, x, bx));
     }
 }
 
 /// Replaces each element x of `to` by f(x, y), where y is the element of `with` at the same place, or 0 if `with` is
 /// empty.
-fn in_vectors<W: ComputeFloat>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
-    simd::dispatch(InVectors { to, with, f });
+fn replace<W: ComputeFloat>(to: &mut [W], with: &[W], f: impl Fn(W, W) -> W) {
+    if with.is_empty() {
+        simd::dispatch(InVectors(to.iter_mut(), |x: &mut W| *x = f(*x, W::ZERO)));
+    } else {
+        simd::dispatch(InVectors(to.iter_mut().zip(with), |(x, y): (&mut W, &W)| *x = f(*x, *y)));
+    }
 }
 
-struct InVectors<'a, W, F> {
-    to: &'a mut [W],
-    with: &'a [W],
-    f: F,
+/// Calls f with the elements at each place of three slices, up to the end of the shortest.
+fn in_vectors<X, Y: Copy, Z>(
+    x: &mut [X],
+    y: &[Y],
+    z: &mut [Z],
+    mut f: impl FnMut(&mut X, Y, &mut Z),
+) {
+    let all = x.iter_mut().zip(y).zip(z);
+    simd::dispatch(InVectors(all, |((x, y), z): ((&mut X, &Y), &mut Z)| f(x, *y, z)));
 }
 
-impl<W: ComputeFloat, F: Fn(W, W) -> W> Kernel for InVectors<'_, W, F> {
+struct InVectors<I, F>(I, F);
+
+impl<I: Iterator, F: FnMut(I::Item)> Kernel for InVectors<I, F> {
     type Output = ();
 
     #[inline(always)]
     fn run(self) {
-        if self.with.is_empty() {
-            self.to.iter_mut().for_each(|x| *x = (self.f)(*x, W::ZERO));
-        } else {
-            self.to.iter_mut().zip(self.with).for_each(|(x, y)| *x = (self.f)(*x, *y));
-        }
+        self.0.for_each(self.1);
     }
 }
 

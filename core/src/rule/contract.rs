@@ -73,6 +73,9 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// ([`crate::lowrank`]), these are still taken over the full parameter.
     const PARAM_ONLY_SUMS: u32 = 0;
 
+    /// Whether there are [`Rule::usual_coefs`].
+    const HAS_USUAL_COEFS: bool = false;
+
     /// Checks the configuration against the reference's ranges.
     ///
     /// # Errors
@@ -172,6 +175,18 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
     /// saved state.
     fn export_scalars<C: ComputeFloat>(k: &Self::Coefs<C>, scalars: &mut ScalarState) {
         let _ = (k, scalars);
+    }
+
+    /// The same constants, where this is a usual configuration for a parameter of this type and these active slots, with
+    /// those that choose an operation written out: loops over them are compiled for these alone, without the choice.
+    #[inline(always)]
+    fn usual_coefs<C: ComputeFloat>(
+        k: &Self::Coefs<C>,
+        param: Dtype,
+        active: u32,
+    ) -> Option<Self::Coefs<C>> {
+        let _ = (k, param, active);
+        None
     }
 
     /// The update of one element: the new parameter and slots. An inactive slot

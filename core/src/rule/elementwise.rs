@@ -194,17 +194,42 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
         {
             return apply_short::<R, C, P, G, S>(&coefs, active, param, grad, slots);
         }
-        for i in 0..n {
-            if !VECTORS {
-                simd::prevent_vectorization();
-            }
-            let state: R::Slots<C> = load_slots_at(slots, active, i);
-            let (p, state) = R::update::<C>(&coefs, C::load(param[i]), C::load(grad[i]), state);
-            param[i] = p.store();
-            for (k, &x) in state.as_ref().iter().enumerate() {
-                if active >> k & 1 == 1 {
-                    store_at(slots[k], i, x);
-                }
+        if const { R::HAS_USUAL_COEFS }
+            && let Some(coefs) = R::usual_coefs::<C>(&coefs, P::DTYPE, active)
+        {
+            return each_element::<R, C, P, G, S, VECTORS>(&coefs, active, param, grad, slots);
+        }
+        each_element::<R, C, P, G, S, VECTORS>(&coefs, active, param, grad, slots);
+    }
+}
+
+/// Updates elements of slices that are as long as each other.
+#[inline(always)]
+fn each_element<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const VECTORS: bool,
+>(
+    coefs: &R::Coefs<C>,
+    active: u32,
+    param: &mut [P],
+    grad: &[G],
+    slots: &mut [&mut [S]],
+) {
+    let n = param.len();
+    for i in 0..n {
+        if !VECTORS {
+            simd::prevent_vectorization();
+        }
+        let state: R::Slots<C> = load_slots_at(slots, active, i);
+        let (p, state) = R::update::<C>(coefs, C::load(param[i]), C::load(grad[i]), state);
+        param[i] = p.store();
+        for (k, &x) in state.as_ref().iter().enumerate() {
+            if active >> k & 1 == 1 {
+                store_at(slots[k], i, x);
             }
         }
     }

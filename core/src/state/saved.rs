@@ -234,3 +234,28 @@ pub(crate) fn copied(
     }));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that must not be looked at.
+    #[derive(Clone, Copy)]
+    struct Unread(#[expect(dead_code, reason = "it is only counted")] u64);
+
+    impl Constants for Unread {
+        fn write(&self, _: &mut [u8]) {
+            panic!("a size is counted, not written");
+        }
+        fn read(_: &[u8]) -> Option<Self> {
+            None
+        }
+    }
+
+    #[test]
+    fn size_is_counted_without_a_look_at_the_numbers() {
+        let mut writer = Writer::new(b"counting", None);
+        writer.list(&[Unread(1); 3]);
+        assert_eq!(writer.end(), 16 + 8 + 3 * 8 + 8); // kind and version, length, numbers, checksum
+    }
+}
