@@ -299,6 +299,9 @@ class Optimizer(torch.optim.Optimizer):
         `closure` evaluates the model again and returns the loss. `extra` are the named numbers that a few
         rules use (GrokAdamW's `train_loss` and `eval_loss`).
         """
+        return self._step(closure, extra)
+
+    def _step(self, closure: Callable[[], Any] | None, extra: Mapping[str, float] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -387,14 +390,14 @@ class Optimizer(torch.optim.Optimizer):
         if not stepped:
             return {}
         info, kinds = self._infos[group], self._kinds()
-        # Some references count no steps (torch's SGD).
-        shown = kinds if self._reference["state"] is not None else None
+        # Some references count no steps (torch's SGD); optimi's are the group's, unless gradients are released.
+        shown = (self._reference.get("counters") or {}) | kinds if self._reference["state"] is not None else None
         found: dict[str, Any] = {}
         numbers = {} if info["steps_by_group"] else {info["step_key"]: steps}
         numbers |= {} if info["scalars_by_group"] else dict(zip(info["scalars"], scalars))
         for key, value in numbers.items():
             if shown is None or key in shown or key != info["step_key"]:
-                found[key] = _scalar(value, kinds.get(key, "tensor float32"))
+                found[key] = _scalar(value, (shown or {}).get(key, "tensor float32"))
         stacks: dict[str, list[torch.Tensor]] = {}
         layout, p = self._layouts[i], self._params()[i]
         if layout is not None and not layout.here:
