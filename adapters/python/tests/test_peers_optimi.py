@@ -380,5 +380,8 @@ def test_copies_of_a_released_optimizer_step_their_own_parameters():
     p.grad, q.grad = torch.ones_like(p), torch.ones_like(p)
     release.step(param=p), other.step(param=q)
     assert torch.equal(p, q)
+    q.grad = None
+    other.step(param=q)
+    assert torch.equal(p, q)
     with pytest.raises(ValueError, match="not one of"):
         other.step(param=p)

@@ -40,6 +40,8 @@ class Release:
         index, i = self._place(param)
         if hasattr(param, "placements"):
             raise ValueError(f"params[{i}]: a DTensor, which is not stepped inside of the backward pass")
+        if param.grad is None:
+            return None
         lrs = self._follow_groups()
         if self.optimizer_accumulation:
             self._accumulate(index, i, param, lrs)
@@ -70,8 +72,9 @@ class Release:
 
     def _accumulate(self: Any, index: int, i: int, param: torch.Tensor, lrs: list[float | None]) -> None:
         """A step of the state: the parameter's is made on a copy, and without decay, which would go into the gradient."""
-        stepped = self._core.param_state(i)[2]
-        kept = [part for part in self._core.parts(i) if part[1] in _OF_THE_PARAMETER]
+        stepped, kept = self._core.param_state(i)[2], []
+        if "la_param" in self._infos[index]["slots"] or param.dtype.itemsize == 2:  # else there is none, and it is not copied
+            kept = [part for part in self._core.parts(i) if part[1] in _OF_THE_PARAMETER]
         decay = self._seen[index]["weight_decay"]
         self._core.set_arguments(index, {"weight_decay": 0.0})
         try:
