@@ -236,6 +236,7 @@ def test_parameter_without_gradient_stays():
     before = b.detach().clone()
     opt.step()
     assert torch.equal(b, before) and list(opt.state) == [a]
+    assert b not in opt.state and len(opt.state[b]) == 0
 
 
 def test_closure_is_called_with_gradients_on_and_its_loss_returned():

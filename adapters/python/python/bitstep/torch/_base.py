@@ -117,6 +117,13 @@ def _is_plain(saved: Mapping[str, Any]) -> bool:
     return isinstance(first, torch.Tensor) and first.dtype.is_floating_point
 
 
+class _States(dict[torch.Tensor, Any]):
+    """States by parameter: an empty one of a parameter that has not been stepped, as in torch, but it can't be filled."""
+
+    def __missing__(self, param: torch.Tensor) -> Mapping[str, Any]:
+        return MappingProxyType({})
+
+
 class Optimizer(torch.optim.Optimizer):
     """An optimizer by its registry name.
 
@@ -469,7 +476,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def state(self) -> Mapping[torch.Tensor, dict[str, Any]]:  # type: ignore[override]
         """A copy of the state, by parameter. To change it, change a `state_dict` and load that."""
-        found, i = {}, 0
+        found, i = _States(), 0
         for index, group in enumerate(self.param_groups):
             for p in group["params"]:
                 state = self._state_of(i, index)
