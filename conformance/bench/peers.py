@@ -17,6 +17,10 @@ use, too, that is what a step costs.
 
 --sizes measures AdamW from 2^4 to 2^28 parameters, and from 1 to 10^5 tensors of 16, instead.
 
+--python measures the whole `step()` of bitstep.torch's classes, if the package is installed, beside
+their peers' in the same process: the least of the rounds, in processor time, which other work on
+the machine disturbs less.
+
 --candle builds bitstep-candle's stepper and adds a row of AdamW by way of candle, against
 candle-nn and PyTorch and, if conformance/bench/burn was built (cargo build --release there), burn.
 --refresh has the first step find singular vectors, and says how long it took; --faer adds
@@ -243,11 +247,39 @@ CANDLE = [
 ]
 
 
+def arguments(text):
+    return {key: json.loads(value) for key, value in (pair.split("=") for pair in text.replace(" ", "").split(","))}
+
+
+def own_class(name, text):
+    def make(p):
+        import bitstep.torch
+
+        return bitstep.torch.optimizer(name, p, **arguments(text))
+
+    return make
+
+
+PYTHON = [
+    ("adamw_torch_fused", "lr=1e-3", "f32", "gpt2", {"fused": adam(fused=True), "foreach": adam(foreach=True)}),
+    ("adafactor", "lr=1e-3, relative_step=false, scale_parameter=false", "f32", "gpt2", {"transformers": adafactor}),
+    ("adamw_bnb_8bit", "lr=1e-3", "f32", "gpt2", {"bitsandbytes": bnb("AdamW8bit")}),
+    ("adamw_torch_8bit", "lr=1e-3", "f32", "gpt2", {"torchao": torchao("AdamW8bit")}),
+    ("schedule_free_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": schedule_free(True)}),
+    ("stable_adamw", "lr=1e-3", "f32", "gpt2", {"foreach": stable(True)}),
+    ("adamw_torch_fused", "lr=1e-3", "f32", "10000x16", {"fused": adam(fused=True)}),
+]
+
+
 def build(package, example, *more):
     subprocess.run(["cargo", "build", "--quiet", "--release", "-p", package, "--example", example, *more], cwd=ROOT, check=True)
 
 
 class Theirs:
+    @staticmethod
+    def clock():
+        return time.thread_time() if PROCESSOR_TIME else time.perf_counter()
+
     def __init__(self, make, dtype, shapes):
         kind = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype]
         params = [torch.nn.Parameter((torch.rand(shape) - 0.5).to(kind)) for shape in shapes]
@@ -262,10 +294,9 @@ class Theirs:
     def one(self):
         for p, grad in zip(self.params, self.grads):  # GaLore's 8 bits leave a projection of it behind
             p.grad = grad
-        clock = time.thread_time if PROCESSOR_TIME else time.perf_counter
-        start = clock()
+        start = self.clock()
         self.optimizer.step()
-        return clock() - start
+        return self.clock() - start
 
     refresh = one
 
@@ -291,7 +322,7 @@ def plot(lines, file):
     figure.savefig(file)
 
 
-def medians(sides, rounds, steps, seconds=math.inf):
+def medians(sides, rounds, steps, seconds=math.inf, of=statistics.median):
     """Over rounds in which every side has its turn: at least three, then as many as there is time for."""
     times, end = {side: [] for side in sides}, time.monotonic() + seconds
     for round in range(rounds):
@@ -299,14 +330,14 @@ def medians(sides, rounds, steps, seconds=math.inf):
             break
         for side, each in sides.items():
             times[side].append(each.step(steps))
-    return {side: statistics.median(t) for side, t in times.items()}
+    return {side: of(t) for side, t in times.items()}
 
 
-def measure(sides, rounds, steps):
+def measure(sides, rounds, steps, of=statistics.median):
     """The same from the beginning to the end of the sides."""
     for each in sides.values():  # state is made
         each.step()
-    found = medians(sides, rounds, steps)
+    found = medians(sides, rounds, steps, of=of)
     for each in sides.values():
         each.close()
     return found
@@ -359,6 +390,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--python", action="store_true")
     parser.add_argument("--candle", action="store_true")
     parser.add_argument("--faer", action="store_true")
     parser.add_argument("--refresh", action="store_true")
@@ -372,7 +404,11 @@ def main():
     options = parser.parse_args()
     global PROCESSOR_TIME
     PROCESSOR_TIME = options.processor_time
-    build("bitstep-rayon", "stepper", *(["--features", "faer"] if options.faer else []))
+    if options.python:
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # torchao would compile its step, for minutes
+        Theirs.clock = staticmethod(time.process_time)
+    else:
+        build("bitstep-rayon", "stepper", *(["--features", "faer"] if options.faer else []))
     if options.all:
         import every
 
@@ -396,6 +432,8 @@ def compare(options):
     if options.candle:
         build("bitstep-candle", "candle-stepper")
         rows = CANDLE
+    if options.python:
+        rows = PYTHON
     if options.list and options.list not in LISTS:
         LISTS[options.list] = [tuple(map(int, options.list.split("x")))]
         rows = [(*row[:3], options.list, row[4]) for row in rows if row[3] == "4096x4096"]
@@ -414,8 +452,9 @@ def compare(options):
 
         own = candle("bitstep") if options.candle else program(name, args)
         small = sum(math.prod(shape) for shape in shapes) < 1 << 18
+        own = own_class(name, args) if options.python else (own,)
         median, sides = {}, {}
-        for side, make in {"bitstep": (own,), **peers}.items():
+        for side, make in {"bitstep": own, **peers}.items():
             try:
                 sides[side] = start(make)
             except ImportError as error:
@@ -426,7 +465,8 @@ def compare(options):
         if options.refresh:
             for side, each in sides.items():
                 print(f"{name}: the first step of {side}, singular vectors found: {each.refresh():.2f} s", flush=True)
-        median |= measure(sides, options.rounds, 20 if small else 1)
+        of = min if options.python else statistics.median
+        median |= measure(sides, options.rounds, 20 if small else 1, of)
         ours = median.pop("bitstep")
         ratios = {peer: t / ours for peer, t in median.items()}
         lines.append({"name": name, "dtype": dtype, "tensors": tensors, "threads": options.threads, "seconds": ours, "ratios": ratios})

@@ -112,6 +112,15 @@ def docstring(record, doc):
     return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
 
 
+def releases(record):
+    return any(a["name"] == "gradient_release" for a in record["arguments"])
+
+
+def shows_rate(record):
+    """Those that Transformers' `AdafactorSchedule` asks for their rate."""
+    return record["module"] == "transformers.optimization"
+
+
 def of_class(record, doc):
     arguments = ["self", "params: Any"]
     keyword = False
@@ -125,7 +134,7 @@ def of_class(record, doc):
         arguments.append("*")
     arguments.append("**more: Any")
     names = ", ".join(f'"{a["name"]}": {a["name"]}' for a in record["arguments"])
-    bases = "Modes, Optimizer" if record["modes"] else "Optimizer"
+    bases = "Modes, " * record["modes"] + "Release, " * releases(record) + "ShownRate, " * shows_rate(record) + "Optimizer"
     body = ",\n        ".join(arguments)
     if not keyword:  # `*, **more` is not Python
         body = body.replace("*,\n        **more", "**more")
@@ -148,8 +157,14 @@ def main():
         text = HEAD.format(f"The classes of {members[0]['module']}.")
         text += "from typing import Any, Sequence\n\nimport torch\n\nfrom .._references import record\n"
         modes = any(r["modes"] for r in members)
-        text += f"from ._base import {'Modes, ' if modes else ''}Optimizer\n"
-        text += "\n__all__ = [" + ", ".join(f'"{r["class"]}"' for r in members) + "]\n"
+        shown = any(map(shows_rate, members))
+        text += f"from ._base import {'Modes, ' if modes else ''}Optimizer{', ShownRate' if shown else ''}\n"
+        names = [r["class"] for r in members]
+        if any(map(releases, members)):
+            more = ["prepare_for_gradient_release", "remove_gradient_release"]
+            text += f"from ._release import Release, {', '.join(more)}\n"
+            names += more
+        text += "\n__all__ = [" + ", ".join(f'"{name}"' for name in names) + "]\n"
         for record in members:
             text += "\n\n" + of_class(record, docs.get(types.get(record["name"], ""), {}))
         files[f"{family}.py"] = text

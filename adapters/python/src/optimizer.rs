@@ -491,6 +491,72 @@ impl Optimizer {
         Ok(())
     }
 
+    /// One step of one parameter alone, by a rule that needs nothing of other gradients; the other arguments are those
+    /// of `step`.
+    #[expect(clippy::too_many_arguments, reason = "called from one place")]
+    fn step_one<'py>(
+        &mut self,
+        py: Python<'py>,
+        i: usize,
+        param: &Bound<'py, PyAny>,
+        grad: &Bound<'py, PyAny>,
+        lrs: Vec<Option<f64>>,
+        threads: usize,
+        dense: &Bound<'py, PyAny>,
+        back: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let state = self.param(i)?;
+        let (shape, dtype) = (held_shape(state), state.dtype);
+        let mut reader = Reader::new(py);
+        let mut read = |tensor: &Bound<'py, PyAny>, what: &str| -> PyResult<_> {
+            let name = || format!("{what}[{i}]");
+            match reader.memory(tensor, shape, &name) {
+                Err(Refusal::Strided) => {
+                    let copy = dense.call1((tensor,))?;
+                    let memory = reader.memory(&copy, shape, &name);
+                    Ok((memory.map_err(|refusal| strided(refusal, i, what))?, copy))
+                }
+                memory => {
+                    Ok((memory.map_err(|refusal| strided(refusal, i, what))?, tensor.clone()))
+                }
+            }
+        };
+        let (value, held) = read(param, "params")?;
+        let (grad, _held_grad) = read(grad, "grads")?;
+        if check_disjoint(&[Some((value.clone(), Some(grad.clone())))]).is_err() {
+            return Err(PyValueError::new_err(format!(
+                "params[{i}] shares memory with its gradient"
+            )));
+        }
+        // SAFETY: as in `step`.
+        if unsafe { value.data_mut() }.dtype() != Some(dtype) {
+            let message = format!("params[{i}] is not of the type that it was added with");
+            return Err(PyValueError::new_err(message));
+        }
+        for (group, lr) in self.inner.groups_mut().iter_mut().zip(lrs) {
+            group.lr = lr.unwrap_or(group.lr);
+        }
+        let inner = &mut self.inner;
+        py.detach(|| {
+            // SAFETY: as in `step`; `held` and `_held_grad` keep the tensors.
+            let (len, value, grad) = unsafe { (value.len(), value.data_mut(), grad.data()) };
+            let mut grads = vec![None; inner.params().len()];
+            if let Some(own) = grads.get_mut(i) {
+                *own = Some(grad);
+            }
+            inner.begin_step(&grads, &[]).map_err(error)?;
+            let task = inner.step_param(ParamId(i), value, grad, 0, &[]).map_err(error)?;
+            if threads <= 1 || len / 2 < GRAIN {
+                return task.run().map_err(error);
+            }
+            pool(threads)?.install(|| bitstep_rayon::run(vec![task])).map_err(error)
+        })?;
+        if !held.is(param) {
+            back.call1((param, held))?;
+        }
+        Ok(())
+    }
+
     /// Converts the parameters to the values to evaluate or to train.
     fn switch<'py>(
         &mut self,

@@ -72,9 +72,14 @@ def drawn(shape, seed, dtype):
 
 
 def placed(tensor, mesh):
-    from torch.distributed.tensor import Shard, distribute_tensor
+    """In rows over the processes of a mesh, or along that dimension of a grid whose number is given with it."""
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-    return tensor if mesh is None else distribute_tensor(tensor, mesh, [Shard(0)], src_data_rank=None)
+    if mesh is None:
+        return tensor
+    mesh, along = mesh if isinstance(mesh, tuple) else (mesh, 0)
+    placements = [Shard(0) if k == along else Replicate() for k in range(mesh.ndim)]
+    return distribute_tensor(tensor, mesh, placements, src_data_rank=None)
 
 
 def start(name, arguments, group, dtype, mesh):
@@ -131,6 +136,7 @@ class Worker:
         self.rank, self.folder = rank, folder
         self.meshes = {n: DeviceMesh("cpu", list(range(n))) for n in range(1, WORLD + 1)}
         self.mine = {n: mesh for n, mesh in self.meshes.items() if rank < n}
+        self.grid = DeviceMesh("cpu", [[0, 1], [2, 3]], mesh_dim_names=("copies", "rows"))
         self.found = {}
 
     def everywhere(self, key, of, counts=range(1, WORLD + 1)):
@@ -229,6 +235,31 @@ class Worker:
                 go(opt, ps, 5, 9, mesh)
                 self.found[f"{key}/under two"] = digest(ps)
 
+    def grids(self):
+        """Rows along one dimension of a mesh, and copies of them along the other; what is saved so goes on elsewhere."""
+        for kind, (name, arguments, group, dtype) in KINDS.items():
+            for along in (0, 1):
+                on = (self.grid, along)
+                opt, ps = start(name, arguments, group, dtype, on)
+                go(opt, ps, 0, 5, on)
+                state, values = opt.state_dict(), [p.detach().full_tensor() for p in ps]
+                for where, mesh in (("same", on), ("other", (self.grid, 1 - along)), ("line", self.meshes[WORLD])):
+                    again, qs = start(name, arguments, group, dtype, mesh)
+                    with torch.no_grad():
+                        for q, value in zip(qs, values):
+                            q.copy_(placed(value, mesh))
+                    again.load_state_dict(state)
+                    go(again, qs, 5, 9, mesh)
+                    self.found[f"grids/{kind}/{along}/{where}"] = digest(qs)
+                if kind == "elementwise":
+                    norm = bitstep.torch.clip_grad_norm_(ps, 0.25)
+                    self.found[f"grids/clipping/{along}"] = [norm.item(), digest([p.grad for p in ps])]
+                    plain = start(name, arguments, group, dtype, None)[1]
+                    for i, p in enumerate(plain):
+                        p.grad = drawn(p.shape, 4000 + i, dtype)
+                    norm = bitstep.torch.clip_grad_norm_(plain, 0.25)
+                    self.found[f"grids/clipping/{along}/plain"] = [norm.item(), digest([p.grad for p in plain])]
+
     def fsdp(self):
         """FSDP2 with a real model, whose gradients one process with plain tensors steps, too."""
         from torch.distributed.checkpoint.state_dict import (
@@ -244,7 +275,7 @@ class Worker:
                 torch.nn.Embedding(11, 6), torch.nn.Linear(6, 9), torch.nn.Tanh(), torch.nn.Linear(9, 3)
             )
 
-        for n, mesh in self.mine.items():
+        for n, mesh in {**self.mine, "grid": self.grid}.items():
             for cls in (bitstep.torch.AdamW, bitstep.torch.Adafactor, bitstep.torch.StableAdamW):
                 sharded, plain = model(), model()
                 for layer in sharded:
@@ -315,11 +346,9 @@ class Worker:
                 self.found[f"ddp/{cls.__name__}/{n}/plain"] = digest(plain.parameters())
 
     def refusals(self):
-        from torch.distributed.device_mesh import DeviceMesh
         from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 
         mesh = self.meshes[WORLD]
-        square = DeviceMesh("cpu", [[0, 1], [2, 3]])
         value = drawn((8, 8), 0, torch.float32)
 
         def made(mesh, placements):
@@ -330,7 +359,8 @@ class Worker:
             return lambda: bitstep.torch.AdamW([("fine", ok), ("odd", p)])
 
         self.found["refused/columns"] = refused(new(made(mesh, [Shard(1)])), ValueError)
-        self.found["refused/mesh"] = refused(new(made(square, [Replicate(), Shard(0)])), ValueError)
+        for key, placements in {"mesh": [Shard(0), Shard(1)], "rows of rows": [Shard(0), Shard(0)]}.items():
+            self.found[f"refused/{key}"] = refused(new(made(self.grid, placements)), ValueError)
         partial = torch.nn.Parameter(DTensor.from_local(value, mesh, [Partial()], run_check=False))
         self.found["refused/partial"] = refused(new(partial), ValueError)
         uneven = DTensor.from_local(
@@ -364,7 +394,7 @@ class Worker:
         self.found["replicated"] = digest([p]) == digest([q]) != digest([value])
 
     def run(self):
-        for part in (self.names, self.kinds, self.copies, self.fsdp, self.clipping, self.ddp, self.refusals):
+        for part in (self.names, self.kinds, self.copies, self.grids, self.fsdp, self.clipping, self.ddp, self.refusals):
             begin = time.monotonic()
             part()
             self.found[f"seconds/{part.__name__}"] = time.monotonic() - begin
@@ -469,10 +499,23 @@ def test_saved_state_is_in_rows_and_alike_in_every_process(found, kind):
     assert all(large.values()) and (large or KINDS[kind][0] in ("sgd", "lomo"))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("along", [0, 1])
+@pytest.mark.parametrize("where", ["same", "other", "line"])
+def test_rows_with_copies_have_the_same_bits_and_go_on_elsewhere(found, kind, along, where):
+    want = found[0][f"copies/{kind}/uninterrupted"]
+    assert [rank for rank in range(WORLD) if found[rank][f"grids/{kind}/{along}/{where}"] != want] == []
+
+
+@pytest.mark.parametrize("along", [0, 1])
+def test_clipping_of_rows_with_copies_has_the_bits_of_one_process(found, along):
+    assert all(its[f"grids/clipping/{along}"] == its[f"grids/clipping/{along}/plain"] for its in found)
+
+
 @pytest.mark.parametrize("cls", ["AdamW", "Adafactor", "StableAdamW"])
-@pytest.mark.parametrize("n", range(1, WORLD + 1))
+@pytest.mark.parametrize("n", [*range(1, WORLD + 1), "grid"])
 def test_fsdp2_has_the_bits_of_one_process_with_its_gradients(found, cls, n):
-    for rank in range(n):
+    for rank in range(WORLD if n == "grid" else n):
         assert found[rank][f"fsdp/{cls}/{n}/bits"] and found[rank][f"fsdp/{cls}/{n}/learns"]
 
 
@@ -499,7 +542,7 @@ def test_ddp_has_the_bits_of_one_process_with_its_gradients(found, cls, n):
 
 def test_unsupported_placements_are_refused_before_anything_is_written(found):
     for its in found:
-        assert all(its[f"refused/{key}"] for key in ("columns", "mesh", "partial", "group", "gradient", "columns of a gradient"))
+        assert all(its[f"refused/{key}"] for key in ("columns", "mesh", "rows of rows", "partial", "group", "gradient", "columns of a gradient"))
         assert "params[1] of group 0 (odd)" in its["refused/columns"] and "dim=1" in its["refused/columns"].replace("S(1)", "dim=1")
         assert "2 dimensions" in its["refused/mesh"] and "(odd)" in its["refused/mesh"]
         assert "P" in its["refused/partial"] and "params[0] of group 1" in its["refused/group"]

@@ -1,7 +1,10 @@
 """What torch's optimizers do around the update, and what is refused."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import pytest
 
@@ -233,6 +236,7 @@ def test_parameter_without_gradient_stays():
     before = b.detach().clone()
     opt.step()
     assert torch.equal(b, before) and list(opt.state) == [a]
+    assert b not in opt.state and len(opt.state[b]) == 0
 
 
 def test_closure_is_called_with_gradients_on_and_its_loss_returned():
@@ -420,3 +424,37 @@ def test_training_converges_as_torchs():
 
     ours, torchs = run(AdamW), run(torch.optim.AdamW)
     assert ours < 0.1 and abs(ours - torchs) < 0.02
+
+
+COMPILED = """
+import torch, bitstep.torch
+
+def run(model=lambda m: m, step=lambda s: s):
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+    net = model(plain)
+    opt = bitstep.torch.AdamW(net.parameters(), lr=0.02)
+    do, x = step(opt.step), torch.randn(64, 6)
+    for _ in range(4):
+        opt.zero_grad()
+        (net(x) - x.sum(1, keepdim=True)).square().mean().backward()
+        do()
+    return list(plain.parameters())
+
+calls = []
+
+def backend(graph, inputs):
+    calls.append(graph)
+    return graph.forward
+
+compiled = lambda f: torch.compile(f, backend=backend)
+want = run()
+assert all(torch.equal(a, b) for a, b in zip(run(compiled), want)) and calls
+assert all(torch.equal(a, b) for a, b in zip(run(compiled, compiled), want))
+"""
+
+
+def test_compiled_models_and_steps_have_the_same_bits():
+    env = {k: v for k, v in os.environ.items() if k != "TORCHDYNAMO_DISABLE"}  # with which nothing is compiled
+    done = subprocess.run([sys.executable, "-c", COMPILED], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -92,6 +92,16 @@ class Optimizer:
         dense: Callable[[Any], Any],
         back: Callable[[Any, Any], None],
     ) -> None: ...
+    def step_one(
+        self,
+        i: int,
+        param: Any,
+        grad: Any,
+        lrs: list[float | None],
+        threads: int,
+        dense: Callable[[Any], Any],
+        back: Callable[[Any, Any], None],
+    ) -> None: ...
     def switch(self, params: list[Any], train: bool) -> None: ...
     def save(self) -> bytes: ...
     def load(self, state: bytes) -> None: ...

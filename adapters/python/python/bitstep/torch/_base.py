@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from copy import deepcopy
 from itertools import chain
 from math import prod
@@ -100,6 +101,29 @@ def _wrap_quantized(state: dict[str, Any], param: torch.Tensor) -> None:
             state[slot] = OptimState4bit(codes, scale, empty.qmap, signed, param.shape, dtype=param.dtype)
 
 
+def _kept_in_32_bits(params: list[torch.Tensor]) -> set[int]:
+    """The places of the parameters whose state bitsandbytes' manager was told to keep in 32 bits: in Trainer, embeddings."""
+    module = sys.modules.get("bitsandbytes.optim.optimizer")
+    if module is None:
+        return set()
+    told = module.GlobalOptimManager.get_instance().module_weight_config_triple
+    ids = {id(getattr(owner, name)) for owner, name, config in told if config.get("optim_bits") == 32}
+    return {i for i, p in enumerate(params) if id(p) in ids}
+
+
+def _is_plain(saved: Mapping[str, Any]) -> bool:
+    """Whether a saved state of bitsandbytes' is in 32 bits."""
+    first = saved.get("state1", saved.get("__bnb_optimizer_quant_state__", {}).get("state1"))
+    return isinstance(first, torch.Tensor) and first.dtype.is_floating_point
+
+
+class _States(dict[torch.Tensor, Any]):
+    """States by parameter: an empty one of a parameter that has not been stepped, as in torch, but it can't be filled."""
+
+    def __missing__(self, param: torch.Tensor) -> Mapping[str, Any]:
+        return MappingProxyType({})
+
+
 class Optimizer(torch.optim.Optimizer):
     """An optimizer by its registry name.
 
@@ -130,6 +154,8 @@ class Optimizer(torch.optim.Optimizer):
         self._core = _bitstep.Optimizer()
         self._seen: list[dict[str, Any]] = []
         self._layouts: list[Any] = []
+        # The places of parameters whose state is in 32 bits, whatever their group's is.
+        self._plain: set[int] = set()
         probe = _bitstep.Optimizer()
         probe.add_group(name, self._arguments)
         known = probe.arguments(0)
@@ -165,7 +191,8 @@ class Optimizer(torch.optim.Optimizer):
     ) -> dict[str, Any]:
         """Adds a group to the core, and its parameters' layouts; returns what it has read of it."""
         changes = {key: _plain(group[key], key) for key in own if key not in ("params", "lr")}
-        lr = group.get("lr")
+        # Beside relative steps a rate is only shown (`AdafactorSchedule`).
+        lr = None if group.get("relative_step") else group.get("lr")
         if lr is not None or "lr" in self._arguments and "lr" in group:
             changes["lr"] = None if lr is None else float(lr)
         probe = _bitstep.Optimizer()
@@ -199,11 +226,18 @@ class Optimizer(torch.optim.Optimizer):
                 layouts,
                 lambda i: f"params[{i}] of group {index}" + (f" ({names[i]})" if names else ""),
             )
-        for p, layout in zip(group["params"], own_layouts):
-            dtype = str(p.dtype).removeprefix("torch.")
-            core.add_param(index, list(p.shape), dtype, part=layout.part if layout else None)
+        for i, (p, layout) in enumerate(zip(group["params"], own_layouts), len(layouts)):
+            dtype, part = str(p.dtype).removeprefix("torch."), layout.part if layout else None
+            core.add_param(index, list(p.shape), dtype, i in self._plain, part)
         layouts.extend(own_layouts)
         return self._read(group, known)
+
+    def _registered(self) -> tuple[_bitstep.Optimizer, list[Any]]:
+        """A core with these groups and no state, and the layouts."""
+        core, layouts = _bitstep.Optimizer(), []
+        for index, group in enumerate(self.param_groups):
+            self._register(core, layouts, group, self._saved_arguments(group), index)
+        return core, layouts
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group, as torch's does."""
@@ -299,10 +333,16 @@ class Optimizer(torch.optim.Optimizer):
         `closure` evaluates the model again and returns the loss. `extra` are the named numbers that a few
         rules use (GrokAdamW's `train_loss` and `eval_loss`).
         """
+        return self._step(closure, extra)
+
+    def _step(self, closure: Callable[[], Any] | None, extra: Mapping[str, float] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        if self._reference["module"] == "bitsandbytes.optim" and "_kept" not in self.__dict__:
+            self.__dict__["_kept"] = True
+            self._keep_in_32_bits(_kept_in_32_bits(self._params()))
         lrs = self._follow_groups()
         more = [(key, float(value)) for key, value in extra.items()] if extra else None
         if self._has_dtensors:
@@ -311,6 +351,13 @@ class Optimizer(torch.optim.Optimizer):
             self._core.step(self._params(), None, lrs, more, torch.get_num_threads(), _dense, _back)
         self._write_counters()
         return loss
+
+    def _keep_in_32_bits(self, places: set[int]) -> None:
+        """Before the first step; a state that is there stays as it is."""
+        if places <= self._plain or any(self._core.param_state(i)[2] for i in range(len(self._layouts))):
+            return
+        self._plain |= places
+        self._core, self._layouts = self._registered()
 
     def _step_sharded(self, lrs: list[float | None], more: list[tuple[str, float]] | None) -> None:
         sharded, params = _sharding(), self._params()
@@ -387,14 +434,14 @@ class Optimizer(torch.optim.Optimizer):
         if not stepped:
             return {}
         info, kinds = self._infos[group], self._kinds()
-        # Some references count no steps (torch's SGD).
-        shown = kinds if self._reference["state"] is not None else None
+        # Some references count no steps (torch's SGD); optimi's are the group's, unless gradients are released.
+        shown = (self._reference.get("counters") or {}) | kinds if self._reference["state"] is not None else None
         found: dict[str, Any] = {}
         numbers = {} if info["steps_by_group"] else {info["step_key"]: steps}
         numbers |= {} if info["scalars_by_group"] else dict(zip(info["scalars"], scalars))
         for key, value in numbers.items():
             if shown is None or key in shown or key != info["step_key"]:
-                found[key] = _scalar(value, kinds.get(key, "tensor float32"))
+                found[key] = _scalar(value, (shown or {}).get(key, "tensor float32"))
         stacks: dict[str, list[torch.Tensor]] = {}
         layout, p = self._layouts[i], self._params()[i]
         if layout is not None and not layout.here:
@@ -429,7 +476,7 @@ class Optimizer(torch.optim.Optimizer):
     @property
     def state(self) -> Mapping[torch.Tensor, dict[str, Any]]:  # type: ignore[override]
         """A copy of the state, by parameter. To change it, change a `state_dict` and load that."""
-        found, i = {}, 0
+        found, i = _States(), 0
         for index, group in enumerate(self.param_groups):
             for p in group["params"]:
                 state = self._state_of(i, index)
@@ -478,6 +525,17 @@ class Optimizer(torch.optim.Optimizer):
             saved["params"] = group["params"]
             if "param_names" in group and "param_names" not in saved:
                 saved["param_names"] = group["param_names"]
+        before, states = self._plain, [state_dict["state"].get(k) or {} for k in ids]
+        self._plain = {i for i, saved in enumerate(states) if (_is_plain(saved) if saved else i in before)}
+        try:
+            self._load(saved_groups, states)
+        except BaseException:
+            self._plain = before
+            raise
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+    def _load(self, saved_groups: list[dict[str, Any]], states: list[Mapping[str, Any]]) -> None:
         core, layouts, seen = _bitstep.Optimizer(), [], []
         for index, group in enumerate(saved_groups):
             seen.append(self._register(core, layouts, group, self._saved_arguments(group), index))
@@ -485,14 +543,11 @@ class Optimizer(torch.optim.Optimizer):
         i = 0
         for index, group in enumerate(saved_groups):
             for _ in group["params"]:
-                saved = state_dict["state"].get(ids[i]) or {}
-                self._load_param(core, i, index, group, infos[index], saved, layouts[i])
+                self._load_param(core, i, index, group, infos[index], states[i], layouts[i])
                 i += 1
         core.training = all(group.get("train_mode", True) for group in saved_groups)
         self.param_groups, self._core, self._seen, self._layouts = saved_groups, core, seen, layouts
         self.__dict__["_info_cache"] = infos
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
-            hook(self)
 
     def _saved_arguments(self, group: Mapping[str, Any]) -> list[str]:
         """The keys of a saved group that are the rule's arguments."""
@@ -602,6 +657,7 @@ class Optimizer(torch.optim.Optimizer):
             "_reference": self._reference,
             "_arguments": self._arguments,
             "_seen": self._seen,
+            "_plain": self._plain,
             "_saved": self._core.save(),
             "_training": self._core.training,
         }
@@ -610,12 +666,10 @@ class Optimizer(torch.optim.Optimizer):
         state = dict(state)
         saved, training = state.pop("_saved"), state.pop("_training")
         super().__setstate__(state)
-        core, layouts = _bitstep.Optimizer(), []
-        for index, group in enumerate(self.param_groups):
-            self._register(core, layouts, group, self._saved_arguments(group), index)
+        core, self._layouts = self._registered()
         core.load(saved)
         core.training = training
-        self._core, self._layouts = core, layouts
+        self._core = core
 
 
 class Modes:
@@ -643,3 +697,13 @@ class Modes:
                     self._core.switch(self._params(), train)
         for group in self.param_groups:
             group["train_mode"] = train
+
+
+class ShownRate:
+    """Has the rate of Transformers' Adafactor for its `AdafactorSchedule`, which shows it and does not set it."""
+
+    @staticmethod
+    def _get_lr(group: Mapping[str, Any], state: Mapping[str, Any]) -> Any:
+        from transformers.optimization import Adafactor
+
+        return Adafactor._get_lr(group, state)

@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from .. import _bitstep
 
@@ -34,7 +34,6 @@ __all__ = [
 ]
 
 
-
 def _rows(count: int, processes: int, rank: int) -> tuple[int, int]:
     """The rows of a process under `Shard(0)`: as many as `torch.chunk` gives, the last ones fewer or none."""
     step = -(-count // processes)
@@ -47,21 +46,32 @@ class Layout:
     """How a parameter lies on the processes of its mesh."""
 
     mesh: Any
+    along: int
+    """The dimension of the mesh over whose processes the rows are spread; along the others they are repeated."""
     shape: torch.Size
     owner: int | None
     """The rank that steps the whole tensor; None: each process steps its rows."""
 
     @property
     def group(self) -> Any:
-        return self.mesh.get_group()
+        return self.mesh.get_group(self.along)
 
     @property
     def rank(self) -> int:
-        return self.mesh.get_local_rank()
+        return self.mesh.get_local_rank(self.along)
 
     @property
     def processes(self) -> int:
-        return self.mesh.size()
+        return self.mesh.size(self.along)
+
+    @property
+    def over(self) -> tuple[Any, int]:
+        """What layouts have in common whose rows are spread over the same processes."""
+        return self.mesh, self.along
+
+    def placements(self, dim: int) -> list[Any]:
+        """Those of a tensor that lies as the rows do, along its dimension `dim`."""
+        return [Shard(dim) if k == self.along else Replicate() for k in range(self.mesh.ndim)]
 
     @property
     def here(self) -> bool:
@@ -87,9 +97,17 @@ def _placements(tensor: Any) -> str:
     return ", ".join(map(str, tensor.placements)) + f" on a mesh of {tensor.device_mesh.ndim} dimensions"
 
 
-def _is_rows(tensor: Any) -> bool:
+def _is_whole(tensor: torch.Tensor) -> bool:
+    """Whether every process has all of it."""
+    return not isinstance(tensor, DTensor) or all(placement.is_replicate() for placement in tensor.placements)
+
+
+def _along(tensor: Any) -> int | None:
+    """The one dimension of its mesh along which a tensor is in rows."""
+    cut = [k for k, placement in enumerate(tensor.placements) if not placement.is_replicate()]
     # Subclasses of `Shard` have another order of rows.
-    return tensor.device_mesh.ndim == 1 and type(tensor.placements[0]) is Shard and tensor.placements[0].dim == 0
+    rows = len(cut) == 1 and type(tensor.placements[cut[0]]) is Shard and tensor.placements[cut[0]].dim == 0
+    return cut[0] if rows else None
 
 
 def layouts(
@@ -104,30 +122,31 @@ def layouts(
     earlier groups: what is assigned is balanced over all of them, the largest tensors first, by the number of elements.
     """
     for i, p in enumerate(params):
-        if not isinstance(p, DTensor) or p.device_mesh.ndim == 1 and p.placements[0].is_replicate():
+        if _is_whole(p):
             continue
-        if not _is_rows(p):
-            raise ValueError(f"{name(i)}: placement is {_placements(p)}, but must be Shard(0) or Replicate() on one of 1")
-        start, end = _rows(p.shape[0], p.device_mesh.size(), p.device_mesh.get_local_rank())
+        along = _along(p)
+        if along is None:
+            raise ValueError(f"{name(i)}: placement is {_placements(p)}, but must be Shard(0) once and else Replicate()")
+        start, end = _rows(p.shape[0], p.device_mesh.size(along), p.device_mesh.get_local_rank(along))
         if len(local(p)) != end - start:
             raise ValueError(f"{name(i)}: {len(local(p))} of its rows are here, but must be {end - start}, as of torch.chunk")
     loads: dict[Any, list[int]] = {}
     for layout in before:
         if layout is not None and layout.owner is not None:
-            loads.setdefault(layout.mesh, [0] * layout.processes)[layout.owner] += prod(layout.shape)
+            loads.setdefault(layout.over, [0] * layout.processes)[layout.owner] += prod(layout.shape)
     found: list[Layout | None] = [None] * len(params)
     for i in sorted(range(len(params)), key=lambda i: (-params[i].numel(), i)):
         p = params[i]
-        if not isinstance(p, DTensor) or p.placements[0].is_replicate():
+        if _is_whole(p):
             continue
-        mesh, step = p.device_mesh, multiple(p)
+        mesh, along, step = p.device_mesh, _along(p), multiple(p)
         owner = None
         # By rows, so that how a state is split does not depend on the number of processes.
         if step is None or prod(p.shape[1:]) % step:
-            load = loads.setdefault(mesh, [0] * mesh.size())
+            load = loads.setdefault((mesh, along), [0] * mesh.size(along))
             owner = load.index(min(load))
             load[owner] += p.numel()
-        found[i] = Layout(mesh, p.shape, owner)
+        found[i] = Layout(mesh, along, p.shape, owner)
     return found
 
 
@@ -167,7 +186,7 @@ Item = tuple[Layout, Sequence[int], torch.dtype, "torch.Tensor | None"]
 def _by_mesh(items: Sequence[Item]) -> Iterable[list[int]]:
     meshes: dict[Any, list[int]] = {}
     for k, (layout, *_) in enumerate(items):
-        meshes.setdefault(layout.mesh, []).append(k)
+        meshes.setdefault(layout.over, []).append(k)
     return meshes.values()
 
 
@@ -256,7 +275,7 @@ def placed(layout: Layout, rows: torch.Tensor, count: int, dim: int = 0) -> torc
     shape[dim] = count
     stride = [prod(shape[k + 1 :]) for k in range(len(shape))]
     return DTensor.from_local(
-        rows, layout.mesh, [Shard(dim)], run_check=False, shape=torch.Size(shape), stride=tuple(stride)
+        rows, layout.mesh, layout.placements(dim), run_check=False, shape=torch.Size(shape), stride=tuple(stride)
     )
 
 
@@ -267,16 +286,17 @@ def spread(states: dict[int, dict[str, Any]], known: Sequence[Layout | None]) ->
     """
     found: dict[int, dict[str, Any]] = {}
     assigned = [i for i, layout in enumerate(known) if layout is not None and layout.owner is not None]
-    for mesh in dict.fromkeys(known[i].mesh for i in assigned):
-        here = [i for i in assigned if known[i].mesh == mesh]
+    for over in dict.fromkeys(known[i].over for i in assigned):
+        here = [i for i in assigned if known[i].over == over]
+        first = known[here[0]]
         mine = {}
         for i in here:
             if known[i].here and i in states:
                 tensors = {k: v for k, v in states[i].items() if isinstance(v, torch.Tensor) and v.ndim}
                 mine[i] = [(k, (tuple(tensors[k].shape), v.dtype) if k in tensors else None, None if k in tensors else v)
                            for k, v in states[i].items()]  # fmt: skip
-        told: list[Any] = [None] * mesh.size()
-        dist.all_gather_object(told, mine, group=mesh.get_group())
+        told: list[Any] = [None] * first.processes
+        dist.all_gather_object(told, mine, group=first.group)
         listed = {i: entries for all_of_one in told for i, entries in all_of_one.items()}
         places, items = [], []
         for i in here:
@@ -301,10 +321,10 @@ def norms(grads: Sequence[torch.Tensor], norm_type: float) -> list[float]:
         tensors[i] = tensor
     mine = [i for i, tensor in enumerate(tensors) if tensor is not None]
     found = dict(zip(mine, _bitstep.norms([tensors[i] for i in mine], norm_type)))
-    for mesh in dict.fromkeys(layout.mesh for _, layout in here):
-        told: list[Any] = [None] * mesh.size()
-        dist.all_gather_object(told, {i: found[i] for i, layout in here if layout.mesh == mesh and layout.here},
-                               group=mesh.get_group())  # fmt: skip
+    for over in dict.fromkeys(layout.over for _, layout in here):
+        own = [(i, layout) for i, layout in here if layout.over == over]
+        told: list[Any] = [None] * own[0][1].processes
+        dist.all_gather_object(told, {i: found[i] for i, layout in own if layout.here}, group=own[0][1].group)
         for one in told:
             found.update(one)
     return [found[i] for i in range(len(grads))]
@@ -320,8 +340,7 @@ def local_rows(layout: Layout, value: torch.Tensor, stacked: int = 0) -> torch.T
     new first dimension."""
     dim = 1 if stacked else 0
     if isinstance(value, DTensor):
-        (placement, *more) = value.placements
-        if value.device_mesh == layout.mesh and not more and type(placement) is Shard and placement.dim == dim:
+        if value.device_mesh == layout.mesh and list(value.placements) == layout.placements(dim):
             return value.to_local()
         value = value.full_tensor()
     rows = slice(*layout.rows)

@@ -10,11 +10,12 @@ import torch
 
 from .._references import record
 from ._base import Optimizer
+from ._release import Release, prepare_for_gradient_release, remove_gradient_release
 
-__all__ = ["Adam", "AdamW", "Adan", "Lion", "RAdam", "Ranger", "SGD", "StableAdamW"]
+__all__ = ["Adam", "AdamW", "Adan", "Lion", "RAdam", "Ranger", "SGD", "StableAdamW", "prepare_for_gradient_release", "remove_gradient_release"]
 
 
-class Adam(Optimizer):
+class Adam(Release, Optimizer):
     """optimi's Adam and AdamW.
 
     As `optimi.Adam`; `bitstep.torch.optimizer("optimi_adam", …)`.
@@ -91,7 +92,7 @@ class Adam(Optimizer):
         super().__init__(params, "optimi_adam", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "decouple_wd": decouple_wd, "decouple_lr": decouple_lr, "max_lr": max_lr, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class AdamW(Optimizer):
+class AdamW(Release, Optimizer):
     """optimi's Adam and AdamW.
 
     As `optimi.AdamW`; `bitstep.torch.optimizer("optimi_adamw", …)`.
@@ -167,7 +168,7 @@ class AdamW(Optimizer):
         super().__init__(params, "optimi_adamw", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "decouple_lr": decouple_lr, "max_lr": max_lr, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class Adan(Optimizer):
+class Adan(Release, Optimizer):
     """optimi's Adan.
 
     As `optimi.Adan`; `bitstep.torch.optimizer("optimi_adan", …)`.
@@ -243,7 +244,7 @@ class Adan(Optimizer):
         super().__init__(params, "optimi_adan", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "decouple_lr": decouple_lr, "max_lr": max_lr, "adam_wd": adam_wd, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class Lion(Optimizer):
+class Lion(Release, Optimizer):
     """optimi's Lion.
 
     As `optimi.Lion`; `bitstep.torch.optimizer("optimi_lion", …)`.
@@ -310,7 +311,7 @@ class Lion(Optimizer):
         super().__init__(params, "optimi_lion", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "decouple_lr": decouple_lr, "max_lr": max_lr, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class RAdam(Optimizer):
+class RAdam(Release, Optimizer):
     """optimi's RAdam.
 
     As `optimi.RAdam`; `bitstep.torch.optimizer("optimi_radam", …)`.
@@ -388,7 +389,7 @@ class RAdam(Optimizer):
         super().__init__(params, "optimi_radam", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "decouple_wd": decouple_wd, "decouple_lr": decouple_lr, "max_lr": max_lr, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class Ranger(Optimizer):
+class Ranger(Release, Optimizer):
     """optimi's Ranger: RAdam with lookahead.
 
     As `optimi.Ranger`; `bitstep.torch.optimizer("optimi_ranger", …)`.
@@ -474,7 +475,7 @@ class Ranger(Optimizer):
         super().__init__(params, "optimi_ranger", {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": eps, "k": k, "alpha": alpha, "decouple_wd": decouple_wd, "decouple_lr": decouple_lr, "max_lr": max_lr, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class SGD(Optimizer):
+class SGD(Release, Optimizer):
     """optimi's SGD.
 
     As `optimi.SGD`; `bitstep.torch.optimizer("optimi_sgd", …)`.
@@ -548,7 +549,7 @@ class SGD(Optimizer):
         super().__init__(params, "optimi_sgd", {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "dampening": dampening, "decouple_wd": decouple_wd, "decouple_lr": decouple_lr, "max_lr": max_lr, "torch_init": torch_init, "kahan_sum": kahan_sum, "foreach": foreach, "triton": triton, "gradient_release": gradient_release, **more})
 
 
-class StableAdamW(Optimizer):
+class StableAdamW(Release, Optimizer):
     """StableAdamW.
 
     As `optimi.StableAdamW`; `bitstep.torch.optimizer("stable_adamw", …)`.

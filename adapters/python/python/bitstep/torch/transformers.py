@@ -9,12 +9,12 @@ from typing import Any, Sequence
 import torch
 
 from .._references import record
-from ._base import Optimizer
+from ._base import Optimizer, ShownRate
 
 __all__ = ["Adafactor"]
 
 
-class Adafactor(Optimizer):
+class Adafactor(ShownRate, Optimizer):
     """Adafactor: second moments of matrices by row and column, with a learning rate of its own or the caller's.
 
     As `transformers.optimization.Adafactor`; `bitstep.torch.optimizer("adafactor", …)`.
