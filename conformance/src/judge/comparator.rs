@@ -546,7 +546,8 @@ impl<'a> Comparator<'a> {
             } else if !exact {
                 self.spread.by_table += 1;
             }
-            if let Some([_, start]) = at.from {
+            // What has no bound says nothing of how far a parameter moves.
+            if let Some([_, start]) = at.from.filter(|_| derived.is_none_or(|d| d[i].is_finite())) {
                 let (got, want) = (g - start.get(i), w - start.get(i));
                 changes.push(Change { got, want, noise });
             }
