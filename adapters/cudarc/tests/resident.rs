@@ -32,6 +32,8 @@ struct Counted {
     garbled: bool,
     /// Whether nothing can be written.
     broken: bool,
+    /// A kernel that the device has not.
+    lacks: &'static str,
 }
 
 impl Counted {
@@ -71,6 +73,12 @@ impl Device for Counted {
     fn check(&mut self, address: u64, bytes: usize) -> Result<(), Self::Error> {
         Device::check(&mut self.machine, address, bytes)
     }
+    fn load(&mut self, kernel: &str) -> Result<(), Self::Error> {
+        if kernel == self.lacks {
+            return Err(bitstep_ptx::Error::Launch(format!("no kernel `{kernel}`")));
+        }
+        Device::load(&mut self.machine, kernel)
+    }
     fn launch(
         &mut self,
         kernel: &str,
@@ -85,7 +93,7 @@ impl Device for Counted {
 
 fn device() -> Counted {
     let machine = Machine::new(bitstep_cudarc::ptx()).unwrap();
-    Counted { machine, calls: Vec::new(), garbled: false, broken: false }
+    Counted { machine, calls: Vec::new(), garbled: false, broken: false, lacks: "" }
 }
 
 /// Pseudo-random values of either sign, around magnitude 1.
@@ -344,6 +352,30 @@ fn a_step_that_fails_has_not_been_counted() {
                 both.assert_same(name);
             }
         }
+    }
+}
+
+/// Projectors, which the host refreshes, are written when nothing can be refused any more.
+#[test]
+fn a_step_that_is_refused_leaves_projectors_as_they_were() {
+    for (name, lacks) in
+        [("galore_adamw", "adamw_hf_direct_f32"), ("apollo_adamw", "apollo_factors_f32")]
+    {
+        let args = Args::parse("rank=2").unwrap();
+        let mut both = Both::new(device(), name, &args, Dtype::F32, &[&[8, 6], &[6, 8]]);
+        both.device.device().lacks = lacks;
+        let slots = |both: &mut Both<Counted>| -> Vec<_> {
+            let count = both.host.params()[0].slots.len();
+            (0..count).map(|k| both.device.slot(ParamId(0), k).unwrap()).collect()
+        };
+        let (before, tensors) = (slots(&mut both), both.tensors.clone());
+        // SAFETY: all of it was allocated above, and nothing else uses it.
+        let refused = unsafe { both.device.step(&tensors, &[]) };
+        assert!(matches!(refused, Err(Error::Device(_))), "{name}: {refused:?}");
+        assert!(before == slots(&mut both), "{name}");
+        both.device.device().lacks = "";
+        both.step();
+        both.assert_same(name);
     }
 }
 
