@@ -151,7 +151,8 @@ impl<D: Device> Both<D> {
         Both { device, tensors, host, values, step: 0 }
     }
 
-    fn step(&mut self) {
+    /// A step on the host, whose gradients are on the device then.
+    fn step_host(&mut self) {
         self.step += 1;
         let mut grads = Vec::new();
         for (i, (tensor, value)) in self.tensors.iter().zip(&mut self.values).enumerate() {
@@ -165,6 +166,10 @@ impl<D: Device> Both<D> {
             .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
             .collect();
         self.host.step_all(&mut params, &[]).unwrap();
+    }
+
+    fn step(&mut self) {
+        self.step_host();
         // SAFETY: all of it was allocated above, and nothing else uses it.
         unsafe { self.device.step(&self.tensors, &[]) }.unwrap();
     }
@@ -657,6 +662,46 @@ fn cuda_has_the_bits_of_the_core_or_says_what_is_missing() {
         Err(missing) => {
             assert!(matches!(missing, CudaError::NoDriver | CudaError::NoDevice), "{missing}");
             println!("not run on a GPU: {missing}");
+        }
+    }
+}
+
+/// A step that is captured once, and replayed with the constants of each further one.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_captured_step_has_the_bits_of_the_core_or_says_what_is_missing() {
+    use bitstep_cudarc::Cuda;
+    use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+    let cuda = match Cuda::open(0) {
+        Ok(cuda) => cuda,
+        Err(missing) => return println!("not run on a GPU: {missing}"),
+    };
+    for name in ["adamw_torch", "flash_adamw", "adamw_bnb_8bit", "stable_adamw"] {
+        // The default stream can't be captured.
+        let stream = cuda.stream().context().new_stream().unwrap();
+        let device = Cuda::on(stream.clone()).unwrap();
+        let mut both = Both::new(device, name, &Args::new(), Dtype::Bf16, &SHAPES);
+        both.step();
+        both.step();
+        let mut graph = None;
+        for _ in 0..3 {
+            both.step_host();
+            let tensors = both.tensors.clone();
+            // SAFETY: all of it was allocated by `both`, and nothing else uses it.
+            assert!(unsafe { both.device.prepare(&tensors, &[]) }.unwrap(), "{name}");
+            if graph.is_none() {
+                stream
+                    .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+                    .unwrap();
+                // SAFETY: as above.
+                unsafe { both.device.launch() }.unwrap();
+                let flags =
+                    CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+                graph = stream.end_capture(flags).unwrap();
+            }
+            graph.as_ref().unwrap().launch().unwrap();
+            stream.synchronize().unwrap();
+            both.assert_same(name);
         }
     }
 }
