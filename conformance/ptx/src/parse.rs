@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::Error;
+use crate::cost::Class;
 use crate::memory::Memory;
 use crate::ops::{self, Op};
 
@@ -103,6 +104,8 @@ pub(crate) struct Instruction {
     /// The guard: runs in threads where this predicate has this value.
     pub(crate) guard: Option<(Register, bool)>,
     pub(crate) action: Action,
+    /// Of an action that computes, else of a branch; that of an access depends on the address.
+    pub(crate) class: Class,
 }
 
 /// The start of local memory in the generic address space.
@@ -285,7 +288,12 @@ impl<'a> Body<'a> {
         let (name, operands) =
             text.split_once(char::is_whitespace).map_or((text, ""), |(n, o)| (n, o.trim()));
         let action = self.action(number, name, &split(operands))?;
-        self.code.push(Instruction { line: number, guard, action });
+        let class = match action {
+            Action::Branch(_) | Action::Table(..) | Action::Return | Action::Trap => Class::Branch,
+            Action::Shuffle { .. } => Class::Shuffle,
+            _ => Class::of(name),
+        };
+        self.code.push(Instruction { line: number, guard, action, class });
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! paths join. A shuffle waits for all threads that have not returned.
 
 use crate::Error;
+use crate::cost::{Class, Meter};
 use crate::memory::{Memory, aligned};
 use crate::ops::Op;
 use crate::parse::{Action, Instruction, Kernel, LOCAL, Operand, SHARED, Space, Special, Way};
@@ -48,7 +49,12 @@ impl<'a> Warp<'a> {
     }
 
     /// Runs all threads until they return.
-    pub(crate) fn run(&mut self, memory: &mut Memory, place: Place) -> Result<(), Error> {
+    pub(crate) fn run(
+        &mut self,
+        memory: &mut Memory,
+        mut meter: Option<&mut Meter>,
+        place: Place,
+    ) -> Result<(), Error> {
         if place.first == 0 {
             self.owners.fill(None);
         }
@@ -93,6 +99,9 @@ impl<'a> Warp<'a> {
                 waiting = 0;
             }
             let chosen = self.guarded(instruction, active);
+            if let Some(meter) = meter.as_deref_mut() {
+                self.count(meter, instruction, chosen, place);
+            }
             // A branch overrides it.
             for (lane, pc) in at.iter_mut().enumerate() {
                 *pc = if active >> lane & 1 == 1 { here + 1 } else { *pc };
@@ -102,6 +111,25 @@ impl<'a> Warp<'a> {
             }
         }
         Err(trouble(format!("{} does not end", self.kernel.name)))
+    }
+
+    fn count(&self, meter: &mut Meter, instruction: &Instruction, chosen: u32, place: Place) {
+        let (space, (base, offset), bytes, write) = match &instruction.action {
+            Action::Load { space, bytes, to, from, .. } => (*space, *from, bytes * to.len(), false),
+            Action::Store { space, bytes, to, from } => (*space, *to, bytes * from.len(), true),
+            _ => return meter.issue(instruction.class),
+        };
+        let base = self.all(base, place);
+        let mut addresses = (0..LANES)
+            .filter(|l| chosen >> l & 1 == 1)
+            .map(|l| base[l].wrapping_add(offset))
+            .peekable();
+        let far = addresses.peek().is_some_and(|&at| at < LOCAL);
+        if space == Space::Local || !far {
+            return meter.issue(Class::Near);
+        }
+        meter.issue(Class::Global);
+        meter.access(addresses, bytes, write);
     }
 
     fn fault(&self, instruction: &Instruction, place: Place, lanes: u32, error: Error) -> Error {
