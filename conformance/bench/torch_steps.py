@@ -1,5 +1,6 @@
-"""Steps of torch's AdamW (fused, foreach) and FlashOptim's on a GPU: lines beside those of examples/steps.rs."""
+"""Steps of torch's AdamW (fused, foreach), FlashOptim's and 8-bit ones on a GPU: lines beside those of examples/steps.rs."""
 
+import importlib
 import statistics
 import sys
 import time
@@ -41,12 +42,17 @@ def measure(label, name, dtype, shapes, make):
 def steps():
     yield "torch fused", lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True), [torch.float32, torch.bfloat16]
     yield "torch foreach", lambda p: torch.optim.AdamW(p, lr=1e-3, foreach=True), [torch.float32, torch.bfloat16]
-    try:
-        from flashoptim import FlashAdamW
-    except ImportError:
-        print("FlashOptim is not installed: not measured", file=sys.stderr)
-        return
-    yield "FlashOptim", lambda p: FlashAdamW(p, lr=1e-3), [torch.bfloat16]
+    for name, package, make, dtypes in [
+        ("FlashOptim", "flashoptim", lambda m, p: m.FlashAdamW(p, lr=1e-3), [torch.bfloat16]),
+        ("bitsandbytes 8-bit", "bitsandbytes", lambda m, p: m.optim.AdamW8bit(p, lr=1e-3), [torch.bfloat16]),
+        ("torchao 8-bit", "torchao.optim", lambda m, p: m.AdamW8bit(p, lr=1e-3), [torch.bfloat16]),
+    ]:
+        try:
+            module = importlib.import_module(package)
+        except Exception as error:  # not installed, or not for this torch
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+            continue
+        yield name, lambda p, make=make, module=module: make(module, p), dtypes
 
 
 if __name__ == "__main__":
@@ -57,5 +63,8 @@ if __name__ == "__main__":
             for dtype in dtypes:
                 if label == "7B" and dtype == torch.float32:
                     continue  # does not fit a card of 80 GB
-                measure(label, name, dtype, shapes, make)
+                try:
+                    measure(label, name, dtype, shapes, make)
+                except Exception as error:  # one that fails does not keep the others from being measured
+                    print(f"{label}, {name}, {dtype}: {error}", file=sys.stderr)
                 torch.cuda.empty_cache()

@@ -133,6 +133,8 @@ fn main() -> Result<()> {
         measure(&label, "adamw_torch_fused", Dtype::F32, &shapes, bandwidth)?;
         measure(&label, "adamw_torch_fused", Dtype::Bf16, &shapes, bandwidth)?;
         measure(&label, "flash_adamw", Dtype::Bf16, &shapes, bandwidth)?;
+        measure(&label, "adamw_bnb_8bit", Dtype::Bf16, &shapes, bandwidth)?;
+        measure(&label, "adamw_torch_8bit", Dtype::Bf16, &shapes, bandwidth)?;
     }
     for (label, shapes) in [("GPT-2", gpt2()), ("7B", seven_billion())] {
         measure(label, "adamw_torch_fused", Dtype::Bf16, &shapes, bandwidth)?;

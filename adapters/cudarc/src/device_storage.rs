@@ -5,7 +5,7 @@ use bitstep::storage::{Codec, Companded, StorageFormat};
 
 use crate::Error;
 use crate::plan::{LaunchPlan, name, phase, wide};
-use crate::table::{CodecDesc, MAX_SLOTS};
+use crate::table::{CodecDesc, MAX_SLOTS, Place, UNIT, kind};
 
 /// How a tensor is stored in device memory, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,6 +159,59 @@ pub(crate) fn direct(
     found.map(|(.., suffix)| suffix)
 }
 
+/// The tensor as a kernel for encoded tensors reads it; `None` if it can't: `f64`, or blocks of another size.
+pub(crate) fn place(storage: &DeviceStorage) -> Option<Place> {
+    use Dtype::{Bf16, F16, F32};
+    let halves = |dtype: Dtype, of_bf16: u64, of_f16: u64| match dtype {
+        Bf16 => Some(of_bf16),
+        F16 => Some(of_f16),
+        _ => None,
+    };
+    let base = Place { main: storage.address(), main_bits: 16, ..Place::default() };
+    let (format, side) = match *storage {
+        DeviceStorage::Dithered { dtype, bits, counter, .. } => {
+            let kind = halves(dtype, kind::DITHERED_BF16, kind::DITHERED_F16)?;
+            return Some(Place { kind, side: bits, with: counter, ..base });
+        }
+        DeviceStorage::At(format, _, side) => (format, side),
+    };
+    let base = Place { side, ..base };
+    match format {
+        StorageFormat::Plain(F32) => Some(Place { kind: kind::F32, main_bits: 32, ..base }),
+        StorageFormat::Plain(dtype) => {
+            Some(Place { kind: halves(dtype, kind::BF16, kind::F16)?, ..base })
+        }
+        StorageFormat::SplitFloat(dtype, side_bits) => {
+            let kind = match side_bits {
+                8 => halves(dtype, kind::SPLIT_BF16_8, kind::SPLIT_F16_8)?,
+                16 => halves(dtype, kind::SPLIT_BF16_16, kind::SPLIT_F16_16)?,
+                _ => return None,
+            };
+            Some(Place { kind, side_bits: side_bits.into(), ..base })
+        }
+        StorageFormat::KahanPair(dtype) => {
+            let kind = halves(dtype, kind::KAHAN_BF16, kind::KAHAN_F16)?;
+            Some(Place { kind, side_bits: 16, ..base })
+        }
+        StorageFormat::Companded(c) => coded(kind::COMPANDED, c, base),
+        StorageFormat::DynamicQuant8(c) => coded(kind::DYNAMIC, c, base),
+        StorageFormat::BlockQuant8(c) => coded(kind::SCALED8, c, base),
+        StorageFormat::BlockQuant4(c) => coded(kind::SCALED4, c, base),
+        StorageFormat::BlockFp8(c) => coded(kind::FP8, c, base),
+        _ => None,
+    }
+    .and_then(|place| {
+        let (_, _, desc) = codec(storage, F32, 0)?;
+        Some(Place { with: desc.with, ..place })
+    })
+}
+
+fn coded<C: Codec>(kind: u64, codec: C, base: Place) -> Option<Place> {
+    let block = codec.block() as u64;
+    let fits = block.is_power_of_two() && (32..=UNIT).contains(&block);
+    fits.then_some(Place { kind, block, main_bits: C::BITS as u64, ..base })
+}
+
 /// The kernels that convert a storage to unquantized elements and back, its number of items, and its
 /// descriptor. The elements are of type `plain` if the storage is unquantized itself, otherwise `f32`.
 fn codec(storage: &DeviceStorage, plain: Dtype, len: u64) -> Option<(String, u64, CodecDesc)> {
@@ -178,6 +231,12 @@ fn codec(storage: &DeviceStorage, plain: Dtype, len: u64) -> Option<(String, u64
     match format {
         StorageFormat::Plain(dtype) => {
             Some((format!("{}_{}", name(dtype), name(plain)), len, base))
+        }
+        // A correction that does not exist.
+        StorageFormat::SplitFloat(..) | StorageFormat::KahanPair(_)
+            if format.layout(0).is_none() =>
+        {
+            None
         }
         StorageFormat::SplitFloat(dtype, bits) => {
             Some((format!("split_{}_{bits}", name(dtype)), len, base))

@@ -23,8 +23,11 @@
 //! ```
 //!
 //! The host computes the scalars of a step, as for every backend. All tensors that need the same
-//! kernel share a launch. Tensors of common types have kernels that read them directly; other storages
-//! are decoded in a workspace, and encoded again.
+//! kernel share a launch. Tensors of common types have kernels that read them directly. Elementwise rules
+//! that compute in `f32` decode, step and encode every other storage in one launch: split weights, Kahan's
+//! compensation, stochastic rounding, and codes in blocks of 32, 64, 128 or 256, in any combination. What
+//! remains (`f64` computed in `f32`, eager 16-bit arithmetic over codes, other blocks, rules that need sums)
+//! is decoded in a workspace, stepped, and encoded again.
 //!
 //! [`apply_gradient_ops`] multiplies gradients, clips them by value, accumulates them and adds NEFTune's
 //! noise. [`clip`] clips them by their norm, which stays on the device. [`norm`] only computes it, and a

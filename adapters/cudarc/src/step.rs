@@ -3,18 +3,19 @@
 use bitstep::float::Dtype;
 use bitstep::rule::SlotInit;
 use bitstep::rule::factored::MatrixLayout;
-use bitstep::rule::{ComputePolicy, DynRule};
+use bitstep::rule::{ComputePolicy, DynRule, ScalarState};
 
 use crate::Error;
+use crate::bytes::bytes;
 use crate::device::Device;
-use crate::device_storage::direct;
+use crate::device_storage::{DeviceStorage, direct, place};
 use crate::job::ParamJob;
 use crate::kernel_spec::{Shape, low_rank_parts, newton_schulz_kernels};
-use crate::plan::lowrank::refresh_projectors;
+use crate::plan::lowrank::new_projectors;
 use crate::plan::{
     Granularity, LaunchList, LaunchPlan, Readback, Workspace, name, no_kernel, phase, prepare,
 };
-use crate::table::TensorDesc;
+use crate::table::{CHUNK, EncodedDesc, MAX_PLACES, Place, TensorDesc};
 
 /// Runs one step of all jobs.
 ///
@@ -33,16 +34,40 @@ pub fn run<D: Device>(
     Ok(())
 }
 
-/// Plans one step of all jobs.
+/// Plans one step of all jobs. An error leaves their scalars, and memory of the device other than the
+/// workspace, as they were.
 pub(crate) fn plan<D: Device>(
     device: &mut D,
     workspace: &mut Workspace,
     jobs: &mut [ParamJob<'_>],
 ) -> Result<(LaunchList, Vec<Readback>), Error<D::Error>> {
-    jobs.iter_mut().try_for_each(|job| refresh_projectors(device, job))?;
-    prepare(device, workspace, |plan| {
+    let before: Vec<ScalarState> = jobs.iter().map(|job| *job.scalars).collect();
+    let planned = plan_jobs(device, workspace, jobs);
+    if planned.is_err() {
+        for (job, before) in jobs.iter_mut().zip(before) {
+            *job.scalars = before;
+        }
+    }
+    planned
+}
+
+fn plan_jobs<D: Device>(
+    device: &mut D,
+    workspace: &mut Workspace,
+    jobs: &mut [ParamJob<'_>],
+) -> Result<(LaunchList, Vec<Readback>), Error<D::Error>> {
+    let mut projectors = Vec::new();
+    for job in jobs.iter_mut() {
+        projectors.extend(new_projectors(device, job)?);
+    }
+    let planned = prepare(device, workspace, |plan| {
         jobs.iter().enumerate().try_for_each(|(index, job)| plan.job(index, job))
-    })
+    })?;
+    // Last, when nothing can be refused any more.
+    for (at, buffer) in projectors {
+        device.write(at, &bytes(&buffer)).map_err(Error::Device)?;
+    }
+    Ok(planned)
 }
 
 impl LaunchPlan {
@@ -85,6 +110,18 @@ impl LaunchPlan {
             }
         };
         self.start(job, rule, len)?;
+        if direct.is_none()
+            && kernels.shape() == Shape::Elements
+            && !kernels.has_sums()
+            && compute == Dtype::F32
+            && let Some(desc) = encoded(job, slots)
+        {
+            let desc = EncodedDesc { len, coefs: at, ..desc };
+            let (kernel, chunks) = (format!("{}_encoded_f32", kernels.stem()), len.div_ceil(CHUNK));
+            self.launch(phase::APPLY, kernel, Granularity::Encoded, [chunks, len], desc);
+            self.read_back(index, job, (kernels, compute), (at, coefs), false);
+            return Ok(());
+        }
         let mut desc = TensorDesc { len, coefs: at, ..TensorDesc::default() };
         let mut conversions = Vec::new();
         if direct.is_some() {
@@ -152,4 +189,19 @@ impl LaunchPlan {
         }
         Ok(())
     }
+}
+
+/// The tensors of a job as a kernel for encoded tensors takes them; `None` if it can't.
+fn encoded(job: &ParamJob<'_>, slots: &[Option<DeviceStorage>]) -> Option<EncodedDesc> {
+    let (dtype, at) = job.grad;
+    let grad = DeviceStorage::plain(dtype, at);
+    let mut places = [Place::default(); MAX_PLACES];
+    let all = [Some(grad), Some(job.param)].into_iter().chain(slots.iter().copied());
+    for (k, storage) in all.enumerate() {
+        if let Some(storage) = storage {
+            *places.get_mut(k)? = place(&storage)?;
+        }
+    }
+    let grad_scale = job.grad_scale.unwrap_or(0);
+    Some(EncodedDesc { grad_scale, places, ..EncodedDesc::default() })
 }

@@ -14,6 +14,31 @@ pub(crate) const TILES: u64 = 128;
 /// Rows, and columns, of a tile.
 pub(crate) const TILE: u64 = 4;
 
+/// Elements that a warp decodes, steps and encodes at a time; the largest block of codes that it can.
+pub(crate) const UNIT: u64 = 256;
+/// The most threads of a block that steps encoded tensors: it needs shared memory for each.
+pub(crate) const ENCODED_THREADS: u64 = 128;
+
+/// How the elements of a [`Place`] are stored; 0 where there are none.
+pub(crate) mod kind {
+    pub(crate) const F32: u64 = 1;
+    pub(crate) const BF16: u64 = 2;
+    pub(crate) const F16: u64 = 3;
+    pub(crate) const SPLIT_BF16_8: u64 = 4;
+    pub(crate) const SPLIT_BF16_16: u64 = 5;
+    pub(crate) const SPLIT_F16_8: u64 = 6;
+    pub(crate) const SPLIT_F16_16: u64 = 7;
+    pub(crate) const KAHAN_BF16: u64 = 8;
+    pub(crate) const KAHAN_F16: u64 = 9;
+    pub(crate) const DITHERED_BF16: u64 = 10;
+    pub(crate) const DITHERED_F16: u64 = 11;
+    pub(crate) const COMPANDED: u64 = 12;
+    pub(crate) const DYNAMIC: u64 = 13;
+    pub(crate) const SCALED8: u64 = 14;
+    pub(crate) const SCALED4: u64 = 15;
+    pub(crate) const FP8: u64 = 16;
+}
+
 /// A descriptor in a table.
 pub(crate) trait TableRow {
     /// The number of chunks of all descriptors before this one.
@@ -89,6 +114,43 @@ pub(crate) struct CodecDesc {
     pub(crate) plain: u64,
     /// Parameters of the storage; for a gradient, the address of its scale.
     pub(crate) with: [u64; 2],
+}
+
+/// A tensor in its storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// Its [`kind`].
+    pub(crate) kind: u64,
+    /// As in [`CodecDesc`], and the bits of an element.
+    pub(crate) main: u64,
+    pub(crate) main_bits: u64,
+    /// As in [`CodecDesc`], and the bits of an element; 0 if there is none for each.
+    pub(crate) side: u64,
+    pub(crate) side_bits: u64,
+    /// Elements of a block, a power of two from 32 to [`UNIT`]; 0 without blocks.
+    pub(crate) block: u64,
+    /// As in [`CodecDesc`].
+    pub(crate) with: [u64; 2],
+}
+
+/// The tensors of a rule of up to [`MAX_SLOTS`] slots.
+pub(crate) const MAX_PLACES: usize = MAX_SLOTS + 2;
+
+/// A tensor that a rule steps, each part of it in its own storage.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EncodedDesc {
+    /// [`TableRow::first_block`].
+    pub(crate) first: u64,
+    /// Elements.
+    pub(crate) len: u64,
+    /// The rule's constants.
+    pub(crate) coefs: u64,
+    /// As in [`TensorDesc`].
+    pub(crate) grad_scale: u64,
+    /// The gradient, the parameter, and the state.
+    pub(crate) places: [Place; MAX_PLACES],
 }
 
 /// A gradient to modify.
@@ -214,6 +276,7 @@ rows!(
     TensorDesc,
     FoldDesc,
     CodecDesc,
+    EncodedDesc,
     GradientDesc,
     ProductDesc,
     ChannelDesc,

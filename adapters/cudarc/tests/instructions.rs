@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use bitstep_ptx::Machine;
 
 /// Instructions without arithmetic, each tested in `conformance/ptx/tests/opcodes.rs`.
-const ELSEWHERE: [&str; 9] = [
+const ELSEWHERE: [&str; 10] = [
     "ret",
     "bra",
     "bra.uni",
@@ -15,6 +15,7 @@ const ELSEWHERE: [&str; 9] = [
     "mov.pred",
     "cvta",
     "shfl.sync.down.b32",
+    "shfl.sync.bfly.b32",
     "not.pred",
     "trap",
 ];
@@ -176,6 +177,8 @@ fn convert(types: &[&str], a: u64) -> Option<u64> {
             };
             low((float(a, from).trunc() as i128).clamp(least, most), to)
         }
+        // Into a register of 16 bits or more.
+        ["s8", from] => number(low(number(a, from), "s8"), "s8") as u64,
         [to, from] => low(number(a, from), to),
         _ => return None,
     })

@@ -32,6 +32,8 @@ struct Counted {
     garbled: bool,
     /// Whether nothing can be written.
     broken: bool,
+    /// A kernel that the device has not.
+    lacks: &'static str,
 }
 
 impl Counted {
@@ -71,6 +73,12 @@ impl Device for Counted {
     fn check(&mut self, address: u64, bytes: usize) -> Result<(), Self::Error> {
         Device::check(&mut self.machine, address, bytes)
     }
+    fn load(&mut self, kernel: &str) -> Result<(), Self::Error> {
+        if kernel == self.lacks {
+            return Err(bitstep_ptx::Error::Launch(format!("no kernel `{kernel}`")));
+        }
+        Device::load(&mut self.machine, kernel)
+    }
     fn launch(
         &mut self,
         kernel: &str,
@@ -85,7 +93,7 @@ impl Device for Counted {
 
 fn device() -> Counted {
     let machine = Machine::new(bitstep_cudarc::ptx()).unwrap();
-    Counted { machine, calls: Vec::new(), garbled: false, broken: false }
+    Counted { machine, calls: Vec::new(), garbled: false, broken: false, lacks: "" }
 }
 
 /// Pseudo-random values of either sign, around magnitude 1.
@@ -143,7 +151,8 @@ impl<D: Device> Both<D> {
         Both { device, tensors, host, values, step: 0 }
     }
 
-    fn step(&mut self) {
+    /// A step on the host, whose gradients are on the device then.
+    fn step_host(&mut self) {
         self.step += 1;
         let mut grads = Vec::new();
         for (i, (tensor, value)) in self.tensors.iter().zip(&mut self.values).enumerate() {
@@ -157,6 +166,10 @@ impl<D: Device> Both<D> {
             .map(|(value, grad)| Param { value: value.data_mut(), grad: grad.data() })
             .collect();
         self.host.step_all(&mut params, &[]).unwrap();
+    }
+
+    fn step(&mut self) {
+        self.step_host();
         // SAFETY: all of it was allocated above, and nothing else uses it.
         unsafe { self.device.step(&self.tensors, &[]) }.unwrap();
     }
@@ -344,6 +357,30 @@ fn a_step_that_fails_has_not_been_counted() {
                 both.assert_same(name);
             }
         }
+    }
+}
+
+/// Projectors, which the host refreshes, are written when nothing can be refused any more.
+#[test]
+fn a_step_that_is_refused_leaves_projectors_as_they_were() {
+    for (name, lacks) in
+        [("galore_adamw", "adamw_hf_direct_f32"), ("apollo_adamw", "apollo_factors_f32")]
+    {
+        let args = Args::parse("rank=2").unwrap();
+        let mut both = Both::new(device(), name, &args, Dtype::F32, &[&[8, 6], &[6, 8]]);
+        both.device.device().lacks = lacks;
+        let slots = |both: &mut Both<Counted>| -> Vec<_> {
+            let count = both.host.params()[0].slots.len();
+            (0..count).map(|k| both.device.slot(ParamId(0), k).unwrap()).collect()
+        };
+        let (before, tensors) = (slots(&mut both), both.tensors.clone());
+        // SAFETY: all of it was allocated above, and nothing else uses it.
+        let refused = unsafe { both.device.step(&tensors, &[]) };
+        assert!(matches!(refused, Err(Error::Device(_))), "{name}: {refused:?}");
+        assert!(before == slots(&mut both), "{name}");
+        both.device.device().lacks = "";
+        both.step();
+        both.assert_same(name);
     }
 }
 
@@ -625,6 +662,46 @@ fn cuda_has_the_bits_of_the_core_or_says_what_is_missing() {
         Err(missing) => {
             assert!(matches!(missing, CudaError::NoDriver | CudaError::NoDevice), "{missing}");
             println!("not run on a GPU: {missing}");
+        }
+    }
+}
+
+/// A step that is captured once, and replayed with the constants of each further one.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_captured_step_has_the_bits_of_the_core_or_says_what_is_missing() {
+    use bitstep_cudarc::Cuda;
+    use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+    let cuda = match Cuda::open(0) {
+        Ok(cuda) => cuda,
+        Err(missing) => return println!("not run on a GPU: {missing}"),
+    };
+    for name in ["adamw_torch", "flash_adamw", "adamw_bnb_8bit", "stable_adamw"] {
+        // The default stream can't be captured.
+        let stream = cuda.stream().context().new_stream().unwrap();
+        let device = Cuda::on(stream.clone()).unwrap();
+        let mut both = Both::new(device, name, &Args::new(), Dtype::Bf16, &SHAPES);
+        both.step();
+        both.step();
+        let mut graph = None;
+        for _ in 0..3 {
+            both.step_host();
+            let tensors = both.tensors.clone();
+            // SAFETY: all of it was allocated by `both`, and nothing else uses it.
+            assert!(unsafe { both.device.prepare(&tensors, &[]) }.unwrap(), "{name}");
+            if graph.is_none() {
+                stream
+                    .begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+                    .unwrap();
+                // SAFETY: as above.
+                unsafe { both.device.launch() }.unwrap();
+                let flags =
+                    CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+                graph = stream.end_capture(flags).unwrap();
+            }
+            graph.as_ref().unwrap().launch().unwrap();
+            stream.synchronize().unwrap();
+            both.assert_same(name);
         }
     }
 }

@@ -22,6 +22,12 @@ impl Device for Machine {
     fn check(&mut self, address: u64, bytes: usize) -> Result<(), Error> {
         Machine::check(self, address, bytes)
     }
+    fn load(&mut self, kernel: &str) -> Result<(), Error> {
+        if self.kernels.contains_key(kernel) {
+            return Ok(());
+        }
+        Err(Error::Launch(format!("no kernel `{kernel}`")))
+    }
     fn launch(
         &mut self,
         kernel: &str,

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cost;
 mod device;
 mod error;
 mod lint;
@@ -11,6 +12,8 @@ mod warp;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cost::Meter;
+pub use cost::{CLASSES, Class, Cost};
 pub use error::Error;
 pub use lint::lint;
 use memory::Memory;
@@ -21,6 +24,7 @@ use parse::Kernel;
 pub struct Machine {
     kernels: Arc<HashMap<String, Kernel>>,
     memory: Memory,
+    meter: Option<Box<Meter>>,
 }
 
 impl Machine {
@@ -32,7 +36,7 @@ impl Machine {
         let mut memory = Memory::default();
         let kernels = parse::module(text, &mut memory)?;
         let kernels = kernels.into_iter().map(|k| (k.name.clone(), k)).collect();
-        Ok(Machine { kernels: Arc::new(kernels), memory })
+        Ok(Machine { kernels: Arc::new(kernels), memory, meter: None })
     }
 
     /// The kernels' names.
@@ -77,6 +81,23 @@ impl Machine {
         self.memory.get(address, bytes.len()).map(|from| bytes.copy_from_slice(from))
     }
 
+    /// Begins to count what launches cost, which makes them slower, and forgets what was counted.
+    pub fn count_costs(&mut self) {
+        self.meter = Some(Box::new(Meter::new()));
+    }
+
+    /// What each launch has cost since [`count_costs`](Self::count_costs).
+    #[must_use]
+    pub fn costs(&self) -> &[Cost] {
+        self.meter.as_ref().map_or(&[], |meter| &meter.launches)
+    }
+
+    /// Bytes of shared memory that a block of a kernel has; `None` if there is no such kernel.
+    #[must_use]
+    pub fn shared_bytes(&self, kernel: &str) -> Option<usize> {
+        self.kernels.get(kernel).map(|kernel| kernel.shared)
+    }
+
     /// Launches a kernel with `blocks` blocks of `threads` threads.
     ///
     /// # Errors
@@ -101,9 +122,14 @@ impl Machine {
             return Err(Error::Launch(what));
         }
         let mut warp = warp::Warp::new(kernel, params);
+        let meter = &mut self.meter;
+        if let Some(meter) = meter {
+            meter.launch(&kernel.name);
+        }
         for block in 0..blocks {
             for first in (0..threads).step_by(warp::LANES) {
-                warp.run(&mut self.memory, warp::Place { block, blocks, first, threads })?;
+                let place = warp::Place { block, blocks, first, threads };
+                warp.run(&mut self.memory, meter.as_deref_mut(), place)?;
             }
         }
         Ok(())

@@ -294,7 +294,9 @@ fn cvt_whole(to: &str, from: &str) -> Option<Op> {
         };
     }
     Some(match to {
-        "u8" | "s8" => from!(u8),
+        "u8" => from!(u8),
+        // Registers have 16 bits or more: the sign fills them.
+        "s8" if from.starts_with(['u', 's']) => op!(|a: i8| i64::from(a)),
         "u16" | "s16" => from!(u16),
         "u32" | "s32" => from!(u32),
         "u64" | "s64" => from!(u64),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::Error;
+use crate::cost::Class;
 use crate::memory::Memory;
 use crate::ops::{self, Op};
 
@@ -14,6 +15,8 @@ pub(crate) struct Kernel {
     pub(crate) registers: usize,
     /// Bytes of local memory per thread.
     pub(crate) local: usize,
+    /// Bytes of shared memory per block.
+    pub(crate) shared: usize,
     pub(crate) code: Vec<Instruction>,
 }
 
@@ -47,6 +50,15 @@ pub(crate) enum Space {
     Local,
 }
 
+/// From which lane a shuffle takes a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// That many lanes above.
+    Down,
+    /// The one whose index differs in these bits.
+    Butterfly,
+}
+
 pub(crate) enum Action {
     Compute(Op, Register, Vec<Operand>),
     Parameter(Register, usize),
@@ -74,7 +86,8 @@ pub(crate) enum Action {
         to: Register,
         from: Vec<Operand>,
     },
-    ShuffleDown {
+    Shuffle {
+        way: Way,
         to: Register,
         from: Operand,
         by: Operand,
@@ -91,10 +104,14 @@ pub(crate) struct Instruction {
     /// The guard: runs in threads where this predicate has this value.
     pub(crate) guard: Option<(Register, bool)>,
     pub(crate) action: Action,
+    /// Of an action that computes, else of a branch; that of an access depends on the address.
+    pub(crate) class: Class,
 }
 
 /// The start of local memory in the generic address space.
 pub(crate) const LOCAL: u64 = 1 << 60;
+/// The start of shared memory in the generic address space, above local memory.
+pub(crate) const SHARED: u64 = 1 << 61;
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -170,6 +187,7 @@ struct Body<'a> {
     registers: HashMap<String, Register>,
     tables: &'a HashMap<String, u64>,
     local: (String, usize),
+    shared: (String, usize),
     labels: HashMap<String, usize>,
     targets: HashMap<String, Vec<String>>,
     /// A list of branch targets that has not ended yet.
@@ -203,6 +221,7 @@ impl<'a> Body<'a> {
             registers: HashMap::new(),
             tables,
             local: (String::new(), 0),
+            shared: (String::new(), 0),
             labels: HashMap::new(),
             targets: HashMap::new(),
             open: None,
@@ -238,6 +257,17 @@ impl<'a> Body<'a> {
             self.local = local;
             return Ok(());
         }
+        if let Some(rest) = line.strip_prefix(".shared") {
+            let read = || {
+                let (name, bytes) = rest.split_once(".b8")?.1.trim().split_once('[')?;
+                Some((name.to_owned(), bytes.strip_suffix("];")?.parse().ok()?))
+            };
+            match read() {
+                Some(shared) if self.shared.0.is_empty() => self.shared = shared,
+                _ => return wrong(number, "shared bytes are wanted, once"),
+            }
+            return Ok(());
+        }
         if line.starts_with(".reg") || line.starts_with(".pragma") {
             return Ok(());
         }
@@ -258,7 +288,12 @@ impl<'a> Body<'a> {
         let (name, operands) =
             text.split_once(char::is_whitespace).map_or((text, ""), |(n, o)| (n, o.trim()));
         let action = self.action(number, name, &split(operands))?;
-        self.code.push(Instruction { line: number, guard, action });
+        let class = match action {
+            Action::Branch(_) | Action::Table(..) | Action::Return | Action::Trap => Class::Branch,
+            Action::Shuffle { .. } => Class::Shuffle,
+            _ => Class::of(name),
+        };
+        self.code.push(Instruction { line: number, guard, action, class });
         Ok(())
     }
 
@@ -304,12 +339,16 @@ impl<'a> Body<'a> {
                 }
                 Action::Store { space, bytes, to: self.address(number, to)?, from }
             }
-            (["shfl", "sync", "down", "b32"], [to, from, by, "0x1f" | "31", all]) => {
+            (
+                ["shfl", "sync", way @ ("down" | "bfly"), "b32"],
+                [to, from, by, "0x1f" | "31", all],
+            ) => {
                 if !matches!(*all, "0xffffffff" | "-1") {
                     return unknown();
                 }
+                let way = if *way == "down" { Way::Down } else { Way::Butterfly };
                 let (from, by) = (self.operand(number, from)?, self.operand(number, by)?);
-                Action::ShuffleDown { to: self.register(to), from, by }
+                Action::Shuffle { way, to: self.register(to), from, by }
             }
             (["mov", of], [to, from]) if to.starts_with('{') => {
                 let names = list(to);
@@ -338,6 +377,10 @@ impl<'a> Body<'a> {
             (["cvta", "local", "u64"], [to, from]) => {
                 let from = self.operand(number, from)?;
                 Action::Compute(Op::One(|a| a.wrapping_add(LOCAL)), self.register(to), vec![from])
+            }
+            (["cvta", "shared", "u64"], [to, from]) => {
+                let from = self.operand(number, from)?;
+                Action::Compute(Op::One(|a| a.wrapping_add(SHARED)), self.register(to), vec![from])
             }
             (["cvta", "to", "local", "u64"], [to, from]) => {
                 let from = self.operand(number, from)?;
@@ -374,7 +417,7 @@ impl<'a> Body<'a> {
             _ if text.starts_with('%') && !text.contains('.') => {
                 Operand::Register(self.register(text))
             }
-            _ if text == self.local.0 => Operand::Value(0),
+            _ if text == self.local.0 || text == self.shared.0 => Operand::Value(0),
             _ => match self.tables.get(text).copied().or_else(|| literal(text)) {
                 Some(x) => Operand::Value(x),
                 None => return wrong(number, format!("unknown: {text}")),
@@ -412,6 +455,7 @@ impl<'a> Body<'a> {
             params: self.params.len(),
             registers: self.registers.len(),
             local: self.local.1,
+            shared: self.shared.1,
             code: self.code,
         })
     }

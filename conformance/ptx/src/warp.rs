@@ -4,9 +4,10 @@
 //! paths join. A shuffle waits for all threads that have not returned.
 
 use crate::Error;
+use crate::cost::{Class, Meter};
 use crate::memory::{Memory, aligned};
 use crate::ops::Op;
-use crate::parse::{Action, Instruction, Kernel, LOCAL, Operand, Space, Special};
+use crate::parse::{Action, Instruction, Kernel, LOCAL, Operand, SHARED, Space, Special, Way};
 
 pub(crate) const LANES: usize = 32;
 /// Instructions after which a warp is considered to be in an endless loop.
@@ -29,6 +30,10 @@ pub(crate) struct Warp<'a> {
     params: &'a [u64],
     registers: Vec<[u64; LANES]>,
     local: Vec<Vec<u8>>,
+    /// Shared memory, of which each word belongs to the thread that has written it: there are no barriers.
+    shared: Vec<u8>,
+    /// The owner of each word: a thread's index, or none.
+    owners: Vec<Option<u32>>,
 }
 
 fn trouble(what: impl Into<String>) -> Error {
@@ -38,11 +43,21 @@ fn trouble(what: impl Into<String>) -> Error {
 impl<'a> Warp<'a> {
     pub(crate) fn new(kernel: &'a Kernel, params: &'a [u64]) -> Self {
         let registers = vec![[0; LANES]; kernel.registers];
-        Warp { kernel, params, registers, local: vec![vec![0xcb; kernel.local]; LANES] }
+        let (local, shared) = (vec![vec![0xcb; kernel.local]; LANES], vec![0xcb; kernel.shared]);
+        let owners = vec![None; kernel.shared.div_ceil(4)];
+        Warp { kernel, params, registers, local, shared, owners }
     }
 
     /// Runs all threads until they return.
-    pub(crate) fn run(&mut self, memory: &mut Memory, place: Place) -> Result<(), Error> {
+    pub(crate) fn run(
+        &mut self,
+        memory: &mut Memory,
+        mut meter: Option<&mut Meter>,
+        place: Place,
+    ) -> Result<(), Error> {
+        if place.first == 0 {
+            self.owners.fill(None);
+        }
         let mut at = [DONE; LANES];
         let count = LANES.min((place.threads - place.first) as usize);
         at[..count].fill(0);
@@ -68,7 +83,7 @@ impl<'a> Warp<'a> {
                 at.iter_mut().filter(|pc| **pc == here).for_each(|pc| *pc = DONE);
                 continue;
             };
-            if matches!(instruction.action, Action::ShuffleDown { .. }) {
+            if matches!(instruction.action, Action::Shuffle { .. }) {
                 let mut live = 0u32;
                 for (lane, &pc) in at.iter().enumerate() {
                     live |= u32::from(pc != DONE) << lane;
@@ -84,6 +99,9 @@ impl<'a> Warp<'a> {
                 waiting = 0;
             }
             let chosen = self.guarded(instruction, active);
+            if let Some(meter) = meter.as_deref_mut() {
+                self.count(meter, instruction, chosen, place);
+            }
             // A branch overrides it.
             for (lane, pc) in at.iter_mut().enumerate() {
                 *pc = if active >> lane & 1 == 1 { here + 1 } else { *pc };
@@ -93,6 +111,25 @@ impl<'a> Warp<'a> {
             }
         }
         Err(trouble(format!("{} does not end", self.kernel.name)))
+    }
+
+    fn count(&self, meter: &mut Meter, instruction: &Instruction, chosen: u32, place: Place) {
+        let (space, (base, offset), bytes, write) = match &instruction.action {
+            Action::Load { space, bytes, to, from, .. } => (*space, *from, bytes * to.len(), false),
+            Action::Store { space, bytes, to, from } => (*space, *to, bytes * from.len(), true),
+            _ => return meter.issue(instruction.class),
+        };
+        let base = self.all(base, place);
+        let mut addresses = (0..LANES)
+            .filter(|l| chosen >> l & 1 == 1)
+            .map(|l| base[l].wrapping_add(offset))
+            .peekable();
+        let far = addresses.peek().is_some_and(|&at| at < LOCAL);
+        if space == Space::Local || !far {
+            return meter.issue(Class::Near);
+        }
+        meter.issue(Class::Global);
+        meter.access(addresses, bytes, write);
     }
 
     fn fault(&self, instruction: &Instruction, place: Place, lanes: u32, error: Error) -> Error {
@@ -160,7 +197,9 @@ impl<'a> Warp<'a> {
                     let address = base[l].wrapping_add(*offset);
                     let all = bytes * to.len();
                     let memory = aligned(address, all)
-                        .and_then(|()| self.open(memory, *space, l, address, all))
+                        .and_then(|()| {
+                            self.open(memory, *space, (place.first, l), address, all, false)
+                        })
                         .map_err(|e| (l, e))?;
                     let mut parts = [0u64; 4];
                     for (part, raw) in parts.iter_mut().zip(memory.chunks(*bytes)) {
@@ -185,7 +224,9 @@ impl<'a> Warp<'a> {
                         to.copy_from_slice(&self.all(*from, place)[l].to_le_bytes()[..*bytes]);
                     }
                     aligned(address, all)
-                        .and_then(|()| self.open(memory, *space, l, address, all))
+                        .and_then(|()| {
+                            self.open(memory, *space, (place.first, l), address, all, true)
+                        })
                         .map_err(|e| (l, e))?
                         .copy_from_slice(&raw[..all]);
                 }
@@ -208,10 +249,11 @@ impl<'a> Warp<'a> {
                 }
                 lanes().for_each(|l| self.registers[*to][l] = out[l]);
             }
-            Action::ShuffleDown { to, from, by } => {
+            Action::Shuffle { way, to, from, by } => {
                 let (from, by) = (self.all(*from, place), self.all(*by, place));
                 lanes().for_each(|l| {
-                    let other = l + (by[l] & 31) as usize;
+                    let by = (by[l] & 31) as usize;
+                    let other = if *way == Way::Down { l + by } else { l ^ by };
                     // Beyond the last lane a thread gets its own value.
                     self.registers[*to][l] = from.get(other).copied().unwrap_or(from[l]);
                 });
@@ -234,20 +276,36 @@ impl<'a> Warp<'a> {
         Ok(())
     }
 
-    /// Reads global or local memory.
+    /// Opens global, local or shared memory. A thread may read the words of shared memory that it has written, and
+    /// write those that no other has.
     fn open<'m>(
         &'m mut self,
         memory: &'m mut Memory,
         space: Space,
-        lane: usize,
+        (first, lane): (u32, usize),
         address: u64,
         bytes: usize,
+        written: bool,
     ) -> Result<&'m mut [u8], Error> {
         let own = match space {
             Space::Global => return memory.get_mut(address, bytes),
             Space::Local => address,
             Space::Generic if address < LOCAL => return memory.get_mut(address, bytes),
-            Space::Generic => address - LOCAL,
+            Space::Generic if address < SHARED => address - LOCAL,
+            Space::Generic => {
+                let fail = |what| Error::Access { address, bytes, what };
+                let at = usize::try_from(address - SHARED).unwrap_or(usize::MAX);
+                let end = at.checked_add(bytes).filter(|&end| end <= self.shared.len());
+                let Some(end) = end else { return Err(fail("beyond the block's shared memory")) };
+                let me = Some(first + lane as u32);
+                for owner in &mut self.owners[at / 4..end.div_ceil(4)] {
+                    if *owner != me && !(written && owner.is_none()) {
+                        return Err(fail("shared memory that this thread has not written"));
+                    }
+                    *owner = me;
+                }
+                return Ok(&mut self.shared[at..end]);
+            }
         };
         let end = usize::try_from(own).ok().and_then(|at| Some(at..at.checked_add(bytes)?));
         let found = end.and_then(|range| self.local.get_mut(lane)?.get_mut(range));

@@ -273,6 +273,45 @@ fn a_shuffle_brings_the_number_of_the_lane_above() {
 }
 
 #[test]
+fn a_butterfly_brings_the_number_of_the_lane_that_differs_in_its_bits() {
+    let text = kernel(
+        "mov.u32 %t, %tid.x;\nshfl.sync.bfly.b32 %s, %t, 6, 0x1f, 0xffffffff;\n\
+         mul.wide.u32 %o, %t, 4;\nadd.s64 %o, %out, %o;\nst.b32 [%o], %s;",
+    );
+    let mut machine = Machine::new(&text).unwrap();
+    let out = machine.alloc(64 * 4);
+    machine.launch("k", 1, 64, &[out, 0, 0]).unwrap();
+    let mut bytes = [0; 256];
+    machine.read(out, &mut bytes).unwrap();
+    let got: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    assert_eq!(got, (0..64).map(|t| t ^ 6).collect::<Vec<_>>());
+}
+
+#[test]
+fn shared_memory_is_a_threads_own_without_a_barrier() {
+    let of = |read: &str| {
+        kernel(&format!(
+            ".shared .align 16 .b8 mine[256];\ncvta.shared.u64 %x, mine;\nmov.u32 %t, %tid.x;\n\
+             mul.wide.u32 %o, %t, 4;\nadd.s64 %x, %x, %o;\nst.b32 [%x], %t;\n\
+             ld.b32 %s, [%x{read}];\nadd.s64 %o, %out, %o;\nst.b32 [%o], %s;"
+        ))
+    };
+    let run = |read: &str, threads: u32| {
+        let mut machine = Machine::new(&of(read)).unwrap();
+        let out = machine.alloc(64 * 4);
+        machine.launch("k", 2, threads, &[out, 0, 0])?;
+        let mut bytes = [0; 256];
+        machine.read(out, &mut bytes)?;
+        Ok::<u32, Error>(u32::from_le_bytes(bytes[4 * 63..].try_into().unwrap()))
+    };
+    assert_eq!(run("", 64), Ok(63));
+    // What another thread has written, or will; what nobody has; beyond the end.
+    assert!(run("+4", 64).is_err());
+    assert!(run("+4", 32).is_err());
+    assert!(run("+256", 64).is_err());
+}
+
+#[test]
 fn threads_that_part_meet_again_before_a_shuffle() {
     // Odd lanes run a loop as often as their index.
     let text = kernel(

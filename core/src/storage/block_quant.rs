@@ -1,7 +1,7 @@
 //! torchao's block-wise formats: blocks of any size in 8-bit or 4-bit codes, or in 8-bit floats.
 
 use crate::storage::Codec;
-use crate::storage::dynamic::abs_max;
+use crate::storage::dynamic::{abs_max, magnitude_bits};
 use crate::storage::quant_maps::{
     self, BATCH, EIGHT_SIGNED, EIGHT_UNSIGNED, FOUR_SIGNED, FOUR_UNSIGNED, TORCHAO_SIGNED,
     TORCHAO_SIGNED_4, TORCHAO_UNSIGNED, TORCHAO_UNSIGNED_4, code_by_thresholds,
@@ -46,10 +46,10 @@ pub struct BlockFp8 {
     pub block: usize,
 }
 
-/// The largest magnitude, at least 1e-12; NaN if any value is.
+/// The largest magnitude, at least 1e-12; NaN if that is.
 #[inline(always)]
-fn scale(values: &[f32]) -> f32 {
-    match abs_max(values) {
+fn scale(largest: f32) -> f32 {
+    match largest {
         x if x.is_nan() => f32::NAN, // the canonical NaN
         x if x > 1e-12 => x,
         _ => 1e-12,
@@ -72,13 +72,35 @@ impl Codec for BlockQuant8 {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let scale = scale(values);
+        let scale = scale(abs_max(values));
         if self.signed {
             TORCHAO_SIGNED.encode(values, codes, |x| x / scale);
         } else {
             TORCHAO_UNSIGNED.encode(values, codes, |x| x / scale);
         }
         scale
+    }
+
+    #[inline(always)]
+    fn magnitude(self, shaped: f32) -> u32 {
+        magnitude_bits(shaped)
+    }
+
+    #[inline(always)]
+    fn scale(self, largest: u32) -> f32 {
+        scale(f32::from_bits(largest))
+    }
+
+    #[inline(always)]
+    fn code(self, shaped: f32, scale: f32) -> u8 {
+        let x = shaped / scale;
+        if self.signed { TORCHAO_SIGNED.code(x) } else { TORCHAO_UNSIGNED.code(x) }
+    }
+
+    #[inline(always)]
+    fn value(self, code: u8, scale: f32) -> f32 {
+        let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
+        table.values[usize::from(code)] * scale
     }
 }
 
@@ -105,7 +127,7 @@ impl Codec for BlockQuant4 {
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
         let thresholds = if self.signed { &TORCHAO_SIGNED_4 } else { &TORCHAO_UNSIGNED_4 };
-        let scale = scale(values);
+        let scale = scale(abs_max(values));
         for (values, codes) in values.chunks(BATCH).zip(codes.chunks_mut(BATCH / 2)) {
             let mut each = [0; BATCH];
             for (code, &x) in each.iter_mut().zip(values) {
@@ -116,6 +138,32 @@ impl Codec for BlockQuant4 {
             }
         }
         scale
+    }
+
+    #[inline(always)]
+    fn magnitude(self, shaped: f32) -> u32 {
+        magnitude_bits(shaped)
+    }
+
+    #[inline(always)]
+    fn scale(self, largest: u32) -> f32 {
+        scale(f32::from_bits(largest))
+    }
+
+    #[inline(always)]
+    fn code(self, shaped: f32, scale: f32) -> u8 {
+        // Each on its own, so that thresholds are constants of the program.
+        if self.signed {
+            code_by_thresholds(&TORCHAO_SIGNED_4, shaped / scale)
+        } else {
+            code_by_thresholds(&TORCHAO_UNSIGNED_4, shaped / scale)
+        }
+    }
+
+    #[inline(always)]
+    fn value(self, code: u8, scale: f32) -> f32 {
+        let table = if self.signed { &FOUR_SIGNED } else { &FOUR_UNSIGNED };
+        table.values[usize::from(code)] * scale
     }
 }
 
@@ -162,11 +210,31 @@ impl Codec for BlockFp8 {
 
     #[inline(always)]
     fn encode(self, values: &[f32], codes: &mut [u8]) -> f32 {
-        let scale = scale(values) / 448.0;
+        let scale = scale(abs_max(values)) / 448.0;
         for (code, &x) in codes.iter_mut().zip(values) {
             *code = to_e4m3(x / scale);
         }
         scale
+    }
+
+    #[inline(always)]
+    fn magnitude(self, shaped: f32) -> u32 {
+        magnitude_bits(shaped)
+    }
+
+    #[inline(always)]
+    fn scale(self, largest: u32) -> f32 {
+        scale(f32::from_bits(largest)) / 448.0
+    }
+
+    #[inline(always)]
+    fn code(self, shaped: f32, scale: f32) -> u8 {
+        to_e4m3(shaped / scale)
+    }
+
+    #[inline(always)]
+    fn value(self, code: u8, scale: f32) -> f32 {
+        from_e4m3(code) * scale
     }
 }
 

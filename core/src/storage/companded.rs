@@ -65,6 +65,68 @@ impl Codec for Companded {
         codes.iter_mut().zip(bytes).for_each(|(to, code)| *to = code);
         StoredFloat::from_f32(scale)
     }
+
+    #[inline(always)]
+    fn shape(self, value: f32) -> f32 {
+        if self == Companded::Variance { ComputeFloat::sqrt(value) } else { value }
+    }
+
+    #[inline(always)]
+    fn magnitude(self, shaped: f32) -> u32 {
+        at_least_tiny(shaped).to_bits()
+    }
+
+    #[inline(always)]
+    fn scale(self, largest: u32) -> f32 {
+        f32::from_bits(largest)
+    }
+
+    #[inline(always)]
+    fn code(self, shaped: f32, scale: f32) -> u8 {
+        match self {
+            Companded::Momentum => momentum_code(shaped, scale),
+            Companded::Variance => variance_code(shaped, scale),
+        }
+    }
+
+    #[inline(always)]
+    fn value(self, code: u8, scale: f32) -> f32 {
+        match self {
+            Companded::Momentum => momentum_value(code, scale),
+            Companded::Variance => variance_value(code, scale),
+        }
+    }
+}
+
+/// The magnitude, at least 1e-12, which NaN counts as.
+#[inline(always)]
+fn at_least_tiny(x: f32) -> f32 {
+    let x = ComputeFloat::abs(x);
+    if x > 1e-12 { x } else { 1e-12 }
+}
+
+#[inline(always)]
+fn momentum_value(code: u8, scale: f32) -> f32 {
+    let y = f32::from(code as i8) / 127.0;
+    y / (2.0 - ComputeFloat::abs(y)) * scale
+}
+
+#[inline(always)]
+fn variance_value(code: u8, scale: f32) -> f32 {
+    let root = f32::from(code) / 255.0 * scale;
+    root * root
+}
+
+#[inline(always)]
+fn momentum_code(x: f32, scale: f32) -> u8 {
+    let x = x / scale;
+    let y = 2.0 * x / (1.0 + ComputeFloat::abs(x));
+    floor(y * 127.0 + 0.5) as u8
+}
+
+#[inline(always)]
+fn variance_code(root: f32, scale: f32) -> u8 {
+    floor(root / scale * 255.0 + 0.5) as u8
 }
 
 impl Companded {
@@ -74,14 +136,12 @@ impl Companded {
         match self {
             Companded::Momentum => {
                 for (x, code) in values.iter_mut().zip(codes) {
-                    let y = f32::from(code as i8) / 127.0;
-                    *x = y / (2.0 - ComputeFloat::abs(y)) * scale;
+                    *x = momentum_value(code, scale);
                 }
             }
             Companded::Variance => {
                 for (x, code) in values.iter_mut().zip(codes) {
-                    let root = f32::from(code) / 255.0 * scale;
-                    *x = root * root;
+                    *x = variance_value(code, scale);
                 }
             }
         }
@@ -97,8 +157,7 @@ impl Companded {
         }
         let mut largest = group;
         for x in &mut largest {
-            *x = ComputeFloat::abs(*x);
-            *x = if *x > 1e-12 { *x } else { 1e-12 };
+            *x = at_least_tiny(*x);
         }
         let mut width = GROUP / 2;
         while width > 0 {
@@ -112,14 +171,12 @@ impl Companded {
         match self {
             Companded::Momentum => {
                 for (code, x) in codes.iter_mut().zip(group) {
-                    let x = x / scale;
-                    let y = 2.0 * x / (1.0 + ComputeFloat::abs(x));
-                    *code = floor(y * 127.0 + 0.5) as u8;
+                    *code = momentum_code(x, scale);
                 }
             }
             Companded::Variance => {
                 for (code, x) in codes.iter_mut().zip(group) {
-                    *code = floor(x / scale * 255.0 + 0.5) as u8;
+                    *code = variance_code(x, scale);
                 }
             }
         }

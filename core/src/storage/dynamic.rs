@@ -27,8 +27,14 @@ pub struct DynamicQuant8 {
 /// compilers vectorise a maximum of integers.
 #[inline(always)]
 pub(crate) fn abs_max(values: &[f32]) -> f32 {
-    let most = values.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
+    let most = values.iter().fold(0, |most: u32, &x| most.max(magnitude_bits(x)));
     f32::from_bits(most)
+}
+
+/// The bits of the magnitude.
+#[inline(always)]
+pub(crate) fn magnitude_bits(x: f32) -> u32 {
+    x.to_bits() & 0x7fff_ffff
 }
 
 /// ⌊x⌋ for x from 0 to 65536.
@@ -71,22 +77,55 @@ impl Codec for DynamicQuant8 {
         if self.cpu_grid {
             let scale = abs_max_ignoring_nan(values);
             let inverse = 1.0 / scale;
-            self.encode_with(values, codes, |x| {
-                // The reference clamps the cell to 0..=65535 and divides it by 65535. Neither changes a code: values
-                // beyond ±1 get the codes of ±1, and the division has been compared for all cells.
-                let cell = floor_f32((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
-                cell * (2.0 / 65535.0) - 1.0
-            });
+            self.encode_with(values, codes, |x| grid_point(x, inverse));
             return scale;
         }
-        let scale = match abs_max(values) {
-            0.0 => 1.0,
-            x if x.is_nan() => f32::NAN, // the canonical NaN
-            x => x,
-        };
+        let scale = nearest_scale(abs_max(values));
         self.encode_with(values, codes, |x| x / scale);
         scale
     }
+
+    #[inline(always)]
+    fn magnitude(self, shaped: f32) -> u32 {
+        if self.cpu_grid && shaped.is_nan() { 0 } else { magnitude_bits(shaped) }
+    }
+
+    #[inline(always)]
+    fn scale(self, largest: u32) -> f32 {
+        let largest = f32::from_bits(largest);
+        if self.cpu_grid { largest } else { nearest_scale(largest) }
+    }
+
+    #[inline(always)]
+    fn code(self, shaped: f32, scale: f32) -> u8 {
+        let x = if self.cpu_grid { grid_point(shaped, 1.0 / scale) } else { shaped / scale };
+        if self.signed { BNB_SIGNED.code(x) } else { BNB_UNSIGNED.code(x) }
+    }
+
+    #[inline(always)]
+    fn value(self, code: u8, scale: f32) -> f32 {
+        let table = if self.signed { &EIGHT_SIGNED } else { &EIGHT_UNSIGNED };
+        table.values[usize::from(code)] * scale
+    }
+}
+
+/// The scale of a block with this largest magnitude, where codes are the nearest.
+#[inline(always)]
+fn nearest_scale(largest: f32) -> f32 {
+    match largest {
+        0.0 => 1.0,
+        x if x.is_nan() => f32::NAN, // the canonical NaN
+        x => x,
+    }
+}
+
+/// The grid's point of a value, which is scaled by this factor.
+#[inline(always)]
+fn grid_point(x: f32, inverse: f32) -> f32 {
+    // The reference clamps the cell to 0..=65535 and divides it by 65535. Neither changes a code: values beyond ±1 get
+    // the codes of ±1, and the division has been compared for all cells.
+    let cell = floor_f32((x * inverse + 1.0) * 0.5 * 65535.0 + 0.5);
+    cell * (2.0 / 65535.0) - 1.0
 }
 
 impl DynamicQuant8 {

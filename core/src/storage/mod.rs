@@ -22,7 +22,7 @@ mod split;
 mod stochastic;
 
 pub use block_quant::{BlockFp8, BlockQuant4, BlockQuant8};
-pub use block_quantized::{BlockQuantized, Codec};
+pub use block_quantized::{BlockQuantized, Codec, code_shift};
 #[cfg(feature = "alloc")]
 pub(crate) use chunk::{Chunk, paired_chunks_mut, plain_chunks_mut, stochastic_chunks_mut};
 pub use companded::Companded;

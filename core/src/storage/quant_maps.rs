@@ -81,6 +81,7 @@ const fn is_up(tie: Tie, low: f32, high: f32, x: f32) -> bool {
 
 /// The code of the value nearest to x; 0 for NaN. N is a power of two. The definition of the encoding: a binary search
 /// with a fixed number of branchless steps.
+#[cfg_attr(target_arch = "nvptx64", allow(dead_code, reason = "the fast encoding is used"))]
 #[inline(always)]
 pub(crate) fn nearest<const N: usize>(map: &[f32; N], tie: Tie, x: f32) -> u8 {
     let (mut low, mut half) = (0, N / 2);
@@ -147,7 +148,9 @@ pub(crate) const BATCH: usize = 256;
 /// There L is 0.2 too high. So ⌊L(x) − δ⌋, with 0.2 ≤ δ < 1, is the code or the one before it, at the borders too; the
 /// table of [`thresholds`] tells which.
 pub(crate) struct NearestCode<const SIGNED: bool> {
+    #[cfg(not(target_arch = "nvptx64"))]
     map: &'static [f32; 256],
+    #[cfg(not(target_arch = "nvptx64"))]
     tie: Tie,
     /// For each code, the smallest float with the next code.
     thresholds: Table,
@@ -186,7 +189,13 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
     const LINES: [GuessLine; 7] = lines(SIGNED);
 
     const fn new(map: &'static [f32; 256], tie: Tie) -> Self {
-        NearestCode { map, tie, thresholds: Table::new(thresholds(map, tie)) }
+        NearestCode {
+            #[cfg(not(target_arch = "nvptx64"))]
+            map,
+            #[cfg(not(target_arch = "nvptx64"))]
+            tie,
+            thresholds: Table::new(thresholds(map, tie)),
+        }
     }
 
     /// The code of x or the one before it; any code for NaN.
@@ -207,11 +216,26 @@ impl<const SIGNED: bool> NearestCode<SIGNED> {
         code.max(0) as u8
     }
 
+    /// The code nearest to x; 0 for NaN.
+    #[inline(always)]
+    pub(crate) fn code(&self, x: f32) -> u8 {
+        let guess = Self::guess(x);
+        let nearest = guess + u8::from(x >= self.thresholds.values[usize::from(guess)]);
+        if x.is_nan() { 0 } else { nearest }
+    }
+
     /// Writes the codes nearest to `f` of each value; 0 for NaN.
     #[inline(always)]
     pub(crate) fn encode(&self, values: &[f32], codes: &mut [u8], f: impl Fn(f32) -> f32) {
-        if cfg!(any(target_os = "none", target_arch = "nvptx64")) {
-            // Without vector units batches gain nothing.
+        // Without vector units batches gain nothing.
+        if cfg!(target_arch = "nvptx64") {
+            for (code, &x) in codes.iter_mut().zip(values) {
+                *code = self.code(f(x));
+            }
+            return;
+        }
+        #[cfg(not(target_arch = "nvptx64"))]
+        if cfg!(target_os = "none") {
             for (code, &x) in codes.iter_mut().zip(values) {
                 *code = nearest(self.map, self.tie, f(x));
             }

@@ -139,7 +139,7 @@ impl<S: OpenStorage> Converted for PerElement<S> {
 
 /// A codec from the host's parameters: whether it is signed, and its block size. For [`DynamicQuant8`] the
 /// first has bit 0 for signed, bit 1 for the CPU's grid.
-trait CodecSource: Codec {
+pub(crate) trait CodecSource: Codec {
     fn new(with: [u64; 2]) -> Self;
 }
 

@@ -32,7 +32,7 @@ pub(crate) fn lane() -> u64 {
 /// # Safety
 /// The table has `count` descriptors, at least one.
 #[inline(always)]
-unsafe fn find_desc<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a L {
+pub(crate) unsafe fn find_desc<'a, L: TableRow>(table: *const L, count: u64, chunk: u64) -> &'a L {
     let (mut low, mut high) = (0, count);
     while high - low > 1 {
         let middle = (low + high) / 2;
@@ -79,15 +79,21 @@ pub(crate) unsafe fn for_each_chunk_per_warp<'a, L: TableRow + 'a>(
     chunks: u64,
     f: impl Fn(&'a L, u64),
 ) {
-    let ((block, blocks), (at, threads)) = (block(), thread());
-    let warps = threads / WARP;
-    let mut chunk = block * warps + at / WARP;
+    let (mut chunk, stride) = chunks_of_warp();
     while chunk < chunks {
         // SAFETY: guaranteed by the caller.
         let desc = unsafe { find_desc(table, count, chunk) };
         f(desc, chunk - desc.first_block());
-        chunk += blocks * warps;
+        chunk += stride;
     }
+}
+
+/// The first chunk of this warp, and the distance from one to the next.
+#[inline(always)]
+pub(crate) fn chunks_of_warp() -> (u64, u64) {
+    let ((block, blocks), (at, threads)) = (block(), thread());
+    let warps = threads / WARP;
+    (block * warps + at / WARP, blocks * warps)
 }
 
 /// The sum over the lanes, folded 16, 8, 4, 2, 1. The result is in lane 0.
@@ -122,6 +128,33 @@ pub(crate) fn warp_reduce<A: ComputeFloat>(
         i += WARP;
     }
     warp_fold(all, join)
+}
+
+/// The value of the lane whose index differs from this one's in the bits of `lanes`.
+#[inline(always)]
+pub(crate) fn shfl_xor(x: u32, lanes: u32) -> u32 {
+    let y: u32;
+    // SAFETY: all lanes of the warp execute this; no memory is accessed.
+    unsafe {
+        asm!("shfl.sync.bfly.b32 {y}, {x}, {n}, 0x1f, 0xffffffff;",
+            y = out(reg32) y, x = in(reg32) x, n = in(reg32) lanes, options(nomem, nostack));
+    }
+    y
+}
+
+/// Shared memory of a block, of this many floats for each of up to N threads; returns the first of this
+/// thread, whose other ones follow at a distance of [`WARP`]. Other threads' are not to be accessed. To be
+/// called once in a kernel.
+#[inline(always)]
+pub(crate) fn shared<const FLOATS: usize, const N: usize>() -> *mut f32 {
+    let at: u64;
+    // SAFETY: declares memory, and takes its address.
+    unsafe {
+        asm!(".shared .align 16 .b8 shared_floats[{bytes}];", "cvta.shared.u64 {at}, shared_floats;",
+            at = out(reg64) at, bytes = const FLOATS * N * 4, options(nostack));
+    }
+    let (thread, warp) = (thread().0, thread().0 / WARP);
+    (at + (warp * FLOATS as u64 * WARP + thread % WARP) * 4) as *mut f32
 }
 
 /// The value of the lane `lanes` above.

@@ -6,6 +6,7 @@
 #![feature(abi_ptx, stdarch_nvptx, asm_experimental_arch)]
 
 mod codecs;
+mod encoded;
 mod gradients;
 mod grid;
 mod lowrank;

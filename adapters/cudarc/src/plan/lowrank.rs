@@ -7,7 +7,7 @@ use bitstep::rule::StepContext;
 use bitstep::rule::factored::MatrixLayout;
 use bitstep::storage::StorageFormat;
 
-use crate::bytes::{apply_grad_scale, bytes, read};
+use crate::bytes::{apply_grad_scale, read};
 use crate::device_storage::DeviceStorage;
 use crate::job::ParamJob;
 use crate::kernel_spec::{LowRankParts, Shape, low_rank_parts};
@@ -33,14 +33,14 @@ const LIMIT: u32 = PROJECT_BACK + 50;
 const DIRECTIONS: u32 = PROJECT_BACK + 51;
 const APPLY_DIRECTION: u32 = PROJECT_BACK + 52;
 
-/// Refreshes a job's projectors, if they are due at this step. The host computes them, from the gradient
-/// read back from the device if they are singular vectors.
-pub(crate) fn refresh_projectors<D: Device>(
+/// A job's projectors, if new ones are due at this step, and the addresses that they are to be written to.
+/// The host computes them, from the gradient read back from the device if they are singular vectors.
+pub(crate) fn new_projectors<D: Device>(
     device: &mut D,
     job: &mut ParamJob<'_>,
-) -> Result<(), Error<D::Error>> {
-    let Some(low) = low_rank_parts(job.rule) else { return Ok(()) };
-    let Some(from) = low.whole.refresh_due(&job.step) else { return Ok(()) };
+) -> Result<Vec<(u64, Buffer)>, Error<D::Error>> {
+    let Some(low) = low_rank_parts(job.rule) else { return Ok(Vec::new()) };
+    let Some(from) = low.whole.refresh_due(&job.step) else { return Ok(Vec::new()) };
     let len = match from {
         ProjectorKind::Svd => job.shape.iter().product(),
         ProjectorKind::Random | ProjectorKind::Rademacher => 0,
@@ -70,10 +70,7 @@ pub(crate) fn refresh_projectors<D: Device>(
         low.whole.refresh(of, &step, job.scalars, grad, &mut views)?;
     }
     drop(views);
-    for (at, buffer) in addresses.into_iter().zip(&buffers).filter(|(_, b)| !b.is_empty()) {
-        device.write(at, &bytes(buffer)).map_err(Error::Device)?;
-    }
-    Ok(())
+    Ok(addresses.into_iter().zip(buffers).filter(|(_, b)| !b.is_empty()).collect())
 }
 
 /// The buffers of one projected parameter.

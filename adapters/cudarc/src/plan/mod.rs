@@ -1,8 +1,9 @@
 //! Plans the kernel launches of a step, independently of the device.
 //!
 //! A step is a list of phases. In each, all tensors that need the same kernel share a launch.
-//! Tensors of common types have kernels that read them directly. Any other storage is first decoded
-//! to values of the compute type, and encoded again at the end, as in the core.
+//! Tensors of common types have kernels that read them directly. Elementwise rules that compute in `f32`
+//! have one that decodes any other storage of up to 256 numbers a block, steps it, and encodes it again.
+//! Elsewhere storages are first decoded to values of the compute type in memory, and encoded at the end.
 
 pub(crate) mod gradient;
 pub(crate) mod lowrank;
@@ -19,7 +20,7 @@ use bitstep::rule::{ScalarState, StepContext};
 use crate::Error;
 use crate::device::Device;
 use crate::kernel_spec::{KernelSpec, kernel_spec};
-use crate::table::{CHUNK, TableRow};
+use crate::table::{CHUNK, ENCODED_THREADS, TableRow};
 
 /// Device memory that a step needs besides its tensors. It grows at the first step, or when
 /// tensors are added, and is reused afterwards.
@@ -157,6 +158,8 @@ pub(crate) enum Granularity {
     #[default]
     Block,
     Warp,
+    /// A warp that has shared memory.
+    Encoded,
 }
 
 #[derive(Default)]
@@ -184,8 +187,15 @@ impl Launch {
         let (chunks, threads) = match self.granularity {
             Granularity::Block => (self.chunks, self.items.next_multiple_of(WARP)),
             Granularity::Warp => (self.chunks.div_ceil(THREADS / WARP), self.chunks * WARP),
+            Granularity::Encoded => {
+                (self.chunks.div_ceil(ENCODED_THREADS / WARP), self.chunks * WARP)
+            }
         };
-        (chunks.clamp(1, BLOCKS) as u32, threads.clamp(WARP, THREADS) as u32)
+        let most = match self.granularity {
+            Granularity::Encoded => ENCODED_THREADS,
+            _ => THREADS,
+        };
+        (chunks.clamp(1, BLOCKS) as u32, threads.clamp(WARP, most) as u32)
     }
 }
 
