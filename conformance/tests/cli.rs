@@ -221,7 +221,9 @@ fn what_may_be_nan_is_not_judged_and_counted() {
         if line.starts_with("optimizer/") {
             case = line;
         }
-        if let Some(count) = line.trim().strip_suffix(" numbers not judged that may be NaN or infinite") {
+        if let Some(count) =
+            line.trim().strip_suffix(" numbers not judged that may be NaN or infinite")
+        {
             found.push((case, count));
         }
     }

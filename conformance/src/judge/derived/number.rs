@@ -576,7 +576,9 @@ mod tests {
         };
         for (x, y) in ends(a).into_iter().flat_map(|x| ends(b).map(|y| (x, y))) {
             assert!(covers(a * b, x * y) && covers(a * a, x * x) && covers(a / b, x / y));
-            assert!(covers(a + b, x + y) && covers(a - b, x - y) && covers(a.sqrt(), x.max(0.0).sqrt()));
+            assert!(
+                covers(a + b, x + y) && covers(a - b, x - y) && covers(a.sqrt(), x.max(0.0).sqrt())
+            );
         }
     }
 
