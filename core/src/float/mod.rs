@@ -10,9 +10,11 @@ pub mod bytes;
 mod compute;
 mod dtype;
 mod eager;
+mod narrow;
 mod stored;
 
 pub use compute::ComputeFloat;
 pub use dtype::Dtype;
-pub use eager::{Eager, EagerFloat, RoundNarrow};
+pub use eager::{Eager, EagerFloat};
+pub use narrow::RoundNarrow;
 pub use stored::StoredFloat;

@@ -195,7 +195,10 @@ impl Rule for AdafactorTorch {
             self.eps.0.unwrap_or(epsilon(step.group_dtype.or(step.dtype).unwrap_or(C::DTYPE)));
         Coefs {
             weight: C::scalar(math::pow(t, self.beta2_decay)),
-            decay: C::foreach_scalar(1.0 - step.lr * self.weight_decay, self.foreach == Some(true)),
+            decay: C::foreach_scalar(
+                step.decay_factor(self.weight_decay),
+                self.foreach == Some(true),
+            ),
             eps: C::scalar(eps),
             eps_squared: C::scalar(eps * eps),
             least_scale: self.eps.1,

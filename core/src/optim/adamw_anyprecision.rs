@@ -257,7 +257,7 @@ impl Rule for AdamWAnyPrecision {
         let narrow = matches!(v, Dtype::Bf16 | Dtype::F16);
         let d = if step.shape.is_empty() && narrow { Dtype::F32 } else { v };
         Coefs {
-            decay: C::scalar(factor(&[param], 1.0 - step.lr * self.weight_decay)),
+            decay: C::scalar(factor(&[param], step.decay_factor(self.weight_decay))),
             beta1: C::scalar(factor(&[m], beta1)),
             one_minus_beta1: C::scalar(alpha(m, param, 1.0 - beta1)),
             beta2: C::scalar(factor(&[v], beta2)),

@@ -3,7 +3,7 @@
 use crate::error::{Error, ensure_betas, ensure_fraction, ensure_not_negative, ensure_range};
 use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::optim::bnb::{BnbState, decay_factor};
+use crate::optim::bnb::BnbState;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// AdEMAMix.
@@ -214,7 +214,7 @@ impl Rule for AdEMAMix {
         let (beta1, beta2, _) = self.betas;
         let beta3 = self.beta3_at(t);
         Coefs {
-            decay: C::scalar(decay_factor(step.lr, self.weight_decay)),
+            decay: C::scalar(step.decay_factor(self.weight_decay)),
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta3: C::scalar(beta3),

@@ -3,7 +3,7 @@
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
-use crate::optim::bnb::{BnbState, decay_factor};
+use crate::optim::bnb::BnbState;
 use crate::rule::{Rule, ScalarState, StepContext};
 
 /// Lion.
@@ -132,7 +132,7 @@ impl Rule for Lion {
     fn coefs<C: ComputeFloat>(&self, step: &StepContext, _: &ScalarState) -> Coefs<C::Scalar> {
         let (beta1, beta2) = self.betas;
         Coefs {
-            decay: C::scalar(decay_factor(step.lr, self.weight_decay)),
+            decay: C::scalar(step.decay_factor(self.weight_decay)),
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::scalar(beta2),

@@ -51,6 +51,12 @@ impl DecayPowers {
 }
 
 impl StepContext<'_> {
+    /// What decoupled decay leaves of a parameter, where the reference asks whether there is any: without it all,
+    /// however large the rate.
+    pub fn decay_factor(&self, weight_decay: f64) -> f64 {
+        if weight_decay == 0.0 { 1.0 } else { 1.0 - self.lr * weight_decay }
+    }
+
     /// Step number t (from 1) at learning rate `lr`; the first update if t is 1; every other field is empty.
     pub const fn new(t: u64, lr: f64) -> Self {
         StepContext {

@@ -1,6 +1,6 @@
 //! bitsandbytes' Adam and AdamW, both with decoupled weight decay.
 
-use super::common::{BnbState, decay_factor};
+use super::common::BnbState;
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype};
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -173,7 +173,7 @@ impl Rule for BnbAdam {
             (1.0, self.eps * sqrt_correction2, 1.0, -step.lr * sqrt_correction2 / correction1)
         };
         Coefs {
-            decay: C::scalar(decay_factor(step.lr, self.weight_decay)),
+            decay: C::scalar(step.decay_factor(self.weight_decay)),
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::scalar(beta2),

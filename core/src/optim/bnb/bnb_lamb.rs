@@ -1,6 +1,6 @@
 //! bitsandbytes' LAMB: Adam with a limit on the norm of its update.
 
-use super::common::{BnbState, decay_factor, trust_ratio};
+use super::common::{BnbState, trust_ratio};
 use crate::error::{Error, ensure_betas, ensure_not_negative};
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 use crate::hyper::{FieldVisitor, HyperParams};
@@ -220,7 +220,7 @@ impl Rule for BnbLamb {
             (1.0, self.eps * sqrt_correction2, 1.0, step_size)
         };
         Coefs {
-            decay: C::scalar(decay_factor(step.lr, self.weight_decay)),
+            decay: C::scalar(step.decay_factor(self.weight_decay)),
             beta1: C::scalar(beta1),
             one_minus_beta1: C::scalar(1.0 - beta1),
             beta2: C::scalar(beta2),

@@ -47,11 +47,6 @@ impl BnbState {
     }
 }
 
-/// What decoupled decay leaves of a parameter: without decay all of it, however large the rate.
-pub(crate) fn decay_factor(lr: f64, weight_decay: f64) -> f64 {
-    if weight_decay > 0.0 { 1.0 - lr * weight_decay } else { 1.0 }
-}
-
 /// The trust ratio: the factor that reduces an update of norm `unorm` to at most `max_unorm` times the parameter's
 /// norm.
 pub(crate) fn trust_ratio(max_unorm: f64, param_norm: f64, unorm: f64) -> f64 {

@@ -19,4 +19,3 @@ pub use bnb_sgd::BnbSgd;
 pub use common::BnbState;
 #[cfg(feature = "alloc")]
 pub(crate) use common::build;
-pub(crate) use common::decay_factor;
