@@ -233,7 +233,9 @@ def optimizer(request):
     has = [request.array(f"p{i}.has_grad") for i in range(count)]
     hyper = constructor(cls, request.hyper, own)
     groups = protocol.arguments(json.loads(request.meta["groups"]))
-    if len(groups) > 1 or any(g[k] != request.hyper.get(k) for g in groups for k in g if k != "params"):
+    differ = any(g[k] != request.hyper.get(k) for g in groups for k in g if k != "params")
+    if len(groups) > 1 or differ or "rank" in request.hyper:  # GaLore and APOLLO have that one in groups alone
+        groups = [{k: x for k, x in g.items() if k != "rank" or x is not None} for g in groups]
         groups = [{"params": g["params"], **constructor(cls, g, {}), **beside(cls, g)} for g in groups]
         for own_arguments in groups:  # PyTorch checks those of the constructor alone, the core each group's
             cls([torch.zeros(2, 2)], **{**hyper, **{k: x for k, x in own_arguments.items() if k != "params" and k in hyper}})
@@ -243,6 +245,8 @@ def optimizer(request):
         run = {**run, "made": of_groups(cls, request.hyper)}
     for own_arguments in groups or []:
         for i in own_arguments["params"] if "rank" in own_arguments else ():
+            if request.array(f"p{i}.init").ndim != 2:
+                raise Unsupported("a projected parameter that is no matrix")
             if has[i] is not None and not has[i][0]:
                 raise Unsupported("a projected parameter without a gradient at the first step")
     rates = None if rates is None else [float(x) for x in rates]

@@ -191,6 +191,9 @@ def gradient(request):
                 accumulator([row])
             results.append(accumulator.gradients[0])
     elif request.name == "clip_grad_norm":
+        for x, dtype in zip(wide, dtypes):
+            if dtype == "f16" and np.count_nonzero(x) == 1 and 2 * least(x) < -13:
+                raise Unsupported("clip_by_global_norm in f16: the square of a single number is rounded before it is halved")
         results, norm = tf.clip_by_global_norm(tensors, request.hyper["clip_norm"], request.hyper.get("use_norm"))
         out["norm"] = float(norm)
         factor = min(0, least(request.hyper["clip_norm"]) - max(0, most(out["norm"])))
