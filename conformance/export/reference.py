@@ -395,7 +395,10 @@ def answer(backend, request, to):
     except Unsupported as why:
         return f"unsupported {why}"
     print(request, to, sep="\t", file=asked.stdin, flush=True)
-    return asked.stdout.readline().rstrip("\n") or f"error the program of the environment {env} has ended"
+    if said := asked.stdout.readline().rstrip("\n"):
+        return said
+    del ASKED[env]
+    return f"error the program of the environment {env} has ended"
 
 
 torch.linspace = linspace_of_avx2
