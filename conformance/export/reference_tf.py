@@ -102,6 +102,9 @@ def optimizer(request):
         raise Unsupported("parameters of several types")
     dtype = SHORT[dtypes.pop()]
 
+    if dtype in ("bf16", "f16") and any(hyper.get(key) for key in ("clipnorm", "adam_clipnorm")):
+        raise Unsupported("clipnorm in 16 bits: TensorFlow rounds each partial sum, in an order of its own")
+
     # Which variables decay is said by their names.
     names = [f"p{i}" for i in range(count)]
     for group in protocol.arguments(json.loads(request.meta["groups"])):
@@ -154,22 +157,49 @@ def optimizer(request):
     lr, denominator = least(rates), max(most(*v) / 2, most(of("epsilon")))
     alpha = lr + min(0, beta2 / 2) - max(0, most(1 - of("beta_1")))
     whole = [g + beta1, 2 * g + beta2, least(*m), least(*v), least(*p)]
-    products = [2 * g, alpha, least(*m) + alpha, least(*m) + alpha - max(0, denominator), lr + least(*p)]
+    products = [2 * g, least(of("epsilon")), alpha, least(*m) + alpha, least(*m) + alpha - max(0, denominator), lr + least(*p)]
     refuse_subnormal(dtype, whole, [*products, lr + least(*p) + min(0, least(decay))])
     skip = ("init", "grad", "has_grad")
     return {n: t for n, t in case.tensors.items() if n[0] == "p" and n.split(".", 1)[1] not in skip}
 
 
+def numbers(x):
+    """All numbers of arguments."""
+    if isinstance(x, (dict, list)):
+        return [y for part in (x.values() if isinstance(x, dict) else x) for y in numbers(part)]
+    return [float(x)] if isinstance(x, (int, float)) else []
+
+
+def decays(schedule, wide):
+    """A decay of Keras'; `wide`: in f64, which has no subnormal number among the rates."""
+    config = schedule["config"]
+    if wide and "initial_learning_rate" in config:
+        config = {**config, "initial_learning_rate": np.float64(config["initial_learning_rate"])}
+    return getattr(keras.optimizers.schedules, schedule["class_name"])(**config)
+
+
 def schedule(request):
-    hyper = dict(request.hyper)
+    hyper, sizes = {k: x for k, x in request.hyper.items() if k != "lr"}, []
+    count = range(int(request.meta["steps"]) + 1)
     if request.name == "create_optimizer":
-        _, made = create_optimizer(**{k: x for k, x in hyper.items() if k != "lr"})
+        _, made = create_optimizer(**hyper)
+        init, warmup, power = hyper["init_lr"], hyper["num_warmup_steps"], 1.0
+        line = {"initial_learning_rate": init, "end_learning_rate": init * hyper["min_lr_ratio"], "power": hyper["power"]}
+        line["decay_steps"] = hyper["num_train_steps"] - warmup
+        decay = {"class_name": "PolynomialDecay", "config": line}
     else:
         decay = hyper.pop("decay_schedule_fn")
-        made = getattr(keras.optimizers.schedules, decay["class_name"])(**decay["config"])
-        made = WarmUp(decay_schedule_fn=made, **{k: x for k, x in hyper.items() if k != "lr"})
-    steps, groups = int(request.meta["steps"]), int(request.meta["groups"])
-    rows = [[float(made(tf.constant(t, tf.int64)))] * groups for t in range(steps + 1)]
+        init, warmup, power = (hyper[key] for key in ("initial_learning_rate", "warmup_steps", "power"))
+        made = WarmUp(decay_schedule_fn=decays(decay, False), **hyper)
+    rows = [[float(made(tf.constant(t, tf.int64)))] * int(request.meta["groups"]) for t in count]
+    wide = decays(decay, True)
+    for t in count:
+        if t < warmup:
+            factor = np.float64(t / warmup) ** power
+            sizes += [factor, init * factor]
+        else:
+            sizes.append(float(wide(tf.constant(t - int(warmup), tf.int64))))
+    refuse_subnormal("f32", [], [least(numbers(request.hyper), sizes)])
     return {"lr": np.array(rows, dtype="f8")}
 
 
