@@ -62,26 +62,30 @@ def run_tf_optimizer(
     shapes=((4, 3), (5,)),
     dtype="f32",
     steps=16,
+    inputs=None,
     names=None,
     groups=None,
     edit=None,
     lr=None,
     has_grad=None,
     late=None,
+    prepare=None,
 ):
     """Runs what `make(**hyper)` returns.
 
+    inputs   an Inputs instead of a drawn one
     names    the variables' names, which decide over their weight decay (in the file as `hyper.names`)
     groups   what those names come to, as the format's groups
     late     the number of steps made before; the moments are then drawn and stored as state0
+    prepare  `prepare(opt, variables)` after construction
     """
     g = rng(seed, "optimizer", name, case)
-    inputs = draw(g, shapes, steps, dtype, (-2, 1), edit=edit)
+    inputs = inputs or draw(g, shapes, steps, dtype, (-2, 1), edit=edit)
     kind = {"bf16": ml_dtypes.bfloat16}.get(dtype, SHORT[dtype])
     with np.errstate(over="ignore"):
         inits = [x.astype(kind) for x in inputs.inits]
         grads = [x.astype(kind) for x in inputs.grads]
-    titles = names or [f"p{i}" for i in range(len(shapes))]
+    titles = names or [f"p{i}" for i in range(len(inits))]
     variables = [tf.Variable(x, name=title) for x, title in zip(inits, titles)]
     opt = make(**hyper)
 
@@ -97,6 +101,8 @@ def run_tf_optimizer(
                 s.assign((drawn if slot == "m" else abs(drawn)).astype(kind))
                 tensors[f"p{i}.state0.{slot}"] = raw(s)
             tensors[f"p{i}.state0.step"] = raw(float(opt.iterations))
+    if prepare:
+        prepare(opt, variables)
     if has_grad:
         for i in range(len(variables)):
             tensors[f"p{i}.has_grad"] = raw(np.array([has_grad(i, t) for t in range(steps)], dtype=np.uint8))

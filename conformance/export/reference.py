@@ -5,13 +5,16 @@
 runs it with the exporter's Python (BITSTEP_VENV_MAIN). Which class a name is, how it is made and how its state is
 read is what the cases files say: they are run with `run_torch_optimizer` and `Schedules.case` replaced by functions
 that only write down what they were called with. What a run can't be made from is refused, with the reason.
+
+References of other environments (BITSTEP_VENV_TF, BITSTEP_VENV_FORMER) are asked there: by `reference_tf.py`, and by
+this program.
 """
 
 import importlib
 import inspect
 import json
 import os
-import re
+import subprocess
 import sys
 import warnings
 from contextlib import nullcontext
@@ -20,7 +23,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "foreign")]
+sys.path.insert(0, str(HERE))
 sys.path.append(str(HERE / "cases"))
 sys.dont_write_bytecode = True
 warnings.simplefilter("ignore")
@@ -32,15 +35,20 @@ os.environ.setdefault("ATEN_CPU_CAPABILITY", "default")
 import golden  # noqa: E402  before any reference: it says how torch is to run
 import battery  # noqa: E402
 import export  # noqa: E402
+import lowrank  # noqa: E402
 import numpy as np  # noqa: E402
-import request as protocol  # noqa: E402
+import program  # noqa: E402
 import schedules  # noqa: E402
 import torch  # noqa: E402
+from program import SHORT, Unsupported, protocol  # noqa: E402
+
+ENV = sys.argv[1] if len(sys.argv) == 2 else "main"
+# References by their beginnings, and the environments that have them.
+ELSEWHERE = {"tensorflow.": "tf", "transformers.optimization_tf.": "tf", "transformers.optimization.AdamW": "former"}
+ASKED = {}  # environment: the program there
 
 linspace = torch.linspace
 run_torch_optimizer = golden.run_torch_optimizer
-Unsupported = protocol.Unsupported
-SHORT = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
 OPTIMIZERS = {}  # name: (class, arguments, how it is run)
 SCHEDULES = {}  # name: what makes the scheduler
 AROUND = {}  # name: the context that its runs need, such as one without a compiler
@@ -64,6 +72,23 @@ def remember(name, cls, seed, hyper=None, prefix="", **run):
     return lambda *_, **__: SimpleNamespace()  # some files change what was made
 
 
+def remember_projected(name, cls, reference, seed, hyper=None, projection=None, **run):
+    """In place of `lowrank.projected`."""
+    return remember(name, cls, seed, hyper, after=show_projectors, **run)
+
+
+def show_projectors(opt, params, t, rows):
+    """Projectors as state: the suite hands them over as what the reference made."""
+    for i, p in enumerate(params):
+        if (projector := opt.state.get(p, {}).get("projector")) is not None:
+            matrix = projector.ortho_matrix
+            if isinstance(matrix, (list, tuple)):
+                for j, m in enumerate(matrix):
+                    rows.add(f"p{i}.state.projector_{j}", m)
+            else:
+                rows.add(f"p{i}.state.projector", matrix)
+
+
 def remember_schedule(self, *_, **__):
     SCHEDULES[self.name] = self.make
 
@@ -71,7 +96,7 @@ def remember_schedule(self, *_, **__):
 def find(name, among):
     """What the cases file of a name has noted. A file is run once."""
     for path, env, names in export.files(name) if name not in LOOKED_FOR else ():
-        if env != "main":
+        if env != ENV:
             continue
         LOOKED_FOR.update(names)
         spec = importlib.util.spec_from_file_location(f"cases_{path.stem}", path)
@@ -131,18 +156,21 @@ def preset(wanted, step):
     def prepare(opt, params):
         others = lambda: repr([{k: v for k, v in g.items() if k != "params"} for g in opt.param_groups])
         start, before = [p.detach().clone() for p in params], others()
+        made = [dict(opt.state.get(p, {})) for p in params]
         for p in params:
             p.grad = torch.ones_like(p)
         step(opt, params, 0) if step else opt.step()
         if others() != before:
             raise Unsupported("a run from preset state: a group has state of its own")
         with torch.no_grad():
-            for p, x, slots in zip(params, start, wanted):
+            for p, x, slots, first in zip(params, start, wanted, made):
                 p.copy_(x)
                 p.grad = None
                 state = opt.state[p]
                 if not slots:
                     opt.state.pop(p)
+                    if first:
+                        opt.state[p] = first
                 elif {k for k, v in state.items() if isinstance(v, (torch.Tensor, int, float))} != set(slots):
                     raise Unsupported("a run from preset state: it has other slots than are shown")
                 for slot, x in slots.items():
@@ -205,7 +233,9 @@ def optimizer(request):
     has = [request.array(f"p{i}.has_grad") for i in range(count)]
     hyper = constructor(cls, request.hyper, own)
     groups = protocol.arguments(json.loads(request.meta["groups"]))
-    if len(groups) > 1 or any(g[k] != request.hyper.get(k) for g in groups for k in g if k != "params"):
+    differ = any(g[k] != request.hyper.get(k) for g in groups for k in g if k != "params")
+    if len(groups) > 1 or differ or "rank" in request.hyper:  # GaLore and APOLLO have that one in groups alone
+        groups = [{k: x for k, x in g.items() if k != "rank" or x is not None} for g in groups]
         groups = [{"params": g["params"], **constructor(cls, g, {}), **beside(cls, g)} for g in groups]
         for own_arguments in groups:  # PyTorch checks those of the constructor alone, the core each group's
             cls([torch.zeros(2, 2)], **{**hyper, **{k: x for k, x in own_arguments.items() if k != "params" and k in hyper}})
@@ -213,6 +243,14 @@ def optimizer(request):
         groups = None
     if groups is None and not run.get("made"):
         run = {**run, "made": of_groups(cls, request.hyper)}
+    for own_arguments in groups or []:
+        for i in own_arguments["params"] if "rank" in own_arguments else ():
+            if request.array(f"p{i}.init").ndim != 2:
+                raise Unsupported("a projected parameter that is no matrix")
+            if request.name == "galore_adafactor" and own_arguments["rank"] == 0:
+                raise Unsupported("rank 0: the core has no RMS of a parameter then")
+            if has[i] is not None and not has[i][0]:
+                raise Unsupported("a projected parameter without a gradient at the first step")
     rates = None if rates is None else [float(x) for x in rates]
     if rates and cls.__module__.startswith("torchao.") and not run.get("step"):
 
@@ -251,7 +289,32 @@ def optimizer(request):
     return {n: t for n, t in case.tensors.items() if n[0] == "p" and n.split(".", 1)[1] not in skip}
 
 
+def adafactor_schedule(request):
+    """Steps of Adafactor in which the RMS of the parameters are those given."""
+    from transformers.optimization import Adafactor, AdafactorSchedule
+
+    hyper, rms = request.hyper, request.array("given.rms")
+    dtype = getattr(torch, hyper["dtype"])
+    groups = hyper.get("groups") or [{} for _ in range(int(request.meta["groups"]))]
+    params = [torch.nn.Parameter(torch.ones(3, 4, dtype=dtype)) for _ in groups]
+    arg = [{**constructor(Adafactor, g, {}), "params": [p]} for g, p in zip(groups, params)]
+    opt = Adafactor(arg, **constructor(Adafactor, hyper, {}))
+    scheduler = AdafactorSchedule(opt, hyper["initial_lr"])
+    rows = [schedules.rates(opt)]
+    for t in range(int(request.meta["steps"])):
+        for p in params:
+            p.grad = torch.ones_like(p)
+        opt.step()
+        for p, x in zip(params, rms[t]):
+            opt.state[p]["RMS"].fill_(x)
+        scheduler.step()
+        rows.append(schedules.rates(opt))
+    return {"lr": np.array(rows, dtype="f8")}
+
+
 def schedule(request):
+    if request.name == "adafactor_schedule":
+        return adafactor_schedule(request)
     make, hyper = find(request.name, SCHEDULES), dict(request.hyper)
     if any(name.startswith("given.") for name in request.tensors):
         raise Unsupported("inputs beside the metric")
@@ -287,7 +350,7 @@ def gradient(request):
     out = {}
     if request.name == "accumulate":
         if "gradient_accumulation_steps" not in hyper:
-            raise Unsupported("TensorFlow's accumulator")
+            raise Unsupported("no accumulator of this environment")
         window, mean = hyper["gradient_accumulation_steps"], hyper["reduction"] == "mean"
         if window < 1:
             raise Unsupported("no steps to accumulate")
@@ -312,25 +375,37 @@ def gradient(request):
     return out | {f"g{i}.out": p.grad for i, p in enumerate(params) if p.grad is not None}
 
 
-def backend(request):
-    kind = {"optimizer": optimizer, "schedule": schedule, "gradient": gradient}[request.kind]
+def elsewhere(env):
+    """The program that answers with the references of another environment."""
+    if env not in ASKED:
+        variable = f"BITSTEP_VENV_{env.upper()}"
+        python = Path(os.environ.get(variable) or HERE / f".venv-{env}") / "bin" / "python"
+        if not python.exists():
+            raise Unsupported(f"{variable} names no environment")
+        command = [python, "-B", HERE / "reference_tf.py"] if env == "tf" else [python, "-B", __file__, env]
+        ASKED[env] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return ASKED[env]
+
+
+def answer(backend, request, to):
+    reference = protocol.read(request)[0]["reference"]
+    env = next((env for start, env in ELSEWHERE.items() if reference.startswith(start)), ENV)
+    if env == ENV:
+        return own_answer(backend, request, to)
     try:
-        return {"format": "bitstep-answer/1"}, kind(request)
-    except Unsupported:
-        raise
-    except Exception as e:  # what the reference refuses is not a run of it
-        says = re.sub(r"torch\.Size\(\[.*?\]\)", "…", str(e)).replace("\n", " ")  # alike for all shapes
-        raise Unsupported(f"the reference says {type(e).__name__}: {says}") from e
+        asked = elsewhere(env)
+    except Unsupported as why:
+        return f"unsupported {why}"
+    print(request, to, sep="\t", file=asked.stdin, flush=True)
+    if said := asked.stdout.readline().rstrip("\n"):
+        return said
+    del ASKED[env]
+    return f"error the program of the environment {env} has ended"
 
 
-def write(path, meta, tensors):
-    golden.write_safetensors(Path(path), tensors, meta)
-
-
-protocol.write = write
 torch.linspace = linspace_of_avx2
 battery.maker = remember
+lowrank.projected = remember_projected
 schedules.Schedules.case = remember_schedule
-# What a case says of packages takes longer than the run.
-golden.distributions, golden.path_of = lambda _: [], lambda _: ""
-protocol.serve(backend)
+own_answer, protocol.answer = protocol.answer, answer
+program.serve(optimizer=optimizer, schedule=schedule, gradient=gradient)

@@ -122,6 +122,13 @@ def cases(seed):
         steps=4,
     )
     yield case(
+        "lr_negative_f32",
+        "a schedule's rate below 0: uphill, and the scale stays positive",
+        STRONG,
+        lr=[0.05, -0.05, -0.01, 0.0, 0.05],
+        steps=5,
+    )
+    yield case(
         "zero_first_f32",
         "a first gradient of 0: a norm of 0 is remembered, and throttles what follows",
         STRONG,
