@@ -110,7 +110,10 @@ fn parts_are_parameters(trial: &Trial) {
         whole.spec.storage.min_len = 0;
     }
     // The rounding bits of a part would depend on its offset in the whole.
-    let noisy = matches!(whole.spec.storage.param, ParamStorage::Stochastic(_));
+    let noisy = matches!(
+        whole.spec.storage.param,
+        ParamStorage::Stochastic(_) | ParamStorage::StochasticBf16(_)
+    );
     let by_size = whole.spec.storage.min_len > 0 || whole.spec.storage.len_multiple > 1;
     // Parts as parameters have norms of their own.
     if noisy || by_size || whole.spec.rule.grad_norm_divisor(&whole.extra()).is_some() {

@@ -250,7 +250,7 @@ mod storage {
         });
         spec.storage.slot_formats = slots.collect();
         if bf16_stochastic_round {
-            spec.storage.param = ParamStorage::Stochastic(0);
+            spec.storage.param = ParamStorage::StochasticBf16(0);
         }
         Ok(spec)
     }

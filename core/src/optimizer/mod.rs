@@ -212,9 +212,9 @@ impl Optimizer {
             slots: Vec::new(),
             has_plain_state: plain,
             correction: None,
-            seed: match g.spec.storage.param {
-                ParamStorage::Stochastic(seed) => counter_u64(seed, self.params.len() as u64, 0),
-                _ => 0,
+            seed: match g.spec.storage.param.seed() {
+                Some(seed) => counter_u64(seed, self.params.len() as u64, 0),
+                None => 0,
             },
             rounding_bits: None,
             is_initialized: false,

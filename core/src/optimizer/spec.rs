@@ -233,9 +233,11 @@ pub enum ParamStorage {
     Split(u32),
     /// With a compensation of the same type beside each: [`KahanPair`](crate::storage::KahanPair).
     Kahan,
-    /// `bf16` by stochastic rounding, with this seed: [`StochasticRounded`](crate::storage::StochasticRounded). `f16` is
-    /// rounded to nearest, as torchao's `bf16_stochastic_round` leaves it.
+    /// By stochastic rounding, with this seed: [`StochasticRounded`](crate::storage::StochasticRounded).
     Stochastic(u64),
+    /// The same for `bf16`, while `f16` is rounded to nearest: torchao's `bf16_stochastic_round`. Its state is that of
+    /// [`Stochastic`](Self::Stochastic), as is its name in saved files.
+    StochasticBf16(u64),
 }
 
 /// The name in saved files. It never changes.
@@ -245,12 +247,14 @@ impl fmt::Display for ParamStorage {
             ParamStorage::Plain => f.write_str("plain"),
             ParamStorage::Split(bits) => write!(f, "split:{bits}"),
             ParamStorage::Kahan => f.write_str("kahan"),
-            ParamStorage::Stochastic(seed) => write!(f, "stochastic:{seed}"),
+            ParamStorage::Stochastic(seed) | ParamStorage::StochasticBf16(seed) => {
+                write!(f, "stochastic:{seed}")
+            }
         }
     }
 }
 
-/// The inverse of its `Display`.
+/// The inverse of its `Display`; `stochastic` is [`Stochastic`](ParamStorage::Stochastic).
 impl FromStr for ParamStorage {
     type Err = Error;
 
@@ -277,7 +281,8 @@ impl ParamStorage {
             (ParamStorage::Split(8), _) => Some(RawDtype::I8),
             (ParamStorage::Split(16), _) => Some(RawDtype::I16),
             (ParamStorage::Kahan, _) => Some(param.into()),
-            (ParamStorage::Plain | ParamStorage::Split(_) | ParamStorage::Stochastic(_), _) => None,
+            (ParamStorage::Plain | ParamStorage::Split(_), _) => None,
+            (ParamStorage::Stochastic(_) | ParamStorage::StochasticBf16(_), _) => None,
         }
     }
 
@@ -289,6 +294,18 @@ impl ParamStorage {
 
     /// Whether a parameter of this type is rounded at random.
     pub(super) fn is_stochastic(self, param: Dtype) -> bool {
-        matches!(self, ParamStorage::Stochastic(_)) && param == Dtype::Bf16
+        match self {
+            ParamStorage::Stochastic(_) => matches!(param, Dtype::Bf16 | Dtype::F16),
+            ParamStorage::StochasticBf16(_) => param == Dtype::Bf16,
+            _ => false,
+        }
+    }
+
+    /// The seed of what is rounded at random.
+    pub(super) fn seed(self) -> Option<u64> {
+        match self {
+            ParamStorage::Stochastic(seed) | ParamStorage::StochasticBf16(seed) => Some(seed),
+            _ => None,
+        }
     }
 }
