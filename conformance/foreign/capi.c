@@ -14,6 +14,9 @@ static bitstep_optimizer *optimizer;
 static bitstep_error error;
 static jmp_buf failed;
 
+/* In place of a status: what the interface has not got. */
+enum { UNSUPPORTED = -1 };
+
 /* Ends the request if a call fails. */
 static void check(int status) {
     if (status != BITSTEP_OK) longjmp(failed, status);
@@ -363,8 +366,11 @@ static void run(File f, size_t n) {
 
     Tensor rates = tensor(f, "lr", 0);
     for (int s = 0; s < steps; s++) {
-        for (size_t g = 0; rates.at && g < groups; g++)
-            bitstep_optimizer_set_lr(optimizer, g, ((double *)rates.at)[s], NULL);
+        for (size_t g = 0; rates.at && g < groups; g++) {
+            double rate = ((double *)rates.at)[s];
+            if (rate < 0) longjmp(failed, UNSUPPORTED);
+            check(bitstep_optimizer_set_lr(optimizer, g, rate, &error));
+        }
         bitstep_number given[16];
         size_t count = 0;
         for (char *at = f.header; count < 8 && (at = strstr(at, "\"given.")); ) {
@@ -412,7 +418,8 @@ static int answer(const char *from, const char *to) {
     error.message[0] = 0;
     int status = setjmp(failed);
     if (!status) run(f, tensor(f, "updates", 0).count);
-    if (status) printf("error %d: %s\n", status, error.message);
+    if (status == UNSUPPORTED) puts("unsupported a rate below 0");
+    else if (status) printf("error %d: %s\n", status, error.message);
     else finish(to);
     bitstep_optimizer_free(optimizer);
     while (count_of_kept) free(kept[--count_of_kept]);
