@@ -1,3 +1,5 @@
+import math
+
 from torch.optim import Adafactor
 
 from battery import battery, maker
@@ -75,6 +77,7 @@ def cases(seed):
         steps=8,
     )
     yield case("eps0_f32", "eps[0] = 0 with a gradient that is always 0: 0/0", {"eps": (0.0, 0.1)}, edit=zero, steps=6)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield case(
         "small_parameter_f32",
         "parameters whose RMS is below eps[1], one of them all zeros",

@@ -1,3 +1,5 @@
+import math
+
 import torch
 from llama_cookbook.policies.anyprecision_optimizer import AnyPrecisionAdamW
 
@@ -73,6 +75,7 @@ def cases(seed):
     yield case("beta1_0_f32", "beta1 = 0", {"betas": (0.0, 0.99), "lr": 0.1}, steps=8)
     yield case("beta2_0_f32", "beta2 = 0", {"betas": (0.9, 0.0), "lr": 0.1}, steps=8)
     yield case("eps0_f32", "eps = 0 with zero gradients: 0/0", {"eps": 0.0, "lr": 0.1}, steps=8)
+    yield case("lr_inf_f32", "an infinite rate without decay: nothing is multiplied by it but the update", {"weight_decay": 0.0}, lr=[0.01, math.inf, 0.01], steps=3)
     yield case("eps_large_bf16", "eps = 1 beside the corrected root", {"eps": 1.0, "lr": 0.5}, dtype="bf16", steps=8)
     yield case(
         "decay_kahan_bf16",
