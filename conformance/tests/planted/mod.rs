@@ -157,8 +157,16 @@ impl Run for PlantedRun {
     }
 }
 
+/// JSON has no infinite numbers: they are words.
+fn value(x: f64) -> Value {
+    if x.is_finite() { x.into() } else { x.to_string().into() }
+}
+
 fn number(arguments: &Arguments, key: &str) -> f64 {
-    arguments.get(key).and_then(Value::as_f64).unwrap_or(0.0)
+    match arguments.get(key) {
+        Some(Value::String(word)) => word.parse().unwrap(),
+        x => x.and_then(Value::as_f64).unwrap_or(0.0),
+    }
 }
 
 fn is(arguments: &Arguments, key: &str) -> bool {
@@ -173,11 +181,11 @@ fn pair(arguments: &Arguments, key: &str) -> (f64, f64) {
 fn one_step(name: &str, p: &mut Param, g: &[f64], lr: Option<f64>, bug: &str) {
     let mut arguments = p.arguments.clone();
     if let Some(lr) = lr {
-        arguments.insert("lr".to_owned(), lr.into());
+        arguments.insert("lr".to_owned(), value(lr));
     }
     if bug == "rate_f32" {
         let lr = number(&arguments, "lr") as f32;
-        arguments.insert("lr".to_owned(), f64::from(lr).into());
+        arguments.insert("lr".to_owned(), value(f64::from(lr)));
     }
     if p.dtype == Dtype::F64 && bug != "compute_f32" {
         typed::<f64>(name, p, g, &arguments, bug);
