@@ -221,7 +221,7 @@ fn what_may_be_nan_is_not_judged_and_counted() {
         if line.starts_with("optimizer/") {
             case = line;
         }
-        let line = line.trim().split_once(" numbers not judged that may be NaN or infinite");
+        let line = line.trim().split_once(" numbers not judged that have no bound");
         if let Some((count, _)) = line {
             found.push((case, count));
         }

@@ -129,6 +129,13 @@ def cases(seed):
         steps=5,
     )
     yield case(
+        "decay_beyond_f32",
+        "decay of more than the whole parameter, which turns its sign and not the direction's",
+        STRONG,
+        lr=[0.05, 4.0, 5.0, 0.05],
+        steps=4,
+    )
+    yield case(
         "zero_first_f32",
         "a first gradient of 0: a norm of 0 is remembered, and throttles what follows",
         STRONG,

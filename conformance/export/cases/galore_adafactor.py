@@ -35,6 +35,15 @@ def cases(seed):
         steps=5,
     )
     yield case("no_beta1_f32", "no first moment; the scale comes after lr", {**STRONG, "beta1": None})
+    for d, inits in (("f32", (66, 70)), ("f64", (520, 530))):
+        yield case(
+            f"infinite_{d}",
+            "an RMS whose squares overflow is an infinite rate: a direction of zeros is not multiplied by its decay",
+            {**STRONG, "beta1": None},
+            dtype=d,
+            inits=inits,
+            steps=2,
+        )
     yield case("warmup_init_f32", "the relative step grows from 1e-6; decay by it", {"warmup_init": True, "weight_decay": 50.0})
     yield case(
         "small_parameter_f32",

@@ -152,8 +152,8 @@ pub(crate) struct Comparator<'a> {
     diverging: BTreeMap<usize, Diverging>,
     /// Parameters whose codes have diverged in a free run.
     diverged: BTreeMap<usize, Diverged>,
-    /// How many numbers were not judged: a correct one may be NaN where another is none.
-    may_be_nan: usize,
+    /// How many numbers were not judged: a correct one may be anything, or NaN where another is none.
+    unjudged: usize,
     /// Whether this step of a free run can also be judged from the program's own numbers before it.
     pub(crate) can_follow: bool,
     /// Parameters that have to be, at this step: a number is off the table's bound where its derived one has grown
@@ -244,7 +244,7 @@ impl<'a> Comparator<'a> {
             units: BTreeMap::new(),
             diverging: BTreeMap::new(),
             diverged: BTreeMap::new(),
-            may_be_nan: 0,
+            unjudged: 0,
             can_follow: false,
             unbounded: BTreeSet::new(),
             systematic_errors: BTreeMap::new(),
@@ -339,7 +339,7 @@ impl<'a> Comparator<'a> {
             self.problem(own(text));
         }
         self.failures += other.failures;
-        self.may_be_nan += other.may_be_nan;
+        self.unjudged += other.unjudged;
         self.compared += other.compared;
         for (tensor, other) in other.tensors {
             let of = self.tensors.entry(tensor).or_default();
@@ -357,8 +357,8 @@ impl<'a> Comparator<'a> {
 
     /// The remark on what was not judged to the end.
     pub(crate) fn remark(&mut self) -> Option<String> {
-        let nan = (self.may_be_nan > 0)
-            .then(|| format!("{} numbers not judged that may be NaN or infinite", self.may_be_nan));
+        let nan = (self.unjudged > 0)
+            .then(|| format!("{} numbers not judged that have no bound", self.unjudged));
         match (self.ties(), nan) {
             (Some(a), Some(b)) => Some(format!("{a}; {b}")),
             (a, b) => a.or(b),
@@ -466,7 +466,7 @@ impl<'a> Comparator<'a> {
             let (g, w) = (got.get(i), want.get(i));
             let kind = |x: f64| (x.is_nan(), x.is_finite());
             if kind(g) != kind(w) && derived.is_some_and(|d| d[i].is_nan()) {
-                self.may_be_nan += 1;
+                self.unjudged += 1;
                 // What comes of it is judged from the program's own numbers.
                 if let Some(param) = at.param.filter(|_| self.mode == Mode::Free) {
                     self.diverging.entry(param).or_default().has_parted = true;
@@ -491,7 +491,8 @@ impl<'a> Comparator<'a> {
                 // The value is not on the code grid.
                 (None, _) => f64::INFINITY,
                 // After divergence a followed parameter is compared from its own state, any other by its value alone.
-                _ if diverged.is_some_and(|p| p.followed || !is_value) => {
+                _ if diverged.is_some_and(|p| p.followed) => 0.0,
+                _ if diverged.is_some() && !is_value => {
                     if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
                 }
                 (_, Some(apart)) => {
@@ -556,14 +557,19 @@ impl<'a> Comparator<'a> {
                 let of = Sample { tensor, step, index: i, dtype, got: g, want: w, unit, bound };
                 self.samples.push(of);
             }
-            if let Some(param) = at.param
-                && ulp > bound
-                && self.can_follow
-                && derived.is_some_and(|d| d[i] == f64::INFINITY)
-                && g.is_finite() == w.is_finite()
-            {
-                self.unbounded.insert(param);
-                continue;
+            if ulp > bound && derived.is_some_and(|d| d[i] == f64::INFINITY) {
+                let param = at.param.filter(|_| self.mode == Mode::Free);
+                if let Some(param) = param.filter(|_| self.can_follow) {
+                    self.unbounded.insert(param);
+                    continue;
+                }
+                if g.is_finite() == w.is_finite() {
+                    self.unjudged += 1;
+                    if let Some(param) = param {
+                        self.diverging.entry(param).or_default().has_parted = true;
+                    }
+                    continue;
+                }
             }
             let share = if ulp == 0.0 { 0.0 } else { ulp / bound };
             if self.worst.is_none_or(|w| share > w.share) {
@@ -598,7 +604,8 @@ impl<'a> Comparator<'a> {
         self.units.insert(at.tensor.to_owned(), units);
         let is_unbounded = at.param.is_some_and(|param| self.unbounded.contains(&param));
         if at.from.is_some() && !is_unbounded && diverged.is_none_or(|p| !p.followed) {
-            self.check_systematic(at, &SystematicError::of(&changes), diverged.is_some());
+            let error = SystematicError::of(&changes, want.dtype.size() < 4);
+            self.check_systematic(at, &error, diverged.is_some());
         }
         if let Some(t) = at.step {
             let history = self.history.entry(at.what.to_owned()).or_default();

@@ -87,6 +87,7 @@ impl<R: Rule> SplitRule for ForceF32<R> {
     const SLOTS: &'static [&'static str] = <R as Rule>::SLOTS;
     const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
     const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
+    const ADDS_DIRECTION: bool = <R as Rule>::ADDS_DIRECTION;
     type Coefs<C: ComputeFloat> = <R as Rule>::Coefs<C>;
 
     fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(

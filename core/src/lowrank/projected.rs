@@ -573,9 +573,8 @@ impl<R: SplitRule, W: ProjectionMethod, L: LinearAlgebra> Projected<R, W, L> {
         let inner = StepContext { shape: &low, projected: Some(numel(t.shape)), ..*step };
         let k = self.rule.compute_direction::<C>(&inner, scalars, &t.param, tensor)?;
         round::<C>(direction); // the rule may have computed in a wider type
-        // A negative rate turns the parameter's way, not the direction's.
-        let rises = R::apply_direction(&k, C::ZERO, C::ONE) > C::ZERO;
-        let against = rises != (step.lr < 0.0) && !self.rule.info().maximizes;
+        let uphill = (step.lr < 0.0) != self.rule.info().maximizes;
+        let against = R::ADDS_DIRECTION && !uphill;
         let update = ProjectedUpdate {
             plan,
             left,

@@ -23,6 +23,8 @@ pub trait SplitRule: DynRule + Copy + PartialEq + 'static {
     const SCALAR_NAMES: &'static [&'static str];
     /// [`RuleInfo::extra_args`](crate::rule::RuleInfo::extra_args).
     const EXTRA_ARGS: &'static [&'static str];
+    /// [`Rule::ADDS_DIRECTION`].
+    const ADDS_DIRECTION: bool;
     /// The constants of the step, for [`apply_direction`](Self::apply_direction).
     type Coefs<C: ComputeFloat>: Copy;
 
@@ -152,6 +154,7 @@ impl<R: Rule> SplitRule for R {
     const SLOTS: &'static [&'static str] = <R as Rule>::SLOTS;
     const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
     const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
+    const ADDS_DIRECTION: bool = <R as Rule>::ADDS_DIRECTION;
     type Coefs<C: ComputeFloat> = <R as Rule>::Coefs<C>;
 
     fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(
@@ -180,6 +183,7 @@ impl<R: FactoredUpdate> SplitRule for FactoredRule<R> {
     const SLOTS: &'static [&'static str] = R::SLOT_NAMES;
     const SCALAR_NAMES: &'static [&'static str] = <R as Rule>::SCALAR_NAMES;
     const EXTRA_ARGS: &'static [&'static str] = <R as Rule>::EXTRA_ARGS;
+    const ADDS_DIRECTION: bool = <R as Rule>::ADDS_DIRECTION;
     type Coefs<C: ComputeFloat> = <R as Rule>::Coefs<C>;
 
     fn compute_direction<C: ComputeFloat<Scalar: Plain, Stored: Plain>>(

@@ -167,6 +167,8 @@ constants! {
         is_scalar: bool,
         scale_parameter: bool,
         has_decay: bool,
+        /// Whether a direction is computed, which has no decay: 0 times an infinite one is NaN.
+        is_direction: bool,
         /// ε₂, the least RMS(p) that scales the rate.
         least_rms: S,
         relative_lr: S,
@@ -200,7 +202,7 @@ fn descend<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, u: C, m: C) -> (C, C) {
     let u = u.div_scalar(k.clip).mul_scalar(k.lr);
     let m = m.mul_scalar(k.beta1).add_scaled(u, k.one_minus_beta1);
     let u = if k.has_beta1 { m } else { u };
-    (decay(k, p) - u, m)
+    (if k.is_direction { p } else { decay(k, p) } - u, m)
 }
 
 #[inline(always)]
@@ -271,6 +273,7 @@ impl Rule for Adafactor {
             is_scalar: step.is_single(),
             scale_parameter: self.scale_parameter,
             has_decay: self.weight_decay != 0.0,
+            is_direction: step.projected.is_some(),
             least_rms: C::scalar(self.eps.1),
             relative_lr: C::scalar(self.relative_lr(step)),
             minus_weight_decay: C::scalar(-self.weight_decay),

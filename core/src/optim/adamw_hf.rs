@@ -147,6 +147,7 @@ impl Rule for AdamWHf {
     const ID: &'static str = "adamw_hf";
     const SLOTS: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
     const SLOT_MASKS: &'static [u32] = &[0b11];
+    const ADDS_DIRECTION: bool = false;
 
     fn check(&self) -> Result<(), Error> {
         ensure_not_negative("lr", self.lr)?;

@@ -229,6 +229,8 @@ pub trait Rule: HyperParams + Copy + PartialEq + core::fmt::Debug + Send + Sync 
         let _ = k;
         p + direction
     }
+    /// Whether [`Rule::apply_direction`] adds the direction, which then includes −η; if not, it multiplies it by −η.
+    const ADDS_DIRECTION: bool = true;
     /// Returns an error unless [`Rule::apply_direction`] after [`Rule::update_direction`] equals
     /// [`Rule::update`] except for rounding. By default they are equal if there is no weight decay and
     /// no slot starts as a copy of the parameter: such an update only adds to the parameter.

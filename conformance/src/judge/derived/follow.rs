@@ -299,7 +299,9 @@ pub(super) fn follow<R: Rule, T: ComputeFloat, S: Shape<R, T>>(
         let apart = |other: &ScalarState| (other[k] - x).abs();
         let wider = |pair: &[ScalarState]| pair.iter().map(apart).fold(0.0, f64::max);
         let apart: f64 = exported.chunks(2).map(wider).sum();
-        if apart > 0.0 && apart.is_finite() {
+        if x.is_finite() && !exported.iter().all(|other| other[k].is_finite()) {
+            *error = f64::INFINITY;
+        } else if apart > 0.0 && apart.is_finite() {
             // Beside the sum it takes a quotient and a root.
             *error = apart / 2.0 + 2.0 * half_ulp(T::Scalar::DTYPE, x);
         }

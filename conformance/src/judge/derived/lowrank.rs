@@ -282,8 +282,8 @@ fn of<R: Inner, W: Method, T: ComputeFloat>(
     let bounded = |x: &Answer| x.bounded::<T::Scalar>();
     let direction = answers.first()?.iter().map(bounded).collect();
     let direction = rounded::<T>(direction); // the rule may have computed in a wider type
-    let moved = R::apply_direction(&k, Bounded::<T>::ZERO, Bounded::<T>::ONE).value;
-    let against = moved > T::ZERO && !rule.rule.info().maximizes;
+    let uphill = (task.step.lr < 0.0) != rule.rule.info().maximizes;
+    let against = R::ADDS_DIRECTION && !uphill;
     let update = Update { plan, left, right, projected, direction, against, grad };
     let first = R::SCALAR_NAMES.len();
     let scalars = [&mut *task.scalars, &mut *task.scalar_errors];

@@ -375,7 +375,8 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
         let error = added(Source::Constant, 4.0 * half_ulp(CONSTANTS.get(), x));
         let is_whole = x == x.trunc() && x.abs() < 4_503_599_627_370_496.0;
         let error = match T::DTYPE {
-            _ if is_whole => 0.0,
+            // What is infinite is so everywhere.
+            _ if is_whole || !x.is_finite() => 0.0,
             Dtype::F64 => error,
             _ => on_grid::<T>(value, x, error),
         };

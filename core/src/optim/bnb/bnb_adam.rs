@@ -198,6 +198,15 @@ impl Rule for BnbAdam {
     fn check_separable(&self) -> Result<(), Error> {
         Ok(())
     }
+    /// Without decay: 0 times an infinite one is NaN.
+    #[inline(always)]
+    fn update_direction<C: ComputeFloat>(
+        k: &Coefs<C::Scalar>,
+        g: C,
+        slots: [C; 2],
+    ) -> (C, [C; 2]) {
+        Self::update(&Coefs { decay: C::scalar(1.0), ..*k }, C::ZERO, g, slots)
+    }
     #[inline(always)]
     fn apply_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, p: C, direction: C) -> C {
         p.mul_scalar(k.decay) + direction
