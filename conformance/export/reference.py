@@ -247,8 +247,6 @@ def optimizer(request):
         for i in own_arguments["params"] if "rank" in own_arguments else ():
             if request.array(f"p{i}.init").ndim != 2:
                 raise Unsupported("a projected parameter that is no matrix")
-            if request.name == "galore_adafactor" and own_arguments["rank"] == 0:
-                raise Unsupported("rank 0: the core has no RMS of a parameter then")
             if has[i] is not None and not has[i][0]:
                 raise Unsupported("a projected parameter without a gradient at the first step")
     rates = None if rates is None else [float(x) for x in rates]

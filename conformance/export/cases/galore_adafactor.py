@@ -44,6 +44,7 @@ def cases(seed):
             inits=inits,
             steps=2,
         )
+    yield case("rank0_f32", "a projection without elements: the RMS and the decay are those of the parameter", STRONG, group={"rank": 0})
     yield case("warmup_init_f32", "the relative step grows from 1e-6; decay by it", {"warmup_init": True, "weight_decay": 50.0})
     yield case(
         "small_parameter_f32",

@@ -296,6 +296,8 @@ impl Rule for Adafactor {
     }
 
     fn apply_sums<C: ComputeFloat>(k: &mut Coefs<C::Scalar>, [p, u]: [C::Scalar; 2], n: usize) {
+        // A projection of rank 0 has no elements, and its parameter an RMS.
+        let n = if k.is_direction { n.max(1) } else { n };
         let root = C::scalar(ComputeFloat::sqrt(n as f64));
         let [p, u] = [p, u].map(|sum| reduce::root(sum, k.is_scalar));
         k.rms = p / root;

@@ -565,10 +565,10 @@ pub(crate) fn param_sums<R: Rule, C: ComputeFloat<Stored: Plain>>(
     [scaled_sum::<C>(a, n, len), scaled_sum::<C>(b, n, len)]
 }
 
-/// A sum over `len` elements, scaled to n elements: `sum · n / len`, in `f64`.
+/// A sum over `len` elements, scaled to n elements, but at least to one: `sum · n / len`, in `f64`.
 #[inline(always)]
 pub fn scaled_sum<C: ComputeFloat>(sum: C::Scalar, n: usize, len: usize) -> C::Scalar {
-    C::scalar(sum.to_f64() * n as f64 / if len > 0 { len as f64 } else { 1.0 })
+    C::scalar(sum.to_f64() * n.max(1) as f64 / if len > 0 { len as f64 } else { 1.0 })
 }
 
 /// Replaces the [`Rule::PARAM_ONLY_SUMS`] among `projected`, the sums over a projection, by those in `full`, the sums

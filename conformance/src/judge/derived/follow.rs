@@ -330,7 +330,7 @@ fn sums<T: ComputeFloat>(
     let mut sums = [0, 1].map(|k| sum(terms.iter().map(|term| term[k])));
     if !before.full.is_empty() && param_only != 0 {
         let terms: Vec<_> = before.full.iter().map(|&p| constants.full_terms(p)).collect();
-        let scale = n as f64 / terms.len() as f64;
+        let scale = n.max(1) as f64 / terms.len().max(1) as f64;
         for k in (0..2).filter(|k| param_only >> k & 1 == 1) {
             let Bounded { value, error } = sum(terms.iter().map(|term| term[k]));
             let value = T::Scalar::from_f64(value.to_f64() * scale);
