@@ -5,7 +5,6 @@ use core::marker::PhantomData;
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use half::{bf16, f16};
-use num_traits::{One, Zero};
 
 use crate::float::bytes::Constants;
 use crate::float::{ComputeFloat, Dtype, RoundNarrow, StoredFloat};
@@ -158,21 +157,6 @@ impl<T: RoundNarrow> StoredFloat for Eager<T> {
     #[inline(always)]
     fn from_exact(x: f32) -> Self {
         Eager(x, PhantomData)
-    }
-}
-
-impl<T: RoundNarrow> Zero for Eager<T> {
-    fn zero() -> Self {
-        Self::ZERO
-    }
-    fn is_zero(&self) -> bool {
-        self.0 == 0.0
-    }
-}
-
-impl<T: RoundNarrow> One for Eager<T> {
-    fn one() -> Self {
-        Self::ONE
     }
 }
 
