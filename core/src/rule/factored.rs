@@ -21,7 +21,7 @@ use crate::float::Eager;
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 use crate::hyper::HyperParams;
 use crate::math::reduce::{self, CHUNK, Columns, TermSource, column_levels};
-use crate::rule::elementwise::{are_as_long, load_slots_at, parts, parts_mut};
+use crate::rule::elementwise::{Terms, are_as_long, load_slots_at, parts, parts_mut};
 use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{
@@ -377,9 +377,10 @@ pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, 
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
-        coefs, factors, start, param, grad, slots
-    }))
+    with_active_slots!(R, active, I => {
+        let mut terms = Sums::<R, C, P, G, S, I> { coefs, factors, start, param, grad, slots };
+        reduce::sums_of::<_, 2>(param.len(), &mut terms)
+    })
 }
 
 struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
@@ -402,7 +403,7 @@ impl<
 {
     /// Writes the terms from element `from` of the slices on.
     #[inline(always)]
-    fn terms(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+    fn terms<const VECTORS: bool>(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
         let active = const { active_slots_at::<R, I>() };
         let views = self.slots.as_ref();
         let mut segments = self.factors.segments(self.start + from, a.len());
@@ -424,6 +425,9 @@ impl<
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
+                if !VECTORS {
+                    simd::prevent_vectorization();
+                }
                 let state: R::Slots<C> = load_slots_at(slots, active, i);
                 let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
@@ -440,13 +444,18 @@ impl<
     G: StoredFloat,
     S: StoredFloat,
     const I: usize,
-> Kernel for Sums<'_, '_, R, C, P, G, S, I>
+> Kernel for Terms<'_, Sums<'_, '_, R, C, P, G, S, I>, C::Scalar>
 {
-    type Output = [C::Scalar; 2];
+    type Output = ();
 
     #[inline(always)]
-    fn run(self) -> [C::Scalar; 2] {
-        reduce::sums_by_chunk::<_, 2>(self.param.len(), self)
+    fn run(self) {
+        self.sums.terms::<true>(self.start, self.terms);
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) {
+        self.sums.terms::<false>(self.start, self.terms);
     }
 }
 
@@ -459,9 +468,8 @@ impl<
     const I: usize,
 > TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
 {
-    #[inline(always)]
-    fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
-        self.terms(from, terms);
+    fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
+        simd::dispatch_in::<C, P, _>(Terms { sums: &*self, start, terms });
     }
 }
 
@@ -584,7 +592,7 @@ impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Sca
     ) {
         with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
             coefs, factors: self, start, param, grad, slots
-        }.terms(0, terms));
+        }.terms::<true>(0, terms));
     }
 
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(
