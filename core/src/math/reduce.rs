@@ -27,7 +27,7 @@ pub const PARTIAL_LEN: usize = BLOCK * BLOCK;
 /// Levels above the first: enough for `usize::MAX` elements.
 const LEVELS: usize = (usize::BITS as usize).div_ceil(10);
 
-pub(crate) type Lanes<A, const K: usize> = [[A; LANES]; K];
+type Lanes<A, const K: usize> = [[A; LANES]; K];
 
 #[inline(always)]
 fn fold<A: ComputeFloat, const K: usize>(lanes: &mut Lanes<A, K>) -> [A; K] {
@@ -104,63 +104,6 @@ pub(crate) const CHUNK: usize = 256;
 pub(crate) trait TermSource<A, const K: usize> {
     /// Writes the terms from index `start` on, as many as the buffers hold.
     fn fill(&mut self, start: usize, terms: [&mut [A]; K]);
-    /// Adds the first `len` terms of each buffer to its lanes.
-    #[inline(always)]
-    fn add(&self, lanes: &mut Lanes<A, K>, buffers: &[[A; CHUNK]; K], len: usize)
-    where
-        A: ComputeFloat,
-    {
-        AddTerms { lanes, buffers, len }.run();
-    }
-}
-
-struct AddTerms<'a, A, const K: usize> {
-    lanes: &'a mut Lanes<A, K>,
-    buffers: &'a [[A; CHUNK]; K],
-    len: usize,
-}
-
-impl<A: ComputeFloat, const K: usize> Kernel for AddTerms<'_, A, K> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for (lane, buffer) in self.lanes.iter_mut().zip(self.buffers) {
-            let (rows, rest) = buffer.get(..self.len).unwrap_or_default().as_chunks::<LANES>();
-            for row in rows {
-                for (sum, x) in lane.iter_mut().zip(row) {
-                    *sum = *sum + *x;
-                }
-            }
-            for (sum, x) in lane.iter_mut().zip(rest) {
-                *sum = *sum + *x;
-            }
-        }
-    }
-}
-
-/// A source that chooses the vector unit itself. Addition chooses its own: it is compiled once for all such sources.
-struct Dispatched<'a, A, const K: usize>(&'a mut dyn TermSource<A, K>);
-
-impl<A, const K: usize> TermSource<A, K> for Dispatched<'_, A, K> {
-    #[inline(always)]
-    fn fill(&mut self, start: usize, terms: [&mut [A]; K]) {
-        self.0.fill(start, terms);
-    }
-    #[inline(always)]
-    fn add(&self, lanes: &mut Lanes<A, K>, buffers: &[[A; CHUNK]; K], len: usize)
-    where
-        A: ComputeFloat,
-    {
-        simd::dispatch(AddTerms { lanes, buffers, len });
-    }
-}
-
-/// [`sums_by_chunk`] of a source that chooses the vector unit itself.
-pub(crate) fn sums_of<A: ComputeFloat, const K: usize>(
-    n: usize,
-    terms: &mut dyn TermSource<A, K>,
-) -> [A; K] {
-    sums_by_chunk(n, Dispatched(terms))
 }
 
 /// A closure as a source of terms, where inlining does not matter.
@@ -195,7 +138,17 @@ pub(crate) fn sums_within<A: ComputeFloat, const K: usize>(
         while at < end {
             let len = if end - at < CHUNK { end - at } else { CHUNK };
             terms.fill(at, starts(buffers, len));
-            terms.add(&mut lanes, buffers, len);
+            for (lane, buffer) in lanes.iter_mut().zip(&*buffers) {
+                let (rows, rest) = buffer.get(..len).unwrap_or_default().as_chunks::<LANES>();
+                for row in rows {
+                    for (sum, x) in lane.iter_mut().zip(row) {
+                        *sum = *sum + *x;
+                    }
+                }
+                for (sum, x) in lane.iter_mut().zip(rest) {
+                    *sum = *sum + *x;
+                }
+            }
             at += len;
         }
         let sums = fold(&mut lanes);

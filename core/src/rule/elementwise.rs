@@ -61,16 +61,7 @@ pub fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredF
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    let n = param.len();
-    with_active_slots!(R, active, I => {
-        let mut terms = Sums::<R, C, P, G, S, I> { coefs, param, grad, slots };
-        if const { R::NUM_SUMS == 1 } {
-            let [a] = reduce::sums_of::<_, 1>(n, &mut terms);
-            [a, C::Scalar::ZERO]
-        } else {
-            reduce::sums_of::<_, 2>(n, &mut terms)
-        }
-    })
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> { coefs, param, grad, slots }))
 }
 
 struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
@@ -117,42 +108,69 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
     }
 }
 
-/// The terms of one chunk.
-pub(super) struct Terms<'a, S, A> {
-    pub(super) sums: &'a S,
-    pub(super) start: usize,
-    pub(super) terms: [&'a mut [A]; 2],
-}
-
 impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
-    Kernel for Terms<'_, Sums<'_, '_, R, C, P, G, S, I>, C::Scalar>
+    Kernel for Sums<'_, '_, R, C, P, G, S, I>
 {
-    type Output = ();
+    type Output = [C::Scalar; 2];
 
     #[inline(always)]
-    fn run(self) {
-        self.sums.terms::<true>(self.start, self.terms);
+    fn run(self) -> [C::Scalar; 2] {
+        self.sum_all::<true>()
     }
 
     #[inline(always)]
-    fn run_scalar(self) {
-        self.sums.terms::<false>(self.start, self.terms);
+    fn run_scalar(self) -> [C::Scalar; 2] {
+        self.sum_all::<false>()
     }
 }
 
 impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
-    TermSource<C::Scalar, 1> for Sums<'_, '_, R, C, P, G, S, I>
+    Sums<'_, '_, R, C, P, G, S, I>
 {
+    #[inline(always)]
+    fn sum_all<const VECTORS: bool>(self) -> [C::Scalar; 2] {
+        let n = self.param.len();
+        if const { R::NUM_SUMS == 1 } {
+            let [a] = reduce::sums_by_chunk::<_, 1>(n, Terms::<_, VECTORS>(self));
+            [a, C::Scalar::ZERO]
+        } else {
+            reduce::sums_by_chunk::<_, 2>(n, Terms::<_, VECTORS>(self))
+        }
+    }
+}
+
+/// The terms of sums, computed in vectors or not.
+pub(super) struct Terms<S, const VECTORS: bool>(pub(super) S);
+
+impl<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+    const VECTORS: bool,
+> TermSource<C::Scalar, 1> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
+{
+    #[inline(always)]
     fn fill(&mut self, start: usize, [a]: [&mut [C::Scalar]; 1]) {
-        simd::dispatch_in::<C, P, _>(Terms { sums: &*self, start, terms: [a, &mut []] });
+        self.0.terms::<VECTORS>(start, [a, &mut []]);
     }
 }
 
-impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
-    TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
+impl<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+    const VECTORS: bool,
+> TermSource<C::Scalar, 2> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
 {
+    #[inline(always)]
     fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
-        simd::dispatch_in::<C, P, _>(Terms { sums: &*self, start, terms });
+        self.0.terms::<VECTORS>(start, terms);
     }
 }
 

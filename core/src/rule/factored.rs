@@ -377,10 +377,9 @@ pub fn sums<R: FactoredUpdate, C: ComputeFloat, P: StoredFloat, G: StoredFloat, 
     grad: &[G],
     slots: &R::Slots<&[S]>,
 ) -> [C::Scalar; 2] {
-    with_active_slots!(R, active, I => {
-        let mut terms = Sums::<R, C, P, G, S, I> { coefs, factors, start, param, grad, slots };
-        reduce::sums_of::<_, 2>(param.len(), &mut terms)
-    })
+    with_active_slots!(R, active, I => simd::dispatch_in::<C, P, _>(Sums::<R, C, P, G, S, I> {
+        coefs, factors, start, param, grad, slots
+    }))
 }
 
 struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
@@ -444,18 +443,18 @@ impl<
     G: StoredFloat,
     S: StoredFloat,
     const I: usize,
-> Kernel for Terms<'_, Sums<'_, '_, R, C, P, G, S, I>, C::Scalar>
+> Kernel for Sums<'_, '_, R, C, P, G, S, I>
 {
-    type Output = ();
+    type Output = [C::Scalar; 2];
 
     #[inline(always)]
-    fn run(self) {
-        self.sums.terms::<true>(self.start, self.terms);
+    fn run(self) -> [C::Scalar; 2] {
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), Terms::<_, true>(self))
     }
 
     #[inline(always)]
-    fn run_scalar(self) {
-        self.sums.terms::<false>(self.start, self.terms);
+    fn run_scalar(self) -> [C::Scalar; 2] {
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), Terms::<_, false>(self))
     }
 }
 
@@ -466,10 +465,12 @@ impl<
     G: StoredFloat,
     S: StoredFloat,
     const I: usize,
-> TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
+    const VECTORS: bool,
+> TermSource<C::Scalar, 2> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
 {
-    fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
-        simd::dispatch_in::<C, P, _>(Terms { sums: &*self, start, terms });
+    #[inline(always)]
+    fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
+        self.0.terms::<VECTORS>(from, terms);
     }
 }
 
