@@ -407,13 +407,16 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     });
 }
 
+/// Converts decoded values, with the slots of their rule.
+type ConvertChunk<'a, S> = &'a mut dyn FnMut(&mut [S], &[[S; MAX_BLOCK]]);
+
 /// Converts a parameter a chunk at a time, decoded into `state` and a buffer. It is compiled once for all rules.
 fn convert_chunks<S: Plain>(
     chunk_len: usize,
     param: &mut DataMut<'_>,
     slots: &[DataMut<'_>],
     state: &mut [[S; MAX_BLOCK]],
-    convert: &mut dyn FnMut(&mut [S], &[[S; MAX_BLOCK]]),
+    convert: ConvertChunk<'_, S>,
 ) {
     let mut values = [S::default(); MAX_BLOCK];
     for start in (0..param.len()).step_by(chunk_len) {
