@@ -82,10 +82,11 @@
 //!
 //! | feature | brings | without it |
 //! | --- | --- | --- |
-//! | `std` (default; brings `alloc`) | the widest vector unit, chosen at run time | the target's baseline; the same bits |
-//! | `alloc` | [`optimizer`], [`hyper::Args`], [`registry`] | rules, schedules, clipping and storages over memory of yours |
+//! | `std` (default) | the widest vector unit, chosen at run time | the target's baseline; the same bits |
+//! | `alloc` (default) | [`optimizer`], [`hyper::Args`], [`registry`] | rules, schedules, clipping and storages over memory of yours |
 //! | `names` (brings `alloc`) | every optimizer by its reference's name | only rules that the program names are compiled |
 //! | `names-torch`, `names-bnb`, … | the names of one family of references; `registry` without a family knows none | |
+//! | `num-traits` | `Zero` and `One` of that crate for [`float::Eager`] | |
 //!
 //! # Map
 //!

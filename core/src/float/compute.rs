@@ -5,10 +5,9 @@
 //! two roundings: computed in `f32` and rounded to 16 bits when stored, as PyTorch's *fused* kernels do (the default), or
 //! computed in the 16-bit type itself, [`Eager`](super::Eager), as PyTorch's *eager* kernels do.
 
-use core::ops::{Div, Neg, Sub};
+use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use half::{bf16, f16};
-use num_traits::{One, Zero};
 
 use super::{Dtype, RoundNarrow, StoredFloat};
 use crate::arch::sqrt;
@@ -19,7 +18,13 @@ use crate::arch::sqrt;
 /// rounded to `f32` (`f64` for `f64`). As in PyTorch, `add_scalar` and `add_scaled` round it to `Self` first; the other
 /// operations use it as it is.
 pub trait ComputeFloat:
-    StoredFloat + PartialOrd + Zero + One + Sub<Output = Self> + Div<Output = Self> + Neg<Output = Self>
+    StoredFloat
+    + PartialOrd
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
 {
     /// The storage type of the same values.
     type Stored: StoredFloat;

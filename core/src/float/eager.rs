@@ -5,7 +5,6 @@ use core::marker::PhantomData;
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use half::{bf16, f16};
-use num_traits::{One, Zero};
 
 use crate::float::bytes::Constants;
 use crate::float::{ComputeFloat, Dtype, RoundNarrow, StoredFloat};
@@ -161,7 +160,8 @@ impl<T: RoundNarrow> StoredFloat for Eager<T> {
     }
 }
 
-impl<T: RoundNarrow> Zero for Eager<T> {
+#[cfg(feature = "num-traits")]
+impl<T: RoundNarrow> num_traits::Zero for Eager<T> {
     fn zero() -> Self {
         Self::ZERO
     }
@@ -170,7 +170,8 @@ impl<T: RoundNarrow> Zero for Eager<T> {
     }
 }
 
-impl<T: RoundNarrow> One for Eager<T> {
+#[cfg(feature = "num-traits")]
+impl<T: RoundNarrow> num_traits::One for Eager<T> {
     fn one() -> Self {
         Self::ONE
     }

@@ -44,6 +44,7 @@ impl GradientAccumulator {
     ///
     /// # Errors
     /// M = 0.
+    #[inline]
     pub fn mean(window: u64) -> Result<Self, Error> {
         Self::new(window, true)
     }
@@ -52,10 +53,12 @@ impl GradientAccumulator {
     ///
     /// # Errors
     /// M = 0.
+    #[inline]
     pub fn sum(window: u64) -> Result<Self, Error> {
         Self::new(window, false)
     }
 
+    #[inline]
     fn new(window: u64, mean: bool) -> Result<Self, Error> {
         let argument = "gradient_accumulation_steps";
         ensure_range(window > 0, argument, window as f64, ">= 1")?;
@@ -67,6 +70,7 @@ impl GradientAccumulator {
     ///
     /// # Errors
     /// 0, or a micro-batch of the window has been added already.
+    #[inline]
     pub fn window(&mut self, window: u64) -> Result<(), Error> {
         let argument = "window";
         ensure_range(window > 0, argument, window as f64, ">= 1")?;
@@ -79,29 +83,34 @@ impl GradientAccumulator {
     }
 
     /// Drops the micro-batches of an incomplete window: the next one begins a new window.
+    #[inline]
     pub const fn restart(&mut self) {
         self.window = self.every;
         self.seen = 0;
     }
 
     /// The number of micro-batches in the current window; 0 if the next one begins a new window.
+    #[inline]
     #[must_use]
     pub const fn position(&self) -> u64 {
         if self.is_complete() { 0 } else { self.seen }
     }
 
     /// The length of the window that the next micro-batch belongs to.
+    #[inline]
     const fn length(&self) -> u64 {
         if self.is_complete() { self.every } else { self.window }
     }
 
     /// Whether the next micro-batch is a window by itself, so that no accumulation is needed.
+    #[inline]
     #[must_use]
     pub const fn is_single(&self) -> bool {
         self.length() == 1
     }
 
     /// The factor of the next micro-batch's gradients: 1/M for the mean, 1 for the sum.
+    #[inline]
     #[must_use]
     pub fn weight(&self) -> f64 {
         if self.mean { 1.0 / self.length() as f64 } else { 1.0 }
@@ -111,6 +120,7 @@ impl GradientAccumulator {
     ///
     /// # Errors
     /// Different lengths or types. Nothing is written then.
+    #[inline]
     pub fn add(&self, total: DataMut<'_>, grad: Data<'_>) -> Result<(), Error> {
         self.add_weighted(total, grad, self.weight())
     }
@@ -119,6 +129,7 @@ impl GradientAccumulator {
     ///
     /// # Errors
     /// As [`add`](Self::add).
+    #[inline]
     pub fn add_weighted(
         &self,
         total: DataMut<'_>,
@@ -150,6 +161,7 @@ impl GradientAccumulator {
     }
 
     /// Ends a micro-batch, after [`add`](Self::add) of all its tensors.
+    #[inline]
     pub const fn advance(&mut self) {
         if self.is_complete() {
             self.restart();
@@ -158,6 +170,7 @@ impl GradientAccumulator {
     }
 
     /// Whether the window is complete: time for an optimizer step.
+    #[inline]
     #[must_use]
     pub const fn is_complete(&self) -> bool {
         self.seen >= self.window

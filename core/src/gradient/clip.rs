@@ -22,6 +22,7 @@ use crate::storage::{Data, DataMut};
 /// assert_eq!(g, [0.5, -1.0, 1.0]);
 /// # Ok::<(), bitstep::Error>(())
 /// ```
+#[inline]
 pub fn clip_grad_value(grads: &mut [DataMut<'_>], clip_value: f64) -> Result<(), Error> {
     fn clip<T: EagerFloat>(x: &mut [T], limit: f64) {
         for g in x {
@@ -48,6 +49,7 @@ pub fn clamped<C: ComputeFloat>(g: C, limit: f64) -> C {
     g.maximum(low).minimum(high)
 }
 
+#[inline]
 fn check_plain(grads: &[DataMut<'_>]) -> Result<(), Error> {
     if grads.iter().any(|g| g.dtype().is_none()) {
         return Err(Error::InvalidArgument { argument: "grads", expected: "plain numbers" });
@@ -74,6 +76,7 @@ pub enum NormKind {
 impl NormKind {
     /// The kind of a norm over n elements. For n = 1 it is |x| whatever the order, except 0, so that
     /// no square overflows or underflows.
+    #[inline]
     #[must_use]
     pub fn of(order: f64, n: usize) -> NormKind {
         match order {
@@ -150,6 +153,7 @@ fn norm_of_few<C: ComputeFloat>(n: usize, order: f64, x: &dyn Fn(usize) -> C) ->
 /// (`torch.linalg.vector_norm`). Sums are in `f32` (`f64` for `f64`), in the order of
 /// [`reduce`], so in `f32` squares overflow above 1e19 and underflow below 1e-23. The norm of a
 /// single element is |x|, without squaring.
+#[inline]
 #[must_use]
 pub fn norm(grad: Data<'_>, order: f64) -> f64 {
     fn norm_of<T: EagerFloat>(x: &[T], order: f64) -> f64 {
@@ -176,6 +180,7 @@ pub fn norm(grad: Data<'_>, order: f64) -> f64 {
 }
 
 /// The narrowest type that represents all values of both types.
+#[inline]
 #[must_use]
 pub fn promote(a: Dtype, b: Dtype) -> Dtype {
     match (a, b) {
@@ -199,11 +204,13 @@ pub fn round(x: f64, dtype: Dtype) -> f64 {
 
 /// The norm over all tensors (the norm of their norms), and the type it is rounded to: the
 /// [promoted](promote) type of all of them, `f32` if there are none.
+#[inline]
 #[must_use]
 pub fn total_norm(grads: &[Data<'_>], order: f64) -> (f64, Dtype) {
     total(grads.len(), &|i| grads.get(i).copied(), order)
 }
 
+#[inline]
 fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> (f64, Dtype) {
     let dtype = (0..n).filter_map(grad).map(|g| g.dtype()).reduce(promote).unwrap_or(Dtype::F32);
     let of = |i: usize| grad(i).map_or(0.0, |g| norm(g, order));
@@ -216,6 +223,7 @@ fn total<'a>(n: usize, grad: &dyn Fn(usize) -> Option<Data<'a>>, order: f64) -> 
 
 /// The norm of order 2 over all tensors, each element divided by `divisor`; in `f32`
 /// whatever their types. LOMO computes it in a first backward pass.
+#[inline]
 #[must_use]
 pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, divisor: f64) -> f64 {
     fn norm_of<T: StoredFloat>(x: &[T], divisor: f32) -> f32 {
@@ -239,6 +247,7 @@ pub fn unscaled_norm<'a>(grads: impl Iterator<Item = Data<'a>> + Clone, divisor:
     reduce::root(sum, n == 1).into()
 }
 
+#[inline]
 fn grad_at<'a>(grads: &'a [DataMut<'_>], i: usize) -> Option<Data<'a>> {
     grads.get(i).and_then(|g| g.as_data())
 }
@@ -270,6 +279,7 @@ impl ClipGradNorm {
 }
 
 impl Default for ClipGradNorm {
+    #[inline]
     fn default() -> Self {
         Self::DEFAULT
     }
@@ -277,6 +287,7 @@ impl Default for ClipGradNorm {
 
 impl ClipGradNorm {
     /// The factor c for a total norm of this type, in which it is computed.
+    #[inline]
     #[must_use]
     pub fn coefficient(&self, norm: f64, dtype: Dtype) -> f64 {
         fn in_type<C: ComputeFloat>(norm: f64, max_norm: f64) -> f64 {
@@ -294,6 +305,7 @@ impl ClipGradNorm {
     ///
     /// # Errors
     /// A norm that is NaN or infinite, with `error_if_nonfinite`.
+    #[inline]
     pub fn checked_coefficient(&self, norm: f64, dtype: Dtype) -> Result<f64, Error> {
         if self.error_if_nonfinite {
             ensure_range(norm.is_finite(), "total_norm", norm, "finite")?;
@@ -315,6 +327,7 @@ impl ClipGradNorm {
     /// assert!((g[0] - 0.6).abs() < 1e-6 && (g[1] + 0.8).abs() < 1e-6);
     /// # Ok::<(), bitstep::Error>(())
     /// ```
+    #[inline]
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
         let (norm, dtype) = total(grads.len(), &|i| grad_at(grads, i), self.norm_type);
@@ -389,6 +402,7 @@ impl ClipByGlobalNorm {
     /// assert_eq!((norm, g), (5.0, [0.6, -0.8]));
     /// # Ok::<(), bitstep::Error>(())
     /// ```
+    #[inline]
     pub fn clip(&self, grads: &mut [DataMut<'_>]) -> Result<f64, Error> {
         check_plain(grads)?;
         let (norm, dtype) = global_norm(grads.len(), |i| grad_at(grads, i), f64::INFINITY);
@@ -412,6 +426,7 @@ impl ClipByGlobalNorm {
 }
 
 /// TensorFlow's norm over all tensors, after clamping their elements to ±`limit`, and its type.
+#[inline]
 pub(crate) fn global_norm<'a>(
     n: usize,
     grad: impl Fn(usize) -> Option<Data<'a>>,

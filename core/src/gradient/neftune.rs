@@ -28,6 +28,7 @@ pub struct Neftune {
 
 impl Neftune {
     /// α / √(L · D), computed in `f32` as in the reference.
+    #[inline]
     #[must_use]
     pub fn magnitude(&self, length: u64, width: u64) -> f32 {
         let root = ComputeFloat::sqrt(length.wrapping_mul(width) as f32);
@@ -89,6 +90,7 @@ impl Neftune {
     /// assert!(embedding.iter().all(|x| x.abs() <= 5.0 / 8f32.sqrt()));
     /// # Ok::<(), bitstep::Error>(())
     /// ```
+    #[inline]
     pub fn add(
         &self,
         output: DataMut<'_>,
@@ -139,6 +141,7 @@ const NOT_PLAIN: Error = Error::InvalidArgument { argument: "output", expected: 
 ///
 /// A counter-based generator without state, so samples may be drawn in any order. Three
 /// rounds of a 64-bit finalizer (Stafford's mix 13) over seed, step and index.
+#[inline]
 #[must_use]
 pub fn uniform(seed: u64, step: u64, index: u64) -> f32 {
     (counter_u64(seed, step, index) >> 40) as f32 / 16_777_216.0

@@ -13,6 +13,7 @@ pub fn scaled<C: ComputeFloat>(g: C, c: C::Scalar) -> C {
 
 /// g ← g · c, rounded once; c is rounded to `f32` first (not for `f64` gradients). An encoded
 /// storage stays as it is.
+#[inline]
 pub fn scale_in_place(grad: &mut DataMut<'_>, c: f64) {
     fn go<T: EagerFloat>(x: &mut [T], c: f64) {
         let c = T::Compute::scalar(c);
@@ -30,6 +31,7 @@ pub fn scale_in_place(grad: &mut DataMut<'_>, c: f64) {
 }
 
 /// Whether all elements are finite.
+#[inline]
 #[must_use]
 pub fn is_finite(grad: Data<'_>) -> bool {
     fn all<T: StoredFloat>(x: &[T]) -> bool {
@@ -84,6 +86,7 @@ impl LossScale {
 }
 
 impl Default for LossScale {
+    #[inline]
     fn default() -> Self {
         Self::DEFAULT
     }
@@ -94,6 +97,7 @@ impl LossScale {
     ///
     /// # Errors
     /// A growth factor of at most 1, a backoff factor of at least 1.
+    #[inline]
     pub fn check(&self) -> Result<(), Error> {
         ensure_range(self.growth_factor > 1.0, "growth_factor", self.growth_factor, "> 1")?;
         ensure_range(self.backoff_factor < 1.0, "backoff_factor", self.backoff_factor, "< 1")
@@ -104,6 +108,7 @@ impl LossScale {
     ///
     /// # Errors
     /// An invalid configuration. Nothing is written then.
+    #[inline]
     pub fn unscale(&self, grads: &mut [DataMut<'_>]) -> Result<bool, Error> {
         self.check()?;
         let reciprocal = (1.0 / self.scale) as f32;
@@ -116,6 +121,7 @@ impl LossScale {
     }
 
     /// Updates the scale after a good step (`finite`) or a skipped one.
+    #[inline]
     pub const fn update(&mut self, finite: bool) {
         if !finite {
             self.scale *= self.backoff_factor;

@@ -86,8 +86,13 @@ impl Args {
         of: &str,
         target: &mut (impl HyperParams + ?Sized),
     ) -> Result<(), ArgError> {
+        self.apply_fields(of, &mut |visit| target.fields(visit))
+    }
+
+    /// [`Args::apply`]: what is compiled once for all types.
+    fn apply_fields(&self, of: &str, fields: Fields<'_>) -> Result<(), ArgError> {
         let mut visit = Apply { args: self, known: Vec::new(), error: None };
-        target.fields(&mut visit);
+        fields(&mut visit);
         let known = visit.known;
         if let Some((name, _)) = self.0.iter().find(|(n, _)| !known.contains(&n.as_str())) {
             return Err(ArgError::UnknownArgument {
@@ -102,11 +107,12 @@ impl Args {
     /// The hyper-parameters of `source` with their current values.
     #[must_use]
     pub fn of(source: &mut (impl HyperParams + ?Sized)) -> Args {
-        let mut visit = Dump(Args::new());
-        source.fields(&mut visit);
-        visit.0
+        dump(&mut |visit| source.fields(visit))
     }
 }
+
+/// [`HyperParams::fields`] of some type.
+type Fields<'a> = &'a mut dyn FnMut(&mut dyn FieldVisitor);
 
 impl From<&Args> for Args {
     fn from(args: &Args) -> Args {
@@ -143,6 +149,10 @@ impl<N: Into<String>> FromIterator<(N, Value)> for Args {
 /// The argument names of `source`, in the reference's order.
 #[must_use]
 pub fn names(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
+    names_of(&mut |visit| source.fields(visit))
+}
+
+fn names_of(fields: Fields<'_>) -> Vec<&'static str> {
     struct Names(Vec<&'static str>);
     impl FieldVisitor for Names {
         fn field(&mut self, name: &'static str, _: FieldMut<'_>) {
@@ -150,7 +160,7 @@ pub fn names(source: &mut (impl HyperParams + ?Sized)) -> Vec<&'static str> {
         }
     }
     let mut visit = Names(Vec::new());
-    source.fields(&mut visit);
+    fields(&mut visit);
     visit.0
 }
 
@@ -378,6 +388,12 @@ impl FieldVisitor for Dump {
             self.0.set(name, value);
         }
     }
+}
+
+fn dump(fields: Fields<'_>) -> Args {
+    let mut visit = Dump(Args::new());
+    fields(&mut visit);
+    visit.0
 }
 
 /// The index of a string among `names`; the error describes the accepted values.

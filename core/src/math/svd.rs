@@ -475,7 +475,7 @@ fn sweep<A: ComputeFloat<Scalar = A>>(
 
 /// The eigenvalue number i from above, with an error of at most 2⁻⁵² of the matrix's norm. By bisection: the number of
 /// eigenvalues above a value is the number of positive pivots in the elimination of T - value (Sturm).
-#[inline(always)]
+#[inline(never)] // one number after the other, whatever the vector unit
 fn eigenvalue<A: ComputeFloat<Scalar = A>>(
     diagonal: &HiLo<'_, A>,
     off_diagonal: &HiLo<'_, A>,
@@ -557,7 +557,7 @@ fn eigenvector<'b, A: ComputeFloat<Scalar = A>>(
 }
 
 /// Solves (T - value) y = x up to a factor, by Gaussian elimination with partial pivoting.
-#[inline(always)]
+#[inline(never)] // one number after the other, whatever the vector unit
 fn solve<A: ComputeFloat<Scalar = A>>(
     [diagonal, off_diagonal]: [&HiLo<'_, A>; 2],
     value: f64,
@@ -713,7 +713,7 @@ fn orthonormalize<'b, A: ComputeFloat<Scalar = A>>(
 }
 
 /// Writes any unit vector orthogonal to those before: that of an axis, orthogonalized.
-#[inline(always)]
+#[inline(never)] // hardly ever needed
 fn complete_basis<'b, A: ComputeFloat<Scalar = A>>(
     before: impl Iterator<Item = &'b [A]> + Clone,
     to: &mut [A],

@@ -16,6 +16,7 @@ const KIND: &[u8; 8] = b"bitstep\0";
 impl OptimizerSpec {
     /// The spec's name in saved files: rule, compute policy and storage formats, without the hyper-parameters. It never
     /// changes.
+    #[inline]
     #[must_use]
     pub fn id(&self) -> String {
         let (mut id, storage) = (String::new(), &self.storage);
@@ -43,6 +44,7 @@ impl OptimizerSpec {
 
 impl Optimizer {
     /// The number of bytes that [`save`](Self::save) writes.
+    #[inline]
     #[must_use]
     pub fn saved_len(&self) -> usize {
         self.write_to(None)
@@ -69,6 +71,7 @@ impl Optimizer {
     /// assert_eq!(resumed.param(w).unwrap().slots, opt.param(w).unwrap().slots);
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
+    #[inline]
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = filled("memory", 0, self.saved_len())?;
         self.save_into(&mut bytes)?;
@@ -79,6 +82,7 @@ impl Optimizer {
     ///
     /// # Errors
     /// `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
+    #[inline]
     pub fn save_into(&self, to: &mut [u8]) -> Result<(), Error> {
         copied(to, |to| self.write_to(to))
     }
@@ -89,6 +93,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::is_saved`]: bytes that are damaged, of a later version, or of another optimizer. Nothing is changed
     /// then.
+    #[inline]
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         self.load_named(from, &[])
     }
@@ -97,10 +102,12 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`load`](Self::load).
+    #[inline]
     pub fn load_named(&mut self, from: &[u8], names: &[&str]) -> Result<(), Error> {
         Reader::validate_then_apply(KIND, from, |from| self.read(from, names))
     }
 
+    #[inline]
     fn write_to(&self, to: Option<&mut Sink<'_>>) -> usize {
         let mut to = Writer::new(KIND, to);
         to.number(u64::from(self.mode == Mode::Eval));
@@ -134,6 +141,7 @@ impl Optimizer {
         to.end()
     }
 
+    #[inline]
     fn read(&mut self, from: &mut Reader<'_>, names: &[&str]) -> Result<(), Error> {
         let mode = if from.read_bool("mode")? { Mode::Eval } else { Mode::Train };
         from.expect("number of groups", self.groups.len() as u64)?;

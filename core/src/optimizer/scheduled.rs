@@ -30,6 +30,7 @@ impl Optimizer {
     /// assert!((betas[0].as_f64().unwrap() - 0.9).abs() < 1e-15); // 0.95 before
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
+    #[inline]
     pub fn follow(&mut self, scheduler: &Scheduler, groups: &[GroupId]) -> Result<(), ArgError> {
         ensure_len("groups", groups.len(), scheduler.lrs().len())?;
         let mut next = Vec::new();
@@ -57,6 +58,7 @@ impl Optimizer {
     /// # Errors
     /// Those of [`follow`](Self::follow) and of [`Scheduler::step`]. Neither the schedule nor the optimizer has changed
     /// then, with one exception: if the rule refuses a momentum, the schedule has made its step.
+    #[inline]
     pub fn step_schedule(
         &mut self,
         scheduler: &mut Scheduler,
@@ -80,6 +82,7 @@ impl Optimizer {
     /// # Errors
     /// An unknown argument, a refused value, or one that would deactivate a slot of a parameter that has been stepped,
     /// such as a momentum of 0 after another one. Nothing is written then.
+    #[inline]
     pub fn set_args(&mut self, group: GroupId, args: &Args) -> Result<(), ArgError> {
         let changed = self.plan_change(group, args)?;
         self.apply_change(group, changed);
@@ -87,6 +90,7 @@ impl Optimizer {
     }
 
     /// Computes what [`set_args`](Self::set_args) changes in a group, without changing it.
+    #[inline]
     fn plan_change(&self, id: GroupId, args: &Args) -> Result<Changed, ArgError> {
         let group = self.groups.get(id.0).ok_or(NO_GROUP)?;
         let spec = group.spec.with_args(args)?;
@@ -118,6 +122,7 @@ impl Optimizer {
         Ok(Changed { spec, slots })
     }
 
+    #[inline]
     fn apply_change(&mut self, id: GroupId, changed: Changed) {
         for (i, k, slot) in changed.slots {
             if let Some(old) = self.params.get_mut(i).and_then(|p| p.slots.get_mut(k)) {
@@ -141,6 +146,7 @@ const NO_GROUP: Error = Error::InvalidArgument { argument: "group", expected: "t
 
 /// The argument that sets a rule's momentum to m: the first of `betas`, else `momentum`. Other names, such as `beta1`,
 /// are not found, as in the reference.
+#[inline]
 fn momentum(spec: &OptimizerSpec, m: f64) -> Result<Args, ArgError> {
     let mut rule = spec.rule.clone();
     let all = Args::of(rule.hyper_params());

@@ -398,20 +398,35 @@ fn convert<R: Rule, C: ComputeFloat<Stored: Plain>>(
     let blocks = slots.iter().map(DataMut::block).chain([param.block()]);
     let Some(chunk_len) = chunk_len(blocks) else { return };
     let weight = C::scalar(weight);
-    let mut values = [C::Stored::default(); MAX_BLOCK];
-    let mut state: R::Slots<[C::Stored; MAX_BLOCK]> = filled(values);
+    let mut state: R::Slots<[C::Stored; MAX_BLOCK]> = filled([C::Stored::default(); MAX_BLOCK]);
+    convert_chunks(chunk_len, param, slots, state.as_mut(), &mut |values, state| {
+        for (i, p) in values.iter_mut().enumerate() {
+            let slots: R::Slots<C> = load_decoded_at(state, i);
+            *p = R::convert_element(weight, C::load(*p), slots).store();
+        }
+    });
+}
+
+/// Converts decoded values, with the slots of their rule.
+type ConvertChunk<'a, S> = &'a mut dyn FnMut(&mut [S], &[[S; MAX_BLOCK]]);
+
+/// Converts a parameter a chunk at a time, decoded into `state` and a buffer. It is compiled once for all rules.
+fn convert_chunks<S: Plain>(
+    chunk_len: usize,
+    param: &mut DataMut<'_>,
+    slots: &[DataMut<'_>],
+    state: &mut [[S; MAX_BLOCK]],
+    convert: ConvertChunk<'_, S>,
+) {
+    let mut values = [S::default(); MAX_BLOCK];
     for start in (0..param.len()).step_by(chunk_len) {
         let len = (param.len() - start).min(chunk_len);
         let values = values.get_mut(..len).unwrap_or_default();
         param.load(start, values);
-        for (to, from) in state.as_mut().iter_mut().zip(slots).filter(|(_, s)| !s.is_empty()) {
+        for (to, from) in state.iter_mut().zip(slots).filter(|(_, s)| !s.is_empty()) {
             from.load(start, to.get_mut(..len).unwrap_or_default());
         }
-        for (i, p) in values.iter_mut().enumerate() {
-            let state = state.as_ref();
-            let slots: R::Slots<C> = load_decoded_at(state, i);
-            *p = R::convert_element(weight, C::load(*p), slots).store();
-        }
+        convert(values, state);
         param.store(start, values);
     }
 }

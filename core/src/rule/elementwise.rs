@@ -74,9 +74,9 @@ struct Sums<'a, 's, R: Rule, C: ComputeFloat, P, G, S: 's, const I: usize> {
 impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
     Sums<'_, '_, R, C, P, G, S, I>
 {
-    /// Writes the terms of the elements from `start` on; the second buffer is as long as the first, or empty.
+    /// Writes the terms of the elements from `start` on; the second buffer is as long as the first if there are two sums.
     #[inline(always)]
-    fn terms(&self, start: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+    fn terms<const VECTORS: bool>(&self, start: usize, [a, b]: [&mut [C::Scalar]; 2]) {
         let active = const { active_slots_at::<R, I>() };
         let n = a.len();
         let part = start..start + n;
@@ -89,9 +89,15 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
         if !are_as_long(slots, active, n) {
             return;
         }
-        let two = R::NUM_SUMS > 1 && b.len() == n;
+        let two = const { R::NUM_SUMS > 1 };
+        if two && b.len() != n {
+            return;
+        }
         let coefs = *self.coefs;
         for i in 0..n {
+            if !VECTORS {
+                simd::prevent_vectorization();
+            }
             let state: R::Slots<C> = load_slots_at(slots, active, i);
             let terms = R::sum_terms::<C>(&coefs, load_at(param, i), load_at(grad, i), state);
             a[i] = terms[0];
@@ -109,31 +115,62 @@ impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, c
 
     #[inline(always)]
     fn run(self) -> [C::Scalar; 2] {
+        self.sum_all::<true>()
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) -> [C::Scalar; 2] {
+        self.sum_all::<false>()
+    }
+}
+
+impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
+    Sums<'_, '_, R, C, P, G, S, I>
+{
+    #[inline(always)]
+    fn sum_all<const VECTORS: bool>(self) -> [C::Scalar; 2] {
         let n = self.param.len();
         if const { R::NUM_SUMS == 1 } {
-            let [a] = reduce::sums_by_chunk::<_, 1>(n, self);
+            let [a] = reduce::sums_by_chunk::<_, 1>(n, Terms::<_, VECTORS>(self));
             [a, C::Scalar::ZERO]
         } else {
-            reduce::sums_by_chunk::<_, 2>(n, self)
+            reduce::sums_by_chunk::<_, 2>(n, Terms::<_, VECTORS>(self))
         }
     }
 }
 
-impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
-    TermSource<C::Scalar, 1> for Sums<'_, '_, R, C, P, G, S, I>
+/// The terms of sums, computed in vectors or not.
+pub(super) struct Terms<S, const VECTORS: bool>(pub(super) S);
+
+impl<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+    const VECTORS: bool,
+> TermSource<C::Scalar, 1> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
 {
     #[inline(always)]
     fn fill(&mut self, start: usize, [a]: [&mut [C::Scalar]; 1]) {
-        self.terms(start, [a, &mut []]);
+        self.0.terms::<VECTORS>(start, [a, &mut []]);
     }
 }
 
-impl<R: Rule, C: ComputeFloat, P: StoredFloat, G: StoredFloat, S: StoredFloat, const I: usize>
-    TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
+impl<
+    R: Rule,
+    C: ComputeFloat,
+    P: StoredFloat,
+    G: StoredFloat,
+    S: StoredFloat,
+    const I: usize,
+    const VECTORS: bool,
+> TermSource<C::Scalar, 2> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
 {
     #[inline(always)]
     fn fill(&mut self, start: usize, terms: [&mut [C::Scalar]; 2]) {
-        self.terms(start, terms);
+        self.0.terms::<VECTORS>(start, terms);
     }
 }
 
@@ -474,7 +511,7 @@ impl<R: Rule, C: ComputeFloat> KernelSet<R, C> for Elementwise {
         slots: &R::Slots<&[C::Stored]>,
         terms: [&mut [C::Scalar]; 2],
     ) {
-        with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> { coefs: k, param, grad, slots }.terms(0, terms));
+        with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> { coefs: k, param, grad, slots }.terms::<true>(0, terms));
     }
 
     #[cfg_attr(not(target_os = "none"), inline(always))]
@@ -708,13 +745,13 @@ fn chunk_len_for(t: &UpdateBuffers<'_, '_>) -> Option<usize> {
 const STAGING_LEN: usize = if cfg!(target_os = "none") { 256 } else { 1024 };
 
 /// Decoded values of one chunk of a tensor.
-struct StagingBuffers<'s, R: Rule, C: ComputeFloat + 's> {
-    param: &'s mut [C::Stored],
-    grad: &'s mut [C::Stored],
-    slots: R::Slots<&'s mut [C::Stored]>,
+struct StagingBuffers<'a, 'b, S> {
+    param: &'a mut [S],
+    grad: &'a mut [S],
+    slots: &'a mut [&'b mut [S]],
 }
 
-impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
+impl<S: Plain> StagingBuffers<'_, '_, S> {
     fn load(&mut self, active: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
         t.param.load(start, self.param.get_mut(..len).unwrap_or_default());
         t.grad.load(start, self.grad.get_mut(..len).unwrap_or_default());
@@ -722,7 +759,7 @@ impl<R: Rule, C: ComputeFloat<Stored: Plain>> StagingBuffers<'_, R, C> {
     }
 
     fn load_slots(&mut self, active: u32, t: &UpdateBuffers<'_, '_>, start: usize, len: usize) {
-        for (k, (to, from)) in self.slots.as_mut().iter_mut().zip(t.slots.iter()).enumerate() {
+        for (k, (to, from)) in self.slots.iter_mut().zip(t.slots.iter()).enumerate() {
             if active >> k & 1 == 1 {
                 from.load(start, to.get_mut(..len).unwrap_or_default());
             }
@@ -748,8 +785,9 @@ pub(crate) fn run_in_scratch<
     let mut each = scratch.iter_mut();
     let mut next = || each.next().map_or(&mut [][..], |buffer| buffer);
     let (param, grad) = (next(), next());
-    let buffers = StagingBuffers::<R, C> { param, grad, slots: R::Slots::from_fn(|_| next()) };
-    run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
+    let mut slots: R::Slots<&mut [C::Stored]> = Array::from_fn(|_| next());
+    let buffers = StagingBuffers { param, grad, slots: slots.as_mut() };
+    run_in_buffers::<R, C, X>(kernels, k, active, scalars, t, chunk_len, buffers);
 }
 
 /// An array of copies.
@@ -775,15 +813,11 @@ pub(crate) fn run_buffered<
     let zeros = [C::Stored::default(); B];
     let (mut param, mut grad) = (zeros, zeros);
     let mut slots: R::Slots<[C::Stored; B]> = filled(zeros);
-    let slots = slices(slots.as_mut());
-    let buffers = StagingBuffers::<R, C> { param: &mut param, grad: &mut grad, slots };
-    run_in_buffers(kernels, k, active, scalars, t, chunk_len, buffers);
+    let mut slots: R::Slots<&mut [C::Stored]> = slices(slots.as_mut());
+    let buffers = StagingBuffers { param: &mut param, grad: &mut grad, slots: slots.as_mut() };
+    run_in_buffers::<R, C, X>(kernels, k, active, scalars, t, chunk_len, buffers);
 }
 
-#[expect(
-    clippy::collapsible_if,
-    reason = "a constant guard keeps unreachable code from being compiled"
-)]
 fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     kernels: X,
     k: &mut R::Coefs<C>,
@@ -791,66 +825,146 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     scalars: &mut ScalarState,
     t: &mut UpdateBuffers<'_, '_>,
     chunk_len: usize,
-    mut buffers: StagingBuffers<'_, R, C>,
+    buffers: StagingBuffers<'_, '_, C::Stored>,
+) {
+    let rule = &mut RuleChunks::<R, C, X> { kernels, k, active, scalars };
+    if const { R::NUM_SUMS > 0 } {
+        each_chunk::<_, _, true>(rule, active, sums, t, chunk_len, buffers);
+    } else {
+        each_chunk::<_, _, false>(rule, active, false, t, chunk_len, buffers);
+    }
+}
+
+/// What a rule does with a chunk of values of type S; sums are of type A.
+trait Chunks<S, A> {
+    /// Writes the terms of elements from `start` of the tensor on, which are this part of the slots' buffers.
+    fn terms(
+        &mut self,
+        start: usize,
+        param: &[S],
+        grad: &[S],
+        slots: (&[&mut [S]], Range<usize>),
+        terms: [&mut [A]; 2],
+    );
+    /// Takes the sums over `n` elements.
+    fn take_sums(&mut self, sums: [A; 2], n: usize);
+    /// Comes before the first update.
+    fn begin(&mut self);
+    /// Updates the elements from `start` of the tensor on.
+    fn apply(&mut self, start: usize, param: &mut [S], grad: &[S], slots: &mut [&mut [S]]);
+}
+
+struct RuleChunks<'a, R: Rule, C: ComputeFloat, X> {
+    kernels: X,
+    k: &'a mut R::Coefs<C>,
+    active: u32,
+    scalars: &'a mut ScalarState,
+}
+
+impl<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>> Chunks<C::Stored, C::Scalar>
+    for RuleChunks<'_, R, C, X>
+{
+    fn terms(
+        &mut self,
+        start: usize,
+        param: &[C::Stored],
+        grad: &[C::Stored],
+        (slots, part): (&[&mut [C::Stored]], Range<usize>),
+        terms: [&mut [C::Scalar]; 2],
+    ) {
+        let slots: R::Slots<&[C::Stored]> = read_parts(slots, part);
+        self.kernels.terms(self.k, self.active, start, param, grad, &slots, terms);
+    }
+
+    fn take_sums(&mut self, sums: [C::Scalar; 2], n: usize) {
+        R::apply_sums::<C>(self.k, sums, n);
+    }
+
+    fn begin(&mut self) {
+        R::export_scalars::<C>(self.k, self.scalars);
+    }
+
+    fn apply(
+        &mut self,
+        start: usize,
+        param: &mut [C::Stored],
+        grad: &[C::Stored],
+        slots: &mut [&mut [C::Stored]],
+    ) {
+        let slots = active_starts(slots, self.active, param.len());
+        self.kernels.apply::<C::Stored, C::Stored, C::Stored>(
+            self.k,
+            self.active,
+            start,
+            param,
+            grad,
+            slots,
+        );
+    }
+}
+
+/// A step through staging buffers. It is compiled once for all rules.
+fn each_chunk<S: Plain, A: ComputeFloat, const SUMS: bool>(
+    rule: &mut dyn Chunks<S, A>,
+    active: u32,
+    sums: bool,
+    t: &mut UpdateBuffers<'_, '_>,
+    chunk_len: usize,
+    mut buffers: StagingBuffers<'_, '_, S>,
 ) {
     let n = t.param.len();
     let chunk_len = chunk_len.max(1); // never 0; tells the compiler so, which then links no panic
-    if const { R::NUM_SUMS > 0 } {
-        if sums {
-            // A chunk may span several of the reduction's blocks; it is loaded once.
-            let mut loaded = usize::MAX;
-            let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [C::Scalar]; 2]| {
-                let mut at = 0;
-                while at < a.len() {
-                    let base = (start + at) / chunk_len * chunk_len;
-                    if base != loaded {
-                        buffers.load(active, t, base, (n - base).min(chunk_len));
-                        loaded = base;
-                    }
-                    let first = start + at - base;
-                    let len = (a.len() - at).min(chunk_len - first);
-                    let from = first..first + len;
-                    let slots: R::Slots<&[C::Stored]> =
-                        read_parts(buffers.slots.as_ref(), from.clone());
-                    let param = buffers.param.get(from.clone()).unwrap_or_default();
-                    let grad = buffers.grad.get(from).unwrap_or_default();
-                    let a = a.get_mut(at..at + len).unwrap_or_default();
-                    let b = b.get_mut(at..at + len).unwrap_or_default();
-                    kernels.terms(k, active, start + at, param, grad, &slots, [a, b]);
-                    at += len;
+    if SUMS && sums {
+        // A chunk may span several of the reduction's blocks; it is loaded once.
+        let mut loaded = usize::MAX;
+        let sums = reduce::sums_by_chunk::<_, 2>(n, |start, [a, b]: [&mut [A]; 2]| {
+            let mut at = 0;
+            while at < a.len() {
+                let base = (start + at) / chunk_len * chunk_len;
+                if base != loaded {
+                    buffers.load(active, t, base, (n - base).min(chunk_len));
+                    loaded = base;
                 }
-            });
-            R::apply_sums::<C>(k, sums, n);
-        }
+                let first = start + at - base;
+                let len = (a.len() - at).min(chunk_len - first);
+                let from = first..first + len;
+                let param = buffers.param.get(from.clone()).unwrap_or_default();
+                let grad = buffers.grad.get(from.clone()).unwrap_or_default();
+                let a = a.get_mut(at..at + len).unwrap_or_default();
+                let b = b.get_mut(at..at + len).unwrap_or_default();
+                rule.terms(start + at, param, grad, (buffers.slots, from), [a, b]);
+                at += len;
+            }
+        });
+        rule.take_sums(sums, n);
     }
-    R::export_scalars::<C>(k, scalars);
+    rule.begin();
     // Values that are of the compute type already are used in place.
-    let plain_param = C::Stored::of_mut(&mut t.param).is_some();
-    let plain_grad = C::Stored::of(&t.grad).is_some();
+    let plain_param = S::of_mut(&mut t.param).is_some();
+    let plain_grad = S::of(&t.grad).is_some();
     for start in (0..n).step_by(chunk_len) {
         let len = (n - start).min(chunk_len);
         let all = start..start + len;
         buffers.load_slots(active, t, start, len);
-        let slots = active_starts(buffers.slots.as_mut(), active, len);
         let own = buffers.param.get_mut(..len).unwrap_or_default();
         let param = if plain_param {
-            C::Stored::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
+            S::of_mut(&mut t.param).and_then(|x| x.get_mut(all.clone())).unwrap_or_default()
         } else {
             t.param.load(start, own);
             &mut *own
         };
         let grad = if plain_grad {
-            C::Stored::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
+            S::of(&t.grad).and_then(|x| x.get(all)).unwrap_or_default()
         } else {
             let own = buffers.grad.get_mut(..len).unwrap_or_default();
             t.grad.load(start, own);
             &*own
         };
-        kernels.apply::<C::Stored, C::Stored, C::Stored>(k, active, start, param, grad, slots);
+        rule.apply(start, param, grad, buffers.slots);
         if !plain_param {
             t.param.store(start, own);
         }
-        for (j, (from, to)) in buffers.slots.as_ref().iter().zip(t.slots.iter_mut()).enumerate() {
+        for (j, (from, to)) in buffers.slots.iter().zip(t.slots.iter_mut()).enumerate() {
             if active >> j & 1 == 1 {
                 to.store(start, from.get(..len).unwrap_or_default());
             }

@@ -21,7 +21,7 @@ use crate::float::Eager;
 use crate::float::{ComputeFloat, Dtype, StoredFloat};
 use crate::hyper::HyperParams;
 use crate::math::reduce::{self, CHUNK, Columns, TermSource, column_levels};
-use crate::rule::elementwise::{are_as_long, load_slots_at, parts, parts_mut};
+use crate::rule::elementwise::{Terms, are_as_long, load_slots_at, parts, parts_mut};
 use crate::rule::mode::Mode;
 use crate::rule::{self, ComputePolicy, DynRule, RuleInfo};
 use crate::rule::{
@@ -402,7 +402,7 @@ impl<
 {
     /// Writes the terms from element `from` of the slices on.
     #[inline(always)]
-    fn terms(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
+    fn terms<const VECTORS: bool>(&self, from: usize, [a, b]: [&mut [C::Scalar]; 2]) {
         let active = const { active_slots_at::<R, I>() };
         let views = self.slots.as_ref();
         let mut segments = self.factors.segments(self.start + from, a.len());
@@ -424,6 +424,9 @@ impl<
             }
             let (row, mean) = (C::round_from(row), C::round_from(mean));
             for i in 0..n {
+                if !VECTORS {
+                    simd::prevent_vectorization();
+                }
                 let state: R::Slots<C> = load_slots_at(slots, active, i);
                 let scale = R::element_scale::<C>(self.coefs, row, C::round_from(cols[i]), mean);
                 let (p, g) = (C::load(param[i]), C::load(grad[i]));
@@ -446,7 +449,12 @@ impl<
 
     #[inline(always)]
     fn run(self) -> [C::Scalar; 2] {
-        reduce::sums_by_chunk::<_, 2>(self.param.len(), self)
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), Terms::<_, true>(self))
+    }
+
+    #[inline(always)]
+    fn run_scalar(self) -> [C::Scalar; 2] {
+        reduce::sums_by_chunk::<_, 2>(self.param.len(), Terms::<_, false>(self))
     }
 }
 
@@ -457,11 +465,12 @@ impl<
     G: StoredFloat,
     S: StoredFloat,
     const I: usize,
-> TermSource<C::Scalar, 2> for Sums<'_, '_, R, C, P, G, S, I>
+    const VECTORS: bool,
+> TermSource<C::Scalar, 2> for Terms<Sums<'_, '_, R, C, P, G, S, I>, VECTORS>
 {
     #[inline(always)]
     fn fill(&mut self, from: usize, terms: [&mut [C::Scalar]; 2]) {
-        self.terms(from, terms);
+        self.0.terms::<VECTORS>(from, terms);
     }
 }
 
@@ -584,7 +593,7 @@ impl<R: FactoredUpdate, C: ComputeFloat> KernelSet<R, C> for &Factors<'_, C::Sca
     ) {
         with_active_slots!(R, active, I => Sums::<R, C, C::Stored, C::Stored, C::Stored, I> {
             coefs, factors: self, start, param, grad, slots
-        }.terms(0, terms));
+        }.terms::<true>(0, terms));
     }
 
     fn apply<P: StoredFloat, G: StoredFloat, S: StoredFloat>(

@@ -78,6 +78,7 @@ impl Default for AdafactorSchedule {
 }
 
 /// One schedule per group, from the shared arguments and those of the group.
+#[inline]
 #[cfg(feature = "alloc")]
 pub(super) fn for_each(
     entry: &super::Entry,

@@ -21,6 +21,7 @@ pub(super) struct Groups {
 
 impl Groups {
     /// Takes these arguments out of `args`. `initial_lr` is for groups without one of their own.
+    #[inline]
     pub(super) fn take(args: &mut Args, initial_lr: Option<Value>) -> Result<Groups, ArgError> {
         let number = |argument: &str, value: Option<&Value>| match value {
             None | Some(Value::None) => Ok(None),
@@ -69,6 +70,7 @@ impl Groups {
     }
 
     /// Refuses groups with arguments other than rates: most schedules use no other argument of the optimizer.
+    #[inline]
     pub(super) fn have_rates_alone(&self) -> Result<(), ArgError> {
         match self.changes.iter().flat_map(Args::iter).next() {
             None => Ok(()),
@@ -79,6 +81,7 @@ impl Groups {
     }
 
     /// The arguments as each group sees them.
+    #[inline]
     pub(super) fn each(&self, args: &Args) -> Result<Vec<Args>, ArgError> {
         let count = self.lrs.len();
         let values: usize = args.iter().map(|(_, v)| size(v)).fold(0, usize::saturating_add);
@@ -96,6 +99,7 @@ impl Groups {
 const MAX_VALUES: usize = 1 << 20;
 
 /// How many values a value consists of; long strings count as several.
+#[inline]
 fn size(value: &Value) -> usize {
     let list = |sizes: &mut dyn Iterator<Item = usize>| sizes.fold(1, usize::saturating_add);
     match value {
@@ -110,6 +114,7 @@ fn size(value: &Value) -> usize {
 const PER_GROUP: &[&str] = &["base_lr", "max_lr", "min_lr", "base_momentum", "max_momentum"];
 
 /// The arguments as one group sees them, including those of nested schedules.
+#[inline]
 fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError> {
     let resolve = |name: &str, value: &Value| match value.as_list() {
         Some(list) if PER_GROUP.contains(&name) => {
@@ -144,10 +149,11 @@ fn for_group(args: &Args, group: usize, groups: usize) -> Result<Args, ArgError>
 }
 
 /// Sets the fields of `target`; its `non_fields` are set already.
+#[inline]
 pub(super) fn apply(
     of: &str,
     args: &Args,
-    target: &mut (impl HyperParams + ?Sized),
+    target: &mut dyn HyperParams,
     non_fields: &[&'static str],
 ) -> Result<(), ArgError> {
     args.apply(of, target).map_err(|error| suggest(error, non_fields))?;
@@ -158,6 +164,7 @@ pub(super) fn apply(
 }
 
 /// Extends the suggestion for an unknown argument to these names, for which there is no field.
+#[inline]
 pub(super) fn suggest(error: ArgError, non_fields: &[&'static str]) -> ArgError {
     let ArgError::UnknownArgument { of, argument, nearest: field } = error else { return error };
     let nearest = nearest(&argument, field.into_iter().chain(non_fields.iter().copied()));
@@ -165,6 +172,7 @@ pub(super) fn suggest(error: ArgError, non_fields: &[&'static str]) -> ArgError 
 }
 
 /// Takes a required argument out.
+#[inline]
 pub(super) fn take(of: &str, argument: &'static str, args: &mut Args) -> Result<Value, ArgError> {
     args.take(argument).ok_or_else(|| missing(of, argument))
 }
@@ -183,6 +191,7 @@ pub(super) fn take_list<T>(
 }
 
 /// Takes out a required argument that is a list of step numbers.
+#[inline]
 pub(super) fn steps(
     of: &str,
     argument: &'static str,
@@ -192,6 +201,7 @@ pub(super) fn steps(
 }
 
 /// A nested schedule: a name, `[name, {…}]`, or a dictionary with its name and arguments.
+#[inline]
 pub(super) fn name_and_args(
     argument: &'static str,
     value: &Value,
@@ -227,10 +237,12 @@ pub(super) fn name_and_args(
     }
 }
 
+#[inline]
 fn missing(of: &str, argument: &'static str) -> ArgError {
     ArgError::Missing { of: of.to_owned(), argument }
 }
 
+#[inline]
 pub(super) fn bad(argument: &str, value: &Value, expected: &str) -> ArgError {
     let (argument, expected) = (argument.to_owned(), expected.to_owned());
     ArgError::Value { argument, value: value.clone(), expected }

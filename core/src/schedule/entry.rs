@@ -85,6 +85,7 @@ impl Entry {
     }
 
     /// All arguments of the schedule with their defaults, `None` for those that must be given.
+    #[inline]
     pub(super) fn defaults(&self) -> Args {
         let mut schedule = (self.fields)();
         let mut fields = Args::of(schedule.as_mut());
@@ -99,20 +100,30 @@ impl Entry {
     /// `schedule` with its fields set from the arguments, `lr_init` and `last_epoch` from the context.
     pub(super) fn parse(
         &self,
-        mut schedule: impl AnySchedule + 'static,
+        schedule: impl AnySchedule + 'static,
+        args: Args,
+        context: BuildContext,
+    ) -> BuildResult {
+        self.parse_any(Box::new(schedule), args, context)
+    }
+
+    #[inline]
+    fn parse_any(
+        &self,
+        mut schedule: Box<dyn AnySchedule>,
         mut args: Args,
         context: BuildContext,
     ) -> BuildResult {
-        let fields = names(&mut schedule);
+        let fields = names(schedule.as_mut());
         if fields.contains(&LR_INIT) {
             args.set(LR_INIT, context.lr);
         }
         if fields.contains(&LAST_EPOCH) {
             args.set(LAST_EPOCH, context.last_epoch);
         }
-        apply(self.name, &args, &mut schedule, self.non_fields)?;
+        apply(self.name, &args, schedule.as_mut(), self.non_fields)?;
         schedule.check()?;
-        Ok(Box::new(schedule))
+        Ok(schedule)
     }
 
     /// One schedule per group, its fields set from the group's arguments.
@@ -129,6 +140,7 @@ impl Entry {
 }
 
 /// The schedule of this name.
+#[inline]
 pub(super) fn of_name(list: &'static [Entry], name: &str) -> Result<&'static Entry, ArgError> {
     list.iter().find(|entry| entry.name == name).ok_or_else(|| {
         let nearest = nearest(name, list.iter().map(|entry| entry.name));
@@ -137,6 +149,7 @@ pub(super) fn of_name(list: &'static [Entry], name: &str) -> Result<&'static Ent
 }
 
 /// The schedule of a reference's class or function, given with or without its module.
+#[inline]
 pub(super) fn of_class(list: &'static [Entry], class: &str) -> Option<&'static Entry> {
     let class = class.rsplit('.').next().unwrap_or(class);
     list.iter().find(|entry| entry.class == class)

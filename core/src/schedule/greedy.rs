@@ -119,6 +119,7 @@ impl Default for GreedyLr {
 }
 
 /// One schedule for all groups: the arguments of the first group, with each group's rates.
+#[inline]
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[GreedyLr]) -> Result<GreedyLr<Vec<f64>, Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();

@@ -103,6 +103,7 @@ pub const NAMES: &[&str] = &{
 
 /// The arguments of a named schedule with their defaults, `None` for those that must be given. All take the optimizer's
 /// `lr`, or its `groups`, besides.
+#[inline]
 #[must_use]
 pub fn defaults(name: &str) -> Option<Args> {
     SCHEDULES.iter().find(|entry| entry.name == name).map(Entry::defaults)

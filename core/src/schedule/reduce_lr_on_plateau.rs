@@ -89,6 +89,7 @@ impl Default for ReduceLrOnPlateau {
 }
 
 /// One schedule for all groups: the arguments of the first group, with each group's `min_lr`.
+#[inline]
 #[cfg(feature = "alloc")]
 pub(super) fn for_all(all: &[ReduceLrOnPlateau]) -> Result<ReduceLrOnPlateau<Vec<f64>>, Error> {
     let s = all.first().copied().unwrap_or_default();

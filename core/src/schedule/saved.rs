@@ -12,6 +12,7 @@ const KIND: &[u8; 8] = b"bitstes\0";
 
 impl Scheduler {
     /// The number of bytes that [`save`](Self::save) writes.
+    #[inline]
     #[must_use]
     pub fn saved_len(&self) -> usize {
         self.written(None)
@@ -21,6 +22,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Error::OutOfMemory`].
+    #[inline]
     pub fn save(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = filled("memory", 0, self.saved_len())?;
         self.save_into(&mut bytes)?;
@@ -31,6 +33,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// `to` is not [`saved_len`](Self::saved_len) bytes long. Nothing is written then.
+    #[inline]
     pub fn save_into(&self, to: &mut [u8]) -> Result<(), Error> {
         copied(to, |to| self.written(to))
     }
@@ -50,6 +53,7 @@ impl Scheduler {
     /// assert_eq!(again.step(&[])?, cosine.step(&[])?);
     /// # Ok::<(), bitstep::hyper::ArgError>(())
     /// ```
+    #[inline]
     pub fn load(&mut self, from: &[u8]) -> Result<(), Error> {
         let mut state = self.state().clone();
         Reader::validate_then_apply(KIND, from, |from| {
@@ -63,6 +67,7 @@ impl Scheduler {
 
     /// One word per field of the state, in the order of the fields. State that the schedule does not have is left out;
     /// the reader knows which from its own schedule.
+    #[inline]
     fn written(&self, to: Option<&mut Sink<'_>>) -> usize {
         let (state, mut to) = (self.state(), Writer::new(KIND, to));
         to.list(self.name().as_bytes());
@@ -95,6 +100,7 @@ impl Scheduler {
 }
 
 /// Reads into `state`, a copy: the caller uses it only if all could be read.
+#[inline]
 fn read(state: &mut SchedulerState, from: &mut Reader<'_>) -> Result<(), Error> {
     // A value too large for a count makes the check of the whole state fail.
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);

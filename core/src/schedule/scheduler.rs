@@ -39,6 +39,7 @@ use crate::hyper::{ArgError, Args, FieldVisitor, Value};
 /// assert_eq!(error.to_string(), "unknown schedule `cosin`; did you mean `cosine`?");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[inline]
 pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
     let entry = of_name(SCHEDULES, name)?;
     build_entry(entry, args).map_err(|error| match &error {
@@ -69,6 +70,7 @@ pub fn build(name: &str, args: &Args) -> Result<Scheduler, ArgError> {
 /// assert_eq!(names.0, ["milestones", "gamma", "verbose"]);
 /// # Ok::<(), bitstep::hyper::ArgError>(())
 /// ```
+#[inline]
 pub fn visit_arguments(
     name: &str,
     f: &mut dyn FieldVisitor,
@@ -82,6 +84,7 @@ pub fn visit_arguments(
     Ok(entry.non_fields.iter().chain(fields.required()).copied().collect())
 }
 
+#[inline]
 fn build_entry(entry: &Entry, given_args: &Args) -> Result<Scheduler, ArgError> {
     let mut args = given_args.clone();
     let follows = matches!(entry.make, Make::Adafactor);
@@ -224,6 +227,7 @@ impl Scheduler {
         Self::own(name, &args.with("groups", groups), Box::new(schedule))
     }
 
+    #[inline]
     fn own(
         name: &str,
         given_args: &Args,
@@ -239,6 +243,7 @@ impl Scheduler {
         Ok(Scheduler { own: Some(schedule), ..Self::new(name, given_args, kind, groups, -1) })
     }
 
+    #[inline]
     fn new(
         name: &str,
         args: &Args,
@@ -320,6 +325,7 @@ impl Scheduler {
     /// assert_eq!(scheduler.step(&[])?, [f64::from(0.3f32 * (2.0 / 3.0) as f32)]);
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
+    #[inline]
     #[must_use]
     pub fn in_single(mut self) -> Scheduler {
         self.single = true;
@@ -349,6 +355,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Not one rate per group; nothing is changed then.
+    #[inline]
     pub fn set_lrs(&mut self, lrs: &[f64]) -> Result<(), Error> {
         check_groups("lrs", &lrs, self.state.lrs.len())?;
         self.state.lrs.copy_from_slice(lrs);
@@ -369,6 +376,7 @@ impl Scheduler {
     /// assert_eq!(linear.lrs(), [0.0]);
     /// # Ok::<(), Box<dyn core::error::Error>>(())
     /// ```
+    #[inline]
     pub fn lr_at(&self, group: usize, step: u64) -> Result<f64, Error> {
         const MOST: u64 = 1 << 20;
         let SchedulerKind::Pure(schedules) = &self.kind else {
@@ -474,6 +482,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// A state of another schedule or number of groups.
+    #[inline]
     pub fn check_state(&self, state: &SchedulerState) -> Result<(), Error> {
         let size = match &self.kind {
             SchedulerKind::Greedy(schedule) => schedule.window_len(),
@@ -500,6 +509,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// An argument that [`build`] refuses, or a state of another schedule or number of groups; nothing is changed then.
+    #[inline]
     pub fn resume(&mut self, replaced: &Args, state: SchedulerState) -> Result<(), ArgError> {
         *self = self.resumed(replaced, state)?;
         Ok(())
@@ -509,6 +519,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// Those of [`resume`](Self::resume).
+    #[inline]
     pub fn resumed(&self, replaced: &Args, state: SchedulerState) -> Result<Scheduler, ArgError> {
         let mut args = self.args.clone();
         replaced.iter().for_each(|(name, value)| args.set(name, value.clone()));
@@ -527,6 +538,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// A state of another schedule or number of groups; nothing is changed then.
+    #[inline]
     pub fn restore(&mut self, state: SchedulerState) -> Result<(), Error> {
         self.check_state(&state)?;
         self.state = state;

@@ -56,6 +56,7 @@ mod nested {
     use crate::schedule::group_scheduler::AnySchedule;
 
     /// The names (classes of the references replaced by their names) and arguments of the nested schedules.
+    #[inline]
     pub(in crate::schedule) fn schedulers(
         of: &str,
         args: &mut Args,
@@ -87,6 +88,7 @@ mod nested {
     }
 
     /// Builds the nested schedules.
+    #[inline]
     pub(in crate::schedule) fn schedules(
         within: Vec<(String, Args)>,
         context: BuildContext,
@@ -113,6 +115,7 @@ mod nested {
 
     /// OneCycleLR reads its momenta from the group, where the constructors of OneCycleLR and CyclicLR write theirs: those
     /// of the last one constructed apply to all.
+    #[inline]
     fn share_momenta(within: &mut [(String, Args)]) {
         let momenta = |(name, args): &(String, Args)| {
             let [low, high] = match name.as_str() {

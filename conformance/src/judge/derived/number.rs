@@ -18,7 +18,6 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use bitstep::float::{ComputeFloat, Dtype, StoredFloat};
 use half::{bf16, f16};
-use num_traits::{One, Zero};
 
 use super::choice;
 
@@ -381,21 +380,6 @@ impl<T: ComputeFloat> StoredFloat for Bounded<T> {
             _ => on_grid::<T>(value, x, error),
         };
         Bounded { value, error }
-    }
-}
-
-impl<T: ComputeFloat> Zero for Bounded<T> {
-    fn zero() -> Self {
-        Self::ZERO
-    }
-    fn is_zero(&self) -> bool {
-        *self == Self::ZERO
-    }
-}
-
-impl<T: ComputeFloat> One for Bounded<T> {
-    fn one() -> Self {
-        Self::ONE
     }
 }
 

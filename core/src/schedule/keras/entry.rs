@@ -62,6 +62,7 @@ impl Clone for Box<dyn AnyDecay> {
 }
 
 /// A decay from a value: a number for a constant rate, or a class of the list with its arguments.
+#[inline]
 pub(in crate::schedule) fn decay_of(list: &'static [Entry], value: &Value) -> BuildResult {
     if let Some(constant) = value.as_f64() {
         return Ok(Box::new(constant as f32));
