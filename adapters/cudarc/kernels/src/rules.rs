@@ -264,13 +264,14 @@ unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat,
             let (start, end) = part(desc.len, chunk);
             let k = *(desc.coefs as *const R::Coefs<C>);
             let tensor = ElementPtrs::<R, P, G, S>::new(desc);
-            let fours = if tensor.fits() { (end - start) / 4 } else { 0 };
-            let mut four = at;
+            // In 32 bits, of which the loop keeps fewer registers.
+            let fours = if tensor.fits() { (end - start) as u32 / 4 } else { 0 };
+            let (mut four, next) = (at as u32, step as u32);
             while four < fours {
-                tensor.step_x4::<C>(&k, (start + four * 4) as usize);
-                four += step;
+                tensor.step_x4::<C>(&k, start as usize + four as usize * 4);
+                four += next;
             }
-            one_by_one::<R, C, P, G, S>(&tensor, &k, start + fours * 4 + at, end, step);
+            one_by_one::<R, C, P, G, S>(&tensor, &k, start + u64::from(fours) * 4 + at, end, step);
         });
     }
 }

@@ -46,15 +46,15 @@ struct Region {
 }
 
 impl Region {
+    /// Allocates one of a length if this is shorter, and frees this.
     fn grow<D: Device>(&mut self, device: &mut D, len: usize) -> Result<bool, D::Error> {
         if len <= self.len {
             return Ok(false);
         }
-        if self.len > 0 {
-            device.free(self.at)?;
+        let old = std::mem::replace(self, Region { at: device.alloc(len)?, len });
+        if old.len > 0 {
+            device.free(old.at)?;
         }
-        *self = Region::default();
-        *self = Region { at: device.alloc(len)?, len };
         Ok(true)
     }
 }
@@ -112,12 +112,15 @@ pub(crate) fn prepare<D: Device>(
             break plan;
         }
     };
+    // First, as it may be refused.
+    for (_, kernel) in plan.launches.keys() {
+        device.load(kernel).map_err(Error::Device)?;
+    }
     if !plan.bytes.is_empty() {
         device.write(workspace.tables.at, &plan.bytes).map_err(Error::Device)?;
     }
     let mut launch_list = Vec::new();
     for ((_, kernel), launch) in plan.launches {
-        device.load(&kernel).map_err(Error::Device)?;
         let (blocks, threads) = launch.grid();
         let params = [launch.at, launch.descs, launch.chunks];
         launch_list.push(PreparedLaunch { kernel, blocks, threads, params });

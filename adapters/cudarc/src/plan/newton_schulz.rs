@@ -105,11 +105,11 @@ impl LaunchPlan {
     }
 
     fn product_by(&mut self, product: Product) {
-        let Product { phase, kernel, dims: [rows, depth, cols], factors: [a, b], to, with } = product;
+        let Product { phase, kernel, dims: [rows, depth, cols], factors: [a, b], to, with } =
+            product;
         let tiles = rows.div_ceil(TILE) * cols.div_ceil(TILE);
         let (factors, strides, [coefs, beside]) = ([a.0, b.0], [a.1, b.1], with);
-        let desc =
-            ProductDesc { first: 0, rows, depth, cols, factors, strides, to, coefs, beside };
+        let desc = ProductDesc { first: 0, rows, depth, cols, factors, strides, to, coefs, beside };
         let chunks = [tiles.div_ceil(TILES), tiles.min(TILES)];
         self.launch(phase, kernel, Granularity::Block, chunks, desc);
     }

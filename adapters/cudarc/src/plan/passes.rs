@@ -23,7 +23,8 @@ impl LaunchPlan {
             left = left.div_ceil(CHUNK);
             counters += left;
         }
-        let at = [self.alloc_scratch(segments * values, of), self.push_counters(segments * counters)];
+        let at =
+            [self.alloc_scratch(segments * values, of), self.push_counters(segments * counters)];
         (at, [values, counters])
     }
 
@@ -111,7 +112,8 @@ impl LaunchPlan {
             blocks += count;
         }
         let rows_of_tiles = ROWS * ROWS;
-        let (blocks_of_rows, strides) = self.partials(of, [batches, 1, tiles(height, rows_of_tiles)]);
+        let (blocks_of_rows, strides) =
+            self.partials(of, [batches, 1, tiles(height, rows_of_tiles)]);
         let squares = SquaresDesc {
             first: 0,
             batches,
