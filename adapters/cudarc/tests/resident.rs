@@ -251,6 +251,32 @@ fn state_on_a_device_has_the_bits_of_the_core() {
     }
 }
 
+/// Sums of more blocks than one adds, tiles side by side and below each other; whichever warp is the last.
+#[test]
+fn sums_of_several_levels_have_the_bits_of_the_core() {
+    for (name, args, dtype, shapes) in [
+        ("adafactor", "", Dtype::F32, &[&[1100, 33][..], &[70, 2100], &[2, 40, 1030]][..]),
+        ("adafactor", "", Dtype::F32, &[&[1, 1_050_000][..]]),
+        ("stable_adamw", "", Dtype::F32, &[&[1_050_000][..]]),
+        ("bnb_lamb_8bit", "", Dtype::Bf16, &[&[3000][..], &[100, 90]]),
+        ("apollo_adamw", "rank=2", Dtype::F32, &[&[40, 1100][..], &[1100, 40]]),
+        ("muon", "", Dtype::F32, &[&[8, 300][..], &[30, 20]]),
+    ] {
+        for backwards in [false, true] {
+            let mut device = device();
+            if backwards {
+                device.machine.run_backwards();
+            }
+            let args = Args::parse(args).unwrap();
+            let mut both = Both::new(device, name, &args, dtype, shapes);
+            for _ in 0..2 {
+                both.step();
+                both.assert_same(&format!("{name} {shapes:?}, backwards: {backwards}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn rules_with_products_of_matrices_have_the_bits_of_the_core() {
     use Dtype::{Bf16, F16, F32, F64};

@@ -55,6 +55,11 @@ impl<'a> Warp<'a> {
         Warp { kernel, params, registers, local, shared, owners }
     }
 
+    /// Forgets who has written to shared memory.
+    pub(crate) fn begin_block(&mut self) {
+        self.owners.fill(None);
+    }
+
     /// Runs all threads until they return.
     pub(crate) fn run(
         &mut self,
@@ -62,9 +67,6 @@ impl<'a> Warp<'a> {
         mut meter: Option<&mut Meter>,
         place: Place,
     ) -> Result<(), Error> {
-        if place.first == 0 {
-            self.owners.fill(None);
-        }
         let mut at = [DONE; LANES];
         let count = LANES.min((place.threads - place.first) as usize);
         at[..count].fill(0);
