@@ -248,7 +248,9 @@ fn main() -> std::process::ExitCode {
     if std::env::args().nth(1).as_deref() != Some("check") {
         print!("{}", table());
     } else if !check() {
-        println!("cost: write the table of RESULTS.md anew: cargo run --release -p bitstep-cudarc --example cost");
+        println!(
+            "cost: write the table of RESULTS.md anew: cargo run --release -p bitstep-cudarc --example cost"
+        );
         return std::process::ExitCode::FAILURE;
     }
     std::process::ExitCode::SUCCESS
