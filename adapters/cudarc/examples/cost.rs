@@ -1,6 +1,9 @@
 //! Prints what steps cost, counted by the interpreter: sectors moved beside the least bytes, instructions by
 //! class, registers and the threads that they leave room for. Takes minutes. Registers are those that
 //! `.ci/ptx registers` last wrote.
+//!
+//! With the argument `check` it counts some rows only, and fails unless RESULTS.md has them just so. `.ci/gpu`
+//! does.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -222,6 +225,33 @@ fn table() -> String {
     text
 }
 
-fn main() {
-    print!("{}", table());
+/// Rows that take seconds together: one of each of the shapes of a step.
+const CHECKED: [&str; 5] = ["sgd", "lion_8bit", "flash_lion", "grokadamw", "adafactor"];
+
+/// Whether RESULTS.md has the rows that the present kernels make, as far as they are checked.
+fn check() -> bool {
+    let page = include_str!("../RESULTS.md");
+    let machine = Machine::new(bitstep_cudarc::ptx()).expect("the kernels are PTX");
+    let registers = registers();
+    let mut is_same = true;
+    for line in ROWS.iter().filter(|(name, ..)| CHECKED.contains(name)) {
+        let row = row(&machine, &registers, line);
+        if !page.contains(&row) {
+            println!("not in RESULTS.md: {row}");
+            is_same = false;
+        }
+    }
+    is_same
+}
+
+fn main() -> std::process::ExitCode {
+    if std::env::args().nth(1).as_deref() != Some("check") {
+        print!("{}", table());
+    } else if !check() {
+        println!(
+            "cost: write the table of RESULTS.md anew: cargo run --release -p bitstep-cudarc --example cost"
+        );
+        return std::process::ExitCode::FAILURE;
+    }
+    std::process::ExitCode::SUCCESS
 }

@@ -1,7 +1,9 @@
 //! An optimizer with its state in device memory.
 
 use bitstep::float::Dtype;
-use bitstep::optimizer::{Buffer, Group, GroupId, Optimizer, OptimizerSpec, ParamId, PreparedStep};
+use bitstep::optimizer::{
+    Buffer, Group, GroupId, Optimizer, OptimizerSpec, ParamId, ParamState, PreparedStep,
+};
 use bitstep::rule::DynRule;
 use bitstep::rule::ScalarState;
 use bitstep::storage::{
@@ -124,7 +126,7 @@ impl<D: Device> DeviceOptimizer<D> {
     /// [`Optimizer::add_param_to`], with the state in device memory.
     ///
     /// # Errors
-    /// Those of `add_param_to`, or an error of the device.
+    /// Those of `add_param_to`, or an error of the device. Nothing has changed then.
     pub fn add_param(
         &mut self,
         group: GroupId,
@@ -132,51 +134,12 @@ impl<D: Device> DeviceOptimizer<D> {
         dtype: Dtype,
     ) -> Result<ParamId, Error<D::Error>> {
         let index = self.optimizer.add_param_to(group, shape, dtype)?;
-        let state = self.upload(index.0, dtype).map_err(Error::Device)?;
-        self.states.push(state);
-        Ok(index)
-    }
-
-    /// Moves a parameter's state from the host to the device.
-    fn upload(&mut self, index: usize, dtype: Dtype) -> Result<State, D::Error> {
-        let device = &mut self.device;
-        let number = {
-            let param = &self.optimizer.params()[index];
-            let rule = &*self.optimizer.groups()[param.group.0].spec.rule;
-            (!rule.info().scalar_names.is_empty()).then(|| {
-                persistent_scalar(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
-            })
-        };
-        let param = &mut self.optimizer.params_mut()[index];
-        let mut slots = Vec::new();
-        for slot in &mut param.slots {
-            let slot = std::mem::replace(slot, Buffer::F32(Vec::new()));
-            slots.push(match slot.is_empty() {
-                true => None,
-                false => Some(upload_slot(device, slot)?),
-            });
+        let state = upload(&mut self.device, &mut self.optimizer, index.0);
+        if state.is_err() {
+            self.optimizer.remove_last_param();
         }
-        let correction = match param.correction.take() {
-            None => None,
-            Some(raw) => {
-                let format = match raw {
-                    RawBuffer::I8(_) => StorageFormat::SplitFloat(dtype, 8),
-                    RawBuffer::I16(_) => StorageFormat::SplitFloat(dtype, 16),
-                    _ => StorageFormat::KahanPair(dtype),
-                };
-                Some((format, upload_part(device, &raw.bytes())?))
-            }
-        };
-        let persistent = match number {
-            None => None,
-            Some(number) => {
-                let mut bytes = vec![0; PERSISTENT_BYTES];
-                bytes[..8].copy_from_slice(&number.to_le_bytes());
-                Some(upload_part(device, &bytes)?.0)
-            }
-        };
-        let len = param.shape.iter().product();
-        Ok(State { dtype, len, slots, correction, persistent, readbacks: Vec::new() })
+        self.states.push(state.map_err(Error::Device)?);
+        Ok(index)
     }
 
     /// The groups: learning rates and counters.
@@ -261,9 +224,14 @@ impl<D: Device> DeviceOptimizer<D> {
     ) -> Result<bool, Error<D::Error>> {
         check(&mut self.device, &self.states, tensors)?;
         let counters = Counters::of(&self.optimizer);
+        let memory: Vec<u64> = self.workspace.memory().collect();
         let launch_list = self.count_and_plan(tensors, extra);
         if launch_list.is_err() {
             counters.restore(&mut self.optimizer);
+            if !self.workspace.memory().eq(memory) {
+                // What was prepared before has its tables in memory that is freed.
+                self.launch_list = LaunchList::default();
+            }
         }
         let launch_list = launch_list?;
         let unchanged = self.launch_list == launch_list;
@@ -352,6 +320,45 @@ impl<D: Device> DeviceOptimizer<D> {
 }
 
 impl State {
+    /// Moves the state of a parameter to the device; `number` is what a persistent part begins with. On an
+    /// error this has what has been allocated.
+    fn fill<D: Device>(
+        &mut self,
+        device: &mut D,
+        param: &mut ParamState,
+        number: Option<f64>,
+    ) -> Result<(), D::Error> {
+        for slot in &mut param.slots {
+            let slot = std::mem::replace(slot, Buffer::F32(Vec::new()));
+            if slot.is_empty() {
+                self.slots.push(None);
+                continue;
+            }
+            let (format, parts) = parts_of(&slot);
+            self.slots.push(Some((format, Vec::new())));
+            for part in parts {
+                let part = upload_part(device, &part)?;
+                if let Some(Some((_, parts))) = self.slots.last_mut() {
+                    parts.push(part);
+                }
+            }
+        }
+        if let Some(raw) = param.correction.take() {
+            let format = match raw {
+                RawBuffer::I8(_) => StorageFormat::SplitFloat(self.dtype, 8),
+                RawBuffer::I16(_) => StorageFormat::SplitFloat(self.dtype, 16),
+                _ => StorageFormat::KahanPair(self.dtype),
+            };
+            self.correction = Some((format, upload_part(device, &raw.bytes())?));
+        }
+        if let Some(number) = number {
+            let mut bytes = vec![0; PERSISTENT_BYTES];
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            self.persistent = Some(upload_part(device, &bytes)?.0);
+        }
+        Ok(())
+    }
+
     /// The addresses of all allocations.
     fn memory(&self) -> impl Iterator<Item = u64> {
         let parts = self.slots.iter().flatten().flat_map(|(_, parts)| parts.iter().map(|p| p.0));
@@ -368,22 +375,56 @@ impl<D: Device> Drop for DeviceOptimizer<D> {
     }
 }
 
-fn upload_part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
-    let at = device.alloc(bytes.len())?;
-    device.write(at, bytes)?;
-    Ok((at, bytes.len()))
+/// Moves a parameter's state from the host to the device. On an error it is lost on the host, and nothing is
+/// left on the device.
+fn upload<D: Device>(
+    device: &mut D,
+    optimizer: &mut Optimizer,
+    index: usize,
+) -> Result<State, D::Error> {
+    let param = &optimizer.params()[index];
+    let rule = &*optimizer.groups()[param.group.0].spec.rule;
+    let number = (!rule.info().scalar_names.is_empty()).then(|| {
+        persistent_scalar(rule).and_then(|k| param.scalars.get(k)).copied().unwrap_or(0.0)
+    });
+    let mut state = State {
+        dtype: param.dtype,
+        len: param.shape.iter().product(),
+        slots: Vec::new(),
+        correction: None,
+        persistent: None,
+        readbacks: Vec::new(),
+    };
+    let filled = state.fill(device, &mut optimizer.params_mut()[index], number);
+    if filled.is_err() {
+        free(device, &state);
+    }
+    filled.map(|()| state)
 }
 
-fn upload_slot<D: Device>(
-    device: &mut D,
-    slot: Buffer,
-) -> Result<(StorageFormat, Vec<Part>), D::Error> {
-    if let Buffer::Encoded(encoded) = &slot {
-        let parts = encoded.parts("").into_iter().map(|p| upload_part(device, &p.bytes));
-        return Ok((encoded.format(), parts.collect::<Result<_, _>>()?));
+/// Frees a state's memory, whatever the device says to it.
+fn free<D: Device>(device: &mut D, state: &State) {
+    for at in state.memory() {
+        let _ = device.free(at);
+    }
+}
+
+fn upload_part<D: Device>(device: &mut D, bytes: &[u8]) -> Result<Part, D::Error> {
+    let at = device.alloc(bytes.len())?;
+    let written = device.write(at, bytes);
+    if written.is_err() {
+        let _ = device.free(at);
+    }
+    written.map(|()| (at, bytes.len()))
+}
+
+/// The format of a slot, and the bytes of its parts.
+fn parts_of(slot: &Buffer) -> (StorageFormat, Vec<Vec<u8>>) {
+    if let Buffer::Encoded(encoded) = slot {
+        return (encoded.format(), encoded.parts("").into_iter().map(|p| p.bytes).collect());
     }
     let dtype = slot.data().map_or(Dtype::F32, |data| data.dtype());
-    Ok((StorageFormat::Plain(dtype), vec![upload_part(device, &bytes(&slot))?]))
+    (StorageFormat::Plain(dtype), vec![bytes(slot)])
 }
 
 fn param_storage<E>(

@@ -42,6 +42,12 @@ pub const PERSISTENT_BYTES: usize = 512;
 /// The offset of the constants in it, after a norm and its limiter.
 const PERSISTENT_COEFS: u64 = 64;
 
+/// Where constants that the device completes are kept for the next steps; 0 for nowhere.
+pub(crate) fn kept(kernels: &dyn KernelSpec, job: &ParamJob<'_>) -> u64 {
+    let at = job.persistent.filter(|_| kernels.exports_scalars());
+    at.map_or(0, |at| at + PERSISTENT_COEFS)
+}
+
 impl LaunchPlan {
     /// The address of a job's gradient in the compute type, scaled. Adds the conversion unless the
     /// gradient can be used as it is.
@@ -75,18 +81,10 @@ impl LaunchPlan {
         if !kernels.exports_scalars() {
             return;
         }
-        let what = if !on_device {
-            ReadbackKind::HostConstants(kernels, compute, coefs)
-        } else if let Some(persistent) =
-            job.persistent.map(|persistent| persistent + PERSISTENT_COEFS)
-        {
-            let words = coefs.len().div_ceil(8) as u64;
-            let desc =
-                CodecDesc { items: words, main: at, plain: persistent, ..CodecDesc::default() };
-            self.launch_per_block(phase::PERSIST, "load_f64_f64".to_owned(), words, desc);
-            ReadbackKind::DeviceConstants(kernels, compute, persistent, coefs.len())
-        } else {
-            ReadbackKind::DeviceConstants(kernels, compute, at, coefs.len())
+        let what = match kept(kernels, job) {
+            _ if !on_device => ReadbackKind::HostConstants(kernels, compute, coefs),
+            0 => ReadbackKind::DeviceConstants(kernels, compute, at, coefs.len()),
+            kept => ReadbackKind::DeviceConstants(kernels, compute, kept, coefs.len()),
         };
         self.readbacks.push(Readback { index, what });
     }

@@ -50,8 +50,6 @@ pub(crate) trait KernelSpec: Sync {
     fn export_scalars(&self, compute: Dtype, coefs: &[u8], scalars: &mut ScalarState);
     /// Whether the rule has scalars to export.
     fn exports_scalars(&self) -> bool;
-    /// Whether there are configurations that need sums.
-    fn has_sums(&self) -> bool;
     /// Whether any of the sums is over the parameter alone.
     fn sums_param(&self) -> bool;
 }
@@ -212,9 +210,6 @@ where
     }
     fn exports_scalars(&self) -> bool {
         !R::SCALAR_NAMES.is_empty()
-    }
-    fn has_sums(&self) -> bool {
-        R::NUM_SUMS > 0
     }
     fn sums_param(&self) -> bool {
         R::PARAM_ONLY_SUMS != 0

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::bytes::bytes;
 use crate::device::Device;
 use crate::device_storage::{DeviceStorage, direct, place};
-use crate::job::ParamJob;
+use crate::job::{ParamJob, kept};
 use crate::kernel_spec::{Shape, low_rank_parts, newton_schulz_kernels};
 use crate::plan::lowrank::new_projectors;
 use crate::plan::{
@@ -112,14 +112,20 @@ impl LaunchPlan {
         self.start(job, rule, len)?;
         if direct.is_none()
             && kernels.shape() == Shape::Elements
-            && !kernels.has_sums()
             && compute == Dtype::F32
             && let Some(desc) = encoded(job, slots)
         {
+            let (stem, chunks) = (kernels.stem(), len.div_ceil(CHUNK));
             let desc = EncodedDesc { len, coefs: at, ..desc };
-            let (kernel, chunks) = (format!("{}_encoded_f32", kernels.stem()), len.div_ceil(CHUNK));
-            self.launch(phase::APPLY, kernel, Granularity::Encoded, [chunks, len], desc);
-            self.read_back(index, job, (kernels, compute), (at, coefs), false);
+            if sums {
+                let ([sums, counters], _) = self.partials(compute, [1, 2, chunks]);
+                let desc = EncodedDesc { sums, counters, persist: kept(kernels, job), ..desc };
+                let kernel = format!("{stem}_sums_encoded_f32");
+                self.launch(phase::SUMS, kernel, Granularity::Shared, [chunks, len], desc);
+            }
+            let kernel = format!("{stem}_encoded_f32");
+            self.launch(phase::APPLY, kernel, Granularity::Shared, [chunks, len], desc);
+            self.read_back(index, job, (kernels, compute), (at, coefs), sums);
             return Ok(());
         }
         let mut desc = TensorDesc { len, coefs: at, ..TensorDesc::default() };
@@ -152,15 +158,8 @@ impl LaunchPlan {
             prefix.push_str("_scaled");
         }
         if sums {
-            let sums = self.sums(format!("{prefix}_sums_{suffix}"), compute, &desc);
-            let kernel = format!("{stem}_finish_{}", name(compute));
-            self.launch(
-                phase::FINISH,
-                kernel,
-                Granularity::Block,
-                [1, 1],
-                TensorDesc { sums, ..desc },
-            );
+            let desc = TensorDesc { persist: kept(kernels, job), ..desc };
+            self.sums(format!("{prefix}_sums_{suffix}"), compute, &desc);
         }
         self.launch_per_block(
             phase::APPLY,

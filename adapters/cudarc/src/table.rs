@@ -67,6 +67,12 @@ pub(crate) struct TensorDesc {
     pub(crate) coefs: u64,
     /// Sums, or results computed from them.
     pub(crate) sums: u64,
+    /// Counters of the blocks of sums.
+    pub(crate) counters: u64,
+    /// Where both sums over the tensor go; 0 to complete the constants by them.
+    pub(crate) totals: u64,
+    /// Where completed constants are copied to; 0 for nowhere.
+    pub(crate) persist: u64,
     /// For a factored rule: factors of the rows, factors of the columns, and the mean of each batch. Other
     /// kernels document their use.
     pub(crate) factors: [u64; 3],
@@ -76,6 +82,32 @@ pub(crate) struct TensorDesc {
     pub(crate) width: u64,
     /// The `f64` by which the gradient is multiplied when it is loaded; 0 for none.
     pub(crate) grad_scale: u64,
+}
+
+/// Matrices whose squares are summed along rows and columns, for row and column state.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SquaresDesc {
+    /// [`TableRow::first_block`].
+    pub(crate) first: u64,
+    /// Matrices, and the rows and columns of one.
+    pub(crate) batches: u64,
+    pub(crate) height: u64,
+    pub(crate) width: u64,
+    /// Their elements.
+    pub(crate) grad: u64,
+    /// The rule's constants.
+    pub(crate) coefs: u64,
+    /// The state of rows and of columns; 0 without elements.
+    pub(crate) states: [u64; 2],
+    /// Results: the new state of the rows, the factors of the columns, and the mean of each matrix's rows.
+    pub(crate) factors: [u64; 3],
+    /// Sums of the parts of rows, of those of columns level by level, and of blocks of rows.
+    pub(crate) parts: [u64; 3],
+    /// Counters of the same, and of the tiles in a block of rows.
+    pub(crate) counters: [u64; 4],
+    /// For each matrix: the values and the counters of the blocks of its rows.
+    pub(crate) strides: [u64; 2],
 }
 
 /// Values to reduce: `segments` segments of `len` rows of `width` values.
@@ -149,6 +181,9 @@ pub(crate) struct EncodedDesc {
     pub(crate) coefs: u64,
     /// As in [`TensorDesc`].
     pub(crate) grad_scale: u64,
+    pub(crate) sums: u64,
+    pub(crate) counters: u64,
+    pub(crate) persist: u64,
     /// The gradient, the parameter, and the state.
     pub(crate) places: [Place; MAX_PLACES],
 }
@@ -171,7 +206,7 @@ pub(crate) struct GradientDesc {
     pub(crate) counts: [u64; 3],
 }
 
-/// A matrix product. Element (i, j) of a factor is at index `i · strides[0] + j · strides[1]`; the
+/// A matrix product, and what is made of it. Element (i, j) of a factor is at index `i · strides[0] + j · strides[1]`; the
 /// product is row-major.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -190,9 +225,12 @@ pub(crate) struct ProductDesc {
     pub(crate) strides: [[u64; 2]; 2],
     /// The product.
     pub(crate) to: u64,
+    /// The rule's constants, and a matrix of the product's shape, where it goes on with them; else 0.
+    pub(crate) coefs: u64,
+    pub(crate) beside: u64,
 }
 
-/// A matrix whose squares are summed by channel.
+/// Two matrices whose squares are summed by channel.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ChannelDesc {
@@ -204,10 +242,14 @@ pub(crate) struct ChannelDesc {
     pub(crate) start: u64,
     /// The distance from one element to the next.
     pub(crate) stride: u64,
-    /// The elements.
-    pub(crate) from: u64,
-    /// The sums of blocks, by channel.
+    /// The elements: directions, and the projected gradient.
+    pub(crate) from: [u64; 2],
+    /// The factors of the channels.
     pub(crate) to: u64,
+    /// Sums of blocks and their counters, and how many of them a channel has.
+    pub(crate) sums: u64,
+    pub(crate) counters: u64,
+    pub(crate) strides: [u64; 2],
 }
 
 /// A gradient that APOLLO scales by channel.
@@ -238,6 +280,8 @@ pub(crate) struct ApolloDesc {
     pub(crate) seen: u64,
     /// Sums, or directions.
     pub(crate) to: u64,
+    /// Counters of the blocks of sums.
+    pub(crate) counters: u64,
 }
 
 /// Values to compute a norm of, or partial results.
@@ -274,6 +318,7 @@ macro_rules! rows {
 }
 rows!(
     TensorDesc,
+    SquaresDesc,
     FoldDesc,
     CodecDesc,
     EncodedDesc,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use bitstep_ptx::Machine;
 
 /// Instructions without arithmetic, each tested in `conformance/ptx/tests/opcodes.rs`.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 13] = [
     "ret",
     "bra",
     "bra.uni",
@@ -16,6 +16,9 @@ const ELSEWHERE: [&str; 10] = [
     "cvta",
     "shfl.sync.down.b32",
     "shfl.sync.bfly.b32",
+    "shfl.sync.idx.b32",
+    "bar.warp.sync",
+    "atom.acq_rel.gpu.inc.u32",
     "not.pred",
     "trap",
 ];

@@ -34,6 +34,8 @@ struct Counted {
     broken: bool,
     /// A kernel that the device has not.
     lacks: &'static str,
+    /// How many more calls of alloc and write go well before one fails; `None` if none does.
+    left: Option<usize>,
 }
 
 impl Counted {
@@ -43,11 +45,24 @@ impl Counted {
     fn launches(&self) -> usize {
         self.count(|call| matches!(call, Call::Launch(..)))
     }
+    /// What has been allocated and not freed.
+    fn held(&self) -> usize {
+        self.count(|call| *call == Call::Alloc) - self.count(|call| *call == Call::Free)
+    }
+    fn spend(&mut self) -> Result<(), bitstep_ptx::Error> {
+        let left = self.left.take().map(|left| left.checked_sub(1));
+        self.left = left.flatten();
+        match left {
+            Some(None) => Err(bitstep_ptx::Error::Launch("spent".into())),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Device for Counted {
     type Error = bitstep_ptx::Error;
     fn alloc(&mut self, bytes: usize) -> Result<u64, Self::Error> {
+        self.spend()?;
         self.calls.push(Call::Alloc);
         Device::alloc(&mut self.machine, bytes)
     }
@@ -56,6 +71,7 @@ impl Device for Counted {
         Device::free(&mut self.machine, address)
     }
     fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.spend()?;
         self.calls.push(Call::Write);
         if self.broken {
             return Err(bitstep_ptx::Error::Launch("broken".into()));
@@ -93,7 +109,7 @@ impl Device for Counted {
 
 fn device() -> Counted {
     let machine = Machine::new(bitstep_cudarc::ptx()).unwrap();
-    Counted { machine, calls: Vec::new(), garbled: false, broken: false, lacks: "" }
+    Counted { machine, calls: Vec::new(), garbled: false, broken: false, lacks: "", left: None }
 }
 
 /// Pseudo-random values of either sign, around magnitude 1.
@@ -235,6 +251,32 @@ fn state_on_a_device_has_the_bits_of_the_core() {
     }
 }
 
+/// Sums of more blocks than one adds, tiles side by side and below each other; whichever warp is the last.
+#[test]
+fn sums_of_several_levels_have_the_bits_of_the_core() {
+    for (name, args, dtype, shapes) in [
+        ("adafactor", "", Dtype::F32, &[&[1100, 33][..], &[70, 2100], &[2, 40, 1030]][..]),
+        ("adafactor", "", Dtype::F32, &[&[1, 1_050_000][..]]),
+        ("stable_adamw", "", Dtype::F32, &[&[1_050_000][..]]),
+        ("bnb_lamb_8bit", "", Dtype::Bf16, &[&[3000][..], &[100, 90]]),
+        ("apollo_adamw", "rank=2", Dtype::F32, &[&[40, 1100][..], &[1100, 40]]),
+        ("muon", "", Dtype::F32, &[&[8, 300][..], &[30, 20]]),
+    ] {
+        for backwards in [false, true] {
+            let mut device = device();
+            if backwards {
+                device.machine.run_backwards();
+            }
+            let args = Args::parse(args).unwrap();
+            let mut both = Both::new(device, name, &args, dtype, shapes);
+            for _ in 0..2 {
+                both.step();
+                both.assert_same(&format!("{name} {shapes:?}, backwards: {backwards}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn rules_with_products_of_matrices_have_the_bits_of_the_core() {
     use Dtype::{Bf16, F16, F32, F64};
@@ -360,11 +402,83 @@ fn a_step_that_fails_has_not_been_counted() {
     }
 }
 
+/// A device that has no more room, or can't be written, at any one call.
+#[test]
+fn what_fails_on_the_way_to_the_device_leaves_everything_as_it_was() {
+    for (name, args) in [("flash_adamw", ""), ("bnb_lamb_8bit", ""), ("apollo_adamw", "rank=2")] {
+        let (args, shape) = (Args::parse(args).unwrap(), &[70, 64][..]);
+        let mut both = Both::new(device(), name, &args, Dtype::Bf16, &[shape]);
+        both.step();
+        let group = both.device.groups().len() - 1;
+        let before = both.device.download().unwrap();
+        let same = |both: &mut Both<Counted>, held| {
+            both.device.device().left = None;
+            let after = both.device.download().unwrap();
+            assert_eq!(after.params().len(), 1, "{name}");
+            let (old, new) = (&before.params()[0], &after.params()[0]);
+            assert!(old.slots == new.slots && old.correction == new.correction, "{name}");
+            assert_eq!((old.steps, old.scalars), (new.steps, new.scalars), "{name}");
+            assert_eq!(both.device.device().held(), held, "{name}");
+        };
+        let held = both.device.device().held();
+        let mut refused = [0; 2];
+        loop {
+            both.device.device().left = Some(refused[0]);
+            let group = bitstep::optimizer::GroupId(group);
+            if both.device.add_param(group, shape, Dtype::Bf16).is_ok() {
+                break;
+            }
+            same(&mut both, held);
+            refused[0] += 1;
+        }
+        assert!(refused[0] >= 4, "{name}: {refused:?}");
+        let mut both = Both::new(device(), name, &args, Dtype::Bf16, &[shape]);
+        both.step();
+        let held = both.device.device().held();
+        let other = Optimizer::clone(&before);
+        loop {
+            both.device.device().left = Some(refused[1]);
+            if both.device.load(other.clone()).is_ok() {
+                break;
+            }
+            same(&mut both, held);
+            refused[1] += 1;
+        }
+        assert_eq!(refused[0], refused[1], "{name}");
+        both.device.device().left = None;
+        both.step();
+        both.assert_same(name);
+        assert_eq!(both.device.device().held(), held, "{name}");
+    }
+}
+
+/// Averaged parameters, which come from the device, change, and go back.
+#[test]
+fn an_evaluation_that_fails_leaves_everything_as_it_was() {
+    let shapes: [&[usize]; 2] = [&[40], &[6, 7]];
+    let mut both = Both::new(device(), "schedule_free_adamw", &Args::new(), Dtype::F32, &shapes);
+    both.step();
+    both.step();
+    let held = both.device.device().held();
+    let mut refused = 0;
+    loop {
+        both.device.device().left = Some(refused);
+        // SAFETY: all of it was allocated above, and nothing else uses it.
+        if unsafe { both.device.eval(&both.tensors) }.is_ok() {
+            break;
+        }
+        both.device.device().left = None;
+        assert_eq!(both.device.device().held(), held);
+        both.assert_same("evaluation");
+        refused += 1;
+    }
+    assert!(refused >= 6, "{refused}");
+}
+
 /// Projectors, which the host refreshes, are written when nothing can be refused any more.
 #[test]
 fn a_step_that_is_refused_leaves_projectors_as_they_were() {
-    for (name, lacks) in
-        [("galore_adamw", "adamw_hf_direct_f32"), ("apollo_adamw", "apollo_factors_f32")]
+    for (name, lacks) in [("galore_adamw", "adamw_hf_direct_f32"), ("apollo_adamw", "channels_f32")]
     {
         let args = Args::parse("rank=2").unwrap();
         let mut both = Both::new(device(), name, &args, Dtype::F32, &[&[8, 6], &[6, 8]]);

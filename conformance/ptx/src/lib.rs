@@ -25,6 +25,7 @@ pub struct Machine {
     kernels: Arc<HashMap<String, Kernel>>,
     memory: Memory,
     meter: Option<Box<Meter>>,
+    backwards: bool,
 }
 
 impl Machine {
@@ -36,7 +37,7 @@ impl Machine {
         let mut memory = Memory::default();
         let kernels = parse::module(text, &mut memory)?;
         let kernels = kernels.into_iter().map(|k| (k.name.clone(), k)).collect();
-        Ok(Machine { kernels: Arc::new(kernels), memory, meter: None })
+        Ok(Machine { kernels: Arc::new(kernels), memory, meter: None, backwards: false })
     }
 
     /// The kernels' names.
@@ -86,6 +87,11 @@ impl Machine {
         self.meter = Some(Box::new(Meter::new()));
     }
 
+    /// Makes launches run the last block first, and of a block the last warp: results must not depend on it.
+    pub fn run_backwards(&mut self) {
+        self.backwards = true;
+    }
+
     /// What each launch has cost since [`count_costs`](Self::count_costs).
     #[must_use]
     pub fn costs(&self) -> &[Cost] {
@@ -126,8 +132,13 @@ impl Machine {
         if let Some(meter) = meter {
             meter.launch(&kernel.name);
         }
+        let order = |i: u32, count: u32| if self.backwards { count - 1 - i } else { i };
+        let warps = threads.div_ceil(warp::LANES as u32);
         for block in 0..blocks {
-            for first in (0..threads).step_by(warp::LANES) {
+            let block = order(block, blocks);
+            warp.begin_block();
+            for first in 0..warps {
+                let first = order(first, warps) * warp::LANES as u32;
                 let place = warp::Place { block, blocks, first, threads };
                 warp.run(&mut self.memory, meter.as_deref_mut(), place)?;
             }

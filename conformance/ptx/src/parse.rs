@@ -57,6 +57,8 @@ pub(crate) enum Way {
     Down,
     /// The one whose index differs in these bits.
     Butterfly,
+    /// The one of this index.
+    Index,
 }
 
 pub(crate) enum Action {
@@ -91,6 +93,14 @@ pub(crate) enum Action {
         to: Register,
         from: Operand,
         by: Operand,
+    },
+    /// All threads of the warp wait for each other.
+    Barrier,
+    /// Adds one to a number of 32 bits, or sets it to 0 where it is the limit or more; takes what it was.
+    Increment {
+        to: Register,
+        at: Address,
+        limit: Operand,
     },
     Branch(usize),
     /// Jumps to the instruction of this index.
@@ -290,7 +300,7 @@ impl<'a> Body<'a> {
         let action = self.action(number, name, &split(operands))?;
         let class = match action {
             Action::Branch(_) | Action::Table(..) | Action::Return | Action::Trap => Class::Branch,
-            Action::Shuffle { .. } => Class::Shuffle,
+            Action::Shuffle { .. } | Action::Barrier => Class::Shuffle,
             _ => Class::of(name),
         };
         self.code.push(Instruction { line: number, guard, action, class });
@@ -340,15 +350,24 @@ impl<'a> Body<'a> {
                 Action::Store { space, bytes, to: self.address(number, to)?, from }
             }
             (
-                ["shfl", "sync", way @ ("down" | "bfly"), "b32"],
+                ["shfl", "sync", way @ ("down" | "bfly" | "idx"), "b32"],
                 [to, from, by, "0x1f" | "31", all],
             ) => {
                 if !matches!(*all, "0xffffffff" | "-1") {
                     return unknown();
                 }
-                let way = if *way == "down" { Way::Down } else { Way::Butterfly };
+                let way = match *way {
+                    "down" => Way::Down,
+                    "bfly" => Way::Butterfly,
+                    _ => Way::Index,
+                };
                 let (from, by) = (self.operand(number, from)?, self.operand(number, by)?);
                 Action::Shuffle { way, to: self.register(to), from, by }
+            }
+            (["bar", "warp", "sync"], ["0xffffffff" | "-1"]) => Action::Barrier,
+            (["atom", "acq_rel", "gpu", "inc", "u32"], [to, at, limit]) => {
+                let (at, limit) = (self.address(number, at)?, self.operand(number, limit)?);
+                Action::Increment { to: self.register(to), at, limit }
             }
             (["mov", of], [to, from]) if to.starts_with('{') => {
                 let names = list(to);

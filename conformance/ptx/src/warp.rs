@@ -1,7 +1,7 @@
 //! Executes the 32 threads of a warp in lockstep.
 //!
 //! Where threads diverge, those with the lowest program counter run first, which makes them reconverge where their
-//! paths join. A shuffle waits for all threads that have not returned.
+//! paths join. A shuffle, or a barrier, waits for all threads that have not returned.
 
 use crate::Error;
 use crate::cost::{Class, Meter};
@@ -30,10 +30,17 @@ pub(crate) struct Warp<'a> {
     params: &'a [u64],
     registers: Vec<[u64; LANES]>,
     local: Vec<Vec<u8>>,
-    /// Shared memory, of which each word belongs to the thread that has written it: there are no barriers.
+    /// Shared memory, of which each word belongs to the thread that has written it, and after a barrier of its
+    /// warp to all of that.
     shared: Vec<u8>,
-    /// The owner of each word: a thread's index, or none.
-    owners: Vec<Option<u32>>,
+    owners: Vec<Option<Owner>>,
+}
+
+/// Who may access a word of shared memory, by the index of a thread, or of the first of a warp.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Thread(u32),
+    Warp(u32),
 }
 
 fn trouble(what: impl Into<String>) -> Error {
@@ -48,6 +55,11 @@ impl<'a> Warp<'a> {
         Warp { kernel, params, registers, local, shared, owners }
     }
 
+    /// Forgets who has written to shared memory.
+    pub(crate) fn begin_block(&mut self) {
+        self.owners.fill(None);
+    }
+
     /// Runs all threads until they return.
     pub(crate) fn run(
         &mut self,
@@ -55,13 +67,10 @@ impl<'a> Warp<'a> {
         mut meter: Option<&mut Meter>,
         place: Place,
     ) -> Result<(), Error> {
-        if place.first == 0 {
-            self.owners.fill(None);
-        }
         let mut at = [DONE; LANES];
         let count = LANES.min((place.threads - place.first) as usize);
         at[..count].fill(0);
-        // Threads that wait at a shuffle.
+        // Threads that wait at a shuffle or a barrier.
         let mut waiting = 0u32;
         for _ in 0..PATIENCE {
             let mut here = DONE;
@@ -71,7 +80,7 @@ impl<'a> Warp<'a> {
                 }
             }
             if here == DONE {
-                // All have returned, or all others wait at a shuffle.
+                // All have returned, or all others wait.
                 let Some(first) = at.iter().position(|&pc| pc != DONE) else { return Ok(()) };
                 here = at[first];
             }
@@ -83,7 +92,7 @@ impl<'a> Warp<'a> {
                 at.iter_mut().filter(|pc| **pc == here).for_each(|pc| *pc = DONE);
                 continue;
             };
-            if matches!(instruction.action, Action::Shuffle { .. }) {
+            if matches!(instruction.action, Action::Shuffle { .. } | Action::Barrier) {
                 let mut live = 0u32;
                 for (lane, &pc) in at.iter().enumerate() {
                     live |= u32::from(pc != DONE) << lane;
@@ -93,7 +102,7 @@ impl<'a> Warp<'a> {
                     if waiting != live && live == u32::MAX {
                         continue;
                     }
-                    let what = "a shuffle of all threads that not all of them come to";
+                    let what = "a shuffle or barrier of all threads that not all of them come to";
                     return Err(self.fault(instruction, place, active, trouble(what)));
                 }
                 waiting = 0;
@@ -117,6 +126,7 @@ impl<'a> Warp<'a> {
         let (space, (base, offset), bytes, write) = match &instruction.action {
             Action::Load { space, bytes, to, from, .. } => (*space, *from, bytes * to.len(), false),
             Action::Store { space, bytes, to, from } => (*space, *to, bytes * from.len(), true),
+            Action::Increment { at, .. } => (Space::Generic, *at, 4, true),
             _ => return meter.issue(instruction.class),
         };
         let base = self.all(base, place);
@@ -253,10 +263,36 @@ impl<'a> Warp<'a> {
                 let (from, by) = (self.all(*from, place), self.all(*by, place));
                 lanes().for_each(|l| {
                     let by = (by[l] & 31) as usize;
-                    let other = if *way == Way::Down { l + by } else { l ^ by };
+                    let other = match way {
+                        Way::Down => l + by,
+                        Way::Butterfly => l ^ by,
+                        Way::Index => by,
+                    };
                     // Beyond the last lane a thread gets its own value.
                     self.registers[*to][l] = from.get(other).copied().unwrap_or(from[l]);
                 });
+            }
+            Action::Barrier => {
+                for owner in self.owners.iter_mut().flatten() {
+                    if matches!(owner, Owner::Thread(t) if *t - *t % LANES as u32 == place.first) {
+                        *owner = Owner::Warp(place.first);
+                    }
+                }
+            }
+            Action::Increment { to, at: (base, offset), limit } => {
+                let (base, limit) = (self.all(*base, place), self.all(*limit, place));
+                for l in lanes() {
+                    let address = base[l].wrapping_add(*offset);
+                    let counter = aligned(address, 4)
+                        .and_then(|()| memory.get_mut(address, 4))
+                        .map_err(|e| (l, e))?;
+                    let mut raw = [0; 4];
+                    raw.copy_from_slice(counter);
+                    let before = u32::from_le_bytes(raw);
+                    let after = if before >= limit[l] as u32 { 0 } else { before + 1 };
+                    counter.copy_from_slice(&after.to_le_bytes());
+                    self.registers[*to][l] = before.into();
+                }
             }
             Action::Branch(to) => lanes().for_each(|l| at[l] = *to),
             Action::Table(index, places) => {
@@ -276,8 +312,8 @@ impl<'a> Warp<'a> {
         Ok(())
     }
 
-    /// Opens global, local or shared memory. A thread may read the words of shared memory that it has written, and
-    /// write those that no other has.
+    /// Opens global, local or shared memory. A thread may read the words of shared memory that it has written, or
+    /// another of its warp before a barrier, and write those and what none has written.
     fn open<'m>(
         &'m mut self,
         memory: &'m mut Memory,
@@ -297,12 +333,14 @@ impl<'a> Warp<'a> {
                 let at = usize::try_from(address - SHARED).unwrap_or(usize::MAX);
                 let end = at.checked_add(bytes).filter(|&end| end <= self.shared.len());
                 let Some(end) = end else { return Err(fail("beyond the block's shared memory")) };
-                let me = Some(first + lane as u32);
+                let me = Owner::Thread(first + lane as u32);
                 for owner in &mut self.owners[at / 4..end.div_ceil(4)] {
-                    if *owner != me && !(written && owner.is_none()) {
-                        return Err(fail("shared memory that this thread has not written"));
+                    match *owner {
+                        None if written => {}
+                        Some(own) if own == me || own == Owner::Warp(first) => {}
+                        _ => return Err(fail("shared memory that this thread has not written")),
                     }
-                    *owner = me;
+                    *owner = if written { Some(me) } else { *owner };
                 }
                 return Ok(&mut self.shared[at..end]);
             }

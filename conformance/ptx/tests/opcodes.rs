@@ -288,6 +288,93 @@ fn a_butterfly_brings_the_number_of_the_lane_that_differs_in_its_bits() {
 }
 
 #[test]
+fn a_shuffle_by_index_brings_the_number_of_that_lane() {
+    let text = kernel(
+        "mov.u32 %t, %tid.x;\nshfl.sync.idx.b32 %s, %t, 5, 0x1f, 0xffffffff;\n\
+         mul.wide.u32 %o, %t, 4;\nadd.s64 %o, %out, %o;\nst.b32 [%o], %s;",
+    );
+    let mut machine = Machine::new(&text).unwrap();
+    let out = machine.alloc(64 * 4);
+    machine.launch("k", 1, 64, &[out, 0, 0]).unwrap();
+    let mut bytes = [0; 256];
+    machine.read(out, &mut bytes).unwrap();
+    let got: Vec<u32> = bytes.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+    assert_eq!(got, (0..64).map(|t| t / 32 * 32 + 5).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_counter_is_increased_by_every_thread_and_begins_again_at_its_limit() {
+    let text = kernel("atom.acq_rel.gpu.inc.u32 %d, [%out], %b;");
+    let mut machine = Machine::new(&text).unwrap();
+    for (limit, threads, want) in [(100, 1, 1), (100, 64, 64), (63, 64, 0), (9, 64, 4), (0, 3, 0)] {
+        let out = machine.alloc(4);
+        machine.write(out, &[0; 4]).unwrap();
+        machine.launch("k", 1, threads, &[out, 0, limit]).unwrap();
+        let mut bytes = [0; 4];
+        machine.read(out, &mut bytes).unwrap();
+        assert_eq!(u32::from_le_bytes(bytes), want, "{limit} {threads}");
+        assert!(machine.launch("k", 1, threads, &[out + 2, 0, limit]).is_err(), "misaligned");
+    }
+    // Each thread gets what it was before.
+    assert_eq!(run("mov.b64 %d, 0;\natom.acq_rel.gpu.inc.u32 %d, [%a], 7;", 0, 0).ok(), None);
+    let text = "mov.b64 %d, 0;\nst.b64 [%out], %b;\natom.acq_rel.gpu.inc.u32 %d, [%out], 7;";
+    assert_eq!((run(text, 0, 5), run(text, 0, 7)), (Ok(5), Ok(7)));
+}
+
+/// Lanes read what the next one has written, before a barrier or without one.
+#[test]
+fn a_barrier_shows_a_warp_what_its_threads_have_written() {
+    let of = |barrier: &str, read: &str| {
+        let lines = ".shared .align 16 .b8 ours[512];\ncvta.shared.u64 %x, ours;\n\
+             mov.u32 %t, %tid.x;\nmul.wide.u32 %o, %t, 4;\nadd.s64 %x, %x, %o;\nst.b32 [%x], %t;";
+        let text = format!(
+            "{lines}\n{barrier}\nadd.s64 %x, %x, {read};\nld.b32 %s, [%x];\n\
+             add.s64 %o, %out, %o;\nst.b32 [%o], %s;"
+        );
+        let mut machine = Machine::new(&kernel(&text)).unwrap();
+        let out = machine.alloc(64 * 4);
+        machine.launch("k", 1, 64, &[out, 0, 0])?;
+        let mut bytes = [0; 256];
+        machine.read(out, &mut bytes)?;
+        Ok::<u32, Error>(u32::from_le_bytes(bytes[..4].try_into().unwrap()))
+    };
+    let barrier = "bar.warp.sync 0xffffffff;";
+    assert_eq!(of(barrier, "0"), Ok(0));
+    // The last lane reads a word of another warp.
+    assert!(of(barrier, "4").is_err());
+    assert!(of("", "4").is_err());
+    // The other half of the warp.
+    let other = "and.b32 %h, %t, 16;\nmul.wide.u32 %h, %h, 8;\nsub.s64 %x, %x, %h;";
+    assert_eq!(of(&format!("{barrier}\n{other}"), "64"), Ok(16));
+    assert!(of(other, "64").is_err());
+    // Not all come to it.
+    let text = "mov.u32 %t, %tid.x;\nsetp.eq.b32 %p, %t, 3;\n@%p bra $L_1;\n\
+                bar.warp.sync 0xffffffff;\n$L_1:";
+    let mut machine = Machine::new(&kernel(text)).unwrap();
+    assert!(machine.launch("k", 1, 32, &[0, 0, 0]).is_err());
+}
+
+#[test]
+fn blocks_and_warps_run_backwards_where_that_is_asked_for() {
+    // Each thread but the first of all writes its number over what was there.
+    let text = kernel(
+        "mov.u32 %t, %tid.x;\nmov.u32 %c, %ctaid.x;\nmad.lo.s32 %t, %c, 64, %t;\n\
+         st.b32 [%out], %t;",
+    );
+    let mut machine = Machine::new(&text).unwrap();
+    let out = machine.alloc(4);
+    for (backwards, want) in [(false, 191), (true, 31)] {
+        if backwards {
+            machine.run_backwards();
+        }
+        machine.launch("k", 3, 64, &[out, 0, 0]).unwrap();
+        let mut bytes = [0; 4];
+        machine.read(out, &mut bytes).unwrap();
+        assert_eq!(u32::from_le_bytes(bytes), want);
+    }
+}
+
+#[test]
 fn shared_memory_is_a_threads_own_without_a_barrier() {
     let of = |read: &str| {
         kernel(&format!(

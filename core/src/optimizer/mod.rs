@@ -245,6 +245,12 @@ impl Optimizer {
         Ok(ParamId(self.params.len() - 1))
     }
 
+    /// Takes back the parameter that was added last, with its state; `None` without parameters. A backend that keeps
+    /// state elsewhere does so where it has no room for it.
+    pub fn remove_last_param(&mut self) -> Option<ParamState> {
+        self.params.pop()
+    }
+
     /// A copy, for sizes that may be too large for the memory that is left. (`clone` ends the process then.)
     ///
     /// # Errors

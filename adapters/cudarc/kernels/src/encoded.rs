@@ -1,5 +1,5 @@
-//! Elementwise rules over tensors that are encoded, each in a storage of its own: one launch decodes, steps
-//! and encodes them.
+//! Elementwise and tensorwise rules over tensors that are encoded, each in a storage of its own: one launch
+//! decodes, steps and encodes them; for sums over a tensor, one before it decodes them too.
 //!
 //! A warp has [`UNIT`] elements at a time, in rounds of four adjacent ones for each thread. What they decode
 //! to, and what the rule makes of it, is in shared memory, in places that no other thread accesses: loops
@@ -17,9 +17,11 @@ use bitstep::storage::{
 use half::{bf16, f16};
 
 use crate::codecs::CodecSource;
-use crate::grid::{WARP, chunks_of_warp, find_desc, lane, shared, shfl_xor};
-use crate::rules::{entries, factor, part, scaled_grad};
-use crate::table::{ENCODED_THREADS, EncodedDesc, Place, UNIT, kind};
+use crate::grid::{
+    Partial, WARP, chunks_of_warp, find_desc, lane, shared, shfl_xor, sync_warp, warp_sum,
+};
+use crate::rules::{complete, entries, factor, part, scaled_grad};
+use crate::table::{CHUNK, ENCODED_THREADS, EncodedDesc, Place, UNIT, kind};
 
 /// Adjacent elements of a thread.
 const FOUR: u64 = 4;
@@ -572,18 +574,27 @@ unsafe fn scale_grads<G: EagerFloat>(four: Four, at: u64) {
     }
 }
 
-/// Decodes, steps and encodes a unit of a tensor, whose elements start at `start` and end at `end`.
+/// The numbers of a tensor, of those that a thread has of each.
+///
+/// # Safety
+/// They are there.
+#[inline(always)]
+unsafe fn of_tensor(values: *mut f32, tensor: u64) -> *mut f32 {
+    // SAFETY: guaranteed by the caller.
+    unsafe { values.add((tensor * OWN as u64 * WARP) as usize) }
+}
+
+/// Decodes a unit of a tensor, whose elements start at `start` and end at `end`, and multiplies its gradient.
 ///
 /// # Safety
 /// The descriptor is valid, and no other warp accesses the unit; `values` are this thread's, of each tensor.
 #[inline(always)]
-unsafe fn step_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]: [u64; 2]) {
+unsafe fn decode_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]: [u64; 2]) {
     let places = R::SLOTS.len() as u64 + 2;
     // SAFETY: guaranteed by the caller; the table of places is longer than a rule's.
     unsafe {
-        let four = |tensor: u64, round: u32| {
-            Four::of(start, end, round, values.add((tensor * OWN as u64 * WARP) as usize))
-        };
+        let four =
+            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
         let mut tensor = 0;
         while tensor < places {
             let place = &*desc.places.as_ptr().add(tensor as usize);
@@ -595,14 +606,31 @@ unsafe fn step_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]:
             tensor += 1;
         }
         let mut round = 0;
-        while round < 2 {
-            if desc.grad_scale != 0 {
-                match desc.places[0].kind {
-                    kind::F32 => scale_grads::<f32>(four(0, round), desc.grad_scale),
-                    kind::BF16 => scale_grads::<bf16>(four(0, round), desc.grad_scale),
-                    _ => scale_grads::<f16>(four(0, round), desc.grad_scale),
-                }
+        while round < 2 && desc.grad_scale != 0 {
+            match desc.places[0].kind {
+                kind::F32 => scale_grads::<f32>(four(0, round), desc.grad_scale),
+                kind::BF16 => scale_grads::<bf16>(four(0, round), desc.grad_scale),
+                _ => scale_grads::<f16>(four(0, round), desc.grad_scale),
             }
+            round += 1;
+        }
+    }
+}
+
+/// Decodes, steps and encodes a unit of a tensor.
+///
+/// # Safety
+/// As [`decode_unit`].
+#[inline(always)]
+unsafe fn step_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]: [u64; 2]) {
+    let places = R::SLOTS.len() as u64 + 2;
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        decode_unit::<R>(desc, values, [start, end]);
+        let four =
+            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
+        let mut round = 0;
+        while round < 2 {
             // Loaded where they are used: they would take up registers elsewhere.
             let coefs = *(desc.coefs as *const R::Coefs<f32>);
             let (grads, params) = (four(0, round), four(1, round));
@@ -627,13 +655,96 @@ unsafe fn step_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]:
     }
 }
 
+/// The index of an element of a unit among the numbers of a warp: those of a thread are four adjacent ones.
+#[inline(always)]
+fn index_in_warp(element: u64) -> usize {
+    let (round, within) = (element / ROUND, element % ROUND);
+    (round * ROUND + within % FOUR * WARP + within / FOUR) as usize
+}
+
+/// Decodes a unit of a tensor, and adds its terms to this lane's sums, in the core's order.
+///
+/// # Safety
+/// As [`decode_unit`].
+#[inline(always)]
+unsafe fn sum_unit<R: Rule>(
+    desc: &EncodedDesc,
+    values: *mut f32,
+    [start, end]: [u64; 2],
+    [mut a, mut b]: [f32; 2],
+) -> [f32; 2] {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        decode_unit::<R>(desc, values, [start, end]);
+        let four =
+            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
+        let mut round = 0;
+        while round < 2 {
+            let coefs = *(desc.coefs as *const R::Coefs<f32>);
+            // The terms take the places of gradient and parameter.
+            let (grads, params) = (four(0, round), four(1, round));
+            let mut k = 0;
+            while k < grads.count {
+                let state = R::Slots::<f32>::from_fn(|slot| four(2 + slot as u64, round).get(k));
+                let [x, y] = R::sum_terms::<f32>(&coefs, params.get(k), grads.get(k), state);
+                grads.set(k, x);
+                params.set(k, y);
+                k += 1;
+            }
+            round += 1;
+        }
+        sync_warp();
+        let terms = values.sub(lane() as usize);
+        let (mut element, left) = (lane(), end - start);
+        while element < UNIT && element < left {
+            let at = index_in_warp(element);
+            a += *of_tensor(terms, 0).add(at);
+            b += *of_tensor(terms, 1).add(at);
+            element += WARP;
+        }
+        // Before others overwrite them.
+        sync_warp();
+    }
+    [a, b]
+}
+
+/// Sums over the tensors of a table, which complete their constants.
+///
+/// # Safety
+/// As [`step`].
+#[inline(always)]
+unsafe fn sums<R: Rule, const FLOATS: usize>(table: *const EncodedDesc, count: u64, chunks: u64) {
+    let values = shared::<f32, FLOATS, { ENCODED_THREADS as usize }>();
+    let (mut chunk, stride) = chunks_of_warp();
+    while chunk < chunks {
+        // SAFETY: guaranteed by the caller; one thread of a tensor's completes its constants.
+        unsafe {
+            let desc = find_desc(table, count, chunk);
+            let at = chunk - desc.first;
+            let (mut start, end) = part(desc.len, at);
+            let mut sums = [0.0; 2];
+            while start < end {
+                sums = sum_unit::<R>(desc, values, [start, end], sums);
+                start += UNIT;
+            }
+            let all = desc.len.div_ceil(CHUNK);
+            let partial = Partial { values: desc.sums, counters: desc.counters, count: all, at };
+            let sums = partial.add([warp_sum(sums[0]), warp_sum(sums[1])]);
+            if let Some(sums) = sums.filter(|_| lane() == 0) {
+                complete::<R, f32>([desc.coefs, desc.persist], sums, desc.len);
+            }
+        }
+        chunk += stride;
+    }
+}
+
 /// Steps the tensors of a table. FLOATS are those of one thread.
 ///
 /// # Safety
 /// The host's descriptors are valid.
 #[inline(always)]
 unsafe fn step<R: Rule, const FLOATS: usize>(table: *const EncodedDesc, count: u64, chunks: u64) {
-    let values = shared::<FLOATS, { ENCODED_THREADS as usize }>();
+    let values = shared::<f32, FLOATS, { ENCODED_THREADS as usize }>();
     let (mut chunk, stride) = chunks_of_warp();
     while chunk < chunks {
         // SAFETY: guaranteed by the caller.
@@ -650,11 +761,19 @@ unsafe fn step<R: Rule, const FLOATS: usize>(table: *const EncodedDesc, count: u
 }
 
 macro_rules! encoded {
-    (elementwise { $($stem:ident: $rule:ty,)* } $($rest:tt)*) => {
-        entries! { in EncodedDesc; $(
-            concat!(stringify!($stem), "_encoded_f32") =>
-                step::<$rule, { (<$rule as Rule>::SLOTS.len() + 2) * OWN }>;
-        )* }
+    (
+        elementwise { $($stem:ident: $rule:ty,)* }
+        tensorwise { $($t:ident: $tr:ty,)* }
+        $($rest:tt)*
+    ) => {
+        entries! { in EncodedDesc;
+            $(concat!(stringify!($stem), "_encoded_f32") =>
+                step::<$rule, { (<$rule as Rule>::SLOTS.len() + 2) * OWN }>;)*
+            $(concat!(stringify!($t), "_encoded_f32") =>
+                step::<$tr, { (<$tr as Rule>::SLOTS.len() + 2) * OWN }>;)*
+            $(concat!(stringify!($t), "_sums_encoded_f32") =>
+                sums::<$tr, { (<$tr as Rule>::SLOTS.len() + 2) * OWN }>;)*
+        }
     };
 }
 

@@ -9,9 +9,11 @@ use bitstep::rule::Rule;
 use bitstep::rule::{replace_param_sums, scaled_sum};
 use half::{bf16, f16};
 
-use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
+use crate::grid::{
+    Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce,
+};
 use crate::newton_schulz::each;
-use crate::rules::{ElementPtrs, entries, load, part, store, write_sums};
+use crate::rules::{ElementPtrs, complete, entries, load, part, store, sum};
 use crate::sums::split;
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, TensorDesc};
 
@@ -49,10 +51,12 @@ unsafe fn param_sums<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: 
         for_each_chunk_per_warp(table, count, chunks, |t: &TensorDesc, chunk| {
             let (start, end) = part(t.len, chunk);
             let k = *(t.coefs as *const R::Coefs<C>);
-            write_sums::<C::Scalar>(t, chunk, start, end, |i| {
+            let term = |i| {
                 let zeros = <R::Slots<C> as bitstep::rule::Array<C>>::from_fn(|_| C::ZERO);
                 R::sum_terms::<C>(&k, load(t.param, i), C::ZERO, zeros)
-            });
+            };
+            let sums = sum::<C::Scalar>(t, chunk, (start, end), term);
+            crate::rules::finish::<R, C>(t, sums);
         });
     }
 }
@@ -70,8 +74,8 @@ unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64,
                     s => [*(s as *const C::Scalar), *(s as *const C::Scalar).add(1)],
                 });
                 let whole = whole.map(|sum| scaled_sum::<C>(sum, t.len as usize, t.width as usize));
-                let k = &mut *(t.coefs as *mut R::Coefs<C>);
-                R::apply_sums::<C>(k, replace_param_sums::<R, C>(low, whole), t.len as usize);
+                let sums = replace_param_sums::<R, C>(low, whole);
+                complete::<R, C>([t.coefs, t.persist], sums, t.len);
             }
         });
     }
@@ -101,34 +105,28 @@ unsafe fn galore<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: 
     }
 }
 
-/// Sums of the squares of channels, by block.
+/// Sums of the squares of channels, and the factors made of them.
 #[inline(always)]
 unsafe fn channels<C: ComputeFloat>(table: *const ChannelDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
     unsafe {
         for_each_chunk_per_warp(table, count, chunks, |t: &ChannelDesc, chunk| {
-            let (channel, block) = split(chunk, t.len.div_ceil(CHUNK));
-            let from = (channel * t.start) as usize;
-            let number = |i: usize| load::<C>(t.from, from + i * t.stride as usize);
-            let square = |i: usize| reduce::square(number(i).widen(), t.len == 1);
-            let sum = warp_reduce(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y);
-            if lane() == 0 {
-                *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
+            let blocks = if t.len == 0 { 1 } else { t.len.div_ceil(CHUNK) };
+            let (channel, block) = split(chunk, blocks);
+            let first = (channel * t.start) as usize;
+            let sums = t.from.map(|from| {
+                let number = |i: usize| load::<C>(from, first + i * t.stride as usize);
+                let square = |i: usize| reduce::square(number(i).widen(), t.len == 1);
+                warp_reduce(part(t.len, block), C::Scalar::ZERO, square, |x, y| x + y)
+            });
+            let [values, counters] = t.strides.map(|stride| channel * stride);
+            let values = t.sums + values * size_of::<C::Scalar>() as u64;
+            let counters = t.counters + counters * 4;
+            let all = Partial { values, counters, count: blocks, at: block }.add(sums);
+            if let Some([direction, projected]) = all.filter(|_| lane() == 0) {
+                let factor = Apollo::factor::<C>(direction, projected, t.len == 1);
+                store(t.to, channel as usize, factor);
             }
-        });
-    }
-}
-
-/// Computes the factors at `param` from the sums of `width` squares of directions (`sums`) and of
-/// projections (`factors[0]`).
-#[inline(always)]
-unsafe fn factors<C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: as above.
-    unsafe {
-        each(table, count, chunks, |t, i| {
-            let [direction, projected] =
-                [t.sums, t.factors[0]].map(|s| *(s as *const C::Scalar).add(i));
-            store(t.param, i, Apollo::factor::<C>(direction, projected, t.width == 1));
         });
     }
 }
@@ -150,6 +148,7 @@ unsafe fn scaled<C: ComputeFloat>(t: &ApolloDesc, i: usize, limiter: Option<C>) 
     Apollo::scaled(g, factor, C::scalar(f64::from_bits(t.root)), t.front == 1, limiter)
 }
 
+/// The sum of all squares, and the limiter made of it.
 #[inline(always)]
 unsafe fn scaled_squares<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -157,23 +156,11 @@ unsafe fn scaled_squares<C: ComputeFloat>(table: *const ApolloDesc, count: u64, 
         for_each_chunk_per_warp(table, count, chunks, |t: &ApolloDesc, chunk| {
             let square = |i: usize| reduce::square(scaled::<C>(t, i, None).widen(), t.len == 1);
             let sum = warp_reduce(part(t.len, chunk), C::Scalar::ZERO, square, |x, y| x + y);
-            if lane() == 0 {
-                *(t.to as *mut C::Scalar).add(chunk as usize) = sum;
-            }
-        });
-    }
-}
-
-/// Computes the limiter, and the norm to keep, from the sum of all squares at `to`.
-#[inline(always)]
-unsafe fn limit<C: ComputeFloat>(table: *const ApolloDesc, count: u64, chunks: u64) {
-    // SAFETY: as above; one thread per descriptor writes.
-    unsafe {
-        for_each_chunk_per_block(table, count, chunks, |t: &ApolloDesc, _, at, _| {
-            if at == 0 {
+            let count = if t.len == 0 { 1 } else { t.len.div_ceil(CHUNK) };
+            let all = Partial { values: t.to, counters: t.counters, count, at: chunk }.add([sum]);
+            if let Some([squares]) = all.filter(|_| lane() == 0) {
                 let cell = t.cell as *mut f64;
                 let before = if t.seen == 1 { Some(*cell) } else { None };
-                let squares = *(t.to as *const C::Scalar);
                 let (limiter, last) = Apollo::limiter::<C>(squares, t.len == 1, before);
                 *cell = last.to_f64();
                 *cell.add(1) = limiter.to_f64();
@@ -207,13 +194,11 @@ macro_rules! ways {
     ($($suffix:literal: $type:ty,)*) => {$(
         entries! {
             concat!("galore_", $suffix) => galore::<$type>;
-            concat!("apollo_factors_", $suffix) => factors::<$type>;
         }
         entries! { in ChannelDesc; concat!("channels_", $suffix) => channels::<$type>; }
         entries! {
             in ApolloDesc;
             concat!("apollo_squares_", $suffix) => scaled_squares::<$type>;
-            concat!("apollo_limit_", $suffix) => limit::<$type>;
             concat!("apollo_directions_", $suffix) => directions::<$type>;
         }
     )*};

@@ -7,9 +7,12 @@ use bitstep::optim::*;
 use bitstep::rule::newton_schulz::{NewtonSchulz, WideIndex};
 use half::{bf16, f16};
 
-use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
+use crate::grid::{
+    Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce,
+};
+use crate::product::product_then;
 use crate::rules::{entries, load, part, store};
-use crate::table::TensorDesc;
+use crate::table::{CHUNK, ProductDesc, TensorDesc};
 
 /// Runs `f` on every element of a table.
 ///
@@ -65,53 +68,54 @@ unsafe fn divide<R: NewtonSchulz, C: ComputeFloat>(
     unsafe {
         each(table, count, chunks, |t, i| {
             let k = *(t.coefs as *const R::Coefs<C>);
-            let norm = R::norm::<C>(&k, *(t.sums as *const C::Scalar));
+            let norm = R::norm::<C>(&k, *(t.totals as *const C::Scalar));
             let x = &mut *(t.factors[0] as *mut C::Scalar).add(i);
             *x = R::normalize::<C>(*x, norm);
         });
     }
 }
 
+// Products, each with what the rule makes of it; C::Scalar is what both are computed in.
+
+/// X by its transpose.
 #[inline(always)]
-unsafe fn gram<R: NewtonSchulz, C: ComputeFloat>(
-    table: *const TensorDesc,
+unsafe fn gram<R: NewtonSchulz, C: ComputeFloat<Scalar: ComputeFloat<Scalar = C::Scalar>>>(
+    table: *const ProductDesc,
+    count: u64,
+    chunks: u64,
+) {
+    // SAFETY: as above.
+    unsafe { product_then::<C::Scalar>(table, count, chunks, |_, _, x| R::gram::<C>(x)) }
+}
+
+/// The square of the gram matrix, which is beside it: the polynomial of it.
+#[inline(always)]
+unsafe fn mix<R: NewtonSchulz, C: ComputeFloat<Scalar: ComputeFloat<Scalar = C::Scalar>>>(
+    table: *const ProductDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: as above.
     unsafe {
-        each(table, count, chunks, |t, i| {
-            let x = &mut *(t.factors[1] as *mut C::Scalar).add(i);
-            *x = R::gram::<C>(*x);
+        product_then::<C::Scalar>(table, count, chunks, |p, i, square| {
+            let k = *(p.coefs as *const R::Coefs<C>);
+            R::polynomial::<C>(&k, *(p.beside as *const C::Scalar).add(i), square)
         });
     }
 }
 
+/// The polynomial by X, which is beside it: the next X.
 #[inline(always)]
-unsafe fn mix<R: NewtonSchulz, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: as above.
-    unsafe {
-        each(table, count, chunks, |t, i| {
-            let k = *(t.coefs as *const R::Coefs<C>);
-            let [_, gram, square] = t.factors.map(|f| (f as *mut C::Scalar).add(i));
-            *square = R::polynomial::<C>(&k, *gram, *square);
-        });
-    }
-}
-
-/// `factors[1]` is the product.
-#[inline(always)]
-unsafe fn next<R: NewtonSchulz, C: ComputeFloat>(
-    table: *const TensorDesc,
+unsafe fn next<R: NewtonSchulz, C: ComputeFloat<Scalar: ComputeFloat<Scalar = C::Scalar>>>(
+    table: *const ProductDesc,
     count: u64,
     chunks: u64,
 ) {
     // SAFETY: as above.
     unsafe {
-        each(table, count, chunks, |t, i| {
-            let k = *(t.coefs as *const R::Coefs<C>);
-            let [x, product, _] = t.factors.map(|f| (f as *mut C::Scalar).add(i));
-            *x = R::next::<C>(&k, *x, *product);
+        product_then::<C::Scalar>(table, count, chunks, |p, i, product| {
+            let k = *(p.coefs as *const R::Coefs<C>);
+            R::next::<C>(&k, *(p.beside as *const C::Scalar).add(i), product)
         });
     }
 }
@@ -133,7 +137,7 @@ unsafe fn apply<R: NewtonSchulz, C: ComputeFloat>(
     }
 }
 
-/// Sums of the squares of X, by block.
+/// The sum of the squares of X, at `totals`.
 #[inline(always)]
 unsafe fn squares<A: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
     // SAFETY: as above.
@@ -142,8 +146,10 @@ unsafe fn squares<A: ComputeFloat>(table: *const TensorDesc, count: u64, chunks:
             let x = t.factors[0] as *const A;
             let square = |i| reduce::square(*x.add(i), t.len == 1);
             let sum = warp_reduce(part(t.len, chunk), A::ZERO, square, |x, y| x + y);
-            if lane() == 0 {
-                *(t.sums as *mut A).add(chunk as usize) = sum;
+            let (values, counters, count) = (t.sums, t.counters, t.len.div_ceil(CHUNK));
+            let all = Partial { values, counters, count, at: chunk }.add([sum]);
+            if let Some([sum]) = all.filter(|_| lane() == 0) {
+                *(t.totals as *mut A) = sum;
             }
         });
     }
@@ -174,10 +180,13 @@ macro_rules! types {
         entries! {
             concat!(stringify!($stem), "_begin_", $suffix) => begin::<$rule, $type>;
             concat!(stringify!($stem), "_divide_", $suffix) => divide::<$rule, $type>;
+            concat!(stringify!($stem), "_orthogonal_apply_", $suffix) => apply::<$rule, $type>;
+        }
+        entries! {
+            in ProductDesc;
             concat!(stringify!($stem), "_gram_", $suffix) => gram::<$rule, $type>;
             concat!(stringify!($stem), "_mix_", $suffix) => mix::<$rule, $type>;
             concat!(stringify!($stem), "_next_", $suffix) => next::<$rule, $type>;
-            concat!(stringify!($stem), "_orthogonal_apply_", $suffix) => apply::<$rule, $type>;
         }
     };
 }

@@ -28,10 +28,25 @@ fn join<A: ComputeFloat>(a: [[A; 4]; 4], b: [[A; 4]; 4]) -> [[A; 4]; 4] {
     [row(a[0], b[0]), row(a[1], b[1]), row(a[2], b[2]), row(a[3], b[3])]
 }
 
-/// One tile per thread. The rows and columns of a tile are spread over the product, so that adjacent
-/// threads read adjacent elements. Rounded to the type of the factors.
+/// Rounded to the type of the factors.
 #[inline(always)]
 unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks: u64) {
+    // SAFETY: the host's descriptors are valid.
+    unsafe { product_then::<C>(table, count, chunks, |_, _, x| C::round_from(x)) }
+}
+
+/// One tile per thread. The rows and columns of a tile are spread over the product, so that adjacent
+/// threads read adjacent elements. `then` makes of an element, with its index, what is stored.
+///
+/// # Safety
+/// The table has `count` valid descriptors.
+#[inline(always)]
+pub(crate) unsafe fn product_then<C: ComputeFloat>(
+    table: *const ProductDesc,
+    count: u64,
+    chunks: u64,
+    then: impl Fn(&ProductDesc, usize, C::Scalar) -> C,
+) {
     // SAFETY: the host's descriptors are valid; each element belongs to one thread.
     unsafe {
         for_each_chunk_per_block(table, count, chunks, |p: &ProductDesc, chunk, at, step| {
@@ -58,7 +73,8 @@ unsafe fn product<C: ComputeFloat>(table: *const ProductDesc, count: u64, chunks
                 let put = |m: u64, n: u64, x: C::Scalar| {
                     let (i, j) = (i + m * down, j + n * across);
                     if i < p.rows && j < p.cols {
-                        store(p.to, (i * p.cols + j) as usize, C::round_from(x));
+                        let at = (i * p.cols + j) as usize;
+                        store(p.to, at, then(p, at, x));
                     }
                 };
                 let put = |m, x: [C::Scalar; 4]| {

@@ -8,7 +8,7 @@ use bitstep::rule::Array;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
-use crate::grid::{WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
+use crate::grid::{Partial, WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
 use crate::table::{CHUNK, TensorDesc};
 
 /// The addresses of a tensor, its gradient and its state.
@@ -264,13 +264,14 @@ unsafe fn apply_by_four<R: Rule, C: ComputeFloat, P: Four, G: Four + EagerFloat,
             let (start, end) = part(desc.len, chunk);
             let k = *(desc.coefs as *const R::Coefs<C>);
             let tensor = ElementPtrs::<R, P, G, S>::new(desc);
-            let fours = if tensor.fits() { (end - start) / 4 } else { 0 };
-            let mut four = at;
+            // In 32 bits, of which the loop keeps fewer registers.
+            let fours = if tensor.fits() { (end - start) as u32 / 4 } else { 0 };
+            let (mut four, next) = (at as u32, step as u32);
             while four < fours {
-                tensor.step_x4::<C>(&k, (start + four * 4) as usize);
-                four += step;
+                tensor.step_x4::<C>(&k, start as usize + four as usize * 4);
+                four += next;
             }
-            one_by_one::<R, C, P, G, S>(&tensor, &k, start + fours * 4 + at, end, step);
+            one_by_one::<R, C, P, G, S>(&tensor, &k, start + u64::from(fours) * 4 + at, end, step);
         });
     }
 }
@@ -287,26 +288,28 @@ unsafe fn sums<R: Rule, C: ComputeFloat, P: StoredFloat, G: EagerFloat, S: Store
             let (start, end) = part(desc.len, chunk);
             let k = *(desc.coefs as *const R::Coefs<C>);
             let tensor = ElementPtrs::<R, P, G, S>::new(desc);
-            write_sums::<C::Scalar>(desc, chunk, start, end, |i| {
+            let term = |i| {
                 let (p, g, state) = tensor.load::<C>(i);
                 R::sum_terms::<C>(&k, p, g, state)
-            });
+            };
+            let sums = sum::<C::Scalar>(desc, chunk, (start, end), term);
+            finish::<R, C>(desc, sums);
         });
     }
 }
 
-/// Sums the terms of a chunk in the core's order, and stores both sums.
+/// Sums the terms of a chunk in the core's order. In the last warp of the tensor it returns both sums over all
+/// chunks, in lane 0.
 ///
 /// # Safety
 /// The descriptor is valid.
 #[inline(always)]
-pub(crate) unsafe fn write_sums<A: ComputeFloat>(
+pub(crate) unsafe fn sum<A: ComputeFloat>(
     desc: &TensorDesc,
     chunk: u64,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
     term: impl Fn(usize) -> [A; 2],
-) {
+) -> Option<[A; 2]> {
     let (mut a, mut b) = (A::ZERO, A::ZERO);
     let mut i = start + lane();
     while i < end {
@@ -314,28 +317,48 @@ pub(crate) unsafe fn write_sums<A: ComputeFloat>(
         (a, b) = (a + x, b + y);
         i += WARP;
     }
-    let (a, b) = (warp_sum(a), warp_sum(b));
-    if lane() == 0 {
-        let to = desc.sums as *mut A;
-        // SAFETY: there is room for two sums per chunk.
-        unsafe {
-            *to.add(chunk as usize) = a;
-            *to.add((desc.len.div_ceil(CHUNK) + chunk) as usize) = b;
+    let (values, counters, count) = (desc.sums, desc.counters, desc.len.div_ceil(CHUNK));
+    // SAFETY: there is room for two sums per chunk and block.
+    unsafe { Partial { values, counters, count, at: chunk }.add([warp_sum(a), warp_sum(b)]) }
+}
+
+/// Completes the constants by the sums over a tensor, or keeps those, once they are there.
+///
+/// # Safety
+/// The descriptor is valid, and [`sum`] has returned the sums.
+#[inline(always)]
+pub(crate) unsafe fn finish<R: Rule, C: ComputeFloat>(
+    desc: &TensorDesc,
+    sums: Option<[C::Scalar; 2]>,
+) {
+    let Some(sums) = sums.filter(|_| lane() == 0) else { return };
+    // SAFETY: guaranteed by the caller; one thread of all writes them.
+    unsafe {
+        if desc.totals == 0 {
+            complete::<R, C>([desc.coefs, desc.persist], sums, desc.len);
+        } else {
+            *(desc.totals as *mut [C::Scalar; 2]) = sums;
         }
     }
 }
 
+/// Completes constants by the sums over `len` elements, and copies them if there is a second address.
+///
+/// # Safety
+/// They are there, and no other thread accesses them.
 #[inline(always)]
-unsafe fn finish<R: Rule, C: ComputeFloat>(table: *const TensorDesc, count: u64, chunks: u64) {
-    // SAFETY: the host's descriptors are valid; one thread per descriptor writes its constants.
+pub(crate) unsafe fn complete<R: Rule, C: ComputeFloat>(
+    [coefs, copy]: [u64; 2],
+    sums: [C::Scalar; 2],
+    len: u64,
+) {
+    // SAFETY: guaranteed by the caller.
     unsafe {
-        for_each_chunk_per_block(table, count, chunks, |desc: &TensorDesc, _, at, _| {
-            if at == 0 {
-                let sums = desc.sums as *const C::Scalar;
-                let k = &mut *(desc.coefs as *mut R::Coefs<C>);
-                R::apply_sums::<C>(k, [*sums, *sums.add(1)], desc.len as usize);
-            }
-        });
+        let k = &mut *(coefs as *mut R::Coefs<C>);
+        R::apply_sums::<C>(k, sums, len as usize);
+        if copy != 0 {
+            *(copy as *mut R::Coefs<C>) = *k;
+        }
     }
 }
 
@@ -394,10 +417,6 @@ macro_rules! sums {
             concat!(stringify!($stem), "_sums_f32_bf16") => sums::<$rule, f32, bf16, bf16, bf16>;
             concat!(stringify!($stem), "_sums_f32_bf16_f32") => sums::<$rule, f32, bf16, bf16, f32>;
             concat!(stringify!($stem), "_sums_f32_f16") => sums::<$rule, f32, f16, f16, f16>;
-            concat!(stringify!($stem), "_finish_f64") => finish::<$rule, f64>;
-            concat!(stringify!($stem), "_finish_f32") => finish::<$rule, f32>;
-            concat!(stringify!($stem), "_finish_bf16") => finish::<$rule, Eager<bf16>>;
-            concat!(stringify!($stem), "_finish_f16") => finish::<$rule, Eager<f16>>;
         }
     };
 }

@@ -67,25 +67,48 @@ impl<D: Device> DeviceOptimizer<D> {
     /// Continues from an optimizer with equal groups and parameters, such as one loaded from a checkpoint.
     ///
     /// # Errors
-    /// Another number of parameters, or other shapes: nothing has changed then. Or an error of the device.
+    /// Another number of parameters, other shapes or types, or an error of the device: nothing has changed then.
     pub fn load(&mut self, host: Optimizer) -> Result<(), Error<D::Error>> {
+        let uploaded = self.upload_all(host)?;
+        self.replace(uploaded);
+        Ok(())
+    }
+
+    /// The states of an optimizer as [`load`](Self::load) takes it, moved to the device.
+    fn upload_all(
+        &mut self,
+        mut host: Optimizer,
+    ) -> Result<(Optimizer, Vec<State>), Error<D::Error>> {
         let (got, expected) = (host.params().len(), self.states.len());
         if got != expected {
             return Err(bitstep::Error::LengthMismatch { argument: "params", got, expected }.into());
         }
         for (ours, theirs) in self.optimizer.params().iter().zip(host.params()) {
-            if ours.shape != theirs.shape || theirs.slots.len() != ours.slots.len() {
-                let expected = "parameters of the same shapes, and rules with the same slots";
+            let is_same = ours.shape == theirs.shape && ours.dtype == theirs.dtype;
+            if !is_same || theirs.slots.len() != ours.slots.len() {
+                let expected =
+                    "parameters of the same shapes and types, and rules with the same slots";
                 return Err(bitstep::Error::InvalidArgument { argument: "params", expected }.into());
             }
         }
-        self.optimizer = host;
+        let mut states = Vec::new();
         for index in 0..self.states.len() {
-            let state = self.upload(index, self.states[index].dtype).map_err(Error::Device)?;
-            let old = std::mem::replace(&mut self.states[index], state);
-            old.memory().try_for_each(|at| self.device.free(at)).map_err(Error::Device)?;
+            match upload(&mut self.device, &mut host, index) {
+                Ok(state) => states.push(state),
+                Err(error) => {
+                    states.iter().for_each(|state| free(&mut self.device, state));
+                    return Err(Error::Device(error));
+                }
+            }
         }
-        Ok(())
+        Ok((host, states))
+    }
+
+    fn replace(&mut self, (optimizer, states): (Optimizer, Vec<State>)) {
+        self.optimizer = optimizer;
+        for old in std::mem::replace(&mut self.states, states) {
+            free(&mut self.device, &old);
+        }
     }
 
     /// [`Optimizer::eval`]. The conversion runs on the host.
@@ -127,11 +150,22 @@ impl<D: Device> DeviceOptimizer<D> {
         let mut views: Vec<_> = values.iter_mut().map(Buffer::data_mut).collect();
         to(&mut host, &mut views)?;
         drop(views);
-        for ((old, new), tensor) in before.iter().zip(&values).zip(tensors) {
-            if bytes(old) != bytes(new) {
-                self.device.write(tensor.value, &bytes(new)).map_err(Error::Device)?;
+        let uploaded = self.upload_all(host)?;
+        let changes = before.iter().zip(&values).zip(tensors);
+        let changes: Vec<_> =
+            changes.map(|((old, new), t)| (t.value, bytes(old), bytes(new))).collect();
+        for (index, (at, old, new)) in changes.iter().enumerate() {
+            let Err(error) = (if old == new { Ok(()) } else { self.device.write(*at, new) }) else {
+                continue;
+            };
+            uploaded.1.iter().for_each(|state| free(&mut self.device, state));
+            for (at, old, _) in changes.iter().take(index + 1).filter(|(_, old, new)| old != new) {
+                // As far as the device still writes.
+                let _ = self.device.write(*at, old);
             }
+            return Err(Error::Device(error));
         }
-        self.load(host)
+        self.replace(uploaded);
+        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use bitstep::storage::StorageFormat;
 
 use crate::bytes::{apply_grad_scale, read};
 use crate::device_storage::DeviceStorage;
-use crate::job::ParamJob;
+use crate::job::{ParamJob, kept};
 use crate::kernel_spec::{LowRankParts, Shape, low_rank_parts};
 use crate::plan::newton_schulz::DeviceMatrix;
 use crate::plan::{Granularity, LaunchPlan, Readback, ReadbackKind, name, no_kernel, phase, wide};
@@ -20,18 +20,14 @@ use crate::{Device, Error};
 const PROJECT: u32 = phase::WIDEN + 1;
 const PROJECT_AGAIN: u32 = PROJECT + 1;
 const TO_INNER_DTYPE: u32 = PROJECT + 2;
-// Phases between the inner rule and storing the parameter. The gap after each
-// FOLD phase is for the further levels of that sum.
+// Phases between the inner rule and storing the parameter.
 const FROM_INNER_DTYPE: u32 = phase::APPLY + 1;
 const PROJECT_BACK: u32 = FROM_INNER_DTYPE + 1;
 const PROJECT_BACK_AGAIN: u32 = PROJECT_BACK + 1;
-const FOLD_CHANNELS: u32 = PROJECT_BACK + 10;
-const FACTORS: u32 = PROJECT_BACK + 30;
-const NORM: u32 = PROJECT_BACK + 31;
-const FOLD_NORM: u32 = PROJECT_BACK + 32;
-const LIMIT: u32 = PROJECT_BACK + 50;
-const DIRECTIONS: u32 = PROJECT_BACK + 51;
-const APPLY_DIRECTION: u32 = PROJECT_BACK + 52;
+const FACTORS: u32 = PROJECT_BACK + 2;
+const NORM: u32 = PROJECT_BACK + 3;
+const DIRECTIONS: u32 = PROJECT_BACK + 4;
+const APPLY_DIRECTION: u32 = PROJECT_BACK + 5;
 
 /// A job's projectors, if new ones are due at this step, and the addresses that they are to be written to.
 /// The host computes them, from the gradient read back from the device if they are singular vectors.
@@ -133,9 +129,6 @@ impl LaunchPlan {
                 (self.alloc_scratch(small, inner_dtype), self.alloc_scratch(small, inner_dtype));
             self.convert(TO_INNER_DTYPE, [compute, inner_dtype], [projected, desc.grad], small);
         }
-        let words = (small * inner_dtype.size() as u64).div_ceil(8);
-        let zeros = TensorDesc { len: words, param: desc.param, ..TensorDesc::default() };
-        self.launch_per_block(PROJECT, "clear".to_owned(), words, zeros);
         let dims = shapes.low_rank_shape();
         let step = StepContext { shape: &dims, projected: Some(len as usize), ..job.step };
         let (kernels, mut coefs, at) =
@@ -161,25 +154,39 @@ impl LaunchPlan {
             kernels.finish_empty(inner_dtype, &mut coefs);
         }
         let sums = sums && len > 0;
+        // Else directions are written without a look at it.
+        if sums || matrix {
+            let words = (small * inner_dtype.size() as u64).div_ceil(8);
+            let zeros = TensorDesc { len: words, param: desc.param, ..TensorDesc::default() };
+            self.launch_per_block(PROJECT, "clear".to_owned(), words, zeros);
+        }
         if sums {
             let kernel = if matrix { "scaled_sums" } else { "sums" };
             let of_low = match small {
                 0 => 0,
-                _ => self.sums(format!("{stem}_{kernel}_{suffix}"), inner_dtype, &desc),
+                _ => {
+                    let totals = self.alloc_scratch(2, wide(inner_dtype));
+                    let desc = TensorDesc { totals, ..desc };
+                    self.sums(format!("{stem}_{kernel}_{suffix}"), inner_dtype, &desc);
+                    totals
+                }
             };
             let of_param = if kernels.sums_param() {
                 let param = match inner_dtype == compute {
                     true => param,
                     false => self.open(&mut conversions, inner_dtype, &job.param, len, false)?,
                 };
-                let desc = TensorDesc { len, param, coefs: at, ..TensorDesc::default() };
-                self.sums(format!("{stem}_param_sums_{suffix}"), inner_dtype, &desc)
+                let totals = self.alloc_scratch(2, wide(inner_dtype));
+                let desc = TensorDesc { len, param, coefs: at, totals, ..TensorDesc::default() };
+                self.sums(format!("{stem}_param_sums_{suffix}"), inner_dtype, &desc);
+                totals
             } else {
                 0
             };
             let desc = TensorDesc { len: small, coefs: at, sums: of_low, ..TensorDesc::default() };
             // The kernel takes the sums over the full parameter from `factors[0]`, and its length from `width`.
-            let desc = TensorDesc { factors: [of_param, 0, 0], width: len, ..desc };
+            let persist = kept(kernels, job);
+            let desc = TensorDesc { factors: [of_param, 0, 0], width: len, persist, ..desc };
             let kernel = format!("{stem}_finish_low_{suffix}");
             self.launch(phase::FINISH, kernel, Granularity::Block, [1, 1], desc);
         }
@@ -273,30 +280,23 @@ impl LaunchPlan {
         let Channels { count, len, start, stride, by_column } = apollo.factors(&buffers.shapes);
         let (of, suffix) = (wide(buffers.compute), name(buffers.compute));
         let [count, of_one] = [count as u64, len as u64];
-        let squares = [buffers.direction, buffers.projected].map(|from| {
-            let blocks = of_one.div_ceil(CHUNK);
-            if blocks == 0 {
-                return self.push_zeros(count, of);
-            }
-            let to = self.alloc_scratch(count * blocks, of);
-            let (start, stride) = (start as u64, stride as u64);
-            let desc = ChannelDesc { first: 0, len: of_one, start, stride, from, to };
-            let chunks = [count * blocks, of_one];
-            self.launch(
-                PROJECT_BACK,
-                format!("channels_{suffix}"),
-                Granularity::Warp,
-                chunks,
-                desc,
-            );
-            self.fold(FOLD_CHANNELS, of, count, blocks, to)
-        });
+        // A channel without elements has a factor too.
+        let blocks = of_one.div_ceil(CHUNK).max(1);
         let factors = self.alloc_scratch(count, buffers.compute);
-        let desc =
-            TensorDesc { len: count, param: factors, sums: squares[0], ..TensorDesc::default() };
-        // The kernel takes a channel's length from `width`.
-        let desc = TensorDesc { factors: [squares[1], 0, 0], width: of_one, ..desc };
-        self.launch_per_block(FACTORS, format!("apollo_factors_{suffix}"), count, desc);
+        let ([sums, counters], strides) = self.partials(of, [count, 2, blocks]);
+        let desc = ChannelDesc {
+            first: 0,
+            len: of_one,
+            start: start as u64,
+            stride: stride as u64,
+            from: [buffers.direction, buffers.projected],
+            to: factors,
+            sums,
+            counters,
+            strides,
+        };
+        let chunks = [count * blocks, of_one.max(1)];
+        self.launch(FACTORS, format!("channels_{suffix}"), Granularity::Warp, chunks, desc);
 
         let len = (buffers.shapes.rows * buffers.shapes.cols) as u64;
         let mut desc = ApolloDesc {
@@ -312,6 +312,7 @@ impl LaunchPlan {
             cell: 0,
             seen: (!job.step.is_first).into(),
             to: 0,
+            counters: 0,
         };
         if apollo.limits_growth() {
             let which = buffers.low.num_scalars + 1;
@@ -319,18 +320,12 @@ impl LaunchPlan {
                 let before = job.scalars.get(which).copied().unwrap_or(0.0);
                 self.push(&[before.to_le_bytes(), [0; 8]].concat())
             });
-            let blocks = len.div_ceil(CHUNK);
-            let sum = if blocks == 0 {
-                self.push_zeros(1, of)
-            } else {
-                let to = self.alloc_scratch(blocks, of);
-                let chunks = [blocks, len];
-                let kernel = format!("apollo_squares_{suffix}");
-                self.launch(NORM, kernel, Granularity::Warp, chunks, ApolloDesc { to, ..desc });
-                self.fold(FOLD_NORM, of, 1, blocks, to)
-            };
-            let kernel = format!("apollo_limit_{suffix}");
-            self.launch(LIMIT, kernel, Granularity::Block, [1, 1], ApolloDesc { to: sum, ..desc });
+            // The limiter of nothing is computed too.
+            let blocks = len.div_ceil(CHUNK).max(1);
+            let ([to, counters], _) = self.partials(of, [1, 1, blocks]);
+            let (kernel, squares) =
+                (format!("apollo_squares_{suffix}"), ApolloDesc { to, counters, ..desc });
+            self.launch(NORM, kernel, Granularity::Warp, [blocks, len.max(1)], squares);
             self.readbacks
                 .push(Readback { index, what: ReadbackKind::DeviceF64(desc.cell, which) });
         }

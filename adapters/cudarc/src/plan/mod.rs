@@ -46,15 +46,15 @@ struct Region {
 }
 
 impl Region {
+    /// Allocates one of a length if this is shorter, and frees this.
     fn grow<D: Device>(&mut self, device: &mut D, len: usize) -> Result<bool, D::Error> {
         if len <= self.len {
             return Ok(false);
         }
-        if self.len > 0 {
-            device.free(self.at)?;
+        let old = std::mem::replace(self, Region { at: device.alloc(len)?, len });
+        if old.len > 0 {
+            device.free(old.at)?;
         }
-        *self = Region::default();
-        *self = Region { at: device.alloc(len)?, len };
         Ok(true)
     }
 }
@@ -112,12 +112,15 @@ pub(crate) fn prepare<D: Device>(
             break plan;
         }
     };
+    // First, as it may be refused.
+    for (_, kernel) in plan.launches.keys() {
+        device.load(kernel).map_err(Error::Device)?;
+    }
     if !plan.bytes.is_empty() {
         device.write(workspace.tables.at, &plan.bytes).map_err(Error::Device)?;
     }
     let mut launch_list = Vec::new();
     for ((_, kernel), launch) in plan.launches {
-        device.load(&kernel).map_err(Error::Device)?;
         let (blocks, threads) = launch.grid();
         let params = [launch.at, launch.descs, launch.chunks];
         launch_list.push(PreparedLaunch { kernel, blocks, threads, params });
@@ -125,27 +128,20 @@ pub(crate) fn prepare<D: Device>(
     Ok((LaunchList(launch_list), plan.readbacks))
 }
 
-/// The order of launches. A sum takes one launch for each level of its reduction, and their phases count up from that of
-/// `FOLD_SQUARES`, `FOLD_ROWS` or `FOLD_SUMS`: the gaps that follow are reserved for them. `lowrank` and `newton_schulz`
-/// put their own phases into the gaps after `WIDEN` and `APPLY`.
+/// The order of launches. `lowrank` and `newton_schulz` put their own phases into the gaps after `WIDEN` and `APPLY`.
 pub(crate) mod phase {
     pub(crate) const FROM_PARAM: u32 = 0;
     pub(crate) const TO_SLOT: u32 = 1;
     pub(crate) const LOAD: u32 = 2;
     /// Converts loaded values from `f32`, which block-wise codes decode to, to another compute type.
     pub(crate) const WIDEN: u32 = 3;
+    /// Updates row and column state.
     pub(crate) const SQUARES: u32 = 10;
-    pub(crate) const FOLD_SQUARES: u32 = 11;
-    /// Updates row and column state from the sums.
-    pub(crate) const TRACK: u32 = 30;
-    pub(crate) const FOLD_ROWS: u32 = 31;
     pub(crate) const FACTORS: u32 = 50;
+    /// Sums over a tensor, which complete its constants.
     pub(crate) const SUMS: u32 = 60;
-    pub(crate) const FOLD_SUMS: u32 = 61;
-    /// Completes the constants with the sums over a tensor.
+    /// Completes the constants where sums are over two tensors.
     pub(crate) const FINISH: u32 = 80;
-    /// Copies completed constants to memory that outlives the step.
-    pub(crate) const PERSIST: u32 = 81;
     pub(crate) const APPLY: u32 = 90;
     /// Undoes [`WIDEN`], before the values are encoded.
     pub(crate) const NARROW: u32 = 100_000;
@@ -159,7 +155,7 @@ pub(crate) enum Granularity {
     Block,
     Warp,
     /// A warp that has shared memory.
-    Encoded,
+    Shared,
 }
 
 #[derive(Default)]
@@ -187,12 +183,12 @@ impl Launch {
         let (chunks, threads) = match self.granularity {
             Granularity::Block => (self.chunks, self.items.next_multiple_of(WARP)),
             Granularity::Warp => (self.chunks.div_ceil(THREADS / WARP), self.chunks * WARP),
-            Granularity::Encoded => {
+            Granularity::Shared => {
                 (self.chunks.div_ceil(ENCODED_THREADS / WARP), self.chunks * WARP)
             }
         };
         let most = match self.granularity {
-            Granularity::Encoded => ENCODED_THREADS,
+            Granularity::Shared => ENCODED_THREADS,
             _ => THREADS,
         };
         (chunks.clamp(1, BLOCKS) as u32, threads.clamp(WARP, most) as u32)

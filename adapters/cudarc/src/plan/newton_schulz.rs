@@ -9,11 +9,10 @@ use bitstep::float::Dtype;
 
 const BEGIN: u32 = phase::APPLY + 1;
 const SQUARES: u32 = BEGIN + 1;
-const FOLD: u32 = SQUARES + 1;
-const DIVIDE: u32 = FOLD + 10;
+const DIVIDE: u32 = SQUARES + 1;
 /// The first of the launches of an iteration.
 const ITERATION: u32 = DIVIDE + 1;
-const LAUNCHES: u32 = 6;
+const LAUNCHES: u32 = 3;
 const APPLY: u32 = phase::NARROW - 1;
 
 /// A matrix: its address and strides.
@@ -40,52 +39,53 @@ impl LaunchPlan {
             desc.slots[0] = self.open(&mut conversions, compute, slot, len, true)?;
         }
         let of = wide(compute);
-        let [x, next] = [self.alloc_scratch(len, of), self.alloc_scratch(len, of)];
+        let [mut x, mut next] = [self.alloc_scratch(len, of), self.alloc_scratch(len, of)];
         let [gram, square] =
             [self.alloc_scratch(short * short, of), self.alloc_scratch(short * short, of)];
-        desc.factors = [x, gram, square];
+        desc.factors = [x, 0, 0];
         let kernel = |what: &str| format!("{}_{what}_{}", kernels.stem(), name(compute));
 
         self.launch_per_block(BEGIN, kernel("begin"), len, TensorDesc { ..desc });
         let blocks = len.div_ceil(CHUNK);
-        let sums = self.alloc_scratch(blocks, of);
+        let ([sums, counters], _) = self.partials(of, [1, 1, blocks]);
+        let with_norm = TensorDesc { sums, counters, totals: self.alloc_scratch(1, of), ..desc };
         let squares = format!("squares_{}", name(of));
-        self.launch(
-            SQUARES,
-            squares,
-            Granularity::Warp,
-            [blocks, len],
-            TensorDesc { sums, ..desc },
-        );
-        let sums = self.fold(FOLD, of, 1, blocks, sums);
-        self.launch_per_block(DIVIDE, kernel("divide"), len, TensorDesc { sums, ..desc });
+        self.launch(SQUARES, squares, Granularity::Warp, [blocks, len], with_norm);
+        self.launch_per_block(DIVIDE, kernel("divide"), len, with_norm);
         for iteration in 0..iterations as u32 {
             let phase = ITERATION + iteration * LAUNCHES;
+            let wide = (x, [long, 1]);
             let transposed = (x, [1, long]);
-            self.product(phase, of, [short, long, short], [(x, [long, 1]), transposed], gram);
-            self.launch_per_block(
-                phase + 1,
-                kernel("gram"),
-                short * short,
-                TensorDesc { len: short * short, ..desc },
-            );
-            let grams = [(gram, [short, 1]); 2];
-            self.product(phase + 2, of, [short, short, short], grams, square);
-            self.launch_per_block(
-                phase + 3,
-                kernel("mix"),
-                short * short,
-                TensorDesc { len: short * short, ..desc },
-            );
-            let factors = [(square, [short, 1]), (x, [long, 1])];
-            self.product(phase + 4, of, [short, short, long], factors, next);
-            self.launch_per_block(
-                phase + 5,
-                kernel("next"),
-                len,
-                TensorDesc { factors: [x, next, 0], ..desc },
-            );
+            let product = Product {
+                phase,
+                kernel: kernel("gram"),
+                dims: [short, long, short],
+                factors: [wide, transposed],
+                to: gram,
+                with: [coefs, 0],
+            };
+            self.product_by(product);
+            let product = Product {
+                phase: phase + 1,
+                kernel: kernel("mix"),
+                dims: [short, short, short],
+                factors: [(gram, [short, 1]); 2],
+                to: square,
+                with: [coefs, gram],
+            };
+            self.product_by(product);
+            let product = Product {
+                phase: phase + 2,
+                kernel: kernel("next"),
+                dims: [short, short, long],
+                factors: [(square, [short, 1]), wide],
+                to: next,
+                with: [coefs, x],
+            };
+            self.product_by(product);
+            (x, next) = (next, x);
         }
+        desc.factors = [x, 0, 0];
         self.launch_per_block(APPLY, kernel("orthogonal_apply"), len, desc);
         self.add_conversions(conversions);
         Ok(())
@@ -96,14 +96,33 @@ impl LaunchPlan {
         &mut self,
         phase: u32,
         of: Dtype,
-        [rows, depth, cols]: [u64; 3],
-        [a, b]: [DeviceMatrix; 2],
+        dims: [u64; 3],
+        factors: [DeviceMatrix; 2],
         to: u64,
     ) {
-        let tiles = rows.div_ceil(TILE) * cols.div_ceil(TILE);
-        let (factors, strides) = ([a.0, b.0], [a.1, b.1]);
-        let desc = ProductDesc { first: 0, rows, depth, cols, factors, strides, to };
-        let chunks = [tiles.div_ceil(TILES), tiles.min(TILES)];
-        self.launch(phase, format!("product_{}", name(of)), Granularity::Block, chunks, desc);
+        let kernel = format!("product_{}", name(of));
+        self.product_by(Product { phase, kernel, dims, factors, to, with: [0; 2] });
     }
+
+    fn product_by(&mut self, product: Product) {
+        let Product { phase, kernel, dims: [rows, depth, cols], factors: [a, b], to, with } =
+            product;
+        let tiles = rows.div_ceil(TILE) * cols.div_ceil(TILE);
+        let (factors, strides, [coefs, beside]) = ([a.0, b.0], [a.1, b.1], with);
+        let desc = ProductDesc { first: 0, rows, depth, cols, factors, strides, to, coefs, beside };
+        let chunks = [tiles.div_ceil(TILES), tiles.min(TILES)];
+        self.launch(phase, kernel, Granularity::Block, chunks, desc);
+    }
+}
+
+/// A launch of a product of matrices.
+struct Product {
+    phase: u32,
+    kernel: String,
+    /// `[rows, depth, cols]`
+    dims: [u64; 3],
+    factors: [DeviceMatrix; 2],
+    to: u64,
+    /// What the kernel goes on with: constants, and a matrix.
+    with: [u64; 2],
 }

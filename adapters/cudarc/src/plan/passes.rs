@@ -7,21 +7,38 @@ use crate::Error;
 use crate::device_storage::{Conversions, DeviceStorage};
 use crate::kernel_spec::KernelSpec;
 use crate::plan::{Granularity, LaunchPlan, name, phase, wide};
-use crate::table::{CHUNK, FoldDesc, ROWS, TensorDesc};
+use crate::table::{CHUNK, FoldDesc, ROWS, SquaresDesc, TensorDesc};
 
 impl LaunchPlan {
-    /// Both sums over a tensor with at least one element; returns their address.
-    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, desc: &TensorDesc) -> u64 {
-        let (wide, blocks) = (wide(compute), desc.len.div_ceil(CHUNK));
-        let sums = self.alloc_scratch(2 * blocks, wide);
-        self.launch(
-            phase::SUMS,
-            kernel,
-            Granularity::Warp,
-            [blocks, desc.len],
-            TensorDesc { sums, ..*desc },
-        );
-        self.fold(phase::FOLD_SUMS, wide, 2, blocks, sums)
+    /// Room for `numbers` results of each of `count` chunks, and of each block of them level by level, in each of
+    /// `segments`; and for counters. Returns the addresses of both, and how many of both a segment has.
+    pub(crate) fn partials(
+        &mut self,
+        of: Dtype,
+        [segments, numbers, count]: [u64; 3],
+    ) -> ([u64; 2], [u64; 2]) {
+        let (mut values, mut counters, mut left) = (0, 0, count);
+        while left > 1 {
+            values += numbers * left;
+            left = left.div_ceil(CHUNK);
+            counters += left;
+        }
+        let at =
+            [self.alloc_scratch(segments * values, of), self.push_counters(segments * counters)];
+        (at, [values, counters])
+    }
+
+    /// Counters that are 0; returns their address.
+    fn push_counters(&mut self, count: u64) -> u64 {
+        self.push(&vec![0; count as usize * size_of::<u32>()])
+    }
+
+    /// Both sums over a tensor with at least one element, which complete its constants or go to `totals`.
+    pub(crate) fn sums(&mut self, kernel: String, compute: Dtype, desc: &TensorDesc) {
+        let blocks = desc.len.div_ceil(CHUNK);
+        let ([sums, counters], _) = self.partials(wide(compute), [1, 2, blocks]);
+        let desc = TensorDesc { sums, counters, ..*desc };
+        self.launch(phase::SUMS, kernel, Granularity::Warp, [blocks, desc.len], desc);
     }
 
     /// Sums each of `segments` segments of `len` values; returns the address of the sums.
@@ -50,32 +67,16 @@ impl LaunchPlan {
         while len > 1 {
             let blocks = segments * len.div_ceil(CHUNK);
             let to = self.alloc_scratch(blocks, of);
-            self.fold_once(kernel, phase, of, segments, len, from, to);
+            self.launch(
+                phase,
+                format!("{kernel}_{}", name(of)),
+                Granularity::Warp,
+                [blocks, len],
+                FoldDesc { first: 0, len, segments, width: 1, from, to },
+            );
             (from, len, phase) = (to, len.div_ceil(CHUNK), phase + 1);
         }
         from
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a descriptor has that many parts")]
-    pub(crate) fn fold_once(
-        &mut self,
-        kernel: &str,
-        phase: u32,
-        of: Dtype,
-        segments: u64,
-        len: u64,
-        from: u64,
-        to: u64,
-    ) {
-        let blocks = segments * len.div_ceil(CHUNK);
-        let kernel = format!("{kernel}_{}", name(of));
-        self.launch(
-            phase,
-            kernel,
-            Granularity::Warp,
-            [blocks, len],
-            FoldDesc { first: 0, len, segments, width: 1, from, to },
-        );
     }
 
     /// The passes over rows and columns, which compute the factors of the elements.
@@ -99,86 +100,57 @@ impl LaunchPlan {
         let row_state = self.open(conversions, compute, &row_state, rows, true)?;
         let col_state = self.open(conversions, compute, &col_state, cols, true)?;
 
-        let chunks_per_row = width.div_ceil(CHUNK);
-        let row_sums = if width == 0 {
-            self.push_zeros(rows, of)
-        } else {
-            let to = self.alloc_scratch(rows * chunks_per_row, of);
-            let kernel = format!("{stem}_rows_{suffix}");
-            self.launch(
-                phase::SQUARES,
-                kernel,
-                Granularity::Warp,
-                [rows * chunks_per_row, width],
-                TensorDesc { sums: to, ..*desc },
-            );
-            self.fold(phase::FOLD_SQUARES, of, rows, chunks_per_row, to)
+        let state = |(state, len)| if len == 0 { 0 } else { state };
+        // Even without elements there is a tile, as the state is updated.
+        let tiles = |len: u64, size| len.div_ceil(size).max(1);
+        let (down, across) = (tiles(height, ROWS), tiles(width, CHUNK));
+        // Parts of columns are added level by level, by blocks of [`ROWS`].
+        let (mut parts, mut blocks, mut count) = (0, 0, down);
+        while count > 1 {
+            parts += count;
+            count = count.div_ceil(ROWS);
+            blocks += count;
+        }
+        let rows_of_tiles = ROWS * ROWS;
+        let (blocks_of_rows, strides) =
+            self.partials(of, [batches, 1, tiles(height, rows_of_tiles)]);
+        let squares = SquaresDesc {
+            first: 0,
+            batches,
+            height,
+            width,
+            grad: desc.grad,
+            coefs: desc.coefs,
+            states: [(row_state, rows), (col_state, cols)].map(state),
+            factors: [rows, cols, batches].map(|count| self.alloc_scratch(count, of)),
+            parts: [
+                self.alloc_scratch(if across > 1 { rows * across } else { 0 }, of),
+                self.alloc_scratch(parts * cols, of),
+                blocks_of_rows[0],
+            ],
+            counters: [
+                self.push_counters(batches * down),
+                self.push_counters(batches * blocks * across),
+                blocks_of_rows[1],
+                self.push_counters(batches * tiles(height, rows_of_tiles)),
+            ],
+            strides,
         };
-        let chunks_per_col = height.div_ceil(ROWS);
-        let col_sums = if height == 0 {
-            self.push_zeros(cols, of)
-        } else {
-            let mut from = self.alloc_scratch(cols * chunks_per_col, of);
-            let kernel = format!("{stem}_cols_{suffix}");
-            self.launch_per_block(
-                phase::SQUARES,
-                kernel,
-                cols * chunks_per_col,
-                TensorDesc { sums: from, ..*desc },
-            );
-            let (mut len, mut phase) = (chunks_per_col, phase::FOLD_SQUARES);
-            while len > 1 {
-                let items = cols * len.div_ceil(ROWS);
-                let to = self.alloc_scratch(items, of);
-                self.launch_per_block(
-                    phase,
-                    format!("columns_{}", name(of)),
-                    items,
-                    FoldDesc { first: 0, len, segments: batches, width, from, to },
-                );
-                (from, len, phase) = (to, len.div_ceil(ROWS), phase + 1);
-            }
-            from
-        };
-        let coefs = desc.coefs;
-        self.launch_per_block(
-            phase::TRACK,
-            format!("{stem}_track_rows_{suffix}"),
-            rows,
-            TensorDesc {
-                len: rows,
-                param: row_state,
-                sums: row_sums,
-                width,
-                coefs,
-                ..TensorDesc::default()
-            },
+        desc.factors = squares.factors;
+        let tiles = batches * down * across;
+        self.launch(
+            phase::SQUARES,
+            format!("{stem}_squares_{suffix}"),
+            Granularity::Shared,
+            [tiles, tiles],
+            squares,
         );
-        self.launch_per_block(
-            phase::TRACK,
-            format!("{stem}_track_cols_{suffix}"),
-            cols,
-            TensorDesc {
-                len: cols,
-                param: col_state,
-                sums: col_sums,
-                width: height,
-                coefs,
-                ..TensorDesc::default()
-            },
-        );
-        // At least one level, even for a single value: `sums` must not be `row_sums`, which the factors overwrite.
-        let blocks = height.div_ceil(CHUNK);
-        let to = self.alloc_scratch(batches * blocks, of);
-        self.fold_once("fold", phase::FOLD_ROWS, of, batches, height, row_sums, to);
-        let sums = self.fold(phase::FOLD_ROWS + 1, of, batches, blocks, to);
-        desc.factors = [row_sums, col_sums, self.alloc_scratch(batches, of)];
-        let factors = desc.factors;
+        let (factors, coefs) = (desc.factors, desc.coefs);
         self.launch_per_block(
             phase::FACTORS,
             format!("{stem}_factors_{suffix}"),
             rows,
-            TensorDesc { len: rows, sums, factors, height, coefs, ..TensorDesc::default() },
+            TensorDesc { len: rows, factors, height, coefs, ..TensorDesc::default() },
         );
         Ok(())
     }
