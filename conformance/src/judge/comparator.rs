@@ -493,7 +493,11 @@ impl<'a> Comparator<'a> {
                 // After divergence a followed parameter is compared from its own state, any other by its value alone.
                 _ if diverged.is_some_and(|p| p.followed) => 0.0,
                 _ if diverged.is_some() && !is_value => {
-                    if w.is_finite() && !g.is_finite() { f64::INFINITY } else { 0.0 }
+                    if w.is_finite() && !g.is_finite() {
+                        f64::INFINITY
+                    } else {
+                        0.0
+                    }
                 }
                 (_, Some(apart)) => {
                     // Without derived ends a share of the codes may be off by one, as on a tie.

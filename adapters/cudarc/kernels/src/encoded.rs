@@ -593,8 +593,7 @@ unsafe fn decode_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end
     let places = R::SLOTS.len() as u64 + 2;
     // SAFETY: guaranteed by the caller; the table of places is longer than a rule's.
     unsafe {
-        let four =
-            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
+        let four = |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
         let mut tensor = 0;
         while tensor < places {
             let place = &*desc.places.as_ptr().add(tensor as usize);
@@ -627,8 +626,7 @@ unsafe fn step_unit<R: Rule>(desc: &EncodedDesc, values: *mut f32, [start, end]:
     // SAFETY: guaranteed by the caller.
     unsafe {
         decode_unit::<R>(desc, values, [start, end]);
-        let four =
-            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
+        let four = |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
         let mut round = 0;
         while round < 2 {
             // Loaded where they are used: they would take up registers elsewhere.
@@ -676,8 +674,7 @@ unsafe fn sum_unit<R: Rule>(
     // SAFETY: guaranteed by the caller.
     unsafe {
         decode_unit::<R>(desc, values, [start, end]);
-        let four =
-            |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
+        let four = |tensor: u64, round: u32| Four::of(start, end, round, of_tensor(values, tensor));
         let mut round = 0;
         while round < 2 {
             let coefs = *(desc.coefs as *const R::Coefs<f32>);

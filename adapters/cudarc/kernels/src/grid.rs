@@ -207,7 +207,10 @@ impl Partial {
     /// # Safety
     /// There is room for N values of each block of each level, and a counter.
     #[inline(always)]
-    pub(crate) unsafe fn add<A: ComputeFloat, const N: usize>(self, mut sums: [A; N]) -> Option<[A; N]> {
+    pub(crate) unsafe fn add<A: ComputeFloat, const N: usize>(
+        self,
+        mut sums: [A; N],
+    ) -> Option<[A; N]> {
         let Partial { values, mut counters, mut count, mut at } = self;
         let mut values = values as *mut A;
         while count > 1 {

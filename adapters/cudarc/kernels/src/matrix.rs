@@ -9,8 +9,8 @@ use bitstep::rule::factored::FactoredUpdate;
 use half::{bf16, f16};
 
 use crate::grid::{
-    Partial, WARP, first_lane, for_each_chunk_per_block, for_each_chunk_per_warp, is_last, lane, shared,
-    sync_warp, warp_reduce, warp_sum,
+    Partial, WARP, first_lane, for_each_chunk_per_block, for_each_chunk_per_warp, is_last, lane,
+    shared, sync_warp, warp_reduce, warp_sum,
 };
 use crate::newton_schulz::each;
 use crate::rules::{ElementPtrs, entries, finish, load, part, store, sum};
@@ -19,7 +19,8 @@ use crate::table::{CHUNK, ENCODED_THREADS, ROWS, SquaresDesc, TensorDesc};
 
 /// The columns of a tile that a lane has.
 const OWN: usize = (CHUNK / WARP) as usize;
-const _: () = assert!(WARP == ROWS && WARP * ROWS == CHUNK, "lanes have rows, and a block has tiles");
+const _: () =
+    assert!(WARP == ROWS && WARP * ROWS == CHUNK, "lanes have rows, and a block has tiles");
 
 /// Where a warp is: a tile of [`ROWS`] rows and [`CHUNK`] columns.
 struct Tile {
@@ -42,7 +43,9 @@ impl Tile {
         let (down, across) = (tiles(t.height, ROWS), tiles(t.width, CHUNK));
         let (row, col) = split(index, across);
         let (batch, row) = split(row, down);
-        let end = |at: u64, size: u64, len: u64| if len - at * size < size { len - at * size } else { size };
+        let end = |at: u64, size: u64, len: u64| {
+            if len - at * size < size { len - at * size } else { size }
+        };
         let (rows, cols) = (end(row, ROWS, t.height), end(col, CHUNK, t.width));
         Tile { down, across, batch, row, col, rows, cols }
     }
@@ -221,7 +224,8 @@ unsafe fn fold<A: ComputeFloat>(values: *mut A, mut count: u64) -> A {
         while count > 1 {
             let mut block = 0;
             while block < count.div_ceil(CHUNK) {
-                let sum = warp_reduce(part(count, block), A::ZERO, |i| *values.add(i), |x, y| x + y);
+                let sum =
+                    warp_reduce(part(count, block), A::ZERO, |i| *values.add(i), |x, y| x + y);
                 sync_warp();
                 if lane() == 0 {
                     *values.add(block as usize) = sum;

@@ -8,7 +8,9 @@ use bitstep::rule::Array;
 use bitstep::rule::Rule;
 use half::{bf16, f16};
 
-use crate::grid::{Partial, WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum};
+use crate::grid::{
+    Partial, WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum,
+};
 use crate::table::{CHUNK, TensorDesc};
 
 /// The addresses of a tensor, its gradient and its state.

@@ -200,11 +200,7 @@ impl Rule for BnbAdam {
     }
     /// Without decay: 0 times an infinite one is NaN.
     #[inline(always)]
-    fn update_direction<C: ComputeFloat>(
-        k: &Coefs<C::Scalar>,
-        g: C,
-        slots: [C; 2],
-    ) -> (C, [C; 2]) {
+    fn update_direction<C: ComputeFloat>(k: &Coefs<C::Scalar>, g: C, slots: [C; 2]) -> (C, [C; 2]) {
         Self::update(&Coefs { decay: C::scalar(1.0), ..*k }, C::ZERO, g, slots)
     }
     #[inline(always)]
