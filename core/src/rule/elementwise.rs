@@ -828,10 +828,13 @@ fn run_in_buffers<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>>(
     buffers: StagingBuffers<'_, '_, C::Stored>,
 ) {
     let rule = &mut RuleChunks::<R, C, X> { kernels, k, active, scalars };
+    // One loop for all rules; a board has few, and calls cost it more than another loop.
+    #[cfg(not(target_os = "none"))]
+    let rule: &mut dyn Chunks<C::Stored, C::Scalar> = rule;
     if const { R::NUM_SUMS > 0 } {
-        each_chunk::<_, _, true>(rule, active, sums, t, chunk_len, buffers);
+        each_chunk::<_, _, _, true>(rule, active, sums, t, chunk_len, buffers);
     } else {
-        each_chunk::<_, _, false>(rule, active, false, t, chunk_len, buffers);
+        each_chunk::<_, _, _, false>(rule, active, false, t, chunk_len, buffers);
     }
 }
 
@@ -903,9 +906,9 @@ impl<R: Rule, C: ComputeFloat<Stored: Plain>, X: KernelSet<R, C>> Chunks<C::Stor
     }
 }
 
-/// A step through staging buffers. It is compiled once for all rules.
-fn each_chunk<S: Plain, A: ComputeFloat, const SUMS: bool>(
-    rule: &mut dyn Chunks<S, A>,
+/// A step through staging buffers.
+fn each_chunk<S: Plain, A: ComputeFloat, K: Chunks<S, A> + ?Sized, const SUMS: bool>(
+    rule: &mut K,
     active: u32,
     sums: bool,
     t: &mut UpdateBuffers<'_, '_>,
