@@ -12,8 +12,8 @@ use bitstep::storage::{
 };
 use half::{bf16, f16};
 
-use crate::grid::for_each_chunk_per_block;
-use crate::rules::{factor, load, part, scaled_grad, store};
+use crate::grid::{for_each_chunk_per_block, part};
+use crate::rules::{factor, load, scaled_grad, store};
 use crate::table::CodecDesc;
 
 /// Runs `f` on every item of a table.

@@ -18,9 +18,9 @@ use half::{bf16, f16};
 
 use crate::codecs::CodecSource;
 use crate::grid::{
-    Partial, WARP, chunks_of_warp, find_desc, lane, shared, shfl_xor, sync_warp, warp_sum,
+    Partial, WARP, chunks_of_warp, find_desc, lane, part, shared, shfl_xor, sync_warp, warp_sum,
 };
-use crate::rules::{complete, entries, factor, part, scaled_grad};
+use crate::rules::{complete, entries, factor, scaled_grad};
 use crate::table::{CHUNK, ENCODED_THREADS, EncodedDesc, Place, UNIT, kind};
 
 /// Adjacent elements of a thread.

@@ -6,8 +6,7 @@ use bitstep::gradient::{GradientAccumulator, Neftune, clip_grad_value, scale_in_
 use bitstep::storage::Plain;
 use half::{bf16, f16};
 
-use crate::grid::for_each_chunk_per_block;
-use crate::rules::part;
+use crate::grid::{for_each_chunk_per_block, part};
 use crate::table::GradientDesc;
 
 /// Runs `f` on every element, with one-element slices of the gradient and of the second operand.

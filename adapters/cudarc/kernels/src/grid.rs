@@ -5,7 +5,6 @@ use core::arch::nvptx::{_block_dim_x, _block_idx_x, _grid_dim_x, _thread_idx_x};
 
 use bitstep::float::{ComputeFloat, Dtype};
 
-use crate::rules::part;
 use crate::table::{CHUNK, TableRow};
 
 /// Threads in a warp, and lanes of a sum.
@@ -46,6 +45,13 @@ pub(crate) unsafe fn find_desc<'a, L: TableRow>(table: *const L, count: u64, chu
     }
     // SAFETY: `low` < `count`.
     unsafe { &*table.add(low as usize) }
+}
+
+/// The range of elements of a chunk.
+#[inline(always)]
+pub(crate) fn part(len: u64, chunk: u64) -> (u64, u64) {
+    let start = chunk * CHUNK;
+    (start, if len - start < CHUNK { len } else { start + CHUNK })
 }
 
 /// Runs `f` on the chunks of this block, with the descriptor, the index of the chunk in it, and the

@@ -9,9 +9,11 @@ use bitstep::rule::Rule;
 use bitstep::rule::{replace_param_sums, scaled_sum};
 use half::{bf16, f16};
 
-use crate::grid::{Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
+use crate::grid::{
+    Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, part, warp_reduce,
+};
 use crate::newton_schulz::each;
-use crate::rules::{ElementPtrs, complete, entries, load, part, store, sum};
+use crate::rules::{ElementPtrs, complete, entries, load, store, sum};
 use crate::sums::split;
 use crate::table::{ApolloDesc, CHUNK, ChannelDesc, TensorDesc};
 

@@ -10,10 +10,10 @@ use half::{bf16, f16};
 
 use crate::grid::{
     Partial, WARP, first_lane, for_each_chunk_per_block, for_each_chunk_per_warp, is_last, lane,
-    shared, sync_warp, warp_reduce, warp_sum,
+    part, shared, sync_warp, warp_reduce, warp_sum,
 };
 use crate::newton_schulz::each;
-use crate::rules::{ElementPtrs, entries, finish, load, part, store, sum};
+use crate::rules::{ElementPtrs, entries, finish, load, store, sum};
 use crate::sums::split;
 use crate::table::{CHUNK, ENCODED_THREADS, ROWS, SquaresDesc, TensorDesc};
 

@@ -7,9 +7,11 @@ use bitstep::optim::*;
 use bitstep::rule::newton_schulz::{NewtonSchulz, WideIndex};
 use half::{bf16, f16};
 
-use crate::grid::{Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
+use crate::grid::{
+    Partial, for_each_chunk_per_block, for_each_chunk_per_warp, lane, part, warp_reduce,
+};
 use crate::product::product_then;
-use crate::rules::{entries, load, part, store};
+use crate::rules::{entries, load, store};
 use crate::table::{CHUNK, ProductDesc, TensorDesc};
 
 /// Runs `f` on every element of a table.

@@ -6,8 +6,8 @@ use bitstep::gradient::kernel::{NormKind, clamped_square, round, tf_half_square,
 use bitstep::gradient::{ClipByGlobalNorm, ClipGradNorm};
 use half::{bf16, f16};
 
-use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_reduce};
-use crate::rules::{entries, load, part};
+use crate::grid::{for_each_chunk_per_block, for_each_chunk_per_warp, lane, part, warp_reduce};
+use crate::rules::{entries, load};
 use crate::sums::split;
 use crate::table::{CHUNK, FoldDesc, NormDesc};
 

@@ -9,7 +9,7 @@ use bitstep::rule::Rule;
 use half::{bf16, f16};
 
 use crate::grid::{
-    Partial, WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, warp_sum,
+    Partial, WARP, for_each_chunk_per_block, for_each_chunk_per_warp, lane, part, warp_sum,
 };
 use crate::table::{CHUNK, TensorDesc};
 
@@ -110,13 +110,6 @@ impl<R: Rule, P: StoredFloat, G: EagerFloat, S: StoredFloat> ElementPtrs<R, P, G
             }
         }
     }
-}
-
-/// The range of elements of a chunk.
-#[inline(always)]
-pub(crate) fn part(len: u64, chunk: u64) -> (u64, u64) {
-    let start = chunk * CHUNK;
-    (start, if len - start < CHUNK { len } else { start + CHUNK })
 }
 
 /// Four adjacent elements that are loaded and stored at once: 128 bits of `f32`.

@@ -2,8 +2,7 @@
 
 use bitstep::float::ComputeFloat;
 
-use crate::grid::{WARP, for_each_chunk_per_warp, lane, warp_sum};
-use crate::rules::part;
+use crate::grid::{WARP, for_each_chunk_per_warp, lane, part, warp_sum};
 use crate::table::{CHUNK, FoldDesc};
 
 /// Sums each block of values of a segment.
