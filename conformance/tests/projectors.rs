@@ -103,6 +103,9 @@ fn singular_vectors_span_the_references_subspace() {
                     let rank = group.hyper["rank"].as_u64().unwrap() as usize;
                     let sigma = singular_values(&param.grad.row(t));
                     let rank = rank.min(sigma.len());
+                    if rank == 0 {
+                        continue; // no vectors
+                    }
                     let next = sigma.get(rank).copied().unwrap_or(0.0);
                     // Where singular values are close, or one is zero, the basis is not unique.
                     if sigma[rank - 1] - next < 0.05 * sigma[0] {
