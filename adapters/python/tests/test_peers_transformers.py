@@ -299,7 +299,10 @@ def test_trainer_ends_where_it_does_with_its_own_class(name, in_place, tmp_path,
     limit = next((x for part, x in NEAR.items() if part in name), 1e-3)
     want = dict(theirs.model.named_parameters())
     for n, p in mine.model.named_parameters():
-        assert (p - want[n]).abs().max() <= limit * (want[n] - before[n]).abs().max(), n
+        # A fused multiply-add in one of the two moves a parameter by an ULP of its own in each step.
+        last_bits = mine.state.global_step * torch.finfo(p.dtype).eps * want[n].abs()
+        largest = (want[n] - before[n]).abs().max()
+        assert ((p - want[n]).abs() <= limit * largest + last_bits).all(), n
 
 
 @pytest.mark.parametrize("cls", ["Lomo", "AdaLomo"])
